@@ -1,0 +1,99 @@
+//! The result codes of the public interface, with the HTTP status and the exit code of each.
+//! This is the one place that maps them; it does not know what led to them.
+
+/// How a run, a request or a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// The commit is on the remote.
+    Pushed,
+    /// Nothing had changed.
+    Unchanged,
+    /// What would have been committed was shown.
+    DryRun,
+    /// A setting is missing or malformed.
+    ConfigInvalid,
+    /// A request is malformed, or asks for what is not permitted.
+    RequestInvalid,
+    /// `SYNC_API_TOKEN` is missing or wrong.
+    Unauthorized,
+    /// More would have been deleted than the guard permits.
+    MassDeletion,
+    /// Secrets would have been committed as plain text.
+    PlaintextSecrets,
+    /// Windmill did not answer as Windmill does.
+    WindmillUnreachable,
+    /// Windmill refused the token.
+    WindmillUnauthorized,
+    /// Windmill has no such workspace, or does not show it to this token.
+    WorkspaceNotFound,
+    /// `wmill` failed otherwise.
+    PullFailed,
+    /// The git remote could not be reached or trusted.
+    GitUnreachable,
+    /// The git remote refused the credentials.
+    GitUnauthorized,
+    /// The git remote refused the push.
+    GitRejected,
+    /// git failed otherwise.
+    GitFailed,
+    /// `SYNC_TIMEOUT` passed.
+    Timeout,
+    /// The service is ending.
+    ShuttingDown,
+    /// All slots are taken.
+    TooManyRequests,
+    /// A fault of our own or of the machine.
+    Internal,
+}
+
+impl Code {
+    /// The name in results, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The HTTP status of an answer with this code.
+    #[must_use]
+    pub fn http_status(self) -> u16 {
+        self.row().1
+    }
+
+    /// The exit code of a command that ends with this code.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        self.row().2
+    }
+
+    /// Whether this is a success.
+    #[must_use]
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Pushed | Self::Unchanged | Self::DryRun)
+    }
+
+    const fn row(self) -> (&'static str, u16, u8) {
+        match self {
+            Self::Pushed => ("pushed", 200, 0),
+            Self::Unchanged => ("unchanged", 200, 0),
+            Self::DryRun => ("dry_run", 200, 0),
+            Self::ConfigInvalid => ("config_invalid", 400, 2),
+            Self::RequestInvalid => ("request_invalid", 400, 2),
+            // No command ends with it; 1 is what an unforeseen end gives.
+            Self::Unauthorized => ("unauthorized", 401, 1),
+            Self::MassDeletion => ("mass_deletion", 422, 12),
+            Self::PlaintextSecrets => ("plaintext_secrets", 422, 12),
+            Self::WindmillUnreachable => ("windmill_unreachable", 502, 10),
+            Self::WindmillUnauthorized => ("windmill_unauthorized", 502, 10),
+            Self::WorkspaceNotFound => ("workspace_not_found", 502, 10),
+            Self::PullFailed => ("pull_failed", 502, 10),
+            Self::GitUnreachable => ("git_unreachable", 502, 11),
+            Self::GitUnauthorized => ("git_unauthorized", 502, 11),
+            Self::GitRejected => ("git_rejected", 502, 11),
+            Self::GitFailed => ("git_failed", 502, 11),
+            Self::Timeout => ("timeout", 504, 13),
+            Self::ShuttingDown => ("shutting_down", 503, 14),
+            Self::TooManyRequests => ("too_many_requests", 503, 14),
+            Self::Internal => ("internal", 500, 1),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! A backup of a Windmill workspace in a git repository, taken with `wmill` and proven to have arrived.
+//!
+//! The modules, from the ground up; each depends only on those above it:
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`secret`] | a string that cannot be printed |
+//! | [`code`] | the result codes, their HTTP status and exit codes |
+
+pub mod code;
+pub mod secret;

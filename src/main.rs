@@ -1,0 +1,3 @@
+//! Options to run to exit code.
+
+fn main() {}

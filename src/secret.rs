@@ -1,0 +1,129 @@
+//! A string that cannot be printed by accident, and the removal of such strings from text that others wrote.
+//! It does not know where secrets come from.
+
+use std::fmt;
+
+/// A token, a key or a URL with one in it.
+///
+/// `Debug` says `[redacted]`; there is no `Display` and no serialization. [`Secret::expose`] is the one way to the
+/// text, so that every use can be found by its name.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Takes the text over.
+    #[must_use]
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself. Every call is a place where a secret leaves.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `candidate` is this secret, in a time that depends on the candidate's length only.
+    #[must_use]
+    pub fn matches(&self, candidate: &[u8]) -> bool {
+        let own = self.0.as_bytes();
+        let mut difference = u8::from(own.len() != candidate.len());
+        for (index, byte) in candidate.iter().enumerate() {
+            // An empty own secret compares with zero and is told apart by its length.
+            let other = own.get(index % own.len().max(1)).copied().unwrap_or(0);
+            difference |= std::hint::black_box(byte ^ other);
+        }
+        difference == 0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+/// Shorter strings are not scrubbed: replacing every `ab` would destroy the text and give the secret away.
+const SCRUBBED_BYTES_MIN: usize = 4;
+
+/// Replaces known secrets in text that a tool or a server wrote.
+#[derive(Clone, Default)]
+pub struct Scrubber {
+    /// Longest first, so that a secret within another does not break the longer one up.
+    needles: Vec<Secret>,
+}
+
+impl Scrubber {
+    /// A scrubber that knows `secrets`, each line of them, and the forms in which tools print them again (percent
+    /// encoded).
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        let mut needles = Vec::new();
+        for secret in secrets {
+            let text = secret.expose();
+            let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
+            for form in lines.flat_map(|line| [line.to_owned(), percent_encoded(line)]) {
+                if form.len() >= SCRUBBED_BYTES_MIN {
+                    needles.push(Secret::new(form));
+                }
+            }
+        }
+        needles.sort_by_key(|needle| std::cmp::Reverse(needle.expose().len()));
+        needles.dedup();
+        Self { needles }
+    }
+
+    /// `text` with each known secret replaced by `[redacted]`.
+    #[must_use]
+    pub fn scrub(&self, text: &str) -> String {
+        let mut clean = text.to_owned();
+        for needle in &self.needles {
+            if clean.contains(needle.expose()) {
+                clean = clean.replace(needle.expose(), "[redacted]");
+            }
+        }
+        clean
+    }
+}
+
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_cannot_be_printed() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2")), "[redacted]");
+        assert_eq!(format!("{:#?}", Some(Secret::new("hunter2"))).matches("hunter2").count(), 0);
+    }
+
+    #[test]
+    fn only_the_very_same_bytes_match() {
+        let secret = Secret::new("abc");
+        assert!(secret.matches(b"abc"));
+        for other in [&b"ab"[..], b"abcd", b"abd", b"ABC", b"abcabc", b""] {
+            assert!(!secret.matches(other), "{other:?}");
+        }
+        assert!(Secret::new("").matches(b""));
+        assert!(!Secret::new("").matches(b"\0"));
+    }
+
+    #[test]
+    fn known_secrets_are_scrubbed_in_every_form() {
+        let secrets = [Secret::new("tok/en+1"), Secret::new("tok/en+1longer"), Secret::new("line one\nline two")];
+        let scrubber = Scrubber::new(&secrets);
+        let text = "a tok/en+1longer b tok%2Fen%2B1 c line two d";
+        assert_eq!(scrubber.scrub(text), "a [redacted] b [redacted] c [redacted] d");
+        assert_eq!(scrubber.scrub("nothing here"), "nothing here");
+    }
+}
