@@ -8,4 +8,8 @@
 //! | [`code`] | the result codes, their HTTP status and exit codes |
 
 pub mod code;
+pub mod deadline;
+pub mod lock;
+pub mod scratch;
 pub mod secret;
+pub mod subprocess;

@@ -1,0 +1,91 @@
+//! How long a run may still take, and whether it was told to end before that.
+//! Everything that waits asks here; it does not know what is being waited for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How often a wait looks whether it was told to end.
+pub const STOP_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Tells every run of this process to end; clones share the one flag.
+#[derive(Clone, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Tells all who hold a clone to end.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether [`Interrupt::raise`] was called.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Why a wait was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// The time is over.
+    TimedOut,
+    /// The process is ending.
+    Interrupted,
+}
+
+/// A point in time at which a run ends, with the interrupt that ends it earlier.
+#[derive(Clone)]
+pub struct Deadline {
+    at: Instant,
+    interrupt: Interrupt,
+}
+
+impl Deadline {
+    /// A deadline `time` from now.
+    #[must_use]
+    pub fn after(time: Duration, interrupt: &Interrupt) -> Self {
+        // A time that overflows the clock is as good as a century.
+        let now = Instant::now();
+        let at = now.checked_add(time).unwrap_or(now + Duration::from_secs(100 * 365 * 86_400));
+        Self { at, interrupt: interrupt.clone() }
+    }
+
+    /// The time left.
+    ///
+    /// # Errors
+    /// [`Expired`] when there is none, or the process is ending.
+    pub fn remaining(&self) -> Result<Duration, Expired> {
+        if self.interrupt.is_raised() {
+            return Err(Expired::Interrupted);
+        }
+        match self.at.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(Expired::TimedOut),
+            left => Ok(left),
+        }
+    }
+
+    /// The time left, but at most until the next look at the interrupt.
+    ///
+    /// # Errors
+    /// As [`Deadline::remaining`].
+    pub fn next_wait(&self) -> Result<Duration, Expired> {
+        Ok(self.remaining()?.min(STOP_POLL_INTERVAL))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_ends_by_time_or_by_interrupt() {
+        let interrupt = Interrupt::default();
+        assert!(Deadline::after(Duration::MAX, &interrupt).remaining().is_ok());
+        assert_eq!(Deadline::after(Duration::ZERO, &interrupt).remaining(), Err(Expired::TimedOut));
+        let deadline = Deadline::after(Duration::from_secs(60), &interrupt);
+        assert!(deadline.next_wait().is_ok_and(|wait| wait <= STOP_POLL_INTERVAL));
+        interrupt.raise();
+        assert_eq!(deadline.remaining(), Err(Expired::Interrupted));
+    }
+}

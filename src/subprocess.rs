@@ -1,0 +1,557 @@
+//! Runs one program under a deadline: own process group, clean environment, bounded output, secrets scrubbed from
+//! what it printed, the whole group gone at the end. The only module that starts programs; it does not know which.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::deadline::{Deadline, Expired};
+use crate::secret::Scrubber;
+
+/// A program to run, with all that it gets to see.
+///
+/// `Display` gives the command as one would type it. The environment is never shown: it holds secrets.
+pub struct Invocation {
+    program: OsString,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    folder: PathBuf,
+    stdin: Option<File>,
+    stdout: Stdout,
+}
+
+#[derive(Clone, Copy)]
+enum Stdout {
+    /// Lines, like those of stderr.
+    Lines,
+    /// Bytes, at most so many.
+    Bytes { max: usize },
+}
+
+impl Invocation {
+    /// `program` (looked up in the `PATH` that [`Invocation::environment`] gives it) run in `folder`.
+    #[must_use]
+    pub fn new(program: impl AsRef<OsStr>, folder: &Path) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            folder: folder.to_owned(),
+            stdin: None,
+            stdout: Stdout::Lines,
+        }
+    }
+
+    /// Adds one argument. Arguments are readable by every process: never a secret.
+    #[must_use]
+    pub fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn arguments<A: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = A>) -> Self {
+        arguments.into_iter().fold(self, Self::argument)
+    }
+
+    /// Sets a variable; the program sees no others than those set here.
+    #[must_use]
+    pub fn environment(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Gives it a file to read; without one its input is null.
+    #[must_use]
+    pub fn stdin(mut self, file: File) -> Self {
+        self.stdin = Some(file);
+        self
+    }
+
+    /// Takes its standard output as bytes, at most `max`, instead of as lines.
+    #[must_use]
+    pub fn capture(mut self, max: usize) -> Self {
+        self.stdout = Stdout::Bytes { max };
+        self
+    }
+}
+
+impl fmt::Display for Invocation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", Path::new(&self.program).display())?;
+        for argument in &self.arguments {
+            let text = argument.to_string_lossy();
+            if text.is_empty() || text.contains(|character: char| character.is_whitespace() || "'\"$*".contains(character)) {
+                write!(formatter, " {text:?}")?;
+            } else {
+                write!(formatter, " {text}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, with this exit code.
+    Exit(i32),
+    /// Killed by this signal; 9 without a cause of ours is mostly the kernel, for want of memory.
+    Signal(i32),
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit(code) => write!(formatter, "exit code {code}"),
+            Self::Signal(9) => write!(formatter, "killed by signal 9 (out of memory?)"),
+            Self::Signal(signal) => write!(formatter, "killed by signal {signal}"),
+        }
+    }
+}
+
+/// What a program that ended by itself left behind.
+pub struct Finished {
+    /// How it ended.
+    pub ending: Ending,
+    /// Its captured standard output; empty where that was taken as lines.
+    pub stdout: Vec<u8>,
+    /// The last lines that it printed, without colours, control characters and secrets.
+    pub tail: Vec<String>,
+}
+
+impl Finished {
+    /// Whether it exited with 0.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.ending == Ending::Exit(0)
+    }
+
+    /// The last lines as one text.
+    #[must_use]
+    pub fn tail_text(&self) -> String {
+        self.tail.join("\n")
+    }
+}
+
+/// Why a program did not end by itself.
+#[derive(Debug)]
+pub enum Failure {
+    /// It could not be started.
+    NotStarted {
+        /// The program's name.
+        program: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The deadline passed, or the process is ending; the program's group was killed.
+    Expired(Expired),
+    /// It printed more than was asked for and was killed.
+    TooMuchOutput {
+        /// The command.
+        command: String,
+        /// The bound.
+        bytes_max: usize,
+    },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotStarted { program, error } if error.kind() == io::ErrorKind::NotFound => {
+                write!(formatter, "cannot start `{program}`: it is not installed, or not on the PATH")
+            }
+            Self::NotStarted { program, error } => write!(formatter, "cannot start `{program}`: {error}"),
+            Self::Expired(Expired::TimedOut) => formatter.write_str("the time was over"),
+            Self::Expired(Expired::Interrupted) => formatter.write_str("the service is ending"),
+            Self::TooMuchOutput { command, bytes_max } => {
+                write!(formatter, "`{command}` printed more than {bytes_max} bytes")
+            }
+        }
+    }
+}
+
+/// One printed line as text: colours and other escape sequences removed, control characters replaced.
+#[must_use]
+pub fn clean_line(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut clean = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        if character == '\u{1b}' {
+            // CSI sequences end with a letter or `@`..`~`; other escapes are one character long.
+            if characters.next_if_eq(&'[').is_some() {
+                while characters.next_if(|next| !('@'..='~').contains(next)).is_some() {}
+            }
+            characters.next();
+        } else if character.is_control() {
+            clean.push(if character == '\t' { ' ' } else { '\u{fffd}' });
+        } else {
+            clean.push(character);
+        }
+    }
+    clean.trim_end().to_owned()
+}
+
+/// Runs `invocation` to its end, or to the deadline's.
+///
+/// Every line that it prints goes to `on_line` as it comes. When this returns, no process of its group is left.
+///
+/// # Errors
+/// [`Failure`] where the program did not end by itself. A program that ended with another code than 0 is no error
+/// here: what that means is for the caller to say.
+pub fn run(
+    invocation: Invocation,
+    deadline: &Deadline,
+    scrubber: &Scrubber,
+    on_line: &mut dyn FnMut(&str),
+) -> Result<Finished, Failure> {
+    log::debug!("running {invocation}");
+    platform::run(invocation, deadline, scrubber, on_line)
+}
+
+#[cfg(unix)]
+pub use platform::{kill, process_start};
+
+#[cfg(unix)]
+mod platform {
+    use std::collections::VecDeque;
+    use std::io::Read;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::{Child, Command, Stdio};
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+    use std::time::{Duration, Instant};
+
+    use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
+
+    use super::{Deadline, Ending, Failure, Finished, Invocation, Scrubber, Stdout, clean_line};
+
+    /// How long a group may take to end after SIGTERM: git removes its lock files then.
+    const TERM_GRACE: Duration = Duration::from_secs(2);
+    /// How long output is awaited after the program's end, from a descendant that left the group.
+    const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+    /// Chunks in flight; a flood of output blocks the program, not our memory.
+    const CHUNKS_MAX: usize = 4;
+    const CHUNK_BYTES: usize = 16 * 1024;
+    /// Lines of a program's output that are kept for messages.
+    const TAIL_LINES_MAX: usize = 40;
+    /// A longer line is cut; a program that prints no line end at all must not fill the memory.
+    const LINE_BYTES_MAX: usize = 4096;
+    /// The threads only read and wait.
+    const STACK_BYTES: usize = 64 * 1024;
+
+    enum Event {
+        Stdout(Vec<u8>),
+        Stderr(Vec<u8>),
+        /// One of the two streams ended.
+        Closed,
+        /// The program ended; it is not reaped yet.
+        Ended,
+    }
+
+    /// Lines as they come, cleaned for logs: no colours, no control characters, no secrets, no endless line.
+    struct Lines<'a> {
+        pending: Vec<u8>,
+        scrubber: &'a Scrubber,
+    }
+
+    impl Lines<'_> {
+        fn push(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(String)) {
+            for &byte in bytes {
+                // A carriage return ends a line too: git overwrites its progress with it.
+                if byte == b'\n' || byte == b'\r' {
+                    self.flush(on_line);
+                } else if self.pending.len() < LINE_BYTES_MAX {
+                    self.pending.push(byte);
+                }
+            }
+        }
+
+        fn flush(&mut self, on_line: &mut dyn FnMut(String)) {
+            let line = clean_line(&self.pending);
+            self.pending.clear();
+            if !line.is_empty() {
+                on_line(self.scrubber.scrub(&line));
+            }
+        }
+    }
+
+    pub(super) fn run(
+        mut invocation: Invocation,
+        deadline: &Deadline,
+        scrubber: &Scrubber,
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<Finished, Failure> {
+        deadline.remaining().map_err(Failure::Expired)?;
+        let mut child = spawn(&mut invocation)?;
+        let (sender, events) = sync_channel(CHUNKS_MAX);
+        let watched = watch(&mut child, &sender);
+        drop(sender);
+        let mut output = Output::new(&invocation, scrubber, on_line);
+        let followed = match watched {
+            Ok(()) => follow(&events, deadline, &mut output, child.id()),
+            Err(error) => Err(Failure::NotStarted { program: invocation.to_string(), error }),
+        };
+        // Descendants that outlived the program must not write on. Until it is reaped, its group's id is its own.
+        signal_group(child.id(), Signal::KILL);
+        let status = child.wait();
+        if followed.is_ok() {
+            drain(&events, &mut output);
+        }
+        followed?;
+        let status = status.map_err(|error| Failure::NotStarted { program: invocation.to_string(), error })?;
+        output.finish(&invocation, status)
+    }
+
+    fn spawn(invocation: &mut Invocation) -> Result<Child, Failure> {
+        #[expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
+        let mut command = Command::new(&invocation.program);
+        command
+            .args(&invocation.arguments)
+            .env_clear()
+            .envs(invocation.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&invocation.folder)
+            .stdin(invocation.stdin.take().map_or_else(Stdio::null, Stdio::from))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        command.spawn().map_err(|error| {
+            let program = invocation.program.to_string_lossy().into_owned();
+            Failure::NotStarted { program, error }
+        })
+    }
+
+    /// Starts the threads that read the two streams and wait for the end.
+    fn watch(child: &mut Child, sender: &SyncSender<Event>) -> std::io::Result<()> {
+        let thread = || std::thread::Builder::new().stack_size(STACK_BYTES);
+        if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
+            let to_stdout = sender.clone();
+            thread().spawn(move || read(stdout, &to_stdout, Event::Stdout))?;
+            let to_stderr = sender.clone();
+            thread().spawn(move || read(stderr, &to_stderr, Event::Stderr))?;
+        }
+        let to_end = sender.clone();
+        let id = child.id();
+        thread().spawn(move || {
+            if let Some(pid) = pid(id) {
+                // Not reaped here: a reaped child's id, and its group's, may be given to another process.
+                let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+                while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {}
+            }
+            let _ = to_end.send(Event::Ended);
+        })?;
+        Ok(())
+    }
+
+    fn read(mut stream: impl Read, sender: &SyncSender<Event>, wrap: fn(Vec<u8>) -> Event) {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            match stream.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(length) => {
+                    if sender.send(wrap(chunk[..length].to_vec())).is_err() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        let _ = sender.send(Event::Closed);
+    }
+
+    /// Takes events until the program has ended; ends it when its time is over.
+    fn follow(events: &Receiver<Event>, deadline: &Deadline, output: &mut Output<'_>, id: u32) -> Result<(), Failure> {
+        loop {
+            let wait = match deadline.next_wait() {
+                Ok(wait) => wait,
+                Err(expired) => return Err(end_early(events, output, id, Failure::Expired(expired))),
+            };
+            match events.recv_timeout(wait) {
+                Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(event) => {
+                    if let Err(failure) = output.take(event) {
+                        return Err(end_early(events, output, id, failure));
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Asks the group to end, and gives it a moment to remove its lock files. The caller kills what is left.
+    fn end_early(events: &Receiver<Event>, output: &mut Output<'_>, id: u32, failure: Failure) -> Failure {
+        signal_group(id, Signal::TERM);
+        let patience = Instant::now() + TERM_GRACE;
+        while let Ok(event) = events.recv_timeout(patience.saturating_duration_since(Instant::now())) {
+            if matches!(event, Event::Ended) {
+                break;
+            }
+            let _ = output.take(event);
+        }
+        failure
+    }
+
+    /// Takes what is still in the pipes; a descendant that left the group could hold them open for ever.
+    fn drain(events: &Receiver<Event>, output: &mut Output<'_>) {
+        let patience = Instant::now() + DRAIN_TIME_MAX;
+        while output.streams_open > 0 {
+            match events.recv_timeout(patience.saturating_duration_since(Instant::now())) {
+                Ok(event) => {
+                    let _ = output.take(event);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    struct Output<'a> {
+        stdout: Vec<u8>,
+        form: Stdout,
+        command: String,
+        lines: [Lines<'a>; 2],
+        tail: VecDeque<String>,
+        on_line: &'a mut dyn FnMut(&str),
+        streams_open: usize,
+        overflown: bool,
+    }
+
+    impl<'a> Output<'a> {
+        fn new(invocation: &Invocation, scrubber: &'a Scrubber, on_line: &'a mut dyn FnMut(&str)) -> Self {
+            let lines = || Lines { pending: Vec::new(), scrubber };
+            Self {
+                stdout: Vec::new(),
+                form: invocation.stdout,
+                command: invocation.to_string(),
+                lines: [lines(), lines()],
+                tail: VecDeque::new(),
+                on_line,
+                streams_open: 2,
+                overflown: false,
+            }
+        }
+
+        fn take(&mut self, event: Event) -> Result<(), Failure> {
+            match (event, self.form) {
+                (Event::Stdout(bytes), Stdout::Bytes { max }) => {
+                    if self.stdout.len() + bytes.len() > max {
+                        self.overflown = true;
+                        return Err(Failure::TooMuchOutput { command: self.command.clone(), bytes_max: max });
+                    }
+                    self.stdout.extend_from_slice(&bytes);
+                }
+                (Event::Stdout(bytes), Stdout::Lines) => self.lines(0, Some(&bytes)),
+                (Event::Stderr(bytes), _) => self.lines(1, Some(&bytes)),
+                (Event::Closed, _) => self.streams_open -= 1,
+                (Event::Ended, _) => {}
+            }
+            Ok(())
+        }
+
+        fn lines(&mut self, stream: usize, bytes: Option<&[u8]>) {
+            let Self { lines, tail, on_line, .. } = self;
+            let mut keep = |line: String| {
+                on_line(&line);
+                if tail.len() == TAIL_LINES_MAX {
+                    tail.pop_front();
+                }
+                tail.push_back(line);
+            };
+            match bytes {
+                Some(bytes) => lines[stream].push(bytes, &mut keep),
+                None => lines[stream].flush(&mut keep),
+            }
+        }
+
+        fn finish(mut self, invocation: &Invocation, status: std::process::ExitStatus) -> Result<Finished, Failure> {
+            self.lines(0, None);
+            self.lines(1, None);
+            if let (true, Stdout::Bytes { max }) = (self.overflown, self.form) {
+                return Err(Failure::TooMuchOutput { command: invocation.to_string(), bytes_max: max });
+            }
+            let ending = match (status.code(), status.signal()) {
+                (Some(code), _) => Ending::Exit(code),
+                (None, signal) => Ending::Signal(signal.unwrap_or(0)),
+            };
+            Ok(Finished { ending, stdout: self.stdout, tail: self.tail.into() })
+        }
+    }
+
+    fn pid(id: u32) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(id).ok()?)
+    }
+
+    fn signal_group(id: u32, signal: Signal) {
+        if let Some(pid) = pid(id) {
+            // It fails when nothing of the group is left, which is what is wanted.
+            let _ = kill_process_group(pid, signal);
+        }
+    }
+
+    /// Kills a process that an earlier run left behind.
+    pub fn kill(id: u32) {
+        if let Some(pid) = pid(id) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
+    /// When the process `id` started, in the kernel's ticks; `None` where there is no such process, where it is a
+    /// zombie, or where `/proc` does not tell. With the id it names a process for good, since ids are given anew.
+    #[must_use]
+    pub fn process_start(id: u32) -> Option<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // The second field is the program's name in parentheses and may hold anything, so count from the last one.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let state = fields.next()?;
+        if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
+    }
+}
+
+#[cfg(not(unix))]
+mod platform {
+    use super::{Deadline, Failure, Finished, Invocation, Scrubber};
+
+    /// No platform but Unix has the process groups that make a deadline sure; WASI has no processes at all.
+    #[expect(clippy::needless_pass_by_value, reason = "the same shape as on Unix")]
+    pub(super) fn run(
+        invocation: Invocation,
+        _: &Deadline,
+        _: &Scrubber,
+        _: &mut dyn FnMut(&str),
+    ) -> Result<Finished, Failure> {
+        let program = invocation.program.to_string_lossy().into_owned();
+        Err(Failure::NotStarted { program, error: std::io::ErrorKind::Unsupported.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(printed: &[u8], expected: &str) {
+        assert_eq!(clean_line(printed), expected);
+    }
+
+    #[test]
+    fn lines_lose_colours_and_control_characters() {
+        check(b"\x1b[32mDone!\x1b[39m All 3 changes \x1b[1;4mapplied\x1b[0m", "Done! All 3 changes applied");
+        check(b"tab\there", "tab here");
+        check(b"bell\x07 \xff", "bell\u{fffd} \u{fffd}");
+        check(b"\x1b", "");
+        check(b"\x1b[", "");
+        check(b"\x1b[31", "");
+        check(b"\x1bMup", "up");
+    }
+
+    #[test]
+    fn a_command_is_shown_as_typed_and_without_its_environment() {
+        let invocation = Invocation::new("git", Path::new("/"))
+            .arguments(["push", "--", "a b", ""])
+            .environment("TOKEN", "hunter2");
+        assert_eq!(invocation.to_string(), "git push -- \"a b\" \"\"");
+    }
+}
