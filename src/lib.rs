@@ -6,6 +6,8 @@
 //! | --- | --- |
 //! | [`secret`] | a string that cannot be printed |
 //! | [`code`] | the result codes, their HTTP status and exit codes |
+//! | [`names`] | workspace, branch, remote, folder and author, parsed once at the edge |
 
 pub mod code;
+pub mod names;
 pub mod secret;
