@@ -7,7 +7,9 @@
 //! | [`secret`] | a string that cannot be printed |
 //! | [`code`] | the result codes, their HTTP status and exit codes |
 //! | [`names`] | workspace, branch, remote, folder and author, parsed once at the edge |
+//! | [`config`] | options and environment to a `Config`, every fault told at once |
 
 pub mod code;
+pub mod config;
 pub mod names;
 pub mod secret;
