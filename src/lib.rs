@@ -8,8 +8,10 @@
 //! | [`code`] | the result codes, their HTTP status and exit codes |
 //! | [`names`] | workspace, branch, remote, folder and author, parsed once at the edge |
 //! | [`config`] | options and environment to a `Config`, every fault told at once |
+//! | [`sync_request`] | a request's JSON and the settings to a `SyncRequest`; which secret may serve it |
 
 pub mod code;
 pub mod config;
 pub mod names;
 pub mod secret;
+pub mod sync_request;
