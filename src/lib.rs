@@ -6,6 +6,9 @@
 //! | --- | --- |
 //! | [`secret`] | a string that cannot be printed |
 //! | [`code`] | the result codes, their HTTP status and exit codes |
+//! | [`names`] | workspace, branch, remote, folder and author, parsed once at the edge |
+//! | [`config`] | options and environment to a `Config`, every fault told at once |
+//! | [`sync_request`] | a request's JSON and the settings to a `SyncRequest`; which secret may serve it |
 
 pub mod code;
 pub mod deadline;
@@ -13,3 +16,7 @@ pub mod lock;
 pub mod scratch;
 pub mod secret;
 pub mod subprocess;
+pub mod config;
+pub mod names;
+pub mod secret;
+pub mod sync_request;

@@ -1,0 +1,895 @@
+//! Options and environment to a [`Config`]; every fault is collected and all are told at once.
+//! It is handed the environment and touches the world in one place only, [`SecretSource::read`]. It does not know what
+//! a setting is good for, nor what `main` prints.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::names::{self, BaseUrl, BranchName, Identity, NameError, RemoteScheme, RemoteUrl, Subdir, WorkspaceId};
+use crate::secret::Secret;
+
+/// A key has some kilobytes; more than this is the wrong file.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+/// Far beyond any use, and far below where adding to a clock would overflow.
+const DURATION_SECONDS_MAX: u64 = 3_650 * 24 * 3_600;
+/// A subject line.
+const MESSAGE_BYTES_MAX: usize = 1_000;
+const USERNAME_BYTES_MAX: usize = 200;
+
+/// One of our environment variables.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What holds where it is not set; `None` where nothing does.
+    pub default: Option<&'static str>,
+    /// Whether its value is a secret; then there is a variable with `_FILE` after this name too.
+    pub secret: bool,
+}
+
+const fn plain(name: &'static str, default: &'static str) -> Variable {
+    Variable { name, default: Some(default), secret: false }
+}
+
+const fn optional(name: &'static str) -> Variable {
+    Variable { name, default: None, secret: false }
+}
+
+const fn secret(name: &'static str) -> Variable {
+    Variable { name, default: None, secret: true }
+}
+
+/// All our variables, in the order of the documentation, which is held against this table.
+pub const VARIABLES: &[Variable] = &[
+    plain("WINDMILL_BASE_URL", "http://windmill_server:8000"),
+    secret("WINDMILL_TOKEN"),
+    plain("WINDMILL_WORKSPACE", "admins"),
+    optional("GIT_REMOTE_URL"),
+    secret("GIT_TOKEN"),
+    plain("GIT_USERNAME", "x-access-token"),
+    plain("GIT_BRANCH", "main"),
+    plain("GIT_SUBDIR", ""),
+    plain("GIT_USER_NAME", "Windmill Git Sync"),
+    plain("GIT_USER_EMAIL", "windmill@example.com"),
+    plain("COMMIT_MESSAGE", "Automated Windmill workspace backup - {workspace}"),
+    plain("COMMIT_PER", "sync"),
+    plain("COMMIT_AUTHORS", "true"),
+    secret("GIT_SSH_KEY"),
+    optional("GIT_SSH_KNOWN_HOSTS_FILE"),
+    plain("GIT_SSH_ACCEPT_NEW", "false"),
+    secret("GIT_SIGNING_KEY"),
+    optional("CA_BUNDLE_FILE"),
+    plain("WMILL_INCLUDE", "schedules,triggers,groups"),
+    plain("WMILL_SKIP", "none"),
+    plain("ALLOW_PLAINTEXT_SECRETS", "false"),
+    plain("MAX_DELETIONS_PERCENT", "50"),
+    plain("SKIP_UNCHANGED", "true"),
+    plain("FULL_SYNC_EVERY", "24h"),
+    plain("SYNC_TIMEOUT", "30m"),
+    plain("DATA_DIR", "/workspace"),
+    plain("LISTEN_ADDR", "0.0.0.0:8080"),
+    secret("SYNC_API_TOKEN"),
+    optional("SYNC_SCHEDULE"),
+    optional("VERIFY_SCHEDULE"),
+    plain("SHUTDOWN_GRACE", "30s"),
+    secret("SLACK_WEBHOOK_URL"),
+    secret("DISCORD_WEBHOOK_URL"),
+    secret("NOTIFY_URL"),
+    plain("NOTIFY_ON", "failure,recovery"),
+    secret("HEARTBEAT_URL"),
+    plain("LOG_LEVEL", "info"),
+    plain("LOG_FORMAT", "text"),
+];
+
+/// Settings of the contract that this version knows and does not act on yet. `COMMIT_PER=item` is another.
+const UNSUPPORTED: &[&str] = &[
+    "SYNC_SCHEDULE",
+    "VERIFY_SCHEDULE",
+    "SLACK_WEBHOOK_URL",
+    "DISCORD_WEBHOOK_URL",
+    "NOTIFY_URL",
+    "NOTIFY_ON",
+    "HEARTBEAT_URL",
+    "GIT_SIGNING_KEY",
+    "CA_BUNDLE_FILE",
+];
+
+/// What of the environment goes on to `wmill` and `git`: the way out, whom to trust, where programs are, the clock.
+const TOOL_VARIABLES: &[&str] = &[
+    "http_proxy",
+    "HTTP_PROXY",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+    "PATH",
+    "TZ",
+];
+
+/// The part of the process's environment that is ours or goes on to the tools.
+pub struct Environment {
+    values: BTreeMap<String, String>,
+    faults: Vec<String>,
+}
+
+impl Environment {
+    /// Picks what is of use. A variable of ours that is not UTF-8 becomes a fault that [`Config::new`] tells.
+    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let mut environment = Self { values: BTreeMap::new(), faults: Vec::new() };
+        for (name, value) in variables {
+            environment.add(name, value);
+        }
+        environment
+    }
+
+    fn add(&mut self, name: OsString, value: OsString) {
+        let Ok(name) = name.into_string() else { return };
+        if !is_known(&name) {
+            return;
+        }
+        match value.into_string() {
+            Ok(value) => {
+                self.values.insert(name, value);
+            }
+            Err(_) => self.faults.push(format!("{name} is not UTF-8")),
+        }
+    }
+
+    /// The value of a variable; one that is empty counts as unset.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+fn is_known(name: &str) -> bool {
+    TOOL_VARIABLES.contains(&name)
+        || VARIABLES.iter().any(|variable| {
+            variable.name == name || variable.secret && name.strip_suffix("_FILE") == Some(variable.name)
+        })
+}
+
+/// What the command line gave; each beats the variable of the same meaning.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// `--workspace`
+    pub workspace: Option<String>,
+    /// `--base-url`
+    pub base_url: Option<String>,
+    /// `--remote`
+    pub remote: Option<String>,
+    /// `--branch`
+    pub branch: Option<String>,
+    /// `--subdir`
+    pub subdir: Option<String>,
+    /// `--data-dir`
+    pub data_dir: Option<String>,
+    /// `--listen`
+    pub listen: Option<String>,
+}
+
+impl Options {
+    /// The option that goes with a variable, by its own name, and its value.
+    fn instead_of(&self, variable: &str) -> Option<(&'static str, &str)> {
+        let (name, value) = match variable {
+            "WINDMILL_WORKSPACE" => ("--workspace", &self.workspace),
+            "WINDMILL_BASE_URL" => ("--base-url", &self.base_url),
+            "GIT_REMOTE_URL" => ("--remote", &self.remote),
+            "GIT_BRANCH" => ("--branch", &self.branch),
+            "GIT_SUBDIR" => ("--subdir", &self.subdir),
+            "DATA_DIR" => ("--data-dir", &self.data_dir),
+            "LISTEN_ADDR" => ("--listen", &self.listen),
+            _ => return None,
+        };
+        value.as_deref().map(|value| (name, value))
+    }
+}
+
+/// What a command needs of its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// What a sync requires may lack: a request may bring it.
+    Serve,
+    /// What a sync requires must be there.
+    Sync,
+}
+
+/// Where a secret comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// From the variable itself.
+    Value {
+        /// The variable's name.
+        variable: &'static str,
+        /// Its value, checked.
+        secret: Secret,
+    },
+    /// From the file that the variable with `_FILE` after its name gives.
+    File {
+        /// The variable's name, without `_FILE`.
+        variable: &'static str,
+        /// The file, read anew each time.
+        path: PathBuf,
+    },
+}
+
+impl SecretSource {
+    /// The secret as it is now. White space at the ends of a token is dropped; a key keeps its lines and ends with a
+    /// line break.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, is no regular file, has more than 64 KiB, is empty or is not a secret's text. The
+    /// message names the variable and the path.
+    pub fn read(&self) -> Result<Secret, String> {
+        match self {
+            Self::Value { secret, .. } => Ok(secret.clone()),
+            Self::File { variable, path } => read_secret(variable, path)
+                .map_err(|why| format!("{variable}_FILE: cannot take the secret from {}: {why}", shown(path))),
+        }
+    }
+}
+
+/// The path, unless it looks as if somebody had put the secret itself there.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.starts_with(['/', '.']) { names::quoted(&text) } else { "the file that it names".to_owned() }
+}
+
+fn read_secret(variable: &str, path: &Path) -> Result<Secret, String> {
+    let in_words = |error: std::io::Error| error.to_string();
+    // Asked before it is opened: opening a named pipe waits until somebody writes to it.
+    if !std::fs::metadata(path).map_err(in_words)?.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(in_words)?;
+    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(in_words)?;
+    if bytes.len() as u64 > SECRET_BYTES_MAX {
+        return Err("it has more than 64 KiB".to_owned());
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
+    Ok(checked_secret(variable, &text).map_err(|why| ["it ", why].concat())?)
+}
+
+fn checked_secret(variable: &str, text: &str) -> Result<Secret, &'static str> {
+    if matches!(variable, "GIT_SSH_KEY" | "GIT_SIGNING_KEY") { checked_key(text) } else { checked_token(text) }
+}
+
+/// A token as it is sent: what goes into a header must be one line.
+pub(crate) fn checked_token(text: &str) -> Result<Secret, &'static str> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("is empty");
+    }
+    if text.contains(char::is_control) {
+        return Err("has a line break or another control character in it");
+    }
+    Ok(Secret::new(text))
+}
+
+/// `ssh` reads a key only where its last line ends, and not with the line ends of Windows.
+fn checked_key(text: &str) -> Result<Secret, &'static str> {
+    let text = text.trim_end();
+    if text.is_empty() {
+        return Err("is empty");
+    }
+    Ok(Secret::new(text.replace("\r\n", "\n") + "\n"))
+}
+
+/// A word list's kinds: an enum, all of its values, and their words.
+macro_rules! kinds {
+    ($(#[$about:meta])* $name:ident { $($kind:ident = $word:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $(#[doc = concat!("`", $word, "`")] $kind,)*
+        }
+
+        impl $name {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+            const WORDS: &[&str] = &[$($word,)*];
+
+            /// Its word in the setting.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => $word,)* }
+            }
+
+            /// Reads a list, separated by commas; `none` is the empty one.
+            ///
+            /// # Errors
+            ///
+            /// When a word is unknown or comes twice, or `none` is not alone; what is permitted is named.
+            pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
+                let indices = parse_words(text, Self::WORDS)?;
+                Ok(indices.into_iter().map(|index| Self::ALL[index]).collect())
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Kinds that are in the backup only where they are asked for.
+    IncludeKind {
+        Schedules = "schedules",
+        Triggers = "triggers",
+        Users = "users",
+        Groups = "groups",
+        Settings = "settings",
+        Key = "key",
+    }
+}
+
+kinds! {
+    /// Kinds that can be left out of the backup.
+    SkipKind {
+        Secrets = "secrets",
+        Variables = "variables",
+        Resources = "resources",
+        ResourceTypes = "resource-types",
+        Scripts = "scripts",
+        Flows = "flows",
+        Apps = "apps",
+        Folders = "folders",
+    }
+}
+
+/// What holds where neither `WMILL_INCLUDE` nor the repository's `wmill.yaml` says otherwise.
+pub const KINDS_INCLUDED_DEFAULT: &[IncludeKind] =
+    &[IncludeKind::Schedules, IncludeKind::Triggers, IncludeKind::Groups];
+
+fn parse_words(text: &str, permitted: &[&str]) -> Result<Vec<usize>, String> {
+    if text.trim() == "none" {
+        return Ok(Vec::new());
+    }
+    let permitted_text = || permitted.join(", ");
+    let mut indices = Vec::new();
+    for word in text.split(',').map(str::trim) {
+        match permitted.iter().position(|one| *one == word) {
+            Some(index) if indices.contains(&index) => return Err(format!("{word} comes twice")),
+            Some(index) => indices.push(index),
+            None if word == "none" => return Err("none does not go with other words".to_owned()),
+            None => {
+                let word = names::quoted(word);
+                return Err(format!("{word} is unknown; permitted are {}, or none alone", permitted_text()));
+            }
+        }
+    }
+    Ok(indices)
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// All settings, each parsed. There is no `Debug`: templates and paths are harmless, the environment of the tools is
+/// not.
+#[derive(Clone)]
+pub struct Config {
+    /// `WINDMILL_BASE_URL`
+    pub base_url: BaseUrl,
+    /// `WINDMILL_TOKEN`
+    pub windmill_token: Option<SecretSource>,
+    /// `WINDMILL_WORKSPACE`
+    pub workspace: WorkspaceId,
+    /// Whether nobody chose the workspace.
+    pub workspace_is_default: bool,
+    /// `GIT_REMOTE_URL`
+    pub remote: Option<RemoteUrl>,
+    /// `GIT_TOKEN`
+    pub git_token: Option<SecretSource>,
+    /// `GIT_USERNAME`
+    pub git_username: String,
+    /// `GIT_BRANCH`, a template; [`Config::branch_for`] fills it.
+    pub branch: String,
+    /// `GIT_SUBDIR`, a template; [`Config::subdir_for`] fills it.
+    pub subdir: String,
+    /// `GIT_USER_NAME` and `GIT_USER_EMAIL`
+    pub author: Identity,
+    /// `COMMIT_MESSAGE`, a template of one line.
+    pub commit_message: String,
+    /// `COMMIT_AUTHORS`
+    pub commit_authors: bool,
+    /// `GIT_SSH_KEY`
+    pub ssh_key: Option<SecretSource>,
+    /// `GIT_SSH_KNOWN_HOSTS_FILE`, absolute, of characters that `ssh` takes as they are.
+    pub ssh_known_hosts: Option<PathBuf>,
+    /// `GIT_SSH_ACCEPT_NEW`
+    pub ssh_accept_new: bool,
+    /// `WMILL_INCLUDE`; `None` where it is not set, so that a repository's `wmill.yaml` may decide, and then
+    /// [`KINDS_INCLUDED_DEFAULT`].
+    pub kinds_included: Option<Vec<IncludeKind>>,
+    /// `WMILL_SKIP`; `None` where it is not set, so that a repository's `wmill.yaml` may decide.
+    pub kinds_skipped: Option<Vec<SkipKind>>,
+    /// `ALLOW_PLAINTEXT_SECRETS`
+    pub allow_plaintext_secrets: bool,
+    /// `MAX_DELETIONS_PERCENT`, 0 to 100
+    pub deletions_percent_max: u8,
+    /// `SKIP_UNCHANGED`
+    pub skip_unchanged: bool,
+    /// `FULL_SYNC_EVERY`; zero makes every sync a full one.
+    pub full_sync_every: Duration,
+    /// `SYNC_TIMEOUT`, more than zero
+    pub sync_timeout: Duration,
+    /// `DATA_DIR`, absolute
+    pub data_dir: PathBuf,
+    /// `LISTEN_ADDR`, an address and a port
+    pub listen: String,
+    /// `SYNC_API_TOKEN`
+    pub api_token: Option<SecretSource>,
+    /// `SHUTDOWN_GRACE`
+    pub shutdown_grace: Duration,
+    /// `LOG_LEVEL`
+    pub log_level: LevelFilter,
+    /// `LOG_FORMAT`
+    pub log_format: LogFormat,
+    /// Variables that go on to `wmill` and `git`, as they were found. A proxy's URL may hold a password, see
+    /// [`Config::proxy_secrets`].
+    pub tool_environment: Vec<(String, String)>,
+    /// Settings that are set and that this version does not act on yet, to be warned of.
+    pub unsupported: Vec<&'static str>,
+}
+
+/// All that is wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    faults: Vec<String>,
+}
+
+impl ConfigError {
+    /// Each fault; it begins with the variable's or the option's name.
+    #[must_use]
+    pub fn faults(&self) -> &[String] {
+        &self.faults
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.faults.len() {
+            1 => formatter.write_str("1 setting is wrong: ")?,
+            count => write!(formatter, "{count} settings are wrong: ")?,
+        }
+        formatter.write_str(&self.faults.join("; "))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads all settings.
+    ///
+    /// # Errors
+    ///
+    /// When one is malformed or, for [`Need::Sync`], missing: one error that names all of them.
+    pub fn new(options: &Options, environment: &Environment, need: Need) -> Result<Self, ConfigError> {
+        let mut reader = Reader { options, environment, faults: environment.faults.clone() };
+        let config = reader.config();
+        if need == Need::Sync {
+            reader.refuse_lacking();
+        }
+        match config {
+            Some(config) if reader.faults.is_empty() => Ok(config),
+            _ => Err(ConfigError { faults: reader.faults }),
+        }
+    }
+
+    /// What a sync with these settings alone lacks, in words that begin with the variable's name.
+    #[must_use]
+    pub fn lacking(&self) -> Vec<String> {
+        lacking(self.remote.as_ref(), &|variable| match variable {
+            "WINDMILL_TOKEN" => self.windmill_token.is_some(),
+            "GIT_REMOTE_URL" => self.remote.is_some(),
+            "GIT_TOKEN" => self.git_token.is_some(),
+            "GIT_SSH_KEY" => self.ssh_key.is_some(),
+            _ => self.ssh_known_hosts.is_some() || self.ssh_accept_new,
+        })
+    }
+
+    /// The branch for a workspace.
+    ///
+    /// # Errors
+    ///
+    /// When the template, filled with this very id, is no branch name (too long, for one).
+    pub fn branch_for(&self, workspace: &WorkspaceId) -> Result<BranchName, NameError> {
+        BranchName::from_template(&self.branch, workspace)
+    }
+
+    /// The folder for a workspace.
+    ///
+    /// # Errors
+    ///
+    /// When the template, filled with this very id, is no folder (too long, for one).
+    pub fn subdir_for(&self, workspace: &WorkspaceId) -> Result<Subdir, NameError> {
+        Subdir::from_template(&self.subdir, workspace)
+    }
+
+    /// The passwords in proxies' URLs, so that they can be scrubbed from what the tools print.
+    #[must_use]
+    pub fn proxy_secrets(&self) -> Vec<Secret> {
+        let mut secrets = Vec::new();
+        for (_, value) in &self.tool_environment {
+            let authority = value.split_once("://").map_or(value.as_str(), |(_, rest)| rest);
+            if let Some((_, password)) = authority.rsplit_once('@').and_then(|(info, _)| info.split_once(':')) {
+                secrets.push(Secret::new(password));
+            }
+        }
+        secrets
+    }
+}
+
+/// What a sync would lack. `has` tells of a variable whether it is there; for `GIT_SSH_KNOWN_HOSTS_FILE`, whether
+/// hosts can be trusted in one way or the other.
+fn lacking(remote: Option<&RemoteUrl>, has: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let of_remote: &[(&str, &str)] = match remote.map(RemoteUrl::scheme) {
+        Some(RemoteScheme::Https | RemoteScheme::Http) => {
+            &[("GIT_TOKEN", " is not set, and an http(s) remote needs it")]
+        }
+        Some(RemoteScheme::Ssh) => &[
+            ("GIT_SSH_KEY", " is not set, and an ssh remote needs it"),
+            ("GIT_SSH_KNOWN_HOSTS_FILE", " is not set, and an ssh remote needs it, or else GIT_SSH_ACCEPT_NEW=true"),
+        ],
+        Some(RemoteScheme::File) | None => &[],
+    };
+    let always = [("WINDMILL_TOKEN", " is not set"), ("GIT_REMOTE_URL", " is not set")];
+    let all = always.iter().chain(of_remote);
+    all.filter(|(variable, _)| !has(variable)).map(|(variable, why)| [*variable, why].concat()).collect()
+}
+
+/// Reads setting by setting and goes on after a fault.
+struct Reader<'a> {
+    options: &'a Options,
+    environment: &'a Environment,
+    faults: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// All fields are read before any is asked for, so that a fault in one hides no other.
+    fn config(&mut self) -> Option<Config> {
+        let base_url = self.take("WINDMILL_BASE_URL", |text| BaseUrl::parse(text).map_err(in_words));
+        let windmill_token = self.secret("WINDMILL_TOKEN");
+        let workspace = self.take("WINDMILL_WORKSPACE", parse_workspace);
+        let remote = self.remote();
+        let git_token = self.secret("GIT_TOKEN");
+        let git_username = self.take("GIT_USERNAME", parse_username);
+        let branch = self.template("GIT_BRANCH", workspace.as_ref(), |template, workspace| {
+            BranchName::from_template(template, workspace).map(drop)
+        });
+        let subdir = self.template("GIT_SUBDIR", workspace.as_ref(), |template, workspace| {
+            Subdir::from_template(template, workspace).map(drop)
+        });
+        let author = self.author();
+        let commit_message = self.take("COMMIT_MESSAGE", parse_message);
+        let commit_authors = self.take("COMMIT_AUTHORS", parse_boolean);
+        let ssh_key = self.secret("GIT_SSH_KEY");
+        let ssh_known_hosts = self.take_optional("GIT_SSH_KNOWN_HOSTS_FILE", parse_known_hosts);
+        let ssh_accept_new = self.take("GIT_SSH_ACCEPT_NEW", parse_boolean);
+        let kinds_included = self.take_optional("WMILL_INCLUDE", IncludeKind::parse_list);
+        let kinds_skipped = self.take_optional("WMILL_SKIP", SkipKind::parse_list);
+        let allow_plaintext_secrets = self.take("ALLOW_PLAINTEXT_SECRETS", parse_boolean);
+        let deletions_percent_max = self.take("MAX_DELETIONS_PERCENT", parse_percent);
+        let skip_unchanged = self.take("SKIP_UNCHANGED", parse_boolean);
+        let full_sync_every = self.take("FULL_SYNC_EVERY", parse_duration);
+        let sync_timeout = self.take("SYNC_TIMEOUT", parse_timeout);
+        let data_dir = self.take("DATA_DIR", parse_data_dir);
+        let listen = self.take("LISTEN_ADDR", parse_listen);
+        let api_token = self.secret("SYNC_API_TOKEN");
+        let shutdown_grace = self.take("SHUTDOWN_GRACE", parse_duration);
+        let log_level = self.take("LOG_LEVEL", parse_log_level);
+        let log_format = self.take("LOG_FORMAT", parse_log_format);
+        let unsupported = self.unsupported();
+        Some(Config {
+            base_url: base_url?,
+            windmill_token,
+            workspace: workspace?,
+            workspace_is_default: self.found("WINDMILL_WORKSPACE").is_none(),
+            remote,
+            git_token,
+            git_username: git_username?,
+            branch,
+            subdir,
+            author: author?,
+            commit_message: commit_message?,
+            commit_authors: commit_authors?,
+            ssh_key,
+            ssh_known_hosts,
+            ssh_accept_new: ssh_accept_new?,
+            kinds_included,
+            kinds_skipped,
+            allow_plaintext_secrets: allow_plaintext_secrets?,
+            deletions_percent_max: deletions_percent_max?,
+            skip_unchanged: skip_unchanged?,
+            full_sync_every: full_sync_every?,
+            sync_timeout: sync_timeout?,
+            data_dir: data_dir?,
+            listen: listen?,
+            api_token,
+            shutdown_grace: shutdown_grace?,
+            log_level: log_level?,
+            log_format: log_format?,
+            tool_environment: self.tool_environment(),
+            unsupported,
+        })
+    }
+
+    /// The option's or the variable's name and value.
+    fn found(&self, variable: &'static str) -> Option<(&'static str, &str)> {
+        let from_environment = || Some((variable, self.environment.get(variable)?));
+        self.options.instead_of(variable).or_else(from_environment)
+    }
+
+    /// The same, or the default.
+    fn text(&self, variable: &'static str) -> (&'static str, &str) {
+        let default = || VARIABLES.iter().find(|one| one.name == variable).and_then(|one| one.default);
+        self.found(variable).unwrap_or_else(|| (variable, default().unwrap_or_default()))
+    }
+
+    fn fault(&mut self, name: &str, why: &str) {
+        self.faults.push([name, ": ", why].concat());
+    }
+
+    fn take<T>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, String>) -> Option<T> {
+        let (name, text) = self.text(variable);
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(why) => {
+                self.fault(name, &why);
+                None
+            }
+        }
+    }
+
+    fn take_optional<T>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, String>) -> Option<T> {
+        self.found(variable)?;
+        self.take(variable, parse)
+    }
+
+    /// A template is tried with the workspace at hand, or with any where that one is at fault itself.
+    fn template(
+        &mut self,
+        variable: &'static str,
+        workspace: Option<&WorkspaceId>,
+        check: fn(&str, &WorkspaceId) -> Result<(), NameError>,
+    ) -> String {
+        let (name, template) = self.text(variable);
+        let template = template.to_owned();
+        let any = WorkspaceId::parse("admins").ok();
+        if let Some(Err(error)) = workspace.or(any.as_ref()).map(|workspace| check(&template, workspace)) {
+            self.fault(name, &in_words(error));
+        }
+        template
+    }
+
+    fn remote(&mut self) -> Option<RemoteUrl> {
+        self.take_optional("GIT_REMOTE_URL", |text| RemoteUrl::parse(text).map_err(in_words))
+    }
+
+    fn author(&mut self) -> Option<Identity> {
+        let name = self.take("GIT_USER_NAME", |text| Identity::part("user name", text).map_err(in_words));
+        let email = self.take("GIT_USER_EMAIL", |text| Identity::part("user email", text).map_err(in_words));
+        Identity::parse(&name?, &email?).ok()
+    }
+
+    fn secret(&mut self, variable: &'static str) -> Option<SecretSource> {
+        let file_variable = [variable, "_FILE"].concat();
+        let value = self.environment.get(variable);
+        let path = self.environment.get(&file_variable);
+        let (name, why) = match (value, path) {
+            (None, None) => return None,
+            (Some(_), Some(_)) => (variable, "is set, and so is the variable with _FILE: set one of them"),
+            (Some(value), None) => match checked_secret(variable, value) {
+                Ok(secret) => return Some(SecretSource::Value { variable, secret }),
+                Err(why) => (variable, why),
+            },
+            // Somebody may have put the secret itself there: it is not shown.
+            (None, Some(path)) if path.contains(char::is_control) => {
+                (file_variable.as_str(), "has a control character in it: give the path of a file")
+            }
+            (None, Some(path)) => return Some(SecretSource::File { variable, path: PathBuf::from(path) }),
+        };
+        let fault = [name, " ", why].concat();
+        self.faults.push(fault);
+        None
+    }
+
+    fn unsupported(&mut self) -> Vec<&'static str> {
+        let mut unsupported = Vec::new();
+        for variable in UNSUPPORTED {
+            let is_secret = VARIABLES.iter().any(|one| one.name == *variable && one.secret);
+            let is_set = if is_secret { self.secret(variable).is_some() } else { self.found(variable).is_some() };
+            if is_set {
+                unsupported.push(*variable);
+            }
+        }
+        if self.take("COMMIT_PER", parse_commit_per) == Some(CommitPer::Item) {
+            unsupported.push("COMMIT_PER");
+        }
+        unsupported
+    }
+
+    fn tool_environment(&self) -> Vec<(String, String)> {
+        let found = |name: &&str| Some(((*name).to_owned(), self.environment.get(name)?.to_owned()));
+        TOOL_VARIABLES.iter().filter_map(found).collect()
+    }
+
+    /// A setting that is there and at fault is not missing too, hence the look at what was given, not at what was read.
+    fn refuse_lacking(&mut self) {
+        let accept_new = parse_boolean(self.text("GIT_SSH_ACCEPT_NEW").1) == Ok(true);
+        let remote = self.found("GIT_REMOTE_URL").and_then(|(_, text)| RemoteUrl::parse(text).ok());
+        let lacks = lacking(remote.as_ref(), &|variable| {
+            self.environment.get(variable).is_some()
+                || self.environment.get(&[variable, "_FILE"].concat()).is_some()
+                || self.options.instead_of(variable).is_some()
+                || variable == "GIT_SSH_KNOWN_HOSTS_FILE" && accept_new
+                || self.environment.faults.iter().any(|fault| fault.starts_with(variable))
+        });
+        self.faults.extend(lacks);
+    }
+}
+
+fn in_words(error: impl fmt::Display) -> String {
+    error.to_string()
+}
+
+fn refused<T>(text: &str, why: &str) -> Result<T, String> {
+    Err([&names::quoted(text), " ", why].concat())
+}
+
+fn parse_workspace(text: &str) -> Result<WorkspaceId, String> {
+    if text.contains([',', '*']) {
+        return refused(text, "asks for several workspaces, which this version does not support yet: give one id");
+    }
+    WorkspaceId::parse(text).map_err(in_words)
+}
+
+fn parse_username(text: &str) -> Result<String, String> {
+    // Basic authentication ends the user name at the first colon.
+    if text.contains(|letter: char| letter.is_control() || letter == ':') {
+        return refused(text, "has a colon or a control character in it");
+    }
+    if text.len() > USERNAME_BYTES_MAX {
+        return refused(text, "is longer than 200 bytes");
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_message(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return refused(text, "is empty");
+    }
+    if text.contains(char::is_control) {
+        return refused(text, "is not one line of printable text");
+    }
+    if text.len() > MESSAGE_BYTES_MAX {
+        return refused(text, "is longer than 1000 bytes");
+    }
+    Ok(text.to_owned())
+}
+
+#[derive(PartialEq)]
+enum CommitPer {
+    Sync,
+    Item,
+}
+
+fn parse_commit_per(text: &str) -> Result<CommitPer, String> {
+    match text {
+        "sync" => Ok(CommitPer::Sync),
+        "item" => Ok(CommitPer::Item),
+        _ => refused(text, "is neither sync nor item"),
+    }
+}
+
+fn parse_boolean(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "1" => Ok(true),
+        "false" | "no" | "0" => Ok(false),
+        _ => refused(text, "is neither true nor false"),
+    }
+}
+
+fn parse_percent(text: &str) -> Result<u8, String> {
+    match parse_digits(text) {
+        // It is at most 100 and fits.
+        Some(percent @ 0..=100) => Ok(u8::try_from(percent).unwrap_or(100)),
+        _ => refused(text, "is no number from 0 to 100"),
+    }
+}
+
+/// Digits only: Rust itself would take a plus sign too.
+fn parse_digits(text: &str) -> Option<u64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit_seconds) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b'h') => (&text[..text.len() - 1], 3_600),
+        _ => (text, 1),
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return refused(text, "is no duration: give 90s, 30m, 24h, or a number of seconds");
+    }
+    match parse_digits(digits).and_then(|number| number.checked_mul(unit_seconds)) {
+        Some(seconds @ 0..=DURATION_SECONDS_MAX) => Ok(Duration::from_secs(seconds)),
+        _ => refused(text, "is longer than 3650 days"),
+    }
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => refused(text, "leaves no time at all"),
+        timeout => Ok(timeout),
+    }
+}
+
+fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() || text.contains(char::is_control) {
+        return refused(text, "is not an absolute path");
+    }
+    if path.parent().is_none() {
+        return refused(text, "is the root of the file system: give a folder of its own");
+    }
+    Ok(path)
+}
+
+/// `ssh` splits this option's value at spaces and replaces what follows a percent or dollar sign.
+fn parse_known_hosts(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() {
+        return refused(text, "is not an absolute path");
+    }
+    if text.contains(|letter: char| letter.is_control() || letter.is_whitespace() || "\"'\\%$*?".contains(letter)) {
+        return refused(text, "has a character that ssh does not take as it is");
+    }
+    Ok(path)
+}
+
+fn parse_listen(text: &str) -> Result<String, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => refused(text, "is no address with a port, such as 0.0.0.0:8080"),
+    }
+}
+
+fn parse_log_level(text: &str) -> Result<LevelFilter, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "error" => Ok(LevelFilter::Error),
+        "warn" => Ok(LevelFilter::Warn),
+        "info" => Ok(LevelFilter::Info),
+        "debug" => Ok(LevelFilter::Debug),
+        "trace" => Ok(LevelFilter::Trace),
+        _ => refused(text, "is none of error, warn, info, debug and trace"),
+    }
+}
+
+fn parse_log_format(text: &str) -> Result<LogFormat, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => refused(text, "is neither text nor json"),
+    }
+}

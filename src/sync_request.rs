@@ -1,0 +1,696 @@
+//! A request's JSON, or nothing but the settings, to a [`SyncRequest`] in which nothing is left open.
+//! It owns the rule which configured secret may serve which request. It does not know HTTP, and does not ask whether
+//! anything that a request names exists.
+
+use std::path::PathBuf;
+
+use miniserde::de::{Deserialize, Map, Seq, Visitor};
+use miniserde::make_place;
+
+use crate::code::Code;
+use crate::config::{self, Config, SecretSource};
+use crate::names::{self, BaseUrl, BranchName, Identity, NameError, RemoteScheme, RemoteUrl, Subdir, WorkspaceId};
+use crate::secret::Secret;
+
+/// All fields together have a few hundred bytes; a resource with a key in it has some kilobytes.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// A resource is flat. Deeper values would cost stack when they are dropped.
+const DEPTH_MAX: usize = 32;
+
+/// One sync, with every field resolved. Two equal ones can share one run.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SyncRequest {
+    /// The workspace to take out.
+    pub workspace: WorkspaceId,
+    /// Where Windmill is; no request changes it.
+    pub base_url: BaseUrl,
+    /// The token for Windmill.
+    pub windmill_token: Secret,
+    /// Where the backup goes.
+    pub remote: RemoteUrl,
+    /// What opens the remote.
+    pub git: GitCredentials,
+    /// The branch, filled.
+    pub branch: BranchName,
+    /// The folder, filled.
+    pub subdir: Subdir,
+    /// Author and committer.
+    pub author: Identity,
+    /// The subject line, filled.
+    pub message: String,
+    /// Show what would be committed, and commit nothing.
+    pub dry_run: bool,
+    /// No shortcut for an unchanged workspace.
+    pub force: bool,
+    /// The guard against mass deletion is off for this run.
+    pub allow_mass_deletion: bool,
+    /// Whether workspace, remote, branch, folder and both credentials are the configured ones.
+    pub configured: bool,
+    /// Whether nobody chose the workspace.
+    pub workspace_is_default: bool,
+}
+
+/// What opens a remote.
+#[derive(Clone, PartialEq, Eq)]
+pub enum GitCredentials {
+    /// Nothing: the remote is a folder.
+    None,
+    /// For http and https.
+    Token {
+        /// The user name that goes with the token.
+        username: String,
+        /// The token.
+        token: Secret,
+    },
+    /// For ssh.
+    Ssh {
+        /// The private key, its lines as they are.
+        key: Secret,
+        /// The file with the keys of known hosts.
+        known_hosts: Option<PathBuf>,
+        /// Whether a host that is not known yet is accepted.
+        accept_new: bool,
+    },
+}
+
+/// What the options of `sync` say beside the settings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flags {
+    /// `--dry-run`
+    pub dry_run: bool,
+    /// `--force`
+    pub force: bool,
+    /// `--allow-mass-deletion`
+    pub allow_mass_deletion: bool,
+}
+
+/// Whether the answer to a request comes when its run is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Then.
+    UntilDone,
+    /// At once.
+    No,
+}
+
+/// Why there is no [`SyncRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestError {
+    /// [`Code::RequestInvalid`], or [`Code::ConfigInvalid`] where only the settings are at fault.
+    pub code: Code,
+    /// All that is wrong, in one line.
+    pub message: String,
+}
+
+impl SyncRequest {
+    /// The sync that the settings describe. Secrets are read now.
+    ///
+    /// # Errors
+    ///
+    /// When the settings lack something, or a secret's file cannot be read.
+    pub fn from_config(config: &Config, flags: Flags) -> Result<Self, RequestError> {
+        let mut resolver = Resolver::new(config, Code::ConfigInvalid);
+        let fields = Fields {
+            dry_run: flags.dry_run,
+            force: flags.force,
+            allow_mass_deletion: flags.allow_mass_deletion,
+            ..Fields::default()
+        };
+        let request = resolver.resolve(&fields);
+        request.ok_or_else(|| resolver.error())
+    }
+
+    /// The sync that a request's body asks for; what it does not say, the settings do. Secrets are read now.
+    ///
+    /// # Errors
+    ///
+    /// When the body is malformed, when it asks for what is not permitted, when request and settings together lack
+    /// something, or a secret's file cannot be read.
+    pub fn from_json(body: &[u8], config: &Config) -> Result<(Self, Wait), RequestError> {
+        let mut resolver = Resolver::new(config, Code::RequestInvalid);
+        let Some(pairs) = resolver.pairs(body) else { return Err(resolver.error()) };
+        let fields = resolver.fields(pairs);
+        let wait = if fields.no_wait { Wait::No } else { Wait::UntilDone };
+        let request = resolver.resolve(&fields);
+        request.map(|request| (request, wait)).ok_or_else(|| resolver.error())
+    }
+
+    /// All secrets in it, so that they can be scrubbed from what the tools print.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<&Secret> {
+        let of_git = match &self.git {
+            GitCredentials::None => None,
+            GitCredentials::Token { token, .. } => Some(token),
+            GitCredentials::Ssh { key, .. } => Some(key),
+        };
+        std::iter::once(&self.windmill_token).chain(of_git).collect()
+    }
+}
+
+/// What a request brings; what is absent, the settings decide.
+#[derive(Default)]
+struct Fields {
+    workspace: Option<WorkspaceId>,
+    windmill_token: Option<Secret>,
+    remote: Option<RemoteUrl>,
+    git_username: Option<String>,
+    git_token: Option<Secret>,
+    /// A template.
+    branch: Option<String>,
+    /// A template.
+    subdir: Option<String>,
+    user_name: Option<String>,
+    user_email: Option<String>,
+    dry_run: bool,
+    force: bool,
+    allow_mass_deletion: bool,
+    no_wait: bool,
+    /// The names of what was given, refused or not: nothing is concluded from the absence of what was refused.
+    given: Vec<String>,
+}
+
+/// The name, among the given, of a token within a resource's URL.
+const URL_TOKEN: &str = "the token in repository.url";
+
+impl Fields {
+    fn is_given(&self, name: &str) -> bool {
+        self.given.iter().any(|given| given == name)
+    }
+
+    /// Which of two names a value came by; the settings' name where it came by neither.
+    fn source(&self, field: &'static str, member: &'static str, variable: &'static str) -> &'static str {
+        [field, member].into_iter().find(|name| self.is_given(name)).unwrap_or(variable)
+    }
+}
+
+/// A JSON value as far as a request has any use for it. No `Debug`: it may hold a secret.
+enum Json {
+    Null,
+    Bool(bool),
+    Text(String),
+    Object(Vec<(String, Json)>),
+    Other(&'static str),
+}
+
+impl Json {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Text(_) => "a string",
+            Self::Object(_) => "an object",
+            Self::Other(kind) => kind,
+        }
+    }
+}
+
+make_place!(Place);
+
+/// Unlike miniserde's own values, these keep the order of an object's members, and those that come twice.
+impl Deserialize for Json {
+    fn begin(out: &mut Option<Self>) -> &mut dyn Visitor {
+        Place::new(out)
+    }
+}
+
+impl Visitor for Place<Json> {
+    fn null(&mut self) -> miniserde::Result<()> {
+        self.out = Some(Json::Null);
+        Ok(())
+    }
+
+    fn boolean(&mut self, value: bool) -> miniserde::Result<()> {
+        self.out = Some(Json::Bool(value));
+        Ok(())
+    }
+
+    fn string(&mut self, value: &str) -> miniserde::Result<()> {
+        self.out = Some(Json::Text(value.to_owned()));
+        Ok(())
+    }
+
+    fn negative(&mut self, _: i64) -> miniserde::Result<()> {
+        self.float(0.0)
+    }
+
+    fn nonnegative(&mut self, _: u64) -> miniserde::Result<()> {
+        self.float(0.0)
+    }
+
+    fn float(&mut self, _: f64) -> miniserde::Result<()> {
+        self.out = Some(Json::Other("a number"));
+        Ok(())
+    }
+
+    fn seq(&mut self) -> miniserde::Result<Box<dyn Seq + '_>> {
+        self.out = Some(Json::Other("an array"));
+        <dyn Visitor>::ignore().seq()
+    }
+
+    fn map(&mut self) -> miniserde::Result<Box<dyn Map + '_>> {
+        Ok(Box::new(Members { out: &mut self.out, members: Vec::new(), name: String::new(), value: None }))
+    }
+}
+
+struct Members<'a> {
+    out: &'a mut Option<Json>,
+    members: Vec<(String, Json)>,
+    name: String,
+    value: Option<Json>,
+}
+
+impl Members<'_> {
+    fn keep(&mut self) {
+        if let Some(value) = self.value.take() {
+            self.members.push((std::mem::take(&mut self.name), value));
+        }
+    }
+}
+
+impl Map for Members<'_> {
+    fn key(&mut self, name: &str) -> miniserde::Result<&mut dyn Visitor> {
+        self.keep();
+        name.clone_into(&mut self.name);
+        Ok(Json::begin(&mut self.value))
+    }
+
+    fn finish(&mut self) -> miniserde::Result<()> {
+        self.keep();
+        *self.out = Some(Json::Object(std::mem::take(&mut self.members)));
+        Ok(())
+    }
+}
+
+/// Whether no bracket opens deeper than `DEPTH_MAX`; brackets in strings do not count.
+fn is_shallow(text: &str) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return false;
+        }
+    }
+    true
+}
+
+/// Goes on after a fault, so that all are told.
+struct Resolver<'a> {
+    config: &'a Config,
+    code: Code,
+    faults: Vec<String>,
+    /// How many of them are about the settings alone.
+    faults_of_config: usize,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(config: &'a Config, code: Code) -> Self {
+        Self { config, code, faults: Vec::new(), faults_of_config: 0 }
+    }
+
+    fn error(&self) -> RequestError {
+        let of_config = self.faults_of_config == self.faults.len();
+        let code = if of_config { Code::ConfigInvalid } else { self.code };
+        RequestError { code, message: self.faults.join("; ") }
+    }
+
+    fn fault(&mut self, parts: &[&str]) {
+        self.faults.push(parts.concat());
+    }
+
+    /// The body's members. One that is not even an object has this one fault.
+    fn pairs(&mut self, body: &[u8]) -> Option<Vec<(String, Json)>> {
+        let body = body.trim_ascii();
+        let fault = if body.is_empty() {
+            return Some(Vec::new());
+        } else if body.len() > BODY_BYTES_MAX {
+            "has more than 64 KiB"
+        } else {
+            match std::str::from_utf8(body) {
+                Err(_) => "is not UTF-8",
+                Ok(text) if !is_shallow(text) => "is nested too deeply",
+                Ok(text) => match miniserde::json::from_str(text) {
+                    Ok(Json::Object(pairs)) => return Some(pairs),
+                    Ok(other) => {
+                        self.fault(&["the body is ", other.kind(), ", not a JSON object"]);
+                        return None;
+                    }
+                    Err(_) => "is not JSON",
+                },
+            }
+        };
+        self.fault(&["the body ", fault]);
+        None
+    }
+
+    fn fields(&mut self, pairs: Vec<(String, Json)>) -> Fields {
+        let mut fields = Fields::default();
+        let mut seen = Vec::new();
+        let mut repository = None;
+        for (name, value) in pairs {
+            if seen.contains(&name) {
+                self.fault(&["the field ", &names::quoted(&name), " comes twice"]);
+                continue;
+            }
+            match (name.as_str(), value) {
+                ("repository", value) => repository = self.repository(value),
+                ("dry_run", value) => fields.dry_run = self.boolean(&name, &value, false),
+                ("force", value) => fields.force = self.boolean(&name, &value, false),
+                ("allow_mass_deletion", value) => fields.allow_mass_deletion = self.boolean(&name, &value, false),
+                ("wait", value) => fields.no_wait = !self.boolean(&name, &value, true),
+                (_, value) => self.text_field(&name, value, &mut fields),
+            }
+            seen.push(name);
+        }
+        if let Some(repository) = repository {
+            self.merge(repository, &mut fields);
+        }
+        fields
+    }
+
+    /// `default` stands where the value is null or of the wrong type.
+    fn boolean(&mut self, name: &str, value: &Json, default: bool) -> bool {
+        match value {
+            Json::Bool(value) => *value,
+            Json::Null => default,
+            other => {
+                self.fault(&["`", name, "` must be true or false, not ", other.kind()]);
+                default
+            }
+        }
+    }
+
+    fn text_field(&mut self, name: &str, value: Json, fields: &mut Fields) {
+        const KNOWN: &[&str] = &[
+            "workspace",
+            "windmill_token",
+            "git_remote_url",
+            "git_token",
+            "git_branch",
+            "git_subdir",
+            "git_user_name",
+            "git_user_email",
+        ];
+        if !KNOWN.contains(&name) {
+            return self.fault(&["the field ", &names::quoted(name), " is unknown"]);
+        }
+        if !matches!(value, Json::Null) {
+            fields.given.push(name.to_owned());
+        }
+        let Some(text) = self.text(name, value) else { return };
+        if text.is_empty() && name != "git_subdir" {
+            return self.fault(&["`", name, "` is empty"]);
+        }
+        match name {
+            "workspace" => fields.workspace = self.named(name, WorkspaceId::parse(&text)),
+            "windmill_token" => fields.windmill_token = self.token(name, &text),
+            "git_remote_url" => {
+                fields.remote = self.named(name, RemoteUrl::parse(&text)).and_then(|url| self.permitted(name, url));
+            }
+            "git_token" => fields.git_token = self.token(name, &text),
+            "git_branch" => fields.branch = Some(text),
+            "git_subdir" => fields.subdir = Some(text),
+            "git_user_name" => fields.user_name = self.named(name, Identity::part("user name", &text)),
+            _ => fields.user_email = self.named(name, Identity::part("user email", &text)),
+        }
+    }
+
+    fn text(&mut self, name: &str, value: Json) -> Option<String> {
+        match value {
+            Json::Null => None,
+            // Windmill replaces these before a job runs; one that comes here was sent by hand.
+            Json::Text(text) if text.starts_with("$var:") || text.starts_with("$res:") => {
+                self.fault(&["`", name, "` is a reference to Windmill ($var: or $res:): send the value itself"]);
+                None
+            }
+            Json::Text(text) => Some(text),
+            other => {
+                self.fault(&["`", name, "` must be a string, not ", other.kind()]);
+                None
+            }
+        }
+    }
+
+    fn named<T>(&mut self, name: &str, parsed: Result<T, NameError>) -> Option<T> {
+        parsed.map_err(|error| self.fault(&["`", name, "`: ", &error.to_string()])).ok()
+    }
+
+    fn token(&mut self, name: &str, text: &str) -> Option<Secret> {
+        config::checked_token(text).map_err(|why| self.fault(&["`", name, "` ", why])).ok()
+    }
+
+    /// Whoever can send a request should not be able to write into a folder of this machine.
+    fn permitted(&mut self, name: &str, url: RemoteUrl) -> Option<RemoteUrl> {
+        if url.scheme() == RemoteScheme::File {
+            self.fault(&["`", name, "`: a request cannot name a file: remote"]);
+            return None;
+        }
+        Some(url)
+    }
+
+    /// Windmill's `git_repository` resource. Members that mean nothing here are let be, since Windmill adds some from
+    /// time to time.
+    fn repository(&mut self, value: Json) -> Option<Fields> {
+        let pairs = match value {
+            Json::Object(pairs) => pairs,
+            Json::Text(_) => {
+                self.text("repository", value)?;
+                self.fault(&["`repository` must be an object, not a string"]);
+                return None;
+            }
+            Json::Null => return None,
+            other => {
+                self.fault(&["`repository` must be an object, not ", other.kind()]);
+                return None;
+            }
+        };
+        let mut fields = Fields::default();
+        let mut seen = Vec::new();
+        for (name, value) in pairs {
+            let full = ["repository.", &name].concat();
+            if seen.contains(&name) {
+                self.fault(&["the field ", &names::quoted(&full), " comes twice"]);
+                continue;
+            }
+            seen.push(name.clone());
+            match (name.as_str(), value) {
+                // An empty text is how Windmill's form says that nothing was given.
+                (_, Json::Null) => continue,
+                ("url" | "branch" | "folder", Json::Text(text)) if text.is_empty() => continue,
+                ("url", value) => self.repository_url(value, &mut fields),
+                ("branch", value) => fields.branch = self.text(&full, value),
+                ("folder", value) => fields.subdir = self.text(&full, value),
+                ("is_github_app", Json::Bool(true)) => self.fault(&[
+                    "`repository` is opened by Windmill's GitHub app, which works within Windmill only: send a URL and \
+                     a token",
+                ]),
+                _ => continue,
+            }
+            fields.given.push(full);
+        }
+        Some(fields)
+    }
+
+    fn repository_url(&mut self, value: Json, fields: &mut Fields) {
+        const NAME: &str = "repository.url";
+        let Some(text) = self.text(NAME, value) else { return };
+        let Some((url, user, token)) = self.named(NAME, RemoteUrl::parse_with_credentials(&text)) else { return };
+        fields.remote = self.permitted(NAME, url);
+        fields.git_username = user;
+        if let Some(token) = token {
+            fields.given.push(URL_TOKEN.to_owned());
+            // Within a URL a token may be a reference too, which Windmill does not replace there.
+            fields.git_token = self.text(URL_TOKEN, Json::Text(token.expose().to_owned())).map(Secret::new);
+        }
+    }
+
+    /// Nothing may be given twice, not even with the same value: which one counts would be a guess.
+    fn merge(&mut self, repository: Fields, fields: &mut Fields) {
+        for (field, member) in [
+            ("git_remote_url", "repository.url"),
+            ("git_branch", "repository.branch"),
+            ("git_subdir", "repository.folder"),
+            ("git_token", URL_TOKEN),
+        ] {
+            if fields.is_given(field) && repository.is_given(member) {
+                self.fault(&["`", field, "` and `", member, "` say the same thing twice: send one of them"]);
+            }
+        }
+        fields.remote = fields.remote.take().or(repository.remote);
+        fields.branch = fields.branch.take().or(repository.branch);
+        fields.subdir = fields.subdir.take().or(repository.subdir);
+        fields.git_token = fields.git_token.take().or(repository.git_token);
+        fields.git_username = repository.git_username;
+        fields.given.extend(repository.given);
+    }
+
+    /// `None` where there is any fault.
+    fn resolve(&mut self, fields: &Fields) -> Option<SyncRequest> {
+        let config = self.config;
+        let workspace = fields.workspace.as_ref().unwrap_or(&config.workspace);
+        let branch_name = fields.source("git_branch", "repository.branch", "GIT_BRANCH");
+        let branch_template = fields.branch.as_ref().unwrap_or(&config.branch);
+        let branch = self.named(branch_name, BranchName::from_template(branch_template, workspace));
+        let subdir_name = fields.source("git_subdir", "repository.folder", "GIT_SUBDIR");
+        let subdir_template = fields.subdir.as_ref().unwrap_or(&config.subdir);
+        let subdir = self.named(subdir_name, Subdir::from_template(subdir_template, workspace));
+        let remote = self.remote(fields);
+        let user_name = fields.user_name.as_deref().unwrap_or(config.author.name());
+        let user_email = fields.user_email.as_deref().unwrap_or(config.author.email());
+        let author = self.named("git_user_name", Identity::parse(user_name, user_email));
+
+        let changed: Vec<&str> = [
+            (*workspace != config.workspace, "workspace"),
+            (remote.is_some() && remote != config.remote, "remote"),
+            (branch.is_some() && branch != config.branch_for(&config.workspace).ok(), "branch"),
+            (subdir.is_some() && subdir != config.subdir_for(&config.workspace).ok(), "folder"),
+        ]
+        .into_iter()
+        .filter_map(|(differs, what)| differs.then_some(what))
+        .collect();
+        let windmill_token = self.windmill_token(fields, &changed);
+        let git = remote.as_ref().and_then(|remote| self.git_credentials(fields, remote));
+        if !self.faults.is_empty() {
+            return None;
+        }
+        Some(SyncRequest {
+            workspace: workspace.clone(),
+            base_url: config.base_url.clone(),
+            windmill_token: windmill_token?,
+            remote: remote?,
+            git: git?,
+            branch: branch?,
+            subdir: subdir?,
+            author: author?,
+            message: names::fill(&config.commit_message, workspace),
+            dry_run: fields.dry_run,
+            force: fields.force,
+            allow_mass_deletion: fields.allow_mass_deletion,
+            configured: changed.is_empty() && self.has_configured_credentials(fields),
+            workspace_is_default: config.workspace_is_default && fields.workspace.is_none(),
+        })
+    }
+
+    fn remote(&mut self, fields: &Fields) -> Option<RemoteUrl> {
+        if fields.is_given("git_remote_url") || fields.is_given("repository.url") {
+            return fields.remote.clone();
+        }
+        if self.config.remote.is_none() {
+            self.lacks("GIT_REMOTE_URL", "the request brings no `git_remote_url`");
+        }
+        self.config.remote.clone()
+    }
+
+    /// The configured token takes out only the configured workspace, to the configured place: whoever may send a
+    /// request could otherwise have any workspace sent to a repository of their own.
+    fn windmill_token(&mut self, fields: &Fields, changed: &[&str]) -> Option<Secret> {
+        const FIELD: &str = "windmill_token";
+        if fields.is_given(FIELD) {
+            return fields.windmill_token.clone();
+        }
+        if !changed.is_empty() {
+            self.fault(&[
+                "the request changes the ",
+                &changed.join(" and the "),
+                ", and lacks a `windmill_token` of its own: the configured one serves only what it was configured for",
+            ]);
+            return None;
+        }
+        self.configured("WINDMILL_TOKEN", self.config.windmill_token.as_ref(), "the request brings no `windmill_token`")
+    }
+
+    /// The configured token or key opens only the configured repository, the whole URL: on the same host, others write.
+    fn git_credentials(&mut self, fields: &Fields, remote: &RemoteUrl) -> Option<GitCredentials> {
+        let config = self.config;
+        let is_configured = config.remote.as_ref() == Some(remote);
+        let brings_token = fields.is_given("git_token") || fields.is_given(URL_TOKEN);
+        if brings_token && !remote.is_http() {
+            self.fault(&["`git_token` goes with an http(s) remote, and ", remote.as_str(), " is none"]);
+        }
+        match remote.scheme() {
+            RemoteScheme::File => Some(GitCredentials::None),
+            RemoteScheme::Ssh if !is_configured => {
+                self.fault(&[
+                    "the ssh remote ",
+                    remote.as_str(),
+                    " is not the configured one, and no field of a request carries a key: send an https URL and a \
+                     `git_token`",
+                ]);
+                None
+            }
+            RemoteScheme::Ssh => self.ssh_credentials(),
+            RemoteScheme::Https | RemoteScheme::Http if brings_token => {
+                let username = fields.git_username.as_ref().unwrap_or(&config.git_username).clone();
+                fields.git_token.clone().map(|token| GitCredentials::Token { username, token })
+            }
+            RemoteScheme::Https | RemoteScheme::Http if !is_configured => {
+                self.fault(&[
+                    "the request changes the remote, and lacks a `git_token` of its own: the configured one serves only \
+                     the configured repository",
+                ]);
+                None
+            }
+            RemoteScheme::Https | RemoteScheme::Http => {
+                let token =
+                    self.configured("GIT_TOKEN", config.git_token.as_ref(), "the request brings no `git_token`")?;
+                Some(GitCredentials::Token { username: config.git_username.clone(), token })
+            }
+        }
+    }
+
+    fn ssh_credentials(&mut self) -> Option<GitCredentials> {
+        let config = self.config;
+        if config.ssh_known_hosts.is_none() && !config.ssh_accept_new {
+            self.lacks("GIT_SSH_KNOWN_HOSTS_FILE", "GIT_SSH_ACCEPT_NEW is not true");
+        }
+        let key = self.configured("GIT_SSH_KEY", config.ssh_key.as_ref(), "no field of a request carries a key")?;
+        Some(GitCredentials::Ssh {
+            key,
+            known_hosts: config.ssh_known_hosts.clone(),
+            accept_new: config.ssh_accept_new,
+        })
+    }
+
+    fn configured(&mut self, variable: &str, source: Option<&SecretSource>, instead: &str) -> Option<Secret> {
+        let Some(source) = source else {
+            self.lacks(variable, instead);
+            return None;
+        };
+        match source.read() {
+            Ok(secret) => Some(secret),
+            Err(why) => {
+                self.faults.push(why);
+                self.faults_of_config += 1;
+                None
+            }
+        }
+    }
+
+    /// A setting is missing, and for a request: what the request could have brought instead.
+    fn lacks(&mut self, variable: &str, instead: &str) {
+        if self.code == Code::ConfigInvalid {
+            self.fault(&[variable, " is not set"]);
+        } else {
+            self.fault(&[variable, " is not set, and ", instead]);
+        }
+    }
+
+    /// Whether the tokens that a request brings, if any, are the configured ones.
+    fn has_configured_credentials(&self, fields: &Fields) -> bool {
+        let is_same = |own: Option<&Secret>, source: Option<&SecretSource>| match (own, source) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(source)) => source.read().is_ok_and(|secret| secret.matches(own.expose().as_bytes())),
+        };
+        let config = self.config;
+        is_same(fields.windmill_token.as_ref(), config.windmill_token.as_ref())
+            && is_same(fields.git_token.as_ref(), config.git_token.as_ref())
+            && fields.git_username.as_ref().is_none_or(|user| *user == config.git_username)
+    }
+}
