@@ -6,6 +6,8 @@
 //! | --- | --- |
 //! | [`secret`] | a string that cannot be printed |
 //! | [`code`] | the result codes, their HTTP status and exit codes |
+//! | [`http`] | bytes to a request head, with all rules of what is refused; an answer to bytes |
 
 pub mod code;
+pub mod http;
 pub mod secret;
