@@ -7,7 +7,9 @@
 //! | [`secret`] | a string that cannot be printed |
 //! | [`code`] | the result codes, their HTTP status and exit codes |
 //! | [`http`] | bytes to a request head, with all rules of what is refused; an answer to bytes |
+//! | [`server`] | listener, threads, deadlines, slots, shutdown |
 
 pub mod code;
 pub mod http;
 pub mod secret;
+pub mod server;
