@@ -20,3 +20,10 @@ pub mod config;
 pub mod names;
 pub mod secret;
 pub mod sync_request;
+//! | [`http`] | bytes to a request head, with all rules of what is refused; an answer to bytes |
+//! | [`server`] | listener, threads, deadlines, slots, shutdown |
+
+pub mod code;
+pub mod http;
+pub mod secret;
+pub mod server;

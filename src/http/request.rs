@@ -1,0 +1,476 @@
+//! Bytes to a request head, and every rule of what is refused on the way.
+//! It reads no socket and knows no route: it is a pure function over what has been received so far.
+//!
+//! `httparse` tells names from values; the request line, the line ends, the framing and the target are judged here,
+//! since there it is lax. Where two readers of the same bytes could disagree, the request is refused.
+
+use crate::secret::Secret;
+
+/// A request line and its headers, blank line included. Ours need 300 bytes; 8 KiB is what proxies let through.
+pub const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// A request target. The longest of ours has 8 bytes; more than this is no slip of a client.
+pub const TARGET_BYTES_MAX: usize = 2 * 1024;
+
+/// A method's name. The longest registered one, `UPDATEREDIRECTREF`, has 17 bytes.
+pub const METHOD_BYTES_MAX: usize = 32;
+
+/// Header lines. Browsers behind a proxy send about 30.
+pub const HEADERS_MAX: usize = 64;
+
+/// A body. The fields of `POST /sync` are names, URLs and tokens: a few hundred bytes, with an SSH key some thousands.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// A host name of the DNS.
+const HOST_BYTES_MAX: usize = 255;
+
+/// The longest request line: method, target, version, two spaces.
+const REQUEST_LINE_BYTES_MAX: usize = METHOD_BYTES_MAX + TARGET_BYTES_MAX + " HTTP/1.1 ".len();
+
+/// What the client wants done with the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `GET`
+    Get,
+    /// `HEAD`: as `GET`, answered without the body.
+    Head,
+    /// `POST`
+    Post,
+    /// Any other token; methods are case-sensitive, so `get` is one of these.
+    Other(Box<str>),
+}
+
+impl Method {
+    /// The name as sent.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+/// A request without its body, every field checked.
+#[derive(Debug)]
+pub struct Head {
+    /// The method.
+    pub method: Method,
+    /// The target up to the `?`, escapes left as they came; begins with `/`, and is printable ASCII.
+    pub path: String,
+    /// What follows the `?`.
+    pub query: Option<String>,
+    /// Length of the body that follows, at most [`BODY_BYTES_MAX`]; 0 where no `Content-Length` was sent.
+    pub body_bytes: usize,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// `Content-Type`, as sent.
+    pub content_type: Option<String>,
+    /// `Authorization`, as sent.
+    pub authorization: Option<Secret>,
+}
+
+/// Why a request is not taken. Nothing of the request's own text is in it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status that says so.
+    pub status: u16,
+    /// What is wrong, for the client.
+    pub message: &'static str,
+}
+
+impl Refusal {
+    /// A refusal with this status.
+    #[must_use]
+    pub const fn new(status: u16, message: &'static str) -> Self {
+        Self { status, message }
+    }
+}
+
+const fn bad(message: &'static str) -> Refusal {
+    Refusal::new(400, message)
+}
+
+/// What the bytes received so far amount to.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Nothing wrong yet; more must come.
+    Incomplete,
+    /// A head, and how many of the bytes were its own; the body follows them.
+    Complete {
+        /// The head.
+        head: Head,
+        /// Its length in the bytes given.
+        bytes_used: usize,
+    },
+}
+
+/// Reads a head from the beginning of `received`, which may be given again with more bytes at its end.
+///
+/// What is already certain to be wrong is refused before the head is complete, so that a peer that speaks TLS or
+/// HTTP/0.9 is answered at once.
+///
+/// # Errors
+///
+/// The first rule that is broken, with its status: 400, 411, 413, 414, 415, 417, 431, 501 or 505.
+pub fn parse_head(received: &[u8]) -> Result<Parsed, Refusal> {
+    // RFC 9112, 2.2: one empty line before the request line is left over by old clients, more is something else.
+    let skipped = if received.starts_with(b"\r\n") { 2 } else { 0 };
+    let bytes = &received[skipped..];
+    let end = find(bytes, b"\r\n\r\n").map(|at| at + 4);
+    let seen = &bytes[..end.unwrap_or(bytes.len())];
+    check_line_ends(seen)?;
+
+    let Some(line_bytes) = find(seen, b"\r\n") else {
+        if seen.len() > REQUEST_LINE_BYTES_MAX {
+            return Err(Refusal::new(414, "the request line is too long"));
+        }
+        return Ok(Parsed::Incomplete);
+    };
+    let line = parse_request_line(&seen[..line_bytes])?;
+    if seen.len() > HEAD_BYTES_MAX {
+        return Err(Refusal::new(431, "the head is longer than 8 KiB"));
+    }
+    let Some(head_bytes) = end else { return Ok(Parsed::Incomplete) };
+
+    let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let fields = parse_fields(&seen[line_bytes + 2..], &mut storage)?;
+    let head = build_head(line, &fields)?;
+    Ok(Parsed::Complete { head, bytes_used: skipped + head_bytes })
+}
+
+/// Whether these bytes begin a `HEAD` request, for the answer to one that is refused: it has no body either.
+#[must_use]
+pub fn begins_head_request(received: &[u8]) -> bool {
+    received.strip_prefix(b"\r\n").unwrap_or(received).starts_with(b"HEAD ")
+}
+
+impl Head {
+    /// Whether the body, where there is one, is declared to be JSON in UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// 415 where it is not: what a form or a page of another site can send without asking is never taken for JSON.
+    pub fn require_json(&self) -> Result<(), Refusal> {
+        if self.body_bytes == 0 {
+            return Ok(());
+        }
+        const REFUSAL: Refusal = Refusal::new(415, "a body must come with `Content-Type: application/json`");
+        let mut parts = self.content_type.as_deref().unwrap_or_default().split(';').map(str::trim);
+        if !parts.next().is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/json")) {
+            return Err(REFUSAL);
+        }
+        for (name, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
+            if name.eq_ignore_ascii_case("charset") && !value.trim_matches('"').eq_ignore_ascii_case("utf-8") {
+                return Err(Refusal::new(415, "a body must be UTF-8"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The token of `Authorization: Bearer …`.
+    #[must_use]
+    pub fn bearer_token(&self) -> Option<&[u8]> {
+        self.credentials("Bearer").map(str::as_bytes)
+    }
+
+    /// The password of `Authorization: Basic …`.
+    #[must_use]
+    pub fn basic_password(&self) -> Option<Vec<u8>> {
+        use base64::Engine as _;
+        let pair = base64::engine::general_purpose::STANDARD.decode(self.credentials("Basic")?).ok()?;
+        let colon = pair.iter().position(|byte| *byte == b':')?;
+        Some(pair[colon + 1..].to_vec())
+    }
+
+    fn credentials(&self, scheme: &str) -> Option<&str> {
+        let (sent, credentials) = self.authorization.as_ref()?.expose().split_once(' ')?;
+        sent.eq_ignore_ascii_case(scheme).then(|| credentials.trim_start_matches(' '))
+    }
+}
+
+/// What the first line says, split and checked.
+struct RequestLine<'a> {
+    method: Method,
+    target: &'a str,
+    minor_version: u8,
+}
+
+/// Each line ends in CR LF, and no other control character but the tab is anywhere: readers differ over all of them.
+fn check_line_ends(seen: &[u8]) -> Result<(), Refusal> {
+    let mut previous = 0;
+    for byte in seen {
+        match (previous, *byte) {
+            (b'\r', b'\n') => {}
+            (_, b'\n') => return Err(bad("a line ends in a bare LF")),
+            (b'\r', _) => return Err(bad("a CR without its LF")),
+            (_, b'\r' | b'\t' | b' '..=b'~' | 0x80..) => {}
+            _ => return Err(bad("a control character in the head")),
+        }
+        previous = *byte;
+    }
+    Ok(())
+}
+
+fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(bad("the request line is not `method target version`, with one space between"));
+    };
+    // The version is first: what another version means by the rest is not known.
+    let minor_version = parse_version(version)?;
+    Ok(RequestLine { method: parse_method(method)?, target: check_target(target)?, minor_version })
+}
+
+fn parse_version(version: &[u8]) -> Result<u8, Refusal> {
+    match version {
+        // A higher minor version is read as the highest that is known (RFC 9110, 2.5).
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9'] => Ok((minor - b'0').min(1)),
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
+            Err(Refusal::new(505, "this speaks HTTP/1.1 and HTTP/1.0"))
+        }
+        _ => Err(bad("the request line does not end in an HTTP version")),
+    }
+}
+
+fn parse_method(method: &[u8]) -> Result<Method, Refusal> {
+    if method.len() > METHOD_BYTES_MAX {
+        return Err(Refusal::new(501, "there is no method with so long a name"));
+    }
+    if method.is_empty() || !method.iter().all(|byte| is_token_byte(*byte)) {
+        return Err(bad("the method is not a token"));
+    }
+    Ok(match method {
+        b"GET" => Method::Get,
+        b"HEAD" => Method::Head,
+        b"POST" => Method::Post,
+        // Tokens are ASCII.
+        other => Method::Other(String::from_utf8_lossy(other).into()),
+    })
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Origin form only, of the characters that RFC 3986 permits in a path and a query.
+fn check_target(target: &[u8]) -> Result<&str, Refusal> {
+    if target.len() > TARGET_BYTES_MAX {
+        return Err(Refusal::new(414, "the request target is longer than 2 KiB"));
+    }
+    if target.first() != Some(&b'/') {
+        return Err(bad("the request target does not begin with `/`"));
+    }
+    let permitted = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte);
+    if !target.iter().all(|byte| permitted(*byte)) {
+        return Err(bad("the request target has characters that must be percent-encoded"));
+    }
+    for (at, _) in target.iter().enumerate().filter(|(_, byte)| **byte == b'%') {
+        let digits = target.get(at + 1..at + 3).unwrap_or_default();
+        if digits.len() != 2 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(bad("a malformed percent-escape in the request target"));
+        }
+    }
+    str::from_utf8(target).map_err(|_| bad("the request target is not ASCII"))
+}
+
+/// The header lines of one head.
+struct Fields<'a>(&'a [httparse::Header<'a>]);
+
+fn parse_fields<'a>(
+    lines: &'a [u8],
+    storage: &'a mut [httparse::Header<'a>; HEADERS_MAX],
+) -> Result<Fields<'a>, Refusal> {
+    match httparse::parse_headers(lines, storage) {
+        // Were another end seen than ours, part of the head would be read as a body.
+        Ok(httparse::Status::Complete((used, headers))) if used == lines.len() => Ok(Fields(headers)),
+        Err(httparse::Error::TooManyHeaders) => Err(Refusal::new(431, "more than 64 header lines")),
+        Err(httparse::Error::HeaderValue) => Err(bad("a malformed header value")),
+        _ => Err(bad("a malformed header line")),
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// The value of a header that may be sent once at most: with two, readers differ over which one counts.
+    fn single(&self, name: &str) -> Result<Option<&'a [u8]>, Refusal> {
+        let mut values = self.0.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            _ => Err(bad("a header that may come once at most came twice")),
+        }
+    }
+
+    /// The same, as text.
+    fn single_text(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
+        let Some(value) = self.single(name)? else { return Ok(None) };
+        str::from_utf8(value).map(Some).map_err(|_| bad("a header value is not UTF-8"))
+    }
+}
+
+fn build_head(line: RequestLine<'_>, fields: &Fields<'_>) -> Result<Head, Refusal> {
+    check_host(fields.single("Host")?, line.minor_version)?;
+    let body_bytes = body_length(fields, line.minor_version)?;
+    if body_bytes > 0 {
+        check_body_is_wanted(&line.method, fields)?;
+    }
+    let expects_continue = expectation(fields, line.minor_version)? && body_bytes > 0;
+    let (path, query) = match line.target.split_once('?') {
+        Some((path, query)) => (path, Some(query.to_owned())),
+        None => (line.target, None),
+    };
+    Ok(Head {
+        method: line.method,
+        path: path.to_owned(),
+        query,
+        body_bytes,
+        expects_continue,
+        content_type: fields.single_text("Content-Type")?.map(str::to_owned),
+        authorization: fields.single_text("Authorization")?.map(Secret::new),
+    })
+}
+
+/// Host names, addresses, and addresses in brackets, with a port or without; nothing else reaches us by any DNS.
+fn check_host(host: Option<&[u8]>, minor_version: u8) -> Result<(), Refusal> {
+    let Some(host) = host else {
+        return if minor_version == 0 { Ok(()) } else { Err(bad("an HTTP/1.1 request needs `Host`")) };
+    };
+    let (name, port) = match host.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if !host.ends_with(b"]") => (&host[..colon], &host[colon + 1..]),
+        _ => (host, &b""[..]),
+    };
+    let name_is_sound = match name {
+        [b'[', address @ .., b']'] => {
+            !address.is_empty() && address.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte))
+        }
+        _ => name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)),
+    };
+    let port_is_sound = port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
+    if name.is_empty() || name.len() > HOST_BYTES_MAX || !name_is_sound || !port_is_sound {
+        return Err(bad("a malformed `Host`"));
+    }
+    Ok(())
+}
+
+/// How many bytes of body follow: none, or what `Content-Length` says. Transfer codings are not taken.
+fn body_length(fields: &Fields<'_>, minor_version: u8) -> Result<usize, Refusal> {
+    let length = fields.single("Content-Length")?;
+    if let Some(coding) = fields.single("Transfer-Encoding")? {
+        // RFC 9112, 6.1 and 6.3: both at once, or in HTTP/1.0, is an attempt to be read two ways.
+        if length.is_some() || minor_version == 0 {
+            return Err(bad("`Transfer-Encoding` beside `Content-Length`, or in HTTP/1.0"));
+        }
+        if coding.eq_ignore_ascii_case(b"chunked") {
+            return Err(Refusal::new(411, "a chunked body is not taken, send `Content-Length`"));
+        }
+        return Err(Refusal::new(501, "this transfer coding is not known, send `Content-Length`"));
+    }
+    let Some(digits) = length else { return Ok(0) };
+    // `str::parse` would take a `+`.
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(bad("`Content-Length` is not a number"));
+    }
+    let value = digits.iter().try_fold(0_usize, |value, digit| {
+        value.checked_mul(10)?.checked_add(usize::from(digit - b'0')).filter(|value| *value <= BODY_BYTES_MAX)
+    });
+    value.ok_or(Refusal::new(413, "the body is longer than 64 KiB"))
+}
+
+fn check_body_is_wanted(method: &Method, fields: &Fields<'_>) -> Result<(), Refusal> {
+    if matches!(method, Method::Get | Method::Head) {
+        // It would mean nothing, and whoever stands between may take it for the next request.
+        return Err(bad("a GET or HEAD request with a body"));
+    }
+    match fields.single("Content-Encoding")? {
+        Some(coding) if !coding.eq_ignore_ascii_case(b"identity") => {
+            Err(Refusal::new(415, "a body must not be compressed"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether `100 Continue` is waited for. HTTP/1.0 does not know it, and what it says of it is not heeded.
+fn expectation(fields: &Fields<'_>, minor_version: u8) -> Result<bool, Refusal> {
+    match fields.single("Expect")? {
+        Some(_) if minor_version == 0 => Ok(false),
+        Some(value) if value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        Some(_) => Err(Refusal::new(417, "no expectation but `100-continue` is known")),
+        None => Ok(false),
+    }
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn complete(bytes: &[u8]) -> Head {
+        match parse_head(bytes) {
+            Ok(Parsed::Complete { head, .. }) => head,
+            other => panic!("not a complete head: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn check_json(content_type: &str, expected: Option<u16>) {
+        let head = complete(
+            format!("POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Type: {content_type}\r\n\r\n")
+                .as_bytes(),
+        );
+        assert_eq!(head.require_json().err().map(|refusal| refusal.status), expected, "{content_type}");
+    }
+
+    #[test]
+    fn a_head_is_taken_apart() {
+        let bytes = b"POST /sync?a=1?b HTTP/1.1\r\nhost: a:80\r\nContent-Length: 7\r\nExpect: 100-Continue\r\n\
+            Content-Type: application/json\r\nAuthorization: bearer t0ken\r\n\r\n{\"a\":1}";
+        let Ok(Parsed::Complete { head, bytes_used }) = parse_head(bytes) else { panic!("not complete") };
+        assert_eq!(&bytes[bytes_used..], b"{\"a\":1}");
+        assert_eq!((&head.method, head.path.as_str(), head.query.as_deref()), (&Method::Post, "/sync", Some("a=1?b")));
+        assert_eq!((head.body_bytes, head.expects_continue), (7, true));
+        assert_eq!(head.content_type.as_deref(), Some("application/json"));
+        assert_eq!(head.bearer_token(), Some(&b"t0ken"[..]));
+        assert!(!format!("{head:?}").contains("t0ken"), "a head must not print its token");
+    }
+
+    #[test]
+    fn every_beginning_of_a_good_head_is_incomplete() {
+        let bytes = b"\r\nGET /health HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n";
+        for length in 0..bytes.len() {
+            assert!(matches!(parse_head(&bytes[..length]), Ok(Parsed::Incomplete)), "{length} bytes");
+        }
+        assert_eq!(complete(bytes).path, "/health");
+    }
+
+    #[test]
+    fn credentials_are_found_by_their_scheme() {
+        let head = |value: &str| complete(format!("GET / HTTP/1.0\r\nAuthorization: {value}\r\n\r\n").as_bytes());
+        assert_eq!(head("Basic dXNlcjpwYTpzcw==").basic_password(), Some(b"pa:ss".to_vec()));
+        assert_eq!(head("Basic dXNlcg==").basic_password(), None, "no colon");
+        assert_eq!(head("Basic %%%").basic_password(), None, "no base64");
+        assert_eq!(head("Basic dXNlcjpwYTpzcw==").bearer_token(), None);
+        assert_eq!(head("Bearer a b").bearer_token(), Some(&b"a b"[..]));
+        assert_eq!(head("Bearer").bearer_token(), None);
+        assert_eq!(head("").bearer_token(), None);
+    }
+
+    #[test]
+    fn only_json_in_utf_8_counts_as_json() {
+        check_json("application/json", None);
+        check_json("Application/JSON; charset=UTF-8", None);
+        check_json("application/json;charset=\"utf-8\"", None);
+        check_json("application/json; charset=latin1", Some(415));
+        check_json("application/jsonx", Some(415));
+        check_json("text/plain; application/json", Some(415));
+        check_json("application/x-www-form-urlencoded", Some(415));
+        check_json("", Some(415));
+        let bodiless = complete(b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n\r\n");
+        assert_eq!(bodiless.require_json(), Ok(()));
+    }
+}

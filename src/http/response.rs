@@ -1,0 +1,185 @@
+//! An answer, and its bytes: the headers that every answer bears, and the shape of every error.
+//! It does not know what was asked, nor the time; it is told both.
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use super::request::{Method, Refusal};
+use crate::code::Code;
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// Headers beyond those that every answer bears.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body, which the answer to a `HEAD` leaves out.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// A JSON document.
+    #[must_use]
+    pub fn json(status: u16, body: String) -> Self {
+        Self::new(status, "application/json", body)
+    }
+
+    /// Plain text.
+    #[must_use]
+    pub fn text(status: u16, body: String) -> Self {
+        Self::new(status, "text/plain; charset=utf-8", body)
+    }
+
+    /// A body of this media type.
+    #[must_use]
+    pub fn new(status: u16, content_type: &str, body: String) -> Self {
+        Self { status, headers: vec![("Content-Type", content_type.to_owned())], body: body.into_bytes() }
+    }
+
+    /// An error as the contract has it, with a status that may be finer than the code's own.
+    #[must_use]
+    pub fn error(status: u16, code: Code, message: &str) -> Self {
+        let message = miniserde::json::to_string(message);
+        Self::json(status, format!(r#"{{"success":false,"code":"{}","message":{message}}}"#, code.as_str()))
+    }
+
+    /// 404.
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::error(404, Code::RequestInvalid, "there is nothing at this path")
+    }
+
+    /// 405, with the methods that the path knows: `GET, HEAD`.
+    #[must_use]
+    pub fn method_not_allowed(allowed: &str) -> Self {
+        let message = format!("this path takes {allowed}");
+        Self::error(405, Code::RequestInvalid, &message).with_header("Allow", allowed)
+    }
+
+    /// 401, with what would be accepted: `Bearer`, or `Basic realm="…"`.
+    #[must_use]
+    pub fn unauthorized(challenge: &str) -> Self {
+        let message = "this needs the token of SYNC_API_TOKEN, as `Authorization: Bearer …`";
+        Self::error(401, Code::Unauthorized, message).with_header("WWW-Authenticate", challenge)
+    }
+
+    /// 503 with the code [`Code::TooManyRequests`] or [`Code::ShuttingDown`].
+    #[must_use]
+    pub fn unavailable(code: Code, message: &str, retry_after_seconds: u32) -> Self {
+        Self::error(503, code, message).with_header("Retry-After", &retry_after_seconds.to_string())
+    }
+
+    /// The same answer with one more header. What a header value cannot hold becomes `?`, so that no text, wherever
+    /// it came from, begins a line of its own.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: &str) -> Self {
+        let permitted = |character: char| if matches!(character, ' '..='~') { character } else { '?' };
+        self.headers.push((name, value.chars().map(permitted).collect()));
+        self
+    }
+
+    /// The bytes to send to a client that asked with `method`, at the time `now`.
+    #[must_use]
+    pub fn to_bytes(&self, method: &Method, now: SystemTime) -> Vec<u8> {
+        let mut head = String::with_capacity(256);
+        // Writing to a String does not fail.
+        let _ = write!(
+            head,
+            "HTTP/1.1 {} {}\r\nDate: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
+             X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n",
+            self.status,
+            reason_phrase(self.status),
+            httpdate::HttpDate::from(now),
+            self.body.len(),
+        );
+        for (name, value) in &self.headers {
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        if *method != Method::Head {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
+    }
+}
+
+impl From<&Refusal> for Response {
+    fn from(refusal: &Refusal) -> Self {
+        Self::error(refusal.status, Code::RequestInvalid, refusal.message)
+    }
+}
+
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        202 => "Accepted",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        422 => "Unprocessable Content",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        // The phrase may be empty; clients go by the number.
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(response: &Response, method: &Method, expected: &str) {
+        let bytes = response.to_bytes(method, SystemTime::UNIX_EPOCH);
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    }
+
+    const COMMON: &str = "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
+
+    #[test]
+    fn an_answer_is_these_bytes_and_a_head_request_gets_no_body() {
+        let response = Response::json(200, "{}".to_owned());
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nConnection: close\r\nContent-Length: 2\r\n\
+             {COMMON}Content-Type: application/json\r\n\r\n"
+        );
+        check(&response, &Method::Get, &format!("{head}{{}}"));
+        check(&response, &Method::Head, &head);
+    }
+
+    #[test]
+    fn an_error_is_json_whatever_its_message() {
+        let body = Response::error(400, Code::RequestInvalid, "a \"b\"\r\n\u{1b}[31m \\ ü").body;
+        let expected = r#"{"success":false,"code":"request_invalid","message":"a \"b\"\r\n\u001b[31m \\ ü"}"#;
+        assert_eq!(String::from_utf8(body).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_header_value_cannot_begin_a_line() {
+        let response = Response::not_found().with_header("Allow", "GET\r\nSet-Cookie: a=b\u{7f}ü");
+        assert_eq!(response.headers[1], ("Allow", "GET??Set-Cookie: a=b??".to_owned()));
+    }
+
+    #[test]
+    fn the_answers_that_name_a_way_out_bear_its_header() {
+        assert_eq!(Response::method_not_allowed("GET, HEAD").headers[1], ("Allow", "GET, HEAD".to_owned()));
+        assert_eq!(Response::unauthorized("Bearer").headers[1], ("WWW-Authenticate", "Bearer".to_owned()));
+        let unavailable = Response::unavailable(Code::TooManyRequests, "full", 5);
+        assert_eq!((unavailable.status, unavailable.headers[1].clone()), (503, ("Retry-After", "5".to_owned())));
+    }
+}

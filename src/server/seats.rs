@@ -1,0 +1,166 @@
+//! Who is in, at what, and who leaves when there is no room. It shuts sockets down, and never reads or writes them.
+
+use std::net::Shutdown;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::{Limits, ROOM_TIMEOUT, Shared};
+use crate::code::Code;
+
+/// What a connection is at, in the order in which it has to give way: the first the soonest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// The answer is sent; the peer has not closed.
+    Lingering,
+    /// The head is being read.
+    Head,
+    /// A body of that many bytes is being read.
+    Body(usize),
+    /// An answer is being sent that took no time to make.
+    Writing,
+    /// A light answer is being made. From here on nobody gives way.
+    Light,
+    /// A heavy answer is being made or sent.
+    Heavy,
+}
+
+struct Taken {
+    connection: Arc<Connection>,
+    phase: Phase,
+    /// Why it has to leave.
+    dismissed: Option<Code>,
+}
+
+impl Taken {
+    /// The connection's thread sees the end of its input at once, and asks why.
+    fn dismiss(&mut self, code: Code) {
+        self.dismissed = Some(code);
+        let side = if self.phase == Phase::Writing { Shutdown::Both } else { Shutdown::Read };
+        // It fails where the peer is gone already.
+        let _ = self.connection.stream.shutdown(side);
+    }
+}
+
+/// All seats.
+pub(super) struct Seats {
+    /// In the order of their coming.
+    taken: Mutex<Vec<Taken>>,
+    freed: Condvar,
+    limits: Limits,
+}
+
+impl Seats {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { taken: Mutex::new(Vec::with_capacity(limits.connections_max)), freed: Condvar::new(), limits }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Taken>> {
+        // Nothing panics half way through a change of the list.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a seat, whose [`Seat`] the caller then makes. Where there is none, the slowest leaves first.
+    pub(super) fn take(&self, connection: &Arc<Connection>) -> bool {
+        let mut taken = self.lock();
+        let staying = taken.iter().filter(|one| one.dismissed.is_none()).count();
+        if staying >= self.limits.connections_max {
+            let slowest = taken.iter_mut().filter(|one| one.dismissed.is_none() && one.phase < Phase::Light);
+            // Of equals the first, which is the oldest.
+            let Some(slowest) = slowest.min_by_key(|one| one.phase) else { return false };
+            slowest.dismiss(Code::TooManyRequests);
+        }
+        let is_full = |taken: &mut Vec<Taken>| taken.len() >= self.limits.connections_max;
+        let waited = self.freed.wait_timeout_while(taken, ROOM_TIMEOUT, is_full);
+        let (mut taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if is_full(&mut taken) {
+            return false;
+        }
+        taken.push(Taken { connection: Arc::clone(connection), phase: Phase::Head, dismissed: None });
+        true
+    }
+
+    /// Those that have not sent their whole request have come too late.
+    pub(super) fn dismiss_unfinished(&self) {
+        for one in self.lock().iter_mut().filter(|one| matches!(one.phase, Phase::Head | Phase::Body(_))) {
+            one.dismiss(Code::ShuttingDown);
+        }
+    }
+
+    pub(super) fn wait_until_empty(&self, timeout: Duration) -> usize {
+        let deadline = Instant::now() + timeout;
+        let mut taken = self.lock();
+        while !taken.is_empty() && Instant::now() < deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            taken = self.freed.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        taken.len()
+    }
+}
+
+/// One seat, given back when dropped, a panic included.
+pub(super) struct Seat {
+    pub(super) shared: Arc<Shared>,
+    pub(super) connection: Arc<Connection>,
+}
+
+impl Seat {
+    /// Goes on to the next phase.
+    ///
+    /// # Errors
+    ///
+    /// Why it has to leave instead: it was dismissed, or as many heavy requests as may are being answered.
+    pub(super) fn enter(&self, phase: Phase) -> Result<(), Code> {
+        let seats = &self.shared.seats;
+        let mut taken = seats.lock();
+        if phase == Phase::Heavy && taken.iter().filter(|one| one.phase == phase).count() >= seats.limits.heavy_max {
+            return Err(Code::TooManyRequests);
+        }
+        let Some(own) = taken.iter_mut().find(|one| Arc::ptr_eq(&one.connection, &self.connection)) else {
+            return Ok(());
+        };
+        match own.dismissed {
+            Some(code) => return Err(code),
+            // The answer of a heavy request was long in the making, and does not give way while it is sent.
+            None if own.phase == Phase::Heavy && phase == Phase::Writing => {}
+            None => own.phase = phase,
+        }
+        if let Phase::Body(_) = phase {
+            self.keep_bodies_small(&mut taken);
+        }
+        Ok(())
+    }
+
+    /// Whether it has to leave.
+    pub(super) fn check(&self) -> Result<(), Code> {
+        let taken = self.shared.seats.lock();
+        let own = taken.iter().find(|one| Arc::ptr_eq(&one.connection, &self.connection));
+        own.and_then(|own| own.dismissed).map_or(Ok(()), Err)
+    }
+
+    /// The bodies that are being read fit into their limit: the oldest others leave until they do.
+    fn keep_bodies_small(&self, taken: &mut [Taken]) {
+        let size = |one: &Taken| match one.phase {
+            Phase::Body(bytes) if one.dismissed.is_none() => bytes,
+            _ => 0,
+        };
+        let mut excess =
+            taken.iter().map(size).sum::<usize>().saturating_sub(self.shared.seats.limits.bodies_bytes_max);
+        for one in taken.iter_mut().filter(|one| !Arc::ptr_eq(&one.connection, &self.connection)) {
+            let bytes = size(one);
+            if excess > 0 && bytes > 0 {
+                one.dismiss(Code::TooManyRequests);
+                excess = excess.saturating_sub(bytes);
+            }
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.shared.seats.lock();
+        taken.retain(|one| !Arc::ptr_eq(&one.connection, &self.connection));
+        drop(taken);
+        self.shared.seats.freed.notify_all();
+    }
+}
