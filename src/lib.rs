@@ -6,6 +6,10 @@
 //! | --- | --- |
 //! | [`secret`] | a string that cannot be printed |
 //! | [`code`] | the result codes, their HTTP status and exit codes |
+//! | [`wmill_yaml`] | what a repository's `wmill.yaml` may say, and the one written for a run |
+//! | [`items`] | which Windmill object a path belongs to, what a change deletes, what in it is secret |
 
 pub mod code;
+pub mod items;
 pub mod secret;
+pub mod wmill_yaml;
