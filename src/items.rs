@@ -484,3 +484,338 @@ fn is_ciphertext(value: &str) -> bool {
         && bytes.len().is_multiple_of(CIPHER_BLOCK_BYTES)
         && !value.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What wmill 1.819.0 wrote of the recorded workspace, with items of more kinds put beside it, and the object of
+    /// each file.
+    const DOTTED: &[(&str, &str)] = &[
+        ("c_shop.resource-type.yaml", "resource type c_shop"),
+        ("dependencies/package.json", "workspace dependencies package.json"),
+        ("encryption_key.yaml", "encryption key"),
+        ("f/app_custom/folder.meta.yaml", ""),
+        ("f/app_groups/folder.meta.yaml", ""),
+        ("f/app_themes/folder.meta.yaml", ""),
+        ("f/app_themes/theme_0.resource.yaml", "resource f/app_themes/theme_0"),
+        ("f/ops/a.script.77.nextcloud_native_trigger.yaml", "native trigger f/ops/a.script.77.nextcloud"),
+        ("f/ops/book.playbook.yml", "script f/ops/book"),
+        ("f/ops/book.script.lock", "script f/ops/book"),
+        ("f/ops/book.script.yaml", "script f/ops/book"),
+        ("f/ops/db.resource.yaml", "resource f/ops/db"),
+        ("f/ops/db_password.variable.yaml", "variable f/ops/db_password"),
+        ("f/ops/den.deno.ts", "script f/ops/den"),
+        ("f/ops/den.script.lock", "script f/ops/den"),
+        ("f/ops/den.script.yaml", "script f/ops/den"),
+        ("f/ops/every_night.schedule.yaml", "schedule f/ops/every_night"),
+        ("f/ops/folder.meta.yaml", ""),
+        ("f/ops/hook.http_trigger.yaml", "http trigger f/ops/hook"),
+        ("f/ops/job_00000.script.yaml", "script f/ops/job_00000"),
+        ("f/ops/job_00000.ts", "script f/ops/job_00000"),
+        ("f/ops/job_00002.script.yaml", "script f/ops/job_00002"),
+        ("f/ops/job_00002.sh", "script f/ops/job_00002"),
+        ("f/ops/job_00004.go", "script f/ops/job_00004"),
+        ("f/ops/job_00004.script.yaml", "script f/ops/job_00004"),
+        ("f/ops/job_00006.py", "script f/ops/job_00006"),
+        ("f/ops/job_00006.script.lock", "script f/ops/job_00006"),
+        ("f/ops/job_00006.script.yaml", "script f/ops/job_00006"),
+        ("f/ops/kaf.kafka_trigger.yaml", "kafka trigger f/ops/kaf"),
+        ("f/ops/many.fileset/a.txt", "resource f/ops/many"),
+        ("f/ops/many.fileset/b/c.py", "resource f/ops/many"),
+        ("f/ops/many.resource.yaml", "resource f/ops/many"),
+        ("f/ops/modular__mod/deep/two.lock", "script f/ops/modular"),
+        ("f/ops/modular__mod/deep/two.ts", "script f/ops/modular"),
+        ("f/ops/modular__mod/lib.ts", "script f/ops/modular"),
+        ("f/ops/modular__mod/script.lock", "script f/ops/modular"),
+        ("f/ops/modular__mod/script.ts", "script f/ops/modular"),
+        ("f/ops/modular__mod/script.yaml", "script f/ops/modular"),
+        ("f/ops/nightly.flow/a.inline_script.ts", "flow f/ops/nightly"),
+        ("f/ops/nightly.flow/flow.yaml", "flow f/ops/nightly"),
+        ("f/ops/notes.resource.file.txt", "resource f/ops/notes"),
+        ("f/ops/notes.resource.yaml", "resource f/ops/notes"),
+        ("f/ops/rawy.raw_app/.env", "raw app f/ops/rawy"),
+        ("f/ops/rawy.raw_app/backend/a.lock", "raw app f/ops/rawy"),
+        ("f/ops/rawy.raw_app/backend/a.ts", "raw app f/ops/rawy"),
+        ("f/ops/rawy.raw_app/backend/a.yaml", "raw app f/ops/rawy"),
+        ("f/ops/rawy.raw_app/index.tsx", "raw app f/ops/rawy"),
+        ("f/ops/rawy.raw_app/package.json", "raw app f/ops/rawy"),
+        ("f/ops/rawy.raw_app/raw_app.yaml", "raw app f/ops/rawy"),
+        ("f/ops/region.variable.yaml", "variable f/ops/region"),
+        ("f/sales/board.app/app.yaml", "app f/sales/board"),
+        ("f/sales/board.app/load.inline_script.ts", "app f/sales/board"),
+        ("f/sales/folder.meta.yaml", ""),
+        ("f/sales/job_00001.py", "script f/sales/job_00001"),
+        ("f/sales/job_00001.script.lock", "script f/sales/job_00001"),
+        ("f/sales/job_00001.script.yaml", "script f/sales/job_00001"),
+        ("f/sales/job_00003.pg.sql", "script f/sales/job_00003"),
+        ("f/sales/job_00003.script.yaml", "script f/sales/job_00003"),
+        ("f/sales/job_00005.script.yaml", "script f/sales/job_00005"),
+        ("f/sales/job_00005.ts", "script f/sales/job_00005"),
+        ("f/sales/shop.resource.yaml", "resource f/sales/shop"),
+        ("groups/oncall.group.yaml", "group oncall"),
+        ("settings.yaml", "settings"),
+        ("u/admin/note.variable.yaml", "variable u/admin/note"),
+        ("users/admin@windmill.dev.user.yaml", "user admin@windmill.dev"),
+        ("wmill-lock.yaml", ""),
+        ("wmill.yaml", ""),
+    ];
+
+    /// The same with `nonDottedPaths`, where it differs.
+    const NON_DOTTED: &[(&str, &str)] = &[
+        ("f/ops/nightly__flow/a.ts", "flow f/ops/nightly"),
+        ("f/ops/nightly__flow/flow.yaml", "flow f/ops/nightly"),
+        ("f/ops/rawy__raw_app/.env", "raw app f/ops/rawy"),
+        ("f/ops/rawy__raw_app/backend/a.lock", "raw app f/ops/rawy"),
+        ("f/ops/rawy__raw_app/backend/a.ts", "raw app f/ops/rawy"),
+        ("f/ops/rawy__raw_app/backend/a.yaml", "raw app f/ops/rawy"),
+        ("f/ops/rawy__raw_app/index.tsx", "raw app f/ops/rawy"),
+        ("f/ops/rawy__raw_app/package.json", "raw app f/ops/rawy"),
+        ("f/ops/rawy__raw_app/raw_app.yaml", "raw app f/ops/rawy"),
+        ("f/sales/board__app/app.yaml", "app f/sales/board"),
+        ("f/sales/board__app/load.ts", "app f/sales/board"),
+    ];
+
+    #[track_caller]
+    fn check(path: &str, item: &str) {
+        assert_eq!(item_of(path).map_or_else(String::new, |id| id.to_string()), item, "{path}");
+    }
+
+    #[test]
+    fn every_file_that_wmill_writes_belongs_to_its_object() {
+        for (path, item) in DOTTED.iter().chain(NON_DOTTED) {
+            check(path, item);
+        }
+    }
+
+    #[test]
+    fn a_script_is_one_whatever_its_language() {
+        for ending in SCRIPT_ENDINGS {
+            check(&format!("f/ops/job{ending}"), "script f/ops/job");
+            assert!(is_script_file_under_windmill(&format!("f/ops/job{ending}")));
+        }
+        for name in ["job.yml", "job.lock", "job.txt", ".ts", "job", "job.script", "job.TS", "job.yaml"] {
+            check(&format!("f/ops/{name}"), "");
+        }
+        check("u/admin/job.script.json", "script u/admin/job");
+        check("f/ops/x__dbt/models/a.sql", "script f/ops/x");
+        check("f/ops/v1.2.script.yaml", "script f/ops/v1.2");
+        check("f/ops/v1.2.py", "script f/ops/v1.2");
+    }
+
+    #[test]
+    fn the_outermost_folder_with_an_ending_decides() {
+        check("f/ops/a.raw_app/b.flow/flow.yaml", "raw app f/ops/a");
+        check("f/ops/a__raw_app/x__mod/b.ts", "raw app f/ops/a");
+        check("f/ops/a.flow", "");
+        check("f/ops/.flow/flow.yaml", "");
+        check("f/ops/flow/flow.yaml", "");
+        check("f/a.flow/x/y.sh", "flow f/a");
+    }
+
+    #[test]
+    fn what_is_not_windmills_is_no_item() {
+        for path in [
+            "",
+            "/",
+            "README.md",
+            "job.py",
+            "wmill.yaml",
+            "wmill-lock.yaml",
+            "locks/package.json.lock",
+            "docs/x.flow/flow.yaml",
+            "docs/a.variable.yaml",
+            "x.variable.yaml",
+            "f/ops/settings.yaml",
+            "f/ops/encryption_key.yaml",
+            "f/ops/folder.meta.yaml",
+            "f/ops/folder.prod.meta.yaml",
+            "f/ops/region.variable.json",
+            "f/node_modules/x/index.js",
+            "f/.venv/x.py",
+            ".wmill/f/ops/job.py",
+            "migrations/datatable/main/12_a.sql",
+            "migrations/datatable/main/x_a.up.sql",
+            "migrations/datatable/main/deeper/12_a.up.sql",
+        ] {
+            check(path, "");
+        }
+        check("migrations/datatable/main/12_a.up.sql", "migration main/12_a");
+        check("migrations/datatable/main/12_a.down.sql", "migration main/12_a");
+    }
+
+    #[test]
+    fn scripts_under_windmills_folders_are_told_from_other_files() {
+        for path in ["f/ops/util.py", "u/admin/x.ts", "f/ops/a.flow/x.sh"] {
+            assert!(is_script_file_under_windmill(path), "{path}");
+        }
+        for path in ["util.py", "src/util.py", "f/ops/util.py.txt", "f/ops/x.variable.yaml", "g/x.py", "f/.ci/x.sh"] {
+            assert!(!is_script_file_under_windmill(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_the_other_layout_is_found_anywhere() {
+        for (path, dotted) in [("docs/x.flow/a", true), ("f/x__raw_app/a", false), ("x.app/y/z", true)] {
+            assert_eq!(is_in_other_layout(path, dotted), true, "{path}");
+            assert_eq!(is_in_other_layout(path, !dotted), false, "{path}");
+        }
+        assert!(!is_in_other_layout("f/x.flow", true));
+        assert!(!is_in_other_layout("f/x__mod/a", false));
+    }
+
+    #[test]
+    fn kinds_cover_what_they_take_out() {
+        let kinds = Kinds { skip_apps: true, include_users: true, skip_secrets: true, ..Kinds::default() };
+        let covered = |path: &str| covers(&item_of(path).unwrap(), &kinds);
+        for path in ["f/a.py", "f/a.flow/flow.yaml", "f/a.variable.yaml", "f/a.schedule.yaml", "users/a.user.yaml"] {
+            assert!(covered(path), "{path}");
+        }
+        for path in ["f/a.app/app.yaml", "f/a.raw_app/raw_app.yaml", "settings.yaml", "encryption_key.yaml"] {
+            assert!(!covered(path), "{path}");
+        }
+    }
+
+    fn tree<'a>(files: &[(&'a str, &'a str)]) -> Vec<TreeFile<'a>> {
+        files.iter().map(|&(path, blob)| TreeFile { path, blob }).collect()
+    }
+
+    #[track_caller]
+    fn check_deletions(before: &[(&str, &str)], after: &[(&str, &str)], total: usize, deleted: &[&str]) {
+        let found = deletions(&tree(before), &tree(after), &Kinds::default());
+        let names: Vec<String> = found.deleted.iter().map(ToString::to_string).collect();
+        assert_eq!((found.total, names), (total, deleted.iter().map(ToString::to_string).collect()));
+    }
+
+    #[test]
+    fn an_object_is_deleted_once_whatever_its_files() {
+        let all: Vec<(&str, &str)> = DOTTED.iter().map(|(path, _)| (*path, *path)).collect();
+        check_deletions(&all, &all, 28, &[]);
+        let without = |gone: &str| {
+            let kept = DOTTED.iter().filter(|(_, item)| *item != gone);
+            kept.map(|(path, _)| (*path, *path)).collect::<Vec<_>>()
+        };
+        for item in ["script f/ops/modular", "flow f/ops/nightly", "raw app f/ops/rawy", "resource f/ops/many"] {
+            check_deletions(&all, &without(item), 28, &[item]);
+        }
+        // Not covered by default.
+        check_deletions(&all, &without("settings"), 28, &[]);
+        check_deletions(&all, &without("user admin@windmill.dev"), 28, &[]);
+    }
+
+    #[test]
+    fn a_change_of_layout_or_language_deletes_nothing() {
+        let non_dotted: Vec<(&str, &str)> = NON_DOTTED.iter().map(|(path, _)| (*path, "x")).collect();
+        let dotted: Vec<(&str, &str)> = DOTTED
+            .iter()
+            .filter(|(_, item)| item.contains("app ") || item.contains("flow "))
+            .map(|(path, _)| (*path, "y"))
+            .collect();
+        check_deletions(&dotted, &non_dotted, 3, &[]);
+        check_deletions(&[("f/a.deno.ts", "1"), ("f/a.script.yaml", "2")], &[("f/a.ts", "1")], 1, &[]);
+    }
+
+    #[test]
+    fn what_wmill_leaves_in_a_folder_does_not_keep_the_object_alive() {
+        let notes = ("f/a.flow/README.md", "1");
+        check_deletions(&[notes, ("f/a.flow/flow.yaml", "2")], &[notes], 1, &["flow f/a"]);
+        check_deletions(&[notes], &[], 0, &[]);
+        let lock = ("f/a.script.lock", "1");
+        check_deletions(&[lock, ("f/a.py", "2")], &[lock], 1, &["script f/a"]);
+        check_deletions(&[("f/a.script.yaml", "1"), ("f/a.py", "2")], &[("f/a.script.yaml", "1")], 1, &[]);
+    }
+
+    #[test]
+    fn an_object_that_reappears_elsewhere_is_not_deleted() {
+        let script = [("f/a.py", "1"), ("f/a.script.yaml", "2"), ("f/a.script.lock", "3")];
+        check_deletions(&script, &[("u/b.py", "1"), ("u/b.script.yaml", "4")], 1, &[]);
+        check_deletions(&script, &[("u/b.py", "5"), ("u/b.script.yaml", "2")], 1, &["script f/a"]);
+        check_deletions(&script, &[("u/b.sh", "1")], 1, &["script f/a"]);
+        let flow = [("f/a.flow/flow.yaml", "1"), ("f/a.flow/x.ts", "2")];
+        check_deletions(&flow, &[("f/b.flow/flow.yaml", "1"), ("f/b.flow/x.ts", "2")], 1, &[]);
+        check_deletions(&flow, &[("f/b.flow/flow.yaml", "1"), ("f/b.flow/x.ts", "3")], 1, &["flow f/a"]);
+        let resource = [("f/a.resource.yaml", "1"), ("f/a.resource.file.txt", "2")];
+        check_deletions(&resource, &[("f/b.resource.yaml", "3"), ("f/b.resource.file.txt", "2")], 1, &[]);
+        check_deletions(&[("f/a.resource.yaml", "1")], &[("f/b.resource.yaml", "1")], 1, &[]);
+        check_deletions(&[("f/a.resource.yaml", "1")], &[("f/b.variable.yaml", "1")], 1, &["resource f/a"]);
+    }
+
+    #[test]
+    fn one_new_object_excuses_one_deleted() {
+        let two = [("f/a.py", "1"), ("f/b.py", "1")];
+        check_deletions(&two, &[("f/c.py", "1")], 2, &["script f/b"]);
+        check_deletions(&two, &[("f/c.py", "1"), ("f/d.py", "1")], 2, &[]);
+        // What was there already is no new object.
+        check_deletions(&two, &[("f/a.py", "1")], 2, &["script f/b"]);
+    }
+
+    #[test]
+    fn many_deletions_are_refused_from_ten_on_and_all_of_them_always() {
+        let exceeds = |deleted: usize, total: usize, percent: u8| {
+            let item = item_of("f/a.py").unwrap();
+            Deletions { total, deleted: vec![item; deleted] }.exceeds(percent)
+        };
+        for (deleted, total, percent, refused) in [
+            (10, 20, 50, false),
+            (11, 20, 50, true),
+            (10, 19, 50, true),
+            (9, 9, 50, true),
+            (9, 10, 50, false),
+            (1, 1, 50, true),
+            (0, 0, 50, false),
+            (0, 5, 0, false),
+            (10, 1000, 0, true),
+            (9, 1000, 0, false),
+            (99, 100, 100, false),
+            (100, 100, 100, true),
+        ] {
+            assert_eq!(exceeds(deleted, total, percent), refused, "{deleted} of {total} at {percent} %");
+        }
+    }
+
+    #[track_caller]
+    fn check_secret(value: &str, plain: bool) {
+        let file = format!("description: ''\nvalue: {value}\nis_secret: true\n");
+        assert_eq!(is_plaintext_secret("f/ops/x.variable.yaml", file.as_bytes()), plain, "{value}");
+        let open = file.replace("true", "false");
+        assert!(!is_plaintext_secret("f/ops/x.variable.yaml", open.as_bytes()));
+        assert!(!is_plaintext_secret("f/ops/x.resource.yaml", file.as_bytes()));
+    }
+
+    #[test]
+    fn a_secret_is_plain_unless_it_has_the_form_of_ciphertext() {
+        check_secret("/rI8+JnEOK6guDBXVVg1DAhayL1Z+Zoj0nzLMy2BSJU=", false);
+        check_secret("/rI8+JnEOK6guDBXVVg1DAhayL1Z+Zoj0nzLMy2BSJU", true);
+        check_secret("hunter2", true);
+        check_secret("aGVsbG8=", true);
+        check_secret("''", false);
+        check_secret("", false);
+        check_secret("$vault:shop/db", false);
+        check_secret("$aws_sm:x", false);
+        check_secret("$ecret", true);
+        check_secret("'$ecret: x y'", false);
+        check_secret("'$3cret: x'", true);
+        check_secret("12345", true);
+        check_secret("[a]", true);
+        let key = "0123456789abcdef".repeat(4);
+        check_secret(&format!("'{key}'"), true);
+        check_secret(&format!("'{}'", key.replace("ef", "gh")), false);
+    }
+
+    #[test]
+    fn an_unreadable_variable_counts_where_it_says_that_it_is_secret() {
+        let path = "f/ops/x.variable.yaml";
+        assert!(is_plaintext_secret(path, b"value: [\nis_secret: true\n"));
+        assert!(is_plaintext_secret(path, b"value: \xff\n  \"is_secret\" :  true # yes\n"));
+        assert!(!is_plaintext_secret(path, b"value: [\nis_secret: false\n"));
+        let long = "x".repeat(VARIABLE_BYTES_MAX);
+        assert!(is_plaintext_secret(path, format!("value: {long}\nis_secret: true\n").as_bytes()));
+        assert!(is_plaintext_secret("a.variable.json", br#"{"value":"hunter2","is_secret":true}"#));
+    }
+
+    #[test]
+    fn the_key_lies_at_the_top() {
+        assert!(is_encryption_key("encryption_key.yaml") && is_encryption_key("encryption_key.json"));
+        assert!(!is_encryption_key("f/encryption_key.yaml") && !is_encryption_key("encryption_key.yaml.bak"));
+    }
+}

@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{
-    self, Deserialize, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
+    self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess,
+    Visitor,
 };
 
-/// A larger `wmill.yaml` is not read. What `wmill init` writes has 6 KiB; the parser needs about 60 times the file.
+/// A larger `wmill.yaml` is not read: the parser holds an event for every two bytes. `wmill init` writes 6 KiB.
 const FILE_BYTES_MAX: usize = 256 * 1024;
 /// Patterns in one list of the scope.
 const PATTERNS_MAX: usize = 100;
@@ -409,11 +410,23 @@ enum Shape {
 
 impl<'de> Deserialize<'de> for Shape {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ShapeVisitor)
+        deserializer.deserialize_any(ShapeVisitor { in_list: false })
     }
 }
 
-struct ShapeVisitor;
+#[derive(Clone, Copy)]
+struct ShapeVisitor {
+    /// A list in a list is not looked into.
+    in_list: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for ShapeVisitor {
+    type Value = Shape;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Shape, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
 
 impl<'de> Visitor<'de> for ShapeVisitor {
     type Value = Shape;
@@ -464,16 +477,17 @@ impl<'de> Visitor<'de> for ShapeVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Shape, A::Error> {
         let mut texts = Vec::new();
-        while let Some(item) = items.next_element()? {
-            match item {
-                Shape::Text(text) if texts.len() < PATTERNS_MAX => texts.push(text),
-                _ => {
-                    while items.next_element::<IgnoredAny>()?.is_some() {}
-                    return Ok(Shape::Other);
-                }
+        let mut looked_into = !self.in_list;
+        while looked_into {
+            match items.next_element_seed(Self { in_list: true })? {
+                Some(Shape::Text(text)) if texts.len() < PATTERNS_MAX => texts.push(text),
+                Some(_) => looked_into = false,
+                None if texts.is_empty() => return Ok(Shape::Empty),
+                None => return Ok(Shape::List(texts)),
             }
         }
-        Ok(if texts.is_empty() { Shape::Empty } else { Shape::List(texts) })
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Shape::Other)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Shape, A::Error> {
@@ -509,6 +523,11 @@ impl<'de> Visitor<'de> for TopVisitor {
         formatter.write_str("a mapping")
     }
 
+    /// The parser's own words would quote the text.
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Top, E> {
+        Err(E::custom("it is a text and not a mapping"))
+    }
+
     /// A file with nothing but comments.
     fn visit_none<E>(self) -> Result<Top, E> {
         Ok(Top(Vec::new()))
@@ -540,4 +559,245 @@ impl<'de> Visitor<'de> for TopVisitor {
 
 fn is_known(key: &str) -> bool {
     KINDS.iter().any(|kind| kind.key == key) || [&LAYOUT[..], &SCOPE, &NEVER_HEEDED].concat().contains(&key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Asked = Asked { includes: None, skips: None };
+
+    /// Reads `file` without settings: what is heeded of it is seen in the lines of `text` that differ from those that
+    /// no file gives.
+    #[track_caller]
+    fn check(file: &str, lines: &[&str], warnings: &[&str]) {
+        check_asked(file, &NOTHING, lines, warnings);
+    }
+
+    #[track_caller]
+    fn check_asked(file: &str, asked: &Asked, lines: &[&str], warnings: &[&str]) {
+        let none = read(None, &NOTHING).text;
+        let plan = read(Some(file.as_bytes()), asked);
+        let usual: Vec<&str> = none.lines().collect();
+        let unusual: Vec<&str> = plan.text.lines().filter(|line| !usual.contains(line)).collect();
+        assert_eq!(unusual, lines);
+        assert_eq!(plan.warnings, warnings);
+        // What is written is read again as it is meant.
+        assert_eq!(entries(plan.text.as_bytes()).unwrap().len(), plan.text.lines().count() - 1);
+    }
+
+    const ALL_REFUSED: &str = "`wmill.yaml` in the repository is not heeded at all: ";
+
+    #[track_caller]
+    fn check_unreadable(file: &[u8], reason: &str) {
+        let plan = read(Some(file), &NOTHING);
+        assert_eq!(Plan { warnings: Vec::new(), ..plan.clone() }, read(None, &NOTHING));
+        let [warning] = &plan.warnings[..] else { panic!("{:?}", plan.warnings) };
+        assert!(warning.starts_with(ALL_REFUSED) && warning.contains(reason), "{warning}");
+    }
+
+    #[track_caller]
+    fn unheeded(keys: &str) -> String {
+        format!("not heeded in the repository's `wmill.yaml`: {keys}")
+    }
+
+    #[track_caller]
+    fn narrowing(keys: &str) -> String {
+        format!("the repository's `wmill.yaml` leaves a part of the workspace out of the backup: {keys}")
+    }
+
+    #[test]
+    fn without_a_file_every_key_is_written_with_our_defaults() {
+        let plan = read(None, &NOTHING);
+        assert_eq!(
+            plan.text,
+            "# Written by windmill-git-sync for one run.\ndefaultTs: \"bun\"\nnonDottedPaths: false\n\
+             dedupeLockfiles: false\nskipVariables: false\nskipResources: false\nskipResourceTypes: false\n\
+             skipSecrets: false\nskipScripts: false\nskipFlows: false\nskipApps: false\nskipFolders: false\n\
+             skipWorkspaceDependencies: false\nskipDatatableMigrations: false\nincludeSchedules: true\n\
+             includeTriggers: true\nincludeUsers: false\nincludeGroups: true\nincludeSettings: false\n\
+             includeKey: false\nplainSecrets: false\nstateful: false\ncodebases: []\n"
+        );
+        assert_eq!((plan.kinds, plan.non_dotted_paths, plan.globs), (Kinds::default(), false, false));
+        assert!(plan.warnings.is_empty());
+        for empty in ["", "\n", "# only a comment\n", "---\n", "null\n", "{}\n", "\u{feff}# with a mark\n"] {
+            assert_eq!(read(Some(empty.as_bytes()), &NOTHING), plan, "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn the_layout_is_carried_over() {
+        check("defaultTs: deno", &["defaultTs: \"deno\""], &[]);
+        check("defaultTs: node", &[], &[&unheeded("defaultTs")]);
+        check("nonDottedPaths: true", &["nonDottedPaths: true"], &[]);
+        check("nonDottedPaths: 'true'", &[], &[&unheeded("nonDottedPaths")]);
+        check("nonDottedPaths: yes", &[], &[&unheeded("nonDottedPaths")]);
+        check("dedupeLockfiles: true", &["dedupeLockfiles: true"], &[]);
+        check("dedupeLockfiles: 1", &[], &[&unheeded("dedupeLockfiles")]);
+        check("syncBehavior: v1", &["syncBehavior: \"v1\""], &[]);
+        check("syncBehavior: v0", &["syncBehavior: \"v0\""], &[]);
+        check("syncBehavior: v2", &[], &[&unheeded("syncBehavior")]);
+        check("syncBehavior: 1", &[], &[&unheeded("syncBehavior")]);
+        check("syncBehavior:", &[], &[]);
+    }
+
+    #[test]
+    fn patterns_that_restrict_are_carried_over_and_named() {
+        check("includes: ['f/**']", &["includes: [\"f/**\"]"], &[&narrowing("includes")]);
+        check("includes: ['f/**', '**']", &[], &[]);
+        check("includes: []", &[], &[]);
+        check("includes: f/**", &[], &[&unheeded("includes")]);
+        check("excludes: [f/tmp/**]", &["excludes: [\"f/tmp/**\"]"], &[&narrowing("excludes")]);
+        // To wmill an empty list of includes beside excludes is no file at all.
+        check("includes: []\nexcludes: [a]", &["excludes: [\"a\"]"], &[&narrowing("excludes")]);
+        // Beside nothing else wmill does not look at it.
+        check("extraIncludes: ['u/**']", &[], &[]);
+        check(
+            "includes: ['**']\nextraIncludes: ['u/**']",
+            &["includes: [\"**\"]", "extraIncludes: [\"u/**\"]"],
+            &[&narrowing("extraIncludes")],
+        );
+        assert!(read(Some(b"includes: ['f/**']"), &NOTHING).globs);
+        assert!(!read(Some(b"includes: ['**']"), &NOTHING).globs);
+    }
+
+    #[test]
+    fn a_list_with_one_bad_pattern_is_not_heeded_at_all() {
+        check("includes: ['f/{a,b}/**']", &["includes: [\"f/{a,b}/**\"]"], &[&narrowing("includes")]);
+        for bad in ["1", "''", "'f/{1..99999999}'", "'+(a|b)'", "'a*a*a*a*a*a'", "[a]", "{a: b}", "~", "\"a\\n\""] {
+            check(&format!("includes: ['f/**', {bad}]"), &[], &[&unheeded("includes")]);
+        }
+        let fits = "a".repeat(TEXT_BYTES_MAX);
+        check(&format!("excludes: [{fits}]"), &[&format!("excludes: [\"{fits}\"]")], &[&narrowing("excludes")]);
+        check(&format!("excludes: [{fits}a]"), &[], &[&unheeded("excludes")]);
+        let many = vec!["a"; PATTERNS_MAX];
+        assert!(read(Some(format!("excludes: [{}]", many.join(",")).as_bytes()), &NOTHING).globs);
+        check(&format!("excludes: [{},a]", many.join(",")), &[], &[&unheeded("excludes")]);
+    }
+
+    #[test]
+    fn a_pattern_cannot_break_out_of_its_quotes() {
+        let line = r#"excludes: ["a\"\\]: #\u2028é, {x}"]"#;
+        check("excludes: [\"a\\\"\\\\]: #\\u2028é, {x}\"]", &[line], &[&narrowing("excludes")]);
+        let text = read(Some(line.as_bytes()), &NOTHING).text;
+        let Some((_, Shape::List(patterns))) =
+            entries(text.as_bytes()).unwrap().into_iter().find(|(key, _)| key == "excludes")
+        else {
+            panic!("{text}")
+        };
+        assert_eq!(patterns, ["a\"\\]: #\u{2028}é, {x}"]);
+    }
+
+    #[test]
+    fn the_repository_decides_kinds_that_no_setting_decides() {
+        check("skipSecrets: true", &["skipSecrets: true"], &[&narrowing("skipSecrets")]);
+        check("skipSecrets: false", &[], &[]);
+        check("skipSecrets: 'true'", &[], &[&unheeded("skipSecrets")]);
+        check("includeSchedules: false", &["includeSchedules: false"], &[&narrowing("includeSchedules")]);
+        check("includeUsers: true\nincludeSettings: false", &["includeUsers: true"], &[]);
+        check(
+            "skipDatatableMigrations: true\nincludes: [a]",
+            &["includes: [\"a\"]", "skipDatatableMigrations: true"],
+            &[&narrowing("includes, skipDatatableMigrations")],
+        );
+    }
+
+    #[test]
+    fn settings_win_over_the_repository() {
+        let asked = Asked { includes: Some(vec!["users", "key"]), skips: Some(vec!["resource-types"]) };
+        let lines = [
+            "skipResourceTypes: true",
+            "includeSchedules: false",
+            "includeTriggers: false",
+            "includeUsers: true",
+            "includeGroups: false",
+            "includeKey: true",
+        ];
+        check_asked("", &asked, &lines, &[]);
+        check_asked("includeUsers: true\nskipScripts: false", &asked, &lines, &[]);
+        let overruled = unheeded("includeGroups, skipScripts, skipWorkspaceDependencies");
+        let file = "includeGroups: true\nskipScripts: true\nskipWorkspaceDependencies: true";
+        check_asked(file, &asked, &lines, &[&overruled]);
+        // One of the two leaves the other's kinds to the repository.
+        let asked = Asked { includes: None, skips: Some(Vec::new()) };
+        check_asked("includeUsers: true\nskipFlows: true", &asked, &["includeUsers: true"], &[&unheeded("skipFlows")]);
+    }
+
+    #[test]
+    fn skipped_apps_are_skipped_raw_or_not() {
+        let raw = "excludes: [\"**/*{.,__}raw_app/**\", \"**/*{.,__}raw_app/**/.*\"]";
+        let asked = Asked { includes: None, skips: Some(vec!["apps"]) };
+        check_asked("", &asked, &[raw, "skipApps: true"], &[]);
+        assert!(!read(None, &asked).globs);
+    }
+
+    #[test]
+    fn neither_key_nor_plain_secrets_come_from_the_repository() {
+        check("includeKey: true\nplainSecrets: true", &[], &[&unheeded("includeKey, plainSecrets")]);
+        check("includeKey: false\nplainSecrets: false", &[], &[]);
+        let hidden = "workspaces: {shop: {overrides: {plainSecrets: true}}}\ngitBranches: {main: {}}\nstateful: true\n\
+                      codebases: [{customBundler: ./x}]\nworkspaceId: other\n<<: {includeKey: true}";
+        let keys = "workspaces, gitBranches, stateful, codebases, workspaceId, <<";
+        check(hidden, &[], &[&unheeded(keys)]);
+        check("workspaces: {}\noverrides: {}\ncodebases: []\nstateful: false\nenvironments:", &[], &[]);
+    }
+
+    #[test]
+    fn what_wmill_init_writes_gives_no_noise_but_what_it_leaves_out() {
+        let file = "defaultTs: bun\nincludes:\n  - \"f/**\"\nexcludes: []\nskipVariables: false\n\
+                    skipResources: false\nskipResourceTypes: false\nskipSecrets: true\nskipScripts: false\n\
+                    skipFlows: false\nskipApps: false\nskipFolders: false\nskipWorkspaceDependencies: false\n\
+                    skipDatatableMigrations: false\nnonDottedPaths: true\nsyncBehavior: v1\ncodebases: []\n\
+                    workspaces: {}\n";
+        check(
+            file,
+            &["nonDottedPaths: true", "syncBehavior: \"v1\"", "includes: [\"f/**\"]", "skipSecrets: true"],
+            &[&narrowing("includes, skipSecrets")],
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_heeded_at_all() {
+        check_unreadable(b"nonDottedPaths: true\n\xff: 1", "not UTF-8");
+        check_unreadable(b"nonDottedPaths: true\n  x: [", "line 2");
+        check_unreadable(b"- nonDottedPaths: true", "sequence");
+        check_unreadable(b"hunter2", "a text and not a mapping");
+        check_unreadable(b"nonDottedPaths: true\nnonDottedPaths: false", "`nonDottedPaths` is there twice");
+        check_unreadable(b"nonDottedPaths: true\nx: 1\n'x': 2", "`x` is there twice");
+        check_unreadable(b"nonDottedPaths: true\n---\nx: 1", "more than one document");
+        check_unreadable(b"nonDottedPaths: true\n[a, b]: 1", "");
+        check_unreadable(b"nonDottedPaths: true\nx: *nowhere", "unknown anchor");
+        let long = format!("nonDottedPaths: true\n#{}", " ".repeat(FILE_BYTES_MAX - 22));
+        assert!(read(Some(long.as_bytes()), &NOTHING).non_dotted_paths);
+        check_unreadable(format!("{long} ").as_bytes(), "262145 bytes");
+    }
+
+    #[test]
+    fn aliases_do_not_make_a_small_file_large() {
+        check("x: &a [f/**]\nincludes: *a", &["includes: [\"f/**\"]"], &[&unheeded("x"), &narrowing("includes")]);
+        let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x]\n");
+        for level in 1..200 {
+            let alias = format!("*a{}", level - 1);
+            bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [&alias[..]; 9].join(",")));
+        }
+        bomb.push_str("includes: *a199\nnonDottedPaths: true\n");
+        let started = std::time::Instant::now();
+        let plan = read(Some(bomb.as_bytes()), &NOTHING);
+        assert!(plan.non_dotted_paths && !plan.globs);
+        let wide = format!("x: &a [{}]\nincludes: [{}]", vec!["y"; 60_000].join(","), vec!["*a"; 40_000].join(","));
+        assert!(!read(Some(wide.as_bytes()), &NOTHING).globs);
+        assert!(started.elapsed() < std::time::Duration::from_secs(5));
+        check_unreadable("a: ".repeat(2).as_bytes(), "");
+        check_unreadable("[".repeat(100_000).as_bytes(), "");
+    }
+
+    #[test]
+    fn warnings_are_escaped_and_bounded() {
+        check("\"a\\e[31m\\nb\": 1", &[], &[&unheeded("a\\u{1b}[31m\\nb")]);
+        check(&format!("{}: 1", "x".repeat(41)), &[], &[&unheeded(&format!("{}…", "x".repeat(40)))]);
+        let many: String = (10..40).map(|index| format!("k{index}: 1\n")).collect();
+        let first: Vec<String> = (10..30).map(|index| format!("k{index}")).collect();
+        check(&many, &[], &[&unheeded(&format!("{} and 10 more", first.join(", ")))]);
+        check("includes: !tag [a]\nx: !t {a: 1}\n1: a\n~: b", &[], &[&unheeded("includes, x, 1, ~")]);
+    }
 }
