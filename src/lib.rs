@@ -27,3 +27,10 @@ pub mod code;
 pub mod http;
 pub mod secret;
 pub mod server;
+//! | [`wmill_yaml`] | what a repository's `wmill.yaml` may say, and the one written for a run |
+//! | [`items`] | which Windmill object a path belongs to, what a change deletes, what in it is secret |
+
+pub mod code;
+pub mod items;
+pub mod secret;
+pub mod wmill_yaml;

@@ -1,0 +1,803 @@
+//! What a repository's own `wmill.yaml` may say, and the `wmill.yaml` that is written for one run.
+//! Whoever can push to the repository writes its file, so only a list of harmless keys is heeded. This module knows
+//! nothing of files on disk, and nothing of where settings come from.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::{
+    self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess,
+    Visitor,
+};
+
+/// A larger `wmill.yaml` is not read: the parser holds an event for every two bytes. `wmill init` writes 6 KiB.
+const FILE_BYTES_MAX: usize = 256 * 1024;
+/// Patterns in one list of the scope.
+const PATTERNS_MAX: usize = 100;
+/// Bytes of one pattern, and of any other string that is looked at.
+const TEXT_BYTES_MAX: usize = 256;
+/// wmill turns patterns into regular expressions that backtrack, and expands braces one by one: these bounds keep it
+/// from being stalled by a pattern.
+const PATTERN_STARS_MAX: usize = 10;
+const PATTERN_STARS_PER_SEGMENT_MAX: usize = 4;
+const PATTERN_BRACES_MAX: usize = 4;
+/// Keys that a warning names, and the bytes that it quotes of each.
+const NAMED_KEYS_MAX: usize = 20;
+const NAMED_KEY_CHARS_MAX: usize = 40;
+/// Characters of the parser's own words in a warning.
+const REASON_CHARS_MAX: usize = 160;
+
+/// The kinds of items that one sync takes out, all decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the key of wmill.yaml of the same name")]
+pub struct Kinds {
+    pub include_schedules: bool,
+    pub include_triggers: bool,
+    pub include_users: bool,
+    pub include_groups: bool,
+    pub include_settings: bool,
+    pub include_key: bool,
+    pub skip_secrets: bool,
+    pub skip_variables: bool,
+    pub skip_resources: bool,
+    pub skip_resource_types: bool,
+    pub skip_scripts: bool,
+    pub skip_flows: bool,
+    pub skip_apps: bool,
+    pub skip_folders: bool,
+    pub skip_workspace_dependencies: bool,
+    pub skip_datatable_migrations: bool,
+}
+
+impl Default for Kinds {
+    /// What is taken out where neither a setting nor the repository says otherwise.
+    fn default() -> Self {
+        Self {
+            include_schedules: true,
+            include_triggers: true,
+            include_users: false,
+            include_groups: true,
+            include_settings: false,
+            include_key: false,
+            skip_secrets: false,
+            skip_variables: false,
+            skip_resources: false,
+            skip_resource_types: false,
+            skip_scripts: false,
+            skip_flows: false,
+            skip_apps: false,
+            skip_folders: false,
+            skip_workspace_dependencies: false,
+            skip_datatable_migrations: false,
+        }
+    }
+}
+
+/// What the settings ask for, in the words of `WMILL_INCLUDE` and `WMILL_SKIP`.
+///
+/// `None`: the setting is not set, and the repository may decide. `Some`: it wins, for every kind of its sort.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Of `schedules`, `triggers`, `users`, `groups`, `settings`, `key`.
+    pub includes: Option<Vec<&'static str>>,
+    /// Of `secrets`, `variables`, `resources`, `resource-types`, `scripts`, `flows`, `apps`, `folders`.
+    pub skips: Option<Vec<&'static str>>,
+}
+
+/// What one run of wmill is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The kinds that are taken out.
+    pub kinds: Kinds,
+    /// Whether flows lie in `x__flow/` instead of `x.flow/`.
+    pub non_dotted_paths: bool,
+    /// Whether the repository's patterns narrow the scope.
+    pub globs: bool,
+    /// The `wmill.yaml` to write for this run.
+    pub text: String,
+    /// What is not heeded, and what is heeded but makes the backup smaller. Nothing in it can break a line.
+    pub warnings: Vec<String>,
+}
+
+/// One kind: its key in `wmill.yaml`, its word in the settings (none has neither setting), and its place in [`Kinds`].
+struct Kind {
+    key: &'static str,
+    setting: &'static str,
+    field: fn(&mut Kinds) -> &mut bool,
+}
+
+const NO_SETTING: &str = "";
+
+const KINDS: [Kind; 16] = [
+    Kind { key: "skipVariables", setting: "variables", field: |kinds| &mut kinds.skip_variables },
+    Kind { key: "skipResources", setting: "resources", field: |kinds| &mut kinds.skip_resources },
+    Kind { key: "skipResourceTypes", setting: "resource-types", field: |kinds| &mut kinds.skip_resource_types },
+    Kind { key: "skipSecrets", setting: "secrets", field: |kinds| &mut kinds.skip_secrets },
+    Kind { key: "skipScripts", setting: "scripts", field: |kinds| &mut kinds.skip_scripts },
+    Kind { key: "skipFlows", setting: "flows", field: |kinds| &mut kinds.skip_flows },
+    Kind { key: "skipApps", setting: "apps", field: |kinds| &mut kinds.skip_apps },
+    Kind { key: "skipFolders", setting: "folders", field: |kinds| &mut kinds.skip_folders },
+    Kind {
+        key: "skipWorkspaceDependencies",
+        setting: NO_SETTING,
+        field: |kinds| &mut kinds.skip_workspace_dependencies,
+    },
+    Kind { key: "skipDatatableMigrations", setting: NO_SETTING, field: |kinds| &mut kinds.skip_datatable_migrations },
+    Kind { key: "includeSchedules", setting: "schedules", field: |kinds| &mut kinds.include_schedules },
+    Kind { key: "includeTriggers", setting: "triggers", field: |kinds| &mut kinds.include_triggers },
+    Kind { key: "includeUsers", setting: "users", field: |kinds| &mut kinds.include_users },
+    Kind { key: "includeGroups", setting: "groups", field: |kinds| &mut kinds.include_groups },
+    Kind { key: "includeSettings", setting: "settings", field: |kinds| &mut kinds.include_settings },
+    Kind { key: INCLUDE_KEY, setting: "key", field: |kinds| &mut kinds.include_key },
+];
+
+/// The one kind that a repository never decides: key and ciphertext together are plain text.
+const INCLUDE_KEY: &str = "includeKey";
+
+impl Kind {
+    fn is_include(&self) -> bool {
+        self.key.starts_with("include")
+    }
+
+    /// What the settings say of this kind, where they say anything.
+    fn asked(&self, asked: &Asked) -> Option<bool> {
+        let words = if self.is_include() { &asked.includes } else { &asked.skips };
+        words.as_ref().map(|words| words.contains(&self.setting))
+    }
+}
+
+/// Keys that are never heeded; where their value is what wmill takes anyway, there is nothing to say about them.
+const NEVER_HEEDED: [&str; 14] = [
+    "codebases",
+    "environments",
+    "gitBranches",
+    "git_branches",
+    "json",
+    "lint",
+    "locksRequired",
+    "message",
+    "overrides",
+    "plainSecrets",
+    "promotion",
+    "skipBranchValidation",
+    "stateful",
+    "workspaces",
+];
+
+const LAYOUT: [&str; 4] = ["defaultTs", "nonDottedPaths", "syncBehavior", "dedupeLockfiles"];
+const SCOPE: [&str; 3] = ["includes", "extraIncludes", "excludes"];
+
+/// wmill's `skipApps` leaves raw apps in, which are apps to everyone else. `**` alone passes over names with a dot.
+const RAW_APPS: [&str; 2] = ["**/*{.,__}raw_app/**", "**/*{.,__}raw_app/**/.*"];
+
+/// Decides what this run takes out: by the settings, then by the repository's own file as far as it may, then by the
+/// defaults. It never fails: a file that cannot be read is not heeded, and a warning says so.
+#[must_use]
+pub fn read(repository_file: Option<&[u8]>, asked: &Asked) -> Plan {
+    let mut draft = Draft::default();
+    let mut warnings = Vec::new();
+    match repository_file.map_or(Ok(Vec::new()), entries) {
+        Ok(entries) => {
+            for (key, shape) in entries {
+                draft.take(key, shape, asked);
+            }
+        }
+        Err(reason) => warnings.push(format!("`wmill.yaml` in the repository is not heeded at all: {reason}")),
+    }
+    for kind in &KINDS {
+        if let Some(value) = kind.asked(asked) {
+            *(kind.field)(&mut draft.kinds) = value;
+        }
+    }
+    draft.settle_scope();
+    if !draft.unheeded.is_empty() {
+        warnings.push(format!("not heeded in the repository's `wmill.yaml`: {}", named(&draft.unheeded)));
+    }
+    if !draft.narrowing.is_empty() {
+        warnings.push(format!(
+            "the repository's `wmill.yaml` leaves a part of the workspace out of the backup: {}",
+            named(&draft.narrowing)
+        ));
+    }
+    Plan {
+        kinds: draft.kinds,
+        non_dotted_paths: draft.non_dotted_paths,
+        globs: draft.scope.iter().any(|patterns| !patterns.is_empty()),
+        text: draft.text(),
+        warnings,
+    }
+}
+
+/// What has been gathered so far.
+#[derive(Default)]
+struct Draft {
+    kinds: Kinds,
+    deno: bool,
+    non_dotted_paths: bool,
+    /// `None` is not `v0` in every version of wmill: absent stays absent.
+    sync_behavior: Option<&'static str>,
+    dedupe_lockfiles: bool,
+    /// In the order of [`SCOPE`].
+    scope: [Vec<String>; 3],
+    unheeded: Vec<String>,
+    narrowing: Vec<String>,
+}
+
+impl Draft {
+    fn take(&mut self, key: String, shape: Shape, asked: &Asked) {
+        let heeded = if let Some(kind) = KINDS.iter().find(|kind| kind.key == key) {
+            self.take_kind(kind, &shape, asked)
+        } else if LAYOUT.contains(&key.as_str()) {
+            self.take_layout(&key, &shape)
+        } else if let Some(index) = SCOPE.iter().position(|name| *name == key) {
+            self.take_patterns(index, shape)
+        } else {
+            NEVER_HEEDED.contains(&key.as_str()) && matches!(shape, Shape::Empty | Shape::Bool(false))
+        };
+        if !heeded {
+            self.unheeded.push(key);
+        }
+    }
+
+    /// Whether there is nothing to tell: the value was heeded, or is what it would be without.
+    fn take_kind(&mut self, kind: &Kind, shape: &Shape, asked: &Asked) -> bool {
+        let Shape::Bool(value) = *shape else {
+            return *shape == Shape::Empty;
+        };
+        if let Some(wins) = kind.asked(asked) {
+            return wins == value;
+        }
+        if kind.key == INCLUDE_KEY {
+            return !value;
+        }
+        let field = (kind.field)(&mut self.kinds);
+        let takes_less = value != kind.is_include();
+        if takes_less && *field != value {
+            self.narrowing.push(kind.key.to_owned());
+        }
+        *field = value;
+        true
+    }
+
+    fn take_layout(&mut self, key: &str, shape: &Shape) -> bool {
+        match (key, shape) {
+            (_, Shape::Empty) => {}
+            ("nonDottedPaths", Shape::Bool(value)) => self.non_dotted_paths = *value,
+            ("dedupeLockfiles", Shape::Bool(value)) => self.dedupe_lockfiles = *value,
+            ("defaultTs", Shape::Text(text)) if text == "bun" => self.deno = false,
+            ("defaultTs", Shape::Text(text)) if text == "deno" => self.deno = true,
+            // wmill exits on a version above its own, and takes everything else for v0.
+            ("syncBehavior", Shape::Text(text)) if text == "v0" => self.sync_behavior = Some("v0"),
+            ("syncBehavior", Shape::Text(text)) if text == "v1" => self.sync_behavior = Some("v1"),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The whole list or nothing of it: half of the includes would leave out what the other half took in.
+    fn take_patterns(&mut self, index: usize, shape: Shape) -> bool {
+        match shape {
+            Shape::Empty => true,
+            Shape::List(patterns) if patterns.iter().all(|pattern| is_pattern(pattern)) => {
+                self.scope[index] = patterns;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Forgets patterns that restrict nothing, and names those that do.
+    ///
+    /// wmill 1.819.0 looks at `extraIncludes` only beside other patterns, and then as a further condition.
+    fn settle_scope(&mut self) {
+        let [includes, extra_includes, excludes] = &self.scope;
+        let all = includes.iter().any(|pattern| pattern == "**") || includes.is_empty();
+        let looks_at_extra = !includes.is_empty() || !excludes.is_empty();
+        let restricting = [!all, looks_at_extra && !extra_includes.is_empty(), !excludes.is_empty()];
+        if restricting.contains(&true) {
+            let names = SCOPE.iter().zip(restricting).filter(|(_, restricts)| *restricts);
+            self.narrowing.splice(0..0, names.map(|(name, _)| (*name).to_owned()));
+        } else {
+            self.scope = Default::default();
+        }
+    }
+
+    /// Every kind is written, so that nothing is left to defaults, which differ between wmill's versions.
+    fn text(mut self) -> String {
+        let mut text = String::from("# Written by windmill-git-sync for one run.\n");
+        let mut line = |key: &str, value: &dyn fmt::Display| text.push_str(&format!("{key}: {value}\n"));
+        line("defaultTs", &if self.deno { "\"deno\"" } else { "\"bun\"" });
+        line("nonDottedPaths", &self.non_dotted_paths);
+        line("dedupeLockfiles", &self.dedupe_lockfiles);
+        if let Some(version) = self.sync_behavior {
+            line("syncBehavior", &quoted(version));
+        }
+        if self.kinds.skip_apps {
+            self.scope[2].extend(RAW_APPS.map(str::to_owned));
+        }
+        for (key, patterns) in SCOPE.iter().zip(&self.scope) {
+            if !patterns.is_empty() {
+                let patterns: Vec<String> = patterns.iter().map(|pattern| quoted(pattern)).collect();
+                line(key, &format_args!("[{}]", patterns.join(", ")));
+            }
+        }
+        for kind in &KINDS {
+            line(kind.key, (kind.field)(&mut self.kinds));
+        }
+        line("plainSecrets", &false);
+        line("stateful", &false);
+        line("codebases", &"[]");
+        text
+    }
+}
+
+/// Whether wmill can be handed this pattern.
+fn is_pattern(pattern: &str) -> bool {
+    let count = |text: &str, what: char| text.chars().filter(|char| *char == what).count();
+    !pattern.is_empty()
+        && !pattern.contains(char::is_control)
+        && !pattern.contains("..")
+        && !pattern.contains('(')
+        && count(pattern, '{') <= PATTERN_BRACES_MAX
+        && count(pattern, '*') <= PATTERN_STARS_MAX
+        && pattern.split('/').all(|segment| count(segment, '*') <= PATTERN_STARS_PER_SEGMENT_MAX)
+}
+
+/// `text` as a double-quoted scalar, which is the same in YAML and JSON.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            // Line breaks of YAML 1.1, the byte order mark, and what no scalar may hold as it is.
+            '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => quoted.push_str(&escaped(char)),
+            _ if char.is_control() => quoted.push_str(&escaped(char)),
+            _ => quoted.push(char),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn escaped(char: char) -> String {
+    format!("\\u{:04x}", u32::from(char))
+}
+
+/// The keys for a warning: escaped, shortened, and not too many.
+fn named(keys: &[String]) -> String {
+    let shown: Vec<String> = keys.iter().take(NAMED_KEYS_MAX).map(|key| shown(key, NAMED_KEY_CHARS_MAX)).collect();
+    match keys.len().saturating_sub(NAMED_KEYS_MAX) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn shown(text: &str, chars_max: usize) -> String {
+    let mut shown: String = text.chars().take(chars_max).flat_map(char::escape_debug).collect();
+    if text.chars().nth(chars_max).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// The top level of the file in its order, or why nothing of it is heeded.
+fn entries(file: &[u8]) -> Result<Vec<(String, Shape)>, String> {
+    if file.len() > FILE_BYTES_MAX {
+        return Err(format!("it has {} bytes, and {FILE_BYTES_MAX} are read at most", file.len()));
+    }
+    let text = str::from_utf8(file).map_err(|_| "it is not UTF-8".to_owned())?;
+    match yaml_serde::from_str(text) {
+        Ok(Top(entries)) => Ok(entries),
+        Err(error) => Err(shown(&error.to_string(), REASON_CHARS_MAX)),
+    }
+}
+
+/// A value, as far as this module looks into it.
+///
+/// Nothing deeper than a list of strings is built, and what an alias stands for is walked at most once for each known
+/// key: aliases cannot make a small file large.
+#[derive(Debug, PartialEq, Eq)]
+enum Shape {
+    /// Null, `[]` or `{}`.
+    Empty,
+    Bool(bool),
+    /// Of at most [`TEXT_BYTES_MAX`] bytes.
+    Text(String),
+    /// Of at most [`PATTERNS_MAX`] texts.
+    List(Vec<String>),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ShapeVisitor { in_list: false })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ShapeVisitor {
+    /// A list in a list is not looked into.
+    in_list: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for ShapeVisitor {
+    type Value = Shape;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Shape, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ShapeVisitor {
+    type Value = Shape;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Shape, E> {
+        Ok(Shape::Empty)
+    }
+
+    fn visit_none<E>(self) -> Result<Shape, E> {
+        Ok(Shape::Empty)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Shape, E> {
+        Ok(Shape::Bool(value))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+
+    fn visit_i128<E>(self, _: i128) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+
+    fn visit_u128<E>(self, _: u128) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Shape, E> {
+        Ok(if text.len() <= TEXT_BYTES_MAX { Shape::Text(text.to_owned()) } else { Shape::Other })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Shape, A::Error> {
+        let mut texts = Vec::new();
+        let mut looked_into = !self.in_list;
+        while looked_into {
+            match items.next_element_seed(Self { in_list: true })? {
+                Some(Shape::Text(text)) if texts.len() < PATTERNS_MAX => texts.push(text),
+                Some(_) => looked_into = false,
+                None if texts.is_empty() => return Ok(Shape::Empty),
+                None => return Ok(Shape::List(texts)),
+            }
+        }
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Shape::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Shape, A::Error> {
+        let mut shape = Shape::Empty;
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            shape = Shape::Other;
+        }
+        Ok(shape)
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Shape, A::Error> {
+        let (IgnoredAny, value) = tagged.variant()?;
+        value.newtype_variant::<IgnoredAny>()?;
+        Ok(Shape::Other)
+    }
+}
+
+/// The top-level mapping. Only known keys' values are looked at.
+struct Top(Vec<(String, Shape)>);
+
+impl<'de> Deserialize<'de> for Top {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TopVisitor)
+    }
+}
+
+struct TopVisitor;
+
+impl<'de> Visitor<'de> for TopVisitor {
+    type Value = Top;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a mapping")
+    }
+
+    /// The parser's own words would quote the text.
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Top, E> {
+        Err(E::custom("it is a text and not a mapping"))
+    }
+
+    /// A file with nothing but comments.
+    fn visit_none<E>(self) -> Result<Top, E> {
+        Ok(Top(Vec::new()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Top, E> {
+        Ok(Top(Vec::new()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top, A::Error> {
+        let mut entries = Vec::new();
+        let mut seen = BTreeSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if !seen.insert(key.clone()) {
+                // Which of them counts is another question to each parser.
+                return Err(de::Error::custom(format_args!("the key `{}` is there twice", shown(&key, 40))));
+            }
+            let shape = if is_known(&key) {
+                map.next_value()?
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                Shape::Other
+            };
+            entries.push((key, shape));
+        }
+        Ok(Top(entries))
+    }
+}
+
+fn is_known(key: &str) -> bool {
+    KINDS.iter().any(|kind| kind.key == key) || [&LAYOUT[..], &SCOPE, &NEVER_HEEDED].concat().contains(&key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Asked = Asked { includes: None, skips: None };
+
+    /// Reads `file` without settings: what is heeded of it is seen in the lines of `text` that differ from those that
+    /// no file gives.
+    #[track_caller]
+    fn check(file: &str, lines: &[&str], warnings: &[&str]) {
+        check_asked(file, &NOTHING, lines, warnings);
+    }
+
+    #[track_caller]
+    fn check_asked(file: &str, asked: &Asked, lines: &[&str], warnings: &[&str]) {
+        let none = read(None, &NOTHING).text;
+        let plan = read(Some(file.as_bytes()), asked);
+        let usual: Vec<&str> = none.lines().collect();
+        let unusual: Vec<&str> = plan.text.lines().filter(|line| !usual.contains(line)).collect();
+        assert_eq!(unusual, lines);
+        assert_eq!(plan.warnings, warnings);
+        // What is written is read again as it is meant.
+        assert_eq!(entries(plan.text.as_bytes()).unwrap().len(), plan.text.lines().count() - 1);
+    }
+
+    const ALL_REFUSED: &str = "`wmill.yaml` in the repository is not heeded at all: ";
+
+    #[track_caller]
+    fn check_unreadable(file: &[u8], reason: &str) {
+        let plan = read(Some(file), &NOTHING);
+        assert_eq!(Plan { warnings: Vec::new(), ..plan.clone() }, read(None, &NOTHING));
+        let [warning] = &plan.warnings[..] else { panic!("{:?}", plan.warnings) };
+        assert!(warning.starts_with(ALL_REFUSED) && warning.contains(reason), "{warning}");
+    }
+
+    #[track_caller]
+    fn unheeded(keys: &str) -> String {
+        format!("not heeded in the repository's `wmill.yaml`: {keys}")
+    }
+
+    #[track_caller]
+    fn narrowing(keys: &str) -> String {
+        format!("the repository's `wmill.yaml` leaves a part of the workspace out of the backup: {keys}")
+    }
+
+    #[test]
+    fn without_a_file_every_key_is_written_with_our_defaults() {
+        let plan = read(None, &NOTHING);
+        assert_eq!(
+            plan.text,
+            "# Written by windmill-git-sync for one run.\ndefaultTs: \"bun\"\nnonDottedPaths: false\n\
+             dedupeLockfiles: false\nskipVariables: false\nskipResources: false\nskipResourceTypes: false\n\
+             skipSecrets: false\nskipScripts: false\nskipFlows: false\nskipApps: false\nskipFolders: false\n\
+             skipWorkspaceDependencies: false\nskipDatatableMigrations: false\nincludeSchedules: true\n\
+             includeTriggers: true\nincludeUsers: false\nincludeGroups: true\nincludeSettings: false\n\
+             includeKey: false\nplainSecrets: false\nstateful: false\ncodebases: []\n"
+        );
+        assert_eq!((plan.kinds, plan.non_dotted_paths, plan.globs), (Kinds::default(), false, false));
+        assert!(plan.warnings.is_empty());
+        for empty in ["", "\n", "# only a comment\n", "---\n", "null\n", "{}\n", "\u{feff}# with a mark\n"] {
+            assert_eq!(read(Some(empty.as_bytes()), &NOTHING), plan, "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn the_layout_is_carried_over() {
+        check("defaultTs: deno", &["defaultTs: \"deno\""], &[]);
+        check("defaultTs: node", &[], &[&unheeded("defaultTs")]);
+        check("nonDottedPaths: true", &["nonDottedPaths: true"], &[]);
+        check("nonDottedPaths: 'true'", &[], &[&unheeded("nonDottedPaths")]);
+        check("nonDottedPaths: yes", &[], &[&unheeded("nonDottedPaths")]);
+        check("dedupeLockfiles: true", &["dedupeLockfiles: true"], &[]);
+        check("dedupeLockfiles: 1", &[], &[&unheeded("dedupeLockfiles")]);
+        check("syncBehavior: v1", &["syncBehavior: \"v1\""], &[]);
+        check("syncBehavior: v0", &["syncBehavior: \"v0\""], &[]);
+        check("syncBehavior: v2", &[], &[&unheeded("syncBehavior")]);
+        check("syncBehavior: 1", &[], &[&unheeded("syncBehavior")]);
+        check("syncBehavior:", &[], &[]);
+    }
+
+    #[test]
+    fn patterns_that_restrict_are_carried_over_and_named() {
+        check("includes: ['f/**']", &["includes: [\"f/**\"]"], &[&narrowing("includes")]);
+        check("includes: ['f/**', '**']", &[], &[]);
+        check("includes: []", &[], &[]);
+        check("includes: f/**", &[], &[&unheeded("includes")]);
+        check("excludes: [f/tmp/**]", &["excludes: [\"f/tmp/**\"]"], &[&narrowing("excludes")]);
+        // To wmill an empty list of includes beside excludes is no file at all.
+        check("includes: []\nexcludes: [a]", &["excludes: [\"a\"]"], &[&narrowing("excludes")]);
+        // Beside nothing else wmill does not look at it.
+        check("extraIncludes: ['u/**']", &[], &[]);
+        check(
+            "includes: ['**']\nextraIncludes: ['u/**']",
+            &["includes: [\"**\"]", "extraIncludes: [\"u/**\"]"],
+            &[&narrowing("extraIncludes")],
+        );
+        assert!(read(Some(b"includes: ['f/**']"), &NOTHING).globs);
+        assert!(!read(Some(b"includes: ['**']"), &NOTHING).globs);
+    }
+
+    #[test]
+    fn a_list_with_one_bad_pattern_is_not_heeded_at_all() {
+        check("includes: ['f/{a,b}/**']", &["includes: [\"f/{a,b}/**\"]"], &[&narrowing("includes")]);
+        for bad in ["1", "''", "'f/{1..99999999}'", "'+(a|b)'", "'a*a*a*a*a*a'", "[a]", "{a: b}", "~", "\"a\\n\""] {
+            check(&format!("includes: ['f/**', {bad}]"), &[], &[&unheeded("includes")]);
+        }
+        let fits = "a".repeat(TEXT_BYTES_MAX);
+        check(&format!("excludes: [{fits}]"), &[&format!("excludes: [\"{fits}\"]")], &[&narrowing("excludes")]);
+        check(&format!("excludes: [{fits}a]"), &[], &[&unheeded("excludes")]);
+        let many = vec!["a"; PATTERNS_MAX];
+        assert!(read(Some(format!("excludes: [{}]", many.join(",")).as_bytes()), &NOTHING).globs);
+        check(&format!("excludes: [{},a]", many.join(",")), &[], &[&unheeded("excludes")]);
+    }
+
+    #[test]
+    fn a_pattern_cannot_break_out_of_its_quotes() {
+        let line = r#"excludes: ["a\"\\]: #\u2028é, {x}"]"#;
+        check("excludes: [\"a\\\"\\\\]: #\\u2028é, {x}\"]", &[line], &[&narrowing("excludes")]);
+        let text = read(Some(line.as_bytes()), &NOTHING).text;
+        let Some((_, Shape::List(patterns))) =
+            entries(text.as_bytes()).unwrap().into_iter().find(|(key, _)| key == "excludes")
+        else {
+            panic!("{text}")
+        };
+        assert_eq!(patterns, ["a\"\\]: #\u{2028}é, {x}"]);
+    }
+
+    #[test]
+    fn the_repository_decides_kinds_that_no_setting_decides() {
+        check("skipSecrets: true", &["skipSecrets: true"], &[&narrowing("skipSecrets")]);
+        check("skipSecrets: false", &[], &[]);
+        check("skipSecrets: 'true'", &[], &[&unheeded("skipSecrets")]);
+        check("includeSchedules: false", &["includeSchedules: false"], &[&narrowing("includeSchedules")]);
+        check("includeUsers: true\nincludeSettings: false", &["includeUsers: true"], &[]);
+        check(
+            "skipDatatableMigrations: true\nincludes: [a]",
+            &["includes: [\"a\"]", "skipDatatableMigrations: true"],
+            &[&narrowing("includes, skipDatatableMigrations")],
+        );
+    }
+
+    #[test]
+    fn settings_win_over_the_repository() {
+        let asked = Asked { includes: Some(vec!["users", "key"]), skips: Some(vec!["resource-types"]) };
+        let lines = [
+            "skipResourceTypes: true",
+            "includeSchedules: false",
+            "includeTriggers: false",
+            "includeUsers: true",
+            "includeGroups: false",
+            "includeKey: true",
+        ];
+        check_asked("", &asked, &lines, &[]);
+        check_asked("includeUsers: true\nskipScripts: false", &asked, &lines, &[]);
+        let overruled = unheeded("includeGroups, skipScripts, skipWorkspaceDependencies");
+        let file = "includeGroups: true\nskipScripts: true\nskipWorkspaceDependencies: true";
+        check_asked(file, &asked, &lines, &[&overruled]);
+        // One of the two leaves the other's kinds to the repository.
+        let asked = Asked { includes: None, skips: Some(Vec::new()) };
+        check_asked("includeUsers: true\nskipFlows: true", &asked, &["includeUsers: true"], &[&unheeded("skipFlows")]);
+    }
+
+    #[test]
+    fn skipped_apps_are_skipped_raw_or_not() {
+        let raw = "excludes: [\"**/*{.,__}raw_app/**\", \"**/*{.,__}raw_app/**/.*\"]";
+        let asked = Asked { includes: None, skips: Some(vec!["apps"]) };
+        check_asked("", &asked, &[raw, "skipApps: true"], &[]);
+        assert!(!read(None, &asked).globs);
+    }
+
+    #[test]
+    fn neither_key_nor_plain_secrets_come_from_the_repository() {
+        check("includeKey: true\nplainSecrets: true", &[], &[&unheeded("includeKey, plainSecrets")]);
+        check("includeKey: false\nplainSecrets: false", &[], &[]);
+        let hidden = "workspaces: {shop: {overrides: {plainSecrets: true}}}\ngitBranches: {main: {}}\nstateful: true\n\
+                      codebases: [{customBundler: ./x}]\nworkspaceId: other\n<<: {includeKey: true}";
+        let keys = "workspaces, gitBranches, stateful, codebases, workspaceId, <<";
+        check(hidden, &[], &[&unheeded(keys)]);
+        check("workspaces: {}\noverrides: {}\ncodebases: []\nstateful: false\nenvironments:", &[], &[]);
+    }
+
+    #[test]
+    fn what_wmill_init_writes_gives_no_noise_but_what_it_leaves_out() {
+        let file = "defaultTs: bun\nincludes:\n  - \"f/**\"\nexcludes: []\nskipVariables: false\n\
+                    skipResources: false\nskipResourceTypes: false\nskipSecrets: true\nskipScripts: false\n\
+                    skipFlows: false\nskipApps: false\nskipFolders: false\nskipWorkspaceDependencies: false\n\
+                    skipDatatableMigrations: false\nnonDottedPaths: true\nsyncBehavior: v1\ncodebases: []\n\
+                    workspaces: {}\n";
+        check(
+            file,
+            &["nonDottedPaths: true", "syncBehavior: \"v1\"", "includes: [\"f/**\"]", "skipSecrets: true"],
+            &[&narrowing("includes, skipSecrets")],
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_heeded_at_all() {
+        check_unreadable(b"nonDottedPaths: true\n\xff: 1", "not UTF-8");
+        check_unreadable(b"nonDottedPaths: true\n  x: [", "line 2");
+        check_unreadable(b"- nonDottedPaths: true", "sequence");
+        check_unreadable(b"hunter2", "a text and not a mapping");
+        check_unreadable(b"nonDottedPaths: true\nnonDottedPaths: false", "`nonDottedPaths` is there twice");
+        check_unreadable(b"nonDottedPaths: true\nx: 1\n'x': 2", "`x` is there twice");
+        check_unreadable(b"nonDottedPaths: true\n---\nx: 1", "more than one document");
+        check_unreadable(b"nonDottedPaths: true\n[a, b]: 1", "");
+        check_unreadable(b"nonDottedPaths: true\nx: *nowhere", "unknown anchor");
+        let long = format!("nonDottedPaths: true\n#{}", " ".repeat(FILE_BYTES_MAX - 22));
+        assert!(read(Some(long.as_bytes()), &NOTHING).non_dotted_paths);
+        check_unreadable(format!("{long} ").as_bytes(), "262145 bytes");
+    }
+
+    #[test]
+    fn aliases_do_not_make_a_small_file_large() {
+        check("x: &a [f/**]\nincludes: *a", &["includes: [\"f/**\"]"], &[&unheeded("x"), &narrowing("includes")]);
+        let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x]\n");
+        for level in 1..200 {
+            let alias = format!("*a{}", level - 1);
+            bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [&alias[..]; 9].join(",")));
+        }
+        bomb.push_str("includes: *a199\nnonDottedPaths: true\n");
+        let started = std::time::Instant::now();
+        let plan = read(Some(bomb.as_bytes()), &NOTHING);
+        assert!(plan.non_dotted_paths && !plan.globs);
+        let wide = format!("x: &a [{}]\nincludes: [{}]", vec!["y"; 60_000].join(","), vec!["*a"; 40_000].join(","));
+        assert!(!read(Some(wide.as_bytes()), &NOTHING).globs);
+        assert!(started.elapsed() < std::time::Duration::from_secs(5));
+        check_unreadable("a: ".repeat(2).as_bytes(), "");
+        check_unreadable("[".repeat(100_000).as_bytes(), "");
+    }
+
+    #[test]
+    fn warnings_are_escaped_and_bounded() {
+        check("\"a\\e[31m\\nb\": 1", &[], &[&unheeded("a\\u{1b}[31m\\nb")]);
+        check(&format!("{}: 1", "x".repeat(41)), &[], &[&unheeded(&format!("{}…", "x".repeat(40)))]);
+        let many: String = (10..40).map(|index| format!("k{index}: 1\n")).collect();
+        let first: Vec<String> = (10..30).map(|index| format!("k{index}")).collect();
+        check(&many, &[], &[&unheeded(&format!("{} and 10 more", first.join(", ")))]);
+        check("includes: !tag [a]\nx: !t {a: 1}\n1: a\n~: b", &[], &[&unheeded("includes, x, 1, ~")]);
+    }
+}
