@@ -1,0 +1,52 @@
+//! The test bed: a Windmill that answers as the recorded one did, git remotes over files, HTTP and SSH, the real
+//! `wmill`, and a sandbox to run our binary in. It knows the public interface of `windmill-git-sync`, and nothing of
+//! its insides, so that the demo can stand on it too (`#[path = "../tests/it/bed/mod.rs"] mod bed;`).
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`process`] | programs under a deadline, killed with all their children |
+//! | [`sandbox`] | a folder of its own for each test, and what a test needs in it |
+//! | [`http`] | a small HTTP/1.1 server with faults on demand, and a client for one request |
+//! | [`workspace`] | what a Windmill workspace holds, recorded or made up |
+//! | [`windmill`] | the stand-in for Windmill |
+//! | [`wmill`] | the real `wmill`, installed once, and a pull by it alone |
+//! | [`git`] | bare repositories, looked into and written to by the real `git` |
+//! | [`git_http`] | git over smart HTTP with Basic authentication |
+//! | [`sshd`] | git over SSH with a real `sshd` |
+//! | [`run`] | our own binary: one command, or the service |
+//! | [`leaks`] | the search for planted secrets |
+//! | [`trees`] | folders as values, compared by bytes or by value |
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests and demo each use a part of it; it starts programs and servers; a panic is how a test fails"
+)]
+
+pub mod git;
+pub mod git_http;
+pub mod http;
+pub mod leaks;
+pub mod process;
+pub mod run;
+pub mod sandbox;
+pub mod sshd;
+pub mod trees;
+pub mod windmill;
+pub mod wmill;
+pub mod workspace;
+
+pub use git::{BareRepository, Commit, Remote, Tree};
+pub use git_http::{GIT_TOKEN, GIT_USERNAME, GitHttp, PushMoment, Times};
+pub use http::{Answer, Fault, LoggedRequest};
+pub use leaks::assert_nothing_leaked;
+pub use process::{Finished, eventually, processes_below};
+pub use run::{Outcome, Run, Running, Service};
+pub use sandbox::Sandbox;
+pub use sshd::GitSsh;
+pub use trees::{Files, assert_same_files, assert_same_values, files_below};
+pub use windmill::{Role, TokenKind, WINDMILL_TOKEN, Windmill};
+pub use wmill::{pull_alone, wmill};
+pub use workspace::Workspace;

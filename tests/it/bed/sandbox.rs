@@ -1,0 +1,151 @@
+//! A folder of its own for each test, below the target directory and gone when dropped, with a Windmill of its own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::git::BareRepository;
+use super::run::Run;
+use super::windmill::Windmill;
+
+/// Cargo's target directory, from where the running program lies: `env!("CARGO_TARGET_TMPDIR")` is for tests only,
+/// and the demo is an example.
+pub fn target_dir() -> PathBuf {
+    let program = std::env::current_exe().expect("a running program has a path");
+    let marked = |folder: &&Path| {
+        folder.join(".rustc_info.json").is_file() || folder.join("CACHEDIR.TAG").is_file()
+    };
+    program
+        .ancestors()
+        .skip(1)
+        .find(marked)
+        .unwrap_or_else(|| panic!("no target directory above `{}`", program.display()))
+        .to_path_buf()
+}
+
+/// The folder of one test.
+pub struct Sandbox {
+    folder: PathBuf,
+    /// Workspace `shop`, state `1-seeded`.
+    pub windmill: Windmill,
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+impl Sandbox {
+    pub fn new() -> Self {
+        Self::with(Windmill::start())
+    }
+
+    /// With another stand-in, below a path prefix for example.
+    pub fn with(windmill: Windmill) -> Self {
+        let name = format!(
+            "bed-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let folder = target_dir().join("tmp").join(name);
+        // A process of the same id may have been killed before it could clear up.
+        let _ = fs::remove_dir_all(&folder);
+        for part in ["data", "home", "bin", "remotes", "scratch"] {
+            fs::create_dir_all(folder.join(part)).expect("a folder below target/tmp");
+        }
+        Self { folder, windmill }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// `DATA_DIR` of our binary.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// `HOME` of our binary; a hostile `.gitconfig` goes here.
+    pub fn home(&self) -> PathBuf {
+        self.folder.join("home")
+    }
+
+    /// An empty folder of this name for whatever the test needs.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        let folder = self.folder.join("scratch").join(name);
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    /// A file for whatever the test needs, only its owner can read it.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.folder.join("scratch").join(name);
+        write_with_mode(&path, content.as_ref(), 0o600);
+        path
+    }
+
+    /// A shell script that stands in for program `name` on the `PATH` of our binary.
+    pub fn program(&self, name: &str, script: &str) -> PathBuf {
+        let path = self.bin().join(name);
+        write_with_mode(&path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755);
+        path
+    }
+
+    /// What comes first on the `PATH` of our binary.
+    pub fn bin(&self) -> PathBuf {
+        self.folder.join("bin")
+    }
+
+    /// An empty bare repository with default branch `main`.
+    pub fn repository(&self) -> BareRepository {
+        self.repository_named("backup")
+    }
+
+    pub fn repository_named(&self, name: &str) -> BareRepository {
+        BareRepository::create(self, name, &[])
+    }
+
+    /// The same in the sha256 object format.
+    pub fn sha256_repository(&self) -> BareRepository {
+        BareRepository::create(self, "backup256", &["--object-format=sha256"])
+    }
+
+    /// The same with another default branch.
+    pub fn repository_with_default_branch(&self, branch: &str) -> BareRepository {
+        let option = format!("--initial-branch={branch}");
+        BareRepository::create(self, "backup", &[&option])
+    }
+
+    /// Our binary's `sync`, against this sandbox's Windmill.
+    pub fn sync(&self) -> Run<'_> {
+        Run::new(self, "sync")
+    }
+
+    /// Our binary's `serve`: see [`Run::serve`].
+    pub fn service(&self) -> Run<'_> {
+        Run::new(self, "serve")
+    }
+
+    /// Our binary with another command.
+    pub fn command(&self, name: &str) -> Run<'_> {
+        Run::new(self, name)
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Writes a file and gives it this mode.
+pub fn write_with_mode(path: &Path, content: &[u8], mode: u32) {
+    fs::write(path, content)
+        .unwrap_or_else(|error| panic!("cannot write `{}`: {error}", path.display()));
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}

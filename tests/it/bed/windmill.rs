@@ -1,0 +1,349 @@
+//! The stand-in for Windmill: an API that answers as Windmill Community Edition 1.491.5 was recorded to answer, with
+//! workspaces that a test switches and edits, faults on demand, and a log of what was asked.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use miniserde::json::{self, Value};
+
+use super::http::{Fault, Faults, LoggedRequest, Reply, Request, Response, Server};
+use super::workspace::{Workspace, tar_of, zip_of};
+
+/// The right token, made to be found where it must not be.
+pub const WINDMILL_TOKEN: &str = "wm-token-PLANTED-1111-5f0c8a";
+
+/// The workspace that is there from the start, in state `1-seeded`.
+pub const SHOP: &str = "shop";
+
+/// What the token is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// One workspace: 401 everywhere else, and from what is of no workspace.
+    BoundTo(String),
+    /// A person, a superadmin here: everything.
+    User,
+}
+
+/// What the token's owner is in the workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Admin,
+    Developer,
+}
+
+/// A server of its own on a port of its own; gone when dropped.
+pub struct Windmill {
+    server: Server,
+    prefix: String,
+    shared: Arc<Shared>,
+}
+
+type ExportHook = Box<dyn FnMut(&mut Workspace) + Send>;
+
+struct Shared {
+    prefix: String,
+    state: Mutex<State>,
+    faults: Faults,
+    on_export: Mutex<Option<ExportHook>>,
+}
+
+struct State {
+    workspaces: BTreeMap<String, Workspace>,
+    token: String,
+    token_kind: TokenKind,
+    role: Role,
+    version: String,
+    requests: Vec<LoggedRequest>,
+}
+
+impl Windmill {
+    /// With workspace `shop` in state `1-seeded`, and a token bound to it.
+    pub fn start() -> Self {
+        Self::start_below("")
+    }
+
+    /// The same below a path, as behind a gateway: `/windmill` gives `/windmill/api/…`.
+    pub fn start_below(prefix: &str) -> Self {
+        let shared = Arc::new(Shared {
+            prefix: prefix.to_owned(),
+            state: Mutex::new(State {
+                workspaces: BTreeMap::from([(SHOP.to_owned(), Workspace::recorded("1-seeded"))]),
+                token: WINDMILL_TOKEN.to_owned(),
+                token_kind: TokenKind::BoundTo(SHOP.to_owned()),
+                role: Role::Admin,
+                version: "CE v1.491.5".to_owned(),
+                requests: Vec::new(),
+            }),
+            faults: Faults::default(),
+            on_export: Mutex::new(None),
+        });
+        let of_server = Arc::clone(&shared);
+        Self {
+            server: Server::start(move |request| of_server.reply(&request)),
+            prefix: prefix.to_owned(),
+            shared,
+        }
+    }
+
+    /// What belongs into `WINDMILL_BASE_URL`.
+    pub fn base_url(&self) -> String {
+        format!("http://{}{}", self.server.address(), self.prefix)
+    }
+
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.server.address()
+    }
+
+    /// Puts `shop` into a recorded state: `1-seeded`, `2-edited`, `3-emptied`.
+    #[track_caller]
+    pub fn state(&self, name: &str) {
+        self.set(SHOP, Workspace::recorded(name));
+    }
+
+    /// Makes this the content of workspace `id`, which need not have existed.
+    pub fn set(&self, id: &str, workspace: Workspace) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.workspaces.insert(id.to_owned(), workspace);
+    }
+
+    /// Edits `shop`.
+    pub fn edit<T>(&self, edit: impl FnOnce(&mut Workspace) -> T) -> T {
+        let mut state = self.shared.state.lock().unwrap();
+        edit(state.workspaces.get_mut(SHOP).unwrap())
+    }
+
+    /// Sets one entry of `shop`.
+    pub fn put(&self, path: &str, bytes: impl Into<Vec<u8>>) {
+        self.edit(|workspace| workspace.put(path, bytes));
+    }
+
+    /// Takes one entry of `shop` out.
+    #[track_caller]
+    pub fn remove(&self, path: &str) {
+        let mut workspace = self.workspace(SHOP);
+        workspace.remove(path);
+        self.set(SHOP, workspace);
+    }
+
+    /// A copy of workspace `id`.
+    #[track_caller]
+    pub fn workspace(&self, id: &str) -> Workspace {
+        let state = self.shared.state.lock().unwrap();
+        state.workspaces.get(id).expect("a workspace").clone()
+    }
+
+    /// What the token is for. At first: [`TokenKind::BoundTo`] `shop`.
+    pub fn token_kind(&self, kind: TokenKind) {
+        self.shared.state.lock().unwrap().token_kind = kind;
+    }
+
+    /// Makes another token the right one, as when it was rotated.
+    pub fn token(&self, token: &str) {
+        token.clone_into(&mut self.shared.state.lock().unwrap().token);
+    }
+
+    /// What `whoami` says the token's owner is. At first: [`Role::Admin`].
+    pub fn role(&self, role: Role) {
+        self.shared.state.lock().unwrap().role = role;
+    }
+
+    /// What `/api/version` says. At first: `CE v1.491.5`.
+    pub fn version(&self, version: &str) {
+        version.clone_into(&mut self.shared.state.lock().unwrap().version);
+    }
+
+    /// From now on, each request whose path and query contain `needle` goes wrong, until [`Windmill::heal`].
+    pub fn fail(&self, needle: &str, fault: Fault) {
+        self.shared.faults.plan(needle, fault, None);
+    }
+
+    /// The next such request goes wrong.
+    pub fn fail_once(&self, needle: &str, fault: Fault) {
+        self.shared.faults.plan(needle, fault, Some(1));
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn heal(&self) {
+        self.shared.faults.heal();
+    }
+
+    /// Runs `hook` each time an export of a workspace is asked for, before it is made; what it edits is in it.
+    pub fn on_export(&self, hook: impl FnMut(&mut Workspace) + Send + 'static) {
+        *self.shared.on_export.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    /// All that was asked so far.
+    pub fn requests(&self) -> Vec<LoggedRequest> {
+        self.shared.state.lock().unwrap().requests.clone()
+    }
+
+    /// How many exports were asked for.
+    pub fn exports(&self) -> usize {
+        let state = self.shared.state.lock().unwrap();
+        let is_export = |r: &&LoggedRequest| r.target.contains("/workspaces/tarball");
+        state.requests.iter().filter(is_export).count()
+    }
+
+    pub fn forget_requests(&self) {
+        self.shared.state.lock().unwrap().requests.clear();
+    }
+
+    /// Waits until a request hangs by a fault, its client still there.
+    #[track_caller]
+    pub fn wait_until_hanging(&self) {
+        self.server.wait_until_hanging();
+    }
+}
+
+impl Shared {
+    fn reply(&self, request: &Request) -> Reply {
+        let bearer = request
+            .header("authorization")
+            .and_then(|value| value.strip_prefix("Bearer "));
+        let mut state = self.state.lock().unwrap();
+        let authorized = bearer == Some(state.token.as_str());
+        let logged = LoggedRequest::of(request, authorized);
+        state.requests.push(logged);
+        drop(state);
+        let fault = self.faults.take(&request.target);
+        let response = if matches!(fault, Some(Fault::Hang | Fault::Close)) {
+            Response::empty(500)
+        } else {
+            self.answer(request, authorized)
+        };
+        Reply { response, fault }
+    }
+
+    fn answer(&self, request: &Request, authorized: bool) -> Response {
+        let Some(path) = request.path().strip_prefix(self.prefix.as_str()) else {
+            return Response::empty(404);
+        };
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        match (request.method.as_str(), segments.as_slice()) {
+            ("GET", ["api", "version"]) => {
+                let version = self.state.lock().unwrap().version.clone();
+                Response::text(200, &version)
+            }
+            (_, ["api", ..]) if !authorized => Response::text(401, "Unauthorized"),
+            (_, ["api", "w", workspace, rest @ ..]) => self.of_workspace(request, workspace, rest),
+            (method, ["api", rest @ ..]) => self.of_no_workspace(method, rest, &request.body),
+            _ => Response::empty(404),
+        }
+    }
+
+    fn of_no_workspace(&self, method: &str, path: &[&str], body: &[u8]) -> Response {
+        let state = self.state.lock().unwrap();
+        if matches!(state.token_kind, TokenKind::BoundTo(_)) {
+            return Response::text(401, "Unauthorized");
+        }
+        let listed = |line: fn(&str) -> String| {
+            let lines: Vec<String> = state.workspaces.keys().map(|id| line(id)).collect();
+            lines.join(",")
+        };
+        match (method, path) {
+            ("GET", ["users", "whoami"]) => Response::json(WHOAMI),
+            ("GET", ["workspaces", "users"]) => {
+                let workspaces = listed(|id| {
+                    format!(
+                        "{{\"id\":\"{id}\",\"name\":\"{id}\",\"username\":\"admin\",\"color\":null,\
+                         \"operator_settings\":null}}"
+                    )
+                });
+                Response::json(format!(
+                    "{{\"email\":\"admin@windmill.dev\",\"workspaces\":[{workspaces}]}}"
+                ))
+            }
+            ("GET", ["workspaces", "list"]) => {
+                let workspaces = listed(|id| {
+                    format!(
+                        "{{\"id\":\"{id}\",\"name\":\"{id}\",\"owner\":\"admin@windmill.dev\",\
+                         \"deleted\":false,\"premium\":false,\"color\":null}}"
+                    )
+                });
+                Response::json(format!("[{workspaces}]"))
+            }
+            ("POST", ["workspaces", "exists"]) => {
+                let exists = asked_id(body).is_some_and(|id| state.workspaces.contains_key(&id));
+                Response::json(exists.to_string())
+            }
+            _ => Response::empty(404),
+        }
+    }
+
+    fn of_workspace(&self, request: &Request, id: &str, path: &[&str]) -> Response {
+        let state = self.state.lock().unwrap();
+        if matches!(&state.token_kind, TokenKind::BoundTo(bound) if bound != id) {
+            return Response::text(401, "Unauthorized");
+        }
+        let role = state.role;
+        let workspace = state.workspaces.get(id).cloned();
+        drop(state);
+        match (request.method.as_str(), path) {
+            // Not recorded for a workspace that is not there; a superadmin is an admin everywhere.
+            ("GET", ["users", "whoami"]) => Response::json(whoami_in(id, role)),
+            ("GET", ["resources", "file_resource_type_to_file_ext_map"]) => Response::json("{}"),
+            ("GET", ["workspaces", "tarball"]) => self.export(request, id, workspace),
+            ("GET", ["scripts" | "flows" | "apps", "list"]) => {
+                let asked = format!("/{}?{}", path.join("/"), request.query_text());
+                let workspace = workspace.unwrap_or_default();
+                Response::json(workspace.recorded_answer(&asked).unwrap_or("[]"))
+            }
+            // `list_ws_specific` and `shared_ui` included: this version does not know them.
+            _ => Response::empty(404),
+        }
+    }
+
+    fn export(&self, request: &Request, id: &str, workspace: Option<Workspace>) -> Response {
+        let query = request.query();
+        let archive_type = query.get("archive_type").map_or("tar", String::as_str);
+        let pack = match archive_type {
+            "tar" => tar_of,
+            "zip" => zip_of,
+            other => {
+                let message = format!("Bad request: Invalid Archive Type {other}");
+                return Response::new(400, "text/plain", message);
+            }
+        };
+        let Some(mut workspace) = workspace else {
+            return Response::new(500, "text/plain", NO_ROWS);
+        };
+        if let Some(hook) = self.on_export.lock().unwrap().as_mut() {
+            hook(&mut workspace);
+            let mut state = self.state.lock().unwrap();
+            state.workspaces.insert(id.to_owned(), workspace.clone());
+        }
+        // The type is the recorded one, also for a zip.
+        Response::new(200, "application/x-tar", pack(&workspace.export(&query))).with_header(
+            "content-disposition",
+            format!("attachment; filename=\"windmill-{id}.{archive_type}\""),
+        )
+    }
+}
+
+const NO_ROWS: &str = "Internal: fetching workspace key: no rows returned by a query that expected to return at least \
+                       one row @variables.rs:110:18";
+
+const WHOAMI: &str = "{\"email\":\"admin@windmill.dev\",\"login_type\":\"password\",\"super_admin\":true,\
+                      \"devops\":false,\"verified\":true,\"name\":\"Admin\",\"company\":\"Windmill\",\
+                      \"username\":\"admin\"}";
+
+fn whoami_in(workspace: &str, role: Role) -> String {
+    let admin = role == Role::Admin;
+    format!(
+        "{{\"workspace_id\":\"{workspace}\",\"email\":\"admin@windmill.dev\",\"username\":\"admin\",\
+         \"is_admin\":{admin},\"is_super_admin\":{admin},\"created_at\":\"2026-11-22T17:07:39.396203Z\",\
+         \"groups\":[\"all\",\"oncall\"],\"operator\":false,\"disabled\":false,\"role\":null,\
+         \"folders_read\":[\"app_custom\",\"app_groups\",\"app_themes\",\"ops\",\"sales\"],\
+         \"folders\":[\"ops\",\"sales\"],\"folders_owners\":[\"ops\",\"sales\"],\"name\":\"Admin\"}}"
+    )
+}
+
+fn asked_id(body: &[u8]) -> Option<String> {
+    match json::from_str(std::str::from_utf8(body).ok()?).ok()? {
+        Value::Object(fields) => match fields.get("id")? {
+            Value::String(id) => Some(id.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}

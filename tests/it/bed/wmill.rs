@@ -1,0 +1,103 @@
+//! The real `wmill`, installed once from the lock file in `tests/wmill`, and a pull by it alone to compare with.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+
+use super::process::{self, Finished, Started};
+use super::sandbox::{Sandbox, target_dir, write_with_mode};
+use super::windmill::{WINDMILL_TOKEN, Windmill};
+
+/// The real `wmill`. The first call installs it below the target directory; later ones, other processes' included,
+/// find it there.
+pub fn wmill() -> PathBuf {
+    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+    INSTALLED.get_or_init(install).clone()
+}
+
+fn install() -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wmill");
+    let manifest = fs::read(source.join("package.json")).expect("tests/wmill/package.json");
+    let lock = fs::read(source.join("package-lock.json")).expect("tests/wmill/package-lock.json");
+    let digest = Sha256::new().chain_update(&manifest).chain_update(&lock);
+    let name: String = digest.finalize()[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let all = target_dir().join("wmill");
+    let finished = all.join(&name);
+    let program = finished.join("node_modules/.bin/wmill");
+    fs::create_dir_all(&all).unwrap();
+    let guard = File::create(all.join("lock")).unwrap();
+    guard.lock().unwrap();
+    for needed in ["node", "npm"] {
+        assert!(
+            process::find_program(needed, &[]).is_some(),
+            "these tests run the real wmill: install Node.js 20 or newer, with npm (`{needed}` is not on the PATH)"
+        );
+    }
+    if finished.is_dir() {
+        return program;
+    }
+    // Under another name until it is whole: an install that was killed is not taken for a finished one.
+    let partial = all.join(format!("{name}.partial"));
+    let _ = fs::remove_dir_all(&partial);
+    fs::create_dir_all(&partial).unwrap();
+    fs::write(partial.join("package.json"), manifest).unwrap();
+    fs::write(partial.join("package-lock.json"), lock).unwrap();
+    let mut npm = Command::new("npm");
+    npm.current_dir(&partial)
+        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    let done = process::run(npm);
+    assert!(
+        done.success(),
+        "cannot install wmill from the npm registry: {done}"
+    );
+    fs::rename(&partial, &finished).unwrap();
+    program
+}
+
+/// Starts `wmill sync pull` by itself into `into`, which gets `wmill_yaml` as its `wmill.yaml`.
+pub fn start_pull(
+    sandbox: &Sandbox,
+    windmill: &Windmill,
+    token: &str,
+    wmill_yaml: &str,
+    into: &Path,
+) -> Started {
+    fs::create_dir_all(into).unwrap();
+    fs::write(into.join("wmill.yaml"), wmill_yaml).unwrap();
+    let config = sandbox.scratch("wmill-config");
+    fs::create_dir_all(config.join("windmill")).unwrap();
+    let profile = format!(
+        "{{\"name\":\"bed\",\"remote\":\"{}/\",\"workspaceId\":\"shop\",\"token\":\"{token}\"}}\n",
+        windmill.base_url()
+    );
+    write_with_mode(
+        &config.join("windmill/remotes.ndjson"),
+        profile.as_bytes(),
+        0o600,
+    );
+    let mut command = process::clean_command(wmill());
+    command
+        .current_dir(into)
+        .env("HOME", sandbox.home())
+        .env("WMILL_CONFIG_DIR", &config)
+        // The sandbox lies in a repository, and wmill asks git where it is.
+        .env("GIT_CEILING_DIRECTORIES", sandbox.path())
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .args(["--workspace", "bed", "sync", "pull", "--yes"])
+        .arg("--skip-branch-validation");
+    process::start(command)
+}
+
+/// What `wmill sync pull` alone makes of workspace `shop` in `into`, with these settings.
+#[track_caller]
+pub fn pull_alone(sandbox: &Sandbox, wmill_yaml: &str, into: &Path) -> Finished {
+    let windmill = &sandbox.windmill;
+    start_pull(sandbox, windmill, WINDMILL_TOKEN, wmill_yaml, into).finish_within(process::PATIENCE)
+}

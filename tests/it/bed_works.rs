@@ -1,0 +1,683 @@
+//! The bed itself, shown to be what it says: the stand-in answers as the recorded Windmill did, the real `wmill` pulls
+//! from it, the real `git` clones from and pushes to each kind of remote, and the faults are faults.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use crate::bed::git::git;
+use crate::bed::git_http::basic;
+use crate::bed::http::{self, ask};
+use crate::bed::process::{self, PATIENCE};
+use crate::bed::wmill::start_pull;
+use crate::bed::workspace::{entries_of_tar, entries_of_zip, exchanges, fixtures};
+use crate::bed::{
+    BareRepository, Fault, GIT_TOKEN, GIT_USERNAME, GitHttp, PushMoment, Remote, Role, Sandbox,
+    Times, TokenKind, WINDMILL_TOKEN, Windmill, Workspace, assert_nothing_leaked,
+    assert_same_files, assert_same_values, eventually, files_below, processes_below, pull_alone,
+};
+
+const DEFAULTS: &str = "defaultTs: bun\n";
+
+const EVERYTHING: &str = "includeSchedules: true\nincludeTriggers: true\nincludeUsers: true\nincludeGroups: true\n\
+                          includeSettings: true\nincludeKey: true\n";
+
+// The stand-in for Windmill.
+
+#[test]
+fn the_stand_in_answers_each_recorded_request_as_recorded() {
+    for state in ["1-seeded", "2-edited", "3-emptied", "3-emptied-user-token"] {
+        let windmill = Windmill::start();
+        windmill.state(state.trim_end_matches("-user-token"));
+        if state.ends_with("-user-token") {
+            windmill.token_kind(TokenKind::User);
+        }
+        for exchange in exchanges(state) {
+            let token = match exchange.token.as_deref() {
+                None => Some(WINDMILL_TOKEN),
+                Some("wrong") => Some("no-such-token"),
+                _ => None,
+            };
+            let bearer = token.map(|token| format!("Bearer {token}"));
+            let headers: Vec<(&str, &str)> = bearer
+                .iter()
+                .map(|value| ("Authorization", value.as_str()))
+                .collect();
+            let body = exchange.request_body.clone().unwrap_or_default();
+            let answer = ask(
+                windmill.address(),
+                &exchange.method,
+                &exchange.path,
+                &headers,
+                body.as_bytes(),
+            )
+            .unwrap();
+            let what = format!("{state}: {}", exchange.name);
+            assert_eq!(answer.status, exchange.status, "{what}");
+            assert_eq!(
+                answer.header("content-type"),
+                exchange.content_type.as_deref(),
+                "{what}"
+            );
+            if let Some(body) = &exchange.body {
+                assert_eq!(&answer.text(), body, "{what}");
+            }
+            if let Some(file) = &exchange.body_file {
+                let entries = match file.extension().and_then(|e| e.to_str()) {
+                    Some("zip") => entries_of_zip,
+                    _ => entries_of_tar,
+                };
+                let recorded = entries(&std::fs::read(file).unwrap());
+                assert_eq!(entries(&answer.body), recorded, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn secrets_are_skipped_and_kept_as_asked() {
+    let workspace = Workspace::recorded("1-seeded");
+    let paths = |query: &[(&str, &str)]| -> Vec<String> {
+        let query: BTreeMap<String, String> = query
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let entries = workspace.export(&query).into_iter();
+        entries.map(|(path, _)| path).collect()
+    };
+    let secret = "f/ops/db_password.variable.json".to_owned();
+    let open = "f/ops/region.variable.json".to_owned();
+    assert!(paths(&[]).contains(&secret));
+    let without_secrets = paths(&[("skip_secrets", "true")]);
+    assert!(!without_secrets.contains(&secret));
+    assert!(without_secrets.contains(&open));
+    assert!(!paths(&[("skip_variables", "true")]).contains(&open));
+}
+
+#[test]
+fn the_stand_in_tells_admins_from_developers() {
+    let windmill = Windmill::start_below("/windmill");
+    windmill.role(Role::Developer);
+    let bearer = format!("Bearer {WINDMILL_TOKEN}");
+    let ask = |path| {
+        ask(
+            windmill.address(),
+            "GET",
+            path,
+            &[("Authorization", &bearer)],
+            b"",
+        )
+    };
+    let whoami = ask("/windmill/api/w/shop/users/whoami").unwrap();
+    assert!(whoami.text().contains("\"is_admin\":false"));
+    assert_eq!(ask("/api/w/shop/users/whoami").unwrap().status, 404);
+    let [first, second] = &windmill.requests()[..] else {
+        panic!("two requests were logged");
+    };
+    assert!(first.authorized && second.authorized);
+}
+
+// The real wmill.
+
+#[test]
+fn wmill_pulls_each_state_from_the_stand_in() {
+    let sandbox = Sandbox::new();
+    let into = sandbox.scratch("pulled");
+    pull_alone(&sandbox, DEFAULTS, &into).must_succeed();
+    let seeded = files_below(&into);
+    for path in [
+        "f/ops/job_00000.ts",
+        "f/ops/job_00002.sh",
+        "f/ops/job_00004.go",
+        "f/ops/job_00006.py",
+        "f/sales/job_00003.pg.sql",
+        "f/ops/nightly.flow/flow.yaml",
+        "f/sales/board.app/app.yaml",
+        "f/ops/db.resource.yaml",
+        "f/ops/db_password.variable.yaml",
+        "c_shop.resource-type.yaml",
+        "wmill-lock.yaml",
+    ] {
+        assert!(seeded.contains_key(path), "{path} in {:?}", seeded.keys());
+    }
+    assert!(!seeded.contains_key("f/ops/every_night.schedule.yaml"));
+
+    sandbox.windmill.state("2-edited");
+    pull_alone(&sandbox, DEFAULTS, &into).must_succeed();
+    let edited = files_below(&into);
+    assert!(edited.contains_key("f/sales/new_report.py"));
+    assert!(!edited.contains_key("f/sales/job_00001.py"));
+    assert_ne!(edited["f/ops/job_00000.ts"], seeded["f/ops/job_00000.ts"]);
+    let fresh = sandbox.scratch("fresh");
+    pull_alone(&sandbox, DEFAULTS, &fresh).must_succeed();
+    assert_same_values(&edited, &files_below(&fresh));
+
+    sandbox.windmill.state("3-emptied");
+    pull_alone(&sandbox, DEFAULTS, &into).must_succeed();
+    assert!(!files_below(&into).contains_key("f/ops/job_00002.sh"));
+}
+
+#[test]
+fn wmill_pulls_what_its_settings_include() {
+    let sandbox = Sandbox::new();
+    let into = sandbox.scratch("pulled");
+    pull_alone(&sandbox, EVERYTHING, &into).must_succeed();
+    let files = files_below(&into);
+    for path in [
+        "f/ops/every_night.schedule.yaml",
+        "f/ops/hook.http_trigger.yaml",
+        "groups/oncall.group.yaml",
+        "users/admin@windmill.dev.user.yaml",
+        "settings.yaml",
+        "encryption_key.yaml",
+    ] {
+        assert!(files.contains_key(path), "{path} in {:?}", files.keys());
+    }
+}
+
+#[test]
+fn wmill_pulls_a_made_up_workspace_from_below_a_path() {
+    let sandbox = Sandbox::with(Windmill::start_below("/windmill"));
+    let mut workspace = Workspace::of_scripts(12);
+    workspace.add_variable("f/dept_0/region", "eu", false);
+    sandbox.windmill.set("shop", workspace);
+    let into = sandbox.scratch("pulled");
+    pull_alone(&sandbox, DEFAULTS, &into).must_succeed();
+    let files = files_below(&into);
+    assert!(files.contains_key("f/dept_1/job_00011.py"));
+    assert!(files.contains_key("f/dept_0/job_00010.ts"));
+    assert!(files.contains_key("f/dept_0/region.variable.yaml"));
+    assert_eq!(sandbox.windmill.exports(), 1);
+}
+
+#[test]
+fn wmill_with_a_wrong_token_fails() {
+    let sandbox = Sandbox::new();
+    let into = sandbox.scratch("pulled");
+    let pull = start_pull(
+        &sandbox,
+        &sandbox.windmill,
+        "no-such-token",
+        DEFAULTS,
+        &into,
+    );
+    let finished = pull.finish_within(PATIENCE).must_fail();
+    assert_eq!(finished.status.code(), Some(1), "{finished}");
+    assert!(sandbox.windmill.requests().iter().all(|r| !r.authorized));
+}
+
+#[test]
+fn wmill_fails_on_a_cut_off_archive() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .windmill
+        .fail_once("/workspaces/tarball", Fault::CutHalfway);
+    let into = sandbox.scratch("pulled");
+    pull_alone(&sandbox, DEFAULTS, &into).must_fail();
+    pull_alone(&sandbox, DEFAULTS, &into).must_succeed();
+}
+
+#[test]
+fn wmill_fails_when_the_archive_is_refused() {
+    for fault in [
+        Fault::Status(500),
+        Fault::Status(403),
+        Fault::GatewayPage(502),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.windmill.fail("/workspaces/tarball", fault);
+        let into = sandbox.scratch("pulled");
+        let finished = pull_alone(&sandbox, DEFAULTS, &into).must_fail();
+        assert_eq!(finished.status.code(), Some(1), "{finished}");
+    }
+}
+
+#[test]
+fn wmill_hangs_on_a_stalled_archive_until_it_is_killed() {
+    for fault in [Fault::Hang, Fault::HangHalfway] {
+        let sandbox = Sandbox::new();
+        sandbox.windmill.fail("/workspaces/tarball", fault);
+        let into = sandbox.scratch("pulled");
+        let windmill = &sandbox.windmill;
+        let mut pull = start_pull(&sandbox, windmill, WINDMILL_TOKEN, DEFAULTS, &into);
+        windmill.wait_until_hanging();
+        assert!(pull.is_running());
+        let seen = processes_below(pull.pid());
+        assert!(!seen.is_empty());
+        assert!(!pull.killed().success());
+        eventually("it is gone", || {
+            processes_below(seen[0].pid).is_empty().then_some(())
+        });
+    }
+}
+
+#[test]
+fn what_changes_while_an_export_is_made_is_in_it() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .windmill
+        .on_export(|workspace| workspace.add_bun_script("f/ops/late", "late"));
+    let into = sandbox.scratch("pulled");
+    pull_alone(&sandbox, DEFAULTS, &into).must_succeed();
+    assert!(files_below(&into).contains_key("f/ops/late.ts"));
+}
+
+// Git remotes.
+
+/// A clone of the remote, a commit in it, and the push, all by the real git with these further settings.
+struct Clone<'a> {
+    sandbox: &'a Sandbox,
+    folder: PathBuf,
+    settings: Vec<(&'static str, String)>,
+}
+
+impl<'a> Clone<'a> {
+    fn new(sandbox: &'a Sandbox, settings: Vec<(&'static str, String)>) -> Self {
+        let folder = sandbox.path().join("scratch/clone");
+        Self {
+            sandbox,
+            folder,
+            settings,
+        }
+    }
+
+    fn git(&self, arguments: &[&str]) -> Command {
+        let mut command = git(self.sandbox);
+        for (name, value) in &self.settings {
+            command.env(name, value);
+        }
+        command.args(arguments);
+        command
+    }
+
+    fn inside(&self, arguments: &[&str]) -> process::Finished {
+        let folder = self.folder.to_str().unwrap();
+        let git_dir = format!("--git-dir={folder}/.git");
+        let work_tree = format!("--work-tree={folder}");
+        process::run(self.git(&[&[git_dir.as_str(), work_tree.as_str()], arguments].concat()))
+    }
+
+    fn clone_from(&self, url: &str) -> process::Finished {
+        process::run(self.git(&["clone", "--quiet", "--", url, self.folder.to_str().unwrap()]))
+    }
+
+    fn commit(&self, path: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.folder.join(path), content).unwrap();
+        self.inside(&["add", "--all"]).must_succeed();
+        self.inside(&["commit", "--quiet", "-m", "Add a file"])
+            .must_succeed();
+    }
+
+    fn push(&self) -> process::Finished {
+        self.inside(&["push", "--porcelain", "origin", "HEAD:refs/heads/main"])
+    }
+}
+
+/// The remote's way in and out works, and what arrives is what was sent.
+#[track_caller]
+fn check_round_trip(
+    sandbox: &Sandbox,
+    repository: &BareRepository,
+    remote: &impl Remote,
+    settings: Vec<(&'static str, String)>,
+) {
+    repository.commit_files("main", &[("README.md", "hello\n")]);
+    let clone = Clone::new(sandbox, settings);
+    clone.clone_from(&remote.url()).must_succeed();
+    // Larger than `http.postBuffer`, so that git sends it in chunks.
+    let large: Vec<u8> = noise(2 * 1024 * 1024);
+    clone.commit("large.bin", &large);
+    clone.push().must_succeed();
+    let tip = repository.tip("main").unwrap();
+    let files = repository.files(&tip);
+    assert_eq!(
+        files["README.md"],
+        ("100644".to_owned(), b"hello\n".to_vec())
+    );
+    assert!(
+        files["large.bin"].1 == large,
+        "what arrived is what was sent"
+    );
+    assert_eq!(repository.log("main")[0].subject, "Add a file");
+    assert_eq!(repository.log("main").len(), 2);
+    repository.assert_sound();
+}
+
+/// Bytes that do not compress.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut byte = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..count).map(|_| byte()).collect()
+}
+
+fn with_token(token: &str) -> Vec<(&'static str, String)> {
+    let header = format!("Authorization: {}", basic(GIT_USERNAME, token));
+    vec![
+        ("GIT_CONFIG_COUNT", "1".to_owned()),
+        ("GIT_CONFIG_KEY_0", "http.extraHeader".to_owned()),
+        ("GIT_CONFIG_VALUE_0", header),
+    ]
+}
+
+#[test]
+fn git_clones_from_and_pushes_to_a_file_remote() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    check_round_trip(&sandbox, &repository, &repository, Vec::new());
+}
+
+#[test]
+fn git_clones_from_and_pushes_to_a_sha256_remote() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.sha256_repository();
+    check_round_trip(&sandbox, &repository, &repository, Vec::new());
+    assert_eq!(repository.tip("main").unwrap().len(), 64);
+}
+
+#[test]
+fn git_clones_from_and_pushes_to_an_http_remote_with_the_token() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let remote = GitHttp::serve(&repository);
+    check_round_trip(&sandbox, &repository, &remote, with_token(GIT_TOKEN));
+    assert!(remote.requests().iter().all(|request| request.authorized));
+}
+
+#[test]
+fn an_http_remote_takes_a_compressed_request() {
+    // git compresses what it wants and has once that is long: many branches make it so.
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    for number in 0..40 {
+        let name = format!("branch-{number}");
+        repository.commit_files(&name, &[("README.md", &name)]);
+    }
+    let remote = GitHttp::serve(&repository);
+    let clone = Clone::new(&sandbox, with_token(GIT_TOKEN));
+    clone.clone_from(&remote.url()).must_succeed();
+}
+
+#[test]
+fn an_http_remote_refuses_whoever_has_no_token_or_a_wrong_one() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    repository.commit_files("main", &[("README.md", "hello\n")]);
+    let remote = GitHttp::serve(&repository);
+    for settings in [Vec::new(), with_token("no-such-token")] {
+        let refused = Clone::new(&sandbox, settings).clone_from(&remote.url());
+        assert!(!refused.success(), "{refused}");
+    }
+    assert!(remote.requests().iter().all(|request| !request.authorized));
+}
+
+#[test]
+fn an_http_remote_fails_as_planned_and_recovers() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    repository.commit_files("main", &[("README.md", "hello\n")]);
+    let remote = GitHttp::serve(&repository);
+    let clone = Clone::new(&sandbox, with_token(GIT_TOKEN));
+    for fault in [
+        Fault::Status(403),
+        Fault::Status(404),
+        Fault::Status(429),
+        Fault::Status(500),
+        Fault::GatewayPage(502),
+        Fault::Close,
+        Fault::CutHalfway,
+    ] {
+        remote.fail("git-upload-pack", fault);
+        clone.clone_from(&remote.url()).must_fail();
+        remote.heal();
+    }
+    clone.clone_from(&remote.url()).must_succeed();
+}
+
+#[test]
+fn an_http_remote_hangs_until_git_is_killed() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let remote = GitHttp::serve(&repository);
+    remote.fail("info/refs", Fault::Hang);
+    let clone = Clone::new(&sandbox, with_token(GIT_TOKEN));
+    let mut started = process::start(clone.git(&["ls-remote", &remote.url()]));
+    remote.wait_until_hanging();
+    assert!(started.is_running());
+    started.killed().must_fail();
+}
+
+#[test]
+fn a_redirect_is_seen_by_the_server_that_it_leads_to() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    repository.commit_files("main", &[("README.md", "hello\n")]);
+    let remote = GitHttp::serve(&repository);
+    let other = GitHttp::serve(&repository);
+    other.open_to_all();
+    remote.fail("info/refs", Fault::Redirect(other.base()));
+    let clone = Clone::new(&sandbox, with_token(GIT_TOKEN));
+    clone.clone_from(&remote.url()).must_succeed();
+    // Not with the redirected request itself, but with all that follow: git takes the other server for the remote.
+    assert!(other.requests().iter().any(|request| request.authorized));
+}
+
+#[test]
+fn another_writer_can_push_in_between() {
+    for moment in [PushMoment::Asked, PushMoment::Received] {
+        let sandbox = Sandbox::new();
+        let repository = sandbox.repository();
+        repository.commit_files("main", &[("README.md", "hello\n")]);
+        let remote = GitHttp::serve(&repository);
+        let clone = Clone::new(&sandbox, with_token(GIT_TOKEN));
+        clone.clone_from(&remote.url()).must_succeed();
+        clone.commit("ours.txt", "ours\n");
+        let theirs = Arc::new(Mutex::new(None));
+        let (writer, seen) = (repository.clone(), Arc::clone(&theirs));
+        remote.at(moment, Times::Once, move || {
+            let commit = writer.commit_files("main", &[("theirs.txt", "theirs\n")]);
+            *seen.lock().unwrap() = Some(commit);
+        });
+        clone.push().must_fail();
+        assert_eq!(
+            repository.tip("main"),
+            *theirs.lock().unwrap(),
+            "{moment:?}"
+        );
+        clone
+            .inside(&["pull", "--quiet", "--rebase"])
+            .must_succeed();
+        clone.push().must_succeed();
+    }
+}
+
+#[test]
+fn a_push_whose_answer_is_lost_has_arrived_nevertheless() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    repository.commit_files("main", &[("README.md", "hello\n")]);
+    let before = repository.tip("main");
+    let remote = GitHttp::serve(&repository);
+    let clone = Clone::new(&sandbox, with_token(GIT_TOKEN));
+    clone.clone_from(&remote.url()).must_succeed();
+    clone.commit("ours.txt", "ours\n");
+    remote.fail("/git-receive-pack", Fault::CutHalfway);
+    clone.push().must_fail();
+    assert_ne!(repository.tip("main"), before);
+}
+
+#[test]
+fn a_refusing_hook_refuses_and_the_branch_stays() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let before = repository.commit_files("main", &[("README.md", "hello\n")]);
+    let clone = Clone::new(&sandbox, Vec::new());
+    clone.clone_from(&repository.url()).must_succeed();
+    clone.commit("ours.txt", "ours\n");
+    repository.refuse_pushes("protected branch");
+    let refused = clone.push().must_fail();
+    assert!(
+        refused.stderr_text().contains("protected branch"),
+        "{refused}"
+    );
+    assert_eq!(repository.tip("main"), Some(before));
+    repository.accept_pushes();
+    clone.push().must_succeed();
+}
+
+#[test]
+fn hostile_commits_can_be_made() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository_with_default_branch("trunk");
+    repository
+        .commit("trunk")
+        .file("keep.txt", "keep\n")
+        .file("gone/a.txt", "")
+        .symlink("f", "/etc")
+        .submodule("sub", &"1".repeat(40))
+        .executable("run.sh", "#!/bin/sh\n")
+        .file("new\nline \"quoted\" ü.txt", "odd\n")
+        .done("Hostile");
+    repository.commit("trunk").remove("gone").done("Less");
+    let files = repository.files("trunk");
+    let modes: Vec<(&str, &str)> = files
+        .iter()
+        .map(|(path, (mode, _))| (path.as_str(), mode.as_str()))
+        .collect();
+    assert_eq!(
+        modes,
+        [
+            ("f", "120000"),
+            ("keep.txt", "100644"),
+            ("new\nline \"quoted\" ü.txt", "100644"),
+            ("run.sh", "100755"),
+            ("sub", "160000"),
+        ]
+    );
+    assert_eq!(files["f"].1, b"/etc");
+    assert_eq!(files["sub"].1, "1".repeat(40).as_bytes());
+
+    let blob = repository.store_blob(b"evil\n");
+    let inner = repository.store_raw_tree(&[("100644", b"config", &blob)]);
+    let outer = repository.store_raw_tree(&[("040000", b".git", &inner)]);
+    repository.commit_tree("evil", &outer, "A folder that no index takes");
+    assert!(repository.files("evil").contains_key(".git/config"));
+    assert!(repository.branches().contains_key("trunk"));
+}
+
+#[cfg(feature = "sshd-tests")]
+mod ssh {
+    use super::*;
+    use crate::bed::GitSsh;
+
+    #[test]
+    fn git_clones_from_and_pushes_to_an_ssh_remote_whose_host_is_checked() {
+        let sandbox = Sandbox::new();
+        let repository = sandbox.repository();
+        let remote = GitSsh::serve(&repository);
+        let settings = vec![("GIT_SSH_COMMAND", remote.ssh_command())];
+        check_round_trip(&sandbox, &repository, &remote, settings);
+        let [first, second] = &remote.commands()[..] else {
+            panic!("{}", remote.server_log());
+        };
+        assert!(first.starts_with("git-upload-pack "));
+        assert!(second.starts_with("git-receive-pack "));
+    }
+
+    #[test]
+    fn an_ssh_remote_with_another_host_key_is_noticed() {
+        let sandbox = Sandbox::new();
+        let repository = sandbox.repository();
+        let remote = GitSsh::serve(&repository);
+        let settings = vec![("GIT_SSH_COMMAND", remote.ssh_command())];
+        remote.change_host_key();
+        let refused = Clone::new(&sandbox, settings).clone_from(&remote.url());
+        let said = refused.must_fail().stderr_text();
+        assert!(said.contains("Host key verification failed"), "{said}");
+    }
+
+    #[test]
+    fn an_ssh_remote_refuses_another_key() {
+        let sandbox = Sandbox::new();
+        let repository = sandbox.repository();
+        let remote = GitSsh::serve(&repository);
+        let settings = vec![("GIT_SSH_COMMAND", remote.ssh_command())];
+        remote.revoke_client_key();
+        let refused = Clone::new(&sandbox, settings).clone_from(&remote.url());
+        let said = refused.must_fail().stderr_text();
+        assert!(said.contains("Permission denied"), "{said}");
+    }
+}
+
+// The search for secrets, and the comparison of trees.
+
+#[test]
+fn planted_secrets_are_found_in_each_of_their_forms() {
+    let sandbox = Sandbox::new();
+    let found = |text: &str| {
+        std::panic::catch_unwind(|| {
+            assert_nothing_leaked(&[("text", text.as_bytes())], &[], &[GIT_TOKEN]);
+        })
+        .is_err()
+    };
+    assert!(found(&format!("a {GIT_TOKEN} b")));
+    assert!(found(&basic(GIT_USERNAME, GIT_TOKEN)));
+    assert!(found(&basic("x-access-token", GIT_TOKEN)));
+    assert!(!found("git-token-PLANTED-3333"));
+    let below = |folder: &Path| {
+        std::panic::catch_unwind(|| assert_nothing_leaked(&[], &[folder], &[GIT_TOKEN])).is_err()
+    };
+    assert!(!below(sandbox.path()));
+    sandbox.file("config", GIT_TOKEN);
+    assert!(below(sandbox.path()));
+}
+
+#[test]
+fn values_are_compared_where_bytes_may_differ() {
+    let files = |entries: &[(&str, &str)]| -> crate::bed::Files {
+        entries
+            .iter()
+            .map(|(path, content)| ((*path).to_owned(), content.as_bytes().to_vec()))
+            .collect()
+    };
+    let kept = files(&[
+        ("a.yaml", "# kept\na: 1\n"),
+        (
+            "wmill-lock.yaml",
+            "version: v2\nlocks:\n  f/a: x\n  f/stale: y\n",
+        ),
+    ]);
+    let fresh = files(&[
+        ("a.yaml", "a: 1\n"),
+        ("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: x\n"),
+    ]);
+    assert_same_values(&kept, &fresh);
+    assert_same_files(&kept, &kept);
+    let differ = |one: &crate::bed::Files, other: &crate::bed::Files| {
+        std::panic::catch_unwind(|| assert_same_values(one, other)).is_err()
+    };
+    assert!(differ(&fresh, &kept), "an item is missing in the lock file");
+    assert!(differ(
+        &files(&[("a.yaml", "a: 2\n")]),
+        &files(&[("a.yaml", "a: 1\n")])
+    ));
+    assert!(differ(&files(&[("a.ts", "a ")]), &files(&[("a.ts", "a")])));
+    assert!(differ(&files(&[]), &files(&[("a.ts", "a")])));
+}
+
+#[test]
+fn the_fixtures_are_in_the_repository() {
+    assert!(fixtures().join("1-seeded/everything.tar").is_file());
+    assert!(
+        http::ask_raw(
+            Windmill::start().address(),
+            b"GET /api/version HTTP/1.1\r\n\r\n"
+        )
+        .is_ok()
+    );
+}

@@ -1,0 +1,10 @@
+//! The integration tests, one binary: real `wmill`, real `git`, real HTTP, and a Windmill that answers as recorded.
+//! Each module beside `bed` is a list of facts; `bed` is what they stand on.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests start programs and servers, and a panic is how a test fails"
+)]
+
+mod bed;
+mod bed_works;
