@@ -4,33 +4,46 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`secret`] | a string that cannot be printed |
+//! | [`secret`] | a string that cannot be printed, and the removal of such strings from text |
 //! | [`code`] | the result codes, their HTTP status and exit codes |
 //! | [`names`] | workspace, branch, remote, folder and author, parsed once at the edge |
+//! | [`http`] | bytes to a request head, with all rules of what is refused; an answer to bytes |
 //! | [`config`] | options and environment to a `Config`, every fault told at once |
 //! | [`sync_request`] | a request's JSON and the settings to a `SyncRequest`; which secret may serve it |
-
-pub mod code;
-pub mod deadline;
-pub mod lock;
-pub mod scratch;
-pub mod secret;
-pub mod subprocess;
-pub mod config;
-pub mod names;
-pub mod secret;
-pub mod sync_request;
-//! | [`http`] | bytes to a request head, with all rules of what is refused; an answer to bytes |
-//! | [`server`] | listener, threads, deadlines, slots, shutdown |
-
-pub mod code;
-pub mod http;
-pub mod secret;
-pub mod server;
 //! | [`wmill_yaml`] | what a repository's `wmill.yaml` may say, and the one written for a run |
 //! | [`items`] | which Windmill object a path belongs to, what a change deletes, what in it is secret |
+//! | [`outcome`] | the JSON of a result |
+//! | [`logging`] | log lines, as text or JSON |
+//! | [`deadline`] | how long a run may go on, and whether it was told to end |
+//! | [`scratch`] | files that only we may read |
+//! | [`subprocess`] | one program under a deadline, its group gone at the end |
+//! | [`lock`] | one sync of a workspace at a time, across processes |
+//! | [`workplace`] | what every program of a run is given |
+//! | [`git`] | git's verbs over one checkout and one remote |
+//! | [`windmill`] | who the token is, and `wmill sync pull` |
+//! | [`sync`] | the story of a sync |
+//! | [`runs`] | which syncs run, which wait, who shares one |
+//! | [`app`] | routes: a request to an answer |
+//! | [`server`] | listener, threads, deadlines, slots, shutdown |
 
+pub mod app;
 pub mod code;
+pub mod config;
+pub mod deadline;
+pub mod git;
+pub mod http;
 pub mod items;
+pub mod lock;
+pub mod logging;
+pub mod names;
+pub mod outcome;
+pub mod runs;
+pub mod scratch;
 pub mod secret;
+pub mod server;
+pub mod subprocess;
+pub mod sync;
+pub mod sync_request;
+pub mod windmill;
 pub mod wmill_yaml;
+pub mod workplace;

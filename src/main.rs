@@ -1,3 +1,385 @@
-//! Options to run to exit code.
+//! Options to run to exit code. The one place that reads arguments and environment, prints, and ends the process.
 
-fn main() {}
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use argh::{EarlyExit, FromArgs};
+use log::LevelFilter;
+use windmill_git_sync::app::App;
+use windmill_git_sync::code::Code;
+use windmill_git_sync::config::{Config, Environment, Need, Options};
+use windmill_git_sync::deadline::Interrupt;
+use windmill_git_sync::runs::Runs;
+use windmill_git_sync::server::{Draining, Server};
+use windmill_git_sync::sync::{self, Event, Service, Step};
+use windmill_git_sync::sync_request::{Flags, SyncRequest};
+use windmill_git_sync::{logging, outcome};
+#[cfg(unix)]
+use windmill_git_sync::{git, subprocess};
+
+/// Exit code of a usage error.
+const USAGE_ERROR: u8 = 2;
+/// How long a sync that was told to end may take to end its programs.
+const KILL_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long callers may take to read their last answer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+/// A service that does not answer by then is not healthy.
+const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
+/// Waiting for a turn is shown where there was some.
+const SHOWN_STEP_TIME_MIN: Duration = Duration::from_millis(100);
+const PROGRAM: &str = "windmill-git-sync";
+
+/// Backs a Windmill workspace up into a git repository, and proves that it arrived.
+///
+/// Settings come from the environment; the README lists them all. Secrets have no options: an argument list is readable
+/// by every process.
+#[derive(FromArgs)]
+#[argh(
+    note = "Exit codes: 0 done; 1 internal; 2 usage or configuration; 10 Windmill; 11 git; 12 a guard refused; 13 timeout; 14 shutting down.",
+    help_triggers("-h", "--help", "help")
+)]
+struct Arguments {
+    /// print the version
+    #[argh(switch)]
+    version: bool,
+    #[argh(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Serve(Serve),
+    Sync(Sync),
+    Healthcheck(Healthcheck),
+}
+
+/// Listens for `POST /sync` and `GET /health` until it is told to end.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "serve", help_triggers("-h", "--help", "help"))]
+struct Serve {
+    /// address to listen on (LISTEN_ADDR, 0.0.0.0:8080)
+    #[argh(option)]
+    listen: Option<String>,
+    /// folder for checkouts and state (DATA_DIR, /workspace)
+    #[argh(option)]
+    data_dir: Option<String>,
+}
+
+/// Does one sync; prints the result as one JSON object on stdout, logs on stderr.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "sync", help_triggers("-h", "--help", "help"))]
+struct Sync {
+    /// workspace id (WINDMILL_WORKSPACE, admins)
+    #[argh(option)]
+    workspace: Option<String>,
+    /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
+    #[argh(option)]
+    base_url: Option<String>,
+    /// git remote (GIT_REMOTE_URL)
+    #[argh(option)]
+    remote: Option<String>,
+    /// branch (GIT_BRANCH, main); {{workspace}} is replaced
+    #[argh(option)]
+    branch: Option<String>,
+    /// folder in the repository (GIT_SUBDIR, the root); {{workspace}} is replaced
+    #[argh(option)]
+    subdir: Option<String>,
+    /// folder for checkouts and state (DATA_DIR, /workspace)
+    #[argh(option)]
+    data_dir: Option<String>,
+    /// show what would be committed, and push nothing
+    #[argh(switch)]
+    dry_run: bool,
+    /// take no shortcut for an unchanged workspace
+    #[argh(switch)]
+    force: bool,
+    /// let this run delete more than MAX_DELETIONS_PERCENT
+    #[argh(switch)]
+    allow_mass_deletion: bool,
+}
+
+/// Asks the local listener whether it works; exits with 0 or 1.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "healthcheck", help_triggers("-h", "--help", "help"))]
+struct Healthcheck {
+    /// address that the service listens on (LISTEN_ADDR, 0.0.0.0:8080)
+    #[argh(option)]
+    listen: Option<String>,
+}
+
+fn main() -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads arguments and environment")]
+    let (arguments, environment) = (std::env::args_os().skip(1), std::env::vars_os());
+    #[cfg(unix)]
+    #[expect(clippy::disallowed_methods, reason = "git started us as its ssh, and tells by the environment")]
+    if let Some(options) = std::env::var_os(git::SSH_ENVIRONMENT) {
+        let error = subprocess::become_ssh(&options, arguments);
+        say(&format!("{PROGRAM}: cannot start ssh: {error}"));
+        return ExitCode::from(255);
+    }
+    let environment = Environment::new(environment);
+    match parse(arguments) {
+        Ok(Command::Serve(options)) => serve(options, &environment),
+        Ok(Command::Sync(options)) => sync(options, &environment),
+        Ok(Command::Healthcheck(options)) => healthcheck(options, &environment),
+        Err(code) => code,
+    }
+}
+
+/// The command to run; otherwise what was asked for is printed, or what is wrong.
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ExitCode> {
+    let arguments: Result<Vec<_>, _> = arguments.map(OsString::into_string).collect();
+    let Ok(arguments) = arguments else {
+        say("an argument is not UTF-8");
+        return Err(ExitCode::from(USAGE_ERROR));
+    };
+    let words: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match Arguments::from_args(&[PROGRAM], &words) {
+        Ok(Arguments { version: true, .. }) => {
+            print(&format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION")));
+            Err(ExitCode::SUCCESS)
+        }
+        Ok(Arguments { command: Some(command), .. }) => Ok(command),
+        Ok(Arguments { command: None, .. }) => {
+            say("a command is missing\n");
+            if let Err(help) = Arguments::from_args(&[PROGRAM], &["--help"]) {
+                say(&help.output);
+            }
+            Err(ExitCode::from(USAGE_ERROR))
+        }
+        Err(EarlyExit { output, status: Ok(()) }) => {
+            print(output.trim_end());
+            Err(ExitCode::SUCCESS)
+        }
+        Err(EarlyExit { output, status: Err(()) }) => {
+            say(output.trim_end());
+            Err(ExitCode::from(USAGE_ERROR))
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "results go to standard output")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "what happens before logging starts")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Ends with the result that a caller of `sync` gets for wrong settings.
+fn refuse(code: Code, message: &str) -> ExitCode {
+    print(&outcome::error_json(code, message));
+    say(&format!("{PROGRAM}: {message}"));
+    ExitCode::from(code.exit_code())
+}
+
+fn own_program() -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks where it lies")]
+    std::env::current_exe().unwrap_or_else(|_| PROGRAM.into())
+}
+
+fn warn_of_unsupported(config: &Config) {
+    for name in &config.unsupported {
+        log::warn!("{name} is set, but version {} does not act upon it yet", env!("CARGO_PKG_VERSION"));
+    }
+}
+
+fn sync(options: Sync, environment: &Environment) -> ExitCode {
+    let flags =
+        Flags { dry_run: options.dry_run, force: options.force, allow_mass_deletion: options.allow_mass_deletion };
+    let options = Options {
+        workspace: options.workspace,
+        base_url: options.base_url,
+        remote: options.remote,
+        branch: options.branch,
+        subdir: options.subdir,
+        data_dir: options.data_dir,
+        listen: None,
+    };
+    let config = match Config::new(&options, environment, Need::Sync) {
+        Ok(config) => config,
+        Err(error) => return refuse(Code::ConfigInvalid, &error.to_string()),
+    };
+    // Whoever watches sees the steps; log lines beside them only where they were asked for.
+    let is_watched = std::io::stderr().is_terminal() && environment.get("LOG_LEVEL").is_none();
+    logging::start(if is_watched { LevelFilter::Warn } else { config.log_level }, config.log_format);
+    warn_of_unsupported(&config);
+    let request = match SyncRequest::from_config(&config, flags) {
+        Ok(request) => request,
+        Err(error) => return refuse(error.code, &error.message),
+    };
+    let interrupt = Interrupt::default();
+    #[cfg(unix)]
+    signals::interrupt_after_grace(&interrupt, config.shutdown_grace);
+    let service = Service {
+        config: &config,
+        own_program: &own_program(),
+        interrupt: &interrupt,
+        progress: if is_watched { &show_step } else { &log_step },
+    };
+    let result = sync::run(&request, &service, &sync::new_run_id());
+    print(&result.to_json());
+    ExitCode::from(result.code.exit_code())
+}
+
+fn show_step(event: Event) {
+    if let Event::Ended(step, time) = event {
+        if time >= SHOWN_STEP_TIME_MIN || step != Step::Queue {
+            say(&format!("{:>8}  {:.2} s", step.as_str(), time.as_secs_f64()));
+        }
+    }
+}
+
+fn log_step(event: Event) {
+    match event {
+        Event::Started(step) => log::debug!("step {} begins", step.as_str()),
+        Event::Ended(step, time) => log::info!("step {} took {} ms", step.as_str(), time.as_millis()),
+    }
+}
+
+fn serve(options: Serve, environment: &Environment) -> ExitCode {
+    let options = Options { listen: options.listen, data_dir: options.data_dir, ..Options::default() };
+    let config = match Config::new(&options, environment, Need::Serve) {
+        Ok(config) => Arc::new(config),
+        Err(error) => {
+            say(&format!("{PROGRAM}: {error}"));
+            return ExitCode::from(Code::ConfigInvalid.exit_code());
+        }
+    };
+    logging::start(config.log_level, config.log_format);
+    warn_of_unsupported(&config);
+    for lack in config.lacking() {
+        log::warn!("{lack}: a sync needs it, unless the request brings it");
+    }
+    let server = match Server::bind(&config.listen) {
+        Ok(server) => server,
+        Err(error) => {
+            log::error!("{error}");
+            return ExitCode::from(Code::Internal.exit_code());
+        }
+    };
+    let interrupt = Interrupt::default();
+    let runs = new_runs(&config, &interrupt);
+    #[cfg(unix)]
+    signals::stop_service(&server.stop_handle(), &runs, &interrupt);
+    if let Ok(address) = server.local_addr() {
+        log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
+    }
+    let draining = server.run(Arc::new(App::new(Arc::clone(&config), Arc::clone(&runs))));
+    drain(&config, &runs, &interrupt, &draining);
+    ExitCode::SUCCESS
+}
+
+fn new_runs(config: &Arc<Config>, interrupt: &Interrupt) -> Arc<Runs> {
+    let (config, interrupt, own_program) = (Arc::clone(config), interrupt.clone(), own_program());
+    let waiting_time_max = config.sync_timeout;
+    let work = move |request: &SyncRequest, run_id: &str| {
+        let service =
+            Service { config: &config, own_program: &own_program, interrupt: &interrupt, progress: &log_step };
+        sync::run(request, &service, run_id)
+    };
+    Runs::new(Box::new(work), waiting_time_max)
+}
+
+/// Lets what runs go on for `SHUTDOWN_GRACE`, then ends it; every caller gets its answer.
+fn drain(config: &Config, runs: &Runs, interrupt: &Interrupt, draining: &Draining) {
+    runs.close();
+    if !runs.wait_until_idle(config.shutdown_grace) {
+        log::warn!("ending the running sync: SHUTDOWN_GRACE ({} s) is over", config.shutdown_grace.as_secs());
+        interrupt.raise();
+        let _ = runs.wait_until_idle(KILL_TIME_MAX);
+    }
+    let left = draining.wait(ANSWER_TIME_MAX);
+    if left > 0 {
+        log::warn!("{left} connections did not take their answers");
+    }
+    log::info!("ended");
+}
+
+fn healthcheck(options: Healthcheck, environment: &Environment) -> ExitCode {
+    let options = Options { listen: options.listen, ..Options::default() };
+    let config = match Config::new(&options, environment, Need::Serve) {
+        Ok(config) => config,
+        Err(error) => {
+            say(&format!("{PROGRAM}: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    // Who listens on every address is asked on the local one.
+    let address = config.listen.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().proxy(None).timeout_global(Some(HEALTHCHECK_TIME_MAX)).build().into();
+    match agent.get(format!("http://{address}/health")).call() {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("{PROGRAM}: {address} does not answer: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(unix)]
+mod signals {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::iterator::Signals;
+    use windmill_git_sync::deadline::Interrupt;
+    use windmill_git_sync::runs::Runs;
+    use windmill_git_sync::server::Stop;
+
+    /// What a second signal leaves a running sync, to end its programs.
+    const SECOND_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
+    /// As shells report a process that SIGTERM ended.
+    const ENDED_BY_SIGNAL: i32 = 143;
+
+    fn listen(handle: impl FnOnce(Signals) + Send + 'static) {
+        let started = Signals::new([SIGTERM, SIGINT]).and_then(|signals| {
+            std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(move || handle(signals))
+        });
+        if let Err(error) = started {
+            log::warn!("cannot listen to signals, so they end the process at once: {error}");
+        }
+    }
+
+    /// The first signal stops the accepting; what runs is given its grace by whoever drains. The second ends all.
+    pub(crate) fn stop_service(stop: &Stop, runs: &Arc<Runs>, interrupt: &Interrupt) {
+        let (stop, runs, interrupt) = (stop.clone(), Arc::clone(runs), interrupt.clone());
+        listen(move |mut signals| {
+            let mut signals = signals.forever();
+            signals.next();
+            log::info!("asked to end; no more requests are taken");
+            stop.stop();
+            signals.next();
+            interrupt.raise();
+            let _ = runs.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
+            std::process::exit(ENDED_BY_SIGNAL);
+        });
+    }
+
+    /// SIGTERM leaves a sync its grace; SIGINT, which is a person at a keyboard, ends it now; so does a second signal.
+    pub(crate) fn interrupt_after_grace(interrupt: &Interrupt, grace: Duration) {
+        let interrupt = interrupt.clone();
+        listen(move |mut signals| {
+            let mut signals = signals.forever();
+            if signals.next() == Some(SIGTERM) {
+                log::info!("asked to end; the sync may go on for {} s", grace.as_secs());
+                let after = interrupt.clone();
+                std::thread::spawn(move || {
+                    std::thread::sleep(grace);
+                    after.raise();
+                });
+                signals.next();
+            }
+            interrupt.raise();
+        });
+    }
+}

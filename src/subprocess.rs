@@ -214,7 +214,7 @@ pub fn run(
 }
 
 #[cfg(unix)]
-pub use platform::{kill, process_start};
+pub use platform::{become_ssh, kill, process_start};
 
 #[cfg(unix)]
 mod platform {
@@ -489,6 +489,18 @@ mod platform {
             // It fails when nothing of the group is left, which is what is wanted.
             let _ = kill_process_group(pid, signal);
         }
+    }
+
+    /// Becomes `ssh`, with `options` (one a line) before the arguments that git gave. It returns only where that fails.
+    pub fn become_ssh(options: &std::ffi::OsStr, arguments: impl Iterator<Item = std::ffi::OsString>) -> std::io::Error {
+        #[expect(clippy::disallowed_methods, reason = "the one module that starts programs")]
+        let mut command = Command::new("ssh");
+        // `none`: neither the user's nor the system's configuration.
+        command.args(["-F", "none"]);
+        for option in options.to_string_lossy().lines() {
+            command.arg("-o").arg(option);
+        }
+        command.args(arguments).exec()
     }
 
     /// Kills a process that an earlier run left behind.

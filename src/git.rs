@@ -1,0 +1,959 @@
+//! git's verbs as functions over one checkout and one remote, and pure parsers for what git prints.
+//!
+//! Nothing of a user's or a system's git configuration is read, nothing of a repository's content runs, and the
+//! credentials travel by environment. It does not know what is in the tree, or why it is pushed.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use sha2::Digest as _;
+
+use crate::code::Code;
+use crate::deadline::Expired;
+use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
+use crate::scratch;
+use crate::subprocess::{Failure, Finished, Invocation};
+use crate::sync_request::GitCredentials;
+use crate::workplace::Workplace;
+
+/// A listing of a tree: 100 bytes an entry, so this is a repository of a million files.
+const LISTING_BYTES_MAX: usize = 128 << 20;
+/// What the other verbs print is a line or two.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// A transfer slower than a byte a second for so long is given up.
+const STALLED_SECONDS_MAX: u32 = 60;
+/// How long we ask where a redirect leads, for the error message.
+const REDIRECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where the commit that the checkout stands at is kept, so that its objects are.
+const TIP_REF: &str = "refs/sync/tip";
+/// Where a tip that came after our push is kept.
+const SEEN_REF: &str = "refs/sync/seen";
+/// Variable by which our own program, started by git as `ssh`, finds what to tell the real one.
+pub const SSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
+
+/// Attributes of the repository may convert content (line ends, `filter`, `ident`, encodings). This file outranks
+/// them all, and takes all back. `!` means unspecified: git dies of a `working-tree-encoding` that is merely unset.
+const ATTRIBUTES: &str = "* -text !eol -ident !filter !working-tree-encoding\n";
+
+/// A commit, tree or blob: 40 or 64 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId(Box<str>);
+
+impl ObjectId {
+    /// Takes hexadecimal digits as git prints them.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        (hex && matches!(text.len(), 40 | 64)).then(|| Self(text.into()))
+    }
+
+    /// The digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The object format of the repository that it comes from.
+    #[must_use]
+    pub fn format(&self) -> ObjectFormat {
+        if self.0.len() == 64 { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 }
+    }
+
+    /// The id of a blob with this content.
+    ///
+    /// # Errors
+    /// What reading gives; a content that is not `length` bytes long gives an id that is no one's.
+    pub fn of_blob(mut content: impl Read, length: u64, format: ObjectFormat) -> io::Result<Self> {
+        let mut digest = match format {
+            ObjectFormat::Sha1 => BlobDigest::Sha1(sha1::Sha1::default()),
+            ObjectFormat::Sha256 => BlobDigest::Sha256(sha2::Sha256::default()),
+        };
+        digest.update(format!("blob {length}\0").as_bytes());
+        let mut chunk = [0; 8192];
+        loop {
+            match content.read(&mut chunk)? {
+                0 => return Ok(Self(digest.finish().into())),
+                read => digest.update(&chunk[..read]),
+            }
+        }
+    }
+}
+
+enum BlobDigest {
+    Sha1(sha1::Sha1),
+    Sha256(sha2::Sha256),
+}
+
+impl BlobDigest {
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha1(digest) => digest.update(bytes),
+            Self::Sha256(digest) => digest.update(bytes),
+        }
+    }
+
+    fn finish(self) -> String {
+        match self {
+            Self::Sha1(digest) => hex(&digest.finalize()),
+            Self::Sha256(digest) => hex(&digest.finalize()),
+        }
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Bytes as lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectFormat {
+    /// 40 digits.
+    Sha1,
+    /// 64 digits.
+    Sha256,
+}
+
+/// A file of a tree or an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// `0o100644`, `0o100755`, `0o120000` (a link) or `0o160000` (a submodule).
+    pub mode: u32,
+    /// Its content.
+    pub object: ObjectId,
+}
+
+impl Entry {
+    /// Whether it is a regular file, executable or not.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        matches!(self.mode, 0o100_644 | 0o100_755)
+    }
+}
+
+/// The entries of a tree by path. Paths are bytes to git; one that is not UTF-8 cannot be Windmill's.
+pub type Tree = BTreeMap<Vec<u8>, Entry>;
+
+/// What the remote showed when asked.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RemoteState {
+    /// The branch's tip; `None` where there is no such branch.
+    pub tip: Option<ObjectId>,
+    /// The object format, where any object was shown.
+    pub format: Option<ObjectFormat>,
+}
+
+/// What came of a push.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// The server said `ok` to our ref.
+    Accepted,
+    /// Another writer was first: the tip is not what we built upon.
+    Outrun(String),
+    /// The server refuses, whatever we build upon.
+    Refused(String),
+}
+
+/// Why a verb failed.
+#[derive(Debug)]
+pub enum GitError {
+    /// The remote, or the way to it.
+    Remote {
+        /// What to call it.
+        code: Code,
+        /// What was tried, on what, and why it failed.
+        message: String,
+    },
+    /// The checkout; a new one may help.
+    Checkout(String),
+    /// The time was over, or the service is ending.
+    Expired(Expired),
+    /// git cannot be started, or the disk refuses.
+    Machine(String),
+}
+
+impl From<io::Error> for GitError {
+    fn from(error: io::Error) -> Self {
+        Self::Machine(error.to_string())
+    }
+}
+
+/// One checkout, and the remote that it belongs to.
+pub struct Git<'a> {
+    place: &'a Workplace,
+    remote: &'a RemoteUrl,
+    branch: &'a BranchName,
+    git_folder: PathBuf,
+    tree_folder: PathBuf,
+    configuration: PathBuf,
+    access: Vec<(String, String)>,
+}
+
+/// Where a checkout lies, and what it takes to talk to its remote.
+pub struct Place<'a> {
+    /// The folder with all that belongs to the checkout.
+    pub folder: &'a Path,
+    /// Our own program, which git starts as `ssh`: without a shell, that is how options get to ssh.
+    pub own_program: &'a Path,
+    /// Where host keys are remembered that were accepted when first seen.
+    pub accepted_hosts: &'a Path,
+}
+
+impl<'a> Git<'a> {
+    /// A checkout at `place.folder`, which need not exist yet.
+    ///
+    /// # Errors
+    /// When the files of the run cannot be written.
+    pub fn new(
+        workplace: &'a Workplace,
+        place: &Place<'_>,
+        remote: &'a RemoteUrl,
+        branch: &'a BranchName,
+        credentials: &GitCredentials,
+    ) -> Result<Self, GitError> {
+        let configuration = workplace.scratch.write("gitconfig", CONFIGURATION.as_bytes())?;
+        Ok(Self {
+            place: workplace,
+            remote,
+            branch,
+            git_folder: place.folder.join("git"),
+            tree_folder: place.folder.join("tree"),
+            configuration,
+            access: access(workplace, place, remote, credentials)?,
+        })
+    }
+
+    /// The folder into which a tree is checked out.
+    #[must_use]
+    pub fn tree_folder(&self) -> &Path {
+        &self.tree_folder
+    }
+
+    /// Asks the remote for the branch's tip.
+    ///
+    /// # Errors
+    /// [`GitError::Remote`] and the like.
+    pub fn remote_state(&self) -> Result<RemoteState, GitError> {
+        let full_ref = self.branch.full_ref();
+        let command = self
+            .command_without_repository()?
+            .arguments(["ls-remote", "--quiet", "--", self.remote.as_str(), "HEAD", &full_ref]);
+        let listing = self.over_the_network("cannot read", command)?;
+        Ok(parse_remote_state(&listing, &full_ref))
+    }
+
+    /// Whether the checkout exists and is of this object format.
+    #[must_use]
+    pub fn exists(&self, format: ObjectFormat) -> bool {
+        let Ok(configuration) = fs::read_to_string(self.git_folder.join("config")) else { return false };
+        let is_sha256 = configuration.to_ascii_lowercase().contains("objectformat = sha256");
+        is_sha256 == (format == ObjectFormat::Sha256)
+    }
+
+    /// Makes the checkout anew, empty.
+    ///
+    /// Where the format is not known, since the remote has no object to tell it by, an empty clone finds out.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn create(&self, format: Option<ObjectFormat>) -> Result<(), GitError> {
+        scratch::remove_folder(&self.git_folder)?;
+        scratch::remove_folder(&self.tree_folder)?;
+        scratch::create_folder(&self.tree_folder)?;
+        let command = self.command_without_repository()?;
+        let folder = self.git_folder.as_os_str();
+        match format {
+            None => {
+                let clone = ["clone", "--quiet", "--bare", "--no-tags", "--depth=1", "--single-branch", "--template="];
+                let clone = command.arguments(clone).argument("--").argument(self.remote.as_str()).argument(folder);
+                self.over_the_network("cannot clone", clone)?;
+            }
+            Some(format) => {
+                let name = if format == ObjectFormat::Sha256 { "sha256" } else { "sha1" };
+                let init = ["init", "--quiet", "--bare", "--template=", &format!("--object-format={name}"), "--"];
+                self.locally(command.arguments(init).argument(folder))?;
+            }
+        }
+        scratch::create_folder(&self.git_folder.join("info"))?;
+        scratch::write_file(&self.git_folder.join("info/attributes"), ATTRIBUTES.as_bytes())?;
+        Ok(())
+    }
+
+    /// The object format of the checkout.
+    #[must_use]
+    pub fn format(&self) -> ObjectFormat {
+        if self.exists(ObjectFormat::Sha256) { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 }
+    }
+
+    /// Brings the branch's tip here, without its history; the tip, or `None` where the branch is gone.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn fetch_tip(&self) -> Result<Option<ObjectId>, GitError> {
+        match self.fetch(TIP_REF, &["--depth=1"]) {
+            Ok(()) => self.resolve(TIP_REF).map(Some),
+            Err(GitError::Remote { message, .. }) if message.contains("couldn't find remote ref") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the checkout has the commit already.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn is_at(&self, commit: &ObjectId) -> Result<bool, GitError> {
+        let name = format!("{TIP_REF}^{{commit}}");
+        let command = self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]).capture(ANSWER_BYTES_MAX);
+        let finished = self.run(command)?;
+        Ok(finished.is_success() && finished.stdout.trim_ascii() == commit.as_str().as_bytes())
+    }
+
+    fn fetch(&self, into: &str, options: &[&str]) -> Result<(), GitError> {
+        let refspec = format!("+{}:{into}", self.branch.full_ref());
+        let command = self
+            .command()?
+            .arguments(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"])
+            // A fetch must not look into the submodules of a repository that somebody else writes.
+            .arguments(["--no-recurse-submodules", "--refmap=", "--update-head-ok"])
+            .arguments(options)
+            .arguments(["--", self.remote.as_str(), &refspec]);
+        self.over_the_network("cannot fetch", command).map(drop)
+    }
+
+    fn resolve(&self, name: &str) -> Result<ObjectId, GitError> {
+        let commit = format!("{name}^{{commit}}");
+        self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &commit]))
+    }
+
+    /// All files of a commit or tree.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn list(&self, tree: &ObjectId) -> Result<Tree, GitError> {
+        let command = self.command()?.arguments(["ls-tree", "-r", "-z", "--full-tree", tree.as_str()]);
+        let listing = self.locally(command.capture(LISTING_BYTES_MAX))?;
+        parse_entries(&listing, ListingKind::Tree).ok_or_else(|| unreadable("ls-tree"))
+    }
+
+    /// The content of a file.
+    ///
+    /// # Errors
+    /// [`GitError`], also where it is longer than `bytes_max`.
+    pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<Vec<u8>, GitError> {
+        self.locally(self.command()?.arguments(["cat-file", "blob", blob.as_str()]).capture(bytes_max))
+    }
+
+    /// All files of the index.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn list_index(&self) -> Result<Tree, GitError> {
+        let listing = self.locally(self.command()?.arguments(["ls-files", "--stage", "-z"]).capture(LISTING_BYTES_MAX))?;
+        parse_entries(&listing, ListingKind::Index).ok_or_else(|| unreadable("ls-files"))
+    }
+
+    /// Makes index and tree folder the given tree, and nothing else: what differs is written anew, what is too much
+    /// goes, ignored files and nested repositories included.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn check_out(&self, tree: Option<&ObjectId>) -> Result<(), GitError> {
+        scratch::create_folder(&self.tree_folder)?;
+        let command = self.command()?.arguments(["read-tree", "--reset", "-u"]);
+        self.locally(match tree {
+            Some(tree) => command.argument(tree.as_str()),
+            None => command.argument(self.empty_tree()?.as_str()),
+        })?;
+        self.locally(self.command()?.arguments(["clean", "-ffdxq"]))?;
+        Ok(())
+    }
+
+    fn empty_tree(&self) -> Result<ObjectId, GitError> {
+        let empty = self.place.scratch.write("empty", b"")?;
+        let command = self.command()?.arguments(["mktree", "-z"]).stdin(File::open(empty)?);
+        self.object_id(command)
+    }
+
+    /// Takes all that is in the tree folder into the index, whatever ignore files say.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn stage(&self) -> Result<(), GitError> {
+        self.locally(self.command()?.arguments(["add", "--all", "--force"])).map(drop)
+    }
+
+    /// A tree that is `base` with `removed` taken out and `added` put in. The checkout's own index stays as it is.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn compose<'e>(
+        &self,
+        base: Option<&ObjectId>,
+        removed: impl IntoIterator<Item = &'e [u8]>,
+        added: impl IntoIterator<Item = (&'e [u8], &'e Entry)>,
+    ) -> Result<ObjectId, GitError> {
+        let index = self.place.scratch.path().join("compose.index");
+        let start = if let Some(base) = base { base.as_str() } else { "--empty" };
+        let command = || Ok::<_, GitError>(self.command()?.environment("GIT_INDEX_FILE", &index));
+        self.locally(command()?.arguments(["read-tree", start]))?;
+        let changes = self.place.scratch.write("changes", &index_info(removed, added))?;
+        self.locally(command()?.arguments(["update-index", "-z", "--index-info"]).stdin(File::open(changes)?))?;
+        self.object_id(command()?.arguments(["write-tree"]))
+    }
+
+    /// A commit of `tree` upon `parent`.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn commit(
+        &self,
+        tree: &ObjectId,
+        parent: Option<&ObjectId>,
+        author: &Identity,
+        message: &str,
+    ) -> Result<ObjectId, GitError> {
+        let message = self.place.scratch.write("message", message.as_bytes())?;
+        let mut command = self
+            .command()?
+            .environment("GIT_AUTHOR_NAME", author.name())
+            .environment("GIT_AUTHOR_EMAIL", author.email())
+            .environment("GIT_COMMITTER_NAME", author.name())
+            .environment("GIT_COMMITTER_EMAIL", author.email())
+            .arguments(["commit-tree", "-F"])
+            .argument(message);
+        if let Some(parent) = parent {
+            command = command.arguments(["-p", parent.as_str()]);
+        }
+        self.object_id(command.argument(tree.as_str()))
+    }
+
+    /// Pushes a commit to the branch; never by force.
+    ///
+    /// # Errors
+    /// [`GitError`] where no answer for our ref came; a refusal is no error but [`Pushed`].
+    pub fn push(&self, commit: &ObjectId) -> Result<Pushed, GitError> {
+        let full_ref = self.branch.full_ref();
+        let command = self
+            .command()?
+            .arguments(["push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags"])
+            .arguments(["--recurse-submodules=no", "--", self.remote.as_str()])
+            .argument(format!("{commit}:{full_ref}"))
+            .capture(ANSWER_BYTES_MAX);
+        let finished = self.run(command)?;
+        match parse_push(&finished.stdout, &full_ref) {
+            Some(pushed) => Ok(pushed.explained(&finished)),
+            None => Err(self.remote_error("cannot push to", &finished)),
+        }
+    }
+
+    /// Whether the branch's tip, which is `tip` now, is `commit` or descends from it.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn has_arrived(&self, commit: &ObjectId, tip: Option<&ObjectId>) -> Result<bool, GitError> {
+        if tip == Some(commit) {
+            return Ok(true);
+        }
+        if tip.is_none() {
+            return Ok(false);
+        }
+        // Another writer pushed right after us. Without a depth, the fetch brings all from our commit on.
+        self.fetch(SEEN_REF, &[])?;
+        let command = self.command()?.arguments(["merge-base", "--is-ancestor", commit.as_str(), SEEN_REF]);
+        Ok(self.run(command)?.is_success())
+    }
+
+    /// Remembers the commit that the checkout stands at.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn stand_at(&self, commit: &ObjectId) -> Result<(), GitError> {
+        self.locally(self.command()?.arguments(["update-ref", TIP_REF, commit.as_str()])).map(drop)
+    }
+
+    /// git with this checkout named: in a damaged one it would look for a repository further up.
+    fn command(&self) -> Result<Invocation, GitError> {
+        let mut git_folder = std::ffi::OsString::from("--git-dir=");
+        git_folder.push(&self.git_folder);
+        let mut tree_folder = std::ffi::OsString::from("--work-tree=");
+        tree_folder.push(&self.tree_folder);
+        let folder = if self.tree_folder.is_dir() { &self.tree_folder } else { self.place.scratch.path() };
+        Ok(self.environment(self.place.invocation("git", folder)?).argument(git_folder).argument(tree_folder))
+    }
+
+    fn command_without_repository(&self) -> Result<Invocation, GitError> {
+        Ok(self.environment(self.place.invocation("git", self.place.scratch.path())?))
+    }
+
+    fn environment(&self, invocation: Invocation) -> Invocation {
+        let scheme = match self.remote.scheme() {
+            RemoteScheme::Https => "https",
+            RemoteScheme::Http => "http",
+            RemoteScheme::Ssh => "ssh",
+            RemoteScheme::File => "file",
+        };
+        let invocation = invocation
+            .environment("GIT_CONFIG_NOSYSTEM", "1")
+            .environment("GIT_CONFIG_GLOBAL", &self.configuration)
+            .environment("GIT_ATTR_NOSYSTEM", "1")
+            .environment("GIT_TERMINAL_PROMPT", "0")
+            // A name with a `*` or a `:` in it is a name.
+            .environment("GIT_LITERAL_PATHSPECS", "1")
+            .environment("GIT_NO_REPLACE_OBJECTS", "1")
+            .environment("GIT_CEILING_DIRECTORIES", self.place.scratch.path().parent().unwrap_or(Path::new("/")))
+            // No helper of another protocol can be led to, whatever a server answers.
+            .environment("GIT_ALLOW_PROTOCOL", scheme);
+        self.access.iter().fold(invocation, |all, (name, value)| all.environment(name, value))
+    }
+
+    fn run(&self, command: Invocation) -> Result<Finished, GitError> {
+        self.place.run(command, &mut |line| log::debug!("git: {line}")).map_err(|failure| match failure {
+            Failure::Expired(expired) => GitError::Expired(expired),
+            Failure::NotStarted { .. } => GitError::Machine(failure.to_string()),
+            Failure::TooMuchOutput { .. } => GitError::Checkout(failure.to_string()),
+        })
+    }
+
+    /// Runs a verb that needs the checkout only.
+    fn locally(&self, command: Invocation) -> Result<Vec<u8>, GitError> {
+        let shown = command.to_string();
+        let finished = self.run(command)?;
+        if finished.is_success() {
+            return Ok(finished.stdout);
+        }
+        let text = format!("`{shown}` ended with {}: {}", finished.ending, finished.tail_text());
+        // What the disk refuses, a new checkout would be refused too.
+        let disk = ["No space left on device", "Read-only file system", "Disk quota exceeded"];
+        if disk.iter().any(|sign| text.contains(sign)) { Err(GitError::Machine(text)) } else { Err(GitError::Checkout(text)) }
+    }
+
+    fn object_id(&self, command: Invocation) -> Result<ObjectId, GitError> {
+        let answer = self.locally(command.capture(ANSWER_BYTES_MAX))?;
+        let text = String::from_utf8_lossy(&answer);
+        ObjectId::parse(text.trim()).ok_or_else(|| GitError::Checkout(format!("git printed {:?} for an object id", text.trim())))
+    }
+
+    /// Runs a verb that talks to the remote.
+    fn over_the_network(&self, tried: &str, command: Invocation) -> Result<Vec<u8>, GitError> {
+        let finished = self.run(command.capture(ANSWER_BYTES_MAX))?;
+        if finished.is_success() { Ok(finished.stdout) } else { Err(self.remote_error(tried, &finished)) }
+    }
+
+    fn remote_error(&self, tried: &str, finished: &Finished) -> GitError {
+        let printed = finished.tail_text();
+        let found = classify(&printed);
+        let why = match (found.why, printed.is_empty()) {
+            (Some(why), _) => format!("{why}: {printed}"),
+            (None, false) => printed,
+            (None, true) => finished.ending.to_string(),
+        };
+        let redirect = if found.is_redirect { self.redirect_target() } else { String::new() };
+        let message = format!("{tried} {} (branch `{}`): {why}{redirect}", self.remote, self.branch);
+        if found.is_local { GitError::Checkout(message) } else { GitError::Remote { code: found.code, message } }
+    }
+
+    /// Where the remote wants to send us; asked without credentials.
+    fn redirect_target(&self) -> String {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(REDIRECT_TIMEOUT))
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .build()
+            .into();
+        let url = format!("{}/info/refs?service=git-upload-pack", self.remote.as_str().trim_end_matches('/'));
+        let location = agent.get(&url).call().ok().and_then(|answer| {
+            let location = answer.headers().get("location")?.to_str().ok()?;
+            let location = location.split("/info/refs").next().unwrap_or_default();
+            RemoteUrl::parse(location).ok()
+        });
+        location.map_or_else(String::new, |url| format!("; it has moved to {url}: set GIT_REMOTE_URL to that if you trust it"))
+    }
+}
+
+/// Configuration that takes the place of a user's and the system's.
+const CONFIGURATION: &str = "\
+# Written for one run.
+[safe]
+\t# A bare repository on a volume may belong to anybody. Given by environment, this one is ignored.
+\tdirectory = *
+[core]
+\thooksPath = /dev/null
+\tfsmonitor = false
+\tautocrlf = false
+\tattributesFile = /dev/null
+\texcludesFile = /dev/null
+\tfileMode = true
+\tlogAllRefUpdates = false
+\t# Names that Windows could not hold are names all the same.
+\tprotectNTFS = false
+\tprotectHFS = false
+[gc]
+\t# No process in the background that works on after us.
+\tauto = 0
+\tautoDetach = false
+[maintenance]
+\tauto = false
+[http]
+\t# git would send the token along to where it is redirected.
+\tfollowRedirects = false
+\tlowSpeedLimit = 1
+\tlowSpeedTime = 60
+[credential]
+\thelper =
+[submodule]
+\trecurse = false
+[commit]
+\tgpgSign = false
+[i18n]
+\tcommitEncoding = utf-8
+";
+
+const _: () = assert!(STALLED_SECONDS_MAX == 60, "lowSpeedTime above says the same");
+
+/// Environment that gets the credentials to where they belong.
+fn access(
+    workplace: &Workplace,
+    place: &Place<'_>,
+    remote: &RemoteUrl,
+    credentials: &GitCredentials,
+) -> Result<Vec<(String, String)>, GitError> {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    match credentials {
+        GitCredentials::None => Ok(Vec::new()),
+        GitCredentials::Token { username, token } => {
+            let Some(origin) = remote.origin() else { return Ok(Vec::new()) };
+            let basic = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", token.expose()));
+            Ok(vec![
+                pair("GIT_CONFIG_COUNT", "1"),
+                pair("GIT_CONFIG_KEY_0", &format!("http.{origin}.extraHeader")),
+                pair("GIT_CONFIG_VALUE_0", &format!("Authorization: Basic {basic}")),
+            ])
+        }
+        GitCredentials::Ssh { key, known_hosts, accept_new } => {
+            let key = workplace.scratch.write("ssh_key", key.expose().as_bytes())?;
+            let options = ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(place.accepted_hosts));
+            Ok(vec![
+                // A command with options would need a shell, and an image of ours has none.
+                pair("GIT_SSH", &place.own_program.to_string_lossy()),
+                pair("GIT_SSH_VARIANT", "ssh"),
+                pair(SSH_ENVIRONMENT, &options.join("\n")),
+            ])
+        }
+    }
+}
+
+/// What ssh is told: this key only, no configuration of a user, no question, an unknown host refused.
+fn ssh_options(key: &Path, known_hosts: Option<&Path>, accepted: Option<&Path>) -> Vec<String> {
+    // ssh splits a value at white space unless it is quoted.
+    let quoted = |path: &Path| format!("\"{}\"", path.display());
+    let hosts: Vec<_> = accepted.into_iter().chain(known_hosts).map(quoted).collect();
+    let checking = if accepted.is_some() { "accept-new" } else { "yes" };
+    vec![
+        format!("IdentityFile={}", quoted(key)),
+        format!("UserKnownHostsFile={}", hosts.join(" ")),
+        format!("StrictHostKeyChecking={checking}"),
+        "GlobalKnownHostsFile=/dev/null".to_owned(),
+        "IdentitiesOnly=yes".to_owned(),
+        "IdentityAgent=none".to_owned(),
+        "BatchMode=yes".to_owned(),
+        "PasswordAuthentication=no".to_owned(),
+        "ClearAllForwardings=yes".to_owned(),
+        "PermitLocalCommand=no".to_owned(),
+        "UpdateHostKeys=no".to_owned(),
+        "ConnectTimeout=20".to_owned(),
+        "ServerAliveInterval=15".to_owned(),
+        "ServerAliveCountMax=4".to_owned(),
+    ]
+}
+
+fn unreadable(verb: &str) -> GitError {
+    GitError::Checkout(format!("`git {verb}` printed what git does not print"))
+}
+
+/// Input of `update-index -z --index-info`. What goes comes first: a file may become a folder, or a folder a file.
+fn index_info<'e>(
+    removed: impl IntoIterator<Item = &'e [u8]>,
+    added: impl IntoIterator<Item = (&'e [u8], &'e Entry)>,
+) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for path in removed {
+        lines.extend_from_slice(b"0 0000000000000000000000000000000000000000\t");
+        lines.extend_from_slice(path);
+        lines.push(0);
+    }
+    for (path, entry) in added {
+        lines.extend_from_slice(format!("{:o} {}\t", entry.mode, entry.object).as_bytes());
+        lines.extend_from_slice(path);
+        lines.push(0);
+    }
+    lines
+}
+
+fn parse_remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
+    let text = String::from_utf8_lossy(listing);
+    let mut state = RemoteState { tip: None, format: None };
+    for (id, name) in text.lines().filter_map(|line| line.split_once('\t')) {
+        let Some(id) = ObjectId::parse(id) else { continue };
+        state.format = Some(id.format());
+        // A pattern matches the ends of names too: `x/refs/heads/main`.
+        if name == full_ref {
+            state.tip = Some(id);
+        }
+    }
+    state
+}
+
+#[derive(Clone, Copy)]
+enum ListingKind {
+    /// `mode type object TAB path NUL`
+    Tree,
+    /// `mode object stage TAB path NUL`
+    Index,
+}
+
+fn parse_entries(listing: &[u8], kind: ListingKind) -> Option<Tree> {
+    let lines = listing.split(|byte| *byte == 0).filter(|line| !line.is_empty());
+    lines.map(|line| parse_entry(line, kind)).collect()
+}
+
+fn parse_entry(line: &[u8], kind: ListingKind) -> Option<(Vec<u8>, Entry)> {
+    let tab = line.iter().position(|byte| *byte == b'\t')?;
+    let mut fields = std::str::from_utf8(&line[..tab]).ok()?.split(' ');
+    let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
+    let object = match kind {
+        ListingKind::Tree => fields.nth(1)?,
+        ListingKind::Index => fields.next()?,
+    };
+    Some((line[tab + 1..].to_vec(), Entry { mode, object: ObjectId::parse(object)? }))
+}
+
+/// The line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`.
+fn parse_push(printed: &[u8], full_ref: &str) -> Option<Pushed> {
+    let text = String::from_utf8_lossy(printed);
+    text.lines().find_map(|line| {
+        let mut fields = line.splitn(3, '\t');
+        let (flag, refs, summary) = (fields.next()?, fields.next()?, fields.next()?);
+        if refs.split_once(':')?.1 != full_ref {
+            return None;
+        }
+        Some(match flag {
+            " " | "*" | "=" => Pushed::Accepted,
+            "!" if is_race(summary) => Pushed::Outrun(summary.to_owned()),
+            _ => Pushed::Refused(summary.to_owned()),
+        })
+    })
+}
+
+/// Whether a refusal means that the tip moved: git saw it itself, or the server could not lock the ref that we read.
+fn is_race(summary: &str) -> bool {
+    const SIGNS: [&str; 7] = [
+        "(fetch first)",
+        "(non-fast-forward)",
+        "(stale info)",
+        "cannot lock ref",
+        "failed to lock",
+        "failed to update ref",
+        "reference already exists",
+    ];
+    summary.starts_with("[rejected]") || SIGNS.iter().any(|sign| summary.contains(sign))
+}
+
+impl Pushed {
+    /// Adds what the server said on the side, such as the message of a hook.
+    fn explained(self, finished: &Finished) -> Self {
+        let remote: Vec<_> = finished.tail.iter().filter_map(|line| line.strip_prefix("remote:")).map(str::trim).collect();
+        match self {
+            Self::Refused(summary) if !remote.is_empty() => Self::Refused(format!("{summary}: {}", remote.join("\n"))),
+            other => other,
+        }
+    }
+}
+
+struct Classified {
+    code: Code,
+    why: Option<&'static str>,
+    is_redirect: bool,
+    is_local: bool,
+}
+
+/// What git's words on stderr mean. git tells by words only, and `LC_ALL=C` keeps these.
+fn classify(printed: &str) -> Classified {
+    const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
+        (
+            &["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED", "No matching host key"],
+            Code::GitUnreachable,
+            Some("the host's key is unknown or has changed"),
+        ),
+        (
+            &[
+                "Authentication failed",
+                "could not read Username",
+                "could not read Password",
+                "Permission denied (",
+                "returned error: 401",
+                "returned error: 403",
+                "invalid credentials",
+                "Too many authentication failures",
+                "HTTP Basic: Access denied",
+            ],
+            Code::GitUnauthorized,
+            Some("the credentials were refused"),
+        ),
+        (
+            &["returned error: 30"],
+            Code::GitFailed,
+            Some("the remote answers with a redirect, which is not followed since the token would go along"),
+        ),
+        (&["returned error: 404", "not found", "does not appear to be a git repository", "does not exist"], Code::GitFailed, Some("there is no such repository, or it is hidden from this token")),
+        (
+            &[
+                "Could not resolve",
+                "Failed to connect",
+                "Couldn't connect",
+                "Connection refused",
+                "Connection timed out",
+                "Connection reset",
+                "Connection closed",
+                "Network is unreachable",
+                "No route to host",
+                "Name or service not known",
+                "Temporary failure in name resolution",
+                "timed out",
+                "Operation too slow",
+                "SSL",
+                "TLS",
+                "certificate",
+                "returned error: 5",
+                "returned error: 429",
+                "HTTP 5",
+                "RPC failed",
+                "early EOF",
+                "unexpected disconnect",
+                "the remote end hung up",
+                "Empty reply from server",
+                "transfer closed",
+                "kex_exchange_identification",
+                "Could not read from remote repository",
+                "unable to access",
+            ],
+            Code::GitUnreachable,
+            None,
+        ),
+    ];
+    let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
+    // Objects missing or broken on our side, seen while talking to the remote.
+    let is_local = has(&["object corrupt", "bad object", "loose object", "unable to read tree", "shallow file", "invalid index-pack"])
+        || has(&["not a git repository: '/", "packfile", "bad config"]);
+    let found = SIGNS.iter().find(|(signs, ..)| has(signs));
+    let (code, why) = found.map_or((Code::GitFailed, None), |(_, code, why)| (*code, *why));
+    Classified { code, why, is_redirect: printed.contains("returned error: 30"), is_local: is_local && found.is_none() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+    #[test]
+    fn object_ids_are_whole_and_lower_case() {
+        assert!(ObjectId::parse(A).is_some());
+        assert!(ObjectId::parse(&"0".repeat(64)).is_some_and(|id| id.format() == ObjectFormat::Sha256));
+        for other in ["", &A[1..], &A.to_uppercase(), &format!("{A}a"), "--upload-pack=evil aaaaaaaaaaaaaaaaaaaaaa"] {
+            assert!(ObjectId::parse(other).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn blob_ids_are_those_of_git() {
+        let id = |content: &[u8], format| {
+            ObjectId::of_blob(content, content.len() as u64, format).expect("memory can be read")
+        };
+        let hello = id(b"hello\n", ObjectFormat::Sha1);
+        assert_eq!(hello.as_str(), "ce013625030ba8dba906f756967f9e9ca394464a");
+        let empty = id(b"", ObjectFormat::Sha256);
+        assert_eq!(empty.as_str(), "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813");
+    }
+
+    #[test]
+    fn the_tip_is_that_of_our_branch_and_no_other() {
+        let b = "b".repeat(40);
+        let listing = format!("{A}\tHEAD\n{b}\trefs/heads/x/refs/heads/main\n");
+        let state = parse_remote_state(listing.as_bytes(), "refs/heads/main");
+        assert_eq!(state, RemoteState { tip: None, format: Some(ObjectFormat::Sha1) });
+        let listing = format!("{listing}{b}\trefs/heads/main\n");
+        assert_eq!(parse_remote_state(listing.as_bytes(), "refs/heads/main").tip, ObjectId::parse(&b));
+        assert_eq!(parse_remote_state(b"", "refs/heads/main"), RemoteState { tip: None, format: None });
+    }
+
+    #[test]
+    fn listings_keep_every_byte_of_a_path() {
+        let tree = format!("100644 blob {A}\tf/a b\n\"c\".py\0120000 blob {A}\tlink\0160000 commit {A}\tsub\0");
+        let tree = parse_entries(tree.as_bytes(), ListingKind::Tree).expect("a listing");
+        assert_eq!(tree.len(), 3);
+        assert!(tree[&b"f/a b\n\"c\".py"[..].to_vec()].is_file());
+        assert!(!tree[&b"link"[..].to_vec()].is_file() && !tree[&b"sub"[..].to_vec()].is_file());
+        let index = format!("100755 {A} 0\t-x.sh\0");
+        assert!(parse_entries(index.as_bytes(), ListingKind::Index).is_some_and(|tree| tree.len() == 1));
+        assert!(parse_entries(b"garbage\0", ListingKind::Index).is_none());
+        assert!(parse_entries(b"100644 blob zzz\tx\0", ListingKind::Tree).is_none());
+    }
+
+    #[track_caller]
+    fn check_push(line: &str, expected: Option<Pushed>) {
+        let printed = format!("To http://host/repo.git\n{line}\nDone\n");
+        assert_eq!(parse_push(printed.as_bytes(), "refs/heads/main"), expected);
+    }
+
+    #[test]
+    fn only_an_ok_to_our_ref_is_a_success() {
+        check_push(&format!("*\t{A}:refs/heads/main\t[new branch]"), Some(Pushed::Accepted));
+        check_push(&format!(" \t{A}:refs/heads/main\tabc..def"), Some(Pushed::Accepted));
+        check_push(&format!("=\t{A}:refs/heads/main\t[up to date]"), Some(Pushed::Accepted));
+        check_push(&format!(" \t{A}:refs/heads/main2\tabc..def"), None);
+        let outrun = |summary: &str| Some(Pushed::Outrun(summary.to_owned()));
+        let refused = |summary: &str| Some(Pushed::Refused(summary.to_owned()));
+        let line = |summary: &str| format!("!\t{A}:refs/heads/main\t{summary}");
+        check_push(&line("[rejected] (fetch first)"), outrun("[rejected] (fetch first)"));
+        let locked = "[remote rejected] (cannot lock ref 'refs/heads/main': is at a but expected b)";
+        check_push(&line(locked), outrun(locked));
+        let hook = "[remote rejected] (pre-receive hook declined)";
+        check_push(&line(hook), refused(hook));
+        check_push(&line("[remote failure]"), refused("[remote failure]"));
+        check_push("", None);
+    }
+
+    #[track_caller]
+    fn check_class(printed: &str, expected: Code) {
+        assert_eq!(classify(printed).code, expected, "{printed}");
+    }
+
+    #[test]
+    fn what_git_prints_tells_what_failed() {
+        check_class("fatal: unable to access 'http://h/': Could not resolve host: h", Code::GitUnreachable);
+        check_class("fatal: unable to access 'http://h/': The requested URL returned error: 503", Code::GitUnreachable);
+        check_class("fatal: unable to access 'http://h/': The requested URL returned error: 403", Code::GitUnauthorized);
+        check_class("fatal: could not read Username for 'http://h': terminal prompts disabled", Code::GitUnauthorized);
+        check_class("git@h: Permission denied (publickey).\nfatal: Could not read from remote repository.", Code::GitUnauthorized);
+        check_class("Host key verification failed.\nfatal: Could not read from remote repository.", Code::GitUnreachable);
+        check_class("fatal: repository 'http://h/r.git/' not found", Code::GitFailed);
+        check_class("fatal: unable to access 'http://h/': The requested URL returned error: 301", Code::GitFailed);
+        check_class("fatal: something new", Code::GitFailed);
+    }
+}

@@ -1,0 +1,107 @@
+//! Log lines on standard error, as text or as JSON, one line each whatever is in them. It does not know who logs.
+
+use std::io::Write as _;
+use std::time::SystemTime;
+
+use log::{LevelFilter, Log, Metadata, Record};
+use miniserde::{Serialize, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::config::LogFormat;
+
+/// Crates that log what goes over the wire, tokens included, unless they are kept quiet.
+const QUIET_TARGETS: [&str; 3] = ["ureq", "rustls", "hyper"];
+/// How loud they may be.
+const QUIET_LEVEL: log::Level = log::Level::Warn;
+
+/// Starts logging; a second call changes nothing.
+pub fn start(level: LevelFilter, format: LogFormat) {
+    let text = simple_logger::SimpleLogger::new().with_level(level).with_utc_timestamps();
+    let logger = Logger { level, text: matches!(format, LogFormat::Text).then_some(text) };
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+struct Logger {
+    level: LevelFilter,
+    /// None for JSON.
+    text: Option<simple_logger::SimpleLogger>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    level: String,
+    target: &'a str,
+    message: &'a str,
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let is_quiet = QUIET_TARGETS.iter().any(|target| metadata.target().starts_with(target));
+        metadata.level() <= self.level && (!is_quiet || metadata.level() <= QUIET_LEVEL)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let message = record.args().to_string();
+        match &self.text {
+            Some(text) => {
+                let line = one_line(&message);
+                text.log(&Record::builder().metadata(record.metadata().clone()).args(format_args!("{line}")).build());
+            }
+            None => {
+                let level = record.level().as_str().to_ascii_lowercase();
+                let line = Line { time: now(), level, target: record.target(), message: &message };
+                // A log that cannot be written must not stop a backup.
+                let _ = writeln!(std::io::stderr(), "{}", json::to_string(&line));
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The time in UTC, as in `2026-11-22T18:00:00.123Z`.
+#[must_use]
+pub fn now() -> String {
+    OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default()
+}
+
+/// A message without what would end its line or move the reader's cursor.
+fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for character in message.chars() {
+        match character {
+            '\n' => line.push_str(" | "),
+            control if control.is_control() => line.extend(control.escape_default()),
+            other => line.push(other),
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line() {
+        assert_eq!(one_line("a\nb\r\x1b[31mc é"), "a | b\\r\\u{1b}[31mc é");
+    }
+
+    #[test]
+    fn crates_that_log_bytes_are_kept_quiet() {
+        let logger = Logger { level: LevelFilter::Trace, text: None };
+        let enabled = |target: &str, level| logger.enabled(&Metadata::builder().target(target).level(level).build());
+        assert!(enabled("windmill_git_sync::git", log::Level::Trace));
+        assert!(enabled("ureq", log::Level::Warn));
+        for target in ["ureq", "ureq_proto::client", "rustls::conn"] {
+            assert!(!enabled(target, log::Level::Info), "{target}");
+        }
+    }
+}

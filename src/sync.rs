@@ -1,0 +1,935 @@
+//! The story of a sync: lock, refresh, pull, compare, guard, commit, push, confirm.
+//!
+//! It reads aloud, and leaves to `git` how git does it and to `windmill` how wmill does it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::code::Code;
+use crate::config::Config;
+use crate::deadline::{Deadline, Expired, Interrupt};
+use crate::git::{self, Entry, Git, GitError, ObjectFormat, ObjectId, Pushed, Tree};
+use crate::items::{self, TreeFile};
+use crate::lock::{Lock, LockError};
+use crate::outcome::{Changed, SyncResult};
+use crate::scratch::{self, Scratch};
+use crate::secret::Scrubber;
+use crate::sync_request::SyncRequest;
+use crate::windmill::{self, Account, Windmill, WindmillError};
+use crate::wmill_yaml::{self, Asked, Plan};
+use crate::workplace::Workplace;
+
+/// How often a sync starts over when another writer was first. A branch that moves five times within five pulls is
+/// not one that a backup can be put upon.
+const ROUNDS_MAX: u32 = 5;
+/// Paths listed in a commit's body, in a dry run's message, or in a warning; the rest is counted.
+const LISTED_IN_COMMIT_MAX: usize = 500;
+const LISTED_IN_MESSAGE_MAX: usize = 50;
+const LISTED_IN_WARNING_MAX: usize = 20;
+/// A `wmill.yaml` beyond this is no configuration.
+const WMILL_YAML_BYTES_MAX: usize = 256 << 10;
+/// A variable beyond this is not looked into for plain secrets; Windmill's own limit is far less.
+const VARIABLE_BYTES_MAX: u64 = 1 << 20;
+
+/// The file of ours that wmill finds, and its lock file.
+const WMILL_YAML: &str = "wmill.yaml";
+const WMILL_LOCK: &str = "wmill-lock.yaml";
+
+/// A part of a sync, for progress, metrics and the message of a time-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Waiting for another sync of the same workspace.
+    Queue,
+    /// Bringing the checkout to the remote's tip.
+    Fetch,
+    /// Asking Windmill who we are.
+    Probe,
+    /// `wmill sync pull`.
+    Pull,
+    /// Staging, comparing, guarding, committing.
+    Commit,
+    /// Pushing, and seeing that it arrived.
+    Push,
+}
+
+impl Step {
+    /// The step's name in messages and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Fetch => "fetch",
+            Self::Probe => "probe",
+            Self::Pull => "pull",
+            Self::Commit => "commit",
+            Self::Push => "push",
+        }
+    }
+}
+
+/// Told as a sync goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// A step begins.
+    Started(Step),
+    /// A step went well, and took so long.
+    Ended(Step, Duration),
+}
+
+/// What a sync has from the process that it runs in.
+pub struct Service<'a> {
+    /// Guards, time-outs, kinds, folders.
+    pub config: &'a Config,
+    /// Our own program; see [`git::SSH_ENVIRONMENT`].
+    pub own_program: &'a Path,
+    /// Raised when the process ends.
+    pub interrupt: &'a Interrupt,
+    /// Told as it goes on.
+    pub progress: &'a (dyn Fn(Event) + Sync),
+}
+
+/// Why a sync failed.
+#[derive(Debug)]
+struct SyncError {
+    code: Code,
+    message: String,
+}
+
+impl SyncError {
+    fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// What a sync that did not fail came to.
+struct Success {
+    code: Code,
+    message: String,
+    commit: Option<ObjectId>,
+    changed: Changed,
+}
+
+/// A name for a run: unique among those of all processes, and without meaning.
+#[must_use]
+pub fn new_run_id() -> String {
+    use sha2::Digest as _;
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    let seed = format!("{now} {} {}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    git::hex(&sha2::Sha256::digest(seed)[..8])
+}
+
+/// Syncs, and tells how it went. It never panics on what others send, and never fails without saying why.
+#[must_use]
+pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> SyncResult {
+    let started = Instant::now();
+    log::info!("run {run_id}: syncing workspace {} to {} (branch {})", request.workspace, request.remote, request.branch);
+    let mut story = Story { request, service, warnings: Vec::new() };
+    let ended = story.tell();
+    let mut result = SyncResult {
+        code: Code::Internal,
+        message: String::new(),
+        run_id: run_id.to_owned(),
+        workspace: request.workspace.to_string(),
+        branch: request.branch.to_string(),
+        commit: None,
+        changed: Changed::default(),
+        warnings: story.warnings,
+        duration_ms: 0,
+    };
+    match ended {
+        Ok(success) => {
+            result.code = success.code;
+            result.message = success.message;
+            result.commit = success.commit.map(|commit| commit.to_string());
+            result.changed = success.changed;
+        }
+        Err(error) => {
+            result.code = error.code;
+            // The last line of defence: each tool's output was scrubbed where it was read.
+            result.message = Scrubber::new(request.secrets()).scrub(&error.message);
+        }
+    }
+    result.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    for warning in &result.warnings {
+        log::warn!("run {run_id}: {warning}");
+    }
+    let level = if result.code.is_success() { log::Level::Info } else { log::Level::Error };
+    log::log!(level, "run {run_id}: {} after {} ms: {}", result.code.as_str(), result.duration_ms, result.message);
+    result
+}
+
+struct Story<'a> {
+    request: &'a SyncRequest,
+    service: &'a Service<'a>,
+    warnings: Vec<String>,
+}
+
+/// What the remote held when the round began.
+struct Base {
+    tip: Option<ObjectId>,
+    /// All entries of the tip.
+    whole: Tree,
+    /// Those in our folder, by their path in it.
+    folder: Tree,
+}
+
+/// The folder after the pull, compared with what it was.
+struct Comparison {
+    after: Tree,
+    added: Vec<String>,
+    modified: Vec<String>,
+    deleted: Vec<String>,
+}
+
+/// How the tree was made that wmill worked upon.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Footing {
+    /// The repository's regular files, so that wmill changes only what changed.
+    Repository,
+    /// Nothing: the repository's files stood in wmill's way.
+    Empty,
+}
+
+impl Story<'_> {
+    fn tell(&mut self) -> Result<Success, SyncError> {
+        let root = self.root();
+        let lock = self.wait_for_turn(&root)?;
+        let scratch = Scratch::new(root.join("runs").join(self.request.workspace.as_str())).map_err(|error| self.disk(&error))?;
+        let place = Workplace {
+            lock,
+            scratch,
+            deadline: Deadline::after(self.service.config.sync_timeout, self.service.interrupt),
+            scrubber: Scrubber::new(self.request.secrets()),
+            environment: self.service.config.tool_environment.clone(),
+        };
+        let folder = root.join("checkouts").join(self.checkout_name());
+        scratch::create_folder(&folder).map_err(|error| self.disk(&error))?;
+        let git_place =
+            git::Place { folder: &folder, own_program: self.service.own_program, accepted_hosts: &root.join("known_hosts") };
+        let request = self.request;
+        let git = Git::new(&place, &git_place, &request.remote, &request.branch, &request.git)
+            .map_err(|error| self.git_error(Step::Fetch, error))?;
+        self.tell_about_old_volume();
+        self.rounds(&place, &git, &folder)
+    }
+
+    /// Where everything of ours lies. Never the top of the data folder: an older service had its checkout there.
+    fn root(&self) -> PathBuf {
+        self.service.config.data_dir.join("windmill-git-sync")
+    }
+
+    fn wait_for_turn(&self, root: &Path) -> Result<Lock, SyncError> {
+        let locks = root.join("locks");
+        scratch::create_folder(&locks).map_err(|error| self.disk(&error))?;
+        let path = locks.join(format!("{}.lock", self.request.workspace));
+        let deadline = Deadline::after(self.service.config.sync_timeout, self.service.interrupt);
+        self.step(Step::Queue, || {
+            Lock::acquire(&path, &deadline).map_err(|error| match error {
+                LockError::Expired(expired) => self.expired(Step::Queue, expired),
+                LockError::Io(error) => self.disk(&error),
+            })
+        })
+    }
+
+    /// One folder for each thing that is backed up, so that another branch or remote than last time starts clean.
+    fn checkout_name(&self) -> String {
+        use sha2::Digest as _;
+        let request = self.request;
+        let parts = [request.base_url.as_str(), request.remote.as_str(), request.branch.as_str(), request.subdir.as_str()];
+        format!("{}@{}", request.workspace, git::hex(&sha2::Sha256::digest(parts.join("\n"))[..8]))
+    }
+
+    fn tell_about_old_volume(&mut self) {
+        let data = &self.service.config.data_dir;
+        if fs::symlink_metadata(data.join(".git")).is_ok() {
+            self.warnings.push(format!(
+                "{} holds a checkout that another service left, perhaps with a token in its .git/config; it is neither \
+                 used nor touched: revoke that token, and remove it when you no longer need it",
+                data.display()
+            ));
+        }
+    }
+
+    fn rounds(&mut self, place: &Workplace, git: &Git<'_>, folder: &Path) -> Result<Success, SyncError> {
+        let (account, version) = {
+            let (base, account, version) = self.refresh_and_probe(place, git)?;
+            if let Some(success) = self.round(place, git, folder, base, &account, version.as_deref())? {
+                return Ok(success);
+            }
+            (account, version)
+        };
+        for round in 2..=ROUNDS_MAX {
+            log::info!("another writer was first; starting over on the new tip (round {round} of {ROUNDS_MAX})");
+            let base = self.step(Step::Fetch, || self.refresh(git))?;
+            if let Some(success) = self.round(place, git, folder, base, &account, version.as_deref())? {
+                return Ok(success);
+            }
+        }
+        let message = format!(
+            "cannot push to {} (branch `{}`): other writers were first {ROUNDS_MAX} times in a row",
+            self.request.remote, self.request.branch
+        );
+        Err(SyncError::new(Code::GitRejected, message))
+    }
+
+    /// The remote and Windmill are asked at the same time.
+    fn refresh_and_probe(
+        &mut self,
+        place: &Workplace,
+        git: &Git<'_>,
+    ) -> Result<(Base, Account, Option<String>), SyncError> {
+        let windmill = self.windmill(place);
+        let is_default = self.request.workspace_is_default;
+        let story = &*self;
+        let (base, account, version) = std::thread::scope(|scope| {
+            let account = scope.spawn(|| {
+                story.step(Step::Probe, || {
+                    windmill.account(is_default).map_err(|error| story.windmill_error(Step::Probe, error))
+                })
+            });
+            let version = scope.spawn(|| windmill::wmill_version(place));
+            let base = story.step(Step::Fetch, || story.refresh(git));
+            (base, account.join(), version.join())
+        });
+        let crashed = |_| SyncError::new(Code::Internal, "a thread of the sync ended early");
+        let (base, account, version) = (base?, account.map_err(crashed)??, version.map_err(crashed)?);
+        self.tell_about_account(&account);
+        Ok((base, account, version))
+    }
+
+    fn tell_about_account(&mut self, account: &Account) {
+        if !account.is_admin {
+            self.warnings.push(format!(
+                "the token's user is no admin of workspace `{}`: what that user may not see is missing from the backup",
+                self.request.workspace
+            ));
+        }
+        if self.request.workspace_is_default {
+            let seen = match &account.workspaces {
+                Some(seen) => format!("the token sees: {}", seen.join(", ")),
+                None => "the token may not tell which workspaces it sees".to_owned(),
+            };
+            self.warnings.push(format!(
+                "WINDMILL_WORKSPACE is not set, so `{}` was backed up; {seen}",
+                self.request.workspace
+            ));
+        }
+    }
+
+    fn windmill<'b>(&'b self, place: &'b Workplace) -> Windmill<'b> {
+        Windmill {
+            base_url: &self.request.base_url,
+            workspace: &self.request.workspace,
+            token: &self.request.windmill_token,
+            deadline: &place.deadline,
+        }
+    }
+
+    /// Reads the remote's tip into the checkout. A checkout that fails is made anew, once.
+    fn refresh(&self, git: &Git<'_>) -> Result<Base, SyncError> {
+        let state = git.remote_state().map_err(|error| self.git_error(Step::Fetch, error))?;
+        let base = match self.bring_here(git, &state) {
+            Err(GitError::Checkout(why)) => {
+                log::warn!("making the checkout anew: {why}");
+                git.create(state.format).and_then(|()| self.bring_here(git, &state))
+            }
+            result => result,
+        };
+        base.map_err(|error| self.git_error(Step::Fetch, error))
+    }
+
+    fn bring_here(&self, git: &Git<'_>, state: &git::RemoteState) -> Result<Base, GitError> {
+        if !git.exists(state.format.unwrap_or_else(|| git.format())) {
+            git.create(state.format)?;
+        }
+        let tip = match &state.tip {
+            None => None,
+            Some(tip) if git.is_at(tip)? => Some(tip.clone()),
+            Some(_) => git.fetch_tip()?,
+        };
+        let whole = match &tip {
+            Some(tip) => git.list(tip)?,
+            None => Tree::new(),
+        };
+        let prefix = self.request.subdir.prefix();
+        let in_folder = |(path, entry): (&Vec<u8>, &Entry)| {
+            path.strip_prefix(prefix.as_bytes()).map(|path| (path.to_vec(), entry.clone()))
+        };
+        let folder: Tree = whole.iter().filter_map(in_folder).collect();
+        // wmill must see no link that leads it elsewhere, no submodule, and no configuration but ours.
+        let plain = folder.iter().filter(|(path, entry)| entry.is_file() && path.as_slice() != WMILL_YAML.as_bytes());
+        let plain: Vec<_> = plain.map(|(path, entry)| (path.as_slice(), entry)).collect();
+        let tree = match &tip {
+            Some(tip) if plain.len() == whole.len() => Some(tip.clone()),
+            Some(_) => Some(git.compose(None, [], plain)?),
+            None => None,
+        };
+        git.check_out(tree.as_ref())?;
+        Ok(Base { tip, whole, folder })
+    }
+
+    /// One way from the pull to the push; `None` when another writer was first.
+    fn round(
+        &mut self,
+        place: &Workplace,
+        git: &Git<'_>,
+        folder: &Path,
+        base: Base,
+        account: &Account,
+        version: Option<&str>,
+    ) -> Result<Option<Success>, SyncError> {
+        let plan = self.plan(git, &base)?;
+        self.refuse_the_key(&plan)?;
+        let footing = self.step(Step::Pull, || self.pull(place, git, &base, &plan))?;
+        if footing == Footing::Empty {
+            self.warn("wmill could not work upon the repository's files, so the workspace was pulled anew from nothing");
+        }
+        let is_first = !folder.join("state.json").exists();
+        self.begin(Step::Commit);
+        let begun = Instant::now();
+        let comparison = self.compare(git, &base, &plan, footing)?;
+        let changed = comparison.changed();
+        self.guard(git, &base, &comparison, &plan)?;
+        if is_first {
+            self.tell_about_removed_files(&comparison);
+        }
+        if changed == Changed::default() {
+            self.end(Step::Commit, begun);
+            return Ok(Some(self.unchanged(folder, base.tip)));
+        }
+        if self.request.dry_run {
+            self.end(Step::Commit, begun);
+            return Ok(Some(self.shown(&comparison)));
+        }
+        let commit = self.commit(git, &base, &comparison, account, version)?;
+        self.end(Step::Commit, begun);
+        let message = format!("Successfully synced workspace '{}' to Git", self.request.workspace);
+        let arrived = self.step(Step::Push, || self.push(git, &commit))?;
+        Ok(arrived.then(|| {
+            self.remember(folder, &commit);
+            Success { code: Code::Pushed, message, commit: Some(commit), changed }
+        }))
+    }
+
+    fn warn(&mut self, warning: &str) {
+        if !self.warnings.iter().any(|known| known == warning) {
+            self.warnings.push(warning.to_owned());
+        }
+    }
+
+    /// What this run takes out, by the settings and by what the repository may say.
+    fn plan(&mut self, git: &Git<'_>, base: &Base) -> Result<Plan, SyncError> {
+        let own = match base.folder.get(WMILL_YAML.as_bytes()) {
+            Some(entry) if entry.is_file() => match git.read_blob(&entry.object, WMILL_YAML_BYTES_MAX) {
+                Ok(content) => Some(content),
+                Err(GitError::Checkout(_)) => {
+                    self.warn("wmill.yaml in the repository cannot be read, or is too large; nothing of it is heeded");
+                    None
+                }
+                Err(error) => return Err(self.git_error(Step::Fetch, error)),
+            },
+            Some(_) => {
+                self.warn("wmill.yaml in the repository is not a regular file; nothing of it is heeded");
+                None
+            }
+            None => None,
+        };
+        let config = self.service.config;
+        let asked = Asked {
+            includes: config.kinds_included.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
+            skips: config.kinds_skipped.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
+        };
+        let plan = wmill_yaml::read(own.as_deref(), &asked);
+        for warning in &plan.warnings {
+            self.warn(warning);
+        }
+        Ok(plan)
+    }
+
+    fn refuse_the_key(&self, plan: &Plan) -> Result<(), SyncError> {
+        if plan.kinds.include_key && !self.service.config.allow_plaintext_secrets {
+            let message = "WMILL_INCLUDE asks for the workspace's encryption key: with it in the repository, all secrets \
+                           in its history can be read. Set ALLOW_PLAINTEXT_SECRETS=true if that is what you want";
+            return Err(SyncError::new(Code::PlaintextSecrets, message));
+        }
+        Ok(())
+    }
+
+    /// Pulls upon the repository's files; where these stand in wmill's way, upon nothing.
+    fn pull(&self, place: &Workplace, git: &Git<'_>, base: &Base, plan: &Plan) -> Result<Footing, SyncError> {
+        let windmill = self.windmill(place);
+        let pull = || {
+            let written = scratch::write_file(&git.tree_folder().join(WMILL_YAML), plan.text.as_bytes());
+            written.map_err(|error| WindmillError::Machine(error.to_string()))?;
+            let pulled = windmill.pull(place, git.tree_folder());
+            scratch::remove_file(&git.tree_folder().join(WMILL_YAML)).map_err(|error| WindmillError::Machine(error.to_string()))?;
+            pulled
+        };
+        match pull() {
+            Ok(()) => Ok(Footing::Repository),
+            // With globs in play we could not tell afterwards which of the repository's files are out of scope.
+            Err(WindmillError::Failed { message, is_folder_suspect: true, .. }) if !base.folder.is_empty() && !plan.globs => {
+                log::warn!("pulling again, into an empty folder: {message}");
+                git.check_out(None).map_err(|error| self.git_error(Step::Pull, error))?;
+                pull().map(|()| Footing::Empty).map_err(|error| self.windmill_error(Step::Pull, error))
+            }
+            Err(error) => Err(self.windmill_error(Step::Pull, error)),
+        }
+    }
+
+    /// Stages what was pulled, checks that it is what was pulled, and compares it with what the repository held.
+    fn compare(&mut self, git: &Git<'_>, base: &Base, plan: &Plan, footing: Footing) -> Result<Comparison, SyncError> {
+        let staged = self.stage(git, base)?;
+        let mut after = staged;
+        let mut replaced = Vec::new();
+        for (path, entry) in &base.folder {
+            if after.contains_key(path) {
+                continue;
+            }
+            let stays = match (entry.is_file(), footing) {
+                (true, _) if path.as_slice() == WMILL_YAML.as_bytes() => true,
+                // It was checked out, and wmill deleted it.
+                (true, Footing::Repository) => false,
+                _ => !is_windmills(path, plan),
+            };
+            if stays && !collides(path, &after) {
+                after.insert(path.clone(), entry.clone());
+            } else if !entry.is_file() {
+                replaced.push(String::from_utf8_lossy(path).into_owned());
+            }
+        }
+        if !replaced.is_empty() {
+            self.warn(&format!(
+                "links or submodules in the repository gave way to the workspace's files: {}",
+                listed(&replaced, LISTED_IN_WARNING_MAX)
+            ));
+        }
+        Ok(Comparison::of(&base.folder, after))
+    }
+
+    fn stage(&self, git: &Git<'_>, base: &Base) -> Result<Tree, SyncError> {
+        let failed = |error| self.git_error(Step::Commit, error);
+        git.stage().map_err(failed)?;
+        let staged = git.list_index().map_err(failed)?;
+        let pulled = walk(git.tree_folder()).map_err(|error| self.disk(&error))?;
+        let staged_paths: BTreeSet<&[u8]> = staged.keys().map(Vec::as_slice).collect();
+        let pulled_paths: BTreeSet<&[u8]> = pulled.iter().map(Vec::as_slice).collect();
+        if let Some(path) = staged_paths.symmetric_difference(&pulled_paths).next() {
+            return Err(not_what_was_pulled(path, "it is in one and not in the other"));
+        }
+        for (path, entry) in &staged {
+            if !entry.is_file() {
+                return Err(not_what_was_pulled(path, "it was not staged as a regular file"));
+            }
+            if base.folder.get(path).is_some_and(|before| before.object == entry.object) {
+                continue;
+            }
+            let file = git.tree_folder().join(path_of(path));
+            if blob_of_file(&file, entry.object.format()).map_err(|error| self.disk(&error))? != entry.object {
+                return Err(not_what_was_pulled(path, "the content differs"));
+            }
+        }
+        Ok(staged)
+    }
+
+    fn guard(&self, git: &Git<'_>, base: &Base, comparison: &Comparison, plan: &Plan) -> Result<(), SyncError> {
+        if !self.service.config.allow_plaintext_secrets {
+            self.guard_secrets(git, comparison)?;
+        }
+        if self.request.allow_mass_deletion {
+            return Ok(());
+        }
+        let before = tree_files(&base.folder);
+        let after = tree_files(&comparison.after);
+        let deletions = items::deletions(&before, &after, &plan.kinds);
+        if !deletions.exceeds(self.service.config.deletions_percent_max) {
+            return Ok(());
+        }
+        let names: Vec<_> = deletions.deleted.iter().map(ToString::to_string).collect();
+        Err(SyncError::new(
+            Code::MassDeletion,
+            format!(
+                "the sync would delete {} of {} items of workspace `{}` from the backup ({}): is this the right workspace, \
+                 and does the token still see everything? If this is right, allow it for one run \
+                 (--allow-mass-deletion, or \"allow_mass_deletion\": true); nothing was committed",
+                names.len(),
+                deletions.total,
+                self.request.workspace,
+                listed(&names, LISTED_IN_WARNING_MAX)
+            ),
+        ))
+    }
+
+    fn guard_secrets(&self, git: &Git<'_>, comparison: &Comparison) -> Result<(), SyncError> {
+        let mut plain = Vec::new();
+        for path in comparison.added.iter().chain(&comparison.modified) {
+            let is_plain = items::is_encryption_key(path) || {
+                let file = git.tree_folder().join(path);
+                path.contains(".variable.")
+                    && read_file(&file, VARIABLE_BYTES_MAX).is_ok_and(|content| items::is_plaintext_secret(path, &content))
+            };
+            if is_plain {
+                plain.push(path.clone());
+            }
+        }
+        if plain.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "Windmill gave out secrets in plain text, which would stay in the repository's history for ever: {}; nothing \
+             was committed. Set ALLOW_PLAINTEXT_SECRETS=true if that is what you want",
+            listed(&plain, LISTED_IN_WARNING_MAX)
+        );
+        Err(SyncError::new(Code::PlaintextSecrets, message))
+    }
+
+    fn tell_about_removed_files(&mut self, comparison: &Comparison) {
+        let removed: Vec<_> =
+            comparison.deleted.iter().filter(|path| items::is_script_file_under_windmill(path)).cloned().collect();
+        if !removed.is_empty() {
+            self.warn(&format!(
+                "this first sync removes files that Windmill does not hold (they stay in the history): {}",
+                listed(&removed, LISTED_IN_WARNING_MAX)
+            ));
+        }
+    }
+
+    fn unchanged(&self, folder: &Path, tip: Option<ObjectId>) -> Success {
+        if let (Some(tip), false) = (&tip, self.request.dry_run) {
+            self.remember(folder, tip);
+        }
+        let message = format!("Workspace '{}' has not changed since the last commit", self.request.workspace);
+        Success { code: Code::Unchanged, message, commit: tip, changed: Changed::default() }
+    }
+
+    fn shown(&self, comparison: &Comparison) -> Success {
+        let changed = comparison.changed();
+        let message = format!(
+            "Would commit to {} (branch {}): {}",
+            self.request.remote,
+            self.request.branch,
+            comparison.summary(LISTED_IN_MESSAGE_MAX)
+        );
+        Success { code: Code::DryRun, message, commit: None, changed }
+    }
+
+    fn commit(
+        &self,
+        git: &Git<'_>,
+        base: &Base,
+        comparison: &Comparison,
+        account: &Account,
+        version: Option<&str>,
+    ) -> Result<ObjectId, SyncError> {
+        let prefix = self.request.subdir.prefix();
+        let whole_path = |path: &[u8]| [prefix.as_bytes(), path].concat();
+        let removed: Vec<_> =
+            base.folder.keys().filter(|path| !comparison.after.contains_key(*path)).map(|path| whole_path(path)).collect();
+        let mut removed: Vec<_> = removed.iter().map(Vec::as_slice).collect();
+        // A file of the repository where our folder must be: there is no way to keep both.
+        let in_the_way = ancestors(prefix.trim_end_matches('/'));
+        removed.extend(in_the_way.iter().map(|path| path.as_bytes()).filter(|path| base.whole.contains_key(*path)));
+        let added: Vec<_> = comparison
+            .after
+            .iter()
+            .filter(|(path, entry)| base.folder.get(*path) != Some(entry))
+            .map(|(path, entry)| (whole_path(path), entry))
+            .collect();
+        let added = added.iter().map(|(path, entry)| (path.as_slice(), *entry));
+        let message = self.commit_message(comparison, account, version);
+        git.compose(base.tip.as_ref(), removed, added)
+            .and_then(|tree| git.commit(&tree, base.tip.as_ref(), &self.request.author, &message))
+            .map_err(|error| self.git_error(Step::Commit, error))
+    }
+
+    fn commit_message(&self, comparison: &Comparison, account: &Account, version: Option<&str>) -> String {
+        let unknown = "unknown";
+        format!(
+            "{}\n\n{}\n\nWindmill-Workspace: {}\nWindmill-Version: {}\nWmill-Version: {}\n",
+            self.request.message,
+            comparison.summary(LISTED_IN_COMMIT_MAX),
+            self.request.workspace,
+            account.server_version.as_deref().unwrap_or(unknown),
+            version.unwrap_or(unknown),
+        )
+    }
+
+    /// Whether the commit is on the remote; `false` when another writer was first.
+    fn push(&self, git: &Git<'_>, commit: &ObjectId) -> Result<bool, SyncError> {
+        let failed = |error| self.git_error(Step::Push, error);
+        match git.push(commit).map_err(failed)? {
+            Pushed::Accepted => {}
+            Pushed::Outrun(why) => {
+                log::info!("the push was rejected: {why}");
+                return Ok(false);
+            }
+            Pushed::Refused(why) => {
+                let message =
+                    format!("{} (branch `{}`) refuses the push: {why}", self.request.remote, self.request.branch);
+                return Err(SyncError::new(Code::GitRejected, message));
+            }
+        }
+        let state = git.remote_state().map_err(failed)?;
+        let arrived = git.has_arrived(commit, state.tip.as_ref()).map_err(failed)?;
+        if arrived {
+            git.stand_at(commit).map_err(failed)?;
+        } else {
+            log::warn!("the server took {commit}, but the branch does not hold it now");
+        }
+        Ok(arrived)
+    }
+
+    /// Notes that a sync of this checkout succeeded. Losing the note costs a warning, so a failure is not one of the
+    /// sync's.
+    fn remember(&self, folder: &Path, commit: &ObjectId) {
+        let state = format!("{{\"commit\":\"{commit}\"}}\n");
+        if let Err(error) = scratch::replace_file(&folder.join("state.json"), state.as_bytes()) {
+            log::warn!("cannot note the success: {error}");
+        }
+    }
+
+    fn begin(&self, step: Step) {
+        (self.service.progress)(Event::Started(step));
+    }
+
+    fn end(&self, step: Step, begun: Instant) {
+        (self.service.progress)(Event::Ended(step, begun.elapsed()));
+    }
+
+    fn step<T>(&self, step: Step, work: impl FnOnce() -> Result<T, SyncError>) -> Result<T, SyncError> {
+        self.begin(step);
+        let begun = Instant::now();
+        let result = work()?;
+        self.end(step, begun);
+        Ok(result)
+    }
+
+    fn expired(&self, step: Step, expired: Expired) -> SyncError {
+        match expired {
+            Expired::TimedOut => SyncError::new(
+                Code::Timeout,
+                format!(
+                    "the sync of workspace `{}` was ended in step `{}`: it took longer than SYNC_TIMEOUT ({} s)",
+                    self.request.workspace,
+                    step.as_str(),
+                    self.service.config.sync_timeout.as_secs()
+                ),
+            ),
+            Expired::Interrupted => SyncError::new(
+                Code::ShuttingDown,
+                format!("the sync of workspace `{}` was ended in step `{}`: the service is ending", self.request.workspace, step.as_str()),
+            ),
+        }
+    }
+
+    fn git_error(&self, step: Step, error: GitError) -> SyncError {
+        match error {
+            GitError::Remote { code, message } => SyncError::new(code, message),
+            GitError::Checkout(message) => SyncError::new(Code::GitFailed, message),
+            GitError::Expired(expired) => self.expired(step, expired),
+            GitError::Machine(message) => SyncError::new(Code::GitFailed, message),
+        }
+    }
+
+    fn windmill_error(&self, step: Step, error: WindmillError) -> SyncError {
+        match error {
+            WindmillError::Failed { code, message, .. } => SyncError::new(code, message),
+            WindmillError::Expired(expired) => self.expired(step, expired),
+            WindmillError::Machine(message) => SyncError::new(Code::PullFailed, message),
+        }
+    }
+
+    fn disk(&self, error: &std::io::Error) -> SyncError {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) {
+            let message = format!(
+                "DATA_DIR cannot be written ({error}): give it to the user that the service runs as, e.g. \
+                 `docker run --rm --volume windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`"
+            );
+            return SyncError::new(Code::ConfigInvalid, message);
+        }
+        SyncError::new(Code::Internal, format!("cannot work in DATA_DIR: {error}"))
+    }
+}
+
+impl Comparison {
+    fn of(before: &Tree, after: Tree) -> Self {
+        let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+        let mut added = Vec::new();
+        let mut modified = Vec::new();
+        for (path, entry) in &after {
+            match before.get(path) {
+                None => added.push(text(path)),
+                Some(old) if old != entry => modified.push(text(path)),
+                Some(_) => {}
+            }
+        }
+        let deleted = before.keys().filter(|path| !after.contains_key(*path)).map(|path| text(path)).collect();
+        Self { after, added, modified, deleted }
+    }
+
+    fn changed(&self) -> Changed {
+        Changed { added: self.added.len(), modified: self.modified.len(), deleted: self.deleted.len() }
+    }
+
+    /// Counts and lists what changes.
+    fn summary(&self, listed_max: usize) -> String {
+        let mut text = format!(
+            "{} added, {} modified, {} deleted\n",
+            self.added.len(),
+            self.modified.len(),
+            self.deleted.len()
+        );
+        let all = [("A", &self.added), ("M", &self.modified), ("D", &self.deleted)];
+        let lines = all.iter().flat_map(|(mark, paths)| paths.iter().map(move |path| (mark, path)));
+        for (mark, path) in lines.clone().take(listed_max) {
+            let _ = write!(text, "\n{mark} {}", printable(path));
+        }
+        let count = lines.count();
+        if count > listed_max {
+            let _ = write!(text, "\n... and {} more", count - listed_max);
+        }
+        text
+    }
+}
+
+/// A path on one line, whatever is in it.
+fn printable(path: &str) -> String {
+    path.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
+/// The first of a list, and how many more there are.
+fn listed(all: &[String], max: usize) -> String {
+    let mut text = all.iter().take(max).map(|entry| printable(entry)).collect::<Vec<_>>().join(", ");
+    if all.len() > max {
+        let _ = write!(text, " and {} more", all.len() - max);
+    }
+    text
+}
+
+/// Whether a path that wmill did not get to see would be Windmill's.
+fn is_windmills(path: &[u8], plan: &Plan) -> bool {
+    let Ok(path) = std::str::from_utf8(path) else { return false };
+    let name = path.rsplit('/').next().unwrap_or(path);
+    path == WMILL_LOCK
+        || name == "folder.meta.yaml"
+        || items::item_of(path).is_some_and(|item| items::covers(&item, &plan.kinds))
+}
+
+/// Whether a file at `path` cannot be in `tree`, since the tree has a folder there, or a file where its folder is.
+fn collides(path: &[u8], tree: &Tree) -> bool {
+    let folder = [path, b"/"].concat();
+    let is_folder = tree.range(folder.clone()..).next().is_some_and(|(next, _)| next.starts_with(&folder));
+    let mut parents = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index]);
+    is_folder || parents.any(|parent| tree.contains_key(parent))
+}
+
+/// `a/b/c` and all that lead to it: `a`, `a/b`, `a/b/c`.
+fn ancestors(path: &str) -> Vec<String> {
+    let ends = path.match_indices('/').map(|(index, _)| index).chain((!path.is_empty()).then_some(path.len()));
+    ends.map(|end| path[..end].to_owned()).collect()
+}
+
+fn tree_files(tree: &Tree) -> Vec<TreeFile<'_>> {
+    let file = |(path, entry)| {
+        let path: &Vec<u8> = path;
+        let entry: &Entry = entry;
+        Some(TreeFile { path: std::str::from_utf8(path).ok()?, blob: entry.object.as_str() })
+    };
+    tree.iter().filter_map(file).collect()
+}
+
+fn not_what_was_pulled(path: &[u8], why: &str) -> SyncError {
+    let path = printable(&String::from_utf8_lossy(path));
+    let message = format!("git did not stage what wmill pulled: `{path}`: {why}; nothing was committed");
+    SyncError::new(Code::GitFailed, message)
+}
+
+/// The paths of all files below `folder`, relative to it.
+fn walk(folder: &Path) -> std::io::Result<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
+    let mut pending = vec![(folder.to_owned(), Vec::new())];
+    while let Some((path, prefix)) = pending.pop() {
+        for entry in fs::read_dir(&path).map_err(|error| scratch::at(&path, &error))? {
+            let entry = entry?;
+            let mut name = prefix.clone();
+            name.extend_from_slice(entry.file_name().as_encoded_bytes());
+            if entry.file_type()?.is_dir() {
+                name.push(b'/');
+                pending.push((entry.path(), name));
+            } else {
+                found.push(name);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A path of git's as one of the system's.
+fn path_of(path: &[u8]) -> PathBuf {
+    #[cfg(unix)]
+    {
+        PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path))
+    }
+    #[cfg(not(unix))]
+    {
+        PathBuf::from(String::from_utf8_lossy(path).into_owned())
+    }
+}
+
+fn blob_of_file(path: &Path, format: ObjectFormat) -> std::io::Result<ObjectId> {
+    let read = || {
+        let file = fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        ObjectId::of_blob(file, length, format)
+    };
+    read().map_err(|error| scratch::at(path, &error))
+}
+
+fn read_file(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    fs::File::open(path)?.take(bytes_max).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(paths: &[&str]) -> Tree {
+        let object = ObjectId::parse(&"a".repeat(40)).expect("40 digits");
+        let entry = Entry { mode: 0o100_644, object };
+        paths.iter().map(|path| (path.as_bytes().to_vec(), entry.clone())).collect()
+    }
+
+    #[test]
+    fn a_file_and_a_folder_of_one_name_collide() {
+        let tree = tree(&["f/ops/a.py", "g"]);
+        for path in ["f", "f/ops", "f/ops/a.py/x", "g/x"] {
+            assert!(collides(path.as_bytes(), &tree), "{path}");
+        }
+        for path in ["f/op", "f/ops/a", "f/ops/a.pyx", "f/ops/b.py", "h", "f-x"] {
+            assert!(!collides(path.as_bytes(), &tree), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_folder_has_its_ancestors_in_the_way() {
+        assert_eq!(ancestors("a/b/c"), ["a", "a/b", "a/b/c"]);
+        assert!(ancestors("").is_empty());
+    }
+
+    #[test]
+    fn a_summary_counts_all_and_lists_some() {
+        let comparison = Comparison::of(&tree(&["a", "b\nc"]), tree(&["a", "d", "e"]));
+        assert_eq!(comparison.changed(), Changed { added: 2, modified: 0, deleted: 1 });
+        assert_eq!(comparison.summary(2), "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
+        assert!(comparison.summary(9).ends_with("\nD b\u{fffd}c"));
+    }
+}

@@ -1,0 +1,344 @@
+//! Windmill as this service needs it: who the token is, what the server is, and `wmill sync pull` into a folder.
+//!
+//! The token goes into a file that only we may read, never into an argument. It does not know about git.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::Duration;
+
+use miniserde::json::{self, Value};
+
+use crate::code::Code;
+use crate::deadline::{Deadline, Expired, Interrupt};
+use crate::names::{BaseUrl, WorkspaceId};
+use crate::scratch;
+use crate::secret::Secret;
+use crate::subprocess::{self, Failure, Finished};
+use crate::workplace::Workplace;
+
+/// For one small question to Windmill.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// `whoami` of a user in a thousand groups is far less.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// `wmill --version` asks the npm registry whether there is a newer one; its own version comes before that.
+const VERSION_TIME_MAX: Duration = Duration::from_secs(20);
+/// Name of the one profile in wmill's configuration. Files named after the profile (`x.PROFILE.variable.yaml`) have a
+/// meaning to wmill, so it is a name that nobody gives to files.
+const PROFILE: &str = "windmill-git-sync-run";
+/// The least lines of output that make an error plain.
+const MESSAGE_LINES_MAX: usize = 12;
+
+/// Why Windmill or wmill failed.
+#[derive(Debug)]
+pub enum WindmillError {
+    /// The server, the token, the workspace, or wmill.
+    Failed {
+        /// What to call it.
+        code: Code,
+        /// What was tried, on what, and why it failed.
+        message: String,
+        /// Whether the content of the folder may be the cause, so that an empty one may help.
+        is_folder_suspect: bool,
+    },
+    /// The time was over, or the service is ending.
+    Expired(Expired),
+    /// wmill cannot be started, or the disk refuses.
+    Machine(String),
+}
+
+/// What Windmill says of itself and of the token.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// The server's version, such as `CE v1.491.5`.
+    pub server_version: Option<String>,
+    /// Whether the token sees everything in the workspace.
+    pub is_admin: bool,
+    /// The workspaces that the token sees, where it was asked and may know.
+    pub workspaces: Option<Vec<String>>,
+}
+
+/// One workspace of one Windmill, seen with one token.
+pub struct Windmill<'a> {
+    /// The server.
+    pub base_url: &'a BaseUrl,
+    /// The workspace.
+    pub workspace: &'a WorkspaceId,
+    /// The token.
+    pub token: &'a Secret,
+    /// When the run ends.
+    pub deadline: &'a Deadline,
+}
+
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+impl Windmill<'_> {
+    /// Asks who the token is in the workspace; also, with `list_workspaces`, which ones it sees.
+    ///
+    /// # Errors
+    /// [`WindmillError`]: unreachable, unauthorized, no such workspace.
+    pub fn account(&self, list_workspaces: bool) -> Result<Account, WindmillError> {
+        let version = self.ask("api/version", None)?;
+        if version.status >= 500 {
+            return Err(self.strange_answer("api/version", &version));
+        }
+        let path = format!("api/w/{}/users/whoami", self.workspace);
+        let who = self.ask(&path, None)?;
+        match who.status {
+            200 => {}
+            401 | 403 => return Err(self.refused(&who)),
+            404 => return Err(self.no_such_workspace()),
+            _ => return Err(self.strange_answer(&path, &who)),
+        }
+        let Some(Value::Object(user)) = parse(&who.body) else { return Err(self.strange_answer(&path, &who)) };
+        let is = |name: &str| matches!(user.get(name), Some(Value::Bool(true)));
+        // A superadmin is let into workspaces that do not exist, and finds them empty.
+        if is("is_super_admin") && self.is_known_to_be_missing()? {
+            return Err(self.no_such_workspace());
+        }
+        let is_version = version.status == 200 && !version.body.contains('<') && version.body.len() < 100;
+        Ok(Account {
+            server_version: is_version.then(|| subprocess::clean_line(version.body.trim().as_bytes())),
+            is_admin: is("is_admin"),
+            workspaces: if list_workspaces { self.workspaces() } else { None },
+        })
+    }
+
+    fn is_known_to_be_missing(&self) -> Result<bool, WindmillError> {
+        let body = format!("{{\"id\":{}}}", json::to_string(self.workspace.as_str()));
+        let answer = self.ask("api/workspaces/exists", Some(&body))?;
+        Ok(answer.status == 200 && answer.body.trim() == "false")
+    }
+
+    /// A token bound to one workspace may not ask; then nothing is known.
+    fn workspaces(&self) -> Option<Vec<String>> {
+        let answer = self.ask("api/workspaces/users", None).ok().filter(|answer| answer.status == 200)?;
+        let Value::Object(mut answer) = parse(&answer.body)? else { return None };
+        let Some(Value::Array(list)) = answer.remove("workspaces") else { return None };
+        let id = |workspace: &Value| match workspace {
+            Value::Object(workspace) => match workspace.get("id") {
+                Some(Value::String(id)) => WorkspaceId::parse(id).ok().map(|id| id.to_string()),
+                _ => None,
+            },
+            _ => None,
+        };
+        Some(list.iter().filter_map(id).collect())
+    }
+
+    fn ask(&self, path: &str, body: Option<&str>) -> Result<Answer, WindmillError> {
+        let left = self.deadline.remaining().map_err(WindmillError::Expired)?;
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(left.min(ANSWER_TIME_MAX)))
+            // A redirect would take the token elsewhere.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .user_agent(concat!("windmill-git-sync/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .into();
+        let url = self.base_url.join(path);
+        let bearer = format!("Bearer {}", self.token.expose());
+        let answer = match body {
+            None => agent.get(&url).header("Authorization", &bearer).call(),
+            Some(body) => {
+                let request = agent.post(&url).header("Authorization", &bearer);
+                request.header("Content-Type", "application/json").send(body)
+            }
+        };
+        let answer = answer.and_then(|mut answer| {
+            let status = answer.status().as_u16();
+            let bytes = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+            Ok(Answer { status, body: String::from_utf8_lossy(&bytes).into_owned() })
+        });
+        answer.map_err(|error| self.unreachable(path, &error))
+    }
+
+    fn unreachable(&self, path: &str, error: &ureq::Error) -> WindmillError {
+        // A time-out of the whole run says so, whatever it was waiting for.
+        if let Err(expired) = self.deadline.remaining() {
+            return WindmillError::Expired(expired);
+        }
+        failed(Code::WindmillUnreachable, format!("cannot reach Windmill at {}: {error}", self.base_url.join(path)))
+    }
+
+    fn strange_answer(&self, path: &str, answer: &Answer) -> WindmillError {
+        let start: String = subprocess::clean_line(answer.body.as_bytes()).chars().take(200).collect();
+        let message = format!(
+            "{} answered with status {} and not as Windmill does: {start}",
+            self.base_url.join(path),
+            answer.status
+        );
+        failed(Code::WindmillUnreachable, message)
+    }
+
+    fn refused(&self, answer: &Answer) -> WindmillError {
+        // A token that is good elsewhere means that it is the workspace that it does not see.
+        if self.ask("api/users/whoami", None).is_ok_and(|who| who.status == 200) {
+            return self.no_such_workspace();
+        }
+        let message = format!(
+            "Windmill at {} refused the token for workspace `{}` with status {}: it is wrong, revoked, expired, or bound \
+             to another workspace",
+            self.base_url, self.workspace, answer.status
+        );
+        failed(Code::WindmillUnauthorized, message)
+    }
+
+    fn no_such_workspace(&self) -> WindmillError {
+        let message = format!("Windmill at {} has no workspace `{}` that this token sees", self.base_url, self.workspace);
+        failed(Code::WorkspaceNotFound, message)
+    }
+
+    /// Pulls the workspace into `folder`, which must hold the `wmill.yaml` for this run.
+    ///
+    /// # Errors
+    /// [`WindmillError`]. The folder is then half pulled, and good for nothing.
+    pub fn pull(&self, place: &Workplace, folder: &Path) -> Result<(), WindmillError> {
+        let machine = |error: std::io::Error| WindmillError::Machine(error.to_string());
+        let configuration = place.scratch.path().join("wmill");
+        self.write_profile(&configuration).map_err(machine)?;
+        let invocation = place
+            .invocation("wmill", folder)
+            .map_err(machine)?
+            .environment("WMILL_CONFIG_DIR", &configuration)
+            .environment("NO_COLOR", "1")
+            // wmill takes its orders from the branch of a repository that it finds; it is to find none.
+            .environment("GIT_DIR", place.scratch.path().join("no-repository"))
+            .environment("GIT_CEILING_DIRECTORIES", folder.parent().unwrap_or(folder))
+            .arguments(["--workspace", PROFILE, "sync", "pull", "--yes", "--skip-branch-validation"]);
+        let words = RefCell::new(Words::default());
+        let finished = place.run(invocation, &mut |line| {
+            log::info!("wmill: {line}");
+            words.borrow_mut().take(line);
+        });
+        match finished {
+            Ok(finished) if finished.is_success() && words.borrow().say_done() => Ok(()),
+            Ok(finished) => Err(self.pull_error(&finished)),
+            Err(Failure::Expired(expired)) => Err(WindmillError::Expired(expired)),
+            Err(failure) => Err(WindmillError::Machine(failure.to_string())),
+        }
+    }
+
+    fn write_profile(&self, configuration: &Path) -> std::io::Result<()> {
+        let folder = configuration.join("windmill");
+        scratch::create_folder(&folder)?;
+        let text = |text: &str| json::to_string(text);
+        let profile = format!(
+            "{{\"name\":{},\"remote\":{},\"workspaceId\":{},\"token\":{}}}\n",
+            text(PROFILE),
+            // wmill appends `api/…` to it as it is.
+            text(&self.base_url.join("")),
+            text(self.workspace.as_str()),
+            text(self.token.expose()),
+        );
+        scratch::write_file(&folder.join("remotes.ndjson"), profile.as_bytes())
+    }
+
+    fn pull_error(&self, finished: &Finished) -> WindmillError {
+        let start = finished.tail.len().saturating_sub(MESSAGE_LINES_MAX);
+        let printed = finished.tail[start..].join("\n");
+        let (code, is_folder_suspect) = classify(&finished.tail_text());
+        let how = if finished.is_success() {
+            "ended with exit code 0 but did not say that it had pulled".to_owned()
+        } else {
+            format!("ended with {}", finished.ending)
+        };
+        let message =
+            format!("`wmill sync pull` of workspace `{}` from {} {how}: {printed}", self.workspace, self.base_url);
+        WindmillError::Failed { code, message, is_folder_suspect }
+    }
+}
+
+/// What a pull that did its work says: how many changes there are to apply and, if any, that they were.
+#[derive(Default)]
+struct Words {
+    changes: Option<u64>,
+    is_applied: bool,
+}
+
+impl Words {
+    fn take(&mut self, line: &str) {
+        if let Some(count) = line.split("-> local: ").nth(1).and_then(|rest| rest.strip_suffix(" changes to apply")) {
+            self.changes = count.parse().ok();
+        }
+        self.is_applied |= line.starts_with("Done! All ");
+    }
+
+    /// Without this, a `wmill` that exits 0 for another reason (a prompt that nobody answers) would pass for a pull.
+    fn say_done(&self) -> bool {
+        self.changes == Some(0) || (self.changes.is_some() && self.is_applied)
+    }
+}
+
+/// What wmill's words mean, and whether the folder may be at fault.
+fn classify(printed: &str) -> (Code, bool) {
+    let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
+    if has(&["Workspace id '", "no rows returned"]) {
+        (Code::WorkspaceNotFound, false)
+    } else if has(&["401 Unauthorized", "Could not authenticate", "Unauthorized"]) {
+        (Code::WindmillUnauthorized, false)
+    } else if has(&["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "ECONNRESET", "ETIMEDOUT", "EHOSTUNREACH"]) {
+        (Code::WindmillUnreachable, false)
+    } else if has(&["Failed to request tarball", "fetch failed", "terminated", "zip file", "ENOSPC", "EROFS", "EDQUOT"]) {
+        (Code::PullFailed, false)
+    } else {
+        (Code::PullFailed, true)
+    }
+}
+
+fn failed(code: Code, message: String) -> WindmillError {
+    WindmillError::Failed { code, message, is_folder_suspect: false }
+}
+
+fn parse(body: &str) -> Option<Value> {
+    json::from_str(body).ok()
+}
+
+/// The version of the `wmill` on the path; `None` where it does not tell.
+#[must_use]
+pub fn wmill_version(place: &Workplace) -> Option<String> {
+    let enough = Interrupt::default();
+    let deadline = Deadline::after(place.deadline.remaining().ok()?.min(VERSION_TIME_MAX), &enough);
+    let invocation = place.invocation("wmill", place.scratch.path()).ok()?.argument("--version");
+    let mut version = None;
+    let _ = subprocess::run(invocation, &deadline, &place.scrubber, &mut |line| {
+        if let Some(found) = line.strip_prefix("CLI version: ") {
+            version = Some(found.chars().take(40).collect());
+            // What it does next is to ask the npm registry.
+            enough.raise();
+        }
+    });
+    version
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_done(lines: &[&str], expected: bool) {
+        let mut words = Words::default();
+        lines.iter().for_each(|line| words.take(line));
+        assert_eq!(words.say_done(), expected, "{lines:?}");
+    }
+
+    #[test]
+    fn a_pull_is_done_when_wmill_says_so() {
+        check_done(&["remote (p) -> local: 0 changes to apply"], true);
+        check_done(&["remote (p) -> local: 3 changes to apply", "Done! All 3 changes applied locally"], true);
+        check_done(&["remote (p) -> local: 3 changes to apply"], false);
+        check_done(&["Done! All 3 changes applied locally"], false);
+        check_done(&[], false);
+    }
+
+    #[test]
+    fn what_wmill_prints_tells_what_failed() {
+        let archive = "Failed to request tarball from API: 500 Internal Server Error";
+        assert_eq!(classify(archive), (Code::PullFailed, false));
+        assert_eq!(classify("Workspace id 'x' not found on http://w/"), (Code::WorkspaceNotFound, false));
+        assert_eq!(classify("connect ECONNREFUSED 127.0.0.1:1"), (Code::WindmillUnreachable, false));
+        assert_eq!(classify("Failed to parse YAML content at path: f/x.resource.yaml"), (Code::PullFailed, true));
+    }
+}

@@ -1,0 +1,51 @@
+//! What every program of one run is given: a clean environment, a home that vanishes with the run, the lock as its
+//! input, the deadline, and a scrubber that knows the run's secrets. It does not know which programs these are.
+
+use std::io;
+use std::path::Path;
+
+use crate::deadline::Deadline;
+use crate::lock::{self, Lock};
+use crate::scratch::Scratch;
+use crate::secret::Scrubber;
+use crate::subprocess::{self, Failure, Finished, Invocation};
+
+/// The place where one run's programs work.
+pub struct Workplace {
+    /// One sync of the workspace at a time.
+    pub lock: Lock,
+    /// Empty at the start of the run, gone at its end.
+    pub scratch: Scratch,
+    /// When the run ends at the latest.
+    pub deadline: Deadline,
+    /// Knows the secrets of the run.
+    pub scrubber: Scrubber,
+    /// Variables that programs need from outside: `PATH`, proxies, certificates.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Workplace {
+    /// `program`, about to run in `folder`, with the environment that all programs of a run share.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn invocation(&self, program: &str, folder: &Path) -> io::Result<Invocation> {
+        let home = self.scratch.path();
+        let invocation = Invocation::new(program, folder)
+            .environment("HOME", home)
+            .environment("XDG_CONFIG_HOME", home)
+            .environment("TMPDIR", home)
+            .environment("LC_ALL", "C")
+            .environment(lock::MARKER, self.lock.marker())
+            .stdin(self.lock.as_input()?);
+        Ok(self.environment.iter().fold(invocation, |all, (name, value)| all.environment(name, value)))
+    }
+
+    /// Runs it; see [`subprocess::run`].
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Finished, Failure> {
+        subprocess::run(invocation, &self.deadline, &self.scrubber, on_line)
+    }
+}
