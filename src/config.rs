@@ -262,7 +262,7 @@ fn read_secret(variable: &str, path: &Path) -> Result<Secret, String> {
         return Err("it has more than 64 KiB".to_owned());
     }
     let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
-    Ok(checked_secret(variable, &text).map_err(|why| ["it ", why].concat())?)
+    checked_secret(variable, &text).map_err(|why| ["it ", why].concat())
 }
 
 fn checked_secret(variable: &str, text: &str) -> Result<Secret, &'static str> {
