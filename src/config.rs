@@ -262,7 +262,7 @@ fn read_secret(variable: &str, path: &Path) -> Result<Secret, String> {
         return Err("it has more than 64 KiB".to_owned());
     }
     let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
-    Ok(checked_secret(variable, &text).map_err(|why| ["it ", why].concat())?)
+    checked_secret(variable, &text).map_err(|why| ["it ", why].concat())
 }
 
 fn checked_secret(variable: &str, text: &str) -> Result<Secret, &'static str> {
@@ -891,5 +891,329 @@ fn parse_log_format(text: &str) -> Result<LogFormat, String> {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
         _ => refused(text, "is neither text nor json"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPLETE: &[(&str, &str)] =
+        &[("WINDMILL_TOKEN", "wm-secret"), ("GIT_REMOTE_URL", "https://h/x"), ("GIT_TOKEN", "git-secret")];
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        Environment::new(variables.iter().map(|(name, value)| (name.into(), value.into())))
+    }
+
+    fn read(variables: &[(&str, &str)], need: Need) -> Result<Config, ConfigError> {
+        Config::new(&Options::default(), &environment(variables), need)
+    }
+
+    fn config(variables: &[(&str, &str)]) -> Config {
+        match read(variables, Need::Serve) {
+            Ok(config) => config,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The faults are as many as expected, and begin so.
+    #[track_caller]
+    fn check(variables: &[(&str, &str)], need: Need, expected: &[&str]) {
+        let faults = read(variables, need).err().map(|error| error.faults().to_vec()).unwrap_or_default();
+        assert_eq!(faults.len(), expected.len(), "{faults:?}");
+        for (fault, start) in faults.iter().zip(expected) {
+            assert!(fault.starts_with(start), "{fault}");
+        }
+    }
+
+    /// Each of `accepted` passes for a variable, and each of `refused` is one fault that names it.
+    #[track_caller]
+    fn check_values(variable: &str, accepted: &[&str], refused: &[&str]) {
+        for value in accepted {
+            check(&[(variable, value)], Need::Serve, &[]);
+        }
+        for value in refused {
+            check(&[(variable, value)], Need::Serve, &[variable]);
+        }
+    }
+
+    #[test]
+    fn nothing_set_gives_the_defaults_of_the_contract() {
+        let config = config(&[]);
+        assert_eq!(config.base_url.as_str(), "http://windmill_server:8000");
+        assert_eq!((config.workspace.as_str(), config.workspace_is_default), ("admins", true));
+        assert_eq!((config.git_username.as_str(), config.branch.as_str()), ("x-access-token", "main"));
+        assert_eq!(config.author.to_string(), "Windmill Git Sync <windmill@example.com>");
+        assert_eq!(config.commit_message, "Automated Windmill workspace backup - {workspace}");
+        assert!(config.commit_authors && config.skip_unchanged);
+        assert!(!config.allow_plaintext_secrets && !config.ssh_accept_new);
+        assert_eq!(config.deletions_percent_max, 50);
+        assert_eq!(config.full_sync_every, Duration::from_secs(86_400));
+        assert_eq!(config.sync_timeout, Duration::from_secs(1_800));
+        assert_eq!(config.shutdown_grace, Duration::from_secs(30));
+        assert_eq!((config.data_dir.to_str(), config.listen.as_str()), (Some("/workspace"), "0.0.0.0:8080"));
+        assert_eq!((config.log_level, config.log_format), (LevelFilter::Info, LogFormat::Text));
+        assert!(config.kinds_included.is_none() && config.kinds_skipped.is_none());
+        assert!(config.remote.is_none() && config.windmill_token.is_none() && config.api_token.is_none());
+        assert!(config.tool_environment.is_empty() && config.unsupported.is_empty());
+        assert!(config.subdir_for(&config.workspace).unwrap().is_root());
+    }
+
+    #[test]
+    fn the_table_agrees_with_the_default_kinds() {
+        let text = VARIABLES.iter().find(|one| one.name == "WMILL_INCLUDE").unwrap().default.unwrap();
+        assert_eq!(IncludeKind::parse_list(text).unwrap(), KINDS_INCLUDED_DEFAULT);
+    }
+
+    #[test]
+    fn every_variable_is_in_the_table_once() {
+        for (index, one) in VARIABLES.iter().enumerate() {
+            assert!(VARIABLES[index + 1..].iter().all(|other| other.name != one.name), "{}", one.name);
+        }
+        assert!(UNSUPPORTED.iter().all(|name| VARIABLES.iter().any(|one| one.name == *name)));
+    }
+
+    #[test]
+    fn an_option_beats_the_environment_and_an_empty_variable_is_unset() {
+        let options = Options {
+            workspace: Some("shop".to_owned()),
+            subdir: Some(String::new()),
+            listen: Some("127.0.0.1:0".to_owned()),
+            ..Options::default()
+        };
+        let variables = environment(&[("WINDMILL_WORKSPACE", "a/b"), ("GIT_SUBDIR", "backup"), ("GIT_BRANCH", "")]);
+        let config = Config::new(&options, &variables, Need::Serve).ok().unwrap();
+        assert_eq!((config.workspace.as_str(), config.workspace_is_default), ("shop", false));
+        assert_eq!((config.subdir.as_str(), config.branch.as_str()), ("", "main"));
+        assert_eq!(config.listen, "127.0.0.1:0");
+    }
+
+    #[test]
+    fn a_fault_names_the_option_it_came_by() {
+        let options = Options { workspace: Some("a/b".to_owned()), branch: Some(String::new()), ..Options::default() };
+        let error = Config::new(&options, &environment(&[("GIT_SUBDIR", "..")]), Need::Serve).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "3 settings are wrong: \
+             --workspace: workspace id \"a/b\" has another character than letters, digits, _ and -; \
+             --branch: branch name \"\" is empty; GIT_SUBDIR: folder \"..\" has . or .. in it"
+        );
+    }
+
+    #[test]
+    fn a_sync_needs_what_a_server_may_lack() {
+        check(&[], Need::Serve, &[]);
+        check(&[], Need::Sync, &["WINDMILL_TOKEN is not set", "GIT_REMOTE_URL is not set"]);
+        check(COMPLETE, Need::Sync, &[]);
+        check(&COMPLETE[..2], Need::Sync, &["GIT_TOKEN is not set"]);
+        let file = [COMPLETE[0], ("GIT_REMOTE_URL", "file:///x")];
+        check(&file, Need::Sync, &[]);
+        let ssh = [COMPLETE[0], ("GIT_REMOTE_URL", "git@h:x")];
+        check(&ssh, Need::Sync, &["GIT_SSH_KEY", "GIT_SSH_KNOWN_HOSTS_FILE"]);
+        let key = ("GIT_SSH_KEY_FILE", "/k");
+        check(&[ssh[0], ssh[1], key], Need::Sync, &["GIT_SSH_KNOWN_HOSTS_FILE"]);
+        check(&[ssh[0], ssh[1], key, ("GIT_SSH_ACCEPT_NEW", "true")], Need::Sync, &[]);
+        check(&[ssh[0], ssh[1], key, ("GIT_SSH_KNOWN_HOSTS_FILE", "/h")], Need::Sync, &[]);
+        assert_eq!(config(&ssh).lacking().len(), 2);
+        assert!(config(COMPLETE).lacking().is_empty());
+    }
+
+    #[test]
+    fn missing_and_malformed_are_told_at_once_and_none_twice() {
+        let variables = [("GIT_REMOTE_URL", "https://h"), ("SYNC_TIMEOUT", "0"), ("LOG_FORMAT", "xml")];
+        let expected = ["GIT_REMOTE_URL: remote URL", "SYNC_TIMEOUT: ", "LOG_FORMAT: ", "WINDMILL_TOKEN is not set"];
+        check(&variables, Need::Sync, &expected);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_variable_of_ours_that_is_not_utf8_is_named_and_others_are_let_be() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let bytes = || OsString::from_vec(vec![b'x', 0xff]);
+        let names = ["WINDMILL_TOKEN", "GIT_TOKEN_FILE", "PATH", "HOME"];
+        let variables = Environment::new(names.map(|name| (name.into(), bytes())));
+        let error = Config::new(&Options::default(), &variables, Need::Sync).err().unwrap();
+        assert_eq!(
+            error.faults(),
+            [
+                "WINDMILL_TOKEN is not UTF-8",
+                "GIT_TOKEN_FILE is not UTF-8",
+                "PATH is not UTF-8",
+                "GIT_REMOTE_URL is not set"
+            ]
+        );
+    }
+
+    #[test]
+    fn durations_have_one_of_four_forms() {
+        for (text, seconds) in [("90s", 90), ("30m", 1_800), ("24h", 86_400), ("7", 7), ("0", 0)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in
+            ["", "s", "-1", "+1", "1.5h", "5 m", " 5", "1d", "1H", "h1", "5ms", "99999999999999999999", "87601h"]
+        {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        check_values("SYNC_TIMEOUT", &["1"], &["0", "0h"]);
+        check_values("FULL_SYNC_EVERY", &["0"], &["never"]);
+        check_values("SHUTDOWN_GRACE", &["0"], &["-1s"]);
+    }
+
+    #[test]
+    fn booleans_have_three_spellings() {
+        for (text, value) in [("true", true), ("YES", true), ("1", true), ("False", false), ("no", false), ("0", false)]
+        {
+            assert_eq!(parse_boolean(text), Ok(value), "{text}");
+        }
+        for variable in ["SKIP_UNCHANGED", "ALLOW_PLAINTEXT_SECRETS", "GIT_SSH_ACCEPT_NEW", "COMMIT_AUTHORS"] {
+            check_values(variable, &["yes"], &["on", "2", "tru"]);
+        }
+    }
+
+    #[test]
+    fn other_values_have_their_nearest_refused_neighbour() {
+        check_values("WINDMILL_WORKSPACE", &["shop"], &["a,b", "*", "a b"]);
+        check_values("WINDMILL_BASE_URL", &["http://h/w/"], &["h"]);
+        check_values("GIT_USERNAME", &["oauth2"], &["a:b", "a\nb"]);
+        check_values("GIT_BRANCH", &["w/{workspace}"], &["w/{work}", "wm-fork/{workspace}"]);
+        check_values("GIT_SUBDIR", &["/{workspace}/"], &["{workspace}/..", "{}"]);
+        check_values("GIT_USER_NAME", &["Ann"], &["<", " "]);
+        check_values("GIT_USER_EMAIL", &["a@b"], &["<a@b>"]);
+        check_values("COMMIT_MESSAGE", &["x {any}\n"], &["a\nb", " ", "a\u{7}"]);
+        check_values("COMMIT_PER", &["sync", "item"], &["Item"]);
+        check_values("MAX_DELETIONS_PERCENT", &["0", "100"], &["101", "-1", "+5", "50%", "5.0"]);
+        check_values("DATA_DIR", &["/a/b"], &["a", "/", "./a"]);
+        check_values("GIT_SSH_KNOWN_HOSTS_FILE", &["/a/known_hosts"], &["known_hosts", "/a b", "/a%h", "/${X}"]);
+        check_values("LISTEN_ADDR", &["[::]:80", "127.0.0.1:0"], &[":80", "localhost:80", "0.0.0.0", "0.0.0.0:65536"]);
+        check_values("LOG_LEVEL", &["trace", "WARN"], &["off", "verbose"]);
+        check_values("LOG_FORMAT", &["json"], &["logfmt"]);
+    }
+
+    #[test]
+    fn several_workspaces_are_refused_with_the_reason() {
+        let error = read(&[("WINDMILL_WORKSPACE", "a,b")], Need::Serve).err().unwrap();
+        assert!(error.to_string().contains("several workspaces, which this version does not support yet"), "{error}");
+    }
+
+    #[test]
+    fn kinds_are_words_or_none() {
+        use IncludeKind::{Groups, Key, Users};
+        for (text, kinds) in [("none", &[][..]), (" none ", &[]), ("users, key", &[Users, Key]), ("groups", &[Groups])]
+        {
+            assert_eq!(IncludeKind::parse_list(text).as_deref(), Ok(kinds), "{text}");
+        }
+        for (text, word) in [
+            ("users,users", "users comes twice"),
+            ("users,none", "none does not go"),
+            ("none,none", "none does not go"),
+            ("user", "\"user\" is unknown; permitted are schedules, triggers, users, groups, settings, key, or none"),
+            ("users,", "\"\" is unknown"),
+            ("Users", "unknown"),
+            ("scripts", "unknown"),
+        ] {
+            let error = IncludeKind::parse_list(text).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+        assert_eq!(SkipKind::parse_list(&SkipKind::WORDS.join(",")).as_deref(), Ok(SkipKind::ALL));
+        assert!(SkipKind::ALL.iter().map(|kind| kind.as_str()).eq(SkipKind::WORDS.iter().copied()));
+        assert!(config(&[("WMILL_SKIP", "none")]).kinds_skipped.is_some_and(|kinds| kinds.is_empty()));
+    }
+
+    #[test]
+    fn a_secret_has_one_source_and_is_never_shown() {
+        check(&[("GIT_TOKEN", "hunter2"), ("GIT_TOKEN_FILE", "/t")], Need::Serve, &["GIT_TOKEN is set, and so is"]);
+        check(&[("NOTIFY_URL", "hunter2"), ("NOTIFY_URL_FILE", "/t")], Need::Serve, &["NOTIFY_URL is set"]);
+        check(&[("WINDMILL_TOKEN", " ")], Need::Sync, &["WINDMILL_TOKEN is empty", "GIT_REMOTE_URL"]);
+        for (variable, value) in [
+            ("GIT_TOKEN", "hunter2\nx"),
+            ("GIT_TOKEN_FILE", "hunter2\nx"),
+            ("GIT_REMOTE_URL", "https://u:hunter2@h/x"),
+            ("WINDMILL_BASE_URL", "https://hunter2@h/x"),
+        ] {
+            let error = read(&[(variable, value)], Need::Serve).err().unwrap().to_string();
+            assert!(error.contains(variable) && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_trimmed_and_a_key_ends_with_a_line_break() {
+        let config = config(&[("GIT_TOKEN", " tok\n"), ("GIT_SSH_KEY", "-----BEGIN\r\nx\r\n-----END")]);
+        let exposed = |source: Option<SecretSource>| source.unwrap().read().unwrap().expose().to_owned();
+        assert_eq!(exposed(config.git_token), "tok");
+        assert_eq!(exposed(config.ssh_key), "-----BEGIN\nx\n-----END\n");
+    }
+
+    /// A folder of its own, gone at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        #[expect(clippy::disallowed_methods, reason = "a unit test has no DATA_DIR")]
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("windmill-git-sync-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_secret_file_is_read_anew_and_its_faults_name_variable_and_path() {
+        let folder = Folder::new("secret");
+        let path = folder.0.join("token");
+        let source = config(&[("GIT_TOKEN_FILE", path.to_str().unwrap())]).git_token.unwrap();
+        let refusal = || source.read().err().unwrap_or_default();
+        assert!(
+            refusal().starts_with(&format!("GIT_TOKEN_FILE: cannot take the secret from {path:?}: ")),
+            "{}",
+            refusal()
+        );
+        for content in ["one\n", "two\r\n"] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(source.read().unwrap().expose(), content.trim_end());
+        }
+        let (longest, too_long) = ("x".repeat(65_536), "x".repeat(65_537));
+        std::fs::write(&path, longest).unwrap();
+        assert!(source.read().is_ok());
+        for (content, word) in [("", "is empty"), ("\n", "is empty"), ("a\nb", "line break"), (&too_long, "64 KiB")] {
+            std::fs::write(&path, content).unwrap();
+            assert!(refusal().contains(word), "{}", refusal());
+        }
+        std::fs::write(&path, b"\xff").unwrap();
+        assert!(refusal().contains("UTF-8"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(refusal().contains("regular file"), "{}", refusal());
+    }
+
+    #[test]
+    fn a_secret_given_as_a_path_is_not_shown() {
+        let source = config(&[("GIT_TOKEN_FILE", "hunter2")]).git_token.unwrap();
+        assert!(!source.read().unwrap_err().contains("hunter2"));
+    }
+
+    #[test]
+    fn settings_of_later_versions_are_known_and_named() {
+        assert_eq!(config(&[("COMMIT_PER", "sync"), ("NOTIFY_ON", "")]).unsupported, [""; 0]);
+        let set = [("SYNC_SCHEDULE", "* * * * *"), ("HEARTBEAT_URL_FILE", "/h"), ("COMMIT_PER", "item")];
+        assert_eq!(config(&set).unsupported, ["SYNC_SCHEDULE", "HEARTBEAT_URL", "COMMIT_PER"]);
+    }
+
+    #[test]
+    fn tools_get_the_way_out_and_nothing_else() {
+        let config = config(&[
+            ("https_proxy", "http://u:p4ss@proxy:3128/"),
+            ("NO_PROXY", "h"),
+            ("PATH", "/bin"),
+            ("LD_PRELOAD", "x"),
+            ("GIT_DIR", "y"),
+        ]);
+        let names: Vec<&str> = config.tool_environment.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["https_proxy", "NO_PROXY", "PATH"]);
+        assert!(config.proxy_secrets() == [Secret::new("p4ss")]);
     }
 }

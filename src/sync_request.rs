@@ -694,3 +694,347 @@ impl<'a> Resolver<'a> {
             && fields.git_username.as_ref().is_none_or(|user| *user == config.git_username)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, Need, Options};
+
+    const HTTPS: &[(&str, &str)] = &[
+        ("WINDMILL_TOKEN", "wm-conf"),
+        ("WINDMILL_WORKSPACE", "shop"),
+        ("GIT_REMOTE_URL", "https://h/x"),
+        ("GIT_TOKEN", "git-conf"),
+        ("GIT_BRANCH", "w/{workspace}"),
+        ("GIT_SUBDIR", "backup"),
+    ];
+    const SSH: &[(&str, &str)] = &[
+        ("WINDMILL_TOKEN", "wm-conf"),
+        ("GIT_REMOTE_URL", "git@h:x"),
+        ("GIT_SSH_KEY", "key"),
+        ("GIT_SSH_KNOWN_HOSTS_FILE", "/known"),
+    ];
+    const FILE: &[(&str, &str)] = &[("WINDMILL_TOKEN", "wm-conf"), ("GIT_REMOTE_URL", "file:///x")];
+
+    fn config(variables: &[(&str, &str)]) -> Config {
+        let environment = Environment::new(variables.iter().map(|(name, value)| (name.into(), value.into())));
+        Config::new(&Options::default(), &environment, Need::Serve).ok().unwrap()
+    }
+
+    #[track_caller]
+    fn accepted(settings: &[(&str, &str)], body: &str) -> SyncRequest {
+        match SyncRequest::from_json(body.as_bytes(), &config(settings)) {
+            Ok((request, _)) => request,
+            Err(error) => panic!("{body} was refused: {}", error.message),
+        }
+    }
+
+    fn refused(settings: &[(&str, &str)], body: &str) -> RequestError {
+        match SyncRequest::from_json(body.as_bytes(), &config(settings)) {
+            Ok(_) => panic!("{body} was accepted"),
+            Err(error) => error,
+        }
+    }
+
+    /// The body is refused with as many faults as there are words, each with its word.
+    #[track_caller]
+    fn check(settings: &[(&str, &str)], body: &str, words: &[&str]) {
+        let error = refused(settings, body);
+        let faults: Vec<&str> = error.message.split("; ").collect();
+        assert_eq!(faults.len(), words.len(), "{body}: {faults:?}");
+        for (fault, word) in faults.iter().zip(words) {
+            assert!(fault.contains(word), "{body}: {fault}");
+        }
+        assert_eq!((error.code, error.code.http_status()), (Code::RequestInvalid, 400), "{body}");
+    }
+
+    fn token_of(request: &SyncRequest) -> (&str, &str) {
+        match &request.git {
+            GitCredentials::Token { username, token } => (username, token.expose()),
+            GitCredentials::None | GitCredentials::Ssh { .. } => panic!("no token"),
+        }
+    }
+
+    #[test]
+    fn an_empty_body_is_the_configured_sync() {
+        let request = SyncRequest::from_config(&config(HTTPS), Flags::default()).ok().unwrap();
+        for body in
+            ["", " \r\n", "{}", r#"{"workspace":null,"repository":null,"dry_run":null}"#, r#"{"repository":{}}"#]
+        {
+            assert!(accepted(HTTPS, body) == request, "{body}");
+        }
+        assert_eq!((request.workspace.as_str(), request.branch.as_str()), ("shop", "w/shop"));
+        assert_eq!((request.subdir.as_str(), request.remote.as_str()), ("backup", "https://h/x"));
+        assert_eq!((request.windmill_token.expose(), token_of(&request)), ("wm-conf", ("x-access-token", "git-conf")));
+        assert_eq!(request.message, "Automated Windmill workspace backup - shop");
+        assert!(request.configured && !request.workspace_is_default);
+        assert!(!request.dry_run && !request.force && !request.allow_mass_deletion);
+        assert!(request.secrets() == [&Secret::new("wm-conf"), &Secret::new("git-conf")]);
+    }
+
+    #[test]
+    fn flags_and_the_wait_are_taken_over() {
+        let flags = Flags { dry_run: true, force: true, allow_mass_deletion: true };
+        let request = SyncRequest::from_config(&config(HTTPS), flags).ok().unwrap();
+        assert!(accepted(HTTPS, r#"{"dry_run":true,"force":true,"allow_mass_deletion":true}"#) == request);
+        for (body, wait) in [
+            ("", Wait::UntilDone),
+            (r#"{"wait":null}"#, Wait::UntilDone),
+            (r#"{"wait":true}"#, Wait::UntilDone),
+            (r#"{"wait":false}"#, Wait::No),
+        ] {
+            assert_eq!(SyncRequest::from_json(body.as_bytes(), &config(HTTPS)).ok().unwrap().1, wait, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_workspace_that_nobody_chose_is_marked() {
+        assert!(accepted(FILE, "").workspace_is_default);
+        assert!(!accepted(FILE, r#"{"workspace":"admins"}"#).workspace_is_default);
+    }
+
+    #[test]
+    fn a_body_is_one_json_object_of_bounded_size_and_depth() {
+        for (body, word) in [
+            ("{", "is not JSON"),
+            ("{} {}", "is not JSON"),
+            ("{\"workspace\":\"shop\",}", "is not JSON"),
+            ("{'workspace':'shop'}", "is not JSON"),
+            ("\u{feff}{}", "is not JSON"),
+            ("[]", "is an array, not"),
+            ("[{\"a\":[1,{}]}]", "is an array, not"),
+            ("null", "is null, not"),
+            ("1.5", "is a number, not"),
+            ("\"{}\"", "is a string, not"),
+            ("true", "is a boolean, not"),
+        ] {
+            check(HTTPS, body, &[word]);
+        }
+        let error = SyncRequest::from_json(b"{\"workspace\":\"\xff\"}", &config(HTTPS)).err().unwrap();
+        assert_eq!(error.message, "the body is not UTF-8");
+        let padded = |bytes: usize| format!("{{\"git_user_name\":{}\"Ann\"}}", " ".repeat(bytes - 23));
+        assert_eq!(padded(100).len(), 100);
+        accepted(HTTPS, &padded(BODY_BYTES_MAX));
+        check(HTTPS, &padded(BODY_BYTES_MAX + 1), &["64 KiB"]);
+    }
+
+    #[test]
+    fn deep_values_cost_no_stack() {
+        for open in ["[", "{\"a\":", "{\"repository\":"] {
+            check(HTTPS, &open.repeat(4_000), &["too deeply"]);
+        }
+        let nested = |depth: usize| {
+            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+            format!(r#"{{"repository":{{"more":{open}{close},"also":"[[{{\"["}}}}"#)
+        };
+        accepted(HTTPS, &nested(DEPTH_MAX - 2));
+        check(HTTPS, &nested(DEPTH_MAX - 1), &["too deeply"]);
+        accepted(HTTPS, &format!(r#"{{"git_user_name":"{}"}}"#, "[".repeat(DEPTH_MAX + 1)));
+    }
+
+    #[test]
+    fn unknown_wrong_and_duplicate_fields_are_all_named() {
+        check(HTTPS, r#"{"base_url":"http://evil"}"#, &["the field \"base_url\" is unknown"]);
+        check(HTTPS, r#"{"Workspace":"shop"}"#, &["\"Workspace\" is unknown"]);
+        check(HTTPS, r#"{"a\u001b\n":1}"#, &[r#""a\u{1b}\n" is unknown"#]);
+        check(HTTPS, r#"{"workspace":"shop","workspace":"shop"}"#, &["\"workspace\" comes twice"]);
+        check(HTTPS, r#"{"wait":true,"wait":null}"#, &["\"wait\" comes twice"]);
+        check(HTTPS, r#"{"repository":{"url":"","url":""}}"#, &["\"repository.url\" comes twice"]);
+        check(
+            HTTPS,
+            r#"{"x":1,"dry_run":"true","workspace":5,"git_token":["t"],"repository":"r","force":0}"#,
+            &[
+                "\"x\" is unknown",
+                "`dry_run` must be true or false, not a string",
+                "`workspace` must be a string, not a number",
+                "`git_token` must be a string, not an array",
+                "`repository` must be an object, not a string",
+                "`force` must be true or false, not a number",
+            ],
+        );
+        let long = refused(HTTPS, &format!(r#"{{"{}":1}}"#, "x".repeat(10_000)));
+        assert!(long.message.len() < 120, "{}", long.message);
+    }
+
+    #[test]
+    fn empty_texts_are_refused_but_for_the_folder() {
+        for field in [
+            "workspace",
+            "windmill_token",
+            "git_remote_url",
+            "git_token",
+            "git_branch",
+            "git_user_name",
+            "git_user_email",
+        ] {
+            check(HTTPS, &format!(r#"{{"{field}":""}}"#), &[&format!("`{field}` is empty")]);
+        }
+        assert!(accepted(HTTPS, r#"{"git_subdir":"","windmill_token":"t"}"#).subdir.is_root());
+    }
+
+    #[test]
+    fn malformed_values_are_named_by_their_field() {
+        check(HTTPS, r#"{"workspace":"a/b"}"#, &["`workspace`: workspace id \"a/b\""]);
+        check(HTTPS, r#"{"git_branch":"wm-fork-1"}"#, &["`git_branch`: "]);
+        check(HTTPS, r#"{"git_subdir":".."}"#, &["`git_subdir`: "]);
+        check(
+            HTTPS,
+            r#"{"repository":{"branch":"-x","folder":".git"}}"#,
+            &["`repository.branch`", "`repository.folder`"],
+        );
+        check(HTTPS, r#"{"git_user_name":"<","git_user_email":" "}"#, &["`git_user_name`: ", "`git_user_email`: "]);
+        check(
+            HTTPS,
+            r#"{"git_token":"a\nb","windmill_token":" "}"#,
+            &["`git_token` has a line", "`windmill_token` is"],
+        );
+    }
+
+    #[test]
+    fn author_and_templates_follow_the_request() {
+        let body = r#"{"workspace":"other","git_user_name":"Ann","git_user_email":"a@b","windmill_token":"t"}"#;
+        let request = accepted(HTTPS, body);
+        assert_eq!((request.author.to_string().as_str(), request.branch.as_str()), ("Ann <a@b>", "w/other"));
+        assert_eq!(request.message, "Automated Windmill workspace backup - other");
+        let body = r#"{"git_branch":"b/{workspace}","git_subdir":"/{workspace}/","windmill_token":"t"}"#;
+        let request = accepted(HTTPS, body);
+        assert_eq!((request.branch.as_str(), request.subdir.as_str()), ("b/shop", "shop"));
+        assert!(accepted(HTTPS, r#"{"git_user_name":"Ann"}"#).configured);
+    }
+
+    #[test]
+    fn the_configured_windmill_token_serves_only_what_it_was_configured_for() {
+        for (field, own, other, what) in [
+            ("workspace", "shop", "admins", "the workspace and the branch,"),
+            ("git_branch", "w/shop", "main", "the branch,"),
+            ("git_subdir", "/backup/", "", "the folder,"),
+            ("git_subdir", "backup", "backup/x", "the folder,"),
+        ] {
+            assert!(accepted(HTTPS, &format!(r#"{{"{field}":"{own}"}}"#)).configured, "{field}");
+            check(HTTPS, &format!(r#"{{"{field}":"{other}"}}"#), &[what]);
+            let request = accepted(HTTPS, &format!(r#"{{"{field}":"{other}","windmill_token":"own"}}"#));
+            assert_eq!((request.configured, request.windmill_token.expose()), (false, "own"), "{field}");
+            assert_eq!(token_of(&request).1, "git-conf");
+        }
+    }
+
+    #[test]
+    fn the_configured_git_token_serves_only_the_whole_configured_url() {
+        assert!(accepted(HTTPS, r#"{"git_remote_url":"https://h/x"}"#).configured);
+        for url in ["https://h/x.git", "https://h/X", "https://h/x/", "http://h/x", "https://h:443/x", "https://evil/x"]
+        {
+            let body = |rest: &str| format!(r#"{{"git_remote_url":"{url}"{rest}}}"#);
+            check(HTTPS, &body(""), &["lacks a `windmill_token`", "lacks a `git_token`"]);
+            check(HTTPS, &body(r#","windmill_token":"w""#), &["lacks a `git_token`"]);
+            check(HTTPS, &body(r#","git_token":"g""#), &["lacks a `windmill_token`"]);
+            let request = accepted(HTTPS, &body(r#","git_token":"g","windmill_token":"w""#));
+            assert_eq!((request.configured, token_of(&request)), (false, ("x-access-token", "g")));
+        }
+    }
+
+    #[test]
+    fn a_run_with_other_tokens_is_not_a_configured_one() {
+        assert!(accepted(HTTPS, r#"{"windmill_token":"wm-conf","git_token":"git-conf"}"#).configured);
+        assert!(!accepted(HTTPS, r#"{"windmill_token":"wm-conf2"}"#).configured);
+        assert!(!accepted(HTTPS, r#"{"git_token":"git-con"}"#).configured);
+        assert!(!accepted(&HTTPS[1..], r#"{"windmill_token":"wm-conf"}"#).configured);
+    }
+
+    #[test]
+    fn ssh_and_file_remotes_come_from_the_settings_only() {
+        let request = accepted(SSH, r#"{"git_remote_url":"git@h:x"}"#);
+        match &request.git {
+            GitCredentials::Ssh { key, known_hosts, accept_new } => {
+                assert_eq!((key.expose(), known_hosts.as_deref()), ("key\n", Some("/known".as_ref())));
+                assert!(!accept_new && request.configured);
+            }
+            GitCredentials::None | GitCredentials::Token { .. } => panic!("no key"),
+        }
+        check(SSH, r#"{"git_remote_url":"git@h:y","windmill_token":"w"}"#, &["no field of a request carries a key"]);
+        check(SSH, r#"{"git_token":"g"}"#, &["`git_token` goes with an http(s) remote"]);
+        assert!(accepted(FILE, "").git == GitCredentials::None);
+        check(FILE, r#"{"git_remote_url":"file:///x"}"#, &["cannot name a file: remote"]);
+        check(FILE, r#"{"repository":{"url":"file:///y"}}"#, &["cannot name a file: remote"]);
+        check(FILE, r#"{"git_remote_url":"/x"}"#, &["`git_remote_url`: remote URL is none of"]);
+        check(FILE, r#"{"git_token":"g"}"#, &["`git_token` goes with an http(s) remote"]);
+    }
+
+    #[test]
+    fn what_the_settings_lack_the_request_may_bring() {
+        check(&[], "", &["GIT_REMOTE_URL is not set, and", "WINDMILL_TOKEN is not set, and the request brings no"]);
+        check(&HTTPS[..3], "", &["GIT_TOKEN is not set, and the request brings no `git_token`"]);
+        check(&SSH[..2], "", &["GIT_SSH_KNOWN_HOSTS_FILE is not set", "GIT_SSH_KEY is not set"]);
+        let body = r#"{"git_remote_url":"https://h/x","git_token":"g","windmill_token":"w"}"#;
+        assert!(!accepted(&[], body).configured);
+        let error = SyncRequest::from_config(&config(&[]), Flags::default()).err().unwrap();
+        assert_eq!(error.message, "GIT_REMOTE_URL is not set; WINDMILL_TOKEN is not set");
+        assert_eq!(error.code, Code::ConfigInvalid);
+    }
+
+    #[test]
+    fn an_unreadable_secret_is_a_fault_of_the_settings() {
+        let mut settings = HTTPS.to_vec();
+        settings[0] = ("WINDMILL_TOKEN_FILE", "/nonexistent/token");
+        let error = refused(&settings, "");
+        assert!(error.message.starts_with("WINDMILL_TOKEN_FILE: "), "{}", error.message);
+        assert_eq!(error.code, Code::ConfigInvalid);
+        assert_eq!(refused(&settings, r#"{"x":1}"#).code, Code::RequestInvalid);
+        assert_eq!(accepted(&settings, r#"{"windmill_token":"w"}"#).windmill_token.expose(), "w");
+    }
+
+    #[test]
+    fn a_resource_of_windmill_is_taken_as_it_is() {
+        let body = r#"{"windmill_token":"w","repository":{"url":"https://ann:t%40k@g/y.git","branch":"dev","folder":"/a/",
+            "gpg_key":{"private_key":"p"},"is_github_app":false}}"#;
+        let request = accepted(HTTPS, body);
+        assert_eq!((request.remote.as_str(), token_of(&request)), ("https://g/y.git", ("ann", "t@k")));
+        assert_eq!((request.branch.as_str(), request.subdir.as_str()), ("dev", "a"));
+        let body = r#"{"repository":{"url":"https://h/x","branch":"","folder":""}}"#;
+        assert!(accepted(HTTPS, body).configured);
+        let body = r#"{"repository":{"url":"https://tok@h/x"}}"#;
+        assert_eq!(token_of(&accepted(HTTPS, body)), ("x-access-token", "tok"));
+        let body = r#"{"repository":{"url":"https://git-conf@h/x"}}"#;
+        assert!(accepted(HTTPS, body).configured);
+        let body = r#"{"repository":{"url":"https://other:git-conf@h/x"}}"#;
+        assert!(!accepted(HTTPS, body).configured);
+        check(HTTPS, r#"{"repository":{"url":"https://g/y"}}"#, &["`windmill_token`", "`git_token`"]);
+    }
+
+    #[test]
+    fn a_resource_that_only_windmill_can_resolve_is_refused() {
+        check(HTTPS, r#"{"repository":{"is_github_app":true}}"#, &["GitHub app"]);
+        check(HTTPS, r#"{"repository":"$res:u/ann/repo"}"#, &["`repository` is a reference to Windmill"]);
+        check(HTTPS, r#"{"repository":{"url":"$var:u/ann/url"}}"#, &["`repository.url` is a reference"]);
+        check(HTTPS, r#"{"repository":{"url":"https://u:$var:x@h/x"}}"#, &["token in repository.url` is a reference"]);
+        check(HTTPS, r#"{"windmill_token":"$var:u/ann/t"}"#, &["`windmill_token` is a reference"]);
+        accepted(HTTPS, r#"{"repository":{"more":"$var:u/ann/url"}}"#);
+    }
+
+    #[test]
+    fn nothing_may_be_said_twice() {
+        check(
+            HTTPS,
+            r#"{"git_remote_url":"https://h/x","git_branch":"w/shop","git_subdir":"backup","git_token":"g",
+                "repository":{"url":"https://t@h/x","branch":"w/shop","folder":"backup"}}"#,
+            &["`git_remote_url` and `repository.url`", "`git_branch` and", "`git_subdir` and", "`git_token` and"],
+        );
+    }
+
+    #[test]
+    fn no_refusal_shows_a_secret() {
+        for body in [
+            r#"{"git_token":"hunter2\n2","x":1}"#,
+            r#"{"windmill_token":"hunter2\u0000"}"#,
+            r#"{"git_remote_url":"https://u:hunter2@h/x"}"#,
+            r#"{"git_remote_url":"hunter2"}"#,
+            r#"{"repository":{"url":"https://u:hunter2@h/"}}"#,
+            r#"{"repository":{"url":"https://u:hunter2@g/x"}}"#,
+            r#"{"git_token":"hunter2","repository":{"url":"https://hunter2@g/x"}}"#,
+            r#"{"windmill_token":{"hunter2":1}}"#,
+            r#"{"git_token":"hunter2","#,
+        ] {
+            let message = refused(HTTPS, body).message;
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+}

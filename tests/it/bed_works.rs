@@ -10,6 +10,7 @@ use crate::bed::git::git;
 use crate::bed::git_http::basic;
 use crate::bed::http::{self, ask};
 use crate::bed::process::{self, PATIENCE};
+use crate::bed::run::text_field;
 use crate::bed::wmill::start_pull;
 use crate::bed::workspace::{entries_of_tar, entries_of_zip, exchanges, fixtures};
 use crate::bed::{
@@ -261,6 +262,21 @@ fn what_changes_while_an_export_is_made_is_in_it() {
     let into = sandbox.scratch("pulled");
     pull_alone(&sandbox, DEFAULTS, &into).must_succeed();
     assert!(files_below(&into).contains_key("f/ops/late.ts"));
+}
+
+#[test]
+fn a_held_export_waits_until_it_is_released() {
+    let sandbox = Sandbox::new();
+    let held = sandbox.windmill.hold_exports();
+    let into = sandbox.scratch("pulled");
+    let windmill = &sandbox.windmill;
+    let mut pull = start_pull(&sandbox, windmill, WINDMILL_TOKEN, DEFAULTS, &into);
+    held.wait_for(1);
+    assert!(pull.is_running());
+    sandbox.windmill.state("2-edited");
+    held.release();
+    pull.finish_within(PATIENCE).must_succeed();
+    assert!(files_below(&into).contains_key("f/sales/new_report.py"));
 }
 
 // Git remotes.
@@ -612,6 +628,90 @@ mod ssh {
         let said = refused.must_fail().stderr_text();
         assert!(said.contains("Permission denied"), "{said}");
     }
+}
+
+// Our binary, with a program in its place.
+
+/// What our binary is to the bed: a result on stdout, or a service that says where it listens.
+const IN_ITS_PLACE: &str = r#"
+const http = require("node:http");
+const { execFileSync } = require("node:child_process");
+if (process.argv[2] === "sync") {
+  execFileSync("git", ["--version"], { env: { ...process.env, EXTRA: "planted" } });
+  console.error("trying\n" + Object.keys(process.env).sort().join(" "));
+  console.log(JSON.stringify({ success: true, code: "pushed", message: "done", commit: null,
+    changed: { added: 1, modified: 2, deleted: 0 }, warnings: ["one"] }));
+  process.exit(0);
+}
+const server = http.createServer((request, response) => {
+  let body = "";
+  request.on("data", (part) => { body += part; });
+  request.on("end", () => {
+    response.writeHead(request.method === "POST" ? 502 : 200, { "Content-Type": "application/json" });
+    response.end(JSON.stringify({ method: request.method, url: request.url, body }));
+  });
+});
+server.listen(0, "127.0.0.1", () => console.error(`INFO listening on 127.0.0.1:${server.address().port}`));
+process.on("SIGTERM", () => process.exit(7));
+"#;
+
+fn in_its_place(sandbox: &Sandbox) -> PathBuf {
+    let script = sandbox.file("in-its-place.js", IN_ITS_PLACE);
+    sandbox.program(
+        "in-its-place",
+        &format!("exec node '{}' \"$@\"", script.display()),
+    )
+}
+
+#[test]
+fn a_run_has_a_clean_environment_and_a_result() {
+    let sandbox = Sandbox::new();
+    let remote = GitHttp::serve(&sandbox.repository());
+    sandbox.record("git");
+    let outcome = sandbox
+        .sync()
+        .program(in_its_place(&sandbox))
+        .workspace("shop")
+        .remote(&remote)
+        .env("COMMIT_PER", "item")
+        .without("HOME")
+        .run()
+        .expect("pushed");
+    assert_eq!(outcome.exit_code, Some(0));
+    assert_eq!(outcome.changed(), (1, 2, 0));
+    assert_eq!(outcome.commit(), None);
+    assert_eq!(outcome.warnings(), ["one"]);
+    let given = "COMMIT_PER DATA_DIR GIT_REMOTE_URL GIT_TOKEN GIT_USERNAME LISTEN_ADDR PATH";
+    let also = "WINDMILL_BASE_URL WINDMILL_TOKEN WINDMILL_WORKSPACE";
+    let seen = outcome.stderr.lines().nth(1).unwrap();
+    let seen: Vec<&str> = seen.split(' ').filter(|name| *name != "PWD").collect();
+    assert_eq!(seen.join(" "), format!("{given} {also}"));
+    let [started] = &sandbox.invocations("git")[..] else {
+        panic!("git was started once");
+    };
+    assert_eq!(started.arguments, ["--version"]);
+    assert!(started.environment.contains(&"EXTRA=planted".to_owned()));
+}
+
+#[test]
+fn a_service_answers_and_ends() {
+    let sandbox = Sandbox::new();
+    let mut service = sandbox.service().program(in_its_place(&sandbox)).serve();
+    assert_eq!(service.get("/health").status, 200);
+    let answer = service.post_sync("{\"force\":true}");
+    assert_eq!(answer.status, 502);
+    let said = answer.json();
+    assert_eq!(text_field(&said, "url").as_deref(), Some("/sync"));
+    assert_eq!(
+        text_field(&said, "body").as_deref(),
+        Some("{\"force\":true}")
+    );
+    service.wait_for_log("INFO");
+    assert_eq!(service.terminate().code(), Some(7));
+
+    let mut service = sandbox.service().program(in_its_place(&sandbox)).serve();
+    service.kill();
+    assert!(service.ask("GET", "/health", &[], b"").is_err());
 }
 
 // The search for secrets, and the comparison of trees.

@@ -589,9 +589,10 @@ pub fn ask(
 pub fn ask_raw(address: SocketAddr, bytes: &[u8]) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(bytes)?;
+    // A server may refuse what it has not read to the end: its answer counts, not that it closed.
+    let written = stream.write_all(bytes);
     let mut input = Input::new(&stream);
-    let head = input.read_head()?;
+    let head = input.read_head().or_else(|error| written.and(Err(error)))?;
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Response::new(&mut headers);
     parsed.parse(&head).map_err(io::Error::other)?;

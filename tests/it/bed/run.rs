@@ -55,6 +55,7 @@ pub fn program() -> PathBuf {
 #[derive(Clone)]
 pub struct Run<'a> {
     sandbox: &'a Sandbox,
+    program: Option<PathBuf>,
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     patience: Duration,
@@ -71,6 +72,7 @@ impl<'a> Run<'a> {
         let path = std::env::join_paths(folders).unwrap();
         Self {
             sandbox,
+            program: None,
             arguments: vec![command.to_owned()],
             environment: BTreeMap::new(),
             patience: PATIENCE,
@@ -138,8 +140,15 @@ impl<'a> Run<'a> {
         self
     }
 
+    /// Another program in our binary's place.
+    #[must_use]
+    pub fn program(mut self, path: PathBuf) -> Self {
+        self.program = Some(path);
+        self
+    }
+
     fn command(&self) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(self.program.clone().unwrap_or_else(program));
         command
             .current_dir(self.sandbox.path())
             .args(&self.arguments)
@@ -450,11 +459,7 @@ impl Service {
     /// Waits for the end.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        process::eventually("the service ends", || {
-            assert!(Instant::now() < deadline, "it runs on:\n{}", self.log());
-            self.child.try_wait().unwrap()
-        })
+        process::eventually("the service ends", || self.child.try_wait().unwrap())
     }
 }
 

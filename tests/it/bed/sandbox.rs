@@ -3,11 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::git::BareRepository;
+use super::process;
 use super::run::Run;
 use super::windmill::Windmill;
+use super::wmill::wmill;
 
 /// Cargo's target directory, from where the running program lies: `env!("CARGO_TARGET_TMPDIR")` is for tests only,
 /// and the demo is an example.
@@ -31,6 +34,14 @@ pub struct Sandbox {
     pub windmill: Windmill,
 }
 
+/// A start of a program by our binary.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    pub arguments: Vec<String>,
+    /// `NAME=value`
+    pub environment: Vec<String>,
+}
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl Sandbox {
@@ -46,8 +57,8 @@ impl Sandbox {
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
         let folder = target_dir().join("tmp").join(name);
-        // A process of the same id may have been killed before it could clear up.
-        let _ = fs::remove_dir_all(&folder);
+        static CLEARED: Once = Once::new();
+        CLEARED.call_once(|| clear_up_after_the_dead(folder.parent().unwrap()));
         for part in ["data", "home", "bin", "remotes", "scratch"] {
             fs::create_dir_all(folder.join(part)).expect("a folder below target/tmp");
         }
@@ -88,6 +99,43 @@ impl Sandbox {
         let path = self.bin().join(name);
         write_with_mode(&path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755);
         path
+    }
+
+    /// From now on each start of program `name` by our binary is written down before the real one takes over: see
+    /// [`Sandbox::invocations`].
+    pub fn record(&self, name: &str) {
+        let real = match name {
+            "wmill" => wmill(),
+            _ => process::find_program(name, &[]).unwrap_or_else(|| panic!("no `{name}`")),
+        };
+        let folder = self.scratch(&format!("invocations-{name}"));
+        // A file of its own for each process: two that write at once would mix.
+        let script = format!(
+            "here='{}'\nprintf '%s\\0' \"$@\" > \"$here/$$.arguments\"\n\
+             env -0 > \"$here/$$.environment\"\nexec '{}' \"$@\"",
+            folder.display(),
+            real.display()
+        );
+        self.program(name, &script);
+    }
+
+    /// The starts of program `name` since [`Sandbox::record`], in no order.
+    pub fn invocations(&self, name: &str) -> Vec<Invocation> {
+        let folder = self.scratch(&format!("invocations-{name}"));
+        let strings = |path: &Path| -> Vec<String> {
+            let bytes = fs::read(path).unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            text.split_terminator('\0').map(str::to_owned).collect()
+        };
+        fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|e| e == "arguments"))
+            .map(|path| Invocation {
+                arguments: strings(&path),
+                environment: strings(&path.with_extension("environment")),
+            })
+            .collect()
     }
 
     /// What comes first on the `PATH` of our binary.
@@ -140,6 +188,23 @@ impl Default for Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Removes the sandboxes of processes that were killed before they could, one of our own id included.
+fn clear_up_after_the_dead(all: &Path) {
+    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name
+            .strip_prefix("bed-")
+            .and_then(|rest| rest.split('-').next())
+        else {
+            continue;
+        };
+        let alive = Path::new("/proc").join(pid).exists();
+        if !alive || pid == std::process::id().to_string() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

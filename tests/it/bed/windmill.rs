@@ -2,11 +2,12 @@
 //! workspaces that a test switches and edits, faults on demand, and a log of what was asked.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use miniserde::json::{self, Value};
 
 use super::http::{Fault, Faults, LoggedRequest, Reply, Request, Response, Server};
+use super::process::PATIENCE;
 use super::workspace::{Workspace, tar_of, zip_of};
 
 /// The right token, made to be found where it must not be.
@@ -45,6 +46,74 @@ struct Shared {
     state: Mutex<State>,
     faults: Faults,
     on_export: Mutex<Option<ExportHook>>,
+    gate: Gate,
+}
+
+/// Where exports wait while a test holds them.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    holders: usize,
+    waiting: usize,
+}
+
+/// While it lives, no export is answered.
+pub struct HeldExports {
+    shared: Arc<Shared>,
+}
+
+impl HeldExports {
+    /// Waits until this many exports are asked for and not answered.
+    #[track_caller]
+    pub fn wait_for(&self, count: usize) {
+        let gate = &self.shared.gate;
+        let state = gate.state.lock().unwrap();
+        let (state, waited) = gate
+            .changed
+            .wait_timeout_while(state, PATIENCE, |state| state.waiting < count)
+            .unwrap();
+        let waiting = state.waiting;
+        drop(state);
+        assert!(
+            !waited.timed_out(),
+            "{waiting} exports are asked for, not {count}"
+        );
+    }
+
+    /// How many exports are asked for and not answered.
+    pub fn waiting(&self) -> usize {
+        self.shared.gate.state.lock().unwrap().waiting
+    }
+
+    /// Lets them all go on.
+    pub fn release(self) {
+        drop(self);
+    }
+}
+
+impl Drop for HeldExports {
+    fn drop(&mut self) {
+        self.shared.gate.state.lock().unwrap().holders -= 1;
+        self.shared.gate.changed.notify_all();
+    }
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.waiting += 1;
+        self.changed.notify_all();
+        let mut state = self
+            .changed
+            .wait_while(state, |state| state.holders > 0)
+            .unwrap();
+        state.waiting -= 1;
+    }
 }
 
 struct State {
@@ -76,6 +145,7 @@ impl Windmill {
             }),
             faults: Faults::default(),
             on_export: Mutex::new(None),
+            gate: Gate::default(),
         });
         let of_server = Arc::clone(&shared);
         Self {
@@ -170,6 +240,16 @@ impl Windmill {
     /// Runs `hook` each time an export of a workspace is asked for, before it is made; what it edits is in it.
     pub fn on_export(&self, hook: impl FnMut(&mut Workspace) + Send + 'static) {
         *self.shared.on_export.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    /// From now on no export is answered until what this gives is released or dropped: a sync that stands still for
+    /// as long as a test needs it to.
+    #[must_use]
+    pub fn hold_exports(&self) -> HeldExports {
+        self.shared.gate.state.lock().unwrap().holders += 1;
+        HeldExports {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// All that was asked so far.
@@ -276,16 +356,16 @@ impl Shared {
             return Response::text(401, "Unauthorized");
         }
         let role = state.role;
-        let workspace = state.workspaces.get(id).cloned();
+        let listed = state.workspaces.get(id).cloned();
         drop(state);
         match (request.method.as_str(), path) {
             // Not recorded for a workspace that is not there; a superadmin is an admin everywhere.
             ("GET", ["users", "whoami"]) => Response::json(whoami_in(id, role)),
             ("GET", ["resources", "file_resource_type_to_file_ext_map"]) => Response::json("{}"),
-            ("GET", ["workspaces", "tarball"]) => self.export(request, id, workspace),
+            ("GET", ["workspaces", "tarball"]) => self.export(request, id),
             ("GET", ["scripts" | "flows" | "apps", "list"]) => {
                 let asked = format!("/{}?{}", path.join("/"), request.query_text());
-                let workspace = workspace.unwrap_or_default();
+                let workspace = listed.unwrap_or_default();
                 Response::json(workspace.recorded_answer(&asked).unwrap_or("[]"))
             }
             // `list_ws_specific` and `shared_ui` included: this version does not know them.
@@ -293,7 +373,7 @@ impl Shared {
         }
     }
 
-    fn export(&self, request: &Request, id: &str, workspace: Option<Workspace>) -> Response {
+    fn export(&self, request: &Request, id: &str) -> Response {
         let query = request.query();
         let archive_type = query.get("archive_type").map_or("tar", String::as_str);
         let pack = match archive_type {
@@ -304,6 +384,8 @@ impl Shared {
                 return Response::new(400, "text/plain", message);
             }
         };
+        self.gate.pass();
+        let workspace = self.state.lock().unwrap().workspaces.get(id).cloned();
         let Some(mut workspace) = workspace else {
             return Response::new(500, "text/plain", NO_ROWS);
         };

@@ -4,12 +4,16 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::process::{self, Finished, Started};
 use super::sandbox::{Sandbox, target_dir, write_with_mode};
 use super::windmill::{WINDMILL_TOKEN, Windmill};
+
+/// Some 50 MB over a slow line.
+const INSTALL_PATIENCE: Duration = Duration::from_secs(600);
 
 /// The real `wmill`. The first call installs it below the target directory; later ones, other processes' included,
 /// find it there.
@@ -42,8 +46,9 @@ fn install() -> PathBuf {
     if finished.is_dir() {
         return program;
     }
-    // Under another name until it is whole: an install that was killed is not taken for a finished one.
-    let partial = all.join(format!("{name}.partial"));
+    // Under another name until it is whole: an install that was killed is not taken for a finished one. The name is
+    // this process's own, since the npm of a killed one may still write.
+    let partial = all.join(format!("{name}.partial-{}", std::process::id()));
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial).unwrap();
     fs::write(partial.join("package.json"), manifest).unwrap();
@@ -51,7 +56,7 @@ fn install() -> PathBuf {
     let mut npm = Command::new("npm");
     npm.current_dir(&partial)
         .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-    let done = process::run(npm);
+    let done = process::start(npm).finish_within(INSTALL_PATIENCE);
     assert!(
         done.success(),
         "cannot install wmill from the npm registry: {done}"
