@@ -7,9 +7,8 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use yaml_serde::Value;
 
-use crate::wmill_yaml::Kinds;
+use crate::wmill_yaml::{Kinds, Shape, fields};
 
 /// A larger variable file is not parsed. Windmill's values of variables are far smaller.
 const VARIABLE_BYTES_MAX: usize = 1024 * 1024;
@@ -442,23 +441,24 @@ pub fn is_encryption_key(path: &str) -> bool {
 
 /// Whether this is a secret variable whose value anybody can read.
 ///
-/// A file that cannot be parsed, or is too large, counts as one where it says that it is secret: it cannot be shown
+/// A file that cannot be parsed, or not with bounded effort, counts as one where it says that it is secret: it cannot be shown
 /// to be encrypted. Where it does not say so, there is nothing to protect.
 #[must_use]
 pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
     if !path.ends_with(".variable.yaml") && !path.ends_with(".variable.json") {
         return false;
     }
-    let parsed = if content.len() > VARIABLE_BYTES_MAX { None } else { yaml_serde::from_slice::<Value>(content).ok() };
-    let Some(variable) = parsed else {
+    let wanted = |key: &str| matches!(key, "value" | "is_secret");
+    let Ok(fields) = fields(content, VARIABLE_BYTES_MAX, VARIABLE_BYTES_MAX, wanted) else {
         return claims_to_be_secret(content);
     };
-    if variable.get("is_secret").and_then(Value::as_bool) != Some(true) {
+    let field = |name| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+    if field("is_secret") != Some(&Shape::Bool(true)) {
         return false;
     }
-    match variable.get("value") {
-        None | Some(Value::Null) => false,
-        Some(Value::String(value)) => !(value.is_empty() || is_reference(value) || is_ciphertext(value)),
+    match field("value") {
+        None | Some(Shape::Empty) => false,
+        Some(Shape::Text(value)) => !(value.is_empty() || is_reference(value) || is_ciphertext(value)),
         Some(_) => true,
     }
 }
@@ -656,9 +656,9 @@ mod tests {
 
     #[test]
     fn a_folder_of_the_other_layout_is_found_anywhere() {
-        for (path, dotted) in [("docs/x.flow/a", true), ("f/x__raw_app/a", false), ("x.app/y/z", true)] {
-            assert_eq!(is_in_other_layout(path, dotted), true, "{path}");
-            assert_eq!(is_in_other_layout(path, !dotted), false, "{path}");
+        for (path, non_dotted) in [("docs/x.flow/a", true), ("f/x__raw_app/a", false), ("x.app/y/z", true)] {
+            assert!(is_in_other_layout(path, non_dotted), "{path}");
+            assert!(!is_in_other_layout(path, !non_dotted), "{path}");
         }
         assert!(!is_in_other_layout("f/x.flow", true));
         assert!(!is_in_other_layout("f/x__mod/a", false));
