@@ -101,8 +101,7 @@ impl App {
             }
         };
         if wait == Wait::No {
-            let accepted =
-                Accepted { success: true, code: "accepted", message: "the sync goes on", run_id: &run.id };
+            let accepted = Accepted { success: true, code: "accepted", message: "the sync goes on", run_id: &run.id };
             return Response::json(202, json::to_string(&accepted));
         }
         let result = self.runs.wait(&run);

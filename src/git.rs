@@ -149,6 +149,14 @@ impl Entry {
 /// The entries of a tree by path. Paths are bytes to git; one that is not UTF-8 cannot be Windmill's.
 pub type Tree = BTreeMap<Vec<u8>, Entry>;
 
+/// The content of a file in a repository that others write to.
+pub enum BlobContent {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// It cannot be taken, and why.
+    Strange(&'static str),
+}
+
 /// What the remote showed when asked.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RemoteState {
@@ -250,9 +258,14 @@ impl<'a> Git<'a> {
     /// [`GitError::Remote`] and the like.
     pub fn remote_state(&self) -> Result<RemoteState, GitError> {
         let full_ref = self.branch.full_ref();
-        let command = self
-            .command_without_repository()?
-            .arguments(["ls-remote", "--quiet", "--", self.remote.as_str(), "HEAD", &full_ref]);
+        let command = self.command_without_repository()?.arguments([
+            "ls-remote",
+            "--quiet",
+            "--",
+            self.remote.as_str(),
+            "HEAD",
+            &full_ref,
+        ]);
         let listing = self.over_the_network("cannot read", command)?;
         Ok(parse_remote_state(&listing, &full_ref))
     }
@@ -350,12 +363,17 @@ impl<'a> Git<'a> {
         parse_entries(&listing, ListingKind::Tree).ok_or_else(|| unreadable("ls-tree"))
     }
 
-    /// The content of a file.
+    /// The content of a file that somebody else wrote.
     ///
     /// # Errors
-    /// [`GitError`], also where it is longer than `bytes_max`.
-    pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<Vec<u8>, GitError> {
-        self.locally(self.command()?.arguments(["cat-file", "blob", blob.as_str()]).capture(bytes_max))
+    /// [`GitError`]; being longer than `bytes_max` is none.
+    pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<BlobContent, GitError> {
+        let command = self.command()?.arguments(["cat-file", "blob", blob.as_str()]).capture(bytes_max);
+        let shown = command.to_string();
+        match self.place.run(command, &mut |_| {}) {
+            Err(Failure::TooMuchOutput { .. }) => Ok(BlobContent::Strange("it is too large")),
+            finished => successful(&shown, finished.map_err(from_failure)?).map(BlobContent::Whole),
+        }
     }
 
     /// All files of the index.
@@ -363,7 +381,8 @@ impl<'a> Git<'a> {
     /// # Errors
     /// [`GitError`].
     pub fn list_index(&self) -> Result<Tree, GitError> {
-        let listing = self.locally(self.command()?.arguments(["ls-files", "--stage", "-z"]).capture(LISTING_BYTES_MAX))?;
+        let listing =
+            self.locally(self.command()?.arguments(["ls-files", "--stage", "-z"]).capture(LISTING_BYTES_MAX))?;
         parse_entries(&listing, ListingKind::Index).ok_or_else(|| unreadable("ls-files"))
     }
 
@@ -522,30 +541,20 @@ impl<'a> Git<'a> {
     }
 
     fn run(&self, command: Invocation) -> Result<Finished, GitError> {
-        self.place.run(command, &mut |line| log::debug!("git: {line}")).map_err(|failure| match failure {
-            Failure::Expired(expired) => GitError::Expired(expired),
-            Failure::NotStarted { .. } => GitError::Machine(failure.to_string()),
-            Failure::TooMuchOutput { .. } => GitError::Checkout(failure.to_string()),
-        })
+        self.place.run(command, &mut |line| log::debug!("git: {line}")).map_err(from_failure)
     }
 
     /// Runs a verb that needs the checkout only.
     fn locally(&self, command: Invocation) -> Result<Vec<u8>, GitError> {
         let shown = command.to_string();
-        let finished = self.run(command)?;
-        if finished.is_success() {
-            return Ok(finished.stdout);
-        }
-        let text = format!("`{shown}` ended with {}: {}", finished.ending, finished.tail_text());
-        // What the disk refuses, a new checkout would be refused too.
-        let disk = ["No space left on device", "Read-only file system", "Disk quota exceeded"];
-        if disk.iter().any(|sign| text.contains(sign)) { Err(GitError::Machine(text)) } else { Err(GitError::Checkout(text)) }
+        successful(&shown, self.run(command)?)
     }
 
     fn object_id(&self, command: Invocation) -> Result<ObjectId, GitError> {
         let answer = self.locally(command.capture(ANSWER_BYTES_MAX))?;
         let text = String::from_utf8_lossy(&answer);
-        ObjectId::parse(text.trim()).ok_or_else(|| GitError::Checkout(format!("git printed {:?} for an object id", text.trim())))
+        ObjectId::parse(text.trim())
+            .ok_or_else(|| GitError::Checkout(format!("git printed {:?} for an object id", text.trim())))
     }
 
     /// Runs a verb that talks to the remote.
@@ -582,7 +591,9 @@ impl<'a> Git<'a> {
             let location = location.split("/info/refs").next().unwrap_or_default();
             RemoteUrl::parse(location).ok()
         });
-        location.map_or_else(String::new, |url| format!("; it has moved to {url}: set GIT_REMOTE_URL to that if you trust it"))
+        location.map_or_else(String::new, |url| {
+            format!("; it has moved to {url}: set GIT_REMOTE_URL to that if you trust it")
+        })
     }
 }
 
@@ -682,6 +693,29 @@ fn ssh_options(key: &Path, known_hosts: Option<&Path>, accepted: Option<&Path>) 
     ]
 }
 
+fn from_failure(failure: Failure) -> GitError {
+    match failure {
+        Failure::Expired(expired) => GitError::Expired(expired),
+        Failure::NotStarted { .. } => GitError::Machine(failure.to_string()),
+        Failure::TooMuchOutput { .. } => GitError::Checkout(failure.to_string()),
+    }
+}
+
+/// What a verb that needs the checkout only printed, where it succeeded.
+fn successful(shown: &str, finished: Finished) -> Result<Vec<u8>, GitError> {
+    if finished.is_success() {
+        return Ok(finished.stdout);
+    }
+    let text = format!("`{shown}` ended with {}: {}", finished.ending, finished.tail_text());
+    // What the disk refuses, a new checkout would be refused too.
+    let disk = ["No space left on device", "Read-only file system", "Disk quota exceeded"];
+    if disk.iter().any(|sign| text.contains(sign)) {
+        Err(GitError::Machine(text))
+    } else {
+        Err(GitError::Checkout(text))
+    }
+}
+
 fn unreadable(verb: &str) -> GitError {
     GitError::Checkout(format!("`git {verb}` printed what git does not print"))
 }
@@ -777,7 +811,8 @@ fn is_race(summary: &str) -> bool {
 impl Pushed {
     /// Adds what the server said on the side, such as the message of a hook.
     fn explained(self, finished: &Finished) -> Self {
-        let remote: Vec<_> = finished.tail.iter().filter_map(|line| line.strip_prefix("remote:")).map(str::trim).collect();
+        let remote: Vec<_> =
+            finished.tail.iter().filter_map(|line| line.strip_prefix("remote:")).map(str::trim).collect();
         match self {
             Self::Refused(summary) if !remote.is_empty() => Self::Refused(format!("{summary}: {}", remote.join("\n"))),
             other => other,
@@ -820,7 +855,11 @@ fn classify(printed: &str) -> Classified {
             Code::GitFailed,
             Some("the remote answers with a redirect, which is not followed since the token would go along"),
         ),
-        (&["returned error: 404", "not found", "does not appear to be a git repository", "does not exist"], Code::GitFailed, Some("there is no such repository, or it is hidden from this token")),
+        (
+            &["returned error: 404", "not found", "does not appear to be a git repository", "does not exist"],
+            Code::GitFailed,
+            Some("there is no such repository, or it is hidden from this token"),
+        ),
         (
             &[
                 "Could not resolve",
@@ -858,8 +897,14 @@ fn classify(printed: &str) -> Classified {
     ];
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
     // Objects missing or broken on our side, seen while talking to the remote.
-    let is_local = has(&["object corrupt", "bad object", "loose object", "unable to read tree", "shallow file", "invalid index-pack"])
-        || has(&["not a git repository: '/", "packfile", "bad config"]);
+    let is_local = has(&[
+        "object corrupt",
+        "bad object",
+        "loose object",
+        "unable to read tree",
+        "shallow file",
+        "invalid index-pack",
+    ]) || has(&["not a git repository: '/", "packfile", "bad config"]);
     let found = SIGNS.iter().find(|(signs, ..)| has(signs));
     let (code, why) = found.map_or((Code::GitFailed, None), |(_, code, why)| (*code, *why));
     Classified { code, why, is_redirect: printed.contains("returned error: 30"), is_local: is_local && found.is_none() }
@@ -948,10 +993,19 @@ mod tests {
     fn what_git_prints_tells_what_failed() {
         check_class("fatal: unable to access 'http://h/': Could not resolve host: h", Code::GitUnreachable);
         check_class("fatal: unable to access 'http://h/': The requested URL returned error: 503", Code::GitUnreachable);
-        check_class("fatal: unable to access 'http://h/': The requested URL returned error: 403", Code::GitUnauthorized);
+        check_class(
+            "fatal: unable to access 'http://h/': The requested URL returned error: 403",
+            Code::GitUnauthorized,
+        );
         check_class("fatal: could not read Username for 'http://h': terminal prompts disabled", Code::GitUnauthorized);
-        check_class("git@h: Permission denied (publickey).\nfatal: Could not read from remote repository.", Code::GitUnauthorized);
-        check_class("Host key verification failed.\nfatal: Could not read from remote repository.", Code::GitUnreachable);
+        check_class(
+            "git@h: Permission denied (publickey).\nfatal: Could not read from remote repository.",
+            Code::GitUnauthorized,
+        );
+        check_class(
+            "Host key verification failed.\nfatal: Could not read from remote repository.",
+            Code::GitUnreachable,
+        );
         check_class("fatal: repository 'http://h/r.git/' not found", Code::GitFailed);
         check_class("fatal: unable to access 'http://h/': The requested URL returned error: 301", Code::GitFailed);
         check_class("fatal: something new", Code::GitFailed);

@@ -104,9 +104,9 @@ fn end_orphans(path: &Path) {
 
 fn is_orphan(environment: &PathBuf, namespace: &str, path: &Path) -> bool {
     let Ok(environment) = std::fs::read(environment) else { return false };
-    let ours = environment.split(|byte| *byte == 0).find_map(|variable| {
-        std::str::from_utf8(variable).ok()?.strip_prefix(MARKER)?.strip_prefix('=')
-    });
+    let ours = environment
+        .split(|byte| *byte == 0)
+        .find_map(|variable| std::str::from_utf8(variable).ok()?.strip_prefix(MARKER)?.strip_prefix('='));
     let Some(ours) = ours else { return false };
     let mut fields = ours.splitn(4, ' ');
     let (Some(its_namespace), Some(owner), Some(start), Some(its_path)) =

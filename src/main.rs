@@ -17,9 +17,9 @@ use windmill_git_sync::runs::Runs;
 use windmill_git_sync::server::{Draining, Server};
 use windmill_git_sync::sync::{self, Event, Service, Step};
 use windmill_git_sync::sync_request::{Flags, SyncRequest};
-use windmill_git_sync::{logging, outcome};
 #[cfg(unix)]
 use windmill_git_sync::{git, subprocess};
+use windmill_git_sync::{logging, outcome};
 
 /// Exit code of a usage error.
 const USAGE_ERROR: u8 = 2;

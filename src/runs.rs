@@ -121,7 +121,8 @@ impl Runs {
         let mut next = Some(first);
         while let Some(run) = next {
             let worked = catch_unwind(AssertUnwindSafe(|| (self.work)(&run.request, &run.id)));
-            let mut result = worked.unwrap_or_else(|_| run.failure(Code::Internal, "the sync ended by a fault of ours".to_owned()));
+            let mut result =
+                worked.unwrap_or_else(|_| run.failure(Code::Internal, "the sync ended by a fault of ours".to_owned()));
             result.duration_ms = u64::try_from(run.since.elapsed().as_millis()).unwrap_or(u64::MAX);
             *run.result() = Some(result);
             next = self.take_next(&workspace);

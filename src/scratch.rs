@@ -25,7 +25,9 @@ pub fn remove_folder(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // A file or a link where a folder belongs; what a link points at stays.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(path).map_err(|error| at(path, &error)),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            fs::remove_file(path).map_err(|error| at(path, &error))
+        }
         result => result.map_err(|error| at(path, &error)),
     }
 }

@@ -84,7 +84,9 @@ impl fmt::Display for Invocation {
         write!(formatter, "{}", Path::new(&self.program).display())?;
         for argument in &self.arguments {
             let text = argument.to_string_lossy();
-            if text.is_empty() || text.contains(|character: char| character.is_whitespace() || "'\"$*".contains(character)) {
+            if text.is_empty()
+                || text.contains(|character: char| character.is_whitespace() || "'\"$*".contains(character))
+            {
                 write!(formatter, " {text:?}")?;
             } else {
                 write!(formatter, " {text}")?;
@@ -492,7 +494,10 @@ mod platform {
     }
 
     /// Becomes `ssh`, with `options` (one a line) before the arguments that git gave. It returns only where that fails.
-    pub fn become_ssh(options: &std::ffi::OsStr, arguments: impl Iterator<Item = std::ffi::OsString>) -> std::io::Error {
+    pub fn become_ssh(
+        options: &std::ffi::OsStr,
+        arguments: impl Iterator<Item = std::ffi::OsString>,
+    ) -> std::io::Error {
         #[expect(clippy::disallowed_methods, reason = "the one module that starts programs")]
         let mut command = Command::new("ssh");
         // `none`: neither the user's nor the system's configuration.
@@ -561,9 +566,8 @@ mod tests {
 
     #[test]
     fn a_command_is_shown_as_typed_and_without_its_environment() {
-        let invocation = Invocation::new("git", Path::new("/"))
-            .arguments(["push", "--", "a b", ""])
-            .environment("TOKEN", "hunter2");
+        let invocation =
+            Invocation::new("git", Path::new("/")).arguments(["push", "--", "a b", ""]).environment("TOKEN", "hunter2");
         assert_eq!(invocation.to_string(), "git push -- \"a b\" \"\"");
     }
 }

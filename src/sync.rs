@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::code::Code;
 use crate::config::Config;
 use crate::deadline::{Deadline, Expired, Interrupt};
-use crate::git::{self, Entry, Git, GitError, ObjectFormat, ObjectId, Pushed, Tree};
+use crate::git::{self, BlobContent, Entry, Git, GitError, ObjectFormat, ObjectId, Pushed, Tree};
 use crate::items::{self, TreeFile};
 use crate::lock::{Lock, LockError};
 use crate::outcome::{Changed, SyncResult};
@@ -128,7 +128,12 @@ pub fn new_run_id() -> String {
 #[must_use]
 pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> SyncResult {
     let started = Instant::now();
-    log::info!("run {run_id}: syncing workspace {} to {} (branch {})", request.workspace, request.remote, request.branch);
+    log::info!(
+        "run {run_id}: syncing workspace {} to {} (branch {})",
+        request.workspace,
+        request.remote,
+        request.branch
+    );
     let mut story = Story { request, service, warnings: Vec::new() };
     let ended = story.tell();
     let mut result = SyncResult {
@@ -177,6 +182,18 @@ struct Base {
     whole: Tree,
     /// Those in our folder, by their path in it.
     folder: Tree,
+    /// What this run takes out, by the settings and by what the repository may say.
+    plan: Plan,
+}
+
+impl Base {
+    /// Whether wmill does not get to see a file of the folder: a link would lead it elsewhere, a submodule hides what
+    /// is below, the repository's configuration gives orders, and one folder in the other layout stops a pull.
+    fn is_withheld(&self, path: &[u8], entry: &Entry) -> bool {
+        !entry.is_file()
+            || path == WMILL_YAML.as_bytes()
+            || std::str::from_utf8(path).is_ok_and(|path| items::is_in_other_layout(path, self.plan.non_dotted_paths))
+    }
 }
 
 /// The folder after the pull, compared with what it was.
@@ -200,18 +217,22 @@ impl Story<'_> {
     fn tell(&mut self) -> Result<Success, SyncError> {
         let root = self.root();
         let lock = self.wait_for_turn(&root)?;
-        let scratch = Scratch::new(root.join("runs").join(self.request.workspace.as_str())).map_err(|error| self.disk(&error))?;
+        let scratch =
+            Scratch::new(root.join("runs").join(self.request.workspace.as_str())).map_err(|error| self.disk(&error))?;
         let place = Workplace {
             lock,
             scratch,
             deadline: Deadline::after(self.service.config.sync_timeout, self.service.interrupt),
-            scrubber: Scrubber::new(self.request.secrets()),
+            scrubber: Scrubber::new(self.request.secrets().into_iter().chain(&self.service.config.proxy_secrets())),
             environment: self.service.config.tool_environment.clone(),
         };
         let folder = root.join("checkouts").join(self.checkout_name());
         scratch::create_folder(&folder).map_err(|error| self.disk(&error))?;
-        let git_place =
-            git::Place { folder: &folder, own_program: self.service.own_program, accepted_hosts: &root.join("known_hosts") };
+        let git_place = git::Place {
+            folder: &folder,
+            own_program: self.service.own_program,
+            accepted_hosts: &root.join("known_hosts"),
+        };
         let request = self.request;
         let git = Git::new(&place, &git_place, &request.remote, &request.branch, &request.git)
             .map_err(|error| self.git_error(Step::Fetch, error))?;
@@ -241,7 +262,8 @@ impl Story<'_> {
     fn checkout_name(&self) -> String {
         use sha2::Digest as _;
         let request = self.request;
-        let parts = [request.base_url.as_str(), request.remote.as_str(), request.branch.as_str(), request.subdir.as_str()];
+        let parts =
+            [request.base_url.as_str(), request.remote.as_str(), request.branch.as_str(), request.subdir.as_str()];
         format!("{}@{}", request.workspace, git::hex(&sha2::Sha256::digest(parts.join("\n"))[..8]))
     }
 
@@ -315,10 +337,8 @@ impl Story<'_> {
                 Some(seen) => format!("the token sees: {}", seen.join(", ")),
                 None => "the token may not tell which workspaces it sees".to_owned(),
             };
-            self.warnings.push(format!(
-                "WINDMILL_WORKSPACE is not set, so `{}` was backed up; {seen}",
-                self.request.workspace
-            ));
+            self.warnings
+                .push(format!("WINDMILL_WORKSPACE is not set, so `{}` was backed up; {seen}", self.request.workspace));
         }
     }
 
@@ -362,16 +382,38 @@ impl Story<'_> {
             path.strip_prefix(prefix.as_bytes()).map(|path| (path.to_vec(), entry.clone()))
         };
         let folder: Tree = whole.iter().filter_map(in_folder).collect();
-        // wmill must see no link that leads it elsewhere, no submodule, and no configuration but ours.
-        let plain = folder.iter().filter(|(path, entry)| entry.is_file() && path.as_slice() != WMILL_YAML.as_bytes());
-        let plain: Vec<_> = plain.map(|(path, entry)| (path.as_slice(), entry)).collect();
-        let tree = match &tip {
-            Some(tip) if plain.len() == whole.len() => Some(tip.clone()),
-            Some(_) => Some(git.compose(None, [], plain)?),
+        let plan = self.plan(git, &folder)?;
+        let base = Base { tip, whole, folder, plan };
+        let shown = base.folder.iter().filter(|(path, entry)| !base.is_withheld(path, entry));
+        let shown: Vec<_> = shown.map(|(path, entry)| (path.as_slice(), entry)).collect();
+        let tree = match &base.tip {
+            Some(tip) if shown.len() == base.whole.len() => Some(tip.clone()),
+            Some(_) => Some(git.compose(None, [], shown)?),
             None => None,
         };
         git.check_out(tree.as_ref())?;
-        Ok(Base { tip, whole, folder })
+        Ok(base)
+    }
+
+    fn plan(&self, git: &Git<'_>, folder: &Tree) -> Result<Plan, GitError> {
+        let config = self.service.config;
+        let asked = Asked {
+            includes: config.kinds_included.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
+            skips: config.kinds_skipped.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
+        };
+        let own = match folder.get(WMILL_YAML.as_bytes()) {
+            Some(entry) if entry.is_file() => git.read_blob(&entry.object, WMILL_YAML_BYTES_MAX)?,
+            Some(_) => BlobContent::Strange("it is a link or a submodule"),
+            None => return Ok(wmill_yaml::read(None, &asked)),
+        };
+        match own {
+            BlobContent::Whole(content) => Ok(wmill_yaml::read(Some(&content), &asked)),
+            BlobContent::Strange(why) => {
+                let mut plan = wmill_yaml::read(None, &asked);
+                plan.warnings.push(format!("nothing of the repository's wmill.yaml is heeded: {why}"));
+                Ok(plan)
+            }
+        }
     }
 
     /// One way from the pull to the push; `None` when another writer was first.
@@ -384,18 +426,22 @@ impl Story<'_> {
         account: &Account,
         version: Option<&str>,
     ) -> Result<Option<Success>, SyncError> {
-        let plan = self.plan(git, &base)?;
-        self.refuse_the_key(&plan)?;
-        let footing = self.step(Step::Pull, || self.pull(place, git, &base, &plan))?;
+        for warning in &base.plan.warnings {
+            self.warn(warning);
+        }
+        self.refuse_the_key(&base.plan)?;
+        let footing = self.step(Step::Pull, || self.pull(place, git, &base))?;
         if footing == Footing::Empty {
-            self.warn("wmill could not work upon the repository's files, so the workspace was pulled anew from nothing");
+            self.warn(
+                "wmill could not work upon the repository's files, so the workspace was pulled anew from nothing",
+            );
         }
         let is_first = !folder.join("state.json").exists();
         self.begin(Step::Commit);
         let begun = Instant::now();
-        let comparison = self.compare(git, &base, &plan, footing)?;
+        let comparison = self.compare(git, &base, footing)?;
         let changed = comparison.changed();
-        self.guard(git, &base, &comparison, &plan)?;
+        self.guard(git, &base, &comparison)?;
         if is_first {
             self.tell_about_removed_files(&comparison);
         }
@@ -423,35 +469,6 @@ impl Story<'_> {
         }
     }
 
-    /// What this run takes out, by the settings and by what the repository may say.
-    fn plan(&mut self, git: &Git<'_>, base: &Base) -> Result<Plan, SyncError> {
-        let own = match base.folder.get(WMILL_YAML.as_bytes()) {
-            Some(entry) if entry.is_file() => match git.read_blob(&entry.object, WMILL_YAML_BYTES_MAX) {
-                Ok(content) => Some(content),
-                Err(GitError::Checkout(_)) => {
-                    self.warn("wmill.yaml in the repository cannot be read, or is too large; nothing of it is heeded");
-                    None
-                }
-                Err(error) => return Err(self.git_error(Step::Fetch, error)),
-            },
-            Some(_) => {
-                self.warn("wmill.yaml in the repository is not a regular file; nothing of it is heeded");
-                None
-            }
-            None => None,
-        };
-        let config = self.service.config;
-        let asked = Asked {
-            includes: config.kinds_included.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
-            skips: config.kinds_skipped.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
-        };
-        let plan = wmill_yaml::read(own.as_deref(), &asked);
-        for warning in &plan.warnings {
-            self.warn(warning);
-        }
-        Ok(plan)
-    }
-
     fn refuse_the_key(&self, plan: &Plan) -> Result<(), SyncError> {
         if plan.kinds.include_key && !self.service.config.allow_plaintext_secrets {
             let message = "WMILL_INCLUDE asks for the workspace's encryption key: with it in the repository, all secrets \
@@ -462,19 +479,22 @@ impl Story<'_> {
     }
 
     /// Pulls upon the repository's files; where these stand in wmill's way, upon nothing.
-    fn pull(&self, place: &Workplace, git: &Git<'_>, base: &Base, plan: &Plan) -> Result<Footing, SyncError> {
+    fn pull(&self, place: &Workplace, git: &Git<'_>, base: &Base) -> Result<Footing, SyncError> {
         let windmill = self.windmill(place);
         let pull = || {
-            let written = scratch::write_file(&git.tree_folder().join(WMILL_YAML), plan.text.as_bytes());
+            let written = scratch::write_file(&git.tree_folder().join(WMILL_YAML), base.plan.text.as_bytes());
             written.map_err(|error| WindmillError::Machine(error.to_string()))?;
             let pulled = windmill.pull(place, git.tree_folder());
-            scratch::remove_file(&git.tree_folder().join(WMILL_YAML)).map_err(|error| WindmillError::Machine(error.to_string()))?;
+            scratch::remove_file(&git.tree_folder().join(WMILL_YAML))
+                .map_err(|error| WindmillError::Machine(error.to_string()))?;
             pulled
         };
         match pull() {
             Ok(()) => Ok(Footing::Repository),
             // With globs in play we could not tell afterwards which of the repository's files are out of scope.
-            Err(WindmillError::Failed { message, is_folder_suspect: true, .. }) if !base.folder.is_empty() && !plan.globs => {
+            Err(WindmillError::Failed { message, is_folder_suspect: true, .. })
+                if !base.folder.is_empty() && !base.plan.globs =>
+            {
                 log::warn!("pulling again, into an empty folder: {message}");
                 git.check_out(None).map_err(|error| self.git_error(Step::Pull, error))?;
                 pull().map(|()| Footing::Empty).map_err(|error| self.windmill_error(Step::Pull, error))
@@ -484,7 +504,7 @@ impl Story<'_> {
     }
 
     /// Stages what was pulled, checks that it is what was pulled, and compares it with what the repository held.
-    fn compare(&mut self, git: &Git<'_>, base: &Base, plan: &Plan, footing: Footing) -> Result<Comparison, SyncError> {
+    fn compare(&mut self, git: &Git<'_>, base: &Base, footing: Footing) -> Result<Comparison, SyncError> {
         let staged = self.stage(git, base)?;
         let mut after = staged;
         let mut replaced = Vec::new();
@@ -492,12 +512,9 @@ impl Story<'_> {
             if after.contains_key(path) {
                 continue;
             }
-            let stays = match (entry.is_file(), footing) {
-                (true, _) if path.as_slice() == WMILL_YAML.as_bytes() => true,
-                // It was checked out, and wmill deleted it.
-                (true, Footing::Repository) => false,
-                _ => !is_windmills(path, plan),
-            };
+            // What wmill saw and is not there any more, wmill deleted. Of the rest, what is Windmill's by its name goes.
+            let was_seen = footing == Footing::Repository && !base.is_withheld(path, entry);
+            let stays = !was_seen && !is_windmills(path, &base.plan);
             if stays && !collides(path, &after) {
                 after.insert(path.clone(), entry.clone());
             } else if !entry.is_file() {
@@ -538,7 +555,7 @@ impl Story<'_> {
         Ok(staged)
     }
 
-    fn guard(&self, git: &Git<'_>, base: &Base, comparison: &Comparison, plan: &Plan) -> Result<(), SyncError> {
+    fn guard(&self, git: &Git<'_>, base: &Base, comparison: &Comparison) -> Result<(), SyncError> {
         if !self.service.config.allow_plaintext_secrets {
             self.guard_secrets(git, comparison)?;
         }
@@ -547,7 +564,7 @@ impl Story<'_> {
         }
         let before = tree_files(&base.folder);
         let after = tree_files(&comparison.after);
-        let deletions = items::deletions(&before, &after, &plan.kinds);
+        let deletions = items::deletions(&before, &after, &base.plan.kinds);
         if !deletions.exceeds(self.service.config.deletions_percent_max) {
             return Ok(());
         }
@@ -572,7 +589,8 @@ impl Story<'_> {
             let is_plain = items::is_encryption_key(path) || {
                 let file = git.tree_folder().join(path);
                 path.contains(".variable.")
-                    && read_file(&file, VARIABLE_BYTES_MAX).is_ok_and(|content| items::is_plaintext_secret(path, &content))
+                    && read_file(&file, VARIABLE_BYTES_MAX)
+                        .is_ok_and(|content| items::is_plaintext_secret(path, &content))
             };
             if is_plain {
                 plain.push(path.clone());
@@ -629,8 +647,12 @@ impl Story<'_> {
     ) -> Result<ObjectId, SyncError> {
         let prefix = self.request.subdir.prefix();
         let whole_path = |path: &[u8]| [prefix.as_bytes(), path].concat();
-        let removed: Vec<_> =
-            base.folder.keys().filter(|path| !comparison.after.contains_key(*path)).map(|path| whole_path(path)).collect();
+        let removed: Vec<_> = base
+            .folder
+            .keys()
+            .filter(|path| !comparison.after.contains_key(*path))
+            .map(|path| whole_path(path))
+            .collect();
         let mut removed: Vec<_> = removed.iter().map(Vec::as_slice).collect();
         // A file of the repository where our folder must be: there is no way to keep both.
         let in_the_way = ancestors(prefix.trim_end_matches('/'));
@@ -723,7 +745,11 @@ impl Story<'_> {
             ),
             Expired::Interrupted => SyncError::new(
                 Code::ShuttingDown,
-                format!("the sync of workspace `{}` was ended in step `{}`: the service is ending", self.request.workspace, step.as_str()),
+                format!(
+                    "the sync of workspace `{}` was ended in step `{}`: the service is ending",
+                    self.request.workspace,
+                    step.as_str()
+                ),
             ),
         }
     }
@@ -780,12 +806,8 @@ impl Comparison {
 
     /// Counts and lists what changes.
     fn summary(&self, listed_max: usize) -> String {
-        let mut text = format!(
-            "{} added, {} modified, {} deleted\n",
-            self.added.len(),
-            self.modified.len(),
-            self.deleted.len()
-        );
+        let mut text =
+            format!("{} added, {} modified, {} deleted\n", self.added.len(), self.modified.len(), self.deleted.len());
         let all = [("A", &self.added), ("M", &self.modified), ("D", &self.deleted)];
         let lines = all.iter().flat_map(|(mark, paths)| paths.iter().map(move |path| (mark, path)));
         for (mark, path) in lines.clone().take(listed_max) {

@@ -187,7 +187,8 @@ impl Windmill<'_> {
     }
 
     fn no_such_workspace(&self) -> WindmillError {
-        let message = format!("Windmill at {} has no workspace `{}` that this token sees", self.base_url, self.workspace);
+        let message =
+            format!("Windmill at {} has no workspace `{}` that this token sees", self.base_url, self.workspace);
         failed(Code::WorkspaceNotFound, message)
     }
 
@@ -281,7 +282,8 @@ fn classify(printed: &str) -> (Code, bool) {
         (Code::WindmillUnauthorized, false)
     } else if has(&["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "ECONNRESET", "ETIMEDOUT", "EHOSTUNREACH"]) {
         (Code::WindmillUnreachable, false)
-    } else if has(&["Failed to request tarball", "fetch failed", "terminated", "zip file", "ENOSPC", "EROFS", "EDQUOT"]) {
+    } else if has(&["Failed to request tarball", "fetch failed", "terminated", "zip file", "ENOSPC", "EROFS", "EDQUOT"])
+    {
         (Code::PullFailed, false)
     } else {
         (Code::PullFailed, true)

@@ -14,9 +14,9 @@ use crate::bed::run::text_field;
 use crate::bed::wmill::start_pull;
 use crate::bed::workspace::{entries_of_tar, entries_of_zip, exchanges, fixtures};
 use crate::bed::{
-    BareRepository, Fault, GIT_TOKEN, GIT_USERNAME, GitHttp, PushMoment, Remote, Role, Sandbox,
-    Times, TokenKind, WINDMILL_TOKEN, Windmill, Workspace, assert_nothing_leaked,
-    assert_same_files, assert_same_values, eventually, files_below, processes_below, pull_alone,
+    BareRepository, Fault, GIT_TOKEN, GIT_USERNAME, GitHttp, PushMoment, Remote, Role, Sandbox, Times, TokenKind,
+    WINDMILL_TOKEN, Windmill, Workspace, assert_nothing_leaked, assert_same_files, assert_same_values, eventually,
+    files_below, processes_below, pull_alone,
 };
 
 const DEFAULTS: &str = "defaultTs: bun\n";
@@ -41,26 +41,12 @@ fn the_stand_in_answers_each_recorded_request_as_recorded() {
                 _ => None,
             };
             let bearer = token.map(|token| format!("Bearer {token}"));
-            let headers: Vec<(&str, &str)> = bearer
-                .iter()
-                .map(|value| ("Authorization", value.as_str()))
-                .collect();
+            let headers: Vec<(&str, &str)> = bearer.iter().map(|value| ("Authorization", value.as_str())).collect();
             let body = exchange.request_body.clone().unwrap_or_default();
-            let answer = ask(
-                windmill.address(),
-                &exchange.method,
-                &exchange.path,
-                &headers,
-                body.as_bytes(),
-            )
-            .unwrap();
+            let answer = ask(windmill.address(), &exchange.method, &exchange.path, &headers, body.as_bytes()).unwrap();
             let what = format!("{state}: {}", exchange.name);
             assert_eq!(answer.status, exchange.status, "{what}");
-            assert_eq!(
-                answer.header("content-type"),
-                exchange.content_type.as_deref(),
-                "{what}"
-            );
+            assert_eq!(answer.header("content-type"), exchange.content_type.as_deref(), "{what}");
             if let Some(body) = &exchange.body {
                 assert_eq!(&answer.text(), body, "{what}");
             }
@@ -80,10 +66,8 @@ fn the_stand_in_answers_each_recorded_request_as_recorded() {
 fn secrets_are_skipped_and_kept_as_asked() {
     let workspace = Workspace::recorded("1-seeded");
     let paths = |query: &[(&str, &str)]| -> Vec<String> {
-        let query: BTreeMap<String, String> = query
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
+        let query: BTreeMap<String, String> =
+            query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let entries = workspace.export(&query).into_iter();
         entries.map(|(path, _)| path).collect()
     };
@@ -101,15 +85,7 @@ fn the_stand_in_tells_admins_from_developers() {
     let windmill = Windmill::start_below("/windmill");
     windmill.role(Role::Developer);
     let bearer = format!("Bearer {WINDMILL_TOKEN}");
-    let ask = |path| {
-        ask(
-            windmill.address(),
-            "GET",
-            path,
-            &[("Authorization", &bearer)],
-            b"",
-        )
-    };
+    let ask = |path| ask(windmill.address(), "GET", path, &[("Authorization", &bearer)], b"");
     let whoami = ask("/windmill/api/w/shop/users/whoami").unwrap();
     assert!(whoami.text().contains("\"is_admin\":false"));
     assert_eq!(ask("/api/w/shop/users/whoami").unwrap().status, 404);
@@ -196,13 +172,7 @@ fn wmill_pulls_a_made_up_workspace_from_below_a_path() {
 fn wmill_with_a_wrong_token_fails() {
     let sandbox = Sandbox::new();
     let into = sandbox.scratch("pulled");
-    let pull = start_pull(
-        &sandbox,
-        &sandbox.windmill,
-        "no-such-token",
-        DEFAULTS,
-        &into,
-    );
+    let pull = start_pull(&sandbox, &sandbox.windmill, "no-such-token", DEFAULTS, &into);
     let finished = pull.finish_within(PATIENCE).must_fail();
     assert_eq!(finished.status.code(), Some(1), "{finished}");
     assert!(sandbox.windmill.requests().iter().all(|r| !r.authorized));
@@ -211,9 +181,7 @@ fn wmill_with_a_wrong_token_fails() {
 #[test]
 fn wmill_fails_on_a_cut_off_archive() {
     let sandbox = Sandbox::new();
-    sandbox
-        .windmill
-        .fail_once("/workspaces/tarball", Fault::CutHalfway);
+    sandbox.windmill.fail_once("/workspaces/tarball", Fault::CutHalfway);
     let into = sandbox.scratch("pulled");
     pull_alone(&sandbox, DEFAULTS, &into).must_fail();
     pull_alone(&sandbox, DEFAULTS, &into).must_succeed();
@@ -221,11 +189,7 @@ fn wmill_fails_on_a_cut_off_archive() {
 
 #[test]
 fn wmill_fails_when_the_archive_is_refused() {
-    for fault in [
-        Fault::Status(500),
-        Fault::Status(403),
-        Fault::GatewayPage(502),
-    ] {
+    for fault in [Fault::Status(500), Fault::Status(403), Fault::GatewayPage(502)] {
         let sandbox = Sandbox::new();
         sandbox.windmill.fail("/workspaces/tarball", fault);
         let into = sandbox.scratch("pulled");
@@ -247,18 +211,14 @@ fn wmill_hangs_on_a_stalled_archive_until_it_is_killed() {
         let seen = processes_below(pull.pid());
         assert!(!seen.is_empty());
         assert!(!pull.killed().success());
-        eventually("it is gone", || {
-            processes_below(seen[0].pid).is_empty().then_some(())
-        });
+        eventually("it is gone", || processes_below(seen[0].pid).is_empty().then_some(()));
     }
 }
 
 #[test]
 fn what_changes_while_an_export_is_made_is_in_it() {
     let sandbox = Sandbox::new();
-    sandbox
-        .windmill
-        .on_export(|workspace| workspace.add_bun_script("f/ops/late", "late"));
+    sandbox.windmill.on_export(|workspace| workspace.add_bun_script("f/ops/late", "late"));
     let into = sandbox.scratch("pulled");
     pull_alone(&sandbox, DEFAULTS, &into).must_succeed();
     assert!(files_below(&into).contains_key("f/ops/late.ts"));
@@ -291,11 +251,7 @@ struct Clone<'a> {
 impl<'a> Clone<'a> {
     fn new(sandbox: &'a Sandbox, settings: Vec<(&'static str, String)>) -> Self {
         let folder = sandbox.path().join("scratch/clone");
-        Self {
-            sandbox,
-            folder,
-            settings,
-        }
+        Self { sandbox, folder, settings }
     }
 
     fn git(&self, arguments: &[&str]) -> Command {
@@ -321,8 +277,7 @@ impl<'a> Clone<'a> {
     fn commit(&self, path: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.folder.join(path), content).unwrap();
         self.inside(&["add", "--all"]).must_succeed();
-        self.inside(&["commit", "--quiet", "-m", "Add a file"])
-            .must_succeed();
+        self.inside(&["commit", "--quiet", "-m", "Add a file"]).must_succeed();
     }
 
     fn push(&self) -> process::Finished {
@@ -347,14 +302,8 @@ fn check_round_trip(
     clone.push().must_succeed();
     let tip = repository.tip("main").unwrap();
     let files = repository.files(&tip);
-    assert_eq!(
-        files["README.md"],
-        ("100644".to_owned(), b"hello\n".to_vec())
-    );
-    assert!(
-        files["large.bin"].1 == large,
-        "what arrived is what was sent"
-    );
+    assert_eq!(files["README.md"], ("100644".to_owned(), b"hello\n".to_vec()));
+    assert!(files["large.bin"].1 == large, "what arrived is what was sent");
     assert_eq!(repository.log("main")[0].subject, "Add a file");
     assert_eq!(repository.log("main").len(), 2);
     repository.assert_sound();
@@ -500,14 +449,8 @@ fn another_writer_can_push_in_between() {
             *seen.lock().unwrap() = Some(commit);
         });
         clone.push().must_fail();
-        assert_eq!(
-            repository.tip("main"),
-            *theirs.lock().unwrap(),
-            "{moment:?}"
-        );
-        clone
-            .inside(&["pull", "--quiet", "--rebase"])
-            .must_succeed();
+        assert_eq!(repository.tip("main"), *theirs.lock().unwrap(), "{moment:?}");
+        clone.inside(&["pull", "--quiet", "--rebase"]).must_succeed();
         clone.push().must_succeed();
     }
 }
@@ -537,10 +480,7 @@ fn a_refusing_hook_refuses_and_the_branch_stays() {
     clone.commit("ours.txt", "ours\n");
     repository.refuse_pushes("protected branch");
     let refused = clone.push().must_fail();
-    assert!(
-        refused.stderr_text().contains("protected branch"),
-        "{refused}"
-    );
+    assert!(refused.stderr_text().contains("protected branch"), "{refused}");
     assert_eq!(repository.tip("main"), Some(before));
     repository.accept_pushes();
     clone.push().must_succeed();
@@ -561,10 +501,7 @@ fn hostile_commits_can_be_made() {
         .done("Hostile");
     repository.commit("trunk").remove("gone").done("Less");
     let files = repository.files("trunk");
-    let modes: Vec<(&str, &str)> = files
-        .iter()
-        .map(|(path, (mode, _))| (path.as_str(), mode.as_str()))
-        .collect();
+    let modes: Vec<(&str, &str)> = files.iter().map(|(path, (mode, _))| (path.as_str(), mode.as_str())).collect();
     assert_eq!(
         modes,
         [
@@ -657,10 +594,7 @@ process.on("SIGTERM", () => process.exit(7));
 
 fn in_its_place(sandbox: &Sandbox) -> PathBuf {
     let script = sandbox.file("in-its-place.js", IN_ITS_PLACE);
-    sandbox.program(
-        "in-its-place",
-        &format!("exec node '{}' \"$@\"", script.display()),
-    )
+    sandbox.program("in-its-place", &format!("exec node '{}' \"$@\"", script.display()))
 }
 
 #[test]
@@ -702,10 +636,7 @@ fn a_service_answers_and_ends() {
     assert_eq!(answer.status, 502);
     let said = answer.json();
     assert_eq!(text_field(&said, "url").as_deref(), Some("/sync"));
-    assert_eq!(
-        text_field(&said, "body").as_deref(),
-        Some("{\"force\":true}")
-    );
+    assert_eq!(text_field(&said, "body").as_deref(), Some("{\"force\":true}"));
     service.wait_for_log("INFO");
     assert_eq!(service.terminate().code(), Some(7));
 
@@ -729,9 +660,8 @@ fn planted_secrets_are_found_in_each_of_their_forms() {
     assert!(found(&basic(GIT_USERNAME, GIT_TOKEN)));
     assert!(found(&basic("x-access-token", GIT_TOKEN)));
     assert!(!found("git-token-PLANTED-3333"));
-    let below = |folder: &Path| {
-        std::panic::catch_unwind(|| assert_nothing_leaked(&[], &[folder], &[GIT_TOKEN])).is_err()
-    };
+    let below =
+        |folder: &Path| std::panic::catch_unwind(|| assert_nothing_leaked(&[], &[folder], &[GIT_TOKEN])).is_err();
     assert!(!below(sandbox.path()));
     sandbox.file("config", GIT_TOKEN);
     assert!(below(sandbox.path()));
@@ -740,32 +670,18 @@ fn planted_secrets_are_found_in_each_of_their_forms() {
 #[test]
 fn values_are_compared_where_bytes_may_differ() {
     let files = |entries: &[(&str, &str)]| -> crate::bed::Files {
-        entries
-            .iter()
-            .map(|(path, content)| ((*path).to_owned(), content.as_bytes().to_vec()))
-            .collect()
+        entries.iter().map(|(path, content)| ((*path).to_owned(), content.as_bytes().to_vec())).collect()
     };
-    let kept = files(&[
-        ("a.yaml", "# kept\na: 1\n"),
-        (
-            "wmill-lock.yaml",
-            "version: v2\nlocks:\n  f/a: x\n  f/stale: y\n",
-        ),
-    ]);
-    let fresh = files(&[
-        ("a.yaml", "a: 1\n"),
-        ("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: x\n"),
-    ]);
+    let kept =
+        files(&[("a.yaml", "# kept\na: 1\n"), ("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: x\n  f/stale: y\n")]);
+    let fresh = files(&[("a.yaml", "a: 1\n"), ("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: x\n")]);
     assert_same_values(&kept, &fresh);
     assert_same_files(&kept, &kept);
     let differ = |one: &crate::bed::Files, other: &crate::bed::Files| {
         std::panic::catch_unwind(|| assert_same_values(one, other)).is_err()
     };
     assert!(differ(&fresh, &kept), "an item is missing in the lock file");
-    assert!(differ(
-        &files(&[("a.yaml", "a: 2\n")]),
-        &files(&[("a.yaml", "a: 1\n")])
-    ));
+    assert!(differ(&files(&[("a.yaml", "a: 2\n")]), &files(&[("a.yaml", "a: 1\n")])));
     assert!(differ(&files(&[("a.ts", "a ")]), &files(&[("a.ts", "a")])));
     assert!(differ(&files(&[]), &files(&[("a.ts", "a")])));
 }
@@ -773,11 +689,5 @@ fn values_are_compared_where_bytes_may_differ() {
 #[test]
 fn the_fixtures_are_in_the_repository() {
     assert!(fixtures().join("1-seeded/everything.tar").is_file());
-    assert!(
-        http::ask_raw(
-            Windmill::start().address(),
-            b"GET /api/version HTTP/1.1\r\n\r\n"
-        )
-        .is_ok()
-    );
+    assert!(http::ask_raw(Windmill::start().address(), b"GET /api/version HTTP/1.1\r\n\r\n").is_ok());
 }

@@ -8,3 +8,4 @@
 
 mod bed;
 mod bed_works;
+mod story;

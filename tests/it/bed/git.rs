@@ -85,15 +85,9 @@ impl BareRepository {
     pub fn create(sandbox: &Sandbox, name: &str, options: &[&str]) -> Self {
         let path = sandbox.path().join("remotes").join(format!("{name}.git"));
         let mut init = git(sandbox);
-        init.args(["init", "--quiet", "--bare", "--initial-branch=main"])
-            .args(options)
-            .arg("--")
-            .arg(&path);
+        init.args(["init", "--quiet", "--bare", "--initial-branch=main"]).args(options).arg("--").arg(&path);
         process::run(init).must_succeed();
-        Self {
-            path,
-            config: config_in(sandbox.path()),
-        }
+        Self { path, config: config_in(sandbox.path()) }
     }
 
     pub fn path(&self) -> &Path {
@@ -165,9 +159,7 @@ impl BareRepository {
         let contents = if wanted.is_empty() {
             Vec::new()
         } else {
-            process::run_with_input(self.git(["cat-file", "--batch"]), wanted.into_bytes())
-                .must_succeed()
-                .stdout
+            process::run_with_input(self.git(["cat-file", "--batch"]), wanted.into_bytes()).must_succeed().stdout
         };
         let mut rest = contents.as_slice();
         let mut tree = Tree::new();
@@ -224,8 +216,7 @@ impl BareRepository {
     /// Every object in full, names and messages included: where to look for what must not be there.
     #[track_caller]
     pub fn everything(&self) -> Vec<u8> {
-        self.run(["cat-file", "--batch", "--batch-all-objects"])
-            .stdout
+        self.run(["cat-file", "--batch", "--batch-all-objects"]).stdout
     }
 
     /// Panics where git finds the repository damaged.
@@ -239,20 +230,14 @@ impl BareRepository {
     pub fn commit_files(&self, branch: &str, files: &[(&str, &str)]) -> String {
         files
             .iter()
-            .fold(self.commit(branch), |commit, (path, content)| {
-                commit.file(path, content)
-            })
+            .fold(self.commit(branch), |commit, (path, content)| commit.file(path, content))
             .done("Another writer's commit")
     }
 
     /// Begins a commit on top of `branch`, which need not exist.
     #[track_caller]
     pub fn commit(&self, branch: &str) -> NewCommit<'_> {
-        NewCommit {
-            repository: self,
-            branch: branch.to_owned(),
-            index: Vec::new(),
-        }
+        NewCommit { repository: self, branch: branch.to_owned(), index: Vec::new() }
     }
 
     /// Stores a file's content and gives its id.
@@ -265,15 +250,7 @@ impl BareRepository {
         // A file for the input: empty input would be no input.
         let input = self.path.join("bed-input");
         fs::write(&input, content).unwrap();
-        let mut command = self.git([
-            "hash-object",
-            "-t",
-            kind,
-            "-w",
-            "--literally",
-            "--no-filters",
-            "--",
-        ]);
+        let mut command = self.git(["hash-object", "-t", kind, "-w", "--literally", "--no-filters", "--"]);
         command.arg(&input);
         let id = process::run(command).must_succeed().stdout_text();
         let _ = fs::remove_file(&input);
@@ -300,11 +277,7 @@ impl BareRepository {
     /// Makes a commit with exactly this tree the tip of `branch`.
     #[track_caller]
     pub fn commit_tree(&self, branch: &str, tree: &str, message: &str) -> String {
-        let mut arguments = vec![
-            "commit-tree".to_owned(),
-            "-m".to_owned(),
-            message.to_owned(),
-        ];
+        let mut arguments = vec!["commit-tree".to_owned(), "-m".to_owned(), message.to_owned()];
         if let Some(parent) = self.tip(branch) {
             arguments.extend(["-p".to_owned(), parent]);
         }
@@ -405,16 +378,7 @@ impl NewCommit<'_> {
     #[must_use]
     pub fn remove(mut self, path: &str) -> Self {
         let tip = self.repository.tip(&self.branch).expect("a branch");
-        let listed = self.repository.run([
-            "ls-tree",
-            "-r",
-            "-z",
-            "--name-only",
-            "--full-tree",
-            &tip,
-            "--",
-            path,
-        ]);
+        let listed = self.repository.run(["ls-tree", "-r", "-z", "--name-only", "--full-tree", &tip, "--", path]);
         let absent = "0".repeat(tip.len());
         for name in listed.stdout_text().split_terminator('\0') {
             self = self.entry("0", name, &absent);
@@ -425,8 +389,7 @@ impl NewCommit<'_> {
     /// An entry as the index takes it.
     #[must_use]
     pub fn entry(mut self, mode: &str, path: &str, id: &str) -> Self {
-        self.index
-            .extend_from_slice(format!("{mode} {id}\t{path}\0").as_bytes());
+        self.index.extend_from_slice(format!("{mode} {id}\t{path}\0").as_bytes());
         self
     }
 

@@ -112,11 +112,7 @@ impl GitHttp {
 
     /// Runs `step` at this moment of a push.
     pub fn at(&self, moment: PushMoment, times: Times, step: impl FnMut() + Send + 'static) {
-        self.shared
-            .steps
-            .lock()
-            .unwrap()
-            .push((moment, times, Box::new(step)));
+        self.shared.steps.lock().unwrap().push((moment, times, Box::new(step)));
     }
 
     /// Takes all steps back.
@@ -146,10 +142,7 @@ impl Remote for GitHttp {
     }
 
     fn credentials(&self) -> Vec<(String, String)> {
-        vec![
-            ("GIT_USERNAME".to_owned(), GIT_USERNAME.to_owned()),
-            ("GIT_TOKEN".to_owned(), GIT_TOKEN.to_owned()),
-        ]
+        vec![("GIT_USERNAME".to_owned(), GIT_USERNAME.to_owned()), ("GIT_TOKEN".to_owned(), GIT_TOKEN.to_owned())]
     }
 }
 
@@ -173,20 +166,13 @@ impl Shared {
     fn reply(&self, request: &Request) -> Reply {
         let wanted = basic(GIT_USERNAME, &self.token.lock().unwrap());
         let authorized = request.header("authorization") == Some(wanted.as_str());
-        self.requests
-            .lock()
-            .unwrap()
-            .push(LoggedRequest::of(request, authorized));
+        self.requests.lock().unwrap().push(LoggedRequest::of(request, authorized));
         let fault = self.faults.take(&request.target);
         // The faults that spoil the way of an answer need one, and the push behind it happens.
-        let answered = matches!(
-            fault,
-            None | Some(Fault::CutHalfway | Fault::HangHalfway | Fault::Slow(..))
-        );
+        let answered = matches!(fault, None | Some(Fault::CutHalfway | Fault::HangHalfway | Fault::Slow(..)));
         let response = match (answered, authorized || self.open.load(Ordering::Relaxed)) {
             (false, _) => Response::empty(500),
-            (true, false) => Response::text(401, "Unauthorized")
-                .with_header("www-authenticate", "Basic realm=\"git\""),
+            (true, false) => Response::text(401, "Unauthorized").with_header("www-authenticate", "Basic realm=\"git\""),
             (true, true) => self.answer(request),
         };
         Reply { response, fault }
@@ -254,9 +240,7 @@ impl Shared {
 
 /// What a CGI program printed, as an answer.
 fn cgi_response(printed: &[u8]) -> Option<Response> {
-    let end = printed
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")?;
+    let end = printed.windows(4).position(|window| window == b"\r\n\r\n")?;
     let mut response = Response::empty(200);
     for line in String::from_utf8_lossy(&printed[..end]).split("\r\n") {
         let (name, value) = line.split_once(':')?;

@@ -25,9 +25,7 @@ pub struct Request {
 
 impl Request {
     pub fn path(&self) -> &str {
-        self.target
-            .split_once('?')
-            .map_or(self.target.as_str(), |(path, _)| path)
+        self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
     }
 
     pub fn query_text(&self) -> &str {
@@ -45,10 +43,7 @@ impl Request {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
@@ -85,19 +80,11 @@ pub struct Response {
 
 impl Response {
     pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            status,
-            headers: vec![("content-type".to_owned(), content_type.to_owned())],
-            body: body.into(),
-        }
+        Self { status, headers: vec![("content-type".to_owned(), content_type.to_owned())], body: body.into() }
     }
 
     pub fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
+        Self { status, headers: Vec::new(), body: Vec::new() }
     }
 
     pub fn text(status: u16, body: &str) -> Self {
@@ -151,11 +138,7 @@ struct Planned {
 impl Faults {
     /// Every request whose target contains `needle` fails.
     pub fn plan(&self, needle: &str, fault: Fault, times: Option<usize>) {
-        self.0.lock().unwrap().push(Planned {
-            needle: needle.to_owned(),
-            fault,
-            times_left: times,
-        });
+        self.0.lock().unwrap().push(Planned { needle: needle.to_owned(), fault, times_left: times });
     }
 
     pub fn heal(&self) {
@@ -165,9 +148,7 @@ impl Faults {
     /// The fault for this target, counted.
     pub fn take(&self, target: &str) -> Option<Fault> {
         let mut planned = self.0.lock().unwrap();
-        let at = planned
-            .iter()
-            .position(|plan| target.contains(&plan.needle) && plan.times_left != Some(0))?;
+        let at = planned.iter().position(|plan| target.contains(&plan.needle) && plan.times_left != Some(0))?;
         let plan = &mut planned[at];
         if let Some(left) = &mut plan.times_left {
             *left -= 1;
@@ -184,10 +165,7 @@ pub struct Reply {
 
 impl From<Response> for Reply {
     fn from(response: Response) -> Self {
-        Self {
-            response,
-            fault: None,
-        }
+        Self { response, fault: None }
     }
 }
 
@@ -221,9 +199,7 @@ impl Server {
     }
 
     /// The same, one level lower: a thread for each connection, and what is spoken on it is the handler's.
-    pub fn start_raw(
-        handler: impl Fn(&TcpStream, &dyn Fn(&TcpStream)) + Send + Sync + 'static,
-    ) -> Self {
+    pub fn start_raw(handler: impl Fn(&TcpStream, &dyn Fn(&TcpStream)) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port on 127.0.0.1");
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
@@ -254,11 +230,8 @@ impl Server {
     #[track_caller]
     pub fn wait_until_hanging(&self) {
         let state = self.shared.state.lock().unwrap();
-        let (_state, waited) = self
-            .shared
-            .changed
-            .wait_timeout_while(state, PATIENCE, |state| state.hanging == 0)
-            .unwrap();
+        let (_state, waited) =
+            self.shared.changed.wait_timeout_while(state, PATIENCE, |state| state.hanging == 0).unwrap();
         assert!(!waited.timed_out(), "no request came to hang");
     }
 }
@@ -315,12 +288,8 @@ fn converse(
             return Ok(());
         }
         Some(Fault::Close) => return Ok(()),
-        Some(Fault::Status(status)) => {
-            (Response::text(status, "as the test wants it"), Sent::Whole)
-        }
-        Some(Fault::Answer(status, content_type, body)) => {
-            (Response::new(status, content_type, body), Sent::Whole)
-        }
+        Some(Fault::Status(status)) => (Response::text(status, "as the test wants it"), Sent::Whole),
+        Some(Fault::Answer(status, content_type, body)) => (Response::new(status, content_type, body), Sent::Whole),
         Some(Fault::GatewayPage(status)) => (gateway_page(status), Sent::Whole),
         Some(Fault::Redirect(base)) => {
             let location = format!("{}{target}", base.trim_end_matches('/'));
@@ -353,24 +322,12 @@ fn gateway_page(status: u16) -> Response {
     Response::new(status, "text/html", body)
 }
 
-fn write_response(
-    mut stream: &TcpStream,
-    response: &Response,
-    head_only: bool,
-    sent: &Sent,
-) -> io::Result<()> {
-    let mut head = format!(
-        "HTTP/1.1 {} {}\r\n",
-        response.status,
-        reason(response.status)
-    );
+fn write_response(mut stream: &TcpStream, response: &Response, head_only: bool, sent: &Sent) -> io::Result<()> {
+    let mut head = format!("HTTP/1.1 {} {}\r\n", response.status, reason(response.status));
     for (name, value) in &response.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    head.push_str(&format!(
-        "content-length: {}\r\nconnection: close\r\n\r\n",
-        response.body.len()
-    ));
+    head.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n", response.body.len()));
     stream.write_all(head.as_bytes())?;
     if head_only {
         return Ok(());
@@ -448,10 +405,7 @@ struct Input<'a> {
 
 impl<'a> Input<'a> {
     fn new(stream: &'a TcpStream) -> Self {
-        Self {
-            stream,
-            pending: Vec::new(),
-        }
+        Self { stream, pending: Vec::new() }
     }
 
     /// Takes what has come into `pending`; false at the end.
@@ -465,9 +419,7 @@ impl<'a> Input<'a> {
     fn through(&mut self, mark: &[u8]) -> io::Result<Vec<u8>> {
         let mut searched = 0;
         loop {
-            let found = self.pending[searched..]
-                .windows(mark.len())
-                .position(|window| window == mark);
+            let found = self.pending[searched..].windows(mark.len()).position(|window| window == mark);
             if let Some(at) = found {
                 let rest = self.pending.split_off(searched + at + mark.len());
                 return Ok(std::mem::replace(&mut self.pending, rest));
@@ -493,17 +445,9 @@ impl<'a> Input<'a> {
         Ok(std::mem::replace(&mut self.pending, rest))
     }
 
-    fn read_body(
-        &mut self,
-        headers: &[(String, String)],
-        unannounced: Unannounced,
-    ) -> io::Result<Vec<u8>> {
-        let value = |name: &str| {
-            headers
-                .iter()
-                .find(|(key, _)| key.eq_ignore_ascii_case(name))
-                .map(|(_, value)| value.trim())
-        };
+    fn read_body(&mut self, headers: &[(String, String)], unannounced: Unannounced) -> io::Result<Vec<u8>> {
+        let value =
+            |name: &str| headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim());
         if value("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
             return self.read_chunks();
         }
@@ -549,18 +493,14 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// The body as JSON, or a panic that shows it.
     #[track_caller]
     pub fn json(&self) -> miniserde::json::Value {
         let text = self.text();
-        miniserde::json::from_str(&text)
-            .unwrap_or_else(|_| panic!("status {}, and not JSON: {text}", self.status))
+        miniserde::json::from_str(&text).unwrap_or_else(|_| panic!("status {}, and not JSON: {text}", self.status))
     }
 }
 
@@ -572,8 +512,7 @@ pub fn ask(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> io::Result<Answer> {
-    let mut head =
-        format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     if !body.is_empty() || method == "POST" {
         head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
@@ -598,14 +537,7 @@ pub fn ask_raw(address: SocketAddr, bytes: &[u8]) -> io::Result<Answer> {
     parsed.parse(&head).map_err(io::Error::other)?;
     let status = parsed.code.unwrap_or_default();
     let headers = owned(parsed.headers);
-    let body = if bytes.starts_with(b"HEAD ") {
-        Vec::new()
-    } else {
-        input.read_body(&headers, Unannounced::ToTheEnd)?
-    };
-    Ok(Answer {
-        status,
-        headers,
-        body,
-    })
+    let body =
+        if bytes.starts_with(b"HEAD ") { Vec::new() } else { input.read_body(&headers, Unannounced::ToTheEnd)? };
+    Ok(Answer { status, headers, body })
 }

@@ -15,11 +15,8 @@ use super::git_http::GIT_USERNAME;
 pub fn assert_nothing_leaked(texts: &[(&str, &[u8])], folders: &[&Path], secrets: &[&str]) {
     let needles: Vec<Vec<u8>> = secrets.iter().flat_map(|secret| forms(secret)).collect();
     let leaks = |bytes: &[u8]| needles.iter().any(|needle| contains(bytes, needle));
-    let mut places: Vec<String> = texts
-        .iter()
-        .filter(|(_, bytes)| leaks(bytes))
-        .map(|(name, _)| (*name).to_owned())
-        .collect();
+    let mut places: Vec<String> =
+        texts.iter().filter(|(_, bytes)| leaks(bytes)).map(|(name, _)| (*name).to_owned()).collect();
     let mut pending: Vec<_> = folders.iter().map(|folder| folder.to_path_buf()).collect();
     while let Some(path) = pending.pop() {
         let Ok(about) = fs::symlink_metadata(&path) else {
@@ -29,10 +26,7 @@ pub fn assert_nothing_leaked(texts: &[(&str, &[u8])], folders: &[&Path], secrets
             pending.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
             Vec::new()
         } else if about.is_symlink() {
-            fs::read_link(&path)
-                .unwrap()
-                .into_os_string()
-                .into_encoded_bytes()
+            fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
         } else if about.is_file() {
             fs::read(&path).unwrap_or_default()
         } else {
@@ -42,11 +36,7 @@ pub fn assert_nothing_leaked(texts: &[(&str, &[u8])], folders: &[&Path], secrets
             places.push(path.display().to_string());
         }
     }
-    assert!(
-        places.is_empty(),
-        "a planted secret stands in: {}",
-        places.join(", ")
-    );
+    assert!(places.is_empty(), "a planted secret stands in: {}", places.join(", "));
 }
 
 /// How a secret looks on its ways. A line end in it (a key) would never match as a whole, so each long line counts.
@@ -54,15 +44,9 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
     let mut forms: Vec<Vec<u8>> = vec![secret.as_bytes().to_vec()];
     let lines = secret.lines().map(str::trim);
     forms.extend(
-        lines
-            .filter(|line| line.len() > 30 && !line.starts_with("-----"))
-            .map(|line| line.as_bytes().to_vec()),
+        lines.filter(|line| line.len() > 30 && !line.starts_with("-----")).map(|line| line.as_bytes().to_vec()),
     );
-    for text in [
-        secret.to_owned(),
-        format!("x-access-token:{secret}"),
-        format!("{GIT_USERNAME}:{secret}"),
-    ] {
+    for text in [secret.to_owned(), format!("x-access-token:{secret}"), format!("{GIT_USERNAME}:{secret}")] {
         forms.push(STANDARD.encode(&text).into_bytes());
         forms.push(STANDARD_NO_PAD.encode(&text).into_bytes());
     }

@@ -25,11 +25,7 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
         if let Some(value) = condition() {
             return value;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {} s in vain: {what}",
-            PATIENCE.as_secs()
-        );
+        assert!(Instant::now() < deadline, "waited {} s in vain: {what}", PATIENCE.as_secs());
         thread::sleep(LOOK_AGAIN);
     }
 }
@@ -102,31 +98,16 @@ pub fn start(command: Command) -> Started {
 #[track_caller]
 pub fn start_with_input(mut command: Command, input: Vec<u8>) -> Started {
     let shown = shown(&command);
-    let stdin = if input.is_empty() {
-        Stdio::null()
-    } else {
-        Stdio::piped()
-    };
-    command
-        .stdin(stdin)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let mut child = command
-        .spawn()
-        .unwrap_or_else(|error| panic!("cannot start `{shown}`: {error}"));
+    let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start `{shown}`: {error}"));
     if let Some(mut pipe) = child.stdin.take() {
         // A program that ends before it has read everything says why by its own exit.
         thread::spawn(move || pipe.write_all(&input));
     }
     let stdout = gather(child.stdout.take().unwrap());
     let stderr = gather(child.stderr.take().unwrap());
-    Started {
-        command: shown,
-        child,
-        stdout,
-        stderr,
-    }
+    Started { command: shown, child, stdout, stderr }
 }
 
 impl Started {
@@ -231,11 +212,7 @@ fn gather(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
 /// Program and arguments; never the environment, in which the secrets are.
 pub fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(
-        command
-            .get_args()
-            .map(|argument| argument.to_string_lossy().into_owned()),
-    );
+    words.extend(command.get_args().map(|argument| argument.to_string_lossy().into_owned()));
     words.join(" ")
 }
 
@@ -251,10 +228,7 @@ pub fn find_program(name: &str, also: &[&str]) -> Option<PathBuf> {
 /// A command with an empty environment but for `PATH` and the locale.
 pub fn clean_command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    command
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("LC_ALL", "C");
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C");
     command
 }
 
@@ -288,12 +262,7 @@ pub fn processes_below(ancestor: u32) -> Vec<Process> {
 fn process(pid: u32) -> Option<Process> {
     let folder = Path::new("/proc").join(pid.to_string());
     let status = std::fs::read_to_string(folder.join("status")).ok()?;
-    let parent = status
-        .lines()
-        .find_map(|line| line.strip_prefix("PPid:"))?
-        .trim()
-        .parse()
-        .ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
     let strings = |name: &str| -> Vec<String> {
         let bytes = std::fs::read(folder.join(name)).unwrap_or_default();
         bytes
@@ -302,10 +271,5 @@ fn process(pid: u32) -> Option<Process> {
             .map(|part| String::from_utf8_lossy(part).into_owned())
             .collect()
     };
-    Some(Process {
-        pid,
-        parent,
-        arguments: strings("cmdline"),
-        environment: strings("environ"),
-    })
+    Some(Process { pid, parent, arguments: strings("cmdline"), environment: strings("environ") })
 }

@@ -33,21 +33,13 @@ pub fn program() -> PathBuf {
     let mut command = Command::new(cargo);
     command
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args([
-            "build",
-            "--quiet",
-            "--bin",
-            "windmill-git-sync",
-            "--target-dir",
-        ])
+        .args(["build", "--quiet", "--bin", "windmill-git-sync", "--target-dir"])
         .arg(target_dir());
     if profile.ends_with("release") {
         command.arg("--release");
     }
     // Ten minutes: a first build on a small machine.
-    process::start(command)
-        .finish_within(Duration::from_secs(600))
-        .must_succeed();
+    process::start(command).finish_within(Duration::from_secs(600)).must_succeed();
     profile.join("windmill-git-sync")
 }
 
@@ -66,9 +58,8 @@ impl<'a> Run<'a> {
     pub fn new(sandbox: &'a Sandbox, command: &str) -> Self {
         let real = wmill();
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = [sandbox.bin(), real.parent().unwrap().to_path_buf()]
-            .into_iter()
-            .chain(std::env::split_paths(&path));
+        let folders =
+            [sandbox.bin(), real.parent().unwrap().to_path_buf()].into_iter().chain(std::env::split_paths(&path));
         let path = std::env::join_paths(folders).unwrap();
         Self {
             sandbox,
@@ -87,8 +78,7 @@ impl<'a> Run<'a> {
     /// Another Windmill than the sandbox's own.
     #[must_use]
     pub fn windmill(self, windmill: &Windmill) -> Self {
-        self.env("WINDMILL_BASE_URL", &windmill.base_url())
-            .env("WINDMILL_TOKEN", WINDMILL_TOKEN)
+        self.env("WINDMILL_BASE_URL", &windmill.base_url()).env("WINDMILL_TOKEN", WINDMILL_TOKEN)
     }
 
     #[must_use]
@@ -149,11 +139,7 @@ impl<'a> Run<'a> {
 
     fn command(&self) -> Command {
         let mut command = Command::new(self.program.clone().unwrap_or_else(program));
-        command
-            .current_dir(self.sandbox.path())
-            .args(&self.arguments)
-            .env_clear()
-            .envs(&self.environment);
+        command.current_dir(self.sandbox.path()).args(&self.arguments).env_clear().envs(&self.environment);
         command
     }
 
@@ -317,10 +303,7 @@ impl Outcome {
 
     /// What the run said, for [`super::assert_nothing_leaked`].
     pub fn texts(&self) -> [(&str, &[u8]); 2] {
-        [
-            ("stdout", self.stdout.as_bytes()),
-            ("stderr", self.stderr.as_bytes()),
-        ]
+        [("stdout", self.stdout.as_bytes()), ("stderr", self.stderr.as_bytes())]
     }
 }
 
@@ -358,22 +341,14 @@ pub struct Service {
 impl Service {
     #[track_caller]
     fn start(mut command: Command) -> Self {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().expect("our binary starts");
         let log = Arc::new(Log::default());
         let of_reader = Arc::clone(&log);
         let stderr = child.stderr.take().unwrap();
         thread::spawn(move || of_reader.gather(BufReader::new(stderr)));
         // A service before it listens: dropped on a panic, it is killed.
-        let mut service = Self {
-            child,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            log,
-        };
+        let mut service = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log };
         service.address = service.log.wait("it listens", |text| {
             let mut after = text.split("listening on ").skip(1);
             after.find_map(|rest| {
@@ -411,13 +386,7 @@ impl Service {
     }
 
     /// Any request.
-    pub fn ask(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> io::Result<Answer> {
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
         http::ask(self.address, method, path, headers, body)
     }
 
@@ -434,8 +403,7 @@ impl Service {
     /// Waits until it has said this.
     #[track_caller]
     pub fn wait_for_log(&self, needle: &str) {
-        self.log
-            .wait(needle, |text| text.contains(needle).then_some(()));
+        self.log.wait(needle, |text| text.contains(needle).then_some(()));
     }
 
     /// SIGTERM, without waiting.

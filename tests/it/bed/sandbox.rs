@@ -16,9 +16,7 @@ use super::wmill::wmill;
 /// and the demo is an example.
 pub fn target_dir() -> PathBuf {
     let program = std::env::current_exe().expect("a running program has a path");
-    let marked = |folder: &&Path| {
-        folder.join(".rustc_info.json").is_file() || folder.join("CACHEDIR.TAG").is_file()
-    };
+    let marked = |folder: &&Path| folder.join(".rustc_info.json").is_file() || folder.join("CACHEDIR.TAG").is_file();
     program
         .ancestors()
         .skip(1)
@@ -51,11 +49,7 @@ impl Sandbox {
 
     /// With another stand-in, below a path prefix for example.
     pub fn with(windmill: Windmill) -> Self {
-        let name = format!(
-            "bed-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("bed-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = target_dir().join("tmp").join(name);
         static CLEARED: Once = Once::new();
         CLEARED.call_once(|| clear_up_after_the_dead(folder.parent().unwrap()));
@@ -195,10 +189,7 @@ impl Drop for Sandbox {
 fn clear_up_after_the_dead(all: &Path) {
     for entry in fs::read_dir(all).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name
-            .strip_prefix("bed-")
-            .and_then(|rest| rest.split('-').next())
-        else {
+        let Some(pid) = name.strip_prefix("bed-").and_then(|rest| rest.split('-').next()) else {
             continue;
         };
         let alive = Path::new("/proc").join(pid).exists();
@@ -210,7 +201,6 @@ fn clear_up_after_the_dead(all: &Path) {
 
 /// Writes a file and gives it this mode.
 pub fn write_with_mode(path: &Path, content: &[u8], mode: u32) {
-    fs::write(path, content)
-        .unwrap_or_else(|error| panic!("cannot write `{}`: {error}", path.display()));
+    fs::write(path, content).unwrap_or_else(|error| panic!("cannot write `{}`: {error}", path.display()));
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }

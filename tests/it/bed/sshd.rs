@@ -26,15 +26,8 @@ impl GitSsh {
     /// Serves this repository to whoever has [`GitSsh::client_key`], as the user that runs the tests.
     pub fn serve(repository: &BareRepository) -> Self {
         let sshd = process::find_program("sshd", &["/usr/sbin", "/usr/local/sbin", "/sbin"])
-            .expect(
-                "the tests of git over SSH need a real sshd: install it (Debian: `openssh-server`)",
-            );
-        let name = repository
-            .path()
-            .file_stem()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned();
+            .expect("the tests of git over SSH need a real sshd: install it (Debian: `openssh-server`)");
+        let name = repository.path().file_stem().unwrap().to_string_lossy().into_owned();
         let folder = repository.path().with_file_name(format!("{name}.sshd"));
         fs::create_dir_all(&folder).unwrap();
         // As root, sshd gives up its rights in this folder, which a package's start script would make.
@@ -44,16 +37,8 @@ impl GitSsh {
         make_key(&folder.join("client"));
         make_key(&folder.join("host"));
         fs::copy(folder.join("client.pub"), folder.join("authorized_keys")).unwrap();
-        write_with_mode(
-            &folder.join("git-only"),
-            git_only(&folder).as_bytes(),
-            0o755,
-        );
-        write_with_mode(
-            &folder.join("config"),
-            configuration(&folder).as_bytes(),
-            0o600,
-        );
+        write_with_mode(&folder.join("git-only"), git_only(&folder).as_bytes(), 0o755);
+        write_with_mode(&folder.join("config"), configuration(&folder).as_bytes(), 0o600);
         let children = Arc::new(Mutex::new(Vec::new()));
         let (of_server, at) = (Arc::clone(&children), folder.clone());
         Self {
@@ -129,20 +114,12 @@ impl GitSsh {
 
 impl Remote for GitSsh {
     fn url(&self) -> String {
-        format!(
-            "ssh://{}@{}{}",
-            Self::user(),
-            self.server.address(),
-            self.repository.path().display()
-        )
+        format!("ssh://{}@{}{}", Self::user(), self.server.address(), self.repository.path().display())
     }
 
     fn credentials(&self) -> Vec<(String, String)> {
         let known_hosts = self.known_hosts_file().display().to_string();
-        vec![
-            ("GIT_SSH_KEY".to_owned(), self.client_key()),
-            ("GIT_SSH_KNOWN_HOSTS_FILE".to_owned(), known_hosts),
-        ]
+        vec![("GIT_SSH_KEY".to_owned(), self.client_key()), ("GIT_SSH_KNOWN_HOSTS_FILE".to_owned(), known_hosts)]
     }
 }
 
@@ -155,10 +132,7 @@ impl Drop for GitSsh {
 }
 
 fn serve_one(sshd: &Path, folder: &Path, stream: &TcpStream, children: &Mutex<Vec<u32>>) {
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(folder.join("log"));
+    let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log"));
     let (Ok(log), Ok(input), Ok(output)) = (log, stream.try_clone(), stream.try_clone()) else {
         return;
     };
@@ -195,18 +169,7 @@ fn wait_without_reaping(pid: u32) {
 fn make_key(path: &Path) {
     let _ = fs::remove_file(path);
     let mut command = process::clean_command("ssh-keygen");
-    command
-        .args([
-            "-q",
-            "-t",
-            "ed25519",
-            "-N",
-            "",
-            "-C",
-            "made-for-a-test",
-            "-f",
-        ])
-        .arg(path);
+    command.args(["-q", "-t", "ed25519", "-N", "", "-C", "made-for-a-test", "-f"]).arg(path);
     process::run(command).must_succeed();
 }
 

@@ -18,8 +18,8 @@ pub fn files_below(folder: &Path) -> Files {
     let mut files = Files::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(current) = folders.pop() {
-        let entries = fs::read_dir(&current)
-            .unwrap_or_else(|error| panic!("cannot list `{}`: {error}", current.display()));
+        let entries =
+            fs::read_dir(&current).unwrap_or_else(|error| panic!("cannot list `{}`: {error}", current.display()));
         for entry in entries {
             let entry = entry.unwrap();
             let kind = entry.file_type().unwrap();
@@ -69,18 +69,10 @@ pub fn assert_same_values(actual: &Files, expected: &Files) {
 
 #[track_caller]
 fn assert_no_differences(differences: &[String]) {
-    assert!(
-        differences.is_empty(),
-        "the trees differ:\n{}",
-        differences.join("\n")
-    );
+    assert!(differences.is_empty(), "the trees differ:\n{}", differences.join("\n"));
 }
 
-fn differences(
-    actual: &Files,
-    expected: &Files,
-    same: impl Fn(&str, &[u8], &[u8]) -> bool,
-) -> Vec<String> {
+fn differences(actual: &Files, expected: &Files, same: impl Fn(&str, &[u8], &[u8]) -> bool) -> Vec<String> {
     let paths: BTreeSet<&String> = actual.keys().chain(expected.keys()).collect();
     paths
         .into_iter()
@@ -103,17 +95,13 @@ fn value(bytes: &[u8]) -> Option<Value> {
 
 /// Whether the second's entries, those of a fresh pull, are all in the first, which may have stale ones besides.
 fn same_locks(incremental: &[u8], fresh: &[u8]) -> bool {
-    let (Some(Value::Mapping(one)), Some(Value::Mapping(other))) =
-        (value(incremental), value(fresh))
-    else {
+    let (Some(Value::Mapping(one)), Some(Value::Mapping(other))) = (value(incremental), value(fresh)) else {
         return incremental == fresh;
     };
-    other
-        .iter()
-        .all(|(key, wanted)| match (one.get(key), wanted) {
-            (Some(Value::Mapping(found)), Value::Mapping(wanted)) => wanted
-                .iter()
-                .all(|(item, hash)| found.get(item) == Some(hash)),
-            (found, wanted) => found == Some(wanted),
-        })
+    other.iter().all(|(key, wanted)| match (one.get(key), wanted) {
+        (Some(Value::Mapping(found)), Value::Mapping(wanted)) => {
+            wanted.iter().all(|(item, hash)| found.get(item) == Some(hash))
+        }
+        (found, wanted) => found == Some(wanted),
+    })
 }

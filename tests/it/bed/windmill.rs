@@ -73,16 +73,10 @@ impl HeldExports {
     pub fn wait_for(&self, count: usize) {
         let gate = &self.shared.gate;
         let state = gate.state.lock().unwrap();
-        let (state, waited) = gate
-            .changed
-            .wait_timeout_while(state, PATIENCE, |state| state.waiting < count)
-            .unwrap();
+        let (state, waited) = gate.changed.wait_timeout_while(state, PATIENCE, |state| state.waiting < count).unwrap();
         let waiting = state.waiting;
         drop(state);
-        assert!(
-            !waited.timed_out(),
-            "{waiting} exports are asked for, not {count}"
-        );
+        assert!(!waited.timed_out(), "{waiting} exports are asked for, not {count}");
     }
 
     /// How many exports are asked for and not answered.
@@ -108,10 +102,7 @@ impl Gate {
         let mut state = self.state.lock().unwrap();
         state.waiting += 1;
         self.changed.notify_all();
-        let mut state = self
-            .changed
-            .wait_while(state, |state| state.holders > 0)
-            .unwrap();
+        let mut state = self.changed.wait_while(state, |state| state.holders > 0).unwrap();
         state.waiting -= 1;
     }
 }
@@ -148,11 +139,7 @@ impl Windmill {
             gate: Gate::default(),
         });
         let of_server = Arc::clone(&shared);
-        Self {
-            server: Server::start(move |request| of_server.reply(&request)),
-            prefix: prefix.to_owned(),
-            shared,
-        }
+        Self { server: Server::start(move |request| of_server.reply(&request)), prefix: prefix.to_owned(), shared }
     }
 
     /// What belongs into `WINDMILL_BASE_URL`.
@@ -247,9 +234,7 @@ impl Windmill {
     #[must_use]
     pub fn hold_exports(&self) -> HeldExports {
         self.shared.gate.state.lock().unwrap().holders += 1;
-        HeldExports {
-            shared: Arc::clone(&self.shared),
-        }
+        HeldExports { shared: Arc::clone(&self.shared) }
     }
 
     /// All that was asked so far.
@@ -277,9 +262,7 @@ impl Windmill {
 
 impl Shared {
     fn reply(&self, request: &Request) -> Reply {
-        let bearer = request
-            .header("authorization")
-            .and_then(|value| value.strip_prefix("Bearer "));
+        let bearer = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
         let mut state = self.state.lock().unwrap();
         let authorized = bearer == Some(state.token.as_str());
         let logged = LoggedRequest::of(request, authorized);
@@ -329,9 +312,7 @@ impl Shared {
                          \"operator_settings\":null}}"
                     )
                 });
-                Response::json(format!(
-                    "{{\"email\":\"admin@windmill.dev\",\"workspaces\":[{workspaces}]}}"
-                ))
+                Response::json(format!("{{\"email\":\"admin@windmill.dev\",\"workspaces\":[{workspaces}]}}"))
             }
             ("GET", ["workspaces", "list"]) => {
                 let workspaces = listed(|id| {
@@ -395,10 +376,8 @@ impl Shared {
             state.workspaces.insert(id.to_owned(), workspace.clone());
         }
         // The type is the recorded one, also for a zip.
-        Response::new(200, "application/x-tar", pack(&workspace.export(&query))).with_header(
-            "content-disposition",
-            format!("attachment; filename=\"windmill-{id}.{archive_type}\""),
-        )
+        Response::new(200, "application/x-tar", pack(&workspace.export(&query)))
+            .with_header("content-disposition", format!("attachment; filename=\"windmill-{id}.{archive_type}\""))
     }
 }
 

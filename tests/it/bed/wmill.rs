@@ -27,10 +27,7 @@ fn install() -> PathBuf {
     let manifest = fs::read(source.join("package.json")).expect("tests/wmill/package.json");
     let lock = fs::read(source.join("package-lock.json")).expect("tests/wmill/package-lock.json");
     let digest = Sha256::new().chain_update(&manifest).chain_update(&lock);
-    let name: String = digest.finalize()[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let name: String = digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let all = target_dir().join("wmill");
     let finished = all.join(&name);
     let program = finished.join("node_modules/.bin/wmill");
@@ -54,25 +51,15 @@ fn install() -> PathBuf {
     fs::write(partial.join("package.json"), manifest).unwrap();
     fs::write(partial.join("package-lock.json"), lock).unwrap();
     let mut npm = Command::new("npm");
-    npm.current_dir(&partial)
-        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    npm.current_dir(&partial).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
     let done = process::start(npm).finish_within(INSTALL_PATIENCE);
-    assert!(
-        done.success(),
-        "cannot install wmill from the npm registry: {done}"
-    );
+    assert!(done.success(), "cannot install wmill from the npm registry: {done}");
     fs::rename(&partial, &finished).unwrap();
     program
 }
 
 /// Starts `wmill sync pull` by itself into `into`, which gets `wmill_yaml` as its `wmill.yaml`.
-pub fn start_pull(
-    sandbox: &Sandbox,
-    windmill: &Windmill,
-    token: &str,
-    wmill_yaml: &str,
-    into: &Path,
-) -> Started {
+pub fn start_pull(sandbox: &Sandbox, windmill: &Windmill, token: &str, wmill_yaml: &str, into: &Path) -> Started {
     fs::create_dir_all(into).unwrap();
     fs::write(into.join("wmill.yaml"), wmill_yaml).unwrap();
     let config = sandbox.scratch("wmill-config");
@@ -81,11 +68,7 @@ pub fn start_pull(
         "{{\"name\":\"bed\",\"remote\":\"{}/\",\"workspaceId\":\"shop\",\"token\":\"{token}\"}}\n",
         windmill.base_url()
     );
-    write_with_mode(
-        &config.join("windmill/remotes.ndjson"),
-        profile.as_bytes(),
-        0o600,
-    );
+    write_with_mode(&config.join("windmill/remotes.ndjson"), profile.as_bytes(), 0o600);
     let mut command = process::clean_command(wmill());
     command
         .current_dir(into)

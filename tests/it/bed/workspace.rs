@@ -46,11 +46,7 @@ impl Workspace {
                 Some((path, exchange.body?))
             })
             .collect();
-        Self {
-            entries: entries_of_tar(&read(&folder.join("everything.tar"))),
-            plain,
-            recorded,
-        }
+        Self { entries: entries_of_tar(&read(&folder.join("everything.tar"))), plain, recorded }
     }
 
     /// A made-up workspace of this many scripts, Bun and Python by turns, ten folders.
@@ -89,10 +85,7 @@ impl Workspace {
 
     /// A Python script that returns `result`, with a lock of its own.
     pub fn add_python_script(&mut self, path: &str, result: &str) {
-        self.put(
-            &format!("{path}.py"),
-            format!("def main(x: str = '{result}'):\n    return x\n"),
-        );
+        self.put(&format!("{path}.py"), format!("def main(x: str = '{result}'):\n    return x\n"));
         let lock = "\"# py311\\n\"";
         self.put(&format!("{path}.script.json"), script_json(result, lock));
     }
@@ -101,9 +94,7 @@ impl Workspace {
     pub fn add_variable(&mut self, path: &str, value: &str, secret: bool) {
         self.put(
             &format!("{path}.variable.json"),
-            format!(
-                "{{\n  \"is_secret\": {secret},\n  \"description\": \"\",\n  \"value\": \"{value}\"\n}}"
-            ),
+            format!("{{\n  \"is_secret\": {secret},\n  \"description\": \"\",\n  \"value\": \"{value}\"\n}}"),
         );
     }
 
@@ -125,10 +116,7 @@ impl Workspace {
     }
 
     pub fn get(&self, path: &str) -> Option<&[u8]> {
-        self.entries
-            .iter()
-            .find(|(known, _)| known == path)
-            .map(|(_, bytes)| bytes.as_slice())
+        self.entries.iter().find(|(known, _)| known == path).map(|(_, bytes)| bytes.as_slice())
     }
 
     pub fn entries(&self) -> &[Entry] {
@@ -154,16 +142,12 @@ impl Workspace {
                 Kind::Always => true,
                 Kind::UnlessAsked(name) => !asked(name),
                 Kind::IfAsked(name) => asked(name),
-                Kind::Variable => {
-                    !asked("skip_variables") && (!asked("skip_secrets") || !is_secret(bytes))
-                }
+                Kind::Variable => !asked("skip_variables") && (!asked("skip_secrets") || !is_secret(bytes)),
             })
-            .map(
-                |(path, bytes)| match self.plain.get(path).filter(|_| plain) {
-                    Some(decrypted) => (path.clone(), decrypted.clone()),
-                    None => (path.clone(), bytes.clone()),
-                },
-            )
+            .map(|(path, bytes)| match self.plain.get(path).filter(|_| plain) {
+                Some(decrypted) => (path.clone(), decrypted.clone()),
+                None => (path.clone(), bytes.clone()),
+            })
             .collect()
     }
 }
