@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::seats::{Phase, Seat};
 use super::{Handler, Weight};
 use crate::code::Code;
-use crate::http::request::{self, Head, Method, Parsed, Refusal};
+use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Parsed, Refusal};
 use crate::http::response::Response;
 
 /// Read at once: more than most requests have.
@@ -63,7 +63,13 @@ fn answer(seat: &Seat, handler: &dyn Handler, head: &Head, body: Vec<u8>) -> Res
 fn read_head(seat: &Seat, received: &mut Vec<u8>, timeout: Duration) -> Result<(Head, usize), End> {
     let deadline = Instant::now() + timeout;
     loop {
+        let bytes_before = received.len();
         read_more(seat, received, CHUNK_BYTES, deadline)?;
+        // A head that drips is read again line by line, not byte by byte; what is no HTTP shows at the beginning.
+        let is_worth_reading = bytes_before == 0 || received[bytes_before..].contains(&b'\n');
+        if !is_worth_reading && received.len() <= HEAD_BYTES_MAX {
+            continue;
+        }
         match request::parse_head(received).map_err(End::Refused)? {
             Parsed::Complete { head, bytes_used } => return Ok((head, bytes_used)),
             Parsed::Incomplete => {}

@@ -296,3 +296,6 @@ fn describe(head: Option<&Head>) -> String {
         |head| format!("{} {}", head.method.as_str(), head.path).escape_debug().to_string(),
     )
 }
+
+#[cfg(test)]
+mod tests;
