@@ -200,6 +200,17 @@ fn a_body_that_drips_is_cut_off_at_the_deadline_for_the_whole_of_it() {
 }
 
 #[test]
+fn a_body_that_never_begins_is_cut_off_too() {
+    let fixture = start(Limits { body_timeout: SOON, ..patient() });
+    let mut stream = fixture.send("POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
+    let mut answer = [0; 13];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408 ");
+    drop(stream);
+    fixture.end();
+}
+
+#[test]
 fn a_client_that_says_nothing_is_let_go_without_a_word() {
     let fixture = start(Limits { head_timeout: SOON, ..patient() });
     assert_eq!(answer_of(fixture.send("")), "");
