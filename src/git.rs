@@ -693,6 +693,7 @@ fn ssh_options(key: &Path, known_hosts: Option<&Path>, accepted: Option<&Path>) 
     ]
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]
 fn from_failure(failure: Failure) -> GitError {
     match failure {
         Failure::Expired(expired) => GitError::Expired(expired),
@@ -961,6 +962,7 @@ mod tests {
     }
 
     #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "rows of a table")]
     fn check_push(line: &str, expected: Option<Pushed>) {
         let printed = format!("To http://host/repo.git\n{line}\nDone\n");
         assert_eq!(parse_push(printed.as_bytes(), "refs/heads/main"), expected);

@@ -230,10 +230,10 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
 }
 
 fn show_step(event: Event) {
-    if let Event::Ended(step, time) = event {
-        if time >= SHOWN_STEP_TIME_MIN || step != Step::Queue {
-            say(&format!("{:>8}  {:.2} s", step.as_str(), time.as_secs_f64()));
-        }
+    if let Event::Ended(step, time) = event
+        && (time >= SHOWN_STEP_TIME_MIN || step != Step::Queue)
+    {
+        say(&format!("{:>8}  {:.2} s", step.as_str(), time.as_secs_f64()));
     }
 }
 

@@ -656,7 +656,7 @@ impl Story<'_> {
         let mut removed: Vec<_> = removed.iter().map(Vec::as_slice).collect();
         // A file of the repository where our folder must be: there is no way to keep both.
         let in_the_way = ancestors(prefix.trim_end_matches('/'));
-        removed.extend(in_the_way.iter().map(|path| path.as_bytes()).filter(|path| base.whole.contains_key(*path)));
+        removed.extend(in_the_way.iter().map(String::as_bytes).filter(|path| base.whole.contains_key(*path)));
         let added: Vec<_> = comparison
             .after
             .iter()
