@@ -763,8 +763,12 @@ enum ListingKind {
 }
 
 fn parse_entries(listing: &[u8], kind: ListingKind) -> Option<Tree> {
-    let lines = listing.split(|byte| *byte == 0).filter(|line| !line.is_empty());
-    lines.map(|line| parse_entry(line, kind)).collect()
+    let mut tree = Tree::new();
+    for line in listing.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
+        let (path, entry) = parse_entry(line, kind)?;
+        tree.insert(path, entry);
+    }
+    Some(tree)
 }
 
 fn parse_entry(line: &[u8], kind: ListingKind) -> Option<(Vec<u8>, Entry)> {
