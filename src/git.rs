@@ -19,6 +19,7 @@ use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
 use crate::scratch;
 use crate::subprocess::{Failure, Finished, Invocation};
 use crate::sync_request::GitCredentials;
+use crate::web;
 use crate::workplace::Workplace;
 
 /// A listing of a tree: 100 bytes an entry, so this is a repository of a million files.
@@ -578,14 +579,8 @@ impl<'a> Git<'a> {
 
     /// Where the remote wants to send us; asked without credentials.
     fn redirect_target(&self) -> String {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(REDIRECT_TIMEOUT))
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .build()
-            .into();
         let url = format!("{}/info/refs?service=git-upload-pack", self.remote.as_str().trim_end_matches('/'));
+        let agent = web::client(&url, REDIRECT_TIMEOUT, &self.place.environment);
         let location = agent.get(&url).call().ok().and_then(|answer| {
             let location = answer.headers().get("location")?.to_str().ok()?;
             let location = location.split("/info/refs").next().unwrap_or_default();

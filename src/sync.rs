@@ -347,6 +347,7 @@ impl Story<'_> {
             workspace: &self.request.workspace,
             token: &self.request.windmill_token,
             deadline: &place.deadline,
+            environment: &place.environment,
         }
     }
 
