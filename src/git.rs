@@ -129,6 +129,16 @@ pub enum ObjectFormat {
     Sha256,
 }
 
+impl ObjectFormat {
+    /// How many hexadecimal digits an id has.
+    fn digits(self) -> usize {
+        match self {
+            Self::Sha1 => 40,
+            Self::Sha256 => 64,
+        }
+    }
+}
+
 /// A file of a tree or an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -430,7 +440,7 @@ impl<'a> Git<'a> {
         let start = if let Some(base) = base { base.as_str() } else { "--empty" };
         let command = || Ok::<_, GitError>(self.command()?.environment("GIT_INDEX_FILE", &index));
         self.locally(command()?.arguments(["read-tree", start]))?;
-        let changes = self.place.scratch.write("changes", &index_info(removed, added))?;
+        let changes = self.place.scratch.write("changes", &index_info(removed, added, self.format()))?;
         self.locally(command()?.arguments(["update-index", "-z", "--index-info"]).stdin(File::open(changes)?))?;
         self.object_id(command()?.arguments(["write-tree"]))
     }
@@ -728,8 +738,10 @@ fn index_info<'e>(
 ) -> Vec<u8> {
     let mut lines = Vec::new();
     for path in removed {
-        lines.extend_from_slice(b"0 0000000000000000000000000000000000000000\t");
+    format: ObjectFormat,
+        lines.extend_from_slice(format!("0 {nothing}\t").as_bytes());
         lines.extend_from_slice(path);
+    let nothing = "0".repeat(format.digits());
         lines.push(0);
     }
     for (path, entry) in added {
