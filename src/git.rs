@@ -522,7 +522,11 @@ impl<'a> Git<'a> {
         let mut tree_folder = std::ffi::OsString::from("--work-tree=");
         tree_folder.push(&self.tree_folder);
         let folder = if self.tree_folder.is_dir() { &self.tree_folder } else { self.place.scratch.path() };
-        Ok(self.environment(self.place.invocation("git", folder)?).argument(git_folder).argument(tree_folder))
+        let invocation = self.environment(self.place.invocation("git", folder)?);
+        // By argument, which ends with this git: the one that receives a push into a `file:` remote reads the same
+        // configuration file, and its hooks are the remote's own rules.
+        let invocation = invocation.arguments(["-c", "core.hooksPath=/dev/null"]);
+        Ok(invocation.argument(git_folder).argument(tree_folder))
     }
 
     fn command_without_repository(&self) -> Result<Invocation, GitError> {
@@ -614,7 +618,6 @@ const CONFIGURATION: &str = "\
 \t# A bare repository on a volume may belong to anybody. Given by environment, this one is ignored.
 \tdirectory = *
 [core]
-\thooksPath = /dev/null
 \tfsmonitor = false
 \tautocrlf = false
 \tattributesFile = /dev/null
