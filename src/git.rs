@@ -812,8 +812,10 @@ fn parse_push(printed: &[u8], full_ref: &str) -> Option<Pushed> {
 
 /// Whether a refusal means that the tip moved: git saw it itself, or the server could not lock the ref that we read.
 fn is_race(summary: &str) -> bool {
-    const SIGNS: [&str; 7] = [
+    const SIGNS: [&str; 8] = [
         "(fetch first)",
+        // The commit that our shallow history begins with is on no branch any more: the tip was moved by force.
+        "(shallow update not allowed)",
         "(non-fast-forward)",
         "(stale info)",
         "cannot lock ref",
