@@ -365,7 +365,8 @@ impl Story<'_> {
     }
 
     fn bring_here(&self, git: &Git<'_>, state: &git::RemoteState) -> Result<Base, GitError> {
-        if !git.exists(state.format.unwrap_or_else(|| git.format())) {
+        // A remote without an object does not show its format, and may be another than last time.
+        if !state.format.is_some_and(|format| git.exists(format)) {
             git.create(state.format)?;
         }
         let tip = match &state.tip {
