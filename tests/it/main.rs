@@ -8,4 +8,5 @@
 
 mod bed;
 mod bed_works;
+mod failures;
 mod story;
