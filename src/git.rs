@@ -738,13 +738,13 @@ fn unreadable(verb: &str) -> GitError {
 fn index_info<'e>(
     removed: impl IntoIterator<Item = &'e [u8]>,
     added: impl IntoIterator<Item = (&'e [u8], &'e Entry)>,
+    format: ObjectFormat,
 ) -> Vec<u8> {
     let mut lines = Vec::new();
+    let nothing = "0".repeat(format.digits());
     for path in removed {
-    format: ObjectFormat,
         lines.extend_from_slice(format!("0 {nothing}\t").as_bytes());
         lines.extend_from_slice(path);
-    let nothing = "0".repeat(format.digits());
         lines.push(0);
     }
     for (path, entry) in added {
