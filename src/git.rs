@@ -914,18 +914,10 @@ fn classify(printed: &str) -> Classified {
         ),
     ];
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
-    // Objects missing or broken on our side, seen while talking to the remote.
-    let is_local = has(&[
-        "object corrupt",
-        "bad object",
-        "loose object",
-        "unable to read tree",
-        "shallow file",
-        "invalid index-pack",
-    ]) || has(&["not a git repository: '/", "packfile", "bad config"]);
     let found = SIGNS.iter().find(|(signs, ..)| has(signs));
     let (code, why) = found.map_or((Code::GitFailed, None), |(_, code, why)| (*code, *why));
-    Classified { code, why, is_redirect: printed.contains("returned error: 30"), is_local: is_local && found.is_none() }
+    // What is no sign of the remote's is taken for one of our side: objects, refs, the list of shallow commits.
+    Classified { code, why, is_redirect: printed.contains("returned error: 30"), is_local: found.is_none() }
 }
 
 #[cfg(test)]
