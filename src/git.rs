@@ -19,6 +19,7 @@ use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
 use crate::scratch;
 use crate::subprocess::{Failure, Finished, Invocation};
 use crate::sync_request::GitCredentials;
+use crate::web;
 use crate::workplace::Workplace;
 
 /// A listing of a tree: 100 bytes an entry, so this is a repository of a million files.
@@ -592,14 +593,8 @@ impl<'a> Git<'a> {
 
     /// Where the remote wants to send us; asked without credentials.
     fn redirect_target(&self) -> String {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(REDIRECT_TIMEOUT))
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .build()
-            .into();
         let url = format!("{}/info/refs?service=git-upload-pack", self.remote.as_str().trim_end_matches('/'));
+        let agent = web::client(&url, REDIRECT_TIMEOUT, &self.place.environment);
         let location = agent.get(&url).call().ok().and_then(|answer| {
             let location = answer.headers().get("location")?.to_str().ok()?;
             let location = location.split("/info/refs").next().unwrap_or_default();
@@ -778,8 +773,12 @@ enum ListingKind {
 }
 
 fn parse_entries(listing: &[u8], kind: ListingKind) -> Option<Tree> {
-    let lines = listing.split(|byte| *byte == 0).filter(|line| !line.is_empty());
-    lines.map(|line| parse_entry(line, kind)).collect()
+    let mut tree = Tree::new();
+    for line in listing.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
+        let (path, entry) = parse_entry(line, kind)?;
+        tree.insert(path, entry);
+    }
+    Some(tree)
 }
 
 fn parse_entry(line: &[u8], kind: ListingKind) -> Option<(Vec<u8>, Entry)> {

@@ -1,7 +1,8 @@
 //! Options to run to exit code. The one place that reads arguments and environment, prints, and ends the process.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -323,15 +324,25 @@ fn healthcheck(options: Healthcheck, environment: &Environment) -> ExitCode {
     };
     // Who listens on every address is asked on the local one.
     let address = config.listen.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().proxy(None).timeout_global(Some(HEALTHCHECK_TIME_MAX)).build().into();
-    match agent.get(format!("http://{address}/health")).call() {
-        Ok(_) => ExitCode::SUCCESS,
+    match ask_health(&address) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("{PROGRAM}: {address} does not answer: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether `/health` at this address answers 200. A client of HTTP would ask a proxy.
+fn ask_health(address: &str) -> std::io::Result<()> {
+    let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
+    let mut stream = TcpStream::connect_timeout(&address, HEALTHCHECK_TIME_MAX)?;
+    stream.set_read_timeout(Some(HEALTHCHECK_TIME_MAX))?;
+    stream.set_write_timeout(Some(HEALTHCHECK_TIME_MAX))?;
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut status = [0; b"HTTP/1.1 200 ".len()];
+    stream.read_exact(&mut status)?;
+    if &status == b"HTTP/1.1 200 " { Ok(()) } else { Err(std::io::Error::other("it is not well")) }
 }
 
 #[cfg(unix)]

@@ -2,7 +2,6 @@
 //!
 //! A run has a thread of its own, so that it goes on when its client is gone. It does not know what a sync does.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,13 +29,20 @@ pub struct Runs {
 
 #[derive(Default)]
 struct Board {
-    lanes: BTreeMap<WorkspaceId, Lane>,
+    /// One for each workspace in which a run goes on; few enough to look through.
+    lanes: Vec<Lane>,
     is_closed: bool,
 }
 
+impl Board {
+    fn lane(&mut self, workspace: &WorkspaceId) -> Option<&mut Lane> {
+        self.lanes.iter_mut().find(|lane| lane.workspace == *workspace)
+    }
+}
+
 /// The runs of one workspace: at most one goes on, the others wait in the order in which they came.
-#[derive(Default)]
 struct Lane {
+    workspace: WorkspaceId,
     waiting: Vec<Arc<Run>>,
 }
 
@@ -90,9 +96,9 @@ impl Runs {
         if board.is_closed {
             return Err(Code::ShuttingDown);
         }
-        let waiting: usize = board.lanes.values().map(|lane| lane.waiting.len()).sum();
+        let waiting: usize = board.lanes.iter().map(|lane| lane.waiting.len()).sum();
         let workspace = request.workspace.clone();
-        if let Some(lane) = board.lanes.get_mut(&workspace) {
+        if let Some(lane) = board.lane(&workspace) {
             if let Some(same) = lane.waiting.iter().find(|run| run.request == request) {
                 return Ok(Arc::clone(same));
             }
@@ -101,7 +107,7 @@ impl Runs {
             }
         }
         let run = Arc::new(Run { id: new_run_id(), request, since: Instant::now(), result: Mutex::default() });
-        match board.lanes.get_mut(&workspace) {
+        match board.lane(&workspace) {
             // Something goes on in this workspace; its thread takes the waiting ones up.
             Some(lane) => lane.waiting.push(Arc::clone(&run)),
             None => {
@@ -110,7 +116,7 @@ impl Runs {
                 if thread.spawn(move || runs.work_off(first)).is_err() {
                     return Err(Code::TooManyRequests);
                 }
-                board.lanes.insert(workspace, Lane::default());
+                board.lanes.push(Lane { workspace, waiting: Vec::new() });
             }
         }
         Ok(run)
@@ -133,9 +139,9 @@ impl Runs {
     /// The first that waits; where none does, the lane goes.
     fn take_next(&self, workspace: &WorkspaceId) -> Option<Arc<Run>> {
         let mut board = self.board();
-        let lane = board.lanes.get_mut(workspace)?;
+        let lane = board.lane(workspace)?;
         if lane.waiting.is_empty() {
-            board.lanes.remove(workspace);
+            board.lanes.retain(|lane| lane.workspace != *workspace);
             return None;
         }
         Some(lane.waiting.remove(0))
@@ -149,7 +155,7 @@ impl Runs {
             if let Some(result) = run.result().clone() {
                 return result;
             }
-            let lane = board.lanes.get_mut(&run.request.workspace);
+            let lane = board.lane(&run.request.workspace);
             let place = lane.and_then(|lane| {
                 let place = lane.waiting.iter().position(|waiting| waiting.id == run.id)?;
                 Some((lane, place))
@@ -178,7 +184,7 @@ impl Runs {
     pub fn close(&self) {
         let mut board = self.board();
         board.is_closed = true;
-        for run in board.lanes.values_mut().flat_map(|lane| lane.waiting.drain(..)) {
+        for run in board.lanes.iter_mut().flat_map(|lane| lane.waiting.drain(..)) {
             let message = "the service is ending; the sync had not begun".to_owned();
             *run.result() = Some(run.failure(Code::ShuttingDown, message));
         }
@@ -203,6 +209,6 @@ impl Runs {
     /// The workspaces in which a run goes on.
     #[must_use]
     pub fn running(&self) -> Vec<WorkspaceId> {
-        self.board().lanes.keys().cloned().collect()
+        self.board().lanes.iter().map(|lane| lane.workspace.clone()).collect()
     }
 }
