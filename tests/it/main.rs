@@ -9,4 +9,5 @@
 mod bed;
 mod bed_works;
 mod failures;
+mod guards;
 mod story;
