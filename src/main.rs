@@ -84,10 +84,10 @@ struct Sync {
     /// git remote (GIT_REMOTE_URL)
     #[argh(option)]
     remote: Option<String>,
-    /// branch (GIT_BRANCH, main); {{workspace}} is replaced
+    /// branch (GIT_BRANCH, main); {workspace} is replaced
     #[argh(option)]
     branch: Option<String>,
-    /// folder in the repository (GIT_SUBDIR, the root); {{workspace}} is replaced
+    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
     #[argh(option)]
     subdir: Option<String>,
     /// folder for checkouts and state (DATA_DIR, /workspace)
@@ -147,10 +147,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ExitCode>
         }
         Ok(Arguments { command: Some(command), .. }) => Ok(command),
         Ok(Arguments { command: None, .. }) => {
-            say("a command is missing\n");
-            if let Err(help) = Arguments::from_args(&[PROGRAM], &["--help"]) {
-                say(&help.output);
-            }
+            say(&format!("a command is missing\n\n{}", help(&[]).trim_end()));
             Err(ExitCode::from(USAGE_ERROR))
         }
         Err(EarlyExit { output, status: Ok(()) }) => {
@@ -158,10 +155,22 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ExitCode>
             Err(ExitCode::SUCCESS)
         }
         Err(EarlyExit { output, status: Err(()) }) => {
-            say(output.trim_end());
+            say(&format!("{}\n\n{}", output.trim_end(), usage(&words)));
             Err(ExitCode::from(USAGE_ERROR))
         }
     }
+}
+
+/// How the command is used that these words begin with; where they begin with none, how the program is.
+fn usage(words: &[&str]) -> String {
+    let of_command = words.first().filter(|word| !word.starts_with('-')).map(|command| help(&[command]));
+    let help = of_command.filter(|text| text.starts_with("Usage")).unwrap_or_else(|| help(&[]));
+    help.split("\n\n").next().unwrap_or_default().to_owned()
+}
+
+fn help(command: &[&str]) -> String {
+    let asked = [command, &["--help"]].concat();
+    Arguments::from_args(&[PROGRAM], &asked).err().map_or_else(String::new, |help| help.output)
 }
 
 #[expect(clippy::print_stdout, reason = "results go to standard output")]

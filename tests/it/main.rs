@@ -8,4 +8,6 @@
 
 mod bed;
 mod bed_works;
+mod failures;
+mod guards;
 mod story;
