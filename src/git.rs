@@ -130,6 +130,16 @@ pub enum ObjectFormat {
     Sha256,
 }
 
+impl ObjectFormat {
+    /// How many hexadecimal digits an id has.
+    fn digits(self) -> usize {
+        match self {
+            Self::Sha1 => 40,
+            Self::Sha256 => 64,
+        }
+    }
+}
+
 /// A file of a tree or an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -431,7 +441,7 @@ impl<'a> Git<'a> {
         let start = if let Some(base) = base { base.as_str() } else { "--empty" };
         let command = || Ok::<_, GitError>(self.command()?.environment("GIT_INDEX_FILE", &index));
         self.locally(command()?.arguments(["read-tree", start]))?;
-        let changes = self.place.scratch.write("changes", &index_info(removed, added))?;
+        let changes = self.place.scratch.write("changes", &index_info(removed, added, self.format()))?;
         self.locally(command()?.arguments(["update-index", "-z", "--index-info"]).stdin(File::open(changes)?))?;
         self.object_id(command()?.arguments(["write-tree"]))
     }
@@ -513,7 +523,11 @@ impl<'a> Git<'a> {
         let mut tree_folder = std::ffi::OsString::from("--work-tree=");
         tree_folder.push(&self.tree_folder);
         let folder = if self.tree_folder.is_dir() { &self.tree_folder } else { self.place.scratch.path() };
-        Ok(self.environment(self.place.invocation("git", folder)?).argument(git_folder).argument(tree_folder))
+        let invocation = self.environment(self.place.invocation("git", folder)?);
+        // By argument, which ends with this git: the one that receives a push into a `file:` remote reads the same
+        // configuration file, and its hooks are the remote's own rules.
+        let invocation = invocation.arguments(["-c", "core.hooksPath=/dev/null"]);
+        Ok(invocation.argument(git_folder).argument(tree_folder))
     }
 
     fn command_without_repository(&self) -> Result<Invocation, GitError> {
@@ -599,7 +613,6 @@ const CONFIGURATION: &str = "\
 \t# A bare repository on a volume may belong to anybody. Given by environment, this one is ignored.
 \tdirectory = *
 [core]
-\thooksPath = /dev/null
 \tfsmonitor = false
 \tautocrlf = false
 \tattributesFile = /dev/null
@@ -720,10 +733,12 @@ fn unreadable(verb: &str) -> GitError {
 fn index_info<'e>(
     removed: impl IntoIterator<Item = &'e [u8]>,
     added: impl IntoIterator<Item = (&'e [u8], &'e Entry)>,
+    format: ObjectFormat,
 ) -> Vec<u8> {
     let mut lines = Vec::new();
+    let nothing = "0".repeat(format.digits());
     for path in removed {
-        lines.extend_from_slice(b"0 0000000000000000000000000000000000000000\t");
+        lines.extend_from_slice(format!("0 {nothing}\t").as_bytes());
         lines.extend_from_slice(path);
         lines.push(0);
     }
@@ -796,8 +811,10 @@ fn parse_push(printed: &[u8], full_ref: &str) -> Option<Pushed> {
 
 /// Whether a refusal means that the tip moved: git saw it itself, or the server could not lock the ref that we read.
 fn is_race(summary: &str) -> bool {
-    const SIGNS: [&str; 7] = [
+    const SIGNS: [&str; 8] = [
         "(fetch first)",
+        // The commit that our shallow history begins with is on no branch any more: the tip was moved by force.
+        "(shallow update not allowed)",
         "(non-fast-forward)",
         "(stale info)",
         "cannot lock ref",
@@ -896,18 +913,10 @@ fn classify(printed: &str) -> Classified {
         ),
     ];
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
-    // Objects missing or broken on our side, seen while talking to the remote.
-    let is_local = has(&[
-        "object corrupt",
-        "bad object",
-        "loose object",
-        "unable to read tree",
-        "shallow file",
-        "invalid index-pack",
-    ]) || has(&["not a git repository: '/", "packfile", "bad config"]);
     let found = SIGNS.iter().find(|(signs, ..)| has(signs));
     let (code, why) = found.map_or((Code::GitFailed, None), |(_, code, why)| (*code, *why));
-    Classified { code, why, is_redirect: printed.contains("returned error: 30"), is_local: is_local && found.is_none() }
+    // What is no sign of the remote's is taken for one of our side: objects, refs, the list of shallow commits.
+    Classified { code, why, is_redirect: printed.contains("returned error: 30"), is_local: found.is_none() }
 }
 
 #[cfg(test)]

@@ -84,10 +84,10 @@ struct Sync {
     /// git remote (GIT_REMOTE_URL)
     #[argh(option)]
     remote: Option<String>,
-    /// branch (GIT_BRANCH, main); {{workspace}} is replaced
+    /// branch (GIT_BRANCH, main); {workspace} is replaced
     #[argh(option)]
     branch: Option<String>,
-    /// folder in the repository (GIT_SUBDIR, the root); {{workspace}} is replaced
+    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
     #[argh(option)]
     subdir: Option<String>,
     /// folder for checkouts and state (DATA_DIR, /workspace)
@@ -147,10 +147,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ExitCode>
         }
         Ok(Arguments { command: Some(command), .. }) => Ok(command),
         Ok(Arguments { command: None, .. }) => {
-            say("a command is missing\n");
-            if let Err(help) = Arguments::from_args(&[PROGRAM], &["--help"]) {
-                say(&help.output);
-            }
+            say(&format!("a command is missing\n\n{}", help(&[]).trim_end()));
             Err(ExitCode::from(USAGE_ERROR))
         }
         Err(EarlyExit { output, status: Ok(()) }) => {
@@ -158,10 +155,22 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ExitCode>
             Err(ExitCode::SUCCESS)
         }
         Err(EarlyExit { output, status: Err(()) }) => {
-            say(output.trim_end());
+            say(&format!("{}\n\n{}", output.trim_end(), usage(&words)));
             Err(ExitCode::from(USAGE_ERROR))
         }
     }
+}
+
+/// How the command is used that these words begin with; where they begin with none, how the program is.
+fn usage(words: &[&str]) -> String {
+    let of_command = words.first().filter(|word| !word.starts_with('-')).map(|command| help(&[command]));
+    let help = of_command.filter(|text| text.starts_with("Usage")).unwrap_or_else(|| help(&[]));
+    help.split("\n\n").next().unwrap_or_default().to_owned()
+}
+
+fn help(command: &[&str]) -> String {
+    let asked = [command, &["--help"]].concat();
+    Arguments::from_args(&[PROGRAM], &asked).err().map_or_else(String::new, |help| help.output)
 }
 
 #[expect(clippy::print_stdout, reason = "results go to standard output")]
@@ -344,10 +353,11 @@ mod signals {
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
     use windmill_git_sync::deadline::Interrupt;
+    use windmill_git_sync::lock;
     use windmill_git_sync::runs::Runs;
     use windmill_git_sync::server::Stop;
 
-    /// What a second signal leaves a running sync, to end its programs.
+    /// What a second signal leaves a running sync, to end its programs; those that take longer are killed.
     const SECOND_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
     /// As shells report a process that SIGTERM ended.
     const ENDED_BY_SIGNAL: i32 = 143;
@@ -372,6 +382,7 @@ mod signals {
             signals.next();
             interrupt.raise();
             let _ = runs.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
+            lock::end_all_programs();
             std::process::exit(ENDED_BY_SIGNAL);
         });
     }

@@ -219,11 +219,11 @@ impl Story<'_> {
         let scratch =
             Scratch::new(root.join("runs").join(self.request.workspace.as_str())).map_err(|error| self.disk(&error))?;
         let place = Workplace {
-            lock,
             scratch,
             deadline: Deadline::after(self.service.config.sync_timeout, self.service.interrupt),
             scrubber: Scrubber::new(self.request.secrets().into_iter().chain(&self.service.config.proxy_secrets())),
             environment: self.service.config.tool_environment.clone(),
+            lock,
         };
         let folder = root.join("checkouts").join(self.checkout_name());
         scratch::create_folder(&folder).map_err(|error| self.disk(&error))?;
@@ -365,7 +365,8 @@ impl Story<'_> {
     }
 
     fn bring_here(&self, git: &Git<'_>, state: &git::RemoteState) -> Result<Base, GitError> {
-        if !git.exists(state.format.unwrap_or_else(|| git.format())) {
+        // A remote without an object does not show its format, and may be another than last time.
+        if !state.format.is_some_and(|format| git.exists(format)) {
             git.create(state.format)?;
         }
         let tip = match &state.tip {
@@ -523,6 +524,12 @@ impl Story<'_> {
                 listed(&replaced, LISTED_IN_WARNING_MAX)
             ));
         }
+        if let Some(path) = self.in_the_way(base) {
+            self.warn(&format!(
+                "`{}` in the repository is no folder and gave way to the one of this backup; it stays in the history",
+                printable(&path)
+            ));
+        }
         Ok(Comparison::of(&base.folder, after))
     }
 
@@ -651,10 +658,8 @@ impl Story<'_> {
             .filter(|path| !comparison.after.contains_key(*path))
             .map(|path| whole_path(path))
             .collect();
-        let mut removed: Vec<_> = removed.iter().map(Vec::as_slice).collect();
-        // A file of the repository where our folder must be: there is no way to keep both.
-        let in_the_way = ancestors(prefix.trim_end_matches('/'));
-        removed.extend(in_the_way.iter().map(String::as_bytes).filter(|path| base.whole.contains_key(*path)));
+        let in_the_way = self.in_the_way(base);
+        let removed = removed.iter().map(Vec::as_slice).chain(in_the_way.as_deref().map(str::as_bytes));
         let added: Vec<_> = comparison
             .after
             .iter()
@@ -666,6 +671,12 @@ impl Story<'_> {
         git.compose(base.tip.as_ref(), removed, added)
             .and_then(|tree| git.commit(&tree, base.tip.as_ref(), &self.request.author, &message))
             .map_err(|error| self.git_error(Step::Commit, error))
+    }
+
+    /// The file, link or submodule of the repository where our folder must be: there is no way to keep both.
+    fn in_the_way(&self, base: &Base) -> Option<String> {
+        let folders = ancestors(self.request.subdir.prefix().trim_end_matches('/'));
+        folders.into_iter().find(|path| base.whole.contains_key(path.as_bytes()))
     }
 
     fn commit_message(&self, comparison: &Comparison, account: &Account, version: Option<&str>) -> String {

@@ -209,6 +209,8 @@ impl Windmill<'_> {
             log::info!("wmill: {line}");
             words.borrow_mut().take(line);
         });
+        // The token is needed by nobody after this.
+        scratch::remove_folder(&configuration).map_err(machine)?;
         match finished {
             Ok(finished) if finished.is_success() && words.borrow().say_done() => Ok(()),
             Ok(finished) => Err(self.pull_error(&finished)),

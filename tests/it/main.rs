@@ -6,7 +6,10 @@
     reason = "tests start programs and servers, and a panic is how a test fails"
 )]
 
+mod api;
 mod bed;
 mod bed_works;
 mod docs;
+mod failures;
+mod guards;
 mod story;
