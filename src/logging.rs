@@ -1,6 +1,7 @@
 //! Log lines on standard error, as text or as JSON, one line each whatever is in them. It does not know who logs.
 
 use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -52,7 +53,12 @@ impl Log for Logger {
         match &self.text {
             Some(text) => {
                 let line = one_line(&message);
-                text.log(&Record::builder().metadata(record.metadata().clone()).args(format_args!("{line}")).build());
+                let write = || {
+                    let metadata = record.metadata().clone();
+                    text.log(&Record::builder().metadata(metadata).args(format_args!("{line}")).build());
+                };
+                // simple_logger panics where standard error is closed or its disk is full.
+                let _ = catch_unwind(AssertUnwindSafe(write));
             }
             None => {
                 let level = record.level().as_str().to_ascii_lowercase();

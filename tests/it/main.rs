@@ -13,3 +13,4 @@ mod docs;
 mod failures;
 mod guards;
 mod story;
+mod unheard;
