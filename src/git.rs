@@ -4,17 +4,17 @@
 //! credentials travel by environment. It does not know what is in the tree, or why it is pushed.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
-use sha2::Digest as _;
 
 use crate::code::Code;
 use crate::deadline::Expired;
+use crate::digest::{Algorithm, Digest};
 use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
 use crate::scratch;
 use crate::subprocess::{Failure, Finished, Invocation};
@@ -70,10 +70,10 @@ impl ObjectId {
     /// # Errors
     /// What reading gives; a content that is not `length` bytes long gives an id that is no one's.
     pub fn of_blob(mut content: impl Read, length: u64, format: ObjectFormat) -> io::Result<Self> {
-        let mut digest = match format {
-            ObjectFormat::Sha1 => BlobDigest::Sha1(sha1::Sha1::default()),
-            ObjectFormat::Sha256 => BlobDigest::Sha256(sha2::Sha256::default()),
-        };
+        let mut digest = Digest::new(match format {
+            ObjectFormat::Sha1 => Algorithm::Sha1,
+            ObjectFormat::Sha256 => Algorithm::Sha256,
+        });
         digest.update(format!("blob {length}\0").as_bytes());
         let mut chunk = [0; 8192];
         loop {
@@ -85,40 +85,10 @@ impl ObjectId {
     }
 }
 
-enum BlobDigest {
-    Sha1(sha1::Sha1),
-    Sha256(sha2::Sha256),
-}
-
-impl BlobDigest {
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha1(digest) => digest.update(bytes),
-            Self::Sha256(digest) => digest.update(bytes),
-        }
-    }
-
-    fn finish(self) -> String {
-        match self {
-            Self::Sha1(digest) => hex(&digest.finalize()),
-            Self::Sha256(digest) => hex(&digest.finalize()),
-        }
-    }
-}
-
 impl fmt::Display for ObjectId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
-}
-
-/// Bytes as lower-case hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// How a repository names its objects. A local repository of one format cannot push to a remote of the other.

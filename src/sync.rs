@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::code::Code;
 use crate::config::Config;
 use crate::deadline::{Deadline, Expired, Interrupt};
+use crate::digest;
 use crate::git::{self, BlobContent, Entry, Git, GitError, ObjectFormat, ObjectId, Pushed, Tree};
 use crate::items::{self, TreeFile};
 use crate::lock::{Lock, LockError};
@@ -116,11 +117,10 @@ struct Success {
 /// A name for a run: unique among those of all processes, and without meaning.
 #[must_use]
 pub fn new_run_id() -> String {
-    use sha2::Digest as _;
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
     let seed = format!("{now} {} {}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    git::hex(&sha2::Sha256::digest(seed)[..8])
+    digest::short_name(&seed)
 }
 
 /// Syncs, and tells how it went. It never panics on what others send, and never fails without saying why.
@@ -259,11 +259,10 @@ impl Story<'_> {
 
     /// One folder for each thing that is backed up, so that another branch or remote than last time starts clean.
     fn checkout_name(&self) -> String {
-        use sha2::Digest as _;
         let request = self.request;
         let parts =
             [request.base_url.as_str(), request.remote.as_str(), request.branch.as_str(), request.subdir.as_str()];
-        format!("{}@{}", request.workspace, git::hex(&sha2::Sha256::digest(parts.join("\n"))[..8]))
+        format!("{}@{}", request.workspace, digest::short_name(&parts.join("\n")))
     }
 
     fn tell_about_old_volume(&mut self) {
