@@ -190,7 +190,7 @@ impl Base {
     /// is below, the repository's configuration gives orders, and one folder in the other layout stops a pull.
     fn is_withheld(&self, path: &[u8], entry: &Entry) -> bool {
         !entry.is_file()
-            || path == WMILL_YAML.as_bytes()
+            || path.split(|byte| *byte == b'/').next() == Some(WMILL_YAML.as_bytes())
             || std::str::from_utf8(path).is_ok_and(|path| items::is_in_other_layout(path, self.plan.non_dotted_paths))
     }
 }
