@@ -10,4 +10,5 @@ mod bed;
 mod bed_works;
 mod failures;
 mod guards;
+mod hostile;
 mod story;
