@@ -17,11 +17,13 @@ pub const MARKER: &str = "WINDMILL_GIT_SYNC_RUN";
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// Looking for orphans reads every process of the machine, so it is done at each of so many tries only.
 const TRIES_PER_ORPHAN_SEARCH: u32 = 20;
+/// A program may start another while it is being ended; one that does so again and again is not chased for ever.
+const SEARCHES_MAX: u32 = 10;
 
 /// The lock of a workspace, held until it is dropped and the last program that got it as its input has ended.
 pub struct Lock {
     file: File,
-    marker: String,
+    marker: Option<Marker>,
 }
 
 /// Why the lock was not got.
@@ -56,7 +58,8 @@ impl Lock {
         }
         // A descendant of an orphan may have closed its input, and thereby the lock, and still be writing.
         end_orphans(&path);
-        Ok(Self { file, marker: marker(&path) })
+        let marker = Marker::own(&path);
+        Ok(Self { file, marker })
     }
 
     /// The lock as the standard input of a program: empty, and held as long as that program lives.
@@ -69,53 +72,91 @@ impl Lock {
 
     /// The value of [`MARKER`] for the programs of this run.
     #[must_use]
-    pub fn marker(&self) -> &str {
-        &self.marker
+    pub fn marker(&self) -> String {
+        self.marker.as_ref().map(Marker::to_text).unwrap_or_default()
     }
-}
 
-/// Who we are, as a later process can check it: pid namespace, pid, time of start.
-fn identity() -> Option<(String, u32, u64)> {
-    let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
-    let id = std::process::id();
-    Some((namespace, id, process_start(id)?))
-}
-
-fn marker(path: &Path) -> String {
-    let (namespace, id, start) = identity().unwrap_or_default();
-    format!("{namespace} {id} {start} {}", path.display())
-}
-
-/// Kills what a service that is no longer there has left running under the lock at `path`.
-///
-/// Only processes of our own pid namespace are judged: elsewhere the ids mean something else, and a container's
-/// processes end with it.
-fn end_orphans(path: &Path) {
-    let Some((namespace, own, _)) = identity() else { return };
-    let Ok(processes) = std::fs::read_dir("/proc") else { return };
-    for process in processes.flatten() {
-        let Some(id) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        if id != own && is_orphan(&process.path().join("environ"), &namespace, path) {
-            log::warn!("ending process {id}, which an earlier run left behind");
-            kill(id);
+    /// Kills what programs of this run have left behind. A descendant that went to another group is not killed with
+    /// them, and holds the lock for as long as it lives.
+    pub fn end_programs(&self) {
+        if let Some(own) = &self.marker {
+            end_programs(|marker| marker == own);
         }
     }
 }
 
-fn is_orphan(environment: &PathBuf, namespace: &str, path: &Path) -> bool {
-    let Ok(environment) = std::fs::read(environment) else { return false };
-    let ours = environment
-        .split(|byte| *byte == 0)
-        .find_map(|variable| std::str::from_utf8(variable).ok()?.strip_prefix(MARKER)?.strip_prefix('='));
-    let Some(ours) = ours else { return false };
-    let mut fields = ours.splitn(4, ' ');
-    let (Some(its_namespace), Some(owner), Some(start), Some(its_path)) =
-        (fields.next(), fields.next(), fields.next(), fields.next())
-    else {
-        return false;
-    };
-    let (Ok(owner), Ok(start)) = (owner.parse::<u32>(), start.parse::<u64>()) else { return false };
-    its_namespace == namespace && Path::new(its_path) == path && process_start(owner) != Some(start)
+/// Who started a program, as a later process can check it, and under which lock.
+#[derive(Clone, PartialEq, Eq)]
+struct Marker {
+    /// Of process ids; elsewhere the ids mean something else.
+    namespace: String,
+    owner: u32,
+    owner_start: u64,
+    path: PathBuf,
+}
+
+impl Marker {
+    /// Of a program that we start under the lock at `path`; `None` where `/proc` does not tell who we are.
+    fn own(path: &Path) -> Option<Self> {
+        let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
+        let owner = std::process::id();
+        Some(Self { namespace, owner, owner_start: process_start(owner)?, path: path.to_owned() })
+    }
+
+    fn to_text(&self) -> String {
+        format!("{} {} {} {}", self.namespace, self.owner, self.owner_start, self.path.display())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut fields = text.splitn(4, ' ');
+        let namespace = fields.next()?.to_owned();
+        let (owner, owner_start) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        Some(Self { namespace, owner, owner_start, path: fields.next()?.into() })
+    }
+
+    /// The marker in a process's environment.
+    fn of_process(id: u32) -> Option<Self> {
+        let environment = std::fs::read(format!("/proc/{id}/environ")).ok()?;
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.find_map(|variable| {
+            Self::parse(std::str::from_utf8(variable).ok()?.strip_prefix(MARKER)?.strip_prefix('=')?)
+        })
+    }
+}
+
+/// Kills what a service that is no longer there has left running under the lock at `path`.
+///
+/// Only processes of our own pid namespace are judged: a container's processes end with it.
+fn end_orphans(path: &Path) {
+    let Some(own) = Marker::own(path) else { return };
+    end_programs(|marker| {
+        marker.namespace == own.namespace
+            && marker.path == own.path
+            && process_start(marker.owner) != Some(marker.owner_start)
+    });
+}
+
+/// Kills all programs that this process has started for its runs, whatever group they went to.
+pub fn end_all_programs() {
+    let Some(own) = Marker::own(Path::new("")) else { return };
+    end_programs(|marker| Marker { path: PathBuf::new(), ..marker.clone() } == own);
+}
+
+/// Kills the programs with such a marker, those included that they start meanwhile.
+fn end_programs(is_meant: impl Fn(&Marker) -> bool) {
+    for _ in 0..SEARCHES_MAX {
+        let Ok(processes) = std::fs::read_dir("/proc") else { return };
+        let ids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let is_meant = |id: &u32| *id != std::process::id() && Marker::of_process(*id).is_some_and(|it| is_meant(&it));
+        let meant: Vec<u32> = ids.filter(is_meant).collect();
+        if meant.is_empty() {
+            return;
+        }
+        for id in meant {
+            log::warn!("ending process {id}, which a run left behind");
+            kill(id);
+        }
+    }
 }
 
 #[cfg(unix)]

@@ -353,10 +353,11 @@ mod signals {
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
     use windmill_git_sync::deadline::Interrupt;
+    use windmill_git_sync::lock;
     use windmill_git_sync::runs::Runs;
     use windmill_git_sync::server::Stop;
 
-    /// What a second signal leaves a running sync, to end its programs.
+    /// What a second signal leaves a running sync, to end its programs; those that take longer are killed.
     const SECOND_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
     /// As shells report a process that SIGTERM ended.
     const ENDED_BY_SIGNAL: i32 = 143;
@@ -381,6 +382,7 @@ mod signals {
             signals.next();
             interrupt.raise();
             let _ = runs.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
+            lock::end_all_programs();
             std::process::exit(ENDED_BY_SIGNAL);
         });
     }

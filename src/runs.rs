@@ -100,6 +100,7 @@ impl Runs {
         let workspace = request.workspace.clone();
         if let Some(lane) = board.lane(&workspace) {
             if let Some(same) = lane.waiting.iter().find(|run| run.request == request) {
+                log::info!("a request for workspace {workspace} shares the run that waits: {}", same.id);
                 return Ok(Arc::clone(same));
             }
             if waiting >= WAITING_RUNS_MAX {
@@ -109,7 +110,10 @@ impl Runs {
         let run = Arc::new(Run { id: new_run_id(), request, since: Instant::now(), result: Mutex::default() });
         match board.lane(&workspace) {
             // Something goes on in this workspace; its thread takes the waiting ones up.
-            Some(lane) => lane.waiting.push(Arc::clone(&run)),
+            Some(lane) => {
+                log::info!("run {} waits for its turn: a sync of workspace {workspace} goes on", run.id);
+                lane.waiting.push(Arc::clone(&run));
+            }
             None => {
                 let (runs, first) = (Arc::clone(self), Arc::clone(&run));
                 let thread = std::thread::Builder::new().name("run".to_owned());

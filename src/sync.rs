@@ -223,11 +223,11 @@ impl Story<'_> {
         let scratch =
             Scratch::new(root.join("runs").join(self.request.workspace.as_str())).map_err(|error| self.disk(&error))?;
         let place = Workplace {
-            lock,
             scratch,
             deadline: Deadline::after(self.service.config.sync_timeout, self.service.interrupt),
             scrubber: Scrubber::new(self.request.secrets().into_iter().chain(&self.service.config.proxy_secrets())),
             environment: self.service.config.tool_environment.clone(),
+            lock,
         };
         let folder = root.join("checkouts").join(self.checkout_name());
         scratch::create_folder(&folder).map_err(|error| self.disk(&error))?;

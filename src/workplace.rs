@@ -12,8 +12,6 @@ use crate::subprocess::{self, Failure, Finished, Invocation};
 
 /// The place where one run's programs work.
 pub struct Workplace {
-    /// One sync of the workspace at a time.
-    pub lock: Lock,
     /// Empty at the start of the run, gone at its end.
     pub scratch: Scratch,
     /// When the run ends at the latest.
@@ -22,6 +20,15 @@ pub struct Workplace {
     pub scrubber: Scrubber,
     /// Variables that programs need from outside: `PATH`, proxies, certificates.
     pub environment: Vec<(String, String)>,
+    /// One sync of the workspace at a time. The last field, so that it is given back when the scratch folder is gone:
+    /// the next run has its own at the same place.
+    pub lock: Lock,
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        self.lock.end_programs();
+    }
 }
 
 impl Workplace {
