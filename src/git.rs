@@ -110,6 +110,8 @@ impl ObjectFormat {
     }
 }
 
+const LINK: u32 = 0o120_000;
+
 /// A file of a tree or an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -129,6 +131,16 @@ impl Entry {
 
 /// The entries of a tree by path. Paths are bytes to git; one that is not UTF-8 cannot be Windmill's.
 pub type Tree = BTreeMap<Vec<u8>, Entry>;
+
+/// The files of a commit that somebody else made.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Those that a checkout can hold.
+    pub tree: Tree,
+    /// The paths of the others. A tree can be made to hold what git itself takes into no index: `.git`, `..`, a file and
+    /// a folder of one name.
+    pub unsound: Vec<Vec<u8>>,
+}
 
 /// The content of a file in a repository that others write to.
 pub enum BlobContent {
@@ -338,7 +350,7 @@ impl<'a> Git<'a> {
     ///
     /// # Errors
     /// [`GitError`].
-    pub fn list(&self, tree: &ObjectId) -> Result<Tree, GitError> {
+    pub fn list(&self, tree: &ObjectId) -> Result<Listing, GitError> {
         let command = self.command()?.arguments(["ls-tree", "-r", "-z", "--full-tree", tree.as_str()]);
         let listing = self.locally(command.capture(LISTING_BYTES_MAX))?;
         parse_entries(&listing, ListingKind::Tree).ok_or_else(|| unreadable("ls-tree"))
@@ -364,7 +376,8 @@ impl<'a> Git<'a> {
     pub fn list_index(&self) -> Result<Tree, GitError> {
         let listing =
             self.locally(self.command()?.arguments(["ls-files", "--stage", "-z"]).capture(LISTING_BYTES_MAX))?;
-        parse_entries(&listing, ListingKind::Index).ok_or_else(|| unreadable("ls-files"))
+        let listing = parse_entries(&listing, ListingKind::Index).ok_or_else(|| unreadable("ls-files"))?;
+        Ok(listing.tree)
     }
 
     /// Makes index and tree folder the given tree, and nothing else: what differs is written anew, what is too much
@@ -742,13 +755,35 @@ enum ListingKind {
     Index,
 }
 
-fn parse_entries(listing: &[u8], kind: ListingKind) -> Option<Tree> {
-    let mut tree = Tree::new();
+fn parse_entries(listing: &[u8], kind: ListingKind) -> Option<Listing> {
+    let mut found = Listing::default();
     for line in listing.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
         let (path, entry) = parse_entry(line, kind)?;
-        tree.insert(path, entry);
+        if is_sound(&path, &entry) && !found.tree.contains_key(&path) && !collides(&path, &found.tree) {
+            found.tree.insert(path, entry);
+        } else {
+            found.unsound.push(path);
+        }
     }
-    Some(tree)
+    Some(found)
+}
+
+/// Whether git takes an entry of this name into an index.
+fn is_sound(path: &[u8], entry: &Entry) -> bool {
+    let mut names = path.split(|byte| *byte == b'/');
+    let is_linked_configuration =
+        entry.mode == LINK && names.clone().next_back().is_some_and(|name| name.eq_ignore_ascii_case(b".gitmodules"));
+    !is_linked_configuration
+        && names.all(|name| !matches!(name, b"" | b"." | b"..") && !name.eq_ignore_ascii_case(b".git"))
+}
+
+/// Whether a file at `path` cannot be in `tree`, since the tree has a folder there, or a file where its folder is.
+#[must_use]
+pub fn collides(path: &[u8], tree: &Tree) -> bool {
+    let folder = [path, b"/"].concat();
+    let is_folder = tree.range(folder.clone()..).next().is_some_and(|(next, _)| next.starts_with(&folder));
+    let mut parents = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index]);
+    is_folder || parents.any(|parent| tree.contains_key(parent))
 }
 
 fn parse_entry(line: &[u8], kind: ListingKind) -> Option<(Vec<u8>, Entry)> {
@@ -926,15 +961,44 @@ mod tests {
         assert_eq!(parse_remote_state(b"", "refs/heads/main"), RemoteState { tip: None, format: None });
     }
 
+    fn tree(paths: &[&str]) -> Listing {
+        let lines: String = paths.iter().map(|path| format!("100644 blob {A}\t{path}\0")).collect();
+        parse_entries(lines.as_bytes(), ListingKind::Tree).expect("a listing")
+    }
+
+    #[test]
+    fn what_no_checkout_can_hold_is_listed_apart() {
+        let sound = [".github/x", ".gitmodules", "a/.gitignore", "a/git", "...", "a/..b", "b"];
+        assert_eq!(tree(&sound).unsound, Vec::<Vec<u8>>::new());
+        for path in [".git", ".git/config", "a/.GIT/hooks/x", "../x", "a/./x", "a/..", "/x", "a//x", "b", "b/x", "a"] {
+            let paths = [&sound[..], &[path]].concat();
+            assert_eq!(tree(&paths).unsound, [path.as_bytes()]);
+        }
+        let link = format!("120000 blob {A}\ta/.gitModules\0120000 blob {A}\t.gitmodules/x\0");
+        let listing = parse_entries(link.as_bytes(), ListingKind::Tree).expect("a listing");
+        assert_eq!(listing.unsound, [b"a/.gitModules"]);
+    }
+
+    #[test]
+    fn a_file_and_a_folder_of_one_name_collide() {
+        let tree = tree(&["f/ops/a.py", "g"]).tree;
+        for path in ["f", "f/ops", "f/ops/a.py/x", "g/x"] {
+            assert!(collides(path.as_bytes(), &tree), "{path}");
+        }
+        for path in ["f/op", "f/ops/a", "f/ops/a.pyx", "f/ops/b.py", "h", "f-x"] {
+            assert!(!collides(path.as_bytes(), &tree), "{path}");
+        }
+    }
+
     #[test]
     fn listings_keep_every_byte_of_a_path() {
         let tree = format!("100644 blob {A}\tf/a b\n\"c\".py\0120000 blob {A}\tlink\0160000 commit {A}\tsub\0");
-        let tree = parse_entries(tree.as_bytes(), ListingKind::Tree).expect("a listing");
-        assert_eq!(tree.len(), 3);
+        let Listing { tree, unsound } = parse_entries(tree.as_bytes(), ListingKind::Tree).expect("a listing");
+        assert_eq!((tree.len(), unsound.len()), (3, 0));
         assert!(tree[&b"f/a b\n\"c\".py"[..].to_vec()].is_file());
         assert!(!tree[&b"link"[..].to_vec()].is_file() && !tree[&b"sub"[..].to_vec()].is_file());
         let index = format!("100755 {A} 0\t-x.sh\0");
-        assert!(parse_entries(index.as_bytes(), ListingKind::Index).is_some_and(|tree| tree.len() == 1));
+        assert!(parse_entries(index.as_bytes(), ListingKind::Index).is_some_and(|all| all.tree.len() == 1));
         assert!(parse_entries(b"garbage\0", ListingKind::Index).is_none());
         assert!(parse_entries(b"100644 blob zzz\tx\0", ListingKind::Tree).is_none());
     }

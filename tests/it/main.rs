@@ -11,4 +11,5 @@ mod bed;
 mod bed_works;
 mod failures;
 mod guards;
+mod hostile;
 mod story;
