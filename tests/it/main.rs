@@ -9,4 +9,5 @@
 mod api;
 mod bed;
 mod bed_works;
+mod credentials;
 mod story;
