@@ -473,7 +473,7 @@ impl<'a> Git<'a> {
             .arguments(["--recurse-submodules=no", "--", self.remote.as_str()])
             .argument(format!("{commit}:{full_ref}"))
             .capture(ANSWER_BYTES_MAX);
-        let finished = self.run(command)?;
+        let finished = self.run(self.with_access(command))?;
         match parse_push(&finished.stdout, &full_ref) {
             Some(pushed) => Ok(pushed.explained(&finished)),
             None => Err(self.remote_error("cannot push to", &finished)),
@@ -526,7 +526,7 @@ impl<'a> Git<'a> {
             RemoteScheme::Ssh => "ssh",
             RemoteScheme::File => "file",
         };
-        let invocation = invocation
+        invocation
             .environment("GIT_CONFIG_NOSYSTEM", "1")
             .environment("GIT_CONFIG_GLOBAL", &self.configuration)
             .environment("GIT_ATTR_NOSYSTEM", "1")
@@ -536,8 +536,12 @@ impl<'a> Git<'a> {
             .environment("GIT_NO_REPLACE_OBJECTS", "1")
             .environment("GIT_CEILING_DIRECTORIES", self.place.scratch.path().parent().unwrap_or(Path::new("/")))
             // No helper of another protocol can be led to, whatever a server answers.
-            .environment("GIT_ALLOW_PROTOCOL", scheme);
-        self.access.iter().fold(invocation, |all, (name, value)| all.environment(name, value))
+            .environment("GIT_ALLOW_PROTOCOL", scheme)
+    }
+
+    /// The credentials, for a verb that talks to the remote: the others have no use for them.
+    fn with_access(&self, command: Invocation) -> Invocation {
+        self.access.iter().fold(command, |all, (name, value)| all.environment(name, value))
     }
 
     fn run(&self, command: Invocation) -> Result<Finished, GitError> {
@@ -559,7 +563,7 @@ impl<'a> Git<'a> {
 
     /// Runs a verb that talks to the remote.
     fn over_the_network(&self, tried: &str, command: Invocation) -> Result<Vec<u8>, GitError> {
-        let finished = self.run(command.capture(ANSWER_BYTES_MAX))?;
+        let finished = self.run(self.with_access(command.capture(ANSWER_BYTES_MAX)))?;
         if finished.is_success() { Ok(finished.stdout) } else { Err(self.remote_error(tried, &finished)) }
     }
 
