@@ -10,7 +10,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
 use sha2::Digest as _;
 
 use crate::code::Code;
@@ -18,7 +17,7 @@ use crate::deadline::Expired;
 use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
 use crate::scratch;
 use crate::subprocess::{Failure, Finished, Invocation};
-use crate::sync_request::GitCredentials;
+use crate::sync_request::{GitCredentials, basic_credentials};
 use crate::workplace::Workplace;
 
 /// A listing of a tree: 100 bytes an entry, so this is a repository of a million files.
@@ -653,11 +652,11 @@ fn access(
         GitCredentials::None => Ok(Vec::new()),
         GitCredentials::Token { username, token } => {
             let Some(origin) = remote.origin() else { return Ok(Vec::new()) };
-            let basic = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", token.expose()));
+            let basic = basic_credentials(username, token);
             Ok(vec![
                 pair("GIT_CONFIG_COUNT", "1"),
                 pair("GIT_CONFIG_KEY_0", &format!("http.{origin}.extraHeader")),
-                pair("GIT_CONFIG_VALUE_0", &format!("Authorization: Basic {basic}")),
+                pair("GIT_CONFIG_VALUE_0", &format!("Authorization: Basic {}", basic.expose())),
             ])
         }
         GitCredentials::Ssh { key, known_hosts, accept_new } => {
