@@ -10,4 +10,5 @@ mod api;
 mod bed;
 mod bed_works;
 mod credentials;
+mod leaks;
 mod story;
