@@ -18,6 +18,7 @@ use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
 use crate::scratch;
 use crate::subprocess::{Failure, Finished, Invocation};
 use crate::sync_request::{GitCredentials, basic_credentials};
+use crate::web;
 use crate::workplace::Workplace;
 
 /// A listing of a tree: 100 bytes an entry, so this is a repository of a million files.
@@ -126,6 +127,16 @@ pub enum ObjectFormat {
     Sha1,
     /// 64 digits.
     Sha256,
+}
+
+impl ObjectFormat {
+    /// How many hexadecimal digits an id has.
+    fn digits(self) -> usize {
+        match self {
+            Self::Sha1 => 40,
+            Self::Sha256 => 64,
+        }
+    }
 }
 
 /// A file of a tree or an index.
@@ -429,7 +440,7 @@ impl<'a> Git<'a> {
         let start = if let Some(base) = base { base.as_str() } else { "--empty" };
         let command = || Ok::<_, GitError>(self.command()?.environment("GIT_INDEX_FILE", &index));
         self.locally(command()?.arguments(["read-tree", start]))?;
-        let changes = self.place.scratch.write("changes", &index_info(removed, added))?;
+        let changes = self.place.scratch.write("changes", &index_info(removed, added, self.format()))?;
         self.locally(command()?.arguments(["update-index", "-z", "--index-info"]).stdin(File::open(changes)?))?;
         self.object_id(command()?.arguments(["write-tree"]))
     }
@@ -511,7 +522,11 @@ impl<'a> Git<'a> {
         let mut tree_folder = std::ffi::OsString::from("--work-tree=");
         tree_folder.push(&self.tree_folder);
         let folder = if self.tree_folder.is_dir() { &self.tree_folder } else { self.place.scratch.path() };
-        Ok(self.environment(self.place.invocation("git", folder)?).argument(git_folder).argument(tree_folder))
+        let invocation = self.environment(self.place.invocation("git", folder)?);
+        // By argument, which ends with this git: the one that receives a push into a `file:` remote reads the same
+        // configuration file, and its hooks are the remote's own rules.
+        let invocation = invocation.arguments(["-c", "core.hooksPath=/dev/null"]);
+        Ok(invocation.argument(git_folder).argument(tree_folder))
     }
 
     fn command_without_repository(&self) -> Result<Invocation, GitError> {
@@ -581,14 +596,8 @@ impl<'a> Git<'a> {
 
     /// Where the remote wants to send us; asked without credentials.
     fn redirect_target(&self) -> String {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(REDIRECT_TIMEOUT))
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .build()
-            .into();
         let url = format!("{}/info/refs?service=git-upload-pack", self.remote.as_str().trim_end_matches('/'));
+        let agent = web::client(&url, REDIRECT_TIMEOUT, &self.place.environment);
         let location = agent.get(&url).call().ok().and_then(|answer| {
             let location = answer.headers().get("location")?.to_str().ok()?;
             let location = location.split("/info/refs").next().unwrap_or_default();
@@ -607,7 +616,6 @@ const CONFIGURATION: &str = "\
 \t# A bare repository on a volume may belong to anybody. Given by environment, this one is ignored.
 \tdirectory = *
 [core]
-\thooksPath = /dev/null
 \tfsmonitor = false
 \tautocrlf = false
 \tattributesFile = /dev/null
@@ -728,10 +736,12 @@ fn unreadable(verb: &str) -> GitError {
 fn index_info<'e>(
     removed: impl IntoIterator<Item = &'e [u8]>,
     added: impl IntoIterator<Item = (&'e [u8], &'e Entry)>,
+    format: ObjectFormat,
 ) -> Vec<u8> {
     let mut lines = Vec::new();
+    let nothing = "0".repeat(format.digits());
     for path in removed {
-        lines.extend_from_slice(b"0 0000000000000000000000000000000000000000\t");
+        lines.extend_from_slice(format!("0 {nothing}\t").as_bytes());
         lines.extend_from_slice(path);
         lines.push(0);
     }
@@ -766,8 +776,12 @@ enum ListingKind {
 }
 
 fn parse_entries(listing: &[u8], kind: ListingKind) -> Option<Tree> {
-    let lines = listing.split(|byte| *byte == 0).filter(|line| !line.is_empty());
-    lines.map(|line| parse_entry(line, kind)).collect()
+    let mut tree = Tree::new();
+    for line in listing.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
+        let (path, entry) = parse_entry(line, kind)?;
+        tree.insert(path, entry);
+    }
+    Some(tree)
 }
 
 fn parse_entry(line: &[u8], kind: ListingKind) -> Option<(Vec<u8>, Entry)> {
@@ -800,8 +814,10 @@ fn parse_push(printed: &[u8], full_ref: &str) -> Option<Pushed> {
 
 /// Whether a refusal means that the tip moved: git saw it itself, or the server could not lock the ref that we read.
 fn is_race(summary: &str) -> bool {
-    const SIGNS: [&str; 7] = [
+    const SIGNS: [&str; 8] = [
         "(fetch first)",
+        // The commit that our shallow history begins with is on no branch any more: the tip was moved by force.
+        "(shallow update not allowed)",
         "(non-fast-forward)",
         "(stale info)",
         "cannot lock ref",
@@ -900,18 +916,10 @@ fn classify(printed: &str) -> Classified {
         ),
     ];
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
-    // Objects missing or broken on our side, seen while talking to the remote.
-    let is_local = has(&[
-        "object corrupt",
-        "bad object",
-        "loose object",
-        "unable to read tree",
-        "shallow file",
-        "invalid index-pack",
-    ]) || has(&["not a git repository: '/", "packfile", "bad config"]);
     let found = SIGNS.iter().find(|(signs, ..)| has(signs));
     let (code, why) = found.map_or((Code::GitFailed, None), |(_, code, why)| (*code, *why));
-    Classified { code, why, is_redirect: printed.contains("returned error: 30"), is_local: is_local && found.is_none() }
+    // What is no sign of the remote's is taken for one of our side: objects, refs, the list of shallow commits.
+    Classified { code, why, is_redirect: printed.contains("returned error: 30"), is_local: found.is_none() }
 }
 
 #[cfg(test)]

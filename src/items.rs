@@ -372,14 +372,17 @@ pub fn deletions(before: &[TreeFile<'_>], after: &[TreeFile<'_>], kinds: &Kinds)
     let before = objects(before, kinds);
     let after = objects(after, kinds);
     let mut arrived: BTreeMap<Identity<'_>, usize> = BTreeMap::new();
-    for (id, object) in &after {
-        if !before.contains_key(id) {
+    let is_in = |objects: &BTreeMap<ItemId, Object<'_>>, id| objects.get(id).is_some_and(|object| object.exists);
+    for (id, object) in after.iter().filter(|(_, object)| object.exists) {
+        if !is_in(&before, id) {
             *arrived.entry(object.identity(id.kind)).or_default() += 1;
         }
     }
     let mut deleted = Vec::new();
-    for (id, object) in &before {
-        if after.contains_key(id) {
+    let mut total = 0;
+    for (id, object) in before.iter().filter(|(_, object)| object.exists) {
+        total += 1;
+        if is_in(&after, id) {
             continue;
         }
         match arrived.get_mut(&object.identity(id.kind)) {
@@ -387,7 +390,7 @@ pub fn deletions(before: &[TreeFile<'_>], after: &[TreeFile<'_>], kinds: &Kinds)
             _ => deleted.push(id.clone()),
         }
     }
-    Deletions { total: before.len(), deleted }
+    Deletions { total, deleted }
 }
 
 /// What two copies of one object at different paths have in common.
@@ -429,7 +432,6 @@ fn objects<'a>(files: &[TreeFile<'a>], kinds: &Kinds) -> BTreeMap<ItemId, Object
             Role::Lock => {}
         }
     }
-    objects.retain(|_, object| object.exists);
     objects
 }
 

@@ -15,6 +15,7 @@
 //! | [`outcome`] | the JSON of a result |
 //! | [`logging`] | log lines, as text or JSON |
 //! | [`deadline`] | how long a run may go on, and whether it was told to end |
+//! | [`web`] | the HTTP client for our own small questions |
 //! | [`scratch`] | files that only we may read |
 //! | [`subprocess`] | one program under a deadline, its group gone at the end |
 //! | [`lock`] | one sync of a workspace at a time, across processes |
@@ -44,6 +45,7 @@ pub mod server;
 pub mod subprocess;
 pub mod sync;
 pub mod sync_request;
+pub mod web;
 pub mod windmill;
 pub mod wmill_yaml;
 pub mod workplace;

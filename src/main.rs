@@ -1,7 +1,8 @@
 //! Options to run to exit code. The one place that reads arguments and environment, prints, and ends the process.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -83,10 +84,10 @@ struct Sync {
     /// git remote (GIT_REMOTE_URL)
     #[argh(option)]
     remote: Option<String>,
-    /// branch (GIT_BRANCH, main); {{workspace}} is replaced
+    /// branch (GIT_BRANCH, main); {workspace} is replaced
     #[argh(option)]
     branch: Option<String>,
-    /// folder in the repository (GIT_SUBDIR, the root); {{workspace}} is replaced
+    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
     #[argh(option)]
     subdir: Option<String>,
     /// folder for checkouts and state (DATA_DIR, /workspace)
@@ -146,10 +147,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ExitCode>
         }
         Ok(Arguments { command: Some(command), .. }) => Ok(command),
         Ok(Arguments { command: None, .. }) => {
-            say("a command is missing\n");
-            if let Err(help) = Arguments::from_args(&[PROGRAM], &["--help"]) {
-                say(&help.output);
-            }
+            say(&format!("a command is missing\n\n{}", help(&[]).trim_end()));
             Err(ExitCode::from(USAGE_ERROR))
         }
         Err(EarlyExit { output, status: Ok(()) }) => {
@@ -157,10 +155,22 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ExitCode>
             Err(ExitCode::SUCCESS)
         }
         Err(EarlyExit { output, status: Err(()) }) => {
-            say(output.trim_end());
+            say(&format!("{}\n\n{}", output.trim_end(), usage(&words)));
             Err(ExitCode::from(USAGE_ERROR))
         }
     }
+}
+
+/// How the command is used that these words begin with; where they begin with none, how the program is.
+fn usage(words: &[&str]) -> String {
+    let of_command = words.first().filter(|word| !word.starts_with('-')).map(|command| help(&[command]));
+    let help = of_command.filter(|text| text.starts_with("Usage")).unwrap_or_else(|| help(&[]));
+    help.split("\n\n").next().unwrap_or_default().to_owned()
+}
+
+fn help(command: &[&str]) -> String {
+    let asked = [command, &["--help"]].concat();
+    Arguments::from_args(&[PROGRAM], &asked).err().map_or_else(String::new, |help| help.output)
 }
 
 #[expect(clippy::print_stdout, reason = "results go to standard output")]
@@ -314,15 +324,25 @@ fn healthcheck(options: Healthcheck, environment: &Environment) -> ExitCode {
     };
     // Who listens on every address is asked on the local one.
     let address = config.listen.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().proxy(None).timeout_global(Some(HEALTHCHECK_TIME_MAX)).build().into();
-    match agent.get(format!("http://{address}/health")).call() {
-        Ok(_) => ExitCode::SUCCESS,
+    match ask_health(&address) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("{PROGRAM}: {address} does not answer: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether `/health` at this address answers 200. A client of HTTP would ask a proxy.
+fn ask_health(address: &str) -> std::io::Result<()> {
+    let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
+    let mut stream = TcpStream::connect_timeout(&address, HEALTHCHECK_TIME_MAX)?;
+    stream.set_read_timeout(Some(HEALTHCHECK_TIME_MAX))?;
+    stream.set_write_timeout(Some(HEALTHCHECK_TIME_MAX))?;
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut status = [0; b"HTTP/1.1 200 ".len()];
+    stream.read_exact(&mut status)?;
+    if &status == b"HTTP/1.1 200 " { Ok(()) } else { Err(std::io::Error::other("it is not well")) }
 }
 
 #[cfg(unix)]

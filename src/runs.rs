@@ -2,7 +2,6 @@
 //!
 //! A run has a thread of its own, so that it goes on when its client is gone. It does not know what a sync does.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,13 +29,20 @@ pub struct Runs {
 
 #[derive(Default)]
 struct Board {
-    lanes: BTreeMap<WorkspaceId, Lane>,
+    /// One for each workspace in which a run goes on; few enough to look through.
+    lanes: Vec<Lane>,
     is_closed: bool,
 }
 
+impl Board {
+    fn lane(&mut self, workspace: &WorkspaceId) -> Option<&mut Lane> {
+        self.lanes.iter_mut().find(|lane| lane.workspace == *workspace)
+    }
+}
+
 /// The runs of one workspace: at most one goes on, the others wait in the order in which they came.
-#[derive(Default)]
 struct Lane {
+    workspace: WorkspaceId,
     waiting: Vec<Arc<Run>>,
 }
 
@@ -100,9 +106,9 @@ impl Runs {
         if board.is_closed {
             return Err(Code::ShuttingDown);
         }
-        let waiting: usize = board.lanes.values().map(|lane| lane.waiting.len()).sum();
+        let waiting: usize = board.lanes.iter().map(|lane| lane.waiting.len()).sum();
         let workspace = request.workspace.clone();
-        if let Some(lane) = board.lanes.get_mut(&workspace) {
+        if let Some(lane) = board.lane(&workspace) {
             if let Some(same) = lane.waiting.iter().find(|run| run.request == request) {
                 log::info!("a request for workspace {workspace} shares the run that waits: {}", same.id);
                 return Ok(Arc::clone(same));
@@ -112,7 +118,7 @@ impl Runs {
             }
         }
         let run = Arc::new(Run { id: new_run_id(), request, since: Instant::now(), result: Mutex::default() });
-        match board.lanes.get_mut(&workspace) {
+        match board.lane(&workspace) {
             // Something goes on in this workspace; its thread takes the waiting ones up.
             Some(lane) => {
                 log::info!("run {} waits for its turn: a sync of workspace {workspace} goes on", run.id);
@@ -124,7 +130,7 @@ impl Runs {
                 if thread.spawn(move || runs.work_off(first)).is_err() {
                     return Err(Code::TooManyRequests);
                 }
-                board.lanes.insert(workspace, Lane::default());
+                board.lanes.push(Lane { workspace, waiting: Vec::new() });
             }
         }
         Ok(run)
@@ -148,7 +154,7 @@ impl Runs {
     /// wait for too long; a run that nobody waits for is looked at here.
     fn take_next(&self, workspace: &WorkspaceId) -> Option<Arc<Run>> {
         let mut board = self.board();
-        let lane = board.lanes.get_mut(workspace)?;
+        let lane = board.lane(workspace)?;
         while !lane.waiting.is_empty() {
             let run = lane.waiting.remove(0);
             if run.since.elapsed() < self.waiting_time_max {
@@ -157,7 +163,7 @@ impl Runs {
             log::error!("run {}: it waited for its turn longer than SYNC_TIMEOUT", run.id);
             run.give_up(self.waiting_time_max);
         }
-        board.lanes.remove(workspace);
+        board.lanes.retain(|lane| lane.workspace != *workspace);
         None
     }
 
@@ -169,7 +175,7 @@ impl Runs {
             if let Some(result) = run.result().clone() {
                 return result;
             }
-            let lane = board.lanes.get_mut(&run.request.workspace);
+            let lane = board.lane(&run.request.workspace);
             let place = lane.and_then(|lane| {
                 let place = lane.waiting.iter().position(|waiting| waiting.id == run.id)?;
                 Some((lane, place))
@@ -193,7 +199,7 @@ impl Runs {
     pub fn close(&self) {
         let mut board = self.board();
         board.is_closed = true;
-        for run in board.lanes.values_mut().flat_map(|lane| lane.waiting.drain(..)) {
+        for run in board.lanes.iter_mut().flat_map(|lane| lane.waiting.drain(..)) {
             let message = "the service is ending; the sync had not begun".to_owned();
             *run.result() = Some(run.failure(Code::ShuttingDown, message));
         }
@@ -218,6 +224,6 @@ impl Runs {
     /// The workspaces in which a run goes on.
     #[must_use]
     pub fn running(&self) -> Vec<WorkspaceId> {
-        self.board().lanes.keys().cloned().collect()
+        self.board().lanes.iter().map(|lane| lane.workspace.clone()).collect()
     }
 }

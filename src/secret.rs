@@ -57,18 +57,17 @@ impl Scrubber {
     /// A scrubber that knows `secrets`, each line of them, and the forms in which tools print them again (percent
     /// encoded).
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let mut needles = Vec::new();
+        let mut needles: Vec<Secret> = Vec::new();
         for secret in secrets {
             let text = secret.expose();
             let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
             for form in lines.flat_map(|line| [line.to_owned(), percent_encoded(line)]) {
                 if form.len() >= SCRUBBED_BYTES_MIN {
-                    needles.push(Secret::new(form));
+                    let place = needles.iter().position(|needle| needle.expose().len() < form.len());
+                    needles.insert(place.unwrap_or(needles.len()), Secret::new(form));
                 }
             }
         }
-        needles.sort_by_key(|needle| std::cmp::Reverse(needle.expose().len()));
-        needles.dedup();
         Self { needles }
     }
 

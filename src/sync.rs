@@ -2,7 +2,6 @@
 //!
 //! It reads aloud, and leaves to `git` how git does it and to `windmill` how wmill does it.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
@@ -348,6 +347,7 @@ impl Story<'_> {
             workspace: &self.request.workspace,
             token: &self.request.windmill_token,
             deadline: &place.deadline,
+            environment: &place.environment,
         }
     }
 
@@ -365,7 +365,8 @@ impl Story<'_> {
     }
 
     fn bring_here(&self, git: &Git<'_>, state: &git::RemoteState) -> Result<Base, GitError> {
-        if !git.exists(state.format.unwrap_or_else(|| git.format())) {
+        // A remote without an object does not show its format, and may be another than last time.
+        if !state.format.is_some_and(|format| git.exists(format)) {
             git.create(state.format)?;
         }
         let tip = match &state.tip {
@@ -377,11 +378,7 @@ impl Story<'_> {
             Some(tip) => git.list(tip)?,
             None => Tree::new(),
         };
-        let prefix = self.request.subdir.prefix();
-        let in_folder = |(path, entry): (&Vec<u8>, &Entry)| {
-            path.strip_prefix(prefix.as_bytes()).map(|path| (path.to_vec(), entry.clone()))
-        };
-        let folder: Tree = whole.iter().filter_map(in_folder).collect();
+        let folder = below(&whole, &self.request.subdir.prefix());
         let plan = self.plan(git, &folder)?;
         let base = Base { tip, whole, folder, plan };
         let shown = base.folder.iter().filter(|(path, entry)| !base.is_withheld(path, entry));
@@ -527,6 +524,12 @@ impl Story<'_> {
                 listed(&replaced, LISTED_IN_WARNING_MAX)
             ));
         }
+        if let Some(path) = self.in_the_way(base) {
+            self.warn(&format!(
+                "`{}` in the repository is no folder and gave way to the one of this backup; it stays in the history",
+                printable(&path)
+            ));
+        }
         Ok(Comparison::of(&base.folder, after))
     }
 
@@ -535,10 +538,12 @@ impl Story<'_> {
         git.stage().map_err(failed)?;
         let staged = git.list_index().map_err(failed)?;
         let pulled = walk(git.tree_folder()).map_err(|error| self.disk(&error))?;
-        let staged_paths: BTreeSet<&[u8]> = staged.keys().map(Vec::as_slice).collect();
-        let pulled_paths: BTreeSet<&[u8]> = pulled.iter().map(Vec::as_slice).collect();
-        if let Some(path) = staged_paths.symmetric_difference(&pulled_paths).next() {
-            return Err(not_what_was_pulled(path, "it is in one and not in the other"));
+        if let Some(path) = pulled.iter().find(|path| !staged.contains_key(*path)) {
+            return Err(not_what_was_pulled(path, "it was pulled and not staged"));
+        }
+        if pulled.len() != staged.len() {
+            let surplus = staged.keys().find(|path| !pulled.contains(path));
+            return Err(not_what_was_pulled(surplus.map_or(b"", Vec::as_slice), "it was staged and not pulled"));
         }
         for (path, entry) in &staged {
             if !entry.is_file() {
@@ -653,10 +658,8 @@ impl Story<'_> {
             .filter(|path| !comparison.after.contains_key(*path))
             .map(|path| whole_path(path))
             .collect();
-        let mut removed: Vec<_> = removed.iter().map(Vec::as_slice).collect();
-        // A file of the repository where our folder must be: there is no way to keep both.
-        let in_the_way = ancestors(prefix.trim_end_matches('/'));
-        removed.extend(in_the_way.iter().map(String::as_bytes).filter(|path| base.whole.contains_key(*path)));
+        let in_the_way = self.in_the_way(base);
+        let removed = removed.iter().map(Vec::as_slice).chain(in_the_way.as_deref().map(str::as_bytes));
         let added: Vec<_> = comparison
             .after
             .iter()
@@ -668,6 +671,12 @@ impl Story<'_> {
         git.compose(base.tip.as_ref(), removed, added)
             .and_then(|tree| git.commit(&tree, base.tip.as_ref(), &self.request.author, &message))
             .map_err(|error| self.git_error(Step::Commit, error))
+    }
+
+    /// The file, link or submodule of the repository where our folder must be: there is no way to keep both.
+    fn in_the_way(&self, base: &Base) -> Option<String> {
+        let folders = ancestors(self.request.subdir.prefix().trim_end_matches('/'));
+        folders.into_iter().find(|path| base.whole.contains_key(path.as_bytes()))
     }
 
     fn commit_message(&self, comparison: &Comparison, account: &Account, version: Option<&str>) -> String {
@@ -842,6 +851,17 @@ fn is_windmills(path: &[u8], plan: &Plan) -> bool {
     path == WMILL_LOCK
         || name == "folder.meta.yaml"
         || items::item_of(path).is_some_and(|item| items::covers(&item, &plan.kinds))
+}
+
+/// The entries below a folder (`dir/`, or nothing for all), by their path in it.
+fn below(whole: &Tree, prefix: &str) -> Tree {
+    let mut folder = Tree::new();
+    for (path, entry) in whole {
+        if let Some(path) = path.strip_prefix(prefix.as_bytes()) {
+            folder.insert(path.to_vec(), entry.clone());
+        }
+    }
+    folder
 }
 
 /// Whether a file at `path` cannot be in `tree`, since the tree has a folder there, or a file where its folder is.

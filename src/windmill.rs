@@ -14,6 +14,7 @@ use crate::names::{BaseUrl, WorkspaceId};
 use crate::scratch;
 use crate::secret::{Scrubber, Secret};
 use crate::subprocess::{self, Failure, Finished};
+use crate::web;
 use crate::workplace::Workplace;
 
 /// For one small question to Windmill.
@@ -67,6 +68,8 @@ pub struct Windmill<'a> {
     pub token: &'a Secret,
     /// When the run ends.
     pub deadline: &'a Deadline,
+    /// Where certificates may be named.
+    pub environment: &'a [(String, String)],
 }
 
 struct Answer {
@@ -129,16 +132,8 @@ impl Windmill<'_> {
 
     fn ask(&self, path: &str, body: Option<&str>) -> Result<Answer, WindmillError> {
         let left = self.deadline.remaining().map_err(WindmillError::Expired)?;
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(left.min(ANSWER_TIME_MAX)))
-            // A redirect would take the token elsewhere.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .user_agent(concat!("windmill-git-sync/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .into();
         let url = self.base_url.join(path);
+        let agent = web::client(&url, left.min(ANSWER_TIME_MAX), self.environment);
         let bearer = format!("Bearer {}", self.token.expose());
         let answer = match body {
             None => agent.get(&url).header("Authorization", &bearer).call(),
@@ -220,6 +215,8 @@ impl Windmill<'_> {
             log::info!("wmill: {line}");
             words.borrow_mut().take(line);
         });
+        // The token is needed by nobody after this.
+        scratch::remove_folder(&configuration).map_err(machine)?;
         match finished {
             Ok(finished) if finished.is_success() && words.borrow().say_done() => Ok(()),
             Ok(finished) => Err(self.pull_error(&finished)),

@@ -3,3 +3,6 @@
 
 pub mod request;
 pub mod response;
+
+#[cfg(test)]
+mod raw_tests;

@@ -119,11 +119,9 @@ pub fn parse_head(received: &[u8]) -> Result<Parsed, Refusal> {
     // RFC 9112, 2.2: one empty line before the request line is left over by old clients, more is something else.
     let skipped = if received.starts_with(b"\r\n") { 2 } else { 0 };
     let bytes = &received[skipped..];
-    let end = find(bytes, b"\r\n\r\n").map(|at| at + 4);
-    let seen = &bytes[..end.unwrap_or(bytes.len())];
-    check_line_ends(seen)?;
-
-    let Some(line_bytes) = find(seen, b"\r\n") else {
+    let scanned = scan(bytes)?;
+    let seen = &bytes[..scanned.head_bytes.unwrap_or(bytes.len())];
+    let Some(line_bytes) = scanned.line_bytes else {
         if seen.len() > REQUEST_LINE_BYTES_MAX {
             return Err(Refusal::new(414, "the request line is too long"));
         }
@@ -133,7 +131,7 @@ pub fn parse_head(received: &[u8]) -> Result<Parsed, Refusal> {
     if seen.len() > HEAD_BYTES_MAX {
         return Err(Refusal::new(431, "the head is longer than 8 KiB"));
     }
-    let Some(head_bytes) = end else { return Ok(Parsed::Incomplete) };
+    let Some(head_bytes) = scanned.head_bytes else { return Ok(Parsed::Incomplete) };
 
     let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let fields = parse_fields(&seen[line_bytes + 2..], &mut storage)?;
@@ -198,12 +196,30 @@ struct RequestLine<'a> {
     minor_version: u8,
 }
 
-/// Each line ends in CR LF, and no other control character but the tab is anywhere: readers differ over all of them.
-fn check_line_ends(seen: &[u8]) -> Result<(), Refusal> {
-    let mut previous = 0;
-    for byte in seen {
+/// Where the lines end.
+#[derive(Default)]
+struct Scanned {
+    /// Length of the first line, without its end.
+    line_bytes: Option<usize>,
+    /// Length of the head, with the empty line that ends it.
+    head_bytes: Option<usize>,
+}
+
+/// Finds the ends in one pass. Each line ends in CR LF, and no other control character but the tab is anywhere: readers
+/// differ over all of them.
+fn scan(bytes: &[u8]) -> Result<Scanned, Refusal> {
+    let mut scanned = Scanned::default();
+    let (mut previous, mut line_begin) = (0, 0);
+    for (at, byte) in bytes.iter().enumerate() {
         match (previous, *byte) {
-            (b'\r', b'\n') => {}
+            (b'\r', b'\n') => {
+                scanned.line_bytes.get_or_insert(at - 1);
+                if line_begin + 1 == at {
+                    scanned.head_bytes = Some(at + 1);
+                    break;
+                }
+                line_begin = at + 1;
+            }
             (_, b'\n') => return Err(bad("a line ends in a bare LF")),
             (b'\r', _) => return Err(bad("a CR without its LF")),
             (_, b'\r' | b'\t' | b' '..=b'~' | 0x80..) => {}
@@ -211,7 +227,7 @@ fn check_line_ends(seen: &[u8]) -> Result<(), Refusal> {
         }
         previous = *byte;
     }
-    Ok(())
+    Ok(scanned)
 }
 
 fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
@@ -399,10 +415,6 @@ fn expectation(fields: &Fields<'_>, minor_version: u8) -> Result<bool, Refusal> 
         Some(_) => Err(Refusal::new(417, "no expectation but `100-continue` is known")),
         None => Ok(false),
     }
-}
-
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::seats::{Phase, Seat};
 use super::{Handler, Weight};
 use crate::code::Code;
-use crate::http::request::{self, Head, Method, Parsed, Refusal};
+use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Parsed, Refusal};
 use crate::http::response::Response;
 
 /// Read at once: more than most requests have.
@@ -37,17 +37,23 @@ pub(super) enum End {
 pub(super) fn converse(seat: &Seat, received: &mut Vec<u8>, head: &mut Option<Head>) -> Result<Response, End> {
     let (handler, limits) = (&*seat.shared.handler, &seat.shared.limits);
     let (parsed, bytes_used) = read_head(seat, received, limits.head_timeout)?;
-    received.drain(..bytes_used);
     let head = head.insert(parsed);
     if let Some(response) = handler.before_body(head) {
         return Ok(response);
     }
-    if received.len() < head.body_bytes {
+    let request_bytes = bytes_used + head.body_bytes;
+    if received.len() < request_bytes {
         seat.enter(Phase::Body(head.body_bytes)).map_err(End::Dismissed)?;
-        read_body(seat, received, head, limits.body_timeout)?;
+        if head.expects_continue && received.len() == bytes_used {
+            let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+            let deadline = Instant::now() + limits.write_timeout;
+            write_by(&seat.connection.stream, interim, deadline).map_err(|_| End::Silent)?;
+        }
+        read_body(seat, received, request_bytes, limits.body_timeout)?;
     }
     // What comes after is not read: each connection has one request, and is told so.
-    received.truncate(head.body_bytes);
+    received.truncate(request_bytes);
+    received.drain(..bytes_used);
     answer(seat, handler, head, std::mem::take(received))
 }
 
@@ -63,7 +69,13 @@ fn answer(seat: &Seat, handler: &dyn Handler, head: &Head, body: Vec<u8>) -> Res
 fn read_head(seat: &Seat, received: &mut Vec<u8>, timeout: Duration) -> Result<(Head, usize), End> {
     let deadline = Instant::now() + timeout;
     loop {
+        let bytes_before = received.len();
         read_more(seat, received, CHUNK_BYTES, deadline)?;
+        // A head that drips is read again line by line, not byte by byte; what is no HTTP shows at the beginning.
+        let is_worth_reading = bytes_before == 0 || received[bytes_before..].contains(&b'\n');
+        if !is_worth_reading && received.len() <= HEAD_BYTES_MAX {
+            continue;
+        }
         match request::parse_head(received).map_err(End::Refused)? {
             Parsed::Complete { head, bytes_used } => return Ok((head, bytes_used)),
             Parsed::Incomplete => {}
@@ -71,14 +83,11 @@ fn read_head(seat: &Seat, received: &mut Vec<u8>, timeout: Duration) -> Result<(
     }
 }
 
-fn read_body(seat: &Seat, received: &mut Vec<u8>, head: &Head, timeout: Duration) -> Result<(), End> {
+/// Reads on until `received` holds the whole request.
+fn read_body(seat: &Seat, received: &mut Vec<u8>, request_bytes: usize, timeout: Duration) -> Result<(), End> {
     let deadline = Instant::now() + timeout;
-    if head.expects_continue && received.is_empty() {
-        let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-        write_by(&seat.connection.stream, interim, deadline).map_err(|_| End::Silent)?;
-    }
-    while received.len() < head.body_bytes {
-        read_more(seat, received, head.body_bytes - received.len(), deadline)?;
+    while received.len() < request_bytes {
+        read_more(seat, received, request_bytes - received.len(), deadline)?;
     }
     Ok(())
 }

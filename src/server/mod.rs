@@ -222,7 +222,8 @@ pub struct Draining {
 }
 
 impl Draining {
-    /// Waits until every answer is sent, `timeout` at most, and says how many connections are left. May be called again.
+    /// Waits until every answer is sent, `timeout` at most, and says how many connections are left. May be called
+    /// again.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> usize {
         self.shared.seats.wait_until_empty(timeout)
@@ -296,3 +297,6 @@ fn describe(head: Option<&Head>) -> String {
         |head| format!("{} {}", head.method.as_str(), head.path).escape_debug().to_string(),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::connection::Connection;
 use super::{Limits, ROOM_TIMEOUT, Shared};
@@ -87,14 +87,10 @@ impl Seats {
         }
     }
 
+    /// How many are left, after `timeout` at most.
     pub(super) fn wait_until_empty(&self, timeout: Duration) -> usize {
-        let deadline = Instant::now() + timeout;
-        let mut taken = self.lock();
-        while !taken.is_empty() && Instant::now() < deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            taken = self.freed.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        taken.len()
+        let waited = self.freed.wait_timeout_while(self.lock(), timeout, |taken| !taken.is_empty());
+        waited.unwrap_or_else(PoisonError::into_inner).0.len()
     }
 }
 

@@ -10,5 +10,7 @@ mod api;
 mod bed;
 mod bed_works;
 mod credentials;
+mod failures;
+mod guards;
 mod leaks;
 mod story;

@@ -37,6 +37,21 @@ pub struct Commit {
     pub message: String,
 }
 
+/// Paths that a commit adds, modifies (a change of kind included) and deletes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub added: Vec<String>,
+    pub modified: Vec<String>,
+    pub deleted: Vec<String>,
+}
+
+impl Changes {
+    /// As [`super::Outcome::changed`] tells them.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        (self.added.len() as u64, self.modified.len() as u64, self.deleted.len() as u64)
+    }
+}
+
 /// A bare repository in a sandbox; a copy is another handle to the same one.
 #[derive(Clone, Debug)]
 pub struct BareRepository {
@@ -206,6 +221,26 @@ impl BareRepository {
             })
             .collect::<Option<_>>()
             .unwrap_or_else(|| panic!("git log said: {text}"))
+    }
+
+    /// What lies between two commits, or between nothing and one, as `git diff --name-status` tells it.
+    #[track_caller]
+    pub fn changes(&self, from: Option<&str>, to: &str) -> Changes {
+        let nothing = || self.store_raw_tree(&[]);
+        let from = from.map_or_else(nothing, str::to_owned);
+        let listed = self.run(["diff", "--no-renames", "--name-status", "-z", &from, to]).stdout_text();
+        let mut changes = Changes::default();
+        let words: Vec<&str> = listed.split_terminator('\0').collect();
+        for pair in words.chunks(2) {
+            let list = match pair[0] {
+                "A" => &mut changes.added,
+                "M" | "T" => &mut changes.modified,
+                "D" => &mut changes.deleted,
+                other => panic!("`git diff` says {other} of {}", pair[1]),
+            };
+            list.push(pair[1].to_owned());
+        }
+        changes
     }
 
     /// Whether one commit is the other or comes before it.

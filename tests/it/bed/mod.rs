@@ -38,15 +38,15 @@ pub mod windmill;
 pub mod wmill;
 pub mod workspace;
 
-pub use git::{BareRepository, Commit, Remote, Tree};
+pub use git::{BareRepository, Changes, Commit, Remote, Tree};
 pub use git_http::{GIT_TOKEN, GIT_USERNAME, GitHttp, PushMoment, Times};
 pub use http::{Answer, Fault, LoggedRequest};
 pub use leaks::assert_nothing_leaked;
-pub use process::{Finished, eventually, processes_below};
+pub use process::{Finished, eventually, processes_below, processes_with_environment};
 pub use run::{Outcome, Run, Running, Service};
 pub use sandbox::{Invocation, Sandbox};
 pub use sshd::GitSsh;
 pub use trees::{Files, assert_same_files, assert_same_values, files_below};
 pub use windmill::{HeldExports, Role, TokenKind, WINDMILL_TOKEN, Windmill};
-pub use wmill::{pull_alone, wmill};
+pub use wmill::{pull_alone, pulled_alone, wmill};
 pub use workspace::Workspace;

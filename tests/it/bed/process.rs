@@ -243,12 +243,7 @@ pub struct Process {
 
 /// All that run below `ancestor`, itself included, as `/proc` shows them now.
 pub fn processes_below(ancestor: u32) -> Vec<Process> {
-    let all: Vec<Process> = std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(process)
-        .collect();
+    let all = all_processes();
     let mut found: Vec<Process> = all.iter().filter(|p| p.pid == ancestor).cloned().collect();
     let mut next = 0;
     while next < found.len() {
@@ -257,6 +252,21 @@ pub fn processes_below(ancestor: u32) -> Vec<Process> {
         next += 1;
     }
     found
+}
+
+/// All that have this text in their environment, whoever their parent is by now.
+pub fn processes_with_environment(needle: &str) -> Vec<Process> {
+    let has = |process: &Process| process.environment.iter().any(|variable| variable.contains(needle));
+    all_processes().into_iter().filter(has).collect()
+}
+
+fn all_processes() -> Vec<Process> {
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(process)
+        .collect()
 }
 
 fn process(pid: u32) -> Option<Process> {

@@ -19,7 +19,7 @@ use super::git::Remote;
 use super::http::{self, Answer};
 use super::process::{self, Finished, PATIENCE, Started};
 use super::sandbox::{Sandbox, target_dir};
-use super::windmill::{WINDMILL_TOKEN, Windmill};
+use super::windmill::{SHOP, WINDMILL_TOKEN, Windmill};
 use super::wmill::wmill;
 
 /// Our binary. A test has it built already; the demo, an example, builds it.
@@ -54,7 +54,8 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// With the sandbox's Windmill and its token, data folder and home, a port of its own, and nothing else.
+    /// With the sandbox's Windmill, its token and workspace `shop`, data folder and home, a port of its own, and
+    /// nothing else.
     pub fn new(sandbox: &'a Sandbox, command: &str) -> Self {
         let real = wmill();
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -73,6 +74,7 @@ impl<'a> Run<'a> {
         .env("DATA_DIR", &sandbox.data().display().to_string())
         .env("LISTEN_ADDR", "127.0.0.1:0")
         .windmill(&sandbox.windmill)
+        .workspace(SHOP)
     }
 
     /// Another Windmill than the sandbox's own.

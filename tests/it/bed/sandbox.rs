@@ -7,7 +7,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::git::BareRepository;
-use super::process;
+use super::process::{self, Process};
 use super::run::Run;
 use super::windmill::Windmill;
 use super::wmill::wmill;
@@ -79,6 +79,12 @@ impl Sandbox {
         let folder = self.folder.join("scratch").join(name);
         fs::create_dir_all(&folder).unwrap();
         folder
+    }
+
+    /// Programs that our binary started for this sandbox and that are there now: each has a path of `DATA_DIR` in its
+    /// environment, as our binary itself has.
+    pub fn processes(&self) -> Vec<Process> {
+        process::processes_with_environment(&self.data().display().to_string())
     }
 
     /// A file for whatever the test needs, only its owner can read it.

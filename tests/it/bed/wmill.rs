@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::process::{self, Finished, Started};
 use super::sandbox::{Sandbox, target_dir, write_with_mode};
+use super::trees::{Files, files_below};
 use super::windmill::{WINDMILL_TOKEN, Windmill};
 
 /// Some 50 MB over a slow line.
@@ -88,4 +89,15 @@ pub fn start_pull(sandbox: &Sandbox, windmill: &Windmill, token: &str, wmill_yam
 pub fn pull_alone(sandbox: &Sandbox, wmill_yaml: &str, into: &Path) -> Finished {
     let windmill = &sandbox.windmill;
     start_pull(sandbox, windmill, WINDMILL_TOKEN, wmill_yaml, into).finish_within(process::PATIENCE)
+}
+
+/// The files that [`pull_alone`] makes in an empty folder, without the `wmill.yaml` that it was told.
+#[track_caller]
+pub fn pulled_alone(sandbox: &Sandbox, wmill_yaml: &str) -> Files {
+    let into = sandbox.scratch("pulled-alone");
+    fs::remove_dir_all(&into).unwrap();
+    pull_alone(sandbox, wmill_yaml, &into).must_succeed();
+    let mut files = files_below(&into);
+    files.remove("wmill.yaml");
+    files
 }

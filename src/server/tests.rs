@@ -1,0 +1,414 @@
+//! The listener under clients that are slow, many, gone or too early, and in its last moments.
+//! Limits are shortened; what is waited for is a condition with a deadline.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Condvar, Mutex};
+use std::thread::JoinHandle;
+
+use super::*;
+use std::net::TcpStream;
+
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Longer than any test: a limit that must not be what ends it.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// Short enough to wait for.
+const SOON: Duration = Duration::from_millis(150);
+
+/// Handlers of `/sync` wait here until the test lets them go.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    is_open: bool,
+    /// Handlers that have come to the gate.
+    waiting: usize,
+    /// Statuses, in the order in which they were sent.
+    answered: Vec<u16>,
+}
+
+impl Gate {
+    fn change(&self, change: impl FnOnce(&mut GateState)) {
+        change(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    #[track_caller]
+    fn await_state(&self, what: &str, holds: impl Fn(&GateState) -> bool) {
+        let state = self.state.lock().unwrap();
+        let (state, _) = self.changed.wait_timeout_while(state, PATIENCE, |state| !holds(state)).unwrap();
+        assert!(holds(&state), "waited in vain for {what}");
+    }
+
+    #[track_caller]
+    fn await_waiting(&self, count: usize) {
+        self.await_state("handlers at the gate", |state| state.waiting == count);
+    }
+
+    fn open(&self) {
+        self.change(|state| state.is_open = true);
+    }
+
+    fn pass(&self) {
+        self.change(|state| state.waiting += 1);
+        self.await_state("the test to open the gate", |state| state.is_open);
+    }
+}
+
+impl Handler for Gate {
+    fn weight(&self, head: &Head) -> Weight {
+        if head.path == "/sync" { Weight::Heavy } else { Weight::Light }
+    }
+
+    fn before_body(&self, head: &Head) -> Option<Response> {
+        (head.path == "/absent").then(Response::not_found)
+    }
+
+    fn handle(&self, head: &Head, body: Vec<u8>) -> Response {
+        match head.path.as_str() {
+            "/panic" => panic!("a fault of the handler"),
+            "/large" => return Response::text(200, "x".repeat(32 * 1024 * 1024)),
+            "/sync" => self.pass(),
+            _ => {}
+        }
+        Response::text(200, format!("{} bytes", body.len()))
+    }
+
+    fn answered(&self, _head: Option<&Head>, status: u16) {
+        self.change(|state| state.answered.push(status));
+    }
+}
+
+/// A running listener.
+struct Fixture {
+    gate: Arc<Gate>,
+    address: SocketAddr,
+    stop: Stop,
+    serving: Option<JoinHandle<Draining>>,
+}
+
+/// Nothing ends by itself.
+fn patient() -> Limits {
+    Limits {
+        head_timeout: NEVER,
+        body_timeout: NEVER,
+        write_timeout: NEVER,
+        linger_timeout: NEVER,
+        ..Limits::default()
+    }
+}
+
+fn start(limits: Limits) -> Fixture {
+    let server = Server::bind("127.0.0.1:0").unwrap().with_limits(limits);
+    let (address, stop, gate) = (server.local_addr().unwrap(), server.stop_handle(), Arc::<Gate>::default());
+    let handler = Arc::clone(&gate);
+    let serving = Some(thread::spawn(move || server.run(handler)));
+    Fixture { gate, address, stop, serving }
+}
+
+impl Fixture {
+    /// A connection on which these bytes are sent.
+    fn send(&self, bytes: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes.as_bytes()).unwrap();
+        stream
+    }
+
+    fn get(&self, path: &str) -> String {
+        answer_of(self.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")))
+    }
+
+    fn post_sync(&self) -> TcpStream {
+        self.send("POST /sync HTTP/1.1\r\nHost: a\r\n\r\n")
+    }
+
+    fn end_accepting(&mut self) -> Draining {
+        self.stop.stop();
+        self.serving.take().unwrap().join().unwrap()
+    }
+
+    /// Ends the listener and sees that every connection is gone.
+    #[track_caller]
+    fn end(mut self) {
+        self.gate.open();
+        assert_eq!(self.end_accepting().wait(PATIENCE), 0, "connections left");
+    }
+}
+
+/// All that comes back; the server must end it.
+#[track_caller]
+fn answer_of(mut stream: TcpStream) -> String {
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => String::from_utf8(answer).unwrap(),
+        Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&answer)),
+    }
+}
+
+#[track_caller]
+fn assert_status(answer: &str, status: u16) {
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "expected {status}, got: {answer}");
+}
+
+/// Sends a byte again and again until the other side has had enough, and returns what it said.
+#[track_caller]
+fn drip(mut stream: TcpStream, byte: u8) -> String {
+    stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let (started, mut answer, mut chunk) = (Instant::now(), Vec::new(), [0; 4096]);
+    while started.elapsed() < PATIENCE {
+        let _ = stream.write(&[byte]);
+        match stream.read(&mut chunk) {
+            Ok(0) => return String::from_utf8(answer).unwrap(),
+            Ok(bytes) => answer.extend_from_slice(&chunk[..bytes]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => return String::from_utf8(answer).unwrap(),
+        }
+    }
+    panic!("a dripping client was never cut off");
+}
+
+#[test]
+fn an_address_that_cannot_be_listened_on_is_named() {
+    let taken = Server::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let Err(error) = Server::bind(&address) else { panic!("listened twice on {address}") };
+    assert!(error.to_string().contains(&address), "{error}");
+}
+
+#[test]
+fn a_head_that_drips_is_cut_off_at_the_deadline_for_the_whole_of_it() {
+    let fixture = start(Limits { head_timeout: SOON, ..patient() });
+    assert_status(&drip(fixture.send("GET /health HTTP/1.1\r\nHost: a\r\nX: "), b'x'), 408);
+    fixture.end();
+}
+
+#[test]
+fn a_body_that_drips_is_cut_off_at_the_deadline_for_the_whole_of_it() {
+    let fixture = start(Limits { body_timeout: SOON, ..patient() });
+    let head = "POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n";
+    assert_status(&drip(fixture.send(head), b' '), 408);
+    fixture.end();
+}
+
+#[test]
+fn a_body_that_never_begins_is_cut_off_too() {
+    let fixture = start(Limits { body_timeout: SOON, ..patient() });
+    let mut stream = fixture.send("POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
+    let mut answer = [0; 13];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408 ");
+    drop(stream);
+    fixture.end();
+}
+
+#[test]
+fn a_client_that_says_nothing_is_let_go_without_a_word() {
+    let fixture = start(Limits { head_timeout: SOON, ..patient() });
+    assert_eq!(answer_of(fixture.send("")), "");
+    let gate = Arc::clone(&fixture.gate);
+    fixture.end();
+    assert!(gate.state.lock().unwrap().answered.is_empty());
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answer_is_cut_off() {
+    let mut fixture = start(Limits { write_timeout: SOON, ..patient() });
+    let unread = fixture.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    fixture.gate.await_state("the answer", |state| state.answered == [200]);
+    assert_eq!(fixture.end_accepting().wait(PATIENCE), 0);
+    drop(unread);
+}
+
+#[test]
+fn a_client_that_never_closes_is_closed() {
+    let mut fixture = start(Limits { linger_timeout: SOON, ..patient() });
+    let mut open = fixture.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut answer = String::new();
+    open.read_to_string(&mut answer).unwrap();
+    assert_status(&answer, 200);
+    assert_eq!(fixture.end_accepting().wait(PATIENCE), 0, "connections left while the client still holds its side");
+    drop(open);
+}
+
+#[test]
+fn an_early_refusal_reaches_a_client_that_is_still_sending() {
+    let fixture = start(patient());
+    let mut stream = fixture.send("POST /absent HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n");
+    for _ in 0..60 {
+        stream.write_all(&[b' '; 1000]).unwrap();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_status(&answer_of(stream), 404);
+    fixture.end();
+}
+
+#[test]
+fn a_body_is_asked_for_only_when_the_head_has_passed() {
+    let fixture = start(patient());
+    let expecting = |path: &str| {
+        fixture.send(&format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"))
+    };
+    let refused = expecting("/absent");
+    refused.shutdown(Shutdown::Write).unwrap();
+    assert_status(&answer_of(refused), 404);
+
+    let mut passed = expecting("/echo");
+    let mut interim = [0; 25];
+    passed.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    passed.write_all(b"{}").unwrap();
+    passed.shutdown(Shutdown::Write).unwrap();
+    let answer = answer_of(passed);
+    assert_status(&answer, 200);
+    assert!(answer.ends_with("\r\n\r\n2 bytes"), "{answer}");
+    fixture.end();
+}
+
+#[test]
+fn waiting_syncs_leave_room_for_health() {
+    let fixture = start(Limits { connections_max: 4, heavy_max: 3, ..patient() });
+    let waiting: Vec<TcpStream> = (0..3).map(|_| fixture.post_sync()).collect();
+    fixture.gate.await_waiting(3);
+    let one_more = answer_of(fixture.post_sync());
+    assert_status(&one_more, 503);
+    assert!(one_more.contains("\r\nRetry-After: 5\r\n") && one_more.contains(r#""code":"too_many_requests""#));
+    for _ in 0..10 {
+        assert_status(&fixture.get("/health"), 200);
+    }
+    fixture.gate.open();
+    for stream in waiting {
+        assert_status(&answer_of(stream), 200);
+    }
+    fixture.end();
+}
+
+#[test]
+fn slow_clients_in_every_seat_leave_room_for_health() {
+    let fixture = start(Limits { connections_max: 8, heavy_max: 4, ..patient() });
+    let waiting: Vec<TcpStream> = (0..4).map(|_| fixture.post_sync()).collect();
+    fixture.gate.await_waiting(4);
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        slow.push(fixture.send("GET /health HTTP/1.1\r\n"));
+        slow.push(fixture.send("POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{"));
+        assert_status(&fixture.get("/health"), 200);
+        fixture.gate.await_waiting(4);
+    }
+    // The one that has been slow the longest was told to come again.
+    let oldest = answer_of(slow.remove(0));
+    assert_status(&oldest, 503);
+    assert!(oldest.contains("\r\nRetry-After: 5\r\n"));
+    drop(slow);
+    fixture.gate.open();
+    for stream in waiting {
+        assert_status(&answer_of(stream), 200);
+    }
+    fixture.end();
+}
+
+#[test]
+fn who_comes_when_nobody_can_leave_is_turned_away() {
+    let fixture = start(Limits { connections_max: 2, heavy_max: 2, ..patient() });
+    let waiting = [fixture.post_sync(), fixture.post_sync()];
+    fixture.gate.await_waiting(2);
+    let turned_away = fixture.get("/health");
+    assert_status(&turned_away, 503);
+    assert!(turned_away.contains("\r\nRetry-After: 5\r\n"));
+    fixture.gate.open();
+    for stream in waiting {
+        assert_status(&answer_of(stream), 200);
+    }
+    fixture.end();
+}
+
+#[test]
+fn bodies_that_are_on_their_way_fit_into_their_limit_together() {
+    let fixture = start(Limits { bodies_bytes_max: 100_000, ..patient() });
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\nExpect: 100-continue\r\n\r\n";
+    let mut interim = [0; 25];
+    let mut oldest = fixture.send(head);
+    oldest.read_exact(&mut interim).unwrap();
+    let mut newest = fixture.send(head);
+    newest.read_exact(&mut interim).unwrap();
+    assert_status(&answer_of(oldest), 503);
+    newest.write_all(&[b' '; 60000]).unwrap();
+    newest.shutdown(Shutdown::Write).unwrap();
+    assert_status(&answer_of(newest), 200);
+    fixture.end();
+}
+
+#[test]
+fn a_client_that_goes_away_costs_nothing_but_its_seat() {
+    let fixture = start(Limits { connections_max: 3, heavy_max: 2, ..patient() });
+    drop((fixture.post_sync(), fixture.post_sync()));
+    fixture.gate.await_waiting(2);
+    assert_status(&fixture.get("/health"), 200);
+    fixture.gate.open();
+    // The seats come back: a request that needs one is answered in the end.
+    let deadline = Instant::now() + PATIENCE;
+    while !answer_of(fixture.post_sync()).starts_with("HTTP/1.1 200 ") {
+        assert!(Instant::now() < deadline, "the seats of clients that went away never came back");
+    }
+    fixture.end();
+}
+
+#[test]
+fn a_panic_costs_its_own_connection_alone() {
+    let fixture = start(Limits { connections_max: 2, heavy_max: 1, ..patient() });
+    for _ in 0..5 {
+        let answer = fixture.get("/panic");
+        assert_status(&answer, 500);
+        assert!(answer.contains(r#""code":"internal""#) && !answer.contains("a fault of the handler"), "{answer}");
+        assert_status(&fixture.get("/health"), 200);
+    }
+    fixture.end();
+}
+
+#[test]
+fn a_stop_ends_the_accepting_at_once_and_what_runs_goes_on() {
+    let mut fixture = start(patient());
+    let running = fixture.post_sync();
+    fixture.gate.await_waiting(1);
+    let unfinished = fixture.send("POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{");
+    let (done, is_done): (Sender<()>, Receiver<()>) = channel();
+    let (serving, stop) = (fixture.serving.take().unwrap(), fixture.stop.clone());
+    let draining = thread::spawn(move || {
+        let draining = serving.join().unwrap();
+        done.send(()).unwrap();
+        draining
+    });
+    stop.stop();
+    is_done.recv_timeout(PATIENCE).expect("the accepting sleeps on");
+    let draining = draining.join().unwrap();
+    assert!(TcpStream::connect(fixture.address).is_err(), "somebody still listens");
+    let too_late = answer_of(unfinished);
+    assert_status(&too_late, 503);
+    assert!(too_late.contains(r#""code":"shutting_down""#), "{too_late}");
+    assert_eq!(draining.wait(Duration::from_millis(1)), 1, "the running request is waited for");
+    fixture.gate.open();
+    assert_status(&answer_of(running), 200);
+    assert_eq!(draining.wait(PATIENCE), 0);
+}
+
+#[test]
+fn a_stop_before_the_start_and_a_second_stop_are_stops() {
+    let server = Server::bind("127.0.0.1:0").unwrap();
+    let (address, stop) = (server.local_addr().unwrap(), server.stop_handle());
+    stop.stop();
+    stop.stop();
+    // The kernel has taken this one in before anybody accepted; it is told why nothing comes.
+    let mut early = TcpStream::connect(address).unwrap();
+    early.set_read_timeout(Some(PATIENCE)).unwrap();
+    early.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(server.run(Arc::<Gate>::default()).wait(PATIENCE), 0);
+    assert_status(&answer_of(early), 503);
+}

@@ -1,0 +1,139 @@
+//! The HTTP client for the few small questions that we ask ourselves: no redirects, an end to every wait, the system's
+//! certificates. It does not know whom it asks.
+
+use std::time::Duration;
+
+/// A client for `url` that gives up after `timeout`.
+///
+/// A redirect is an answer like any other: to follow it would take a token elsewhere. So is every status.
+/// `environment` may name a file of certificates (`SSL_CERT_FILE`).
+#[must_use]
+pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) -> ureq::Agent {
+    let configuration = ureq::Agent::config_builder()
+        .timeout_global(Some(timeout))
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .http_status_as_error(false)
+        .user_agent(concat!("windmill-git-sync/", env!("CARGO_PKG_VERSION")));
+    #[cfg(not(target_family = "wasm"))]
+    let configuration = if url.starts_with("https:") {
+        configuration.tls_config(tls::configuration(environment))
+    } else {
+        configuration
+    };
+    #[cfg(target_family = "wasm")]
+    let _ = (url, environment);
+    configuration.build().into()
+}
+
+#[cfg(not(target_family = "wasm"))]
+mod tls {
+    //! TLS with what every server of the last ten years speaks, and nothing beside it: code that is never needed would
+    //! be a tenth of the binary.
+
+    use std::sync::Arc;
+
+    use ring::rand::SecureRandom as _;
+    use rustls::SignatureScheme;
+    use rustls::crypto::ring::{cipher_suite, kx_group};
+    use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::sign::SigningKey;
+    use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+    use webpki::ring::{
+        ECDSA_P256_SHA256, ECDSA_P256_SHA384, ECDSA_P384_SHA256, ECDSA_P384_SHA384, RSA_PKCS1_2048_8192_SHA256,
+        RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
+        RSA_PSS_2048_8192_SHA384_LEGACY_KEY, RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
+    };
+
+    /// Where systems keep the certificates that they trust, in the order in which they are looked for.
+    const CERTIFICATE_FILES: [&str; 3] =
+        ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+    pub(super) fn configuration(environment: &[(String, String)]) -> TlsConfig {
+        TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .unversioned_rustls_crypto_provider(Arc::new(provider()))
+            .root_certs(RootCerts::Specific(Arc::new(certificates(environment))))
+            .build()
+    }
+
+    /// AES in both versions of TLS, the one group that RFC 8446 asks of every server (9.1), and no keys of our own.
+    fn provider() -> CryptoProvider {
+        CryptoProvider {
+            cipher_suites: vec![
+                cipher_suite::TLS13_AES_128_GCM_SHA256,
+                cipher_suite::TLS13_AES_256_GCM_SHA384,
+                cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+                cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+                cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+                cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            ],
+            kx_groups: vec![kx_group::SECP256R1],
+            signature_verification_algorithms: SIGNATURES,
+            secure_random: &Randomness,
+            key_provider: &NoKeys,
+        }
+    }
+
+    /// How certificates and handshakes may be signed: ECDSA on two curves, and RSA.
+    const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
+        all: &[
+            ECDSA_P256_SHA256,
+            ECDSA_P256_SHA384,
+            ECDSA_P384_SHA256,
+            ECDSA_P384_SHA384,
+            RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
+            RSA_PSS_2048_8192_SHA384_LEGACY_KEY,
+            RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
+            RSA_PKCS1_2048_8192_SHA256,
+            RSA_PKCS1_2048_8192_SHA384,
+            RSA_PKCS1_2048_8192_SHA512,
+        ],
+        mapping: &[
+            // TLS 1.2 names no curve, so each hash is good for either.
+            (SignatureScheme::ECDSA_NISTP256_SHA256, &[ECDSA_P256_SHA256, ECDSA_P384_SHA256]),
+            (SignatureScheme::ECDSA_NISTP384_SHA384, &[ECDSA_P384_SHA384, ECDSA_P256_SHA384]),
+            (SignatureScheme::RSA_PSS_SHA256, &[RSA_PSS_2048_8192_SHA256_LEGACY_KEY]),
+            (SignatureScheme::RSA_PSS_SHA384, &[RSA_PSS_2048_8192_SHA384_LEGACY_KEY]),
+            (SignatureScheme::RSA_PSS_SHA512, &[RSA_PSS_2048_8192_SHA512_LEGACY_KEY]),
+            (SignatureScheme::RSA_PKCS1_SHA256, &[RSA_PKCS1_2048_8192_SHA256]),
+            (SignatureScheme::RSA_PKCS1_SHA384, &[RSA_PKCS1_2048_8192_SHA384]),
+            (SignatureScheme::RSA_PKCS1_SHA512, &[RSA_PKCS1_2048_8192_SHA512]),
+        ],
+    };
+
+    #[derive(Debug)]
+    struct Randomness;
+
+    impl SecureRandom for Randomness {
+        fn fill(&self, bytes: &mut [u8]) -> Result<(), GetRandomFailed> {
+            ring::rand::SystemRandom::new().fill(bytes).map_err(|_| GetRandomFailed)
+        }
+    }
+
+    /// We show no certificate of our own, so nothing is ever signed.
+    #[derive(Debug)]
+    struct NoKeys;
+
+    impl KeyProvider for NoKeys {
+        fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+            Err(rustls::Error::General("no key of our own is used".to_owned()))
+        }
+    }
+
+    /// All certificates that can be read; without any, every https server is refused.
+    fn certificates(environment: &[(String, String)]) -> Vec<Certificate<'static>> {
+        let named = environment.iter().find(|(name, _)| name == "SSL_CERT_FILE").map(|(_, path)| path.as_str());
+        let mut files = named.into_iter().chain(CERTIFICATE_FILES);
+        let Some(bundle) = files.find_map(|file| std::fs::read(file).ok()) else {
+            log::warn!("no file of trusted certificates was found, so no https server is trusted; set SSL_CERT_FILE");
+            return Vec::new();
+        };
+        let certificate = |item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        };
+        parse_pem(&bundle).filter_map(certificate).collect()
+    }
+}

@@ -1,0 +1,316 @@
+//! What goes wrong is told as what it is, ends in time, and leaves nothing that the next sync trips over.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::bed::*;
+
+/// The first seconds of a sync must fit in it, on a loaded machine too, and a test waits for all of it.
+const SHORT_TIMEOUT: &str = "4s";
+
+/// Nothing that our binary started for this sandbox runs any more.
+#[track_caller]
+fn assert_nothing_runs(sandbox: &Sandbox) {
+    let left: Vec<_> = sandbox.processes().into_iter().map(|process| process.arguments.join(" ")).collect();
+    assert_eq!(left, [""; 0]);
+}
+
+/// Waits until the process has this file open: it is waiting for a lock, or holds it.
+#[track_caller]
+fn wait_until_open(pid: u32, ending: &str) {
+    eventually("the file is open", || {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        let targets = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        targets.into_iter().any(|target| target.to_string_lossy().ends_with(ending)).then_some(())
+    });
+}
+
+/// The folder of each run, with the secrets in it, is gone.
+#[track_caller]
+fn assert_scratch_is_gone(sandbox: &Sandbox) {
+    let runs = sandbox.data().join("windmill-git-sync/runs");
+    let left = fs::read_dir(&runs).unwrap().map(|entry| entry.unwrap().path()).next();
+    assert_eq!(left, None);
+}
+
+#[test]
+fn each_failure_has_its_code() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    repository.commit_files("main", &[("README.md", "start\n")]);
+    let before = repository.refs();
+    let remote = GitHttp::serve(&repository);
+    let sync = || sandbox.sync().remote(&remote);
+    #[track_caller]
+    fn check(run: &Run<'_>, code: &str, exit_code: i32, words: &[&str]) {
+        let failed = run.run().expect(code);
+        assert_eq!((failed.exit_code, failed.commit()), (Some(exit_code), None), "{failed}");
+        assert_eq!(failed.changed(), (0, 0, 0));
+        for word in words {
+            assert!(failed.message().contains(word), "{word} in {}", failed.message());
+        }
+        assert_nothing_leaked(&failed.texts(), &[], &[WINDMILL_TOKEN, GIT_TOKEN]);
+    }
+
+    // Windmill.
+    let nobody = "http://127.0.0.1:1";
+    check(&sync().env("WINDMILL_BASE_URL", nobody), "windmill_unreachable", 10, &[nobody]);
+    check(&sync().env("WINDMILL_TOKEN", "wrong"), "windmill_unauthorized", 10, &["`shop`", "401"]);
+    // A token that is bound to `shop` cannot tell whether there is another.
+    check(&sync().workspace("nosuch"), "windmill_unauthorized", 10, &["`nosuch`"]);
+    sandbox.windmill.token_kind(TokenKind::User);
+    check(&sync().workspace("nosuch"), "workspace_not_found", 10, &["`nosuch`"]);
+    sandbox.windmill.role(Role::Developer);
+    check(&sync().workspace("nosuch"), "workspace_not_found", 10, &["`nosuch`"]);
+    sandbox.windmill.role(Role::Admin);
+    for (needle, fault, code) in [
+        ("/api/version", Fault::GatewayPage(502), "windmill_unreachable"),
+        ("/w/shop/users/whoami", Fault::GatewayPage(200), "windmill_unreachable"),
+        ("/w/shop/users/whoami", Fault::Status(500), "windmill_unreachable"),
+        ("/w/shop/users/whoami", Fault::Status(404), "workspace_not_found"),
+        ("/w/shop/users/whoami", Fault::Redirect("http://127.0.0.1:1".to_owned()), "windmill_unreachable"),
+        ("/workspaces/tarball", Fault::Status(500), "pull_failed"),
+        ("/workspaces/tarball", Fault::GatewayPage(502), "pull_failed"),
+        ("/workspaces/tarball", Fault::GatewayPage(200), "pull_failed"),
+        ("/workspaces/tarball", Fault::Close, "pull_failed"),
+    ] {
+        sandbox.windmill.fail(needle, fault);
+        check(&sync(), code, 10, &[]);
+        sandbox.windmill.heal();
+    }
+
+    // Git.
+    let without_git = sync().env("GIT_REMOTE_URL", "http://127.0.0.1:1/backup.git");
+    check(&without_git, "git_unreachable", 11, &["http://127.0.0.1:1/backup.git"]);
+    check(&sync().env("GIT_TOKEN", "wrong"), "git_unauthorized", 11, &["credentials"]);
+    let no_such_file = format!("file://{}/nosuch.git", sandbox.path().display());
+    check(&sandbox.sync().env("GIT_REMOTE_URL", &no_such_file), "git_failed", 11, &[&no_such_file]);
+    for (needle, fault, code) in [
+        ("git-upload-pack", Fault::Status(500), "git_unreachable"),
+        ("git-upload-pack", Fault::Status(403), "git_unauthorized"),
+        ("git-upload-pack", Fault::Status(404), "git_failed"),
+        ("git-upload-pack", Fault::GatewayPage(502), "git_unreachable"),
+        ("git-upload-pack", Fault::Close, "git_unreachable"),
+        ("git-receive-pack", Fault::Status(403), "git_unauthorized"),
+        ("git-receive-pack", Fault::GatewayPage(503), "git_unreachable"),
+    ] {
+        remote.fail(needle, fault);
+        check(&sync(), code, 11, &[&remote.url()]);
+        remote.heal();
+    }
+
+    // Nothing of it stays.
+    assert_eq!(repository.refs(), before);
+    assert_scratch_is_gone(&sandbox);
+    sync().run().expect("pushed");
+}
+
+#[test]
+fn what_a_failed_pull_leaves_is_never_committed() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote);
+    sandbox.windmill.fail_once("/workspaces/tarball", Fault::CutHalfway);
+    sync.run().expect("pull_failed");
+    assert_eq!(remote.refs(), "");
+    let first = sync.run().expect("pushed");
+
+    // Half a pull, then its end: by an error, by a signal, and by one that calls itself a success.
+    for end in ["exit 1", "kill -9 $$", "exit 0"] {
+        sandbox.program(
+            "wmill",
+            &format!(
+                "test \"$1\" = --version && exit 1\nmkdir -p f/ops new/deep\necho debris > f/ops/debris.py\n\
+                 echo debris > new/deep/debris.txt\nrm -f f/ops/job_00000.*\necho debris >> f/ops/job_00002.sh\n\
+                 ln -s /etc f/link\ngit init --quiet f/ops/repository 2>/dev/null\n{end}"
+            ),
+        );
+        let failed = sync.run().expect("pull_failed");
+        assert_eq!(failed.exit_code, Some(10));
+        assert_eq!(remote.tip("main"), first.commit());
+    }
+    fs::remove_file(sandbox.bin().join("wmill")).unwrap();
+    sync.run().expect("unchanged");
+    sandbox.windmill.state("2-edited");
+    sync.run().expect("pushed");
+    let files = remote.regular_files("main");
+    assert!(!files.iter().any(|(path, content)| path.contains("debris") || content.starts_with(b"debris")));
+    let by_hand =
+        pulled_alone(&sandbox, "defaultTs: bun\nincludeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n");
+    assert_same_values(&files, &by_hand);
+}
+
+#[test]
+fn a_damaged_checkout_is_made_anew() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    remote.commit_files("main", &[("README.md", "start\n")]);
+    let sync = sandbox.sync().remote(&remote);
+    let first = sync.run().expect("pushed");
+    let checkouts = sandbox.data().join("windmill-git-sync/checkouts");
+    let checkout = fs::read_dir(checkouts).unwrap().next().unwrap().unwrap().path();
+    let damages: [(&str, &dyn Fn()); 6] = [
+        ("a stale index.lock", &|| fs::write(checkout.join("git/index.lock"), "").unwrap()),
+        ("a broken index", &|| fs::write(checkout.join("git/index"), "DIRC nonsense").unwrap()),
+        ("a broken HEAD", &|| fs::write(checkout.join("git/HEAD"), "\0\0\0\0").unwrap()),
+        ("no objects", &|| fs::remove_dir_all(checkout.join("git/objects")).unwrap()),
+        ("a broken ref", &|| fs::write(checkout.join("git/refs/sync/tip"), "nonsense\n").unwrap()),
+        ("no tree", &|| fs::remove_dir_all(checkout.join("tree")).unwrap()),
+    ];
+    for (name, damage) in damages {
+        damage();
+        let next = sync.run();
+        assert_eq!(next.code(), "unchanged", "{name}: {next}");
+        assert_eq!(next.commit(), first.commit());
+    }
+    fs::write(checkout.join("git/index.lock"), "").unwrap();
+    sandbox.windmill.state("2-edited");
+    sync.run().expect("pushed");
+    remote.assert_sound();
+}
+
+#[test]
+fn one_sync_of_a_workspace_at_a_time() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote);
+    let held = sandbox.windmill.hold_exports();
+    let first = sync.start();
+    held.wait_for(1);
+
+    // It waits for its turn, as long as it may.
+    let impatient = sync.clone().env("SYNC_TIMEOUT", "1s").run().expect("timeout");
+    assert_eq!(impatient.exit_code, Some(13));
+    assert!(impatient.message().contains("`queue`"), "{}", impatient.message());
+    let mut second = sync.start();
+    wait_until_open(second.pid(), "/shop.lock");
+    assert!(second.is_running());
+    // Another workspace does not.
+    sandbox.windmill.token_kind(TokenKind::User);
+    sandbox.windmill.set("other", Workspace::of_scripts(2));
+    let third = sandbox.sync().remote(&remote).workspace("other").branch("other").start();
+    held.wait_for(2);
+    assert_eq!(sandbox.windmill.exports(), 2);
+    held.release();
+    let pushed = first.finish().expect("pushed");
+    assert_eq!(second.finish().expect("unchanged").commit(), pushed.commit());
+    third.finish().expect("pushed");
+    assert_eq!(remote.log("main").len(), 1);
+    assert_nothing_runs(&sandbox);
+}
+
+#[test]
+fn a_sync_that_takes_too_long_names_the_step_and_leaves_nothing_running() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    repository.commit_files("main", &[("README.md", "start\n")]);
+    let remote = GitHttp::serve(&repository);
+    let check = |step: &str| {
+        let started = Instant::now();
+        let ended = sandbox.sync().remote(&remote).env("SYNC_TIMEOUT", SHORT_TIMEOUT).run().expect("timeout");
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        assert_eq!((ended.exit_code, ended.commit()), (Some(13), None));
+        assert!(ended.message().contains(&format!("`{step}`")), "{step} in {}", ended.message());
+        assert_nothing_runs(&sandbox);
+        assert_scratch_is_gone(&sandbox);
+    };
+    for (needle, fault) in [("/workspaces/tarball", Fault::Hang), ("/workspaces/tarball", Fault::HangHalfway)] {
+        sandbox.windmill.fail(needle, fault);
+        check("pull");
+        sandbox.windmill.heal();
+    }
+    sandbox.windmill.fail("/users/whoami", Fault::Hang);
+    check("probe");
+    sandbox.windmill.heal();
+    for (needle, step) in [("service=git-upload-pack", "fetch"), ("/git-receive-pack", "push")] {
+        remote.fail(needle, Fault::Hang);
+        check(step);
+        remote.heal();
+    }
+    assert_eq!(repository.log("main").len(), 1);
+    sandbox.sync().remote(&remote).run().expect("pushed");
+}
+
+#[test]
+fn what_a_killed_sync_leaves_running_is_ended_by_the_next_one() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote);
+    let held = sandbox.windmill.hold_exports();
+    let first = sync.start();
+    held.wait_for(1);
+    first.kill();
+    assert_eq!(first.finish().signal, Some(9));
+    let orphans = sandbox.processes();
+    assert!(!orphans.is_empty(), "wmill lives on");
+
+    let second = sync.start();
+    held.wait_for(2);
+    let running = sandbox.processes();
+    assert!(orphans.iter().all(|orphan| running.iter().all(|process| process.pid != orphan.pid)), "{running:?}");
+    held.release();
+    second.finish().expect("pushed");
+    assert_nothing_runs(&sandbox);
+    sync.run().expect("unchanged");
+    assert_scratch_is_gone(&sandbox);
+}
+
+#[test]
+fn a_sync_that_is_told_to_end_says_so() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let held = sandbox.windmill.hold_exports();
+    let sync = sandbox.sync().remote(&remote);
+    let first = sync.clone().env("SHUTDOWN_GRACE", "0s").start();
+    held.wait_for(1);
+    first.terminate();
+    let ended = first.finish().expect("shutting_down");
+    assert_eq!((ended.exit_code, remote.refs().as_str()), (Some(14), ""));
+    assert_nothing_runs(&sandbox);
+    // With a grace, it goes on.
+    let second = sync.start();
+    held.wait_for(2);
+    second.terminate();
+    held.release();
+    second.finish().expect("pushed");
+}
+
+#[test]
+fn an_old_services_volume_is_told_about_and_not_touched() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let token = "old-token-PLANTED-3333";
+    let data = sandbox.data();
+    let config = format!("[remote \"origin\"]\n\turl = https://x:{token}@git.example.com/x.git\n");
+    fs::create_dir_all(data.join(".git/refs/heads")).unwrap();
+    fs::create_dir_all(data.join(".git/objects")).unwrap();
+    fs::create_dir_all(data.join("f/ops")).unwrap();
+    for (path, content) in [
+        (".git/config", config.as_str()),
+        (".git/HEAD", "ref: refs/heads/wm-fork/shop/other\n"),
+        (".git/index.lock", ""),
+        ("wmill.yaml", "skipScripts: true\nincludeKey: true\nworkspaceId: other\n"),
+        ("f/ops/old.py", "old\n"),
+    ] {
+        fs::write(data.join(path), content).unwrap();
+    }
+    // And above it.
+    fs::create_dir_all(sandbox.path().join(".git/refs")).unwrap();
+    fs::write(sandbox.path().join(".git/HEAD"), "ref: refs/heads/wm-fork/shop/other\n").unwrap();
+    fs::write(sandbox.path().join("wmill.yaml"), "skipScripts: true\n").unwrap();
+    let old = || {
+        let mut files = files_below(&data);
+        files.retain(|path, _| !path.starts_with("windmill-git-sync/"));
+        (files, files_below(&data.join(".git")))
+    };
+    let before = old();
+    let pushed = sandbox.sync().remote(&remote).run().expect("pushed");
+    let [warning] = &pushed.warnings()[..] else { panic!("{:?}", pushed.warnings()) };
+    assert!(warning.contains(&data.display().to_string()) && warning.contains("token"), "{warning}");
+    assert_eq!(old(), before);
+    assert_eq!(fs::read_to_string(sandbox.path().join("wmill.yaml")).unwrap(), "skipScripts: true\n");
+    let defaults = "includeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n";
+    assert_same_files(&remote.regular_files("main"), &pulled_alone(&sandbox, defaults));
+    let everything = remote.everything();
+    assert_nothing_leaked(&[("objects", &everything), pushed.texts()[0], pushed.texts()[1]], &[], &[token]);
+}
