@@ -10,15 +10,13 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
-
 use crate::code::Code;
 use crate::deadline::Expired;
 use crate::digest::{Algorithm, Digest};
 use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
 use crate::scratch;
 use crate::subprocess::{Failure, Finished, Invocation};
-use crate::sync_request::GitCredentials;
+use crate::sync_request::{GitCredentials, basic_credentials};
 use crate::web;
 use crate::workplace::Workplace;
 
@@ -467,7 +465,7 @@ impl<'a> Git<'a> {
             .arguments(["--recurse-submodules=no", "--", self.remote.as_str()])
             .argument(format!("{commit}:{full_ref}"))
             .capture(ANSWER_BYTES_MAX);
-        let finished = self.run(command)?;
+        let finished = self.run(self.with_access(command))?;
         match parse_push(&finished.stdout, &full_ref) {
             Some(pushed) => Ok(pushed.explained(&finished)),
             None => Err(self.remote_error("cannot push to", &finished)),
@@ -524,7 +522,7 @@ impl<'a> Git<'a> {
             RemoteScheme::Ssh => "ssh",
             RemoteScheme::File => "file",
         };
-        let invocation = invocation
+        invocation
             .environment("GIT_CONFIG_NOSYSTEM", "1")
             .environment("GIT_CONFIG_GLOBAL", &self.configuration)
             .environment("GIT_ATTR_NOSYSTEM", "1")
@@ -534,8 +532,12 @@ impl<'a> Git<'a> {
             .environment("GIT_NO_REPLACE_OBJECTS", "1")
             .environment("GIT_CEILING_DIRECTORIES", self.place.scratch.path().parent().unwrap_or(Path::new("/")))
             // No helper of another protocol can be led to, whatever a server answers.
-            .environment("GIT_ALLOW_PROTOCOL", scheme);
-        self.access.iter().fold(invocation, |all, (name, value)| all.environment(name, value))
+            .environment("GIT_ALLOW_PROTOCOL", scheme)
+    }
+
+    /// The credentials, for a verb that talks to the remote: the others have no use for them.
+    fn with_access(&self, command: Invocation) -> Invocation {
+        self.access.iter().fold(command, |all, (name, value)| all.environment(name, value))
     }
 
     fn run(&self, command: Invocation) -> Result<Finished, GitError> {
@@ -557,7 +559,7 @@ impl<'a> Git<'a> {
 
     /// Runs a verb that talks to the remote.
     fn over_the_network(&self, tried: &str, command: Invocation) -> Result<Vec<u8>, GitError> {
-        let finished = self.run(command.capture(ANSWER_BYTES_MAX))?;
+        let finished = self.run(self.with_access(command.capture(ANSWER_BYTES_MAX)))?;
         if finished.is_success() { Ok(finished.stdout) } else { Err(self.remote_error(tried, &finished)) }
     }
 
@@ -640,11 +642,11 @@ fn access(
         GitCredentials::None => Ok(Vec::new()),
         GitCredentials::Token { username, token } => {
             let Some(origin) = remote.origin() else { return Ok(Vec::new()) };
-            let basic = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", token.expose()));
+            let basic = basic_credentials(username, token);
             Ok(vec![
                 pair("GIT_CONFIG_COUNT", "1"),
                 pair("GIT_CONFIG_KEY_0", &format!("http.{origin}.extraHeader")),
-                pair("GIT_CONFIG_VALUE_0", &format!("Authorization: Basic {basic}")),
+                pair("GIT_CONFIG_VALUE_0", &format!("Authorization: Basic {}", basic.expose())),
             ])
         }
         GitCredentials::Ssh { key, known_hosts, accept_new } => {

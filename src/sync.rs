@@ -156,7 +156,7 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> SyncRe
         Err(error) => {
             result.code = error.code;
             // The last line of defence: each tool's output was scrubbed where it was read.
-            result.message = Scrubber::new(request.secrets()).scrub(&error.message);
+            result.message = Scrubber::new(&request.secrets()).scrub(&error.message);
         }
     }
     result.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -225,7 +225,7 @@ impl Story<'_> {
         let place = Workplace {
             scratch,
             deadline: Deadline::after(self.service.config.sync_timeout, self.service.interrupt),
-            scrubber: Scrubber::new(self.request.secrets().into_iter().chain(&self.service.config.proxy_secrets())),
+            scrubber: Scrubber::new(self.request.secrets().iter().chain(&self.service.config.proxy_secrets())),
             environment: self.service.config.tool_environment.clone(),
             lock,
         };

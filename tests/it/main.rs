@@ -9,7 +9,9 @@
 mod api;
 mod bed;
 mod bed_works;
+mod credentials;
 mod failures;
 mod guards;
 mod hostile;
+mod leaks;
 mod story;

@@ -26,7 +26,8 @@ pub fn wmill() -> PathBuf {
 fn install() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wmill");
     let read = |name: &str| fs::read_to_string(source.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let name = digest::short_name(&(read("package.json") + &read("package-lock.json")));
+    let (manifest, lock) = (read("package.json"), read("package-lock.json"));
+    let name = digest::short_name(&(manifest.clone() + &lock));
     let all = target_dir().join("wmill");
     let finished = all.join(&name);
     let program = finished.join("node_modules/.bin/wmill");
