@@ -10,6 +10,7 @@ mod api;
 mod bed;
 mod bed_works;
 mod credentials;
+mod docs;
 mod failures;
 mod guards;
 mod hostile;
