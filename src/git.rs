@@ -4,21 +4,19 @@
 //! credentials travel by environment. It does not know what is in the tree, or why it is pushed.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
-use sha2::Digest as _;
-
 use crate::code::Code;
 use crate::deadline::Expired;
+use crate::digest::{Algorithm, Digest};
 use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
 use crate::scratch;
 use crate::subprocess::{Failure, Finished, Invocation};
-use crate::sync_request::GitCredentials;
+use crate::sync_request::{GitCredentials, basic_credentials};
 use crate::web;
 use crate::workplace::Workplace;
 
@@ -70,10 +68,10 @@ impl ObjectId {
     /// # Errors
     /// What reading gives; a content that is not `length` bytes long gives an id that is no one's.
     pub fn of_blob(mut content: impl Read, length: u64, format: ObjectFormat) -> io::Result<Self> {
-        let mut digest = match format {
-            ObjectFormat::Sha1 => BlobDigest::Sha1(sha1::Sha1::default()),
-            ObjectFormat::Sha256 => BlobDigest::Sha256(sha2::Sha256::default()),
-        };
+        let mut digest = Digest::new(match format {
+            ObjectFormat::Sha1 => Algorithm::Sha1,
+            ObjectFormat::Sha256 => Algorithm::Sha256,
+        });
         digest.update(format!("blob {length}\0").as_bytes());
         let mut chunk = [0; 8192];
         loop {
@@ -85,40 +83,10 @@ impl ObjectId {
     }
 }
 
-enum BlobDigest {
-    Sha1(sha1::Sha1),
-    Sha256(sha2::Sha256),
-}
-
-impl BlobDigest {
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha1(digest) => digest.update(bytes),
-            Self::Sha256(digest) => digest.update(bytes),
-        }
-    }
-
-    fn finish(self) -> String {
-        match self {
-            Self::Sha1(digest) => hex(&digest.finalize()),
-            Self::Sha256(digest) => hex(&digest.finalize()),
-        }
-    }
-}
-
 impl fmt::Display for ObjectId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
-}
-
-/// Bytes as lower-case hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
@@ -140,6 +108,8 @@ impl ObjectFormat {
     }
 }
 
+const LINK: u32 = 0o120_000;
+
 /// A file of a tree or an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -159,6 +129,16 @@ impl Entry {
 
 /// The entries of a tree by path. Paths are bytes to git; one that is not UTF-8 cannot be Windmill's.
 pub type Tree = BTreeMap<Vec<u8>, Entry>;
+
+/// The files of a commit that somebody else made.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Those that a checkout can hold.
+    pub tree: Tree,
+    /// The paths of the others. A tree can be made to hold what git itself takes into no index: `.git`, `..`, a file and
+    /// a folder of one name.
+    pub unsound: Vec<Vec<u8>>,
+}
 
 /// The content of a file in a repository that others write to.
 pub enum BlobContent {
@@ -368,7 +348,7 @@ impl<'a> Git<'a> {
     ///
     /// # Errors
     /// [`GitError`].
-    pub fn list(&self, tree: &ObjectId) -> Result<Tree, GitError> {
+    pub fn list(&self, tree: &ObjectId) -> Result<Listing, GitError> {
         let command = self.command()?.arguments(["ls-tree", "-r", "-z", "--full-tree", tree.as_str()]);
         let listing = self.locally(command.capture(LISTING_BYTES_MAX))?;
         parse_entries(&listing, ListingKind::Tree).ok_or_else(|| unreadable("ls-tree"))
@@ -394,7 +374,8 @@ impl<'a> Git<'a> {
     pub fn list_index(&self) -> Result<Tree, GitError> {
         let listing =
             self.locally(self.command()?.arguments(["ls-files", "--stage", "-z"]).capture(LISTING_BYTES_MAX))?;
-        parse_entries(&listing, ListingKind::Index).ok_or_else(|| unreadable("ls-files"))
+        let listing = parse_entries(&listing, ListingKind::Index).ok_or_else(|| unreadable("ls-files"))?;
+        Ok(listing.tree)
     }
 
     /// Makes index and tree folder the given tree, and nothing else: what differs is written anew, what is too much
@@ -484,7 +465,7 @@ impl<'a> Git<'a> {
             .arguments(["--recurse-submodules=no", "--", self.remote.as_str()])
             .argument(format!("{commit}:{full_ref}"))
             .capture(ANSWER_BYTES_MAX);
-        let finished = self.run(command)?;
+        let finished = self.run(self.with_access(command))?;
         match parse_push(&finished.stdout, &full_ref) {
             Some(pushed) => Ok(pushed.explained(&finished)),
             None => Err(self.remote_error("cannot push to", &finished)),
@@ -541,7 +522,7 @@ impl<'a> Git<'a> {
             RemoteScheme::Ssh => "ssh",
             RemoteScheme::File => "file",
         };
-        let invocation = invocation
+        invocation
             .environment("GIT_CONFIG_NOSYSTEM", "1")
             .environment("GIT_CONFIG_GLOBAL", &self.configuration)
             .environment("GIT_ATTR_NOSYSTEM", "1")
@@ -551,8 +532,12 @@ impl<'a> Git<'a> {
             .environment("GIT_NO_REPLACE_OBJECTS", "1")
             .environment("GIT_CEILING_DIRECTORIES", self.place.scratch.path().parent().unwrap_or(Path::new("/")))
             // No helper of another protocol can be led to, whatever a server answers.
-            .environment("GIT_ALLOW_PROTOCOL", scheme);
-        self.access.iter().fold(invocation, |all, (name, value)| all.environment(name, value))
+            .environment("GIT_ALLOW_PROTOCOL", scheme)
+    }
+
+    /// The credentials, for a verb that talks to the remote: the others have no use for them.
+    fn with_access(&self, command: Invocation) -> Invocation {
+        self.access.iter().fold(command, |all, (name, value)| all.environment(name, value))
     }
 
     fn run(&self, command: Invocation) -> Result<Finished, GitError> {
@@ -574,7 +559,7 @@ impl<'a> Git<'a> {
 
     /// Runs a verb that talks to the remote.
     fn over_the_network(&self, tried: &str, command: Invocation) -> Result<Vec<u8>, GitError> {
-        let finished = self.run(command.capture(ANSWER_BYTES_MAX))?;
+        let finished = self.run(self.with_access(command.capture(ANSWER_BYTES_MAX)))?;
         if finished.is_success() { Ok(finished.stdout) } else { Err(self.remote_error(tried, &finished)) }
     }
 
@@ -657,11 +642,11 @@ fn access(
         GitCredentials::None => Ok(Vec::new()),
         GitCredentials::Token { username, token } => {
             let Some(origin) = remote.origin() else { return Ok(Vec::new()) };
-            let basic = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", token.expose()));
+            let basic = basic_credentials(username, token);
             Ok(vec![
                 pair("GIT_CONFIG_COUNT", "1"),
                 pair("GIT_CONFIG_KEY_0", &format!("http.{origin}.extraHeader")),
-                pair("GIT_CONFIG_VALUE_0", &format!("Authorization: Basic {basic}")),
+                pair("GIT_CONFIG_VALUE_0", &format!("Authorization: Basic {}", basic.expose())),
             ])
         }
         GitCredentials::Ssh { key, known_hosts, accept_new } => {
@@ -772,13 +757,35 @@ enum ListingKind {
     Index,
 }
 
-fn parse_entries(listing: &[u8], kind: ListingKind) -> Option<Tree> {
-    let mut tree = Tree::new();
+fn parse_entries(listing: &[u8], kind: ListingKind) -> Option<Listing> {
+    let mut found = Listing::default();
     for line in listing.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
         let (path, entry) = parse_entry(line, kind)?;
-        tree.insert(path, entry);
+        if is_sound(&path, &entry) && !found.tree.contains_key(&path) && !collides(&path, &found.tree) {
+            found.tree.insert(path, entry);
+        } else {
+            found.unsound.push(path);
+        }
     }
-    Some(tree)
+    Some(found)
+}
+
+/// Whether git takes an entry of this name into an index.
+fn is_sound(path: &[u8], entry: &Entry) -> bool {
+    let mut names = path.split(|byte| *byte == b'/');
+    let is_linked_configuration =
+        entry.mode == LINK && names.clone().next_back().is_some_and(|name| name.eq_ignore_ascii_case(b".gitmodules"));
+    !is_linked_configuration
+        && names.all(|name| !matches!(name, b"" | b"." | b"..") && !name.eq_ignore_ascii_case(b".git"))
+}
+
+/// Whether a file at `path` cannot be in `tree`, since the tree has a folder there, or a file where its folder is.
+#[must_use]
+pub fn collides(path: &[u8], tree: &Tree) -> bool {
+    let folder = [path, b"/"].concat();
+    let is_folder = tree.range(folder.clone()..).next().is_some_and(|(next, _)| next.starts_with(&folder));
+    let mut parents = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index]);
+    is_folder || parents.any(|parent| tree.contains_key(parent))
 }
 
 fn parse_entry(line: &[u8], kind: ListingKind) -> Option<(Vec<u8>, Entry)> {
@@ -956,15 +963,44 @@ mod tests {
         assert_eq!(parse_remote_state(b"", "refs/heads/main"), RemoteState { tip: None, format: None });
     }
 
+    fn tree(paths: &[&str]) -> Listing {
+        let lines: String = paths.iter().map(|path| format!("100644 blob {A}\t{path}\0")).collect();
+        parse_entries(lines.as_bytes(), ListingKind::Tree).expect("a listing")
+    }
+
+    #[test]
+    fn what_no_checkout_can_hold_is_listed_apart() {
+        let sound = [".github/x", ".gitmodules", "a/.gitignore", "a/git", "...", "a/..b", "b"];
+        assert_eq!(tree(&sound).unsound, Vec::<Vec<u8>>::new());
+        for path in [".git", ".git/config", "a/.GIT/hooks/x", "../x", "a/./x", "a/..", "/x", "a//x", "b", "b/x", "a"] {
+            let paths = [&sound[..], &[path]].concat();
+            assert_eq!(tree(&paths).unsound, [path.as_bytes()]);
+        }
+        let link = format!("120000 blob {A}\ta/.gitModules\0120000 blob {A}\t.gitmodules/x\0");
+        let listing = parse_entries(link.as_bytes(), ListingKind::Tree).expect("a listing");
+        assert_eq!(listing.unsound, [b"a/.gitModules"]);
+    }
+
+    #[test]
+    fn a_file_and_a_folder_of_one_name_collide() {
+        let tree = tree(&["f/ops/a.py", "g"]).tree;
+        for path in ["f", "f/ops", "f/ops/a.py/x", "g/x"] {
+            assert!(collides(path.as_bytes(), &tree), "{path}");
+        }
+        for path in ["f/op", "f/ops/a", "f/ops/a.pyx", "f/ops/b.py", "h", "f-x"] {
+            assert!(!collides(path.as_bytes(), &tree), "{path}");
+        }
+    }
+
     #[test]
     fn listings_keep_every_byte_of_a_path() {
         let tree = format!("100644 blob {A}\tf/a b\n\"c\".py\0120000 blob {A}\tlink\0160000 commit {A}\tsub\0");
-        let tree = parse_entries(tree.as_bytes(), ListingKind::Tree).expect("a listing");
-        assert_eq!(tree.len(), 3);
+        let Listing { tree, unsound } = parse_entries(tree.as_bytes(), ListingKind::Tree).expect("a listing");
+        assert_eq!((tree.len(), unsound.len()), (3, 0));
         assert!(tree[&b"f/a b\n\"c\".py"[..].to_vec()].is_file());
         assert!(!tree[&b"link"[..].to_vec()].is_file() && !tree[&b"sub"[..].to_vec()].is_file());
         let index = format!("100755 {A} 0\t-x.sh\0");
-        assert!(parse_entries(index.as_bytes(), ListingKind::Index).is_some_and(|tree| tree.len() == 1));
+        assert!(parse_entries(index.as_bytes(), ListingKind::Index).is_some_and(|all| all.tree.len() == 1));
         assert!(parse_entries(b"garbage\0", ListingKind::Index).is_none());
         assert!(parse_entries(b"100644 blob zzz\tx\0", ListingKind::Tree).is_none());
     }

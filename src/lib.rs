@@ -12,6 +12,7 @@
 //! | [`sync_request`] | a request's JSON and the settings to a `SyncRequest`; which secret may serve it |
 //! | [`wmill_yaml`] | what a repository's `wmill.yaml` may say, and the one written for a run |
 //! | [`items`] | which Windmill object a path belongs to, what a change deletes, what in it is secret |
+//! | [`digest`] | digests of content |
 //! | [`outcome`] | the JSON of a result |
 //! | [`logging`] | log lines, as text or JSON |
 //! | [`deadline`] | how long a run may go on, and whether it was told to end |
@@ -31,6 +32,7 @@ pub mod app;
 pub mod code;
 pub mod config;
 pub mod deadline;
+pub mod digest;
 pub mod git;
 pub mod http;
 pub mod items;

@@ -1,34 +1,28 @@
 //! Log lines on standard error, as text or as JSON, one line each whatever is in them. It does not know who logs.
 
 use std::io::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 use log::{LevelFilter, Log, Metadata, Record};
 use miniserde::{Serialize, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::config::LogFormat;
 
 /// Crates that log what goes over the wire, tokens included, unless they are kept quiet.
-const QUIET_TARGETS: [&str; 3] = ["ureq", "rustls", "hyper"];
+const QUIET_TARGETS: [&str; 2] = ["ureq", "rustls"];
 /// How loud they may be.
 const QUIET_LEVEL: log::Level = log::Level::Warn;
 
 /// Starts logging; a second call changes nothing.
 pub fn start(level: LevelFilter, format: LogFormat) {
-    let text = simple_logger::SimpleLogger::new().with_level(level).with_utc_timestamps();
-    let logger = Logger { level, text: matches!(format, LogFormat::Text).then_some(text) };
-    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger { level, format })).is_ok() {
         log::set_max_level(level);
     }
 }
 
 struct Logger {
     level: LevelFilter,
-    /// None for JSON.
-    text: Option<simple_logger::SimpleLogger>,
+    format: LogFormat,
 }
 
 #[derive(Serialize)]
@@ -50,23 +44,17 @@ impl Log for Logger {
             return;
         }
         let message = record.args().to_string();
-        match &self.text {
-            Some(text) => {
-                let line = one_line(&message);
-                let write = || {
-                    let metadata = record.metadata().clone();
-                    text.log(&Record::builder().metadata(metadata).args(format_args!("{line}")).build());
-                };
-                // simple_logger panics where standard error is closed or its disk is full.
-                let _ = catch_unwind(AssertUnwindSafe(write));
-            }
-            None => {
+        let line = match self.format {
+            LogFormat::Text => format!("{} {:<5} {}\n", now(), record.level(), one_line(&message)),
+            LogFormat::Json => {
                 let level = record.level().as_str().to_ascii_lowercase();
                 let line = Line { time: now(), level, target: record.target(), message: &message };
-                // A log that cannot be written must not stop a backup.
-                let _ = writeln!(std::io::stderr(), "{}", json::to_string(&line));
+                json::to_string(&line) + "\n"
             }
-        }
+        };
+        // In one piece, so that lines of several threads do not mix. A log that cannot be written must not stop a
+        // backup.
+        let _ = std::io::stderr().lock().write_all(line.as_bytes());
     }
 
     fn flush(&self) {}
@@ -75,7 +63,7 @@ impl Log for Logger {
 /// The time in UTC, as in `2026-11-22T18:00:00.123Z`.
 #[must_use]
 pub fn now() -> String {
-    OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default()
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
 /// A message without what would end its line or move the reader's cursor.
@@ -102,7 +90,7 @@ mod tests {
 
     #[test]
     fn crates_that_log_bytes_are_kept_quiet() {
-        let logger = Logger { level: LevelFilter::Trace, text: None };
+        let logger = Logger { level: LevelFilter::Trace, format: LogFormat::Text };
         let enabled = |target: &str, level| logger.enabled(&Metadata::builder().target(target).level(level).build());
         assert!(enabled("windmill_git_sync::git", log::Level::Trace));
         assert!(enabled("ureq", log::Level::Warn));

@@ -60,6 +60,16 @@ impl Run {
         self.result.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How a run ends that waited for too long.
+    fn give_up(&self, waiting_time_max: Duration) {
+        let message = format!(
+            "the sync of workspace `{}` was ended in step `queue`: it waited for its turn longer than SYNC_TIMEOUT ({} s)",
+            self.request.workspace,
+            waiting_time_max.as_secs()
+        );
+        *self.result() = Some(self.failure(Code::Timeout, message));
+    }
+
     fn failure(&self, code: Code, message: String) -> SyncResult {
         SyncResult {
             code,
@@ -140,15 +150,21 @@ impl Runs {
         }
     }
 
-    /// The first that waits; where none does, the lane goes.
+    /// The first that waits; where none does, the lane goes. Whoever waits for a run's end sees to it that it does not
+    /// wait for too long; a run that nobody waits for is looked at here.
     fn take_next(&self, workspace: &WorkspaceId) -> Option<Arc<Run>> {
         let mut board = self.board();
         let lane = board.lane(workspace)?;
-        if lane.waiting.is_empty() {
-            board.lanes.retain(|lane| lane.workspace != *workspace);
-            return None;
+        while !lane.waiting.is_empty() {
+            let run = lane.waiting.remove(0);
+            if run.since.elapsed() < self.waiting_time_max {
+                return Some(run);
+            }
+            log::error!("run {}: it waited for its turn longer than SYNC_TIMEOUT", run.id);
+            run.give_up(self.waiting_time_max);
         }
-        Some(lane.waiting.remove(0))
+        board.lanes.retain(|lane| lane.workspace != *workspace);
+        None
     }
 
     /// Waits for a run's end.
@@ -171,12 +187,7 @@ impl Runs {
             let left = self.waiting_time_max.saturating_sub(run.since.elapsed());
             if left.is_zero() {
                 lane.waiting.remove(place);
-                let message = format!(
-                    "the sync of workspace `{}` was ended in step `queue`: it waited for its turn longer than SYNC_TIMEOUT ({} s)",
-                    run.request.workspace,
-                    self.waiting_time_max.as_secs()
-                );
-                *run.result() = Some(run.failure(Code::Timeout, message));
+                run.give_up(self.waiting_time_max);
                 self.ended.notify_all();
                 continue;
             }

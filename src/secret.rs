@@ -82,6 +82,21 @@ impl Scrubber {
         }
         clean
     }
+
+    /// The same for a text that was cut off: what a secret begins with is not left at its end.
+    #[must_use]
+    pub fn scrub_cut(&self, text: &str) -> String {
+        let mut clean = self.scrub(text);
+        let begun = self.needles.iter().filter_map(|needle| {
+            let mut beginnings = (SCRUBBED_BYTES_MIN..needle.expose().len()).rev();
+            beginnings.find(|length| needle.expose().get(..*length).is_some_and(|start| clean.ends_with(start)))
+        });
+        if let Some(length) = begun.max() {
+            clean.truncate(clean.len() - length);
+            clean.push_str("[redacted]");
+        }
+        clean
+    }
 }
 
 fn percent_encoded(text: &str) -> String {
@@ -124,5 +139,16 @@ mod tests {
         let text = "a tok/en+1longer b tok%2Fen%2B1 c line two d";
         assert_eq!(scrubber.scrub(text), "a [redacted] b [redacted] c [redacted] d");
         assert_eq!(scrubber.scrub("nothing here"), "nothing here");
+    }
+
+    #[test]
+    fn a_cut_text_does_not_end_in_the_beginning_of_a_secret() {
+        let secrets = [Secret::new("token-one"), Secret::new("token-two"), Secret::new("en-")];
+        let scrubber = Scrubber::new(&secrets);
+        assert_eq!(scrubber.scrub_cut("a token-one b token-t"), "a [redacted] b [redacted]");
+        assert_eq!(scrubber.scrub_cut("a toke"), "a [redacted]");
+        assert_eq!(scrubber.scrub_cut("a tok"), "a tok");
+        assert_eq!(scrubber.scrub_cut("a token-one"), "a [redacted]");
+        assert_eq!(scrubber.scrub("a token-t"), "a token-t");
     }
 }

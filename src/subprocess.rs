@@ -259,6 +259,7 @@ mod platform {
     /// Lines as they come, cleaned for logs: no colours, no control characters, no secrets, no endless line.
     struct Lines<'a> {
         pending: Vec<u8>,
+        is_cut: bool,
         scrubber: &'a Scrubber,
     }
 
@@ -270,6 +271,8 @@ mod platform {
                     self.flush(on_line);
                 } else if self.pending.len() < LINE_BYTES_MAX {
                     self.pending.push(byte);
+                } else {
+                    self.is_cut = true;
                 }
             }
         }
@@ -277,8 +280,9 @@ mod platform {
         fn flush(&mut self, on_line: &mut dyn FnMut(String)) {
             let line = clean_line(&self.pending);
             self.pending.clear();
+            let is_cut = std::mem::take(&mut self.is_cut);
             if !line.is_empty() {
-                on_line(self.scrubber.scrub(&line));
+                on_line(if is_cut { self.scrubber.scrub_cut(&line) } else { self.scrubber.scrub(&line) });
             }
         }
     }
@@ -425,7 +429,7 @@ mod platform {
 
     impl<'a> Output<'a> {
         fn new(invocation: &Invocation, scrubber: &'a Scrubber, on_line: &'a mut dyn FnMut(&str)) -> Self {
-            let lines = || Lines { pending: Vec::new(), scrubber };
+            let lines = || Lines { pending: Vec::new(), is_cut: false, scrubber };
             Self {
                 stdout: Vec::new(),
                 form: invocation.stdout,

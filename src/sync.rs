@@ -12,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::code::Code;
 use crate::config::Config;
 use crate::deadline::{Deadline, Expired, Interrupt};
-use crate::git::{self, BlobContent, Entry, Git, GitError, ObjectFormat, ObjectId, Pushed, Tree};
+use crate::digest;
+use crate::git::{self, BlobContent, Entry, Git, GitError, Listing, ObjectFormat, ObjectId, Pushed, Tree};
 use crate::items::{self, TreeFile};
 use crate::lock::{Lock, LockError};
 use crate::outcome::{Changed, SyncResult};
@@ -116,11 +117,10 @@ struct Success {
 /// A name for a run: unique among those of all processes, and without meaning.
 #[must_use]
 pub fn new_run_id() -> String {
-    use sha2::Digest as _;
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
     let seed = format!("{now} {} {}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    git::hex(&sha2::Sha256::digest(seed)[..8])
+    digest::short_name(&seed)
 }
 
 /// Syncs, and tells how it went. It never panics on what others send, and never fails without saying why.
@@ -156,7 +156,7 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> SyncRe
         Err(error) => {
             result.code = error.code;
             // The last line of defence: each tool's output was scrubbed where it was read.
-            result.message = Scrubber::new(request.secrets()).scrub(&error.message);
+            result.message = Scrubber::new(&request.secrets()).scrub(&error.message);
         }
     }
     result.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -177,8 +177,12 @@ struct Story<'a> {
 /// What the remote held when the round began.
 struct Base {
     tip: Option<ObjectId>,
-    /// All entries of the tip.
+    /// What the commit builds upon: the tip, or a tree without what is unsound in it.
+    tree: Option<ObjectId>,
+    /// All sound entries of the tip.
     whole: Tree,
+    /// Paths of the tip that no checkout can hold.
+    unsound: Vec<Vec<u8>>,
     /// Those in our folder, by their path in it.
     folder: Tree,
     /// What this run takes out, by the settings and by what the repository may say.
@@ -190,7 +194,7 @@ impl Base {
     /// is below, the repository's configuration gives orders, and one folder in the other layout stops a pull.
     fn is_withheld(&self, path: &[u8], entry: &Entry) -> bool {
         !entry.is_file()
-            || path == WMILL_YAML.as_bytes()
+            || path.split(|byte| *byte == b'/').next() == Some(WMILL_YAML.as_bytes())
             || std::str::from_utf8(path).is_ok_and(|path| items::is_in_other_layout(path, self.plan.non_dotted_paths))
     }
 }
@@ -221,7 +225,7 @@ impl Story<'_> {
         let place = Workplace {
             scratch,
             deadline: Deadline::after(self.service.config.sync_timeout, self.service.interrupt),
-            scrubber: Scrubber::new(self.request.secrets().into_iter().chain(&self.service.config.proxy_secrets())),
+            scrubber: Scrubber::new(self.request.secrets().iter().chain(&self.service.config.proxy_secrets())),
             environment: self.service.config.tool_environment.clone(),
             lock,
         };
@@ -259,11 +263,10 @@ impl Story<'_> {
 
     /// One folder for each thing that is backed up, so that another branch or remote than last time starts clean.
     fn checkout_name(&self) -> String {
-        use sha2::Digest as _;
         let request = self.request;
         let parts =
             [request.base_url.as_str(), request.remote.as_str(), request.branch.as_str(), request.subdir.as_str()];
-        format!("{}@{}", request.workspace, git::hex(&sha2::Sha256::digest(parts.join("\n"))[..8]))
+        format!("{}@{}", request.workspace, digest::short_name(&parts.join("\n")))
     }
 
     fn tell_about_old_volume(&mut self) {
@@ -374,21 +377,25 @@ impl Story<'_> {
             Some(tip) if git.is_at(tip)? => Some(tip.clone()),
             Some(_) => git.fetch_tip()?,
         };
-        let whole = match &tip {
+        let Listing { tree: whole, unsound } = match &tip {
             Some(tip) => git.list(tip)?,
-            None => Tree::new(),
+            None => Listing::default(),
+        };
+        let tree = match &tip {
+            Some(_) if !unsound.is_empty() => Some(git.compose(None, [], every(&whole))?),
+            tip => tip.clone(),
         };
         let folder = below(&whole, &self.request.subdir.prefix());
         let plan = self.plan(git, &folder)?;
-        let base = Base { tip, whole, folder, plan };
+        let base = Base { tip, tree, whole, unsound, folder, plan };
         let shown = base.folder.iter().filter(|(path, entry)| !base.is_withheld(path, entry));
         let shown: Vec<_> = shown.map(|(path, entry)| (path.as_slice(), entry)).collect();
-        let tree = match &base.tip {
-            Some(tip) if shown.len() == base.whole.len() => Some(tip.clone()),
+        let shown = match &base.tree {
+            Some(tree) if shown.len() == base.whole.len() => Some(tree.clone()),
             Some(_) => Some(git.compose(None, [], shown)?),
             None => None,
         };
-        git.check_out(tree.as_ref())?;
+        git.check_out(shown.as_ref())?;
         Ok(base)
     }
 
@@ -425,6 +432,13 @@ impl Story<'_> {
     ) -> Result<Option<Success>, SyncError> {
         for warning in &base.plan.warnings {
             self.warn(warning);
+        }
+        if !base.unsound.is_empty() {
+            let paths: Vec<_> = base.unsound.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+            self.warn(&format!(
+                "the repository has entries that git checks out nowhere, and a commit of ours is without them: {}",
+                listed(&paths, LISTED_IN_WARNING_MAX)
+            ));
         }
         self.refuse_the_key(&base.plan)?;
         let footing = self.step(Step::Pull, || self.pull(place, git, &base))?;
@@ -506,13 +520,10 @@ impl Story<'_> {
         let mut after = staged;
         let mut replaced = Vec::new();
         for (path, entry) in &base.folder {
-            if after.contains_key(path) {
-                continue;
-            }
             // What wmill saw and is not there any more, wmill deleted. Of the rest, what is Windmill's by its name goes.
             let was_seen = footing == Footing::Repository && !base.is_withheld(path, entry);
             let stays = !was_seen && !is_windmills(path, &base.plan);
-            if stays && !collides(path, &after) {
+            if stays && !after.contains_key(path) && !git::collides(path, &after) {
                 after.insert(path.clone(), entry.clone());
             } else if !entry.is_file() {
                 replaced.push(String::from_utf8_lossy(path).into_owned());
@@ -668,7 +679,7 @@ impl Story<'_> {
             .collect();
         let added = added.iter().map(|(path, entry)| (path.as_slice(), *entry));
         let message = self.commit_message(comparison, account, version);
-        git.compose(base.tip.as_ref(), removed, added)
+        git.compose(base.tree.as_ref(), removed, added)
             .and_then(|tree| git.commit(&tree, base.tip.as_ref(), &self.request.author, &message))
             .map_err(|error| self.git_error(Step::Commit, error))
     }
@@ -864,12 +875,8 @@ fn below(whole: &Tree, prefix: &str) -> Tree {
     folder
 }
 
-/// Whether a file at `path` cannot be in `tree`, since the tree has a folder there, or a file where its folder is.
-fn collides(path: &[u8], tree: &Tree) -> bool {
-    let folder = [path, b"/"].concat();
-    let is_folder = tree.range(folder.clone()..).next().is_some_and(|(next, _)| next.starts_with(&folder));
-    let mut parents = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index]);
-    is_folder || parents.any(|parent| tree.contains_key(parent))
+fn every(tree: &Tree) -> impl Iterator<Item = (&[u8], &Entry)> {
+    tree.iter().map(|(path, entry)| (path.as_slice(), entry))
 }
 
 /// `a/b/c` and all that lead to it: `a`, `a/b`, `a/b/c`.
@@ -948,17 +955,6 @@ mod tests {
         let object = ObjectId::parse(&"a".repeat(40)).expect("40 digits");
         let entry = Entry { mode: 0o100_644, object };
         paths.iter().map(|path| (path.as_bytes().to_vec(), entry.clone())).collect()
-    }
-
-    #[test]
-    fn a_file_and_a_folder_of_one_name_collide() {
-        let tree = tree(&["f/ops/a.py", "g"]);
-        for path in ["f", "f/ops", "f/ops/a.py/x", "g/x"] {
-            assert!(collides(path.as_bytes(), &tree), "{path}");
-        }
-        for path in ["f/op", "f/ops/a", "f/ops/a.pyx", "f/ops/b.py", "h", "f-x"] {
-            assert!(!collides(path.as_bytes(), &tree), "{path}");
-        }
     }
 
     #[test]

@@ -135,16 +135,26 @@ impl SyncRequest {
         request.map(|request| (request, wait)).ok_or_else(|| resolver.error())
     }
 
-    /// All secrets in it, so that they can be scrubbed from what the tools print.
+    /// All secrets in it, in the forms in which they are sent, so that they can be scrubbed from what the tools print.
     #[must_use]
-    pub fn secrets(&self) -> Vec<&Secret> {
-        let of_git = match &self.git {
-            GitCredentials::None => None,
-            GitCredentials::Token { token, .. } => Some(token),
-            GitCredentials::Ssh { key, .. } => Some(key),
-        };
-        std::iter::once(&self.windmill_token).chain(of_git).collect()
+    pub fn secrets(&self) -> Vec<Secret> {
+        let mut secrets = vec![self.windmill_token.clone()];
+        match &self.git {
+            GitCredentials::None => {}
+            GitCredentials::Token { username, token } => {
+                secrets.extend([basic_credentials(username, token), token.clone()]);
+            }
+            GitCredentials::Ssh { key, .. } => secrets.push(key.clone()),
+        }
+        secrets
     }
+}
+
+/// User name and token as Basic authentication sends them.
+#[must_use]
+pub fn basic_credentials(username: &str, token: &Secret) -> Secret {
+    use base64::Engine as _;
+    Secret::new(base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", token.expose())))
 }
 
 /// What a request brings; what is absent, the settings decide.
@@ -769,7 +779,9 @@ mod tests {
         assert_eq!(request.message, "Automated Windmill workspace backup - shop");
         assert!(request.configured && !request.workspace_is_default);
         assert!(!request.dry_run && !request.force && !request.allow_mass_deletion);
-        assert!(request.secrets() == [&Secret::new("wm-conf"), &Secret::new("git-conf")]);
+        // The second as Basic authentication sends user and token.
+        let as_sent = "eC1hY2Nlc3MtdG9rZW46Z2l0LWNvbmY=";
+        assert!(request.secrets() == [Secret::new("wm-conf"), Secret::new(as_sent), Secret::new("git-conf")]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::code::Code;
 use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::names::{BaseUrl, WorkspaceId};
 use crate::scratch;
-use crate::secret::Secret;
+use crate::secret::{Scrubber, Secret};
 use crate::subprocess::{self, Failure, Finished};
 use crate::web;
 use crate::workplace::Workplace;
@@ -103,7 +103,7 @@ impl Windmill<'_> {
         }
         let is_version = version.status == 200 && !version.body.contains('<') && version.body.len() < 100;
         Ok(Account {
-            server_version: is_version.then(|| subprocess::clean_line(version.body.trim().as_bytes())),
+            server_version: is_version.then(|| self.printable(version.body.trim())),
             is_admin: is("is_admin"),
             workspaces: if list_workspaces { self.workspaces() } else { None },
         })
@@ -158,8 +158,14 @@ impl Windmill<'_> {
         failed(Code::WindmillUnreachable, format!("cannot reach Windmill at {}: {error}", self.base_url.join(path)))
     }
 
+    /// What the server said, fit for messages.
+    fn printable(&self, said: &str) -> String {
+        Scrubber::new([self.token]).scrub(&subprocess::clean_line(said.as_bytes()))
+    }
+
     fn strange_answer(&self, path: &str, answer: &Answer) -> WindmillError {
-        let start: String = subprocess::clean_line(answer.body.as_bytes()).chars().take(200).collect();
+        // Scrubbed before it is cut, so that no part of a token that was said back is left.
+        let start: String = self.printable(&answer.body).chars().take(200).collect();
         let message = format!(
             "{} answered with status {} and not as Windmill does: {start}",
             self.base_url.join(path),

@@ -9,8 +9,11 @@
 mod api;
 mod bed;
 mod bed_works;
+mod credentials;
 mod docs;
 mod failures;
 mod guards;
+mod hostile;
+mod leaks;
 mod story;
 mod unheard;

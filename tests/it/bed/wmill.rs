@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use windmill_git_sync::digest;
 
 use super::process::{self, Finished, Started};
 use super::sandbox::{Sandbox, target_dir, write_with_mode};
@@ -25,10 +25,9 @@ pub fn wmill() -> PathBuf {
 
 fn install() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wmill");
-    let manifest = fs::read(source.join("package.json")).expect("tests/wmill/package.json");
-    let lock = fs::read(source.join("package-lock.json")).expect("tests/wmill/package-lock.json");
-    let digest = Sha256::new().chain_update(&manifest).chain_update(&lock);
-    let name: String = digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let read = |name: &str| fs::read_to_string(source.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let (manifest, lock) = (read("package.json"), read("package-lock.json"));
+    let name = digest::short_name(&(manifest.clone() + &lock));
     let all = target_dir().join("wmill");
     let finished = all.join(&name);
     let program = finished.join("node_modules/.bin/wmill");

@@ -1,0 +1,127 @@
+//! Digests of content. `ring` is in the binary for TLS and computes these too; where there is no TLS, the sha crates do.
+//! It does not know what is digested.
+
+/// Which digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// 20 bytes; what most git repositories name their objects by.
+    Sha1,
+    /// 32 bytes.
+    Sha256,
+}
+
+/// A digest of what is fed to it.
+pub struct Digest(platform::Context);
+
+impl Digest {
+    /// Nothing fed yet.
+    #[must_use]
+    pub fn new(algorithm: Algorithm) -> Self {
+        Self(platform::new(algorithm))
+    }
+
+    /// Feeds it.
+    pub fn update(&mut self, bytes: &[u8]) {
+        platform::update(&mut self.0, bytes);
+    }
+
+    /// The digest as lower-case hexadecimal digits.
+    #[must_use]
+    pub fn finish(self) -> String {
+        hex(platform::finish(self.0).as_ref())
+    }
+}
+
+/// A short name, 16 hexadecimal digits, that differs where `text` differs.
+#[must_use]
+pub fn short_name(text: &str) -> String {
+    let mut digest = Digest::new(Algorithm::Sha256);
+    digest.update(text.as_bytes());
+    let mut name = digest.finish();
+    name.truncate(16);
+    name
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+#[cfg(not(target_family = "wasm"))]
+mod platform {
+    use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+
+    pub(super) use ring::digest::Context;
+
+    pub(super) fn new(algorithm: super::Algorithm) -> Context {
+        Context::new(match algorithm {
+            super::Algorithm::Sha1 => &SHA1_FOR_LEGACY_USE_ONLY,
+            super::Algorithm::Sha256 => &SHA256,
+        })
+    }
+
+    pub(super) fn update(context: &mut Context, bytes: &[u8]) {
+        context.update(bytes);
+    }
+
+    pub(super) fn finish(context: Context) -> impl AsRef<[u8]> {
+        context.finish()
+    }
+}
+
+#[cfg(target_family = "wasm")]
+mod platform {
+    use sha1::Digest as _;
+
+    pub(super) enum Context {
+        Sha1(sha1::Sha1),
+        Sha256(sha2::Sha256),
+    }
+
+    pub(super) fn new(algorithm: super::Algorithm) -> Context {
+        match algorithm {
+            super::Algorithm::Sha1 => Context::Sha1(sha1::Sha1::new()),
+            super::Algorithm::Sha256 => Context::Sha256(sha2::Sha256::new()),
+        }
+    }
+
+    pub(super) fn update(context: &mut Context, bytes: &[u8]) {
+        match context {
+            Context::Sha1(digest) => digest.update(bytes),
+            Context::Sha256(digest) => digest.update(bytes),
+        }
+    }
+
+    pub(super) fn finish(context: Context) -> impl AsRef<[u8]> {
+        match context {
+            Context::Sha1(digest) => digest.finalize().to_vec(),
+            Context::Sha256(digest) => digest.finalize().to_vec(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(algorithm: Algorithm, content: &str, expected: &str) {
+        let mut digest = Digest::new(algorithm);
+        for byte in content.bytes() {
+            digest.update(&[byte]);
+        }
+        assert_eq!(digest.finish(), expected);
+    }
+
+    #[test]
+    fn digests_are_those_of_the_standards() {
+        check(Algorithm::Sha1, "abc", "a9993e364706816aba3e25717850c26c9cd0d89d");
+        check(Algorithm::Sha256, "abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(short_name("abc"), "ba7816bf8f01cfea");
+    }
+}
