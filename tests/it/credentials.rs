@@ -117,10 +117,13 @@ fn a_remote_that_hangs_is_given_up_and_the_step_is_named() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
-    let run = sandbox.sync().workspace(SHOP).remote(&remote).env("SYNC_TIMEOUT", "4s");
-    for (needle, step) in [("service=git-upload-pack", "`fetch`"), ("service=git-receive-pack", "`push`")] {
+    let run = sandbox.sync().workspace(SHOP).remote(&remote);
+    // The second has to come as far as the push, on a busy machine too.
+    for (needle, time, step) in
+        [("service=git-upload-pack", "3s", "`fetch`"), ("service=git-receive-pack", "15s", "`push`")]
+    {
         remote.fail(needle, Fault::Hang);
-        let outcome = run.run().expect("timeout");
+        let outcome = run.clone().env("SYNC_TIMEOUT", time).run().expect("timeout");
         assert_says(&outcome, &[step, "SYNC_TIMEOUT"]);
         assert_eq!(outcome.exit_code, Some(13), "{outcome}");
         remote.heal();
@@ -138,8 +141,8 @@ fn a_remote_that_hangs_is_given_up_and_the_step_is_named() {
         .run()
         .expect("timeout");
     assert_says(&outcome, &["`fetch`"]);
-    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
-    run.without("SYNC_TIMEOUT").run().expect("pushed");
+    assert!(asked.elapsed() < Duration::from_secs(60), "{:?}", asked.elapsed());
+    run.run().expect("pushed");
 }
 
 // Secrets from files.

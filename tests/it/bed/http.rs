@@ -411,7 +411,13 @@ impl<'a> Input<'a> {
     /// Takes what has come into `pending`; false at the end.
     fn more(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 16 * 1024];
-        let count = self.stream.read(&mut buffer)?;
+        let count = loop {
+            match self.stream.read(&mut buffer) {
+                // A read with a time-out is not taken up again after the machine, or we, were stopped for a moment.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                count => break count?,
+            }
+        };
         self.pending.extend_from_slice(&buffer[..count]);
         Ok(count > 0)
     }
