@@ -24,6 +24,10 @@ use crate::workplace::Workplace;
 const LISTING_BYTES_MAX: usize = 128 << 20;
 /// What the other verbs print is a line or two.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Each fetch leaves a pack of two or three files.
+const PACK_FILES_MAX: usize = 120;
+/// Loose objects spread evenly over 256 folders, so that one tells of all: 8,000.
+const LOOSE_OBJECTS_SAMPLE_MAX: usize = 32;
 /// A transfer slower than a byte a second for so long is given up.
 const STALLED_SECONDS_MAX: u32 = 60;
 /// How long we ask where a redirect leads, for the error message.
@@ -267,6 +271,16 @@ impl<'a> Git<'a> {
         let Ok(configuration) = fs::read_to_string(self.git_folder.join("config")) else { return false };
         let is_sha256 = configuration.to_ascii_lowercase().contains("objectformat = sha256");
         is_sha256 == (format == ObjectFormat::Sha256)
+    }
+
+    /// Whether syncs have left so many objects here that fetching the tip alone, anew, is the better cleaning.
+    ///
+    /// git's own would need the history, which is not here, and would go on in the background.
+    #[must_use]
+    pub fn is_bloated(&self) -> bool {
+        let count =
+            |folder: &str| fs::read_dir(self.git_folder.join("objects").join(folder)).map_or(0, Iterator::count);
+        count("pack") > PACK_FILES_MAX || count("17") > LOOSE_OBJECTS_SAMPLE_MAX
     }
 
     /// Makes the checkout anew, empty.

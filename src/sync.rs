@@ -317,7 +317,7 @@ impl Story<'_> {
                     windmill.account(is_default).map_err(|error| story.windmill_error(Step::Probe, error))
                 })
             });
-            let version = scope.spawn(|| windmill::wmill_version(place));
+            let version = scope.spawn(|| windmill::wmill_version(place, &story.root().join("wmill-version")));
             let base = story.step(Step::Fetch, || story.refresh(git));
             (base, account.join(), version.join())
         });
@@ -369,7 +369,7 @@ impl Story<'_> {
 
     fn bring_here(&self, git: &Git<'_>, state: &git::RemoteState) -> Result<Base, GitError> {
         // A remote without an object does not show its format, and may be another than last time.
-        if !state.format.is_some_and(|format| git.exists(format)) {
+        if !state.format.is_some_and(|format| git.exists(format)) || git.is_bloated() {
             git.create(state.format)?;
         }
         let tip = match &state.tip {
@@ -443,9 +443,10 @@ impl Story<'_> {
         self.refuse_the_key(&base.plan)?;
         let footing = self.step(Step::Pull, || self.pull(place, git, &base))?;
         if footing == Footing::Empty {
-            self.warn(
-                "wmill could not work upon the repository's files, so the workspace was pulled anew from nothing",
-            );
+            let patterns = if base.plan.globs { ", whatever its patterns leave out" } else { "" };
+            self.warn(&format!(
+                "wmill could not work upon the repository's files, so the workspace was pulled anew from nothing{patterns}"
+            ));
         }
         let is_first = !folder.join("state.json").exists();
         self.begin(Step::Commit);
@@ -492,23 +493,22 @@ impl Story<'_> {
     /// Pulls upon the repository's files; where these stand in wmill's way, upon nothing.
     fn pull(&self, place: &Workplace, git: &Git<'_>, base: &Base) -> Result<Footing, SyncError> {
         let windmill = self.windmill(place);
-        let pull = || {
-            let written = scratch::write_file(&git.tree_folder().join(WMILL_YAML), base.plan.text.as_bytes());
+        let pull = |configuration: &str| {
+            let written = scratch::write_file(&git.tree_folder().join(WMILL_YAML), configuration.as_bytes());
             written.map_err(|error| WindmillError::Machine(error.to_string()))?;
             let pulled = windmill.pull(place, git.tree_folder());
             scratch::remove_file(&git.tree_folder().join(WMILL_YAML))
                 .map_err(|error| WindmillError::Machine(error.to_string()))?;
             pulled
         };
-        match pull() {
+        match pull(&base.plan.text) {
             Ok(()) => Ok(Footing::Repository),
-            // With globs in play we could not tell afterwards which of the repository's files are out of scope.
-            Err(WindmillError::Failed { message, is_folder_suspect: true, .. })
-                if !base.folder.is_empty() && !base.plan.globs =>
-            {
+            Err(WindmillError::Failed { message, is_folder_suspect: true, .. }) if !base.folder.is_empty() => {
                 log::warn!("pulling again, into an empty folder: {message}");
                 git.check_out(None).map_err(|error| self.git_error(Step::Pull, error))?;
-                pull().map(|()| Footing::Empty).map_err(|error| self.windmill_error(Step::Pull, error))
+                // All of it: what a pattern left out could not be told from what Windmill does not hold.
+                let pulled = pull(&base.plan.text_without_patterns);
+                pulled.map(|()| Footing::Empty).map_err(|error| self.windmill_error(Step::Pull, error))
             }
             Err(error) => Err(self.windmill_error(Step::Pull, error)),
         }

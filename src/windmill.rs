@@ -22,7 +22,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 /// `whoami` of a user in a thousand groups is far less.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// `wmill --version` asks the npm registry whether there is a newer one; its own version comes before that.
-const VERSION_TIME_MAX: Duration = Duration::from_secs(20);
+const VERSION_TIME_MAX: Duration = Duration::from_secs(5);
 /// Name of the one profile in wmill's configuration. Files named after the profile (`x.PROFILE.variable.yaml`) have a
 /// meaning to wmill, so it is a name that nobody gives to files.
 const PROFILE: &str = "windmill-git-sync-run";
@@ -302,8 +302,39 @@ fn parse(body: &str) -> Option<Value> {
 }
 
 /// The version of the `wmill` on the path; `None` where it does not tell.
+///
+/// Asking starts the program once more, so the answer is kept in the file at `known`, together with which file it is
+/// the version of.
 #[must_use]
-pub fn wmill_version(place: &Workplace) -> Option<String> {
+pub fn wmill_version(place: &Workplace, known: &Path) -> Option<String> {
+    let program = identity_of_wmill(&place.environment);
+    let kept = std::fs::read_to_string(known).ok();
+    if let (Some(program), Some((kept_program, version))) =
+        (&program, kept.as_deref().and_then(|kept| kept.split_once('\n')))
+        && program == kept_program
+    {
+        return Some(version.trim_end().to_owned());
+    }
+    let version = ask_version(place)?;
+    if let Some(program) = program
+        && let Err(error) = scratch::replace_file(known, format!("{program}\n{version}\n").as_bytes())
+    {
+        log::warn!("cannot note the version of wmill: {error}");
+    }
+    Some(version)
+}
+
+/// Path, size and time of the file behind `wmill`; another version of it differs in one of them.
+fn identity_of_wmill(environment: &[(String, String)]) -> Option<String> {
+    let (_, path) = environment.iter().find(|(name, _)| name == "PATH")?;
+    let program =
+        std::env::split_paths(path).map(|folder| folder.join("wmill")).find_map(|file| file.canonicalize().ok())?;
+    let metadata = program.metadata().ok()?;
+    let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(format!("{} {} {}", program.display(), metadata.len(), modified.as_nanos()))
+}
+
+fn ask_version(place: &Workplace) -> Option<String> {
     let enough = Interrupt::default();
     let deadline = Deadline::after(place.deadline.remaining().ok()?.min(VERSION_TIME_MAX), &enough);
     let invocation = place.invocation("wmill", place.scratch.path()).ok()?.argument("--version");

@@ -97,6 +97,8 @@ pub struct Plan {
     pub globs: bool,
     /// The `wmill.yaml` to write for this run.
     pub text: String,
+    /// The same without the repository's patterns, for a pull into an empty folder.
+    pub text_without_patterns: String,
     /// What is not heeded, and what is heeded but makes the backup smaller. Nothing in it can break a line.
     pub warnings: Vec<String>,
 }
@@ -205,13 +207,14 @@ pub fn read(repository_file: Option<&[u8]>, asked: &Asked) -> Plan {
         kinds: draft.kinds,
         non_dotted_paths: draft.non_dotted_paths,
         globs: draft.scope.iter().any(|patterns| !patterns.is_empty()),
+        text_without_patterns: Draft { scope: Default::default(), ..draft.clone() }.text(),
         text: draft.text(),
         warnings,
     }
 }
 
 /// What has been gathered so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Draft {
     kinds: Kinds,
     deno: bool,

@@ -170,6 +170,30 @@ fn a_damaged_checkout_is_made_anew() {
 }
 
 #[test]
+fn a_checkout_that_has_grown_is_made_anew() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote);
+    sync.run().expect("pushed");
+    let checkouts = sandbox.data().join("windmill-git-sync/checkouts");
+    let objects = fs::read_dir(checkouts).unwrap().next().unwrap().unwrap().path().join("git/objects");
+    let fill = |count| {
+        fs::create_dir_all(objects.join("17")).unwrap();
+        (0..count).for_each(|number| fs::write(objects.join(format!("17/{number:038}")), "").unwrap());
+    };
+    let strays = || fs::read_dir(objects.join("17")).map_or(0, Iterator::count);
+    fill(20);
+    sync.run().expect("unchanged");
+    assert!(strays() >= 20, "a few objects are no reason");
+    fill(60);
+    sync.run().expect("unchanged");
+    assert!(strays() < 20, "{} objects are left", strays());
+    sandbox.windmill.state("2-edited");
+    sync.run().expect("pushed");
+    remote.assert_sound();
+}
+
+#[test]
 fn one_sync_of_a_workspace_at_a_time() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();

@@ -355,6 +355,21 @@ fn what_stands_in_wmills_way_gives_way() {
 }
 
 #[test]
+fn patterns_do_not_keep_an_obstacle_in_place() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let settings = "includes: ['f/ops/**']\n";
+    let obstacle =
+        remote.commit("main").file("wmill.yaml", settings).file("f/ops", "a file\n").file("README.md", "stays\n");
+    obstacle.done("A trick");
+    let pushed = sandbox.sync().remote(&remote).run().expect("pushed");
+    assert_warned(&pushed, &["pulled anew", "patterns"]);
+    let (kept, windmills) = split(remote.files("main"), |path| ["wmill.yaml", "README.md"].contains(&path));
+    assert_eq!(kept.len(), 2);
+    assert_same_values(&windmills, &pulled_alone(&sandbox, OUR_DEFAULTS));
+}
+
+#[test]
 fn names_that_git_does_not_check_out_do_not_stop_the_backup() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
