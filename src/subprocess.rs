@@ -17,6 +17,7 @@ pub struct Invocation {
     program: OsString,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is started there"))]
     folder: PathBuf,
     stdin: Option<File>,
     stdout: Stdout,
@@ -27,6 +28,7 @@ enum Stdout {
     /// Lines, like those of stderr.
     Lines,
     /// Bytes, at most so many.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is started there"))]
     Bytes { max: usize },
 }
 

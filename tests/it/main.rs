@@ -16,3 +16,4 @@ mod guards;
 mod hostile;
 mod leaks;
 mod story;
+mod unheard;

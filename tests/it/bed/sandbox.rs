@@ -1,7 +1,6 @@
 //! A folder of its own for each test, below the target directory and gone when dropped, with a Windmill of its own.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -207,6 +206,9 @@ fn clear_up_after_the_dead(all: &Path) {
 
 /// Writes a file and gives it this mode.
 pub fn write_with_mode(path: &Path, content: &[u8], mode: u32) {
-    fs::write(path, content).unwrap_or_else(|error| panic!("cannot write `{}`: {error}", path.display()));
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    // By a program of its own: while we had the file open for writing, another test's thread could start a program,
+    // which would inherit that, and the system refuses to run a file that somebody has open for writing.
+    let mut command = process::clean_command("sh");
+    command.args(["-c", "cat >\"$1\" && chmod \"$2\" \"$1\"", "sh"]).arg(path).arg(format!("{mode:o}"));
+    process::run_with_input(command, content.to_vec()).must_succeed();
 }
