@@ -749,13 +749,13 @@ fn past_its_grace_a_running_sync_is_ended_and_its_caller_told() {
 fn a_second_signal_ends_all_at_once_whatever_wmill_does() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
-    // A wmill that does not heed SIGTERM.
-    sandbox.program("wmill", "trap '' TERM\nwhile :; do sleep 0.1; done");
+    // A wmill that does not heed SIGTERM, and says when that is so.
+    let deaf = sandbox.path().join("deaf");
+    let loop_forever = format!("trap '' TERM; : > '{}'; while :; do sleep 0.1; done", deaf.display());
+    broken_wmill(&sandbox, &loop_forever);
     let mut service = configured(&sandbox, &repository).env("SHUTDOWN_GRACE", "600s").serve();
     let running = post_meanwhile_or_nothing(&service);
-    eventually("wmill runs", || {
-        programs_of(&sandbox).iter().any(|command| command.contains("sync pull")).then_some(())
-    });
+    eventually("wmill runs", || deaf.exists().then_some(()));
     service.ask_to_end();
     service.wait_for_log("asked to end");
     let asked = Instant::now();
