@@ -119,7 +119,11 @@ impl App {
         let expected = match self.config.api_token.as_ref()?.read() {
             Ok(token) => token,
             // A token that cannot be read lets nobody in.
-            Err(message) => return Some(Response::error(Code::Internal.http_status(), Code::Internal, &message)),
+            Err(message) => {
+                log::error!("{message}");
+                let message = "the service cannot read its own token; its log says why";
+                return Some(Response::error(Code::Internal.http_status(), Code::Internal, message));
+            }
         };
         let is_right = head.bearer_token().is_some_and(|token| expected.matches(token));
         (!is_right).then(|| Response::unauthorized("Bearer realm=\"windmill-git-sync\""))

@@ -22,6 +22,8 @@
 //! | [`lock`] | one sync of a workspace at a time, across processes |
 //! | [`workplace`] | what every program of a run is given |
 //! | [`git`] | git's verbs over one checkout and one remote |
+//! | [`comparison`] | what differs between two trees, counted and listed |
+//! | [`staging`] | whether git staged what lies in the folder |
 //! | [`windmill`] | who the token is, and `wmill sync pull` |
 //! | [`sync`] | the story of a sync |
 //! | [`runs`] | which syncs run, which wait, who shares one |
@@ -30,6 +32,7 @@
 
 pub mod app;
 pub mod code;
+pub mod comparison;
 pub mod config;
 pub mod deadline;
 pub mod digest;
@@ -44,6 +47,7 @@ pub mod runs;
 pub mod scratch;
 pub mod secret;
 pub mod server;
+pub mod staging;
 pub mod subprocess;
 pub mod sync;
 pub mod sync_request;

@@ -123,6 +123,8 @@ fn main() -> ExitCode {
         say(&format!("{PROGRAM}: cannot start ssh: {error}"));
         return ExitCode::from(255);
     }
+    #[cfg(unix)]
+    subprocess::forbid_core_files();
     let environment = Environment::new(environment);
     match parse(arguments) {
         Ok(Command::Serve(options)) => serve(options, &environment),

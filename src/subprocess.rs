@@ -218,7 +218,7 @@ pub fn run(
 }
 
 #[cfg(unix)]
-pub use platform::{become_ssh, kill, process_start};
+pub use platform::{become_ssh, forbid_core_files, kill, process_start};
 
 #[cfg(unix)]
 mod platform {
@@ -229,7 +229,9 @@ mod platform {
     use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
     use std::time::{Duration, Instant};
 
-    use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
+    use rustix::process::{
+        Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, setrlimit, waitid,
+    };
 
     use super::{Deadline, Ending, Failure, Finished, Invocation, Scrubber, Stdout, clean_line};
 
@@ -496,6 +498,14 @@ mod platform {
         if let Some(pid) = pid(id) {
             // It fails when nothing of the group is left, which is what is wanted.
             let _ = kill_process_group(pid, signal);
+        }
+    }
+
+    /// Lets neither this process nor a program that it starts leave a core file, since there would be secrets in it.
+    pub fn forbid_core_files() {
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        if let Err(error) = setrlimit(Resource::Core, none) {
+            log::warn!("cannot forbid core files: {error}");
         }
     }
 

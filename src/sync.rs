@@ -2,7 +2,6 @@
 //!
 //! It reads aloud, and leaves to `git` how git does it and to `windmill` how wmill does it.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,15 +9,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::code::Code;
+use crate::comparison::{Comparison, listed, printable};
 use crate::config::Config;
 use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::digest;
-use crate::git::{self, BlobContent, Entry, Git, GitError, Listing, ObjectFormat, ObjectId, Pushed, Tree};
+use crate::git::{self, BlobContent, Entry, Git, GitError, Listing, ObjectId, Pushed, Tree};
 use crate::items::{self, TreeFile};
 use crate::lock::{Lock, LockError};
 use crate::outcome::{Changed, SyncResult};
 use crate::scratch::{self, Scratch};
 use crate::secret::Scrubber;
+use crate::staging::{self, StagingError};
 use crate::sync_request::SyncRequest;
 use crate::windmill::{self, Account, Windmill, WindmillError};
 use crate::wmill_yaml::{self, Asked, Plan};
@@ -197,14 +198,6 @@ impl Base {
             || path.split(|byte| *byte == b'/').next() == Some(WMILL_YAML.as_bytes())
             || std::str::from_utf8(path).is_ok_and(|path| items::is_in_other_layout(path, self.plan.non_dotted_paths))
     }
-}
-
-/// The folder after the pull, compared with what it was.
-struct Comparison {
-    after: Tree,
-    added: Vec<String>,
-    modified: Vec<String>,
-    deleted: Vec<String>,
 }
 
 /// How the tree was made that wmill worked upon.
@@ -548,26 +541,10 @@ impl Story<'_> {
         let failed = |error| self.git_error(Step::Commit, error);
         git.stage().map_err(failed)?;
         let staged = git.list_index().map_err(failed)?;
-        let pulled = walk(git.tree_folder()).map_err(|error| self.disk(&error))?;
-        if let Some(path) = pulled.iter().find(|path| !staged.contains_key(*path)) {
-            return Err(not_what_was_pulled(path, "it was pulled and not staged"));
-        }
-        if pulled.len() != staged.len() {
-            let surplus = staged.keys().find(|path| !pulled.contains(path));
-            return Err(not_what_was_pulled(surplus.map_or(b"", Vec::as_slice), "it was staged and not pulled"));
-        }
-        for (path, entry) in &staged {
-            if !entry.is_file() {
-                return Err(not_what_was_pulled(path, "it was not staged as a regular file"));
-            }
-            if base.folder.get(path).is_some_and(|before| before.object == entry.object) {
-                continue;
-            }
-            let file = git.tree_folder().join(path_of(path));
-            if blob_of_file(&file, entry.object.format()).map_err(|error| self.disk(&error))? != entry.object {
-                return Err(not_what_was_pulled(path, "the content differs"));
-            }
-        }
+        staging::verify(&staged, git.tree_folder(), &base.folder).map_err(|error| match error {
+            StagingError::Differs(message) => SyncError::new(Code::GitFailed, message),
+            StagingError::Io(error) => self.disk(&error),
+        })?;
         Ok(staged)
     }
 
@@ -804,57 +781,6 @@ impl Story<'_> {
     }
 }
 
-impl Comparison {
-    fn of(before: &Tree, after: Tree) -> Self {
-        let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-        let mut added = Vec::new();
-        let mut modified = Vec::new();
-        for (path, entry) in &after {
-            match before.get(path) {
-                None => added.push(text(path)),
-                Some(old) if old != entry => modified.push(text(path)),
-                Some(_) => {}
-            }
-        }
-        let deleted = before.keys().filter(|path| !after.contains_key(*path)).map(|path| text(path)).collect();
-        Self { after, added, modified, deleted }
-    }
-
-    fn changed(&self) -> Changed {
-        Changed { added: self.added.len(), modified: self.modified.len(), deleted: self.deleted.len() }
-    }
-
-    /// Counts and lists what changes.
-    fn summary(&self, listed_max: usize) -> String {
-        let mut text =
-            format!("{} added, {} modified, {} deleted\n", self.added.len(), self.modified.len(), self.deleted.len());
-        let all = [("A", &self.added), ("M", &self.modified), ("D", &self.deleted)];
-        let lines = all.iter().flat_map(|(mark, paths)| paths.iter().map(move |path| (mark, path)));
-        for (mark, path) in lines.clone().take(listed_max) {
-            let _ = write!(text, "\n{mark} {}", printable(path));
-        }
-        let count = lines.count();
-        if count > listed_max {
-            let _ = write!(text, "\n... and {} more", count - listed_max);
-        }
-        text
-    }
-}
-
-/// A path on one line, whatever is in it.
-fn printable(path: &str) -> String {
-    path.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
-}
-
-/// The first of a list, and how many more there are.
-fn listed(all: &[String], max: usize) -> String {
-    let mut text = all.iter().take(max).map(|entry| printable(entry)).collect::<Vec<_>>().join(", ");
-    if all.len() > max {
-        let _ = write!(text, " and {} more", all.len() - max);
-    }
-    text
-}
-
 /// Whether a path that wmill did not get to see would be Windmill's.
 fn is_windmills(path: &[u8], plan: &Plan) -> bool {
     let Ok(path) = std::str::from_utf8(path) else { return false };
@@ -894,53 +820,6 @@ fn tree_files(tree: &Tree) -> Vec<TreeFile<'_>> {
     tree.iter().filter_map(file).collect()
 }
 
-fn not_what_was_pulled(path: &[u8], why: &str) -> SyncError {
-    let path = printable(&String::from_utf8_lossy(path));
-    let message = format!("git did not stage what wmill pulled: `{path}`: {why}; nothing was committed");
-    SyncError::new(Code::GitFailed, message)
-}
-
-/// The paths of all files below `folder`, relative to it.
-fn walk(folder: &Path) -> std::io::Result<Vec<Vec<u8>>> {
-    let mut found = Vec::new();
-    let mut pending = vec![(folder.to_owned(), Vec::new())];
-    while let Some((path, prefix)) = pending.pop() {
-        for entry in fs::read_dir(&path).map_err(|error| scratch::at(&path, &error))? {
-            let entry = entry?;
-            let mut name = prefix.clone();
-            name.extend_from_slice(entry.file_name().as_encoded_bytes());
-            if entry.file_type()?.is_dir() {
-                name.push(b'/');
-                pending.push((entry.path(), name));
-            } else {
-                found.push(name);
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// A path of git's as one of the system's.
-fn path_of(path: &[u8]) -> PathBuf {
-    #[cfg(unix)]
-    {
-        PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path))
-    }
-    #[cfg(not(unix))]
-    {
-        PathBuf::from(String::from_utf8_lossy(path).into_owned())
-    }
-}
-
-fn blob_of_file(path: &Path, format: ObjectFormat) -> std::io::Result<ObjectId> {
-    let read = || {
-        let file = fs::File::open(path)?;
-        let length = file.metadata()?.len();
-        ObjectId::of_blob(file, length, format)
-    };
-    read().map_err(|error| scratch::at(path, &error))
-}
-
 fn read_file(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
     let mut content = Vec::new();
     fs::File::open(path)?.take(bytes_max).read_to_end(&mut content)?;
@@ -951,23 +830,9 @@ fn read_file(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn tree(paths: &[&str]) -> Tree {
-        let object = ObjectId::parse(&"a".repeat(40)).expect("40 digits");
-        let entry = Entry { mode: 0o100_644, object };
-        paths.iter().map(|path| (path.as_bytes().to_vec(), entry.clone())).collect()
-    }
-
     #[test]
     fn a_folder_has_its_ancestors_in_the_way() {
         assert_eq!(ancestors("a/b/c"), ["a", "a/b", "a/b/c"]);
         assert!(ancestors("").is_empty());
-    }
-
-    #[test]
-    fn a_summary_counts_all_and_lists_some() {
-        let comparison = Comparison::of(&tree(&["a", "b\nc"]), tree(&["a", "d", "e"]));
-        assert_eq!(comparison.changed(), Changed { added: 2, modified: 0, deleted: 1 });
-        assert_eq!(comparison.summary(2), "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
-        assert!(comparison.summary(9).ends_with("\nD b\u{fffd}c"));
     }
 }

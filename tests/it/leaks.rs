@@ -381,3 +381,12 @@ fn a_key_is_shown_to_ssh_alone() {
     sandbox.program("ssh", "for w in \"$@\"; do case \"$w\" in IdentityFile=*) f=${w#*=}; f=${f#?}; cat \"${f%?}\" >&2;; esac; done; exit 1");
     check_failure(&sandbox, &remote, "git_unreachable", &secrets);
 }
+
+#[test]
+fn no_program_of_a_run_can_leave_a_core_file() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    sandbox.program("wmill", "echo core $(ulimit -Sc) $(ulimit -Hc); exit 1");
+    let failed = sandbox.sync().remote(&repository).run().expect("pull_failed");
+    assert!(failed.message().contains("core 0 0"), "{}", failed.message());
+}
