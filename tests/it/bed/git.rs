@@ -353,7 +353,9 @@ impl BareRepository {
 
 impl Remote for BareRepository {
     fn url(&self) -> String {
-        format!("file://{}", self.path.display())
+        // git decodes such a URL, and this repository may lie in a folder with a space in its name.
+        let path = self.path.display().to_string();
+        format!("file://{}", path.replace('%', "%25").replace(' ', "%20"))
     }
 
     fn credentials(&self) -> Vec<(String, String)> {
