@@ -456,6 +456,11 @@ pub struct ConfigError {
     faults: Vec<String>,
 }
 
+/// A `PATH` without the elements that mean the working folder or lie below it.
+fn absolute_folders(path: &str) -> String {
+    path.split(':').filter(|folder| folder.starts_with('/')).collect::<Vec<_>>().join(":")
+}
+
 impl ConfigError {
     /// Each fault; it begins with the variable's or the option's name.
     #[must_use]
@@ -728,7 +733,12 @@ impl Reader<'_> {
     }
 
     fn tool_environment(&self) -> Vec<(String, String)> {
-        let found = |name: &&str| Some(((*name).to_owned(), self.environment.get(name)?.to_owned()));
+        let found = |name: &&str| {
+            let value = self.environment.get(name)?;
+            // Programs run in a folder with a repository's content: nothing there may pass for `git`.
+            let value = if *name == "PATH" { absolute_folders(value) } else { value.to_owned() };
+            Some(((*name).to_owned(), value))
+        };
         TOOL_VARIABLES.iter().filter_map(found).collect()
     }
 

@@ -31,7 +31,7 @@ const LOOSE_OBJECTS_SAMPLE_MAX: usize = 32;
 /// A transfer slower than a byte a second for so long is given up.
 const STALLED_SECONDS_MAX: u32 = 60;
 /// How long we ask where a redirect leads, for the error message.
-const REDIRECT_TIMEOUT: Duration = Duration::from_secs(10);
+const REDIRECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Where the commit that the checkout stands at is kept, so that its objects are.
 const TIP_REF: &str = "refs/sync/tip";
 /// Where a tip that came after our push is kept.
@@ -307,8 +307,30 @@ impl<'a> Git<'a> {
                 self.locally(command.arguments(init).argument(folder))?;
             }
         }
+        self.settle(self.format())
+    }
+
+    /// Writes anew what git takes orders from. Configuration of the checkout outranks ours, and wmill, which writes
+    /// what a server says, could have been led to it.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn settle(&self, format: ObjectFormat) -> Result<(), GitError> {
+        let extension = match format {
+            ObjectFormat::Sha1 => "",
+            ObjectFormat::Sha256 => "[extensions]\n\tobjectformat = sha256\n",
+        };
+        let version = u8::from(format == ObjectFormat::Sha256);
+        let own = format!("[core]\n\trepositoryformatversion = {version}\n\tbare = true\n{extension}");
+        for stray in ["commondir", "config.worktree", "hooks", "info", "objects/info/alternates"] {
+            scratch::remove_folder(&self.git_folder.join(stray))?;
+        }
         scratch::create_folder(&self.git_folder.join("info"))?;
-        scratch::write_file(&self.git_folder.join("info/attributes"), ATTRIBUTES.as_bytes())?;
+        for (name, content) in [("config", own.as_str()), ("info/attributes", ATTRIBUTES)] {
+            scratch::remove_folder(&self.git_folder.join(name))?;
+            scratch::write_file(&self.git_folder.join(name), content.as_bytes())?;
+        }
+        scratch::write_file(&self.configuration, CONFIGURATION.as_bytes())?;
         Ok(())
     }
 
@@ -480,7 +502,8 @@ impl<'a> Git<'a> {
             .argument(format!("{commit}:{full_ref}"))
             .capture(ANSWER_BYTES_MAX);
         let finished = self.run(self.with_access(command))?;
-        match parse_push(&finished.stdout, &full_ref) {
+        let printed = self.place.scrubber.scrub(&String::from_utf8_lossy(&finished.stdout));
+        match parse_push(printed.as_bytes(), &full_ref) {
             Some(pushed) => Ok(pushed.explained(&finished)),
             None => Err(self.remote_error("cannot push to", &finished)),
         }

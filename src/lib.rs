@@ -22,6 +22,7 @@
 //! | [`lock`] | one sync of a workspace at a time, across processes |
 //! | [`workplace`] | what every program of a run is given |
 //! | [`git`] | git's verbs over one checkout and one remote |
+//! | [`checkouts`] | which checkouts are kept |
 //! | [`comparison`] | what differs between two trees, counted and listed |
 //! | [`staging`] | whether git staged what lies in the folder |
 //! | [`windmill`] | who the token is, and `wmill sync pull` |
@@ -31,6 +32,7 @@
 //! | [`server`] | listener, threads, deadlines, slots, shutdown |
 
 pub mod app;
+pub mod checkouts;
 pub mod code;
 pub mod comparison;
 pub mod config;

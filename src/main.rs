@@ -280,7 +280,7 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
     let interrupt = Interrupt::default();
     let runs = new_runs(&config, &interrupt);
     #[cfg(unix)]
-    signals::stop_service(&server.stop_handle(), &runs, &interrupt);
+    signals::stop_service(&server.stop_handle(), &runs, &interrupt, &config);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
@@ -324,14 +324,22 @@ fn healthcheck(options: Healthcheck, environment: &Environment) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // Who listens on every address is asked on the local one.
-    let address = config.listen.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
+    let address = local_address(&config.listen);
     match ask_health(&address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("{PROGRAM}: {address} does not answer: {error}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Who listens on every address is asked on the local one.
+fn local_address(listen: &str) -> String {
+    match listen.parse::<SocketAddr>() {
+        Ok(SocketAddr::V4(address)) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
+        Ok(SocketAddr::V6(address)) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
+        _ => listen.to_owned(),
     }
 }
 
@@ -354,10 +362,11 @@ mod signals {
 
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
+    use windmill_git_sync::config::Config;
     use windmill_git_sync::deadline::Interrupt;
-    use windmill_git_sync::lock;
     use windmill_git_sync::runs::Runs;
     use windmill_git_sync::server::Stop;
+    use windmill_git_sync::{lock, scratch, sync};
 
     /// What a second signal leaves a running sync, to end its programs; those that take longer are killed.
     const SECOND_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
@@ -374,8 +383,8 @@ mod signals {
     }
 
     /// The first signal stops the accepting; what runs is given its grace by whoever drains. The second ends all.
-    pub(crate) fn stop_service(stop: &Stop, runs: &Arc<Runs>, interrupt: &Interrupt) {
-        let (stop, runs, interrupt) = (stop.clone(), Arc::clone(runs), interrupt.clone());
+    pub(crate) fn stop_service(stop: &Stop, runs: &Arc<Runs>, interrupt: &Interrupt, config: &Arc<Config>) {
+        let (stop, runs, interrupt, config) = (stop.clone(), Arc::clone(runs), interrupt.clone(), Arc::clone(config));
         listen(move |mut signals| {
             let mut signals = signals.forever();
             signals.next();
@@ -385,6 +394,10 @@ mod signals {
             interrupt.raise();
             let _ = runs.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
             lock::end_all_programs();
+            // A run that did not end by itself did not remove its keys either.
+            for workspace in runs.running() {
+                let _ = scratch::remove_folder(&sync::run_folder(&config, &workspace));
+            }
             std::process::exit(ENDED_BY_SIGNAL);
         });
     }

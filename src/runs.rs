@@ -14,6 +14,8 @@ use crate::sync_request::SyncRequest;
 
 /// Runs that may wait at one time, over all workspaces; each may hold secrets of its request.
 const WAITING_RUNS_MAX: usize = 32;
+/// Workspaces in which a sync may go on at one time; each takes a `wmill` with 100 MB and a checkout.
+const RUNNING_MAX: usize = 4;
 
 /// Does the work of one run.
 pub type Work = dyn Fn(&SyncRequest, &str) -> SyncResult + Send + Sync;
@@ -108,21 +110,26 @@ impl Runs {
         }
         let waiting: usize = board.lanes.iter().map(|lane| lane.waiting.len()).sum();
         let workspace = request.workspace.clone();
-        if let Some(lane) = board.lane(&workspace) {
-            if let Some(same) = lane.waiting.iter().find(|run| run.request == request) {
-                log::info!("a request for workspace {workspace} shares the run that waits: {}", same.id);
-                return Ok(Arc::clone(same));
-            }
-            if waiting >= WAITING_RUNS_MAX {
-                return Err(Code::TooManyRequests);
-            }
+        if let Some(lane) = board.lane(&workspace)
+            && let Some(same) = lane.waiting.iter().find(|run| run.request == request)
+        {
+            log::info!("a request for workspace {workspace} shares the run that waits: {}", same.id);
+            return Ok(Arc::clone(same));
+        }
+        let has_lane = board.lane(&workspace).is_some();
+        let is_full = if has_lane { waiting >= WAITING_RUNS_MAX } else { board.lanes.len() >= RUNNING_MAX };
+        // What the service is there for is not crowded out by what a neighbour asks of it.
+        if is_full && !request.configured {
+            return Err(Code::TooManyRequests);
         }
         let run = Arc::new(Run { id: new_run_id(), request, since: Instant::now(), result: Mutex::default() });
         match board.lane(&workspace) {
             // Something goes on in this workspace; its thread takes the waiting ones up.
             Some(lane) => {
                 log::info!("run {} waits for its turn: a sync of workspace {workspace} goes on", run.id);
-                lane.waiting.push(Arc::clone(&run));
+                let others = lane.waiting.iter().position(|waiting| !waiting.request.configured);
+                let place = others.filter(|_| run.request.configured).unwrap_or(lane.waiting.len());
+                lane.waiting.insert(place, Arc::clone(&run));
             }
             None => {
                 let (runs, first) = (Arc::clone(self), Arc::clone(&run));

@@ -47,6 +47,30 @@ pub fn verify(staged: &Tree, folder: &Path, known: &Tree) -> Result<(), StagingE
     Ok(())
 }
 
+/// Removes what git cannot hold, which is all that is named `.git` in any case, and says what that was.
+///
+/// An empty one would stop `git add` altogether, and one with commits would hide what lies beside it.
+///
+/// # Errors
+/// What the disk says.
+pub fn withdraw_unstorable(folder: &Path) -> io::Result<Vec<String>> {
+    let mut withdrawn = Vec::new();
+    let mut pending = vec![folder.to_owned()];
+    while let Some(path) = pending.pop() {
+        for entry in fs::read_dir(&path).map_err(|error| scratch::at(&path, &error))? {
+            let entry = entry?;
+            if entry.file_name().eq_ignore_ascii_case(".git") {
+                scratch::remove_folder(&entry.path())?;
+                let path = entry.path();
+                withdrawn.push(path.strip_prefix(folder).unwrap_or(&path).display().to_string());
+            } else if entry.file_type()?.is_dir() {
+                pending.push(entry.path());
+            }
+        }
+    }
+    Ok(withdrawn)
+}
+
 fn not_what_was_pulled(path: &[u8], why: &str) -> StagingError {
     let path = printable(&String::from_utf8_lossy(path));
     StagingError::Differs(format!("git did not stage what wmill pulled: `{path}`: {why}; nothing was committed"))

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::checkouts;
 use crate::code::Code;
 use crate::comparison::{Comparison, listed, printable};
 use crate::config::Config;
@@ -16,6 +17,7 @@ use crate::digest;
 use crate::git::{self, BlobContent, Entry, Git, GitError, Listing, ObjectId, Pushed, Tree};
 use crate::items::{self, TreeFile};
 use crate::lock::{Lock, LockError};
+use crate::names::WorkspaceId;
 use crate::outcome::{Changed, SyncResult};
 use crate::scratch::{self, Scratch};
 use crate::secret::Scrubber;
@@ -40,6 +42,8 @@ const VARIABLE_BYTES_MAX: u64 = 1 << 20;
 /// The file of ours that wmill finds, and its lock file.
 const WMILL_YAML: &str = "wmill.yaml";
 const WMILL_LOCK: &str = "wmill-lock.yaml";
+/// In the note of a success.
+const SHARED_UI_NOTE: &str = "\"shared_ui\":";
 
 /// A part of a sync, for progress, metrics and the message of a time-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +138,7 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> SyncRe
         request.remote,
         request.branch
     );
-    let mut story = Story { request, service, warnings: Vec::new() };
+    let mut story = Story { request, service, warnings: Vec::new(), rejection: String::new() };
     let ended = story.tell();
     let mut result = SyncResult {
         code: Code::Internal,
@@ -169,10 +173,22 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> SyncRe
     result
 }
 
+fn root(config: &Config) -> PathBuf {
+    config.data_dir.join("windmill-git-sync")
+}
+
+/// Where a run of this workspace keeps what must not outlive it: a token, a key.
+#[must_use]
+pub fn run_folder(config: &Config, workspace: &WorkspaceId) -> PathBuf {
+    root(config).join("runs").join(workspace.as_str())
+}
+
 struct Story<'a> {
     request: &'a SyncRequest,
     service: &'a Service<'a>,
     warnings: Vec<String>,
+    /// Why the last push was rejected.
+    rejection: String,
 }
 
 /// What the remote held when the round began.
@@ -188,16 +204,29 @@ struct Base {
     folder: Tree,
     /// What this run takes out, by the settings and by what the repository may say.
     plan: Plan,
+    /// Part of the names of files that wmill takes for this workspace's alone.
+    workspace: WorkspaceId,
 }
 
 impl Base {
     /// Whether wmill does not get to see a file of the folder: a link would lead it elsewhere, a submodule hides what
-    /// is below, the repository's configuration gives orders, and one folder in the other layout stops a pull.
+    /// is below, the repository's configuration gives orders, one folder in the other layout stops a pull, what is in
+    /// the way of the shared UI stops that alone, and a file for one workspace stays for ever.
     fn is_withheld(&self, path: &[u8], entry: &Entry) -> bool {
         !entry.is_file()
             || path.split(|byte| *byte == b'/').next() == Some(WMILL_YAML.as_bytes())
+            || is_shared_ui(path)
+            || is_for_one_workspace(path, &self.workspace)
             || std::str::from_utf8(path).is_ok_and(|path| items::is_in_other_layout(path, self.plan.non_dotted_paths))
     }
+}
+
+/// What came of a push.
+enum Arrival {
+    /// The commit was seen on the remote.
+    Confirmed,
+    /// Perhaps since another writer was first; what the server said.
+    Rejected(String),
 }
 
 /// How the tree was made that wmill worked upon.
@@ -213,8 +242,8 @@ impl Story<'_> {
     fn tell(&mut self) -> Result<Success, SyncError> {
         let root = self.root();
         let lock = self.wait_for_turn(&root)?;
-        let scratch =
-            Scratch::new(root.join("runs").join(self.request.workspace.as_str())).map_err(|error| self.disk(&error))?;
+        let scratch = Scratch::new(run_folder(self.service.config, &self.request.workspace))
+            .map_err(|error| self.disk(&error))?;
         let place = Workplace {
             scratch,
             deadline: Deadline::after(self.service.config.sync_timeout, self.service.interrupt),
@@ -224,6 +253,9 @@ impl Story<'_> {
         };
         let folder = root.join("checkouts").join(self.checkout_name());
         scratch::create_folder(&folder).map_err(|error| self.disk(&error))?;
+        if !self.request.configured {
+            checkouts::make_room(&folder).map_err(|error| self.disk(&error))?;
+        }
         let git_place = git::Place {
             folder: &folder,
             own_program: self.service.own_program,
@@ -238,7 +270,7 @@ impl Story<'_> {
 
     /// Where everything of ours lies. Never the top of the data folder: an older service had its checkout there.
     fn root(&self) -> PathBuf {
-        self.service.config.data_dir.join("windmill-git-sync")
+        root(self.service.config)
     }
 
     fn wait_for_turn(&self, root: &Path) -> Result<Lock, SyncError> {
@@ -274,6 +306,7 @@ impl Story<'_> {
     }
 
     fn rounds(&mut self, place: &Workplace, git: &Git<'_>, folder: &Path) -> Result<Success, SyncError> {
+        let mut last_tip = None;
         let (account, version) = {
             let (base, account, version) = self.refresh_and_probe(place, git)?;
             if let Some(success) = self.round(place, git, folder, base, &account, version.as_deref())? {
@@ -284,13 +317,18 @@ impl Story<'_> {
         for round in 2..=ROUNDS_MAX {
             log::info!("another writer was first; starting over on the new tip (round {round} of {ROUNDS_MAX})");
             let base = self.step(Step::Fetch, || self.refresh(git))?;
+            if round > 2 && base.tip == last_tip {
+                // Twice upon the same tip: nobody was first, the server just does not want it.
+                return Err(self.refused(&self.rejection));
+            }
+            last_tip.clone_from(&base.tip);
             if let Some(success) = self.round(place, git, folder, base, &account, version.as_deref())? {
                 return Ok(success);
             }
         }
         let message = format!(
-            "cannot push to {} (branch `{}`): other writers were first {ROUNDS_MAX} times in a row",
-            self.request.remote, self.request.branch
+            "cannot push to {} (branch `{}`): other writers were first {ROUNDS_MAX} times in a row ({})",
+            self.request.remote, self.request.branch, self.rejection
         );
         Err(SyncError::new(Code::GitRejected, message))
     }
@@ -326,6 +364,10 @@ impl Story<'_> {
                 "the token's user is no admin of workspace `{}`: what that user may not see is missing from the backup",
                 self.request.workspace
             ));
+        }
+        for question in &account.refused {
+            self.warnings
+                .push(format!("Windmill refuses `{question}` to this token: what it tells is missing from the backup"));
         }
         if self.request.workspace_is_default {
             let seen = match &account.workspaces {
@@ -365,6 +407,7 @@ impl Story<'_> {
         if !state.format.is_some_and(|format| git.exists(format)) || git.is_bloated() {
             git.create(state.format)?;
         }
+        git.settle(git.format())?;
         let tip = match &state.tip {
             None => None,
             Some(tip) if git.is_at(tip)? => Some(tip.clone()),
@@ -380,7 +423,8 @@ impl Story<'_> {
         };
         let folder = below(&whole, &self.request.subdir.prefix());
         let plan = self.plan(git, &folder)?;
-        let base = Base { tip, tree, whole, unsound, folder, plan };
+        let workspace = self.request.workspace.clone();
+        let base = Base { tip, tree, whole, unsound, folder, plan, workspace };
         let shown = base.folder.iter().filter(|(path, entry)| !base.is_withheld(path, entry));
         let shown: Vec<_> = shown.map(|(path, entry)| (path.as_slice(), entry)).collect();
         let shown = match &base.tree {
@@ -444,7 +488,12 @@ impl Story<'_> {
         let is_first = !folder.join("state.json").exists();
         self.begin(Step::Commit);
         let begun = Instant::now();
-        let comparison = self.compare(git, &base, footing)?;
+        let owns_ui = match &account.shared_ui {
+            None => false,
+            Some(files) => !files.is_empty() || wrote_shared_ui(folder),
+        };
+        self.check_shared_ui(git, account)?;
+        let comparison = self.compare(git, &base, footing, owns_ui)?;
         let changed = comparison.changed();
         self.guard(git, &base, &comparison)?;
         if is_first {
@@ -452,7 +501,7 @@ impl Story<'_> {
         }
         if changed == Changed::default() {
             self.end(Step::Commit, begun);
-            return Ok(Some(self.unchanged(folder, base.tip)));
+            return Ok(Some(self.unchanged(folder, base.tip, account)));
         }
         if self.request.dry_run {
             self.end(Step::Commit, begun);
@@ -461,11 +510,17 @@ impl Story<'_> {
         let commit = self.commit(git, &base, &comparison, account, version)?;
         self.end(Step::Commit, begun);
         let message = format!("Successfully synced workspace '{}' to Git", self.request.workspace);
-        let arrived = self.step(Step::Push, || self.push(git, &commit))?;
-        Ok(arrived.then(|| {
-            self.remember(folder, &commit);
-            Success { code: Code::Pushed, message, commit: Some(commit), changed }
-        }))
+        match self.step(Step::Push, || self.push(git, &commit))? {
+            Arrival::Confirmed => {
+                self.remember(folder, &commit, account);
+                Ok(Some(Success { code: Code::Pushed, message, commit: Some(commit), changed }))
+            }
+            Arrival::Rejected(why) => {
+                log::info!("the push was rejected: {why}");
+                self.rejection = why;
+                Ok(None)
+            }
+        }
     }
 
     fn warn(&mut self, warning: &str) {
@@ -489,7 +544,10 @@ impl Story<'_> {
         let pull = |configuration: &str| {
             let written = scratch::write_file(&git.tree_folder().join(WMILL_YAML), configuration.as_bytes());
             written.map_err(|error| WindmillError::Machine(error.to_string()))?;
+            let format = git.format();
             let pulled = windmill.pull(place, git.tree_folder());
+            git.settle(format)
+                .map_err(|_| WindmillError::Machine("cannot write the checkout's settings".to_owned()))?;
             scratch::remove_file(&git.tree_folder().join(WMILL_YAML))
                 .map_err(|error| WindmillError::Machine(error.to_string()))?;
             pulled
@@ -508,23 +566,37 @@ impl Story<'_> {
     }
 
     /// Stages what was pulled, checks that it is what was pulled, and compares it with what the repository held.
-    fn compare(&mut self, git: &Git<'_>, base: &Base, footing: Footing) -> Result<Comparison, SyncError> {
+    fn compare(
+        &mut self,
+        git: &Git<'_>,
+        base: &Base,
+        footing: Footing,
+        owns_ui: bool,
+    ) -> Result<Comparison, SyncError> {
+        let unstorable = staging::withdraw_unstorable(git.tree_folder()).map_err(|error| self.disk(&error))?;
+        if !unstorable.is_empty() {
+            self.warn(&format!(
+                "git holds no file named `.git`, so the backup is without: {}",
+                listed(&unstorable, LISTED_IN_WARNING_MAX)
+            ));
+        }
         let staged = self.stage(git, base)?;
         let mut after = staged;
         let mut replaced = Vec::new();
         for (path, entry) in &base.folder {
             // What wmill saw and is not there any more, wmill deleted. Of the rest, what is Windmill's by its name goes.
             let was_seen = footing == Footing::Repository && !base.is_withheld(path, entry);
-            let stays = !was_seen && !is_windmills(path, &base.plan);
+            let is_theirs = if is_shared_ui(path) { !owns_ui } else { !is_windmills(path, &base.plan) };
+            let stays = !was_seen && is_theirs;
             if stays && !after.contains_key(path) && !git::collides(path, &after) {
                 after.insert(path.clone(), entry.clone());
-            } else if !entry.is_file() {
+            } else if stays && !after.contains_key(path) || !entry.is_file() {
                 replaced.push(String::from_utf8_lossy(path).into_owned());
             }
         }
         if !replaced.is_empty() {
             self.warn(&format!(
-                "links or submodules in the repository gave way to the workspace's files: {}",
+                "what stood in the repository in their place gave way to the workspace's files: {}",
                 listed(&replaced, LISTED_IN_WARNING_MAX)
             ));
         }
@@ -546,6 +618,19 @@ impl Story<'_> {
             StagingError::Io(error) => self.disk(&error),
         })?;
         Ok(staged)
+    }
+
+    /// wmill exits with 0 where it could not write the shared UI, so what it wrote is compared with what Windmill said.
+    fn check_shared_ui(&self, git: &Git<'_>, account: &Account) -> Result<(), SyncError> {
+        for (name, content) in account.shared_ui.iter().flatten() {
+            let path = git.tree_folder().join("ui").join(name);
+            if fs::read(&path).map_err(|error| self.disk(&scratch::at(&path, &error)))? != content.as_bytes() {
+                let message =
+                    format!("wmill did not write `ui/{}` as Windmill has it; nothing was committed", printable(name));
+                return Err(SyncError::new(Code::PullFailed, message));
+            }
+        }
+        Ok(())
     }
 
     fn guard(&self, git: &Git<'_>, base: &Base, comparison: &Comparison) -> Result<(), SyncError> {
@@ -581,9 +666,11 @@ impl Story<'_> {
         for path in comparison.added.iter().chain(&comparison.modified) {
             let is_plain = items::is_encryption_key(path) || {
                 let file = git.tree_folder().join(path);
+                // What cannot be read, or is larger than a variable can be, is not known to be safe.
                 path.contains(".variable.")
-                    && read_file(&file, VARIABLE_BYTES_MAX)
-                        .is_ok_and(|content| items::is_plaintext_secret(path, &content))
+                    && !read_file(&file, VARIABLE_BYTES_MAX + 1).is_ok_and(|content| {
+                        content.len() as u64 <= VARIABLE_BYTES_MAX && !items::is_plaintext_secret(path, &content)
+                    })
             };
             if is_plain {
                 plain.push(path.clone());
@@ -611,9 +698,9 @@ impl Story<'_> {
         }
     }
 
-    fn unchanged(&self, folder: &Path, tip: Option<ObjectId>) -> Success {
+    fn unchanged(&self, folder: &Path, tip: Option<ObjectId>, account: &Account) -> Success {
         if let (Some(tip), false) = (&tip, self.request.dry_run) {
-            self.remember(folder, tip);
+            self.remember(folder, tip, account);
         }
         let message = format!("Workspace '{}' has not changed since the last commit", self.request.workspace);
         Success { code: Code::Unchanged, message, commit: tip, changed: Changed::default() }
@@ -680,34 +767,32 @@ impl Story<'_> {
     }
 
     /// Whether the commit is on the remote; `false` when another writer was first.
-    fn push(&self, git: &Git<'_>, commit: &ObjectId) -> Result<bool, SyncError> {
+    fn push(&self, git: &Git<'_>, commit: &ObjectId) -> Result<Arrival, SyncError> {
         let failed = |error| self.git_error(Step::Push, error);
         match git.push(commit).map_err(failed)? {
             Pushed::Accepted => {}
-            Pushed::Outrun(why) => {
-                log::info!("the push was rejected: {why}");
-                return Ok(false);
-            }
-            Pushed::Refused(why) => {
-                let message =
-                    format!("{} (branch `{}`) refuses the push: {why}", self.request.remote, self.request.branch);
-                return Err(SyncError::new(Code::GitRejected, message));
-            }
+            Pushed::Outrun(why) => return Ok(Arrival::Rejected(why)),
+            Pushed::Refused(why) => return Err(self.refused(&why)),
         }
         let state = git.remote_state().map_err(failed)?;
         let arrived = git.has_arrived(commit, state.tip.as_ref()).map_err(failed)?;
-        if arrived {
-            git.stand_at(commit).map_err(failed)?;
-        } else {
-            log::warn!("the server took {commit}, but the branch does not hold it now");
+        if !arrived {
+            return Ok(Arrival::Rejected("the server took the commit, but the branch does not hold it now".to_owned()));
         }
-        Ok(arrived)
+        git.stand_at(commit).map_err(failed)?;
+        Ok(Arrival::Confirmed)
+    }
+
+    fn refused(&self, why: &str) -> SyncError {
+        let message = format!("{} (branch `{}`) refuses the push: {why}", self.request.remote, self.request.branch);
+        SyncError::new(Code::GitRejected, message)
     }
 
     /// Notes that a sync of this checkout succeeded. Losing the note costs a warning, so a failure is not one of the
     /// sync's.
-    fn remember(&self, folder: &Path, commit: &ObjectId) {
-        let state = format!("{{\"commit\":\"{commit}\"}}\n");
+    fn remember(&self, folder: &Path, commit: &ObjectId, account: &Account) {
+        let has_ui = account.shared_ui.as_ref().is_some_and(|files| !files.is_empty());
+        let state = format!("{{\"commit\":\"{commit}\",{SHARED_UI_NOTE}{has_ui}}}\n");
         if let Err(error) = scratch::replace_file(&folder.join("state.json"), state.as_bytes()) {
             log::warn!("cannot note the success: {error}");
         }
@@ -779,6 +864,22 @@ impl Story<'_> {
         }
         SyncError::new(Code::Internal, format!("cannot work in DATA_DIR: {error}"))
     }
+}
+
+fn is_shared_ui(path: &[u8]) -> bool {
+    path == b"ui" || path.starts_with(b"ui/")
+}
+
+/// Whether our last sync found a shared UI, so that the files of `ui/` are ours to take away.
+fn wrote_shared_ui(folder: &Path) -> bool {
+    fs::read_to_string(folder.join("state.json")).is_ok_and(|state| state.contains(&format!("{SHARED_UI_NOTE}true")))
+}
+
+/// Whether wmill takes the file for one that only this workspace has, as `x.shop.variable.yaml`.
+fn is_for_one_workspace(path: &[u8], workspace: &WorkspaceId) -> bool {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    let mark = format!(".{workspace}.");
+    name.windows(mark.len()).any(|window| window == mark.as_bytes())
 }
 
 /// Whether a path that wmill did not get to see would be Windmill's.

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use miniserde::json::{self, Value};
@@ -19,8 +20,8 @@ use crate::workplace::Workplace;
 
 /// For one small question to Windmill.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// `whoami` of a user in a thousand groups is far less.
-const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// The largest answer is the shared UI, which Windmill keeps as one JSON document.
+const ANSWER_BYTES_MAX: u64 = 32 << 20;
 /// `wmill --version` asks the npm registry whether there is a newer one; its own version comes before that.
 const VERSION_TIME_MAX: Duration = Duration::from_secs(5);
 /// Name of the one profile in wmill's configuration. Files named after the profile (`x.PROFILE.variable.yaml`) have a
@@ -28,6 +29,11 @@ const VERSION_TIME_MAX: Duration = Duration::from_secs(5);
 const PROFILE: &str = "windmill-git-sync-run";
 /// The least lines of output that make an error plain.
 const MESSAGE_LINES_MAX: usize = 12;
+
+/// What wmill asks beside the export, below `api/w/WORKSPACE/`.
+const SIDE_QUESTIONS: [&str; 3] =
+    ["workspaces/list_ws_specific", "resources/file_resource_type_to_file_ext_map", SHARED_UI];
+const SHARED_UI: &str = "shared_ui/get";
 
 /// Why Windmill or wmill failed.
 #[derive(Debug)]
@@ -56,6 +62,10 @@ pub struct Account {
     pub is_admin: bool,
     /// The workspaces that the token sees, where it was asked and may know.
     pub workspaces: Option<Vec<String>>,
+    /// Names, below `ui/`, and contents of the shared UI; `None` where this server has no such thing or does not show it.
+    pub shared_ui: Option<Vec<(String, String)>>,
+    /// What is refused to this token, and so missing from the backup.
+    pub refused: Vec<&'static str>,
 }
 
 /// One workspace of one Windmill, seen with one token.
@@ -106,7 +116,46 @@ impl Windmill<'_> {
             server_version: is_version.then(|| self.printable(version.body.trim())),
             is_admin: is("is_admin"),
             workspaces: if list_workspaces { self.workspaces() } else { None },
+            ..self.side_questions()?
         })
+    }
+
+    /// Asks what wmill asks beside the export. wmill takes a failure of these for a server without them, and exits
+    /// with 0; and it writes the files of the shared UI wherever their names lead.
+    fn side_questions(&self) -> Result<Account, WindmillError> {
+        let mut account = Account::default();
+        for path in SIDE_QUESTIONS {
+            let whole = format!("api/w/{}/{path}", self.workspace);
+            let answer = self.ask(&whole, None)?;
+            match answer.status {
+                200 if path == SHARED_UI => account.shared_ui = Some(self.shared_ui(&whole, &answer)?),
+                200 | 404 => {}
+                400..=499 => account.refused.push(path),
+                status => {
+                    let message = format!("{} answered with status {status}", self.base_url.join(&whole));
+                    return Err(failed(Code::PullFailed, message));
+                }
+            }
+        }
+        Ok(account)
+    }
+
+    fn shared_ui(&self, path: &str, answer: &Answer) -> Result<Vec<(String, String)>, WindmillError> {
+        let files = match parse(&answer.body) {
+            Some(Value::Object(mut answer)) => answer.remove("files"),
+            _ => return Err(self.strange_answer(path, answer)),
+        };
+        let Some(Value::Object(files)) = files else { return Ok(Vec::new()) };
+        let mut known = Vec::new();
+        for (name, content) in files {
+            let Value::String(content) = content else { return Err(self.strange_answer(path, answer)) };
+            if !is_safe_name(&name) {
+                let message = format!("the shared UI of workspace `{}` has a file named {name:?}", self.workspace);
+                return Err(failed(Code::PullFailed, message + ", which leads elsewhere; nothing was pulled"));
+            }
+            known.push((name, content));
+        }
+        Ok(known)
     }
 
     fn is_known_to_be_missing(&self) -> Result<bool, WindmillError> {
@@ -135,18 +184,23 @@ impl Windmill<'_> {
         let url = self.base_url.join(path);
         let agent = web::client(&url, left.min(ANSWER_TIME_MAX), self.environment);
         let bearer = format!("Bearer {}", self.token.expose());
-        let answer = match body {
-            None => agent.get(&url).header("Authorization", &bearer).call(),
-            Some(body) => {
-                let request = agent.post(&url).header("Authorization", &bearer);
-                request.header("Content-Type", "application/json").send(body)
+        let body = body.map(str::to_owned);
+        let (sender, answers) = std::sync::mpsc::sync_channel(1);
+        // In a thread of its own: a client that waits for a server hears no interrupt.
+        let asked = std::thread::Builder::new().name("ask".to_owned()).spawn(move || {
+            let _ = sender.send(exchange(&agent, &url, &bearer, body.as_deref()));
+        });
+        asked.map_err(|error| WindmillError::Machine(format!("cannot start a thread: {error}")))?;
+        let answer = loop {
+            let wait = self.deadline.next_wait().map_err(WindmillError::Expired)?;
+            match answers.recv_timeout(wait) {
+                Ok(answer) => break answer,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(WindmillError::Machine("the thread that asked Windmill ended early".to_owned()));
+                }
             }
         };
-        let answer = answer.and_then(|mut answer| {
-            let status = answer.status().as_u16();
-            let bytes = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
-            Ok(Answer { status, body: String::from_utf8_lossy(&bytes).into_owned() })
-        });
         answer.map_err(|error| self.unreachable(path, &error))
     }
 
@@ -255,6 +309,25 @@ impl Windmill<'_> {
     }
 }
 
+fn exchange(agent: &ureq::Agent, url: &str, bearer: &str, body: Option<&str>) -> Result<Answer, ureq::Error> {
+    let mut answer = match body {
+        None => agent.get(url).header("Authorization", bearer).call(),
+        Some(body) => {
+            let request = agent.post(url).header("Authorization", bearer);
+            request.header("Content-Type", "application/json").send(body)
+        }
+    }?;
+    let status = answer.status().as_u16();
+    let bytes = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+    Ok(Answer { status, body: String::from_utf8_lossy(&bytes).into_owned() })
+}
+
+/// Whether a name stays within the folder that it is put into, and git can hold it.
+fn is_safe_name(name: &str) -> bool {
+    let is_safe = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.eq_ignore_ascii_case(".git");
+    name.split('/').all(is_safe) && !name.contains(|character: char| character == '\\' || character.is_control())
+}
+
 /// What a pull that did its work says: how many changes there are to apply and, if any, that they were.
 #[derive(Default)]
 struct Words {
@@ -352,6 +425,16 @@ fn ask_version(place: &Workplace) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_not_safe() {
+        for name in ["a.ts", "lib/x.ts", "..a/b", "a.git/b", ".gitignore", "a b/é"] {
+            assert!(is_safe_name(name), "{name}");
+        }
+        for name in ["", "/a", "a//b", "../a", "a/..", "./a", ".git/config", "a/.GIT", "a\\b", "a\0"] {
+            assert!(!is_safe_name(name), "{name:?}");
+        }
+    }
 
     #[track_caller]
     fn check_done(lines: &[&str], expected: bool) {
