@@ -15,5 +15,6 @@ mod failures;
 mod guards;
 mod hostile;
 mod leaks;
+mod side;
 mod story;
 mod unheard;

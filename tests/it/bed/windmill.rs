@@ -114,6 +114,16 @@ struct State {
     role: Role,
     version: String,
     requests: Vec<LoggedRequest>,
+    side: Side,
+}
+
+/// What `wmill` asks for beside the export, as bodies; nothing is a 404, as this version of Windmill was recorded.
+#[derive(Clone, Default)]
+struct Side {
+    shared_ui: Option<String>,
+    ws_specific: Option<String>,
+    /// By default, `{}`, as recorded.
+    file_types: Option<String>,
 }
 
 impl Windmill {
@@ -133,6 +143,7 @@ impl Windmill {
                 role: Role::Admin,
                 version: "CE v1.491.5".to_owned(),
                 requests: Vec::new(),
+                side: Side::default(),
             }),
             faults: Faults::default(),
             on_export: Mutex::new(None),
@@ -207,6 +218,37 @@ impl Windmill {
     /// What `/api/version` says. At first: `CE v1.491.5`.
     pub fn version(&self, version: &str) {
         version.clone_into(&mut self.shared.state.lock().unwrap().version);
+    }
+
+    /// The files that `shared_ui/get` gives, by their names below `ui/`; `None`, as at first, is the recorded 404.
+    pub fn shared_ui(&self, files: Option<&[(&str, &str)]>) {
+        let body = files.map(|files| {
+            let fields: Vec<String> = files
+                .iter()
+                .map(|(name, content)| format!("{}:{}", json::to_string(*name), json::to_string(*content)))
+                .collect();
+            format!("{{\"files\":{{{}}}}}", fields.join(","))
+        });
+        self.shared.state.lock().unwrap().side.shared_ui = body;
+    }
+
+    /// The items that `list_ws_specific` gives, by kind and path; `None`, as at first, is the recorded 404.
+    pub fn ws_specific(&self, items: Option<&[(&str, &str)]>) {
+        let body = items.map(|items| {
+            let items: Vec<String> = items
+                .iter()
+                .map(|(kind, path)| {
+                    format!("{{\"item_kind\":{},\"path\":{}}}", json::to_string(*kind), json::to_string(*path))
+                })
+                .collect();
+            format!("[{}]", items.join(","))
+        });
+        self.shared.state.lock().unwrap().side.ws_specific = body;
+    }
+
+    /// The JSON that `file_resource_type_to_file_ext_map` gives. At first: `{}`, as recorded.
+    pub fn file_types(&self, body: &str) {
+        self.shared.state.lock().unwrap().side.file_types = Some(body.to_owned());
     }
 
     /// From now on, each request whose path and query contain `needle` goes wrong, until [`Windmill::heal`].
@@ -338,18 +380,24 @@ impl Shared {
         }
         let role = state.role;
         let listed = state.workspaces.get(id).cloned();
+        let side = state.side.clone();
         drop(state);
         match (request.method.as_str(), path) {
             // Not recorded for a workspace that is not there; a superadmin is an admin everywhere.
             ("GET", ["users", "whoami"]) => Response::json(whoami_in(id, role)),
-            ("GET", ["resources", "file_resource_type_to_file_ext_map"]) => Response::json("{}"),
+            ("GET", ["resources", "file_resource_type_to_file_ext_map"]) => {
+                Response::json(side.file_types.unwrap_or_else(|| "{}".to_owned()))
+            }
+            ("GET", ["shared_ui", "get"]) => side.shared_ui.map_or_else(|| Response::empty(404), Response::json),
+            ("GET", ["workspaces", "list_ws_specific"]) => {
+                side.ws_specific.map_or_else(|| Response::empty(404), Response::json)
+            }
             ("GET", ["workspaces", "tarball"]) => self.export(request, id),
             ("GET", ["scripts" | "flows" | "apps", "list"]) => {
                 let asked = format!("/{}?{}", path.join("/"), request.query_text());
                 let workspace = listed.unwrap_or_default();
                 Response::json(workspace.recorded_answer(&asked).unwrap_or("[]"))
             }
-            // `list_ws_specific` and `shared_ui` included: this version does not know them.
             _ => Response::empty(404),
         }
     }
