@@ -60,9 +60,15 @@ pub fn withdraw_unstorable(folder: &Path) -> io::Result<Vec<String>> {
         for entry in fs::read_dir(&path).map_err(|error| scratch::at(&path, &error))? {
             let entry = entry?;
             if entry.file_name().eq_ignore_ascii_case(".git") {
-                scratch::remove_folder(&entry.path())?;
                 let path = entry.path();
-                withdrawn.push(path.strip_prefix(folder).unwrap_or(&path).display().to_string());
+                let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+                if entry.file_type()?.is_dir() {
+                    let below = walk(&path)?;
+                    withdrawn.extend(below.iter().map(|file| format!("{name}/{}", String::from_utf8_lossy(file))));
+                } else {
+                    withdrawn.push(name);
+                }
+                scratch::remove_folder(&path)?;
             } else if entry.file_type()?.is_dir() {
                 pending.push(entry.path());
             }

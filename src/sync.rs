@@ -493,7 +493,7 @@ impl Story<'_> {
             Some(files) => !files.is_empty() || wrote_shared_ui(folder),
         };
         self.check_shared_ui(git, account)?;
-        let comparison = self.compare(git, &base, footing, owns_ui)?;
+        let comparison = self.compare(git, &base, footing, owns_ui, account)?;
         let changed = comparison.changed();
         self.guard(git, &base, &comparison)?;
         if is_first {
@@ -572,6 +572,7 @@ impl Story<'_> {
         base: &Base,
         footing: Footing,
         owns_ui: bool,
+        account: &Account,
     ) -> Result<Comparison, SyncError> {
         let unstorable = staging::withdraw_unstorable(git.tree_folder()).map_err(|error| self.disk(&error))?;
         if !unstorable.is_empty() {
@@ -582,6 +583,12 @@ impl Story<'_> {
         }
         let staged = self.stage(git, base)?;
         let mut after = staged;
+        // wmill leaves the file of an item alone that became this workspace's own, and writes another beside it.
+        for (kind, path) in &account.own_items {
+            if after.contains_key(format!("{path}.{}.{kind}.yaml", base.workspace).as_bytes()) {
+                after.remove(format!("{path}.{kind}.yaml").as_bytes());
+            }
+        }
         let mut replaced = Vec::new();
         for (path, entry) in &base.folder {
             // What wmill saw and is not there any more, wmill deleted. Of the rest, what is Windmill's by its name goes.

@@ -31,8 +31,8 @@ const PROFILE: &str = "windmill-git-sync-run";
 const MESSAGE_LINES_MAX: usize = 12;
 
 /// What wmill asks beside the export, below `api/w/WORKSPACE/`.
-const SIDE_QUESTIONS: [&str; 3] =
-    ["workspaces/list_ws_specific", "resources/file_resource_type_to_file_ext_map", SHARED_UI];
+const SIDE_QUESTIONS: [&str; 3] = [OWN_ITEMS, "resources/file_resource_type_to_file_ext_map", SHARED_UI];
+const OWN_ITEMS: &str = "workspaces/list_ws_specific";
 const SHARED_UI: &str = "shared_ui/get";
 
 /// Why Windmill or wmill failed.
@@ -64,6 +64,8 @@ pub struct Account {
     pub workspaces: Option<Vec<String>>,
     /// Names, below `ui/`, and contents of the shared UI; `None` where this server has no such thing or does not show it.
     pub shared_ui: Option<Vec<(String, String)>>,
+    /// Kind and path of the items that only this workspace has; wmill writes them under another name than others.
+    pub own_items: Vec<(String, String)>,
     /// What is refused to this token, and so missing from the backup.
     pub refused: Vec<&'static str>,
 }
@@ -129,6 +131,7 @@ impl Windmill<'_> {
             let answer = self.ask(&whole, None)?;
             match answer.status {
                 200 if path == SHARED_UI => account.shared_ui = Some(self.shared_ui(&whole, &answer)?),
+                200 if path == OWN_ITEMS => account.own_items = own_items(&answer.body),
                 200 | 404 => {}
                 400..=499 => account.refused.push(path),
                 status => {
@@ -307,6 +310,18 @@ impl Windmill<'_> {
             format!("`wmill sync pull` of workspace `{}` from {} {how}: {printed}", self.workspace, self.base_url);
         WindmillError::Failed { code, message, is_folder_suspect }
     }
+}
+
+fn own_items(body: &str) -> Vec<(String, String)> {
+    let Some(Value::Array(list)) = parse(body) else { return Vec::new() };
+    let item = |item: &Value| match item {
+        Value::Object(item) => match (item.get("item_kind"), item.get("path")) {
+            (Some(Value::String(kind)), Some(Value::String(path))) => Some((kind.clone(), path.clone())),
+            _ => None,
+        },
+        _ => None,
+    };
+    list.iter().filter_map(item).collect()
 }
 
 fn exchange(agent: &ureq::Agent, url: &str, bearer: &str, body: Option<&str>) -> Result<Answer, ureq::Error> {
