@@ -371,11 +371,11 @@ impl Deletions {
 pub fn deletions(before: &[TreeFile<'_>], after: &[TreeFile<'_>], kinds: &Kinds) -> Deletions {
     let before = objects(before, kinds);
     let after = objects(after, kinds);
-    let mut arrived: BTreeMap<Identity<'_>, usize> = BTreeMap::new();
+    let mut arrived: Vec<Identity<'_>> = Vec::new();
     let is_in = |objects: &BTreeMap<ItemId, Object<'_>>, id| objects.get(id).is_some_and(|object| object.exists);
     for (id, object) in after.iter().filter(|(_, object)| object.exists) {
         if !is_in(&before, id) {
-            *arrived.entry(object.identity(id.kind)).or_default() += 1;
+            arrived.push(object.identity(id.kind));
         }
     }
     let mut deleted = Vec::new();
@@ -385,9 +385,10 @@ pub fn deletions(before: &[TreeFile<'_>], after: &[TreeFile<'_>], kinds: &Kinds)
         if is_in(&after, id) {
             continue;
         }
-        match arrived.get_mut(&object.identity(id.kind)) {
-            Some(count) if *count > 0 => *count -= 1,
-            _ => deleted.push(id.clone()),
+        let identity = object.identity(id.kind);
+        match arrived.iter().position(|other| *other == identity) {
+            Some(place) => drop(arrived.swap_remove(place)),
+            None => deleted.push(id.clone()),
         }
     }
     Deletions { total, deleted }
@@ -408,9 +409,8 @@ struct Object<'a> {
 impl<'a> Object<'a> {
     fn identity(&self, kind: ItemKind) -> Identity<'a> {
         let files = if self.comparable.is_empty() { &self.naming } else { &self.comparable };
-        let mut files = files.clone();
-        files.sort_unstable();
-        (kind, files)
+        // In the order of their paths, as trees are listed, and so in the same order wherever the object lies.
+        (kind, files.clone())
     }
 }
 

@@ -226,7 +226,7 @@ mod platform {
     use std::io::Read;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Child, Command, Stdio};
-    use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+    use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
     use std::time::{Duration, Instant};
 
     use rustix::process::{
@@ -248,6 +248,58 @@ mod platform {
     const LINE_BYTES_MAX: usize = 4096;
     /// The threads only read and wait.
     const STACK_BYTES: usize = 64 * 1024;
+
+    /// Events on their way from the threads to the run. A full one makes the reader wait, and with it the program.
+    #[derive(Default)]
+    struct Mailbox {
+        state: Mutex<MailboxState>,
+        changed: Condvar,
+    }
+
+    #[derive(Default)]
+    struct MailboxState {
+        events: Vec<Event>,
+        is_closed: bool,
+    }
+
+    impl Mailbox {
+        fn state(&self) -> MutexGuard<'_, MailboxState> {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// Whether anybody will take the event.
+        fn put(&self, event: Event) -> bool {
+            let mut state = self.state();
+            while state.events.len() >= CHUNKS_MAX && !state.is_closed {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if !state.is_closed {
+                state.events.push(event);
+            }
+            self.changed.notify_all();
+            !state.is_closed
+        }
+
+        /// The next event, if one comes in time.
+        fn take(&self, time: Duration) -> Option<Event> {
+            let deadline = Instant::now() + time;
+            let mut state = self.state();
+            while state.events.is_empty() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return None;
+                }
+                state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            self.changed.notify_all();
+            Some(state.events.remove(0))
+        }
+
+        fn close(&self) {
+            self.state().is_closed = true;
+            self.changed.notify_all();
+        }
+    }
 
     enum Event {
         Stdout(Vec<u8>),
@@ -297,9 +349,8 @@ mod platform {
     ) -> Result<Finished, Failure> {
         deadline.remaining().map_err(Failure::Expired)?;
         let mut child = spawn(&mut invocation)?;
-        let (sender, events) = sync_channel(CHUNKS_MAX);
-        let watched = watch(&mut child, &sender);
-        drop(sender);
+        let events = Arc::new(Mailbox::default());
+        let watched = watch(&mut child, &events);
         let mut output = Output::new(&invocation, scrubber, on_line);
         let followed = match watched {
             Ok(()) => follow(&events, deadline, &mut output, child.id()),
@@ -311,6 +362,7 @@ mod platform {
         if followed.is_ok() {
             drain(&events, &mut output);
         }
+        events.close();
         followed?;
         let status = status.map_err(|error| Failure::NotStarted { program: invocation.to_string(), error })?;
         output.finish(&invocation, status)
@@ -335,15 +387,15 @@ mod platform {
     }
 
     /// Starts the threads that read the two streams and wait for the end.
-    fn watch(child: &mut Child, sender: &SyncSender<Event>) -> std::io::Result<()> {
+    fn watch(child: &mut Child, events: &Arc<Mailbox>) -> std::io::Result<()> {
         let thread = || std::thread::Builder::new().stack_size(STACK_BYTES);
         if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
-            let to_stdout = sender.clone();
+            let to_stdout = Arc::clone(events);
             thread().spawn(move || read(stdout, &to_stdout, Event::Stdout))?;
-            let to_stderr = sender.clone();
+            let to_stderr = Arc::clone(events);
             thread().spawn(move || read(stderr, &to_stderr, Event::Stderr))?;
         }
-        let to_end = sender.clone();
+        let to_end = Arc::clone(events);
         let id = child.id();
         thread().spawn(move || {
             if let Some(pid) = pid(id) {
@@ -351,18 +403,18 @@ mod platform {
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
                 while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {}
             }
-            let _ = to_end.send(Event::Ended);
+            to_end.put(Event::Ended);
         })?;
         Ok(())
     }
 
-    fn read(mut stream: impl Read, sender: &SyncSender<Event>, wrap: fn(Vec<u8>) -> Event) {
+    fn read(mut stream: impl Read, events: &Mailbox, wrap: fn(Vec<u8>) -> Event) {
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
             match stream.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(length) => {
-                    if sender.send(wrap(chunk[..length].to_vec())).is_err() {
+                    if !events.put(wrap(chunk[..length].to_vec())) {
                         return;
                     }
                 }
@@ -370,33 +422,33 @@ mod platform {
                 Err(_) => break,
             }
         }
-        let _ = sender.send(Event::Closed);
+        events.put(Event::Closed);
     }
 
     /// Takes events until the program has ended; ends it when its time is over.
-    fn follow(events: &Receiver<Event>, deadline: &Deadline, output: &mut Output<'_>, id: u32) -> Result<(), Failure> {
+    fn follow(events: &Mailbox, deadline: &Deadline, output: &mut Output<'_>, id: u32) -> Result<(), Failure> {
         loop {
             let wait = match deadline.next_wait() {
                 Ok(wait) => wait,
                 Err(expired) => return Err(end_early(events, output, id, Failure::Expired(expired))),
             };
-            match events.recv_timeout(wait) {
-                Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Ok(event) => {
+            match events.take(wait) {
+                Some(Event::Ended) => return Ok(()),
+                Some(event) => {
                     if let Err(failure) = output.take(event) {
                         return Err(end_early(events, output, id, failure));
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                None => {}
             }
         }
     }
 
     /// Asks the group to end, and gives it a moment to remove its lock files. The caller kills what is left.
-    fn end_early(events: &Receiver<Event>, output: &mut Output<'_>, id: u32, failure: Failure) -> Failure {
+    fn end_early(events: &Mailbox, output: &mut Output<'_>, id: u32, failure: Failure) -> Failure {
         signal_group(id, Signal::TERM);
         let patience = Instant::now() + TERM_GRACE;
-        while let Ok(event) = events.recv_timeout(patience.saturating_duration_since(Instant::now())) {
+        while let Some(event) = events.take(patience.saturating_duration_since(Instant::now())) {
             if matches!(event, Event::Ended) {
                 break;
             }
@@ -406,15 +458,11 @@ mod platform {
     }
 
     /// Takes what is still in the pipes; a descendant that left the group could hold them open for ever.
-    fn drain(events: &Receiver<Event>, output: &mut Output<'_>) {
+    fn drain(events: &Mailbox, output: &mut Output<'_>) {
         let patience = Instant::now() + DRAIN_TIME_MAX;
         while output.streams_open > 0 {
-            match events.recv_timeout(patience.saturating_duration_since(Instant::now())) {
-                Ok(event) => {
-                    let _ = output.take(event);
-                }
-                Err(_) => return,
-            }
+            let Some(event) = events.take(patience.saturating_duration_since(Instant::now())) else { return };
+            let _ = output.take(event);
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use miniserde::json::{self, Value};
@@ -188,21 +188,21 @@ impl Windmill<'_> {
         let agent = web::client(&url, left.min(ANSWER_TIME_MAX), self.environment);
         let bearer = format!("Bearer {}", self.token.expose());
         let body = body.map(str::to_owned);
-        let (sender, answers) = std::sync::mpsc::sync_channel(1);
+        let (slot, waiter) = (Arc::new(Mutex::new(None)), std::thread::current());
+        let filled = Arc::clone(&slot);
         // In a thread of its own: a client that waits for a server hears no interrupt.
         let asked = std::thread::Builder::new().name("ask".to_owned()).spawn(move || {
-            let _ = sender.send(exchange(&agent, &url, &bearer, body.as_deref()));
+            let answer = exchange(&agent, &url, &bearer, body.as_deref());
+            *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+            waiter.unpark();
         });
         asked.map_err(|error| WindmillError::Machine(format!("cannot start a thread: {error}")))?;
         let answer = loop {
             let wait = self.deadline.next_wait().map_err(WindmillError::Expired)?;
-            match answers.recv_timeout(wait) {
-                Ok(answer) => break answer,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(WindmillError::Machine("the thread that asked Windmill ended early".to_owned()));
-                }
+            if let Some(answer) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                break answer;
             }
+            std::thread::park_timeout(wait);
         };
         answer.map_err(|error| self.unreachable(path, &error))
     }
