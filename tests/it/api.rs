@@ -901,3 +901,18 @@ fn what_wmill_leaves_running_is_ended_with_it() {
         eventually("what it left is gone", || programs_of(&sandbox).is_empty().then_some(()));
     }
 }
+
+#[test]
+fn a_windmill_that_says_nothing_does_not_keep_the_service_from_ending() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    sandbox.windmill.fail("/users/whoami", Fault::Hang);
+    let mut service = configured(&sandbox, &repository).env("SHUTDOWN_GRACE", "0").serve();
+    let running = post_meanwhile(&service, "");
+    sandbox.windmill.wait_until_hanging();
+    service.ask_to_end();
+    check(&running.join().unwrap(), 503, "shutting_down");
+    assert_eq!(service.wait().code(), Some(0));
+    let runs = std::fs::read_dir(sandbox.data().join("windmill-git-sync/runs")).unwrap();
+    assert_eq!(runs.count(), 0, "the run's folder, and the secrets in it, are gone");
+}

@@ -499,3 +499,15 @@ fn all_that_is_wrong_with_the_settings_is_said_at_once() {
     }
     assert!(std::fs::read_dir(sandbox.data()).unwrap().next().is_none(), "nothing was begun");
 }
+
+#[test]
+fn a_push_that_the_server_can_never_take_is_told_with_its_reason() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    remote.commit_files("main", &[("README.md", "start\n")]);
+    // git keeps no branch below the name of another.
+    let refused = sandbox.sync().remote(&remote).branch("main/shop").run().expect("git_rejected");
+    assert!(refused.message().contains("refuses the push"), "{}", refused.message());
+    assert!(!refused.message().contains("other writers"), "{}", refused.message());
+    assert_eq!(sandbox.windmill.exports(), 2, "it is tried once more, and not for ever");
+}
