@@ -140,6 +140,12 @@ fn what_a_failed_pull_leaves_is_never_committed() {
     assert_same_values(&files, &by_hand);
 }
 
+/// The one checkout that the syncs of a sandbox have made.
+fn the_checkout(sandbox: &Sandbox) -> std::path::PathBuf {
+    let checkouts = sandbox.data().join("windmill-git-sync/checkouts");
+    fs::read_dir(checkouts).unwrap().next().unwrap().unwrap().path()
+}
+
 #[test]
 fn a_damaged_checkout_is_made_anew() {
     let sandbox = Sandbox::new();
@@ -147,8 +153,7 @@ fn a_damaged_checkout_is_made_anew() {
     remote.commit_files("main", &[("README.md", "start\n")]);
     let sync = sandbox.sync().remote(&remote);
     let first = sync.run().expect("pushed");
-    let checkouts = sandbox.data().join("windmill-git-sync/checkouts");
-    let checkout = fs::read_dir(checkouts).unwrap().next().unwrap().unwrap().path();
+    let checkout = the_checkout(&sandbox);
     let damages: [(&str, &dyn Fn()); 6] = [
         ("a stale index.lock", &|| fs::write(checkout.join("git/index.lock"), "").unwrap()),
         ("a broken index", &|| fs::write(checkout.join("git/index"), "DIRC nonsense").unwrap()),
@@ -175,8 +180,7 @@ fn a_checkout_that_has_grown_is_made_anew() {
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
     sync.run().expect("pushed");
-    let checkouts = sandbox.data().join("windmill-git-sync/checkouts");
-    let objects = fs::read_dir(checkouts).unwrap().next().unwrap().unwrap().path().join("git/objects");
+    let objects = the_checkout(&sandbox).join("git/objects");
     let fill = |count| {
         fs::create_dir_all(objects.join("17")).unwrap();
         (0..count).for_each(|number| fs::write(objects.join(format!("17/{number:038}")), "").unwrap());
