@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::http::request::{Head, Method};
 use crate::http::response::Response;
 use crate::runs::Runs;
-use crate::server::{Handler, Weight};
+use crate::server::{Caller, Handler, Weight};
 use crate::sync_request::{SyncRequest, Wait};
 
 /// What a caller is told to wait before it tries again.
@@ -85,7 +85,7 @@ impl App {
         Response::json(200, json::to_string(&health))
     }
 
-    fn sync(&self, body: &[u8]) -> Response {
+    fn sync(&self, body: &[u8], caller: &Caller<'_>) -> Response {
         let (request, wait) = match SyncRequest::from_json(body, &self.config) {
             Ok(parsed) => parsed,
             Err(error) => return Response::error(error.code.http_status(), error.code, &error.message),
@@ -104,7 +104,10 @@ impl App {
             let accepted = Accepted { success: true, code: "accepted", message: "the sync goes on", run_id: &run.id };
             return Response::json(202, json::to_string(&accepted));
         }
-        let result = self.runs.wait(&run);
+        let Some(result) = self.runs.wait(&run, &|| caller.is_dismissed()) else {
+            let message = "the caller had ended its side, and others wait";
+            return Response::unavailable(Code::TooManyRequests, message, RETRY_AFTER_SECONDS);
+        };
         let response = Response::json(result.code.http_status(), result.to_json());
         match result.code {
             Code::ShuttingDown | Code::TooManyRequests => {
@@ -152,10 +155,14 @@ impl Handler for App {
         })
     }
 
-    fn handle(&self, head: &Head, body: Vec<u8>) -> Response {
+    fn look_again(&self) {
+        self.runs.look_again();
+    }
+
+    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response {
         match Route::of(&head.path) {
             Some(Route::Health) => self.health(),
-            Some(Route::Sync) => self.sync(&body),
+            Some(Route::Sync) => self.sync(&body, caller),
             None => Response::not_found(),
         }
     }

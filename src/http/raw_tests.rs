@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::request::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Head, Method, Parsed, TARGET_BYTES_MAX, parse_head};
 use super::response::Response;
 use crate::secret::Secret;
-use crate::server::{Handler, Server, Weight};
+use crate::server::{Caller, Handler, Server, Weight};
 
 /// Status of a connection that was closed without an answer.
 const NO_ANSWER: u16 = 0;
@@ -304,7 +304,7 @@ impl Handler for Routes {
         head.require_json().err().map(|refusal| Response::from(&refusal))
     }
 
-    fn handle(&self, head: &Head, body: Vec<u8>) -> Response {
+    fn handle(&self, head: &Head, body: Vec<u8>, _caller: &Caller<'_>) -> Response {
         assert_eq!(body.len(), head.body_bytes, "the handler gets the whole body and nothing more");
         Response::json(200, format!("{{\"body_bytes\":{}}}", body.len()))
     }

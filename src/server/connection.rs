@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::seats::{Phase, Seat};
-use super::{Handler, Weight};
+use super::{Caller, Handler, Weight, wake};
 use crate::code::Code;
 use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Parsed, Refusal};
 use crate::http::response::Response;
@@ -63,7 +63,10 @@ fn answer(seat: &Seat, handler: &dyn Handler, head: &Head, body: Vec<u8>) -> Res
         Weight::Heavy => Phase::Heavy,
     };
     seat.enter(phase).map_err(End::Dismissed)?;
-    Ok(handler.handle(head, body))
+    if phase == Phase::Heavy {
+        wake::notice_silent_ends(&seat.connection.stream);
+    }
+    Ok(handler.handle(head, body, &Caller(seat)))
 }
 
 fn read_head(seat: &Seat, received: &mut Vec<u8>, timeout: Duration) -> Result<(Head, usize), End> {
@@ -86,6 +89,8 @@ fn read_head(seat: &Seat, received: &mut Vec<u8>, timeout: Duration) -> Result<(
 /// Reads on until `received` holds the whole request.
 fn read_body(seat: &Seat, received: &mut Vec<u8>, request_bytes: usize, timeout: Duration) -> Result<(), End> {
     let deadline = Instant::now() + timeout;
+    // No more than announced: growing by doubling would take twice the memory that bodies may have together.
+    received.reserve_exact(request_bytes - received.len());
     while received.len() < request_bytes {
         read_more(seat, received, request_bytes - received.len(), deadline)?;
     }
@@ -166,22 +171,24 @@ impl Connection {
     /// Sends the answer; false where nobody waits for it or the connection has to leave.
     pub(super) fn send(&self, seat: &Seat, response: &Response, method: &Method) -> bool {
         if seat.enter(Phase::Writing).is_err() {
-            self.send_at_once(response);
+            self.send_at_once(response, Some(method));
             return false;
         }
         let bytes = response.to_bytes(method, SystemTime::now());
         let deadline = Instant::now() + seat.shared.limits.write_timeout;
-        // It goes out in one write, so there is nothing for the kernel to wait for.
-        self.stream.set_nodelay(true).and_then(|()| write_by(&self.stream, &bytes, deadline)).is_ok()
+        // Nothing waits in the kernel for more: the end of our side, which follows, sends what is left.
+        write_by(&self.stream, &bytes, deadline).is_ok()
     }
 
     /// Sends what the socket takes without waiting. What has arrived is read first, since closing on unread bytes
-    /// sends a reset, which may overtake the answer.
-    pub(super) fn send_at_once(&self, response: &Response) {
-        let bytes = response.to_bytes(&Method::Get, SystemTime::now());
+    /// sends a reset, which may overtake the answer; it also tells the method where none is known yet.
+    pub(super) fn send_at_once(&self, response: &Response, method: Option<&Method>) {
         let attempt = || -> io::Result<()> {
             self.stream.set_nonblocking(true)?;
-            let _ = (&self.stream).read(&mut [0; CHUNK_BYTES]);
+            let mut chunk = [0; CHUNK_BYTES];
+            let bytes_read = (&self.stream).read(&mut chunk).unwrap_or(0);
+            let of_bytes = method_to_answer(None, &chunk[..bytes_read]);
+            let bytes = response.to_bytes(method.unwrap_or(&of_bytes), SystemTime::now());
             (&self.stream).write_all(&bytes)?;
             self.stream.shutdown(Shutdown::Write)
         };
