@@ -290,7 +290,7 @@ fn serve(seat: &Seat) {
     let mut received = Vec::new();
     let outcome = catch_unwind(AssertUnwindSafe(|| connection::converse(seat, &mut received, &mut head)));
     let outcome = outcome.unwrap_or_else(|_| {
-        // The panic's own text was printed by the hook.
+        // The panic's own text is told by the hook that `logging` sets.
         log::error!("the handler of {} panicked", describe(head.as_ref()));
         Ok(Response::error(500, Code::Internal, "a fault in the service, its log tells more"))
     });
