@@ -33,15 +33,26 @@ pub(super) enum End {
     Dismissed(Code),
 }
 
-/// Reads one request and has it answered. `head` and `received` are left for whoever sends and logs the answer.
-pub(super) fn converse(seat: &Seat, received: &mut Vec<u8>, head: &mut Option<Head>) -> Result<Response, End> {
+/// What has come from the client, left for whoever sends and logs the answer.
+#[derive(Default)]
+pub(super) struct Heard {
+    pub(super) head: Option<Head>,
+    received: Vec<u8>,
+    /// The request is whole, and nothing has come behind it.
+    is_all: bool,
+}
+
+/// Reads one request and has it answered.
+pub(super) fn converse(seat: &Seat, heard: &mut Heard) -> Result<Response, End> {
     let (handler, limits) = (&*seat.shared.handler, &seat.shared.limits);
+    let received = &mut heard.received;
     let (parsed, bytes_used) = read_head(seat, received, limits.head_timeout)?;
-    let head = head.insert(parsed);
+    let head = heard.head.insert(parsed);
+    let request_bytes = bytes_used + head.body_bytes;
+    heard.is_all = received.len() == request_bytes;
     if let Some(response) = handler.before_body(head) {
         return Ok(response);
     }
-    let request_bytes = bytes_used + head.body_bytes;
     if received.len() < request_bytes {
         seat.enter(Phase::Body(head.body_bytes)).map_err(End::Dismissed)?;
         if head.expects_continue && received.len() == bytes_used {
@@ -50,6 +61,7 @@ pub(super) fn converse(seat: &Seat, received: &mut Vec<u8>, head: &mut Option<He
             write_by(&seat.connection.stream, interim, deadline).map_err(|_| End::Silent)?;
         }
         read_body(seat, received, request_bytes, limits.body_timeout)?;
+        heard.is_all = true;
     }
     // What comes after is not read: each connection has one request, and is told so.
     received.truncate(request_bytes);
@@ -158,13 +170,15 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// The method that the answer is for, also where the head was refused.
-pub(super) fn method_to_answer(head: Option<&Head>, received: &[u8]) -> Method {
-    match head {
-        Some(head) => head.method.clone(),
-        None if request::begins_head_request(received) => Method::Head,
-        None => Method::Get,
+impl Heard {
+    /// The method that the answer is for, also where the head was refused.
+    pub(super) fn method(&self) -> Method {
+        self.head.as_ref().map_or_else(|| method_of_refused(&self.received), |head| head.method.clone())
     }
+}
+
+fn method_of_refused(received: &[u8]) -> Method {
+    if request::begins_head_request(received) { Method::Head } else { Method::Get }
 }
 
 impl Connection {
@@ -187,7 +201,7 @@ impl Connection {
             self.stream.set_nonblocking(true)?;
             let mut chunk = [0; CHUNK_BYTES];
             let bytes_read = (&self.stream).read(&mut chunk).unwrap_or(0);
-            let of_bytes = method_to_answer(None, &chunk[..bytes_read]);
+            let of_bytes = method_of_refused(&chunk[..bytes_read]);
             let bytes = response.to_bytes(method.unwrap_or(&of_bytes), SystemTime::now());
             (&self.stream).write_all(&bytes)?;
             self.stream.shutdown(Shutdown::Write)
@@ -197,9 +211,11 @@ impl Connection {
         }
     }
 
-    /// Waits for the peer to close, in bounds of time and bytes: until then a reset could overtake the answer.
-    pub(super) fn linger(&self, seat: &Seat) {
-        if seat.enter(Phase::Lingering).is_err() || self.stream.shutdown(Shutdown::Write).is_err() {
+    /// Waits for the peer to close, in bounds of time and bytes: while it still sends, a reset could overtake the
+    /// answer. Whoever has said all and is quiet is not waited for.
+    pub(super) fn linger(&self, seat: &Seat, heard: &Heard) {
+        let is_over = heard.is_all && wake::is_quiet(&self.stream);
+        if is_over || seat.enter(Phase::Lingering).is_err() || self.stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
         let deadline = Instant::now() + seat.shared.limits.linger_timeout;

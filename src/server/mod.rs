@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use crate::code::Code;
 use crate::http::request::Head;
 use crate::http::response::Response;
-use connection::Connection;
+use connection::{Connection, Heard};
 use crew::Crew;
 use seats::{Seat, Seats};
 use wake::{Sleeper, Waker};
@@ -80,7 +80,7 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// For the whole answer; the largest is a page of some tens of kilobytes.
     pub write_timeout: Duration,
-    /// For the client to close its side after the answer, so that no reset overtakes it.
+    /// For a client that was refused while it was sending, to close its side, so that no reset overtakes the answer.
     pub linger_timeout: Duration,
 }
 
@@ -286,12 +286,12 @@ fn unavailable(code: Code) -> Response {
 /// One connection, from its first byte to its close.
 fn serve(seat: &Seat) {
     let started = Instant::now();
-    let mut head = None;
-    let mut received = Vec::new();
-    let outcome = catch_unwind(AssertUnwindSafe(|| connection::converse(seat, &mut received, &mut head)));
+    let mut heard = Heard::default();
+    let outcome = catch_unwind(AssertUnwindSafe(|| connection::converse(seat, &mut heard)));
+    let head = heard.head.as_ref();
     let outcome = outcome.unwrap_or_else(|_| {
         // The panic's own text is told by the hook that `logging` sets.
-        log::error!("the handler of {} panicked", describe(head.as_ref()));
+        log::error!("the handler of {} panicked", describe(head));
         Ok(Response::error(500, Code::Internal, "a fault in the service, its log tells more"))
     });
     let response = match outcome {
@@ -300,13 +300,12 @@ fn serve(seat: &Seat) {
         Err(connection::End::Dismissed(code)) => unavailable(code),
         Err(connection::End::Silent) => return,
     };
-    let method = connection::method_to_answer(head.as_ref(), &received);
-    let sent = seat.connection.send(seat, &response, &method);
-    seat.shared.handler.answered(head.as_ref(), response.status);
+    let sent = seat.connection.send(seat, &response, &heard.method());
+    seat.shared.handler.answered(head, response.status);
     let (status, milliseconds) = (response.status, started.elapsed().as_millis());
-    log::debug!("{} {} {status} {milliseconds} ms", seat.connection.peer, describe(head.as_ref()));
+    log::debug!("{} {} {status} {milliseconds} ms", seat.connection.peer, describe(head));
     if sent {
-        seat.connection.linger(seat);
+        seat.connection.linger(seat, &heard);
     }
 }
 

@@ -237,12 +237,36 @@ fn a_client_that_does_not_read_its_answer_is_cut_off() {
 #[test]
 fn a_client_that_never_closes_is_closed() {
     let mut fixture = start(Limits { linger_timeout: SOON, ..patient() });
+    let mut open = fixture.send("POST /absent HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n");
+    let mut answer = String::new();
+    open.read_to_string(&mut answer).unwrap();
+    assert_status(&answer, 404);
+    assert_eq!(fixture.end_accepting().wait(PATIENCE), 0, "connections left while the client still holds its side");
+    drop(open);
+}
+
+#[test]
+fn a_client_that_has_said_all_and_reads_is_not_waited_for() {
+    let mut fixture = start(patient());
     let mut open = fixture.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut answer = String::new();
     open.read_to_string(&mut answer).unwrap();
     assert_status(&answer, 200);
-    assert_eq!(fixture.end_accepting().wait(PATIENCE), 0, "connections left while the client still holds its side");
+    assert_eq!(fixture.end_accepting().wait(PATIENCE), 0);
     drop(open);
+}
+
+#[test]
+fn an_answer_reaches_a_client_that_sends_more_behind_its_request() {
+    let fixture = start(patient());
+    for _ in 0..50 {
+        let mut stream = fixture.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\n");
+        // It may be closed by then, which is not what this is about.
+        let _ = stream.write_all(&[b'x'; 10_000]);
+        let _ = stream.shutdown(Shutdown::Write);
+        assert_status(&answer_of(stream), 200);
+    }
+    fixture.end();
 }
 
 #[test]

@@ -2,9 +2,9 @@
 //! a peer is gone. It knows neither what is said on a connection nor why somebody is woken.
 
 #[cfg(unix)]
-pub(super) use unix::{Sleeper, Waker, deepen_backlog, first_ended, notice_silent_ends, pair};
+pub(super) use unix::{Sleeper, Waker, deepen_backlog, first_ended, is_quiet, notice_silent_ends, pair};
 #[cfg(not(unix))]
-pub(super) use without_poll::{Sleeper, Waker, deepen_backlog, first_ended, notice_silent_ends, pair};
+pub(super) use without_poll::{Sleeper, Waker, deepen_backlog, first_ended, is_quiet, notice_silent_ends, pair};
 
 #[cfg(unix)]
 mod unix {
@@ -15,7 +15,7 @@ mod unix {
     use std::time::Duration;
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use rustix::net::{listen, sockopt};
+    use rustix::net::{RecvFlags, listen, recv, sockopt};
 
     /// A peer that says nothing for this long is asked by its kernel's means whether it is still there.
     const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
@@ -34,6 +34,12 @@ mod unix {
         let mut watched: Vec<_> = streams.map(|stream| PollFd::new(stream, PollFlags::RDHUP)).collect();
         poll(&mut watched, Some(&Timespec::default())).ok()?;
         watched.iter().position(|one| one.revents().intersects(ended))
+    }
+
+    /// Whether nothing has come that is still to be read. It waits for nothing.
+    pub(in super::super) fn is_quiet(stream: &TcpStream) -> bool {
+        let received = recv(stream, &mut [0_u8; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        matches!(received, Err(rustix::io::Errno::AGAIN) | Ok((0, _)))
     }
 
     /// Has the kernel notice where a peer goes without a word: a machine switched off, a container that was killed.
@@ -97,6 +103,10 @@ mod without_poll {
 
     pub(in super::super) fn first_ended<'a>(_streams: impl Iterator<Item = &'a TcpStream>) -> Option<usize> {
         None
+    }
+
+    pub(in super::super) fn is_quiet(_stream: &TcpStream) -> bool {
+        false
     }
 
     pub(in super::super) fn notice_silent_ends(_stream: &TcpStream) {}
