@@ -5,9 +5,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::Path;
 
-#[path = "../../fuzz/src/lib.rs"]
-#[allow(unreachable_pub, reason = "the fuzz targets use it from another crate")]
-mod properties;
+use crate::properties;
 
 /// The files of one target's corpus.
 #[track_caller]

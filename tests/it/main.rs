@@ -17,6 +17,8 @@ mod guards;
 mod hostile;
 mod leaks;
 mod listener;
+#[allow(unreachable_pub, reason = "the fuzz targets use it from another crate")]
+mod properties;
 mod raw_bytes;
 mod side;
 mod story;
