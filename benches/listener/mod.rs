@@ -108,14 +108,12 @@ fn measure_slow_neighbours(binary: &Path, table: &mut Table) {
     let body = format!("{announced}{}", " ".repeat(65_535));
     taken.extend((0..BODIES).map(|_| send(service.address(), body.as_bytes())));
     taken.extend((0..SEATS - SEATS_FOR_SYNCS - BODIES).map(|_| send(service.address(), head.as_bytes())));
-    let slowest = slowest_health(&service);
-    let kib = memory_kib(service.pid(), "VmHWM");
-    let what = format!("the most memory with all {SEATS} seats taken by slow clients (VmHWM)");
-    table.limited(&what, &shown_memory(kib), &shown_memory(MEMORY_KIB_MAX), kib <= MEMORY_KIB_MAX);
-    limited_time(&format!("`/health` through that (slowest of {QUESTIONS})"), slowest, table);
+    let times = times_of_health(&service);
+    let what = format!("`/health` with all {SEATS} seats taken by slow clients (slowest of {QUESTIONS})");
+    limited_time(&what, times[QUESTIONS - 1], table);
 
     let (is_over, flood) = (AtomicBool::new(false), service.address());
-    let slowest = thread::scope(|scope| {
+    let times = thread::scope(|scope| {
         scope.spawn(|| {
             let mut crowd = VecDeque::new();
             while !is_over.load(Ordering::Relaxed) {
@@ -125,13 +123,16 @@ fn measure_slow_neighbours(binary: &Path, table: &mut Table) {
                 }
             }
         });
-        let slowest = slowest_health(&service);
+        let times = times_of_health(&service);
         is_over.store(true, Ordering::Relaxed);
-        slowest
+        times
     });
-    limited_time("`/health` while connections that say nothing pour in beside that", slowest, table);
+    let what =
+        format!("the same while silent connections pour in (99 of 100; the slowest: {:?})", times[QUESTIONS - 1]);
+    limited_time(&what, times[QUESTIONS * 99 / 100 - 1], table);
     let kib = memory_kib(service.pid(), "VmHWM");
-    table.limited("the most memory then", &shown_memory(kib), &shown_memory(MEMORY_KIB_MAX), kib <= MEMORY_KIB_MAX);
+    let what = "the most memory through all that (VmHWM)";
+    table.limited(what, &shown_memory(kib), &shown_memory(MEMORY_KIB_MAX), kib <= MEMORY_KIB_MAX);
     drop(taken);
     held.release();
 }
@@ -141,13 +142,16 @@ fn limited_time(what: &str, time: Duration, table: &mut Table) {
     table.limited(what, &shown(time), &shown(HEALTH_TIME_MAX), time <= HEALTH_TIME_MAX);
 }
 
-fn slowest_health(service: &Service) -> Duration {
+/// How long `/health` takes, the shortest first.
+fn times_of_health(service: &Service) -> Vec<Duration> {
     let ask = |_| {
         let begun = Instant::now();
         assert_eq!(service.get("/health").status, 200);
         begun.elapsed()
     };
-    (0..QUESTIONS).map(ask).max().unwrap_or_default()
+    let mut times: Vec<_> = (0..QUESTIONS).map(ask).collect();
+    times.sort_unstable();
+    times
 }
 
 /// Flask's own server in a virtual environment below the target folder.

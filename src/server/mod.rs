@@ -101,7 +101,10 @@ impl Default for Limits {
 /// Reserved for each connection's thread, touched as far as needed. A sync runs elsewhere or in child processes.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// How long the accepting waits for a dismissed connection to leave its seat; it takes microseconds.
+/// Dismissed connections that have not left yet while others have their seats. Each is a thread on its way out.
+const LEAVING_MAX: usize = 32;
+
+/// How long the accepting waits for one of them when they are that many; to leave takes microseconds of work.
 const ROOM_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// After an error of `accept` (no descriptors left, say), so that it neither spins nor stays away.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::{Limits, ROOM_TIMEOUT, Shared, wake};
+use super::{LEAVING_MAX, Limits, ROOM_TIMEOUT, Shared, wake};
 use crate::code::Code;
 
 /// What a connection is at, in the order in which it has to give way: the first the soonest.
@@ -52,7 +52,11 @@ pub(super) struct Seats {
 
 impl Seats {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { taken: Mutex::new(Vec::with_capacity(limits.connections_max)), freed: Condvar::new(), limits }
+        Self {
+            taken: Mutex::new(Vec::with_capacity(limits.connections_max + LEAVING_MAX)),
+            freed: Condvar::new(),
+            limits,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Taken>> {
@@ -70,7 +74,8 @@ impl Seats {
             let Some(slowest) = slowest.min_by_key(|one| one.phase) else { return false };
             slowest.dismiss(Code::TooManyRequests);
         }
-        let is_full = |taken: &mut Vec<Taken>| taken.len() >= self.limits.connections_max;
+        // It takes its time where the machine is busy; a crowd would wait in the kernel meanwhile, and callers with it.
+        let is_full = |taken: &mut Vec<Taken>| taken.len() >= self.limits.connections_max + LEAVING_MAX;
         let waited = self.freed.wait_timeout_while(taken, ROOM_TIMEOUT, is_full);
         let (mut taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if is_full(&mut taken) {

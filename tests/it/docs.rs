@@ -179,7 +179,9 @@ fn only_the_modules_that_may_touch_the_world_are_permitted_to() {
 #[test]
 fn the_lock_files_name_no_other_registry_than_the_public_ones() {
     let crates = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
-    assert!(read("Cargo.lock").lines().filter(|line| line.starts_with("source")).all(|line| line == crates));
+    for lock in ["Cargo.lock", "fuzz/Cargo.lock"] {
+        assert!(read(lock).lines().filter(|line| line.starts_with("source")).all(|line| line == crates), "{lock}");
+    }
     let packages = "\"resolved\": \"https://registry.npmjs.org/";
     let lock = read("tests/wmill/package-lock.json");
     assert!(lock.lines().filter(|line| line.contains("\"resolved\"")).all(|line| line.contains(packages)));
