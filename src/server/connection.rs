@@ -85,6 +85,10 @@ fn read_head(seat: &Seat, received: &mut Vec<u8>, timeout: Duration) -> Result<(
     let deadline = Instant::now() + timeout;
     loop {
         let bytes_before = received.len();
+        if wake::is_quiet(&seat.connection.stream) {
+            // From now on it may have to leave; what has come already is looked at before that.
+            seat.enter(Phase::Head).map_err(End::Dismissed)?;
+        }
         read_more(seat, received, CHUNK_BYTES, deadline)?;
         // A head that drips is read again line by line, not byte by byte; what is no HTTP shows at the beginning.
         let is_worth_reading = bytes_before == 0 || received[bytes_before..].contains(&b'\n');

@@ -1,8 +1,9 @@
 //! Who is in, at what, and who leaves when there is no room. It shuts sockets down, and never reads or writes them.
 
+use std::cmp::Reverse;
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::{LEAVING_MAX, Limits, ROOM_TIMEOUT, Shared, wake};
@@ -19,7 +20,9 @@ pub(super) enum Phase {
     Body(usize),
     /// An answer is being sent that took no time to make.
     Writing,
-    /// A light answer is being made. From here on nobody gives way.
+    /// What has come has not been looked at yet. From here on nobody gives way.
+    Arrived,
+    /// A light answer is being made.
     Light,
     /// A heavy answer is being made or sent. Only for another such, and only where its caller has ended its side.
     Heavy,
@@ -46,7 +49,7 @@ impl Taken {
 pub(super) struct Seats {
     /// In the order of their coming.
     taken: Mutex<Vec<Taken>>,
-    freed: Condvar,
+    changed: Condvar,
     limits: Limits,
 }
 
@@ -54,7 +57,7 @@ impl Seats {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             taken: Mutex::new(Vec::with_capacity(limits.connections_max + LEAVING_MAX)),
-            freed: Condvar::new(),
+            changed: Condvar::new(),
             limits,
         }
     }
@@ -64,37 +67,48 @@ impl Seats {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a seat, whose [`Seat`] the caller then makes. Where there is none, the slowest leaves first.
+    /// Takes a seat, whose [`Seat`] the caller then makes. Where there is none, one who is slow leaves first.
     pub(super) fn take(&self, connection: &Arc<Connection>) -> bool {
+        let deadline = Instant::now() + ROOM_TIMEOUT;
         let mut taken = self.lock();
-        let staying = taken.iter().filter(|one| one.dismissed.is_none()).count();
-        if staying >= self.limits.connections_max {
-            let slowest = taken.iter_mut().filter(|one| one.dismissed.is_none() && one.phase < Phase::Light);
-            // Of equals the first, which is the oldest.
-            let Some(slowest) = slowest.min_by_key(|one| one.phase) else { return false };
-            slowest.dismiss(Code::TooManyRequests);
+        while !self.has_room_for_one_more(&mut taken) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Those that have arrived are looked at in a moment, and those that are dismissed leave.
+            let will_change = taken.iter().any(|one| one.phase == Phase::Arrived || one.dismissed.is_some());
+            if left.is_zero() || !will_change {
+                return false;
+            }
+            taken = self.changed.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        // It takes its time where the machine is busy; a crowd would wait in the kernel meanwhile, and callers with it.
-        let is_full = |taken: &mut Vec<Taken>| taken.len() >= self.limits.connections_max + LEAVING_MAX;
-        let waited = self.freed.wait_timeout_while(taken, ROOM_TIMEOUT, is_full);
-        let (mut taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if is_full(&mut taken) {
+        taken.push(Taken { connection: Arc::clone(connection), phase: Phase::Arrived, dismissed: None });
+        true
+    }
+
+    /// Whether there is room, or somebody was dismissed to make it. On a busy machine those take their time to leave; as
+    /// long as they are few, nobody waits for them.
+    fn has_room_for_one_more(&self, taken: &mut [Taken]) -> bool {
+        if taken.len() >= self.limits.connections_max + LEAVING_MAX {
             return false;
         }
-        taken.push(Taken { connection: Arc::clone(connection), phase: Phase::Head, dismissed: None });
+        if taken.iter().filter(|one| one.dismissed.is_none()).count() < self.limits.connections_max {
+            return true;
+        }
+        let Some(slowest) = one_to_leave(taken) else { return false };
+        taken[slowest].dismiss(Code::TooManyRequests);
         true
     }
 
     /// Those that have not sent their whole request have come too late.
     pub(super) fn dismiss_unfinished(&self) {
-        for one in self.lock().iter_mut().filter(|one| matches!(one.phase, Phase::Head | Phase::Body(_))) {
+        let is_unfinished = |one: &&mut Taken| matches!(one.phase, Phase::Head | Phase::Body(_) | Phase::Arrived);
+        for one in self.lock().iter_mut().filter(is_unfinished) {
             one.dismiss(Code::ShuttingDown);
         }
     }
 
     /// How many are left, after `timeout` at most.
     pub(super) fn wait_until_empty(&self, timeout: Duration) -> usize {
-        let waited = self.freed.wait_timeout_while(self.lock(), timeout, |taken| !taken.is_empty());
+        let waited = self.changed.wait_timeout_while(self.lock(), timeout, |taken| !taken.is_empty());
         waited.unwrap_or_else(PoisonError::into_inner).0.len()
     }
 }
@@ -123,6 +137,9 @@ impl Seat {
         let has_dismissed = phase == Phase::Heavy && make_room_for_heavy(&mut taken, seats.limits.heavy_max)?;
         // The answer of a heavy request was long in the making, and does not give way while it is sent.
         if !(taken[own].phase == Phase::Heavy && phase == Phase::Writing) {
+            if taken[own].phase == Phase::Arrived {
+                seats.changed.notify_all();
+            }
             taken[own].phase = phase;
         }
         if let Phase::Body(_) = phase {
@@ -161,6 +178,16 @@ impl Seat {
     }
 }
 
+/// Who leaves for a newcomer: of those who come from the address with the most of them, so that one neighbour's crowd
+/// does not push the others out, the first in the order of phases, and of equals the oldest.
+fn one_to_leave(taken: &[Taken]) -> Option<usize> {
+    let gives_way = |one: &&Taken| one.dismissed.is_none() && one.phase < Phase::Arrived;
+    let address = |one: &Taken| one.connection.peer.ip();
+    let crowd = |of: &Taken| taken.iter().filter(gives_way).filter(|one| address(one) == address(of)).count();
+    let candidates = taken.iter().enumerate().filter(|(_, one)| gives_way(one));
+    candidates.min_by_key(|(_, one)| (Reverse(crowd(one)), one.phase)).map(|(at, _)| at)
+}
+
 /// Where as many heavy requests as may are being answered, one whose caller has ended its side leaves; whether one did.
 /// Such a caller is most likely gone. Where it waits all the same, it gets its answer as long as nobody needs the seat.
 fn make_room_for_heavy(taken: &mut [Taken], heavy_max: usize) -> Result<bool, Code> {
@@ -179,6 +206,6 @@ impl Drop for Seat {
         let mut taken = self.shared.seats.lock();
         taken.retain(|one| !Arc::ptr_eq(&one.connection, &self.connection));
         drop(taken);
-        self.shared.seats.freed.notify_all();
+        self.shared.seats.changed.notify_all();
     }
 }

@@ -345,6 +345,28 @@ fn slow_clients_in_every_seat_leave_room_for_health() {
     fixture.end();
 }
 
+/// A connection from another address of this machine, as from another container.
+fn connect_from(address: [u8; 4], to: SocketAddr) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from((address, 0))).unwrap();
+    connect(&socket, &to).unwrap();
+    socket.into()
+}
+
+#[test]
+fn the_crowd_of_one_neighbour_does_not_push_another_out() {
+    let fixture = start(Limits { connections_max: 8, heavy_max: 4, ..patient() });
+    let mut unhurried = fixture.send("GET /health HTTP/1.1\r\n");
+    let mut crowd: Vec<TcpStream> = (0..40).map(|_| connect_from([127, 0, 0, 2], fixture.address)).collect();
+    fixture.gate.await_state("most of the crowd was sent away", |state| state.answered.len() >= 33);
+    unhurried.write_all(b"Host: a\r\n\r\n").unwrap();
+    assert_status(&answer_of(unhurried), 200);
+    assert_status(&answer_of(crowd.remove(0)), 503);
+    drop(crowd);
+    fixture.end();
+}
+
 #[test]
 fn who_comes_when_nobody_can_leave_is_turned_away() {
     let fixture = start(Limits { connections_max: 2, heavy_max: 2, ..patient() });

@@ -106,7 +106,7 @@ mod without_poll {
     }
 
     pub(in super::super) fn is_quiet(_stream: &TcpStream) -> bool {
-        false
+        true
     }
 
     pub(in super::super) fn notice_silent_ends(_stream: &TcpStream) {}
