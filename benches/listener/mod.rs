@@ -120,8 +120,9 @@ fn measure_slow_neighbours(binary: &Path, table: &mut Table) {
     let (is_over, flood) = (AtomicBool::new(false), service.address());
     let (times, connections) = thread::scope(|scope| {
         let flooding = scope.spawn(|| {
-            let (mut crowd, mut connections) = (VecDeque::new(), 0_u32);
-            while !is_over.load(Ordering::Relaxed) {
+            let (begun, mut crowd, mut connections) = (Instant::now(), VecDeque::new(), 0_u32);
+            // The second bound is for a question that fails, which must not wait for a flood without end.
+            while !is_over.load(Ordering::Relaxed) && begun.elapsed() < PATIENCE {
                 crowd.push_back(connect_from_elsewhere(flood));
                 connections += 1;
                 if crowd.len() > 2 * SEATS {
