@@ -14,10 +14,13 @@ use windmill_git_sync::app::App;
 use windmill_git_sync::code::Code;
 use windmill_git_sync::config::{Config, Environment, Need, Options};
 use windmill_git_sync::deadline::Interrupt;
+use windmill_git_sync::history::History;
+use windmill_git_sync::metrics::Metrics;
 use windmill_git_sync::runs::Runs;
 use windmill_git_sync::server::{Draining, Server};
 use windmill_git_sync::sync::{self, Event, Service, Step};
 use windmill_git_sync::sync_request::{Flags, SyncRequest};
+use windmill_git_sync::work::{Syncs, log_step};
 #[cfg(unix)]
 use windmill_git_sync::{git, subprocess};
 use windmill_git_sync::{logging, outcome};
@@ -59,7 +62,7 @@ enum Command {
     Healthcheck(Healthcheck),
 }
 
-/// Listens for `POST /sync` and `GET /health` until it is told to end.
+/// Listens for `POST /sync`, and tells how the backups stand, until it is told to end.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "serve", help_triggers("-h", "--help", "help"))]
 struct Serve {
@@ -237,6 +240,9 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
         progress: if is_watched { &show_step } else { &log_step },
     };
     let result = sync::run(&request, &service, &sync::new_run_id());
+    let history = History::new(&sync::root(&config));
+    history.record(&request, &result, true);
+    history.save();
     print(&result.to_json());
     ExitCode::from(result.code.exit_code())
 }
@@ -246,13 +252,6 @@ fn show_step(event: Event) {
         && (time >= SHOWN_STEP_TIME_MIN || step != Step::Queue)
     {
         say(&format!("{:>8}  {:.2} s", step.as_str(), time.as_secs_f64()));
-    }
-}
-
-fn log_step(event: Event) {
-    match event {
-        Event::Started(step) => log::debug!("step {} begins", step.as_str()),
-        Event::Ended(step, time) => log::info!("step {} took {} ms", step.as_str(), time.as_millis()),
     }
 }
 
@@ -278,26 +277,26 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
         }
     };
     let interrupt = Interrupt::default();
-    let runs = new_runs(&config, &interrupt);
+    let (history, metrics) = (Arc::new(History::new(&sync::root(&config))), Arc::new(Metrics::default()));
+    let worker = Syncs {
+        config: Arc::clone(&config),
+        own_program: own_program(),
+        interrupt: interrupt.clone(),
+        metrics: Arc::clone(&metrics),
+        history: Arc::clone(&history),
+    };
+    let runs = Runs::new(Box::new(worker), config.sync_timeout);
     #[cfg(unix)]
     signals::stop_service(&server.stop_handle(), &runs, &interrupt, &config);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
-    let draining = server.run(Arc::new(App::new(Arc::clone(&config), Arc::clone(&runs))));
+    let app = App::new(Arc::clone(&config), Arc::clone(&runs), Arc::clone(&history), metrics);
+    let draining = server.run(Arc::new(app));
     drain(&config, &runs, &interrupt, &draining);
+    // What was turned away at the end is not written down yet.
+    history.save();
     ExitCode::SUCCESS
-}
-
-fn new_runs(config: &Arc<Config>, interrupt: &Interrupt) -> Arc<Runs> {
-    let (config, interrupt, own_program) = (Arc::clone(config), interrupt.clone(), own_program());
-    let waiting_time_max = config.sync_timeout;
-    let work = move |request: &SyncRequest, run_id: &str| {
-        let service =
-            Service { config: &config, own_program: &own_program, interrupt: &interrupt, progress: &log_step };
-        sync::run(request, &service, run_id)
-    };
-    Runs::new(Box::new(work), waiting_time_max)
 }
 
 /// Lets what runs go on for `SHUTDOWN_GRACE`, then ends it; every caller gets its answer.
@@ -395,8 +394,8 @@ mod signals {
             let _ = runs.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
             lock::end_all_programs();
             // A run that did not end by itself did not remove its keys either.
-            for workspace in runs.running() {
-                let _ = scratch::remove_folder(&sync::run_folder(&config, &workspace));
+            for run in runs.overview().running {
+                let _ = scratch::remove_folder(&sync::run_folder(&config, &run.request.workspace));
             }
             std::process::exit(ENDED_BY_SIGNAL);
         });

@@ -2,7 +2,7 @@
 //! it ends. It does not know what is written there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Creates a folder, with all that lead to it, readable by us alone.
@@ -53,6 +53,16 @@ pub fn open_file(path: &Path, truncate: bool) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path).map_err(|error| at(path, &error))
+}
+
+/// Reads the first `bytes_max` bytes of a file.
+///
+/// # Errors
+/// What the system says, with the path.
+pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(bytes_max).read_to_end(&mut content));
+    read.map(|_| content).map_err(|error| at(path, &error))
 }
 
 /// Writes a file that only we may read.

@@ -173,7 +173,9 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> SyncRe
     result
 }
 
-fn root(config: &Config) -> PathBuf {
+/// Where everything of ours lies. Never the top of the data folder: an older service had its checkout there.
+#[must_use]
+pub fn root(config: &Config) -> PathBuf {
     config.data_dir.join("windmill-git-sync")
 }
 
