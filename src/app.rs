@@ -8,12 +8,12 @@ use miniserde::{Serialize, json};
 
 use crate::code::Code;
 use crate::config::Config;
-use crate::history::History;
 use crate::http::request::{Head, Method};
 use crate::http::response::Response;
-use crate::metrics::{self, BackupGauges, Gauges, Metrics};
+use crate::ledger::Ledger;
+use crate::metrics::{self, BackupGauges, Gauges};
 use crate::page;
-use crate::report::{self, Report};
+use crate::report::{self, Report, Workspace};
 use crate::runs::Runs;
 use crate::server::{Handler, Weight};
 use crate::sync_request::{SyncRequest, Wait};
@@ -25,8 +25,7 @@ const RETRY_AFTER_SECONDS: u32 = 10;
 pub struct App {
     config: Arc<Config>,
     runs: Arc<Runs>,
-    history: Arc<History>,
-    metrics: Arc<Metrics>,
+    ledger: Arc<Ledger>,
     started: Instant,
     process_start: SystemTime,
 }
@@ -116,8 +115,8 @@ impl Route {
 impl App {
     /// The service, started now.
     #[must_use]
-    pub fn new(config: Arc<Config>, runs: Arc<Runs>, history: Arc<History>, metrics: Arc<Metrics>) -> Self {
-        Self { config, runs, history, metrics, started: Instant::now(), process_start: SystemTime::now() }
+    pub fn new(config: Arc<Config>, runs: Arc<Runs>, ledger: Arc<Ledger>) -> Self {
+        Self { config, runs, ledger, started: Instant::now(), process_start: SystemTime::now() }
     }
 
     fn health(&self) -> Response {
@@ -131,16 +130,20 @@ impl App {
 
     /// For alerts: it names a workspace and a code, and no cause, since it is told to everybody.
     fn ready(&self) -> Response {
-        let fault = self.history.read(|kept| report::fault_of(&report::configured_workspaces(&self.config, kept)));
-        match fault {
+        let workspaces = self.configured_workspaces();
+        match report::fault_of(&self.config, &workspaces, self.process_start, SystemTime::now()) {
             None => Response::json(200, json::to_string(&Ready { status: "ready" })),
             Some(fault) => Response::error(503, fault.code, &fault.message),
         }
     }
 
+    fn configured_workspaces(&self) -> Vec<Workspace> {
+        self.ledger.history.read(|kept| report::configured_workspaces(&self.config, kept))
+    }
+
     fn report(&self) -> Report {
         let overview = self.runs.overview();
-        self.history.read(|kept| Report::new(&self.config, kept, &overview, self.started.elapsed().as_secs()))
+        self.ledger.history.read(|kept| Report::new(&self.config, kept, &overview, self.process_start))
     }
 
     fn page(&self) -> Response {
@@ -151,20 +154,19 @@ impl App {
     }
 
     fn metrics(&self) -> Response {
-        let workspaces = self.history.read(|kept| report::configured_workspaces(&self.config, kept));
-        let backup = |of: &report::Workspace| BackupGauges {
+        let backup = |of: &Workspace| BackupGauges {
             workspace: of.workspace.clone(),
             last_success: of.last_success_time(),
             last_attempt: of.last_run_time(),
             consecutive_failures: of.consecutive_failures,
         };
         let gauges = Gauges {
-            backups: workspaces.iter().map(backup).collect(),
+            backups: self.configured_workspaces().iter().map(backup).collect(),
             in_progress: self.runs.overview().running.len(),
             process_start: self.process_start,
             resident_memory_bytes: metrics::resident_memory_bytes(),
         };
-        Response::new(200, metrics::CONTENT_TYPE, self.metrics.to_text(&gauges))
+        Response::new(200, metrics::CONTENT_TYPE, self.ledger.metrics.to_text(&gauges))
     }
 
     fn sync(&self, body: &[u8]) -> Response {
@@ -258,6 +260,6 @@ impl Handler for App {
 
     fn answered(&self, head: Option<&Head>, status: u16) {
         let path = head.and_then(|head| Route::of(&head.path)).map_or(metrics::OTHER, Route::path);
-        self.metrics.count_request(path, status);
+        self.ledger.metrics.count_request(path, status);
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::names::{self, BaseUrl, BranchName, Identity, NameError, RemoteScheme, RemoteUrl, Subdir, WorkspaceId};
+use crate::schedule::Schedule;
 use crate::secret::Secret;
 
 /// A key has some kilobytes; more than this is the wrong file.
@@ -90,7 +91,6 @@ pub const VARIABLES: &[Variable] = &[
 
 /// Settings of the contract that this version knows and does not act on yet. `COMMIT_PER=item` is another.
 const UNSUPPORTED: &[&str] = &[
-    "SYNC_SCHEDULE",
     "VERIFY_SCHEDULE",
     "SLACK_WEBHOOK_URL",
     "DISCORD_WEBHOOK_URL",
@@ -437,6 +437,8 @@ pub struct Config {
     pub listen: String,
     /// `SYNC_API_TOKEN`
     pub api_token: Option<SecretSource>,
+    /// `SYNC_SCHEDULE`
+    pub sync_schedule: Option<Schedule>,
     /// `SHUTDOWN_GRACE`
     pub shutdown_grace: Duration,
     /// `LOG_LEVEL`
@@ -599,6 +601,7 @@ impl Reader<'_> {
         let data_dir = self.take("DATA_DIR", parse_data_dir);
         let listen = self.take("LISTEN_ADDR", parse_listen);
         let api_token = self.secret("SYNC_API_TOKEN");
+        let sync_schedule = self.take_optional("SYNC_SCHEDULE", Schedule::parse);
         let shutdown_grace = self.take("SHUTDOWN_GRACE", parse_duration);
         let log_level = self.take("LOG_LEVEL", parse_log_level);
         let log_format = self.take("LOG_FORMAT", parse_log_format);
@@ -629,6 +632,7 @@ impl Reader<'_> {
             data_dir: data_dir?,
             listen: listen?,
             api_token,
+            sync_schedule,
             shutdown_grace: shutdown_grace?,
             log_level: log_level?,
             log_format: log_format?,
@@ -1209,8 +1213,8 @@ mod tests {
     #[test]
     fn settings_of_later_versions_are_known_and_named() {
         assert_eq!(config(&[("COMMIT_PER", "sync"), ("NOTIFY_ON", "")]).unsupported, [""; 0]);
-        let set = [("SYNC_SCHEDULE", "* * * * *"), ("HEARTBEAT_URL_FILE", "/h"), ("COMMIT_PER", "item")];
-        assert_eq!(config(&set).unsupported, ["SYNC_SCHEDULE", "HEARTBEAT_URL", "COMMIT_PER"]);
+        let set = [("VERIFY_SCHEDULE", "* * * * *"), ("HEARTBEAT_URL_FILE", "/h"), ("COMMIT_PER", "item")];
+        assert_eq!(config(&set).unsupported, ["VERIFY_SCHEDULE", "HEARTBEAT_URL", "COMMIT_PER"]);
     }
 
     #[test]

@@ -14,7 +14,6 @@ use miniserde::{Deserialize, Serialize, json};
 
 use crate::outcome::{Changed, SyncResult};
 use crate::scratch;
-use crate::sync_request::SyncRequest;
 
 /// Runs that are remembered, over all workspaces.
 const RUNS_MAX: usize = 50;
@@ -67,16 +66,14 @@ pub struct Record {
 }
 
 impl Record {
-    /// Of a run that ended now.
-    #[must_use]
-    pub fn new(request: &SyncRequest, result: &SyncResult) -> Self {
+    fn new(about: &About, result: &SyncResult) -> Self {
         let now = SystemTime::now();
         let started = now.checked_sub(Duration::from_millis(result.duration_ms)).unwrap_or(now);
         Self {
             run_id: result.run_id.clone(),
             workspace: result.workspace.clone(),
-            configured: request.configured,
-            dry_run: request.dry_run,
+            configured: about.configured,
+            dry_run: about.dry_run,
             success: result.code.is_success(),
             code: result.code.as_str().to_owned(),
             message: cut(&result.message, MESSAGE_BYTES_MAX),
@@ -91,12 +88,24 @@ impl Record {
     }
 }
 
+/// What a run was, beside its result.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Whether it ran with the configured settings.
+    pub configured: bool,
+    /// Whether it was only to show.
+    pub dry_run: bool,
+    /// Of the backup for whose standing it counts, see
+    /// [`SyncRequest::destination`](crate::sync_request::SyncRequest::destination).
+    pub destination: Option<String>,
+}
+
 /// How the backup of one workspace to one place stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
     /// The workspace.
     pub workspace: String,
-    /// From where to where, see [`SyncRequest::destination`].
+    /// From where to where.
     pub destination: String,
     /// The last run.
     pub last_run: Record,
@@ -232,12 +241,9 @@ impl History {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers a run, in memory; [`History::save`] writes it down. Where `counts`, it is one of a configured backup,
-    /// and decides how that stands.
-    pub fn record(&self, request: &SyncRequest, result: &SyncResult, counts: bool) {
-        let is_counted = counts && request.configured && !request.dry_run;
-        let destination = is_counted.then(|| request.destination());
-        let entry = Entry { record: Record::new(request, result), destination };
+    /// Remembers a run that ended now, in memory; [`History::save`] writes it down.
+    pub fn record(&self, about: About, result: &SyncResult) {
+        let entry = Entry { record: Record::new(&about, result), destination: about.destination };
         let mut memory = self.memory();
         self.look(&mut memory);
         memory.kept.add(&entry);

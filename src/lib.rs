@@ -9,6 +9,7 @@
 //! | [`digest`] | digests of content |
 //! | [`names`] | workspace, branch, remote, folder and author, parsed once at the edge |
 //! | [`http`] | bytes to a request head, with all rules of what is refused; an answer to bytes |
+//! | [`schedule`] | a cron expression, and when it comes true |
 //! | [`config`] | options and environment to a `Config`, every fault told at once |
 //! | [`sync_request`] | a request's JSON and the settings to a `SyncRequest`; which secret may serve it |
 //! | [`wmill_yaml`] | what a repository's `wmill.yaml` may say, and the one written for a run |
@@ -30,7 +31,9 @@
 //! | [`history`] | the last runs and how each backup stands, over restarts |
 //! | [`runs`] | which syncs run, which wait, who shares one |
 //! | [`metrics`] | what is counted, and its text for Prometheus |
-//! | [`work`] | what is done around each sync of a service |
+//! | [`ledger`] | what happens when a run has ended |
+//! | [`work`] | the syncs of a service |
+//! | [`scheduler`] | starts the configured sync when the schedule says so |
 //! | [`report`] | how service and backups stand at one moment, as JSON |
 //! | [`page`] | the same as a page to look at |
 //! | [`app`] | routes: a request to an answer |
@@ -47,6 +50,7 @@ pub mod git;
 pub mod history;
 pub mod http;
 pub mod items;
+pub mod ledger;
 pub mod lock;
 pub mod logging;
 pub mod metrics;
@@ -55,6 +59,8 @@ pub mod outcome;
 pub mod page;
 pub mod report;
 pub mod runs;
+pub mod schedule;
+pub mod scheduler;
 pub mod scratch;
 pub mod secret;
 pub mod server;

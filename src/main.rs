@@ -15,12 +15,14 @@ use windmill_git_sync::code::Code;
 use windmill_git_sync::config::{Config, Environment, Need, Options};
 use windmill_git_sync::deadline::Interrupt;
 use windmill_git_sync::history::History;
+use windmill_git_sync::ledger::Ledger;
 use windmill_git_sync::metrics::Metrics;
 use windmill_git_sync::runs::Runs;
+use windmill_git_sync::scheduler::Scheduler;
 use windmill_git_sync::server::{Draining, Server};
 use windmill_git_sync::sync::{self, Event, Service, Step};
 use windmill_git_sync::sync_request::{Flags, SyncRequest};
-use windmill_git_sync::work::{Syncs, log_step};
+use windmill_git_sync::work::{self, Syncs, log_step};
 #[cfg(unix)]
 use windmill_git_sync::{git, subprocess};
 use windmill_git_sync::{logging, outcome};
@@ -62,7 +64,7 @@ enum Command {
     Healthcheck(Healthcheck),
 }
 
-/// Listens for `POST /sync`, and tells how the backups stand, until it is told to end.
+/// Listens for `POST /sync`, follows SYNC_SCHEDULE, and tells how the backups stand, until it is told to end.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "serve", help_triggers("-h", "--help", "help"))]
 struct Serve {
@@ -241,7 +243,7 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
     };
     let result = sync::run(&request, &service, &sync::new_run_id());
     let history = History::new(&sync::root(&config));
-    history.record(&request, &result, true);
+    history.record(work::about(&request, true), &result);
     history.save();
     print(&result.to_json());
     ExitCode::from(result.code.exit_code())
@@ -277,13 +279,12 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
         }
     };
     let interrupt = Interrupt::default();
-    let (history, metrics) = (Arc::new(History::new(&sync::root(&config))), Arc::new(Metrics::default()));
+    let ledger = Arc::new(Ledger { metrics: Metrics::default(), history: History::new(&sync::root(&config)) });
     let worker = Syncs {
         config: Arc::clone(&config),
         own_program: own_program(),
         interrupt: interrupt.clone(),
-        metrics: Arc::clone(&metrics),
-        history: Arc::clone(&history),
+        ledger: Arc::clone(&ledger),
     };
     let runs = Runs::new(Box::new(worker), config.sync_timeout);
     #[cfg(unix)]
@@ -291,12 +292,23 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
-    let app = App::new(Arc::clone(&config), Arc::clone(&runs), Arc::clone(&history), metrics);
+    start_scheduler(&config, &runs, &ledger);
+    let app = App::new(Arc::clone(&config), Arc::clone(&runs), Arc::clone(&ledger));
     let draining = server.run(Arc::new(app));
     drain(&config, &runs, &interrupt, &draining);
     // What was turned away at the end is not written down yet.
-    history.save();
+    ledger.settle();
     ExitCode::SUCCESS
+}
+
+fn start_scheduler(config: &Arc<Config>, runs: &Arc<Runs>, ledger: &Arc<Ledger>) {
+    let Some(schedule) = config.sync_schedule.clone() else { return };
+    log::info!("a sync is scheduled for `{schedule}` (UTC)");
+    let scheduler = Scheduler { config: Arc::clone(config), runs: Arc::clone(runs), ledger: Arc::clone(ledger) };
+    let thread = std::thread::Builder::new().name("scheduler".to_owned());
+    if let Err(error) = thread.spawn(move || scheduler.follow(&schedule)) {
+        log::error!("no scheduled sync will start, since there is no thread for the schedule: {error}");
+    }
 }
 
 /// Lets what runs go on for `SHUTDOWN_GRACE`, then ends it; every caller gets its answer.

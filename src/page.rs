@@ -85,7 +85,11 @@ fn write_workspace(page: &mut String, workspace: &Workspace, report: &Report, no
         let _ = writeln!(page, "<dt>holds</dt><dd>{} on <code>{}</code></dd>", Commit(run), Text(&run.branch));
     }
     write_failure(page, workspace, now);
-    write_now_and_next(page, workspace, running, waiting);
+    let next = report.next.iter().find(|next| workspace.configured && next.workspace == workspace.workspace);
+    write_now_and_next(page, workspace, running, waiting, next.is_some());
+    if let Some(next) = next {
+        let _ = writeln!(page, "<dt>scheduled</dt><dd>{}</dd>", Ahead::new(&next.time, now));
+    }
     if let Some(run) = &workspace.last_run {
         write_warnings(page, run);
     }
@@ -118,15 +122,21 @@ fn write_failure(page: &mut String, workspace: &Workspace, now: SystemTime) {
     let _ = writeln!(page, "<br><span class=\"why {class}\">{}</span></dd>", Text(&failure.message));
 }
 
-fn write_now_and_next(page: &mut String, workspace: &Workspace, running: Option<&Going>, waiting: usize) {
+fn write_now_and_next(
+    page: &mut String,
+    workspace: &Workspace,
+    running: Option<&Going>,
+    waiting: usize,
+    is_scheduled: bool,
+) {
     if let Some(run) = running {
         let show = if run.dry_run { "dry run, " } else { "" };
         let time = Span(Duration::from_millis(run.elapsed_ms));
         let _ = writeln!(page, "<dt>now</dt><dd class=\"busy\">{show}{} for {time}</dd>", Text(run.step));
     }
     let next = match waiting {
-        // Nobody knows whether another such request comes.
-        0 if !workspace.configured => return,
+        // Nobody knows whether another such request comes, and the schedule has its own line.
+        0 if !workspace.configured || is_scheduled => return,
         0 => "when <code>POST /sync</code> or the <code>sync</code> command asks for it".to_owned(),
         1 => "one run waits for its turn".to_owned(),
         _ => format!("{waiting} runs wait for their turn"),
@@ -270,6 +280,28 @@ impl Display for Span {
             120..7_200 => write!(formatter, "{} min", seconds / 60),
             7_200..172_800 => write!(formatter, "{} h", seconds / 3_600),
             _ => write!(formatter, "{} days", seconds / 86_400),
+        }
+    }
+}
+
+/// How far ahead something is, with its time for who points at it.
+struct Ahead<'a> {
+    text: &'a str,
+    time: Option<Duration>,
+}
+
+impl<'a> Ahead<'a> {
+    fn new(text: &'a str, now: SystemTime) -> Self {
+        Self { text, time: time_of(text).and_then(|then| then.duration_since(now).ok()) }
+    }
+}
+
+impl Display for Ahead<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = Text(self.text);
+        match self.time {
+            Some(time) => write!(formatter, "<time title=\"{text}\">in {}</time>", Span(time)),
+            None => write!(formatter, "{text}"),
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Report {
     pub ready: bool,
     /// The configured workspaces first, then others that ran lately.
     pub workspaces: Vec<Workspace>,
+    /// When the schedule starts the next ones.
+    pub next: Vec<Next>,
     /// Runs that go on in this process.
     pub running: Vec<Going>,
     /// Runs that wait for the end of another.
@@ -51,6 +53,15 @@ pub struct Workspace {
     pub failing_since: Option<String>,
     /// The last runs, the oldest first.
     pub last_runs: Vec<Bar>,
+}
+
+/// A run to come.
+#[derive(Serialize)]
+pub struct Next {
+    /// The workspace.
+    pub workspace: String,
+    /// When its schedule comes true, UTC; a random delay of up to half a minute is added.
+    pub time: String,
 }
 
 /// One run that has not ended.
@@ -129,8 +140,7 @@ impl Workspace {
 pub fn configured_workspaces(config: &Config, kept: &Kept) -> Vec<Workspace> {
     let workspace = config.workspace.as_str();
     let destination = sync_request::configured_destination(config, &config.workspace);
-    let standing = destination.and_then(|destination| kept.standing(workspace, &destination));
-    vec![Workspace::configured(workspace, standing)]
+    vec![Workspace::configured(workspace, kept.standing(workspace, &destination))]
 }
 
 /// What an alert should tell.
@@ -141,34 +151,62 @@ pub struct Fault {
     pub message: String,
 }
 
-/// What is wrong with the configured backups; nothing where all is well.
+/// What is wrong with the configured backups; nothing where all is well. `started` is when the process began: a backup
+/// that never went well is late from then on.
 #[must_use]
-pub fn fault_of(workspaces: &[Workspace]) -> Option<Fault> {
-    let failed = |workspace: &&Workspace| workspace.last_run.as_ref().is_some_and(|run| !run.success);
+pub fn fault_of(config: &Config, workspaces: &[Workspace], started: SystemTime, now: SystemTime) -> Option<Fault> {
     let mut fault: Option<Fault> = None;
-    for workspace in workspaces.iter().filter(failed) {
-        let Some(run) = &workspace.last_run else { continue };
-        let since = workspace.failing_since.as_deref().unwrap_or(&run.ended);
-        let failures = workspace.consecutive_failures;
-        let name = &workspace.workspace;
-        let message = format!(
-            "the last sync of workspace `{name}` failed ({}); failures in a row since {since}: {failures}",
-            run.code
-        );
+    for workspace in workspaces {
+        let Some(one) = failure_of(workspace).or_else(|| lateness_of(config, workspace, started, now)) else {
+            continue;
+        };
         match &mut fault {
-            Some(fault) => fault.message = [&fault.message, "; ", &message].concat(),
-            None => fault = Some(Fault { code: Code::failure_of_name(&run.code).unwrap_or(Code::Internal), message }),
+            Some(fault) => fault.message = [&fault.message, "; ", &one.message].concat(),
+            None => fault = Some(one),
         }
     }
     fault
 }
 
+fn failure_of(workspace: &Workspace) -> Option<Fault> {
+    let run = workspace.last_run.as_ref().filter(|run| !run.success)?;
+    let message = format!(
+        "the last sync of workspace `{}` failed ({}); failures in a row since {}: {}",
+        workspace.workspace,
+        run.code,
+        workspace.failing_since.as_deref().unwrap_or(&run.ended),
+        workspace.consecutive_failures,
+    );
+    Some(Fault { code: Code::failure_of_name(&run.code).unwrap_or(Code::Internal), message })
+}
+
+/// Two scheduled times have passed, and a sync could have taken its time since.
+fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now: SystemTime) -> Option<Fault> {
+    let schedule = config.sync_schedule.as_ref()?;
+    let success = workspace.last_success_time();
+    let second = schedule.next_after(schedule.next_after(success.unwrap_or(started))?)?;
+    if now <= second.checked_add(config.sync_timeout)? {
+        return None;
+    }
+    let last =
+        success.map_or_else(|| "there was none yet".to_owned(), |time| ["the last was ", &text_of(time)].concat());
+    let message =
+        format!("the schedule of workspace `{}` came true twice without a success: {last}", workspace.workspace);
+    Some(Fault { code: Code::Timeout, message })
+}
+
 impl Report {
     /// What holds now.
     #[must_use]
-    pub fn new(config: &Config, kept: &Kept, overview: &Overview, uptime_seconds: u64) -> Self {
+    pub fn new(config: &Config, kept: &Kept, overview: &Overview, started: SystemTime) -> Self {
+        let now = SystemTime::now();
         let mut workspaces = configured_workspaces(config, kept);
-        let ready = fault_of(&workspaces).is_none();
+        let ready = fault_of(config, &workspaces, started, now).is_none();
+        let next = workspaces.iter().filter_map(|workspace| {
+            let time = text_of(config.sync_schedule.as_ref()?.next_after(now)?);
+            Some(Next { workspace: workspace.workspace.clone(), time })
+        });
+        let next = next.collect();
         for run in kept.runs.iter().filter(|run| !run.configured && !run.dry_run) {
             if !workspaces.iter().any(|known| !known.configured && known.workspace == run.workspace) {
                 workspaces.push(Workspace::other(run));
@@ -176,10 +214,11 @@ impl Report {
         }
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            time: text_of(SystemTime::now()),
-            uptime_seconds,
+            time: text_of(now),
+            uptime_seconds: now.duration_since(started).map_or(0, |time| time.as_secs()),
             ready,
             workspaces,
+            next,
             running: overview.running.iter().map(|run| Going::new(run)).collect(),
             waiting: overview.waiting.iter().map(|run| Going::new(run)).collect(),
             runs: kept.runs.clone(),

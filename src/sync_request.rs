@@ -157,11 +157,13 @@ impl SyncRequest {
     }
 }
 
-/// The [`SyncRequest::destination`] of the settings for a workspace; `None` where they lack or spoil a part of it.
+/// The [`SyncRequest::destination`] of the settings for a workspace; empty where they lack or spoil a part of it.
 #[must_use]
-pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> Option<String> {
-    let (branch, subdir) = (config.branch_for(workspace).ok()?, config.subdir_for(workspace).ok()?);
-    Some(destination(&config.base_url, config.remote.as_ref()?, &branch, &subdir))
+pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> String {
+    match (&config.remote, config.branch_for(workspace), config.subdir_for(workspace)) {
+        (Some(remote), Ok(branch), Ok(subdir)) => destination(&config.base_url, remote, &branch, &subdir),
+        _ => String::new(),
+    }
 }
 
 fn destination(base_url: &BaseUrl, remote: &RemoteUrl, branch: &BranchName, subdir: &Subdir) -> String {

@@ -1,18 +1,18 @@
-//! What this process does around each sync: it times the steps, counts how runs end, and has them remembered.
+//! Does the syncs of a service: what a sync needs of the process, and whom its steps and its end are told.
 //! How a sync goes is not its business, nor who waits for it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::code::Code;
 use crate::config::Config;
 use crate::deadline::Interrupt;
-use crate::history::History;
-use crate::metrics::{Metrics, OTHER};
+use crate::history::About;
+use crate::ledger::Ledger;
 use crate::outcome::SyncResult;
 use crate::runs::{Run, Worker};
 use crate::sync::{self, Event, Service};
+use crate::sync_request::SyncRequest;
 
 /// Does the syncs of a service.
 pub struct Syncs {
@@ -22,10 +22,8 @@ pub struct Syncs {
     pub own_program: PathBuf,
     /// Raised when the process ends.
     pub interrupt: Interrupt,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// What is remembered.
-    pub history: Arc<History>,
+    /// Told of steps and ends.
+    pub ledger: Arc<Ledger>,
 }
 
 impl Worker for Syncs {
@@ -34,7 +32,7 @@ impl Worker for Syncs {
             log_step(event);
             match event {
                 Event::Started(step) => run.enter(step.as_str()),
-                Event::Ended(step, time) if !run.request.dry_run => self.metrics.count_step(step.as_str(), time),
+                Event::Ended(step, time) if !run.request.dry_run => self.ledger.metrics.count_step(step.as_str(), time),
                 Event::Ended(..) => {}
             }
         };
@@ -48,17 +46,24 @@ impl Worker for Syncs {
     }
 
     fn ended(&self, run: &Run, result: &SyncResult, begun: bool) {
-        if !run.request.dry_run {
-            let workspace = if run.request.configured { run.request.workspace.as_str() } else { OTHER };
-            self.metrics.count_run(workspace, result.code, Duration::from_millis(result.duration_ms));
-        }
         // What was turned away because the service ends says nothing of the backup.
         let counts = begun || result.code != Code::ShuttingDown;
-        self.history.record(&run.request, result, counts);
+        self.ledger.note(about(&run.request, counts), result);
     }
 
     fn settle(&self) {
-        self.history.save();
+        self.ledger.settle();
+    }
+}
+
+/// What a run is to the ledger. Where it does not count, it is remembered all the same.
+#[must_use]
+pub fn about(request: &SyncRequest, counts: bool) -> About {
+    let is_counted = counts && request.configured && !request.dry_run;
+    About {
+        configured: request.configured,
+        dry_run: request.dry_run,
+        destination: is_counted.then(|| request.destination()),
     }
 }
 

@@ -463,3 +463,80 @@ fn promtool_accepts_the_metrics() {
     assert_eq!(service.post_sync("").status, 502);
     check(&service);
 }
+
+/// Runs one sync, and lets it look as if it had been on a day of long ago.
+fn sync_long_ago(sandbox: &Sandbox, remote: &impl Remote, day: &str) {
+    assert_eq!(sandbox.sync().remote(remote).run().exit_code, Some(0));
+    let path = sandbox.data().join("windmill-git-sync/history.json");
+    let history = fs::read_to_string(&path).unwrap();
+    let today = &text_field(&json::from_str(&history).unwrap(), "runs.0.ended").unwrap()[..10];
+    fs::write(&path, history.replace(today, day)).unwrap();
+}
+
+#[test]
+fn the_schedule_starts_a_sync_when_its_time_has_come() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let service = configured(&sandbox, &repository).env("SYNC_SCHEDULE", "* * * * *").serve();
+    let told = status(&service);
+    assert!(items(&told, "runs").is_empty() && items(&told, "running").is_empty(), "nothing was missed");
+    assert_eq!(text_field(&told, "next.0.workspace").as_deref(), Some(SHOP));
+    let next = text_field(&told, "next.0.time").unwrap();
+    assert!(next.ends_with(":00Z") && next > text_field(&told, "time").unwrap(), "{next}");
+    assert!(service.get("/").text().contains("<dt>scheduled</dt>"));
+    let run = eventually("the minute is over", || {
+        let told = status(&service);
+        items(&told, "runs").first().map(|run| text_field(run, "started").unwrap())
+    });
+    assert!(run >= next, "{run} is not before {next}");
+    assert!(repository.tip("main").is_some());
+}
+
+#[test]
+fn a_scheduled_sync_that_was_missed_is_made_up_for_once() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    sync_long_ago(&sandbox, &repository, "2020-01-01");
+    // Of the beginnings of some years; the next one comes after the test.
+    let service = configured(&sandbox, &repository).env("SYNC_SCHEDULE", "0 0 1 1 *").serve();
+    eventually("a second run is known", || (items(&status(&service), "runs").len() == 2).then_some(()));
+    assert_eq!(service.log().matches("the schedule asks for it").count(), 1);
+    assert_eq!(ready_status(&service), 200);
+}
+
+#[test]
+fn a_scheduled_sync_that_cannot_start_is_a_failure() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    sync_long_ago(&sandbox, &repository, "2020-01-01");
+    let gone = sandbox.path().join("gone").display().to_string();
+    let service = configured(&sandbox, &repository)
+        .without("WINDMILL_TOKEN")
+        .env("WINDMILL_TOKEN_FILE", &gone)
+        .env("SYNC_SCHEDULE", "* * * * *")
+        .serve();
+    eventually("it is told", || {
+        (text_field(&status(&service), "workspaces.0.last_run.code")? == "config_invalid").then_some(())
+    });
+    let message = text_field(&status(&service), "workspaces.0.last_failure.message").unwrap();
+    assert!(message.contains("WINDMILL_TOKEN_FILE") && message.contains(&gone), "{message}");
+    assert_eq!(ready_status(&service), 503);
+    assert_eq!(metrics(&service)["runs_total{workspace=\"shop\",code=\"config_invalid\"}"], 1.0);
+}
+
+#[test]
+fn two_scheduled_times_without_a_success_are_told() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let is_ready = |schedule: &str| {
+        let service = configured(&sandbox, &repository).env("SYNC_SCHEDULE", schedule).serve();
+        let answer = service.get("/ready");
+        assert!(answer.status == 200 || answer.text().contains("came true twice"), "{}", answer.text());
+        answer.status == 200
+    };
+    assert!(is_ready("0 0 1 1 *"), "there was no success yet, nor was there a time for one");
+    sandbox.sync().remote(&repository).run().expect("pushed");
+    assert!(is_ready("0 0 1 1 *"), "neither of the next two years has begun");
+    sync_long_ago(&sandbox, &repository, "2020-06-01");
+    assert!(!is_ready("0 0 1 1 *"), "those of 2021 and of 2022 have");
+}
