@@ -21,6 +21,8 @@ const RUNS_MAX: usize = 50;
 const STANDINGS_MAX: usize = 64;
 /// Durations in the picture of one backup.
 const PICTURE_RUNS_MAX: usize = 40;
+/// A failure that goes on is news again after this time.
+const FAILURE_NEWS_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
 /// Of a message, what is remembered. The longest that are made on purpose list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// Of a run's warnings together.
@@ -88,6 +90,14 @@ impl Record {
     }
 }
 
+/// How a backup stood before a run, and stands after it.
+pub struct Turn {
+    /// Nothing, where it was the first.
+    pub before: Option<Standing>,
+    /// With the run.
+    pub after: Standing,
+}
+
 /// What a run was, beside its result.
 #[derive(Clone, Debug)]
 pub struct About {
@@ -117,8 +127,19 @@ pub struct Standing {
     pub consecutive_failures: u64,
     /// When the first of these ended, UTC.
     pub failing_since: Option<String>,
+    /// The last of these that was news: the first, one with another code, one a day after the last news.
+    pub failure_news: Option<News>,
     /// The last runs, the oldest first.
     pub picture: Vec<Bar>,
+}
+
+/// A failure that was news.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct News {
+    /// Of the run.
+    pub run_id: String,
+    /// When it ended, UTC.
+    pub ended: String,
 }
 
 /// One run of a [`Standing`]'s picture.
@@ -169,6 +190,7 @@ fn stand(known: Option<Standing>, run: &Record, destination: &str) -> Standing {
         last_failure: None,
         consecutive_failures: 0,
         failing_since: None,
+        failure_news: None,
         picture: Vec::new(),
     });
     standing.last_run = run.clone();
@@ -176,7 +198,11 @@ fn stand(known: Option<Standing>, run: &Record, destination: &str) -> Standing {
         standing.last_success = Some(run.clone());
         standing.consecutive_failures = 0;
         standing.failing_since = None;
+        standing.failure_news = None;
     } else {
+        if is_news(&standing, run) {
+            standing.failure_news = Some(News { run_id: run.run_id.clone(), ended: run.ended.clone() });
+        }
         standing.last_failure = Some(run.clone());
         standing.consecutive_failures += 1;
         standing.failing_since.get_or_insert_with(|| run.ended.clone());
@@ -185,6 +211,13 @@ fn stand(known: Option<Standing>, run: &Record, destination: &str) -> Standing {
     let excess = standing.picture.len().saturating_sub(PICTURE_RUNS_MAX);
     standing.picture.drain(..excess);
     standing
+}
+
+/// Whether a failure is one that was not told yet, or not for a day.
+fn is_news(standing: &Standing, failure: &Record) -> bool {
+    let (Some(told), Some(last)) = (&standing.failure_news, &standing.last_failure) else { return true };
+    let since = time_of(&failure.ended).zip(time_of(&told.ended)).and_then(|(now, then)| now.duration_since(then).ok());
+    last.code != failure.code || since.is_some_and(|time| time >= FAILURE_NEWS_INTERVAL)
 }
 
 /// One run that is to be remembered.
@@ -241,16 +274,21 @@ impl History {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers a run that ended now, in memory; [`History::save`] writes it down.
-    pub fn record(&self, about: About, result: &SyncResult) {
+    /// Remembers a run that ended now, in memory; [`History::save`] writes it down. Where the run counts for a backup,
+    /// this is how that stood before and stands after.
+    pub fn record(&self, about: About, result: &SyncResult) -> Option<Turn> {
         let entry = Entry { record: Record::new(&about, result), destination: about.destination };
         let mut memory = self.memory();
         self.look(&mut memory);
+        let standing = |kept: &Kept| kept.standing(&result.workspace, entry.destination.as_ref()?).cloned();
+        let before = standing(&memory.kept);
         memory.kept.add(&entry);
+        let turn = standing(&memory.kept).map(|after| Turn { before, after });
         memory.unsaved.push(entry);
         if memory.unsaved.len() > RUNS_MAX {
             memory.unsaved.remove(0);
         }
+        turn
     }
 
     /// Reads what is remembered now, the runs of other processes included.
@@ -399,6 +437,26 @@ mod tests {
         let healed = after(&[("01", false), ("02", true)]);
         assert_eq!((healed.consecutive_failures, healed.failing_since), (0, None));
         assert_eq!(healed.last_failure.map(|run| run.run_id).as_deref(), Some("01"));
+    }
+
+    #[test]
+    fn a_failure_is_news_when_it_begins_when_its_code_changes_and_once_a_day() {
+        let failure =
+            |code: &str, ended: &str| Record { code: code.to_owned(), ended: ended.to_owned(), ..record("01", false) };
+        let mut standing = None;
+        let mut news = |run: Record| {
+            let after = stand(standing.take(), &run, "there");
+            let is_news = after.failure_news.as_ref().is_some_and(|news| news.ended == run.ended);
+            standing = Some(after);
+            is_news
+        };
+        assert!(news(failure("timeout", "2026-11-22T18:00:00Z")));
+        assert!(!news(failure("timeout", "2026-11-22T18:01:00Z")));
+        assert!(news(failure("git_failed", "2026-11-22T18:02:00Z")));
+        assert!(!news(failure("git_failed", "2026-11-23T18:01:59Z")));
+        assert!(news(failure("git_failed", "2026-11-23T18:02:00Z")));
+        assert!(!news(record("03", true)));
+        assert!(news(failure("git_failed", "2026-11-23T18:03:00Z")), "it begins anew");
     }
 
     #[test]

@@ -31,6 +31,8 @@
 //! | [`history`] | the last runs and how each backup stands, over restarts |
 //! | [`runs`] | which syncs run, which wait, who shares one |
 //! | [`metrics`] | what is counted, and its text for Prometheus |
+//! | [`notice`] | what is said of a run that ended, to whom |
+//! | [`notifier`] | sends it, without delaying a sync |
 //! | [`ledger`] | what happens when a run has ended |
 //! | [`work`] | the syncs of a service |
 //! | [`scheduler`] | starts the configured sync when the schedule says so |
@@ -55,6 +57,8 @@ pub mod lock;
 pub mod logging;
 pub mod metrics;
 pub mod names;
+pub mod notice;
+pub mod notifier;
 pub mod outcome;
 pub mod page;
 pub mod report;

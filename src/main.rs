@@ -17,6 +17,7 @@ use windmill_git_sync::deadline::Interrupt;
 use windmill_git_sync::history::History;
 use windmill_git_sync::ledger::Ledger;
 use windmill_git_sync::metrics::Metrics;
+use windmill_git_sync::notifier::Notifier;
 use windmill_git_sync::runs::Runs;
 use windmill_git_sync::scheduler::Scheduler;
 use windmill_git_sync::server::{Draining, Server};
@@ -33,6 +34,10 @@ const USAGE_ERROR: u8 = 2;
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long callers may take to read their last answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long the `sync` command stays to have notices sent, after it printed its result.
+const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a service that ends stays for them; whoever stops it waits.
+const LAST_NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
 /// A service that does not answer by then is not healthy.
 const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
 /// Waiting for a turn is shown where there was some.
@@ -242,10 +247,11 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
         progress: if is_watched { &show_step } else { &log_step },
     };
     let result = sync::run(&request, &service, &sync::new_run_id());
-    let history = History::new(&sync::root(&config));
-    history.record(work::about(&request, true), &result);
-    history.save();
+    let ledger = new_ledger(&config);
+    work::note(&ledger, &request, &result, true);
+    ledger.settle();
     print(&result.to_json());
+    ledger.notifier.finish(NOTICE_TIME_MAX);
     ExitCode::from(result.code.exit_code())
 }
 
@@ -279,7 +285,7 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
         }
     };
     let interrupt = Interrupt::default();
-    let ledger = Arc::new(Ledger { metrics: Metrics::default(), history: History::new(&sync::root(&config)) });
+    let ledger = Arc::new(new_ledger(&config));
     let worker = Syncs {
         config: Arc::clone(&config),
         own_program: own_program(),
@@ -298,7 +304,13 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
     drain(&config, &runs, &interrupt, &draining);
     // What was turned away at the end is not written down yet.
     ledger.settle();
+    ledger.notifier.finish(LAST_NOTICE_TIME_MAX);
+    log::info!("ended");
     ExitCode::SUCCESS
+}
+
+fn new_ledger(config: &Config) -> Ledger {
+    Ledger { metrics: Metrics::default(), history: History::new(&sync::root(config)), notifier: Notifier::new(config) }
 }
 
 fn start_scheduler(config: &Arc<Config>, runs: &Arc<Runs>, ledger: &Arc<Ledger>) {
@@ -323,7 +335,6 @@ fn drain(config: &Config, runs: &Runs, interrupt: &Interrupt, draining: &Drainin
     if left > 0 {
         log::warn!("{left} connections did not take their answers");
     }
-    log::info!("ended");
 }
 
 fn healthcheck(options: Healthcheck, environment: &Environment) -> ExitCode {

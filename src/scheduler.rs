@@ -98,7 +98,7 @@ impl Scheduler {
             duration_ms: 0,
         };
         let destination = sync_request::configured_destination(&self.config, workspace);
-        self.ledger.note(About { configured: true, dry_run: false, destination: Some(destination) }, &result);
+        self.ledger.note(About { configured: true, dry_run: false, destination: Some(destination) }, &result, None);
         self.ledger.settle();
     }
 }

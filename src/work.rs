@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::deadline::Interrupt;
 use crate::history::About;
 use crate::ledger::Ledger;
+use crate::notice;
 use crate::outcome::SyncResult;
 use crate::runs::{Run, Worker};
 use crate::sync::{self, Event, Service};
@@ -48,7 +49,7 @@ impl Worker for Syncs {
     fn ended(&self, run: &Run, result: &SyncResult, begun: bool) {
         // What was turned away because the service ends says nothing of the backup.
         let counts = begun || result.code != Code::ShuttingDown;
-        self.ledger.note(about(&run.request, counts), result);
+        note(&self.ledger, &run.request, result, counts);
     }
 
     fn settle(&self) {
@@ -56,15 +57,16 @@ impl Worker for Syncs {
     }
 }
 
-/// What a run is to the ledger. Where it does not count, it is remembered all the same.
-#[must_use]
-pub fn about(request: &SyncRequest, counts: bool) -> About {
+/// Has the end of a run taken down. Where it does not count, it says nothing of how the backup stands.
+pub fn note(ledger: &Ledger, request: &SyncRequest, result: &SyncResult, counts: bool) {
     let is_counted = counts && request.configured && !request.dry_run;
-    About {
+    let about = About {
         configured: request.configured,
         dry_run: request.dry_run,
         destination: is_counted.then(|| request.destination()),
-    }
+    };
+    let link = result.commit.as_ref().and_then(|commit| notice::commit_page(&request.remote, commit));
+    ledger.note(about, result, link);
 }
 
 /// A step as a log line.

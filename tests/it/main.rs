@@ -15,6 +15,7 @@ mod failures;
 mod guards;
 mod hostile;
 mod leaks;
+mod notices;
 mod seen;
 mod side;
 mod story;
