@@ -44,6 +44,28 @@ wasm:
 bench:
     cargo bench --bench bench
 
+# rate, memory and manners of the listener alone
+bench-listener:
+    cargo bench --bench bench -- listener
+
+# both fuzz targets, for so many seconds each (cargo install --locked cargo-fuzz; a C++ compiler)
+fuzz seconds="120":
+    for target in head body; do \
+        mkdir -p target/fuzz/found/$target; \
+        RUSTC_BOOTSTRAP=1 cargo fuzz run --target-dir target/fuzz $target target/fuzz/found/$target fuzz/corpus/$target -- \
+            -dict=fuzz/$target.dict -max_len=2400 -timeout=5 -max_total_time={{seconds}} || exit 1; \
+    done
+
+# takes into the corpus what the fuzzer found to lead somewhere else
+fuzz-keep:
+    for target in head body; do \
+        mkdir -p target/fuzz/kept/$target; \
+        RUSTC_BOOTSTRAP=1 cargo fuzz run --target-dir target/fuzz $target \
+            target/fuzz/kept/$target fuzz/corpus/$target target/fuzz/found/$target -- \
+            -merge=1 -use_counters=0 -max_len=2400 || exit 1; \
+        rm -r fuzz/corpus/$target && mv target/fuzz/kept/$target fuzz/corpus/; \
+    done
+
 # licences, sources, duplicates, and the advisories that CI leaves out (cargo install --locked cargo-deny)
 deny:
     cargo deny --locked check

@@ -1,4 +1,5 @@
-//! What the static binary weighs, needs and takes, beside its limits: `cargo bench --bench bench`.
+//! What the static binary weighs, needs and takes, and how its listener does under load, beside the limits of all that:
+//! `cargo bench --bench bench`. With `-- listener`, the listener alone.
 //!
 //! Syncs are timed beside a shell script that does the same by hand, in the same run, on the same machine. The table
 //! is printed and kept in `target/bench/`. It ends with 1 where a limit is missed.
@@ -11,6 +12,7 @@
 
 #[path = "../tests/it/bed/mod.rs"]
 mod bed;
+mod listener;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -45,9 +47,11 @@ fn main() -> ExitCode {
     }
     let binary = build();
     let mut table = Table::default();
+    let is_whole = !std::env::args().any(|argument| argument == "listener");
     measure_binary(&binary, &mut table);
     measure_service(&binary, &mut table);
-    for workload in [Workload::Recorded, Workload::Scripts(200)] {
+    listener::measure(&binary, &mut table);
+    for workload in [Workload::Recorded, Workload::Scripts(200)].into_iter().filter(|_| is_whole) {
         measure_syncs(&binary, workload, &mut table);
     }
     let folder = target_dir().join("bench");
@@ -133,19 +137,24 @@ fn measure_service(binary: &Path, table: &mut Table) {
         let service = run.serve();
         times.push(begun.elapsed());
         assert_eq!(service.get("/health").status, 200);
-        memory.push(resident_kib(service.pid()));
+        memory.push(memory_kib(service.pid(), "VmRSS"));
     }
     let (time, kib) = (median(times), median(memory));
     let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
     let what = format!("`serve`, from its start to listening (median of {STARTS})");
     table.limited(&what, &milliseconds(time), &milliseconds(START_TIME_MAX), time <= START_TIME_MAX);
-    let mb = |kib: u64| format!("{:.2} MB", kib as f64 * 1024.0 / 1e6);
-    table.limited("`serve`, memory when idle (VmRSS)", &mb(kib), &mb(IDLE_KIB_MAX), kib <= IDLE_KIB_MAX);
+    let what = "`serve`, memory when idle (VmRSS)";
+    table.limited(what, &shown_memory(kib), &shown_memory(IDLE_KIB_MAX), kib <= IDLE_KIB_MAX);
 }
 
-fn resident_kib(pid: u32) -> u64 {
+fn shown_memory(kib: u64) -> String {
+    format!("{:.2} MB", kib as f64 * 1024.0 / 1e6)
+}
+
+/// A process's memory: `VmRSS` for now, `VmHWM` for the most that it ever had.
+fn memory_kib(pid: u32, of: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(of)?.strip_prefix(':')).unwrap();
     line.trim().trim_end_matches("kB").trim().parse().unwrap()
 }
 

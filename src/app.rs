@@ -15,7 +15,7 @@ use crate::metrics::{self, BackupGauges, Gauges};
 use crate::page;
 use crate::report::{self, Report, Workspace};
 use crate::runs::Runs;
-use crate::server::{Handler, Weight};
+use crate::server::{Caller, Handler, Weight};
 use crate::sync_request::{SyncRequest, Wait};
 
 /// What a caller is told to wait before it tries again.
@@ -169,7 +169,7 @@ impl App {
         Response::new(200, metrics::CONTENT_TYPE, self.ledger.metrics.to_text(&gauges))
     }
 
-    fn sync(&self, body: &[u8]) -> Response {
+    fn sync(&self, body: &[u8], caller: &Caller<'_>) -> Response {
         let (request, wait) = match SyncRequest::from_json(body, &self.config) {
             Ok(parsed) => parsed,
             Err(error) => return Response::error(error.code.http_status(), error.code, &error.message),
@@ -188,7 +188,10 @@ impl App {
             let accepted = Accepted { success: true, code: "accepted", message: "the sync goes on", run_id: &run.id };
             return Response::json(202, json::to_string(&accepted));
         }
-        let result = self.runs.wait(&run);
+        let Some(result) = self.runs.wait(&run, &|| caller.is_dismissed()) else {
+            let message = "the caller had ended its side, and others wait";
+            return Response::unavailable(Code::TooManyRequests, message, RETRY_AFTER_SECONDS);
+        };
         let response = Response::json(result.code.http_status(), result.to_json());
         match result.code {
             Code::ShuttingDown | Code::TooManyRequests => {
@@ -246,14 +249,18 @@ impl Handler for App {
         })
     }
 
-    fn handle(&self, head: &Head, body: Vec<u8>) -> Response {
+    fn look_again(&self) {
+        self.runs.look_again();
+    }
+
+    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response {
         match Route::of(&head.path) {
             Some(Route::Health) => self.health(),
             Some(Route::Ready) => self.ready(),
             Some(Route::Status) => Response::json(200, self.report().to_json()),
             Some(Route::Metrics) => self.metrics(),
             Some(Route::Page) => self.page(),
-            Some(Route::Sync) => self.sync(&body),
+            Some(Route::Sync) => self.sync(&body, caller),
             None => Response::not_found(),
         }
     }

@@ -1,6 +1,7 @@
 //! Log lines on standard error, as text or as JSON, one line each whatever is in them. It does not know who logs.
 
 use std::io::Write as _;
+use std::panic::PanicHookInfo;
 use std::time::SystemTime;
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -13,11 +14,20 @@ const QUIET_TARGETS: [&str; 2] = ["ureq", "rustls"];
 /// How loud they may be.
 const QUIET_LEVEL: log::Level = log::Level::Warn;
 
-/// Starts logging; a second call changes nothing.
+/// Starts logging; a second call changes nothing. From then on a panic is told by a log line too: std would print its
+/// text as it is, and there may be something of a request in it.
 pub fn start(level: LevelFilter, format: LogFormat) {
     if log::set_boxed_logger(Box::new(Logger { level, format })).is_ok() {
         log::set_max_level(level);
+        std::panic::set_hook(Box::new(|panic| log::error!("{}", describe(panic))));
     }
+}
+
+fn describe(panic: &PanicHookInfo<'_>) -> String {
+    let place = panic.location().map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("without a name");
+    format!("a fault of ours{place}, in thread {thread}: {}", panic.payload_as_str().unwrap_or("it says nothing"))
 }
 
 struct Logger {

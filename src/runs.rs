@@ -232,13 +232,16 @@ impl Runs {
         None
     }
 
-    /// Waits for a run's end.
+    /// Waits for a run's end, or until its caller is gone; that is asked again after [`Runs::look_again`].
     #[must_use]
-    pub fn wait(&self, run: &Run) -> SyncResult {
+    pub fn wait(&self, run: &Run, is_gone: &dyn Fn() -> bool) -> Option<SyncResult> {
         let mut board = self.board();
         loop {
             if let Some(result) = run.state().result.clone() {
-                return result;
+                return Some(result);
+            }
+            if is_gone() {
+                return None;
             }
             let lane = board.lane(&run.request.workspace);
             let place = lane.and_then(|lane| {
@@ -257,6 +260,13 @@ impl Runs {
             }
             board = self.ended.wait_timeout(board, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Has everybody who waits see whether its caller is gone.
+    pub fn look_again(&self) {
+        // With the board, so that nobody is between asking and waiting.
+        let _board = self.board();
+        self.ended.notify_all();
     }
 
     /// Takes no more runs and ends those that wait; what goes on goes on.

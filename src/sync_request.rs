@@ -17,6 +17,8 @@ use crate::secret::Secret;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// A resource is flat. Deeper values would cost stack when they are dropped.
 const DEPTH_MAX: usize = 32;
+/// There are 14 fields, and a resource has some more. Thousands, each told as unknown, would be an answer of megabytes.
+const MEMBERS_MAX: usize = 256;
 
 /// One sync, with every field resolved. Two equal ones can share one run.
 #[derive(Clone, PartialEq, Eq)]
@@ -311,9 +313,10 @@ impl Map for Members<'_> {
     }
 }
 
-/// Whether no bracket opens deeper than `DEPTH_MAX`; brackets in strings do not count.
-fn is_shallow(text: &str) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+/// What is wrong with the outline: brackets that open deeper than `DEPTH_MAX`, or more than `MEMBERS_MAX` values. What
+/// stands in strings does not count.
+fn outline_fault(text: &str) -> Option<&'static str> {
+    let (mut depth, mut commas, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
     for byte in text.bytes() {
         match byte {
             _ if escaped => escaped = false,
@@ -321,13 +324,17 @@ fn is_shallow(text: &str) -> bool {
             b'"' => in_string = !in_string,
             b'[' | b'{' if !in_string => depth += 1,
             b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            b',' if !in_string => commas += 1,
             _ => {}
         }
         if depth > DEPTH_MAX {
-            return false;
+            return Some("is nested too deeply");
+        }
+        if commas >= MEMBERS_MAX {
+            return Some("has more than 256 values");
         }
     }
-    true
+    None
 }
 
 /// Goes on after a fault, so that all are told.
@@ -362,10 +369,10 @@ impl<'a> Resolver<'a> {
         } else if body.len() > BODY_BYTES_MAX {
             "has more than 64 KiB"
         } else {
-            match std::str::from_utf8(body) {
+            match std::str::from_utf8(body).map(|text| (outline_fault(text), text)) {
                 Err(_) => "is not UTF-8",
-                Ok(text) if !is_shallow(text) => "is nested too deeply",
-                Ok(text) => match miniserde::json::from_str(text) {
+                Ok((Some(fault), _)) => fault,
+                Ok((None, text)) => match miniserde::json::from_str(text) {
                     Ok(Json::Object(pairs)) => return Some(pairs),
                     Ok(other) => {
                         self.fault(&["the body is ", other.kind(), ", not a JSON object"]);
@@ -862,6 +869,18 @@ mod tests {
         accepted(HTTPS, &nested(DEPTH_MAX - 2));
         check(HTTPS, &nested(DEPTH_MAX - 1), &["too deeply"]);
         accepted(HTTPS, &format!(r#"{{"git_user_name":"{}"}}"#, "[".repeat(DEPTH_MAX + 1)));
+    }
+
+    #[test]
+    fn a_crowd_of_fields_is_refused_in_few_words() {
+        let crowd = |count: usize| {
+            let fields: Vec<String> = (0..count).map(|number| format!(r#""x{number}":0"#)).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        let message = refused(HTTPS, &crowd(MEMBERS_MAX)).message;
+        assert!(message.contains("\"x0\" is unknown") && message.contains("\"x255\" is unknown"), "{message}");
+        assert_eq!(refused(HTTPS, &crowd(MEMBERS_MAX + 1)).message, "the body has more than 256 values");
+        accepted(HTTPS, &format!(r#"{{"git_token":"a{}"}}"#, ",".repeat(MEMBERS_MAX)));
     }
 
     #[test]

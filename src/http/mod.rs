@@ -3,6 +3,3 @@
 
 pub mod request;
 pub mod response;
-
-#[cfg(test)]
-mod raw_tests;

@@ -119,24 +119,25 @@ pub fn parse_head(received: &[u8]) -> Result<Parsed, Refusal> {
     // RFC 9112, 2.2: one empty line before the request line is left over by old clients, more is something else.
     let skipped = if received.starts_with(b"\r\n") { 2 } else { 0 };
     let bytes = &received[skipped..];
-    let scanned = scan(bytes)?;
-    let seen = &bytes[..scanned.head_bytes.unwrap_or(bytes.len())];
-    let Some(line_bytes) = scanned.line_bytes else {
-        if seen.len() > REQUEST_LINE_BYTES_MAX {
-            return Err(Refusal::new(414, "the request line is too long"));
+    let (mut line, mut line_begin, mut previous) = (None, 0, 0);
+    // What is wrong is told in the order of the bytes, so that the answer does not depend on how they were split.
+    for (at, byte) in bytes.iter().enumerate() {
+        check_byte(previous, *byte)?;
+        check_length(at + 1, line.is_some())?;
+        if *byte == b'\n' {
+            line = match line {
+                None => Some((parse_request_line(&bytes[..at - 1])?, at + 1)),
+                Some((line, fields_begin)) if line_begin + 1 == at => {
+                    let head = parse_rest(line, &bytes[fields_begin..=at])?;
+                    return Ok(Parsed::Complete { head, bytes_used: skipped + at + 1 });
+                }
+                more => more,
+            };
+            line_begin = at + 1;
         }
-        return Ok(Parsed::Incomplete);
-    };
-    let line = parse_request_line(&seen[..line_bytes])?;
-    if seen.len() > HEAD_BYTES_MAX {
-        return Err(Refusal::new(431, "the head is longer than 8 KiB"));
+        previous = *byte;
     }
-    let Some(head_bytes) = scanned.head_bytes else { return Ok(Parsed::Incomplete) };
-
-    let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let fields = parse_fields(&seen[line_bytes + 2..], &mut storage)?;
-    let head = build_head(line, &fields)?;
-    Ok(Parsed::Complete { head, bytes_used: skipped + head_bytes })
+    Ok(Parsed::Incomplete)
 }
 
 /// Whether these bytes begin a `HEAD` request, for the answer to one that is refused: it has no body either.
@@ -196,38 +197,31 @@ struct RequestLine<'a> {
     minor_version: u8,
 }
 
-/// Where the lines end.
-#[derive(Default)]
-struct Scanned {
-    /// Length of the first line, without its end.
-    line_bytes: Option<usize>,
-    /// Length of the head, with the empty line that ends it.
-    head_bytes: Option<usize>,
+/// Each line ends in CR LF, and no other control character but the tab is anywhere: readers differ over all of them.
+fn check_byte(previous: u8, byte: u8) -> Result<(), Refusal> {
+    match (previous, byte) {
+        (b'\r', b'\n') => Ok(()),
+        (_, b'\n') => Err(bad("a line ends in a bare LF")),
+        (b'\r', _) => Err(bad("a CR without its LF")),
+        (_, b'\r' | b'\t' | b' '..=b'~' | 0x80..) => Ok(()),
+        _ => Err(bad("a control character in the head")),
+    }
 }
 
-/// Finds the ends in one pass. Each line ends in CR LF, and no other control character but the tab is anywhere: readers
-/// differ over all of them.
-fn scan(bytes: &[u8]) -> Result<Scanned, Refusal> {
-    let mut scanned = Scanned::default();
-    let (mut previous, mut line_begin) = (0, 0);
-    for (at, byte) in bytes.iter().enumerate() {
-        match (previous, *byte) {
-            (b'\r', b'\n') => {
-                scanned.line_bytes.get_or_insert(at - 1);
-                if line_begin + 1 == at {
-                    scanned.head_bytes = Some(at + 1);
-                    break;
-                }
-                line_begin = at + 1;
-            }
-            (_, b'\n') => return Err(bad("a line ends in a bare LF")),
-            (b'\r', _) => return Err(bad("a CR without its LF")),
-            (_, b'\r' | b'\t' | b' '..=b'~' | 0x80..) => {}
-            _ => return Err(bad("a control character in the head")),
-        }
-        previous = *byte;
+/// Whether so many bytes are not yet too many.
+fn check_length(bytes: usize, has_request_line: bool) -> Result<(), Refusal> {
+    if !has_request_line && bytes > REQUEST_LINE_BYTES_MAX + b"\r\n".len() {
+        return Err(Refusal::new(414, "the request line is too long"));
     }
-    Ok(scanned)
+    if bytes > HEAD_BYTES_MAX {
+        return Err(Refusal::new(431, "the head is longer than 8 KiB"));
+    }
+    Ok(())
+}
+
+fn parse_rest(line: RequestLine<'_>, lines: &[u8]) -> Result<Head, Refusal> {
+    let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    build_head(line, &parse_fields(lines, &mut storage)?)
 }
 
 fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {

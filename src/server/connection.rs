@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::seats::{Phase, Seat};
-use super::{Handler, Weight};
+use super::{Caller, Handler, Weight, wake};
 use crate::code::Code;
 use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Parsed, Refusal};
 use crate::http::response::Response;
@@ -33,15 +33,26 @@ pub(super) enum End {
     Dismissed(Code),
 }
 
-/// Reads one request and has it answered. `head` and `received` are left for whoever sends and logs the answer.
-pub(super) fn converse(seat: &Seat, received: &mut Vec<u8>, head: &mut Option<Head>) -> Result<Response, End> {
+/// What has come from the client, left for whoever sends and logs the answer.
+#[derive(Default)]
+pub(super) struct Heard {
+    pub(super) head: Option<Head>,
+    received: Vec<u8>,
+    /// The request is whole, and nothing has come behind it.
+    is_all: bool,
+}
+
+/// Reads one request and has it answered.
+pub(super) fn converse(seat: &Seat, heard: &mut Heard) -> Result<Response, End> {
     let (handler, limits) = (&*seat.shared.handler, &seat.shared.limits);
+    let received = &mut heard.received;
     let (parsed, bytes_used) = read_head(seat, received, limits.head_timeout)?;
-    let head = head.insert(parsed);
+    let head = heard.head.insert(parsed);
+    let request_bytes = bytes_used + head.body_bytes;
+    heard.is_all = received.len() == request_bytes;
     if let Some(response) = handler.before_body(head) {
         return Ok(response);
     }
-    let request_bytes = bytes_used + head.body_bytes;
     if received.len() < request_bytes {
         seat.enter(Phase::Body(head.body_bytes)).map_err(End::Dismissed)?;
         if head.expects_continue && received.len() == bytes_used {
@@ -50,6 +61,7 @@ pub(super) fn converse(seat: &Seat, received: &mut Vec<u8>, head: &mut Option<He
             write_by(&seat.connection.stream, interim, deadline).map_err(|_| End::Silent)?;
         }
         read_body(seat, received, request_bytes, limits.body_timeout)?;
+        heard.is_all = true;
     }
     // What comes after is not read: each connection has one request, and is told so.
     received.truncate(request_bytes);
@@ -63,7 +75,10 @@ fn answer(seat: &Seat, handler: &dyn Handler, head: &Head, body: Vec<u8>) -> Res
         Weight::Heavy => Phase::Heavy,
     };
     seat.enter(phase).map_err(End::Dismissed)?;
-    Ok(handler.handle(head, body))
+    if phase == Phase::Heavy {
+        wake::notice_silent_ends(&seat.connection.stream);
+    }
+    Ok(handler.handle(head, body, &Caller(seat)))
 }
 
 fn read_head(seat: &Seat, received: &mut Vec<u8>, timeout: Duration) -> Result<(Head, usize), End> {
@@ -86,6 +101,8 @@ fn read_head(seat: &Seat, received: &mut Vec<u8>, timeout: Duration) -> Result<(
 /// Reads on until `received` holds the whole request.
 fn read_body(seat: &Seat, received: &mut Vec<u8>, request_bytes: usize, timeout: Duration) -> Result<(), End> {
     let deadline = Instant::now() + timeout;
+    // No more than announced: growing by doubling would take twice the memory that bodies may have together.
+    received.reserve_exact(request_bytes - received.len());
     while received.len() < request_bytes {
         read_more(seat, received, request_bytes - received.len(), deadline)?;
     }
@@ -153,35 +170,39 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// The method that the answer is for, also where the head was refused.
-pub(super) fn method_to_answer(head: Option<&Head>, received: &[u8]) -> Method {
-    match head {
-        Some(head) => head.method.clone(),
-        None if request::begins_head_request(received) => Method::Head,
-        None => Method::Get,
+impl Heard {
+    /// The method that the answer is for, also where the head was refused.
+    pub(super) fn method(&self) -> Method {
+        self.head.as_ref().map_or_else(|| method_of_refused(&self.received), |head| head.method.clone())
     }
+}
+
+fn method_of_refused(received: &[u8]) -> Method {
+    if request::begins_head_request(received) { Method::Head } else { Method::Get }
 }
 
 impl Connection {
     /// Sends the answer; false where nobody waits for it or the connection has to leave.
     pub(super) fn send(&self, seat: &Seat, response: &Response, method: &Method) -> bool {
         if seat.enter(Phase::Writing).is_err() {
-            self.send_at_once(response);
+            self.send_at_once(response, Some(method));
             return false;
         }
         let bytes = response.to_bytes(method, SystemTime::now());
         let deadline = Instant::now() + seat.shared.limits.write_timeout;
-        // It goes out in one write, so there is nothing for the kernel to wait for.
-        self.stream.set_nodelay(true).and_then(|()| write_by(&self.stream, &bytes, deadline)).is_ok()
+        // Nothing waits in the kernel for more: the end of our side, which follows, sends what is left.
+        write_by(&self.stream, &bytes, deadline).is_ok()
     }
 
     /// Sends what the socket takes without waiting. What has arrived is read first, since closing on unread bytes
-    /// sends a reset, which may overtake the answer.
-    pub(super) fn send_at_once(&self, response: &Response) {
-        let bytes = response.to_bytes(&Method::Get, SystemTime::now());
+    /// sends a reset, which may overtake the answer; it also tells the method where none is known yet.
+    pub(super) fn send_at_once(&self, response: &Response, method: Option<&Method>) {
         let attempt = || -> io::Result<()> {
             self.stream.set_nonblocking(true)?;
-            let _ = (&self.stream).read(&mut [0; CHUNK_BYTES]);
+            let mut chunk = [0; CHUNK_BYTES];
+            let bytes_read = (&self.stream).read(&mut chunk).unwrap_or(0);
+            let of_bytes = method_of_refused(&chunk[..bytes_read]);
+            let bytes = response.to_bytes(method.unwrap_or(&of_bytes), SystemTime::now());
             (&self.stream).write_all(&bytes)?;
             self.stream.shutdown(Shutdown::Write)
         };
@@ -190,9 +211,11 @@ impl Connection {
         }
     }
 
-    /// Waits for the peer to close, in bounds of time and bytes: until then a reset could overtake the answer.
-    pub(super) fn linger(&self, seat: &Seat) {
-        if seat.enter(Phase::Lingering).is_err() || self.stream.shutdown(Shutdown::Write).is_err() {
+    /// Waits for the peer to close, in bounds of time and bytes: while it still sends, a reset could overtake the
+    /// answer. Whoever has said all and is quiet is not waited for.
+    pub(super) fn linger(&self, seat: &Seat, heard: &Heard) {
+        let is_over = heard.is_all && wake::is_quiet(&self.stream);
+        if is_over || seat.enter(Phase::Lingering).is_err() || self.stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
         let deadline = Instant::now() + seat.shared.limits.linger_timeout;

@@ -2,10 +2,12 @@
 //! What a request means it does not know; it hands the head to a [`Handler`], then the body, and sends what comes back.
 //!
 //! Each connection has a seat, a thread and one request. A seat is held for seconds by whoever is slow, and for as long
-//! as it takes by a heavy request whose answer is being made. Heavy requests never get all seats, and of the others the
-//! one that has been slow the longest leaves when a newcomer finds none: so `/health` is always let in.
+//! as it takes by a heavy request whose answer is being made; when all of those are taken, callers that went away give
+//! theirs up. Heavy requests never get all seats, and of the others the one that has been slow the longest leaves when a
+//! newcomer finds none: so `/health` is always let in.
 
 mod connection;
+mod crew;
 mod seats;
 mod wake;
 
@@ -14,13 +16,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::code::Code;
 use crate::http::request::Head;
 use crate::http::response::Response;
-use connection::Connection;
+use connection::{Connection, Heard};
+use crew::Crew;
 use seats::{Seat, Seats};
 use wake::{Sleeper, Waker};
 
@@ -32,11 +34,26 @@ pub trait Handler: Send + Sync {
     /// The answer where the head alone decides it (404, 405, 401, 415); the body is then not read.
     fn before_body(&self, head: &Head) -> Option<Response>;
 
-    /// The answer to the whole request. May block; runs on the connection's own small stack.
-    fn handle(&self, head: &Head, body: Vec<u8>) -> Response;
+    /// The answer to the whole request. May block, as long as `caller` is not dismissed; runs on a small stack.
+    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response;
+
+    /// Told after a caller was dismissed whose answer is being made: who blocks in [`Handler::handle`] looks again.
+    fn look_again(&self) {}
 
     /// Told once for each answer; without a head where the bytes were none or were not read.
     fn answered(&self, _head: Option<&Head>, _status: u16) {}
+}
+
+/// Who waits for an answer.
+pub struct Caller<'a>(&'a Seat);
+
+impl Caller<'_> {
+    /// Whether its seat is given to another: it had ended its side, and so is gone in all likelihood. Nobody waits any
+    /// more until it has taken its answer.
+    #[must_use]
+    pub fn is_dismissed(&self) -> bool {
+        self.0.check().is_err()
+    }
 }
 
 /// How long an answer may take to make.
@@ -63,7 +80,7 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// For the whole answer; the largest is a page of some tens of kilobytes.
     pub write_timeout: Duration,
-    /// For the client to close its side after the answer, so that no reset overtakes it.
+    /// For a client that was refused while it was sending, to close its side, so that no reset overtakes the answer.
     pub linger_timeout: Duration,
 }
 
@@ -90,8 +107,9 @@ const ROOM_TIMEOUT: Duration = Duration::from_millis(100);
 /// After an error of `accept` (no descriptors left, say), so that it neither spins nor stays away.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Connections that the kernel had accepted before the stop, and that are told of it. The length of std's backlog.
-const BACKLOG_MAX: usize = 128;
+/// Connections that the kernel holds until they are accepted. Beyond that it lets clients try again after a second; a
+/// burst of this size is accepted in a few hundredths of one. After a stop they are told of it.
+const BACKLOG_MAX: u16 = 1024;
 
 /// What `Retry-After` says.
 const RETRY_AFTER_SECONDS: u32 = 5;
@@ -129,6 +147,7 @@ impl Stop {
 struct Shared {
     handler: Arc<dyn Handler>,
     seats: Seats,
+    crew: Arc<Crew>,
     limits: Limits,
 }
 
@@ -143,6 +162,7 @@ impl Server {
             #[expect(clippy::disallowed_methods, reason = "this is the listener")]
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
+            wake::deepen_backlog(&listener, BACKLOG_MAX)?;
             let (waker, sleeper) = wake::pair()?;
             let stop = Stop(Arc::new(StopState { requested: AtomicBool::new(false), waker }));
             Ok(Self { listener, sleeper, stop, limits: Limits::default() })
@@ -176,7 +196,8 @@ impl Server {
     /// still sending a request has then been told so, and those whose answers are being made are in [`Draining`].
     #[must_use]
     pub fn run(self, handler: Arc<dyn Handler>) -> Draining {
-        let shared = Arc::new(Shared { handler, seats: Seats::new(self.limits), limits: self.limits });
+        let limits = self.limits;
+        let shared = Arc::new(Shared { handler, seats: Seats::new(limits), crew: Arc::default(), limits });
         self.accept_until_stopped(&shared);
         for _ in 0..BACKLOG_MAX {
             let Ok((stream, peer)) = self.listener.accept() else { break };
@@ -240,8 +261,7 @@ fn admit(connection: &Arc<Connection>, shared: &Arc<Shared>) {
         return turn_away(connection, shared, Code::TooManyRequests);
     }
     let seat = Seat { shared: Arc::clone(shared), connection: Arc::clone(connection) };
-    let thread = thread::Builder::new().name("connection".to_owned()).stack_size(STACK_BYTES);
-    if let Err(error) = thread.spawn(move || serve(&seat)) {
+    if let Err(error) = shared.crew.hand(seat) {
         log::warn!("no thread for a connection: {error}");
         turn_away(connection, shared, Code::TooManyRequests);
     }
@@ -250,7 +270,7 @@ fn admit(connection: &Arc<Connection>, shared: &Arc<Shared>) {
 /// Answers 503 from the accepting thread, without waiting for anything.
 fn turn_away(connection: &Connection, shared: &Shared, code: Code) {
     let response = unavailable(code);
-    connection.send_at_once(&response);
+    connection.send_at_once(&response, None);
     shared.handler.answered(None, response.status);
     log::debug!("{} was turned away: {}", connection.peer, code.as_str());
 }
@@ -266,12 +286,12 @@ fn unavailable(code: Code) -> Response {
 /// One connection, from its first byte to its close.
 fn serve(seat: &Seat) {
     let started = Instant::now();
-    let mut head = None;
-    let mut received = Vec::new();
-    let outcome = catch_unwind(AssertUnwindSafe(|| connection::converse(seat, &mut received, &mut head)));
+    let mut heard = Heard::default();
+    let outcome = catch_unwind(AssertUnwindSafe(|| connection::converse(seat, &mut heard)));
+    let head = heard.head.as_ref();
     let outcome = outcome.unwrap_or_else(|_| {
-        // The panic's own text was printed by the hook.
-        log::error!("the handler of {} panicked", describe(head.as_ref()));
+        // The panic's own text is told by the hook that `logging` sets.
+        log::error!("the handler of {} panicked", describe(head));
         Ok(Response::error(500, Code::Internal, "a fault in the service, its log tells more"))
     });
     let response = match outcome {
@@ -280,13 +300,12 @@ fn serve(seat: &Seat) {
         Err(connection::End::Dismissed(code)) => unavailable(code),
         Err(connection::End::Silent) => return,
     };
-    let method = connection::method_to_answer(head.as_ref(), &received);
-    let sent = seat.connection.send(seat, &response, &method);
-    seat.shared.handler.answered(head.as_ref(), response.status);
+    let sent = seat.connection.send(seat, &response, &heard.method());
+    seat.shared.handler.answered(head, response.status);
     let (status, milliseconds) = (response.status, started.elapsed().as_millis());
-    log::debug!("{} {} {status} {milliseconds} ms", seat.connection.peer, describe(head.as_ref()));
+    log::debug!("{} {} {status} {milliseconds} ms", seat.connection.peer, describe(head));
     if sent {
-        seat.connection.linger(seat);
+        seat.connection.linger(seat, &heard);
     }
 }
 

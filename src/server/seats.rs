@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::{Limits, ROOM_TIMEOUT, Shared};
+use super::{Limits, ROOM_TIMEOUT, Shared, wake};
 use crate::code::Code;
 
 /// What a connection is at, in the order in which it has to give way: the first the soonest.
@@ -21,7 +21,7 @@ pub(super) enum Phase {
     Writing,
     /// A light answer is being made. From here on nobody gives way.
     Light,
-    /// A heavy answer is being made or sent.
+    /// A heavy answer is being made or sent. Only for another such, and only where its caller has ended its side.
     Heavy,
 }
 
@@ -109,20 +109,24 @@ impl Seat {
     pub(super) fn enter(&self, phase: Phase) -> Result<(), Code> {
         let seats = &self.shared.seats;
         let mut taken = seats.lock();
-        if phase == Phase::Heavy && taken.iter().filter(|one| one.phase == phase).count() >= seats.limits.heavy_max {
-            return Err(Code::TooManyRequests);
-        }
-        let Some(own) = taken.iter_mut().find(|one| Arc::ptr_eq(&one.connection, &self.connection)) else {
+        let Some(own) = taken.iter().position(|one| Arc::ptr_eq(&one.connection, &self.connection)) else {
             return Ok(());
         };
-        match own.dismissed {
-            Some(code) => return Err(code),
-            // The answer of a heavy request was long in the making, and does not give way while it is sent.
-            None if own.phase == Phase::Heavy && phase == Phase::Writing => {}
-            None => own.phase = phase,
+        if let Some(code) = taken[own].dismissed {
+            return Err(code);
+        }
+        let has_dismissed = phase == Phase::Heavy && make_room_for_heavy(&mut taken, seats.limits.heavy_max)?;
+        // The answer of a heavy request was long in the making, and does not give way while it is sent.
+        if !(taken[own].phase == Phase::Heavy && phase == Phase::Writing) {
+            taken[own].phase = phase;
         }
         if let Phase::Body(_) = phase {
             self.keep_bodies_small(&mut taken);
+        }
+        drop(taken);
+        if has_dismissed {
+            // Without the lock, since whoever looks again takes it.
+            self.shared.handler.look_again();
         }
         Ok(())
     }
@@ -150,6 +154,19 @@ impl Seat {
             }
         }
     }
+}
+
+/// Where as many heavy requests as may are being answered, one whose caller has ended its side leaves; whether one did.
+/// Such a caller is most likely gone. Where it waits all the same, it gets its answer as long as nobody needs the seat.
+fn make_room_for_heavy(taken: &mut [Taken], heavy_max: usize) -> Result<bool, Code> {
+    let mut heavy: Vec<_> =
+        taken.iter_mut().filter(|one| one.phase == Phase::Heavy && one.dismissed.is_none()).collect();
+    if heavy.len() < heavy_max {
+        return Ok(false);
+    }
+    let ended = wake::first_ended(heavy.iter().map(|one| &one.connection.stream)).ok_or(Code::TooManyRequests)?;
+    heavy[ended].dismiss(Code::TooManyRequests);
+    Ok(true)
 }
 
 impl Drop for Seat {

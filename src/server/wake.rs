@@ -1,19 +1,55 @@
-//! Sleeping until a connection or a wake-up comes. It knows neither what the connection is nor why it is woken.
+//! What std does not ask of the system: sleeping until a connection or a wake-up comes, a longer backlog, and whether
+//! a peer is gone. It knows neither what is said on a connection nor why somebody is woken.
 
 #[cfg(unix)]
-pub(super) use unix::{Sleeper, Waker, pair};
+pub(super) use unix::{Sleeper, Waker, deepen_backlog, first_ended, is_quiet, notice_silent_ends, pair};
 #[cfg(not(unix))]
-pub(super) use without_poll::{Sleeper, Waker, pair};
+pub(super) use without_poll::{Sleeper, Waker, deepen_backlog, first_ended, is_quiet, notice_silent_ends, pair};
 
 #[cfg(unix)]
 mod unix {
     use std::io::{self, Write as _};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
     use std::thread;
     use std::time::Duration;
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::net::{RecvFlags, listen, recv, sockopt};
+
+    /// A peer that says nothing for this long is asked by its kernel's means whether it is still there.
+    const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
+    /// And asked again so often, so long after.
+    const KEEPALIVE_PROBES: u32 = 3;
+    const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+    /// Lets the kernel hold so many connections until they are accepted, or as many as its own settings permit.
+    pub(in super::super) fn deepen_backlog(listener: &TcpListener, connections_max: u16) -> io::Result<()> {
+        Ok(listen(listener, i32::from(connections_max))?)
+    }
+
+    /// The first of these whose peer has ended its side or is gone.
+    pub(in super::super) fn first_ended<'a>(streams: impl Iterator<Item = &'a TcpStream>) -> Option<usize> {
+        let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let mut watched: Vec<_> = streams.map(|stream| PollFd::new(stream, PollFlags::RDHUP)).collect();
+        poll(&mut watched, Some(&Timespec::default())).ok()?;
+        watched.iter().position(|one| one.revents().intersects(ended))
+    }
+
+    /// Whether nothing has come that is still to be read. It waits for nothing.
+    pub(in super::super) fn is_quiet(stream: &TcpStream) -> bool {
+        let received = recv(stream, &mut [0_u8; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        matches!(received, Err(rustix::io::Errno::AGAIN) | Ok((0, _)))
+    }
+
+    /// Has the kernel notice where a peer goes without a word: a machine switched off, a container that was killed.
+    pub(in super::super) fn notice_silent_ends(stream: &TcpStream) {
+        // Without it, the seat comes back when the answer is ready.
+        let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)
+            .and_then(|()| sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL))
+            .and_then(|()| sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES))
+            .and_then(|()| sockopt::set_socket_keepalive(stream, true));
+    }
 
     /// Wakes the [`Sleeper`], for good: the byte that it writes is never read.
     pub(in super::super) struct Waker(UnixStream);
@@ -54,12 +90,26 @@ mod unix {
 #[cfg(not(unix))]
 mod without_poll {
     use std::io;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::thread;
     use std::time::Duration;
 
     /// Without `poll`, a stop is seen after this long.
     const NAP: Duration = Duration::from_millis(20);
+
+    pub(in super::super) fn deepen_backlog(_listener: &TcpListener, _connections_max: u16) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(in super::super) fn first_ended<'a>(_streams: impl Iterator<Item = &'a TcpStream>) -> Option<usize> {
+        None
+    }
+
+    pub(in super::super) fn is_quiet(_stream: &TcpStream) -> bool {
+        false
+    }
+
+    pub(in super::super) fn notice_silent_ends(_stream: &TcpStream) {}
 
     pub(in super::super) struct Waker;
 

@@ -1,0 +1,202 @@
+//! The listener under load: how many answers a second, beside a Flask server that does the same, and what slow
+//! neighbours cost. One client thread is at most one core's worth; it keeps some requests in flight, so that it measures
+//! the server and not the way there and back.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::bed::process::{self, PATIENCE, eventually};
+use super::bed::sandbox::target_dir;
+use super::bed::windmill::SHOP;
+use super::bed::{Sandbox, Service};
+use super::{Table, memory_kib, shown_memory};
+
+const REQUESTS_PER_SECOND_MIN: u32 = 10_000;
+const MEMORY_KIB_MAX: u64 = 6_000_000 / 1024;
+const HEALTH_TIME_MAX: Duration = Duration::from_millis(50);
+
+/// The machine may be at other things too: the best round counts.
+const ROUNDS: usize = 7;
+const ROUND_TIME: Duration = Duration::from_secs(1);
+const IN_FLIGHT: usize = 16;
+
+/// As in `server::Limits`: all seats, and those for requests that wait for a sync.
+const SEATS: usize = 96;
+const SEATS_FOR_SYNCS: usize = 64;
+/// Bodies of 64 KiB that may be on their way together.
+const BODIES: usize = 16;
+const QUESTIONS: usize = 300;
+
+const FLASK_VERSION: &str = "3.1.3";
+const FLASK_PROGRAM: &str = r#"
+import sys, time
+from flask import Flask, jsonify
+started = time.time()
+app = Flask(__name__)
+@app.get("/health")
+def health():
+    return jsonify(status="ok", version="0.1.0", uptime_seconds=int(time.time() - started))
+app.run(host="127.0.0.1", port=int(sys.argv[1]), threaded=True)
+"#;
+
+pub(super) fn measure(binary: &Path, table: &mut Table) {
+    measure_slow_neighbours(binary, table);
+    let sandbox = Sandbox::new();
+    let service = sandbox.service().program(binary.to_path_buf()).serve();
+    let ours = best_rate(service.address());
+    let shown = |rate: u32| format!("{rate} a second");
+    let what = format!("`/health`, by one client thread (best of {ROUNDS} seconds)");
+    table.limited(&what, &shown(ours), &shown(REQUESTS_PER_SECOND_MIN), ours >= REQUESTS_PER_SECOND_MIN);
+    match Flask::start() {
+        Ok(flask) => {
+            let theirs = best_rate(flask.address);
+            table.row(&[&format!("the same by Flask {FLASK_VERSION}"), &shown(theirs), "–", "–"]);
+        }
+        Err(why) => table.row(&["the same by Flask", &format!("not measured: {why}"), "–", "–"]),
+    }
+}
+
+fn best_rate(address: SocketAddr) -> u32 {
+    (0..ROUNDS).map(|_| rate(address)).max().unwrap_or(0)
+}
+
+/// Answers a second, each to a connection of its own.
+fn rate(address: SocketAddr) -> u32 {
+    let begun = Instant::now();
+    let (mut in_flight, mut answered) = (VecDeque::with_capacity(IN_FLIGHT), 0_u32);
+    let mut answer = Vec::with_capacity(1024);
+    while begun.elapsed() < ROUND_TIME {
+        in_flight.push_back(send(address, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        if in_flight.len() == IN_FLIGHT
+            && let Some(mut oldest) = in_flight.pop_front()
+        {
+            answer.clear();
+            oldest.read_to_end(&mut answer).unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+            answered += 1;
+        }
+    }
+    (f64::from(answered) / begun.elapsed().as_secs_f64()) as u32
+}
+
+fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+/// Every seat taken by somebody who waits or is as slow and as large as may be, and then a flood.
+fn measure_slow_neighbours(binary: &Path, table: &mut Table) {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let run = sandbox.service().workspace(SHOP).remote(&repository);
+    let service = run.program(binary.to_path_buf()).serve();
+    let held = sandbox.windmill.hold_exports();
+    let post = b"POST /sync HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    let mut taken = vec![send(service.address(), post)];
+    held.wait_for(1);
+    taken.extend((1..SEATS_FOR_SYNCS).map(|_| send(service.address(), post)));
+    let head = format!("GET /health HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(8000));
+    let announced = "POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 65536\r\n\r\n";
+    let body = format!("{announced}{}", " ".repeat(65_535));
+    taken.extend((0..BODIES).map(|_| send(service.address(), body.as_bytes())));
+    taken.extend((0..SEATS - SEATS_FOR_SYNCS - BODIES).map(|_| send(service.address(), head.as_bytes())));
+    let slowest = slowest_health(&service);
+    let kib = memory_kib(service.pid(), "VmHWM");
+    let what = format!("the most memory with all {SEATS} seats taken by slow clients (VmHWM)");
+    table.limited(&what, &shown_memory(kib), &shown_memory(MEMORY_KIB_MAX), kib <= MEMORY_KIB_MAX);
+    limited_time(&format!("`/health` through that (slowest of {QUESTIONS})"), slowest, table);
+
+    let (is_over, flood) = (AtomicBool::new(false), service.address());
+    let slowest = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut crowd = VecDeque::new();
+            while !is_over.load(Ordering::Relaxed) {
+                crowd.push_back(TcpStream::connect(flood));
+                if crowd.len() > 2 * SEATS {
+                    crowd.pop_front();
+                }
+            }
+        });
+        let slowest = slowest_health(&service);
+        is_over.store(true, Ordering::Relaxed);
+        slowest
+    });
+    limited_time("`/health` while connections that say nothing pour in beside that", slowest, table);
+    let kib = memory_kib(service.pid(), "VmHWM");
+    table.limited("the most memory then", &shown_memory(kib), &shown_memory(MEMORY_KIB_MAX), kib <= MEMORY_KIB_MAX);
+    drop(taken);
+    held.release();
+}
+
+fn limited_time(what: &str, time: Duration, table: &mut Table) {
+    let shown = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+    table.limited(what, &shown(time), &shown(HEALTH_TIME_MAX), time <= HEALTH_TIME_MAX);
+}
+
+fn slowest_health(service: &Service) -> Duration {
+    let ask = |_| {
+        let begun = Instant::now();
+        assert_eq!(service.get("/health").status, 200);
+        begun.elapsed()
+    };
+    (0..QUESTIONS).map(ask).max().unwrap_or_default()
+}
+
+/// Flask's own server in a virtual environment below the target folder.
+struct Flask {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Flask {
+    fn start() -> Result<Self, String> {
+        let python = virtual_environment()?;
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+        let child = Command::new(python)
+            .args(["-c", FLASK_PROGRAM, &address.port().to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let flask = Self { child, address };
+        eventually("Flask listens", || TcpStream::connect(address).ok());
+        Ok(flask)
+    }
+}
+
+impl Drop for Flask {
+    fn drop(&mut self) {
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+fn virtual_environment() -> Result<PathBuf, String> {
+    let folder = target_dir().join("bench/flask");
+    let python = folder.join("bin/python");
+    let wanted = format!("import importlib.metadata as m; assert m.version('flask') == '{FLASK_VERSION}'");
+    let run = |program: &Path, arguments: &[&str]| -> io::Result<bool> {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null());
+        Ok(process::start(command).finish_within(PATIENCE).success())
+    };
+    if python.is_file() && run(&python, &["-c", &wanted]).unwrap_or(false) {
+        return Ok(python);
+    }
+    let Some(system) = process::find_program("python3", &[]) else { return Err("there is no python3".to_owned()) };
+    fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    let made = run(&system, &["-m", "venv", &folder.display().to_string()]).and_then(|made| {
+        Ok(made && run(&python, &["-m", "pip", "install", "-q", &format!("flask=={FLASK_VERSION}")])?)
+    });
+    match made {
+        Ok(true) => Ok(python),
+        _ => Err("python3 has no venv, or pip cannot install Flask".to_owned()),
+    }
+}

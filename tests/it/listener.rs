@@ -1,0 +1,164 @@
+//! The real listener among neighbours that are slow, many, or gone, and at its end.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::bed::http::ask;
+use crate::bed::process::{self, PATIENCE};
+use crate::bed::run::text_field;
+use crate::bed::windmill::SHOP;
+use crate::bed::*;
+
+/// As in `server::Limits`: all seats, and those of them for requests that wait for a sync.
+const SEATS: usize = 96;
+const SEATS_FOR_SYNCS: usize = 64;
+
+const POST_SYNC: &[u8] = b"POST /sync HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+
+fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+/// The status of the answer, all of which is read.
+#[track_caller]
+fn status_of(mut stream: TcpStream) -> u16 {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+    status.and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer:?}"))
+}
+
+/// How long `/health` takes, half of the times at most.
+#[track_caller]
+fn usual_time_of_health(address: SocketAddr) -> Duration {
+    let mut times: Vec<Duration> = (0..41)
+        .map(|_| {
+            let begun = Instant::now();
+            assert_eq!(ask(address, "GET", "/health", &[], b"").unwrap().status, 200);
+            begun.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[test]
+fn health_answers_at_once_while_every_seat_is_taken_by_somebody_slow() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let service = sandbox.service().workspace(SHOP).remote(&repository).env("LOG_LEVEL", "debug").serve();
+    let address = service.address();
+    let held = sandbox.windmill.hold_exports();
+    let mut waiting = vec![send(address, POST_SYNC)];
+    held.wait_for(1);
+    waiting.extend((1..SEATS_FOR_SYNCS).map(|_| send(address, POST_SYNC)));
+    eventually("all wait for one run", || {
+        (service.log().matches("shares the run that waits").count() == SEATS_FOR_SYNCS - 2).then_some(())
+    });
+    assert_eq!(status_of(send(address, POST_SYNC)), 503, "the seats for syncs are taken");
+    // More than there are seats: heads and bodies that never end, and some that say nothing.
+    let beginnings: [&[u8]; 3] = [
+        b"GET /health HTTP/1.1\r\nX: ",
+        b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{",
+        b"",
+    ];
+    let slow: Vec<TcpStream> = (0..SEATS).map(|number| send(address, beginnings[number % 3])).collect();
+    let time = usual_time_of_health(address);
+    assert!(time < Duration::from_millis(50), "{time:?}");
+    for path in ["/health", "/health?probe=1"] {
+        assert_eq!(ask(address, "HEAD", path, &[], b"").unwrap().status, 200);
+    }
+    drop(slow);
+    held.release();
+    for stream in waiting {
+        assert_eq!(status_of(stream), 200);
+    }
+    assert_eq!(sandbox.windmill.exports(), 2, "the one that went on, and one for all who waited");
+}
+
+#[test]
+fn callers_that_went_away_do_not_keep_others_from_their_sync() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let service = sandbox.service().workspace(SHOP).remote(&repository).serve();
+    let address = service.address();
+    let held = sandbox.windmill.hold_exports();
+    drop(send(address, POST_SYNC));
+    held.wait_for(1);
+    // Each is gone as soon as it has asked; together they are twice as many as may wait.
+    for _ in 0..2 * SEATS {
+        let gone = send(address, POST_SYNC);
+        assert_eq!(ask(address, "GET", "/health", &[], b"").unwrap().status, 200);
+        drop(gone);
+    }
+    let caller = std::thread::spawn(move || ask(address, "POST", "/sync", &[], b"").unwrap());
+    let unwaited = eventually("there is room for one more", || {
+        let answer = service.post_sync("{\"wait\":false}");
+        (answer.status == 202).then_some(answer)
+    });
+    assert!(text_field(&unwaited.json(), "run_id").is_some());
+    held.release();
+    assert_eq!(caller.join().unwrap().status, 200);
+    assert_eq!(sandbox.windmill.exports(), 2);
+}
+
+#[test]
+fn nothing_that_a_neighbour_sends_is_in_the_log_as_it_is() {
+    let sandbox = Sandbox::new();
+    let service = sandbox.service().env("LOG_LEVEL", "trace").serve();
+    let address = service.address();
+    let unsafe_requests: [&[u8]; 5] = [
+        b"GET /\x1b[31mred HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\x1b[2J\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: \x1b[31m\r\n\r\n",
+        b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{\"\\u001b[31m\":1}",
+        b"GET /not-for-the-log?not-for-the-log=\x1b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ];
+    for bytes in unsafe_requests {
+        assert_eq!(status_of(send(address, bytes)), 400);
+    }
+    assert_eq!(status_of(send(address, b"GET /%1b%0d%0a?secret=1 HTTP/1.1\r\nHost: a\r\n\r\n")), 404);
+    service.wait_for_log("/%1b%0d%0a 404");
+    let log = service.log();
+    assert!(!log.contains('\u{1b}') && !log.contains("not-for-the-log") && !log.contains("secret"), "{log}");
+}
+
+#[test]
+fn an_interrupt_from_the_keyboard_ends_the_service_as_any_other() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let mut service = sandbox.service().workspace(SHOP).remote(&repository).serve();
+    let held = sandbox.windmill.hold_exports();
+    let running = send(service.address(), POST_SYNC);
+    held.wait_for(1);
+    process::signal(service.pid(), Signal::INT);
+    eventually("nobody is let in", || TcpStream::connect(service.address()).is_err().then_some(()));
+    held.release();
+    assert_eq!(status_of(running), 200);
+    assert_eq!(service.wait().code(), Some(0));
+}
+
+#[test]
+fn five_hundred_syncs_leave_no_zombie_no_thread_and_no_descriptor() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let service = sandbox.service().workspace(SHOP).remote(&repository).serve();
+    let count = |of: &str| std::fs::read_dir(format!("/proc/{}/{of}", service.pid())).unwrap().count();
+    let fail = |times: usize| (0..times).for_each(|_| assert_eq!(service.post_sync("").status, 502));
+    // Some start all that a sync starts, the most what takes no time.
+    sandbox.program("wmill", "[ \"$1\" = --version ] && { echo 'CLI version: 0.0.1'; exit; }\nsleep 0 & exit 3");
+    fail(20);
+    let descriptors = count("fd");
+    sandbox.program("git", "sleep 0 & exit 128");
+    fail(480);
+    assert_eq!(processes_below(service.pid()).len(), 1, "children that were not reaped");
+    eventually("as many descriptors as before", || (count("fd") <= descriptors).then_some(()));
+    // The listener's own, those for signals, and one that has served and goes soon.
+    eventually("as many threads as at the beginning", || (count("task") <= 3).then_some(()));
+}
