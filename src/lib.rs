@@ -17,6 +17,7 @@
 //! | [`outcome`] | the JSON of a result |
 //! | [`logging`] | log lines, as text or JSON |
 //! | [`deadline`] | how long a run may go on, and whether it was told to end |
+//! | [`retry`] | how often a step is tried that failed for a cause that passes, and after which pauses |
 //! | [`web`] | the HTTP client for our own small questions |
 //! | [`scratch`] | files that only we may read |
 //! | [`subprocess`] | one program under a deadline, its group gone at the end |
@@ -62,6 +63,7 @@ pub mod notifier;
 pub mod outcome;
 pub mod page;
 pub mod report;
+pub mod retry;
 pub mod runs;
 pub mod schedule;
 pub mod scheduler;

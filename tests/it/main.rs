@@ -12,6 +12,7 @@ mod bed_works;
 mod credentials;
 mod docs;
 mod failures;
+mod faults;
 mod fuzzed;
 mod guards;
 mod hostile;
