@@ -2,7 +2,7 @@
 //! takes which method, and what needs the service's token.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use miniserde::{Serialize, json};
 
@@ -10,6 +10,10 @@ use crate::code::Code;
 use crate::config::Config;
 use crate::http::request::{Head, Method};
 use crate::http::response::Response;
+use crate::ledger::Ledger;
+use crate::metrics::{self, BackupGauges, Gauges};
+use crate::page;
+use crate::report::{self, Report, Workspace};
 use crate::runs::Runs;
 use crate::server::{Caller, Handler, Weight};
 use crate::sync_request::{SyncRequest, Wait};
@@ -21,7 +25,9 @@ const RETRY_AFTER_SECONDS: u32 = 10;
 pub struct App {
     config: Arc<Config>,
     runs: Arc<Runs>,
+    ledger: Arc<Ledger>,
     started: Instant,
+    process_start: SystemTime,
 }
 
 #[derive(Serialize)]
@@ -39,32 +45,69 @@ struct Accepted<'a> {
     run_id: &'a str,
 }
 
+#[derive(Serialize)]
+struct Ready {
+    status: &'static str,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Route {
     Health,
+    Ready,
+    Status,
+    Metrics,
+    Page,
     Sync,
 }
 
+/// Who may ask.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// Everybody.
+    Open,
+    /// Who brings the service's token, where one is set.
+    Bearer,
+    /// The same, and a browser's user, who brings it as a password.
+    BearerOrPassword,
+}
+
 impl Route {
+    const ALL: [Self; 6] = [Self::Health, Self::Ready, Self::Status, Self::Metrics, Self::Page, Self::Sync];
+
     fn of(path: &str) -> Option<Self> {
-        match path {
-            "/health" => Some(Self::Health),
-            "/sync" => Some(Self::Sync),
-            _ => None,
+        Self::ALL.into_iter().find(|route| route.path() == path)
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Health => "/health",
+            Self::Ready => "/ready",
+            Self::Status => "/status",
+            Self::Metrics => "/metrics",
+            Self::Page => "/",
+            Self::Sync => "/sync",
+        }
+    }
+
+    fn door(self) -> Door {
+        match self {
+            Self::Health | Self::Ready => Door::Open,
+            Self::Status | Self::Metrics | Self::Sync => Door::Bearer,
+            Self::Page => Door::BearerOrPassword,
         }
     }
 
     fn allowed(self) -> &'static str {
         match self {
-            Self::Health => "GET, HEAD",
             Self::Sync => "POST",
+            _ => "GET, HEAD",
         }
     }
 
     fn takes(self, method: &Method) -> bool {
         match self {
-            Self::Health => matches!(method, Method::Get | Method::Head),
             Self::Sync => *method == Method::Post,
+            _ => matches!(method, Method::Get | Method::Head),
         }
     }
 }
@@ -72,8 +115,8 @@ impl Route {
 impl App {
     /// The service, started now.
     #[must_use]
-    pub fn new(config: Arc<Config>, runs: Arc<Runs>) -> Self {
-        Self { config, runs, started: Instant::now() }
+    pub fn new(config: Arc<Config>, runs: Arc<Runs>, ledger: Arc<Ledger>) -> Self {
+        Self { config, runs, ledger, started: Instant::now(), process_start: SystemTime::now() }
     }
 
     fn health(&self) -> Response {
@@ -83,6 +126,47 @@ impl App {
             uptime_seconds: self.started.elapsed().as_secs(),
         };
         Response::json(200, json::to_string(&health))
+    }
+
+    /// For alerts: it names a workspace and a code, and no cause, since it is told to everybody.
+    fn ready(&self) -> Response {
+        let workspaces = self.configured_workspaces();
+        match report::fault_of(&self.config, &workspaces, self.process_start, SystemTime::now()) {
+            None => Response::json(200, json::to_string(&Ready { status: "ready" })),
+            Some(fault) => Response::error(503, fault.code, &fault.message),
+        }
+    }
+
+    fn configured_workspaces(&self) -> Vec<Workspace> {
+        self.ledger.history.read(|kept| report::configured_workspaces(&self.config, kept))
+    }
+
+    fn report(&self) -> Report {
+        let overview = self.runs.overview();
+        self.ledger.history.read(|kept| Report::new(&self.config, kept, &overview, self.process_start))
+    }
+
+    fn page(&self) -> Response {
+        let page = page::render(&self.report(), SystemTime::now());
+        Response::new(200, page::CONTENT_TYPE, page)
+            .with_header("Content-Security-Policy", page::CONTENT_SECURITY_POLICY)
+            .with_header("Referrer-Policy", "no-referrer")
+    }
+
+    fn metrics(&self) -> Response {
+        let backup = |of: &Workspace| BackupGauges {
+            workspace: of.workspace.clone(),
+            last_success: of.last_success_time(),
+            last_attempt: of.last_run_time(),
+            consecutive_failures: of.consecutive_failures,
+        };
+        let gauges = Gauges {
+            backups: self.configured_workspaces().iter().map(backup).collect(),
+            in_progress: self.runs.overview().running.len(),
+            process_start: self.process_start,
+            resident_memory_bytes: metrics::resident_memory_bytes(),
+        };
+        Response::new(200, metrics::CONTENT_TYPE, self.ledger.metrics.to_text(&gauges))
     }
 
     fn sync(&self, body: &[u8], caller: &Caller<'_>) -> Response {
@@ -118,7 +202,10 @@ impl App {
     }
 
     /// The refusal of a request that lacks the service's token, where one is set.
-    fn unauthorized(&self, head: &Head) -> Option<Response> {
+    fn unauthorized(&self, door: Door, head: &Head) -> Option<Response> {
+        if door == Door::Open {
+            return None;
+        }
         let expected = match self.config.api_token.as_ref()?.read() {
             Ok(token) => token,
             // A token that cannot be read lets nobody in.
@@ -128,8 +215,14 @@ impl App {
                 return Some(Response::error(Code::Internal.http_status(), Code::Internal, message));
             }
         };
-        let is_right = head.bearer_token().is_some_and(|token| expected.matches(token));
-        (!is_right).then(|| Response::unauthorized("Bearer realm=\"windmill-git-sync\""))
+        let is_bearer = head.bearer_token().is_some_and(|token| expected.matches(token));
+        let takes_password = door == Door::BearerOrPassword;
+        if is_bearer || takes_password && head.basic_password().is_some_and(|password| expected.matches(&password)) {
+            return None;
+        }
+        // A browser asks its user only where it is offered what it knows.
+        let scheme = if takes_password { "Basic" } else { "Bearer" };
+        Some(Response::unauthorized(&format!("{scheme} realm=\"windmill-git-sync\"")))
     }
 }
 
@@ -146,10 +239,11 @@ impl Handler for App {
         if !route.takes(&head.method) {
             return Some(Response::method_not_allowed(route.allowed()));
         }
-        if route == Route::Health {
-            return None;
+        let refusal = self.unauthorized(route.door(), head);
+        if route != Route::Sync {
+            return refusal;
         }
-        self.unauthorized(head).or_else(|| {
+        refusal.or_else(|| {
             let refusal = head.require_json().err()?;
             Some(Response::error(refusal.status, Code::RequestInvalid, refusal.message))
         })
@@ -162,8 +256,17 @@ impl Handler for App {
     fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response {
         match Route::of(&head.path) {
             Some(Route::Health) => self.health(),
+            Some(Route::Ready) => self.ready(),
+            Some(Route::Status) => Response::json(200, self.report().to_json()),
+            Some(Route::Metrics) => self.metrics(),
+            Some(Route::Page) => self.page(),
             Some(Route::Sync) => self.sync(&body, caller),
             None => Response::not_found(),
         }
+    }
+
+    fn answered(&self, head: Option<&Head>, status: u16) {
+        let path = head.and_then(|head| Route::of(&head.path)).map_or(metrics::OTHER, Route::path);
+        self.ledger.metrics.count_request(path, status);
     }
 }

@@ -47,6 +47,24 @@ pub enum Code {
 }
 
 impl Code {
+    /// What a sync that failed can have ended with.
+    pub const FAILURES: [Self; 14] = [
+        Self::ConfigInvalid,
+        Self::MassDeletion,
+        Self::PlaintextSecrets,
+        Self::WindmillUnreachable,
+        Self::WindmillUnauthorized,
+        Self::WorkspaceNotFound,
+        Self::PullFailed,
+        Self::GitUnreachable,
+        Self::GitUnauthorized,
+        Self::GitRejected,
+        Self::GitFailed,
+        Self::Timeout,
+        Self::ShuttingDown,
+        Self::Internal,
+    ];
+
     /// The name in results, logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -63,6 +81,12 @@ impl Code {
     #[must_use]
     pub fn exit_code(self) -> u8 {
         self.row().2
+    }
+
+    /// The code of a failure, by its name.
+    #[must_use]
+    pub fn failure_of_name(name: &str) -> Option<Self> {
+        Self::FAILURES.into_iter().find(|code| code.as_str() == name)
     }
 
     /// Whether this is a success.

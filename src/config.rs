@@ -13,6 +13,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::names::{self, BaseUrl, BranchName, Identity, NameError, RemoteScheme, RemoteUrl, Subdir, WorkspaceId};
+use crate::schedule::Schedule;
 use crate::secret::Secret;
 
 /// A key has some kilobytes; more than this is the wrong file.
@@ -89,17 +90,7 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 /// Settings of the contract that this version knows and does not act on yet. `COMMIT_PER=item` is another.
-const UNSUPPORTED: &[&str] = &[
-    "SYNC_SCHEDULE",
-    "VERIFY_SCHEDULE",
-    "SLACK_WEBHOOK_URL",
-    "DISCORD_WEBHOOK_URL",
-    "NOTIFY_URL",
-    "NOTIFY_ON",
-    "HEARTBEAT_URL",
-    "GIT_SIGNING_KEY",
-    "CA_BUNDLE_FILE",
-];
+const UNSUPPORTED: &[&str] = &["VERIFY_SCHEDULE", "GIT_SIGNING_KEY", "CA_BUNDLE_FILE"];
 
 /// What of the environment goes on to `wmill` and `git`: the way out, whom to trust, where programs are, the clock.
 const TOOL_VARIABLES: &[&str] = &[
@@ -266,7 +257,21 @@ fn read_secret(variable: &str, path: &Path) -> Result<Secret, String> {
 }
 
 fn checked_secret(variable: &str, text: &str) -> Result<Secret, &'static str> {
-    if matches!(variable, "GIT_SSH_KEY" | "GIT_SIGNING_KEY") { checked_key(text) } else { checked_token(text) }
+    match variable {
+        "GIT_SSH_KEY" | "GIT_SIGNING_KEY" => checked_key(text),
+        _ if variable.ends_with("_URL") => checked_address(text),
+        _ => checked_token(text),
+    }
+}
+
+/// An address whose path is the secret.
+fn checked_address(text: &str) -> Result<Secret, &'static str> {
+    let address = checked_token(text)?;
+    let rest = ["https://", "http://"].iter().find_map(|scheme| address.expose().strip_prefix(scheme));
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.starts_with('/') && !rest.contains(char::is_whitespace) => Ok(address),
+        _ => Err("is no http(s) address"),
+    }
 }
 
 /// A token as it is sent: what goes into a header must be one line.
@@ -346,6 +351,16 @@ kinds! {
         Flows = "flows",
         Apps = "apps",
         Folders = "folders",
+    }
+}
+
+kinds! {
+    /// On what somebody wants to be told.
+    Occasion {
+        Failure = "failure",
+        Recovery = "recovery",
+        Change = "change",
+        Always = "always",
     }
 }
 
@@ -437,6 +452,18 @@ pub struct Config {
     pub listen: String,
     /// `SYNC_API_TOKEN`
     pub api_token: Option<SecretSource>,
+    /// `SYNC_SCHEDULE`
+    pub sync_schedule: Option<Schedule>,
+    /// `SLACK_WEBHOOK_URL`
+    pub slack_webhook_url: Option<SecretSource>,
+    /// `DISCORD_WEBHOOK_URL`
+    pub discord_webhook_url: Option<SecretSource>,
+    /// `NOTIFY_URL`
+    pub notify_url: Option<SecretSource>,
+    /// `NOTIFY_ON`
+    pub notify_on: Vec<Occasion>,
+    /// `HEARTBEAT_URL`
+    pub heartbeat_url: Option<SecretSource>,
     /// `SHUTDOWN_GRACE`
     pub shutdown_grace: Duration,
     /// `LOG_LEVEL`
@@ -599,6 +626,12 @@ impl Reader<'_> {
         let data_dir = self.take("DATA_DIR", parse_data_dir);
         let listen = self.take("LISTEN_ADDR", parse_listen);
         let api_token = self.secret("SYNC_API_TOKEN");
+        let sync_schedule = self.take_optional("SYNC_SCHEDULE", Schedule::parse);
+        let slack_webhook_url = self.secret("SLACK_WEBHOOK_URL");
+        let discord_webhook_url = self.secret("DISCORD_WEBHOOK_URL");
+        let notify_url = self.secret("NOTIFY_URL");
+        let notify_on = self.take("NOTIFY_ON", Occasion::parse_list);
+        let heartbeat_url = self.secret("HEARTBEAT_URL");
         let shutdown_grace = self.take("SHUTDOWN_GRACE", parse_duration);
         let log_level = self.take("LOG_LEVEL", parse_log_level);
         let log_format = self.take("LOG_FORMAT", parse_log_format);
@@ -629,6 +662,12 @@ impl Reader<'_> {
             data_dir: data_dir?,
             listen: listen?,
             api_token,
+            sync_schedule,
+            slack_webhook_url,
+            discord_webhook_url,
+            notify_url,
+            notify_on: notify_on?,
+            heartbeat_url,
             shutdown_grace: shutdown_grace?,
             log_level: log_level?,
             log_format: log_format?,
@@ -1208,9 +1247,9 @@ mod tests {
 
     #[test]
     fn settings_of_later_versions_are_known_and_named() {
-        assert_eq!(config(&[("COMMIT_PER", "sync"), ("NOTIFY_ON", "")]).unsupported, [""; 0]);
-        let set = [("SYNC_SCHEDULE", "* * * * *"), ("HEARTBEAT_URL_FILE", "/h"), ("COMMIT_PER", "item")];
-        assert_eq!(config(&set).unsupported, ["SYNC_SCHEDULE", "HEARTBEAT_URL", "COMMIT_PER"]);
+        assert_eq!(config(&[("COMMIT_PER", "sync"), ("CA_BUNDLE_FILE", "")]).unsupported, [""; 0]);
+        let set = [("VERIFY_SCHEDULE", "* * * * *"), ("GIT_SIGNING_KEY_FILE", "/h"), ("COMMIT_PER", "item")];
+        assert_eq!(config(&set).unsupported, ["VERIFY_SCHEDULE", "GIT_SIGNING_KEY", "COMMIT_PER"]);
     }
 
     #[test]

@@ -51,6 +51,12 @@ impl Deadline {
         Self { at, interrupt: interrupt.clone() }
     }
 
+    /// What ends it earlier.
+    #[must_use]
+    pub fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
+    }
+
     /// The time left.
     ///
     /// # Errors

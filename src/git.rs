@@ -13,12 +13,13 @@ use std::time::Duration;
 use crate::code::Code;
 use crate::deadline::Expired;
 use crate::digest::{Algorithm, Digest};
+use crate::lock;
 use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
 use crate::scratch;
 use crate::subprocess::{Failure, Finished, Invocation};
 use crate::sync_request::{GitCredentials, basic_credentials};
 use crate::web;
-use crate::workplace::Workplace;
+use crate::workplace::{ProgramLog, Workplace};
 
 /// A listing of a tree: 100 bytes an entry, so this is a repository of a million files.
 const LISTING_BYTES_MAX: usize = 128 << 20;
@@ -28,6 +29,8 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const PACK_FILES_MAX: usize = 120;
 /// Loose objects spread evenly over 256 folders, so that one tells of all: 8,000.
 const LOOSE_OBJECTS_SAMPLE_MAX: usize = 32;
+/// `refs/sync/tip.lock` is the deepest lock of a git that we start.
+const LOCK_DEPTH_MAX: usize = 2;
 /// A transfer slower than a byte a second for so long is given up.
 const STALLED_SECONDS_MAX: u32 = 60;
 /// How long we ask where a redirect leads, for the error message.
@@ -181,6 +184,8 @@ pub enum GitError {
         code: Code,
         /// What was tried, on what, and why it failed.
         message: String,
+        /// Whether it may pass by itself: no connection, a server that is overloaded or being replaced.
+        is_passing: bool,
     },
     /// The checkout; a new one may help.
     Checkout(String),
@@ -192,7 +197,14 @@ pub enum GitError {
 
 impl From<io::Error> for GitError {
     fn from(error: io::Error) -> Self {
-        Self::Machine(error.to_string())
+        use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, NotFound};
+        // A file where a folder belongs, or the other way round, or neither: damage that a new checkout is without.
+        match error.kind() {
+            AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory | NotFound => {
+                Self::Checkout(error.to_string())
+            }
+            _ => Self::Machine(error.to_string()),
+        }
     }
 }
 
@@ -283,6 +295,33 @@ impl<'a> Git<'a> {
         count("pack") > PACK_FILES_MAX || count("17") > LOOSE_OBJECTS_SAMPLE_MAX
     }
 
+    /// Removes the locks that a killed git left, which stop every later one.
+    ///
+    /// # Errors
+    /// [`GitError::Machine`] where a git that is not of this run works in the checkout: its locks are in use.
+    pub fn remove_stale_locks(&self) -> Result<(), GitError> {
+        let mut locks = Vec::new();
+        find_locks(&self.git_folder, LOCK_DEPTH_MAX, &mut locks);
+        let Some(first) = locks.first() else { return Ok(()) };
+        if let Some(id) = lock::git_at_work_in(&self.git_folder) {
+            let lock = first.display();
+            return Err(GitError::Machine(format!("`{lock}` is held by a git that we did not start (process {id})")));
+        }
+        for lock in locks {
+            log::warn!("removing `{}`, which a killed git left", lock.display());
+            scratch::remove_folder(&lock)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the checkout, so that the next fetch makes it anew.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn discard(&self) -> Result<(), GitError> {
+        Ok(scratch::remove_folder(&self.git_folder)?)
+    }
+
     /// Makes the checkout anew, empty.
     ///
     /// Where the format is not known, since the remote has no object to tell it by, an empty clone finds out.
@@ -347,7 +386,7 @@ impl<'a> Git<'a> {
     pub fn fetch_tip(&self) -> Result<Option<ObjectId>, GitError> {
         match self.fetch(TIP_REF, &["--depth=1"]) {
             Ok(()) => self.resolve(TIP_REF).map(Some),
-            Err(GitError::Remote { message, .. }) if message.contains("couldn't find remote ref") => Ok(None),
+            Err(GitError::Checkout(message)) if message.contains("couldn't find remote ref") => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -578,7 +617,8 @@ impl<'a> Git<'a> {
     }
 
     fn run(&self, command: Invocation) -> Result<Finished, GitError> {
-        self.place.run(command, &mut |line| log::debug!("git: {line}")).map_err(from_failure)
+        let mut log = ProgramLog::new("git", log::Level::Debug);
+        self.place.run(command, &mut |line| log.line(line)).map_err(from_failure)
     }
 
     /// Runs a verb that needs the checkout only.
@@ -602,6 +642,9 @@ impl<'a> Git<'a> {
 
     fn remote_error(&self, tried: &str, finished: &Finished) -> GitError {
         let printed = finished.tail_text();
+        if finished.tail.iter().any(|line| !line.starts_with("remote:") && is_of_the_disk(line)) {
+            return GitError::Machine(format!("{tried} {} (branch `{}`): {printed}", self.remote, self.branch));
+        }
         let found = classify(&printed);
         let why = match (found.why, printed.is_empty()) {
             (Some(why), _) => format!("{why}: {printed}"),
@@ -610,7 +653,11 @@ impl<'a> Git<'a> {
         };
         let redirect = if found.is_redirect { self.redirect_target() } else { String::new() };
         let message = format!("{tried} {} (branch `{}`): {why}{redirect}", self.remote, self.branch);
-        if found.is_local { GitError::Checkout(message) } else { GitError::Remote { code: found.code, message } }
+        if found.is_local {
+            GitError::Checkout(message)
+        } else {
+            GitError::Remote { code: found.code, message, is_passing: found.is_passing }
+        }
     }
 
     /// Where the remote wants to send us; asked without credentials.
@@ -738,12 +785,24 @@ fn successful(shown: &str, finished: Finished) -> Result<Vec<u8>, GitError> {
         return Ok(finished.stdout);
     }
     let text = format!("`{shown}` ended with {}: {}", finished.ending, finished.tail_text());
-    // What the disk refuses, a new checkout would be refused too.
-    let disk = ["No space left on device", "Read-only file system", "Disk quota exceeded"];
-    if disk.iter().any(|sign| text.contains(sign)) {
-        Err(GitError::Machine(text))
-    } else {
-        Err(GitError::Checkout(text))
+    if is_of_the_disk(&text) { Err(GitError::Machine(text)) } else { Err(GitError::Checkout(text)) }
+}
+
+/// What the disk refuses, a new checkout would be refused too.
+fn is_of_the_disk(printed: &str) -> bool {
+    let signs = ["No space left on device", "Read-only file system", "Disk quota exceeded"];
+    signs.iter().any(|sign| printed.contains(sign))
+}
+
+/// The files that end in `.lock`, `depth` folders deep; a ref is not called so, git forbids it.
+fn find_locks(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "lock") {
+            found.push(path);
+        } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "objects" {
+            find_locks(&path, depth - 1, found);
+        }
     }
 }
 
@@ -886,6 +945,7 @@ struct Classified {
     why: Option<&'static str>,
     is_redirect: bool,
     is_local: bool,
+    is_passing: bool,
 }
 
 /// What git's words on stderr mean. git tells by words only, and `LC_ALL=C` keeps these.
@@ -959,8 +1019,25 @@ fn classify(printed: &str) -> Classified {
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
     let found = SIGNS.iter().find(|(signs, ..)| has(signs));
     let (code, why) = found.map_or((Code::GitFailed, None), |(_, code, why)| (*code, *why));
-    // What is no sign of the remote's is taken for one of our side: objects, refs, the list of shallow commits.
-    Classified { code, why, is_redirect: printed.contains("returned error: 30"), is_local: found.is_none() }
+    Classified {
+        code,
+        why,
+        is_redirect: printed.contains("returned error: 30"),
+        // What is no sign of the remote's is taken for one of our side: objects, refs, the list of shallow commits.
+        is_local: found.is_none(),
+        is_passing: code == Code::GitUnreachable && why.is_none() && is_passing(printed),
+    }
+}
+
+/// Whether a remote that was not reached may be reached in a moment. A certificate does not become another, and of the
+/// statuses only some pass.
+fn is_passing(printed: &str) -> bool {
+    let status = ["returned error: ", "HTTP "].iter().find_map(|sign| {
+        let digits = printed.split(sign).nth(1)?.get(..3)?;
+        digits.parse().ok()
+    });
+    let is_certificate = ["certificate", "CAfile"].iter().any(|sign| printed.contains(sign));
+    status.map_or(!is_certificate, web::is_passing)
 }
 
 #[cfg(test)]
@@ -1092,5 +1169,35 @@ mod tests {
         check_class("fatal: repository 'http://h/r.git/' not found", Code::GitFailed);
         check_class("fatal: unable to access 'http://h/': The requested URL returned error: 301", Code::GitFailed);
         check_class("fatal: something new", Code::GitFailed);
+    }
+
+    #[track_caller]
+    fn check_passing(printed: &str, expected: bool) {
+        assert_eq!(classify(printed).is_passing, expected, "{printed}");
+    }
+
+    #[test]
+    fn what_may_pass_is_told_from_what_stays() {
+        let url = "fatal: unable to access 'http://h/': ";
+        for (why, expected) in [
+            ("Could not resolve host: h", true),
+            ("Failed to connect to h port 1: Connection refused", true),
+            ("The requested URL returned error: 503", true),
+            ("The requested URL returned error: 429", true),
+            ("The requested URL returned error: 400", false),
+            ("The requested URL returned error: 401", false),
+            ("The requested URL returned error: 404", false),
+            ("server certificate verification failed. CAfile: none CRLfile: none", false),
+            ("SSL certificate problem: certificate has expired", false),
+            ("gnutls_handshake() failed: The TLS connection was non-properly terminated.", true),
+            ("OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to h:443", true),
+        ] {
+            check_passing(&format!("{url}{why}"), expected);
+        }
+        check_passing("error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502", true);
+        check_passing("error: RPC failed; HTTP 413 curl 22 The requested URL returned error: 413", false);
+        check_passing("fatal: the remote end hung up unexpectedly", true);
+        check_passing("Host key verification failed.\nfatal: Could not read from remote repository.", false);
+        check_passing("fatal: something new", false);
     }
 }

@@ -6,16 +6,18 @@
 //! | --- | --- |
 //! | [`secret`] | a string that cannot be printed, and the removal of such strings from text |
 //! | [`code`] | the result codes, their HTTP status and exit codes |
+//! | [`digest`] | digests of content |
 //! | [`names`] | workspace, branch, remote, folder and author, parsed once at the edge |
 //! | [`http`] | bytes to a request head, with all rules of what is refused; an answer to bytes |
+//! | [`schedule`] | a cron expression, and when it comes true |
 //! | [`config`] | options and environment to a `Config`, every fault told at once |
 //! | [`sync_request`] | a request's JSON and the settings to a `SyncRequest`; which secret may serve it |
 //! | [`wmill_yaml`] | what a repository's `wmill.yaml` may say, and the one written for a run |
 //! | [`items`] | which Windmill object a path belongs to, what a change deletes, what in it is secret |
-//! | [`digest`] | digests of content |
 //! | [`outcome`] | the JSON of a result |
 //! | [`logging`] | log lines, as text or JSON |
 //! | [`deadline`] | how long a run may go on, and whether it was told to end |
+//! | [`retry`] | how often a step is tried that failed for a cause that passes, and after which pauses |
 //! | [`web`] | the HTTP client for our own small questions |
 //! | [`scratch`] | files that only we may read |
 //! | [`subprocess`] | one program under a deadline, its group gone at the end |
@@ -27,7 +29,16 @@
 //! | [`staging`] | whether git staged what lies in the folder |
 //! | [`windmill`] | who the token is, and `wmill sync pull` |
 //! | [`sync`] | the story of a sync |
+//! | [`history`] | the last runs and how each backup stands, over restarts |
 //! | [`runs`] | which syncs run, which wait, who shares one |
+//! | [`metrics`] | what is counted, and its text for Prometheus |
+//! | [`notice`] | what is said of a run that ended, to whom |
+//! | [`notifier`] | sends it, without delaying a sync |
+//! | [`ledger`] | what happens when a run has ended |
+//! | [`work`] | the syncs of a service |
+//! | [`scheduler`] | starts the configured sync when the schedule says so |
+//! | [`report`] | how service and backups stand at one moment, as JSON |
+//! | [`page`] | the same as a page to look at |
 //! | [`app`] | routes: a request to an answer |
 //! | [`server`] | listener, threads, deadlines, slots, shutdown |
 
@@ -39,13 +50,23 @@ pub mod config;
 pub mod deadline;
 pub mod digest;
 pub mod git;
+pub mod history;
 pub mod http;
 pub mod items;
+pub mod ledger;
 pub mod lock;
 pub mod logging;
+pub mod metrics;
 pub mod names;
+pub mod notice;
+pub mod notifier;
 pub mod outcome;
+pub mod page;
+pub mod report;
+pub mod retry;
 pub mod runs;
+pub mod schedule;
+pub mod scheduler;
 pub mod scratch;
 pub mod secret;
 pub mod server;
@@ -56,4 +77,5 @@ pub mod sync_request;
 pub mod web;
 pub mod windmill;
 pub mod wmill_yaml;
+pub mod work;
 pub mod workplace;

@@ -41,6 +41,8 @@ impl Lock {
     /// # Errors
     /// [`LockError`].
     pub fn acquire(path: &Path, deadline: &Deadline) -> Result<Self, LockError> {
+        // An empty folder in its place holds nothing.
+        let _ = std::fs::remove_dir(path);
         let file = scratch::open_file(path, false).map_err(LockError::Io)?;
         let path = path.canonicalize().map_err(|error| LockError::Io(scratch::at(path, &error)))?;
         for attempt in 0_u32.. {
@@ -56,6 +58,8 @@ impl Lock {
                 Err(TryLockError::Error(error)) => return Err(LockError::Io(scratch::at(&path, &error))),
             }
         }
+        // It is the input of every program, so it has to be empty.
+        let _ = file.set_len(0);
         // A descendant of an orphan may have closed its input, and thereby the lock, and still be writing.
         end_orphans(&path);
         let marker = Marker::own(&path);
@@ -136,6 +140,29 @@ fn end_orphans(path: &Path) {
     });
 }
 
+/// A git that works upon `folder`, started by somebody else than a run of ours; the programs of those hold the lock.
+#[must_use]
+pub fn git_at_work_in(folder: &Path) -> Option<u32> {
+    let folder = folder.canonicalize().ok()?;
+    let is_there = |link: PathBuf| std::fs::read_link(link).is_ok_and(|target| target.starts_with(&folder));
+    processes().find(|id| {
+        let process = PathBuf::from(format!("/proc/{id}"));
+        let command = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command);
+        let program = Path::new(command.split('\0').next().unwrap_or_default()).file_name();
+        let is_git = program.is_some_and(|name| name.to_string_lossy().starts_with("git"));
+        is_git
+            && (command.contains(&*folder.to_string_lossy())
+                || is_there(process.join("cwd"))
+                || std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten().any(|fd| is_there(fd.path())))
+    })
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// Kills all programs that this process has started for its runs, whatever group they went to.
 pub fn end_all_programs() {
     let Some(own) = Marker::own(Path::new("")) else { return };
@@ -145,10 +172,8 @@ pub fn end_all_programs() {
 /// Kills the programs with such a marker, those included that they start meanwhile.
 fn end_programs(is_meant: impl Fn(&Marker) -> bool) {
     for _ in 0..SEARCHES_MAX {
-        let Ok(processes) = std::fs::read_dir("/proc") else { return };
-        let ids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let is_meant = |id: &u32| *id != std::process::id() && Marker::of_process(*id).is_some_and(|it| is_meant(&it));
-        let meant: Vec<u32> = ids.filter(is_meant).collect();
+        let meant: Vec<u32> = processes().filter(is_meant).collect();
         if meant.is_empty() {
             return;
         }

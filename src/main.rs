@@ -14,10 +14,16 @@ use windmill_git_sync::app::App;
 use windmill_git_sync::code::Code;
 use windmill_git_sync::config::{Config, Environment, Need, Options};
 use windmill_git_sync::deadline::Interrupt;
+use windmill_git_sync::history::History;
+use windmill_git_sync::ledger::Ledger;
+use windmill_git_sync::metrics::Metrics;
+use windmill_git_sync::notifier::Notifier;
 use windmill_git_sync::runs::Runs;
+use windmill_git_sync::scheduler::Scheduler;
 use windmill_git_sync::server::{Draining, Server};
 use windmill_git_sync::sync::{self, Event, Service, Step};
 use windmill_git_sync::sync_request::{Flags, SyncRequest};
+use windmill_git_sync::work::{self, Syncs, log_step};
 #[cfg(unix)]
 use windmill_git_sync::{git, subprocess};
 use windmill_git_sync::{logging, outcome};
@@ -28,6 +34,10 @@ const USAGE_ERROR: u8 = 2;
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long callers may take to read their last answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long the `sync` command stays to have notices sent, after it printed its result.
+const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a service that ends stays for them; whoever stops it waits.
+const LAST_NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
 /// A service that does not answer by then is not healthy.
 const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
 /// Waiting for a turn is shown where there was some.
@@ -59,7 +69,7 @@ enum Command {
     Healthcheck(Healthcheck),
 }
 
-/// Listens for `POST /sync` and `GET /health` until it is told to end.
+/// Listens for `POST /sync`, follows SYNC_SCHEDULE, and tells how the backups stand, until it is told to end.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "serve", help_triggers("-h", "--help", "help"))]
 struct Serve {
@@ -237,7 +247,11 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
         progress: if is_watched { &show_step } else { &log_step },
     };
     let result = sync::run(&request, &service, &sync::new_run_id());
+    let ledger = new_ledger(&config);
+    work::note(&ledger, &request, &result, true);
+    ledger.settle();
     print(&result.to_json());
+    ledger.notifier.finish(NOTICE_TIME_MAX);
     ExitCode::from(result.code.exit_code())
 }
 
@@ -246,13 +260,6 @@ fn show_step(event: Event) {
         && (time >= SHOWN_STEP_TIME_MIN || step != Step::Queue)
     {
         say(&format!("{:>8}  {:.2} s", step.as_str(), time.as_secs_f64()));
-    }
-}
-
-fn log_step(event: Event) {
-    match event {
-        Event::Started(step) => log::debug!("step {} begins", step.as_str()),
-        Event::Ended(step, time) => log::info!("step {} took {} ms", step.as_str(), time.as_millis()),
     }
 }
 
@@ -278,26 +285,42 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
         }
     };
     let interrupt = Interrupt::default();
-    let runs = new_runs(&config, &interrupt);
+    let ledger = Arc::new(new_ledger(&config));
+    let worker = Syncs {
+        config: Arc::clone(&config),
+        own_program: own_program(),
+        interrupt: interrupt.clone(),
+        ledger: Arc::clone(&ledger),
+    };
+    let runs = Runs::new(Box::new(worker), config.sync_timeout);
     #[cfg(unix)]
     signals::stop_service(&server.stop_handle(), &runs, &interrupt, &config);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
-    let draining = server.run(Arc::new(App::new(Arc::clone(&config), Arc::clone(&runs))));
+    start_scheduler(&config, &runs, &ledger);
+    let app = App::new(Arc::clone(&config), Arc::clone(&runs), Arc::clone(&ledger));
+    let draining = server.run(Arc::new(app));
     drain(&config, &runs, &interrupt, &draining);
+    // What was turned away at the end is not written down yet.
+    ledger.settle();
+    ledger.notifier.finish(LAST_NOTICE_TIME_MAX);
+    log::info!("ended");
     ExitCode::SUCCESS
 }
 
-fn new_runs(config: &Arc<Config>, interrupt: &Interrupt) -> Arc<Runs> {
-    let (config, interrupt, own_program) = (Arc::clone(config), interrupt.clone(), own_program());
-    let waiting_time_max = config.sync_timeout;
-    let work = move |request: &SyncRequest, run_id: &str| {
-        let service =
-            Service { config: &config, own_program: &own_program, interrupt: &interrupt, progress: &log_step };
-        sync::run(request, &service, run_id)
-    };
-    Runs::new(Box::new(work), waiting_time_max)
+fn new_ledger(config: &Config) -> Ledger {
+    Ledger { metrics: Metrics::default(), history: History::new(&sync::root(config)), notifier: Notifier::new(config) }
+}
+
+fn start_scheduler(config: &Arc<Config>, runs: &Arc<Runs>, ledger: &Arc<Ledger>) {
+    let Some(schedule) = config.sync_schedule.clone() else { return };
+    log::info!("a sync is scheduled for `{schedule}` (UTC)");
+    let scheduler = Scheduler { config: Arc::clone(config), runs: Arc::clone(runs), ledger: Arc::clone(ledger) };
+    let thread = std::thread::Builder::new().name("scheduler".to_owned());
+    if let Err(error) = thread.spawn(move || scheduler.follow(&schedule)) {
+        log::error!("no scheduled sync will start, since there is no thread for the schedule: {error}");
+    }
 }
 
 /// Lets what runs go on for `SHUTDOWN_GRACE`, then ends it; every caller gets its answer.
@@ -312,7 +335,6 @@ fn drain(config: &Config, runs: &Runs, interrupt: &Interrupt, draining: &Drainin
     if left > 0 {
         log::warn!("{left} connections did not take their answers");
     }
-    log::info!("ended");
 }
 
 fn healthcheck(options: Healthcheck, environment: &Environment) -> ExitCode {
@@ -395,8 +417,8 @@ mod signals {
             let _ = runs.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
             lock::end_all_programs();
             // A run that did not end by itself did not remove its keys either.
-            for workspace in runs.running() {
-                let _ = scratch::remove_folder(&sync::run_folder(&config, &workspace));
+            for run in runs.overview().running {
+                let _ = scratch::remove_folder(&sync::run_folder(&config, &run.request.workspace));
             }
             std::process::exit(ENDED_BY_SIGNAL);
         });

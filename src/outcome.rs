@@ -1,11 +1,11 @@
 //! What a run ends with, as the JSON that callers get. It does not know what led to it.
 
-use miniserde::{Serialize, json};
+use miniserde::{Deserialize, Serialize, json};
 
 use crate::code::Code;
 
 /// Files that a commit adds, modifies and deletes in the folder of the backup.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     /// New files.
     pub added: usize,

@@ -17,12 +17,21 @@ const WAITING_RUNS_MAX: usize = 32;
 /// Workspaces in which a sync may go on at one time; each takes a `wmill` with 100 MB and a checkout.
 const RUNNING_MAX: usize = 4;
 
-/// Does the work of one run.
-pub type Work = dyn Fn(&SyncRequest, &str) -> SyncResult + Send + Sync;
+/// Does the work of the runs, and is told how they ended.
+pub trait Worker: Send + Sync {
+    /// Does it. May take minutes, and may panic.
+    fn work(&self, run: &Run) -> SyncResult;
+
+    /// Told of each end before anybody else is; where `begun` is false, the run never had its turn. Must be quick.
+    fn ended(&self, run: &Run, result: &SyncResult, begun: bool);
+
+    /// Called when callers know the result and the run's workspace is not free yet.
+    fn settle(&self);
+}
 
 /// All runs of this process.
 pub struct Runs {
-    work: Box<Work>,
+    worker: Box<dyn Worker>,
     waiting_time_max: Duration,
     board: Mutex<Board>,
     /// Told whenever a run ends or the board closes.
@@ -45,6 +54,7 @@ impl Board {
 /// The runs of one workspace: at most one goes on, the others wait in the order in which they came.
 struct Lane {
     workspace: WorkspaceId,
+    running: Arc<Run>,
     waiting: Vec<Arc<Run>>,
 }
 
@@ -52,24 +62,42 @@ struct Lane {
 pub struct Run {
     /// Its name.
     pub id: String,
-    request: SyncRequest,
+    /// What was asked for.
+    pub request: SyncRequest,
     since: Instant,
-    result: Mutex<Option<SyncResult>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    step: &'static str,
+    result: Option<SyncResult>,
 }
 
 impl Run {
-    fn result(&self) -> MutexGuard<'_, Option<SyncResult>> {
-        self.result.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How a run ends that waited for too long.
-    fn give_up(&self, waiting_time_max: Duration) {
-        let message = format!(
-            "the sync of workspace `{}` was ended in step `queue`: it waited for its turn longer than SYNC_TIMEOUT ({} s)",
-            self.request.workspace,
-            waiting_time_max.as_secs()
-        );
-        *self.result() = Some(self.failure(Code::Timeout, message));
+    /// Says what the run is at.
+    pub fn enter(&self, step: &'static str) {
+        self.state().step = step;
+    }
+
+    /// What it is at; empty before it says so.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        self.state().step
+    }
+
+    /// How long ago it was asked for.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn failure(&self, code: Code, message: String) -> SyncResult {
@@ -82,16 +110,24 @@ impl Run {
             commit: None,
             changed: Changed::default(),
             warnings: Vec::new(),
-            duration_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            duration_ms: self.age_ms(),
         }
     }
 }
 
+/// What goes on and what waits, at one moment.
+pub struct Overview {
+    /// The runs that go on, one for each workspace at most.
+    pub running: Vec<Arc<Run>>,
+    /// Those that wait for the end of another.
+    pub waiting: Vec<Arc<Run>>,
+}
+
 impl Runs {
-    /// No runs yet; each will do `work`, and wait for its turn for at most `waiting_time_max`.
+    /// No runs yet; `worker` will do them, and each waits for its turn for at most `waiting_time_max`.
     #[must_use]
-    pub fn new(work: Box<Work>, waiting_time_max: Duration) -> Arc<Self> {
-        Arc::new(Self { work, waiting_time_max, board: Mutex::default(), ended: Condvar::new() })
+    pub fn new(worker: Box<dyn Worker>, waiting_time_max: Duration) -> Arc<Self> {
+        Arc::new(Self { worker, waiting_time_max, board: Mutex::default(), ended: Condvar::new() })
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -122,11 +158,12 @@ impl Runs {
         if is_full && !request.configured {
             return Err(Code::TooManyRequests);
         }
-        let run = Arc::new(Run { id: new_run_id(), request, since: Instant::now(), result: Mutex::default() });
+        let run = Arc::new(Run { id: new_run_id(), request, since: Instant::now(), state: Mutex::default() });
         match board.lane(&workspace) {
             // Something goes on in this workspace; its thread takes the waiting ones up.
             Some(lane) => {
                 log::info!("run {} waits for its turn: a sync of workspace {workspace} goes on", run.id);
+                run.enter("queue");
                 let others = lane.waiting.iter().position(|waiting| !waiting.request.configured);
                 let place = others.filter(|_| run.request.configured).unwrap_or(lane.waiting.len());
                 lane.waiting.insert(place, Arc::clone(&run));
@@ -137,24 +174,45 @@ impl Runs {
                 if thread.spawn(move || runs.work_off(first)).is_err() {
                     return Err(Code::TooManyRequests);
                 }
-                board.lanes.push(Lane { workspace, waiting: Vec::new() });
+                board.lanes.push(Lane { workspace, running: Arc::clone(&run), waiting: Vec::new() });
             }
         }
         Ok(run)
     }
 
     fn work_off(&self, first: Arc<Run>) {
-        let workspace = first.request.workspace.clone();
         let mut next = Some(first);
         while let Some(run) = next {
-            let worked = catch_unwind(AssertUnwindSafe(|| (self.work)(&run.request, &run.id)));
+            let worked = catch_unwind(AssertUnwindSafe(|| self.worker.work(&run)));
             let mut result =
                 worked.unwrap_or_else(|_| run.failure(Code::Internal, "the sync ended by a fault of ours".to_owned()));
-            result.duration_ms = u64::try_from(run.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-            *run.result() = Some(result);
-            next = self.take_next(&workspace);
+            result.duration_ms = run.age_ms();
+            let board = self.board();
+            self.end(&run, result, true);
+            drop(board);
+            self.worker.settle();
+            next = self.take_next(&run.request.workspace);
             self.ended.notify_all();
         }
+    }
+
+    /// Whoever waits for the run sees its end; the worker saw it before. Called while the board is held, so that
+    /// nobody begins to wait between the end and the telling of it.
+    fn end(&self, run: &Run, result: SyncResult, begun: bool) {
+        self.worker.ended(run, &result, begun);
+        run.state().result = Some(result);
+        self.ended.notify_all();
+    }
+
+    /// How a run ends that waited for too long.
+    fn give_up(&self, run: &Run) {
+        let message = format!(
+            "the sync of workspace `{}` was ended in step `queue`: it waited for its turn longer than SYNC_TIMEOUT ({} s)",
+            run.request.workspace,
+            self.waiting_time_max.as_secs()
+        );
+        log::error!("run {}: {message}", run.id);
+        self.end(run, run.failure(Code::Timeout, message), false);
     }
 
     /// The first that waits; where none does, the lane goes. Whoever waits for a run's end sees to it that it does not
@@ -164,11 +222,11 @@ impl Runs {
         let lane = board.lane(workspace)?;
         while !lane.waiting.is_empty() {
             let run = lane.waiting.remove(0);
-            if run.since.elapsed() < self.waiting_time_max {
+            if run.age() < self.waiting_time_max {
+                lane.running = Arc::clone(&run);
                 return Some(run);
             }
-            log::error!("run {}: it waited for its turn longer than SYNC_TIMEOUT", run.id);
-            run.give_up(self.waiting_time_max);
+            self.give_up(&run);
         }
         board.lanes.retain(|lane| lane.workspace != *workspace);
         None
@@ -179,7 +237,7 @@ impl Runs {
     pub fn wait(&self, run: &Run, is_gone: &dyn Fn() -> bool) -> Option<SyncResult> {
         let mut board = self.board();
         loop {
-            if let Some(result) = run.result().clone() {
+            if let Some(result) = run.state().result.clone() {
                 return Some(result);
             }
             if is_gone() {
@@ -194,11 +252,10 @@ impl Runs {
                 board = self.ended.wait(board).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            let left = self.waiting_time_max.saturating_sub(run.since.elapsed());
+            let left = self.waiting_time_max.saturating_sub(run.age());
             if left.is_zero() {
                 lane.waiting.remove(place);
-                run.give_up(self.waiting_time_max);
-                self.ended.notify_all();
+                self.give_up(run);
                 continue;
             }
             board = self.ended.wait_timeout(board, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -217,8 +274,9 @@ impl Runs {
         let mut board = self.board();
         board.is_closed = true;
         for run in board.lanes.iter_mut().flat_map(|lane| lane.waiting.drain(..)) {
+            log::warn!("run {}: the service is ending; the sync had not begun", run.id);
             let message = "the service is ending; the sync had not begun".to_owned();
-            *run.result() = Some(run.failure(Code::ShuttingDown, message));
+            self.end(&run, run.failure(Code::ShuttingDown, message), false);
         }
         self.ended.notify_all();
     }
@@ -238,9 +296,15 @@ impl Runs {
         true
     }
 
-    /// The workspaces in which a run goes on.
+    /// What goes on and what waits now.
     #[must_use]
-    pub fn running(&self) -> Vec<WorkspaceId> {
-        self.board().lanes.iter().map(|lane| lane.workspace.clone()).collect()
+    pub fn overview(&self) -> Overview {
+        let board = self.board();
+        // One that has ended keeps its lane until the next takes it over.
+        let goes_on = |run: &&Arc<Run>| run.state().result.is_none();
+        Overview {
+            running: board.lanes.iter().map(|lane| &lane.running).filter(goes_on).cloned().collect(),
+            waiting: board.lanes.iter().flat_map(|lane| &lane.waiting).cloned().collect(),
+        }
     }
 }

@@ -2,10 +2,11 @@
 //! it ends. It does not know what is written there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Creates a folder, with all that lead to it, readable by us alone.
+/// Creates a folder, with all that lead to it, readable by us alone. A file in its place, or a link that leads
+/// nowhere, gives way.
 ///
 /// # Errors
 /// What the system says, with the path.
@@ -14,21 +15,47 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|error| at(path, &error))
+    let created = builder.create(path).or_else(|error| {
+        if error.kind() != io::ErrorKind::AlreadyExists {
+            return Err(error);
+        }
+        fs::remove_file(path)?;
+        builder.create(path)
+    });
+    created.map_err(|error| at(path, &error))
 }
 
-/// Removes a folder with all in it; one that is not there is as good.
+/// Removes a folder with all in it; one that is not there is as good. A folder of ours that we may not look into is
+/// opened first.
 ///
 /// # Errors
 /// What the system says, with the path.
 pub fn remove_folder(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // A file or a link where a folder belongs; what a link points at stays.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            fs::remove_file(path).map_err(|error| at(path, &error))
+        // A file or a link where a folder belongs; what a link points at stays. Above it, it is as good as not there.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
+            result => result.map_err(|error| at(path, &error)),
+        },
+        #[cfg(unix)]
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_folders(path);
+            fs::remove_dir_all(path).map_err(|error| at(path, &error))
         }
         result => result.map_err(|error| at(path, &error)),
+    }
+}
+
+/// Gives us back the folders below `path`, itself included, as far as they are ours. Links are not followed.
+#[cfg(unix)]
+fn open_folders(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut pending = vec![path.to_owned()];
+    while let Some(folder) = pending.pop() {
+        let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o700));
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        pending.extend(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|it| it.path()));
     }
 }
 
@@ -55,6 +82,16 @@ pub fn open_file(path: &Path, truncate: bool) -> io::Result<File> {
     options.open(path).map_err(|error| at(path, &error))
 }
 
+/// Reads the first `bytes_max` bytes of a file.
+///
+/// # Errors
+/// What the system says, with the path.
+pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(bytes_max).read_to_end(&mut content));
+    read.map(|_| content).map_err(|error| at(path, &error))
+}
+
 /// Writes a file that only we may read.
 ///
 /// # Errors
@@ -71,6 +108,12 @@ pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
+    // A folder is no file of ours; the file that is there stays until the new one is whole.
+    for place in [path, &temporary] {
+        if place.is_dir() {
+            remove_folder(place)?;
+        }
+    }
     let mut file = open_file(&temporary, true)?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(|error| at(&temporary, &error))?;
     fs::rename(&temporary, path).map_err(|error| at(path, &error))

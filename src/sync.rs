@@ -2,6 +2,7 @@
 //!
 //! It reads aloud, and leaves to `git` how git does it and to `windmill` how wmill does it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -15,15 +16,16 @@ use crate::config::Config;
 use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::digest;
 use crate::git::{self, BlobContent, Entry, Git, GitError, Listing, ObjectId, Pushed, Tree};
-use crate::items::{self, TreeFile};
+use crate::items::{self, ItemId, TreeFile};
 use crate::lock::{Lock, LockError};
 use crate::names::WorkspaceId;
 use crate::outcome::{Changed, SyncResult};
+use crate::retry::Tries;
 use crate::scratch::{self, Scratch};
 use crate::secret::Scrubber;
 use crate::staging::{self, StagingError};
 use crate::sync_request::SyncRequest;
-use crate::windmill::{self, Account, Windmill, WindmillError};
+use crate::windmill::{self, Account, Cure, Windmill, WindmillError};
 use crate::wmill_yaml::{self, Asked, Plan};
 use crate::workplace::Workplace;
 
@@ -103,11 +105,31 @@ pub struct Service<'a> {
 struct SyncError {
     code: Code,
     message: String,
+    remedy: Remedy,
+}
+
+/// What may help against a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remedy {
+    /// Nothing that we can do.
+    None,
+    /// To try again, after the time that a server asks for.
+    Time(Option<Duration>),
+    /// A new checkout.
+    NewCheckout,
 }
 
 impl SyncError {
     fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), remedy: Remedy::None }
+    }
+
+    /// Says how often it was tried.
+    fn after(mut self, tries: &Tries<'_>) -> Self {
+        if tries.count() > 1 {
+            self.message = format!("{} (tried {} times)", self.message, tries.count());
+        }
+        self
     }
 }
 
@@ -173,7 +195,9 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> SyncRe
     result
 }
 
-fn root(config: &Config) -> PathBuf {
+/// Where everything of ours lies. Never the top of the data folder: an older service had its checkout there.
+#[must_use]
+pub fn root(config: &Config) -> PathBuf {
     config.data_dir.join("windmill-git-sync")
 }
 
@@ -196,6 +220,8 @@ struct Base {
     tip: Option<ObjectId>,
     /// What the commit builds upon: the tip, or a tree without what is unsound in it.
     tree: Option<ObjectId>,
+    /// What wmill gets to see.
+    shown: Option<ObjectId>,
     /// All sound entries of the tip.
     whole: Tree,
     /// Paths of the tip that no checkout can hold.
@@ -306,31 +332,67 @@ impl Story<'_> {
     }
 
     fn rounds(&mut self, place: &Workplace, git: &Git<'_>, folder: &Path) -> Result<Success, SyncError> {
-        let mut last_tip = None;
-        let (account, version) = {
-            let (base, account, version) = self.refresh_and_probe(place, git)?;
-            if let Some(success) = self.round(place, git, folder, base, &account, version.as_deref())? {
-                return Ok(success);
+        let (mut base, account, version) = self.refresh_and_probe(place, git)?;
+        let (mut round, mut last_tip, mut is_new) = (1, None, false);
+        loop {
+            match self.round(place, git, folder, base, &account, version.as_deref()) {
+                Ok(Some(success)) => return Ok(success),
+                Ok(None) if round == ROUNDS_MAX => return Err(self.outrun()),
+                Ok(None) => {
+                    round += 1;
+                    log::info!(
+                        "another writer was first; starting over on the new tip (round {round} of {ROUNDS_MAX})"
+                    );
+                }
+                // Damage that no fetch has met: an object that was written half, of which git only sees that it is there.
+                Err(error) if error.remedy == Remedy::NewCheckout && !is_new => {
+                    log::warn!("starting over in a new checkout: {}", error.message);
+                    git.discard().map_err(|error| self.git_error(Step::Fetch, error))?;
+                    is_new = true;
+                }
+                Err(error) => return Err(error),
             }
-            (account, version)
-        };
-        for round in 2..=ROUNDS_MAX {
-            log::info!("another writer was first; starting over on the new tip (round {round} of {ROUNDS_MAX})");
-            let base = self.step(Step::Fetch, || self.refresh(git))?;
+            base = self.step(Step::Fetch, || self.patiently(Step::Fetch, place, || self.refresh(git)))?;
             if round > 2 && base.tip == last_tip {
                 // Twice upon the same tip: nobody was first, the server just does not want it.
                 return Err(self.refused(&self.rejection));
             }
             last_tip.clone_from(&base.tip);
-            if let Some(success) = self.round(place, git, folder, base, &account, version.as_deref())? {
-                return Ok(success);
-            }
         }
+    }
+
+    fn outrun(&self) -> SyncError {
         let message = format!(
             "cannot push to {} (branch `{}`): other writers were first {ROUNDS_MAX} times in a row ({})",
             self.request.remote, self.request.branch, self.rejection
         );
-        Err(SyncError::new(Code::GitRejected, message))
+        SyncError::new(Code::GitRejected, message)
+    }
+
+    /// Does `work`, and does it again after a pause where it failed for a cause that may pass.
+    fn patiently<T>(
+        &self,
+        step: Step,
+        place: &Workplace,
+        mut work: impl FnMut() -> Result<T, SyncError>,
+    ) -> Result<T, SyncError> {
+        let mut tries = Tries::new(&place.deadline);
+        loop {
+            match work() {
+                Err(error) => self.wait_out(step, &mut tries, error)?,
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits until what failed can be tried again; where it cannot, the failure.
+    fn wait_out(&self, step: Step, tries: &mut Tries<'_>, error: SyncError) -> Result<(), SyncError> {
+        let Remedy::Time(asked) = error.remedy else { return Err(error.after(tries)) };
+        match tries.pause(asked, &error.message) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(error.after(tries)),
+            Err(expired) => Err(self.expired(step, expired)),
+        }
     }
 
     /// The remote and Windmill are asked at the same time.
@@ -344,12 +406,11 @@ impl Story<'_> {
         let story = &*self;
         let (base, account, version) = std::thread::scope(|scope| {
             let account = scope.spawn(|| {
-                story.step(Step::Probe, || {
-                    windmill.account(is_default).map_err(|error| story.windmill_error(Step::Probe, error))
-                })
+                let ask = || windmill.account(is_default).map_err(|error| story.windmill_error(Step::Probe, error));
+                story.step(Step::Probe, || story.patiently(Step::Probe, place, ask))
             });
             let version = scope.spawn(|| windmill::wmill_version(place, &story.root().join("wmill-version")));
-            let base = story.step(Step::Fetch, || story.refresh(git));
+            let base = story.step(Step::Fetch, || story.patiently(Step::Fetch, place, || story.refresh(git)));
             (base, account.join(), version.join())
         });
         let crashed = |_| SyncError::new(Code::Internal, "a thread of the sync ended early");
@@ -403,6 +464,7 @@ impl Story<'_> {
     }
 
     fn bring_here(&self, git: &Git<'_>, state: &git::RemoteState) -> Result<Base, GitError> {
+        git.remove_stale_locks()?;
         // A remote without an object does not show its format, and may be another than last time.
         if !state.format.is_some_and(|format| git.exists(format)) || git.is_bloated() {
             git.create(state.format)?;
@@ -424,15 +486,15 @@ impl Story<'_> {
         let folder = below(&whole, &self.request.subdir.prefix());
         let plan = self.plan(git, &folder)?;
         let workspace = self.request.workspace.clone();
-        let base = Base { tip, tree, whole, unsound, folder, plan, workspace };
+        let mut base = Base { tip, tree, shown: None, whole, unsound, folder, plan, workspace };
         let shown = base.folder.iter().filter(|(path, entry)| !base.is_withheld(path, entry));
         let shown: Vec<_> = shown.map(|(path, entry)| (path.as_slice(), entry)).collect();
-        let shown = match &base.tree {
+        base.shown = match &base.tree {
             Some(tree) if shown.len() == base.whole.len() => Some(tree.clone()),
             Some(_) => Some(git.compose(None, [], shown)?),
             None => None,
         };
-        git.check_out(shown.as_ref())?;
+        git.check_out(base.shown.as_ref())?;
         Ok(base)
     }
 
@@ -510,7 +572,7 @@ impl Story<'_> {
         let commit = self.commit(git, &base, &comparison, account, version)?;
         self.end(Step::Commit, begun);
         let message = format!("Successfully synced workspace '{}' to Git", self.request.workspace);
-        match self.step(Step::Push, || self.push(git, &commit))? {
+        match self.step(Step::Push, || self.push(place, git, &commit))? {
             Arrival::Confirmed => {
                 self.remember(folder, &commit, account);
                 Ok(Some(Success { code: Code::Pushed, message, commit: Some(commit), changed }))
@@ -540,29 +602,52 @@ impl Story<'_> {
 
     /// Pulls upon the repository's files; where these stand in wmill's way, upon nothing.
     fn pull(&self, place: &Workplace, git: &Git<'_>, base: &Base) -> Result<Footing, SyncError> {
-        let windmill = self.windmill(place);
-        let pull = |configuration: &str| {
-            let written = scratch::write_file(&git.tree_folder().join(WMILL_YAML), configuration.as_bytes());
-            written.map_err(|error| WindmillError::Machine(error.to_string()))?;
-            let format = git.format();
-            let pulled = windmill.pull(place, git.tree_folder());
-            git.settle(format)
-                .map_err(|_| WindmillError::Machine("cannot write the checkout's settings".to_owned()))?;
-            scratch::remove_file(&git.tree_folder().join(WMILL_YAML))
-                .map_err(|error| WindmillError::Machine(error.to_string()))?;
-            pulled
-        };
-        match pull(&base.plan.text) {
+        let failed = |error| self.windmill_error(Step::Pull, error);
+        let mut is_folder_suspect = false;
+        let pulled = self.pull_upon(place, git, base.shown.as_ref(), &base.plan.text, |error| {
+            let is_suspect = matches!(error, WindmillError::Failed { cure: Cure::EmptyFolder, .. });
+            is_folder_suspect = is_suspect && !base.folder.is_empty();
+            failed(error)
+        });
+        match pulled {
             Ok(()) => Ok(Footing::Repository),
-            Err(WindmillError::Failed { message, is_folder_suspect: true, .. }) if !base.folder.is_empty() => {
-                log::warn!("pulling again, into an empty folder: {message}");
+            Err(error) if is_folder_suspect => {
+                log::warn!("pulling again, into an empty folder: {}", error.message);
                 git.check_out(None).map_err(|error| self.git_error(Step::Pull, error))?;
                 // All of it: what a pattern left out could not be told from what Windmill does not hold.
-                let pulled = pull(&base.plan.text_without_patterns);
-                pulled.map(|()| Footing::Empty).map_err(|error| self.windmill_error(Step::Pull, error))
+                self.pull_upon(place, git, None, &base.plan.text_without_patterns, failed).map(|()| Footing::Empty)
             }
-            Err(error) => Err(self.windmill_error(Step::Pull, error)),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Pulls into a folder that holds `shown`; each try begins with that and nothing else.
+    fn pull_upon(
+        &self,
+        place: &Workplace,
+        git: &Git<'_>,
+        shown: Option<&ObjectId>,
+        configuration: &str,
+        mut failed: impl FnMut(WindmillError) -> SyncError,
+    ) -> Result<(), SyncError> {
+        let mut is_clean = true;
+        self.patiently(Step::Pull, place, || {
+            if !std::mem::take(&mut is_clean) {
+                git.check_out(shown).map_err(|error| self.git_error(Step::Pull, error))?;
+            }
+            self.pull_once(place, git, configuration).map_err(&mut failed)
+        })
+    }
+
+    fn pull_once(&self, place: &Workplace, git: &Git<'_>, configuration: &str) -> Result<(), WindmillError> {
+        let machine = |error: std::io::Error| WindmillError::Machine(error.to_string());
+        let own = git.tree_folder().join(WMILL_YAML);
+        scratch::write_file(&own, configuration.as_bytes()).map_err(machine)?;
+        let format = git.format();
+        let pulled = self.windmill(place).pull(place, git.tree_folder());
+        git.settle(format).map_err(|_| WindmillError::Machine("cannot write the checkout's settings".to_owned()))?;
+        scratch::remove_file(&own).map_err(machine)?;
+        pulled
     }
 
     /// Stages what was pulled, checks that it is what was pulled, and compares it with what the repository held.
@@ -590,10 +675,12 @@ impl Story<'_> {
             }
         }
         let mut replaced = Vec::new();
+        // With patterns, what was not pulled may lie outside them, so only what was pulled takes the place of another.
+        let pulled = (base.plan.globs && footing == Footing::Repository).then(|| items_of(&after, &base.workspace));
         for (path, entry) in &base.folder {
             // What wmill saw and is not there any more, wmill deleted. Of the rest, what is Windmill's by its name goes.
             let was_seen = footing == Footing::Repository && !base.is_withheld(path, entry);
-            let is_theirs = if is_shared_ui(path) { !owns_ui } else { !is_windmills(path, &base.plan) };
+            let is_theirs = if is_shared_ui(path) { !owns_ui } else { !is_windmills(path, base, pulled.as_ref()) };
             let stays = !was_seen && is_theirs;
             if stays && !after.contains_key(path) && !git::collides(path, &after) {
                 after.insert(path.clone(), entry.clone());
@@ -621,7 +708,7 @@ impl Story<'_> {
         git.stage().map_err(failed)?;
         let staged = git.list_index().map_err(failed)?;
         staging::verify(&staged, git.tree_folder(), &base.folder).map_err(|error| match error {
-            StagingError::Differs(message) => SyncError::new(Code::GitFailed, message),
+            StagingError::Differs(message) => SyncError { code: Code::GitFailed, message, remedy: Remedy::NewCheckout },
             StagingError::Io(error) => self.disk(&error),
         })?;
         Ok(staged)
@@ -773,21 +860,48 @@ impl Story<'_> {
         )
     }
 
-    /// Whether the commit is on the remote; `false` when another writer was first.
-    fn push(&self, git: &Git<'_>, commit: &ObjectId) -> Result<Arrival, SyncError> {
+    /// Brings the commit to the remote. Where the answer to a push was lost, the remote is asked before another.
+    fn push(&self, place: &Workplace, git: &Git<'_>, commit: &ObjectId) -> Result<Arrival, SyncError> {
+        let failed = |error| self.git_error(Step::Push, error);
+        let mut may_be_there = false;
+        let pushed = self.patiently(Step::Push, place, || {
+            if std::mem::replace(&mut may_be_there, true) && self.is_there(git, commit).map_err(failed)? {
+                return Ok(Arrival::Confirmed);
+            }
+            self.push_once(git, commit)
+        });
+        let arrival =
+            match pushed {
+                // The last answer of all may have been lost too.
+                Err(error) if matches!(error.remedy, Remedy::Time(_)) => {
+                    if self.is_there(git, commit).unwrap_or(false) { Arrival::Confirmed } else { return Err(error) }
+                }
+                other => other?,
+            };
+        if let (Arrival::Confirmed, Err(error)) = (&arrival, git.stand_at(commit)) {
+            // It costs the next sync a fetch, and does not unmake this one.
+            log::warn!("cannot note where the checkout stands: {}", self.git_error(Step::Push, error).message);
+        }
+        Ok(arrival)
+    }
+
+    fn push_once(&self, git: &Git<'_>, commit: &ObjectId) -> Result<Arrival, SyncError> {
         let failed = |error| self.git_error(Step::Push, error);
         match git.push(commit).map_err(failed)? {
             Pushed::Accepted => {}
             Pushed::Outrun(why) => return Ok(Arrival::Rejected(why)),
             Pushed::Refused(why) => return Err(self.refused(&why)),
         }
-        let state = git.remote_state().map_err(failed)?;
-        let arrived = git.has_arrived(commit, state.tip.as_ref()).map_err(failed)?;
-        if !arrived {
-            return Ok(Arrival::Rejected("the server took the commit, but the branch does not hold it now".to_owned()));
+        if self.is_there(git, commit).map_err(failed)? {
+            return Ok(Arrival::Confirmed);
         }
-        git.stand_at(commit).map_err(failed)?;
-        Ok(Arrival::Confirmed)
+        Ok(Arrival::Rejected("the server took the commit, but the branch does not hold it now".to_owned()))
+    }
+
+    /// Whether the branch of the remote holds the commit.
+    fn is_there(&self, git: &Git<'_>, commit: &ObjectId) -> Result<bool, GitError> {
+        let state = git.remote_state()?;
+        git.has_arrived(commit, state.tip.as_ref())
     }
 
     fn refused(&self, why: &str) -> SyncError {
@@ -845,8 +959,10 @@ impl Story<'_> {
 
     fn git_error(&self, step: Step, error: GitError) -> SyncError {
         match error {
-            GitError::Remote { code, message } => SyncError::new(code, message),
-            GitError::Checkout(message) => SyncError::new(Code::GitFailed, message),
+            GitError::Remote { code, message, is_passing } => {
+                SyncError { code, message, remedy: if is_passing { Remedy::Time(None) } else { Remedy::None } }
+            }
+            GitError::Checkout(message) => SyncError { code: Code::GitFailed, message, remedy: Remedy::NewCheckout },
             GitError::Expired(expired) => self.expired(step, expired),
             GitError::Machine(message) => SyncError::new(Code::GitFailed, message),
         }
@@ -854,7 +970,10 @@ impl Story<'_> {
 
     fn windmill_error(&self, step: Step, error: WindmillError) -> SyncError {
         match error {
-            WindmillError::Failed { code, message, .. } => SyncError::new(code, message),
+            WindmillError::Failed { code, message, cure } => {
+                let remedy = if let Cure::Time(asked) = cure { Remedy::Time(asked) } else { Remedy::None };
+                SyncError { code, message, remedy }
+            }
             WindmillError::Expired(expired) => self.expired(step, expired),
             WindmillError::Machine(message) => SyncError::new(Code::PullFailed, message),
         }
@@ -889,13 +1008,31 @@ fn is_for_one_workspace(path: &[u8], workspace: &WorkspaceId) -> bool {
     name.windows(mark.len()).any(|window| window == mark.as_bytes())
 }
 
-/// Whether a path that wmill did not get to see would be Windmill's.
-fn is_windmills(path: &[u8], plan: &Plan) -> bool {
+/// Whether a path that wmill did not get to see would be Windmill's. Where patterns narrow what was pulled, it has to
+/// belong to an item that was `pulled`.
+fn is_windmills(path: &[u8], base: &Base, pulled: Option<&BTreeSet<ItemId>>) -> bool {
     let Ok(path) = std::str::from_utf8(path) else { return false };
     let name = path.rsplit('/').next().unwrap_or(path);
     path == WMILL_LOCK
-        || name == "folder.meta.yaml"
-        || items::item_of(path).is_some_and(|item| items::covers(&item, &plan.kinds))
+        || (name == "folder.meta.yaml" && pulled.is_none())
+        || items::item_of(path).is_some_and(|item| {
+            items::covers(&item, &base.plan.kinds)
+                && pulled.is_none_or(|pulled| pulled.contains(&of_any_workspace(item, &base.workspace)))
+        })
+}
+
+/// The items that a folder holds.
+fn items_of(folder: &Tree, workspace: &WorkspaceId) -> BTreeSet<ItemId> {
+    let items = folder.keys().filter_map(|path| items::item_of(std::str::from_utf8(path).ok()?));
+    items.map(|item| of_any_workspace(item, workspace)).collect()
+}
+
+/// The item without the mark of being this workspace's alone.
+fn of_any_workspace(mut item: ItemId, workspace: &WorkspaceId) -> ItemId {
+    if let Some(path) = item.path.strip_suffix(&format!(".{workspace}")) {
+        item.path = path.to_owned();
+    }
+    item
 }
 
 /// The entries below a folder (`dir/`, or nothing for all), by their path in it.

@@ -9,6 +9,7 @@ use miniserde::make_place;
 
 use crate::code::Code;
 use crate::config::{self, Config, SecretSource};
+use crate::digest;
 use crate::names::{self, BaseUrl, BranchName, Identity, NameError, RemoteScheme, RemoteUrl, Subdir, WorkspaceId};
 use crate::secret::Secret;
 
@@ -137,6 +138,12 @@ impl SyncRequest {
         request.map(|request| (request, wait)).ok_or_else(|| resolver.error())
     }
 
+    /// A short name for what is backed up to where: the same for requests that differ in credentials and flags only.
+    #[must_use]
+    pub fn destination(&self) -> String {
+        destination(&self.base_url, &self.remote, &self.branch, &self.subdir)
+    }
+
     /// All secrets in it, in the forms in which they are sent, so that they can be scrubbed from what the tools print.
     #[must_use]
     pub fn secrets(&self) -> Vec<Secret> {
@@ -150,6 +157,19 @@ impl SyncRequest {
         }
         secrets
     }
+}
+
+/// The [`SyncRequest::destination`] of the settings for a workspace; empty where they lack or spoil a part of it.
+#[must_use]
+pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> String {
+    match (&config.remote, config.branch_for(workspace), config.subdir_for(workspace)) {
+        (Some(remote), Ok(branch), Ok(subdir)) => destination(&config.base_url, remote, &branch, &subdir),
+        _ => String::new(),
+    }
+}
+
+fn destination(base_url: &BaseUrl, remote: &RemoteUrl, branch: &BranchName, subdir: &Subdir) -> String {
+    digest::short_name(&[base_url.as_str(), remote.as_str(), branch.as_str(), subdir.as_str()].join("\n"))
 }
 
 /// User name and token as Basic authentication sends them.

@@ -26,6 +26,23 @@ pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) ->
     configuration.build().into()
 }
 
+/// Whether a server that answers with this status may answer otherwise in a moment.
+#[must_use]
+pub fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500..=599)
+}
+
+/// Whether a question that had no answer may have one in a moment. A certificate does not become another.
+#[must_use]
+pub fn is_passing_error(error: &ureq::Error) -> bool {
+    use ureq::Error;
+    match error {
+        Error::Io(_) => !error.to_string().contains("certificate"),
+        Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed | Error::Protocol(_) => true,
+        _ => false,
+    }
+}
+
 #[cfg(not(target_family = "wasm"))]
 mod tls {
     //! TLS with what every server of the last ten years speaks, and nothing beside it: code that is never needed would

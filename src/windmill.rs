@@ -2,11 +2,11 @@
 //!
 //! The token goes into a file that only we may read, never into an argument. It does not know about git.
 
-use std::cell::RefCell;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use log::Level;
 use miniserde::json::{self, Value};
 
 use crate::code::Code;
@@ -14,9 +14,9 @@ use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::names::{BaseUrl, WorkspaceId};
 use crate::scratch;
 use crate::secret::{Scrubber, Secret};
-use crate::subprocess::{self, Failure, Finished};
+use crate::subprocess::{self, Ending, Failure, Finished};
 use crate::web;
-use crate::workplace::Workplace;
+use crate::workplace::{ProgramLog, Workplace};
 
 /// For one small question to Windmill.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -44,13 +44,24 @@ pub enum WindmillError {
         code: Code,
         /// What was tried, on what, and why it failed.
         message: String,
-        /// Whether the content of the folder may be the cause, so that an empty one may help.
-        is_folder_suspect: bool,
+        /// What may help.
+        cure: Cure,
     },
     /// The time was over, or the service is ending.
     Expired(Expired),
     /// wmill cannot be started, or the disk refuses.
     Machine(String),
+}
+
+/// What may help against a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cure {
+    /// Nothing that we can do: a wrong token, a workspace that is not there.
+    None,
+    /// An empty folder: the content of the one that was pulled into may be the cause.
+    EmptyFolder,
+    /// To wait, for as long as the server asks, and to try again.
+    Time(Option<Duration>),
 }
 
 /// What Windmill says of itself and of the token.
@@ -86,7 +97,15 @@ pub struct Windmill<'a> {
 
 struct Answer {
     status: u16,
+    retry_after: Option<Duration>,
     body: String,
+}
+
+impl Answer {
+    /// What helps against such a status: servers that are overloaded or being replaced come back.
+    fn cure(&self) -> Cure {
+        if web::is_passing(self.status) { Cure::Time(self.retry_after) } else { Cure::None }
+    }
 }
 
 impl Windmill<'_> {
@@ -133,10 +152,10 @@ impl Windmill<'_> {
                 200 if path == SHARED_UI => account.shared_ui = Some(self.shared_ui(&whole, &answer)?),
                 200 if path == OWN_ITEMS => account.own_items = own_items(&answer.body),
                 200 | 404 => {}
-                400..=499 => account.refused.push(path),
+                400..=499 if answer.cure() == Cure::None => account.refused.push(path),
                 status => {
                     let message = format!("{} answered with status {status}", self.base_url.join(&whole));
-                    return Err(failed(Code::PullFailed, message));
+                    return Err(WindmillError::Failed { code: Code::PullFailed, message, cure: answer.cure() });
                 }
             }
         }
@@ -212,7 +231,9 @@ impl Windmill<'_> {
         if let Err(expired) = self.deadline.remaining() {
             return WindmillError::Expired(expired);
         }
-        failed(Code::WindmillUnreachable, format!("cannot reach Windmill at {}: {error}", self.base_url.join(path)))
+        let message = format!("cannot reach Windmill at {}: {error}", self.base_url.join(path));
+        let cure = if web::is_passing_error(error) { Cure::Time(None) } else { Cure::None };
+        WindmillError::Failed { code: Code::WindmillUnreachable, message, cure }
     }
 
     /// What the server said, fit for messages.
@@ -228,7 +249,7 @@ impl Windmill<'_> {
             self.base_url.join(path),
             answer.status
         );
-        failed(Code::WindmillUnreachable, message)
+        WindmillError::Failed { code: Code::WindmillUnreachable, message, cure: answer.cure() }
     }
 
     fn refused(&self, answer: &Answer) -> WindmillError {
@@ -267,15 +288,15 @@ impl Windmill<'_> {
             .environment("GIT_DIR", place.scratch.path().join("no-repository"))
             .environment("GIT_CEILING_DIRECTORIES", folder.parent().unwrap_or(folder))
             .arguments(["--workspace", PROFILE, "sync", "pull", "--yes", "--skip-branch-validation"]);
-        let words = RefCell::new(Words::default());
+        let (mut words, mut log) = (Words::default(), ProgramLog::new("wmill", Level::Info));
         let finished = place.run(invocation, &mut |line| {
-            log::info!("wmill: {line}");
-            words.borrow_mut().take(line);
+            log.line(line);
+            words.take(line);
         });
         // The token is needed by nobody after this.
         scratch::remove_folder(&configuration).map_err(machine)?;
         match finished {
-            Ok(finished) if finished.is_success() && words.borrow().say_done() => Ok(()),
+            Ok(finished) if finished.is_success() && words.say_done() => Ok(()),
             Ok(finished) => Err(self.pull_error(&finished)),
             Err(Failure::Expired(expired)) => Err(WindmillError::Expired(expired)),
             Err(failure) => Err(WindmillError::Machine(failure.to_string())),
@@ -300,7 +321,11 @@ impl Windmill<'_> {
     fn pull_error(&self, finished: &Finished) -> WindmillError {
         let start = finished.tail.len().saturating_sub(MESSAGE_LINES_MAX);
         let printed = finished.tail[start..].join("\n");
-        let (code, is_folder_suspect) = classify(&finished.tail_text());
+        let (code, cure) = match finished.ending {
+            Ending::Exit(_) => classify(&finished.tail_text()),
+            // For want of memory, mostly: the same again, or more of it, does not help.
+            Ending::Signal(_) => (Code::PullFailed, Cure::None),
+        };
         let how = if finished.is_success() {
             "ended with exit code 0 but did not say that it had pulled".to_owned()
         } else {
@@ -308,7 +333,7 @@ impl Windmill<'_> {
         };
         let message =
             format!("`wmill sync pull` of workspace `{}` from {} {how}: {printed}", self.workspace, self.base_url);
-        WindmillError::Failed { code, message, is_folder_suspect }
+        WindmillError::Failed { code, message, cure }
     }
 }
 
@@ -333,8 +358,11 @@ fn exchange(agent: &ureq::Agent, url: &str, bearer: &str, body: Option<&str>) ->
         }
     }?;
     let status = answer.status().as_u16();
+    // A date is possible too, and rare; the pause is then our own.
+    let retry_after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let bytes = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
-    Ok(Answer { status, body: String::from_utf8_lossy(&bytes).into_owned() })
+    let body = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs), body })
 }
 
 /// Whether a name stays within the folder that it is put into, and git can hold it.
@@ -364,25 +392,41 @@ impl Words {
     }
 }
 
-/// What wmill's words mean, and whether the folder may be at fault.
-fn classify(printed: &str) -> (Code, bool) {
+/// What wmill's words mean, and what may help.
+fn classify(printed: &str) -> (Code, Cure) {
+    const UNREACHABLE: [&str; 7] =
+        ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "ECONNRESET", "ETIMEDOUT", "EHOSTUNREACH", "socket hang up"];
+    // An archive that came short is no zip file, and one that was cut while it was read was `terminated`.
+    const BROKEN_OFF: [&str; 3] = ["fetch failed", "terminated", "zip file"];
+    const DISK: [&str; 3] = ["ENOSPC", "EROFS", "EDQUOT"];
+    const CERTIFICATES: [&str; 5] =
+        ["CERT_", "SELF_SIGNED_CERT", "UNABLE_TO_GET_ISSUER", "UNABLE_TO_VERIFY_LEAF", "ERR_TLS_CERT"];
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
     if has(&["Workspace id '", "no rows returned"]) {
-        (Code::WorkspaceNotFound, false)
+        (Code::WorkspaceNotFound, Cure::None)
     } else if has(&["401 Unauthorized", "Could not authenticate", "Unauthorized"]) {
-        (Code::WindmillUnauthorized, false)
-    } else if has(&["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "ECONNRESET", "ETIMEDOUT", "EHOSTUNREACH"]) {
-        (Code::WindmillUnreachable, false)
-    } else if has(&["Failed to request tarball", "fetch failed", "terminated", "zip file", "ENOSPC", "EROFS", "EDQUOT"])
-    {
-        (Code::PullFailed, false)
+        (Code::WindmillUnauthorized, Cure::None)
+    } else if has(&DISK) {
+        (Code::PullFailed, Cure::None)
+    } else if has(&CERTIFICATES) {
+        (Code::WindmillUnreachable, Cure::None)
+    } else if has(&UNREACHABLE) {
+        (Code::WindmillUnreachable, Cure::Time(None))
+    } else if let Some(rest) = printed.split("Failed to request tarball from API: ").nth(1) {
+        let status = rest.split(' ').next().and_then(|status| status.parse().ok());
+        let cure = if status.is_some_and(web::is_passing) { Cure::Time(None) } else { Cure::None };
+        (Code::PullFailed, cure)
+    } else if has(&BROKEN_OFF) {
+        (Code::PullFailed, Cure::Time(None))
+    } else if printed.contains("Failed to request tarball") {
+        (Code::PullFailed, Cure::None)
     } else {
-        (Code::PullFailed, true)
+        (Code::PullFailed, Cure::EmptyFolder)
     }
 }
 
 fn failed(code: Code, message: String) -> WindmillError {
-    WindmillError::Failed { code, message, is_folder_suspect: false }
+    WindmillError::Failed { code, message, cure: Cure::None }
 }
 
 fn parse(body: &str) -> Option<Value> {
@@ -398,10 +442,11 @@ pub fn wmill_version(place: &Workplace, known: &Path) -> Option<String> {
     let program = identity_of_wmill(&place.environment);
     let kept = std::fs::read_to_string(known).ok();
     if let (Some(program), Some((kept_program, version))) =
-        (&program, kept.as_deref().and_then(|kept| kept.split_once('\n')))
+        (&program, kept.as_deref().and_then(|kept| kept.strip_suffix('\n')?.split_once('\n')))
         && program == kept_program
+        && !version.is_empty()
     {
-        return Some(version.trim_end().to_owned());
+        return Some(version.to_owned());
     }
     let version = ask_version(place)?;
     if let Some(program) = program
@@ -469,10 +514,16 @@ mod tests {
 
     #[test]
     fn what_wmill_prints_tells_what_failed() {
-        let archive = "Failed to request tarball from API: 500 Internal Server Error";
-        assert_eq!(classify(archive), (Code::PullFailed, false));
-        assert_eq!(classify("Workspace id 'x' not found on http://w/"), (Code::WorkspaceNotFound, false));
-        assert_eq!(classify("connect ECONNREFUSED 127.0.0.1:1"), (Code::WindmillUnreachable, false));
-        assert_eq!(classify("Failed to parse YAML content at path: f/x.resource.yaml"), (Code::PullFailed, true));
+        let archive = |status| classify(&format!("Failed to request tarball from API: {status} and why"));
+        for (status, cure) in [("500", Cure::Time(None)), ("429", Cure::Time(None)), ("403", Cure::None)] {
+            assert_eq!(archive(status), (Code::PullFailed, cure), "{status}");
+        }
+        assert_eq!(classify("Workspace id 'x' not found on http://w/"), (Code::WorkspaceNotFound, Cure::None));
+        assert_eq!(classify("connect ECONNREFUSED 127.0.0.1:1"), (Code::WindmillUnreachable, Cure::Time(None)));
+        assert_eq!(classify("fetch failed: SELF_SIGNED_CERT_IN_CHAIN"), (Code::WindmillUnreachable, Cure::None));
+        assert_eq!(classify("TypeError: terminated"), (Code::PullFailed, Cure::Time(None)));
+        assert_eq!(classify("ENOSPC: no space left on device, write"), (Code::PullFailed, Cure::None));
+        let item = "Failed to parse YAML content at path: f/x.resource.yaml";
+        assert_eq!(classify(item), (Code::PullFailed, Cure::EmptyFolder));
     }
 }

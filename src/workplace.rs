@@ -10,6 +10,35 @@ use crate::scratch::Scratch;
 use crate::secret::Scrubber;
 use crate::subprocess::{self, Failure, Finished, Invocation};
 
+/// Lines of one program that are logged. A first pull names each item; a flood must not fill the disk of the logs.
+const LOGGED_LINES_MAX: usize = 5000;
+
+/// The log of what one program prints, as far as it is not too much.
+pub struct ProgramLog {
+    name: &'static str,
+    level: log::Level,
+    lines: usize,
+}
+
+impl ProgramLog {
+    /// For a program of this name.
+    #[must_use]
+    pub fn new(name: &'static str, level: log::Level) -> Self {
+        Self { name, level, lines: 0 }
+    }
+
+    /// Logs one more line.
+    pub fn line(&mut self, line: &str) {
+        self.lines += 1;
+        let name = self.name;
+        if self.lines <= LOGGED_LINES_MAX {
+            log::log!(self.level, "{name}: {line}");
+        } else if self.lines == LOGGED_LINES_MAX + 1 {
+            log::log!(self.level, "{name}: it prints more than {LOGGED_LINES_MAX} lines, of which no more are logged");
+        }
+    }
+}
+
 /// The place where one run's programs work.
 pub struct Workplace {
     /// Empty at the start of the run, gone at its end.

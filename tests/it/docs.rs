@@ -138,7 +138,7 @@ fn sources() -> Vec<(String, String)> {
             let path = folder.join(entry.unwrap().file_name());
             if root().join(&path).is_dir() {
                 pending.push(path);
-            } else {
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
                 let path = path.to_str().unwrap();
                 files.push((path.to_owned(), read(path)));
             }

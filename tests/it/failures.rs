@@ -110,8 +110,9 @@ fn what_a_failed_pull_leaves_is_never_committed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
-    sandbox.windmill.fail_once("/workspaces/tarball", Fault::CutHalfway);
+    sandbox.windmill.fail("/workspaces/tarball", Fault::CutHalfway);
     sync.run().expect("pull_failed");
+    sandbox.windmill.heal();
     assert_eq!(remote.refs(), "");
     let first = sync.run().expect("pushed");
 

@@ -49,6 +49,16 @@ fn answer_bytes(answer: &Answer) -> Vec<u8> {
     bytes
 }
 
+/// All that the service tells of itself.
+#[track_caller]
+fn told(service: &Service) -> Vec<u8> {
+    let bearer = format!("Bearer {API_TOKEN}");
+    let ask = |path| service.ask("GET", path, &[("Authorization", &bearer)], b"").expect("an answer");
+    let answers: Vec<Answer> = ["/health", "/ready", "/status", "/metrics", "/"].into_iter().map(ask).collect();
+    assert!(answers.iter().all(|answer| [200, 503].contains(&answer.status)), "none is refused");
+    answers.iter().flat_map(answer_bytes).collect()
+}
+
 /// Each file and folder below `folder` with its mode; a file with its content.
 fn about_all(folder: &Path) -> BTreeMap<PathBuf, (u32, Option<Vec<u8>>)> {
     let mut all = BTreeMap::new();
@@ -179,7 +189,7 @@ fn a_service_shows_no_secret_to_its_callers_or_its_log() {
         ] {
             check(post(&service, &body), 400);
         }
-        check(service.get("/health"), 200);
+        said.extend(told(&service));
         let log = service.log();
         assert!(log.contains("401") && log.contains("git_unauthorized"), "it was loud: {log}");
         assert_nothing_leaked(&[("answers", &said), ("log", log.as_bytes())], &[&sandbox.data()], &ALL);
@@ -196,8 +206,9 @@ fn check_failure(sandbox: &Sandbox, remote: &impl Remote, code: &str, secrets: &
     let service = planted(sandbox.service(), remote, "json").serve();
     let answer = post(&service, "");
     assert_eq!(run::text_field(&answer.json(), "code").as_deref(), Some(code), "{}", answer.text());
+    let said = [answer_bytes(&answer), told(&service)].concat();
     let log = service.log();
-    assert_nothing_leaked(&[("answer", &answer_bytes(&answer)), ("log", log.as_bytes())], &[&sandbox.data()], secrets);
+    assert_nothing_leaked(&[("answers", &said), ("log", log.as_bytes())], &[&sandbox.data()], secrets);
 }
 
 #[test]

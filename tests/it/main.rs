@@ -12,14 +12,17 @@ mod bed_works;
 mod credentials;
 mod docs;
 mod failures;
+mod faults;
 mod fuzzed;
 mod guards;
 mod hostile;
 mod leaks;
 mod listener;
+mod notices;
 #[allow(unreachable_pub, reason = "the fuzz targets use it from another crate")]
 mod properties;
 mod raw_bytes;
+mod seen;
 mod side;
 mod story;
 mod unheard;

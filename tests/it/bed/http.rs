@@ -113,6 +113,8 @@ pub enum Fault {
     Status(u16),
     /// This answer.
     Answer(u16, &'static str, String),
+    /// This status, with a `Retry-After` of so many seconds.
+    Later(u16, u32),
     /// The page of a gateway whose upstream is gone: HTML where something else was expected.
     GatewayPage(u16),
     /// 302 to the same path and query below another base.
@@ -290,6 +292,9 @@ fn converse(
         Some(Fault::Close) => return Ok(()),
         Some(Fault::Status(status)) => (Response::text(status, "as the test wants it"), Sent::Whole),
         Some(Fault::Answer(status, content_type, body)) => (Response::new(status, content_type, body), Sent::Whole),
+        Some(Fault::Later(status, seconds)) => {
+            (Response::text(status, "later").with_header("retry-after", seconds.to_string()), Sent::Whole)
+        }
         Some(Fault::GatewayPage(status)) => (gateway_page(status), Sent::Whole),
         Some(Fault::Redirect(base)) => {
             let location = format!("{}{target}", base.trim_end_matches('/'));

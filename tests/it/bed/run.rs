@@ -51,6 +51,8 @@ pub struct Run<'a> {
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     patience: Duration,
+    user: Option<u32>,
+    folder: PathBuf,
 }
 
 impl<'a> Run<'a> {
@@ -68,6 +70,8 @@ impl<'a> Run<'a> {
             arguments: vec![command.to_owned()],
             environment: BTreeMap::new(),
             patience: PATIENCE,
+            user: None,
+            folder: sandbox.path().to_path_buf(),
         }
         .env("PATH", &path.to_string_lossy())
         .env("HOME", &sandbox.home().display().to_string())
@@ -139,9 +143,33 @@ impl<'a> Run<'a> {
         self
     }
 
+    /// As another user, of whom the system need not know; only root may.
+    #[must_use]
+    pub fn user(mut self, id: u32) -> Self {
+        self.user = Some(id);
+        self
+    }
+
+    /// Started in another folder than the sandbox's.
+    #[must_use]
+    pub fn folder(mut self, path: PathBuf) -> Self {
+        self.folder = path;
+        self
+    }
+
+    /// Every setting passed through `map`, for a run that sees the files of this machine elsewhere.
+    #[must_use]
+    pub fn settings(mut self, map: impl Fn(&str) -> String) -> Self {
+        self.environment.values_mut().for_each(|value| *value = map(value));
+        self
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(self.program.clone().unwrap_or_else(program));
-        command.current_dir(self.sandbox.path()).args(&self.arguments).env_clear().envs(&self.environment);
+        command.current_dir(&self.folder).args(&self.arguments).env_clear().envs(&self.environment);
+        if let Some(id) = self.user {
+            command.uid(id).gid(id);
+        }
         command
     }
 

@@ -1,0 +1,371 @@
+//! What this process counts, and its text for Prometheus (text format 0.0.4). It touches nothing: it is told what
+//! happened, and what holds now.
+//!
+//! Counters begin at zero with the process, as Prometheus expects; the gauges of a backup come from what is remembered
+//! over restarts.
+
+use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::code::Code;
+
+/// The media type of the text.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// In place of a workspace's name for runs with other settings than the configured ones.
+pub const OTHER: &str = "other";
+
+/// Upper bounds in seconds: from a step that finds nothing to do, to the default of `SYNC_TIMEOUT`.
+const BUCKETS: [f64; 13] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0];
+/// The steps of a sync that are timed, in their order.
+const STEPS: [&str; 5] = ["fetch", "probe", "pull", "commit", "push"];
+/// The counters of this process.
+#[derive(Default)]
+pub struct Metrics(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    /// By workspace and code.
+    runs: Vec<(String, &'static str, u64)>,
+    /// By workspace.
+    run_times: Vec<(String, Histogram)>,
+    /// In the order of [`STEPS`].
+    step_times: [Histogram; STEPS.len()],
+    /// By path and status; both come from small sets.
+    requests: Vec<(&'static str, u16, u64)>,
+}
+
+#[derive(Clone, Default)]
+struct Histogram {
+    /// The last counts what is beyond all bounds.
+    counts: [u64; BUCKETS.len() + 1],
+    seconds: f64,
+}
+
+impl Histogram {
+    fn add(&mut self, time: Duration) {
+        let seconds = time.as_secs_f64();
+        let place = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
+        self.counts[place] += 1;
+        self.seconds += seconds;
+    }
+}
+
+/// How the backup of one configured workspace stands.
+pub struct BackupGauges {
+    /// The workspace.
+    pub workspace: String,
+    /// When its last success ended.
+    pub last_success: Option<SystemTime>,
+    /// When its last run ended.
+    pub last_attempt: Option<SystemTime>,
+    /// Failures since the last success.
+    pub consecutive_failures: u64,
+}
+
+/// What holds at the moment of asking.
+pub struct Gauges {
+    /// One for each configured workspace.
+    pub backups: Vec<BackupGauges>,
+    /// Syncs that go on.
+    pub in_progress: usize,
+    /// When the process began.
+    pub process_start: SystemTime,
+    /// Where the system tells.
+    pub resident_memory_bytes: Option<u64>,
+}
+
+impl Metrics {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A run ended that is none for show.
+    pub fn count_run(&self, workspace: &str, code: Code, time: Duration) {
+        let mut counts = self.counts();
+        let same = |(name, of, _): &&mut (String, &str, u64)| name == workspace && *of == code.as_str();
+        match counts.runs.iter_mut().find(same) {
+            Some((_, _, count)) => *count += 1,
+            None => counts.runs.push((workspace.to_owned(), code.as_str(), 1)),
+        }
+        match counts.run_times.iter_mut().find(|(name, _)| name == workspace) {
+            Some((_, times)) => times.add(time),
+            None => {
+                let mut times = Histogram::default();
+                times.add(time);
+                counts.run_times.push((workspace.to_owned(), times));
+            }
+        }
+    }
+
+    /// A step of a run went well; one that is not timed is passed over.
+    pub fn count_step(&self, step: &str, time: Duration) {
+        if let Some(index) = STEPS.iter().position(|known| *known == step) {
+            self.counts().step_times[index].add(time);
+        }
+    }
+
+    /// A request was answered.
+    pub fn count_request(&self, path: &'static str, status: u16) {
+        let mut counts = self.counts();
+        match counts.requests.iter_mut().find(|(of, with, _)| *of == path && *with == status) {
+            Some((_, _, count)) => *count += 1,
+            None => counts.requests.push((path, status, 1)),
+        }
+    }
+
+    /// All of it as text.
+    #[must_use]
+    pub fn to_text(&self, gauges: &Gauges) -> String {
+        let counts = self.counts();
+        let mut text = Text(String::with_capacity(8 << 10));
+        text.runs(&counts, gauges);
+        text.histogram_head("run_duration_seconds", "Time of a run, waiting for its turn included.");
+        for (workspace, times) in &counts.run_times {
+            text.histogram("run_duration_seconds", &format!("workspace=\"{workspace}\""), times);
+        }
+        text.histogram_head("step_duration_seconds", "Time of one step of a sync that went well.");
+        for (step, times) in STEPS.iter().zip(&counts.step_times) {
+            text.histogram("step_duration_seconds", &format!("step=\"{step}\""), times);
+        }
+        text.backups(&gauges.backups);
+        text.head("windmill_git_sync_in_progress", "gauge", "Syncs that go on in this process.");
+        text.line("windmill_git_sync_in_progress", "", gauges.in_progress);
+        text.head("windmill_git_sync_http_requests_total", "counter", "Answers by path and status.");
+        for (path, status, count) in &counts.requests {
+            let labels = format!("path=\"{path}\",status=\"{status}\"");
+            text.line("windmill_git_sync_http_requests_total", &labels, count);
+        }
+        text.process(gauges);
+        text.0
+    }
+}
+
+/// The exposition, as far as it is written.
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String does not fail.
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn line(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let _ = match labels {
+            "" => writeln!(self.0, "{name} {value}"),
+            _ => writeln!(self.0, "{name}{{{labels}}} {value}"),
+        };
+    }
+
+    /// Of a configured workspace there is a line for each code from the beginning, so that the first failure is seen
+    /// as an increase.
+    fn runs(&mut self, counts: &Counts, gauges: &Gauges) {
+        let name = "windmill_git_sync_runs_total";
+        self.head(name, "counter", "Runs that ended, by workspace and result code; other settings count as `other`.");
+        let counted = |workspace: &str, code: &str| {
+            counts.runs.iter().find(|(of, with, _)| of == workspace && *with == code).map(|(_, _, count)| *count)
+        };
+        for backup in &gauges.backups {
+            for code in run_codes() {
+                let labels = format!("workspace=\"{}\",code=\"{}\"", backup.workspace, code.as_str());
+                self.line(name, &labels, counted(&backup.workspace, code.as_str()).unwrap_or_default());
+            }
+        }
+        for (workspace, code, count) in &counts.runs {
+            let is_written = gauges.backups.iter().any(|backup| backup.workspace == *workspace)
+                && run_codes().any(|known| known.as_str() == *code);
+            if !is_written {
+                self.line(name, &format!("workspace=\"{workspace}\",code=\"{code}\""), count);
+            }
+        }
+    }
+
+    fn histogram_head(&mut self, name: &str, help: &str) {
+        self.head(&format!("windmill_git_sync_{name}"), "histogram", help);
+    }
+
+    fn histogram(&mut self, name: &str, labels: &str, times: &Histogram) {
+        let name = format!("windmill_git_sync_{name}");
+        let mut total = 0;
+        let bounds = BUCKETS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(times.counts) {
+            total += count;
+            self.line(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), total);
+        }
+        self.line(&format!("{name}_sum"), labels, times.seconds);
+        self.line(&format!("{name}_count"), labels, total);
+    }
+
+    fn backups(&mut self, backups: &[BackupGauges]) {
+        let value = |time: Option<SystemTime>| time.map_or(0, seconds);
+        self.gauge_of_each(
+            backups,
+            "last_success_timestamp_seconds",
+            "End of the last sync that went well, 0 where there was none; remembered over restarts.",
+            |backup| value(backup.last_success),
+        );
+        self.gauge_of_each(
+            backups,
+            "last_attempt_timestamp_seconds",
+            "End of the last sync, 0 where there was none; remembered over restarts.",
+            |backup| value(backup.last_attempt),
+        );
+        self.gauge_of_each(
+            backups,
+            "consecutive_failures",
+            "Syncs that failed since the last one that went well; remembered over restarts.",
+            |backup| backup.consecutive_failures,
+        );
+        self.gauge_of_each(
+            backups,
+            "last_verify_success_timestamp_seconds",
+            "End of the last verification that found the backup to be the workspace, 0 where there was none.",
+            |_| 0,
+        );
+    }
+
+    fn gauge_of_each(
+        &mut self,
+        backups: &[BackupGauges],
+        name: &str,
+        help: &str,
+        value: impl Fn(&BackupGauges) -> u64,
+    ) {
+        let name = format!("windmill_git_sync_{name}");
+        self.head(&name, "gauge", help);
+        for backup in backups {
+            self.line(&name, &format!("workspace=\"{}\"", backup.workspace), value(backup));
+        }
+    }
+
+    fn process(&mut self, gauges: &Gauges) {
+        self.head("windmill_git_sync_build_info", "gauge", "1, with the version as a label.");
+        self.line("windmill_git_sync_build_info", &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
+        if let Some(bytes) = gauges.resident_memory_bytes {
+            self.head(
+                "process_resident_memory_bytes",
+                "gauge",
+                "Resident memory of this process, without its programs.",
+            );
+            self.line("process_resident_memory_bytes", "", bytes);
+        }
+        self.head("process_start_time_seconds", "gauge", "Start of this process since the Unix epoch.");
+        self.line("process_start_time_seconds", "", seconds(gauges.process_start));
+    }
+}
+
+/// What a run that is none for show can end with.
+fn run_codes() -> impl Iterator<Item = Code> {
+    [Code::Pushed, Code::Unchanged].into_iter().chain(Code::FAILURES)
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// The resident memory of this process, where `/proc` tells it.
+#[must_use]
+pub fn resident_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gauges() -> Gauges {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let shop = BackupGauges {
+            workspace: "shop".to_owned(),
+            last_success: at(100),
+            last_attempt: at(200),
+            consecutive_failures: 3,
+        };
+        let none = BackupGauges {
+            workspace: "new".to_owned(),
+            last_success: None,
+            last_attempt: None,
+            consecutive_failures: 0,
+        };
+        Gauges {
+            backups: vec![shop, none],
+            in_progress: 1,
+            process_start: SystemTime::UNIX_EPOCH + Duration::from_secs(50),
+            resident_memory_bytes: Some(4096),
+        }
+    }
+
+    #[track_caller]
+    fn has(text: &str, lines: &[&str]) {
+        for line in lines {
+            assert!(text.lines().any(|one| one == *line), "no `{line}` in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_counted_is_told() {
+        let metrics = Metrics::default();
+        metrics.count_run("shop", Code::Pushed, Duration::from_millis(700));
+        metrics.count_run("shop", Code::Pushed, Duration::from_secs(3600));
+        metrics.count_run(OTHER, Code::RequestInvalid, Duration::ZERO);
+        metrics.count_step("pull", Duration::from_millis(250));
+        metrics.count_step("queue", Duration::from_millis(250));
+        metrics.count_request("/health", 200);
+        metrics.count_request("/health", 200);
+        let text = metrics.to_text(&gauges());
+        has(
+            &text,
+            &[
+                "windmill_git_sync_runs_total{workspace=\"shop\",code=\"pushed\"} 2",
+                "windmill_git_sync_runs_total{workspace=\"shop\",code=\"git_rejected\"} 0",
+                "windmill_git_sync_runs_total{workspace=\"new\",code=\"pushed\"} 0",
+                "windmill_git_sync_runs_total{workspace=\"other\",code=\"request_invalid\"} 1",
+                "windmill_git_sync_run_duration_seconds_bucket{workspace=\"shop\",le=\"0.5\"} 0",
+                "windmill_git_sync_run_duration_seconds_bucket{workspace=\"shop\",le=\"1\"} 1",
+                "windmill_git_sync_run_duration_seconds_bucket{workspace=\"shop\",le=\"1800\"} 1",
+                "windmill_git_sync_run_duration_seconds_bucket{workspace=\"shop\",le=\"+Inf\"} 2",
+                "windmill_git_sync_run_duration_seconds_sum{workspace=\"shop\"} 3600.7",
+                "windmill_git_sync_run_duration_seconds_count{workspace=\"shop\"} 2",
+                // A bound belongs to its own bucket.
+                "windmill_git_sync_step_duration_seconds_bucket{step=\"pull\",le=\"0.1\"} 0",
+                "windmill_git_sync_step_duration_seconds_bucket{step=\"pull\",le=\"0.25\"} 1",
+                "windmill_git_sync_step_duration_seconds_count{step=\"push\"} 0",
+                "windmill_git_sync_last_success_timestamp_seconds{workspace=\"shop\"} 100",
+                "windmill_git_sync_last_success_timestamp_seconds{workspace=\"new\"} 0",
+                "windmill_git_sync_last_attempt_timestamp_seconds{workspace=\"shop\"} 200",
+                "windmill_git_sync_consecutive_failures{workspace=\"shop\"} 3",
+                "windmill_git_sync_in_progress 1",
+                "windmill_git_sync_http_requests_total{path=\"/health\",status=\"200\"} 2",
+                concat!("windmill_git_sync_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+                "process_resident_memory_bytes 4096",
+                "process_start_time_seconds 50",
+            ],
+        );
+        assert!(!text.contains("queue"));
+    }
+
+    #[test]
+    fn each_series_is_there_once_and_each_name_has_its_help_and_type_before_it() {
+        let metrics = Metrics::default();
+        metrics.count_run("shop", Code::Timeout, Duration::from_secs(1));
+        metrics.count_run("shop", Code::ShuttingDown, Duration::from_secs(1));
+        let text = metrics.to_text(&gauges());
+        let mut seen = Vec::new();
+        let mut described = Vec::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                described.push(rest.split(' ').next().unwrap());
+            } else if !line.starts_with('#') {
+                let series = line.rsplit_once(' ').unwrap().0;
+                assert!(!seen.contains(&series), "{series} is there twice");
+                seen.push(series);
+                let last = *described.last().unwrap();
+                assert!(series.starts_with(last), "{series} below {last}");
+            }
+        }
+        assert_eq!(text.matches("# HELP ").count(), described.len());
+        assert!(text.ends_with('\n'));
+    }
+}

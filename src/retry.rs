@@ -1,0 +1,105 @@
+//! How often a step is tried that failed for a cause that passes, and how long each pause is.
+//! What passes, and what a step has to put right before it is tried again, is for others to say.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use crate::deadline::{Deadline, Expired};
+
+/// Before the second try, the third and the fourth, which is the last: a restart of a server is lived through, and one
+/// that is down for good is told of within seconds.
+const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_millis(1500), Duration::from_secs(4)];
+/// The most that a server may ask for by `Retry-After`.
+const ASKED_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A pause is longer or shorter by up to this share, so that services which lost one server do not come back at once.
+const JITTER_PERCENT: u64 = 25;
+
+/// The tries of one step.
+pub struct Tries<'a> {
+    deadline: &'a Deadline,
+    done: usize,
+}
+
+impl<'a> Tries<'a> {
+    /// The first try is under way.
+    #[must_use]
+    pub fn new(deadline: &'a Deadline) -> Self {
+        Self { deadline, done: 1 }
+    }
+
+    /// How many tries there were.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.done
+    }
+
+    /// Waits until it is time for another try; `false`, at once, when there is none left, or no time for it.
+    /// `asked` is what the server asks for, and `why` the failure, for the log.
+    ///
+    /// # Errors
+    /// [`Expired`] when the process is ending.
+    pub fn pause(&mut self, asked: Option<Duration>, why: &str) -> Result<bool, Expired> {
+        let Some(pause) = PAUSES.get(self.done - 1) else { return Ok(false) };
+        let pause = jittered(*pause, random()).max(asked.unwrap_or_default().min(ASKED_PAUSE_MAX));
+        if self.deadline.remaining().is_ok_and(|left| left <= pause) {
+            return Ok(false);
+        }
+        log::warn!("trying again in {} ms (try {} of {}): {why}", pause.as_millis(), self.done + 1, PAUSES.len() + 1);
+        let pause = Deadline::after(pause, self.deadline.interrupt());
+        loop {
+            match pause.next_wait() {
+                Ok(wait) => std::thread::sleep(wait),
+                Err(Expired::TimedOut) => break,
+                Err(interrupted) => return Err(interrupted),
+            }
+        }
+        self.done += 1;
+        Ok(true)
+    }
+}
+
+/// `pause` with up to a quarter more or less.
+fn jittered(pause: Duration, random: u64) -> Duration {
+    let percent = 100 - JITTER_PERCENT + random % (2 * JITTER_PERCENT + 1);
+    pause * u32::try_from(percent).unwrap_or(100) / 100
+}
+
+/// The standard library seeds its hashers from the system, which is randomness enough for a pause.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deadline::Interrupt;
+
+    #[test]
+    fn pauses_grow_and_differ() {
+        let bounds = |pause| (jittered(pause, 0), jittered(pause, 50));
+        let mut before = Duration::ZERO;
+        for pause in PAUSES {
+            let (shortest, longest) = bounds(pause);
+            assert_eq!((shortest, longest), (pause * 75 / 100, pause * 125 / 100));
+            assert!(before < shortest, "{pause:?}");
+            before = longest;
+        }
+        let drawn: Vec<_> = (0..8).map(|_| jittered(PAUSES[2], random())).collect();
+        assert!(drawn.iter().any(|pause| *pause != drawn[0]), "{drawn:?}");
+        assert!(drawn.iter().all(|pause| (3..=5).contains(&pause.as_secs())), "{drawn:?}");
+    }
+
+    #[test]
+    fn there_is_no_pause_without_time_for_it_and_none_after_an_interrupt() {
+        let interrupt = Interrupt::default();
+        let short = Deadline::after(Duration::from_millis(200), &interrupt);
+        assert_eq!(Tries::new(&short).pause(None, "x"), Ok(false));
+        let long = Deadline::after(Duration::from_secs(10), &interrupt);
+        assert_eq!(Tries::new(&long).pause(Some(Duration::MAX), "x"), Ok(false), "thirty seconds at most, and no time");
+        assert_eq!(Tries { deadline: &long, done: 4 }.pause(None, "x"), Ok(false), "the fourth try is the last");
+        let mut tries = Tries::new(&long);
+        assert_eq!((tries.pause(None, "x"), tries.count()), (Ok(true), 2));
+        interrupt.raise();
+        assert_eq!(tries.pause(None, "x"), Err(Expired::Interrupted));
+    }
+}

@@ -1,0 +1,107 @@
+//! A cron expression, and when it comes true. It knows no clock: it is told the time.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Utc};
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+
+/// Longer ones are a mistake.
+const TEXT_BYTES_MAX: usize = 200;
+const FIELDS: usize = 5;
+/// From where it is looked whether an expression comes true at all: any time would do.
+const SOME_TIME: Duration = Duration::from_secs(1_700_000_000);
+
+/// Minute, hour, day of the month, month, day of the week, in UTC. Where both days are given, either will do.
+#[derive(Clone)]
+pub struct Schedule {
+    text: String,
+    cron: Box<Cron>,
+}
+
+impl Schedule {
+    /// Reads an expression.
+    ///
+    /// # Errors
+    /// When it has not five fields, is none, or never comes true (30 February).
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let quoted = || crate::names::quoted(text);
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(format!("is longer than {TEXT_BYTES_MAX} bytes"));
+        }
+        let fields = text.split_whitespace().count();
+        if fields != FIELDS {
+            let wanted = "minute, hour, day of the month, month, day of the week";
+            return Err(format!("{} has {fields} fields instead of {FIELDS}: {wanted}, in UTC", quoted()));
+        }
+        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+        let cron = parser.parse(text).map_err(|error| format!("{} is no cron expression: {error}", quoted()))?;
+        let schedule = Self { text: text.to_owned(), cron: Box::new(cron) };
+        match schedule.next_after(SystemTime::UNIX_EPOCH + SOME_TIME) {
+            Some(_) => Ok(schedule),
+            None => Err(format!("{} never comes true", quoted())),
+        }
+    }
+
+    /// The first time after this one.
+    #[must_use]
+    pub fn next_after(&self, time: SystemTime) -> Option<SystemTime> {
+        let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let time = DateTime::<Utc>::from_timestamp(i64::try_from(since_epoch.as_secs()).ok()?, 0)?;
+        let next = self.cron.find_next_occurrence(&time, false).ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(next.timestamp()).ok()?))
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> SystemTime {
+        humantime::parse_rfc3339(text).unwrap()
+    }
+
+    #[track_caller]
+    fn check(expression: &str, after: &str, expected: &str) {
+        let next = Schedule::parse(expression).unwrap().next_after(at(after)).unwrap();
+        assert_eq!(humantime::format_rfc3339_seconds(next).to_string(), expected, "{expression}");
+    }
+
+    #[track_caller]
+    fn refused(expression: &str, why: &str) {
+        let error = Schedule::parse(expression).err().unwrap_or_else(|| panic!("{expression} was taken"));
+        assert!(error.contains(why), "{error}");
+    }
+
+    #[test]
+    fn an_expression_says_when() {
+        check("* * * * *", "2026-11-22T18:00:00Z", "2026-11-22T18:01:00Z");
+        check("*/15 * * * *", "2026-11-22T18:50:01Z", "2026-11-22T19:00:00Z");
+        check("0 3 * * *", "2026-11-22T03:00:00Z", "2026-11-23T03:00:00Z");
+        check("0 3 * * 1-5", "2026-11-20T04:00:00Z", "2026-11-23T03:00:00Z");
+        check("30 2 29 2 *", "2026-01-01T00:00:00Z", "2028-02-29T02:30:00Z");
+        check("0 0 1 * MON", "2026-11-22T00:00:00Z", "2026-11-23T00:00:00Z");
+        check(" 0  0 31 12 * ", "2026-11-22T00:00:00Z", "2026-12-31T00:00:00Z");
+    }
+
+    #[test]
+    fn what_is_none_is_refused_and_named() {
+        refused("", "has 0 fields");
+        refused("* * * *", "has 4 fields");
+        refused("0 * * * * *", "has 6 fields");
+        refused("@daily", "has 1 fields");
+        refused("60 * * * *", "is no cron expression");
+        refused("* 24 * * *", "is no cron expression");
+        refused("*/0 * * * *", "is no cron expression");
+        refused("a b c d e", "is no cron expression");
+        refused("0 0 30 2 *", "never comes true");
+        refused(&"1,".repeat(200), "is longer");
+    }
+}

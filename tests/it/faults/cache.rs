@@ -1,0 +1,315 @@
+//! The checkout is a cache: whatever becomes of it, the next sync succeeds, by the cheapest repair that is sure.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::replay::{Replay, State};
+use super::{History, Scenario};
+use crate::bed::*;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        fault: "a file of ours cut short, emptied, full of noise, unreadable, a folder, gone, or with a lock beside it",
+        injected: "each file of the checkout but its objects, and each of our own notes, in turn",
+        asserted: "the one next sync succeeds and pushes",
+        test: "cache::each_file_of_a_checkout_and_each_kind_of_damage",
+    },
+    Scenario {
+        fault: "objects cut short, emptied, full of noise, or gone",
+        injected: "all loose objects, those of a commit that was begun, packs, and indexes of packs",
+        asserted: "the one next sync succeeds and pushes",
+        test: "cache::damaged_objects_of_each_kind",
+    },
+    Scenario {
+        fault: "a folder that is a file, a file that is a folder, a link that leads nowhere",
+        injected: "in place of the checkout, `git/`, `tree/`, `objects/`, `refs/`, the lock and the folder of the run",
+        asserted: "the one next sync succeeds and pushes",
+        test: "cache::things_in_each_others_places",
+    },
+    Scenario {
+        fault: "lock files that a killed git left",
+        injected: "beside index, HEAD, config, refs, list of shallow commits and packed refs, all at once",
+        asserted: "they are removed, and the checkout is kept",
+        test: "cache::stale_locks_are_removed_and_nothing_else",
+    },
+    Scenario {
+        fault: "the lock file of a git that still runs",
+        injected: "a `git commit` of a person in the checkout, waiting for its editor",
+        asserted: "the lock is left alone and the process is named; when it has ended, the next sync succeeds",
+        test: "cache::the_lock_of_a_git_that_runs_is_left_alone",
+    },
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    CutShort,
+    Emptied,
+    Noise,
+    Unreadable,
+    AFolder,
+    Gone,
+    Locked,
+}
+
+const DAMAGES: [Damage; 7] = [
+    Damage::CutShort,
+    Damage::Emptied,
+    Damage::Noise,
+    Damage::Unreadable,
+    Damage::AFolder,
+    Damage::Gone,
+    Damage::Locked,
+];
+
+impl Damage {
+    fn do_to(self, path: &Path) {
+        let content = fs::read(path).unwrap();
+        // git's objects and packs are read-only; a power cut does not ask.
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o644));
+        match self {
+            Self::CutShort => fs::write(path, &content[..content.len() / 2]).unwrap(),
+            Self::Emptied => fs::write(path, b"").unwrap(),
+            Self::Noise => fs::write(path, noise(content.len())).unwrap(),
+            Self::Unreadable => fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap(),
+            Self::AFolder => {
+                fs::remove_file(path).unwrap();
+                fs::create_dir_all(path.join("below")).unwrap();
+                fs::write(path.join("below/file"), "x").unwrap();
+            }
+            Self::Gone => fs::remove_file(path).unwrap(),
+            Self::Locked => fs::write(with_ending(path, ".lock"), b"").unwrap(),
+        }
+    }
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// The same bytes each time.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..length.max(16)).map(|_| next()).collect()
+}
+
+/// The files below a folder, with a part of a path that they must not have.
+fn files_of(folder: &Path, without: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut pending = vec![folder.to_path_buf()];
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().contains(without) {
+                continue;
+            }
+            if path.is_dir() { pending.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A backup that is damaged and has to be made by the next sync, edits included.
+struct Damaged<'a> {
+    replay: &'a Replay,
+    history: History<'a>,
+    state: State,
+}
+
+impl<'a> Damaged<'a> {
+    fn new(replay: &'a Replay) -> Self {
+        let mut damaged = Self { replay, history: replay.history(), state: State::Edited };
+        damaged.survives("nothing");
+        damaged
+    }
+
+    fn survives(&mut self, fault: &str) {
+        self.state = self.state.other();
+        self.replay.hold(self.state);
+        let healthy = self.history.assert_healed(fault, &self.replay.sync(), &self.replay.expected());
+        assert_eq!(healthy.code(), "pushed", "{fault}: {healthy}");
+    }
+}
+
+#[test]
+fn each_file_of_a_checkout_and_each_kind_of_damage() {
+    let replay = Replay::new();
+    let mut damaged = Damaged::new(&replay);
+    let data = replay.sandbox.data().join("windmill-git-sync");
+    // What accepted host keys are kept in, where there are any.
+    let hosts = data.join("known_hosts");
+    fs::write(&hosts, "host ssh-ed25519 AAAA\n").unwrap();
+    let files: Vec<_> =
+        files_of(&data, "/objects/").into_iter().filter(|path| !path.starts_with(tree(&replay))).collect();
+    let name = |path: &Path| path.strip_prefix(&data).unwrap().display().to_string();
+    let names: Vec<_> = files.iter().map(|path| name(path)).collect();
+    for expected in [
+        "HEAD",
+        "config",
+        "index",
+        "shallow",
+        "attributes",
+        "refs/sync/tip",
+        "state.json",
+        "wmill-version",
+        "shop.lock",
+    ] {
+        assert!(names.iter().any(|name| name.ends_with(expected)), "{expected} in {names:?}");
+    }
+    for path in &files {
+        for damage in DAMAGES {
+            // The kernel's lock is on this one, not in it; a folder with something in it nobody but a person puts there.
+            if path.ends_with("locks/shop.lock") && matches!(damage, Damage::AFolder) {
+                continue;
+            }
+            if !path.is_file() {
+                damaged.survives("a file that has not come back");
+            }
+            if path.is_file() {
+                damage.do_to(path);
+                damaged.survives(&format!("{damage:?}: {}", name(path)));
+            }
+        }
+    }
+}
+
+fn tree(replay: &Replay) -> PathBuf {
+    replay.checkout().join("tree")
+}
+
+#[test]
+fn damaged_objects_of_each_kind() {
+    let replay = Replay::new();
+    let mut damaged = Damaged::new(&replay);
+    let kinds: [(&str, &dyn Fn(&Path) -> bool); 3] = [
+        ("loose", &|path| !path.to_string_lossy().contains("/pack/")),
+        ("pack", &|path| path.extension().is_some_and(|ending| ending == "pack")),
+        ("index of a pack", &|path| path.extension().is_some_and(|ending| ending == "idx")),
+    ];
+    for (kind, is_of_kind) in kinds {
+        for damage in [Damage::CutShort, Damage::Emptied, Damage::Noise, Damage::Gone] {
+            // A tip that another made comes as a pack, if it has enough objects.
+            if kind != "loose" {
+                let many: Vec<_> =
+                    (0..200).map(|number| (format!("theirs/{number}"), format!("{damage:?} {number}"))).collect();
+                let many: Vec<_> = many.iter().map(|(path, content)| (path.as_str(), content.as_str())).collect();
+                replay.remote.commit_files("main", &many);
+                let removal = || replay.remote.commit("main").remove("theirs").done("Taken back");
+                replay.sync().run().expect("unchanged");
+                removal();
+                damaged.history.begin_anew();
+            }
+            let objects = files_of(&replay.checkout().join("git/objects"), "\0");
+            let meant: Vec<_> = objects.iter().filter(|path| is_of_kind(path)).collect();
+            assert!(!meant.is_empty(), "no object is {kind}");
+            meant.iter().for_each(|path| damage.do_to(path));
+            damaged.survives(&format!("{damage:?}: all that is {kind}"));
+        }
+    }
+    // Objects of the very commit that comes next, as a power cut leaves them: git sees that they are there.
+    for damage in [Damage::CutShort, Damage::Emptied, Damage::Noise] {
+        damaged.state = damaged.state.other();
+        replay.hold(damaged.state);
+        let before = files_of(&replay.checkout().join("git/objects"), "\0");
+        replay.remote.commit_files("main", &[("f/ops/odd.py", &format!("{damage:?}"))]);
+        replay.remote.commit("main").remove("f/ops/odd.py").done("Taken back");
+        damaged.history.begin_anew();
+        let new = format!("def main():\n    return '{damage:?}'\n");
+        for state in [State::Seeded, State::Edited] {
+            replay.put(state, "f/ops/new.py", &new);
+        }
+        replay.sync().arg("--dry-run").run().expect("dry_run");
+        let objects = files_of(&replay.checkout().join("git/objects"), "\0");
+        let new: Vec<_> = objects.iter().filter(|path| !before.contains(path)).collect();
+        assert!(!new.is_empty(), "a dry run has staged what comes next");
+        new.iter().for_each(|path| damage.do_to(path));
+        damaged.state = damaged.state.other();
+        damaged.survives(&format!("{damage:?}: objects of the commit that comes next"));
+    }
+}
+
+#[test]
+fn things_in_each_others_places() {
+    let replay = Replay::new();
+    let mut damaged = Damaged::new(&replay);
+    let data = replay.sandbox.data().join("windmill-git-sync");
+    let checkout = replay.checkout();
+    let folders = ["", "git", "tree", "git/objects", "git/objects/pack", "git/refs", "git/refs/sync", "git/info"];
+    let mut folders: Vec<_> = folders.iter().map(|name| checkout.join(name)).collect();
+    folders.push(data.join("runs/shop"));
+    for folder in folders {
+        for with in ["a file", "a link"] {
+            if folder.exists() {
+                fs::remove_dir_all(&folder).unwrap();
+            }
+            match with {
+                "a file" => fs::write(&folder, "a file\n").unwrap(),
+                _ => std::os::unix::fs::symlink("/nonexistent/anywhere", &folder).unwrap(),
+            }
+            damaged.survives(&format!("{with} instead of the folder {}", folder.display()));
+        }
+    }
+    let lock = data.join("locks/shop.lock");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    damaged.survives("a folder instead of the lock");
+    fs::write(&lock, "not empty\n").unwrap();
+    damaged.survives("a lock with content");
+}
+
+/// Every lock that a git in the checkout can leave.
+const LOCKS: [&str; 7] = ["index", "HEAD", "config", "shallow", "packed-refs", "refs/sync/tip", "refs/sync/seen"];
+
+#[test]
+fn stale_locks_are_removed_and_nothing_else() {
+    let replay = Replay::new();
+    let mut damaged = Damaged::new(&replay);
+    let git = replay.checkout().join("git");
+    fs::write(git.join("mark"), "kept\n").unwrap();
+    for lock in LOCKS {
+        fs::write(git.join(format!("{lock}.lock")), "").unwrap();
+    }
+    damaged.survives("every lock");
+    assert!(git.join("mark").exists(), "a new checkout would have been the dearer repair");
+    assert!(LOCKS.iter().all(|lock| !git.join(format!("{lock}.lock")).exists()));
+}
+
+#[test]
+fn the_lock_of_a_git_that_runs_is_left_alone() {
+    let replay = Replay::new();
+    let mut damaged = Damaged::new(&replay);
+    let git = replay.checkout().join("git");
+    let waits = replay.sandbox.path().join("editor-waits");
+    let editor = replay.sandbox.program("editor", &format!("touch '{}'\nexec sleep 1000", waits.display()));
+    let mut command = Command::new(process::find_program("git", &[]).unwrap());
+    command.current_dir(tree(&replay)).env("GIT_EDITOR", &editor).env("HOME", replay.sandbox.home());
+    command.args(["-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "safe.directory=*"]);
+    command.arg(format!("--git-dir={}", git.display())).arg(format!("--work-tree={}", tree(&replay).display()));
+    command.args(["commit", "--all", "--allow-empty"]);
+    fs::write(tree(&replay).join("f/person.txt"), "theirs\n").unwrap();
+    let person = process::start(command);
+    eventually("the editor waits", || waits.exists().then_some(()));
+    let lock = git.join("index.lock");
+    if !lock.exists() {
+        // Whether a waiting commit holds it differs between versions of git.
+        fs::write(&lock, "").unwrap();
+    }
+    replay.hold(damaged.state.other());
+    let refused = replay.sync().run().expect("git_failed");
+    assert!(refused.message().contains(&person.pid().to_string()), "{}", refused.message());
+    assert!(lock.exists());
+    damaged.history.judge("a git that runs", &refused);
+    drop(person.killed());
+    damaged.survives("a git that ran");
+    assert!(!lock.exists());
+}

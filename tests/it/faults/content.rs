@@ -1,0 +1,289 @@
+//! Whatever a workspace or a repository can hold: what Windmill holds is what is committed, proven by comparing with
+//! what `wmill` makes of it in an empty folder.
+
+use std::fmt::Write as _;
+
+use super::replay::{Replay, State};
+use super::{History, OUR_DEFAULTS, Scenario};
+use crate::bed::*;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        fault: "names with spaces, quotes, leading dashes, unicode in both forms, globs, and as long as a disk takes",
+        injected: "in the workspace, upon a repository with ignore files, attributes and hooks of its own",
+        asserted: "the tree is what a lone pull makes, as it comes, changes and goes",
+        test: "content::odd_names_and_contents_come_change_and_go",
+    },
+    Scenario {
+        fault: "a script that becomes a flow, a folder, and back; renames; all at once",
+        injected: "in the workspace",
+        asserted: "the tree is what a lone pull makes",
+        test: "content::items_that_become_others",
+    },
+    Scenario {
+        fault: "random edits of a workspace, forty rounds, seeded",
+        injected: "in the workspace",
+        asserted: "after each, the tree is what a lone pull makes",
+        test: "content::random_edits_leave_no_difference",
+    },
+    Scenario {
+        fault: "20,000 files",
+        injected: "in the workspace, with a `wmill` that writes them at once",
+        asserted: "all of them arrive; the next sync finds nothing to do",
+        test: "content::twenty_thousand_files",
+    },
+    Scenario {
+        fault: "a file of 100 MB",
+        injected: "in the workspace",
+        asserted: "it arrives byte for byte, and the service does not hold it in memory",
+        test: "content::a_file_of_a_hundred_megabytes",
+    },
+    Scenario {
+        fault: "a repository's patterns, with flows of the other layout, links and items of one workspace outside them",
+        injected: "in the repository",
+        asserted: "what lies outside the patterns stays; what was pulled takes the place of its other layout",
+        test: "content::what_lies_outside_the_patterns_stays",
+    },
+];
+
+/// The branch holds what a lone pull makes, and what is theirs.
+#[track_caller]
+fn assert_backed_up(sandbox: &Sandbox, history: &mut History<'_>, sync: &Run<'_>, what: &str, theirs: &[(&str, &str)]) {
+    let mut expected = pulled_alone(sandbox, OUR_DEFAULTS);
+    expected.extend(theirs.iter().map(|(path, content)| ((*path).to_owned(), content.as_bytes().to_vec())));
+    history.assert_healed(what, sync, &expected);
+}
+
+#[test]
+fn odd_names_and_contents_come_change_and_go() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let theirs = [
+        (".gitignore", "*\n!.gitignore\n*.py\n"),
+        (".gitattributes", "* text=auto eol=crlf\n*.ts binary filter=lfs diff=lfs merge=lfs -text\n"),
+        ("f/.gitignore", "**\n"),
+        ("README.md", "stays\r\n"),
+        ("-rf", "stays\n"),
+    ];
+    theirs.iter().fold(remote.commit("main"), |commit, (path, content)| commit.file(path, content)).done("Theirs");
+    let mut history = History::of(&remote, "main");
+    let sync = sandbox.sync().remote(&remote).arg("--allow-mass-deletion");
+    let long = "n".repeat(200);
+    let names = [
+        "with space",
+        "-leading",
+        "--force",
+        "qu'ote",
+        "dou\"ble",
+        "st*r",
+        "[glob]",
+        "que?stion",
+        "dollar$HOME",
+        "semi;colon",
+        "é composed",
+        "e\u{301} decomposed",
+        "日本語",
+        "🦀",
+        "tab\u{2003}wide",
+        "colon:name",
+        ":(exclude)x",
+        "!bang",
+        "#hash",
+        "a.b.c",
+        "UPPER",
+        "upper",
+        "trailing.",
+        "percent%20",
+        "tilde~1",
+        "HEAD",
+        "index.lock",
+        long.as_str(),
+    ];
+    let contents = [
+        "\r\nexport async function main() {}\r\n",
+        "",
+        "\u{feff}// bom\n",
+        "no line end",
+        "\0binary\u{1}\n",
+        "$Id$ $Format:%H$\n",
+    ];
+    for (round, rotation) in [0, 1, 2].into_iter().enumerate() {
+        let mut workspace = Workspace::recorded("1-seeded");
+        for (number, name) in names.iter().enumerate().filter(|(number, _)| (number + round) % 3 != 2) {
+            let path = format!("f/ops/{name}");
+            workspace.add_bun_script(&path, &format!("{name} {round}").replace('"', ""));
+            workspace.put(&format!("{path}.ts"), contents[(number + rotation) % contents.len()]);
+        }
+        sandbox.windmill.set("shop", workspace);
+        assert_backed_up(&sandbox, &mut history, &sync, &format!("names, round {round}"), &theirs);
+    }
+    sandbox.windmill.state("1-seeded");
+    assert_backed_up(&sandbox, &mut history, &sync, "their end", &theirs);
+    assert_eq!(sync.run().code(), "unchanged");
+}
+
+#[test]
+fn items_that_become_others() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let mut history = History::of(&remote, "main");
+    let sync = sandbox.sync().remote(&remote).arg("--allow-mass-deletion");
+    let base = || Workspace::recorded("1-seeded");
+    let with = |edit: &dyn Fn(&mut Workspace)| {
+        let mut workspace = base();
+        edit(&mut workspace);
+        workspace
+    };
+    let states: [(&str, Workspace); 7] = [
+        ("a script", with(&|w| w.add_bun_script("f/ops/thing", "1"))),
+        ("a folder of its name", with(&|w| w.add_bun_script("f/ops/thing/below", "1"))),
+        ("a script of another language", with(&|w| w.add_python_script("f/ops/thing", "1"))),
+        (
+            "both, and a variable",
+            with(&|w| {
+                w.add_bun_script("f/ops/thing", "2");
+                w.add_python_script("f/ops/thing/below", "2");
+                w.add_variable("f/ops/thing", "x", false);
+            }),
+        ),
+        ("a folder named as its file", with(&|w| w.add_bun_script("f/ops/thing.ts/below", "3"))),
+        ("renamed", with(&|w| w.add_bun_script("f/sales/other", "1"))),
+        ("as at first", base()),
+    ];
+    for (what, workspace) in states {
+        sandbox.windmill.set("shop", workspace);
+        assert_backed_up(&sandbox, &mut history, &sync, what, &[]);
+    }
+}
+
+/// The same numbers each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 11).unwrap() % bound
+    }
+}
+
+#[test]
+fn random_edits_leave_no_difference() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let mut history = History::of(&remote, "main");
+    let sync = sandbox.sync().remote(&remote).arg("--allow-mass-deletion");
+    let mut random = Random(0x5eed_0004);
+    for round in 0..12 {
+        let mut workspace = Workspace::recorded(["1-seeded", "2-edited"][random.below(2)]);
+        for _ in 0..random.below(20) {
+            let path = format!(
+                "f/{}/{}",
+                ["ops", "sales"][random.below(2)],
+                ["a", "b", "a/b", "a/b/c", "d e", "é"][random.below(6)]
+            );
+            let value = format!("{}", random.below(1000));
+            match random.below(4) {
+                0 => workspace.add_bun_script(&path, &value),
+                1 => workspace.add_python_script(&path, &value),
+                2 => workspace.add_variable(&path, &value, false),
+                _ => workspace.add_folder(&format!("made_{}", random.below(4))),
+            }
+        }
+        if random.below(3) == 0 {
+            workspace.reverse_order();
+        }
+        sandbox.windmill.set("shop", workspace);
+        assert_backed_up(&sandbox, &mut history, &sync, &format!("round {round}"), &[]);
+    }
+}
+
+#[test]
+fn twenty_thousand_files() {
+    let replay = Replay::with_files(|state| {
+        let mut files = Files::new();
+        for number in 0..20_000 {
+            let script = format!(
+                "def main():\n    return {}\n",
+                if number == 7 && state == State::Edited { 1_000_000 } else { number }
+            );
+            files.insert(format!("f/many_{}/job_{number}.py", number % 50), script.into_bytes());
+        }
+        files
+    });
+    let mut history = replay.history();
+    let pushed = history.assert_healed("20,000 files", &replay.sync(), &replay.expected());
+    assert_eq!(pushed.changed(), (20_000, 0, 0));
+    assert_eq!(replay.sync().run().code(), "unchanged");
+    replay.hold(State::Edited);
+    let pushed = history.assert_healed("one of 20,000 files", &replay.sync(), &replay.expected());
+    assert_eq!(pushed.changed(), (0, 1, 0));
+}
+
+#[test]
+fn a_file_of_a_hundred_megabytes() {
+    // Of no use to a compressor that would make it small.
+    let mut random = Random(0x5eed_0100);
+    let mut large = String::with_capacity(100 << 20);
+    while large.len() < 100 << 20 {
+        let _ = write!(large, "{:016x}", random.below(usize::MAX));
+    }
+    let replay = Replay::with_files(|state| {
+        let mut files = Files::from([("f/ops/job.py".to_owned(), b"1\n".to_vec())]);
+        if state == State::Edited {
+            files.insert("f/ops/large.resource.file.txt".to_owned(), large.clone().into_bytes());
+        }
+        files
+    });
+    let service = replay.sandbox.service().remote(&replay.remote).serve();
+    replay.hold(State::Edited);
+    let mut history = replay.history();
+    let answer = service.post_sync("");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    history.assert_grown("a file of 100 MB");
+    let files = replay.remote.regular_files("main");
+    assert!(files["f/ops/large.resource.file.txt"] == large.as_bytes(), "the content differs");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
+    let peak: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    assert!(peak < 40_000, "{peak} kB");
+}
+
+#[test]
+fn what_lies_outside_the_patterns_stays() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let outside = [
+        ("f/elsewhere/theirs__flow/flow.yaml", "summary: theirs\n"),
+        ("f/elsewhere/theirs__flow/a.ts", "// theirs\n"),
+        ("f/elsewhere/own.shop.variable.yaml", "value: theirs\n"),
+        ("f/elsewhere/tool.py", "theirs\n"),
+    ];
+    let superseded = ("f/ops/nightly__flow/flow.yaml", "summary: as it was\n");
+    let settings = ("wmill.yaml", "includes: ['f/ops/**']\n");
+    let all = outside.iter().chain([&superseded, &settings]);
+    let commit = all.fold(remote.commit("main"), |commit, (path, content)| commit.file(path, content));
+    commit.symlink("f/elsewhere/link.py", "../../README.md").done("Theirs");
+    let sync = sandbox.sync().remote(&remote);
+    for code in ["pushed", "unchanged"] {
+        let outcome = sync.run().expect(code);
+        let files = remote.files("main");
+        for (path, content) in outside {
+            assert_eq!(
+                files.get(path).map(|(_, bytes)| bytes.as_slice()),
+                Some(content.as_bytes()),
+                "{path}: {outcome}"
+            );
+        }
+        assert_eq!(files["f/elsewhere/link.py"].0, "120000");
+        assert!(!files.contains_key(superseded.0) && files.contains_key("f/ops/nightly.flow/flow.yaml"));
+        assert!(!files.contains_key("f/sales/job_00001.py"), "the patterns are heeded");
+    }
+}

@@ -1,0 +1,427 @@
+//! SIGKILL at every step of a sync and within the long ones: of the service alone, so that what it had started lives on
+//! as an orphan, and of all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use super::replay::{Replay, State};
+use super::{History, OUR_DEFAULTS, Scenario};
+use crate::bed::process::signal;
+use crate::bed::*;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        fault: "SIGKILL of the service, and of all",
+        injected: "before and after each start of a program, with a checkout and without",
+        asserted: "each program of the run was a point",
+        test: "kill::at_every_start_and_end_of_a_program",
+    },
+    Scenario {
+        fault: "SIGKILL of the service, and of all",
+        injected: "before or after each start of a program, with the real `wmill`",
+        asserted: "the backup is what a lone `wmill sync pull` makes",
+        test: "kill::at_every_program_of_a_sync_with_the_real_wmill",
+    },
+    Scenario {
+        fault: "SIGKILL of the service, and of all",
+        injected: "at sixty points in time, spread over the whole sync",
+        asserted: "",
+        test: "kill::at_any_time",
+    },
+    Scenario {
+        fault: "SIGKILL of the service, and of all",
+        injected: "after each file that a pull writes",
+        asserted: "nothing half-pulled is committed; an orphan that writes on does not write into the next sync's folder",
+        test: "kill::within_the_writes_of_a_pull",
+    },
+    Scenario {
+        fault: "SIGKILL of the service, and of all",
+        injected: "within `git add` of 2,000 files, after each 200 objects",
+        asserted: "",
+        test: "kill::within_the_staging_of_thousands_of_files",
+    },
+    Scenario {
+        fault: "SIGKILL of the service, and of all",
+        injected: "within the push: when the server is asked, when the pack has come, when it is taken",
+        asserted: "what arrived is found and not pushed again",
+        test: "kill::within_the_push",
+    },
+    Scenario {
+        fault: "SIGKILL of a serving service",
+        injected: "at the starts and ends of programs, a client waiting",
+        asserted: "the next service on the volume succeeds",
+        test: "kill::of_a_service_that_serves",
+    },
+    Scenario {
+        fault: "an orphan that ignores SIGTERM, has left its group and closed its input",
+        injected: "by a `wmill` that outlives a killed service",
+        asserted: "nothing that it writes is in the next sync's folder or commit, and it is ended",
+        test: "kill::an_orphan_never_writes_into_a_later_sync",
+    },
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whom {
+    /// The one process: what it had started goes on.
+    Service,
+    All,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    Before,
+    After,
+}
+
+/// In front of `git` and `wmill`: it counts their starts, and strikes at the one that it is told.
+struct Striker {
+    folder: PathBuf,
+}
+
+/// Kills the service, which is the parent, and perhaps the own group, which is all that the service waits for.
+const STRIKE: &str = "strike() { kill -9 $PPID; [ \"$whom\" = All ] && kill -9 0; }\n";
+
+impl Striker {
+    fn new(sandbox: &Sandbox, wmill: &Path) -> Self {
+        let striker = Self { folder: sandbox.scratch("striker") };
+        striker.never();
+        let git = process::find_program("git", &[]).unwrap();
+        for (name, real) in [("git", git.as_path()), ("wmill", wmill)] {
+            let script = format!(
+                "here='{}'\nreal='{}'\nset -C\nn=1\n\
+                 until {{ command : >\"$here/count/$n\"; }} 2>/dev/null; do n=$((n + 1)); done\nset +C\n\
+                 read -r point moment whom <\"$here/plan\"\n{STRIKE}\
+                 [ $n = \"$point\" ] || exec \"$real\" \"$@\"\n\
+                 [ $moment = Before ] && {{ strike; exec \"$real\" \"$@\"; }}\n\
+                 \"$real\" \"$@\"\nstatus=$?\nstrike\nexit $status",
+                striker.folder.display(),
+                real.display(),
+            );
+            sandbox.program(name, &script);
+        }
+        striker
+    }
+
+    fn at(&self, point: usize, moment: Moment, whom: Whom) {
+        let _ = fs::remove_dir_all(self.folder.join("count"));
+        fs::create_dir_all(self.folder.join("count")).unwrap();
+        fs::write(self.folder.join("plan"), format!("{point} {moment:?} {whom:?}\n")).unwrap();
+    }
+
+    fn never(&self) {
+        self.at(0, Moment::Before, Whom::Service);
+    }
+
+    /// How many programs were started since.
+    fn count(&self) -> usize {
+        fs::read_dir(self.folder.join("count")).unwrap().count()
+    }
+}
+
+/// A workspace, edited by turns, whose backup is struck and healed again and again.
+struct Ward<'a> {
+    replay: &'a Replay,
+    history: History<'a>,
+    state: State,
+}
+
+impl<'a> Ward<'a> {
+    fn new(replay: &'a Replay) -> Self {
+        let mut ward = Self { replay, history: replay.history(), state: State::Seeded };
+        ward.history.assert_healed("nothing", &replay.sync(), &replay.expected());
+        ward
+    }
+
+    /// Something changes, so that there is something to lose.
+    fn edit(&mut self) {
+        self.state = self.state.other();
+        self.replay.hold(self.state);
+    }
+
+    fn heal(&mut self, fault: &str) {
+        self.history.assert_healed(fault, &self.replay.sync(), &self.replay.expected());
+    }
+}
+
+fn check_boundaries(has_checkout: bool) {
+    let replay = Replay::new();
+    let wmill = replay.sandbox.program("real-wmill", &replay.script());
+    let striker = Striker::new(&replay.sandbox, &wmill);
+    let mut ward = Ward::new(&replay);
+    let prepare = || {
+        if !has_checkout {
+            fs::remove_dir_all(replay.sandbox.data()).unwrap();
+            fs::create_dir_all(replay.sandbox.data()).unwrap();
+        }
+    };
+    ward.edit();
+    prepare();
+    striker.never();
+    ward.heal("nothing");
+    let points = striker.count();
+    assert!(points > 12, "{points} programs");
+    let mut killed = 0;
+    for point in 1..=points {
+        for (moment, whom) in [
+            (Moment::Before, Whom::Service),
+            (Moment::Before, Whom::All),
+            (Moment::After, Whom::Service),
+            (Moment::After, Whom::All),
+        ] {
+            let fault = format!("SIGKILL {moment:?} program {point} of {whom:?}");
+            ward.edit();
+            prepare();
+            striker.at(point, moment, whom);
+            let struck = replay.sync().run();
+            killed += usize::from(struck.signal == Some(9));
+            ward.history.judge(&fault, &struck);
+            striker.never();
+            ward.heal(&fault);
+        }
+    }
+    // Whether `wmill` is asked for its version differs by one.
+    assert!(killed >= 4 * (points - 1), "{killed} syncs of {} were killed", 4 * points);
+    println!("{killed} syncs were killed and healed, at {points} programs");
+}
+
+#[test]
+fn at_every_start_and_end_of_a_program() {
+    check_boundaries(true);
+}
+
+#[test]
+fn at_every_start_and_end_of_a_first_syncs_programs() {
+    check_boundaries(false);
+}
+
+#[test]
+fn at_every_program_of_a_sync_with_the_real_wmill() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let striker = Striker::new(&sandbox, &wmill());
+    let sync = sandbox.sync().remote(&remote);
+    let mut history = History::of(&remote, "main");
+    let states = ["1-seeded", "2-edited"].map(|state| {
+        sandbox.windmill.state(state);
+        (state, pulled_alone(&sandbox, OUR_DEFAULTS))
+    });
+    let (mut point, mut points) = (0, 1);
+    while point <= points {
+        let (state, expected) = &states[point % 2];
+        let moment = if point / 2 % 2 == 0 { Moment::Before } else { Moment::After };
+        let whom = if point % 3 == 0 { Whom::All } else { Whom::Service };
+        let fault = format!("SIGKILL {moment:?} program {point} of {whom:?}");
+        sandbox.windmill.state(state);
+        striker.at(point, moment, whom);
+        let struck = sync.run();
+        history.judge(&fault, &struck);
+        if point == 0 {
+            points = striker.count();
+            assert!(points > 12, "{points} programs");
+        } else {
+            assert!(struck.signal == Some(9) || point == points, "{fault}: {struck}");
+        }
+        striker.never();
+        history.assert_healed(&fault, &sync, expected);
+        point += 1;
+    }
+}
+
+#[test]
+fn at_any_time() {
+    const POINTS: u32 = 60;
+    let replay = Replay::new();
+    let mut ward = Ward::new(&replay);
+    ward.edit();
+    let begun = Instant::now();
+    ward.heal("nothing");
+    let whole = begun.elapsed();
+    for point in 0..POINTS {
+        ward.edit();
+        let whom = if point % 2 == 0 { Whom::All } else { Whom::Service };
+        let fault = format!("SIGKILL of {whom:?} after {point}/{POINTS} of the time");
+        let running = replay.sync().start();
+        // The point is a time, whatever the sync does just then.
+        std::thread::sleep(whole * point / POINTS);
+        strike(running.pid(), whom);
+        ward.history.judge(&fault, &running.finish());
+        ward.heal(&fault);
+    }
+}
+
+fn strike(pid: u32, whom: Whom) {
+    let all = if whom == Whom::All { processes_below(pid) } else { Vec::new() };
+    signal(pid, rustix::process::Signal::KILL);
+    for process in all {
+        signal(process.pid, rustix::process::Signal::KILL);
+    }
+}
+
+#[test]
+fn within_the_writes_of_a_pull() {
+    let replay = Replay::new();
+    let plan = replay.sandbox.file("plan", "");
+    let states = replay.script().lines().next().unwrap().to_owned();
+    let script = format!(
+        "{states}\n[ \"$1\" = --version ] && exit 1\nread -r point whom <'{}'\n{STRIKE}\
+         rm -rf f u groups wmill-lock.yaml ./*.resource-type.yaml\nn=0\n\
+         for file in $(cd \"$here/current/.\" && find . -type f); do\n\
+         mkdir -p \"$(dirname $file)\"\ncp \"$here/current/$file\" $file\nn=$((n + 1))\n\
+         [ $n = $point ] && strike\ndone\n\
+         echo 'remote (x) -> local: 1 changes to apply'\necho 'Done! All 1 changes applied locally'",
+        plan.display()
+    );
+    fs::write(&plan, "0 Service\n").unwrap();
+    replay.sandbox.program("wmill", &script);
+    let mut ward = Ward::new(&replay);
+    let files = replay.expected().len() - 1;
+    assert!(files > 20, "{files} files");
+    for point in 1..=files {
+        let whom = if point % 2 == 0 { Whom::All } else { Whom::Service };
+        let fault = format!("SIGKILL of {whom:?} after file {point} of a pull");
+        ward.edit();
+        fs::write(&plan, format!("{point} {whom:?}\n")).unwrap();
+        let struck = replay.sync().run();
+        // The one state has a file less than the other.
+        assert!(struck.signal == Some(9) || point + 3 > files, "{fault}: {struck}");
+        ward.history.judge(&fault, &struck);
+        fs::write(&plan, "0 Service\n").unwrap();
+        ward.heal(&fault);
+    }
+}
+
+/// Scripts of a content of their own, by state.
+fn many_files(state: State, count: usize) -> Files {
+    let mut workspace = Files::new();
+    for number in 0..count {
+        let content = format!("def main():\n    return '{state:?} {number}'\n");
+        workspace.insert(format!("f/many/job_{number:05}.py"), content.into_bytes());
+    }
+    workspace
+}
+
+#[test]
+fn within_the_staging_of_thousands_of_files() {
+    let replay = Replay::with_files(|state| many_files(state, 2000));
+    let plan = replay.sandbox.file("plan", "");
+    let git = process::find_program("git", &[]).unwrap();
+    // It strikes when so many objects more are there than at the start.
+    let script = format!(
+        "case \" $* \" in *' add '*) ;; *) exec '{git}' \"$@\" ;; esac\nread -r point whom <'{plan}'\n{STRIKE}\
+         [ $point = 0 ] && exec '{git}' \"$@\"\n\
+         count() {{ find ../git/objects -type f | wc -l; }}\nstart=$(count)\n\
+         '{git}' \"$@\" &\nwhile kill -0 $! 2>/dev/null && [ $(($(count) - start)) -lt $point ]; do :; done\n\
+         strike\nwait $!",
+        git = git.display(),
+        plan = plan.display(),
+    );
+    fs::write(&plan, "0 Service\n").unwrap();
+    replay.sandbox.program("git", &script);
+    let mut ward = Ward::new(&replay);
+    for step in 0..10 {
+        let whom = if step % 2 == 0 { Whom::All } else { Whom::Service };
+        let fault = format!("SIGKILL of {whom:?} after {} objects", step * 200);
+        ward.edit();
+        fs::write(&plan, format!("{} {whom:?}\n", step * 200)).unwrap();
+        let struck = replay.sync().run();
+        assert_eq!(struck.signal.is_some(), step > 0, "{fault}: {struck}");
+        ward.history.judge(&fault, &struck);
+        fs::write(&plan, "0 Service\n").unwrap();
+        ward.heal(&fault);
+    }
+}
+
+#[test]
+fn within_the_push() {
+    let replay = Replay::new();
+    let http = GitHttp::serve(&replay.remote);
+    let sync = replay.sandbox.sync().remote(&http);
+    let mut history = replay.history();
+    history.assert_healed("nothing", &sync, &replay.expected());
+    let mut state = State::Seeded;
+    for moment in [PushMoment::Asked, PushMoment::Received, PushMoment::Taken] {
+        for whom in [Whom::Service, Whom::All] {
+            state = state.other();
+            replay.hold(state);
+            let fault = format!("SIGKILL of {whom:?} when the push was {moment:?}");
+            let pid = Arc::new(AtomicU32::new(0));
+            let of_step = Arc::clone(&pid);
+            http.at(moment, Times::Once, move || {
+                let pid = eventually("the sync's id is known", || {
+                    let pid = of_step.load(Ordering::SeqCst);
+                    (pid != 0).then_some(pid)
+                });
+                strike(pid, whom);
+            });
+            let running = sync.start();
+            pid.store(running.pid(), Ordering::SeqCst);
+            let struck = running.finish();
+            assert_eq!(struck.signal, Some(9), "{fault}: {struck}");
+            // What an orphan still pushes, it pushes before its lock is free.
+            let healthy = history.assert_healed(&fault, &sync, &replay.expected());
+            if moment == PushMoment::Taken {
+                assert_eq!(healthy.code(), "unchanged", "{fault}");
+            }
+        }
+    }
+    assert_eq!(replay.remote.log("main").len(), 2 + 6, "no edit was committed twice");
+}
+
+#[test]
+fn of_a_service_that_serves() {
+    let replay = Replay::new();
+    let wmill = replay.sandbox.program("real-wmill", &replay.script());
+    let striker = Striker::new(&replay.sandbox, &wmill);
+    let mut ward = Ward::new(&replay);
+    for (number, whom) in (0..8).zip([Whom::Service, Whom::All].into_iter().cycle()) {
+        let point = 1 + number * 2;
+        ward.edit();
+        let service = replay.sandbox.service().remote(&replay.remote).serve();
+        striker.at(point, Moment::After, whom);
+        let answer = service.ask("POST", "/sync", &[], b"");
+        assert!(answer.is_err(), "{point}: nobody is left who could answer");
+        drop(service);
+        striker.never();
+        let fault = format!("SIGKILL of {whom:?} after program {point} of a service");
+        ward.history.assert_grown(&fault);
+        let next = replay.sandbox.service().remote(&replay.remote).serve();
+        let healthy = next.post_sync("");
+        assert_eq!(healthy.status, 200, "{fault}: {}", healthy.text());
+        ward.heal(&fault);
+    }
+}
+
+#[test]
+fn an_orphan_never_writes_into_a_later_sync() {
+    let replay = Replay::new();
+    let mut ward = Ward::new(&replay);
+    let written = replay.sandbox.path().join("written");
+    // It holds the lock no more, so nobody waits for it, and it is not in the group that is killed.
+    let orphan = format!(
+        "#!/bin/sh\ntrap '' TERM HUP INT\nwhile :; do\nmkdir -p f/debris\n\
+         echo debris >f/debris/debris.py 2>/dev/null\ntouch '{}'\ndone\n",
+        written.display()
+    );
+    let orphan_program = replay.sandbox.program("orphan", orphan.strip_prefix("#!/bin/sh\n").unwrap());
+    let strikes = format!(
+        "[ \"$1\" = --version ] && exit 1\nsetsid '{}' </dev/null >/dev/null 2>&1 &\nkill -9 $PPID\nexec sleep 1000",
+        orphan_program.display()
+    );
+    for _ in 0..5 {
+        ward.edit();
+        replay.sandbox.program("wmill", &strikes);
+        let struck = replay.sync().run();
+        assert_eq!(struck.signal, Some(9), "{struck}");
+        let _ = fs::remove_file(&written);
+        eventually("the orphan writes", || written.exists().then_some(()));
+        replay.sandbox.program("wmill", &replay.script());
+        ward.heal("an orphan that writes on");
+        let left = replay.sandbox.processes();
+        assert!(left.is_empty(), "{left:?}");
+        let _ = fs::remove_file(&written);
+        assert!(!replay.checkout().join("tree/f/debris").exists() && !written.exists());
+    }
+}

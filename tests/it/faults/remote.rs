@@ -1,0 +1,204 @@
+//! A remote that changes under a sync, beyond what other tests cover: gone, made anew, or of other settings, between
+//! the fetch and the push and between two runs.
+
+use std::fs;
+
+use super::replay::{Replay, State};
+use super::{History, Scenario};
+use crate::bed::*;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        fault: "the branch deleted, the repository emptied and made anew in either object format",
+        injected: "between fetch and push",
+        asserted: "the sync is built upon what is there then, or fails and says so",
+        test: "remote::what_is_taken_away_between_fetch_and_push",
+    },
+    Scenario {
+        fault: "a tip that is forced to an unrelated history, twice",
+        injected: "between two syncs, and between fetch and push",
+        asserted: "the backup is built upon what is there",
+        test: "remote::histories_that_have_nothing_to_do_with_each_other",
+    },
+    Scenario {
+        fault: "another branch, folder and URL than last time, and back again",
+        injected: "in the settings, on one volume, a kill in between",
+        asserted: "each backup is whole, and none has what is another's",
+        test: "remote::settings_that_go_back_and_forth",
+    },
+    Scenario {
+        fault: "a hook that refuses every other push, and one that takes the push and fails after",
+        injected: "`pre-receive` and `post-receive`",
+        asserted: "a refusal is told; what was taken is a success",
+        test: "remote::hooks_that_cannot_make_up_their_mind",
+    },
+    Scenario {
+        fault: "a repository that turns up damaged, empty, or without its objects",
+        injected: "between two syncs",
+        asserted: "no success is told without a commit on it; when it is back, the next sync succeeds",
+        test: "remote::a_repository_that_breaks_and_comes_back",
+    },
+];
+
+#[test]
+fn what_is_taken_away_between_fetch_and_push() {
+    for moment in [PushMoment::Asked, PushMoment::Received] {
+        for what in ["branch", "sha1", "sha256"] {
+            let replay = Replay::new();
+            let http = GitHttp::serve(&replay.remote);
+            let sync = replay.sandbox.sync().remote(&http);
+            let mut history = replay.history();
+            history.assert_healed("nothing", &sync, &replay.expected());
+            replay.hold(State::Edited);
+            let (remote, root) = (replay.remote.clone(), replay.sandbox.path().join("another"));
+            let git = git::git(&replay.sandbox);
+            let (program, config) = (git.get_program().to_owned(), replay.sandbox.path().join("bed.gitconfig"));
+            http.at(moment, Times::Once, move || {
+                if what == "branch" {
+                    remote.run(["update-ref", "-d", "refs/heads/main"]);
+                    return;
+                }
+                let mut init = process::clean_command(&program);
+                init.env("GIT_CONFIG_GLOBAL", &config).args(["init", "--quiet", "--bare", "--initial-branch=main"]);
+                init.arg(format!("--object-format={what}")).arg(&root);
+                process::run(init).must_succeed();
+                fs::remove_dir_all(remote.path()).unwrap();
+                fs::rename(&root, remote.path()).unwrap();
+            });
+            let fault = format!("{what} gone when the push was {moment:?}");
+            let struck = sync.run();
+            history.begin_anew();
+            if struck.exit_code == Some(0) {
+                assert_eq!(struck.commit(), replay.remote.tip("main"), "{fault}: {struck}");
+            }
+            let mut expected = replay.expected();
+            expected.remove("README.md");
+            history.assert_healed(&fault, &sync, &expected);
+            assert_eq!(sync.run().code(), "unchanged", "{fault}");
+        }
+    }
+}
+
+#[test]
+fn histories_that_have_nothing_to_do_with_each_other() {
+    let replay = Replay::new();
+    let http = GitHttp::serve(&replay.remote);
+    let sync = replay.sandbox.sync().remote(&http);
+    let mut history = replay.history();
+    history.assert_healed("nothing", &sync, &replay.expected());
+    let unrelated = |number: usize| {
+        let name = format!("aside-{number}");
+        replay.remote.commit_files(&name, &[("README.md", "stays\n"), ("f/ops/theirs.txt", "theirs\n")]);
+        replay.remote.commit(&name).remove("f/ops/theirs.txt").done("Taken back")
+    };
+    for number in 0..4 {
+        replay.hold(if number % 2 == 0 { State::Edited } else { State::Seeded });
+        let theirs = unrelated(number);
+        if number < 2 {
+            replay.remote.force("main", &theirs);
+            history.begin_anew();
+            history.assert_healed("a forced tip", &sync, &replay.expected());
+        } else {
+            let (remote, tip) = (replay.remote.clone(), theirs.clone());
+            http.at(PushMoment::Asked, Times::Once, move || remote.force("main", &tip));
+            let pushed = sync.run().expect("pushed");
+            history.begin_anew();
+            assert_eq!(pushed.commit(), replay.remote.tip("main"));
+            history.assert_healed("a forced tip", &sync, &replay.expected());
+        }
+        assert!(replay.remote.is_ancestor(&theirs, "main"));
+    }
+    // Long ago made commits do not come along.
+    assert_eq!(replay.remote.log("main").len(), 3);
+}
+
+#[test]
+fn settings_that_go_back_and_forth() {
+    let replay = Replay::new();
+    let second = replay.sandbox.repository_named("second");
+    second.commit_files("main", &[("README.md", "stays\n")]);
+    let mut state = State::Seeded;
+    for round in 0..3 {
+        for (remote, branch, folder) in [
+            (&replay.remote, "main", ""),
+            (&replay.remote, "main", "backup/shop"),
+            (&replay.remote, "other", ""),
+            (&second, "main", "deep/er"),
+            (&second, "main", ""),
+        ] {
+            state = state.other();
+            replay.hold(state);
+            let fault = format!("round {round}, branch {branch}, folder {folder:?}");
+            let mut history = History::of(remote, branch);
+            let sync = replay.sandbox.sync().remote(remote).branch(branch);
+            let sync = if folder.is_empty() { sync } else { sync.subdir(folder) };
+            let running = sync.start();
+            eventually("it has begun", || replay.sandbox.data().join("windmill-git-sync/locks").exists().then_some(()));
+            running.kill();
+            history.judge(&fault, &running.finish());
+            let pushed = sync.run();
+            assert!(["pushed", "unchanged"].contains(&pushed.code().as_str()), "{fault}: {pushed}");
+            history.judge(&fault, &pushed);
+            let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+            let mut held = Files::new();
+            for (path, content) in remote.regular_files(branch) {
+                let own = path.strip_prefix(&prefix).filter(|path| {
+                    path.starts_with("f/")
+                        || path.starts_with("groups/")
+                        || path.ends_with(".yaml") && !path.contains('/')
+                });
+                held.extend(own.map(|own| (own.to_owned(), content)));
+            }
+            let mut expected = replay.expected();
+            expected.remove("README.md");
+            assert_same_values(&held, &expected);
+        }
+    }
+}
+
+#[test]
+fn hooks_that_cannot_make_up_their_mind() {
+    let replay = Replay::new();
+    let mut history = replay.history();
+    let mark = replay.sandbox.path().join("refused-once");
+    let hook =
+        format!("if [ -e '{0}' ]; then rm '{0}'; exit 0; fi\ntouch '{0}'\necho 'not now' >&2\nexit 1", mark.display());
+    replay.remote.hook("pre-receive", &hook);
+    replay.remote.hook("post-receive", "echo 'mailing failed' >&2\nexit 1");
+    let mut state = State::Seeded;
+    for _ in 0..3 {
+        let refused = replay.sync().run().expect("git_rejected");
+        assert!(refused.message().contains("not now"), "{}", refused.message());
+        history.judge("a hook that refuses every other push", &refused);
+        let pushed = history.assert_healed("a hook that refused", &replay.sync(), &replay.expected());
+        assert_eq!(pushed.code(), "pushed");
+        state = state.other();
+        replay.hold(state);
+    }
+}
+
+#[test]
+fn a_repository_that_breaks_and_comes_back() {
+    let replay = Replay::new();
+    let mut history = replay.history();
+    history.assert_healed("nothing", &replay.sync(), &replay.expected());
+    let path = replay.remote.path().to_path_buf();
+    let aside = replay.sandbox.path().join("aside");
+    let mut state = State::Seeded;
+    for part in ["HEAD", "objects", "refs", "config", ""] {
+        state = state.other();
+        replay.hold(state);
+        let broken = if part.is_empty() { path.clone() } else { path.join(part) };
+        fs::rename(&broken, &aside).unwrap();
+        let struck = replay.sync().env("SYNC_TIMEOUT", "20s").run();
+        let was_told = struck.exit_code == Some(0);
+        if broken.exists() {
+            fs::remove_dir_all(&broken).unwrap();
+        }
+        fs::rename(&aside, &broken).unwrap();
+        // git takes a repository without a `config` for one.
+        assert!(!was_told || part == "config", "{part}: {struck}");
+        history.judge(part, &struck);
+        history.assert_healed(&format!("a repository without `{part}`"), &replay.sync(), &replay.expected());
+    }
+}

@@ -1,0 +1,298 @@
+//! What passes by itself is tried again, with growing pauses and not for ever; what stays is told at once.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::replay::{Replay, State};
+use super::{History, OUR_DEFAULTS, Scenario};
+use crate::bed::*;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        fault: "once: no answer, 408, 429, 500, 503, the page of a gateway, an archive cut short",
+        injected: "in each question to Windmill, and in the export",
+        asserted: "the sync succeeds, and its log says that it tried again",
+        test: "retry::a_windmill_that_fails_once_costs_a_pause",
+    },
+    Scenario {
+        fault: "once: no answer, 429, 500, 503; an answer to a push that is lost",
+        injected: "in each request of a fetch and of a push",
+        asserted: "the sync succeeds, and there is one commit of it",
+        test: "retry::a_remote_that_fails_once_costs_a_pause",
+    },
+    Scenario {
+        fault: "for good: refused, unresolvable, 500, 502, 503",
+        injected: "in Windmill, its export, the remote's fetch and push",
+        asserted: "four tries in some seconds, the pauses growing; the message says how many there were",
+        test: "retry::what_fails_for_good_is_tried_four_times",
+    },
+    Scenario {
+        fault: "for good: 401, 403, 404, a redirect, a hook that refuses, a certificate that nobody knows",
+        injected: "in Windmill, the remote's fetch and push",
+        asserted: "it is tried once",
+        test: "retry::what_is_refused_is_not_tried_again",
+    },
+    Scenario {
+        fault: "for good: every answer to a push is lost",
+        injected: "in the remote",
+        asserted: "the commit is found on the remote, once, and the sync is a success",
+        test: "retry::a_push_whose_every_answer_is_lost_is_found",
+    },
+    Scenario {
+        fault: "a pull that breaks off after half its writes, then one that does not",
+        injected: "by a `wmill` that leaves debris",
+        asserted: "the second try begins with a clean folder",
+        test: "retry::a_second_pull_begins_clean",
+    },
+    Scenario {
+        fault: "SYNC_TIMEOUT and SIGTERM during a pause",
+        injected: "with a Windmill that refuses connections",
+        asserted: "no pause outlasts the time left, and the end comes at once",
+        test: "retry::a_pause_ends_with_the_run",
+    },
+    Scenario {
+        fault: "429 with `Retry-After`",
+        injected: "in Windmill",
+        asserted: "the pause is as long as asked for",
+        test: "retry::a_server_that_names_a_time_is_heeded",
+    },
+];
+
+/// How often our binary said that it tries again.
+fn retries(outcome: &Outcome) -> usize {
+    outcome.stderr.matches("trying again in ").count()
+}
+
+/// Each case with a sandbox of its own, some at a time: most of their time is pauses.
+fn side_by_side<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
+    thread::scope(|scope| {
+        let check = &check;
+        let started: Vec<_> = cases.iter().map(|case| scope.spawn(move || check(case))).collect();
+        started.into_iter().for_each(|case| case.join().unwrap());
+    });
+}
+
+#[test]
+fn a_windmill_that_fails_once_costs_a_pause() {
+    let sandbox = Sandbox::new();
+    let expected = pulled_alone(&sandbox, OUR_DEFAULTS);
+    let cases = [
+        ("/api/version", Fault::Close),
+        ("/api/version", Fault::GatewayPage(502)),
+        ("/w/shop/users/whoami", Fault::Status(503)),
+        ("/w/shop/users/whoami", Fault::Status(408)),
+        ("/workspaces/list_ws_specific", Fault::Status(429)),
+        ("/shared_ui/get", Fault::Close),
+        ("/workspaces/tarball", Fault::Status(500)),
+        ("/workspaces/tarball", Fault::GatewayPage(503)),
+        ("/workspaces/tarball", Fault::CutHalfway),
+        ("/workspaces/tarball", Fault::Close),
+    ];
+    side_by_side(&cases, |(needle, fault)| {
+        let name = format!("{fault:?} once in {needle}");
+        let sandbox = Sandbox::new();
+        let remote = sandbox.repository();
+        let mut history = History::of(&remote, "main");
+        sandbox.windmill.fail_once(needle, fault.clone());
+        let outcome = history.assert_healed(&name, &sandbox.sync().remote(&remote), &expected);
+        assert_eq!((outcome.code().as_str(), retries(&outcome)), ("pushed", 1), "{name}: {outcome}");
+    });
+}
+
+#[test]
+fn a_remote_that_fails_once_costs_a_pause() {
+    let cases = [
+        ("service=git-upload-pack", Fault::Close),
+        ("service=git-upload-pack", Fault::Status(500)),
+        ("/git-upload-pack", Fault::Status(503)),
+        ("/git-upload-pack", Fault::CutHalfway),
+        ("service=git-receive-pack", Fault::Status(429)),
+        ("service=git-receive-pack", Fault::Close),
+        ("/git-receive-pack", Fault::GatewayPage(502)),
+        ("/git-receive-pack", Fault::Close),
+        ("/git-receive-pack", Fault::CutHalfway),
+    ];
+    side_by_side(&cases, |(needle, fault)| {
+        let name = format!("{fault:?} once in {needle}");
+        let replay = Replay::new();
+        let remote = GitHttp::serve(&replay.remote);
+        let mut history = replay.history();
+        remote.fail_once(needle, fault.clone());
+        let sync = replay.sandbox.sync().remote(&remote);
+        let outcome = history.assert_healed(&name, &sync, &replay.expected());
+        assert_eq!((outcome.code().as_str(), retries(&outcome)), ("pushed", 1), "{name}: {outcome}");
+        assert_eq!(replay.remote.log("main").len(), 2, "{name}: theirs and ours");
+    });
+}
+
+#[test]
+fn what_fails_for_good_is_tried_four_times() {
+    type Break<'a> = &'a (dyn Fn(&Replay, &GitHttp) + Sync);
+    let windmill = |needle: &'static str, fault: Fault| {
+        move |replay: &Replay, _: &GitHttp| replay.sandbox.windmill.fail(needle, fault.clone())
+    };
+    let git =
+        |needle: &'static str, fault: Fault| move |_: &Replay, remote: &GitHttp| remote.fail(needle, fault.clone());
+    let nothing = |_: &Replay, _: &GitHttp| {};
+    let cases: [(Break<'_>, &[(&str, &str)], &str); 6] = [
+        (&nothing, &[("WINDMILL_BASE_URL", "http://127.0.0.1:1")], "windmill_unreachable"),
+        (&nothing, &[("GIT_REMOTE_URL", "http://no-such-host.invalid/x.git")], "git_unreachable"),
+        (&windmill("/users/whoami", Fault::Status(500)), &[], "windmill_unreachable"),
+        (&windmill("/workspaces/tarball", Fault::GatewayPage(502)), &[], "pull_failed"),
+        (&git("/git-upload-pack", Fault::Status(500)), &[], "git_unreachable"),
+        (&git("/git-receive-pack", Fault::Status(503)), &[], "git_unreachable"),
+    ];
+    side_by_side(&cases, |(break_it, settings, code)| {
+        let replay = Replay::new();
+        // The export is asked for by the real one.
+        fs::remove_file(replay.sandbox.bin().join("wmill")).unwrap();
+        let remote = GitHttp::serve(&replay.remote);
+        let mut history = replay.history();
+        break_it(&replay, &remote);
+        let sync = replay.sandbox.sync().remote(&remote);
+        let broken = settings.iter().fold(sync.clone(), |sync, (name, value)| sync.env(name, value));
+        let begun = Instant::now();
+        let outcome = broken.run().expect(code);
+        // Pauses of 0.5, 1.5 and 4 seconds, a quarter less each; more than twice as long would be another policy.
+        let time = begun.elapsed();
+        assert!(time > Duration::from_millis(4400) && time < Duration::from_secs(40), "{time:?}: {outcome}");
+        assert!(outcome.message().ends_with("(tried 4 times)"), "{}", outcome.message());
+        assert_eq!(retries(&outcome), 3, "{outcome}");
+        history.judge(code, &outcome);
+        remote.heal();
+        replay.sandbox.windmill.heal();
+        history.assert_healed(code, &sync, &with_readme(pulled_alone(&replay.sandbox, OUR_DEFAULTS)));
+    });
+}
+
+fn with_readme(mut files: Files) -> Files {
+    files.insert("README.md".to_owned(), "stays\n".into());
+    files
+}
+
+#[test]
+fn what_is_refused_is_not_tried_again() {
+    let replay = Replay::new();
+    let remote = GitHttp::serve(&replay.remote);
+    let sync = replay.sandbox.sync().remote(&remote);
+    let mut history = replay.history();
+    let asked = |needle: &str| {
+        let windmill = replay.sandbox.windmill.requests().into_iter();
+        windmill.chain(remote.requests()).filter(|request| request.target.contains(needle)).count()
+    };
+    let check = |history: &mut History<'_>, needle: &str, code: &str| {
+        replay.sandbox.windmill.forget_requests();
+        remote.forget_requests();
+        let outcome = sync.run().expect(code);
+        assert_eq!(retries(&outcome), 0, "{outcome}");
+        assert!(!outcome.message().contains("tried"), "{}", outcome.message());
+        assert_eq!(asked(needle), 1, "{needle}");
+        history.judge(code, &outcome);
+        remote.heal();
+        replay.sandbox.windmill.heal();
+    };
+    for (status, code) in [(401, "windmill_unauthorized"), (403, "windmill_unauthorized"), (404, "workspace_not_found")]
+    {
+        replay.sandbox.windmill.fail("/w/shop/users/whoami", Fault::Status(status));
+        check(&mut history, "/w/shop/users/whoami", code);
+    }
+    replay.sandbox.windmill.fail("/w/shop/users/whoami", Fault::GatewayPage(200));
+    check(&mut history, "/w/shop/users/whoami", "windmill_unreachable");
+    for (needle, status, code) in [
+        ("service=git-upload-pack", 403, "git_unauthorized"),
+        ("service=git-upload-pack", 404, "git_failed"),
+        ("service=git-upload-pack", 400, "git_unreachable"),
+        ("service=git-receive-pack", 403, "git_unauthorized"),
+        ("POST-receive", 403, "git_unauthorized"),
+    ] {
+        if needle == "POST-receive" {
+            remote.fail("/backup.git/git-receive-pack", Fault::Status(status));
+            check(&mut history, "/backup.git/git-receive-pack", code);
+        } else {
+            remote.fail(needle, Fault::Status(status));
+            check(&mut history, needle, code);
+        }
+    }
+    replay.remote.refuse_pushes("branch is protected");
+    check(&mut history, "/backup.git/git-receive-pack", "git_rejected");
+    replay.remote.accept_pushes();
+    history.assert_healed("refusals", &sync, &replay.expected());
+}
+
+#[test]
+fn a_push_whose_every_answer_is_lost_is_found() {
+    let replay = Replay::new();
+    let remote = GitHttp::serve(&replay.remote);
+    remote.fail("/backup.git/git-receive-pack", Fault::CutHalfway);
+    let mut history = replay.history();
+    let sync = replay.sandbox.sync().remote(&remote);
+    let outcome = history.assert_healed("lost answers", &sync, &replay.expected());
+    assert_eq!(outcome.code(), "pushed", "{outcome}");
+    let pushes = remote.requests().into_iter().filter(|request| request.target.ends_with("/git-receive-pack")).count();
+    assert_eq!((pushes, replay.remote.log("main").len()), (1, 2));
+}
+
+#[test]
+fn a_second_pull_begins_clean() {
+    let replay = Replay::new();
+    let mut history = replay.history();
+    history.assert_healed("nothing", &replay.sync(), &replay.expected());
+    let once = replay.sandbox.path().join("once");
+    replay.hold(State::Edited);
+    replay.sandbox.program(
+        "wmill",
+        &format!(
+            "if [ \"$1\" != --version ] && ! [ -e '{once}' ]; then\ntouch '{once}'\nmkdir -p f/ops new/deep\n\
+             echo debris >f/ops/debris.txt\necho debris >new/deep/debris.py\nrm -f README.md\nln -s /etc link\n\
+             echo 'TypeError: fetch failed' >&2\nexit 1\nfi\n{}",
+            replay.script(),
+            once = once.display()
+        ),
+    );
+    let outcome = history.assert_healed("a pull that broke off", &replay.sync(), &replay.expected());
+    assert_eq!((outcome.code().as_str(), retries(&outcome)), ("pushed", 1), "{outcome}");
+}
+
+#[test]
+fn a_pause_ends_with_the_run() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote).env("WINDMILL_BASE_URL", "http://127.0.0.1:1");
+    // No time for the third pause: it is told what failed, and not that the time was over.
+    let begun = Instant::now();
+    let outcome = sync.clone().env("SYNC_TIMEOUT", "5s").run().expect("windmill_unreachable");
+    assert!(outcome.message().ends_with("(tried 3 times)"), "{}", outcome.message());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // In the middle of a pause.
+    let mut service = sandbox
+        .service()
+        .remote(&remote)
+        .env("WINDMILL_BASE_URL", "http://127.0.0.1:1")
+        .env("SHUTDOWN_GRACE", "0s")
+        .serve();
+    let address = service.address();
+    let asked = thread::spawn(move || http::ask(address, "POST", "/sync", &[], b"").unwrap());
+    service.wait_for_log("(try 4 of 4)");
+    let told = Instant::now();
+    service.terminate();
+    assert!(told.elapsed() < Duration::from_millis(2500), "{:?}", told.elapsed());
+    let answer = asked.join().unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.text().contains("shutting_down"), "{}", answer.text());
+}
+
+#[test]
+fn a_server_that_names_a_time_is_heeded() {
+    let replay = Replay::new();
+    replay.sandbox.windmill.fail_once("/api/version", Fault::Later(429, 3));
+    let mut history = replay.history();
+    let begun = Instant::now();
+    let outcome = history.assert_healed("429", &replay.sync(), &replay.expected());
+    assert_eq!(retries(&outcome), 1, "{outcome}");
+    assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
+    // More than anybody waits for, and no time for it: told at once.
+    replay.sandbox.windmill.fail("/api/version", Fault::Later(503, 100_000));
+    let outcome = replay.sync().env("SYNC_TIMEOUT", "20s").run().expect("windmill_unreachable");
+    assert_eq!(retries(&outcome), 0, "{outcome}");
+}

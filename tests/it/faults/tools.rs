@@ -1,0 +1,218 @@
+//! `git` and `wmill` that are not as they should be: each verb of git, misbehaving in each way, and pulls that lie.
+
+use std::fs;
+
+use super::Scenario;
+use super::replay::{Replay, State};
+use crate::bed::*;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        fault: "exit 1 before and after its work, exit 0 without any, SIGKILL as for want of memory, bytes that are no text",
+        injected: "each verb of git that a sync uses, in turn",
+        asserted: "no failure is told as a success, and the other way round",
+        test: "tools::each_verb_of_git_misbehaves_in_each_way",
+    },
+    Scenario {
+        fault: "a verb of git that hangs, with a child that ignores SIGTERM",
+        injected: "fetch, add and push",
+        asserted: "`timeout` names the step; nothing runs on",
+        test: "tools::a_git_that_hangs_is_ended",
+    },
+    Scenario {
+        fault: "an empty tree, and exit 0 with the words of a success",
+        injected: "in place of `wmill`",
+        asserted: "`mass_deletion` where there is a backup already",
+        test: "tools::a_pull_of_nothing_that_calls_itself_done_deletes_nothing",
+    },
+    Scenario {
+        fault: "a killed `wmill`, by a signal of each kind",
+        injected: "after half its writes",
+        asserted: "`pull_failed` at once: neither tried again nor pulled into nothing",
+        test: "tools::a_killed_wmill_is_told_at_once",
+    },
+    Scenario {
+        fault: "a million lines of output",
+        injected: "in place of `wmill`",
+        asserted: "the log is bounded, and the sync succeeds",
+        test: "tools::a_flood_of_lines_does_not_fill_the_log",
+    },
+    Scenario {
+        fault: "the tools missing, then there again; another version of `wmill`",
+        injected: "on the `PATH`, between two runs",
+        asserted: "the version in the commit is the new one",
+        test: "tools::tools_that_come_and_go",
+    },
+];
+
+/// The verbs of one sync upon a tip that somebody else has moved.
+const VERBS: [&str; 14] = [
+    "ls-remote",
+    "rev-parse",
+    "fetch",
+    "ls-tree",
+    "read-tree",
+    "clean",
+    "add",
+    "ls-files",
+    "update-index",
+    "write-tree",
+    "commit-tree",
+    "push",
+    "update-ref",
+    "init",
+];
+
+const WAYS: [(&str, &str); 6] = [
+    ("exits 1 and does nothing", "exit 1"),
+    ("exits 0 and does nothing", "exit 0"),
+    ("does its work and exits 1", "\"$git\" \"$@\" >/dev/null; exit 1"),
+    ("is killed before its work", "kill -9 $$"),
+    ("is killed after its work", "\"$git\" \"$@\"; kill -9 $$"),
+    ("prints bytes that are no text", "printf 'fatal: \\377\\376\\200 \\033[31m\\n'; printf '\\377\\n' >&2; exit 128"),
+];
+
+/// A `git` that does `way` where the verb is this, and is the real one otherwise.
+fn break_git(sandbox: &Sandbox, verb: &str, way: &str) {
+    let git = process::find_program("git", &[]).unwrap();
+    let script = format!("git='{}'\ncase \" $* \" in *' {verb} '*) {way} ;; esac\nexec \"$git\" \"$@\"", git.display());
+    sandbox.program("git", &script);
+}
+
+fn mend_git(sandbox: &Sandbox) {
+    fs::remove_file(sandbox.bin().join("git")).unwrap();
+}
+
+#[test]
+fn each_verb_of_git_misbehaves_in_each_way() {
+    let replay = Replay::new();
+    let mut history = replay.history();
+    history.assert_healed("nothing", &replay.sync(), &replay.expected());
+    let mut state = State::Seeded;
+    let mut failed = 0;
+    for verb in VERBS {
+        for (name, way) in WAYS {
+            let fault = format!("`git {verb}` {name}");
+            state = state.other();
+            replay.hold(state);
+            // Something to fetch; and where the checkout is gone, something to make anew.
+            replay.remote.commit_files("main", &[("README.md", &fault)]);
+            replay.remote.commit_files("main", &[("README.md", "stays\n")]);
+            history.begin_anew();
+            if verb == "init" {
+                fs::remove_dir_all(replay.checkout()).unwrap();
+            }
+            break_git(&replay.sandbox, verb, way);
+            let struck = replay.sync().env("SYNC_TIMEOUT", "60s").run();
+            mend_git(&replay.sandbox);
+            assert!(struck.signal.is_none(), "{fault}: {struck}");
+            failed += usize::from(struck.exit_code != Some(0));
+            if struck.exit_code != Some(0) && way.contains("does its work") && verb == "push" {
+                // It is on the remote, and git said that it is not.
+                history.begin_anew();
+            }
+            history.judge(&fault, &struck);
+            history.assert_healed(&fault, &replay.sync(), &replay.expected());
+        }
+    }
+    assert!(failed > 50, "{failed} syncs failed");
+}
+
+#[test]
+fn a_git_that_hangs_is_ended() {
+    let replay = Replay::new();
+    let mut history = replay.history();
+    history.assert_healed("nothing", &replay.sync(), &replay.expected());
+    let mut state = State::Seeded;
+    for (verb, step) in [("fetch", "`fetch`"), ("add", "`commit`"), ("push", "`push`")] {
+        state = state.other();
+        replay.hold(state);
+        replay.remote.commit_files("main", &[("README.md", verb)]);
+        replay.remote.commit_files("main", &[("README.md", "stays\n")]);
+        history.begin_anew();
+        break_git(&replay.sandbox, verb, "trap '' TERM; (trap '' TERM; sleep 1000) & while :; do sleep 0.2; done");
+        let struck = replay.sync().env("SYNC_TIMEOUT", "3s").run().expect("timeout");
+        assert!(struck.message().contains(step), "{verb}: {}", struck.message());
+        let left: Vec<_> = replay.sandbox.processes();
+        assert!(left.is_empty(), "{verb}: {left:?}");
+        mend_git(&replay.sandbox);
+        history.judge(verb, &struck);
+        history.assert_healed(verb, &replay.sync(), &replay.expected());
+    }
+}
+
+#[test]
+fn a_pull_of_nothing_that_calls_itself_done_deletes_nothing() {
+    let replay = Replay::new();
+    let mut history = replay.history();
+    let nothing = "rm -rf f u groups wmill-lock.yaml ./*.resource-type.yaml\n\
+                   echo 'remote (x) -> local: 1 changes to apply'\necho 'Done! All 1 changes applied locally'";
+    replay.sandbox.program("wmill", nothing);
+    let first = replay.sync().run().expect("unchanged");
+    history.judge("nothing to back up", &first);
+    replay.sandbox.program("wmill", &replay.script());
+    history.assert_healed("nothing to back up", &replay.sync(), &replay.expected());
+    for _ in 0..2 {
+        replay.sandbox.program("wmill", nothing);
+        let refused = replay.sync().run().expect("mass_deletion");
+        history.judge("an empty tree", &refused);
+        replay.sandbox.program("wmill", &replay.script());
+        history.assert_healed("an empty tree", &replay.sync(), &replay.expected());
+    }
+}
+
+#[test]
+fn a_killed_wmill_is_told_at_once() {
+    let replay = Replay::new();
+    let mut history = replay.history();
+    history.assert_healed("nothing", &replay.sync(), &replay.expected());
+    let mut state = State::Seeded;
+    for signal in ["KILL", "TERM", "SEGV", "ABRT", "BUS"] {
+        state = state.other();
+        replay.hold(state);
+        let pulls = replay.sandbox.path().join(format!("pulls-{signal}"));
+        let script = format!(
+            "[ \"$1\" = --version ] && exit 1\necho pull >>'{}'\nrm -rf f\nmkdir -p f/ops\necho half >f/ops/half.py\n\
+             kill -{signal} $$",
+            pulls.display()
+        );
+        replay.sandbox.program("wmill", &script);
+        let struck = replay.sync().run().expect("pull_failed");
+        assert!(struck.message().contains("killed by signal"), "{}", struck.message());
+        assert_eq!(fs::read_to_string(&pulls).unwrap(), "pull\n", "{signal}");
+        history.judge(signal, &struck);
+        replay.sandbox.program("wmill", &replay.script());
+        history.assert_healed(signal, &replay.sync(), &replay.expected());
+    }
+}
+
+#[test]
+fn a_flood_of_lines_does_not_fill_the_log() {
+    let replay = Replay::new();
+    let mut history = replay.history();
+    let flood = format!("[ \"$1\" = --version ] || yes 'a line of some length' | head -n 1000000\n{}", replay.script());
+    replay.sandbox.program("wmill", &flood);
+    let outcome = history.assert_healed("a flood", &replay.sync(), &replay.expected());
+    assert_eq!(outcome.code(), "pushed");
+    assert!(outcome.stderr.len() < 2_000_000, "{} bytes of log", outcome.stderr.len());
+    assert!(outcome.stderr.contains("more than 5000 lines"), "it says that it says no more");
+}
+
+#[test]
+fn tools_that_come_and_go() {
+    let replay = Replay::new();
+    let mut history = replay.history();
+    let nothing = replay.sandbox.scratch("nothing").display().to_string();
+    let version_in_commit = || {
+        let message = replay.remote.log("main")[0].message.clone();
+        message.lines().find_map(|line| line.strip_prefix("Wmill-Version: ")).unwrap().to_owned()
+    };
+    for (state, version) in [(State::Seeded, "1.819.0"), (State::Edited, "2.0.0"), (State::Seeded, "2.0.10")] {
+        let missing = replay.sync().env("PATH", &nothing).run().expect("git_failed");
+        history.judge("no tools", &missing);
+        replay.sandbox.program("wmill", &replay.script().replace("1.819.0", version));
+        replay.hold(state);
+        history.assert_healed("no tools", &replay.sync(), &replay.expected());
+        assert_eq!(version_in_commit(), version);
+    }
+}
