@@ -1,6 +1,5 @@
 //! Who is in, at what, and who leaves when there is no room. It shuts sockets down, and never reads or writes them.
 
-use std::cmp::Reverse;
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -179,13 +178,16 @@ impl Seat {
 }
 
 /// Who leaves for a newcomer: of those who come from the address with the most of them, so that one neighbour's crowd
-/// does not push the others out, the first in the order of phases, and of equals the oldest.
+/// does not push the others out, the first in the order of phases, and of equals the oldest. Nobody, where all of that
+/// crowd have just arrived: they are looked at in a moment.
 fn one_to_leave(taken: &[Taken]) -> Option<usize> {
-    let gives_way = |one: &&Taken| one.dismissed.is_none() && one.phase < Phase::Arrived;
+    let is_early = |one: &&Taken| one.dismissed.is_none() && one.phase <= Phase::Arrived;
     let address = |one: &Taken| one.connection.peer.ip();
-    let crowd = |of: &Taken| taken.iter().filter(gives_way).filter(|one| address(one) == address(of)).count();
+    let crowd = |of: &Taken| taken.iter().filter(is_early).filter(|one| address(one) == address(of)).count();
+    let largest = taken.iter().filter(is_early).map(crowd).max()?;
+    let gives_way = |one: &Taken| one.dismissed.is_none() && one.phase < Phase::Arrived && crowd(one) == largest;
     let candidates = taken.iter().enumerate().filter(|(_, one)| gives_way(one));
-    candidates.min_by_key(|(_, one)| (Reverse(crowd(one)), one.phase)).map(|(at, _)| at)
+    candidates.min_by_key(|(_, one)| one.phase).map(|(at, _)| at)
 }
 
 /// Where as many heavy requests as may are being answered, one whose caller has ended its side leaves; whether one did.
