@@ -8,15 +8,19 @@ use miniserde::{Serialize, json};
 
 use crate::code::Code;
 use crate::config::Config;
+use crate::deadline::Interrupt;
 use crate::http::request::{Head, Method};
 use crate::http::response::Response;
 use crate::ledger::Ledger;
 use crate::metrics::{self, BackupGauges, Gauges};
+use crate::outcome;
 use crate::page;
 use crate::report::{self, Report, Workspace};
+use crate::roster::{Asked, Roster};
 use crate::runs::Runs;
 use crate::server::{Caller, Handler, Weight};
-use crate::sync_request::{SyncRequest, Wait};
+use crate::sync_request::{Draft, SyncRequest, Wait};
+use crate::work;
 
 /// What a caller is told to wait before it tries again.
 const RETRY_AFTER_SECONDS: u32 = 10;
@@ -26,6 +30,8 @@ pub struct App {
     config: Arc<Config>,
     runs: Arc<Runs>,
     ledger: Arc<Ledger>,
+    roster: Arc<Roster>,
+    interrupt: Interrupt,
     started: Instant,
     process_start: SystemTime,
 }
@@ -43,6 +49,16 @@ struct Accepted<'a> {
     code: &'static str,
     message: &'static str,
     run_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct AcceptedAll<'a> {
+    success: bool,
+    code: &'static str,
+    message: &'static str,
+    /// Of the first, for callers that know of one only.
+    run_id: &'a str,
+    run_ids: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -115,8 +131,14 @@ impl Route {
 impl App {
     /// The service, started now.
     #[must_use]
-    pub fn new(config: Arc<Config>, runs: Arc<Runs>, ledger: Arc<Ledger>) -> Self {
-        Self { config, runs, ledger, started: Instant::now(), process_start: SystemTime::now() }
+    pub fn new(
+        config: Arc<Config>,
+        runs: Arc<Runs>,
+        ledger: Arc<Ledger>,
+        roster: Arc<Roster>,
+        interrupt: Interrupt,
+    ) -> Self {
+        Self { config, runs, ledger, roster, interrupt, started: Instant::now(), process_start: SystemTime::now() }
     }
 
     fn health(&self) -> Response {
@@ -138,12 +160,12 @@ impl App {
     }
 
     fn configured_workspaces(&self) -> Vec<Workspace> {
-        self.ledger.history.read(|kept| report::configured_workspaces(&self.config, kept))
+        self.ledger.history.read(|kept| report::configured_workspaces(&self.config, &self.roster, kept))
     }
 
     fn report(&self) -> Report {
         let overview = self.runs.overview();
-        self.ledger.history.read(|kept| Report::new(&self.config, kept, &overview, self.process_start))
+        self.ledger.history.read(|kept| Report::new(&self.config, &self.roster, kept, &overview, self.process_start))
     }
 
     fn page(&self) -> Response {
@@ -170,35 +192,57 @@ impl App {
     }
 
     fn sync(&self, body: &[u8], caller: &Caller<'_>) -> Response {
-        let (request, wait) = match SyncRequest::from_json(body, &self.config) {
-            Ok(parsed) => parsed,
-            Err(error) => return Response::error(error.code.http_status(), error.code, &error.message),
-        };
+        let asked = Draft::from_json(body, &self.config).and_then(|draft| {
+            let asked = work::requests(&self.roster, &self.ledger, &draft, &self.config, &self.interrupt)?;
+            Ok((asked, draft.wait()))
+        });
+        match asked {
+            Ok((Asked::One(request), wait)) => self.sync_one(*request, wait, caller),
+            Ok((Asked::Several(requests), wait)) => self.sync_several(requests, wait, caller),
+            Err(error) => refused(error.code, &error.message),
+        }
+    }
+
+    fn sync_one(&self, request: SyncRequest, wait: Wait, caller: &Caller<'_>) -> Response {
         let run = match self.runs.submit(request) {
             Ok(run) => run,
-            Err(code) => {
-                let message = match code {
-                    Code::ShuttingDown => "the service is ending",
-                    _ => "too many syncs wait already",
-                };
-                return Response::unavailable(code, message, RETRY_AFTER_SECONDS);
-            }
+            Err(code) => return refused(code, not_taken(code)),
         };
         if wait == Wait::No {
             let accepted = Accepted { success: true, code: "accepted", message: "the sync goes on", run_id: &run.id };
             return Response::json(202, json::to_string(&accepted));
         }
-        let Some(result) = self.runs.wait(&run, &|| caller.is_dismissed()) else {
-            let message = "the caller had ended its side, and others wait";
-            return Response::unavailable(Code::TooManyRequests, message, RETRY_AFTER_SECONDS);
-        };
-        let response = Response::json(result.code.http_status(), result.to_json());
-        match result.code {
-            Code::ShuttingDown | Code::TooManyRequests => {
-                response.with_header("Retry-After", &RETRY_AFTER_SECONDS.to_string())
-            }
-            _ => response,
+        match self.runs.wait(&run, &|| caller.is_dismissed()) {
+            Some(result) => answered(result.code, result.to_json()),
+            None => dismissed(),
         }
+    }
+
+    /// All are asked for at once; one that fails stops no other.
+    fn sync_several(&self, requests: Vec<SyncRequest>, wait: Wait, caller: &Caller<'_>) -> Response {
+        let mut runs = Vec::with_capacity(requests.len());
+        for request in requests {
+            match self.runs.submit(request) {
+                Ok(run) => runs.push(run),
+                // Those that were taken go on, as they do when a caller leaves.
+                Err(code) => return refused(code, not_taken(code)),
+            }
+        }
+        if wait == Wait::No {
+            let run_ids: Vec<_> = runs.iter().map(|run| run.id.as_str()).collect();
+            let message = "the syncs go on, one for each workspace";
+            let run_id = run_ids.first().copied().unwrap_or_default();
+            let accepted = AcceptedAll { success: true, code: "accepted", message, run_id, run_ids };
+            return Response::json(202, json::to_string(&accepted));
+        }
+        let mut results = Vec::with_capacity(runs.len());
+        for run in runs {
+            match self.runs.wait(&run, &|| caller.is_dismissed()) {
+                Some(result) => results.push(result),
+                None => return dismissed(),
+            }
+        }
+        answered(outcome::code_of_all(&results), outcome::all_to_json(&results))
     }
 
     /// The refusal of a request that lacks the service's token, where one is set.
@@ -223,6 +267,36 @@ impl App {
         // A browser asks its user only where it is offered what it knows.
         let scheme = if takes_password { "Basic" } else { "Bearer" };
         Some(Response::unauthorized(&format!("{scheme} realm=\"windmill-git-sync\"")))
+    }
+}
+
+/// The answer to a request that no run came of.
+fn refused(code: Code, message: &str) -> Response {
+    match code {
+        Code::ShuttingDown | Code::TooManyRequests => Response::unavailable(code, message, RETRY_AFTER_SECONDS),
+        _ => Response::error(code.http_status(), code, message),
+    }
+}
+
+fn not_taken(code: Code) -> &'static str {
+    match code {
+        Code::ShuttingDown => "the service is ending",
+        _ => "too many syncs wait already",
+    }
+}
+
+/// Nobody reads it, most likely; the run goes on.
+fn dismissed() -> Response {
+    refused(Code::TooManyRequests, "the caller had ended its side, and others wait")
+}
+
+fn answered(code: Code, result: String) -> Response {
+    let response = Response::json(code.http_status(), result);
+    match code {
+        Code::ShuttingDown | Code::TooManyRequests => {
+            response.with_header("Retry-After", &RETRY_AFTER_SECONDS.to_string())
+        }
+        _ => response,
     }
 }
 

@@ -23,6 +23,8 @@ const DURATION_SECONDS_MAX: u64 = 3_650 * 24 * 3_600;
 /// A subject line.
 const MESSAGE_BYTES_MAX: usize = 1_000;
 const USERNAME_BYTES_MAX: usize = 200;
+/// Each takes a checkout, and a place in `/status`.
+pub const WORKSPACES_MAX: usize = 64;
 
 /// One of our environment variables.
 #[derive(Clone, Copy, Debug)]
@@ -397,6 +399,47 @@ pub enum LogFormat {
     Json,
 }
 
+/// The configured workspaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Workspaces {
+    /// These, each once, at least one.
+    Listed(Vec<WorkspaceId>),
+    /// All that the token sees, but [`ADMINS`]; which these are is asked anew for each run.
+    All,
+}
+
+/// Windmill's own workspace, in which a new instance is set up. It is backed up where it is named.
+pub const ADMINS: &str = "admins";
+
+impl Workspaces {
+    /// Whether a run of this workspace can be one of the configured ones.
+    #[must_use]
+    pub fn hold(&self, workspace: &WorkspaceId) -> bool {
+        match self {
+            Self::Listed(listed) => listed.contains(workspace),
+            Self::All => workspace.as_str() != ADMINS,
+        }
+    }
+
+    /// Whether a run without a workspace of its own is one run, and has one result.
+    #[must_use]
+    pub fn single(&self) -> Option<&WorkspaceId> {
+        match self {
+            Self::Listed(listed) if listed.len() == 1 => listed.first(),
+            _ => None,
+        }
+    }
+
+    /// As in the setting.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Listed(listed) => listed.iter().map(WorkspaceId::as_str).collect::<Vec<_>>().join(","),
+            Self::All => "*".to_owned(),
+        }
+    }
+}
+
 /// All settings, each parsed. There is no `Debug`: templates and paths are harmless, the environment of the tools is
 /// not.
 #[derive(Clone)]
@@ -406,7 +449,7 @@ pub struct Config {
     /// `WINDMILL_TOKEN`
     pub windmill_token: Option<SecretSource>,
     /// `WINDMILL_WORKSPACE`
-    pub workspace: WorkspaceId,
+    pub workspaces: Workspaces,
     /// Whether nobody chose the workspace.
     pub workspace_is_default: bool,
     /// `GIT_REMOTE_URL`
@@ -600,7 +643,11 @@ impl Reader<'_> {
     fn config(&mut self) -> Option<Config> {
         let base_url = self.take("WINDMILL_BASE_URL", |text| BaseUrl::parse(text).map_err(in_words));
         let windmill_token = self.secret("WINDMILL_TOKEN");
-        let workspace = self.take("WINDMILL_WORKSPACE", parse_workspace);
+        let workspaces = self.take("WINDMILL_WORKSPACE", parse_workspaces);
+        let workspace = match &workspaces {
+            Some(Workspaces::Listed(listed)) => listed.first().cloned(),
+            _ => None,
+        };
         let remote = self.remote();
         let git_token = self.secret("GIT_TOKEN");
         let git_username = self.take("GIT_USERNAME", parse_username);
@@ -610,6 +657,7 @@ impl Reader<'_> {
         let subdir = self.template("GIT_SUBDIR", workspace.as_ref(), |template, workspace| {
             Subdir::from_template(template, workspace).map(drop)
         });
+        self.refuse_one_place_for_several(workspaces.as_ref(), &branch, &subdir);
         let author = self.author();
         let commit_message = self.take("COMMIT_MESSAGE", parse_message);
         let commit_authors = self.take("COMMIT_AUTHORS", parse_boolean);
@@ -639,7 +687,7 @@ impl Reader<'_> {
         Some(Config {
             base_url: base_url?,
             windmill_token,
-            workspace: workspace?,
+            workspaces: workspaces?,
             workspace_is_default: self.found("WINDMILL_WORKSPACE").is_none(),
             remote,
             git_token,
@@ -724,6 +772,18 @@ impl Reader<'_> {
         template
     }
 
+    /// One template and different ids give different names, and an id has no slash: so no folder lies in another's.
+    fn refuse_one_place_for_several(&mut self, workspaces: Option<&Workspaces>, branch: &str, subdir: &str) {
+        let is_several = workspaces.is_some_and(|workspaces| workspaces.single().is_none());
+        if is_several && ![branch, subdir].iter().any(|template| template.contains(names::WORKSPACE_MARK)) {
+            let (name, _) = self.text("WINDMILL_WORKSPACE");
+            self.fault(
+                name,
+                "several workspaces need {workspace} in GIT_BRANCH or in GIT_SUBDIR, so that each has a place of its own",
+            );
+        }
+    }
+
     fn remote(&mut self) -> Option<RemoteUrl> {
         self.take_optional("GIT_REMOTE_URL", |text| RemoteUrl::parse(text).map_err(in_words))
     }
@@ -804,11 +864,22 @@ fn refused<T>(text: &str, why: &str) -> Result<T, String> {
     Err([&names::quoted(text), " ", why].concat())
 }
 
-fn parse_workspace(text: &str) -> Result<WorkspaceId, String> {
-    if text.contains([',', '*']) {
-        return refused(text, "asks for several workspaces, which this version does not support yet: give one id");
+fn parse_workspaces(text: &str) -> Result<Workspaces, String> {
+    if text.trim() == "*" {
+        return Ok(Workspaces::All);
     }
-    WorkspaceId::parse(text).map_err(in_words)
+    let mut listed = Vec::new();
+    for id in text.split(',') {
+        let id = WorkspaceId::parse(id.trim()).map_err(in_words)?;
+        if listed.contains(&id) {
+            return Err([id.as_str(), " comes twice"].concat());
+        }
+        listed.push(id);
+    }
+    if listed.len() > WORKSPACES_MAX {
+        return Err(format!("has more than {WORKSPACES_MAX} workspaces"));
+    }
+    Ok(Workspaces::Listed(listed))
 }
 
 fn parse_username(text: &str) -> Result<String, String> {
@@ -990,7 +1061,7 @@ mod tests {
     fn nothing_set_gives_the_defaults_of_the_contract() {
         let config = config(&[]);
         assert_eq!(config.base_url.as_str(), "http://windmill_server:8000");
-        assert_eq!((config.workspace.as_str(), config.workspace_is_default), ("admins", true));
+        assert_eq!((config.workspaces.to_text().as_str(), config.workspace_is_default), ("admins", true));
         assert_eq!((config.git_username.as_str(), config.branch.as_str()), ("x-access-token", "main"));
         assert_eq!(config.author.to_string(), "Windmill Git Sync <windmill@example.com>");
         assert_eq!(config.commit_message, "Automated Windmill workspace backup - {workspace}");
@@ -1005,7 +1076,7 @@ mod tests {
         assert!(config.kinds_included.is_none() && config.kinds_skipped.is_none());
         assert!(config.remote.is_none() && config.windmill_token.is_none() && config.api_token.is_none());
         assert!(config.tool_environment.is_empty() && config.unsupported.is_empty());
-        assert!(config.subdir_for(&config.workspace).unwrap().is_root());
+        assert!(config.subdir_for(config.workspaces.single().unwrap()).unwrap().is_root());
     }
 
     #[test]
@@ -1032,7 +1103,7 @@ mod tests {
         };
         let variables = environment(&[("WINDMILL_WORKSPACE", "a/b"), ("GIT_SUBDIR", "backup"), ("GIT_BRANCH", "")]);
         let config = Config::new(&options, &variables, Need::Serve).ok().unwrap();
-        assert_eq!((config.workspace.as_str(), config.workspace_is_default), ("shop", false));
+        assert_eq!((config.workspaces.to_text().as_str(), config.workspace_is_default), ("shop", false));
         assert_eq!((config.subdir.as_str(), config.branch.as_str()), ("", "main"));
         assert_eq!(config.listen, "127.0.0.1:0");
     }
@@ -1139,9 +1210,32 @@ mod tests {
     }
 
     #[test]
-    fn several_workspaces_are_refused_with_the_reason() {
-        let error = read(&[("WINDMILL_WORKSPACE", "a,b")], Need::Serve).err().unwrap();
-        assert!(error.to_string().contains("several workspaces, which this version does not support yet"), "{error}");
+    fn several_workspaces_need_a_place_each() {
+        let with =
+            |workspaces, name, template| read(&[("WINDMILL_WORKSPACE", workspaces), (name, template)], Need::Serve);
+        for workspaces in ["a,b", " a , b ", "*"] {
+            for (name, template) in [("GIT_BRANCH", "backup/{workspace}"), ("GIT_SUBDIR", "{workspace}")] {
+                let config = with(workspaces, name, template).ok().unwrap();
+                assert!(config.workspaces.single().is_none(), "{workspaces}");
+            }
+            let error = with(workspaces, "GIT_SUBDIR", "backup").err().unwrap().to_string();
+            assert!(error.contains("WINDMILL_WORKSPACE: several workspaces need {workspace} in GIT_BRANCH"), "{error}");
+        }
+        assert_eq!(with("a", "GIT_SUBDIR", "backup").ok().unwrap().workspaces.to_text(), "a");
+        for (workspaces, why) in
+            [("a,a", "a comes twice"), ("a,,b", "workspace id \"\" is empty"), ("a,*", "workspace id \"*\" has")]
+        {
+            let error = with(workspaces, "GIT_SUBDIR", "{workspace}").err().unwrap().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn all_workspaces_are_all_but_windmills_own() {
+        let id = |id| WorkspaceId::parse(id).unwrap();
+        assert!(Workspaces::All.hold(&id("a")) && !Workspaces::All.hold(&id("admins")));
+        let listed = Workspaces::Listed(vec![id("admins"), id("a")]);
+        assert!(listed.hold(&id("admins")) && !listed.hold(&id("b")));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! | [`http`] | bytes to a request head, with all rules of what is refused; an answer to bytes |
 //! | [`schedule`] | a cron expression, and when it comes true |
 //! | [`config`] | options and environment to a `Config`, every fault told at once |
-//! | [`sync_request`] | a request's JSON and the settings to a `SyncRequest`; which secret may serve it |
+//! | [`sync_request`] | a request's JSON and the settings to a `Draft`, and with a workspace to a `SyncRequest`; which secret may serve it |
 //! | [`wmill_yaml`] | what a repository's `wmill.yaml` may say, and the one written for a run |
 //! | [`items`] | which Windmill object a path belongs to, what a change deletes, what in it is secret |
 //! | [`outcome`] | the JSON of a result |
@@ -30,14 +30,15 @@
 //! | [`windmill`] | who the token is, and `wmill sync pull` |
 //! | [`sync`] | the story of a sync |
 //! | [`history`] | the last runs and how each backup stands, over restarts |
+//! | [`roster`] | for which workspaces a draft is |
 //! | [`runs`] | which syncs run, which wait, who shares one |
 //! | [`metrics`] | what is counted, and its text for Prometheus |
 //! | [`notice`] | what is said of a run that ended, to whom |
 //! | [`notifier`] | sends it, without delaying a sync |
 //! | [`ledger`] | what happens when a run has ended |
+//! | [`report`] | how service and backups stand at one moment, as JSON |
 //! | [`work`] | the syncs of a service |
 //! | [`scheduler`] | starts the configured sync when the schedule says so |
-//! | [`report`] | how service and backups stand at one moment, as JSON |
 //! | [`page`] | the same as a page to look at |
 //! | [`app`] | routes: a request to an answer |
 //! | [`server`] | listener, threads, deadlines, slots, shutdown |
@@ -64,6 +65,7 @@ pub mod outcome;
 pub mod page;
 pub mod report;
 pub mod retry;
+pub mod roster;
 pub mod runs;
 pub mod schedule;
 pub mod scheduler;

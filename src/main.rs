@@ -18,11 +18,12 @@ use windmill_git_sync::history::History;
 use windmill_git_sync::ledger::Ledger;
 use windmill_git_sync::metrics::Metrics;
 use windmill_git_sync::notifier::Notifier;
+use windmill_git_sync::roster::{Asked, Roster};
 use windmill_git_sync::runs::Runs;
 use windmill_git_sync::scheduler::Scheduler;
 use windmill_git_sync::server::{Draining, Server};
 use windmill_git_sync::sync::{self, Event, Service, Step};
-use windmill_git_sync::sync_request::{Flags, SyncRequest};
+use windmill_git_sync::sync_request::{Draft, Flags, SyncRequest};
 use windmill_git_sync::work::{self, Syncs, log_step};
 #[cfg(unix)]
 use windmill_git_sync::{git, subprocess};
@@ -233,10 +234,6 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
     let is_watched = std::io::stderr().is_terminal() && environment.get("LOG_LEVEL").is_none();
     logging::start(if is_watched { LevelFilter::Warn } else { config.log_level }, config.log_format);
     warn_of_unsupported(&config);
-    let request = match SyncRequest::from_config(&config, flags) {
-        Ok(request) => request,
-        Err(error) => return refuse(error.code, &error.message),
-    };
     let interrupt = Interrupt::default();
     #[cfg(unix)]
     signals::interrupt_after_grace(&interrupt, config.shutdown_grace);
@@ -246,13 +243,33 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
         interrupt: &interrupt,
         progress: if is_watched { &show_step } else { &log_step },
     };
-    let result = sync::run(&request, &service, &sync::new_run_id());
     let ledger = new_ledger(&config);
-    work::note(&ledger, &request, &result, true);
-    ledger.settle();
-    print(&result.to_json());
+    let draft = Draft::from_config(&config, flags);
+    let asked = work::requests(&Roster::default(), &ledger, &draft, &config, &interrupt);
+    let run = |request: &SyncRequest| {
+        let result = sync::run(request, &service, &sync::new_run_id());
+        work::note(&ledger, request, &result, true);
+        ledger.settle();
+        result
+    };
+    let code = match asked {
+        Ok(Asked::One(request)) => {
+            let result = run(&request);
+            print(&result.to_json());
+            result.code
+        }
+        Ok(Asked::Several(requests)) => {
+            let results: Vec<_> = requests.iter().map(run).collect();
+            print(&outcome::all_to_json(&results));
+            outcome::code_of_all(&results)
+        }
+        Err(error) => {
+            refuse(error.code, &error.message);
+            error.code
+        }
+    };
     ledger.notifier.finish(NOTICE_TIME_MAX);
-    ExitCode::from(result.code.exit_code())
+    ExitCode::from(code.exit_code())
 }
 
 fn show_step(event: Event) {
@@ -298,8 +315,15 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
-    start_scheduler(&config, &runs, &ledger);
-    let app = App::new(Arc::clone(&config), Arc::clone(&runs), Arc::clone(&ledger));
+    let roster = Arc::new(Roster::default());
+    start_scheduler(Scheduler {
+        config: Arc::clone(&config),
+        runs: Arc::clone(&runs),
+        ledger: Arc::clone(&ledger),
+        roster: Arc::clone(&roster),
+        interrupt: interrupt.clone(),
+    });
+    let app = App::new(Arc::clone(&config), Arc::clone(&runs), Arc::clone(&ledger), roster, interrupt.clone());
     let draining = server.run(Arc::new(app));
     drain(&config, &runs, &interrupt, &draining);
     // What was turned away at the end is not written down yet.
@@ -313,10 +337,9 @@ fn new_ledger(config: &Config) -> Ledger {
     Ledger { metrics: Metrics::default(), history: History::new(&sync::root(config)), notifier: Notifier::new(config) }
 }
 
-fn start_scheduler(config: &Arc<Config>, runs: &Arc<Runs>, ledger: &Arc<Ledger>) {
-    let Some(schedule) = config.sync_schedule.clone() else { return };
+fn start_scheduler(scheduler: Scheduler) {
+    let Some(schedule) = scheduler.config.sync_schedule.clone() else { return };
     log::info!("a sync is scheduled for `{schedule}` (UTC)");
-    let scheduler = Scheduler { config: Arc::clone(config), runs: Arc::clone(runs), ledger: Arc::clone(ledger) };
     let thread = std::thread::Builder::new().name("scheduler".to_owned());
     if let Err(error) = thread.spawn(move || scheduler.follow(&schedule)) {
         log::error!("no scheduled sync will start, since there is no thread for the schedule: {error}");

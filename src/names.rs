@@ -84,10 +84,13 @@ macro_rules! text_of {
     };
 }
 
-/// Replaces each `{workspace}` in `template`.
+/// What stands for the workspace's id in a template.
+pub const WORKSPACE_MARK: &str = "{workspace}";
+
+/// Replaces each [`WORKSPACE_MARK`] in `template`.
 #[must_use]
 pub fn fill(template: &str, workspace: &WorkspaceId) -> String {
-    template.replace("{workspace}", workspace.as_str())
+    template.replace(WORKSPACE_MARK, workspace.as_str())
 }
 
 /// The id of a Windmill workspace: letters, digits, `_` and `-`, so that it is safe in a path, a URL and a file name.

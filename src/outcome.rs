@@ -53,6 +53,14 @@ struct Document<'a> {
 }
 
 #[derive(Serialize)]
+struct DocumentOfAll<'a> {
+    success: bool,
+    code: &'a str,
+    message: String,
+    results: Vec<Document<'a>>,
+}
+
+#[derive(Serialize)]
 struct ErrorDocument<'a> {
     success: bool,
     code: &'a str,
@@ -63,19 +71,49 @@ impl SyncResult {
     /// The result as one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        json::to_string(&Document {
-            success: self.code.is_success(),
-            code: self.code.as_str(),
-            message: &self.message,
-            run_id: &self.run_id,
-            workspace: &self.workspace,
-            branch: &self.branch,
-            commit: self.commit.as_deref(),
-            changed: self.changed,
-            warnings: &self.warnings,
-            duration_ms: self.duration_ms,
-        })
+        json::to_string(&Document::of(self))
     }
+}
+
+impl<'a> Document<'a> {
+    fn of(result: &'a SyncResult) -> Self {
+        Self {
+            success: result.code.is_success(),
+            code: result.code.as_str(),
+            message: &result.message,
+            run_id: &result.run_id,
+            workspace: &result.workspace,
+            branch: &result.branch,
+            commit: result.commit.as_deref(),
+            changed: result.changed,
+            warnings: &result.warnings,
+            duration_ms: result.duration_ms,
+        }
+    }
+}
+
+/// The results of several workspaces as one: its code is that of the first that failed, in their order.
+#[must_use]
+pub fn code_of_all(results: &[SyncResult]) -> Code {
+    let failed = results.iter().map(|result| result.code).find(|code| !code.is_success());
+    failed.unwrap_or_else(|| {
+        let has = |code| results.iter().any(|result| result.code == code);
+        // Of successes, the one that changed something tells the most.
+        [Code::Pushed, Code::DryRun].into_iter().find(|code| has(*code)).unwrap_or(Code::Unchanged)
+    })
+}
+
+/// The results of several workspaces as one line of JSON.
+#[must_use]
+pub fn all_to_json(results: &[SyncResult]) -> String {
+    let code = code_of_all(results);
+    let each: Vec<_> = results.iter().map(|result| [&result.workspace, " ", result.code.as_str()].concat()).collect();
+    json::to_string(&DocumentOfAll {
+        success: code.is_success(),
+        code: code.as_str(),
+        message: format!("{} workspaces: {}", results.len(), each.join(", ")),
+        results: results.iter().map(Document::of).collect(),
+    })
 }
 
 /// An error without a run, as one line of JSON.
@@ -87,6 +125,38 @@ pub fn error_json(code: Code, message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn result(workspace: &str, code: Code) -> SyncResult {
+        SyncResult {
+            code,
+            message: String::new(),
+            run_id: "r".to_owned(),
+            workspace: workspace.to_owned(),
+            branch: "main".to_owned(),
+            commit: None,
+            changed: Changed { added: 0, modified: 0, deleted: 0 },
+            warnings: Vec::new(),
+            duration_ms: 1,
+        }
+    }
+
+    #[test]
+    fn the_code_of_several_is_that_of_the_first_that_failed() {
+        use Code::{DryRun, GitFailed, Pushed, Timeout, Unchanged};
+        for (codes, expected) in [
+            (&[Unchanged, Unchanged][..], Unchanged),
+            (&[Unchanged, Pushed], Pushed),
+            (&[Unchanged, DryRun], DryRun),
+            (&[Pushed, GitFailed, Timeout], GitFailed),
+        ] {
+            let results: Vec<_> = codes.iter().map(|code| result("x", *code)).collect();
+            assert_eq!(code_of_all(&results), expected);
+        }
+        let all = all_to_json(&[result("shop", Pushed), result("lab", GitFailed)]);
+        let head = "{\"success\":false,\"code\":\"git_failed\",\"message\":\"2 workspaces: shop pushed, lab git_failed\",\
+                    \"results\":[{\"success\":true,\"code\":\"pushed\",";
+        assert!(all.starts_with(head), "{all}");
+    }
 
     #[test]
     fn a_result_is_the_document_of_the_contract() {

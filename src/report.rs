@@ -6,8 +6,10 @@ use std::time::SystemTime;
 use miniserde::{Serialize, json};
 
 use crate::code::Code;
-use crate::config::Config;
+use crate::config::{Config, Workspaces};
 use crate::history::{Bar, Kept, Record, Standing, text_of, time_of};
+use crate::names::WorkspaceId;
+use crate::roster::Roster;
 use crate::runs::{Overview, Run};
 use crate::sync_request;
 
@@ -135,13 +137,36 @@ impl Workspace {
     }
 }
 
-/// How the configured backups stand.
+/// How the configured backups stand. Where the setting says all, they are those that Windmill named last, and before
+/// it was asked, those that are remembered.
 #[must_use]
-pub fn configured_workspaces(config: &Config, kept: &Kept) -> Vec<Workspace> {
-    let workspace = config.workspace.as_str();
-    let destination = sync_request::configured_destination(config, &config.workspace);
-    vec![Workspace::configured(workspace, kept.standing(workspace, &destination))]
+pub fn configured_workspaces(config: &Config, roster: &Roster, kept: &Kept) -> Vec<Workspace> {
+    let one = |workspace: &WorkspaceId| {
+        let destination = sync_request::configured_destination(config, workspace);
+        Workspace::configured(workspace.as_str(), kept.standing(workspace.as_str(), &destination))
+    };
+    let listed = match &config.workspaces {
+        Workspaces::Listed(listed) => return listed.iter().map(one).collect(),
+        Workspaces::All => roster.last(),
+    };
+    let mut all: Vec<_> = match listed {
+        Some(listed) => listed.iter().map(one).collect(),
+        None => {
+            let ids = kept.standings.iter().filter_map(|standing| WorkspaceId::parse(&standing.workspace).ok());
+            let mut known: Vec<_> = ids.map(|id| one(&id)).filter(|known| known.last_run.is_some()).collect();
+            known.sort_by(|one, other| one.workspace.cmp(&other.workspace));
+            known.dedup_by(|one, other| one.workspace == other.workspace);
+            known
+        }
+    };
+    // Without an answer to which they are, none of them is backed up.
+    let unlisted = kept.standing(ALL, "").filter(|standing| !standing.last_run.success);
+    all.extend(unlisted.map(|standing| Workspace::configured(ALL, Some(standing))));
+    all
 }
+
+/// In place of a workspace's name for the question which there are.
+pub const ALL: &str = "*";
 
 /// What an alert should tell.
 pub struct Fault {
@@ -198,9 +223,9 @@ fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now:
 impl Report {
     /// What holds now.
     #[must_use]
-    pub fn new(config: &Config, kept: &Kept, overview: &Overview, started: SystemTime) -> Self {
+    pub fn new(config: &Config, roster: &Roster, kept: &Kept, overview: &Overview, started: SystemTime) -> Self {
         let now = SystemTime::now();
-        let mut workspaces = configured_workspaces(config, kept);
+        let mut workspaces = configured_workspaces(config, roster, kept);
         let ready = fault_of(config, &workspaces, started, now).is_none();
         let next = workspaces.iter().filter_map(|workspace| {
             let time = text_of(config.sync_schedule.as_ref()?.next_after(now)?);

@@ -14,8 +14,13 @@ use crate::sync_request::SyncRequest;
 
 /// Runs that may wait at one time, over all workspaces; each may hold secrets of its request.
 const WAITING_RUNS_MAX: usize = 32;
-/// Workspaces in which a sync may go on at one time; each takes a `wmill` with 100 MB and a checkout.
-const RUNNING_MAX: usize = 4;
+/// Syncs that may go on at one time; each takes a `wmill` with 100 MB. Further ones of other workspaces wait.
+const RUNNING_MAX: usize = 3;
+/// Of these, with other settings than the configured ones, so that they never keep the configured ones waiting.
+const RUNNING_OTHERS_MAX: usize = 2;
+
+/// Workspaces with a run that goes on or waits for room; each has a thread.
+const LANES_MAX: usize = 8;
 
 /// Does the work of the runs, and is told how they ended.
 pub trait Worker: Send + Sync {
@@ -42,12 +47,19 @@ pub struct Runs {
 struct Board {
     /// One for each workspace in which a run goes on; few enough to look through.
     lanes: Vec<Lane>,
+    /// Runs at work, configured or not: those of the lanes that have begun.
+    working: Vec<bool>,
     is_closed: bool,
 }
 
 impl Board {
     fn lane(&mut self, workspace: &WorkspaceId) -> Option<&mut Lane> {
         self.lanes.iter_mut().find(|lane| lane.workspace == *workspace)
+    }
+
+    fn has_room_for(&self, run: &Run) -> bool {
+        let others = self.working.iter().filter(|is_configured| !**is_configured).count();
+        self.working.len() < RUNNING_MAX && (run.request.configured || others < RUNNING_OTHERS_MAX)
     }
 }
 
@@ -71,6 +83,7 @@ pub struct Run {
 #[derive(Default)]
 struct State {
     step: &'static str,
+    has_begun: bool,
     result: Option<SyncResult>,
 }
 
@@ -119,7 +132,7 @@ impl Run {
 pub struct Overview {
     /// The runs that go on, one for each workspace at most.
     pub running: Vec<Arc<Run>>,
-    /// Those that wait for the end of another.
+    /// Those that wait for the end of others.
     pub waiting: Vec<Arc<Run>>,
 }
 
@@ -153,7 +166,7 @@ impl Runs {
             return Ok(Arc::clone(same));
         }
         let has_lane = board.lane(&workspace).is_some();
-        let is_full = if has_lane { waiting >= WAITING_RUNS_MAX } else { board.lanes.len() >= RUNNING_MAX };
+        let is_full = if has_lane { waiting >= WAITING_RUNS_MAX } else { board.lanes.len() >= LANES_MAX };
         // What the service is there for is not crowded out by what a neighbour asks of it.
         if is_full && !request.configured {
             return Err(Code::TooManyRequests);
@@ -183,17 +196,49 @@ impl Runs {
     fn work_off(&self, first: Arc<Run>) {
         let mut next = Some(first);
         while let Some(run) = next {
-            let worked = catch_unwind(AssertUnwindSafe(|| self.worker.work(&run)));
-            let mut result =
-                worked.unwrap_or_else(|_| run.failure(Code::Internal, "the sync ended by a fault of ours".to_owned()));
-            result.duration_ms = run.age_ms();
-            let board = self.board();
-            self.end(&run, result, true);
-            drop(board);
-            self.worker.settle();
+            if self.wait_for_room(&run) {
+                let worked = catch_unwind(AssertUnwindSafe(|| self.worker.work(&run)));
+                let fault = |_| run.failure(Code::Internal, "the sync ended by a fault of ours".to_owned());
+                let mut result = worked.unwrap_or_else(fault);
+                result.duration_ms = run.age_ms();
+                let mut board = self.board();
+                let place = board.working.iter().position(|is_configured| *is_configured == run.request.configured);
+                place.map(|place| board.working.swap_remove(place));
+                self.end(&run, result, true);
+                drop(board);
+                self.worker.settle();
+            }
             next = self.take_next(&run.request.workspace);
             self.ended.notify_all();
         }
+    }
+
+    /// Whether the run may begin; otherwise it has ended.
+    fn wait_for_room(&self, run: &Run) -> bool {
+        let mut board = self.board();
+        while !board.has_room_for(run) {
+            run.enter("queue");
+            let left = self.waiting_time_max.saturating_sub(run.age());
+            if board.is_closed {
+                self.turn_away(run);
+                return false;
+            }
+            if left.is_zero() {
+                self.give_up(run);
+                return false;
+            }
+            board = self.ended.wait_timeout(board, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        board.working.push(run.request.configured);
+        run.state().has_begun = true;
+        true
+    }
+
+    /// How a run ends that had not begun when the service was told to end.
+    fn turn_away(&self, run: &Run) {
+        log::warn!("run {}: the service is ending; the sync had not begun", run.id);
+        let message = "the service is ending; the sync had not begun".to_owned();
+        self.end(run, run.failure(Code::ShuttingDown, message), false);
     }
 
     /// Whoever waits for the run sees its end; the worker saw it before. Called while the board is held, so that
@@ -274,9 +319,7 @@ impl Runs {
         let mut board = self.board();
         board.is_closed = true;
         for run in board.lanes.iter_mut().flat_map(|lane| lane.waiting.drain(..)) {
-            log::warn!("run {}: the service is ending; the sync had not begun", run.id);
-            let message = "the service is ending; the sync had not begun".to_owned();
-            self.end(&run, run.failure(Code::ShuttingDown, message), false);
+            self.turn_away(&run);
         }
         self.ended.notify_all();
     }
@@ -300,11 +343,20 @@ impl Runs {
     #[must_use]
     pub fn overview(&self) -> Overview {
         let board = self.board();
-        // One that has ended keeps its lane until the next takes it over.
-        let goes_on = |run: &&Arc<Run>| run.state().result.is_none();
-        Overview {
-            running: board.lanes.iter().map(|lane| &lane.running).filter(goes_on).cloned().collect(),
-            waiting: board.lanes.iter().flat_map(|lane| &lane.waiting).cloned().collect(),
+        let mut overview = Overview { running: Vec::new(), waiting: Vec::new() };
+        for lane in &board.lanes {
+            let (has_begun, has_ended) = {
+                let state = lane.running.state();
+                (state.has_begun, state.result.is_some())
+            };
+            // One that has ended keeps its lane until the next takes it over.
+            match (has_begun, has_ended) {
+                (_, true) => {}
+                (true, false) => overview.running.push(Arc::clone(&lane.running)),
+                (false, false) => overview.waiting.push(Arc::clone(&lane.running)),
+            }
+            overview.waiting.extend(lane.waiting.iter().cloned());
         }
+        overview
     }
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::code::Code;
-use crate::config::Config;
-use crate::history::{About, time_of};
+use crate::config::{Config, Workspaces};
+use crate::deadline::Interrupt;
 use crate::ledger::Ledger;
-use crate::outcome::{Changed, SyncResult};
+use crate::report::{self, Workspace};
+use crate::roster::{Asked, Roster};
 use crate::runs::Runs;
 use crate::schedule::Schedule;
-use crate::sync::new_run_id;
-use crate::sync_request::{self, Flags, SyncRequest};
+use crate::sync_request::{Draft, Flags};
+use crate::work;
 
 /// The clock is looked at this often at least, since it may be set, and a machine may sleep.
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
@@ -30,6 +31,10 @@ pub struct Scheduler {
     pub runs: Arc<Runs>,
     /// Knows when the last one was, and is told of one that cannot be started.
     pub ledger: Arc<Ledger>,
+    /// Knows for which workspaces.
+    pub roster: Arc<Roster>,
+    /// Raised when the process ends.
+    pub interrupt: Interrupt,
 }
 
 impl Scheduler {
@@ -57,49 +62,39 @@ impl Scheduler {
         }
     }
 
+    /// The one that is longest ago, of the configured workspaces that ran at all.
     fn last_run(&self) -> Option<SystemTime> {
-        let destination = sync_request::configured_destination(&self.config, &self.config.workspace);
-        self.ledger.history.read(|kept| {
-            let standing = kept.standing(self.config.workspace.as_str(), &destination)?;
-            time_of(&standing.last_run.ended)
-        })
+        let workspaces =
+            self.ledger.history.read(|kept| report::configured_workspaces(&self.config, &self.roster, kept));
+        workspaces.iter().filter_map(Workspace::last_run_time).min()
     }
 
     /// Whether more are taken.
     fn start(&self) -> bool {
-        let request = match SyncRequest::from_config(&self.config, Flags::default()) {
-            Ok(request) => request,
+        let draft = Draft::from_config(&self.config, Flags::default());
+        let requests = match work::requests(&self.roster, &self.ledger, &draft, &self.config, &self.interrupt) {
+            Ok(Asked::One(request)) => vec![*request],
+            Ok(Asked::Several(requests)) => requests,
             Err(error) => {
-                self.tell_of_failure(error.code, error.message);
+                log::error!("the scheduled sync: {}", error.message);
+                // For all workspaces it was noted already.
+                if self.config.workspaces != Workspaces::All {
+                    work::note_without_run(&self.ledger, &self.config, error.code, &error.message);
+                }
                 return true;
             }
         };
-        match self.runs.submit(request) {
-            Ok(run) => log::info!("run {}: the schedule asks for it", run.id),
-            Err(Code::ShuttingDown) => return false,
-            Err(code) => self.tell_of_failure(code, "no scheduled sync could be started".to_owned()),
+        for request in requests {
+            let workspace = request.workspace.clone();
+            match self.runs.submit(request) {
+                Ok(run) => log::info!("run {}: the schedule asks for it", run.id),
+                Err(Code::ShuttingDown) => return false,
+                Err(code) => {
+                    log::error!("the scheduled sync of workspace {workspace} was not taken: {}", code.as_str());
+                }
+            }
         }
         true
-    }
-
-    /// A sync that cannot even be asked for is a failure of the backup like any other.
-    fn tell_of_failure(&self, code: Code, message: String) {
-        log::error!("the scheduled sync: {message}");
-        let workspace = &self.config.workspace;
-        let result = SyncResult {
-            code,
-            message,
-            run_id: new_run_id(),
-            workspace: workspace.to_string(),
-            branch: self.config.branch_for(workspace).map(|branch| branch.to_string()).unwrap_or_default(),
-            commit: None,
-            changed: Changed::default(),
-            warnings: Vec::new(),
-            duration_ms: 0,
-        };
-        let destination = sync_request::configured_destination(&self.config, workspace);
-        self.ledger.note(About { configured: true, dry_run: false, destination: Some(destination) }, &result, None);
-        self.ledger.settle();
     }
 }
 

@@ -8,7 +8,7 @@ use miniserde::de::{Deserialize, Map, Seq, Visitor};
 use miniserde::make_place;
 
 use crate::code::Code;
-use crate::config::{self, Config, SecretSource};
+use crate::config::{self, Config, SecretSource, Workspaces};
 use crate::digest;
 use crate::names::{self, BaseUrl, BranchName, Identity, NameError, RemoteScheme, RemoteUrl, Subdir, WorkspaceId};
 use crate::secret::Secret;
@@ -106,38 +106,6 @@ pub struct RequestError {
 }
 
 impl SyncRequest {
-    /// The sync that the settings describe. Secrets are read now.
-    ///
-    /// # Errors
-    ///
-    /// When the settings lack something, or a secret's file cannot be read.
-    pub fn from_config(config: &Config, flags: Flags) -> Result<Self, RequestError> {
-        let mut resolver = Resolver::new(config, Code::ConfigInvalid);
-        let fields = Fields {
-            dry_run: flags.dry_run,
-            force: flags.force,
-            allow_mass_deletion: flags.allow_mass_deletion,
-            ..Fields::default()
-        };
-        let request = resolver.resolve(&fields);
-        request.ok_or_else(|| resolver.error())
-    }
-
-    /// The sync that a request's body asks for; what it does not say, the settings do. Secrets are read now.
-    ///
-    /// # Errors
-    ///
-    /// When the body is malformed, when it asks for what is not permitted, when request and settings together lack
-    /// something, or a secret's file cannot be read.
-    pub fn from_json(body: &[u8], config: &Config) -> Result<(Self, Wait), RequestError> {
-        let mut resolver = Resolver::new(config, Code::RequestInvalid);
-        let Some(pairs) = resolver.pairs(body) else { return Err(resolver.error()) };
-        let fields = resolver.fields(pairs);
-        let wait = if fields.no_wait { Wait::No } else { Wait::UntilDone };
-        let request = resolver.resolve(&fields);
-        request.map(|request| (request, wait)).ok_or_else(|| resolver.error())
-    }
-
     /// A short name for what is backed up to where: the same for requests that differ in credentials and flags only.
     #[must_use]
     pub fn destination(&self) -> String {
@@ -156,6 +124,115 @@ impl SyncRequest {
             GitCredentials::Ssh { key, .. } => secrets.push(key.clone()),
         }
         secrets
+    }
+}
+
+/// What was asked for, before it is known for which workspaces.
+pub struct Draft<'a> {
+    config: &'a Config,
+    code: Code,
+    fields: Fields,
+    faults: Vec<String>,
+}
+
+/// For which workspaces something is asked.
+pub enum Wanted {
+    /// For this one, by its name, or because it is the only one.
+    One(WorkspaceId),
+    /// For the configured ones.
+    Several(Vec<WorkspaceId>),
+    /// For all that this token sees.
+    All(Secret),
+}
+
+impl<'a> Draft<'a> {
+    /// What the settings ask for.
+    #[must_use]
+    pub fn from_config(config: &'a Config, flags: Flags) -> Self {
+        let fields = Fields {
+            dry_run: flags.dry_run,
+            force: flags.force,
+            allow_mass_deletion: flags.allow_mass_deletion,
+            ..Fields::default()
+        };
+        Self { config, code: Code::ConfigInvalid, fields, faults: Vec::new() }
+    }
+
+    /// What a request's body asks for; what it does not say, the settings do.
+    ///
+    /// # Errors
+    ///
+    /// When the body is not even a JSON object. Faults in what is in it are told later, together with those that show
+    /// only then.
+    pub fn from_json(body: &[u8], config: &'a Config) -> Result<Self, RequestError> {
+        let mut resolver = Resolver::new(config, Code::RequestInvalid);
+        let Some(pairs) = resolver.pairs(body) else { return Err(resolver.error()) };
+        let fields = resolver.fields(pairs);
+        Ok(Self { config, code: resolver.code, fields, faults: resolver.faults })
+    }
+
+    /// Whether the answer comes when it is done.
+    #[must_use]
+    pub fn wait(&self) -> Wait {
+        if self.fields.no_wait { Wait::No } else { Wait::UntilDone }
+    }
+
+    /// Whether a caller brings a Windmill token of its own, so that what becomes of it says nothing of our settings.
+    #[must_use]
+    pub fn is_of_others(&self) -> bool {
+        self.fields.is_given("windmill_token")
+    }
+
+    /// For which workspaces. A token is read now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Draft::request`], where it is wrong for whatever workspace.
+    pub fn wanted(&self) -> Result<Wanted, RequestError> {
+        let configured = &self.config.workspaces;
+        match self.fields.workspace.as_ref().or(configured.single()) {
+            Some(workspace) => return Ok(Wanted::One(workspace.clone())),
+            None if self.fields.is_given("workspace") => return Err(self.resolver().error()),
+            None => {}
+        }
+        let mut resolver = self.resolver();
+        self.refuse_one_place_for_several(&mut resolver);
+        match configured {
+            Workspaces::Listed(listed) if resolver.faults.is_empty() => Ok(Wanted::Several(listed.clone())),
+            Workspaces::All if resolver.faults.is_empty() => {
+                let token = resolver.windmill_token(&self.fields, &[]);
+                token.map(Wanted::All).ok_or_else(|| resolver.error())
+            }
+            _ => Err(resolver.error()),
+        }
+    }
+
+    /// The settings were checked when they were read; a request may bring another branch or folder.
+    fn refuse_one_place_for_several(&self, resolver: &mut Resolver<'_>) {
+        let branch = self.fields.branch.as_ref().unwrap_or(&self.config.branch);
+        let subdir = self.fields.subdir.as_ref().unwrap_or(&self.config.subdir);
+        if ![branch, subdir].iter().any(|template| template.contains(names::WORKSPACE_MARK)) {
+            resolver.fault(&[
+                "the request is for several workspaces, and needs {workspace} in the branch or in the folder, or a \
+                 `workspace`",
+            ]);
+        }
+    }
+
+    /// The sync of one workspace. Secrets are read now.
+    ///
+    /// # Errors
+    ///
+    /// When the body asks for what is not known or not permitted, when request and settings together lack something,
+    /// or a secret's file cannot be read: all of it in one error.
+    pub fn request(&self, workspace: &WorkspaceId) -> Result<SyncRequest, RequestError> {
+        let mut resolver = self.resolver();
+        let request = resolver.resolve(&self.fields, workspace);
+        request.ok_or_else(|| resolver.error())
+    }
+
+    fn resolver(&self) -> Resolver<'a> {
+        Resolver { faults: self.faults.clone(), ..Resolver::new(self.config, self.code) }
     }
 }
 
@@ -568,9 +645,11 @@ impl<'a> Resolver<'a> {
     }
 
     /// `None` where there is any fault.
-    fn resolve(&mut self, fields: &Fields) -> Option<SyncRequest> {
+    fn resolve(&mut self, fields: &Fields, workspace: &WorkspaceId) -> Option<SyncRequest> {
         let config = self.config;
-        let workspace = fields.workspace.as_ref().unwrap_or(&config.workspace);
+        // Of a workspace that is none of ours, branch and folder are compared with those of the one that is.
+        let ours = if config.workspaces.hold(workspace) { None } else { config.workspaces.single() };
+        let ours = ours.unwrap_or(workspace);
         let branch_name = fields.source("git_branch", "repository.branch", "GIT_BRANCH");
         let branch_template = fields.branch.as_ref().unwrap_or(&config.branch);
         let branch = self.named(branch_name, BranchName::from_template(branch_template, workspace));
@@ -583,10 +662,10 @@ impl<'a> Resolver<'a> {
         let author = self.named("git_user_name", Identity::parse(user_name, user_email));
 
         let changed: Vec<&str> = [
-            (*workspace != config.workspace, "workspace"),
+            (!config.workspaces.hold(workspace), "workspace"),
             (remote.is_some() && remote != config.remote, "remote"),
-            (branch.is_some() && branch != config.branch_for(&config.workspace).ok(), "branch"),
-            (subdir.is_some() && subdir != config.subdir_for(&config.workspace).ok(), "folder"),
+            (branch.is_some() && branch != config.branch_for(ours).ok(), "branch"),
+            (subdir.is_some() && subdir != config.subdir_for(ours).ok(), "folder"),
         ]
         .into_iter()
         .filter_map(|(differs, what)| differs.then_some(what))
@@ -758,16 +837,27 @@ mod tests {
         Config::new(&Options::default(), &environment, Need::Serve).ok().unwrap()
     }
 
+    fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, Wait), RequestError> {
+        let draft = Draft::from_json(body, config)?;
+        let Wanted::One(workspace) = draft.wanted()? else { panic!("for several workspaces") };
+        Ok((draft.request(&workspace)?, draft.wait()))
+    }
+
+    fn configured(config: &Config, flags: Flags) -> Result<SyncRequest, RequestError> {
+        let draft = Draft::from_config(config, flags);
+        draft.request(config.workspaces.single().expect("one workspace"))
+    }
+
     #[track_caller]
     fn accepted(settings: &[(&str, &str)], body: &str) -> SyncRequest {
-        match SyncRequest::from_json(body.as_bytes(), &config(settings)) {
+        match read(body.as_bytes(), &config(settings)) {
             Ok((request, _)) => request,
             Err(error) => panic!("{body} was refused: {}", error.message),
         }
     }
 
     fn refused(settings: &[(&str, &str)], body: &str) -> RequestError {
-        match SyncRequest::from_json(body.as_bytes(), &config(settings)) {
+        match read(body.as_bytes(), &config(settings)) {
             Ok(_) => panic!("{body} was accepted"),
             Err(error) => error,
         }
@@ -794,7 +884,7 @@ mod tests {
 
     #[test]
     fn an_empty_body_is_the_configured_sync() {
-        let request = SyncRequest::from_config(&config(HTTPS), Flags::default()).ok().unwrap();
+        let request = configured(&config(HTTPS), Flags::default()).ok().unwrap();
         for body in
             ["", " \r\n", "{}", r#"{"workspace":null,"repository":null,"dry_run":null}"#, r#"{"repository":{}}"#]
         {
@@ -814,7 +904,7 @@ mod tests {
     #[test]
     fn flags_and_the_wait_are_taken_over() {
         let flags = Flags { dry_run: true, force: true, allow_mass_deletion: true };
-        let request = SyncRequest::from_config(&config(HTTPS), flags).ok().unwrap();
+        let request = configured(&config(HTTPS), flags).ok().unwrap();
         assert!(accepted(HTTPS, r#"{"dry_run":true,"force":true,"allow_mass_deletion":true}"#) == request);
         for (body, wait) in [
             ("", Wait::UntilDone),
@@ -822,7 +912,7 @@ mod tests {
             (r#"{"wait":true}"#, Wait::UntilDone),
             (r#"{"wait":false}"#, Wait::No),
         ] {
-            assert_eq!(SyncRequest::from_json(body.as_bytes(), &config(HTTPS)).ok().unwrap().1, wait, "{body}");
+            assert_eq!(read(body.as_bytes(), &config(HTTPS)).ok().unwrap().1, wait, "{body}");
         }
     }
 
@@ -849,7 +939,7 @@ mod tests {
         ] {
             check(HTTPS, body, &[word]);
         }
-        let error = SyncRequest::from_json(b"{\"workspace\":\"\xff\"}", &config(HTTPS)).err().unwrap();
+        let error = read(b"{\"workspace\":\"\xff\"}", &config(HTTPS)).err().unwrap();
         assert_eq!(error.message, "the body is not UTF-8");
         let padded = |bytes: usize| format!("{{\"git_user_name\":{}\"Ann\"}}", " ".repeat(bytes - 23));
         assert_eq!(padded(100).len(), 100);
@@ -1017,7 +1107,7 @@ mod tests {
         check(&SSH[..2], "", &["GIT_SSH_KNOWN_HOSTS_FILE is not set", "GIT_SSH_KEY is not set"]);
         let body = r#"{"git_remote_url":"https://h/x","git_token":"g","windmill_token":"w"}"#;
         assert!(!accepted(&[], body).configured);
-        let error = SyncRequest::from_config(&config(&[]), Flags::default()).err().unwrap();
+        let error = configured(&config(&[]), Flags::default()).err().unwrap();
         assert_eq!(error.message, "GIT_REMOTE_URL is not set; WINDMILL_TOKEN is not set");
         assert_eq!(error.code, Code::ConfigInvalid);
     }
@@ -1087,5 +1177,53 @@ mod tests {
             let message = refused(HTTPS, body).message;
             assert!(!message.contains("hunter2"), "{message}");
         }
+    }
+
+    const SEVERAL: &[(&str, &str)] = &[
+        ("WINDMILL_TOKEN", "wm-conf"),
+        ("WINDMILL_WORKSPACE", "shop,lab"),
+        ("GIT_REMOTE_URL", "https://h/x"),
+        ("GIT_TOKEN", "git-conf"),
+        ("GIT_SUBDIR", "{workspace}"),
+    ];
+
+    #[test]
+    fn each_of_several_workspaces_is_configured() {
+        let config = config(SEVERAL);
+        let draft = Draft::from_json(b"{\"dry_run\":true}", &config).ok().unwrap();
+        let Ok(Wanted::Several(listed)) = draft.wanted() else { panic!("two are listed") };
+        let requests: Vec<_> = listed.iter().map(|workspace| draft.request(workspace).ok().unwrap()).collect();
+        let places: Vec<_> = requests.iter().map(|one| (one.workspace.as_str(), one.subdir.as_str())).collect();
+        assert_eq!(places, [("shop", "shop"), ("lab", "lab")]);
+        assert!(requests.iter().all(|one| one.configured && one.dry_run));
+        // One by its name too; another is none of ours.
+        assert!(accepted(SEVERAL, r#"{"workspace":"lab"}"#).configured);
+        check(SEVERAL, r#"{"workspace":"other"}"#, &["changes the workspace, and lacks"]);
+        assert!(!accepted(SEVERAL, r#"{"workspace":"other","windmill_token":"own"}"#).configured);
+    }
+
+    #[test]
+    fn several_workspaces_do_not_share_a_place() {
+        let wanted = |body: &str| Draft::from_json(body.as_bytes(), &config(SEVERAL)).ok().unwrap().wanted().err();
+        assert!(wanted(r#"{"git_branch":"other"}"#).is_none(), "the folders differ still");
+        let error = wanted(r#"{"git_subdir":"all","windmill_token":"own"}"#).unwrap();
+        assert!(error.message.contains("needs {workspace} in the branch or in the folder"), "{}", error.message);
+        assert!(wanted(r#"{"git_subdir":"","git_branch":"{workspace}"}"#).is_none());
+        let error = wanted(r#"{"workspace":"a/b","colour":1}"#).unwrap();
+        assert!(error.message.contains("workspace id") && error.message.contains("colour"), "{}", error.message);
+    }
+
+    #[test]
+    fn all_workspaces_are_asked_for_with_the_token_of_the_request() {
+        let all: Vec<_> =
+            SEVERAL.iter().map(|(name, value)| (*name, if *value == "shop,lab" { "*" } else { value })).collect();
+        let config = config(&all);
+        let token = |body: &str| match Draft::from_json(body.as_bytes(), &config).ok().unwrap().wanted() {
+            Ok(Wanted::All(token)) => token.expose().to_owned(),
+            _ => panic!("all are wanted"),
+        };
+        assert_eq!((token(""), token(r#"{"windmill_token":"own"}"#)), ("wm-conf".to_owned(), "own".to_owned()));
+        check(&all, r#"{"workspace":"admins"}"#, &["changes the workspace, and lacks"]);
+        assert!(accepted(&all, r#"{"workspace":"any"}"#).configured);
     }
 }

@@ -12,6 +12,7 @@ use miniserde::json::{self, Value};
 use crate::code::Code;
 use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::names::{BaseUrl, WorkspaceId};
+use crate::retry::Tries;
 use crate::scratch;
 use crate::secret::{Scrubber, Secret};
 use crate::subprocess::{self, Ending, Failure, Finished};
@@ -93,6 +94,58 @@ pub struct Windmill<'a> {
     pub deadline: &'a Deadline,
     /// Where certificates may be named.
     pub environment: &'a [(String, String)],
+}
+
+/// The workspaces that a token sees and that are not archived.
+///
+/// # Errors
+/// [`WindmillError`]; a token that is bound to one workspace may not ask.
+pub fn list_workspaces(
+    base_url: &BaseUrl,
+    token: &Secret,
+    deadline: &Deadline,
+    environment: &[(String, String)],
+) -> Result<Vec<WorkspaceId>, WindmillError> {
+    const PATH: &str = "api/workspaces/list";
+    // No question here is about a workspace.
+    let workspace = WorkspaceId::parse("admins").map_err(|error| WindmillError::Machine(error.to_string()))?;
+    let windmill = Windmill { base_url, workspace: &workspace, token, deadline, environment };
+    let mut tries = Tries::new(deadline);
+    loop {
+        let error = match windmill.ask(PATH, None) {
+            Ok(answer) if answer.status == 200 => match parse(&answer.body) {
+                Some(Value::Array(list)) => return Ok(list.iter().filter_map(living_workspace).collect()),
+                _ => windmill.strange_answer(PATH, &answer),
+            },
+            Ok(answer) if matches!(answer.status, 401 | 403) => {
+                let message = format!(
+                    "Windmill at {base_url} does not list its workspaces for this token (status {}): it is wrong or \
+                     expired, or bound to one workspace; WINDMILL_WORKSPACE=* needs one that is not",
+                    answer.status
+                );
+                failed(Code::WindmillUnauthorized, message)
+            }
+            Ok(answer) => windmill.strange_answer(PATH, &answer),
+            Err(error) => error,
+        };
+        match &error {
+            WindmillError::Failed { cure: Cure::Time(asked), message, .. } => {
+                if !tries.pause(*asked, message).map_err(WindmillError::Expired)? {
+                    return Err(error);
+                }
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+fn living_workspace(listed: &Value) -> Option<WorkspaceId> {
+    let Value::Object(listed) = listed else { return None };
+    match (listed.get("id"), listed.get("deleted")) {
+        (_, Some(Value::Bool(true))) => None,
+        (Some(Value::String(id)), _) => WorkspaceId::parse(id).ok(),
+        _ => None,
+    }
 }
 
 struct Answer {

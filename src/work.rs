@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::code::Code;
-use crate::config::Config;
+use crate::config::{Config, Workspaces};
 use crate::deadline::Interrupt;
-use crate::history::About;
+use crate::history::{About, Kept};
 use crate::ledger::Ledger;
+use crate::names::WorkspaceId;
 use crate::notice;
-use crate::outcome::SyncResult;
+use crate::outcome::{Changed, SyncResult};
+use crate::report;
+use crate::roster::{Asked, Roster};
 use crate::runs::{Run, Worker};
-use crate::sync::{self, Event, Service};
-use crate::sync_request::SyncRequest;
+use crate::sync::{self, Event, Service, new_run_id};
+use crate::sync_request::{self, Draft, RequestError, SyncRequest};
 
 /// Does the syncs of a service.
 pub struct Syncs {
@@ -67,6 +70,61 @@ pub fn note(ledger: &Ledger, request: &SyncRequest, result: &SyncResult, counts:
     };
     let link = result.commit.as_ref().and_then(|commit| notice::commit_page(&request.remote, commit));
     ledger.note(about, result, link);
+}
+
+/// The syncs that a draft asks for. That Windmill does not say for which workspaces is a failure of the backup, and that
+/// it does so again its end.
+///
+/// # Errors
+/// Those of [`Roster::requests`].
+pub fn requests(
+    roster: &Roster,
+    ledger: &Ledger,
+    draft: &Draft<'_>,
+    config: &Config,
+    interrupt: &Interrupt,
+) -> Result<Asked, RequestError> {
+    let asked = roster.requests(draft, config, interrupt);
+    let is_all = config.workspaces == Workspaces::All;
+    match &asked {
+        Ok(Asked::Several(requests)) if is_all && requests.iter().all(|request| request.configured) => {
+            let was_failing = |kept: &Kept| kept.standing(report::ALL, "").is_some_and(|one| !one.last_run.success);
+            if ledger.history.read(was_failing) {
+                note_without_run(ledger, config, Code::Unchanged, "Windmill names its workspaces again");
+            }
+        }
+        Err(error) if is_all && !draft.is_of_others() && error.code != Code::RequestInvalid => {
+            note_without_run(ledger, config, error.code, &error.message);
+        }
+        _ => {}
+    }
+    asked
+}
+
+/// Takes down what became of syncs that could not even be asked for, as a run of each configured workspace.
+pub fn note_without_run(ledger: &Ledger, config: &Config, code: Code, message: &str) {
+    let all = [report::ALL.to_owned()];
+    let listed: Vec<_> = match &config.workspaces {
+        Workspaces::Listed(listed) => listed.iter().map(ToString::to_string).collect(),
+        Workspaces::All => all.into(),
+    };
+    for workspace in listed {
+        let id = WorkspaceId::parse(&workspace).ok();
+        let result = SyncResult {
+            code,
+            message: message.to_owned(),
+            run_id: new_run_id(),
+            workspace,
+            branch: id.as_ref().and_then(|id| Some(config.branch_for(id).ok()?.to_string())).unwrap_or_default(),
+            commit: None,
+            changed: Changed::default(),
+            warnings: Vec::new(),
+            duration_ms: 0,
+        };
+        let destination = id.map(|id| sync_request::configured_destination(config, &id)).unwrap_or_default();
+        ledger.note(About { configured: true, dry_run: false, destination: Some(destination) }, &result, None);
+    }
+    ledger.settle();
 }
 
 /// A step as a log line.

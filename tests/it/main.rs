@@ -23,6 +23,7 @@ mod notices;
 mod properties;
 mod raw_bytes;
 mod seen;
+mod several;
 mod side;
 mod story;
 mod unheard;

@@ -13,7 +13,7 @@ use windmill_git_sync::http::request::{
     BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Head, Parsed, Refusal, TARGET_BYTES_MAX, parse_head,
 };
 use windmill_git_sync::secret::Secret;
-use windmill_git_sync::sync_request::{GitCredentials, SyncRequest, Wait};
+use windmill_git_sync::sync_request::{Draft, GitCredentials, RequestError, SyncRequest, Wait, Wanted};
 
 // ---------------------------------------------------------------- heads
 
@@ -208,18 +208,27 @@ fn config(variables: &[(&str, &str)]) -> Config {
     Config::new(&Options::default(), &environment, Need::Serve).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// The one sync that a body asks for.
+fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, Wait), RequestError> {
+    let draft = Draft::from_json(body, config)?;
+    match draft.wanted()? {
+        Wanted::One(workspace) => Ok((draft.request(&workspace)?, draft.wait())),
+        Wanted::Several(_) | Wanted::All(_) => panic!("the settings have one workspace"),
+    }
+}
+
 /// Whatever the settings: a body comes to the same each time; one that is accepted comes to the same when it is written
 /// anew, and uses no configured secret for anything else than it was configured for; no refusal shows a secret.
 pub fn body_is_read_in_one_way(body: &[u8]) {
     for config in CONFIGS.iter() {
-        match SyncRequest::from_json(body, config) {
+        match read(body, config) {
             Ok((request, wait)) => {
                 let members = members_of(body);
                 check_use_of_secrets(&request, &members, config);
                 check_body_rewriting(&request, wait, config);
             }
             Err(error) => {
-                let again = SyncRequest::from_json(body, config).err();
+                let again = read(body, config).err();
                 assert_eq!(again.as_ref(), Some(&error), "refused in two ways");
                 check_refusal(body, &error.message, config);
             }
@@ -248,10 +257,10 @@ fn text<'a>(members: &'a BTreeMap<String, Value>, name: &str) -> Option<&'a str>
 
 fn check_use_of_secrets(request: &SyncRequest, members: &BTreeMap<String, Value>, config: &Config) {
     assert_eq!(request.base_url, config.base_url, "a request changed where Windmill is");
-    let own_workspace = request.workspace == config.workspace;
+    let own_workspace = config.workspaces.hold(&request.workspace);
     let own_remote = config.remote.as_ref() == Some(&request.remote);
-    let own_place = config.branch_for(&config.workspace).ok().as_ref() == Some(&request.branch)
-        && config.subdir_for(&config.workspace).ok().as_ref() == Some(&request.subdir);
+    let own_place = config.branch_for(&request.workspace).ok().as_ref() == Some(&request.branch)
+        && config.subdir_for(&request.workspace).ok().as_ref() == Some(&request.subdir);
     if text(members, "windmill_token").is_none() {
         assert_eq!(request.windmill_token.expose(), WINDMILL_TOKEN);
         assert!(own_workspace && own_remote && own_place, "the configured token, and not the configured backup");
@@ -307,7 +316,7 @@ fn check_body_rewriting(request: &SyncRequest, wait: Wait, config: &Config) {
     if rewritten.len() > BODY_BYTES_MAX {
         return;
     }
-    match SyncRequest::from_json(rewritten.as_bytes(), config) {
+    match read(rewritten.as_bytes(), config) {
         Ok((again, wait_again)) => assert!(again == *request && wait_again == wait, "not the same: {rewritten}"),
         Err(error) => panic!("{rewritten} is refused: {}", error.message),
     }
@@ -339,7 +348,7 @@ fn check_refusal(body: &[u8], message: &str, config: &Config) {
         // And a message may have its own words: those it also has where the secret is another one of its kind.
         let other: String = secret.chars().map(|one| if one.is_alphanumeric() { 'Q' } else { one }).collect();
         let other_body = sent.replace(secret.as_str(), &other);
-        let of_other = SyncRequest::from_json(other_body.as_bytes(), config).err().map(|error| error.message);
+        let of_other = read(other_body.as_bytes(), config).err().map(|error| error.message);
         let is_our_word = of_other.is_some_and(|of_other| of_other.contains(secret.as_str()));
         assert!(is_our_word || !message.contains(secret.as_str()), "{name} is shown: {message}");
     }

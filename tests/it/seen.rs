@@ -307,13 +307,20 @@ fn a_damaged_history_costs_the_past_and_nothing_else() {
     }
     fs::remove_file(&history).unwrap();
     fs::create_dir(&history).unwrap();
+    assert_eq!(service.post_sync("").status, 200, "a folder in its place gives way");
+    eventually("it is written", || history.is_file().then_some(()));
+    // Another process does not let go of it.
+    let lock = fs::File::open(history.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
     assert_eq!(service.post_sync("").status, 200, "a history that cannot be written fails no sync");
     service.wait_for_log("cannot write the history of runs");
-    assert_eq!(items(&status(&service), "runs").len(), 2);
-    fs::remove_dir(&history).unwrap();
+    assert_eq!(items(&status(&service), "runs").len(), 3);
+    drop(lock);
     assert_eq!(service.post_sync("").status, 200);
-    let fresh = configured(&sandbox, &repository).serve();
-    assert_eq!(items(&status(&fresh), "runs").len(), 3, "what could not be written was written later");
+    eventually("what could not be written was written later", || {
+        let fresh = configured(&sandbox, &repository).serve();
+        (items(&status(&fresh), "runs").len() == 4).then_some(())
+    });
 }
 
 #[test]

@@ -109,6 +109,7 @@ impl Gate {
 
 struct State {
     workspaces: BTreeMap<String, Workspace>,
+    archived: Vec<String>,
     token: String,
     token_kind: TokenKind,
     role: Role,
@@ -137,6 +138,7 @@ impl Windmill {
         let shared = Arc::new(Shared {
             prefix: prefix.to_owned(),
             state: Mutex::new(State {
+                archived: Vec::new(),
                 workspaces: BTreeMap::from([(SHOP.to_owned(), Workspace::recorded("1-seeded"))]),
                 token: WINDMILL_TOKEN.to_owned(),
                 token_kind: TokenKind::BoundTo(SHOP.to_owned()),
@@ -172,6 +174,11 @@ impl Windmill {
     pub fn set(&self, id: &str, workspace: Workspace) {
         let mut state = self.shared.state.lock().unwrap();
         state.workspaces.insert(id.to_owned(), workspace);
+    }
+
+    /// Archives workspace `id`: it is still listed, as deleted.
+    pub fn archive(&self, id: &str) {
+        self.shared.state.lock().unwrap().archived.push(id.to_owned());
     }
 
     /// Edits `shop`.
@@ -357,13 +364,15 @@ impl Shared {
                 Response::json(format!("{{\"email\":\"admin@windmill.dev\",\"workspaces\":[{workspaces}]}}"))
             }
             ("GET", ["workspaces", "list"]) => {
-                let workspaces = listed(|id| {
+                let line = |id: &String| {
+                    let deleted = state.archived.contains(id);
                     format!(
                         "{{\"id\":\"{id}\",\"name\":\"{id}\",\"owner\":\"admin@windmill.dev\",\
-                         \"deleted\":false,\"premium\":false,\"color\":null}}"
+                         \"deleted\":{deleted},\"premium\":false,\"color\":null}}"
                     )
-                });
-                Response::json(format!("[{workspaces}]"))
+                };
+                let workspaces: Vec<_> = state.workspaces.keys().map(line).collect();
+                Response::json(format!("[{}]", workspaces.join(",")))
             }
             ("POST", ["workspaces", "exists"]) => {
                 let exists = asked_id(body).is_some_and(|id| state.workspaces.contains_key(&id));
