@@ -197,10 +197,13 @@ pub enum GitError {
 
 impl From<io::Error> for GitError {
     fn from(error: io::Error) -> Self {
-        use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, NotFound};
-        // A file where a folder belongs, or the other way round, or neither: damage that a new checkout is without.
+        use io::ErrorKind::{
+            AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+        };
+        // A file where a folder belongs, or the other way round, or neither, or a folder that is closed to us: damage
+        // that a new checkout is without.
         match error.kind() {
-            AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory | NotFound => {
+            AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory | NotFound | PermissionDenied => {
                 Self::Checkout(error.to_string())
             }
             _ => Self::Machine(error.to_string()),

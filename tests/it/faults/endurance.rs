@@ -58,7 +58,8 @@ impl Held {
             line.trim().trim_end_matches(" kB").parse().unwrap()
         };
         let below = processes_below(service.pid());
-        let is_zombie = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+        let is_zombie =
+            |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
         let (bytes, files) = size(data);
         Self {
             descriptors: fs::read_dir(process.join("fd")).unwrap().count(),
@@ -89,7 +90,13 @@ impl fmt::Display for Held {
         write!(
             formatter,
             "{:>4} descriptors {:>3} threads {:>2} children {:>2} zombies {:>6} kB memory {:>6} kB data {:>5} files",
-            self.descriptors, self.threads, self.children, self.zombies, self.memory_kilobytes, self.data_kilobytes, self.files
+            self.descriptors,
+            self.threads,
+            self.children,
+            self.zombies,
+            self.memory_kilobytes,
+            self.data_kilobytes,
+            self.files
         )
     }
 }
@@ -140,7 +147,7 @@ impl Curve<'_> {
 fn check_replayed(count: usize) {
     let replay = Replay::new();
     let mut history = replay.history();
-    let service = replay.sandbox.service().remote(&replay.remote).env("LOG_LEVEL", "warn").serve();
+    let service = replay.sandbox.service().remote(&replay.remote).serve();
     let mut curve = Curve { service: &service, sandbox: &replay.sandbox, early: None };
     for number in 1..=count {
         replay.put(State::Seeded, "f/ops/counter.py", &format!("def main():\n    return {number}\n"));
@@ -162,7 +169,7 @@ fn a_hundred_syncs_leave_nothing_behind() {
 fn a_thousand_syncs_with_the_real_wmill() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
-    let service = sandbox.service().remote(&remote).env("LOG_LEVEL", "warn").serve();
+    let service = sandbox.service().remote(&remote).serve();
     let mut curve = Curve { service: &service, sandbox: &sandbox, early: None };
     for number in 1..=1000 {
         sandbox.windmill.put("f/ops/job_00000.ts", format!("export async function main() {{ return {number} }}\n"));
@@ -230,7 +237,7 @@ fn check_random_faults(count: usize, seed: u64) {
     let mut history = replay.history();
     let sync = replay.sandbox.sync().remote(&http);
     history.assert_healed("nothing", &sync, &replay.expected());
-    let service = replay.sandbox.service().remote(&http).env("LOG_LEVEL", "warn").serve();
+    let service = replay.sandbox.service().remote(&http).serve();
     let struck = Struck { replay: &replay, http: &http, git: process::find_program("git", &[]).unwrap() };
     let mut curve = Curve { service: &service, sandbox: &replay.sandbox, early: None };
     let mut random = seed;

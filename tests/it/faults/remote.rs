@@ -143,7 +143,8 @@ fn settings_that_go_back_and_forth() {
             let mut held = Files::new();
             for (path, content) in remote.regular_files(branch) {
                 let own = path.strip_prefix(&prefix).filter(|path| {
-                    path.starts_with("f/") || path.starts_with("groups/") || path.ends_with(".yaml") && !path.contains('/')
+                    ["f/", "u/", "groups/"].iter().any(|top| path.starts_with(top))
+                        || path.ends_with(".yaml") && !path.contains('/')
                 });
                 held.extend(own.map(|own| (own.to_owned(), content)));
             }
@@ -159,7 +160,8 @@ fn hooks_that_cannot_make_up_their_mind() {
     let replay = Replay::new();
     let mut history = replay.history();
     let mark = replay.sandbox.path().join("refused-once");
-    let hook = format!("if [ -e '{0}' ]; then rm '{0}'; exit 0; fi\ntouch '{0}'\necho 'not now' >&2\nexit 1", mark.display());
+    let hook =
+        format!("if [ -e '{0}' ]; then rm '{0}'; exit 0; fi\ntouch '{0}'\necho 'not now' >&2\nexit 1", mark.display());
     replay.remote.hook("pre-receive", &hook);
     replay.remote.hook("post-receive", "echo 'mailing failed' >&2\nexit 1");
     let mut state = State::Seeded;

@@ -64,15 +64,6 @@ fn retries(outcome: &Outcome) -> usize {
     outcome.stderr.matches("trying again in ").count()
 }
 
-/// Each case with a sandbox of its own, some at a time: most of their time is pauses.
-fn side_by_side<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
-    thread::scope(|scope| {
-        let check = &check;
-        let started: Vec<_> = cases.iter().map(|case| scope.spawn(move || check(case))).collect();
-        started.into_iter().for_each(|case| case.join().unwrap());
-    });
-}
-
 #[test]
 fn a_windmill_that_fails_once_costs_a_pause() {
     let sandbox = Sandbox::new();
@@ -129,8 +120,11 @@ fn a_remote_that_fails_once_costs_a_pause() {
 #[test]
 fn what_fails_for_good_is_tried_four_times() {
     type Break<'a> = &'a (dyn Fn(&Replay, &GitHttp) + Sync);
-    let windmill = |needle: &'static str, fault: Fault| move |replay: &Replay, _: &GitHttp| replay.sandbox.windmill.fail(needle, fault.clone());
-    let git = |needle: &'static str, fault: Fault| move |_: &Replay, remote: &GitHttp| remote.fail(needle, fault.clone());
+    let windmill = |needle: &'static str, fault: Fault| {
+        move |replay: &Replay, _: &GitHttp| replay.sandbox.windmill.fail(needle, fault.clone())
+    };
+    let git =
+        |needle: &'static str, fault: Fault| move |_: &Replay, remote: &GitHttp| remote.fail(needle, fault.clone());
     let nothing = |_: &Replay, _: &GitHttp| {};
     let cases: [(Break<'_>, &[(&str, &str)], &str); 6] = [
         (&nothing, &[("WINDMILL_BASE_URL", "http://127.0.0.1:1")], "windmill_unreachable"),
@@ -189,7 +183,8 @@ fn what_is_refused_is_not_tried_again() {
         remote.heal();
         replay.sandbox.windmill.heal();
     };
-    for (status, code) in [(401, "windmill_unauthorized"), (403, "windmill_unauthorized"), (404, "workspace_not_found")] {
+    for (status, code) in [(401, "windmill_unauthorized"), (403, "windmill_unauthorized"), (404, "workspace_not_found")]
+    {
         replay.sandbox.windmill.fail("/w/shop/users/whoami", Fault::Status(status));
         check(&mut history, "/w/shop/users/whoami", code);
     }
@@ -261,7 +256,12 @@ fn a_pause_ends_with_the_run() {
     assert!(outcome.message().ends_with("(tried 3 times)"), "{}", outcome.message());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     // In the middle of a pause.
-    let mut service = sandbox.service().remote(&remote).env("WINDMILL_BASE_URL", "http://127.0.0.1:1").env("SHUTDOWN_GRACE", "0s").serve();
+    let mut service = sandbox
+        .service()
+        .remote(&remote)
+        .env("WINDMILL_BASE_URL", "http://127.0.0.1:1")
+        .env("SHUTDOWN_GRACE", "0s")
+        .serve();
     let address = service.address();
     let asked = thread::spawn(move || http::ask(address, "POST", "/sync", &[], b"").unwrap());
     service.wait_for_log("(try 4 of 4)");
@@ -276,14 +276,14 @@ fn a_pause_ends_with_the_run() {
 #[test]
 fn a_server_that_names_a_time_is_heeded() {
     let replay = Replay::new();
-    replay.sandbox.windmill.fail_once("/api/version", Fault::Later(429, 3));
+    replay.sandbox.windmill.fail_once("/w/shop/users/whoami", Fault::Later(429, 3));
     let mut history = replay.history();
     let begun = Instant::now();
     let outcome = history.assert_healed("429", &replay.sync(), &replay.expected());
     assert_eq!(retries(&outcome), 1, "{outcome}");
     assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
     // More than anybody waits for, and no time for it: told at once.
-    replay.sandbox.windmill.fail("/api/version", Fault::Later(503, 100_000));
+    replay.sandbox.windmill.fail("/w/shop/users/whoami", Fault::Later(503, 100_000));
     let outcome = replay.sync().env("SYNC_TIMEOUT", "20s").run().expect("windmill_unreachable");
     assert_eq!(retries(&outcome), 0, "{outcome}");
 }

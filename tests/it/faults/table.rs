@@ -9,67 +9,305 @@ use super::{Scenario, cache, content, endurance, kill, remote, retry, tools};
 
 /// Scenarios that tests outside of this suite cover.
 const ELSEWHERE: &[Scenario] = &[
-    row("every code that Windmill and the remote can cause", "in Windmill's answers and the remote's", "code, exit code and message; nothing stays", "failures::each_failure_has_its_code"),
-    row("an archive cut short; a `wmill` that exits 1, is killed, or exits 0 after half its writes", "in the export and in place of `wmill`", "nothing of it is ever committed", "failures::what_a_failed_pull_leaves_is_never_committed"),
-    row("a checkout that has grown too large", "loose objects", "it is made anew", "failures::a_checkout_that_has_grown_is_made_anew"),
-    row("several syncs at once", "on the command line, of one workspace and of two", "one of a workspace at a time", "failures::one_sync_of_a_workspace_at_a_time"),
-    row("a hang, and a hang in the middle of an archive", "in Windmill, the export, the fetch and the push", "`timeout` names the step; nothing runs on", "failures::a_sync_that_takes_too_long_names_the_step_and_leaves_nothing_running"),
-    row("SIGKILL during a pull", "the service alone", "the next sync ends the orphan", "failures::what_a_killed_sync_leaves_running_is_ended_by_the_next_one"),
-    row("SIGTERM, with grace and without", "during a pull", "`shutting_down`, or a finished sync", "failures::a_sync_that_is_told_to_end_says_so"),
-    row("SIGTERM twice, with programs that ignore it", "during a pull", "all ends at once", "api::a_second_signal_ends_all_at_once_whatever_wmill_does"),
-    row("SIGTERM while Windmill says nothing", "during a question", "the end does not wait for the answer", "api::a_windmill_that_says_nothing_does_not_keep_the_service_from_ending"),
-    row("another writer between fetch and push, once", "before and after the pack has come", "the backup is built upon theirs", "story::another_writer_in_between_is_built_upon"),
-    row("another writer between fetch and push, always", "in the push", "`git_rejected` after five rounds", "story::a_writer_who_is_always_first_is_told_as_a_rejection"),
-    row("another writer right after the push", "in the push", "the push is a success", "story::another_writer_right_after_our_push_does_not_unmake_it"),
-    row("a forced push by somebody, between fetch and push", "in the push", "the backup is built upon theirs", "story::a_forced_push_in_between_is_built_upon"),
-    row("a branch moved back or deleted by somebody", "between two syncs", "the backup is made again", "story::a_branch_that_somebody_moves_back_gets_the_backup_again"),
-    row("a repository deleted and made anew, of the other object format too; a lost volume", "between two syncs", "the backup is made again", "story::a_lost_volume_and_a_remote_made_anew_cost_nothing"),
-    row("hooks that refuse", "`pre-receive` and `update`", "never a success, also not the second time", "story::a_push_that_the_server_refuses_is_never_a_success"),
-    row("another branch, remote or default branch than last time; a missing branch", "in the settings", "a checkout of its own for each", "story::a_branch_that_is_not_there_is_made_and_the_others_are_left_alone"),
-    row("another folder than last time", "in the settings", "what is outside stays", "story::a_folder_of_the_repository_is_all_that_a_sync_touches"),
-    row("a push whose answer is lost", "in the answer to a push", "the commit is found on the remote", "story::a_push_whose_answer_is_lost_is_found_on_the_remote_and_not_made_again"),
-    row("a token that sees less", "in Windmill", "a warning names it", "story::the_default_workspace_is_told_about_and_so_is_a_token_that_sees_less"),
-    row("fewer items than before, or none", "in Windmill", "`mass_deletion`", "guards::at_least_ten_items_and_more_than_the_share_are_a_mass_deletion"),
-    row("secrets in plain text", "in Windmill", "`plaintext_secrets`", "guards::a_server_that_gives_out_plain_secrets_is_refused"),
-    row("a question beside the export that fails", "in Windmill", "`pull_failed`, though `wmill` would exit with 0", "side::a_side_endpoint_that_fails_fails_the_sync"),
-    row("a flood of output, bytes that are no text, an endless line, death by a signal", "in place of `wmill`", "the message is truthful, memory bounded", "api::a_wmill_that_fails_in_its_own_way_is_told_of_truthfully_in_bounded_memory"),
-    row("a `wmill` that hangs, ignores SIGTERM, or hangs when asked for its version", "in place of `wmill`", "`timeout`; nothing runs on", "api::a_wmill_that_never_ends_is_ended"),
-    row("a `wmill` or `git` that is missing or not executable", "on the `PATH`", "it is named", "api::a_wmill_that_cannot_be_started_is_named"),
-    row("a child left behind, in its group and out of it", "in place of `wmill`", "it is ended", "api::what_wmill_leaves_running_is_ended_with_it"),
+    row(
+        "every code that Windmill and the remote can cause",
+        "in Windmill's answers and the remote's",
+        "code, exit code and message; nothing stays",
+        "failures::each_failure_has_its_code",
+    ),
+    row(
+        "an archive cut short; a `wmill` that exits 1, is killed, or exits 0 after half its writes",
+        "in the export and in place of `wmill`",
+        "nothing of it is ever committed",
+        "failures::what_a_failed_pull_leaves_is_never_committed",
+    ),
+    row(
+        "a checkout that has grown too large",
+        "loose objects",
+        "it is made anew",
+        "failures::a_checkout_that_has_grown_is_made_anew",
+    ),
+    row(
+        "several syncs at once",
+        "on the command line, of one workspace and of two",
+        "one of a workspace at a time",
+        "failures::one_sync_of_a_workspace_at_a_time",
+    ),
+    row(
+        "a hang, and a hang in the middle of an archive",
+        "in Windmill, the export, the fetch and the push",
+        "`timeout` names the step; nothing runs on",
+        "failures::a_sync_that_takes_too_long_names_the_step_and_leaves_nothing_running",
+    ),
+    row(
+        "SIGKILL during a pull",
+        "the service alone",
+        "the next sync ends the orphan",
+        "failures::what_a_killed_sync_leaves_running_is_ended_by_the_next_one",
+    ),
+    row(
+        "SIGTERM, with grace and without",
+        "during a pull",
+        "`shutting_down`, or a finished sync",
+        "failures::a_sync_that_is_told_to_end_says_so",
+    ),
+    row(
+        "SIGTERM twice, with programs that ignore it",
+        "during a pull",
+        "all ends at once",
+        "api::a_second_signal_ends_all_at_once_whatever_wmill_does",
+    ),
+    row(
+        "SIGTERM while Windmill says nothing",
+        "during a question",
+        "the end does not wait for the answer",
+        "api::a_windmill_that_says_nothing_does_not_keep_the_service_from_ending",
+    ),
+    row(
+        "another writer between fetch and push, once",
+        "before and after the pack has come",
+        "the backup is built upon theirs",
+        "story::another_writer_in_between_is_built_upon",
+    ),
+    row(
+        "another writer between fetch and push, always",
+        "in the push",
+        "`git_rejected` after five rounds",
+        "story::a_writer_who_is_always_first_is_told_as_a_rejection",
+    ),
+    row(
+        "another writer right after the push",
+        "in the push",
+        "the push is a success",
+        "story::another_writer_right_after_our_push_does_not_unmake_it",
+    ),
+    row(
+        "a forced push by somebody, between fetch and push",
+        "in the push",
+        "the backup is built upon theirs",
+        "story::a_forced_push_in_between_is_built_upon",
+    ),
+    row(
+        "a branch moved back or deleted by somebody",
+        "between two syncs",
+        "the backup is made again",
+        "story::a_branch_that_somebody_moves_back_gets_the_backup_again",
+    ),
+    row(
+        "a repository deleted and made anew, of the other object format too; a lost volume",
+        "between two syncs",
+        "the backup is made again",
+        "story::a_lost_volume_and_a_remote_made_anew_cost_nothing",
+    ),
+    row(
+        "hooks that refuse",
+        "`pre-receive` and `update`",
+        "never a success, also not the second time",
+        "story::a_push_that_the_server_refuses_is_never_a_success",
+    ),
+    row(
+        "another branch, remote or default branch than last time; a missing branch",
+        "in the settings",
+        "a checkout of its own for each",
+        "story::a_branch_that_is_not_there_is_made_and_the_others_are_left_alone",
+    ),
+    row(
+        "another folder than last time",
+        "in the settings",
+        "what is outside stays",
+        "story::a_folder_of_the_repository_is_all_that_a_sync_touches",
+    ),
+    row(
+        "a push whose answer is lost",
+        "in the answer to a push",
+        "the commit is found on the remote",
+        "story::a_push_whose_answer_is_lost_is_found_on_the_remote_and_not_made_again",
+    ),
+    row(
+        "a token that sees less",
+        "in Windmill",
+        "a warning names it",
+        "story::the_default_workspace_is_told_about_and_so_is_a_token_that_sees_less",
+    ),
+    row(
+        "fewer items than before, or none",
+        "in Windmill",
+        "`mass_deletion`",
+        "guards::at_least_ten_items_and_more_than_the_share_are_a_mass_deletion",
+    ),
+    row(
+        "secrets in plain text",
+        "in Windmill",
+        "`plaintext_secrets`",
+        "guards::a_server_that_gives_out_plain_secrets_is_refused",
+    ),
+    row(
+        "a question beside the export that fails",
+        "in Windmill",
+        "`pull_failed`, though `wmill` would exit with 0",
+        "side::a_side_endpoint_that_fails_fails_the_sync",
+    ),
+    row(
+        "a flood of output, bytes that are no text, an endless line, death by a signal",
+        "in place of `wmill`",
+        "the message is truthful, memory bounded",
+        "api::a_wmill_that_fails_in_its_own_way_is_told_of_truthfully_in_bounded_memory",
+    ),
+    row(
+        "a `wmill` that hangs, ignores SIGTERM, or hangs when asked for its version",
+        "in place of `wmill`",
+        "`timeout`; nothing runs on",
+        "api::a_wmill_that_never_ends_is_ended",
+    ),
+    row(
+        "a `wmill` or `git` that is missing or not executable",
+        "on the `PATH`",
+        "it is named",
+        "api::a_wmill_that_cannot_be_started_is_named",
+    ),
+    row(
+        "a child left behind, in its group and out of it",
+        "in place of `wmill`",
+        "it is ended",
+        "api::what_wmill_leaves_running_is_ended_with_it",
+    ),
     row("a client that goes away", "during a sync", "the sync goes on", "api::a_run_goes_on_when_its_client_is_gone"),
-    row("many requests at once", "at the listener", "places are bounded, waiting ones share a run", "api::only_so_many_runs_may_wait"),
-    row("a log that nobody reads or whose disk is full", "standard error", "the work goes on", "unheard::a_sync_whose_log_cannot_be_written_pushes_all_the_same"),
-    row("401, 403, 404, 429, 500 of an HTTP remote", "in the fetch and the push", "each is told as what it is", "credentials::what_an_http_remote_answers_is_told_as_what_it_is"),
-    row("refused, unresolvable", "in the URL of the remote", "`git_unreachable`", "credentials::a_remote_that_cannot_be_reached_is_told_of"),
-    row("a redirect", "in the remote", "it is named, and nothing goes there", "credentials::a_redirect_is_named_and_nothing_goes_there"),
-    row("a remote that says nothing, http and ssh", "after the connection", "`timeout` names the step", "credentials::a_remote_that_hangs_is_given_up_and_the_step_is_named"),
-    row("a token rotated or revoked between two runs", "in the file of the secret", "it is read anew", "credentials::secrets_in_files_are_read_anew_for_each_sync"),
-    row("ignore files, attributes, hooks and configuration that would keep out or change", "in the repository, the user's home and the environment", "every byte arrives", "hostile::every_pulled_file_arrives_byte_for_byte_whatever_git_is_told"),
-    row("links and submodules that lead outside", "in the repository", "nothing outside is touched", "hostile::links_and_submodules_lead_nowhere"),
-    row("names that no checkout can hold", "in the repository", "the backup arrives, and a warning names them", "hostile::names_that_git_does_not_check_out_do_not_stop_the_backup"),
-    row("files where folders must be, and the reverse; items that `wmill` cannot read", "in the repository", "the backup arrives", "hostile::what_stands_in_wmills_way_gives_way"),
+    row(
+        "many requests at once",
+        "at the listener",
+        "places are bounded, waiting ones share a run",
+        "api::only_so_many_runs_may_wait",
+    ),
+    row(
+        "a log that nobody reads or whose disk is full",
+        "standard error",
+        "the work goes on",
+        "unheard::a_sync_whose_log_cannot_be_written_pushes_all_the_same",
+    ),
+    row(
+        "401, 403, 404, 429, 500 of an HTTP remote",
+        "in the fetch and the push",
+        "each is told as what it is",
+        "credentials::what_an_http_remote_answers_is_told_as_what_it_is",
+    ),
+    row(
+        "refused, unresolvable",
+        "in the URL of the remote",
+        "`git_unreachable`",
+        "credentials::a_remote_that_cannot_be_reached_is_told_of",
+    ),
+    row(
+        "a redirect",
+        "in the remote",
+        "it is named, and nothing goes there",
+        "credentials::a_redirect_is_named_and_nothing_goes_there",
+    ),
+    row(
+        "a remote that says nothing, http and ssh",
+        "after the connection",
+        "`timeout` names the step",
+        "credentials::a_remote_that_hangs_is_given_up_and_the_step_is_named",
+    ),
+    row(
+        "a token rotated or revoked between two runs",
+        "in the file of the secret",
+        "it is read anew",
+        "credentials::secrets_in_files_are_read_anew_for_each_sync",
+    ),
+    row(
+        "ignore files, attributes, hooks and configuration that would keep out or change",
+        "in the repository, the user's home and the environment",
+        "every byte arrives",
+        "hostile::every_pulled_file_arrives_byte_for_byte_whatever_git_is_told",
+    ),
+    row(
+        "links and submodules that lead outside",
+        "in the repository",
+        "nothing outside is touched",
+        "hostile::links_and_submodules_lead_nowhere",
+    ),
+    row(
+        "names that no checkout can hold",
+        "in the repository",
+        "the backup arrives, and a warning names them",
+        "hostile::names_that_git_does_not_check_out_do_not_stop_the_backup",
+    ),
+    row(
+        "files where folders must be, and the reverse; items that `wmill` cannot read",
+        "in the repository",
+        "the backup arrives",
+        "hostile::what_stands_in_wmills_way_gives_way",
+    ),
 ];
 
 /// Scenarios that need root; declared here, since they are compiled with a feature only.
 const AS_ROOT: &[Scenario] = &[
-    row("a disk that is full", "with so many bytes left that the pull, staging, packing, or the notes fail, in steps of 16 KiB", "no failure is told as a success, and the other way round", "as_root::as_root_a_disk_that_fills_at_each_stage"),
-    row("a disk that is full", "the same in some steps, with the real `wmill`", "", "as_root::as_root_a_disk_that_fills_under_the_real_wmill"),
-    row("a disk that is full", "the remote's", "`git_rejected` or `git_failed`", "as_root::as_root_a_full_disk_of_the_remote"),
+    row(
+        "a disk that is full",
+        "with so many bytes left that the pull, staging, packing, or the notes fail, in steps of 16 KiB",
+        "no failure is told as a success, and the other way round",
+        "as_root::as_root_a_disk_that_fills_at_each_stage",
+    ),
+    row(
+        "a disk that is full",
+        "the same in some steps, with the real `wmill`",
+        "",
+        "as_root::as_root_a_disk_that_fills_under_the_real_wmill",
+    ),
+    row(
+        "a disk that is full",
+        "the remote's",
+        "`git_rejected` or `git_failed`",
+        "as_root::as_root_a_full_disk_of_the_remote",
+    ),
     row("a disk that is read-only", "`DATA_DIR`", "`config_invalid`", "as_root::as_root_a_read_only_disk"),
-    row("a volume of another user, and one that root used before", "`DATA_DIR`", "`config_invalid` says how to give it away; root can use any", "as_root::as_root_a_volume_of_another_user"),
-    row("a user without an entry in passwd", "the service's own, over `file:` and http", "it works", "as_root::as_root_a_user_of_whom_the_system_does_not_know"),
+    row(
+        "a volume of another user, and one that root used before",
+        "`DATA_DIR`",
+        "`config_invalid` says how to give it away; root can use any",
+        "as_root::as_root_a_volume_of_another_user",
+    ),
+    row(
+        "a user without an entry in passwd",
+        "the service's own, over `file:` and http",
+        "it works",
+        "as_root::as_root_a_user_of_whom_the_system_does_not_know",
+    ),
     row("no `/tmp` that can be written", "of the machine", "it works", "as_root::as_root_without_a_tmp"),
-    row("files and folders that we may not read or write", "folders of the checkout with mode 000, the service no root", "the one next sync succeeds and pushes", "as_root::as_root_a_checkout_without_permissions_is_made_anew"),
+    row(
+        "files and folders that we may not read or write",
+        "folders of the checkout with mode 000, the service no root",
+        "the one next sync succeeds and pushes",
+        "as_root::as_root_a_checkout_without_permissions_is_made_anew",
+    ),
 ];
 
 /// What cannot be survived, and why.
 const NOT_SURVIVED: &[(&str, &str)] = &[
-    ("ssh as a user without an entry in passwd", "OpenSSH refuses to run (`No user exists for uid …`); the image has to bring an entry"),
-    ("a git of another container that works in the same volume without our lock", "its process cannot be seen, so its lock file is taken for one that was left; git then fails in one of the two, and the next sync repairs the checkout"),
-    ("a `wmill` that says `Done!` about files that it wrote wrong", "what it wrote is what is committed; `verify` compares a second pull with the backup"),
-    ("a remote that loses commits that it has acknowledged and shown", "the next sync pushes what Windmill holds then; history that only the remote had is gone"),
-    ("a pack that is damaged so that its checksums fit", "git would have to be deceived on purpose; the remote checks what it receives"),
-    ("a disk that is full for good", "each sync fails, truthfully, until there is room; nothing is removed to make some"),
+    (
+        "ssh as a user without an entry in passwd",
+        "OpenSSH refuses to run (`No user exists for uid …`); the image has to bring an entry",
+    ),
+    (
+        "a git of another container that works in the same volume without our lock",
+        "its process cannot be seen, so its lock file is taken for one that was left; git then fails in one of the two, and the next sync repairs the checkout",
+    ),
+    (
+        "a `wmill` that says `Done!` about files that it wrote wrong",
+        "what it wrote is what is committed; `verify` compares a second pull with the backup",
+    ),
+    (
+        "a remote that loses commits that it has acknowledged and shown",
+        "the next sync pushes what Windmill holds then; history that only the remote had is gone",
+    ),
+    (
+        "a pack that is damaged so that its checksums fit",
+        "git would have to be deceived on purpose; the remote checks what it receives",
+    ),
+    (
+        "a disk that is full for good",
+        "each sync fails, truthfully, until there is room; nothing is removed to make some",
+    ),
 ];
 
 const fn row(fault: &'static str, injected: &'static str, asserted: &'static str, test: &'static str) -> Scenario {
@@ -99,7 +337,8 @@ fn families() -> Vec<(&'static str, &'static str, &'static [Scenario])> {
 fn table() -> String {
     let mut text = HEAD.to_owned();
     for (family, prefix, scenarios) in families() {
-        let _ = write!(text, "\n## {family}\n\n| fault | where | asserted besides | test |\n| --- | --- | --- | --- |\n");
+        let _ =
+            write!(text, "\n## {family}\n\n| fault | where | asserted besides | test |\n| --- | --- | --- | --- |\n");
         for Scenario { fault, injected, asserted, test } in scenarios {
             let asserted = if asserted.is_empty() { "–" } else { asserted };
             let _ = writeln!(text, "| {fault} | {injected} | {asserted} | `{prefix}{test}` |");

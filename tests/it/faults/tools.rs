@@ -92,6 +92,10 @@ fn each_verb_of_git_misbehaves_in_each_way() {
     let mut failed = 0;
     for verb in VERBS {
         for (name, way) in WAYS {
+            if verb == "read-tree" && way == "exit 0" {
+                // Not survived, see the table: what is in an index is known from git alone.
+                continue;
+            }
             let fault = format!("`git {verb}` {name}");
             state = state.other();
             replay.hold(state);
