@@ -15,9 +15,15 @@ use crate::bed::*;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         fault: "SIGKILL of the service, and of all",
-        injected: "before and after each start of a program, with a checkout and without",
+        injected: "before and after each program that a sync starts",
         asserted: "each program of the run was a point",
         test: "kill::at_every_start_and_end_of_a_program",
+    },
+    Scenario {
+        fault: "SIGKILL of the service, and of all",
+        injected: "before and after each program that a sync starts which has no checkout yet",
+        asserted: "each program of the run was a point",
+        test: "kill::at_every_start_and_end_of_a_first_syncs_programs",
     },
     Scenario {
         fault: "SIGKILL of the service, and of all",

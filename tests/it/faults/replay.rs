@@ -91,6 +91,7 @@ impl Replay {
     }
 
     /// Where the states lie that the stand-in takes its files from.
+    #[cfg(feature = "root-tests")]
     pub(crate) fn states(&self) -> &Path {
         &self.states
     }

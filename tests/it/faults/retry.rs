@@ -28,7 +28,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         test: "retry::what_fails_for_good_is_tried_four_times",
     },
     Scenario {
-        fault: "for good: 401, 403, 404, a redirect, a hook that refuses, a certificate that nobody knows",
+        fault: "for good: 400, 401, 403, 404, a page that is not Windmill's, a hook that refuses",
         injected: "in Windmill, the remote's fetch and push",
         asserted: "it is tried once",
         test: "retry::what_is_refused_is_not_tried_again",
@@ -126,7 +126,8 @@ fn what_fails_for_good_is_tried_four_times() {
     let git =
         |needle: &'static str, fault: Fault| move |_: &Replay, remote: &GitHttp| remote.fail(needle, fault.clone());
     let nothing = |_: &Replay, _: &GitHttp| {};
-    let cases: [(Break<'_>, &[(&str, &str)], &str); 6] = [
+    type Settings<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(Break<'_>, Settings<'_>, &str); 6] = [
         (&nothing, &[("WINDMILL_BASE_URL", "http://127.0.0.1:1")], "windmill_unreachable"),
         (&nothing, &[("GIT_REMOTE_URL", "http://no-such-host.invalid/x.git")], "git_unreachable"),
         (&windmill("/users/whoami", Fault::Status(500)), &[], "windmill_unreachable"),
