@@ -100,8 +100,10 @@ fn each_verb_of_git_misbehaves_in_each_way() {
             state = state.other();
             replay.hold(state);
             // Something to fetch; and where the checkout is gone, something to make anew.
-            replay.remote.commit_files("main", &[("README.md", &fault)]);
-            replay.remote.commit_files("main", &[("README.md", "stays\n")]);
+            if ["fetch", "rev-parse"].contains(&verb) {
+                replay.remote.commit_files("main", &[("README.md", &fault)]);
+                replay.remote.commit_files("main", &[("README.md", "stays\n")]);
+            }
             history.begin_anew();
             if verb == "init" {
                 fs::remove_dir_all(replay.checkout()).unwrap();
