@@ -13,6 +13,18 @@ test:
 test-ssh:
     cargo test --features sshd-tests --test it -- ssh
 
+# the faults that need root: small disks, other users
+test-root:
+    cargo test --features root-tests --test it -- as_root
+
+# a thousand syncs in a row, and hundreds with random faults; prints what the service holds meanwhile
+endurance:
+    cargo test --test it -- --ignored --nocapture --test-threads 1 endurance
+
+# writes tests/FAULTS.md, the table of all faults that the tests break things with
+faults:
+    WRITE_FAULTS=1 cargo test --test it -- table_of_faults
+
 # the main job, shown for real
 demo:
     cargo run --example demo

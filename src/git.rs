@@ -197,10 +197,13 @@ pub enum GitError {
 
 impl From<io::Error> for GitError {
     fn from(error: io::Error) -> Self {
-        use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, NotFound};
-        // A file where a folder belongs, or the other way round, or neither: damage that a new checkout is without.
+        use io::ErrorKind::{
+            AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+        };
+        // A file where a folder belongs, or the other way round, or neither, or a folder that is closed to us: damage
+        // that a new checkout is without.
         match error.kind() {
-            AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory | NotFound => {
+            AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory | NotFound | PermissionDenied => {
                 Self::Checkout(error.to_string())
             }
             _ => Self::Machine(error.to_string()),
@@ -1029,15 +1032,15 @@ fn classify(printed: &str) -> Classified {
     }
 }
 
-/// Whether a remote that was not reached may be reached in a moment. A certificate does not become another, and of the
-/// statuses only some pass.
+/// Whether a remote that was not reached may be reached in a moment. A certificate does not become another, nor does
+/// ssh come from nowhere, and of the statuses only some pass.
 fn is_passing(printed: &str) -> bool {
     let status = ["returned error: ", "HTTP "].iter().find_map(|sign| {
         let digits = printed.split(sign).nth(1)?.get(..3)?;
         digits.parse().ok()
     });
-    let is_certificate = ["certificate", "CAfile"].iter().any(|sign| printed.contains(sign));
-    status.map_or(!is_certificate, web::is_passing)
+    let stays = ["certificate", "CAfile", "cannot start ssh", "No user exists for uid"];
+    status.map_or(!stays.iter().any(|sign| printed.contains(sign)), web::is_passing)
 }
 
 #[cfg(test)]

@@ -50,13 +50,23 @@ pub fn remove_folder(path: &Path) -> io::Result<()> {
 /// Gives us back the folders below `path`, itself included, as far as they are ours. Links are not followed.
 #[cfg(unix)]
 fn open_folders(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
     let mut pending = vec![path.to_owned()];
     while let Some(folder) = pending.pop() {
-        let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o700));
+        open_folder(&folder);
         let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
         pending.extend(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|it| it.path()));
     }
+}
+
+/// Lets us into a folder of ours that is closed to us. Whoever needs it says what came of it.
+pub fn open_folder(path: &Path) {
+    #[cfg(unix)]
+    if fs::symlink_metadata(path).is_ok_and(|about| about.is_dir()) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    }
+    #[cfg(not(unix))]
+    let _ = path;
 }
 
 /// Removes a file; one that is not there is as good.

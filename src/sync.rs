@@ -464,6 +464,7 @@ impl Story<'_> {
     }
 
     fn bring_here(&self, git: &Git<'_>, state: &git::RemoteState) -> Result<Base, GitError> {
+        scratch::open_folder(git.tree_folder());
         git.remove_stale_locks()?;
         // A remote without an object does not show its format, and may be another than last time.
         if !state.format.is_some_and(|format| git.exists(format)) || git.is_bloated() {
@@ -473,7 +474,13 @@ impl Story<'_> {
         let tip = match &state.tip {
             None => None,
             Some(tip) if git.is_at(tip)? => Some(tip.clone()),
-            Some(_) => git.fetch_tip()?,
+            Some(shown) => match git.fetch_tip()? {
+                // Moved between the two questions, or not brought here at all.
+                Some(tip) if tip != *shown && git.remote_state()?.tip.as_ref() != Some(&tip) => {
+                    return Err(GitError::Checkout(format!("git brought {tip}, which the remote does not show")));
+                }
+                tip => tip,
+            },
         };
         let Listing { tree: whole, unsound } = match &tip {
             Some(tip) => git.list(tip)?,

@@ -29,7 +29,8 @@ pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) ->
 /// Whether a server that answers with this status may answer otherwise in a moment.
 #[must_use]
 pub fn is_passing(status: u16) -> bool {
-    matches!(status, 408 | 429 | 500..=599)
+    // 501 and 505 say what a server cannot do.
+    matches!(status, 408 | 429 | 500 | 502..=504 | 506..=599)
 }
 
 /// Whether a question that had no answer may have one in a moment. A certificate does not become another.

@@ -465,9 +465,8 @@ fn classify(printed: &str) -> (Code, Cure) {
         (Code::WindmillUnreachable, Cure::None)
     } else if has(&UNREACHABLE) {
         (Code::WindmillUnreachable, Cure::Time(None))
-    } else if let Some(rest) = printed.split("Failed to request tarball from API: ").nth(1) {
-        let status = rest.split(' ').next().and_then(|status| status.parse().ok());
-        let cure = if status.is_some_and(web::is_passing) { Cure::Time(None) } else { Cure::None };
+    } else if let Some(status) = status_of_archive(printed) {
+        let cure = if web::is_passing(status) { Cure::Time(None) } else { Cure::None };
         (Code::PullFailed, cure)
     } else if has(&BROKEN_OFF) {
         (Code::PullFailed, Cure::Time(None))
@@ -476,6 +475,13 @@ fn classify(printed: &str) -> (Code, Cure) {
     } else {
         (Code::PullFailed, Cure::EmptyFolder)
     }
+}
+
+/// The status that the export was answered with, where that was no archive, or the page of a gateway.
+fn status_of_archive(printed: &str) -> Option<u16> {
+    let failed = || printed.split("Failed to request tarball from API: ").nth(1);
+    let page = || printed.split("Got an HTML response from").nth(1)?.split("(status ").nth(1);
+    failed().or_else(page)?.get(..3)?.parse().ok()
 }
 
 fn failed(code: Code, message: String) -> WindmillError {
@@ -571,6 +577,10 @@ mod tests {
         for (status, cure) in [("500", Cure::Time(None)), ("429", Cure::Time(None)), ("403", Cure::None)] {
             assert_eq!(archive(status), (Code::PullFailed, cure), "{status}");
         }
+        let page =
+            |status| classify(&format!("Got an HTML response from http://w/ (status {status}). The request was"));
+        assert_eq!(page(503), (Code::PullFailed, Cure::Time(None)));
+        assert_eq!(page(200), (Code::PullFailed, Cure::None));
         assert_eq!(classify("Workspace id 'x' not found on http://w/"), (Code::WorkspaceNotFound, Cure::None));
         assert_eq!(classify("connect ECONNREFUSED 127.0.0.1:1"), (Code::WindmillUnreachable, Cure::Time(None)));
         assert_eq!(classify("fetch failed: SELF_SIGNED_CERT_IN_CHAIN"), (Code::WindmillUnreachable, Cure::None));

@@ -60,21 +60,23 @@ fn what_an_http_remote_answers_is_told_as_what_it_is() {
         (Fault::Close, "git_unreachable", "mpty reply"),
         (Fault::Answer(200, "text/html", "<html>\n<p>Please log in\n</html>\n".to_owned()), "git_failed", "not valid"),
     ];
-    for (fault, code, said) in &faults {
-        remote.fail("info/refs", fault.clone());
-        let outcome = run.run().expect(code);
+    // Also where reading is permitted and pushing is not. (For a 404 git would try WebDAV.)
+    let of_pushes = faults[..4].iter().filter(|(.., said)| !said.contains("repository"));
+    let cases: Vec<_> = faults
+        .iter()
+        .map(|(fault, code, said)| ("info/refs", fault, *code, vec![*said, "cannot"]))
+        .chain(of_pushes.map(|(fault, code, _)| ("service=git-receive-pack", fault, *code, vec!["cannot push"])))
+        .collect();
+    side_by_side(&cases, |(needle, fault, code, said)| {
+        let sandbox = Sandbox::new();
+        let repository = sandbox.repository();
+        let remote = GitHttp::serve(&repository);
+        remote.fail(needle, (*fault).clone());
+        let outcome = sandbox.sync().workspace(SHOP).remote(&remote).run().expect(code);
         assert_eq!(outcome.exit_code, Some(11), "{outcome}");
-        assert_says(&outcome, &[said, &remote.url(), "cannot"]);
-        remote.heal();
-    }
-    assert_eq!(repository.refs(), "");
-    // The same where reading is permitted and pushing is not. (For a 404 git would try WebDAV.)
-    for (fault, code, _) in faults[..4].iter().filter(|(.., said)| !said.contains("repository")) {
-        remote.fail("service=git-receive-pack", fault.clone());
-        assert_says(&run.run().expect(code), &["cannot push", &remote.url()]);
-        remote.heal();
-    }
-    assert_eq!(repository.refs(), "");
+        assert_says(&outcome, &[&said[..], &[&remote.url()]].concat());
+        assert_eq!(repository.refs(), "");
+    });
     run.run().expect("pushed");
 }
 

@@ -33,37 +33,55 @@ fn assert_scratch_is_gone(sandbox: &Sandbox) {
     assert_eq!(left, None);
 }
 
-#[test]
-fn each_failure_has_its_code() {
+/// A sync of a sandbox of its own, upon a repository that has a README, fails with this, and nothing of it stays.
+fn check_failure(code: &str, exit_code: i32, words: &[&str], fail: impl Fn(&Sandbox, &GitHttp, Run<'_>) -> Outcome) {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     repository.commit_files("main", &[("README.md", "start\n")]);
     let before = repository.refs();
     let remote = GitHttp::serve(&repository);
-    let sync = || sandbox.sync().remote(&remote);
-    #[track_caller]
-    fn check(run: &Run<'_>, code: &str, exit_code: i32, words: &[&str]) {
-        let failed = run.run().expect(code);
-        assert_eq!((failed.exit_code, failed.commit()), (Some(exit_code), None), "{failed}");
-        assert_eq!(failed.changed(), (0, 0, 0));
-        for word in words {
-            assert!(failed.message().contains(word), "{word} in {}", failed.message());
-        }
-        assert_nothing_leaked(&failed.texts(), &[], &[WINDMILL_TOKEN, GIT_TOKEN]);
+    let failed = fail(&sandbox, &remote, sandbox.sync().remote(&remote)).expect(code);
+    assert_eq!((failed.exit_code, failed.commit()), (Some(exit_code), None), "{failed}");
+    assert_eq!(failed.changed(), (0, 0, 0));
+    for word in words {
+        assert!(failed.message().contains(word), "{word} in {}", failed.message());
     }
-
-    // Windmill.
-    let nobody = "http://127.0.0.1:1";
-    check(&sync().env("WINDMILL_BASE_URL", nobody), "windmill_unreachable", 10, &[nobody]);
-    check(&sync().env("WINDMILL_TOKEN", "wrong"), "windmill_unauthorized", 10, &["`shop`", "401"]);
-    // A token that is bound to `shop` cannot tell whether there is another.
-    check(&sync().workspace("nosuch"), "windmill_unauthorized", 10, &["`nosuch`"]);
-    sandbox.windmill.token_kind(TokenKind::User);
-    check(&sync().workspace("nosuch"), "workspace_not_found", 10, &["`nosuch`"]);
-    sandbox.windmill.role(Role::Developer);
-    check(&sync().workspace("nosuch"), "workspace_not_found", 10, &["`nosuch`"]);
+    assert_nothing_leaked(&failed.texts(), &[], &[WINDMILL_TOKEN, GIT_TOKEN]);
+    assert_eq!(repository.refs(), before);
+    assert_scratch_is_gone(&sandbox);
+    sandbox.windmill.heal();
     sandbox.windmill.role(Role::Admin);
-    for (needle, fault, code) in [
+    remote.heal();
+    sandbox.sync().remote(&remote).run().expect("pushed");
+}
+
+#[test]
+fn each_failure_has_its_code() {
+    type Fail<'a> = &'a (dyn Fn(&Sandbox, &GitHttp, Run<'_>) -> Outcome + Sync);
+    let nobody = "http://127.0.0.1:1";
+    let cases: [(&str, &[&str], Fail<'_>); 7] = [
+        ("windmill_unreachable", &[nobody], &|_, _, run| run.env("WINDMILL_BASE_URL", nobody).run()),
+        ("windmill_unauthorized", &["`shop`", "401"], &|_, _, run| run.env("WINDMILL_TOKEN", "wrong").run()),
+        // A token that is bound to `shop` cannot tell whether there is another.
+        ("windmill_unauthorized", &["`nosuch`"], &|_, _, run| run.workspace("nosuch").run()),
+        ("workspace_not_found", &["`nosuch`"], &|sandbox, _, run| {
+            sandbox.windmill.token_kind(TokenKind::User);
+            run.workspace("nosuch").run()
+        }),
+        ("workspace_not_found", &["`nosuch`"], &|sandbox, _, run| {
+            sandbox.windmill.token_kind(TokenKind::User);
+            sandbox.windmill.role(Role::Developer);
+            run.workspace("nosuch").run()
+        }),
+        ("git_unreachable", &["http://127.0.0.1:1/backup.git"], &|_, _, run| {
+            run.env("GIT_REMOTE_URL", "http://127.0.0.1:1/backup.git").run()
+        }),
+        ("git_unauthorized", &["credentials"], &|_, _, run| run.env("GIT_TOKEN", "wrong").run()),
+    ];
+    side_by_side(&cases, |(code, words, fail)| {
+        check_failure(code, if code.starts_with("git") { 11 } else { 10 }, words, fail);
+    });
+    let of_windmill = [
         ("/api/version", Fault::GatewayPage(502), "windmill_unreachable"),
         ("/w/shop/users/whoami", Fault::GatewayPage(200), "windmill_unreachable"),
         ("/w/shop/users/whoami", Fault::Status(500), "windmill_unreachable"),
@@ -73,19 +91,14 @@ fn each_failure_has_its_code() {
         ("/workspaces/tarball", Fault::GatewayPage(502), "pull_failed"),
         ("/workspaces/tarball", Fault::GatewayPage(200), "pull_failed"),
         ("/workspaces/tarball", Fault::Close, "pull_failed"),
-    ] {
-        sandbox.windmill.fail(needle, fault);
-        check(&sync(), code, 10, &[]);
-        sandbox.windmill.heal();
-    }
-
-    // Git.
-    let without_git = sync().env("GIT_REMOTE_URL", "http://127.0.0.1:1/backup.git");
-    check(&without_git, "git_unreachable", 11, &["http://127.0.0.1:1/backup.git"]);
-    check(&sync().env("GIT_TOKEN", "wrong"), "git_unauthorized", 11, &["credentials"]);
-    let no_such_file = format!("file://{}/nosuch.git", sandbox.path().display());
-    check(&sandbox.sync().env("GIT_REMOTE_URL", &no_such_file), "git_failed", 11, &[&no_such_file]);
-    for (needle, fault, code) in [
+    ];
+    side_by_side(&of_windmill, |(needle, fault, code)| {
+        check_failure(code, 10, &[], |sandbox, _, run| {
+            sandbox.windmill.fail(needle, fault.clone());
+            run.run()
+        });
+    });
+    let of_git = [
         ("git-upload-pack", Fault::Status(500), "git_unreachable"),
         ("git-upload-pack", Fault::Status(403), "git_unauthorized"),
         ("git-upload-pack", Fault::Status(404), "git_failed"),
@@ -93,16 +106,18 @@ fn each_failure_has_its_code() {
         ("git-upload-pack", Fault::Close, "git_unreachable"),
         ("git-receive-pack", Fault::Status(403), "git_unauthorized"),
         ("git-receive-pack", Fault::GatewayPage(503), "git_unreachable"),
-    ] {
-        remote.fail(needle, fault);
-        check(&sync(), code, 11, &[&remote.url()]);
-        remote.heal();
-    }
-
-    // Nothing of it stays.
-    assert_eq!(repository.refs(), before);
-    assert_scratch_is_gone(&sandbox);
-    sync().run().expect("pushed");
+    ];
+    side_by_side(&of_git, |(needle, fault, code)| {
+        check_failure(code, 11, &["/backup.git"], |_, remote, run| {
+            remote.fail(needle, fault.clone());
+            run.run()
+        });
+    });
+    // No repository at all.
+    let sandbox = Sandbox::new();
+    let no_such_file = format!("file://{}/nosuch.git", sandbox.path().display());
+    let failed = sandbox.sync().env("GIT_REMOTE_URL", &no_such_file).run().expect("git_failed");
+    assert!(failed.message().contains(&no_such_file), "{}", failed.message());
 }
 
 #[test]

@@ -229,12 +229,13 @@ fn a_server_that_says_the_token_back_does_not_get_it_into_a_message() {
     repository.accept_pushes();
     // Windmill, at each of the places where its words come into a message; one of them cuts what it takes.
     let bearer = format!("{}{WINDMILL_TOKEN} you sent Authorization: Bearer {WINDMILL_TOKEN}", "x".repeat(185));
+    // 501 is as much a failure as 500, and not tried again.
     for (needle, status, code) in [
-        ("/api/version", 500, "windmill_unreachable"),
-        ("/users/whoami", 500, "windmill_unreachable"),
+        ("/api/version", 501, "windmill_unreachable"),
+        ("/users/whoami", 501, "windmill_unreachable"),
         ("/users/whoami", 200, "windmill_unreachable"),
         ("/users/whoami", 401, "windmill_unauthorized"),
-        ("/workspaces/tarball", 500, "pull_failed"),
+        ("/workspaces/tarball", 501, "pull_failed"),
     ] {
         sandbox.windmill.fail(needle, Fault::Answer(status, "text/plain", bearer.clone()));
         check_failure(&sandbox, &remote, code, &[WINDMILL_TOKEN, "wm-token-PLANT"]);

@@ -43,28 +43,25 @@ fn assert_nowhere_written(sandbox: &Sandbox, needle: &str) {
 
 #[test]
 fn a_side_endpoint_that_fails_fails_the_sync() {
-    let sandbox = Sandbox::new();
-    let remote = sandbox.repository();
-    let sync = sandbox.sync().remote(&remote);
-    let check = |sandbox: &Sandbox| {
-        let before = remote.refs();
-        for endpoint in ENDPOINTS {
-            for (fault, status) in [(Fault::Status(500), "500"), (Fault::GatewayPage(502), "502")] {
-                sandbox.windmill.fail(endpoint, fault);
-                let failed = sync.run();
-                assert_eq!(failed.code(), "pull_failed", "{endpoint} {status}: {failed}");
-                assert!(failed.message().contains(endpoint), "{endpoint} {status}: {failed}");
-                assert!(failed.message().contains(status), "{endpoint} {status}: {failed}");
-                assert_eq!(remote.refs(), before, "{endpoint} {status}");
-                sandbox.windmill.heal();
-            }
+    let faults = [(Fault::Status(500), "500"), (Fault::GatewayPage(502), "502")];
+    let cases: Vec<_> = ENDPOINTS.iter().flat_map(|endpoint| faults.clone().map(|fault| (*endpoint, fault))).collect();
+    side_by_side(&cases, |(endpoint, (fault, status))| {
+        let sandbox = Sandbox::new();
+        let remote = sandbox.repository();
+        let sync = sandbox.sync().remote(&remote);
+        for state in ["1-seeded", "2-edited"] {
+            sandbox.windmill.state(state);
+            let before = remote.refs();
+            sandbox.windmill.fail(endpoint, fault.clone());
+            let failed = sync.run();
+            assert_eq!(failed.code(), "pull_failed", "{endpoint} {status}: {failed}");
+            assert!(failed.message().contains(endpoint), "{endpoint} {status}: {failed}");
+            assert!(failed.message().contains(status), "{endpoint} {status}: {failed}");
+            assert_eq!(remote.refs(), before, "{endpoint} {status}");
+            sandbox.windmill.heal();
+            sync.run().expect("pushed");
         }
-    };
-    check(&sandbox);
-    sync.run().expect("pushed");
-    sandbox.windmill.state("2-edited");
-    check(&sandbox);
-    sync.run().expect("pushed");
+    });
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub use git::{BareRepository, Changes, Commit, Remote, Tree};
 pub use git_http::{GIT_TOKEN, GIT_USERNAME, GitHttp, PushMoment, Times};
 pub use http::{Answer, Fault, LoggedRequest};
 pub use leaks::assert_nothing_leaked;
-pub use process::{Finished, eventually, processes_below, processes_with_environment};
+pub use process::{Finished, eventually, processes_below, processes_with_environment, side_by_side};
 pub use run::{Outcome, Run, Running, Service};
 pub use sandbox::{Invocation, Sandbox};
 pub use sshd::GitSsh;

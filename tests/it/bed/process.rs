@@ -30,6 +30,18 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
     }
 }
 
+/// Checks each case on a thread of its own, for cases whose time is mostly waiting.
+pub fn side_by_side<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
+    thread::scope(|scope| {
+        let check = &check;
+        let started: Vec<_> = cases.iter().map(|case| scope.spawn(move || check(case))).collect();
+        let failed = started.into_iter().filter_map(|case| case.join().err()).last();
+        if let Some(panic) = failed {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
 /// A program that has ended.
 pub struct Finished {
     /// The program and its arguments, for messages.

@@ -1,1 +1,359 @@
+//! Disks that are full or read-only, volumes and users that nobody expected. It mounts small disks and runs our binary
+//! as other users, for which it has to be root.
 
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use super::replay::{Replay, State, the_checkout_in};
+use super::{History, OUR_DEFAULTS};
+use crate::bed::*;
+
+/// Of whom no system knows.
+const STRANGER: u32 = 54_321;
+
+fn assert_root() {
+    assert!(rustix::process::geteuid().is_root(), "these tests mount disks and run as other users: run them as root");
+}
+
+/// A file system of its own in a folder; gone when dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: &Path, kilobytes: u64) -> Self {
+        assert_root();
+        let disk = Self(at.to_path_buf());
+        disk.call("mount", &["--types", "tmpfs", "--options", &format!("size={kilobytes}k"), "small"]);
+        disk
+    }
+
+    fn remount(&self, options: &str) {
+        self.call("mount", &["--options", &format!("remount,{options}")]);
+    }
+
+    fn call(&self, program: &str, arguments: &[&str]) {
+        let mut command = process::clean_command(program);
+        command.args(arguments).arg(&self.0);
+        process::run(command).must_succeed();
+    }
+
+    fn kilobytes_free(&self) -> u64 {
+        let about = rustix::fs::statvfs(&self.0).unwrap();
+        about.f_bavail * about.f_frsize / 1024
+    }
+
+    /// Leaves this much free, until what this gives is dropped.
+    fn fill(&self, kilobytes_left: u64) -> Filler {
+        let path = self.0.join("filler");
+        let _ = fs::remove_file(&path);
+        let bytes = self.kilobytes_free().saturating_sub(kilobytes_left) * 1024;
+        fs::write(&path, vec![0; usize::try_from(bytes).unwrap()]).unwrap();
+        Filler(path)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let mut command = process::clean_command("umount");
+        command.arg("--lazy").arg(&self.0);
+        let _ = process::run(command);
+    }
+}
+
+struct Filler(PathBuf);
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn as_root_a_disk_that_fills_at_each_stage() {
+    let replay = Replay::new();
+    let disk = Disk::mount(&replay.sandbox.data(), 20 << 10);
+    let mut history = replay.history();
+    let mut state = State::Seeded;
+    let (mut failed, mut went_well) = (0, 0);
+    for has_checkout in [true, false] {
+        history.assert_healed("nothing", &replay.sync(), &replay.expected());
+        for left in (0..=480).step_by(16) {
+            let fault = format!("{left} KiB left, checkout {has_checkout}");
+            state = state.other();
+            replay.hold(state);
+            if !has_checkout {
+                fs::remove_dir_all(replay.sandbox.data().join("windmill-git-sync")).unwrap();
+            }
+            let filler = disk.fill(left);
+            let struck = replay.sync().run();
+            drop(filler);
+            history.judge(&fault, &struck);
+            match struck.exit_code {
+                Some(0) => went_well += 1,
+                _ => failed += 1,
+            }
+            history.assert_healed(&fault, &replay.sync(), &replay.expected());
+        }
+    }
+    assert!(failed > 10 && went_well > 2, "{failed} syncs failed, {went_well} did not");
+    println!("{failed} syncs failed for want of room, {went_well} had enough");
+}
+
+#[test]
+fn as_root_a_disk_that_fills_under_the_real_wmill() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let disk = Disk::mount(&sandbox.data(), 20 << 10);
+    let sync = sandbox.sync().remote(&remote);
+    let mut history = History::of(&remote, "main");
+    let states = ["1-seeded", "2-edited"].map(|state| {
+        sandbox.windmill.state(state);
+        (state, pulled_alone(&sandbox, OUR_DEFAULTS))
+    });
+    for (number, left) in [40, 80, 120, 160, 200, 240, 280, 320].into_iter().enumerate() {
+        let (state, expected) = &states[number % 2];
+        sandbox.windmill.state(state);
+        fs::remove_dir_all(sandbox.data().join("windmill-git-sync")).unwrap_or_default();
+        let filler = disk.fill(left);
+        let struck = sync.run();
+        drop(filler);
+        let fault = format!("{left} KiB left");
+        history.judge(&fault, &struck);
+        history.assert_healed(&fault, &sync, expected);
+    }
+}
+
+#[test]
+fn as_root_a_full_disk_of_the_remote() {
+    let replay = Replay::new();
+    let home = replay.remote.path().to_path_buf();
+    let aside = replay.sandbox.path().join("aside");
+    fs::rename(&home, &aside).unwrap();
+    fs::create_dir(&home).unwrap();
+    let disk = Disk::mount(&home, 10 << 10);
+    let mut copy = process::clean_command("cp");
+    copy.arg("-a").arg(aside.join(".")).arg(&home);
+    process::run(copy).must_succeed();
+    let mut history = replay.history();
+    history.assert_healed("nothing", &replay.sync(), &replay.expected());
+    let mut state = State::Seeded;
+    for left in [0, 4, 8, 12] {
+        state = state.other();
+        replay.hold(state);
+        let filler = disk.fill(left);
+        let struck = replay.sync().env("SYNC_TIMEOUT", "20s").run();
+        drop(filler);
+        let fault = format!("{left} KiB left on the remote");
+        if left == 0 {
+            let code = struck.code();
+            assert!(code.starts_with("git_"), "{struck}");
+        }
+        history.judge(&fault, &struck);
+        history.assert_healed(&fault, &replay.sync(), &replay.expected());
+    }
+    drop(disk);
+}
+
+#[test]
+fn as_root_a_read_only_disk() {
+    let replay = Replay::new();
+    let disk = Disk::mount(&replay.sandbox.data(), 20 << 10);
+    let mut history = replay.history();
+    for (round, state) in [State::Seeded, State::Edited].into_iter().enumerate() {
+        replay.hold(state);
+        disk.remount("ro");
+        let refused = replay.sync().run().expect("config_invalid");
+        assert!(refused.message().contains("DATA_DIR cannot be written"), "{}", refused.message());
+        history.judge(&format!("read-only, round {round}"), &refused);
+        disk.remount("rw");
+        history.assert_healed("a read-only disk", &replay.sync(), &replay.expected());
+    }
+}
+
+/// A user of whom the system does not know, with all that a sync needs where such a user can get at it.
+struct Stranger {
+    folder: PathBuf,
+    http: GitHttp,
+}
+
+impl Stranger {
+    fn new(replay: &Replay) -> Self {
+        assert_root();
+        let folder = PathBuf::from(format!(
+            "/var/tmp/windmill-git-sync-stranger-{}-{}",
+            std::process::id(),
+            replay.remote.path().components().nth_back(2).unwrap().as_os_str().to_string_lossy()
+        ));
+        let _ = fs::remove_dir_all(&folder);
+        for part in ["bin", "data", "home"] {
+            fs::create_dir_all(folder.join(part)).unwrap();
+        }
+        fs::copy(run::program(), folder.join("bin/windmill-git-sync")).unwrap();
+        let mut copy = process::clean_command("cp");
+        copy.arg("-a").arg(replay.states()).arg(folder.join("states"));
+        process::run(copy).must_succeed();
+        let script = replay
+            .script()
+            .replace(&replay.states().display().to_string(), &folder.join("states").display().to_string());
+        sandbox::write_with_mode(&folder.join("bin/wmill"), format!("#!/bin/sh\n{script}").as_bytes(), 0o755);
+        for part in ["", "bin", "states"] {
+            fs::set_permissions(folder.join(part), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let stranger = Self { folder, http: GitHttp::serve(&replay.remote) };
+        stranger.own(STRANGER);
+        stranger
+    }
+
+    /// Gives the volume to this user.
+    fn own(&self, id: u32) {
+        let mut command = process::clean_command("chown");
+        command.arg("--recursive").arg(format!("{id}:{id}")).arg(self.data()).arg(self.folder.join("home"));
+        process::run(command).must_succeed();
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// The workspace holds this now.
+    fn hold(&self, replay: &Replay, state: State) {
+        replay.hold(state);
+        let current = self.folder.join("states/current");
+        let _ = fs::remove_file(&current);
+        std::os::unix::fs::symlink(fs::read_link(replay.states().join("current")).unwrap(), &current).unwrap();
+    }
+
+    fn sync_as<'a>(&self, replay: &'a Replay, id: u32) -> Run<'a> {
+        let bin = self.folder.join("bin");
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        replay
+            .sandbox
+            .sync()
+            .remote(&self.http)
+            .program(bin.join("windmill-git-sync"))
+            .folder(self.folder.clone())
+            .env("PATH", &path)
+            .env("HOME", &self.folder.join("home").display().to_string())
+            .env("DATA_DIR", &self.data().display().to_string())
+            .user(id)
+    }
+
+    fn sync<'a>(&self, replay: &'a Replay) -> Run<'a> {
+        self.sync_as(replay, STRANGER)
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn as_root_a_user_of_whom_the_system_does_not_know() {
+    let replay = Replay::new();
+    let stranger = Stranger::new(&replay);
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    assert!(!passwd.contains(&format!(":{STRANGER}:")));
+    let mut history = replay.history();
+    for state in [State::Seeded, State::Edited] {
+        stranger.hold(&replay, state);
+        let healthy = history.assert_healed("no entry in passwd", &stranger.sync(&replay), &replay.expected());
+        assert_eq!(healthy.code(), "pushed", "{healthy}");
+    }
+    // A bare repository of another user, on a volume that both see.
+    let local = stranger.folder.join("local.git");
+    let mut clone = git::git(&replay.sandbox);
+    clone.args(["clone", "--quiet", "--bare"]).arg(replay.remote.path()).arg(&local);
+    process::run(clone).must_succeed();
+    let mut open = process::clean_command("chmod");
+    open.args(["--recursive", "a+rwX"]).arg(&local);
+    process::run(open).must_succeed();
+    stranger.hold(&replay, State::Seeded);
+    let to_file = stranger
+        .sync(&replay)
+        .env("GIT_REMOTE_URL", &format!("file://{}", local.display()))
+        .without("GIT_TOKEN")
+        .without("GIT_USERNAME");
+    to_file.run().expect("pushed");
+}
+
+#[test]
+fn as_root_a_volume_of_another_user() {
+    let replay = Replay::new();
+    let stranger = Stranger::new(&replay);
+    let mut history = replay.history();
+    // Root used it before, and its folders are for root alone.
+    stranger.own(0);
+    history.assert_healed("root's own", &stranger.sync_as(&replay, 0), &replay.expected());
+    stranger.hold(&replay, State::Edited);
+    for mode in [0o755, 0o700] {
+        fs::set_permissions(stranger.data(), fs::Permissions::from_mode(mode)).unwrap();
+        let refused = stranger.sync(&replay).run().expect("config_invalid");
+        assert!(refused.message().contains("chown"), "{}", refused.message());
+        history.judge("root's volume", &refused);
+    }
+    // Only a part of it was given away.
+    chown(stranger.data(), Some(STRANGER), Some(STRANGER)).unwrap();
+    let refused = stranger.sync(&replay).run().expect("config_invalid");
+    history.judge("root's folders", &refused);
+    stranger.own(STRANGER);
+    history.assert_healed("root's volume", &stranger.sync(&replay), &replay.expected());
+    // Root can use a volume of anybody.
+    stranger.hold(&replay, State::Seeded);
+    history.assert_healed("a stranger's volume", &stranger.sync_as(&replay, 0), &replay.expected());
+    stranger.own(STRANGER);
+    stranger.hold(&replay, State::Edited);
+    history.assert_healed("a volume given back", &stranger.sync(&replay), &replay.expected());
+}
+
+#[test]
+fn as_root_a_checkout_without_permissions_is_made_anew() {
+    let replay = Replay::new();
+    let stranger = Stranger::new(&replay);
+    let sync = stranger.sync(&replay);
+    let mut history = replay.history();
+    history.assert_healed("nothing", &sync, &replay.expected());
+    let parts =
+        ["git", "git/objects", "tree", "git/refs", "git/refs/sync", "git/info", "tree/f", "git/HEAD", "git/index"];
+    for (number, part) in parts.into_iter().enumerate() {
+        for mode in [0, 0o500] {
+            stranger
+                .hold(&replay, if (number + mode as usize).is_multiple_of(2) { State::Edited } else { State::Seeded });
+            let path = the_checkout_in(&stranger.data()).join(part);
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            history.assert_healed(&format!("{part} with mode {mode:o}"), &sync, &replay.expected());
+        }
+    }
+}
+
+#[test]
+fn as_root_without_a_tmp() {
+    assert_root();
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let mut history = History::of(&remote, "main");
+    // The folders of this test may lie below /tmp themselves, so they are seen elsewhere.
+    let target = sandbox::target_dir().display().to_string();
+    let elsewhere = PathBuf::from("/var/tmp").join(format!("windmill-git-sync-elsewhere-{}", std::process::id()));
+    fs::create_dir_all(&elsewhere).unwrap();
+    let moved = |text: &str| text.replace(&target, &elsewhere.display().to_string());
+    let script = format!(
+        "mount --rbind '{target}' '{0}' && mount -t tmpfs -o ro,size=4k none /tmp && cd '{0}' || exit 99\n\
+         touch /tmp/x 2>/dev/null && exit 98\nexec '{1}' \"$@\"",
+        elsewhere.display(),
+        moved(&run::program().display().to_string()),
+    );
+    let inner = sandbox.program("inner", &script);
+    let unshare =
+        sandbox.program("outer", &format!("exec unshare --mount --propagation private '{}' \"$@\"", inner.display()));
+    for state in ["1-seeded", "2-edited"] {
+        sandbox.windmill.state(state);
+        let sync = sandbox.sync().remote(&remote).settings(moved).program(unshare.clone());
+        let outcome = sync.env("TMPDIR", "/nonexistent").run();
+        assert_eq!(outcome.code(), "pushed", "{outcome}");
+        history.judge("no /tmp", &outcome);
+        assert_same_values(&remote.regular_files("main"), &pulled_alone(&sandbox, OUR_DEFAULTS));
+    }
+    let _ = fs::remove_dir(&elsewhere);
+}

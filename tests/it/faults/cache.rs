@@ -11,7 +11,7 @@ use crate::bed::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
-        fault: "a file of ours cut short, emptied, full of noise, unreadable, a folder, gone, or with a lock beside it",
+        fault: "a file of ours cut short, emptied, full of noise, a folder, gone, or with a lock beside it",
         injected: "each file of the checkout but its objects, and each of our own notes, in turn",
         asserted: "the one next sync succeeds and pushes",
         test: "cache::each_file_of_a_checkout_and_each_kind_of_damage",
@@ -47,21 +47,13 @@ enum Damage {
     CutShort,
     Emptied,
     Noise,
-    Unreadable,
     AFolder,
     Gone,
     Locked,
 }
 
-const DAMAGES: [Damage; 7] = [
-    Damage::CutShort,
-    Damage::Emptied,
-    Damage::Noise,
-    Damage::Unreadable,
-    Damage::AFolder,
-    Damage::Gone,
-    Damage::Locked,
-];
+const DAMAGES: [Damage; 6] =
+    [Damage::CutShort, Damage::Emptied, Damage::Noise, Damage::AFolder, Damage::Gone, Damage::Locked];
 
 impl Damage {
     fn do_to(self, path: &Path) {
@@ -72,7 +64,6 @@ impl Damage {
             Self::CutShort => fs::write(path, &content[..content.len() / 2]).unwrap(),
             Self::Emptied => fs::write(path, b"").unwrap(),
             Self::Noise => fs::write(path, noise(content.len())).unwrap(),
-            Self::Unreadable => fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap(),
             Self::AFolder => {
                 fs::remove_file(path).unwrap();
                 fs::create_dir_all(path.join("below")).unwrap();
@@ -191,7 +182,8 @@ fn tree(replay: &Replay) -> PathBuf {
 fn damaged_objects_of_each_kind() {
     let replay = Replay::new();
     let mut damaged = Damaged::new(&replay);
-    let kinds: [(&str, &dyn Fn(&Path) -> bool); 3] = [
+    type IsOfKind<'a> = &'a dyn Fn(&Path) -> bool;
+    let kinds: [(&str, IsOfKind<'_>); 3] = [
         ("loose", &|path| !path.to_string_lossy().contains("/pack/")),
         ("pack", &|path| path.extension().is_some_and(|ending| ending == "pack")),
         ("index of a pack", &|path| path.extension().is_some_and(|ending| ending == "idx")),
@@ -244,14 +236,15 @@ fn things_in_each_others_places() {
     let mut damaged = Damaged::new(&replay);
     let data = replay.sandbox.data().join("windmill-git-sync");
     let checkout = replay.checkout();
-    let folders = ["", "git", "tree", "git/objects", "git/objects/pack", "git/refs", "git/refs/sync", "git/info"];
+    let folders = ["git", "tree", "git/objects", "git/objects/pack", "git/refs", "git/refs/sync", "git/info"];
     let mut folders: Vec<_> = folders.iter().map(|name| checkout.join(name)).collect();
-    folders.push(data.join("runs/shop"));
+    folders.extend([checkout.clone(), data.join("runs/shop")]);
     for folder in folders {
         for with in ["a file", "a link"] {
-            if folder.exists() {
+            if folder.is_dir() {
                 fs::remove_dir_all(&folder).unwrap();
             }
+            let _ = fs::remove_file(&folder);
             match with {
                 "a file" => fs::write(&folder, "a file\n").unwrap(),
                 _ => std::os::unix::fs::symlink("/nonexistent/anywhere", &folder).unwrap(),

@@ -5,6 +5,8 @@
 //! Each module declares its scenarios in a list from which `tests/FAULTS.md` is made, and `table` holds that file to
 //! them, with the scenarios that the other tests cover.
 
+#![expect(clippy::print_stdout, reason = "how many points there were, and the curves, are part of what a test shows")]
+
 #[cfg(feature = "root-tests")]
 mod as_root;
 mod cache;

@@ -143,8 +143,7 @@ fn settings_that_go_back_and_forth() {
             let mut held = Files::new();
             for (path, content) in remote.regular_files(branch) {
                 let own = path.strip_prefix(&prefix).filter(|path| {
-                    path.starts_with("f/")
-                        || path.starts_with("groups/")
+                    ["f/", "u/", "groups/"].iter().any(|top| path.starts_with(top))
                         || path.ends_with(".yaml") && !path.contains('/')
                 });
                 held.extend(own.map(|own| (own.to_owned(), content)));

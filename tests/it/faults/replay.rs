@@ -90,6 +90,12 @@ impl Replay {
         write_files(&self.states.join(state.name()), &Files::from([(path.to_owned(), content.into())]));
     }
 
+    /// Where the states lie that the stand-in takes its files from.
+    #[cfg(feature = "root-tests")]
+    pub(crate) fn states(&self) -> &Path {
+        &self.states
+    }
+
     /// What the branch has to hold, then.
     pub(crate) fn expected(&self) -> Files {
         let mut files = files_below(&self.states.join("current/."));
@@ -107,12 +113,13 @@ impl Replay {
 
     /// The one checkout that the syncs have made.
     pub(crate) fn checkout(&self) -> PathBuf {
-        the_checkout(&self.sandbox)
+        the_checkout_in(&self.sandbox.data())
     }
 }
 
-pub(crate) fn the_checkout(sandbox: &Sandbox) -> PathBuf {
-    let checkouts = sandbox.data().join("windmill-git-sync/checkouts");
+/// The one checkout on a volume.
+pub(crate) fn the_checkout_in(data: &Path) -> PathBuf {
+    let checkouts = data.join("windmill-git-sync/checkouts");
     fs::read_dir(checkouts).unwrap().next().expect("a checkout").unwrap().path()
 }
 

@@ -28,7 +28,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         test: "retry::what_fails_for_good_is_tried_four_times",
     },
     Scenario {
-        fault: "for good: 401, 403, 404, a redirect, a hook that refuses, a certificate that nobody knows",
+        fault: "for good: 400, 401, 403, 404, a page that is not Windmill's, a hook that refuses",
         injected: "in Windmill, the remote's fetch and push",
         asserted: "it is tried once",
         test: "retry::what_is_refused_is_not_tried_again",
@@ -62,15 +62,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 /// How often our binary said that it tries again.
 fn retries(outcome: &Outcome) -> usize {
     outcome.stderr.matches("trying again in ").count()
-}
-
-/// Each case with a sandbox of its own, some at a time: most of their time is pauses.
-fn side_by_side<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
-    thread::scope(|scope| {
-        let check = &check;
-        let started: Vec<_> = cases.iter().map(|case| scope.spawn(move || check(case))).collect();
-        started.into_iter().for_each(|case| case.join().unwrap());
-    });
 }
 
 #[test]
@@ -135,7 +126,8 @@ fn what_fails_for_good_is_tried_four_times() {
     let git =
         |needle: &'static str, fault: Fault| move |_: &Replay, remote: &GitHttp| remote.fail(needle, fault.clone());
     let nothing = |_: &Replay, _: &GitHttp| {};
-    let cases: [(Break<'_>, &[(&str, &str)], &str); 6] = [
+    type Settings<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(Break<'_>, Settings<'_>, &str); 6] = [
         (&nothing, &[("WINDMILL_BASE_URL", "http://127.0.0.1:1")], "windmill_unreachable"),
         (&nothing, &[("GIT_REMOTE_URL", "http://no-such-host.invalid/x.git")], "git_unreachable"),
         (&windmill("/users/whoami", Fault::Status(500)), &[], "windmill_unreachable"),
@@ -285,14 +277,14 @@ fn a_pause_ends_with_the_run() {
 #[test]
 fn a_server_that_names_a_time_is_heeded() {
     let replay = Replay::new();
-    replay.sandbox.windmill.fail_once("/api/version", Fault::Later(429, 3));
+    replay.sandbox.windmill.fail_once("/w/shop/users/whoami", Fault::Later(429, 3));
     let mut history = replay.history();
     let begun = Instant::now();
     let outcome = history.assert_healed("429", &replay.sync(), &replay.expected());
     assert_eq!(retries(&outcome), 1, "{outcome}");
     assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
     // More than anybody waits for, and no time for it: told at once.
-    replay.sandbox.windmill.fail("/api/version", Fault::Later(503, 100_000));
+    replay.sandbox.windmill.fail("/w/shop/users/whoami", Fault::Later(503, 100_000));
     let outcome = replay.sync().env("SYNC_TIMEOUT", "20s").run().expect("windmill_unreachable");
     assert_eq!(retries(&outcome), 0, "{outcome}");
 }

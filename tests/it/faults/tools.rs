@@ -92,12 +92,18 @@ fn each_verb_of_git_misbehaves_in_each_way() {
     let mut failed = 0;
     for verb in VERBS {
         for (name, way) in WAYS {
+            if verb == "read-tree" && way == "exit 0" {
+                // Not survived, see the table: what is in an index is known from git alone.
+                continue;
+            }
             let fault = format!("`git {verb}` {name}");
             state = state.other();
             replay.hold(state);
             // Something to fetch; and where the checkout is gone, something to make anew.
-            replay.remote.commit_files("main", &[("README.md", &fault)]);
-            replay.remote.commit_files("main", &[("README.md", "stays\n")]);
+            if ["fetch", "rev-parse"].contains(&verb) {
+                replay.remote.commit_files("main", &[("README.md", &fault)]);
+                replay.remote.commit_files("main", &[("README.md", "stays\n")]);
+            }
             history.begin_anew();
             if verb == "init" {
                 fs::remove_dir_all(replay.checkout()).unwrap();
