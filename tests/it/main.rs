@@ -14,6 +14,8 @@ mod docs;
 mod failures;
 mod guards;
 mod hostile;
+#[cfg(feature = "docker-tests")]
+mod image;
 mod leaks;
 mod side;
 mod story;

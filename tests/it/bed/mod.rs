@@ -14,6 +14,7 @@
 //! | [`git_http`] | git over smart HTTP with Basic authentication |
 //! | [`sshd`] | git over SSH with a real `sshd` |
 //! | [`run`] | our own binary: one command, or the service |
+//! | [`stack`] | the image in a compose file, on a real Docker Engine |
 //! | [`leaks`] | the search for planted secrets |
 //! | [`trees`] | folders as values, compared by bytes or by value |
 #![allow(
@@ -33,6 +34,7 @@ pub mod process;
 pub mod run;
 pub mod sandbox;
 pub mod sshd;
+pub mod stack;
 pub mod trees;
 pub mod windmill;
 pub mod wmill;
@@ -46,6 +48,7 @@ pub use process::{Finished, eventually, processes_below, processes_with_environm
 pub use run::{Outcome, Run, Running, Service};
 pub use sandbox::{Invocation, Sandbox};
 pub use sshd::GitSsh;
+pub use stack::Stack;
 pub use trees::{Files, assert_same_files, assert_same_values, files_below};
 pub use windmill::{HeldExports, Role, TokenKind, WINDMILL_TOKEN, Windmill};
 pub use wmill::{pull_alone, pulled_alone, wmill};
