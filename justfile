@@ -5,13 +5,17 @@ musl := "x86_64-unknown-linux-musl"
 _list:
     @just --list --unsorted
 
-# all tests but those that need sshd
+# all tests but those that need sshd or a Docker Engine
 test:
     cargo test
 
 # the tests over ssh (Debian: openssh-server)
 test-ssh:
     cargo test --features sshd-tests --test it -- ssh
+
+# the tests of the image (a Docker Engine with Compose)
+test-image:
+    cargo test --features docker-tests --test it -- image::
 
 # the main job, shown for real
 demo:
@@ -34,6 +38,14 @@ doc:
 # the static binary (Debian: musl-tools)
 musl:
     cargo build --release --target {{musl}}
+
+# the image
+image:
+    docker build --file Dockerfile.scratch --tag windmill-git-sync .
+
+# what is in the image, as sbom.cdx.json
+sbom:
+    id=$(docker create windmill-git-sync) && docker cp $id:/usr/share/doc/windmill-git-sync/sbom.cdx.json . && docker rm --volumes $id
 
 # both WebAssembly targets
 wasm:

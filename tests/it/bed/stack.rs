@@ -73,7 +73,7 @@ pub fn image() -> &'static str {
         assert!(engine.success(), "these tests need a Docker Engine with Compose: {engine}");
         build(IMAGE, None);
         let recipe = "FROM debian:trixie-slim\n\
-                      RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends curl socat\n";
+                      RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends curl openssl socat\n";
         let neighbour = docker(["build", "--tag", NEIGHBOUR, "-"]);
         process::start_with_input(neighbour, recipe.into()).finish_within(BUILD_PATIENCE).must_succeed();
     });
@@ -87,8 +87,8 @@ pub struct Stack<'a> {
     folder: PathBuf,
     /// What stands in `.env`.
     settings: BTreeMap<String, String>,
-    /// Servers beside ours: name, port, and where they really are.
-    neighbours: Vec<(String, u16, SocketAddr)>,
+    /// Servers beside ours: name, what socat listens on, and where they really are.
+    neighbours: Vec<(String, String, SocketAddr)>,
 }
 
 impl<'a> Stack<'a> {
@@ -99,6 +99,7 @@ impl<'a> Stack<'a> {
         let image = image();
         let project = format!("wgs-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = sandbox.scratch(&project);
+        std::fs::create_dir(folder.join("certificates")).unwrap();
         let settings = BTreeMap::new();
         let stack = Self { sandbox, project, folder, settings, neighbours: Vec::new() };
         run_docker(["volume", "create", &stack.volume()]);
@@ -135,9 +136,36 @@ impl<'a> Stack<'a> {
     /// A server in the test's process, which containers reach by this name and port.
     #[must_use]
     pub fn neighbour(mut self, name: &str, port: u16, real: SocketAddr) -> Self {
-        self.neighbours.push((name.to_owned(), port, hand_on(real)));
+        self.neighbours.push((name.to_owned(), format!("TCP-LISTEN:{port}"), hand_on(real)));
         self.write();
         self
+    }
+
+    /// The same over TLS at port 443, with a certificate that [`Stack::certificates`] made.
+    #[must_use]
+    pub fn tls_neighbour(mut self, name: &str, real: SocketAddr) -> Self {
+        let listen = "OPENSSL-LISTEN:443,cert=/certificates/server.pem,verify=0";
+        self.neighbours.push((name.to_owned(), listen.to_owned(), hand_on(real)));
+        self.write();
+        self
+    }
+
+    /// Makes a private certificate authority, and a certificate for these names; what mounts the folder with `ca.pem`.
+    #[track_caller]
+    pub fn certificates(&self, names: &[&str]) -> String {
+        let names: Vec<_> = names.iter().map(|name| format!("DNS:{name}")).collect();
+        let script = format!(
+            "cd /certificates && umask 022 \
+             && new='openssl req -x509 -newkey rsa:2048 -nodes -days 2' \
+             && $new -subj /CN=authority -keyout ca.key -out ca.pem \
+             && $new -CA ca.pem -CAkey ca.key -subj /CN=server -addext basicConstraints=critical,CA:FALSE \
+                -addext subjectAltName={} -keyout server.key -out server.crt \
+             && cat server.crt server.key >server.pem",
+            names.join(",")
+        );
+        let mount = format!("{}:/certificates", self.folder.join("certificates").display());
+        run_docker(["run", "--rm", "--volume", &mount, NEIGHBOUR, "sh", "-euc", &script]);
+        mount
     }
 
     /// Our settings for this remote, which containers reach as `git_server`.
@@ -179,11 +207,12 @@ impl<'a> Stack<'a> {
 
     fn write(&self) {
         let mut compose = format!("include:\n  - {}/docker-compose.yml\nservices:\n", env!("CARGO_MANIFEST_DIR"));
-        for (name, port, real) in &self.neighbours {
+        for (name, listen, real) in &self.neighbours {
             let _ = write!(
                 compose,
                 "  {name}:\n    image: {NEIGHBOUR}\n    init: true\n    stop_grace_period: 1s\n    \
-                 command: socat TCP-LISTEN:{port},fork,reuseaddr TCP:host.docker.internal:{}\n    \
+                 command: socat {listen},fork,reuseaddr TCP:host.docker.internal:{}\n    \
+                 volumes: [\"./certificates:/certificates\"]\n    \
                  extra_hosts: [\"host.docker.internal:host-gateway\"]\n",
                 real.port()
             );
@@ -223,12 +252,10 @@ impl<'a> Stack<'a> {
         self.run(&["up", "--detach", "--wait"]);
     }
 
-    /// One sync in a container of its own, as `user`, or as the image's where none is given; what it answered.
+    /// One sync in a container of its own, with these options of `docker compose run`; what it answered.
     #[track_caller]
-    pub fn sync(&self, user: Option<&str>) -> Outcome {
-        let mut words = vec!["run", "--rm", "--no-TTY", "--quiet-pull"];
-        words.extend(user.into_iter().flat_map(|user| ["--user", user]));
-        words.extend([SERVICE, "sync"]);
+    pub fn sync(&self, options: &[&str]) -> Outcome {
+        let words = [&["run", "--rm", "--no-TTY"], options, &[SERVICE, "sync"]].concat();
         Outcome::of(&self.try_run(&words))
     }
 
@@ -266,14 +293,21 @@ impl Drop for Stack<'_> {
     }
 }
 
+/// The address that `host-gateway` stands for, as a container sees it.
+fn gateway() -> IpAddr {
+    static GATEWAY: OnceLock<IpAddr> = OnceLock::new();
+    let ask = || {
+        let asked = format!("run --rm --add-host there:host-gateway {NEIGHBOUR} getent ahostsv4 there");
+        said_by_docker(&asked).split_whitespace().next().and_then(|address| address.parse().ok())
+    };
+    *GATEWAY.get_or_init(|| ask().expect("an address by which containers reach this machine"))
+}
+
 /// Listens where containers can reach it, and hands connections on to `real`, which listens on 127.0.0.1. The thread
 /// ends with the tests.
 fn hand_on(real: SocketAddr) -> SocketAddr {
-    // The engine's own bridge, which `host-gateway` leads to; where the engine is in a machine of its own, that machine
-    // leads to our loopback.
-    let gateway = said_by_docker("network inspect bridge --format {{range.IPAM.Config}}{{.Gateway}}{{end}}");
-    let gateway: IpAddr = gateway.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let listener = TcpListener::bind((gateway, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    // Where the engine is in a machine of its own, the gateway's address is that machine's, and leads to our loopback.
+    let listener = TcpListener::bind((gateway(), 0)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     let listener = listener.expect("a port for containers to reach");
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
