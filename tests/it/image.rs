@@ -236,7 +236,7 @@ fn a_uid_without_a_name_can_sync_over_ssh_with_secrets_from_files() {
     let stack = Stack::new(&sandbox)
         .remote(&served)
         .without("WINDMILL_TOKEN")
-        .set_file("WINDMILL_TOKEN_FILE", &format!("{}\n", WINDMILL_TOKEN));
+        .set_file("WINDMILL_TOKEN_FILE", &format!("{WINDMILL_TOKEN}\n"));
     stack.run(&["up", "--detach", "windmill_server", "git_server"]);
     // No entry in passwd; group 0, which a fresh volume belongs to.
     let pushed = stack.sync(&["--user", "12345:0"]).expect("pushed");
