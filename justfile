@@ -5,7 +5,7 @@ musl := "x86_64-unknown-linux-musl"
 _list:
     @just --list --unsorted
 
-# all tests but those that need sshd
+# all tests but those that need sshd or a Docker Engine
 test:
     cargo test
 
@@ -24,6 +24,10 @@ endurance:
 # writes tests/FAULTS.md, the table of all faults that the tests break things with
 faults:
     WRITE_FAULTS=1 cargo test --test it -- table_of_faults
+
+# the tests of the image (a Docker Engine with Compose)
+test-image:
+    cargo test --features docker-tests --test it -- image::
 
 # the main job, shown for real
 demo:
@@ -46,6 +50,14 @@ doc:
 # the static binary (Debian: musl-tools)
 musl:
     cargo build --release --target {{musl}}
+
+# the image
+image:
+    docker build --file Dockerfile.scratch --tag windmill-git-sync .
+
+# what is in the image, as sbom.cdx.json
+sbom:
+    id=$(docker create windmill-git-sync) && docker cp $id:/usr/share/doc/windmill-git-sync/sbom.cdx.json . && docker rm --volumes $id
 
 # both WebAssembly targets
 wasm:

@@ -16,7 +16,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::lock;
 use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
 use crate::scratch;
-use crate::subprocess::{Failure, Finished, Invocation};
+use crate::subprocess::{self, Failure, Finished, Invocation};
 use crate::sync_request::{GitCredentials, basic_credentials};
 use crate::web;
 use crate::workplace::{ProgramLog, Workplace};
@@ -219,6 +219,8 @@ pub struct Git<'a> {
     git_folder: PathBuf,
     tree_folder: PathBuf,
     configuration: PathBuf,
+    /// The remote's URL, as git is given it.
+    address: String,
     access: Vec<(String, String)>,
 }
 
@@ -252,6 +254,7 @@ impl<'a> Git<'a> {
             git_folder: place.folder.join("git"),
             tree_folder: place.folder.join("tree"),
             configuration,
+            address: address(remote),
             access: access(workplace, place, remote, credentials)?,
         })
     }
@@ -272,7 +275,7 @@ impl<'a> Git<'a> {
             "ls-remote",
             "--quiet",
             "--",
-            self.remote.as_str(),
+            &self.address,
             "HEAD",
             &full_ref,
         ]);
@@ -340,7 +343,7 @@ impl<'a> Git<'a> {
         match format {
             None => {
                 let clone = ["clone", "--quiet", "--bare", "--no-tags", "--depth=1", "--single-branch", "--template="];
-                let clone = command.arguments(clone).argument("--").argument(self.remote.as_str()).argument(folder);
+                let clone = command.arguments(clone).argument("--").argument(&self.address).argument(folder);
                 self.over_the_network("cannot clone", clone)?;
             }
             Some(format) => {
@@ -413,7 +416,7 @@ impl<'a> Git<'a> {
             // A fetch must not look into the submodules of a repository that somebody else writes.
             .arguments(["--no-recurse-submodules", "--refmap=", "--update-head-ok"])
             .arguments(options)
-            .arguments(["--", self.remote.as_str(), &refspec]);
+            .arguments(["--", &self.address, &refspec]);
         self.over_the_network("cannot fetch", command).map(drop)
     }
 
@@ -540,7 +543,7 @@ impl<'a> Git<'a> {
         let command = self
             .command()?
             .arguments(["push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags"])
-            .arguments(["--recurse-submodules=no", "--", self.remote.as_str()])
+            .arguments(["--recurse-submodules=no", "--", &self.address])
             .argument(format!("{commit}:{full_ref}"))
             .capture(ANSWER_BYTES_MAX);
         let finished = self.run(self.with_access(command))?;
@@ -598,8 +601,7 @@ impl<'a> Git<'a> {
         let scheme = match self.remote.scheme() {
             RemoteScheme::Https => "https",
             RemoteScheme::Http => "http",
-            RemoteScheme::Ssh => "ssh",
-            RemoteScheme::File => "file",
+            RemoteScheme::Ssh | RemoteScheme::File => "ssh",
         };
         invocation
             .environment("GIT_CONFIG_NOSYSTEM", "1")
@@ -717,6 +719,15 @@ const CONFIGURATION: &str = "\
 
 const _: () = assert!(STALLED_SECONDS_MAX == 60, "lowSpeedTime above says the same");
 
+/// A repository on a volume is reached as if it were another machine's, with our own program as `ssh`: git starts the
+/// other side of a `file:` remote by a shell, and an image of ours has none.
+fn address(remote: &RemoteUrl) -> String {
+    match (remote.scheme(), remote.as_str().strip_prefix("file://")) {
+        (RemoteScheme::File, Some(path)) => ["ssh://this-machine", path].concat(),
+        _ => remote.as_str().to_owned(),
+    }
+}
+
 /// Environment that gets the credentials to where they belong.
 fn access(
     workplace: &Workplace,
@@ -725,7 +736,18 @@ fn access(
     credentials: &GitCredentials,
 ) -> Result<Vec<(String, String)>, GitError> {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let own_program_as_ssh = |options: &str| {
+        vec![
+            // A command with options would need a shell, and an image of ours has none.
+            pair("GIT_SSH", &place.own_program.to_string_lossy()),
+            pair("GIT_SSH_VARIANT", "ssh"),
+            pair(SSH_ENVIRONMENT, options),
+        ]
+    };
     match credentials {
+        GitCredentials::None if remote.scheme() == RemoteScheme::File => {
+            Ok(own_program_as_ssh(subprocess::THIS_MACHINE))
+        }
         GitCredentials::None => Ok(Vec::new()),
         GitCredentials::Token { username, token } => {
             let Some(origin) = remote.origin() else { return Ok(Vec::new()) };
@@ -739,12 +761,7 @@ fn access(
         GitCredentials::Ssh { key, known_hosts, accept_new } => {
             let key = workplace.scratch.write("ssh_key", key.expose().as_bytes())?;
             let options = ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(place.accepted_hosts));
-            Ok(vec![
-                // A command with options would need a shell, and an image of ours has none.
-                pair("GIT_SSH", &place.own_program.to_string_lossy()),
-                pair("GIT_SSH_VARIANT", "ssh"),
-                pair(SSH_ENVIRONMENT, &options.join("\n")),
-            ])
+            Ok(own_program_as_ssh(&options.join("\n")))
         }
     }
 }

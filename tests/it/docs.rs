@@ -176,6 +176,101 @@ fn only_the_modules_that_may_touch_the_world_are_permitted_to() {
     }
 }
 
+/// The settings of an `.env` file in its order: name, value, whether it is set, and the line above it.
+fn settings_of(text: &str) -> Vec<(&str, &str, bool, &str)> {
+    let mut last = "";
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let setting = line.strip_prefix('#').unwrap_or(line);
+        if let Some((name, value)) = setting.split_once('=').filter(|_| setting.starts_with(char::is_uppercase)) {
+            found.push((name, value, !line.starts_with('#'), last));
+        }
+        last = line;
+    }
+    found
+}
+
+#[test]
+fn the_example_of_an_env_file_has_each_setting_with_its_default_and_a_line_about_it() {
+    let text = read(".env.example");
+    let settings = settings_of(&text);
+    let needed: Vec<_> = settings.iter().filter(|setting| setting.2).map(|setting| setting.0).collect();
+    assert_eq!(needed, ["WINDMILL_TOKEN", "GIT_REMOTE_URL", "GIT_TOKEN", "WORKSPACE_VOLUME"]);
+    assert!(settings[..needed.len()].iter().all(|setting| setting.2), "the needed ones come first");
+    for variable in VARIABLES {
+        let of_it: Vec<_> = settings.iter().filter(|setting| setting.0 == variable.name).collect();
+        let [(_, value, _, above)] = of_it[..] else { panic!("{} is there {} times", variable.name, of_it.len()) };
+        assert_eq!(*value, variable.default.unwrap_or_default(), "{}", variable.name);
+        assert!(above.starts_with("# ") && !above.starts_with("# -"), "{} has no line about it", variable.name);
+    }
+    let compose = read("docker-compose.yml");
+    let known = |name: &str| VARIABLES.iter().any(|variable| variable.name == name);
+    for (name, ..) in settings.iter().filter(|setting| !known(setting.0)) {
+        assert!(compose.contains(&format!("${{{name}:-")), "neither we nor docker-compose.yml know {name}");
+    }
+}
+
+#[test]
+fn compose_passes_on_each_setting_and_mounts_each_secret_that_comes_from_a_file() {
+    let compose = read("docker-compose.yml");
+    let (_, environment) = compose.split_once("    environment:\n").expect("an environment");
+    let (environment, _) = environment.split_once("    secrets:\n").expect("secrets after it");
+    let passed: Vec<_> = environment.lines().map(str::trim).collect();
+    let mut expected = Vec::new();
+    for variable in VARIABLES {
+        let name = variable.name;
+        let is_file = variable.secret || name.ends_with("_FILE");
+        let mounted = if variable.secret { format!("{name}_FILE") } else { name.to_owned() };
+        let secret = name.to_lowercase();
+        if variable.secret || !is_file {
+            expected.push(format!("{name}:"));
+        }
+        if is_file {
+            expected.push(format!("{mounted}: ${{{mounted}:+/run/secrets/{secret}}}"));
+            assert!(compose.contains(&format!("\n      - {secret}\n")), "{secret} is no secret of the service");
+            let file = format!("\n  {secret}:\n    file: ${{{mounted}:-/dev/null}}\n");
+            assert!(compose.contains(&file), "{secret} is not defined");
+        }
+    }
+    assert_eq!(passed, expected);
+}
+
+#[test]
+fn compose_waits_longer_for_the_end_than_the_service_takes() {
+    let seconds = |text: &str, before: &str, after: &str| -> u64 {
+        let rest = text.split_once(before).unwrap_or_else(|| panic!("no {before}")).1;
+        rest.split_once(after).unwrap().0.parse().unwrap_or_else(|_| panic!("no number after {before}"))
+    };
+    let main = read("src/main.rs");
+    let grace = VARIABLES.iter().find(|variable| variable.name == "SHUTDOWN_GRACE").and_then(|it| it.default).unwrap();
+    let taken = seconds(grace, "", "s")
+        + seconds(&main, "const KILL_TIME_MAX: Duration = Duration::from_secs(", ")")
+        + seconds(&main, "const ANSWER_TIME_MAX: Duration = Duration::from_secs(", ")");
+    let waited = seconds(&read("docker-compose.yml"), "stop_grace_period: ${STOP_GRACE_PERIOD:-", "s}");
+    assert!(waited >= taken + 5, "compose kills after {waited} s, and the end may take {taken} s");
+}
+
+#[test]
+fn the_image_is_of_this_version_with_the_rust_and_the_wmill_of_the_tests() {
+    let recipe = read("Dockerfile.scratch");
+    let label = concat!("org.opencontainers.image.version=\"", env!("CARGO_PKG_VERSION"), "\"");
+    assert!(recipe.contains(label), "no {label}");
+    let rust = concat!("ARG RUST_IMAGE=rust:", env!("CARGO_PKG_RUST_VERSION"), "-slim-trixie\n");
+    assert!(recipe.contains(rust), "no {rust}");
+    let packages = |path: &str| -> BTreeSet<(String, String)> {
+        let text = read(path);
+        let entries = text.split("\n    \"node_modules/").skip(1).map(|entry| {
+            let integrity = entry.split("\"integrity\": \"").nth(1).and_then(|rest| rest.split('"').next());
+            (entry.split('"').next().unwrap_or_default().to_owned(), integrity.unwrap_or_default().to_owned())
+        });
+        entries.collect()
+    };
+    let (of_tests, of_image) = (packages("tests/wmill/package-lock.json"), packages("image/package-lock.json"));
+    assert!(of_tests.iter().any(|(name, integrity)| name == "windmill-cli" && !integrity.is_empty()));
+    let others: Vec<_> = of_tests.difference(&of_image).collect();
+    assert!(others.is_empty(), "the tests run other packages than the image: {others:?}");
+}
+
 #[test]
 fn the_lock_files_name_no_other_registry_than_the_public_ones() {
     let crates = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
@@ -183,6 +278,7 @@ fn the_lock_files_name_no_other_registry_than_the_public_ones() {
         assert!(read(lock).lines().filter(|line| line.starts_with("source")).all(|line| line == crates), "{lock}");
     }
     let packages = "\"resolved\": \"https://registry.npmjs.org/";
-    let lock = read("tests/wmill/package-lock.json");
-    assert!(lock.lines().filter(|line| line.contains("\"resolved\"")).all(|line| line.contains(packages)));
+    for lock in [read("tests/wmill/package-lock.json"), read("image/package-lock.json")] {
+        assert!(lock.lines().filter(|line| line.contains("\"resolved\"")).all(|line| line.contains(packages)));
+    }
 }

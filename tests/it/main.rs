@@ -16,6 +16,8 @@ mod faults;
 mod fuzzed;
 mod guards;
 mod hostile;
+#[cfg(feature = "docker-tests")]
+mod image;
 mod leaks;
 mod listener;
 mod notices;

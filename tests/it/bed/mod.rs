@@ -15,6 +15,7 @@
 //! | [`sshd`] | git over SSH with a real `sshd` |
 //! | [`receivers`] | whoever is told of runs: chats, a URL, a heartbeat |
 //! | [`run`] | our own binary: one command, or the service |
+//! | [`stack`] | the image in a compose file, on a real Docker Engine |
 //! | [`leaks`] | the search for planted secrets |
 //! | [`trees`] | folders as values, compared by bytes or by value |
 #![allow(
@@ -35,6 +36,7 @@ pub mod receivers;
 pub mod run;
 pub mod sandbox;
 pub mod sshd;
+pub mod stack;
 pub mod trees;
 pub mod windmill;
 pub mod wmill;
@@ -48,6 +50,7 @@ pub use process::{Finished, eventually, processes_below, processes_with_environm
 pub use run::{Outcome, Run, Running, Service};
 pub use sandbox::{Invocation, Sandbox};
 pub use sshd::GitSsh;
+pub use stack::Stack;
 pub use trees::{Files, assert_same_files, assert_same_values, files_below};
 pub use windmill::{HeldExports, Role, TokenKind, WINDMILL_TOKEN, Windmill};
 pub use wmill::{pull_alone, pulled_alone, wmill};

@@ -221,6 +221,11 @@ fn gather(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
+/// Shows something that is worth seeing also where the test succeeds: the test runner holds back what `println!` prints.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "\n{text}");
+}
+
 /// Program and arguments; never the environment, in which the secrets are.
 pub fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];

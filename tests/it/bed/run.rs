@@ -277,7 +277,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn of(finished: &Finished) -> Self {
+    /// Of a run of our binary that ended.
+    pub fn of(finished: &Finished) -> Self {
         let stdout = finished.stdout_text();
         Self {
             exit_code: finished.status.code(),

@@ -23,6 +23,14 @@ pub fn wmill() -> PathBuf {
     INSTALLED.get_or_init(install).clone()
 }
 
+/// Its version, as `tests/wmill/package.json` pins it.
+pub fn version() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wmill/package.json");
+    let manifest = fs::read_to_string(path).unwrap();
+    let after = manifest.split_once("\"windmill-cli\": \"").expect("a pinned windmill-cli").1;
+    after.split('"').next().unwrap().to_owned()
+}
+
 fn install() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wmill");
     let read = |name: &str| fs::read_to_string(source.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
