@@ -66,7 +66,7 @@ pub const VARIABLES: &[Variable] = &[
     optional("GIT_SSH_KNOWN_HOSTS_FILE"),
     plain("GIT_SSH_ACCEPT_NEW", "false"),
     secret("GIT_SIGNING_KEY"),
-    optional("CA_BUNDLE_FILE"),
+    optional(CA_BUNDLE_FILE),
     plain("WMILL_INCLUDE", "schedules,triggers,groups"),
     plain("WMILL_SKIP", "none"),
     plain("ALLOW_PLAINTEXT_SECRETS", "false"),
@@ -90,7 +90,10 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 /// Settings of the contract that this version knows and does not act on yet. `COMMIT_PER=item` is another.
-const UNSUPPORTED: &[&str] = &["VERIFY_SCHEDULE", "GIT_SIGNING_KEY", "CA_BUNDLE_FILE"];
+const UNSUPPORTED: &[&str] = &["VERIFY_SCHEDULE", "GIT_SIGNING_KEY"];
+
+/// The one setting that goes along with the environment of the tools.
+pub const CA_BUNDLE_FILE: &str = "CA_BUNDLE_FILE";
 
 /// What of the environment goes on to `wmill` and `git`: the way out, whom to trust, where programs are, the clock.
 const TOOL_VARIABLES: &[&str] = &[
@@ -106,6 +109,7 @@ const TOOL_VARIABLES: &[&str] = &[
     "SSL_CERT_DIR",
     "NODE_EXTRA_CA_CERTS",
     "GIT_SSL_CAINFO",
+    CA_BUNDLE_FILE,
     "PATH",
     "TZ",
 ];
@@ -470,8 +474,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
-    /// Variables that go on to `wmill` and `git`, as they were found. A proxy's URL may hold a password, see
-    /// [`Config::proxy_secrets`].
+    /// Variables that go on to `wmill` and `git`, as they were found, and `CA_BUNDLE_FILE`, which `trust` turns
+    /// into what programs heed. A proxy's URL may hold a password, see [`Config::proxy_secrets`].
     pub tool_environment: Vec<(String, String)>,
     /// Settings that are set and that this version does not act on yet, to be warned of.
     pub unsupported: Vec<&'static str>,
@@ -635,6 +639,7 @@ impl Reader<'_> {
         let shutdown_grace = self.take("SHUTDOWN_GRACE", parse_duration);
         let log_level = self.take("LOG_LEVEL", parse_log_level);
         let log_format = self.take("LOG_FORMAT", parse_log_format);
+        self.take_optional(CA_BUNDLE_FILE, parse_bundle);
         let unsupported = self.unsupported();
         Some(Config {
             base_url: base_url?,
@@ -905,6 +910,14 @@ fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
+/// Programs that find it in their environment run in other folders than we do.
+fn parse_bundle(text: &str) -> Result<(), String> {
+    if !Path::new(text).is_absolute() || text.contains(char::is_control) {
+        return refused(text, "is not an absolute path");
+    }
+    Ok(())
+}
+
 /// `ssh` splits this option's value at spaces and replaces what follows a percent or dollar sign.
 fn parse_known_hosts(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
@@ -1133,6 +1146,7 @@ mod tests {
         check_values("MAX_DELETIONS_PERCENT", &["0", "100"], &["101", "-1", "+5", "50%", "5.0"]);
         check_values("DATA_DIR", &["/a/b"], &["a", "/", "./a"]);
         check_values("GIT_SSH_KNOWN_HOSTS_FILE", &["/a/known_hosts"], &["known_hosts", "/a b", "/a%h", "/${X}"]);
+        check_values("CA_BUNDLE_FILE", &["/a b/ca.pem"], &["ca.pem", "./ca.pem", "/a\nb"]);
         check_values("LISTEN_ADDR", &["[::]:80", "127.0.0.1:0"], &[":80", "localhost:80", "0.0.0.0", "0.0.0.0:65536"]);
         check_values("LOG_LEVEL", &["trace", "WARN"], &["off", "verbose"]);
         check_values("LOG_FORMAT", &["json"], &["logfmt"]);
@@ -1247,7 +1261,7 @@ mod tests {
 
     #[test]
     fn settings_of_later_versions_are_known_and_named() {
-        assert_eq!(config(&[("COMMIT_PER", "sync"), ("CA_BUNDLE_FILE", "")]).unsupported, [""; 0]);
+        assert_eq!(config(&[("COMMIT_PER", "sync"), ("VERIFY_SCHEDULE", "")]).unsupported, [""; 0]);
         let set = [("VERIFY_SCHEDULE", "* * * * *"), ("GIT_SIGNING_KEY_FILE", "/h"), ("COMMIT_PER", "item")];
         assert_eq!(config(&set).unsupported, ["VERIFY_SCHEDULE", "GIT_SIGNING_KEY", "COMMIT_PER"]);
     }

@@ -18,8 +18,9 @@
 //! | [`logging`] | log lines, as text or JSON |
 //! | [`deadline`] | how long a run may go on, and whether it was told to end |
 //! | [`retry`] | how often a step is tried that failed for a cause that passes, and after which pauses |
-//! | [`web`] | the HTTP client for our own small questions |
 //! | [`scratch`] | files that only we may read |
+//! | [`trust`] | whom we trust over TLS: the system's certificates and those of `CA_BUNDLE_FILE` |
+//! | [`web`] | the HTTP client for our own small questions |
 //! | [`subprocess`] | one program under a deadline, its group gone at the end |
 //! | [`lock`] | one sync of a workspace at a time, across processes |
 //! | [`workplace`] | what every program of a run is given |
@@ -74,6 +75,7 @@ pub mod staging;
 pub mod subprocess;
 pub mod sync;
 pub mod sync_request;
+pub mod trust;
 pub mod web;
 pub mod windmill;
 pub mod wmill_yaml;

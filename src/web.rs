@@ -1,12 +1,12 @@
-//! The HTTP client for the few small questions that we ask ourselves: no redirects, an end to every wait, the system's
-//! certificates. It does not know whom it asks.
+//! The HTTP client for the few small questions that we ask ourselves: no redirects, an end to every wait, and those whom
+//! `trust` trusts. It does not know whom it asks.
 
 use std::time::Duration;
 
 /// A client for `url` that gives up after `timeout`.
 ///
 /// A redirect is an answer like any other: to follow it would take a token elsewhere. So is every status.
-/// `environment` may name a file of certificates (`SSL_CERT_FILE`).
+/// `environment` may name files of certificates (`SSL_CERT_FILE`, `CA_BUNDLE_FILE`).
 #[must_use]
 pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) -> ureq::Agent {
     let configuration = ureq::Agent::config_builder()
@@ -56,16 +56,14 @@ mod tls {
     use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
     use rustls::pki_types::PrivateKeyDer;
     use rustls::sign::SigningKey;
-    use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+    use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
     use webpki::ring::{
         ECDSA_P256_SHA256, ECDSA_P256_SHA384, ECDSA_P384_SHA256, ECDSA_P384_SHA384, RSA_PKCS1_2048_8192_SHA256,
         RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
         RSA_PSS_2048_8192_SHA384_LEGACY_KEY, RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
     };
 
-    /// Where systems keep the certificates that they trust, in the order in which they are looked for.
-    const CERTIFICATE_FILES: [&str; 3] =
-        ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+    use crate::trust;
 
     pub(super) fn configuration(environment: &[(String, String)]) -> TlsConfig {
         TlsConfig::builder()
@@ -139,18 +137,12 @@ mod tls {
         }
     }
 
-    /// All certificates that can be read; without any, every https server is refused.
+    /// Without any, every https server is refused; so it is with a bundle that was spoiled since it was checked.
     fn certificates(environment: &[(String, String)]) -> Vec<Certificate<'static>> {
-        let named = environment.iter().find(|(name, _)| name == "SSL_CERT_FILE").map(|(_, path)| path.as_str());
-        let mut files = named.into_iter().chain(CERTIFICATE_FILES);
-        let Some(bundle) = files.find_map(|file| std::fs::read(file).ok()) else {
-            log::warn!("no file of trusted certificates was found, so no https server is trusted; set SSL_CERT_FILE");
-            return Vec::new();
-        };
-        let certificate = |item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        };
-        parse_pem(&bundle).filter_map(certificate).collect()
+        let roots = trust::roots(environment).unwrap_or_else(|why| {
+            log::error!("{why}");
+            Vec::new()
+        });
+        roots.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
     }
 }

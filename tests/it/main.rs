@@ -25,4 +25,5 @@ mod raw_bytes;
 mod seen;
 mod side;
 mod story;
+mod trust;
 mod unheard;

@@ -16,6 +16,7 @@
 //! | [`receivers`] | whoever is told of runs: chats, a URL, a heartbeat |
 //! | [`run`] | our own binary: one command, or the service |
 //! | [`leaks`] | the search for planted secrets |
+//! | [`tls`] | certificate authorities, and TLS before the plain stand-ins |
 //! | [`trees`] | folders as values, compared by bytes or by value |
 #![allow(
     dead_code,
@@ -35,6 +36,7 @@ pub mod receivers;
 pub mod run;
 pub mod sandbox;
 pub mod sshd;
+pub mod tls;
 pub mod trees;
 pub mod windmill;
 pub mod wmill;
