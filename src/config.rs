@@ -13,6 +13,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::names::{self, BaseUrl, BranchName, Identity, NameError, RemoteScheme, RemoteUrl, Subdir, WorkspaceId};
+use crate::proxy;
 use crate::schedule::Schedule;
 use crate::secret::Secret;
 
@@ -474,7 +475,7 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
-    /// Variables that go on to `wmill` and `git`, as they were found, and `CA_BUNDLE_FILE`, which `trust` turns
+    /// Variables that go on to `wmill` and `git`, those for proxies as [`proxy::variables`] gives them, and `CA_BUNDLE_FILE`, which `trust` turns
     /// into what programs heed. A proxy's URL may hold a password, see [`Config::proxy_secrets`].
     pub tool_environment: Vec<(String, String)>,
     /// Settings that are set and that this version does not act on yet, to be warned of.
@@ -563,14 +564,7 @@ impl Config {
     /// The passwords in proxies' URLs, so that they can be scrubbed from what the tools print.
     #[must_use]
     pub fn proxy_secrets(&self) -> Vec<Secret> {
-        let mut secrets = Vec::new();
-        for (_, value) in &self.tool_environment {
-            let authority = value.split_once("://").map_or(value.as_str(), |(_, rest)| rest);
-            if let Some((_, password)) = authority.rsplit_once('@').and_then(|(info, _)| info.split_once(':')) {
-                secrets.push(Secret::new(password));
-            }
-        }
-        secrets
+        proxy::secrets(&self.tool_environment)
     }
 }
 
@@ -640,6 +634,7 @@ impl Reader<'_> {
         let log_level = self.take("LOG_LEVEL", parse_log_level);
         let log_format = self.take("LOG_FORMAT", parse_log_format);
         self.take_optional(CA_BUNDLE_FILE, parse_bundle);
+        let tool_environment = self.tool_environment();
         let unsupported = self.unsupported();
         Some(Config {
             base_url: base_url?,
@@ -676,7 +671,7 @@ impl Reader<'_> {
             shutdown_grace: shutdown_grace?,
             log_level: log_level?,
             log_format: log_format?,
-            tool_environment: self.tool_environment(),
+            tool_environment,
             unsupported,
         })
     }
@@ -776,14 +771,19 @@ impl Reader<'_> {
         unsupported
     }
 
-    fn tool_environment(&self) -> Vec<(String, String)> {
+    fn tool_environment(&mut self) -> Vec<(String, String)> {
+        let proxies = proxy::variables(|name| self.environment.get(name).map(str::to_owned)).unwrap_or_else(|faults| {
+            self.faults.extend(faults);
+            Vec::new()
+        });
         let found = |name: &&str| {
             let value = self.environment.get(name)?;
             // Programs run in a folder with a repository's content: nothing there may pass for `git`.
             let value = if *name == "PATH" { absolute_folders(value) } else { value.to_owned() };
             Some(((*name).to_owned(), value))
         };
-        TOOL_VARIABLES.iter().filter_map(found).collect()
+        let others = TOOL_VARIABLES.iter().filter(|name| !name.to_ascii_lowercase().ends_with("_proxy"));
+        others.filter_map(found).chain(proxies).collect()
     }
 
     /// A setting that is there and at fault is not missing too, hence the look at what was given, not at what was read.
@@ -1276,7 +1276,9 @@ mod tests {
             ("GIT_DIR", "y"),
         ]);
         let names: Vec<&str> = config.tool_environment.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["https_proxy", "NO_PROXY", "PATH"]);
-        assert!(config.proxy_secrets() == [Secret::new("p4ss")]);
+        let proxies = ["https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "NODE_USE_ENV_PROXY"];
+        assert_eq!(names, [&["PATH"][..], &proxies].concat());
+        assert!(config.proxy_secrets().contains(&Secret::new("p4ss")));
+        check(&[("ALL_PROXY", "socks5://p"), ("GIT_BRANCH", "")], Need::Serve, &["ALL_PROXY: is no address"]);
     }
 }

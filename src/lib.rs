@@ -10,6 +10,7 @@
 //! | [`names`] | workspace, branch, remote, folder and author, parsed once at the edge |
 //! | [`http`] | bytes to a request head, with all rules of what is refused; an answer to bytes |
 //! | [`schedule`] | a cron expression, and when it comes true |
+//! | [`proxy`] | through which proxy a server is asked |
 //! | [`config`] | options and environment to a `Config`, every fault told at once |
 //! | [`sync_request`] | a request's JSON and the settings to a `SyncRequest`; which secret may serve it |
 //! | [`wmill_yaml`] | what a repository's `wmill.yaml` may say, and the one written for a run |
@@ -63,6 +64,7 @@ pub mod notice;
 pub mod notifier;
 pub mod outcome;
 pub mod page;
+pub mod proxy;
 pub mod report;
 pub mod retry;
 pub mod runs;

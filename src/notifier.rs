@@ -208,6 +208,10 @@ impl Shared {
             Err(ureq::Error::Timeout(_)) => {
                 Err(Failure { is_passing: true, why: "it did not answer in time".to_owned() })
             }
+            Err(error @ ureq::Error::ConnectProxyFailed(_)) => {
+                let is_passing = web::is_passing_error(&error);
+                Err(Failure { is_passing, why: error.to_string() })
+            }
             Err(_) => Err(Failure { is_passing: false, why: "it is no address that can be asked".to_owned() }),
         }
     }

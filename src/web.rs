@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use crate::proxy;
+
 /// A client for `url` that gives up after `timeout`.
 ///
 /// A redirect is an answer like any other: to follow it would take a token elsewhere. So is every status.
-/// `environment` may name files of certificates (`SSL_CERT_FILE`, `CA_BUNDLE_FILE`).
+/// `environment` may name proxies, and files of certificates (`SSL_CERT_FILE`, `CA_BUNDLE_FILE`).
 #[must_use]
 pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) -> ureq::Agent {
     let configuration = ureq::Agent::config_builder()
@@ -15,14 +17,15 @@ pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) ->
         .max_redirects_will_error(false)
         .http_status_as_error(false)
         .user_agent(concat!("windmill-git-sync/", env!("CARGO_PKG_VERSION")));
+    let proxy = proxy::for_url(url, environment);
+    // Given even where there is none: the client would look into the environment by itself.
+    let configuration = configuration.proxy(proxy.and_then(|proxy| ureq::Proxy::new(proxy).ok()));
     #[cfg(not(target_family = "wasm"))]
-    let configuration = if url.starts_with("https:") {
+    let configuration = if [Some(url), proxy].into_iter().flatten().any(|url| url.starts_with("https:")) {
         configuration.tls_config(tls::configuration(environment))
     } else {
         configuration
     };
-    #[cfg(target_family = "wasm")]
-    let _ = (url, environment);
     configuration.build().into()
 }
 
@@ -38,6 +41,8 @@ pub fn is_passing_error(error: &ureq::Error) -> bool {
     use ureq::Error;
     match error {
         Error::Io(_) => !error.to_string().contains("certificate"),
+        // A proxy tells what it answered by these words alone.
+        Error::ConnectProxyFailed(why) => why.contains("responded 5") || why.contains("did not respond"),
         Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed | Error::Protocol(_) => true,
         _ => false,
     }

@@ -21,6 +21,7 @@ mod listener;
 mod notices;
 #[allow(unreachable_pub, reason = "the fuzz targets use it from another crate")]
 mod properties;
+mod proxies;
 mod raw_bytes;
 mod seen;
 mod side;

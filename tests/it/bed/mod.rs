@@ -13,6 +13,7 @@
 //! | [`git`] | bare repositories, looked into and written to by the real `git` |
 //! | [`git_http`] | git over smart HTTP with Basic authentication |
 //! | [`sshd`] | git over SSH with a real `sshd` |
+//! | [`proxy`] | an HTTP proxy that writes down what it is asked |
 //! | [`receivers`] | whoever is told of runs: chats, a URL, a heartbeat |
 //! | [`run`] | our own binary: one command, or the service |
 //! | [`leaks`] | the search for planted secrets |
@@ -32,6 +33,7 @@ pub mod git_http;
 pub mod http;
 pub mod leaks;
 pub mod process;
+pub mod proxy;
 pub mod receivers;
 pub mod run;
 pub mod sandbox;
