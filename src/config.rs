@@ -13,6 +13,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::names::{self, BaseUrl, BranchName, Identity, NameError, RemoteScheme, RemoteUrl, Subdir, WorkspaceId};
+use crate::proxy;
 use crate::schedule::Schedule;
 use crate::secret::Secret;
 
@@ -68,7 +69,7 @@ pub const VARIABLES: &[Variable] = &[
     optional("GIT_SSH_KNOWN_HOSTS_FILE"),
     plain("GIT_SSH_ACCEPT_NEW", "false"),
     secret("GIT_SIGNING_KEY"),
-    optional("CA_BUNDLE_FILE"),
+    optional(CA_BUNDLE_FILE),
     plain("WMILL_INCLUDE", "schedules,triggers,groups"),
     plain("WMILL_SKIP", "none"),
     plain("ALLOW_PLAINTEXT_SECRETS", "false"),
@@ -92,7 +93,10 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 /// Settings of the contract that this version knows and does not act on yet. `COMMIT_PER=item` is another.
-const UNSUPPORTED: &[&str] = &["VERIFY_SCHEDULE", "GIT_SIGNING_KEY", "CA_BUNDLE_FILE"];
+const UNSUPPORTED: &[&str] = &["VERIFY_SCHEDULE", "GIT_SIGNING_KEY"];
+
+/// The one setting that goes along with the environment of the tools.
+pub const CA_BUNDLE_FILE: &str = "CA_BUNDLE_FILE";
 
 /// What of the environment goes on to `wmill` and `git`: the way out, whom to trust, where programs are, the clock.
 const TOOL_VARIABLES: &[&str] = &[
@@ -108,6 +112,7 @@ const TOOL_VARIABLES: &[&str] = &[
     "SSL_CERT_DIR",
     "NODE_EXTRA_CA_CERTS",
     "GIT_SSL_CAINFO",
+    CA_BUNDLE_FILE,
     "PATH",
     "TZ",
 ];
@@ -513,8 +518,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
-    /// Variables that go on to `wmill` and `git`, as they were found. A proxy's URL may hold a password, see
-    /// [`Config::proxy_secrets`].
+    /// Variables that go on to `wmill` and `git`, those for proxies as [`proxy::variables`] gives them, and `CA_BUNDLE_FILE`, which `trust` turns
+    /// into what programs heed. A proxy's URL may hold a password, see [`Config::proxy_secrets`].
     pub tool_environment: Vec<(String, String)>,
     /// Settings that are set and that this version does not act on yet, to be warned of.
     pub unsupported: Vec<&'static str>,
@@ -602,14 +607,7 @@ impl Config {
     /// The passwords in proxies' URLs, so that they can be scrubbed from what the tools print.
     #[must_use]
     pub fn proxy_secrets(&self) -> Vec<Secret> {
-        let mut secrets = Vec::new();
-        for (_, value) in &self.tool_environment {
-            let authority = value.split_once("://").map_or(value.as_str(), |(_, rest)| rest);
-            if let Some((_, password)) = authority.rsplit_once('@').and_then(|(info, _)| info.split_once(':')) {
-                secrets.push(Secret::new(password));
-            }
-        }
-        secrets
+        proxy::secrets(&self.tool_environment)
     }
 }
 
@@ -683,6 +681,8 @@ impl Reader<'_> {
         let shutdown_grace = self.take("SHUTDOWN_GRACE", parse_duration);
         let log_level = self.take("LOG_LEVEL", parse_log_level);
         let log_format = self.take("LOG_FORMAT", parse_log_format);
+        self.take_optional(CA_BUNDLE_FILE, parse_bundle);
+        let tool_environment = self.tool_environment();
         let unsupported = self.unsupported();
         Some(Config {
             base_url: base_url?,
@@ -719,7 +719,7 @@ impl Reader<'_> {
             shutdown_grace: shutdown_grace?,
             log_level: log_level?,
             log_format: log_format?,
-            tool_environment: self.tool_environment(),
+            tool_environment,
             unsupported,
         })
     }
@@ -831,14 +831,19 @@ impl Reader<'_> {
         unsupported
     }
 
-    fn tool_environment(&self) -> Vec<(String, String)> {
+    fn tool_environment(&mut self) -> Vec<(String, String)> {
+        let proxies = proxy::variables(|name| self.environment.get(name).map(str::to_owned)).unwrap_or_else(|faults| {
+            self.faults.extend(faults);
+            Vec::new()
+        });
         let found = |name: &&str| {
             let value = self.environment.get(name)?;
             // Programs run in a folder with a repository's content: nothing there may pass for `git`.
             let value = if *name == "PATH" { absolute_folders(value) } else { value.to_owned() };
             Some(((*name).to_owned(), value))
         };
-        TOOL_VARIABLES.iter().filter_map(found).collect()
+        let others = TOOL_VARIABLES.iter().filter(|name| !name.to_ascii_lowercase().ends_with("_proxy"));
+        others.filter_map(found).chain(proxies).collect()
     }
 
     /// A setting that is there and at fault is not missing too, hence the look at what was given, not at what was read.
@@ -974,6 +979,14 @@ fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
         return refused(text, "is the root of the file system: give a folder of its own");
     }
     Ok(path)
+}
+
+/// Programs that find it in their environment run in other folders than we do.
+fn parse_bundle(text: &str) -> Result<(), String> {
+    if !Path::new(text).is_absolute() || text.contains(char::is_control) {
+        return refused(text, "is not an absolute path");
+    }
+    Ok(())
 }
 
 /// `ssh` splits this option's value at spaces and replaces what follows a percent or dollar sign.
@@ -1204,6 +1217,7 @@ mod tests {
         check_values("MAX_DELETIONS_PERCENT", &["0", "100"], &["101", "-1", "+5", "50%", "5.0"]);
         check_values("DATA_DIR", &["/a/b"], &["a", "/", "./a"]);
         check_values("GIT_SSH_KNOWN_HOSTS_FILE", &["/a/known_hosts"], &["known_hosts", "/a b", "/a%h", "/${X}"]);
+        check_values("CA_BUNDLE_FILE", &["/a b/ca.pem"], &["ca.pem", "./ca.pem", "/a\nb"]);
         check_values("LISTEN_ADDR", &["[::]:80", "127.0.0.1:0"], &[":80", "localhost:80", "0.0.0.0", "0.0.0.0:65536"]);
         check_values("LOG_LEVEL", &["trace", "WARN"], &["off", "verbose"]);
         check_values("LOG_FORMAT", &["json"], &["logfmt"]);
@@ -1341,7 +1355,7 @@ mod tests {
 
     #[test]
     fn settings_of_later_versions_are_known_and_named() {
-        assert_eq!(config(&[("COMMIT_PER", "sync"), ("CA_BUNDLE_FILE", "")]).unsupported, [""; 0]);
+        assert_eq!(config(&[("COMMIT_PER", "sync"), ("VERIFY_SCHEDULE", "")]).unsupported, [""; 0]);
         let set = [("VERIFY_SCHEDULE", "* * * * *"), ("GIT_SIGNING_KEY_FILE", "/h"), ("COMMIT_PER", "item")];
         assert_eq!(config(&set).unsupported, ["VERIFY_SCHEDULE", "GIT_SIGNING_KEY", "COMMIT_PER"]);
     }
@@ -1356,7 +1370,9 @@ mod tests {
             ("GIT_DIR", "y"),
         ]);
         let names: Vec<&str> = config.tool_environment.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["https_proxy", "NO_PROXY", "PATH"]);
-        assert!(config.proxy_secrets() == [Secret::new("p4ss")]);
+        let proxies = ["https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "NODE_USE_ENV_PROXY"];
+        assert_eq!(names, [&["PATH"][..], &proxies].concat());
+        assert!(config.proxy_secrets().contains(&Secret::new("p4ss")));
+        check(&[("ALL_PROXY", "socks5://p"), ("GIT_BRANCH", "")], Need::Serve, &["ALL_PROXY: is no address"]);
     }
 }

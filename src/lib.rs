@@ -10,6 +10,7 @@
 //! | [`names`] | workspace, branch, remote, folder and author, parsed once at the edge |
 //! | [`http`] | bytes to a request head, with all rules of what is refused; an answer to bytes |
 //! | [`schedule`] | a cron expression, and when it comes true |
+//! | [`proxy`] | through which proxy a server is asked |
 //! | [`config`] | options and environment to a `Config`, every fault told at once |
 //! | [`sync_request`] | a request's JSON and the settings to a `Draft`, and with a workspace to a `SyncRequest`; which secret may serve it |
 //! | [`wmill_yaml`] | what a repository's `wmill.yaml` may say, and the one written for a run |
@@ -18,8 +19,9 @@
 //! | [`logging`] | log lines, as text or JSON |
 //! | [`deadline`] | how long a run may go on, and whether it was told to end |
 //! | [`retry`] | how often a step is tried that failed for a cause that passes, and after which pauses |
-//! | [`web`] | the HTTP client for our own small questions |
 //! | [`scratch`] | files that only we may read |
+//! | [`trust`] | whom we trust over TLS: the system's certificates and those of `CA_BUNDLE_FILE` |
+//! | [`web`] | the HTTP client for our own small questions |
 //! | [`subprocess`] | one program under a deadline, its group gone at the end |
 //! | [`lock`] | one sync of a workspace at a time, across processes |
 //! | [`workplace`] | what every program of a run is given |
@@ -63,6 +65,7 @@ pub mod notice;
 pub mod notifier;
 pub mod outcome;
 pub mod page;
+pub mod proxy;
 pub mod report;
 pub mod retry;
 pub mod roster;
@@ -76,6 +79,7 @@ pub mod staging;
 pub mod subprocess;
 pub mod sync;
 pub mod sync_request;
+pub mod trust;
 pub mod web;
 pub mod windmill;
 pub mod wmill_yaml;

@@ -27,7 +27,7 @@ use windmill_git_sync::sync_request::{Draft, Flags, SyncRequest};
 use windmill_git_sync::work::{self, Syncs, log_step};
 #[cfg(unix)]
 use windmill_git_sync::{git, subprocess};
-use windmill_git_sync::{logging, outcome};
+use windmill_git_sync::{logging, outcome, trust};
 
 /// Exit code of a usage error.
 const USAGE_ERROR: u8 = 2;
@@ -293,6 +293,9 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
     warn_of_unsupported(&config);
     for lack in config.lacking() {
         log::warn!("{lack}: a sync needs it, unless the request brings it");
+    }
+    if let Err(why) = trust::bundle(&config.tool_environment) {
+        log::warn!("{why}; until that is mended, syncs and notices fail");
     }
     let server = match Server::bind(&config.listen) {
         Ok(server) => server,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, Occasion, SecretSource};
 use crate::notice::{self, Notice};
 use crate::secret::Secret;
+use crate::trust;
 use crate::web;
 
 /// Notices that wait. More come together only where nobody takes them for long.
@@ -150,7 +151,9 @@ impl Shared {
         if target.kind != Kind::Heartbeat && !notice.is_for(&self.occasions) {
             return;
         }
-        let address = match target.source.read() {
+        // A bundle that cannot be used is told as such, not as a server that is not trusted.
+        let checked = trust::bundle(&self.environment).and_then(|_| target.source.read());
+        let address = match checked {
             Ok(address) => address,
             Err(message) => return log::error!("cannot send a notice: {message}"),
         };
@@ -194,13 +197,20 @@ impl Shared {
                 Err(Failure { is_passing, why: format!("it answered {status}") })
             }
             // The text of another error may have a part of the address in it.
-            Err(ureq::Error::Io(error)) => Err(Failure { is_passing: true, why: error.to_string() }),
+            Err(error @ ureq::Error::Io(_)) => {
+                let is_passing = web::is_passing_error(&error);
+                Err(Failure { is_passing, why: error.to_string() })
+            }
             Err(ureq::Error::HostNotFound) => {
                 Err(Failure { is_passing: true, why: "its host is not known".to_owned() })
             }
             Err(ureq::Error::ConnectionFailed) => Err(Failure { is_passing: true, why: "no connection".to_owned() }),
             Err(ureq::Error::Timeout(_)) => {
                 Err(Failure { is_passing: true, why: "it did not answer in time".to_owned() })
+            }
+            Err(error @ ureq::Error::ConnectProxyFailed(_)) => {
+                let is_passing = web::is_passing_error(&error);
+                Err(Failure { is_passing, why: error.to_string() })
             }
             Err(_) => Err(Failure { is_passing: false, why: "it is no address that can be asked".to_owned() }),
         }

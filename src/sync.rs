@@ -25,6 +25,7 @@ use crate::scratch::{self, Scratch};
 use crate::secret::Scrubber;
 use crate::staging::{self, StagingError};
 use crate::sync_request::SyncRequest;
+use crate::trust::{self, TrustError};
 use crate::windmill::{self, Account, Cure, Windmill, WindmillError};
 use crate::wmill_yaml::{self, Asked, Plan};
 use crate::workplace::Workplace;
@@ -270,11 +271,16 @@ impl Story<'_> {
         let lock = self.wait_for_turn(&root)?;
         let scratch = Scratch::new(run_folder(self.service.config, &self.request.workspace))
             .map_err(|error| self.disk(&error))?;
+        let environment =
+            trust::for_run(&self.service.config.tool_environment, &scratch).map_err(|error| match error {
+                TrustError::Bundle(why) => SyncError::new(Code::ConfigInvalid, why),
+                TrustError::Disk(error) => self.disk(&error),
+            })?;
         let place = Workplace {
             scratch,
             deadline: Deadline::after(self.service.config.sync_timeout, self.service.interrupt),
             scrubber: Scrubber::new(self.request.secrets().iter().chain(&self.service.config.proxy_secrets())),
-            environment: self.service.config.tool_environment.clone(),
+            environment,
             lock,
         };
         let folder = root.join("checkouts").join(self.checkout_name());

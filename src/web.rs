@@ -1,12 +1,14 @@
-//! The HTTP client for the few small questions that we ask ourselves: no redirects, an end to every wait, the system's
-//! certificates. It does not know whom it asks.
+//! The HTTP client for the few small questions that we ask ourselves: no redirects, an end to every wait, and those whom
+//! `trust` trusts. It does not know whom it asks.
 
 use std::time::Duration;
+
+use crate::proxy;
 
 /// A client for `url` that gives up after `timeout`.
 ///
 /// A redirect is an answer like any other: to follow it would take a token elsewhere. So is every status.
-/// `environment` may name a file of certificates (`SSL_CERT_FILE`).
+/// `environment` may name proxies, and files of certificates (`SSL_CERT_FILE`, `CA_BUNDLE_FILE`).
 #[must_use]
 pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) -> ureq::Agent {
     let configuration = ureq::Agent::config_builder()
@@ -15,14 +17,15 @@ pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) ->
         .max_redirects_will_error(false)
         .http_status_as_error(false)
         .user_agent(concat!("windmill-git-sync/", env!("CARGO_PKG_VERSION")));
+    let proxy = proxy::for_url(url, environment);
+    // Given even where there is none: the client would look into the environment by itself.
+    let configuration = configuration.proxy(proxy.and_then(|proxy| ureq::Proxy::new(proxy).ok()));
     #[cfg(not(target_family = "wasm"))]
-    let configuration = if url.starts_with("https:") {
+    let configuration = if [Some(url), proxy].into_iter().flatten().any(|url| url.starts_with("https:")) {
         configuration.tls_config(tls::configuration(environment))
     } else {
         configuration
     };
-    #[cfg(target_family = "wasm")]
-    let _ = (url, environment);
     configuration.build().into()
 }
 
@@ -39,6 +42,8 @@ pub fn is_passing_error(error: &ureq::Error) -> bool {
     use ureq::Error;
     match error {
         Error::Io(_) => !error.to_string().contains("certificate"),
+        // A proxy tells what it answered by these words alone.
+        Error::ConnectProxyFailed(why) => why.contains("responded 5") || why.contains("did not respond"),
         Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed | Error::Protocol(_) => true,
         _ => false,
     }
@@ -57,16 +62,14 @@ mod tls {
     use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
     use rustls::pki_types::PrivateKeyDer;
     use rustls::sign::SigningKey;
-    use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+    use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
     use webpki::ring::{
         ECDSA_P256_SHA256, ECDSA_P256_SHA384, ECDSA_P384_SHA256, ECDSA_P384_SHA384, RSA_PKCS1_2048_8192_SHA256,
         RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
         RSA_PSS_2048_8192_SHA384_LEGACY_KEY, RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
     };
 
-    /// Where systems keep the certificates that they trust, in the order in which they are looked for.
-    const CERTIFICATE_FILES: [&str; 3] =
-        ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+    use crate::trust;
 
     pub(super) fn configuration(environment: &[(String, String)]) -> TlsConfig {
         TlsConfig::builder()
@@ -140,18 +143,12 @@ mod tls {
         }
     }
 
-    /// All certificates that can be read; without any, every https server is refused.
+    /// Without any, every https server is refused; so it is with a bundle that was spoiled since it was checked.
     fn certificates(environment: &[(String, String)]) -> Vec<Certificate<'static>> {
-        let named = environment.iter().find(|(name, _)| name == "SSL_CERT_FILE").map(|(_, path)| path.as_str());
-        let mut files = named.into_iter().chain(CERTIFICATE_FILES);
-        let Some(bundle) = files.find_map(|file| std::fs::read(file).ok()) else {
-            log::warn!("no file of trusted certificates was found, so no https server is trusted; set SSL_CERT_FILE");
-            return Vec::new();
-        };
-        let certificate = |item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        };
-        parse_pem(&bundle).filter_map(certificate).collect()
+        let roots = trust::roots(environment).unwrap_or_else(|why| {
+            log::error!("{why}");
+            Vec::new()
+        });
+        roots.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
     }
 }

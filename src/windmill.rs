@@ -447,8 +447,17 @@ impl Words {
 
 /// What wmill's words mean, and what may help.
 fn classify(printed: &str) -> (Code, Cure) {
-    const UNREACHABLE: [&str; 7] =
-        ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "ECONNRESET", "ETIMEDOUT", "EHOSTUNREACH", "socket hang up"];
+    const UNREACHABLE: [&str; 8] = [
+        "ECONNREFUSED",
+        "ENOTFOUND",
+        "EAI_AGAIN",
+        "ECONNRESET",
+        "ETIMEDOUT",
+        "EHOSTUNREACH",
+        "socket hang up",
+        // Whatever the cause, one that is a certificate included, this is all that wmill says at times.
+        "Could not connect to Windmill server",
+    ];
     // An archive that came short is no zip file, and one that was cut while it was read was `terminated`.
     const BROKEN_OFF: [&str; 3] = ["fetch failed", "terminated", "zip file"];
     const DISK: [&str; 3] = ["ENOSPC", "EROFS", "EDQUOT"];

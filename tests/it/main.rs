@@ -23,9 +23,11 @@ mod listener;
 mod notices;
 #[allow(unreachable_pub, reason = "the fuzz targets use it from another crate")]
 mod properties;
+mod proxies;
 mod raw_bytes;
 mod seen;
 mod several;
 mod side;
 mod story;
+mod trust;
 mod unheard;

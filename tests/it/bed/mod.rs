@@ -13,10 +13,12 @@
 //! | [`git`] | bare repositories, looked into and written to by the real `git` |
 //! | [`git_http`] | git over smart HTTP with Basic authentication |
 //! | [`sshd`] | git over SSH with a real `sshd` |
+//! | [`proxy`] | an HTTP proxy that writes down what it is asked |
 //! | [`receivers`] | whoever is told of runs: chats, a URL, a heartbeat |
 //! | [`run`] | our own binary: one command, or the service |
 //! | [`stack`] | the image in a compose file, on a real Docker Engine |
 //! | [`leaks`] | the search for planted secrets |
+//! | [`tls`] | certificate authorities, and TLS before the plain stand-ins |
 //! | [`trees`] | folders as values, compared by bytes or by value |
 #![allow(
     dead_code,
@@ -32,11 +34,13 @@ pub mod git_http;
 pub mod http;
 pub mod leaks;
 pub mod process;
+pub mod proxy;
 pub mod receivers;
 pub mod run;
 pub mod sandbox;
 pub mod sshd;
 pub mod stack;
+pub mod tls;
 pub mod trees;
 pub mod windmill;
 pub mod wmill;

@@ -1,0 +1,190 @@
+//! Through which proxy a server is asked, by the variables that are usual for that. The tools differ in how they are
+//! spelled and in which they heed; here they are brought into one form, for them and for us. It asks nobody.
+
+use base64::Engine as _;
+
+use crate::secret::Secret;
+
+/// Each pair of spellings, the one first that is heeded where both are set.
+const SPELLINGS: [[&str; 2]; 3] =
+    [["http_proxy", "HTTP_PROXY"], ["https_proxy", "HTTPS_PROXY"], ["no_proxy", "NO_PROXY"]];
+/// Heeded where there is none for the scheme.
+const ALL: [&str; 2] = ["all_proxy", "ALL_PROXY"];
+/// With this, Node.js heeds the others (from 22.21 and 24.0 on).
+const NODE: &str = "NODE_USE_ENV_PROXY";
+
+/// The variables in both spellings, `all_proxy` spelled out. `found` tells the value of a variable that is set.
+///
+/// # Errors
+/// For each variable that names no proxy of ours, its name and why. The value may hold a password, and is not told.
+pub fn variables(found: impl Fn(&str) -> Option<String>) -> Result<Vec<(String, String)>, Vec<String>> {
+    let first = |spellings: [&'static str; 2]| spellings.into_iter().find_map(|name| Some((name, found(name)?)));
+    let (mut all, mut faults) = (Vec::new(), Vec::new());
+    for spellings in SPELLINGS {
+        let is_proxy = spellings[0] != "no_proxy";
+        let value = first(spellings).or_else(|| first(ALL).filter(|_| is_proxy));
+        let Some((name, value)) = value else { continue };
+        if is_proxy && !is_usable(&value) {
+            let fault = format!("{name}: is no address of an http(s) proxy, such as http://proxy:3128");
+            if !faults.contains(&fault) {
+                faults.push(fault);
+            }
+        }
+        all.extend(spellings.map(|name| (name.to_owned(), value.clone())));
+    }
+    if all.iter().any(|(name, _)| name == "http_proxy" || name == "https_proxy") {
+        all.push((NODE.to_owned(), "1".to_owned()));
+    }
+    if faults.is_empty() { Ok(all) } else { Err(faults) }
+}
+
+/// Another kind of proxy would be passed by without a word, and a port that is none be taken for the usual one.
+fn is_usable(value: &str) -> bool {
+    use ureq::ProxyProtocol::{Http, Https};
+    let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let authority = rest.trim_end_matches('/').rsplit('@').next().unwrap_or_default();
+    let has_port = split_port(authority).1.is_none_or(|port| port.parse::<u16>().is_ok());
+    has_port && ureq::Proxy::new(value).is_ok_and(|proxy| matches!(proxy.protocol(), Http | Https))
+}
+
+/// The passwords in proxies' URLs, in the forms in which they are written and sent.
+#[must_use]
+pub fn secrets(environment: &[(String, String)]) -> Vec<Secret> {
+    let mut secrets = Vec::new();
+    for (_, value) in environment.iter().filter(|(name, _)| name.ends_with("_proxy")) {
+        let authority = value.split_once("://").map_or(value.as_str(), |(_, rest)| rest);
+        if let Some((_, password)) = authority.rsplit_once('@').and_then(|(info, _)| info.split_once(':')) {
+            secrets.push(Secret::new(password));
+        }
+        let Ok(proxy) = ureq::Proxy::new(value) else { continue };
+        if let Some(password) = proxy.password() {
+            let pair = format!("{}:{password}", proxy.username().unwrap_or_default());
+            let sent = base64::engine::general_purpose::STANDARD.encode(pair);
+            secrets.extend([Secret::new(password), Secret::new(sent)]);
+        }
+    }
+    secrets
+}
+
+/// The proxy for a URL, `None` where it is asked directly. The variables are those of [`variables`].
+#[must_use]
+pub fn for_url<'a>(url: &str, environment: &'a [(String, String)]) -> Option<&'a str> {
+    let get = |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let (scheme, rest) = url.split_once("://")?;
+    let proxy = get(&format!("{scheme}_proxy"))?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let is_exempt = get("no_proxy").is_some_and(|list| list.split([',', ' ']).any(|entry| matches(entry, authority)));
+    (!is_exempt).then_some(proxy)
+}
+
+/// Whether an entry of `no_proxy` is for a host: `*` for all, a name for itself and all below it. A port in it has to be
+/// the one that is asked.
+fn matches(entry: &str, authority: &str) -> bool {
+    let entry = entry.trim().to_ascii_lowercase();
+    let authority = authority.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+    let (host, port) = split_port(&authority);
+    let (name, wanted) = split_port(&entry);
+    let name = name.trim_start_matches("*.").trim_start_matches('.');
+    let is_below = host.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    entry == "*" || !name.is_empty() && is_below && (wanted.is_none() || wanted == port)
+}
+
+/// Host, without the brackets of an IPv6 address, and port.
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    if let Some((host, rest)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return (host, rest.strip_prefix(':'));
+    }
+    match authority.split_once(':') {
+        // More than one colon: an IPv6 address without brackets.
+        Some((host, port)) if !port.contains(':') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(set: &[(&str, &str)]) -> Result<Vec<(String, String)>, Vec<String>> {
+        variables(|name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[track_caller]
+    fn check(set: &[(&str, &str)], url: &str, expected: Option<&str>) {
+        assert_eq!(for_url(url, &read(set).unwrap()), expected, "{set:?} {url}");
+    }
+
+    #[test]
+    fn each_scheme_has_its_proxy_in_either_spelling() {
+        for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+            check(&[(name, "http://p:1")], "http://h/x", Some("http://p:1"));
+        }
+        for name in ["https_proxy", "HTTPS_PROXY", "all_proxy"] {
+            check(&[(name, "p:1")], "https://h/x", Some("p:1"));
+        }
+        check(&[("https_proxy", "http://p:1")], "http://h/x", None);
+        check(&[("http_proxy", "http://p:1")], "https://h/x", None);
+        check(&[("http_proxy", "http://p:1"), ("all_proxy", "http://q:1")], "https://h/x", Some("http://q:1"));
+        check(&[("HTTP_PROXY", "http://p:1"), ("http_proxy", "http://q:1")], "http://h", Some("http://q:1"));
+        check(&[], "http://h", None);
+    }
+
+    #[test]
+    fn what_is_exempt_is_asked_directly() {
+        for (list, url) in [
+            ("*", "http://h"),
+            ("a,h", "http://h:8000/x"),
+            ("a, H ,b", "http://h"),
+            ("example.com", "http://example.com"),
+            (".example.com", "http://git.example.com"),
+            ("*.example.com", "http://git.example.com"),
+            ("example.com", "http://git.EXAMPLE.com:80?x"),
+            ("h:8000", "http://h:8000"),
+            ("127.0.0.1", "http://127.0.0.1:5"),
+            ("::1", "http://[::1]:5/"),
+            ("[::1]:5", "http://[::1]:5/"),
+        ] {
+            check(&[("http_proxy", "http://p:1"), ("no_proxy", list)], url, None);
+        }
+        for (list, url) in [
+            ("", "http://h"),
+            (",", "http://h"),
+            ("h", "http://hh"),
+            ("example.com", "http://badexample.com"),
+            ("git.example.com", "http://example.com"),
+            ("h:8000", "http://h:8001"),
+            ("h:8000", "http://h"),
+            ("x", "http://h/x"),
+        ] {
+            check(&[("http_proxy", "http://p:1"), ("NO_PROXY", list)], url, Some("http://p:1"));
+        }
+    }
+
+    #[test]
+    fn tools_find_both_spellings_and_node_is_told_to_look() {
+        let all = read(&[("HTTP_PROXY", "http://p:1"), ("NO_PROXY", "h")]).unwrap();
+        let names: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY", "NODE_USE_ENV_PROXY"]);
+        assert_eq!(read(&[("NO_PROXY", "h")]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_password_is_known_as_it_is_written_and_as_it_is_sent() {
+        let known = secrets(&read(&[("http_proxy", "http://u:p%40ss@p:1")]).unwrap());
+        assert!(known == ["p%40ss", "p@ss", "dTpwQHNz"].map(Secret::new));
+        assert!(secrets(&read(&[("http_proxy", "http://u@p:1"), ("no_proxy", "h")]).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn a_proxy_of_another_kind_is_refused_without_its_password() {
+        for value in ["socks5://u:hunter2@p:1", "ftp://p", "http://", "a b:hunter2", "http://u:hunter2@p:port"] {
+            assert_eq!(
+                read(&[("ALL_PROXY", value)]).unwrap_err(),
+                ["ALL_PROXY: is no address of an http(s) proxy, such as http://proxy:3128"]
+            );
+        }
+        for value in ["http://u:p@p:1", "https://p", "p:3128", "http://p/"] {
+            assert!(read(&[("http_proxy", value)]).is_ok(), "{value}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Whom we trust over TLS: the certificates of the system, or those that take their place, and beside them those of
+//! `CA_BUNDLE_FILE`. For our own client they are values, for programs files of the run. It does not know who is asked.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::config::CA_BUNDLE_FILE;
+use crate::scratch::{self, Scratch};
+
+/// The list that systems ship has 0.2 MB; more than this is the wrong file.
+const BUNDLE_BYTES_MAX: u64 = 4 << 20;
+/// Where systems keep the certificates that they trust, in the order in which they are looked for.
+const SYSTEM_FILES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+/// Readers of PEM are not bound to take longer lines (RFC 7468, 2).
+const LINE_CHARACTERS: usize = 64;
+
+fn named<'a>(environment: &'a [(String, String)], variable: &str) -> Option<&'a str> {
+    environment.iter().find(|(name, _)| name == variable).map(|(_, path)| path.as_str())
+}
+
+/// The certificates in `CA_BUNDLE_FILE`, each as its DER bytes; none where it is not set.
+///
+/// # Errors
+/// When the file cannot be read, is too large, holds no certificate, or one that is none. The message names setting and
+/// file.
+pub fn bundle(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> {
+    let Some(path) = named(environment, CA_BUNDLE_FILE) else { return Ok(Vec::new()) };
+    let refused = |why: &str| format!("{CA_BUNDLE_FILE}: cannot take the certificates from {path}: {why}");
+    // Asked before it is opened: opening a named pipe waits until somebody writes to it.
+    match fs::metadata(path) {
+        Err(error) => return Err(refused(&error.to_string())),
+        Ok(about) if !about.is_file() => return Err(refused("it is not a regular file")),
+        Ok(about) if about.len() > BUNDLE_BYTES_MAX => return Err(refused("it has more than 4 MiB")),
+        Ok(_) => {}
+    }
+    let content = scratch::read_file(Path::new(path), BUNDLE_BYTES_MAX)
+        .map_err(|error| format!("{CA_BUNDLE_FILE}: cannot take the certificates from {error}"))?;
+    let found = certificates(&String::from_utf8_lossy(&content)).map_err(|why| refused(&why))?;
+    if found.is_empty() {
+        let why = if content.is_empty() { "it is empty" } else { "it holds no certificate in PEM form" };
+        return Err(refused(why));
+    }
+    Ok(found)
+}
+
+/// All certificates in a text in PEM form; what else is in it, keys and remarks, is passed over.
+fn certificates(text: &str) -> Result<Vec<Vec<u8>>, String> {
+    let mut found = Vec::new();
+    for block in text.split(BEGIN).skip(1) {
+        let number = found.len() + 1;
+        let Some((body, _)) = block.split_once(END) else { return Err(format!("certificate {number} has no end")) };
+        let packed: String = body.chars().filter(|character| !character.is_ascii_whitespace()).collect();
+        match STANDARD.decode(packed) {
+            Ok(der) if is_certificate(&der) => found.push(der),
+            _ => return Err(format!("certificate {number} is damaged")),
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn is_certificate(der: &[u8]) -> bool {
+    webpki::anchor_from_trusted_cert(&der.into()).is_ok()
+}
+
+#[cfg(target_family = "wasm")]
+fn is_certificate(der: &[u8]) -> bool {
+    !der.is_empty()
+}
+
+/// What the system trusts, in PEM form: the file that `SSL_CERT_FILE` names, or the first of those where systems have it.
+fn system(environment: &[(String, String)]) -> Option<Vec<u8>> {
+    let files = named(environment, "SSL_CERT_FILE").into_iter().chain(SYSTEM_FILES);
+    files.into_iter().find_map(|file| fs::read(file).ok())
+}
+
+/// All whom our own client trusts, as DER. One of the system's that cannot be read is passed over.
+///
+/// # Errors
+/// As [`bundle`].
+#[cfg(not(target_family = "wasm"))]
+pub fn roots(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> {
+    use ureq::tls::{PemItem, parse_pem};
+    let own = bundle(environment)?;
+    let system = system(environment).unwrap_or_default();
+    if system.is_empty() && own.is_empty() {
+        log::warn!("no file of trusted certificates was found, so no https server is trusted; set {CA_BUNDLE_FILE}");
+    }
+    let der = |item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate.der().to_vec()),
+        _ => None,
+    };
+    Ok(parse_pem(&system).filter_map(der).chain(own).collect())
+}
+
+/// Why a run cannot be given what it should trust.
+#[derive(Debug)]
+pub enum TrustError {
+    /// The bundle is at fault; in words that name it.
+    Bundle(String),
+    /// The folder of the run cannot be written.
+    Disk(io::Error),
+}
+
+/// The environment for the programs of a run, and for our own questions beside them: `environment`, and where that has a
+/// bundle, files of the run in which it stands behind what would have been trusted without it.
+///
+/// # Errors
+/// [`TrustError`].
+pub fn for_run(environment: &[(String, String)], scratch: &Scratch) -> Result<Vec<(String, String)>, TrustError> {
+    let own = bundle(environment).map_err(TrustError::Bundle)?;
+    let mut all = environment.to_vec();
+    if own.is_empty() {
+        return Ok(all);
+    }
+    let own: String = own.iter().map(|der| pem(der)).collect();
+    let read = |variable| named(environment, variable).and_then(|file| fs::read(file).ok());
+    let system = system(environment).unwrap_or_default();
+    // git takes its file in place of the system's; Node.js has a list of its own, to which it adds its file.
+    for (variable, name, others) in [
+        ("SSL_CERT_FILE", "ca-own.pem", system.clone()),
+        ("GIT_SSL_CAINFO", "ca-git.pem", read("GIT_SSL_CAINFO").unwrap_or(system)),
+        ("NODE_EXTRA_CA_CERTS", "ca-node.pem", read("NODE_EXTRA_CA_CERTS").unwrap_or_default()),
+    ] {
+        let content = [others.as_slice(), b"\n", own.as_bytes()].concat();
+        let file = scratch.write(name, &content).map_err(TrustError::Disk)?;
+        all.retain(|(known, _)| known != variable);
+        all.push((variable.to_owned(), file.to_string_lossy().into_owned()));
+    }
+    all.retain(|(name, _)| name != CA_BUNDLE_FILE);
+    Ok(all)
+}
+
+/// A certificate in PEM form. Written by us, it is free of keys, remarks and line ends that some reader stumbles over.
+fn pem(der: &[u8]) -> String {
+    let encoded = STANDARD.encode(der);
+    let mut text = format!("{BEGIN}\n");
+    let mut rest = encoded.as_str();
+    while !rest.is_empty() {
+        let (line, next) = rest.split_at(rest.len().min(LINE_CHARACTERS));
+        text.push_str(line);
+        text.push('\n');
+        rest = next;
+    }
+    text + END + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_was_read() {
+        let der = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap().cert.der().to_vec();
+        let text = pem(&der);
+        assert!(text.lines().all(|line| line.len() <= LINE_CHARACTERS), "{text}");
+        let windows = format!("a remark\r\n{}and more", text.replace('\n', "\r\n"));
+        assert_eq!(certificates(&windows), Ok(vec![der.clone()]));
+        assert_eq!(certificates(&text.repeat(2)).map(|all| all.len()), Ok(2));
+        assert_eq!(certificates("no certificate"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_certificate_that_is_none_is_told_by_its_number() {
+        let der = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap().cert.der().to_vec();
+        let good = pem(&der);
+        for (bad, why) in [
+            (good.replace(END, ""), "certificate 2 has no end"),
+            (good.replacen('M', "!", 1), "certificate 2 is damaged"),
+            (pem(&der[..der.len() / 2]), "certificate 2 is damaged"),
+            (pem(b""), "certificate 2 is damaged"),
+        ] {
+            assert_eq!(certificates(&(good.clone() + &bad)), Err(why.to_owned()));
+        }
+    }
+}
