@@ -25,6 +25,7 @@ mod proxies;
 mod raw_bytes;
 mod seen;
 mod side;
+mod signing;
 mod story;
 mod trust;
 mod unheard;
