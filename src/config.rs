@@ -93,7 +93,7 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 /// Settings of the contract that this version knows and does not act on yet. `COMMIT_PER=item` is another.
-const UNSUPPORTED: &[&str] = &["VERIFY_SCHEDULE", "GIT_SIGNING_KEY"];
+const UNSUPPORTED: &[&str] = &["VERIFY_SCHEDULE"];
 
 /// The one setting that goes along with the environment of the tools.
 pub const CA_BUNDLE_FILE: &str = "CA_BUNDLE_FILE";
@@ -475,6 +475,8 @@ pub struct Config {
     pub commit_authors: bool,
     /// `GIT_SSH_KEY`
     pub ssh_key: Option<SecretSource>,
+    /// `GIT_SIGNING_KEY`
+    pub signing_key: Option<SecretSource>,
     /// `GIT_SSH_KNOWN_HOSTS_FILE`, absolute, of characters that `ssh` takes as they are.
     pub ssh_known_hosts: Option<PathBuf>,
     /// `GIT_SSH_ACCEPT_NEW`
@@ -660,6 +662,7 @@ impl Reader<'_> {
         let commit_message = self.take("COMMIT_MESSAGE", parse_message);
         let commit_authors = self.take("COMMIT_AUTHORS", parse_boolean);
         let ssh_key = self.secret("GIT_SSH_KEY");
+        let signing_key = self.secret("GIT_SIGNING_KEY");
         let ssh_known_hosts = self.take_optional("GIT_SSH_KNOWN_HOSTS_FILE", parse_known_hosts);
         let ssh_accept_new = self.take("GIT_SSH_ACCEPT_NEW", parse_boolean);
         let kinds_included = self.take_optional("WMILL_INCLUDE", IncludeKind::parse_list);
@@ -698,6 +701,7 @@ impl Reader<'_> {
             commit_message: commit_message?,
             commit_authors: commit_authors?,
             ssh_key,
+            signing_key,
             ssh_known_hosts,
             ssh_accept_new: ssh_accept_new?,
             kinds_included,
@@ -1356,8 +1360,8 @@ mod tests {
     #[test]
     fn settings_of_later_versions_are_known_and_named() {
         assert_eq!(config(&[("COMMIT_PER", "sync"), ("VERIFY_SCHEDULE", "")]).unsupported, [""; 0]);
-        let set = [("VERIFY_SCHEDULE", "* * * * *"), ("GIT_SIGNING_KEY_FILE", "/h"), ("COMMIT_PER", "item")];
-        assert_eq!(config(&set).unsupported, ["VERIFY_SCHEDULE", "GIT_SIGNING_KEY", "COMMIT_PER"]);
+        let set = [("VERIFY_SCHEDULE", "* * * * *"), ("COMMIT_PER", "item")];
+        assert_eq!(config(&set).unsupported, ["VERIFY_SCHEDULE", "COMMIT_PER"]);
     }
 
     #[test]

@@ -221,6 +221,7 @@ pub struct Git<'a> {
     configuration: PathBuf,
     /// The remote's URL, as git is given it.
     address: String,
+    signing_key: Option<PathBuf>,
     access: Vec<(String, String)>,
 }
 
@@ -232,6 +233,8 @@ pub struct Place<'a> {
     pub own_program: &'a Path,
     /// Where host keys are remembered that were accepted when first seen.
     pub accepted_hosts: &'a Path,
+    /// The file of the key that signs commits, from [`signing::prepare`](crate::signing::prepare).
+    pub signing_key: Option<&'a Path>,
 }
 
 impl<'a> Git<'a> {
@@ -255,6 +258,7 @@ impl<'a> Git<'a> {
             tree_folder: place.folder.join("tree"),
             configuration,
             address: address(remote),
+            signing_key: place.signing_key.map(Path::to_owned),
             access: access(workplace, place, remote, credentials)?,
         })
     }
@@ -520,14 +524,21 @@ impl<'a> Git<'a> {
         message: &str,
     ) -> Result<ObjectId, GitError> {
         let message = self.place.scratch.write("message", message.as_bytes())?;
-        let mut command = self
-            .command()?
+        let mut command = self.command()?;
+        if let Some(key) = &self.signing_key {
+            let key = format!("user.signingKey={}", key.display());
+            command = command.arguments(["-c", "gpg.format=ssh", "-c", &key]);
+        }
+        command = command
             .environment("GIT_AUTHOR_NAME", author.name())
             .environment("GIT_AUTHOR_EMAIL", author.email())
             .environment("GIT_COMMITTER_NAME", author.name())
             .environment("GIT_COMMITTER_EMAIL", author.email())
             .arguments(["commit-tree", "-F"])
             .argument(message);
+        if self.signing_key.is_some() {
+            command = command.argument("--gpg-sign");
+        }
         if let Some(parent) = parent {
             command = command.arguments(["-p", parent.as_str()]);
         }

@@ -25,6 +25,7 @@
 //! | [`subprocess`] | one program under a deadline, its group gone at the end |
 //! | [`lock`] | one sync of a workspace at a time, across processes |
 //! | [`workplace`] | what every program of a run is given |
+//! | [`signing`] | the key that signs commits |
 //! | [`git`] | git's verbs over one checkout and one remote |
 //! | [`checkouts`] | which checkouts are kept |
 //! | [`comparison`] | what differs between two trees, counted and listed |
@@ -75,6 +76,7 @@ pub mod scheduler;
 pub mod scratch;
 pub mod secret;
 pub mod server;
+pub mod signing;
 pub mod staging;
 pub mod subprocess;
 pub mod sync;

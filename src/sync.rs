@@ -23,6 +23,7 @@ use crate::outcome::{Changed, SyncResult};
 use crate::retry::Tries;
 use crate::scratch::{self, Scratch};
 use crate::secret::Scrubber;
+use crate::signing::{self, SigningError};
 use crate::staging::{self, StagingError};
 use crate::sync_request::SyncRequest;
 use crate::trust::{self, TrustError};
@@ -288,7 +289,14 @@ impl Story<'_> {
         if !self.request.configured {
             checkouts::make_room(&folder).map_err(|error| self.disk(&error))?;
         }
+        let signing_key = self.request.signing_key.as_ref().map(|key| signing::prepare(&place, key)).transpose();
+        let signing_key = signing_key.map_err(|error| match error {
+            SigningError::Setting(why) => SyncError::new(Code::ConfigInvalid, why),
+            SigningError::Expired(expired) => self.expired(Step::Fetch, expired),
+            SigningError::Disk(error) => self.disk(&error),
+        })?;
         let git_place = git::Place {
+            signing_key: signing_key.as_deref(),
             folder: &folder,
             own_program: self.service.own_program,
             accepted_hosts: &root.join("known_hosts"),

@@ -33,6 +33,8 @@ pub struct SyncRequest {
     pub remote: RemoteUrl,
     /// What opens the remote.
     pub git: GitCredentials,
+    /// The key that signs the commit. It serves the configured repository only.
+    pub signing_key: Option<Secret>,
     /// The branch, filled.
     pub branch: BranchName,
     /// The folder, filled.
@@ -116,6 +118,7 @@ impl SyncRequest {
     #[must_use]
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = vec![self.windmill_token.clone()];
+        secrets.extend(self.signing_key.clone());
         match &self.git {
             GitCredentials::None => {}
             GitCredentials::Token { username, token } => {
@@ -672,6 +675,8 @@ impl<'a> Resolver<'a> {
         .collect();
         let windmill_token = self.windmill_token(fields, &changed);
         let git = remote.as_ref().and_then(|remote| self.git_credentials(fields, remote));
+        let signing_key = config.signing_key.as_ref().filter(|_| remote.is_some() && remote == config.remote);
+        let signing_key = signing_key.and_then(|source| self.configured("GIT_SIGNING_KEY", Some(source), ""));
         if !self.faults.is_empty() {
             return None;
         }
@@ -681,6 +686,7 @@ impl<'a> Resolver<'a> {
             windmill_token: windmill_token?,
             remote: remote?,
             git: git?,
+            signing_key,
             branch: branch?,
             subdir: subdir?,
             author: author?,

@@ -16,7 +16,7 @@ const UNPACKED_MAX: u64 = 170_000_000;
 const GZIPPED_MAX: usize = 75_000_000;
 const PROGRAM_MAX: u64 = 2_500_000;
 /// The programs, all of them. What is not in this list (a shell, say) must not be in the image.
-const PROGRAMS: [&str; 4] = ["git", "ssh", "windmill-git-sync", "wmill"];
+const PROGRAMS: [&str; 5] = ["git", "ssh", "ssh-keygen", "windmill-git-sync", "wmill"];
 /// The compose file's lock-down, for a container without compose.
 const LOCK_DOWN: &str = "--read-only --cap-drop ALL --security-opt no-new-privileges --tmpfs /tmp --network none";
 
@@ -101,7 +101,7 @@ fn each_library_is_found_and_each_is_needed() {
     let loader = files.iter().filter(elf).find(|file| file.path.contains("/ld-linux")).expect("the loader");
     let mut loaded = BTreeSet::from([loader.path.rsplit('/').next().unwrap().to_owned()]);
     // The last is loaded by the C library on the word of nsswitch.conf.
-    let roots = ["git", "ssh", "wmill", "git-remote-http", "libnss_unknown.so.2"];
+    let roots = ["git", "ssh", "ssh-keygen", "wmill", "git-remote-http", "libnss_unknown.so.2"];
     for root in roots {
         let suffix = format!("/{root}");
         let file = files.iter().find(|file| file.path.ends_with(&suffix)).unwrap_or_else(|| panic!("no {root}"));
@@ -244,6 +244,19 @@ fn a_uid_without_a_name_can_sync_over_ssh_with_secrets_from_files() {
     let owners = stack.in_volume("stat --format=%u:%g /workspace /workspace/windmill-git-sync");
     assert_eq!(owners, "65532:0\n12345:0\n");
     assert!(served.commands().iter().any(|command| command.starts_with("git-receive-pack ")));
+}
+
+#[cfg(feature = "sshd-tests")]
+#[test]
+fn commits_are_signed_whoever_it_runs_as() {
+    use crate::signing::ssh::{is_signed_by, key};
+    let sandbox = Sandbox::new();
+    let (repository, served) = remote(&sandbox);
+    let (private, public) = key(&sandbox, "signing", &["-t", "ed25519", "-N", ""]);
+    let stack = Stack::new(&sandbox).remote(&served).set_file("GIT_SIGNING_KEY_FILE", &private);
+    stack.run(&["up", "--detach", "windmill_server", "git_server"]);
+    stack.sync(&["--user", "12345:0"]).expect("pushed");
+    assert!(is_signed_by(&sandbox, repository.path(), &public));
 }
 
 #[test]

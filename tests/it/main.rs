@@ -28,6 +28,7 @@ mod raw_bytes;
 mod seen;
 mod several;
 mod side;
+mod signing;
 mod story;
 mod trust;
 mod unheard;
