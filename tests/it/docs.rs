@@ -123,6 +123,23 @@ fn links_between_the_documents_lead_somewhere() {
     }
 }
 
+#[test]
+fn the_manifest_for_kubernetes_sets_what_a_sync_needs_and_nothing_that_is_no_setting() {
+    let manifest: yaml_serde::Value = yaml_serde::from_str(&read("examples/kubernetes/cronjob.yaml")).unwrap();
+    let container = &manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+    let set: Vec<_> = container["env"].as_sequence().unwrap().iter().collect();
+    let text = |value: &yaml_serde::Value| OsString::from(value.as_str().unwrap());
+    for one in &set {
+        let name = one["name"].as_str().unwrap();
+        let is_known = |known: &str| known == name || name.strip_suffix("_FILE") == Some(known);
+        assert!(VARIABLES.iter().any(|variable| is_known(variable.name)), "{name}");
+    }
+    let environment = Environment::new(set.iter().map(|one| (text(&one["name"]), text(&one["value"]))));
+    let config = Config::new(&Options::default(), &environment, Need::Sync);
+    assert!(config.is_ok_and(|config| config.lacking().is_empty()));
+    assert_eq!(container["args"][0].as_str(), Some("sync"));
+}
+
 /// As forges make an anchor of a heading.
 fn anchor_of(heading: &str) -> String {
     let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
