@@ -1048,7 +1048,9 @@ fn classify(printed: &str) -> Classified {
         ),
     ];
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
-    let found = SIGNS.iter().find(|(signs, ..)| has(signs));
+    // The other side hangs up, too, where our own git could not read what it was to send.
+    let is_ours = has(&["error: Could not read ", "error: could not parse commit "]);
+    let found = SIGNS.iter().find(|(signs, ..)| !is_ours && has(signs));
     let (code, why) = found.map_or((Code::GitFailed, None), |(_, code, why)| (*code, *why));
     Classified {
         code,
@@ -1200,6 +1202,10 @@ mod tests {
         check_class("fatal: repository 'http://h/r.git/' not found", Code::GitFailed);
         check_class("fatal: unable to access 'http://h/': The requested URL returned error: 301", Code::GitFailed);
         check_class("fatal: something new", Code::GitFailed);
+        check_class("fatal: the remote end hung up unexpectedly", Code::GitUnreachable);
+        let of_ours = "error: Could not read 0123\nerror: could not parse commit 0123\nfatal: the remote end hung up unexpectedly";
+        check_class(of_ours, Code::GitFailed);
+        assert!(classify(of_ours).is_local);
     }
 
     #[track_caller]

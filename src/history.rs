@@ -25,6 +25,8 @@ const PICTURE_RUNS_MAX: usize = 40;
 const FAILURE_NEWS_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
 /// Of a message, what is remembered. The longest that are made on purpose list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// The same of runs with other settings: whoever asked for one chose what its remote says.
+const MESSAGE_BYTES_OF_OTHERS_MAX: usize = 500;
 /// Of a run's warnings together.
 const WARNINGS_BYTES_MAX: usize = 8 << 10;
 /// What the largest history comes to is far less; a file beyond this is none of ours.
@@ -71,6 +73,7 @@ impl Record {
     fn new(about: &About, result: &SyncResult) -> Self {
         let now = SystemTime::now();
         let started = now.checked_sub(Duration::from_millis(result.duration_ms)).unwrap_or(now);
+        let message_bytes_max = if about.configured { MESSAGE_BYTES_MAX } else { MESSAGE_BYTES_OF_OTHERS_MAX };
         Self {
             run_id: result.run_id.clone(),
             workspace: result.workspace.clone(),
@@ -78,7 +81,7 @@ impl Record {
             dry_run: about.dry_run,
             success: result.code.is_success(),
             code: result.code.as_str().to_owned(),
-            message: cut(&result.message, MESSAGE_BYTES_MAX),
+            message: cut(&result.message, message_bytes_max),
             branch: result.branch.clone(),
             commit: result.commit.clone(),
             changed: result.changed,

@@ -4,6 +4,7 @@
 //! The addresses are secrets. None is in a log line: what went wrong is told by the name of the setting.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -69,11 +70,12 @@ impl Notifier {
     /// For the addresses of the settings. Nothing is started before there is a notice.
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        // The heartbeat first: what somebody counts on should not wait for a chat that does not answer.
         let settings = [
+            (Kind::Heartbeat, &config.heartbeat_url),
             (Kind::Slack, &config.slack_webhook_url),
             (Kind::Discord, &config.discord_webhook_url),
             (Kind::Url, &config.notify_url),
-            (Kind::Heartbeat, &config.heartbeat_url),
         ];
         let targets = settings.into_iter().filter_map(|(kind, source)| Some(Target { kind, source: source.clone()? }));
         Self {
@@ -139,7 +141,10 @@ impl Shared {
             queue.is_sending = true;
             drop(queue);
             for target in &self.targets {
-                self.send(target, &notice);
+                // A fault of ours costs one notice, and not all that come after it.
+                if catch_unwind(AssertUnwindSafe(|| self.send(target, &notice))).is_err() {
+                    log::error!("{} could not be told: a fault of ours", target.kind.setting());
+                }
             }
             queue = self.queue();
             queue.is_sending = false;

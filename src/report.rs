@@ -13,6 +13,9 @@ use crate::roster::Roster;
 use crate::runs::{Overview, Run};
 use crate::sync_request;
 
+/// Workspaces that only requests named; of further ones the runs tell.
+const OTHERS_MAX: usize = 8;
+
 /// The whole of it.
 #[derive(Serialize)]
 pub struct Report {
@@ -233,7 +236,8 @@ impl Report {
         });
         let next = next.collect();
         for run in kept.runs.iter().filter(|run| !run.configured && !run.dry_run) {
-            if !workspaces.iter().any(|known| !known.configured && known.workspace == run.workspace) {
+            let others = || workspaces.iter().filter(|known| !known.configured);
+            if others().count() < OTHERS_MAX && !others().any(|known| known.workspace == run.workspace) {
                 workspaces.push(Workspace::other(run));
             }
         }

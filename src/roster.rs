@@ -35,7 +35,17 @@ impl Roster {
     /// token, names none, or more than are kept apart.
     pub fn requests(&self, draft: &Draft<'_>, config: &Config, interrupt: &Interrupt) -> Result<Asked, RequestError> {
         let listed = match draft.wanted()? {
-            Wanted::One(workspace) => return Ok(Asked::One(Box::new(draft.request(&workspace)?))),
+            Wanted::One(workspace) => {
+                let request = draft.request(&workspace)?;
+                // All are those that Windmill names, and not whatever a caller makes up.
+                if let Some(token) = draft.listing_token()
+                    && !ask(config, &token, interrupt)?.contains(&workspace)
+                {
+                    let message = format!("WINDMILL_WORKSPACE is *, and the token sees no workspace `{workspace}`");
+                    return Err(RequestError { code: Code::WorkspaceNotFound, message });
+                }
+                return Ok(Asked::One(Box::new(request)));
+            }
             Wanted::Several(listed) => listed,
             Wanted::All(token) => ask(config, &token, interrupt)?,
         };

@@ -14,11 +14,16 @@ use crate::sync_request::SyncRequest;
 
 /// Runs that may wait at one time, over all workspaces; each may hold secrets of its request.
 const WAITING_RUNS_MAX: usize = 32;
+/// The same of runs of the configured backups in one workspace, which others do not crowd out. Requests that differ in
+/// author or flags make different ones.
+const WAITING_CONFIGURED_MAX: usize = 8;
 /// Syncs that may go on at one time; each takes a `wmill` with 100 MB. Further ones of other workspaces wait.
 const RUNNING_MAX: usize = 3;
 /// Of these, with other settings than the configured ones, so that they never keep the configured ones waiting.
 const RUNNING_OTHERS_MAX: usize = 2;
 
+/// What a run is at that has not begun.
+const QUEUE: &str = "queue";
 /// Workspaces with a run that goes on or waits for room; each has a thread.
 const LANES_MAX: usize = 8;
 
@@ -57,6 +62,19 @@ impl Board {
         self.lanes.iter_mut().find(|lane| lane.workspace == *workspace)
     }
 
+    /// Whether one more may wait or begin. What the service is there for is not crowded out by what a neighbour asks.
+    fn takes(&self, request: &SyncRequest) -> bool {
+        let lane = self.lanes.iter().find(|lane| lane.workspace == request.workspace);
+        match lane {
+            Some(lane) if request.configured => {
+                lane.waiting.iter().filter(|run| run.request.configured).count() < WAITING_CONFIGURED_MAX
+            }
+            None if request.configured => true,
+            Some(_) => self.lanes.iter().map(|lane| lane.waiting.len()).sum::<usize>() < WAITING_RUNS_MAX,
+            None => self.lanes.len() < LANES_MAX,
+        }
+    }
+
     fn has_room_for(&self, run: &Run) -> bool {
         let others = self.working.iter().filter(|is_configured| !**is_configured).count();
         self.working.len() < RUNNING_MAX && (run.request.configured || others < RUNNING_OTHERS_MAX)
@@ -68,6 +86,21 @@ struct Lane {
     workspace: WorkspaceId,
     running: Arc<Run>,
     waiting: Vec<Arc<Run>>,
+}
+
+impl Lane {
+    /// A run that waits, for another one of the workspace or for room, and asks for the same.
+    fn waiting_for(&self, request: &SyncRequest) -> Option<Arc<Run>> {
+        let first = Some(&self.running).filter(|run| run.state().is_waiting());
+        first.into_iter().chain(&self.waiting).find(|run| run.request == *request).cloned()
+    }
+
+    /// Behind all that are as much ours as it is.
+    fn enqueue(&mut self, run: &Arc<Run>) {
+        let others = self.waiting.iter().position(|waiting| !waiting.request.configured);
+        let place = others.filter(|_| run.request.configured).unwrap_or(self.waiting.len());
+        self.waiting.insert(place, Arc::clone(run));
+    }
 }
 
 /// One run, waiting, going on, or ended.
@@ -85,6 +118,12 @@ struct State {
     step: &'static str,
     has_begun: bool,
     result: Option<SyncResult>,
+}
+
+impl State {
+    fn is_waiting(&self) -> bool {
+        !self.has_begun && self.step == QUEUE && self.result.is_none()
+    }
 }
 
 impl Run {
@@ -157,18 +196,12 @@ impl Runs {
         if board.is_closed {
             return Err(Code::ShuttingDown);
         }
-        let waiting: usize = board.lanes.iter().map(|lane| lane.waiting.len()).sum();
         let workspace = request.workspace.clone();
-        if let Some(lane) = board.lane(&workspace)
-            && let Some(same) = lane.waiting.iter().find(|run| run.request == request)
-        {
+        if let Some(same) = board.lane(&workspace).and_then(|lane| lane.waiting_for(&request)) {
             log::info!("a request for workspace {workspace} shares the run that waits: {}", same.id);
-            return Ok(Arc::clone(same));
+            return Ok(same);
         }
-        let has_lane = board.lane(&workspace).is_some();
-        let is_full = if has_lane { waiting >= WAITING_RUNS_MAX } else { board.lanes.len() >= LANES_MAX };
-        // What the service is there for is not crowded out by what a neighbour asks of it.
-        if is_full && !request.configured {
+        if !board.takes(&request) {
             return Err(Code::TooManyRequests);
         }
         let run = Arc::new(Run { id: new_run_id(), request, since: Instant::now(), state: Mutex::default() });
@@ -176,10 +209,10 @@ impl Runs {
             // Something goes on in this workspace; its thread takes the waiting ones up.
             Some(lane) => {
                 log::info!("run {} waits for its turn: a sync of workspace {workspace} goes on", run.id);
-                run.enter("queue");
-                let others = lane.waiting.iter().position(|waiting| !waiting.request.configured);
-                let place = others.filter(|_| run.request.configured).unwrap_or(lane.waiting.len());
-                lane.waiting.insert(place, Arc::clone(&run));
+                run.enter(QUEUE);
+                lane.enqueue(&run);
+                // A run of others that waits for room gives way to one of ours.
+                self.ended.notify_all();
             }
             None => {
                 let (runs, first) = (Arc::clone(self), Arc::clone(&run));
@@ -213,11 +246,18 @@ impl Runs {
         }
     }
 
-    /// Whether the run may begin; otherwise it has ended.
-    fn wait_for_room(&self, run: &Run) -> bool {
+    /// Whether the run may begin; otherwise it has ended, or has gone back among those that wait.
+    fn wait_for_room(&self, run: &Arc<Run>) -> bool {
         let mut board = self.board();
         while !board.has_room_for(run) {
-            run.enter("queue");
+            run.enter(QUEUE);
+            if let Some(lane) = board.lane(&run.request.workspace)
+                && !run.request.configured
+                && lane.waiting.iter().any(|waiting| waiting.request.configured)
+            {
+                lane.enqueue(run);
+                return false;
+            }
             let left = self.waiting_time_max.saturating_sub(run.age());
             if board.is_closed {
                 self.turn_away(run);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::code::Code;
-use crate::config::{Config, Workspaces};
+use crate::config::Config;
 use crate::deadline::Interrupt;
 use crate::ledger::Ledger;
 use crate::report::{self, Workspace};
@@ -77,10 +77,6 @@ impl Scheduler {
             Ok(Asked::Several(requests)) => requests,
             Err(error) => {
                 log::error!("the scheduled sync: {}", error.message);
-                // For all workspaces it was noted already.
-                if self.config.workspaces != Workspaces::All {
-                    work::note_without_run(&self.ledger, &self.config, error.code, &error.message);
-                }
                 return true;
             }
         };

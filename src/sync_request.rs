@@ -180,10 +180,20 @@ impl<'a> Draft<'a> {
         if self.fields.no_wait { Wait::No } else { Wait::UntilDone }
     }
 
-    /// Whether a caller brings a Windmill token of its own, so that what becomes of it says nothing of our settings.
+    /// Whether it asks for nothing else than the settings do, so that what becomes of it is theirs. A dry run is not.
     #[must_use]
-    pub fn is_of_others(&self) -> bool {
-        self.fields.is_given("windmill_token")
+    pub fn is_of_the_settings(&self) -> bool {
+        self.fields.given.is_empty() && !self.fields.dry_run
+    }
+
+    /// The token with which the workspaces are to be listed that the settings stand for, before one that was named is
+    /// taken for one of them; nothing where the caller brings a token of its own, or the settings name them.
+    #[must_use]
+    pub fn listing_token(&self) -> Option<Secret> {
+        if self.config.workspaces != Workspaces::All || self.fields.is_given("windmill_token") {
+            return None;
+        }
+        self.resolver().windmill_token(&self.fields, &[])
     }
 
     /// For which workspaces. A token is read now.

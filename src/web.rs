@@ -21,12 +21,17 @@ pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) ->
     // Given even where there is none: the client would look into the environment by itself.
     let configuration = configuration.proxy(proxy.and_then(|proxy| ureq::Proxy::new(proxy).ok()));
     #[cfg(not(target_family = "wasm"))]
-    let configuration = if [Some(url), proxy].into_iter().flatten().any(|url| url.starts_with("https:")) {
+    let configuration = if [Some(url), proxy].into_iter().flatten().any(is_https) {
         configuration.tls_config(tls::configuration(environment))
     } else {
         configuration
     };
     configuration.build().into()
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn is_https(url: &str) -> bool {
+    url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
 }
 
 /// Whether a server that answers with this status may answer otherwise in a moment.

@@ -72,8 +72,9 @@ pub fn note(ledger: &Ledger, request: &SyncRequest, result: &SyncResult, counts:
     ledger.note(about, result, link);
 }
 
-/// The syncs that a draft asks for. That Windmill does not say for which workspaces is a failure of the backup, and that
-/// it does so again its end.
+/// The syncs that a draft asks for. Where it is what the settings ask for and there is none, because a secret cannot be
+/// read or Windmill does not say which workspaces there are, that is a failure of the backup; that Windmill says so again
+/// is its end.
 ///
 /// # Errors
 /// Those of [`Roster::requests`].
@@ -87,13 +88,15 @@ pub fn requests(
     let asked = roster.requests(draft, config, interrupt);
     let is_all = config.workspaces == Workspaces::All;
     match &asked {
-        Ok(Asked::Several(requests)) if is_all && requests.iter().all(|request| request.configured) => {
+        Ok(Asked::Several(_)) if is_all && draft.is_of_the_settings() => {
             let was_failing = |kept: &Kept| kept.standing(report::ALL, "").is_some_and(|one| !one.last_run.success);
             if ledger.history.read(was_failing) {
                 note_without_run(ledger, config, Code::Unchanged, "Windmill names its workspaces again");
             }
         }
-        Err(error) if is_all && !draft.is_of_others() && error.code != Code::RequestInvalid => {
+        Err(error)
+            if draft.is_of_the_settings() && !matches!(error.code, Code::ShuttingDown | Code::RequestInvalid) =>
+        {
             note_without_run(ledger, config, error.code, &error.message);
         }
         _ => {}

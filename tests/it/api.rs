@@ -647,6 +647,24 @@ fn only_so_many_runs_may_wait() {
 }
 
 #[test]
+fn requests_that_differ_in_their_author_alone_do_not_fill_the_queue() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let service = configured(&sandbox, &repository).serve();
+    let held = sandbox.windmill.hold_exports();
+    let post = |name: usize| service.post_sync(&format!("{{\"git_user_name\":\"a{name}\",\"wait\":false}}"));
+    assert_eq!(post(0).status, 202);
+    held.wait_for(1);
+    for name in 1..=8 {
+        assert_eq!(post(name).status, 202, "{name}");
+    }
+    let refused = post(9);
+    check(&refused, 503, "too_many_requests");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(post(8).status, 202, "one that waits is shared");
+}
+
+#[test]
 fn a_sync_that_waits_too_long_says_that_it_was_the_queue() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();

@@ -207,6 +207,9 @@ fn settings_of(text: &str) -> Vec<(&str, &str, bool, &str)> {
     found
 }
 
+/// Not ours, and passed on all the same.
+const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+
 #[test]
 fn the_example_of_an_env_file_has_each_setting_with_its_default_and_a_line_about_it() {
     let text = read(".env.example");
@@ -223,7 +226,8 @@ fn the_example_of_an_env_file_has_each_setting_with_its_default_and_a_line_about
     let compose = read("docker-compose.yml");
     let known = |name: &str| VARIABLES.iter().any(|variable| variable.name == name);
     for (name, ..) in settings.iter().filter(|setting| !known(setting.0)) {
-        assert!(compose.contains(&format!("${{{name}:-")), "neither we nor docker-compose.yml know {name}");
+        let is_known = compose.contains(&format!("${{{name}:-")) || PROXIES.contains(name);
+        assert!(is_known, "neither we nor docker-compose.yml know {name}");
     }
 }
 
@@ -249,6 +253,7 @@ fn compose_passes_on_each_setting_and_mounts_each_secret_that_comes_from_a_file(
             assert!(compose.contains(&file), "{secret} is not defined");
         }
     }
+    expected.extend(PROXIES.map(|name| format!("{name}:")));
     assert_eq!(passed, expected);
 }
 

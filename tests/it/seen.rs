@@ -532,6 +532,27 @@ fn a_scheduled_sync_that_cannot_start_is_a_failure() {
 }
 
 #[test]
+fn a_backup_whose_token_cannot_be_read_is_a_failure_however_it_was_asked_for() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let gone = sandbox.path().join("gone").display().to_string();
+    let service = configured(&sandbox, &repository).without("WINDMILL_TOKEN").env("WINDMILL_TOKEN_FILE", &gone).serve();
+    let failures = || count_field(&status(&service), "workspaces.0.consecutive_failures");
+    assert_eq!(service.post_sync("{\"dry_run\":true}").status, 400);
+    assert_eq!(service.post_sync("{\"git_branch\":\"other\"}").status, 400);
+    assert_eq!((failures(), ready_status(&service)), (0, 200), "neither is the configured backup");
+    let answer = service.post_sync("");
+    assert!(answer.status == 400 && value_is(&answer.json(), "code", "config_invalid"), "{}", answer.text());
+    assert_eq!((failures(), ready_status(&service)), (1, 503));
+    let command = sandbox.sync().remote(&repository).without("WINDMILL_TOKEN").env("WINDMILL_TOKEN_FILE", &gone);
+    assert_eq!(command.arg("--dry-run").run().exit_code, Some(2));
+    assert_eq!(failures(), 1);
+    let command = sandbox.sync().remote(&repository).without("WINDMILL_TOKEN").env("WINDMILL_TOKEN_FILE", &gone);
+    assert_eq!(command.run().exit_code, Some(2));
+    assert_eq!(failures(), 2);
+}
+
+#[test]
 fn two_scheduled_times_without_a_success_are_told() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();

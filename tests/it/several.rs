@@ -113,6 +113,24 @@ fn all_are_those_that_the_token_sees_now_without_windmills_own_and_archived_ones
 }
 
 #[test]
+fn a_name_that_windmill_does_not_list_is_none_of_ours() {
+    let sandbox = Sandbox::new();
+    with_workspaces(&sandbox, &["lab", "old"]);
+    sandbox.windmill.archive("old");
+    let repository = sandbox.repository();
+    let service = sandbox.service().workspace("*").branch("{workspace}").remote(&repository).serve();
+    assert_eq!(service.post_sync("{\"workspace\":\"lab\"}").status, 200);
+    for name in ["made-up", "old"] {
+        let answer = service.post_sync(&format!("{{\"workspace\":\"{name}\"}}"));
+        let code = text_field(&answer.json(), "code");
+        assert_eq!((answer.status, code.as_deref()), (502, Some("workspace_not_found")), "{name}");
+    }
+    assert_eq!(repository.branches().keys().collect::<Vec<_>>(), ["lab"]);
+    assert_eq!(service.get("/ready").status, 200, "what a caller makes up is no failure of ours");
+    assert!(!service.get("/metrics").text().contains("made-up"));
+}
+
+#[test]
 fn that_nobody_says_which_workspaces_there_are_is_a_failure_until_somebody_does() {
     let sandbox = Sandbox::new();
     with_workspaces(&sandbox, &[]);
@@ -205,4 +223,32 @@ fn only_so_many_go_on_at_once_and_the_configured_ones_are_not_kept_waiting_by_ot
     assert_eq!(results(&configured.join().unwrap().json()), pairs(&[("shop", "pushed"), ("d", "pushed")]));
     eventually("all have ended", || (running() == (Vec::new(), Vec::new())).then_some(()));
     assert_eq!(repository.branches().len(), 4);
+}
+
+#[test]
+fn what_others_asked_for_first_gives_way_to_what_is_configured() {
+    let sandbox = Sandbox::new();
+    with_workspaces(&sandbox, &["a", "b"]);
+    let repository = sandbox.repository();
+    let remote = GitHttp::serve(&repository);
+    let service = sandbox.service().workspace(SHOP).remote(&remote).serve();
+    let held = sandbox.windmill.hold_exports();
+    for id in ["a", "b", SHOP] {
+        let body = format!(
+            "{{\"workspace\":\"{id}\",\"windmill_token\":\"{WINDMILL_TOKEN}\",\"git_branch\":\"x-{id}\",\"wait\":false}}"
+        );
+        assert_eq!(service.post_sync(&body).status, 202);
+        held.wait_for(if id == "a" { 1 } else { 2 });
+    }
+    let waiting = || match field(&service.get("/status").json(), "waiting") {
+        Value::Array(runs) => runs.len(),
+        _ => panic!("no list"),
+    };
+    eventually("the third of others waits for room", || (waiting() == 1).then_some(()));
+    let address = service.address();
+    let ours = thread::spawn(move || ask(address, "POST", "/sync", &[], b"").unwrap());
+    held.wait_for(3);
+    held.release();
+    assert_eq!(ours.join().unwrap().status, 200);
+    eventually("the others come after it", || (repository.branches().len() == 4).then_some(()));
 }

@@ -89,7 +89,8 @@ fn histories_that_have_nothing_to_do_with_each_other() {
     let unrelated = |number: usize| {
         let name = format!("aside-{number}");
         replay.remote.commit_files(&name, &[("README.md", "stays\n"), ("f/ops/theirs.txt", "theirs\n")]);
-        replay.remote.commit(&name).remove("f/ops/theirs.txt").done("Taken back")
+        // Equal commits of one second would be the same one.
+        replay.remote.commit(&name).remove("f/ops/theirs.txt").done(&format!("Taken back ({number})"))
     };
     for number in 0..4 {
         replay.hold(if number % 2 == 0 { State::Edited } else { State::Seeded });

@@ -286,7 +286,7 @@ const AS_ROOT: &[Scenario] = &[
 const NOT_SURVIVED: &[(&str, &str)] = &[
     (
         "ssh as a user without an entry in passwd",
-        "OpenSSH refuses to run (`No user exists for uid …`); the image has to bring an entry",
+        "OpenSSH refuses to run (`No user exists for uid …`), and our image alone has a name for every uid",
     ),
     (
         "a git of another container that works in the same volume without our lock",
