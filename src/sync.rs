@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -328,10 +327,7 @@ impl Story<'_> {
 
     /// One folder for each thing that is backed up, so that another branch or remote than last time starts clean.
     fn checkout_name(&self) -> String {
-        let request = self.request;
-        let parts =
-            [request.base_url.as_str(), request.remote.as_str(), request.branch.as_str(), request.subdir.as_str()];
-        format!("{}@{}", request.workspace, digest::short_name(&parts.join("\n")))
+        format!("{}@{}", self.request.workspace, self.request.destination())
     }
 
     fn tell_about_old_volume(&mut self) {
@@ -783,7 +779,7 @@ impl Story<'_> {
                 let file = git.tree_folder().join(path);
                 // What cannot be read, or is larger than a variable can be, is not known to be safe.
                 path.contains(".variable.")
-                    && !read_file(&file, VARIABLE_BYTES_MAX + 1).is_ok_and(|content| {
+                    && !scratch::read_file(&file, VARIABLE_BYTES_MAX + 1).is_ok_and(|content| {
                         content.len() as u64 <= VARIABLE_BYTES_MAX && !items::is_plaintext_secret(path, &content)
                     })
             };
@@ -1084,12 +1080,6 @@ fn tree_files(tree: &Tree) -> Vec<TreeFile<'_>> {
         Some(TreeFile { path: std::str::from_utf8(path).ok()?, blob: entry.object.as_str() })
     };
     tree.iter().filter_map(file).collect()
-}
-
-fn read_file(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    fs::File::open(path)?.take(bytes_max).read_to_end(&mut content)?;
-    Ok(content)
 }
 
 #[cfg(test)]
