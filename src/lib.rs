@@ -31,6 +31,13 @@
 //! | [`comparison`] | what differs between two trees, counted and listed |
 //! | [`staging`] | whether git staged what lies in the folder |
 //! | [`windmill`] | who the token is, and `wmill sync pull` |
+//! | [`fault`] | why a step failed, and what may help |
+//! | [`task`] | one run from the inside: its turn, its place, its steps |
+//! | [`base`] | what the remote holds when a round begins, and what of it wmill gets to see |
+//! | [`pull`] | `wmill sync pull` upon a base, with its tries |
+//! | [`composition`] | what the folder is to hold after a pull |
+//! | [`guards`] | what is refused although nothing failed |
+//! | [`delivery`] | brings a commit to the remote, and sees that it is there |
 //! | [`sync`] | the story of a sync |
 //! | [`history`] | the last runs and how each backup stands, over restarts |
 //! | [`roster`] | for which workspaces a draft is |
@@ -47,13 +54,18 @@
 //! | [`server`] | listener, threads, deadlines, slots, shutdown |
 
 pub mod app;
+pub mod base;
 pub mod checkouts;
 pub mod code;
 pub mod comparison;
+pub mod composition;
 pub mod config;
 pub mod deadline;
+pub mod delivery;
 pub mod digest;
+pub mod fault;
 pub mod git;
+pub mod guards;
 pub mod history;
 pub mod http;
 pub mod items;
@@ -67,6 +79,7 @@ pub mod notifier;
 pub mod outcome;
 pub mod page;
 pub mod proxy;
+pub mod pull;
 pub mod report;
 pub mod retry;
 pub mod roster;
@@ -81,6 +94,7 @@ pub mod staging;
 pub mod subprocess;
 pub mod sync;
 pub mod sync_request;
+pub mod task;
 pub mod trust;
 pub mod web;
 pub mod windmill;

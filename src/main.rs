@@ -22,8 +22,9 @@ use windmill_git_sync::roster::{Asked, Roster};
 use windmill_git_sync::runs::Runs;
 use windmill_git_sync::scheduler::Scheduler;
 use windmill_git_sync::server::{Draining, Server};
-use windmill_git_sync::sync::{self, Event, Service, Step};
+use windmill_git_sync::sync;
 use windmill_git_sync::sync_request::{Draft, Flags, SyncRequest};
+use windmill_git_sync::task::{self, Event, Service, Step};
 use windmill_git_sync::work::{self, Syncs, log_step};
 #[cfg(unix)]
 use windmill_git_sync::{git, subprocess};
@@ -247,7 +248,7 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
     let draft = Draft::from_config(&config, flags);
     let asked = work::requests(&Roster::default(), &ledger, &draft, &config, &interrupt);
     let run = |request: &SyncRequest| {
-        let result = sync::run(request, &service, &sync::new_run_id());
+        let result = sync::run(request, &service, &task::new_run_id());
         work::note(&ledger, request, &result, true);
         ledger.settle();
         result
@@ -337,7 +338,7 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
 }
 
 fn new_ledger(config: &Config) -> Ledger {
-    Ledger { metrics: Metrics::default(), history: History::new(&sync::root(config)), notifier: Notifier::new(config) }
+    Ledger { metrics: Metrics::default(), history: History::new(&task::root(config)), notifier: Notifier::new(config) }
 }
 
 fn start_scheduler(scheduler: Scheduler) {
@@ -414,7 +415,7 @@ mod signals {
     use windmill_git_sync::deadline::Interrupt;
     use windmill_git_sync::runs::Runs;
     use windmill_git_sync::server::Stop;
-    use windmill_git_sync::{lock, scratch, sync};
+    use windmill_git_sync::{lock, scratch, task};
 
     /// What a second signal leaves a running sync, to end its programs; those that take longer are killed.
     const SECOND_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
@@ -444,7 +445,7 @@ mod signals {
             lock::end_all_programs();
             // A run that did not end by itself did not remove its keys either.
             for run in runs.overview().running {
-                let _ = scratch::remove_folder(&sync::run_folder(&config, &run.request.workspace));
+                let _ = scratch::remove_folder(&task::run_folder(&config, &run.request.workspace));
             }
             std::process::exit(ENDED_BY_SIGNAL);
         });

@@ -15,6 +15,28 @@ pub struct Changed {
     pub deleted: usize,
 }
 
+/// Paths listed in a warning; the rest is counted.
+pub const LISTED_IN_WARNING_MAX: usize = 20;
+
+/// What a user should know although it is no failure, each of it once.
+#[derive(Debug, Default)]
+pub struct Warnings(Vec<String>);
+
+impl Warnings {
+    /// Adds one, unless it was said.
+    pub fn add(&mut self, warning: String) {
+        if !self.0.contains(&warning) {
+            self.0.push(warning);
+        }
+    }
+
+    /// All of them, in order.
+    #[must_use]
+    pub fn into_list(self) -> Vec<String> {
+        self.0
+    }
+}
+
 /// The end of one sync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncResult {

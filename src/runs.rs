@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::code::Code;
 use crate::names::WorkspaceId;
 use crate::outcome::{Changed, SyncResult};
-use crate::sync::new_run_id;
 use crate::sync_request::SyncRequest;
+use crate::task::new_run_id;
 
 /// Runs that may wait at one time, over all workspaces; each may hold secrets of its request.
 const WAITING_RUNS_MAX: usize = 32;

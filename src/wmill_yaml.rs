@@ -9,8 +9,10 @@ use serde::de::{
     self, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
+/// The file's name, the repository's and ours.
+pub const WMILL_YAML: &str = "wmill.yaml";
 /// A larger `wmill.yaml` is not read: the parser holds an event for every two bytes. `wmill init` writes 6 KiB.
-const FILE_BYTES_MAX: usize = 256 * 1024;
+pub const FILE_BYTES_MAX: usize = 256 * 1024;
 /// Brackets and braces in a file that is parsed. The parser looks at every open one for each token: 60,000 nested
 /// braces, a file of 240 KiB, took it 34 seconds. All are counted, since what closes them may stand in a comment.
 const BRACKETS_MAX: usize = 1000;

@@ -15,8 +15,9 @@ use crate::outcome::{Changed, SyncResult};
 use crate::report;
 use crate::roster::{Asked, Roster};
 use crate::runs::{Run, Worker};
-use crate::sync::{self, Event, Service, new_run_id};
+use crate::sync;
 use crate::sync_request::{self, Draft, RequestError, SyncRequest};
+use crate::task::{Event, Service, new_run_id};
 
 /// Does the syncs of a service.
 pub struct Syncs {
