@@ -60,7 +60,7 @@ fn the_readme_lists_each_setting_with_its_default_in_the_order_of_the_code() {
 #[test]
 fn the_readme_lists_each_result_code_with_its_status_and_exit_code() {
     let readme = read("README.md");
-    let documented: Vec<_> = rows(&readme, "| code | HTTP | exit | when |")
+    let documented: Vec<_> = rows(&readme, "| code | HTTP | exit | when, and what helps |")
         .into_iter()
         .map(|row| (unquoted(row[0]).to_owned(), row[1].to_owned(), row[2].to_owned()))
         .collect();
@@ -107,19 +107,43 @@ fn each_dependency_is_explained_in_the_manifest_and_named_in_the_architecture() 
     }
 }
 
+/// The documents for people, by their path: those at the root and those in `docs`.
+fn documents() -> Vec<String> {
+    let mut found = Vec::new();
+    for folder in ["", "docs"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let path = Path::new(folder).join(entry.unwrap().file_name());
+            if path.extension().is_some_and(|ending| ending == "md") {
+                found.push(path.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    assert!(found.len() > 8, "{found:?}");
+    found
+}
+
 #[test]
 fn links_between_the_documents_lead_somewhere() {
-    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"] {
-        let text = read(document);
+    for document in documents() {
+        let text = read(&document);
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if target.starts_with("https://") {
                 continue;
             }
             let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
-            let path = if path.is_empty() { document } else { path };
+            let beside = Path::new(&document).with_file_name(path);
+            let path = if path.is_empty() { &document } else { beside.to_str().unwrap() };
             let headings: Vec<_> = read(path).lines().filter(|line| line.starts_with('#')).map(anchor_of).collect();
             assert!(anchor.is_empty() || headings.iter().any(|one| one == anchor), "{document} links to {target}");
         }
+    }
+}
+
+#[test]
+fn each_page_about_the_service_is_linked_from_the_readme() {
+    let readme = read("README.md");
+    for document in documents().iter().filter(|path| *path != "README.md") {
+        assert!(readme.contains(&format!("]({document}")), "README.md does not lead to {document}");
     }
 }
 
