@@ -1,9 +1,12 @@
 //! What the remote holds when a round begins, brought into the checkout, and what of it wmill gets to see.
 
+use crate::comparison::Sample;
 use crate::fault::Fault;
-use crate::git::{self, BlobContent, Entry, Git, GitError, Listing, ObjectId, Tree};
+use crate::git::{self, BlobContent, Git, GitError};
 use crate::items;
+use crate::listing::{Listing, Soundness};
 use crate::names::WorkspaceId;
+use crate::object::{Entry, ObjectId};
 use crate::scratch;
 use crate::task::{Step, Task};
 use crate::wmill_yaml::{self, Asked, Plan, WMILL_YAML};
@@ -16,12 +19,14 @@ pub struct Base {
     pub tree: Option<ObjectId>,
     /// What wmill gets to see.
     pub shown: Option<ObjectId>,
-    /// All sound entries of the tip.
-    pub whole: Tree,
+    /// The sound files in our folder, by their path in it.
+    pub folder: Listing,
+    /// Whether there are any.
+    pub is_empty: bool,
     /// Paths of the tip that no checkout can hold.
-    pub unsound: Vec<Vec<u8>>,
-    /// Those in our folder, by their path in it.
-    pub folder: Tree,
+    pub unsound: Sample,
+    /// The file, link or submodule of the repository where our folder must be: there is no way to keep both.
+    pub in_the_way: Option<(Vec<u8>, Entry)>,
     /// What this run takes out, by the settings and by what the repository may say.
     pub plan: Plan,
     /// Part of the names of files that wmill takes for this workspace's alone.
@@ -77,36 +82,87 @@ fn bring_here(task: Task<'_>, git: &Git<'_>, state: &git::RemoteState) -> Result
             tip => tip,
         },
     };
-    let Listing { tree: whole, unsound } = match &tip {
-        Some(tip) => git.list(tip)?,
-        None => Listing::default(),
-    };
-    let tree = match &tip {
-        Some(_) if !unsound.is_empty() => Some(git.compose(None, [], every(&whole))?),
-        tip => tip.clone(),
-    };
-    let folder = below(&whole, &task.request.subdir.prefix());
-    let plan = plan(task, git, &folder)?;
-    let workspace = task.request.workspace.clone();
-    let mut base = Base { tip, tree, shown: None, whole, unsound, folder, plan, workspace };
-    let shown = base.folder.iter().filter(|(path, entry)| !base.is_withheld(path, entry));
-    let shown: Vec<_> = shown.map(|(path, entry)| (path.as_slice(), entry)).collect();
-    base.shown = match &base.tree {
-        Some(tree) if shown.len() == base.whole.len() => Some(tree.clone()),
-        Some(_) => Some(git.compose(None, [], shown)?),
-        None => None,
-    };
+    let base = examine(task, git, tip)?;
     git.check_out(base.shown.as_ref())?;
     Ok(base)
 }
 
-fn plan(task: Task<'_>, git: &Git<'_>, folder: &Tree) -> Result<Plan, GitError> {
+/// Reads the tip's listing: what is sound, what is ours, what wmill may see.
+fn examine(task: Task<'_>, git: &Git<'_>, tip: Option<ObjectId>) -> Result<Base, GitError> {
+    let whole = match &tip {
+        Some(tip) => git.list(tip)?,
+        None => Listing::write(git.listing_place("tip.listing"), |_| Ok(()))?,
+    };
+    let prefix = task.request.subdir.prefix();
+    let folders = ancestors(prefix.trim_end_matches('/'));
+    let (mut soundness, mut unsound, mut in_the_way, mut own) = (Soundness::default(), Sample::default(), None, None);
+    let (mut of_all, mut of_ours) = (0_usize, 0_usize);
+    let folder = Listing::write(git.listing_place("folder.listing"), |lines| {
+        for file in whole.entries()? {
+            let (path, entry) = file?;
+            if !soundness.admits(&path, &entry) {
+                unsound.add(&path);
+                continue;
+            }
+            of_all += 1;
+            if let Some(path) = path.strip_prefix(prefix.as_bytes()) {
+                of_ours += 1;
+                lines.put(path, &entry, b'0')?;
+                if path == WMILL_YAML.as_bytes() {
+                    own = Some(entry);
+                }
+            } else if folders.iter().any(|folder| folder.as_bytes() == path) {
+                in_the_way = Some((path, entry));
+            }
+        }
+        Ok(())
+    })?;
+    let tree = if unsound.is_empty() { tip.clone() } else { Some(git.compose(None, &sound(git, &whole)?)?) };
+    let plan = plan(task, git, own.as_ref())?;
+    let workspace = task.request.workspace.clone();
+    let is_empty = of_ours == 0;
+    let mut base = Base { tip, tree, shown: None, folder, is_empty, unsound, in_the_way, plan, workspace };
+    let mut of_shown = 0_usize;
+    let shown = Listing::write(git.listing_place("shown.listing"), |lines| {
+        for file in base.folder.entries()? {
+            let (path, entry) = file?;
+            if !base.is_withheld(&path, &entry) {
+                of_shown += 1;
+                lines.put(&path, &entry, b'0')?;
+            }
+        }
+        Ok(())
+    })?;
+    base.shown = match &base.tree {
+        Some(tree) if of_shown == of_all => Some(tree.clone()),
+        Some(_) => Some(git.compose(None, &shown)?),
+        None => None,
+    };
+    Ok(base)
+}
+
+/// The entries of a tree that can be checked out.
+fn sound(git: &Git<'_>, whole: &Listing) -> Result<Listing, GitError> {
+    let mut soundness = Soundness::default();
+    let listing = Listing::write(git.listing_place("sound.listing"), |lines| {
+        for file in whole.entries()? {
+            let (path, entry) = file?;
+            if soundness.admits(&path, &entry) {
+                lines.put(&path, &entry, b'0')?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(listing)
+}
+
+fn plan(task: Task<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan, GitError> {
     let config = task.service.config;
     let asked = Asked {
         includes: config.kinds_included.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
         skips: config.kinds_skipped.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
     };
-    let own = match folder.get(WMILL_YAML.as_bytes()) {
+    let own = match own {
         Some(entry) if entry.is_file() => git.read_blob(&entry.object, wmill_yaml::FILE_BYTES_MAX)?,
         Some(_) => BlobContent::Strange("it is a link or a submodule"),
         None => return Ok(wmill_yaml::read(None, &asked)),
@@ -121,13 +177,6 @@ fn plan(task: Task<'_>, git: &Git<'_>, folder: &Tree) -> Result<Plan, GitError> 
     }
 }
 
-/// The file, link or submodule of the repository where our folder must be: there is no way to keep both.
-#[must_use]
-pub fn in_the_way(task: Task<'_>, base: &Base) -> Option<String> {
-    let folders = ancestors(task.request.subdir.prefix().trim_end_matches('/'));
-    folders.into_iter().find(|path| base.whole.contains_key(path.as_bytes()))
-}
-
 /// Whether the path is one of the workspace's shared UI.
 #[must_use]
 pub fn is_shared_ui(path: &[u8]) -> bool {
@@ -139,21 +188,6 @@ fn is_for_one_workspace(path: &[u8], workspace: &WorkspaceId) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
     let mark = format!(".{workspace}.");
     name.windows(mark.len()).any(|window| window == mark.as_bytes())
-}
-
-/// The entries below a folder (`dir/`, or nothing for all), by their path in it.
-fn below(whole: &Tree, prefix: &str) -> Tree {
-    let mut folder = Tree::new();
-    for (path, entry) in whole {
-        if let Some(path) = path.strip_prefix(prefix.as_bytes()) {
-            folder.insert(path.to_vec(), entry.clone());
-        }
-    }
-    folder
-}
-
-fn every(tree: &Tree) -> impl Iterator<Item = (&[u8], &Entry)> {
-    tree.iter().map(|(path, entry)| (path.as_slice(), entry))
 }
 
 /// `a/b/c` and all that lead to it: `a`, `a/b`, `a/b/c`.

@@ -1,97 +1,211 @@
 //! What differs between a folder of the repository and what is to take its place, counted and listed for people.
 //! It does not know why it differs.
 
+use std::fmt;
 use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
 
-use crate::git::Tree;
+use crate::listing::{GitPath, Item, Listing};
+use crate::object::Entry;
 use crate::outcome::Changed;
 
-/// The folder after the pull, compared with what it was.
+/// Names of a [`Sample`]; the others are counted.
+const SAMPLE_MAX: usize = 20;
+
+/// What becomes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It is new.
+    Added,
+    /// It has another content or mode.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+impl Mark {
+    const ALL: [Self; 3] = [Self::Added, Self::Modified, Self::Deleted];
+
+    fn letter(self) -> u8 {
+        match self {
+            Self::Added => b'A',
+            Self::Modified => b'M',
+            Self::Deleted => b'D',
+        }
+    }
+}
+
+/// One file that differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What becomes of it.
+    pub mark: Mark,
+    /// Where it is, in the folder of the backup.
+    pub path: GitPath,
+    /// What it is after the change; of one that is gone, what it was.
+    pub entry: Entry,
+}
+
+/// The folder after the pull, compared with what it was. The changes are kept on the disk.
 pub struct Comparison {
-    /// The folder as it is to be committed.
-    pub after: Tree,
-    /// Paths of new files.
-    pub added: Vec<String>,
-    /// Paths of files with another content or mode.
-    pub modified: Vec<String>,
-    /// Paths of files that are gone.
-    pub deleted: Vec<String>,
+    changes: Listing,
+    changed: Changed,
 }
 
 impl Comparison {
-    /// What `after` has otherwise than `before`.
-    #[must_use]
-    pub fn of(before: &Tree, after: Tree) -> Self {
-        let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-        let mut added = Vec::new();
-        let mut modified = Vec::new();
-        for (path, entry) in &after {
-            match before.get(path) {
-                None => added.push(text(path)),
-                Some(old) if old != entry => modified.push(text(path)),
-                Some(_) => {}
+    /// What differs between what was and what is to be, kept at `place`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn of(place: PathBuf, pairs: impl Iterator<Item = Item<(Option<Entry>, Option<Entry>)>>) -> io::Result<Self> {
+        let mut changed = Changed::default();
+        let changes = Listing::write(place, |lines| {
+            for pair in pairs {
+                let (path, pair) = pair?;
+                let (mark, entry) = match pair {
+                    (Some(before), Some(after)) if before != after => (Mark::Modified, after),
+                    (None, Some(after)) => (Mark::Added, after),
+                    (Some(before), None) => (Mark::Deleted, before),
+                    _ => continue,
+                };
+                match mark {
+                    Mark::Added => changed.added += 1,
+                    Mark::Modified => changed.modified += 1,
+                    Mark::Deleted => changed.deleted += 1,
+                }
+                lines.put(&path, &entry, mark.letter())?;
             }
-        }
-        let deleted = before.keys().filter(|path| !after.contains_key(*path)).map(|path| text(path)).collect();
-        Self { after, added, modified, deleted }
+            Ok(())
+        })?;
+        Ok(Self { changes, changed })
     }
 
-    /// How many files that is.
+    /// How many files differ.
     #[must_use]
     pub fn changed(&self) -> Changed {
-        Changed { added: self.added.len(), modified: self.modified.len(), deleted: self.deleted.len() }
+        self.changed
+    }
+
+    /// Each file that differs, in the order of their paths.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn changes(&self) -> io::Result<impl Iterator<Item = io::Result<Change>> + use<>> {
+        Ok(self.changes.noted()?.map(|line| {
+            let (path, (entry, note)) = line?;
+            let mark = Mark::ALL.into_iter().find(|mark| mark.letter() == note);
+            let mark = mark.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a change without its kind"))?;
+            Ok(Change { mark, path, entry })
+        }))
     }
 
     /// Counts what changes, and lists at most `listed_max` of it.
-    #[must_use]
-    pub fn summary(&self, listed_max: usize) -> String {
-        let mut text =
-            format!("{} added, {} modified, {} deleted\n", self.added.len(), self.modified.len(), self.deleted.len());
-        let all = [("A", &self.added), ("M", &self.modified), ("D", &self.deleted)];
-        let lines = all.iter().flat_map(|(mark, paths)| paths.iter().map(move |path| (mark, path)));
-        for (mark, path) in lines.clone().take(listed_max) {
-            let _ = write!(text, "\n{mark} {}", printable(path));
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn summary(&self, listed_max: usize) -> io::Result<String> {
+        let Changed { added, modified, deleted } = self.changed;
+        let mut text = format!("{added} added, {modified} modified, {deleted} deleted\n");
+        let mut left = listed_max;
+        for mark in Mark::ALL {
+            for change in self.changes()? {
+                let change = change?;
+                if change.mark == mark && left > 0 {
+                    left -= 1;
+                    let _ = write!(text, "\n{} {}", char::from(mark.letter()), printable(&change.path));
+                }
+            }
         }
-        let count = lines.count();
+        let count = added + modified + deleted;
         if count > listed_max {
             let _ = write!(text, "\n... and {} more", count - listed_max);
         }
-        text
+        Ok(text)
     }
 }
 
-/// A path on one line, whatever is in it.
-#[must_use]
-pub fn printable(path: &str) -> String {
-    path.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+/// The first few of many names, and how many there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    first: Vec<String>,
+    count: usize,
 }
 
-/// The first `max` of a list, and how many more there are.
-#[must_use]
-pub fn listed(all: &[String], max: usize) -> String {
-    let mut text = all.iter().take(max).map(|entry| printable(entry)).collect::<Vec<_>>().join(", ");
-    if all.len() > max {
-        let _ = write!(text, " and {} more", all.len() - max);
+impl Sample {
+    /// One more.
+    pub fn add(&mut self, name: &[u8]) {
+        self.count += 1;
+        if self.first.len() < SAMPLE_MAX {
+            self.first.push(printable(name));
+        }
     }
-    text
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl<N: AsRef<[u8]>> FromIterator<N> for Sample {
+    fn from_iter<I: IntoIterator<Item = N>>(names: I) -> Self {
+        let mut sample = Self::default();
+        names.into_iter().for_each(|name| sample.add(name.as_ref()));
+        sample
+    }
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.first.join(", "))?;
+        match self.count - self.first.len() {
+            0 => Ok(()),
+            more => write!(formatter, " and {more} more"),
+        }
+    }
+}
+
+/// A name on one line, whatever is in it.
+#[must_use]
+pub fn printable(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    name.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::{Entry, ObjectId};
+    use crate::listing::join;
+    use crate::object::ObjectId;
+    use crate::scratch::Scratch;
 
-    fn tree(paths: &[&str]) -> Tree {
+    fn files(paths: &[&str]) -> impl Iterator<Item = Item<Entry>> {
         let object = ObjectId::parse(&"a".repeat(40)).expect("40 digits");
         let entry = Entry { mode: 0o100_644, object };
-        paths.iter().map(|path| (path.as_bytes().to_vec(), entry.clone())).collect()
+        let files: Vec<_> = paths.iter().map(|path| Ok((path.as_bytes().to_vec(), entry.clone()))).collect();
+        files.into_iter()
     }
 
     #[test]
-    fn a_summary_counts_all_and_lists_some() {
-        let comparison = Comparison::of(&tree(&["a", "b\nc"]), tree(&["a", "d", "e"]));
+    fn a_summary_counts_all_and_lists_some() -> io::Result<()> {
+        let folder = std::env::current_dir()?.join(format!("target/comparison-{}", std::process::id()));
+        let scratch = Scratch::new(folder)?;
+        let pairs = join(files(&["a", "b\nc"]), files(&["a", "d", "e"]));
+        let comparison = Comparison::of(scratch.path().join("changes"), pairs)?;
         assert_eq!(comparison.changed(), Changed { added: 2, modified: 0, deleted: 1 });
-        assert_eq!(comparison.summary(2), "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
-        assert!(comparison.summary(9).ends_with("\nD b\u{fffd}c"));
+        assert_eq!(comparison.summary(2)?, "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
+        assert!(comparison.summary(9)?.ends_with("\nD b\u{fffd}c"));
+        let marks: Vec<_> =
+            comparison.changes()?.map(|change| change.map(|change| change.mark)).collect::<Result<_, _>>()?;
+        assert_eq!(marks, [Mark::Deleted, Mark::Added, Mark::Added]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_sample_names_a_few_and_counts_the_others() {
+        assert_eq!(Sample::from_iter(["a\tb", "c"]).to_string(), "a\u{fffd}b, c");
+        let many: Sample = (0..22).map(|number| number.to_string()).collect();
+        assert!(many.to_string().ends_with("18, 19 and 2 more"), "{many}");
     }
 }

@@ -1,16 +1,19 @@
 //! What the folder is to hold after a pull: what wmill wrote, as git staged it, and what of the repository stays.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 
-use crate::base::{self, Base, is_shared_ui};
+use crate::base::{Base, is_shared_ui};
 use crate::code::Code;
-use crate::comparison::{Comparison, listed, printable};
+use crate::comparison::{Comparison, Sample, printable};
 use crate::fault::{Fault, Remedy};
-use crate::git::{self, Git, Tree};
+use crate::git::{Git, GitError};
 use crate::items::{self, ItemId};
+use crate::listing::{GitPath, Item, Listing, join};
 use crate::names::WorkspaceId;
-use crate::outcome::{LISTED_IN_WARNING_MAX, Warnings};
+use crate::object::Entry;
+use crate::outcome::Warnings;
 use crate::pull::Footing;
 use crate::scratch;
 use crate::staging::{self, StagingError};
@@ -18,6 +21,47 @@ use crate::task::{Step, Task};
 use crate::windmill::Account;
 
 const WMILL_LOCK: &str = "wmill-lock.yaml";
+
+/// The folder of the repository, and what is to take its place.
+pub struct Composition {
+    /// What differs.
+    pub comparison: Comparison,
+    sides: Sides,
+}
+
+impl Composition {
+    /// Each file with what it was and what it is to be.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn pairs(&self) -> io::Result<impl Iterator<Item = Item<(Option<Entry>, Option<Entry>)>>> {
+        self.sides.pairs()
+    }
+}
+
+struct Sides {
+    before: Listing,
+    staged: Listing,
+    /// What wmill wrote and is not to be committed.
+    dropped: BTreeSet<GitPath>,
+    /// What stays of the repository although wmill did not get to see it.
+    kept: BTreeSet<GitPath>,
+}
+
+impl Sides {
+    fn after(&self) -> io::Result<impl Iterator<Item = Item<Entry>>> {
+        let is_kept = |file: &Item<Entry>| file.as_ref().map_or(true, |(path, _)| !self.dropped.contains(path));
+        Ok(self.staged.entries()?.filter(is_kept))
+    }
+
+    fn pairs(&self) -> io::Result<impl Iterator<Item = Item<(Option<Entry>, Option<Entry>)>>> {
+        Ok(join(self.before.entries()?, self.after()?).map(|pair| {
+            let (path, (before, after)) = pair?;
+            let after = if self.kept.contains(&path) { before.clone() } else { after };
+            Ok((path, (before, after)))
+        }))
+    }
+}
 
 /// Stages what was pulled, checks that it is what was pulled, and compares it with what the repository held.
 ///
@@ -31,52 +75,89 @@ pub fn compose(
     owns_ui: bool,
     account: &Account,
     warnings: &mut Warnings,
-) -> Result<Comparison, Fault> {
+) -> Result<Composition, Fault> {
+    let failed = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
     let unstorable = staging::withdraw_unstorable(git.tree_folder()).map_err(|error| task.disk(&error))?;
     if !unstorable.is_empty() {
-        warnings.add(format!(
-            "git holds no file named `.git`, so the backup is without: {}",
-            listed(&unstorable, LISTED_IN_WARNING_MAX)
-        ));
+        warnings.add(format!("git holds no file named `.git`, so the backup is without: {unstorable}"));
     }
     let staged = stage(task, git, base)?;
-    let mut after = staged;
-    // wmill leaves the file of an item alone that became this workspace's own, and writes another beside it.
-    for (kind, path) in &account.own_items {
-        if after.contains_key(format!("{path}.{}.{kind}.yaml", base.workspace).as_bytes()) {
-            after.remove(format!("{path}.{kind}.yaml").as_bytes());
-        }
-    }
-    let mut replaced = Vec::new();
-    // With patterns, what was not pulled may lie outside them, so only what was pulled takes the place of another.
-    let pulled = (base.plan.globs && footing == Footing::Repository).then(|| items_of(&after, &base.workspace));
-    for (path, entry) in &base.folder {
-        // What wmill saw and is not there any more, wmill deleted. Of the rest, what is Windmill's by its name goes.
-        let was_seen = footing == Footing::Repository && !base.is_withheld(path, entry);
-        let is_theirs = if is_shared_ui(path) { !owns_ui } else { !is_windmills(path, base, pulled.as_ref()) };
-        let stays = !was_seen && is_theirs;
-        if stays && !after.contains_key(path) && !git::collides(path, &after) {
-            after.insert(path.clone(), entry.clone());
-        } else if stays && !after.contains_key(path) || !entry.is_file() {
-            replaced.push(String::from_utf8_lossy(path).into_owned());
-        }
-    }
+    let dropped = superseded(&staged, account, &base.workspace).map_err(failed)?;
+    let mut sides = Sides { before: base.folder.clone(), staged, dropped, kept: BTreeSet::new() };
+    let replaced = keep(&mut sides, base, footing, owns_ui).map_err(failed)?;
     if !replaced.is_empty() {
-        warnings.add(format!(
-            "what stood in the repository in their place gave way to the workspace's files: {}",
-            listed(&replaced, LISTED_IN_WARNING_MAX)
-        ));
+        warnings
+            .add(format!("what stood in the repository in their place gave way to the workspace's files: {replaced}"));
     }
-    if let Some(path) = base::in_the_way(task, base) {
+    if let Some((path, _)) = &base.in_the_way {
         warnings.add(format!(
             "`{}` in the repository is no folder and gave way to the one of this backup; it stays in the history",
-            printable(&path)
+            printable(path)
         ));
     }
-    Ok(Comparison::of(&base.folder, after))
+    let comparison = sides.pairs().and_then(|pairs| Comparison::of(git.listing_place("changes.listing"), pairs));
+    Ok(Composition { comparison: comparison.map_err(failed)?, sides })
 }
 
-fn stage(task: Task<'_>, git: &Git<'_>, base: &Base) -> Result<Tree, Fault> {
+/// wmill leaves the file of an item alone that became this workspace's own, and writes another beside it.
+fn superseded(staged: &Listing, account: &Account, workspace: &WorkspaceId) -> io::Result<BTreeSet<GitPath>> {
+    let mut superseded = BTreeSet::new();
+    if account.own_items.is_empty() {
+        return Ok(superseded);
+    }
+    let own = |(kind, path): &(String, String)| {
+        (format!("{path}.{workspace}.{kind}.yaml").into_bytes(), format!("{path}.{kind}.yaml").into_bytes())
+    };
+    let own: BTreeMap<_, _> = account.own_items.iter().map(own).collect();
+    for file in staged.entries()? {
+        if let Some(common) = own.get(&file?.0) {
+            superseded.insert(common.clone());
+        }
+    }
+    Ok(superseded)
+}
+
+/// Finds out which of the repository's files stay; returns those that would have, and gave way.
+fn keep(sides: &mut Sides, base: &Base, footing: Footing, owns_ui: bool) -> io::Result<Sample> {
+    // With patterns, what was not pulled may lie outside them, so only what was pulled takes the place of another.
+    let pulled = if base.plan.globs && footing == Footing::Repository { Some(items_of(sides, base)?) } else { None };
+    let (mut kept, mut replaced) = (BTreeSet::new(), Vec::new());
+    for pair in join(sides.before.entries()?, sides.after()?) {
+        let (path, (Some(entry), after)) = pair? else { continue };
+        // What wmill saw and is not there any more, wmill deleted. Of the rest, what is Windmill's by its name goes.
+        let was_seen = footing == Footing::Repository && !base.is_withheld(&path, &entry);
+        let is_theirs = if is_shared_ui(&path) { !owns_ui } else { !is_windmills(&path, base, pulled.as_ref()) };
+        if !was_seen && is_theirs && after.is_none() {
+            kept.insert(path);
+        } else if !entry.is_file() {
+            replaced.push(path);
+        }
+    }
+    // A file cannot stay where there is a folder now, nor below what is a file now.
+    if !kept.is_empty() {
+        let folders_of_kept: BTreeSet<_> = kept.iter().flat_map(|path| parents(path)).map(<[u8]>::to_vec).collect();
+        let (mut folders, mut files) = (BTreeSet::new(), BTreeSet::new());
+        for file in sides.after()? {
+            let (path, _) = file?;
+            folders.extend(parents(&path).filter(|folder| kept.contains(*folder)).map(<[u8]>::to_vec));
+            if folders_of_kept.contains(&path) {
+                files.insert(path);
+            }
+        }
+        let gives_way = |path: &GitPath| folders.contains(path) || parents(path).any(|parent| files.contains(parent));
+        replaced.extend(kept.extract_if(.., gives_way));
+        replaced.sort_unstable();
+    }
+    sides.kept = kept;
+    Ok(replaced.iter().collect())
+}
+
+/// The folders that a path leads through.
+fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index])
+}
+
+fn stage(task: Task<'_>, git: &Git<'_>, base: &Base) -> Result<Listing, Fault> {
     let failed = |error| task.git_error(Step::Commit, error);
     git.stage().map_err(failed)?;
     let staged = git.list_index().map_err(failed)?;
@@ -95,8 +176,10 @@ pub fn check_shared_ui(task: Task<'_>, git: &Git<'_>, account: &Account) -> Resu
     for (name, content) in account.shared_ui.iter().flatten() {
         let path = git.tree_folder().join("ui").join(name);
         if fs::read(&path).map_err(|error| task.disk(&scratch::at(&path, &error)))? != content.as_bytes() {
-            let message =
-                format!("wmill did not write `ui/{}` as Windmill has it; nothing was committed", printable(name));
+            let message = format!(
+                "wmill did not write `ui/{}` as Windmill has it; nothing was committed",
+                printable(name.as_bytes())
+            );
             return Err(Fault::new(Code::PullFailed, message));
         }
     }
@@ -116,10 +199,15 @@ fn is_windmills(path: &[u8], base: &Base, pulled: Option<&BTreeSet<ItemId>>) -> 
         })
 }
 
-/// The items that a folder holds.
-fn items_of(folder: &Tree, workspace: &WorkspaceId) -> BTreeSet<ItemId> {
-    let items = folder.keys().filter_map(|path| items::item_of(std::str::from_utf8(path).ok()?));
-    items.map(|item| of_any_workspace(item, workspace)).collect()
+/// The items that were pulled.
+fn items_of(sides: &Sides, base: &Base) -> io::Result<BTreeSet<ItemId>> {
+    let mut found = BTreeSet::new();
+    for file in sides.after()? {
+        let (path, _) = file?;
+        let item = std::str::from_utf8(&path).ok().and_then(items::item_of);
+        found.extend(item.map(|item| of_any_workspace(item, &base.workspace)));
+    }
+    Ok(found)
 }
 
 /// The item without the mark of being this workspace's alone.

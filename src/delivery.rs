@@ -2,7 +2,8 @@
 
 use crate::code::Code;
 use crate::fault::{Fault, Remedy};
-use crate::git::{Git, GitError, ObjectId, Pushed};
+use crate::git::{Git, GitError, Pushed};
+use crate::object::ObjectId;
 use crate::task::{Step, Task};
 use crate::workplace::Workplace;
 

@@ -3,18 +3,17 @@
 //! Nothing of a user's or a system's git configuration is read, nothing of a repository's content runs, and the
 //! credentials travel by environment. It does not know what is in the tree, or why it is pushed.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::code::Code;
 use crate::deadline::Expired;
-use crate::digest::{Algorithm, Digest};
+use crate::listing::Listing;
 use crate::lock;
 use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
+use crate::object::{ObjectFormat, ObjectId};
 use crate::scratch;
 use crate::subprocess::{self, Failure, Finished, Invocation};
 use crate::sync_request::{GitCredentials, basic_credentials};
@@ -45,107 +44,6 @@ pub const SSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
 /// Attributes of the repository may convert content (line ends, `filter`, `ident`, encodings). This file outranks
 /// them all, and takes all back. `!` means unspecified: git dies of a `working-tree-encoding` that is merely unset.
 const ATTRIBUTES: &str = "* -text !eol -ident !filter !working-tree-encoding\n";
-
-/// A commit, tree or blob: 40 or 64 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectId(Box<str>);
-
-impl ObjectId {
-    /// Takes hexadecimal digits as git prints them.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let hex = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        (hex && matches!(text.len(), 40 | 64)).then(|| Self(text.into()))
-    }
-
-    /// The digits.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The object format of the repository that it comes from.
-    #[must_use]
-    pub fn format(&self) -> ObjectFormat {
-        if self.0.len() == 64 { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 }
-    }
-
-    /// The id of a blob with this content.
-    ///
-    /// # Errors
-    /// What reading gives; a content that is not `length` bytes long gives an id that is no one's.
-    pub fn of_blob(mut content: impl Read, length: u64, format: ObjectFormat) -> io::Result<Self> {
-        let mut digest = Digest::new(match format {
-            ObjectFormat::Sha1 => Algorithm::Sha1,
-            ObjectFormat::Sha256 => Algorithm::Sha256,
-        });
-        digest.update(format!("blob {length}\0").as_bytes());
-        let mut chunk = [0; 8192];
-        loop {
-            match content.read(&mut chunk)? {
-                0 => return Ok(Self(digest.finish().into())),
-                read => digest.update(&chunk[..read]),
-            }
-        }
-    }
-}
-
-impl fmt::Display for ObjectId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-/// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ObjectFormat {
-    /// 40 digits.
-    Sha1,
-    /// 64 digits.
-    Sha256,
-}
-
-impl ObjectFormat {
-    /// How many hexadecimal digits an id has.
-    fn digits(self) -> usize {
-        match self {
-            Self::Sha1 => 40,
-            Self::Sha256 => 64,
-        }
-    }
-}
-
-const LINK: u32 = 0o120_000;
-
-/// A file of a tree or an index.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// `0o100644`, `0o100755`, `0o120000` (a link) or `0o160000` (a submodule).
-    pub mode: u32,
-    /// Its content.
-    pub object: ObjectId,
-}
-
-impl Entry {
-    /// Whether it is a regular file, executable or not.
-    #[must_use]
-    pub fn is_file(&self) -> bool {
-        matches!(self.mode, 0o100_644 | 0o100_755)
-    }
-}
-
-/// The entries of a tree by path. Paths are bytes to git; one that is not UTF-8 cannot be Windmill's.
-pub type Tree = BTreeMap<Vec<u8>, Entry>;
-
-/// The files of a commit that somebody else made.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// Those that a checkout can hold.
-    pub tree: Tree,
-    /// The paths of the others. A tree can be made to hold what git itself takes into no index: `.git`, `..`, a file and
-    /// a folder of one name.
-    pub unsound: Vec<Vec<u8>>,
-}
 
 /// The content of a file in a repository that others write to.
 pub enum BlobContent {
@@ -198,14 +96,13 @@ pub enum GitError {
 impl From<io::Error> for GitError {
     fn from(error: io::Error) -> Self {
         use io::ErrorKind::{
-            AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+            AlreadyExists, DirectoryNotEmpty, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied,
         };
         // A file where a folder belongs, or the other way round, or neither, or a folder that is closed to us: damage
         // that a new checkout is without.
         match error.kind() {
-            AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory | NotFound | PermissionDenied => {
-                Self::Checkout(error.to_string())
-            }
+            AlreadyExists | DirectoryNotEmpty | InvalidData | IsADirectory | NotADirectory | NotFound
+            | PermissionDenied => Self::Checkout(error.to_string()),
             _ => Self::Machine(error.to_string()),
         }
     }
@@ -429,14 +326,28 @@ impl<'a> Git<'a> {
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &commit]))
     }
 
-    /// All files of a commit or tree.
+    /// All files of a commit or tree, as they are there, sound or not.
     ///
     /// # Errors
     /// [`GitError`].
     pub fn list(&self, tree: &ObjectId) -> Result<Listing, GitError> {
-        let command = self.command()?.arguments(["ls-tree", "-r", "-z", "--full-tree", tree.as_str()]);
-        let listing = self.locally(command.capture(LISTING_BYTES_MAX))?;
-        parse_entries(&listing, ListingKind::Tree).ok_or_else(|| unreadable("ls-tree"))
+        let arguments = ["ls-tree", "-r", "-z", "--full-tree", tree.as_str()];
+        Ok(self.listing("tip.listing", self.command()?.arguments(arguments))?.sorted()?)
+    }
+
+    /// All files of the index.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn list_index(&self) -> Result<Listing, GitError> {
+        self.listing("index.listing", self.command()?.arguments(["ls-files", "--stage", "-z"]))
+    }
+
+    fn listing(&self, name: &str, command: Invocation) -> Result<Listing, GitError> {
+        let path = self.listing_place(name);
+        let file = scratch::open_file(&path, true)?;
+        self.locally(command.write_to(file, LISTING_BYTES_MAX))?;
+        Ok(Listing::at(path))
     }
 
     /// The content of a file that somebody else wrote.
@@ -450,17 +361,6 @@ impl<'a> Git<'a> {
             Err(Failure::TooMuchOutput { .. }) => Ok(BlobContent::Strange("it is too large")),
             finished => successful(&shown, finished.map_err(from_failure)?).map(BlobContent::Whole),
         }
-    }
-
-    /// All files of the index.
-    ///
-    /// # Errors
-    /// [`GitError`].
-    pub fn list_index(&self) -> Result<Tree, GitError> {
-        let listing =
-            self.locally(self.command()?.arguments(["ls-files", "--stage", "-z"]).capture(LISTING_BYTES_MAX))?;
-        let listing = parse_entries(&listing, ListingKind::Index).ok_or_else(|| unreadable("ls-files"))?;
-        Ok(listing.tree)
     }
 
     /// Makes index and tree folder the given tree, and nothing else: what differs is written anew, what is too much
@@ -493,23 +393,24 @@ impl<'a> Git<'a> {
         self.locally(self.command()?.arguments(["add", "--all", "--force"])).map(drop)
     }
 
-    /// A tree that is `base` with `removed` taken out and `added` put in. The checkout's own index stays as it is.
+    /// A tree that is `base` with what `changes` say, in their order. The checkout's own index stays as it is.
     ///
     /// # Errors
     /// [`GitError`].
-    pub fn compose<'e>(
-        &self,
-        base: Option<&ObjectId>,
-        removed: impl IntoIterator<Item = &'e [u8]>,
-        added: impl IntoIterator<Item = (&'e [u8], &'e Entry)>,
-    ) -> Result<ObjectId, GitError> {
+    pub fn compose(&self, base: Option<&ObjectId>, changes: &Listing) -> Result<ObjectId, GitError> {
         let index = self.place.scratch.path().join("compose.index");
         let start = if let Some(base) = base { base.as_str() } else { "--empty" };
         let command = || Ok::<_, GitError>(self.command()?.environment("GIT_INDEX_FILE", &index));
         self.locally(command()?.arguments(["read-tree", start]))?;
-        let changes = self.place.scratch.write("changes", &index_info(removed, added, self.format()))?;
-        self.locally(command()?.arguments(["update-index", "-z", "--index-info"]).stdin(File::open(changes)?))?;
+        let changes = File::open(changes.path())?;
+        self.locally(command()?.arguments(["update-index", "-z", "--index-info"]).stdin(changes))?;
         self.object_id(command()?.arguments(["write-tree"]))
+    }
+
+    /// Where a listing of the run with this name is kept.
+    #[must_use]
+    pub fn listing_place(&self, name: &str) -> PathBuf {
+        self.place.scratch.path().join(name)
     }
 
     /// A commit of `tree` upon `parent`.
@@ -805,7 +706,7 @@ fn ssh_options(key: &Path, known_hosts: Option<&Path>, accepted: Option<&Path>) 
 fn from_failure(failure: Failure) -> GitError {
     match failure {
         Failure::Expired(expired) => GitError::Expired(expired),
-        Failure::NotStarted { .. } => GitError::Machine(failure.to_string()),
+        Failure::NotStarted { .. } | Failure::NotWritten { .. } => GitError::Machine(failure.to_string()),
         Failure::TooMuchOutput { .. } => GitError::Checkout(failure.to_string()),
     }
 }
@@ -837,31 +738,6 @@ fn find_locks(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn unreadable(verb: &str) -> GitError {
-    GitError::Checkout(format!("`git {verb}` printed what git does not print"))
-}
-
-/// Input of `update-index -z --index-info`. What goes comes first: a file may become a folder, or a folder a file.
-fn index_info<'e>(
-    removed: impl IntoIterator<Item = &'e [u8]>,
-    added: impl IntoIterator<Item = (&'e [u8], &'e Entry)>,
-    format: ObjectFormat,
-) -> Vec<u8> {
-    let mut lines = Vec::new();
-    let nothing = "0".repeat(format.digits());
-    for path in removed {
-        lines.extend_from_slice(format!("0 {nothing}\t").as_bytes());
-        lines.extend_from_slice(path);
-        lines.push(0);
-    }
-    for (path, entry) in added {
-        lines.extend_from_slice(format!("{:o} {}\t", entry.mode, entry.object).as_bytes());
-        lines.extend_from_slice(path);
-        lines.push(0);
-    }
-    lines
-}
-
 fn parse_remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
     let text = String::from_utf8_lossy(listing);
     let mut state = RemoteState { tip: None, format: None };
@@ -874,56 +750,6 @@ fn parse_remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
         }
     }
     state
-}
-
-#[derive(Clone, Copy)]
-enum ListingKind {
-    /// `mode type object TAB path NUL`
-    Tree,
-    /// `mode object stage TAB path NUL`
-    Index,
-}
-
-fn parse_entries(listing: &[u8], kind: ListingKind) -> Option<Listing> {
-    let mut found = Listing::default();
-    for line in listing.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
-        let (path, entry) = parse_entry(line, kind)?;
-        if is_sound(&path, &entry) && !found.tree.contains_key(&path) && !collides(&path, &found.tree) {
-            found.tree.insert(path, entry);
-        } else {
-            found.unsound.push(path);
-        }
-    }
-    Some(found)
-}
-
-/// Whether git takes an entry of this name into an index.
-fn is_sound(path: &[u8], entry: &Entry) -> bool {
-    let mut names = path.split(|byte| *byte == b'/');
-    let is_linked_configuration =
-        entry.mode == LINK && names.clone().next_back().is_some_and(|name| name.eq_ignore_ascii_case(b".gitmodules"));
-    !is_linked_configuration
-        && names.all(|name| !matches!(name, b"" | b"." | b"..") && !name.eq_ignore_ascii_case(b".git"))
-}
-
-/// Whether a file at `path` cannot be in `tree`, since the tree has a folder there, or a file where its folder is.
-#[must_use]
-pub fn collides(path: &[u8], tree: &Tree) -> bool {
-    let folder = [path, b"/"].concat();
-    let is_folder = tree.range(folder.clone()..).next().is_some_and(|(next, _)| next.starts_with(&folder));
-    let mut parents = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index]);
-    is_folder || parents.any(|parent| tree.contains_key(parent))
-}
-
-fn parse_entry(line: &[u8], kind: ListingKind) -> Option<(Vec<u8>, Entry)> {
-    let tab = line.iter().position(|byte| *byte == b'\t')?;
-    let mut fields = std::str::from_utf8(&line[..tab]).ok()?.split(' ');
-    let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
-    let object = match kind {
-        ListingKind::Tree => fields.nth(1)?,
-        ListingKind::Index => fields.next()?,
-    };
-    Some((line[tab + 1..].to_vec(), Entry { mode, object: ObjectId::parse(object)? }))
 }
 
 /// The line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`.
@@ -1080,26 +906,6 @@ mod tests {
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
     #[test]
-    fn object_ids_are_whole_and_lower_case() {
-        assert!(ObjectId::parse(A).is_some());
-        assert!(ObjectId::parse(&"0".repeat(64)).is_some_and(|id| id.format() == ObjectFormat::Sha256));
-        for other in ["", &A[1..], &A.to_uppercase(), &format!("{A}a"), "--upload-pack=evil aaaaaaaaaaaaaaaaaaaaaa"] {
-            assert!(ObjectId::parse(other).is_none(), "{other}");
-        }
-    }
-
-    #[test]
-    fn blob_ids_are_those_of_git() {
-        let id = |content: &[u8], format| {
-            ObjectId::of_blob(content, content.len() as u64, format).expect("memory can be read")
-        };
-        let hello = id(b"hello\n", ObjectFormat::Sha1);
-        assert_eq!(hello.as_str(), "ce013625030ba8dba906f756967f9e9ca394464a");
-        let empty = id(b"", ObjectFormat::Sha256);
-        assert_eq!(empty.as_str(), "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813");
-    }
-
-    #[test]
     fn the_tip_is_that_of_our_branch_and_no_other() {
         let b = "b".repeat(40);
         let listing = format!("{A}\tHEAD\n{b}\trefs/heads/x/refs/heads/main\n");
@@ -1108,48 +914,6 @@ mod tests {
         let listing = format!("{listing}{b}\trefs/heads/main\n");
         assert_eq!(parse_remote_state(listing.as_bytes(), "refs/heads/main").tip, ObjectId::parse(&b));
         assert_eq!(parse_remote_state(b"", "refs/heads/main"), RemoteState { tip: None, format: None });
-    }
-
-    fn tree(paths: &[&str]) -> Listing {
-        let lines: String = paths.iter().map(|path| format!("100644 blob {A}\t{path}\0")).collect();
-        parse_entries(lines.as_bytes(), ListingKind::Tree).expect("a listing")
-    }
-
-    #[test]
-    fn what_no_checkout_can_hold_is_listed_apart() {
-        let sound = [".github/x", ".gitmodules", "a/.gitignore", "a/git", "...", "a/..b", "b"];
-        assert_eq!(tree(&sound).unsound, Vec::<Vec<u8>>::new());
-        for path in [".git", ".git/config", "a/.GIT/hooks/x", "../x", "a/./x", "a/..", "/x", "a//x", "b", "b/x", "a"] {
-            let paths = [&sound[..], &[path]].concat();
-            assert_eq!(tree(&paths).unsound, [path.as_bytes()]);
-        }
-        let link = format!("120000 blob {A}\ta/.gitModules\0120000 blob {A}\t.gitmodules/x\0");
-        let listing = parse_entries(link.as_bytes(), ListingKind::Tree).expect("a listing");
-        assert_eq!(listing.unsound, [b"a/.gitModules"]);
-    }
-
-    #[test]
-    fn a_file_and_a_folder_of_one_name_collide() {
-        let tree = tree(&["f/ops/a.py", "g"]).tree;
-        for path in ["f", "f/ops", "f/ops/a.py/x", "g/x"] {
-            assert!(collides(path.as_bytes(), &tree), "{path}");
-        }
-        for path in ["f/op", "f/ops/a", "f/ops/a.pyx", "f/ops/b.py", "h", "f-x"] {
-            assert!(!collides(path.as_bytes(), &tree), "{path}");
-        }
-    }
-
-    #[test]
-    fn listings_keep_every_byte_of_a_path() {
-        let tree = format!("100644 blob {A}\tf/a b\n\"c\".py\0120000 blob {A}\tlink\0160000 commit {A}\tsub\0");
-        let Listing { tree, unsound } = parse_entries(tree.as_bytes(), ListingKind::Tree).expect("a listing");
-        assert_eq!((tree.len(), unsound.len()), (3, 0));
-        assert!(tree[&b"f/a b\n\"c\".py"[..].to_vec()].is_file());
-        assert!(!tree[&b"link"[..].to_vec()].is_file() && !tree[&b"sub"[..].to_vec()].is_file());
-        let index = format!("100755 {A} 0\t-x.sh\0");
-        assert!(parse_entries(index.as_bytes(), ListingKind::Index).is_some_and(|all| all.tree.len() == 1));
-        assert!(parse_entries(b"garbage\0", ListingKind::Index).is_none());
-        assert!(parse_entries(b"100644 blob zzz\tx\0", ListingKind::Tree).is_none());
     }
 
     #[track_caller]

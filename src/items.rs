@@ -2,8 +2,9 @@
 //! objects a change deletes, and what in the tree is a secret in plain text. It reads no files and asks nobody: it is
 //! handed paths, object ids and bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -334,15 +335,6 @@ pub fn is_script_file_under_windmill(path: &str) -> bool {
     locate(path).is_some() && ["f/", "u/"].iter().any(|top| path.starts_with(top)) && script_stem(path).is_some()
 }
 
-/// A file of a tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TreeFile<'a> {
-    /// Relative to the backup's folder.
-    pub path: &'a str,
-    /// git's object id, or whatever else is equal for equal content.
-    pub blob: &'a str,
-}
-
 /// What a change does to the objects that were there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deletions {
@@ -362,77 +354,94 @@ impl Deletions {
     }
 }
 
-/// The objects of `before` that `after` does not have.
+/// Is shown a file: its path, and its content before and after (git's object id, or whatever else is equal for equal
+/// content).
+pub type Visitor<'v> = dyn FnMut(&str, Option<&str>, Option<&str>) + 'v;
+
+/// The objects that were there before and are not after. `each` shows all files, in the order of their paths, and is
+/// asked to do so once more where something is gone. Of the objects that stay, no more is held than a number each.
 ///
 /// An object exists where one of its main files does (a script's content or metadata, `flow.yaml`, …): what wmill
 /// leaves in a deleted flow's folder because it does not know it, does not keep the flow alive. A deleted object that
 /// reappears elsewhere with the same content was moved; each new object can excuse one deleted only.
-#[must_use]
-pub fn deletions(before: &[TreeFile<'_>], after: &[TreeFile<'_>], kinds: &Kinds) -> Deletions {
-    let before = objects(before, kinds);
-    let after = objects(after, kinds);
-    let mut arrived: Vec<Identity<'_>> = Vec::new();
-    let is_in = |objects: &BTreeMap<ItemId, Object<'_>>, id| objects.get(id).is_some_and(|object| object.exists);
-    for (id, object) in after.iter().filter(|(_, object)| object.exists) {
-        if !is_in(&before, id) {
-            arrived.push(object.identity(id.kind));
+///
+/// # Errors
+/// Those of `each`.
+pub fn deletions<E>(each: &dyn Fn(&mut Visitor<'_>) -> Result<(), E>, kinds: &Kinds) -> Result<Deletions, E> {
+    let hasher = RandomState::new();
+    let (mut known, mut losing) = (HashSet::new(), BTreeSet::new());
+    each(&mut |path, before, after| {
+        if let Some(part) = covered(path, kinds).filter(|part| part.exists() && before.is_some()) {
+            let id = part.id();
+            known.insert(hasher.hash_one(&id));
+            if after.is_none() {
+                losing.insert(id);
+            }
         }
-    }
+    })?;
     let mut deleted = Vec::new();
-    let mut total = 0;
-    for (id, object) in before.iter().filter(|(_, object)| object.exists) {
-        total += 1;
-        if is_in(&after, id) {
-            continue;
+    if losing.is_empty() {
+        return Ok(Deletions { total: known.len(), deleted });
+    }
+    let (mut lost, mut arrived) = (BTreeMap::new(), BTreeMap::new());
+    each(&mut |path, before, after| {
+        let Some(part) = covered(path, kinds) else { return };
+        let id = part.id();
+        if losing.contains(&id) {
+            let object: &mut Object = lost.entry(id).or_default();
+            object.stays |= part.exists() && after.is_some();
+            object.add(&part, before);
+        } else if !known.contains(&hasher.hash_one(&id)) {
+            let object: &mut Object = arrived.entry(id).or_default();
+            object.stays |= part.exists() && after.is_some();
+            object.add(&part, after);
         }
+    })?;
+    let mut arrived: Vec<_> =
+        arrived.iter().filter(|(_, object)| object.stays).map(|(id, object)| object.identity(id.kind)).collect();
+    for (id, object) in lost.iter().filter(|(_, object)| !object.stays) {
         let identity = object.identity(id.kind);
         match arrived.iter().position(|other| *other == identity) {
             Some(place) => drop(arrived.swap_remove(place)),
             None => deleted.push(id.clone()),
         }
     }
-    Deletions { total, deleted }
+    Ok(Deletions { total: known.len(), deleted })
+}
+
+fn covered<'a>(path: &'a str, kinds: &Kinds) -> Option<Part<'a>> {
+    locate(path).filter(|part| covers(&part.id(), kinds))
 }
 
 /// What two copies of one object at different paths have in common.
-type Identity<'a> = (ItemKind, Vec<(&'a str, &'a str)>);
+type Identity<'a> = (ItemKind, &'a [(String, String)]);
 
 #[derive(Default)]
-struct Object<'a> {
-    exists: bool,
+struct Object {
+    /// Whether it exists after the change.
+    stays: bool,
     /// Each file's name within the object, and its content.
-    comparable: Vec<(&'a str, &'a str)>,
+    comparable: Vec<(String, String)>,
     /// The same of what can name its own path.
-    naming: Vec<(&'a str, &'a str)>,
+    naming: Vec<(String, String)>,
 }
 
-impl<'a> Object<'a> {
-    fn identity(&self, kind: ItemKind) -> Identity<'a> {
-        let files = if self.comparable.is_empty() { &self.naming } else { &self.comparable };
-        // In the order of their paths, as trees are listed, and so in the same order wherever the object lies.
-        (kind, files.clone())
-    }
-}
-
-fn objects<'a>(files: &[TreeFile<'a>], kinds: &Kinds) -> BTreeMap<ItemId, Object<'a>> {
-    let mut objects: BTreeMap<ItemId, Object<'a>> = BTreeMap::new();
-    for file in files {
-        let Some(part) = locate(file.path) else {
-            continue;
-        };
-        let id = part.id();
-        if !covers(&id, kinds) {
-            continue;
-        }
-        let object = objects.entry(id).or_default();
-        object.exists |= part.exists();
+impl Object {
+    fn add(&mut self, part: &Part<'_>, blob: Option<&str>) {
+        let Some(blob) = blob else { return };
+        let file = (part.rest.to_owned(), blob.to_owned());
         match part.role {
-            Role::Main | Role::Companion => object.comparable.push((part.rest, file.blob)),
-            Role::NamesItself => object.naming.push((part.rest, file.blob)),
+            Role::Main | Role::Companion => self.comparable.push(file),
+            Role::NamesItself => self.naming.push(file),
             Role::Lock => {}
         }
     }
-    objects
+
+    fn identity(&self, kind: ItemKind) -> Identity<'_> {
+        let files = if self.comparable.is_empty() { &self.naming } else { &self.comparable };
+        // In the order of their paths, as trees are listed, and so in the same order wherever the object lies.
+        (kind, files)
+    }
 }
 
 /// Whether this is the workspace's encryption key.
@@ -678,13 +687,16 @@ mod tests {
         }
     }
 
-    fn tree<'a>(files: &[(&'a str, &'a str)]) -> Vec<TreeFile<'a>> {
-        files.iter().map(|&(path, blob)| TreeFile { path, blob }).collect()
-    }
-
     #[track_caller]
     fn check_deletions(before: &[(&str, &str)], after: &[(&str, &str)], total: usize, deleted: &[&str]) {
-        let found = deletions(&tree(before), &tree(after), &Kinds::default());
+        let (before, after): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            (before.iter().copied().collect(), after.iter().copied().collect());
+        let paths: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let each = |visit: &mut Visitor<'_>| {
+            paths.iter().for_each(|path| visit(path, before.get(*path).copied(), after.get(*path).copied()));
+            Ok::<_, std::convert::Infallible>(())
+        };
+        let Ok(found) = deletions(&each, &Kinds::default());
         let names: Vec<String> = found.deleted.iter().map(ToString::to_string).collect();
         assert_eq!((found.total, names), (total, deleted.iter().map(ToString::to_string).collect()));
     }

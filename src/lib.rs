@@ -26,6 +26,8 @@
 //! | [`lock`] | one sync of a workspace at a time, across processes |
 //! | [`workplace`] | what every program of a run is given |
 //! | [`signing`] | the key that signs commits |
+//! | [`object`] | what git's objects are called |
+//! | [`listing`] | sorted listings of files, on the disk, read as streams |
 //! | [`git`] | git's verbs over one checkout and one remote |
 //! | [`checkouts`] | which checkouts are kept |
 //! | [`comparison`] | what differs between two trees, counted and listed |
@@ -70,12 +72,14 @@ pub mod history;
 pub mod http;
 pub mod items;
 pub mod ledger;
+pub mod listing;
 pub mod lock;
 pub mod logging;
 pub mod metrics;
 pub mod names;
 pub mod notice;
 pub mod notifier;
+pub mod object;
 pub mod outcome;
 pub mod page;
 pub mod proxy;

@@ -15,9 +15,6 @@ pub struct Changed {
     pub deleted: usize,
 }
 
-/// Paths listed in a warning; the rest is counted.
-pub const LISTED_IN_WARNING_MAX: usize = 20;
-
 /// What a user should know although it is no failure, each of it once.
 #[derive(Debug, Default)]
 pub struct Warnings(Vec<String>);

@@ -2,7 +2,8 @@
 
 use crate::base::Base;
 use crate::fault::Fault;
-use crate::git::{Git, ObjectId};
+use crate::git::Git;
+use crate::object::ObjectId;
 use crate::scratch;
 use crate::task::{Step, Task};
 use crate::windmill::{Cure, WindmillError};
@@ -24,7 +25,7 @@ pub fn pull(task: Task<'_>, place: &Workplace, git: &Git<'_>, base: &Base) -> Re
     let mut is_folder_suspect = false;
     let pulled = pull_upon(task, place, git, base.shown.as_ref(), &base.plan.text, |error| {
         let is_suspect = matches!(error, WindmillError::Failed { cure: Cure::EmptyFolder, .. });
-        is_folder_suspect = is_suspect && !base.folder.is_empty();
+        is_folder_suspect = is_suspect && !base.is_empty;
         failed(error)
     });
     match pulled {

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::comparison::printable;
-use crate::git::{ObjectFormat, ObjectId, Tree};
+use crate::comparison::{Sample, printable};
+use crate::listing::{Listing, join, walk};
+use crate::object::{ObjectFormat, ObjectId};
 use crate::scratch;
 
 /// Why staging is not trusted.
@@ -23,25 +24,24 @@ pub enum StagingError {
 ///
 /// # Errors
 /// [`StagingError`].
-pub fn verify(staged: &Tree, folder: &Path, known: &Tree) -> Result<(), StagingError> {
-    let pulled = walk(folder).map_err(StagingError::Io)?;
-    if let Some(path) = pulled.iter().find(|path| !staged.contains_key(*path)) {
-        return Err(not_what_was_pulled(path, "it was pulled and not staged"));
-    }
-    if pulled.len() != staged.len() {
-        let surplus = staged.keys().find(|path| !pulled.contains(path));
-        return Err(not_what_was_pulled(surplus.map_or(b"", Vec::as_slice), "it was staged and not pulled"));
-    }
-    for (path, entry) in staged {
+pub fn verify(staged: &Listing, folder: &Path, known: &Listing) -> Result<(), StagingError> {
+    let read = || Ok::<_, io::Error>(join(join(staged.entries()?, walk(folder)?), known.entries()?));
+    for file in read().map_err(StagingError::Io)? {
+        let (path, (pulled, before)) = file.map_err(StagingError::Io)?;
+        let (entry, place) = match pulled {
+            Some((Some(entry), Some(place))) => (entry, place),
+            Some((None, _)) => return Err(not_what_was_pulled(&path, "it was pulled and not staged")),
+            Some((_, None)) => return Err(not_what_was_pulled(&path, "it was staged and not pulled")),
+            None => continue,
+        };
         if !entry.is_file() {
-            return Err(not_what_was_pulled(path, "it was not staged as a regular file"));
+            return Err(not_what_was_pulled(&path, "it was not staged as a regular file"));
         }
-        if known.get(path).is_some_and(|before| before.object == entry.object) {
+        if before.is_some_and(|before| before.object == entry.object) {
             continue;
         }
-        let blob = blob_of_file(&folder.join(path_of(path)), entry.object.format()).map_err(StagingError::Io)?;
-        if blob != entry.object {
-            return Err(not_what_was_pulled(path, "the content differs"));
+        if blob_of_file(&place, entry.object.format()).map_err(StagingError::Io)? != entry.object {
+            return Err(not_what_was_pulled(&path, "the content differs"));
         }
     }
     Ok(())
@@ -53,20 +53,21 @@ pub fn verify(staged: &Tree, folder: &Path, known: &Tree) -> Result<(), StagingE
 ///
 /// # Errors
 /// What the disk says.
-pub fn withdraw_unstorable(folder: &Path) -> io::Result<Vec<String>> {
-    let mut withdrawn = Vec::new();
+pub fn withdraw_unstorable(folder: &Path) -> io::Result<Sample> {
+    let mut withdrawn = Sample::default();
     let mut pending = vec![folder.to_owned()];
     while let Some(path) = pending.pop() {
         for entry in fs::read_dir(&path).map_err(|error| scratch::at(&path, &error))? {
             let entry = entry?;
             if entry.file_name().eq_ignore_ascii_case(".git") {
                 let path = entry.path();
-                let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+                let name = path.strip_prefix(folder).unwrap_or(&path).as_os_str().as_encoded_bytes().to_vec();
                 if entry.file_type()?.is_dir() {
-                    let below = walk(&path)?;
-                    withdrawn.extend(below.iter().map(|file| format!("{name}/{}", String::from_utf8_lossy(file))));
+                    for below in walk(&path)? {
+                        withdrawn.add(&[&name, &b"/"[..], &below?.0].concat());
+                    }
                 } else {
-                    withdrawn.push(name);
+                    withdrawn.add(&name);
                 }
                 scratch::remove_folder(&path)?;
             } else if entry.file_type()?.is_dir() {
@@ -78,40 +79,8 @@ pub fn withdraw_unstorable(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 fn not_what_was_pulled(path: &[u8], why: &str) -> StagingError {
-    let path = printable(&String::from_utf8_lossy(path));
+    let path = printable(path);
     StagingError::Differs(format!("git did not stage what wmill pulled: `{path}`: {why}; nothing was committed"))
-}
-
-/// The paths of all files below `folder`, relative to it.
-fn walk(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
-    let mut found = Vec::new();
-    let mut pending = vec![(folder.to_owned(), Vec::new())];
-    while let Some((path, prefix)) = pending.pop() {
-        for entry in fs::read_dir(&path).map_err(|error| scratch::at(&path, &error))? {
-            let entry = entry?;
-            let mut name = prefix.clone();
-            name.extend_from_slice(entry.file_name().as_encoded_bytes());
-            if entry.file_type()?.is_dir() {
-                name.push(b'/');
-                pending.push((entry.path(), name));
-            } else {
-                found.push(name);
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// A path of git's as one of the system's.
-fn path_of(path: &[u8]) -> PathBuf {
-    #[cfg(unix)]
-    {
-        PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path))
-    }
-    #[cfg(not(unix))]
-    {
-        PathBuf::from(String::from_utf8_lossy(path).into_owned())
-    }
 }
 
 fn blob_of_file(path: &Path, format: ObjectFormat) -> io::Result<ObjectId> {

@@ -23,13 +23,15 @@ pub struct Invocation {
     stdout: Stdout,
 }
 
-#[derive(Clone, Copy)]
 enum Stdout {
     /// Lines, like those of stderr.
     Lines,
     /// Bytes, at most so many.
     #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is started there"))]
     Bytes { max: usize },
+    /// A file, with at most so many bytes.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is started there"))]
+    File { file: File, max: usize },
 }
 
 impl Invocation {
@@ -77,6 +79,13 @@ impl Invocation {
     #[must_use]
     pub fn capture(mut self, max: usize) -> Self {
         self.stdout = Stdout::Bytes { max };
+        self
+    }
+
+    /// Puts its standard output into a file, at most `max` bytes of it.
+    #[must_use]
+    pub fn write_to(mut self, file: File, max: usize) -> Self {
+        self.stdout = Stdout::File { file, max };
         self
     }
 }
@@ -160,6 +169,13 @@ pub enum Failure {
         /// The bound.
         bytes_max: usize,
     },
+    /// What it printed could not be written to its file, and it was killed.
+    NotWritten {
+        /// The command.
+        command: String,
+        /// What the system said.
+        error: io::Error,
+    },
 }
 
 impl fmt::Display for Failure {
@@ -174,6 +190,7 @@ impl fmt::Display for Failure {
             Self::TooMuchOutput { command, bytes_max } => {
                 write!(formatter, "`{command}` printed more than {bytes_max} bytes")
             }
+            Self::NotWritten { command, error } => write!(formatter, "cannot write what `{command}` printed: {error}"),
         }
     }
 }
@@ -223,7 +240,7 @@ pub use platform::{become_ssh, forbid_core_files, kill, process_start};
 #[cfg(unix)]
 mod platform {
     use std::collections::VecDeque;
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Child, Command, Stdio};
     use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -351,7 +368,7 @@ mod platform {
         let mut child = spawn(&mut invocation)?;
         let events = Arc::new(Mailbox::default());
         let watched = watch(&mut child, &events);
-        let mut output = Output::new(&invocation, scrubber, on_line);
+        let mut output = Output::new(&mut invocation, scrubber, on_line);
         let followed = match watched {
             Ok(()) => follow(&events, deadline, &mut output, child.id()),
             Err(error) => Err(Failure::NotStarted { program: invocation.to_string(), error }),
@@ -359,13 +376,11 @@ mod platform {
         // Descendants that outlived the program must not write on. Until it is reaped, its group's id is its own.
         signal_group(child.id(), Signal::KILL);
         let status = child.wait();
-        if followed.is_ok() {
-            drain(&events, &mut output);
-        }
+        let followed = followed.and_then(|()| drain(&events, &mut output));
         events.close();
         followed?;
         let status = status.map_err(|error| Failure::NotStarted { program: invocation.to_string(), error })?;
-        output.finish(&invocation, status)
+        output.finish(status)
     }
 
     fn spawn(invocation: &mut Invocation) -> Result<Child, Failure> {
@@ -458,55 +473,69 @@ mod platform {
     }
 
     /// Takes what is still in the pipes; a descendant that left the group could hold them open for ever.
-    fn drain(events: &Mailbox, output: &mut Output<'_>) {
+    fn drain(events: &Mailbox, output: &mut Output<'_>) -> Result<(), Failure> {
         let patience = Instant::now() + DRAIN_TIME_MAX;
         while output.streams_open > 0 {
-            let Some(event) = events.take(patience.saturating_duration_since(Instant::now())) else { return };
-            let _ = output.take(event);
+            let Some(event) = events.take(patience.saturating_duration_since(Instant::now())) else { break };
+            output.take(event)?;
         }
+        Ok(())
     }
 
     struct Output<'a> {
         stdout: Vec<u8>,
         form: Stdout,
+        written: usize,
         command: String,
         lines: [Lines<'a>; 2],
         tail: VecDeque<String>,
         on_line: &'a mut dyn FnMut(&str),
         streams_open: usize,
-        overflown: bool,
     }
 
     impl<'a> Output<'a> {
-        fn new(invocation: &Invocation, scrubber: &'a Scrubber, on_line: &'a mut dyn FnMut(&str)) -> Self {
+        fn new(invocation: &mut Invocation, scrubber: &'a Scrubber, on_line: &'a mut dyn FnMut(&str)) -> Self {
             let lines = || Lines { pending: Vec::new(), is_cut: false, scrubber };
             Self {
                 stdout: Vec::new(),
-                form: invocation.stdout,
+                form: std::mem::replace(&mut invocation.stdout, Stdout::Lines),
+                written: 0,
                 command: invocation.to_string(),
                 lines: [lines(), lines()],
                 tail: VecDeque::new(),
                 on_line,
                 streams_open: 2,
-                overflown: false,
             }
         }
 
         fn take(&mut self, event: Event) -> Result<(), Failure> {
-            match (event, self.form) {
-                (Event::Stdout(bytes), Stdout::Bytes { max }) => {
-                    if self.stdout.len() + bytes.len() > max {
-                        self.overflown = true;
-                        return Err(Failure::TooMuchOutput { command: self.command.clone(), bytes_max: max });
-                    }
-                    self.stdout.extend_from_slice(&bytes);
-                }
-                (Event::Stdout(bytes), Stdout::Lines) => self.lines(0, Some(&bytes)),
-                (Event::Stderr(bytes), _) => self.lines(1, Some(&bytes)),
-                (Event::Closed, _) => self.streams_open -= 1,
-                (Event::Ended, _) => {}
+            match event {
+                Event::Stdout(bytes) => self.keep(&bytes)?,
+                Event::Stderr(bytes) => self.lines(1, Some(&bytes)),
+                Event::Closed => self.streams_open -= 1,
+                Event::Ended => {}
             }
             Ok(())
+        }
+
+        fn keep(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+            self.written += bytes.len();
+            let max = match &mut self.form {
+                Stdout::Lines => {
+                    self.lines(0, Some(bytes));
+                    return Ok(());
+                }
+                Stdout::Bytes { max } | Stdout::File { max, .. } if self.written > *max => *max,
+                Stdout::Bytes { .. } => {
+                    self.stdout.extend_from_slice(bytes);
+                    return Ok(());
+                }
+                Stdout::File { file, .. } => {
+                    let command = || self.command.clone();
+                    return file.write_all(bytes).map_err(|error| Failure::NotWritten { command: command(), error });
+                }
+            };
+            Err(Failure::TooMuchOutput { command: self.command.clone(), bytes_max: max })
         }
 
         fn lines(&mut self, stream: usize, bytes: Option<&[u8]>) {
@@ -524,12 +553,9 @@ mod platform {
             }
         }
 
-        fn finish(mut self, invocation: &Invocation, status: std::process::ExitStatus) -> Result<Finished, Failure> {
+        fn finish(mut self, status: std::process::ExitStatus) -> Result<Finished, Failure> {
             self.lines(0, None);
             self.lines(1, None);
-            if let (true, Stdout::Bytes { max }) = (self.overflown, self.form) {
-                return Err(Failure::TooMuchOutput { command: invocation.to_string(), bytes_max: max });
-            }
             let ending = match (status.code(), status.signal()) {
                 (Some(code), _) => Ending::Exit(code),
                 (None, signal) => Ending::Signal(signal.unwrap_or(0)),

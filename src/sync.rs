@@ -3,19 +3,22 @@
 //! It reads aloud, and leaves to others how each of these is done.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Instant;
 
 use crate::base::{self, Base};
 use crate::code::Code;
-use crate::comparison::{Comparison, listed};
+use crate::comparison::{Change, Comparison, Mark, Sample};
 use crate::composition;
 use crate::delivery::{self, Arrival};
 use crate::fault::{Fault, Remedy};
-use crate::git::{Git, ObjectId};
+use crate::git::{Git, GitError};
 use crate::guards;
 use crate::items;
-use crate::outcome::{Changed, LISTED_IN_WARNING_MAX, SyncResult, Warnings};
+use crate::listing::Listing;
+use crate::object::ObjectId;
+use crate::outcome::{Changed, SyncResult, Warnings};
 use crate::pull::{self, Footing};
 use crate::scratch;
 use crate::secret::Scrubber;
@@ -215,10 +218,9 @@ impl Story<'_> {
             self.warnings.add(warning.clone());
         }
         if !base.unsound.is_empty() {
-            let paths: Vec<_> = base.unsound.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
             self.warnings.add(format!(
                 "the repository has entries that git checks out nowhere, and a commit of ours is without them: {}",
-                listed(&paths, LISTED_IN_WARNING_MAX)
+                base.unsound
             ));
         }
         guards::refuse_the_key(self.task, &base.plan)?;
@@ -237,11 +239,12 @@ impl Story<'_> {
             Some(files) => !files.is_empty() || wrote_shared_ui(folder),
         };
         composition::check_shared_ui(self.task, git, account)?;
-        let comparison = composition::compose(self.task, git, &base, footing, owns_ui, account, &mut self.warnings)?;
+        let composition = composition::compose(self.task, git, &base, footing, owns_ui, account, &mut self.warnings)?;
+        guards::check(self.task, git, &composition, &base.plan.kinds)?;
+        let comparison = &composition.comparison;
         let changed = comparison.changed();
-        guards::check(self.task, git, &base, &comparison)?;
         if is_first {
-            self.tell_about_removed_files(&comparison);
+            self.tell_about_removed_files(comparison).map_err(|error| self.of_a_listing(error))?;
         }
         if changed == Changed::default() {
             self.task.end(Step::Commit, begun);
@@ -249,9 +252,9 @@ impl Story<'_> {
         }
         if self.task.request.dry_run {
             self.task.end(Step::Commit, begun);
-            return Ok(Some(self.shown(&comparison)));
+            return self.shown(comparison).map(Some).map_err(|error| self.of_a_listing(error));
         }
-        let commit = self.commit(git, &base, &comparison, account, version)?;
+        let commit = self.commit(git, &base, comparison, account, version)?;
         self.task.end(Step::Commit, begun);
         let message = format!("Successfully synced workspace '{}' to Git", self.task.request.workspace);
         match self.task.step(Step::Push, || delivery::deliver(self.task, place, git, &commit))? {
@@ -267,15 +270,25 @@ impl Story<'_> {
         }
     }
 
-    fn tell_about_removed_files(&mut self, comparison: &Comparison) {
-        let removed: Vec<_> =
-            comparison.deleted.iter().filter(|path| items::is_script_file_under_windmill(path)).cloned().collect();
+    fn tell_about_removed_files(&mut self, comparison: &Comparison) -> io::Result<()> {
+        let mut removed = Sample::default();
+        for change in comparison.changes()? {
+            let Change { mark, path, .. } = change?;
+            if mark == Mark::Deleted && std::str::from_utf8(&path).is_ok_and(items::is_script_file_under_windmill) {
+                removed.add(&path);
+            }
+        }
         if !removed.is_empty() {
             self.warnings.add(format!(
-                "this first sync removes files that Windmill does not hold (they stay in the history): {}",
-                listed(&removed, LISTED_IN_WARNING_MAX)
+                "this first sync removes files that Windmill does not hold (they stay in the history): {removed}"
             ));
         }
+        Ok(())
+    }
+
+    /// What failed in a file that says what git or we have listed.
+    fn of_a_listing(&self, error: io::Error) -> Fault {
+        self.task.git_error(Step::Commit, GitError::from(error))
     }
 
     fn unchanged(&self, folder: &Path, tip: Option<ObjectId>, account: &Account) -> Success {
@@ -286,15 +299,15 @@ impl Story<'_> {
         Success { code: Code::Unchanged, message, commit: tip, changed: Changed::default() }
     }
 
-    fn shown(&self, comparison: &Comparison) -> Success {
+    fn shown(&self, comparison: &Comparison) -> io::Result<Success> {
         let changed = comparison.changed();
         let message = format!(
             "Would commit to {} (branch {}): {}",
             self.task.request.remote,
             self.task.request.branch,
-            comparison.summary(LISTED_IN_MESSAGE_MAX)
+            comparison.summary(LISTED_IN_MESSAGE_MAX)?
         );
-        Success { code: Code::DryRun, message, commit: None, changed }
+        Ok(Success { code: Code::DryRun, message, commit: None, changed })
     }
 
     fn commit(
@@ -305,39 +318,45 @@ impl Story<'_> {
         account: &Account,
         version: Option<&str>,
     ) -> Result<ObjectId, Fault> {
-        let prefix = self.task.request.subdir.prefix();
-        let whole_path = |path: &[u8]| [prefix.as_bytes(), path].concat();
-        let removed: Vec<_> = base
-            .folder
-            .keys()
-            .filter(|path| !comparison.after.contains_key(*path))
-            .map(|path| whole_path(path))
-            .collect();
-        let in_the_way = base::in_the_way(self.task, base);
-        let removed = removed.iter().map(Vec::as_slice).chain(in_the_way.as_deref().map(str::as_bytes));
-        let added: Vec<_> = comparison
-            .after
-            .iter()
-            .filter(|(path, entry)| base.folder.get(*path) != Some(entry))
-            .map(|(path, entry)| (whole_path(path), entry))
-            .collect();
-        let added = added.iter().map(|(path, entry)| (path.as_slice(), *entry));
-        let message = self.commit_message(comparison, account, version);
-        git.compose(base.tree.as_ref(), removed, added)
+        let changes = self.changes(git, base, comparison).map_err(|error| self.of_a_listing(error))?;
+        let message = self.commit_message(comparison, account, version).map_err(|error| self.of_a_listing(error))?;
+        git.compose(base.tree.as_ref(), &changes)
             .and_then(|tree| git.commit(&tree, base.tip.as_ref(), &self.task.request.author, &message))
             .map_err(|error| self.task.git_error(Step::Commit, error))
     }
 
-    fn commit_message(&self, comparison: &Comparison, account: &Account, version: Option<&str>) -> String {
+    /// The changes, for git. What goes comes first: a file may become a folder, or a folder a file.
+    fn changes(&self, git: &Git<'_>, base: &Base, comparison: &Comparison) -> io::Result<Listing> {
+        let prefix = self.task.request.subdir.prefix();
+        let whole_path = |path: &[u8]| [prefix.as_bytes(), path].concat();
+        Listing::write(git.listing_place("commit.listing"), |lines| {
+            if let Some((path, entry)) = &base.in_the_way {
+                lines.remove(path, &entry.object)?;
+            }
+            for is_going in [true, false] {
+                for change in comparison.changes()? {
+                    let Change { mark, path, entry } = change?;
+                    match (mark == Mark::Deleted, is_going) {
+                        (true, true) => lines.remove(&whole_path(&path), &entry.object)?,
+                        (false, false) => lines.put(&whole_path(&path), &entry, b'0')?,
+                        _ => {}
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn commit_message(&self, comparison: &Comparison, account: &Account, version: Option<&str>) -> io::Result<String> {
         let unknown = "unknown";
-        format!(
+        Ok(format!(
             "{}\n\n{}\n\nWindmill-Workspace: {}\nWindmill-Version: {}\nWmill-Version: {}\n",
             self.task.request.message,
-            comparison.summary(LISTED_IN_COMMIT_MAX),
+            comparison.summary(LISTED_IN_COMMIT_MAX)?,
             self.task.request.workspace,
             account.server_version.as_deref().unwrap_or(unknown),
             version.unwrap_or(unknown),
-        )
+        ))
     }
 
     /// Notes that a sync of this checkout succeeded. Losing the note costs a warning, so a failure is not one of the

@@ -1,0 +1,410 @@
+//! Sorted listings of files, kept on the disk and read as streams, so that a tree of any size is compared in the same
+//! little memory. It does not know what is listed, or why.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::object::{Entry, ObjectId};
+use crate::scratch;
+
+/// A path, as git sees it: bytes, in whose order everything here is.
+pub type GitPath = Vec<u8>;
+
+/// What a stream gives: a path, and what there is.
+pub type Item<T> = io::Result<(GitPath, T)>;
+
+/// Room for the lines of one stream.
+const BUFFER_BYTES: usize = 16 << 10;
+/// Longer than any path that a system takes, with mode and id.
+const LINE_BYTES_MAX: u64 = 1 << 20;
+
+/// A file with a line for each file of a tree: `mode object note TAB path NUL`, or `mode type object TAB path NUL` where
+/// git wrote it. `git update-index --index-info` takes either.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    path: PathBuf,
+}
+
+impl Listing {
+    /// The one at `path`, which git wrote.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// One with these lines.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn write(path: PathBuf, lines: impl FnOnce(&mut Writer) -> io::Result<()>) -> io::Result<Self> {
+        let file = scratch::open_file(&path, true)?;
+        let mut writer = Writer { file: BufWriter::with_capacity(BUFFER_BYTES, file) };
+        lines(&mut writer).and_then(|()| writer.file.flush()).map_err(|error| scratch::at(&path, &error))?;
+        Ok(Self { path })
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its entries, in its order.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn entries(&self) -> io::Result<impl Iterator<Item = Item<Entry>> + use<>> {
+        Ok(self.noted()?.map(|line| line.map(|(path, (entry, _))| (path, entry))))
+    }
+
+    /// Its entries, each with its note.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn noted(&self) -> io::Result<impl Iterator<Item = Item<(Entry, u8)>> + use<>> {
+        let file = File::open(&self.path).map_err(|error| scratch::at(&self.path, &error))?;
+        Ok(Lines { file: BufReader::with_capacity(BUFFER_BYTES, file) })
+    }
+
+    /// The same, in order. git writes each tree in order; a tree that something else wrote is sorted in memory.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn sorted(self) -> io::Result<Self> {
+        let mut last: Option<GitPath> = None;
+        for line in self.entries()? {
+            let (path, _) = line?;
+            if last.as_ref().is_some_and(|last| *last > path) {
+                return self.sort();
+            }
+            last = Some(path);
+        }
+        Ok(self)
+    }
+
+    fn sort(self) -> io::Result<Self> {
+        let mut all: BTreeMap<GitPath, Vec<Entry>> = BTreeMap::new();
+        for line in self.entries()? {
+            let (path, entry) = line?;
+            all.entry(path).or_default().push(entry);
+        }
+        Self::write(self.path, |lines| {
+            let mut each = all.iter().flat_map(|(path, entries)| entries.iter().map(move |entry| (path, entry)));
+            each.try_for_each(|(path, entry)| lines.put(path, entry, b'0'))
+        })
+    }
+}
+
+/// Writes a listing, line by line.
+pub struct Writer {
+    file: BufWriter<File>,
+}
+
+impl Writer {
+    /// A file. The note is one character; `0` is what git expects.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn put(&mut self, path: &[u8], entry: &Entry, note: u8) -> io::Result<()> {
+        write!(self.file, "{:o} {} {}\t", entry.mode, entry.object, char::from(note))?;
+        self.file.write_all(path)?;
+        self.file.write_all(b"\0")
+    }
+
+    /// For git: what was at the path, goes.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn remove(&mut self, path: &[u8], was: &ObjectId) -> io::Result<()> {
+        let nothing = "0".repeat(was.as_str().len());
+        write!(self.file, "0 {nothing} 0\t")?;
+        self.file.write_all(path)?;
+        self.file.write_all(b"\0")
+    }
+}
+
+struct Lines {
+    file: BufReader<File>,
+}
+
+impl Iterator for Lines {
+    type Item = Item<(Entry, u8)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut line = Vec::new();
+        match io::Read::take(&mut self.file, LINE_BYTES_MAX).read_until(0, &mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(parse(&line).ok_or_else(|| invalid("git printed a listing that is none"))),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+fn parse(line: &[u8]) -> Option<(GitPath, (Entry, u8))> {
+    let line = line.strip_suffix(b"\0")?;
+    let tab = line.iter().position(|byte| *byte == b'\t')?;
+    let mut fields = std::str::from_utf8(&line[..tab]).ok()?.split(' ');
+    let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
+    let (second, third) = (fields.next()?, fields.next()?);
+    let (object, note) = match ObjectId::parse(second) {
+        Some(object) => (object, *third.as_bytes().first()?),
+        None => (ObjectId::parse(third)?, b'0'),
+    };
+    Some((line[tab + 1..].to_vec(), (Entry { mode, object }, note)))
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// Which entries of a sorted tree a checkout can hold. A tree can be made to hold what git itself takes into no index:
+/// `.git`, `..`, a file and a folder of one name.
+#[derive(Default)]
+pub struct Soundness {
+    last: Option<GitPath>,
+    /// The files so far whose names the last one begins with.
+    files: Vec<GitPath>,
+}
+
+impl Soundness {
+    /// Whether the next entry can be held beside those before it.
+    pub fn admits(&mut self, path: &[u8], entry: &Entry) -> bool {
+        if !entry.is_sound_at(path) || self.last.as_deref() == Some(path) {
+            return false;
+        }
+        while self.files.last().is_some_and(|file| !path.starts_with(file)) {
+            self.files.pop();
+        }
+        if self.files.iter().any(|file| path[file.len()..].starts_with(b"/")) {
+            return false;
+        }
+        self.last = Some(path.to_vec());
+        self.files.push(path.to_vec());
+        true
+    }
+}
+
+/// Two sorted streams as one: each path once, with what either has.
+pub struct Joined<L: Iterator, R: Iterator> {
+    left: Side<L>,
+    right: Side<R>,
+}
+
+struct Side<S: Iterator> {
+    stream: S,
+    next: Option<S::Item>,
+    last: Option<GitPath>,
+}
+
+impl<T, S: Iterator<Item = Item<T>>> Side<S> {
+    fn new(mut stream: S) -> Self {
+        Self { next: stream.next(), stream, last: None }
+    }
+
+    /// Takes what is next where `path` is its path. A stream that is not in order would be misread.
+    fn take(&mut self, path: &[u8]) -> io::Result<Option<T>> {
+        match self.next.take() {
+            Some(Ok((next, what))) if next == path => {
+                if self.last.replace(next).is_some_and(|last| last.as_slice() >= path) {
+                    return Err(invalid("a listing is not in order"));
+                }
+                self.next = self.stream.next();
+                Ok(Some(what))
+            }
+            other => {
+                self.next = other;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Reads two sorted streams side by side.
+pub fn join<A, B, L, R>(left: L, right: R) -> Joined<L, R>
+where
+    L: Iterator<Item = Item<A>>,
+    R: Iterator<Item = Item<B>>,
+{
+    Joined { left: Side::new(left), right: Side::new(right) }
+}
+
+impl<A, B, L, R> Iterator for Joined<L, R>
+where
+    L: Iterator<Item = Item<A>>,
+    R: Iterator<Item = Item<B>>,
+{
+    type Item = Item<(Option<A>, Option<B>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let path = match (&self.left.next, &self.right.next) {
+            (Some(Ok((left, _))), Some(Ok((right, _)))) => {
+                if left.cmp(right) == Ordering::Greater {
+                    right
+                } else {
+                    left
+                }
+            }
+            (Some(Ok((path, _))), None) | (None, Some(Ok((path, _)))) => path,
+            (None, None) => return None,
+            (Some(Err(_)), _) => return self.left.next.take().and_then(Result::err).map(Err),
+            (_, Some(Err(_))) => return self.right.next.take().and_then(Result::err).map(Err),
+        }
+        .clone();
+        let pair = self.left.take(&path).and_then(|left| Ok((left, self.right.take(&path)?)));
+        Some(pair.map(|pair| (path, pair)))
+    }
+}
+
+/// All files below a folder of the disk, in the order of listings.
+///
+/// # Errors
+/// What the disk says.
+pub fn walk(folder: &Path) -> io::Result<impl Iterator<Item = Item<PathBuf>> + use<>> {
+    let mut pending = vec![children(folder, b"")?];
+    Ok(std::iter::from_fn(move || {
+        loop {
+            let (mut path, place) = loop {
+                match pending.last_mut()?.pop() {
+                    Some(next) => break next,
+                    None => drop(pending.pop()),
+                }
+            };
+            if path.last() != Some(&b'/') {
+                return Some(Ok((path, place)));
+            }
+            match children(&place, &path) {
+                Ok(below) => pending.push(below),
+                Err(error) => return Some(Err(error)),
+            }
+            path.clear();
+        }
+    }))
+}
+
+/// What lies in a folder, the last first; the names of folders end with `/`.
+fn children(folder: &Path, prefix: &[u8]) -> io::Result<Vec<(GitPath, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| scratch::at(folder, &error))? {
+        let entry = entry?;
+        let mut name = prefix.to_vec();
+        name.extend_from_slice(entry.file_name().as_encoded_bytes());
+        if entry.file_type()?.is_dir() {
+            name.push(b'/');
+        }
+        found.push((name, entry.path()));
+    }
+    found.sort_unstable_by(|left, right| right.0.cmp(&left.0));
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+    fn scratch(name: &str) -> io::Result<Scratch> {
+        Scratch::new(std::env::current_dir()?.join(format!("target/listing-{name}-{}", std::process::id())))
+    }
+
+    fn listing(scratch: &Scratch, lines: &str) -> io::Result<Listing> {
+        Ok(Listing::at(scratch.write("listing", lines.as_bytes())?))
+    }
+
+    /// The paths that no checkout can hold beside the others.
+    fn unsound(scratch: &Scratch, lines: &str) -> io::Result<Vec<String>> {
+        let mut soundness = Soundness::default();
+        let mut unsound = Vec::new();
+        for line in listing(scratch, lines)?.sorted()?.entries()? {
+            let (path, entry) = line?;
+            if !soundness.admits(&path, &entry) {
+                unsound.push(String::from_utf8_lossy(&path).into_owned());
+            }
+        }
+        Ok(unsound)
+    }
+
+    fn blobs(paths: &[&str]) -> String {
+        paths.iter().map(|path| format!("100644 blob {A}\t{path}\0")).collect()
+    }
+
+    #[test]
+    fn what_no_checkout_can_hold_is_told_apart() -> io::Result<()> {
+        let scratch = scratch("sound")?;
+        let sound = ["...", ".github/x", ".gitmodules", "a/..b", "a/.gitignore", "a/git", "b"];
+        assert_eq!(unsound(&scratch, &blobs(&sound))?, [""; 0]);
+        for path in [".git", ".git/config", "a/.GIT/hooks/x", "../x", "a/./x", "a/..", "/x", "a//x", "b", "b/x"] {
+            let paths = [&sound[..], &[path]].concat();
+            assert_eq!(unsound(&scratch, &blobs(&paths))?, [path]);
+        }
+        // Of a file and a folder with one name, the file comes first.
+        assert_eq!(unsound(&scratch, &blobs(&["a", "a-b", "a.b/c", "a/x", "a/y", "a0"]))?, ["a/x", "a/y"]);
+        assert_eq!(unsound(&scratch, &blobs(&["a/x", "a"]))?, ["a/x"], "out of order");
+        let link = format!("120000 blob {A}\t.gitmodules/x\0120000 blob {A}\ta/.gitModules\0");
+        assert_eq!(unsound(&scratch, &link)?, ["a/.gitModules"]);
+        Ok(())
+    }
+
+    #[test]
+    fn listings_keep_every_byte_of_a_path() -> io::Result<()> {
+        let scratch = scratch("bytes")?;
+        let tree = format!("100644 blob {A}\tf/a b\n\"c\".py\0120000 blob {A}\tlink\0160000 commit {A}\tsub\0");
+        let read: Vec<_> = listing(&scratch, &tree)?.entries()?.collect::<Result<_, _>>()?;
+        let found: Vec<_> = read.iter().map(|(path, entry)| (path.as_slice(), entry.is_file())).collect();
+        assert_eq!(found, [(&b"f/a b\n\"c\".py"[..], true), (b"link", false), (b"sub", false)]);
+        let written = Listing::write(scratch.path().join("written"), |lines| {
+            read.iter().try_for_each(|(path, entry)| lines.put(path, entry, b'M'))
+        })?;
+        let again: Vec<_> = written.noted()?.collect::<Result<_, _>>()?;
+        assert!(again.iter().zip(&read).all(|(again, read)| again.0 == read.0 && again.1 == (read.1.clone(), b'M')));
+        let index = format!("100755 {A} 0\t-x.sh\0");
+        assert_eq!(listing(&scratch, &index)?.entries()?.filter(Result::is_ok).count(), 1);
+        for none in ["garbage\0", "100644 blob zzz\tx\0", &index[..index.len() - 1], "x\tx\0"] {
+            let first = listing(&scratch, none)?.entries()?.next();
+            assert!(first.is_some_and(|line| line.is_err()), "{none:?}");
+        }
+        Ok(())
+    }
+
+    fn stream(paths: &[&str]) -> impl Iterator<Item = Item<()>> {
+        let items: Vec<_> = paths.iter().map(|path| Ok((path.as_bytes().to_vec(), ()))).collect();
+        items.into_iter()
+    }
+
+    #[test]
+    fn two_streams_are_read_side_by_side() -> io::Result<()> {
+        let joined: Vec<_> = join(stream(&["a", "c", "d"]), stream(&["b", "c"])).collect::<Result<_, _>>()?;
+        let sides = |left: bool, right: bool| (left.then_some(()), right.then_some(()));
+        let expected =
+            [("a", sides(true, false)), ("b", sides(false, true)), ("c", sides(true, true)), ("d", sides(true, false))];
+        let expected: Vec<_> = expected.map(|(path, sides)| (path.as_bytes().to_vec(), sides)).into();
+        assert_eq!(joined, expected);
+        assert!(join(stream(&["b", "a"]), stream(&[])).any(|pair| pair.is_err()), "out of order");
+        assert!(join(stream(&[]), stream(&["a", "a"])).any(|pair| pair.is_err()), "twice the same");
+        let broken = || [Ok((b"a".to_vec(), ())), Err(invalid("x"))].into_iter();
+        assert!(join(broken(), stream(&["b"])).any(|pair| pair.is_err()));
+        assert!(join(stream(&["b"]), broken()).any(|pair| pair.is_err()));
+        Ok(())
+    }
+
+    #[test]
+    fn a_walk_is_in_the_order_of_git() -> io::Result<()> {
+        let scratch = scratch("walk")?;
+        for path in ["a-b", "a.b/x", "a/x", "a/y/z", "a0", "b"] {
+            let path = scratch.path().join("folder").join(path);
+            fs::create_dir_all(path.parent().expect("a folder"))?;
+            fs::write(path, "")?;
+        }
+        fs::create_dir(scratch.path().join("folder/empty"))?;
+        let walked: Vec<_> = walk(&scratch.path().join("folder"))?.collect::<Result<_, _>>()?;
+        let paths: Vec<_> = walked.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
+        assert_eq!(paths, ["a-b", "a.b/x", "a/x", "a/y/z", "a0", "b"]);
+        assert!(walked.iter().all(|(path, place)| place.ends_with(String::from_utf8_lossy(path).as_ref())));
+        assert!(walk(&scratch.path().join("none")).is_err());
+        Ok(())
+    }
+}

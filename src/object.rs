@@ -1,0 +1,132 @@
+//! What git's objects are called, and what a tree says of a file. It does not know where they are kept.
+
+use std::fmt;
+use std::io::{self, Read};
+
+use crate::digest::{Algorithm, Digest};
+
+/// A commit, tree or blob: 40 or 64 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId(Box<str>);
+
+impl ObjectId {
+    /// Takes hexadecimal digits as git prints them.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        (hex && matches!(text.len(), 40 | 64)).then(|| Self(text.into()))
+    }
+
+    /// The digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The object format of the repository that it comes from.
+    #[must_use]
+    pub fn format(&self) -> ObjectFormat {
+        if self.0.len() == 64 { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 }
+    }
+
+    /// The id of a blob with this content.
+    ///
+    /// # Errors
+    /// What reading gives; a content that is not `length` bytes long gives an id that is no one's.
+    pub fn of_blob(mut content: impl Read, length: u64, format: ObjectFormat) -> io::Result<Self> {
+        let mut digest = Digest::new(match format {
+            ObjectFormat::Sha1 => Algorithm::Sha1,
+            ObjectFormat::Sha256 => Algorithm::Sha256,
+        });
+        digest.update(format!("blob {length}\0").as_bytes());
+        let mut chunk = [0; 8192];
+        loop {
+            match content.read(&mut chunk)? {
+                0 => return Ok(Self(digest.finish().into())),
+                read => digest.update(&chunk[..read]),
+            }
+        }
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectFormat {
+    /// 40 digits.
+    Sha1,
+    /// 64 digits.
+    Sha256,
+}
+
+impl ObjectFormat {
+    /// How many hexadecimal digits an id has.
+    #[must_use]
+    pub fn digits(self) -> usize {
+        match self {
+            Self::Sha1 => 40,
+            Self::Sha256 => 64,
+        }
+    }
+}
+
+const LINK: u32 = 0o120_000;
+
+/// A file of a tree or an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// `0o100644`, `0o100755`, `0o120000` (a link) or `0o160000` (a submodule).
+    pub mode: u32,
+    /// Its content.
+    pub object: ObjectId,
+}
+
+impl Entry {
+    /// Whether it is a regular file, executable or not.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        matches!(self.mode, 0o100_644 | 0o100_755)
+    }
+
+    /// Whether git takes an entry of this name into an index.
+    #[must_use]
+    pub fn is_sound_at(&self, path: &[u8]) -> bool {
+        let mut names = path.split(|byte| *byte == b'/');
+        let is_linked_configuration = self.mode == LINK
+            && names.clone().next_back().is_some_and(|name| name.eq_ignore_ascii_case(b".gitmodules"));
+        !is_linked_configuration
+            && names.all(|name| !matches!(name, b"" | b"." | b"..") && !name.eq_ignore_ascii_case(b".git"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+    #[test]
+    fn object_ids_are_whole_and_lower_case() {
+        assert!(ObjectId::parse(A).is_some());
+        assert!(ObjectId::parse(&"0".repeat(64)).is_some_and(|id| id.format() == ObjectFormat::Sha256));
+        for other in ["", &A[1..], &A.to_uppercase(), &format!("{A}a"), "--upload-pack=evil aaaaaaaaaaaaaaaaaaaaaa"] {
+            assert!(ObjectId::parse(other).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn blob_ids_are_those_of_git() {
+        let id = |content: &[u8], format| {
+            ObjectId::of_blob(content, content.len() as u64, format).expect("memory can be read")
+        };
+        let hello = id(b"hello\n", ObjectFormat::Sha1);
+        assert_eq!(hello.as_str(), "ce013625030ba8dba906f756967f9e9ca394464a");
+        let empty = id(b"", ObjectFormat::Sha256);
+        assert_eq!(empty.as_str(), "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813");
+    }
+}
