@@ -94,11 +94,10 @@ fuzz-keep:
 deny:
     cargo deny --locked check
 
-# the wmill that the tests run, by itself, in target/wmill-by-hand
+# wmill as the image has it: one program, in target/wmill-by-hand
 wmill *arguments:
-    mkdir -p target/wmill-by-hand && cp tests/wmill/package*.json target/wmill-by-hand/
-    npm ci --prefix target/wmill-by-hand --ignore-scripts --no-audit --no-fund
-    target/wmill-by-hand/node_modules/.bin/wmill {{arguments}}
+    image/build-wmill target/wmill-by-hand
+    target/wmill-by-hand/out/wmill {{arguments}}
 
 # all that must hold of a commit
 ci:

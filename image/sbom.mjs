@@ -1,7 +1,7 @@
 // Writes the image's SBOM (CycloneDX) to stdout, from what the other stages of the build report about what they made:
 // `crates` and `rustc` (what our program is linked from), `bundle.json` and `package-lock.json` (what wmill was compiled
-// from), `packages` (the Debian packages that files were taken from). No time and no random number: the same image has
-// the same SBOM.
+// from), `changes` (what was changed in it before that), `packages` (the Debian packages that files were taken from). No
+// time and no random number: the same image has the same SBOM.
 import { readFileSync } from "node:fs";
 
 const lines = (name) => readFileSync(name, "utf8").split("\n").filter((line) => line !== "");
@@ -36,7 +36,9 @@ function fromBundle() {
     const name = folder.replace(/^.*node_modules\//, "");
     const { version, license } = packages[folder];
     const purl = `pkg:npm/${name.replace("@", "%40")}@${version}`;
-    return component("library", name, version, purl, license ? { licenses: [{ license: { name: license } }] } : {});
+    const more = license ? { licenses: [{ license: { name: license } }] } : {};
+    if (name === "windmill-cli") more.pedigree = { notes: lines("changes").join("\n") };
+    return component("library", name, version, purl, more);
   });
 }
 

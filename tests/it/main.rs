@@ -6,6 +6,7 @@
     reason = "tests start programs and servers, and a panic is how a test fails"
 )]
 
+mod adapted;
 mod api;
 mod bed;
 mod bed_works;

@@ -1,4 +1,5 @@
-//! The real `wmill`, installed once from the lock file in `tests/wmill`, and a pull by it alone to compare with.
+//! The real `wmill`, installed once from the lock file in `tests/wmill`, and a pull by it alone to compare with; and the
+//! changed copies of it that the image is made with.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,74 @@ pub fn version() -> String {
     after.split('"').next().unwrap().to_owned()
 }
 
+/// Whether `image/adapt.mjs` has the lock file held in memory during a pull, as the image has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockFile {
+    InMemory,
+    AsEver,
+}
+
+impl LockFile {
+    fn in_memory(self) -> &'static str {
+        match self {
+            Self::InMemory => "true",
+            Self::AsEver => "false",
+        }
+    }
+}
+
+/// `image/adapt.mjs` on what [`wmill`] starts, to make `copy` of it, which Node.js runs.
+pub fn adapt(original: &Path, copy: &Path, lock_file: LockFile) -> Finished {
+    let mut command = Command::new("node");
+    command.arg(image("adapt.mjs")).args([original, copy]).arg(lock_file.in_memory());
+    process::run(command)
+}
+
+/// The file of the package that [`wmill`] starts.
+pub fn main_file() -> PathBuf {
+    fs::canonicalize(wmill()).unwrap()
+}
+
+/// `wmill` changed as the image's is, under Node.js. It lies beside the original, whose packages it imports.
+pub fn adapted() -> PathBuf {
+    static ADAPTED: OnceLock<PathBuf> = OnceLock::new();
+    let make = || {
+        let original = main_file();
+        let copy = original.with_file_name("adapted.js");
+        let _guard = guard(&target_dir().join("wmill"));
+        adapt(&original, &copy, LockFile::InMemory).must_succeed();
+        copy
+    };
+    ADAPTED.get_or_init(make).clone()
+}
+
+/// `wmill` as the image has it, one program made by `image/build-wmill`, or the same without the change to its pulls.
+pub fn one_program(lock_file: LockFile) -> PathBuf {
+    let all = target_dir().join("wmill");
+    let folder = all.join(match lock_file {
+        LockFile::InMemory => "one-program",
+        LockFile::AsEver => "one-program-as-ever",
+    });
+    let _guard = guard(&all);
+    let mut command = Command::new(image("build-wmill"));
+    command.arg(&folder).env("WMILL_LOCK_IN_MEMORY", lock_file.in_memory());
+    let done = process::start(command).finish_within(INSTALL_PATIENCE);
+    assert!(done.success(), "cannot make wmill one program with Bun from the npm registry: {done}");
+    folder.join("out/wmill")
+}
+
+fn image(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("image").join(name)
+}
+
+/// Held while something is made in this folder, against other tests and processes that want the same.
+fn guard(folder: &Path) -> File {
+    fs::create_dir_all(folder).unwrap();
+    let guard = File::create(folder.join("lock")).unwrap();
+    guard.lock().unwrap();
+    guard
+}
+
 fn install() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wmill");
     let read = |name: &str| fs::read_to_string(source.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -39,9 +108,7 @@ fn install() -> PathBuf {
     let all = target_dir().join("wmill");
     let finished = all.join(&name);
     let program = finished.join("node_modules/.bin/wmill");
-    fs::create_dir_all(&all).unwrap();
-    let guard = File::create(all.join("lock")).unwrap();
-    guard.lock().unwrap();
+    let _guard = guard(&all);
     for needed in ["node", "npm"] {
         assert!(
             process::find_program(needed, &[]).is_some(),
@@ -70,6 +137,11 @@ fn install() -> PathBuf {
 pub fn start_pull(sandbox: &Sandbox, windmill: &Windmill, token: &str, wmill_yaml: &str, into: &Path) -> Started {
     fs::create_dir_all(into).unwrap();
     fs::write(into.join("wmill.yaml"), wmill_yaml).unwrap();
+    process::start(pull_command(&wmill(), sandbox, windmill, token, into))
+}
+
+/// `sync pull` by `program`, a `wmill`, into `into`.
+pub fn pull_command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &str, into: &Path) -> Command {
     let config = sandbox.scratch("wmill-config");
     fs::create_dir_all(config.join("windmill")).unwrap();
     let profile = format!(
@@ -77,7 +149,7 @@ pub fn start_pull(sandbox: &Sandbox, windmill: &Windmill, token: &str, wmill_yam
         windmill.base_url()
     );
     write_with_mode(&config.join("windmill/remotes.ndjson"), profile.as_bytes(), 0o600);
-    let mut command = process::clean_command(wmill());
+    let mut command = process::clean_command(program);
     command
         .current_dir(into)
         .env("HOME", sandbox.home())
@@ -88,7 +160,7 @@ pub fn start_pull(sandbox: &Sandbox, windmill: &Windmill, token: &str, wmill_yam
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .args(["--workspace", "bed", "sync", "pull", "--yes"])
         .arg("--skip-branch-validation");
-    process::start(command)
+    command
 }
 
 /// What `wmill sync pull` alone makes of workspace `shop` in `into`, with these settings.
