@@ -138,6 +138,9 @@ fn the_sbom_names_all_that_is_in_the_image() {
     {
         assert!(has(purl), "no {purl} in {named:#?}");
     }
+    let cli = components.iter().find(|one| text_field(one, "name").as_deref() == Some("windmill-cli")).unwrap();
+    let changes = text_field(cli, "pedigree.notes").unwrap();
+    assert!(changes.contains("Changed by windmill-git-sync") && changes.contains("in memory"), "{changes}");
     assert!(!has("pkg:cargo/zip@") && !has("pkg:cargo/argh_derive@"), "what is not linked is not in it: {named:#?}");
     // Asked of Debian's own records, for each file that could be of a package.
     stack::build("windmill-git-sync:test-debian", Some("debian"));
