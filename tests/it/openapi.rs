@@ -1,0 +1,372 @@
+//! docs/openapi.yaml says what the service does: its paths, methods, statuses, codes and fields are those of the code,
+//! and what the service answers is as described there, with nothing left out. Schemathesis tries to show otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use yaml_serde::{Mapping, Value};
+
+use crate::bed::windmill::SHOP;
+use crate::bed::*;
+
+const API_TOKEN: &str = "api-token-of-the-description";
+
+#[track_caller]
+fn source(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The part of a source file that is not its tests.
+fn code(path: &str) -> String {
+    source(path).split("#[cfg(test)]\nmod tests").next().unwrap().to_owned()
+}
+
+/// JSON is YAML.
+#[track_caller]
+fn parsed(text: &str) -> Value {
+    yaml_serde::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value:?} is no text"))
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    value.as_sequence().map(|list| list.iter().map(text).collect()).unwrap_or_default()
+}
+
+fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    value.as_mapping().into_iter().flat_map(Mapping::iter).map(|(name, member)| (text(name), member))
+}
+
+struct Description(Value);
+
+impl Description {
+    fn new() -> Self {
+        Self(parsed(&source("docs/openapi.yaml")))
+    }
+
+    /// What a `$ref` points at; anything else is itself.
+    fn follow<'a>(&'a self, value: &'a Value) -> &'a Value {
+        let Some(reference) = value.get("$ref") else { return value };
+        let path = text(reference).strip_prefix("#/").expect("a reference within the file");
+        path.split('/').fold(&self.0, |at, name| at.get(name).unwrap_or_else(|| panic!("nothing at {path}")))
+    }
+
+    /// Path, method and what is said of it.
+    fn operations(&self) -> Vec<(&str, &str, &Value)> {
+        let paths = members(&self.0["paths"]);
+        paths.flat_map(|(path, item)| members(item).map(move |(method, operation)| (path, method, operation))).collect()
+    }
+
+    fn operation(&self, path: &str, method: &str) -> &Value {
+        &self.0["paths"][path][method]
+    }
+
+    /// The schema of an answer in JSON.
+    #[track_caller]
+    fn schema(&self, path: &str, method: &str, status: u16) -> &Value {
+        let responses = &self.operation(path, method)["responses"];
+        let response = responses.get(status.to_string()).unwrap_or_else(|| panic!("{method} {path} has no {status}"));
+        &self.follow(response)["content"]["application/json"]["schema"]
+    }
+
+    /// Why this value is not as the schema says; a member that is not described is one of the reasons.
+    fn faults(&self, schema: &Value, value: &Value) -> Vec<String> {
+        let mut faults = Vec::new();
+        self.check(schema, value, "", &mut faults);
+        faults
+    }
+
+    fn check(&self, schema: &Value, value: &Value, at: &str, faults: &mut Vec<String>) {
+        self.check_rules(schema, value, at, faults);
+        let mut known = BTreeSet::new();
+        let is_open = self.described(schema, &mut known);
+        for (name, _) in members(value).filter(|(name, _)| !is_open && !known.contains(name)) {
+            faults.push(format!("{at}.{name} is not described"));
+        }
+    }
+
+    /// Collects the members that a schema describes; whether it permits others too.
+    fn described<'a>(&'a self, schema: &'a Value, known: &mut BTreeSet<&'a str>) -> bool {
+        let schema = self.follow(schema);
+        known.extend(members(&schema["properties"]).map(|(name, _)| name));
+        let parts = ["allOf", "anyOf"].into_iter().filter_map(|name| schema[name].as_sequence()).flatten();
+        let are_open: Vec<_> = parts.map(|part| self.described(part, known)).collect();
+        are_open.contains(&true) || schema.get("additionalProperties") == Some(&Value::Bool(true))
+    }
+
+    fn check_rules(&self, schema: &Value, value: &Value, at: &str, faults: &mut Vec<String>) {
+        let schema = self.follow(schema);
+        let mut fault = |what: String| faults.push(format!("{at} {what}"));
+        if let Some(expected) = schema.get("const").filter(|expected| *expected != value) {
+            fault(format!("is {value:?}, not {expected:?}"));
+        }
+        if schema.get("enum").is_some_and(|listed| !listed.as_sequence().unwrap().contains(value)) {
+            fault(format!("is {value:?}, which is not listed"));
+        }
+        let kinds = schema.get("type").map(|kinds| kinds.as_str().map_or_else(|| texts(kinds), |kind| vec![kind]));
+        if kinds.is_some_and(|kinds| !kinds.contains(&kind_of(value))) {
+            fault(format!("is {value:?}, another type"));
+        }
+        for name in texts(&schema["required"]).into_iter().filter(|name| value.get(name).is_none()) {
+            fault(format!("lacks {name}"));
+        }
+        for (name, of_member) in members(&schema["properties"]) {
+            if let Some(member) = value.get(name) {
+                self.check(of_member, member, &format!("{at}.{name}"), faults);
+            }
+        }
+        for (number, item) in value.as_sequence().into_iter().flatten().enumerate() {
+            self.check(&schema["items"], item, &format!("{at}.{number}"), faults);
+        }
+        for part in schema["allOf"].as_sequence().into_iter().flatten() {
+            self.check_rules(part, value, at, faults);
+        }
+        if let Some(parts) = schema["anyOf"].as_sequence() {
+            let fits = |part: &Value| {
+                let mut of_part = Vec::new();
+                self.check(part, value, at, &mut of_part);
+                of_part.is_empty()
+            };
+            if !parts.iter().any(fits) {
+                faults.push(format!("{at} is {value:?}, which fits none of {parts:?}"));
+            }
+        }
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Sequence(_) => "array",
+        _ => "object",
+    }
+}
+
+/// The service with all that a sync needs, and a token of its own.
+fn configured<'a>(sandbox: &'a Sandbox, remote: &impl Remote) -> Run<'a> {
+    sandbox.service().workspace(SHOP).remote(remote).env("SYNC_API_TOKEN", API_TOKEN)
+}
+
+fn asked(service: &Service, method: &str, path: &str, body: &str) -> Answer {
+    let bearer = format!("Bearer {API_TOKEN}");
+    let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+    service.ask(method, path, &headers, body.as_bytes()).unwrap()
+}
+
+/// Asks, and holds the answer against what is said of it; gives it back.
+#[track_caller]
+fn as_described(description: &Description, service: &Service, method: &str, path: &str, body: &str) -> Value {
+    let answer = asked(service, &method.to_uppercase(), path, body);
+    let value = parsed(&answer.text());
+    let faults = description.faults(description.schema(path, method, answer.status), &value);
+    assert!(faults.is_empty(), "{method} {path} with `{body}`: {} {faults:?} in {}", answer.status, answer.text());
+    value
+}
+
+#[test]
+fn the_paths_and_methods_of_the_service_are_described_and_no_others() {
+    let description = Description::new();
+    let described: BTreeSet<_> = members(&description.0["paths"]).map(|(path, _)| path).collect();
+    let routes = code("src/app.rs");
+    let (_, of_path) = routes.split_once("fn path(self)").expect("the paths in src/app.rs");
+    let routes = of_path.split("fn ").next().unwrap().lines().filter_map(|line| {
+        let (_, path) = line.split_once(" => \"")?;
+        path.strip_suffix("\",")
+    });
+    assert_eq!(described, routes.collect());
+
+    let sandbox = Sandbox::new();
+    let service = sandbox.service().serve();
+    for (path, item) in members(&description.0["paths"]) {
+        let answer = service.ask("OPTIONS", path, &[], b"").unwrap();
+        let allowed: BTreeSet<_> = answer.header("allow").unwrap().split(", ").map(str::to_lowercase).collect();
+        assert_eq!(allowed, members(item).map(|(method, _)| method.to_owned()).collect(), "{path}");
+        assert_eq!(answer.status, 405);
+    }
+}
+
+#[test]
+fn the_statuses_of_the_code_are_described_and_no_others() {
+    let mut of_code = BTreeSet::new();
+    let calls = ["Refusal::new(", "Response::error(", "Self::error(", "Response::json(", "Response::new("];
+    for path in ["src/app.rs", "src/http/request.rs", "src/http/response.rs", "src/server/connection.rs"] {
+        let code = code(path);
+        let statuses = calls.iter().flat_map(|call| code.split(call).skip(1));
+        of_code.extend(statuses.filter_map(|rest| rest.get(..3)?.parse::<u16>().ok()));
+    }
+    of_code.extend(codes_of_the_code().values());
+    let description = Description::new();
+    let of_answers = description.operations().into_iter().flat_map(|(_, _, operation)| {
+        members(&operation["responses"]).map(|(status, _)| status.parse::<u16>().unwrap()).collect::<Vec<_>>()
+    });
+    let introduction = text(&description.0["info"]["description"]);
+    let words = introduction.split(|letter: char| !letter.is_ascii_digit());
+    let described: BTreeSet<u16> = of_answers.chain(words.filter_map(|word| word.parse().ok())).collect();
+    assert_eq!(described, of_code);
+    assert!(of_code.len() > 15, "the statuses are not where this test looks for them: {of_code:?}");
+}
+
+/// Each result code with its HTTP status, from the one table of the code.
+fn codes_of_the_code() -> BTreeMap<String, u16> {
+    let table = code("src/code.rs");
+    let rows = table
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once(" => (\"")?.1.split_once("\", "));
+    let codes: BTreeMap<_, _> =
+        rows.map(|(name, rest)| (name.to_owned(), rest.split_once(',').unwrap().0.parse().unwrap())).collect();
+    assert!(codes.len() >= 20, "the table in src/code.rs is not where this test looks for it");
+    codes
+}
+
+#[test]
+fn each_code_is_described_at_the_status_that_a_sync_answers_with() {
+    let description = Description::new();
+    let codes = codes_of_the_code();
+    let listed: BTreeSet<_> = texts(&description.0["components"]["schemas"]["Code"]["enum"]).into_iter().collect();
+    assert_eq!(listed, codes.keys().map(String::as_str).collect());
+    for (status, response) in members(&description.operation("/sync", "post")["responses"]) {
+        let schema = &description.follow(response)["content"]["application/json"]["schema"];
+        let status: u16 = status.parse().unwrap();
+        if status == 202 {
+            continue;
+        }
+        let part = schema["allOf"].as_sequence().unwrap().last().unwrap();
+        let code = &part["properties"]["code"];
+        let at_status: BTreeSet<_> = match code.get("const") {
+            Some(one) => BTreeSet::from([text(one)]),
+            None => texts(&code["enum"]).into_iter().collect(),
+        };
+        let expected: BTreeSet<_> =
+            codes.iter().filter(|(_, of)| **of == status).map(|(name, _)| name.as_str()).collect();
+        // What the listener refuses has finer statuses than the code's own.
+        let expected = if expected.is_empty() { BTreeSet::from(["request_invalid"]) } else { expected };
+        assert_eq!(at_status, expected, "{status}");
+    }
+}
+
+#[test]
+fn the_fields_of_a_sync_are_described_and_no_others() {
+    let description = Description::new();
+    let schema = &description.0["components"]["schemas"]["SyncRequest"];
+    let described: BTreeSet<_> = members(&schema["properties"]).map(|(name, _)| name).collect();
+    let code = code("src/sync_request.rs");
+    let (_, texts_of_code) = code.split_once("const KNOWN: &[&str] = &[").expect("the fields in src/sync_request.rs");
+    let of_texts = texts_of_code.split_once(']').unwrap().0.split('"').skip(1).step_by(2);
+    let (_, fields) = code.split_once("fn fields(&mut self").unwrap();
+    let others = fields
+        .split("fn ")
+        .next()
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("(\"")?.split_once("\", value) =>"));
+    assert_eq!(described, of_texts.chain(others.map(|(name, _)| name)).collect());
+
+    let sandbox = Sandbox::new();
+    let service = sandbox.service().serve();
+    for (name, of_field) in members(&schema["properties"]) {
+        let answer = service.post_sync(&format!("{{\"{name}\": 7}}"));
+        let message = text(&parsed(&answer.text())["message"]).to_owned();
+        assert_eq!(answer.status, 400);
+        assert!(message.contains(&format!("`{name}` must be ")), "{message}");
+        assert!(texts(&of_field["type"]).contains(&"null"), "{name}");
+    }
+    let introduced = service.post_sync("{\"worksapce\": \"shop\"}").text();
+    assert!(introduced.contains("worksapce"), "{introduced}");
+}
+
+#[test]
+fn the_examples_are_as_the_schemas_say() {
+    let description = Description::new();
+    let mut seen = 0;
+    let mut check = |what: &str, content: &Value| {
+        let schema = &content["schema"];
+        let named = members(&content["examples"]).map(|(_, example)| &example["value"]);
+        for example in named.chain(content.get("example")) {
+            let faults = description.faults(schema, example);
+            assert!(faults.is_empty(), "{what}: {faults:?}");
+            seen += 1;
+        }
+    };
+    for (path, method, operation) in description.operations() {
+        for (status, response) in members(&operation["responses"]) {
+            let content = &description.follow(response)["content"];
+            members(content).for_each(|(_, content)| check(&format!("{method} {path} {status}"), content));
+        }
+        check(path, &operation["requestBody"]["content"]["application/json"]);
+    }
+    assert!(seen > 30, "{seen}");
+}
+
+#[test]
+fn the_description_is_of_this_version_and_says_who_needs_a_token() {
+    let description = Description::new();
+    assert_eq!(text(&description.0["info"]["version"]), env!("CARGO_PKG_VERSION"));
+    let sandbox = Sandbox::new();
+    let service = sandbox.service().env("SYNC_API_TOKEN", API_TOKEN).serve();
+    let password = git_http::basic("anybody", API_TOKEN);
+    for (path, method, operation) in description.operations() {
+        let doors = operation.get("security").unwrap_or(&description.0["security"]);
+        let takes = |name: &str| doors.as_sequence().unwrap().iter().any(|door| door.get(name).is_some());
+        let status = |headers: &[(&str, &str)]| service.ask(&method.to_uppercase(), path, headers, b"").unwrap().status;
+        let is_open = doors.as_sequence().unwrap().is_empty();
+        assert_eq!(status(&[]) != 401, is_open, "{method} {path}");
+        assert_ne!(status(&[("Authorization", &format!("Bearer {API_TOKEN}"))]), 401, "{method} {path}");
+        assert_eq!(status(&[("Authorization", &password)]) != 401, is_open || takes("password"), "{method} {path}");
+    }
+}
+
+#[test]
+fn what_the_service_answers_is_as_described_with_nothing_left_out() {
+    let description = Description::new();
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let service = configured(&sandbox, &repository).env("SYNC_SCHEDULE", "0 3 * * *").serve();
+    let ask = |method: &str, path: &str, body: &str| as_described(&description, &service, method, path, body);
+    let get_all = || ["/health", "/ready", "/status"].map(|path| ask("get", path, ""));
+    get_all();
+    assert_eq!(text(&ask("post", "/sync", "")["code"]), "pushed");
+    assert_eq!(text(&ask("post", "/sync", "{\"dry_run\": true}")["code"]), "unchanged");
+    assert_eq!(text(&ask("post", "/sync", "{\"wait\": false}")["code"]), "accepted");
+    for body in ["{", "[]", "{\"worksapce\": 1}", "{\"workspace\": \"lab\"}"] {
+        assert_eq!(text(&ask("post", "/sync", body)["code"]), "request_invalid");
+    }
+    let elsewhere =
+        format!("{{\"workspace\": \"nowhere\", \"windmill_token\": \"{WINDMILL_TOKEN}\", \"git_branch\": \"lab\"}}");
+    assert_eq!(text(&ask("post", "/sync", &elsewhere)["workspace"]), "nowhere");
+    let [_, ready, status] = get_all();
+    assert_eq!((text(&ready["status"]), status["workspaces"].as_sequence().unwrap().len()), ("ready", 2));
+    sandbox.windmill.fail("/api/", Fault::Status(401));
+    assert_eq!(text(&ask("post", "/sync", "")["code"]), "windmill_unauthorized");
+    let [_, ready, status] = get_all();
+    assert_eq!(text(&ready["code"]), "windmill_unauthorized");
+    assert!(status["runs"].as_sequence().unwrap().len() >= 4);
+
+    let several = configured(&sandbox, &repository).workspace("shop,lab").branch("of/{workspace}").serve();
+    let ask = |body: &str| as_described(&description, &several, "post", "/sync", body);
+    assert_eq!(ask("")["results"].as_sequence().unwrap().len(), 2);
+    assert_eq!(ask("{\"wait\": false}")["run_ids"].as_sequence().unwrap().len(), 2);
+}
+
+#[test]
+fn a_description_that_leaves_something_out_is_seen() {
+    let description = Description::new();
+    let schema = &description.0["components"]["schemas"]["Health"];
+    let faults = |text: &str| description.faults(schema, &parsed(text));
+    assert!(faults("{\"status\": \"ok\", \"version\": \"1\", \"uptime_seconds\": 1}").is_empty());
+    for wrong in [
+        "{\"status\": \"ok\", \"version\": \"1\"}",
+        "{\"status\": \"ok\", \"version\": \"1\", \"uptime_seconds\": \"1\"}",
+        "{\"status\": \"well\", \"version\": \"1\", \"uptime_seconds\": 1}",
+        "{\"status\": \"ok\", \"version\": \"1\", \"uptime_seconds\": 1, \"more\": 1}",
+    ] {
+        assert_eq!(faults(wrong).len(), 1, "{wrong}");
+    }
+}
