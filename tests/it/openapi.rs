@@ -370,3 +370,70 @@ fn a_description_that_leaves_something_out_is_seen() {
         assert_eq!(faults(wrong).len(), 1, "{wrong}");
     }
 }
+
+/// Schemathesis asks the service what a description permits and what it does not, and judges the answers.
+#[cfg(feature = "schemathesis-tests")]
+mod schemathesis {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Made for a run of half a minute on a quiet machine.
+    const PATIENCE: Duration = Duration::from_secs(300);
+
+    fn judge(sandbox: &Sandbox, service: &Service, description: &Path, options: &[&str]) -> Finished {
+        keep_git_at_home(sandbox);
+        let program =
+            process::find_program("schemathesis", &[]).expect("schemathesis is installed (PyPI: schemathesis)");
+        let mut command = Command::new(program);
+        command.current_dir(sandbox.scratch("schemathesis"));
+        let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemathesis.toml");
+        command.arg("--config-file").arg(settings).arg("run").arg(description).args(options);
+        command.args(["--url", &service.base_url(), "--header", &format!("Authorization: Bearer {API_TOKEN}")]);
+        process::start(command).finish_within(PATIENCE)
+    }
+
+    #[track_caller]
+    fn finds_nothing(sandbox: &Sandbox, service: &Service) {
+        let description = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.yaml");
+        let said = judge(sandbox, service, &description, &[]).must_succeed().stdout_text();
+        let operations = Description::new().operations().len();
+        assert!(said.contains(&format!("Tested: {operations}\n")), "{said}");
+    }
+
+    /// Requests name remotes of all sorts: this git asks none that is on a network.
+    fn keep_git_at_home(sandbox: &Sandbox) {
+        let git = process::find_program("git", &[]).expect("git").display().to_string();
+        let refuse = "echo 'fatal: not from here' >&2; exit 128";
+        sandbox.program("git", &format!("case \"$*\" in *http*) {refuse};; esac\nexec {git} \"$@\""));
+    }
+
+    #[test]
+    fn finds_nothing_in_a_service_that_can_sync() {
+        let sandbox = Sandbox::new();
+        let repository = sandbox.repository();
+        let service = configured(&sandbox, &repository).serve();
+        finds_nothing(&sandbox, &service);
+        assert!(repository.tip("main").is_some(), "no request was the one that syncs");
+    }
+
+    #[test]
+    fn finds_nothing_in_a_service_without_settings() {
+        let sandbox = Sandbox::new();
+        let service = sandbox.service().without("WINDMILL_TOKEN").env("SYNC_API_TOKEN", API_TOKEN).serve();
+        finds_nothing(&sandbox, &service);
+    }
+
+    #[test]
+    fn finds_a_member_that_is_described_wrongly() {
+        let sandbox = Sandbox::new();
+        let service = sandbox.service().env("SYNC_API_TOKEN", API_TOKEN).serve();
+        let text = source("docs/openapi.yaml");
+        let wrong = text.replace("status: { const: ok }", "status: { const: well }");
+        assert_ne!(wrong, text);
+        let path = sandbox.file("openapi.yaml", wrong);
+        let said = judge(&sandbox, &service, &path, &["--include-path", "/health"]).must_fail().stdout_text();
+        assert!(said.contains("GET /health") && said.contains("1 failed"), "{said}");
+    }
+}
