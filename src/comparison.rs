@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
-use crate::listing::{GitPath, Item, Listing};
+use crate::listing::{GitPath, Listing, Stream};
 use crate::object::Entry;
 use crate::outcome::Changed;
 
@@ -58,7 +58,7 @@ impl Comparison {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn of(place: PathBuf, pairs: impl Iterator<Item = Item<(Option<Entry>, Option<Entry>)>>) -> io::Result<Self> {
+    pub fn of(place: PathBuf, pairs: Stream<(Option<Entry>, Option<Entry>)>) -> io::Result<Self> {
         let mut changed = Changed::default();
         let changes = Listing::write(place, |lines| {
             for pair in pairs {
@@ -91,13 +91,13 @@ impl Comparison {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn changes(&self) -> io::Result<impl Iterator<Item = io::Result<Change>> + use<>> {
-        Ok(self.changes.noted()?.map(|line| {
+    pub fn changes(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Change>>>> {
+        Ok(Box::new(self.changes.noted()?.map(|line| {
             let (path, (entry, note)) = line?;
             let mark = Mark::ALL.into_iter().find(|mark| mark.letter() == note);
             let mark = mark.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a change without its kind"))?;
             Ok(Change { mark, path, entry })
-        }))
+        })))
     }
 
     /// Counts what changes, and lists at most `listed_max` of it.
@@ -180,11 +180,11 @@ mod tests {
     use crate::object::ObjectId;
     use crate::scratch::Scratch;
 
-    fn files(paths: &[&str]) -> impl Iterator<Item = Item<Entry>> {
+    fn files(paths: &[&str]) -> Stream<Entry> {
         let object = ObjectId::parse(&"a".repeat(40)).expect("40 digits");
         let entry = Entry { mode: 0o100_644, object };
         let files: Vec<_> = paths.iter().map(|path| Ok((path.as_bytes().to_vec(), entry.clone()))).collect();
-        files.into_iter()
+        Box::new(files.into_iter())
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::rc::Rc;
 
 use crate::base::{Base, is_shared_ui};
 use crate::code::Code;
@@ -10,7 +11,7 @@ use crate::comparison::{Comparison, Sample, printable};
 use crate::fault::{Fault, Remedy};
 use crate::git::{Git, GitError};
 use crate::items::{self, ItemId};
-use crate::listing::{GitPath, Item, Listing, join};
+use crate::listing::{GitPath, Listing, Stream, join};
 use crate::names::WorkspaceId;
 use crate::object::Entry;
 use crate::outcome::Warnings;
@@ -34,7 +35,7 @@ impl Composition {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn pairs(&self) -> io::Result<impl Iterator<Item = Item<(Option<Entry>, Option<Entry>)>>> {
+    pub fn pairs(&self) -> io::Result<Stream<(Option<Entry>, Option<Entry>)>> {
         self.sides.pairs()
     }
 }
@@ -43,23 +44,27 @@ struct Sides {
     before: Listing,
     staged: Listing,
     /// What wmill wrote and is not to be committed.
-    dropped: BTreeSet<GitPath>,
+    dropped: Rc<BTreeSet<GitPath>>,
     /// What stays of the repository although wmill did not get to see it.
-    kept: BTreeSet<GitPath>,
+    kept: Rc<BTreeSet<GitPath>>,
 }
 
 impl Sides {
-    fn after(&self) -> io::Result<impl Iterator<Item = Item<Entry>>> {
-        let is_kept = |file: &Item<Entry>| file.as_ref().map_or(true, |(path, _)| !self.dropped.contains(path));
-        Ok(self.staged.entries()?.filter(is_kept))
+    fn after(&self) -> io::Result<Stream<Entry>> {
+        let (staged, dropped) = (self.staged.entries()?, Rc::clone(&self.dropped));
+        if dropped.is_empty() {
+            return Ok(staged);
+        }
+        Ok(Box::new(staged.filter(move |file| file.as_ref().map_or(true, |(path, _)| !dropped.contains(path)))))
     }
 
-    fn pairs(&self) -> io::Result<impl Iterator<Item = Item<(Option<Entry>, Option<Entry>)>>> {
-        Ok(join(self.before.entries()?, self.after()?).map(|pair| {
+    fn pairs(&self) -> io::Result<Stream<(Option<Entry>, Option<Entry>)>> {
+        let kept = Rc::clone(&self.kept);
+        Ok(Box::new(join(self.before.entries()?, self.after()?).map(move |pair| {
             let (path, (before, after)) = pair?;
-            let after = if self.kept.contains(&path) { before.clone() } else { after };
+            let after = if kept.contains(&path) { before.clone() } else { after };
             Ok((path, (before, after)))
-        }))
+        })))
     }
 }
 
@@ -83,7 +88,7 @@ pub fn compose(
     }
     let staged = stage(task, git, base)?;
     let dropped = superseded(&staged, account, &base.workspace).map_err(failed)?;
-    let mut sides = Sides { before: base.folder.clone(), staged, dropped, kept: BTreeSet::new() };
+    let mut sides = Sides { before: base.folder.clone(), staged, dropped: Rc::new(dropped), kept: Rc::default() };
     let replaced = keep(&mut sides, base, footing, owns_ui).map_err(failed)?;
     if !replaced.is_empty() {
         warnings
@@ -148,7 +153,7 @@ fn keep(sides: &mut Sides, base: &Base, footing: Footing, owns_ui: bool) -> io::
         replaced.extend(kept.extract_if(.., gives_way));
         replaced.sort_unstable();
     }
-    sides.kept = kept;
+    sides.kept = Rc::new(kept);
     Ok(replaced.iter().collect())
 }
 

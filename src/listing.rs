@@ -1,7 +1,6 @@
 //! Sorted listings of files, kept on the disk and read as streams, so that a tree of any size is compared in the same
 //! little memory. It does not know what is listed, or why.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -15,6 +14,9 @@ pub type GitPath = Vec<u8>;
 
 /// What a stream gives: a path, and what there is.
 pub type Item<T> = io::Result<(GitPath, T)>;
+
+/// Files in the order of their paths. Boxed: a copy of this code for each kind of stream would cost more than the calls.
+pub type Stream<T> = Box<dyn Iterator<Item = Item<T>>>;
 
 /// Room for the lines of one stream.
 const BUFFER_BYTES: usize = 16 << 10;
@@ -56,17 +58,17 @@ impl Listing {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn entries(&self) -> io::Result<impl Iterator<Item = Item<Entry>> + use<>> {
-        Ok(self.noted()?.map(|line| line.map(|(path, (entry, _))| (path, entry))))
+    pub fn entries(&self) -> io::Result<Stream<Entry>> {
+        Ok(Box::new(self.noted()?.map(|line| line.map(|(path, (entry, _))| (path, entry)))))
     }
 
     /// Its entries, each with its note.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn noted(&self) -> io::Result<impl Iterator<Item = Item<(Entry, u8)>> + use<>> {
+    pub fn noted(&self) -> io::Result<Stream<(Entry, u8)>> {
         let file = File::open(&self.path).map_err(|error| scratch::at(&self.path, &error))?;
-        Ok(Lines { file: BufReader::with_capacity(BUFFER_BYTES, file) })
+        Ok(Box::new(Lines { file: BufReader::with_capacity(BUFFER_BYTES, file) }))
     }
 
     /// The same, in order. git writes each tree in order; a tree that something else wrote is sorted in memory.
@@ -187,90 +189,68 @@ impl Soundness {
     }
 }
 
-/// Two sorted streams as one: each path once, with what either has.
-pub struct Joined<L: Iterator, R: Iterator> {
-    left: Side<L>,
-    right: Side<R>,
-}
-
-struct Side<S: Iterator> {
-    stream: S,
-    next: Option<S::Item>,
+/// One of two streams that are read side by side.
+struct Side<T> {
+    stream: Stream<T>,
+    next: Option<Item<T>>,
     last: Option<GitPath>,
 }
 
-impl<T, S: Iterator<Item = Item<T>>> Side<S> {
-    fn new(mut stream: S) -> Self {
+impl<T> Side<T> {
+    fn new(mut stream: Stream<T>) -> Self {
         Self { next: stream.next(), stream, last: None }
+    }
+
+    /// The path of what is next, if there is more.
+    fn path(&mut self) -> io::Result<Option<&GitPath>> {
+        match self.next.take_if(|next| next.is_err()) {
+            Some(Err(error)) => Err(error),
+            _ => Ok(self.next.as_ref().and_then(|next| next.as_ref().ok()).map(|(path, _)| path)),
+        }
     }
 
     /// Takes what is next where `path` is its path. A stream that is not in order would be misread.
     fn take(&mut self, path: &[u8]) -> io::Result<Option<T>> {
-        match self.next.take() {
-            Some(Ok((next, what))) if next == path => {
+        match self.next.take_if(|next| next.as_ref().is_ok_and(|(next, _)| next == path)) {
+            Some(Ok((next, what))) => {
                 if self.last.replace(next).is_some_and(|last| last.as_slice() >= path) {
                     return Err(invalid("a listing is not in order"));
                 }
                 self.next = self.stream.next();
                 Ok(Some(what))
             }
-            other => {
-                self.next = other;
-                Ok(None)
-            }
+            _ => Ok(None),
         }
     }
 }
 
-/// Reads two sorted streams side by side.
-pub fn join<A, B, L, R>(left: L, right: R) -> Joined<L, R>
-where
-    L: Iterator<Item = Item<A>>,
-    R: Iterator<Item = Item<B>>,
-{
-    Joined { left: Side::new(left), right: Side::new(right) }
-}
-
-impl<A, B, L, R> Iterator for Joined<L, R>
-where
-    L: Iterator<Item = Item<A>>,
-    R: Iterator<Item = Item<B>>,
-{
-    type Item = Item<(Option<A>, Option<B>)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let path = match (&self.left.next, &self.right.next) {
-            (Some(Ok((left, _))), Some(Ok((right, _)))) => {
-                if left.cmp(right) == Ordering::Greater {
-                    right
-                } else {
-                    left
-                }
-            }
-            (Some(Ok((path, _))), None) | (None, Some(Ok((path, _)))) => path,
-            (None, None) => return None,
-            (Some(Err(_)), _) => return self.left.next.take().and_then(Result::err).map(Err),
-            (_, Some(Err(_))) => return self.right.next.take().and_then(Result::err).map(Err),
-        }
-        .clone();
-        let pair = self.left.take(&path).and_then(|left| Ok((left, self.right.take(&path)?)));
-        Some(pair.map(|pair| (path, pair)))
-    }
+/// Two sorted streams as one: each path once, with what either has.
+#[must_use]
+pub fn join<A: 'static, B: 'static>(left: Stream<A>, right: Stream<B>) -> Stream<(Option<A>, Option<B>)> {
+    let (mut left, mut right) = (Side::new(left), Side::new(right));
+    let mut pair = move || {
+        let path = match (left.path()?, right.path()?) {
+            (Some(left), Some(right)) => left.min(right).clone(),
+            (Some(path), None) | (None, Some(path)) => path.clone(),
+            (None, None) => return Ok(None),
+        };
+        let pair = (left.take(&path)?, right.take(&path)?);
+        Ok(Some((path, pair)))
+    };
+    Box::new(std::iter::from_fn(move || pair().transpose()))
 }
 
 /// All files below a folder of the disk, in the order of listings.
 ///
 /// # Errors
 /// What the disk says.
-pub fn walk(folder: &Path) -> io::Result<impl Iterator<Item = Item<PathBuf>> + use<>> {
+pub fn walk(folder: &Path) -> io::Result<Stream<PathBuf>> {
     let mut pending = vec![children(folder, b"")?];
-    Ok(std::iter::from_fn(move || {
+    Ok(Box::new(std::iter::from_fn(move || {
         loop {
-            let (mut path, place) = loop {
-                match pending.last_mut()?.pop() {
-                    Some(next) => break next,
-                    None => drop(pending.pop()),
-                }
+            let Some((path, place)) = pending.last_mut()?.pop() else {
+                pending.pop();
+                continue;
             };
             if path.last() != Some(&b'/') {
                 return Some(Ok((path, place)));
@@ -279,9 +259,8 @@ pub fn walk(folder: &Path) -> io::Result<impl Iterator<Item = Item<PathBuf>> + u
                 Ok(below) => pending.push(below),
                 Err(error) => return Some(Err(error)),
             }
-            path.clear();
         }
-    }))
+    })))
 }
 
 /// What lies in a folder, the last first; the names of folders end with `/`.
@@ -370,9 +349,9 @@ mod tests {
         Ok(())
     }
 
-    fn stream(paths: &[&str]) -> impl Iterator<Item = Item<()>> {
+    fn stream(paths: &[&str]) -> Stream<()> {
         let items: Vec<_> = paths.iter().map(|path| Ok((path.as_bytes().to_vec(), ()))).collect();
-        items.into_iter()
+        Box::new(items.into_iter())
     }
 
     #[test]
@@ -385,7 +364,7 @@ mod tests {
         assert_eq!(joined, expected);
         assert!(join(stream(&["b", "a"]), stream(&[])).any(|pair| pair.is_err()), "out of order");
         assert!(join(stream(&[]), stream(&["a", "a"])).any(|pair| pair.is_err()), "twice the same");
-        let broken = || [Ok((b"a".to_vec(), ())), Err(invalid("x"))].into_iter();
+        let broken = || Box::new([Ok((b"a".to_vec(), ())), Err(invalid("x"))].into_iter());
         assert!(join(broken(), stream(&["b"])).any(|pair| pair.is_err()));
         assert!(join(stream(&["b"]), broken()).any(|pair| pair.is_err()));
         Ok(())
