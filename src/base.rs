@@ -1,6 +1,7 @@
 //! What the remote holds when a round begins, brought into the checkout, and what of it wmill gets to see.
 
 use crate::comparison::Sample;
+use crate::config::Config;
 use crate::fault::Fault;
 use crate::git::{self, BlobContent, Git, GitError};
 use crate::items;
@@ -156,12 +157,17 @@ fn sound(git: &Git<'_>, whole: &Listing) -> Result<Listing, GitError> {
     Ok(listing)
 }
 
-fn plan(task: Task<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan, GitError> {
-    let config = task.service.config;
-    let asked = Asked {
+/// The kinds that the settings ask for.
+#[must_use]
+pub fn asked_kinds(config: &Config) -> Asked {
+    Asked {
         includes: config.kinds_included.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
         skips: config.kinds_skipped.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
-    };
+    }
+}
+
+fn plan(task: Task<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan, GitError> {
+    let asked = asked_kinds(task.service.config);
     let own = match own {
         Some(entry) if entry.is_file() => git.read_blob(&entry.object, wmill_yaml::FILE_BYTES_MAX)?,
         Some(_) => BlobContent::Strange("it is a link or a submodule"),

@@ -10,18 +10,28 @@ pub const STOP_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Tells every run of this process to end; clones share the one flag.
 #[derive(Clone, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt {
+    flag: Arc<AtomicBool>,
+    /// That of what this is a part of.
+    outer: Option<Arc<Self>>,
+}
 
 impl Interrupt {
+    /// For a part of what this one interrupts: it can be ended alone, and ends with the whole.
+    #[must_use]
+    pub fn of_a_part(&self) -> Self {
+        Self { flag: Arc::default(), outer: Some(Arc::new(self.clone())) }
+    }
+
     /// Tells all who hold a clone to end.
     pub fn raise(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.flag.store(true, Ordering::SeqCst);
     }
 
     /// Whether [`Interrupt::raise`] was called.
     #[must_use]
     pub fn is_raised(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.flag.load(Ordering::SeqCst) || self.outer.as_ref().is_some_and(|outer| outer.is_raised())
     }
 }
 
@@ -93,5 +103,15 @@ mod tests {
         assert!(deadline.next_wait().is_ok_and(|wait| wait <= STOP_POLL_INTERVAL));
         interrupt.raise();
         assert_eq!(deadline.remaining(), Err(Expired::Interrupted));
+    }
+
+    #[test]
+    fn a_part_ends_alone_and_with_the_whole() {
+        let whole = Interrupt::default();
+        let (first, second) = (whole.of_a_part(), whole.of_a_part());
+        first.raise();
+        assert_eq!((whole.is_raised(), first.is_raised(), second.is_raised()), (false, true, false));
+        whole.raise();
+        assert!(second.is_raised());
     }
 }

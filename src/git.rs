@@ -379,7 +379,11 @@ impl<'a> Git<'a> {
         Ok(())
     }
 
-    fn empty_tree(&self) -> Result<ObjectId, GitError> {
+    /// A tree without any file.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn empty_tree(&self) -> Result<ObjectId, GitError> {
         let empty = self.place.scratch.write("empty", b"")?;
         let command = self.command()?.arguments(["mktree", "-z"]).stdin(File::open(empty)?);
         self.object_id(command)
@@ -451,10 +455,24 @@ impl<'a> Git<'a> {
     /// # Errors
     /// [`GitError`] where no answer for our ref came; a refusal is no error but [`Pushed`].
     pub fn push(&self, commit: &ObjectId) -> Result<Pushed, GitError> {
+        self.push_with(commit, None)
+    }
+
+    /// Asks the remote whether it would take a push, and pushes nothing. What a server decides only when it gets the
+    /// commit, such as the protection of a branch, this does not show.
+    ///
+    /// # Errors
+    /// As [`Git::push`].
+    pub fn try_push(&self, commit: &ObjectId) -> Result<Pushed, GitError> {
+        self.push_with(commit, Some("--dry-run"))
+    }
+
+    fn push_with(&self, commit: &ObjectId, option: Option<&str>) -> Result<Pushed, GitError> {
         let full_ref = self.branch.full_ref();
         let command = self
             .command()?
             .arguments(["push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags"])
+            .arguments(option)
             .arguments(["--recurse-submodules=no", "--", &self.address])
             .argument(format!("{commit}:{full_ref}"))
             .capture(ANSWER_BYTES_MAX);

@@ -43,6 +43,7 @@
 //! | [`sync`] | the story of a sync |
 //! | [`history`] | the last runs and how each backup stands, over restarts |
 //! | [`roster`] | for which workspaces a draft is |
+//! | [`check`] | what is tried before a sync, and what each finding means |
 //! | [`runs`] | which syncs run, which wait, who shares one |
 //! | [`metrics`] | what is counted, and its text for Prometheus |
 //! | [`notice`] | what is said of a run that ended, to whom |
@@ -57,6 +58,7 @@
 
 pub mod app;
 pub mod base;
+pub mod check;
 pub mod checkouts;
 pub mod code;
 pub mod comparison;

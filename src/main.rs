@@ -6,14 +6,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use argh::{EarlyExit, FromArgs};
 use log::LevelFilter;
 use windmill_git_sync::app::App;
+use windmill_git_sync::check::{self, Extent};
 use windmill_git_sync::code::Code;
 use windmill_git_sync::config::{Config, Environment, Need, Options};
-use windmill_git_sync::deadline::Interrupt;
+use windmill_git_sync::deadline::{Deadline, Interrupt};
 use windmill_git_sync::history::History;
 use windmill_git_sync::ledger::Ledger;
 use windmill_git_sync::metrics::Metrics;
@@ -42,6 +44,8 @@ const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
 const LAST_NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
 /// A service that does not answer by then is not healthy.
 const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
+/// How often a service that ends looks whether its check has ended.
+const CHECK_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Waiting for a turn is shown where there was some.
 const SHOWN_STEP_TIME_MIN: Duration = Duration::from_millis(100);
 const PROGRAM: &str = "windmill-git-sync";
@@ -68,6 +72,7 @@ struct Arguments {
 enum Command {
     Serve(Serve),
     Sync(Sync),
+    Check(Check),
     Healthcheck(Healthcheck),
 }
 
@@ -116,6 +121,38 @@ struct Sync {
     allow_mass_deletion: bool,
 }
 
+/// Tries all that a sync needs, and changes nothing: a line for each thing that is ok, a warning, or failed.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "check",
+    help_triggers("-h", "--help", "help"),
+    note = "Exit codes: 0 nothing failed; 2 configuration; 10 Windmill; 11 git, the first that failed in this order; 14 it was ended."
+)]
+struct Check {
+    /// print one JSON object in place of lines
+    #[argh(switch)]
+    json: bool,
+    /// workspace id (WINDMILL_WORKSPACE, admins)
+    #[argh(option)]
+    workspace: Option<String>,
+    /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
+    #[argh(option)]
+    base_url: Option<String>,
+    /// git remote (GIT_REMOTE_URL)
+    #[argh(option)]
+    remote: Option<String>,
+    /// branch (GIT_BRANCH, main); {workspace} is replaced
+    #[argh(option)]
+    branch: Option<String>,
+    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
+    #[argh(option)]
+    subdir: Option<String>,
+    /// folder for checkouts and state (DATA_DIR, /workspace)
+    #[argh(option)]
+    data_dir: Option<String>,
+}
+
 /// Asks the local listener whether it works; exits with 0 or 1.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "healthcheck", help_triggers("-h", "--help", "help"))]
@@ -141,6 +178,7 @@ fn main() -> ExitCode {
     match parse(arguments) {
         Ok(Command::Serve(options)) => serve(options, &environment),
         Ok(Command::Sync(options)) => sync(options, &environment),
+        Ok(Command::Check(options)) => check(options, &environment),
         Ok(Command::Healthcheck(options)) => healthcheck(options, &environment),
         Err(code) => code,
     }
@@ -273,6 +311,38 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
     ExitCode::from(code.exit_code())
 }
 
+fn check(options: Check, environment: &Environment) -> ExitCode {
+    let is_json = options.json;
+    let options = Options {
+        workspace: options.workspace,
+        base_url: options.base_url,
+        remote: options.remote,
+        branch: options.branch,
+        subdir: options.subdir,
+        data_dir: options.data_dir,
+        listen: None,
+    };
+    let interrupt = Interrupt::default();
+    let findings = check::settings(&options, environment).map_or_else(
+        |faults| faults,
+        |config| {
+            // What is found is told by itself; log lines beside it only where they were asked for.
+            let level = if environment.get("LOG_LEVEL").is_none() { LevelFilter::Error } else { config.log_level };
+            logging::start(level, config.log_format);
+            #[cfg(unix)]
+            signals::interrupt(&interrupt);
+            check::run(&config, &own_program(), &interrupt, Extent::Whole)
+        },
+    );
+    if is_json {
+        print(&check::to_json(&findings));
+    } else {
+        findings.iter().for_each(|finding| print(&finding.to_line()));
+    }
+    let ended = interrupt.is_raised().then(|| Code::ShuttingDown.exit_code());
+    ExitCode::from(ended.unwrap_or_else(|| check::exit_code(&findings)))
+}
+
 fn show_step(event: Event) {
     if let Event::Ended(step, time) = event
         && (time >= SHOWN_STEP_TIME_MIN || step != Step::Queue)
@@ -327,9 +397,12 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
         roster: Arc::clone(&roster),
         interrupt: interrupt.clone(),
     });
+    let start_check = StartCheck::begin(&config, &runs);
     let app = App::new(Arc::clone(&config), Arc::clone(&runs), Arc::clone(&ledger), roster, interrupt.clone());
     let draining = server.run(Arc::new(app));
+    start_check.interrupt.raise();
     drain(&config, &runs, &interrupt, &draining);
+    start_check.finish();
     // What was turned away at the end is not written down yet.
     ledger.settle();
     ledger.notifier.finish(LAST_NOTICE_TIME_MAX);
@@ -347,6 +420,33 @@ fn start_scheduler(scheduler: Scheduler) {
     let thread = std::thread::Builder::new().name("scheduler".to_owned());
     if let Err(error) = thread.spawn(move || scheduler.follow(&schedule)) {
         log::error!("no scheduled sync will start, since there is no thread for the schedule: {error}");
+    }
+}
+
+/// The check of a service that has just started.
+struct StartCheck {
+    interrupt: Interrupt,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl StartCheck {
+    fn begin(config: &Arc<Config>, runs: &Arc<Runs>) -> Self {
+        let interrupt = Interrupt::default();
+        let (config, runs, own) = (Arc::clone(config), Arc::clone(runs), interrupt.clone());
+        let check = move || check::at_start(&config, &own_program(), &own, &|| runs.were_used());
+        let thread = std::thread::Builder::new().name("check".to_owned()).spawn(check);
+        let thread = thread.map_err(|error| log::warn!("nothing is checked, since there is no thread for it: {error}"));
+        Self { interrupt, thread: thread.ok() }
+    }
+
+    /// Waits until its programs and its scratch folder are gone, which takes them some moments.
+    fn finish(self) {
+        let deadline = Deadline::after(ANSWER_TIME_MAX, &Interrupt::default());
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+            && let Ok(wait) = deadline.next_wait()
+        {
+            std::thread::sleep(wait.min(CHECK_POLL_INTERVAL));
+        }
     }
 }
 
@@ -448,6 +548,15 @@ mod signals {
                 let _ = scratch::remove_folder(&task::run_folder(&config, &run.request.workspace));
             }
             std::process::exit(ENDED_BY_SIGNAL);
+        });
+    }
+
+    /// The first signal ends it.
+    pub(crate) fn interrupt(interrupt: &Interrupt) {
+        let interrupt = interrupt.clone();
+        listen(move |mut signals| {
+            signals.forever().next();
+            interrupt.raise();
         });
     }
 

@@ -602,7 +602,7 @@ fn split_scheme(text: &str) -> Option<(String, &str)> {
 }
 
 /// `None` where a percent sign is not followed by two hexadecimal digits, and where the outcome is not UTF-8.
-fn percent_decoded(text: &str) -> Option<String> {
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {

@@ -65,7 +65,10 @@ impl Roster {
 }
 
 /// All that `token` sees, in Windmill's order, without its own and archived ones.
-fn ask(config: &Config, token: &Secret, interrupt: &Interrupt) -> Result<Vec<WorkspaceId>, RequestError> {
+///
+/// # Errors
+/// Why they are not known: Windmill is unreachable, refuses the token, names none, or more than are kept apart.
+pub fn ask(config: &Config, token: &Secret, interrupt: &Interrupt) -> Result<Vec<WorkspaceId>, RequestError> {
     let deadline = Deadline::after(ANSWER_TIME_MAX.min(config.sync_timeout), interrupt);
     let listed = windmill::list_workspaces(&config.base_url, token, &deadline, &config.tool_environment);
     let mut listed = listed.map_err(|error| in_words(error, token))?;

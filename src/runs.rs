@@ -55,6 +55,8 @@ struct Board {
     /// Runs at work, configured or not: those of the lanes that have begun.
     working: Vec<bool>,
     is_closed: bool,
+    /// Whether a run was ever asked for.
+    was_used: bool,
 }
 
 impl Board {
@@ -193,6 +195,7 @@ impl Runs {
     /// [`Code::ShuttingDown`] or [`Code::TooManyRequests`].
     pub fn submit(self: &Arc<Self>, request: SyncRequest) -> Result<Arc<Run>, Code> {
         let mut board = self.board();
+        board.was_used = true;
         if board.is_closed {
             return Err(Code::ShuttingDown);
         }
@@ -377,6 +380,12 @@ impl Runs {
             board = self.ended.wait_timeout(board, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+
+    /// Whether any run was asked for so far.
+    #[must_use]
+    pub fn were_used(&self) -> bool {
+        self.board().was_used
     }
 
     /// What goes on and what waits now.

@@ -119,14 +119,20 @@ impl SyncRequest {
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = vec![self.windmill_token.clone()];
         secrets.extend(self.signing_key.clone());
-        match &self.git {
-            GitCredentials::None => {}
-            GitCredentials::Token { username, token } => {
-                secrets.extend([basic_credentials(username, token), token.clone()]);
-            }
-            GitCredentials::Ssh { key, .. } => secrets.push(key.clone()),
-        }
+        secrets.extend(self.git.secrets());
         secrets
+    }
+}
+
+impl GitCredentials {
+    /// The secrets in it, in the forms in which they are sent.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Secret> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Token { username, token } => vec![basic_credentials(username, token), token.clone()],
+            Self::Ssh { key, .. } => vec![key.clone()],
+        }
     }
 }
 
@@ -256,6 +262,17 @@ pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> Strin
         (Some(remote), Ok(branch), Ok(subdir)) => destination(&config.base_url, remote, &branch, &subdir),
         _ => String::new(),
     }
+}
+
+/// What opens the configured remote. Secrets are read now.
+///
+/// # Errors
+///
+/// As [`Draft::request`], for what concerns the remote.
+pub fn configured_git_credentials(config: &Config, remote: &RemoteUrl) -> Result<GitCredentials, RequestError> {
+    let mut resolver = Resolver::new(config, Code::ConfigInvalid);
+    let credentials = resolver.git_credentials(&Fields::default(), remote);
+    credentials.ok_or_else(|| resolver.error())
 }
 
 fn destination(base_url: &BaseUrl, remote: &RemoteUrl, branch: &BranchName, subdir: &Subdir) -> String {

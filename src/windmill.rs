@@ -4,27 +4,28 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use log::Level;
 use miniserde::json::{self, Value};
 
 use crate::code::Code;
-use crate::deadline::{Deadline, Expired, Interrupt};
+use crate::deadline::{Deadline, Expired};
 use crate::names::{BaseUrl, WorkspaceId};
 use crate::retry::Tries;
 use crate::scratch;
 use crate::secret::{Scrubber, Secret};
 use crate::subprocess::{self, Ending, Failure, Finished};
 use crate::web;
+use crate::wmill_yaml::Kinds;
 use crate::workplace::{ProgramLog, Workplace};
 
 /// For one small question to Windmill.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// For the head of an export, which Windmill packs before it sends anything.
+const EXPORT_TIME_MAX: Duration = Duration::from_secs(60);
 /// The largest answer is the shared UI, which Windmill keeps as one JSON document.
 const ANSWER_BYTES_MAX: u64 = 32 << 20;
-/// `wmill --version` asks the npm registry whether there is a newer one; its own version comes before that.
-const VERSION_TIME_MAX: Duration = Duration::from_secs(5);
 /// Name of the one profile in wmill's configuration. Files named after the profile (`x.PROFILE.variable.yaml`) have a
 /// meaning to wmill, so it is a name that nobody gives to files.
 const PROFILE: &str = "windmill-git-sync-run";
@@ -82,13 +83,21 @@ pub struct Account {
     pub refused: Vec<&'static str>,
 }
 
+/// What the server tells anybody.
+pub struct Greeting {
+    /// Its version, such as `CE v1.491.5`; `None` where it does not tell.
+    pub version: Option<String>,
+    /// What its clock says, to the second.
+    pub date: Option<SystemTime>,
+}
+
 /// One workspace of one Windmill, seen with one token.
 pub struct Windmill<'a> {
     /// The server.
     pub base_url: &'a BaseUrl,
     /// The workspace.
     pub workspace: &'a WorkspaceId,
-    /// The token.
+    /// The token; an empty one is not sent.
     pub token: &'a Secret,
     /// When the run ends.
     pub deadline: &'a Deadline,
@@ -151,7 +160,18 @@ fn living_workspace(listed: &Value) -> Option<WorkspaceId> {
 struct Answer {
     status: u16,
     retry_after: Option<Duration>,
+    date: Option<SystemTime>,
+    /// Whether it is HTML, which Windmill answers no question with.
+    is_page: bool,
     body: String,
+}
+
+/// How much of an answer is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    /// Its body too, unless the status is 200.
+    Head,
 }
 
 impl Answer {
@@ -162,15 +182,49 @@ impl Answer {
 }
 
 impl Windmill<'_> {
+    /// Asks what the server is.
+    ///
+    /// # Errors
+    /// [`WindmillError`]: unreachable, or something else than Windmill.
+    pub fn greet(&self) -> Result<Greeting, WindmillError> {
+        const PATH: &str = "api/version";
+        let answer = self.ask(PATH, None)?;
+        let is_html = answer.is_page || answer.body.contains('<');
+        if answer.status >= 500 || answer.status == 200 && is_html {
+            return Err(self.strange_answer(PATH, &answer));
+        }
+        let is_version = answer.status == 200 && answer.body.len() < 100;
+        let version = is_version.then(|| self.printable(answer.body.trim()));
+        Ok(Greeting { version, date: answer.date })
+    }
+
+    /// Asks for the export that wmill asks for, and takes no more of it than its head.
+    ///
+    /// # Errors
+    /// [`WindmillError`]: unreachable, refused, no such workspace.
+    pub fn may_export(&self, kinds: &Kinds) -> Result<(), WindmillError> {
+        let query = export_query(kinds);
+        let path = format!("api/w/{}/workspaces/tarball", self.workspace);
+        let answer = self.ask_for(Part::Head, &[&path, "?", &query].concat(), None)?;
+        match answer.status {
+            200 if answer.is_page => Err(self.strange_answer(&path, &answer)),
+            200 => Ok(()),
+            _ if answer.body.contains("no rows returned") => Err(self.no_such_workspace()),
+            _ => match self.strange_answer(&path, &answer) {
+                WindmillError::Failed { message, cure, .. } => {
+                    Err(WindmillError::Failed { code: Code::PullFailed, message, cure })
+                }
+                other => Err(other),
+            },
+        }
+    }
+
     /// Asks who the token is in the workspace; also, with `list_workspaces`, which ones it sees.
     ///
     /// # Errors
     /// [`WindmillError`]: unreachable, unauthorized, no such workspace.
     pub fn account(&self, list_workspaces: bool) -> Result<Account, WindmillError> {
-        let version = self.ask("api/version", None)?;
-        if version.status >= 500 {
-            return Err(self.strange_answer("api/version", &version));
-        }
+        let server_version = self.greet()?.version;
         let path = format!("api/w/{}/users/whoami", self.workspace);
         let who = self.ask(&path, None)?;
         match who.status {
@@ -185,9 +239,8 @@ impl Windmill<'_> {
         if is("is_super_admin") && self.is_known_to_be_missing()? {
             return Err(self.no_such_workspace());
         }
-        let is_version = version.status == 200 && !version.body.contains('<') && version.body.len() < 100;
         Ok(Account {
-            server_version: is_version.then(|| self.printable(version.body.trim())),
+            server_version,
             is_admin: is("is_admin"),
             workspaces: if list_workspaces { self.workspaces() } else { None },
             ..self.side_questions()?
@@ -255,16 +308,22 @@ impl Windmill<'_> {
     }
 
     fn ask(&self, path: &str, body: Option<&str>) -> Result<Answer, WindmillError> {
+        self.ask_for(Part::Whole, path, body)
+    }
+
+    fn ask_for(&self, part: Part, path: &str, body: Option<&str>) -> Result<Answer, WindmillError> {
         let left = self.deadline.remaining().map_err(WindmillError::Expired)?;
         let url = self.base_url.join(path);
-        let agent = web::client(&url, left.min(ANSWER_TIME_MAX), self.environment);
-        let bearer = format!("Bearer {}", self.token.expose());
+        let time_max = if part == Part::Head { EXPORT_TIME_MAX } else { ANSWER_TIME_MAX };
+        let agent = web::client(&url, left.min(time_max), self.environment);
+        let bearer = Some(self.token.expose()).filter(|token| !token.is_empty());
+        let bearer = bearer.map(|token| ["Bearer ", token].concat());
         let body = body.map(str::to_owned);
         let (slot, waiter) = (Arc::new(Mutex::new(None)), std::thread::current());
         let filled = Arc::clone(&slot);
         // In a thread of its own: a client that waits for a server hears no interrupt.
         let asked = std::thread::Builder::new().name("ask".to_owned()).spawn(move || {
-            let answer = exchange(&agent, &url, &bearer, body.as_deref());
+            let answer = exchange(&agent, &url, bearer.as_deref(), body.as_deref(), part);
             *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
             waiter.unpark();
         });
@@ -284,6 +343,8 @@ impl Windmill<'_> {
         if let Err(expired) = self.deadline.remaining() {
             return WindmillError::Expired(expired);
         }
+        // A query is as long as it is dull.
+        let path = path.split('?').next().unwrap_or_default();
         let message = format!("cannot reach Windmill at {}: {error}", self.base_url.join(path));
         let cure = if web::is_passing_error(error) { Cure::Time(None) } else { Cure::None };
         WindmillError::Failed { code: Code::WindmillUnreachable, message, cure }
@@ -402,20 +463,55 @@ fn own_items(body: &str) -> Vec<(String, String)> {
     list.iter().filter_map(item).collect()
 }
 
-fn exchange(agent: &ureq::Agent, url: &str, bearer: &str, body: Option<&str>) -> Result<Answer, ureq::Error> {
+fn exchange(
+    agent: &ureq::Agent,
+    url: &str,
+    bearer: Option<&str>,
+    body: Option<&str>,
+    part: Part,
+) -> Result<Answer, ureq::Error> {
     let mut answer = match body {
-        None => agent.get(url).header("Authorization", bearer).call(),
+        None => {
+            let request = agent.get(url);
+            if let Some(bearer) = bearer { request.header("Authorization", bearer) } else { request }.call()
+        }
         Some(body) => {
-            let request = agent.post(url).header("Authorization", bearer);
-            request.header("Content-Type", "application/json").send(body)
+            let request = agent.post(url).header("Content-Type", "application/json");
+            if let Some(bearer) = bearer { request.header("Authorization", bearer) } else { request }.send(body)
         }
     }?;
     let status = answer.status().as_u16();
+    let header = |name: &str| answer.headers().get(name)?.to_str().ok().map(str::trim);
     // A date is possible too, and rare; the pause is then our own.
-    let retry_after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let bytes = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+    let retry_after = header("retry-after").and_then(|value| value.parse().ok());
+    let date = header("date").and_then(|value| httpdate::parse_http_date(value).ok());
+    let is_page = header("content-type").is_some_and(|value| value.starts_with("text/html"));
+    let bytes = match part {
+        Part::Head if status == 200 => Vec::new(),
+        _ => answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?,
+    };
     let body = String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs), body })
+    Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs), date, is_page, body })
+}
+
+/// The export as wmill asks for it, but as a tar file, which servers of all versions make.
+fn export_query(kinds: &Kinds) -> String {
+    let mut query = "archive_type=tar&plain_secret=false&settings_version=v2&preserve_extra_perms=true".to_owned();
+    for (name, value) in [
+        ("skip_variables", kinds.skip_variables),
+        ("skip_resources", kinds.skip_resources),
+        ("skip_resource_types", kinds.skip_resource_types),
+        ("skip_secrets", kinds.skip_secrets),
+        ("include_schedules", kinds.include_schedules),
+        ("include_triggers", kinds.include_triggers),
+        ("include_users", kinds.include_users),
+        ("include_groups", kinds.include_groups),
+        ("include_settings", kinds.include_settings),
+        ("include_key", kinds.include_key),
+    ] {
+        query.extend(["&", name, "=", if value { "true" } else { "false" }]);
+    }
+    query
 }
 
 /// Whether a name stays within the folder that it is put into, and git can hold it.
@@ -501,7 +597,15 @@ fn parse(body: &str) -> Option<Value> {
     json::from_str(body).ok()
 }
 
-/// The version of the `wmill` on the path; `None` where it does not tell.
+/// The version of the `wmill` on the path.
+///
+/// # Errors
+/// As [`Workplace::version`].
+pub fn version_of_wmill(place: &Workplace) -> Result<String, String> {
+    place.version("wmill", "--version", "CLI version: ")
+}
+
+/// The same; `None` where it does not tell.
 ///
 /// Asking starts the program once more, so the answer is kept in the file at `known`, together with which file it is
 /// the version of.
@@ -516,7 +620,7 @@ pub fn wmill_version(place: &Workplace, known: &Path) -> Option<String> {
     {
         return Some(version.to_owned());
     }
-    let version = ask_version(place)?;
+    let version = version_of_wmill(place).ok()?;
     if let Some(program) = program
         && let Err(error) = scratch::replace_file(known, format!("{program}\n{version}\n").as_bytes())
     {
@@ -533,21 +637,6 @@ fn identity_of_wmill(environment: &[(String, String)]) -> Option<String> {
     let metadata = program.metadata().ok()?;
     let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
     Some(format!("{} {} {}", program.display(), metadata.len(), modified.as_nanos()))
-}
-
-fn ask_version(place: &Workplace) -> Option<String> {
-    let enough = Interrupt::default();
-    let deadline = Deadline::after(place.deadline.remaining().ok()?.min(VERSION_TIME_MAX), &enough);
-    let invocation = place.invocation("wmill", place.scratch.path()).ok()?.argument("--version");
-    let mut version = None;
-    let _ = subprocess::run(invocation, &deadline, &place.scrubber, &mut |line| {
-        if let Some(found) = line.strip_prefix("CLI version: ") {
-            version = Some(found.chars().take(40).collect());
-            // What it does next is to ask the npm registry.
-            enough.raise();
-        }
-    });
-    version
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::lock::{self, Lock};
@@ -12,6 +13,11 @@ use crate::subprocess::{self, Failure, Finished, Invocation};
 
 /// Lines of one program that are logged. A first pull names each item; a flood must not fill the disk of the logs.
 const LOGGED_LINES_MAX: usize = 5000;
+
+/// To start a program and have it print its version. `wmill` then asks the npm registry whether there is a newer one.
+const VERSION_TIME_MAX: Duration = Duration::from_secs(5);
+/// What is kept of a version.
+const VERSION_CHARS_MAX: usize = 40;
 
 /// The log of what one program prints, as far as it is not too much.
 pub struct ProgramLog {
@@ -83,5 +89,27 @@ impl Workplace {
     /// [`Failure`].
     pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Finished, Failure> {
         subprocess::run(invocation, &self.deadline, &self.scrubber, on_line)
+    }
+
+    /// What a program prints behind `prefix` when it is asked for its version; it is ended as soon as it has.
+    ///
+    /// # Errors
+    /// In words: it cannot be started, or does not tell.
+    pub fn version(&self, program: &str, option: &str, prefix: &str) -> Result<String, String> {
+        let enough = self.deadline.interrupt().of_a_part();
+        let left = self.deadline.remaining().map_err(|expired| Failure::Expired(expired).to_string())?;
+        let deadline = Deadline::after(left.min(VERSION_TIME_MAX), &enough);
+        let invocation = self.invocation(program, self.scratch.path()).map_err(|error| error.to_string())?;
+        let mut version = None;
+        let asked = subprocess::run(invocation.argument(option), &deadline, &self.scrubber, &mut |line| {
+            if let Some(found) = line.strip_prefix(prefix) {
+                version = Some(found.chars().take(VERSION_CHARS_MAX).collect());
+                enough.raise();
+            }
+        });
+        version.ok_or_else(|| match asked {
+            Ok(finished) => format!("`{program} {option}` ended with {}: {}", finished.ending, finished.tail_text()),
+            Err(failure) => failure.to_string(),
+        })
     }
 }

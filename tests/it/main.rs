@@ -10,6 +10,7 @@ mod adapted;
 mod api;
 mod bed;
 mod bed_works;
+mod check;
 mod credentials;
 mod docs;
 mod failures;

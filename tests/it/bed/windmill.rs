@@ -114,6 +114,7 @@ struct State {
     token_kind: TokenKind,
     role: Role,
     version: String,
+    date: Option<String>,
     requests: Vec<LoggedRequest>,
     side: Side,
 }
@@ -144,6 +145,7 @@ impl Windmill {
                 token_kind: TokenKind::BoundTo(SHOP.to_owned()),
                 role: Role::Admin,
                 version: "CE v1.491.5".to_owned(),
+                date: None,
                 requests: Vec::new(),
                 side: Side::default(),
             }),
@@ -225,6 +227,11 @@ impl Windmill {
     /// What `/api/version` says. At first: `CE v1.491.5`.
     pub fn version(&self, version: &str) {
         version.clone_into(&mut self.shared.state.lock().unwrap().version);
+    }
+
+    /// The `Date` header of `/api/version`. At first there is none.
+    pub fn date(&self, date: std::time::SystemTime) {
+        self.shared.state.lock().unwrap().date = Some(httpdate::fmt_http_date(date));
     }
 
     /// The files that `shared_ui/get` gives, by their names below `ui/`; `None`, as at first, is the recorded 404.
@@ -333,8 +340,9 @@ impl Shared {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         match (request.method.as_str(), segments.as_slice()) {
             ("GET", ["api", "version"]) => {
-                let version = self.state.lock().unwrap().version.clone();
-                Response::text(200, &version)
+                let state = self.state.lock().unwrap();
+                let response = Response::text(200, &state.version);
+                state.date.iter().fold(response, |response, date| response.with_header("date", date))
             }
             (_, ["api", ..]) if !authorized => Response::text(401, "Unauthorized"),
             (_, ["api", "w", workspace, rest @ ..]) => self.of_workspace(request, workspace, rest),

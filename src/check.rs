@@ -1,0 +1,789 @@
+//! What is tried before a sync, and what each finding means: settings, data folder, tools, Windmill, remote.
+//!
+//! It changes nothing. It has a lock and a scratch folder of its own, waits for nobody's turn, makes no checkout, and
+//! takes away what it made. It does not know who reads the findings.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use miniserde::{Serialize, json};
+
+use crate::base;
+use crate::code::Code;
+use crate::config::{ADMINS, Config, Environment, Need, Options, SecretSource, Workspaces};
+use crate::deadline::{Deadline, Expired, Interrupt};
+use crate::git::{self, Git, GitError, Pushed};
+use crate::lock::Lock;
+use crate::names::{BranchName, RemoteScheme, RemoteUrl, WorkspaceId};
+use crate::roster;
+use crate::scratch::{self, Scratch};
+use crate::secret::{Scrubber, Secret};
+use crate::signing::{self, SigningError};
+use crate::sync_request::{self, GitCredentials};
+use crate::task;
+use crate::trust::{self, TrustError};
+use crate::windmill::{self, Account, Greeting, Windmill, WindmillError};
+use crate::wmill_yaml::{self, Kinds};
+use crate::workplace::Workplace;
+
+/// For the whole check; a sync's own limit, where that is less. Each question ends earlier by itself.
+const TIME_MAX: Duration = Duration::from_secs(180);
+/// For all that is asked of the remote about one branch: a host that does not answer at all is given up.
+const REMOTE_TIME_MAX: Duration = Duration::from_secs(60);
+/// A service that has just started is left alone for so long: what starts it may ask for a sync, which tells more than
+/// a check, and Windmill may be starting beside it.
+const PAUSE_AT_START: Duration = Duration::from_secs(3);
+/// To find out whether another check is still going on.
+const SWEEP_TIME_MAX: Duration = Duration::from_millis(200);
+/// Answers carry their date in whole seconds, and take some. Certificates and tokens are judged by the clock.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
+/// A checkout, what a pull writes, and git's packs of both.
+const FREE_BYTES_ENOUGH: u64 = 256 << 20;
+/// With less, not even a small workspace is pulled.
+const FREE_BYTES_MIN: u64 = 16 << 20;
+/// Older ones drop the lock files of scripts at times.
+const WMILL_VERSION_MIN: &[u32] = &[1, 725, 1];
+/// Older ones take no credentials by the environment.
+const GIT_VERSION_MIN: &[u32] = &[2, 31];
+/// In front of the names of our scratch folders: no workspace's id begins so.
+const MARK: &str = ".check-";
+
+/// How one thing stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It stands in nobody's way.
+    Ok,
+    /// A sync works, but not as it should.
+    Warning,
+    /// A sync would end with this code.
+    Failed(Code),
+}
+
+/// One thing that was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What: `settings`, `data_dir`, `wmill`, `git`, `ssh`, `windmill`, `clock`, `workspaces`, `token`, `export`,
+    /// `signing`, `remote`, `branch` or `push`.
+    pub name: &'static str,
+    /// The workspace that it is about, where it is about one.
+    pub workspace: Option<String>,
+    /// How it stands.
+    pub status: Status,
+    /// What was found. Never a secret.
+    pub message: String,
+    /// What to do about it; empty where nothing is to be done.
+    pub remedy: &'static str,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    success: bool,
+    checks: Vec<Line<'a>>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    name: &'a str,
+    workspace: Option<&'a str>,
+    status: &'a str,
+    code: Option<&'a str>,
+    message: &'a str,
+    remedy: Option<&'a str>,
+}
+
+impl Finding {
+    fn new(name: &'static str, status: Status, message: String, remedy: &'static str) -> Self {
+        Self { name, workspace: None, status, message, remedy }
+    }
+
+    fn word(&self) -> &'static str {
+        match self.status {
+            Status::Ok => "ok",
+            Status::Warning => "warning",
+            Status::Failed(_) => "failed",
+        }
+    }
+
+    /// As one line for people.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let about = match &self.workspace {
+            Some(workspace) => format!("{} {workspace}", self.name),
+            None => self.name.to_owned(),
+        };
+        format!("{:<8} {about:<16} {}", self.word(), self.said())
+    }
+
+    /// What was found, and what to do about it, without line breaks.
+    fn said(&self) -> String {
+        let arrow = if self.remedy.is_empty() { "" } else { " -> " };
+        [&self.message, arrow, self.remedy].concat().replace('\n', "; ")
+    }
+}
+
+/// All findings as one line of JSON.
+#[must_use]
+pub fn to_json(findings: &[Finding]) -> String {
+    let checks = findings.iter().map(|finding| Line {
+        name: finding.name,
+        workspace: finding.workspace.as_deref(),
+        status: finding.word(),
+        code: if let Status::Failed(code) = finding.status { Some(code.as_str()) } else { None },
+        message: &finding.message,
+        remedy: Some(finding.remedy).filter(|remedy| !remedy.is_empty()),
+    });
+    json::to_string(&Document { success: exit_code(findings) == 0, checks: checks.collect() })
+}
+
+/// 0 where nothing failed; else 2 for the settings and this machine, 10 for Windmill, 11 for git, the first in this order.
+#[must_use]
+pub fn exit_code(findings: &[Finding]) -> u8 {
+    let area = |finding: &Finding| match finding.status {
+        Status::Failed(code) => Some(match code.exit_code() {
+            windmill_or_git @ (10 | 11) => windmill_or_git,
+            _ => Code::ConfigInvalid.exit_code(),
+        }),
+        _ => None,
+    };
+    findings.iter().filter_map(area).min().unwrap_or(0)
+}
+
+fn remedy_of(code: Code) -> &'static str {
+    match code {
+        Code::ConfigInvalid => "set it as the README says, which lists all settings",
+        Code::WindmillUnreachable => {
+            "see that Windmill runs, and that WINDMILL_BASE_URL is its address as seen from here (within compose a \
+             service's name, not localhost); for a private CA set CA_BUNDLE_FILE"
+        }
+        Code::WindmillUnauthorized => "make a token as an admin of the workspace, on this Windmill, for WINDMILL_TOKEN",
+        Code::WorkspaceNotFound => "set WINDMILL_WORKSPACE to the id of the workspace, not to the name that is shown",
+        Code::PullFailed => "use the token of an admin of the workspace",
+        Code::GitUnreachable => {
+            "look at the host in GIT_REMOTE_URL, at GIT_SSH_KNOWN_HOSTS_FILE and, for a private CA, at CA_BUNDLE_FILE"
+        }
+        Code::GitUnauthorized => {
+            "make a token or key that may read and write this repository; GIT_USERNAME belongs to the token"
+        }
+        Code::GitRejected => "let this token or key write to the repository",
+        Code::GitFailed => "see that the repository is there, and that the token or key may see it",
+        _ => "",
+    }
+}
+
+/// The settings, or all that is wrong with them. What merely lacks is told by [`run`].
+///
+/// # Errors
+/// A finding for each fault.
+pub fn settings(options: &Options, environment: &Environment) -> Result<Config, Vec<Finding>> {
+    Config::new(options, environment, Need::Serve).map_err(|error| {
+        let all = Config::new(options, environment, Need::Sync).err().unwrap_or(error);
+        let status = Status::Failed(Code::ConfigInvalid);
+        let fault = |fault: &String| Finding::new("settings", status, fault.clone(), remedy_of(Code::ConfigInvalid));
+        all.faults().iter().map(fault).collect()
+    })
+}
+
+/// How much is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All.
+    Whole,
+    /// What a service has not said of its settings when it started, and without the export, which is work for Windmill.
+    AtStart,
+}
+
+/// Tries what a sync of the configured workspaces needs.
+#[must_use]
+pub fn run(config: &Config, own_program: &Path, interrupt: &Interrupt, extent: Extent) -> Vec<Finding> {
+    let deadline = Deadline::after(TIME_MAX.min(config.sync_timeout), interrupt);
+    let scrubber = Scrubber::new(&config.proxy_secrets());
+    let mut check = Check { config, own_program, extent, deadline, scrubber, workspace: None, findings: Vec::new() };
+    let secrets = check.settings();
+    check.scrubber = Scrubber::new(&secrets.all(config));
+    let traces = Traces::new(&task::root(config).join("runs"));
+    let mut place = check.data_folder(&traces);
+    let tools = place.as_ref().map(|place| check.tools(place)).unwrap_or_default();
+    let workspaces = check.windmill(secrets.windmill.as_ref());
+    match &mut place {
+        Some(place) if tools.git => check.remote(place, &secrets, &workspaces),
+        _ => {}
+    }
+    // Its programs, its scratch folder, its lock, and then what led there.
+    drop(place);
+    traces.remove();
+    check.findings
+}
+
+/// Checks a service that has just started, and logs what is not ok. It gives way where a sync was asked for meanwhile.
+pub fn at_start(config: &Config, own_program: &Path, interrupt: &Interrupt, is_moot: &dyn Fn() -> bool) {
+    let pause = Deadline::after(PAUSE_AT_START, interrupt);
+    loop {
+        match pause.next_wait() {
+            Ok(wait) => std::thread::sleep(wait),
+            Err(Expired::TimedOut) => break,
+            Err(Expired::Interrupted) => return,
+        }
+    }
+    if is_moot() {
+        return log::debug!("nothing is checked, since a sync was asked for, which tells more");
+    }
+    let findings = run(config, own_program, interrupt, Extent::AtStart);
+    if interrupt.is_raised() {
+        return;
+    }
+    for finding in &findings {
+        let level = match finding.status {
+            Status::Ok => log::Level::Debug,
+            Status::Warning => log::Level::Warn,
+            Status::Failed(_) => log::Level::Error,
+        };
+        log::log!(level, "check: {}", finding.to_line());
+    }
+    if exit_code(&findings) == 0 {
+        log::info!("check: nothing was found to stand in the way of a sync");
+    }
+}
+
+/// What the settings give; `None` where it lacks or cannot be read, which is told by then.
+struct Secrets {
+    windmill: Option<Secret>,
+    git: Option<GitCredentials>,
+    signing: Option<Secret>,
+}
+
+impl Secrets {
+    fn all(&self, config: &Config) -> Vec<Secret> {
+        let mut all = config.proxy_secrets();
+        all.extend(self.windmill.clone());
+        all.extend(self.signing.clone());
+        all.extend(self.git.iter().flat_map(GitCredentials::secrets));
+        all
+    }
+}
+
+/// Which of the programs are there.
+#[derive(Default)]
+struct Tools {
+    git: bool,
+}
+
+struct Check<'a> {
+    config: &'a Config,
+    own_program: &'a Path,
+    extent: Extent,
+    deadline: Deadline,
+    scrubber: Scrubber,
+    /// Which one is asked about.
+    workspace: Option<String>,
+    findings: Vec<Finding>,
+}
+
+impl Check<'_> {
+    /// About `self.workspace`, where there is one.
+    fn tell(&mut self, name: &'static str, status: Status, message: fmt::Arguments<'_>, remedy: &'static str) {
+        // The last line of defence: each tool's output was scrubbed where it was read.
+        let message = self.scrubber.scrub(&message.to_string());
+        let workspace = self.workspace.clone();
+        self.findings.push(Finding { workspace, ..Finding::new(name, status, message, remedy) });
+    }
+
+    fn ok(&mut self, name: &'static str, message: fmt::Arguments<'_>) {
+        self.tell(name, Status::Ok, message, "");
+    }
+
+    fn warn(&mut self, name: &'static str, message: fmt::Arguments<'_>, remedy: &'static str) {
+        self.tell(name, Status::Warning, message, remedy);
+    }
+
+    fn fail(&mut self, name: &'static str, code: Code, message: &str) {
+        self.tell(name, Status::Failed(code), format_args!("{message}"), remedy_of(code));
+    }
+
+    fn settings(&mut self) -> Secrets {
+        let config = self.config;
+        let lacking = config.lacking();
+        if self.extent == Extent::Whole {
+            for lack in &lacking {
+                self.fail("settings", Code::ConfigInvalid, lack);
+            }
+            for name in &config.unsupported {
+                self.warn("settings", format_args!("{name} is set, but this version does not act upon it yet"), "");
+            }
+        }
+        if self.kinds().include_key && !config.allow_plaintext_secrets {
+            let message = format_args!("WMILL_INCLUDE asks for the workspace's encryption key, which is refused");
+            let remedy = "take `key` out, or set ALLOW_PLAINTEXT_SECRETS=true if the repository may hold it";
+            self.tell("settings", Status::Failed(Code::PlaintextSecrets), message, remedy);
+        }
+        let git = config.remote.as_ref().filter(|_| !lacking.iter().any(|lack| lack.starts_with("GIT_")));
+        let git = git.and_then(|remote| match sync_request::configured_git_credentials(config, remote) {
+            Ok(credentials) => Some(credentials),
+            Err(error) => {
+                self.fail("settings", error.code, &error.message);
+                None
+            }
+        });
+        let secrets = Secrets {
+            windmill: self.secret(config.windmill_token.as_ref(), Status::Failed(Code::ConfigInvalid)),
+            git,
+            signing: self.secret(config.signing_key.as_ref(), Status::Failed(Code::ConfigInvalid)),
+        };
+        for source in [
+            &config.api_token,
+            &config.slack_webhook_url,
+            &config.discord_webhook_url,
+            &config.notify_url,
+            &config.heartbeat_url,
+        ] {
+            self.secret(source.as_ref(), Status::Warning);
+        }
+        if self.findings.is_empty() && lacking.is_empty() {
+            self.ok("settings", format_args!("all that a sync needs is set"));
+        }
+        secrets
+    }
+
+    fn secret(&mut self, source: Option<&SecretSource>, otherwise: Status) -> Option<Secret> {
+        match source?.read() {
+            Ok(secret) => Some(secret),
+            Err(why) => {
+                self.tell("settings", otherwise, format_args!("{why}"), "let this user read the file");
+                None
+            }
+        }
+    }
+
+    fn kinds(&self) -> Kinds {
+        wmill_yaml::read(None, &base::asked_kinds(self.config)).kinds
+    }
+
+    /// Tries the data folder by working in it.
+    fn data_folder(&mut self, traces: &Traces) -> Option<Workplace> {
+        let config = self.config;
+        let shown = config.data_dir.display();
+        let (lock, scratch) = match traces.open(&self.deadline) {
+            Ok(opened) => opened,
+            Err(error) => {
+                let remedy = "give it to the user that this runs as, as by `docker run --rm --volume \
+                              windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`";
+                let message = format_args!("DATA_DIR {shown} cannot be written: {error}; so no program was tried");
+                self.tell("data_dir", Status::Failed(Code::ConfigInvalid), message, remedy);
+                return None;
+            }
+        };
+        match free_bytes(scratch.path()) {
+            Some(free) if free < FREE_BYTES_ENOUGH => {
+                let status = if free < FREE_BYTES_MIN { Status::Failed(Code::ConfigInvalid) } else { Status::Warning };
+                let message = format_args!("DATA_DIR {shown} has {} MB left", free >> 20);
+                self.tell("data_dir", status, message, "make room, or mount a larger volume");
+            }
+            Some(free) => self.ok("data_dir", format_args!("{shown} can be written, and has {} MB left", free >> 20)),
+            None => self.ok("data_dir", format_args!("{shown} can be written")),
+        }
+        let environment = match trust::for_run(&config.tool_environment, &scratch) {
+            Ok(environment) => environment,
+            Err(TrustError::Bundle(why)) => {
+                self.fail("settings", Code::ConfigInvalid, &why);
+                return None;
+            }
+            Err(TrustError::Disk(error)) => {
+                self.fail("data_dir", Code::Internal, &error.to_string());
+                return None;
+            }
+        };
+        Some(Workplace { scratch, deadline: self.deadline.clone(), scrubber: self.scrubber.clone(), environment, lock })
+    }
+
+    fn tools(&mut self, place: &Workplace) -> Tools {
+        match windmill::version_of_wmill(place) {
+            Ok(version) if is_older(&version, WMILL_VERSION_MIN) => {
+                let message = format_args!("{version}, which loses lock files of scripts at times");
+                self.warn("wmill", message, "npm install --global windmill-cli");
+            }
+            Ok(version) => self.ok("wmill", format_args!("{version}")),
+            Err(why) => {
+                let remedy = "npm install --global windmill-cli, with Node.js 20 or newer; or use the image";
+                self.tell("wmill", Status::Failed(Code::PullFailed), format_args!("{why}"), remedy);
+            }
+        }
+        let git = self.tool("git", place.version("git", "--version", "git version "), GIT_VERSION_MIN);
+        let is_ssh = self.config.remote.as_ref().is_some_and(|remote| remote.scheme() == RemoteScheme::Ssh);
+        let ssh = !is_ssh || self.tool("ssh", place.version("ssh", "-V", "OpenSSH_"), &[]);
+        Tools { git: git && ssh }
+    }
+
+    /// Whether the program is there and new enough.
+    fn tool(&mut self, name: &'static str, found: Result<String, String>, version_min: &[u32]) -> bool {
+        let remedy = "install git 2.31 or newer and, for an ssh remote, OpenSSH's client";
+        let failed = Status::Failed(Code::GitFailed);
+        match found {
+            Ok(version) if is_older(&version, version_min) => {
+                self.tell(name, failed, format_args!("{version}, which is too old"), remedy);
+                false
+            }
+            Ok(version) => {
+                self.ok(name, format_args!("{version}"));
+                true
+            }
+            Err(why) => {
+                self.tell(name, failed, format_args!("{why}"), remedy);
+                false
+            }
+        }
+    }
+
+    /// Asks Windmill; the workspaces that are to be backed up, as far as they are known.
+    fn windmill(&mut self, token: Option<&Secret>) -> Vec<WorkspaceId> {
+        let config = self.config;
+        let listed = match &config.workspaces {
+            Workspaces::Listed(listed) => listed.clone(),
+            Workspaces::All => Vec::new(),
+        };
+        let Some(first) = listed.first().cloned().or_else(|| WorkspaceId::parse(ADMINS).ok()) else { return listed };
+        let (nothing, deadline) = (Secret::new(""), self.deadline.clone());
+        let windmill = |workspace, token| Windmill {
+            base_url: &config.base_url,
+            workspace,
+            token,
+            deadline: &deadline,
+            environment: &config.tool_environment,
+        };
+        let asked = SystemTime::now();
+        match windmill(&first, token.unwrap_or(&nothing)).greet() {
+            Ok(greeting) => self.greeting(&greeting, asked),
+            Err(error) => {
+                self.windmill_error("windmill", error);
+                return listed;
+            }
+        }
+        let Some(token) = token else { return listed };
+        let workspaces = if config.workspaces == Workspaces::All { self.all_workspaces(token) } else { listed };
+        for workspace in &workspaces {
+            self.workspace = Some(workspace.to_string());
+            self.workspace(&windmill(workspace, token));
+            self.workspace = None;
+        }
+        workspaces
+    }
+
+    fn greeting(&mut self, greeting: &Greeting, asked: SystemTime) {
+        let base_url = &self.config.base_url;
+        match &greeting.version {
+            Some(version) => self.ok("windmill", format_args!("{version} at {base_url}")),
+            None => {
+                let message = format_args!("{base_url} answers, and does not tell its version");
+                self.warn("windmill", message, "see that WINDMILL_BASE_URL is the address of Windmill");
+            }
+        }
+        let Some(date) = greeting.date else { return };
+        let (skew, word) = match (date.duration_since(SystemTime::now()), asked.duration_since(date)) {
+            (Ok(ahead), _) => (ahead, "behind"),
+            (_, Ok(behind)) => (behind, "ahead of"),
+            _ => (Duration::ZERO, ""),
+        };
+        if skew > CLOCK_SKEW_MAX {
+            let message = format_args!("our clock is {} s {word} Windmill's", skew.as_secs());
+            self.warn("clock", message, "set the clock of the one that is wrong, or have it set by NTP");
+        } else {
+            self.ok("clock", format_args!("goes with Windmill's"));
+        }
+    }
+
+    fn all_workspaces(&mut self, token: &Secret) -> Vec<WorkspaceId> {
+        match roster::ask(self.config, token, self.deadline.interrupt()) {
+            Ok(all) => {
+                let ids: Vec<_> = all.iter().map(WorkspaceId::as_str).collect();
+                self.ok("workspaces", format_args!("* stands for {}", ids.join(", ")));
+                all
+            }
+            Err(error) => {
+                self.fail("workspaces", error.code, &error.message);
+                Vec::new()
+            }
+        }
+    }
+
+    fn workspace(&mut self, windmill: &Windmill<'_>) {
+        match windmill.account(true) {
+            Ok(account) => self.account(windmill.workspace, &account),
+            Err(error) => return self.windmill_error("token", error),
+        }
+        if self.extent == Extent::AtStart {
+            return;
+        }
+        match windmill.may_export(&self.kinds()) {
+            Ok(()) => self.ok("export", format_args!("is permitted")),
+            Err(error) => self.windmill_error("export", error),
+        }
+    }
+
+    fn account(&mut self, id: &WorkspaceId, account: &Account) {
+        let sees = match &account.workspaces {
+            Some(seen) => &*seen.join(", "),
+            None => "it may not tell",
+        };
+        if self.config.workspace_is_default {
+            let message = format_args!("WINDMILL_WORKSPACE is not set, so `{id}` is backed up; the token sees: {sees}");
+            self.warn("settings", message, "set WINDMILL_WORKSPACE");
+        }
+        let remedy = remedy_of(Code::PullFailed);
+        if account.is_admin {
+            self.ok("token", format_args!("is that of an admin; it sees: {sees}"));
+        } else {
+            let why = "what its user may not see is missing from the backup";
+            self.warn("token", format_args!("is of no admin, so {why}; it sees: {sees}"), remedy);
+        }
+        for question in &account.refused {
+            let message = format_args!("Windmill refuses `{question}`: what it tells is missing from the backup");
+            self.warn("token", message, remedy);
+        }
+    }
+
+    fn windmill_error(&mut self, name: &'static str, error: WindmillError) {
+        let (code, message) = match error {
+            WindmillError::Failed { code, message, .. } => (code, message),
+            WindmillError::Machine(message) => (Code::PullFailed, message),
+            WindmillError::Expired(expired) => (Code::WindmillUnreachable, unanswered("Windmill", expired)),
+        };
+        self.fail(name, code, &message);
+    }
+
+    fn signing_key(&mut self, place: &Workplace, key: &Secret) -> Option<PathBuf> {
+        let (code, why) = match signing::prepare(place, key) {
+            Ok(path) => {
+                self.ok("signing", format_args!("ssh-keygen takes the key"));
+                return Some(path);
+            }
+            Err(SigningError::Setting(why)) => (Code::ConfigInvalid, why),
+            Err(SigningError::Expired(expired)) => (Code::ConfigInvalid, unanswered("ssh-keygen", expired)),
+            Err(SigningError::Disk(error)) => (Code::Internal, error.to_string()),
+        };
+        self.fail("signing", code, &why);
+        None
+    }
+
+    /// The branches that are to be pushed to, each once.
+    fn branches(&mut self, workspaces: &[WorkspaceId]) -> Vec<BranchName> {
+        let mut branches = Vec::new();
+        for workspace in workspaces {
+            match (self.config.branch_for(workspace), self.config.subdir_for(workspace)) {
+                (Ok(branch), Ok(_)) if branches.contains(&branch) => {}
+                (Ok(branch), Ok(_)) => branches.push(branch),
+                (Err(error), _) | (_, Err(error)) => self.fail("settings", Code::ConfigInvalid, &error.to_string()),
+            }
+        }
+        branches
+    }
+
+    /// Asks the remote, for each branch once.
+    fn remote(&mut self, place: &mut Workplace, secrets: &Secrets, workspaces: &[WorkspaceId]) {
+        let config = self.config;
+        let (Some(remote), Some(credentials)) = (&config.remote, &secrets.git) else { return };
+        let signing_key = secrets.signing.as_ref().and_then(|key| self.signing_key(place, key));
+        let mut branches = self.branches(workspaces);
+        let is_known = !branches.is_empty();
+        if !is_known {
+            // Which they are is not known; the repository can be asked by any.
+            branches.extend(WorkspaceId::parse(ADMINS).ok().and_then(|any| config.branch_for(&any).ok()));
+        }
+        let accepted_hosts = place.scratch.path().join("known_hosts");
+        // What was accepted before is known here too, and what is accepted now is forgotten.
+        let _ = fs::copy(task::root(config).join("known_hosts"), &accepted_hosts);
+        let folder = place.scratch.path().join("checkout");
+        for (index, branch) in branches.iter().enumerate() {
+            let left = self.deadline.remaining().unwrap_or_default();
+            place.deadline = Deadline::after(left.min(REMOTE_TIME_MAX), self.deadline.interrupt());
+            let git_place = git::Place {
+                folder: &folder,
+                own_program: self.own_program,
+                accepted_hosts: &accepted_hosts,
+                signing_key: signing_key.as_deref(),
+            };
+            let asked = Git::new(place, &git_place, remote, branch, credentials)
+                .and_then(|git| git.remote_state().map(|state| (git, state)));
+            let (git, state) = match asked {
+                Ok(asked) => asked,
+                Err(error) => return self.git_error("remote", error),
+            };
+            if index == 0 {
+                self.ok("remote", format_args!("{remote} can be read"));
+            }
+            if is_known {
+                match &state.tip {
+                    Some(tip) => self.ok("branch", format_args!("`{branch}` is there, at {:.10}", tip.as_str())),
+                    None => self.ok("branch", format_args!("`{branch}` is not there yet; the first sync makes it")),
+                }
+            }
+            if index == 0 {
+                self.push(&git, &state, remote);
+            }
+        }
+    }
+
+    /// Whether the remote lets us push, as far as that shows without doing it.
+    fn push(&mut self, git: &Git<'_>, state: &git::RemoteState, remote: &RemoteUrl) {
+        let why = match self.try_push(git, state) {
+            // That the tip is not what we built upon is no wonder: we built upon nothing.
+            Ok(Pushed::Accepted | Pushed::Outrun(_)) => match closed_to_writing(remote) {
+                Some(why) => why,
+                None => {
+                    let message = "is permitted, as far as a dry run shows (what protects a branch shows later)";
+                    return self.ok("push", format_args!("{message}"));
+                }
+            },
+            Ok(Pushed::Refused(why)) => why,
+            Err(error) => return self.git_error("push", error),
+        };
+        self.fail("push", Code::GitRejected, &why);
+    }
+
+    fn try_push(&self, git: &Git<'_>, state: &git::RemoteState) -> Result<Pushed, GitError> {
+        git.create(state.format)?;
+        let commit = git.commit(&git.empty_tree()?, None, &self.config.author, "A check, which is not pushed")?;
+        git.try_push(&commit)
+    }
+
+    fn git_error(&mut self, name: &'static str, error: GitError) {
+        let (code, message) = match error {
+            GitError::Remote { code, message, .. } => (code, message),
+            GitError::Checkout(message) | GitError::Machine(message) => (Code::GitFailed, message),
+            GitError::Expired(expired) => (Code::GitUnreachable, unanswered("the remote", expired)),
+        };
+        self.fail(name, code, &message);
+    }
+}
+
+fn unanswered(whom: &str, expired: Expired) -> String {
+    match expired {
+        Expired::TimedOut => [whom, " did not answer in time"].concat(),
+        Expired::Interrupted => [whom, " did not answer before the check was ended"].concat(),
+    }
+}
+
+/// Whether a version begins with lower numbers than these. One that is no numbers is not judged.
+fn is_older(version: &str, least: &[u32]) -> bool {
+    let numbers: Vec<u32> = version.split(['.', '-', ' ']).map_while(|part| part.parse().ok()).collect();
+    !numbers.is_empty() && numbers.as_slice() < least
+}
+
+/// Why a repository on a volume takes no objects of ours; git finds that out only when it has some.
+fn closed_to_writing(remote: &RemoteUrl) -> Option<String> {
+    let path = remote.as_str().strip_prefix("file://").and_then(crate::names::percent_decoded)?;
+    let objects = Path::new(&path).join("objects");
+    #[cfg(unix)]
+    if let Err(error) = rustix::fs::access(&objects, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
+        return Some(format!("{} cannot be written: {error}", objects.display()));
+    }
+    let _ = objects;
+    None
+}
+
+#[cfg(unix)]
+fn free_bytes(folder: &Path) -> Option<u64> {
+    let about = rustix::fs::statvfs(folder).ok()?;
+    Some(about.f_bavail.saturating_mul(about.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn free_bytes(_: &Path) -> Option<u64> {
+    None
+}
+
+/// What a check leaves behind in the data folder, which is nothing.
+struct Traces {
+    /// Where its scratch folder and its lock are.
+    folder: PathBuf,
+    scratch: PathBuf,
+    lock: PathBuf,
+    /// Folders that were not there, the innermost first.
+    missing: Vec<PathBuf>,
+}
+
+impl Traces {
+    fn new(folder: &Path) -> Self {
+        let scratch = folder.join([MARK, &task::new_run_id()].concat());
+        let lock = scratch.with_extension("lock");
+        let missing = folder.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
+        Self { folder: folder.to_owned(), scratch, lock, missing }
+    }
+
+    fn open(&self, deadline: &Deadline) -> std::io::Result<(Lock, Scratch)> {
+        let locked = |error| match error {
+            crate::lock::LockError::Io(error) => error,
+            crate::lock::LockError::Expired(_) => std::io::ErrorKind::TimedOut.into(),
+        };
+        scratch::create_folder(&self.folder)?;
+        self.sweep(deadline.interrupt());
+        let lock = Lock::acquire(&self.lock, deadline).map_err(locked)?;
+        Ok((lock, Scratch::new(self.scratch.clone())?))
+    }
+
+    /// Removes what checks left that were killed: their keys above all.
+    fn sweep(&self, interrupt: &Interrupt) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let lock = entry.path();
+            let is_lock = lock.extension().is_some_and(|extension| extension == "lock");
+            if is_lock && entry.file_name().to_string_lossy().starts_with(MARK) {
+                let deadline = Deadline::after(SWEEP_TIME_MAX, interrupt);
+                // Whose lock can be had is gone; its programs are ended by whoever gets it.
+                if let Ok(_held) = Lock::acquire(&lock, &deadline) {
+                    let _ = scratch::remove_folder(&lock.with_extension(""));
+                    let _ = fs::remove_file(&lock);
+                }
+            }
+        }
+    }
+
+    /// Goes back to what was there. A folder that is in use by now stays.
+    fn remove(&self) {
+        let _ = fs::remove_file(&self.lock);
+        for folder in &self.missing {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        for version in ["1.725.0", "1.9.2", "1.725", "0.9"] {
+            assert!(is_older(version, WMILL_VERSION_MIN), "{version}");
+        }
+        for version in ["1.725.1", "1.819.0", "2.0", "1.1000.0-rc1", "unknown", ""] {
+            assert!(!is_older(version, WMILL_VERSION_MIN), "{version}");
+        }
+        assert!(is_older("2.30.9", GIT_VERSION_MIN) && !is_older("2.47.3 (Apple Git-1)", GIT_VERSION_MIN));
+    }
+
+    #[test]
+    fn the_exit_code_is_that_of_the_first_area_that_failed() {
+        use Code::{ConfigInvalid, GitFailed, Internal, PlaintextSecrets, WorkspaceNotFound};
+        let with = |codes: &[Code]| {
+            let failed = codes.iter().map(|code| Status::Failed(*code));
+            let all = [Status::Ok, Status::Warning].into_iter().chain(failed);
+            exit_code(&all.map(|status| Finding::new("x", status, String::new(), "")).collect::<Vec<_>>())
+        };
+        assert_eq!((with(&[]), with(&[GitFailed]), with(&[GitFailed, WorkspaceNotFound])), (0, 11, 10));
+        assert_eq!((with(&[GitFailed, ConfigInvalid]), with(&[PlaintextSecrets]), with(&[Internal])), (2, 2, 2));
+    }
+
+    #[test]
+    fn a_finding_is_one_line_for_people_and_one_object_for_programs() {
+        let ok = Finding::new("git", Status::Ok, "2.47.3".to_owned(), "");
+        let status = Status::Failed(Code::WindmillUnauthorized);
+        let failed = Finding::new("token", status, "is \"bad\"\nand more".to_owned(), "renew it");
+        let failed = Finding { workspace: Some("shop".to_owned()), ..failed };
+        assert_eq!(ok.to_line(), "ok       git              2.47.3");
+        assert_eq!(failed.to_line(), "failed   token shop       is \"bad\"; and more -> renew it");
+        let expected = "{\"success\":false,\"checks\":[{\"name\":\"git\",\"workspace\":null,\"status\":\"ok\",\
+                        \"code\":null,\"message\":\"2.47.3\",\"remedy\":null},{\"name\":\"token\",\"workspace\":\"shop\",\
+                        \"status\":\"failed\",\"code\":\"windmill_unauthorized\",\"message\":\"is \\\"bad\\\"\\nand more\",\
+                        \"remedy\":\"renew it\"}]}";
+        assert_eq!(to_json(&[ok, failed]), expected);
+    }
+}
