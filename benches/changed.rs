@@ -30,7 +30,7 @@ pub(super) fn measure(place: &Place, size: Size, table: &mut Table) {
         },
     );
     place.assert_settled();
-    table.head(&format!("changed sync, 1 script of {} (medians of {ROUNDS})", size.name()));
+    table.head(&format!("changed sync, 1 of {} (medians of {ROUNDS})", size.name()));
     table.told("`windmill-git-sync sync`", &shown_time(ours));
     table.told("the shell script, with the same `wmill`", &shown_time(by_hand));
     let ratio = ours.as_secs_f64() / by_hand.as_secs_f64();

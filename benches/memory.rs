@@ -6,7 +6,7 @@ use super::table::{Table, shown_kib};
 
 const KIB_MAX: u64 = 12_000_000 / 1024;
 
-/// `first` is what the place's first sync had.
+/// `first` is what the place's first sync had. The script is left behind by a change.
 pub(super) fn measure(place: &Place, size: Size, first: u64, table: &mut Table) {
     let unchanged = sync_and_peak(&place.sync(), "unchanged").1;
     let unchanged_in_full = sync_and_peak(&place.sync().arg("--force"), "unchanged").1;

@@ -1,6 +1,7 @@
 //! A workspace of some size, a remote over smart HTTP, and whoever brings the one to the other: our binary, or a shell
 //! script that does the same by hand. Both have the same `wmill`, and a branch each.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
@@ -31,6 +32,7 @@ impl Size {
     pub(super) fn name(self) -> String {
         match self {
             Self::Recorded => "7 scripts".to_owned(),
+            Self::Scripts(count @ 1_000..) => format!("{},{:03} scripts", count / 1_000, count % 1_000),
             Self::Scripts(count) => format!("{count} scripts"),
         }
     }
@@ -88,7 +90,6 @@ impl Place {
         process::start(self.script()).finish_within(PATIENCE).must_succeed();
         self.assert_settled();
         self.sync().run().expect("unchanged");
-        self.warm();
         peak
     }
 
@@ -109,22 +110,16 @@ impl Place {
 
     /// Has Windmill make the archives that were asked for so far, so that nobody waits for that.
     fn warm(&self) {
-        let mut targets: Vec<String> = self.archives();
-        targets.sort_unstable();
-        targets.dedup();
+        let targets: BTreeSet<String> = self.archives().into_iter().collect();
         for target in targets {
             self.download(&target);
         }
     }
 
-    fn archives(&self) -> Vec<String> {
+    /// How archives were asked for, the last one last.
+    pub(super) fn archives(&self) -> Vec<String> {
         let requests = self.sandbox.windmill.requests();
         requests.into_iter().map(|one| one.target).filter(|one| one.contains("/workspaces/tarball")).collect()
-    }
-
-    /// The archive as `wmill` asks for it.
-    pub(super) fn archive(&self) -> String {
-        self.archives().into_iter().rfind(|target| target.contains("archive_type=zip")).expect("wmill asked for one")
     }
 
     /// Reads an answer of Windmill's to its end; how many bytes it had.
