@@ -1,6 +1,8 @@
 //! How long, how much memory, how much of the processor: of one program, or of a median of several.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, DirEntry};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -84,10 +86,21 @@ pub(super) fn memory_kib(pid: u32, of: &str) -> Option<u64> {
     line.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
-/// What the threads of a process that live now have had of the processor.
-pub(super) fn processor_time(pid: u32) -> Duration {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    threads.flatten().filter_map(|thread| nanoseconds(&thread.path().join("schedstat"))).map(Duration::from_nanos).sum()
+/// What each thread of a process has had of the processor, to the nanosecond.
+pub(super) struct ThreadTimes(BTreeMap<OsString, u64>);
+
+impl ThreadTimes {
+    pub(super) fn of(pid: u32) -> Self {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let time = |thread: DirEntry| Some((thread.file_name(), nanoseconds(&thread.path().join("schedstat"))?));
+        Self(threads.filter_map(time).collect())
+    }
+
+    /// What those have had since then that are there now.
+    pub(super) fn since(&self, before: &Self) -> Duration {
+        let had = |(thread, time): (&OsString, &u64)| time - before.0.get(thread).unwrap_or(&0);
+        Duration::from_nanos(self.0.iter().map(had).sum())
+    }
 }
 
 fn nanoseconds(schedstat: &Path) -> Option<u64> {

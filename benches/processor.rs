@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::bed::process::find_program;
-use super::measure::{processor_time, processor_time_with_children};
+use super::measure::{ThreadTimes, processor_time_with_children};
 use super::place::Place;
 use super::table::{Table, shown_time};
 
@@ -19,9 +19,9 @@ pub(super) fn measure(place: &Place, table: &mut Table) {
     // A schedule that does not come true meanwhile.
     let service = place.service().env("SYNC_SCHEDULE", "0 0 29 2 *").serve();
     assert_eq!(service.get("/health").status, 200);
-    let before = processor_time(service.pid());
+    let before = ThreadTimes::of(service.pid());
     thread::sleep(IDLE);
-    let hour = (processor_time(service.pid()) - before) * (HOUR.as_secs() / IDLE.as_secs()) as u32;
+    let hour = ThreadTimes::of(service.pid()).since(&before) * (HOUR.as_secs() / IDLE.as_secs()) as u32;
     let what = format!("`serve` with a schedule, an idle hour (scaled from {} s)", IDLE.as_secs());
     table.told(&what, &shown_time(hour));
 
