@@ -64,13 +64,9 @@ wasm:
     cargo build --release --target wasm32-wasip1 --lib --bins
     cargo build --release --target wasm32-wasip2 --lib --bins
 
-# size, start, memory and times, beside their limits
-bench:
-    cargo bench --bench bench
-
-# rate, memory and manners of the listener alone
-bench-listener:
-    cargo bench --bench bench -- listener
+# sizes, times, memory and processor time beside their limits, a quarter of an hour; `just bench listener` a part alone
+bench *parts:
+    cargo bench --bench bench -- {{parts}}
 
 # both fuzz targets, for so many seconds each (cargo install --locked cargo-fuzz; a C++ compiler)
 fuzz seconds="120":

@@ -16,7 +16,8 @@ use super::bed::process::{self, PATIENCE, eventually};
 use super::bed::sandbox::target_dir;
 use super::bed::windmill::SHOP;
 use super::bed::{Sandbox, Service};
-use super::{Table, memory_kib, shown_memory};
+use super::measure::memory_kib;
+use super::table::{Table, shown_kib};
 
 const REQUESTS_PER_SECOND_MIN: u32 = 10_000;
 const MEMORY_KIB_MAX: u64 = 6_000_000 / 1024;
@@ -50,6 +51,7 @@ app.run(host="127.0.0.1", port=int(sys.argv[1]), threaded=True)
 "#;
 
 pub(super) fn measure(binary: &Path, table: &mut Table) {
+    table.head("the listener");
     measure_slow_neighbours(binary, table);
     let sandbox = Sandbox::new();
     let service = sandbox.service().program(binary.to_path_buf()).serve();
@@ -60,9 +62,9 @@ pub(super) fn measure(binary: &Path, table: &mut Table) {
     match Flask::start() {
         Ok(flask) => {
             let theirs = best_rate(flask.address);
-            table.row(&[&format!("the same by Flask {FLASK_VERSION}"), &shown(theirs), "–", "–"]);
+            table.told(&format!("the same by Flask {FLASK_VERSION}"), &shown(theirs));
         }
-        Err(why) => table.row(&["the same by Flask", &format!("not measured: {why}"), "–", "–"]),
+        Err(why) => table.told("the same by Flask", &format!("not measured: {why}")),
     }
 }
 
@@ -142,9 +144,9 @@ fn measure_slow_neighbours(binary: &Path, table: &mut Table) {
         slowest.as_secs_f64() * 1e3
     );
     limited_time(&what, times[times.len() * 99 / 100 - 1], table);
-    let kib = memory_kib(service.pid(), "VmHWM");
+    let kib = memory_kib(service.pid(), "VmHWM").unwrap();
     let what = "the most memory through all that (VmHWM)";
-    table.limited(what, &shown_memory(kib), &shown_memory(MEMORY_KIB_MAX), kib <= MEMORY_KIB_MAX);
+    table.limited(what, &shown_kib(kib), &shown_kib(MEMORY_KIB_MAX), kib <= MEMORY_KIB_MAX);
     drop(taken);
     held.release();
 }

@@ -250,6 +250,6 @@ fn cgi_response(printed: &[u8]) -> Option<Response> {
             response = response.with_header(name, value.trim());
         }
     }
-    response.body = printed[end + 4..].to_vec();
+    response.body = Arc::new(printed[end + 4..].to_vec());
     Some(response)
 }

@@ -75,16 +75,21 @@ impl LoggedRequest {
 pub struct Response {
     pub status: u16,
     pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+    /// Shared, since an archive of many megabytes is sent again and again.
+    pub body: Arc<Vec<u8>>,
 }
 
 impl Response {
     pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: vec![("content-type".to_owned(), content_type.to_owned())], body: body.into() }
+        Self::shared(status, content_type, Arc::new(body.into()))
+    }
+
+    pub fn shared(status: u16, content_type: &str, body: Arc<Vec<u8>>) -> Self {
+        Self { status, headers: vec![("content-type".to_owned(), content_type.to_owned())], body }
     }
 
     pub fn empty(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new() }
+        Self { status, headers: Vec::new(), body: Arc::default() }
     }
 
     pub fn text(status: u16, body: &str) -> Self {

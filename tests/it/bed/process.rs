@@ -134,17 +134,14 @@ impl Started {
     /// Waits for the end; panics when `deadline` passes, after killing the group.
     #[track_caller]
     pub fn finish_within(mut self, deadline: Duration) -> Finished {
-        let end = Instant::now() + deadline;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return self.collect(status);
-            }
-            if Instant::now() >= end {
-                let finished = self.killed();
-                panic!("killed after {} s: {finished}", deadline.as_secs());
-            }
-            thread::sleep(LOOK_AGAIN);
+        // Who was found to have ended has no process any more.
+        let has_ended = !self.is_running();
+        if !has_ended && !ends_within(self.child.id(), deadline) {
+            let finished = self.killed();
+            panic!("killed after {} s: {finished}", deadline.as_secs());
         }
+        let status = self.child.wait().unwrap();
+        self.collect(status)
     }
 
     /// Kills the whole group and gives what it had said.
@@ -172,6 +169,25 @@ impl Drop for Started {
         if matches!(self.child.try_wait(), Ok(None)) {
             kill_group(self.child.id());
             let _ = self.child.wait();
+        }
+    }
+}
+
+/// Whether a child that was not waited for ends in that time. The kernel tells the moment, so that what ends soon is
+/// known to have ended soon.
+fn ends_within(pid: u32, time: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{PidfdFlags, pidfd_open};
+    let ends = Instant::now() + time;
+    let descriptor = pidfd_open(pid_of(pid).unwrap(), PidfdFlags::empty()).unwrap();
+    loop {
+        let left = ends.saturating_duration_since(Instant::now());
+        let left_at_most = Timespec::try_from(left).unwrap();
+        match poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&left_at_most)) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            // A signal came in between.
+            Err(error) => assert_eq!(error, rustix::io::Errno::INTR),
         }
     }
 }

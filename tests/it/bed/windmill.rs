@@ -117,6 +117,41 @@ struct State {
     date: Option<String>,
     requests: Vec<LoggedRequest>,
     side: Side,
+    archives: Vec<Archive>,
+    /// How often workspaces were changed.
+    changes: u64,
+}
+
+/// An export that was made before, for the next who asks for the same while nothing has changed.
+struct Archive {
+    workspace: String,
+    query: String,
+    bytes: Arc<Vec<u8>>,
+}
+
+/// `wmill`'s, and those of whoever asks otherwise.
+const ARCHIVES_KEPT: usize = 4;
+
+impl State {
+    /// The workspaces, by one who changes them.
+    fn workspaces_to_change(&mut self) -> &mut BTreeMap<String, Workspace> {
+        self.archives.clear();
+        self.changes += 1;
+        &mut self.workspaces
+    }
+
+    fn archive(&self, workspace: &str, query: &str) -> Option<Arc<Vec<u8>>> {
+        let known = self.archives.iter().find(|known| known.workspace == workspace && known.query == query)?;
+        Some(Arc::clone(&known.bytes))
+    }
+
+    fn keep_archive(&mut self, workspace: &str, query: &str, bytes: &Arc<Vec<u8>>) {
+        if self.archives.len() == ARCHIVES_KEPT {
+            self.archives.remove(0);
+        }
+        let (workspace, query) = (workspace.to_owned(), query.to_owned());
+        self.archives.push(Archive { workspace, query, bytes: Arc::clone(bytes) });
+    }
 }
 
 /// What `wmill` asks for beside the export, as bodies; nothing is a 404, as this version of Windmill was recorded.
@@ -148,6 +183,8 @@ impl Windmill {
                 date: None,
                 requests: Vec::new(),
                 side: Side::default(),
+                archives: Vec::new(),
+                changes: 0,
             }),
             faults: Faults::default(),
             on_export: Mutex::new(None),
@@ -175,7 +212,7 @@ impl Windmill {
     /// Makes this the content of workspace `id`, which need not have existed.
     pub fn set(&self, id: &str, workspace: Workspace) {
         let mut state = self.shared.state.lock().unwrap();
-        state.workspaces.insert(id.to_owned(), workspace);
+        state.workspaces_to_change().insert(id.to_owned(), workspace);
     }
 
     /// Archives workspace `id`: it is still listed, as deleted.
@@ -186,7 +223,7 @@ impl Windmill {
     /// Edits `shop`.
     pub fn edit<T>(&self, edit: impl FnOnce(&mut Workspace) -> T) -> T {
         let mut state = self.shared.state.lock().unwrap();
-        edit(state.workspaces.get_mut(SHOP).unwrap())
+        edit(state.workspaces_to_change().get_mut(SHOP).unwrap())
     }
 
     /// Sets one entry of `shop`.
@@ -396,7 +433,6 @@ impl Shared {
             return Response::text(401, "Unauthorized");
         }
         let role = state.role;
-        let listed = state.workspaces.get(id).cloned();
         let side = state.side.clone();
         drop(state);
         match (request.method.as_str(), path) {
@@ -412,8 +448,9 @@ impl Shared {
             ("GET", ["workspaces", "tarball"]) => self.export(request, id),
             ("GET", ["scripts" | "flows" | "apps", "list"]) => {
                 let asked = format!("/{}?{}", path.join("/"), request.query_text());
-                let workspace = listed.unwrap_or_default();
-                Response::json(workspace.recorded_answer(&asked).unwrap_or("[]"))
+                let state = self.state.lock().unwrap();
+                let answer = state.workspaces.get(id).and_then(|workspace| workspace.recorded_answer(&asked));
+                Response::json(answer.unwrap_or("[]"))
             }
             _ => Response::empty(404),
         }
@@ -431,18 +468,36 @@ impl Shared {
             }
         };
         self.gate.pass();
-        let workspace = self.state.lock().unwrap().workspaces.get(id).cloned();
-        let Some(mut workspace) = workspace else {
+        self.run_export_hook(id);
+        let answer = |bytes| {
+            // The type is the recorded one, also for a zip.
+            Response::shared(200, "application/x-tar", bytes)
+                .with_header("content-disposition", format!("attachment; filename=\"windmill-{id}.{archive_type}\""))
+        };
+        let state = self.state.lock().unwrap();
+        let Some(workspace) = state.workspaces.get(id) else {
             return Response::new(500, "text/plain", NO_ROWS);
         };
-        if let Some(hook) = self.on_export.lock().unwrap().as_mut() {
-            hook(&mut workspace);
-            let mut state = self.state.lock().unwrap();
-            state.workspaces.insert(id.to_owned(), workspace.clone());
+        if let Some(bytes) = state.archive(id, request.query_text()) {
+            return answer(bytes);
         }
-        // The type is the recorded one, also for a zip.
-        Response::new(200, "application/x-tar", pack(&workspace.export(&query)))
-            .with_header("content-disposition", format!("attachment; filename=\"windmill-{id}.{archive_type}\""))
+        let (entries, changes) = (workspace.export(&query), state.changes);
+        drop(state);
+        let bytes = Arc::new(pack(&entries));
+        let mut state = self.state.lock().unwrap();
+        if state.changes == changes {
+            state.keep_archive(id, request.query_text(), &bytes);
+        }
+        answer(bytes)
+    }
+
+    fn run_export_hook(&self, id: &str) {
+        let mut hook = self.on_export.lock().unwrap();
+        let Some(hook) = hook.as_mut() else { return };
+        let workspace = self.state.lock().unwrap().workspaces.get(id).cloned();
+        let Some(mut workspace) = workspace else { return };
+        hook(&mut workspace);
+        self.state.lock().unwrap().workspaces_to_change().insert(id.to_owned(), workspace);
     }
 }
 

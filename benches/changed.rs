@@ -1,0 +1,38 @@
+//! A sync of a workspace in which one script has changed, beside the shell script with the same `wmill`.
+
+use std::cell::Cell;
+
+use super::measure::{side_by_side, time_of, timed};
+use super::place::{Place, Size};
+use super::table::{Limit, Table, shown_time};
+
+const ROUNDS: usize = 9;
+const OF_SCRIPT_MAX: f64 = 1.05;
+
+pub(super) fn measure(place: &Place, size: Size, table: &mut Table) {
+    // Both sync the same edit: whoever comes first in a round makes it.
+    let syncs = Cell::new(0);
+    let edit = || {
+        if syncs.get() % 2 == 0 {
+            place.edit();
+        }
+        syncs.set(syncs.get() + 1);
+    };
+    let [ours, by_hand] = side_by_side(
+        ROUNDS,
+        || {
+            edit();
+            timed(|| place.sync().run().expect("pushed")).0
+        },
+        || {
+            edit();
+            time_of(place.script())
+        },
+    );
+    place.assert_settled();
+    table.head(&format!("changed sync, 1 of {} (medians of {ROUNDS})", size.name()));
+    table.told("`windmill-git-sync sync`", &shown_time(ours));
+    table.told("the shell script, with the same `wmill`", &shown_time(by_hand));
+    let ratio = ours.as_secs_f64() / by_hand.as_secs_f64();
+    table.ratio("times the shell script", ratio, &Limit::AtMost(OF_SCRIPT_MAX));
+}

@@ -1,0 +1,61 @@
+//! What the service takes of the processor: while idle, and for syncs in which nothing has changed.
+
+use std::thread;
+use std::time::Duration;
+
+use super::bed::process::find_program;
+use super::measure::{ThreadTimes, processor_time_with_children};
+use super::place::Place;
+use super::table::{Table, shown_time};
+
+/// An hour of it is told: longer than any of its timers, short enough to wait for.
+const IDLE: Duration = Duration::from_secs(20);
+const HOUR: Duration = Duration::from_secs(3_600);
+/// A thousand of them are told.
+const SYNCS: u32 = 50;
+
+pub(super) fn measure(place: &Place, table: &mut Table) {
+    table.head("processor time");
+    // A schedule that does not come true meanwhile.
+    let service = place.service().env("SYNC_SCHEDULE", "0 0 29 2 *").serve();
+    assert_eq!(service.get("/health").status, 200);
+    let before = ThreadTimes::of(service.pid());
+    thread::sleep(IDLE);
+    let hour = ThreadTimes::of(service.pid()).since(&before) * (HOUR.as_secs() / IDLE.as_secs()) as u32;
+    let what = format!("`serve` with a schedule, an idle hour (scaled from {} s)", IDLE.as_secs());
+    table.told(&what, &shown_time(hour));
+
+    let (own_before, all_before) = processor_time_with_children(service.pid());
+    for _ in 0..SYNCS {
+        let answer = service.post_sync("");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let (own, all) = processor_time_with_children(service.pid());
+    let scaled = |time: Duration| shown_time(time * (1_000 / SYNCS));
+    let what = format!("1,000 unchanged syncs of 7 scripts, the service alone (scaled from {SYNCS})");
+    table.told(&what, &scaled(own - own_before));
+    table.told("the same, with the programs that it started", &scaled(all - all_before));
+    drop(service);
+
+    let what = "instructions of an unchanged `sync`, our own process (callgrind)";
+    match instructions(place) {
+        Some(count) => table.told(what, &format!("{:.1} million", count as f64 / 1e6)),
+        None => table.told(what, "not counted: there is no valgrind, or it does not know this processor"),
+    }
+}
+
+/// Of one sync, counted by valgrind: the same whatever else the machine does.
+fn instructions(place: &Place) -> Option<u64> {
+    let valgrind = find_program("valgrind", &[])?;
+    let under = format!(
+        "exec '{}' --tool=callgrind --callgrind-out-file=/dev/null '{}' \"$@\"",
+        valgrind.display(),
+        place.ours().display()
+    );
+    let outcome = place.sync().program(place.sandbox.program("under-valgrind", &under)).run();
+    if outcome.exit_code != Some(0) {
+        return None;
+    }
+    let said = outcome.stderr.lines().find_map(|line| line.split_once("Collected : "));
+    said?.1.trim().parse().ok()
+}

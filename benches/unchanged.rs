@@ -1,0 +1,64 @@
+//! A sync of a workspace in which nothing has changed, beside the shell script and beside the least that could tell:
+//! the archive read to its end, and then the remote asked for its tip.
+
+use super::measure::{median, side_by_side, time_of, timed};
+use super::place::{Place, Size};
+use super::table::{Limit, Table, shown_bytes, shown_time};
+
+/// Times the bare download, at each size.
+const OF_BARE_MAX: f64 = 1.25;
+
+/// How many rounds, and how many times faster than the script, where that is laid down.
+fn terms(size: Size) -> (usize, Option<f64>) {
+    match size {
+        Size::Recorded => (15, Some(10.0)),
+        Size::Scripts(..=2000) => (7, Some(5.0)),
+        Size::Scripts(_) => (3, None),
+    }
+}
+
+/// Seconds of ours, and bytes of the archive that it reads.
+pub(super) fn measure(place: &Place, size: Size, table: &mut Table) -> (f64, f64) {
+    let (rounds, faster_min) = terms(size);
+    place.sync().run().expect("unchanged");
+    let archive = place.archives().pop().expect("an unchanged sync asks for the archive");
+    let kind = if archive.contains("archive_type=tar") { "tar" } else { "zip" };
+    let bytes = place.download(&archive);
+    let mut bare = Vec::new();
+    let [ours, by_hand] = side_by_side(
+        rounds,
+        || {
+            let ours = timed(|| place.sync().run().expect("unchanged")).0;
+            let download = timed(|| place.download(&archive)).0;
+            bare.push(download + time_of(place.ls_remote()));
+            ours
+        },
+        || time_of(place.script()),
+    );
+    place.assert_settled();
+    let bare = median(&bare);
+    table.head(&format!("unchanged sync, {} (medians of {rounds})", size.name()));
+    table.told("`windmill-git-sync sync`", &shown_time(ours));
+    table.told("the shell script, with the same `wmill`", &shown_time(by_hand));
+    let what =
+        format!("the bare download of the archive (the same {kind}, {}), then `git ls-remote`", shown_bytes(bytes));
+    table.told(&what, &shown_time(bare));
+    let (ours, by_hand, bare) = (ours.as_secs_f64(), by_hand.as_secs_f64(), bare.as_secs_f64());
+    let what = "times faster than the shell script";
+    match faster_min {
+        Some(least) => table.ratio(what, by_hand / ours, &Limit::AtLeast(least)),
+        None => table.told(what, &format!("{:.1}", by_hand / ours)),
+    }
+    table.ratio("times the bare download and `git ls-remote`", ours / bare, &Limit::AtMost(OF_BARE_MAX));
+    (ours, bytes as f64)
+}
+
+/// From one size to a larger one, the time may grow as the archive does.
+pub(super) fn compare(sizes: [Size; 2], measured: [(f64, f64); 2], table: &mut Table) {
+    let [(less_time, less_bytes), (more_time, more_bytes)] = measured;
+    let growth = more_bytes / less_bytes;
+    let title = format!("unchanged sync, from {} to {}", sizes[0].name(), sizes[1].name());
+    table.head(&title);
+    let what = format!("times longer, for an archive {growth:.2} times larger");
+    table.ratio(&what, more_time / less_time, &Limit::AtMost((growth * 100.0).round() / 100.0));
+}
