@@ -11,6 +11,7 @@ mod api;
 mod bed;
 mod bed_works;
 mod credentials;
+mod curl;
 mod docs;
 mod failures;
 mod faults;
