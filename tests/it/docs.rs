@@ -13,13 +13,13 @@ fn root() -> &'static Path {
 }
 
 #[track_caller]
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// The cells of the tables' rows below the head `head`, up to the next line that is none.
 #[track_caller]
-fn rows<'a>(document: &'a str, head: &str) -> Vec<Vec<&'a str>> {
+pub(crate) fn rows<'a>(document: &'a str, head: &str) -> Vec<Vec<&'a str>> {
     let start = document.find(head).unwrap_or_else(|| panic!("no table with the head `{head}`"));
     let lines = document[start..].lines().skip(2).take_while(|line| line.starts_with('|'));
     lines.map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect()).collect()

@@ -22,6 +22,7 @@ mod hostile;
 mod image;
 mod leaks;
 mod listener;
+mod man;
 mod notices;
 mod openapi;
 #[allow(unreachable_pub, reason = "the fuzz targets use it from another crate")]
