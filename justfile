@@ -67,6 +67,14 @@ image:
 sbom:
     id=$(docker create windmill-git-sync) && docker cp $id:/usr/share/doc/windmill-git-sync/sbom.cdx.json . && docker rm --volumes $id
 
+# a release of the branch main, checked, tagged and built, and published nowhere: see CONTRIBUTING.md
+release version *options:
+    bash .ci/release {{version}} {{options}}
+
+# the static binaries for amd64 and arm64 (Debian: musl-tools, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross)
+binaries:
+    bash .ci/binaries
+
 # both WebAssembly targets
 wasm:
     cargo build --release --target wasm32-wasip1 --lib --bins

@@ -29,6 +29,7 @@ mod openapi;
 mod properties;
 mod proxies;
 mod raw_bytes;
+mod release;
 mod seen;
 mod several;
 mod side;
