@@ -318,6 +318,29 @@ fn the_image_is_of_this_version_with_the_rust_and_the_wmill_of_the_tests() {
 }
 
 #[test]
+fn the_workflows_use_the_tools_of_the_checks_and_only_pinned_actions() {
+    let ci = read(".ci/run");
+    let deny = ci.split_once("deny_version=").and_then(|(_, rest)| rest.lines().next()).unwrap();
+    for path in [".github/workflows/ci.yml", ".github/workflows/release.yml"] {
+        let workflow = read(path);
+        let versions_after = |words: &str| -> Vec<String> {
+            let rest = workflow.split(words).skip(1);
+            rest.map(|rest| rest.split([' ', '\n']).next().unwrap().to_owned()).collect()
+        };
+        for rust in versions_after("rustup toolchain install ") {
+            assert!(env!("CARGO_PKG_RUST_VERSION").starts_with(&rust), "{path} has Rust {rust}");
+        }
+        for version in versions_after("--locked --version ") {
+            assert_eq!(version, deny, "{path} has another cargo-deny than .ci/run");
+        }
+        for action in versions_after("uses: ").iter().filter(|action| !action.starts_with("./")) {
+            let commit = action.split_once('@').unwrap().1;
+            assert!(commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()), "{path} has {action}");
+        }
+    }
+}
+
+#[test]
 fn the_lock_files_name_no_other_registry_than_the_public_ones() {
     let crates = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
     for lock in ["Cargo.lock", "fuzz/Cargo.lock"] {
