@@ -17,6 +17,17 @@ pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// Whether a file of the repository is what was made for it; to write it anew, `just RECIPE` sets `WRITE_RECIPE`.
+#[track_caller]
+pub(crate) fn assert_kept(path: &str, made: &str, recipe: &str) {
+    let file = root().join(path);
+    if std::env::var_os(format!("WRITE_{}", recipe.to_uppercase())).is_some() {
+        fs::write(&file, made).unwrap();
+    }
+    let kept = fs::read_to_string(&file).unwrap_or_default();
+    assert!(kept == made, "{path} is not what it is made of: `just {recipe}` writes it anew");
+}
+
 /// The cells of the tables' rows below the head `head`, up to the next line that is none.
 #[track_caller]
 pub(crate) fn rows<'a>(document: &'a str, head: &str) -> Vec<Vec<&'a str>> {

@@ -1,14 +1,41 @@
 //! `docs/windmill-git-sync.1`, the man page: made of what `--help` says and of README's tables, so that it costs the
 //! binary nothing and cannot say anything else. To write it anew: `just man`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 
 use crate::bed::*;
-use crate::docs::{read, rows};
+use crate::docs::{assert_kept, read, rows};
 
-const PAGE: &str = "docs/windmill-git-sync.1";
+const HEAD: &str = r#".\" Made by tests/it/man.rs out of `--help` and README.md: `just man`.
+.TH WINDMILL\-GIT\-SYNC 1 "" "windmill\-git\-sync VERSION" "User Commands"
+.SH NAME
+windmill\-git\-sync \- back a Windmill workspace up into a git repository
+"#;
+const ENVIRONMENT: &str = r".SH ENVIRONMENT
+An option beats the environment, which beats the default.
+Each setting marked \fIsecret\fP can come from a file: its path goes into the variable with \fB_FILE\fP after its name.
+";
+const EXIT_STATUS: &str = r".SH EXIT STATUS
+The result on standard output tells more, by its \fBcode\fP.
+";
+const TAIL: &str = r".SH EXAMPLES
+Settings in a file that only its user can read, one NAME=value a line:
+.PP
+.nf
+.RS
+set \-a; . /etc/windmill\-git\-sync.env; set +a
+windmill\-git\-sync sync \-\-dry\-run
+windmill\-git\-sync sync
+windmill\-git\-sync serve \-\-listen 127.0.0.1:8080
+.RE
+.fi
+.SH SEE ALSO
+.BR git (1),
+.BR ssh (1)
+.PP
+README.md, and the pages in docs/ of the source.
+";
 
 /// What one `--help` says: a paragraph before its lists, and the entries of each list.
 struct Help {
@@ -81,63 +108,48 @@ fn alternating(text: &str, mark: char, font: &str) -> String {
 fn page() -> String {
     let sandbox = Sandbox::new();
     let whole = help(&sandbox, &[]);
-    let version = env!("CARGO_PKG_VERSION");
-    let mut out = String::from(".\\\" Made by tests/it/man.rs out of `--help` and README.md: `just man`.\n");
-    let mut line = |text: &str| {
-        let _ = writeln!(out, "{text}");
-    };
-    line(&format!(".TH WINDMILL\\-GIT\\-SYNC 1 \"\" \"windmill\\-git\\-sync {version}\" \"User Commands\""));
-    line(".SH NAME\nwindmill\\-git\\-sync \\- back a Windmill workspace up into a git repository");
-    line(&format!(".SH SYNOPSIS\n.B windmill\\-git\\-sync\n{}", roff(whole.usage.split_once(' ').unwrap().1)));
-    line(&format!(".SH DESCRIPTION\n{}", roff(&whole.about)));
-    line(".SH OPTIONS");
-    for (name, text) in &whole.options {
-        line(&format!(".TP\n.B {}\n{}", roff(name), roff(text)));
-    }
-    line(".SH COMMANDS");
-    for (name, text) in &whole.commands {
-        line(&format!(".SS {}\n{}", roff(name), roff(text)));
-        for (name, text) in help(&sandbox, &[name]).options {
-            line(&format!(".TP\n.B {}\n{}", roff(&name), roff(&text)));
-        }
-    }
     let readme = read("README.md");
-    line(
-        ".SH ENVIRONMENT\nAn option beats the environment, which beats the default. Each setting marked \\fIsecret\\fP can come from a file: its path goes into the variable with \\fB_FILE\\fP after its name.",
-    );
-    for row in rows(&readme, "| variable | default | meaning |") {
-        let default = if row[1] == "–" { String::new() } else { format!(" (default: {})", row[1]) };
-        line(&format!(".TP\n.B {}\n{}", row[0].trim_matches('`'), roff(&format!("{}{default}", row[2]))));
+    let mut out = String::from(HEAD).replace("VERSION", env!("CARGO_PKG_VERSION"));
+    let usage = whole.usage.split_once(' ').unwrap().1;
+    let _ = writeln!(out, ".SH SYNOPSIS\n.B windmill\\-git\\-sync\n{}", roff(usage));
+    let _ = writeln!(out, ".SH DESCRIPTION\n{}", roff(&whole.about));
+    out.push_str(".SH OPTIONS\n");
+    out.push_str(&list(&whole.options));
+    out.push_str(".SH COMMANDS\n");
+    for (name, text) in &whole.commands {
+        let _ = writeln!(out, ".SS {}\n{}", roff(name), roff(text));
+        out.push_str(&list(&help(&sandbox, &[name]).options));
     }
-    line(".SH EXIT STATUS");
-    let mut by_exit: Vec<(u8, Vec<String>)> = Vec::new();
-    for row in rows(&readme, "| code | HTTP | exit | when, and what helps |") {
-        let exit = row[2].parse().expect("an exit code");
-        match by_exit.iter_mut().find(|(known, _)| *known == exit) {
-            Some((_, codes)) => codes.push(row[0].to_owned()),
-            None => by_exit.push((exit, vec![row[0].to_owned()])),
-        }
-    }
-    by_exit.sort();
-    line("The result on standard output tells more, by its \\fBcode\\fP.");
-    for (exit, codes) in by_exit {
-        line(&format!(".TP\n.B {exit}\n{}", roff(&codes.join(", "))));
-    }
-    line(
-        ".SH EXAMPLES\nSettings in a file that only its user can read, one NAME=value a line:\n.PP\n.nf\n.RS\nset \\-a; . /etc/windmill\\-git\\-sync.env; set +a\nwindmill\\-git\\-sync sync \\-\\-dry\\-run\nwindmill\\-git\\-sync sync\nwindmill\\-git\\-sync serve \\-\\-listen 127.0.0.1:8080\n.RE\n.fi",
-    );
-    line(".SH SEE ALSO\n.BR git (1),\n.BR ssh (1)\n.PP\nREADME.md, and the pages in docs/ of the source.");
+    out.push_str(ENVIRONMENT);
+    out.push_str(&list(&settings(&readme)));
+    out.push_str(EXIT_STATUS);
+    out.push_str(&list(&exit_codes(&readme)));
+    out.push_str(TAIL);
     out
+}
+
+fn list(entries: &[(String, String)]) -> String {
+    entries.iter().map(|(name, text)| format!(".TP\n.B {}\n{}\n", roff(name), roff(text))).collect()
+}
+
+fn settings(readme: &str) -> Vec<(String, String)> {
+    let rows = rows(readme, "| variable | default | meaning |");
+    let default = |row: &[&str]| if row[1] == "–" { String::new() } else { format!(" (default: {})", row[1]) };
+    rows.iter().map(|row| (row[0].trim_matches('`').to_owned(), format!("{}{}", row[2], default(row)))).collect()
+}
+
+/// Each exit code, with the result codes that have it.
+fn exit_codes(readme: &str) -> Vec<(String, String)> {
+    let mut by_exit: BTreeMap<u8, Vec<&str>> = BTreeMap::new();
+    for row in rows(readme, "| code | HTTP | exit | when, and what helps |") {
+        by_exit.entry(row[2].parse().expect("an exit code")).or_default().push(row[0]);
+    }
+    by_exit.into_iter().map(|(exit, codes)| (exit.to_string(), codes.join(", "))).collect()
 }
 
 #[test]
 fn the_man_page_is_what_the_help_and_the_readme_say() {
-    let (path, made) = (Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE), page());
-    if std::env::var_os("WRITE_MAN").is_some() {
-        fs::write(&path, &made).unwrap();
-    }
-    let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == made, "{PAGE} is not what `--help` and README.md say: `just man` writes it anew");
+    assert_kept("docs/windmill-git-sync.1", &page(), "man");
 }
 
 #[test]
