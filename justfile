@@ -25,6 +25,10 @@ endurance:
 faults:
     WRITE_FAULTS=1 cargo test --test it -- table_of_faults
 
+# writes the man page, docs/windmill-git-sync.1, from `--help` and README.md
+man:
+    WRITE_MAN=1 cargo test --test it -- man::
+
 # the tests of the image (a Docker Engine with Compose)
 test-image:
     cargo test --features docker-tests --test it -- image::
@@ -38,6 +42,10 @@ lint:
     cargo clippy --all-targets --all-features -- -D warnings
     cargo clippy --target wasm32-wasip1 --lib --bins -- -D warnings
     cargo clippy --target wasm32-wasip2 --lib --bins -- -D warnings
+
+# misspelled words, as typos.toml has it (PyPI: typos)
+typos:
+    typos
 
 # format the code
 fmt:
@@ -58,6 +66,14 @@ image:
 # what is in the image, as sbom.cdx.json
 sbom:
     id=$(docker create windmill-git-sync) && docker cp $id:/usr/share/doc/windmill-git-sync/sbom.cdx.json . && docker rm --volumes $id
+
+# a release of the branch main, checked, tagged and built, and published nowhere: see CONTRIBUTING.md
+release version *options:
+    bash .ci/release {{version}} {{options}}
+
+# the static binaries for amd64 and arm64 (Debian: musl-tools, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross)
+binaries:
+    bash .ci/binaries
 
 # both WebAssembly targets
 wasm:

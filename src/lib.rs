@@ -1,6 +1,56 @@
 //! A backup of a Windmill workspace in a git repository, taken with `wmill` and proven to have arrived.
 //!
-//! The modules, from the ground up; each depends only on those above it:
+//! This is the library behind the program `windmill-git-sync`, whose README says how it is used. It is made for that
+//! program alone: what is stable are its commands, settings, HTTP interface and codes, not these modules. They are
+//! public so that tests, benches and fuzzers reach them, and so that this page can show them.
+//!
+//! # How a sync goes
+//!
+//! 1. Options and environment become a [`config::Config`], or one error that names all that is wrong. With a request's
+//!    JSON that becomes a [`sync_request::Draft`], and with a workspace a [`sync_request::SyncRequest`], in which
+//!    nothing is open any more; which configured secret may serve which request is decided there, and nowhere else.
+//! 2. [`runs`] has one sync of a workspace at a time, and lets those that ask for the same share one. The command line
+//!    goes without it. Across processes, [`lock`] does the same.
+//! 3. [`sync::run`] tells the story: fetch the branch's tip, ask Windmill who the token is, let `wmill` pull into a
+//!    folder that holds the tip less all that could lead it astray, compare, let the guards refuse, commit, push, and
+//!    look whether the branch holds the commit.
+//! 4. It ends with an [`outcome::SyncResult`], whose [`code::Code`] decides HTTP status and exit code. The [`ledger`]
+//!    has it counted, remembered and told.
+//!
+//! Around that, [`server`] turns bytes into requests for [`app`], and knows nothing of backups.
+//!
+//! # What can be had without a world
+//!
+//! Most modules are pure: they take values and give values, and are tested by that. A configured token, for instance,
+//! serves only what it was configured for:
+//!
+//! ```
+//! use windmill_git_sync::config::{Config, Environment, Need, Options};
+//! use windmill_git_sync::names::WorkspaceId;
+//! use windmill_git_sync::sync_request::Draft;
+//!
+//! let settings = [
+//!     ("WINDMILL_WORKSPACE", "shop"),
+//!     ("WINDMILL_TOKEN", "a token"),
+//!     ("GIT_REMOTE_URL", "https://git.example.com/me/backup.git"),
+//!     ("GIT_TOKEN", "another"),
+//! ];
+//! let environment = Environment::new(settings.map(|(name, value)| (name.into(), value.into())));
+//! let config = Config::new(&Options::default(), &environment, Need::Sync).unwrap();
+//! let shop = WorkspaceId::parse("shop").unwrap();
+//!
+//! let request = Draft::from_json(b"", &config).unwrap().request(&shop).unwrap();
+//! assert_eq!(request.branch.as_str(), "main");
+//!
+//! let elsewhere = Draft::from_json(br#"{"git_branch": "other"}"#, &config).unwrap();
+//! let refused = elsewhere.request(&shop).err().unwrap();
+//! assert!(refused.message.contains("lacks a `windmill_token` of its own"));
+//! ```
+//!
+//! # The map
+//!
+//! The modules, from the ground up; each depends only on those above it. ARCHITECTURE.md says which of them touch the
+//! world, and why all this is made as it is.
 //!
 //! | module | owns |
 //! | --- | --- |

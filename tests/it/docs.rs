@@ -13,13 +13,24 @@ fn root() -> &'static Path {
 }
 
 #[track_caller]
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Whether a file of the repository is what was made for it; to write it anew, `just RECIPE` sets `WRITE_RECIPE`.
+#[track_caller]
+pub(crate) fn assert_kept(path: &str, made: &str, recipe: &str) {
+    let file = root().join(path);
+    if std::env::var_os(format!("WRITE_{}", recipe.to_uppercase())).is_some() {
+        fs::write(&file, made).unwrap();
+    }
+    let kept = fs::read_to_string(&file).unwrap_or_default();
+    assert!(kept == made, "{path} is not what it is made of: `just {recipe}` writes it anew");
 }
 
 /// The cells of the tables' rows below the head `head`, up to the next line that is none.
 #[track_caller]
-fn rows<'a>(document: &'a str, head: &str) -> Vec<Vec<&'a str>> {
+pub(crate) fn rows<'a>(document: &'a str, head: &str) -> Vec<Vec<&'a str>> {
     let start = document.find(head).unwrap_or_else(|| panic!("no table with the head `{head}`"));
     let lines = document[start..].lines().skip(2).take_while(|line| line.starts_with('|'));
     lines.map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
@@ -315,6 +326,29 @@ fn the_image_is_of_this_version_with_the_rust_and_the_wmill_of_the_tests() {
     assert!(of_tests.iter().any(|(name, integrity)| name == "windmill-cli" && !integrity.is_empty()));
     let others: Vec<_> = of_tests.difference(&of_image).collect();
     assert!(others.is_empty(), "the tests run other packages than the image: {others:?}");
+}
+
+#[test]
+fn the_workflows_use_the_tools_of_the_checks_and_only_pinned_actions() {
+    let ci = read(".ci/run");
+    let deny = ci.split_once("deny_version=").and_then(|(_, rest)| rest.lines().next()).unwrap();
+    for path in [".github/workflows/ci.yml", ".github/workflows/release.yml"] {
+        let workflow = read(path);
+        let versions_after = |words: &str| -> Vec<String> {
+            let rest = workflow.split(words).skip(1);
+            rest.map(|rest| rest.split([' ', '\n']).next().unwrap().to_owned()).collect()
+        };
+        for rust in versions_after("rustup toolchain install ") {
+            assert!(env!("CARGO_PKG_RUST_VERSION").starts_with(&rust), "{path} has Rust {rust}");
+        }
+        for version in versions_after("--locked --version ") {
+            assert_eq!(version, deny, "{path} has another cargo-deny than .ci/run");
+        }
+        for action in versions_after("uses: ").iter().filter(|action| !action.starts_with("./")) {
+            let commit = action.split_once('@').unwrap().1;
+            assert!(commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()), "{path} has {action}");
+        }
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Scenario, cache, content, endurance, kill, remote, retry, tools};
+use crate::docs::assert_kept;
 
 /// Scenarios that tests outside of this suite cover.
 const ELSEWHERE: &[Scenario] = &[
@@ -353,13 +354,7 @@ fn table() -> String {
 
 #[test]
 fn the_table_of_faults_is_what_the_suite_declares() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/FAULTS.md");
-    let declared = table();
-    if std::env::var_os("WRITE_FAULTS").is_some() {
-        fs::write(&path, &declared).unwrap();
-    }
-    let written = fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == declared, "tests/FAULTS.md is not what the suite declares: run `just faults`");
+    assert_kept("tests/FAULTS.md", &table(), "faults");
 }
 
 #[test]
