@@ -181,6 +181,7 @@ impl App {
             last_success: of.last_success_time(),
             last_attempt: of.last_run_time(),
             consecutive_failures: of.consecutive_failures,
+            last_verify_success: of.last_verify_success_time(),
         };
         let gauges = Gauges {
             backups: self.configured_workspaces().iter().map(backup).collect(),

@@ -10,6 +10,10 @@ pub enum Code {
     Unchanged,
     /// What would have been committed was shown.
     DryRun,
+    /// The workspace is as the backup, by a restore.
+    Restored,
+    /// Backup and workspace differ.
+    Differs,
     /// A setting is missing or malformed.
     ConfigInvalid,
     /// A request is malformed, or asks for what is not permitted.
@@ -92,7 +96,7 @@ impl Code {
     /// Whether this is a success.
     #[must_use]
     pub fn is_success(self) -> bool {
-        matches!(self, Self::Pushed | Self::Unchanged | Self::DryRun)
+        matches!(self, Self::Pushed | Self::Unchanged | Self::DryRun | Self::Restored)
     }
 
     const fn row(self) -> (&'static str, u16, u8) {
@@ -100,6 +104,8 @@ impl Code {
             Self::Pushed => ("pushed", 200, 0),
             Self::Unchanged => ("unchanged", 200, 0),
             Self::DryRun => ("dry_run", 200, 0),
+            Self::Restored => ("restored", 200, 0),
+            Self::Differs => ("differs", 200, 3),
             Self::ConfigInvalid => ("config_invalid", 400, 2),
             Self::RequestInvalid => ("request_invalid", 400, 2),
             // No command ends with it; 1 is what an unforeseen end gives.

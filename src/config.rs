@@ -92,9 +92,6 @@ pub const VARIABLES: &[Variable] = &[
     plain("LOG_FORMAT", "text"),
 ];
 
-/// Settings of the contract that this version knows and does not act on yet. `COMMIT_PER=item` is another.
-const UNSUPPORTED: &[&str] = &["VERIFY_SCHEDULE"];
-
 /// The one setting that goes along with the environment of the tools.
 pub const CA_BUNDLE_FILE: &str = "CA_BUNDLE_FILE";
 
@@ -504,6 +501,8 @@ pub struct Config {
     pub api_token: Option<SecretSource>,
     /// `SYNC_SCHEDULE`
     pub sync_schedule: Option<Schedule>,
+    /// `VERIFY_SCHEDULE`
+    pub verify_schedule: Option<Schedule>,
     /// `SLACK_WEBHOOK_URL`
     pub slack_webhook_url: Option<SecretSource>,
     /// `DISCORD_WEBHOOK_URL`
@@ -676,6 +675,7 @@ impl Reader<'_> {
         let listen = self.take("LISTEN_ADDR", parse_listen);
         let api_token = self.secret("SYNC_API_TOKEN");
         let sync_schedule = self.take_optional("SYNC_SCHEDULE", Schedule::parse);
+        let verify_schedule = self.take_optional("VERIFY_SCHEDULE", Schedule::parse);
         let slack_webhook_url = self.secret("SLACK_WEBHOOK_URL");
         let discord_webhook_url = self.secret("DISCORD_WEBHOOK_URL");
         let notify_url = self.secret("NOTIFY_URL");
@@ -715,6 +715,7 @@ impl Reader<'_> {
             listen: listen?,
             api_token,
             sync_schedule,
+            verify_schedule,
             slack_webhook_url,
             discord_webhook_url,
             notify_url,
@@ -822,13 +823,6 @@ impl Reader<'_> {
 
     fn unsupported(&mut self) -> Vec<&'static str> {
         let mut unsupported = Vec::new();
-        for variable in UNSUPPORTED {
-            let is_secret = VARIABLES.iter().any(|one| one.name == *variable && one.secret);
-            let is_set = if is_secret { self.secret(variable).is_some() } else { self.found(variable).is_some() };
-            if is_set {
-                unsupported.push(*variable);
-            }
-        }
         if self.take("COMMIT_PER", parse_commit_per) == Some(CommitPer::Item) {
             unsupported.push("COMMIT_PER");
         }
@@ -1107,7 +1101,6 @@ mod tests {
         for (index, one) in VARIABLES.iter().enumerate() {
             assert!(VARIABLES[index + 1..].iter().all(|other| other.name != one.name), "{}", one.name);
         }
-        assert!(UNSUPPORTED.iter().all(|name| VARIABLES.iter().any(|one| one.name == *name)));
     }
 
     #[test]
@@ -1222,6 +1215,7 @@ mod tests {
         check_values("DATA_DIR", &["/a/b"], &["a", "/", "./a"]);
         check_values("GIT_SSH_KNOWN_HOSTS_FILE", &["/a/known_hosts"], &["known_hosts", "/a b", "/a%h", "/${X}"]);
         check_values("CA_BUNDLE_FILE", &["/a b/ca.pem"], &["ca.pem", "./ca.pem", "/a\nb"]);
+        check_values("VERIFY_SCHEDULE", &["0 4 * * 0"], &["@daily"]);
         check_values("LISTEN_ADDR", &["[::]:80", "127.0.0.1:0"], &[":80", "localhost:80", "0.0.0.0", "0.0.0.0:65536"]);
         check_values("LOG_LEVEL", &["trace", "WARN"], &["off", "verbose"]);
         check_values("LOG_FORMAT", &["json"], &["logfmt"]);
@@ -1359,9 +1353,8 @@ mod tests {
 
     #[test]
     fn settings_of_later_versions_are_known_and_named() {
-        assert_eq!(config(&[("COMMIT_PER", "sync"), ("VERIFY_SCHEDULE", "")]).unsupported, [""; 0]);
-        let set = [("VERIFY_SCHEDULE", "* * * * *"), ("COMMIT_PER", "item")];
-        assert_eq!(config(&set).unsupported, ["VERIFY_SCHEDULE", "COMMIT_PER"]);
+        assert_eq!(config(&[("COMMIT_PER", "sync")]).unsupported, [""; 0]);
+        assert_eq!(config(&[("COMMIT_PER", "item")]).unsupported, ["COMMIT_PER"]);
     }
 
     #[test]

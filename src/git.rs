@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::code::Code;
 use crate::deadline::Expired;
@@ -60,6 +60,36 @@ pub struct RemoteState {
     pub tip: Option<ObjectId>,
     /// The object format, where any object was shown.
     pub format: Option<ObjectFormat>,
+}
+
+/// What a commit says of itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct CommitText {
+    /// When it was made.
+    pub time: Option<SystemTime>,
+    /// Subject, body and trailers.
+    pub message: String,
+}
+
+impl CommitText {
+    /// From a commit object.
+    fn parse(object: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(object);
+        let (head, message) = text.split_once("\n\n").unwrap_or((&text, ""));
+        // `committer NAME <EMAIL> SECONDS ZONE`
+        let seconds = head.lines().find_map(|line| line.strip_prefix("committer ")).and_then(|line| {
+            let mut words = line.rsplit(' ');
+            words.nth(1)?.parse().ok()
+        });
+        let time = seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+        Self { time, message: message.to_owned() }
+    }
+
+    /// The value of the last trailer with this name.
+    #[must_use]
+    pub fn trailer(&self, name: &str) -> Option<&str> {
+        self.message.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
+    }
 }
 
 /// What came of a push.
@@ -448,6 +478,15 @@ impl<'a> Git<'a> {
             command = command.arguments(["-p", parent.as_str()]);
         }
         self.object_id(command.argument(tree.as_str()))
+    }
+
+    /// What a commit says of itself.
+    ///
+    /// # Errors
+    /// [`GitError`]: it is not here, for one.
+    pub fn commit_message(&self, commit: &ObjectId) -> Result<CommitText, GitError> {
+        let command = self.command()?.arguments(["cat-file", "commit", commit.as_str()]).capture(ANSWER_BYTES_MAX);
+        Ok(CommitText::parse(&self.locally(command)?))
     }
 
     /// Pushes a commit to the branch; never by force.

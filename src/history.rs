@@ -17,8 +17,8 @@ use crate::scratch;
 
 /// Runs that are remembered, over all workspaces.
 const RUNS_MAX: usize = 50;
-/// Backups whose standing is remembered; those of settings that were changed long ago go first.
-const STANDINGS_MAX: usize = 64;
+/// Backups and their verifications whose standing is remembered; those of settings that were changed long ago go first.
+const STANDINGS_MAX: usize = 128;
 /// Durations in the picture of one backup.
 const PICTURE_RUNS_MAX: usize = 40;
 /// A failure that goes on is news again after this time.
@@ -47,6 +47,8 @@ pub struct Record {
     pub configured: bool,
     /// Whether it was only to show what would be committed. Such a run counts for nothing.
     pub dry_run: bool,
+    /// Whether it was a verification. It counts for no backup's last success.
+    pub verify: bool,
     /// Whether it went well.
     pub success: bool,
     /// The result code.
@@ -79,6 +81,7 @@ impl Record {
             workspace: result.workspace.clone(),
             configured: about.configured,
             dry_run: about.dry_run,
+            verify: about.verify,
             success: result.code.is_success(),
             code: result.code.as_str().to_owned(),
             message: cut(&result.message, message_bytes_max),
@@ -108,6 +111,8 @@ pub struct About {
     pub configured: bool,
     /// Whether it was only to show.
     pub dry_run: bool,
+    /// Whether it was a verification.
+    pub verify: bool,
     /// Of the backup for whose standing it counts, see
     /// [`SyncRequest::destination`](crate::sync_request::SyncRequest::destination).
     pub destination: Option<String>,
@@ -411,6 +416,7 @@ mod tests {
             workspace: "shop".to_owned(),
             configured: true,
             dry_run: false,
+            verify: false,
             success,
             code: if success { "pushed" } else { "timeout" }.to_owned(),
             message: String::new(),

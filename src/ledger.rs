@@ -22,7 +22,8 @@ pub struct Ledger {
 impl Ledger {
     /// Takes the end of a run down, in memory. `link` is where its commit can be looked at.
     pub fn note(&self, about: About, result: &SyncResult, link: Option<String>) {
-        if !about.dry_run {
+        let is_verification = about.verify;
+        if !about.dry_run && !is_verification {
             let workspace = if about.configured { &result.workspace } else { OTHER };
             self.metrics.count_run(workspace, result.code, Duration::from_millis(result.duration_ms));
         }
@@ -32,7 +33,7 @@ impl Ledger {
             .as_ref()
             .is_some_and(|standing| standing.failure_news.as_ref().is_some_and(|news| news.run_id == result.run_id));
         let failures = failing.and_then(|standing| Some((standing.consecutive_failures, standing.failing_since?)));
-        self.notifier.tell(Notice { result: result.clone(), tells_failure, failures, link });
+        self.notifier.tell(Notice { result: result.clone(), is_verification, tells_failure, failures, link });
     }
 
     /// Does what takes time. Callers know the result already.

@@ -82,6 +82,7 @@
 //! | [`checkouts`] | which checkouts are kept |
 //! | [`comparison`] | what differs between two trees, counted and listed |
 //! | [`staging`] | whether git staged what lies in the folder |
+//! | [`by_value`] | whether two files mean the same, and what differs, without secrets |
 //! | [`windmill`] | who the token is, and `wmill sync pull` |
 //! | [`fault`] | why a step failed, and what may help |
 //! | [`task`] | one run from the inside: its turn, its place, its steps |
@@ -92,6 +93,7 @@
 //! | [`delivery`] | brings a commit to the remote, and sees that it is there |
 //! | [`sync`] | the story of a sync |
 //! | [`history`] | the last runs and how each backup stands, over restarts |
+//! | [`verify`] | the story of a verification |
 //! | [`roster`] | for which workspaces a draft is |
 //! | [`check`] | what is tried before a sync, and what each finding means |
 //! | [`runs`] | which syncs run, which wait, who shares one |
@@ -108,6 +110,7 @@
 
 pub mod app;
 pub mod base;
+pub mod by_value;
 pub mod check;
 pub mod checkouts;
 pub mod code;
@@ -152,6 +155,7 @@ pub mod sync;
 pub mod sync_request;
 pub mod task;
 pub mod trust;
+pub mod verify;
 pub mod web;
 pub mod windmill;
 pub mod wmill_yaml;

@@ -25,12 +25,12 @@ use windmill_git_sync::runs::Runs;
 use windmill_git_sync::scheduler::Scheduler;
 use windmill_git_sync::server::{Draining, Server};
 use windmill_git_sync::sync;
-use windmill_git_sync::sync_request::{Draft, Flags, SyncRequest};
+use windmill_git_sync::sync_request::{Draft, Flags, Purpose, SyncRequest};
 use windmill_git_sync::task::{self, Event, Service, Step};
 use windmill_git_sync::work::{self, Syncs, log_step};
 #[cfg(unix)]
 use windmill_git_sync::{git, subprocess};
-use windmill_git_sync::{logging, outcome, trust};
+use windmill_git_sync::{logging, outcome, trust, verify};
 
 /// Exit code of a usage error.
 const USAGE_ERROR: u8 = 2;
@@ -56,7 +56,7 @@ const PROGRAM: &str = "windmill-git-sync";
 /// by every process.
 #[derive(FromArgs)]
 #[argh(
-    note = "Exit codes: 0 done; 1 internal; 2 usage or configuration; 10 Windmill; 11 git; 12 a guard refused; 13 timeout; 14 shutting down.",
+    note = "Exit codes: 0 done; 1 internal; 2 usage or configuration; 3 backup and workspace differ; 10 Windmill; 11 git; 12 a guard refused; 13 timeout; 14 shutting down.",
     help_triggers("-h", "--help", "help")
 )]
 struct Arguments {
@@ -73,6 +73,7 @@ enum Command {
     Serve(Serve),
     Sync(Sync),
     Check(Check),
+    Verify(Verify),
     Healthcheck(Healthcheck),
 }
 
@@ -153,6 +154,36 @@ struct Check {
     data_dir: Option<String>,
 }
 
+/// Compares the workspace with the tip of the branch on the remote, and changes nothing; prints the result as one JSON
+/// object on stdout.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "verify",
+    note = "Exit codes: 0 the backup is the workspace; 3 they differ; others as of sync.",
+    help_triggers("-h", "--help", "help")
+)]
+struct Verify {
+    /// workspace id (WINDMILL_WORKSPACE, admins)
+    #[argh(option)]
+    workspace: Option<String>,
+    /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
+    #[argh(option)]
+    base_url: Option<String>,
+    /// git remote (GIT_REMOTE_URL)
+    #[argh(option)]
+    remote: Option<String>,
+    /// branch (GIT_BRANCH, main); {workspace} is replaced
+    #[argh(option)]
+    branch: Option<String>,
+    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
+    #[argh(option)]
+    subdir: Option<String>,
+    /// folder for checkouts and state (DATA_DIR, /workspace)
+    #[argh(option)]
+    data_dir: Option<String>,
+}
+
 /// Asks the local listener whether it works; exits with 0 or 1.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "healthcheck", help_triggers("-h", "--help", "help"))]
@@ -179,6 +210,7 @@ fn main() -> ExitCode {
         Ok(Command::Serve(options)) => serve(options, &environment),
         Ok(Command::Sync(options)) => sync(options, &environment),
         Ok(Command::Check(options)) => check(options, &environment),
+        Ok(Command::Verify(options)) => verify(options, &environment),
         Ok(Command::Healthcheck(options)) => healthcheck(options, &environment),
         Err(code) => code,
     }
@@ -254,8 +286,12 @@ fn warn_of_unsupported(config: &Config) {
 }
 
 fn sync(options: Sync, environment: &Environment) -> ExitCode {
-    let flags =
-        Flags { dry_run: options.dry_run, force: options.force, allow_mass_deletion: options.allow_mass_deletion };
+    let flags = Flags {
+        dry_run: options.dry_run,
+        force: options.force,
+        allow_mass_deletion: options.allow_mass_deletion,
+        purpose: Purpose::Sync,
+    };
     let options = Options {
         workspace: options.workspace,
         base_url: options.base_url,
@@ -265,7 +301,70 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
         data_dir: options.data_dir,
         listen: None,
     };
-    let config = match Config::new(&options, environment, Need::Sync) {
+    command(&options, environment, flags, &mut |asked, service, ledger| {
+        let run = |request: &SyncRequest| {
+            let result = sync::run(request, service, &task::new_run_id());
+            work::note(ledger, request, &result, true);
+            ledger.settle();
+            result
+        };
+        match asked {
+            Asked::One(request) => {
+                let result = run(&request);
+                print(&result.to_json());
+                result.code
+            }
+            Asked::Several(requests) => {
+                let results: Vec<_> = requests.iter().map(run).collect();
+                print(&outcome::all_to_json(&results));
+                outcome::code_of_all(&results)
+            }
+        }
+    })
+}
+
+fn verify(options: Verify, environment: &Environment) -> ExitCode {
+    let options = Options {
+        workspace: options.workspace,
+        base_url: options.base_url,
+        remote: options.remote,
+        branch: options.branch,
+        subdir: options.subdir,
+        data_dir: options.data_dir,
+        listen: None,
+    };
+    let flags = Flags { purpose: Purpose::Verify, ..Flags::default() };
+    command(&options, environment, flags, &mut |asked, service, ledger| {
+        let run = |request: &SyncRequest| {
+            let proof = verify::run(request, service, &task::new_run_id());
+            work::note(ledger, request, &proof.result, true);
+            ledger.settle();
+            proof
+        };
+        match asked {
+            Asked::One(request) => {
+                let proof = run(&request);
+                print(&proof.to_json());
+                proof.result.code
+            }
+            Asked::Several(requests) => {
+                let proofs: Vec<_> = requests.iter().map(run).collect();
+                print(&outcome::proofs_to_json(&proofs));
+                outcome::code_of_all(proofs.iter().map(|proof| &proof.result))
+            }
+        }
+    })
+}
+
+/// What the commands have in common that work on workspaces: settings, logs, signals, notices. `work` does the rest, and
+/// prints its result.
+fn command(
+    options: &Options,
+    environment: &Environment,
+    flags: Flags,
+    work: &mut dyn FnMut(Asked, &Service<'_>, &Ledger) -> Code,
+) -> ExitCode {
+    let config = match Config::new(options, environment, Need::Sync) {
         Ok(config) => config,
         Err(error) => return refuse(Code::ConfigInvalid, &error.to_string()),
     };
@@ -285,23 +384,8 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
     let ledger = new_ledger(&config);
     let draft = Draft::from_config(&config, flags);
     let asked = work::requests(&Roster::default(), &ledger, &draft, &config, &interrupt);
-    let run = |request: &SyncRequest| {
-        let result = sync::run(request, &service, &task::new_run_id());
-        work::note(&ledger, request, &result, true);
-        ledger.settle();
-        result
-    };
     let code = match asked {
-        Ok(Asked::One(request)) => {
-            let result = run(&request);
-            print(&result.to_json());
-            result.code
-        }
-        Ok(Asked::Several(requests)) => {
-            let results: Vec<_> = requests.iter().map(run).collect();
-            print(&outcome::all_to_json(&results));
-            outcome::code_of_all(&results)
-        }
+        Ok(asked) => work(asked, &service, &ledger),
         Err(error) => {
             refuse(error.code, &error.message);
             error.code
@@ -390,13 +474,16 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
     let roster = Arc::new(Roster::default());
-    start_scheduler(Scheduler {
-        config: Arc::clone(&config),
-        runs: Arc::clone(&runs),
-        ledger: Arc::clone(&ledger),
-        roster: Arc::clone(&roster),
-        interrupt: interrupt.clone(),
-    });
+    for purpose in [Purpose::Sync, Purpose::Verify] {
+        start_scheduler(Scheduler {
+            config: Arc::clone(&config),
+            runs: Arc::clone(&runs),
+            ledger: Arc::clone(&ledger),
+            roster: Arc::clone(&roster),
+            interrupt: interrupt.clone(),
+            purpose,
+        });
+    }
     let start_check = StartCheck::begin(&config, &runs);
     let app = App::new(Arc::clone(&config), Arc::clone(&runs), Arc::clone(&ledger), roster, interrupt.clone());
     let draining = server.run(Arc::new(app));
@@ -415,11 +502,16 @@ fn new_ledger(config: &Config) -> Ledger {
 }
 
 fn start_scheduler(scheduler: Scheduler) {
-    let Some(schedule) = scheduler.config.sync_schedule.clone() else { return };
-    log::info!("a sync is scheduled for `{schedule}` (UTC)");
+    let is_verify = scheduler.purpose == Purpose::Verify;
+    let config = &scheduler.config;
+    let Some(schedule) = (if is_verify { &config.verify_schedule } else { &config.sync_schedule }).clone() else {
+        return;
+    };
+    let noun = scheduler.purpose.noun();
+    log::info!("a {noun} is scheduled for `{schedule}` (UTC)");
     let thread = std::thread::Builder::new().name("scheduler".to_owned());
     if let Err(error) = thread.spawn(move || scheduler.follow(&schedule)) {
-        log::error!("no scheduled sync will start, since there is no thread for the schedule: {error}");
+        log::error!("no scheduled {noun} will start, since there is no thread for the schedule: {error}");
     }
 }
 

@@ -61,6 +61,8 @@ pub struct BackupGauges {
     pub last_attempt: Option<SystemTime>,
     /// Failures since the last success.
     pub consecutive_failures: u64,
+    /// When its last verification ended that found nothing to differ.
+    pub last_verify_success: Option<SystemTime>,
 }
 
 /// What holds at the moment of asking.
@@ -220,7 +222,7 @@ impl Text {
             backups,
             "last_verify_success_timestamp_seconds",
             "End of the last verification that found the backup to be the workspace, 0 where there was none.",
-            |_| 0,
+            |backup| value(backup.last_verify_success),
         );
     }
 
@@ -282,12 +284,14 @@ mod tests {
             last_success: at(100),
             last_attempt: at(200),
             consecutive_failures: 3,
+            last_verify_success: at(150),
         };
         let none = BackupGauges {
             workspace: "new".to_owned(),
             last_success: None,
             last_attempt: None,
             consecutive_failures: 0,
+            last_verify_success: None,
         };
         Gauges {
             backups: vec![shop, none],

@@ -17,6 +17,8 @@ const DISCORD_CHARS_MAX: usize = 2_000;
 pub struct Notice {
     /// How.
     pub result: SyncResult,
+    /// Whether it was a verification of the backup.
+    pub is_verification: bool,
     /// Whether it failed, and that is news: it begins, has another code than the last one, or was not told for a day.
     pub tells_failure: bool,
     /// The failures up to this run: how many in a row, and since when.
@@ -45,9 +47,10 @@ impl Notice {
     fn sentence(&self, escape: fn(&str) -> String, link: fn(&str, &str) -> String) -> String {
         let result = &self.result;
         let workspace = escape(&result.workspace);
+        let what = if self.is_verification { "verification" } else { "backup" };
         let mut sentence = match (&self.failures, result.code) {
             (Some((count, since)), code) if code.is_success() => {
-                format!("✅ The backup of workspace {workspace} works again (failures since {since}: {count}): ")
+                format!("✅ The {what} of workspace {workspace} works again (failures since {since}: {count}): ")
             }
             (_, code) if code.is_success() => format!("✅ Workspace {workspace}: "),
             (failures, code) => {
@@ -56,7 +59,7 @@ impl Notice {
                     Some((count, since)) if *count > 1 => format!(", {count} in a row since {since}"),
                     _ => String::new(),
                 };
-                format!("❌ The backup of workspace {workspace} failed ({code}{row}): ")
+                format!("❌ The {what} of workspace {workspace} failed ({code}{row}): ")
             }
         };
         match result.code {
@@ -65,7 +68,7 @@ impl Notice {
                 sentence +=
                     &format!("{} added, {} modified, {} deleted", changed.added, changed.modified, changed.deleted);
             }
-            Code::Unchanged => sentence += "nothing has changed",
+            Code::Unchanged if !self.is_verification => sentence += "nothing has changed",
             _ => sentence += &escape(&shortened(&result.message)),
         }
         if let Some(commit) = &result.commit {
@@ -184,7 +187,7 @@ mod tests {
             warnings: Vec::new(),
             duration_ms: 5,
         };
-        Notice { result, tells_failure: !code.is_success(), failures: None, link: None }
+        Notice { result, is_verification: false, tells_failure: !code.is_success(), failures: None, link: None }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! What a run ends with, as the JSON that callers get. It does not know what led to it.
 
+use std::borrow::Cow;
+
+use miniserde::ser::{Fragment, Map};
 use miniserde::{Deserialize, Serialize, json};
 
 use crate::code::Code;
@@ -71,12 +74,70 @@ struct Document<'a> {
     duration_ms: u64,
 }
 
+/// One file in which a workspace and its backup differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Its path in the folder of the backup.
+    pub path: String,
+    /// `missing_in_backup`, `differs` or `only_in_backup`.
+    pub kind: &'static str,
+    /// How, in a few lines without secrets; empty where one side has nothing.
+    pub diff: Vec<String>,
+}
+
+/// A result that lists what differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The end of the run.
+    pub result: SyncResult,
+    /// What differs, in the order of the paths; of very many, the first.
+    pub differences: Vec<Difference>,
+}
+
+impl Proof {
+    /// As one line of JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        json::to_string(&ProofDocument(Document::of(&self.result), &self.differences))
+    }
+}
+
+/// The proofs of several workspaces as one line of JSON.
+#[must_use]
+pub fn proofs_to_json(proofs: &[Proof]) -> String {
+    let results: Vec<_> = proofs.iter().map(|proof| proof.result.clone()).collect();
+    document_of_all(&results, proofs.iter().map(|it| ProofDocument(Document::of(&it.result), &it.differences)))
+}
+
+/// A result's document, and one more member.
+struct ProofDocument<'a>(Document<'a>, &'a Vec<Difference>);
+
+impl Serialize for ProofDocument<'_> {
+    fn begin(&self) -> Fragment<'_> {
+        match self.0.begin() {
+            Fragment::Map(members) => Fragment::Map(Box::new(WithDifferences(members, Some(self.1)))),
+            other => other,
+        }
+    }
+}
+
+struct WithDifferences<'a>(Box<dyn Map + 'a>, Option<&'a Vec<Difference>>);
+
+impl Map for WithDifferences<'_> {
+    fn next(&mut self) -> Option<(Cow<'_, str>, &dyn Serialize)> {
+        match self.0.next() {
+            None => self.1.take().map(|list| (Cow::Borrowed("differences"), list as &dyn Serialize)),
+            member => member,
+        }
+    }
+}
+
 #[derive(Serialize)]
-struct DocumentOfAll<'a> {
+struct DocumentOfAll<'a, D> {
     success: bool,
     code: &'a str,
     message: String,
-    results: Vec<Document<'a>>,
+    results: Vec<D>,
 }
 
 #[derive(Serialize)]
@@ -113,25 +174,30 @@ impl<'a> Document<'a> {
 
 /// The results of several workspaces as one: its code is that of the first that failed, in their order.
 #[must_use]
-pub fn code_of_all(results: &[SyncResult]) -> Code {
-    let failed = results.iter().map(|result| result.code).find(|code| !code.is_success());
+pub fn code_of_all<'a>(results: impl IntoIterator<Item = &'a SyncResult, IntoIter: Clone>) -> Code {
+    let results = results.into_iter();
+    let failed = results.clone().map(|result| result.code).find(|code| !code.is_success());
     failed.unwrap_or_else(|| {
-        let has = |code| results.iter().any(|result| result.code == code);
+        let has = |code| results.clone().any(|result| result.code == code);
         // Of successes, the one that changed something tells the most.
-        [Code::Pushed, Code::DryRun].into_iter().find(|code| has(*code)).unwrap_or(Code::Unchanged)
+        [Code::Restored, Code::Pushed, Code::DryRun].into_iter().find(|code| has(*code)).unwrap_or(Code::Unchanged)
     })
 }
 
 /// The results of several workspaces as one line of JSON.
 #[must_use]
 pub fn all_to_json(results: &[SyncResult]) -> String {
+    document_of_all(results, results.iter().map(Document::of))
+}
+
+fn document_of_all<D: Serialize>(results: &[SyncResult], documents: impl Iterator<Item = D>) -> String {
     let code = code_of_all(results);
     let each: Vec<_> = results.iter().map(|result| [&result.workspace, " ", result.code.as_str()].concat()).collect();
     json::to_string(&DocumentOfAll {
         success: code.is_success(),
         code: code.as_str(),
         message: format!("{} workspaces: {}", results.len(), each.join(", ")),
-        results: results.iter().map(Document::of).collect(),
+        results: documents.collect(),
     })
 }
 

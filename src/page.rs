@@ -84,6 +84,7 @@ fn write_workspace(page: &mut String, workspace: &Workspace, report: &Report, no
     if let Some(run) = &workspace.last_success {
         let _ = writeln!(page, "<dt>holds</dt><dd>{} on <code>{}</code></dd>", Commit(run), Text(&run.branch));
     }
+    write_verification(page, workspace, now);
     write_failure(page, workspace, now);
     let next = report.next.iter().find(|next| workspace.configured && next.workspace == workspace.workspace);
     write_now_and_next(page, workspace, running, waiting, next.is_some());
@@ -104,6 +105,20 @@ fn state_of(workspace: &Workspace) -> (&'static str, &'static str) {
         Some(run) if run.success => ("good", "backed up"),
         Some(_) => ("bad", "failing"),
     }
+}
+
+fn write_verification(page: &mut String, workspace: &Workspace, now: SystemTime) {
+    let Some(run) = &workspace.last_verify else { return };
+    let time = Ago::new(&run.ended, now);
+    let _ = if run.success {
+        writeln!(page, "<dt>verified</dt><dd>{time}</dd>")
+    } else {
+        let (code, message) = (Text(&run.code), Text(&run.message));
+        writeln!(
+            page,
+            "<dt>verified</dt><dd>{time}, <code class=\"bad\">{code}</code><br><span class=\"why bad\">{message}</span></dd>"
+        )
+    };
 }
 
 fn write_failure(page: &mut String, workspace: &Workspace, now: SystemTime) {
@@ -130,7 +145,11 @@ fn write_now_and_next(
     is_scheduled: bool,
 ) {
     if let Some(run) = running {
-        let show = if run.dry_run { "dry run, " } else { "" };
+        let show = match (run.dry_run, run.verify) {
+            (true, _) => "dry run, ",
+            (false, true) => "verification, ",
+            (false, false) => "",
+        };
         let time = Span(Duration::from_millis(run.elapsed_ms));
         let _ = writeln!(page, "<dt>now</dt><dd class=\"busy\">{show}{} for {time}</dd>", Text(run.step));
     }
@@ -200,10 +219,11 @@ fn write_runs(page: &mut String, runs: &[Record], now: SystemTime) {
         let class = if run.success { "good" } else { "bad" };
         let _ = writeln!(
             page,
-            "<tr><td>{}</td><td>{}</td><td class=\"{class}\">{}</td><td class=\"number\">{}</td><td>{}</td>\
+            "<tr><td>{}</td><td>{}</td><td class=\"{class}\">{}{}</td><td class=\"number\">{}</td><td>{}</td>\
              <td class=\"wide\">{}</td><td class=\"wide faint\"><code>{}</code></td></tr>",
             Ago::new(&run.ended, now),
             Text(&run.workspace),
+            if run.verify { "verify: " } else { "" },
             Text(&run.code),
             Changes(run.changed),
             Span(Duration::from_millis(run.duration_ms)),

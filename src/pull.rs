@@ -40,6 +40,15 @@ pub fn pull(task: Task<'_>, place: &Workplace, git: &Git<'_>, base: &Base) -> Re
     }
 }
 
+/// Pulls into an empty folder, so that nothing but Windmill has a say in what is there afterwards.
+///
+/// # Errors
+/// [`Fault`]: Windmill, wmill, git, or the disk.
+pub fn pull_into_nothing(task: Task<'_>, place: &Workplace, git: &Git<'_>, configuration: &str) -> Result<(), Fault> {
+    git.check_out(None).map_err(|error| task.git_error(Step::Pull, error))?;
+    pull_upon(task, place, git, None, configuration, |error| task.windmill_error(Step::Pull, error))
+}
+
 /// Pulls into a folder that holds `shown`; each try begins with that and nothing else.
 fn pull_upon(
     task: Task<'_>,

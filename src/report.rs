@@ -11,7 +11,7 @@ use crate::history::{Bar, Kept, Record, Standing, text_of, time_of};
 use crate::names::WorkspaceId;
 use crate::roster::Roster;
 use crate::runs::{Overview, Run};
-use crate::sync_request;
+use crate::sync_request::{self, Purpose, verified};
 
 /// Workspaces that only requests named; of further ones the runs tell.
 const OTHERS_MAX: usize = 8;
@@ -58,6 +58,10 @@ pub struct Workspace {
     pub failing_since: Option<String>,
     /// The last runs, the oldest first.
     pub last_runs: Vec<Bar>,
+    /// The last verification.
+    pub last_verify: Option<Record>,
+    /// The last verification that found the backup to be the workspace.
+    pub last_verify_success: Option<Record>,
 }
 
 /// A run to come.
@@ -80,6 +84,8 @@ pub struct Going {
     pub configured: bool,
     /// Whether it only shows.
     pub dry_run: bool,
+    /// Whether it is a verification.
+    pub verify: bool,
     /// What it is at: `queue`, `fetch`, `probe`, `pull`, `commit` or `push`.
     pub step: &'static str,
     /// How long ago it was asked for.
@@ -93,6 +99,7 @@ impl Going {
             workspace: run.request.workspace.to_string(),
             configured: run.request.configured,
             dry_run: run.request.dry_run,
+            verify: run.request.purpose == Purpose::Verify,
             step: run.step(),
             elapsed_ms: u64::try_from(run.age().as_millis()).unwrap_or(u64::MAX),
         }
@@ -100,7 +107,7 @@ impl Going {
 }
 
 impl Workspace {
-    fn configured(workspace: &str, standing: Option<&Standing>) -> Self {
+    fn configured(workspace: &str, standing: Option<&Standing>, verified: Option<&Standing>) -> Self {
         Self {
             workspace: workspace.to_owned(),
             configured: true,
@@ -110,6 +117,8 @@ impl Workspace {
             consecutive_failures: standing.map_or(0, |known| known.consecutive_failures),
             failing_since: standing.and_then(|known| known.failing_since.clone()),
             last_runs: standing.map_or_else(Vec::new, |known| known.picture.clone()),
+            last_verify: verified.map(|known| known.last_run.clone()),
+            last_verify_success: verified.and_then(|known| known.last_success.clone()),
         }
     }
 
@@ -124,6 +133,8 @@ impl Workspace {
             consecutive_failures: u64::from(!run.success),
             failing_since: None,
             last_runs: Vec::new(),
+            last_verify: None,
+            last_verify_success: None,
         }
     }
 
@@ -131,6 +142,18 @@ impl Workspace {
     #[must_use]
     pub fn last_success_time(&self) -> Option<SystemTime> {
         time_of(&self.last_success.as_ref()?.ended)
+    }
+
+    /// When the last verification ended.
+    #[must_use]
+    pub fn last_verify_time(&self) -> Option<SystemTime> {
+        time_of(&self.last_verify.as_ref()?.ended)
+    }
+
+    /// When the last one ended that found the backup to be the workspace.
+    #[must_use]
+    pub fn last_verify_success_time(&self) -> Option<SystemTime> {
+        time_of(&self.last_verify_success.as_ref()?.ended)
     }
 
     /// When the last run ended.
@@ -146,7 +169,8 @@ impl Workspace {
 pub fn configured_workspaces(config: &Config, roster: &Roster, kept: &Kept) -> Vec<Workspace> {
     let one = |workspace: &WorkspaceId| {
         let destination = sync_request::configured_destination(config, workspace);
-        Workspace::configured(workspace.as_str(), kept.standing(workspace.as_str(), &destination))
+        let standing = |destination: &str| kept.standing(workspace.as_str(), destination);
+        Workspace::configured(workspace.as_str(), standing(&destination), standing(&verified(&destination)))
     };
     let listed = match &config.workspaces {
         Workspaces::Listed(listed) => return listed.iter().map(one).collect(),
@@ -164,7 +188,7 @@ pub fn configured_workspaces(config: &Config, roster: &Roster, kept: &Kept) -> V
     };
     // Without an answer to which they are, none of them is backed up.
     let unlisted = kept.standing(ALL, "").filter(|standing| !standing.last_run.success);
-    all.extend(unlisted.map(|standing| Workspace::configured(ALL, Some(standing))));
+    all.extend(unlisted.map(|standing| Workspace::configured(ALL, Some(standing), None)));
     all
 }
 
@@ -235,7 +259,7 @@ impl Report {
             Some(Next { workspace: workspace.workspace.clone(), time })
         });
         let next = next.collect();
-        for run in kept.runs.iter().filter(|run| !run.configured && !run.dry_run) {
+        for run in kept.runs.iter().filter(|run| !run.configured && !run.dry_run && !run.verify) {
             let others = || workspaces.iter().filter(|known| !known.configured);
             if others().count() < OTHERS_MAX && !others().any(|known| known.workspace == run.workspace) {
                 workspaces.push(Workspace::other(run));

@@ -1,4 +1,5 @@
-//! Starts the configured sync when the schedule says so. What a sync does, and who else asks for one, it does not know.
+//! Starts the configured sync, or its verification, when the schedule says so. What either does, and who else asks for
+//! one, it does not know.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -13,7 +14,7 @@ use crate::report::{self, Workspace};
 use crate::roster::{Asked, Roster};
 use crate::runs::Runs;
 use crate::schedule::Schedule;
-use crate::sync_request::{Draft, Flags};
+use crate::sync_request::{Draft, Flags, Purpose};
 use crate::work;
 
 /// The clock is looked at this often at least, since it may be set, and a machine may sleep.
@@ -35,10 +36,12 @@ pub struct Scheduler {
     pub roster: Arc<Roster>,
     /// Raised when the process ends.
     pub interrupt: Interrupt,
+    /// What is started.
+    pub purpose: Purpose,
 }
 
 impl Scheduler {
-    /// Starts a sync whenever `schedule` comes true, until no more are taken. One that was missed since the last run,
+    /// Starts one whenever `schedule` comes true, until no more are taken. One that was missed since the last run,
     /// because no service was there, is made up for at once.
     pub fn follow(&self, schedule: &Schedule) {
         let mut handled = self.last_run().unwrap_or_else(SystemTime::now);
@@ -66,17 +69,21 @@ impl Scheduler {
     fn last_run(&self) -> Option<SystemTime> {
         let workspaces =
             self.ledger.history.read(|kept| report::configured_workspaces(&self.config, &self.roster, kept));
-        workspaces.iter().filter_map(Workspace::last_run_time).min()
+        let last = match self.purpose {
+            Purpose::Verify => Workspace::last_verify_time,
+            Purpose::Sync | Purpose::Restore => Workspace::last_run_time,
+        };
+        workspaces.iter().filter_map(last).min()
     }
 
     /// Whether more are taken.
     fn start(&self) -> bool {
-        let draft = Draft::from_config(&self.config, Flags::default());
+        let draft = Draft::from_config(&self.config, Flags { purpose: self.purpose, ..Flags::default() });
         let requests = match work::requests(&self.roster, &self.ledger, &draft, &self.config, &self.interrupt) {
             Ok(Asked::One(request)) => vec![*request],
             Ok(Asked::Several(requests)) => requests,
             Err(error) => {
-                log::error!("the scheduled sync: {}", error.message);
+                log::error!("the scheduled {}: {}", self.purpose.noun(), error.message);
                 return true;
             }
         };
@@ -86,7 +93,8 @@ impl Scheduler {
                 Ok(run) => log::info!("run {}: the schedule asks for it", run.id),
                 Err(Code::ShuttingDown) => return false,
                 Err(code) => {
-                    log::error!("the scheduled sync of workspace {workspace} was not taken: {}", code.as_str());
+                    let noun = self.purpose.noun();
+                    log::error!("the scheduled {noun} of workspace {workspace} was not taken: {}", code.as_str());
                 }
             }
         }

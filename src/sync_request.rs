@@ -53,6 +53,32 @@ pub struct SyncRequest {
     pub configured: bool,
     /// Whether nobody chose the workspace.
     pub workspace_is_default: bool,
+    /// What is done with all that.
+    pub purpose: Purpose,
+}
+
+/// What a run is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// To back the workspace up.
+    #[default]
+    Sync,
+    /// To see whether the backup is the workspace.
+    Verify,
+    /// To put the backup into a workspace.
+    Restore,
+}
+
+impl Purpose {
+    /// What such a run is called.
+    #[must_use]
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Verify => "verification",
+            Self::Restore => "restore",
+        }
+    }
 }
 
 /// What opens a remote.
@@ -87,6 +113,8 @@ pub struct Flags {
     pub force: bool,
     /// `--allow-mass-deletion`
     pub allow_mass_deletion: bool,
+    /// The command.
+    pub purpose: Purpose,
 }
 
 /// Whether the answer to a request comes when its run is done.
@@ -112,6 +140,15 @@ impl SyncRequest {
     #[must_use]
     pub fn destination(&self) -> String {
         destination(&self.base_url, &self.remote, &self.branch, &self.subdir)
+    }
+
+    /// Under which name it is remembered how what this run is about stands.
+    #[must_use]
+    pub fn standing(&self) -> String {
+        match self.purpose {
+            Purpose::Verify => verified(&self.destination()),
+            Purpose::Sync | Purpose::Restore => self.destination(),
+        }
     }
 
     /// All secrets in it, in the forms in which they are sent, so that they can be scrubbed from what the tools print.
@@ -162,6 +199,7 @@ impl<'a> Draft<'a> {
             dry_run: flags.dry_run,
             force: flags.force,
             allow_mass_deletion: flags.allow_mass_deletion,
+            purpose: flags.purpose,
             ..Fields::default()
         };
         Self { config, code: Code::ConfigInvalid, fields, faults: Vec::new() }
@@ -186,10 +224,11 @@ impl<'a> Draft<'a> {
         if self.fields.no_wait { Wait::No } else { Wait::UntilDone }
     }
 
-    /// Whether it asks for nothing else than the settings do, so that what becomes of it is theirs. A dry run is not.
+    /// Whether it asks for nothing else than the settings do, so that what becomes of it is theirs. A dry run is not,
+    /// nor a verification.
     #[must_use]
     pub fn is_of_the_settings(&self) -> bool {
-        self.fields.given.is_empty() && !self.fields.dry_run
+        self.fields.given.is_empty() && !self.fields.dry_run && self.fields.purpose == Purpose::Sync
     }
 
     /// The token with which the workspaces are to be listed that the settings stand for, before one that was named is
@@ -275,6 +314,12 @@ pub fn configured_git_credentials(config: &Config, remote: &RemoteUrl) -> Result
     credentials.ok_or_else(|| resolver.error())
 }
 
+/// The standing of the verifications of a backup to `destination`.
+#[must_use]
+pub fn verified(destination: &str) -> String {
+    ["verify:", destination].concat()
+}
+
 fn destination(base_url: &BaseUrl, remote: &RemoteUrl, branch: &BranchName, subdir: &Subdir) -> String {
     digest::short_name(&[base_url.as_str(), remote.as_str(), branch.as_str(), subdir.as_str()].join("\n"))
 }
@@ -303,6 +348,7 @@ struct Fields {
     dry_run: bool,
     force: bool,
     allow_mass_deletion: bool,
+    purpose: Purpose,
     no_wait: bool,
     /// The names of what was given, refused or not: nothing is concluded from the absence of what was refused.
     given: Vec<String>,
@@ -723,6 +769,7 @@ impl<'a> Resolver<'a> {
             allow_mass_deletion: fields.allow_mass_deletion,
             configured: changed.is_empty() && self.has_configured_credentials(fields),
             workspace_is_default: config.workspace_is_default && fields.workspace.is_none(),
+            purpose: fields.purpose,
         })
     }
 
@@ -936,7 +983,7 @@ mod tests {
 
     #[test]
     fn flags_and_the_wait_are_taken_over() {
-        let flags = Flags { dry_run: true, force: true, allow_mass_deletion: true };
+        let flags = Flags { dry_run: true, force: true, allow_mass_deletion: true, ..Flags::default() };
         let request = configured(&config(HTTPS), flags).ok().unwrap();
         assert!(accepted(HTTPS, r#"{"dry_run":true,"force":true,"allow_mass_deletion":true}"#) == request);
         for (body, wait) in [

@@ -165,7 +165,8 @@ impl Task<'_> {
             Expired::TimedOut => Fault::new(
                 Code::Timeout,
                 format!(
-                    "the sync of workspace `{}` was ended in step `{}`: it took longer than SYNC_TIMEOUT ({} s)",
+                    "the {} of workspace `{}` was ended in step `{}`: it took longer than SYNC_TIMEOUT ({} s)",
+                    self.request.purpose.noun(),
                     self.request.workspace,
                     step.as_str(),
                     self.service.config.sync_timeout.as_secs()
@@ -174,7 +175,8 @@ impl Task<'_> {
             Expired::Interrupted => Fault::new(
                 Code::ShuttingDown,
                 format!(
-                    "the sync of workspace `{}` was ended in step `{}`: the service is ending",
+                    "the {} of workspace `{}` was ended in step `{}`: the service is ending",
+                    self.request.purpose.noun(),
                     self.request.workspace,
                     step.as_str()
                 ),

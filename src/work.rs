@@ -16,8 +16,9 @@ use crate::report;
 use crate::roster::{Asked, Roster};
 use crate::runs::{Run, Worker};
 use crate::sync;
-use crate::sync_request::{self, Draft, RequestError, SyncRequest};
+use crate::sync_request::{self, Draft, Purpose, RequestError, SyncRequest};
 use crate::task::{Event, Service, new_run_id};
+use crate::verify;
 
 /// Does the syncs of a service.
 pub struct Syncs {
@@ -37,7 +38,9 @@ impl Worker for Syncs {
             log_step(event);
             match event {
                 Event::Started(step) => run.enter(step.as_str()),
-                Event::Ended(step, time) if !run.request.dry_run => self.ledger.metrics.count_step(step.as_str(), time),
+                Event::Ended(step, time) if run.request.purpose == Purpose::Sync && !run.request.dry_run => {
+                    self.ledger.metrics.count_step(step.as_str(), time);
+                }
                 Event::Ended(..) => {}
             }
         };
@@ -47,7 +50,10 @@ impl Worker for Syncs {
             interrupt: &self.interrupt,
             progress: &progress,
         };
-        sync::run(&run.request, &service, &run.id)
+        match run.request.purpose {
+            Purpose::Verify => verify::run(&run.request, &service, &run.id).result,
+            Purpose::Sync | Purpose::Restore => sync::run(&run.request, &service, &run.id),
+        }
     }
 
     fn ended(&self, run: &Run, result: &SyncResult, begun: bool) {
@@ -67,7 +73,8 @@ pub fn note(ledger: &Ledger, request: &SyncRequest, result: &SyncResult, counts:
     let about = About {
         configured: request.configured,
         dry_run: request.dry_run,
-        destination: is_counted.then(|| request.destination()),
+        verify: request.purpose == Purpose::Verify,
+        destination: is_counted.then(|| request.standing()),
     };
     let link = result.commit.as_ref().and_then(|commit| notice::commit_page(&request.remote, commit));
     ledger.note(about, result, link);
@@ -126,7 +133,11 @@ pub fn note_without_run(ledger: &Ledger, config: &Config, code: Code, message: &
             duration_ms: 0,
         };
         let destination = id.map(|id| sync_request::configured_destination(config, &id)).unwrap_or_default();
-        ledger.note(About { configured: true, dry_run: false, destination: Some(destination) }, &result, None);
+        ledger.note(
+            About { configured: true, dry_run: false, verify: false, destination: Some(destination) },
+            &result,
+            None,
+        );
     }
     ledger.settle();
 }

@@ -38,3 +38,4 @@ mod signing;
 mod story;
 mod trust;
 mod unheard;
+mod verify;

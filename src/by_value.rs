@@ -1,0 +1,438 @@
+//! Whether two files of a backup mean the same, and what differs between them, for people. YAML and JSON are compared
+//! by value, as wmill does: comments, order and line ends are a person's own. It reads no files, and shows no secret.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
+
+use crate::comparison::printable;
+use crate::items::{self, ItemKind};
+
+/// A larger file is compared by its bytes alone.
+const FILE_BYTES_MAX: usize = 4 << 20;
+/// The parser looks at every open bracket for each token, so brackets times bytes bound its time: to a few seconds.
+const BRACKETS_TIMES_BYTES_MAX: usize = 1 << 31;
+/// Values deeper than this are compared by the bytes of their file.
+const DEPTH_MAX: usize = 100;
+/// Of one file, what is shown.
+const LINES_MAX: usize = 8;
+/// Of one value or line.
+const CHARS_MAX: usize = 80;
+/// In place of a value that may be secret.
+const MASK: &str = "***";
+/// wmill's list of the hashes of what it pulled.
+const WMILL_LOCK: &str = "wmill-lock.yaml";
+/// Words in the name of a field that may hold a secret.
+const SECRET_WORDS: [&str; 8] = ["secret", "password", "passwd", "token", "key", "credential", "webhook", "auth"];
+
+/// A value of YAML or JSON.
+#[derive(Clone, Debug, PartialEq)]
+enum Node {
+    Empty,
+    Bool(bool),
+    Whole(i128),
+    Real(f64),
+    Text(String),
+    List(Vec<Node>),
+    Fields(BTreeMap<String, Node>),
+}
+
+/// What differs between the file as the backup has it and as the workspace has it, in a few lines; empty where they
+/// mean the same.
+#[must_use]
+pub fn differences(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
+    if backup == workspace {
+        return Vec::new();
+    }
+    let mut lines = Lines::default();
+    match (parsed(path, backup), parsed(path, workspace)) {
+        (Some(one), Some(other)) if is_lock(path) => compare_locks(&one, &other, &mut lines),
+        (Some(one), Some(other)) => {
+            let masks = Masks::of(path, [&one, &other]);
+            compare(&mut Vec::new(), Some(&one), Some(&other), &masks, &mut lines);
+        }
+        _ if may_be_secret(path) => lines.add(format_args!("its content is another")),
+        _ => compare_texts(backup, workspace, &mut lines),
+    }
+    lines.finish()
+}
+
+/// Whether the file has a value that says more than its text.
+fn parsed(path: &str, content: &[u8]) -> Option<Node> {
+    let is_structured = [".yaml", ".yml", ".json"].iter().any(|ending| path.ends_with(ending));
+    if !is_structured || content.len() > FILE_BYTES_MAX {
+        return None;
+    }
+    let brackets = content.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    if brackets.saturating_mul(content.len()) > BRACKETS_TIMES_BYTES_MAX {
+        return None;
+    }
+    // Without aliases, there are no more values than bytes.
+    let mut left = content.len() + 1;
+    let seed = Seed { left: &mut left, depth: 0 };
+    let mut node = seed.deserialize(yaml_serde::Deserializer::from_str(std::str::from_utf8(content).ok()?)).ok()?;
+    if let (true, Node::Fields(fields)) = (path.ends_with(".script.yaml"), &mut node) {
+        // wmill derives these, and passes over them.
+        for derived in ["is_template", "no_main_func", "auto_kind"] {
+            fields.remove(derived);
+        }
+    }
+    Some(node)
+}
+
+fn is_lock(path: &str) -> bool {
+    path.rsplit('/').next() == Some(WMILL_LOCK)
+}
+
+/// Stale entries of items that are gone stay in the backup, since wmill does not prune them. All that a fresh pull
+/// says has to be there.
+fn compare_locks(backup: &Node, workspace: &Node, lines: &mut Lines) {
+    let (Node::Fields(backup), Node::Fields(workspace)) = (backup, workspace) else {
+        return lines.add(format_args!("it is no list of locks"));
+    };
+    for (key, fresh) in workspace {
+        match (backup.get(key), fresh) {
+            (Some(Node::Fields(known)), Node::Fields(fresh)) => {
+                for item in fresh.keys().filter(|item| known.get(*item) != fresh.get(*item)) {
+                    lines.add(format_args!("{}: the hash is another", printable(item.as_bytes())));
+                }
+            }
+            (known, fresh) if known == Some(fresh) => {}
+            _ => lines.add(format_args!("{}: it is another", printable(key.as_bytes()))),
+        }
+    }
+}
+
+/// Which values are not shown.
+enum Masks {
+    /// Those whose field is called like a secret.
+    ByName,
+    /// All below this field, and the same.
+    Below(&'static str),
+    /// All.
+    All,
+}
+
+impl Masks {
+    fn of(path: &str, nodes: [&Node; 2]) -> Self {
+        let is_secret = |node: &&Node| match node {
+            Node::Fields(fields) => fields.get("is_secret") == Some(&Node::Bool(true)),
+            _ => true,
+        };
+        match items::item_of(path).map(|item| item.kind) {
+            Some(ItemKind::Variable) if nodes.iter().any(is_secret) => Self::Below("value"),
+            Some(ItemKind::Variable) => Self::ByName,
+            Some(ItemKind::Resource) => Self::Below("value"),
+            Some(ItemKind::Settings | ItemKind::Key) => Self::All,
+            _ => Self::ByName,
+        }
+    }
+
+    fn hide(&self, place: &[String]) -> bool {
+        let is_called_secret = || {
+            place.iter().any(|name| {
+                let name = name.to_ascii_lowercase();
+                SECRET_WORDS.iter().any(|word| name.contains(word)) && name != "is_secret"
+            })
+        };
+        match self {
+            Self::All => true,
+            Self::ByName => is_called_secret(),
+            Self::Below(top) => place.first().is_some_and(|name| name == top) || is_called_secret(),
+        }
+    }
+}
+
+/// Whether a file that is not understood may hold secrets.
+fn may_be_secret(path: &str) -> bool {
+    let kind = items::item_of(path).map(|item| item.kind);
+    matches!(kind, Some(ItemKind::Variable | ItemKind::Resource | ItemKind::Settings | ItemKind::Key))
+}
+
+fn compare(place: &mut Vec<String>, backup: Option<&Node>, workspace: Option<&Node>, masks: &Masks, lines: &mut Lines) {
+    match (backup, workspace) {
+        (Some(one), Some(other)) if is_same(one, other) => {}
+        (Some(Node::Fields(one)), Some(Node::Fields(other))) => {
+            let mut names: Vec<_> = one.keys().chain(other.keys()).collect();
+            names.sort_unstable();
+            names.dedup();
+            for name in names {
+                place.push(name.clone());
+                compare(place, one.get(name), other.get(name), masks, lines);
+                place.pop();
+            }
+        }
+        (Some(Node::List(one)), Some(Node::List(other))) => {
+            for index in 0..one.len().max(other.len()) {
+                place.push(index.to_string());
+                compare(place, one.get(index), other.get(index), masks, lines);
+                place.pop();
+            }
+        }
+        (one, other) => {
+            let show = |node: Option<&Node>| match node {
+                None => "nothing".to_owned(),
+                Some(_) if masks.hide(place) => MASK.to_owned(),
+                Some(node) => shortened(&node.to_string()),
+            };
+            let name = printable(place.join(".").as_bytes());
+            lines.add(format_args!("{name}: {} in the backup, {} in the workspace", show(one), show(other)));
+        }
+    }
+}
+
+/// JavaScript knows one kind of numbers.
+fn is_same(one: &Node, other: &Node) -> bool {
+    match (one, other) {
+        (Node::Whole(whole), Node::Real(real)) | (Node::Real(real), Node::Whole(whole)) => *whole as f64 == *real,
+        (Node::List(one), Node::List(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
+        }
+        (Node::Fields(one), Node::Fields(other)) => {
+            one.len() == other.len()
+                && one.iter().all(|(name, value)| other.get(name).is_some_and(|it| is_same(value, it)))
+        }
+        _ => one == other,
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => formatter.write_str("null"),
+            Self::Bool(value) => value.fmt(formatter),
+            Self::Whole(value) => value.fmt(formatter),
+            Self::Real(value) => value.fmt(formatter),
+            Self::Text(text) => write!(formatter, "\"{}\"", printable(text.as_bytes())),
+            Self::List(list) => write!(formatter, "a list of {}", list.len()),
+            Self::Fields(fields) => write!(formatter, "an object of {} fields", fields.len()),
+        }
+    }
+}
+
+/// The lines in which two texts differ, without those that both begin and end with.
+fn compare_texts(backup: &[u8], workspace: &[u8], lines: &mut Lines) {
+    let (Ok(one), Ok(other)) = (std::str::from_utf8(backup), std::str::from_utf8(workspace)) else {
+        let (one, other) = (backup.len(), workspace.len());
+        return lines.add(format_args!("{one} bytes in the backup, {other} in the workspace"));
+    };
+    // With their ends: nothing else may differ.
+    let (one, other): (Vec<_>, Vec<_>) = (one.split_inclusive('\n').collect(), other.split_inclusive('\n').collect());
+    let start = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
+    let (one, other) = (&one[start..], &other[start..]);
+    let end = one.iter().rev().zip(other.iter().rev()).take_while(|(one, other)| one == other).count();
+    for (sign, side) in [('-', &one[..one.len() - end]), ('+', &other[..other.len() - end])] {
+        // Both signs are to be seen, however long the first part is.
+        for line in side.iter().take(LINES_MAX / 2) {
+            let end = if line.ends_with("\r\n") { " (with a carriage return)" } else { "" };
+            lines.add(format_args!(
+                "{sign}{}{end}",
+                shortened(&printable(line.trim_end_matches(['\r', '\n']).as_bytes()))
+            ));
+        }
+        lines.count += side.len().saturating_sub(LINES_MAX / 2);
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => [&text[..end], "…"].concat(),
+        None => text.to_owned(),
+    }
+}
+
+/// The first few lines, and how many there are.
+#[derive(Default)]
+struct Lines {
+    first: Vec<String>,
+    count: usize,
+}
+
+impl Lines {
+    fn add(&mut self, line: fmt::Arguments<'_>) {
+        self.count += 1;
+        if self.first.len() < LINES_MAX {
+            self.first.push(line.to_string());
+        }
+    }
+
+    fn finish(mut self) -> Vec<String> {
+        let more = self.count - self.first.len();
+        if more > 0 {
+            self.first.push(format!("and {more} more"));
+        }
+        self.first
+    }
+}
+
+/// Reads one value, and counts it.
+struct Seed<'a> {
+    left: &'a mut usize,
+    depth: usize,
+}
+
+impl Seed<'_> {
+    fn deeper(&mut self) -> Seed<'_> {
+        Seed { left: self.left, depth: self.depth + 1 }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        if *self.left == 0 || self.depth > DEPTH_MAX {
+            return Err(de::Error::custom("more than its text"));
+        }
+        *self.left -= 1;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Node;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Empty)
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Empty)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Whole(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Whole(value.into()))
+    }
+
+    fn visit_i128<E>(self, value: i128) -> Result<Node, E> {
+        Ok(Node::Whole(value))
+    }
+
+    fn visit_u128<E>(self, value: u128) -> Result<Node, E> {
+        Ok(Node::Real(value as f64))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Real(value))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+        Ok(Node::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Node, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(self.deeper())? {
+            list.push(item);
+        }
+        Ok(Node::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Node, A::Error> {
+        let mut fields = BTreeMap::new();
+        while let Some(name) = entries.next_key_seed(self.deeper())? {
+            let name = match name {
+                Node::Text(name) => name,
+                other => other.to_string(),
+            };
+            let value = entries.next_value_seed(self.deeper())?;
+            if fields.insert(name, value).is_some() {
+                return Err(de::Error::custom("a field that is there twice"));
+            }
+        }
+        Ok(Node::Fields(fields))
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(mut self, tagged: A) -> Result<Node, A::Error> {
+        let (tag, value) = tagged.variant::<String>()?;
+        let value = value.newtype_variant_seed(self.deeper())?;
+        Ok(Node::Fields(BTreeMap::from([(["!", &tag].concat(), value)])))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, backup: &str, workspace: &str, expected: &[&str]) {
+        assert_eq!(differences(path, backup.as_bytes(), workspace.as_bytes()), expected, "{path}");
+    }
+
+    #[test]
+    fn yaml_and_json_are_compared_by_value_and_text_by_its_bytes() {
+        let resource = "f/x.schedule.yaml";
+        check(resource, "# mine\r\nb: [1, 'x']\r\na: 2\r\n", "a: 2.0\nb:\n  - 1\n  - x\n", &[]);
+        check(
+            resource,
+            "a: 1\nb: {c: yes, d: 2}\n",
+            "a: 1\nb: {c: no, e: 2}\n",
+            &[
+                "b.c: \"yes\" in the backup, \"no\" in the workspace",
+                "b.d: 2 in the backup, nothing in the workspace",
+                "b.e: nothing in the backup, 2 in the workspace",
+            ],
+        );
+        check("f/x.flow/a.json", "{\"a\":[1,2]}", "{ \"a\": [1, 3] }\n", &["a.1: 2 in the backup, 3 in the workspace"]);
+        check("f/x.script.yaml", "summary: a\nno_main_func: true\n", "summary: a\n", &[]);
+        check("f/x.ts", "a\nb\nc\n", "a\nB\nc\n", &["-b", "+B"]);
+        check("f/x.ts", "a\r\n", "a\n", &["-a (with a carriage return)", "+a"]);
+        check("f/x.schedule.yaml", "a: [", "a: 1\n", &["-a: [", "+a: 1"]);
+    }
+
+    #[test]
+    fn of_a_lock_file_only_what_exists_is_looked_at() {
+        let fresh = "version: v2\nlocks:\n  f/a: h1\n";
+        check("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: h1\n  f/gone: h0\n", fresh, &[]);
+        check("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: h0\n", fresh, &["f/a: the hash is another"]);
+        check("wmill-lock.yaml", "version: v2\nlocks: {}\n", fresh, &["f/a: the hash is another"]);
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let hidden = ["value: *** in the backup, *** in the workspace"];
+        check("f/x.variable.yaml", "is_secret: true\nvalue: S1", "is_secret: true\nvalue: S2", &hidden);
+        check(
+            "f/x.variable.yaml",
+            "is_secret: false\nvalue: a",
+            "is_secret: false\nvalue: b",
+            &["value: \"a\" in the backup, \"b\" in the workspace"],
+        );
+        check(
+            "f/x.variable.yaml",
+            "is_secret: true\nvalue: S1",
+            "is_secret: false\nvalue: S2",
+            &["is_secret: true in the backup, false in the workspace", hidden[0]],
+        );
+        check("f/x.variable.yaml", "S1: [", "S2: [", &["its content is another"]);
+        let resource = ["value.password: *** in the backup, *** in the workspace"];
+        check("f/x.resource.yaml", "value: {password: S1}", "value: {password: S2}", &resource);
+        let schedule = ["args.api_token: *** in the backup, nothing in the workspace"];
+        check("f/x.schedule.yaml", "args: {api_token: S1}", "args: {}", &schedule);
+        check("encryption_key.yaml", "S1", "S2", &[": *** in the backup, *** in the workspace"]);
+        check("settings.yaml", "slack: S1", "slack: S2", &["slack: *** in the backup, *** in the workspace"]);
+    }
+
+    #[test]
+    fn a_file_that_would_take_long_is_compared_by_its_bytes() {
+        let bomb = "a: &a [x, x]\nb: &b [*a, *a, *a, *a]\nc: [*b, *b, *b, *b, *b, *b, *b, *b]\n";
+        assert!(parsed("f/x.schedule.yaml", bomb.as_bytes()).is_none());
+        assert!(parsed("f/x.schedule.yaml", "{a: ".repeat(60_000).as_bytes()).is_none());
+        assert!(parsed("f/x.schedule.yaml", &b"#".repeat(FILE_BYTES_MAX + 1)).is_none());
+        let many: String = (0..30).map(|number| format!("{number}\n")).collect();
+        assert_eq!(differences("f/x.ts", b"", many.as_bytes()), ["+0", "+1", "+2", "+3", "and 26 more"]);
+    }
+}
