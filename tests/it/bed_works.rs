@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use crate::bed::deployed;
 use crate::bed::git::git;
 use crate::bed::git_http::basic;
 use crate::bed::http::{self, ask};
@@ -16,7 +17,7 @@ use crate::bed::workspace::{entries_of_tar, entries_of_zip, exchanges, fixtures}
 use crate::bed::{
     BareRepository, Fault, GIT_TOKEN, GIT_USERNAME, GitHttp, PushMoment, Remote, Role, Sandbox, Times, TokenKind,
     WINDMILL_TOKEN, Windmill, Workspace, assert_nothing_leaked, assert_same_files, assert_same_values, eventually,
-    files_below, processes_below, pull_alone,
+    files_below, processes_below, pull_alone, pulled_alone, push_alone,
 };
 
 const DEFAULTS: &str = "defaultTs: bun\n";
@@ -690,4 +691,30 @@ fn values_are_compared_where_bytes_may_differ() {
 fn the_fixtures_are_in_the_repository() {
     assert!(fixtures().join("1-seeded/everything.tar").is_file());
     assert!(http::ask_raw(Windmill::start().address(), b"GET /api/version HTTP/1.1\r\n\r\n").is_ok());
+}
+
+#[test]
+fn what_the_real_wmill_pushes_comes_back_in_its_next_pull() {
+    let sandbox = Sandbox::new();
+    let all = "includeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n";
+    sandbox.windmill.set("shop", Workspace::restorable("1-seeded"));
+    let from = sandbox.scratch("pushed");
+    pull_alone(&sandbox, all, &from).must_succeed();
+    let before = pulled_alone(&sandbox, all);
+    let key = deployed::key(&sandbox.windmill.workspace("shop")).unwrap();
+    let mut bare = Workspace::empty();
+    deployed::set_key(&mut bare, &key, false);
+    sandbox.windmill.set("shop", bare);
+    let pushed = push_alone(&sandbox, all, &from).must_succeed();
+    assert!(pushed.stdout_text().contains("Done! All"), "{pushed}");
+    assert_same_values(&pulled_alone(&sandbox, all), &before);
+    let nothing = push_alone(&sandbox, all, &from).must_succeed();
+    assert!(nothing.stdout_text().contains("0 changes to apply"), "{nothing}");
+}
+
+#[test]
+fn a_secret_is_read_under_its_own_key_and_no_other() {
+    let cipher = deployed::encrypt("key one", "hunter2");
+    assert_eq!(deployed::decrypt("key one", &cipher).as_deref(), Some("hunter2"));
+    assert_eq!(deployed::decrypt("key two", &cipher), None);
 }

@@ -9,6 +9,7 @@
 //! | [`http`] | a small HTTP/1.1 server with faults on demand, and a client for one request |
 //! | [`workspace`] | what a Windmill workspace holds, recorded or made up |
 //! | [`windmill`] | the stand-in for Windmill |
+//! | [`deployed`] | what `wmill sync push` sends, taken into a workspace |
 //! | [`wmill`] | the real `wmill`, installed once, and a pull by it alone |
 //! | [`git`] | bare repositories, looked into and written to by the real `git` |
 //! | [`git_http`] | git over smart HTTP with Basic authentication |
@@ -29,6 +30,7 @@
     reason = "tests and demo each use a part of it; it starts programs and servers; a panic is how a test fails"
 )]
 
+pub mod deployed;
 pub mod git;
 pub mod git_http;
 pub mod http;
@@ -57,5 +59,5 @@ pub use sshd::GitSsh;
 pub use stack::Stack;
 pub use trees::{Files, assert_same_files, assert_same_values, files_below};
 pub use windmill::{HeldExports, Role, TokenKind, WINDMILL_TOKEN, Windmill};
-pub use wmill::{pull_alone, pulled_alone, wmill};
+pub use wmill::{pull_alone, pulled_alone, push_alone, wmill};
 pub use workspace::Workspace;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use miniserde::json::{self, Value};
 
+use super::deployed;
 use super::http::{Fault, Faults, LoggedRequest, Reply, Request, Response, Server};
 use super::process::PATIENCE;
 use super::workspace::{Workspace, tar_of, zip_of};
@@ -452,7 +453,20 @@ impl Shared {
                 let answer = state.workspaces.get(id).and_then(|workspace| workspace.recorded_answer(&asked));
                 Response::json(answer.unwrap_or("[]"))
             }
-            _ => Response::empty(404),
+            _ => {
+                let mut state = self.state.lock().unwrap();
+                let is_admin = role == Role::Admin;
+                match state.workspaces.get_mut(id) {
+                    // Not recorded.
+                    Some(_) if !is_admin && path == ["workspaces", "encryption_key"] => {
+                        Response::text(403, "This endpoint requires the caller to be an admin of the workspace")
+                    }
+                    Some(workspace) => {
+                        deployed::answer(workspace, request, path).unwrap_or_else(|| Response::empty(404))
+                    }
+                    None => Response::empty(404),
+                }
+            }
         }
     }
 

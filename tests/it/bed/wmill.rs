@@ -140,8 +140,20 @@ pub fn start_pull(sandbox: &Sandbox, windmill: &Windmill, token: &str, wmill_yam
     process::start(pull_command(&wmill(), sandbox, windmill, token, into))
 }
 
+/// What `wmill sync push` alone makes of the files in `from`.
+#[track_caller]
+pub fn push_alone(sandbox: &Sandbox, wmill_yaml: &str, from: &Path) -> Finished {
+    fs::write(from.join("wmill.yaml"), wmill_yaml).unwrap();
+    process::start(command(&wmill(), sandbox, &sandbox.windmill, WINDMILL_TOKEN, from, "push"))
+        .finish_within(process::PATIENCE)
+}
+
 /// `sync pull` by `program`, a `wmill`, into `into`.
 pub fn pull_command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &str, into: &Path) -> Command {
+    command(program, sandbox, windmill, token, into, "pull")
+}
+
+fn command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &str, folder: &Path, verb: &str) -> Command {
     let config = sandbox.scratch("wmill-config");
     fs::create_dir_all(config.join("windmill")).unwrap();
     let profile = format!(
@@ -151,14 +163,14 @@ pub fn pull_command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, toke
     write_with_mode(&config.join("windmill/remotes.ndjson"), profile.as_bytes(), 0o600);
     let mut command = process::clean_command(program);
     command
-        .current_dir(into)
+        .current_dir(folder)
         .env("HOME", sandbox.home())
         .env("WMILL_CONFIG_DIR", &config)
         // The sandbox lies in a repository, and wmill asks git where it is.
         .env("GIT_CEILING_DIRECTORIES", sandbox.path())
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .args(["--workspace", "bed", "sync", "pull", "--yes"])
+        .args(["--workspace", "bed", "sync", verb, "--yes"])
         .arg("--skip-branch-validation");
     command
 }

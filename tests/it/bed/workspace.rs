@@ -49,6 +49,19 @@ impl Workspace {
         Self { entries: entries_of_tar(&read(&folder.join("everything.tar"))), plain, recorded }
     }
 
+    /// The recorded state, its app's inline script with the `fields` that Windmill's editor gives each: without, wmill
+    /// 1.819.0 ends half way through a push.
+    #[track_caller]
+    pub fn restorable(state: &str) -> Self {
+        const APP: &str = "f/sales/board.app.json";
+        let mut workspace = Self::recorded(state);
+        let text = String::from_utf8(workspace.get(APP).expect("an app").to_vec()).unwrap();
+        let named = "\"type\": \"runnableByName\",";
+        assert!(text.contains(named), "{text}");
+        workspace.put(APP, text.replace(named, &format!("{named} \"fields\": {{}},")));
+        workspace
+    }
+
     /// A made-up workspace of this many scripts, Bun and Python by turns, ten folders.
     pub fn of_scripts(count: usize) -> Self {
         let mut workspace = Self::empty();
