@@ -64,6 +64,14 @@ pub fn refresh(task: Task<'_>, git: &Git<'_>) -> Result<Base, Fault> {
     base.map_err(|error| task.git_error(Step::Fetch, error))
 }
 
+/// What a commit that is here holds; nothing is checked out.
+///
+/// # Errors
+/// [`Fault`]: git, or the disk.
+pub fn at(task: Task<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Base, Fault> {
+    examine(task, git, Some(commit.clone())).map_err(|error| task.git_error(Step::Fetch, error))
+}
+
 fn bring_here(task: Task<'_>, git: &Git<'_>, state: &git::RemoteState) -> Result<Base, GitError> {
     scratch::open_folder(git.tree_folder());
     git.remove_stale_locks()?;

@@ -480,6 +480,44 @@ impl<'a> Git<'a> {
         self.object_id(command.argument(tree.as_str()))
     }
 
+    /// Brings the branch here with all its history; the tip, or `None` where the branch is not there.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn fetch_history(&self) -> Result<Option<ObjectId>, GitError> {
+        match self.fetch(TIP_REF, &[]) {
+            Ok(()) => self.resolve(TIP_REF).map(Some),
+            Err(GitError::Checkout(message)) if message.contains("couldn't find remote ref") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The commit of the history that was fetched whose id begins with these digits.
+    ///
+    /// # Errors
+    /// [`GitError`]; that there is none, or more than one, is none.
+    pub fn find_commit(&self, digits: &str) -> Result<Option<ObjectId>, GitError> {
+        let name = format!("{digits}^{{commit}}");
+        let command = self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]).capture(ANSWER_BYTES_MAX);
+        let finished = self.run(command)?;
+        let found = ObjectId::parse(String::from_utf8_lossy(&finished.stdout).trim());
+        let Some(commit) = found.filter(|_| finished.is_success()) else { return Ok(None) };
+        let command = self.command()?.arguments(["merge-base", "--is-ancestor", commit.as_str(), TIP_REF]);
+        Ok(self.run(command)?.is_success().then_some(commit))
+    }
+
+    /// The newest commit, from this one on, whose message has all these lines; what it says.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn last_with(&self, commit: &ObjectId, lines: &[String]) -> Result<Option<CommitText>, GitError> {
+        let command = self.command()?.arguments(["log", "-1", "--all-match", "--no-show-signature", "--format=%B"]);
+        let command = lines.iter().fold(command, |all, line| all.argument(format!("--grep=^{line}")));
+        let message = self.locally(command.argument(commit.as_str()).capture(ANSWER_BYTES_MAX))?;
+        let message = String::from_utf8_lossy(&message).into_owned();
+        Ok(Some(CommitText { time: None, message }).filter(|text| !text.message.is_empty()))
+    }
+
     /// What a commit says of itself.
     ///
     /// # Errors

@@ -474,6 +474,37 @@ pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
     }
 }
 
+/// Whether the file of a variable says that it is secret, or does not let itself be read.
+#[must_use]
+pub fn is_secret_variable(content: &[u8]) -> bool {
+    match fields(content, VARIABLE_BYTES_MAX, VARIABLE_BYTES_MAX, |key| key == "is_secret") {
+        Ok(fields) => fields.iter().any(|(key, value)| key == "is_secret" && *value != Shape::Bool(false)),
+        Err(_) => true,
+    }
+}
+
+/// The file of a schedule or a trigger with its switch off; `None` where that cannot be done.
+#[must_use]
+pub fn disabled(content: &[u8]) -> Option<Vec<u8>> {
+    let mut text = String::new();
+    for line in std::str::from_utf8(content).ok()?.lines() {
+        // Either is a switch, in older and newer versions.
+        let is_mode = ["enabled", "suspended"].iter().any(|mode| line.trim_end() == ["mode: ", mode].concat());
+        if !line.starts_with("enabled:") {
+            text.push_str(if is_mode { "mode: disabled" } else { line });
+            text.push('\n');
+        }
+    }
+    text.push_str("enabled: false\n");
+    let read = fields(text.as_bytes(), VARIABLE_BYTES_MAX, VARIABLE_BYTES_MAX, |key| matches!(key, "enabled" | "mode"));
+    let is_off = read.ok()?.iter().all(|(key, value)| match key.as_str() {
+        "enabled" => *value == Shape::Bool(false),
+        "mode" => *value == Shape::Text("disabled".to_owned()),
+        _ => true,
+    });
+    is_off.then(|| text.into_bytes())
+}
+
 fn claims_to_be_secret(content: &[u8]) -> bool {
     let text = String::from_utf8_lossy(content);
     text.lines().any(|line| line.split_whitespace().collect::<String>().replace('"', "").starts_with("is_secret:true"))

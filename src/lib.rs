@@ -82,6 +82,7 @@
 //! | [`checkouts`] | which checkouts are kept |
 //! | [`comparison`] | what differs between two trees, counted and listed |
 //! | [`staging`] | whether git staged what lies in the folder |
+//! | [`pattern`] | which paths a person means by `f/ops/**` |
 //! | [`by_value`] | whether two files mean the same, and what differs, without secrets |
 //! | [`windmill`] | who the token is, and `wmill sync pull` |
 //! | [`fault`] | why a step failed, and what may help |
@@ -94,6 +95,7 @@
 //! | [`sync`] | the story of a sync |
 //! | [`history`] | the last runs and how each backup stands, over restarts |
 //! | [`verify`] | the story of a verification |
+//! | [`restore`] | the story of a restore |
 //! | [`roster`] | for which workspaces a draft is |
 //! | [`check`] | what is tried before a sync, and what each finding means |
 //! | [`runs`] | which syncs run, which wait, who shares one |
@@ -137,9 +139,11 @@ pub mod notifier;
 pub mod object;
 pub mod outcome;
 pub mod page;
+pub mod pattern;
 pub mod proxy;
 pub mod pull;
 pub mod report;
+pub mod restore;
 pub mod retry;
 pub mod roster;
 pub mod runs;

@@ -19,7 +19,10 @@ use windmill_git_sync::deadline::{Deadline, Interrupt};
 use windmill_git_sync::history::History;
 use windmill_git_sync::ledger::Ledger;
 use windmill_git_sync::metrics::Metrics;
+use windmill_git_sync::names::WorkspaceId;
 use windmill_git_sync::notifier::Notifier;
+use windmill_git_sync::pattern::Pattern;
+use windmill_git_sync::restore::{self, Wish};
 use windmill_git_sync::roster::{Asked, Roster};
 use windmill_git_sync::runs::Runs;
 use windmill_git_sync::scheduler::Scheduler;
@@ -74,6 +77,7 @@ enum Command {
     Sync(Sync),
     Check(Check),
     Verify(Verify),
+    Restore(Restore),
     Healthcheck(Healthcheck),
 }
 
@@ -184,6 +188,60 @@ struct Verify {
     data_dir: Option<String>,
 }
 
+/// Puts a commit of the backup into a workspace. Without --yes it only shows what would change. What is there is saved to
+/// a branch restore-point/… first, and the workspace is read back at the end.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "restore",
+    note = "Exit codes: 0 done, or shown; 3 something did not come back; others as of sync.",
+    help_triggers("-h", "--help", "help")
+)]
+struct Restore {
+    /// workspace of the backup (WINDMILL_WORKSPACE, admins)
+    #[argh(option)]
+    workspace: Option<String>,
+    /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
+    #[argh(option)]
+    base_url: Option<String>,
+    /// git remote (GIT_REMOTE_URL)
+    #[argh(option)]
+    remote: Option<String>,
+    /// branch (GIT_BRANCH, main); {workspace} is replaced
+    #[argh(option)]
+    branch: Option<String>,
+    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
+    #[argh(option)]
+    subdir: Option<String>,
+    /// folder for checkouts and state (DATA_DIR, /workspace)
+    #[argh(option)]
+    data_dir: Option<String>,
+    /// commit of the branch, its id or the first digits (the branch's tip)
+    #[argh(option)]
+    commit: Option<String>,
+    /// workspace to put it into (that of the backup)
+    #[argh(option)]
+    to_workspace: Option<String>,
+    /// only what this pattern means, such as f/ops/**; may be given again
+    #[argh(option)]
+    path: Vec<String>,
+    /// also delete what the commit does not have
+    #[argh(switch)]
+    delete: bool,
+    /// in another workspace, leave schedules and triggers enabled
+    #[argh(switch)]
+    enable: bool,
+    /// file with the encryption key of the commit's secrets, which the workspace gets first
+    #[argh(option)]
+    key_file: Option<PathBuf>,
+    /// do not save what is there
+    #[argh(switch)]
+    no_backup_first: bool,
+    /// do it
+    #[argh(switch)]
+    yes: bool,
+}
+
 /// Asks the local listener whether it works; exits with 0 or 1.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "healthcheck", help_triggers("-h", "--help", "help"))]
@@ -211,6 +269,7 @@ fn main() -> ExitCode {
         Ok(Command::Sync(options)) => sync(options, &environment),
         Ok(Command::Check(options)) => check(options, &environment),
         Ok(Command::Verify(options)) => verify(options, &environment),
+        Ok(Command::Restore(options)) => restore(options, &environment),
         Ok(Command::Healthcheck(options)) => healthcheck(options, &environment),
         Err(code) => code,
     }
@@ -353,6 +412,55 @@ fn verify(options: Verify, environment: &Environment) -> ExitCode {
                 outcome::code_of_all(proofs.iter().map(|proof| &proof.result))
             }
         }
+    })
+}
+
+fn restore(options: Restore, environment: &Environment) -> ExitCode {
+    let mut faults = Vec::new();
+    let patterns: Vec<_> = options
+        .path
+        .iter()
+        .filter_map(|text| Pattern::parse(text).map_err(|why| faults.push(["--path: ", &why].concat())).ok())
+        .collect();
+    let target = options.to_workspace.as_deref().map(WorkspaceId::parse).transpose();
+    let target =
+        target.map_err(|error| faults.push(["--to-workspace: ", &error.to_string()].concat())).unwrap_or_default();
+    if let Some(Err(why)) = options.commit.as_deref().map(restore::check_commit) {
+        faults.push(why);
+    }
+    let key = options.key_file.as_deref().map(restore::read_key).transpose();
+    let key = key.map_err(|why| faults.push(why)).unwrap_or_default();
+    if !faults.is_empty() {
+        return refuse(Code::ConfigInvalid, &faults.join("; "));
+    }
+    let settings = Options {
+        workspace: options.workspace,
+        base_url: options.base_url,
+        remote: options.remote,
+        branch: options.branch,
+        subdir: options.subdir,
+        data_dir: options.data_dir,
+        listen: None,
+    };
+    let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
+    command(&settings, environment, flags, &mut |asked, service, _| {
+        let Asked::One(request) = asked else {
+            refuse(Code::ConfigInvalid, "several workspaces are configured: name the one to restore by --workspace");
+            return Code::ConfigInvalid;
+        };
+        let wish = Wish {
+            target: target.clone().unwrap_or_else(|| request.workspace.clone()),
+            commit: options.commit.clone(),
+            paths: patterns.clone(),
+            deletes: options.delete,
+            enables: options.enable,
+            key: key.clone(),
+            saves: !options.no_backup_first,
+            applies: options.yes,
+        };
+        let proof = restore::run(&request, service, &task::new_run_id(), &wish);
+        print(&proof.to_json());
+        proof.result.code
     })
 }
 

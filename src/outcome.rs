@@ -30,6 +30,12 @@ impl Warnings {
         }
     }
 
+    /// All of them so far, in order.
+    #[must_use]
+    pub fn list(&self) -> &[String] {
+        &self.0
+    }
+
     /// All of them, in order.
     #[must_use]
     pub fn into_list(self) -> Vec<String> {
@@ -92,13 +98,15 @@ pub struct Proof {
     pub result: SyncResult,
     /// What differs, in the order of the paths; of very many, the first.
     pub differences: Vec<Difference>,
+    /// Of a restore: the branch on which what was there before is kept.
+    pub restore_point: Option<String>,
 }
 
 impl Proof {
     /// As one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        json::to_string(&ProofDocument(Document::of(&self.result), &self.differences))
+        json::to_string(&ProofDocument(self))
     }
 }
 
@@ -106,29 +114,47 @@ impl Proof {
 #[must_use]
 pub fn proofs_to_json(proofs: &[Proof]) -> String {
     let results: Vec<_> = proofs.iter().map(|proof| proof.result.clone()).collect();
-    document_of_all(&results, proofs.iter().map(|it| ProofDocument(Document::of(&it.result), &it.differences)))
+    document_of_all(&results, proofs.iter().map(ProofDocument))
 }
 
-/// A result's document, and one more member.
-struct ProofDocument<'a>(Document<'a>, &'a Vec<Difference>);
+/// A result's document, and what else there is to list.
+struct ProofDocument<'a>(&'a Proof);
 
 impl Serialize for ProofDocument<'_> {
     fn begin(&self) -> Fragment<'_> {
-        match self.0.begin() {
-            Fragment::Map(members) => Fragment::Map(Box::new(WithDifferences(members, Some(self.1)))),
-            other => other,
+        let mut more: Vec<(&str, &dyn Serialize)> = vec![("differences", &self.0.differences)];
+        if let Some(branch) = &self.0.restore_point {
+            more.push(("restore_point", branch));
         }
+        Fragment::Map(Box::new(Members { document: Document::of(&self.0.result), index: 0, more }))
     }
 }
 
-struct WithDifferences<'a>(Box<dyn Map + 'a>, Option<&'a Vec<Difference>>);
+struct Members<'a> {
+    document: Document<'a>,
+    index: usize,
+    more: Vec<(&'static str, &'a dyn Serialize)>,
+}
 
-impl Map for WithDifferences<'_> {
+impl Map for Members<'_> {
     fn next(&mut self) -> Option<(Cow<'_, str>, &dyn Serialize)> {
-        match self.0.next() {
-            None => self.1.take().map(|list| (Cow::Borrowed("differences"), list as &dyn Serialize)),
-            member => member,
-        }
+        let of = &self.document;
+        let known: [(&str, &dyn Serialize); 10] = [
+            ("success", &of.success),
+            ("code", &of.code),
+            ("message", &of.message),
+            ("run_id", &of.run_id),
+            ("workspace", &of.workspace),
+            ("branch", &of.branch),
+            ("commit", &of.commit),
+            ("changed", &of.changed),
+            ("warnings", of.warnings),
+            ("duration_ms", &of.duration_ms),
+        ];
+        let index = self.index;
+        self.index += 1;
+        let (name, value) = known.get(index).or_else(|| self.more.get(index - known.len()))?;
+        Some((Cow::Borrowed(name), *value))
     }
 }
 

@@ -254,7 +254,8 @@ impl Story<'_> {
             self.task.end(Step::Commit, begun);
             return self.shown(comparison).map(Some).map_err(|error| self.of_a_listing(error));
         }
-        let commit = self.commit(git, &base, comparison, account, version)?;
+        let key = self.task.windmill(place).key().map(|key| windmill::fingerprint(&key));
+        let commit = self.commit(git, &base, comparison, account, (version, key.as_deref()))?;
         self.task.end(Step::Commit, begun);
         let message = format!("Successfully synced workspace '{}' to Git", self.task.request.workspace);
         match self.task.step(Step::Push, || delivery::deliver(self.task, place, git, &commit))? {
@@ -316,10 +317,11 @@ impl Story<'_> {
         base: &Base,
         comparison: &Comparison,
         account: &Account,
-        version: Option<&str>,
+        (version, key): (Option<&str>, Option<&str>),
     ) -> Result<ObjectId, Fault> {
         let changes = self.changes(git, base, comparison).map_err(|error| self.of_a_listing(error))?;
-        let message = self.commit_message(comparison, account, version).map_err(|error| self.of_a_listing(error))?;
+        let message =
+            self.commit_message(comparison, account, version, key).map_err(|error| self.of_a_listing(error))?;
         git.compose(base.tree.as_ref(), &changes)
             .and_then(|tree| git.commit(&tree, base.tip.as_ref(), &self.task.request.author, &message))
             .map_err(|error| self.task.git_error(Step::Commit, error))
@@ -347,15 +349,23 @@ impl Story<'_> {
         })
     }
 
-    fn commit_message(&self, comparison: &Comparison, account: &Account, version: Option<&str>) -> io::Result<String> {
+    fn commit_message(
+        &self,
+        comparison: &Comparison,
+        account: &Account,
+        version: Option<&str>,
+        key: Option<&str>,
+    ) -> io::Result<String> {
         let unknown = "unknown";
         Ok(format!(
-            "{}\n\n{}\n\nWindmill-Workspace: {}\nWindmill-Version: {}\nWmill-Version: {}\n",
+            "{}\n\n{}\n\nWindmill-Workspace: {}\nWindmill-Version: {}\nWmill-Version: {}\n{}",
             self.task.request.message,
             comparison.summary(LISTED_IN_COMMIT_MAX)?,
             self.task.request.workspace,
             account.server_version.as_deref().unwrap_or(unknown),
             version.unwrap_or(unknown),
+            // So that a restore knows whether the secrets of the commit can be read in a workspace.
+            key.map(|key| [windmill::KEY_TRAILER, ": ", key, "\n"].concat()).unwrap_or_default(),
         ))
     }
 

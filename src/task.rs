@@ -38,6 +38,8 @@ pub enum Step {
     Commit,
     /// Pushing, and seeing that it arrived.
     Push,
+    /// `wmill sync push`.
+    Restore,
 }
 
 impl Step {
@@ -51,6 +53,7 @@ impl Step {
             Self::Pull => "pull",
             Self::Commit => "commit",
             Self::Push => "push",
+            Self::Restore => "restore",
         }
     }
 }
@@ -236,7 +239,11 @@ impl Task<'_> {
         }
     }
 
-    fn wait_for_turn(&self) -> Result<Lock, Fault> {
+    /// Waits for the turn of this run's workspace.
+    ///
+    /// # Errors
+    /// [`Fault`]: the disk, the time.
+    pub fn wait_for_turn(&self) -> Result<Lock, Fault> {
         let locks = self.root().join("locks");
         scratch::create_folder(&locks).map_err(|error| self.disk(&error))?;
         let path = locks.join(format!("{}.lock", self.request.workspace));

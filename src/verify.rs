@@ -71,7 +71,7 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> Proof 
     }
     let level = if result.code.is_success() { log::Level::Info } else { log::Level::Error };
     log::log!(level, "run {run_id}: {} after {} ms: {}", result.code.as_str(), result.duration_ms, result.message);
-    Proof { result, differences }
+    Proof { result, differences, restore_point: None }
 }
 
 /// What a comparison came to.
@@ -126,7 +126,8 @@ impl Found {
 }
 
 /// The first digits, by which a person tells commits apart.
-fn short(commit: &ObjectId) -> &str {
+#[must_use]
+pub fn short(commit: &ObjectId) -> &str {
     commit.as_str().get(..10).unwrap_or(commit.as_str())
 }
 

@@ -11,11 +11,12 @@ use miniserde::json::{self, Value};
 
 use crate::code::Code;
 use crate::deadline::{Deadline, Expired};
+use crate::digest::{Algorithm, Digest};
 use crate::names::{BaseUrl, WorkspaceId};
 use crate::retry::Tries;
 use crate::scratch;
 use crate::secret::{Scrubber, Secret};
-use crate::subprocess::{self, Ending, Failure, Finished};
+use crate::subprocess::{self, Ending, Failure, Finished, Invocation};
 use crate::web;
 use crate::wmill_yaml::Kinds;
 use crate::workplace::{ProgramLog, Workplace};
@@ -29,6 +30,8 @@ const ANSWER_BYTES_MAX: u64 = 32 << 20;
 /// Name of the one profile in wmill's configuration. Files named after the profile (`x.PROFILE.variable.yaml`) have a
 /// meaning to wmill, so it is a name that nobody gives to files.
 const PROFILE: &str = "windmill-git-sync-run";
+/// A line for each file of a workspace: a hundred thousand.
+const CHANGES_BYTES_MAX: usize = 16 << 20;
 /// The least lines of output that make an error plain.
 const MESSAGE_LINES_MAX: usize = 12;
 
@@ -64,6 +67,35 @@ pub enum Cure {
     EmptyFolder,
     /// To wait, for as long as the server asks, and to try again.
     Time(Option<Duration>),
+}
+
+/// Whether a push is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// It only shows what it would change.
+    Show,
+    /// It changes the workspace.
+    Apply,
+}
+
+/// What a push does with what the folder does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletions {
+    /// Nothing.
+    Keep,
+    /// It deletes it from the workspace.
+    Apply,
+}
+
+/// The trailer with the [`fingerprint`] of the key under which the secrets of a commit are encrypted.
+pub const KEY_TRAILER: &str = "Windmill-Key-Fingerprint";
+
+/// By which a key is known without being told: `sha256:` and the digest.
+#[must_use]
+pub fn fingerprint(key: &Secret) -> String {
+    let mut digest = Digest::new(Algorithm::Sha256);
+    digest.update(key.expose().as_bytes());
+    ["sha256:", &digest.finish()].concat()
 }
 
 /// What Windmill says of itself and of the token.
@@ -392,16 +424,11 @@ impl Windmill<'_> {
     pub fn pull(&self, place: &Workplace, folder: &Path) -> Result<(), WindmillError> {
         let machine = |error: std::io::Error| WindmillError::Machine(error.to_string());
         let configuration = place.scratch.path().join("wmill");
-        self.write_profile(&configuration).map_err(machine)?;
-        let invocation = place
-            .invocation("wmill", folder)
-            .map_err(machine)?
-            .environment("WMILL_CONFIG_DIR", &configuration)
-            .environment("NO_COLOR", "1")
-            // wmill takes its orders from the branch of a repository that it finds; it is to find none.
-            .environment("GIT_DIR", place.scratch.path().join("no-repository"))
-            .environment("GIT_CEILING_DIRECTORIES", folder.parent().unwrap_or(folder))
-            .arguments(["--workspace", PROFILE, "sync", "pull", "--yes", "--skip-branch-validation"]);
+        let invocation = self.wmill(place, folder, &configuration).map_err(machine)?.arguments([
+            "pull",
+            "--yes",
+            "--skip-branch-validation",
+        ]);
         let (mut words, mut log) = (Words::default(), ProgramLog::new("wmill", Level::Info));
         let finished = place.run(invocation, &mut |line| {
             log.line(line);
@@ -411,10 +438,87 @@ impl Windmill<'_> {
         scratch::remove_folder(&configuration).map_err(machine)?;
         match finished {
             Ok(finished) if finished.is_success() && words.say_done() => Ok(()),
-            Ok(finished) => Err(self.pull_error(&finished)),
+            Ok(finished) => Err(self.wmill_error("pull", &finished)),
             Err(Failure::Expired(expired)) => Err(WindmillError::Expired(expired)),
             Err(failure) => Err(WindmillError::Machine(failure.to_string())),
         }
+    }
+
+    /// Pushes what lies in `folder`, which must hold the `wmill.yaml` for this run, into the workspace, or only finds out
+    /// what that would change: kind (`added`, `edited`, `deleted`) and path of each file.
+    ///
+    /// # Errors
+    /// [`WindmillError`]. Where it was no dry run, a part may have been pushed.
+    pub fn push(
+        &self,
+        place: &Workplace,
+        folder: &Path,
+        extent: Extent,
+        deletions: Deletions,
+    ) -> Result<Vec<(String, String)>, WindmillError> {
+        let machine = |error: std::io::Error| WindmillError::Machine(error.to_string());
+        let configuration = place.scratch.path().join("wmill");
+        // Its own list of differences would show values, of resources for one; as JSON it has none.
+        let mut invocation = self.wmill(place, folder, &configuration).map_err(machine)?.arguments([
+            "push",
+            if extent == Extent::Show { "--dry-run" } else { "--yes" },
+            "--skip-branch-validation",
+            "--json-output",
+        ]);
+        if deletions == Deletions::Keep {
+            invocation = invocation.argument("--keep-deleted");
+        }
+        let mut log = ProgramLog::new("wmill", Level::Info);
+        let finished = place.run(invocation.capture(CHANGES_BYTES_MAX), &mut |line| log.line(line));
+        scratch::remove_folder(&configuration).map_err(machine)?;
+        match finished {
+            Ok(finished) => match changes(&finished).filter(|_| finished.is_success()) {
+                Some(changes) => Ok(changes),
+                None => Err(self.wmill_error("push", &finished)),
+            },
+            Err(Failure::Expired(expired)) => Err(WindmillError::Expired(expired)),
+            Err(failure) => Err(WindmillError::Machine(failure.to_string())),
+        }
+    }
+
+    /// `wmill sync`, about to run in `folder`, with a profile of its own.
+    fn wmill(&self, place: &Workplace, folder: &Path, configuration: &Path) -> std::io::Result<Invocation> {
+        self.write_profile(configuration)?;
+        Ok(place
+            .invocation("wmill", folder)?
+            .environment("WMILL_CONFIG_DIR", configuration)
+            .environment("NO_COLOR", "1")
+            // wmill takes its orders from the branch of a repository that it finds; it is to find none.
+            .environment("GIT_DIR", place.scratch.path().join("no-repository"))
+            .environment("GIT_CEILING_DIRECTORIES", folder.parent().unwrap_or(folder))
+            .arguments(["--workspace", PROFILE, "sync"]))
+    }
+
+    /// The key under which the workspace's secrets are encrypted; nothing where this server or token does not tell.
+    #[must_use]
+    pub fn key(&self) -> Option<Secret> {
+        let answer = self.ask(&format!("api/w/{}/workspaces/encryption_key", self.workspace), None).ok()?;
+        match parse(&answer.body)? {
+            Value::Object(mut fields) if answer.status == 200 => match fields.remove("key")? {
+                Value::String(key) if !key.is_empty() => Some(Secret::new(key)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether Windmill can decrypt a variable. Its value goes no further than here.
+    ///
+    /// # Errors
+    /// [`WindmillError`] where there is no answer.
+    pub fn can_read_variable(&self, path: &str) -> Result<bool, WindmillError> {
+        let path = format!("api/w/{}/variables/get/{}?decrypt_secret=true", self.workspace, in_url(path));
+        let answer = self.ask(&path, None)?;
+        let is_there = match parse(&answer.body) {
+            Some(Value::Object(fields)) => matches!(fields.get("value"), Some(Value::String(_))),
+            _ => false,
+        };
+        Ok(answer.status == 200 && is_there)
     }
 
     fn write_profile(&self, configuration: &Path) -> std::io::Result<()> {
@@ -432,7 +536,7 @@ impl Windmill<'_> {
         scratch::write_file(&folder.join("remotes.ndjson"), profile.as_bytes())
     }
 
-    fn pull_error(&self, finished: &Finished) -> WindmillError {
+    fn wmill_error(&self, verb: &str, finished: &Finished) -> WindmillError {
         let start = finished.tail.len().saturating_sub(MESSAGE_LINES_MAX);
         let printed = finished.tail[start..].join("\n");
         let (code, cure) = match finished.ending {
@@ -441,14 +545,46 @@ impl Windmill<'_> {
             Ending::Signal(_) => (Code::PullFailed, Cure::None),
         };
         let how = if finished.is_success() {
-            "ended with exit code 0 but did not say that it had pulled".to_owned()
+            format!("ended with exit code 0 but did not say that it had done the {verb}")
         } else {
             format!("ended with {}", finished.ending)
         };
         let message =
-            format!("`wmill sync pull` of workspace `{}` from {} {how}: {printed}", self.workspace, self.base_url);
+            format!("`wmill sync {verb}` of workspace `{}` at {} {how}: {printed}", self.workspace, self.base_url);
         WindmillError::Failed { code, message, cure }
     }
+}
+
+/// What `wmill sync push` says that it changed or would change.
+fn changes(finished: &Finished) -> Option<Vec<(String, String)>> {
+    // Warnings may stand before it.
+    let text = String::from_utf8_lossy(&finished.stdout);
+    let (start, end) = (text.find('{')?, text.rfind('}')?);
+    let Some(Value::Object(mut answer)) = parse(text.get(start..=end)?) else { return None };
+    if !matches!(answer.get("success"), Some(Value::Bool(true))) {
+        return None;
+    }
+    let Some(Value::Array(list)) = answer.remove("changes") else { return Some(Vec::new()) };
+    let change = |change: &Value| match change {
+        Value::Object(fields) => match (fields.get("type"), fields.get("path")) {
+            (Some(Value::String(kind)), Some(Value::String(path))) => Some((kind.clone(), path.clone())),
+            _ => None,
+        },
+        _ => None,
+    };
+    list.iter().map(change).collect()
+}
+
+/// A path as a part of a URL.
+fn in_url(path: &str) -> String {
+    let mut url = String::new();
+    for byte in path.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'_' | b'-' | b'.' => url.push(char::from(byte)),
+            _ => url.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    url
 }
 
 fn own_items(body: &str) -> Vec<(String, String)> {

@@ -31,6 +31,7 @@ mod properties;
 mod proxies;
 mod raw_bytes;
 mod release;
+mod restore;
 mod seen;
 mod several;
 mod side;

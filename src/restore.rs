@@ -1,0 +1,712 @@
+//! The story of a restore: lock, fetch, probe, see what is there, choose, show, save, push, read back.
+//!
+//! What wmill pushes is made up for it: what the workspace holds now, with the chosen items of the commit in their
+//! place. So wmill finds just those to differ, and nothing of the repository that is no item gets near it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Instant, SystemTime};
+
+use crate::base::{self, Base};
+use crate::by_value;
+use crate::code::Code;
+use crate::comparison::{Sample, printable};
+use crate::composition;
+use crate::delivery::{self, Arrival};
+use crate::fault::Fault;
+use crate::git::{BlobContent, Git, GitError};
+use crate::items::{self, ItemId, ItemKind};
+use crate::listing::{GitPath, Listing};
+use crate::names::{BranchName, WorkspaceId};
+use crate::object::{Entry, ObjectId};
+use crate::outcome::{Changed, Difference, Proof, SyncResult, Warnings};
+use crate::pattern::Pattern;
+use crate::pull;
+use crate::scratch;
+use crate::secret::{Scrubber, Secret};
+use crate::staging;
+use crate::sync_request::SyncRequest;
+use crate::task::{Service, Step, Task};
+use crate::verify::short;
+use crate::windmill::{self, Account, Deletions, Extent, KEY_TRAILER, Windmill};
+use crate::wmill_yaml::WMILL_YAML;
+use crate::workplace::Workplace;
+
+const WMILL_LOCK: &str = "wmill-lock.yaml";
+const KEY_FILE: &str = "encryption_key.yaml";
+const FOLDER_META: &str = "folder.meta.yaml";
+/// A larger file is told to differ without a word about how.
+const FILE_BYTES_MAX: usize = 4 << 20;
+/// A variable, schedule or trigger beyond this is none that Windmill made.
+const ITEM_BYTES_MAX: usize = 1 << 20;
+/// Differences and changes that are listed; the rest is counted.
+const LISTED_MAX: usize = 500;
+const LISTED_IN_MESSAGE_MAX: usize = 50;
+/// Fewer digits name no commit.
+const COMMIT_DIGITS_MIN: usize = 4;
+/// A key has 64 characters.
+const KEY_BYTES_MAX: u64 = 4 << 10;
+
+/// What is asked for, beside from where.
+pub struct Wish {
+    /// The workspace to put it into.
+    pub target: WorkspaceId,
+    /// Digits of the commit; the branch's tip where there are none.
+    pub commit: Option<String>,
+    /// Only what one of these means; all where there are none.
+    pub paths: Vec<Pattern>,
+    /// Whether to delete what the commit does not have.
+    pub deletes: bool,
+    /// Whether schedules and triggers arrive in another workspace as they were.
+    pub enables: bool,
+    /// The key to give the workspace first.
+    pub key: Option<Secret>,
+    /// Whether to save what is there.
+    pub saves: bool,
+    /// Whether to do it, and not only to show it.
+    pub applies: bool,
+}
+
+impl Wish {
+    fn admits(&self, path: &str) -> bool {
+        self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path))
+    }
+}
+
+/// Reads a key as Windmill shows it, or as `encryption_key.yaml` has it.
+///
+/// # Errors
+/// When the file cannot be read or is no key; the file's content is not in it.
+pub fn read_key(path: &std::path::Path) -> Result<Secret, String> {
+    let content = scratch::read_file(path, KEY_BYTES_MAX + 1).map_err(|error| format!("--key-file: {error}"))?;
+    let text = String::from_utf8(content).unwrap_or_default();
+    let key = text.trim().trim_matches(['"', '\'']);
+    let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
+    if !is_key || text.len() as u64 > KEY_BYTES_MAX {
+        return Err(format!("--key-file: {} holds no key on one line", path.display()));
+    }
+    Ok(Secret::new(key))
+}
+
+/// Restores, or shows what that would change.
+#[must_use]
+pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str, wish: &Wish) -> Proof {
+    let started = Instant::now();
+    let target_request = SyncRequest { workspace: wish.target.clone(), ..request.clone() };
+    log::info!("run {run_id}: restoring workspace {} from {} (branch {})", wish.target, request.remote, request.branch);
+    let mut story = Story {
+        source: Task { request, service },
+        target: Task { request: &target_request, service },
+        wish,
+        warnings: Warnings::default(),
+        commit: None,
+        restore_point: None,
+    };
+    let ended = story.tell();
+    let mut proof = Proof {
+        result: SyncResult {
+            code: Code::Internal,
+            message: String::new(),
+            run_id: run_id.to_owned(),
+            workspace: wish.target.to_string(),
+            branch: request.branch.to_string(),
+            commit: story.commit.map(|commit| commit.to_string()),
+            changed: Changed::default(),
+            warnings: story.warnings.into_list(),
+            duration_ms: 0,
+        },
+        differences: Vec::new(),
+        restore_point: story.restore_point,
+    };
+    match ended {
+        Ok(end) => {
+            proof.result.code = end.code;
+            proof.result.message = end.message;
+            proof.result.changed = end.changed;
+            proof.differences = end.differences;
+        }
+        Err(fault) => {
+            let secrets = request.secrets();
+            proof.result.code = fault.code;
+            proof.result.message = Scrubber::new(secrets.iter().chain(&wish.key)).scrub(&fault.message);
+            if let Some(point) = &proof.restore_point {
+                proof.result.message += &format!("; what was there before is on branch `{point}`");
+            }
+        }
+    }
+    let result = &mut proof.result;
+    result.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let level = if result.code.is_success() { log::Level::Info } else { log::Level::Error };
+    log::log!(level, "run {run_id}: {} after {} ms: {}", result.code.as_str(), result.duration_ms, result.message);
+    proof
+}
+
+/// How a restore ended that did not fail.
+struct End {
+    code: Code,
+    message: String,
+    changed: Changed,
+    differences: Vec<Difference>,
+}
+
+struct Story<'a> {
+    /// The workspace of the backup.
+    source: Task<'a>,
+    /// The workspace to put it into.
+    target: Task<'a>,
+    wish: &'a Wish,
+    warnings: Warnings,
+    commit: Option<ObjectId>,
+    restore_point: Option<String>,
+}
+
+/// The files of items, and of nothing else.
+type Items = BTreeMap<ItemId, Vec<(String, Entry)>>;
+/// A tree in the making.
+type Tree = BTreeMap<GitPath, Entry>;
+
+/// What is to be pushed.
+struct Choice {
+    tree: Tree,
+    /// The paths, in Windmill, of the secret variables in it that come from the commit.
+    secrets: Vec<String>,
+    /// The files of schedules and triggers in it that come from the commit.
+    switches: Vec<String>,
+    /// The key that the workspace gets.
+    key: Option<Secret>,
+}
+
+impl Story<'_> {
+    fn tell(&mut self) -> Result<End, Fault> {
+        let (source, target, wish) = (self.source, self.target, self.wish);
+        let (from, to) = (&source.request.workspace, &wish.target);
+        // Who waits for two turns takes them in one order, whoever it is.
+        let early = (from.as_str() < to.as_str()).then(|| source.wait_for_turn()).transpose()?;
+        let mut place = target.enter()?;
+        let late = (from.as_str() > to.as_str()).then(|| source.wait_for_turn()).transpose()?;
+        let secrets = source.request.secrets();
+        let proxies = source.service.config.proxy_secrets();
+        place.scrubber = Scrubber::new(secrets.iter().chain(&proxies).chain(&wish.key));
+        let folder = place.scratch.path().join("checkout");
+        scratch::create_folder(&folder).map_err(|error| target.disk(&error))?;
+        let git = source.git(&place, &folder)?;
+        let base = source.step(Step::Fetch, || source.patiently(Step::Fetch, &place, || self.fetch(&git)))?;
+        self.commit.clone_from(&base.tip);
+        for warning in &base.plan.warnings {
+            self.warnings.add(warning.clone());
+        }
+        let windmill = target.windmill(&place);
+        let ask = || windmill.account(false).map_err(|error| target.windmill_error(Step::Probe, error));
+        let account = target.step(Step::Probe, || target.patiently(Step::Probe, &place, ask))?;
+        let end = self.put(&place, &git, &base, &account);
+        drop((early, late));
+        end
+    }
+
+    /// Brings the history, and finds the commit in it.
+    fn fetch(&self, git: &Git<'_>) -> Result<Base, Fault> {
+        let failed = |error| self.source.git_error(Step::Fetch, error);
+        let (remote, branch) = (&self.source.request.remote, &self.source.request.branch);
+        let state = git.remote_state().map_err(failed)?;
+        git.create(state.format).map_err(failed)?;
+        let Some(tip) = git.fetch_history().map_err(failed)? else {
+            return Err(Fault::new(Code::GitFailed, format!("{remote} has no branch `{branch}` to restore from")));
+        };
+        let commit = match &self.wish.commit {
+            None => tip,
+            Some(digits) => git.find_commit(digits).map_err(failed)?.ok_or_else(|| {
+                let message = format!("--commit: branch `{branch}` of {remote} has no commit that {digits} names");
+                Fault::new(Code::ConfigInvalid, message)
+            })?,
+        };
+        base::at(self.source, git, &commit)
+    }
+
+    fn put(&mut self, place: &Workplace, git: &Git<'_>, base: &Base, account: &Account) -> Result<End, Fault> {
+        let target = self.target;
+        // The key goes only where it is asked for, by a file of its own.
+        let plan = base.plan.text.replace("includeKey: true", "includeKey: false");
+        target.step(Step::Pull, || pull::pull_into_nothing(target, place, git, &plan))?;
+        composition::check_shared_ui(target, git, account)?;
+        let there = self.staged(git, "there.listing")?;
+        let windmill = target.windmill(place);
+        let choice = self.choose(git, base, &windmill, &there, account)?;
+        let tree = self.lay_out(git, &choice)?;
+        let expected = self.staged(git, "expected.listing")?;
+        let mut orders = plan.clone();
+        if let Some(key) = &choice.key {
+            orders = orders.replace("includeKey: false", "includeKey: true");
+            // After staging: no object of git's ever holds it.
+            let text = format!("\"{}\"\n", key.expose());
+            self.write(git, KEY_FILE, text.as_bytes())?;
+        }
+        self.write(git, WMILL_YAML, orders.as_bytes())?;
+        let changes = self.push(place, git, Extent::Show)?;
+        let changed = counted(&changes);
+        for warning in self.warnings.list() {
+            log::warn!("{warning}");
+        }
+        if changes.is_empty() {
+            let message = format!("Workspace '{}' has all that was asked for already", self.wish.target);
+            return Ok(End { code: Code::Unchanged, message, changed, differences: Vec::new() });
+        }
+        if !self.wish.applies {
+            let message = self.shown(base, &changes);
+            return Ok(End { code: Code::DryRun, message, changed, differences: Vec::new() });
+        }
+        drop(tree);
+        if self.wish.saves {
+            self.save(place, git, base, &there, account, &windmill)?;
+        }
+        target.step(Step::Restore, || self.push(place, git, Extent::Apply))?;
+        let differences = self.read_back(place, git, &plan, &choice, &expected, &changes)?;
+        Ok(self.done(base, changed, differences))
+    }
+
+    /// What lies in the folder, staged and listed under a name of its own.
+    fn staged(&self, git: &Git<'_>, name: &str) -> Result<Tree, Fault> {
+        let failed = |error: GitError| self.target.git_error(Step::Commit, error);
+        staging::withdraw_unstorable(git.tree_folder()).map_err(|error| self.target.disk(&error))?;
+        git.stage().map_err(failed)?;
+        let listing = git.list_index().map_err(failed)?;
+        log::debug!("{name} is {}", listing.path().display());
+        let entries = listing.entries().and_then(Iterator::collect::<std::io::Result<Tree>>);
+        entries.map_err(|error| failed(GitError::from(error)))
+    }
+
+    fn write(&self, git: &Git<'_>, path: &str, content: &[u8]) -> Result<(), Fault> {
+        scratch::write_file(&git.tree_folder().join(path), content).map_err(|error| self.target.disk(&error))
+    }
+
+    /// Puts the chosen items of the commit in the place of the workspace's.
+    fn choose(
+        &mut self,
+        git: &Git<'_>,
+        base: &Base,
+        windmill: &Windmill<'_>,
+        there: &Tree,
+        account: &Account,
+    ) -> Result<Choice, Fault> {
+        let failed = |error: GitError| self.source.git_error(Step::Commit, error);
+        let mut of_commit = Tree::new();
+        for file in base.folder.entries().map_err(|error| failed(GitError::from(error)))? {
+            let (path, entry) = file.map_err(|error| failed(GitError::from(error)))?;
+            let is_ui = base::is_shared_ui(&path) && entry.is_file();
+            if is_ui || !base.is_withheld(&path, &entry) {
+                of_commit.insert(path, entry);
+            }
+        }
+        let (held, not_covered) = items_in(&of_commit, base);
+        if !not_covered.is_empty() {
+            self.warnings.add(format!("the settings leave these kinds out, and they do not come back: {not_covered}"));
+        }
+        let (has, _) = items_in(there, base);
+        let mut chosen: Items = held.iter().filter(|(id, files)| self.means(id, files)).map(cloned).collect();
+        let wants_ui = account.shared_ui.is_some();
+        let is_ui_chosen = |path: &str| wants_ui && base::is_shared_ui(path.as_bytes()) && self.wish.admits(path);
+        let ui: Vec<_> =
+            of_commit.iter().filter(|(path, _)| text(path).is_some_and(is_ui_chosen)).map(cloned).collect();
+        if chosen.is_empty() && ui.is_empty() && !self.wish.paths.is_empty() {
+            let paths: Vec<_> = self.wish.paths.iter().map(Pattern::as_str).collect();
+            let message = format!("--path: nothing in the commit is called like {}", paths.join(", "));
+            return Err(Fault::new(Code::ConfigInvalid, message));
+        }
+        let key = self.key(git, base, windmill)?;
+        let secrets = self.sort_out_secrets(git, &mut chosen, &has, key.is_known)?;
+        let mut switches = Vec::new();
+        for (id, files) in &chosen {
+            if matches!(id.kind, ItemKind::Schedule | ItemKind::Trigger(_)) {
+                switches.extend(files.iter().map(|(path, _)| path.clone()));
+            }
+        }
+        let mut tree = there.clone();
+        let gone = has.iter().filter(|(id, files)| {
+            chosen.contains_key(id) || self.wish.deletes && !held.contains_key(id) && self.means(id, files)
+        });
+        for (path, _) in gone.flat_map(|(_, files)| files) {
+            tree.remove(path.as_bytes());
+        }
+        tree.extend(chosen.values().flatten().map(|(path, entry)| (path.clone().into_bytes(), entry.clone())));
+        tree.extend(ui);
+        self.add_folders(&mut tree, &of_commit, base);
+        // The hashes of what is pushed; of what is not, the workspace's own are as good.
+        let locks = of_commit.iter().filter(|(path, _)| path.starts_with(b"locks/"));
+        tree.extend(locks.map(cloned));
+        if let (true, Some(lock)) = (self.wish.paths.is_empty(), of_commit.get(WMILL_LOCK.as_bytes())) {
+            tree.insert(WMILL_LOCK.into(), lock.clone());
+        }
+        Ok(Choice { tree, secrets, switches, key: key.to_set })
+    }
+
+    /// Whether an item is asked for.
+    fn means(&self, id: &ItemId, files: &[(String, Entry)]) -> bool {
+        self.wish.admits(&id.path) || files.iter().any(|(path, _)| self.wish.admits(path))
+    }
+
+    /// The folders of Windmill in which the items lie, as the commit has them.
+    fn add_folders(&self, tree: &mut Tree, of_commit: &Tree, base: &Base) {
+        let used: BTreeSet<GitPath> = tree.keys().filter_map(|path| Some(meta_of(text(path)?)?.into_bytes())).collect();
+        for (path, entry) in of_commit {
+            let Some(name) = text(path).filter(|name| meta_of(name).as_deref() == Some(*name)) else { continue };
+            let is_needed = used.contains(path) && !tree.contains_key(path);
+            if is_needed || !base.plan.kinds.skip_folders && self.wish.admits(name) {
+                tree.insert(path.clone(), entry.clone());
+            }
+        }
+        if self.wish.deletes && self.wish.paths.is_empty() {
+            let items: BTreeSet<_> = tree
+                .keys()
+                .filter(|path| !path.ends_with(FOLDER_META.as_bytes()))
+                .filter_map(|path| meta_of(text(path)?))
+                .collect();
+            tree.retain(|path, _| {
+                text(path).is_none_or(|name| {
+                    meta_of(name).as_deref() != Some(name) || of_commit.contains_key(path) || items.contains(name)
+                })
+            });
+        }
+    }
+
+    /// Takes out of `chosen` the secrets that the workspace could not read; the paths of those that stay.
+    fn sort_out_secrets(
+        &mut self,
+        git: &Git<'_>,
+        chosen: &mut Items,
+        has: &Items,
+        is_key_known: bool,
+    ) -> Result<Vec<String>, Fault> {
+        let (mut stay, mut left, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, files) in &*chosen {
+            let (ItemKind::Variable, [(path, entry)]) = (id.kind, &files[..]) else { continue };
+            let content = match git.read_blob(&entry.object, ITEM_BYTES_MAX) {
+                Ok(BlobContent::Whole(content)) => content,
+                Ok(BlobContent::Strange(_)) => Vec::new(),
+                Err(error) => return Err(self.source.git_error(Step::Commit, error)),
+            };
+            if content.is_empty() || items::is_plaintext_secret(path, &content) {
+                plain.push(id.clone());
+            } else if items::is_secret_variable(&content) {
+                if is_key_known { stay.push(id.path.clone()) } else { left.push(id.clone()) }
+            }
+        }
+        chosen.retain(|id, _| !left.contains(id) && !plain.contains(id));
+        // What is there just so needs no words.
+        let differs = |id: &&ItemId| !has.contains_key(*id) || has.get(*id) != chosen.get(*id);
+        let named: Sample = left.iter().filter(differs).map(|id| id.path.as_bytes()).collect();
+        if !named.is_empty() {
+            self.warnings.add(format!(
+                "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
+                 --key-file sets that key first: {named}",
+                self.wish.target
+            ));
+        }
+        let named: Sample = plain.iter().map(|id| id.path.as_bytes()).collect();
+        if !named.is_empty() {
+            self.warnings
+                .add(format!("these secrets are left alone, since they are not encrypted in the commit: {named}"));
+        }
+        Ok(stay)
+    }
+
+    /// Which key the secrets of the commit need, and whether the workspace has it or gets it.
+    fn key(&mut self, git: &Git<'_>, base: &Base, windmill: &Windmill<'_>) -> Result<Key, Fault> {
+        let failed = |error| self.source.git_error(Step::Commit, error);
+        let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
+        let lines = [of_workspace, format!("{KEY_TRAILER}: sha256:")];
+        let known = match &base.tip {
+            Some(tip) => git.last_with(tip, &lines).map_err(failed)?,
+            None => None,
+        };
+        let wanted = known.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
+        let has = windmill.key().map(|key| windmill::fingerprint(&key));
+        let Some(key) = &self.wish.key else {
+            return Ok(Key { is_known: wanted.is_some() && wanted == has, to_set: None });
+        };
+        let given = windmill::fingerprint(key);
+        if wanted.as_ref().is_some_and(|wanted| *wanted != given) {
+            let message =
+                "--key-file: this is not the key that encrypted the secrets of the commit; nothing was changed";
+            return Err(Fault::new(Code::ConfigInvalid, message));
+        }
+        if has.as_ref() == Some(&given) {
+            return Ok(Key { is_known: true, to_set: None });
+        }
+        if has.is_none() {
+            let message = "--key-file: Windmill does not tell this token the key of the workspace, so it cannot be seen \
+                           whether it was set; it needs an admin's token; nothing was changed";
+            return Err(Fault::new(Code::WindmillUnauthorized, message));
+        }
+        self.warnings.add(format!(
+            "workspace `{}` gets the key of --key-file; Windmill encrypts its own secrets anew under it, and the key that \
+             it has now is kept nowhere",
+            self.wish.target
+        ));
+        Ok(Key { is_known: true, to_set: Some(key.clone()) })
+    }
+
+    /// Puts the tree into the folder, with the switches of schedules and triggers off where they are to be.
+    fn lay_out(&mut self, git: &Git<'_>, choice: &Choice) -> Result<ObjectId, Fault> {
+        let failed = |error: GitError| self.target.git_error(Step::Commit, error);
+        let listing = listed(git, "push.listing", &choice.tree, "").map_err(failed)?;
+        let tree = git.compose(None, &listing).map_err(failed)?;
+        git.check_out(Some(&tree)).map_err(failed)?;
+        if self.source.request.workspace == self.wish.target || self.wish.enables || choice.switches.is_empty() {
+            return Ok(tree);
+        }
+        let mut left = Sample::default();
+        for path in &choice.switches {
+            let file = git.tree_folder().join(path);
+            let content = scratch::read_file(&file, ITEM_BYTES_MAX as u64).map_err(|error| self.target.disk(&error))?;
+            match items::disabled(&content) {
+                Some(content) => self.write(git, path, &content)?,
+                None => {
+                    left.add(path.as_bytes());
+                    scratch::remove_file(&file).map_err(|error| self.target.disk(&error))?;
+                }
+            }
+        }
+        let named: Sample = choice.switches.iter().collect();
+        self.warnings.add(format!(
+            "schedules and triggers arrive disabled in another workspace, unless --enable is given: {named}"
+        ));
+        if !left.is_empty() {
+            self.warnings.add(format!("these are left out, since their switch could not be found: {left}"));
+        }
+        Ok(tree)
+    }
+
+    /// `wmill sync push` of what lies in the folder.
+    fn push(&self, place: &Workplace, git: &Git<'_>, extent: Extent) -> Result<Vec<(String, String)>, Fault> {
+        let deletions = if self.wish.deletes { Deletions::Apply } else { Deletions::Keep };
+        let pushed = self.target.windmill(place).push(place, git.tree_folder(), extent, deletions);
+        pushed.map_err(|error| self.target.windmill_error(Step::Restore, error))
+    }
+
+    fn shown(&self, base: &Base, changes: &[(String, String)]) -> String {
+        let commit = base.tip.as_ref().map(short).unwrap_or_default();
+        let Changed { added, modified, deleted } = counted(changes);
+        let mut text = format!(
+            "Would restore commit {commit} into workspace '{}': {added} files created, {modified} changed, {deleted} \
+             deleted; --yes does it\n",
+            self.wish.target
+        );
+        for (kind, path) in changes.iter().take(LISTED_IN_MESSAGE_MAX) {
+            let mark = match kind.as_str() {
+                "added" => 'A',
+                "deleted" => 'D',
+                _ => 'M',
+            };
+            text.push_str(&format!("\n{mark} {}", printable(path.as_bytes())));
+        }
+        if changes.len() > LISTED_IN_MESSAGE_MAX {
+            text.push_str(&format!("\n... and {} more", changes.len() - LISTED_IN_MESSAGE_MAX));
+        }
+        text
+    }
+
+    /// Saves what is there on a branch of its own, so that a restore can be undone.
+    fn save(
+        &mut self,
+        place: &Workplace,
+        git: &Git<'_>,
+        base: &Base,
+        there: &Tree,
+        account: &Account,
+        windmill: &Windmill<'_>,
+    ) -> Result<(), Fault> {
+        if there.is_empty() {
+            log::info!("the workspace is empty: there is nothing to save");
+            return Ok(());
+        }
+        let target = self.target;
+        let failed = |error: GitError| target.git_error(Step::Push, error);
+        let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let name = format!("restore-point/{}/{}", self.wish.target, time.replace(['-', ':'], ""));
+        let branch = BranchName::parse(&name).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
+        let mut tree = there.clone();
+        // Its layout is that of the repository, which says so here.
+        for file in base.folder.entries().map_err(|error| failed(GitError::from(error)))? {
+            let (path, entry) = file.map_err(|error| failed(GitError::from(error)))?;
+            if path == WMILL_YAML.as_bytes() && entry.is_file() {
+                tree.insert(path, entry);
+            }
+        }
+        let prefix = self.source.request.subdir.prefix();
+        let listing = listed(git, "point.listing", &tree, &prefix).map_err(failed)?;
+        let key = windmill.key().map(|key| format!("{KEY_TRAILER}: {}\n", windmill::fingerprint(&key)));
+        let message = format!(
+            "Workspace {} before a restore\n\nWhat is here can be put back by `restore --branch {name}`.\n\n\
+             Windmill-Workspace: {}\nWindmill-Workspace: {}\nWindmill-Version: {}\n{}",
+            self.wish.target,
+            // As one of the two it is looked for when it is put back.
+            self.source.request.workspace,
+            self.wish.target,
+            account.server_version.as_deref().unwrap_or("unknown"),
+            key.unwrap_or_default(),
+        );
+        let point_request = SyncRequest { branch, ..target.request.clone() };
+        let point = Task { request: &point_request, service: target.service };
+        let git_of_point = point.git(place, git.tree_folder().parent().unwrap_or(git.tree_folder()))?;
+        let commit = git
+            .compose(None, &listing)
+            .and_then(|tree| git.commit(&tree, None, &target.request.author, &message))
+            .map_err(failed)?;
+        match point.step(Step::Push, || delivery::deliver(point, place, &git_of_point, &commit))? {
+            Arrival::Confirmed => {
+                log::info!("what is there is saved on branch `{name}`, commit {commit}");
+                self.restore_point = Some(name);
+                Ok(())
+            }
+            Arrival::Rejected(why) => Err(delivery::refused(point, &why)),
+        }
+    }
+
+    /// Pulls the workspace anew, and names what is not as it should be.
+    fn read_back(
+        &self,
+        place: &Workplace,
+        git: &Git<'_>,
+        plan: &str,
+        choice: &Choice,
+        expected: &Tree,
+        changes: &[(String, String)],
+    ) -> Result<Vec<Difference>, Fault> {
+        let target = self.target;
+        let failed = |error: GitError| target.git_error(Step::Commit, error);
+        target.step(Step::Pull, || pull::pull_into_nothing(target, place, git, plan))?;
+        let fresh = self.staged(git, "fresh.listing")?;
+        let mut differences = Vec::new();
+        let mut add = |path: &str, kind, diff| {
+            if differences.len() < LISTED_MAX {
+                differences.push(Difference { path: printable(path.as_bytes()), kind, diff });
+            }
+        };
+        for (_, path) in changes.iter().filter(|(_, path)| path != KEY_FILE && path != WMILL_LOCK) {
+            match (expected.get(path.as_bytes()), fresh.get(path.as_bytes())) {
+                (Some(wanted), Some(found)) if wanted.object != found.object => {
+                    let found = scratch::read_file(&git.tree_folder().join(path), FILE_BYTES_MAX as u64)
+                        .map_err(|error| target.disk(&error))?;
+                    let diff = match git.read_blob(&wanted.object, FILE_BYTES_MAX).map_err(failed)? {
+                        BlobContent::Whole(wanted) => by_value::differences(path, &wanted, &found),
+                        BlobContent::Strange(why) => vec![why.to_owned()],
+                    };
+                    if !diff.is_empty() {
+                        add(path, "differs", diff);
+                    }
+                }
+                (Some(_), None) => add(path, "missing", Vec::new()),
+                (None, Some(_)) => add(path, "not_deleted", Vec::new()),
+                _ => {}
+            }
+        }
+        let windmill = target.windmill(place);
+        let secrets = if choice.key.is_some() { self.secrets_in(git, &fresh)? } else { choice.secrets.clone() };
+        if let Some(key) = &choice.key
+            && windmill.key().is_none_or(|has| !has.matches(key.expose().as_bytes()))
+        {
+            add(KEY_FILE, "differs", vec!["the workspace has another key than that of --key-file".to_owned()]);
+        }
+        for path in secrets {
+            let is_readable =
+                windmill.can_read_variable(&path).map_err(|error| target.windmill_error(Step::Probe, error))?;
+            if !is_readable {
+                let why = vec!["Windmill cannot decrypt its value".to_owned()];
+                add(&format!("{path}.variable.yaml"), "unreadable", why);
+            }
+        }
+        Ok(differences)
+    }
+
+    /// The paths, in Windmill, of the secret variables in the folder.
+    fn secrets_in(&self, git: &Git<'_>, tree: &Tree) -> Result<Vec<String>, Fault> {
+        let mut secrets = Vec::new();
+        for path in tree.keys().filter_map(|path| text(path)) {
+            let Some(id) = items::item_of(path).filter(|id| id.kind == ItemKind::Variable) else { continue };
+            let file = git.tree_folder().join(path);
+            let content = scratch::read_file(&file, ITEM_BYTES_MAX as u64).map_err(|error| self.target.disk(&error))?;
+            if items::is_secret_variable(&content) {
+                secrets.push(id.path);
+            }
+        }
+        Ok(secrets)
+    }
+
+    fn done(&self, base: &Base, changed: Changed, differences: Vec<Difference>) -> End {
+        let commit = base.tip.as_ref().map(short).unwrap_or_default();
+        let target = &self.wish.target;
+        let saved = match &self.restore_point {
+            Some(point) => format!("; what was there before is on branch `{point}`"),
+            None => String::new(),
+        };
+        let (code, message) = if differences.is_empty() {
+            (Code::Restored, format!("Workspace '{target}' was read back, and is as commit {commit}{saved}"))
+        } else {
+            let paths: Sample = differences.iter().map(|one| one.path.as_bytes()).collect();
+            (Code::Differs, format!("Workspace '{target}' is not in all as commit {commit}: {paths}{saved}"))
+        };
+        End { code, message, changed, differences }
+    }
+}
+
+/// What is known of the key that a commit's secrets need.
+struct Key {
+    /// Whether the workspace has it, or gets it.
+    is_known: bool,
+    /// It, where the workspace gets it.
+    to_set: Option<Secret>,
+}
+
+/// The items of a tree that are covered, but the key, and a few of those that are not.
+fn items_in(tree: &Tree, base: &Base) -> (Items, Sample) {
+    let (mut found, mut not_covered) = (Items::new(), BTreeSet::new());
+    for (path, entry) in tree {
+        let Some((path, id)) = text(path).and_then(|path| Some((path, items::item_of(path)?))) else { continue };
+        if id.kind == ItemKind::Key {
+            continue;
+        }
+        if items::covers(&id, &base.plan.kinds) {
+            found.entry(id).or_default().push((path.to_owned(), entry.clone()));
+        } else {
+            not_covered.insert(id.kind.to_string());
+        }
+    }
+    (found, not_covered.into_iter().collect())
+}
+
+fn listed(git: &Git<'_>, name: &str, tree: &Tree, prefix: &str) -> Result<Listing, GitError> {
+    Ok(Listing::write(git.listing_place(name), |lines| {
+        tree.iter().try_for_each(|(path, entry)| lines.put(&[prefix.as_bytes(), path].concat(), entry, b'0'))
+    })?)
+}
+
+fn text(path: &GitPath) -> Option<&str> {
+    std::str::from_utf8(path).ok()
+}
+
+fn cloned<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
+    (key.clone(), value.clone())
+}
+
+/// The file of the Windmill folder that a path lies in.
+fn meta_of(path: &str) -> Option<String> {
+    let mut parts = path.split('/');
+    let (top, name) = (parts.next()?, parts.next()?);
+    (top == "f" && parts.next().is_some()).then(|| format!("f/{name}/{FOLDER_META}"))
+}
+
+fn counted(changes: &[(String, String)]) -> Changed {
+    let count = |kind: &str| changes.iter().filter(|(of, _)| of == kind).count();
+    let (added, deleted) = (count("added"), count("deleted"));
+    Changed { added, modified: changes.len() - added - deleted, deleted }
+}
+
+/// What `--commit` may be.
+///
+/// # Errors
+/// When it is no part of a commit's id.
+pub fn check_commit(digits: &str) -> Result<(), String> {
+    let is_hex = digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    if is_hex && (COMMIT_DIGITS_MIN..=64).contains(&digits.len()) {
+        return Ok(());
+    }
+    Err(format!("--commit: {} is no id of a commit, whole or its first digits", crate::names::quoted(digits)))
+}
