@@ -154,10 +154,7 @@ fn compare(place: &mut Vec<String>, backup: Option<&Node>, workspace: Option<&No
     match (backup, workspace) {
         (Some(one), Some(other)) if is_same(one, other) => {}
         (Some(Node::Fields(one)), Some(Node::Fields(other))) => {
-            let mut names: Vec<_> = one.keys().chain(other.keys()).collect();
-            names.sort_unstable();
-            names.dedup();
-            for name in names {
+            for name in one.keys().chain(other.keys().filter(|name| !one.contains_key(*name))) {
                 place.push(name.clone());
                 compare(place, one.get(name), other.get(name), masks, lines);
                 place.pop();

@@ -96,7 +96,7 @@ pub struct Difference {
 pub struct Proof {
     /// The end of the run.
     pub result: SyncResult,
-    /// What differs, in the order of the paths; of very many, the first.
+    /// What differs; of very many, the first. What only the backup has comes last.
     pub differences: Vec<Difference>,
     /// Of a restore: the branch on which what was there before is kept.
     pub restore_point: Option<String>,

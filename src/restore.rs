@@ -227,11 +227,11 @@ impl Story<'_> {
         let plan = base.plan.text.replace("includeKey: true", "includeKey: false");
         target.step(Step::Pull, || pull::pull_into_nothing(target, place, git, &plan))?;
         composition::check_shared_ui(target, git, account)?;
-        let there = self.staged(git, "there.listing")?;
+        let there = self.staged(git)?;
         let windmill = target.windmill(place);
         let choice = self.choose(git, base, &windmill, &there, account)?;
         let tree = self.lay_out(git, &choice)?;
-        let expected = self.staged(git, "expected.listing")?;
+        let expected = self.staged(git)?;
         let mut orders = plan.clone();
         if let Some(key) = &choice.key {
             orders = orders.replace("includeKey: false", "includeKey: true");
@@ -262,15 +262,13 @@ impl Story<'_> {
         Ok(self.done(base, changed, differences))
     }
 
-    /// What lies in the folder, staged and listed under a name of its own.
-    fn staged(&self, git: &Git<'_>, name: &str) -> Result<Tree, Fault> {
+    /// What lies in the folder, staged.
+    fn staged(&self, git: &Git<'_>) -> Result<Tree, Fault> {
         let failed = |error: GitError| self.target.git_error(Step::Commit, error);
         staging::withdraw_unstorable(git.tree_folder()).map_err(|error| self.target.disk(&error))?;
         git.stage().map_err(failed)?;
         let listing = git.list_index().map_err(failed)?;
-        log::debug!("{name} is {}", listing.path().display());
-        let entries = listing.entries().and_then(Iterator::collect::<std::io::Result<Tree>>);
-        entries.map_err(|error| failed(GitError::from(error)))
+        read(&listing).map_err(failed)
     }
 
     fn write(&self, git: &Git<'_>, path: &str, content: &[u8]) -> Result<(), Fault> {
@@ -288,8 +286,7 @@ impl Story<'_> {
     ) -> Result<Choice, Fault> {
         let failed = |error: GitError| self.source.git_error(Step::Commit, error);
         let mut of_commit = Tree::new();
-        for file in base.folder.entries().map_err(|error| failed(GitError::from(error)))? {
-            let (path, entry) = file.map_err(|error| failed(GitError::from(error)))?;
+        for (path, entry) in read(&base.folder).map_err(failed)? {
             let is_ui = base::is_shared_ui(&path) && entry.is_file();
             if is_ui || !base.is_withheld(&path, &entry) {
                 of_commit.insert(path, entry);
@@ -300,11 +297,15 @@ impl Story<'_> {
             self.warnings.add(format!("the settings leave these kinds out, and they do not come back: {not_covered}"));
         }
         let (has, _) = items_in(there, base);
-        let mut chosen: Items = held.iter().filter(|(id, files)| self.means(id, files)).map(cloned).collect();
+        let mut chosen = Items::new();
+        for (id, files) in &held {
+            if self.means(id, files) {
+                chosen.insert(id.clone(), files.clone());
+            }
+        }
         let wants_ui = account.shared_ui.is_some();
-        let is_ui_chosen = |path: &str| wants_ui && base::is_shared_ui(path.as_bytes()) && self.wish.admits(path);
-        let ui: Vec<_> =
-            of_commit.iter().filter(|(path, _)| text(path).is_some_and(is_ui_chosen)).map(cloned).collect();
+        let is_ui = |path: &str| wants_ui && base::is_shared_ui(path.as_bytes()) && self.wish.admits(path);
+        let ui: Vec<_> = of_commit.iter().filter(|(path, _)| text(path).is_some_and(is_ui)).collect();
         if chosen.is_empty() && ui.is_empty() && !self.wish.paths.is_empty() {
             let paths: Vec<_> = self.wish.paths.iter().map(Pattern::as_str).collect();
             let message = format!("--path: nothing in the commit is called like {}", paths.join(", "));
@@ -318,22 +319,27 @@ impl Story<'_> {
                 switches.extend(files.iter().map(|(path, _)| path.clone()));
             }
         }
-        let mut tree = there.clone();
-        let gone = has.iter().filter(|(id, files)| {
-            chosen.contains_key(id) || self.wish.deletes && !held.contains_key(id) && self.means(id, files)
-        });
-        for (path, _) in gone.flat_map(|(_, files)| files) {
-            tree.remove(path.as_bytes());
+        // What stays of the workspace: all but what is replaced, or is to go.
+        let mut gone = BTreeSet::new();
+        for (id, files) in &has {
+            if chosen.contains_key(id) || self.wish.deletes && !held.contains_key(id) && self.means(id, files) {
+                for (path, _) in files {
+                    gone.insert(path.clone().into_bytes());
+                }
+            }
         }
-        tree.extend(chosen.values().flatten().map(|(path, entry)| (path.clone().into_bytes(), entry.clone())));
-        tree.extend(ui);
-        self.add_folders(&mut tree, &of_commit, base);
+        let mut tree = Tree::new();
+        let mut put = |path: &[u8], entry: &Entry| drop(tree.insert(path.to_vec(), entry.clone()));
+        there.iter().filter(|(path, _)| !gone.contains(*path)).for_each(|(path, entry)| put(path, entry));
+        chosen.values().flatten().for_each(|(path, entry)| put(path.as_bytes(), entry));
+        ui.into_iter().for_each(|(path, entry)| put(path, entry));
         // The hashes of what is pushed; of what is not, the workspace's own are as good.
-        let locks = of_commit.iter().filter(|(path, _)| path.starts_with(b"locks/"));
-        tree.extend(locks.map(cloned));
-        if let (true, Some(lock)) = (self.wish.paths.is_empty(), of_commit.get(WMILL_LOCK.as_bytes())) {
-            tree.insert(WMILL_LOCK.into(), lock.clone());
+        for (path, entry) in &of_commit {
+            if path.starts_with(b"locks/") || path == WMILL_LOCK.as_bytes() && self.wish.paths.is_empty() {
+                put(path, entry);
+            }
         }
+        let tree = self.with_folders(tree, &of_commit, base);
         Ok(Choice { tree, secrets, switches, key: key.to_set })
     }
 
@@ -342,28 +348,31 @@ impl Story<'_> {
         self.wish.admits(&id.path) || files.iter().any(|(path, _)| self.wish.admits(path))
     }
 
-    /// The folders of Windmill in which the items lie, as the commit has them.
-    fn add_folders(&self, tree: &mut Tree, of_commit: &Tree, base: &Base) {
-        let used: BTreeSet<GitPath> = tree.keys().filter_map(|path| Some(meta_of(text(path)?)?.into_bytes())).collect();
-        for (path, entry) in of_commit {
-            let Some(name) = text(path).filter(|name| meta_of(name).as_deref() == Some(*name)) else { continue };
+    /// The same with the folders of Windmill in which the items lie, as the commit has them.
+    fn with_folders(&self, mut tree: Tree, of_commit: &Tree, base: &Base) -> Tree {
+        let mut used = BTreeSet::new();
+        for path in tree.keys().filter(|path| !is_meta(path)) {
+            if let Some(meta) = text(path).and_then(meta_of) {
+                used.insert(meta.into_bytes());
+            }
+        }
+        for (path, entry) in of_commit.iter().filter(|(path, _)| is_meta(path)) {
             let is_needed = used.contains(path) && !tree.contains_key(path);
-            if is_needed || !base.plan.kinds.skip_folders && self.wish.admits(name) {
+            let is_meant = || !base.plan.kinds.skip_folders && text(path).is_some_and(|path| self.wish.admits(path));
+            if is_needed || is_meant() {
                 tree.insert(path.clone(), entry.clone());
             }
         }
-        if self.wish.deletes && self.wish.paths.is_empty() {
-            let items: BTreeSet<_> = tree
-                .keys()
-                .filter(|path| !path.ends_with(FOLDER_META.as_bytes()))
-                .filter_map(|path| meta_of(text(path)?))
-                .collect();
-            tree.retain(|path, _| {
-                text(path).is_none_or(|name| {
-                    meta_of(name).as_deref() != Some(name) || of_commit.contains_key(path) || items.contains(name)
-                })
-            });
+        if !self.wish.deletes || !self.wish.paths.is_empty() {
+            return tree;
         }
+        let mut kept = Tree::new();
+        for (path, entry) in tree {
+            if !is_meta(&path) || of_commit.contains_key(&path) || used.contains(&path) {
+                kept.insert(path, entry);
+            }
+        }
+        kept
     }
 
     /// Takes out of `chosen` the secrets that the workspace could not read; the paths of those that stay.
@@ -388,9 +397,8 @@ impl Story<'_> {
                 if is_key_known { stay.push(id.path.clone()) } else { left.push(id.clone()) }
             }
         }
-        chosen.retain(|id, _| !left.contains(id) && !plain.contains(id));
         // What is there just so needs no words.
-        let differs = |id: &&ItemId| !has.contains_key(*id) || has.get(*id) != chosen.get(*id);
+        let differs = |id: &&ItemId| has.get(*id) != chosen.get(*id);
         let named: Sample = left.iter().filter(differs).map(|id| id.path.as_bytes()).collect();
         if !named.is_empty() {
             self.warnings.add(format!(
@@ -404,6 +412,13 @@ impl Story<'_> {
             self.warnings
                 .add(format!("these secrets are left alone, since they are not encrypted in the commit: {named}"));
         }
+        let mut rest = Items::new();
+        for (id, files) in std::mem::take(chosen) {
+            if !left.contains(&id) && !plain.contains(&id) {
+                rest.insert(id, files);
+            }
+        }
+        *chosen = rest;
         Ok(stay)
     }
 
@@ -524,11 +539,9 @@ impl Story<'_> {
         let branch = BranchName::parse(&name).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
         let mut tree = there.clone();
         // Its layout is that of the repository, which says so here.
-        for file in base.folder.entries().map_err(|error| failed(GitError::from(error)))? {
-            let (path, entry) = file.map_err(|error| failed(GitError::from(error)))?;
-            if path == WMILL_YAML.as_bytes() && entry.is_file() {
-                tree.insert(path, entry);
-            }
+        let of_commit = read(&base.folder).map_err(failed)?;
+        if let Some(own) = of_commit.get(WMILL_YAML.as_bytes()).filter(|entry| entry.is_file()) {
+            tree.insert(WMILL_YAML.into(), own.clone());
         }
         let prefix = self.source.request.subdir.prefix();
         let listing = listed(git, "point.listing", &tree, &prefix).map_err(failed)?;
@@ -573,7 +586,7 @@ impl Story<'_> {
         let target = self.target;
         let failed = |error: GitError| target.git_error(Step::Commit, error);
         target.step(Step::Pull, || pull::pull_into_nothing(target, place, git, plan))?;
-        let fresh = self.staged(git, "fresh.listing")?;
+        let fresh = self.staged(git)?;
         let mut differences = Vec::new();
         let mut add = |path: &str, kind, diff| {
             if differences.len() < LISTED_MAX {
@@ -682,8 +695,19 @@ fn text(path: &GitPath) -> Option<&str> {
     std::str::from_utf8(path).ok()
 }
 
-fn cloned<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
-    (key.clone(), value.clone())
+/// A listing as a tree. A stream would do for the sync's; here a person waits, and memory is not counted.
+fn read(listing: &Listing) -> Result<Tree, GitError> {
+    let mut tree = Tree::new();
+    for file in listing.entries()? {
+        let (path, entry) = file?;
+        tree.insert(path, entry);
+    }
+    Ok(tree)
+}
+
+/// Whether it is the file of a Windmill folder.
+fn is_meta(path: &GitPath) -> bool {
+    text(path).is_some_and(|path| meta_of(path).as_deref() == Some(path))
 }
 
 /// The file of the Windmill folder that a path lies in.

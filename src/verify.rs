@@ -183,12 +183,12 @@ pub fn against(
     let only_in_backup = compare_files(git, base, &fresh, &mut found).map_err(failed)?;
     task.end(Step::Commit, begun);
     if !only_in_backup.is_empty() {
-        let gone = gone(task, place, git, base, account)?;
-        for path in only_in_backup.intersection(&gone) {
-            found.add(Mark::Deleted, path, Vec::new());
+        for path in gone(task, place, git, base, account)? {
+            if only_in_backup.contains(&path) {
+                found.add(Mark::Deleted, &path, Vec::new());
+            }
         }
     }
-    found.differences.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(found)
 }
 
@@ -244,7 +244,7 @@ fn gone(
     git: &Git<'_>,
     base: &Base,
     account: &Account,
-) -> Result<BTreeSet<Vec<u8>>, Fault> {
+) -> Result<Vec<Vec<u8>>, Fault> {
     let footing: Footing = {
         git.check_out(base.shown.as_ref()).map_err(|error| task.git_error(Step::Pull, error))?;
         task.step(Step::Pull, || pull::pull(task, place, git, base))?
@@ -252,11 +252,11 @@ fn gone(
     let owns_ui = account.shared_ui.as_ref().is_some_and(|files| !files.is_empty());
     let composed = composition::compose(task, git, base, footing, owns_ui, account, &mut Warnings::default())?;
     let failed = |error: std::io::Error| task.git_error(Step::Commit, GitError::from(error));
-    let mut gone = BTreeSet::new();
+    let mut gone = Vec::new();
     for change in composed.comparison.changes().map_err(failed)? {
         let change = change.map_err(failed)?;
         if change.mark == Mark::Deleted {
-            gone.insert(change.path);
+            gone.push(change.path);
         }
     }
     Ok(gone)

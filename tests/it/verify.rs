@@ -25,7 +25,9 @@ fn assert_same(outcome: &Outcome, tip: &str) {
 #[track_caller]
 fn paths(outcome: &Outcome) -> Vec<(String, String)> {
     assert_eq!((outcome.code().as_str(), outcome.exit_code), ("differs", Some(3)), "{outcome}");
-    differences(outcome).into_iter().map(|(kind, path, _)| (kind, path)).collect()
+    let mut paths: Vec<_> = differences(outcome).into_iter().map(|(kind, path, _)| (kind, path)).collect();
+    paths.sort_by(|one, other| one.1.cmp(&other.1));
+    paths
 }
 
 fn listed(all: &[(&str, &str)]) -> Vec<(String, String)> {
