@@ -289,7 +289,7 @@ fn a_secret_that_cannot_be_read_after_all_is_told() {
     sandbox.windmill.fail("variables/get/f/ops/db_password?decrypt_secret=true", unreadable);
     let differs = restore(&sandbox, &remote).arg("--yes").run();
     assert_eq!(differs.exit_code, Some(3), "{differs}");
-    assert_eq!(text_field(differs.result(), "differences.0.kind").as_deref(), Some("unreadable"));
+    assert_eq!(text_field(differs.result(), "differences.0.kind").as_deref(), Some("unreadable"), "{differs}");
 }
 
 #[test]

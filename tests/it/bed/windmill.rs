@@ -456,7 +456,10 @@ impl Shared {
             _ => {
                 let mut state = self.state.lock().unwrap();
                 let is_admin = role == Role::Admin;
-                match state.workspaces.get_mut(id) {
+                // What only asks changes nothing, and archives that are kept stay good.
+                let workspaces =
+                    if request.method == "GET" { &mut state.workspaces } else { state.workspaces_to_change() };
+                match workspaces.get_mut(id) {
                     // Not recorded.
                     Some(_) if !is_admin && path == ["workspaces", "encryption_key"] => {
                         Response::text(403, "This endpoint requires the caller to be an admin of the workspace")
