@@ -189,8 +189,7 @@ mod tests {
 
     #[test]
     fn a_summary_counts_all_and_lists_some() -> io::Result<()> {
-        let folder = std::env::current_dir()?.join(format!("target/comparison-{}", std::process::id()));
-        let scratch = Scratch::new(folder)?;
+        let scratch = Scratch::for_test("comparison")?;
         let pairs = join(files(&["a", "b\nc"]), files(&["a", "d", "e"]));
         let comparison = Comparison::of(scratch.path().join("changes"), pairs)?;
         assert_eq!(comparison.changed(), Changed { added: 2, modified: 0, deleted: 1 });

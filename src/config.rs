@@ -1304,28 +1304,10 @@ mod tests {
         assert_eq!(exposed(config.ssh_key), "-----BEGIN\nx\n-----END\n");
     }
 
-    /// A folder of its own, gone at the end.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        #[expect(clippy::disallowed_methods, reason = "a unit test has no DATA_DIR")]
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("windmill-git-sync-{name}-{}", std::process::id()));
-            std::fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn a_secret_file_is_read_anew_and_its_faults_name_variable_and_path() {
-        let folder = Folder::new("secret");
-        let path = folder.0.join("token");
+        let folder = crate::scratch::Scratch::for_test("secret").unwrap();
+        let path = folder.path().join("token");
         let source = config(&[("GIT_TOKEN_FILE", path.to_str().unwrap())]).git_token.unwrap();
         let refusal = || source.read().err().unwrap_or_default();
         assert!(

@@ -632,7 +632,7 @@ pub const THIS_MACHINE: &str = "this machine";
 
 /// git's verb and the path, out of the command that git has for the other side: `git-upload-pack '/path'`, quoted as
 /// for a shell.
-#[cfg_attr(not(unix), expect(dead_code, reason = "nothing is started there"))]
+#[cfg(any(unix, test))]
 fn parse_remote_command(command: &OsStr) -> Option<(&'static str, String)> {
     let (program, quoted) = command.to_str()?.split_once(' ')?;
     let verb = match program {

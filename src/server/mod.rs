@@ -320,5 +320,7 @@ fn describe(head: Option<&Head>) -> String {
     )
 }
 
+// In one `cfg`, clippy would not take it for tests.
 #[cfg(test)]
+#[cfg(unix)]
 mod tests;
