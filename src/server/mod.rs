@@ -4,7 +4,7 @@
 //! Each connection has a seat, a thread and one request. A seat is held for seconds by whoever is slow, and for as long
 //! as it takes by a heavy request whose answer is being made; when all of those are taken, callers that went away give
 //! theirs up. Heavy requests never get all seats, and of the others one that is slow leaves when a
-//! newcomer finds none: so `/health` is always let in.
+//! newcomer finds none: so `/health` is always let in. Where there are no threads, connections are served one by one.
 
 mod connection;
 mod crew;
