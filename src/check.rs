@@ -21,6 +21,7 @@ use crate::roster;
 use crate::scratch::{self, Scratch};
 use crate::secret::{Scrubber, Secret};
 use crate::signing::{self, SigningError};
+use crate::subprocess;
 use crate::sync_request::{self, GitCredentials};
 use crate::task;
 use crate::trust::{self, TrustError};
@@ -202,6 +203,10 @@ pub fn run(config: &Config, own_program: &Path, interrupt: &Interrupt, extent: E
     let mut check = Check { config, own_program, extent, deadline, scrubber, workspace: None, findings: Vec::new() };
     let secrets = check.settings();
     check.scrubber = Scrubber::new(&secrets.all(config));
+    if !subprocess::CAN_START {
+        check.name_what_is_not_tried();
+        return check.findings;
+    }
     let traces = Traces::new(&task::root(config).join("runs"));
     let mut place = check.data_folder(&traces);
     let tools = place.as_ref().map(|place| check.tools(place)).unwrap_or_default();
@@ -352,6 +357,15 @@ impl Check<'_> {
                 self.tell("settings", otherwise, format_args!("{why}"), "let this user read the file");
                 None
             }
+        }
+    }
+
+    /// Where there is nothing to try it with.
+    fn name_what_is_not_tried(&mut self) {
+        for name in ["data_dir", "wmill", "git", "windmill", "remote"] {
+            let message =
+                format_args!("not tried: WebAssembly has no programs, no TLS, and only the folders given to it");
+            self.warn(name, message, "run this where backups are to be made");
         }
     }
 
