@@ -8,7 +8,8 @@ use crate::code::Code;
 use crate::deadline::Deadline;
 use crate::fault::Fault;
 use crate::git::{Git, RemoteState};
-use crate::object::ObjectId;
+use crate::listing::{self, Stream};
+use crate::object::{Entry, ObjectId};
 use crate::outcome::Warnings;
 use crate::probe::{self, Reading};
 use crate::shortcut::{Now, Shortcut};
@@ -21,6 +22,20 @@ const READING_SHARE: u32 = 3;
 /// How much longer than twice the first reading the second may take: the success is not told before that, and without it
 /// the next sync is a full one.
 const SECOND_READING_GRACE: Duration = Duration::from_secs(20);
+
+/// Each file with what it was and what it is to be.
+pub type Wanted = Stream<(Option<Entry>, Option<Entry>)>;
+
+/// How a full sync ended well.
+pub struct Success<'a> {
+    /// It is on the branch.
+    pub commit: &'a ObjectId,
+    /// What Windmill held after the pull.
+    pub reading: Option<Reading>,
+    /// What a new commit is to hold. A git that lied, or died unheard, is found out by the next full sync, and no
+    /// shortcut may lead past that.
+    pub wanted: Option<Wanted>,
+}
 
 /// What came of asking.
 pub enum Opening {
@@ -232,22 +247,13 @@ impl Known {
         probe::all(&task.windmill(place), &seen.query, timeout).ok()
     }
 
-    /// Notes a success: `commit` is on the branch. `warnings` are all that were given; of a sync that changed something,
-    /// the next may not give them all again, and is a full one to find out.
-    pub fn remember(
-        &self,
-        task: Task<'_>,
-        git: &Git<'_>,
-        base: &Base,
-        commit: &ObjectId,
-        reading: Option<Reading>,
-        warnings: &Warnings,
-    ) {
+    /// Notes a success. `warnings` are all that were given; of a sync that changed something, the next may not give them
+    /// all again, and is a full one to find out.
+    pub fn remember(&self, task: Task<'_>, git: &Git<'_>, base: &Base, success: Success<'_>, warnings: &Warnings) {
+        let Success { commit, reading, wanted } = success;
         let told = warnings.after(self.warnings);
         let will_be_told = base.tip.as_ref() == Some(commit) || told.iter().all(|it| base.plan.warnings.contains(it));
-        // A listing that came out empty where there is a tree says that git told us nothing.
-        let is_listed = !base.is_empty || base.tip.as_ref().is_none_or(|tip| base::folder_of(task, git, tip).is_none());
-        let proof = reading.filter(|_| will_be_told && is_listed).and_then(|reading| {
+        let proof = reading.filter(|_| will_be_told).and_then(|reading| {
             let seen = self.seen.as_ref()?;
             let patience = Deadline::after(seen.took * 2 + SECOND_READING_GRACE, task.service.interrupt);
             let again = finish(Some(reading), &patience)?;
@@ -255,10 +261,25 @@ impl Known {
                 log::debug!("Windmill changed during the sync, so the next one is a full one");
                 return None;
             }
-            let tree = base::folder_of(task, git, commit);
-            self.shortcut.proof(self.now(Some(&again), Some(commit), tree.as_ref()), &seen.query, told.to_vec())
+            let tree = base::folder_of(task, git, commit)?;
+            if wanted.is_some_and(|wanted| !holds(git, &tree, wanted)) {
+                log::debug!("the commit does not hold what was pulled, so the next sync is a full one");
+                return None;
+            }
+            self.shortcut.proof(self.now(Some(&again), Some(commit), Some(&tree)), &seen.query, told.to_vec())
         });
         let shared_ui = self.account.shared_ui.as_ref().is_some_and(|files| !files.is_empty());
         self.shortcut.remember(commit, shared_ui, proof);
     }
+}
+
+/// Whether a tree holds just what is wanted.
+fn holds(git: &Git<'_>, tree: &ObjectId, wanted: Wanted) -> bool {
+    let wanted = wanted.filter_map(|file| match file {
+        Ok((path, (_, entry))) => entry.map(|entry| Ok((path, entry))),
+        Err(error) => Some(Err(error)),
+    });
+    let Some(there) = git.list(tree).ok().and_then(|listing| listing.entries().ok()) else { return false };
+    listing::join(Box::new(wanted), there)
+        .all(|file| matches!(file, Ok((_, (Some(wanted), Some(there)))) if wanted == there))
 }

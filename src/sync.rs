@@ -197,7 +197,8 @@ impl Story<'_> {
         if changed == Changed::default() {
             self.task.end(Step::Commit, begun);
             if let (Some(tip), false) = (&base.tip, self.task.request.dry_run) {
-                known.remember(self.task, git, &base, tip, reading, &self.warnings);
+                let success = opening::Success { commit: tip, reading, wanted: None };
+                known.remember(self.task, git, &base, success, &self.warnings);
             }
             return Ok(Some(self.unchanged(base.tip)));
         }
@@ -210,7 +211,10 @@ impl Story<'_> {
         let message = format!("Successfully synced workspace '{}' to Git", self.task.request.workspace);
         match self.task.step(Step::Push, || delivery::deliver(self.task, place, git, &commit))? {
             Arrival::Confirmed => {
-                known.remember(self.task, git, &base, &commit, reading, &self.warnings);
+                let wanted = composition.pairs().ok();
+                let reading = reading.filter(|_| wanted.is_some());
+                let success = opening::Success { commit: &commit, reading, wanted };
+                known.remember(self.task, git, &base, success, &self.warnings);
                 Ok(Some(Success { code: Code::Pushed, message, commit: Some(commit), changed }))
             }
             Arrival::Rejected(why) => {
