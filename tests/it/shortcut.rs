@@ -76,9 +76,12 @@ const IDLE_WMILL: &str = "case \"$*\" in *--version*) echo 'CLI version: 9.9.9';
 
 /// A sandbox where pulls cost nothing: a stand-in for wmill that asks for the export, so that it is counted, and leaves
 /// the folder as it is.
-fn with_idle_wmill(sandbox: &Sandbox) {
+fn with_idle_wmill(sandbox: &Sandbox) -> BareRepository {
     let counter = sandbox.path().join("pulls");
     sandbox.program("wmill", &format!("{IDLE_WMILL}\necho >>'{}'", counter.display()));
+    let remote = sandbox.repository();
+    remote.commit_files("main", &[("f/x.py", "x\n")]);
+    remote
 }
 
 fn idle_pulls(sandbox: &Sandbox) -> usize {
@@ -201,9 +204,7 @@ fn each_doubt_makes_a_sync_a_full_one() {
 #[test]
 fn a_damaged_note_proves_nothing() {
     let sandbox = Sandbox::new();
-    with_idle_wmill(&sandbox);
-    let remote = sandbox.repository();
-    remote.commit_files("main", &[("f/x.py", "x\n")]);
+    let remote = with_idle_wmill(&sandbox);
     let sync = sandbox.sync().remote(&remote);
     sync.run().expect("unchanged");
     let file = note(&sandbox);
@@ -363,9 +364,7 @@ fn who_the_token_is_does_not_shape_what_wmill_writes() {
 #[test]
 fn whatever_is_altered_in_what_windmill_gives_is_noticed() {
     let sandbox = Sandbox::new();
-    with_idle_wmill(&sandbox);
-    let remote = sandbox.repository();
-    remote.commit_files("main", &[("f/x.py", "x\n")]);
+    let remote = with_idle_wmill(&sandbox);
     let sync = sandbox.sync().remote(&remote);
     sync.run().expect("unchanged");
     let windmill = &sandbox.windmill;
@@ -579,9 +578,7 @@ fn neither_a_refusal_nor_a_failure_nor_a_dry_run_is_a_success_to_rest_on() {
 #[test]
 fn an_export_that_hangs_leaves_wmill_its_time() {
     let sandbox = Sandbox::new();
-    with_idle_wmill(&sandbox);
-    let remote = sandbox.repository();
-    remote.commit_files("main", &[("f/x.py", "x\n")]);
+    let remote = with_idle_wmill(&sandbox);
     let sync = sandbox.sync().remote(&remote).env("SYNC_TIMEOUT", "20s").env("LOG_LEVEL", "debug");
     for fault in [Fault::Hang, Fault::HangHalfway] {
         sandbox.windmill.fail("archive_type=tar", fault);
