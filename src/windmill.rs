@@ -172,7 +172,7 @@ pub struct Windmill<'a> {
     pub token: &'a Secret,
     /// When the run ends.
     pub deadline: &'a Deadline,
-    /// Keeps connections, and the certificates that it has read.
+    /// Keeps the certificates that it has read.
     agent: ureq::Agent,
 }
 
