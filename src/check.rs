@@ -26,7 +26,7 @@ use crate::sync_request::{self, GitCredentials};
 use crate::task;
 use crate::trust::{self, TrustError};
 use crate::windmill::{self, Account, Greeting, Windmill, WindmillError};
-use crate::wmill_yaml::{self, Kinds};
+use crate::wmill_yaml::Plan;
 use crate::workplace::Workplace;
 
 /// For the whole check; a sync's own limit, where that is less. Each question ends earlier by itself.
@@ -317,7 +317,7 @@ impl Check<'_> {
                 self.warn("settings", format_args!("{name} is set, but this version does not act upon it yet"), "");
             }
         }
-        if self.kinds().include_key && !config.allow_plaintext_secrets {
+        if self.plan().kinds.include_key && !config.allow_plaintext_secrets {
             let message = format_args!("WMILL_INCLUDE asks for the workspace's encryption key, which is refused");
             let remedy = "take `key` out, or set ALLOW_PLAINTEXT_SECRETS=true if the repository may hold it";
             self.tell("settings", Status::Failed(Code::PlaintextSecrets), message, remedy);
@@ -369,8 +369,8 @@ impl Check<'_> {
         }
     }
 
-    fn kinds(&self) -> Kinds {
-        wmill_yaml::read(None, &base::asked_kinds(self.config)).kinds
+    fn plan(&self) -> Plan {
+        base::plan_without_file(self.config)
     }
 
     /// Tries the data folder by working in it.
@@ -457,13 +457,8 @@ impl Check<'_> {
         };
         let Some(first) = listed.first().cloned().or_else(|| WorkspaceId::parse(ADMINS).ok()) else { return listed };
         let (nothing, deadline) = (Secret::new(""), self.deadline.clone());
-        let windmill = |workspace, token| Windmill {
-            base_url: &config.base_url,
-            workspace,
-            token,
-            deadline: &deadline,
-            environment: &config.tool_environment,
-        };
+        let windmill =
+            |workspace, token| Windmill::new(&config.base_url, workspace, token, &deadline, &config.tool_environment);
         let asked = SystemTime::now();
         match windmill(&first, token.unwrap_or(&nothing)).greet() {
             Ok(greeting) => self.greeting(&greeting, asked),
@@ -527,7 +522,7 @@ impl Check<'_> {
         if self.extent == Extent::AtStart {
             return;
         }
-        match windmill.may_export(&self.kinds()) {
+        match windmill.may_export(&self.plan().query) {
             Ok(()) => self.ok("export", format_args!("is permitted")),
             Err(error) => self.windmill_error("export", error),
         }

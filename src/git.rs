@@ -326,6 +326,15 @@ impl<'a> Git<'a> {
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &commit]))
     }
 
+    /// The tree at a path of a commit, without slashes at its ends; an empty one is the whole.
+    ///
+    /// # Errors
+    /// [`GitError`], also where there is no tree.
+    pub fn tree_at(&self, commit: &ObjectId, path: &str) -> Result<ObjectId, GitError> {
+        let name = if path.is_empty() { format!("{commit}^{{tree}}") } else { format!("{commit}:{path}") };
+        self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]))
+    }
+
     /// All files of a commit or tree, as they are there, sound or not.
     ///
     /// # Errors

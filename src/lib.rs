@@ -83,6 +83,7 @@
 //! | [`comparison`] | what differs between two trees, counted and listed |
 //! | [`staging`] | whether git staged what lies in the folder |
 //! | [`windmill`] | who the token is, and `wmill sync pull` |
+//! | [`probe`] | the digest of all that wmill would read from Windmill |
 //! | [`fault`] | why a step failed, and what may help |
 //! | [`task`] | one run from the inside: its turn, its place, its steps |
 //! | [`base`] | what the remote holds when a round begins, and what of it wmill gets to see |
@@ -90,6 +91,8 @@
 //! | [`composition`] | what the folder is to hold after a pull |
 //! | [`guards`] | what is refused although nothing failed |
 //! | [`delivery`] | brings a commit to the remote, and sees that it is there |
+//! | [`shortcut`] | what was true at the last success, and whether it still is |
+//! | [`opening`] | how a sync begins: everybody is asked at the same time, and whether anything changed |
 //! | [`sync`] | the story of a sync |
 //! | [`history`] | the last runs and how each backup stands, over restarts |
 //! | [`roster`] | for which workspaces a draft is |
@@ -132,8 +135,10 @@ pub mod names;
 pub mod notice;
 pub mod notifier;
 pub mod object;
+pub mod opening;
 pub mod outcome;
 pub mod page;
+pub mod probe;
 pub mod proxy;
 pub mod pull;
 pub mod report;
@@ -145,6 +150,7 @@ pub mod scheduler;
 pub mod scratch;
 pub mod secret;
 pub mod server;
+pub mod shortcut;
 pub mod signing;
 pub mod staging;
 pub mod subprocess;

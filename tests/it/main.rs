@@ -33,6 +33,7 @@ mod raw_bytes;
 mod release;
 mod seen;
 mod several;
+mod shortcut;
 mod side;
 mod signing;
 mod story;

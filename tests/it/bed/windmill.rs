@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use miniserde::json::{self, Value};
 
-use super::http::{Fault, Faults, LoggedRequest, Reply, Request, Response, Server};
+use super::http::{self, Fault, Faults, LoggedRequest, Reply, Request, Response, Server};
 use super::process::PATIENCE;
 use super::workspace::{Workspace, tar_of, zip_of};
 
@@ -62,7 +62,7 @@ struct GateState {
     waiting: usize,
 }
 
-/// While it lives, no export is answered.
+/// While it lives, no export is answered but to our own program.
 pub struct HeldExports {
     shared: Arc<Shared>,
 }
@@ -317,13 +317,14 @@ impl Windmill {
         self.shared.faults.heal();
     }
 
-    /// Runs `hook` each time an export of a workspace is asked for, before it is made; what it edits is in it.
+    /// Runs `hook` each time wmill asks for the export of a workspace, before it is made; what it edits is in it. Our own
+    /// program, which only looks whether anything changed, sees what is there.
     pub fn on_export(&self, hook: impl FnMut(&mut Workspace) + Send + 'static) {
         *self.shared.on_export.lock().unwrap() = Some(Box::new(hook));
     }
 
-    /// From now on no export is answered until what this gives is released or dropped: a sync that stands still for
-    /// as long as a test needs it to.
+    /// From now on no export is answered to wmill until what this gives is released or dropped: a sync whose pull stands
+    /// still for as long as a test needs it to.
     #[must_use]
     pub fn hold_exports(&self) -> HeldExports {
         self.shared.gate.state.lock().unwrap().holders += 1;
@@ -335,11 +336,20 @@ impl Windmill {
         self.shared.state.lock().unwrap().requests.clone()
     }
 
-    /// How many exports were asked for.
+    /// How many exports wmill asked for: one a pull.
     pub fn exports(&self) -> usize {
+        self.exports_to(false)
+    }
+
+    /// How many exports our own program asked for, to see whether anything changed.
+    pub fn probes(&self) -> usize {
+        self.exports_to(true)
+    }
+
+    fn exports_to(&self, us: bool) -> usize {
         let state = self.shared.state.lock().unwrap();
-        let is_export = |r: &&LoggedRequest| r.target.contains("/workspaces/tarball");
-        state.requests.iter().filter(is_export).count()
+        let is_meant = |r: &&LoggedRequest| r.target.contains("/workspaces/tarball") && r.is_ours == us;
+        state.requests.iter().filter(is_meant).count()
     }
 
     pub fn forget_requests(&self) {
@@ -467,8 +477,11 @@ impl Shared {
                 return Response::new(400, "text/plain", message);
             }
         };
-        self.gate.pass();
-        self.run_export_hook(id);
+        // Our own program only looks whether anything changed.
+        if !http::is_ours(request) {
+            self.gate.pass();
+            self.run_export_hook(id);
+        }
         let answer = |bytes| {
             // The type is the recorded one, also for a zip.
             Response::shared(200, "application/x-tar", bytes)

@@ -78,8 +78,9 @@ impl Replay {
         format!("here='{}'\n{REPLAY}", self.states.display())
     }
 
-    /// From now on the workspace holds this.
+    /// From now on the workspace holds this; Windmill shows that something changed, and the stand-in knows what.
     pub(crate) fn hold(&self, state: State) {
+        self.sandbox.windmill.state(state.name());
         let current = self.states.join("current");
         let _ = fs::remove_file(&current);
         std::os::unix::fs::symlink(state.name(), &current).unwrap();
@@ -88,6 +89,7 @@ impl Replay {
     /// Puts a file into a state.
     pub(crate) fn put(&self, state: State, path: &str, content: &str) {
         write_files(&self.states.join(state.name()), &Files::from([(path.to_owned(), content.into())]));
+        self.sandbox.windmill.put(path, content);
     }
 
     /// Where the states lie that the stand-in takes its files from.
