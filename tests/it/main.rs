@@ -21,6 +21,7 @@ mod guards;
 mod hostile;
 #[cfg(feature = "docker-tests")]
 mod image;
+mod inside;
 mod leaks;
 mod listener;
 mod man;
