@@ -34,6 +34,15 @@ impl Mark {
             Self::Deleted => b'D',
         }
     }
+
+    /// Counts one more file of this kind.
+    pub fn count_in(self, changed: &mut Changed) {
+        match self {
+            Self::Added => changed.added += 1,
+            Self::Modified => changed.modified += 1,
+            Self::Deleted => changed.deleted += 1,
+        }
+    }
 }
 
 /// One file that differs.
@@ -69,11 +78,7 @@ impl Comparison {
                     (Some(before), None) => (Mark::Deleted, before),
                     _ => continue,
                 };
-                match mark {
-                    Mark::Added => changed.added += 1,
-                    Mark::Modified => changed.modified += 1,
-                    Mark::Deleted => changed.deleted += 1,
-                }
+                mark.count_in(&mut changed);
                 lines.put(&path, &entry, mark.letter())?;
             }
             Ok(())
@@ -105,24 +110,35 @@ impl Comparison {
     /// # Errors
     /// What the disk says.
     pub fn summary(&self, listed_max: usize) -> io::Result<String> {
-        let Changed { added, modified, deleted } = self.changed;
-        let mut text = format!("{added} added, {modified} modified, {deleted} deleted\n");
-        let mut left = listed_max;
-        for mark in Mark::ALL {
-            for change in self.changes()? {
-                let change = change?;
-                if change.mark == mark && left > 0 {
-                    left -= 1;
-                    let _ = write!(text, "\n{} {}", char::from(mark.letter()), printable(&change.path));
-                }
+        summary(self.changed, listed_max, || self.changes())
+    }
+}
+
+/// Counts changes, and lists at most `listed_max` of them.
+///
+/// # Errors
+/// Those of `changes`.
+pub fn summary<C>(changed: Changed, listed_max: usize, changes: impl Fn() -> io::Result<C>) -> io::Result<String>
+where
+    C: Iterator<Item = io::Result<Change>>,
+{
+    let Changed { added, modified, deleted } = changed;
+    let mut text = format!("{added} added, {modified} modified, {deleted} deleted\n");
+    let mut left = listed_max;
+    for mark in Mark::ALL {
+        for change in changes()? {
+            let change = change?;
+            if change.mark == mark && left > 0 {
+                left -= 1;
+                let _ = write!(text, "\n{} {}", char::from(mark.letter()), printable(&change.path));
             }
         }
-        let count = added + modified + deleted;
-        if count > listed_max {
-            let _ = write!(text, "\n... and {} more", count - listed_max);
-        }
-        Ok(text)
     }
+    let count = added + modified + deleted;
+    if count > listed_max {
+        let _ = write!(text, "\n... and {} more", count - listed_max);
+    }
+    Ok(text)
 }
 
 /// The first few of many names, and how many there are.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use miniserde::json::{self, Value};
 
-use crate::bed::process::{self, Finished, find_program};
+use crate::bed::process::{self, Finished};
 use crate::bed::receivers::{HOOK_SECRET, Receivers};
 use crate::bed::run::{field, text_field};
 use crate::bed::windmill::SHOP;
@@ -157,6 +157,7 @@ fn the_failure_handler_tells_a_chat_what_failed() {
 #[cfg(feature = "bun-tests")]
 mod bun {
     use super::*;
+    use crate::bed::process::find_program;
 
     /// The program, or what to install.
     fn program(name: &str, from: &str) -> PathBuf {

@@ -8,6 +8,7 @@
 
 mod adapted;
 mod api;
+mod authors;
 mod bed;
 mod bed_works;
 mod check;
