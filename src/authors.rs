@@ -35,7 +35,9 @@ const LISTS: [(&[ItemKind], &str, &str); 3] = [
 /// The last edit of an item.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
-    /// Who it was.
+    /// What Windmill calls whoever it was.
+    name: Option<String>,
+    /// Who it was, where that can be told in a commit.
     pub author: Option<Identity>,
     /// When it was; never in the future.
     pub time: Option<SystemTime>,
@@ -44,37 +46,30 @@ pub struct Edit {
 /// The last edits that Windmill tells of.
 pub type Edits = BTreeMap<ItemId, Edit>;
 
-/// Who an item's line names, and when that was.
-type Told = (Option<String>, Option<SystemTime>);
-
 /// Asks for the last edits of these items.
 #[must_use]
 pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<ItemId>) -> Edits {
-    let Ok(left) = windmill.deadline.remaining() else { return Edits::new() };
+    let mut edits = Edits::new();
+    let Ok(left) = windmill.deadline.remaining() else { return edits };
     let deadline = Deadline::after(left.min(TIME_MAX), windmill.deadline.interrupt());
     let windmill = Windmill { deadline: &deadline, ..*windmill };
-    let mut told: BTreeMap<&ItemId, Told> = BTreeMap::new();
     for (kinds, list, one) in LISTS {
-        let wanted: BTreeMap<&str, &ItemId> =
-            items.iter().filter(|item| kinds.contains(&item.kind)).map(|item| (item.path.as_str(), item)).collect();
-        if !wanted.is_empty() {
-            told.extend(ask_list(&windmill, list, &wanted));
-            let silent = told.iter_mut().filter(|(item, (name, _))| name.is_none() && is_ours_to_ask(item, kinds));
-            for (item, line) in silent.take(SINGLE_QUESTIONS_MAX) {
-                // One that fails is none that others will answer: a server without it, or a slow one.
-                let Some(Value::Object(answer)) = windmill.ask_for_names(&format!("{one}{}", item.path)) else { break };
-                let (name, time) = told_by(&answer);
-                *line = (name, time.or(line.1));
-            }
+        ask_list(&windmill, list, kinds, items, &mut edits);
+        let silent = edits.iter_mut().filter(|(item, edit)| edit.name.is_none() && is_ours_to_ask(item, kinds));
+        for (item, edit) in silent.take(SINGLE_QUESTIONS_MAX) {
+            // One that fails is none that others will answer: a server without it, or a slow one.
+            let Some(Value::Object(answer)) = windmill.ask_for_names(&format!("{one}{}", item.path)) else { break };
+            let told = told_by(&answer);
+            *edit = Edit { time: told.time.or(edit.time), ..told };
         }
     }
-    let is_anyone_named = told.values().any(|(name, _)| name.is_some());
-    let addresses = if is_anyone_named { addresses(&windmill, account) } else { BTreeMap::new() };
-    let edit = |(item, (name, time)): (&ItemId, Told)| {
-        let author = name.and_then(|name| identity(&name, &addresses));
-        (item.clone(), Edit { author, time })
-    };
-    told.into_iter().map(edit).collect()
+    if edits.values().any(|edit| edit.name.is_some()) {
+        let addresses = addresses(&windmill, account);
+        for edit in edits.values_mut() {
+            edit.author = edit.name.as_deref().and_then(|name| identity(name, &addresses));
+        }
+    }
+    edits
 }
 
 /// Whether it is of these kinds, and has a path that needs no encoding in a URL, as all do that Windmill gives out.
@@ -83,58 +78,62 @@ fn is_ours_to_ask(item: &ItemId, kinds: &[ItemKind]) -> bool {
     kinds.contains(&item.kind) && item.path.bytes().all(is_plain)
 }
 
-/// The lines of a list that are about the items that are wanted, by their paths.
-fn ask_list<'a>(
-    windmill: &Windmill<'_>,
-    list: &str,
-    wanted: &BTreeMap<&str, &'a ItemId>,
-) -> BTreeMap<&'a ItemId, Told> {
-    let mut found = BTreeMap::new();
+/// Takes over what a list tells of those items that are of its kinds.
+fn ask_list(windmill: &Windmill<'_>, list: &str, kinds: &[ItemKind], items: &BTreeSet<ItemId>, edits: &mut Edits) {
+    let mut missing = items.iter().filter(|item| kinds.contains(&item.kind)).count();
     for page in 1..=PAGES_MAX {
+        if missing == 0 {
+            break;
+        }
         let Some(Value::Array(lines)) = windmill.ask_for_names(&format!("{list}per_page={PER_PAGE}&page={page}"))
         else {
             break;
         };
         for line in &lines {
             let Value::Object(line) = line else { continue };
-            if let Some(item) = text(line, "path").and_then(|path| wanted.get(path)) {
-                found.entry(*item).or_insert_with(|| told_by(line));
+            let Some(path) = text(line, "path") else { continue };
+            for kind in kinds {
+                let item = ItemId { kind: *kind, path: path.to_owned() };
+                if items.contains(&item) && !edits.contains_key(&item) {
+                    edits.insert(item, told_by(line));
+                    missing -= 1;
+                }
             }
         }
-        if found.len() == wanted.len() || lines.len() < PER_PAGE {
+        if lines.len() < PER_PAGE {
             break;
         }
     }
-    found
 }
 
-fn told_by(line: &Object) -> Told {
+fn told_by(line: &Object) -> Edit {
     let name = text(line, "edited_by").or_else(|| text(line, "created_by"));
     let time = text(line, "edited_at").or_else(|| text(line, "created_at"));
     let time = time.and_then(|time| humantime::parse_rfc3339(time).ok());
-    (name.map(str::to_owned), time.map(|time| time.min(SystemTime::now())))
+    Edit { name: name.map(str::to_owned), author: None, time: time.map(|time| time.min(SystemTime::now())) }
 }
 
 /// Addresses by user name, as far as Windmill tells; that of the token's own user is known already.
-fn addresses(windmill: &Windmill<'_>, account: &Account) -> BTreeMap<String, String> {
-    let mut addresses: BTreeMap<_, _> = account.user.iter().cloned().collect();
+fn addresses(windmill: &Windmill<'_>, account: &Account) -> Vec<(String, String)> {
+    let mut addresses = Vec::new();
     if let Some(Value::Array(users)) = windmill.ask_for_names("users/list") {
         for user in &users {
             let Value::Object(user) = user else { continue };
             if let (Some(name), Some(address)) = (text(user, "username"), text(user, "email")) {
-                addresses.insert(name.to_owned(), address.to_owned());
+                addresses.push((name.to_owned(), address.to_owned()));
             }
         }
     }
+    addresses.extend(account.user.clone());
     addresses
 }
 
 /// An author, where name and address can be told in a commit. A user without a name of their own in the workspace goes
 /// by their address.
-fn identity(name: &str, addresses: &BTreeMap<String, String>) -> Option<Identity> {
+fn identity(name: &str, addresses: &[(String, String)]) -> Option<Identity> {
     let name = name.strip_prefix("u/").unwrap_or(name).trim();
-    let identity = match addresses.get(name) {
-        Some(address) => Identity::parse(name, address),
+    let identity = match addresses.iter().find(|(known, _)| known == name) {
+        Some((_, address)) => Identity::parse(name, address),
         None if name.contains('@') => Identity::parse(name, name),
         None => Identity::parse(name, &format!("{name}@{NO_ADDRESS}")),
     };
@@ -155,7 +154,7 @@ mod tests {
     #[track_caller]
     fn check(name: &str, expected: Option<&str>) {
         let addresses = [("ann", "ann@example.com"), ("bad", "x>\ny"), ("c d", "c@d")];
-        let addresses = addresses.map(|(name, address)| (name.to_owned(), address.to_owned())).into();
+        let addresses = addresses.map(|(name, address)| (name.to_owned(), address.to_owned()));
         assert_eq!(identity(name, &addresses).map(|found| found.to_string()).as_deref(), expected, "{name:?}");
     }
 
@@ -166,7 +165,7 @@ mod tests {
         check("c d", Some("c d <c@d>"));
         check("bob", Some("bob <bob@windmill.invalid>"));
         check("eve@example.com", Some("eve@example.com <eve@example.com>"));
-        for name in ["bad", "", "  ", "a\nSigned-off-by: b", "a\r", "a <b@c>", "a\0b", "x\u{85}y", &"x".repeat(201)] {
+        for name in ["bad", "", "  ", "a\nSigned-off-by: b", "a\rb", "a <b@c>", "a\0b", "x\u{85}y", &"x".repeat(201)] {
             check(name, None);
         }
     }
@@ -177,11 +176,12 @@ mod tests {
             Ok(Value::Object(line)) => told_by(&line),
             _ => panic!("no object: {line}"),
         };
-        let (name, time) = told(r#"{"edited_by":"ann","edited_at":"2026-11-22T17:07:39.467468Z","created_by":"bob"}"#);
-        assert_eq!((name.as_deref(), time.is_some()), (Some("ann"), true));
-        assert_eq!(told(r#"{"created_by":"bob","created_at":"yesterday"}"#), (Some("bob".to_owned()), None));
-        assert_eq!(told(r#"{"edited_by":null,"created_at":7}"#), (None, None));
-        let (_, time) = told(r#"{"edited_at":"2999-01-01T00:00:00Z"}"#);
-        assert!(time.is_some_and(|time| time <= SystemTime::now()));
+        let ann = told(r#"{"edited_by":"ann","edited_at":"2026-11-22T17:07:39.467468Z","created_by":"bob"}"#);
+        assert_eq!((ann.name.as_deref(), ann.time.is_some()), (Some("ann"), true));
+        let bob = told(r#"{"created_by":"bob","created_at":"yesterday"}"#);
+        assert_eq!((bob.name.as_deref(), bob.time), (Some("bob"), None));
+        assert_eq!(told(r#"{"edited_by":null,"created_at":7}"#), Edit::default());
+        let future = told(r#"{"edited_at":"2999-01-01T00:00:00Z"}"#);
+        assert!(future.time.is_some_and(|time| time <= SystemTime::now()));
     }
 }

@@ -13,6 +13,7 @@ use crate::fault::Fault;
 use crate::git::{Git, GitError, Link};
 use crate::items::{self, ItemId};
 use crate::listing::Listing;
+use crate::names::Identity;
 use crate::object::ObjectId;
 use crate::outcome::Changed;
 use crate::task::{Step, Task};
@@ -148,13 +149,12 @@ impl Making<'_> {
             let _ = writeln!(message, "{}: {author}", name_of(item));
         }
         let _ = write!(message, "\n{}", self.trailers);
-        let others: BTreeSet<String> = named
-            .iter()
-            .filter(|(_, author)| **author != self.task.request.author)
-            .map(|(_, author)| author.to_string())
-            .collect();
-        for author in others {
-            let _ = writeln!(message, "Co-authored-by: {author}");
+        let mut others: Vec<&Identity> = Vec::new();
+        for (_, author) in named {
+            if *author != self.task.request.author && !others.contains(&author) {
+                others.push(author);
+                let _ = writeln!(message, "Co-authored-by: {author}");
+            }
         }
         Ok(message)
     }
@@ -163,16 +163,18 @@ impl Making<'_> {
     /// tells when they went, and what goes may be in the way of what comes. Files that are no item's, such as wmill's
     /// lock file, go with the last.
     fn links(&self) -> io::Result<Vec<Link<'_>>> {
-        let mut by_item: BTreeMap<Option<ItemId>, Vec<Change>> = BTreeMap::new();
+        let (mut by_item, mut of_no_item) = (BTreeMap::<ItemId, Vec<Change>>::new(), Vec::new());
         for change in self.comparison.changes()? {
             let change = change?;
-            by_item.entry(item_of(&change)).or_default().push(change);
+            match item_of(&change) {
+                Some(item) => by_item.entry(item).or_default().push(change),
+                None => of_no_item.push(change),
+            }
         }
-        let of_no_item = by_item.remove(&None).unwrap_or_default();
-        let mut all: Vec<_> = by_item.into_iter().filter_map(|(item, changes)| Some((item?, changes))).collect();
+        let mut all: Vec<_> = by_item.into_iter().collect();
         let time_of = |item: &ItemId| self.edits.get(item).and_then(|edit| edit.time);
         let stays = |changes: &[Change]| changes.iter().any(|change| change.mark != Mark::Deleted);
-        all.sort_by_key(|(item, changes)| (stays(changes), time_of(item)));
+        all.sort_by_cached_key(|(item, changes)| (stays(changes), time_of(item)));
         if let Some((_, changes)) = all.last_mut() {
             changes.extend(of_no_item);
         }
@@ -187,7 +189,7 @@ impl Making<'_> {
     fn link(&self, item: &ItemId, changes: &[Change]) -> io::Result<Link<'_>> {
         let mut changed = Changed::default();
         changes.iter().for_each(|change| change.mark.count_in(&mut changed));
-        let summary = summary(changed, LISTED_MAX, || Ok(changes.iter().cloned().map(Ok)))?;
+        let summary = summary(changed, LISTED_MAX, &|| Ok(Box::new(changes.iter().cloned().map(Ok))))?;
         let message = format!("{}: {}\n\n{summary}\n\n{}", self.task.request.message, name_of(item), self.trailers);
         let edit = self.edits.get(item);
         let entry = |change: &Change| (change.mark != Mark::Deleted).then(|| change.entry.clone());

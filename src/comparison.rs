@@ -56,6 +56,9 @@ pub struct Change {
     pub entry: Entry,
 }
 
+/// Files that differ, in the order of their paths.
+pub type Changes<'a> = Box<dyn Iterator<Item = io::Result<Change>> + 'a>;
+
 /// The folder after the pull, compared with what it was. The changes are kept on the disk.
 pub struct Comparison {
     changes: Listing,
@@ -96,7 +99,7 @@ impl Comparison {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn changes(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Change>>>> {
+    pub fn changes(&self) -> io::Result<Changes<'static>> {
         Ok(Box::new(self.changes.noted()?.map(|line| {
             let (path, (entry, note)) = line?;
             let mark = Mark::ALL.into_iter().find(|mark| mark.letter() == note);
@@ -110,7 +113,7 @@ impl Comparison {
     /// # Errors
     /// What the disk says.
     pub fn summary(&self, listed_max: usize) -> io::Result<String> {
-        summary(self.changed, listed_max, || self.changes())
+        summary(self.changed, listed_max, &|| self.changes())
     }
 }
 
@@ -118,10 +121,11 @@ impl Comparison {
 ///
 /// # Errors
 /// Those of `changes`.
-pub fn summary<C>(changed: Changed, listed_max: usize, changes: impl Fn() -> io::Result<C>) -> io::Result<String>
-where
-    C: Iterator<Item = io::Result<Change>>,
-{
+pub fn summary<'a>(
+    changed: Changed,
+    listed_max: usize,
+    changes: &dyn Fn() -> io::Result<Changes<'a>>,
+) -> io::Result<String> {
     let Changed { added, modified, deleted } = changed;
     let mut text = format!("{added} added, {modified} modified, {deleted} deleted\n");
     let mut left = listed_max;

@@ -84,7 +84,7 @@ fn whoever_edited_what_has_changed_is_named_and_nobody_else() {
                     script f/ops/job_00000: ann <ann@example.com>\n\n";
     assert!(message.contains(expected), "{message}");
     assert!(!message.contains("eve"), "{message}");
-    assert_eq!(co_authors(&repository), ["ann <ann@example.com>", "bob <bob@example.com>"]);
+    assert_eq!(co_authors(&repository), ["bob <bob@example.com>", "ann <ann@example.com>"]);
     assert_eq!(repository.log("main")[0].author, OURS);
     // Of flows and apps nothing has changed.
     let asked = asked_for_names(&sandbox).join("\n");

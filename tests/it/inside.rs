@@ -130,7 +130,7 @@ fn check(sandbox: &Sandbox, start: impl Fn() -> Command, word: impl Fn(&str) -> 
 #[test]
 fn the_script_in_typescript_syncs_with_the_token_of_its_job_and_fails_with_the_sync() {
     let sandbox = Sandbox::new();
-    check(&sandbox, || under_node("sync_bun.ts"), |word| json::to_string(word));
+    check(&sandbox, || under_node("sync_bun.ts"), json::to_string);
 }
 
 #[test]
