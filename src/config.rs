@@ -92,7 +92,7 @@ pub const VARIABLES: &[Variable] = &[
     plain("LOG_FORMAT", "text"),
 ];
 
-/// Settings of the contract that this version knows and does not act on yet. `COMMIT_PER=item` is another.
+/// Settings of the contract that this version knows and does not act on yet.
 const UNSUPPORTED: &[&str] = &["VERIFY_SCHEDULE"];
 
 /// The one setting that goes along with the environment of the tools.
@@ -471,6 +471,8 @@ pub struct Config {
     pub author: Identity,
     /// `COMMIT_MESSAGE`, a template of one line.
     pub commit_message: String,
+    /// `COMMIT_PER`
+    pub commit_per: CommitPer,
     /// `COMMIT_AUTHORS`
     pub commit_authors: bool,
     /// `GIT_SSH_KEY`
@@ -660,6 +662,7 @@ impl Reader<'_> {
         self.refuse_one_place_for_several(workspaces.as_ref(), &branch, &subdir);
         let author = self.author();
         let commit_message = self.take("COMMIT_MESSAGE", parse_message);
+        let commit_per = self.take("COMMIT_PER", parse_commit_per);
         let commit_authors = self.take("COMMIT_AUTHORS", parse_boolean);
         let ssh_key = self.secret("GIT_SSH_KEY");
         let signing_key = self.secret("GIT_SIGNING_KEY");
@@ -699,6 +702,7 @@ impl Reader<'_> {
             subdir,
             author: author?,
             commit_message: commit_message?,
+            commit_per: commit_per?,
             commit_authors: commit_authors?,
             ssh_key,
             signing_key,
@@ -829,9 +833,6 @@ impl Reader<'_> {
                 unsupported.push(*variable);
             }
         }
-        if self.take("COMMIT_PER", parse_commit_per) == Some(CommitPer::Item) {
-            unsupported.push("COMMIT_PER");
-        }
         unsupported
     }
 
@@ -916,9 +917,12 @@ fn parse_message(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-#[derive(PartialEq)]
-enum CommitPer {
+/// What gets a commit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitPer {
+    /// All that a sync finds.
     Sync,
+    /// Each item that differs.
     Item,
 }
 
@@ -1342,8 +1346,7 @@ mod tests {
     #[test]
     fn settings_of_later_versions_are_known_and_named() {
         assert_eq!(config(&[("COMMIT_PER", "sync"), ("VERIFY_SCHEDULE", "")]).unsupported, [""; 0]);
-        let set = [("VERIFY_SCHEDULE", "* * * * *"), ("COMMIT_PER", "item")];
-        assert_eq!(config(&set).unsupported, ["VERIFY_SCHEDULE", "COMMIT_PER"]);
+        assert_eq!(config(&[("VERIFY_SCHEDULE", "* * * * *")]).unsupported, ["VERIFY_SCHEDULE"]);
     }
 
     #[test]

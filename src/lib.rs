@@ -84,12 +84,14 @@
 //! | [`staging`] | whether git staged what lies in the folder |
 //! | [`windmill`] | who the token is, and `wmill sync pull` |
 //! | [`probe`] | the digest of all that wmill would read from Windmill |
+//! | [`authors`] | who edited which item last, as far as Windmill tells |
 //! | [`fault`] | why a step failed, and what may help |
 //! | [`task`] | one run from the inside: its turn, its place, its steps |
 //! | [`base`] | what the remote holds when a round begins, and what of it wmill gets to see |
 //! | [`pull`] | `wmill sync pull` upon a base, with its tries |
 //! | [`composition`] | what the folder is to hold after a pull |
 //! | [`guards`] | what is refused although nothing failed |
+//! | [`commits`] | what differs, in commits: one for all of it, or one for each item |
 //! | [`delivery`] | brings a commit to the remote, and sees that it is there |
 //! | [`shortcut`] | what was true at the last success, and whether it still is |
 //! | [`opening`] | how a sync begins: everybody is asked at the same time, and whether anything changed |
@@ -110,10 +112,12 @@
 //! | [`server`] | listener, threads, deadlines, slots, shutdown |
 
 pub mod app;
+pub mod authors;
 pub mod base;
 pub mod check;
 pub mod checkouts;
 pub mod code;
+pub mod commits;
 pub mod comparison;
 pub mod composition;
 pub mod config;

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::base::{self, Base};
 use crate::code::Code;
+use crate::commits;
 use crate::comparison::{Change, Comparison, Mark, Sample};
 use crate::composition;
 use crate::delivery::{self, Arrival};
@@ -15,7 +16,6 @@ use crate::fault::{Fault, Remedy};
 use crate::git::{Git, GitError};
 use crate::guards;
 use crate::items;
-use crate::listing::Listing;
 use crate::object::ObjectId;
 use crate::opening::{self, Known, Opening};
 use crate::outcome::{Changed, SyncResult, Warnings};
@@ -29,8 +29,7 @@ use crate::workplace::Workplace;
 /// How often a sync starts over when another writer was first. A branch that moves five times within five pulls is
 /// not one that a backup can be put upon.
 const ROUNDS_MAX: u32 = 5;
-/// Paths listed in a commit's body, or in a dry run's message; the rest is counted.
-const LISTED_IN_COMMIT_MAX: usize = 500;
+/// Paths listed in a dry run's message; the rest is counted.
 const LISTED_IN_MESSAGE_MAX: usize = 50;
 
 /// What a sync that did not fail came to.
@@ -206,7 +205,7 @@ impl Story<'_> {
             self.task.end(Step::Commit, begun);
             return self.shown(comparison).map(Some).map_err(|error| self.of_a_listing(error));
         }
-        let commit = self.commit(git, &base, comparison, known)?;
+        let commit = commits::make(self.task, place, git, &base, comparison, &known.account, known.version.as_deref())?;
         self.task.end(Step::Commit, begun);
         let message = format!("Successfully synced workspace '{}' to Git", self.task.request.workspace);
         match self.task.step(Step::Push, || delivery::deliver(self.task, place, git, &commit))? {
@@ -260,47 +259,5 @@ impl Story<'_> {
             comparison.summary(LISTED_IN_MESSAGE_MAX)?
         );
         Ok(Success { code: Code::DryRun, message, commit: None, changed })
-    }
-
-    fn commit(&self, git: &Git<'_>, base: &Base, comparison: &Comparison, known: &Known) -> Result<ObjectId, Fault> {
-        let changes = self.changes(git, base, comparison).map_err(|error| self.of_a_listing(error))?;
-        let message = self.commit_message(comparison, known).map_err(|error| self.of_a_listing(error))?;
-        git.compose(base.tree.as_ref(), &changes)
-            .and_then(|tree| git.commit(&tree, base.tip.as_ref(), &self.task.request.author, &message))
-            .map_err(|error| self.task.git_error(Step::Commit, error))
-    }
-
-    /// The changes, for git. What goes comes first: a file may become a folder, or a folder a file.
-    fn changes(&self, git: &Git<'_>, base: &Base, comparison: &Comparison) -> io::Result<Listing> {
-        let prefix = self.task.request.subdir.prefix();
-        let whole_path = |path: &[u8]| [prefix.as_bytes(), path].concat();
-        Listing::write(git.listing_place("commit.listing"), |lines| {
-            if let Some((path, entry)) = &base.in_the_way {
-                lines.remove(path, &entry.object)?;
-            }
-            for is_going in [true, false] {
-                for change in comparison.changes()? {
-                    let Change { mark, path, entry } = change?;
-                    match (mark == Mark::Deleted, is_going) {
-                        (true, true) => lines.remove(&whole_path(&path), &entry.object)?,
-                        (false, false) => lines.put(&whole_path(&path), &entry, b'0')?,
-                        _ => {}
-                    }
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn commit_message(&self, comparison: &Comparison, known: &Known) -> io::Result<String> {
-        let unknown = "unknown";
-        Ok(format!(
-            "{}\n\n{}\n\nWindmill-Workspace: {}\nWindmill-Version: {}\nWmill-Version: {}\n",
-            self.task.request.message,
-            comparison.summary(LISTED_IN_COMMIT_MAX)?,
-            self.task.request.workspace,
-            known.account.server_version.as_deref().unwrap_or(unknown),
-            known.version.as_deref().unwrap_or(unknown),
-        ))
     }
 }

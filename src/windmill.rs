@@ -25,6 +25,8 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 const EXPORT_TIME_MAX: Duration = Duration::from_secs(60);
 /// The largest answer is the shared UI, which Windmill keeps as one JSON document.
 const ANSWER_BYTES_MAX: u64 = 32 << 20;
+/// A page of a list has a tenth of a megabyte; a script is its whole source.
+const NAMES_BYTES_MAX: u64 = 2 << 20;
 /// Name of the one profile in wmill's configuration. Files named after the profile (`x.PROFILE.variable.yaml`) have a
 /// meaning to wmill, so it is a name that nobody gives to files.
 const PROFILE: &str = "windmill-git-sync-run";
@@ -71,6 +73,8 @@ pub enum Cure {
 /// What Windmill says of itself and of the token.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
+    /// Name and address of the token's user, where it told both.
+    pub user: Option<(String, String)>,
     /// The server's version, such as `CE v1.491.5`.
     pub server_version: Option<String>,
     /// Whether the token sees everything in the workspace.
@@ -241,6 +245,8 @@ struct Answer {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Whole,
+    /// The whole, unless it is a long one.
+    Names,
     /// Its body too, unless the status is 200.
     Head,
 }
@@ -264,6 +270,15 @@ impl<'a> Windmill<'a> {
     ) -> Self {
         let agent = web::client(base_url.as_str(), ANSWER_TIME_MAX, environment);
         Self { base_url, workspace, token, deadline, agent }
+    }
+
+    /// The same, until another time.
+    #[must_use]
+    pub fn until<'b>(&self, deadline: &'b Deadline) -> Windmill<'b>
+    where
+        'a: 'b,
+    {
+        Windmill { deadline, agent: self.agent.clone(), ..*self }
     }
 
     /// Asks what the server is.
@@ -333,7 +348,12 @@ impl<'a> Windmill<'a> {
         if is("is_super_admin") && self.is_known_to_be_missing()? {
             return Err(self.no_such_workspace());
         }
+        let text = |name: &str| match user.get(name) {
+            Some(Value::String(text)) => Some(text.clone()),
+            _ => None,
+        };
         Ok(Account {
+            user: text("username").zip(text("email")),
             server_version,
             is_admin: is("is_admin"),
             workspaces: if list_workspaces { self.workspaces() } else { None },
@@ -413,6 +433,23 @@ impl<'a> Windmill<'a> {
     fn bearer(&self) -> Option<String> {
         let token = Some(self.token.expose()).filter(|token| !token.is_empty());
         token.map(|token| ["Bearer ", token].concat())
+    }
+
+    /// Asks for something of the workspace that a sync can do without: once, and with what does not come whole and in
+    /// time, as with what is no JSON, there is no answer.
+    #[must_use]
+    pub fn ask_for_names(&self, path: &str) -> Option<Value> {
+        let path = format!("api/w/{}/{path}", self.workspace);
+        let (status, value) = match self.ask_for(Part::Names, &path, None) {
+            // No name is a secret, whatever a server calls its users.
+            Ok(answer) => (answer.status, parse(&Scrubber::new([self.token]).scrub(&answer.body))),
+            Err(_) => (0, None),
+        };
+        let value = value.filter(|_| status == 200);
+        if value.is_none() {
+            log::debug!("Windmill does not tell `{path}` (status {status}), so commits do without");
+        }
+        value
     }
 
     fn ask(&self, path: &str, body: Option<&str>) -> Result<Answer, WindmillError> {
@@ -597,7 +634,10 @@ fn exchange(
     let is_page = header("content-type").is_some_and(|value| value.starts_with("text/html"));
     let bytes = match part {
         Part::Head if status == 200 => Vec::new(),
-        _ => answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?,
+        _ => {
+            let bytes_max = if part == Part::Names { NAMES_BYTES_MAX } else { ANSWER_BYTES_MAX };
+            answer.body_mut().with_config().limit(bytes_max).read_to_vec()?
+        }
     };
     let body = String::from_utf8_lossy(&bytes).into_owned();
     Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs), date, is_page, body })

@@ -161,6 +161,9 @@ struct Side {
     ws_specific: Option<String>,
     /// By default, `{}`, as recorded.
     file_types: Option<String>,
+    users: Option<String>,
+    /// Single scripts and apps, by list and path.
+    single: BTreeMap<String, String>,
 }
 
 impl Windmill {
@@ -300,6 +303,22 @@ impl Windmill {
     /// The JSON that `file_resource_type_to_file_ext_map` gives. At first: `{}`, as recorded.
     pub fn file_types(&self, body: &str) {
         self.shared.state.lock().unwrap().side.file_types = Some(body.to_owned());
+    }
+
+    /// Says in `users/list` which addresses there are for which names. At first, there is no such list.
+    pub fn users(&self, users: &[(&str, &str)]) {
+        let users: Vec<_> = users
+            .iter()
+            .map(|(name, address)| {
+                format!("{{\"username\":{},\"email\":{}}}", json::to_string(*name), json::to_string(*address))
+            })
+            .collect();
+        self.shared.state.lock().unwrap().side.users = Some(format!("[{}]", users.join(",")));
+    }
+
+    /// What is answered when one of `scripts` or `apps` is asked for. At first, a 404.
+    pub fn single(&self, list: &str, path: &str, answer: &str) {
+        self.shared.state.lock().unwrap().side.single.insert(format!("{list}/{path}"), answer.to_owned());
     }
 
     /// From now on, each request whose path and query contain `needle` goes wrong, until [`Windmill::heal`].
@@ -456,12 +475,21 @@ impl Shared {
                 side.ws_specific.map_or_else(|| Response::empty(404), Response::json)
             }
             ("GET", ["workspaces", "tarball"]) => self.export(request, id),
-            ("GET", ["scripts" | "flows" | "apps", "list"]) => {
+            ("GET", [list @ ("scripts" | "flows" | "apps"), "list"]) => {
                 let asked = format!("/{}?{}", path.join("/"), request.query_text());
                 let state = self.state.lock().unwrap();
-                let answer = state.workspaces.get(id).and_then(|workspace| workspace.recorded_answer(&asked));
-                Response::json(answer.unwrap_or("[]"))
+                let Some(workspace) = state.workspaces.get(id) else { return Response::json("[]") };
+                let query = request.query();
+                let number = |name: &str| query.get(name).and_then(|value| value.parse().ok());
+                let (page, per_page) = (number("page").unwrap_or(1), number("per_page").unwrap_or(1000));
+                let made_up = || format!("[{}]", workspace.edits(list, page, per_page).join(","));
+                Response::json(workspace.recorded_answer(&asked).map_or_else(made_up, str::to_owned))
             }
+            ("GET", [list @ ("scripts" | "apps"), "get", "p", rest @ ..]) => {
+                let answer = side.single.get(&format!("{list}/{}", rest.join("/")));
+                answer.map_or_else(|| Response::empty(404), |answer| Response::json(answer.as_str()))
+            }
+            ("GET", ["users", "list"]) => side.users.map_or_else(|| Response::empty(404), Response::json),
             _ => Response::empty(404),
         }
     }

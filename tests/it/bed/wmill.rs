@@ -142,6 +142,13 @@ pub fn start_pull(sandbox: &Sandbox, windmill: &Windmill, token: &str, wmill_yam
 
 /// `sync pull` by `program`, a `wmill`, into `into`.
 pub fn pull_command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &str, into: &Path) -> Command {
+    let mut command = command(program, sandbox, windmill, token, into);
+    command.args(["sync", "pull", "--yes", "--skip-branch-validation"]);
+    command
+}
+
+/// `program`, a `wmill`, in `folder`, with workspace `shop` as its own; what it is to do has yet to be said.
+pub fn command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &str, folder: &Path) -> Command {
     let config = sandbox.scratch("wmill-config");
     fs::create_dir_all(config.join("windmill")).unwrap();
     let profile = format!(
@@ -151,15 +158,14 @@ pub fn pull_command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, toke
     write_with_mode(&config.join("windmill/remotes.ndjson"), profile.as_bytes(), 0o600);
     let mut command = process::clean_command(program);
     command
-        .current_dir(into)
+        .current_dir(folder)
         .env("HOME", sandbox.home())
         .env("WMILL_CONFIG_DIR", &config)
         // The sandbox lies in a repository, and wmill asks git where it is.
         .env("GIT_CEILING_DIRECTORIES", sandbox.path())
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .args(["--workspace", "bed", "sync", "pull", "--yes"])
-        .arg("--skip-branch-validation");
+        .args(["--workspace", "bed"]);
     command
 }
 

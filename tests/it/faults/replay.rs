@@ -47,6 +47,8 @@ const REPLAY: &str = "[ \"$1\" = --version ] && { echo 'CLI version: 1.819.0'; e
 pub(crate) struct Replay {
     pub(crate) sandbox: Sandbox,
     pub(crate) remote: BareRepository,
+    /// `COMMIT_PER`
+    pub(crate) commit_per: &'static str,
     states: PathBuf,
 }
 
@@ -67,7 +69,7 @@ impl Replay {
         for state in [State::Seeded, State::Edited] {
             write_files(&states.join(state.name()), &files(state));
         }
-        let replay = Self { sandbox, remote, states };
+        let replay = Self { sandbox, remote, commit_per: "sync", states };
         replay.sandbox.program("wmill", &replay.script());
         replay.hold(State::Seeded);
         replay
@@ -106,7 +108,7 @@ impl Replay {
     }
 
     pub(crate) fn sync(&self) -> Run<'_> {
-        self.sandbox.sync().remote(&self.remote)
+        self.sandbox.sync().remote(&self.remote).env("COMMIT_PER", self.commit_per)
     }
 
     pub(crate) fn history(&self) -> History<'_> {
