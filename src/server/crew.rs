@@ -58,7 +58,6 @@ impl Crew {
         thread.spawn(move || crew.work(seat)).map(drop)
     }
 
-    /// A panic beyond the handler's ends this thread, and frees the seat; the next connection has another thread.
     fn work(&self, first: Seat) {
         let mut next = Some(first);
         while let Some(seat) = next {
