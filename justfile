@@ -33,6 +33,10 @@ man:
 test-image:
     cargo test --features docker-tests --test it -- image::
 
+# the WebAssembly builds, and the unit tests within WASI (Debian: python3-venv)
+test-wasm:
+    bash tests/wasi/run
+
 # the main job, shown for real
 demo:
     cargo run --example demo
@@ -42,6 +46,7 @@ lint:
     cargo clippy --all-targets --all-features -- -D warnings
     cargo clippy --target wasm32-wasip1 --lib --bins -- -D warnings
     cargo clippy --target wasm32-wasip2 --lib --bins -- -D warnings
+    cargo clippy --target wasm32-wasip1 --lib --profile test -- -D warnings
 
 # misspelled words, as typos.toml has it (PyPI: typos)
 typos:
@@ -75,7 +80,7 @@ release version *options:
 binaries:
     bash .ci/binaries
 
-# both WebAssembly targets
+# both WebAssembly targets; `cargo run --target wasm32-wasip1 -- --version` runs the first under Node.js
 wasm:
     cargo build --release --target wasm32-wasip1 --lib --bins
     cargo build --release --target wasm32-wasip2 --lib --bins

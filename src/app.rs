@@ -193,6 +193,9 @@ impl App {
     }
 
     fn sync(&self, body: &[u8], caller: &Caller<'_>) -> Response {
+        if let Some(why) = work::NO_SYNCS {
+            return Response::error(501, Code::Internal, why);
+        }
         let asked = Draft::from_json(body, &self.config).and_then(|draft| {
             let asked = work::requests(&self.roster, &self.ledger, &draft, &self.config, &self.interrupt)?;
             Ok((asked, draft.wait()))

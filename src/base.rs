@@ -3,7 +3,7 @@
 use crate::comparison::Sample;
 use crate::config::Config;
 use crate::fault::Fault;
-use crate::git::{self, BlobContent, Git, GitError};
+use crate::git::{BlobContent, Git, GitError, RemoteState};
 use crate::items;
 use crate::listing::{Listing, Soundness};
 use crate::names::WorkspaceId;
@@ -48,16 +48,31 @@ impl Base {
     }
 }
 
-/// Reads the remote's tip into the checkout. A checkout that fails is made anew, once.
+/// Asks the remote for its tip.
+///
+/// # Errors
+/// [`Fault`]: the remote.
+pub fn ask(task: Task<'_>, git: &Git<'_>) -> Result<RemoteState, Fault> {
+    git.remote_state().map_err(|error| task.git_error(Step::Fetch, error))
+}
+
+/// Asks the remote for its tip, and brings it into the checkout.
 ///
 /// # Errors
 /// [`Fault`]: the remote, or the disk.
 pub fn refresh(task: Task<'_>, git: &Git<'_>) -> Result<Base, Fault> {
-    let state = git.remote_state().map_err(|error| task.git_error(Step::Fetch, error))?;
-    let base = match bring_here(task, git, &state) {
+    bring(task, git, &ask(task, git)?)
+}
+
+/// Brings what the remote showed into the checkout. A checkout that fails is made anew, once.
+///
+/// # Errors
+/// [`Fault`]: the remote, or the disk.
+pub fn bring(task: Task<'_>, git: &Git<'_>, state: &RemoteState) -> Result<Base, Fault> {
+    let base = match lay_out(task, git, state) {
         Err(GitError::Checkout(why)) => {
             log::warn!("making the checkout anew: {why}");
-            git.create(state.format).and_then(|()| bring_here(task, git, &state))
+            git.create(state.format).and_then(|()| lay_out(task, git, state))
         }
         result => result,
     };
@@ -72,7 +87,22 @@ pub fn at(task: Task<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Base, Faul
     examine(task, git, Some(commit.clone())).map_err(|error| task.git_error(Step::Fetch, error))
 }
 
-fn bring_here(task: Task<'_>, git: &Git<'_>, state: &git::RemoteState) -> Result<Base, GitError> {
+/// The tree of our folder at the tip that the remote showed, brought here without being checked out; `None` where there
+/// is none, and where anything fails.
+#[must_use]
+pub fn folder_at(task: Task<'_>, git: &Git<'_>, state: &RemoteState) -> Option<ObjectId> {
+    let tip = fetch(git, state).ok().flatten().filter(|tip| state.tip.as_ref() == Some(tip))?;
+    folder_of(task, git, &tip)
+}
+
+/// The tree of our folder in a commit that is here.
+#[must_use]
+pub fn folder_of(task: Task<'_>, git: &Git<'_>, commit: &ObjectId) -> Option<ObjectId> {
+    git.tree_at(commit, task.request.subdir.prefix().trim_end_matches('/')).ok()
+}
+
+/// Brings the objects of the tip here.
+fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitError> {
     scratch::open_folder(git.tree_folder());
     git.remove_stale_locks()?;
     // A remote without an object does not show its format, and may be another than last time.
@@ -80,17 +110,21 @@ fn bring_here(task: Task<'_>, git: &Git<'_>, state: &git::RemoteState) -> Result
         git.create(state.format)?;
     }
     git.settle(git.format())?;
-    let tip = match &state.tip {
-        None => None,
-        Some(tip) if git.is_at(tip)? => Some(tip.clone()),
+    match &state.tip {
+        None => Ok(None),
+        Some(tip) if git.is_at(tip)? => Ok(Some(tip.clone())),
         Some(shown) => match git.fetch_tip()? {
             // Moved between the two questions, or not brought here at all.
             Some(tip) if tip != *shown && git.remote_state()?.tip.as_ref() != Some(&tip) => {
-                return Err(GitError::Checkout(format!("git brought {tip}, which the remote does not show")));
+                Err(GitError::Checkout(format!("git brought {tip}, which the remote does not show")))
             }
-            tip => tip,
+            tip => Ok(tip),
         },
-    };
+    }
+}
+
+fn lay_out(task: Task<'_>, git: &Git<'_>, state: &RemoteState) -> Result<Base, GitError> {
+    let tip = fetch(git, state)?;
     let base = examine(task, git, tip)?;
     git.check_out(base.shown.as_ref())?;
     Ok(base)
@@ -172,6 +206,12 @@ pub fn asked_kinds(config: &Config) -> Asked {
         includes: config.kinds_included.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
         skips: config.kinds_skipped.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
     }
+}
+
+/// What a run takes out where the repository says nothing.
+#[must_use]
+pub fn plan_without_file(config: &Config) -> Plan {
+    wmill_yaml::read(None, &asked_kinds(config))
 }
 
 fn plan(task: Task<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan, GitError> {

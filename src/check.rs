@@ -21,11 +21,12 @@ use crate::roster;
 use crate::scratch::{self, Scratch};
 use crate::secret::{Scrubber, Secret};
 use crate::signing::{self, SigningError};
+use crate::subprocess;
 use crate::sync_request::{self, GitCredentials};
 use crate::task;
 use crate::trust::{self, TrustError};
 use crate::windmill::{self, Account, Greeting, Windmill, WindmillError};
-use crate::wmill_yaml::{self, Kinds};
+use crate::wmill_yaml::Plan;
 use crate::workplace::Workplace;
 
 /// For the whole check; a sync's own limit, where that is less. Each question ends earlier by itself.
@@ -202,6 +203,10 @@ pub fn run(config: &Config, own_program: &Path, interrupt: &Interrupt, extent: E
     let mut check = Check { config, own_program, extent, deadline, scrubber, workspace: None, findings: Vec::new() };
     let secrets = check.settings();
     check.scrubber = Scrubber::new(&secrets.all(config));
+    if !subprocess::CAN_START {
+        check.name_what_is_not_tried();
+        return check.findings;
+    }
     let traces = Traces::new(&task::root(config).join("runs"));
     let mut place = check.data_folder(&traces);
     let tools = place.as_ref().map(|place| check.tools(place)).unwrap_or_default();
@@ -312,7 +317,7 @@ impl Check<'_> {
                 self.warn("settings", format_args!("{name} is set, but this version does not act upon it yet"), "");
             }
         }
-        if self.kinds().include_key && !config.allow_plaintext_secrets {
+        if self.plan().kinds.include_key && !config.allow_plaintext_secrets {
             let message = format_args!("WMILL_INCLUDE asks for the workspace's encryption key, which is refused");
             let remedy = "take `key` out, or set ALLOW_PLAINTEXT_SECRETS=true if the repository may hold it";
             self.tell("settings", Status::Failed(Code::PlaintextSecrets), message, remedy);
@@ -355,8 +360,17 @@ impl Check<'_> {
         }
     }
 
-    fn kinds(&self) -> Kinds {
-        wmill_yaml::read(None, &base::asked_kinds(self.config)).kinds
+    /// Where there is nothing to try it with.
+    fn name_what_is_not_tried(&mut self) {
+        for name in ["data_dir", "wmill", "git", "windmill", "remote"] {
+            let message =
+                format_args!("not tried: WebAssembly has no programs, no TLS, and only the folders given to it");
+            self.warn(name, message, "run this where backups are to be made");
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        base::plan_without_file(self.config)
     }
 
     /// Tries the data folder by working in it.
@@ -443,13 +457,8 @@ impl Check<'_> {
         };
         let Some(first) = listed.first().cloned().or_else(|| WorkspaceId::parse(ADMINS).ok()) else { return listed };
         let (nothing, deadline) = (Secret::new(""), self.deadline.clone());
-        let windmill = |workspace, token| Windmill {
-            base_url: &config.base_url,
-            workspace,
-            token,
-            deadline: &deadline,
-            environment: &config.tool_environment,
-        };
+        let windmill =
+            |workspace, token| Windmill::new(&config.base_url, workspace, token, &deadline, &config.tool_environment);
         let asked = SystemTime::now();
         match windmill(&first, token.unwrap_or(&nothing)).greet() {
             Ok(greeting) => self.greeting(&greeting, asked),
@@ -513,7 +522,7 @@ impl Check<'_> {
         if self.extent == Extent::AtStart {
             return;
         }
-        match windmill.may_export(&self.kinds()) {
+        match windmill.may_export(&self.plan().query) {
             Ok(()) => self.ok("export", format_args!("is permitted")),
             Err(error) => self.windmill_error("export", error),
         }

@@ -34,6 +34,15 @@ impl Mark {
             Self::Deleted => b'D',
         }
     }
+
+    /// Counts one more file of this kind.
+    pub fn count_in(self, changed: &mut Changed) {
+        match self {
+            Self::Added => changed.added += 1,
+            Self::Modified => changed.modified += 1,
+            Self::Deleted => changed.deleted += 1,
+        }
+    }
 }
 
 /// One file that differs.
@@ -46,6 +55,9 @@ pub struct Change {
     /// What it is after the change; of one that is gone, what it was.
     pub entry: Entry,
 }
+
+/// Files that differ, in the order of their paths.
+pub type Changes<'a> = Box<dyn Iterator<Item = io::Result<Change>> + 'a>;
 
 /// The folder after the pull, compared with what it was. The changes are kept on the disk.
 pub struct Comparison {
@@ -69,11 +81,7 @@ impl Comparison {
                     (Some(before), None) => (Mark::Deleted, before),
                     _ => continue,
                 };
-                match mark {
-                    Mark::Added => changed.added += 1,
-                    Mark::Modified => changed.modified += 1,
-                    Mark::Deleted => changed.deleted += 1,
-                }
+                mark.count_in(&mut changed);
                 lines.put(&path, &entry, mark.letter())?;
             }
             Ok(())
@@ -91,7 +99,7 @@ impl Comparison {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn changes(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Change>>>> {
+    pub fn changes(&self) -> io::Result<Changes<'static>> {
         Ok(Box::new(self.changes.noted()?.map(|line| {
             let (path, (entry, note)) = line?;
             let mark = Mark::ALL.into_iter().find(|mark| mark.letter() == note);
@@ -105,24 +113,36 @@ impl Comparison {
     /// # Errors
     /// What the disk says.
     pub fn summary(&self, listed_max: usize) -> io::Result<String> {
-        let Changed { added, modified, deleted } = self.changed;
-        let mut text = format!("{added} added, {modified} modified, {deleted} deleted\n");
-        let mut left = listed_max;
-        for mark in Mark::ALL {
-            for change in self.changes()? {
-                let change = change?;
-                if change.mark == mark && left > 0 {
-                    left -= 1;
-                    let _ = write!(text, "\n{} {}", char::from(mark.letter()), printable(&change.path));
-                }
+        summary(self.changed, listed_max, &|| self.changes())
+    }
+}
+
+/// Counts changes, and lists at most `listed_max` of them.
+///
+/// # Errors
+/// Those of `changes`.
+pub fn summary<'a>(
+    changed: Changed,
+    listed_max: usize,
+    changes: &dyn Fn() -> io::Result<Changes<'a>>,
+) -> io::Result<String> {
+    let Changed { added, modified, deleted } = changed;
+    let mut text = format!("{added} added, {modified} modified, {deleted} deleted\n");
+    let mut left = listed_max;
+    for mark in Mark::ALL {
+        for change in changes()? {
+            let change = change?;
+            if change.mark == mark && left > 0 {
+                left -= 1;
+                let _ = write!(text, "\n{} {}", char::from(mark.letter()), printable(&change.path));
             }
         }
-        let count = added + modified + deleted;
-        if count > listed_max {
-            let _ = write!(text, "\n... and {} more", count - listed_max);
-        }
-        Ok(text)
     }
+    let count = added + modified + deleted;
+    if count > listed_max {
+        let _ = write!(text, "\n... and {} more", count - listed_max);
+    }
+    Ok(text)
 }
 
 /// The first few of many names, and how many there are.
@@ -189,8 +209,7 @@ mod tests {
 
     #[test]
     fn a_summary_counts_all_and_lists_some() -> io::Result<()> {
-        let folder = std::env::current_dir()?.join(format!("target/comparison-{}", std::process::id()));
-        let scratch = Scratch::new(folder)?;
+        let scratch = Scratch::for_test("comparison")?;
         let pairs = join(files(&["a", "b\nc"]), files(&["a", "d", "e"]));
         let comparison = Comparison::of(scratch.path().join("changes"), pairs)?;
         assert_eq!(comparison.changed(), Changed { added: 2, modified: 0, deleted: 1 });

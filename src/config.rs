@@ -468,6 +468,8 @@ pub struct Config {
     pub author: Identity,
     /// `COMMIT_MESSAGE`, a template of one line.
     pub commit_message: String,
+    /// `COMMIT_PER`
+    pub commit_per: CommitPer,
     /// `COMMIT_AUTHORS`
     pub commit_authors: bool,
     /// `GIT_SSH_KEY`
@@ -659,6 +661,7 @@ impl Reader<'_> {
         self.refuse_one_place_for_several(workspaces.as_ref(), &branch, &subdir);
         let author = self.author();
         let commit_message = self.take("COMMIT_MESSAGE", parse_message);
+        let commit_per = self.take("COMMIT_PER", parse_commit_per);
         let commit_authors = self.take("COMMIT_AUTHORS", parse_boolean);
         let ssh_key = self.secret("GIT_SSH_KEY");
         let signing_key = self.secret("GIT_SIGNING_KEY");
@@ -686,7 +689,6 @@ impl Reader<'_> {
         let log_format = self.take("LOG_FORMAT", parse_log_format);
         self.take_optional(CA_BUNDLE_FILE, parse_bundle);
         let tool_environment = self.tool_environment();
-        let unsupported = self.unsupported();
         Some(Config {
             base_url: base_url?,
             windmill_token,
@@ -699,6 +701,7 @@ impl Reader<'_> {
             subdir,
             author: author?,
             commit_message: commit_message?,
+            commit_per: commit_per?,
             commit_authors: commit_authors?,
             ssh_key,
             signing_key,
@@ -725,7 +728,8 @@ impl Reader<'_> {
             log_level: log_level?,
             log_format: log_format?,
             tool_environment,
-            unsupported,
+            // All of the contract's are acted on.
+            unsupported: Vec::new(),
         })
     }
 
@@ -821,14 +825,6 @@ impl Reader<'_> {
         None
     }
 
-    fn unsupported(&mut self) -> Vec<&'static str> {
-        let mut unsupported = Vec::new();
-        if self.take("COMMIT_PER", parse_commit_per) == Some(CommitPer::Item) {
-            unsupported.push("COMMIT_PER");
-        }
-        unsupported
-    }
-
     fn tool_environment(&mut self) -> Vec<(String, String)> {
         let proxies = proxy::variables(|name| self.environment.get(name).map(str::to_owned)).unwrap_or_else(|faults| {
             self.faults.extend(faults);
@@ -910,9 +906,12 @@ fn parse_message(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-#[derive(PartialEq)]
-enum CommitPer {
+/// What gets a commit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitPer {
+    /// All that a sync finds.
     Sync,
+    /// Each item that differs.
     Item,
 }
 
@@ -1298,28 +1297,10 @@ mod tests {
         assert_eq!(exposed(config.ssh_key), "-----BEGIN\nx\n-----END\n");
     }
 
-    /// A folder of its own, gone at the end.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        #[expect(clippy::disallowed_methods, reason = "a unit test has no DATA_DIR")]
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("windmill-git-sync-{name}-{}", std::process::id()));
-            std::fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn a_secret_file_is_read_anew_and_its_faults_name_variable_and_path() {
-        let folder = Folder::new("secret");
-        let path = folder.0.join("token");
+        let folder = crate::scratch::Scratch::for_test("secret").unwrap();
+        let path = folder.path().join("token");
         let source = config(&[("GIT_TOKEN_FILE", path.to_str().unwrap())]).git_token.unwrap();
         let refusal = || source.read().err().unwrap_or_default();
         assert!(
@@ -1349,12 +1330,6 @@ mod tests {
     fn a_secret_given_as_a_path_is_not_shown() {
         let source = config(&[("GIT_TOKEN_FILE", "hunter2")]).git_token.unwrap();
         assert!(!source.read().unwrap_err().contains("hunter2"));
-    }
-
-    #[test]
-    fn settings_of_later_versions_are_known_and_named() {
-        assert_eq!(config(&[("COMMIT_PER", "sync")]).unsupported, [""; 0]);
-        assert_eq!(config(&[("COMMIT_PER", "item")]).unsupported, ["COMMIT_PER"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::deadline::Expired;
 use crate::listing::Listing;
 use crate::lock;
 use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
-use crate::object::{ObjectFormat, ObjectId};
+use crate::object::{Entry, ObjectFormat, ObjectId};
 use crate::scratch;
 use crate::subprocess::{self, Failure, Finished, Invocation};
 use crate::sync_request::{GitCredentials, basic_credentials};
@@ -36,6 +36,8 @@ const STALLED_SECONDS_MAX: u32 = 60;
 const REDIRECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Where the commit that the checkout stands at is kept, so that its objects are.
 const TIP_REF: &str = "refs/sync/tip";
+/// Where a chain of commits is made.
+const CHAIN_REF: &str = "refs/sync/chain";
 /// Where a tip that came after our push is kept.
 const SEEN_REF: &str = "refs/sync/seen";
 /// Variable by which our own program, started by git as `ssh`, finds what to tell the real one.
@@ -101,6 +103,18 @@ pub enum Pushed {
     Outrun(String),
     /// The server refuses, whatever we build upon.
     Refused(String),
+}
+
+/// One commit of a chain.
+pub struct Link<'a> {
+    /// Who made the change.
+    pub author: &'a Identity,
+    /// When; by default, now.
+    pub time: Option<SystemTime>,
+    /// The whole message.
+    pub message: String,
+    /// Files with what they are after the commit; with nothing, they go.
+    pub changes: Vec<(Vec<u8>, Option<Entry>)>,
 }
 
 /// Why a verb failed.
@@ -356,6 +370,15 @@ impl<'a> Git<'a> {
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &commit]))
     }
 
+    /// The tree at a path of a commit, without slashes at its ends; an empty one is the whole.
+    ///
+    /// # Errors
+    /// [`GitError`], also where there is no tree.
+    pub fn tree_at(&self, commit: &ObjectId, path: &str) -> Result<ObjectId, GitError> {
+        let name = if path.is_empty() { format!("{commit}^{{tree}}") } else { format!("{commit}:{path}") };
+        self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]))
+    }
+
     /// All files of a commit or tree, as they are there, sound or not.
     ///
     /// # Errors
@@ -458,6 +481,18 @@ impl<'a> Git<'a> {
         author: &Identity,
         message: &str,
     ) -> Result<ObjectId, GitError> {
+        self.commit_by(tree, parent, author, author, None, message)
+    }
+
+    fn commit_by(
+        &self,
+        tree: &ObjectId,
+        parent: Option<&ObjectId>,
+        committer: &Identity,
+        author: &Identity,
+        authored: Option<u64>,
+        message: &str,
+    ) -> Result<ObjectId, GitError> {
         let message = self.place.scratch.write("message", message.as_bytes())?;
         let mut command = self.command()?;
         if let Some(key) = &self.signing_key {
@@ -467,10 +502,13 @@ impl<'a> Git<'a> {
         command = command
             .environment("GIT_AUTHOR_NAME", author.name())
             .environment("GIT_AUTHOR_EMAIL", author.email())
-            .environment("GIT_COMMITTER_NAME", author.name())
-            .environment("GIT_COMMITTER_EMAIL", author.email())
+            .environment("GIT_COMMITTER_NAME", committer.name())
+            .environment("GIT_COMMITTER_EMAIL", committer.email())
             .arguments(["commit-tree", "-F"])
             .argument(message);
+        if let Some(seconds) = authored {
+            command = command.environment("GIT_AUTHOR_DATE", format!("@{seconds} +0000"));
+        }
         if self.signing_key.is_some() {
             command = command.argument("--gpg-sign");
         }
@@ -525,6 +563,48 @@ impl<'a> Git<'a> {
     pub fn commit_message(&self, commit: &ObjectId) -> Result<CommitText, GitError> {
         let command = self.command()?.arguments(["cat-file", "commit", commit.as_str()]).capture(ANSWER_BYTES_MAX);
         Ok(CommitText::parse(&self.locally(command)?))
+    }
+
+    /// A chain of commits upon `parent`, which begins with the tree `base`; the last one, and its tree.
+    ///
+    /// One git makes them all. Only where they are signed does each take programs of its own, since that git cannot sign.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn commit_chain(
+        &self,
+        parent: Option<&ObjectId>,
+        base: Option<&ObjectId>,
+        committer: &Identity,
+        links: &[Link<'_>],
+    ) -> Result<(ObjectId, ObjectId), GitError> {
+        let now = seconds(SystemTime::now());
+        let orders = self.place.scratch.write("commits", &chain(parent, base, committer, now, links))?;
+        let import = ["fast-import", "--quiet", "--force", "--done", "--date-format=raw"];
+        self.locally(self.command()?.arguments(import).stdin(File::open(orders)?))?;
+        let mut last = self.resolve(CHAIN_REF)?;
+        let mut list = self.command()?.arguments(["rev-list", "--reverse", "--format=%T", CHAIN_REF]);
+        if let Some(parent) = parent {
+            list = list.argument(format!("^{parent}"));
+        }
+        let listed = self.locally(list.capture(ANSWER_BYTES_MAX))?;
+        let listed = String::from_utf8_lossy(&listed);
+        // The lines between them begin with the word `commit`.
+        let trees: Vec<_> = listed.lines().filter_map(ObjectId::parse).collect();
+        let Some(tree) = trees.last().filter(|_| trees.len() == links.len()) else {
+            return Err(GitError::Checkout(format!("git made {} commits of {}", trees.len(), links.len())));
+        };
+        if self.signing_key.is_some() {
+            let mut parent = parent.cloned();
+            for (link, tree) in links.iter().zip(&trees) {
+                let time = link.time.map(seconds).unwrap_or(now);
+                let made = self.commit_by(tree, parent.as_ref(), committer, link.author, Some(time), &link.message)?;
+                last = made.clone();
+                parent = Some(made);
+            }
+        }
+        self.locally(self.command()?.arguments(["update-ref", "-d", CHAIN_REF]))?;
+        Ok((last, tree.clone()))
     }
 
     /// Pushes a commit to the branch; never by force.
@@ -833,6 +913,67 @@ fn find_locks(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Since the beginning of Unix's time.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// Input of `git fast-import`: these commits, upon `parent` and its tree, or upon the tree `base` where that is another.
+fn chain(
+    parent: Option<&ObjectId>,
+    base: Option<&ObjectId>,
+    committer: &Identity,
+    now: u64,
+    links: &[Link<'_>],
+) -> Vec<u8> {
+    // What a run that was killed has left there is not to be built upon.
+    let mut orders = format!("reset {CHAIN_REF}\n\n").into_bytes();
+    for (index, link) in links.iter().enumerate() {
+        let time = link.time.map_or(now, seconds);
+        let head = format!(
+            "commit {CHAIN_REF}\nauthor {} {time} +0000\ncommitter {committer} {now} +0000\ndata {}\n{}\n",
+            link.author,
+            link.message.len(),
+            link.message
+        );
+        orders.extend_from_slice(head.as_bytes());
+        if index == 0 {
+            if let Some(parent) = parent {
+                orders.extend_from_slice(format!("from {parent}\n").as_bytes());
+            }
+            if let Some(base) = base.filter(|base| Some(*base) != parent) {
+                orders.extend_from_slice(format!("M 040000 {base} \"\"\n").as_bytes());
+            }
+        }
+        // What goes comes first: a file may become a folder, or a folder a file.
+        for (path, _) in link.changes.iter().filter(|(_, entry)| entry.is_none()) {
+            orders.extend_from_slice(b"D ");
+            put_quoted(&mut orders, path);
+        }
+        for (path, entry) in &link.changes {
+            if let Some(entry) = entry {
+                orders.extend_from_slice(format!("M {:o} {} ", entry.mode, entry.object).as_bytes());
+                put_quoted(&mut orders, path);
+            }
+        }
+    }
+    orders.extend_from_slice(b"done\n");
+    orders
+}
+
+/// A path between quotes, in the manner of C, and the end of the line.
+fn put_quoted(orders: &mut Vec<u8>, path: &[u8]) {
+    orders.push(b'"');
+    for byte in path {
+        match byte {
+            b'\n' => orders.extend_from_slice(b"\\n"),
+            b'"' | b'\\' => orders.extend_from_slice(&[b'\\', *byte]),
+            byte => orders.push(*byte),
+        }
+    }
+    orders.extend_from_slice(b"\"\n");
+}
+
 fn parse_remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
     let text = String::from_utf8_lossy(listing);
     let mut state = RemoteState { tip: None, format: None };
@@ -999,6 +1140,36 @@ mod tests {
     use super::*;
 
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+    #[test]
+    fn a_chain_says_who_what_and_upon_what() {
+        let id = |letter: &str| ObjectId::parse(&letter.repeat(40)).expect("40 digits");
+        let us = Identity::parse("Us", "us@x").expect("a name");
+        let ann = Identity::parse("Ann", "ann@x").expect("a name");
+        let entry = Entry { mode: 0o100_644, object: id("b") };
+        let time = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7));
+        let quoted = b"a \"b\"\\c\nd\xff".to_vec();
+        let links = [
+            Link {
+                author: &ann,
+                time,
+                message: "\u{fc}".to_owned(),
+                changes: vec![(quoted, Some(entry)), (b"z".to_vec(), None)],
+            },
+            Link { author: &us, time: None, message: "m".to_owned(), changes: Vec::new() },
+        ];
+        let (tip, tree) = (id("c"), id("d"));
+        let orders = |base| String::from_utf8_lossy(&chain(Some(&tip), Some(base), &us, 9, &links)).into_owned();
+        let expected = format!(
+            "reset refs/sync/chain\n\ncommit refs/sync/chain\nauthor Ann <ann@x> 7 +0000\ncommitter Us <us@x> 9 +0000\n\
+             data 2\n\u{fc}\nfrom {tip}\nM 040000 {tree} \"\"\nD \"z\"\n\
+             M 100644 {} \"a \\\"b\\\"\\\\c\\nd\u{fffd}\"\n\
+             commit refs/sync/chain\nauthor Us <us@x> 9 +0000\ncommitter Us <us@x> 9 +0000\ndata 1\nm\ndone\n",
+            id("b")
+        );
+        assert_eq!(orders(&tree), expected);
+        assert!(!orders(&tip).contains("040000"), "the parent's own tree needs no word");
+    }
 
     #[test]
     fn the_tip_is_that_of_our_branch_and_no_other() {

@@ -85,13 +85,18 @@
 //! | [`pattern`] | which paths a person means by `f/ops/**` |
 //! | [`by_value`] | whether two files mean the same, and what differs, without secrets |
 //! | [`windmill`] | who the token is, and `wmill sync pull` |
+//! | [`probe`] | the digest of all that wmill would read from Windmill |
+//! | [`authors`] | who edited which item last, as far as Windmill tells |
 //! | [`fault`] | why a step failed, and what may help |
 //! | [`task`] | one run from the inside: its turn, its place, its steps |
 //! | [`base`] | what the remote holds when a round begins, and what of it wmill gets to see |
 //! | [`pull`] | `wmill sync pull` upon a base, with its tries |
 //! | [`composition`] | what the folder is to hold after a pull |
 //! | [`guards`] | what is refused although nothing failed |
+//! | [`commits`] | what differs, in commits: one for all of it, or one for each item |
 //! | [`delivery`] | brings a commit to the remote, and sees that it is there |
+//! | [`shortcut`] | what was true at the last success, and whether it still is |
+//! | [`opening`] | how a sync begins: everybody is asked at the same time, and whether anything changed |
 //! | [`sync`] | the story of a sync |
 //! | [`history`] | the last runs and how each backup stands, over restarts |
 //! | [`verify`] | the story of a verification |
@@ -111,11 +116,13 @@
 //! | [`server`] | listener, threads, deadlines, slots, shutdown |
 
 pub mod app;
+pub mod authors;
 pub mod base;
 pub mod by_value;
 pub mod check;
 pub mod checkouts;
 pub mod code;
+pub mod commits;
 pub mod comparison;
 pub mod composition;
 pub mod config;
@@ -137,9 +144,11 @@ pub mod names;
 pub mod notice;
 pub mod notifier;
 pub mod object;
+pub mod opening;
 pub mod outcome;
 pub mod page;
 pub mod pattern;
+pub mod probe;
 pub mod proxy;
 pub mod pull;
 pub mod report;
@@ -152,6 +161,7 @@ pub mod scheduler;
 pub mod scratch;
 pub mod secret;
 pub mod server;
+pub mod shortcut;
 pub mod signing;
 pub mod staging;
 pub mod subprocess;

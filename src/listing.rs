@@ -286,10 +286,6 @@ mod tests {
 
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-    fn scratch(name: &str) -> io::Result<Scratch> {
-        Scratch::new(std::env::current_dir()?.join(format!("target/listing-{name}-{}", std::process::id())))
-    }
-
     fn listing(scratch: &Scratch, lines: &str) -> io::Result<Listing> {
         Ok(Listing::at(scratch.write("listing", lines.as_bytes())?))
     }
@@ -313,7 +309,7 @@ mod tests {
 
     #[test]
     fn what_no_checkout_can_hold_is_told_apart() -> io::Result<()> {
-        let scratch = scratch("sound")?;
+        let scratch = Scratch::for_test("listing-sound")?;
         let sound = ["...", ".github/x", ".gitmodules", "a/..b", "a/.gitignore", "a/git", "b"];
         assert_eq!(unsound(&scratch, &blobs(&sound))?, [""; 0]);
         for path in [".git", ".git/config", "a/.GIT/hooks/x", "../x", "a/./x", "a/..", "/x", "a//x", "b", "b/x"] {
@@ -330,7 +326,7 @@ mod tests {
 
     #[test]
     fn listings_keep_every_byte_of_a_path() -> io::Result<()> {
-        let scratch = scratch("bytes")?;
+        let scratch = Scratch::for_test("listing-bytes")?;
         let tree = format!("100644 blob {A}\tf/a b\n\"c\".py\0120000 blob {A}\tlink\0160000 commit {A}\tsub\0");
         let read: Vec<_> = listing(&scratch, &tree)?.entries()?.collect::<Result<_, _>>()?;
         let found: Vec<_> = read.iter().map(|(path, entry)| (path.as_slice(), entry.is_file())).collect();
@@ -372,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_walk_is_in_the_order_of_git() -> io::Result<()> {
-        let scratch = scratch("walk")?;
+        let scratch = Scratch::for_test("listing-walk")?;
         for path in ["a-b", "a.b/x", "a/x", "a/y/z", "a0", "b"] {
             let path = scratch.path().join("folder").join(path);
             fs::create_dir_all(path.parent().expect("a folder"))?;

@@ -476,6 +476,9 @@ fn command(
         Ok(config) => config,
         Err(error) => return refuse(Code::ConfigInvalid, &error.to_string()),
     };
+    if let Some(why) = work::NO_SYNCS {
+        return refuse(Code::Internal, why);
+    }
     // Whoever watches sees the steps; log lines beside them only where they were asked for.
     let is_watched = std::io::stderr().is_terminal() && environment.get("LOG_LEVEL").is_none();
     logging::start(if is_watched { LevelFilter::Warn } else { config.log_level }, config.log_format);
@@ -554,6 +557,9 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
     };
     logging::start(config.log_level, config.log_format);
     warn_of_unsupported(&config);
+    if let Some(why) = work::NO_SYNCS {
+        log::warn!("{why}");
+    }
     for lack in config.lacking() {
         log::warn!("{lack}: a sync needs it, unless the request brings it");
     }

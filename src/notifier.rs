@@ -4,7 +4,6 @@
 //! The addresses are secrets. None is in a log line: what went wrong is told by the name of the setting.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -141,10 +140,7 @@ impl Shared {
             queue.is_sending = true;
             drop(queue);
             for target in &self.targets {
-                // A fault of ours costs one notice, and not all that come after it.
-                if catch_unwind(AssertUnwindSafe(|| self.send(target, &notice))).is_err() {
-                    log::error!("{} could not be told: a fault of ours", target.kind.setting());
-                }
+                self.send(target, &notice);
             }
             queue = self.queue();
             queue.is_sending = false;

@@ -36,6 +36,18 @@ impl Warnings {
         &self.0
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Those that were added after the first `count`.
+    #[must_use]
+    pub fn after(&self, count: usize) -> &[String] {
+        self.0.get(count..).unwrap_or_default()
+    }
+
     /// All of them, in order.
     #[must_use]
     pub fn into_list(self) -> Vec<String> {

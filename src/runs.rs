@@ -2,7 +2,6 @@
 //!
 //! A run has a thread of its own, so that it goes on when its client is gone. It does not know what a sync does.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,7 +28,7 @@ const LANES_MAX: usize = 8;
 
 /// Does the work of the runs, and is told how they ended.
 pub trait Worker: Send + Sync {
-    /// Does it. May take minutes, and may panic.
+    /// Does it. May take minutes.
     fn work(&self, run: &Run) -> SyncResult;
 
     /// Told of each end before anybody else is; where `begun` is false, the run never had its turn. Must be quick.
@@ -233,9 +232,7 @@ impl Runs {
         let mut next = Some(first);
         while let Some(run) = next {
             if self.wait_for_room(&run) {
-                let worked = catch_unwind(AssertUnwindSafe(|| self.worker.work(&run)));
-                let fault = |_| run.failure(Code::Internal, "the sync ended by a fault of ours".to_owned());
-                let mut result = worked.unwrap_or_else(fault);
+                let mut result = self.worker.work(&run);
                 result.duration_ms = run.age_ms();
                 let mut board = self.board();
                 let place = board.working.iter().position(|is_configured| *is_configured == run.request.configured);

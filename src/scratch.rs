@@ -168,6 +168,16 @@ impl Scratch {
     }
 }
 
+#[cfg(test)]
+impl Scratch {
+    /// The folder of a unit test. It lies below the package, which is all that tests within WASI see of a disk.
+    pub(crate) fn for_test(name: &str) -> io::Result<Self> {
+        // Within WASI there are no processes, and none has an id.
+        let process = if cfg!(unix) { std::process::id() } else { 0 };
+        Self::new(std::env::current_dir()?.join(format!("target/tmp/{name}-{process}")))
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = remove_folder(&self.path) {

@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use crate::deadline::{Deadline, Expired};
 use crate::secret::Scrubber;
 
+/// Whether programs can be started here. No platform but Unix has the process groups that make a deadline sure; WASI has
+/// no processes at all.
+pub const CAN_START: bool = cfg!(unix);
+
 /// A program to run, with all that it gets to see.
 ///
 /// `Display` gives the command as one would type it. The environment is never shown: it holds secrets.
@@ -632,7 +636,7 @@ pub const THIS_MACHINE: &str = "this machine";
 
 /// git's verb and the path, out of the command that git has for the other side: `git-upload-pack '/path'`, quoted as
 /// for a shell.
-#[cfg_attr(not(unix), expect(dead_code, reason = "nothing is started there"))]
+#[cfg(any(unix, test))]
 fn parse_remote_command(command: &OsStr) -> Option<(&'static str, String)> {
     let (program, quoted) = command.to_str()?.split_once(' ')?;
     let verb = match program {
@@ -649,7 +653,6 @@ fn parse_remote_command(command: &OsStr) -> Option<(&'static str, String)> {
 mod platform {
     use super::{Deadline, Failure, Finished, Invocation, Scrubber};
 
-    /// No platform but Unix has the process groups that make a deadline sure; WASI has no processes at all.
     #[expect(clippy::needless_pass_by_value, reason = "the same shape as on Unix")]
     pub(super) fn run(
         invocation: Invocation,

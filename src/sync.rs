@@ -4,11 +4,11 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::time::Instant;
 
 use crate::base::{self, Base};
 use crate::code::Code;
+use crate::commits;
 use crate::comparison::{Change, Comparison, Mark, Sample};
 use crate::composition;
 use crate::delivery::{self, Arrival};
@@ -16,25 +16,21 @@ use crate::fault::{Fault, Remedy};
 use crate::git::{Git, GitError};
 use crate::guards;
 use crate::items;
-use crate::listing::Listing;
 use crate::object::ObjectId;
+use crate::opening::{self, Known, Opening};
 use crate::outcome::{Changed, SyncResult, Warnings};
 use crate::pull::{self, Footing};
-use crate::scratch;
 use crate::secret::Scrubber;
+use crate::shortcut::Shortcut;
 use crate::sync_request::SyncRequest;
 use crate::task::{Service, Step, Task};
-use crate::windmill::{self, Account};
 use crate::workplace::Workplace;
 
 /// How often a sync starts over when another writer was first. A branch that moves five times within five pulls is
 /// not one that a backup can be put upon.
 const ROUNDS_MAX: u32 = 5;
-/// Paths listed in a commit's body, or in a dry run's message; the rest is counted.
-const LISTED_IN_COMMIT_MAX: usize = 500;
+/// Paths listed in a dry run's message; the rest is counted.
 const LISTED_IN_MESSAGE_MAX: usize = 50;
-/// In the note of a success.
-const SHARED_UI_NOTE: &str = "\"shared_ui\":";
 
 /// What a sync that did not fail came to.
 struct Success {
@@ -103,7 +99,13 @@ impl Story<'_> {
         let folder = task.checkout_folder()?;
         let git = task.git(&place, &folder)?;
         self.tell_about_old_volume();
-        self.rounds(&place, &git, &folder)
+        match opening::open(task, &place, &git, Shortcut::open(task, &folder), &mut self.warnings)? {
+            Opening::Unchanged(tip) => Ok(self.unchanged(Some(tip))),
+            Opening::Full(full) => {
+                let (known, base) = *full;
+                self.rounds(&place, &git, &known, base)
+            }
+        }
     }
 
     fn tell_about_old_volume(&mut self) {
@@ -117,11 +119,10 @@ impl Story<'_> {
         }
     }
 
-    fn rounds(&mut self, place: &Workplace, git: &Git<'_>, folder: &Path) -> Result<Success, Fault> {
-        let (mut base, account, version) = self.refresh_and_probe(place, git)?;
+    fn rounds(&mut self, place: &Workplace, git: &Git<'_>, known: &Known, mut base: Base) -> Result<Success, Fault> {
         let (mut round, mut last_tip, mut is_new) = (1, None, false);
         loop {
-            match self.round(place, git, folder, base, &account, version.as_deref()) {
+            match self.round(place, git, known, base) {
                 Ok(Some(success)) => return Ok(success),
                 Ok(None) if round == ROUNDS_MAX => return Err(self.outrun()),
                 Ok(None) => {
@@ -157,63 +158,9 @@ impl Story<'_> {
         Fault::new(Code::GitRejected, message)
     }
 
-    /// The remote and Windmill are asked at the same time.
-    fn refresh_and_probe(
-        &mut self,
-        place: &Workplace,
-        git: &Git<'_>,
-    ) -> Result<(Base, Account, Option<String>), Fault> {
-        let windmill = self.task.windmill(place);
-        let is_default = self.task.request.workspace_is_default;
-        let task = self.task;
-        let (base, account, version) = std::thread::scope(|scope| {
-            let account = scope.spawn(|| {
-                let ask = || windmill.account(is_default).map_err(|error| task.windmill_error(Step::Probe, error));
-                task.step(Step::Probe, || task.patiently(Step::Probe, place, ask))
-            });
-            let version = scope.spawn(|| windmill::wmill_version(place, &task.root().join("wmill-version")));
-            let base = task.step(Step::Fetch, || task.patiently(Step::Fetch, place, || base::refresh(task, git)));
-            (base, account.join(), version.join())
-        });
-        let crashed = |_| Fault::new(Code::Internal, "a thread of the sync ended early");
-        let (base, account, version) = (base?, account.map_err(crashed)??, version.map_err(crashed)?);
-        self.tell_about_account(&account);
-        Ok((base, account, version))
-    }
-
-    fn tell_about_account(&mut self, account: &Account) {
-        if !account.is_admin {
-            self.warnings.add(format!(
-                "the token's user is no admin of workspace `{}`: what that user may not see is missing from the backup",
-                self.task.request.workspace
-            ));
-        }
-        for question in &account.refused {
-            self.warnings
-                .add(format!("Windmill refuses `{question}` to this token: what it tells is missing from the backup"));
-        }
-        if self.task.request.workspace_is_default {
-            let seen = match &account.workspaces {
-                Some(seen) => format!("the token sees: {}", seen.join(", ")),
-                None => "the token may not tell which workspaces it sees".to_owned(),
-            };
-            self.warnings.add(format!(
-                "WINDMILL_WORKSPACE is not set, so `{}` was backed up; {seen}",
-                self.task.request.workspace
-            ));
-        }
-    }
-
     /// One way from the pull to the push; `None` when another writer was first.
-    fn round(
-        &mut self,
-        place: &Workplace,
-        git: &Git<'_>,
-        folder: &Path,
-        base: Base,
-        account: &Account,
-        version: Option<&str>,
-    ) -> Result<Option<Success>, Fault> {
+    fn round(&mut self, place: &Workplace, git: &Git<'_>, known: &Known, base: Base) -> Result<Option<Success>, Fault> {
+        let account = &known.account;
         for warning in &base.plan.warnings {
             self.warnings.add(warning.clone());
         }
@@ -225,42 +172,48 @@ impl Story<'_> {
         }
         guards::refuse_the_key(self.task, &base.plan)?;
         let footing = self.task.step(Step::Pull, || pull::pull(self.task, place, git, &base))?;
+        let reading = known.read_again(self.task, place, &base);
         if footing == Footing::Empty {
             let patterns = if base.plan.globs { ", whatever its patterns leave out" } else { "" };
             self.warnings.add(format!(
                 "wmill could not work upon the repository's files, so the workspace was pulled anew from nothing{patterns}"
             ));
         }
-        let is_first = !folder.join("state.json").exists();
         self.task.begin(Step::Commit);
         let begun = Instant::now();
         let owns_ui = match &account.shared_ui {
             None => false,
-            Some(files) => !files.is_empty() || wrote_shared_ui(folder),
+            Some(files) => !files.is_empty() || known.shortcut.wrote_shared_ui(),
         };
         composition::check_shared_ui(self.task, git, account)?;
         let composition = composition::compose(self.task, git, &base, footing, owns_ui, account, &mut self.warnings)?;
         guards::check(self.task, git, &composition, &base.plan.kinds)?;
         let comparison = &composition.comparison;
         let changed = comparison.changed();
-        if is_first {
+        if known.shortcut.is_first() {
             self.tell_about_removed_files(comparison).map_err(|error| self.of_a_listing(error))?;
         }
         if changed == Changed::default() {
             self.task.end(Step::Commit, begun);
-            return Ok(Some(self.unchanged(folder, base.tip, account)));
+            if let (Some(tip), false) = (&base.tip, self.task.request.dry_run) {
+                let success = opening::Success { commit: tip, reading, wanted: None };
+                known.remember(self.task, git, &base, success, &self.warnings);
+            }
+            return Ok(Some(self.unchanged(base.tip)));
         }
         if self.task.request.dry_run {
             self.task.end(Step::Commit, begun);
             return self.shown(comparison).map(Some).map_err(|error| self.of_a_listing(error));
         }
-        let key = self.task.windmill(place).key().map(|key| windmill::fingerprint(&key));
-        let commit = self.commit(git, &base, comparison, account, (version, key.as_deref()))?;
+        let commit = commits::make(self.task, place, git, &base, comparison, &known.account, known.version.as_deref())?;
         self.task.end(Step::Commit, begun);
         let message = format!("Successfully synced workspace '{}' to Git", self.task.request.workspace);
         match self.task.step(Step::Push, || delivery::deliver(self.task, place, git, &commit))? {
             Arrival::Confirmed => {
-                self.remember(folder, &commit, account);
+                let wanted = composition.pairs().ok();
+                let reading = reading.filter(|_| wanted.is_some());
+                let success = opening::Success { commit: &commit, reading, wanted };
+                known.remember(self.task, git, &base, success, &self.warnings);
                 Ok(Some(Success { code: Code::Pushed, message, commit: Some(commit), changed }))
             }
             Arrival::Rejected(why) => {
@@ -292,10 +245,7 @@ impl Story<'_> {
         self.task.git_error(Step::Commit, GitError::from(error))
     }
 
-    fn unchanged(&self, folder: &Path, tip: Option<ObjectId>, account: &Account) -> Success {
-        if let (Some(tip), false) = (&tip, self.task.request.dry_run) {
-            self.remember(folder, tip, account);
-        }
+    fn unchanged(&self, tip: Option<ObjectId>) -> Success {
         let message = format!("Workspace '{}' has not changed since the last commit", self.task.request.workspace);
         Success { code: Code::Unchanged, message, commit: tip, changed: Changed::default() }
     }
@@ -310,77 +260,4 @@ impl Story<'_> {
         );
         Ok(Success { code: Code::DryRun, message, commit: None, changed })
     }
-
-    fn commit(
-        &self,
-        git: &Git<'_>,
-        base: &Base,
-        comparison: &Comparison,
-        account: &Account,
-        (version, key): (Option<&str>, Option<&str>),
-    ) -> Result<ObjectId, Fault> {
-        let changes = self.changes(git, base, comparison).map_err(|error| self.of_a_listing(error))?;
-        let message =
-            self.commit_message(comparison, account, version, key).map_err(|error| self.of_a_listing(error))?;
-        git.compose(base.tree.as_ref(), &changes)
-            .and_then(|tree| git.commit(&tree, base.tip.as_ref(), &self.task.request.author, &message))
-            .map_err(|error| self.task.git_error(Step::Commit, error))
-    }
-
-    /// The changes, for git. What goes comes first: a file may become a folder, or a folder a file.
-    fn changes(&self, git: &Git<'_>, base: &Base, comparison: &Comparison) -> io::Result<Listing> {
-        let prefix = self.task.request.subdir.prefix();
-        let whole_path = |path: &[u8]| [prefix.as_bytes(), path].concat();
-        Listing::write(git.listing_place("commit.listing"), |lines| {
-            if let Some((path, entry)) = &base.in_the_way {
-                lines.remove(path, &entry.object)?;
-            }
-            for is_going in [true, false] {
-                for change in comparison.changes()? {
-                    let Change { mark, path, entry } = change?;
-                    match (mark == Mark::Deleted, is_going) {
-                        (true, true) => lines.remove(&whole_path(&path), &entry.object)?,
-                        (false, false) => lines.put(&whole_path(&path), &entry, b'0')?,
-                        _ => {}
-                    }
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn commit_message(
-        &self,
-        comparison: &Comparison,
-        account: &Account,
-        version: Option<&str>,
-        key: Option<&str>,
-    ) -> io::Result<String> {
-        let unknown = "unknown";
-        Ok(format!(
-            "{}\n\n{}\n\nWindmill-Workspace: {}\nWindmill-Version: {}\nWmill-Version: {}\n{}",
-            self.task.request.message,
-            comparison.summary(LISTED_IN_COMMIT_MAX)?,
-            self.task.request.workspace,
-            account.server_version.as_deref().unwrap_or(unknown),
-            version.unwrap_or(unknown),
-            // So that a restore knows whether the secrets of the commit can be read in a workspace.
-            key.map(|key| [windmill::KEY_TRAILER, ": ", key, "\n"].concat()).unwrap_or_default(),
-        ))
-    }
-
-    /// Notes that a sync of this checkout succeeded. Losing the note costs a warning, so a failure is not one of the
-    /// sync's.
-    fn remember(&self, folder: &Path, commit: &ObjectId, account: &Account) {
-        let has_ui = account.shared_ui.as_ref().is_some_and(|files| !files.is_empty());
-        let state = format!("{{\"commit\":\"{commit}\",{SHARED_UI_NOTE}{has_ui}}}\n");
-        if let Err(error) = scratch::replace_file(&folder.join("state.json"), state.as_bytes()) {
-            log::warn!("cannot note the success: {error}");
-        }
-    }
-}
-
-/// Whether our last sync found a shared UI, so that the files of `ui/` are ours to take away.
-fn wrote_shared_ui(folder: &Path) -> bool {
-    fs::read_to_string(folder.join("state.json")).is_ok_and(|state| state.contains(&format!("{SHARED_UI_NOTE}true")))
 }

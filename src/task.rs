@@ -230,13 +230,14 @@ impl Task<'_> {
     /// Windmill as this run sees it.
     #[must_use]
     pub fn windmill<'b>(&'b self, place: &'b Workplace) -> Windmill<'b> {
-        Windmill {
-            base_url: &self.request.base_url,
-            workspace: &self.request.workspace,
-            token: &self.request.windmill_token,
-            deadline: &place.deadline,
-            environment: &place.environment,
-        }
+        let request = self.request;
+        Windmill::new(
+            &request.base_url,
+            &request.workspace,
+            &request.windmill_token,
+            &place.deadline,
+            &place.environment,
+        )
     }
 
     /// Waits for the turn of this run's workspace.

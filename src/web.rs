@@ -1,8 +1,11 @@
-//! The HTTP client for the few small questions that we ask ourselves: no redirects, an end to every wait, and those whom
+//! The HTTP client for the questions that we ask ourselves: no redirects, an end to every wait, and those whom
 //! `trust` trusts. It does not know whom it asks.
 
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::proxy;
 
 /// A client for `url` that gives up after `timeout`.
@@ -14,6 +17,10 @@ pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) ->
     let configuration = ureq::Agent::config_builder()
         .timeout_global(Some(timeout))
         .max_redirects(0)
+        // A connection that is used again may be closed by the server meanwhile; and where the server sends an answer in
+        // two pieces, the second waits there for our acknowledgement, which waits for more: 40 ms.
+        .max_idle_connections(0)
+        .max_idle_connections_per_host(0)
         .max_redirects_will_error(false)
         .http_status_as_error(false)
         .user_agent(concat!("windmill-git-sync/", env!("CARGO_PKG_VERSION")));
@@ -27,6 +34,53 @@ pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) ->
         configuration
     };
     configuration.build().into()
+}
+
+/// An answer that a thread of its own waits for: a client that waits for a server hears no interrupt. Dropped, nobody
+/// wants it any more.
+pub struct Pending<T> {
+    slot: Arc<(Mutex<Option<T>>, Condvar)>,
+    unwanted: Interrupt,
+}
+
+impl<T: Send + 'static> Pending<T> {
+    /// Starts `ask`, which has an end of its own, and ends earlier where it sees that it is unwanted.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(ask: impl FnOnce(&Interrupt) -> T + Send + 'static) -> io::Result<Self> {
+        let pending = Self { slot: Arc::default(), unwanted: Interrupt::default() };
+        let (slot, unwanted) = (Arc::clone(&pending.slot), pending.unwanted.clone());
+        std::thread::Builder::new().name("ask".to_owned()).spawn(move || {
+            let answer = ask(&unwanted);
+            *slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+            slot.1.notify_one();
+        })?;
+        Ok(pending)
+    }
+}
+
+impl<T> Pending<T> {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// [`Expired`].
+    pub fn wait(self, deadline: &Deadline) -> Result<T, Expired> {
+        let mut answer = self.slot.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(answer) = answer.take() {
+                return Ok(answer);
+            }
+            let wait = deadline.next_wait()?;
+            answer = self.slot.1.wait_timeout(answer, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        self.unwanted.raise();
+    }
 }
 
 #[cfg(not(target_family = "wasm"))]

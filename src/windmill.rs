@@ -3,22 +3,20 @@
 //! The token goes into a file that only we may read, never into an argument. It does not know about git.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use log::Level;
 use miniserde::json::{self, Value};
 
 use crate::code::Code;
-use crate::deadline::{Deadline, Expired};
+use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::digest::{Algorithm, Digest};
 use crate::names::{BaseUrl, WorkspaceId};
 use crate::retry::Tries;
 use crate::scratch;
 use crate::secret::{Scrubber, Secret};
 use crate::subprocess::{self, Ending, Failure, Finished, Invocation};
-use crate::web;
-use crate::wmill_yaml::Kinds;
+use crate::web::{self, Pending};
 use crate::workplace::{ProgramLog, Workplace};
 
 /// For one small question to Windmill.
@@ -27,6 +25,8 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 const EXPORT_TIME_MAX: Duration = Duration::from_secs(60);
 /// The largest answer is the shared UI, which Windmill keeps as one JSON document.
 const ANSWER_BYTES_MAX: u64 = 32 << 20;
+/// A page of a list has a tenth of a megabyte; a script is its whole source.
+const NAMES_BYTES_MAX: u64 = 2 << 20;
 /// Name of the one profile in wmill's configuration. Files named after the profile (`x.PROFILE.variable.yaml`) have a
 /// meaning to wmill, so it is a name that nobody gives to files.
 const PROFILE: &str = "windmill-git-sync-run";
@@ -37,6 +37,9 @@ const MESSAGE_LINES_MAX: usize = 12;
 
 /// What wmill asks beside the export, below `api/w/WORKSPACE/`.
 const SIDE_QUESTIONS: [&str; 3] = [OWN_ITEMS, "resources/file_resource_type_to_file_ext_map", SHARED_UI];
+const VERSION: &str = "api/version";
+/// The export as a tar file, which servers of all versions make; a query has to follow.
+pub const EXPORT: &str = "workspaces/tarball?archive_type=tar";
 const OWN_ITEMS: &str = "workspaces/list_ws_specific";
 const SHARED_UI: &str = "shared_ui/get";
 
@@ -101,6 +104,8 @@ pub fn fingerprint(key: &Secret) -> String {
 /// What Windmill says of itself and of the token.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
+    /// Name and address of the token's user, where it told both.
+    pub user: Option<(String, String)>,
     /// The server's version, such as `CE v1.491.5`.
     pub server_version: Option<String>,
     /// Whether the token sees everything in the workspace.
@@ -113,6 +118,75 @@ pub struct Account {
     pub own_items: Vec<(String, String)>,
     /// What is refused to this token, and so missing from the backup.
     pub refused: Vec<&'static str>,
+    /// A digest of what was answered to the questions beside the export.
+    pub side: String,
+}
+
+/// A question that is being answered.
+type Question = Pending<Result<Answer, ureq::Error>>;
+
+/// The digest of what Windmill answers beside the export.
+struct SideDigest(Digest);
+
+impl SideDigest {
+    fn new() -> Self {
+        Self(Digest::new(Algorithm::Sha256))
+    }
+
+    fn take(&mut self, path: &str, answer: &Answer) {
+        self.0.update(format!("{path} {} {}\n", answer.status, answer.body.len()).as_bytes());
+        self.0.update(answer.body.as_bytes());
+    }
+}
+
+/// Asks for the export, and beside it, in a thread that outlives a [`Windmill`].
+#[derive(Clone)]
+pub struct Asker {
+    agent: ureq::Agent,
+    /// For one answer.
+    timeout: Duration,
+    /// `…/api/w/WORKSPACE/`
+    base: String,
+    bearer: Option<String>,
+}
+
+impl Asker {
+    /// Asks for `path`, below the workspace; the answer's body is not read yet.
+    ///
+    /// # Errors
+    /// No answer, or one with another status than 200.
+    pub fn open(&self, path: &str) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        let url = [&self.base, path].concat();
+        let bearer = self.bearer.as_deref().unwrap_or_default();
+        let question = self.agent.get(url).header("Authorization", bearer);
+        let answer = question.config().timeout_global(Some(self.timeout)).build().call()?;
+        match answer.status().as_u16() {
+            200 => Ok(answer),
+            status => Err(ureq::Error::StatusCode(status)),
+        }
+    }
+
+    /// Asks what wmill asks beside the export, while `meanwhile` is done; the digest of the answers, as in
+    /// [`Account::side`], and what that gave.
+    ///
+    /// # Errors
+    /// No answer, or that of `meanwhile`.
+    pub fn side<T>(
+        &self,
+        unwanted: &Interrupt,
+        meanwhile: impl FnOnce() -> Result<T, String>,
+    ) -> Result<(String, T), String> {
+        let ask = |path: &str| question(&self.agent, self.base.clone() + path, self.bearer.clone(), None, Part::Whole);
+        let asked = SIDE_QUESTIONS.map(|path| (path, ask(path)));
+        let done = meanwhile()?;
+        let (mut digest, patience) = (SideDigest::new(), Deadline::after(self.timeout, unwanted));
+        for (path, question) in asked {
+            let answer = question.map_err(|error| error.to_string())?.wait(&patience);
+            let answer = answer.map_err(|_| "there is no answer beside the export".to_owned())?;
+            digest.take(path, &answer.map_err(|error| error.to_string())?);
+        }
+        Ok((digest.0.finish(), done))
+    }
 }
 
 /// What the server tells anybody.
@@ -133,8 +207,8 @@ pub struct Windmill<'a> {
     pub token: &'a Secret,
     /// When the run ends.
     pub deadline: &'a Deadline,
-    /// Where certificates may be named.
-    pub environment: &'a [(String, String)],
+    /// Keeps the certificates that it has read.
+    agent: ureq::Agent,
 }
 
 /// The workspaces that a token sees and that are not archived.
@@ -150,7 +224,7 @@ pub fn list_workspaces(
     const PATH: &str = "api/workspaces/list";
     // No question here is about a workspace.
     let workspace = WorkspaceId::parse("admins").map_err(|error| WindmillError::Machine(error.to_string()))?;
-    let windmill = Windmill { base_url, workspace: &workspace, token, deadline, environment };
+    let windmill = Windmill::new(base_url, &workspace, token, deadline, environment);
     let mut tries = Tries::new(deadline);
     loop {
         let error = match windmill.ask(PATH, None) {
@@ -202,6 +276,8 @@ struct Answer {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Whole,
+    /// The whole, unless it is a long one.
+    Names,
     /// Its body too, unless the status is 200.
     Head,
 }
@@ -213,31 +289,55 @@ impl Answer {
     }
 }
 
-impl Windmill<'_> {
+impl<'a> Windmill<'a> {
+    /// `environment` may name proxies and certificates.
+    #[must_use]
+    pub fn new(
+        base_url: &'a BaseUrl,
+        workspace: &'a WorkspaceId,
+        token: &'a Secret,
+        deadline: &'a Deadline,
+        environment: &[(String, String)],
+    ) -> Self {
+        let agent = web::client(base_url.as_str(), ANSWER_TIME_MAX, environment);
+        Self { base_url, workspace, token, deadline, agent }
+    }
+
+    /// The same, until another time.
+    #[must_use]
+    pub fn until<'b>(&self, deadline: &'b Deadline) -> Windmill<'b>
+    where
+        'a: 'b,
+    {
+        Windmill { deadline, agent: self.agent.clone(), ..*self }
+    }
+
     /// Asks what the server is.
     ///
     /// # Errors
     /// [`WindmillError`]: unreachable, or something else than Windmill.
     pub fn greet(&self) -> Result<Greeting, WindmillError> {
-        const PATH: &str = "api/version";
-        let answer = self.ask(PATH, None)?;
+        self.greeting(self.begin(Part::Whole, VERSION, None)?)
+    }
+
+    fn greeting(&self, question: Question) -> Result<Greeting, WindmillError> {
+        let answer = self.finish(VERSION, question)?;
         let is_html = answer.is_page || answer.body.contains('<');
         if answer.status >= 500 || answer.status == 200 && is_html {
-            return Err(self.strange_answer(PATH, &answer));
+            return Err(self.strange_answer(VERSION, &answer));
         }
         let is_version = answer.status == 200 && answer.body.len() < 100;
         let version = is_version.then(|| self.printable(answer.body.trim()));
         Ok(Greeting { version, date: answer.date })
     }
 
-    /// Asks for the export that wmill asks for, and takes no more of it than its head.
+    /// Asks for the export with the query of a [`Plan`](crate::wmill_yaml::Plan), and takes no more of it than its head.
     ///
     /// # Errors
     /// [`WindmillError`]: unreachable, refused, no such workspace.
-    pub fn may_export(&self, kinds: &Kinds) -> Result<(), WindmillError> {
-        let query = export_query(kinds);
-        let path = format!("api/w/{}/workspaces/tarball", self.workspace);
-        let answer = self.ask_for(Part::Head, &[&path, "?", &query].concat(), None)?;
+    pub fn may_export(&self, query: &str) -> Result<(), WindmillError> {
+        let path = format!("api/w/{}/{EXPORT}", self.workspace);
+        let answer = self.ask_for(Part::Head, &[&path, "&", query].concat(), None)?;
         match answer.status {
             200 if answer.is_page => Err(self.strange_answer(&path, &answer)),
             200 => Ok(()),
@@ -256,9 +356,17 @@ impl Windmill<'_> {
     /// # Errors
     /// [`WindmillError`]: unreachable, unauthorized, no such workspace.
     pub fn account(&self, list_workspaces: bool) -> Result<Account, WindmillError> {
-        let server_version = self.greet()?.version;
+        // All at once, each over a connection of its own, so that they take as long as the slowest.
+        let version = self.begin(Part::Whole, VERSION, None)?;
         let path = format!("api/w/{}/users/whoami", self.workspace);
-        let who = self.ask(&path, None)?;
+        let who = self.begin(Part::Whole, &path, None)?;
+        let mut side = Vec::new();
+        for question in SIDE_QUESTIONS {
+            let whole = format!("api/w/{}/{question}", self.workspace);
+            side.push((question, self.begin(Part::Whole, &whole, None)?, whole));
+        }
+        let server_version = self.greeting(version)?.version;
+        let who = self.finish(&path, who)?;
         match who.status {
             200 => {}
             401 | 403 => return Err(self.refused(&who)),
@@ -271,21 +379,27 @@ impl Windmill<'_> {
         if is("is_super_admin") && self.is_known_to_be_missing()? {
             return Err(self.no_such_workspace());
         }
+        let text = |name: &str| match user.get(name) {
+            Some(Value::String(text)) => Some(text.clone()),
+            _ => None,
+        };
         Ok(Account {
+            user: text("username").zip(text("email")),
             server_version,
             is_admin: is("is_admin"),
             workspaces: if list_workspaces { self.workspaces() } else { None },
-            ..self.side_questions()?
+            ..self.side_answers(side)?
         })
     }
 
-    /// Asks what wmill asks beside the export. wmill takes a failure of these for a server without them, and exits
-    /// with 0; and it writes the files of the shared UI wherever their names lead.
-    fn side_questions(&self) -> Result<Account, WindmillError> {
+    /// What is answered to what wmill asks beside the export. wmill takes a failure of these for a server without them,
+    /// and exits with 0; and it writes the files of the shared UI wherever their names lead.
+    fn side_answers(&self, asked: Vec<(&'static str, Question, String)>) -> Result<Account, WindmillError> {
         let mut account = Account::default();
-        for path in SIDE_QUESTIONS {
-            let whole = format!("api/w/{}/{path}", self.workspace);
-            let answer = self.ask(&whole, None)?;
+        let mut digest = SideDigest::new();
+        for (path, question, whole) in asked {
+            let answer = self.finish(&whole, question)?;
+            digest.take(path, &answer);
             match answer.status {
                 200 if path == SHARED_UI => account.shared_ui = Some(self.shared_ui(&whole, &answer)?),
                 200 if path == OWN_ITEMS => account.own_items = own_items(&answer.body),
@@ -297,6 +411,7 @@ impl Windmill<'_> {
                 }
             }
         }
+        account.side = digest.0.finish();
         Ok(account)
     }
 
@@ -339,34 +454,51 @@ impl Windmill<'_> {
         Some(list.iter().filter_map(id).collect())
     }
 
+    /// For questions that are waited for elsewhere; the export is, for `timeout` at most.
+    #[must_use]
+    pub fn asker(&self, timeout: Duration) -> Asker {
+        let base = self.base_url.join(&format!("api/w/{}/", self.workspace));
+        Asker { agent: self.agent.clone(), timeout, base, bearer: self.bearer() }
+    }
+
+    fn bearer(&self) -> Option<String> {
+        let token = Some(self.token.expose()).filter(|token| !token.is_empty());
+        token.map(|token| ["Bearer ", token].concat())
+    }
+
+    /// Asks for something of the workspace that a sync can do without: once, and with what does not come whole and in
+    /// time, as with what is no JSON, there is no answer.
+    #[must_use]
+    pub fn ask_for_names(&self, path: &str) -> Option<Value> {
+        let path = format!("api/w/{}/{path}", self.workspace);
+        let (status, value) = match self.ask_for(Part::Names, &path, None) {
+            // No name is a secret, whatever a server calls its users.
+            Ok(answer) => (answer.status, parse(&Scrubber::new([self.token]).scrub(&answer.body))),
+            Err(_) => (0, None),
+        };
+        let value = value.filter(|_| status == 200);
+        if value.is_none() {
+            log::debug!("Windmill does not tell `{path}` (status {status}), so commits do without");
+        }
+        value
+    }
+
     fn ask(&self, path: &str, body: Option<&str>) -> Result<Answer, WindmillError> {
         self.ask_for(Part::Whole, path, body)
     }
 
     fn ask_for(&self, part: Part, path: &str, body: Option<&str>) -> Result<Answer, WindmillError> {
-        let left = self.deadline.remaining().map_err(WindmillError::Expired)?;
-        let url = self.base_url.join(path);
-        let time_max = if part == Part::Head { EXPORT_TIME_MAX } else { ANSWER_TIME_MAX };
-        let agent = web::client(&url, left.min(time_max), self.environment);
-        let bearer = Some(self.token.expose()).filter(|token| !token.is_empty());
-        let bearer = bearer.map(|token| ["Bearer ", token].concat());
-        let body = body.map(str::to_owned);
-        let (slot, waiter) = (Arc::new(Mutex::new(None)), std::thread::current());
-        let filled = Arc::clone(&slot);
-        // In a thread of its own: a client that waits for a server hears no interrupt.
-        let asked = std::thread::Builder::new().name("ask".to_owned()).spawn(move || {
-            let answer = exchange(&agent, &url, bearer.as_deref(), body.as_deref(), part);
-            *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
-            waiter.unpark();
-        });
-        asked.map_err(|error| WindmillError::Machine(format!("cannot start a thread: {error}")))?;
-        let answer = loop {
-            let wait = self.deadline.next_wait().map_err(WindmillError::Expired)?;
-            if let Some(answer) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                break answer;
-            }
-            std::thread::park_timeout(wait);
-        };
+        self.finish(path, self.begin(part, path, body)?)
+    }
+
+    fn begin(&self, part: Part, path: &str, body: Option<&str>) -> Result<Question, WindmillError> {
+        self.deadline.remaining().map_err(WindmillError::Expired)?;
+        let question = question(&self.agent, self.base_url.join(path), self.bearer(), body, part);
+        question.map_err(|error| WindmillError::Machine(format!("cannot start a thread: {error}")))
+    }
+
+    fn finish(&self, path: &str, question: Question) -> Result<Answer, WindmillError> {
+        let answer = question.wait(self.deadline).map_err(WindmillError::Expired)?;
         answer.map_err(|error| self.unreachable(path, &error))
     }
 
@@ -599,6 +731,18 @@ fn own_items(body: &str) -> Vec<(String, String)> {
     list.iter().filter_map(item).collect()
 }
 
+/// Asks in a thread of its own.
+fn question(
+    agent: &ureq::Agent,
+    url: String,
+    bearer: Option<String>,
+    body: Option<&str>,
+    part: Part,
+) -> std::io::Result<Question> {
+    let (agent, body) = (agent.clone(), body.map(str::to_owned));
+    Pending::start(move |_| exchange(&agent, &url, bearer.as_deref(), body.as_deref(), part))
+}
+
 fn exchange(
     agent: &ureq::Agent,
     url: &str,
@@ -608,7 +752,8 @@ fn exchange(
 ) -> Result<Answer, ureq::Error> {
     let mut answer = match body {
         None => {
-            let request = agent.get(url);
+            let time_max = if part == Part::Head { EXPORT_TIME_MAX } else { ANSWER_TIME_MAX };
+            let request = agent.get(url).config().timeout_global(Some(time_max)).build();
             if let Some(bearer) = bearer { request.header("Authorization", bearer) } else { request }.call()
         }
         Some(body) => {
@@ -624,30 +769,13 @@ fn exchange(
     let is_page = header("content-type").is_some_and(|value| value.starts_with("text/html"));
     let bytes = match part {
         Part::Head if status == 200 => Vec::new(),
-        _ => answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?,
+        _ => {
+            let bytes_max = if part == Part::Names { NAMES_BYTES_MAX } else { ANSWER_BYTES_MAX };
+            answer.body_mut().with_config().limit(bytes_max).read_to_vec()?
+        }
     };
     let body = String::from_utf8_lossy(&bytes).into_owned();
     Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs), date, is_page, body })
-}
-
-/// The export as wmill asks for it, but as a tar file, which servers of all versions make.
-fn export_query(kinds: &Kinds) -> String {
-    let mut query = "archive_type=tar&plain_secret=false&settings_version=v2&preserve_extra_perms=true".to_owned();
-    for (name, value) in [
-        ("skip_variables", kinds.skip_variables),
-        ("skip_resources", kinds.skip_resources),
-        ("skip_resource_types", kinds.skip_resource_types),
-        ("skip_secrets", kinds.skip_secrets),
-        ("include_schedules", kinds.include_schedules),
-        ("include_triggers", kinds.include_triggers),
-        ("include_users", kinds.include_users),
-        ("include_groups", kinds.include_groups),
-        ("include_settings", kinds.include_settings),
-        ("include_key", kinds.include_key),
-    ] {
-        query.extend(["&", name, "=", if value { "true" } else { "false" }]);
-    }
-    query
 }
 
 /// Whether a name stays within the folder that it is put into, and git can hold it.
@@ -766,7 +894,8 @@ pub fn wmill_version(place: &Workplace, known: &Path) -> Option<String> {
 }
 
 /// Path, size and time of the file behind `wmill`; another version of it differs in one of them.
-fn identity_of_wmill(environment: &[(String, String)]) -> Option<String> {
+#[must_use]
+pub fn identity_of_wmill(environment: &[(String, String)]) -> Option<String> {
     let (_, path) = environment.iter().find(|(name, _)| name == "PATH")?;
     let program =
         std::env::split_paths(path).map(|folder| folder.join("wmill")).find_map(|file| file.canonicalize().ok())?;

@@ -97,6 +97,8 @@ pub struct Plan {
     pub non_dotted_paths: bool,
     /// Whether the repository's patterns narrow the scope.
     pub globs: bool,
+    /// The query with which wmill asks for the export in this run, less the type of the archive.
+    pub query: String,
     /// The `wmill.yaml` to write for this run.
     pub text: String,
     /// The same without the repository's patterns, for a pull into an empty folder.
@@ -209,6 +211,7 @@ pub fn read(repository_file: Option<&[u8]>, asked: &Asked) -> Plan {
         kinds: draft.kinds,
         non_dotted_paths: draft.non_dotted_paths,
         globs: draft.scope.iter().any(|patterns| !patterns.is_empty()),
+        query: draft.query(),
         text_without_patterns: Draft { scope: Default::default(), ..draft.clone() }.text(),
         text: draft.text(),
         warnings,
@@ -307,6 +310,34 @@ impl Draft {
         } else {
             self.scope = Default::default();
         }
+    }
+
+    /// As wmill 1.819.0 asks; scripts, flows, apps and folders it leaves out by itself.
+    fn query(&self) -> String {
+        let kinds = &self.kinds;
+        let mut query = String::from("plain_secret=false");
+        for (name, value) in [
+            ("skip_variables", kinds.skip_variables),
+            ("skip_resources", kinds.skip_resources),
+            ("skip_secrets", kinds.skip_secrets),
+            ("include_schedules", kinds.include_schedules),
+            ("include_triggers", kinds.include_triggers),
+            ("include_users", kinds.include_users),
+            ("include_groups", kinds.include_groups),
+            ("include_settings", kinds.include_settings),
+            ("include_key", kinds.include_key),
+            ("include_workspace_dependencies", !kinds.skip_workspace_dependencies),
+            ("skip_datatable_migrations", kinds.skip_datatable_migrations),
+            ("skip_resource_types", kinds.skip_resource_types),
+        ] {
+            query.push_str(&format!("&{name}={value}"));
+        }
+        let default_ts = if self.deno { "deno" } else { "bun" };
+        let behavior = self.sync_behavior.unwrap_or("v0");
+        query
+            + &format!(
+                "&default_ts={default_ts}&settings_version=v2&preserve_extra_perms=true&sync_behavior_version={behavior}"
+            )
     }
 
     /// Every kind is written, so that nothing is left to defaults, which differ between wmill's versions.

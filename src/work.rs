@@ -15,10 +15,18 @@ use crate::outcome::{Changed, SyncResult};
 use crate::report;
 use crate::roster::{Asked, Roster};
 use crate::runs::{Run, Worker};
+use crate::subprocess;
 use crate::sync;
 use crate::sync_request::{self, Draft, Purpose, RequestError, SyncRequest};
 use crate::task::{Event, Service, new_run_id};
 use crate::verify;
+
+/// Why no sync can be made here, where none can.
+pub const NO_SYNCS: Option<&str> = if subprocess::CAN_START {
+    None
+} else {
+    Some("this is WebAssembly, where neither wmill nor git can be started, so no backups are made")
+};
 
 /// Does the syncs of a service.
 pub struct Syncs {

@@ -34,12 +34,17 @@ impl Crew {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the connection served by an idle thread, or by a new one.
+    /// Has the connection served by an idle thread, or by a new one. Where there are none (WebAssembly), it is served
+    /// before this returns: one connection after another, each by its own deadlines.
     ///
     /// # Errors
     ///
     /// A thread was needed, and the system gives none; the seat is free again.
     pub(super) fn hand(self: &Arc<Self>, seat: Seat) -> io::Result<()> {
+        if cfg!(target_family = "wasm") {
+            serve(&seat);
+            return Ok(());
+        }
         let mut state = self.lock();
         if state.handed.len() < state.idle {
             state.handed.push_back(seat);
@@ -53,7 +58,6 @@ impl Crew {
         thread.spawn(move || crew.work(seat)).map(drop)
     }
 
-    /// A panic beyond the handler's ends this thread, and frees the seat; the next connection has another thread.
     fn work(&self, first: Seat) {
         let mut next = Some(first);
         while let Some(seat) = next {

@@ -4,7 +4,7 @@
 //! Each connection has a seat, a thread and one request. A seat is held for seconds by whoever is slow, and for as long
 //! as it takes by a heavy request whose answer is being made; when all of those are taken, callers that went away give
 //! theirs up. Heavy requests never get all seats, and of the others one that is slow leaves when a
-//! newcomer finds none: so `/health` is always let in.
+//! newcomer finds none: so `/health` is always let in. Where there are no threads, connections are served one by one.
 
 mod connection;
 mod crew;
@@ -13,7 +13,6 @@ mod wake;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -290,13 +289,8 @@ fn unavailable(code: Code) -> Response {
 fn serve(seat: &Seat) {
     let started = Instant::now();
     let mut heard = Heard::default();
-    let outcome = catch_unwind(AssertUnwindSafe(|| connection::converse(seat, &mut heard)));
+    let outcome = connection::converse(seat, &mut heard);
     let head = heard.head.as_ref();
-    let outcome = outcome.unwrap_or_else(|_| {
-        // The panic's own text is told by the hook that `logging` sets.
-        log::error!("the handler of {} panicked", describe(head));
-        Ok(Response::error(500, Code::Internal, "a fault in the service, its log tells more"))
-    });
     let response = match outcome {
         Ok(response) => response,
         Err(connection::End::Refused(refusal)) => Response::from(&refusal),
@@ -320,5 +314,7 @@ fn describe(head: Option<&Head>) -> String {
     )
 }
 
+// In one `cfg`, clippy would not take it for tests.
 #[cfg(test)]
+#[cfg(unix)]
 mod tests;

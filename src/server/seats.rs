@@ -112,7 +112,7 @@ impl Seats {
     }
 }
 
-/// One seat, given back when dropped, a panic included.
+/// One seat, given back when dropped.
 pub(super) struct Seat {
     pub(super) shared: Arc<Shared>,
     pub(super) connection: Arc<Connection>,

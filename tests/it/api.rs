@@ -689,7 +689,7 @@ fn a_sync_on_the_command_line_waits_for_the_served_one() {
     let held = sandbox.windmill.hold_exports();
     let served = post_meanwhile(&service, "");
     held.wait_for(1);
-    let command = sandbox.sync().workspace(SHOP).remote(&repository).env("LOG_LEVEL", "debug").start();
+    let command = sandbox.sync().workspace(SHOP).remote(&repository).arg("--force").start();
     eventually("it wants the lock", || {
         let wants = |link: std::io::Result<std::path::PathBuf>| link.is_ok_and(|path| path.ends_with("shop.lock"));
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", command.pid())).ok()?;

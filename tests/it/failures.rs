@@ -167,7 +167,7 @@ fn a_damaged_checkout_is_made_anew() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     remote.commit_files("main", &[("README.md", "start\n")]);
-    let sync = sandbox.sync().remote(&remote);
+    let sync = sandbox.sync().remote(&remote).env("SKIP_UNCHANGED", "false");
     let first = sync.run().expect("pushed");
     let checkout = the_checkout(&sandbox);
     let damages: [(&str, &dyn Fn()); 6] = [
@@ -194,7 +194,7 @@ fn a_damaged_checkout_is_made_anew() {
 fn a_checkout_that_has_grown_is_made_anew() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
-    let sync = sandbox.sync().remote(&remote);
+    let sync = sandbox.sync().remote(&remote).env("SKIP_UNCHANGED", "false");
     sync.run().expect("pushed");
     let objects = the_checkout(&sandbox).join("git/objects");
     let fill = |count| {

@@ -52,7 +52,13 @@ fn usual_time_of_health(address: SocketAddr) -> Duration {
 fn health_answers_at_once_while_every_seat_is_taken_by_somebody_slow() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
-    let service = sandbox.service().workspace(SHOP).remote(&repository).env("LOG_LEVEL", "debug").serve();
+    let service = sandbox
+        .service()
+        .workspace(SHOP)
+        .remote(&repository)
+        .env("SKIP_UNCHANGED", "false")
+        .env("LOG_LEVEL", "debug")
+        .serve();
     let address = service.address();
     let held = sandbox.windmill.hold_exports();
     let mut waiting = vec![send(address, POST_SYNC)];
@@ -86,7 +92,7 @@ fn health_answers_at_once_while_every_seat_is_taken_by_somebody_slow() {
 fn callers_that_went_away_do_not_keep_others_from_their_sync() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
-    let service = sandbox.service().workspace(SHOP).remote(&repository).serve();
+    let service = sandbox.service().workspace(SHOP).remote(&repository).env("SKIP_UNCHANGED", "false").serve();
     let address = service.address();
     let held = sandbox.windmill.hold_exports();
     drop(send(address, POST_SYNC));

@@ -8,6 +8,7 @@
 
 mod adapted;
 mod api;
+mod authors;
 mod bed;
 mod bed_works;
 mod check;
@@ -21,6 +22,7 @@ mod guards;
 mod hostile;
 #[cfg(feature = "docker-tests")]
 mod image;
+mod inside;
 mod leaks;
 mod listener;
 mod man;
@@ -34,6 +36,7 @@ mod release;
 mod restore;
 mod seen;
 mod several;
+mod shortcut;
 mod side;
 mod signing;
 mod story;

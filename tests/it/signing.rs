@@ -38,10 +38,15 @@ pub(crate) mod ssh {
 
     /// Whether git finds a good signature of this key on the branch's tip.
     pub(crate) fn is_signed_by(sandbox: &Sandbox, repository: &Path, public: &str) -> bool {
+        is_commit_signed_by(sandbox, repository, "main", public)
+    }
+
+    /// The same of a commit.
+    fn is_commit_signed_by(sandbox: &Sandbox, repository: &Path, commit: &str, public: &str) -> bool {
         let allowed = sandbox.file("allowed-signers", format!("windmill@example.com {public}"));
         let mut git = process::clean_command("git");
         git.arg("-C").arg(repository).args(["-c", "safe.directory=*", "-c", "gpg.format=ssh", "-c"]);
-        git.arg(format!("gpg.ssh.allowedSignersFile={}", allowed.display())).args(["verify-commit", "main"]);
+        git.arg(format!("gpg.ssh.allowedSignersFile={}", allowed.display())).args(["verify-commit", commit]);
         process::run(git).success()
     }
 
@@ -67,6 +72,31 @@ pub(crate) mod ssh {
         let log = service.log();
         let said = [("log", log.as_bytes()), ("the remote", &repository.everything())];
         assert_nothing_leaked(&said, &[&sandbox.data(), repository.path()], &lines);
+    }
+
+    #[test]
+    fn each_of_the_commits_for_items_is_signed_and_they_are_what_one_would_be() {
+        let sandbox = Sandbox::new();
+        let (together, each) = (sandbox.repository_named("together"), sandbox.repository_named("each"));
+        let (secret, public) = key(&sandbox, "key", &["-t", "ed25519", "-N", ""]);
+        let (_, other) = key(&sandbox, "other", &["-t", "ed25519", "-N", ""]);
+        for state in ["1-seeded", "2-edited"] {
+            sandbox.windmill.state(state);
+            for (repository, commit_per) in [(&together, "sync"), (&each, "item")] {
+                let run = sandbox.sync().remote(repository).env("GIT_SIGNING_KEY", &secret);
+                let outcome = run.env("COMMIT_PER", commit_per).run().expect("pushed");
+                assert_eq!(outcome.commit(), repository.tip("main"));
+            }
+            assert_eq!(each.files("main"), together.files("main"));
+        }
+        let commits = each.log("main");
+        assert!(commits.len() > 18 && commits.iter().any(|commit| commit.author.starts_with("admin <admin@")));
+        for commit in commits {
+            assert!(is_commit_signed_by(&sandbox, each.path(), &commit.id, &public), "{commit:?}");
+            assert!(!is_commit_signed_by(&sandbox, each.path(), &commit.id, &other));
+            assert_eq!(commit.committer, "Windmill Git Sync <windmill@example.com>");
+        }
+        each.assert_sound();
     }
 
     #[test]

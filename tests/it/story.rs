@@ -95,6 +95,9 @@ fn a_workspace_is_backed_up_as_it_is_edited_and_emptied() {
     assert_eq!(remote.log("main").len(), 5);
 }
 
+/// By the digest of the recorded workspace's key, which is not in it.
+const KEY: &str = "Windmill-Key-Fingerprint: sha256:b6ed15b9aefd57e985128d1db5f574341cb5ec57c33e2f15c6994341697eebd2\n";
+
 #[test]
 fn a_commit_says_what_it_is() {
     let sandbox = Sandbox::new();
@@ -116,7 +119,9 @@ fn a_commit_says_what_it_is() {
     assert_eq!(second.subject, "Backup of shop");
     assert_eq!(second.author, "Büro Backup <backup@example.org>");
     assert_eq!(second.committer, second.author);
-    for (commit, before) in [(first, None), (second, Some(first.id.as_str()))] {
+    // Of the first one's items Windmill tells who edited the flow, which the second leaves alone.
+    let co_author = "Co-authored-by: admin <admin@windmill.dev>\n";
+    for (commit, before, co_author) in [(first, None, co_author), (second, Some(first.id.as_str()), "")] {
         let changes = remote.changes(before, &commit.id);
         let lines: Vec<&str> = commit.message.lines().collect();
         let (added, modified, deleted) = changes.counts();
@@ -132,7 +137,9 @@ fn a_commit_says_what_it_is() {
         let trailers = process::run_with_input(parse, commit.message.clone().into_bytes()).must_succeed();
         assert_eq!(
             trailers.stdout_text(),
-            "Windmill-Workspace: shop\nWindmill-Version: CE v1.491.5\nWmill-Version: 1.819.0\n"
+            format!(
+                "Windmill-Workspace: shop\nWindmill-Version: CE v1.491.5\nWmill-Version: 1.819.0\n{KEY}{co_author}"
+            )
         );
     }
 }

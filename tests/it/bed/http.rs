@@ -57,6 +57,8 @@ pub struct LoggedRequest {
     pub authorization: Option<String>,
     /// Whether it was the right one.
     pub authorized: bool,
+    /// Whether our own program asks, and not a tool that it started.
+    pub is_ours: bool,
 }
 
 impl LoggedRequest {
@@ -66,8 +68,14 @@ impl LoggedRequest {
             target: request.target.clone(),
             authorization: request.header("authorization").map(str::to_owned),
             authorized,
+            is_ours: is_ours(request),
         }
     }
+}
+
+/// Whether our own program asks, by the name that it goes by.
+pub fn is_ours(request: &Request) -> bool {
+    request.header("user-agent").is_some_and(|agent| agent.starts_with("windmill-git-sync/"))
 }
 
 /// An answer to send.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use miniserde::json::{self, Value};
 
 use super::deployed;
-use super::http::{Fault, Faults, LoggedRequest, Reply, Request, Response, Server};
+use super::http::{self, Fault, Faults, LoggedRequest, Reply, Request, Response, Server};
 use super::process::PATIENCE;
 use super::workspace::{Workspace, tar_of, zip_of};
 
@@ -63,7 +63,7 @@ struct GateState {
     waiting: usize,
 }
 
-/// While it lives, no export is answered.
+/// While it lives, no export is answered but to our own program.
 pub struct HeldExports {
     shared: Arc<Shared>,
 }
@@ -162,6 +162,9 @@ struct Side {
     ws_specific: Option<String>,
     /// By default, `{}`, as recorded.
     file_types: Option<String>,
+    users: Option<String>,
+    /// Single scripts and apps, by list and path.
+    single: BTreeMap<String, String>,
 }
 
 impl Windmill {
@@ -303,6 +306,22 @@ impl Windmill {
         self.shared.state.lock().unwrap().side.file_types = Some(body.to_owned());
     }
 
+    /// Says in `users/list` which addresses there are for which names. At first, there is no such list.
+    pub fn users(&self, users: &[(&str, &str)]) {
+        let users: Vec<_> = users
+            .iter()
+            .map(|(name, address)| {
+                format!("{{\"username\":{},\"email\":{}}}", json::to_string(*name), json::to_string(*address))
+            })
+            .collect();
+        self.shared.state.lock().unwrap().side.users = Some(format!("[{}]", users.join(",")));
+    }
+
+    /// What is answered when one of `scripts` or `apps` is asked for. At first, a 404.
+    pub fn single(&self, list: &str, path: &str, answer: &str) {
+        self.shared.state.lock().unwrap().side.single.insert(format!("{list}/{path}"), answer.to_owned());
+    }
+
     /// From now on, each request whose path and query contain `needle` goes wrong, until [`Windmill::heal`].
     pub fn fail(&self, needle: &str, fault: Fault) {
         self.shared.faults.plan(needle, fault, None);
@@ -318,13 +337,14 @@ impl Windmill {
         self.shared.faults.heal();
     }
 
-    /// Runs `hook` each time an export of a workspace is asked for, before it is made; what it edits is in it.
+    /// Runs `hook` each time wmill asks for the export of a workspace, before it is made; what it edits is in it. Our own
+    /// program, which only looks whether anything changed, sees what is there.
     pub fn on_export(&self, hook: impl FnMut(&mut Workspace) + Send + 'static) {
         *self.shared.on_export.lock().unwrap() = Some(Box::new(hook));
     }
 
-    /// From now on no export is answered until what this gives is released or dropped: a sync that stands still for
-    /// as long as a test needs it to.
+    /// From now on no export is answered to wmill until what this gives is released or dropped: a sync whose pull stands
+    /// still for as long as a test needs it to.
     #[must_use]
     pub fn hold_exports(&self) -> HeldExports {
         self.shared.gate.state.lock().unwrap().holders += 1;
@@ -336,11 +356,20 @@ impl Windmill {
         self.shared.state.lock().unwrap().requests.clone()
     }
 
-    /// How many exports were asked for.
+    /// How many exports wmill asked for: one a pull.
     pub fn exports(&self) -> usize {
+        self.exports_to(false)
+    }
+
+    /// How many exports our own program asked for, to see whether anything changed.
+    pub fn probes(&self) -> usize {
+        self.exports_to(true)
+    }
+
+    fn exports_to(&self, us: bool) -> usize {
         let state = self.shared.state.lock().unwrap();
-        let is_export = |r: &&LoggedRequest| r.target.contains("/workspaces/tarball");
-        state.requests.iter().filter(is_export).count()
+        let is_meant = |r: &&LoggedRequest| r.target.contains("/workspaces/tarball") && r.is_ours == us;
+        state.requests.iter().filter(is_meant).count()
     }
 
     pub fn forget_requests(&self) {
@@ -447,12 +476,21 @@ impl Shared {
                 side.ws_specific.map_or_else(|| Response::empty(404), Response::json)
             }
             ("GET", ["workspaces", "tarball"]) => self.export(request, id),
-            ("GET", ["scripts" | "flows" | "apps", "list"]) => {
+            ("GET", [list @ ("scripts" | "flows" | "apps"), "list"]) => {
                 let asked = format!("/{}?{}", path.join("/"), request.query_text());
                 let state = self.state.lock().unwrap();
-                let answer = state.workspaces.get(id).and_then(|workspace| workspace.recorded_answer(&asked));
-                Response::json(answer.unwrap_or("[]"))
+                let Some(workspace) = state.workspaces.get(id) else { return Response::json("[]") };
+                let query = request.query();
+                let number = |name: &str| query.get(name).and_then(|value| value.parse().ok());
+                let (page, per_page) = (number("page").unwrap_or(1), number("per_page").unwrap_or(1000));
+                let made_up = || format!("[{}]", workspace.edits(list, page, per_page).join(","));
+                Response::json(workspace.recorded_answer(&asked).map_or_else(made_up, str::to_owned))
             }
+            ("GET", [list @ ("scripts" | "apps"), "get", "p", rest @ ..]) => {
+                let answer = side.single.get(&format!("{list}/{}", rest.join("/")));
+                answer.map_or_else(|| Response::empty(404), |answer| Response::json(answer.as_str()))
+            }
+            ("GET", ["users", "list"]) => side.users.map_or_else(|| Response::empty(404), Response::json),
             _ => {
                 let mut state = self.state.lock().unwrap();
                 let is_admin = role == Role::Admin;
@@ -484,8 +522,11 @@ impl Shared {
                 return Response::new(400, "text/plain", message);
             }
         };
-        self.gate.pass();
-        self.run_export_hook(id);
+        // Our own program only looks whether anything changed.
+        if !http::is_ours(request) {
+            self.gate.pass();
+            self.run_export_hook(id);
+        }
         let answer = |bytes| {
             // The type is the recorded one, also for a zip.
             Response::shared(200, "application/x-tar", bytes)

@@ -144,16 +144,20 @@ pub fn start_pull(sandbox: &Sandbox, windmill: &Windmill, token: &str, wmill_yam
 #[track_caller]
 pub fn push_alone(sandbox: &Sandbox, wmill_yaml: &str, from: &Path) -> Finished {
     fs::write(from.join("wmill.yaml"), wmill_yaml).unwrap();
-    process::start(command(&wmill(), sandbox, &sandbox.windmill, WINDMILL_TOKEN, from, "push"))
-        .finish_within(process::PATIENCE)
+    let mut command = command(&wmill(), sandbox, &sandbox.windmill, WINDMILL_TOKEN, from);
+    command.args(["sync", "push", "--yes", "--skip-branch-validation"]);
+    process::start(command).finish_within(process::PATIENCE)
 }
 
 /// `sync pull` by `program`, a `wmill`, into `into`.
 pub fn pull_command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &str, into: &Path) -> Command {
-    command(program, sandbox, windmill, token, into, "pull")
+    let mut command = command(program, sandbox, windmill, token, into);
+    command.args(["sync", "pull", "--yes", "--skip-branch-validation"]);
+    command
 }
 
-fn command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &str, folder: &Path, verb: &str) -> Command {
+/// `program`, a `wmill`, in `folder`, with workspace `shop` as its own; what it is to do has yet to be said.
+pub fn command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &str, folder: &Path) -> Command {
     let config = sandbox.scratch("wmill-config");
     fs::create_dir_all(config.join("windmill")).unwrap();
     let profile = format!(
@@ -170,8 +174,7 @@ fn command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &str, 
         .env("GIT_CEILING_DIRECTORIES", sandbox.path())
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .args(["--workspace", "bed", "sync", verb, "--yes"])
-        .arg("--skip-branch-validation");
+        .args(["--workspace", "bed"]);
     command
 }
 

@@ -23,6 +23,9 @@ pub struct Workspace {
     plain: BTreeMap<String, Vec<u8>>,
     /// Recorded answers to requests beside the export, by path and query below `/api/w/{workspace}`.
     recorded: BTreeMap<String, String>,
+    /// The lines of the lists of `scripts`, `flows` and `apps`, the last edit at the end: of the recorded ones, the
+    /// first page of three that was recorded.
+    edits: Vec<(String, String)>,
 }
 
 impl Workspace {
@@ -38,7 +41,7 @@ impl Workspace {
             .into_iter()
             .filter(|(path, _)| path.ends_with(".variable.json"))
             .collect();
-        let recorded = exchanges(state)
+        let recorded: BTreeMap<String, String> = exchanges(state)
             .into_iter()
             .filter(|exchange| exchange.path.contains("/list?"))
             .filter_map(|exchange| {
@@ -46,7 +49,13 @@ impl Workspace {
                 Some((path, exchange.body?))
             })
             .collect();
-        Self { entries: entries_of_tar(&read(&folder.join("everything.tar"))), plain, recorded }
+        let mut edits = Vec::new();
+        for list in ["scripts", "flows", "apps"] {
+            let answer = recorded.get(&format!("/{list}/list?per_page=3")).map_or("[]", String::as_str);
+            let Ok(Value::Array(lines)) = json::from_str(answer) else { panic!("no list of {list}: {answer}") };
+            edits.extend(lines.iter().rev().map(|line| (list.to_owned(), json::to_string(line))));
+        }
+        Self { entries: entries_of_tar(&read(&folder.join("everything.tar"))), plain, recorded, edits }
     }
 
     /// The recorded state, its app's inline script with the `fields` that Windmill's editor gives each: without, wmill
@@ -143,6 +152,21 @@ impl Workspace {
 
     pub fn recorded_answer(&self, path_and_query: &str) -> Option<&str> {
         self.recorded.get(path_and_query).map(String::as_str)
+    }
+
+    /// Says in the list of `scripts`, `flows` or `apps` who edited the item last, and when. The fields are those that
+    /// Windmill has in the answers about one item; the lists of 1.491 have `edited_by` for flows alone.
+    pub fn edited(&mut self, list: &str, path: &str, by: &str, at: &str) {
+        let (path, by, at) = (json::to_string(path), json::to_string(by), json::to_string(at));
+        let (who, when) = if list == "flows" { ("edited_by", "edited_at") } else { ("created_by", "created_at") };
+        let line = format!("{{\"path\":{path},\"summary\":\"\",\"{who}\":{by},\"{when}\":{at}}}");
+        self.edits.push((list.to_owned(), line));
+    }
+
+    /// A page of the list, the last edit first.
+    pub fn edits(&self, list: &str, page: usize, per_page: usize) -> Vec<&str> {
+        let lines = self.edits.iter().rev().filter(|(of, _)| of == list).map(|(_, line)| line.as_str());
+        lines.skip(page.saturating_sub(1) * per_page).take(per_page).collect()
     }
 
     /// What an export has for this query.

@@ -27,6 +27,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         fault: "SIGKILL of the service, and of all",
+        injected: "before and after each program of a sync that makes a commit for each item",
+        asserted: "all of the commits arrive, or none",
+        test: "kill::at_every_program_of_a_sync_that_commits_each_item",
+    },
+    Scenario {
+        fault: "SIGKILL of the service, and of all",
         injected: "before or after each start of a program, with the real `wmill`",
         asserted: "the backup is what a lone `wmill sync pull` makes",
         test: "kill::at_every_program_of_a_sync_with_the_real_wmill",
@@ -153,8 +159,9 @@ impl<'a> Ward<'a> {
     }
 }
 
-fn check_boundaries(has_checkout: bool) {
-    let replay = Replay::new();
+fn check_boundaries(has_checkout: bool, commit_per: &'static str) {
+    let mut replay = Replay::new();
+    replay.commit_per = commit_per;
     let wmill = replay.sandbox.program("real-wmill", &replay.script());
     let striker = Striker::new(&replay.sandbox, &wmill);
     let mut ward = Ward::new(&replay);
@@ -200,12 +207,17 @@ fn check_boundaries(has_checkout: bool) {
 
 #[test]
 fn at_every_start_and_end_of_a_program() {
-    check_boundaries(true);
+    check_boundaries(true, "sync");
 }
 
 #[test]
 fn at_every_start_and_end_of_a_first_syncs_programs() {
-    check_boundaries(false);
+    check_boundaries(false, "sync");
+}
+
+#[test]
+fn at_every_program_of_a_sync_that_commits_each_item() {
+    check_boundaries(true, "item");
 }
 
 #[test]

@@ -47,6 +47,8 @@ const REPLAY: &str = "[ \"$1\" = --version ] && { echo 'CLI version: 1.819.0'; e
 pub(crate) struct Replay {
     pub(crate) sandbox: Sandbox,
     pub(crate) remote: BareRepository,
+    /// `COMMIT_PER`
+    pub(crate) commit_per: &'static str,
     states: PathBuf,
 }
 
@@ -67,7 +69,7 @@ impl Replay {
         for state in [State::Seeded, State::Edited] {
             write_files(&states.join(state.name()), &files(state));
         }
-        let replay = Self { sandbox, remote, states };
+        let replay = Self { sandbox, remote, commit_per: "sync", states };
         replay.sandbox.program("wmill", &replay.script());
         replay.hold(State::Seeded);
         replay
@@ -78,8 +80,9 @@ impl Replay {
         format!("here='{}'\n{REPLAY}", self.states.display())
     }
 
-    /// From now on the workspace holds this.
+    /// From now on the workspace holds this; Windmill shows that something changed, and the stand-in knows what.
     pub(crate) fn hold(&self, state: State) {
+        self.sandbox.windmill.state(state.name());
         let current = self.states.join("current");
         let _ = fs::remove_file(&current);
         std::os::unix::fs::symlink(state.name(), &current).unwrap();
@@ -88,6 +91,7 @@ impl Replay {
     /// Puts a file into a state.
     pub(crate) fn put(&self, state: State, path: &str, content: &str) {
         write_files(&self.states.join(state.name()), &Files::from([(path.to_owned(), content.into())]));
+        self.sandbox.windmill.put(path, content);
     }
 
     /// Where the states lie that the stand-in takes its files from.
@@ -104,7 +108,7 @@ impl Replay {
     }
 
     pub(crate) fn sync(&self) -> Run<'_> {
-        self.sandbox.sync().remote(&self.remote)
+        self.sandbox.sync().remote(&self.remote).env("COMMIT_PER", self.commit_per)
     }
 
     pub(crate) fn history(&self) -> History<'_> {

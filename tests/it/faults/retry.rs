@@ -75,10 +75,10 @@ fn a_windmill_that_fails_once_costs_a_pause() {
         ("/w/shop/users/whoami", Fault::Status(408)),
         ("/workspaces/list_ws_specific", Fault::Status(429)),
         ("/shared_ui/get", Fault::Close),
-        ("/workspaces/tarball", Fault::Status(500)),
-        ("/workspaces/tarball", Fault::GatewayPage(503)),
-        ("/workspaces/tarball", Fault::CutHalfway),
-        ("/workspaces/tarball", Fault::Close),
+        ("/workspaces/tarball?archive_type=zip", Fault::Status(500)),
+        ("/workspaces/tarball?archive_type=zip", Fault::GatewayPage(503)),
+        ("/workspaces/tarball?archive_type=zip", Fault::CutHalfway),
+        ("/workspaces/tarball?archive_type=zip", Fault::Close),
     ];
     side_by_side(&cases, |(needle, fault)| {
         let name = format!("{fault:?} once in {needle}");

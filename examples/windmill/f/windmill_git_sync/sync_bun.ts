@@ -1,0 +1,31 @@
+// Backs this workspace up: asks windmill-git-sync for a sync and waits for its end. A sync that fails fails the job.
+//
+// The token is the job's own. It sees what the job's user sees, so that should be an admin, and it is void when the job
+// has ended.
+
+export async function main(
+  url: string = "http://windmill-git-sync:8080",
+  // The service's SYNC_API_TOKEN, where it has one. In a schedule: "$var:f/windmill_git_sync/api_token".
+  api_token: string = "",
+) {
+  const headers: Record<string, string> = { "Content-Type": "application/json" };
+  if (api_token) headers["Authorization"] = `Bearer ${api_token}`;
+  const options: RequestInit & { timeout: boolean } = {
+    method: "POST",
+    headers,
+    body: JSON.stringify({ workspace: process.env.WM_WORKSPACE, windmill_token: process.env.WM_TOKEN }),
+    // Without this, Bun gives up after five minutes. The service has a limit of its own, SYNC_TIMEOUT.
+    timeout: false,
+  };
+  const response = await fetch(`${url}/sync`, options);
+  const answer = await response.text();
+  let result;
+  try {
+    result = JSON.parse(answer);
+  } catch {
+    throw new Error(`${url} answered with status ${response.status}, and not as windmill-git-sync does`);
+  }
+  if (!response.ok || result.success !== true) throw new Error(`${result.code}: ${result.message}`);
+  for (const warning of result.warnings ?? []) console.warn(warning);
+  return result;
+}

@@ -1,0 +1,187 @@
+//! Who edited which item last, and when, as far as Windmill tells. It is asked only for what is about to be committed,
+//! and an answer that does not come, or is none, costs the names and nothing else.
+//!
+//! What comes is what users call themselves: it is parsed here, so that no name can be more than a name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use miniserde::json::{Object, Value};
+
+use crate::deadline::Deadline;
+use crate::items::{ItemId, ItemKind};
+use crate::names::Identity;
+use crate::windmill::{Account, Windmill};
+
+/// For all questions together: names are not worth a sync that takes noticeably longer.
+const TIME_MAX: Duration = Duration::from_secs(5);
+/// Lines of one list; each has half a kilobyte.
+const PER_PAGE: usize = 200;
+/// Lists begin with what was edited last, so what has changed stands on the first pages.
+const PAGES_MAX: usize = 5;
+/// Items that are asked for one by one, since their list does not say who it was.
+const SINGLE_QUESTIONS_MAX: usize = 50;
+/// For the address of somebody of whom Windmill tells none. No mail can go there (RFC 2606).
+const NO_ADDRESS: &str = "windmill.invalid";
+
+/// Kinds, their list, and how one of them is asked for. The lists of scripts and apps have the time alone in
+/// Windmill 1.491.
+const LISTS: [(&[ItemKind], &str, &str); 3] = [
+    (&[ItemKind::Script], "scripts/list?include_without_main=true&", "scripts/get/p/"),
+    (&[ItemKind::Flow], "flows/list?", "flows/get/"),
+    (&[ItemKind::App, ItemKind::RawApp], "apps/list?", "apps/get/p/"),
+];
+
+/// The last edit of an item.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edit {
+    /// What Windmill calls whoever it was.
+    name: Option<String>,
+    /// Who it was, where that can be told in a commit.
+    pub author: Option<Identity>,
+    /// When it was; never in the future.
+    pub time: Option<SystemTime>,
+}
+
+/// The last edits that Windmill tells of.
+pub type Edits = BTreeMap<ItemId, Edit>;
+
+/// Asks for the last edits of these items.
+#[must_use]
+pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<ItemId>) -> Edits {
+    let mut edits = Edits::new();
+    let Ok(left) = windmill.deadline.remaining() else { return edits };
+    let deadline = Deadline::after(left.min(TIME_MAX), windmill.deadline.interrupt());
+    let windmill = windmill.until(&deadline);
+    for (kinds, list, one) in LISTS {
+        ask_list(&windmill, list, kinds, items, &mut edits);
+        let silent = edits.iter_mut().filter(|(item, edit)| edit.name.is_none() && is_ours_to_ask(item, kinds));
+        for (item, edit) in silent.take(SINGLE_QUESTIONS_MAX) {
+            // One that fails is none that others will answer: a server without it, or a slow one.
+            let Some(Value::Object(answer)) = windmill.ask_for_names(&format!("{one}{}", item.path)) else { break };
+            let told = told_by(&answer);
+            *edit = Edit { time: told.time.or(edit.time), ..told };
+        }
+    }
+    if edits.values().any(|edit| edit.name.is_some()) {
+        let addresses = addresses(&windmill, account);
+        for edit in edits.values_mut() {
+            edit.author = edit.name.as_deref().and_then(|name| identity(name, &addresses));
+        }
+    }
+    edits
+}
+
+/// Whether it is of these kinds, and has a path that needs no encoding in a URL, as all do that Windmill gives out.
+fn is_ours_to_ask(item: &ItemId, kinds: &[ItemKind]) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    kinds.contains(&item.kind) && item.path.bytes().all(is_plain)
+}
+
+/// Takes over what a list tells of those items that are of its kinds.
+fn ask_list(windmill: &Windmill<'_>, list: &str, kinds: &[ItemKind], items: &BTreeSet<ItemId>, edits: &mut Edits) {
+    let mut missing = items.iter().filter(|item| kinds.contains(&item.kind)).count();
+    for page in 1..=PAGES_MAX {
+        if missing == 0 {
+            break;
+        }
+        let Some(Value::Array(lines)) = windmill.ask_for_names(&format!("{list}per_page={PER_PAGE}&page={page}"))
+        else {
+            break;
+        };
+        for line in &lines {
+            let Value::Object(line) = line else { continue };
+            let Some(path) = text(line, "path") else { continue };
+            for kind in kinds {
+                let item = ItemId { kind: *kind, path: path.to_owned() };
+                if items.contains(&item) && !edits.contains_key(&item) {
+                    edits.insert(item, told_by(line));
+                    missing -= 1;
+                }
+            }
+        }
+        if lines.len() < PER_PAGE {
+            break;
+        }
+    }
+}
+
+fn told_by(line: &Object) -> Edit {
+    let name = text(line, "edited_by").or_else(|| text(line, "created_by"));
+    let time = text(line, "edited_at").or_else(|| text(line, "created_at"));
+    let time = time.and_then(|time| humantime::parse_rfc3339(time).ok());
+    Edit { name: name.map(str::to_owned), author: None, time: time.map(|time| time.min(SystemTime::now())) }
+}
+
+/// Addresses by user name, as far as Windmill tells; that of the token's own user is known already.
+fn addresses(windmill: &Windmill<'_>, account: &Account) -> Vec<(String, String)> {
+    let mut addresses = Vec::new();
+    if let Some(Value::Array(users)) = windmill.ask_for_names("users/list") {
+        for user in &users {
+            let Value::Object(user) = user else { continue };
+            if let (Some(name), Some(address)) = (text(user, "username"), text(user, "email")) {
+                addresses.push((name.to_owned(), address.to_owned()));
+            }
+        }
+    }
+    addresses.extend(account.user.clone());
+    addresses
+}
+
+/// An author, where name and address can be told in a commit. A user without a name of their own in the workspace goes
+/// by their address.
+fn identity(name: &str, addresses: &[(String, String)]) -> Option<Identity> {
+    let name = name.strip_prefix("u/").unwrap_or(name).trim();
+    let identity = match addresses.iter().find(|(known, _)| known == name) {
+        Some((_, address)) => Identity::parse(name, address),
+        None if name.contains('@') => Identity::parse(name, name),
+        None => Identity::parse(name, &format!("{name}@{NO_ADDRESS}")),
+    };
+    identity.inspect_err(|error| log::debug!("Windmill names an author that is left out: {error}")).ok()
+}
+
+fn text<'a>(line: &'a Object, name: &str) -> Option<&'a str> {
+    match line.get(name) {
+        Some(Value::String(text)) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &str, expected: Option<&str>) {
+        let addresses = [("ann", "ann@example.com"), ("bad", "x>\ny"), ("c d", "c@d")];
+        let addresses = addresses.map(|(name, address)| (name.to_owned(), address.to_owned()));
+        assert_eq!(identity(name, &addresses).map(|found| found.to_string()).as_deref(), expected, "{name:?}");
+    }
+
+    #[test]
+    fn an_author_is_a_name_and_an_address_and_nothing_else() {
+        check("ann", Some("ann <ann@example.com>"));
+        check("u/ann", Some("ann <ann@example.com>"));
+        check("c d", Some("c d <c@d>"));
+        check("bob", Some("bob <bob@windmill.invalid>"));
+        check("eve@example.com", Some("eve@example.com <eve@example.com>"));
+        for name in ["bad", "", "  ", "a\nSigned-off-by: b", "a\rb", "a <b@c>", "a\0b", "x\u{85}y", &"x".repeat(201)] {
+            check(name, None);
+        }
+    }
+
+    #[test]
+    fn a_line_tells_who_and_when_in_either_way() {
+        let told = |line: &str| match miniserde::json::from_str(line) {
+            Ok(Value::Object(line)) => told_by(&line),
+            _ => panic!("no object: {line}"),
+        };
+        let ann = told(r#"{"edited_by":"ann","edited_at":"2026-11-22T17:07:39.467468Z","created_by":"bob"}"#);
+        assert_eq!((ann.name.as_deref(), ann.time.is_some()), (Some("ann"), true));
+        let bob = told(r#"{"created_by":"bob","created_at":"yesterday"}"#);
+        assert_eq!((bob.name.as_deref(), bob.time), (Some("bob"), None));
+        assert_eq!(told(r#"{"edited_by":null,"created_at":7}"#), Edit::default());
+        let future = told(r#"{"edited_at":"2999-01-01T00:00:00Z"}"#);
+        assert!(future.time.is_some_and(|time| time <= SystemTime::now()));
+    }
+}

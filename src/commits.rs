@@ -1,0 +1,211 @@
+//! What differs, in commits: one for all of it, or one for each item, with who edited it last. It does not know how
+//! what differs was found, or what becomes of the commits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io;
+
+use crate::authors::{self, Edits};
+use crate::base::Base;
+use crate::comparison::{Change, Comparison, Mark, printable, summary};
+use crate::config::CommitPer;
+use crate::fault::Fault;
+use crate::git::{Git, GitError, Link};
+use crate::items::{self, ItemId};
+use crate::listing::Listing;
+use crate::names::Identity;
+use crate::object::ObjectId;
+use crate::outcome::Changed;
+use crate::task::{Step, Task};
+use crate::windmill::{Account, KEY_TRAILER, fingerprint};
+use crate::workplace::Workplace;
+
+/// Paths listed in a commit's body; the rest is counted.
+const LISTED_MAX: usize = 500;
+/// Of so many items at most a sync makes a commit each, and asks for the authors. More than these are a first sync or a
+/// deployment, whose history nobody reads item by item.
+const ITEMS_MAX: usize = 500;
+/// Files of items that get a commit each; they are held in memory.
+const FILES_MAX: usize = 10_000;
+
+/// Commits what differs upon the tip; the last commit.
+///
+/// # Errors
+/// [`Fault`]: git, or the disk.
+pub fn make(
+    task: Task<'_>,
+    place: &Workplace,
+    git: &Git<'_>,
+    base: &Base,
+    comparison: &Comparison,
+    account: &Account,
+    version: Option<&str>,
+) -> Result<ObjectId, Fault> {
+    let of_a_listing = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
+    let of_git = |error| task.git_error(Step::Commit, error);
+    let items = changed_items(comparison).map_err(of_a_listing)?;
+    let edits = if task.service.config.commit_authors {
+        authors::last_edits(&task.windmill(place), account, &items.first)
+    } else {
+        Edits::new()
+    };
+    let making = Making { task, base, comparison, edits, trailers: trailers(task, place, account, version) };
+    let changes = making.listing(git).map_err(of_a_listing)?;
+    let tree = git.compose(base.tree.as_ref(), &changes).map_err(of_git)?;
+    if task.service.config.commit_per == CommitPer::Item && items.is_all && !items.first.is_empty() {
+        let links = making.links().map_err(of_a_listing)?;
+        let ours = &task.request.author;
+        let (last, made) = git.commit_chain(base.tip.as_ref(), base.tree.as_ref(), ours, &links).map_err(of_git)?;
+        if made == tree {
+            return Ok(last);
+        }
+        // An item's file in the place of another item's folder, say: each step is right, and not all orders of them.
+        log::warn!("the commits of single items do not come to the same as all together, so one commit is made");
+    }
+    let message = making.whole_message().map_err(of_a_listing)?;
+    git.commit(&tree, base.tip.as_ref(), &task.request.author, &message).map_err(of_git)
+}
+
+/// The items that differ.
+struct ChangedItems {
+    /// Some of them, or all.
+    first: BTreeSet<ItemId>,
+    /// Whether these are all, and their files few enough.
+    is_all: bool,
+}
+
+fn item_of(change: &Change) -> Option<ItemId> {
+    items::item_of(std::str::from_utf8(&change.path).ok()?)
+}
+
+fn changed_items(comparison: &Comparison) -> io::Result<ChangedItems> {
+    let Changed { added, modified, deleted } = comparison.changed();
+    let mut found = ChangedItems { first: BTreeSet::new(), is_all: added + modified + deleted <= FILES_MAX };
+    for change in comparison.changes()? {
+        let Some(item) = item_of(&change?) else { continue };
+        if found.first.len() < ITEMS_MAX {
+            found.first.insert(item);
+        } else if !found.first.contains(&item) {
+            found.is_all = false;
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// What every commit ends with.
+fn trailers(task: Task<'_>, place: &Workplace, account: &Account, version: Option<&str>) -> String {
+    let unknown = "unknown";
+    // So that a restore knows whether the secrets of the commit can be read in a workspace.
+    let key = task.windmill(place).key().map(|key| [KEY_TRAILER, ": ", &fingerprint(&key), "\n"].concat());
+    format!(
+        "Windmill-Workspace: {}\nWindmill-Version: {}\nWmill-Version: {}\n{}",
+        task.request.workspace,
+        account.server_version.as_deref().unwrap_or(unknown),
+        version.unwrap_or(unknown),
+        key.unwrap_or_default(),
+    )
+}
+
+struct Making<'a> {
+    task: Task<'a>,
+    base: &'a Base,
+    comparison: &'a Comparison,
+    edits: Edits,
+    trailers: String,
+}
+
+impl Making<'_> {
+    fn whole_path(&self, path: &[u8]) -> Vec<u8> {
+        [self.task.request.subdir.prefix().as_bytes(), path].concat()
+    }
+
+    /// The changes, for git. What goes comes first: a file may become a folder, or a folder a file.
+    fn listing(&self, git: &Git<'_>) -> io::Result<Listing> {
+        Listing::write(git.listing_place("commit.listing"), |lines| {
+            if let Some((path, entry)) = &self.base.in_the_way {
+                lines.remove(path, &entry.object)?;
+            }
+            for is_going in [true, false] {
+                for change in self.comparison.changes()? {
+                    let Change { mark, path, entry } = change?;
+                    match (mark == Mark::Deleted, is_going) {
+                        (true, true) => lines.remove(&self.whole_path(&path), &entry.object)?,
+                        (false, false) => lines.put(&self.whole_path(&path), &entry, b'0')?,
+                        _ => {}
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The message of a commit of everything: who edited which item stands in its body, and all of these are its authors
+    /// beside us.
+    fn whole_message(&self) -> io::Result<String> {
+        let mut message = format!("{}\n\n{}\n", self.task.request.message, self.comparison.summary(LISTED_MAX)?);
+        let named: Vec<_> = self.edits.iter().filter_map(|(item, edit)| Some((item, edit.author.as_ref()?))).collect();
+        if !named.is_empty() {
+            message.push_str("\nLast edited by\n\n");
+        }
+        for (item, author) in &named {
+            let _ = writeln!(message, "{}: {author}", name_of(item));
+        }
+        let _ = write!(message, "\n{}", self.trailers);
+        let mut others: Vec<&Identity> = Vec::new();
+        for (_, author) in named {
+            if *author != self.task.request.author && !others.contains(&author) {
+                others.push(author);
+                let _ = writeln!(message, "Co-authored-by: {author}");
+            }
+        }
+        Ok(message)
+    }
+
+    /// A commit for each item, the one that was edited last at the end. Items that are gone come first, since nobody
+    /// tells when they went, and what goes may be in the way of what comes. Files that are no item's, such as wmill's
+    /// lock file, go with the last.
+    fn links(&self) -> io::Result<Vec<Link<'_>>> {
+        let (mut by_item, mut of_no_item) = (BTreeMap::<ItemId, Vec<Change>>::new(), Vec::new());
+        for change in self.comparison.changes()? {
+            let change = change?;
+            match item_of(&change) {
+                Some(item) => by_item.entry(item).or_default().push(change),
+                None => of_no_item.push(change),
+            }
+        }
+        let mut all: Vec<_> = by_item.into_iter().collect();
+        let time_of = |item: &ItemId| self.edits.get(item).and_then(|edit| edit.time);
+        let stays = |changes: &[Change]| changes.iter().any(|change| change.mark != Mark::Deleted);
+        all.sort_by_cached_key(|(item, changes)| (stays(changes), time_of(item)));
+        if let Some((_, changes)) = all.last_mut() {
+            changes.extend(of_no_item);
+        }
+        let links = all.iter().map(|(item, changes)| self.link(item, changes));
+        let mut links = links.collect::<io::Result<Vec<_>>>()?;
+        if let (Some(first), Some((path, _))) = (links.first_mut(), &self.base.in_the_way) {
+            first.changes.push((path.clone(), None));
+        }
+        Ok(links)
+    }
+
+    fn link(&self, item: &ItemId, changes: &[Change]) -> io::Result<Link<'_>> {
+        let mut changed = Changed::default();
+        changes.iter().for_each(|change| change.mark.count_in(&mut changed));
+        let summary = summary(changed, LISTED_MAX, &|| Ok(Box::new(changes.iter().cloned().map(Ok))))?;
+        let message = format!("{}: {}\n\n{summary}\n\n{}", self.task.request.message, name_of(item), self.trailers);
+        let edit = self.edits.get(item);
+        let entry = |change: &Change| (change.mark != Mark::Deleted).then(|| change.entry.clone());
+        Ok(Link {
+            author: edit.and_then(|edit| edit.author.as_ref()).unwrap_or(&self.task.request.author),
+            time: edit.and_then(|edit| edit.time),
+            message,
+            changes: changes.iter().map(|change| (self.whole_path(&change.path), entry(change))).collect(),
+        })
+    }
+}
+
+/// The item on one line, whatever is in its path.
+fn name_of(item: &ItemId) -> String {
+    printable(item.to_string().as_bytes())
+}
