@@ -47,7 +47,7 @@ pub(super) fn measure(place: &Place, size: Size, table: &mut Table) -> (f64, f64
     let what = "times faster than the shell script";
     match faster_min {
         Some(least) => table.ratio(what, by_hand / ours, &Limit::AtLeast(least)),
-        None => table.told(what, &format!("{:.1}", by_hand / ours)),
+        None => table.told(what, &format!("{:.0}", by_hand / ours)),
     }
     table.ratio("times the bare download and `git ls-remote`", ours / bare, &Limit::AtMost(OF_BARE_MAX));
     (ours, bytes as f64)
