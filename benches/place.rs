@@ -135,6 +135,18 @@ impl Place {
         }
     }
 
+    /// The same by curl, as one would do it.
+    pub(super) fn curl(&self, target: &str) -> Command {
+        let header = self.sandbox.scratch("by-hand").join("header");
+        let text = format!("Authorization: Bearer {WINDMILL_TOKEN}");
+        write_with_mode(&header, text.as_bytes(), 0o600);
+        let mut command = process::clean_command(process::find_program("curl", &[]).expect("curl; Debian: curl"));
+        command.args(["--silent", "--fail", "--output", "/dev/null", "--header"]);
+        command.arg(format!("@{}", header.display()));
+        command.arg(format!("{}{target}", self.sandbox.windmill.base_url()));
+        command
+    }
+
     pub(super) fn ls_remote(&self) -> Command {
         let mut command = git(&self.sandbox);
         command.args(["ls-remote", "--", &self.served.url(), "refs/heads/main"]);
@@ -146,6 +158,13 @@ impl Place {
 
     pub(super) fn script(&self) -> Command {
         process::clean_command(self.script_path())
+    }
+
+    /// The same with npm's `wmill`, which users of a script have.
+    pub(super) fn script_with_npm(&self) -> Command {
+        let mut command = self.script();
+        command.env("WMILL", super::bed::wmill::wmill());
+        command
     }
 
     fn script_path(&self) -> PathBuf {
@@ -170,7 +189,7 @@ impl Place {
              printf '{yaml}' >tree/wmill.yaml\n  echo wmill.yaml >>tree/.git/info/exclude\nfi\n\
              cd tree\n\
              git fetch --quiet --depth=1 '{remote}' by-hand\ngit reset --quiet --hard FETCH_HEAD\n\
-             '{wmill}' --workspace hand sync pull --yes --skip-branch-validation </dev/null >/dev/null\n\
+             \"${{WMILL:-{wmill}}}\" --workspace hand sync pull --yes --skip-branch-validation </dev/null >/dev/null\n\
              git add --all\n\
              git diff --cached --quiet && exit\n\
              git -c user.name=Hand -c user.email=hand@example.com commit --quiet --message=backup\n\

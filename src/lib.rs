@@ -72,6 +72,7 @@
 //! | [`scratch`] | files that only we may read |
 //! | [`trust`] | whom we trust over TLS: the system's certificates and those of `CA_BUNDLE_FILE` |
 //! | [`web`] | the HTTP client for our own small questions |
+//! | [`mailbox`] | what one thread has for another, a few pieces at most |
 //! | [`subprocess`] | one program under a deadline, its group gone at the end |
 //! | [`lock`] | one sync of a workspace at a time, across processes |
 //! | [`workplace`] | what every program of a run is given |
@@ -139,6 +140,7 @@ pub mod ledger;
 pub mod listing;
 pub mod lock;
 pub mod logging;
+pub mod mailbox;
 pub mod metrics;
 pub mod names;
 pub mod notice;

@@ -90,14 +90,15 @@ pub fn open(
     task.begin(Step::Probe);
     // A dry run proves nothing, but what was proven may save it the pull.
     let is_worth_it = task.service.config.skip_unchanged && (shortcut.is_open() || !task.request.dry_run);
-    let reading = if is_worth_it { read(&windmill, shortcut.query(), place) } else { None };
-    let (fetched, account, version) = std::thread::scope(|scope| {
-        let account = scope.spawn(|| ask(task, place, &windmill));
+    let (fetched, reading, account, version) = std::thread::scope(|scope| {
+        // First what takes longest: a program that asks a server.
+        let fetched = scope.spawn(|| fetch(task, place, git, &shortcut));
+        let reading = if is_worth_it { read(&windmill, shortcut.query(), place) } else { None };
         let version = scope.spawn(|| windmill::wmill_version(place, &task.root().join("wmill-version")));
-        (fetch(task, place, git, &shortcut), account.join(), version.join())
+        (fetched.join(), reading, ask(task, place, &windmill), version.join())
     });
     let crashed = |_| Fault::new(Code::Internal, "a thread of the sync ended early");
-    let (mut fetched, account, version) = (fetched?, account.map_err(crashed)??, version.map_err(crashed)?);
+    let (mut fetched, account, version) = (fetched.map_err(crashed)??, account?, version.map_err(crashed)?);
     let seen = finish(reading, &patience).map(|export| Seen {
         query: shortcut.query().to_owned(),
         digest: probe::whole(&export, &account.side),

@@ -6,11 +6,12 @@
 //! known to be the same for the same content.
 
 use std::fmt;
-use std::io::Read as _;
+use std::io;
 use std::time::Duration;
 
 use crate::deadline::Interrupt;
 use crate::digest::{Algorithm, Digest};
+use crate::mailbox::Mailbox;
 use crate::web::Pending;
 use crate::windmill::{Asker, EXPORT, Windmill};
 
@@ -18,6 +19,10 @@ use crate::windmill::{Asker, EXPORT, Windmill};
 const EXPORT_BYTES_MAX: u64 = 4 << 30;
 /// What is read at once; ureq itself buffers as much.
 const CHUNK_BYTES: usize = 128 << 10;
+/// One is read, one is reckoned with, and one waits for whoever is faster.
+const CHUNKS: usize = 3;
+/// For the thread that reckons to wait for a chunk, which ends by the client's own time-out before that.
+const CHUNK_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A digest that is being made; or why there is none.
 pub type Reading = Pending<Result<String, String>>;
@@ -26,7 +31,7 @@ pub type Reading = Pending<Result<String, String>>;
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn export(windmill: &Windmill<'_>, query: &str, timeout: Duration) -> std::io::Result<Reading> {
+pub fn export(windmill: &Windmill<'_>, query: &str, timeout: Duration) -> io::Result<Reading> {
     let (asker, path) = (windmill.asker(timeout), path(query));
     Pending::start(move |unwanted| digest_of_export(&asker, &path, unwanted))
 }
@@ -35,7 +40,7 @@ pub fn export(windmill: &Windmill<'_>, query: &str, timeout: Duration) -> std::i
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn all(windmill: &Windmill<'_>, query: &str, timeout: Duration) -> std::io::Result<Reading> {
+pub fn all(windmill: &Windmill<'_>, query: &str, timeout: Duration) -> io::Result<Reading> {
     let (asker, path) = (windmill.asker(timeout), path(query));
     Pending::start(move |unwanted| {
         let (side, export) = asker.side(unwanted, || digest_of_export(&asker, &path, unwanted))?;
@@ -59,22 +64,52 @@ fn failed(error: impl fmt::Display) -> String {
 
 fn digest_of_export(asker: &Asker, path: &str, unwanted: &Interrupt) -> Result<String, String> {
     let mut answer = asker.open(path).map_err(failed)?;
-    let mut body = answer.body_mut().with_config().limit(EXPORT_BYTES_MAX).reader();
-    let mut digest = Digest::new(Algorithm::Sha256);
-    let mut chunk = vec![0; CHUNK_BYTES];
+    let body = answer.body_mut().with_config().limit(EXPORT_BYTES_MAX).reader();
+    // To read and to reckon take about as long, so each has a thread; the chunks go round.
+    let (full, empty) = (Mailbox::new(CHUNKS), Mailbox::new(CHUNKS));
+    for _ in 0..CHUNKS {
+        empty.put(vec![0; CHUNK_BYTES]);
+    }
+    std::thread::scope(|scope| {
+        let reckoning = scope.spawn(|| {
+            let mut digest = Digest::new(Algorithm::Sha256);
+            while let Some((chunk, length)) = full.take(CHUNK_TIME_MAX) {
+                let chunk: Vec<u8> = chunk;
+                digest.update(&chunk[..length]);
+                empty.put(chunk);
+            }
+            digest.finish()
+        });
+        let read = read(body, &full, &empty, unwanted);
+        full.close();
+        let digest = reckoning.join().map_err(|_| "a thread ended early".to_owned());
+        // What was read and not reckoned with would be missing from the digest.
+        let left = full.take(Duration::ZERO).map_or(Ok(()), |_| Err("a thread gave up".to_owned()));
+        read.and(left).and(digest)
+    })
+}
+
+/// Reads to the end.
+fn read(
+    mut body: impl io::Read,
+    full: &Mailbox<(Vec<u8>, usize)>,
+    empty: &Mailbox<Vec<u8>>,
+    unwanted: &Interrupt,
+) -> Result<(), String> {
     let mut is_first = true;
     loop {
-        let read = body.read(&mut chunk).map_err(failed)?;
+        let Some(mut chunk) = empty.take(CHUNK_TIME_MAX) else { return Err("the digest takes too long".to_owned()) };
+        let length = body.read(&mut chunk).map_err(failed)?;
         // The page of a gateway says nothing of the workspace, however often it is the same.
-        if std::mem::take(&mut is_first) && matches!(chunk[..read].trim_ascii_start().first(), None | Some(b'<')) {
+        if std::mem::take(&mut is_first) && matches!(chunk[..length].trim_ascii_start().first(), None | Some(b'<')) {
             return Err("the answer is no archive".to_owned());
         }
-        if read == 0 {
-            return Ok(digest.finish());
+        if length == 0 {
+            return Ok(());
         }
         if unwanted.is_raised() {
             return Err("nobody waits for it any more".to_owned());
         }
-        digest.update(&chunk[..read]);
+        full.put((chunk, length));
     }
 }

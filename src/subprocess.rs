@@ -247,12 +247,14 @@ mod platform {
     use std::io::{Read, Write};
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Child, Command, Stdio};
-    use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use rustix::process::{
         Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, setrlimit, waitid,
     };
+
+    use crate::mailbox::Mailbox;
 
     use super::{Deadline, Ending, Failure, Finished, Invocation, Scrubber, Stdout, clean_line};
 
@@ -269,58 +271,6 @@ mod platform {
     const LINE_BYTES_MAX: usize = 4096;
     /// The threads only read and wait.
     const STACK_BYTES: usize = 64 * 1024;
-
-    /// Events on their way from the threads to the run. A full one makes the reader wait, and with it the program.
-    #[derive(Default)]
-    struct Mailbox {
-        state: Mutex<MailboxState>,
-        changed: Condvar,
-    }
-
-    #[derive(Default)]
-    struct MailboxState {
-        events: Vec<Event>,
-        is_closed: bool,
-    }
-
-    impl Mailbox {
-        fn state(&self) -> MutexGuard<'_, MailboxState> {
-            self.state.lock().unwrap_or_else(PoisonError::into_inner)
-        }
-
-        /// Whether anybody will take the event.
-        fn put(&self, event: Event) -> bool {
-            let mut state = self.state();
-            while state.events.len() >= CHUNKS_MAX && !state.is_closed {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            if !state.is_closed {
-                state.events.push(event);
-            }
-            self.changed.notify_all();
-            !state.is_closed
-        }
-
-        /// The next event, if one comes in time.
-        fn take(&self, time: Duration) -> Option<Event> {
-            let deadline = Instant::now() + time;
-            let mut state = self.state();
-            while state.events.is_empty() {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return None;
-                }
-                state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-            }
-            self.changed.notify_all();
-            Some(state.events.remove(0))
-        }
-
-        fn close(&self) {
-            self.state().is_closed = true;
-            self.changed.notify_all();
-        }
-    }
 
     enum Event {
         Stdout(Vec<u8>),
@@ -370,7 +320,7 @@ mod platform {
     ) -> Result<Finished, Failure> {
         deadline.remaining().map_err(Failure::Expired)?;
         let mut child = spawn(&mut invocation)?;
-        let events = Arc::new(Mailbox::default());
+        let events = Arc::new(Mailbox::new(CHUNKS_MAX));
         let watched = watch(&mut child, &events);
         let mut output = Output::new(&mut invocation, scrubber, on_line);
         let followed = match watched {
@@ -406,7 +356,7 @@ mod platform {
     }
 
     /// Starts the threads that read the two streams and wait for the end.
-    fn watch(child: &mut Child, events: &Arc<Mailbox>) -> std::io::Result<()> {
+    fn watch(child: &mut Child, events: &Arc<Mailbox<Event>>) -> std::io::Result<()> {
         let thread = || std::thread::Builder::new().stack_size(STACK_BYTES);
         if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
             let to_stdout = Arc::clone(events);
@@ -427,7 +377,7 @@ mod platform {
         Ok(())
     }
 
-    fn read(mut stream: impl Read, events: &Mailbox, wrap: fn(Vec<u8>) -> Event) {
+    fn read(mut stream: impl Read, events: &Mailbox<Event>, wrap: fn(Vec<u8>) -> Event) {
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
             match stream.read(&mut chunk) {
@@ -445,7 +395,7 @@ mod platform {
     }
 
     /// Takes events until the program has ended; ends it when its time is over.
-    fn follow(events: &Mailbox, deadline: &Deadline, output: &mut Output<'_>, id: u32) -> Result<(), Failure> {
+    fn follow(events: &Mailbox<Event>, deadline: &Deadline, output: &mut Output<'_>, id: u32) -> Result<(), Failure> {
         loop {
             let wait = match deadline.next_wait() {
                 Ok(wait) => wait,
@@ -464,7 +414,7 @@ mod platform {
     }
 
     /// Asks the group to end, and gives it a moment to remove its lock files. The caller kills what is left.
-    fn end_early(events: &Mailbox, output: &mut Output<'_>, id: u32, failure: Failure) -> Failure {
+    fn end_early(events: &Mailbox<Event>, output: &mut Output<'_>, id: u32, failure: Failure) -> Failure {
         signal_group(id, Signal::TERM);
         let patience = Instant::now() + TERM_GRACE;
         while let Some(event) = events.take(patience.saturating_duration_since(Instant::now())) {
@@ -477,7 +427,7 @@ mod platform {
     }
 
     /// Takes what is still in the pipes; a descendant that left the group could hold them open for ever.
-    fn drain(events: &Mailbox, output: &mut Output<'_>) -> Result<(), Failure> {
+    fn drain(events: &Mailbox<Event>, output: &mut Output<'_>) -> Result<(), Failure> {
         let patience = Instant::now() + DRAIN_TIME_MAX;
         while output.streams_open > 0 {
             let Some(event) = events.take(patience.saturating_duration_since(Instant::now())) else { break };
