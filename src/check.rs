@@ -313,9 +313,6 @@ impl Check<'_> {
             for lack in &lacking {
                 self.fail("settings", Code::ConfigInvalid, lack);
             }
-            for name in &config.unsupported {
-                self.warn("settings", format_args!("{name} is set, but this version does not act upon it yet"), "");
-            }
         }
         if self.plan().kinds.include_key && !config.allow_plaintext_secrets {
             let message = format_args!("WMILL_INCLUDE asks for the workspace's encryption key, which is refused");

@@ -521,11 +521,9 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
-    /// Variables that go on to `wmill` and `git`, those for proxies as [`proxy::variables`] gives them, and `CA_BUNDLE_FILE`, which `trust` turns
-    /// into what programs heed. A proxy's URL may hold a password, see [`Config::proxy_secrets`].
+    /// Variables that go on to `wmill` and `git`, those for proxies as [`proxy::variables`] gives them, and
+    /// `CA_BUNDLE_FILE`, which `trust` turns into what programs heed. A proxy's URL may hold a password, see [`Config::proxy_secrets`].
     pub tool_environment: Vec<(String, String)>,
-    /// Settings that are set and that this version does not act on yet, to be warned of.
-    pub unsupported: Vec<&'static str>,
 }
 
 /// All that is wrong with the settings.
@@ -729,7 +727,6 @@ impl Reader<'_> {
             log_format: log_format?,
             tool_environment,
             // All of the contract's are acted on.
-            unsupported: Vec::new(),
         })
     }
 
@@ -1085,7 +1082,7 @@ mod tests {
         assert_eq!((config.log_level, config.log_format), (LevelFilter::Info, LogFormat::Text));
         assert!(config.kinds_included.is_none() && config.kinds_skipped.is_none());
         assert!(config.remote.is_none() && config.windmill_token.is_none() && config.api_token.is_none());
-        assert!(config.tool_environment.is_empty() && config.unsupported.is_empty());
+        assert!(config.tool_environment.is_empty());
         assert!(config.subdir_for(config.workspaces.single().unwrap()).unwrap().is_root());
     }
 

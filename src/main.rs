@@ -338,12 +338,6 @@ fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PROGRAM.into())
 }
 
-fn warn_of_unsupported(config: &Config) {
-    for name in &config.unsupported {
-        log::warn!("{name} is set, but version {} does not act upon it yet", env!("CARGO_PKG_VERSION"));
-    }
-}
-
 fn sync(options: Sync, environment: &Environment) -> ExitCode {
     let flags = Flags {
         dry_run: options.dry_run,
@@ -482,7 +476,6 @@ fn command(
     // Whoever watches sees the steps; log lines beside them only where they were asked for.
     let is_watched = std::io::stderr().is_terminal() && environment.get("LOG_LEVEL").is_none();
     logging::start(if is_watched { LevelFilter::Warn } else { config.log_level }, config.log_format);
-    warn_of_unsupported(&config);
     let interrupt = Interrupt::default();
     #[cfg(unix)]
     signals::interrupt_after_grace(&interrupt, config.shutdown_grace);
@@ -556,7 +549,6 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
         }
     };
     logging::start(config.log_level, config.log_format);
-    warn_of_unsupported(&config);
     if let Some(why) = work::NO_SYNCS {
         log::warn!("{why}");
     }
