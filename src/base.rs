@@ -177,7 +177,8 @@ fn examine(task: Task<'_>, git: &Git<'_>, tip: Option<ObjectId>) -> Result<Base,
         Ok(())
     })?;
     base.shown = match &base.tree {
-        Some(tree) if of_shown == of_all => Some(tree.clone()),
+        // Below a folder, paths are others than in the whole, also where there is nothing else.
+        Some(tree) if prefix.is_empty() && of_shown == of_all => Some(tree.clone()),
         Some(_) => Some(git.compose(None, &shown)?),
         None => None,
     };

@@ -1,6 +1,8 @@
 //! How a sync begins: the remote and Windmill are asked at the same time, and whether anything changed since the last
 //! success. And how it ends well: with a note of what that rests on.
 
+use std::io;
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::base::{self, Base};
@@ -92,13 +94,18 @@ pub fn open(
     let is_worth_it = task.service.config.skip_unchanged && (shortcut.is_open() || !task.request.dry_run);
     let (fetched, reading, account, version) = std::thread::scope(|scope| {
         // First what takes longest: a program that asks a server.
-        let fetched = scope.spawn(|| fetch(task, place, git, &shortcut));
+        let thread = || std::thread::Builder::new().name("open".to_owned());
+        let fetched = thread().spawn_scoped(scope, || fetch(task, place, git, &shortcut));
         let reading = if is_worth_it { read(&windmill, shortcut.query(), place) } else { None };
-        let version = scope.spawn(|| windmill::wmill_version(place, &task.root().join("wmill-version")));
-        (fetched.join(), reading, ask(task, place, &windmill), version.join())
+        let version = || windmill::wmill_version(place, &task.root().join("wmill-version"));
+        let version = thread().spawn_scoped(scope, version);
+        let account = ask(task, place, &windmill);
+        (fetched.map(ScopedJoinHandle::join), reading, account, version.map(ScopedJoinHandle::join))
     });
+    let no_thread = |error: io::Error| Fault::new(Code::Internal, format!("cannot start a thread: {error}"));
     let crashed = |_| Fault::new(Code::Internal, "a thread of the sync ended early");
-    let (mut fetched, account, version) = (fetched.map_err(crashed)??, account?, version.map_err(crashed)?);
+    let (mut fetched, account) = (fetched.map_err(no_thread)?.map_err(crashed)??, account?);
+    let version = version.map_err(no_thread)?.map_err(crashed)?;
     let seen = finish(reading, &patience).map(|export| Seen {
         query: shortcut.query().to_owned(),
         digest: probe::whole(&export, &account.side),

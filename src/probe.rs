@@ -19,6 +19,8 @@ use crate::windmill::{Asker, EXPORT, Windmill};
 const EXPORT_BYTES_MAX: u64 = 4 << 30;
 /// What is read at once; ureq itself buffers as much.
 const CHUNK_BYTES: usize = 128 << 10;
+/// Zeros that an archive ends with; one that was cut off, each time at the same place, would hide what changes behind it.
+const ARCHIVE_END_BYTES: usize = 1024;
 /// One is read, one is reckoned with, and one waits for whoever is faster.
 const CHUNKS: usize = 3;
 /// For the thread that reckons to wait for a chunk, which ends by the client's own time-out before that.
@@ -71,7 +73,7 @@ fn digest_of_export(asker: &Asker, path: &str, unwanted: &Interrupt) -> Result<S
         empty.put(vec![0; CHUNK_BYTES]);
     }
     std::thread::scope(|scope| {
-        let reckoning = scope.spawn(|| {
+        let reckon = || {
             let mut digest = Digest::new(Algorithm::Sha256);
             while let Some((chunk, length)) = full.take(CHUNK_TIME_MAX) {
                 let chunk: Vec<u8> = chunk;
@@ -79,7 +81,8 @@ fn digest_of_export(asker: &Asker, path: &str, unwanted: &Interrupt) -> Result<S
                 empty.put(chunk);
             }
             digest.finish()
-        });
+        };
+        let reckoning = std::thread::Builder::new().spawn_scoped(scope, reckon).map_err(failed)?;
         let read = read(body, &full, &empty, unwanted);
         full.close();
         let digest = reckoning.join().map_err(|_| "a thread ended early".to_owned());
@@ -96,7 +99,7 @@ fn read(
     empty: &Mailbox<Vec<u8>>,
     unwanted: &Interrupt,
 ) -> Result<(), String> {
-    let mut is_first = true;
+    let (mut is_first, mut zeros) = (true, 0);
     loop {
         let Some(mut chunk) = empty.take(CHUNK_TIME_MAX) else { return Err("the digest takes too long".to_owned()) };
         let length = body.read(&mut chunk).map_err(failed)?;
@@ -105,8 +108,11 @@ fn read(
             return Err("the answer is no archive".to_owned());
         }
         if length == 0 {
-            return Ok(());
+            let is_whole = zeros >= ARCHIVE_END_BYTES;
+            return if is_whole { Ok(()) } else { Err("the archive has no end".to_owned()) };
         }
+        let at_the_end = chunk[..length].iter().rev().take_while(|byte| **byte == 0).count();
+        zeros = if at_the_end == length { zeros + length } else { at_the_end };
         if unwanted.is_raised() {
             return Err("nobody waits for it any more".to_owned());
         }

@@ -569,6 +569,16 @@ impl<'a> Windmill<'a> {
         // The token is needed by nobody after this.
         scratch::remove_folder(&configuration).map_err(machine)?;
         match finished {
+            Ok(finished)
+                if finished.is_success()
+                    && let Some(line) = words.went_on_without =>
+            {
+                let message = format!(
+                    "`wmill sync pull` of workspace `{}` from {} did without an answer: {line}",
+                    self.workspace, self.base_url
+                );
+                Err(WindmillError::Failed { code: Code::PullFailed, message, cure: Cure::Time(None) })
+            }
             Ok(finished) if finished.is_success() && words.say_done() => Ok(()),
             Ok(finished) => Err(self.wmill_error("pull", &finished)),
             Err(Failure::Expired(expired)) => Err(WindmillError::Expired(expired)),
@@ -789,6 +799,8 @@ fn is_safe_name(name: &str) -> bool {
 struct Words {
     changes: Option<u64>,
     is_applied: bool,
+    /// What it said of a question that had no answer, and may have one in a moment: what came of it is incomplete.
+    went_on_without: Option<String>,
 }
 
 impl Words {
@@ -797,6 +809,11 @@ impl Words {
             self.changes = count.parse().ok();
         }
         self.is_applied |= line.starts_with("Done! All ");
+        if let Some(rest) = line.split("Could not fetch ws_specific items from server (").nth(1)
+            && rest.split(')').next().and_then(|status| status.parse().ok()).is_none_or(web::is_passing)
+        {
+            self.went_on_without = Some(line.to_owned());
+        }
     }
 
     /// Without this, a `wmill` that exits 0 for another reason (a prompt that nobody answers) would pass for a pull.
@@ -932,6 +949,15 @@ mod tests {
         check_done(&["remote (p) -> local: 3 changes to apply"], false);
         check_done(&["Done! All 3 changes applied locally"], false);
         check_done(&[], false);
+    }
+
+    #[test]
+    fn a_pull_that_went_on_without_an_answer_is_none() {
+        for (status, expected) in [("502", true), ("429", true), ("no status", true), ("403", false), ("401", false)] {
+            let mut words = Words::default();
+            words.take(&format!("Could not fetch ws_specific items from server ({status}): why. Sync will proceed"));
+            assert_eq!(words.went_on_without.is_some(), expected, "{status}");
+        }
     }
 
     #[test]

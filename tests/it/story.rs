@@ -221,6 +221,23 @@ fn a_folder_of_the_repository_is_all_that_a_sync_touches() {
 }
 
 #[test]
+fn a_folder_in_a_repository_that_holds_nothing_else_is_a_folder_still() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote).subdir("backup");
+    sync.run().expect("pushed");
+    sync.clone().arg("--force").run().expect("unchanged");
+    let readme = [("backup/README.md", "stays\n")];
+    remote.commit_files("main", &readme);
+    sandbox.windmill.state("2-edited");
+    let edited = sync.run().expect("pushed");
+    let alone = below("backup", pulled_alone(&sandbox, OUR_DEFAULTS));
+    assert_same_values(&remote.regular_files("main"), &with(alone, &readme));
+    sync.clone().arg("--force").run().expect("unchanged");
+    assert_eq!(edited.warnings(), [""; 0]);
+}
+
+#[test]
 fn a_file_where_the_folder_must_be_gives_way_and_is_named() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
