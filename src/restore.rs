@@ -285,12 +285,17 @@ impl Story<'_> {
         account: &Account,
     ) -> Result<Choice, Fault> {
         let failed = |error: GitError| self.source.git_error(Step::Commit, error);
-        let mut of_commit = Tree::new();
+        let (mut of_commit, mut withheld) = (Tree::new(), Sample::default());
         for (path, entry) in read(&base.folder).map_err(failed)? {
             let is_ui = base::is_shared_ui(&path) && entry.is_file();
             if is_ui || !base.is_withheld(&path, &entry) {
                 of_commit.insert(path, entry);
+            } else if text(&path).is_some_and(|path| items::item_of(path).is_some()) {
+                withheld.add(&path);
             }
+        }
+        if !withheld.is_empty() {
+            self.warnings.add(format!("these do not come back, since wmill may not see them: {withheld}"));
         }
         let (held, not_covered) = items_in(&of_commit, base);
         if !not_covered.is_empty() {

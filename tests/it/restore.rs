@@ -282,6 +282,16 @@ fn what_does_not_come_back_is_told() {
 }
 
 #[test]
+fn an_item_that_only_one_workspace_has_is_told_not_to_come_back() {
+    let (sandbox, remote) = synced();
+    let told = |outcome: &Outcome| outcome.warnings().iter().any(|warning| warning.contains("do not come back"));
+    assert!(!told(&restore(&sandbox, &remote).run()));
+    remote.commit_files("main", &[("f/ops/mine.shop.variable.yaml", "value: x\nis_secret: false\n")]);
+    let shown = restore(&sandbox, &remote).run();
+    assert!(told(&shown) && shown.warnings().concat().contains("f/ops/mine.shop.variable.yaml"), "{shown}");
+}
+
+#[test]
 fn a_secret_that_cannot_be_read_after_all_is_told() {
     let (sandbox, remote) = synced();
     sandbox.windmill.remove(SECRET);
