@@ -1,5 +1,8 @@
 //! What the remote holds when a round begins, brought into the checkout, and what of it wmill gets to see.
 
+use std::io;
+use std::path::PathBuf;
+
 use crate::comparison::Sample;
 use crate::config::Config;
 use crate::fault::Fault;
@@ -11,6 +14,8 @@ use crate::object::{Entry, ObjectId};
 use crate::scratch;
 use crate::task::{Step, Task};
 use crate::wmill_yaml::{self, Asked, Plan, WMILL_YAML};
+
+const TIP_LISTING: &str = "tip.listing";
 
 /// What the remote held when the round began.
 pub struct Base {
@@ -24,6 +29,8 @@ pub struct Base {
     pub folder: Listing,
     /// Whether there are any.
     pub is_empty: bool,
+    /// Whether wmill gets to see them all.
+    pub is_all_shown: bool,
     /// Paths of the tip that no checkout can hold.
     pub unsound: Sample,
     /// The file, link or submodule of the repository where our folder must be: there is no way to keep both.
@@ -133,71 +140,64 @@ fn lay_out(task: Task<'_>, git: &Git<'_>, state: &RemoteState) -> Result<Base, G
 /// Reads the tip's listing: what is sound, what is ours, what wmill may see.
 fn examine(task: Task<'_>, git: &Git<'_>, tip: Option<ObjectId>) -> Result<Base, GitError> {
     let whole = match &tip {
-        Some(tip) => git.list(tip)?,
-        None => Listing::write(git.listing_place("tip.listing"), |_| Ok(()))?,
+        Some(tip) => git.list(tip, TIP_LISTING)?,
+        None => Listing::write(git.listing_place(TIP_LISTING), |_| Ok(()))?,
     };
     let prefix = task.request.subdir.prefix();
-    let folders = ancestors(prefix.trim_end_matches('/'));
+    let (wmill_yaml, folders) = ([&prefix, WMILL_YAML].concat(), ancestors(prefix.trim_end_matches('/')));
     let (mut soundness, mut unsound, mut in_the_way, mut own) = (Soundness::default(), Sample::default(), None, None);
-    let (mut of_all, mut of_ours) = (0_usize, 0_usize);
-    let folder = Listing::write(git.listing_place("folder.listing"), |lines| {
-        for file in whole.entries()? {
-            let (path, entry) = file?;
-            if !soundness.admits(&path, &entry) {
-                unsound.add(&path);
-                continue;
-            }
-            of_all += 1;
-            if let Some(path) = path.strip_prefix(prefix.as_bytes()) {
-                of_ours += 1;
-                lines.put(path, &entry, b'0')?;
-                if path == WMILL_YAML.as_bytes() {
-                    own = Some(entry);
-                }
-            } else if folders.iter().any(|folder| folder.as_bytes() == path) {
-                in_the_way = Some((path, entry));
-            }
+    let (sound, of_all) = whole.sifted(git.listing_place("sound.listing"), |path, entry| {
+        if !soundness.admits(path, entry) {
+            unsound.add(path);
+            return false;
         }
-        Ok(())
+        if path == wmill_yaml.as_bytes() {
+            own = Some(entry.clone());
+        } else if folders.iter().any(|folder| folder.as_bytes() == path) {
+            in_the_way = Some((path.to_vec(), entry.clone()));
+        }
+        true
     })?;
-    let tree = if unsound.is_empty() { tip.clone() } else { Some(git.compose(None, &sound(git, &whole)?)?) };
+    let tree = if unsound.is_empty() { tip.clone() } else { Some(git.compose(None, &sound)?) };
+    let folder = if prefix.is_empty() { sound } else { below(&prefix, &sound, git.listing_place("folder.listing"))? };
     let plan = plan(task, git, own.as_ref())?;
     let workspace = task.request.workspace.clone();
-    let is_empty = of_ours == 0;
-    let mut base = Base { tip, tree, shown: None, folder, is_empty, unsound, in_the_way, plan, workspace };
-    let mut of_shown = 0_usize;
-    let shown = Listing::write(git.listing_place("shown.listing"), |lines| {
-        for file in base.folder.entries()? {
-            let (path, entry) = file?;
-            if !base.is_withheld(&path, &entry) {
-                of_shown += 1;
-                lines.put(&path, &entry, b'0')?;
-            }
-        }
-        Ok(())
-    })?;
-    base.shown = match &base.tree {
-        // Below a folder, paths are others than in the whole, also where there is nothing else.
-        Some(tree) if prefix.is_empty() && of_shown == of_all => Some(tree.clone()),
-        Some(_) => Some(git.compose(None, &shown)?),
-        None => None,
-    };
+    let (is_empty, is_all_shown) = (true, true);
+    let mut base =
+        Base { tip, tree, shown: None, folder, is_empty, is_all_shown, unsound, in_the_way, plan, workspace };
+    show(git, &mut base, prefix.is_empty().then_some(of_all))?;
     Ok(base)
 }
 
-/// The entries of a tree that can be checked out.
-fn sound(git: &Git<'_>, whole: &Listing) -> Result<Listing, GitError> {
-    let mut soundness = Soundness::default();
-    let listing = Listing::write(git.listing_place("sound.listing"), |lines| {
+/// Finds out what wmill gets to see of the folder; with the number of the whole's files, where that is our folder.
+fn show(git: &Git<'_>, base: &mut Base, of_whole: Option<usize>) -> Result<(), GitError> {
+    let mut of_folder = 0;
+    let (shown, of_shown) = base.folder.sifted(git.listing_place("shown.listing"), |path, entry| {
+        of_folder += 1;
+        !base.is_withheld(path, entry)
+    })?;
+    base.shown = match &base.tree {
+        // Below a folder, paths are others than in the whole, also where there is nothing else.
+        Some(tree) if of_whole == Some(of_shown) => Some(tree.clone()),
+        Some(_) => Some(git.compose(None, &shown)?),
+        None => None,
+    };
+    base.is_empty = of_folder == 0;
+    base.is_all_shown = of_shown == of_folder;
+    Ok(())
+}
+
+/// What lies below a folder, by the paths there.
+fn below(prefix: &str, whole: &Listing, place: PathBuf) -> io::Result<Listing> {
+    Listing::write(place, |lines| {
         for file in whole.entries()? {
             let (path, entry) = file?;
-            if soundness.admits(&path, &entry) {
-                lines.put(&path, &entry, b'0')?;
+            if let Some(path) = path.strip_prefix(prefix.as_bytes()) {
+                lines.put(path, &entry, b'0')?;
             }
         }
         Ok(())
-    })?;
-    Ok(listing)
+    })
 }
 
 /// The kinds that the settings ask for.
@@ -241,8 +241,11 @@ pub fn is_shared_ui(path: &[u8]) -> bool {
 /// Whether wmill takes the file for one that only this workspace has, as `x.shop.variable.yaml`.
 fn is_for_one_workspace(path: &[u8], workspace: &WorkspaceId) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-    let mark = format!(".{workspace}.");
-    name.windows(mark.len()).any(|window| window == mark.as_bytes())
+    let id = workspace.as_str().as_bytes();
+    name.windows(id.len() + 2).any(|window| {
+        let inner = window.strip_prefix(b".").and_then(|window| window.strip_suffix(b"."));
+        inner == Some(id)
+    })
 }
 
 /// `a/b/c` and all that lead to it: `a`, `a/b`, `a/b/c`.

@@ -8,6 +8,7 @@ use std::io;
 use crate::authors::{self, Edits};
 use crate::base::Base;
 use crate::comparison::{Change, Comparison, Mark, printable, summary};
+use crate::composition::Composition;
 use crate::config::CommitPer;
 use crate::fault::Fault;
 use crate::git::{Git, GitError, Link};
@@ -28,19 +29,32 @@ const ITEMS_MAX: usize = 500;
 /// Files of items that get a commit each; they are held in memory.
 const FILES_MAX: usize = 10_000;
 
+/// What commits are made of.
+#[derive(Clone, Copy)]
+pub struct Material<'a> {
+    /// For whom.
+    pub task: Task<'a>,
+    /// Where programs work.
+    pub place: &'a Workplace,
+    /// With what.
+    pub git: &'a Git<'a>,
+    /// Upon what.
+    pub base: &'a Base,
+    /// What the folder is to hold.
+    pub composition: &'a Composition,
+    /// Who asked Windmill, and what it said of itself.
+    pub account: &'a Account,
+    /// The version of wmill.
+    pub version: Option<&'a str>,
+}
+
 /// Commits what differs upon the tip; the last commit.
 ///
 /// # Errors
 /// [`Fault`]: git, or the disk.
-pub fn make(
-    task: Task<'_>,
-    place: &Workplace,
-    git: &Git<'_>,
-    base: &Base,
-    comparison: &Comparison,
-    account: &Account,
-    version: Option<&str>,
-) -> Result<ObjectId, Fault> {
+pub fn make(material: Material<'_>) -> Result<ObjectId, Fault> {
+    let Material { task, place, git, base, composition, account, version } = material;
+    let comparison = &composition.comparison;
     let of_a_listing = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
     let of_git = |error| task.git_error(Step::Commit, error);
     let items = changed_items(comparison).map_err(of_a_listing)?;
@@ -50,8 +64,12 @@ pub fn make(
         Edits::new()
     };
     let making = Making { task, base, comparison, edits, trailers: trailers(task, place, account, version) };
-    let changes = making.listing(git).map_err(of_a_listing)?;
-    let tree = git.compose(base.tree.as_ref(), &changes).map_err(of_git)?;
+    let tree = if composition.is_as_staged() && task.request.subdir.is_root() {
+        git.write_tree().map_err(of_git)?
+    } else {
+        let changes = making.listing(git).map_err(of_a_listing)?;
+        git.compose(base.tree.as_ref(), &changes).map_err(of_git)?
+    };
     if task.service.config.commit_per == CommitPer::Item && items.is_all && !items.first.is_empty() {
         let links = making.links().map_err(of_a_listing)?;
         let ours = &task.request.author;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::base::{Base, is_shared_ui};
 use crate::code::Code;
@@ -23,6 +23,16 @@ use crate::windmill::Account;
 
 const WMILL_LOCK: &str = "wmill-lock.yaml";
 
+/// What is known of a pull that went well.
+pub struct Pulled<'a> {
+    /// What wmill worked upon.
+    pub footing: Footing,
+    /// What Windmill said beside it.
+    pub account: &'a Account,
+    /// Whether the files of the shared UI in the repository are ours.
+    pub owns_ui: bool,
+}
+
 /// The folder of the repository, and what is to take its place.
 pub struct Composition {
     /// What differs.
@@ -38,20 +48,26 @@ impl Composition {
     pub fn pairs(&self) -> io::Result<Stream<(Option<Entry>, Option<Entry>)>> {
         self.sides.pairs()
     }
+
+    /// Whether the folder is to hold just what is staged: nothing is left out, and nothing stays beside it.
+    #[must_use]
+    pub fn is_as_staged(&self) -> bool {
+        self.sides.dropped.is_empty() && self.sides.kept.is_empty()
+    }
 }
 
 struct Sides {
     before: Listing,
     staged: Listing,
     /// What wmill wrote and is not to be committed.
-    dropped: Rc<BTreeSet<GitPath>>,
+    dropped: Arc<BTreeSet<GitPath>>,
     /// What stays of the repository although wmill did not get to see it.
-    kept: Rc<BTreeSet<GitPath>>,
+    kept: Arc<BTreeSet<GitPath>>,
 }
 
 impl Sides {
     fn after(&self) -> io::Result<Stream<Entry>> {
-        let (staged, dropped) = (self.staged.entries()?, Rc::clone(&self.dropped));
+        let (staged, dropped) = (self.staged.entries()?, Arc::clone(&self.dropped));
         if dropped.is_empty() {
             return Ok(staged);
         }
@@ -59,7 +75,7 @@ impl Sides {
     }
 
     fn pairs(&self) -> io::Result<Stream<(Option<Entry>, Option<Entry>)>> {
-        let kept = Rc::clone(&self.kept);
+        let kept = Arc::clone(&self.kept);
         Ok(Box::new(join(self.before.entries()?, self.after()?).map(move |pair| {
             let (path, (before, after)) = pair?;
             let after = if kept.contains(&path) { before.clone() } else { after };
@@ -76,9 +92,7 @@ pub fn compose(
     task: Task<'_>,
     git: &Git<'_>,
     base: &Base,
-    footing: Footing,
-    owns_ui: bool,
-    account: &Account,
+    pulled: &Pulled<'_>,
     warnings: &mut Warnings,
 ) -> Result<Composition, Fault> {
     let failed = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
@@ -87,9 +101,9 @@ pub fn compose(
         warnings.add(format!("git holds no file named `.git`, so the backup is without: {unstorable}"));
     }
     let staged = stage(task, git, base)?;
-    let dropped = superseded(&staged, account, &base.workspace).map_err(failed)?;
-    let mut sides = Sides { before: base.folder.clone(), staged, dropped: Rc::new(dropped), kept: Rc::default() };
-    let replaced = keep(&mut sides, base, footing, owns_ui).map_err(failed)?;
+    let dropped = superseded(&staged, pulled.account, &base.workspace).map_err(failed)?;
+    let mut sides = Sides { before: base.folder.clone(), staged, dropped: Arc::new(dropped), kept: Arc::default() };
+    let replaced = keep(&mut sides, base, pulled).map_err(failed)?;
     if !replaced.is_empty() {
         warnings
             .add(format!("what stood in the repository in their place gave way to the workspace's files: {replaced}"));
@@ -123,15 +137,20 @@ fn superseded(staged: &Listing, account: &Account, workspace: &WorkspaceId) -> i
 }
 
 /// Finds out which of the repository's files stay; returns those that would have, and gave way.
-fn keep(sides: &mut Sides, base: &Base, footing: Footing, owns_ui: bool) -> io::Result<Sample> {
+fn keep(sides: &mut Sides, base: &Base, pull: &Pulled<'_>) -> io::Result<Sample> {
+    // What wmill saw and is not there any more, it deleted.
+    let is_upon_repository = pull.footing == Footing::Repository;
+    if is_upon_repository && base.is_all_shown {
+        return Ok(Sample::default());
+    }
     // With patterns, what was not pulled may lie outside them, so only what was pulled takes the place of another.
-    let pulled = if base.plan.globs && footing == Footing::Repository { Some(items_of(sides, base)?) } else { None };
+    let pulled = if base.plan.globs && is_upon_repository { Some(items_of(sides, base)?) } else { None };
     let (mut kept, mut replaced) = (BTreeSet::new(), Vec::new());
     for pair in join(sides.before.entries()?, sides.after()?) {
         let (path, (Some(entry), after)) = pair? else { continue };
-        // What wmill saw and is not there any more, wmill deleted. Of the rest, what is Windmill's by its name goes.
-        let was_seen = footing == Footing::Repository && !base.is_withheld(&path, &entry);
-        let is_theirs = if is_shared_ui(&path) { !owns_ui } else { !is_windmills(&path, base, pulled.as_ref()) };
+        // Of the rest, what is Windmill's by its name goes.
+        let was_seen = is_upon_repository && !base.is_withheld(&path, &entry);
+        let is_theirs = if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, base, pulled.as_ref()) };
         if !was_seen && is_theirs && after.is_none() {
             kept.insert(path);
         } else if !entry.is_file() {
@@ -153,7 +172,7 @@ fn keep(sides: &mut Sides, base: &Base, footing: Footing, owns_ui: bool) -> io::
         replaced.extend(kept.extract_if(.., gives_way));
         replaced.sort_unstable();
     }
-    sides.kept = Rc::new(kept);
+    sides.kept = Arc::new(kept);
     Ok(replaced.iter().collect())
 }
 

@@ -379,13 +379,13 @@ impl<'a> Git<'a> {
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]))
     }
 
-    /// All files of a commit or tree, as they are there, sound or not.
+    /// All files of a commit or tree, as they are there, sound or not, in a listing of this name.
     ///
     /// # Errors
     /// [`GitError`].
-    pub fn list(&self, tree: &ObjectId) -> Result<Listing, GitError> {
+    pub fn list(&self, tree: &ObjectId, name: &str) -> Result<Listing, GitError> {
         let arguments = ["ls-tree", "-r", "-z", "--full-tree", tree.as_str()];
-        Ok(self.listing("tip.listing", self.command()?.arguments(arguments))?.sorted()?)
+        Ok(self.listing(name, self.command()?.arguments(arguments))?.sorted()?)
     }
 
     /// All files of the index.
@@ -448,6 +448,14 @@ impl<'a> Git<'a> {
     /// [`GitError`].
     pub fn stage(&self) -> Result<(), GitError> {
         self.locally(self.command()?.arguments(["add", "--all", "--force"])).map(drop)
+    }
+
+    /// A tree of all that is staged.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn write_tree(&self) -> Result<ObjectId, GitError> {
+        self.object_id(self.command()?.arguments(["write-tree"]))
     }
 
     /// A tree that is `base` with what `changes` say, in their order. The checkout's own index stays as it is.

@@ -1,9 +1,11 @@
 //! Sorted listings of files, kept on the disk and read as streams, so that a tree of any size is compared in the same
 //! little memory. It does not know what is listed, or why.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use crate::object::{Entry, ObjectId};
@@ -22,6 +24,9 @@ pub type Stream<T> = Box<dyn Iterator<Item = Item<T>>>;
 const BUFFER_BYTES: usize = 16 << 10;
 /// Longer than any path that a system takes, with mode and id.
 const LINE_BYTES_MAX: u64 = 1 << 20;
+
+/// What a line says behind its path: an entry, and a note.
+type Noted = (Entry, u8);
 
 /// A file with a line for each file of a tree: `mode object note TAB path NUL`, or `mode type object TAB path NUL` where
 /// git wrote it. `git update-index --index-info` takes either.
@@ -66,9 +71,42 @@ impl Listing {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn noted(&self) -> io::Result<Stream<(Entry, u8)>> {
+    pub fn noted(&self) -> io::Result<Stream<Noted>> {
+        Ok(Box::new(self.lines()?))
+    }
+
+    fn lines(&self) -> io::Result<Lines> {
         let file = File::open(&self.path).map_err(|error| scratch::at(&self.path, &error))?;
-        Ok(Box::new(Lines { file: BufReader::with_capacity(BUFFER_BYTES, file) }))
+        Ok(Lines { file: BufReader::with_capacity(BUFFER_BYTES, file), line: Vec::new() })
+    }
+
+    /// Those of its entries that `admits`, kept at `place`; itself where that is all of them. With their number.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn sifted(&self, place: PathBuf, mut admits: impl FnMut(&[u8], &Entry) -> bool) -> io::Result<(Self, usize)> {
+        let (mut lines, mut admitted) = (self.lines()?, 0);
+        loop {
+            let Some((path, (entry, _))) = lines.read()? else { return Ok((self.clone(), admitted)) };
+            if !admits(path, &entry) {
+                break;
+            }
+            admitted += 1;
+        }
+        let sifted = Self::write(place, |writer| {
+            for line in self.entries()?.take(admitted) {
+                let (path, entry) = line?;
+                writer.put(&path, &entry, b'0')?;
+            }
+            while let Some((path, (entry, _))) = lines.read()? {
+                if admits(path, &entry) {
+                    admitted += 1;
+                    writer.put(path, &entry, b'0')?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok((sifted, admitted))
     }
 
     /// The same, in order. git writes each tree in order; a tree that something else wrote is sorted in memory.
@@ -76,13 +114,13 @@ impl Listing {
     /// # Errors
     /// What the disk says.
     pub fn sorted(self) -> io::Result<Self> {
-        let mut last: Option<GitPath> = None;
-        for line in self.entries()? {
-            let (path, _) = line?;
-            if last.as_ref().is_some_and(|last| *last > path) {
+        let (mut lines, mut last) = (self.lines()?, GitPath::new());
+        while let Some((path, _)) = lines.read()? {
+            if last.as_slice() > path {
                 return self.sort();
             }
-            last = Some(path);
+            last.clear();
+            last.extend_from_slice(path);
         }
         Ok(self)
     }
@@ -130,22 +168,30 @@ impl Writer {
 
 struct Lines {
     file: BufReader<File>,
+    /// The last one that was read.
+    line: Vec<u8>,
 }
 
-impl Iterator for Lines {
-    type Item = Item<(Entry, u8)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut line = Vec::new();
-        match io::Read::take(&mut self.file, LINE_BYTES_MAX).read_until(0, &mut line) {
-            Ok(0) => None,
-            Ok(_) => Some(parse(&line).ok_or_else(|| invalid("git printed a listing that is none"))),
-            Err(error) => Some(Err(error)),
+impl Lines {
+    /// The next line.
+    fn read(&mut self) -> io::Result<Option<(&[u8], Noted)>> {
+        self.line.clear();
+        if io::Read::take(&mut self.file, LINE_BYTES_MAX).read_until(0, &mut self.line)? == 0 {
+            return Ok(None);
         }
+        parse(&self.line).map(Some).ok_or_else(|| invalid("git printed a listing that is none"))
     }
 }
 
-fn parse(line: &[u8]) -> Option<(GitPath, (Entry, u8))> {
+impl Iterator for Lines {
+    type Item = Item<Noted>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().map(|line| line.map(|(path, what)| (path.to_vec(), what))).transpose()
+    }
+}
+
+fn parse(line: &[u8]) -> Option<(&[u8], Noted)> {
     let line = line.strip_suffix(b"\0")?;
     let tab = line.iter().position(|byte| *byte == b'\t')?;
     let mut fields = std::str::from_utf8(&line[..tab]).ok()?.split(' ');
@@ -155,7 +201,7 @@ fn parse(line: &[u8]) -> Option<(GitPath, (Entry, u8))> {
         Some(object) => (object, *third.as_bytes().first()?),
         None => (ObjectId::parse(third)?, b'0'),
     };
-    Some((line[tab + 1..].to_vec(), (Entry { mode, object }, note)))
+    Some((&line[tab + 1..], (Entry { mode, object }, note)))
 }
 
 fn invalid(why: &str) -> io::Error {
@@ -166,75 +212,54 @@ fn invalid(why: &str) -> io::Error {
 /// `.git`, `..`, a file and a folder of one name.
 #[derive(Default)]
 pub struct Soundness {
-    last: Option<GitPath>,
-    /// The files so far whose names the last one begins with.
+    /// The files so far with whose names the name of the last one begins, and that one.
     files: Vec<GitPath>,
 }
 
 impl Soundness {
     /// Whether the next entry can be held beside those before it.
     pub fn admits(&mut self, path: &[u8], entry: &Entry) -> bool {
-        if !entry.is_sound_at(path) || self.last.as_deref() == Some(path) {
+        if !entry.is_sound_at(path) {
             return false;
         }
         while self.files.last().is_some_and(|file| !path.starts_with(file)) {
             self.files.pop();
         }
-        if self.files.iter().any(|file| path[file.len()..].starts_with(b"/")) {
+        let is_in_the_way = |file: &GitPath| matches!(path[file.len()..].first(), None | Some(b'/'));
+        if self.files.iter().any(is_in_the_way) {
             return false;
         }
-        self.last = Some(path.to_vec());
         self.files.push(path.to_vec());
         true
     }
 }
 
-/// One of two streams that are read side by side.
-struct Side<T> {
-    stream: Stream<T>,
-    next: Option<Item<T>>,
-    last: Option<GitPath>,
-}
-
-impl<T> Side<T> {
-    fn new(mut stream: Stream<T>) -> Self {
-        Self { next: stream.next(), stream, last: None }
-    }
-
-    /// The path of what is next, if there is more.
-    fn path(&mut self) -> io::Result<Option<&GitPath>> {
-        match self.next.take_if(|next| next.is_err()) {
-            Some(Err(error)) => Err(error),
-            _ => Ok(self.next.as_ref().and_then(|next| next.as_ref().ok()).map(|(path, _)| path)),
-        }
-    }
-
-    /// Takes what is next where `path` is its path. A stream that is not in order would be misread.
-    fn take(&mut self, path: &[u8]) -> io::Result<Option<T>> {
-        match self.next.take_if(|next| next.as_ref().is_ok_and(|(next, _)| next == path)) {
-            Some(Ok((next, what))) => {
-                if self.last.replace(next).is_some_and(|last| last.as_slice() >= path) {
-                    return Err(invalid("a listing is not in order"));
-                }
-                self.next = self.stream.next();
-                Ok(Some(what))
-            }
-            _ => Ok(None),
-        }
-    }
-}
-
-/// Two sorted streams as one: each path once, with what either has.
+/// Two sorted streams as one: each path once, with what either has. Streams that are not in order would be misread, and
+/// end with an error.
 #[must_use]
-pub fn join<A: 'static, B: 'static>(left: Stream<A>, right: Stream<B>) -> Stream<(Option<A>, Option<B>)> {
-    let (mut left, mut right) = (Side::new(left), Side::new(right));
+pub fn join<A: 'static, B: 'static>(mut left: Stream<A>, mut right: Stream<B>) -> Stream<(Option<A>, Option<B>)> {
+    let (mut one, mut other) = (left.next(), right.next());
+    let mut last: Option<GitPath> = None;
     let mut pair = move || {
-        let path = match (left.path()?, right.path()?) {
-            (Some(left), Some(right)) => left.min(right).clone(),
-            (Some(path), None) | (None, Some(path)) => path.clone(),
+        let order = match (&one, &other) {
+            (None, None) => return Ok(None),
+            (Some(Err(_)), _) | (Some(_), None) => Ordering::Less,
+            (_, Some(Err(_))) | (None, Some(_)) => Ordering::Greater,
+            (Some(Ok((one, _))), Some(Ok((other, _)))) => one.cmp(other),
+        };
+        let one = if order.is_le() { mem::replace(&mut one, left.next()).transpose()? } else { None };
+        let other = if order.is_ge() { mem::replace(&mut other, right.next()).transpose()? } else { None };
+        let (path, pair) = match (one, other) {
+            (Some((path, one)), Some((_, other))) => (path, (Some(one), Some(other))),
+            (Some((path, one)), None) => (path, (Some(one), None)),
+            (None, Some((path, other))) => (path, (None, Some(other))),
             (None, None) => return Ok(None),
         };
-        let pair = (left.take(&path)?, right.take(&path)?);
+        match &mut last {
+            Some(last) if *last >= path => return Err(invalid("a listing is not in order")),
+            Some(last) => last.clone_from(&path),
+            None => last = Some(path.clone()),
+        }
         Ok(Some((path, pair)))
     };
     Box::new(std::iter::from_fn(move || pair().transpose()))
@@ -268,12 +293,10 @@ fn children(folder: &Path, prefix: &[u8]) -> io::Result<Vec<(GitPath, PathBuf)>>
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| scratch::at(folder, &error))? {
         let entry = entry?;
-        let mut name = prefix.to_vec();
-        name.extend_from_slice(entry.file_name().as_encoded_bytes());
-        if entry.file_type()?.is_dir() {
-            name.push(b'/');
-        }
-        found.push((name, entry.path()));
+        let place = entry.path();
+        let name = place.file_name().unwrap_or_default().as_encoded_bytes();
+        let end: &[u8] = if entry.file_type()?.is_dir() { b"/" } else { b"" };
+        found.push(([prefix, name, end].concat(), place));
     }
     found.sort_unstable_by(|left, right| right.0.cmp(&left.0));
     Ok(found)
@@ -342,6 +365,27 @@ mod tests {
             let first = listing(&scratch, none)?.entries()?.next();
             assert!(first.is_some_and(|line| line.is_err()), "{none:?}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_sifted_is_written_only_where_something_is_left_out() -> io::Result<()> {
+        let scratch = Scratch::for_test("listing-sifted")?;
+        let whole = listing(&scratch, &blobs(&["a", "b", "c", "d"]))?;
+        let place = scratch.path().join("sifted");
+        let sift = |out: &[&str]| {
+            let (sifted, count) = whole.sifted(place.clone(), |path, _| !out.iter().any(|it| it.as_bytes() == path))?;
+            let left: Vec<_> = sifted.entries()?.map(|line| line.map(|(path, _)| path)).collect::<Result<_, _>>()?;
+            assert_eq!(left.len(), count);
+            Ok::<_, io::Error>(String::from_utf8_lossy(&left.concat()).into_owned())
+        };
+        assert_eq!(sift(&[])?, "abcd");
+        assert!(!place.exists());
+        for (out, left) in [("a", "bcd"), ("c", "abd"), ("d", "abc")] {
+            assert_eq!(sift(&[out])?, left);
+        }
+        assert_eq!(sift(&["a", "b", "c", "d"])?, "");
+        assert!(listing(&scratch, "garbage\0")?.sifted(place.clone(), |_, _| true).is_err());
         Ok(())
     }
 

@@ -5,28 +5,41 @@ use std::io::{self, Read};
 
 use crate::digest::{Algorithm, Digest};
 
+/// Of the longest id.
+const DIGITS_MAX: usize = 64;
+
 /// A commit, tree or blob: 40 or 64 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectId(Box<str>);
+///
+/// They lie in it, since ids are read by the ten thousands, and to allocate room for each takes longer than to read it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    digits: [u8; DIGITS_MAX],
+    format: ObjectFormat,
+}
 
 impl ObjectId {
     /// Takes hexadecimal digits as git prints them.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let hex = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        (hex && matches!(text.len(), 40 | 64)).then(|| Self(text.into()))
+        let format = [ObjectFormat::Sha1, ObjectFormat::Sha256].into_iter().find(|it| it.digits() == text.len())?;
+        let is_hexadecimal = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        is_hexadecimal.then(|| {
+            let mut digits = [0; DIGITS_MAX];
+            digits[..text.len()].copy_from_slice(text.as_bytes());
+            Self { digits, format }
+        })
     }
 
     /// The digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        std::str::from_utf8(&self.digits[..self.format.digits()]).unwrap_or_default()
     }
 
     /// The object format of the repository that it comes from.
     #[must_use]
     pub fn format(&self) -> ObjectFormat {
-        if self.0.len() == 64 { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 }
+        self.format
     }
 
     /// The id of a blob with this content.
@@ -42,7 +55,7 @@ impl ObjectId {
         let mut chunk = [0; 8192];
         loop {
             match content.read(&mut chunk)? {
-                0 => return Ok(Self(digest.finish().into())),
+                0 => return Self::parse(&digest.finish()).ok_or_else(|| io::Error::other("a digest is no object id")),
                 read => digest.update(&chunk[..read]),
             }
         }
@@ -51,12 +64,18 @@ impl ObjectId {
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for ObjectId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
     }
 }
 
 /// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectFormat {
     /// 40 digits.
     Sha1,

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::base::{self, Base};
 use crate::code::Code;
+use crate::composition::Composition;
 use crate::deadline::Deadline;
 use crate::fault::Fault;
 use crate::git::{Git, RemoteState};
-use crate::listing::{self, Stream};
-use crate::object::{Entry, ObjectId};
+use crate::listing;
+use crate::object::ObjectId;
 use crate::outcome::Warnings;
 use crate::probe::{self, Reading};
 use crate::shortcut::{Now, Shortcut};
@@ -25,18 +26,14 @@ const READING_SHARE: u32 = 3;
 /// the next sync is a full one.
 const SECOND_READING_GRACE: Duration = Duration::from_secs(20);
 
-/// Each file with what it was and what it is to be.
-pub type Wanted = Stream<(Option<Entry>, Option<Entry>)>;
-
 /// How a full sync ended well.
 pub struct Success<'a> {
     /// It is on the branch.
     pub commit: &'a ObjectId,
     /// What Windmill held after the pull.
     pub reading: Option<Reading>,
-    /// What a new commit is to hold. A git that lied, or died unheard, is found out by the next full sync, and no
-    /// shortcut may lead past that.
-    pub wanted: Option<Wanted>,
+    /// The tree of our folder in it, from [`tree_as_composed`] where the commit is new.
+    pub tree: Option<ObjectId>,
 }
 
 /// What came of asking.
@@ -257,8 +254,8 @@ impl Known {
 
     /// Notes a success. `warnings` are all that were given; of a sync that changed something, the next may not give them
     /// all again, and is a full one to find out.
-    pub fn remember(&self, task: Task<'_>, git: &Git<'_>, base: &Base, success: Success<'_>, warnings: &Warnings) {
-        let Success { commit, reading, wanted } = success;
+    pub fn remember(&self, task: Task<'_>, base: &Base, success: Success<'_>, warnings: &Warnings) {
+        let Success { commit, reading, tree } = success;
         let told = warnings.after(self.warnings);
         let will_be_told = base.tip.as_ref() == Some(commit) || told.iter().all(|it| base.plan.warnings.contains(it));
         let proof = reading.filter(|_| will_be_told).and_then(|reading| {
@@ -269,25 +266,32 @@ impl Known {
                 log::debug!("Windmill changed during the sync, so the next one is a full one");
                 return None;
             }
-            let tree = base::folder_of(task, git, commit)?;
-            if wanted.is_some_and(|wanted| !holds(git, &tree, wanted)) {
-                log::debug!("the commit does not hold what was pulled, so the next sync is a full one");
-                return None;
-            }
-            self.shortcut.proof(self.now(Some(&again), Some(commit), Some(&tree)), &seen.query, told.to_vec())
+            self.shortcut.proof(self.now(Some(&again), Some(commit), tree.as_ref()), &seen.query, told.to_vec())
         });
         let shared_ui = self.account.shared_ui.as_ref().is_some_and(|files| !files.is_empty());
         self.shortcut.remember(commit, shared_ui, proof);
     }
 }
 
-/// Whether a tree holds just what is wanted.
-fn holds(git: &Git<'_>, tree: &ObjectId, wanted: Wanted) -> bool {
-    let wanted = wanted.filter_map(|file| match file {
+/// The tree of our folder in a new commit, where it holds just what it is to hold. A git that lied, or died unheard, is
+/// found out by the next full sync, and no shortcut may lead past that.
+#[must_use]
+pub fn tree_as_composed(
+    task: Task<'_>,
+    git: &Git<'_>,
+    commit: &ObjectId,
+    composition: &Composition,
+) -> Option<ObjectId> {
+    let tree = base::folder_of(task, git, commit)?;
+    let wanted = composition.pairs().ok()?.filter_map(|file| match file {
         Ok((path, (_, entry))) => entry.map(|entry| Ok((path, entry))),
         Err(error) => Some(Err(error)),
     });
-    let Some(there) = git.list(tree).ok().and_then(|listing| listing.entries().ok()) else { return false };
-    listing::join(Box::new(wanted), there)
-        .all(|file| matches!(file, Ok((_, (Some(wanted), Some(there)))) if wanted == there))
+    let there = git.list(&tree, "commit.listing").ok()?.entries().ok()?;
+    let holds = listing::join(Box::new(wanted), there)
+        .all(|file| matches!(file, Ok((_, (Some(wanted), Some(there)))) if wanted == there));
+    if !holds {
+        log::debug!("the commit does not hold what was pulled, so the next sync is a full one");
+    }
+    holds.then_some(tree)
 }

@@ -230,7 +230,7 @@ impl Story<'_> {
         let there = self.staged(git)?;
         let windmill = target.windmill(place);
         let choice = self.choose(git, base, &windmill, &there, account)?;
-        let tree = self.lay_out(git, &choice)?;
+        self.lay_out(git, &choice)?;
         let expected = self.staged(git)?;
         let mut orders = plan.clone();
         if let Some(key) = &choice.key {
@@ -253,7 +253,6 @@ impl Story<'_> {
             let message = self.shown(base, &changes);
             return Ok(End { code: Code::DryRun, message, changed, differences: Vec::new() });
         }
-        drop(tree);
         if self.wish.saves {
             self.save(place, git, base, &there, account, &windmill)?;
         }
@@ -334,7 +333,9 @@ impl Story<'_> {
             }
         }
         let mut tree = Tree::new();
-        let mut put = |path: &[u8], entry: &Entry| drop(tree.insert(path.to_vec(), entry.clone()));
+        let mut put = |path: &[u8], entry: &Entry| {
+            tree.insert(path.to_vec(), entry.clone());
+        };
         there.iter().filter(|(path, _)| !gone.contains(*path)).for_each(|(path, entry)| put(path, entry));
         chosen.values().flatten().for_each(|(path, entry)| put(path.as_bytes(), entry));
         ui.into_iter().for_each(|(path, entry)| put(path, entry));
@@ -464,13 +465,13 @@ impl Story<'_> {
     }
 
     /// Puts the tree into the folder, with the switches of schedules and triggers off where they are to be.
-    fn lay_out(&mut self, git: &Git<'_>, choice: &Choice) -> Result<ObjectId, Fault> {
+    fn lay_out(&mut self, git: &Git<'_>, choice: &Choice) -> Result<(), Fault> {
         let failed = |error: GitError| self.target.git_error(Step::Commit, error);
         let listing = listed(git, "push.listing", &choice.tree, "").map_err(failed)?;
         let tree = git.compose(None, &listing).map_err(failed)?;
         git.check_out(Some(&tree)).map_err(failed)?;
         if self.source.request.workspace == self.wish.target || self.wish.enables || choice.switches.is_empty() {
-            return Ok(tree);
+            return Ok(());
         }
         let mut left = Sample::default();
         for path in &choice.switches {
@@ -491,7 +492,7 @@ impl Story<'_> {
         if !left.is_empty() {
             self.warnings.add(format!("these are left out, since their switch could not be found: {left}"));
         }
-        Ok(tree)
+        Ok(())
     }
 
     /// `wmill sync push` of what lies in the folder.

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use crate::base::{self, Base};
 use crate::code::Code;
-use crate::commits;
+use crate::commits::{self, Material};
 use crate::comparison::{Change, Comparison, Mark, Sample};
-use crate::composition;
+use crate::composition::{self, Pulled};
 use crate::delivery::{self, Arrival};
 use crate::fault::{Fault, Remedy};
 use crate::git::{Git, GitError};
@@ -186,7 +186,8 @@ impl Story<'_> {
             Some(files) => !files.is_empty() || known.shortcut.wrote_shared_ui(),
         };
         composition::check_shared_ui(self.task, git, account)?;
-        let composition = composition::compose(self.task, git, &base, footing, owns_ui, account, &mut self.warnings)?;
+        let pulled = Pulled { footing, account, owns_ui };
+        let composition = composition::compose(self.task, git, &base, &pulled, &mut self.warnings)?;
         guards::check(self.task, git, &composition, &base.plan.kinds)?;
         let comparison = &composition.comparison;
         let changed = comparison.changed();
@@ -196,8 +197,8 @@ impl Story<'_> {
         if changed == Changed::default() {
             self.task.end(Step::Commit, begun);
             if let (Some(tip), false) = (&base.tip, self.task.request.dry_run) {
-                let success = opening::Success { commit: tip, reading, wanted: None };
-                known.remember(self.task, git, &base, success, &self.warnings);
+                let success = opening::Success { commit: tip, reading, tree: base::folder_of(self.task, git, tip) };
+                known.remember(self.task, &base, success, &self.warnings);
             }
             return Ok(Some(self.unchanged(base.tip)));
         }
@@ -205,15 +206,25 @@ impl Story<'_> {
             self.task.end(Step::Commit, begun);
             return self.shown(comparison).map(Some).map_err(|error| self.of_a_listing(error));
         }
-        let commit = commits::make(self.task, place, git, &base, comparison, &known.account, known.version.as_deref())?;
+        let version = known.version.as_deref();
+        let material =
+            Material { task: self.task, place, git, base: &base, composition: &composition, account, version };
+        let commit = commits::make(material)?;
         self.task.end(Step::Commit, begun);
         let message = format!("Successfully synced workspace '{}' to Git", self.task.request.workspace);
-        match self.task.step(Step::Push, || delivery::deliver(self.task, place, git, &commit))? {
+        let task = self.task;
+        // While the server works, there is time to look whether the commit is what it is to be.
+        let (arrival, tree) = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("check".to_owned());
+            let check = || opening::tree_as_composed(task, git, &commit, &composition);
+            let tree = thread.spawn_scoped(scope, check);
+            let arrival = task.step(Step::Push, || delivery::deliver(task, place, git, &commit));
+            (arrival, tree.ok().and_then(|thread| thread.join().ok()).flatten())
+        });
+        match arrival? {
             Arrival::Confirmed => {
-                let wanted = composition.pairs().ok();
-                let reading = reading.filter(|_| wanted.is_some());
-                let success = opening::Success { commit: &commit, reading, wanted };
-                known.remember(self.task, git, &base, success, &self.warnings);
+                let success = opening::Success { commit: &commit, reading, tree };
+                known.remember(self.task, &base, success, &self.warnings);
                 Ok(Some(Success { code: Code::Pushed, message, commit: Some(commit), changed }))
             }
             Arrival::Rejected(why) => {

@@ -8,7 +8,7 @@ use crate::base::{self, Base};
 use crate::by_value;
 use crate::code::Code;
 use crate::comparison::{Mark, Sample, printable};
-use crate::composition;
+use crate::composition::{self, Pulled};
 use crate::fault::Fault;
 use crate::git::{BlobContent, Git, GitError};
 use crate::guards;
@@ -250,7 +250,8 @@ fn gone(
         task.step(Step::Pull, || pull::pull(task, place, git, base))?
     };
     let owns_ui = account.shared_ui.as_ref().is_some_and(|files| !files.is_empty());
-    let composed = composition::compose(task, git, base, footing, owns_ui, account, &mut Warnings::default())?;
+    let pulled = Pulled { footing, account, owns_ui };
+    let composed = composition::compose(task, git, base, &pulled, &mut Warnings::default())?;
     let failed = |error: std::io::Error| task.git_error(Step::Commit, GitError::from(error));
     let mut gone = Vec::new();
     for change in composed.comparison.changes().map_err(failed)? {
