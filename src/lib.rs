@@ -54,6 +54,7 @@
 //!
 //! | module | owns |
 //! | --- | --- |
+//! | [`percent`] | percent-encoding, there and back |
 //! | [`secret`] | a string that cannot be printed, and the removal of such strings from text |
 //! | [`code`] | the result codes, their HTTP status and exit codes |
 //! | [`digest`] | digests of content |
@@ -150,6 +151,7 @@ pub mod opening;
 pub mod outcome;
 pub mod page;
 pub mod pattern;
+pub mod percent;
 pub mod probe;
 pub mod proxy;
 pub mod pull;

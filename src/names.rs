@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use crate::percent;
 use crate::secret::Secret;
 
 /// Windmill's own limit for a workspace id.
@@ -491,7 +492,7 @@ impl fmt::Display for RemoteUrl {
 impl UserInfo {
     fn decode(info: &str) -> Result<Self, &'static str> {
         let (user, password) = info.split_once(':').unwrap_or((info, ""));
-        let decoded = |text| percent_decoded(text).ok_or("has a user or a token in it that is not percent-encoded");
+        let decoded = |text| percent::decode(text).ok_or("has a user or a token in it that is not percent-encoded");
         let (user, password) = (decoded(user)?, decoded(password)?);
         first_broken(&[
             (user.contains(char::is_control) || password.contains(char::is_control), "has a control character in it"),
@@ -574,7 +575,7 @@ fn check_ssh_user(user: &str) -> Result<(), &'static str> {
 
 fn check_remote_path(path: &str) -> Result<(), &'static str> {
     // git decodes the path of ssh and file URLs.
-    let decoded = percent_decoded(path).ok_or("has a percent sign in its path that encodes nothing")?;
+    let decoded = percent::decode(path).ok_or("has a percent sign in its path that encodes nothing")?;
     first_broken(&[
         (!path.is_empty() && !path.starts_with('/'), "has a host: a file URL has three slashes"),
         (decoded.trim_matches('/').is_empty(), "has no path"),
@@ -599,22 +600,6 @@ fn check_url_characters(text: &str) -> Result<(), &'static str> {
 fn split_scheme(text: &str) -> Option<(String, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     Some((scheme.to_ascii_lowercase(), rest))
-}
-
-/// `None` where a percent sign is not followed by two hexadecimal digits, and where the outcome is not UTF-8.
-pub(crate) fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let high = char::from(bytes.next()?).to_digit(16)?;
-            let low = char::from(bytes.next()?).to_digit(16)?;
-            decoded.push(u8::try_from(high * 16 + low).ok()?);
-        } else {
-            decoded.push(byte);
-        }
-    }
-    String::from_utf8(decoded).ok()
 }
 
 #[cfg(test)]

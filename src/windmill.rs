@@ -12,6 +12,7 @@ use crate::code::Code;
 use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::digest::{Algorithm, Digest};
 use crate::names::{BaseUrl, WorkspaceId};
+use crate::percent;
 use crate::retry::Tries;
 use crate::scratch;
 use crate::secret::{Scrubber, Secret};
@@ -654,7 +655,8 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`WindmillError`] where there is no answer.
     pub fn can_read_variable(&self, path: &str) -> Result<bool, WindmillError> {
-        let path = format!("api/w/{}/variables/get/{}?decrypt_secret=true", self.workspace, in_url(path));
+        let path = percent::encode(path, "/");
+        let path = format!("api/w/{}/variables/get/{path}?decrypt_secret=true", self.workspace);
         let answer = self.ask(&path, None)?;
         let is_there = match parse(&answer.body) {
             Some(Value::Object(fields)) => matches!(fields.get("value"), Some(Value::String(_))),
@@ -715,18 +717,6 @@ fn changes(finished: &Finished) -> Option<Vec<(String, String)>> {
         _ => None,
     };
     list.iter().map(change).collect()
-}
-
-/// A path as a part of a URL.
-fn in_url(path: &str) -> String {
-    let mut url = String::new();
-    for byte in path.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'_' | b'-' | b'.' => url.push(char::from(byte)),
-            _ => url.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    url
 }
 
 fn own_items(body: &str) -> Vec<(String, String)> {
