@@ -264,7 +264,12 @@ impl Identity {
     ///
     /// When git would find nothing in one of them, when one would break a commit's header, or is longer than 200 bytes.
     pub fn parse(name: &str, email: &str) -> Result<Self, NameError> {
-        Ok(Self { name: Self::part("user name", name)?, email: Self::part("user email", email)? })
+        Ok(Self::of_parts(Self::part("user name", name)?, Self::part("user email", email)?))
+    }
+
+    /// Of two that were each checked by [`Identity::part`].
+    pub(crate) fn of_parts(name: String, email: String) -> Self {
+        Self { name, email }
     }
 
     /// One of the two, so that each can be checked, and its fault told, by itself.
