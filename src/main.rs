@@ -93,153 +93,143 @@ struct Serve {
     data_dir: Option<String>,
 }
 
-/// Does one sync; prints the result as one JSON object on stdout, logs on stderr.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "sync", help_triggers("-h", "--help", "help"))]
-struct Sync {
-    /// workspace id (WINDMILL_WORKSPACE, admins)
-    #[argh(option)]
-    workspace: Option<String>,
-    /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
-    #[argh(option)]
-    base_url: Option<String>,
-    /// git remote (GIT_REMOTE_URL)
-    #[argh(option)]
-    remote: Option<String>,
-    /// branch (GIT_BRANCH, main); {workspace} is replaced
-    #[argh(option)]
-    branch: Option<String>,
-    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
-    #[argh(option)]
-    subdir: Option<String>,
-    /// folder for checkouts and state (DATA_DIR, /workspace)
-    #[argh(option)]
-    data_dir: Option<String>,
-    /// show what would be committed, and push nothing
-    #[argh(switch)]
-    dry_run: bool,
-    /// take no shortcut for an unchanged workspace
-    #[argh(switch)]
-    force: bool,
-    /// let this run delete more than MAX_DELETIONS_PERCENT
-    #[argh(switch)]
-    allow_mass_deletion: bool,
+/// A command on a workspace and its backup. Its settings are the same for each such command, and argh cannot take them
+/// from another struct: they go where `..workspace` stands, with what is said of the workspace.
+macro_rules! command_on_a_workspace {
+    (
+        $(#[$about:meta])*
+        struct $name:ident {
+            $($(#[$of_first:meta])* $first:ident: $first_type:ident,)*
+            ..workspace = $workspace:literal,
+            $($others:tt)*
+        }
+    ) => {
+        $(#[$about])*
+        struct $name {
+            $($(#[$of_first])* $first: $first_type,)*
+            #[argh(option, description = $workspace)]
+            workspace: Option<String>,
+            /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
+            #[argh(option)]
+            base_url: Option<String>,
+            /// git remote (GIT_REMOTE_URL)
+            #[argh(option)]
+            remote: Option<String>,
+            /// branch (GIT_BRANCH, main); {workspace} is replaced
+            #[argh(option)]
+            branch: Option<String>,
+            /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
+            #[argh(option)]
+            subdir: Option<String>,
+            /// folder for checkouts and state (DATA_DIR, /workspace)
+            #[argh(option)]
+            data_dir: Option<String>,
+            $($others)*
+        }
+
+        impl $name {
+            fn settings(&self) -> Options {
+                Options {
+                    workspace: self.workspace.clone(),
+                    base_url: self.base_url.clone(),
+                    remote: self.remote.clone(),
+                    branch: self.branch.clone(),
+                    subdir: self.subdir.clone(),
+                    data_dir: self.data_dir.clone(),
+                    listen: None,
+                }
+            }
+        }
+    };
 }
 
-/// Tries all that a sync needs, and changes nothing: a line for each thing that is ok, a warning, or failed.
-#[derive(FromArgs)]
-#[argh(
-    subcommand,
-    name = "check",
-    help_triggers("-h", "--help", "help"),
-    note = "Exit codes: 0 nothing failed; 2 configuration; 10 Windmill; 11 git, the first that failed in this order; 14 it was ended."
-)]
-struct Check {
-    /// print one JSON object in place of lines
-    #[argh(switch)]
-    json: bool,
-    /// workspace id (WINDMILL_WORKSPACE, admins)
-    #[argh(option)]
-    workspace: Option<String>,
-    /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
-    #[argh(option)]
-    base_url: Option<String>,
-    /// git remote (GIT_REMOTE_URL)
-    #[argh(option)]
-    remote: Option<String>,
-    /// branch (GIT_BRANCH, main); {workspace} is replaced
-    #[argh(option)]
-    branch: Option<String>,
-    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
-    #[argh(option)]
-    subdir: Option<String>,
-    /// folder for checkouts and state (DATA_DIR, /workspace)
-    #[argh(option)]
-    data_dir: Option<String>,
+command_on_a_workspace! {
+    /// Does one sync; prints the result as one JSON object on stdout, logs on stderr.
+    #[derive(FromArgs)]
+    #[argh(subcommand, name = "sync", help_triggers("-h", "--help", "help"))]
+    struct Sync {
+        ..workspace = "workspace id (WINDMILL_WORKSPACE, admins)",
+        /// show what would be committed, and push nothing
+        #[argh(switch)]
+        dry_run: bool,
+        /// take no shortcut for an unchanged workspace
+        #[argh(switch)]
+        force: bool,
+        /// let this run delete more than MAX_DELETIONS_PERCENT
+        #[argh(switch)]
+        allow_mass_deletion: bool,
+    }
 }
 
-/// Compares the workspace with the tip of the branch on the remote, and changes nothing; prints the result as one JSON
-/// object on stdout.
-#[derive(FromArgs)]
-#[argh(
-    subcommand,
-    name = "verify",
-    note = "Exit codes: 0 the backup is the workspace; 3 they differ; others as of sync.",
-    help_triggers("-h", "--help", "help")
-)]
-struct Verify {
-    /// workspace id (WINDMILL_WORKSPACE, admins)
-    #[argh(option)]
-    workspace: Option<String>,
-    /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
-    #[argh(option)]
-    base_url: Option<String>,
-    /// git remote (GIT_REMOTE_URL)
-    #[argh(option)]
-    remote: Option<String>,
-    /// branch (GIT_BRANCH, main); {workspace} is replaced
-    #[argh(option)]
-    branch: Option<String>,
-    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
-    #[argh(option)]
-    subdir: Option<String>,
-    /// folder for checkouts and state (DATA_DIR, /workspace)
-    #[argh(option)]
-    data_dir: Option<String>,
+command_on_a_workspace! {
+    /// Tries all that a sync needs, and changes nothing: a line for each thing that is ok, a warning, or failed.
+    #[derive(FromArgs)]
+    #[argh(
+        subcommand,
+        name = "check",
+        help_triggers("-h", "--help", "help"),
+        note = "Exit codes: 0 nothing failed; 2 configuration; 10 Windmill; 11 git, the first that failed in this order; 14 it was ended."
+    )]
+    struct Check {
+        /// print one JSON object in place of lines
+        #[argh(switch)]
+        json: bool,
+        ..workspace = "workspace id (WINDMILL_WORKSPACE, admins)",
+    }
 }
 
-/// Puts a commit of the backup into a workspace. Without --yes it only shows what would change. What is there is saved to
-/// a branch restore-point/… first, and the workspace is read back at the end.
-#[derive(FromArgs)]
-#[argh(
-    subcommand,
-    name = "restore",
-    note = "Exit codes: 0 done, or shown; 3 something did not come back; others as of sync.",
-    help_triggers("-h", "--help", "help")
-)]
-struct Restore {
-    /// workspace of the backup (WINDMILL_WORKSPACE, admins)
-    #[argh(option)]
-    workspace: Option<String>,
-    /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
-    #[argh(option)]
-    base_url: Option<String>,
-    /// git remote (GIT_REMOTE_URL)
-    #[argh(option)]
-    remote: Option<String>,
-    /// branch (GIT_BRANCH, main); {workspace} is replaced
-    #[argh(option)]
-    branch: Option<String>,
-    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
-    #[argh(option)]
-    subdir: Option<String>,
-    /// folder for checkouts and state (DATA_DIR, /workspace)
-    #[argh(option)]
-    data_dir: Option<String>,
-    /// commit of the branch, its id or the first digits (the branch's tip)
-    #[argh(option)]
-    commit: Option<String>,
-    /// workspace to put it into (that of the backup)
-    #[argh(option)]
-    to_workspace: Option<String>,
-    /// only what this pattern means, such as f/ops/**; may be given again
-    #[argh(option)]
-    path: Vec<String>,
-    /// also delete what the commit does not have
-    #[argh(switch)]
-    delete: bool,
-    /// in another workspace, leave schedules and triggers enabled
-    #[argh(switch)]
-    enable: bool,
-    /// file with the encryption key of the commit's secrets, which the workspace gets first
-    #[argh(option)]
-    key_file: Option<PathBuf>,
-    /// do not save what is there
-    #[argh(switch)]
-    no_backup_first: bool,
-    /// do it
-    #[argh(switch)]
-    yes: bool,
+command_on_a_workspace! {
+    /// Compares the workspace with the tip of the branch on the remote, and changes nothing; prints the result as one
+    /// JSON object on stdout.
+    #[derive(FromArgs)]
+    #[argh(
+        subcommand,
+        name = "verify",
+        note = "Exit codes: 0 the backup is the workspace; 3 they differ; others as of sync.",
+        help_triggers("-h", "--help", "help")
+    )]
+    struct Verify {
+        ..workspace = "workspace id (WINDMILL_WORKSPACE, admins)",
+    }
+}
+
+command_on_a_workspace! {
+    /// Puts a commit of the backup into a workspace. Without --yes it only shows what would change. What is there is
+    /// saved to a branch restore-point/… first, and the workspace is read back at the end.
+    #[derive(FromArgs)]
+    #[argh(
+        subcommand,
+        name = "restore",
+        note = "Exit codes: 0 done, or shown; 3 something did not come back; others as of sync.",
+        help_triggers("-h", "--help", "help")
+    )]
+    struct Restore {
+        ..workspace = "workspace of the backup (WINDMILL_WORKSPACE, admins)",
+        /// commit of the branch, its id or the first digits (the branch's tip)
+        #[argh(option)]
+        commit: Option<String>,
+        /// workspace to put it into (that of the backup)
+        #[argh(option)]
+        to_workspace: Option<String>,
+        /// only what this pattern means, such as f/ops/**; may be given again
+        #[argh(option)]
+        path: Vec<String>,
+        /// also delete what the commit does not have
+        #[argh(switch)]
+        delete: bool,
+        /// in another workspace, leave schedules and triggers enabled
+        #[argh(switch)]
+        enable: bool,
+        /// file with the encryption key of the commit's secrets, which the workspace gets first
+        #[argh(option)]
+        key_file: Option<PathBuf>,
+        /// do not save what is there
+        #[argh(switch)]
+        no_backup_first: bool,
+        /// do it
+        #[argh(switch)]
+        yes: bool,
+    }
 }
 
 /// Asks the local listener whether it works; exits with 0 or 1.
@@ -266,10 +256,10 @@ fn main() -> ExitCode {
     let environment = Environment::new(environment);
     match parse(arguments) {
         Ok(Command::Serve(options)) => serve(options, &environment),
-        Ok(Command::Sync(options)) => sync(options, &environment),
-        Ok(Command::Check(options)) => check(options, &environment),
-        Ok(Command::Verify(options)) => verify(options, &environment),
-        Ok(Command::Restore(options)) => restore(options, &environment),
+        Ok(Command::Sync(options)) => sync(&options, &environment),
+        Ok(Command::Check(options)) => check(&options, &environment),
+        Ok(Command::Verify(options)) => verify(&options, &environment),
+        Ok(Command::Restore(options)) => restore(&options, &environment),
         Ok(Command::Healthcheck(options)) => healthcheck(options, &environment),
         Err(code) => code,
     }
@@ -338,23 +328,14 @@ fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PROGRAM.into())
 }
 
-fn sync(options: Sync, environment: &Environment) -> ExitCode {
+fn sync(options: &Sync, environment: &Environment) -> ExitCode {
     let flags = Flags {
         dry_run: options.dry_run,
         force: options.force,
         allow_mass_deletion: options.allow_mass_deletion,
         purpose: Purpose::Sync,
     };
-    let options = Options {
-        workspace: options.workspace,
-        base_url: options.base_url,
-        remote: options.remote,
-        branch: options.branch,
-        subdir: options.subdir,
-        data_dir: options.data_dir,
-        listen: None,
-    };
-    command(&options, environment, flags, &mut |asked, service, ledger| {
+    command(&options.settings(), environment, flags, &mut |asked, service, ledger| {
         let run = |request: &SyncRequest| {
             let result = sync::run(request, service, &task::new_run_id());
             work::note(ledger, request, &result, true);
@@ -376,18 +357,9 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
     })
 }
 
-fn verify(options: Verify, environment: &Environment) -> ExitCode {
-    let options = Options {
-        workspace: options.workspace,
-        base_url: options.base_url,
-        remote: options.remote,
-        branch: options.branch,
-        subdir: options.subdir,
-        data_dir: options.data_dir,
-        listen: None,
-    };
+fn verify(options: &Verify, environment: &Environment) -> ExitCode {
     let flags = Flags { purpose: Purpose::Verify, ..Flags::default() };
-    command(&options, environment, flags, &mut |asked, service, ledger| {
+    command(&options.settings(), environment, flags, &mut |asked, service, ledger| {
         let run = |request: &SyncRequest| {
             let proof = verify::run(request, service, &task::new_run_id());
             work::note(ledger, request, &proof.result, true);
@@ -409,7 +381,7 @@ fn verify(options: Verify, environment: &Environment) -> ExitCode {
     })
 }
 
-fn restore(options: Restore, environment: &Environment) -> ExitCode {
+fn restore(options: &Restore, environment: &Environment) -> ExitCode {
     let mut faults = Vec::new();
     let patterns: Vec<_> = options
         .path
@@ -427,17 +399,8 @@ fn restore(options: Restore, environment: &Environment) -> ExitCode {
     if !faults.is_empty() {
         return refuse(Code::ConfigInvalid, &faults.join("; "));
     }
-    let settings = Options {
-        workspace: options.workspace,
-        base_url: options.base_url,
-        remote: options.remote,
-        branch: options.branch,
-        subdir: options.subdir,
-        data_dir: options.data_dir,
-        listen: None,
-    };
     let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
-    command(&settings, environment, flags, &mut |asked, service, _| {
+    command(&options.settings(), environment, flags, &mut |asked, service, _| {
         let Asked::One(request) = asked else {
             refuse(Code::ConfigInvalid, "several workspaces are configured: name the one to restore by --workspace");
             return Code::ConfigInvalid;
@@ -499,19 +462,9 @@ fn command(
     ExitCode::from(code.exit_code())
 }
 
-fn check(options: Check, environment: &Environment) -> ExitCode {
-    let is_json = options.json;
-    let options = Options {
-        workspace: options.workspace,
-        base_url: options.base_url,
-        remote: options.remote,
-        branch: options.branch,
-        subdir: options.subdir,
-        data_dir: options.data_dir,
-        listen: None,
-    };
+fn check(options: &Check, environment: &Environment) -> ExitCode {
     let interrupt = Interrupt::default();
-    let findings = check::settings(&options, environment).map_or_else(
+    let findings = check::settings(&options.settings(), environment).map_or_else(
         |faults| faults,
         |config| {
             // What is found is told by itself; log lines beside it only where they were asked for.
@@ -522,7 +475,7 @@ fn check(options: Check, environment: &Environment) -> ExitCode {
             check::run(&config, &own_program(), &interrupt, Extent::Whole)
         },
     );
-    if is_json {
+    if options.json {
         print(&check::to_json(&findings));
     } else {
         findings.iter().for_each(|finding| print(&finding.to_line()));
