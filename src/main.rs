@@ -382,12 +382,32 @@ fn verify(options: &Verify, environment: &Environment) -> ExitCode {
 }
 
 fn restore(options: &Restore, environment: &Environment) -> ExitCode {
+    let wish = match wish(options) {
+        Ok(wish) => wish,
+        Err(faults) => return refuse(Code::ConfigInvalid, &faults.join("; ")),
+    };
+    let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
+    command(&options.settings(), environment, flags, &mut |asked, service, _| {
+        let Asked::One(request) = asked else {
+            refuse(Code::ConfigInvalid, "several workspaces are configured: name the one to restore by --workspace");
+            return Code::ConfigInvalid;
+        };
+        let proof = restore::run(&request, service, &task::new_run_id(), &wish);
+        print(&proof.to_json());
+        proof.result.code
+    })
+}
+
+/// What is asked for beside the settings, or all that is wrong with it.
+fn wish(options: &Restore) -> Result<Wish, Vec<String>> {
     let mut faults = Vec::new();
-    let patterns: Vec<_> = options
-        .path
-        .iter()
-        .filter_map(|text| Pattern::parse(text).map_err(|why| faults.push(["--path: ", &why].concat())).ok())
-        .collect();
+    let mut paths = Vec::new();
+    for text in &options.path {
+        match Pattern::parse(text) {
+            Ok(pattern) => paths.push(pattern),
+            Err(why) => faults.push(["--path: ", &why].concat()),
+        }
+    }
     let target = options.to_workspace.as_deref().map(WorkspaceId::parse).transpose();
     let target =
         target.map_err(|error| faults.push(["--to-workspace: ", &error.to_string()].concat())).unwrap_or_default();
@@ -397,27 +417,17 @@ fn restore(options: &Restore, environment: &Environment) -> ExitCode {
     let key = options.key_file.as_deref().map(restore::read_key).transpose();
     let key = key.map_err(|why| faults.push(why)).unwrap_or_default();
     if !faults.is_empty() {
-        return refuse(Code::ConfigInvalid, &faults.join("; "));
+        return Err(faults);
     }
-    let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
-    command(&options.settings(), environment, flags, &mut |asked, service, _| {
-        let Asked::One(request) = asked else {
-            refuse(Code::ConfigInvalid, "several workspaces are configured: name the one to restore by --workspace");
-            return Code::ConfigInvalid;
-        };
-        let wish = Wish {
-            target: target.clone().unwrap_or_else(|| request.workspace.clone()),
-            commit: options.commit.clone(),
-            paths: patterns.clone(),
-            deletes: options.delete,
-            enables: options.enable,
-            key: key.clone(),
-            saves: !options.no_backup_first,
-            applies: options.yes,
-        };
-        let proof = restore::run(&request, service, &task::new_run_id(), &wish);
-        print(&proof.to_json());
-        proof.result.code
+    Ok(Wish {
+        target,
+        commit: options.commit.clone(),
+        paths,
+        deletes: options.delete,
+        enables: options.enable,
+        key,
+        saves: !options.no_backup_first,
+        applies: options.yes,
     })
 }
 
@@ -502,6 +512,20 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
         }
     };
     logging::start(config.log_level, config.log_format);
+    warn_of_what_syncs_lack(&config);
+    match Server::bind(&config.listen) {
+        Ok(server) => {
+            serve_until_stopped(server, &config);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::from(Code::Internal.exit_code())
+        }
+    }
+}
+
+fn warn_of_what_syncs_lack(config: &Config) {
     if let Some(why) = work::NO_SYNCS {
         log::warn!("{why}");
     }
@@ -511,31 +535,27 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
     if let Err(why) = trust::bundle(&config.tool_environment) {
         log::warn!("{why}; until that is mended, syncs and notices fail");
     }
-    let server = match Server::bind(&config.listen) {
-        Ok(server) => server,
-        Err(error) => {
-            log::error!("{error}");
-            return ExitCode::from(Code::Internal.exit_code());
-        }
-    };
+}
+
+fn serve_until_stopped(server: Server, config: &Arc<Config>) {
     let interrupt = Interrupt::default();
-    let ledger = Arc::new(new_ledger(&config));
+    let ledger = Arc::new(new_ledger(config));
     let worker = Syncs {
-        config: Arc::clone(&config),
+        config: Arc::clone(config),
         own_program: own_program(),
         interrupt: interrupt.clone(),
         ledger: Arc::clone(&ledger),
     };
     let runs = Runs::new(Box::new(worker), config.sync_timeout);
     #[cfg(unix)]
-    signals::stop_service(&server.stop_handle(), &runs, &interrupt, &config);
+    signals::stop_service(&server.stop_handle(), &runs, &interrupt, config);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
     let roster = Arc::new(Roster::default());
     for purpose in [Purpose::Sync, Purpose::Verify] {
         start_scheduler(Scheduler {
-            config: Arc::clone(&config),
+            config: Arc::clone(config),
             runs: Arc::clone(&runs),
             ledger: Arc::clone(&ledger),
             roster: Arc::clone(&roster),
@@ -543,17 +563,16 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
             purpose,
         });
     }
-    let start_check = StartCheck::begin(&config, &runs);
-    let app = App::new(Arc::clone(&config), Arc::clone(&runs), Arc::clone(&ledger), roster, interrupt.clone());
+    let start_check = StartCheck::begin(config, &runs);
+    let app = App::new(Arc::clone(config), Arc::clone(&runs), Arc::clone(&ledger), roster, interrupt.clone());
     let draining = server.run(Arc::new(app));
     start_check.interrupt.raise();
-    drain(&config, &runs, &interrupt, &draining);
+    drain(config, &runs, &interrupt, &draining);
     start_check.finish();
     // What was turned away at the end is not written down yet.
     ledger.settle();
     ledger.notifier.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
-    ExitCode::SUCCESS
 }
 
 fn new_ledger(config: &Config) -> Ledger {

@@ -48,8 +48,8 @@ const KEY_BYTES_MAX: u64 = 4 << 10;
 
 /// What is asked for, beside from where.
 pub struct Wish {
-    /// The workspace to put it into.
-    pub target: WorkspaceId,
+    /// The workspace to put it into; that of the backup where none is named.
+    pub target: Option<WorkspaceId>,
     /// Digits of the commit; the branch's tip where there are none.
     pub commit: Option<String>,
     /// Only what one of these means; all where there are none.
@@ -91,8 +91,9 @@ pub fn read_key(path: &std::path::Path) -> Result<Secret, String> {
 #[must_use]
 pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str, wish: &Wish) -> Proof {
     let started = Instant::now();
-    let target_request = SyncRequest { workspace: wish.target.clone(), ..request.clone() };
-    log::info!("run {run_id}: restoring workspace {} from {} (branch {})", wish.target, request.remote, request.branch);
+    let target = wish.target.as_ref().unwrap_or(&request.workspace);
+    let target_request = SyncRequest { workspace: target.clone(), ..request.clone() };
+    log::info!("run {run_id}: restoring workspace {target} from {} (branch {})", request.remote, request.branch);
     let mut story = Story {
         source: Task { request, service },
         target: Task { request: &target_request, service },
@@ -107,7 +108,7 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str, wish: &Wi
             code: Code::Internal,
             message: String::new(),
             run_id: run_id.to_owned(),
-            workspace: wish.target.to_string(),
+            workspace: target.to_string(),
             branch: request.branch.to_string(),
             commit: story.commit.map(|commit| commit.to_string()),
             changed: Changed::default(),
@@ -178,7 +179,7 @@ struct Choice {
 impl Story<'_> {
     fn tell(&mut self) -> Result<End, Fault> {
         let (source, target, wish) = (self.source, self.target, self.wish);
-        let (from, to) = (&source.request.workspace, &wish.target);
+        let (from, to) = (&source.request.workspace, &target.request.workspace);
         // Who waits for two turns takes them in one order, whoever it is.
         let early = (from.as_str() < to.as_str()).then(|| source.wait_for_turn()).transpose()?;
         let mut place = target.enter()?;
@@ -200,6 +201,11 @@ impl Story<'_> {
         let end = self.put(&place, &git, &base, &account);
         drop((early, late));
         end
+    }
+
+    /// The one to put it into.
+    fn workspace(&self) -> &WorkspaceId {
+        &self.target.request.workspace
     }
 
     /// Brings the history, and finds the commit in it.
@@ -246,7 +252,7 @@ impl Story<'_> {
             log::warn!("{warning}");
         }
         if changes.is_empty() {
-            let message = format!("Workspace '{}' has all that was asked for already", self.wish.target);
+            let message = format!("Workspace '{}' has all that was asked for already", self.workspace());
             return Ok(End { code: Code::Unchanged, message, changed, differences: Vec::new() });
         }
         if !self.wish.applies {
@@ -409,7 +415,7 @@ impl Story<'_> {
             self.warnings.add(format!(
                 "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
                  --key-file sets that key first: {named}",
-                self.wish.target
+                self.workspace()
             ));
         }
         let named: Sample = plain.iter().map(|id| id.path.as_bytes()).collect();
@@ -458,7 +464,7 @@ impl Story<'_> {
         self.warnings.add(format!(
             "workspace `{}` gets the key of --key-file; Windmill encrypts its own secrets anew under it, and the key that \
              it has now is kept nowhere",
-            self.wish.target
+            self.workspace()
         ));
         Ok(Key { is_known: true, to_set: Some(key.clone()) })
     }
@@ -469,7 +475,7 @@ impl Story<'_> {
         let listing = listed(git, "push.listing", &choice.tree, "").map_err(failed)?;
         let tree = git.compose(None, &listing).map_err(failed)?;
         git.check_out(Some(&tree)).map_err(failed)?;
-        if self.source.request.workspace == self.wish.target || self.wish.enables || choice.switches.is_empty() {
+        if self.source.request.workspace == *self.workspace() || self.wish.enables || choice.switches.is_empty() {
             return Ok(tree);
         }
         let mut left = Sample::default();
@@ -507,7 +513,7 @@ impl Story<'_> {
         let mut text = format!(
             "Would restore commit {commit} into workspace '{}': {added} files created, {modified} changed, {deleted} \
              deleted; --yes does it\n",
-            self.wish.target
+            self.workspace()
         );
         for (kind, path) in changes.iter().take(LISTED_IN_MESSAGE_MAX) {
             let mark = match kind.as_str() {
@@ -540,7 +546,7 @@ impl Story<'_> {
         let target = self.target;
         let failed = |error: GitError| target.git_error(Step::Push, error);
         let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let name = format!("restore-point/{}/{}", self.wish.target, time.replace(['-', ':'], ""));
+        let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));
         let branch = BranchName::parse(&name).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
         let mut tree = there.clone();
         // Its layout is that of the repository, which says so here.
@@ -554,10 +560,10 @@ impl Story<'_> {
         let message = format!(
             "Workspace {} before a restore\n\nWhat is here can be put back by `restore --branch {name}`.\n\n\
              Windmill-Workspace: {}\nWindmill-Workspace: {}\nWindmill-Version: {}\n{}",
-            self.wish.target,
+            self.workspace(),
             // As one of the two it is looked for when it is put back.
             self.source.request.workspace,
-            self.wish.target,
+            self.workspace(),
             account.server_version.as_deref().unwrap_or("unknown"),
             key.unwrap_or_default(),
         );
@@ -650,7 +656,7 @@ impl Story<'_> {
 
     fn done(&self, base: &Base, changed: Changed, differences: Vec<Difference>) -> End {
         let commit = base.tip.as_ref().map(short).unwrap_or_default();
-        let target = &self.wish.target;
+        let target = self.workspace();
         let saved = match &self.restore_point {
             Some(point) => format!("; what was there before is on branch `{point}`"),
             None => String::new(),
