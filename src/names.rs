@@ -1,6 +1,6 @@
 //! The names that settings and requests bring (workspace, branch, remote, folder, author), parsed once at the edge and
-//! trusted after. It knows what git, ssh and Windmill would make of a name; it does not know which setting or field a
-//! name came from, nor whether what it names exists.
+//! trusted after; and which names no file in a repository can have. It knows what git, ssh and Windmill would make of a
+//! name; it does not know which setting or field a name came from, nor whether what it names exists.
 
 use std::fmt;
 
@@ -53,6 +53,17 @@ pub(crate) fn quoted(text: &str) -> String {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),
     }
+}
+
+/// Whether a file in a repository can have this as a part of its path: it leads nowhere else, and git can hold it. This is
+/// all that git asks for; who needs more asks for more.
+pub(crate) fn is_storable(part: &[u8]) -> bool {
+    !matches!(part, b"" | b"." | b"..") && !is_gits_own(part)
+}
+
+/// Whether git keeps this name for its own files, in any case since file systems may know no case.
+pub(crate) fn is_gits_own(part: &[u8]) -> bool {
+    part.eq_ignore_ascii_case(b".git")
 }
 
 /// A rule, and what to say of a name that breaks it.
@@ -201,14 +212,17 @@ impl Subdir {
             return Ok(Self(String::new()));
         }
         let mut parts = path.split('/');
+        // The parts are to be storable, each fault told by itself; and a name that a person chose is held to more than
+        // those that are in a repository already.
         first_broken(&[
             (path.len() > SUBDIR_BYTES_MAX, "is longer than 200 bytes"),
             (path.starts_with('-'), "starts with a dash"),
             (parts.clone().any(str::is_empty), "has two slashes in a row"),
             (parts.clone().any(|part| part == "." || part == ".."), "has . or .. in it"),
             (
-                // `git~1` is what `.git` is called too on file systems with short names; git refuses both.
-                parts.any(|part| part.eq_ignore_ascii_case(".git") || part.eq_ignore_ascii_case("git~1")),
+                // `git~1` is what `.git` is called too on file systems with short names; a git that is not told
+                // otherwise, as ours is, refuses both.
+                parts.any(|part| is_gits_own(part.as_bytes()) || part.eq_ignore_ascii_case("git~1")),
                 "leads into git's own files",
             ),
             (
@@ -624,6 +638,17 @@ mod tests {
                 Ok(_) => panic!("{text:?} was accepted"),
                 Err(error) => assert!(error.to_string().contains(word), "{text:?}: {error}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_path_is_storable_where_git_can_hold_it() {
+        for part in ["a", "...", "..a", ".gitignore", "a.git", "git~1", "a\\b", "a\nb", " "] {
+            assert!(is_storable(part.as_bytes()), "{part:?}");
+        }
+        assert!(is_storable(b"\xff"));
+        for part in ["", ".", "..", ".git", ".GIT", ".gIt"] {
+            assert!(!is_storable(part.as_bytes()), "{part:?}");
         }
     }
 

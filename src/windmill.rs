@@ -11,7 +11,7 @@ use miniserde::json::{self, Value};
 use crate::code::Code;
 use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::digest::{Algorithm, Digest};
-use crate::names::{BaseUrl, WorkspaceId};
+use crate::names::{self, BaseUrl, WorkspaceId};
 use crate::percent;
 use crate::retry::Tries;
 use crate::scratch;
@@ -778,10 +778,12 @@ fn exchange(
     Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs), date, is_page, body })
 }
 
-/// Whether a name stays within the folder that it is put into, and git can hold it.
+/// Whether a name stays within the folder that it is put into, and git can hold it. This one comes from a server, and
+/// wmill makes a path of it by its own rules: so what some system takes for a separator is refused too, and what nobody
+/// calls a file.
 fn is_safe_name(name: &str) -> bool {
-    let is_safe = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.eq_ignore_ascii_case(".git");
-    name.split('/').all(is_safe) && !name.contains(|character: char| character == '\\' || character.is_control())
+    name.split('/').all(|part| names::is_storable(part.as_bytes()))
+        && !name.contains(|character: char| character == '\\' || character.is_control())
 }
 
 /// What a pull that did its work says: how many changes there are to apply and, if any, that they were.
