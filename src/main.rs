@@ -94,7 +94,8 @@ struct Serve {
 }
 
 /// A command on a workspace and its backup. Its settings are the same for each such command, and argh cannot take them
-/// from another struct: they go where `..workspace` stands, with what is said of the workspace.
+/// from another struct: they go where `..workspace` stands, with what is said of the workspace. No `ty` is in here, since
+/// argh reads the words of a type, and a macro hides those.
 macro_rules! command_on_a_workspace {
     (
         $(#[$about:meta])*
