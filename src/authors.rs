@@ -11,6 +11,7 @@ use miniserde::json::{Object, Value};
 use crate::deadline::Deadline;
 use crate::items::{ItemId, ItemKind};
 use crate::names::Identity;
+use crate::percent;
 use crate::windmill::{Account, Windmill};
 
 /// For all questions together: names are not worth a sync that takes noticeably longer.
@@ -55,10 +56,10 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
     let windmill = windmill.until(&deadline);
     for (kinds, list, one) in LISTS {
         ask_list(&windmill, list, kinds, items, &mut edits);
-        let silent = edits.iter_mut().filter(|(item, edit)| edit.name.is_none() && is_ours_to_ask(item, kinds));
+        let silent = edits.iter_mut().filter(|(item, edit)| edit.name.is_none() && kinds.contains(&item.kind));
         for (item, edit) in silent.take(SINGLE_QUESTIONS_MAX) {
             // One that fails is none that others will answer: a server without it, or a slow one.
-            let Some(Value::Object(answer)) = windmill.ask_for_names(&format!("{one}{}", item.path)) else { break };
+            let Some(Value::Object(answer)) = windmill.ask_for_names(&question(one, item)) else { break };
             let told = told_by(&answer);
             *edit = Edit { time: told.time.or(edit.time), ..told };
         }
@@ -72,10 +73,9 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
     edits
 }
 
-/// Whether it is of these kinds, and has a path that needs no encoding in a URL, as all do that Windmill gives out.
-fn is_ours_to_ask(item: &ItemId, kinds: &[ItemKind]) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
-    kinds.contains(&item.kind) && item.path.bytes().all(is_plain)
+/// By which one item is asked for, whatever its path is.
+fn question(one: &str, item: &ItemId) -> String {
+    [one, &percent::encode(&item.path, "/")].concat()
 }
 
 /// Takes over what a list tells of those items that are of its kinds.
@@ -168,6 +168,14 @@ mod tests {
         for name in ["bad", "", "  ", "a\nSigned-off-by: b", "a\rb", "a <b@c>", "a\0b", "x\u{85}y", &"x".repeat(201)] {
             check(name, None);
         }
+    }
+
+    #[test]
+    fn an_item_of_any_path_can_be_asked_for() {
+        let asked = |path: &str| question("flows/get/", &ItemId { kind: ItemKind::Flow, path: path.to_owned() });
+        assert_eq!(asked("f/ops/a-b_c.d"), "flows/get/f/ops/a-b_c.d");
+        assert_eq!(asked("f/ops/50% a?b#c"), "flows/get/f/ops/50%25%20a%3Fb%23c");
+        assert_eq!(asked("u/j\u{fc}rg/x"), "flows/get/u/j%C3%BCrg/x");
     }
 
     #[test]

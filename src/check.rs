@@ -17,6 +17,7 @@ use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::git::{self, Git, GitError, Pushed};
 use crate::lock::Lock;
 use crate::names::{BranchName, RemoteScheme, RemoteUrl, WorkspaceId};
+use crate::percent;
 use crate::roster;
 use crate::scratch::{self, Scratch};
 use crate::secret::{Scrubber, Secret};
@@ -676,7 +677,7 @@ fn is_older(version: &str, least: &[u32]) -> bool {
 
 /// Why a repository on a volume takes no objects of ours; git finds that out only when it has some.
 fn closed_to_writing(remote: &RemoteUrl) -> Option<String> {
-    let path = remote.as_str().strip_prefix("file://").and_then(crate::names::percent_decoded)?;
+    let path = remote.as_str().strip_prefix("file://").and_then(percent::decode)?;
     let objects = Path::new(&path).join("objects");
     #[cfg(unix)]
     if let Err(error) = rustix::fs::access(&objects, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {

@@ -569,10 +569,7 @@ impl Config {
         if need == Need::Sync {
             reader.refuse_lacking();
         }
-        match config {
-            Some(config) if reader.faults.is_empty() => Ok(config),
-            _ => Err(ConfigError { faults: reader.faults }),
-        }
+        if reader.faults.is_empty() { Ok(config) } else { Err(ConfigError { faults: reader.faults }) }
     }
 
     /// What a sync with these settings alone lacks, in words that begin with the variable's name.
@@ -638,96 +635,48 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// All fields are read before any is asked for, so that a fault in one hides no other.
-    fn config(&mut self) -> Option<Config> {
-        let base_url = self.take("WINDMILL_BASE_URL", |text| BaseUrl::parse(text).map_err(in_words));
-        let windmill_token = self.secret("WINDMILL_TOKEN");
-        let workspaces = self.take("WINDMILL_WORKSPACE", parse_workspaces);
-        let workspace = match &workspaces {
-            Some(Workspaces::Listed(listed)) => listed.first().cloned(),
-            _ => None,
-        };
-        let remote = self.remote();
-        let git_token = self.secret("GIT_TOKEN");
-        let git_username = self.take("GIT_USERNAME", parse_username);
-        let branch = self.template("GIT_BRANCH", workspace.as_ref(), |template, workspace| {
-            BranchName::from_template(template, workspace).map(drop)
-        });
-        let subdir = self.template("GIT_SUBDIR", workspace.as_ref(), |template, workspace| {
-            Subdir::from_template(template, workspace).map(drop)
-        });
-        self.refuse_one_place_for_several(workspaces.as_ref(), &branch, &subdir);
-        let author = self.author();
-        let commit_message = self.take("COMMIT_MESSAGE", parse_message);
-        let commit_per = self.take("COMMIT_PER", parse_commit_per);
-        let commit_authors = self.take("COMMIT_AUTHORS", parse_boolean);
-        let ssh_key = self.secret("GIT_SSH_KEY");
-        let signing_key = self.secret("GIT_SIGNING_KEY");
-        let ssh_known_hosts = self.take_optional("GIT_SSH_KNOWN_HOSTS_FILE", parse_known_hosts);
-        let ssh_accept_new = self.take("GIT_SSH_ACCEPT_NEW", parse_boolean);
-        let kinds_included = self.take_optional("WMILL_INCLUDE", IncludeKind::parse_list);
-        let kinds_skipped = self.take_optional("WMILL_SKIP", SkipKind::parse_list);
-        let allow_plaintext_secrets = self.take("ALLOW_PLAINTEXT_SECRETS", parse_boolean);
-        let deletions_percent_max = self.take("MAX_DELETIONS_PERCENT", parse_percent);
-        let skip_unchanged = self.take("SKIP_UNCHANGED", parse_boolean);
-        let full_sync_every = self.take("FULL_SYNC_EVERY", parse_duration);
-        let sync_timeout = self.take("SYNC_TIMEOUT", parse_timeout);
-        let data_dir = self.take("DATA_DIR", parse_data_dir);
-        let listen = self.take("LISTEN_ADDR", parse_listen);
-        let api_token = self.secret("SYNC_API_TOKEN");
-        let sync_schedule = self.take_optional("SYNC_SCHEDULE", Schedule::parse);
-        let verify_schedule = self.take_optional("VERIFY_SCHEDULE", Schedule::parse);
-        let slack_webhook_url = self.secret("SLACK_WEBHOOK_URL");
-        let discord_webhook_url = self.secret("DISCORD_WEBHOOK_URL");
-        let notify_url = self.secret("NOTIFY_URL");
-        let notify_on = self.take("NOTIFY_ON", Occasion::parse_list);
-        let heartbeat_url = self.secret("HEARTBEAT_URL");
-        let shutdown_grace = self.take("SHUTDOWN_GRACE", parse_duration);
-        let log_level = self.take("LOG_LEVEL", parse_log_level);
-        let log_format = self.take("LOG_FORMAT", parse_log_format);
-        self.take_optional(CA_BUNDLE_FILE, parse_bundle);
-        let tool_environment = self.tool_environment();
-        Some(Config {
-            base_url: base_url?,
-            windmill_token,
-            workspaces: workspaces?,
+    /// Field by field, in the order in which faults are told.
+    fn config(&mut self) -> Config {
+        Config {
+            base_url: self.take("WINDMILL_BASE_URL", |text| BaseUrl::parse(text).map_err(in_words)),
+            windmill_token: self.secret("WINDMILL_TOKEN"),
+            workspaces: self.take("WINDMILL_WORKSPACE", parse_workspaces),
             workspace_is_default: self.found("WINDMILL_WORKSPACE").is_none(),
-            remote,
-            git_token,
-            git_username: git_username?,
-            branch,
-            subdir,
-            author: author?,
-            commit_message: commit_message?,
-            commit_per: commit_per?,
-            commit_authors: commit_authors?,
-            ssh_key,
-            signing_key,
-            ssh_known_hosts,
-            ssh_accept_new: ssh_accept_new?,
-            kinds_included,
-            kinds_skipped,
-            allow_plaintext_secrets: allow_plaintext_secrets?,
-            deletions_percent_max: deletions_percent_max?,
-            skip_unchanged: skip_unchanged?,
-            full_sync_every: full_sync_every?,
-            sync_timeout: sync_timeout?,
-            data_dir: data_dir?,
-            listen: listen?,
-            api_token,
-            sync_schedule,
-            verify_schedule,
-            slack_webhook_url,
-            discord_webhook_url,
-            notify_url,
-            notify_on: notify_on?,
-            heartbeat_url,
-            shutdown_grace: shutdown_grace?,
-            log_level: log_level?,
-            log_format: log_format?,
-            tool_environment,
-            // All of the contract's are acted on.
-        })
+            remote: self.take_optional("GIT_REMOTE_URL", |text| RemoteUrl::parse(text).map_err(in_words)),
+            git_token: self.secret("GIT_TOKEN"),
+            git_username: self.take("GIT_USERNAME", parse_username),
+            branch: self.branch(),
+            subdir: self.subdir(),
+            author: self.author(),
+            commit_message: self.take("COMMIT_MESSAGE", parse_message),
+            commit_per: self.take("COMMIT_PER", parse_commit_per),
+            commit_authors: self.take("COMMIT_AUTHORS", parse_boolean),
+            ssh_key: self.secret("GIT_SSH_KEY"),
+            signing_key: self.secret("GIT_SIGNING_KEY"),
+            ssh_known_hosts: self.take_optional("GIT_SSH_KNOWN_HOSTS_FILE", parse_known_hosts),
+            ssh_accept_new: self.take("GIT_SSH_ACCEPT_NEW", parse_boolean),
+            kinds_included: self.take_optional("WMILL_INCLUDE", IncludeKind::parse_list),
+            kinds_skipped: self.take_optional("WMILL_SKIP", SkipKind::parse_list),
+            allow_plaintext_secrets: self.take("ALLOW_PLAINTEXT_SECRETS", parse_boolean),
+            deletions_percent_max: self.take("MAX_DELETIONS_PERCENT", parse_percent),
+            skip_unchanged: self.take("SKIP_UNCHANGED", parse_boolean),
+            full_sync_every: self.take("FULL_SYNC_EVERY", parse_duration),
+            sync_timeout: self.take("SYNC_TIMEOUT", parse_timeout),
+            data_dir: self.take("DATA_DIR", parse_data_dir),
+            listen: self.take("LISTEN_ADDR", parse_listen),
+            api_token: self.secret("SYNC_API_TOKEN"),
+            sync_schedule: self.take_optional("SYNC_SCHEDULE", Schedule::parse),
+            verify_schedule: self.take_optional("VERIFY_SCHEDULE", Schedule::parse),
+            slack_webhook_url: self.secret("SLACK_WEBHOOK_URL"),
+            discord_webhook_url: self.secret("DISCORD_WEBHOOK_URL"),
+            notify_url: self.secret("NOTIFY_URL"),
+            notify_on: self.take("NOTIFY_ON", Occasion::parse_list),
+            heartbeat_url: self.secret("HEARTBEAT_URL"),
+            shutdown_grace: self.take("SHUTDOWN_GRACE", parse_duration),
+            log_level: self.take("LOG_LEVEL", parse_log_level),
+            log_format: self.take("LOG_FORMAT", parse_log_format),
+            tool_environment: self.tool_environment(),
+        }
     }
 
     /// The option's or the variable's name and value.
@@ -738,50 +687,43 @@ impl Reader<'_> {
 
     /// The same, or the default.
     fn text(&self, variable: &'static str) -> (&'static str, &str) {
-        let default = || VARIABLES.iter().find(|one| one.name == variable).and_then(|one| one.default);
-        self.found(variable).unwrap_or_else(|| (variable, default().unwrap_or_default()))
+        self.found(variable).unwrap_or_else(|| (variable, default_of(variable)))
     }
 
     fn fault(&mut self, name: &str, why: &str) {
         self.faults.push([name, ": ", why].concat());
     }
 
-    fn take<T>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, String>) -> Option<T> {
+    /// The default stands in for one that is at fault, so that the others are read too.
+    fn take<T>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, String>) -> T {
         let (name, text) = self.text(variable);
-        match parse(text) {
-            Ok(value) => Some(value),
-            Err(why) => {
-                self.fault(name, &why);
-                None
-            }
-        }
+        parse(text).unwrap_or_else(|why| {
+            self.fault(name, &why);
+            parse(default_of(variable)).unwrap_or_else(|why| default_is_at_fault(variable, &why))
+        })
     }
 
     fn take_optional<T>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, String>) -> Option<T> {
-        self.found(variable)?;
-        self.take(variable, parse)
+        let (name, text) = self.found(variable)?;
+        parse(text).map_err(|why| self.fault(name, &why)).ok()
     }
 
-    /// A template is tried with the workspace at hand, or with any where that one is at fault itself.
-    fn template(
-        &mut self,
-        variable: &'static str,
-        workspace: Option<&WorkspaceId>,
-        check: fn(&str, &WorkspaceId) -> Result<(), NameError>,
-    ) -> String {
-        let (name, template) = self.text(variable);
-        let template = template.to_owned();
-        let any = WorkspaceId::parse("admins").ok();
-        if let Some(Err(error)) = workspace.or(any.as_ref()).map(|workspace| check(&template, workspace)) {
-            self.fault(name, &in_words(error));
-        }
-        template
+    fn branch(&mut self) -> String {
+        self.template("GIT_BRANCH", |template, workspace| BranchName::from_template(template, workspace).map(drop))
+    }
+
+    fn subdir(&mut self) -> String {
+        let subdir =
+            self.template("GIT_SUBDIR", |template, workspace| Subdir::from_template(template, workspace).map(drop));
+        self.refuse_one_place_for_several();
+        subdir
     }
 
     /// One template and different ids give different names, and an id has no slash: so no folder lies in another's.
-    fn refuse_one_place_for_several(&mut self, workspaces: Option<&Workspaces>, branch: &str, subdir: &str) {
-        let is_several = workspaces.is_some_and(|workspaces| workspaces.single().is_none());
-        if is_several && ![branch, subdir].iter().any(|template| template.contains(names::WORKSPACE_MARK)) {
+    fn refuse_one_place_for_several(&mut self) {
+        let is_several = self.workspaces().is_some_and(|workspaces| workspaces.single().is_none());
+        let is_template = |variable| self.text(variable).1.contains(names::WORKSPACE_MARK);
+        if is_several && !is_template("GIT_BRANCH") && !is_template("GIT_SUBDIR") {
             let (name, _) = self.text("WINDMILL_WORKSPACE");
             self.fault(
                 name,
@@ -790,14 +732,29 @@ impl Reader<'_> {
         }
     }
 
-    fn remote(&mut self) -> Option<RemoteUrl> {
-        self.take_optional("GIT_REMOTE_URL", |text| RemoteUrl::parse(text).map_err(in_words))
+    /// The configured ones, where they are not at fault themselves.
+    fn workspaces(&self) -> Option<Workspaces> {
+        parse_workspaces(self.text("WINDMILL_WORKSPACE").1).ok()
     }
 
-    fn author(&mut self) -> Option<Identity> {
+    /// A template is tried with the first workspace, or with any where none is known.
+    fn template(&mut self, variable: &'static str, check: fn(&str, &WorkspaceId) -> Result<(), NameError>) -> String {
+        let (name, template) = self.text(variable);
+        let template = template.to_owned();
+        let workspace = match self.workspaces() {
+            Some(Workspaces::Listed(listed)) => listed.into_iter().next(),
+            _ => WorkspaceId::parse(ADMINS).ok(),
+        };
+        if let Some(Err(error)) = workspace.map(|workspace| check(&template, &workspace)) {
+            self.fault(name, &in_words(error));
+        }
+        template
+    }
+
+    fn author(&mut self) -> Identity {
         let name = self.take("GIT_USER_NAME", |text| Identity::part("user name", text).map_err(in_words));
         let email = self.take("GIT_USER_EMAIL", |text| Identity::part("user email", text).map_err(in_words));
-        Identity::parse(&name?, &email?).ok()
+        Identity::of_parts(name, email)
     }
 
     fn secret(&mut self, variable: &'static str) -> Option<SecretSource> {
@@ -823,6 +780,7 @@ impl Reader<'_> {
     }
 
     fn tool_environment(&mut self) -> Vec<(String, String)> {
+        self.take_optional(CA_BUNDLE_FILE, parse_bundle);
         let proxies = proxy::variables(|name| self.environment.get(name).map(str::to_owned)).unwrap_or_else(|faults| {
             self.faults.extend(faults);
             Vec::new()
@@ -850,6 +808,16 @@ impl Reader<'_> {
         });
         self.faults.extend(lacks);
     }
+}
+
+/// The empty text where nothing holds.
+fn default_of(variable: &str) -> &'static str {
+    VARIABLES.iter().find(|one| one.name == variable).and_then(|one| one.default).unwrap_or_default()
+}
+
+/// The unit tests read every default.
+fn default_is_at_fault(variable: &str, why: &str) -> ! {
+    panic!("the default of {variable} is refused: {why}")
 }
 
 fn in_words(error: impl fmt::Display) -> String {

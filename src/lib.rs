@@ -54,10 +54,11 @@
 //!
 //! | module | owns |
 //! | --- | --- |
+//! | [`percent`] | percent-encoding, there and back |
 //! | [`secret`] | a string that cannot be printed, and the removal of such strings from text |
 //! | [`code`] | the result codes, their HTTP status and exit codes |
 //! | [`digest`] | digests of content |
-//! | [`names`] | workspace, branch, remote, folder and author, parsed once at the edge |
+//! | [`names`] | workspace, branch, remote, folder and author, parsed once at the edge; which names no file in a repository can have |
 //! | [`http`] | bytes to a request head, with all rules of what is refused; an answer to bytes |
 //! | [`schedule`] | a cron expression, and when it comes true |
 //! | [`proxy`] | through which proxy a server is asked |
@@ -150,6 +151,7 @@ pub mod opening;
 pub mod outcome;
 pub mod page;
 pub mod pattern;
+pub mod percent;
 pub mod probe;
 pub mod proxy;
 pub mod pull;

@@ -93,153 +93,144 @@ struct Serve {
     data_dir: Option<String>,
 }
 
-/// Does one sync; prints the result as one JSON object on stdout, logs on stderr.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "sync", help_triggers("-h", "--help", "help"))]
-struct Sync {
-    /// workspace id (WINDMILL_WORKSPACE, admins)
-    #[argh(option)]
-    workspace: Option<String>,
-    /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
-    #[argh(option)]
-    base_url: Option<String>,
-    /// git remote (GIT_REMOTE_URL)
-    #[argh(option)]
-    remote: Option<String>,
-    /// branch (GIT_BRANCH, main); {workspace} is replaced
-    #[argh(option)]
-    branch: Option<String>,
-    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
-    #[argh(option)]
-    subdir: Option<String>,
-    /// folder for checkouts and state (DATA_DIR, /workspace)
-    #[argh(option)]
-    data_dir: Option<String>,
-    /// show what would be committed, and push nothing
-    #[argh(switch)]
-    dry_run: bool,
-    /// take no shortcut for an unchanged workspace
-    #[argh(switch)]
-    force: bool,
-    /// let this run delete more than MAX_DELETIONS_PERCENT
-    #[argh(switch)]
-    allow_mass_deletion: bool,
+/// A command on a workspace and its backup. Its settings are the same for each such command, and argh cannot take them
+/// from another struct: they go where `..workspace` stands, with what is said of the workspace. No `ty` is in here, since
+/// argh reads the words of a type, and a macro hides those.
+macro_rules! command_on_a_workspace {
+    (
+        $(#[$about:meta])*
+        struct $name:ident {
+            $($(#[$of_first:meta])* $first:ident: $first_type:ident,)*
+            ..workspace = $workspace:literal,
+            $($others:tt)*
+        }
+    ) => {
+        $(#[$about])*
+        struct $name {
+            $($(#[$of_first])* $first: $first_type,)*
+            #[argh(option, description = $workspace)]
+            workspace: Option<String>,
+            /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
+            #[argh(option)]
+            base_url: Option<String>,
+            /// git remote (GIT_REMOTE_URL)
+            #[argh(option)]
+            remote: Option<String>,
+            /// branch (GIT_BRANCH, main); {workspace} is replaced
+            #[argh(option)]
+            branch: Option<String>,
+            /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
+            #[argh(option)]
+            subdir: Option<String>,
+            /// folder for checkouts and state (DATA_DIR, /workspace)
+            #[argh(option)]
+            data_dir: Option<String>,
+            $($others)*
+        }
+
+        impl $name {
+            fn settings(&self) -> Options {
+                Options {
+                    workspace: self.workspace.clone(),
+                    base_url: self.base_url.clone(),
+                    remote: self.remote.clone(),
+                    branch: self.branch.clone(),
+                    subdir: self.subdir.clone(),
+                    data_dir: self.data_dir.clone(),
+                    listen: None,
+                }
+            }
+        }
+    };
 }
 
-/// Tries all that a sync needs, and changes nothing: a line for each thing that is ok, a warning, or failed.
-#[derive(FromArgs)]
-#[argh(
-    subcommand,
-    name = "check",
-    help_triggers("-h", "--help", "help"),
-    note = "Exit codes: 0 nothing failed; 2 configuration; 10 Windmill; 11 git, the first that failed in this order; 14 it was ended."
-)]
-struct Check {
-    /// print one JSON object in place of lines
-    #[argh(switch)]
-    json: bool,
-    /// workspace id (WINDMILL_WORKSPACE, admins)
-    #[argh(option)]
-    workspace: Option<String>,
-    /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
-    #[argh(option)]
-    base_url: Option<String>,
-    /// git remote (GIT_REMOTE_URL)
-    #[argh(option)]
-    remote: Option<String>,
-    /// branch (GIT_BRANCH, main); {workspace} is replaced
-    #[argh(option)]
-    branch: Option<String>,
-    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
-    #[argh(option)]
-    subdir: Option<String>,
-    /// folder for checkouts and state (DATA_DIR, /workspace)
-    #[argh(option)]
-    data_dir: Option<String>,
+command_on_a_workspace! {
+    /// Does one sync; prints the result as one JSON object on stdout, logs on stderr.
+    #[derive(FromArgs)]
+    #[argh(subcommand, name = "sync", help_triggers("-h", "--help", "help"))]
+    struct Sync {
+        ..workspace = "workspace id (WINDMILL_WORKSPACE, admins)",
+        /// show what would be committed, and push nothing
+        #[argh(switch)]
+        dry_run: bool,
+        /// take no shortcut for an unchanged workspace
+        #[argh(switch)]
+        force: bool,
+        /// let this run delete more than MAX_DELETIONS_PERCENT
+        #[argh(switch)]
+        allow_mass_deletion: bool,
+    }
 }
 
-/// Compares the workspace with the tip of the branch on the remote, and changes nothing; prints the result as one JSON
-/// object on stdout.
-#[derive(FromArgs)]
-#[argh(
-    subcommand,
-    name = "verify",
-    note = "Exit codes: 0 the backup is the workspace; 3 they differ; others as of sync.",
-    help_triggers("-h", "--help", "help")
-)]
-struct Verify {
-    /// workspace id (WINDMILL_WORKSPACE, admins)
-    #[argh(option)]
-    workspace: Option<String>,
-    /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
-    #[argh(option)]
-    base_url: Option<String>,
-    /// git remote (GIT_REMOTE_URL)
-    #[argh(option)]
-    remote: Option<String>,
-    /// branch (GIT_BRANCH, main); {workspace} is replaced
-    #[argh(option)]
-    branch: Option<String>,
-    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
-    #[argh(option)]
-    subdir: Option<String>,
-    /// folder for checkouts and state (DATA_DIR, /workspace)
-    #[argh(option)]
-    data_dir: Option<String>,
+command_on_a_workspace! {
+    /// Tries all that a sync needs, and changes nothing: a line for each thing that is ok, a warning, or failed.
+    #[derive(FromArgs)]
+    #[argh(
+        subcommand,
+        name = "check",
+        help_triggers("-h", "--help", "help"),
+        note = "Exit codes: 0 nothing failed; 2 configuration; 10 Windmill; 11 git, the first that failed in this order; 14 it was ended."
+    )]
+    struct Check {
+        /// print one JSON object in place of lines
+        #[argh(switch)]
+        json: bool,
+        ..workspace = "workspace id (WINDMILL_WORKSPACE, admins)",
+    }
 }
 
-/// Puts a commit of the backup into a workspace. Without --yes it only shows what would change. What is there is saved to
-/// a branch restore-point/… first, and the workspace is read back at the end.
-#[derive(FromArgs)]
-#[argh(
-    subcommand,
-    name = "restore",
-    note = "Exit codes: 0 done, or shown; 3 something did not come back; others as of sync.",
-    help_triggers("-h", "--help", "help")
-)]
-struct Restore {
-    /// workspace of the backup (WINDMILL_WORKSPACE, admins)
-    #[argh(option)]
-    workspace: Option<String>,
-    /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
-    #[argh(option)]
-    base_url: Option<String>,
-    /// git remote (GIT_REMOTE_URL)
-    #[argh(option)]
-    remote: Option<String>,
-    /// branch (GIT_BRANCH, main); {workspace} is replaced
-    #[argh(option)]
-    branch: Option<String>,
-    /// folder in the repository (GIT_SUBDIR, the root); {workspace} is replaced
-    #[argh(option)]
-    subdir: Option<String>,
-    /// folder for checkouts and state (DATA_DIR, /workspace)
-    #[argh(option)]
-    data_dir: Option<String>,
-    /// commit of the branch, its id or the first digits (the branch's tip)
-    #[argh(option)]
-    commit: Option<String>,
-    /// workspace to put it into (that of the backup)
-    #[argh(option)]
-    to_workspace: Option<String>,
-    /// only what this pattern means, such as f/ops/**; may be given again
-    #[argh(option)]
-    path: Vec<String>,
-    /// also delete what the commit does not have
-    #[argh(switch)]
-    delete: bool,
-    /// in another workspace, leave schedules and triggers enabled
-    #[argh(switch)]
-    enable: bool,
-    /// file with the encryption key of the commit's secrets, which the workspace gets first
-    #[argh(option)]
-    key_file: Option<PathBuf>,
-    /// do not save what is there
-    #[argh(switch)]
-    no_backup_first: bool,
-    /// do it
-    #[argh(switch)]
-    yes: bool,
+command_on_a_workspace! {
+    /// Compares the workspace with the tip of the branch on the remote, and changes nothing; prints the result as one
+    /// JSON object on stdout.
+    #[derive(FromArgs)]
+    #[argh(
+        subcommand,
+        name = "verify",
+        note = "Exit codes: 0 the backup is the workspace; 3 they differ; others as of sync.",
+        help_triggers("-h", "--help", "help")
+    )]
+    struct Verify {
+        ..workspace = "workspace id (WINDMILL_WORKSPACE, admins)",
+    }
+}
+
+command_on_a_workspace! {
+    /// Puts a commit of the backup into a workspace. Without --yes it only shows what would change. What is there is
+    /// saved to a branch restore-point/… first, and the workspace is read back at the end.
+    #[derive(FromArgs)]
+    #[argh(
+        subcommand,
+        name = "restore",
+        note = "Exit codes: 0 done, or shown; 3 something did not come back; others as of sync.",
+        help_triggers("-h", "--help", "help")
+    )]
+    struct Restore {
+        ..workspace = "workspace of the backup (WINDMILL_WORKSPACE, admins)",
+        /// commit of the branch, its id or the first digits (the branch's tip)
+        #[argh(option)]
+        commit: Option<String>,
+        /// workspace to put it into (that of the backup)
+        #[argh(option)]
+        to_workspace: Option<String>,
+        /// only what this pattern means, such as f/ops/**; may be given again
+        #[argh(option)]
+        path: Vec<String>,
+        /// also delete what the commit does not have
+        #[argh(switch)]
+        delete: bool,
+        /// in another workspace, leave schedules and triggers enabled
+        #[argh(switch)]
+        enable: bool,
+        /// file with the encryption key of the commit's secrets, which the workspace gets first
+        #[argh(option)]
+        key_file: Option<PathBuf>,
+        /// do not save what is there
+        #[argh(switch)]
+        no_backup_first: bool,
+        /// do it
+        #[argh(switch)]
+        yes: bool,
+    }
 }
 
 /// Asks the local listener whether it works; exits with 0 or 1.
@@ -266,10 +257,10 @@ fn main() -> ExitCode {
     let environment = Environment::new(environment);
     match parse(arguments) {
         Ok(Command::Serve(options)) => serve(options, &environment),
-        Ok(Command::Sync(options)) => sync(options, &environment),
-        Ok(Command::Check(options)) => check(options, &environment),
-        Ok(Command::Verify(options)) => verify(options, &environment),
-        Ok(Command::Restore(options)) => restore(options, &environment),
+        Ok(Command::Sync(options)) => sync(&options, &environment),
+        Ok(Command::Check(options)) => check(&options, &environment),
+        Ok(Command::Verify(options)) => verify(&options, &environment),
+        Ok(Command::Restore(options)) => restore(&options, &environment),
         Ok(Command::Healthcheck(options)) => healthcheck(options, &environment),
         Err(code) => code,
     }
@@ -338,23 +329,14 @@ fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PROGRAM.into())
 }
 
-fn sync(options: Sync, environment: &Environment) -> ExitCode {
+fn sync(options: &Sync, environment: &Environment) -> ExitCode {
     let flags = Flags {
         dry_run: options.dry_run,
         force: options.force,
         allow_mass_deletion: options.allow_mass_deletion,
         purpose: Purpose::Sync,
     };
-    let options = Options {
-        workspace: options.workspace,
-        base_url: options.base_url,
-        remote: options.remote,
-        branch: options.branch,
-        subdir: options.subdir,
-        data_dir: options.data_dir,
-        listen: None,
-    };
-    command(&options, environment, flags, &mut |asked, service, ledger| {
+    command(&options.settings(), environment, flags, &mut |asked, service, ledger| {
         let run = |request: &SyncRequest| {
             let result = sync::run(request, service, &task::new_run_id());
             work::note(ledger, request, &result, true);
@@ -376,18 +358,9 @@ fn sync(options: Sync, environment: &Environment) -> ExitCode {
     })
 }
 
-fn verify(options: Verify, environment: &Environment) -> ExitCode {
-    let options = Options {
-        workspace: options.workspace,
-        base_url: options.base_url,
-        remote: options.remote,
-        branch: options.branch,
-        subdir: options.subdir,
-        data_dir: options.data_dir,
-        listen: None,
-    };
+fn verify(options: &Verify, environment: &Environment) -> ExitCode {
     let flags = Flags { purpose: Purpose::Verify, ..Flags::default() };
-    command(&options, environment, flags, &mut |asked, service, ledger| {
+    command(&options.settings(), environment, flags, &mut |asked, service, ledger| {
         let run = |request: &SyncRequest| {
             let proof = verify::run(request, service, &task::new_run_id());
             work::note(ledger, request, &proof.result, true);
@@ -409,13 +382,33 @@ fn verify(options: Verify, environment: &Environment) -> ExitCode {
     })
 }
 
-fn restore(options: Restore, environment: &Environment) -> ExitCode {
+fn restore(options: &Restore, environment: &Environment) -> ExitCode {
+    let wish = match wish(options) {
+        Ok(wish) => wish,
+        Err(faults) => return refuse(Code::ConfigInvalid, &faults.join("; ")),
+    };
+    let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
+    command(&options.settings(), environment, flags, &mut |asked, service, _| {
+        let Asked::One(request) = asked else {
+            refuse(Code::ConfigInvalid, "several workspaces are configured: name the one to restore by --workspace");
+            return Code::ConfigInvalid;
+        };
+        let proof = restore::run(&request, service, &task::new_run_id(), &wish);
+        print(&proof.to_json());
+        proof.result.code
+    })
+}
+
+/// What is asked for beside the settings, or all that is wrong with it.
+fn wish(options: &Restore) -> Result<Wish, Vec<String>> {
     let mut faults = Vec::new();
-    let patterns: Vec<_> = options
-        .path
-        .iter()
-        .filter_map(|text| Pattern::parse(text).map_err(|why| faults.push(["--path: ", &why].concat())).ok())
-        .collect();
+    let mut paths = Vec::new();
+    for text in &options.path {
+        match Pattern::parse(text) {
+            Ok(pattern) => paths.push(pattern),
+            Err(why) => faults.push(["--path: ", &why].concat()),
+        }
+    }
     let target = options.to_workspace.as_deref().map(WorkspaceId::parse).transpose();
     let target =
         target.map_err(|error| faults.push(["--to-workspace: ", &error.to_string()].concat())).unwrap_or_default();
@@ -425,36 +418,17 @@ fn restore(options: Restore, environment: &Environment) -> ExitCode {
     let key = options.key_file.as_deref().map(restore::read_key).transpose();
     let key = key.map_err(|why| faults.push(why)).unwrap_or_default();
     if !faults.is_empty() {
-        return refuse(Code::ConfigInvalid, &faults.join("; "));
+        return Err(faults);
     }
-    let settings = Options {
-        workspace: options.workspace,
-        base_url: options.base_url,
-        remote: options.remote,
-        branch: options.branch,
-        subdir: options.subdir,
-        data_dir: options.data_dir,
-        listen: None,
-    };
-    let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
-    command(&settings, environment, flags, &mut |asked, service, _| {
-        let Asked::One(request) = asked else {
-            refuse(Code::ConfigInvalid, "several workspaces are configured: name the one to restore by --workspace");
-            return Code::ConfigInvalid;
-        };
-        let wish = Wish {
-            target: target.clone().unwrap_or_else(|| request.workspace.clone()),
-            commit: options.commit.clone(),
-            paths: patterns.clone(),
-            deletes: options.delete,
-            enables: options.enable,
-            key: key.clone(),
-            saves: !options.no_backup_first,
-            applies: options.yes,
-        };
-        let proof = restore::run(&request, service, &task::new_run_id(), &wish);
-        print(&proof.to_json());
-        proof.result.code
+    Ok(Wish {
+        target,
+        commit: options.commit.clone(),
+        paths,
+        deletes: options.delete,
+        enables: options.enable,
+        key,
+        saves: !options.no_backup_first,
+        applies: options.yes,
     })
 }
 
@@ -499,19 +473,9 @@ fn command(
     ExitCode::from(code.exit_code())
 }
 
-fn check(options: Check, environment: &Environment) -> ExitCode {
-    let is_json = options.json;
-    let options = Options {
-        workspace: options.workspace,
-        base_url: options.base_url,
-        remote: options.remote,
-        branch: options.branch,
-        subdir: options.subdir,
-        data_dir: options.data_dir,
-        listen: None,
-    };
+fn check(options: &Check, environment: &Environment) -> ExitCode {
     let interrupt = Interrupt::default();
-    let findings = check::settings(&options, environment).map_or_else(
+    let findings = check::settings(&options.settings(), environment).map_or_else(
         |faults| faults,
         |config| {
             // What is found is told by itself; log lines beside it only where they were asked for.
@@ -522,7 +486,7 @@ fn check(options: Check, environment: &Environment) -> ExitCode {
             check::run(&config, &own_program(), &interrupt, Extent::Whole)
         },
     );
-    if is_json {
+    if options.json {
         print(&check::to_json(&findings));
     } else {
         findings.iter().for_each(|finding| print(&finding.to_line()));
@@ -549,6 +513,20 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
         }
     };
     logging::start(config.log_level, config.log_format);
+    warn_of_what_syncs_lack(&config);
+    match Server::bind(&config.listen) {
+        Ok(server) => {
+            serve_until_stopped(server, &config);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::from(Code::Internal.exit_code())
+        }
+    }
+}
+
+fn warn_of_what_syncs_lack(config: &Config) {
     if let Some(why) = work::NO_SYNCS {
         log::warn!("{why}");
     }
@@ -558,31 +536,27 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
     if let Err(why) = trust::bundle(&config.tool_environment) {
         log::warn!("{why}; until that is mended, syncs and notices fail");
     }
-    let server = match Server::bind(&config.listen) {
-        Ok(server) => server,
-        Err(error) => {
-            log::error!("{error}");
-            return ExitCode::from(Code::Internal.exit_code());
-        }
-    };
+}
+
+fn serve_until_stopped(server: Server, config: &Arc<Config>) {
     let interrupt = Interrupt::default();
-    let ledger = Arc::new(new_ledger(&config));
+    let ledger = Arc::new(new_ledger(config));
     let worker = Syncs {
-        config: Arc::clone(&config),
+        config: Arc::clone(config),
         own_program: own_program(),
         interrupt: interrupt.clone(),
         ledger: Arc::clone(&ledger),
     };
     let runs = Runs::new(Box::new(worker), config.sync_timeout);
     #[cfg(unix)]
-    signals::stop_service(&server.stop_handle(), &runs, &interrupt, &config);
+    signals::stop_service(&server.stop_handle(), &runs, &interrupt, config);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
     let roster = Arc::new(Roster::default());
     for purpose in [Purpose::Sync, Purpose::Verify] {
         start_scheduler(Scheduler {
-            config: Arc::clone(&config),
+            config: Arc::clone(config),
             runs: Arc::clone(&runs),
             ledger: Arc::clone(&ledger),
             roster: Arc::clone(&roster),
@@ -590,17 +564,16 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
             purpose,
         });
     }
-    let start_check = StartCheck::begin(&config, &runs);
-    let app = App::new(Arc::clone(&config), Arc::clone(&runs), Arc::clone(&ledger), roster, interrupt.clone());
+    let start_check = StartCheck::begin(config, &runs);
+    let app = App::new(Arc::clone(config), Arc::clone(&runs), Arc::clone(&ledger), roster, interrupt.clone());
     let draining = server.run(Arc::new(app));
     start_check.interrupt.raise();
-    drain(&config, &runs, &interrupt, &draining);
+    drain(config, &runs, &interrupt, &draining);
     start_check.finish();
     // What was turned away at the end is not written down yet.
     ledger.settle();
     ledger.notifier.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
-    ExitCode::SUCCESS
 }
 
 fn new_ledger(config: &Config) -> Ledger {

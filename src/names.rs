@@ -1,9 +1,10 @@
 //! The names that settings and requests bring (workspace, branch, remote, folder, author), parsed once at the edge and
-//! trusted after. It knows what git, ssh and Windmill would make of a name; it does not know which setting or field a
-//! name came from, nor whether what it names exists.
+//! trusted after; and which names no file in a repository can have. It knows what git, ssh and Windmill would make of a
+//! name; it does not know which setting or field a name came from, nor whether what it names exists.
 
 use std::fmt;
 
+use crate::percent;
 use crate::secret::Secret;
 
 /// Windmill's own limit for a workspace id.
@@ -52,6 +53,17 @@ pub(crate) fn quoted(text: &str) -> String {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),
     }
+}
+
+/// Whether a file in a repository can have this as a part of its path: it leads nowhere else, and git can hold it. This is
+/// all that git asks for; who needs more asks for more.
+pub(crate) fn is_storable(part: &[u8]) -> bool {
+    !matches!(part, b"" | b"." | b"..") && !is_gits_own(part)
+}
+
+/// Whether git keeps this name for its own files, in any case since file systems may know no case.
+pub(crate) fn is_gits_own(part: &[u8]) -> bool {
+    part.eq_ignore_ascii_case(b".git")
 }
 
 /// A rule, and what to say of a name that breaks it.
@@ -200,14 +212,17 @@ impl Subdir {
             return Ok(Self(String::new()));
         }
         let mut parts = path.split('/');
+        // The parts are to be storable, each fault told by itself; and a name that a person chose is held to more than
+        // those that are in a repository already.
         first_broken(&[
             (path.len() > SUBDIR_BYTES_MAX, "is longer than 200 bytes"),
             (path.starts_with('-'), "starts with a dash"),
             (parts.clone().any(str::is_empty), "has two slashes in a row"),
             (parts.clone().any(|part| part == "." || part == ".."), "has . or .. in it"),
             (
-                // `git~1` is what `.git` is called too on file systems with short names; git refuses both.
-                parts.any(|part| part.eq_ignore_ascii_case(".git") || part.eq_ignore_ascii_case("git~1")),
+                // `git~1` is what `.git` is called too on file systems with short names; a git that is not told
+                // otherwise, as ours is, refuses both.
+                parts.any(|part| is_gits_own(part.as_bytes()) || part.eq_ignore_ascii_case("git~1")),
                 "leads into git's own files",
             ),
             (
@@ -263,7 +278,12 @@ impl Identity {
     ///
     /// When git would find nothing in one of them, when one would break a commit's header, or is longer than 200 bytes.
     pub fn parse(name: &str, email: &str) -> Result<Self, NameError> {
-        Ok(Self { name: Self::part("user name", name)?, email: Self::part("user email", email)? })
+        Ok(Self::of_parts(Self::part("user name", name)?, Self::part("user email", email)?))
+    }
+
+    /// Of two that were each checked by [`Identity::part`].
+    pub(crate) fn of_parts(name: String, email: String) -> Self {
+        Self { name, email }
     }
 
     /// One of the two, so that each can be checked, and its fault told, by itself.
@@ -491,7 +511,7 @@ impl fmt::Display for RemoteUrl {
 impl UserInfo {
     fn decode(info: &str) -> Result<Self, &'static str> {
         let (user, password) = info.split_once(':').unwrap_or((info, ""));
-        let decoded = |text| percent_decoded(text).ok_or("has a user or a token in it that is not percent-encoded");
+        let decoded = |text| percent::decode(text).ok_or("has a user or a token in it that is not percent-encoded");
         let (user, password) = (decoded(user)?, decoded(password)?);
         first_broken(&[
             (user.contains(char::is_control) || password.contains(char::is_control), "has a control character in it"),
@@ -574,7 +594,7 @@ fn check_ssh_user(user: &str) -> Result<(), &'static str> {
 
 fn check_remote_path(path: &str) -> Result<(), &'static str> {
     // git decodes the path of ssh and file URLs.
-    let decoded = percent_decoded(path).ok_or("has a percent sign in its path that encodes nothing")?;
+    let decoded = percent::decode(path).ok_or("has a percent sign in its path that encodes nothing")?;
     first_broken(&[
         (!path.is_empty() && !path.starts_with('/'), "has a host: a file URL has three slashes"),
         (decoded.trim_matches('/').is_empty(), "has no path"),
@@ -601,22 +621,6 @@ fn split_scheme(text: &str) -> Option<(String, &str)> {
     Some((scheme.to_ascii_lowercase(), rest))
 }
 
-/// `None` where a percent sign is not followed by two hexadecimal digits, and where the outcome is not UTF-8.
-pub(crate) fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let high = char::from(bytes.next()?).to_digit(16)?;
-            let low = char::from(bytes.next()?).to_digit(16)?;
-            decoded.push(u8::try_from(high * 16 + low).ok()?);
-        } else {
-            decoded.push(byte);
-        }
-    }
-    String::from_utf8(decoded).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -634,6 +638,17 @@ mod tests {
                 Ok(_) => panic!("{text:?} was accepted"),
                 Err(error) => assert!(error.to_string().contains(word), "{text:?}: {error}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_path_is_storable_where_git_can_hold_it() {
+        for part in ["a", "...", "..a", ".gitignore", "a.git", "git~1", "a\\b", "a\nb", " "] {
+            assert!(is_storable(part.as_bytes()), "{part:?}");
+        }
+        assert!(is_storable(b"\xff"));
+        for part in ["", ".", "..", ".git", ".GIT", ".gIt"] {
+            assert!(!is_storable(part.as_bytes()), "{part:?}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 
 use crate::digest::{Algorithm, Digest};
+use crate::names;
 
 /// Of the longest id.
 const DIGITS_MAX: usize = 64;
@@ -112,14 +113,14 @@ impl Entry {
         matches!(self.mode, 0o100_644 | 0o100_755)
     }
 
-    /// Whether git takes an entry of this name into an index.
+    /// Whether git takes an entry of this name into an index. What a repository holds is not asked for more: whatever
+    /// else is in a name, it was there before us, and stays.
     #[must_use]
     pub fn is_sound_at(&self, path: &[u8]) -> bool {
-        let mut names = path.split(|byte| *byte == b'/');
+        let mut parts = path.split(|byte| *byte == b'/');
         let is_linked_configuration = self.mode == LINK
-            && names.clone().next_back().is_some_and(|name| name.eq_ignore_ascii_case(b".gitmodules"));
-        !is_linked_configuration
-            && names.all(|name| !matches!(name, b"" | b"." | b"..") && !name.eq_ignore_ascii_case(b".git"))
+            && parts.clone().next_back().is_some_and(|name| name.eq_ignore_ascii_case(b".gitmodules"));
+        !is_linked_configuration && parts.all(names::is_storable)
     }
 }
 

@@ -10,7 +10,8 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Takes a pattern of at most 256 bytes.
+    /// Takes a pattern of at most 256 bytes. It is only held against the paths of a backup, so a part such as `.git`,
+    /// which no path has, is let be: it means nothing.
     ///
     /// # Errors
     /// When it is empty, too long, begins with a slash, leads upwards, or has what other tools give a meaning.

@@ -48,8 +48,8 @@ const KEY_BYTES_MAX: u64 = 4 << 10;
 
 /// What is asked for, beside from where.
 pub struct Wish {
-    /// The workspace to put it into.
-    pub target: WorkspaceId,
+    /// The workspace to put it into; that of the backup where none is named.
+    pub target: Option<WorkspaceId>,
     /// Digits of the commit; the branch's tip where there are none.
     pub commit: Option<String>,
     /// Only what one of these means; all where there are none.
@@ -91,8 +91,9 @@ pub fn read_key(path: &std::path::Path) -> Result<Secret, String> {
 #[must_use]
 pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str, wish: &Wish) -> Proof {
     let started = Instant::now();
-    let target_request = SyncRequest { workspace: wish.target.clone(), ..request.clone() };
-    log::info!("run {run_id}: restoring workspace {} from {} (branch {})", wish.target, request.remote, request.branch);
+    let target = wish.target.as_ref().unwrap_or(&request.workspace);
+    let target_request = SyncRequest { workspace: target.clone(), ..request.clone() };
+    log::info!("run {run_id}: restoring workspace {target} from {} (branch {})", request.remote, request.branch);
     let mut story = Story {
         source: Task { request, service },
         target: Task { request: &target_request, service },
@@ -101,46 +102,24 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str, wish: &Wi
         commit: None,
         restore_point: None,
     };
-    let ended = story.tell();
-    let mut proof = Proof {
-        result: SyncResult {
-            code: Code::Internal,
-            message: String::new(),
-            run_id: run_id.to_owned(),
-            workspace: wish.target.to_string(),
-            branch: request.branch.to_string(),
-            commit: story.commit.map(|commit| commit.to_string()),
-            changed: Changed::default(),
-            warnings: story.warnings.into_list(),
-            duration_ms: 0,
-        },
-        differences: Vec::new(),
-        restore_point: story.restore_point,
+    let end = story.tell().unwrap_or_else(|fault| story.failed(&fault));
+    let result = SyncResult {
+        code: end.code,
+        message: end.message,
+        run_id: run_id.to_owned(),
+        workspace: target.to_string(),
+        branch: request.branch.to_string(),
+        commit: story.commit.map(|commit| commit.to_string()),
+        changed: end.changed,
+        warnings: story.warnings.into_list(),
+        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
-    match ended {
-        Ok(end) => {
-            proof.result.code = end.code;
-            proof.result.message = end.message;
-            proof.result.changed = end.changed;
-            proof.differences = end.differences;
-        }
-        Err(fault) => {
-            let secrets = request.secrets();
-            proof.result.code = fault.code;
-            proof.result.message = Scrubber::new(secrets.iter().chain(&wish.key)).scrub(&fault.message);
-            if let Some(point) = &proof.restore_point {
-                proof.result.message += &format!("; what was there before is on branch `{point}`");
-            }
-        }
-    }
-    let result = &mut proof.result;
-    result.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let level = if result.code.is_success() { log::Level::Info } else { log::Level::Error };
     log::log!(level, "run {run_id}: {} after {} ms: {}", result.code.as_str(), result.duration_ms, result.message);
-    proof
+    Proof { result, differences: end.differences, restore_point: story.restore_point }
 }
 
-/// How a restore ended that did not fail.
+/// How a restore ended.
 struct End {
     code: Code,
     message: String,
@@ -175,10 +154,22 @@ struct Choice {
     key: Option<Secret>,
 }
 
+/// Of what is not as it should be, as much as is listed.
+#[derive(Default)]
+struct Differences(Vec<Difference>);
+
+impl Differences {
+    fn add(&mut self, path: &str, kind: &'static str, diff: Vec<String>) {
+        if self.0.len() < LISTED_MAX {
+            self.0.push(Difference { path: printable(path.as_bytes()), kind, diff });
+        }
+    }
+}
+
 impl Story<'_> {
     fn tell(&mut self) -> Result<End, Fault> {
         let (source, target, wish) = (self.source, self.target, self.wish);
-        let (from, to) = (&source.request.workspace, &wish.target);
+        let (from, to) = (&source.request.workspace, &target.request.workspace);
         // Who waits for two turns takes them in one order, whoever it is.
         let early = (from.as_str() < to.as_str()).then(|| source.wait_for_turn()).transpose()?;
         let mut place = target.enter()?;
@@ -200,6 +191,20 @@ impl Story<'_> {
         let end = self.put(&place, &git, &base, &account);
         drop((early, late));
         end
+    }
+
+    fn failed(&self, fault: &Fault) -> End {
+        let secrets = self.source.request.secrets();
+        let mut message = Scrubber::new(secrets.iter().chain(&self.wish.key)).scrub(&fault.message);
+        if let Some(point) = &self.restore_point {
+            message += &format!("; what was there before is on branch `{point}`");
+        }
+        End { code: fault.code, message, changed: Changed::default(), differences: Vec::new() }
+    }
+
+    /// The one to put it into.
+    fn workspace(&self) -> &WorkspaceId {
+        &self.target.request.workspace
     }
 
     /// Brings the history, and finds the commit in it.
@@ -246,7 +251,7 @@ impl Story<'_> {
             log::warn!("{warning}");
         }
         if changes.is_empty() {
-            let message = format!("Workspace '{}' has all that was asked for already", self.wish.target);
+            let message = format!("Workspace '{}' has all that was asked for already", self.workspace());
             return Ok(End { code: Code::Unchanged, message, changed, differences: Vec::new() });
         }
         if !self.wish.applies {
@@ -283,29 +288,15 @@ impl Story<'_> {
         there: &Tree,
         account: &Account,
     ) -> Result<Choice, Fault> {
-        let failed = |error: GitError| self.source.git_error(Step::Commit, error);
-        let (mut of_commit, mut withheld) = (Tree::new(), Sample::default());
-        for (path, entry) in read(&base.folder).map_err(failed)? {
-            let is_ui = base::is_shared_ui(&path) && entry.is_file();
-            if is_ui || !base.is_withheld(&path, &entry) {
-                of_commit.insert(path, entry);
-            } else if text(&path).is_some_and(|path| items::item_of(path).is_some()) {
-                withheld.add(&path);
-            }
-        }
-        if !withheld.is_empty() {
-            self.warnings.add(format!("these do not come back, since wmill may not see them: {withheld}"));
-        }
+        let of_commit = self.seen_of_commit(base)?;
         let (held, not_covered) = items_in(&of_commit, base);
         if !not_covered.is_empty() {
             self.warnings.add(format!("the settings leave these kinds out, and they do not come back: {not_covered}"));
         }
         let (has, _) = items_in(there, base);
         let mut chosen = Items::new();
-        for (id, files) in &held {
-            if self.means(id, files) {
-                chosen.insert(id.clone(), files.clone());
-            }
+        for (id, files) in held.iter().filter(|(id, files)| self.means(id, files)) {
+            chosen.insert(id.clone(), files.clone());
         }
         let wants_ui = account.shared_ui.is_some();
         let is_ui = |path: &str| wants_ui && base::is_shared_ui(path.as_bytes()) && self.wish.admits(path);
@@ -317,21 +308,7 @@ impl Story<'_> {
         }
         let key = self.key(git, base, windmill)?;
         let secrets = self.sort_out_secrets(git, &mut chosen, &has, key.is_known)?;
-        let mut switches = Vec::new();
-        for (id, files) in &chosen {
-            if matches!(id.kind, ItemKind::Schedule | ItemKind::Trigger(_)) {
-                switches.extend(files.iter().map(|(path, _)| path.clone()));
-            }
-        }
-        // What stays of the workspace: all but what is replaced, or is to go.
-        let mut gone = BTreeSet::new();
-        for (id, files) in &has {
-            if chosen.contains_key(id) || self.wish.deletes && !held.contains_key(id) && self.means(id, files) {
-                for (path, _) in files {
-                    gone.insert(path.clone().into_bytes());
-                }
-            }
-        }
+        let gone = self.gone(&has, &held, &chosen);
         let mut tree = Tree::new();
         let mut put = |path: &[u8], entry: &Entry| {
             tree.insert(path.to_vec(), entry.clone());
@@ -346,7 +323,37 @@ impl Story<'_> {
             }
         }
         let tree = self.with_folders(tree, &of_commit, base);
-        Ok(Choice { tree, secrets, switches, key: key.to_set })
+        Ok(Choice { tree, secrets, switches: switches_in(&chosen), key: key.to_set })
+    }
+
+    /// What of the commit wmill may see, and the shared UI.
+    fn seen_of_commit(&mut self, base: &Base) -> Result<Tree, Fault> {
+        let (mut seen, mut withheld) = (Tree::new(), Sample::default());
+        for (path, entry) in read(&base.folder).map_err(|error| self.source.git_error(Step::Commit, error))? {
+            let is_ui = base::is_shared_ui(&path) && entry.is_file();
+            if is_ui || !base.is_withheld(&path, &entry) {
+                seen.insert(path, entry);
+            } else if text(&path).is_some_and(|path| items::item_of(path).is_some()) {
+                withheld.add(&path);
+            }
+        }
+        if !withheld.is_empty() {
+            self.warnings.add(format!("these do not come back, since wmill may not see them: {withheld}"));
+        }
+        Ok(seen)
+    }
+
+    /// What does not stay of the workspace: what is replaced, or is to go.
+    fn gone(&self, has: &Items, held: &Items, chosen: &Items) -> BTreeSet<GitPath> {
+        let mut gone = BTreeSet::new();
+        for (id, files) in has {
+            if chosen.contains_key(id) || self.wish.deletes && !held.contains_key(id) && self.means(id, files) {
+                for (path, _) in files {
+                    gone.insert(path.clone().into_bytes());
+                }
+            }
+        }
+        gone
     }
 
     /// Whether an item is asked for.
@@ -410,7 +417,7 @@ impl Story<'_> {
             self.warnings.add(format!(
                 "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
                  --key-file sets that key first: {named}",
-                self.wish.target
+                self.workspace()
             ));
         }
         let named: Sample = plain.iter().map(|id| id.path.as_bytes()).collect();
@@ -459,7 +466,7 @@ impl Story<'_> {
         self.warnings.add(format!(
             "workspace `{}` gets the key of --key-file; Windmill encrypts its own secrets anew under it, and the key that \
              it has now is kept nowhere",
-            self.wish.target
+            self.workspace()
         ));
         Ok(Key { is_known: true, to_set: Some(key.clone()) })
     }
@@ -470,7 +477,7 @@ impl Story<'_> {
         let listing = listed(git, "push.listing", &choice.tree, "").map_err(failed)?;
         let tree = git.compose(None, &listing).map_err(failed)?;
         git.check_out(Some(&tree)).map_err(failed)?;
-        if self.source.request.workspace == self.wish.target || self.wish.enables || choice.switches.is_empty() {
+        if self.source.request.workspace == *self.workspace() || self.wish.enables || choice.switches.is_empty() {
             return Ok(());
         }
         let mut left = Sample::default();
@@ -508,7 +515,7 @@ impl Story<'_> {
         let mut text = format!(
             "Would restore commit {commit} into workspace '{}': {added} files created, {modified} changed, {deleted} \
              deleted; --yes does it\n",
-            self.wish.target
+            self.workspace()
         );
         for (kind, path) in changes.iter().take(LISTED_IN_MESSAGE_MAX) {
             let mark = match kind.as_str() {
@@ -541,7 +548,7 @@ impl Story<'_> {
         let target = self.target;
         let failed = |error: GitError| target.git_error(Step::Push, error);
         let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let name = format!("restore-point/{}/{}", self.wish.target, time.replace(['-', ':'], ""));
+        let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));
         let branch = BranchName::parse(&name).map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
         let mut tree = there.clone();
         // Its layout is that of the repository, which says so here.
@@ -551,17 +558,7 @@ impl Story<'_> {
         }
         let prefix = self.source.request.subdir.prefix();
         let listing = listed(git, "point.listing", &tree, &prefix).map_err(failed)?;
-        let key = windmill.key().map(|key| format!("{KEY_TRAILER}: {}\n", windmill::fingerprint(&key)));
-        let message = format!(
-            "Workspace {} before a restore\n\nWhat is here can be put back by `restore --branch {name}`.\n\n\
-             Windmill-Workspace: {}\nWindmill-Workspace: {}\nWindmill-Version: {}\n{}",
-            self.wish.target,
-            // As one of the two it is looked for when it is put back.
-            self.source.request.workspace,
-            self.wish.target,
-            account.server_version.as_deref().unwrap_or("unknown"),
-            key.unwrap_or_default(),
-        );
+        let message = self.message_of_point(&name, account, windmill);
         let point_request = SyncRequest { branch, ..target.request.clone() };
         let point = Task { request: &point_request, service: target.service };
         let git_of_point = point.git(place, git.tree_folder().parent().unwrap_or(git.tree_folder()))?;
@@ -579,6 +576,20 @@ impl Story<'_> {
         }
     }
 
+    fn message_of_point(&self, name: &str, account: &Account, windmill: &Windmill<'_>) -> String {
+        let key = windmill.key().map(|key| format!("{KEY_TRAILER}: {}\n", windmill::fingerprint(&key)));
+        format!(
+            "Workspace {} before a restore\n\nWhat is here can be put back by `restore --branch {name}`.\n\n\
+             Windmill-Workspace: {}\nWindmill-Workspace: {}\nWindmill-Version: {}\n{}",
+            self.workspace(),
+            // As one of the two it is looked for when it is put back.
+            self.source.request.workspace,
+            self.workspace(),
+            account.server_version.as_deref().unwrap_or("unknown"),
+            key.unwrap_or_default(),
+        )
+    }
+
     /// Pulls the workspace anew, and names what is not as it should be.
     fn read_back(
         &self,
@@ -590,30 +601,19 @@ impl Story<'_> {
         changes: &[(String, String)],
     ) -> Result<Vec<Difference>, Fault> {
         let target = self.target;
-        let failed = |error: GitError| target.git_error(Step::Commit, error);
         target.step(Step::Pull, || pull::pull_into_nothing(target, place, git, plan))?;
         let fresh = self.staged(git)?;
-        let mut differences = Vec::new();
-        let mut add = |path: &str, kind, diff| {
-            if differences.len() < LISTED_MAX {
-                differences.push(Difference { path: printable(path.as_bytes()), kind, diff });
-            }
-        };
+        let mut found = Differences::default();
         for (_, path) in changes.iter().filter(|(_, path)| path != KEY_FILE && path != WMILL_LOCK) {
             match (expected.get(path.as_bytes()), fresh.get(path.as_bytes())) {
-                (Some(wanted), Some(found)) if wanted.object != found.object => {
-                    let found = scratch::read_file(&git.tree_folder().join(path), FILE_BYTES_MAX as u64)
-                        .map_err(|error| target.disk(&error))?;
-                    let diff = match git.read_blob(&wanted.object, FILE_BYTES_MAX).map_err(failed)? {
-                        BlobContent::Whole(wanted) => by_value::differences(path, &wanted, &found),
-                        BlobContent::Strange(why) => vec![why.to_owned()],
-                    };
+                (Some(wanted), Some(got)) if wanted.object != got.object => {
+                    let diff = self.difference(git, path, wanted)?;
                     if !diff.is_empty() {
-                        add(path, "differs", diff);
+                        found.add(path, "differs", diff);
                     }
                 }
-                (Some(_), None) => add(path, "missing", Vec::new()),
-                (None, Some(_)) => add(path, "not_deleted", Vec::new()),
+                (Some(_), None) => found.add(path, "missing", Vec::new()),
+                (None, Some(_)) => found.add(path, "not_deleted", Vec::new()),
                 _ => {}
             }
         }
@@ -622,17 +622,27 @@ impl Story<'_> {
         if let Some(key) = &choice.key
             && windmill.key().is_none_or(|has| !has.matches(key.expose().as_bytes()))
         {
-            add(KEY_FILE, "differs", vec!["the workspace has another key than that of --key-file".to_owned()]);
+            found.add(KEY_FILE, "differs", vec!["the workspace has another key than that of --key-file".to_owned()]);
         }
         for path in secrets {
-            let is_readable =
-                windmill.can_read_variable(&path).map_err(|error| target.windmill_error(Step::Probe, error))?;
-            if !is_readable {
+            let answer = windmill.can_read_variable(&path);
+            if !answer.map_err(|error| target.windmill_error(Step::Probe, error))? {
                 let why = vec!["Windmill cannot decrypt its value".to_owned()];
-                add(&format!("{path}.variable.yaml"), "unreadable", why);
+                found.add(&format!("{path}.variable.yaml"), "unreadable", why);
             }
         }
-        Ok(differences)
+        Ok(found.0)
+    }
+
+    /// In what a file in the folder is not what was wanted.
+    fn difference(&self, git: &Git<'_>, path: &str, wanted: &Entry) -> Result<Vec<String>, Fault> {
+        let found = scratch::read_file(&git.tree_folder().join(path), FILE_BYTES_MAX as u64);
+        let found = found.map_err(|error| self.target.disk(&error))?;
+        let wanted = git.read_blob(&wanted.object, FILE_BYTES_MAX);
+        Ok(match wanted.map_err(|error| self.target.git_error(Step::Commit, error))? {
+            BlobContent::Whole(wanted) => by_value::differences(path, &wanted, &found),
+            BlobContent::Strange(why) => vec![why.to_owned()],
+        })
     }
 
     /// The paths, in Windmill, of the secret variables in the folder.
@@ -651,7 +661,7 @@ impl Story<'_> {
 
     fn done(&self, base: &Base, changed: Changed, differences: Vec<Difference>) -> End {
         let commit = base.tip.as_ref().map(short).unwrap_or_default();
-        let target = &self.wish.target;
+        let target = self.workspace();
         let saved = match &self.restore_point {
             Some(point) => format!("; what was there before is on branch `{point}`"),
             None => String::new(),
@@ -672,6 +682,17 @@ struct Key {
     is_known: bool,
     /// It, where the workspace gets it.
     to_set: Option<Secret>,
+}
+
+/// The files of schedules and triggers.
+fn switches_in(items: &Items) -> Vec<String> {
+    let mut switches = Vec::new();
+    for (id, files) in items {
+        if matches!(id.kind, ItemKind::Schedule | ItemKind::Trigger(_)) {
+            switches.extend(files.iter().map(|(path, _)| path.clone()));
+        }
+    }
+    switches
 }
 
 /// The items of a tree that are covered, but the key, and a few of those that are not.

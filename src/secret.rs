@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::percent;
+
 /// A token, a key or a URL with one in it.
 ///
 /// `Debug` says `[redacted]`; there is no `Display` and no serialization. [`Secret::expose`] is the one way to the
@@ -61,7 +63,7 @@ impl Scrubber {
         for secret in secrets {
             let text = secret.expose();
             let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
-            for form in lines.flat_map(|line| [line.to_owned(), percent_encoded(line)]) {
+            for form in lines.flat_map(|line| [line.to_owned(), percent::encode(line, "")]) {
                 if form.len() >= SCRUBBED_BYTES_MIN {
                     let place = needles.iter().position(|needle| needle.expose().len() < form.len());
                     needles.insert(place.unwrap_or(needles.len()), Secret::new(form));
@@ -97,18 +99,6 @@ impl Scrubber {
         }
         clean
     }
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::comparison::{Sample, printable};
 use crate::listing::{Listing, join, walk};
+use crate::names;
 use crate::object::{ObjectFormat, ObjectId};
 use crate::scratch;
 
@@ -47,7 +48,8 @@ pub fn verify(staged: &Listing, folder: &Path, known: &Listing) -> Result<(), St
     Ok(())
 }
 
-/// Removes what git cannot hold, which is all that is named `.git` in any case, and says what that was.
+/// Removes what git cannot hold, and says what that was. On a disk that is all that is named `.git` in any case: no file
+/// has another name that is not storable.
 ///
 /// An empty one would stop `git add` altogether, and one with commits would hide what lies beside it.
 ///
@@ -59,7 +61,7 @@ pub fn withdraw_unstorable(folder: &Path) -> io::Result<Sample> {
     while let Some(path) = pending.pop() {
         for entry in fs::read_dir(&path).map_err(|error| scratch::at(&path, &error))? {
             let entry = entry?;
-            if entry.file_name().eq_ignore_ascii_case(".git") {
+            if names::is_gits_own(entry.file_name().as_encoded_bytes()) {
                 let path = entry.path();
                 let name = path.strip_prefix(folder).unwrap_or(&path).as_os_str().as_encoded_bytes().to_vec();
                 if entry.file_type()?.is_dir() {

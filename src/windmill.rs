@@ -11,7 +11,8 @@ use miniserde::json::{self, Value};
 use crate::code::Code;
 use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::digest::{Algorithm, Digest};
-use crate::names::{BaseUrl, WorkspaceId};
+use crate::names::{self, BaseUrl, WorkspaceId};
+use crate::percent;
 use crate::retry::Tries;
 use crate::scratch;
 use crate::secret::{Scrubber, Secret};
@@ -654,7 +655,8 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`WindmillError`] where there is no answer.
     pub fn can_read_variable(&self, path: &str) -> Result<bool, WindmillError> {
-        let path = format!("api/w/{}/variables/get/{}?decrypt_secret=true", self.workspace, in_url(path));
+        let path = percent::encode(path, "/");
+        let path = format!("api/w/{}/variables/get/{path}?decrypt_secret=true", self.workspace);
         let answer = self.ask(&path, None)?;
         let is_there = match parse(&answer.body) {
             Some(Value::Object(fields)) => matches!(fields.get("value"), Some(Value::String(_))),
@@ -717,18 +719,6 @@ fn changes(finished: &Finished) -> Option<Vec<(String, String)>> {
     list.iter().map(change).collect()
 }
 
-/// A path as a part of a URL.
-fn in_url(path: &str) -> String {
-    let mut url = String::new();
-    for byte in path.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'_' | b'-' | b'.' => url.push(char::from(byte)),
-            _ => url.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    url
-}
-
 fn own_items(body: &str) -> Vec<(String, String)> {
     let Some(Value::Array(list)) = parse(body) else { return Vec::new() };
     let item = |item: &Value| match item {
@@ -788,10 +778,12 @@ fn exchange(
     Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs), date, is_page, body })
 }
 
-/// Whether a name stays within the folder that it is put into, and git can hold it.
+/// Whether a name stays within the folder that it is put into, and git can hold it. This one comes from a server, and
+/// wmill makes a path of it by its own rules: so what some system takes for a separator is refused too, and what nobody
+/// calls a file.
 fn is_safe_name(name: &str) -> bool {
-    let is_safe = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.eq_ignore_ascii_case(".git");
-    name.split('/').all(is_safe) && !name.contains(|character: char| character == '\\' || character.is_control())
+    name.split('/').all(|part| names::is_storable(part.as_bytes()))
+        && !name.contains(|character: char| character == '\\' || character.is_control())
 }
 
 /// What a pull that did its work says: how many changes there are to apply and, if any, that they were.

@@ -369,7 +369,8 @@ impl Draft {
     }
 }
 
-/// Whether wmill can be handed this pattern.
+/// Whether wmill can be handed this pattern. It is only held against paths, so it leads nowhere; two dots are refused
+/// wherever they stand, since within braces they are a range, of any length.
 fn is_pattern(pattern: &str) -> bool {
     let count = |text: &str, what: char| text.chars().filter(|char| *char == what).count();
     !pattern.is_empty()

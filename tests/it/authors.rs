@@ -121,6 +121,21 @@ fn what_a_list_does_not_say_is_asked_one_by_one() {
 }
 
 #[test]
+fn an_item_of_any_path_is_asked_for() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let path = "f/ops/50% a?b \u{fc}";
+    sandbox.windmill.edit(|workspace| {
+        workspace.add_python_script(path, "new");
+        workspace.edited("scripts", path, "", "2026-11-23T10:00:00Z");
+    });
+    sandbox.windmill.single("scripts", "f/ops/50%25%20a%3Fb%20%C3%BC", "{\"created_by\":\"ann\"}");
+    sandbox.sync().remote(&repository).run().expect("pushed");
+    let message = &repository.log("main")[0].message;
+    assert!(message.contains(&format!("script {path}: ann <ann@windmill.invalid>\n")), "{message}");
+}
+
+#[test]
 fn a_windmill_that_does_not_tell_costs_the_names_and_nothing_else() {
     let html = || Fault::GatewayPage(200);
     let strange = |body: &str| Fault::Answer(200, "application/json", body.to_owned());
