@@ -65,12 +65,29 @@ struct Seen {
     took: Duration,
 }
 
+impl Seen {
+    /// Of the digest of an export, with what was said beside it.
+    fn new(query: &str, export: &str, account: &Account, begun: Instant) -> Self {
+        Self { query: query.to_owned(), digest: probe::whole(export, &account.side), took: begun.elapsed() }
+    }
+}
+
 /// What the remote said so far.
 struct Fetched {
     state: RemoteState,
     tree: Option<ObjectId>,
     base: Option<Base>,
     took: Duration,
+}
+
+/// What everybody said who was asked at the same time.
+struct Answers {
+    fetched: Fetched,
+    /// The digest of the export, where it was worth reading and could be read.
+    export: Option<String>,
+    account: Account,
+    /// The version of wmill.
+    version: Option<String>,
 }
 
 /// Asks everybody.
@@ -84,39 +101,20 @@ pub fn open(
     shortcut: Shortcut,
     warnings: &mut Warnings,
 ) -> Result<Opening, Fault> {
-    let windmill = task.windmill(place);
-    let (begun, patience) = (Instant::now(), patience(place));
-    task.begin(Step::Probe);
     // A dry run proves nothing, but what was proven may save it the pull.
     let is_worth_it = task.service.config.skip_unchanged && (shortcut.is_open() || !task.request.dry_run);
-    let (fetched, reading, account, version) = std::thread::scope(|scope| {
-        // First what takes longest: a program that asks a server.
-        let thread = || std::thread::Builder::new().name("open".to_owned());
-        let fetched = thread().spawn_scoped(scope, || fetch(task, place, git, &shortcut));
-        let reading = if is_worth_it { read(&windmill, shortcut.query(), place) } else { None };
-        let version = || windmill::wmill_version(place, &task.root().join("wmill-version"));
-        let version = thread().spawn_scoped(scope, version);
-        let account = ask(task, place, &windmill);
-        (fetched.map(ScopedJoinHandle::join), reading, account, version.map(ScopedJoinHandle::join))
-    });
-    let no_thread = |error: io::Error| Fault::new(Code::Internal, format!("cannot start a thread: {error}"));
-    let crashed = |_| Fault::new(Code::Internal, "a thread of the sync ended early");
-    let (mut fetched, account) = (fetched.map_err(no_thread)?.map_err(crashed)??, account?);
-    let version = version.map_err(no_thread)?.map_err(crashed)?;
-    let seen = finish(reading, &patience).map(|export| Seen {
-        query: shortcut.query().to_owned(),
-        digest: probe::whole(&export, &account.side),
-        took: begun.elapsed(),
-    });
+    task.begin(Step::Probe);
+    let begun = Instant::now();
+    let Answers { mut fetched, export, account, version } = ask_all(task, place, git, &shortcut, is_worth_it)?;
     task.end(Step::Probe, begun);
     tell_about(&account, task, warnings);
     let wmill = version.as_ref().zip(windmill::identity_of_wmill(&place.environment));
     let mut known = Known {
         wmill: wmill.map(|(version, file)| [version, " ", &file].concat()),
+        seen: export.map(|export| Seen::new(shortcut.query(), &export, &account, begun)),
         account,
         version,
         shortcut,
-        seen,
         warnings: warnings.count(),
     };
     if let Some(tip) = known.unchanged_at(&fetched, warnings) {
@@ -138,15 +136,37 @@ pub fn open(
     end_of_fetch(task, fetched.took);
     // The repository has a say in what is pulled, and what it says was not known.
     if is_worth_it && base.plan.query != known.shortcut.query() {
-        let begun = Instant::now();
-        let export = finish(read(&windmill, &base.plan.query, place), &self::patience(place));
-        known.seen = export.map(|export| Seen {
-            query: base.plan.query.clone(),
-            digest: probe::whole(&export, &known.account.side),
-            took: begun.elapsed(),
-        });
+        let (begun, query) = (Instant::now(), &base.plan.query);
+        let export = finish(read(&task.windmill(place), query, place), &patience(place));
+        known.seen = export.map(|export| Seen::new(query, &export, &known.account, begun));
     }
     Ok(Opening::Full(Box::new((known, base))))
+}
+
+/// The remote and wmill in threads of their own; Windmill's export is read while Windmill is asked who we are.
+fn ask_all(
+    task: Task<'_>,
+    place: &Workplace,
+    git: &Git<'_>,
+    shortcut: &Shortcut,
+    is_worth_it: bool,
+) -> Result<Answers, Fault> {
+    let (windmill, patience) = (task.windmill(place), patience(place));
+    let (fetched, reading, account, version) = std::thread::scope(|scope| {
+        // First what takes longest: a program that asks a server.
+        let thread = || std::thread::Builder::new().name("open".to_owned());
+        let fetched = thread().spawn_scoped(scope, || fetch(task, place, git, shortcut));
+        let reading = if is_worth_it { read(&windmill, shortcut.query(), place) } else { None };
+        let version = || windmill::wmill_version(place, &task.root().join("wmill-version"));
+        let version = thread().spawn_scoped(scope, version);
+        let account = ask(task, place, &windmill);
+        (fetched.map(ScopedJoinHandle::join), reading, account, version.map(ScopedJoinHandle::join))
+    });
+    let no_thread = |error: io::Error| Fault::new(Code::Internal, format!("cannot start a thread: {error}"));
+    let crashed = |_| Fault::new(Code::Internal, "a thread of the sync ended early");
+    let (fetched, account) = (fetched.map_err(no_thread)?.map_err(crashed)??, account?);
+    let version = version.map_err(no_thread)?.map_err(crashed)?;
+    Ok(Answers { fetched, export: finish(reading, &patience), account, version })
 }
 
 fn ask(task: Task<'_>, place: &Workplace, windmill: &Windmill<'_>) -> Result<Account, Fault> {

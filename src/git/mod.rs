@@ -1,7 +1,16 @@
-//! git's verbs as functions over one checkout and one remote, and pure parsers for what git prints.
+//! git's verbs as functions over one checkout and one remote.
 //!
 //! Nothing of a user's or a system's git configuration is read, nothing of a repository's content runs, and the
 //! credentials travel by environment. It does not know what is in the tree, or why it is pushed.
+
+mod access;
+mod configuration;
+mod import;
+mod printed;
+
+pub use access::{Place, SSH_ENVIRONMENT};
+pub use import::Link;
+pub use printed::{CommitText, Pushed, RemoteState};
 
 use std::fs::{self, File};
 use std::io;
@@ -13,10 +22,10 @@ use crate::deadline::Expired;
 use crate::listing::Listing;
 use crate::lock;
 use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
-use crate::object::{Entry, ObjectFormat, ObjectId};
+use crate::object::{ObjectFormat, ObjectId};
 use crate::scratch;
-use crate::subprocess::{self, Failure, Finished, Invocation};
-use crate::sync_request::{GitCredentials, basic_credentials};
+use crate::subprocess::{Failure, Finished, Invocation};
+use crate::sync_request::GitCredentials;
 use crate::web;
 use crate::workplace::{ProgramLog, Workplace};
 
@@ -30,22 +39,12 @@ const PACK_FILES_MAX: usize = 120;
 const LOOSE_OBJECTS_SAMPLE_MAX: usize = 32;
 /// `refs/sync/tip.lock` is the deepest lock of a git that we start.
 const LOCK_DEPTH_MAX: usize = 2;
-/// A transfer slower than a byte a second for so long is given up.
-const STALLED_SECONDS_MAX: u32 = 60;
 /// How long we ask where a redirect leads, for the error message.
 const REDIRECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Where the commit that the checkout stands at is kept, so that its objects are.
 const TIP_REF: &str = "refs/sync/tip";
-/// Where a chain of commits is made.
-const CHAIN_REF: &str = "refs/sync/chain";
 /// Where a tip that came after our push is kept.
 const SEEN_REF: &str = "refs/sync/seen";
-/// Variable by which our own program, started by git as `ssh`, finds what to tell the real one.
-pub const SSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
-
-/// Attributes of the repository may convert content (line ends, `filter`, `ident`, encodings). This file outranks
-/// them all, and takes all back. `!` means unspecified: git dies of a `working-tree-encoding` that is merely unset.
-const ATTRIBUTES: &str = "* -text !eol -ident !filter !working-tree-encoding\n";
 
 /// The content of a file in a repository that others write to.
 pub enum BlobContent {
@@ -53,68 +52,6 @@ pub enum BlobContent {
     Whole(Vec<u8>),
     /// It cannot be taken, and why.
     Strange(&'static str),
-}
-
-/// What the remote showed when asked.
-#[derive(Debug, PartialEq, Eq)]
-pub struct RemoteState {
-    /// The branch's tip; `None` where there is no such branch.
-    pub tip: Option<ObjectId>,
-    /// The object format, where any object was shown.
-    pub format: Option<ObjectFormat>,
-}
-
-/// What a commit says of itself.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct CommitText {
-    /// When it was made.
-    pub time: Option<SystemTime>,
-    /// Subject, body and trailers.
-    pub message: String,
-}
-
-impl CommitText {
-    /// From a commit object.
-    fn parse(object: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(object);
-        let (head, message) = text.split_once("\n\n").unwrap_or((&text, ""));
-        // `committer NAME <EMAIL> SECONDS ZONE`
-        let seconds = head.lines().find_map(|line| line.strip_prefix("committer ")).and_then(|line| {
-            let mut words = line.rsplit(' ');
-            words.nth(1)?.parse().ok()
-        });
-        let time = seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-        Self { time, message: message.to_owned() }
-    }
-
-    /// The value of the last trailer with this name.
-    #[must_use]
-    pub fn trailer(&self, name: &str) -> Option<&str> {
-        self.message.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
-    }
-}
-
-/// What came of a push.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Pushed {
-    /// The server said `ok` to our ref.
-    Accepted,
-    /// Another writer was first: the tip is not what we built upon.
-    Outrun(String),
-    /// The server refuses, whatever we build upon.
-    Refused(String),
-}
-
-/// One commit of a chain.
-pub struct Link<'a> {
-    /// Who made the change.
-    pub author: &'a Identity,
-    /// When; by default, now.
-    pub time: Option<SystemTime>,
-    /// The whole message.
-    pub message: String,
-    /// Files with what they are after the commit; with nothing, they go.
-    pub changes: Vec<(Vec<u8>, Option<Entry>)>,
 }
 
 /// Why a verb failed.
@@ -166,18 +103,6 @@ pub struct Git<'a> {
     access: Vec<(String, String)>,
 }
 
-/// Where a checkout lies, and what it takes to talk to its remote.
-pub struct Place<'a> {
-    /// The folder with all that belongs to the checkout.
-    pub folder: &'a Path,
-    /// Our own program, which git starts as `ssh`: without a shell, that is how options get to ssh.
-    pub own_program: &'a Path,
-    /// Where host keys are remembered that were accepted when first seen.
-    pub accepted_hosts: &'a Path,
-    /// The file of the key that signs commits, from [`signing::prepare`](crate::signing::prepare).
-    pub signing_key: Option<&'a Path>,
-}
-
 impl<'a> Git<'a> {
     /// A checkout at `place.folder`, which need not exist yet.
     ///
@@ -190,7 +115,7 @@ impl<'a> Git<'a> {
         branch: &'a BranchName,
         credentials: &GitCredentials,
     ) -> Result<Self, GitError> {
-        let configuration = workplace.scratch.write("gitconfig", CONFIGURATION.as_bytes())?;
+        let configuration = workplace.scratch.write("gitconfig", configuration::CONFIGURATION.as_bytes())?;
         Ok(Self {
             place: workplace,
             remote,
@@ -198,9 +123,9 @@ impl<'a> Git<'a> {
             git_folder: place.folder.join("git"),
             tree_folder: place.folder.join("tree"),
             configuration,
-            address: address(remote),
+            address: access::address(remote),
             signing_key: place.signing_key.map(Path::to_owned),
-            access: access(workplace, place, remote, credentials)?,
+            access: access::environment(workplace, place, remote, credentials)?,
         })
     }
 
@@ -225,7 +150,7 @@ impl<'a> Git<'a> {
             &full_ref,
         ]);
         let listing = self.over_the_network("cannot read", command)?;
-        Ok(parse_remote_state(&listing, &full_ref))
+        Ok(printed::remote_state(&listing, &full_ref))
     }
 
     /// Whether the checkout exists and is of this object format.
@@ -316,11 +241,11 @@ impl<'a> Git<'a> {
             scratch::remove_folder(&self.git_folder.join(stray))?;
         }
         scratch::create_folder(&self.git_folder.join("info"))?;
-        for (name, content) in [("config", own.as_str()), ("info/attributes", ATTRIBUTES)] {
+        for (name, content) in [("config", own.as_str()), ("info/attributes", configuration::ATTRIBUTES)] {
             scratch::remove_folder(&self.git_folder.join(name))?;
             scratch::write_file(&self.git_folder.join(name), content.as_bytes())?;
         }
-        scratch::write_file(&self.configuration, CONFIGURATION.as_bytes())?;
+        scratch::write_file(&self.configuration, configuration::CONFIGURATION.as_bytes())?;
         Ok(())
     }
 
@@ -335,9 +260,21 @@ impl<'a> Git<'a> {
     /// # Errors
     /// [`GitError`].
     pub fn fetch_tip(&self) -> Result<Option<ObjectId>, GitError> {
-        match self.fetch(TIP_REF, &["--depth=1"]) {
+        self.fetch_branch(&["--depth=1"])
+    }
+
+    /// Brings the branch here with all its history; the tip, or `None` where the branch is not there.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn fetch_history(&self) -> Result<Option<ObjectId>, GitError> {
+        self.fetch_branch(&[])
+    }
+
+    fn fetch_branch(&self, options: &[&str]) -> Result<Option<ObjectId>, GitError> {
+        match self.fetch(TIP_REF, options) {
             Ok(()) => self.resolve(TIP_REF).map(Some),
-            Err(GitError::Checkout(message)) if message.contains("couldn't find remote ref") => Ok(None),
+            Err(GitError::Checkout(message)) if printed::is_of_no_such_ref(&message) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -526,18 +463,6 @@ impl<'a> Git<'a> {
         self.object_id(command.argument(tree.as_str()))
     }
 
-    /// Brings the branch here with all its history; the tip, or `None` where the branch is not there.
-    ///
-    /// # Errors
-    /// [`GitError`].
-    pub fn fetch_history(&self) -> Result<Option<ObjectId>, GitError> {
-        match self.fetch(TIP_REF, &[]) {
-            Ok(()) => self.resolve(TIP_REF).map(Some),
-            Err(GitError::Checkout(message)) if message.contains("couldn't find remote ref") => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// The commit of the history that was fetched whose id begins with these digits.
     ///
     /// # Errors
@@ -570,7 +495,7 @@ impl<'a> Git<'a> {
     /// [`GitError`]: it is not here, for one.
     pub fn commit_message(&self, commit: &ObjectId) -> Result<CommitText, GitError> {
         let command = self.command()?.arguments(["cat-file", "commit", commit.as_str()]).capture(ANSWER_BYTES_MAX);
-        Ok(CommitText::parse(&self.locally(command)?))
+        Ok(CommitText::of_object(&self.locally(command)?))
     }
 
     /// A chain of commits upon `parent`, which begins with the tree `base`; the last one, and its tree.
@@ -586,12 +511,12 @@ impl<'a> Git<'a> {
         committer: &Identity,
         links: &[Link<'_>],
     ) -> Result<(ObjectId, ObjectId), GitError> {
-        let now = seconds(SystemTime::now());
-        let orders = self.place.scratch.write("commits", &chain(parent, base, committer, now, links))?;
+        let now = import::seconds(SystemTime::now());
+        let orders = self.place.scratch.write("commits", &import::chain(parent, base, committer, now, links))?;
         let import = ["fast-import", "--quiet", "--force", "--done", "--date-format=raw"];
         self.locally(self.command()?.arguments(import).stdin(File::open(orders)?))?;
-        let mut last = self.resolve(CHAIN_REF)?;
-        let mut list = self.command()?.arguments(["rev-list", "--reverse", "--format=%T", CHAIN_REF]);
+        let mut last = self.resolve(import::CHAIN_REF)?;
+        let mut list = self.command()?.arguments(["rev-list", "--reverse", "--format=%T", import::CHAIN_REF]);
         if let Some(parent) = parent {
             list = list.argument(format!("^{parent}"));
         }
@@ -605,13 +530,13 @@ impl<'a> Git<'a> {
         if self.signing_key.is_some() {
             let mut parent = parent.cloned();
             for (link, tree) in links.iter().zip(&trees) {
-                let time = link.time.map(seconds).unwrap_or(now);
+                let time = link.time.map(import::seconds).unwrap_or(now);
                 let made = self.commit_by(tree, parent.as_ref(), committer, link.author, Some(time), &link.message)?;
                 last = made.clone();
                 parent = Some(made);
             }
         }
-        self.locally(self.command()?.arguments(["update-ref", "-d", CHAIN_REF]))?;
+        self.locally(self.command()?.arguments(["update-ref", "-d", import::CHAIN_REF]))?;
         Ok((last, tree.clone()))
     }
 
@@ -643,7 +568,7 @@ impl<'a> Git<'a> {
             .capture(ANSWER_BYTES_MAX);
         let finished = self.run(self.with_access(command))?;
         let printed = self.place.scrubber.scrub(&String::from_utf8_lossy(&finished.stdout));
-        match parse_push(printed.as_bytes(), &full_ref) {
+        match printed::pushed(printed.as_bytes(), &full_ref) {
             Some(pushed) => Ok(pushed.explained(&finished)),
             None => Err(self.remote_error("cannot push to", &finished)),
         }
@@ -742,10 +667,10 @@ impl<'a> Git<'a> {
 
     fn remote_error(&self, tried: &str, finished: &Finished) -> GitError {
         let printed = finished.tail_text();
-        if finished.tail.iter().any(|line| !line.starts_with("remote:") && is_of_the_disk(line)) {
+        if finished.tail.iter().any(|line| !line.starts_with("remote:") && printed::is_of_the_disk(line)) {
             return GitError::Machine(format!("{tried} {} (branch `{}`): {printed}", self.remote, self.branch));
         }
-        let found = classify(&printed);
+        let found = printed::classify(&printed);
         let why = match (found.why, printed.is_empty()) {
             (Some(why), _) => format!("{why}: {printed}"),
             (None, false) => printed,
@@ -775,116 +700,6 @@ impl<'a> Git<'a> {
     }
 }
 
-/// Configuration that takes the place of a user's and the system's.
-const CONFIGURATION: &str = "\
-# Written for one run.
-[safe]
-\t# A bare repository on a volume may belong to anybody. Given by environment, this one is ignored.
-\tdirectory = *
-[core]
-\tfsmonitor = false
-\tautocrlf = false
-\tattributesFile = /dev/null
-\texcludesFile = /dev/null
-\tfileMode = true
-\tlogAllRefUpdates = false
-\t# Names that Windows could not hold are names all the same.
-\tprotectNTFS = false
-\tprotectHFS = false
-[gc]
-\t# No process in the background that works on after us.
-\tauto = 0
-\tautoDetach = false
-[maintenance]
-\tauto = false
-[http]
-\t# git would send the token along to where it is redirected.
-\tfollowRedirects = false
-\tlowSpeedLimit = 1
-\tlowSpeedTime = 60
-[credential]
-\thelper =
-[submodule]
-\trecurse = false
-[commit]
-\tgpgSign = false
-[i18n]
-\tcommitEncoding = utf-8
-";
-
-const _: () = assert!(STALLED_SECONDS_MAX == 60, "lowSpeedTime above says the same");
-
-/// A repository on a volume is reached as if it were another machine's, with our own program as `ssh`: git starts the
-/// other side of a `file:` remote by a shell, and an image of ours has none.
-fn address(remote: &RemoteUrl) -> String {
-    match (remote.scheme(), remote.as_str().strip_prefix("file://")) {
-        (RemoteScheme::File, Some(path)) => ["ssh://this-machine", path].concat(),
-        _ => remote.as_str().to_owned(),
-    }
-}
-
-/// Environment that gets the credentials to where they belong.
-fn access(
-    workplace: &Workplace,
-    place: &Place<'_>,
-    remote: &RemoteUrl,
-    credentials: &GitCredentials,
-) -> Result<Vec<(String, String)>, GitError> {
-    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let own_program_as_ssh = |options: &str| {
-        vec![
-            // A command with options would need a shell, and an image of ours has none.
-            pair("GIT_SSH", &place.own_program.to_string_lossy()),
-            pair("GIT_SSH_VARIANT", "ssh"),
-            pair(SSH_ENVIRONMENT, options),
-        ]
-    };
-    match credentials {
-        GitCredentials::None if remote.scheme() == RemoteScheme::File => {
-            Ok(own_program_as_ssh(subprocess::THIS_MACHINE))
-        }
-        GitCredentials::None => Ok(Vec::new()),
-        GitCredentials::Token { username, token } => {
-            let Some(origin) = remote.origin() else { return Ok(Vec::new()) };
-            let basic = basic_credentials(username, token);
-            Ok(vec![
-                pair("GIT_CONFIG_COUNT", "1"),
-                pair("GIT_CONFIG_KEY_0", &format!("http.{origin}.extraHeader")),
-                pair("GIT_CONFIG_VALUE_0", &format!("Authorization: Basic {}", basic.expose())),
-            ])
-        }
-        GitCredentials::Ssh { key, known_hosts, accept_new } => {
-            let key = workplace.scratch.write("ssh_key", key.expose().as_bytes())?;
-            let options = ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(place.accepted_hosts));
-            Ok(own_program_as_ssh(&options.join("\n")))
-        }
-    }
-}
-
-/// What ssh is told: this key only, no configuration of a user, no question, an unknown host refused.
-fn ssh_options(key: &Path, known_hosts: Option<&Path>, accepted: Option<&Path>) -> Vec<String> {
-    // ssh splits a value at white space unless it is quoted.
-    let quoted = |path: &Path| format!("\"{}\"", path.display());
-    let hosts: Vec<_> = accepted.into_iter().chain(known_hosts).map(quoted).collect();
-    let checking = if accepted.is_some() { "accept-new" } else { "yes" };
-    vec![
-        format!("IdentityFile={}", quoted(key)),
-        format!("UserKnownHostsFile={}", hosts.join(" ")),
-        format!("StrictHostKeyChecking={checking}"),
-        "GlobalKnownHostsFile=/dev/null".to_owned(),
-        "IdentitiesOnly=yes".to_owned(),
-        "IdentityAgent=none".to_owned(),
-        "BatchMode=yes".to_owned(),
-        "PasswordAuthentication=no".to_owned(),
-        "ClearAllForwardings=yes".to_owned(),
-        "PermitLocalCommand=no".to_owned(),
-        "UpdateHostKeys=no".to_owned(),
-        "ConnectTimeout=20".to_owned(),
-        "ServerAliveInterval=15".to_owned(),
-        "ServerAliveCountMax=4".to_owned(),
-    ]
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]
 fn from_failure(failure: Failure) -> GitError {
     match failure {
@@ -900,13 +715,7 @@ fn successful(shown: &str, finished: Finished) -> Result<Vec<u8>, GitError> {
         return Ok(finished.stdout);
     }
     let text = format!("`{shown}` ended with {}: {}", finished.ending, finished.tail_text());
-    if is_of_the_disk(&text) { Err(GitError::Machine(text)) } else { Err(GitError::Checkout(text)) }
-}
-
-/// What the disk refuses, a new checkout would be refused too.
-fn is_of_the_disk(printed: &str) -> bool {
-    let signs = ["No space left on device", "Read-only file system", "Disk quota exceeded"];
-    signs.iter().any(|sign| printed.contains(sign))
+    if printed::is_of_the_disk(&text) { Err(GitError::Machine(text)) } else { Err(GitError::Checkout(text)) }
 }
 
 /// The files that end in `.lock`, `depth` folders deep; a ref is not called so, git forbids it.
@@ -918,361 +727,5 @@ fn find_locks(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
         } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "objects" {
             find_locks(&path, depth - 1, found);
         }
-    }
-}
-
-/// Since the beginning of Unix's time.
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
-}
-
-/// Input of `git fast-import`: these commits, upon `parent` and its tree, or upon the tree `base` where that is another.
-fn chain(
-    parent: Option<&ObjectId>,
-    base: Option<&ObjectId>,
-    committer: &Identity,
-    now: u64,
-    links: &[Link<'_>],
-) -> Vec<u8> {
-    // What a run that was killed has left there is not to be built upon.
-    let mut orders = format!("reset {CHAIN_REF}\n\n").into_bytes();
-    for (index, link) in links.iter().enumerate() {
-        let time = link.time.map_or(now, seconds);
-        let head = format!(
-            "commit {CHAIN_REF}\nauthor {} {time} +0000\ncommitter {committer} {now} +0000\ndata {}\n{}\n",
-            link.author,
-            link.message.len(),
-            link.message
-        );
-        orders.extend_from_slice(head.as_bytes());
-        if index == 0 {
-            if let Some(parent) = parent {
-                orders.extend_from_slice(format!("from {parent}\n").as_bytes());
-            }
-            if let Some(base) = base.filter(|base| Some(*base) != parent) {
-                orders.extend_from_slice(format!("M 040000 {base} \"\"\n").as_bytes());
-            }
-        }
-        // What goes comes first: a file may become a folder, or a folder a file.
-        for (path, _) in link.changes.iter().filter(|(_, entry)| entry.is_none()) {
-            orders.extend_from_slice(b"D ");
-            put_quoted(&mut orders, path);
-        }
-        for (path, entry) in &link.changes {
-            if let Some(entry) = entry {
-                orders.extend_from_slice(format!("M {:o} {} ", entry.mode, entry.object).as_bytes());
-                put_quoted(&mut orders, path);
-            }
-        }
-    }
-    orders.extend_from_slice(b"done\n");
-    orders
-}
-
-/// A path between quotes, in the manner of C, and the end of the line.
-fn put_quoted(orders: &mut Vec<u8>, path: &[u8]) {
-    orders.push(b'"');
-    for byte in path {
-        match byte {
-            b'\n' => orders.extend_from_slice(b"\\n"),
-            b'"' | b'\\' => orders.extend_from_slice(&[b'\\', *byte]),
-            byte => orders.push(*byte),
-        }
-    }
-    orders.extend_from_slice(b"\"\n");
-}
-
-fn parse_remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
-    let text = String::from_utf8_lossy(listing);
-    let mut state = RemoteState { tip: None, format: None };
-    for (id, name) in text.lines().filter_map(|line| line.split_once('\t')) {
-        let Some(id) = ObjectId::parse(id) else { continue };
-        state.format = Some(id.format());
-        // A pattern matches the ends of names too: `x/refs/heads/main`.
-        if name == full_ref {
-            state.tip = Some(id);
-        }
-    }
-    state
-}
-
-/// The line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`.
-fn parse_push(printed: &[u8], full_ref: &str) -> Option<Pushed> {
-    let text = String::from_utf8_lossy(printed);
-    text.lines().find_map(|line| {
-        let mut fields = line.splitn(3, '\t');
-        let (flag, refs, summary) = (fields.next()?, fields.next()?, fields.next()?);
-        if refs.split_once(':')?.1 != full_ref {
-            return None;
-        }
-        Some(match flag {
-            " " | "*" | "=" => Pushed::Accepted,
-            "!" if is_race(summary) => Pushed::Outrun(summary.to_owned()),
-            _ => Pushed::Refused(summary.to_owned()),
-        })
-    })
-}
-
-/// Whether a refusal means that the tip moved: git saw it itself, or the server could not lock the ref that we read.
-fn is_race(summary: &str) -> bool {
-    const SIGNS: [&str; 8] = [
-        "(fetch first)",
-        // The commit that our shallow history begins with is on no branch any more: the tip was moved by force.
-        "(shallow update not allowed)",
-        "(non-fast-forward)",
-        "(stale info)",
-        "cannot lock ref",
-        "failed to lock",
-        "failed to update ref",
-        "reference already exists",
-    ];
-    summary.starts_with("[rejected]") || SIGNS.iter().any(|sign| summary.contains(sign))
-}
-
-impl Pushed {
-    /// Adds what the server said on the side, such as the message of a hook.
-    fn explained(self, finished: &Finished) -> Self {
-        let remote: Vec<_> =
-            finished.tail.iter().filter_map(|line| line.strip_prefix("remote:")).map(str::trim).collect();
-        match self {
-            Self::Refused(summary) if !remote.is_empty() => Self::Refused(format!("{summary}: {}", remote.join("\n"))),
-            other => other,
-        }
-    }
-}
-
-struct Classified {
-    code: Code,
-    why: Option<&'static str>,
-    is_redirect: bool,
-    is_local: bool,
-    is_passing: bool,
-}
-
-/// What git's words on stderr mean. git tells by words only, and `LC_ALL=C` keeps these.
-fn classify(printed: &str) -> Classified {
-    const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
-        (
-            &["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED", "No matching host key"],
-            Code::GitUnreachable,
-            Some("the host's key is unknown or has changed"),
-        ),
-        (
-            &[
-                "Authentication failed",
-                "could not read Username",
-                "could not read Password",
-                "Permission denied (",
-                "returned error: 401",
-                "returned error: 403",
-                "invalid credentials",
-                "Too many authentication failures",
-                "HTTP Basic: Access denied",
-            ],
-            Code::GitUnauthorized,
-            Some("the credentials were refused"),
-        ),
-        (
-            &["returned error: 30"],
-            Code::GitFailed,
-            Some("the remote answers with a redirect, which is not followed since the token would go along"),
-        ),
-        (
-            &["returned error: 404", "not found", "does not appear to be a git repository", "does not exist"],
-            Code::GitFailed,
-            Some("there is no such repository, or it is hidden from this token"),
-        ),
-        (
-            &[
-                "Could not resolve",
-                "Failed to connect",
-                "Couldn't connect",
-                "Connection refused",
-                "Connection timed out",
-                "Connection reset",
-                "Connection closed",
-                "Network is unreachable",
-                "No route to host",
-                "Name or service not known",
-                "Temporary failure in name resolution",
-                "timed out",
-                "Operation too slow",
-                "SSL",
-                "TLS",
-                "certificate",
-                "returned error: 5",
-                "returned error: 429",
-                "HTTP 5",
-                "RPC failed",
-                "early EOF",
-                "unexpected disconnect",
-                "the remote end hung up",
-                "Empty reply from server",
-                "transfer closed",
-                "kex_exchange_identification",
-                "Could not read from remote repository",
-                "unable to access",
-            ],
-            Code::GitUnreachable,
-            None,
-        ),
-    ];
-    let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
-    // The other side hangs up, too, where our own git could not read what it was to send.
-    let is_ours = has(&["error: Could not read ", "error: could not parse commit "]);
-    let found = SIGNS.iter().find(|(signs, ..)| !is_ours && has(signs));
-    let (code, why) = found.map_or((Code::GitFailed, None), |(_, code, why)| (*code, *why));
-    Classified {
-        code,
-        why,
-        is_redirect: printed.contains("returned error: 30"),
-        // What is no sign of the remote's is taken for one of our side: objects, refs, the list of shallow commits.
-        is_local: found.is_none(),
-        is_passing: code == Code::GitUnreachable && why.is_none() && is_passing(printed),
-    }
-}
-
-/// Whether a remote that was not reached may be reached in a moment. A certificate does not become another, nor does
-/// ssh come from nowhere, and of the statuses only some pass.
-fn is_passing(printed: &str) -> bool {
-    let status = ["returned error: ", "HTTP "].iter().find_map(|sign| {
-        let digits = printed.split(sign).nth(1)?.get(..3)?;
-        digits.parse().ok()
-    });
-    let stays = ["certificate", "CAfile", "cannot start ssh", "No user exists for uid"];
-    status.map_or(!stays.iter().any(|sign| printed.contains(sign)), web::is_passing)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-
-    #[test]
-    fn a_chain_says_who_what_and_upon_what() {
-        let id = |letter: &str| ObjectId::parse(&letter.repeat(40)).expect("40 digits");
-        let us = Identity::parse("Us", "us@x").expect("a name");
-        let ann = Identity::parse("Ann", "ann@x").expect("a name");
-        let entry = Entry { mode: 0o100_644, object: id("b") };
-        let time = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7));
-        let quoted = b"a \"b\"\\c\nd\xff".to_vec();
-        let links = [
-            Link {
-                author: &ann,
-                time,
-                message: "\u{fc}".to_owned(),
-                changes: vec![(quoted, Some(entry)), (b"z".to_vec(), None)],
-            },
-            Link { author: &us, time: None, message: "m".to_owned(), changes: Vec::new() },
-        ];
-        let (tip, tree) = (id("c"), id("d"));
-        let orders = |base| String::from_utf8_lossy(&chain(Some(&tip), Some(base), &us, 9, &links)).into_owned();
-        let expected = format!(
-            "reset refs/sync/chain\n\ncommit refs/sync/chain\nauthor Ann <ann@x> 7 +0000\ncommitter Us <us@x> 9 +0000\n\
-             data 2\n\u{fc}\nfrom {tip}\nM 040000 {tree} \"\"\nD \"z\"\n\
-             M 100644 {} \"a \\\"b\\\"\\\\c\\nd\u{fffd}\"\n\
-             commit refs/sync/chain\nauthor Us <us@x> 9 +0000\ncommitter Us <us@x> 9 +0000\ndata 1\nm\ndone\n",
-            id("b")
-        );
-        assert_eq!(orders(&tree), expected);
-        assert!(!orders(&tip).contains("040000"), "the parent's own tree needs no word");
-    }
-
-    #[test]
-    fn the_tip_is_that_of_our_branch_and_no_other() {
-        let b = "b".repeat(40);
-        let listing = format!("{A}\tHEAD\n{b}\trefs/heads/x/refs/heads/main\n");
-        let state = parse_remote_state(listing.as_bytes(), "refs/heads/main");
-        assert_eq!(state, RemoteState { tip: None, format: Some(ObjectFormat::Sha1) });
-        let listing = format!("{listing}{b}\trefs/heads/main\n");
-        assert_eq!(parse_remote_state(listing.as_bytes(), "refs/heads/main").tip, ObjectId::parse(&b));
-        assert_eq!(parse_remote_state(b"", "refs/heads/main"), RemoteState { tip: None, format: None });
-    }
-
-    #[track_caller]
-    #[expect(clippy::needless_pass_by_value, reason = "rows of a table")]
-    fn check_push(line: &str, expected: Option<Pushed>) {
-        let printed = format!("To http://host/repo.git\n{line}\nDone\n");
-        assert_eq!(parse_push(printed.as_bytes(), "refs/heads/main"), expected);
-    }
-
-    #[test]
-    fn only_an_ok_to_our_ref_is_a_success() {
-        check_push(&format!("*\t{A}:refs/heads/main\t[new branch]"), Some(Pushed::Accepted));
-        check_push(&format!(" \t{A}:refs/heads/main\tabc..def"), Some(Pushed::Accepted));
-        check_push(&format!("=\t{A}:refs/heads/main\t[up to date]"), Some(Pushed::Accepted));
-        check_push(&format!(" \t{A}:refs/heads/main2\tabc..def"), None);
-        let outrun = |summary: &str| Some(Pushed::Outrun(summary.to_owned()));
-        let refused = |summary: &str| Some(Pushed::Refused(summary.to_owned()));
-        let line = |summary: &str| format!("!\t{A}:refs/heads/main\t{summary}");
-        check_push(&line("[rejected] (fetch first)"), outrun("[rejected] (fetch first)"));
-        let locked = "[remote rejected] (cannot lock ref 'refs/heads/main': is at a but expected b)";
-        check_push(&line(locked), outrun(locked));
-        let hook = "[remote rejected] (pre-receive hook declined)";
-        check_push(&line(hook), refused(hook));
-        check_push(&line("[remote failure]"), refused("[remote failure]"));
-        check_push("", None);
-    }
-
-    #[track_caller]
-    fn check_class(printed: &str, expected: Code) {
-        assert_eq!(classify(printed).code, expected, "{printed}");
-    }
-
-    #[test]
-    fn what_git_prints_tells_what_failed() {
-        check_class("fatal: unable to access 'http://h/': Could not resolve host: h", Code::GitUnreachable);
-        check_class("fatal: unable to access 'http://h/': The requested URL returned error: 503", Code::GitUnreachable);
-        check_class(
-            "fatal: unable to access 'http://h/': The requested URL returned error: 403",
-            Code::GitUnauthorized,
-        );
-        check_class("fatal: could not read Username for 'http://h': terminal prompts disabled", Code::GitUnauthorized);
-        check_class(
-            "git@h: Permission denied (publickey).\nfatal: Could not read from remote repository.",
-            Code::GitUnauthorized,
-        );
-        check_class(
-            "Host key verification failed.\nfatal: Could not read from remote repository.",
-            Code::GitUnreachable,
-        );
-        check_class("fatal: repository 'http://h/r.git/' not found", Code::GitFailed);
-        check_class("fatal: unable to access 'http://h/': The requested URL returned error: 301", Code::GitFailed);
-        check_class("fatal: something new", Code::GitFailed);
-        check_class("fatal: the remote end hung up unexpectedly", Code::GitUnreachable);
-        let of_ours = "error: Could not read 0123\nerror: could not parse commit 0123\nfatal: the remote end hung up unexpectedly";
-        check_class(of_ours, Code::GitFailed);
-        assert!(classify(of_ours).is_local);
-    }
-
-    #[track_caller]
-    fn check_passing(printed: &str, expected: bool) {
-        assert_eq!(classify(printed).is_passing, expected, "{printed}");
-    }
-
-    #[test]
-    fn what_may_pass_is_told_from_what_stays() {
-        let url = "fatal: unable to access 'http://h/': ";
-        for (why, expected) in [
-            ("Could not resolve host: h", true),
-            ("Failed to connect to h port 1: Connection refused", true),
-            ("The requested URL returned error: 503", true),
-            ("The requested URL returned error: 429", true),
-            ("The requested URL returned error: 400", false),
-            ("The requested URL returned error: 401", false),
-            ("The requested URL returned error: 404", false),
-            ("server certificate verification failed. CAfile: none CRLfile: none", false),
-            ("SSL certificate problem: certificate has expired", false),
-            ("gnutls_handshake() failed: The TLS connection was non-properly terminated.", true),
-            ("OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to h:443", true),
-        ] {
-            check_passing(&format!("{url}{why}"), expected);
-        }
-        check_passing("error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502", true);
-        check_passing("error: RPC failed; HTTP 413 curl 22 The requested URL returned error: 413", false);
-        check_passing("fatal: the remote end hung up unexpectedly", true);
-        check_passing("Host key verification failed.\nfatal: Could not read from remote repository.", false);
-        check_passing("fatal: something new", false);
     }
 }

@@ -1,0 +1,95 @@
+//! How git gets to the remote: its address, the credentials, and what ssh is told.
+
+use std::path::Path;
+
+use super::GitError;
+use crate::names::{RemoteScheme, RemoteUrl};
+use crate::subprocess;
+use crate::sync_request::{GitCredentials, basic_credentials};
+use crate::workplace::Workplace;
+
+/// Variable by which our own program, started by git as `ssh`, finds what to tell the real one.
+pub const SSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
+
+/// Where a checkout lies, and what it takes to talk to its remote.
+pub struct Place<'a> {
+    /// The folder with all that belongs to the checkout.
+    pub folder: &'a Path,
+    /// Our own program, which git starts as `ssh`: without a shell, that is how options get to ssh.
+    pub own_program: &'a Path,
+    /// Where host keys are remembered that were accepted when first seen.
+    pub accepted_hosts: &'a Path,
+    /// The file of the key that signs commits, from [`signing::prepare`](crate::signing::prepare).
+    pub signing_key: Option<&'a Path>,
+}
+
+/// A repository on a volume is reached as if it were another machine's, with our own program as `ssh`: git starts the
+/// other side of a `file:` remote by a shell, and an image of ours has none.
+pub(super) fn address(remote: &RemoteUrl) -> String {
+    match (remote.scheme(), remote.as_str().strip_prefix("file://")) {
+        (RemoteScheme::File, Some(path)) => ["ssh://this-machine", path].concat(),
+        _ => remote.as_str().to_owned(),
+    }
+}
+
+/// Environment that gets the credentials to where they belong.
+pub(super) fn environment(
+    workplace: &Workplace,
+    place: &Place<'_>,
+    remote: &RemoteUrl,
+    credentials: &GitCredentials,
+) -> Result<Vec<(String, String)>, GitError> {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let own_program_as_ssh = |options: &str| {
+        vec![
+            // A command with options would need a shell, and an image of ours has none.
+            pair("GIT_SSH", &place.own_program.to_string_lossy()),
+            pair("GIT_SSH_VARIANT", "ssh"),
+            pair(SSH_ENVIRONMENT, options),
+        ]
+    };
+    match credentials {
+        GitCredentials::None if remote.scheme() == RemoteScheme::File => {
+            Ok(own_program_as_ssh(subprocess::THIS_MACHINE))
+        }
+        GitCredentials::None => Ok(Vec::new()),
+        GitCredentials::Token { username, token } => {
+            let Some(origin) = remote.origin() else { return Ok(Vec::new()) };
+            let basic = basic_credentials(username, token);
+            Ok(vec![
+                pair("GIT_CONFIG_COUNT", "1"),
+                pair("GIT_CONFIG_KEY_0", &format!("http.{origin}.extraHeader")),
+                pair("GIT_CONFIG_VALUE_0", &format!("Authorization: Basic {}", basic.expose())),
+            ])
+        }
+        GitCredentials::Ssh { key, known_hosts, accept_new } => {
+            let key = workplace.scratch.write("ssh_key", key.expose().as_bytes())?;
+            let options = ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(place.accepted_hosts));
+            Ok(own_program_as_ssh(&options.join("\n")))
+        }
+    }
+}
+
+/// What ssh is told: this key only, no configuration of a user, no question, an unknown host refused.
+fn ssh_options(key: &Path, known_hosts: Option<&Path>, accepted: Option<&Path>) -> Vec<String> {
+    // ssh splits a value at white space unless it is quoted.
+    let quoted = |path: &Path| format!("\"{}\"", path.display());
+    let hosts: Vec<_> = accepted.into_iter().chain(known_hosts).map(quoted).collect();
+    let checking = if accepted.is_some() { "accept-new" } else { "yes" };
+    vec![
+        format!("IdentityFile={}", quoted(key)),
+        format!("UserKnownHostsFile={}", hosts.join(" ")),
+        format!("StrictHostKeyChecking={checking}"),
+        "GlobalKnownHostsFile=/dev/null".to_owned(),
+        "IdentitiesOnly=yes".to_owned(),
+        "IdentityAgent=none".to_owned(),
+        "BatchMode=yes".to_owned(),
+        "PasswordAuthentication=no".to_owned(),
+        "ClearAllForwardings=yes".to_owned(),
+        "PermitLocalCommand=no".to_owned(),
+        "UpdateHostKeys=no".to_owned(),
+        "ConnectTimeout=20".to_owned(),
+        "ServerAliveInterval=15".to_owned(),
+        "ServerAliveCountMax=4".to_owned(),
+    ]
+}

@@ -1,0 +1,47 @@
+//! What git takes orders from, in the place of a user's, a system's and a repository's configuration.
+
+/// A transfer slower than a byte a second for so long is given up.
+const STALLED_SECONDS_MAX: u32 = 60;
+
+/// Attributes of the repository may convert content (line ends, `filter`, `ident`, encodings). This file outranks
+/// them all, and takes all back. `!` means unspecified: git dies of a `working-tree-encoding` that is merely unset.
+pub(super) const ATTRIBUTES: &str = "* -text !eol -ident !filter !working-tree-encoding\n";
+
+/// Configuration that takes the place of a user's and the system's.
+pub(super) const CONFIGURATION: &str = "\
+# Written for one run.
+[safe]
+\t# A bare repository on a volume may belong to anybody. Given by environment, this one is ignored.
+\tdirectory = *
+[core]
+\tfsmonitor = false
+\tautocrlf = false
+\tattributesFile = /dev/null
+\texcludesFile = /dev/null
+\tfileMode = true
+\tlogAllRefUpdates = false
+\t# Names that Windows could not hold are names all the same.
+\tprotectNTFS = false
+\tprotectHFS = false
+[gc]
+\t# No process in the background that works on after us.
+\tauto = 0
+\tautoDetach = false
+[maintenance]
+\tauto = false
+[http]
+\t# git would send the token along to where it is redirected.
+\tfollowRedirects = false
+\tlowSpeedLimit = 1
+\tlowSpeedTime = 60
+[credential]
+\thelper =
+[submodule]
+\trecurse = false
+[commit]
+\tgpgSign = false
+[i18n]
+\tcommitEncoding = utf-8
+";
+
+const _: () = assert!(STALLED_SECONDS_MAX == 60, "lowSpeedTime above says the same");

@@ -1,0 +1,119 @@
+//! A chain of commits, in the words of `git fast-import`.
+
+use std::time::SystemTime;
+
+use crate::names::Identity;
+use crate::object::{Entry, ObjectId};
+
+/// Where a chain of commits is made.
+pub(super) const CHAIN_REF: &str = "refs/sync/chain";
+
+/// One commit of a chain.
+pub struct Link<'a> {
+    /// Who made the change.
+    pub author: &'a Identity,
+    /// When; by default, now.
+    pub time: Option<SystemTime>,
+    /// The whole message.
+    pub message: String,
+    /// Files with what they are after the commit; with nothing, they go.
+    pub changes: Vec<(Vec<u8>, Option<Entry>)>,
+}
+
+/// Since the beginning of Unix's time.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// Input of `git fast-import`: these commits, upon `parent` and its tree, or upon the tree `base` where that is another.
+pub(super) fn chain(
+    parent: Option<&ObjectId>,
+    base: Option<&ObjectId>,
+    committer: &Identity,
+    now: u64,
+    links: &[Link<'_>],
+) -> Vec<u8> {
+    // What a run that was killed has left there is not to be built upon.
+    let mut orders = format!("reset {CHAIN_REF}\n\n").into_bytes();
+    for (index, link) in links.iter().enumerate() {
+        let time = link.time.map_or(now, seconds);
+        let head = format!(
+            "commit {CHAIN_REF}\nauthor {} {time} +0000\ncommitter {committer} {now} +0000\ndata {}\n{}\n",
+            link.author,
+            link.message.len(),
+            link.message
+        );
+        orders.extend_from_slice(head.as_bytes());
+        if index == 0 {
+            if let Some(parent) = parent {
+                orders.extend_from_slice(format!("from {parent}\n").as_bytes());
+            }
+            if let Some(base) = base.filter(|base| Some(*base) != parent) {
+                orders.extend_from_slice(format!("M 040000 {base} \"\"\n").as_bytes());
+            }
+        }
+        // What goes comes first: a file may become a folder, or a folder a file.
+        for (path, _) in link.changes.iter().filter(|(_, entry)| entry.is_none()) {
+            orders.extend_from_slice(b"D ");
+            put_quoted(&mut orders, path);
+        }
+        for (path, entry) in &link.changes {
+            if let Some(entry) = entry {
+                orders.extend_from_slice(format!("M {:o} {} ", entry.mode, entry.object).as_bytes());
+                put_quoted(&mut orders, path);
+            }
+        }
+    }
+    orders.extend_from_slice(b"done\n");
+    orders
+}
+
+/// A path between quotes, in the manner of C, and the end of the line.
+fn put_quoted(orders: &mut Vec<u8>, path: &[u8]) {
+    orders.push(b'"');
+    for byte in path {
+        match byte {
+            b'\n' => orders.extend_from_slice(b"\\n"),
+            b'"' | b'\\' => orders.extend_from_slice(&[b'\\', *byte]),
+            byte => orders.push(*byte),
+        }
+    }
+    orders.extend_from_slice(b"\"\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_chain_says_who_what_and_upon_what() {
+        let id = |letter: &str| ObjectId::parse(&letter.repeat(40)).expect("40 digits");
+        let us = Identity::parse("Us", "us@x").expect("a name");
+        let ann = Identity::parse("Ann", "ann@x").expect("a name");
+        let entry = Entry { mode: 0o100_644, object: id("b") };
+        let time = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7));
+        let quoted = b"a \"b\"\\c\nd\xff".to_vec();
+        let links = [
+            Link {
+                author: &ann,
+                time,
+                message: "\u{fc}".to_owned(),
+                changes: vec![(quoted, Some(entry)), (b"z".to_vec(), None)],
+            },
+            Link { author: &us, time: None, message: "m".to_owned(), changes: Vec::new() },
+        ];
+        let (tip, tree) = (id("c"), id("d"));
+        let orders = |base| String::from_utf8_lossy(&chain(Some(&tip), Some(base), &us, 9, &links)).into_owned();
+        let expected = format!(
+            "reset refs/sync/chain\n\ncommit refs/sync/chain\nauthor Ann <ann@x> 7 +0000\ncommitter Us <us@x> 9 +0000\n\
+             data 2\n\u{fc}\nfrom {tip}\nM 040000 {tree} \"\"\nD \"z\"\n\
+             M 100644 {} \"a \\\"b\\\"\\\\c\\nd\u{fffd}\"\n\
+             commit refs/sync/chain\nauthor Us <us@x> 9 +0000\ncommitter Us <us@x> 9 +0000\ndata 1\nm\ndone\n",
+            id("b")
+        );
+        assert_eq!(orders(&tree), expected);
+        assert!(!orders(&tip).contains("040000"), "the parent's own tree needs no word");
+    }
+}

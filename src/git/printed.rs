@@ -1,0 +1,336 @@
+//! What git prints, and what it means. git tells by words only, and `LC_ALL=C` keeps these.
+
+use std::time::{Duration, SystemTime};
+
+use crate::code::Code;
+use crate::object::{ObjectFormat, ObjectId};
+use crate::subprocess::Finished;
+use crate::web;
+
+/// What the remote showed when asked.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RemoteState {
+    /// The branch's tip; `None` where there is no such branch.
+    pub tip: Option<ObjectId>,
+    /// The object format, where any object was shown.
+    pub format: Option<ObjectFormat>,
+}
+
+/// What a commit says of itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct CommitText {
+    /// When it was made.
+    pub time: Option<SystemTime>,
+    /// Subject, body and trailers.
+    pub message: String,
+}
+
+impl CommitText {
+    /// From a commit object.
+    pub(super) fn of_object(object: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(object);
+        let (head, message) = text.split_once("\n\n").unwrap_or((&text, ""));
+        // `committer NAME <EMAIL> SECONDS ZONE`
+        let seconds = head.lines().find_map(|line| line.strip_prefix("committer ")).and_then(|line| {
+            let mut words = line.rsplit(' ');
+            words.nth(1)?.parse().ok()
+        });
+        let time = seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+        Self { time, message: message.to_owned() }
+    }
+
+    /// The value of the last trailer with this name.
+    #[must_use]
+    pub fn trailer(&self, name: &str) -> Option<&str> {
+        self.message.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
+    }
+}
+
+/// What came of a push.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// The server said `ok` to our ref.
+    Accepted,
+    /// Another writer was first: the tip is not what we built upon.
+    Outrun(String),
+    /// The server refuses, whatever we build upon.
+    Refused(String),
+}
+
+pub(super) fn remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
+    let text = String::from_utf8_lossy(listing);
+    let mut state = RemoteState { tip: None, format: None };
+    for (id, name) in text.lines().filter_map(|line| line.split_once('\t')) {
+        let Some(id) = ObjectId::parse(id) else { continue };
+        state.format = Some(id.format());
+        // A pattern matches the ends of names too: `x/refs/heads/main`.
+        if name == full_ref {
+            state.tip = Some(id);
+        }
+    }
+    state
+}
+
+/// The line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`.
+pub(super) fn pushed(printed: &[u8], full_ref: &str) -> Option<Pushed> {
+    let text = String::from_utf8_lossy(printed);
+    text.lines().find_map(|line| {
+        let mut fields = line.splitn(3, '\t');
+        let (flag, refs, summary) = (fields.next()?, fields.next()?, fields.next()?);
+        if refs.split_once(':')?.1 != full_ref {
+            return None;
+        }
+        Some(match flag {
+            " " | "*" | "=" => Pushed::Accepted,
+            "!" if is_race(summary) => Pushed::Outrun(summary.to_owned()),
+            _ => Pushed::Refused(summary.to_owned()),
+        })
+    })
+}
+
+/// Whether a refusal means that the tip moved: git saw it itself, or the server could not lock the ref that we read.
+fn is_race(summary: &str) -> bool {
+    const SIGNS: [&str; 8] = [
+        "(fetch first)",
+        // The commit that our shallow history begins with is on no branch any more: the tip was moved by force.
+        "(shallow update not allowed)",
+        "(non-fast-forward)",
+        "(stale info)",
+        "cannot lock ref",
+        "failed to lock",
+        "failed to update ref",
+        "reference already exists",
+    ];
+    summary.starts_with("[rejected]") || SIGNS.iter().any(|sign| summary.contains(sign))
+}
+
+impl Pushed {
+    /// Adds what the server said on the side, such as the message of a hook.
+    pub(super) fn explained(self, finished: &Finished) -> Self {
+        let remote: Vec<_> =
+            finished.tail.iter().filter_map(|line| line.strip_prefix("remote:")).map(str::trim).collect();
+        match self {
+            Self::Refused(summary) if !remote.is_empty() => Self::Refused(format!("{summary}: {}", remote.join("\n"))),
+            other => other,
+        }
+    }
+}
+
+pub(super) struct Classified {
+    pub(super) code: Code,
+    pub(super) why: Option<&'static str>,
+    pub(super) is_redirect: bool,
+    pub(super) is_local: bool,
+    pub(super) is_passing: bool,
+}
+
+/// What tells of which failure, and what to say of it. The first row that has a sign counts.
+const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
+    (
+        &["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED", "No matching host key"],
+        Code::GitUnreachable,
+        Some("the host's key is unknown or has changed"),
+    ),
+    (
+        &[
+            "Authentication failed",
+            "could not read Username",
+            "could not read Password",
+            "Permission denied (",
+            "returned error: 401",
+            "returned error: 403",
+            "invalid credentials",
+            "Too many authentication failures",
+            "HTTP Basic: Access denied",
+        ],
+        Code::GitUnauthorized,
+        Some("the credentials were refused"),
+    ),
+    (
+        &["returned error: 30"],
+        Code::GitFailed,
+        Some("the remote answers with a redirect, which is not followed since the token would go along"),
+    ),
+    (
+        &["returned error: 404", "not found", "does not appear to be a git repository", "does not exist"],
+        Code::GitFailed,
+        Some("there is no such repository, or it is hidden from this token"),
+    ),
+    (
+        &[
+            "Could not resolve",
+            "Failed to connect",
+            "Couldn't connect",
+            "Connection refused",
+            "Connection timed out",
+            "Connection reset",
+            "Connection closed",
+            "Network is unreachable",
+            "No route to host",
+            "Name or service not known",
+            "Temporary failure in name resolution",
+            "timed out",
+            "Operation too slow",
+            "SSL",
+            "TLS",
+            "certificate",
+            "returned error: 5",
+            "returned error: 429",
+            "HTTP 5",
+            "RPC failed",
+            "early EOF",
+            "unexpected disconnect",
+            "the remote end hung up",
+            "Empty reply from server",
+            "transfer closed",
+            "kex_exchange_identification",
+            "Could not read from remote repository",
+            "unable to access",
+        ],
+        Code::GitUnreachable,
+        None,
+    ),
+];
+
+/// What git's words on stderr mean.
+pub(super) fn classify(printed: &str) -> Classified {
+    let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
+    // The other side hangs up, too, where our own git could not read what it was to send.
+    let is_ours = has(&["error: Could not read ", "error: could not parse commit "]);
+    let found = SIGNS.iter().find(|(signs, ..)| !is_ours && has(signs));
+    let (code, why) = found.map_or((Code::GitFailed, None), |(_, code, why)| (*code, *why));
+    Classified {
+        code,
+        why,
+        is_redirect: printed.contains("returned error: 30"),
+        // What is no sign of the remote's is taken for one of our side: objects, refs, the list of shallow commits.
+        is_local: found.is_none(),
+        is_passing: code == Code::GitUnreachable && why.is_none() && is_passing(printed),
+    }
+}
+
+/// Whether a remote that was not reached may be reached in a moment. A certificate does not become another, nor does
+/// ssh come from nowhere, and of the statuses only some pass.
+fn is_passing(printed: &str) -> bool {
+    let status = ["returned error: ", "HTTP "].iter().find_map(|sign| {
+        let digits = printed.split(sign).nth(1)?.get(..3)?;
+        digits.parse().ok()
+    });
+    let stays = ["certificate", "CAfile", "cannot start ssh", "No user exists for uid"];
+    status.map_or(!stays.iter().any(|sign| printed.contains(sign)), web::is_passing)
+}
+
+/// Whether the remote has no such branch.
+pub(super) fn is_of_no_such_ref(printed: &str) -> bool {
+    printed.contains("couldn't find remote ref")
+}
+
+/// What the disk refuses, a new checkout would be refused too.
+pub(super) fn is_of_the_disk(printed: &str) -> bool {
+    let signs = ["No space left on device", "Read-only file system", "Disk quota exceeded"];
+    signs.iter().any(|sign| printed.contains(sign))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+    #[test]
+    fn the_tip_is_that_of_our_branch_and_no_other() {
+        let b = "b".repeat(40);
+        let listing = format!("{A}\tHEAD\n{b}\trefs/heads/x/refs/heads/main\n");
+        let state = remote_state(listing.as_bytes(), "refs/heads/main");
+        assert_eq!(state, RemoteState { tip: None, format: Some(ObjectFormat::Sha1) });
+        let listing = format!("{listing}{b}\trefs/heads/main\n");
+        assert_eq!(remote_state(listing.as_bytes(), "refs/heads/main").tip, ObjectId::parse(&b));
+        assert_eq!(remote_state(b"", "refs/heads/main"), RemoteState { tip: None, format: None });
+    }
+
+    #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "rows of a table")]
+    fn check_push(line: &str, expected: Option<Pushed>) {
+        let printed = format!("To http://host/repo.git\n{line}\nDone\n");
+        assert_eq!(pushed(printed.as_bytes(), "refs/heads/main"), expected);
+    }
+
+    #[test]
+    fn only_an_ok_to_our_ref_is_a_success() {
+        check_push(&format!("*\t{A}:refs/heads/main\t[new branch]"), Some(Pushed::Accepted));
+        check_push(&format!(" \t{A}:refs/heads/main\tabc..def"), Some(Pushed::Accepted));
+        check_push(&format!("=\t{A}:refs/heads/main\t[up to date]"), Some(Pushed::Accepted));
+        check_push(&format!(" \t{A}:refs/heads/main2\tabc..def"), None);
+        let outrun = |summary: &str| Some(Pushed::Outrun(summary.to_owned()));
+        let refused = |summary: &str| Some(Pushed::Refused(summary.to_owned()));
+        let line = |summary: &str| format!("!\t{A}:refs/heads/main\t{summary}");
+        check_push(&line("[rejected] (fetch first)"), outrun("[rejected] (fetch first)"));
+        let locked = "[remote rejected] (cannot lock ref 'refs/heads/main': is at a but expected b)";
+        check_push(&line(locked), outrun(locked));
+        let hook = "[remote rejected] (pre-receive hook declined)";
+        check_push(&line(hook), refused(hook));
+        check_push(&line("[remote failure]"), refused("[remote failure]"));
+        check_push("", None);
+    }
+
+    #[track_caller]
+    fn check_class(printed: &str, expected: Code) {
+        assert_eq!(classify(printed).code, expected, "{printed}");
+    }
+
+    #[test]
+    fn what_git_prints_tells_what_failed() {
+        check_class("fatal: unable to access 'http://h/': Could not resolve host: h", Code::GitUnreachable);
+        check_class("fatal: unable to access 'http://h/': The requested URL returned error: 503", Code::GitUnreachable);
+        check_class(
+            "fatal: unable to access 'http://h/': The requested URL returned error: 403",
+            Code::GitUnauthorized,
+        );
+        check_class("fatal: could not read Username for 'http://h': terminal prompts disabled", Code::GitUnauthorized);
+        check_class(
+            "git@h: Permission denied (publickey).\nfatal: Could not read from remote repository.",
+            Code::GitUnauthorized,
+        );
+        check_class(
+            "Host key verification failed.\nfatal: Could not read from remote repository.",
+            Code::GitUnreachable,
+        );
+        check_class("fatal: repository 'http://h/r.git/' not found", Code::GitFailed);
+        check_class("fatal: unable to access 'http://h/': The requested URL returned error: 301", Code::GitFailed);
+        check_class("fatal: something new", Code::GitFailed);
+        check_class("fatal: the remote end hung up unexpectedly", Code::GitUnreachable);
+        let of_ours = "error: Could not read 0123\nerror: could not parse commit 0123\nfatal: the remote end hung up unexpectedly";
+        check_class(of_ours, Code::GitFailed);
+        assert!(classify(of_ours).is_local);
+    }
+
+    #[track_caller]
+    fn check_passing(printed: &str, expected: bool) {
+        assert_eq!(classify(printed).is_passing, expected, "{printed}");
+    }
+
+    #[test]
+    fn what_may_pass_is_told_from_what_stays() {
+        let url = "fatal: unable to access 'http://h/': ";
+        for (why, expected) in [
+            ("Could not resolve host: h", true),
+            ("Failed to connect to h port 1: Connection refused", true),
+            ("The requested URL returned error: 503", true),
+            ("The requested URL returned error: 429", true),
+            ("The requested URL returned error: 400", false),
+            ("The requested URL returned error: 401", false),
+            ("The requested URL returned error: 404", false),
+            ("server certificate verification failed. CAfile: none CRLfile: none", false),
+            ("SSL certificate problem: certificate has expired", false),
+            ("gnutls_handshake() failed: The TLS connection was non-properly terminated.", true),
+            ("OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to h:443", true),
+        ] {
+            check_passing(&format!("{url}{why}"), expected);
+        }
+        check_passing("error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502", true);
+        check_passing("error: RPC failed; HTTP 413 curl 22 The requested URL returned error: 413", false);
+        check_passing("fatal: the remote end hung up unexpectedly", true);
+        check_passing("Host key verification failed.\nfatal: Could not read from remote repository.", false);
+        check_passing("fatal: something new", false);
+    }
+}
