@@ -1,0 +1,199 @@
+//! What a sync asks of the world, verb by verb. When it asks for which, and what follows from an answer, is the story's
+//! business.
+
+use std::fs;
+
+use crate::base::{self, Base};
+use crate::commits;
+use crate::comparison::Comparison;
+use crate::composition::{self, Composition};
+use crate::delivery::{self, Arrival};
+use crate::fault::Fault;
+use crate::git::Git;
+use crate::guards;
+use crate::object::ObjectId;
+use crate::opening::{self, Known};
+use crate::outcome::Warnings;
+use crate::probe;
+use crate::pull::{self, Footing};
+use crate::shortcut::Shortcut;
+use crate::task::{Step, Task};
+use crate::workplace::Workplace;
+
+/// The verbs of a full sync. Each says why it failed; whether anything else is tried then, the story decides.
+pub trait World {
+    /// What Windmill holds, while it is being read.
+    type Reading;
+    /// What the folder is to hold, compared with what it held.
+    type Composition: AsRef<Comparison>;
+
+    /// What the branch held when it was last asked for.
+    fn base(&self) -> &Base;
+    /// Whether no earlier success is known.
+    fn is_first(&self) -> bool;
+    /// Has wmill pull upon the base.
+    ///
+    /// # Errors
+    /// [`Fault`]: Windmill, wmill, git, or the disk.
+    fn pull(&mut self) -> Result<Footing, Fault>;
+    /// Begins to read what Windmill holds. After a pull, so that it is known whether that read the same.
+    fn look_again(&mut self) -> Self::Reading;
+    /// Finds out what the folder is to hold after a pull; nothing is committed.
+    ///
+    /// # Errors
+    /// [`Fault`]: wmill did not write what Windmill has, git, or the disk.
+    fn compose(&mut self, footing: Footing, warnings: &mut Warnings) -> Result<Self::Composition, Fault>;
+    /// Refuses what must not be committed.
+    ///
+    /// # Errors
+    /// [`Fault`]: the refusal.
+    fn guard(&mut self, composition: &Self::Composition) -> Result<(), Fault>;
+    /// Commits upon the base; nobody else sees it yet.
+    ///
+    /// # Errors
+    /// [`Fault`]: git, or the disk.
+    fn commit(&mut self, composition: &Self::Composition) -> Result<ObjectId, Fault>;
+    /// Brings a commit to the branch, and sees whether it is there.
+    ///
+    /// # Errors
+    /// [`Fault`]: the remote refuses it, or does not answer.
+    fn push(&mut self, commit: &ObjectId) -> Result<Arrival, Fault>;
+    /// Notes a success, with all warnings that were given. `composition` is what a new commit was made of.
+    fn remember(
+        &mut self,
+        commit: &ObjectId,
+        composition: Option<&Self::Composition>,
+        reading: Self::Reading,
+        warnings: &Warnings,
+    );
+    /// Asks for the base anew.
+    ///
+    /// # Errors
+    /// [`Fault`]: the remote, or the disk.
+    fn refresh(&mut self) -> Result<(), Fault>;
+    /// Throws the checkout away; the next refresh makes it anew.
+    ///
+    /// # Errors
+    /// [`Fault`]: the disk.
+    fn discard(&mut self) -> Result<(), Fault>;
+}
+
+/// What came of asking whether anything changed.
+pub enum Opening<W> {
+    /// Nothing did; the branch's tip.
+    Unchanged(ObjectId),
+    /// That is not known, so a full sync is needed, in this world.
+    Full(W),
+}
+
+/// Windmill, the remote, and a checkout between them.
+pub struct RealWorld<'a> {
+    task: &'a Task<'a>,
+    place: &'a Workplace,
+    git: Git<'a>,
+    known: Known,
+    base: Base,
+}
+
+impl<'a> RealWorld<'a> {
+    /// Asks the remote and Windmill, and whether anything changed since the last success.
+    ///
+    /// # Errors
+    /// [`Fault`]: the remote, Windmill, the disk, or a key that cannot sign.
+    pub fn open(task: &'a Task<'a>, place: &'a Workplace, warnings: &mut Warnings) -> Result<Opening<Self>, Fault> {
+        let folder = task.checkout_folder()?;
+        let git = task.git(place, &folder)?;
+        tell_about_old_volume(*task, warnings);
+        match opening::open(*task, place, &git, Shortcut::open(*task, &folder), warnings)? {
+            opening::Opening::Unchanged(tip) => Ok(Opening::Unchanged(tip)),
+            opening::Opening::Full(full) => {
+                let (known, base) = *full;
+                Ok(Opening::Full(Self { task, place, git, known, base }))
+            }
+        }
+    }
+}
+
+fn tell_about_old_volume(task: Task<'_>, warnings: &mut Warnings) {
+    let data = &task.service.config.data_dir;
+    if fs::symlink_metadata(data.join(".git")).is_ok() {
+        warnings.add(format!(
+            "{} holds a checkout that another service left, perhaps with a token in its .git/config; it is neither \
+             used nor touched: revoke that token, and remove it when you no longer need it",
+            data.display()
+        ));
+    }
+}
+
+impl World for RealWorld<'_> {
+    type Reading = Option<probe::Reading>;
+    type Composition = Composition;
+
+    fn base(&self) -> &Base {
+        &self.base
+    }
+
+    fn is_first(&self) -> bool {
+        self.known.shortcut.is_first()
+    }
+
+    fn pull(&mut self) -> Result<Footing, Fault> {
+        pull::pull(*self.task, self.place, &self.git, &self.base)
+    }
+
+    fn look_again(&mut self) -> Self::Reading {
+        self.known.read_again(*self.task, self.place, &self.base)
+    }
+
+    fn compose(&mut self, footing: Footing, warnings: &mut Warnings) -> Result<Composition, Fault> {
+        let account = &self.known.account;
+        let owns_ui = match &account.shared_ui {
+            None => false,
+            Some(files) => !files.is_empty() || self.known.shortcut.wrote_shared_ui(),
+        };
+        composition::check_shared_ui(*self.task, &self.git, account)?;
+        composition::compose(*self.task, &self.git, &self.base, footing, owns_ui, account, warnings)
+    }
+
+    fn guard(&mut self, composition: &Composition) -> Result<(), Fault> {
+        guards::check(*self.task, &self.git, composition, &self.base.plan.kinds)
+    }
+
+    fn commit(&mut self, composition: &Composition) -> Result<ObjectId, Fault> {
+        let Known { account, version, .. } = &self.known;
+        let comparison = &composition.comparison;
+        commits::make(*self.task, self.place, &self.git, &self.base, comparison, account, version.as_deref())
+    }
+
+    fn push(&mut self, commit: &ObjectId) -> Result<Arrival, Fault> {
+        delivery::deliver(*self.task, self.place, &self.git, commit)
+    }
+
+    fn remember(
+        &mut self,
+        commit: &ObjectId,
+        composition: Option<&Composition>,
+        reading: Self::Reading,
+        warnings: &Warnings,
+    ) {
+        let wanted = composition.map(Composition::pairs).transpose();
+        let reading = reading.filter(|_| wanted.is_ok());
+        let success = opening::Success { commit, reading, wanted: wanted.ok().flatten() };
+        self.known.remember(*self.task, &self.git, &self.base, success, warnings);
+    }
+
+    fn refresh(&mut self) -> Result<(), Fault> {
+        self.base = self.task.patiently(Step::Fetch, self.place, || base::refresh(*self.task, &self.git))?;
+        Ok(())
+    }
+
+    fn discard(&mut self) -> Result<(), Fault> {
+        self.git.discard().map_err(|error| self.task.git_error(Step::Fetch, error))
+    }
+}
+
+impl AsRef<Comparison> for Composition {
+    fn as_ref(&self) -> &Comparison {
+        &self.comparison
+    }
+}
