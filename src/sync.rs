@@ -82,7 +82,7 @@ fn result_of(task: Task<'_>, run_id: &str, story: impl FnOnce(&mut Warnings) -> 
 fn tell<W: World>(task: Task<'_>, opening: Opening<W>, warnings: &mut Warnings) -> Result<Success, Fault> {
     match opening {
         Opening::Unchanged(tip) => Ok(unchanged(task, Some(tip))),
-        Opening::Full(world) => Story { task, world, warnings, rejection: String::new() }.rounds(),
+        Opening::Full(world) => Story { task, world, warnings }.rounds(),
     }
 }
 
@@ -90,8 +90,14 @@ struct Story<'a, W> {
     task: Task<'a>,
     world: W,
     warnings: &'a mut Warnings,
-    /// Why the last push was rejected.
-    rejection: String,
+}
+
+/// How a round ended that did not fail.
+enum Round {
+    /// So did the sync.
+    Success(Success),
+    /// The push was rejected, perhaps since another writer was first; what the server said.
+    Rejected(String),
 }
 
 /// What a pull led to.
@@ -106,45 +112,51 @@ enum Prepared<C> {
 
 impl<W: World> Story<'_, W> {
     fn rounds(mut self) -> Result<Success, Fault> {
-        let (mut round, mut last_tip, mut is_new) = (1, None, false);
+        let (mut rejections, mut is_new) = (0, false);
         loop {
             match self.round() {
-                Ok(Some(success)) => return Ok(success),
-                Ok(None) if round == ROUNDS_MAX => return Err(self.outrun()),
-                Ok(None) => {
-                    round += 1;
-                    log::info!(
-                        "another writer was first; starting over on the new tip (round {round} of {ROUNDS_MAX})"
-                    );
+                Ok(Round::Success(success)) => return Ok(success),
+                Ok(Round::Rejected(why)) => {
+                    rejections += 1;
+                    self.start_over(rejections, &why)?;
                 }
                 // Damage that no fetch has met: an object that was written half, of which git only sees that it is there.
-                Err(error) if error.remedy == Remedy::NewCheckout && !is_new => {
-                    log::warn!("starting over in a new checkout: {}", error.message);
-                    self.world.discard()?;
+                Err(damage) if damage.remedy == Remedy::NewCheckout && !is_new => {
+                    log::warn!("starting over in a new checkout: {}", damage.message);
                     is_new = true;
+                    self.world.discard()?;
+                    self.refresh()?;
                 }
-                Err(error) => return Err(error),
+                Err(fault) => return Err(fault),
             }
-            self.task.step(Step::Fetch, || self.world.refresh())?;
-            let tip = &self.world.base().tip;
-            if round > 2 && *tip == last_tip {
-                // Twice upon the same tip: nobody was first, the server just does not want it.
-                return Err(delivery::refused(self.task, &self.rejection));
-            }
-            last_tip.clone_from(tip);
         }
     }
 
-    fn outrun(&self) -> Fault {
-        let message = format!(
-            "cannot push to {} (branch `{}`): other writers were first {ROUNDS_MAX} times in a row ({})",
-            self.task.request.remote, self.task.request.branch, self.rejection
-        );
-        Fault::new(Code::GitRejected, message)
+    /// After so many rejections, makes ready for a round upon the new tip, if there is any use in one.
+    fn start_over(&mut self, rejections: u32, why: &str) -> Result<(), Fault> {
+        if rejections == ROUNDS_MAX {
+            let SyncRequest { remote, branch, .. } = self.task.request;
+            let message = format!(
+                "cannot push to {remote} (branch `{branch}`): other writers were first {ROUNDS_MAX} times in a row ({why})"
+            );
+            return Err(Fault::new(Code::GitRejected, message));
+        }
+        log::info!("another writer was first; starting over on the new tip (round {} of {ROUNDS_MAX})", rejections + 1);
+        let tip = self.world.base().tip.clone();
+        self.refresh()?;
+        if rejections > 1 && self.world.base().tip == tip {
+            // Nobody was first, the server just does not want it. Once may be since it was behind.
+            return Err(delivery::refused(self.task, why));
+        }
+        Ok(())
     }
 
-    /// One way from the pull to the push; `None` when another writer was first.
-    fn round(&mut self) -> Result<Option<Success>, Fault> {
+    fn refresh(&mut self) -> Result<(), Fault> {
+        self.task.step(Step::Fetch, || self.world.refresh())
+    }
+
+    /// One way from the pull to the push.
+    fn round(&mut self) -> Result<Round, Fault> {
         let task = self.task;
         self.tell_about_repository();
         guards::refuse_the_key(task, &self.world.base().plan)?;
@@ -152,8 +164,8 @@ impl<W: World> Story<'_, W> {
         let reading = self.world.look_again();
         self.tell_about_footing(footing);
         match task.step(Step::Commit, || self.prepare(footing))? {
-            Prepared::Nothing => Ok(Some(self.leave_as_it_is(reading))),
-            Prepared::Shown(composition) => self.show(composition.as_ref()).map(Some),
+            Prepared::Nothing => Ok(Round::Success(self.leave_as_it_is(reading))),
+            Prepared::Shown(composition) => self.show(composition.as_ref()).map(Round::Success),
             Prepared::Commit(commit, composition) => self.deliver(commit, &composition, reading),
         }
     }
@@ -191,23 +203,17 @@ impl<W: World> Story<'_, W> {
     }
 
     /// A success is told only of a commit that was seen on the branch.
-    fn deliver(
-        &mut self,
-        commit: ObjectId,
-        composition: &W::Composition,
-        reading: W::Reading,
-    ) -> Result<Option<Success>, Fault> {
+    fn deliver(&mut self, commit: ObjectId, composition: &W::Composition, reading: W::Reading) -> Result<Round, Fault> {
         match self.task.step(Step::Push, || self.world.push(&commit))? {
             Arrival::Confirmed => {
                 self.world.remember(&commit, Some(composition), reading, self.warnings);
                 let message = format!("Successfully synced workspace '{}' to Git", self.task.request.workspace);
                 let changed = composition.as_ref().changed();
-                Ok(Some(Success { code: Code::Pushed, message, commit: Some(commit), changed }))
+                Ok(Round::Success(Success { code: Code::Pushed, message, commit: Some(commit), changed }))
             }
             Arrival::Rejected(why) => {
                 log::info!("the push was rejected: {why}");
-                self.rejection = why;
-                Ok(None)
+                Ok(Round::Rejected(why))
             }
         }
     }
@@ -365,8 +371,8 @@ mod tests {
         warning: Option<&'static str>,
         /// What comes of the first pushes.
         arrivals: VecDeque<Arrival>,
-        /// What fails, once, when it is asked.
-        faults: Vec<(&'static str, Fault)>,
+        /// From which round on what fails, once, when it is asked.
+        faults: Vec<(usize, &'static str, Fault)>,
     }
 
     impl Scene {
@@ -414,8 +420,12 @@ mod tests {
             self
         }
 
-        fn fault(mut self, asked: &'static str, fault: Fault) -> Self {
-            self.faults.push((asked, fault));
+        fn fault(self, asked: &'static str, fault: Fault) -> Self {
+            self.fault_in(1, asked, fault)
+        }
+
+        fn fault_in(mut self, round: usize, asked: &'static str, fault: Fault) -> Self {
+            self.faults.push((round, asked, fault));
             self
         }
 
@@ -506,8 +516,8 @@ mod tests {
     impl FakeWorld<'_> {
         fn ask(&mut self, verb: &str, upon: Option<&str>) -> Result<(), Fault> {
             self.asked.note(upon.map_or(verb.to_owned(), |upon| format!("{verb}:{upon}")));
-            match self.scene.faults.iter().position(|(fails, _)| *fails == verb) {
-                Some(place) => Err(self.scene.faults.remove(place).1),
+            match self.scene.faults.iter().position(|(from, fails, _)| *from <= self.pulls && *fails == verb) {
+                Some(place) => Err(self.scene.faults.remove(place).2),
                 None => Ok(()),
             }
         }
@@ -732,6 +742,24 @@ mod tests {
                 told.check(&[&first], ended(Code::GitFailed, "it broke"));
             }
         }
+    }
+
+    #[test]
+    fn a_new_checkout_is_no_rejection() {
+        let stale = || rejected("stale");
+        let two = [1, 2].map(|number| format!("{} {AGAIN}", round(number, &number.to_string()))).join(" ");
+        let damaged = |scene: Scene| scene.fault_in(3, "commit", fault(Remedy::NewCheckout));
+        let renewed = [&round_until("commit:", 3, "3"), "discard", AGAIN].join(" ");
+        // The tip stays, but the pushes that were rejected were upon others.
+        let told = damaged(Scene::new().tips("123").arrivals([stale(), stale()])).tell();
+        told.check(&[&two, &renewed, &round(4, "3"), &remember(4)], pushed(4));
+        let told = damaged(Scene::new().tips("123").arrivals([stale(), stale(), rejected("protected")])).tell();
+        let message = "https://git.example/shop.git (branch `main`) refuses the push: protected";
+        told.check(&[&two, &renewed, &round(4, "3"), AGAIN], ended(Code::GitRejected, message));
+        // Nor is it one of the five rounds.
+        let told = damaged(Scene::new().tips("123345").arrivals([stale(), stale(), stale(), stale()])).tell();
+        let rest = [&round(4, "3"), AGAIN, &round(5, "4"), AGAIN, &round(6, "5")].join(" ");
+        told.check(&[&two, &renewed, &rest, &remember(6)], pushed(6));
     }
 
     #[test]
