@@ -99,6 +99,7 @@
 //! | [`delivery`] | brings a commit to the remote, and sees that it is there |
 //! | [`shortcut`] | what was true at the last success, and whether it still is |
 //! | [`opening`] | how a sync begins: everybody is asked at the same time, and whether anything changed |
+//! | [`world`] | what a sync asks of the world, verb by verb |
 //! | [`sync`] | the story of a sync |
 //! | [`history`] | the last runs and how each backup stands, over restarts |
 //! | [`verify`] | the story of a verification |
@@ -179,3 +180,4 @@ pub mod windmill;
 pub mod wmill_yaml;
 pub mod work;
 pub mod workplace;
+pub mod world;

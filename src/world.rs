@@ -1,0 +1,212 @@
+//! What a sync asks of the world, verb by verb. When it asks for which, and what follows from an answer, is the story's
+//! business.
+
+use std::fs;
+use std::thread;
+
+use crate::base::{self, Base};
+use crate::commits::{self, Material};
+use crate::comparison::Comparison;
+use crate::composition::{self, Composition, Pulled};
+use crate::delivery::{self, Arrival};
+use crate::fault::Fault;
+use crate::git::Git;
+use crate::guards;
+use crate::object::ObjectId;
+use crate::opening::{self, Known};
+use crate::outcome::Warnings;
+use crate::probe;
+use crate::pull::{self, Footing};
+use crate::shortcut::Shortcut;
+use crate::task::{Step, Task};
+use crate::workplace::Workplace;
+
+/// The verbs of a full sync. Each says why it failed; whether anything else is tried then, the story decides.
+pub trait World {
+    /// What Windmill holds, while it is being read.
+    type Reading;
+    /// What the folder is to hold, compared with what it held.
+    type Composition: AsRef<Comparison>;
+
+    /// What the branch held when it was last asked for.
+    fn base(&self) -> &Base;
+    /// Whether no earlier success is known.
+    fn is_first(&self) -> bool;
+    /// Has wmill pull upon the base.
+    ///
+    /// # Errors
+    /// [`Fault`]: Windmill, wmill, git, or the disk.
+    fn pull(&mut self) -> Result<Footing, Fault>;
+    /// Begins to read what Windmill holds. After a pull, so that it is known whether that read the same.
+    fn look_again(&mut self) -> Self::Reading;
+    /// Finds out what the folder is to hold after a pull; nothing is committed.
+    ///
+    /// # Errors
+    /// [`Fault`]: wmill did not write what Windmill has, git, or the disk.
+    fn compose(&mut self, footing: Footing, warnings: &mut Warnings) -> Result<Self::Composition, Fault>;
+    /// Refuses what must not be committed.
+    ///
+    /// # Errors
+    /// [`Fault`]: the refusal.
+    fn guard(&mut self, composition: &Self::Composition) -> Result<(), Fault>;
+    /// Commits upon the base; nobody else sees it yet.
+    ///
+    /// # Errors
+    /// [`Fault`]: git, or the disk.
+    fn commit(&mut self, composition: &Self::Composition) -> Result<ObjectId, Fault>;
+    /// Brings a commit to the branch, and sees whether it is there.
+    ///
+    /// # Errors
+    /// [`Fault`]: the remote refuses it, or does not answer.
+    fn push(&mut self, commit: &ObjectId, composition: &Self::Composition) -> Result<Arrival, Fault>;
+    /// Notes a success, with all warnings that were given. `composition` is what a new commit was made of.
+    fn remember(
+        &mut self,
+        commit: &ObjectId,
+        composition: Option<&Self::Composition>,
+        reading: Self::Reading,
+        warnings: &Warnings,
+    );
+    /// Asks for the base anew.
+    ///
+    /// # Errors
+    /// [`Fault`]: the remote, or the disk.
+    fn refresh(&mut self) -> Result<(), Fault>;
+    /// Throws the checkout away; the next refresh makes it anew.
+    ///
+    /// # Errors
+    /// [`Fault`]: the disk.
+    fn discard(&mut self) -> Result<(), Fault>;
+}
+
+/// What came of asking whether anything changed.
+pub enum Opening<W> {
+    /// Nothing did; the branch's tip.
+    Unchanged(ObjectId),
+    /// That is not known, so a full sync is needed, in this world.
+    Full(W),
+}
+
+/// Windmill, the remote, and a checkout between them.
+pub struct RealWorld<'a> {
+    task: &'a Task<'a>,
+    place: &'a Workplace,
+    git: Git<'a>,
+    known: Known,
+    base: Base,
+    /// The tree of our folder in the commit that was pushed last, where it is what it was to be.
+    pushed: Option<ObjectId>,
+}
+
+impl<'a> RealWorld<'a> {
+    /// Asks the remote and Windmill, and whether anything changed since the last success.
+    ///
+    /// # Errors
+    /// [`Fault`]: the remote, Windmill, the disk, or a key that cannot sign.
+    pub fn open(task: &'a Task<'a>, place: &'a Workplace, warnings: &mut Warnings) -> Result<Opening<Self>, Fault> {
+        let folder = task.checkout_folder()?;
+        let git = task.git(place, &folder)?;
+        tell_about_old_volume(*task, warnings);
+        match opening::open(*task, place, &git, Shortcut::open(*task, &folder), warnings)? {
+            opening::Opening::Unchanged(tip) => Ok(Opening::Unchanged(tip)),
+            opening::Opening::Full(full) => {
+                let (known, base) = *full;
+                Ok(Opening::Full(Self { task, place, git, known, base, pushed: None }))
+            }
+        }
+    }
+}
+
+fn tell_about_old_volume(task: Task<'_>, warnings: &mut Warnings) {
+    let data = &task.service.config.data_dir;
+    if fs::symlink_metadata(data.join(".git")).is_ok() {
+        warnings.add(format!(
+            "{} holds a checkout that another service left, perhaps with a token in its .git/config; it is neither \
+             used nor touched: revoke that token, and remove it when you no longer need it",
+            data.display()
+        ));
+    }
+}
+
+impl World for RealWorld<'_> {
+    type Reading = Option<probe::Reading>;
+    type Composition = Composition;
+
+    fn base(&self) -> &Base {
+        &self.base
+    }
+
+    fn is_first(&self) -> bool {
+        self.known.shortcut.is_first()
+    }
+
+    fn pull(&mut self) -> Result<Footing, Fault> {
+        pull::pull(*self.task, self.place, &self.git, &self.base)
+    }
+
+    fn look_again(&mut self) -> Self::Reading {
+        self.known.read_again(*self.task, self.place, &self.base)
+    }
+
+    fn compose(&mut self, footing: Footing, warnings: &mut Warnings) -> Result<Composition, Fault> {
+        let account = &self.known.account;
+        let owns_ui = match &account.shared_ui {
+            None => false,
+            Some(files) => !files.is_empty() || self.known.shortcut.wrote_shared_ui(),
+        };
+        composition::check_shared_ui(*self.task, &self.git, account)?;
+        let pulled = Pulled { footing, account, owns_ui };
+        composition::compose(*self.task, &self.git, &self.base, &pulled, warnings)
+    }
+
+    fn guard(&mut self, composition: &Composition) -> Result<(), Fault> {
+        guards::check(*self.task, &self.git, composition, &self.base.plan.kinds)
+    }
+
+    fn commit(&mut self, composition: &Composition) -> Result<ObjectId, Fault> {
+        let Self { task, place, git, known: Known { account, version, .. }, base, .. } = self;
+        commits::make(Material { task: **task, place, git, base, composition, account, version: version.as_deref() })
+    }
+
+    fn push(&mut self, commit: &ObjectId, composition: &Composition) -> Result<Arrival, Fault> {
+        let (task, git) = (*self.task, &self.git);
+        // While the server works, there is time to see whether the commit is what it was to be.
+        let (arrival, tree) = thread::scope(|scope| {
+            let look = || opening::tree_as_composed(task, git, commit, composition);
+            let tree = thread::Builder::new().name("look".to_owned()).spawn_scoped(scope, look);
+            let arrival = delivery::deliver(task, self.place, git, commit);
+            (arrival, tree.ok().and_then(|thread| thread.join().ok()))
+        });
+        self.pushed = tree.flatten();
+        arrival
+    }
+
+    fn remember(
+        &mut self,
+        commit: &ObjectId,
+        composition: Option<&Composition>,
+        reading: Self::Reading,
+        warnings: &Warnings,
+    ) {
+        let tree = match composition {
+            Some(_) => self.pushed.take(),
+            None => base::folder_of(*self.task, &self.git, commit),
+        };
+        self.known.remember(*self.task, &self.base, opening::Success { commit, reading, tree }, warnings);
+    }
+
+    fn refresh(&mut self) -> Result<(), Fault> {
+        self.base = self.task.patiently(Step::Fetch, self.place, || base::refresh(*self.task, &self.git))?;
+        Ok(())
+    }
+
+    fn discard(&mut self) -> Result<(), Fault> {
+        self.git.discard().map_err(|error| self.task.git_error(Step::Fetch, error))
+    }
+}
+
+impl AsRef<Comparison> for Composition {
+    fn as_ref(&self) -> &Comparison {
+        &self.comparison
+    }
+}
