@@ -1,5 +1,8 @@
 //! Options to run to exit code. The one place that reads arguments and environment, prints, and ends the process.
 
+// A function fits a screen. In a test, a table may be longer.
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
