@@ -26,7 +26,8 @@ use crate::subprocess;
 use crate::sync_request::{self, GitCredentials};
 use crate::task;
 use crate::trust::{self, TrustError};
-use crate::windmill::{self, Account, Greeting, Windmill, WindmillError};
+use crate::windmill::{Account, Greeting, Windmill, WindmillError};
+use crate::wmill;
 use crate::wmill_yaml::Plan;
 use crate::workplace::Workplace;
 
@@ -409,7 +410,7 @@ impl Check<'_> {
     }
 
     fn tools(&mut self, place: &Workplace) -> Tools {
-        match windmill::version_of_wmill(place) {
+        match wmill::version(place) {
             Ok(version) if is_older(&version, WMILL_VERSION_MIN) => {
                 let message = format_args!("{version}, which loses lock files of scripts at times");
                 self.warn("wmill", message, "npm install --global windmill-cli");

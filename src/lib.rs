@@ -86,7 +86,8 @@
 //! | [`staging`] | whether git staged what lies in the folder |
 //! | [`pattern`] | which paths a person means by `f/ops/**` |
 //! | [`by_value`] | whether two files mean the same, and what differs, without secrets |
-//! | [`windmill`] | who the token is, and `wmill sync pull` |
+//! | [`windmill`] | what Windmill is asked: what it is, who the token is, what lies in a workspace |
+//! | [`wmill`] | the `wmill` program: its pull, its push, its words |
 //! | [`probe`] | the digest of all that wmill would read from Windmill |
 //! | [`authors`] | who edited which item last, as far as Windmill tells |
 //! | [`fault`] | why a step failed, and what may help |
@@ -180,6 +181,7 @@ pub mod trust;
 pub mod verify;
 pub mod web;
 pub mod windmill;
+pub mod wmill;
 pub mod wmill_yaml;
 pub mod work;
 pub mod workplace;

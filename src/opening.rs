@@ -17,7 +17,8 @@ use crate::outcome::Warnings;
 use crate::probe::{self, Reading};
 use crate::shortcut::{Now, Shortcut};
 use crate::task::{Event, Step, Task};
-use crate::windmill::{self, Account, Windmill};
+use crate::windmill::{Account, Windmill};
+use crate::wmill;
 use crate::workplace::Workplace;
 
 /// The part of the time left that may go to reading what Windmill holds. wmill reads the same and needs longer.
@@ -108,7 +109,7 @@ pub fn open(
     let Answers { mut fetched, export, account, version } = ask_all(task, place, git, &shortcut, is_worth_it)?;
     task.end(Step::Probe, begun);
     tell_about(&account, task, warnings);
-    let wmill = version.as_ref().zip(windmill::identity_of_wmill(&place.environment));
+    let wmill = version.as_ref().zip(wmill::identity(&place.environment));
     let mut known = Known {
         wmill: wmill.map(|(version, file)| [version, " ", &file].concat()),
         seen: export.map(|export| Seen::new(shortcut.query(), &export, &account, begun)),
@@ -157,7 +158,7 @@ fn ask_all(
         let thread = || std::thread::Builder::new().name("open".to_owned());
         let fetched = thread().spawn_scoped(scope, || fetch(task, place, git, shortcut));
         let reading = if is_worth_it { read(&windmill, shortcut.query(), place) } else { None };
-        let version = || windmill::wmill_version(place, &task.root().join("wmill-version"));
+        let version = || wmill::known_version(place, &task.root().join("wmill-version"));
         let version = thread().spawn_scoped(scope, version);
         let account = ask(task, place, &windmill);
         (fetched.map(ScopedJoinHandle::join), reading, account, version.map(ScopedJoinHandle::join))

@@ -7,6 +7,7 @@ use crate::object::ObjectId;
 use crate::scratch;
 use crate::task::{Step, Task};
 use crate::windmill::{Cure, WindmillError};
+use crate::wmill;
 use crate::wmill_yaml::WMILL_YAML;
 use crate::workplace::Workplace;
 
@@ -72,7 +73,7 @@ fn pull_once(task: Task<'_>, place: &Workplace, git: &Git<'_>, configuration: &s
     let own = git.tree_folder().join(WMILL_YAML);
     scratch::write_file(&own, configuration.as_bytes()).map_err(machine)?;
     let format = git.format();
-    let pulled = task.windmill(place).pull(place, git.tree_folder());
+    let pulled = wmill::pull(&task.windmill(place), place, git.tree_folder());
     git.settle(format).map_err(|_| WindmillError::Machine("cannot write the checkout's settings".to_owned()))?;
     scratch::remove_file(&own).map_err(machine)?;
     pulled

@@ -27,7 +27,8 @@ use crate::staging;
 use crate::sync_request::SyncRequest;
 use crate::task::{Service, Step, Task};
 use crate::verify::short;
-use crate::windmill::{self, Account, Deletions, Extent, KEY_TRAILER, Windmill};
+use crate::windmill::{self, Account, KEY_TRAILER, Windmill};
+use crate::wmill::{self, Deletions, Extent};
 use crate::wmill_yaml::WMILL_YAML;
 use crate::workplace::Workplace;
 
@@ -505,7 +506,7 @@ impl Story<'_> {
     /// `wmill sync push` of what lies in the folder.
     fn push(&self, place: &Workplace, git: &Git<'_>, extent: Extent) -> Result<Vec<(String, String)>, Fault> {
         let deletions = if self.wish.deletes { Deletions::Apply } else { Deletions::Keep };
-        let pushed = self.target.windmill(place).push(place, git.tree_folder(), extent, deletions);
+        let pushed = wmill::push(&self.target.windmill(place), place, git.tree_folder(), extent, deletions);
         pushed.map_err(|error| self.target.windmill_error(Step::Restore, error))
     }
 
