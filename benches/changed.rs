@@ -6,7 +6,7 @@ use super::measure::{side_by_side, time_of, timed};
 use super::place::{Place, Size};
 use super::table::{Limit, Table, shown_time};
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 21;
 const OF_SCRIPT_MAX: f64 = 1.05;
 
 pub(super) fn measure(place: &Place, size: Size, table: &mut Table) {

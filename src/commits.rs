@@ -7,6 +7,7 @@ use std::io;
 
 use crate::authors::{self, Edits};
 use crate::base::Base;
+use crate::both::both;
 use crate::comparison::{Change, Comparison, Mark, printable, summary};
 use crate::composition::Composition;
 use crate::config::CommitPer;
@@ -18,7 +19,7 @@ use crate::names::Identity;
 use crate::object::ObjectId;
 use crate::outcome::Changed;
 use crate::task::{Step, Task};
-use crate::windmill::{Account, KEY_TRAILER, fingerprint};
+use crate::windmill::{Account, KEY_TRAILER, Windmill, fingerprint};
 use crate::workplace::Workplace;
 
 /// Paths listed in a commit's body; the rest is counted.
@@ -58,18 +59,16 @@ pub fn make(material: Material<'_>) -> Result<ObjectId, Fault> {
     let of_a_listing = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
     let of_git = |error| task.git_error(Step::Commit, error);
     let items = changed_items(comparison).map_err(of_a_listing)?;
-    let edits = if task.service.config.commit_authors {
-        authors::last_edits(&task.windmill(place), account, &items.first)
-    } else {
-        Edits::new()
+    // Windmill is asked while git works.
+    let ask = || {
+        let windmill = task.windmill(place);
+        let asks = task.service.config.commit_authors;
+        let edits = if asks { authors::last_edits(&windmill, account, &items.first) } else { Edits::new() };
+        (edits, trailers(task, &windmill, account, version))
     };
-    let making = Making { task, base, comparison, edits, trailers: trailers(task, place, account, version) };
-    let tree = if composition.is_as_staged() && task.request.subdir.is_root() {
-        git.write_tree().map_err(of_git)?
-    } else {
-        let changes = making.listing(git).map_err(of_a_listing)?;
-        git.compose(base.tree.as_ref(), &changes).map_err(of_git)?
-    };
+    let ((edits, trailers), tree) = both("ask", ask, || tree(&material));
+    let making = Making { task, base, comparison, edits, trailers };
+    let tree = tree?;
     if task.service.config.commit_per == CommitPer::Item && items.is_all && !items.first.is_empty() {
         let links = making.links().map_err(of_a_listing)?;
         let ours = &task.request.author;
@@ -82,6 +81,39 @@ pub fn make(material: Material<'_>) -> Result<ObjectId, Fault> {
     }
     let message = making.whole_message().map_err(of_a_listing)?;
     git.commit(&tree, base.tip.as_ref(), &task.request.author, &message).map_err(of_git)
+}
+
+/// The tree of all that is to be committed.
+fn tree(material: &Material<'_>) -> Result<ObjectId, Fault> {
+    let Material { task, git, base, composition, .. } = *material;
+    let failed = |error| task.git_error(Step::Commit, error);
+    let prefix = task.request.subdir.prefix();
+    if prefix.is_empty() && composition.is_as_staged() {
+        return git.write_tree().map_err(failed);
+    }
+    let changes = listing(git, base, &composition.comparison, &prefix).map_err(|error| failed(error.into()))?;
+    git.compose(base.tree.as_ref(), &changes).map_err(failed)
+}
+
+/// The changes, for git. What goes comes first: a file may become a folder, or a folder a file.
+fn listing(git: &Git<'_>, base: &Base, comparison: &Comparison, prefix: &str) -> io::Result<Listing> {
+    let whole = |path: &[u8]| [prefix.as_bytes(), path].concat();
+    Listing::write(git.listing_place("commit.listing"), |lines| {
+        if let Some((path, entry)) = &base.in_the_way {
+            lines.remove(path, &entry.object)?;
+        }
+        for is_going in [true, false] {
+            for change in comparison.changes()? {
+                let Change { mark, path, entry } = change?;
+                match (mark == Mark::Deleted, is_going) {
+                    (true, true) => lines.remove(&whole(&path), &entry.object)?,
+                    (false, false) => lines.put(&whole(&path), &entry, b'0')?,
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    })
 }
 
 /// The items that differ.
@@ -112,10 +144,10 @@ fn changed_items(comparison: &Comparison) -> io::Result<ChangedItems> {
 }
 
 /// What every commit ends with.
-fn trailers(task: Task<'_>, place: &Workplace, account: &Account, version: Option<&str>) -> String {
+fn trailers(task: Task<'_>, windmill: &Windmill<'_>, account: &Account, version: Option<&str>) -> String {
     let unknown = "unknown";
     // So that a restore knows whether the secrets of the commit can be read in a workspace.
-    let key = task.windmill(place).key().map(|key| [KEY_TRAILER, ": ", &fingerprint(&key), "\n"].concat());
+    let key = windmill.key().map(|key| [KEY_TRAILER, ": ", &fingerprint(&key), "\n"].concat());
     format!(
         "Windmill-Workspace: {}\nWindmill-Version: {}\nWmill-Version: {}\n{}",
         task.request.workspace,
@@ -136,26 +168,6 @@ struct Making<'a> {
 impl Making<'_> {
     fn whole_path(&self, path: &[u8]) -> Vec<u8> {
         [self.task.request.subdir.prefix().as_bytes(), path].concat()
-    }
-
-    /// The changes, for git. What goes comes first: a file may become a folder, or a folder a file.
-    fn listing(&self, git: &Git<'_>) -> io::Result<Listing> {
-        Listing::write(git.listing_place("commit.listing"), |lines| {
-            if let Some((path, entry)) = &self.base.in_the_way {
-                lines.remove(path, &entry.object)?;
-            }
-            for is_going in [true, false] {
-                for change in self.comparison.changes()? {
-                    let Change { mark, path, entry } = change?;
-                    match (mark == Mark::Deleted, is_going) {
-                        (true, true) => lines.remove(&self.whole_path(&path), &entry.object)?,
-                        (false, false) => lines.put(&self.whole_path(&path), &entry, b'0')?,
-                        _ => {}
-                    }
-                }
-            }
-            Ok(())
-        })
     }
 
     /// The message of a commit of everything: who edited which item stands in its body, and all of these are its authors

@@ -73,6 +73,7 @@
 //! | [`scratch`] | files that only we may read |
 //! | [`trust`] | whom we trust over TLS: the system's certificates and those of `CA_BUNDLE_FILE` |
 //! | [`web`] | the HTTP client for our own small questions |
+//! | [`both`] | two things at the same time |
 //! | [`mailbox`] | what one thread has for another, a few pieces at most |
 //! | [`subprocess`] | one program under a deadline, its group gone at the end |
 //! | [`lock`] | one sync of a workspace at a time, across processes |
@@ -125,6 +126,7 @@
 pub mod app;
 pub mod authors;
 pub mod base;
+pub mod both;
 pub mod by_value;
 pub mod check;
 pub mod checkouts;

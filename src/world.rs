@@ -2,9 +2,9 @@
 //! business.
 
 use std::fs;
-use std::thread;
 
 use crate::base::{self, Base};
+use crate::both::both;
 use crate::commits::{self, Material};
 use crate::comparison::Comparison;
 use crate::composition::{self, Composition, Pulled};
@@ -171,13 +171,9 @@ impl World for RealWorld<'_> {
     fn push(&mut self, commit: &ObjectId, composition: &Composition) -> Result<Arrival, Fault> {
         let (task, git) = (*self.task, &self.git);
         // While the server works, there is time to see whether the commit is what it was to be.
-        let (arrival, tree) = thread::scope(|scope| {
-            let look = || opening::tree_as_composed(task, git, commit, composition);
-            let tree = thread::Builder::new().name("look".to_owned()).spawn_scoped(scope, look);
-            let arrival = delivery::deliver(task, self.place, git, commit);
-            (arrival, tree.ok().and_then(|thread| thread.join().ok()))
-        });
-        self.pushed = tree.flatten();
+        let look = || opening::tree_as_composed(task, git, commit, composition);
+        let (tree, arrival) = both("look", look, || delivery::deliver(task, self.place, git, commit));
+        self.pushed = tree;
         arrival
     }
 

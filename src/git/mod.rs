@@ -284,6 +284,11 @@ impl<'a> Git<'a> {
     /// # Errors
     /// [`GitError`].
     pub fn is_at(&self, commit: &ObjectId) -> Result<bool, GitError> {
+        // The file of the ref tells without a program. Whether all of the commit is here shows when it is listed.
+        let file = fs::read_to_string(self.git_folder.join(TIP_REF)).unwrap_or_default();
+        if file.trim_ascii() == commit.as_str() {
+            return Ok(true);
+        }
         let name = format!("{TIP_REF}^{{commit}}");
         let command = self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]).capture(ANSWER_BYTES_MAX);
         let finished = self.run(command)?;

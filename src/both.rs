@@ -1,0 +1,39 @@
+//! Two things at the same time. Where no thread can be had, one after the other.
+
+use std::panic;
+use std::thread;
+
+/// Does `aside` in a thread named `name`, and `here` in this one; what came of either.
+pub fn both<A: Send, B>(name: &str, aside: impl Fn() -> A + Sync, here: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, &aside);
+        let of_here = here();
+        let of_aside = match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
+            Err(error) => {
+                log::debug!("no thread can be started for `{name}`: {error}");
+                aside()
+            }
+        };
+        (of_aside, of_here)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn both_are_done_each_once() {
+        let mut here = 0;
+        let (name, ()) = both("aside", || thread::current().name().map(str::to_owned), || here += 1);
+        assert_eq!(here, 1);
+        if cfg!(target_family = "wasm") {
+            assert_ne!(name.as_deref(), Some("aside"));
+        } else {
+            assert_eq!(name.as_deref(), Some("aside"));
+        }
+    }
+}
