@@ -100,6 +100,7 @@
 //! | [`commits`] | what differs, in commits: one for all of it, or one for each item |
 //! | [`delivery`] | brings a commit to the remote, and sees that it is there |
 //! | [`shortcut`] | what was true at the last success, and whether it still is |
+//! | [`proof`] | what a success rests on, noted for the next shortcut |
 //! | [`opening`] | how a sync begins: everybody is asked at the same time, and whether anything changed |
 //! | [`world`] | what a sync asks of the world, verb by verb |
 //! | [`sync`] | the story of a sync |
@@ -160,6 +161,7 @@ pub mod page;
 pub mod pattern;
 pub mod percent;
 pub mod probe;
+pub mod proof;
 pub mod proxy;
 pub mod pull;
 pub mod report;

@@ -1,5 +1,5 @@
-//! How a sync begins: the remote and Windmill are asked at the same time, and whether anything changed since the last
-//! success. And how it ends well: with a note of what that rests on.
+//! How a sync begins: the remote and Windmill are asked at the same time, and with that, whether anything changed since
+//! the last success.
 
 use std::io;
 use std::thread::ScopedJoinHandle;
@@ -7,35 +7,17 @@ use std::time::{Duration, Instant};
 
 use crate::base::{self, Base};
 use crate::code::Code;
-use crate::composition::Composition;
-use crate::deadline::Deadline;
 use crate::fault::Fault;
 use crate::git::{Git, RemoteState};
-use crate::listing;
 use crate::object::ObjectId;
 use crate::outcome::Warnings;
 use crate::probe::{self, Reading};
-use crate::shortcut::{Now, Shortcut};
+use crate::proof::{Known, Seen};
+use crate::shortcut::Shortcut;
 use crate::task::{Event, Step, Task};
 use crate::windmill::{Account, Windmill};
 use crate::wmill;
 use crate::workplace::Workplace;
-
-/// The part of the time left that may go to reading what Windmill holds. wmill reads the same and needs longer.
-const READING_SHARE: u32 = 3;
-/// How much longer than twice the first reading the second may take: the success is not told before that, and without it
-/// the next sync is a full one.
-const SECOND_READING_GRACE: Duration = Duration::from_secs(20);
-
-/// How a full sync ended well.
-pub struct Success<'a> {
-    /// It is on the branch.
-    pub commit: &'a ObjectId,
-    /// What Windmill held after the pull.
-    pub reading: Option<Reading>,
-    /// The tree of our folder in it, from [`tree_as_composed`] where the commit is new.
-    pub tree: Option<ObjectId>,
-}
 
 /// What came of asking.
 pub enum Opening {
@@ -43,34 +25,6 @@ pub enum Opening {
     Unchanged(ObjectId),
     /// A full sync is needed, upon this.
     Full(Box<(Known, Base)>),
-}
-
-/// What is known when a full sync begins.
-pub struct Known {
-    /// What Windmill says of itself and of the token.
-    pub account: Account,
-    /// The version of wmill.
-    pub version: Option<String>,
-    /// What is known of earlier syncs.
-    pub shortcut: Shortcut,
-    wmill: Option<String>,
-    seen: Option<Seen>,
-    /// How many warnings there were before those of a round.
-    warnings: usize,
-}
-
-/// What Windmill held before the pull.
-struct Seen {
-    query: String,
-    digest: String,
-    took: Duration,
-}
-
-impl Seen {
-    /// Of the digest of an export, with what was said beside it.
-    fn new(query: &str, export: &str, account: &Account, begun: Instant) -> Self {
-        Self { query: query.to_owned(), digest: probe::whole(export, &account.side), took: begun.elapsed() }
-    }
 }
 
 /// What the remote said so far.
@@ -118,7 +72,7 @@ pub fn open(
         shortcut,
         warnings: warnings.count(),
     };
-    if let Some(tip) = known.unchanged_at(&fetched, warnings) {
+    if let Some(tip) = unchanged_at(&known, &fetched, warnings) {
         end_of_fetch(task, fetched.took);
         if !task.request.dry_run {
             known.shortcut.follow(&tip);
@@ -138,7 +92,8 @@ pub fn open(
     // The repository has a say in what is pulled, and what it says was not known.
     if is_worth_it && base.plan.query != known.shortcut.query() {
         let (begun, query) = (Instant::now(), &base.plan.query);
-        let export = finish(read(&task.windmill(place), query, place), &patience(place));
+        let reading = read(&task.windmill(place), query, place);
+        let export = reading.and_then(|reading| probe::digest(reading, &probe::patience(&place.deadline)));
         known.seen = export.map(|export| Seen::new(query, &export, &known.account, begun));
     }
     Ok(Opening::Full(Box::new((known, base))))
@@ -152,7 +107,7 @@ fn ask_all(
     shortcut: &Shortcut,
     is_worth_it: bool,
 ) -> Result<Answers, Fault> {
-    let (windmill, patience) = (task.windmill(place), patience(place));
+    let (windmill, patience) = (task.windmill(place), probe::patience(&place.deadline));
     let (fetched, reading, account, version) = std::thread::scope(|scope| {
         // First what takes longest: a program that asks a server.
         let thread = || std::thread::Builder::new().name("open".to_owned());
@@ -167,7 +122,7 @@ fn ask_all(
     let crashed = |_| Fault::new(Code::Internal, "a thread of the sync ended early");
     let (fetched, account) = (fetched.map_err(no_thread)?.map_err(crashed)??, account?);
     let version = version.map_err(no_thread)?.map_err(crashed)?;
-    Ok(Answers { fetched, export: finish(reading, &patience), account, version })
+    Ok(Answers { fetched, export: reading.and_then(|reading| probe::digest(reading, &patience)), account, version })
 }
 
 fn ask(task: Task<'_>, place: &Workplace, windmill: &Windmill<'_>) -> Result<Account, Fault> {
@@ -204,24 +159,9 @@ fn end_of_fetch(task: Task<'_>, took: Duration) {
     (task.service.progress)(Event::Ended(Step::Fetch, took));
 }
 
-fn patience(place: &Workplace) -> Deadline {
-    let left = place.deadline.remaining().unwrap_or_default();
-    Deadline::after(left / READING_SHARE, place.deadline.interrupt())
-}
-
 fn read(windmill: &Windmill<'_>, query: &str, place: &Workplace) -> Option<Reading> {
-    let timeout = patience(place).remaining().ok()?;
+    let timeout = probe::patience(&place.deadline).remaining().ok()?;
     probe::export(windmill, query, timeout).ok()
-}
-
-/// Waits for a reading. That there is none is not a fault, but a reason for a full sync.
-fn finish(reading: Option<Reading>, patience: &Deadline) -> Option<String> {
-    match reading?.wait(patience) {
-        Ok(Ok(digest)) => return Some(digest),
-        Ok(Err(why)) => log::debug!("what Windmill holds cannot be seen: {why}"),
-        Err(_) => log::debug!("what Windmill holds cannot be seen in time"),
-    }
-    None
 }
 
 fn tell_about(account: &Account, task: Task<'_>, warnings: &mut Warnings) {
@@ -243,76 +183,17 @@ fn tell_about(account: &Account, task: Task<'_>, warnings: &mut Warnings) {
     }
 }
 
-impl Known {
-    /// The tip, where a full sync would find nothing to do there; with the warnings that it would give.
-    fn unchanged_at(&self, fetched: &Fetched, warnings: &mut Warnings) -> Option<ObjectId> {
-        let seen = self.seen.as_ref().map(|seen| seen.digest.as_str());
-        match self.shortcut.take(self.now(seen, fetched.state.tip.as_ref(), fetched.tree.as_ref())) {
-            Ok(told) => {
-                log::info!("Windmill and the branch hold what they held, so wmill need not be started");
-                told.iter().for_each(|warning| warnings.add(warning.clone()));
-                fetched.state.tip.clone()
-            }
-            Err(why) => {
-                log::debug!("this is a full sync: {why}");
-                None
-            }
+/// The tip, where a full sync would find nothing to do there; with the warnings that it would give.
+fn unchanged_at(known: &Known, fetched: &Fetched, warnings: &mut Warnings) -> Option<ObjectId> {
+    match known.shortcut.take(known.now(fetched.state.tip.as_ref(), fetched.tree.as_ref())) {
+        Ok(told) => {
+            log::info!("Windmill and the branch hold what they held, so wmill need not be started");
+            told.iter().for_each(|warning| warnings.add(warning.clone()));
+            fetched.state.tip.clone()
+        }
+        Err(why) => {
+            log::debug!("this is a full sync: {why}");
+            None
         }
     }
-
-    fn now<'a>(&'a self, seen: Option<&'a str>, tip: Option<&'a ObjectId>, tree: Option<&'a ObjectId>) -> Now<'a> {
-        Now { seen, windmill: self.account.server_version.as_deref(), wmill: self.wmill.as_deref(), tip, tree }
-    }
-
-    /// After a pull: begins to read once more what Windmill holds. Only where that is what it held before can it be what
-    /// wmill read. `None` where it would be of no use.
-    #[must_use]
-    pub fn read_again(&self, task: Task<'_>, place: &Workplace, base: &Base) -> Option<Reading> {
-        let seen = self.seen.as_ref().filter(|seen| !task.request.dry_run && seen.query == base.plan.query)?;
-        let timeout = patience(place).remaining().ok()?;
-        probe::all(&task.windmill(place), &seen.query, timeout).ok()
-    }
-
-    /// Notes a success. `warnings` are all that were given; of a sync that changed something, the next may not give them
-    /// all again, and is a full one to find out.
-    pub fn remember(&self, task: Task<'_>, base: &Base, success: Success<'_>, warnings: &Warnings) {
-        let Success { commit, reading, tree } = success;
-        let told = warnings.after(self.warnings);
-        let will_be_told = base.tip.as_ref() == Some(commit) || told.iter().all(|it| base.plan.warnings.contains(it));
-        let proof = reading.filter(|_| will_be_told).and_then(|reading| {
-            let seen = self.seen.as_ref()?;
-            let patience = Deadline::after(seen.took * 2 + SECOND_READING_GRACE, task.service.interrupt);
-            let again = finish(Some(reading), &patience)?;
-            if again != seen.digest {
-                log::debug!("Windmill changed during the sync, so the next one is a full one");
-                return None;
-            }
-            self.shortcut.proof(self.now(Some(&again), Some(commit), tree.as_ref()), &seen.query, told.to_vec())
-        });
-        let shared_ui = self.account.shared_ui.as_ref().is_some_and(|files| !files.is_empty());
-        self.shortcut.remember(commit, shared_ui, proof);
-    }
-}
-
-/// The tree of our folder in a new commit, where it holds just what it is to hold. A git that lied, or died unheard, is
-/// found out by the next full sync, and no shortcut may lead past that.
-#[must_use]
-pub fn tree_as_composed(
-    task: Task<'_>,
-    git: &Git<'_>,
-    commit: &ObjectId,
-    composition: &Composition,
-) -> Option<ObjectId> {
-    let tree = base::folder_of(task, git, commit)?;
-    let wanted = composition.pairs().ok()?.filter_map(|file| match file {
-        Ok((path, (_, entry))) => entry.map(|entry| Ok((path, entry))),
-        Err(error) => Some(Err(error)),
-    });
-    let there = git.list(&tree, "commit.listing").ok()?.entries().ok()?;
-    let holds = listing::join(Box::new(wanted), there)
-        .all(|file| matches!(file, Ok((_, (Some(wanted), Some(there)))) if wanted == there));
-    if !holds {
-        log::debug!("the commit does not hold what was pulled, so the next sync is a full one");
-    }
-    holds.then_some(tree)
 }

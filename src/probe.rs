@@ -9,12 +9,14 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::deadline::Interrupt;
+use crate::deadline::{Deadline, Interrupt};
 use crate::digest::{Algorithm, Digest};
 use crate::mailbox::Mailbox;
 use crate::web::Pending;
 use crate::windmill::{Asker, EXPORT, Windmill};
 
+/// The part of the time left that may go to reading what Windmill holds. wmill reads the same and needs longer.
+const TIME_SHARE: u32 = 3;
 /// A larger export is not read to its end, and costs a full sync.
 const EXPORT_BYTES_MAX: u64 = 4 << 30;
 /// What is read at once; ureq itself buffers as much.
@@ -48,6 +50,23 @@ pub fn all(windmill: &Windmill<'_>, query: &str, timeout: Duration) -> io::Resul
         let (side, export) = asker.side(unwanted, || digest_of_export(&asker, &path, unwanted))?;
         Ok(whole(&export, &side))
     })
+}
+
+/// Until when a run that ends at this deadline reads what Windmill holds.
+#[must_use]
+pub fn patience(deadline: &Deadline) -> Deadline {
+    Deadline::after(deadline.remaining().unwrap_or_default() / TIME_SHARE, deadline.interrupt())
+}
+
+/// Waits for a digest. That there is none is not a fault, but a reason for a full sync.
+#[must_use]
+pub fn digest(reading: Reading, patience: &Deadline) -> Option<String> {
+    match reading.wait(patience) {
+        Ok(Ok(digest)) => return Some(digest),
+        Ok(Err(why)) => log::debug!("what Windmill holds cannot be seen: {why}"),
+        Err(_) => log::debug!("what Windmill holds cannot be seen in time"),
+    }
+    None
 }
 
 /// The digest of all, of those of the export and of what is asked beside it.

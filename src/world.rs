@@ -13,9 +13,10 @@ use crate::fault::Fault;
 use crate::git::Git;
 use crate::guards;
 use crate::object::ObjectId;
-use crate::opening::{self, Known};
+use crate::opening;
 use crate::outcome::Warnings;
 use crate::probe;
+use crate::proof::{self, Known, Success};
 use crate::pull::{self, Footing};
 use crate::shortcut::Shortcut;
 use crate::task::{Step, Task};
@@ -171,7 +172,7 @@ impl World for RealWorld<'_> {
     fn push(&mut self, commit: &ObjectId, composition: &Composition) -> Result<Arrival, Fault> {
         let (task, git) = (*self.task, &self.git);
         // While the server works, there is time to see whether the commit is what it was to be.
-        let look = || opening::tree_as_composed(task, git, commit, composition);
+        let look = || proof::tree_as_composed(task, git, commit, composition);
         let (tree, arrival) = both("look", look, || delivery::deliver(task, self.place, git, commit));
         self.pushed = tree;
         arrival
@@ -188,7 +189,7 @@ impl World for RealWorld<'_> {
             Some(_) => self.pushed.take(),
             None => base::folder_of(*self.task, &self.git, commit),
         };
-        self.known.remember(*self.task, &self.base, opening::Success { commit, reading, tree }, warnings);
+        self.known.remember(*self.task, &self.base, Success { commit, reading, tree }, warnings);
     }
 
     fn refresh(&mut self) -> Result<(), Fault> {
