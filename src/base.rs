@@ -162,7 +162,8 @@ fn examine(task: Task<'_>, git: &Git<'_>, tip: Option<ObjectId>) -> Result<Base,
     let folder = if prefix.is_empty() { sound } else { below(&prefix, &sound, git.listing_place("folder.listing"))? };
     let plan = plan(task, git, own.as_ref())?;
     let workspace = task.request.workspace.clone();
-    let (is_empty, is_all_shown) = (true, true);
+    // Until it is known.
+    let (is_empty, is_all_shown) = (false, false);
     let mut base =
         Base { tip, tree, shown: None, folder, is_empty, is_all_shown, unsound, in_the_way, plan, workspace };
     show(git, &mut base, prefix.is_empty().then_some(of_all))?;

@@ -9,12 +9,11 @@ use crate::authors::{self, Edits};
 use crate::base::Base;
 use crate::both::both;
 use crate::comparison::{Change, Comparison, Mark, printable, summary};
-use crate::composition::Composition;
+use crate::composition::{Composition, Tree};
 use crate::config::CommitPer;
 use crate::fault::Fault;
 use crate::git::{Git, GitError, Link};
 use crate::items::{self, ItemId};
-use crate::listing::Listing;
 use crate::names::Identity;
 use crate::object::ObjectId;
 use crate::outcome::Changed;
@@ -49,11 +48,19 @@ pub struct Material<'a> {
     pub version: Option<&'a str>,
 }
 
-/// Commits what differs upon the tip; the last commit.
+/// What came of committing.
+pub struct Made {
+    /// The last commit.
+    pub commit: ObjectId,
+    /// The tree of our folder that it is to have; `None` where nothing is in it.
+    pub folder: Option<ObjectId>,
+}
+
+/// Commits what differs upon the tip.
 ///
 /// # Errors
 /// [`Fault`]: git, or the disk.
-pub fn make(material: Material<'_>) -> Result<ObjectId, Fault> {
+pub fn make(material: Material<'_>) -> Result<Made, Fault> {
     let Material { task, place, git, base, composition, account, version } = material;
     let comparison = &composition.comparison;
     let of_a_listing = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
@@ -66,54 +73,22 @@ pub fn make(material: Material<'_>) -> Result<ObjectId, Fault> {
         let edits = if asks { authors::last_edits(&windmill, account, &items.first) } else { Edits::new() };
         (edits, trailers(task, &windmill, account, version))
     };
-    let ((edits, trailers), tree) = both("ask", ask, || tree(&material));
+    let ((edits, trailers), tree) = both("ask", ask, || composition.tree(task, git, base));
     let making = Making { task, base, comparison, edits, trailers };
-    let tree = tree?;
+    let Tree { whole, folder } = tree?;
     if task.service.config.commit_per == CommitPer::Item && items.is_all && !items.first.is_empty() {
         let links = making.links().map_err(of_a_listing)?;
         let ours = &task.request.author;
         let (last, made) = git.commit_chain(base.tip.as_ref(), base.tree.as_ref(), ours, &links).map_err(of_git)?;
-        if made == tree {
-            return Ok(last);
+        if made == whole {
+            return Ok(Made { commit: last, folder });
         }
         // An item's file in the place of another item's folder, say: each step is right, and not all orders of them.
         log::warn!("the commits of single items do not come to the same as all together, so one commit is made");
     }
     let message = making.whole_message().map_err(of_a_listing)?;
-    git.commit(&tree, base.tip.as_ref(), &task.request.author, &message).map_err(of_git)
-}
-
-/// The tree of all that is to be committed.
-fn tree(material: &Material<'_>) -> Result<ObjectId, Fault> {
-    let Material { task, git, base, composition, .. } = *material;
-    let failed = |error| task.git_error(Step::Commit, error);
-    let prefix = task.request.subdir.prefix();
-    if prefix.is_empty() && composition.is_as_staged() {
-        return git.write_tree().map_err(failed);
-    }
-    let changes = listing(git, base, &composition.comparison, &prefix).map_err(|error| failed(error.into()))?;
-    git.compose(base.tree.as_ref(), &changes).map_err(failed)
-}
-
-/// The changes, for git. What goes comes first: a file may become a folder, or a folder a file.
-fn listing(git: &Git<'_>, base: &Base, comparison: &Comparison, prefix: &str) -> io::Result<Listing> {
-    let whole = |path: &[u8]| [prefix.as_bytes(), path].concat();
-    Listing::write(git.listing_place("commit.listing"), |lines| {
-        if let Some((path, entry)) = &base.in_the_way {
-            lines.remove(path, &entry.object)?;
-        }
-        for is_going in [true, false] {
-            for change in comparison.changes()? {
-                let Change { mark, path, entry } = change?;
-                match (mark == Mark::Deleted, is_going) {
-                    (true, true) => lines.remove(&whole(&path), &entry.object)?,
-                    (false, false) => lines.put(&whole(&path), &entry, b'0')?,
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
-    })
+    let commit = git.commit(&whole, base.tip.as_ref(), &task.request.author, &message).map_err(of_git)?;
+    Ok(Made { commit, folder })
 }
 
 /// The items that differ.

@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::iter;
 use std::sync::Arc;
 
 use crate::base::{Base, is_shared_ui};
 use crate::code::Code;
-use crate::comparison::{Comparison, Sample, printable};
+use crate::comparison::{Change, Comparison, Mark, Sample, printable};
 use crate::fault::{Fault, Remedy};
 use crate::git::{Git, GitError};
 use crate::items::{self, ItemId};
 use crate::listing::{GitPath, Listing, Stream, join};
 use crate::names::WorkspaceId;
-use crate::object::Entry;
+use crate::object::{Entry, ObjectId};
 use crate::outcome::Warnings;
 use crate::pull::Footing;
 use crate::scratch;
@@ -49,11 +50,63 @@ impl Composition {
         self.sides.pairs()
     }
 
-    /// Whether the folder is to hold just what is staged: nothing is left out, and nothing stays beside it.
-    #[must_use]
-    pub fn is_as_staged(&self) -> bool {
-        self.sides.dropped.is_empty() && self.sides.kept.is_empty()
+    /// Writes the tree of all that is to be committed, reads it again, and holds it against what it is to be: a git that
+    /// lies, or an index that does, is found out before anybody else sees a commit.
+    ///
+    /// # Errors
+    /// [`Fault`]: git, or the disk.
+    pub fn tree(&self, task: Task<'_>, git: &Git<'_>, base: &Base) -> Result<Tree, Fault> {
+        let failed = |error| task.git_error(Step::Commit, error);
+        let prefix = task.request.subdir.prefix();
+        // Where the folder is all, and holds just what is staged, that is the index's own tree.
+        let whole = if prefix.is_empty() && self.sides.dropped.is_empty() && self.sides.kept.is_empty() {
+            git.write_tree()
+        } else {
+            let changes = self.listing(git, base, &prefix).map_err(|error| failed(error.into()))?;
+            git.compose(base.tree.as_ref(), &changes)
+        };
+        let whole = whole.map_err(failed)?;
+        let folder = if prefix.is_empty() {
+            Some(whole.clone())
+        } else {
+            git.tree_at(&whole, prefix.trim_end_matches('/')).ok()
+        };
+        let there = folder.as_ref().map(|folder| git.list(folder, "commit.listing")).transpose().map_err(failed)?;
+        if self.sides.is_what_is_in(there.as_ref()).map_err(|error| failed(error.into()))? {
+            return Ok(Tree { whole, folder });
+        }
+        let message = "git did not put into the commit what was pulled; nothing was pushed".to_owned();
+        Err(Fault { code: Code::GitFailed, message, remedy: Remedy::NewCheckout })
     }
+
+    /// The changes, for git. What goes comes first: a file may become a folder, or a folder a file.
+    fn listing(&self, git: &Git<'_>, base: &Base, prefix: &str) -> io::Result<Listing> {
+        let whole = |path: &[u8]| [prefix.as_bytes(), path].concat();
+        Listing::write(git.listing_place("commit.listing"), |lines| {
+            if let Some((path, entry)) = &base.in_the_way {
+                lines.remove(path, &entry.object)?;
+            }
+            for is_going in [true, false] {
+                for change in self.comparison.changes()? {
+                    let Change { mark, path, entry } = change?;
+                    match (mark == Mark::Deleted, is_going) {
+                        (true, true) => lines.remove(&whole(&path), &entry.object)?,
+                        (false, false) => lines.put(&whole(&path), &entry, b'0')?,
+                        _ => {}
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What is to be committed, as git wrote it.
+pub struct Tree {
+    /// All of the repository.
+    pub whole: ObjectId,
+    /// Our folder; `None` where nothing is in it.
+    pub folder: Option<ObjectId>,
 }
 
 struct Sides {
@@ -72,6 +125,25 @@ impl Sides {
             return Ok(staged);
         }
         Ok(Box::new(staged.filter(move |file| file.as_ref().map_or(true, |(path, _)| !dropped.contains(path)))))
+    }
+
+    /// Whether these are the files that are to be in the folder, and all of them.
+    fn is_what_is_in(&self, there: Option<&Listing>) -> io::Result<bool> {
+        let wanted = self.pairs()?.filter_map(|file| match file {
+            Ok((path, (_, entry))) => entry.map(|entry| Ok((path, entry))),
+            Err(error) => Some(Err(error)),
+        });
+        let there = match there {
+            Some(there) => there.entries()?,
+            None => Box::new(iter::empty()),
+        };
+        for file in join(Box::new(wanted), there) {
+            let (_, (wanted, there)) = file?;
+            if wanted != there {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn pairs(&self) -> io::Result<Stream<(Option<Entry>, Option<Entry>)>> {

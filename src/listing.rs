@@ -25,7 +25,7 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// Longer than any path that a system takes, with mode and id.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// What a line says behind its path: an entry, and a note.
+/// What a line says of its path: an entry, and a note.
 type Noted = (Entry, u8);
 
 /// A file with a line for each file of a tree: `mode object note TAB path NUL`, or `mode type object TAB path NUL` where
@@ -234,8 +234,8 @@ impl Soundness {
     }
 }
 
-/// Two sorted streams as one: each path once, with what either has. Streams that are not in order would be misread, and
-/// end with an error.
+/// Two sorted streams as one: each path once, with what either has. Streams that are not in order would be misread: the
+/// first path that is out of it gives an error, and what follows is good for nothing.
 #[must_use]
 pub fn join<A: 'static, B: 'static>(mut left: Stream<A>, mut right: Stream<B>) -> Stream<(Option<A>, Option<B>)> {
     let (mut one, mut other) = (left.next(), right.next());

@@ -3,11 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::base::{self, Base};
-use crate::composition::Composition;
+use crate::base::Base;
 use crate::deadline::Deadline;
-use crate::git::Git;
-use crate::listing;
 use crate::object::ObjectId;
 use crate::outcome::Warnings;
 use crate::probe::{self, Reading};
@@ -26,7 +23,7 @@ pub struct Success<'a> {
     pub commit: &'a ObjectId,
     /// What Windmill held after the pull.
     pub reading: Option<Reading>,
-    /// The tree of our folder in it, from [`tree_as_composed`] where the commit is new.
+    /// The tree of our folder in it, where that is what it is to be.
     pub tree: Option<ObjectId>,
 }
 
@@ -97,27 +94,4 @@ impl Known {
         let shared_ui = self.account.shared_ui.as_ref().is_some_and(|files| !files.is_empty());
         self.shortcut.remember(commit, shared_ui, proof);
     }
-}
-
-/// The tree of our folder in a new commit, where it holds just what it is to hold. A git that lied, or died unheard, is
-/// found out by the next full sync, and no shortcut may lead past that.
-#[must_use]
-pub fn tree_as_composed(
-    task: Task<'_>,
-    git: &Git<'_>,
-    commit: &ObjectId,
-    composition: &Composition,
-) -> Option<ObjectId> {
-    let tree = base::folder_of(task, git, commit)?;
-    let wanted = composition.pairs().ok()?.filter_map(|file| match file {
-        Ok((path, (_, entry))) => entry.map(|entry| Ok((path, entry))),
-        Err(error) => Some(Err(error)),
-    });
-    let there = git.list(&tree, "commit.listing").ok()?.entries().ok()?;
-    let holds = listing::join(Box::new(wanted), there)
-        .all(|file| matches!(file, Ok((_, (Some(wanted), Some(there)))) if wanted == there));
-    if !holds {
-        log::debug!("the commit does not hold what was pulled, so the next sync is a full one");
-    }
-    holds.then_some(tree)
 }

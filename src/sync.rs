@@ -190,7 +190,7 @@ impl<W: World> Story<'_, W> {
     fn leave_as_it_is(&mut self, reading: W::Reading) -> Success {
         let tip = self.world.base().tip.clone();
         if let (Some(tip), false) = (&tip, self.task.request.dry_run) {
-            self.world.remember(tip, None, reading, self.warnings);
+            self.world.remember(tip, reading, self.warnings);
         }
         unchanged(self.task, tip)
     }
@@ -204,9 +204,9 @@ impl<W: World> Story<'_, W> {
 
     /// A success is told only of a commit that was seen on the branch.
     fn deliver(&mut self, commit: ObjectId, composition: &W::Composition, reading: W::Reading) -> Result<Round, Fault> {
-        match self.task.step(Step::Push, || self.world.push(&commit, composition))? {
+        match self.task.step(Step::Push, || self.world.push(&commit))? {
             Arrival::Confirmed => {
-                self.world.remember(&commit, Some(composition), reading, self.warnings);
+                self.world.remember(&commit, reading, self.warnings);
                 let message = format!("Successfully synced workspace '{}' to Git", self.task.request.workspace);
                 let changed = composition.as_ref().changed();
                 Ok(Round::Success(Success { code: Code::Pushed, message, commit: Some(commit), changed }))
@@ -327,7 +327,7 @@ mod tests {
 
     /// How a success is noted whose commit is of this round.
     fn remember(round: usize) -> String {
-        format!("remember:{}:look:{round}:changes", commit_of(round))
+        format!("remember:{}:look:{round}", commit_of(round))
     }
 
     fn fault(remedy: Remedy) -> Fault {
@@ -584,14 +584,13 @@ mod tests {
             Ok(id(commit_of(self.pulls)))
         }
 
-        fn push(&mut self, commit: &ObjectId, _: &FakeComposition) -> Result<Arrival, Fault> {
+        fn push(&mut self, commit: &ObjectId) -> Result<Arrival, Fault> {
             self.ask("push", Some(digit(commit)))?;
             Ok(self.scene.arrivals.pop_front().unwrap_or(Arrival::Confirmed))
         }
 
-        fn remember(&mut self, commit: &ObjectId, new: Option<&FakeComposition>, reading: usize, warnings: &Warnings) {
-            let what = if new.is_some() { "changes" } else { "no-changes" };
-            self.asked.note(format!("remember:{}:look:{reading}:{what}", digit(commit)));
+        fn remember(&mut self, commit: &ObjectId, reading: usize, warnings: &Warnings) {
+            self.asked.note(format!("remember:{}:look:{reading}", digit(commit)));
             *self.asked.remembered.lock().expect("whole") = warnings.list().to_vec();
         }
 
@@ -611,7 +610,7 @@ mod tests {
     #[test]
     fn a_sync_pulls_looks_again_composes_guards_commits_pushes_and_remembers() {
         Scene::new().tell().check(
-            &["pull( pull:1 ) look:1 commit( compose guard commit:1 ) push( push:a ) remember:a:look:1:changes"],
+            &["pull( pull:1 ) look:1 commit( compose guard commit:1 ) push( push:a ) remember:a:look:1"],
             SyncResult {
                 code: Code::Pushed,
                 message: PUSHED.to_owned(),
@@ -635,7 +634,7 @@ mod tests {
     #[test]
     fn a_pull_that_changes_nothing_is_remembered_and_not_committed() {
         let result = SyncResult { commit: Some("1".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) };
-        let asked = "pull( pull:1 ) look:1 commit( compose guard ) remember:1:look:1:no-changes";
+        let asked = "pull( pull:1 ) look:1 commit( compose guard ) remember:1:look:1";
         Scene::new().unchanged().tell().check(&[asked], result);
         // Of an empty workspace there is nothing to commit, and so no branch.
         let asked = "pull( pull:- ) look:1 commit( compose guard )";

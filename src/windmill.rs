@@ -1,6 +1,6 @@
 //! What this service asks Windmill itself: what the server is, who the token is, and what lies in a workspace.
 //!
-//! It knows neither wmill nor git.
+//! It starts no program, and does not know git.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use crate::names::{self, BaseUrl, WorkspaceId};
 use crate::percent;
 use crate::retry::Tries;
 use crate::secret::{Scrubber, Secret};
-use crate::subprocess::{self};
+use crate::subprocess;
 use crate::web::{self, Pending};
 
 /// For one small question to Windmill.

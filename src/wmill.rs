@@ -47,7 +47,7 @@ pub enum Deletions {
 pub fn pull(windmill: &Windmill<'_>, place: &Workplace, folder: &Path) -> Result<(), WindmillError> {
     let machine = |error: std::io::Error| WindmillError::Machine(error.to_string());
     let configuration = place.scratch.path().join("wmill");
-    let invocation = sync(windmill, place, folder, &configuration).map_err(machine)?.arguments([
+    let invocation = sync_command(windmill, place, folder, &configuration).map_err(machine)?.arguments([
         "pull",
         "--yes",
         "--skip-branch-validation",
@@ -92,7 +92,7 @@ pub fn push(
     let machine = |error: std::io::Error| WindmillError::Machine(error.to_string());
     let configuration = place.scratch.path().join("wmill");
     // Its own list of differences would show values, of resources for one; as JSON it has none.
-    let mut invocation = sync(windmill, place, folder, &configuration).map_err(machine)?.arguments([
+    let mut invocation = sync_command(windmill, place, folder, &configuration).map_err(machine)?.arguments([
         "push",
         if extent == Extent::Show { "--dry-run" } else { "--yes" },
         "--skip-branch-validation",
@@ -115,7 +115,7 @@ pub fn push(
 }
 
 /// `wmill sync`, about to run in `folder`, with a profile of its own.
-fn sync(
+fn sync_command(
     windmill: &Windmill<'_>,
     place: &Workplace,
     folder: &Path,

@@ -4,8 +4,7 @@
 use std::fs;
 
 use crate::base::{self, Base};
-use crate::both::both;
-use crate::commits::{self, Material};
+use crate::commits::{self, Made, Material};
 use crate::comparison::Comparison;
 use crate::composition::{self, Composition, Pulled};
 use crate::delivery::{self, Arrival};
@@ -16,7 +15,7 @@ use crate::object::ObjectId;
 use crate::opening;
 use crate::outcome::Warnings;
 use crate::probe;
-use crate::proof::{self, Known, Success};
+use crate::proof::{Known, Success};
 use crate::pull::{self, Footing};
 use crate::shortcut::Shortcut;
 use crate::task::{Step, Task};
@@ -59,15 +58,9 @@ pub trait World {
     ///
     /// # Errors
     /// [`Fault`]: the remote refuses it, or does not answer.
-    fn push(&mut self, commit: &ObjectId, composition: &Self::Composition) -> Result<Arrival, Fault>;
-    /// Notes a success, with all warnings that were given. `composition` is what a new commit was made of.
-    fn remember(
-        &mut self,
-        commit: &ObjectId,
-        composition: Option<&Self::Composition>,
-        reading: Self::Reading,
-        warnings: &Warnings,
-    );
+    fn push(&mut self, commit: &ObjectId) -> Result<Arrival, Fault>;
+    /// Notes a success, with all warnings that were given.
+    fn remember(&mut self, commit: &ObjectId, reading: Self::Reading, warnings: &Warnings);
     /// Asks for the base anew.
     ///
     /// # Errors
@@ -95,8 +88,8 @@ pub struct RealWorld<'a> {
     git: Git<'a>,
     known: Known,
     base: Base,
-    /// The tree of our folder in the commit that was pushed last, where it is what it was to be.
-    pushed: Option<ObjectId>,
+    /// The last commit that was made.
+    made: Option<Made>,
 }
 
 impl<'a> RealWorld<'a> {
@@ -112,7 +105,7 @@ impl<'a> RealWorld<'a> {
             opening::Opening::Unchanged(tip) => Ok(Opening::Unchanged(tip)),
             opening::Opening::Full(full) => {
                 let (known, base) = *full;
-                Ok(Opening::Full(Self { task, place, git, known, base, pushed: None }))
+                Ok(Opening::Full(Self { task, place, git, known, base, made: None }))
             }
         }
     }
@@ -166,30 +159,22 @@ impl World for RealWorld<'_> {
 
     fn commit(&mut self, composition: &Composition) -> Result<ObjectId, Fault> {
         let Self { task, place, git, known: Known { account, version, .. }, base, .. } = self;
-        commits::make(Material { task: **task, place, git, base, composition, account, version: version.as_deref() })
+        let version = version.as_deref();
+        let made = commits::make(Material { task: **task, place, git, base, composition, account, version })?;
+        Ok(self.made.insert(made).commit.clone())
     }
 
-    fn push(&mut self, commit: &ObjectId, composition: &Composition) -> Result<Arrival, Fault> {
-        let (task, git) = (*self.task, &self.git);
-        // While the server works, there is time to see whether the commit is what it was to be.
-        let look = || proof::tree_as_composed(task, git, commit, composition);
-        let (tree, arrival) = both("look", look, || delivery::deliver(task, self.place, git, commit));
-        self.pushed = tree;
-        arrival
+    fn push(&mut self, commit: &ObjectId) -> Result<Arrival, Fault> {
+        delivery::deliver(*self.task, self.place, &self.git, commit)
     }
 
-    fn remember(
-        &mut self,
-        commit: &ObjectId,
-        composition: Option<&Composition>,
-        reading: Self::Reading,
-        warnings: &Warnings,
-    ) {
-        let tree = match composition {
-            Some(_) => self.pushed.take(),
-            None => base::folder_of(*self.task, &self.git, commit),
-        };
-        self.known.remember(*self.task, &self.base, Success { commit, reading, tree }, warnings);
+    fn remember(&mut self, commit: &ObjectId, reading: Self::Reading, warnings: &Warnings) {
+        let made = self.made.as_ref().filter(|made| made.commit == *commit);
+        // A git that made another commit than it was told to is found out by the next full sync.
+        let is_as_made = |tree: &ObjectId| made.is_none_or(|made| made.folder.as_ref() == Some(tree));
+        let tree = if reading.is_some() { base::folder_of(*self.task, &self.git, commit) } else { None };
+        let success = Success { commit, reading, tree: tree.filter(is_as_made) };
+        self.known.remember(*self.task, &self.base, success, warnings);
     }
 
     fn refresh(&mut self) -> Result<(), Fault> {

@@ -41,6 +41,8 @@ const LOOSE_OBJECTS_SAMPLE_MAX: usize = 32;
 const LOCK_DEPTH_MAX: usize = 2;
 /// How long we ask where a redirect leads, for the error message.
 const REDIRECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Of a file that says where a ref is.
+const REF_BYTES_MAX: u64 = 4096;
 /// Where the commit that the checkout stands at is kept, so that its objects are.
 const TIP_REF: &str = "refs/sync/tip";
 /// Where a tip that came after our push is kept.
@@ -279,15 +281,15 @@ impl<'a> Git<'a> {
         }
     }
 
-    /// Whether the checkout has the commit already.
+    /// Whether the checkout stands at the commit, as its ref says. Whether all of it is here shows when it is listed.
     ///
     /// # Errors
     /// [`GitError`].
     pub fn is_at(&self, commit: &ObjectId) -> Result<bool, GitError> {
-        // The file of the ref tells without a program. Whether all of the commit is here shows when it is listed.
-        let file = fs::read_to_string(self.git_folder.join(TIP_REF)).unwrap_or_default();
-        if file.trim_ascii() == commit.as_str() {
-            return Ok(true);
+        // The file of the ref tells without a program; git may keep refs elsewhere.
+        let file = scratch::read_file(&self.git_folder.join(TIP_REF), REF_BYTES_MAX).unwrap_or_default();
+        if let Some(id) = ObjectId::parse(String::from_utf8_lossy(&file).trim_ascii()) {
+            return Ok(id == *commit);
         }
         let name = format!("{TIP_REF}^{{commit}}");
         let command = self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]).capture(ANSWER_BYTES_MAX);
@@ -312,7 +314,7 @@ impl<'a> Git<'a> {
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &commit]))
     }
 
-    /// The tree at a path of a commit, without slashes at its ends; an empty one is the whole.
+    /// The tree at a path of a commit or tree, without slashes at its ends; an empty one is the whole.
     ///
     /// # Errors
     /// [`GitError`], also where there is no tree.
@@ -321,7 +323,8 @@ impl<'a> Git<'a> {
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]))
     }
 
-    /// All files of a commit or tree, as they are there, sound or not, in a listing of this name.
+    /// All files of a commit or tree, as they are there, sound or not, in a listing of this name. It takes the place of
+    /// one of the same name, which somebody may still be reading.
     ///
     /// # Errors
     /// [`GitError`].
@@ -392,7 +395,8 @@ impl<'a> Git<'a> {
         self.locally(self.command()?.arguments(["add", "--all", "--force"])).map(drop)
     }
 
-    /// A tree of all that is staged.
+    /// A tree of all that is staged. git takes folders that it deems unchanged from a part of the index that no listing
+    /// shows, so what came of it is to be looked at.
     ///
     /// # Errors
     /// [`GitError`].

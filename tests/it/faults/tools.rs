@@ -148,6 +148,30 @@ fn a_git_that_hangs_is_ended() {
 }
 
 #[test]
+fn a_tree_that_is_not_what_was_pulled_is_never_pushed() {
+    let replay = Replay::new();
+    let mut history = replay.history();
+    history.assert_healed("nothing", &replay.sync(), &replay.expected());
+    let commits = replay.remote.log("main").len();
+    // As from an index that says one thing in its entries, and another of its folders.
+    let lie = format!(
+        "\"$git\" \"$@\" >&2; exec \"$git\" --git-dir='{}' rev-parse main^{{tree}}",
+        replay.remote.path().display()
+    );
+    let once = format!("if mkdir '{}/told' 2>/dev/null; then {lie}; fi", replay.sandbox.scratch("lie").display());
+    replay.hold(State::Edited);
+    break_git(&replay.sandbox, "write-tree", &lie);
+    let refused = replay.sync().run().expect("git_failed");
+    assert!(refused.message().contains("git did not put into the commit what was pulled"), "{}", refused.message());
+    assert_eq!(replay.remote.log("main").len(), commits, "nothing was pushed");
+    // Told once, it costs a new checkout.
+    break_git(&replay.sandbox, "write-tree", &once);
+    history.judge("a tree that is another one", &refused);
+    history.assert_healed("a tree that is another one", &replay.sync(), &replay.expected());
+    mend_git(&replay.sandbox);
+}
+
+#[test]
 fn a_pull_of_nothing_that_calls_itself_done_deletes_nothing() {
     let replay = Replay::new();
     let mut history = replay.history();
