@@ -10,7 +10,7 @@ use crate::base::{Base, is_shared_ui};
 use crate::code::Code;
 use crate::comparison::{Change, Comparison, Mark, Sample, printable};
 use crate::fault::{Fault, Remedy};
-use crate::git::{Git, GitError};
+use crate::git::{Git, GitError, Staged};
 use crate::items::{self, ItemId};
 use crate::listing::{GitPath, Listing, Stream, join};
 use crate::names::WorkspaceId;
@@ -39,6 +39,8 @@ pub struct Composition {
     /// What differs.
     pub comparison: Comparison,
     sides: Sides,
+    /// The tree of what was pulled.
+    staged: ObjectId,
 }
 
 impl Composition {
@@ -50,27 +52,20 @@ impl Composition {
         self.sides.pairs()
     }
 
-    /// Writes the tree of all that is to be committed, reads it again, and holds it against what it is to be: a git that
-    /// lies, or an index that does, is found out before anybody else sees a commit.
+    /// The tree of all that is to be committed. One that is composed is read again and held against what it is to be.
     ///
     /// # Errors
     /// [`Fault`]: git, or the disk.
     pub fn tree(&self, task: Task<'_>, git: &Git<'_>, base: &Base) -> Result<Tree, Fault> {
         let failed = |error| task.git_error(Step::Commit, error);
         let prefix = task.request.subdir.prefix();
-        // Where the folder is all, and holds just what is staged, that is the index's own tree.
-        let whole = if prefix.is_empty() && self.sides.dropped.is_empty() && self.sides.kept.is_empty() {
-            git.write_tree()
-        } else {
-            let changes = self.listing(git, base, &prefix).map_err(|error| failed(error.into()))?;
-            git.compose(base.tree.as_ref(), &changes)
-        };
-        let whole = whole.map_err(failed)?;
-        let folder = if prefix.is_empty() {
-            Some(whole.clone())
-        } else {
-            git.tree_at(&whole, prefix.trim_end_matches('/')).ok()
-        };
+        // Where our folder is all, and nothing is left out or stays beside it, what is staged is what is to be.
+        if prefix.is_empty() && self.sides.dropped.is_empty() && self.sides.kept.is_empty() {
+            return Ok(Tree { whole: self.staged.clone(), folder: Some(self.staged.clone()) });
+        }
+        let changes = self.listing(git, base, &prefix).map_err(|error| failed(error.into()))?;
+        let whole = git.compose(base.tree.as_ref(), &changes).map_err(failed)?;
+        let folder = git.tree_at(&whole, prefix.trim_end_matches('/')).ok();
         let there = folder.as_ref().map(|folder| git.list(folder, "commit.listing")).transpose().map_err(failed)?;
         if self.sides.is_what_is_in(there.as_ref()).map_err(|error| failed(error.into()))? {
             return Ok(Tree { whole, folder });
@@ -172,7 +167,7 @@ pub fn compose(
     if !unstorable.is_empty() {
         warnings.add(format!("git holds no file named `.git`, so the backup is without: {unstorable}"));
     }
-    let staged = stage(task, git, base)?;
+    let Staged { tree, files: staged } = stage(task, git, base)?;
     let dropped = superseded(&staged, pulled.account, &base.workspace).map_err(failed)?;
     let mut sides = Sides { before: base.folder.clone(), staged, dropped: Arc::new(dropped), kept: Arc::default() };
     let replaced = keep(&mut sides, base, pulled).map_err(failed)?;
@@ -187,7 +182,7 @@ pub fn compose(
         ));
     }
     let comparison = sides.pairs().and_then(|pairs| Comparison::of(git.listing_place("changes.listing"), pairs));
-    Ok(Composition { comparison: comparison.map_err(failed)?, sides })
+    Ok(Composition { comparison: comparison.map_err(failed)?, sides, staged: tree })
 }
 
 /// wmill leaves the file of an item alone that became this workspace's own, and writes another beside it.
@@ -253,11 +248,9 @@ fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index])
 }
 
-fn stage(task: Task<'_>, git: &Git<'_>, base: &Base) -> Result<Listing, Fault> {
-    let failed = |error| task.git_error(Step::Commit, error);
-    git.stage().map_err(failed)?;
-    let staged = git.list_index().map_err(failed)?;
-    staging::verify(&staged, git.tree_folder(), &base.folder).map_err(|error| match error {
+fn stage(task: Task<'_>, git: &Git<'_>, base: &Base) -> Result<Staged, Fault> {
+    let staged = git.stage().map_err(|error| task.git_error(Step::Commit, error))?;
+    staging::verify(&staged.files, git.tree_folder(), &base.folder).map_err(|error| match error {
         StagingError::Differs(message) => Fault { code: Code::GitFailed, message, remedy: Remedy::NewCheckout },
         StagingError::Io(error) => task.disk(&error),
     })?;

@@ -1,5 +1,6 @@
 //! Brings a commit to the remote, and sees that it is there. Which commit that is, is for others.
 
+use crate::both::both;
 use crate::code::Code;
 use crate::fault::{Fault, Remedy};
 use crate::git::{Git, GitError, Pushed};
@@ -23,27 +24,22 @@ pub fn deliver(task: Task<'_>, place: &Workplace, git: &Git<'_>, commit: &Object
     let failed = |error| task.git_error(Step::Push, error);
     let mut may_be_there = false;
     let pushed = task.patiently(Step::Push, place, || {
-        if std::mem::replace(&mut may_be_there, true) && is_there(git, commit).map_err(failed)? {
+        if std::mem::replace(&mut may_be_there, true) && is_there(task, git, commit).map_err(failed)? {
             return Ok(Arrival::Confirmed);
         }
         push_once(task, git, commit)
     });
-    let arrival = match pushed {
+    match pushed {
         // The last answer of all may have been lost too.
         Err(error) if matches!(error.remedy, Remedy::Time(_)) => {
-            if is_there(git, commit).unwrap_or(false) {
-                Arrival::Confirmed
+            if is_there(task, git, commit).unwrap_or(false) {
+                Ok(Arrival::Confirmed)
             } else {
-                return Err(error);
+                Err(error)
             }
         }
-        other => other?,
-    };
-    if let (Arrival::Confirmed, Err(error)) = (&arrival, git.stand_at(commit)) {
-        // It costs the next sync a fetch, and does not unmake this one.
-        log::warn!("cannot note where the checkout stands: {}", task.git_error(Step::Push, error).message);
+        other => other,
     }
-    Ok(arrival)
 }
 
 fn push_once(task: Task<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Arrival, Fault> {
@@ -53,16 +49,21 @@ fn push_once(task: Task<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Arrival
         Pushed::Outrun(why) => return Ok(Arrival::Rejected(why)),
         Pushed::Refused(why) => return Err(refused(task, &why)),
     }
-    if is_there(git, commit).map_err(failed)? {
+    if is_there(task, git, commit).map_err(failed)? {
         return Ok(Arrival::Confirmed);
     }
     Ok(Arrival::Rejected("the server took the commit, but the branch does not hold it now".to_owned()))
 }
 
-/// Whether the branch of the remote holds the commit.
-fn is_there(git: &Git<'_>, commit: &ObjectId) -> Result<bool, GitError> {
-    let state = git.remote_state()?;
-    git.has_arrived(commit, state.tip.as_ref())
+/// Whether the branch of the remote holds the commit. Meanwhile it is noted that the checkout stands there; should it not
+/// be on the branch after all, the next fetch notes where it stands.
+fn is_there(task: Task<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<bool, GitError> {
+    let (noted, state) = both("note", || git.stand_at(commit), || git.remote_state());
+    if let Err(error) = noted {
+        // It costs the next sync a fetch, and does not unmake this one.
+        log::warn!("cannot note where the checkout stands: {}", task.git_error(Step::Push, error).message);
+    }
+    git.has_arrived(commit, state?.tip.as_ref())
 }
 
 /// What a server said that does not want the commit.

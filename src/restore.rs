@@ -271,9 +271,8 @@ impl Story<'_> {
     fn staged(&self, git: &Git<'_>) -> Result<Tree, Fault> {
         let failed = |error: GitError| self.target.git_error(Step::Commit, error);
         staging::withdraw_unstorable(git.tree_folder()).map_err(|error| self.target.disk(&error))?;
-        git.stage().map_err(failed)?;
-        let listing = git.list_index().map_err(failed)?;
-        read(&listing).map_err(failed)
+        let staged = git.stage().map_err(failed)?;
+        read(&staged.files).map_err(failed)
     }
 
     fn write(&self, git: &Git<'_>, path: &str, content: &[u8]) -> Result<(), Fault> {

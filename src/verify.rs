@@ -178,8 +178,7 @@ pub fn against(
     }
     let begun = Instant::now();
     task.begin(Step::Commit);
-    git.stage().map_err(failed)?;
-    let fresh = git.list_index().map_err(failed)?;
+    let fresh = git.stage().map_err(failed)?.files;
     let only_in_backup = compare_files(git, base, &fresh, &mut found).map_err(failed)?;
     task.end(Step::Commit, begun);
     if !only_in_backup.is_empty() {

@@ -169,11 +169,12 @@ impl World for RealWorld<'_> {
     }
 
     fn remember(&mut self, commit: &ObjectId, reading: Self::Reading, warnings: &Warnings) {
-        let made = self.made.as_ref().filter(|made| made.commit == *commit);
         // A git that made another commit than it was told to is found out by the next full sync.
+        let made = self.made.take().filter(|made| made.commit == *commit);
         let is_as_made = |tree: &ObjectId| made.is_none_or(|made| made.folder.as_ref() == Some(tree));
         let tree = if reading.is_some() { base::folder_of(*self.task, &self.git, commit) } else { None };
-        let success = Success { commit, reading, tree: tree.filter(is_as_made) };
+        let tree = tree.filter(is_as_made);
+        let success = Success { commit, reading, tree };
         self.known.remember(*self.task, &self.base, success, warnings);
     }
 

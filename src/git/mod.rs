@@ -56,6 +56,14 @@ pub enum BlobContent {
     Strange(&'static str),
 }
 
+/// What was taken from the tree folder.
+pub struct Staged {
+    /// Written by git.
+    pub tree: ObjectId,
+    /// All files of it.
+    pub files: Listing,
+}
+
 /// Why a verb failed.
 #[derive(Debug)]
 pub enum GitError {
@@ -333,14 +341,6 @@ impl<'a> Git<'a> {
         Ok(self.listing(name, self.command()?.arguments(arguments))?.sorted()?)
     }
 
-    /// All files of the index.
-    ///
-    /// # Errors
-    /// [`GitError`].
-    pub fn list_index(&self) -> Result<Listing, GitError> {
-        self.listing("index.listing", self.command()?.arguments(["ls-files", "--stage", "-z"]))
-    }
-
     fn listing(&self, name: &str, command: Invocation) -> Result<Listing, GitError> {
         let path = self.listing_place(name);
         let file = scratch::open_file(&path, true)?;
@@ -387,21 +387,17 @@ impl<'a> Git<'a> {
         self.object_id(command)
     }
 
-    /// Takes all that is in the tree folder into the index, whatever ignore files say.
+    /// Takes all that is in the tree folder, whatever ignore files say, and writes it as a tree.
+    ///
+    /// What is told is what the tree has, not the index: git takes folders that it deems unchanged from a part of the
+    /// index that no listing of it shows.
     ///
     /// # Errors
     /// [`GitError`].
-    pub fn stage(&self) -> Result<(), GitError> {
-        self.locally(self.command()?.arguments(["add", "--all", "--force"])).map(drop)
-    }
-
-    /// A tree of all that is staged. git takes folders that it deems unchanged from a part of the index that no listing
-    /// shows, so what came of it is to be looked at.
-    ///
-    /// # Errors
-    /// [`GitError`].
-    pub fn write_tree(&self) -> Result<ObjectId, GitError> {
-        self.object_id(self.command()?.arguments(["write-tree"]))
+    pub fn stage(&self) -> Result<Staged, GitError> {
+        self.locally(self.command()?.arguments(["add", "--all", "--force"]))?;
+        let tree = self.object_id(self.command()?.arguments(["write-tree"]))?;
+        Ok(Staged { files: self.list(&tree, "staged.listing")?, tree })
     }
 
     /// A tree that is `base` with what `changes` say, in their order. The checkout's own index stays as it is.

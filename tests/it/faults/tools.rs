@@ -20,6 +20,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         test: "tools::a_git_that_hangs_is_ended",
     },
     Scenario {
+        fault: "a tree that is another one than what was staged",
+        injected: "by a `git write-tree` that lies, as from an index whose folders are not its entries",
+        asserted: "nothing is pushed; where it happens once, a new checkout heals it",
+        test: "tools::a_tree_that_is_not_what_was_pulled_is_never_pushed",
+    },
+    Scenario {
         fault: "an empty tree, and exit 0 with the words of a success",
         injected: "in place of `wmill`",
         asserted: "`mass_deletion` where there is a backup already",
@@ -46,7 +52,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// The verbs of one sync upon a tip that somebody else has moved.
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 12] = [
     "ls-remote",
     "rev-parse",
     "fetch",
@@ -54,8 +60,6 @@ const VERBS: [&str; 14] = [
     "read-tree",
     "clean",
     "add",
-    "ls-files",
-    "update-index",
     "write-tree",
     "commit-tree",
     "push",
@@ -162,7 +166,7 @@ fn a_tree_that_is_not_what_was_pulled_is_never_pushed() {
     replay.hold(State::Edited);
     break_git(&replay.sandbox, "write-tree", &lie);
     let refused = replay.sync().run().expect("git_failed");
-    assert!(refused.message().contains("git did not put into the commit what was pulled"), "{}", refused.message());
+    assert!(refused.message().contains("git did not stage what wmill pulled"), "{}", refused.message());
     assert_eq!(replay.remote.log("main").len(), commits, "nothing was pushed");
     // Told once, it costs a new checkout.
     break_git(&replay.sandbox, "write-tree", &once);
