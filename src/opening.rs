@@ -118,6 +118,7 @@ fn ask_all(
         let account = ask(task, place, &windmill);
         (fetched.map(ScopedJoinHandle::join), reading, account, version.map(ScopedJoinHandle::join))
     });
+    // Without threads no program could be run either, so there is no doing one after the other.
     let no_thread = |error: io::Error| Fault::new(Code::Internal, format!("cannot start a thread: {error}"));
     let crashed = |_| Fault::new(Code::Internal, "a thread of the sync ended early");
     let (fetched, account) = (fetched.map_err(no_thread)?.map_err(crashed)??, account?);
