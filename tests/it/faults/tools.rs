@@ -14,6 +14,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         test: "tools::each_verb_of_git_misbehaves_in_each_way",
     },
     Scenario {
+        fault: "the same",
+        injected: "`update-index` and `write-tree`, where something of the repository stays that `wmill` does not see",
+        asserted: "the same; a tree that was composed otherwise than it was to be is not pushed",
+        test: "tools::a_git_that_misbehaves_where_a_tree_is_composed",
+    },
+    Scenario {
         fault: "a verb of git that hangs, with a child that ignores SIGTERM",
         injected: "fetch, add and push",
         asserted: "`timeout` names the step; nothing runs on",
@@ -149,6 +155,35 @@ fn a_git_that_hangs_is_ended() {
         history.judge(verb, &struck);
         history.assert_healed(verb, &replay.sync(), &replay.expected());
     }
+}
+
+#[test]
+fn a_git_that_misbehaves_where_a_tree_is_composed() {
+    let replay = Replay::new();
+    let mut history = replay.history();
+    history.assert_healed("nothing", &replay.sync(), &replay.expected());
+    // wmill does not get to see it, so what was pulled is not all that stays.
+    let stays = ("wmill.yaml", "defaultTs: bun\n");
+    replay.remote.commit_files("main", &[stays]);
+    let (mut state, mut failed) = (State::Seeded, 0);
+    for verb in ["update-index", "write-tree"] {
+        for (name, way) in WAYS {
+            let fault = format!("`git {verb}` {name}");
+            state = state.other();
+            replay.hold(state);
+            let mut expected = replay.expected();
+            expected.insert(stays.0.to_owned(), stays.1.into());
+            history.begin_anew();
+            break_git(&replay.sandbox, verb, way);
+            let struck = replay.sync().env("SYNC_TIMEOUT", "60s").run();
+            mend_git(&replay.sandbox);
+            assert!(struck.signal.is_none(), "{fault}: {struck}");
+            failed += usize::from(struck.exit_code != Some(0));
+            history.judge(&fault, &struck);
+            history.assert_healed(&fault, &replay.sync(), &expected);
+        }
+    }
+    assert!(failed >= 10, "{failed} syncs failed");
 }
 
 #[test]
