@@ -225,13 +225,8 @@ pub fn run(config: &Config, own_program: &Path, interrupt: &Interrupt, extent: E
 
 /// Checks a service that has just started, and logs what is not ok. It gives way where a sync was asked for meanwhile.
 pub fn at_start(config: &Config, own_program: &Path, interrupt: &Interrupt, is_moot: &dyn Fn() -> bool) {
-    let pause = Deadline::after(PAUSE_AT_START, interrupt);
-    loop {
-        match pause.next_wait() {
-            Ok(wait) => std::thread::sleep(wait),
-            Err(Expired::TimedOut) => break,
-            Err(Expired::Interrupted) => return,
-        }
+    if Deadline::after(PAUSE_AT_START, interrupt).wait_out().is_err() {
+        return;
     }
     if is_moot() {
         return log::debug!("nothing is checked, since a sync was asked for, which tells more");

@@ -41,9 +41,8 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_of_the_others_go_first() {
-        let all = std::env::current_dir().unwrap().join(format!("target/tmp/checkouts-{}", std::process::id()));
-        scratch::remove_folder(&all).unwrap();
-        let folder = |name: &str| all.join(name);
+        let all = scratch::Scratch::for_test("checkouts").unwrap();
+        let folder = |name: &str| all.path().join(name);
         scratch::create_folder(&folder("configured")).unwrap();
         let use_at = |name: &str, seconds| {
             scratch::create_folder(&folder(name)).unwrap();
@@ -56,6 +55,5 @@ mod tests {
         use_at("other-16", 101);
         assert!(!folder("other-1").exists(), "the oldest went");
         assert!(folder("other-0").exists() && folder("other-2").exists() && folder("configured").exists());
-        scratch::remove_folder(&all).unwrap();
     }
 }

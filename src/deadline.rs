@@ -88,6 +88,20 @@ impl Deadline {
     pub fn next_wait(&self) -> Result<Duration, Expired> {
         Ok(self.remaining()?.min(STOP_POLL_INTERVAL))
     }
+
+    /// Waits until its time has come, as a pause does.
+    ///
+    /// # Errors
+    /// [`Expired::Interrupted`], as soon as that is seen.
+    pub fn wait_out(&self) -> Result<(), Expired> {
+        loop {
+            match self.next_wait() {
+                Ok(wait) => std::thread::sleep(wait),
+                Err(Expired::TimedOut) => return Ok(()),
+                Err(Expired::Interrupted) => return Err(Expired::Interrupted),
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,8 +115,10 @@ mod tests {
         assert_eq!(Deadline::after(Duration::ZERO, &interrupt).remaining(), Err(Expired::TimedOut));
         let deadline = Deadline::after(Duration::from_secs(60), &interrupt);
         assert!(deadline.next_wait().is_ok_and(|wait| wait <= STOP_POLL_INTERVAL));
+        assert_eq!(Deadline::after(Duration::from_millis(1), &interrupt).wait_out(), Ok(()));
         interrupt.raise();
         assert_eq!(deadline.remaining(), Err(Expired::Interrupted));
+        assert_eq!(deadline.wait_out(), Err(Expired::Interrupted));
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! How a sync begins: the remote and Windmill are asked at the same time, and with that, whether anything changed since
 //! the last success.
 
-use std::io;
-use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::base::{self, Base};
-use crate::code::Code;
+use crate::both::both;
 use crate::fault::Fault;
 use crate::git::{Git, RemoteState};
 use crate::object::ObjectId;
@@ -19,12 +17,12 @@ use crate::windmill::{Account, Windmill};
 use crate::wmill;
 use crate::workplace::Workplace;
 
-/// What came of asking.
-pub enum Opening {
-    /// Nothing changed; the branch's tip.
+/// What came of asking whether anything changed.
+pub enum Opening<T> {
+    /// Nothing did; the branch's tip.
     Unchanged(ObjectId),
-    /// A full sync is needed, upon this.
-    Full(Box<(Known, Base)>),
+    /// That is not known, so a full sync is needed, upon this.
+    Full(T),
 }
 
 /// What the remote said so far.
@@ -55,7 +53,7 @@ pub fn open(
     git: &Git<'_>,
     shortcut: Shortcut,
     warnings: &mut Warnings,
-) -> Result<Opening, Fault> {
+) -> Result<Opening<(Known, Base)>, Fault> {
     // A dry run proves nothing, but what was proven may save it the pull.
     let is_worth_it = task.service.config.skip_unchanged && (shortcut.is_open() || !task.request.dry_run);
     task.begin(Step::Probe);
@@ -96,7 +94,7 @@ pub fn open(
         let export = reading.and_then(|reading| probe::digest(reading, &probe::patience(&place.deadline)));
         known.seen = export.map(|export| Seen::new(query, &export, &known.account, begun));
     }
-    Ok(Opening::Full(Box::new((known, base))))
+    Ok(Opening::Full((known, base)))
 }
 
 /// The remote and wmill in threads of their own; Windmill's export is read while Windmill is asked who we are.
@@ -108,21 +106,15 @@ fn ask_all(
     is_worth_it: bool,
 ) -> Result<Answers, Fault> {
     let (windmill, patience) = (task.windmill(place), probe::patience(&place.deadline));
-    let (fetched, reading, account, version) = std::thread::scope(|scope| {
-        // First what takes longest: a program that asks a server.
-        let thread = || std::thread::Builder::new().name("open".to_owned());
-        let fetched = thread().spawn_scoped(scope, || fetch(task, place, git, shortcut));
+    // First what takes longest: a program that asks a server.
+    let fetch = || fetch(task, place, git, shortcut);
+    let (fetched, (reading, version, account)) = both("fetch", fetch, || {
         let reading = if is_worth_it { read(&windmill, shortcut.query(), place) } else { None };
         let version = || wmill::known_version(place, &task.root().join("wmill-version"));
-        let version = thread().spawn_scoped(scope, version);
-        let account = ask(task, place, &windmill);
-        (fetched.map(ScopedJoinHandle::join), reading, account, version.map(ScopedJoinHandle::join))
+        let (version, account) = both("version", version, || ask(task, place, &windmill));
+        (reading, version, account)
     });
-    // Without threads no program could be run either, so there is no doing one after the other.
-    let no_thread = |error: io::Error| Fault::new(Code::Internal, format!("cannot start a thread: {error}"));
-    let crashed = |_| Fault::new(Code::Internal, "a thread of the sync ended early");
-    let (fetched, account) = (fetched.map_err(no_thread)?.map_err(crashed)??, account?);
-    let version = version.map_err(no_thread)?.map_err(crashed)?;
+    let (fetched, account) = (fetched?, account?);
     Ok(Answers { fetched, export: reading.and_then(|reading| probe::digest(reading, &patience)), account, version })
 }
 

@@ -45,14 +45,7 @@ impl<'a> Tries<'a> {
             return Ok(false);
         }
         log::warn!("trying again in {} ms (try {} of {}): {why}", pause.as_millis(), self.done + 1, PAUSES.len() + 1);
-        let pause = Deadline::after(pause, self.deadline.interrupt());
-        loop {
-            match pause.next_wait() {
-                Ok(wait) => std::thread::sleep(wait),
-                Err(Expired::TimedOut) => break,
-                Err(interrupted) => return Err(interrupted),
-            }
-        }
+        Deadline::after(pause, self.deadline.interrupt()).wait_out()?;
         self.done += 1;
         Ok(true)
     }

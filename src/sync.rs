@@ -13,12 +13,13 @@ use crate::git::GitError;
 use crate::guards;
 use crate::items;
 use crate::object::ObjectId;
+use crate::opening::Opening;
 use crate::outcome::{Changed, SyncResult, Warnings};
 use crate::pull::Footing;
 use crate::secret::Scrubber;
 use crate::sync_request::SyncRequest;
 use crate::task::{Service, Step, Task};
-use crate::world::{Opening, RealWorld, World};
+use crate::world::{RealWorld, World};
 
 /// How often a sync starts over when another writer was first. A branch that moves five times within five pulls is
 /// not one that a backup can be put upon.

@@ -551,14 +551,17 @@ impl<'a> Windmill<'a> {
 
 fn own_items(body: &str) -> Vec<(String, String)> {
     let Some(Value::Array(list)) = parse(body) else { return Vec::new() };
-    let item = |item: &Value| match item {
-        Value::Object(item) => match (item.get("item_kind"), item.get("path")) {
-            (Some(Value::String(kind)), Some(Value::String(path))) => Some((kind.clone(), path.clone())),
-            _ => None,
-        },
+    list.iter().filter_map(|item| two_texts(item, ["item_kind", "path"])).collect()
+}
+
+/// Two fields of an object, where both are there and are texts.
+#[must_use]
+pub fn two_texts(object: &Value, names: [&str; 2]) -> Option<(String, String)> {
+    let Value::Object(fields) = object else { return None };
+    match names.map(|name| fields.get(name)) {
+        [Some(Value::String(one)), Some(Value::String(other))] => Some((one.clone(), other.clone())),
         _ => None,
-    };
-    list.iter().filter_map(item).collect()
+    }
 }
 
 /// Asks in a thread of its own.

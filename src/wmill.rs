@@ -11,7 +11,7 @@ use crate::code::Code;
 use crate::scratch;
 use crate::subprocess::{Ending, Failure, Finished, Invocation};
 use crate::web;
-use crate::windmill::{Cure, Windmill, WindmillError};
+use crate::windmill::{Cure, Windmill, WindmillError, two_texts};
 use crate::workplace::{ProgramLog, Workplace};
 
 /// Name of the one profile in wmill's configuration. Files named after the profile (`x.PROFILE.variable.yaml`) have a
@@ -175,14 +175,7 @@ fn changes(finished: &Finished) -> Option<Vec<(String, String)>> {
         return None;
     }
     let Some(Value::Array(list)) = answer.remove("changes") else { return Some(Vec::new()) };
-    let change = |change: &Value| match change {
-        Value::Object(fields) => match (fields.get("type"), fields.get("path")) {
-            (Some(Value::String(kind)), Some(Value::String(path))) => Some((kind.clone(), path.clone())),
-            _ => None,
-        },
-        _ => None,
-    };
-    list.iter().map(change).collect()
+    list.iter().map(|change| two_texts(change, ["type", "path"])).collect()
 }
 
 /// What a pull that did its work says: how many changes there are to apply and, if any, that they were.

@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::git::Git;
 use crate::guards;
 use crate::object::ObjectId;
-use crate::opening;
+use crate::opening::{self, Opening};
 use crate::outcome::Warnings;
 use crate::probe;
 use crate::proof::{Known, Success};
@@ -73,14 +73,6 @@ pub trait World {
     fn discard(&mut self) -> Result<(), Fault>;
 }
 
-/// What came of asking whether anything changed.
-pub enum Opening<W> {
-    /// Nothing did; the branch's tip.
-    Unchanged(ObjectId),
-    /// That is not known, so a full sync is needed, in this world.
-    Full(W),
-}
-
 /// Windmill, the remote, and a checkout between them.
 pub struct RealWorld<'a> {
     task: &'a Task<'a>,
@@ -102,11 +94,8 @@ impl<'a> RealWorld<'a> {
         let git = task.git(place, &folder)?;
         tell_about_old_volume(*task, warnings);
         match opening::open(*task, place, &git, Shortcut::open(*task, &folder), warnings)? {
-            opening::Opening::Unchanged(tip) => Ok(Opening::Unchanged(tip)),
-            opening::Opening::Full(full) => {
-                let (known, base) = *full;
-                Ok(Opening::Full(Self { task, place, git, known, base, made: None }))
-            }
+            Opening::Unchanged(tip) => Ok(Opening::Unchanged(tip)),
+            Opening::Full((known, base)) => Ok(Opening::Full(Self { task, place, git, known, base, made: None })),
         }
     }
 }
