@@ -6,7 +6,7 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::deadline::{Deadline, Expired};
 use crate::scratch;
@@ -15,6 +15,10 @@ use crate::scratch;
 pub const MARKER: &str = "WINDMILL_GIT_SYNC_RUN";
 /// A file lock has no wait with a time-out, so it is tried this often.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// How long orphans may take to end when they are asked to: git removes its lock files then.
+const TERM_GRACE: Duration = Duration::from_secs(2);
+/// How often it is looked whether they have.
+const TERM_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Looking for orphans reads every process of the machine, so it is done at each of so many tries only.
 const TRIES_PER_ORPHAN_SEARCH: u32 = 20;
 /// A program may start another while it is being ended; one that does so again and again is not chased for ever.
@@ -128,16 +132,30 @@ impl Marker {
     }
 }
 
-/// Kills what a service that is no longer there has left running under the lock at `path`.
+/// Ends what a service that is no longer there has left running under the lock at `path`.
 ///
 /// Only processes of our own pid namespace are judged: a container's processes end with it.
 fn end_orphans(path: &Path) {
     let Some(own) = Marker::own(path) else { return };
-    end_programs(|marker| {
+    let is_orphan = |marker: &Marker| {
         marker.namespace == own.namespace
             && marker.path == own.path
             && process_start(marker.owner) != Some(marker.owner_start)
-    });
+    };
+    ask_to_end(&programs(is_orphan));
+    end_programs(is_orphan);
+}
+
+/// Asks these processes to end, and gives them a moment.
+fn ask_to_end(programs: &[u32]) {
+    for id in programs {
+        log::warn!("asking process {id} to end, which a killed run left behind");
+        terminate(*id);
+    }
+    let patience = Instant::now() + TERM_GRACE;
+    while programs.iter().any(|id| process_start(*id).is_some()) && Instant::now() < patience {
+        std::thread::sleep(TERM_POLL_INTERVAL);
+    }
 }
 
 /// A git that works upon `folder`, started by somebody else than a run of ours; the programs of those hold the lock.
@@ -169,11 +187,16 @@ pub fn end_all_programs() {
     end_programs(|marker| Marker { path: PathBuf::new(), ..marker.clone() } == own);
 }
 
+/// The processes with such a marker, without this one.
+fn programs(is_meant: impl Fn(&Marker) -> bool) -> Vec<u32> {
+    let is_meant = |id: &u32| *id != std::process::id() && Marker::of_process(*id).is_some_and(|it| is_meant(&it));
+    processes().filter(is_meant).collect()
+}
+
 /// Kills the programs with such a marker, those included that they start meanwhile.
 fn end_programs(is_meant: impl Fn(&Marker) -> bool) {
     for _ in 0..SEARCHES_MAX {
-        let is_meant = |id: &u32| *id != std::process::id() && Marker::of_process(*id).is_some_and(|it| is_meant(&it));
-        let meant: Vec<u32> = processes().filter(is_meant).collect();
+        let meant = programs(&is_meant);
         if meant.is_empty() {
             return;
         }
@@ -185,7 +208,7 @@ fn end_programs(is_meant: impl Fn(&Marker) -> bool) {
 }
 
 #[cfg(unix)]
-use crate::subprocess::{kill, process_start};
+use crate::subprocess::{kill, process_start, terminate};
 
 #[cfg(not(unix))]
 fn process_start(_: u32) -> Option<u64> {
@@ -194,6 +217,9 @@ fn process_start(_: u32) -> Option<u64> {
 
 #[cfg(not(unix))]
 fn kill(_: u32) {}
+
+#[cfg(not(unix))]
+fn terminate(_: u32) {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

@@ -239,7 +239,7 @@ pub fn run(
 }
 
 #[cfg(unix)]
-pub use platform::{become_ssh, forbid_core_files, kill, process_start};
+pub use platform::{become_ssh, forbid_core_files, kill, process_start, terminate};
 
 #[cfg(unix)]
 mod platform {
@@ -564,8 +564,18 @@ mod platform {
 
     /// Kills a process that an earlier run left behind.
     pub fn kill(id: u32) {
+        signal_process(id, Signal::KILL);
+    }
+
+    /// Asks such a process to end.
+    pub fn terminate(id: u32) {
+        signal_process(id, Signal::TERM);
+    }
+
+    fn signal_process(id: u32, signal: Signal) {
         if let Some(pid) = pid(id) {
-            let _ = kill_process(pid, Signal::KILL);
+            // It fails where the process is gone, which is what is wanted.
+            let _ = kill_process(pid, signal);
         }
     }
 

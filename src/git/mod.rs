@@ -7,6 +7,7 @@ mod access;
 mod configuration;
 mod import;
 mod printed;
+mod unanswered;
 
 pub use access::{Place, SSH_ENVIRONMENT};
 pub use import::Link;
@@ -28,6 +29,7 @@ use crate::subprocess::{Failure, Finished, Invocation};
 use crate::sync_request::GitCredentials;
 use crate::web;
 use crate::workplace::{ProgramLog, Workplace};
+use unanswered::Pushes;
 
 /// A listing of a tree: 100 bytes an entry, so this is a repository of a million files.
 const LISTING_BYTES_MAX: usize = 128 << 20;
@@ -110,6 +112,7 @@ pub struct Git<'a> {
     /// The remote's URL, as git is given it.
     address: String,
     signing_key: Option<PathBuf>,
+    pushes: Option<Pushes>,
     access: Vec<(String, String)>,
 }
 
@@ -135,6 +138,7 @@ impl<'a> Git<'a> {
             configuration,
             address: access::address(remote),
             signing_key: place.signing_key.map(Path::to_owned),
+            pushes: Pushes::of(remote, place.folder),
             access: access::environment(workplace, place, remote, credentials)?,
         })
     }
@@ -550,7 +554,14 @@ impl<'a> Git<'a> {
     /// # Errors
     /// [`GitError`] where no answer for our ref came; a refusal is no error but [`Pushed`].
     pub fn push(&self, commit: &ObjectId) -> Result<Pushed, GitError> {
-        self.push_with(commit, None)
+        if let Some(pushes) = &self.pushes {
+            pushes.begin(&self.branch.full_ref(), commit, &self.place.deadline).map_err(GitError::Expired)?;
+        }
+        let pushed = self.push_with(commit, None)?;
+        if let Some(pushes) = &self.pushes {
+            pushes.end(matches!(pushed, Pushed::Accepted));
+        }
+        Ok(pushed)
     }
 
     /// Asks the remote whether it would take a push, and pushes nothing. What a server decides only when it gets the

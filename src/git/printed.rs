@@ -109,9 +109,14 @@ impl Pushed {
     pub(super) fn explained(self, finished: &Finished) -> Self {
         let remote: Vec<_> =
             finished.tail.iter().filter_map(|line| line.strip_prefix("remote:")).map(str::trim).collect();
+        if remote.is_empty() {
+            return self;
+        }
+        let explained = |summary: String| format!("{summary}: {}", remote.join("\n"));
         match self {
-            Self::Refused(summary) if !remote.is_empty() => Self::Refused(format!("{summary}: {}", remote.join("\n"))),
-            other => other,
+            Self::Accepted => Self::Accepted,
+            Self::Outrun(summary) => Self::Outrun(explained(summary)),
+            Self::Refused(summary) => Self::Refused(explained(summary)),
         }
     }
 }

@@ -62,6 +62,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         test: "kill::within_the_push",
     },
     Scenario {
+        fault: "SIGKILL of the service, and of all",
+        injected: "while git holds its locks in a repository on a volume; one of them gone, or emptied",
+        asserted: "the locks are removed; the branch's, where there was none before, too",
+        test: "kill::while_the_refs_of_a_volume_are_locked",
+    },
+    Scenario {
+        fault: "locks in a repository on a volume that are not known to be ours, or are in use",
+        injected: "for another commit; without a push of ours that was not answered; while another git works there",
+        asserted: "they stay, the sync fails and names them, and succeeds when they are gone",
+        test: "kill::locks_of_others_on_a_volume_stay",
+    },
+    Scenario {
         fault: "SIGKILL of a serving service",
         injected: "at the starts and ends of programs, a client waiting",
         asserted: "the next service on the volume succeeds",
@@ -396,6 +408,113 @@ fn within_the_push() {
     assert_eq!(replay.remote.log("main").len(), 2 + 6, "no edit was committed twice");
 }
 
+/// A repository on a volume whose git strikes when it has locked its refs, as long as it is told to.
+struct Volume<'a> {
+    ward: Ward<'a>,
+    plan: PathBuf,
+}
+
+impl<'a> Volume<'a> {
+    fn new(replay: &'a Replay) -> Self {
+        let plan = replay.sandbox.path().join("plan");
+        let hook = format!(
+            "[ \"$1\" = prepared ] && [ -e '{plan}' ] || exit 0\nread -r whom <'{plan}'\nrm '{plan}'\n{STRIKE}strike",
+            plan = plan.display()
+        );
+        replay.remote.hook("reference-transaction", &hook);
+        Self { ward: Ward::new(replay), plan }
+    }
+
+    fn lock(&self, name: &str) -> PathBuf {
+        self.ward.replay.remote.path().join([name, ".lock"].concat())
+    }
+
+    /// A sync is killed, and the locks that it leaves are those.
+    #[track_caller]
+    fn edit_and_strike(&mut self, whom: Whom, fault: &str) {
+        self.ward.edit();
+        self.strike(whom, fault);
+    }
+
+    #[track_caller]
+    fn strike(&mut self, whom: Whom, fault: &str) {
+        fs::write(&self.plan, format!("{whom:?}\n")).unwrap();
+        let struck = self.ward.replay.sync().run();
+        assert_eq!(struck.signal, Some(9), "{fault}: {struck}");
+        if whom == Whom::All {
+            self.ward.history.judge(fault, &struck);
+            assert!(self.lock("refs/heads/main").exists() && self.lock("HEAD").exists(), "{fault}");
+        }
+    }
+
+    /// A sync fails, names the lock and leaves it; without it, the next one succeeds.
+    #[track_caller]
+    fn check_stays(&mut self, name: &str, fault: &str) {
+        let lock = self.lock(name);
+        let content = fs::read(&lock).unwrap();
+        let failed = self.ward.replay.sync().run();
+        assert_eq!(failed.code(), "git_rejected", "{fault}: {failed}");
+        assert!(failed.message().contains(&format!("/{name}.lock'")), "{fault}: {failed}");
+        self.ward.history.judge(fault, &failed);
+        assert_eq!(fs::read(&lock).unwrap(), content, "{fault}");
+    }
+}
+
+#[test]
+fn while_the_refs_of_a_volume_are_locked() {
+    let replay = Replay::new();
+    let mut volume = Volume::new(&replay);
+    for whom in [Whom::Service, Whom::All, Whom::All] {
+        let fault = format!("SIGKILL of {whom:?} while the refs are locked");
+        volume.edit_and_strike(whom, &fault);
+        volume.ward.heal(&fault);
+    }
+    let (branch, head) = (volume.lock("refs/heads/main"), volume.lock("HEAD"));
+    volume.edit_and_strike(Whom::All, "a branch that is free again");
+    fs::remove_file(&branch).unwrap();
+    volume.ward.heal("a branch that is free again");
+    volume.edit_and_strike(Whom::All, "a lock that was not written yet");
+    fs::write(&branch, "").unwrap();
+    fs::remove_file(&head).unwrap();
+    volume.ward.heal("a lock that was not written yet");
+    volume.edit_and_strike(Whom::All, "one kill after another");
+    volume.strike(Whom::All, "one kill after another");
+    volume.ward.heal("one kill after another");
+    replay.remote.run(["update-ref", "-d", "refs/heads/main"]);
+    volume.ward.history.begin_anew();
+    volume.edit_and_strike(Whom::All, "a branch that is new");
+    let healed = replay.sync().run();
+    assert_eq!(healed.code(), "pushed", "{healed}");
+    assert!(!branch.exists() && !head.exists());
+}
+
+#[test]
+fn locks_of_others_on_a_volume_stay() {
+    let replay = Replay::new();
+    let mut volume = Volume::new(&replay);
+    let (branch, head) = (volume.lock("refs/heads/main"), volume.lock("HEAD"));
+    volume.ward.edit();
+    fs::write(&head, "").unwrap();
+    volume.check_stays("HEAD", "a lock, and no push that was not answered");
+    fs::remove_file(&head).unwrap();
+    volume.ward.heal("a lock, and no push that was not answered");
+
+    volume.edit_and_strike(Whom::All, "a lock of another commit");
+    let of_ours = fs::read(&branch).unwrap();
+    fs::write(&branch, format!("{}\n", replay.remote.tip("main").unwrap())).unwrap();
+    volume.check_stays("refs/heads/main", "a lock of another commit");
+    assert!(head.exists(), "nor is the other one taken");
+    fs::write(&branch, of_ours).unwrap();
+
+    let mut at_work = replay.remote.git(["cat-file", "--batch"]);
+    at_work.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
+    let mut at_work = at_work.spawn().unwrap();
+    volume.check_stays("refs/heads/main", "another git at work");
+    at_work.kill().unwrap();
+    at_work.wait().unwrap();
+    volume.ward.heal("another git at work");
+}
+
 #[test]
 fn of_a_service_that_serves() {
     let replay = Replay::new();
@@ -424,11 +543,12 @@ fn of_a_service_that_serves() {
 fn an_orphan_never_writes_into_a_later_sync() {
     let replay = Replay::new();
     let mut ward = Ward::new(&replay);
-    let written = replay.sandbox.path().join("written");
+    let [written, asked] = ["written", "asked"].map(|name| replay.sandbox.path().join(name));
     // It holds the lock no more, so nobody waits for it, and it is not in the group that is killed.
     let orphan = format!(
-        "#!/bin/sh\ntrap '' TERM HUP INT\nwhile :; do\nmkdir -p f/debris\n\
+        "#!/bin/sh\ntrap '' HUP INT\ntrap \"touch '{}'\" TERM\nwhile :; do\nmkdir -p f/debris\n\
          echo debris >f/debris/debris.py 2>/dev/null\ntouch '{}'\ndone\n",
+        asked.display(),
         written.display()
     );
     let orphan_program = replay.sandbox.program("orphan", orphan.strip_prefix("#!/bin/sh\n").unwrap());
@@ -448,6 +568,7 @@ fn an_orphan_never_writes_into_a_later_sync() {
         let left = replay.sandbox.processes();
         assert!(left.is_empty(), "{left:?}");
         let _ = fs::remove_file(&written);
+        fs::remove_file(&asked).expect("it is asked to end, before it is ended");
         assert!(!replay.checkout().join("tree/f/debris").exists() && !written.exists());
     }
 }
