@@ -39,7 +39,7 @@ pub trait Handler: Send + Sync {
     /// Told after a caller was dismissed whose answer is being made: who blocks in [`Handler::handle`] looks again.
     fn look_again(&self) {}
 
-    /// Told once for each answer; without a head where the bytes were none or were not read.
+    /// Told once for each answer, before it is sent; without a head where the bytes were none or were not read.
     fn answered(&self, _head: Option<&Head>, _status: u16) {}
 }
 
@@ -272,8 +272,8 @@ fn admit(connection: &Arc<Connection>, shared: &Arc<Shared>) {
 /// Answers 503 from the accepting thread, without waiting for anything.
 fn turn_away(connection: &Connection, shared: &Shared, code: Code) {
     let response = unavailable(code);
-    connection.send_at_once(&response, None);
     shared.handler.answered(None, response.status);
+    connection.send_at_once(&response, None);
     log::debug!("{} was turned away: {}", connection.peer, code.as_str());
 }
 
@@ -297,8 +297,9 @@ fn serve(seat: &Seat) {
         Err(connection::End::Dismissed(code)) => unavailable(code),
         Err(connection::End::Silent) => return,
     };
-    let sent = seat.connection.send(seat, &response, &heard.method());
+    // Whoever has the answer finds it counted.
     seat.shared.handler.answered(head, response.status);
+    let sent = seat.connection.send(seat, &response, &heard.method());
     let (status, milliseconds) = (response.status, started.elapsed().as_millis());
     log::debug!("{} {} {status} {milliseconds} ms", seat.connection.peer, describe(head));
     if sent {
