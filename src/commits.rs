@@ -19,7 +19,6 @@ use crate::object::ObjectId;
 use crate::outcome::Changed;
 use crate::task::{Step, Task};
 use crate::windmill::{Account, KEY_TRAILER, Windmill, fingerprint};
-use crate::workplace::Workplace;
 
 /// Paths listed in a commit's body; the rest is counted.
 const LISTED_MAX: usize = 500;
@@ -34,8 +33,6 @@ const FILES_MAX: usize = 10_000;
 pub struct Material<'a> {
     /// For whom.
     pub task: Task<'a>,
-    /// Where programs work.
-    pub place: &'a Workplace,
     /// With what.
     pub git: &'a Git<'a>,
     /// Upon what.
@@ -61,14 +58,14 @@ pub struct Made {
 /// # Errors
 /// [`Fault`]: git, or the disk.
 pub fn make(material: Material<'_>) -> Result<Made, Fault> {
-    let Material { task, place, git, base, composition, account, version } = material;
+    let Material { task, git, base, composition, account, version } = material;
     let comparison = &composition.comparison;
     let of_a_listing = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
     let of_git = |error| task.git_error(Step::Commit, error);
     let items = changed_items(comparison).map_err(of_a_listing)?;
     // Windmill is asked while git works.
     let ask = || {
-        let windmill = task.windmill(place);
+        let windmill = task.windmill(git.place());
         let asks = task.service.config.commit_authors;
         let edits = if asks { authors::last_edits(&windmill, account, &items.first) } else { Edits::new() };
         (edits, trailers(task, &windmill, account, version))

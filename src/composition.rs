@@ -18,7 +18,7 @@ use crate::object::{Entry, ObjectId};
 use crate::outcome::Warnings;
 use crate::pull::Footing;
 use crate::scratch;
-use crate::staging::{self, StagingError};
+use crate::staging::{StagingError, Stock};
 use crate::task::{Step, Task};
 use crate::windmill::Account;
 
@@ -79,13 +79,13 @@ impl Composition {
         let whole = |path: &[u8]| [prefix.as_bytes(), path].concat();
         Listing::write(git.listing_place("commit.listing"), |lines| {
             if let Some((path, entry)) = &base.in_the_way {
-                lines.remove(path, &entry.object)?;
+                lines.nothing(path, entry.object.as_str().len())?;
             }
             for is_going in [true, false] {
                 for change in self.comparison.changes()? {
                     let Change { mark, path, entry } = change?;
                     match (mark == Mark::Deleted, is_going) {
-                        (true, true) => lines.remove(&whole(&path), &entry.object)?,
+                        (true, true) => lines.nothing(&whole(&path), entry.object.as_str().len())?,
                         (false, false) => lines.put(&whole(&path), &entry, b'0')?,
                         _ => {}
                     }
@@ -163,11 +163,8 @@ pub fn compose(
     warnings: &mut Warnings,
 ) -> Result<Composition, Fault> {
     let failed = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
-    let unstorable = staging::withdraw_unstorable(git.tree_folder()).map_err(|error| task.disk(&error))?;
-    if !unstorable.is_empty() {
-        warnings.add(format!("git holds no file named `.git`, so the backup is without: {unstorable}"));
-    }
-    let Staged { tree, files: staged } = stage(task, git, base)?;
+    let stock = take_stock(task, git, warnings)?;
+    let Staged { tree, files: staged } = stage(task, git, base, &stock)?;
     let dropped = superseded(&staged, pulled.account, &base.workspace).map_err(failed)?;
     let mut sides = Sides { before: base.folder.clone(), staged, dropped: Arc::new(dropped), kept: Arc::default() };
     let replaced = keep(&mut sides, base, pulled).map_err(failed)?;
@@ -248,9 +245,22 @@ fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index])
 }
 
-fn stage(task: Task<'_>, git: &Git<'_>, base: &Base) -> Result<Staged, Fault> {
+/// What was pulled, without what git cannot hold; a warning tells of that.
+///
+/// # Errors
+/// [`Fault`]: the disk.
+pub fn take_stock(task: Task<'_>, git: &Git<'_>, warnings: &mut Warnings) -> Result<Stock, Fault> {
+    let stock =
+        Stock::take(git.tree_folder(), git.listing_place("stock.listing")).map_err(|error| task.disk(&error))?;
+    if !stock.withdrawn.is_empty() {
+        warnings.add(format!("git holds no file named `.git`, so the backup is without: {}", stock.withdrawn));
+    }
+    Ok(stock)
+}
+
+fn stage(task: Task<'_>, git: &Git<'_>, base: &Base, stock: &Stock) -> Result<Staged, Fault> {
     let staged = git.stage().map_err(|error| task.git_error(Step::Commit, error))?;
-    staging::verify(&staged.files, git.tree_folder(), &base.folder).map_err(|error| match error {
+    stock.verify(&staged.files, &base.folder).map_err(|error| match error {
         StagingError::Differs(message) => Fault { code: Code::GitFailed, message, remedy: Remedy::NewCheckout },
         StagingError::Io(error) => task.disk(&error),
     })?;

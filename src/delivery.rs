@@ -6,7 +6,6 @@ use crate::fault::{Fault, Remedy};
 use crate::git::{Git, GitError, Pushed};
 use crate::object::ObjectId;
 use crate::task::{Step, Task};
-use crate::workplace::Workplace;
 
 /// What came of a push.
 pub enum Arrival {
@@ -20,10 +19,10 @@ pub enum Arrival {
 ///
 /// # Errors
 /// [`Fault`]: the remote refuses it, or does not answer.
-pub fn deliver(task: Task<'_>, place: &Workplace, git: &Git<'_>, commit: &ObjectId) -> Result<Arrival, Fault> {
+pub fn deliver(task: Task<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Arrival, Fault> {
     let failed = |error| task.git_error(Step::Push, error);
     let mut may_be_there = false;
-    let pushed = task.patiently(Step::Push, place, || {
+    let pushed = task.patiently(Step::Push, git.place(), || {
         if std::mem::replace(&mut may_be_there, true) && is_there(task, git, commit).map_err(failed)? {
             return Ok(Arrival::Confirmed);
         }

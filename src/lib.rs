@@ -55,7 +55,8 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`percent`] | percent-encoding, there and back |
-//! | [`secret`] | a string that cannot be printed, and the removal of such strings from text |
+//! | [`secret`] | a string that cannot be printed |
+//! | [`scrubber`] | the removal of known secrets from text |
 //! | [`code`] | the result codes, their HTTP status and exit codes |
 //! | [`digest`] | digests of content |
 //! | [`names`] | workspace, branch, remote, folder and author, parsed once at the edge; which names no file in a repository can have |
@@ -172,6 +173,7 @@ pub mod runs;
 pub mod schedule;
 pub mod scheduler;
 pub mod scratch;
+pub mod scrubber;
 pub mod secret;
 pub mod server;
 pub mod shortcut;

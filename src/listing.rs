@@ -154,13 +154,12 @@ impl Writer {
         self.file.write_all(b"\0")
     }
 
-    /// For git: what was at the path, goes.
+    /// A path, and that there is nothing: for git, what was there goes. Ids have so many digits.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn remove(&mut self, path: &[u8], was: &ObjectId) -> io::Result<()> {
-        let nothing = "0".repeat(was.as_str().len());
-        write!(self.file, "0 {nothing} 0\t")?;
+    pub fn nothing(&mut self, path: &[u8], digits: usize) -> io::Result<()> {
+        write!(self.file, "0 {:0digits$} 0\t", 0)?;
         self.file.write_all(path)?;
         self.file.write_all(b"\0")
     }
@@ -265,12 +264,13 @@ pub fn join<A: 'static, B: 'static>(mut left: Stream<A>, mut right: Stream<B>) -
     Box::new(std::iter::from_fn(move || pair().transpose()))
 }
 
-/// All files below a folder of the disk, in the order of listings.
+/// All files below a folder of the disk, in the order of listings. A folder whose name `is_closed` is given as if it were
+/// a file.
 ///
 /// # Errors
 /// What the disk says.
-pub fn walk(folder: &Path) -> io::Result<Stream<PathBuf>> {
-    let mut pending = vec![children(folder, b"")?];
+pub fn walk(folder: &Path, is_closed: fn(&[u8]) -> bool) -> io::Result<Stream<PathBuf>> {
+    let mut pending = vec![children(folder, b"", is_closed)?];
     Ok(Box::new(std::iter::from_fn(move || {
         loop {
             let Some((path, place)) = pending.last_mut()?.pop() else {
@@ -280,7 +280,7 @@ pub fn walk(folder: &Path) -> io::Result<Stream<PathBuf>> {
             if path.last() != Some(&b'/') {
                 return Some(Ok((path, place)));
             }
-            match children(&place, &path) {
+            match children(&place, &path, is_closed) {
                 Ok(below) => pending.push(below),
                 Err(error) => return Some(Err(error)),
             }
@@ -288,14 +288,14 @@ pub fn walk(folder: &Path) -> io::Result<Stream<PathBuf>> {
     })))
 }
 
-/// What lies in a folder, the last first; the names of folders end with `/`.
-fn children(folder: &Path, prefix: &[u8]) -> io::Result<Vec<(GitPath, PathBuf)>> {
+/// What lies in a folder, the last first; the names of folders to walk into end with `/`.
+fn children(folder: &Path, prefix: &[u8], is_closed: fn(&[u8]) -> bool) -> io::Result<Vec<(GitPath, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| scratch::at(folder, &error))? {
         let entry = entry?;
         let place = entry.path();
         let name = place.file_name().unwrap_or_default().as_encoded_bytes();
-        let end: &[u8] = if entry.file_type()?.is_dir() { b"/" } else { b"" };
+        let end: &[u8] = if entry.file_type()?.is_dir() && !is_closed(name) { b"/" } else { b"" };
         found.push(([prefix, name, end].concat(), place));
     }
     found.sort_unstable_by(|left, right| right.0.cmp(&left.0));
@@ -419,11 +419,16 @@ mod tests {
             fs::write(path, "")?;
         }
         fs::create_dir(scratch.path().join("folder/empty"))?;
-        let walked: Vec<_> = walk(&scratch.path().join("folder"))?.collect::<Result<_, _>>()?;
-        let paths: Vec<_> = walked.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
-        assert_eq!(paths, ["a-b", "a.b/x", "a/x", "a/y/z", "a0", "b"]);
-        assert!(walked.iter().all(|(path, place)| place.ends_with(String::from_utf8_lossy(path).as_ref())));
-        assert!(walk(&scratch.path().join("none")).is_err());
+        let check = |is_closed: fn(&[u8]) -> bool, expected: &[&str]| {
+            let walked: Vec<_> = walk(&scratch.path().join("folder"), is_closed)?.collect::<Result<_, _>>()?;
+            let paths: Vec<_> = walked.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
+            assert_eq!(paths, expected);
+            assert!(walked.iter().all(|(path, place)| place.ends_with(String::from_utf8_lossy(path).as_ref())));
+            Ok::<_, io::Error>(())
+        };
+        check(|_| false, &["a-b", "a.b/x", "a/x", "a/y/z", "a0", "b"])?;
+        check(|name| name == b"a" || name == b"empty", &["a", "a-b", "a.b/x", "a0", "b", "empty"])?;
+        assert!(walk(&scratch.path().join("none"), |_| false).is_err());
         Ok(())
     }
 }

@@ -365,21 +365,21 @@ fn verify(options: &Verify, environment: &Environment) -> ExitCode {
     let flags = Flags { purpose: Purpose::Verify, ..Flags::default() };
     command(&options.settings(), environment, flags, &mut |asked, service, ledger| {
         let run = |request: &SyncRequest| {
-            let proof = verify::run(request, service, &task::new_run_id());
-            work::note(ledger, request, &proof.result, true);
+            let found = verify::run(request, service, &task::new_run_id());
+            work::note(ledger, request, &found.result, true);
             ledger.settle();
-            proof
+            found
         };
         match asked {
             Asked::One(request) => {
-                let proof = run(&request);
-                print(&proof.to_json());
-                proof.result.code
+                let found = run(&request);
+                print(&found.to_json());
+                found.result.code
             }
             Asked::Several(requests) => {
-                let proofs: Vec<_> = requests.iter().map(run).collect();
-                print(&outcome::proofs_to_json(&proofs));
-                outcome::code_of_all(proofs.iter().map(|proof| &proof.result))
+                let all: Vec<_> = requests.iter().map(run).collect();
+                print(&outcome::listed_to_json(&all));
+                outcome::code_of_all(all.iter().map(|found| &found.result))
             }
         }
     })
@@ -396,9 +396,9 @@ fn restore(options: &Restore, environment: &Environment) -> ExitCode {
             refuse(Code::ConfigInvalid, "several workspaces are configured: name the one to restore by --workspace");
             return Code::ConfigInvalid;
         };
-        let proof = restore::run(&request, service, &task::new_run_id(), &wish);
-        print(&proof.to_json());
-        proof.result.code
+        let restored = restore::run(&request, service, &task::new_run_id(), &wish);
+        print(&restored.to_json());
+        restored.result.code
     })
 }
 

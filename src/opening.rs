@@ -49,7 +49,6 @@ struct Answers {
 /// [`Fault`]: the remote, Windmill, the disk.
 pub fn open(
     task: Task<'_>,
-    place: &Workplace,
     git: &Git<'_>,
     shortcut: Shortcut,
     warnings: &mut Warnings,
@@ -58,10 +57,10 @@ pub fn open(
     let is_worth_it = task.service.config.skip_unchanged && (shortcut.is_open() || !task.request.dry_run);
     task.begin(Step::Probe);
     let begun = Instant::now();
-    let Answers { mut fetched, export, account, version } = ask_all(task, place, git, &shortcut, is_worth_it)?;
+    let Answers { mut fetched, export, account, version } = ask_all(task, git, &shortcut, is_worth_it)?;
     task.end(Step::Probe, begun);
     tell_about(&account, task, warnings);
-    let wmill = version.as_ref().zip(wmill::identity(&place.environment));
+    let wmill = version.as_ref().zip(wmill::identity(&git.place().environment));
     let mut known = Known {
         wmill: wmill.map(|(version, file)| [version, " ", &file].concat()),
         seen: export.map(|export| Seen::new(shortcut.query(), &export, &account, begun)),
@@ -81,7 +80,7 @@ pub fn open(
         Some(base) => base,
         None => {
             let begun = Instant::now();
-            let base = bring(task, place, git, &fetched.state)?;
+            let base = bring(task, git, &fetched.state)?;
             fetched.took += begun.elapsed();
             base
         }
@@ -90,6 +89,7 @@ pub fn open(
     // The repository has a say in what is pulled, and what it says was not known.
     if is_worth_it && base.plan.query != known.shortcut.query() {
         let (begun, query) = (Instant::now(), &base.plan.query);
+        let place = git.place();
         let reading = read(&task.windmill(place), query, place);
         let export = reading.and_then(|reading| probe::digest(reading, &probe::patience(&place.deadline)));
         known.seen = export.map(|export| Seen::new(query, &export, &known.account, begun));
@@ -98,16 +98,11 @@ pub fn open(
 }
 
 /// The remote and wmill in threads of their own; Windmill's export is read while Windmill is asked who we are.
-fn ask_all(
-    task: Task<'_>,
-    place: &Workplace,
-    git: &Git<'_>,
-    shortcut: &Shortcut,
-    is_worth_it: bool,
-) -> Result<Answers, Fault> {
+fn ask_all(task: Task<'_>, git: &Git<'_>, shortcut: &Shortcut, is_worth_it: bool) -> Result<Answers, Fault> {
+    let place = git.place();
     let (windmill, patience) = (task.windmill(place), probe::patience(&place.deadline));
     // First what takes longest: a program that asks a server.
-    let fetch = || fetch(task, place, git, shortcut);
+    let fetch = || fetch(task, git, shortcut);
     let (fetched, (reading, version, account)) = both("fetch", fetch, || {
         let reading = if is_worth_it { read(&windmill, shortcut.query(), place) } else { None };
         let version = || wmill::known_version(place, &task.root().join("wmill-version"));
@@ -126,13 +121,13 @@ fn ask(task: Task<'_>, place: &Workplace, windmill: &Windmill<'_>) -> Result<Acc
 }
 
 /// No more than has to be asked for: where the tip is the known one, there may be nothing to bring.
-fn fetch(task: Task<'_>, place: &Workplace, git: &Git<'_>, shortcut: &Shortcut) -> Result<Fetched, Fault> {
+fn fetch(task: Task<'_>, git: &Git<'_>, shortcut: &Shortcut) -> Result<Fetched, Fault> {
     task.begin(Step::Fetch);
     let begun = Instant::now();
-    let state = task.patiently(Step::Fetch, place, || base::ask(task, git))?;
+    let state = task.patiently(Step::Fetch, git.place(), || base::ask(task, git))?;
     let (mut tree, mut base) = (None, None);
     if !shortcut.is_open() {
-        base = Some(bring(task, place, git, &state)?);
+        base = Some(bring(task, git, &state)?);
     } else if !shortcut.is_at(state.tip.as_ref()) {
         tree = base::folder_at(task, git, &state);
     }
@@ -140,9 +135,9 @@ fn fetch(task: Task<'_>, place: &Workplace, git: &Git<'_>, shortcut: &Shortcut) 
 }
 
 /// Asks the remote again only where the first try fails.
-fn bring(task: Task<'_>, place: &Workplace, git: &Git<'_>, state: &RemoteState) -> Result<Base, Fault> {
+fn bring(task: Task<'_>, git: &Git<'_>, state: &RemoteState) -> Result<Base, Fault> {
     let mut shown = Some(state);
-    task.patiently(Step::Fetch, place, || match shown.take() {
+    task.patiently(Step::Fetch, git.place(), || match shown.take() {
         Some(state) => base::bring(task, git, state),
         None => base::refresh(task, git),
     })

@@ -105,7 +105,7 @@ pub struct Difference {
 
 /// A result that lists what differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proof {
+pub struct ListedResult {
     /// The end of the run.
     pub result: SyncResult,
     /// What differs; of very many, the first. What only the backup has comes last.
@@ -114,25 +114,25 @@ pub struct Proof {
     pub restore_point: Option<String>,
 }
 
-impl Proof {
+impl ListedResult {
     /// As one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        json::to_string(&ProofDocument(self))
+        json::to_string(&ListedDocument(self))
     }
 }
 
-/// The proofs of several workspaces as one line of JSON.
+/// Such results of several workspaces as one line of JSON.
 #[must_use]
-pub fn proofs_to_json(proofs: &[Proof]) -> String {
-    let results: Vec<_> = proofs.iter().map(|proof| proof.result.clone()).collect();
-    document_of_all(&results, proofs.iter().map(ProofDocument))
+pub fn listed_to_json(listed: &[ListedResult]) -> String {
+    let results: Vec<_> = listed.iter().map(|listed| listed.result.clone()).collect();
+    document_of_all(&results, listed.iter().map(ListedDocument))
 }
 
 /// A result's document, and what else there is to list.
-struct ProofDocument<'a>(&'a Proof);
+struct ListedDocument<'a>(&'a ListedResult);
 
-impl Serialize for ProofDocument<'_> {
+impl Serialize for ListedDocument<'_> {
     fn begin(&self) -> Fragment<'_> {
         let mut more: Vec<(&str, &dyn Serialize)> = vec![("differences", &self.0.differences)];
         if let Some(branch) = &self.0.restore_point {

@@ -18,7 +18,7 @@ use crate::workplace::Workplace;
 const SECOND_READING_GRACE: Duration = Duration::from_secs(20);
 
 /// How a full sync ended well.
-pub struct Success<'a> {
+pub struct Confirmation<'a> {
     /// It is on the branch.
     pub commit: &'a ObjectId,
     /// What Windmill held after the pull.
@@ -77,8 +77,8 @@ impl Known {
 
     /// Notes a success. `warnings` are all that were given; of a sync that changed something, the next may not give them
     /// all again, and is a full one to find out.
-    pub fn remember(&self, task: Task<'_>, base: &Base, success: Success<'_>, warnings: &Warnings) {
-        let Success { commit, reading, tree } = success;
+    pub fn remember(&self, task: Task<'_>, base: &Base, confirmed: Confirmation<'_>, warnings: &Warnings) {
+        let Confirmation { commit, reading, tree } = confirmed;
         let told = warnings.after(self.warnings);
         let will_be_told = base.tip.as_ref() == Some(commit) || told.iter().all(|it| base.plan.warnings.contains(it));
         let proof = reading.filter(|_| will_be_told).and_then(|reading| {

@@ -18,19 +18,18 @@ use crate::items::{self, ItemId, ItemKind};
 use crate::listing::{GitPath, Listing};
 use crate::names::{BranchName, WorkspaceId};
 use crate::object::{Entry, ObjectId};
-use crate::outcome::{Changed, Difference, Proof, SyncResult, Warnings};
+use crate::outcome::{Changed, Difference, ListedResult, SyncResult, Warnings};
 use crate::pattern::Pattern;
 use crate::pull;
 use crate::scratch;
-use crate::secret::{Scrubber, Secret};
-use crate::staging;
+use crate::scrubber::Scrubber;
+use crate::secret::Secret;
 use crate::sync_request::SyncRequest;
 use crate::task::{Service, Step, Task};
 use crate::verify::short;
 use crate::windmill::{self, Account, KEY_TRAILER, Windmill};
 use crate::wmill::{self, Deletions, Extent};
 use crate::wmill_yaml::WMILL_YAML;
-use crate::workplace::Workplace;
 
 const WMILL_LOCK: &str = "wmill-lock.yaml";
 const KEY_FILE: &str = "encryption_key.yaml";
@@ -90,7 +89,7 @@ pub fn read_key(path: &std::path::Path) -> Result<Secret, String> {
 
 /// Restores, or shows what that would change.
 #[must_use]
-pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str, wish: &Wish) -> Proof {
+pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str, wish: &Wish) -> ListedResult {
     let started = Instant::now();
     let target = wish.target.as_ref().unwrap_or(&request.workspace);
     let target_request = SyncRequest { workspace: target.clone(), ..request.clone() };
@@ -117,7 +116,7 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str, wish: &Wi
     };
     let level = if result.code.is_success() { log::Level::Info } else { log::Level::Error };
     log::log!(level, "run {run_id}: {} after {} ms: {}", result.code.as_str(), result.duration_ms, result.message);
-    Proof { result, differences: end.differences, restore_point: story.restore_point }
+    ListedResult { result, differences: end.differences, restore_point: story.restore_point }
 }
 
 /// How a restore ended.
@@ -189,7 +188,7 @@ impl Story<'_> {
         let windmill = target.windmill(&place);
         let ask = || windmill.account(false).map_err(|error| target.windmill_error(Step::Probe, error));
         let account = target.step(Step::Probe, || target.patiently(Step::Probe, &place, ask))?;
-        let end = self.put(&place, &git, &base, &account);
+        let end = self.put(&git, &base, &account);
         drop((early, late));
         end
     }
@@ -227,14 +226,14 @@ impl Story<'_> {
         base::at(self.source, git, &commit)
     }
 
-    fn put(&mut self, place: &Workplace, git: &Git<'_>, base: &Base, account: &Account) -> Result<End, Fault> {
+    fn put(&mut self, git: &Git<'_>, base: &Base, account: &Account) -> Result<End, Fault> {
         let target = self.target;
         // The key goes only where it is asked for, by a file of its own.
         let plan = base.plan.text.replace("includeKey: true", "includeKey: false");
-        target.step(Step::Pull, || pull::pull_into_nothing(target, place, git, &plan))?;
+        target.step(Step::Pull, || pull::pull_into_nothing(target, git, &plan))?;
         composition::check_shared_ui(target, git, account)?;
         let there = self.staged(git)?;
-        let windmill = target.windmill(place);
+        let windmill = target.windmill(git.place());
         let choice = self.choose(git, base, &windmill, &there, account)?;
         self.lay_out(git, &choice)?;
         let expected = self.staged(git)?;
@@ -246,7 +245,7 @@ impl Story<'_> {
             self.write(git, KEY_FILE, text.as_bytes())?;
         }
         self.write(git, WMILL_YAML, orders.as_bytes())?;
-        let changes = self.push(place, git, Extent::Show)?;
+        let changes = self.push(git, Extent::Show)?;
         let changed = counted(&changes);
         for warning in self.warnings.list() {
             log::warn!("{warning}");
@@ -260,17 +259,17 @@ impl Story<'_> {
             return Ok(End { code: Code::DryRun, message, changed, differences: Vec::new() });
         }
         if self.wish.saves {
-            self.save(place, git, base, &there, account, &windmill)?;
+            self.save(git, base, &there, account, &windmill)?;
         }
-        target.step(Step::Restore, || self.push(place, git, Extent::Apply))?;
-        let differences = self.read_back(place, git, &plan, &choice, &expected, &changes)?;
+        target.step(Step::Restore, || self.push(git, Extent::Apply))?;
+        let differences = self.read_back(git, &plan, &choice, &expected, &changes)?;
         Ok(self.done(base, changed, differences))
     }
 
     /// What lies in the folder, staged.
     fn staged(&self, git: &Git<'_>) -> Result<Tree, Fault> {
         let failed = |error: GitError| self.target.git_error(Step::Commit, error);
-        staging::withdraw_unstorable(git.tree_folder()).map_err(|error| self.target.disk(&error))?;
+        composition::take_stock(self.target, git, &mut Warnings::default())?;
         let staged = git.stage().map_err(failed)?;
         read(&staged.files).map_err(failed)
     }
@@ -503,9 +502,9 @@ impl Story<'_> {
     }
 
     /// `wmill sync push` of what lies in the folder.
-    fn push(&self, place: &Workplace, git: &Git<'_>, extent: Extent) -> Result<Vec<(String, String)>, Fault> {
+    fn push(&self, git: &Git<'_>, extent: Extent) -> Result<Vec<(String, String)>, Fault> {
         let deletions = if self.wish.deletes { Deletions::Apply } else { Deletions::Keep };
-        let pushed = wmill::push(&self.target.windmill(place), place, git.tree_folder(), extent, deletions);
+        let pushed = wmill::push(&self.target.windmill(git.place()), git.place(), git.tree_folder(), extent, deletions);
         pushed.map_err(|error| self.target.windmill_error(Step::Restore, error))
     }
 
@@ -534,7 +533,6 @@ impl Story<'_> {
     /// Saves what is there on a branch of its own, so that a restore can be undone.
     fn save(
         &mut self,
-        place: &Workplace,
         git: &Git<'_>,
         base: &Base,
         there: &Tree,
@@ -561,12 +559,12 @@ impl Story<'_> {
         let message = self.message_of_point(&name, account, windmill);
         let point_request = SyncRequest { branch, ..target.request.clone() };
         let point = Task { request: &point_request, service: target.service };
-        let git_of_point = point.git(place, git.tree_folder().parent().unwrap_or(git.tree_folder()))?;
+        let git_of_point = point.git(git.place(), git.tree_folder().parent().unwrap_or(git.tree_folder()))?;
         let commit = git
             .compose(None, &listing)
             .and_then(|tree| git.commit(&tree, None, &target.request.author, &message))
             .map_err(failed)?;
-        match point.step(Step::Push, || delivery::deliver(point, place, &git_of_point, &commit))? {
+        match point.step(Step::Push, || delivery::deliver(point, &git_of_point, &commit))? {
             Arrival::Confirmed => {
                 log::info!("what is there is saved on branch `{name}`, commit {commit}");
                 self.restore_point = Some(name);
@@ -593,7 +591,6 @@ impl Story<'_> {
     /// Pulls the workspace anew, and names what is not as it should be.
     fn read_back(
         &self,
-        place: &Workplace,
         git: &Git<'_>,
         plan: &str,
         choice: &Choice,
@@ -601,7 +598,7 @@ impl Story<'_> {
         changes: &[(String, String)],
     ) -> Result<Vec<Difference>, Fault> {
         let target = self.target;
-        target.step(Step::Pull, || pull::pull_into_nothing(target, place, git, plan))?;
+        target.step(Step::Pull, || pull::pull_into_nothing(target, git, plan))?;
         let fresh = self.staged(git)?;
         let mut found = Differences::default();
         for (_, path) in changes.iter().filter(|(_, path)| path != KEY_FILE && path != WMILL_LOCK) {
@@ -617,7 +614,7 @@ impl Story<'_> {
                 _ => {}
             }
         }
-        let windmill = target.windmill(place);
+        let windmill = target.windmill(git.place());
         let secrets = if choice.key.is_some() { self.secrets_in(git, &fresh)? } else { choice.secrets.clone() };
         if let Some(key) = &choice.key
             && windmill.key().is_none_or(|has| !has.matches(key.expose().as_bytes()))

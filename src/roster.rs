@@ -8,7 +8,8 @@ use crate::code::Code;
 use crate::config::{ADMINS, Config, WORKSPACES_MAX};
 use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::names::WorkspaceId;
-use crate::secret::{Scrubber, Secret};
+use crate::scrubber::Scrubber;
+use crate::secret::Secret;
 use crate::sync_request::{Draft, RequestError, SyncRequest, Wanted};
 use crate::windmill::{self, WindmillError};
 

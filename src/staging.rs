@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::comparison::{Sample, printable};
 use crate::listing::{Listing, join, walk};
@@ -20,64 +20,80 @@ pub enum StagingError {
     Io(io::Error),
 }
 
-/// Checks `staged` against `folder`. What `known` has with the same content was not written by wmill, and is taken as
-/// checked out by git.
-///
-/// # Errors
-/// [`StagingError`].
-pub fn verify(staged: &Listing, folder: &Path, known: &Listing) -> Result<(), StagingError> {
-    let read = || Ok::<_, io::Error>(join(join(staged.entries()?, walk(folder)?), known.entries()?));
-    for file in read().map_err(StagingError::Io)? {
-        let (path, (pulled, before)) = file.map_err(StagingError::Io)?;
-        let (entry, place) = match pulled {
-            Some((Some(entry), Some(place))) => (entry, place),
-            Some((None, _)) => return Err(not_what_was_pulled(&path, "it was pulled and not staged")),
-            Some((_, None)) => return Err(not_what_was_pulled(&path, "it was staged and not pulled")),
-            None => continue,
-        };
-        if !entry.is_file() {
-            return Err(not_what_was_pulled(&path, "it was not staged as a regular file"));
-        }
-        if before.is_some_and(|before| before.object == entry.object) {
-            continue;
-        }
-        if blob_of_file(&place, entry.object.format()).map_err(StagingError::Io)? != entry.object {
-            return Err(not_what_was_pulled(&path, "the content differs"));
-        }
-    }
-    Ok(())
+/// The paths that a pull left in a folder, noted before git takes them.
+pub struct Stock {
+    folder: PathBuf,
+    paths: Listing,
+    /// What was removed since git cannot hold it.
+    pub withdrawn: Sample,
 }
 
-/// Removes what git cannot hold, and says what that was. On a disk that is all that is named `.git` in any case: no file
-/// has another name that is not storable.
-///
-/// An empty one would stop `git add` altogether, and one with commits would hide what lies beside it.
-///
-/// # Errors
-/// What the disk says.
-pub fn withdraw_unstorable(folder: &Path) -> io::Result<Sample> {
-    let mut withdrawn = Sample::default();
-    let mut pending = vec![folder.to_owned()];
-    while let Some(path) = pending.pop() {
-        for entry in fs::read_dir(&path).map_err(|error| scratch::at(&path, &error))? {
-            let entry = entry?;
-            if names::is_gits_own(entry.file_name().as_encoded_bytes()) {
-                let path = entry.path();
-                let name = path.strip_prefix(folder).unwrap_or(&path).as_os_str().as_encoded_bytes().to_vec();
-                if entry.file_type()?.is_dir() {
-                    for below in walk(&path)? {
-                        withdrawn.add(&[&name, &b"/"[..], &below?.0].concat());
-                    }
+impl Stock {
+    /// Notes at `place` what lies in `folder`, and removes what git cannot hold. On a disk that is all that is named
+    /// `.git` in any case: no file has another name that is not storable.
+    ///
+    /// An empty one would stop `git add` altogether, and one with commits would hide what lies beside it.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn take(folder: &Path, place: PathBuf) -> io::Result<Self> {
+        let mut withdrawn = Sample::default();
+        let paths = Listing::write(place, |lines| {
+            for file in walk(folder, names::is_gits_own)? {
+                let (path, place) = file?;
+                if place.file_name().is_some_and(|name| names::is_gits_own(name.as_encoded_bytes())) {
+                    withdraw(&path, &place, &mut withdrawn)?;
                 } else {
-                    withdrawn.add(&name);
+                    lines.nothing(&path, ObjectFormat::Sha1.digits())?;
                 }
-                scratch::remove_folder(&path)?;
-            } else if entry.file_type()?.is_dir() {
-                pending.push(entry.path());
+            }
+            Ok(())
+        })?;
+        Ok(Self { folder: folder.to_owned(), paths, withdrawn })
+    }
+
+    /// Checks that what git `staged` is what lies in the folder. What `known` has with the same content was not written
+    /// by wmill, and is taken as checked out by git.
+    ///
+    /// # Errors
+    /// [`StagingError`].
+    pub fn verify(&self, staged: &Listing, known: &Listing) -> Result<(), StagingError> {
+        let read = || Ok::<_, io::Error>(join(join(staged.entries()?, self.paths.entries()?), known.entries()?));
+        for file in read().map_err(StagingError::Io)? {
+            let (path, (pulled, before)) = file.map_err(StagingError::Io)?;
+            let entry = match pulled {
+                Some((Some(entry), Some(_))) => entry,
+                Some((None, _)) => return Err(not_what_was_pulled(&path, "it was pulled and not staged")),
+                Some((_, None)) => return Err(not_what_was_pulled(&path, "it was staged and not pulled")),
+                None => continue,
+            };
+            if !entry.is_file() {
+                return Err(not_what_was_pulled(&path, "it was not staged as a regular file"));
+            }
+            if before.is_some_and(|before| before.object == entry.object) {
+                continue;
+            }
+            // A name that is no UTF-8 is not one that wmill wrote.
+            let place = std::str::from_utf8(&path).map(|path| self.folder.join(path));
+            let place = place.map_err(|_| not_what_was_pulled(&path, "the name is not UTF-8"))?;
+            if blob_of_file(&place, entry.object.format()).map_err(StagingError::Io)? != entry.object {
+                return Err(not_what_was_pulled(&path, "the content differs"));
             }
         }
+        Ok(())
     }
-    Ok(withdrawn)
+}
+
+/// Removes a file or folder, and tells of each file that was in it.
+fn withdraw(path: &[u8], place: &Path, withdrawn: &mut Sample) -> io::Result<()> {
+    if fs::symlink_metadata(place)?.is_dir() {
+        for below in walk(place, |_| false)? {
+            withdrawn.add(&[path, b"/", &below?.0].concat());
+        }
+    } else {
+        withdrawn.add(path);
+    }
+    scratch::remove_folder(place)
 }
 
 fn not_what_was_pulled(path: &[u8], why: &str) -> StagingError {

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::deadline::{Deadline, Expired};
-use crate::secret::Scrubber;
+use crate::scrubber::Scrubber;
 
 /// Whether programs can be started here. No platform but Unix has the process groups that make a deadline sure; WASI has
 /// no processes at all.

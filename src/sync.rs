@@ -16,7 +16,7 @@ use crate::object::ObjectId;
 use crate::opening::Opening;
 use crate::outcome::{Changed, SyncResult, Warnings};
 use crate::pull::Footing;
-use crate::secret::Scrubber;
+use crate::scrubber::Scrubber;
 use crate::sync_request::SyncRequest;
 use crate::task::{Service, Step, Task};
 use crate::world::{RealWorld, World};

@@ -16,7 +16,7 @@ use crate::lock::{Lock, LockError};
 use crate::names::WorkspaceId;
 use crate::retry::Tries;
 use crate::scratch::{self, Scratch};
-use crate::secret::Scrubber;
+use crate::scrubber::Scrubber;
 use crate::signing::{self, SigningError};
 use crate::sync_request::SyncRequest;
 use crate::trust::{self, TrustError};

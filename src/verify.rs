@@ -16,15 +16,13 @@ use crate::history::text_of;
 use crate::listing::{Listing, join};
 use crate::names::WorkspaceId;
 use crate::object::{Entry, ObjectId};
-use crate::outcome::{Changed, Difference, Proof, SyncResult, Warnings};
+use crate::outcome::{Changed, Difference, ListedResult, SyncResult, Warnings};
 use crate::pull::{self, Footing};
 use crate::scratch;
-use crate::secret::Scrubber;
-use crate::staging;
+use crate::scrubber::Scrubber;
 use crate::sync_request::SyncRequest;
 use crate::task::{Service, Step, Task};
 use crate::windmill::Account;
-use crate::workplace::Workplace;
 
 /// Differences that are listed; the rest is counted.
 const LISTED_MAX: usize = 500;
@@ -33,7 +31,7 @@ const FILE_BYTES_MAX: usize = 4 << 20;
 
 /// Compares the workspace with the remote's tip, and tells what differs.
 #[must_use]
-pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> Proof {
+pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> ListedResult {
     let started = Instant::now();
     let (workspace, remote, branch) = (&request.workspace, &request.remote, &request.branch);
     log::info!("run {run_id}: verifying workspace {workspace} against {remote} (branch {branch})");
@@ -71,7 +69,7 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> Proof 
     }
     let level = if result.code.is_success() { log::Level::Info } else { log::Level::Error };
     log::log!(level, "run {run_id}: {} after {} ms: {}", result.code.as_str(), result.duration_ms, result.message);
-    Proof { result, differences, restore_point: None }
+    ListedResult { result, differences, restore_point: None }
 }
 
 /// What a comparison came to.
@@ -151,7 +149,7 @@ fn compare(task: Task<'_>, warnings: &mut Warnings) -> Result<Found, Fault> {
         ));
     }
     guards::refuse_the_key(task, &base.plan)?;
-    against(task, &place, &git, &base, &account, warnings)
+    against(task, &git, &base, &account, warnings)
 }
 
 /// Pulls the workspace, and compares it with what `base` holds.
@@ -160,7 +158,6 @@ fn compare(task: Task<'_>, warnings: &mut Warnings) -> Result<Found, Fault> {
 /// [`Fault`]: Windmill, git, or the disk.
 pub fn against(
     task: Task<'_>,
-    place: &Workplace,
     git: &Git<'_>,
     base: &Base,
     account: &Account,
@@ -170,19 +167,16 @@ pub fn against(
     let committed = base.tip.as_ref().map(|tip| git.commit_message(tip)).transpose().map_err(failed)?;
     let committed = committed.and_then(|commit| commit.time).map(text_of);
     let mut found = Found { tip: base.tip.clone(), committed, changed: Changed::default(), differences: Vec::new() };
-    task.step(Step::Pull, || pull::pull_into_nothing(task, place, git, &base.plan.text))?;
+    task.step(Step::Pull, || pull::pull_into_nothing(task, git, &base.plan.text))?;
     composition::check_shared_ui(task, git, account)?;
-    let unstorable = staging::withdraw_unstorable(git.tree_folder()).map_err(|error| task.disk(&error))?;
-    if !unstorable.is_empty() {
-        warnings.add(format!("git holds no file named `.git`, so the backup is without: {unstorable}"));
-    }
+    composition::take_stock(task, git, warnings)?;
     let begun = Instant::now();
     task.begin(Step::Commit);
     let fresh = git.stage().map_err(failed)?.files;
     let only_in_backup = compare_files(git, base, &fresh, &mut found).map_err(failed)?;
     task.end(Step::Commit, begun);
     if !only_in_backup.is_empty() {
-        for path in gone(task, place, git, base, account)? {
+        for path in gone(task, git, base, account)? {
             if only_in_backup.contains(&path) {
                 found.add(Mark::Deleted, &path, Vec::new());
             }
@@ -237,16 +231,10 @@ fn diff(git: &Git<'_>, path: &[u8], backup: &Entry) -> Result<Vec<String>, GitEr
 
 /// What a sync would take out of the backup. Which of its files are Windmill's, and within the patterns of its
 /// `wmill.yaml`, wmill knows best: it is shown them, and deletes what the workspace does not hold.
-fn gone(
-    task: Task<'_>,
-    place: &Workplace,
-    git: &Git<'_>,
-    base: &Base,
-    account: &Account,
-) -> Result<Vec<Vec<u8>>, Fault> {
+fn gone(task: Task<'_>, git: &Git<'_>, base: &Base, account: &Account) -> Result<Vec<Vec<u8>>, Fault> {
     let footing: Footing = {
         git.check_out(base.shown.as_ref()).map_err(|error| task.git_error(Step::Pull, error))?;
-        task.step(Step::Pull, || pull::pull(task, place, git, base))?
+        task.step(Step::Pull, || pull::pull(task, git, base))?
     };
     let owns_ui = account.shared_ui.as_ref().is_some_and(|files| !files.is_empty());
     let pulled = Pulled { footing, account, owns_ui };

@@ -12,7 +12,8 @@ use crate::digest::{Algorithm, Digest};
 use crate::names::{self, BaseUrl, WorkspaceId};
 use crate::percent;
 use crate::retry::Tries;
-use crate::secret::{Scrubber, Secret};
+use crate::scrubber::Scrubber;
+use crate::secret::Secret;
 use crate::subprocess;
 use crate::web::{self, Pending};
 

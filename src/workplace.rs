@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::deadline::Deadline;
 use crate::lock::{self, Lock};
 use crate::scratch::Scratch;
-use crate::secret::Scrubber;
+use crate::scrubber::Scrubber;
 use crate::subprocess::{self, Failure, Finished, Invocation};
 
 /// Lines of one program that are logged. A first pull names each item; a flood must not fill the disk of the logs.

@@ -15,7 +15,7 @@ use crate::object::ObjectId;
 use crate::opening::{self, Opening};
 use crate::outcome::Warnings;
 use crate::probe;
-use crate::proof::{Known, Success};
+use crate::proof::{Confirmation, Known};
 use crate::pull::{self, Footing};
 use crate::shortcut::Shortcut;
 use crate::task::{Step, Task};
@@ -76,7 +76,6 @@ pub trait World {
 /// Windmill, the remote, and a checkout between them.
 pub struct RealWorld<'a> {
     task: &'a Task<'a>,
-    place: &'a Workplace,
     git: Git<'a>,
     known: Known,
     base: Base,
@@ -93,9 +92,9 @@ impl<'a> RealWorld<'a> {
         let folder = task.checkout_folder()?;
         let git = task.git(place, &folder)?;
         tell_about_old_volume(*task, warnings);
-        match opening::open(*task, place, &git, Shortcut::open(*task, &folder), warnings)? {
+        match opening::open(*task, &git, Shortcut::open(*task, &folder), warnings)? {
             Opening::Unchanged(tip) => Ok(Opening::Unchanged(tip)),
-            Opening::Full((known, base)) => Ok(Opening::Full(Self { task, place, git, known, base, made: None })),
+            Opening::Full((known, base)) => Ok(Opening::Full(Self { task, git, known, base, made: None })),
         }
     }
 }
@@ -124,11 +123,11 @@ impl World for RealWorld<'_> {
     }
 
     fn pull(&mut self) -> Result<Footing, Fault> {
-        pull::pull(*self.task, self.place, &self.git, &self.base)
+        pull::pull(*self.task, &self.git, &self.base)
     }
 
     fn look_again(&mut self) -> Self::Reading {
-        self.known.read_again(*self.task, self.place, &self.base)
+        self.known.read_again(*self.task, self.git.place(), &self.base)
     }
 
     fn compose(&mut self, footing: Footing, warnings: &mut Warnings) -> Result<Composition, Fault> {
@@ -147,14 +146,14 @@ impl World for RealWorld<'_> {
     }
 
     fn commit(&mut self, composition: &Composition) -> Result<ObjectId, Fault> {
-        let Self { task, place, git, known: Known { account, version, .. }, base, .. } = self;
+        let Self { task, git, known: Known { account, version, .. }, base, .. } = self;
         let version = version.as_deref();
-        let made = commits::make(Material { task: **task, place, git, base, composition, account, version })?;
+        let made = commits::make(Material { task: **task, git, base, composition, account, version })?;
         Ok(self.made.insert(made).commit.clone())
     }
 
     fn push(&mut self, commit: &ObjectId) -> Result<Arrival, Fault> {
-        delivery::deliver(*self.task, self.place, &self.git, commit)
+        delivery::deliver(*self.task, &self.git, commit)
     }
 
     fn remember(&mut self, commit: &ObjectId, reading: Self::Reading, warnings: &Warnings) {
@@ -163,12 +162,12 @@ impl World for RealWorld<'_> {
         let is_as_made = |tree: &ObjectId| made.is_none_or(|made| made.folder.as_ref() == Some(tree));
         let tree = if reading.is_some() { base::folder_of(*self.task, &self.git, commit) } else { None };
         let tree = tree.filter(is_as_made);
-        let success = Success { commit, reading, tree };
-        self.known.remember(*self.task, &self.base, success, warnings);
+        let confirmed = Confirmation { commit, reading, tree };
+        self.known.remember(*self.task, &self.base, confirmed, warnings);
     }
 
     fn refresh(&mut self) -> Result<(), Fault> {
-        self.base = self.task.patiently(Step::Fetch, self.place, || base::refresh(*self.task, &self.git))?;
+        self.base = self.task.patiently(Step::Fetch, self.git.place(), || base::refresh(*self.task, &self.git))?;
         Ok(())
     }
 

@@ -143,6 +143,12 @@ impl<'a> Git<'a> {
         })
     }
 
+    /// Where its programs work.
+    #[must_use]
+    pub fn place(&self) -> &'a Workplace {
+        self.place
+    }
+
     /// The folder into which a tree is checked out.
     #[must_use]
     pub fn tree_folder(&self) -> &Path {
