@@ -69,7 +69,7 @@
 //! | [`items`] | which Windmill object a path belongs to, what a change deletes, what in it is secret |
 //! | [`outcome`] | the JSON of a result |
 //! | [`logging`] | log lines, as text or JSON |
-//! | [`deadline`] | how long a run may go on, and whether it was told to end |
+//! | [`deadline`] | the point at which a run ends, by its time or by an interrupt |
 //! | [`retry`] | how often a step is tried that failed for a cause that passes, and after which pauses |
 //! | [`scratch`] | files that only we may read |
 //! | [`trust`] | whom we trust over TLS: the system's certificates and those of `CA_BUNDLE_FILE` |
@@ -105,7 +105,7 @@
 //! | [`opening`] | how a sync begins: everybody is asked at the same time, and whether anything changed |
 //! | [`world`] | what a sync asks of the world, verb by verb |
 //! | [`sync`] | the story of a sync |
-//! | [`history`] | the last runs and how each backup stands, over restarts |
+//! | [`history`] | what past runs came to, for each backup, over restarts |
 //! | [`verify`] | the story of a verification |
 //! | [`restore`] | the story of a restore |
 //! | [`roster`] | for which workspaces a draft is |
