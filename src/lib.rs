@@ -81,6 +81,8 @@
 //! | [`workplace`] | what every program of a run is given |
 //! | [`signing`] | the key that signs commits |
 //! | [`object`] | what git's objects are called |
+//! | `pushes` | what pushes of ours leave in a repository on this machine (Unix) |
+//! | [`ssh`] | our own program as git's `ssh` |
 //! | [`listing`] | sorted listings of files, on the disk, read as streams |
 //! | [`git`] | git's verbs over one checkout and one remote |
 //! | [`checkouts`] | which checkouts are kept |
@@ -165,6 +167,8 @@ pub mod probe;
 pub mod proof;
 pub mod proxy;
 pub mod pull;
+#[cfg(unix)]
+pub mod pushes;
 pub mod report;
 pub mod restore;
 pub mod retry;
@@ -178,6 +182,7 @@ pub mod secret;
 pub mod server;
 pub mod shortcut;
 pub mod signing;
+pub mod ssh;
 pub mod staging;
 pub mod subprocess;
 pub mod sync;

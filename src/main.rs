@@ -34,9 +34,9 @@ use windmill_git_sync::sync;
 use windmill_git_sync::sync_request::{Draft, Flags, Purpose, SyncRequest};
 use windmill_git_sync::task::{self, Event, Service, Step};
 use windmill_git_sync::work::{self, Syncs, log_step};
-#[cfg(unix)]
-use windmill_git_sync::{git, subprocess};
 use windmill_git_sync::{logging, outcome, trust, verify};
+#[cfg(unix)]
+use windmill_git_sync::{ssh, subprocess};
 
 /// Exit code of a usage error.
 const USAGE_ERROR: u8 = 2;
@@ -250,8 +250,10 @@ fn main() -> ExitCode {
     let (arguments, environment) = (std::env::args_os().skip(1), std::env::vars_os());
     #[cfg(unix)]
     #[expect(clippy::disallowed_methods, reason = "git started us as its ssh, and tells by the environment")]
-    if let Some(options) = std::env::var_os(git::SSH_ENVIRONMENT) {
-        let error = subprocess::become_ssh(&options, arguments);
+    if let Some(options) = std::env::var_os(ssh::OPTIONS_ENVIRONMENT) {
+        let push = std::env::var_os(ssh::PUSH_ENVIRONMENT);
+        let mut tell = |line: String| say(&[ssh::LINE_PREFIX, &line].concat());
+        let error = ssh::become_ssh(&options, push.as_deref(), arguments, &mut tell);
         say(&format!("{PROGRAM}: cannot start ssh: {error}"));
         return ExitCode::from(255);
     }

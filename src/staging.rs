@@ -44,6 +44,7 @@ impl Stock {
                 if place.file_name().is_some_and(|name| names::is_gits_own(name.as_encoded_bytes())) {
                     withdraw(&path, &place, &mut withdrawn)?;
                 } else {
+                    // Only the path is read again.
                     lines.nothing(&path, ObjectFormat::Sha1.digits())?;
                 }
             }
@@ -52,7 +53,7 @@ impl Stock {
         Ok(Self { folder: folder.to_owned(), paths, withdrawn })
     }
 
-    /// Checks that what git `staged` is what lies in the folder. What `known` has with the same content was not written
+    /// Checks that what git `staged` are those paths, each with what lies there. What `known` has with the same content was not written
     /// by wmill, and is taken as checked out by git.
     ///
     /// # Errors
@@ -76,8 +77,13 @@ impl Stock {
             // A name that is no UTF-8 is not one that wmill wrote.
             let place = std::str::from_utf8(&path).map(|path| self.folder.join(path));
             let place = place.map_err(|_| not_what_was_pulled(&path, "the name is not UTF-8"))?;
-            if blob_of_file(&place, entry.object.format()).map_err(StagingError::Io)? != entry.object {
-                return Err(not_what_was_pulled(&path, "the content differs"));
+            match blob_of_file(&place, entry.object.format()) {
+                Ok(blob) if blob == entry.object => {}
+                Ok(_) => return Err(not_what_was_pulled(&path, "the content differs")),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(not_what_was_pulled(&path, "it is gone"));
+                }
+                Err(error) => return Err(StagingError::Io(error)),
             }
         }
         Ok(())

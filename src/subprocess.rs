@@ -239,7 +239,7 @@ pub fn run(
 }
 
 #[cfg(unix)]
-pub use platform::{become_ssh, forbid_core_files, kill, process_start, terminate};
+pub use platform::{become_program, forbid_core_files, kill, process_start, terminate};
 
 #[cfg(unix)]
 mod platform {
@@ -537,29 +537,10 @@ mod platform {
         }
     }
 
-    /// Becomes `ssh`, with `options` (one a line) before the arguments that git gave, or the other side of a repository
-    /// on [`super::THIS_MACHINE`]. It returns only where that fails.
-    pub fn become_ssh(
-        options: &std::ffi::OsStr,
-        mut arguments: impl Iterator<Item = std::ffi::OsString>,
-    ) -> std::io::Error {
-        if options == super::THIS_MACHINE {
-            let Some((verb, path)) =
-                arguments.by_ref().last().and_then(|command| super::parse_remote_command(&command))
-            else {
-                return std::io::Error::other("git asked for something else than a repository");
-            };
-            #[expect(clippy::disallowed_methods, reason = "the one module that starts programs")]
-            return Command::new("git").arg(verb).arg("--").arg(path).exec();
-        }
+    /// Becomes another program, with the environment that this one has. It returns only where that fails.
+    pub fn become_program(program: &str, arguments: impl IntoIterator<Item = std::ffi::OsString>) -> std::io::Error {
         #[expect(clippy::disallowed_methods, reason = "the one module that starts programs")]
-        let mut command = Command::new("ssh");
-        // `none`: neither the user's nor the system's configuration.
-        command.args(["-F", "none"]);
-        for option in options.to_string_lossy().lines() {
-            command.arg("-o").arg(option);
-        }
-        command.args(arguments).exec()
+        Command::new(program).args(arguments).exec()
     }
 
     /// Kills a process that an earlier run left behind.
@@ -589,24 +570,6 @@ mod platform {
         let state = fields.next()?;
         if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
     }
-}
-
-/// What [`become_ssh`] is told in place of options where the repository lies on this machine.
-pub const THIS_MACHINE: &str = "this machine";
-
-/// git's verb and the path, out of the command that git has for the other side: `git-upload-pack '/path'`, quoted as
-/// for a shell.
-#[cfg(any(unix, test))]
-fn parse_remote_command(command: &OsStr) -> Option<(&'static str, String)> {
-    let (program, quoted) = command.to_str()?.split_once(' ')?;
-    let verb = match program {
-        "git-upload-pack" => "upload-pack",
-        "git-receive-pack" => "receive-pack",
-        _ => return None,
-    };
-    let path = quoted.strip_prefix('\'')?.strip_suffix('\'')?.replace("'\\''", "'").replace("'\\!'", "!");
-    // For ssh, git takes `/~x` for a home.
-    Some((verb, if path.starts_with('~') { format!("/{path}") } else { path }))
 }
 
 #[cfg(not(unix))]
@@ -643,22 +606,6 @@ mod tests {
         check(b"\x1b[", "");
         check(b"\x1b[31", "");
         check(b"\x1bMup", "up");
-    }
-
-    #[track_caller]
-    fn check_remote_command(command: &str, expected: Option<(&str, &str)>) {
-        let parsed = parse_remote_command(OsStr::new(command));
-        assert_eq!(parsed.as_ref().map(|(verb, path)| (*verb, path.as_str())), expected, "{command}");
-    }
-
-    #[test]
-    fn what_git_asks_of_the_other_side_is_one_of_two_verbs_and_a_quoted_path() {
-        check_remote_command("git-upload-pack '/a/b.git'", Some(("upload-pack", "/a/b.git")));
-        check_remote_command("git-receive-pack '/it'\\''s'\\!'/b'", Some(("receive-pack", "/it's!/b")));
-        check_remote_command("git-upload-pack '~x/b.git'", Some(("upload-pack", "/~x/b.git")));
-        check_remote_command("git-upload-archive '/a/b.git'", None);
-        check_remote_command("git-upload-pack /a/b.git", None);
-        check_remote_command("git-upload-pack", None);
     }
 
     #[test]

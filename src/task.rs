@@ -71,7 +71,7 @@ pub enum Event {
 pub struct Service<'a> {
     /// Guards, time-outs, kinds, folders.
     pub config: &'a Config,
-    /// Our own program; see [`git::SSH_ENVIRONMENT`].
+    /// Our own program; see [`ssh`](crate::ssh).
     pub own_program: &'a Path,
     /// Raised when the process ends.
     pub interrupt: &'a Interrupt,

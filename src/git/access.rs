@@ -1,15 +1,16 @@
 //! How git gets to the remote: its address, the credentials, and what ssh is told.
 
 use std::path::Path;
+#[cfg(unix)]
+use std::path::PathBuf;
 
 use super::GitError;
 use crate::names::{RemoteScheme, RemoteUrl};
-use crate::subprocess;
+#[cfg(unix)]
+use crate::percent;
+use crate::ssh;
 use crate::sync_request::{GitCredentials, basic_credentials};
 use crate::workplace::Workplace;
-
-/// Variable by which our own program, started by git as `ssh`, finds what to tell the real one.
-pub const SSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
 
 /// Where a checkout lies, and what it takes to talk to its remote.
 pub struct Place<'a> {
@@ -32,6 +33,15 @@ pub(super) fn address(remote: &RemoteUrl) -> String {
     }
 }
 
+/// The path of a repository on this machine, as [`address`] has it and git decodes it.
+#[cfg(unix)]
+pub(super) fn path_on_this_machine(remote: &RemoteUrl) -> Option<PathBuf> {
+    if remote.scheme() != RemoteScheme::File {
+        return None;
+    }
+    percent::decode(remote.as_str().strip_prefix("file://")?).map(PathBuf::from)
+}
+
 /// Environment that gets the credentials to where they belong.
 pub(super) fn environment(
     workplace: &Workplace,
@@ -45,13 +55,11 @@ pub(super) fn environment(
             // A command with options would need a shell, and an image of ours has none.
             pair("GIT_SSH", &place.own_program.to_string_lossy()),
             pair("GIT_SSH_VARIANT", "ssh"),
-            pair(SSH_ENVIRONMENT, options),
+            pair(ssh::OPTIONS_ENVIRONMENT, options),
         ]
     };
     match credentials {
-        GitCredentials::None if remote.scheme() == RemoteScheme::File => {
-            Ok(own_program_as_ssh(subprocess::THIS_MACHINE))
-        }
+        GitCredentials::None if remote.scheme() == RemoteScheme::File => Ok(own_program_as_ssh(ssh::THIS_MACHINE)),
         GitCredentials::None => Ok(Vec::new()),
         GitCredentials::Token { username, token } => {
             let Some(origin) = remote.origin() else { return Ok(Vec::new()) };

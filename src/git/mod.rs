@@ -7,9 +7,8 @@ mod access;
 mod configuration;
 mod import;
 mod printed;
-mod unanswered;
 
-pub use access::{Place, SSH_ENVIRONMENT};
+pub use access::Place;
 pub use import::Link;
 pub use printed::{CommitText, Pushed, RemoteState};
 
@@ -24,12 +23,14 @@ use crate::listing::Listing;
 use crate::lock;
 use crate::names::{BranchName, Identity, RemoteScheme, RemoteUrl};
 use crate::object::{ObjectFormat, ObjectId};
+#[cfg(unix)]
+use crate::pushes::{self, Push};
 use crate::scratch;
+use crate::ssh;
 use crate::subprocess::{Failure, Finished, Invocation};
 use crate::sync_request::GitCredentials;
 use crate::web;
 use crate::workplace::{ProgramLog, Workplace};
-use unanswered::Pushes;
 
 /// A listing of a tree: 100 bytes an entry, so this is a repository of a million files.
 const LISTING_BYTES_MAX: usize = 128 << 20;
@@ -112,7 +113,6 @@ pub struct Git<'a> {
     /// The remote's URL, as git is given it.
     address: String,
     signing_key: Option<PathBuf>,
-    pushes: Option<Pushes>,
     access: Vec<(String, String)>,
 }
 
@@ -138,7 +138,6 @@ impl<'a> Git<'a> {
             configuration,
             address: access::address(remote),
             signing_key: place.signing_key.map(Path::to_owned),
-            pushes: Pushes::of(remote, place.folder),
             access: access::environment(workplace, place, remote, credentials)?,
         })
     }
@@ -555,19 +554,23 @@ impl<'a> Git<'a> {
         Ok((last, tree.clone()))
     }
 
-    /// Pushes a commit to the branch; never by force.
+    /// Pushes a commit to the branch; never by force. Into a repository on this machine one push goes on at a time, and
+    /// the locks that a killed one left there are removed, after seconds in which nothing happens to them.
     ///
     /// # Errors
     /// [`GitError`] where no answer for our ref came; a refusal is no error but [`Pushed`].
     pub fn push(&self, commit: &ObjectId) -> Result<Pushed, GitError> {
-        if let Some(pushes) = &self.pushes {
-            pushes.begin(&self.branch.full_ref(), commit, &self.place.deadline).map_err(GitError::Expired)?;
+        let command = self.command()?;
+        #[cfg(unix)]
+        if let Some(path) = access::path_on_this_machine(self.remote) {
+            let push = Push::new(commit, &self.branch.full_ref());
+            let pushed = self.push_with(command.environment(ssh::PUSH_ENVIRONMENT, push.to_string()), commit, None)?;
+            if let Err(error) = pushes::end(&path, &push) {
+                log::warn!("cannot note that a push was answered: {error}");
+            }
+            return Ok(pushed);
         }
-        let pushed = self.push_with(commit, None)?;
-        if let Some(pushes) = &self.pushes {
-            pushes.end(matches!(pushed, Pushed::Accepted));
-        }
-        Ok(pushed)
+        self.push_with(command, commit, None)
     }
 
     /// Asks the remote whether it would take a push, and pushes nothing. What a server decides only when it gets the
@@ -576,19 +579,21 @@ impl<'a> Git<'a> {
     /// # Errors
     /// As [`Git::push`].
     pub fn try_push(&self, commit: &ObjectId) -> Result<Pushed, GitError> {
-        self.push_with(commit, Some("--dry-run"))
+        self.push_with(self.command()?, commit, Some("--dry-run"))
     }
 
-    fn push_with(&self, commit: &ObjectId, option: Option<&str>) -> Result<Pushed, GitError> {
+    fn push_with(&self, command: Invocation, commit: &ObjectId, option: Option<&str>) -> Result<Pushed, GitError> {
         let full_ref = self.branch.full_ref();
-        let command = self
-            .command()?
+        let command = command
             .arguments(["push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags"])
             .arguments(option)
             .arguments(["--recurse-submodules=no", "--", &self.address])
             .argument(format!("{commit}:{full_ref}"))
             .capture(ANSWER_BYTES_MAX);
         let finished = self.run(self.with_access(command))?;
+        for line in finished.tail.iter().filter_map(|line| line.strip_prefix(ssh::LINE_PREFIX)) {
+            log::warn!("{line}");
+        }
         let printed = self.place.scrubber.scrub(&String::from_utf8_lossy(&finished.stdout));
         match printed::pushed(printed.as_bytes(), &full_ref) {
             Some(pushed) => Ok(pushed.explained(&finished)),

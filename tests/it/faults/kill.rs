@@ -64,14 +64,20 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         fault: "SIGKILL of the service, and of all",
         injected: "while git holds its locks in a repository on a volume; one of them gone, or emptied",
-        asserted: "the locks are removed; the branch's, where there was none before, too",
+        asserted: "the locks are removed by the next push, of whichever workspace, on a new branch too",
         test: "kill::while_the_refs_of_a_volume_are_locked",
     },
     Scenario {
-        fault: "locks in a repository on a volume that are not known to be ours, or are in use",
-        injected: "for another commit; without a push of ours that was not answered; while another git works there",
+        fault: "locks in a repository on a volume that are not of a push of ours",
+        injected: "for another commit; empty, without a push of ours that was not answered; with something in it",
         asserted: "they stay, the sync fails and names them, and succeeds when they are gone",
         test: "kill::locks_of_others_on_a_volume_stay",
+    },
+    Scenario {
+        fault: "a push into a repository on a volume that goes on, and orphans of one",
+        injected: "a hook that waits while the refs are locked, the service killed meanwhile",
+        asserted: "another service's push waits for it, and neither is lost",
+        test: "kill::a_push_into_a_volume_waits_for_another",
     },
     Scenario {
         fault: "SIGKILL of a serving service",
@@ -408,7 +414,7 @@ fn within_the_push() {
     assert_eq!(replay.remote.log("main").len(), 2 + 6, "no edit was committed twice");
 }
 
-/// A repository on a volume whose git strikes when it has locked its refs, as long as it is told to.
+/// A repository on a volume whose git does something once when it has locked its refs, where there is a plan.
 struct Volume<'a> {
     ward: Ward<'a>,
     plan: PathBuf,
@@ -418,7 +424,9 @@ impl<'a> Volume<'a> {
     fn new(replay: &'a Replay) -> Self {
         let plan = replay.sandbox.path().join("plan");
         let hook = format!(
-            "[ \"$1\" = prepared ] && [ -e '{plan}' ] || exit 0\nread -r whom <'{plan}'\nrm '{plan}'\n{STRIKE}strike",
+            "[ \"$1\" = prepared ] && [ -e '{plan}' ] || exit 0\nread -r whom <'{plan}'\nrm '{plan}'\n{STRIKE}\
+             [ $whom = Nobody ] || {{ strike; exit; }}\ntouch '{plan}.held'\n\
+             until [ -e '{plan}.go' ]; do sleep 0.05; done",
             plan = plan.display()
         );
         replay.remote.hook("reference-transaction", &hook);
@@ -429,13 +437,13 @@ impl<'a> Volume<'a> {
         self.ward.replay.remote.path().join([name, ".lock"].concat())
     }
 
-    /// A sync is killed, and the locks that it leaves are those.
     #[track_caller]
     fn edit_and_strike(&mut self, whom: Whom, fault: &str) {
         self.ward.edit();
         self.strike(whom, fault);
     }
 
+    /// A sync is killed; where nothing of it lives on, its locks are there.
     #[track_caller]
     fn strike(&mut self, whom: Whom, fault: &str) {
         fs::write(&self.plan, format!("{whom:?}\n")).unwrap();
@@ -447,7 +455,7 @@ impl<'a> Volume<'a> {
         }
     }
 
-    /// A sync fails, names the lock and leaves it; without it, the next one succeeds.
+    /// A sync fails, names the lock and leaves it.
     #[track_caller]
     fn check_stays(&mut self, name: &str, fault: &str) {
         let lock = self.lock(name);
@@ -480,12 +488,18 @@ fn while_the_refs_of_a_volume_are_locked() {
     volume.edit_and_strike(Whom::All, "one kill after another");
     volume.strike(Whom::All, "one kill after another");
     volume.ward.heal("one kill after another");
+    volume.edit_and_strike(Whom::All, "what the service knew is gone");
+    fs::remove_dir_all(replay.sandbox.data()).unwrap();
+    fs::create_dir_all(replay.sandbox.data()).unwrap();
+    volume.ward.heal("what the service knew is gone");
     replay.remote.run(["update-ref", "-d", "refs/heads/main"]);
     volume.ward.history.begin_anew();
     volume.edit_and_strike(Whom::All, "a branch that is new");
     let healed = replay.sync().run();
     assert_eq!(healed.code(), "pushed", "{healed}");
     assert!(!branch.exists() && !head.exists());
+    let note = fs::read(replay.remote.path().join("windmill-git-sync.pushes")).unwrap();
+    assert!(note.is_empty(), "all were answered: {}", String::from_utf8_lossy(&note));
 }
 
 #[test]
@@ -505,14 +519,48 @@ fn locks_of_others_on_a_volume_stay() {
     volume.check_stays("refs/heads/main", "a lock of another commit");
     assert!(head.exists(), "nor is the other one taken");
     fs::write(&branch, of_ours).unwrap();
+    fs::write(&head, "ref: refs/heads/other\n").unwrap();
+    volume.check_stays("refs/heads/main", "somebody moves HEAD");
+    assert!(head.exists(), "nor is the other one taken");
 
-    let mut at_work = replay.remote.git(["cat-file", "--batch"]);
-    at_work.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
-    let mut at_work = at_work.spawn().unwrap();
-    volume.check_stays("refs/heads/main", "another git at work");
-    at_work.kill().unwrap();
-    at_work.wait().unwrap();
-    volume.ward.heal("another git at work");
+    // A branch that is not HEAD's has nothing to do with that lock.
+    fs::remove_file(&head).unwrap();
+    replay.remote.run(["symbolic-ref", "HEAD", "refs/heads/other"]);
+    fs::write(&head, "").unwrap();
+    volume.ward.heal("another branch's HEAD");
+    assert!(head.exists() && !branch.exists());
+}
+
+#[test]
+fn a_push_into_a_volume_waits_for_another() {
+    let replay = Replay::new();
+    let volume = Volume::new(&replay);
+    let (held, go) = (volume.plan.with_extension("held"), volume.plan.with_extension("go"));
+    let data = replay.sandbox.scratch("other-data");
+    let other = replay.sync().subdir("other").env("DATA_DIR", &data.display().to_string());
+    replay.hold(State::Edited);
+    fs::write(&volume.plan, "Nobody\n").unwrap();
+    let first = replay.sync().start();
+    eventually("the refs are locked", || held.exists().then_some(()));
+    strike(first.pid(), Whom::Service);
+    assert_eq!(first.finish().signal, Some(9));
+    let lock = volume.lock("refs/heads/main");
+    let of_the_first = fs::read_to_string(&lock).unwrap();
+    let second = other.start();
+    eventually("the other push is about to be received", || {
+        let is_asked = |process: &process::Process| {
+            process.arguments.last().is_some_and(|last| last.starts_with("git-receive-pack "))
+        };
+        processes_below(second.pid()).iter().any(is_asked).then_some(())
+    });
+    fs::write(&go, "").unwrap();
+    let second = second.finish();
+    assert_eq!(second.code(), "pushed", "{second}");
+    let tip = replay.remote.tip("main").unwrap();
+    assert_eq!(second.commit().as_deref(), Some(&*tip), "{second}");
+    assert!(replay.remote.is_ancestor(of_the_first.trim(), &tip), "the orphan's push is not lost: {second}");
+    let parents: Vec<_> = replay.remote.log("main").into_iter().map(|commit| commit.parents).collect();
+    assert_eq!(parents[0], [of_the_first.trim()], "the second one came after it");
 }
 
 #[test]

@@ -1,0 +1,270 @@
+//! What pushes of ours leave in a repository on this machine: the locks of a git that was killed while it received one,
+//! past which no later push would get.
+//!
+//! Each push notes itself in a file of the repository, and the git that receives it holds the kernel's lock on that file
+//! until it ends, however it ends. So whoever has that lock knows that of the pushes in the file none goes on, in no
+//! other container either, and that a git lock for the commit of one of them is held by nobody.
+
+use std::fmt::Display;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::{FdFlags, fcntl_setfd};
+
+use crate::object::ObjectId;
+use crate::scratch;
+
+/// The file, beside git's own in the repository: a line for each push that was not answered yet.
+const NOTE_FILE: &str = "windmill-git-sync.pushes";
+/// Pushes that are remembered. There is more than one only where somebody else's lock kept one from being settled.
+const REMEMBERED_MAX: usize = 16;
+/// Of the file, and of a git lock.
+const BYTES_MAX: u64 = 8192;
+/// So long nothing may happen to git's lock of `HEAD` beside one of our branch: others hold it for the time that they
+/// wait for the branch, a tenth of a second.
+const WATCH: Duration = Duration::from_secs(1);
+/// The same where the branch's lock does not say whose it is. Others may hold such a lock while a hook of theirs runs.
+const LONG_WATCH: Duration = Duration::from_secs(5);
+
+/// A commit on its way to a ref.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Push {
+    commit: ObjectId,
+    full_ref: String,
+    /// Nanoseconds since 1970. The same commit may be pushed twice, also since it was made twice in one second.
+    begun: u128,
+}
+
+impl Push {
+    /// Of `commit` to the ref with this whole name, beginning now.
+    #[must_use]
+    pub fn new(commit: &ObjectId, full_ref: &str) -> Self {
+        let begun = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        Self { commit: commit.clone(), full_ref: full_ref.to_owned(), begun }
+    }
+
+    /// What `Display` gave.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut fields = text.split(' ');
+        let (commit, begun, full_ref) = (fields.next()?, fields.next()?, fields.next()?);
+        let is_part = |part: &str| !matches!(part, "" | "." | "..");
+        let is_one = full_ref.starts_with("refs/") && full_ref.split('/').all(is_part) && fields.next().is_none();
+        let (commit, begun) = (ObjectId::parse(commit)?, begun.parse().ok()?);
+        is_one.then(|| Self { commit, full_ref: full_ref.to_owned(), begun })
+    }
+}
+
+impl Display for Push {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} {} {}", self.commit, self.begun, self.full_ref)
+    }
+}
+
+/// Notes a push into the repository that git finds at `path`, once no other push of ours goes on there and what those
+/// before it left is removed; `tell` hears of that. The lock on the note is the process's, and stays with the program
+/// that it becomes, for as long as the file stays open.
+///
+/// # Errors
+/// What the disk says; a disk without locks, for one.
+pub fn begin(path: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Result<File> {
+    let repository = repository_at(path)?;
+    let mut note = open(&repository, true)?;
+    fcntl_lock(&note, FlockOperation::LockExclusive)?;
+    fcntl_setfd(&note, FdFlags::empty())?;
+    let mut pushes = read(&mut note)?;
+    pushes.retain(|before| !settle(&repository, before, tell));
+    pushes.push(push.clone());
+    write(&mut note, &pushes)?;
+    Ok(note)
+}
+
+/// Notes that a push was answered: of its locks none is left. Where another one goes on already, that one has seen it.
+///
+/// # Errors
+/// What the disk says.
+pub fn end(path: &Path, push: &Push) -> io::Result<()> {
+    /// The kernel's lock is a whole process's: a thread that closes the file would free that of another.
+    static ENDING: Mutex<()> = Mutex::new(());
+    let _alone = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut note = open(&repository_at(path)?, false)?;
+    if fcntl_lock(&note, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(());
+    }
+    let mut pushes = read(&mut note)?;
+    pushes.retain(|it| it != push);
+    write(&mut note, &pushes)
+}
+
+/// The folder that git takes for the repository at `path`.
+fn repository_at(path: &Path) -> io::Result<PathBuf> {
+    let places = ["/.git", "", ".git/.git", ".git"].map(|end| {
+        let mut place = path.as_os_str().to_owned();
+        place.push(end);
+        PathBuf::from(place)
+    });
+    let found = places.into_iter().find(|place| place.join("HEAD").is_file());
+    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} is no repository", path.display())))
+}
+
+fn open(repository: &Path, creates: bool) -> io::Result<File> {
+    let path = repository.join(NOTE_FILE);
+    let opened = OpenOptions::new().read(true).write(true).create(creates).truncate(false).open(&path);
+    opened.map_err(|error| scratch::at(&path, &error))
+}
+
+fn read(note: &mut File) -> io::Result<Vec<Push>> {
+    let mut text = Vec::new();
+    note.seek(SeekFrom::Start(0))?;
+    note.take(BYTES_MAX).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).lines().filter_map(Push::parse).collect())
+}
+
+/// Whoever is killed in here leaves lines of before, or the end of one, behind the new ones; they do no harm.
+fn write(note: &mut File, pushes: &[Push]) -> io::Result<()> {
+    let newest = pushes.len().saturating_sub(REMEMBERED_MAX);
+    let lines: String = pushes[newest..].iter().map(|push| format!("{push}\n")).collect();
+    note.seek(SeekFrom::Start(0))?;
+    note.write_all(lines.as_bytes())?;
+    note.set_len(lines.len() as u64)?;
+    note.sync_all()
+}
+
+/// A lock of git's, as it was seen.
+#[derive(PartialEq, Eq)]
+struct Held {
+    path: PathBuf,
+    inode: u64,
+    written: Option<SystemTime>,
+    content: Vec<u8>,
+}
+
+impl Held {
+    /// The lock on a file of the repository, where there is one.
+    fn look(repository: &Path, name: &str) -> io::Result<Option<Self>> {
+        let path = repository.join([name, ".lock"].concat());
+        let about = match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            about => about?,
+        };
+        let content = scratch::read_file(&path, BYTES_MAX)?;
+        Ok(Some(Self { inode: about.ino(), written: about.modified().ok(), content, path }))
+    }
+
+    fn is_for(&self, commit: &ObjectId) -> bool {
+        self.content.trim_ascii_end() == commit.as_str().as_bytes()
+    }
+}
+
+/// The locks that a push takes and holds until it has moved its ref. git locks the ref, writes the commit into that
+/// lock, then locks `HEAD` where that points at the ref, and writes nothing there.
+#[derive(PartialEq, Eq)]
+struct Locks {
+    of_ref: Option<Held>,
+    of_head: Option<Held>,
+}
+
+impl Locks {
+    fn look(repository: &Path, full_ref: &str) -> io::Result<Self> {
+        let head = scratch::read_file(&repository.join("HEAD"), BYTES_MAX)?;
+        let is_head = head.strip_prefix(b"ref:").is_some_and(|name| name.trim_ascii() == full_ref.as_bytes());
+        Ok(Self {
+            of_ref: Held::look(repository, full_ref)?,
+            of_head: if is_head { Held::look(repository, "HEAD")? } else { None },
+        })
+    }
+}
+
+/// Removes the locks that a push left which goes on no more. Whether none is left that may be of that push.
+fn settle(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> bool {
+    try_to_settle(repository, push, tell).unwrap_or_else(|error| {
+        tell(format!("cannot look at the locks in {}: {error}", repository.display()));
+        false
+    })
+}
+
+fn try_to_settle(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Result<bool> {
+    let Push { commit, full_ref, .. } = push;
+    let locks = Locks::look(repository, full_ref)?;
+    let watch = match &locks {
+        Locks { of_ref: None, of_head: None } => return Ok(true),
+        Locks { of_head: Some(head), .. } if !head.content.is_empty() => return Ok(false),
+        Locks { of_ref: Some(held), of_head: None } if held.is_for(commit) => Duration::ZERO,
+        Locks { of_ref: Some(held), .. } if held.is_for(commit) => WATCH,
+        Locks { of_ref: Some(held), .. } if !held.content.is_empty() => return Ok(false),
+        _ => LONG_WATCH,
+    };
+    std::thread::sleep(watch);
+    if Locks::look(repository, full_ref)? != locks {
+        return Ok(false);
+    }
+    // While the ref's lock is there, nobody else can come to the other one.
+    for Held { path, .. } in [locks.of_head, locks.of_ref].into_iter().flatten() {
+        tell(format!("removing `{}`, which a killed push left", path.display()));
+        fs::remove_file(&path).map_err(|error| scratch::at(&path, &error))?;
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+    #[track_caller]
+    fn check_parsed(text: &str, is_one: bool) {
+        let parsed = Push::parse(text).map(|push| push.to_string());
+        assert_eq!(parsed.as_deref(), is_one.then_some(text), "{text:?}");
+    }
+
+    #[test]
+    fn a_line_is_a_push_or_none() {
+        check_parsed(&format!("{A} 12 refs/heads/main"), true);
+        check_parsed(&format!("{A}{} 12 refs/heads/a/b", "a".repeat(24)), true);
+        for line in ["", "12 refs/heads/main", &format!("{A} 12 refs/heads/main x"), &format!("{A} x refs/heads/main")]
+        {
+            check_parsed(line, false);
+        }
+        for name in ["main", "refs/../../x", "refs//x", "/refs/x", "refs/heads/"] {
+            check_parsed(&format!("{A} 12 {name}"), false);
+        }
+    }
+
+    #[test]
+    fn the_repository_is_found_where_git_finds_it() -> io::Result<()> {
+        let scratch = Scratch::for_test("pushes")?;
+        let name = scratch.path().join("a b");
+        assert!(repository_at(&name).is_err());
+        for end in [".git", ".git/.git", "", "/.git"] {
+            let folder = PathBuf::from([name.to_string_lossy().as_ref(), end].concat());
+            scratch::create_folder(&folder)?;
+            scratch::write_file(&folder.join("HEAD"), b"ref: refs/heads/main\n")?;
+            assert_eq!(repository_at(&name)?, folder, "the later ones come first");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_left_of_a_longer_note_does_no_harm() -> io::Result<()> {
+        let scratch = Scratch::for_test("pushes-note")?;
+        let mut note = open(scratch.path(), true)?;
+        let pushes: Vec<_> = (0..20).map(|begun| format!("{A} {begun} refs/heads/main")).collect();
+        let pushes: Vec<_> = pushes.iter().filter_map(|line| Push::parse(line)).collect();
+        write(&mut note, &pushes)?;
+        assert!(read(&mut note)? == pushes[4..]);
+        // Killed before the file was cut.
+        note.seek(SeekFrom::Start(0))?;
+        note.write_all(b"x\n")?;
+        assert!(read(&mut note)? == pushes[5..]);
+        write(&mut note, &[])?;
+        assert!(read(&mut note)?.is_empty());
+        Ok(())
+    }
+}
