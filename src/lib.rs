@@ -81,7 +81,7 @@
 //! | [`workplace`] | what every program of a run is given |
 //! | [`signing`] | the key that signs commits |
 //! | [`object`] | what git's objects are called |
-//! | `pushes` | what pushes of ours leave in a repository on this machine (Unix) |
+//! | [`pushes`] | what pushes of ours leave in a repository on this machine |
 //! | [`ssh`] | our own program as git's `ssh` |
 //! | [`listing`] | sorted listings of files, on the disk, read as streams |
 //! | [`git`] | git's verbs over one checkout and one remote |

@@ -17,8 +17,10 @@ pub const MARKER: &str = "WINDMILL_GIT_SYNC_RUN";
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long orphans may take to end when they are asked to: git removes its lock files then.
 const TERM_GRACE: Duration = Duration::from_secs(2);
-/// How often it is looked whether they have.
-const TERM_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How long a killed one is waited for.
+const KILL_GRACE: Duration = Duration::from_millis(200);
+/// How often it is looked whether they are gone.
+const END_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Looking for orphans reads every process of the machine, so it is done at each of so many tries only.
 const TRIES_PER_ORPHAN_SEARCH: u32 = 20;
 /// A program may start another while it is being ended; one that does so again and again is not chased for ever.
@@ -50,14 +52,15 @@ impl Lock {
         let file = scratch::open_file(path, false).map_err(LockError::Io)?;
         let path = path.canonicalize().map_err(|error| LockError::Io(scratch::at(path, &error)))?;
         for attempt in 0_u32.. {
+            // The last try comes after the end of the time, which it may have taken to end orphans.
+            let wait = deadline.next_wait();
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) => {
                     if attempt.is_multiple_of(TRIES_PER_ORPHAN_SEARCH) {
                         end_orphans(&path);
                     }
-                    let wait = deadline.next_wait().map_err(LockError::Expired)?;
-                    std::thread::sleep(wait.min(RETRY_INTERVAL));
+                    std::thread::sleep(wait.map_err(LockError::Expired)?.min(RETRY_INTERVAL));
                 }
                 Err(TryLockError::Error(error)) => return Err(LockError::Io(scratch::at(&path, &error))),
             }
@@ -152,9 +155,14 @@ fn ask_to_end(programs: &[u32]) {
         log::warn!("asking process {id} to end, which a killed run left behind");
         terminate(*id);
     }
-    let patience = Instant::now() + TERM_GRACE;
+    wait_for_end(programs, TERM_GRACE);
+}
+
+/// Waits until they are gone, for so long.
+fn wait_for_end(programs: &[u32], patience: Duration) {
+    let patience = Instant::now() + patience;
     while programs.iter().any(|id| process_start(*id).is_some()) && Instant::now() < patience {
-        std::thread::sleep(TERM_POLL_INTERVAL);
+        std::thread::sleep(END_POLL_INTERVAL);
     }
 }
 
@@ -200,10 +208,11 @@ fn end_programs(is_meant: impl Fn(&Marker) -> bool) {
         if meant.is_empty() {
             return;
         }
-        for id in meant {
+        for id in &meant {
             log::warn!("ending process {id}, which a run left behind");
-            kill(id);
+            kill(*id);
         }
+        wait_for_end(&meant, KILL_GRACE);
     }
 }
 

@@ -14,8 +14,9 @@ use crate::subprocess::{self, Failure, Finished, Invocation};
 /// Lines of one program that are logged. A first pull names each item; a flood must not fill the disk of the logs.
 const LOGGED_LINES_MAX: usize = 5000;
 
-/// To start a program and have it print its version. `wmill` then asks the npm registry whether there is a newer one.
-const VERSION_TIME_MAX: Duration = Duration::from_secs(5);
+/// To start a program and have it print its version; on a small machine that is busy, Node takes seconds to start. It is
+/// ended when it has: `wmill` then asks the npm registry whether there is a newer one.
+const VERSION_TIME_MAX: Duration = Duration::from_secs(30);
 /// What is kept of a version.
 const VERSION_CHARS_MAX: usize = 40;
 

@@ -452,10 +452,12 @@ fn a_crowd_leaves_no_threads_behind() {
     }
     // Other tests of this process have threads too, but their number does not fall by 30 by chance.
     let deadline = Instant::now() + PATIENCE;
-    while own_threads() > crowded.saturating_sub(15) && Instant::now() < deadline {
+    let mut threads = own_threads();
+    while threads > crowded.saturating_sub(15) && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(20));
+        threads = own_threads();
     }
-    assert!(own_threads() <= crowded.saturating_sub(15), "{} threads, {crowded} in the crowd", own_threads());
+    assert!(threads <= crowded.saturating_sub(15), "{threads} threads, {crowded} in the crowd");
     fixture.end();
 }
 
@@ -499,6 +501,11 @@ fn a_stop_ends_the_accepting_at_once_and_what_runs_goes_on() {
     let too_late = answer_of(unfinished);
     assert_status(&too_late, 503);
     assert!(too_late.contains(r#""code":"shutting_down""#), "{too_late}");
+    // Who was told that it is too late may still be at its end.
+    let deadline = Instant::now() + PATIENCE;
+    while draining.wait(Duration::from_millis(1)) > 1 {
+        assert!(Instant::now() < deadline, "the other one does not leave");
+    }
     assert_eq!(draining.wait(Duration::from_millis(1)), 1, "the running request is waited for");
     fixture.gate.open();
     assert_status(&answer_of(running), 200);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -326,10 +325,9 @@ fn who_is_not_windmill_is_told_from_who_does_not_answer() {
     sandbox.windmill.fail("/api/version", Fault::Status(404));
     expect(&sandbox, &run, &[("windmill", "warning")], 0, &["does not tell its version"]);
     sandbox.windmill.heal();
-    // Nobody listens there any more.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let down = run.arg("--base-url").arg(&format!("http://127.0.0.1:{port}"));
-    expect(&sandbox, &down, &expected, 10, &["cannot reach Windmill", &port.to_string()]);
+    // Nobody listens there.
+    let down = run.arg("--base-url").arg("http://127.0.0.1:1");
+    expect(&sandbox, &down, &expected, 10, &["cannot reach Windmill", "127.0.0.1:1"]);
 }
 
 #[test]
@@ -337,6 +335,7 @@ fn an_answer_that_does_not_come_ends_the_check_in_time() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let http = GitHttp::serve(&repository);
+    with_quick_wmill(&sandbox);
     let run = check(&sandbox, &http).env("SYNC_TIMEOUT", "4s");
     sandbox.windmill.fail("/users/whoami", Fault::Hang);
     let outcome = run.run();
@@ -411,8 +410,7 @@ fn what_the_remote_refuses_is_told_as_what_it_is() {
     let gone = sandbox.path().join("remotes/none.git");
     let nowhere = run.clone().env("GIT_REMOTE_URL", &format!("file://{}", gone.display()));
     expect(&sandbox, &nowhere, &[("remote", "git_failed")], 11, &["does not appear to be a git repository"]);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let down = run.arg("--remote").arg(&format!("http://127.0.0.1:{port}/x.git"));
+    let down = run.arg("--remote").arg("http://127.0.0.1:1/x.git");
     expect(&sandbox, &down, &[("remote", "git_unreachable")], 11, &["GIT_REMOTE_URL", "onnect"]);
     assert_eq!(repository.refs(), "");
 }

@@ -334,7 +334,7 @@ fn what_the_service_answers_is_as_described_with_nothing_left_out() {
     let description = Description::new();
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
-    let service = configured(&sandbox, &repository).env("SYNC_SCHEDULE", "0 3 * * *").serve();
+    let service = configured(&sandbox, &repository).env("SYNC_SCHEDULE", "0 0 1 1 *").serve();
     let ask = |method: &str, path: &str, body: &str| as_described(&description, &service, method, path, body);
     let get_all = || ["/health", "/ready", "/status"].map(|path| ask("get", path, ""));
     get_all();

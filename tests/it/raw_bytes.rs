@@ -631,7 +631,7 @@ fn every_row_gets_its_status() {
 #[test]
 fn every_row_that_is_left_open_gets_its_status() {
     const INTERIM: &str = "HTTP/1.1 100 Continue\r\n\r\n";
-    let short = Duration::from_millis(200);
+    let short = Duration::from_secs(1);
     let listener = Listener::start(Limits { head_timeout: short, body_timeout: short, ..Limits::default() });
     // All at once, since many wait for their time to be over.
     let streams: Vec<_> = LEFT_OPEN.iter().map(|(bytes, ..)| listener.send(bytes)).collect();

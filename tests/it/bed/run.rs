@@ -179,6 +179,20 @@ impl<'a> Run<'a> {
         Outcome::of(&process::start(self.command()).finish_within(self.patience))
     }
 
+    /// Runs it with more and more time until it is this step in which the time is over: what comes before may take a
+    /// while on a busy machine.
+    #[track_caller]
+    pub fn time_out_in(&self, step: &str) -> Outcome {
+        let mut ends = ["3s", "12s", "60s"].into_iter().map(|time| {
+            let ended = self.clone().env("SYNC_TIMEOUT", time).run().expect("timeout");
+            (ended.message().contains(&format!("`{step}`")), ended)
+        });
+        let (is_there, ended) =
+            ends.find(|(is_there, _)| *is_there).or_else(|| ends.next_back()).expect("no step was reached");
+        assert!(is_there, "{step} in {ended}");
+        ended
+    }
+
     /// Starts it, for a test that does something meanwhile.
     #[track_caller]
     pub fn start(&self) -> Running {
