@@ -561,6 +561,7 @@ fn a_push_into_a_volume_waits_for_another() {
     assert!(replay.remote.is_ancestor(of_the_first.trim(), &tip), "the orphan's push is not lost: {second}");
     let parents: Vec<_> = replay.remote.log("main").into_iter().map(|commit| commit.parents).collect();
     assert_eq!(parents[0], [of_the_first.trim()], "the second one came after it");
+    assert!(!second.stderr.contains("failed to update ref"), "it did not run into the locks: {second}");
 }
 
 #[test]
