@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::{Deadline, Expired};
 use crate::scratch;
+use crate::subprocess::TERM_GRACE;
 
 /// Variable that marks all programs of a run, and their descendants, as ours: who started them, under which lock.
 pub const MARKER: &str = "WINDMILL_GIT_SYNC_RUN";
 /// A file lock has no wait with a time-out, so it is tried this often.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
-/// How long orphans may take to end when they are asked to: git removes its lock files then.
-const TERM_GRACE: Duration = Duration::from_secs(2);
 /// How long a killed one is waited for.
 const KILL_GRACE: Duration = Duration::from_millis(200);
 /// How often it is looked whether they are gone.

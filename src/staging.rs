@@ -53,8 +53,8 @@ impl Stock {
         Ok(Self { folder: folder.to_owned(), paths, withdrawn })
     }
 
-    /// Checks that what git `staged` are those paths, each with what lies there. What `known` has with the same content was not written
-    /// by wmill, and is taken as checked out by git.
+    /// Checks that what git `staged` are those paths, each with what lies there. What `known` has with the same content
+    /// was not written by wmill, and is taken as checked out by git.
     ///
     /// # Errors
     /// [`StagingError`].

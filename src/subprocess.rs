@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::deadline::{Deadline, Expired};
 use crate::scrubber::Scrubber;
@@ -13,6 +14,9 @@ use crate::scrubber::Scrubber;
 /// Whether programs can be started here. No platform but Unix has the process groups that make a deadline sure; WASI has
 /// no processes at all.
 pub const CAN_START: bool = cfg!(unix);
+
+/// How long programs may take to end when they are asked to: git removes its lock files then.
+pub const TERM_GRACE: Duration = Duration::from_secs(2);
 
 /// A program to run, with all that it gets to see.
 ///
@@ -256,10 +260,8 @@ mod platform {
 
     use crate::mailbox::Mailbox;
 
-    use super::{Deadline, Ending, Failure, Finished, Invocation, Scrubber, Stdout, clean_line};
+    use super::{Deadline, Ending, Failure, Finished, Invocation, Scrubber, Stdout, TERM_GRACE, clean_line};
 
-    /// How long a group may take to end after SIGTERM: git removes its lock files then.
-    const TERM_GRACE: Duration = Duration::from_secs(2);
     /// How long output is awaited after the program's end, from a descendant that left the group.
     const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
     /// Chunks in flight; a flood of output blocks the program, not our memory.

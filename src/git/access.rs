@@ -27,19 +27,20 @@ pub struct Place<'a> {
 /// A repository on a volume is reached as if it were another machine's, with our own program as `ssh`: git starts the
 /// other side of a `file:` remote by a shell, and an image of ours has none.
 pub(super) fn address(remote: &RemoteUrl) -> String {
-    match (remote.scheme(), remote.as_str().strip_prefix("file://")) {
-        (RemoteScheme::File, Some(path)) => ["ssh://this-machine", path].concat(),
-        _ => remote.as_str().to_owned(),
+    match encoded_path(remote) {
+        Some(path) => ["ssh://this-machine", path].concat(),
+        None => remote.as_str().to_owned(),
     }
 }
 
-/// The path of a repository on this machine, as [`address`] has it and git decodes it.
+/// The path of a repository on this machine, as git decodes it.
 #[cfg(unix)]
 pub(super) fn path_on_this_machine(remote: &RemoteUrl) -> Option<PathBuf> {
-    if remote.scheme() != RemoteScheme::File {
-        return None;
-    }
-    percent::decode(remote.as_str().strip_prefix("file://")?).map(PathBuf::from)
+    percent::decode(encoded_path(remote)?).map(PathBuf::from)
+}
+
+fn encoded_path(remote: &RemoteUrl) -> Option<&str> {
+    remote.as_str().strip_prefix("file://").filter(|_| remote.scheme() == RemoteScheme::File)
 }
 
 /// Environment that gets the credentials to where they belong.

@@ -100,6 +100,7 @@ fn a_request_without_a_body_syncs_as_the_settings_say() {
         configured(&sandbox, &GitHttp::serve(&repository)).env("GIT_REMOTE_URL", "http://127.0.0.1:1/x.git").serve();
     // No Content-Length at all, as curl sends it: `curl --request POST http://…/sync`.
     let answer = service.ask_raw(b"POST /sync HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n").unwrap();
+    assert_eq!(repository.tip("main"), None, "nothing arrived");
     check(&answer, 502, "git_unreachable");
 
     let remote = GitHttp::serve(&repository);

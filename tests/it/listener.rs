@@ -76,8 +76,7 @@ fn health_answers_at_once_while_every_seat_is_taken_by_somebody_slow() {
     ];
     let slow: Vec<TcpStream> = (0..SEATS).map(|number| send(address, beginnings[number % 3])).collect();
     let time = usual_time_of_health(address);
-    // Whoever waited for a slow one would wait for seconds; how fast it is otherwise, the bench shows.
-    assert!(time < Duration::from_millis(1000), "{time:?}");
+    assert!(time < Duration::from_millis(50), "{time:?}");
     for path in ["/health", "/health?probe=1"] {
         assert_eq!(ask(address, "HEAD", path, &[], b"").unwrap().status, 200);
     }

@@ -500,6 +500,8 @@ fn the_schedule_starts_a_sync_when_its_time_has_come() {
     });
     // The service has begun in that minute, or at the end of one.
     assert!(run[..16] > begun[..16], "{run} is in the minute of {begun}");
+    let told_at = text_field(&told, "time").unwrap();
+    assert!(run >= next || told_at[..16] > begun[..16], "{run} is not before {next}");
     assert!(repository.tip("main").is_some());
 }
 

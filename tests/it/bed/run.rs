@@ -22,6 +22,9 @@ use super::sandbox::{Sandbox, target_dir};
 use super::windmill::{SHOP, WINDMILL_TOKEN, Windmill};
 use super::wmill::wmill;
 
+/// After its time a run asks its programs to end, waits for them, and kills them.
+const END_PATIENCE: Duration = Duration::from_secs(16);
+
 /// Our binary. A test has it built already; the demo, an example, builds it.
 pub fn program() -> PathBuf {
     if let Some(path) = option_env!("CARGO_BIN_EXE_windmill-git-sync") {
@@ -183,14 +186,18 @@ impl<'a> Run<'a> {
     /// while on a busy machine.
     #[track_caller]
     pub fn time_out_in(&self, step: &str) -> Outcome {
-        let mut ends = ["3s", "12s", "60s"].into_iter().map(|time| {
-            let ended = self.clone().env("SYNC_TIMEOUT", time).run().expect("timeout");
-            (ended.message().contains(&format!("`{step}`")), ended)
-        });
-        let (is_there, ended) =
-            ends.find(|(is_there, _)| *is_there).or_else(|| ends.next_back()).expect("no step was reached");
-        assert!(is_there, "{step} in {ended}");
-        ended
+        let mut told = String::new();
+        for seconds in [3, 12, 60] {
+            let begun = Instant::now();
+            let ended = self.clone().env("SYNC_TIMEOUT", &format!("{seconds}s")).run().expect("timeout");
+            let too_late = Duration::from_secs(seconds) + END_PATIENCE;
+            assert!(begun.elapsed() < too_late, "{:?}: {ended}", begun.elapsed());
+            if ended.message().contains(&format!("`{step}`")) {
+                return ended;
+            }
+            told = ended.message();
+        }
+        panic!("`{step}` is not where the time was over: {told}");
     }
 
     /// Starts it, for a test that does something meanwhile.
