@@ -40,6 +40,8 @@ use windmill_git_sync::{ssh, subprocess};
 
 /// Exit code of a usage error.
 const USAGE_ERROR: u8 = 2;
+/// Exit code of a service that a second signal ended, as shells report a process that SIGTERM ended.
+const ENDED_BY_SIGNAL: u8 = 143;
 /// How long a sync that was told to end may take to end its programs.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long callers may take to read their last answer.
@@ -520,10 +522,7 @@ fn serve(options: Serve, environment: &Environment) -> ExitCode {
     logging::start(config.log_level, config.log_format);
     warn_of_what_syncs_lack(&config);
     match Server::bind(&config.listen) {
-        Ok(server) => {
-            serve_until_stopped(server, &config);
-            ExitCode::SUCCESS
-        }
+        Ok(server) => serve_until_stopped(server, &config),
         Err(error) => {
             log::error!("{error}");
             ExitCode::from(Code::Internal.exit_code())
@@ -543,8 +542,8 @@ fn warn_of_what_syncs_lack(config: &Config) {
     }
 }
 
-fn serve_until_stopped(server: Server, config: &Arc<Config>) {
-    let interrupt = Interrupt::default();
+fn serve_until_stopped(server: Server, config: &Arc<Config>) -> ExitCode {
+    let (interrupt, hurry) = (Interrupt::default(), Interrupt::default());
     let ledger = Arc::new(new_ledger(config));
     let worker = Syncs {
         config: Arc::clone(config),
@@ -554,7 +553,7 @@ fn serve_until_stopped(server: Server, config: &Arc<Config>) {
     };
     let runs = Runs::new(Box::new(worker), config.sync_timeout);
     #[cfg(unix)]
-    signals::stop_service(&server.stop_handle(), &runs, &interrupt, config);
+    signals::stop_service(&server.stop_handle(), &runs, &interrupt, &hurry, config);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
@@ -579,6 +578,7 @@ fn serve_until_stopped(server: Server, config: &Arc<Config>) {
     ledger.settle();
     ledger.notifier.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
+    if hurry.is_raised() { ExitCode::from(ENDED_BY_SIGNAL) } else { ExitCode::SUCCESS }
 }
 
 fn new_ledger(config: &Config) -> Ledger {
@@ -693,10 +693,10 @@ mod signals {
     use windmill_git_sync::server::Stop;
     use windmill_git_sync::{lock, scratch, task};
 
+    use super::ENDED_BY_SIGNAL;
+
     /// What a second signal leaves a running sync, to end its programs; those that take longer are killed.
     const SECOND_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
-    /// As shells report a process that SIGTERM ended.
-    const ENDED_BY_SIGNAL: i32 = 143;
 
     fn listen(handle: impl FnOnce(Signals) + Send + 'static) {
         let started = Signals::new([SIGTERM, SIGINT]).and_then(|signals| {
@@ -707,15 +707,24 @@ mod signals {
         }
     }
 
-    /// The first signal stops the accepting; what runs is given its grace by whoever drains. The second ends all.
-    pub(crate) fn stop_service(stop: &Stop, runs: &Arc<Runs>, interrupt: &Interrupt, config: &Arc<Config>) {
-        let (stop, runs, interrupt, config) = (stop.clone(), Arc::clone(runs), interrupt.clone(), Arc::clone(config));
+    /// The first signal stops the accepting; what runs is given its grace by whoever drains. The second raises `hurry`
+    /// and ends all: here, unless the service is through with its end before.
+    pub(crate) fn stop_service(
+        stop: &Stop,
+        runs: &Arc<Runs>,
+        interrupt: &Interrupt,
+        hurry: &Interrupt,
+        config: &Arc<Config>,
+    ) {
+        let (stop, runs, config) = (stop.clone(), Arc::clone(runs), Arc::clone(config));
+        let (interrupt, hurry) = (interrupt.clone(), hurry.clone());
         listen(move |mut signals| {
             let mut signals = signals.forever();
             signals.next();
             log::info!("asked to end; no more requests are taken");
             stop.stop();
             signals.next();
+            hurry.raise();
             interrupt.raise();
             let _ = runs.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
             lock::end_all_programs();
@@ -723,7 +732,7 @@ mod signals {
             for run in runs.overview().running {
                 let _ = scratch::remove_folder(&task::run_folder(&config, &run.request.workspace));
             }
-            std::process::exit(ENDED_BY_SIGNAL);
+            std::process::exit(i32::from(ENDED_BY_SIGNAL));
         });
     }
 
