@@ -31,8 +31,9 @@ const MESSAGE_BYTES_OF_OTHERS_MAX: usize = 500;
 const WARNINGS_BYTES_MAX: usize = 8 << 10;
 /// What the largest history comes to is far less; a file beyond this is none of ours.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Another process writes for milliseconds. Who waits for longer keeps its runs in memory until the next one.
-const LOCK_TIME_MAX: Duration = Duration::from_secs(2);
+/// Whoever writes does so in milliseconds, on a busy disk in seconds. Who waits for longer keeps its runs in memory until
+/// the next one.
+const LOCK_TIME_MAX: Duration = Duration::from_secs(10);
 /// A file lock has no wait with a time-out, so it is tried this often.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -306,30 +307,36 @@ impl History {
         read(&memory.kept)
     }
 
-    /// Writes down what is in memory only. A failure is logged, and made up for by a later call.
+    /// Writes down what is in memory only. A failure is logged, and made up for by a later call. May wait for others that
+    /// write and for the disk; who reads and who records meanwhile does not.
     pub fn save(&self) {
-        let mut memory = self.memory();
-        if memory.unsaved.is_empty() {
+        if self.memory().unsaved.is_empty() {
             return;
         }
-        if let Err(error) = self.write(&mut memory) {
+        if let Err(error) = self.write() {
             log::warn!("cannot write the history of runs, will try again after the next one: {error}");
         }
     }
 
-    fn write(&self, memory: &mut Memory) -> io::Result<()> {
+    fn write(&self) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
             scratch::create_folder(folder)?;
         }
         let _lock = self.lock()?;
-        self.look(memory);
-        scratch::replace_file(&self.path, json::to_string(&memory.kept).as_bytes())?;
-        memory.unsaved.clear();
+        let (text, written) = {
+            let mut memory = self.memory();
+            self.look(&mut memory);
+            let ids: Vec<String> = memory.unsaved.iter().map(|entry| entry.record.run_id.clone()).collect();
+            (json::to_string(&memory.kept), ids)
+        };
+        scratch::replace_file(&self.path, text.as_bytes())?;
+        let mut memory = self.memory();
+        memory.unsaved.retain(|entry| !written.contains(&entry.record.run_id));
         memory.stamp = Stamp::of(&self.path);
         Ok(())
     }
 
-    /// Keeps other processes from writing until it is dropped.
+    /// Keeps all others from writing, in this process and elsewhere, until it is dropped.
     fn lock(&self) -> io::Result<fs::File> {
         let path = self.path.with_extension("lock");
         let file = scratch::open_file(&path, false)?;
@@ -345,7 +352,7 @@ impl History {
         }
     }
 
-    /// Where another process wrote, its runs come in below those that are in our memory only.
+    /// Where somebody wrote, what that has comes in below what is in our memory only.
     fn look(&self, memory: &mut Memory) {
         let stamp = Stamp::of(&self.path);
         if stamp.is_none() || stamp == memory.stamp {
@@ -354,6 +361,8 @@ impl History {
         memory.stamp = stamp;
         match self.load() {
             Ok(mut kept) => {
+                // It may be our own writing, seen before its end was noted: nothing counts twice.
+                memory.unsaved.retain(|entry| !kept.runs.iter().any(|run| run.run_id == entry.record.run_id));
                 for entry in &memory.unsaved {
                     kept.add(entry);
                 }
@@ -475,6 +484,35 @@ mod tests {
         kept.add(&entry);
         kept.add(&entry);
         assert_eq!((kept.runs.len(), kept.standings.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_writing_that_is_seen_before_its_end_is_noted_counts_nothing_twice() {
+        let scratch = scratch::Scratch::for_test("history").expect("a folder");
+        let history = History::new(scratch.path());
+        let failure = |id: &str| SyncResult {
+            code: crate::code::Code::Timeout,
+            message: String::new(),
+            run_id: id.to_owned(),
+            workspace: "shop".to_owned(),
+            branch: "main".to_owned(),
+            commit: None,
+            changed: Changed { added: 0, modified: 0, deleted: 0 },
+            warnings: Vec::new(),
+            duration_ms: 7,
+        };
+        let record = |id| {
+            let about = About { configured: true, dry_run: false, verify: false, destination: Some("there".to_owned()) };
+            history.record(about, &failure(id)).expect("a turn").after.consecutive_failures
+        };
+        assert_eq!(record("01"), 1);
+        // What `write` does before it has the memory again, and then a run that looks.
+        let text = history.read(json::to_string);
+        scratch::replace_file(&history.path, text.as_bytes()).expect("written");
+        assert_eq!(record("02"), 2);
+        let unsaved: Vec<String> = history.memory().unsaved.iter().map(|entry| entry.record.run_id.clone()).collect();
+        assert_eq!(unsaved, ["02"]);
+        assert_eq!(history.read(|kept| kept.runs.len()), 2);
     }
 
     #[test]

@@ -315,6 +315,8 @@ fn a_damaged_history_costs_the_past_and_nothing_else() {
     let lock = fs::File::open(history.with_extension("lock")).unwrap();
     lock.lock().unwrap();
     assert_eq!(service.post_sync("").status, 200, "a history that cannot be written fails no sync");
+    assert_eq!(items(&status(&service), "runs").len(), 3, "who looks does not wait for who writes");
+    assert!(!service.log().contains("cannot write the history"), "{}", service.log());
     service.wait_for_log("cannot write the history of runs");
     assert_eq!(items(&status(&service), "runs").len(), 3);
     drop(lock);
