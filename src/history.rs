@@ -502,7 +502,8 @@ mod tests {
             duration_ms: 7,
         };
         let record = |id| {
-            let about = About { configured: true, dry_run: false, verify: false, destination: Some("there".to_owned()) };
+            let about =
+                About { configured: true, dry_run: false, verify: false, destination: Some("there".to_owned()) };
             history.record(about, &failure(id)).expect("a turn").after.consecutive_failures
         };
         assert_eq!(record("01"), 1);

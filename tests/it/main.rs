@@ -11,6 +11,7 @@ mod api;
 mod authors;
 mod bed;
 mod bed_works;
+mod by_the_clock;
 mod check;
 mod credentials;
 mod curl;

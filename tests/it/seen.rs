@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::thread;
-use std::time::SystemTime;
 
 use miniserde::json::{self, Value};
 
@@ -13,16 +12,15 @@ use crate::bed::http::ask;
 use crate::bed::run::{count_field, field, text_field};
 use crate::bed::windmill::SHOP;
 use crate::bed::*;
-use windmill_git_sync::history::text_of;
 
 const PAGES: [&str; 5] = ["/health", "/ready", "/status", "/metrics", "/"];
 
-fn configured<'a>(sandbox: &'a Sandbox, remote: &impl Remote) -> Run<'a> {
+pub(crate) fn configured<'a>(sandbox: &'a Sandbox, remote: &impl Remote) -> Run<'a> {
     sandbox.service().workspace(SHOP).remote(remote)
 }
 
 #[track_caller]
-fn status(service: &Service) -> Value {
+pub(crate) fn status(service: &Service) -> Value {
     let answer = service.get("/status");
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{}", answer.text());
     answer.json()
@@ -57,7 +55,7 @@ fn value_is(value: &Value, name: &str, expected: &str) -> bool {
 }
 
 #[track_caller]
-fn items<'a>(value: &'a Value, path: &str) -> Vec<&'a Value> {
+pub(crate) fn items<'a>(value: &'a Value, path: &str) -> Vec<&'a Value> {
     let Value::Array(items) = field(value, path) else { panic!("`{path}` is no list in {}", json::to_string(value)) };
     items.iter().collect()
 }
@@ -482,29 +480,6 @@ fn sync_long_ago(sandbox: &Sandbox, remote: &impl Remote, day: &str) {
     let history = fs::read_to_string(&path).unwrap();
     let today = &text_field(&json::from_str(&history).unwrap(), "runs.0.ended").unwrap()[..10];
     fs::write(&path, history.replace(today, day)).unwrap();
-}
-
-#[test]
-fn the_schedule_starts_a_sync_when_its_time_has_come() {
-    let sandbox = Sandbox::new();
-    let repository = sandbox.repository();
-    let begun = text_of(SystemTime::now());
-    let service = configured(&sandbox, &repository).env("SYNC_SCHEDULE", "* * * * *").serve();
-    let told = status(&service);
-    assert!(items(&told, "runs").is_empty() && items(&told, "running").is_empty(), "nothing was missed");
-    assert_eq!(text_field(&told, "next.0.workspace").as_deref(), Some(SHOP));
-    let next = text_field(&told, "next.0.time").unwrap();
-    assert!(next.ends_with(":00Z") && next > text_field(&told, "time").unwrap(), "{next}");
-    assert!(service.get("/").text().contains("<dt>scheduled</dt>"));
-    let run = eventually("the minute is over", || {
-        let told = status(&service);
-        items(&told, "runs").first().map(|run| text_field(run, "started").unwrap())
-    });
-    // The service has begun in that minute, or at the end of one.
-    assert!(run[..16] > begun[..16], "{run} is in the minute of {begun}");
-    let told_at = text_field(&told, "time").unwrap();
-    assert!(run >= next || told_at[..16] > begun[..16], "{run} is not before {next}");
-    assert!(repository.tip("main").is_some());
 }
 
 #[test]
