@@ -1,4 +1,4 @@
-//! Which checkouts are kept: those of the configured backup for good, those that requests made only as far as there is
+//! Which checkouts are kept: those of configured backups for good, those that requests made only as far as there is
 //! room. It does not know what is in them.
 
 use std::fs;
@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::lock::Lock;
+use crate::names::WorkspaceId;
 use crate::scratch;
 
 /// Checkouts that requests with settings of their own may leave; the least recently used go first.
@@ -13,26 +15,59 @@ const OTHERS_MAX: usize = 16;
 /// A file in a checkout that a request made; its time is that of the last use.
 const MARK: &str = "made-by-a-request";
 
-/// Notes that the checkout at `used` serves a request with settings of its own, and removes the oldest of its kind
-/// beside it.
+/// The folder among `all` of the checkout for what is backed up from `workspace` to `destination`.
+#[must_use]
+pub fn folder(all: &Path, workspace: &WorkspaceId, destination: &str) -> PathBuf {
+    all.join(format!("{workspace}@{destination}"))
+}
+
+/// The workspace of such a folder.
+fn workspace(folder: &Path) -> Option<WorkspaceId> {
+    WorkspaceId::parse(folder.file_name()?.to_str()?.split_once('@')?.0).ok()
+}
+
+/// Notes that the checkout at `used` is that of a configured backup, whoever made it.
 ///
 /// # Errors
 /// What the disk says.
-pub fn make_room(used: &Path) -> io::Result<()> {
+pub fn keep(used: &Path) -> io::Result<()> {
+    scratch::remove_file(&used.join(MARK))
+}
+
+/// Notes that the checkout at `used` serves a request with settings of its own, and removes the oldest of its kind
+/// beside it: of the same workspace, whose lock the caller has, or of one whose lock, which `lock` has the path of, is
+/// free. Those of a run that goes on stay; what cannot be removed is told.
+///
+/// # Errors
+/// What the disk says to the note.
+pub fn make_room(used: &Path, lock: &dyn Fn(&WorkspaceId) -> PathBuf) -> io::Result<()> {
     scratch::replace_file(&used.join(MARK), b"")?;
-    let Some(all) = used.parent() else { return Ok(()) };
     let mut others: Vec<(SystemTime, PathBuf)> = Vec::new();
-    for entry in fs::read_dir(all)?.flatten() {
+    for entry in used.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten() {
         if let Ok(used_at) = fs::metadata(entry.path().join(MARK)).and_then(|mark| mark.modified()) {
             others.push((used_at, entry.path()));
         }
     }
-    while others.len() > OTHERS_MAX {
-        let oldest =
-            (1..others.len()).fold(0, |oldest, index| if others[index].0 < others[oldest].0 { index } else { oldest });
-        scratch::remove_folder(&others.swap_remove(oldest).1)?;
+    others.sort();
+    let mut excess = others.len().saturating_sub(OTHERS_MAX);
+    for (_, folder) in others.iter().filter(|(_, folder)| folder != used) {
+        if excess > 0 && remove(folder, workspace(used).as_ref(), lock) {
+            excess -= 1;
+        }
     }
     Ok(())
+}
+
+/// Removes a checkout, where the lock of its workspace is the caller's own or free; whether that was so.
+fn remove(folder: &Path, own: Option<&WorkspaceId>, lock: &dyn Fn(&WorkspaceId) -> PathBuf) -> bool {
+    let Some(owner) = workspace(folder) else { return false };
+    let _held = if own == Some(&owner) {
+        None
+    } else {
+        let Some(free) = Lock::acquire_if_free(&lock(&owner)) else { return false };
+        Some(free)
+    };
+    scratch::remove_folder(folder).inspect_err(|error| log::warn!("a checkout of a request stays: {error}")).is_ok()
 }
 
 #[cfg(all(test, unix))]
@@ -40,20 +75,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_recently_used_of_the_others_go_first() {
-        let all = scratch::Scratch::for_test("checkouts").unwrap();
-        let folder = |name: &str| all.path().join(name);
-        scratch::create_folder(&folder("configured")).unwrap();
+    fn the_least_recently_used_of_the_others_go_first_and_none_that_is_in_use() {
+        let scratch = scratch::Scratch::for_test("checkouts").unwrap();
+        let all = scratch.path();
+        let lock = |workspace: &WorkspaceId| all.join(format!("{workspace}.lock"));
+        let checkout = |name: &str| {
+            let (workspace, destination) = name.split_once('@').unwrap();
+            folder(all, &WorkspaceId::parse(workspace).unwrap(), destination)
+        };
+        scratch::create_folder(&checkout("shop@configured")).unwrap();
         let use_at = |name: &str, seconds| {
-            scratch::create_folder(&folder(name)).unwrap();
-            make_room(&folder(name)).unwrap();
-            let mark = fs::File::options().write(true).open(folder(name).join(MARK)).unwrap();
+            scratch::create_folder(&checkout(name)).unwrap();
+            make_room(&checkout(name), &lock).unwrap();
+            let mark = fs::File::options().write(true).open(checkout(name).join(MARK)).unwrap();
             mark.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
         };
-        (0..16).for_each(|number| use_at(&format!("other-{number}"), number));
-        use_at("other-0", 100);
-        use_at("other-16", 101);
-        assert!(!folder("other-1").exists(), "the oldest went");
-        assert!(folder("other-0").exists() && folder("other-2").exists() && folder("configured").exists());
+        let names: Vec<String> = (0..18).map(|number| format!("{}@{number}", ["shop", "other"][number % 2])).collect();
+        let is_there = |number: usize| checkout(&names[number]).exists();
+        for (number, seconds) in (0..16).zip(0..) {
+            use_at(&names[number], seconds);
+        }
+        use_at(&names[0], 100);
+        // A run in the workspace of the oldest goes on: the one after it goes, which is of the caller's own.
+        let busy = Lock::acquire_if_free(&lock(&WorkspaceId::parse("other").unwrap())).unwrap();
+        use_at(&names[16], 101);
+        assert!(is_there(1) && !is_there(2), "of `other`, and of `shop`");
+        drop(busy);
+        use_at(&names[17], 102);
+        assert!(!is_there(1) && is_there(3), "one had to go, and one went");
+        use_at(&names[2], 103);
+        assert!(!is_there(3), "of the other workspace, whose lock is free by now");
+        assert!(is_there(0) && is_there(16) && checkout("shop@configured").exists());
+        // What a configured backup takes over is none of them any more.
+        keep(&checkout(&names[4])).unwrap();
+        keep(&checkout(&names[4])).unwrap();
+        for number in 20..40 {
+            use_at(&format!("shop@{number}"), 200);
+        }
+        assert!(is_there(4) && !is_there(0));
     }
 }

@@ -72,6 +72,15 @@ impl Lock {
         Ok(Self { file, marker })
     }
 
+    /// The lock at `path`, where neither a run has it nor a program that a killed one left behind.
+    #[must_use]
+    pub fn acquire_if_free(path: &Path) -> Option<Self> {
+        let file = scratch::open_file(path, false).ok()?;
+        file.try_lock().ok()?;
+        let path = path.canonicalize().ok()?;
+        programs(|marker| marker.path == path).is_empty().then_some(Self { file, marker: None })
+    }
+
     /// The lock as the standard input of a program: empty, and held as long as that program lives.
     ///
     /// # Errors

@@ -599,7 +599,7 @@ fn start_scheduler(scheduler: Scheduler) {
     }
 }
 
-/// The check of a service that has just started.
+/// The clearing up and the check of a service that has just started.
 struct StartCheck {
     interrupt: Interrupt,
     thread: Option<JoinHandle<()>>,
@@ -609,7 +609,10 @@ impl StartCheck {
     fn begin(config: &Arc<Config>, runs: &Arc<Runs>) -> Self {
         let interrupt = Interrupt::default();
         let (config, runs, own) = (Arc::clone(config), Arc::clone(runs), interrupt.clone());
-        let check = move || check::at_start(&config, &own_program(), &own, &|| runs.were_used());
+        let check = move || {
+            task::remove_leftovers(&config);
+            check::at_start(&config, &own_program(), &own, &|| runs.were_used());
+        };
         let thread = std::thread::Builder::new().name("check".to_owned()).spawn(check);
         let thread = thread.map_err(|error| log::warn!("nothing is checked, since there is no thread for it: {error}"));
         Self { interrupt, thread: thread.ok() }

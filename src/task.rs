@@ -1,6 +1,7 @@
 //! One run from the inside: its turn, the place where its programs work, and its steps with their patience.
 //! It does not know what the steps are for.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -18,7 +19,7 @@ use crate::retry::Tries;
 use crate::scratch::{self, Scratch};
 use crate::scrubber::Scrubber;
 use crate::signing::{self, SigningError};
-use crate::sync_request::SyncRequest;
+use crate::sync_request::{SyncRequest, configured_destination};
 use crate::trust::{self, TrustError};
 use crate::windmill::{Cure, Windmill, WindmillError};
 use crate::workplace::Workplace;
@@ -97,7 +98,29 @@ pub fn root(config: &Config) -> PathBuf {
 /// Where a run of this workspace keeps what must not outlive it: a token, a key.
 #[must_use]
 pub fn run_folder(config: &Config, workspace: &WorkspaceId) -> PathBuf {
-    root(config).join("runs").join(workspace.as_str())
+    run_folders(config).join(workspace.as_str())
+}
+
+fn run_folders(config: &Config) -> PathBuf {
+    root(config).join("runs")
+}
+
+/// The file by which runs of this workspace take turns.
+fn lock_path(config: &Config, workspace: &WorkspaceId) -> PathBuf {
+    root(config).join("locks").join(format!("{workspace}.lock"))
+}
+
+/// Removes what killed runs of any workspace left in their folders. Its own next run would do so, and may never come.
+pub fn remove_leftovers(config: &Config) {
+    for entry in fs::read_dir(run_folders(config)).into_iter().flatten().flatten() {
+        let workspace = entry.file_name().to_str().and_then(|name| WorkspaceId::parse(name).ok());
+        if let Some(workspace) = workspace
+            && let Some(_free) = Lock::acquire_if_free(&lock_path(config, &workspace))
+            && let Err(error) = scratch::remove_folder(&entry.path())
+        {
+            log::warn!("what a killed run left stays: {error}");
+        }
+    }
 }
 
 /// What is to be done, for a process.
@@ -245,9 +268,8 @@ impl Task<'_> {
     /// # Errors
     /// [`Fault`]: the disk, the time.
     pub fn wait_for_turn(&self) -> Result<Lock, Fault> {
-        let locks = self.root().join("locks");
-        scratch::create_folder(&locks).map_err(|error| self.disk(&error))?;
-        let path = locks.join(format!("{}.lock", self.request.workspace));
+        let path = lock_path(self.service.config, &self.request.workspace);
+        path.parent().map_or(Ok(()), scratch::create_folder).map_err(|error| self.disk(&error))?;
         let deadline = Deadline::after(self.service.config.sync_timeout, self.service.interrupt);
         self.step(Step::Queue, || {
             Lock::acquire(&path, &deadline).map_err(|error| match error {
@@ -255,11 +277,6 @@ impl Task<'_> {
                 LockError::Io(error) => self.disk(&error),
             })
         })
-    }
-
-    /// One folder for each thing that is backed up, so that another branch or remote than last time starts clean.
-    fn checkout_name(&self) -> String {
-        format!("{}@{}", self.request.workspace, self.request.destination())
     }
 
     /// See [`root`].
@@ -276,6 +293,7 @@ impl Task<'_> {
         let (request, config) = (self.request, self.service.config);
         let lock = self.wait_for_turn()?;
         let scratch = Scratch::new(run_folder(config, &request.workspace)).map_err(|error| self.disk(&error))?;
+        remove_leftovers(config);
         let environment = trust::for_run(&config.tool_environment, &scratch).map_err(|error| match error {
             TrustError::Bundle(why) => Fault::new(Code::ConfigInvalid, why),
             TrustError::Disk(error) => self.disk(&error),
@@ -289,16 +307,25 @@ impl Task<'_> {
         })
     }
 
-    /// The folder of the checkout that is kept for what is backed up here.
+    /// The folder of the checkout that is kept for what is backed up here: one for each such thing, so that another
+    /// branch or remote than last time starts clean. Called with the lock of the run's workspace.
     ///
     /// # Errors
     /// [`Fault`]: the disk.
     pub fn checkout_folder(&self) -> Result<PathBuf, Fault> {
-        let folder = self.root().join("checkouts").join(self.checkout_name());
+        let (request, config) = (self.request, self.service.config);
+        let destination = request.destination();
+        let folder = checkouts::folder(&self.root().join("checkouts"), &request.workspace, &destination);
         scratch::create_folder(&folder).map_err(|error| self.disk(&error))?;
-        if !self.request.configured {
-            checkouts::make_room(&folder).map_err(|error| self.disk(&error))?;
-        }
+        // A request may have a token of its own and be about a configured backup all the same.
+        let is_configured = config.workspaces.hold(&request.workspace)
+            && destination == configured_destination(config, &request.workspace);
+        let noted = if is_configured {
+            checkouts::keep(&folder)
+        } else {
+            checkouts::make_room(&folder, &|workspace| lock_path(config, workspace))
+        };
+        noted.map_err(|error| self.disk(&error))?;
         Ok(folder)
     }
 

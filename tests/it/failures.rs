@@ -293,6 +293,30 @@ fn what_a_killed_sync_leaves_running_is_ended_by_the_next_one() {
 }
 
 #[test]
+fn what_a_killed_run_kept_secret_goes_although_its_workspace_has_no_other_run() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let ours = sandbox.data().join("windmill-git-sync");
+    let leave = |workspace: &str| {
+        let folder = ours.join("runs").join(workspace);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("token"), "secret").unwrap();
+        folder
+    };
+    let (gone, going_on) = (leave("drill"), leave("busy"));
+    fs::create_dir_all(ours.join("locks")).unwrap();
+    let lock = fs::File::create(ours.join("locks/busy.lock")).unwrap();
+    lock.lock().unwrap();
+    sandbox.sync().remote(&remote).run().expect("pushed");
+    assert!(!gone.exists() && going_on.join("token").exists(), "the run of `busy` goes on");
+    // A service does not wait for a run to do so.
+    leave("drill");
+    let _service = sandbox.service().remote(&remote).serve();
+    eventually("it is gone", || (!gone.exists()).then_some(()));
+    assert!(going_on.join("token").exists());
+}
+
+#[test]
 fn a_sync_that_is_told_to_end_says_so() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
