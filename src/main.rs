@@ -8,7 +8,7 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use windmill_git_sync::ledger::Ledger;
 use windmill_git_sync::metrics::Metrics;
 use windmill_git_sync::names::WorkspaceId;
 use windmill_git_sync::notifier::Notifier;
+use windmill_git_sync::outcome::SyncResult;
 use windmill_git_sync::pattern::Pattern;
 use windmill_git_sync::restore::{self, Wish};
 use windmill_git_sync::roster::{Asked, Roster};
@@ -344,12 +345,7 @@ fn sync(options: &Sync, environment: &Environment) -> ExitCode {
         purpose: Purpose::Sync,
     };
     command(&options.settings(), environment, flags, &mut |asked, service, ledger| {
-        let run = |request: &SyncRequest| {
-            let result = sync::run(request, service, &task::new_run_id());
-            work::note(ledger, request, &result, true);
-            ledger.settle();
-            result
-        };
+        let run = |request: &SyncRequest| run_and_note(request, service, ledger, sync::run, |result| result);
         match asked {
             Asked::One(request) => {
                 let result = run(&request);
@@ -368,12 +364,7 @@ fn sync(options: &Sync, environment: &Environment) -> ExitCode {
 fn verify(options: &Verify, environment: &Environment) -> ExitCode {
     let flags = Flags { purpose: Purpose::Verify, ..Flags::default() };
     command(&options.settings(), environment, flags, &mut |asked, service, ledger| {
-        let run = |request: &SyncRequest| {
-            let found = verify::run(request, service, &task::new_run_id());
-            work::note(ledger, request, &found.result, true);
-            ledger.settle();
-            found
-        };
+        let run = |request: &SyncRequest| run_and_note(request, service, ledger, verify::run, |found| &found.result);
         match asked {
             Asked::One(request) => {
                 let found = run(&request);
@@ -387,6 +378,21 @@ fn verify(options: &Verify, environment: &Environment) -> ExitCode {
             }
         }
     })
+}
+
+/// One run of a command, taken down. One that would have begun after the end was asked for says nothing of its backup.
+fn run_and_note<T>(
+    request: &SyncRequest,
+    service: &Service<'_>,
+    ledger: &Ledger,
+    run: impl FnOnce(&SyncRequest, &Service<'_>, &str) -> T,
+    result: impl FnOnce(&T) -> &SyncResult,
+) -> T {
+    let counts = !service.interrupt.is_raised();
+    let done = run(request, service, &task::new_run_id());
+    work::note(ledger, request, result(&done), counts);
+    ledger.settle();
+    done
 }
 
 fn restore(options: &Restore, environment: &Environment) -> ExitCode {
@@ -458,8 +464,9 @@ fn command(
     let is_watched = std::io::stderr().is_terminal() && environment.get("LOG_LEVEL").is_none();
     logging::start(if is_watched { LevelFilter::Warn } else { config.log_level }, config.log_format);
     let interrupt = Interrupt::default();
+    let exit_code = Arc::new(OnceLock::new());
     #[cfg(unix)]
-    signals::interrupt_after_grace(&interrupt, config.shutdown_grace);
+    signals::interrupt_after_grace(&interrupt, config.shutdown_grace, &exit_code);
     let service = Service {
         config: &config,
         own_program: &own_program(),
@@ -476,8 +483,9 @@ fn command(
             error.code
         }
     };
+    let code = *exit_code.get_or_init(|| code.exit_code());
     ledger.notifier.finish(NOTICE_TIME_MAX);
-    ExitCode::from(code.exit_code())
+    ExitCode::from(code)
 }
 
 fn check(options: &Check, environment: &Environment) -> ExitCode {
@@ -685,7 +693,7 @@ fn ask_health(address: &str) -> std::io::Result<()> {
 
 #[cfg(unix)]
 mod signals {
-    use std::sync::Arc;
+    use std::sync::{Arc, OnceLock};
     use std::time::Duration;
 
     use signal_hook::consts::{SIGINT, SIGTERM};
@@ -749,20 +757,27 @@ mod signals {
     }
 
     /// SIGTERM leaves a sync its grace; SIGINT, which is a person at a keyboard, ends it now; so does a second signal.
-    pub(crate) fn interrupt_after_grace(interrupt: &Interrupt, grace: Duration) {
-        let interrupt = interrupt.clone();
+    /// Once there is an `exit_code`, only notices are being sent, and any signal ends that.
+    pub(crate) fn interrupt_after_grace(interrupt: &Interrupt, grace: Duration, exit_code: &Arc<OnceLock<u8>>) {
+        let (interrupt, exit_code) = (interrupt.clone(), Arc::clone(exit_code));
         listen(move |mut signals| {
-            let mut signals = signals.forever();
-            if signals.next() == Some(SIGTERM) {
-                log::info!("asked to end; the sync may go on for {} s", grace.as_secs());
-                let after = interrupt.clone();
-                std::thread::spawn(move || {
-                    std::thread::sleep(grace);
-                    after.raise();
-                });
-                signals.next();
+            let mut is_first = true;
+            for signal in signals.forever() {
+                if let Some(code) = exit_code.get() {
+                    std::process::exit(i32::from(*code));
+                }
+                if is_first && signal == SIGTERM {
+                    log::info!("asked to end; the sync may go on for {} s", grace.as_secs());
+                    let after = interrupt.clone();
+                    std::thread::spawn(move || {
+                        std::thread::sleep(grace);
+                        after.raise();
+                    });
+                } else {
+                    interrupt.raise();
+                }
+                is_first = false;
             }
-            interrupt.raise();
         });
     }
 }

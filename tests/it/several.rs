@@ -7,7 +7,7 @@ use std::thread;
 use miniserde::json::{self, Value};
 
 use crate::bed::http::ask;
-use crate::bed::run::{field, text_field};
+use crate::bed::run::{count_field, field, text_field};
 use crate::bed::windmill::SHOP;
 use crate::bed::*;
 
@@ -168,6 +168,23 @@ fn the_command_has_one_result_for_each_and_the_exit_code_of_the_first_that_faile
     let outcome = sandbox.sync().workspace("shop,lab").remote(&repository).run();
     assert_eq!(outcome.exit_code, Some(2), "{outcome}");
     assert!(outcome.message().contains("several workspaces need {workspace}"), "{outcome}");
+}
+
+#[test]
+fn an_interrupted_command_says_nothing_of_the_workspaces_that_it_did_not_come_to() {
+    let sandbox = Sandbox::new();
+    with_workspaces(&sandbox, &["lab"]);
+    let repository = sandbox.repository();
+    let held = sandbox.windmill.hold_exports();
+    let sync = of_each(sandbox.sync(), "shop,lab").remote(&repository).env("SHUTDOWN_GRACE", "0s").start();
+    held.wait_for(1);
+    sync.terminate();
+    let ended = sync.finish();
+    assert_eq!(ended.exit_code, Some(14), "{ended}");
+    assert_eq!(results(ended.result()), pairs(&[("shop", "shutting_down"), ("lab", "shutting_down")]));
+    let status = of_each(sandbox.service(), "shop,lab").remote(&repository).serve().get("/status").json();
+    let failures = |index| count_field(&status, &format!("workspaces.{index}.consecutive_failures"));
+    assert_eq!((failures(0), failures(1)), (1, 0), "{}", json::to_string(&status));
 }
 
 #[test]
