@@ -177,6 +177,11 @@ pub enum Failure {
         /// The bound.
         bytes_max: usize,
     },
+    /// It ended, and the end of what it printed did not come.
+    CutOff {
+        /// The command.
+        command: String,
+    },
     /// What it printed could not be written to its file, and it was killed.
     NotWritten {
         /// The command.
@@ -197,6 +202,12 @@ impl fmt::Display for Failure {
             Self::Expired(Expired::Interrupted) => formatter.write_str("the service is ending"),
             Self::TooMuchOutput { command, bytes_max } => {
                 write!(formatter, "`{command}` printed more than {bytes_max} bytes")
+            }
+            Self::CutOff { command } => {
+                write!(
+                    formatter,
+                    "`{command}` ended, and what it printed did not: something that it started holds it open"
+                )
             }
             Self::NotWritten { command, error } => write!(formatter, "cannot write what `{command}` printed: {error}"),
         }
@@ -262,8 +273,11 @@ mod platform {
 
     use super::{Deadline, Ending, Failure, Finished, Invocation, Scrubber, Stdout, TERM_GRACE, clean_line};
 
-    /// How long output is awaited after the program's end, from a descendant that left the group.
+    /// How long lines are awaited after the program's end, from a descendant that left the group.
     const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+    /// The same of output that is of no use without its end. The pipe's last bytes wait in our own threads and for the
+    /// disk, which may be busy.
+    const CAPTURED_DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
     /// Chunks in flight; a flood of output blocks the program, not our memory.
     const CHUNKS_MAX: usize = 4;
     const CHUNK_BYTES: usize = 16 * 1024;
@@ -275,10 +289,10 @@ mod platform {
     const STACK_BYTES: usize = 64 * 1024;
 
     enum Event {
+        /// What the program printed; nothing at the stream's end.
         Stdout(Vec<u8>),
+        /// The same of its standard error.
         Stderr(Vec<u8>),
-        /// One of the two streams ended.
-        Closed,
         /// The program ended; it is not reaped yet.
         Ended,
     }
@@ -383,17 +397,16 @@ mod platform {
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
             match stream.read(&mut chunk) {
-                Ok(0) => break,
                 Ok(length) => {
-                    if !events.put(wrap(chunk[..length].to_vec())) {
+                    if !events.put(wrap(chunk[..length].to_vec())) || length == 0 {
                         return;
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => break,
+                // Then its end is never seen.
+                Err(_) => return,
             }
         }
-        events.put(Event::Closed);
     }
 
     /// Takes events until the program has ended; ends it when its time is over.
@@ -428,12 +441,18 @@ mod platform {
         failure
     }
 
-    /// Takes what is still in the pipes; a descendant that left the group could hold them open for ever.
+    /// Takes what is still in the pipes; a descendant that left the group could hold them open for ever. Lines may lack
+    /// their end, which are only told.
     fn drain(events: &Mailbox<Event>, output: &mut Output<'_>) -> Result<(), Failure> {
-        let patience = Instant::now() + DRAIN_TIME_MAX;
-        while output.streams_open > 0 {
-            let Some(event) = events.take(patience.saturating_duration_since(Instant::now())) else { break };
-            output.take(event)?;
+        let begun = Instant::now();
+        while output.is_open.contains(&true) {
+            let lacks_content = output.is_open[0] && !matches!(output.form, Stdout::Lines);
+            let patience = if lacks_content { CAPTURED_DRAIN_TIME_MAX } else { DRAIN_TIME_MAX };
+            match events.take(patience.saturating_sub(begun.elapsed())) {
+                Some(event) => output.take(event)?,
+                None if lacks_content => return Err(Failure::CutOff { command: output.command.clone() }),
+                None => break,
+            }
         }
         Ok(())
     }
@@ -446,7 +465,8 @@ mod platform {
         lines: [Lines<'a>; 2],
         tail: VecDeque<String>,
         on_line: &'a mut dyn FnMut(&str),
-        streams_open: usize,
+        /// Standard output, and standard error.
+        is_open: [bool; 2],
     }
 
     impl<'a> Output<'a> {
@@ -460,15 +480,16 @@ mod platform {
                 lines: [lines(), lines()],
                 tail: VecDeque::new(),
                 on_line,
-                streams_open: 2,
+                is_open: [true; 2],
             }
         }
 
         fn take(&mut self, event: Event) -> Result<(), Failure> {
             match event {
+                Event::Stdout(bytes) if bytes.is_empty() => self.is_open[0] = false,
+                Event::Stderr(bytes) if bytes.is_empty() => self.is_open[1] = false,
                 Event::Stdout(bytes) => self.keep(&bytes)?,
                 Event::Stderr(bytes) => self.lines(1, Some(&bytes)),
-                Event::Closed => self.streams_open -= 1,
                 Event::Ended => {}
             }
             Ok(())

@@ -731,7 +731,9 @@ impl<'a> Git<'a> {
 fn from_failure(failure: Failure) -> GitError {
     match failure {
         Failure::Expired(expired) => GitError::Expired(expired),
-        Failure::NotStarted { .. } | Failure::NotWritten { .. } => GitError::Machine(failure.to_string()),
+        Failure::NotStarted { .. } | Failure::NotWritten { .. } | Failure::CutOff { .. } => {
+            GitError::Machine(failure.to_string())
+        }
         Failure::TooMuchOutput { .. } => GitError::Checkout(failure.to_string()),
     }
 }

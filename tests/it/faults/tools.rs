@@ -26,6 +26,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         test: "tools::a_git_that_hangs_is_ended",
     },
     Scenario {
+        fault: "a verb of git that succeeds, and whose output has no end",
+        injected: "`ls-remote` and `ls-tree`, by a child that left its group and holds it open",
+        asserted: "`git_failed`: what was read by then is not taken for all of it",
+        test: "tools::output_without_its_end_is_not_taken_for_all_of_it",
+    },
+    Scenario {
         fault: "a tree that is another one than what was staged",
         injected: "by a `git write-tree` that lies, as from an index whose folders are not its entries",
         asserted: "nothing is pushed; where it happens once, a new checkout heals it",
@@ -183,6 +189,22 @@ fn a_git_that_misbehaves_where_a_tree_is_composed() {
         }
     }
     assert!(failed >= 10, "{failed} syncs failed");
+}
+
+#[test]
+fn output_without_its_end_is_not_taken_for_all_of_it() {
+    side_by_side(&["ls-remote", "ls-tree"], |verb| {
+        let replay = Replay::new();
+        let mut history = replay.history();
+        history.assert_healed("nothing", &replay.sync(), &replay.expected());
+        replay.hold(State::Edited);
+        break_git(&replay.sandbox, verb, "setsid sleep 600 & exit 0");
+        let struck = replay.sync().run().expect("git_failed");
+        assert!(struck.message().contains(verb) && struck.message().contains("holds it open"), "{struck}");
+        history.judge(verb, &struck);
+        mend_git(&replay.sandbox);
+        history.assert_healed(verb, &replay.sync(), &replay.expected());
+    });
 }
 
 #[test]
