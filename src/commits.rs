@@ -16,9 +16,11 @@ use crate::git::{Git, GitError, Link};
 use crate::items::{self, ItemId};
 use crate::names::Identity;
 use crate::object::ObjectId;
-use crate::outcome::Changed;
+use crate::outcome::{Changed, Warnings};
+use crate::secret::Secret;
 use crate::task::{Step, Task};
 use crate::windmill::{Account, KEY_TRAILER, Windmill, fingerprint};
+use crate::workplace::Workplace;
 
 /// Paths listed in a commit's body; the rest is counted.
 const LISTED_MAX: usize = 500;
@@ -57,7 +59,7 @@ pub struct Made {
 ///
 /// # Errors
 /// [`Fault`]: git, or the disk.
-pub fn make(material: Material<'_>) -> Result<Made, Fault> {
+pub fn make(material: Material<'_>, warnings: &mut Warnings) -> Result<Made, Fault> {
     let Material { task, git, base, composition, account, version } = material;
     let comparison = &composition.comparison;
     let of_a_listing = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
@@ -68,9 +70,17 @@ pub fn make(material: Material<'_>) -> Result<Made, Fault> {
         let windmill = task.windmill(git.place());
         let asks = task.service.config.commit_authors;
         let edits = if asks { authors::last_edits(&windmill, account, &items.first) } else { Edits::new() };
-        (edits, trailers(task, &windmill, account, version))
+        (edits, key(task, git.place(), &windmill))
     };
-    let ((edits, trailers), tree) = both("ask", ask, || composition.tree(task, git, base));
+    let ((edits, key), tree) = both("ask", ask, || composition.tree(task, git, base));
+    let key = key.unwrap_or_else(|fault| {
+        warnings.add(format!(
+            "the commit does not tell which key encrypted its secrets, so a restore needs --key-file for them: {}",
+            fault.message
+        ));
+        None
+    });
+    let trailers = trailers(task, account, version, key.as_ref());
     let making = Making { task, base, comparison, edits, trailers };
     let Tree { whole, folder } = tree?;
     if task.service.config.commit_per == CommitPer::Item && items.is_all && !items.first.is_empty() {
@@ -115,17 +125,22 @@ fn changed_items(comparison: &Comparison) -> io::Result<ChangedItems> {
     Ok(found)
 }
 
-/// What every commit ends with.
-fn trailers(task: Task<'_>, windmill: &Windmill<'_>, account: &Account, version: Option<&str>) -> String {
+/// The key under which Windmill encrypted the secrets, where it tells.
+fn key(task: Task<'_>, place: &Workplace, windmill: &Windmill<'_>) -> Result<Option<Secret>, Fault> {
+    let ask = || windmill.key().map_err(|error| task.windmill_error(Step::Commit, error));
+    task.patiently(Step::Commit, place, ask)
+}
+
+/// What every commit ends with. By the key's fingerprint a restore knows whether the secrets of the commit can be read in
+/// a workspace.
+fn trailers(task: Task<'_>, account: &Account, version: Option<&str>, key: Option<&Secret>) -> String {
     let unknown = "unknown";
-    // So that a restore knows whether the secrets of the commit can be read in a workspace.
-    let key = windmill.key().map(|key| [KEY_TRAILER, ": ", &fingerprint(&key), "\n"].concat());
     format!(
         "Windmill-Workspace: {}\nWindmill-Version: {}\nWmill-Version: {}\n{}",
         task.request.workspace,
         account.server_version.as_deref().unwrap_or(unknown),
         version.unwrap_or(unknown),
-        key.unwrap_or_default(),
+        key.map(|key| [KEY_TRAILER, ": ", &fingerprint(key), "\n"].concat()).unwrap_or_default(),
     )
 }
 

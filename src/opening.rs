@@ -59,7 +59,7 @@ pub fn open(
     let begun = Instant::now();
     let Answers { mut fetched, export, account, version } = ask_all(task, git, &shortcut, is_worth_it)?;
     task.end(Step::Probe, begun);
-    tell_about(&account, task, warnings);
+    task.tell_about(&account, warnings);
     let wmill = version.as_ref().zip(wmill::identity(&git.place().environment));
     let mut known = Known {
         wmill: wmill.map(|(version, file)| [version, " ", &file].concat()),
@@ -150,25 +150,6 @@ fn end_of_fetch(task: Task<'_>, took: Duration) {
 fn read(windmill: &Windmill<'_>, query: &str, place: &Workplace) -> Option<Reading> {
     let timeout = probe::patience(&place.deadline).remaining().ok()?;
     probe::export(windmill, query, timeout).ok()
-}
-
-fn tell_about(account: &Account, task: Task<'_>, warnings: &mut Warnings) {
-    let workspace = &task.request.workspace;
-    if !account.is_admin {
-        warnings.add(format!(
-            "the token's user is no admin of workspace `{workspace}`: what that user may not see is missing from the backup"
-        ));
-    }
-    for question in &account.refused {
-        warnings.add(format!("Windmill refuses `{question}` to this token: what it tells is missing from the backup"));
-    }
-    if task.request.workspace_is_default {
-        let seen = match &account.workspaces {
-            Some(seen) => format!("the token sees: {}", seen.join(", ")),
-            None => "the token may not tell which workspaces it sees".to_owned(),
-        };
-        warnings.add(format!("WINDMILL_WORKSPACE is not set, so `{workspace}` was backed up; {seen}"));
-    }
 }
 
 /// The tip, where a full sync would find nothing to do there; with the warnings that it would give.

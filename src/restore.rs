@@ -30,6 +30,7 @@ use crate::verify::short;
 use crate::windmill::{self, Account, KEY_TRAILER, Windmill};
 use crate::wmill::{self, Deletions, Extent};
 use crate::wmill_yaml::WMILL_YAML;
+use crate::workplace::Workplace;
 
 const WMILL_LOCK: &str = "wmill-lock.yaml";
 const KEY_FILE: &str = "encryption_key.yaml";
@@ -186,8 +187,10 @@ impl Story<'_> {
             self.warnings.add(warning.clone());
         }
         let windmill = target.windmill(&place);
-        let ask = || windmill.account(false).map_err(|error| target.windmill_error(Step::Probe, error));
+        let is_default = source.request.workspace_is_default;
+        let ask = || windmill.account(is_default).map_err(|error| target.windmill_error(Step::Probe, error));
         let account = target.step(Step::Probe, || target.patiently(Step::Probe, &place, ask))?;
+        target.tell_about(&account, &mut self.warnings);
         let end = self.put(&git, &base, &account);
         drop((early, late));
         end
@@ -246,6 +249,7 @@ impl Story<'_> {
         }
         self.write(git, WMILL_YAML, orders.as_bytes())?;
         let changes = self.push(git, Extent::Show)?;
+        self.refuse_what_was_made_meanwhile(&there, &expected, &changes)?;
         let changed = counted(&changes);
         for warning in self.warnings.list() {
             log::warn!("{warning}");
@@ -261,9 +265,36 @@ impl Story<'_> {
         if self.wish.saves {
             self.save(git, base, &there, account, &windmill)?;
         }
-        target.step(Step::Restore, || self.push(git, Extent::Apply))?;
-        let differences = self.read_back(git, &plan, &choice, &expected, &changes)?;
-        Ok(self.done(base, changed, differences))
+        let pushed = target.step(Step::Restore, || self.push(git, Extent::Apply))?;
+        let mut differences = self.read_back(git, &plan, &choice, &expected, &changes)?;
+        for (kind, path) in pushed.iter().filter(|change| !changes.contains(change)) {
+            let why =
+                format!("{kind} by the restore, which did not show it: somebody else changed the workspace meanwhile");
+            differences.add(path, "unforeseen", vec![why]);
+        }
+        Ok(self.done(base, changed, differences.0))
+    }
+
+    /// wmill deletes what the folder does not have, and what was made since the pull is not in it, nor in what is saved.
+    fn refuse_what_was_made_meanwhile(
+        &self,
+        there: &Tree,
+        expected: &Tree,
+        changes: &[(String, String)],
+    ) -> Result<(), Fault> {
+        let is_foreseen =
+            |path: &String| there.contains_key(path.as_bytes()) && !expected.contains_key(path.as_bytes());
+        let deleted = changes.iter().filter(|(kind, path)| kind == "deleted" && !is_foreseen(path));
+        let unforeseen: Sample = deleted.map(|(_, path)| path.as_bytes()).collect();
+        if unforeseen.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "somebody changed workspace `{}` while the restore was being prepared, and these would be deleted unasked: \
+             {unforeseen}; nothing was changed: try again when nobody edits it",
+            self.workspace()
+        );
+        Err(Fault::new(Code::PullFailed, message))
     }
 
     /// What lies in the folder, staged.
@@ -437,14 +468,14 @@ impl Story<'_> {
     /// Which key the secrets of the commit need, and whether the workspace has it or gets it.
     fn key(&mut self, git: &Git<'_>, base: &Base, windmill: &Windmill<'_>) -> Result<Key, Fault> {
         let failed = |error| self.source.git_error(Step::Commit, error);
+        // The last commit of the workspace, also where it tells no key: what an earlier one tells may be the key before.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
-        let lines = [of_workspace, format!("{KEY_TRAILER}: sha256:")];
-        let known = match &base.tip {
-            Some(tip) => git.last_with(tip, &lines).map_err(failed)?,
+        let last = match &base.tip {
+            Some(tip) => git.last_with(tip, &of_workspace).map_err(failed)?,
             None => None,
         };
-        let wanted = known.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
-        let has = windmill.key().map(|key| windmill::fingerprint(&key));
+        let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
+        let has = self.key_of_workspace(windmill, git.place())?.map(|key| windmill::fingerprint(&key));
         let Some(key) = &self.wish.key else {
             return Ok(Key { is_known: wanted.is_some() && wanted == has, to_set: None });
         };
@@ -468,6 +499,12 @@ impl Story<'_> {
             self.workspace()
         ));
         Ok(Key { is_known: true, to_set: Some(key.clone()) })
+    }
+
+    /// The key that the workspace has now, where Windmill tells.
+    fn key_of_workspace(&self, windmill: &Windmill<'_>, place: &Workplace) -> Result<Option<Secret>, Fault> {
+        let ask = || windmill.key().map_err(|error| self.target.windmill_error(Step::Probe, error));
+        self.target.patiently(Step::Probe, place, ask)
     }
 
     /// Puts the tree into the folder, with the switches of schedules and triggers off where they are to be.
@@ -556,7 +593,8 @@ impl Story<'_> {
         }
         let prefix = self.source.request.subdir.prefix();
         let listing = listed(git, "point.listing", &tree, &prefix).map_err(failed)?;
-        let message = self.message_of_point(&name, account, windmill);
+        let key = self.key_of_workspace(windmill, git.place())?;
+        let message = self.message_of_point(&name, account, key.as_ref());
         let point_request = SyncRequest { branch, ..target.request.clone() };
         let point = Task { request: &point_request, service: target.service };
         let git_of_point = point.git(git.place(), git.tree_folder().parent().unwrap_or(git.tree_folder()))?;
@@ -574,8 +612,8 @@ impl Story<'_> {
         }
     }
 
-    fn message_of_point(&self, name: &str, account: &Account, windmill: &Windmill<'_>) -> String {
-        let key = windmill.key().map(|key| format!("{KEY_TRAILER}: {}\n", windmill::fingerprint(&key)));
+    fn message_of_point(&self, name: &str, account: &Account, key: Option<&Secret>) -> String {
+        let key = key.map(|key| format!("{KEY_TRAILER}: {}\n", windmill::fingerprint(key)));
         format!(
             "Workspace {} before a restore\n\nWhat is here can be put back by `restore --branch {name}`.\n\n\
              Windmill-Workspace: {}\nWindmill-Workspace: {}\nWindmill-Version: {}\n{}",
@@ -596,7 +634,7 @@ impl Story<'_> {
         choice: &Choice,
         expected: &Tree,
         changes: &[(String, String)],
-    ) -> Result<Vec<Difference>, Fault> {
+    ) -> Result<Differences, Fault> {
         let target = self.target;
         target.step(Step::Pull, || pull::pull_into_nothing(target, git, plan))?;
         let fresh = self.staged(git)?;
@@ -617,7 +655,7 @@ impl Story<'_> {
         let windmill = target.windmill(git.place());
         let secrets = if choice.key.is_some() { self.secrets_in(git, &fresh)? } else { choice.secrets.clone() };
         if let Some(key) = &choice.key
-            && windmill.key().is_none_or(|has| !has.matches(key.expose().as_bytes()))
+            && self.key_of_workspace(&windmill, git.place())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
         {
             found.add(KEY_FILE, "differs", vec!["the workspace has another key than that of --key-file".to_owned()]);
         }
@@ -628,7 +666,7 @@ impl Story<'_> {
                 found.add(&format!("{path}.variable.yaml"), "unreadable", why);
             }
         }
-        Ok(found.0)
+        Ok(found)
     }
 
     /// In what a file in the folder is not what was wanted.

@@ -184,7 +184,7 @@ impl<W: World> Story<'_, W> {
         if self.task.request.dry_run {
             return Ok(Prepared::Shown(composition));
         }
-        let commit = self.world.commit(&composition)?;
+        let commit = self.world.commit(&composition, self.warnings)?;
         Ok(Prepared::Commit(commit, composition))
     }
 
@@ -580,7 +580,7 @@ mod tests {
             self.ask("guard", None)
         }
 
-        fn commit(&mut self, _: &FakeComposition) -> Result<ObjectId, Fault> {
+        fn commit(&mut self, _: &FakeComposition, _: &mut Warnings) -> Result<ObjectId, Fault> {
             self.ask("commit", Some(&self.tip()))?;
             Ok(id(commit_of(self.pulls)))
         }

@@ -15,13 +15,14 @@ use crate::fault::{Fault, Remedy};
 use crate::git::{self, Git, GitError};
 use crate::lock::{Lock, LockError};
 use crate::names::WorkspaceId;
+use crate::outcome::Warnings;
 use crate::retry::Tries;
 use crate::scratch::{self, Scratch};
 use crate::scrubber::Scrubber;
 use crate::signing::{self, SigningError};
-use crate::sync_request::{SyncRequest, configured_destination};
+use crate::sync_request::{Purpose, SyncRequest, configured_destination};
 use crate::trust::{self, TrustError};
-use crate::windmill::{Cure, Windmill, WindmillError};
+use crate::windmill::{Account, Cure, Windmill, WindmillError};
 use crate::workplace::Workplace;
 
 /// A part of a sync, for progress, metrics and the message of a time-out.
@@ -261,6 +262,31 @@ impl Task<'_> {
             &place.deadline,
             &place.environment,
         )
+    }
+
+    /// Warns of what Windmill does not show to this run, and of a workspace that nobody chose.
+    pub fn tell_about(&self, account: &Account, warnings: &mut Warnings) {
+        let SyncRequest { workspace, purpose, .. } = self.request;
+        let (lacks, done) = match purpose {
+            Purpose::Sync => ("is missing from the backup", "was backed up"),
+            Purpose::Verify => ("is not compared", "was verified"),
+            Purpose::Restore => ("is not seen", "is what is restored"),
+        };
+        if !account.is_admin {
+            warnings.add(format!(
+                "the token's user is no admin of workspace `{workspace}`: what that user may not see {lacks}"
+            ));
+        }
+        for question in &account.refused {
+            warnings.add(format!("Windmill refuses `{question}` to this token: what it tells {lacks}"));
+        }
+        if self.request.workspace_is_default {
+            let seen = match &account.workspaces {
+                Some(seen) => format!("the token sees: {}", seen.join(", ")),
+                None => "the token may not tell which workspaces it sees".to_owned(),
+            };
+            warnings.add(format!("WINDMILL_WORKSPACE is not set, so `{workspace}` {done}; {seen}"));
+        }
     }
 
     /// Waits for the turn of this run's workspace.

@@ -142,12 +142,7 @@ fn compare(task: Task<'_>, warnings: &mut Warnings) -> Result<Found, Fault> {
     for warning in &base.plan.warnings {
         warnings.add(warning.clone());
     }
-    if !account.is_admin {
-        warnings.add(format!(
-            "the token's user is no admin of workspace `{}`: what that user may not see is not compared",
-            task.request.workspace
-        ));
-    }
+    task.tell_about(&account, warnings);
     guards::refuse_the_key(task, &base.plan)?;
     against(task, &git, &base, &account, warnings)
 }

@@ -522,16 +522,23 @@ impl<'a> Windmill<'a> {
     }
 
     /// The key under which the workspace's secrets are encrypted; nothing where this server or token does not tell.
-    #[must_use]
-    pub fn key(&self) -> Option<Secret> {
-        let answer = self.ask(&format!("api/w/{}/workspaces/encryption_key", self.workspace), None).ok()?;
-        match parse(&answer.body)? {
-            Value::Object(mut fields) if answer.status == 200 => match fields.remove("key")? {
-                Value::String(key) if !key.is_empty() => Some(Secret::new(key)),
+    ///
+    /// # Errors
+    /// [`WindmillError`] where there is no answer, or one of a server that may come back. What it answered is not in it.
+    pub fn key(&self) -> Result<Option<Secret>, WindmillError> {
+        let path = format!("api/w/{}/workspaces/encryption_key", self.workspace);
+        let answer = self.ask(&path, None)?;
+        if answer.cure() != Cure::None {
+            let message = format!("{} answered with status {}", self.base_url.join(&path), answer.status);
+            return Err(WindmillError::Failed { code: Code::WindmillUnreachable, message, cure: answer.cure() });
+        }
+        Ok(match parse(&answer.body) {
+            Some(Value::Object(mut fields)) if answer.status == 200 => match fields.remove("key") {
+                Some(Value::String(key)) if !key.is_empty() => Some(Secret::new(key)),
                 _ => None,
             },
             _ => None,
-        }
+        })
     }
 
     /// Whether Windmill can decrypt a variable. Its value goes no further than here.

@@ -53,7 +53,7 @@ pub trait World {
     ///
     /// # Errors
     /// [`Fault`]: git, or the disk.
-    fn commit(&mut self, composition: &Self::Composition) -> Result<ObjectId, Fault>;
+    fn commit(&mut self, composition: &Self::Composition, warnings: &mut Warnings) -> Result<ObjectId, Fault>;
     /// Brings a commit to the branch, and sees whether it is there.
     ///
     /// # Errors
@@ -145,10 +145,10 @@ impl World for RealWorld<'_> {
         guards::check(*self.task, &self.git, composition, &self.base.plan.kinds)
     }
 
-    fn commit(&mut self, composition: &Composition) -> Result<ObjectId, Fault> {
+    fn commit(&mut self, composition: &Composition, warnings: &mut Warnings) -> Result<ObjectId, Fault> {
         let Self { task, git, known: Known { account, version, .. }, base, .. } = self;
         let version = version.as_deref();
-        let made = commits::make(Material { task: **task, git, base, composition, account, version })?;
+        let made = commits::make(Material { task: **task, git, base, composition, account, version }, warnings)?;
         Ok(self.made.insert(made).commit.clone())
     }
 

@@ -491,13 +491,13 @@ impl<'a> Git<'a> {
         Ok(self.run(command)?.is_success().then_some(commit))
     }
 
-    /// The newest commit, from this one on, whose message has all these lines; what it says.
+    /// The newest commit, from this one on, whose message has a line that begins with a match of `line`; what it says.
     ///
     /// # Errors
     /// [`GitError`].
-    pub fn last_with(&self, commit: &ObjectId, lines: &[String]) -> Result<Option<CommitText>, GitError> {
-        let command = self.command()?.arguments(["log", "-1", "--all-match", "--no-show-signature", "--format=%B"]);
-        let command = lines.iter().fold(command, |all, line| all.argument(format!("--grep=^{line}")));
+    pub fn last_with(&self, commit: &ObjectId, line: &str) -> Result<Option<CommitText>, GitError> {
+        let command = self.command()?.arguments(["log", "-1", "--no-show-signature", "--format=%B"]);
+        let command = command.argument(format!("--grep=^{line}"));
         let message = self.locally(command.argument(commit.as_str()).capture(ANSWER_BYTES_MAX))?;
         let message = String::from_utf8_lossy(&message).into_owned();
         Ok(Some(CommitText { time: None, message }).filter(|text| !text.message.is_empty()))

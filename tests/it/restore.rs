@@ -331,6 +331,78 @@ fn a_token_that_is_not_told_the_key_costs_the_trailer_and_leaves_secrets_alone()
 }
 
 #[test]
+fn a_commit_that_does_not_tell_its_key_is_not_taken_for_one_with_the_key_of_an_earlier_one() {
+    let (sandbox, remote) = synced();
+    let old = deployed::key(&sandbox.windmill.workspace("shop")).unwrap();
+    sandbox.windmill.edit(|workspace| deployed::set_key(workspace, "a newer key", true));
+    sandbox.windmill.fail("workspaces/encryption_key", Fault::Status(403));
+    sandbox.sync().remote(&remote).run().expect("pushed");
+    assert_eq!(fingerprint_in(&remote.log("main")[0].message), None);
+    sandbox.windmill.heal();
+    // Into a workspace that has the key of the commit before.
+    sandbox.windmill.set("shop", empty(&old));
+    let shown = restore(&sandbox, &remote).run().expect("dry_run");
+    assert!(shown.warnings().iter().any(|one| one.contains("f/ops/db_password")), "{shown}");
+    assert!(!shown.message().contains("db_password"), "{shown}");
+}
+
+#[test]
+fn a_server_that_does_not_answer_for_the_key_is_asked_again_and_then_told() {
+    let sandbox = Sandbox::new();
+    sandbox.windmill.set("shop", Workspace::restorable("1-seeded"));
+    let remote = sandbox.repository();
+    sandbox.windmill.fail_once("workspaces/encryption_key", Fault::Status(502));
+    let outcome = sandbox.sync().remote(&remote).run().expect("pushed");
+    assert!(fingerprint_in(&remote.log("main")[0].message).is_some());
+    assert!(outcome.warnings().is_empty(), "{outcome}");
+    sandbox.windmill.fail("workspaces/encryption_key", Fault::Status(502));
+    sandbox.windmill.edit(|workspace| workspace.add_bun_script("f/ops/new", "new"));
+    let outcome = sandbox.sync().remote(&remote).run().expect("pushed");
+    assert_eq!(fingerprint_in(&remote.log("main")[0].message), None);
+    assert!(outcome.warnings().iter().any(|one| one.contains("--key-file") && one.contains("502")), "{outcome}");
+}
+
+#[test]
+fn what_somebody_makes_meanwhile_is_not_deleted_unsaid() {
+    let (sandbox, remote) = synced();
+    sandbox.windmill.remove("f/ops/region.variable.json");
+    let restore = restore(&sandbox, &remote).arg("--path").arg("f/ops/**").arg("--delete").arg("--yes");
+    let make_at_export = |number: usize| {
+        let mut exports = 0;
+        sandbox.windmill.on_export(move |workspace| {
+            exports += 1;
+            if exports == number {
+                workspace.add_bun_script("f/elsewhere/new", "new");
+            }
+        });
+    };
+    let is_there =
+        || sandbox.windmill.workspace("shop").entries().iter().any(|(path, _)| path.contains("f/elsewhere/new"));
+    sandbox.windmill.forget_requests();
+    // Between our pull and what wmill shows.
+    make_at_export(2);
+    let refused = restore.run().expect("pull_failed");
+    assert!(refused.message().contains("f/elsewhere/new") && refused.message().contains("try again"), "{refused}");
+    assert_eq!((writes(&sandbox.windmill, "shop"), is_there()), (Vec::new(), true), "{refused}");
+    // After that: it is gone, and that is said.
+    sandbox.windmill.edit(|workspace| {
+        let made: Vec<String> = workspace
+            .entries()
+            .iter()
+            .map(|(path, _)| path.to_owned())
+            .filter(|path| path.contains("f/elsewhere/"))
+            .collect();
+        made.iter().for_each(|path| workspace.remove(path));
+    });
+    make_at_export(3);
+    let differs = restore.run().expect("differs");
+    assert!(!is_there(), "wmill deletes what the folder does not have");
+    let listed = differs.result();
+    assert_eq!(text_field(listed, "differences.0.kind").as_deref(), Some("unforeseen"), "{differs}");
+    assert!(text_field(listed, "differences.0.path").unwrap().starts_with("f/elsewhere/new"), "{differs}");
+}
+
+#[test]
 fn a_restore_that_was_killed_can_be_done_again() {
     let (sandbox, remote) = synced();
     let before = pulled_alone(&sandbox, OUR_DEFAULTS);

@@ -447,6 +447,12 @@ fn the_default_workspace_is_told_about_and_so_is_a_token_that_sees_less() {
     assert!(warning.contains("`admins`") && warning.contains("admins, shop"), "{warning}");
     assert!(remote.log("main")[0].message.contains("Windmill-Workspace: admins"));
 
+    for command in ["verify", "restore"] {
+        let told = sandbox.command(command).remote(&remote).without("WINDMILL_WORKSPACE").run();
+        let told_of_it = told.warnings().iter().any(|one| one.contains("`admins`") && one.contains("admins, shop"));
+        assert!(told_of_it && told.code() == "unchanged", "{told}");
+    }
+
     sandbox.windmill.role(Role::Developer);
     let told = sandbox.sync().remote(&remote).branch("shop").run().expect("pushed");
     let [warning] = &told.warnings()[..] else { panic!("{:?}", told.warnings()) };
