@@ -720,7 +720,7 @@ impl Traces {
         };
         scratch::create_folder(&self.folder)?;
         self.sweep(deadline.interrupt());
-        let lock = Lock::acquire(&self.lock, deadline).map_err(locked)?;
+        let lock = Lock::acquire(&self.lock, deadline, &mut || {}).map_err(locked)?;
         Ok((lock, Scratch::new(self.scratch.clone())?))
     }
 
@@ -732,7 +732,7 @@ impl Traces {
             if is_lock && entry.file_name().to_string_lossy().starts_with(MARK) {
                 let deadline = Deadline::after(SWEEP_TIME_MAX, interrupt);
                 // Whose lock can be had is gone; its programs are ended by whoever gets it.
-                if let Ok(_held) = Lock::acquire(&lock, &deadline) {
+                if let Ok(_held) = Lock::acquire(&lock, &deadline, &mut || {}) {
                     let _ = scratch::remove_folder(&lock.with_extension(""));
                     let _ = fs::remove_file(&lock);
                 }

@@ -41,11 +41,11 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Waits for the lock at `path`.
+    /// Waits for the lock at `path`; `on_busy` is told once where somebody has it.
     ///
     /// # Errors
     /// [`LockError`].
-    pub fn acquire(path: &Path, deadline: &Deadline) -> Result<Self, LockError> {
+    pub fn acquire(path: &Path, deadline: &Deadline, on_busy: &mut dyn FnMut()) -> Result<Self, LockError> {
         // An empty folder in its place holds nothing.
         let _ = std::fs::remove_dir(path);
         let file = scratch::open_file(path, false).map_err(LockError::Io)?;
@@ -56,6 +56,9 @@ impl Lock {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) => {
+                    if attempt == 0 {
+                        on_busy();
+                    }
                     if attempt.is_multiple_of(TRIES_PER_ORPHAN_SEARCH) {
                         end_orphans(&path);
                     }
@@ -252,12 +255,12 @@ mod tests {
         let folder = std::env::current_dir().expect("a working folder").join("target/tmp/lock-test");
         scratch::create_folder(&folder).expect("a folder");
         let path = folder.join(format!("{}.lock", std::process::id()));
-        let first = Lock::acquire(&path, &soon()).expect("the first gets it");
-        assert!(matches!(Lock::acquire(&path, &soon()), Err(LockError::Expired(Expired::TimedOut))));
+        let first = Lock::acquire(&path, &soon(), &mut || {}).expect("the first gets it");
+        assert!(matches!(Lock::acquire(&path, &soon(), &mut || {}), Err(LockError::Expired(Expired::TimedOut))));
         let held_by_a_program = first.as_input().expect("a descriptor");
         drop(first);
-        assert!(Lock::acquire(&path, &soon()).is_err(), "a program that lives on holds it");
+        assert!(Lock::acquire(&path, &soon(), &mut || {}).is_err(), "a program that lives on holds it");
         drop(held_by_a_program);
-        assert!(Lock::acquire(&path, &soon()).is_ok());
+        assert!(Lock::acquire(&path, &soon(), &mut || {}).is_ok());
     }
 }

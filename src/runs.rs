@@ -53,6 +53,8 @@ struct Board {
     lanes: Vec<Lane>,
     /// Runs at work, configured or not: those of the lanes that have begun.
     working: Vec<bool>,
+    /// When a run last ended.
+    last_end: Option<Instant>,
     is_closed: bool,
     /// Whether a run was ever asked for.
     was_used: bool,
@@ -76,9 +78,21 @@ impl Board {
         }
     }
 
+    /// Whether the run may begin. The configured ones come first, in the order in which they came, so that none waits
+    /// for others without end.
     fn has_room_for(&self, run: &Run) -> bool {
         let others = self.working.iter().filter(|is_configured| !**is_configured).count();
-        self.working.len() < RUNNING_MAX && (run.request.configured || others < RUNNING_OTHERS_MAX)
+        let is_before = |other: &Run| other.request.configured && !other.state().has_begun && other.since < run.since;
+        self.working.len() < RUNNING_MAX
+            && (run.request.configured || others < RUNNING_OTHERS_MAX)
+            && !self.lanes.iter().any(|lane| is_before(&lane.running))
+    }
+
+    /// When a run's wait began that can still end by itself: a configured one, whose workspace is free, waits for the
+    /// others as long as one after the other ends.
+    fn waits_since(&self, run: &Run) -> Instant {
+        let last_end = self.last_end.filter(|_| run.request.configured);
+        last_end.map_or(run.since, |end| end.max(run.since))
     }
 }
 
@@ -90,9 +104,9 @@ struct Lane {
 }
 
 impl Lane {
-    /// A run that waits, for another one of the workspace or for room, and asks for the same.
+    /// A run that waits and asks for the same.
     fn waiting_for(&self, request: &SyncRequest) -> Option<Arc<Run>> {
-        let first = Some(&self.running).filter(|run| run.state().is_waiting());
+        let first = Some(&self.running).filter(|run| run.state().waits);
         first.into_iter().chain(&self.waiting).find(|run| run.request == *request).cloned()
     }
 
@@ -114,16 +128,17 @@ pub struct Run {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     step: &'static str,
+    /// Whether it waits for a run of its workspace, for room, or for another process, and so has looked at nothing yet.
+    waits: bool,
     has_begun: bool,
     result: Option<SyncResult>,
 }
 
-impl State {
-    fn is_waiting(&self) -> bool {
-        !self.has_begun && self.step == QUEUE && self.result.is_none()
+impl Default for State {
+    fn default() -> Self {
+        Self { step: QUEUE, waits: false, has_begun: false, result: None }
     }
 }
 
@@ -134,10 +149,17 @@ impl Run {
 
     /// Says what the run is at.
     pub fn enter(&self, step: &'static str) {
-        self.state().step = step;
+        let mut state = self.state();
+        (state.step, state.waits) = (step, false);
     }
 
-    /// What it is at; empty before it says so.
+    /// Says that it waits for others to end; until it enters a step, whoever asks for the same shares it.
+    pub fn wait_for_others(&self) {
+        let mut state = self.state();
+        (state.step, state.waits) = (QUEUE, true);
+    }
+
+    /// What it is at.
     #[must_use]
     pub fn step(&self) -> &'static str {
         self.state().step
@@ -211,7 +233,7 @@ impl Runs {
             // Something goes on in this workspace; its thread takes the waiting ones up.
             Some(lane) => {
                 log::info!("run {} waits for its turn: a sync of workspace {workspace} goes on", run.id);
-                run.enter(QUEUE);
+                run.wait_for_others();
                 lane.enqueue(&run);
                 // A run of others that waits for room gives way to one of ours.
                 self.ended.notify_all();
@@ -237,6 +259,7 @@ impl Runs {
                 let mut board = self.board();
                 let place = board.working.iter().position(|is_configured| *is_configured == run.request.configured);
                 place.map(|place| board.working.swap_remove(place));
+                board.last_end = Some(Instant::now());
                 self.end(&run, result, true);
                 drop(board);
                 self.worker.settle();
@@ -250,7 +273,7 @@ impl Runs {
     fn wait_for_room(&self, run: &Arc<Run>) -> bool {
         let mut board = self.board();
         while !board.has_room_for(run) {
-            run.enter(QUEUE);
+            run.wait_for_others();
             if let Some(lane) = board.lane(&run.request.workspace)
                 && !run.request.configured
                 && lane.waiting.iter().any(|waiting| waiting.request.configured)
@@ -258,7 +281,7 @@ impl Runs {
                 lane.enqueue(run);
                 return false;
             }
-            let left = self.waiting_time_max.saturating_sub(run.age());
+            let left = self.waiting_time_max.saturating_sub(board.waits_since(run).elapsed());
             if board.is_closed {
                 self.turn_away(run);
                 return false;
@@ -271,6 +294,8 @@ impl Runs {
         }
         board.working.push(run.request.configured);
         run.state().has_begun = true;
+        // There may be room for the one behind it too.
+        self.ended.notify_all();
         true
     }
 
@@ -404,5 +429,63 @@ impl Runs {
             overview.waiting.extend(lane.waiting.iter().cloned());
         }
         overview
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Environment, Need, Options};
+    use crate::sync_request::Draft;
+
+    /// A run of this workspace, asked for so many seconds after the first.
+    fn run(workspace: &str, configured: bool, first: Instant, seconds: u64) -> Arc<Run> {
+        let settings = [("WINDMILL_TOKEN", "wm"), ("GIT_REMOTE_URL", "https://h/x"), ("GIT_TOKEN", "git")];
+        let environment = Environment::new(settings.map(|(name, value)| (name.into(), value.into())));
+        let config = Config::new(&Options::default(), &environment, Need::Sync).expect("settings");
+        let workspace = WorkspaceId::parse(workspace).expect("a name");
+        let body = br#"{"windmill_token":"own"}"#;
+        let request = Draft::from_json(body, &config).ok().and_then(|draft| draft.request(&workspace).ok());
+        let request = SyncRequest { configured, ..request.expect("a request") };
+        Arc::new(Run {
+            id: String::new(),
+            request,
+            since: first + Duration::from_secs(seconds),
+            state: Mutex::default(),
+        })
+    }
+
+    fn lane(run: &Arc<Run>) -> Lane {
+        Lane { workspace: run.request.workspace.clone(), running: Arc::clone(run), waiting: Vec::new() }
+    }
+
+    #[test]
+    fn configured_runs_get_room_in_the_order_in_which_they_came_and_before_others() {
+        let first = Instant::now();
+        let (early, late) = (run("early", true, first, 1), run("late", true, first, 2));
+        let (others_early, others_late) = (run("a", false, first, 0), run("b", false, first, 3));
+        let lanes = [&early, &late, &others_early, &others_late].map(lane).into();
+        let mut board = Board { lanes, working: vec![true; 3], ..Board::default() };
+        assert!(!board.has_room_for(&early), "three go on");
+        board.working.pop();
+        assert!(board.has_room_for(&early) && !board.has_room_for(&late) && !board.has_room_for(&others_late));
+        early.state().has_begun = true;
+        assert!(board.has_room_for(&late));
+        late.state().has_begun = true;
+        assert!(board.has_room_for(&others_late));
+        board.working = vec![false, false];
+        assert!(!board.has_room_for(&others_early), "two of others go on");
+    }
+
+    #[test]
+    fn a_configured_run_waits_for_room_as_long_as_one_after_the_other_ends() {
+        let first = Instant::now();
+        let (ours, others) = (run("ours", true, first, 0), run("others", false, first, 0));
+        let mut board = Board::default();
+        assert_eq!(board.waits_since(&ours), first);
+        let end = first + Duration::from_secs(100);
+        board.last_end = Some(end);
+        assert_eq!((board.waits_since(&ours), board.waits_since(&others)), (end, first));
+        assert_eq!(board.waits_since(&run("ours", true, first, 200)), first + Duration::from_secs(200));
     }
 }

@@ -452,6 +452,7 @@ mod tests {
             let progress = |event| match event {
                 Event::Started(step) => asked.note(format!("{}(", step.as_str())),
                 Event::Ended(..) => asked.note(")"),
+                Event::Waits => asked.note("waits"),
             };
             let interrupt = Interrupt::default();
             let service =

@@ -65,6 +65,8 @@ impl Step {
 pub enum Event {
     /// A step begins.
     Started(Step),
+    /// Another process has the turn of the workspace.
+    Waits,
     /// A step went well, and took so long.
     Ended(Step, Duration),
 }
@@ -298,7 +300,8 @@ impl Task<'_> {
         path.parent().map_or(Ok(()), scratch::create_folder).map_err(|error| self.disk(&error))?;
         let deadline = Deadline::after(self.service.config.sync_timeout, self.service.interrupt);
         self.step(Step::Queue, || {
-            Lock::acquire(&path, &deadline).map_err(|error| match error {
+            let mut on_busy = || (self.service.progress)(Event::Waits);
+            Lock::acquire(&path, &deadline, &mut on_busy).map_err(|error| match error {
                 LockError::Expired(expired) => self.expired(Step::Queue, expired),
                 LockError::Io(error) => self.disk(&error),
             })

@@ -46,6 +46,7 @@ impl Worker for Syncs {
             log_step(event);
             match event {
                 Event::Started(step) => run.enter(step.as_str()),
+                Event::Waits => run.wait_for_others(),
                 Event::Ended(step, time) if run.request.purpose == Purpose::Sync && !run.request.dry_run => {
                     self.ledger.metrics.count_step(step.as_str(), time);
                 }
@@ -154,6 +155,7 @@ pub fn note_without_run(ledger: &Ledger, config: &Config, code: Code, message: &
 pub fn log_step(event: Event) {
     match event {
         Event::Started(step) => log::debug!("step {} begins", step.as_str()),
+        Event::Waits => log::info!("another process works on this workspace, and is waited for"),
         Event::Ended(step, time) => log::info!("step {} took {} ms", step.as_str(), time.as_millis()),
     }
 }

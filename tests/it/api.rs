@@ -683,6 +683,31 @@ fn a_sync_that_waits_too_long_says_that_it_was_the_queue() {
 }
 
 #[test]
+fn those_that_wait_for_another_process_and_ask_for_the_same_share_one_run() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let service = configured(&sandbox, &repository).env("SKIP_UNCHANGED", "false").serve();
+    let held = sandbox.windmill.hold_exports();
+    let elsewhere = sandbox.sync().workspace(SHOP).remote(&repository).start();
+    held.wait_for(1);
+    let first = post_meanwhile(&service, "");
+    service.wait_for_log("another process works on this workspace");
+    let second = post_meanwhile(&service, "");
+    service.wait_for_log("shares the run that waits");
+    let other = post_meanwhile(&service, "{\"force\":true}");
+    service.wait_for_log("waits for its turn");
+    held.release();
+    elsewhere.finish().expect("pushed");
+    let answers = [first, second, other].map(|caller| caller.join().unwrap());
+    let [first, second, other] = answers.each_ref().map(|answer| {
+        check(answer, 200, "unchanged");
+        text(answer, "run_id")
+    });
+    assert!(first == second && first != other, "{first} {second} {other}");
+    assert_eq!(sandbox.windmill.exports(), 3);
+}
+
+#[test]
 fn a_sync_on_the_command_line_waits_for_the_served_one() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
