@@ -121,8 +121,8 @@
 //! | [`work`] | the syncs of a service |
 //! | [`scheduler`] | starts the configured sync when the schedule says so |
 //! | [`page`] | the same as a page to look at |
-//! | [`app`] | routes: a request to an answer |
 //! | [`server`] | listener, threads, deadlines, slots, shutdown |
+//! | [`app`] | routes: a request to an answer |
 
 // A function fits a screen. In a test, a table may be longer.
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]

@@ -23,7 +23,7 @@ const RUNNING_OTHERS_MAX: usize = 2;
 
 /// What a run is at that has not begun.
 const QUEUE: &str = "queue";
-/// Workspaces with a run that goes on or waits for room; each has a thread.
+/// Workspaces with a run of other settings that goes on or waits for room; each has a thread.
 const LANES_MAX: usize = 8;
 
 /// Does the work of the runs, and is told how they ended.
@@ -74,7 +74,7 @@ impl Board {
             }
             None if request.configured => true,
             Some(_) => self.lanes.iter().map(|lane| lane.waiting.len()).sum::<usize>() < WAITING_RUNS_MAX,
-            None => self.lanes.len() < LANES_MAX,
+            None => self.lanes.iter().filter(|lane| !lane.running.request.configured).count() < LANES_MAX,
         }
     }
 

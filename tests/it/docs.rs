@@ -94,6 +94,46 @@ fn the_map_names_each_module_and_the_architecture_describes_it() {
 }
 
 #[test]
+fn each_module_depends_only_on_those_above_it_on_the_map() {
+    let map = read("src/lib.rs");
+    let mapped: Vec<_> = map.lines().filter_map(|line| line.strip_prefix("//! | [`")?.split('`').next()).collect();
+    let architecture = read("ARCHITECTURE.md");
+    let described = architecture.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let described: Vec<_> = described.filter(|name| mapped.contains(name)).collect();
+    assert_eq!(described, mapped, "the map in ARCHITECTURE.md");
+    let mut seen = 0;
+    for (place, module) in mapped.iter().enumerate() {
+        for path in files_of(module) {
+            let source = read(&path);
+            // Tests may use what they like.
+            let code = source.split("#[cfg(test)]").next().unwrap().split("#[cfg(all(test").next().unwrap();
+            let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+            for used in code.flat_map(|line| line.split("crate::").skip(1)) {
+                let used = used.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_').next().unwrap();
+                let Some(of) = mapped.iter().position(|name| *name == used) else { continue };
+                seen += 1;
+                assert!(of <= place, "{path} uses `{used}`, which the map has below it");
+            }
+        }
+    }
+    assert!(seen > 200, "{seen}");
+}
+
+/// The files of a module.
+fn files_of(module: &str) -> Vec<String> {
+    let file = format!("src/{module}.rs");
+    if root().join(&file).exists() {
+        return vec![file];
+    }
+    let folder = format!("src/{module}");
+    let files = fs::read_dir(root().join(&folder)).unwrap().map(|entry| entry.unwrap().file_name());
+    files
+        .map(|name| format!("{folder}/{}", name.to_str().unwrap()))
+        .filter(|path| !path.ends_with("tests.rs"))
+        .collect()
+}
+
+#[test]
 fn each_dependency_is_explained_in_the_manifest_and_named_in_the_architecture() {
     let manifest = read("Cargo.toml");
     let architecture = read("ARCHITECTURE.md");
