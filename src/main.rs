@@ -35,7 +35,7 @@ use windmill_git_sync::sync;
 use windmill_git_sync::sync_request::{Draft, Flags, Purpose, SyncRequest};
 use windmill_git_sync::task::{self, Event, Service, Step};
 use windmill_git_sync::work::{self, Syncs, log_step};
-use windmill_git_sync::{logging, outcome, trust, verify};
+use windmill_git_sync::{lock, logging, outcome, trust, verify};
 #[cfg(unix)]
 use windmill_git_sync::{ssh, subprocess};
 
@@ -46,7 +46,7 @@ const ENDED_BY_SIGNAL: u8 = 143;
 /// How long a sync that was told to end may take to end its programs.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long callers may take to read their last answer.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the `sync` command stays to have notices sent, after it printed its result.
 const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a service that ends stays for them; whoever stops it waits.
@@ -551,7 +551,8 @@ fn warn_of_what_syncs_lack(config: &Config) {
 }
 
 fn serve_until_stopped(server: Server, config: &Arc<Config>) -> ExitCode {
-    let (interrupt, hurry) = (Interrupt::default(), Interrupt::default());
+    let interrupt = Interrupt::default();
+    let exit_code = Arc::new(OnceLock::new());
     let ledger = Arc::new(new_ledger(config));
     let worker = Syncs {
         config: Arc::clone(config),
@@ -561,7 +562,7 @@ fn serve_until_stopped(server: Server, config: &Arc<Config>) -> ExitCode {
     };
     let runs = Runs::new(Box::new(worker), config.sync_timeout);
     #[cfg(unix)]
-    signals::stop_service(&server.stop_handle(), &runs, &interrupt, &hurry, config);
+    signals::stop_service(&server.stop_handle(), &runs, &interrupt, &exit_code, config);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
@@ -580,13 +581,15 @@ fn serve_until_stopped(server: Server, config: &Arc<Config>) -> ExitCode {
     let app = App::new(Arc::clone(config), Arc::clone(&runs), Arc::clone(&ledger), roster, interrupt.clone());
     let draining = server.run(Arc::new(app));
     start_check.interrupt.raise();
+    let deadline_of_check = Deadline::after(KILL_TIME_MAX, &Interrupt::default());
     drain(config, &runs, &interrupt, &draining);
-    start_check.finish();
+    start_check.finish(&deadline_of_check);
+    lock::end_all_programs();
     // What was turned away at the end is not written down yet.
     ledger.settle();
     ledger.notifier.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
-    if hurry.is_raised() { ExitCode::from(ENDED_BY_SIGNAL) } else { ExitCode::SUCCESS }
+    ExitCode::from(*exit_code.get_or_init(|| 0))
 }
 
 fn new_ledger(config: &Config) -> Ledger {
@@ -626,9 +629,8 @@ impl StartCheck {
         Self { interrupt, thread: thread.ok() }
     }
 
-    /// Waits until its programs and its scratch folder are gone, which takes them some moments.
-    fn finish(self) {
-        let deadline = Deadline::after(ANSWER_TIME_MAX, &Interrupt::default());
+    /// Gives its programs and its scratch folder until then to be gone, after its interrupt was raised.
+    fn finish(self, deadline: &Deadline) {
         while self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
             && let Ok(wait) = deadline.next_wait()
         {
@@ -643,7 +645,9 @@ fn drain(config: &Config, runs: &Runs, interrupt: &Interrupt, draining: &Drainin
     if !runs.wait_until_idle(config.shutdown_grace) {
         log::warn!("ending the running sync: SHUTDOWN_GRACE ({} s) is over", config.shutdown_grace.as_secs());
         interrupt.raise();
-        let _ = runs.wait_until_idle(KILL_TIME_MAX);
+        if !runs.wait_until_idle(KILL_TIME_MAX) {
+            lock::end_all_programs();
+        }
     }
     let left = draining.wait(ANSWER_TIME_MAX);
     if left > 0 {
@@ -718,24 +722,24 @@ mod signals {
         }
     }
 
-    /// The first signal stops the accepting; what runs is given its grace by whoever drains. The second raises `hurry`
-    /// and ends all: here, unless the service is through with its end before.
+    /// The first signal stops the accepting; what runs is given its grace by whoever drains. The second ends all: here,
+    /// or where the service is through with its end before, with the exit code that was decided first.
     pub(crate) fn stop_service(
         stop: &Stop,
         runs: &Arc<Runs>,
         interrupt: &Interrupt,
-        hurry: &Interrupt,
+        exit_code: &Arc<OnceLock<u8>>,
         config: &Arc<Config>,
     ) {
         let (stop, runs, config) = (stop.clone(), Arc::clone(runs), Arc::clone(config));
-        let (interrupt, hurry) = (interrupt.clone(), hurry.clone());
+        let (interrupt, exit_code) = (interrupt.clone(), Arc::clone(exit_code));
         listen(move |mut signals| {
             let mut signals = signals.forever();
             signals.next();
             log::info!("asked to end; no more requests are taken");
             stop.stop();
             signals.next();
-            hurry.raise();
+            let code = *exit_code.get_or_init(|| ENDED_BY_SIGNAL);
             interrupt.raise();
             let _ = runs.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
             lock::end_all_programs();
@@ -743,7 +747,7 @@ mod signals {
             for run in runs.overview().running {
                 let _ = scratch::remove_folder(&task::run_folder(&config, &run.request.workspace));
             }
-            std::process::exit(i32::from(ENDED_BY_SIGNAL));
+            std::process::exit(i32::from(code));
         });
     }
 

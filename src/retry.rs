@@ -41,8 +41,10 @@ impl<'a> Tries<'a> {
     pub fn pause(&mut self, asked: Option<Duration>, why: &str) -> Result<bool, Expired> {
         let Some(pause) = PAUSES.get(self.done - 1) else { return Ok(false) };
         let pause = jittered(*pause, random()).max(asked.unwrap_or_default().min(ASKED_PAUSE_MAX));
-        if self.deadline.remaining().is_ok_and(|left| left <= pause) {
-            return Ok(false);
+        match self.deadline.remaining() {
+            Ok(left) if left > pause => {}
+            Ok(_) | Err(Expired::TimedOut) => return Ok(false),
+            Err(Expired::Interrupted) => return Err(Expired::Interrupted),
         }
         log::warn!("trying again in {} ms (try {} of {}): {why}", pause.as_millis(), self.done + 1, PAUSES.len() + 1);
         Deadline::after(pause, self.deadline.interrupt()).wait_out()?;
@@ -87,6 +89,8 @@ mod tests {
         let interrupt = Interrupt::default();
         let short = Deadline::after(Duration::from_millis(200), &interrupt);
         assert_eq!(Tries::new(&short).pause(None, "x"), Ok(false));
+        let over = Deadline::after(Duration::ZERO, &interrupt);
+        assert_eq!(Tries::new(&over).pause(None, "x"), Ok(false), "what failed is told, and not that the time is over");
         let long = Deadline::after(Duration::from_secs(10), &interrupt);
         assert_eq!(Tries::new(&long).pause(Some(Duration::MAX), "x"), Ok(false), "thirty seconds at most, and no time");
         assert_eq!(Tries { deadline: &long, done: 4 }.pause(None, "x"), Ok(false), "the fourth try is the last");

@@ -260,6 +260,7 @@ pub use platform::{become_program, forbid_core_files, kill, process_start, termi
 mod platform {
     use std::collections::VecDeque;
     use std::io::{Read, Write};
+    use std::os::fd::{AsFd, OwnedFd};
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Child, Command, Stdio};
     use std::sync::Arc;
@@ -273,11 +274,12 @@ mod platform {
 
     use super::{Deadline, Ending, Failure, Finished, Invocation, Scrubber, Stdout, TERM_GRACE, clean_line};
 
-    /// How long lines are awaited after the program's end, from a descendant that left the group.
-    const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
-    /// The same of output that is of no use without its end. The pipe's last bytes wait in our own threads and for the
-    /// disk, which may be busy.
-    const CAPTURED_DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+    /// How long output is awaited after the program's end. Its last bytes wait in the pipe, in our own threads and for the
+    /// disk, on a machine that may be busy.
+    const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+    /// How long nothing may come of lines, and be in no pipe, until nothing is expected any more: a descendant that left
+    /// the group holds it open.
+    const QUIET_TIME_MAX: Duration = Duration::from_secs(1);
     /// Chunks in flight; a flood of output blocks the program, not our memory.
     const CHUNKS_MAX: usize = 4;
     const CHUNK_BYTES: usize = 16 * 1024;
@@ -340,13 +342,13 @@ mod platform {
         let watched = watch(&mut child, &events);
         let mut output = Output::new(&mut invocation, scrubber, on_line);
         let followed = match watched {
-            Ok(()) => follow(&events, deadline, &mut output, child.id()),
+            Ok(pipes) => follow(&events, deadline, &mut output, child.id()).map(|()| pipes),
             Err(error) => Err(Failure::NotStarted { program: invocation.to_string(), error }),
         };
         // Descendants that outlived the program must not write on. Until it is reaped, its group's id is its own.
         signal_group(child.id(), Signal::KILL);
         let status = child.wait();
-        let followed = followed.and_then(|()| drain(&events, &mut output));
+        let followed = followed.and_then(|pipes| drain(&events, &mut output, &pipes));
         events.close();
         followed?;
         let status = status.map_err(|error| Failure::NotStarted { program: invocation.to_string(), error })?;
@@ -371,10 +373,12 @@ mod platform {
         })
     }
 
-    /// Starts the threads that read the two streams and wait for the end.
-    fn watch(child: &mut Child, events: &Arc<Mailbox<Event>>) -> std::io::Result<()> {
+    /// Starts the threads that read the two streams and wait for the end; the two pipes, to look into.
+    fn watch(child: &mut Child, events: &Arc<Mailbox<Event>>) -> std::io::Result<Vec<OwnedFd>> {
         let thread = || std::thread::Builder::new().stack_size(STACK_BYTES);
+        let mut pipes = Vec::new();
         if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
+            pipes = vec![stdout.as_fd().try_clone_to_owned()?, stderr.as_fd().try_clone_to_owned()?];
             let to_stdout = Arc::clone(events);
             thread().spawn(move || read(stdout, &to_stdout, Event::Stdout))?;
             let to_stderr = Arc::clone(events);
@@ -390,7 +394,7 @@ mod platform {
             }
             to_end.put(Event::Ended);
         })?;
-        Ok(())
+        Ok(pipes)
     }
 
     fn read(mut stream: impl Read, events: &Mailbox<Event>, wrap: fn(Vec<u8>) -> Event) {
@@ -442,19 +446,29 @@ mod platform {
     }
 
     /// Takes what is still in the pipes; a descendant that left the group could hold them open for ever. Lines may lack
-    /// their end, which are only told.
-    fn drain(events: &Mailbox<Event>, output: &mut Output<'_>) -> Result<(), Failure> {
+    /// their end then; content may not.
+    fn drain(events: &Mailbox<Event>, output: &mut Output<'_>, pipes: &[OwnedFd]) -> Result<(), Failure> {
         let begun = Instant::now();
+        let mut quiet = begun;
         while output.is_open.contains(&true) {
             let lacks_content = output.is_open[0] && !matches!(output.form, Stdout::Lines);
-            let patience = if lacks_content { CAPTURED_DRAIN_TIME_MAX } else { DRAIN_TIME_MAX };
-            match events.take(patience.saturating_sub(begun.elapsed())) {
-                Some(event) => output.take(event)?,
+            let left = DRAIN_TIME_MAX.saturating_sub(begun.elapsed());
+            match events.take(left.min(QUIET_TIME_MAX)) {
+                Some(event) => {
+                    output.take(event)?;
+                    quiet = Instant::now();
+                }
+                None if !left.is_zero() && (lacks_content || quiet.elapsed() < QUIET_TIME_MAX || are_full(pipes)) => {}
                 None if lacks_content => return Err(Failure::CutOff { command: output.command.clone() }),
                 None => break,
             }
         }
         Ok(())
+    }
+
+    /// Whether there is something in one of them that nobody has read yet.
+    fn are_full(pipes: &[OwnedFd]) -> bool {
+        pipes.iter().any(|pipe| rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0))
     }
 
     struct Output<'a> {

@@ -19,7 +19,7 @@ use crate::workplace::{ProgramLog, Workplace};
 const PROFILE: &str = "windmill-git-sync-run";
 /// A line for each file of a workspace: a hundred thousand.
 const CHANGES_BYTES_MAX: usize = 16 << 20;
-/// The least lines of output that make an error plain.
+/// As many lines of output make an error plain.
 const MESSAGE_LINES_MAX: usize = 12;
 
 /// Whether a push is one.
@@ -278,10 +278,12 @@ pub fn known_version(place: &Workplace, known: &Path) -> Option<String> {
         return Some(version.to_owned());
     }
     let version = version(place).ok()?;
-    if let Some(program) = program
-        && let Err(error) = scratch::replace_file(known, format!("{program}\n{version}\n").as_bytes())
-    {
-        log::warn!("cannot note the version of wmill: {error}");
+    if let Some(program) = program {
+        // Runs of other workspaces may be at the same: each has a file of its own until it is whole.
+        let written = place.scratch.write("wmill-version", format!("{program}\n{version}\n").as_bytes());
+        if let Err(error) = written.and_then(|fresh| std::fs::rename(fresh, known)) {
+            log::warn!("cannot note the version of wmill: {error}");
+        }
     }
     Some(version)
 }

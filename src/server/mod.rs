@@ -79,6 +79,9 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// For the whole answer; the largest is a page of some tens of kilobytes.
     pub write_timeout: Duration,
+    /// For a seat, where all are taken by those who have just come or are about to leave. Either takes microseconds of
+    /// work, and on a busy machine as long as it is busy; nobody is accepted meanwhile.
+    pub room_timeout: Duration,
     /// For a client that was refused while it was sending, to close its side, so that no reset overtakes the answer.
     pub linger_timeout: Duration,
 }
@@ -92,6 +95,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
+            room_timeout: Duration::from_millis(500),
             linger_timeout: Duration::from_secs(2),
         }
     }
@@ -102,9 +106,6 @@ const STACK_BYTES: usize = 256 * 1024;
 
 /// Dismissed connections that have not left yet while others have their seats. Each is a thread on its way out.
 const LEAVING_MAX: usize = 32;
-
-/// How long the accepting waits for one of them when they are that many; to leave takes microseconds of work.
-const ROOM_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// After an error of `accept` (no descriptors left, say), so that it neither spins nor stays away.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);

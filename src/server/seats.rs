@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::{LEAVING_MAX, Limits, ROOM_TIMEOUT, Shared, wake};
+use super::{LEAVING_MAX, Limits, Shared, wake};
 use crate::code::Code;
 
 /// What a connection is at, in the order in which it has to give way: the first the soonest.
@@ -68,7 +68,7 @@ impl Seats {
 
     /// Takes a seat, whose [`Seat`] the caller then makes. Where there is none, one who is slow leaves first.
     pub(super) fn take(&self, connection: &Arc<Connection>) -> bool {
-        let deadline = Instant::now() + ROOM_TIMEOUT;
+        let deadline = Instant::now() + self.limits.room_timeout;
         let mut taken = self.lock();
         while !self.has_room_for_one_more(&mut taken) {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::bed::process::{self, clean_command};
 use super::bed::wmill::{LockFile, adapt, adapted, main_file, pull_command};
 use super::bed::{Files, Sandbox, WINDMILL_TOKEN, Workspace, assert_same_files, files_below, wmill};
 
+/// npm's wmill takes a while for hundreds of scripts, and on a busy machine a multiple of that.
+const PULL_PATIENCE: Duration = Duration::from_secs(600);
 const LAYOUTS: [&str; 3] = [
     "defaultTs: bun\nincludeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n",
     "defaultTs: deno\nnonDottedPaths: true\ndedupeLockfiles: true\n",
@@ -45,7 +48,8 @@ impl Pair {
     fn pull(&self) -> (Option<i32>, Files) {
         let [npm, other] = self.sides.each_ref().map(|(program, folder)| {
             let windmill = &self.sandbox.windmill;
-            let done = process::run(pull_command(program, &self.sandbox, windmill, WINDMILL_TOKEN, folder));
+            let pull = pull_command(program, &self.sandbox, windmill, WINDMILL_TOKEN, folder);
+            let done = process::start(pull).finish_within(PULL_PATIENCE);
             (done, files_below(folder))
         });
         assert_eq!(other.0.status.code(), npm.0.status.code(), "{}\ninstead of\n{}", other.0, npm.0);

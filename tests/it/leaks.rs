@@ -190,6 +190,7 @@ fn a_service_shows_no_secret_to_its_callers_or_its_log() {
             check(post(&service, &body), 400);
         }
         said.extend(told(&service));
+        service.wait_for_log("git_unauthorized");
         let log = service.log();
         assert!(log.contains("401") && log.contains("git_unauthorized"), "it was loud: {log}");
         assert_nothing_leaked(&[("answers", &said), ("log", log.as_bytes())], &[&sandbox.data()], &ALL);

@@ -109,6 +109,9 @@ fn callers_that_went_away_do_not_keep_others_from_their_sync() {
         (answer.status == 202).then_some(answer)
     });
     assert!(text_field(&unwaited.json(), "run_id").is_some());
+    eventually("all that came share one run", || {
+        (service.log().matches("shares the run that waits").count() == 2 * SEATS + 1).then_some(())
+    });
     held.release();
     assert_eq!(caller.join().unwrap().status, 200);
     assert_eq!(sandbox.windmill.exports(), 2);

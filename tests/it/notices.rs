@@ -59,7 +59,9 @@ fn a_failure_is_told_when_it_begins_or_changes_and_a_recovery_once() {
     sandbox.windmill.heal();
     sandbox.windmill.fail("/tarball", Fault::Answer(403, "text/plain", "<!channel> @everyone".to_owned()));
     assert_eq!(service.post_sync("").status, 502);
-    // What was told outlives the service.
+    // What was told outlives the service; one that ends has no time for what is not told yet.
+    receivers.wait_for("heartbeat/fail", 4);
+    receivers.wait_for("url", 2);
     assert!(service.terminate().success());
     let service = told(sandbox.service(), &repository, &receivers, "failure,recovery").serve();
     assert_eq!(service.post_sync("").status, 502);

@@ -490,6 +490,7 @@ fn a_scheduled_sync_that_was_missed_is_made_up_for_once() {
     // Of the beginnings of some years; the next one comes after the test.
     let service = configured(&sandbox, &repository).env("SYNC_SCHEDULE", "0 0 1 1 *").serve();
     eventually("a second run is known", || (items(&status(&service), "runs").len() == 2).then_some(()));
+    service.wait_for_log("the schedule asks for it");
     assert_eq!(service.log().matches("the schedule asks for it").count(), 1);
     assert_eq!(ready_status(&service), 200);
 }

@@ -595,8 +595,8 @@ fn an_orphan_never_writes_into_a_later_sync() {
     let [written, asked] = ["written", "asked"].map(|name| replay.sandbox.path().join(name));
     // It holds the lock no more, so nobody waits for it, and it is not in the group that is killed.
     let orphan = format!(
-        "#!/bin/sh\ntrap '' HUP INT\ntrap \"touch '{}'\" TERM\nwhile :; do\nmkdir -p f/debris\n\
-         echo debris >f/debris/debris.py 2>/dev/null\ntouch '{}'\ndone\n",
+        "#!/bin/sh\ntrap '' HUP INT\ntrap \": >'{}'\" TERM\nwhile :; do\nmkdir -p f/debris\n\
+         echo debris >f/debris/debris.py 2>/dev/null\n: >'{}'\ndone\n",
         asked.display(),
         written.display()
     );

@@ -146,9 +146,14 @@ fn what_fails_for_good_is_tried_four_times() {
         let broken = settings.iter().fold(sync.clone(), |sync, (name, value)| sync.env(name, value));
         let begun = Instant::now();
         let outcome = broken.run().expect(code);
-        // Pauses of 0.5, 1.5 and 4 seconds, a quarter less each; more than twice as long would be another policy.
+        // Pauses of 0.5, 1.5 and 4 seconds, a quarter more or less each, and they are made.
         let time = begun.elapsed();
-        assert!(time > Duration::from_millis(4400) && time < Duration::from_secs(40), "{time:?}: {outcome}");
+        let told = outcome.stderr.split("trying again in ").skip(1);
+        let pauses: Vec<u64> = told.map(|rest| rest.split(' ').next().unwrap().parse().unwrap()).collect();
+        let [first, second, third] = pauses[..] else { panic!("{outcome}") };
+        let is_as_promised = (375..=625).contains(&first) && (1125..=1875).contains(&second);
+        assert!(is_as_promised && (3000..=5000).contains(&third), "{pauses:?}");
+        assert!(time >= Duration::from_millis(first + second + third), "{time:?} for {pauses:?}");
         assert!(outcome.message().ends_with("(tried 4 times)"), "{}", outcome.message());
         assert_eq!(retries(&outcome), 3, "{outcome}");
         history.judge(code, &outcome);

@@ -198,7 +198,13 @@ fn output_without_its_end_is_not_taken_for_all_of_it() {
         let mut history = replay.history();
         history.assert_healed("nothing", &replay.sync(), &replay.expected());
         replay.hold(State::Edited);
-        break_git(&replay.sandbox, verb, "setsid sleep 600 & exit 0");
+        // It ends when the child has left its group, with which it would be killed.
+        let left = replay.sandbox.path().join("left");
+        let way = format!(
+            "rm -f '{0}'; setsid sh -c \": >'{0}'; exec sleep 600\" & until [ -e '{0}' ]; do sleep 0.01; done; exit 0",
+            left.display()
+        );
+        break_git(&replay.sandbox, verb, &way);
         let struck = replay.sync().run().expect("git_failed");
         assert!(struck.message().contains(verb) && struck.message().contains("holds it open"), "{struck}");
         history.judge(verb, &struck);
