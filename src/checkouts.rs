@@ -48,10 +48,11 @@ pub fn make_room(used: &Path, lock: &dyn Fn(&WorkspaceId) -> PathBuf) -> io::Res
             others.push((used_at, entry.path()));
         }
     }
-    others.sort();
     let mut excess = others.len().saturating_sub(OTHERS_MAX);
-    for (_, folder) in others.iter().filter(|(_, folder)| folder != used) {
-        if excess > 0 && remove(folder, workspace(used).as_ref(), lock) {
+    while excess > 0 && !others.is_empty() {
+        let oldest = (1..others.len()).fold(0, |one, other| if others[other].0 < others[one].0 { other } else { one });
+        let (_, folder) = others.swap_remove(oldest);
+        if folder != used && remove(&folder, workspace(used).as_ref(), lock) {
             excess -= 1;
         }
     }

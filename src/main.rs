@@ -41,8 +41,6 @@ use windmill_git_sync::{ssh, subprocess};
 
 /// Exit code of a usage error.
 const USAGE_ERROR: u8 = 2;
-/// Exit code of a service that a second signal ended, as shells report a process that SIGTERM ended.
-const ENDED_BY_SIGNAL: u8 = 143;
 /// How long a sync that was told to end may take to end its programs.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long callers may take to read their last answer.
@@ -708,10 +706,10 @@ mod signals {
     use windmill_git_sync::server::Stop;
     use windmill_git_sync::{lock, scratch, task};
 
-    use super::ENDED_BY_SIGNAL;
-
     /// What a second signal leaves a running sync, to end its programs; those that take longer are killed.
     const SECOND_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
+    /// As shells report a process that SIGTERM ended.
+    const ENDED_BY_SIGNAL: u8 = 143;
 
     fn listen(handle: impl FnOnce(Signals) + Send + 'static) {
         let started = Signals::new([SIGTERM, SIGINT]).and_then(|signals| {
