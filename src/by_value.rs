@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 
 use crate::comparison::printable;
-use crate::items::{self, ItemKind};
+use crate::items::{self, ItemKind, WMILL_LOCK};
 
 /// A larger file is compared by its bytes alone.
 const FILE_BYTES_MAX: usize = 4 << 20;
@@ -21,8 +21,6 @@ const LINES_MAX: usize = 8;
 const CHARS_MAX: usize = 80;
 /// In place of a value that may be secret.
 const MASK: &str = "***";
-/// wmill's list of the hashes of what it pulled.
-const WMILL_LOCK: &str = "wmill-lock.yaml";
 /// Words in the name of a field that may hold a secret.
 const SECRET_WORDS: [&str; 8] = ["secret", "password", "passwd", "token", "key", "credential", "webhook", "auth"];
 

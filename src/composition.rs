@@ -11,7 +11,7 @@ use crate::code::Code;
 use crate::comparison::{Change, Comparison, Mark, Sample, printable};
 use crate::fault::{Fault, Remedy};
 use crate::git::{Git, GitError, Staged};
-use crate::items::{self, ItemId};
+use crate::items::{self, ItemId, WMILL_LOCK};
 use crate::listing::{GitPath, Listing, Stream, join};
 use crate::names::WorkspaceId;
 use crate::object::{Entry, ObjectId};
@@ -21,8 +21,6 @@ use crate::scratch;
 use crate::staging::{StagingError, Stock};
 use crate::task::{Step, Task};
 use crate::windmill::Account;
-
-const WMILL_LOCK: &str = "wmill-lock.yaml";
 
 /// What is known of a pull that went well.
 pub struct Pulled<'a> {

@@ -11,6 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::wmill_yaml::{Kinds, Shape, fields};
 
+/// wmill's list of the hashes of what it pulled.
+pub const WMILL_LOCK: &str = "wmill-lock.yaml";
+/// The workspace's encryption key.
+pub const KEY_FILE: &str = "encryption_key.yaml";
 /// A larger variable file is not parsed. Windmill's values of variables are far smaller.
 const VARIABLE_BYTES_MAX: usize = 1024 * 1024;
 /// Fewer deletions than this are never a mass deletion, unless they are all that there was.
@@ -177,7 +181,7 @@ fn locate(path: &str) -> Option<Part<'_>> {
 fn locate_at_top(name: &str) -> Option<Part<'_>> {
     match name {
         "settings.yaml" => Some(Part::new(ItemKind::Settings, "", "", Role::Main)),
-        "encryption_key.yaml" => Some(Part::new(ItemKind::Key, "", "", Role::Main)),
+        KEY_FILE => Some(Part::new(ItemKind::Key, "", "", Role::Main)),
         _ => {
             let base = stem(name, ".resource-type.yaml")?;
             Some(Part::new(ItemKind::ResourceType, base, "", Role::Main))
@@ -447,7 +451,7 @@ impl Object {
 /// Whether this is the workspace's encryption key.
 #[must_use]
 pub fn is_encryption_key(path: &str) -> bool {
-    matches!(path, "encryption_key.yaml" | "encryption_key.json")
+    matches!(path, KEY_FILE | "encryption_key.json")
 }
 
 /// Whether this is a secret variable whose value anybody can read.

@@ -197,7 +197,7 @@ impl Shared {
             Ok(answer) if answer.status().is_success() => Ok(()),
             Ok(answer) => {
                 let status = answer.status().as_u16();
-                let is_passing = matches!(status, 408 | 429 | 500..=599);
+                let is_passing = web::is_passing(status);
                 Err(Failure { is_passing, why: format!("it answered {status}") })
             }
             // The text of another error may have a part of the address in it.

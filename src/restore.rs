@@ -14,26 +14,24 @@ use crate::composition;
 use crate::delivery::{self, Arrival};
 use crate::fault::Fault;
 use crate::git::{BlobContent, Git, GitError};
-use crate::items::{self, ItemId, ItemKind};
+use crate::items::{self, ItemId, ItemKind, KEY_FILE, WMILL_LOCK};
 use crate::listing::{GitPath, Listing};
 use crate::names::{BranchName, WorkspaceId};
 use crate::object::{Entry, ObjectId};
-use crate::outcome::{Changed, Difference, ListedResult, SyncResult, Warnings};
+use crate::outcome::{Changed, Difference, ListedResult, Warnings};
 use crate::pattern::Pattern;
 use crate::pull;
 use crate::scratch;
 use crate::scrubber::Scrubber;
 use crate::secret::Secret;
 use crate::sync_request::SyncRequest;
-use crate::task::{Service, Step, Task};
+use crate::task::{Service, Step, Task, Verdict};
 use crate::verify::short;
 use crate::windmill::{self, Account, KEY_TRAILER, Windmill};
 use crate::wmill::{self, Deletions, Extent};
 use crate::wmill_yaml::WMILL_YAML;
 use crate::workplace::Workplace;
 
-const WMILL_LOCK: &str = "wmill-lock.yaml";
-const KEY_FILE: &str = "encryption_key.yaml";
 const FOLDER_META: &str = "folder.meta.yaml";
 /// A larger file is told to differ without a word about how.
 const FILE_BYTES_MAX: usize = 4 << 20;
@@ -103,21 +101,10 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str, wish: &Wi
         commit: None,
         restore_point: None,
     };
-    let end = story.tell().unwrap_or_else(|fault| story.failed(&fault));
-    let result = SyncResult {
-        code: end.code,
-        message: end.message,
-        run_id: run_id.to_owned(),
-        workspace: target.to_string(),
-        branch: request.branch.to_string(),
-        commit: story.commit.map(|commit| commit.to_string()),
-        changed: end.changed,
-        warnings: story.warnings.into_list(),
-        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-    };
-    let level = if result.code.is_success() { log::Level::Info } else { log::Level::Error };
-    log::log!(level, "run {run_id}: {} after {} ms: {}", result.code.as_str(), result.duration_ms, result.message);
-    ListedResult { result, differences: end.differences, restore_point: story.restore_point }
+    let End { code, message, changed, differences } = story.tell().unwrap_or_else(|fault| story.failed(&fault));
+    let Story { target, warnings, commit, restore_point, .. } = story;
+    let result = target.conclude(run_id, started, Ok(Verdict { code, message, commit, changed }), warnings);
+    ListedResult { result, differences, restore_point }
 }
 
 /// How a restore ended.
@@ -251,9 +238,6 @@ impl Story<'_> {
         let changes = self.push(git, Extent::Show)?;
         self.refuse_what_was_made_meanwhile(&there, &expected, &changes)?;
         let changed = counted(&changes);
-        for warning in self.warnings.list() {
-            log::warn!("{warning}");
-        }
         if changes.is_empty() {
             let message = format!("Workspace '{}' has all that was asked for already", self.workspace());
             return Ok(End { code: Code::Unchanged, message, changed, differences: Vec::new() });

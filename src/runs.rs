@@ -175,7 +175,9 @@ impl Run {
         u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn failure(&self, code: Code, message: String) -> SyncResult {
+    /// Its result where it failed before it began.
+    #[must_use]
+    pub fn failure(&self, code: Code, message: String) -> SyncResult {
         SyncResult {
             code,
             message,

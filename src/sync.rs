@@ -16,9 +16,8 @@ use crate::object::ObjectId;
 use crate::opening::Opening;
 use crate::outcome::{Changed, SyncResult, Warnings};
 use crate::pull::Footing;
-use crate::scrubber::Scrubber;
 use crate::sync_request::SyncRequest;
-use crate::task::{Service, Step, Task};
+use crate::task::{Service, Step, Task, Verdict};
 use crate::world::{RealWorld, World};
 
 /// How often a sync starts over when another writer was first. A branch that moves five times within five pulls is
@@ -26,14 +25,6 @@ use crate::world::{RealWorld, World};
 const ROUNDS_MAX: u32 = 5;
 /// Paths listed in a dry run's message; the rest is counted.
 const LISTED_IN_MESSAGE_MAX: usize = 50;
-
-/// What a sync that did not fail came to.
-struct Success {
-    code: Code,
-    message: String,
-    commit: Option<ObjectId>,
-    changed: Changed,
-}
 
 /// Syncs, and tells how it went. It never panics on what others send, and never fails without saying why.
 #[must_use]
@@ -46,41 +37,18 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> SyncRe
     })
 }
 
-/// How a story ended, for those who asked for it.
-fn result_of(task: Task<'_>, run_id: &str, story: impl FnOnce(&mut Warnings) -> Result<Success, Fault>) -> SyncResult {
+/// Has a story told, from its first words to its result.
+fn result_of(task: Task<'_>, run_id: &str, story: impl FnOnce(&mut Warnings) -> Result<Verdict, Fault>) -> SyncResult {
     let started = Instant::now();
     let SyncRequest { workspace, remote, branch, .. } = task.request;
     log::info!("run {run_id}: syncing workspace {workspace} to {remote} (branch {branch})");
     let mut warnings = Warnings::default();
-    let (code, message, commit, changed) = match story(&mut warnings) {
-        Ok(Success { code, message, commit, changed }) => (code, message, commit, changed),
-        Err(fault) => {
-            // The last line of defence: each tool's output was scrubbed where it was read.
-            let message = Scrubber::new(&task.request.secrets()).scrub(&fault.message);
-            (fault.code, message, None, Changed::default())
-        }
-    };
-    let result = SyncResult {
-        code,
-        message,
-        run_id: run_id.to_owned(),
-        workspace: workspace.to_string(),
-        branch: branch.to_string(),
-        commit: commit.map(|commit| commit.to_string()),
-        changed,
-        warnings: warnings.into_list(),
-        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-    };
-    for warning in &result.warnings {
-        log::warn!("run {run_id}: {warning}");
-    }
-    let level = if result.code.is_success() { log::Level::Info } else { log::Level::Error };
-    log::log!(level, "run {run_id}: {} after {} ms: {}", result.code.as_str(), result.duration_ms, result.message);
-    result
+    let ended = story(&mut warnings);
+    task.conclude(run_id, started, ended, warnings)
 }
 
 /// Tells the story from its opening on.
-fn tell<W: World>(task: Task<'_>, opening: Opening<W>, warnings: &mut Warnings) -> Result<Success, Fault> {
+fn tell<W: World>(task: Task<'_>, opening: Opening<W>, warnings: &mut Warnings) -> Result<Verdict, Fault> {
     match opening {
         Opening::Unchanged(tip) => Ok(unchanged(task, Some(tip))),
         Opening::Full(world) => Story { task, world, warnings }.rounds(),
@@ -96,7 +64,7 @@ struct Story<'a, W> {
 /// How a round ended that did not fail.
 enum Round {
     /// So did the sync.
-    Success(Success),
+    Success(Verdict),
     /// The push was rejected, perhaps since another writer was first; what the server said.
     Rejected(String),
 }
@@ -112,7 +80,7 @@ enum Prepared<C> {
 }
 
 impl<W: World> Story<'_, W> {
-    fn rounds(mut self) -> Result<Success, Fault> {
+    fn rounds(mut self) -> Result<Verdict, Fault> {
         let (mut rejections, mut is_new) = (0, false);
         loop {
             match self.round() {
@@ -188,7 +156,7 @@ impl<W: World> Story<'_, W> {
         Ok(Prepared::Commit(commit, composition))
     }
 
-    fn leave_as_it_is(&mut self, reading: W::Reading) -> Success {
+    fn leave_as_it_is(&mut self, reading: W::Reading) -> Verdict {
         let tip = self.world.base().tip.clone();
         if let (Some(tip), false) = (&tip, self.task.request.dry_run) {
             self.world.remember(tip, reading, self.warnings);
@@ -196,11 +164,11 @@ impl<W: World> Story<'_, W> {
         unchanged(self.task, tip)
     }
 
-    fn show(&self, comparison: &Comparison) -> Result<Success, Fault> {
+    fn show(&self, comparison: &Comparison) -> Result<Verdict, Fault> {
         let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(|error| self.of_a_listing(error))?;
         let SyncRequest { remote, branch, .. } = self.task.request;
         let message = format!("Would commit to {remote} (branch {branch}): {listed}");
-        Ok(Success { code: Code::DryRun, message, commit: None, changed: comparison.changed() })
+        Ok(Verdict { code: Code::DryRun, message, commit: None, changed: comparison.changed() })
     }
 
     /// A success is told only of a commit that was seen on the branch.
@@ -210,7 +178,7 @@ impl<W: World> Story<'_, W> {
                 self.world.remember(&commit, reading, self.warnings);
                 let message = format!("Successfully synced workspace '{}' to Git", self.task.request.workspace);
                 let changed = composition.as_ref().changed();
-                Ok(Round::Success(Success { code: Code::Pushed, message, commit: Some(commit), changed }))
+                Ok(Round::Success(Verdict { code: Code::Pushed, message, commit: Some(commit), changed }))
             }
             Arrival::Rejected(why) => {
                 log::info!("the push was rejected: {why}");
@@ -263,9 +231,9 @@ impl<W: World> Story<'_, W> {
     }
 }
 
-fn unchanged(task: Task<'_>, tip: Option<ObjectId>) -> Success {
+fn unchanged(task: Task<'_>, tip: Option<ObjectId>) -> Verdict {
     let message = format!("Workspace '{}' has not changed since the last commit", task.request.workspace);
-    Success { code: Code::Unchanged, message, commit: tip, changed: Changed::default() }
+    Verdict { code: Code::Unchanged, message, commit: tip, changed: Changed::default() }
 }
 
 #[cfg(test)]

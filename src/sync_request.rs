@@ -10,11 +10,10 @@ use miniserde::make_place;
 use crate::code::Code;
 use crate::config::{self, Config, SecretSource, Workspaces};
 use crate::digest;
+use crate::http::request::BODY_BYTES_MAX;
 use crate::names::{self, BaseUrl, BranchName, Identity, NameError, RemoteScheme, RemoteUrl, Subdir, WorkspaceId};
 use crate::secret::Secret;
 
-/// All fields together have a few hundred bytes; a resource with a key in it has some kilobytes.
-const BODY_BYTES_MAX: usize = 64 * 1024;
 /// A resource is flat. Deeper values would cost stack when they are dropped.
 const DEPTH_MAX: usize = 32;
 /// There are 14 fields, and a resource has some more. Thousands, each told as unknown, would be an answer of megabytes.

@@ -15,7 +15,8 @@ use crate::fault::{Fault, Remedy};
 use crate::git::{self, Git, GitError};
 use crate::lock::{Lock, LockError};
 use crate::names::WorkspaceId;
-use crate::outcome::Warnings;
+use crate::object::ObjectId;
+use crate::outcome::{Changed, SyncResult, Warnings};
 use crate::retry::Tries;
 use crate::scratch::{self, Scratch};
 use crate::scrubber::Scrubber;
@@ -126,6 +127,18 @@ pub fn remove_leftovers(config: &Config) {
     }
 }
 
+/// What a run came to.
+pub struct Verdict {
+    /// Whether it went well, and how.
+    pub code: Code,
+    /// The same in words.
+    pub message: String,
+    /// The commit that the branch holds, where that is known.
+    pub commit: Option<ObjectId>,
+    /// What was changed.
+    pub changed: Changed,
+}
+
 /// What is to be done, for a process.
 #[derive(Clone, Copy)]
 pub struct Task<'a> {
@@ -136,6 +149,40 @@ pub struct Task<'a> {
 }
 
 impl Task<'_> {
+    /// The result of the run that began at `started`, which is logged with its warnings.
+    pub fn conclude(
+        &self,
+        run_id: &str,
+        started: Instant,
+        ended: Result<Verdict, Fault>,
+        warnings: Warnings,
+    ) -> SyncResult {
+        let Verdict { code, message, commit, changed } = ended.unwrap_or_else(|fault| Verdict {
+            code: fault.code,
+            // The last line of defence: each tool's output was scrubbed where it was read.
+            message: Scrubber::new(&self.request.secrets()).scrub(&fault.message),
+            commit: None,
+            changed: Changed::default(),
+        });
+        let result = SyncResult {
+            code,
+            message,
+            run_id: run_id.to_owned(),
+            workspace: self.request.workspace.to_string(),
+            branch: self.request.branch.to_string(),
+            commit: commit.map(|commit| commit.to_string()),
+            changed,
+            warnings: warnings.into_list(),
+            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        for warning in &result.warnings {
+            log::warn!("run {run_id}: {warning}");
+        }
+        let level = if code.is_success() { log::Level::Info } else { log::Level::Error };
+        log::log!(level, "run {run_id}: {} after {} ms: {}", code.as_str(), result.duration_ms, result.message);
+        result
+    }
+
     /// Tells that a step begins.
     pub fn begin(&self, step: Step) {
         (self.service.progress)(Event::Started(step));

@@ -16,12 +16,11 @@ use crate::history::text_of;
 use crate::listing::{Listing, join};
 use crate::names::WorkspaceId;
 use crate::object::{Entry, ObjectId};
-use crate::outcome::{Changed, Difference, ListedResult, SyncResult, Warnings};
+use crate::outcome::{Changed, Difference, ListedResult, Warnings};
 use crate::pull::{self, Footing};
 use crate::scratch;
-use crate::scrubber::Scrubber;
 use crate::sync_request::SyncRequest;
-use crate::task::{Service, Step, Task};
+use crate::task::{Service, Step, Task, Verdict};
 use crate::windmill::Account;
 
 /// Differences that are listed; the rest is counted.
@@ -37,38 +36,14 @@ pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> Listed
     log::info!("run {run_id}: verifying workspace {workspace} against {remote} (branch {branch})");
     let task = Task { request, service };
     let mut warnings = Warnings::default();
-    let mut result = SyncResult {
-        code: Code::Unchanged,
-        message: String::new(),
-        run_id: run_id.to_owned(),
-        workspace: workspace.to_string(),
-        branch: branch.to_string(),
-        commit: None,
-        changed: Changed::default(),
-        warnings: Vec::new(),
-        duration_ms: 0,
-    };
     let mut differences = Vec::new();
-    match compare(task, &mut warnings) {
-        Ok(found) => {
-            result.code = if found.differences.is_empty() { Code::Unchanged } else { Code::Differs };
-            result.message = found.message(workspace);
-            result.changed = found.changed;
-            result.commit = found.tip.map(|tip| tip.to_string());
-            differences = found.differences;
-        }
-        Err(fault) => {
-            result.code = fault.code;
-            result.message = Scrubber::new(&request.secrets()).scrub(&fault.message);
-        }
-    }
-    result.warnings = warnings.into_list();
-    result.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    for warning in &result.warnings {
-        log::warn!("run {run_id}: {warning}");
-    }
-    let level = if result.code.is_success() { log::Level::Info } else { log::Level::Error };
-    log::log!(level, "run {run_id}: {} after {} ms: {}", result.code.as_str(), result.duration_ms, result.message);
+    let ended = compare(task, &mut warnings).map(|found| {
+        let code = if found.differences.is_empty() { Code::Unchanged } else { Code::Differs };
+        let message = found.message(workspace);
+        differences = found.differences;
+        Verdict { code, message, commit: found.tip, changed: found.changed }
+    });
+    let result = task.conclude(run_id, started, ended, warnings);
     ListedResult { result, differences, restore_point: None }
 }
 

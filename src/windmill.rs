@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use miniserde::json::{self, Value};
 
 use crate::code::Code;
+use crate::config::ADMINS;
 use crate::deadline::{Deadline, Expired, Interrupt};
 use crate::digest::{Algorithm, Digest};
 use crate::names::{self, BaseUrl, WorkspaceId};
@@ -195,7 +196,7 @@ pub fn list_workspaces(
 ) -> Result<Vec<WorkspaceId>, WindmillError> {
     const PATH: &str = "api/workspaces/list";
     // No question here is about a workspace.
-    let workspace = WorkspaceId::parse("admins").map_err(|error| WindmillError::Machine(error.to_string()))?;
+    let workspace = WorkspaceId::parse(ADMINS).map_err(|error| WindmillError::Machine(error.to_string()))?;
     let windmill = Windmill::new(base_url, &workspace, token, deadline, environment);
     let mut tries = Tries::new(deadline);
     loop {

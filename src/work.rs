@@ -60,8 +60,9 @@ impl Worker for Syncs {
             progress: &progress,
         };
         match run.request.purpose {
+            Purpose::Sync => sync::run(&run.request, &service, &run.id),
             Purpose::Verify => verify::run(&run.request, &service, &run.id).result,
-            Purpose::Sync | Purpose::Restore => sync::run(&run.request, &service, &run.id),
+            Purpose::Restore => run.failure(Code::Internal, "a service makes no restores".to_owned()),
         }
     }
 

@@ -1,8 +1,5 @@
 //! What git takes orders from, in the place of a user's, a system's and a repository's configuration.
 
-/// A transfer slower than a byte a second for so long is given up.
-const STALLED_SECONDS_MAX: u32 = 60;
-
 /// Attributes of the repository may convert content (line ends, `filter`, `ident`, encodings). This file outranks
 /// them all, and takes all back. `!` means unspecified: git dies of a `working-tree-encoding` that is merely unset.
 pub(super) const ATTRIBUTES: &str = "* -text !eol -ident !filter !working-tree-encoding\n";
@@ -43,5 +40,3 @@ pub(super) const CONFIGURATION: &str = "\
 [i18n]
 \tcommitEncoding = utf-8
 ";
-
-const _: () = assert!(STALLED_SECONDS_MAX == 60, "lowSpeedTime above says the same");
