@@ -22,7 +22,7 @@ pub struct Base {
     /// The branch's tip; `None` where the branch is not there.
     pub tip: Option<ObjectId>,
     /// What the commit builds upon: the tip, or a tree without what is unsound in it.
-    pub tree: Option<ObjectId>,
+    pub builds_upon: Option<ObjectId>,
     /// What wmill gets to see.
     pub shown: Option<ObjectId>,
     /// The sound files in our folder, by their path in it.
@@ -158,14 +158,14 @@ fn examine(task: Task<'_>, git: &Git<'_>, tip: Option<ObjectId>) -> Result<Base,
         }
         true
     })?;
-    let tree = if unsound.is_empty() { tip.clone() } else { Some(git.compose(None, &sound)?) };
+    let builds_upon = if unsound.is_empty() { tip.clone() } else { Some(git.compose(None, &sound)?) };
     let folder = if prefix.is_empty() { sound } else { below(&prefix, &sound, git.listing_place("folder.listing"))? };
     let plan = plan(task, git, own.as_ref())?;
     let workspace = task.request.workspace.clone();
     // Until it is known.
     let (is_empty, is_all_shown) = (false, false);
     let mut base =
-        Base { tip, tree, shown: None, folder, is_empty, is_all_shown, unsound, in_the_way, plan, workspace };
+        Base { tip, builds_upon, shown: None, folder, is_empty, is_all_shown, unsound, in_the_way, plan, workspace };
     show(git, &mut base, prefix.is_empty().then_some(of_all))?;
     Ok(base)
 }
@@ -177,7 +177,7 @@ fn show(git: &Git<'_>, base: &mut Base, of_whole: Option<usize>) -> Result<(), G
         of_folder += 1;
         !base.is_withheld(path, entry)
     })?;
-    base.shown = match &base.tree {
+    base.shown = match &base.builds_upon {
         // Below a folder, paths are others than in the whole, also where there is nothing else.
         Some(tree) if of_whole == Some(of_shown) => Some(tree.clone()),
         Some(_) => Some(git.compose(None, &shown)?),

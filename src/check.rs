@@ -599,13 +599,13 @@ impl Check<'_> {
         for (index, branch) in branches.iter().enumerate() {
             let left = self.deadline.remaining().unwrap_or_default();
             place.deadline = Deadline::after(left.min(REMOTE_TIME_MAX), self.deadline.interrupt());
-            let git_place = git::Place {
+            let site = git::Site {
                 folder: &folder,
                 own_program: self.own_program,
                 accepted_hosts: &accepted_hosts,
                 signing_key: signing_key.as_deref(),
             };
-            let asked = Git::new(place, &git_place, remote, branch, credentials)
+            let asked = Git::new(place, &site, remote, branch, credentials)
                 .and_then(|git| git.remote_state().map(|state| (git, state)));
             let (git, state) = match asked {
                 Ok(asked) => asked,

@@ -86,7 +86,8 @@ pub fn make(material: Material<'_>, warnings: &mut Warnings) -> Result<Made, Fau
     if task.service.config.commit_per == CommitPer::Item && items.is_all && !items.first.is_empty() {
         let links = making.links().map_err(of_a_listing)?;
         let ours = &task.request.author;
-        let (last, made) = git.commit_chain(base.tip.as_ref(), base.tree.as_ref(), ours, &links).map_err(of_git)?;
+        let (last, made) =
+            git.commit_chain(base.tip.as_ref(), base.builds_upon.as_ref(), ours, &links).map_err(of_git)?;
         if made == whole {
             return Ok(Made { commit: last, folder });
         }

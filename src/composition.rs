@@ -62,7 +62,7 @@ impl Composition {
             return Ok(Tree { whole: self.staged.clone(), folder: Some(self.staged.clone()) });
         }
         let changes = self.listing(git, base, &prefix).map_err(|error| failed(error.into()))?;
-        let whole = git.compose(base.tree.as_ref(), &changes).map_err(failed)?;
+        let whole = git.compose(base.builds_upon.as_ref(), &changes).map_err(failed)?;
         let folder = git.tree_at(&whole, prefix.trim_end_matches('/')).ok();
         let there = folder.as_ref().map(|folder| git.list(folder, "commit.listing")).transpose().map_err(failed)?;
         if self.sides.is_what_is_in(there.as_ref()).map_err(|error| failed(error.into()))? {

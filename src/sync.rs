@@ -371,7 +371,7 @@ mod tests {
             let plan = base::plan_without_file(&self.config);
             let base = |tip: char| Base {
                 tip: (tip != '-').then(|| id(&tip.to_string())),
-                tree: None,
+                builds_upon: None,
                 shown: None,
                 folder: Listing::at("none".into()),
                 is_empty: false,

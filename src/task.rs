@@ -417,13 +417,13 @@ impl Task<'_> {
             SigningError::Expired(expired) => self.expired(Step::Fetch, expired),
             SigningError::Disk(error) => self.disk(&error),
         })?;
-        let git_place = git::Place {
+        let site = git::Site {
             signing_key: signing_key.as_deref(),
             folder,
             own_program: self.service.own_program,
             accepted_hosts: &self.root().join("known_hosts"),
         };
-        Git::new(place, &git_place, &request.remote, &request.branch, &request.git)
+        Git::new(place, &site, &request.remote, &request.branch, &request.git)
             .map_err(|error| self.git_error(Step::Fetch, error))
     }
 }

@@ -13,7 +13,7 @@ use crate::sync_request::{GitCredentials, basic_credentials};
 use crate::workplace::Workplace;
 
 /// Where a checkout lies, and what it takes to talk to its remote.
-pub struct Place<'a> {
+pub struct Site<'a> {
     /// The folder with all that belongs to the checkout.
     pub folder: &'a Path,
     /// Our own program, which git starts as `ssh`: without a shell, that is how options get to ssh.
@@ -46,7 +46,7 @@ fn encoded_path(remote: &RemoteUrl) -> Option<&str> {
 /// Environment that gets the credentials to where they belong.
 pub(super) fn environment(
     workplace: &Workplace,
-    place: &Place<'_>,
+    site: &Site<'_>,
     remote: &RemoteUrl,
     credentials: &GitCredentials,
 ) -> Result<Vec<(String, String)>, GitError> {
@@ -54,7 +54,7 @@ pub(super) fn environment(
     let own_program_as_ssh = |options: &str| {
         vec![
             // A command with options would need a shell, and an image of ours has none.
-            pair("GIT_SSH", &place.own_program.to_string_lossy()),
+            pair("GIT_SSH", &site.own_program.to_string_lossy()),
             pair("GIT_SSH_VARIANT", "ssh"),
             pair(ssh::OPTIONS_ENVIRONMENT, options),
         ]
@@ -73,7 +73,7 @@ pub(super) fn environment(
         }
         GitCredentials::Ssh { key, known_hosts, accept_new } => {
             let key = workplace.scratch.write("ssh_key", key.expose().as_bytes())?;
-            let options = ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(place.accepted_hosts));
+            let options = ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(site.accepted_hosts));
             Ok(own_program_as_ssh(&options.join("\n")))
         }
     }

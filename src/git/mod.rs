@@ -8,7 +8,7 @@ mod configuration;
 mod import;
 mod printed;
 
-pub use access::Place;
+pub use access::Site;
 pub use import::Link;
 pub use printed::{CommitText, Pushed, RemoteState};
 
@@ -117,13 +117,13 @@ pub struct Git<'a> {
 }
 
 impl<'a> Git<'a> {
-    /// A checkout at `place.folder`, which need not exist yet.
+    /// A checkout at `site.folder`, which need not exist yet.
     ///
     /// # Errors
     /// When the files of the run cannot be written.
     pub fn new(
         workplace: &'a Workplace,
-        place: &Place<'_>,
+        site: &Site<'_>,
         remote: &'a RemoteUrl,
         branch: &'a BranchName,
         credentials: &GitCredentials,
@@ -133,12 +133,12 @@ impl<'a> Git<'a> {
             place: workplace,
             remote,
             branch,
-            git_folder: place.folder.join("git"),
-            tree_folder: place.folder.join("tree"),
+            git_folder: site.folder.join("git"),
+            tree_folder: site.folder.join("tree"),
             configuration,
             address: access::address(remote),
-            signing_key: place.signing_key.map(Path::to_owned),
-            access: access::environment(workplace, place, remote, credentials)?,
+            signing_key: site.signing_key.map(Path::to_owned),
+            access: access::environment(workplace, site, remote, credentials)?,
         })
     }
 
