@@ -26,22 +26,30 @@ fn workspace(folder: &Path) -> Option<WorkspaceId> {
     WorkspaceId::parse(folder.file_name()?.to_str()?.split_once('@')?.0).ok()
 }
 
-/// Notes that the checkout at `used` is that of a configured backup, whoever made it.
+/// Makes the folder of a checkout where it is missing, and notes for whom it is: for a configured backup it is kept, and
+/// a request with settings of its own that uses a kept one leaves it so.
+///
+/// What a request made first counts among those of its kind. The oldest of them are removed: of the same workspace,
+/// whose lock the caller has, or of one whose lock, which `lock` has the path of, is free. Those of a run that goes on
+/// stay; what cannot be removed is told.
 ///
 /// # Errors
-/// What the disk says.
-pub fn keep(used: &Path) -> io::Result<()> {
-    scratch::remove_file(&used.join(MARK))
+/// What the disk says to the folder and the note.
+pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&WorkspaceId) -> PathBuf) -> io::Result<()> {
+    let is_kept = used.is_dir() && !used.join(MARK).exists();
+    scratch::create_folder(used)?;
+    if is_configured {
+        return scratch::remove_file(&used.join(MARK));
+    }
+    if is_kept {
+        return Ok(());
+    }
+    scratch::replace_file(&used.join(MARK), b"")?;
+    make_room(used, lock);
+    Ok(())
 }
 
-/// Notes that the checkout at `used` serves a request with settings of its own, and removes the oldest of its kind
-/// beside it: of the same workspace, whose lock the caller has, or of one whose lock, which `lock` has the path of, is
-/// free. Those of a run that goes on stay; what cannot be removed is told.
-///
-/// # Errors
-/// What the disk says to the note.
-pub fn make_room(used: &Path, lock: &dyn Fn(&WorkspaceId) -> PathBuf) -> io::Result<()> {
-    scratch::replace_file(&used.join(MARK), b"")?;
+fn make_room(used: &Path, lock: &dyn Fn(&WorkspaceId) -> PathBuf) {
     let mut others: Vec<(SystemTime, PathBuf)> = Vec::new();
     for entry in used.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten() {
         if let Ok(used_at) = fs::metadata(entry.path().join(MARK)).and_then(|mark| mark.modified()) {
@@ -56,7 +64,6 @@ pub fn make_room(used: &Path, lock: &dyn Fn(&WorkspaceId) -> PathBuf) -> io::Res
             excess -= 1;
         }
     }
-    Ok(())
 }
 
 /// Removes a checkout, where the lock of its workspace is the caller's own or free; whether that was so.
@@ -84,10 +91,10 @@ mod tests {
             let (workspace, destination) = name.split_once('@').unwrap();
             folder(all, &WorkspaceId::parse(workspace).unwrap(), destination)
         };
-        scratch::create_folder(&checkout("shop@configured")).unwrap();
+        open(&checkout("shop@configured"), true, &lock).unwrap();
+        open(&checkout("shop@configured"), false, &lock).unwrap();
         let use_at = |name: &str, seconds| {
-            scratch::create_folder(&checkout(name)).unwrap();
-            make_room(&checkout(name), &lock).unwrap();
+            open(&checkout(name), false, &lock).unwrap();
             let mark = fs::File::options().write(true).open(checkout(name).join(MARK)).unwrap();
             mark.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
         };
@@ -108,8 +115,7 @@ mod tests {
         assert!(!is_there(3), "of the other workspace, whose lock is free by now");
         assert!(is_there(0) && is_there(16) && checkout("shop@configured").exists());
         // What a configured backup takes over is none of them any more.
-        keep(&checkout(&names[4])).unwrap();
-        keep(&checkout(&names[4])).unwrap();
+        open(&checkout(&names[4]), true, &lock).unwrap();
         for number in 20..40 {
             use_at(&format!("shop@{number}"), 200);
         }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
+use std::time::{Duration, Instant};
 
 use crate::authors::{self, Edits};
 use crate::base::Base;
@@ -11,12 +12,13 @@ use crate::both::both;
 use crate::comparison::{Change, Comparison, Mark, printable, summary};
 use crate::composition::{Composition, Tree};
 use crate::config::CommitPer;
-use crate::fault::Fault;
+use crate::fault::{Fault, Remedy};
 use crate::git::{Git, GitError, Link};
 use crate::items::{self, ItemId};
 use crate::names::Identity;
 use crate::object::ObjectId;
-use crate::outcome::{Changed, Warnings};
+use crate::outcome::Changed;
+use crate::scrubber::Scrubber;
 use crate::secret::Secret;
 use crate::task::{Step, Task};
 use crate::windmill::{Account, KEY_TRAILER, Windmill, fingerprint};
@@ -29,6 +31,9 @@ const LISTED_MAX: usize = 500;
 const ITEMS_MAX: usize = 500;
 /// Files of items that get a commit each; they are held in memory.
 const FILES_MAX: usize = 10_000;
+
+/// After this time, the key is asked for no more.
+const KEY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What commits are made of.
 #[derive(Clone, Copy)]
@@ -53,13 +58,15 @@ pub struct Made {
     pub commit: ObjectId,
     /// The tree of our folder that it is to have; `None` where nothing is in it.
     pub folder: Option<ObjectId>,
+    /// What a user should know of it, once it is on the branch.
+    pub warning: Option<String>,
 }
 
 /// Commits what differs upon the tip.
 ///
 /// # Errors
 /// [`Fault`]: git, or the disk.
-pub fn make(material: Material<'_>, warnings: &mut Warnings) -> Result<Made, Fault> {
+pub fn make(material: Material<'_>) -> Result<Made, Fault> {
     let Material { task, git, base, composition, account, version } = material;
     let comparison = &composition.comparison;
     let of_a_listing = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
@@ -73,13 +80,15 @@ pub fn make(material: Material<'_>, warnings: &mut Warnings) -> Result<Made, Fau
         (edits, key(task, git.place(), &windmill))
     };
     let ((edits, key), tree) = both("ask", ask, || composition.tree(task, git, base));
-    let key = key.unwrap_or_else(|fault| {
-        warnings.add(format!(
-            "the commit does not tell which key encrypted its secrets, so a restore needs --key-file for them: {}",
-            fault.message
-        ));
-        None
-    });
+    let (key, warning) = match key {
+        Ok(key) => (key, None),
+        Err(fault) => {
+            let why = Scrubber::new(&task.request.secrets()).scrub(&fault.message);
+            let lacks =
+                "the commit does not tell which key encrypted its secrets, so a restore needs --key-file for them";
+            (None, Some(format!("{lacks}: {why}")))
+        }
+    };
     let trailers = trailers(task, account, version, key.as_ref());
     let making = Making { task, base, comparison, edits, trailers };
     let Tree { whole, folder } = tree?;
@@ -89,14 +98,14 @@ pub fn make(material: Material<'_>, warnings: &mut Warnings) -> Result<Made, Fau
         let (last, made) =
             git.commit_chain(base.tip.as_ref(), base.builds_upon.as_ref(), ours, &links).map_err(of_git)?;
         if made == whole {
-            return Ok(Made { commit: last, folder });
+            return Ok(Made { commit: last, folder, warning });
         }
         // An item's file in the place of another item's folder, say: each step is right, and not all orders of them.
         log::warn!("the commits of single items do not come to the same as all together, so one commit is made");
     }
     let message = making.whole_message().map_err(of_a_listing)?;
     let commit = git.commit(&whole, base.tip.as_ref(), &task.request.author, &message).map_err(of_git)?;
-    Ok(Made { commit, folder })
+    Ok(Made { commit, folder, warning })
 }
 
 /// The items that differ.
@@ -128,7 +137,14 @@ fn changed_items(comparison: &Comparison) -> io::Result<ChangedItems> {
 
 /// The key under which Windmill encrypted the secrets, where it tells.
 fn key(task: Task<'_>, place: &Workplace, windmill: &Windmill<'_>) -> Result<Option<Secret>, Fault> {
-    let ask = || windmill.key().map_err(|error| task.windmill_error(Step::Commit, error));
+    let begun = Instant::now();
+    let ask = || {
+        windmill.key().map_err(|error| {
+            let fault = task.windmill_error(Step::Commit, error);
+            // It is not worth the commit.
+            if begun.elapsed() > KEY_TIME_MAX { Fault { remedy: Remedy::None, ..fault } } else { fault }
+        })
+    };
     task.patiently(Step::Commit, place, ask)
 }
 

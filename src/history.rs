@@ -31,9 +31,6 @@ const MESSAGE_BYTES_OF_OTHERS_MAX: usize = 500;
 const WARNINGS_BYTES_MAX: usize = 8 << 10;
 /// What the largest history comes to is far less; a file beyond this is none of ours.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Whoever writes does so in milliseconds, on a busy disk in seconds. Who waits for longer keeps its runs in memory until
-/// the next one.
-const LOCK_TIME_MAX: Duration = Duration::from_secs(10);
 /// A file lock has no wait with a time-out, so it is tried this often.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -307,22 +304,22 @@ impl History {
         read(&memory.kept)
     }
 
-    /// Writes down what is in memory only. A failure is logged, and made up for by a later call. May wait for others that
-    /// write and for the disk; who reads and who records meanwhile does not.
-    pub fn save(&self) {
+    /// Writes down what is in memory only. A failure is logged, and made up for by a later call. Waits for others that
+    /// write, for `patience` at most, and for the disk; who reads and who records meanwhile does not.
+    pub fn save(&self, patience: Duration) {
         if self.memory().unsaved.is_empty() {
             return;
         }
-        if let Err(error) = self.write() {
+        if let Err(error) = self.write(patience) {
             log::warn!("cannot write the history of runs, will try again after the next one: {error}");
         }
     }
 
-    fn write(&self) -> io::Result<()> {
+    fn write(&self, patience: Duration) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
             scratch::create_folder(folder)?;
         }
-        let _lock = self.lock()?;
+        let _lock = self.lock(patience)?;
         let (text, written) = {
             let mut memory = self.memory();
             self.look(&mut memory);
@@ -337,14 +334,14 @@ impl History {
     }
 
     /// Keeps all others from writing, in this process and elsewhere, until it is dropped.
-    fn lock(&self) -> io::Result<fs::File> {
+    fn lock(&self, patience: Duration) -> io::Result<fs::File> {
         let path = self.path.with_extension("lock");
         let file = scratch::open_file(&path, false)?;
         let begun = Instant::now();
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(fs::TryLockError::WouldBlock) if begun.elapsed() < LOCK_TIME_MAX => {
+                Err(fs::TryLockError::WouldBlock) if begun.elapsed() < patience => {
                     std::thread::sleep(LOCK_RETRY_INTERVAL);
                 }
                 Err(error) => return Err(scratch::at(&path, &error.into())),

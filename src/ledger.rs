@@ -9,6 +9,10 @@ use crate::notice::Notice;
 use crate::notifier::Notifier;
 use crate::outcome::SyncResult;
 
+/// How long others may keep us from writing the history. They write for milliseconds, on a busy disk for seconds.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
+const SETTLE_AT_END_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Counters, history and notifications of a process.
 pub struct Ledger {
     /// What is counted.
@@ -38,6 +42,11 @@ impl Ledger {
 
     /// Does what takes time. Callers know the result already.
     pub fn settle(&self) {
-        self.history.save();
+        self.history.save(SETTLE_TIME_MAX);
+    }
+
+    /// The same for a service that ends, whose caller waits.
+    pub fn settle_at_end(&self) {
+        self.history.save(SETTLE_AT_END_TIME_MAX);
     }
 }

@@ -44,7 +44,7 @@ const USAGE_ERROR: u8 = 2;
 /// How long a sync that was told to end may take to end its programs.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long callers may take to read their last answer.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
 /// How long the `sync` command stays to have notices sent, after it printed its result.
 const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a service that ends stays for them; whoever stops it waits.
@@ -584,7 +584,7 @@ fn serve_until_stopped(server: Server, config: &Arc<Config>) -> ExitCode {
     start_check.finish(&deadline_of_check);
     lock::end_all_programs();
     // What was turned away at the end is not written down yet.
-    ledger.settle();
+    ledger.settle_at_end();
     ledger.notifier.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
     ExitCode::from(*exit_code.get_or_init(|| 0))

@@ -60,6 +60,7 @@ pub fn open(
     let Answers { mut fetched, export, account, version } = ask_all(task, git, &shortcut, is_worth_it)?;
     task.end(Step::Probe, begun);
     task.tell_about(&account, warnings);
+    task.tell_about_default(&account, warnings);
     let wmill = version.as_ref().zip(wmill::identity(&git.place().environment));
     let mut known = Known {
         wmill: wmill.map(|(version, file)| [version, " ", &file].concat()),

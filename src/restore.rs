@@ -178,6 +178,7 @@ impl Story<'_> {
         let ask = || windmill.account(is_default).map_err(|error| target.windmill_error(Step::Probe, error));
         let account = target.step(Step::Probe, || target.patiently(Step::Probe, &place, ask))?;
         target.tell_about(&account, &mut self.warnings);
+        source.tell_about_default(&account, &mut self.warnings);
         let end = self.put(&git, &base, &account);
         drop((early, late));
         end
@@ -250,11 +251,18 @@ impl Story<'_> {
             self.save(git, base, &there, account, &windmill)?;
         }
         let pushed = target.step(Step::Restore, || self.push(git, Extent::Apply))?;
+        let unforeseen: Vec<_> = pushed.iter().filter(|change| !changes.contains(change)).collect();
+        if !unforeseen.is_empty() {
+            let named: Sample = unforeseen.iter().map(|(_, path)| path.as_bytes()).collect();
+            // Also where it cannot be read back.
+            self.warnings.add(format!(
+                "these were changed too, since somebody else changed the workspace meanwhile; they are not among what was \
+                 saved: {named}"
+            ));
+        }
         let mut differences = self.read_back(git, &plan, &choice, &expected, &changes)?;
-        for (kind, path) in pushed.iter().filter(|change| !changes.contains(change)) {
-            let why =
-                format!("{kind} by the restore, which did not show it: somebody else changed the workspace meanwhile");
-            differences.add(path, "unforeseen", vec![why]);
+        for (kind, path) in unforeseen {
+            differences.add(path, "unforeseen", vec![format!("{kind} by the restore, which had not shown it")]);
         }
         Ok(self.done(base, changed, differences.0))
     }

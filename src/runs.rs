@@ -312,7 +312,9 @@ impl Runs {
     /// nobody begins to wait between the end and the telling of it.
     fn end(&self, run: &Run, result: SyncResult, begun: bool) {
         self.worker.ended(run, &result, begun);
-        run.state().result = Some(result);
+        let mut state = run.state();
+        (state.waits, state.result) = (false, Some(result));
+        drop(state);
         self.ended.notify_all();
     }
 
@@ -477,6 +479,34 @@ mod tests {
         assert!(board.has_room_for(&others_late));
         board.working = vec![false, false];
         assert!(!board.has_room_for(&others_early), "two of others go on");
+    }
+
+    struct Idle;
+
+    impl Worker for Idle {
+        fn work(&self, run: &Run) -> SyncResult {
+            run.failure(Code::Timeout, String::new())
+        }
+
+        fn ended(&self, _: &Run, _: &SyncResult, _: bool) {}
+
+        fn settle(&self) {}
+    }
+
+    #[test]
+    fn a_run_that_waits_is_shared_until_it_goes_on_or_ends() {
+        let runs = Runs::new(Box::new(Idle), Duration::ZERO);
+        let run = run("shop", true, Instant::now(), 0);
+        let lane = lane(&run);
+        let is_shared = || lane.waiting_for(&run.request).is_some();
+        assert!(!is_shared(), "it has just begun");
+        run.wait_for_others();
+        assert!(is_shared());
+        run.enter("fetch");
+        assert!(!is_shared());
+        run.wait_for_others();
+        runs.end(&run, run.failure(Code::Timeout, String::new()), true);
+        assert!(!is_shared(), "nobody gets a result that is older than the request");
     }
 
     #[test]

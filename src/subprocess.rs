@@ -454,13 +454,13 @@ mod platform {
             let lacks_content = output.is_open[0] && !matches!(output.form, Stdout::Lines);
             let left = DRAIN_TIME_MAX.saturating_sub(begun.elapsed());
             match events.take(left.min(QUIET_TIME_MAX)) {
-                Some(event) => {
+                Some(event) if !left.is_zero() => {
                     output.take(event)?;
                     quiet = Instant::now();
                 }
                 None if !left.is_zero() && (lacks_content || quiet.elapsed() < QUIET_TIME_MAX || are_full(pipes)) => {}
-                None if lacks_content => return Err(Failure::CutOff { command: output.command.clone() }),
-                None => break,
+                _ if lacks_content => return Err(Failure::CutOff { command: output.command.clone() }),
+                _ => break,
             }
         }
         Ok(())

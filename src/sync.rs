@@ -152,7 +152,7 @@ impl<W: World> Story<'_, W> {
         if self.task.request.dry_run {
             return Ok(Prepared::Shown(composition));
         }
-        let commit = self.world.commit(&composition, self.warnings)?;
+        let commit = self.world.commit(&composition)?;
         Ok(Prepared::Commit(commit, composition))
     }
 
@@ -549,7 +549,7 @@ mod tests {
             self.ask("guard", None)
         }
 
-        fn commit(&mut self, _: &FakeComposition, _: &mut Warnings) -> Result<ObjectId, Fault> {
+        fn commit(&mut self, _: &FakeComposition) -> Result<ObjectId, Fault> {
             self.ask("commit", Some(&self.tip()))?;
             Ok(id(commit_of(self.pulls)))
         }
@@ -559,7 +559,7 @@ mod tests {
             Ok(self.scene.arrivals.pop_front().unwrap_or(Arrival::Confirmed))
         }
 
-        fn remember(&mut self, commit: &ObjectId, reading: usize, warnings: &Warnings) {
+        fn remember(&mut self, commit: &ObjectId, reading: usize, warnings: &mut Warnings) {
             self.asked.note(format!("remember:{}:look:{reading}", digit(commit)));
             *self.asked.remembered.lock().expect("whole") = warnings.list().to_vec();
         }

@@ -21,7 +21,7 @@ use crate::retry::Tries;
 use crate::scratch::{self, Scratch};
 use crate::scrubber::Scrubber;
 use crate::signing::{self, SigningError};
-use crate::sync_request::{Purpose, SyncRequest, configured_destination};
+use crate::sync_request::{Purpose, SyncRequest};
 use crate::trust::{self, TrustError};
 use crate::windmill::{Account, Cure, Windmill, WindmillError};
 use crate::workplace::Workplace;
@@ -313,13 +313,13 @@ impl Task<'_> {
         )
     }
 
-    /// Warns of what Windmill does not show to this run, and of a workspace that nobody chose.
+    /// Warns of what Windmill does not show to this run.
     pub fn tell_about(&self, account: &Account, warnings: &mut Warnings) {
         let SyncRequest { workspace, purpose, .. } = self.request;
-        let (lacks, done) = match purpose {
-            Purpose::Sync => ("is missing from the backup", "was backed up"),
-            Purpose::Verify => ("is not compared", "was verified"),
-            Purpose::Restore => ("is not seen", "is what is restored"),
+        let lacks = match purpose {
+            Purpose::Sync => "is missing from the backup",
+            Purpose::Verify => "is not compared",
+            Purpose::Restore => "is neither saved nor read back",
         };
         if !account.is_admin {
             warnings.add(format!(
@@ -329,7 +329,17 @@ impl Task<'_> {
         for question in &account.refused {
             warnings.add(format!("Windmill refuses `{question}` to this token: what it tells {lacks}"));
         }
-        if self.request.workspace_is_default {
+    }
+
+    /// Warns of a workspace that nobody chose.
+    pub fn tell_about_default(&self, account: &Account, warnings: &mut Warnings) {
+        let SyncRequest { workspace, purpose, workspace_is_default, .. } = self.request;
+        if *workspace_is_default {
+            let done = match purpose {
+                Purpose::Sync => "was backed up",
+                Purpose::Verify => "was verified",
+                Purpose::Restore => "is where the backup is from",
+            };
             let seen = match &account.workspaces {
                 Some(seen) => format!("the token sees: {}", seen.join(", ")),
                 None => "the token may not tell which workspaces it sees".to_owned(),
@@ -390,18 +400,9 @@ impl Task<'_> {
     /// [`Fault`]: the disk.
     pub fn checkout_folder(&self) -> Result<PathBuf, Fault> {
         let (request, config) = (self.request, self.service.config);
-        let destination = request.destination();
-        let folder = checkouts::folder(&self.root().join("checkouts"), &request.workspace, &destination);
-        scratch::create_folder(&folder).map_err(|error| self.disk(&error))?;
-        // A request may have a token of its own and be about a configured backup all the same.
-        let is_configured = config.workspaces.hold(&request.workspace)
-            && destination == configured_destination(config, &request.workspace);
-        let noted = if is_configured {
-            checkouts::keep(&folder)
-        } else {
-            checkouts::make_room(&folder, &|workspace| lock_path(config, workspace))
-        };
-        noted.map_err(|error| self.disk(&error))?;
+        let folder = checkouts::folder(&self.root().join("checkouts"), &request.workspace, &request.destination());
+        let opened = checkouts::open(&folder, request.configured, &|workspace| lock_path(config, workspace));
+        opened.map_err(|error| self.disk(&error))?;
         Ok(folder)
     }
 

@@ -118,6 +118,7 @@ fn compare(task: Task<'_>, warnings: &mut Warnings) -> Result<Found, Fault> {
         warnings.add(warning.clone());
     }
     task.tell_about(&account, warnings);
+    task.tell_about_default(&account, warnings);
     guards::refuse_the_key(task, &base.plan)?;
     against(task, &git, &base, &account, warnings)
 }

@@ -43,7 +43,6 @@ pub struct Syncs {
 impl Worker for Syncs {
     fn work(&self, run: &Run) -> SyncResult {
         let progress = |event| {
-            log_step(event);
             match event {
                 Event::Started(step) => run.enter(step.as_str()),
                 Event::Waits => run.wait_for_others(),
@@ -52,6 +51,7 @@ impl Worker for Syncs {
                 }
                 Event::Ended(..) => {}
             }
+            log_step(event);
         };
         let service = Service {
             config: &self.config,

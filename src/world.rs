@@ -53,14 +53,14 @@ pub trait World {
     ///
     /// # Errors
     /// [`Fault`]: git, or the disk.
-    fn commit(&mut self, composition: &Self::Composition, warnings: &mut Warnings) -> Result<ObjectId, Fault>;
+    fn commit(&mut self, composition: &Self::Composition) -> Result<ObjectId, Fault>;
     /// Brings a commit to the branch, and sees whether it is there.
     ///
     /// # Errors
     /// [`Fault`]: the remote refuses it, or does not answer.
     fn push(&mut self, commit: &ObjectId) -> Result<Arrival, Fault>;
-    /// Notes a success, with all warnings that were given.
-    fn remember(&mut self, commit: &ObjectId, reading: Self::Reading, warnings: &Warnings);
+    /// Notes a success, with all warnings that were given, and warns of what the commit lacks.
+    fn remember(&mut self, commit: &ObjectId, reading: Self::Reading, warnings: &mut Warnings);
     /// Asks for the base anew.
     ///
     /// # Errors
@@ -145,10 +145,10 @@ impl World for RealWorld<'_> {
         guards::check(*self.task, &self.git, composition, &self.base.plan.kinds)
     }
 
-    fn commit(&mut self, composition: &Composition, warnings: &mut Warnings) -> Result<ObjectId, Fault> {
+    fn commit(&mut self, composition: &Composition) -> Result<ObjectId, Fault> {
         let Self { task, git, known: Known { account, version, .. }, base, .. } = self;
         let version = version.as_deref();
-        let made = commits::make(Material { task: **task, git, base, composition, account, version }, warnings)?;
+        let made = commits::make(Material { task: **task, git, base, composition, account, version })?;
         Ok(self.made.insert(made).commit.clone())
     }
 
@@ -156,14 +156,15 @@ impl World for RealWorld<'_> {
         delivery::deliver(*self.task, &self.git, commit)
     }
 
-    fn remember(&mut self, commit: &ObjectId, reading: Self::Reading, warnings: &Warnings) {
+    fn remember(&mut self, commit: &ObjectId, reading: Self::Reading, warnings: &mut Warnings) {
         // A git that made another commit than it was told to is found out by the next full sync.
         let made = self.made.take().filter(|made| made.commit == *commit);
-        let is_as_made = |tree: &ObjectId| made.is_none_or(|made| made.folder.as_ref() == Some(tree));
+        let is_as_made = |tree: &ObjectId| made.as_ref().is_none_or(|made| made.folder.as_ref() == Some(tree));
         let tree = if reading.is_some() { base::folder_of(*self.task, &self.git, commit) } else { None };
         let tree = tree.filter(is_as_made);
         let confirmed = Confirmation { commit, reading, tree };
         self.known.remember(*self.task, &self.base, confirmed, warnings);
+        made.and_then(|made| made.warning).into_iter().for_each(|warning| warnings.add(warning));
     }
 
     fn refresh(&mut self) -> Result<(), Fault> {

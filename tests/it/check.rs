@@ -337,26 +337,20 @@ fn an_answer_that_does_not_come_ends_the_check_in_time() {
     let http = GitHttp::serve(&repository);
     with_quick_wmill(&sandbox);
     // What comes before may take a while on a busy machine; the last has time enough.
-    let fails_with = |name: &str, code: &str| {
-        let mut outcome = None;
-        for seconds in ["4s", "16s", "64s"] {
-            let ended = check(&sandbox, &http).env("SYNC_TIMEOUT", seconds).run();
-            let is_it = faults(&ended).contains(&(name.to_owned(), code.to_owned()));
-            outcome = Some(ended);
-            if is_it {
-                break;
-            }
-        }
-        outcome.unwrap()
+    let check_until = |is_it: fn(&[(String, String)]) -> bool| {
+        let ended = ["4s", "16s", "64s"].map(|seconds| check(&sandbox, &http).env("SYNC_TIMEOUT", seconds));
+        let ended = ended.iter().map(Run::run).find(|ended| is_it(&faults(ended)));
+        ended.expect("none of them failed as it should")
     };
+    fn fault(name: &str, code: &str) -> (String, String) {
+        (name.to_owned(), code.to_owned())
+    }
     sandbox.windmill.fail("/users/whoami", Fault::Hang);
-    let outcome = fails_with("token", "windmill_unreachable");
-    assert!(faults(&outcome).contains(&("token".to_owned(), "windmill_unreachable".to_owned())), "{outcome}");
+    let outcome = check_until(|found| found.contains(&fault("token", "windmill_unreachable")));
     assert_eq!(outcome.exit_code, Some(10), "{outcome}");
     sandbox.windmill.heal();
     http.fail("git-upload-pack", Fault::Hang);
-    let outcome = fails_with("remote", "git_unreachable");
-    assert_eq!(faults(&outcome), [("remote".to_owned(), "git_unreachable".to_owned())], "{outcome}");
+    let outcome = check_until(|found| found == [fault("remote", "git_unreachable")]);
     assert!(everything_below(&sandbox.data()).len() == 1 && sandbox.processes().is_empty(), "{outcome}");
 }
 
@@ -648,15 +642,16 @@ fn a_service_to_which_all_is_well_says_so() {
 fn the_check_of_a_service_gives_way_to_a_sync_and_stands_in_nobodys_way() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
-    eventually("a sync is asked for before the check begins", || {
+    // It was asked for before the check began, unless the machine is very busy.
+    let gave_way = (0..3).any(|_| {
         let service = sandbox.service().remote(&repository).env("LOG_LEVEL", "debug").serve();
         assert_eq!(service.post_sync("").status, 200);
         eventually("the time of the check", || {
             let gives_way = service.log().contains("nothing is checked, since a sync was asked for");
             (gives_way || service.log().contains("check:")).then_some(gives_way)
         })
-        .then_some(())
     });
+    assert!(gave_way, "a check began although a sync was asked for");
     // One that hangs.
     let http = GitHttp::serve(&repository);
     http.fail("git-upload-pack", Fault::Hang);

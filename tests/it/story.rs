@@ -452,6 +452,10 @@ fn the_default_workspace_is_told_about_and_so_is_a_token_that_sees_less() {
         let told_of_it = told.warnings().iter().any(|one| one.contains("`admins`") && one.contains("admins, shop"));
         assert!(told_of_it && told.code() == "unchanged", "{told}");
     }
+    let elsewhere = sandbox.command("restore").remote(&remote).without("WINDMILL_WORKSPACE").arg("--to-workspace");
+    let told = elsewhere.arg(SHOP).run().expect("dry_run");
+    let of_the_source = |one: &String| one.contains("`admins` is where the backup is from");
+    assert!(told.warnings().iter().any(of_the_source), "{told}");
 
     sandbox.windmill.role(Role::Developer);
     let told = sandbox.sync().remote(&remote).branch("shop").run().expect("pushed");
