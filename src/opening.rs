@@ -91,7 +91,7 @@ pub fn open(
     if is_worth_it && base.plan.query != known.shortcut.query() {
         let (begun, query) = (Instant::now(), &base.plan.query);
         let place = git.place();
-        let reading = read(&task.windmill(place), query, place);
+        let reading = read(&task.windmill(place), query, &known.shortcut, place);
         let export = reading.and_then(|reading| probe::digest(reading, &probe::patience(&place.deadline)));
         known.seen = export.map(|export| Seen::new(query, &export, &known.account, begun));
     }
@@ -105,7 +105,7 @@ fn ask_all(task: Task<'_>, git: &Git<'_>, shortcut: &Shortcut, is_worth_it: bool
     // First what takes longest: a program that asks a server.
     let fetch = || fetch(task, git, shortcut);
     let (fetched, (reading, version, account)) = both("fetch", fetch, || {
-        let reading = if is_worth_it { read(&windmill, shortcut.query(), place) } else { None };
+        let reading = if is_worth_it { read(&windmill, shortcut.query(), shortcut, place) } else { None };
         let version = || wmill::known_version(place, &task.root().join("wmill-version"));
         let (version, account) = both("version", version, || ask(task, place, &windmill));
         (reading, version, account)
@@ -148,9 +148,9 @@ fn end_of_fetch(task: Task<'_>, took: Duration) {
     (task.service.progress)(Event::Ended(Step::Fetch, took));
 }
 
-fn read(windmill: &Windmill<'_>, query: &str, place: &Workplace) -> Option<Reading> {
+fn read(windmill: &Windmill<'_>, query: &str, shortcut: &Shortcut, place: &Workplace) -> Option<Reading> {
     let timeout = probe::patience(&place.deadline).remaining().ok()?;
-    probe::export(windmill, query, timeout).ok()
+    probe::export(windmill, query, shortcut.key()?, timeout).ok()
 }
 
 /// The tip, where a full sync would find nothing to do there; with the warnings that it would give.

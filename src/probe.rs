@@ -10,7 +10,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::deadline::{Deadline, Interrupt};
-use crate::digest::{Algorithm, Digest};
+use crate::digest::{DigestKey, KeyedDigest};
 use crate::mailbox::Mailbox;
 use crate::web::Pending;
 use crate::windmill::{Asker, EXPORT, Windmill};
@@ -31,23 +31,23 @@ const CHUNK_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A digest that is being made; or why there is none.
 pub type Reading = Pending<Result<String, String>>;
 
-/// Begins to read the export. `query` is that of a [`Plan`](crate::wmill_yaml::Plan).
+/// Begins to read the export, for its digest under `key`. `query` is that of a [`Plan`](crate::wmill_yaml::Plan).
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn export(windmill: &Windmill<'_>, query: &str, timeout: Duration) -> io::Result<Reading> {
-    let (asker, path) = (windmill.asker(timeout), path(query));
-    Pending::start(move |unwanted| digest_of_export(&asker, &path, unwanted))
+pub fn export(windmill: &Windmill<'_>, query: &str, key: &DigestKey, timeout: Duration) -> io::Result<Reading> {
+    let (asker, path, key) = (windmill.asker(timeout), path(query), key.clone());
+    Pending::start(move |unwanted| digest_of_export(&asker, &path, &key, unwanted))
 }
 
 /// Begins to read all that wmill would read.
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn all(windmill: &Windmill<'_>, query: &str, timeout: Duration) -> io::Result<Reading> {
-    let (asker, path) = (windmill.asker(timeout), path(query));
+pub fn all(windmill: &Windmill<'_>, query: &str, key: &DigestKey, timeout: Duration) -> io::Result<Reading> {
+    let (asker, path, key) = (windmill.asker(timeout), path(query), key.clone());
     Pending::start(move |unwanted| {
-        let (side, export) = asker.side(unwanted, || digest_of_export(&asker, &path, unwanted))?;
+        let (side, export) = asker.side(unwanted, || digest_of_export(&asker, &path, &key, unwanted))?;
         Ok(whole(&export, &side))
     })
 }
@@ -83,7 +83,7 @@ fn failed(error: impl fmt::Display) -> String {
     error.to_string()
 }
 
-fn digest_of_export(asker: &Asker, path: &str, unwanted: &Interrupt) -> Result<String, String> {
+fn digest_of_export(asker: &Asker, path: &str, key: &DigestKey, unwanted: &Interrupt) -> Result<String, String> {
     let mut answer = asker.open(path).map_err(failed)?;
     let body = answer.body_mut().with_config().limit(EXPORT_BYTES_MAX).reader();
     // To read and to reckon take about as long, so each has a thread; the chunks go round.
@@ -93,18 +93,22 @@ fn digest_of_export(asker: &Asker, path: &str, unwanted: &Interrupt) -> Result<S
     }
     std::thread::scope(|scope| {
         let reckon = || {
-            let mut digest = Digest::new(Algorithm::Sha256);
+            let mut digest = KeyedDigest::new(key);
             while let Some((chunk, length)) = full.take(CHUNK_TIME_MAX) {
-                let chunk: Vec<u8> = chunk;
-                digest.update(&chunk[..length]);
+                let mut chunk: Vec<u8> = chunk;
+                if !digest.update(&mut chunk[..length]) {
+                    // Whoever reads does not wait for chunks any more.
+                    empty.close();
+                    return Err("the digest cannot be reckoned".to_owned());
+                }
                 empty.put(chunk);
             }
-            digest.finish()
+            Ok(digest.finish())
         };
         let reckoning = std::thread::Builder::new().spawn_scoped(scope, reckon).map_err(failed)?;
         let read = read(body, &full, &empty, unwanted);
         full.close();
-        let digest = reckoning.join().map_err(|_| "a thread ended early".to_owned());
+        let digest = reckoning.join().unwrap_or_else(|_| Err("a thread ended early".to_owned()));
         // What was read and not reckoned with would be missing from the digest.
         let left = full.take(Duration::ZERO).map_or(Ok(()), |_| Err("a thread gave up".to_owned()));
         read.and(left).and(digest)
@@ -121,7 +125,7 @@ fn read(
     let (mut is_first, mut zeros) = (true, 0);
     loop {
         let Some(mut chunk) = empty.take(CHUNK_TIME_MAX) else { return Err("the digest takes too long".to_owned()) };
-        let length = body.read(&mut chunk).map_err(failed)?;
+        let length = fill(&mut body, &mut chunk).map_err(failed)?;
         // The page of a gateway says nothing of the workspace, however often it is the same.
         if std::mem::take(&mut is_first) && matches!(chunk[..length].trim_ascii_start().first(), None | Some(b'<')) {
             return Err("the answer is no archive".to_owned());
@@ -137,4 +141,18 @@ fn read(
         }
         full.put((chunk, length));
     }
+}
+
+/// Reads until the chunk is full or there is no more, so that the same bytes always come in the same chunks.
+fn fill(body: &mut impl io::Read, chunk: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match body.read(&mut chunk[filled..]) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }

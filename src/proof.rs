@@ -72,7 +72,7 @@ impl Known {
     pub fn read_again(&self, task: Task<'_>, place: &Workplace, base: &Base) -> Option<Reading> {
         let seen = self.seen.as_ref().filter(|seen| !task.request.dry_run && seen.query == base.plan.query)?;
         let timeout = probe::patience(&place.deadline).remaining().ok()?;
-        probe::all(&task.windmill(place), &seen.query, timeout).ok()
+        probe::all(&task.windmill(place), &seen.query, self.shortcut.key()?, timeout).ok()
     }
 
     /// Notes a success. `warnings` are all that were given; of a sync that changed something, the next may not give them

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use miniserde::{Deserialize, Serialize, json};
 
 use crate::base;
-use crate::digest::{Algorithm, Digest};
+use crate::digest::{Algorithm, Digest, DigestKey};
 use crate::object::ObjectId;
 use crate::scratch;
 use crate::task::Task;
@@ -25,7 +25,7 @@ const BEFORE_DIGEST: &str = "{\"digest\":\"";
 const BEFORE_NOTE: &str = "\",\"note\":";
 const AFTER_NOTE: &str = "}\n";
 /// Goes up when the note's fields, or what they are made of, mean something else.
-const NOTE_VERSION: u32 = 1;
+const NOTE_VERSION: u32 = 2;
 
 /// What is known of the last success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,8 @@ pub struct Proof {
     pub query: String,
     /// The digest of what Windmill gave before the pull, and after it.
     pub seen: String,
+    /// The key of that digest.
+    pub key: String,
     /// The tree of our folder in the commit.
     pub tree: String,
     /// What was to be told of the repository and of what it leaves out.
@@ -84,6 +86,8 @@ pub struct Shortcut {
     doubt: Option<&'static str>,
     /// With which query the export is read.
     query: String,
+    /// Under which key its digest is; nothing where there is no randomness for one.
+    key: Option<DigestKey>,
 }
 
 impl Shortcut {
@@ -112,7 +116,8 @@ impl Shortcut {
             Some(proof) if proof.settings == settings => proof.query.clone(),
             _ => plan.query,
         };
-        Self { file, note, begun, settings, doubt, query }
+        let key = proof.and_then(|proof| DigestKey::parse(&proof.key)).or_else(DigestKey::random);
+        Self { file, note, begun, settings, doubt, query, key }
     }
 
     /// Whether nothing speaks against it so far.
@@ -131,6 +136,12 @@ impl Shortcut {
     #[must_use]
     pub fn query(&self) -> &str {
         &self.query
+    }
+
+    /// Under which key the digest of the export is to be compared with an earlier one, or a later.
+    #[must_use]
+    pub fn key(&self) -> Option<&DigestKey> {
+        self.key.as_ref()
     }
 
     /// Whether there was a success, as far as we know.
@@ -179,6 +190,7 @@ impl Shortcut {
             windmill: now.windmill.map(str::to_owned),
             query: query.to_owned(),
             seen: now.seen?.to_owned(),
+            key: self.key.as_ref()?.to_text(),
             tree: now.tree?.to_string(),
             warnings,
         })
@@ -290,6 +302,7 @@ mod tests {
             windmill: Some("CE v1".to_owned()),
             query: "a=b".to_owned(),
             seen: "d".to_owned(),
+            key: String::new(),
             tree: TREE.to_owned(),
             warnings: vec!["w \"x\"".to_owned()],
         }

@@ -179,7 +179,7 @@ fn each_doubt_makes_a_sync_a_full_one() {
     sandbox.program("wmill", &format!("exec '{}' \"$@\"", wmill().display()));
     assert_full(&sandbox, &sync, "unchanged", "wmill is another");
     rewrite(&file, |note| {
-        note.replace(&format!("\"settings\":\"1 {}", env!("CARGO_PKG_VERSION")), "\"settings\":\"1 0.0.1")
+        note.replace(&format!("\"settings\":\"2 {}", env!("CARGO_PKG_VERSION")), "\"settings\":\"2 0.0.1")
     });
     assert_full(&sandbox, &sync, "unchanged", kinds);
 
