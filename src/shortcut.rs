@@ -53,8 +53,8 @@ pub struct Proof {
     pub query: String,
     /// The digest of what Windmill gave before the pull, and after it.
     pub seen: String,
-    /// The key of that digest.
-    pub key: String,
+    /// The key of that digest; notes of the first version have none.
+    pub key: Option<String>,
     /// The tree of our folder in the commit.
     pub tree: String,
     /// What was to be told of the repository and of what it leaves out.
@@ -116,7 +116,7 @@ impl Shortcut {
             Some(proof) if proof.settings == settings => proof.query.clone(),
             _ => plan.query,
         };
-        let key = proof.and_then(|proof| DigestKey::parse(&proof.key)).or_else(DigestKey::random);
+        let key = proof.and_then(|proof| DigestKey::parse(proof.key.as_ref()?)).or_else(DigestKey::random);
         Self { file, note, begun, settings, doubt, query, key }
     }
 
@@ -190,7 +190,7 @@ impl Shortcut {
             windmill: now.windmill.map(str::to_owned),
             query: query.to_owned(),
             seen: now.seen?.to_owned(),
-            key: self.key.as_ref()?.to_text(),
+            key: Some(self.key.as_ref()?.to_text()),
             tree: now.tree?.to_string(),
             warnings,
         })
@@ -302,7 +302,7 @@ mod tests {
             windmill: Some("CE v1".to_owned()),
             query: "a=b".to_owned(),
             seen: "d".to_owned(),
-            key: String::new(),
+            key: None,
             tree: TREE.to_owned(),
             warnings: vec!["w \"x\"".to_owned()],
         }
@@ -373,6 +373,12 @@ mod tests {
             assert_eq!(parse(&(whole.clone() + "\n")), None);
             assert_eq!(parse(&(" ".to_owned() + &whole)), None);
         }
+        // What the first version wrote is still known; that it proves nothing any more is for its settings to say.
+        let old = json::to_string(&Note { commit: COMMIT.to_owned(), shared_ui: true, proof: Some(proof()) });
+        let old = old.replace("\"key\":null,", "");
+        assert!(!old.contains("key"), "{old}");
+        let old = parse(&[BEFORE_DIGEST, &digest_of(&old), BEFORE_NOTE, &old, AFTER_NOTE].concat()).expect("a note");
+        assert_eq!((old.commit.as_str(), old.shared_ui, old.proof), (COMMIT, true, Some(proof())));
         // A note of another make is whole, and is none of ours.
         let other = "{\"commit\":1}";
         assert_eq!(parse(&[BEFORE_DIGEST, &digest_of(other), BEFORE_NOTE, other, AFTER_NOTE].concat()), None);
