@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
-use std::time::{Duration, Instant};
 
 use crate::authors::{self, Edits};
 use crate::base::Base;
@@ -12,7 +11,7 @@ use crate::both::both;
 use crate::comparison::{Change, Comparison, Mark, printable, summary};
 use crate::composition::{Composition, Tree};
 use crate::config::CommitPer;
-use crate::fault::{Fault, Remedy};
+use crate::fault::Fault;
 use crate::git::{Git, GitError, Link};
 use crate::items::{self, ItemId};
 use crate::names::Identity;
@@ -21,8 +20,7 @@ use crate::outcome::Changed;
 use crate::scrubber::Scrubber;
 use crate::secret::Secret;
 use crate::task::{Step, Task};
-use crate::windmill::{Account, KEY_TRAILER, Windmill, fingerprint};
-use crate::workplace::Workplace;
+use crate::windmill::{self, Account};
 
 /// Paths listed in a commit's body; the rest is counted.
 const LISTED_MAX: usize = 500;
@@ -31,9 +29,6 @@ const LISTED_MAX: usize = 500;
 const ITEMS_MAX: usize = 500;
 /// Files of items that get a commit each; they are held in memory.
 const FILES_MAX: usize = 10_000;
-
-/// After this time, the key is asked for no more.
-const KEY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What commits are made of.
 #[derive(Clone, Copy)]
@@ -77,7 +72,7 @@ pub fn make(material: Material<'_>) -> Result<Made, Fault> {
         let windmill = task.windmill(git.place());
         let asks = task.service.config.commit_authors;
         let edits = if asks { authors::last_edits(&windmill, account, &items.first) } else { Edits::new() };
-        (edits, key(task, git.place(), &windmill))
+        (edits, task.key(Step::Commit, git.place()))
     };
     let ((edits, key), tree) = both("ask", ask, || composition.tree(task, git, base));
     let (key, warning) = match key {
@@ -135,19 +130,6 @@ fn changed_items(comparison: &Comparison) -> io::Result<ChangedItems> {
     Ok(found)
 }
 
-/// The key under which Windmill encrypted the secrets, where it tells.
-fn key(task: Task<'_>, place: &Workplace, windmill: &Windmill<'_>) -> Result<Option<Secret>, Fault> {
-    let begun = Instant::now();
-    let ask = || {
-        windmill.key().map_err(|error| {
-            let fault = task.windmill_error(Step::Commit, error);
-            // It is not worth the commit.
-            if begun.elapsed() > KEY_TIME_MAX { Fault { remedy: Remedy::None, ..fault } } else { fault }
-        })
-    };
-    task.patiently(Step::Commit, place, ask)
-}
-
 /// What every commit ends with. By the key's fingerprint a restore knows whether the secrets of the commit can be read in
 /// a workspace.
 fn trailers(task: Task<'_>, account: &Account, version: Option<&str>, key: Option<&Secret>) -> String {
@@ -157,7 +139,7 @@ fn trailers(task: Task<'_>, account: &Account, version: Option<&str>, key: Optio
         task.request.workspace,
         account.server_version.as_deref().unwrap_or(unknown),
         version.unwrap_or(unknown),
-        key.map(|key| [KEY_TRAILER, ": ", &fingerprint(key), "\n"].concat()).unwrap_or_default(),
+        key.map(windmill::key_trailer).unwrap_or_default(),
     )
 }
 

@@ -1,5 +1,5 @@
-//! Digests of content, with a key or without. `ring` is in the binary for TLS and computes these too; where there is no TLS, the sha crates do.
-//! It does not know what is digested.
+//! Digests of content, with a key or without. `ring` is in the binary for TLS and computes these too; where there is no
+//! TLS, the sha crates do. It does not know what is digested.
 
 /// Which digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -320,17 +320,16 @@ impl History {
             scratch::create_folder(folder)?;
         }
         let _lock = self.lock(patience)?;
-        let (text, written) = {
+        let text = {
             let mut memory = self.memory();
             self.look(&mut memory);
-            let ids: Vec<String> = memory.unsaved.iter().map(|entry| entry.record.run_id.clone()).collect();
-            (json::to_string(&memory.kept), ids)
+            if memory.unsaved.is_empty() {
+                return Ok(());
+            }
+            json::to_string(&memory.kept)
         };
-        scratch::replace_file(&self.path, text.as_bytes())?;
-        let mut memory = self.memory();
-        memory.unsaved.retain(|entry| !written.contains(&entry.record.run_id));
-        memory.stamp = Stamp::of(&self.path);
-        Ok(())
+        // What is in the file then is unsaved until somebody looks.
+        scratch::replace_file(&self.path, text.as_bytes())
     }
 
     /// Keeps all others from writing, in this process and elsewhere, until it is dropped.
@@ -358,7 +357,7 @@ impl History {
         memory.stamp = stamp;
         match self.load() {
             Ok(mut kept) => {
-                // It may be our own writing, seen before its end was noted: nothing counts twice.
+                // It may be our own writing: what is in it counts once, and is saved.
                 memory.unsaved.retain(|entry| !kept.runs.iter().any(|run| run.run_id == entry.record.run_id));
                 for entry in &memory.unsaved {
                     kept.add(entry);
@@ -484,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writing_that_is_seen_before_its_end_is_noted_counts_nothing_twice() {
+    fn what_was_written_is_saved_when_it_is_seen_and_counts_once() {
         let scratch = scratch::Scratch::for_test("history").expect("a folder");
         let history = History::new(scratch.path());
         let failure = |id: &str| SyncResult {
@@ -504,7 +503,7 @@ mod tests {
             history.record(about, &failure(id)).expect("a turn").after.consecutive_failures
         };
         assert_eq!(record("01"), 1);
-        // What `write` does before it has the memory again, and then a run that looks.
+        // As `write` does, and then a run that looks.
         let text = history.read(json::to_string);
         scratch::replace_file(&history.path, text.as_bytes()).expect("written");
         assert_eq!(record("02"), 2);

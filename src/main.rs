@@ -582,6 +582,7 @@ fn serve_until_stopped(server: Server, config: &Arc<Config>) -> ExitCode {
     let deadline_of_check = Deadline::after(KILL_TIME_MAX, &Interrupt::default());
     drain(config, &runs, &interrupt, &draining);
     start_check.finish(&deadline_of_check);
+    // Of a check that did not end in time.
     lock::end_all_programs();
     // What was turned away at the end is not written down yet.
     ledger.settle_at_end();

@@ -27,10 +27,9 @@ use crate::secret::Secret;
 use crate::sync_request::SyncRequest;
 use crate::task::{Service, Step, Task, Verdict};
 use crate::verify::short;
-use crate::windmill::{self, Account, KEY_TRAILER, Windmill};
+use crate::windmill::{self, Account, KEY_TRAILER};
 use crate::wmill::{self, Deletions, Extent};
 use crate::wmill_yaml::WMILL_YAML;
-use crate::workplace::Workplace;
 
 const FOLDER_META: &str = "folder.meta.yaml";
 /// A larger file is told to differ without a word about how.
@@ -224,8 +223,7 @@ impl Story<'_> {
         target.step(Step::Pull, || pull::pull_into_nothing(target, git, &plan))?;
         composition::check_shared_ui(target, git, account)?;
         let there = self.staged(git)?;
-        let windmill = target.windmill(git.place());
-        let choice = self.choose(git, base, &windmill, &there, account)?;
+        let choice = self.choose(git, base, &there, account)?;
         self.lay_out(git, &choice)?;
         let expected = self.staged(git)?;
         let mut orders = plan.clone();
@@ -248,7 +246,7 @@ impl Story<'_> {
             return Ok(End { code: Code::DryRun, message, changed, differences: Vec::new() });
         }
         if self.wish.saves {
-            self.save(git, base, &there, account, &windmill)?;
+            self.save(git, base, &there, account)?;
         }
         let pushed = target.step(Step::Restore, || self.push(git, Extent::Apply))?;
         let unforeseen: Vec<_> = pushed.iter().filter(|change| !changes.contains(change)).collect();
@@ -302,14 +300,7 @@ impl Story<'_> {
     }
 
     /// Puts the chosen items of the commit in the place of the workspace's.
-    fn choose(
-        &mut self,
-        git: &Git<'_>,
-        base: &Base,
-        windmill: &Windmill<'_>,
-        there: &Tree,
-        account: &Account,
-    ) -> Result<Choice, Fault> {
+    fn choose(&mut self, git: &Git<'_>, base: &Base, there: &Tree, account: &Account) -> Result<Choice, Fault> {
         let of_commit = self.seen_of_commit(base)?;
         let (held, not_covered) = items_in(&of_commit, base);
         if !not_covered.is_empty() {
@@ -328,7 +319,7 @@ impl Story<'_> {
             let message = format!("--path: nothing in the commit is called like {}", paths.join(", "));
             return Err(Fault::new(Code::ConfigInvalid, message));
         }
-        let key = self.key(git, base, windmill)?;
+        let key = self.key(git, base)?;
         let secrets = self.sort_out_secrets(git, &mut chosen, &has, key.is_known)?;
         let gone = self.gone(&has, &held, &chosen);
         let mut tree = Tree::new();
@@ -458,7 +449,7 @@ impl Story<'_> {
     }
 
     /// Which key the secrets of the commit need, and whether the workspace has it or gets it.
-    fn key(&mut self, git: &Git<'_>, base: &Base, windmill: &Windmill<'_>) -> Result<Key, Fault> {
+    fn key(&mut self, git: &Git<'_>, base: &Base) -> Result<Key, Fault> {
         let failed = |error| self.source.git_error(Step::Commit, error);
         // The last commit of the workspace, also where it tells no key: what an earlier one tells may be the key before.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
@@ -467,7 +458,7 @@ impl Story<'_> {
             None => None,
         };
         let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
-        let has = self.key_of_workspace(windmill, git.place())?.map(|key| windmill::fingerprint(&key));
+        let has = self.target.key(Step::Probe, git.place())?.map(|key| windmill::fingerprint(&key));
         let Some(key) = &self.wish.key else {
             return Ok(Key { is_known: wanted.is_some() && wanted == has, to_set: None });
         };
@@ -491,12 +482,6 @@ impl Story<'_> {
             self.workspace()
         ));
         Ok(Key { is_known: true, to_set: Some(key.clone()) })
-    }
-
-    /// The key that the workspace has now, where Windmill tells.
-    fn key_of_workspace(&self, windmill: &Windmill<'_>, place: &Workplace) -> Result<Option<Secret>, Fault> {
-        let ask = || windmill.key().map_err(|error| self.target.windmill_error(Step::Probe, error));
-        self.target.patiently(Step::Probe, place, ask)
     }
 
     /// Puts the tree into the folder, with the switches of schedules and triggers off where they are to be.
@@ -560,14 +545,7 @@ impl Story<'_> {
     }
 
     /// Saves what is there on a branch of its own, so that a restore can be undone.
-    fn save(
-        &mut self,
-        git: &Git<'_>,
-        base: &Base,
-        there: &Tree,
-        account: &Account,
-        windmill: &Windmill<'_>,
-    ) -> Result<(), Fault> {
+    fn save(&mut self, git: &Git<'_>, base: &Base, there: &Tree, account: &Account) -> Result<(), Fault> {
         if there.is_empty() {
             log::info!("the workspace is empty: there is nothing to save");
             return Ok(());
@@ -585,7 +563,7 @@ impl Story<'_> {
         }
         let prefix = self.source.request.subdir.prefix();
         let listing = listed(git, "point.listing", &tree, &prefix).map_err(failed)?;
-        let key = self.key_of_workspace(windmill, git.place())?;
+        let key = self.target.key(Step::Probe, git.place())?;
         let message = self.message_of_point(&name, account, key.as_ref());
         let point_request = SyncRequest { branch, ..target.request.clone() };
         let point = Task { request: &point_request, service: target.service };
@@ -605,7 +583,6 @@ impl Story<'_> {
     }
 
     fn message_of_point(&self, name: &str, account: &Account, key: Option<&Secret>) -> String {
-        let key = key.map(|key| format!("{KEY_TRAILER}: {}\n", windmill::fingerprint(key)));
         format!(
             "Workspace {} before a restore\n\nWhat is here can be put back by `restore --branch {name}`.\n\n\
              Windmill-Workspace: {}\nWindmill-Workspace: {}\nWindmill-Version: {}\n{}",
@@ -614,7 +591,7 @@ impl Story<'_> {
             self.source.request.workspace,
             self.workspace(),
             account.server_version.as_deref().unwrap_or("unknown"),
-            key.unwrap_or_default(),
+            key.map(windmill::key_trailer).unwrap_or_default(),
         )
     }
 
@@ -647,7 +624,7 @@ impl Story<'_> {
         let windmill = target.windmill(git.place());
         let secrets = if choice.key.is_some() { self.secrets_in(git, &fresh)? } else { choice.secrets.clone() };
         if let Some(key) = &choice.key
-            && self.key_of_workspace(&windmill, git.place())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
+            && target.key(Step::Probe, git.place())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
         {
             found.add(KEY_FILE, "differs", vec!["the workspace has another key than that of --key-file".to_owned()]);
         }

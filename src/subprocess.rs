@@ -449,16 +449,12 @@ mod platform {
     /// their end then; content may not.
     fn drain(events: &Mailbox<Event>, output: &mut Output<'_>, pipes: &[OwnedFd]) -> Result<(), Failure> {
         let begun = Instant::now();
-        let mut quiet = begun;
         while output.is_open.contains(&true) {
             let lacks_content = output.is_open[0] && !matches!(output.form, Stdout::Lines);
             let left = DRAIN_TIME_MAX.saturating_sub(begun.elapsed());
             match events.take(left.min(QUIET_TIME_MAX)) {
-                Some(event) if !left.is_zero() => {
-                    output.take(event)?;
-                    quiet = Instant::now();
-                }
-                None if !left.is_zero() && (lacks_content || quiet.elapsed() < QUIET_TIME_MAX || are_full(pipes)) => {}
+                Some(event) if !left.is_zero() => output.take(event)?,
+                None if !left.is_zero() && (lacks_content || are_full(pipes)) => {}
                 _ if lacks_content => return Err(Failure::CutOff { command: output.command.clone() }),
                 _ => break,
             }

@@ -20,11 +20,15 @@ use crate::outcome::{Changed, SyncResult, Warnings};
 use crate::retry::Tries;
 use crate::scratch::{self, Scratch};
 use crate::scrubber::Scrubber;
+use crate::secret::Secret;
 use crate::signing::{self, SigningError};
 use crate::sync_request::{Purpose, SyncRequest};
 use crate::trust::{self, TrustError};
 use crate::windmill::{Account, Cure, Windmill, WindmillError};
 use crate::workplace::Workplace;
+
+/// After this time, the key of a workspace is asked for no more.
+const KEY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A part of a sync, for progress, metrics and the message of a time-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,6 +315,21 @@ impl Task<'_> {
             &place.deadline,
             &place.environment,
         )
+    }
+
+    /// The key under which Windmill encrypts the secrets of the workspace, where it tells.
+    ///
+    /// # Errors
+    /// [`Fault`]: no answer, or one of a server that may come back and did not.
+    pub fn key(&self, step: Step, place: &Workplace) -> Result<Option<Secret>, Fault> {
+        let (begun, windmill) = (Instant::now(), self.windmill(place));
+        self.patiently(step, place, || {
+            windmill.key().map_err(|error| {
+                let fault = self.windmill_error(step, error);
+                // A server that hangs is not asked again: a commit can do without.
+                if begun.elapsed() > KEY_TIME_MAX { Fault { remedy: Remedy::None, ..fault } } else { fault }
+            })
+        })
     }
 
     /// Warns of what Windmill does not show to this run.

@@ -66,6 +66,12 @@ pub enum Cure {
 /// The trailer with the [`fingerprint`] of the key under which the secrets of a commit are encrypted.
 pub const KEY_TRAILER: &str = "Windmill-Key-Fingerprint";
 
+/// That trailer, as a line.
+#[must_use]
+pub fn key_trailer(key: &Secret) -> String {
+    [KEY_TRAILER, ": ", &fingerprint(key), "\n"].concat()
+}
+
 /// By which a key is known without being told: `sha256:` and the digest.
 #[must_use]
 pub fn fingerprint(key: &Secret) -> String {
@@ -378,10 +384,7 @@ impl<'a> Windmill<'a> {
                 200 if path == OWN_ITEMS => account.own_items = own_items(&answer.body),
                 200 | 404 => {}
                 400..=499 if answer.cure() == Cure::None => account.refused.push(path),
-                status => {
-                    let message = format!("{} answered with status {status}", self.base_url.join(&whole));
-                    return Err(WindmillError::Failed { code: Code::PullFailed, message, cure: answer.cure() });
-                }
+                _ => return Err(self.no_answer(Code::PullFailed, &whole, &answer)),
             }
         }
         account.side = digest.0.finish();
@@ -492,6 +495,12 @@ impl<'a> Windmill<'a> {
         Scrubber::new([self.token]).scrub(&subprocess::clean_line(said.as_bytes()))
     }
 
+    /// What is told of an answer whose content is nobody's business.
+    fn no_answer(&self, code: Code, path: &str, answer: &Answer) -> WindmillError {
+        let message = format!("{} answered with status {}", self.base_url.join(path), answer.status);
+        WindmillError::Failed { code, message, cure: answer.cure() }
+    }
+
     fn strange_answer(&self, path: &str, answer: &Answer) -> WindmillError {
         // Scrubbed before it is cut, so that no part of a token that was said back is left.
         let start: String = self.printable(&answer.body).chars().take(200).collect();
@@ -530,8 +539,7 @@ impl<'a> Windmill<'a> {
         let path = format!("api/w/{}/workspaces/encryption_key", self.workspace);
         let answer = self.ask(&path, None)?;
         if answer.cure() != Cure::None {
-            let message = format!("{} answered with status {}", self.base_url.join(&path), answer.status);
-            return Err(WindmillError::Failed { code: Code::WindmillUnreachable, message, cure: answer.cure() });
+            return Err(self.no_answer(Code::WindmillUnreachable, &path, &answer));
         }
         Ok(match parse(&answer.body) {
             Some(Value::Object(mut fields)) if answer.status == 200 => match fields.remove("key") {
