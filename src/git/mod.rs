@@ -3,9 +3,13 @@
 //! Nothing of a user's or a system's git configuration is read, nothing of a repository's content runs, and the
 //! credentials travel by environment. It does not know what is in the tree, or why it is pushed.
 
+#[path = "auth.rs"]
 mod access;
+#[path = "config.rs"]
 mod configuration;
+#[path = "fast_import.rs"]
 mod import;
+#[path = "output.rs"]
 mod printed;
 
 pub use access::Site;

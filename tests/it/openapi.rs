@@ -175,8 +175,8 @@ fn as_described(description: &Description, service: &Service, method: &str, path
 fn the_paths_and_methods_of_the_service_are_described_and_no_others() {
     let description = Description::new();
     let described: BTreeSet<_> = members(&description.0["paths"]).map(|(path, _)| path).collect();
-    let routes = code("src/app.rs");
-    let (_, of_path) = routes.split_once("fn path(self)").expect("the paths in src/app.rs");
+    let routes = code("src/api/routes.rs");
+    let (_, of_path) = routes.split_once("fn path(self)").expect("the paths in src/api/routes.rs");
     let routes = of_path.split("fn ").next().unwrap().lines().filter_map(|line| {
         let (_, path) = line.split_once(" => \"")?;
         path.strip_suffix("\",")
@@ -197,7 +197,7 @@ fn the_paths_and_methods_of_the_service_are_described_and_no_others() {
 fn the_statuses_of_the_code_are_described_and_no_others() {
     let mut of_code = BTreeSet::new();
     let calls = ["Refusal::new(", "Response::error(", "Self::error(", "Response::json(", "Response::new("];
-    for path in ["src/app.rs", "src/http/request.rs", "src/http/response.rs", "src/server/connection.rs"] {
+    for path in ["src/api/routes.rs", "src/http/request.rs", "src/http/response.rs", "src/http/server/connection.rs"] {
         let code = code(path);
         let statuses = calls.iter().flat_map(|call| code.split(call).skip(1));
         of_code.extend(statuses.filter_map(|rest| rest.get(..3)?.parse::<u16>().ok()));
@@ -216,13 +216,13 @@ fn the_statuses_of_the_code_are_described_and_no_others() {
 
 /// Each result code with its HTTP status, from the one table of the code.
 fn codes_of_the_code() -> BTreeMap<String, u16> {
-    let table = code("src/code.rs");
+    let table = code("src/model/result_code.rs");
     let rows = table
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once(" => (\"")?.1.split_once("\", "));
     let codes: BTreeMap<_, _> =
         rows.map(|(name, rest)| (name.to_owned(), rest.split_once(',').unwrap().0.parse().unwrap())).collect();
-    assert!(codes.len() >= 20, "the table in src/code.rs is not where this test looks for it");
+    assert!(codes.len() >= 20, "the table in src/model/result_code.rs is not where this test looks for it");
     codes
 }
 
@@ -263,8 +263,8 @@ fn the_fields_of_a_sync_are_described_and_no_others() {
     let description = Description::new();
     let schema = &description.0["components"]["schemas"]["SyncRequest"];
     let described: BTreeSet<_> = members(&schema["properties"]).map(|(name, _)| name).collect();
-    let code = code("src/sync_request.rs");
-    let (_, texts_of_code) = code.split_once("const KNOWN: &[&str] = &[").expect("the fields in src/sync_request.rs");
+    let code = code("src/request/mod.rs");
+    let (_, texts_of_code) = code.split_once("const KNOWN: &[&str] = &[").expect("the fields in src/request/mod.rs");
     let of_texts = texts_of_code.split_once(']').unwrap().0.split('"').skip(1).step_by(2);
     let (_, fields) = code.split_once("fn fields(&mut self").unwrap();
     let others = fields
