@@ -1,21 +1,40 @@
 # One line each over cargo and npm; `just` alone lists them.
 
-musl := "x86_64-unknown-linux-musl"
-
 _list:
     @just --list --unsorted
 
-# all tests but those that need sshd or a Docker Engine
+# what a change is tried with first: three minutes on two cores
 test:
     cargo test
 
+# the families of tests that take longer; names of modules behind it (`just test-long restore sync`) are those alone
+test-long *families:
+    cargo test --test it -- --ignored {{families}} --skip ssh --skip promtool --skip as_root --skip bun:: --skip schemathesis \
+        --skip curl_itself --skip image:: --skip so_does_the_one
+
+# the whole suite of faults, but those that need root: kills, damages and failures at every point
+test-faults: (test-long "faults::")
+
+# restores, in long
+test-restore: (test-long "restore::")
+
+# repositories and workspaces that want to do harm, in long
+test-hostile: (test-long "hostile::" "workspace_specific::")
+
+# the image's changed wmill against npm's, in long
+test-wmill: (test-long "adapted_wmill::")
+
 # the tests over ssh (Debian: openssh-server)
 test-ssh:
-    cargo test --features sshd-tests --test it -- ssh
+    cargo test --test it -- --ignored ssh --skip image::
 
 # the faults that need root: small disks, other users
 test-root:
-    cargo test --features root-tests --test it -- as_root
+    cargo test --test it -- --ignored as_root
+
+# the tests with promtool, Bun, curl and Schemathesis
+test-tools:
+    cargo test --test it -- --ignored promtool bun:: curl_itself schemathesis
 
 # a thousand syncs in a row, and hundreds with random faults; prints what the service holds meanwhile
 endurance:
@@ -25,13 +44,21 @@ endurance:
 faults:
     WRITE_FAULTS=1 cargo test --test it -- table_of_faults
 
+# the status page in a real Chromium (Debian: chromium)
+test-page:
+    cargo test --test it -- --ignored page:: --skip screenshot
+
+# writes docs/page.png, the screenshot in README (Debian: chromium)
+screenshot:
+    cargo test --test it -- --ignored page::screenshot
+
 # writes the man page, docs/windmill-git-sync.1, from `--help` and README.md
 man:
     WRITE_MAN=1 cargo test --test it -- man::
 
 # the tests of the image (a Docker Engine with Compose)
 test-image:
-    cargo test --features docker-tests --test it -- image::
+    cargo test --test it -- --ignored image::
 
 # the WebAssembly builds, and the unit tests within WASI (Debian: python3-venv)
 test-wasm:
@@ -43,7 +70,7 @@ demo:
 
 # lints, for this machine and for WebAssembly
 lint:
-    cargo clippy --all-targets --all-features -- -D warnings
+    cargo clippy --all-targets -- -D warnings
     cargo clippy --target wasm32-wasip1 --lib --bins -- -D warnings
     cargo clippy --target wasm32-wasip2 --lib --bins -- -D warnings
     cargo clippy --target wasm32-wasip1 --lib --profile test -- -D warnings
@@ -54,7 +81,7 @@ typos:
 
 # format the code
 fmt:
-    cargo fmt
+    cargo fmt --all
 
 # documentation of the code
 doc:
@@ -62,11 +89,11 @@ doc:
 
 # the static binary (Debian: musl-tools)
 musl:
-    cargo build --release --target {{musl}}
+    image/build-static
 
 # the image
 image:
-    docker build --file Dockerfile.scratch --tag windmill-git-sync .
+    docker build --file Dockerfile.scratch --build-arg CREATED=$(date --utc +%Y-%m-%dT%H:%M:%SZ) --tag windmill-git-sync .
 
 # what is in the image, as sbom.cdx.json
 sbom:

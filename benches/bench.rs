@@ -6,7 +6,7 @@
 //! | [`table`] | what was measured, as lines of Markdown with their limits |
 //! | [`measure`] | how long, how much memory, how much of the processor |
 //! | [`place`] | a workspace, a remote, our binary, and the shell script that does the same by hand |
-//! | [`binary`], [`listener`], [`unchanged`], [`changed`], [`memory`], [`processor`], [`programs`], [`first`] | a part each |
+//! | all others | a part of [`PARTS`] each |
 //!
 //! Whatever is compared runs in the same run on the same machine, by turns. The table is printed and kept in
 //! `target/bench/`. It ends with 1 where a limit is missed.
@@ -17,11 +17,10 @@
     reason = "a bench prints, starts programs, and panics where something is not as it must be"
 )]
 
-#[path = "../tests/it/bed/mod.rs"]
-mod bed;
 mod binary;
 mod changed;
 mod first;
+mod history;
 mod listener;
 mod measure;
 mod memory;
@@ -32,21 +31,22 @@ mod table;
 mod unchanged;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use bed::process;
-use bed::sandbox::target_dir;
-use bed::wmill::{LockFile, one_program};
 use place::{Place, Programs, Size};
+use support::process;
+use support::sandbox::target_dir;
+use support::wmill::{LockFile, one_program};
 use table::Table;
 
 const MUSL: &str = "x86_64-unknown-linux-musl";
 /// A first build on a small machine.
 const BUILD_PATIENCE: Duration = Duration::from_secs(900);
 /// In the order in which they are measured.
-const PARTS: [&str; 8] = ["binary", "listener", "processor", "programs", "unchanged", "changed", "memory", "first"];
+const PARTS: [&str; 9] =
+    ["binary", "listener", "processor", "programs", "history", "unchanged", "changed", "memory", "first"];
 const SMALL: Size = Size::Recorded;
 const MANY: Size = Size::Scripts(2_000);
 const MOST: Size = Size::Scripts(10_000);
@@ -93,6 +93,9 @@ fn measure(programs: &Programs, is_asked: &dyn Fn(&str) -> bool, table: &mut Tab
     if is_asked("programs") {
         programs::measure(programs, table);
     }
+    if is_asked("history") {
+        history::measure(programs, table);
+    }
     let of = |size, parts: &[&str]| parts.iter().any(|part| is_asked(part)).then(|| Settled::new(programs, size));
     if let Some(small) = of(SMALL, &["unchanged"]) {
         unchanged::measure(&small.place, SMALL, table);
@@ -102,6 +105,7 @@ fn measure(programs: &Programs, is_asked: &dyn Fn(&str) -> bool, table: &mut Tab
         of_many = is_asked("unchanged").then(|| unchanged::measure(&many.place, MANY, table));
         if is_asked("changed") {
             changed::measure(&many.place, MANY, table);
+            changed::measure_forced(&many.place, MANY, table);
         }
     }
     if let Some(most) = of(MOST, &["unchanged", "memory"]) {
@@ -135,10 +139,6 @@ impl Settled {
 
 /// What this machine has not and the static build needs.
 fn lack() -> Option<&'static str> {
-    let sysroot = process::run(command("rustc", &["--print", "sysroot"])).must_succeed().stdout_text();
-    if !Path::new(sysroot.trim()).join("lib/rustlib").join(MUSL).join("lib").is_dir() {
-        return Some("the static target is missing: rustup target add x86_64-unknown-linux-musl");
-    }
     process::find_program("musl-gcc", &[]).is_none().then_some("musl-gcc is missing (Debian: musl-tools)")
 }
 
@@ -149,8 +149,7 @@ fn command(program: &str, arguments: &[&str]) -> Command {
 }
 
 fn build() -> PathBuf {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let mut build = command(&cargo, &["build", "--release", "--bin", "windmill-git-sync", "--target", MUSL]);
+    let mut build = command("image/build-static", &["x86_64", "--bin", "windmill-git-sync"]);
     build.arg("--target-dir").arg(target_dir());
     process::start(build).finish_within(BUILD_PATIENCE).must_succeed();
     target_dir().join(MUSL).join("release/windmill-git-sync")

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::bed::{Outcome, Run, process};
+use support::{Outcome, Run, process};
 
 /// For the slowest that is measured: npm's `wmill` on thousands of scripts, on a machine that is busy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1_800);

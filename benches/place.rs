@@ -1,19 +1,18 @@
 //! A workspace of some size, a remote over smart HTTP, and whoever brings the one to the other: our binary, or a shell
 //! script that does the same by hand. Both have the same `wmill`, and a branch each.
 
-use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::bed::git::git;
-use super::bed::git_http::{GIT_TOKEN, GIT_USERNAME, basic};
-use super::bed::sandbox::write_with_mode;
-use super::bed::windmill::SHOP;
-use super::bed::{BareRepository, GitHttp, Remote as _, Run, Sandbox, WINDMILL_TOKEN, Workspace, process};
 use super::measure::{PATIENCE, sync_and_peak};
+use support::git::git;
+use support::git_http::{GIT_TOKEN, GIT_USERNAME, basic};
+use support::sandbox::write_with_mode;
+use support::windmill::SHOP;
+use support::{BareRepository, GitHttp, Remote as _, Run, Sandbox, WINDMILL_TOKEN, Workspace, process};
 
 /// Of both sides.
 const WMILL_YAML: &str = "defaultTs: bun\nincludeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n";
@@ -55,7 +54,8 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new(programs: &Programs, size: Size) -> Self {
-        let sandbox = Sandbox::new();
+        let sandbox = Sandbox::on_disk();
+        sandbox.windmill.take_time_for_exports();
         if let Size::Scripts(count) = size {
             sandbox.windmill.set(SHOP, Workspace::of_scripts(count));
         }
@@ -92,6 +92,13 @@ impl Place {
         peak
     }
 
+    /// The script before its first run, and a branch for it that holds nothing of Windmill's.
+    pub(super) fn first_script(&self) -> Command {
+        self.repository.commit_files("by-hand", &[("README.md", "by hand\n")]);
+        self.write_script();
+        self.script()
+    }
+
     /// What is on the two branches is the same.
     pub(super) fn assert_settled(&self) {
         let trees = self.repository.run(["rev-parse", "main^{tree}", "by-hand^{tree}"]).stdout_text();
@@ -104,15 +111,6 @@ impl Place {
         self.edits.set(self.edits.get() + 1);
         let result = format!("edit {}", self.edits.get());
         self.sandbox.windmill.edit(|workspace| workspace.add_bun_script("f/dept_0/job_00000", &result));
-        self.warm();
-    }
-
-    /// Has Windmill make the archives that were asked for so far, so that nobody waits for that.
-    fn warm(&self) {
-        let targets: BTreeSet<String> = self.archives().into_iter().collect();
-        for target in targets {
-            self.download(&target);
-        }
     }
 
     /// How archives were asked for, the last one last.
@@ -150,9 +148,7 @@ impl Place {
     pub(super) fn ls_remote(&self) -> Command {
         let mut command = git(&self.sandbox);
         command.args(["ls-remote", "--", &self.served.url(), "refs/heads/main"]);
-        for (name, value) in git_credentials() {
-            command.env(name, value);
-        }
+        command.envs(git_credentials());
         command
     }
 
@@ -163,7 +159,7 @@ impl Place {
     /// The same with npm's `wmill`, which users of a script have.
     pub(super) fn script_with_npm(&self) -> Command {
         let mut command = self.script();
-        command.env("WMILL", super::bed::wmill::wmill());
+        command.env("WMILL", support::wmill::wmill());
         command
     }
 
@@ -207,11 +203,11 @@ impl Place {
 pub(super) fn pull_alone(sandbox: &Sandbox, wmill: &Path, folder: &str) -> Command {
     let into = sandbox.scratch(folder);
     std::fs::write(into.join("wmill.yaml"), WMILL_YAML).unwrap();
-    super::bed::wmill::pull_command(wmill, sandbox, &sandbox.windmill, WINDMILL_TOKEN, &into)
+    support::wmill::pull_command(wmill, sandbox, &sandbox.windmill, WINDMILL_TOKEN, &into)
 }
 
 /// In the environment, as ours gets them to git.
-fn git_credentials() -> [(&'static str, String); 3] {
+pub(super) fn git_credentials() -> [(&'static str, String); 3] {
     [
         ("GIT_CONFIG_COUNT", "1".to_owned()),
         ("GIT_CONFIG_KEY_0", "http.extraHeader".to_owned()),

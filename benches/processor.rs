@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use super::bed::process::find_program;
 use super::measure::{ThreadTimes, processor_time_with_children};
 use super::place::Place;
 use super::table::{Table, shown_time};
+use support::process::find_program;
 
 /// An hour of it is told: longer than any of its timers, short enough to wait for.
 const IDLE: Duration = Duration::from_secs(20);

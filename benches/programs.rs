@@ -1,9 +1,9 @@
 //! `wmill` as one program beside npm's, which does the same: a pull of a workspace in which nothing has changed.
 
-use super::bed::wmill::wmill;
 use super::measure::{median, side_by_side, time_and_peak, time_of};
 use super::place::{Place, Programs, Size, pull_alone};
 use super::table::{Table, shown_kib, shown_time};
+use support::wmill::wmill;
 
 const SIZES: [(Size, usize); 2] = [(Size::Recorded, 9), (Size::Scripts(2000), 5)];
 

@@ -19,7 +19,7 @@ pub(super) enum Limit {
 impl Table {
     /// Begins with the day and the kind of the machine.
     pub(super) fn new() -> Self {
-        let day = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let day = windmill_git_sync::util::time::to_text(SystemTime::now());
         let text = format!("Measured at {day} on {}.\n", machine());
         Self { text, is_over: false }
     }

@@ -4,11 +4,8 @@
 //! itself is a stand-in, which answers as a real one was recorded to answer. It ends with 0 only if all was as promised.
 #![allow(clippy::print_stdout, reason = "a demo prints")]
 
-#[path = "../tests/it/bed/mod.rs"]
-mod bed;
-
-use bed::windmill::SHOP;
-use bed::{BareRepository, Outcome, Run, Sandbox};
+use support::windmill::SHOP;
+use support::{BareRepository, Outcome, Run, Sandbox};
 
 /// What a person had put into the repository before the first backup.
 const README: &str = "# Our backups\n\nThis file is ours, not Windmill's.\n";
@@ -16,7 +13,7 @@ const README: &str = "# Our backups\n\nThis file is ours, not Windmill's.\n";
 fn main() {
     chapter("What it takes: our binary, wmill, git, a Windmill, a repository");
     say("The first time, npm fetches wmill as tests/wmill/package-lock.json pins it (some 50 MB, kept in target/).");
-    show("wmill", &bed::wmill().display().to_string());
+    show("wmill", &support::wmill().display().to_string());
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let ours = remote.commit_files("main", &[("README.md", README)]);
@@ -24,7 +21,7 @@ fn main() {
     show("repository", &format!("{} with one commit of a person's, README.md", remote.path().display()));
 
     chapter("A first sync takes the whole workspace to the repository");
-    let sync = sandbox.sync().workspace(SHOP).remote(&remote);
+    let sync = sandbox.sync().real_wmill().workspace(SHOP).remote(&remote);
     let first = result(&sync, "pushed");
     assert_eq!(first.commit(), remote.tip("main"), "the commit that it names is the branch's tip");
     git(&remote, &["log", "--format=%h %an: %s", "main"]);

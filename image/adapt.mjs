@@ -29,6 +29,23 @@ const lockInMemory = {
   ],
 };
 
+// The order of these files goes into the hashes of `wmill-lock.yaml`. Node gives the names of a folder sorted by their
+// bytes; bun gives them as the file system has them, so that one workspace had several lock files.
+const sortedDependencies = {
+  what: "The files of dependencies/ are taken in the order in which Node gives them.",
+  edits: [
+    [
+      'const entries = await readdir5("dependencies", { withFileTypes: true });\n    for (const entry of entries) {\n',
+      'const entries = await readdir5("dependencies", { withFileTypes: true });\n    entries.sort((a, b) => Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)));\n    for (const entry of entries) {\n',
+    ],
+    // windmill-git-sync looks for this line before it relies on the order.
+    [
+      'action(async (opts) => {\n  console.log("CLI version: " + VERSION);\n',
+      'action(async (opts) => {\n  console.log("Dependencies are sorted");\n  console.log("CLI version: " + VERSION);\n',
+    ],
+  ],
+};
+
 const notice = {
   what: "The help says that this is a changed copy.",
   edits: [['.description("Windmill CLI")', '.description("Windmill CLI, a copy changed by windmill-git-sync")']],
@@ -36,7 +53,7 @@ const notice = {
 
 const [from, to, lock] = process.argv.slice(2);
 if (!["true", "false"].includes(lock)) throw new Error(`lock file in memory: true or false, not \`${lock}\``);
-const changes = [start, ...(lock === "true" ? [lockInMemory] : []), notice];
+const changes = [start, sortedDependencies, ...(lock === "true" ? [lockInMemory] : []), notice];
 
 let text = readFileSync(from, "utf8");
 for (const { what, edits } of changes) {

@@ -12,15 +12,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::bed::process::{self, PATIENCE, eventually};
-use super::bed::sandbox::target_dir;
-use super::bed::windmill::SHOP;
-use super::bed::{Sandbox, Service};
 use super::measure::memory_kib;
-use super::table::{Table, shown_kib};
+use super::table::{Limit, Table, shown_kib};
+use support::process::{self, PATIENCE, eventually};
+use support::sandbox::target_dir;
+use support::windmill::SHOP;
+use support::{Sandbox, Service};
 
-const REQUESTS_PER_SECOND_MIN: u32 = 10_000;
-const MEMORY_KIB_MAX: u64 = 6_000_000 / 1024;
+/// A thread for each connection answers fewer than a pool would; what it costs is held against another small server on
+/// the same machine, since requests a second are as many as the machine makes them.
+const TIMES_FLASK_MIN: f64 = 5.0;
+/// With 384 connections at once, of which each has a thread.
+const MEMORY_KIB_MAX: u64 = 8_000_000 / 1024;
 const HEALTH_TIME_MAX: Duration = Duration::from_millis(50);
 
 /// The machine may be at other things too: the best round counts.
@@ -28,11 +31,11 @@ const ROUNDS: usize = 7;
 const ROUND_TIME: Duration = Duration::from_secs(1);
 const IN_FLIGHT: usize = 16;
 
-/// As in `server::Limits`: all seats, and those for requests that wait for a sync.
-const SEATS: usize = 96;
-const SEATS_FOR_SYNCS: usize = 64;
+/// As in `server::Limits`: the connections of one address, and the callers that wait for a sync.
+const CONNECTIONS: usize = 128;
+const CALLERS: usize = 64;
 /// Bodies of 64 KiB that may be on their way together.
-const BODIES: usize = 16;
+const BODIES: usize = 4;
 /// Shorter than the listener waits for a head, so that the slow clients are still there.
 const SLOW_TIME: Duration = Duration::from_millis(500);
 const FLOOD_TIME: Duration = Duration::from_secs(2);
@@ -53,16 +56,17 @@ app.run(host="127.0.0.1", port=int(sys.argv[1]), threaded=True)
 pub(super) fn measure(binary: &Path, table: &mut Table) {
     table.head("the listener");
     measure_slow_neighbours(binary, table);
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::on_disk();
     let service = sandbox.service().program(binary.to_path_buf()).serve();
     let ours = best_rate(service.address());
     let shown = |rate: u32| format!("{rate} a second");
     let what = format!("`/health`, by one client thread (best of {ROUNDS} seconds)");
-    table.limited(&what, &shown(ours), &shown(REQUESTS_PER_SECOND_MIN), ours >= REQUESTS_PER_SECOND_MIN);
+    table.told(&what, &shown(ours));
     match Flask::start() {
         Ok(flask) => {
             let theirs = best_rate(flask.address);
             table.told(&format!("the same by Flask {FLASK_VERSION}"), &shown(theirs));
+            table.ratio("times Flask", f64::from(ours) / f64::from(theirs), &Limit::AtLeast(TIMES_FLASK_MIN));
         }
         Err(why) => table.told("the same by Flask", &format!("not measured: {why}")),
     }
@@ -97,9 +101,9 @@ fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// Every seat taken by somebody who waits or is as slow and as large as may be, and then a flood.
+/// Every connection of an address taken by somebody who waits or is as slow and as large as may be, and then a flood.
 fn measure_slow_neighbours(binary: &Path, table: &mut Table) {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::on_disk();
     let repository = sandbox.repository();
     let run = sandbox.service().workspace(SHOP).remote(&repository);
     let service = run.program(binary.to_path_buf()).serve();
@@ -107,16 +111,18 @@ fn measure_slow_neighbours(binary: &Path, table: &mut Table) {
     let post = b"POST /sync HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
     let mut taken = vec![send(service.address(), post)];
     held.wait_for(1);
-    taken.extend((1..SEATS_FOR_SYNCS).map(|_| send(service.address(), post)));
+    taken.extend((1..CALLERS).map(|_| send(service.address(), post)));
     let head = format!("GET /health HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(8000));
-    let announced = "POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 65536\r\n\r\n";
+    let announced =
+        "POST /sync HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 65536\r\n\r\n";
     let body = format!("{announced}{}", " ".repeat(65_535));
     taken.extend((0..BODIES).map(|_| send(service.address(), body.as_bytes())));
-    taken.extend((0..SEATS - SEATS_FOR_SYNCS - BODIES).map(|_| send(service.address(), head.as_bytes())));
+    taken.extend((0..CONNECTIONS - CALLERS - BODIES).map(|_| send(service.address(), head.as_bytes())));
     let times = times_of_health(&service, SLOW_TIME);
     let slowest = times.last().copied().unwrap_or_default().as_secs_f64() * 1e3;
-    let what =
-        format!("`/health` with all {SEATS} seats taken by slow clients (99 of 100; the slowest {slowest:.1} ms)");
+    let what = format!(
+        "`/health` with all {CONNECTIONS} connections taken by slow clients (99 of 100; the slowest {slowest:.1} ms)"
+    );
     limited_time(&what, times[times.len() * 99 / 100 - 1], table);
 
     let (is_over, flood) = (AtomicBool::new(false), service.address());
@@ -127,7 +133,7 @@ fn measure_slow_neighbours(binary: &Path, table: &mut Table) {
             while !is_over.load(Ordering::Relaxed) && begun.elapsed() < PATIENCE {
                 crowd.push_back(connect_from_elsewhere(flood));
                 connections += 1;
-                if crowd.len() > 2 * SEATS {
+                if crowd.len() > 2 * CONNECTIONS {
                     crowd.pop_front();
                 }
             }

@@ -1,26 +1,29 @@
-//! Routes: a request's head and body to an answer. It knows no sockets, and is the one place that decides which path
-//! takes which method, and what needs the service's token.
+//! Routes: turns the head and the body of a request into a response. It decides which path takes which method, which
+//! request needs `SYNC_API_TOKEN`, and refuses web pages.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use miniserde::{Serialize, json};
 
-use crate::code::Code;
-use crate::config::Config;
-use crate::deadline::Interrupt;
+use crate::api::status_page;
+use crate::backup::workspaces::{Requests, WorkspaceList};
+use crate::config::{Config, SecretSource};
 use crate::http::request::{Head, Method};
 use crate::http::response::Response;
-use crate::ledger::Ledger;
-use crate::metrics::{self, BackupGauges, Gauges};
-use crate::outcome;
-use crate::page;
-use crate::report::{self, Report, Workspace};
-use crate::roster::{Asked, Roster};
-use crate::runs::Runs;
-use crate::server::{Caller, Handler, Weight};
-use crate::sync_request::{Draft, SyncRequest, Wait};
-use crate::work;
+use crate::http::server::{Caller, Handler};
+use crate::model::names;
+use crate::model::result_code::Code;
+use crate::model::run_result;
+use crate::request::{Draft, RequestError, SyncRequest, Wait};
+use crate::service::metrics::{self, BackupGauges, Gauges};
+use crate::service::queue::Queue;
+use crate::service::recorder::Recorder;
+use crate::service::status::{self, StatusReport, Workspace};
+use crate::service::token_check::TokenCheck;
+use crate::service::worker;
+use crate::util::deadline::CancelToken;
 
 /// What a caller is told to wait before it tries again.
 const RETRY_AFTER_SECONDS: u32 = 10;
@@ -28,10 +31,11 @@ const RETRY_AFTER_SECONDS: u32 = 10;
 /// The service behind the listener.
 pub struct App {
     config: Arc<Config>,
-    runs: Arc<Runs>,
-    ledger: Arc<Ledger>,
-    roster: Arc<Roster>,
-    interrupt: Interrupt,
+    runs: Arc<Queue>,
+    recorder: Arc<Recorder>,
+    workspace_list: Arc<WorkspaceList>,
+    token_check: TokenCheck,
+    cancel: CancelToken,
     started: Instant,
     process_start: SystemTime,
 }
@@ -76,21 +80,11 @@ enum Route {
     Sync,
 }
 
-/// Who may ask.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Door {
-    /// Everybody.
-    Open,
-    /// Who brings the service's token, where one is set.
-    Bearer,
-    /// The same, and a browser's user, who brings it as a password.
-    BearerOrPassword,
-}
-
 impl Route {
     const ALL: [Self; 6] = [Self::Health, Self::Ready, Self::Status, Self::Metrics, Self::Page, Self::Sync];
 
     fn of(path: &str) -> Option<Self> {
+        let path = if path == "/healthz" { "/health" } else { path };
         Self::ALL.into_iter().find(|route| route.path() == path)
     }
 
@@ -105,11 +99,16 @@ impl Route {
         }
     }
 
-    fn door(self) -> Door {
+    /// Whether everybody may ask.
+    fn is_open(self) -> bool {
+        matches!(self, Self::Health | Self::Ready)
+    }
+
+    /// What a refusal asks for. A browser asks its user only where it is offered what it knows.
+    fn challenge(self) -> &'static str {
         match self {
-            Self::Health | Self::Ready => Door::Open,
-            Self::Status | Self::Metrics | Self::Sync => Door::Bearer,
-            Self::Page => Door::BearerOrPassword,
+            Self::Page | Self::Status => "Basic realm=\"windmill-git-sync\"",
+            _ => "Bearer realm=\"windmill-git-sync\"",
         }
     }
 
@@ -129,16 +128,25 @@ impl Route {
 }
 
 impl App {
-    /// The service, started now.
+    /// The env, started now.
     #[must_use]
     pub fn new(
         config: Arc<Config>,
-        runs: Arc<Runs>,
-        ledger: Arc<Ledger>,
-        roster: Arc<Roster>,
-        interrupt: Interrupt,
+        runs: Arc<Queue>,
+        recorder: Arc<Recorder>,
+        workspace_list: Arc<WorkspaceList>,
+        cancel: CancelToken,
     ) -> Self {
-        Self { config, runs, ledger, roster, interrupt, started: Instant::now(), process_start: SystemTime::now() }
+        Self {
+            config,
+            runs,
+            recorder,
+            workspace_list,
+            token_check: TokenCheck::default(),
+            cancel,
+            started: Instant::now(),
+            process_start: SystemTime::now(),
+        }
     }
 
     fn health(&self) -> Response {
@@ -153,26 +161,21 @@ impl App {
     /// For alerts: it names a workspace and a code, and no cause, since it is told to everybody.
     fn ready(&self) -> Response {
         let workspaces = self.configured_workspaces();
-        match report::fault_of(&self.config, &workspaces, self.process_start, SystemTime::now()) {
+        match status::fault_of(&self.config, &workspaces, self.process_start, SystemTime::now()) {
             None => Response::json(200, json::to_string(&Ready { status: "ready" })),
             Some(fault) => Response::error(503, fault.code, &fault.message),
         }
     }
 
     fn configured_workspaces(&self) -> Vec<Workspace> {
-        self.ledger.history.read(|kept| report::configured_workspaces(&self.config, &self.roster, kept))
+        self.recorder.history.read(|kept| status::configured_workspaces(&self.config, &self.workspace_list, kept))
     }
 
-    fn report(&self) -> Report {
+    fn report(&self) -> StatusReport {
         let overview = self.runs.overview();
-        self.ledger.history.read(|kept| Report::new(&self.config, &self.roster, kept, &overview, self.process_start))
-    }
-
-    fn page(&self) -> Response {
-        let page = page::render(&self.report(), SystemTime::now());
-        Response::new(200, page::CONTENT_TYPE, page)
-            .with_header("Content-Security-Policy", page::CONTENT_SECURITY_POLICY)
-            .with_header("Referrer-Policy", "no-referrer")
+        self.recorder
+            .history
+            .read(|kept| StatusReport::new(&self.config, &self.workspace_list, kept, &overview, self.process_start))
     }
 
     fn metrics(&self) -> Response {
@@ -181,6 +184,8 @@ impl App {
             last_success: of.last_success_time(),
             last_attempt: of.last_run_time(),
             consecutive_failures: of.consecutive_failures,
+            items: [&of.last_run, &of.last_success].into_iter().flatten().find_map(|run| run.items).unwrap_or(0),
+            warnings: of.last_run.as_ref().map_or(0, |run| run.warnings.len()),
             last_verify_success: of.last_verify_success_time(),
         };
         let gauges = Gauges {
@@ -189,22 +194,42 @@ impl App {
             process_start: self.process_start,
             resident_memory_bytes: metrics::resident_memory_bytes(),
         };
-        Response::new(200, metrics::CONTENT_TYPE, self.ledger.metrics.to_text(&gauges))
+        Response::new(200, metrics::CONTENT_TYPE, self.recorder.metrics.to_text(&gauges))
     }
 
     fn sync(&self, body: &[u8], caller: &Caller<'_>) -> Response {
-        if let Some(why) = work::NO_SYNCS {
+        if let Some(why) = worker::NO_SYNCS {
             return Response::error(501, Code::Internal, why);
         }
-        let asked = Draft::from_json(body, &self.config).and_then(|draft| {
-            let asked = work::requests(&self.roster, &self.ledger, &draft, &self.config, &self.interrupt)?;
-            Ok((asked, draft.wait()))
-        });
-        match asked {
-            Ok((Asked::One(request), wait)) => self.sync_one(*request, wait, caller),
-            Ok((Asked::Several(requests), wait)) => self.sync_several(requests, wait, caller),
+        let draft = match Draft::from_json(body, &self.config) {
+            Ok(draft) => draft,
+            Err(error) => return refused(error.code, &error.message),
+        };
+        // Windmill may be asked now, and a run be waited for.
+        if let Err(code) = caller.begin_wait() {
+            return refused(code, "too many callers wait for a sync");
+        }
+        match self.requests(&draft) {
+            Ok(Requests::One(request)) => self.sync_one(*request, draft.wait(), caller),
+            Ok(Requests::Several(requests)) => self.sync_several(requests, draft.wait(), caller),
             Err(error) => refused(error.code, &error.message),
         }
+    }
+
+    /// The syncs that are asked for. A token that the request brings is shown to Windmill first, for each of them.
+    fn requests(&self, draft: &Draft<'_>) -> Result<Requests, RequestError> {
+        let question = draft.brings_windmill_token().then(|| self.token_check.begin()).transpose()?;
+        let mut asked = worker::requests(&self.workspace_list, &self.recorder, draft, &self.config, &self.cancel)?;
+        if let Some(question) = question {
+            let each = match &mut asked {
+                Requests::One(request) => std::slice::from_mut(&mut **request),
+                Requests::Several(requests) => requests,
+            };
+            for request in each {
+                question.admit(request, &self.config, &self.recorder.history, &self.cancel)?;
+            }
+        }
+        Ok(asked)
     }
 
     fn sync_one(&self, request: SyncRequest, wait: Wait, caller: &Caller<'_>) -> Response {
@@ -216,9 +241,9 @@ impl App {
             let accepted = Accepted { success: true, code: "accepted", message: "the sync goes on", run_id: &run.id };
             return Response::json(202, json::to_string(&accepted));
         }
-        match self.runs.wait(&run, &|| caller.is_dismissed()) {
-            Some(result) => answered(result.code, result.to_json()),
-            None => dismissed(),
+        match self.runs.wait(&run, &|| caller.is_gone()) {
+            Some(result) => answered(result.code, result.for_answer(1).to_json()),
+            None => caller_gone(),
         }
     }
 
@@ -239,39 +264,71 @@ impl App {
             let accepted = AcceptedAll { success: true, code: "accepted", message, run_id, run_ids };
             return Response::json(202, json::to_string(&accepted));
         }
-        let mut results = Vec::with_capacity(runs.len());
+        let count = runs.len();
+        let mut results = Vec::with_capacity(count);
         for run in runs {
-            match self.runs.wait(&run, &|| caller.is_dismissed()) {
-                Some(result) => results.push(result),
-                None => return dismissed(),
+            match self.runs.wait(&run, &|| caller.is_gone()) {
+                Some(result) => results.push(result.for_answer(count)),
+                None => return caller_gone(),
             }
         }
-        answered(outcome::code_of_all(&results), outcome::all_to_json(&results))
+        answered(run_result::code_of_all(&results), run_result::all_to_json(&results))
     }
 
-    /// The refusal of a request that lacks the service's token, where one is set.
-    fn unauthorized(&self, door: Door, head: &Head) -> Option<Response> {
-        if door == Door::Open {
-            return None;
-        }
-        let expected = match self.config.api_token.as_ref()?.read() {
-            Ok(token) => token,
-            // A token that cannot be read lets nobody in.
-            Err(message) => {
+    /// The refusal of a request that lacks the service's token, where one is set, or that a web page sent.
+    fn refuse_sender(&self, route: Route, head: &Head) -> Option<Response> {
+        let expected = match self.config.api_token.as_ref().filter(|_| !route.is_open()).map(SecretSource::read) {
+            Some(Err(message)) => {
+                // A token that cannot be read lets no request in.
                 log::error!("{message}");
                 let message = "the service cannot read its own token; its log says why";
                 return Some(Response::error(Code::Internal.http_status(), Code::Internal, message));
             }
+            Some(Ok(token)) => Some(token),
+            None => None,
         };
-        let is_bearer = head.bearer_token().is_some_and(|token| expected.matches(token));
-        let takes_password = door == Door::BearerOrPassword;
-        if is_bearer || takes_password && head.basic_password().is_some_and(|password| expected.matches(&password)) {
+        let Some(expected) = expected else {
+            return (route == Route::Sync && head.is_from_page).then(from_web_page);
+        };
+        if head.bearer_token().is_some_and(|token| expected.matches(token)) {
             return None;
         }
-        // A browser asks its user only where it is offered what it knows.
-        let scheme = if takes_password { "Basic" } else { "Bearer" };
-        Some(Response::unauthorized(&format!("{scheme} realm=\"windmill-git-sync\"")))
+        // A browser adds a password that it knows to whatever a page sends.
+        if route == Route::Sync && head.is_from_page {
+            return Some(from_web_page());
+        }
+        let brings_password = head.basic_password().is_some_and(|password| expected.matches(&password));
+        (!brings_password).then(|| Response::unauthorized(route.challenge()))
     }
+
+    /// The refusal of a request that names this machine in another way than our address: a name that someone else's DNS
+    /// leads here would let a web page read our answers as its own. A token keeps such a page out too.
+    fn refuse_host(&self, head: &Head) -> Option<Response> {
+        let listens_on = self.config.listen.parse::<SocketAddr>().ok()?.ip();
+        let name = head.host_name()?;
+        let is_ours = name.eq_ignore_ascii_case("localhost") || name.parse() == Ok(listens_on);
+        if self.config.api_token.is_some() || !listens_on.is_loopback() || is_ours {
+            return None;
+        }
+        let message = format!("`Host` has to be {listens_on} or localhost, unless SYNC_API_TOKEN is set");
+        Some(refused(Code::Forbidden, &message))
+    }
+}
+
+/// A query would be passed over, whatever it asks for.
+fn refuse_query(head: &Head) -> Option<Response> {
+    let query = head.query.as_deref().filter(|query| !query.is_empty())?;
+    // The names alone: a value may be a secret.
+    let names: Vec<_> = query.split('&').map(|field| field.split('=').next().unwrap_or_default()).collect();
+    let message =
+        ["the query of POST /sync has to be empty, and has ", &names::quoted(&names.join(", ")), ": send a JSON body"];
+    Some(refused(Code::RequestInvalid, &message.concat()))
+}
+
+fn from_web_page() -> Response {
+    let message = "a sync cannot be asked for by a web page (`Origin` or `Sec-Fetch-Site`), unless it brings SYNC_API_TOKEN \
+                   as `Authorization: Bearer …`";
+    refused(Code::Forbidden, message)
 }
 
 /// The answer to a request that no run came of.
@@ -289,8 +346,8 @@ fn not_taken(code: Code) -> &'static str {
     }
 }
 
-/// Nobody reads it, most likely; the run goes on.
-fn dismissed() -> Response {
+/// The client has most likely gone; the run continues.
+fn caller_gone() -> Response {
     refused(Code::TooManyRequests, "the caller had ended its side, and others wait")
 }
 
@@ -305,30 +362,22 @@ fn answered(code: Code, result: String) -> Response {
 }
 
 impl Handler for App {
-    fn weight(&self, head: &Head) -> Weight {
-        match Route::of(&head.path) {
-            Some(Route::Sync) => Weight::Heavy,
-            _ => Weight::Light,
-        }
-    }
-
     fn before_body(&self, head: &Head) -> Option<Response> {
+        if let Some(refusal) = self.refuse_host(head) {
+            return Some(refusal);
+        }
         let Some(route) = Route::of(&head.path) else { return Some(Response::not_found()) };
         if !route.takes(&head.method) {
             return Some(Response::method_not_allowed(route.allowed()));
         }
-        let refusal = self.unauthorized(route.door(), head);
+        let refusal = self.refuse_sender(route, head);
         if route != Route::Sync {
             return refusal;
         }
-        refusal.or_else(|| {
+        refusal.or_else(|| refuse_query(head)).or_else(|| {
             let refusal = head.require_json().err()?;
             Some(Response::error(refusal.status, Code::RequestInvalid, refusal.message))
         })
-    }
-
-    fn look_again(&self) {
-        self.runs.look_again();
     }
 
     fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response {
@@ -337,7 +386,7 @@ impl Handler for App {
             Some(Route::Ready) => self.ready(),
             Some(Route::Status) => Response::json(200, self.report().to_json()),
             Some(Route::Metrics) => self.metrics(),
-            Some(Route::Page) => self.page(),
+            Some(Route::Page) => status_page::response(),
             Some(Route::Sync) => self.sync(&body, caller),
             None => Response::not_found(),
         }
@@ -345,6 +394,6 @@ impl Handler for App {
 
     fn answered(&self, head: Option<&Head>, status: u16) {
         let path = head.and_then(|head| Route::of(&head.path)).map_or(metrics::OTHER, Route::path);
-        self.ledger.metrics.count_request(path, status);
+        self.recorder.metrics.count_request(path, status);
     }
 }

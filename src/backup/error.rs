@@ -1,44 +1,56 @@
-//! Why a step of a run failed, and what may help against it. What a tool's failure means is for others to say.
+//! The error of a backup: the result code, the message, and whether another attempt may help.
 
-use std::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::code::Code;
-use crate::retry::Tries;
+use crate::model::result_code::Code;
+use crate::util::retry::{Attempts, Retry};
 
-/// Why a step failed.
+/// Why a step of a run failed.
 #[derive(Debug)]
-pub struct Fault {
-    /// What to call it.
+pub struct BackupError {
+    /// The result code of the run.
     pub code: Code,
     /// What was tried, on what, and why it failed.
     pub message: String,
-    /// What may help.
-    pub remedy: Remedy,
+    /// Whether another attempt may help.
+    pub retry: Retry,
 }
 
-/// What may help against a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// Nothing that we can do.
-    None,
-    /// To try again, after the time that a server asks for.
-    Time(Option<Duration>),
-    /// A new checkout.
-    NewCheckout,
-}
-
-impl Fault {
-    /// A failure against which nothing helps.
+impl BackupError {
+    /// An error that no further attempt can mend.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), remedy: Remedy::None }
+        Self { code, message: message.into(), retry: Retry::Never }
     }
 
-    /// Says how often it was tried.
+    /// The error with the number of attempts in its message.
     #[must_use]
-    pub fn after(mut self, tries: &Tries<'_>) -> Self {
+    pub fn after(mut self, tries: &Attempts<'_>) -> Self {
         if tries.count() > 1 {
             self.message = format!("{} (tried {} times)", self.message, tries.count());
         }
         self
+    }
+}
+
+/// Runs `work`; a panic in it becomes an internal error. The panic's own text is in the log.
+///
+/// # Errors
+/// Those of `work`, and a panic.
+pub fn catch_panic<T>(work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(BackupError::new(Code::Internal, "internal error; the log says where")))
+}
+
+// WebAssembly has no unwinding.
+#[cfg(all(test, panic = "unwind"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_internal_error() {
+        assert_eq!(catch_panic(|| Ok(1)).ok(), Some(1));
+        let error = catch_panic::<()>(|| panic!("a secret")).expect_err("it panics");
+        assert_eq!(error.code, Code::Internal);
+        assert!(!error.message.contains("secret"), "{}", error.message);
     }
 }

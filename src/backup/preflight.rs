@@ -1,36 +1,42 @@
-//! What is tried before a sync, and what each finding means: settings, data folder, tools, Windmill, remote.
+//! The checks before a sync, as `check` and a starting service run them: settings, data folder, tools, Windmill,
+//! remote.
 //!
-//! It changes nothing. It has a lock and a scratch folder of its own, waits for nobody's turn, makes no checkout, and
-//! takes away what it made. It does not know who reads the findings.
+//! They change nothing. They have a lock and a folder for themselves, wait for no turn, make no checkout, and remove
+//! what they made.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use miniserde::{Serialize, json};
 
-use crate::base;
-use crate::code::Code;
-use crate::config::{ADMINS, Config, Environment, Need, Options, SecretSource, Workspaces};
-use crate::deadline::{Deadline, Expired, Interrupt};
+use crate::backup::paths;
+use crate::backup::private_run::PrivateRun;
+use crate::backup::run_context::{self, LastTokenUser};
+use crate::backup::sync::tip;
+use crate::backup::workspaces::{self, Seen};
+use crate::config::{Config, Environment, Options, Required, SecretSource, Workspaces};
+use crate::git::signing::{self, SigningError};
+use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, GitError, Pushed};
-use crate::lock::Lock;
-use crate::names::{BranchName, RemoteScheme, RemoteUrl, WorkspaceId};
-use crate::percent;
-use crate::roster;
-use crate::scratch::{self, Scratch};
-use crate::scrubber::Scrubber;
-use crate::secret::Secret;
-use crate::signing::{self, SigningError};
-use crate::subprocess;
-use crate::sync_request::{self, GitCredentials};
-use crate::task;
-use crate::trust::{self, TrustError};
-use crate::windmill::{Account, Greeting, Windmill, WindmillError};
-use crate::wmill;
-use crate::wmill_yaml::Plan;
-use crate::workplace::Workplace;
+use crate::model::git_credentials::GitCredentials;
+use crate::model::names::ADMINS;
+use crate::model::names::{self, BranchName, WorkspaceId};
+use crate::model::result_code::Code;
+use crate::model::run_result::LeftOut;
+use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::net::ca_bundle::{self, TrustError};
+use crate::process::run;
+use crate::process::run_env::RunEnv;
+use crate::request;
+use crate::util::deadline::{CancelToken, Deadline, Expired};
+use crate::util::files;
+use crate::util::percent;
+use crate::util::redact::Redactor;
+use crate::util::secret::Secret;
+use crate::windmill::api::{Account, ServerInfo, Windmill, WindmillError};
+use crate::windmill::cli;
+use crate::windmill::wmill_yaml::Plan;
 
 /// For the whole check; a sync's own limit, where that is less. Each question ends earlier by itself.
 const TIME_MAX: Duration = Duration::from_secs(180);
@@ -39,25 +45,25 @@ const REMOTE_TIME_MAX: Duration = Duration::from_secs(60);
 /// A service that has just started is left alone for so long: what starts it may ask for a sync, which tells more than
 /// a check, and Windmill may be starting beside it.
 const PAUSE_AT_START: Duration = Duration::from_secs(3);
-/// To find out whether another check is still going on.
-const SWEEP_TIME_MAX: Duration = Duration::from_millis(200);
 /// Answers carry their date in whole seconds, and take some. Certificates and tokens are judged by the clock.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 /// A checkout, what a pull writes, and git's packs of both.
 const FREE_BYTES_ENOUGH: u64 = 256 << 20;
-/// With less, not even a small workspace is pulled.
+/// With less, not even a small workspace is pulled; on a large volume, a run ends earlier.
 const FREE_BYTES_MIN: u64 = 16 << 20;
 /// Older ones drop the lock files of scripts at times.
 const WMILL_VERSION_MIN: &[u32] = &[1, 725, 1];
 /// Older ones take no credentials by the environment.
 const GIT_VERSION_MIN: &[u32] = &[2, 31];
-/// In front of the names of our scratch folders: no workspace's id begins so.
-const MARK: &str = ".check-";
+/// Of a file with the name of a branch.
+const HEAD_BYTES_MAX: u64 = 4096;
+/// Of the host keys that were accepted: a thousand hosts.
+const HOSTS_BYTES_MAX: u64 = 1 << 20;
 
 /// How one thing stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It stands in nobody's way.
+    /// It delays nothing else.
     Ok,
     /// A sync works, but not as it should.
     Warning,
@@ -69,7 +75,7 @@ pub enum Status {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// What: `settings`, `data_dir`, `wmill`, `git`, `ssh`, `windmill`, `clock`, `workspaces`, `token`, `export`,
-    /// `signing`, `remote`, `branch` or `push`.
+    /// `resources`, `public`, `signing`, `remote`, `branch` or `push`.
     pub name: &'static str,
     /// The workspace that it is about, where it is about one.
     pub workspace: Option<String>,
@@ -156,13 +162,20 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
 
 fn remedy_of(code: Code) -> &'static str {
     match code {
-        Code::ConfigInvalid => "set it as the README says, which lists all settings",
+        Code::ConfigInvalid => "set it as docs/settings.md says",
         Code::WindmillUnreachable => {
             "see that Windmill runs, and that WINDMILL_BASE_URL is its address as seen from here (within compose a \
              service's name, not localhost); for a private CA set CA_BUNDLE_FILE"
         }
         Code::WindmillUnauthorized => "make a token as an admin of the workspace, on this Windmill, for WINDMILL_TOKEN",
         Code::WorkspaceNotFound => "set WINDMILL_WORKSPACE to the id of the workspace, not to the name that is shown",
+        Code::LostRights => {
+            "use the token of an admin of the workspace, or allow this one once: `windmill-git-sync sync --allow-lost-rights`"
+        }
+        Code::PublicRepository => {
+            "make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if everyone may read the backup"
+        }
+        Code::Incomplete => "rename or mend each in Windmill; all others are backed up, and the sync says `incomplete`",
         Code::PullFailed => "use the token of an admin of the workspace",
         Code::GitUnreachable => {
             "look at the host in GIT_REMOTE_URL, at GIT_SSH_KNOWN_HOSTS_FILE and, for a private CA, at CA_BUNDLE_FILE"
@@ -176,13 +189,13 @@ fn remedy_of(code: Code) -> &'static str {
     }
 }
 
-/// The settings, or all that is wrong with them. What merely lacks is told by [`run`].
+/// Reads the settings, or lists every fault in them. [`run()`] reports the settings that are missing.
 ///
 /// # Errors
 /// A finding for each fault.
 pub fn settings(options: &Options, environment: &Environment) -> Result<Config, Vec<Finding>> {
-    Config::new(options, environment, Need::Serve).map_err(|error| {
-        let all = Config::new(options, environment, Need::Sync).err().unwrap_or(error);
+    Config::new(options, environment, Required::Serve).map_err(|error| {
+        let all = Config::new(options, environment, Required::Sync).err().unwrap_or(error);
         let status = Status::Failed(Code::ConfigInvalid);
         let fault = |fault: &String| Finding::new("settings", status, fault.clone(), remedy_of(Code::ConfigInvalid));
         all.faults().iter().map(fault).collect()
@@ -191,49 +204,71 @@ pub fn settings(options: &Options, environment: &Environment) -> Result<Config, 
 
 /// How much is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum Mode {
     /// All.
     Whole,
     /// What a service has not said of its settings when it started, and without the export, which is work for Windmill.
     AtStart,
 }
 
-/// Tries what a sync of the configured workspaces needs.
+/// Checks what a sync of the configured workspaces needs.
 #[must_use]
-pub fn run(config: &Config, own_program: &Path, interrupt: &Interrupt, extent: Extent) -> Vec<Finding> {
-    let deadline = Deadline::after(TIME_MAX.min(config.sync_timeout), interrupt);
-    let scrubber = Scrubber::new(&config.proxy_secrets());
-    let mut check = Check { config, own_program, extent, deadline, scrubber, workspace: None, findings: Vec::new() };
+pub fn run(
+    config: &Config,
+    own_program: &Path,
+    cancel: &CancelToken,
+    extent: Mode,
+    last_token_user: LastTokenUser<'_>,
+) -> Vec<Finding> {
+    let deadline = Deadline::after(TIME_MAX.min(config.sync_timeout), cancel);
+    let redactor = Redactor::new(&config.proxy_secrets());
+    let mut check = Check {
+        config,
+        own_program,
+        extent,
+        deadline,
+        redactor,
+        last_token_user,
+        workspace: None,
+        findings: Vec::new(),
+    };
     let secrets = check.settings();
-    check.scrubber = Scrubber::new(&secrets.all(config));
-    if !subprocess::CAN_START {
+    check.redactor = Redactor::new(&secrets.all(config));
+    if !run::CAN_START {
         check.name_what_is_not_tried();
         return check.findings;
     }
-    let traces = Traces::new(&task::root(config).join("runs"));
-    let mut place = check.data_folder(&traces);
-    let tools = place.as_ref().map(|place| check.tools(place)).unwrap_or_default();
-    let workspaces = check.windmill(secrets.windmill.as_ref());
-    match &mut place {
-        Some(place) if tools.git => check.remote(place, &secrets, &workspaces),
+    let traces = PrivateRun::new(&paths::root(config).join("runs"));
+    let mut run_env = check.data_folder(&traces);
+    let tools = run_env.as_ref().map(|run_env| check.tools(run_env)).unwrap_or_default();
+    let scratch = run_env.as_ref().map(|run_env| run_env.run_dir.path().join("snapshot"));
+    let workspaces = check.windmill(&secrets, scratch.as_deref());
+    match &mut run_env {
+        Some(run_env) if tools.git => check.remote(run_env, &secrets, &workspaces),
         _ => {}
     }
     // Its programs, its scratch folder, its lock, and then what led there.
-    drop(place);
+    drop(run_env);
     traces.remove();
     check.findings
 }
 
 /// Checks a service that has just started, and logs what is not ok. It gives way where a sync was asked for meanwhile.
-pub fn at_start(config: &Config, own_program: &Path, interrupt: &Interrupt, is_moot: &dyn Fn() -> bool) {
-    if Deadline::after(PAUSE_AT_START, interrupt).wait_out().is_err() {
+pub fn at_start(
+    config: &Config,
+    own_program: &Path,
+    cancel: &CancelToken,
+    last_token_user: LastTokenUser<'_>,
+    is_moot: &dyn Fn() -> bool,
+) {
+    if Deadline::after(PAUSE_AT_START, cancel).wait_out().is_err() {
         return;
     }
     if is_moot() {
         return log::debug!("nothing is checked, since a sync was asked for, which tells more");
     }
-    let findings = run(config, own_program, interrupt, Extent::AtStart);
-    if interrupt.is_raised() {
+    let findings = run(config, own_program, cancel, Mode::AtStart, last_token_user);
+    if cancel.is_cancelled() {
         return;
     }
     for finding in &findings {
@@ -252,6 +287,7 @@ pub fn at_start(config: &Config, own_program: &Path, interrupt: &Interrupt, is_m
 /// What the settings give; `None` where it lacks or cannot be read, which is told by then.
 struct Secrets {
     windmill: Option<Secret>,
+    headers: Vec<(String, Secret)>,
     git: Option<GitCredentials>,
     signing: Option<Secret>,
 }
@@ -260,6 +296,7 @@ impl Secrets {
     fn all(&self, config: &Config) -> Vec<Secret> {
         let mut all = config.proxy_secrets();
         all.extend(self.windmill.clone());
+        all.extend(self.headers.iter().map(|(_, value)| value.clone()));
         all.extend(self.signing.clone());
         all.extend(self.git.iter().flat_map(GitCredentials::secrets));
         all
@@ -275,9 +312,10 @@ struct Tools {
 struct Check<'a> {
     config: &'a Config,
     own_program: &'a Path,
-    extent: Extent,
+    extent: Mode,
     deadline: Deadline,
-    scrubber: Scrubber,
+    redactor: Redactor,
+    last_token_user: LastTokenUser<'a>,
     /// Which one is asked about.
     workspace: Option<String>,
     findings: Vec<Finding>,
@@ -287,7 +325,7 @@ impl Check<'_> {
     /// About `self.workspace`, where there is one.
     fn tell(&mut self, name: &'static str, status: Status, message: fmt::Arguments<'_>, remedy: &'static str) {
         // The last line of defence: each tool's output was scrubbed where it was read.
-        let message = self.scrubber.scrub(&message.to_string());
+        let message = self.redactor.redact(&message.to_string());
         let workspace = self.workspace.clone();
         self.findings.push(Finding { workspace, ..Finding::new(name, status, message, remedy) });
     }
@@ -307,7 +345,7 @@ impl Check<'_> {
     fn settings(&mut self) -> Secrets {
         let config = self.config;
         let lacking = config.lacking();
-        if self.extent == Extent::Whole {
+        if self.extent == Mode::Whole {
             for lack in &lacking {
                 self.fail("settings", Code::ConfigInvalid, lack);
             }
@@ -318,14 +356,19 @@ impl Check<'_> {
             self.tell("settings", Status::Failed(Code::PlaintextSecrets), message, remedy);
         }
         let git = config.remote.as_ref().filter(|_| !lacking.iter().any(|lack| lack.starts_with("GIT_")));
-        let git = git.and_then(|remote| match sync_request::configured_git_credentials(config, remote) {
+        let git = git.and_then(|remote| match request::configured_git_credentials(config, remote) {
             Ok(credentials) => Some(credentials),
             Err(error) => {
                 self.fail("settings", error.code, &error.message);
                 None
             }
         });
+        let headers = request::windmill_headers(config).unwrap_or_else(|why| {
+            self.fail("settings", Code::ConfigInvalid, &why);
+            Vec::new()
+        });
         let secrets = Secrets {
+            headers,
             windmill: self.secret(config.windmill_token.as_ref(), Status::Failed(Code::ConfigInvalid)),
             git,
             signing: self.secret(config.signing_key.as_ref(), Status::Failed(Code::ConfigInvalid)),
@@ -340,7 +383,14 @@ impl Check<'_> {
             self.secret(source.as_ref(), Status::Warning);
         }
         if self.findings.is_empty() && lacking.is_empty() {
-            self.ok("settings", format_args!("all that a sync needs is set"));
+            let ok = "all that a sync needs is set";
+            match config.no_alarm() {
+                Some(advice) => {
+                    let remedy = "set EXPECT_SYNC_EVERY=26h, where something else starts a sync once a day";
+                    self.tell("settings", Status::Ok, format_args!("{ok}; {advice}"), remedy);
+                }
+                None => self.ok("settings", format_args!("{ok}")),
+            }
         }
         secrets
     }
@@ -365,14 +415,14 @@ impl Check<'_> {
     }
 
     fn plan(&self) -> Plan {
-        base::plan_without_file(self.config)
+        tip::plan_without_file(self.config)
     }
 
-    /// Tries the data folder by working in it.
-    fn data_folder(&mut self, traces: &Traces) -> Option<Workplace> {
+    /// Checks the data folder by working in it.
+    fn data_folder(&mut self, traces: &PrivateRun) -> Option<RunEnv> {
         let config = self.config;
         let shown = config.data_dir.display();
-        let (lock, scratch) = match traces.open(&self.deadline) {
+        let (lock, run_dir) = match traces.open(&self.deadline) {
             Ok(opened) => opened,
             Err(error) => {
                 let remedy = "give it to the user that this runs as, as by `docker run --rm --volume \
@@ -382,16 +432,17 @@ impl Check<'_> {
                 return None;
             }
         };
-        match free_bytes(scratch.path()) {
+        match free_bytes(run_dir.path()) {
             Some(free) if free < FREE_BYTES_ENOUGH => {
-                let status = if free < FREE_BYTES_MIN { Status::Failed(Code::ConfigInvalid) } else { Status::Warning };
+                let is_too_little = free < FREE_BYTES_MIN || run_dir.volume().check().is_err();
+                let status = if is_too_little { Status::Failed(Code::ConfigInvalid) } else { Status::Warning };
                 let message = format_args!("DATA_DIR {shown} has {} MB left", free >> 20);
                 self.tell("data_dir", status, message, "make room, or mount a larger volume");
             }
             Some(free) => self.ok("data_dir", format_args!("{shown} can be written, and has {} MB left", free >> 20)),
             None => self.ok("data_dir", format_args!("{shown} can be written")),
         }
-        let environment = match trust::for_run(&config.tool_environment, &scratch) {
+        let environment = match ca_bundle::for_run(&config.tool_environment, &run_dir) {
             Ok(environment) => environment,
             Err(TrustError::Bundle(why)) => {
                 self.fail("settings", Code::ConfigInvalid, &why);
@@ -402,11 +453,11 @@ impl Check<'_> {
                 return None;
             }
         };
-        Some(Workplace { scratch, deadline: self.deadline.clone(), scrubber: self.scrubber.clone(), environment, lock })
+        Some(RunEnv { run_dir, deadline: self.deadline.clone(), redactor: self.redactor.clone(), environment, lock })
     }
 
-    fn tools(&mut self, place: &Workplace) -> Tools {
-        match wmill::version(place) {
+    fn tools(&mut self, run_env: &RunEnv) -> Tools {
+        match cli::version(run_env).map(|version| version.text) {
             Ok(version) if is_older(&version, WMILL_VERSION_MIN) => {
                 let message = format_args!("{version}, which loses lock files of scripts at times");
                 self.warn("wmill", message, "npm install --global windmill-cli");
@@ -417,9 +468,9 @@ impl Check<'_> {
                 self.tell("wmill", Status::Failed(Code::PullFailed), format_args!("{why}"), remedy);
             }
         }
-        let git = self.tool("git", place.version("git", "--version", "git version "), GIT_VERSION_MIN);
+        let git = self.tool("git", run_env.version("git", "--version", "git version ", &mut |_| {}), GIT_VERSION_MIN);
         let is_ssh = self.config.remote.as_ref().is_some_and(|remote| remote.scheme() == RemoteScheme::Ssh);
-        let ssh = !is_ssh || self.tool("ssh", place.version("ssh", "-V", "OpenSSH_"), &[]);
+        let ssh = !is_ssh || self.tool("ssh", run_env.version("ssh", "-V", "OpenSSH_", &mut |_| {}), &[]);
         Tools { git: git && ssh }
     }
 
@@ -444,16 +495,17 @@ impl Check<'_> {
     }
 
     /// Asks Windmill; the workspaces that are to be backed up, as far as they are known.
-    fn windmill(&mut self, token: Option<&Secret>) -> Vec<WorkspaceId> {
-        let config = self.config;
+    fn windmill(&mut self, secrets: &Secrets, scratch: Option<&Path>) -> Vec<WorkspaceId> {
+        let (config, token, headers) = (self.config, secrets.windmill.as_ref(), &secrets.headers);
         let listed = match &config.workspaces {
             Workspaces::Listed(listed) => listed.clone(),
             Workspaces::All => Vec::new(),
         };
         let Some(first) = listed.first().cloned().or_else(|| WorkspaceId::parse(ADMINS).ok()) else { return listed };
         let (nothing, deadline) = (Secret::new(""), self.deadline.clone());
-        let windmill =
-            |workspace, token| Windmill::new(&config.base_url, workspace, token, &deadline, &config.tool_environment);
+        let windmill = |workspace, token| {
+            Windmill::new(&config.base_url, workspace, token, headers, &deadline, &config.tool_environment)
+        };
         let asked = SystemTime::now();
         match windmill(&first, token.unwrap_or(&nothing)).greet() {
             Ok(greeting) => self.greeting(&greeting, asked),
@@ -466,13 +518,13 @@ impl Check<'_> {
         let workspaces = if config.workspaces == Workspaces::All { self.all_workspaces(token) } else { listed };
         for workspace in &workspaces {
             self.workspace = Some(workspace.to_string());
-            self.workspace(&windmill(workspace, token));
+            self.workspace(&windmill(workspace, token), scratch);
             self.workspace = None;
         }
         workspaces
     }
 
-    fn greeting(&mut self, greeting: &Greeting, asked: SystemTime) {
+    fn greeting(&mut self, greeting: &ServerInfo, asked: SystemTime) {
         let base_url = &self.config.base_url;
         match &greeting.version {
             Some(version) => self.ok("windmill", format_args!("{version} at {base_url}")),
@@ -491,15 +543,20 @@ impl Check<'_> {
             let message = format_args!("our clock is {} s {word} Windmill's", skew.as_secs());
             self.warn("clock", message, "set the clock of the one that is wrong, or have it set by NTP");
         } else {
-            self.ok("clock", format_args!("goes with Windmill's"));
+            self.ok("clock", format_args!("is in sync with Windmill's"));
         }
     }
 
     fn all_workspaces(&mut self, token: &Secret) -> Vec<WorkspaceId> {
-        match roster::ask(self.config, token, self.deadline.interrupt()) {
-            Ok(all) => {
+        match workspaces::ask(self.config, token, self.deadline.cancel_token()) {
+            Ok(Seen { listed: all, forks }) => {
                 let ids: Vec<_> = all.iter().map(WorkspaceId::as_str).collect();
                 self.ok("workspaces", format_args!("* stands for {}", ids.join(", ")));
+                if !forks.is_empty() {
+                    let forks: Vec<_> = forks.iter().map(WorkspaceId::as_str).collect();
+                    let message = format_args!("forks are left out: {}", forks.join(", "));
+                    self.warn("workspaces", message, "set GIT_SUBDIR={workspace} in place of a branch for each");
+                }
                 all
             }
             Err(error) => {
@@ -509,39 +566,55 @@ impl Check<'_> {
         }
     }
 
-    fn workspace(&mut self, windmill: &Windmill<'_>) {
+    fn workspace(&mut self, windmill: &Windmill<'_>, scratch: Option<&Path>) {
         match windmill.account(true) {
             Ok(account) => self.account(windmill.workspace, &account),
             Err(error) => return self.windmill_error("token", error),
         }
-        if self.extent == Extent::AtStart {
-            return;
+        let Some(scratch) = scratch.filter(|_| self.extent == Mode::Whole) else { return };
+        let plan = self.plan();
+        let mut snapshot = match windmill.snapshot(&plan.query, scratch) {
+            Ok(snapshot) => snapshot,
+            Err(error) => return self.windmill_error("export", error),
+        };
+        if let Err(error) = snapshot.judge_by(&plan) {
+            return self.windmill_error("export", WindmillError::Machine(error.to_string()));
         }
-        match windmill.may_export(&self.plan().query) {
-            Ok(()) => self.ok("export", format_args!("is permitted")),
-            Err(error) => self.windmill_error("export", error),
+        self.ok("export", format_args!("is permitted, and has {} items", snapshot.items()));
+        let plain = snapshot.plain_secrets_of_resources().unwrap_or_default();
+        if !plain.is_empty() {
+            let shown: Sample = plain.into_iter().collect();
+            let message = format_args!("resources have plain values in fields that are called like secrets: {shown}");
+            self.warn("resources", message, "put each into a secret variable, and `$var:PATH` in its place");
+        }
+        let left_out = snapshot.left_out_list();
+        if !left_out.is_empty() {
+            let shown: Sample = left_out.iter().map(|LeftOut { item, reason }| format!("{item} ({reason})")).collect();
+            self.warn("items", format_args!("a sync leaves these out: {shown}"), remedy_of(Code::Incomplete));
         }
     }
 
     fn account(&mut self, id: &WorkspaceId, account: &Account) {
-        let sees = match &account.workspaces {
-            Some(seen) => &*seen.join(", "),
-            None => "it may not tell",
-        };
+        // A token of one workspace may not list the others.
+        let sees =
+            account.workspaces.as_ref().map(|seen| format!("; it sees: {}", seen.join(", "))).unwrap_or_default();
         if self.config.workspace_is_default {
-            let message = format_args!("WINDMILL_WORKSPACE is not set, so `{id}` is backed up; the token sees: {sees}");
+            let message = format_args!("WINDMILL_WORKSPACE is not set, so `{id}` is backed up{sees}");
             self.warn("settings", message, "set WINDMILL_WORKSPACE");
         }
         let remedy = remedy_of(Code::PullFailed);
-        if account.is_admin {
-            self.ok("token", format_args!("is that of an admin; it sees: {sees}"));
+        let destination = request::configured_destination(self.config, id);
+        let lost =
+            !account.is_admin && (self.last_token_user)(id.as_str(), &destination).is_some_and(|last| last.admin);
+        if lost {
+            let message =
+                "is not an admin's, and that of the last backup was: what its user may not see would be deleted";
+            self.fail("token", Code::LostRights, message);
+        } else if account.is_admin {
+            self.ok("token", format_args!("is an admin's{sees}"));
         } else {
             let why = "what its user may not see is missing from the backup";
-            self.warn("token", format_args!("is of no admin, so {why}; it sees: {sees}"), remedy);
-        }
-        for question in &account.refused {
-            let message = format_args!("Windmill refuses `{question}`: what it tells is missing from the backup");
-            self.warn("token", message, remedy);
+            self.warn("token", format_args!("is not an admin's, so {why}{sees}"), remedy);
         }
     }
 
@@ -554,8 +627,8 @@ impl Check<'_> {
         self.fail(name, code, &message);
     }
 
-    fn signing_key(&mut self, place: &Workplace, key: &Secret) -> Option<PathBuf> {
-        let (code, why) = match signing::prepare(place, key) {
+    fn signing_key(&mut self, run_env: &RunEnv, key: &Secret) -> Option<PathBuf> {
+        let (code, why) = match signing::prepare(run_env, key) {
             Ok(path) => {
                 self.ok("signing", format_args!("ssh-keygen takes the key"));
                 return Some(path);
@@ -582,30 +655,32 @@ impl Check<'_> {
     }
 
     /// Asks the remote, for each branch once.
-    fn remote(&mut self, place: &mut Workplace, secrets: &Secrets, workspaces: &[WorkspaceId]) {
+    fn remote(&mut self, run_env: &mut RunEnv, secrets: &Secrets, workspaces: &[WorkspaceId]) {
         let config = self.config;
         let (Some(remote), Some(credentials)) = (&config.remote, &secrets.git) else { return };
-        let signing_key = secrets.signing.as_ref().and_then(|key| self.signing_key(place, key));
+        let signing_key = secrets.signing.as_ref().and_then(|key| self.signing_key(run_env, key));
         let mut branches = self.branches(workspaces);
         let is_known = !branches.is_empty();
         if !is_known {
             // Which they are is not known; the repository can be asked by any.
             branches.extend(WorkspaceId::parse(ADMINS).ok().and_then(|any| config.branch_for(&any).ok()));
         }
-        let accepted_hosts = place.scratch.path().join("known_hosts");
+        let accepted_hosts = run_env.run_dir.path().join("known_hosts");
         // What was accepted before is known here too, and what is accepted now is forgotten.
-        let _ = fs::copy(task::root(config).join("known_hosts"), &accepted_hosts);
-        let folder = place.scratch.path().join("checkout");
+        if let Ok(known) = files::read_file(&paths::root(config).join("known_hosts"), HOSTS_BYTES_MAX) {
+            let _ = files::write_file(&accepted_hosts, &known);
+        }
+        let folder = run_env.run_dir.path().join("checkout");
         for (index, branch) in branches.iter().enumerate() {
             let left = self.deadline.remaining().unwrap_or_default();
-            place.deadline = Deadline::after(left.min(REMOTE_TIME_MAX), self.deadline.interrupt());
-            let site = git::Site {
+            run_env.deadline = Deadline::after(left.min(REMOTE_TIME_MAX), self.deadline.cancel_token());
+            let site = git::RepositoryPaths {
                 folder: &folder,
                 own_program: self.own_program,
                 accepted_hosts: &accepted_hosts,
                 signing_key: signing_key.as_deref(),
             };
-            let asked = Git::new(place, &site, remote, branch, credentials)
+            let asked = Git::new(run_env, &site, remote, branch, credentials)
                 .and_then(|git| git.remote_state().map(|state| (git, state)));
             let (git, state) = match asked {
                 Ok(asked) => asked,
@@ -613,6 +688,7 @@ impl Check<'_> {
             };
             if index == 0 {
                 self.ok("remote", format_args!("{remote} can be read"));
+                self.public_repository(run_env, &state, remote);
             }
             if is_known {
                 match &state.tip {
@@ -620,16 +696,34 @@ impl Check<'_> {
                     None => self.ok("branch", format_args!("`{branch}` is not there yet; the first sync makes it")),
                 }
             }
+            let is_one_branch = !config.branch.contains(names::WORKSPACE_MARK);
+            let is_missing = state.tip.is_some() && !state.has_head || is_other_head(remote, branch, &state);
+            if is_one_branch && is_missing {
+                let message = run_context::missing_head(remote, branch);
+                self.warn("branch", format_args!("{message}"), "");
+            }
             if index == 0 {
                 self.push(&git, &state, remote);
             }
         }
     }
 
+    /// Whether everyone can read it.
+    fn public_repository(&mut self, run_env: &RunEnv, state: &git::RemoteState, remote: &RemoteUrl) {
+        if self.config.allow_public_repository || !git::is_public(remote, &self.deadline, &run_env.environment) {
+            return;
+        }
+        if state.tip.is_none() {
+            return self.fail("public", Code::PublicRepository, "everyone can read the repository");
+        }
+        let message = "everyone can read the repository; a first sync is refused, later ones warn";
+        self.warn("public", format_args!("{message}"), remedy_of(Code::PublicRepository));
+    }
+
     /// Whether the remote lets us push, as far as that shows without doing it.
     fn push(&mut self, git: &Git<'_>, state: &git::RemoteState, remote: &RemoteUrl) {
         let why = match self.try_push(git, state) {
-            // That the tip is not what we built upon is no wonder: we built upon nothing.
+            // A rejection because of another tip is expected: the dry run follows no tip.
             Ok(Pushed::Accepted | Pushed::Outrun(_)) => match closed_to_writing(remote) {
                 Some(why) => why,
                 None => {
@@ -662,7 +756,7 @@ impl Check<'_> {
 fn unanswered(whom: &str, expired: Expired) -> String {
     match expired {
         Expired::TimedOut => [whom, " did not answer in time"].concat(),
-        Expired::Interrupted => [whom, " did not answer before the check was ended"].concat(),
+        Expired::Cancelled => [whom, " did not answer before the check was ended"].concat(),
     }
 }
 
@@ -670,6 +764,13 @@ fn unanswered(whom: &str, expired: Expired) -> String {
 fn is_older(version: &str, least: &[u32]) -> bool {
     let numbers: Vec<u32> = version.split(['.', '-', ' ']).map_while(|part| part.parse().ok()).collect();
     !numbers.is_empty() && numbers.as_slice() < least
+}
+
+/// Whether the HEAD of an empty repository on a volume names another branch than the one that will be pushed.
+fn is_other_head(remote: &RemoteUrl, branch: &BranchName, state: &git::RemoteState) -> bool {
+    let path = remote.as_str().strip_prefix("file://").and_then(percent::decode).filter(|_| state.format.is_none());
+    let head = path.and_then(|path| files::read_file(&Path::new(&path).join("HEAD"), HEAD_BYTES_MAX).ok());
+    head.is_some_and(|head| String::from_utf8_lossy(&head).trim() != format!("ref: {}", branch.full_ref()))
 }
 
 /// Why a repository on a volume takes no objects of ours; git finds that out only when it has some.
@@ -693,60 +794,6 @@ fn free_bytes(folder: &Path) -> Option<u64> {
 #[cfg(not(unix))]
 fn free_bytes(_: &Path) -> Option<u64> {
     None
-}
-
-/// What a check leaves behind in the data folder, which is nothing.
-struct Traces {
-    /// Where its scratch folder and its lock are.
-    folder: PathBuf,
-    scratch: PathBuf,
-    lock: PathBuf,
-    /// Folders that were not there, the innermost first.
-    missing: Vec<PathBuf>,
-}
-
-impl Traces {
-    fn new(folder: &Path) -> Self {
-        let scratch = folder.join([MARK, &task::new_run_id()].concat());
-        let lock = scratch.with_extension("lock");
-        let missing = folder.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
-        Self { folder: folder.to_owned(), scratch, lock, missing }
-    }
-
-    fn open(&self, deadline: &Deadline) -> std::io::Result<(Lock, Scratch)> {
-        let locked = |error| match error {
-            crate::lock::LockError::Io(error) => error,
-            crate::lock::LockError::Expired(_) => std::io::ErrorKind::TimedOut.into(),
-        };
-        scratch::create_folder(&self.folder)?;
-        self.sweep(deadline.interrupt());
-        let lock = Lock::acquire(&self.lock, deadline, &mut || {}).map_err(locked)?;
-        Ok((lock, Scratch::new(self.scratch.clone())?))
-    }
-
-    /// Removes what checks left that were killed: their keys above all.
-    fn sweep(&self, interrupt: &Interrupt) {
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let lock = entry.path();
-            let is_lock = lock.extension().is_some_and(|extension| extension == "lock");
-            if is_lock && entry.file_name().to_string_lossy().starts_with(MARK) {
-                let deadline = Deadline::after(SWEEP_TIME_MAX, interrupt);
-                // Whose lock can be had is gone; its programs are ended by whoever gets it.
-                if let Ok(_held) = Lock::acquire(&lock, &deadline, &mut || {}) {
-                    let _ = scratch::remove_folder(&lock.with_extension(""));
-                    let _ = fs::remove_file(&lock);
-                }
-            }
-        }
-    }
-
-    /// Goes back to what was there. A folder that is in use by now stays.
-    fn remove(&self) {
-        let _ = fs::remove_file(&self.lock);
-        for folder in &self.missing {
-            let _ = fs::remove_dir(folder);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,91 +1,84 @@
-//! One run from the inside: its turn, the place where its programs work, and its steps with their patience.
-//! It does not know what the steps are for.
+//! The context of one run: its request, its lock, the environment of its programs, its steps and their attempts.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::checkouts;
-use crate::code::Code;
+use crate::backup::error::BackupError;
+use crate::backup::paths::{self, lock_path};
+use crate::backup::progress::{Event, Step};
 use crate::config::Config;
-use crate::deadline::{Deadline, Expired, Interrupt};
-use crate::digest;
-use crate::fault::{Fault, Remedy};
-use crate::git::{self, Git, GitError};
-use crate::lock::{Lock, LockError};
-use crate::names::WorkspaceId;
-use crate::object::ObjectId;
-use crate::outcome::{Changed, SyncResult, Warnings};
-use crate::retry::Tries;
-use crate::scratch::{self, Scratch};
-use crate::scrubber::Scrubber;
-use crate::secret::Secret;
-use crate::signing::{self, SigningError};
-use crate::sync_request::{Purpose, SyncRequest};
-use crate::trust::{self, TrustError};
-use crate::windmill::{Account, Cure, Windmill, WindmillError};
-use crate::workplace::Workplace;
+use crate::git::checkout_cache;
+use crate::git::object::ObjectId;
+use crate::git::signing::{self, SigningError};
+use crate::git::tree_diff::Sample;
+use crate::git::{self, Git, GitError, RemoteState};
+use crate::model::names::{self, BranchName, WorkspaceId};
+use crate::model::result_code::Code;
+use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser, Warnings};
+use crate::model::urls::RemoteUrl;
+use crate::net::ca_bundle::{self, TrustError};
+use crate::process::lock::{Lock, LockError};
+use crate::process::run_env::RunEnv;
+use crate::request::{Purpose, SyncRequest};
+use crate::util::deadline::{CancelToken, Deadline, Expired};
+use crate::util::files::{self, RunDir};
+use crate::util::hash;
+use crate::util::logging;
+use crate::util::redact::{self, Redactor};
+use crate::util::retry::Attempts;
+use crate::util::retry::Retry;
+use crate::util::secret::Secret;
+use crate::util::volume::Volume;
+use crate::windmill::api::{Account, Windmill, WindmillError};
+use crate::windmill::snapshot::Snapshot;
 
 /// After this time, the key of a workspace is asked for no more.
 const KEY_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// A part of a sync, for progress, metrics and the message of a time-out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Waiting for another sync of the same workspace.
-    Queue,
-    /// Bringing the checkout to the remote's tip.
-    Fetch,
-    /// Asking Windmill who we are.
-    Probe,
-    /// `wmill sync pull`.
-    Pull,
-    /// Staging, comparing, guarding, committing.
-    Commit,
-    /// Pushing, and seeing that it arrived.
-    Push,
-    /// `wmill sync push`.
-    Restore,
-}
-
-impl Step {
-    /// The step's name in messages and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::Fetch => "fetch",
-            Self::Probe => "probe",
-            Self::Pull => "pull",
-            Self::Commit => "commit",
-            Self::Push => "push",
-            Self::Restore => "restore",
-        }
-    }
-}
-
-/// Told as a sync goes on.
-#[derive(Clone, Copy, Debug)]
-pub enum Event {
-    /// A step begins.
-    Started(Step),
-    /// Another process has the turn of the workspace.
-    Waits,
-    /// A step went well, and took so long.
-    Ended(Step, Duration),
-}
-
 /// What a sync has from the process that it runs in.
-pub struct Service<'a> {
+pub struct Env<'a> {
     /// Guards, time-outs, kinds, folders.
     pub config: &'a Config,
-    /// Our own program; see [`ssh`](crate::ssh).
+    /// Our own program; see [`ssh`](crate::git::ssh_helper).
     pub own_program: &'a Path,
     /// Raised when the process ends.
-    pub interrupt: &'a Interrupt,
+    pub cancel: &'a CancelToken,
     /// Told as it goes on.
     pub progress: &'a (dyn Fn(Event) + Sync),
+    /// Whose token made the last success of a workspace to a destination, where that is known.
+    pub last_token_user: LastTokenUser<'a>,
+    /// What the run that goes on has learned.
+    pub notes: Mutex<Notes>,
+}
+
+/// Answers whose token made the last success of a workspace to a destination.
+pub type LastTokenUser<'a> = &'a (dyn Fn(&str, &str) -> Option<TokenUser> + Sync);
+
+/// What a run learns beside its result.
+#[derive(Default)]
+pub struct Notes {
+    /// Whose token it has, where it came as far as to ask.
+    token_user: Option<TokenUser>,
+    /// How many items Windmill showed, likewise.
+    items: Option<usize>,
+    /// The steps that went well, and how long each took.
+    steps: Vec<(Step, Duration)>,
+    /// Whether the branch is there, and the remote's HEAD names another one that is not.
+    head_is_missing: bool,
+}
+
+impl Env<'_> {
+    /// Whose token the last run with this environment had; the next one begins without.
+    #[must_use]
+    pub fn take_token_user(&self) -> Option<TokenUser> {
+        self.notes().token_user.take()
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A name for a run: unique among those of all processes, and without meaning.
@@ -93,46 +86,45 @@ pub struct Service<'a> {
 pub fn new_run_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
-    let seed = format!("{now} {} {}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    digest::short_name(&seed)
+    let random = hash::random_word().unwrap_or_default();
+    hash::short_name(&format!("{now} {random} {}", COUNT.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// Where everything of ours lies. Never the top of the data folder: an older service had its checkout there.
+/// What to say of a remote whose HEAD names a branch that is not there.
 #[must_use]
-pub fn root(config: &Config) -> PathBuf {
-    config.data_dir.join("windmill-git-sync")
+pub fn missing_head(remote: &RemoteUrl, branch: &BranchName) -> String {
+    format!(
+        "the HEAD of {remote} names a branch that is not there, so a clone checks nothing out: make `{branch}` its \
+         default branch (in a bare repository: `git symbolic-ref HEAD refs/heads/{branch}`)"
+    )
 }
 
-/// Where a run of this workspace keeps what must not outlive it: a token, a key.
-#[must_use]
-pub fn run_folder(config: &Config, workspace: &WorkspaceId) -> PathBuf {
-    run_folders(config).join(workspace.as_str())
-}
-
-fn run_folders(config: &Config) -> PathBuf {
-    root(config).join("runs")
-}
-
-/// The file by which runs of this workspace take turns.
-fn lock_path(config: &Config, workspace: &WorkspaceId) -> PathBuf {
-    root(config).join("locks").join(format!("{workspace}.lock"))
-}
-
-/// Removes what killed runs of any workspace left in their folders. Its own next run would do so, and may never come.
-pub fn remove_leftovers(config: &Config) {
-    for entry in fs::read_dir(run_folders(config)).into_iter().flatten().flatten() {
-        let workspace = entry.file_name().to_str().and_then(|name| WorkspaceId::parse(name).ok());
-        if let Some(workspace) = workspace
-            && let Some(_free) = Lock::acquire_if_free(&lock_path(config, &workspace))
-            && let Err(error) = scratch::remove_folder(&entry.path())
-        {
-            log::warn!("what a killed run left stays: {error}");
-        }
+/// The warnings of a run, and one line with all of its end.
+fn log_end(result: &SyncResult, steps: &[(Step, Duration)]) {
+    let SyncResult { code, message, run_id, changed, duration_ms, .. } = result;
+    for warning in &result.warnings {
+        log::warn!("run {run_id}: {warning}");
     }
+    let _scope = logging::scope(|fields| {
+        fields.step = None;
+        fields.code = Some(code.as_str());
+        fields.duration_ms = Some(*duration_ms);
+    });
+    let level = if code.is_success() { log::Level::Info } else { log::Level::Error };
+    let commit = result.commit.as_deref().unwrap_or("none");
+    let Changed { added, modified, deleted } = changed;
+    let steps: Vec<_> = steps.iter().map(|(step, took)| format!("{} {} ms", step.as_str(), took.as_millis())).collect();
+    log::log!(
+        level,
+        "run {run_id}: {} after {duration_ms} ms: {message}; {added} added, {modified} modified, {deleted} deleted; \
+         commit {commit}; {}",
+        code.as_str(),
+        steps.join(", ")
+    );
 }
 
 /// What a run came to.
-pub struct Verdict {
+pub struct Outcome {
     /// Whether it went well, and how.
     pub code: Code,
     /// The same in words.
@@ -141,67 +133,101 @@ pub struct Verdict {
     pub commit: Option<ObjectId>,
     /// What was changed.
     pub changed: Changed,
+    /// The items that could not be backed up.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// What is to be done, for a process.
 #[derive(Clone, Copy)]
-pub struct Task<'a> {
+pub struct RunContext<'a> {
     /// What was asked for.
     pub request: &'a SyncRequest,
     /// What the process gives.
-    pub service: &'a Service<'a>,
+    pub env: &'a Env<'a>,
 }
 
-impl Task<'_> {
+impl RunContext<'_> {
     /// The result of the run that began at `started`, which is logged with its warnings.
     pub fn conclude(
         &self,
         run_id: &str,
         started: Instant,
-        ended: Result<Verdict, Fault>,
-        warnings: Warnings,
+        ended: Result<Outcome, BackupError>,
+        mut warnings: Warnings,
     ) -> SyncResult {
-        let Verdict { code, message, commit, changed } = ended.unwrap_or_else(|fault| Verdict {
+        let Outcome { code, message, commit, changed, left_out } = ended.unwrap_or_else(|fault| Outcome {
             code: fault.code,
             // The last line of defence: each tool's output was scrubbed where it was read.
-            message: Scrubber::new(&self.request.secrets()).scrub(&fault.message),
+            message: Redactor::new(&self.request.secrets()).redact(&self.told(&fault, run_id)),
             commit: None,
             changed: Changed::default(),
+            left_out: Vec::new(),
         });
+        let Notes { items, steps, head_is_missing, .. } = {
+            let mut notes = self.env.notes();
+            let token_user = notes.token_user.clone();
+            std::mem::replace(&mut *notes, Notes { token_user, ..Notes::default() })
+        };
+        if head_is_missing {
+            warnings.add(missing_head(&self.request.remote, &self.request.branch));
+        }
         let result = SyncResult {
             code,
-            message,
+            message: redact::visible(&message),
             run_id: run_id.to_owned(),
             workspace: self.request.workspace.to_string(),
             branch: self.request.branch.to_string(),
             commit: commit.map(|commit| commit.to_string()),
             changed,
-            warnings: warnings.into_list(),
+            warnings: warnings.into_list().iter().map(|warning| redact::visible(warning)).collect(),
+            left_out: LeftOut::first_of(left_out),
+            items,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
-        for warning in &result.warnings {
-            log::warn!("run {run_id}: {warning}");
-        }
-        let level = if code.is_success() { log::Level::Info } else { log::Level::Error };
-        log::log!(level, "run {run_id}: {} after {} ms: {}", code.as_str(), result.duration_ms, result.message);
+        log_end(&result, &steps);
         result
+    }
+
+    /// A failure in words. What a server said that a request named stays in the log: through the answer, a caller could
+    /// read what only this machine reaches.
+    fn told(&self, fault: &BackupError, run_id: &str) -> String {
+        let SyncRequest { remote, branch, .. } = self.request;
+        let what = match fault.code {
+            _ if self.env.config.remote.as_ref() == Some(remote) => return fault.message.clone(),
+            Code::GitUnreachable => "cannot be reached, or is not a git server",
+            Code::GitUnauthorized => "refused the credentials",
+            Code::GitRejected => "rejected the push",
+            Code::GitFailed => "failed, or git did",
+            _ => return fault.message.clone(),
+        };
+        log::warn!("run {run_id}: {}", Redactor::new(&self.request.secrets()).redact(&fault.message));
+        format!(
+            "the git remote {remote} (branch `{branch}`), which the request names, {what}; the service's log has more"
+        )
     }
 
     /// Tells that a step begins.
     pub fn begin(&self, step: Step) {
-        (self.service.progress)(Event::Started(step));
+        logging::set_step(step.as_str());
+        (self.env.progress)(Event::Started(step));
     }
 
     /// Tells that a step went well.
     pub fn end(&self, step: Step, begun: Instant) {
-        (self.service.progress)(Event::Ended(step, begun.elapsed()));
+        self.end_after(step, begun.elapsed());
+    }
+
+    /// Tells that a step went well, and how long it took.
+    pub fn end_after(&self, step: Step, took: Duration) {
+        self.env.notes().steps.push((step, took));
+        (self.env.progress)(Event::Ended(step, took));
     }
 
     /// Does a step, and tells of it.
     ///
     /// # Errors
     /// Those of `work`.
-    pub fn step<T>(&self, step: Step, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    pub fn step<T>(&self, step: Step, work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
         self.begin(step);
         let begun = Instant::now();
         let result = work()?;
@@ -216,10 +242,10 @@ impl Task<'_> {
     pub fn patiently<T>(
         &self,
         step: Step,
-        place: &Workplace,
-        mut work: impl FnMut() -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
-        let mut tries = Tries::new(&place.deadline);
+        run_env: &RunEnv,
+        mut work: impl FnMut() -> Result<T, BackupError>,
+    ) -> Result<T, BackupError> {
+        let mut tries = Attempts::new(&run_env.deadline);
         loop {
             match work() {
                 Err(error) => self.wait_out(step, &mut tries, error)?,
@@ -229,8 +255,8 @@ impl Task<'_> {
     }
 
     /// Waits until what failed can be tried again; where it cannot, the failure.
-    fn wait_out(&self, step: Step, tries: &mut Tries<'_>, error: Fault) -> Result<(), Fault> {
-        let Remedy::Time(asked) = error.remedy else { return Err(error.after(tries)) };
+    fn wait_out(&self, step: Step, tries: &mut Attempts<'_>, error: BackupError) -> Result<(), BackupError> {
+        let Retry::AfterPause(asked) = error.retry else { return Err(error.after(tries)) };
         match tries.pause(asked, &error.message) {
             Ok(true) => Ok(()),
             Ok(false) => Err(error.after(tries)),
@@ -240,19 +266,19 @@ impl Task<'_> {
 
     /// A run that was ended in this step.
     #[must_use]
-    pub fn expired(&self, step: Step, expired: Expired) -> Fault {
+    pub fn expired(&self, step: Step, expired: Expired) -> BackupError {
         match expired {
-            Expired::TimedOut => Fault::new(
+            Expired::TimedOut => BackupError::new(
                 Code::Timeout,
                 format!(
                     "the {} of workspace `{}` was ended in step `{}`: it took longer than SYNC_TIMEOUT ({} s)",
                     self.request.purpose.noun(),
                     self.request.workspace,
                     step.as_str(),
-                    self.service.config.sync_timeout.as_secs()
+                    self.env.config.sync_timeout.as_secs()
                 ),
             ),
-            Expired::Interrupted => Fault::new(
+            Expired::Cancelled => BackupError::new(
                 Code::ShuttingDown,
                 format!(
                     "the {} of workspace `{}` was ended in step `{}`: the service is ending",
@@ -266,74 +292,115 @@ impl Task<'_> {
 
     /// What failed in git.
     #[must_use]
-    pub fn git_error(&self, step: Step, error: GitError) -> Fault {
+    pub fn git_error(&self, step: Step, error: GitError) -> BackupError {
         match error {
             GitError::Remote { code, message, is_passing } => {
-                Fault { code, message, remedy: if is_passing { Remedy::Time(None) } else { Remedy::None } }
+                BackupError { code, message, retry: if is_passing { Retry::AfterPause(None) } else { Retry::Never } }
             }
-            GitError::Checkout(message) => Fault { code: Code::GitFailed, message, remedy: Remedy::NewCheckout },
+            GitError::Checkout(message) => BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout },
             GitError::Expired(expired) => self.expired(step, expired),
-            GitError::Machine(message) => Fault::new(Code::GitFailed, message),
+            GitError::Machine(message) => BackupError::new(Code::GitFailed, message),
         }
     }
 
     /// What failed with Windmill or wmill.
     #[must_use]
-    pub fn windmill_error(&self, step: Step, error: WindmillError) -> Fault {
+    pub fn windmill_error(&self, step: Step, error: WindmillError) -> BackupError {
         match error {
-            WindmillError::Failed { code, message, cure } => {
-                let remedy = if let Cure::Time(asked) = cure { Remedy::Time(asked) } else { Remedy::None };
-                Fault { code, message, remedy }
+            WindmillError::Failed { code, message, retry } => {
+                let helps = matches!(retry, Retry::AfterPause(_) | Retry::NewCheckout);
+                let retry = if helps { retry } else { Retry::Never };
+                BackupError { code, message, retry }
             }
             WindmillError::Expired(expired) => self.expired(step, expired),
-            WindmillError::Machine(message) => Fault::new(Code::PullFailed, message),
+            WindmillError::Machine(message) => BackupError::new(Code::PullFailed, message),
         }
     }
 
     /// What failed on our own disk.
     #[must_use]
-    pub fn disk(&self, error: &std::io::Error) -> Fault {
+    pub fn disk(&self, error: &std::io::Error) -> BackupError {
         use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
         if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) {
             let message = format!(
                 "DATA_DIR cannot be written ({error}): give it to the user that the service runs as, e.g. \
                  `docker run --rm --volume windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`"
             );
-            return Fault::new(Code::ConfigInvalid, message);
+            return BackupError::new(Code::ConfigInvalid, message);
         }
-        Fault::new(Code::Internal, format!("cannot work in DATA_DIR: {error}"))
+        BackupError::new(Code::Internal, format!("cannot work in DATA_DIR: {error}"))
     }
 
     /// Windmill as this run sees it.
     #[must_use]
-    pub fn windmill<'b>(&'b self, place: &'b Workplace) -> Windmill<'b> {
+    pub fn windmill<'b>(&'b self, run_env: &'b RunEnv) -> Windmill<'b> {
         let request = self.request;
         Windmill::new(
             &request.base_url,
             &request.workspace,
             &request.windmill_token,
-            &place.deadline,
-            &place.environment,
+            &request.windmill_headers,
+            &run_env.deadline,
+            &run_env.environment,
         )
+    }
+
+    /// Asks who the token is.
+    ///
+    /// # Errors
+    /// [`BackupError`]: Windmill.
+    pub fn account(&self, run_env: &RunEnv) -> Result<Account, BackupError> {
+        let (windmill, is_default) = (self.windmill(run_env), self.request.workspace_is_default);
+        self.patiently(Step::Probe, run_env, || {
+            windmill.account(is_default).map_err(|error| self.windmill_error(Step::Probe, error))
+        })
+    }
+
+    /// Takes the workspace out of Windmill, into the folder of the run.
+    ///
+    /// # Errors
+    /// [`BackupError`]: Windmill, or the disk.
+    pub fn snapshot(&self, step: Step, run_env: &RunEnv, query: &str) -> Result<Snapshot, BackupError> {
+        let (windmill, folder) = (self.windmill(run_env), run_env.run_dir.path().join("snapshot"));
+        let snapshot = self.patiently(step, run_env, || {
+            windmill.snapshot(query, &folder).map_err(|error| self.windmill_error(step, error))
+        })?;
+        self.env.notes().items = Some(snapshot.items());
+        Ok(snapshot)
     }
 
     /// The key under which Windmill encrypts the secrets of the workspace, where it tells.
     ///
     /// # Errors
-    /// [`Fault`]: no answer, or one of a server that may come back and did not.
-    pub fn key(&self, step: Step, place: &Workplace) -> Result<Option<Secret>, Fault> {
-        let (begun, windmill) = (Instant::now(), self.windmill(place));
-        self.patiently(step, place, || {
+    /// [`BackupError`]: no answer, or one of a server that may come back and did not.
+    pub fn key(&self, step: Step, run_env: &RunEnv) -> Result<Option<Secret>, BackupError> {
+        let (begun, windmill) = (Instant::now(), self.windmill(run_env));
+        self.patiently(step, run_env, || {
             windmill.key().map_err(|error| {
                 let fault = self.windmill_error(step, error);
                 // A server that hangs is not asked again: a commit can do without.
-                if begun.elapsed() > KEY_TIME_MAX { Fault { remedy: Remedy::None, ..fault } } else { fault }
+                if begun.elapsed() > KEY_TIME_MAX { BackupError { retry: Retry::Never, ..fault } } else { fault }
             })
         })
     }
 
+    /// Remembers whether a clone of the remote checks out what is there.
+    pub fn note_head(&self, state: &RemoteState) {
+        // Where each workspace has its branch, no branch is everyone's.
+        let is_one_branch = !self.env.config.branch.contains(names::WORKSPACE_MARK);
+        self.env.notes().head_is_missing =
+            self.request.configured && is_one_branch && state.tip.is_some() && !state.has_head;
+    }
+
+    /// Remembers whose token this run has.
+    pub fn note_token_user(&self, account: &Account) {
+        let name = account.user.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
+        let user = TokenUser { name, admin: account.is_admin };
+        self.env.notes().token_user = Some(user);
+    }
+
     /// Warns of what Windmill does not show to this run.
-    pub fn tell_about(&self, account: &Account, warnings: &mut Warnings) {
+    pub fn warn_about_access(&self, account: &Account, warnings: &mut Warnings) {
         let SyncRequest { workspace, purpose, .. } = self.request;
         let lacks = match purpose {
             Purpose::Sync => "is missing from the backup",
@@ -342,17 +409,30 @@ impl Task<'_> {
         };
         if !account.is_admin {
             warnings.add(format!(
-                "the token's user is no admin of workspace `{workspace}`: what that user may not see {lacks}"
+                "the token is not an admin's in workspace `{workspace}`: what its user may not see {lacks}"
             ));
-        }
-        for question in &account.refused {
-            warnings.add(format!("Windmill refuses `{question}` to this token: what it tells {lacks}"));
         }
     }
 
-    /// Warns of a workspace that nobody chose.
-    pub fn tell_about_default(&self, account: &Account, warnings: &mut Warnings) {
-        let SyncRequest { workspace, purpose, workspace_is_default, .. } = self.request;
+    /// Warns of numbers that wmill rounds, as JavaScript does.
+    pub fn warn_about_numbers(&self, snapshot: &Snapshot, warnings: &mut Warnings) {
+        if !snapshot.rounded.is_empty() {
+            let items: Sample = snapshot.rounded.iter().map(|(item, number)| format!("{item} ({number})")).collect();
+            warnings.add(format!(
+                "wmill rounds whole numbers above 2^53, so that these are others in the backup; as texts they would stay: \
+                 {items}"
+            ));
+        }
+    }
+
+    /// Warns if the workspace is the default one.
+    pub fn warn_about_default_workspace(&self, account: &Account, warnings: &mut Warnings) {
+        let SyncRequest { workspace, purpose, workspace_is_default, forks_left_out, .. } = self.request;
+        if !forks_left_out.is_empty() {
+            let forks: Vec<_> = forks_left_out.iter().map(WorkspaceId::as_str).collect();
+            let why = "wmill takes a branch of that name for an order, so GIT_BRANCH cannot have {workspace} for them";
+            warnings.add(format!("WINDMILL_WORKSPACE is *, and forks are left out ({}): {why}", forks.join(", ")));
+        }
         if *workspace_is_default {
             let done = match purpose {
                 Purpose::Sync => "was backed up",
@@ -367,16 +447,16 @@ impl Task<'_> {
         }
     }
 
-    /// Waits for the turn of this run's workspace.
+    /// Waits for the turn of this run's backup.
     ///
     /// # Errors
-    /// [`Fault`]: the disk, the time.
-    pub fn wait_for_turn(&self) -> Result<Lock, Fault> {
-        let path = lock_path(self.service.config, &self.request.workspace);
-        path.parent().map_or(Ok(()), scratch::create_folder).map_err(|error| self.disk(&error))?;
-        let deadline = Deadline::after(self.service.config.sync_timeout, self.service.interrupt);
+    /// [`BackupError`]: the disk, the time.
+    pub fn wait_for_turn(&self) -> Result<Lock, BackupError> {
+        let path = lock_path(self.env.config, &self.request.backup_id());
+        path.parent().map_or(Ok(()), files::create_folder).map_err(|error| self.disk(&error))?;
+        let deadline = Deadline::after(self.env.config.sync_timeout, self.env.cancel);
         self.step(Step::Queue, || {
-            let mut on_busy = || (self.service.progress)(Event::Waits);
+            let mut on_busy = || (self.env.progress)(Event::Waits);
             Lock::acquire(&path, &deadline, &mut on_busy).map_err(|error| match error {
                 LockError::Expired(expired) => self.expired(Step::Queue, expired),
                 LockError::Io(error) => self.disk(&error),
@@ -384,66 +464,84 @@ impl Task<'_> {
         })
     }
 
-    /// See [`root`].
+    /// See [`paths::root`].
     #[must_use]
     pub fn root(&self) -> PathBuf {
-        root(self.service.config)
+        paths::root(self.env.config)
     }
 
     /// Waits for this run's turn, and makes the place where its programs work.
     ///
     /// # Errors
-    /// [`Fault`]: the disk, the time, certificates that cannot be read.
-    pub fn enter(&self) -> Result<Workplace, Fault> {
-        let (request, config) = (self.request, self.service.config);
+    /// [`BackupError`]: the disk, the time, certificates that cannot be read.
+    pub fn enter(&self) -> Result<RunEnv, BackupError> {
+        let (request, config) = (self.request, self.env.config);
         let lock = self.wait_for_turn()?;
-        let scratch = Scratch::new(run_folder(config, &request.workspace)).map_err(|error| self.disk(&error))?;
-        remove_leftovers(config);
-        let environment = trust::for_run(&config.tool_environment, &scratch).map_err(|error| match error {
-            TrustError::Bundle(why) => Fault::new(Code::ConfigInvalid, why),
+        let run_dir = RunDir::new(paths::run_folder(config, request)).map_err(|error| self.disk(&error))?;
+        paths::remove_leftovers(config);
+        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir).map_err(|error| match error {
+            TrustError::Bundle(why) => BackupError::new(Code::ConfigInvalid, why),
             TrustError::Disk(error) => self.disk(&error),
         })?;
-        Ok(Workplace {
-            scratch,
-            deadline: Deadline::after(config.sync_timeout, self.service.interrupt),
-            scrubber: Scrubber::new(request.secrets().iter().chain(&config.proxy_secrets())),
+        Ok(RunEnv {
+            run_dir,
+            deadline: Deadline::after(config.sync_timeout, self.env.cancel),
+            redactor: Redactor::new(request.secrets().iter().chain(&config.proxy_secrets())),
             environment,
             lock,
         })
     }
 
+    /// Where the checkout lies that is kept for what is backed up here, if there is one.
+    #[must_use]
+    pub fn checkout_place(&self) -> PathBuf {
+        let request = self.request;
+        let name = if request.configured {
+            format!("{}@{}", request.workspace, request.destination())
+        } else {
+            request.backup_id()
+        };
+        self.root().join("checkouts").join(name)
+    }
+
     /// The folder of the checkout that is kept for what is backed up here: one for each such thing, so that another
-    /// branch or remote than last time starts clean. Called with the lock of the run's workspace.
+    /// branch or remote than last time starts clean. Called with the lock of the run's backup.
     ///
     /// # Errors
-    /// [`Fault`]: the disk.
-    pub fn checkout_folder(&self) -> Result<PathBuf, Fault> {
-        let (request, config) = (self.request, self.service.config);
-        let folder = checkouts::folder(&self.root().join("checkouts"), &request.workspace, &request.destination());
-        let opened = checkouts::open(&folder, request.configured, &|workspace| lock_path(config, workspace));
+    /// [`BackupError`]: the disk.
+    pub fn checkout_folder(&self) -> Result<PathBuf, BackupError> {
+        let (request, config) = (self.request, self.env.config);
+        let folder = self.checkout_place();
+        let opened = checkout_cache::open(&folder, request.configured, &|name| lock_path(config, name));
         opened.map_err(|error| self.disk(&error))?;
+        if let Err(error) = Volume::of(&folder).check() {
+            log::warn!("making the checkout again: {error}");
+            for part in ["git", "tree"] {
+                files::remove_folder(&folder.join(part)).map_err(|error| self.disk(&error))?;
+            }
+        }
         Ok(folder)
     }
 
     /// git, over the checkout in `folder` and the remote of this run.
     ///
     /// # Errors
-    /// [`Fault`]: the disk, or a key that cannot sign.
-    pub fn git<'b>(&'b self, place: &'b Workplace, folder: &Path) -> Result<Git<'b>, Fault> {
+    /// [`BackupError`]: the disk, or a key that cannot sign.
+    pub fn git<'b>(&'b self, run_env: &'b RunEnv, folder: &Path) -> Result<Git<'b>, BackupError> {
         let request = self.request;
-        let signing_key = request.signing_key.as_ref().map(|key| signing::prepare(place, key)).transpose();
+        let signing_key = request.signing_key.as_ref().map(|key| signing::prepare(run_env, key)).transpose();
         let signing_key = signing_key.map_err(|error| match error {
-            SigningError::Setting(why) => Fault::new(Code::ConfigInvalid, why),
+            SigningError::Setting(why) => BackupError::new(Code::ConfigInvalid, why),
             SigningError::Expired(expired) => self.expired(Step::Fetch, expired),
             SigningError::Disk(error) => self.disk(&error),
         })?;
-        let site = git::Site {
+        let site = git::RepositoryPaths {
             signing_key: signing_key.as_deref(),
             folder,
-            own_program: self.service.own_program,
+            own_program: self.env.own_program,
             accepted_hosts: &self.root().join("known_hosts"),
         };
-        Git::new(place, &site, &request.remote, &request.branch, &request.git)
+        Git::new(run_env, &site, &request.remote, &request.branch, &request.git)
             .map_err(|error| self.git_error(Step::Fetch, error))
     }
 }

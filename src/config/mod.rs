@@ -1,446 +1,42 @@
-//! Options and environment to a [`Config`]; every fault is collected and all are told at once.
-//! It is handed the environment and touches the world in one place only, [`SecretSource::read`]. It does not know what
-//! a setting is good for, nor what `main` prints.
+//! The settings: options and environment to a [`Config`], or one error that names all that is wrong.
+//!
+//! Only [`SecretSource::read`] reads files.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
+mod headers;
+mod kinds;
+mod parse;
+pub mod schedule;
+mod secret_source;
+mod variables;
+
 use std::fmt;
-use std::io::Read as _;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::names::{self, BaseUrl, BranchName, Identity, NameError, RemoteScheme, RemoteUrl, Subdir, WorkspaceId};
-use crate::proxy;
-use crate::schedule::Schedule;
-use crate::secret::Secret;
+use crate::config::parse::{
+    in_words, parse_boolean, parse_bundle, parse_commit_per, parse_data_dir, parse_duration, parse_known_hosts,
+    parse_listen, parse_log_format, parse_log_level, parse_message, parse_percent, parse_timeout, parse_username,
+    parse_workspaces,
+};
+use crate::config::schedule::Schedule;
+use crate::config::secret_source::checked_secret;
+use crate::config::variables::{STATE_DIRECTORY, TOOL_VARIABLES};
+use crate::model::names::ADMINS;
+use crate::model::names::{self, BranchName, Identity, NameError, Subdir, WorkspaceId};
+use crate::model::urls::{BaseUrl, RemoteScheme, RemoteUrl};
+use crate::net::ca_bundle::CA_BUNDLE_FILE;
+use crate::net::proxy;
+use crate::util::logging::LogFormat;
+use crate::util::secret::Secret;
 
-/// A key has some kilobytes; more than this is the wrong file.
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
-/// Far beyond any use, and far below where adding to a clock would overflow.
-const DURATION_SECONDS_MAX: u64 = 3_650 * 24 * 3_600;
-/// A subject line.
-const MESSAGE_BYTES_MAX: usize = 1_000;
-const USERNAME_BYTES_MAX: usize = 200;
-/// Each takes a checkout, and a place in `/status`.
-pub const WORKSPACES_MAX: usize = 64;
-
-/// One of our environment variables.
-#[derive(Clone, Copy, Debug)]
-pub struct Variable {
-    /// Its name.
-    pub name: &'static str,
-    /// What holds where it is not set; `None` where nothing does.
-    pub default: Option<&'static str>,
-    /// Whether its value is a secret; then there is a variable with `_FILE` after this name too.
-    pub secret: bool,
-}
-
-const fn plain(name: &'static str, default: &'static str) -> Variable {
-    Variable { name, default: Some(default), secret: false }
-}
-
-const fn optional(name: &'static str) -> Variable {
-    Variable { name, default: None, secret: false }
-}
-
-const fn secret(name: &'static str) -> Variable {
-    Variable { name, default: None, secret: true }
-}
-
-/// All our variables, in the order of the documentation, which is held against this table.
-pub const VARIABLES: &[Variable] = &[
-    plain("WINDMILL_BASE_URL", "http://windmill_server:8000"),
-    secret("WINDMILL_TOKEN"),
-    plain("WINDMILL_WORKSPACE", "admins"),
-    optional("GIT_REMOTE_URL"),
-    secret("GIT_TOKEN"),
-    plain("GIT_USERNAME", "x-access-token"),
-    plain("GIT_BRANCH", "main"),
-    plain("GIT_SUBDIR", ""),
-    plain("GIT_USER_NAME", "Windmill Git Sync"),
-    plain("GIT_USER_EMAIL", "windmill@example.com"),
-    plain("COMMIT_MESSAGE", "Automated Windmill workspace backup - {workspace}"),
-    plain("COMMIT_PER", "sync"),
-    plain("COMMIT_AUTHORS", "true"),
-    secret("GIT_SSH_KEY"),
-    optional("GIT_SSH_KNOWN_HOSTS_FILE"),
-    plain("GIT_SSH_ACCEPT_NEW", "false"),
-    secret("GIT_SIGNING_KEY"),
-    optional(CA_BUNDLE_FILE),
-    plain("WMILL_INCLUDE", "schedules,triggers,groups"),
-    plain("WMILL_SKIP", "none"),
-    plain("ALLOW_PLAINTEXT_SECRETS", "false"),
-    plain("MAX_DELETIONS_PERCENT", "50"),
-    plain("SKIP_UNCHANGED", "true"),
-    plain("FULL_SYNC_EVERY", "24h"),
-    plain("SYNC_TIMEOUT", "30m"),
-    plain("DATA_DIR", "/workspace"),
-    plain("LISTEN_ADDR", "0.0.0.0:8080"),
-    secret("SYNC_API_TOKEN"),
-    optional("SYNC_SCHEDULE"),
-    optional("VERIFY_SCHEDULE"),
-    plain("SHUTDOWN_GRACE", "30s"),
-    secret("SLACK_WEBHOOK_URL"),
-    secret("DISCORD_WEBHOOK_URL"),
-    secret("NOTIFY_URL"),
-    plain("NOTIFY_ON", "failure,recovery"),
-    secret("HEARTBEAT_URL"),
-    plain("LOG_LEVEL", "info"),
-    plain("LOG_FORMAT", "text"),
-];
-
-/// The one setting that goes along with the environment of the tools.
-pub const CA_BUNDLE_FILE: &str = "CA_BUNDLE_FILE";
-
-/// What of the environment goes on to `wmill` and `git`: the way out, whom to trust, where programs are, the clock.
-const TOOL_VARIABLES: &[&str] = &[
-    "http_proxy",
-    "HTTP_PROXY",
-    "https_proxy",
-    "HTTPS_PROXY",
-    "no_proxy",
-    "NO_PROXY",
-    "all_proxy",
-    "ALL_PROXY",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "NODE_EXTRA_CA_CERTS",
-    "GIT_SSL_CAINFO",
-    CA_BUNDLE_FILE,
-    "PATH",
-    "TZ",
-];
-
-/// The part of the process's environment that is ours or goes on to the tools.
-pub struct Environment {
-    values: BTreeMap<String, String>,
-    faults: Vec<String>,
-}
-
-impl Environment {
-    /// Picks what is of use. A variable of ours that is not UTF-8 becomes a fault that [`Config::new`] tells.
-    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        let mut environment = Self { values: BTreeMap::new(), faults: Vec::new() };
-        for (name, value) in variables {
-            environment.add(name, value);
-        }
-        environment
-    }
-
-    fn add(&mut self, name: OsString, value: OsString) {
-        let Ok(name) = name.into_string() else { return };
-        if !is_known(&name) {
-            return;
-        }
-        match value.into_string() {
-            Ok(value) => {
-                self.values.insert(name, value);
-            }
-            Err(_) => self.faults.push(format!("{name} is not UTF-8")),
-        }
-    }
-
-    /// The value of a variable; one that is empty counts as unset.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
-    }
-}
-
-fn is_known(name: &str) -> bool {
-    TOOL_VARIABLES.contains(&name)
-        || VARIABLES.iter().any(|variable| {
-            variable.name == name || variable.secret && name.strip_suffix("_FILE") == Some(variable.name)
-        })
-}
-
-/// What the command line gave; each beats the variable of the same meaning.
-#[derive(Clone, Default)]
-pub struct Options {
-    /// `--workspace`
-    pub workspace: Option<String>,
-    /// `--base-url`
-    pub base_url: Option<String>,
-    /// `--remote`
-    pub remote: Option<String>,
-    /// `--branch`
-    pub branch: Option<String>,
-    /// `--subdir`
-    pub subdir: Option<String>,
-    /// `--data-dir`
-    pub data_dir: Option<String>,
-    /// `--listen`
-    pub listen: Option<String>,
-}
-
-impl Options {
-    /// The option that goes with a variable, by its own name, and its value.
-    fn instead_of(&self, variable: &str) -> Option<(&'static str, &str)> {
-        let (name, value) = match variable {
-            "WINDMILL_WORKSPACE" => ("--workspace", &self.workspace),
-            "WINDMILL_BASE_URL" => ("--base-url", &self.base_url),
-            "GIT_REMOTE_URL" => ("--remote", &self.remote),
-            "GIT_BRANCH" => ("--branch", &self.branch),
-            "GIT_SUBDIR" => ("--subdir", &self.subdir),
-            "DATA_DIR" => ("--data-dir", &self.data_dir),
-            "LISTEN_ADDR" => ("--listen", &self.listen),
-            _ => return None,
-        };
-        value.as_deref().map(|value| (name, value))
-    }
-}
-
-/// What a command needs of its settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// What a sync requires may lack: a request may bring it.
-    Serve,
-    /// What a sync requires must be there.
-    Sync,
-}
-
-/// Where a secret comes from.
-#[derive(Clone, PartialEq, Eq)]
-pub enum SecretSource {
-    /// From the variable itself.
-    Value {
-        /// The variable's name.
-        variable: &'static str,
-        /// Its value, checked.
-        secret: Secret,
-    },
-    /// From the file that the variable with `_FILE` after its name gives.
-    File {
-        /// The variable's name, without `_FILE`.
-        variable: &'static str,
-        /// The file, read anew each time.
-        path: PathBuf,
-    },
-}
-
-impl SecretSource {
-    /// The secret as it is now. White space at the ends of a token is dropped; a key keeps its lines and ends with a
-    /// line break.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be read, is no regular file, has more than 64 KiB, is empty or is not a secret's text. The
-    /// message names the variable and the path.
-    pub fn read(&self) -> Result<Secret, String> {
-        match self {
-            Self::Value { secret, .. } => Ok(secret.clone()),
-            Self::File { variable, path } => read_secret(variable, path)
-                .map_err(|why| format!("{variable}_FILE: cannot take the secret from {}: {why}", shown(path))),
-        }
-    }
-}
-
-/// The path, unless it looks as if somebody had put the secret itself there.
-fn shown(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    if text.starts_with(['/', '.']) { names::quoted(&text) } else { "the file that it names".to_owned() }
-}
-
-fn read_secret(variable: &str, path: &Path) -> Result<Secret, String> {
-    let in_words = |error: std::io::Error| error.to_string();
-    // Asked before it is opened: opening a named pipe waits until somebody writes to it.
-    if !std::fs::metadata(path).map_err(in_words)?.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(in_words)?;
-    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(in_words)?;
-    if bytes.len() as u64 > SECRET_BYTES_MAX {
-        return Err("it has more than 64 KiB".to_owned());
-    }
-    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
-    checked_secret(variable, &text).map_err(|why| ["it ", why].concat())
-}
-
-fn checked_secret(variable: &str, text: &str) -> Result<Secret, &'static str> {
-    match variable {
-        "GIT_SSH_KEY" | "GIT_SIGNING_KEY" => checked_key(text),
-        _ if variable.ends_with("_URL") => checked_address(text),
-        _ => checked_token(text),
-    }
-}
-
-/// An address whose path is the secret.
-fn checked_address(text: &str) -> Result<Secret, &'static str> {
-    let address = checked_token(text)?;
-    let rest = ["https://", "http://"].iter().find_map(|scheme| address.expose().strip_prefix(scheme));
-    match rest {
-        Some(rest) if !rest.is_empty() && !rest.starts_with('/') && !rest.contains(char::is_whitespace) => Ok(address),
-        _ => Err("is no http(s) address"),
-    }
-}
-
-/// A token as it is sent: what goes into a header must be one line.
-pub(crate) fn checked_token(text: &str) -> Result<Secret, &'static str> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err("is empty");
-    }
-    if text.contains(char::is_control) {
-        return Err("has a line break or another control character in it");
-    }
-    Ok(Secret::new(text))
-}
-
-/// `ssh` reads a key only where its last line ends, and not with the line ends of Windows.
-fn checked_key(text: &str) -> Result<Secret, &'static str> {
-    let text = text.trim_end();
-    if text.is_empty() {
-        return Err("is empty");
-    }
-    Ok(Secret::new(text.replace("\r\n", "\n") + "\n"))
-}
-
-/// A word list's kinds: an enum, all of its values, and their words.
-macro_rules! kinds {
-    ($(#[$about:meta])* $name:ident { $($kind:ident = $word:literal,)* }) => {
-        $(#[$about])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name {
-            $(#[doc = concat!("`", $word, "`")] $kind,)*
-        }
-
-        impl $name {
-            /// All of them, in the order of the documentation.
-            pub const ALL: &[Self] = &[$(Self::$kind,)*];
-            const WORDS: &[&str] = &[$($word,)*];
-
-            /// Its word in the setting.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$kind => $word,)* }
-            }
-
-            /// Reads a list, separated by commas; `none` is the empty one.
-            ///
-            /// # Errors
-            ///
-            /// When a word is unknown or comes twice, or `none` is not alone; what is permitted is named.
-            pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
-                let indices = parse_words(text, Self::WORDS)?;
-                Ok(indices.into_iter().map(|index| Self::ALL[index]).collect())
-            }
-        }
-    };
-}
-
-kinds! {
-    /// Kinds that are in the backup only where they are asked for.
-    IncludeKind {
-        Schedules = "schedules",
-        Triggers = "triggers",
-        Users = "users",
-        Groups = "groups",
-        Settings = "settings",
-        Key = "key",
-    }
-}
-
-kinds! {
-    /// Kinds that can be left out of the backup.
-    SkipKind {
-        Secrets = "secrets",
-        Variables = "variables",
-        Resources = "resources",
-        ResourceTypes = "resource-types",
-        Scripts = "scripts",
-        Flows = "flows",
-        Apps = "apps",
-        Folders = "folders",
-    }
-}
-
-kinds! {
-    /// On what somebody wants to be told.
-    Occasion {
-        Failure = "failure",
-        Recovery = "recovery",
-        Change = "change",
-        Always = "always",
-    }
-}
-
-/// What holds where neither `WMILL_INCLUDE` nor the repository's `wmill.yaml` says otherwise.
-pub const KINDS_INCLUDED_DEFAULT: &[IncludeKind] =
-    &[IncludeKind::Schedules, IncludeKind::Triggers, IncludeKind::Groups];
-
-fn parse_words(text: &str, permitted: &[&str]) -> Result<Vec<usize>, String> {
-    if text.trim() == "none" {
-        return Ok(Vec::new());
-    }
-    let permitted_text = || permitted.join(", ");
-    let mut indices = Vec::new();
-    for word in text.split(',').map(str::trim) {
-        match permitted.iter().position(|one| *one == word) {
-            Some(index) if indices.contains(&index) => return Err(format!("{word} comes twice")),
-            Some(index) => indices.push(index),
-            None if word == "none" => return Err("none does not go with other words".to_owned()),
-            None => {
-                let word = names::quoted(word);
-                return Err(format!("{word} is unknown; permitted are {}, or none alone", permitted_text()));
-            }
-        }
-    }
-    Ok(indices)
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// The configured workspaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Workspaces {
-    /// These, each once, at least one.
-    Listed(Vec<WorkspaceId>),
-    /// All that the token sees, but [`ADMINS`]; which these are is asked anew for each run.
-    All,
-}
-
-/// Windmill's own workspace, in which a new instance is set up. It is backed up where it is named.
-pub const ADMINS: &str = "admins";
-
-impl Workspaces {
-    /// Whether a run of this workspace can be one of the configured ones.
-    #[must_use]
-    pub fn hold(&self, workspace: &WorkspaceId) -> bool {
-        match self {
-            Self::Listed(listed) => listed.contains(workspace),
-            Self::All => workspace.as_str() != ADMINS,
-        }
-    }
-
-    /// Whether a run without a workspace of its own is one run, and has one result.
-    #[must_use]
-    pub fn single(&self) -> Option<&WorkspaceId> {
-        match self {
-            Self::Listed(listed) if listed.len() == 1 => listed.first(),
-            _ => None,
-        }
-    }
-
-    /// As in the setting.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        match self {
-            Self::Listed(listed) => listed.iter().map(WorkspaceId::as_str).collect::<Vec<_>>().join(","),
-            Self::All => "*".to_owned(),
-        }
-    }
-}
+pub use headers::parse_headers;
+pub use kinds::{IncludeKind, KINDS_INCLUDED_DEFAULT, Occasion, SkipKind};
+pub use parse::{CommitPer, WORKSPACES_MAX, Workspaces};
+pub use secret_source::SecretSource;
+pub(crate) use secret_source::checked_token;
+pub use variables::{Environment, Options, Required, VARIABLES, Variable};
 
 /// All settings, each parsed. There is no `Debug`: templates and paths are harmless, the environment of the tools is
 /// not.
@@ -452,7 +48,7 @@ pub struct Config {
     pub windmill_token: Option<SecretSource>,
     /// `WINDMILL_WORKSPACE`
     pub workspaces: Workspaces,
-    /// Whether nobody chose the workspace.
+    /// Whether the workspace is the default one.
     pub workspace_is_default: bool,
     /// `GIT_REMOTE_URL`
     pub remote: Option<RemoteUrl>,
@@ -487,12 +83,18 @@ pub struct Config {
     pub kinds_skipped: Option<Vec<SkipKind>>,
     /// `ALLOW_PLAINTEXT_SECRETS`
     pub allow_plaintext_secrets: bool,
+    /// `ALLOW_PUBLIC_REPOSITORY`
+    pub allow_public_repository: bool,
     /// `MAX_DELETIONS_PERCENT`, 0 to 100
     pub deletions_percent_max: u8,
     /// `SKIP_UNCHANGED`
     pub skip_unchanged: bool,
     /// `FULL_SYNC_EVERY`; zero makes every sync a full one.
     pub full_sync_every: Duration,
+    /// `EXPECT_SYNC_EVERY`, at least a second
+    pub expect_sync_every: Option<Duration>,
+    /// `WINDMILL_HEADERS`; [`parse_headers`] reads its text.
+    pub windmill_headers: Option<SecretSource>,
     /// `SYNC_TIMEOUT`, more than zero
     pub sync_timeout: Duration,
     /// `DATA_DIR`, absolute
@@ -521,7 +123,7 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
-    /// Variables that go on to `wmill` and `git`, those for proxies as [`proxy::variables`] gives them, and
+    /// Variables that are passed to `wmill` and `git`, those for proxies as [`proxy::variables`] gives them, and
     /// `CA_BUNDLE_FILE`, which `trust` turns into what programs heed. A proxy's URL may hold a password, see [`Config::proxy_secrets`].
     pub tool_environment: Vec<(String, String)>,
 }
@@ -562,12 +164,12 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When one is malformed or, for [`Need::Sync`], missing: one error that names all of them.
-    pub fn new(options: &Options, environment: &Environment, need: Need) -> Result<Self, ConfigError> {
+    /// When one is malformed or, for [`Required::Sync`], missing: one error that names all of them.
+    pub fn new(options: &Options, environment: &Environment, need: Required) -> Result<Self, ConfigError> {
         let mut reader = Reader { options, environment, faults: environment.faults.clone() };
         let config = reader.config();
-        if need == Need::Sync {
-            reader.refuse_lacking();
+        if need != Required::Serve {
+            reader.refuse_lacking(need);
         }
         if reader.faults.is_empty() { Ok(config) } else { Err(ConfigError { faults: reader.faults }) }
     }
@@ -582,6 +184,15 @@ impl Config {
             "GIT_SSH_KEY" => self.ssh_key.is_some(),
             _ => self.ssh_known_hosts.is_some() || self.ssh_accept_new,
         })
+    }
+
+    /// Advice where a backup that stops would stop without a word.
+    #[must_use]
+    pub fn no_alarm(&self) -> Option<&'static str> {
+        (self.sync_schedule.is_none() && self.expect_sync_every.is_none()).then_some(
+            "neither SYNC_SCHEDULE nor EXPECT_SYNC_EVERY is set, so a backup that nothing starts any more stops without \
+             a word: set one of them",
+        )
     }
 
     /// The branch for a workspace.
@@ -627,7 +238,7 @@ fn lacking(remote: Option<&RemoteUrl>, has: &dyn Fn(&str) -> bool) -> Vec<String
     all.filter(|(variable, _)| !has(variable)).map(|(variable, why)| [*variable, why].concat()).collect()
 }
 
-/// Reads setting by setting and goes on after a fault.
+/// Reads setting by setting and continues after a fault.
 struct Reader<'a> {
     options: &'a Options,
     environment: &'a Environment,
@@ -635,7 +246,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Field by field, in the order in which faults are told.
+    /// Field by field, in the order in which faults are reported.
     fn config(&mut self) -> Config {
         Config {
             base_url: self.take("WINDMILL_BASE_URL", |text| BaseUrl::parse(text).map_err(in_words)),
@@ -658,9 +269,12 @@ impl Reader<'_> {
             kinds_included: self.take_optional("WMILL_INCLUDE", IncludeKind::parse_list),
             kinds_skipped: self.take_optional("WMILL_SKIP", SkipKind::parse_list),
             allow_plaintext_secrets: self.take("ALLOW_PLAINTEXT_SECRETS", parse_boolean),
+            allow_public_repository: self.take("ALLOW_PUBLIC_REPOSITORY", parse_boolean),
             deletions_percent_max: self.take("MAX_DELETIONS_PERCENT", parse_percent),
             skip_unchanged: self.take("SKIP_UNCHANGED", parse_boolean),
             full_sync_every: self.take("FULL_SYNC_EVERY", parse_duration),
+            expect_sync_every: self.take_optional("EXPECT_SYNC_EVERY", parse_timeout),
+            windmill_headers: self.secret("WINDMILL_HEADERS"),
             sync_timeout: self.take("SYNC_TIMEOUT", parse_timeout),
             data_dir: self.take("DATA_DIR", parse_data_dir),
             listen: self.take("LISTEN_ADDR", parse_listen),
@@ -682,7 +296,13 @@ impl Reader<'_> {
     /// The option's or the variable's name and value.
     fn found(&self, variable: &'static str) -> Option<(&'static str, &str)> {
         let from_environment = || Some((variable, self.environment.get(variable)?));
-        self.options.instead_of(variable).or_else(from_environment)
+        let found = self.options.instead_of(variable).or_else(from_environment);
+        if variable == "DATA_DIR" { found.or_else(|| self.state_directory()) } else { found }
+    }
+
+    fn state_directory(&self) -> Option<(&'static str, &str)> {
+        let first = self.environment.get(STATE_DIRECTORY)?.split(':').next()?;
+        Some((STATE_DIRECTORY, first))
     }
 
     /// The same, or the default.
@@ -796,11 +416,12 @@ impl Reader<'_> {
     }
 
     /// A setting that is there and at fault is not missing too, hence the look at what was given, not at what was read.
-    fn refuse_lacking(&mut self) {
+    fn refuse_lacking(&mut self, need: Required) {
         let accept_new = parse_boolean(self.text("GIT_SSH_ACCEPT_NEW").1) == Ok(true);
         let remote = self.found("GIT_REMOTE_URL").and_then(|(_, text)| RemoteUrl::parse(text).ok());
         let lacks = lacking(remote.as_ref(), &|variable| {
-            self.environment.get(variable).is_some()
+            need == Required::Git && variable == "WINDMILL_TOKEN"
+                || self.environment.get(variable).is_some()
                 || self.environment.get(&[variable, "_FILE"].concat()).is_some()
                 || self.options.instead_of(variable).is_some()
                 || variable == "GIT_SSH_KNOWN_HOSTS_FILE" && accept_new
@@ -820,175 +441,6 @@ fn default_is_at_fault(variable: &str, why: &str) -> ! {
     panic!("the default of {variable} is refused: {why}")
 }
 
-fn in_words(error: impl fmt::Display) -> String {
-    error.to_string()
-}
-
-fn refused<T>(text: &str, why: &str) -> Result<T, String> {
-    Err([&names::quoted(text), " ", why].concat())
-}
-
-fn parse_workspaces(text: &str) -> Result<Workspaces, String> {
-    if text.trim() == "*" {
-        return Ok(Workspaces::All);
-    }
-    let mut listed = Vec::new();
-    for id in text.split(',') {
-        let id = WorkspaceId::parse(id.trim()).map_err(in_words)?;
-        if listed.contains(&id) {
-            return Err([id.as_str(), " comes twice"].concat());
-        }
-        listed.push(id);
-    }
-    if listed.len() > WORKSPACES_MAX {
-        return Err(format!("has more than {WORKSPACES_MAX} workspaces"));
-    }
-    Ok(Workspaces::Listed(listed))
-}
-
-fn parse_username(text: &str) -> Result<String, String> {
-    // Basic authentication ends the user name at the first colon.
-    if text.contains(|letter: char| letter.is_control() || letter == ':') {
-        return refused(text, "has a colon or a control character in it");
-    }
-    if text.len() > USERNAME_BYTES_MAX {
-        return refused(text, "is longer than 200 bytes");
-    }
-    Ok(text.to_owned())
-}
-
-fn parse_message(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    if text.is_empty() {
-        return refused(text, "is empty");
-    }
-    if text.contains(char::is_control) {
-        return refused(text, "is not one line of printable text");
-    }
-    if text.len() > MESSAGE_BYTES_MAX {
-        return refused(text, "is longer than 1000 bytes");
-    }
-    Ok(text.to_owned())
-}
-
-/// What gets a commit of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommitPer {
-    /// All that a sync finds.
-    Sync,
-    /// Each item that differs.
-    Item,
-}
-
-fn parse_commit_per(text: &str) -> Result<CommitPer, String> {
-    match text {
-        "sync" => Ok(CommitPer::Sync),
-        "item" => Ok(CommitPer::Item),
-        _ => refused(text, "is neither sync nor item"),
-    }
-}
-
-fn parse_boolean(text: &str) -> Result<bool, String> {
-    match text.trim().to_ascii_lowercase().as_str() {
-        "true" | "yes" | "1" => Ok(true),
-        "false" | "no" | "0" => Ok(false),
-        _ => refused(text, "is neither true nor false"),
-    }
-}
-
-fn parse_percent(text: &str) -> Result<u8, String> {
-    match parse_digits(text) {
-        // It is at most 100 and fits.
-        Some(percent @ 0..=100) => Ok(u8::try_from(percent).unwrap_or(100)),
-        _ => refused(text, "is no number from 0 to 100"),
-    }
-}
-
-/// Digits only: Rust itself would take a plus sign too.
-fn parse_digits(text: &str) -> Option<u64> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let (digits, unit_seconds) = match text.as_bytes().last() {
-        Some(b's') => (&text[..text.len() - 1], 1),
-        Some(b'm') => (&text[..text.len() - 1], 60),
-        Some(b'h') => (&text[..text.len() - 1], 3_600),
-        _ => (text, 1),
-    };
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return refused(text, "is no duration: give 90s, 30m, 24h, or a number of seconds");
-    }
-    match parse_digits(digits).and_then(|number| number.checked_mul(unit_seconds)) {
-        Some(seconds @ 0..=DURATION_SECONDS_MAX) => Ok(Duration::from_secs(seconds)),
-        _ => refused(text, "is longer than 3650 days"),
-    }
-}
-
-fn parse_timeout(text: &str) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        Duration::ZERO => refused(text, "leaves no time at all"),
-        timeout => Ok(timeout),
-    }
-}
-
-fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if !path.is_absolute() || text.contains(char::is_control) {
-        return refused(text, "is not an absolute path");
-    }
-    if path.parent().is_none() {
-        return refused(text, "is the root of the file system: give a folder of its own");
-    }
-    Ok(path)
-}
-
-/// Programs that find it in their environment run in other folders than we do.
-fn parse_bundle(text: &str) -> Result<(), String> {
-    if !Path::new(text).is_absolute() || text.contains(char::is_control) {
-        return refused(text, "is not an absolute path");
-    }
-    Ok(())
-}
-
-/// `ssh` splits this option's value at spaces and replaces what follows a percent or dollar sign.
-fn parse_known_hosts(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if !path.is_absolute() {
-        return refused(text, "is not an absolute path");
-    }
-    if text.contains(|letter: char| letter.is_control() || letter.is_whitespace() || "\"'\\%$*?".contains(letter)) {
-        return refused(text, "has a character that ssh does not take as it is");
-    }
-    Ok(path)
-}
-
-fn parse_listen(text: &str) -> Result<String, String> {
-    match text.parse::<SocketAddr>() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => refused(text, "is no address with a port, such as 0.0.0.0:8080"),
-    }
-}
-
-fn parse_log_level(text: &str) -> Result<LevelFilter, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "error" => Ok(LevelFilter::Error),
-        "warn" => Ok(LevelFilter::Warn),
-        "info" => Ok(LevelFilter::Info),
-        "debug" => Ok(LevelFilter::Debug),
-        "trace" => Ok(LevelFilter::Trace),
-        _ => refused(text, "is none of error, warn, info, debug and trace"),
-    }
-}
-
-fn parse_log_format(text: &str) -> Result<LogFormat, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => refused(text, "is neither text nor json"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -1000,12 +452,12 @@ mod tests {
         Environment::new(variables.iter().map(|(name, value)| (name.into(), value.into())))
     }
 
-    fn read(variables: &[(&str, &str)], need: Need) -> Result<Config, ConfigError> {
+    fn read(variables: &[(&str, &str)], need: Required) -> Result<Config, ConfigError> {
         Config::new(&Options::default(), &environment(variables), need)
     }
 
     fn config(variables: &[(&str, &str)]) -> Config {
-        match read(variables, Need::Serve) {
+        match read(variables, Required::Serve) {
             Ok(config) => config,
             Err(error) => panic!("{error}"),
         }
@@ -1013,7 +465,7 @@ mod tests {
 
     /// The faults are as many as expected, and begin so.
     #[track_caller]
-    fn check(variables: &[(&str, &str)], need: Need, expected: &[&str]) {
+    fn check(variables: &[(&str, &str)], need: Required, expected: &[&str]) {
         let faults = read(variables, need).err().map(|error| error.faults().to_vec()).unwrap_or_default();
         assert_eq!(faults.len(), expected.len(), "{faults:?}");
         for (fault, start) in faults.iter().zip(expected) {
@@ -1025,10 +477,10 @@ mod tests {
     #[track_caller]
     fn check_values(variable: &str, accepted: &[&str], refused: &[&str]) {
         for value in accepted {
-            check(&[(variable, value)], Need::Serve, &[]);
+            check(&[(variable, value)], Required::Serve, &[]);
         }
         for value in refused {
-            check(&[(variable, value)], Need::Serve, &[variable]);
+            check(&[(variable, value)], Required::Serve, &[variable]);
         }
     }
 
@@ -1076,7 +528,7 @@ mod tests {
             ..Options::default()
         };
         let variables = environment(&[("WINDMILL_WORKSPACE", "a/b"), ("GIT_SUBDIR", "backup"), ("GIT_BRANCH", "")]);
-        let config = Config::new(&options, &variables, Need::Serve).ok().unwrap();
+        let config = Config::new(&options, &variables, Required::Serve).ok().unwrap();
         assert_eq!((config.workspaces.to_text().as_str(), config.workspace_is_default), ("shop", false));
         assert_eq!((config.subdir.as_str(), config.branch.as_str()), ("", "main"));
         assert_eq!(config.listen, "127.0.0.1:0");
@@ -1085,7 +537,7 @@ mod tests {
     #[test]
     fn a_fault_names_the_option_it_came_by() {
         let options = Options { workspace: Some("a/b".to_owned()), branch: Some(String::new()), ..Options::default() };
-        let error = Config::new(&options, &environment(&[("GIT_SUBDIR", "..")]), Need::Serve).err().unwrap();
+        let error = Config::new(&options, &environment(&[("GIT_SUBDIR", "..")]), Required::Serve).err().unwrap();
         assert_eq!(
             error.to_string(),
             "3 settings are wrong: \
@@ -1096,18 +548,18 @@ mod tests {
 
     #[test]
     fn a_sync_needs_what_a_server_may_lack() {
-        check(&[], Need::Serve, &[]);
-        check(&[], Need::Sync, &["WINDMILL_TOKEN is not set", "GIT_REMOTE_URL is not set"]);
-        check(COMPLETE, Need::Sync, &[]);
-        check(&COMPLETE[..2], Need::Sync, &["GIT_TOKEN is not set"]);
+        check(&[], Required::Serve, &[]);
+        check(&[], Required::Sync, &["WINDMILL_TOKEN is not set", "GIT_REMOTE_URL is not set"]);
+        check(COMPLETE, Required::Sync, &[]);
+        check(&COMPLETE[..2], Required::Sync, &["GIT_TOKEN is not set"]);
         let file = [COMPLETE[0], ("GIT_REMOTE_URL", "file:///x")];
-        check(&file, Need::Sync, &[]);
+        check(&file, Required::Sync, &[]);
         let ssh = [COMPLETE[0], ("GIT_REMOTE_URL", "git@h:x")];
-        check(&ssh, Need::Sync, &["GIT_SSH_KEY", "GIT_SSH_KNOWN_HOSTS_FILE"]);
+        check(&ssh, Required::Sync, &["GIT_SSH_KEY", "GIT_SSH_KNOWN_HOSTS_FILE"]);
         let key = ("GIT_SSH_KEY_FILE", "/k");
-        check(&[ssh[0], ssh[1], key], Need::Sync, &["GIT_SSH_KNOWN_HOSTS_FILE"]);
-        check(&[ssh[0], ssh[1], key, ("GIT_SSH_ACCEPT_NEW", "true")], Need::Sync, &[]);
-        check(&[ssh[0], ssh[1], key, ("GIT_SSH_KNOWN_HOSTS_FILE", "/h")], Need::Sync, &[]);
+        check(&[ssh[0], ssh[1], key], Required::Sync, &["GIT_SSH_KNOWN_HOSTS_FILE"]);
+        check(&[ssh[0], ssh[1], key, ("GIT_SSH_ACCEPT_NEW", "true")], Required::Sync, &[]);
+        check(&[ssh[0], ssh[1], key, ("GIT_SSH_KNOWN_HOSTS_FILE", "/h")], Required::Sync, &[]);
         assert_eq!(config(&ssh).lacking().len(), 2);
         assert!(config(COMPLETE).lacking().is_empty());
     }
@@ -1116,17 +568,18 @@ mod tests {
     fn missing_and_malformed_are_told_at_once_and_none_twice() {
         let variables = [("GIT_REMOTE_URL", "https://h"), ("SYNC_TIMEOUT", "0"), ("LOG_FORMAT", "xml")];
         let expected = ["GIT_REMOTE_URL: remote URL", "SYNC_TIMEOUT: ", "LOG_FORMAT: ", "WINDMILL_TOKEN is not set"];
-        check(&variables, Need::Sync, &expected);
+        check(&variables, Required::Sync, &expected);
     }
 
     #[cfg(unix)]
     #[test]
     fn a_variable_of_ours_that_is_not_utf8_is_named_and_others_are_let_be() {
+        use std::ffi::OsString;
         use std::os::unix::ffi::OsStringExt as _;
         let bytes = || OsString::from_vec(vec![b'x', 0xff]);
         let names = ["WINDMILL_TOKEN", "GIT_TOKEN_FILE", "PATH", "HOME"];
         let variables = Environment::new(names.map(|name| (name.into(), bytes())));
-        let error = Config::new(&Options::default(), &variables, Need::Sync).err().unwrap();
+        let error = Config::new(&Options::default(), &variables, Required::Sync).err().unwrap();
         assert_eq!(
             error.faults(),
             [
@@ -1149,6 +602,7 @@ mod tests {
             assert!(parse_duration(text).is_err(), "{text}");
         }
         check_values("SYNC_TIMEOUT", &["1"], &["0", "0h"]);
+        check_values("EXPECT_SYNC_EVERY", &["1", "26h"], &["0", "0s", "daily"]);
         check_values("FULL_SYNC_EVERY", &["0"], &["never"]);
         check_values("SHUTDOWN_GRACE", &["0"], &["-1s"]);
     }
@@ -1159,9 +613,58 @@ mod tests {
         {
             assert_eq!(parse_boolean(text), Ok(value), "{text}");
         }
-        for variable in ["SKIP_UNCHANGED", "ALLOW_PLAINTEXT_SECRETS", "GIT_SSH_ACCEPT_NEW", "COMMIT_AUTHORS"] {
+        for variable in [
+            "SKIP_UNCHANGED",
+            "ALLOW_PLAINTEXT_SECRETS",
+            "ALLOW_PUBLIC_REPOSITORY",
+            "GIT_SSH_ACCEPT_NEW",
+            "COMMIT_AUTHORS",
+        ] {
             check_values(variable, &["yes"], &["on", "2", "tru"]);
         }
+    }
+
+    #[test]
+    fn quotes_that_an_env_file_keeps_are_refused_and_not_shown() {
+        for (variable, value) in [
+            ("GIT_BRANCH", "\"main\""),
+            ("COMMIT_MESSAGE", "'nightly {workspace}'"),
+            ("GIT_USER_NAME", "\"Ann\""),
+            ("GIT_REMOTE_URL", "\"https://h/x\""),
+            ("WINDMILL_TOKEN", "\"hunter2\""),
+            ("GIT_TOKEN_FILE", "'/hunter2'"),
+            ("SYNC_TIMEOUT", "\"\""),
+        ] {
+            let error = read(&[(variable, value)], Required::Serve).err().unwrap().to_string();
+            assert!(error.starts_with(&format!("1 setting is wrong: {variable} is in quotes")), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        check_values("GIT_USER_NAME", &["Ann \"the admin\" Lee", "O'Neil", "'x"], &[]);
+    }
+
+    #[test]
+    fn a_token_for_a_header_has_characters_that_a_header_takes() {
+        check_values("WINDMILL_TOKEN", &["aZ09_-.~+/="], &["t\u{f6}ken", "to ken", "to\u{200b}ken"]);
+        check_values("GIT_TOKEN", &["t\u{f6}ken"], &[]);
+        check_values(
+            "WINDMILL_HEADERS",
+            &["X-A: b", "A: b, C: d", "Cookie: a=1, b=2"],
+            &["X-A", "Host: h", ": b", "A:"],
+        );
+    }
+
+    #[test]
+    fn the_state_directory_of_systemd_is_the_default_of_the_data_folder() {
+        for (variables, expected) in [
+            (&[("STATE_DIRECTORY", "/var/lib/w")][..], "/var/lib/w"),
+            (&[("STATE_DIRECTORY", "/var/lib/w:/var/lib/other")], "/var/lib/w"),
+            (&[("STATE_DIRECTORY", "/var/lib/w"), ("DATA_DIR", "")], "/var/lib/w"),
+            (&[("STATE_DIRECTORY", "/var/lib/w"), ("DATA_DIR", "/data")], "/data"),
+            (&[("STATE_DIRECTORY", "")], "/workspace"),
+        ] {
+            assert_eq!(config(variables).data_dir.to_str(), Some(expected), "{variables:?}");
+        }
+        check(&[("STATE_DIRECTORY", "w")], Required::Serve, &["STATE_DIRECTORY: "]);
     }
 
     #[test]
@@ -1188,7 +691,7 @@ mod tests {
     #[test]
     fn several_workspaces_need_a_place_each() {
         let with =
-            |workspaces, name, template| read(&[("WINDMILL_WORKSPACE", workspaces), (name, template)], Need::Serve);
+            |workspaces, name, template| read(&[("WINDMILL_WORKSPACE", workspaces), (name, template)], Required::Serve);
         for workspaces in ["a,b", " a , b ", "*"] {
             for (name, template) in [("GIT_BRANCH", "backup/{workspace}"), ("GIT_SUBDIR", "{workspace}")] {
                 let config = with(workspaces, name, template).ok().unwrap();
@@ -1240,16 +743,16 @@ mod tests {
 
     #[test]
     fn a_secret_has_one_source_and_is_never_shown() {
-        check(&[("GIT_TOKEN", "hunter2"), ("GIT_TOKEN_FILE", "/t")], Need::Serve, &["GIT_TOKEN is set, and so is"]);
-        check(&[("NOTIFY_URL", "hunter2"), ("NOTIFY_URL_FILE", "/t")], Need::Serve, &["NOTIFY_URL is set"]);
-        check(&[("WINDMILL_TOKEN", " ")], Need::Sync, &["WINDMILL_TOKEN is empty", "GIT_REMOTE_URL"]);
+        check(&[("GIT_TOKEN", "hunter2"), ("GIT_TOKEN_FILE", "/t")], Required::Serve, &["GIT_TOKEN is set, and so is"]);
+        check(&[("NOTIFY_URL", "hunter2"), ("NOTIFY_URL_FILE", "/t")], Required::Serve, &["NOTIFY_URL is set"]);
+        check(&[("WINDMILL_TOKEN", " ")], Required::Sync, &["WINDMILL_TOKEN is empty", "GIT_REMOTE_URL"]);
         for (variable, value) in [
             ("GIT_TOKEN", "hunter2\nx"),
             ("GIT_TOKEN_FILE", "hunter2\nx"),
             ("GIT_REMOTE_URL", "https://u:hunter2@h/x"),
             ("WINDMILL_BASE_URL", "https://hunter2@h/x"),
         ] {
-            let error = read(&[(variable, value)], Need::Serve).err().unwrap().to_string();
+            let error = read(&[(variable, value)], Required::Serve).err().unwrap().to_string();
             assert!(error.contains(variable) && !error.contains("hunter2"), "{error}");
         }
     }
@@ -1263,8 +766,8 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_file_is_read_anew_and_its_faults_name_variable_and_path() {
-        let folder = crate::scratch::Scratch::for_test("secret").unwrap();
+    fn a_secret_file_is_read_again_and_its_faults_name_variable_and_path() {
+        let folder = crate::util::files::RunDir::for_test("secret").unwrap();
         let path = folder.path().join("token");
         let source = config(&[("GIT_TOKEN_FILE", path.to_str().unwrap())]).git_token.unwrap();
         let refusal = || source.read().err().unwrap_or_default();
@@ -1310,6 +813,6 @@ mod tests {
         let proxies = ["https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "NODE_USE_ENV_PROXY"];
         assert_eq!(names, [&["PATH"][..], &proxies].concat());
         assert!(config.proxy_secrets().contains(&Secret::new("p4ss")));
-        check(&[("ALL_PROXY", "socks5://p"), ("GIT_BRANCH", "")], Need::Serve, &["ALL_PROXY: is no address"]);
+        check(&[("ALL_PROXY", "socks5://p"), ("GIT_BRANCH", "")], Required::Serve, &["ALL_PROXY: is not the address"]);
     }
 }

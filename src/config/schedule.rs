@@ -1,4 +1,4 @@
-//! A cron expression, and when it comes true. It knows no clock: it is told the time.
+//! A cron expression of five fields in UTC, and its next time.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -26,7 +26,7 @@ impl Schedule {
     /// # Errors
     /// When it has not five fields, is none, or never comes true (30 February).
     pub fn parse(text: &str) -> Result<Self, String> {
-        let quoted = || crate::names::quoted(text);
+        let quoted = || crate::model::names::quoted(text);
         if text.len() > TEXT_BYTES_MAX {
             return Err(format!("is longer than {TEXT_BYTES_MAX} bytes"));
         }
@@ -36,7 +36,7 @@ impl Schedule {
             return Err(format!("{} has {fields} fields instead of {FIELDS}: {wanted}, in UTC", quoted()));
         }
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-        let cron = parser.parse(text).map_err(|error| format!("{} is no cron expression: {error}", quoted()))?;
+        let cron = parser.parse(text).map_err(|error| format!("{} is not a cron expression: {error}", quoted()))?;
         let schedule = Self { text: text.to_owned(), cron: Box::new(cron) };
         match schedule.next_after(SystemTime::UNIX_EPOCH + SOME_TIME) {
             Some(_) => Ok(schedule),
@@ -63,15 +63,16 @@ impl fmt::Display for Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::util::time;
 
     fn at(text: &str) -> SystemTime {
-        humantime::parse_rfc3339(text).unwrap()
+        time::from_text(text).unwrap()
     }
 
     #[track_caller]
     fn check(expression: &str, after: &str, expected: &str) {
         let next = Schedule::parse(expression).unwrap().next_after(at(after)).unwrap();
-        assert_eq!(humantime::format_rfc3339_seconds(next).to_string(), expected, "{expression}");
+        assert_eq!(time::to_text(next), expected, "{expression}");
     }
 
     #[track_caller]
@@ -97,10 +98,10 @@ mod tests {
         refused("* * * *", "has 4 fields");
         refused("0 * * * * *", "has 6 fields");
         refused("@daily", "has 1 fields");
-        refused("60 * * * *", "is no cron expression");
-        refused("* 24 * * *", "is no cron expression");
-        refused("*/0 * * * *", "is no cron expression");
-        refused("a b c d e", "is no cron expression");
+        refused("60 * * * *", "is not a cron expression");
+        refused("* 24 * * *", "is not a cron expression");
+        refused("*/0 * * * *", "is not a cron expression");
+        refused("a b c d e", "is not a cron expression");
         refused("0 0 30 2 *", "never comes true");
         refused(&"1,".repeat(200), "is longer");
     }

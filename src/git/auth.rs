@@ -1,26 +1,27 @@
-//! How git gets to the remote: its address, the credentials, and what ssh is told.
+//! The way to the remote: its address, the credentials, and the options of ssh.
 
 use std::path::Path;
 #[cfg(unix)]
 use std::path::PathBuf;
 
 use super::GitError;
-use crate::names::{RemoteScheme, RemoteUrl};
+use crate::git::ssh_helper;
+use crate::model::git_credentials::{GitCredentials, basic_credentials};
+use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::process::run_env::RunEnv;
+use crate::util::files;
 #[cfg(unix)]
-use crate::percent;
-use crate::ssh;
-use crate::sync_request::{GitCredentials, basic_credentials};
-use crate::workplace::Workplace;
+use crate::util::percent;
 
 /// Where a checkout lies, and what it takes to talk to its remote.
-pub struct Site<'a> {
+pub struct RepositoryPaths<'a> {
     /// The folder with all that belongs to the checkout.
     pub folder: &'a Path,
     /// Our own program, which git starts as `ssh`: without a shell, that is how options get to ssh.
     pub own_program: &'a Path,
     /// Where host keys are remembered that were accepted when first seen.
     pub accepted_hosts: &'a Path,
-    /// The file of the key that signs commits, from [`signing::prepare`](crate::signing::prepare).
+    /// The file of the key that signs commits, from [`signing::prepare`](crate::git::signing::prepare).
     pub signing_key: Option<&'a Path>,
 }
 
@@ -45,8 +46,8 @@ fn encoded_path(remote: &RemoteUrl) -> Option<&str> {
 
 /// Environment that gets the credentials to where they belong.
 pub(super) fn environment(
-    workplace: &Workplace,
-    site: &Site<'_>,
+    run_env: &RunEnv,
+    site: &RepositoryPaths<'_>,
     remote: &RemoteUrl,
     credentials: &GitCredentials,
 ) -> Result<Vec<(String, String)>, GitError> {
@@ -56,11 +57,13 @@ pub(super) fn environment(
             // A command with options would need a shell, and an image of ours has none.
             pair("GIT_SSH", &site.own_program.to_string_lossy()),
             pair("GIT_SSH_VARIANT", "ssh"),
-            pair(ssh::OPTIONS_ENVIRONMENT, options),
+            pair(ssh_helper::OPTIONS_ENVIRONMENT, options),
         ]
     };
     match credentials {
-        GitCredentials::None if remote.scheme() == RemoteScheme::File => Ok(own_program_as_ssh(ssh::THIS_MACHINE)),
+        GitCredentials::None if remote.scheme() == RemoteScheme::File => {
+            Ok(own_program_as_ssh(ssh_helper::THIS_MACHINE))
+        }
         GitCredentials::None => Ok(Vec::new()),
         GitCredentials::Token { username, token } => {
             let Some(origin) = remote.origin() else { return Ok(Vec::new()) };
@@ -72,7 +75,9 @@ pub(super) fn environment(
             ])
         }
         GitCredentials::Ssh { key, known_hosts, accept_new } => {
-            let key = workplace.scratch.write("ssh_key", key.expose().as_bytes())?;
+            // ssh would wait for the other end of a FIFO.
+            files::make_way_for_file(site.accepted_hosts)?;
+            let key = run_env.run_dir.write("ssh_key", key.expose().as_bytes())?;
             let options = ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(site.accepted_hosts));
             Ok(own_program_as_ssh(&options.join("\n")))
         }

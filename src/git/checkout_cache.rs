@@ -1,55 +1,37 @@
-//! Which checkouts are kept: those of configured backups for good, those that requests made only as far as there is
-//! room. It does not know what is in them.
+//! The checkouts on the volume: those of configured backups stay, those that only requests made are limited in
+//! number.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::lock::Lock;
-use crate::names::WorkspaceId;
-use crate::scratch;
+use crate::process::lock::Lock;
+use crate::util::files;
 
 /// Checkouts that requests with settings of their own may leave; the least recently used go first.
 const OTHERS_MAX: usize = 16;
 /// A file in a checkout that a request made; its time is that of the last use.
 const MARK: &str = "made-by-a-request";
 
-/// The folder among `all` of the checkout for what is backed up from `workspace` to `destination`.
-#[must_use]
-pub fn folder(all: &Path, workspace: &WorkspaceId, destination: &str) -> PathBuf {
-    all.join(format!("{workspace}@{destination}"))
-}
-
-/// The workspace of such a folder.
-fn workspace(folder: &Path) -> Option<WorkspaceId> {
-    WorkspaceId::parse(folder.file_name()?.to_str()?.split_once('@')?.0).ok()
-}
-
-/// Makes the folder of a checkout where it is missing, and notes for whom it is: for a configured backup it is kept, and
-/// a request with settings of its own that uses a kept one leaves it so.
-///
-/// What a request made first counts among those of its kind. The oldest of them are removed: of the same workspace,
-/// whose lock the caller has, or of one whose lock, which `lock` has the path of, is free. Those of a run that goes on
-/// stay; what cannot be removed is told.
+/// Makes the folder of a checkout where it is missing, and notes for whom it is: that of a configured backup is kept,
+/// that of another run counts among those of its kind. The oldest of them are removed, where their lock, which `lock` has
+/// the path of for the folder's name, is the caller's own or free. Those of a run in progress stay; what cannot be
+/// removed is logged.
 ///
 /// # Errors
 /// What the disk says to the folder and the note.
-pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&WorkspaceId) -> PathBuf) -> io::Result<()> {
-    let is_kept = used.is_dir() && !used.join(MARK).exists();
-    scratch::create_folder(used)?;
+pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&str) -> PathBuf) -> io::Result<()> {
+    files::create_folder(used)?;
     if is_configured {
-        return scratch::remove_file(&used.join(MARK));
+        return files::remove_file(&used.join(MARK));
     }
-    if is_kept {
-        return Ok(());
-    }
-    scratch::replace_file(&used.join(MARK), b"")?;
+    files::replace_file(&used.join(MARK), b"")?;
     make_room(used, lock);
     Ok(())
 }
 
-fn make_room(used: &Path, lock: &dyn Fn(&WorkspaceId) -> PathBuf) {
+fn make_room(used: &Path, lock: &dyn Fn(&str) -> PathBuf) {
     let mut others: Vec<(SystemTime, PathBuf)> = Vec::new();
     for entry in used.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten() {
         if let Ok(used_at) = fs::metadata(entry.path().join(MARK)).and_then(|mark| mark.modified()) {
@@ -60,22 +42,23 @@ fn make_room(used: &Path, lock: &dyn Fn(&WorkspaceId) -> PathBuf) {
     while excess > 0 && !others.is_empty() {
         let oldest = (1..others.len()).fold(0, |one, other| if others[other].0 < others[one].0 { other } else { one });
         let (_, folder) = others.swap_remove(oldest);
-        if folder != used && remove(&folder, workspace(used).as_ref(), lock) {
+        if folder != used && remove(&folder, used, lock) {
             excess -= 1;
         }
     }
 }
 
-/// Removes a checkout, where the lock of its workspace is the caller's own or free; whether that was so.
-fn remove(folder: &Path, own: Option<&WorkspaceId>, lock: &dyn Fn(&WorkspaceId) -> PathBuf) -> bool {
-    let Some(owner) = workspace(folder) else { return false };
-    let _held = if own == Some(&owner) {
+/// Removes a checkout, where its lock is that of the `used` one, which the caller has, or free; whether that was so.
+fn remove(folder: &Path, used: &Path, lock: &dyn Fn(&str) -> PathBuf) -> bool {
+    let lock_of = |folder: &Path| Some(lock(folder.file_name()?.to_str()?));
+    let (Some(path), own) = (lock_of(folder), lock_of(used)) else { return false };
+    let _held = if own.as_ref() == Some(&path) {
         None
     } else {
-        let Some(free) = Lock::acquire_if_free(&lock(&owner)) else { return false };
+        let Some(free) = Lock::acquire_if_free(&path) else { return false };
         Some(free)
     };
-    scratch::remove_folder(folder).inspect_err(|error| log::warn!("a checkout of a request stays: {error}")).is_ok()
+    files::remove_folder(folder).inspect_err(|error| log::warn!("a checkout of a request stays: {error}")).is_ok()
 }
 
 #[cfg(all(test, unix))]
@@ -84,15 +67,11 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_of_the_others_go_first_and_none_that_is_in_use() {
-        let scratch = scratch::Scratch::for_test("checkouts").unwrap();
+        let scratch = files::RunDir::for_test("checkouts").unwrap();
         let all = scratch.path();
-        let lock = |workspace: &WorkspaceId| all.join(format!("{workspace}.lock"));
-        let checkout = |name: &str| {
-            let (workspace, destination) = name.split_once('@').unwrap();
-            folder(all, &WorkspaceId::parse(workspace).unwrap(), destination)
-        };
+        let lock = |name: &str| all.join(name.split_once('@').unwrap().0).with_extension("lock");
+        let checkout = |name: &str| all.join(name);
         open(&checkout("shop@configured"), true, &lock).unwrap();
-        open(&checkout("shop@configured"), false, &lock).unwrap();
         let use_at = |name: &str, seconds| {
             open(&checkout(name), false, &lock).unwrap();
             let mark = fs::File::options().write(true).open(checkout(name).join(MARK)).unwrap();
@@ -105,7 +84,7 @@ mod tests {
         }
         use_at(&names[0], 100);
         // A run in the workspace of the oldest goes on: the one after it goes, which is of the caller's own.
-        let busy = Lock::acquire_if_free(&lock(&WorkspaceId::parse("other").unwrap())).unwrap();
+        let busy = Lock::acquire_if_free(&lock("other@1")).unwrap();
         use_at(&names[16], 101);
         assert!(is_there(1) && !is_there(2), "of `other`, and of `shop`");
         drop(busy);

@@ -1,4 +1,4 @@
-//! What git takes orders from, in the place of a user's, a system's and a repository's configuration.
+//! The git configuration of our checkouts, in place of a user's, a system's and a repository's.
 
 /// Attributes of the repository may convert content (line ends, `filter`, `ident`, encodings). This file outranks
 /// them all, and takes all back. `!` means unspecified: git dies of a `working-tree-encoding` that is merely unset.
@@ -20,6 +20,9 @@ pub(super) const CONFIGURATION: &str = "\
 \t# Names that Windows could not hold are names all the same.
 \tprotectNTFS = false
 \tprotectHFS = false
+[fetch]
+	# What is fetched comes as a pack: loose objects of a fetch that was cut off could not be told from others.
+	unpackLimit = 1
 [gc]
 \t# No process in the background that works on after us.
 \tauto = 0

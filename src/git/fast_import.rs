@@ -1,15 +1,15 @@
-//! A chain of commits, in the words of `git fast-import`.
+//! A chain of commits as input of `git fast-import`.
 
 use std::time::SystemTime;
 
-use crate::names::Identity;
-use crate::object::{Entry, ObjectId};
+use crate::git::object::{Entry, ObjectId};
+use crate::model::names::Identity;
 
 /// Where a chain of commits is made.
 pub(super) const CHAIN_REF: &str = "refs/sync/chain";
 
 /// One commit of a chain.
-pub struct Link<'a> {
+pub struct ItemCommit<'a> {
     /// Who made the change.
     pub author: &'a Identity,
     /// When; by default, now.
@@ -25,15 +25,15 @@ pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// Input of `git fast-import`: these commits, upon `parent` and its tree, or upon the tree `base` where that is another.
+/// Input of `git fast-import`: these commits after `parent`. The first changes the tree `base`, or else that of `parent`.
 pub(super) fn chain(
     parent: Option<&ObjectId>,
     base: Option<&ObjectId>,
     committer: &Identity,
     now: u64,
-    links: &[Link<'_>],
+    links: &[ItemCommit<'_>],
 ) -> Vec<u8> {
-    // What a run that was killed has left there is not to be built upon.
+    // A killed run may have left commits there.
     let mut orders = format!("reset {CHAIN_REF}\n\n").into_bytes();
     for (index, link) in links.iter().enumerate() {
         let time = link.time.map_or(now, seconds);
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chain_says_who_what_and_upon_what() {
+    fn a_chain_says_who_what_and_on_what() {
         let id = |letter: &str| ObjectId::parse(&letter.repeat(40)).expect("40 digits");
         let us = Identity::parse("Us", "us@x").expect("a name");
         let ann = Identity::parse("Ann", "ann@x").expect("a name");
@@ -96,13 +96,13 @@ mod tests {
         let time = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7));
         let quoted = b"a \"b\"\\c\nd\xff".to_vec();
         let links = [
-            Link {
+            ItemCommit {
                 author: &ann,
                 time,
                 message: "\u{fc}".to_owned(),
                 changes: vec![(quoted, Some(entry)), (b"z".to_vec(), None)],
             },
-            Link { author: &us, time: None, message: "m".to_owned(), changes: Vec::new() },
+            ItemCommit { author: &us, time: None, message: "m".to_owned(), changes: Vec::new() },
         ];
         let (tip, tree) = (id("c"), id("d"));
         let orders = |base| String::from_utf8_lossy(&chain(Some(&tip), Some(base), &us, 9, &links)).into_owned();

@@ -1,5 +1,4 @@
-//! Sorted listings of files, kept on the disk and read as streams, so that a tree of any size is compared in the same
-//! little memory. It does not know what is listed, or why.
+//! Sorted listings of trees, kept on the disk and read as streams, so that memory does not grow with the tree.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -8,8 +7,8 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::mem;
 use std::path::{Path, PathBuf};
 
-use crate::object::{Entry, ObjectId};
-use crate::scratch;
+use crate::git::object::{self, Entry, ObjectId};
+use crate::util::files;
 
 /// A path, as git sees it: bytes, in whose order everything here is.
 pub type GitPath = Vec<u8>;
@@ -47,9 +46,9 @@ impl Listing {
     /// # Errors
     /// What the disk says.
     pub fn write(path: PathBuf, lines: impl FnOnce(&mut Writer) -> io::Result<()>) -> io::Result<Self> {
-        let file = scratch::open_file(&path, true)?;
+        let file = files::open_file(&path, true)?;
         let mut writer = Writer { file: BufWriter::with_capacity(BUFFER_BYTES, file) };
-        lines(&mut writer).and_then(|()| writer.file.flush()).map_err(|error| scratch::at(&path, &error))?;
+        lines(&mut writer).and_then(|()| writer.file.flush()).map_err(|error| files::at(&path, &error))?;
         Ok(Self { path })
     }
 
@@ -76,7 +75,7 @@ impl Listing {
     }
 
     fn lines(&self) -> io::Result<Lines> {
-        let file = File::open(&self.path).map_err(|error| scratch::at(&self.path, &error))?;
+        let file = files::open_regular(File::options().read(true), &self.path)?;
         Ok(Lines { file: BufReader::with_capacity(BUFFER_BYTES, file), line: Vec::new() })
     }
 
@@ -84,7 +83,7 @@ impl Listing {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn sifted(&self, place: PathBuf, mut admits: impl FnMut(&[u8], &Entry) -> bool) -> io::Result<(Self, usize)> {
+    pub fn sifted(&self, file: PathBuf, mut admits: impl FnMut(&[u8], &Entry) -> bool) -> io::Result<(Self, usize)> {
         let (mut lines, mut admitted) = (self.lines()?, 0);
         loop {
             let Some((path, (entry, _))) = lines.read()? else { return Ok((self.clone(), admitted)) };
@@ -93,7 +92,7 @@ impl Listing {
             }
             admitted += 1;
         }
-        let sifted = Self::write(place, |writer| {
+        let sifted = Self::write(file, |writer| {
             for line in self.entries()?.take(admitted) {
                 let (path, entry) = line?;
                 writer.put(&path, &entry, b'0')?;
@@ -154,6 +153,21 @@ impl Writer {
         self.file.write_all(b"\0")
     }
 
+    /// An entry of one tree, as `git mktree` takes it.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn put_in_tree(&mut self, name: &[u8], entry: &Entry) -> io::Result<()> {
+        let kind = match entry.mode {
+            object::FOLDER => "tree",
+            object::SUBMODULE => "commit",
+            _ => "blob",
+        };
+        write!(self.file, "{:06o} {kind} {}\t", entry.mode, entry.object)?;
+        self.file.write_all(name)?;
+        self.file.write_all(b"\0")
+    }
+
     /// A path, and that there is nothing: for git, what was there goes. Ids have so many digits.
     ///
     /// # Errors
@@ -178,7 +192,7 @@ impl Lines {
         if io::Read::take(&mut self.file, LINE_BYTES_MAX).read_until(0, &mut self.line)? == 0 {
             return Ok(None);
         }
-        parse(&self.line).map(Some).ok_or_else(|| invalid("git printed a listing that is none"))
+        parse(&self.line).map(Some).ok_or_else(|| invalid("git printed a malformed listing"))
     }
 }
 
@@ -210,12 +224,12 @@ fn invalid(why: &str) -> io::Error {
 /// Which entries of a sorted tree a checkout can hold. A tree can be made to hold what git itself takes into no index:
 /// `.git`, `..`, a file and a folder of one name.
 #[derive(Default)]
-pub struct Soundness {
+pub struct EntryCheck {
     /// The files so far with whose names the name of the last one begins, and that one.
     files: Vec<GitPath>,
 }
 
-impl Soundness {
+impl EntryCheck {
     /// Whether the next entry can be held beside those before it.
     pub fn admits(&mut self, path: &[u8], entry: &Entry) -> bool {
         if !entry.is_sound_at(path) {
@@ -273,14 +287,14 @@ pub fn walk(folder: &Path, is_closed: fn(&[u8]) -> bool) -> io::Result<Stream<Pa
     let mut pending = vec![children(folder, b"", is_closed)?];
     Ok(Box::new(std::iter::from_fn(move || {
         loop {
-            let Some((path, place)) = pending.last_mut()?.pop() else {
+            let Some((path, file)) = pending.last_mut()?.pop() else {
                 pending.pop();
                 continue;
             };
             if path.last() != Some(&b'/') {
-                return Some(Ok((path, place)));
+                return Some(Ok((path, file)));
             }
-            match children(&place, &path, is_closed) {
+            match children(&file, &path, is_closed) {
                 Ok(below) => pending.push(below),
                 Err(error) => return Some(Err(error)),
             }
@@ -291,12 +305,12 @@ pub fn walk(folder: &Path, is_closed: fn(&[u8]) -> bool) -> io::Result<Stream<Pa
 /// What lies in a folder, the last first; the names of folders to walk into end with `/`.
 fn children(folder: &Path, prefix: &[u8], is_closed: fn(&[u8]) -> bool) -> io::Result<Vec<(GitPath, PathBuf)>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|error| scratch::at(folder, &error))? {
+    for entry in fs::read_dir(folder).map_err(|error| files::at(folder, &error))? {
         let entry = entry?;
-        let place = entry.path();
-        let name = place.file_name().unwrap_or_default().as_encoded_bytes();
+        let file = entry.path();
+        let name = file.file_name().unwrap_or_default().as_encoded_bytes();
         let end: &[u8] = if entry.file_type()?.is_dir() && !is_closed(name) { b"/" } else { b"" };
-        found.push(([prefix, name, end].concat(), place));
+        found.push(([prefix, name, end].concat(), file));
     }
     found.sort_unstable_by(|left, right| right.0.cmp(&left.0));
     Ok(found)
@@ -305,25 +319,25 @@ fn children(folder: &Path, prefix: &[u8], is_closed: fn(&[u8]) -> bool) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scratch::Scratch;
+    use crate::util::files::RunDir;
 
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-    fn listing(scratch: &Scratch, lines: &str) -> io::Result<Listing> {
-        Ok(Listing::at(scratch.write("listing", lines.as_bytes())?))
+    fn listing(run_dir: &RunDir, lines: &str) -> io::Result<Listing> {
+        Ok(Listing::at(run_dir.write("listing", lines.as_bytes())?))
     }
 
     /// The paths that no checkout can hold beside the others.
-    fn unsound(scratch: &Scratch, lines: &str) -> io::Result<Vec<String>> {
-        let mut soundness = Soundness::default();
-        let mut unsound = Vec::new();
-        for line in listing(scratch, lines)?.sorted()?.entries()? {
+    fn invalid_entries(run_dir: &RunDir, lines: &str) -> io::Result<Vec<String>> {
+        let mut soundness = EntryCheck::default();
+        let mut invalid_entries = Vec::new();
+        for line in listing(run_dir, lines)?.sorted()?.entries()? {
             let (path, entry) = line?;
             if !soundness.admits(&path, &entry) {
-                unsound.push(String::from_utf8_lossy(&path).into_owned());
+                invalid_entries.push(String::from_utf8_lossy(&path).into_owned());
             }
         }
-        Ok(unsound)
+        Ok(invalid_entries)
     }
 
     fn blobs(paths: &[&str]) -> String {
@@ -332,37 +346,37 @@ mod tests {
 
     #[test]
     fn what_no_checkout_can_hold_is_told_apart() -> io::Result<()> {
-        let scratch = Scratch::for_test("listing-sound")?;
+        let run_dir = RunDir::for_test("listing-sound")?;
         let sound = ["...", ".github/x", ".gitmodules", "a/..b", "a/.gitignore", "a/git", "b"];
-        assert_eq!(unsound(&scratch, &blobs(&sound))?, [""; 0]);
+        assert_eq!(invalid_entries(&run_dir, &blobs(&sound))?, [""; 0]);
         for path in [".git", ".git/config", "a/.GIT/hooks/x", "../x", "a/./x", "a/..", "/x", "a//x", "b", "b/x"] {
             let paths = [&sound[..], &[path]].concat();
-            assert_eq!(unsound(&scratch, &blobs(&paths))?, [path]);
+            assert_eq!(invalid_entries(&run_dir, &blobs(&paths))?, [path]);
         }
         // Of a file and a folder with one name, the file comes first.
-        assert_eq!(unsound(&scratch, &blobs(&["a", "a-b", "a.b/c", "a/x", "a/y", "a0"]))?, ["a/x", "a/y"]);
-        assert_eq!(unsound(&scratch, &blobs(&["a/x", "a"]))?, ["a/x"], "out of order");
+        assert_eq!(invalid_entries(&run_dir, &blobs(&["a", "a-b", "a.b/c", "a/x", "a/y", "a0"]))?, ["a/x", "a/y"]);
+        assert_eq!(invalid_entries(&run_dir, &blobs(&["a/x", "a"]))?, ["a/x"], "out of order");
         let link = format!("120000 blob {A}\t.gitmodules/x\0120000 blob {A}\ta/.gitModules\0");
-        assert_eq!(unsound(&scratch, &link)?, ["a/.gitModules"]);
+        assert_eq!(invalid_entries(&run_dir, &link)?, ["a/.gitModules"]);
         Ok(())
     }
 
     #[test]
     fn listings_keep_every_byte_of_a_path() -> io::Result<()> {
-        let scratch = Scratch::for_test("listing-bytes")?;
+        let run_dir = RunDir::for_test("listing-bytes")?;
         let tree = format!("100644 blob {A}\tf/a b\n\"c\".py\0120000 blob {A}\tlink\0160000 commit {A}\tsub\0");
-        let read: Vec<_> = listing(&scratch, &tree)?.entries()?.collect::<Result<_, _>>()?;
+        let read: Vec<_> = listing(&run_dir, &tree)?.entries()?.collect::<Result<_, _>>()?;
         let found: Vec<_> = read.iter().map(|(path, entry)| (path.as_slice(), entry.is_file())).collect();
         assert_eq!(found, [(&b"f/a b\n\"c\".py"[..], true), (b"link", false), (b"sub", false)]);
-        let written = Listing::write(scratch.path().join("written"), |lines| {
+        let written = Listing::write(run_dir.path().join("written"), |lines| {
             read.iter().try_for_each(|(path, entry)| lines.put(path, entry, b'M'))
         })?;
         let again: Vec<_> = written.noted()?.collect::<Result<_, _>>()?;
         assert!(again.iter().zip(&read).all(|(again, read)| again.0 == read.0 && again.1 == (read.1.clone(), b'M')));
         let index = format!("100755 {A} 0\t-x.sh\0");
-        assert_eq!(listing(&scratch, &index)?.entries()?.filter(Result::is_ok).count(), 1);
+        assert_eq!(listing(&run_dir, &index)?.entries()?.filter(Result::is_ok).count(), 1);
         for none in ["garbage\0", "100644 blob zzz\tx\0", &index[..index.len() - 1], "x\tx\0"] {
-            let first = listing(&scratch, none)?.entries()?.next();
+            let first = listing(&run_dir, none)?.entries()?.next();
             assert!(first.is_some_and(|line| line.is_err()), "{none:?}");
         }
         Ok(())
@@ -370,22 +384,22 @@ mod tests {
 
     #[test]
     fn what_is_sifted_is_written_only_where_something_is_left_out() -> io::Result<()> {
-        let scratch = Scratch::for_test("listing-sifted")?;
-        let whole = listing(&scratch, &blobs(&["a", "b", "c", "d"]))?;
-        let place = scratch.path().join("sifted");
+        let run_dir = RunDir::for_test("listing-sifted")?;
+        let whole = listing(&run_dir, &blobs(&["a", "b", "c", "d"]))?;
+        let file = run_dir.path().join("sifted");
         let sift = |out: &[&str]| {
-            let (sifted, count) = whole.sifted(place.clone(), |path, _| !out.iter().any(|it| it.as_bytes() == path))?;
+            let (sifted, count) = whole.sifted(file.clone(), |path, _| !out.iter().any(|it| it.as_bytes() == path))?;
             let left: Vec<_> = sifted.entries()?.map(|line| line.map(|(path, _)| path)).collect::<Result<_, _>>()?;
             assert_eq!(left.len(), count);
             Ok::<_, io::Error>(String::from_utf8_lossy(&left.concat()).into_owned())
         };
         assert_eq!(sift(&[])?, "abcd");
-        assert!(!place.exists());
+        assert!(!file.exists());
         for (out, left) in [("a", "bcd"), ("c", "abd"), ("d", "abc")] {
             assert_eq!(sift(&[out])?, left);
         }
         assert_eq!(sift(&["a", "b", "c", "d"])?, "");
-        assert!(listing(&scratch, "garbage\0")?.sifted(place.clone(), |_, _| true).is_err());
+        assert!(listing(&run_dir, "garbage\0")?.sifted(file.clone(), |_, _| true).is_err());
         Ok(())
     }
 
@@ -412,23 +426,23 @@ mod tests {
 
     #[test]
     fn a_walk_is_in_the_order_of_git() -> io::Result<()> {
-        let scratch = Scratch::for_test("listing-walk")?;
+        let run_dir = RunDir::for_test("listing-walk")?;
         for path in ["a-b", "a.b/x", "a/x", "a/y/z", "a0", "b"] {
-            let path = scratch.path().join("folder").join(path);
+            let path = run_dir.path().join("folder").join(path);
             fs::create_dir_all(path.parent().expect("a folder"))?;
             fs::write(path, "")?;
         }
-        fs::create_dir(scratch.path().join("folder/empty"))?;
+        fs::create_dir(run_dir.path().join("folder/empty"))?;
         let check = |is_closed: fn(&[u8]) -> bool, expected: &[&str]| {
-            let walked: Vec<_> = walk(&scratch.path().join("folder"), is_closed)?.collect::<Result<_, _>>()?;
+            let walked: Vec<_> = walk(&run_dir.path().join("folder"), is_closed)?.collect::<Result<_, _>>()?;
             let paths: Vec<_> = walked.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
             assert_eq!(paths, expected);
-            assert!(walked.iter().all(|(path, place)| place.ends_with(String::from_utf8_lossy(path).as_ref())));
+            assert!(walked.iter().all(|(path, file)| file.ends_with(String::from_utf8_lossy(path).as_ref())));
             Ok::<_, io::Error>(())
         };
         check(|_| false, &["a-b", "a.b/x", "a/x", "a/y/z", "a0", "b"])?;
         check(|name| name == b"a" || name == b"empty", &["a", "a-b", "a.b/x", "a0", "b", "empty"])?;
-        assert!(walk(&scratch.path().join("none"), |_| false).is_err());
+        assert!(walk(&run_dir.path().join("none"), |_| false).is_err());
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
-//! What git's objects are called, and what a tree says of a file. It does not know where they are kept.
+//! git's object ids, and the entries of its trees.
 
 use std::fmt;
 use std::io::{self, Read};
 
-use crate::digest::{Algorithm, Digest};
-use crate::names;
+use crate::model::names;
+use crate::util::hash::{Algorithm, Digest};
 
 /// Of the longest id.
 const DIGITS_MAX: usize = 64;
@@ -37,6 +37,12 @@ impl ObjectId {
         std::str::from_utf8(&self.digits[..self.format.digits()]).unwrap_or_default()
     }
 
+    /// Whether it is the tree without any entry.
+    #[must_use]
+    pub fn is_empty_tree(&self) -> bool {
+        self.as_str() == self.format.empty_tree()
+    }
+
     /// The object format of the repository that it comes from.
     #[must_use]
     pub fn format(&self) -> ObjectFormat {
@@ -56,7 +62,10 @@ impl ObjectId {
         let mut chunk = [0; 8192];
         loop {
             match content.read(&mut chunk)? {
-                0 => return Self::parse(&digest.finish()).ok_or_else(|| io::Error::other("a digest is no object id")),
+                0 => {
+                    return Self::parse(&digest.finish())
+                        .ok_or_else(|| io::Error::other("a digest is not an object id"));
+                }
                 read => digest.update(&chunk[..read]),
             }
         }
@@ -93,9 +102,20 @@ impl ObjectFormat {
             Self::Sha256 => 64,
         }
     }
+
+    /// The id of a tree without any entry.
+    fn empty_tree(self) -> &'static str {
+        match self {
+            Self::Sha1 => "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+            Self::Sha256 => "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+        }
+    }
 }
 
 const LINK: u32 = 0o120_000;
+/// A folder, as an entry of the tree above it.
+pub(super) const FOLDER: u32 = 0o040_000;
+pub(super) const SUBMODULE: u32 = 0o160_000;
 
 /// A file of a tree or an index.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,12 @@
-//! What git prints, and what it means. git tells by words only, and `LC_ALL=C` keeps these.
+//! Parses what git prints. `LC_ALL=C` keeps its messages in English.
 
 use std::time::{Duration, SystemTime};
 
-use crate::code::Code;
-use crate::object::{ObjectFormat, ObjectId};
-use crate::subprocess::Finished;
-use crate::web;
+use crate::git::GitError;
+use crate::git::object::{ObjectFormat, ObjectId};
+use crate::model::result_code::Code;
+use crate::net::http_client;
+use crate::process::run::Finished;
 
 /// What the remote showed when asked.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct RemoteState {
     pub tip: Option<ObjectId>,
     /// The object format, where any object was shown.
     pub format: Option<ObjectFormat>,
+    /// Whether the branch that the remote's HEAD names is there, so that a clone checks it out.
+    pub has_head: bool,
 }
 
 /// What a commit says of itself.
@@ -51,18 +54,19 @@ impl CommitText {
 pub enum Pushed {
     /// The server said `ok` to our ref.
     Accepted,
-    /// Another writer was first: the tip is not what we built upon.
+    /// Another writer was first: the tip is not the parent of our commit.
     Outrun(String),
-    /// The server refuses, whatever we build upon.
+    /// The server refuses the push, whatever its parent.
     Refused(String),
 }
 
 pub(super) fn remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
     let text = String::from_utf8_lossy(listing);
-    let mut state = RemoteState { tip: None, format: None };
+    let mut state = RemoteState { tip: None, format: None, has_head: false };
     for (id, name) in text.lines().filter_map(|line| line.split_once('\t')) {
         let Some(id) = ObjectId::parse(id) else { continue };
         state.format = Some(id.format());
+        state.has_head |= name == "HEAD";
         // A pattern matches the ends of names too: `x/refs/heads/main`.
         if name == full_ref {
             state.tip = Some(id);
@@ -86,6 +90,30 @@ pub(super) fn pushed(printed: &[u8], full_ref: &str) -> Option<Pushed> {
             _ => Pushed::Refused(summary.to_owned()),
         })
     })
+}
+
+/// The files for which a host refuses a push, in what it said: GitHub's GH001 (too large) and GH013 (a secret in it).
+#[must_use]
+pub fn refused_paths(said: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for line in said.lines().map(str::trim) {
+        let too_large = || {
+            // Before the first line stands what git says.
+            let (_, line) = line.split_once("error: File ")?;
+            let (named, _) = line.split_once("; this exceeds")?;
+            Some(named.rsplit_once(" is ")?.0)
+        };
+        let with_secret = || {
+            let (path, number) = line.strip_prefix("path: ")?.rsplit_once(':')?;
+            (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(path)
+        };
+        if let Some(path) = too_large().or_else(with_secret)
+            && !paths.iter().any(|known| known == path)
+        {
+            paths.push(path.to_owned());
+        }
+    }
+    paths
 }
 
 /// Whether a refusal means that the tip moved: git saw it itself, or the server could not lock the ref that we read.
@@ -121,9 +149,9 @@ impl Pushed {
     }
 }
 
-pub(super) struct Classified {
+pub(super) struct Classified<'a> {
     pub(super) code: Code,
-    pub(super) why: Option<&'static str>,
+    pub(super) why: Option<&'a str>,
     pub(super) is_redirect: bool,
     pub(super) is_local: bool,
     pub(super) is_passing: bool,
@@ -136,6 +164,7 @@ const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
         Code::GitUnreachable,
         Some("the host's key is unknown or has changed"),
     ),
+    (&["Load key "], Code::ConfigInvalid, Some("ssh cannot read GIT_SSH_KEY as a private key")),
     (
         &[
             "Authentication failed",
@@ -155,6 +184,14 @@ const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
         &["returned error: 30"],
         Code::GitFailed,
         Some("the remote answers with a redirect, which is not followed since the token would go along"),
+    ),
+    (
+        &["HTTP 413", "returned error: 413"],
+        Code::GitRejected,
+        Some(
+            "a proxy in front of the git host takes no body of this size (status 413): raise its limit, such as nginx's \
+             client_max_body_size",
+        ),
     ),
     (
         &["returned error: 404", "not found", "does not appear to be a git repository", "does not exist"],
@@ -198,7 +235,7 @@ const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
 ];
 
 /// What git's words on stderr mean.
-pub(super) fn classify(printed: &str) -> Classified {
+pub(super) fn classify<'a>(printed: &str) -> Classified<'a> {
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
     // The other side hangs up, too, where our own git could not read what it was to send.
     let is_ours = has(&["error: Could not read ", "error: could not parse commit "]);
@@ -222,7 +259,7 @@ fn is_passing(printed: &str) -> bool {
         digits.parse().ok()
     });
     let stays = ["certificate", "CAfile", "cannot start ssh", "No user exists for uid"];
-    status.map_or(!stays.iter().any(|sign| printed.contains(sign)), web::is_passing)
+    status.map_or(!stays.iter().any(|sign| printed.contains(sign)), http_client::is_passing)
 }
 
 /// Whether the remote has no such branch.
@@ -230,10 +267,13 @@ pub(super) fn is_of_no_such_ref(printed: &str) -> bool {
     printed.contains("couldn't find remote ref")
 }
 
-/// What the disk refuses, a new checkout would be refused too.
-pub(super) fn is_of_the_disk(printed: &str) -> bool {
-    let signs = ["No space left on device", "Read-only file system", "Disk quota exceeded"];
-    signs.iter().any(|sign| printed.contains(sign))
+/// The error for what the disk refuses: a full one may hold a new checkout, which is smaller; a read-only one does not.
+pub(super) fn disk_error(printed: &str) -> Option<fn(String) -> GitError> {
+    let has = |sign: &str| printed.contains(sign);
+    if has("No space left on device") || has("Disk quota exceeded") {
+        return Some(GitError::Checkout);
+    }
+    has("Read-only file system").then_some(GitError::Machine)
 }
 
 #[cfg(test)]
@@ -247,10 +287,11 @@ mod tests {
         let b = "b".repeat(40);
         let listing = format!("{A}\tHEAD\n{b}\trefs/heads/x/refs/heads/main\n");
         let state = remote_state(listing.as_bytes(), "refs/heads/main");
-        assert_eq!(state, RemoteState { tip: None, format: Some(ObjectFormat::Sha1) });
+        assert_eq!(state, RemoteState { tip: None, format: Some(ObjectFormat::Sha1), has_head: true });
+        assert!(!remote_state(format!("{A}\trefs/heads/main\n").as_bytes(), "refs/heads/main").has_head);
         let listing = format!("{listing}{b}\trefs/heads/main\n");
         assert_eq!(remote_state(listing.as_bytes(), "refs/heads/main").tip, ObjectId::parse(&b));
-        assert_eq!(remote_state(b"", "refs/heads/main"), RemoteState { tip: None, format: None });
+        assert_eq!(remote_state(b"", "refs/heads/main"), RemoteState { tip: None, format: None, has_head: false });
     }
 
     #[track_caller]
@@ -278,6 +319,21 @@ mod tests {
         check_push("", None);
     }
 
+    #[test]
+    fn the_files_that_a_host_refuses_are_read_from_what_it_says() {
+        let large = "[remote rejected] (pre-receive hook declined): error: File f/first.ts is 101.00 MB; this exceeds GitHub's \
+                     file size limit of 100.00 MB\nerror: See https://gh.io/lfs for more information.\n\
+                     error: File f/a is big.ts is 150.00 MB; this exceeds GitHub's file size limit of 100.00 MB\n\
+                     warning: File f/b.ts is 60.00 MB; this is larger than GitHub's recommended maximum\n\
+                     error: GH001: Large files detected.";
+        assert_eq!(refused_paths(large), ["f/first.ts", "f/a is big.ts"]);
+        let secret = "error: GH013: Repository rule violations found for refs/heads/main.\n- GITHUB PUSH PROTECTION\n\
+                      locations:\n  - commit: 8728dae6\n    path: f/a.py:4\n  - commit: 8728dae6\n    path: f/a.py:9\n\
+                      - commit: 8728dae6\n    path: f/x:y.resource.yaml:12\npath: none";
+        assert_eq!(refused_paths(secret), ["f/a.py", "f/x:y.resource.yaml"]);
+        assert!(refused_paths("error: GH006: Protected branch update failed for refs/heads/main.").is_empty());
+    }
+
     #[track_caller]
     fn check_class(printed: &str, expected: Code) {
         assert_eq!(classify(printed).code, expected, "{printed}");
@@ -300,6 +356,11 @@ mod tests {
             "Host key verification failed.\nfatal: Could not read from remote repository.",
             Code::GitUnreachable,
         );
+        check_class(
+            "Load key \"/x/ssh_key\": error in libcrypto\ngit@h: Permission denied (publickey).",
+            Code::ConfigInvalid,
+        );
+        check_class("error: RPC failed; HTTP 413 curl 22 The requested URL returned error: 413", Code::GitRejected);
         check_class("fatal: repository 'http://h/r.git/' not found", Code::GitFailed);
         check_class("fatal: unable to access 'http://h/': The requested URL returned error: 301", Code::GitFailed);
         check_class("fatal: something new", Code::GitFailed);

@@ -1,9 +1,8 @@
-//! What pushes of ours leave in a repository on this machine: the locks of a git that was killed while it received one,
-//! past which no later push would get.
+//! The journal of pushes into a repository on this machine: it removes the locks of a receiving git that was killed.
 //!
-//! Each push notes itself in a file of the repository, and the git that receives it holds the kernel's lock on that file
-//! until it ends, however it ends. So whoever has that lock knows that of the pushes in the file none goes on, in no
-//! other container either, and that a git lock for the commit of one of them is held by nobody.
+//! Each push writes its commit into a file of the repository, and the git that receives it holds the kernel's lock
+//! on that file until it ends. The holder of that lock knows that no push is in progress there, in any container; a git
+//! lock for such a commit is then stale.
 
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
@@ -16,12 +15,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use crate::object::ObjectId;
-use crate::scratch;
+use crate::git::object::ObjectId;
+use crate::util::files;
 
 /// The file, beside git's own in the repository: a line for each push that was not answered yet.
 const NOTE_FILE: &str = "windmill-git-sync.pushes";
-/// Pushes that are remembered. There is more than one only where somebody else's lock kept one from being settled.
+/// Pushes that are remembered. There is more than one only where somebody else's lock kept one from being finished.
 const REMEMBERED_MAX: usize = 16;
 /// Of the file, and of a git lock.
 const BYTES_MAX: u64 = 8192;
@@ -66,9 +65,9 @@ impl Display for Push {
     }
 }
 
-/// Notes a push into the repository that git finds at `path`, once no other push of ours goes on there and what those
-/// before it left is removed; `tell` hears of that. The lock on the note is the process's, and stays with the program
-/// that it becomes, for as long as the file stays open.
+/// Waits until no other push of ours is in progress in the repository that git finds at `path`, removes what a killed one
+/// left, and notes this push. `tell` gets a message for each removed lock. The lock on the note belongs to this process
+/// and to the program that it becomes, until the file is closed.
 ///
 /// # Errors
 /// What the disk says; a disk without locks, for one.
@@ -78,13 +77,13 @@ pub fn begin(path: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Resu
     fcntl_lock(&note, FlockOperation::LockExclusive)?;
     fcntl_setfd(&note, FdFlags::empty())?;
     let mut pushes = read(&mut note)?;
-    pushes.retain(|before| !settle(&repository, before, tell));
+    pushes.retain(|before| !finish_push(&repository, before, tell));
     pushes.push(push.clone());
     write(&mut note, &pushes)?;
     Ok(note)
 }
 
-/// Notes that a push was answered: of its locks none is left. Where another one goes on already, that one has seen it.
+/// Notes that a push was answered: of its locks none is left. Where another one is in progress, that one has seen it.
 ///
 /// # Errors
 /// What the disk says.
@@ -104,18 +103,17 @@ pub fn end(path: &Path, push: &Push) -> io::Result<()> {
 /// The folder that git takes for the repository at `path`.
 fn repository_at(path: &Path) -> io::Result<PathBuf> {
     let places = ["/.git", "", ".git/.git", ".git"].map(|end| {
-        let mut place = path.as_os_str().to_owned();
-        place.push(end);
-        PathBuf::from(place)
+        let mut run_env = path.as_os_str().to_owned();
+        run_env.push(end);
+        PathBuf::from(run_env)
     });
     let found = places.into_iter().find(|place| place.join("HEAD").is_file());
-    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} is no repository", path.display())))
+    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} is not a repository", path.display())))
 }
 
 fn open(repository: &Path, creates: bool) -> io::Result<File> {
     let path = repository.join(NOTE_FILE);
-    let opened = OpenOptions::new().read(true).write(true).create(creates).truncate(false).open(&path);
-    opened.map_err(|error| scratch::at(&path, &error))
+    files::open_regular(OpenOptions::new().read(true).write(true).create(creates).truncate(false), &path)
 }
 
 fn read(note: &mut File) -> io::Result<Vec<Push>> {
@@ -125,7 +123,7 @@ fn read(note: &mut File) -> io::Result<Vec<Push>> {
     Ok(String::from_utf8_lossy(&text).lines().filter_map(Push::parse).collect())
 }
 
-/// Whoever is killed in here leaves lines of before, or the end of one, behind the new ones; they do no harm.
+/// A kill in here leaves old lines, or the end of one, after the new ones; they do no harm.
 fn write(note: &mut File, pushes: &[Push]) -> io::Result<()> {
     let newest = pushes.len().saturating_sub(REMEMBERED_MAX);
     let lines: String = pushes[newest..].iter().map(|push| format!("{push}\n")).collect();
@@ -152,7 +150,7 @@ impl Held {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             about => about?,
         };
-        let content = scratch::read_file(&path, BYTES_MAX)?;
+        let content = files::read_file(&path, BYTES_MAX)?;
         Ok(Some(Self { inode: about.ino(), written: about.modified().ok(), content, path }))
     }
 
@@ -171,7 +169,7 @@ struct Locks {
 
 impl Locks {
     fn look(repository: &Path, full_ref: &str) -> io::Result<Self> {
-        let head = scratch::read_file(&repository.join("HEAD"), BYTES_MAX)?;
+        let head = files::read_file(&repository.join("HEAD"), BYTES_MAX)?;
         let is_head = head.strip_prefix(b"ref:").is_some_and(|name| name.trim_ascii() == full_ref.as_bytes());
         Ok(Self {
             of_ref: Held::look(repository, full_ref)?,
@@ -181,14 +179,14 @@ impl Locks {
 }
 
 /// Removes the locks that a push left which goes on no more. Whether none is left that may be of that push.
-fn settle(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> bool {
-    try_to_settle(repository, push, tell).unwrap_or_else(|error| {
+fn finish_push(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> bool {
+    try_to_finish_push(repository, push, tell).unwrap_or_else(|error| {
         tell(format!("cannot look at the locks in {}: {error}", repository.display()));
         false
     })
 }
 
-fn try_to_settle(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Result<bool> {
+fn try_to_finish_push(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Result<bool> {
     let Push { commit, full_ref, .. } = push;
     let locks = Locks::look(repository, full_ref)?;
     let watch = match &locks {
@@ -199,14 +197,15 @@ fn try_to_settle(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -
         Locks { of_ref: Some(held), .. } if !held.content.is_empty() => return Ok(false),
         _ => LONG_WATCH,
     };
+    // A lock of a killed push does not change meanwhile.
     std::thread::sleep(watch);
     if Locks::look(repository, full_ref)? != locks {
         return Ok(false);
     }
-    // While the ref's lock is there, nobody else can come to the other one.
+    // While the ref's lock is there, no other git can take the other one.
     for Held { path, .. } in [locks.of_head, locks.of_ref].into_iter().flatten() {
         tell(format!("removing `{}`, which a killed push left", path.display()));
-        fs::remove_file(&path).map_err(|error| scratch::at(&path, &error))?;
+        fs::remove_file(&path).map_err(|error| files::at(&path, &error))?;
     }
     Ok(true)
 }
@@ -214,7 +213,7 @@ fn try_to_settle(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scratch::Scratch;
+    use crate::util::files::RunDir;
 
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -239,13 +238,13 @@ mod tests {
 
     #[test]
     fn the_repository_is_found_where_git_finds_it() -> io::Result<()> {
-        let scratch = Scratch::for_test("pushes")?;
+        let scratch = RunDir::for_test("pushes")?;
         let name = scratch.path().join("a b");
         assert!(repository_at(&name).is_err());
         for end in [".git", ".git/.git", "", "/.git"] {
             let folder = PathBuf::from([name.to_string_lossy().as_ref(), end].concat());
-            scratch::create_folder(&folder)?;
-            scratch::write_file(&folder.join("HEAD"), b"ref: refs/heads/main\n")?;
+            files::create_folder(&folder)?;
+            files::write_file(&folder.join("HEAD"), b"ref: refs/heads/main\n")?;
             assert_eq!(repository_at(&name)?, folder, "the later ones come first");
         }
         Ok(())
@@ -253,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_left_of_a_longer_note_does_no_harm() -> io::Result<()> {
-        let scratch = Scratch::for_test("pushes-note")?;
+        let scratch = RunDir::for_test("pushes-note")?;
         let mut note = open(scratch.path(), true)?;
         let pushes: Vec<_> = (0..20).map(|begun| format!("{A} {begun} refs/heads/main")).collect();
         let pushes: Vec<_> = pushes.iter().filter_map(|line| Push::parse(line)).collect();

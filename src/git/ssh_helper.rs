@@ -1,5 +1,5 @@
-//! Our own program as git's `ssh`: it becomes the real one, with options that git could not give without a shell, or the
-//! other side of a repository on this machine.
+//! Our own program as git's `ssh`: it becomes the real one with further options, or the receiving git of a
+//! repository on this machine.
 
 /// Variable by which our own program, started by git as `ssh`, finds what to tell the real one, one option a line; or
 /// [`THIS_MACHINE`].
@@ -21,8 +21,8 @@ mod platform {
     use std::path::Path;
 
     use super::THIS_MACHINE;
-    use crate::pushes::{self, Push};
-    use crate::subprocess;
+    use crate::git::push_journal::{self, Push};
+    use crate::process::confine;
 
     /// Becomes `ssh`, with `options` before the arguments that git gave, or the other side of a repository on this machine,
     /// where the `push` that it may be is noted. It returns only where that fails.
@@ -38,7 +38,7 @@ mod platform {
             let mut all: Vec<OsString> = ["-F", "none"].map(OsString::from).into();
             all.extend(options.to_string_lossy().lines().flat_map(|option| ["-o".into(), option.into()]));
             all.extend(arguments);
-            return subprocess::become_program("ssh", all);
+            return confine::become_program("ssh", all);
         }
         let Some((verb, path)) = arguments.last().and_then(|command| parse_remote_command(&command)) else {
             return io::Error::other("git asked for something else than a repository");
@@ -46,10 +46,10 @@ mod platform {
         let push = push.filter(|_| verb == "receive-pack").and_then(|push| Push::parse(push.to_str()?));
         // The file stays open in the program that we become.
         let _noted = push.map(|push| {
-            let noted = pushes::begin(Path::new(&path), &push, tell);
+            let noted = push_journal::begin(Path::new(&path), &push, tell);
             noted.map_err(|error| tell(format!("cannot note a push: {error}")))
         });
-        subprocess::become_program("git", [verb, "--", &path].map(OsString::from))
+        confine::become_program("git", [verb, "--", &path].map(OsString::from))
     }
 
     /// git's verb and the path, out of the command that git has for the other side: `git-upload-pack '/path'`, quoted as

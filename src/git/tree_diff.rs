@@ -1,14 +1,14 @@
-//! What differs between a folder of the repository and what is to take its place, counted and listed for people.
-//! It does not know why it differs.
+//! The differences between a folder of the repository and its successor, counted and listed.
 
 use std::fmt;
 use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
-use crate::listing::{GitPath, Listing, Stream};
-use crate::object::Entry;
-use crate::outcome::Changed;
+use crate::git::ls_tree::{GitPath, Listing, Stream};
+use crate::git::object::Entry;
+use crate::model::run_result::Changed;
+use crate::util::redact;
 
 /// Names of a [`Sample`]; the others are counted.
 const SAMPLE_MAX: usize = 20;
@@ -60,19 +60,19 @@ pub struct Change {
 pub type Changes<'a> = Box<dyn Iterator<Item = io::Result<Change>> + 'a>;
 
 /// The folder after the pull, compared with what it was. The changes are kept on the disk.
-pub struct Comparison {
+pub struct TreeDiff {
     changes: Listing,
     changed: Changed,
 }
 
-impl Comparison {
+impl TreeDiff {
     /// What differs between what was and what is to be, kept at `place`.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn of(place: PathBuf, pairs: Stream<(Option<Entry>, Option<Entry>)>) -> io::Result<Self> {
+    pub fn of(file: PathBuf, pairs: Stream<(Option<Entry>, Option<Entry>)>) -> io::Result<Self> {
         let mut changed = Changed::default();
-        let changes = Listing::write(place, |lines| {
+        let changes = Listing::write(file, |lines| {
             for pair in pairs {
                 let (path, pair) = pair?;
                 let (mark, entry) = match pair {
@@ -190,15 +190,15 @@ impl fmt::Display for Sample {
 #[must_use]
 pub fn printable(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
-    name.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    name.chars().map(|character| if redact::is_invisible(character) { '\u{fffd}' } else { character }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listing::join;
-    use crate::object::ObjectId;
-    use crate::scratch::Scratch;
+    use crate::git::ls_tree::join;
+    use crate::git::object::ObjectId;
+    use crate::util::files::RunDir;
 
     fn files(paths: &[&str]) -> Stream<Entry> {
         let object = ObjectId::parse(&"a".repeat(40)).expect("40 digits");
@@ -209,9 +209,9 @@ mod tests {
 
     #[test]
     fn a_summary_counts_all_and_lists_some() -> io::Result<()> {
-        let scratch = Scratch::for_test("comparison")?;
+        let scratch = RunDir::for_test("comparison")?;
         let pairs = join(files(&["a", "b\nc"]), files(&["a", "d", "e"]));
-        let comparison = Comparison::of(scratch.path().join("changes"), pairs)?;
+        let comparison = TreeDiff::of(scratch.path().join("changes"), pairs)?;
         assert_eq!(comparison.changed(), Changed { added: 2, modified: 0, deleted: 1 });
         assert_eq!(comparison.summary(2)?, "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
         assert!(comparison.summary(9)?.ends_with("\nD b\u{fffd}c"));

@@ -1,15 +1,16 @@
-//! Whether what git staged is what lies in the folder: the same paths, all of them regular files, each with its content.
-//! It reads the folder itself and computes the ids itself, so that no setting of git's can come in between.
+//! Verifies that git staged what lies in the folder: the same paths, regular files alone, each with its content.
+//!
+//! It walks the folder and computes the object ids itself, so that no setting of git can interfere.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::comparison::{Sample, printable};
-use crate::listing::{Listing, join, walk};
-use crate::names;
-use crate::object::{ObjectFormat, ObjectId};
-use crate::scratch;
+use crate::git::ls_tree::{Listing, join, walk};
+use crate::git::object::{ObjectFormat, ObjectId};
+use crate::git::tree_diff::{Sample, printable};
+use crate::model::names;
+use crate::util::files;
 
 /// Why staging is not trusted.
 #[derive(Debug)]
@@ -21,14 +22,14 @@ pub enum StagingError {
 }
 
 /// The paths that a pull left in a folder, noted before git takes them.
-pub struct Stock {
+pub struct PulledFiles {
     folder: PathBuf,
     paths: Listing,
     /// What was removed since git cannot hold it.
-    pub withdrawn: Sample,
+    pub removed: Sample,
 }
 
-impl Stock {
+impl PulledFiles {
     /// Notes at `place` what lies in `folder`, and removes what git cannot hold. On a disk that is all that is named
     /// `.git` in any case: no file has another name that is not storable.
     ///
@@ -36,13 +37,13 @@ impl Stock {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn take(folder: &Path, place: PathBuf) -> io::Result<Self> {
-        let mut withdrawn = Sample::default();
-        let paths = Listing::write(place, |lines| {
+    pub fn take(folder: &Path, file: PathBuf) -> io::Result<Self> {
+        let mut removed = Sample::default();
+        let paths = Listing::write(file, |lines| {
             for file in walk(folder, names::is_gits_own)? {
-                let (path, place) = file?;
-                if place.file_name().is_some_and(|name| names::is_gits_own(name.as_encoded_bytes())) {
-                    withdraw(&path, &place, &mut withdrawn)?;
+                let (path, file) = file?;
+                if file.file_name().is_some_and(|name| names::is_gits_own(name.as_encoded_bytes())) {
+                    withdraw(&path, &file, &mut removed)?;
                 } else {
                     // Only the path is read again.
                     lines.nothing(&path, ObjectFormat::Sha1.digits())?;
@@ -50,7 +51,7 @@ impl Stock {
             }
             Ok(())
         })?;
-        Ok(Self { folder: folder.to_owned(), paths, withdrawn })
+        Ok(Self { folder: folder.to_owned(), paths, removed })
     }
 
     /// Checks that what git `staged` are those paths, each with what lies there. What `known` has with the same content
@@ -75,9 +76,9 @@ impl Stock {
                 continue;
             }
             // A name that is no UTF-8 is not one that wmill wrote.
-            let place = std::str::from_utf8(&path).map(|path| self.folder.join(path));
-            let place = place.map_err(|_| not_what_was_pulled(&path, "the name is not UTF-8"))?;
-            match blob_of_file(&place, entry.object.format()) {
+            let file = std::str::from_utf8(&path).map(|path| self.folder.join(path));
+            let file = file.map_err(|_| not_what_was_pulled(&path, "the name is not UTF-8"))?;
+            match blob_of_file(&file, entry.object.format()) {
                 Ok(blob) if blob == entry.object => {}
                 Ok(_) => return Err(not_what_was_pulled(&path, "the content differs")),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -91,15 +92,15 @@ impl Stock {
 }
 
 /// Removes a file or folder, and tells of each file that was in it.
-fn withdraw(path: &[u8], place: &Path, withdrawn: &mut Sample) -> io::Result<()> {
-    if fs::symlink_metadata(place)?.is_dir() {
-        for below in walk(place, |_| false)? {
-            withdrawn.add(&[path, b"/", &below?.0].concat());
+fn withdraw(path: &[u8], file: &Path, removed: &mut Sample) -> io::Result<()> {
+    if fs::symlink_metadata(file)?.is_dir() {
+        for below in walk(file, |_| false)? {
+            removed.add(&[path, b"/", &below?.0].concat());
         }
     } else {
-        withdrawn.add(path);
+        removed.add(path);
     }
-    scratch::remove_folder(place)
+    files::remove_folder(file)
 }
 
 fn not_what_was_pulled(path: &[u8], why: &str) -> StagingError {
@@ -107,11 +108,12 @@ fn not_what_was_pulled(path: &[u8], why: &str) -> StagingError {
     StagingError::Differs(format!("git did not stage what wmill pulled: `{path}`: {why}; nothing was committed"))
 }
 
-fn blob_of_file(path: &Path, format: ObjectFormat) -> io::Result<ObjectId> {
-    let read = || {
-        let file = fs::File::open(path)?;
-        let length = file.metadata()?.len();
-        ObjectId::of_blob(file, length, format)
-    };
-    read().map_err(|error| scratch::at(path, &error))
+/// The id that git gives the content of a file, computed by us.
+///
+/// # Errors
+/// What the disk says, with the path.
+pub fn blob_of_file(path: &Path, format: ObjectFormat) -> io::Result<ObjectId> {
+    let file = files::open_regular(fs::File::options().read(true), path)?;
+    let length = file.metadata().map_err(|error| files::at(path, &error))?.len();
+    ObjectId::of_blob(file, length, format).map_err(|error| files::at(path, &error))
 }

@@ -1,5 +1,7 @@
-//! HTTP/1.1 as bytes: what a request may look like, and what an answer looks like.
-//! It knows no sockets, no clock and no route.
+//! HTTP/1.1: requests, responses and the listener. `api` answers the requests, `cli` starts the listener; it alone
+//! binds sockets.
 
+pub mod loopback;
 pub mod request;
 pub mod response;
+pub mod server;

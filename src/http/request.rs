@@ -1,10 +1,8 @@
-//! Bytes to a request head, and every rule of what is refused on the way.
-//! It reads no socket and knows no route: it is a pure function over what has been received so far.
+//! Parses a request head, and refuses what two readers could read differently. It is a pure function over bytes.
 //!
-//! `httparse` tells names from values; the request line, the line ends, the framing and the target are judged here,
-//! since there it is lax. Where two readers of the same bytes could disagree, the request is refused.
+//! `httparse` splits names and values; the request line, line ends, framing and target are checked here.
 
-use crate::secret::Secret;
+use crate::util::secret::Secret;
 
 /// A request line and its headers, blank line included. Ours need 300 bytes; 8 KiB is what proxies let through.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -66,6 +64,10 @@ pub struct Head {
     pub body_bytes: usize,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// `Host`, as sent.
+    pub host: Option<String>,
+    /// Whether a web page sent it, by `Origin` or `Sec-Fetch-Site`, which browsers add and pages cannot take away.
+    pub is_from_page: bool,
     /// `Content-Type`, as sent.
     pub content_type: Option<String>,
     /// `Authorization`, as sent.
@@ -169,6 +171,17 @@ impl Head {
         Ok(())
     }
 
+    /// The host that `Host` names, without the port and the brackets of an IPv6 address.
+    #[must_use]
+    pub fn host_name(&self) -> Option<&str> {
+        let host = self.host.as_deref()?;
+        let name = match host.rsplit_once(':') {
+            Some((name, _)) if !host.ends_with(']') => name,
+            _ => host,
+        };
+        Some(name.trim_start_matches('[').trim_end_matches(']'))
+    }
+
     /// The token of `Authorization: Bearer …`.
     #[must_use]
     pub fn bearer_token(&self) -> Option<&[u8]> {
@@ -248,7 +261,7 @@ fn parse_version(version: &[u8]) -> Result<u8, Refusal> {
 
 fn parse_method(method: &[u8]) -> Result<Method, Refusal> {
     if method.len() > METHOD_BYTES_MAX {
-        return Err(Refusal::new(501, "there is no method with so long a name"));
+        return Err(Refusal::new(501, "no method has such a long name"));
     }
     if method.is_empty() || !method.iter().all(|byte| is_token_byte(*byte)) {
         return Err(bad("the method is not a token"));
@@ -313,6 +326,13 @@ impl<'a> Fields<'a> {
         }
     }
 
+    fn is_from_page(&self) -> bool {
+        self.0.iter().any(|field| {
+            field.name.eq_ignore_ascii_case("Origin")
+                || field.name.eq_ignore_ascii_case("Sec-Fetch-Site") && !field.value.eq_ignore_ascii_case(b"none")
+        })
+    }
+
     /// The same, as text.
     fn single_text(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
         let Some(value) = self.single(name)? else { return Ok(None) };
@@ -337,6 +357,8 @@ fn build_head(line: RequestLine<'_>, fields: &Fields<'_>) -> Result<Head, Refusa
         query,
         body_bytes,
         expects_continue,
+        host: fields.single_text("Host")?.map(str::to_owned),
+        is_from_page: fields.is_from_page(),
         content_type: fields.single_text("Content-Type")?.map(str::to_owned),
         authorization: fields.single_text("Authorization")?.map(Secret::new),
     })
@@ -390,7 +412,7 @@ fn body_length(fields: &Fields<'_>, minor_version: u8) -> Result<usize, Refusal>
 
 fn check_body_is_wanted(method: &Method, fields: &Fields<'_>) -> Result<(), Refusal> {
     if matches!(method, Method::Get | Method::Head) {
-        // It would mean nothing, and whoever stands between may take it for the next request.
+        // It would mean nothing, and a proxy in between may take it for the next request.
         return Err(bad("a GET or HEAD request with a body"));
     }
     match fields.single("Content-Encoding")? {
@@ -401,7 +423,7 @@ fn check_body_is_wanted(method: &Method, fields: &Fields<'_>) -> Result<(), Refu
     }
 }
 
-/// Whether `100 Continue` is waited for. HTTP/1.0 does not know it, and what it says of it is not heeded.
+/// Whether `100 Continue` is waited for. HTTP/1.0 does not know it, and what it says of it is ignored.
 fn expectation(fields: &Fields<'_>, minor_version: u8) -> Result<bool, Refusal> {
     match fields.single("Expect")? {
         Some(_) if minor_version == 0 => Ok(false),
@@ -452,6 +474,37 @@ mod tests {
             assert!(matches!(parse_head(&bytes[..length]), Ok(Parsed::Incomplete)), "{length} bytes");
         }
         assert_eq!(complete(bytes).path, "/health");
+    }
+
+    #[test]
+    fn the_host_is_named_without_its_port() {
+        for (host, name) in [
+            ("a", "a"),
+            ("a:80", "a"),
+            ("a:", "a"),
+            ("127.0.0.1:8080", "127.0.0.1"),
+            ("[::1]", "::1"),
+            ("[::1]:80", "::1"),
+        ] {
+            let head = complete(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+            assert_eq!(head.host_name(), Some(name), "{host}");
+        }
+        assert_eq!(complete(b"GET / HTTP/1.0\r\n\r\n").host_name(), None);
+    }
+
+    #[test]
+    fn a_request_of_a_web_page_is_known_by_its_headers() {
+        for (header, expected) in [
+            ("Origin: http://a", true),
+            ("origin: null", true),
+            ("Sec-Fetch-Site: cross-site", true),
+            ("sec-fetch-site: same-origin", true),
+            ("Sec-Fetch-Site: none", false),
+            ("X-Origin: http://a", false),
+        ] {
+            let head = complete(format!("POST /sync HTTP/1.1\r\nHost: a\r\n{header}\r\n\r\n").as_bytes());
+            assert_eq!(head.is_from_page, expected, "{header}");
+        }
     }
 
     #[test]

@@ -1,11 +1,14 @@
-//! An answer, and its bytes: the headers that every answer bears, and the shape of every error.
-//! It does not know what was asked, nor the time; it is told both.
+//! A response as bytes: the headers of every response, and the JSON of every error.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use super::request::{Method, Refusal};
-use crate::code::Code;
+use crate::model::result_code::Code;
+use crate::util::redact::{shorten, visible};
+
+/// The message of an error. A request with hundreds of faults is not worth more.
+pub const ERROR_BYTES_MAX: usize = 12 * 1024;
 
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +43,8 @@ impl Response {
     /// An error as the contract has it, with a status that may be finer than the code's own.
     #[must_use]
     pub fn error(status: u16, code: Code, message: &str) -> Self {
-        let message = miniserde::json::to_string(message);
+        // Without invisible characters, JSON takes two bytes for one at most.
+        let message = miniserde::json::to_string(&shorten(&visible(message), ERROR_BYTES_MAX / 2));
         Self::json(status, format!(r#"{{"success":false,"code":"{}","message":{message}}}"#, code.as_str()))
     }
 
@@ -165,7 +169,7 @@ mod tests {
     #[test]
     fn an_error_is_json_whatever_its_message() {
         let body = Response::error(400, Code::RequestInvalid, "a \"b\"\r\n\u{1b}[31m \\ ü").body;
-        let expected = r#"{"success":false,"code":"request_invalid","message":"a \"b\"\r\n\u001b[31m \\ ü"}"#;
+        let expected = r#"{"success":false,"code":"request_invalid","message":"a \"b\"�\n�[31m \\ ü"}"#;
         assert_eq!(String::from_utf8(body).unwrap(), expected);
     }
 

@@ -1,5 +1,4 @@
-//! The result codes of the public interface, with the HTTP status and the exit code of each.
-//! This is the one place that maps them; it does not know what led to them.
+//! The result codes of the public interface, each with its HTTP status and exit code, in one table.
 
 /// How a run, a request or a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,10 +19,20 @@ pub enum Code {
     RequestInvalid,
     /// `SYNC_API_TOKEN` is missing or wrong.
     Unauthorized,
+    /// Not without `SYNC_API_TOKEN`, or the request comes from a web page.
+    Forbidden,
     /// More would have been deleted than the guard permits.
     MassDeletion,
     /// Secrets would have been committed as plain text.
     PlaintextSecrets,
+    /// The token of the last success was an admin's, and this one is not.
+    LostRights,
+    /// Everyone can read the repository that a first backup would go to.
+    PublicRepository,
+    /// Single items were left out; the others are backed up.
+    Incomplete,
+    /// No backup was made for too long. No run ends with it.
+    Overdue,
     /// Windmill did not answer as Windmill does.
     WindmillUnreachable,
     /// Windmill refused the token.
@@ -52,10 +61,13 @@ pub enum Code {
 
 impl Code {
     /// What a sync that failed can have ended with.
-    pub const FAILURES: [Self; 14] = [
+    pub const FAILURES: [Self; 17] = [
         Self::ConfigInvalid,
         Self::MassDeletion,
         Self::PlaintextSecrets,
+        Self::LostRights,
+        Self::PublicRepository,
+        Self::Incomplete,
         Self::WindmillUnreachable,
         Self::WindmillUnauthorized,
         Self::WorkspaceNotFound,
@@ -99,6 +111,12 @@ impl Code {
         matches!(self, Self::Pushed | Self::Unchanged | Self::DryRun | Self::Restored)
     }
 
+    /// Whether the branch holds a backup of this moment, also where single items are missing.
+    #[must_use]
+    pub fn is_backup_made(self) -> bool {
+        matches!(self, Self::Pushed | Self::Unchanged | Self::Incomplete)
+    }
+
     const fn row(self) -> (&'static str, u16, u8) {
         match self {
             Self::Pushed => ("pushed", 200, 0),
@@ -106,12 +124,17 @@ impl Code {
             Self::DryRun => ("dry_run", 200, 0),
             Self::Restored => ("restored", 200, 0),
             Self::Differs => ("differs", 200, 3),
+            Self::Incomplete => ("incomplete", 422, 15),
             Self::ConfigInvalid => ("config_invalid", 400, 2),
             Self::RequestInvalid => ("request_invalid", 400, 2),
             // No command ends with it; 1 is what an unforeseen end gives.
             Self::Unauthorized => ("unauthorized", 401, 1),
+            Self::Forbidden => ("forbidden", 403, 1),
             Self::MassDeletion => ("mass_deletion", 422, 12),
             Self::PlaintextSecrets => ("plaintext_secrets", 422, 12),
+            Self::LostRights => ("lost_rights", 422, 12),
+            Self::PublicRepository => ("public_repository", 422, 12),
+            Self::Overdue => ("overdue", 503, 1),
             Self::WindmillUnreachable => ("windmill_unreachable", 502, 10),
             Self::WindmillUnauthorized => ("windmill_unauthorized", 502, 10),
             Self::WorkspaceNotFound => ("workspace_not_found", 502, 10),

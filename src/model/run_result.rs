@@ -1,11 +1,12 @@
-//! What a run ends with, as the JSON that callers get. It does not know what led to it.
+//! The result of a run, as the JSON that callers get.
 
 use std::borrow::Cow;
 
 use miniserde::ser::{Fragment, Map};
 use miniserde::{Deserialize, Serialize, json};
 
-use crate::code::Code;
+use crate::model::result_code::Code;
+use crate::util::redact::shorten;
 
 /// Files that a commit adds, modifies and deletes in the folder of the backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,15 @@ pub struct Changed {
     pub modified: usize,
     /// Files that are gone.
     pub deleted: usize,
+}
+
+/// Whose Windmill token made a run, as Windmill says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenUser {
+    /// The user's name in the workspace.
+    pub name: String,
+    /// Whether the user is an admin of the workspace, and so sees all of it.
+    pub admin: bool,
 }
 
 /// What a user should know although it is no failure, each of it once.
@@ -55,6 +65,31 @@ impl Warnings {
     }
 }
 
+/// Items that a result lists; the rest is counted.
+const LEFT_OUT_MAX: usize = 200;
+
+/// An item that could not be backed up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Its path, as `f/ops/a`.
+    pub item: String,
+    /// Its kind, and why.
+    pub reason: String,
+}
+
+impl LeftOut {
+    /// The first items of a list; where there are more, the last entry counts them.
+    #[must_use]
+    pub fn first_of(mut all: Vec<Self>) -> Vec<Self> {
+        let more = all.len().saturating_sub(LEFT_OUT_MAX);
+        if more > 0 {
+            all.truncate(LEFT_OUT_MAX);
+            all.push(Self { item: format!("{more} more"), reason: "not listed".to_owned() });
+        }
+        all
+    }
+}
+
 /// The end of one sync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncResult {
@@ -74,6 +109,10 @@ pub struct SyncResult {
     pub changed: Changed,
     /// What a user should know although it is no failure.
     pub warnings: Vec<String>,
+    /// The items that could not be backed up, of which the backup keeps what it had; of very many, the first.
+    pub left_out: Vec<LeftOut>,
+    /// How many items Windmill showed, where it was asked. It is not part of the JSON.
+    pub items: Option<usize>,
     /// From the request to the end, waiting included.
     pub duration_ms: u64,
 }
@@ -89,6 +128,7 @@ struct Document<'a> {
     commit: Option<&'a str>,
     changed: Changed,
     warnings: &'a Vec<String>,
+    left_out: &'a Vec<LeftOut>,
     duration_ms: u64,
 }
 
@@ -151,7 +191,7 @@ struct Members<'a> {
 impl Map for Members<'_> {
     fn next(&mut self) -> Option<(Cow<'_, str>, &dyn Serialize)> {
         let of = &self.document;
-        let known: [(&str, &dyn Serialize); 10] = [
+        let known: [(&str, &dyn Serialize); 11] = [
             ("success", &of.success),
             ("code", &of.code),
             ("message", &of.message),
@@ -161,6 +201,7 @@ impl Map for Members<'_> {
             ("commit", &of.commit),
             ("changed", &of.changed),
             ("warnings", of.warnings),
+            ("left_out", of.left_out),
             ("duration_ms", &of.duration_ms),
         ];
         let index = self.index;
@@ -185,7 +226,30 @@ struct ErrorDocument<'a> {
     message: &'a str,
 }
 
+/// Of the message of a failed result in an HTTP answer, and of its warnings together: JSON may double both, and an
+/// error answer has at most 16 KB.
+const ANSWERED_MESSAGE_BYTES_MAX: usize = 5 * 1024;
+const ANSWERED_WARNINGS_BYTES_MAX: usize = 2 * 1024;
+
 impl SyncResult {
+    /// The result for an HTTP answer that has `count` of them.
+    #[must_use]
+    pub fn for_answer(mut self, count: usize) -> Self {
+        if self.code.is_success() {
+            return self;
+        }
+        self.message = shorten(&self.message, ANSWERED_MESSAGE_BYTES_MAX / count);
+        let (mut bytes, all) = (0, self.warnings.len());
+        self.warnings.retain(|warning| {
+            bytes += warning.len();
+            bytes <= ANSWERED_WARNINGS_BYTES_MAX / count
+        });
+        if self.warnings.len() < all {
+            self.warnings.push(format!("and {} more, see the log", all - self.warnings.len()));
+        }
+        self
+    }
+
     /// The result as one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -205,6 +269,7 @@ impl<'a> Document<'a> {
             commit: result.commit.as_deref(),
             changed: result.changed,
             warnings: &result.warnings,
+            left_out: &result.left_out,
             duration_ms: result.duration_ms,
         }
     }
@@ -259,6 +324,8 @@ mod tests {
             commit: None,
             changed: Changed { added: 0, modified: 0, deleted: 0 },
             warnings: Vec::new(),
+            left_out: Vec::new(),
+            items: None,
             duration_ms: 1,
         }
     }
@@ -292,12 +359,14 @@ mod tests {
             commit: None,
             changed: Changed { added: 1, modified: 2, deleted: 0 },
             warnings: vec!["a \"quoted\" one".to_owned()],
+            left_out: vec![LeftOut { item: "f/a".to_owned(), reason: "script: r".to_owned() }],
+            items: None,
             duration_ms: 1234,
         };
         let expected = "{\"success\":true,\"code\":\"pushed\",\"message\":\"Successfully synced workspace 'shop' to Git\",\
             \"run_id\":\"r1\",\"workspace\":\"shop\",\"branch\":\"main\",\"commit\":null,\
             \"changed\":{\"added\":1,\"modified\":2,\"deleted\":0},\"warnings\":[\"a \\\"quoted\\\" one\"],\
-            \"duration_ms\":1234}";
+            \"left_out\":[{\"item\":\"f/a\",\"reason\":\"script: r\"}],\"duration_ms\":1234}";
         assert_eq!(result.to_json(), expected);
     }
 }

@@ -1,5 +1,5 @@
-//! Whom we trust over TLS: the certificates of the system, or those that take their place, and beside them those of
-//! `CA_BUNDLE_FILE`. For our own client they are values, for programs files of the run. It does not know who is asked.
+//! The certificates that TLS trusts: the system's and those of `CA_BUNDLE_FILE`, as values for our client and as
+//! files for programs.
 
 use std::fs;
 use std::io;
@@ -7,9 +7,13 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::{self, PemObject as _};
 
-use crate::config::CA_BUNDLE_FILE;
-use crate::scratch::{self, Scratch};
+use crate::util::files::{self, RunDir};
+
+/// The one setting that goes along with the environment of the tools.
+pub const CA_BUNDLE_FILE: &str = "CA_BUNDLE_FILE";
 
 /// The list that systems ship has 0.2 MB; more than this is the wrong file.
 const BUNDLE_BYTES_MAX: u64 = 4 << 20;
@@ -40,9 +44,9 @@ pub fn bundle(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> 
         Ok(about) if about.len() > BUNDLE_BYTES_MAX => return Err(refused("it has more than 4 MiB")),
         Ok(_) => {}
     }
-    let content = scratch::read_file(Path::new(path), BUNDLE_BYTES_MAX)
+    let content = files::read_named_file(Path::new(path), BUNDLE_BYTES_MAX)
         .map_err(|error| format!("{CA_BUNDLE_FILE}: cannot take the certificates from {error}"))?;
-    let found = certificates(&String::from_utf8_lossy(&content)).map_err(|why| refused(&why))?;
+    let found = certificates(&content).map_err(|why| refused(&why))?;
     if found.is_empty() {
         let why = if content.is_empty() { "it is empty" } else { "it holds no certificate in PEM form" };
         return Err(refused(why));
@@ -50,15 +54,14 @@ pub fn bundle(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> 
     Ok(found)
 }
 
-/// All certificates in a text in PEM form; what else is in it, keys and remarks, is passed over.
-fn certificates(text: &str) -> Result<Vec<Vec<u8>>, String> {
+/// All certificates in a text in PEM form; other sections, such as keys, and remarks are ignored.
+fn certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let mut found = Vec::new();
-    for block in text.split(BEGIN).skip(1) {
+    for certificate in CertificateDer::pem_slice_iter(text) {
         let number = found.len() + 1;
-        let Some((body, _)) = block.split_once(END) else { return Err(format!("certificate {number} has no end")) };
-        let packed: String = body.chars().filter(|character| !character.is_ascii_whitespace()).collect();
-        match STANDARD.decode(packed) {
-            Ok(der) if is_certificate(&der) => found.push(der),
+        match certificate {
+            Ok(der) if is_certificate(&der) => found.push(der.to_vec()),
+            Err(pem::Error::MissingSectionEnd { .. }) => return Err(format!("certificate {number} has no end")),
             _ => return Err(format!("certificate {number} is damaged")),
         }
     }
@@ -87,17 +90,13 @@ fn system(environment: &[(String, String)]) -> Option<Vec<u8>> {
 /// As [`bundle`].
 #[cfg(not(target_family = "wasm"))]
 pub fn roots(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> {
-    use ureq::tls::{PemItem, parse_pem};
     let own = bundle(environment)?;
     let system = system(environment).unwrap_or_default();
     if system.is_empty() && own.is_empty() {
         log::warn!("no file of trusted certificates was found, so no https server is trusted; set {CA_BUNDLE_FILE}");
     }
-    let der = |item| match item {
-        Ok(PemItem::Certificate(certificate)) => Some(certificate.der().to_vec()),
-        _ => None,
-    };
-    Ok(parse_pem(&system).filter_map(der).chain(own).collect())
+    let trusted = CertificateDer::pem_slice_iter(&system).filter_map(|certificate| Some(certificate.ok()?.to_vec()));
+    Ok(trusted.chain(own).collect())
 }
 
 /// Why a run cannot be given what it should trust.
@@ -114,13 +113,13 @@ pub enum TrustError {
 ///
 /// # Errors
 /// [`TrustError`].
-pub fn for_run(environment: &[(String, String)], scratch: &Scratch) -> Result<Vec<(String, String)>, TrustError> {
+pub fn for_run(environment: &[(String, String)], run_dir: &RunDir) -> Result<Vec<(String, String)>, TrustError> {
     let own = bundle(environment).map_err(TrustError::Bundle)?;
     let mut all = environment.to_vec();
     if own.is_empty() {
         return Ok(all);
     }
-    let own: String = own.iter().map(|der| pem(der)).collect();
+    let own: String = own.iter().map(|der| to_pem(der)).collect();
     let read = |variable| named(environment, variable).and_then(|file| fs::read(file).ok());
     let system = system(environment).unwrap_or_default();
     // git takes its file in place of the system's; Node.js has a list of its own, to which it adds its file.
@@ -130,7 +129,7 @@ pub fn for_run(environment: &[(String, String)], scratch: &Scratch) -> Result<Ve
         ("NODE_EXTRA_CA_CERTS", "ca-node.pem", read("NODE_EXTRA_CA_CERTS").unwrap_or_default()),
     ] {
         let content = [others.as_slice(), b"\n", own.as_bytes()].concat();
-        let file = scratch.write(name, &content).map_err(TrustError::Disk)?;
+        let file = run_dir.write(name, &content).map_err(TrustError::Disk)?;
         all.retain(|(known, _)| known != variable);
         all.push((variable.to_owned(), file.to_string_lossy().into_owned()));
     }
@@ -139,7 +138,7 @@ pub fn for_run(environment: &[(String, String)], scratch: &Scratch) -> Result<Ve
 }
 
 /// A certificate in PEM form. Written by us, it is free of keys, remarks and line ends that some reader stumbles over.
-fn pem(der: &[u8]) -> String {
+fn to_pem(der: &[u8]) -> String {
     let encoded = STANDARD.encode(der);
     let mut text = format!("{BEGIN}\n");
     let mut rest = encoded.as_str();
@@ -160,25 +159,25 @@ mod tests {
     #[test]
     fn what_is_written_is_what_was_read() {
         let der = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap().cert.der().to_vec();
-        let text = pem(&der);
+        let text = to_pem(&der);
         assert!(text.lines().all(|line| line.len() <= LINE_CHARACTERS), "{text}");
         let windows = format!("a remark\r\n{}and more", text.replace('\n', "\r\n"));
-        assert_eq!(certificates(&windows), Ok(vec![der.clone()]));
-        assert_eq!(certificates(&text.repeat(2)).map(|all| all.len()), Ok(2));
-        assert_eq!(certificates("no certificate"), Ok(Vec::new()));
+        assert_eq!(certificates(windows.as_bytes()), Ok(vec![der.clone()]));
+        assert_eq!(certificates(text.repeat(2).as_bytes()).map(|all| all.len()), Ok(2));
+        assert_eq!(certificates(b"no certificate"), Ok(Vec::new()));
     }
 
     #[test]
     fn a_certificate_that_is_none_is_told_by_its_number() {
         let der = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap().cert.der().to_vec();
-        let good = pem(&der);
+        let good = to_pem(&der);
         for (bad, why) in [
             (good.replace(END, ""), "certificate 2 has no end"),
             (good.replacen('M', "!", 1), "certificate 2 is damaged"),
-            (pem(&der[..der.len() / 2]), "certificate 2 is damaged"),
-            (pem(b""), "certificate 2 is damaged"),
+            (to_pem(&der[..der.len() / 2]), "certificate 2 is damaged"),
+            (to_pem(b""), "certificate 2 is damaged"),
         ] {
-            assert_eq!(certificates(&(good.clone() + &bad)), Err(why.to_owned()));
+            assert_eq!(certificates((good.clone() + &bad).as_bytes()), Err(why.to_owned()));
         }
     }
 }

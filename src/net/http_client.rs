@@ -1,12 +1,16 @@
-//! The HTTP client for the questions that we ask ourselves: no redirects, an end to every wait, and those whom
-//! `trust` trusts. It does not know whom it asks.
+//! The HTTP client for our own requests: no redirects, a limit for every wait, and the certificates of `ca_bundle`.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::deadline::{Deadline, Expired, Interrupt};
-use crate::proxy;
+use ureq::unversioned::transport::DefaultConnector;
+
+use crate::net::proxy;
+use crate::net::resolver::ThreadedResolver;
+#[cfg(not(target_family = "wasm"))]
+use crate::net::tls;
+use crate::util::deadline::{CancelToken, Deadline, Expired};
 
 /// A client for `url` that gives up after `timeout`.
 ///
@@ -33,14 +37,14 @@ pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) ->
     } else {
         configuration
     };
-    configuration.build().into()
+    ureq::Agent::with_parts(configuration.build(), DefaultConnector::default(), ThreadedResolver)
 }
 
-/// An answer that a thread of its own waits for: a client that waits for a server hears no interrupt. Dropped, nobody
-/// wants it any more.
+/// An answer for which a separate thread waits, since a blocked client does not notice a cancel. Dropping it tells the
+/// thread to give up.
 pub struct Pending<T> {
     slot: Arc<(Mutex<Option<T>>, Condvar)>,
-    unwanted: Interrupt,
+    unwanted: CancelToken,
 }
 
 impl<T: Send + 'static> Pending<T> {
@@ -48,8 +52,8 @@ impl<T: Send + 'static> Pending<T> {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(ask: impl FnOnce(&Interrupt) -> T + Send + 'static) -> io::Result<Self> {
-        let pending = Self { slot: Arc::default(), unwanted: Interrupt::default() };
+    pub fn start(ask: impl FnOnce(&CancelToken) -> T + Send + 'static) -> io::Result<Self> {
+        let pending = Self { slot: Arc::default(), unwanted: CancelToken::default() };
         let (slot, unwanted) = (Arc::clone(&pending.slot), pending.unwanted.clone());
         std::thread::Builder::new().name("ask".to_owned()).spawn(move || {
             let answer = ask(&unwanted);
@@ -79,7 +83,7 @@ impl<T> Pending<T> {
 
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
-        self.unwanted.raise();
+        self.unwanted.cancel();
     }
 }
 
@@ -105,109 +109,5 @@ pub fn is_passing_error(error: &ureq::Error) -> bool {
         Error::ConnectProxyFailed(why) => why.contains("responded 5") || why.contains("did not respond"),
         Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed | Error::Protocol(_) => true,
         _ => false,
-    }
-}
-
-#[cfg(not(target_family = "wasm"))]
-mod tls {
-    //! TLS with what every server of the last ten years speaks, and nothing beside it: code that is never needed would
-    //! be a tenth of the binary.
-
-    use std::sync::Arc;
-
-    use ring::rand::SecureRandom as _;
-    use rustls::SignatureScheme;
-    use rustls::crypto::ring::{cipher_suite, kx_group};
-    use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
-    use rustls::pki_types::PrivateKeyDer;
-    use rustls::sign::SigningKey;
-    use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
-    use webpki::ring::{
-        ECDSA_P256_SHA256, ECDSA_P256_SHA384, ECDSA_P384_SHA256, ECDSA_P384_SHA384, RSA_PKCS1_2048_8192_SHA256,
-        RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
-        RSA_PSS_2048_8192_SHA384_LEGACY_KEY, RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
-    };
-
-    use crate::trust;
-
-    pub(super) fn configuration(environment: &[(String, String)]) -> TlsConfig {
-        TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(provider()))
-            .root_certs(RootCerts::Specific(Arc::new(certificates(environment))))
-            .build()
-    }
-
-    /// AES in both versions of TLS, the one group that RFC 8446 asks of every server (9.1), and no keys of our own.
-    fn provider() -> CryptoProvider {
-        CryptoProvider {
-            cipher_suites: vec![
-                cipher_suite::TLS13_AES_128_GCM_SHA256,
-                cipher_suite::TLS13_AES_256_GCM_SHA384,
-                cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-                cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-                cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-                cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-            ],
-            kx_groups: vec![kx_group::SECP256R1],
-            signature_verification_algorithms: SIGNATURES,
-            secure_random: &Randomness,
-            key_provider: &NoKeys,
-        }
-    }
-
-    /// How certificates and handshakes may be signed: ECDSA on two curves, and RSA.
-    const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
-        all: &[
-            ECDSA_P256_SHA256,
-            ECDSA_P256_SHA384,
-            ECDSA_P384_SHA256,
-            ECDSA_P384_SHA384,
-            RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
-            RSA_PSS_2048_8192_SHA384_LEGACY_KEY,
-            RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
-            RSA_PKCS1_2048_8192_SHA256,
-            RSA_PKCS1_2048_8192_SHA384,
-            RSA_PKCS1_2048_8192_SHA512,
-        ],
-        mapping: &[
-            // TLS 1.2 names no curve, so each hash is good for either.
-            (SignatureScheme::ECDSA_NISTP256_SHA256, &[ECDSA_P256_SHA256, ECDSA_P384_SHA256]),
-            (SignatureScheme::ECDSA_NISTP384_SHA384, &[ECDSA_P384_SHA384, ECDSA_P256_SHA384]),
-            (SignatureScheme::RSA_PSS_SHA256, &[RSA_PSS_2048_8192_SHA256_LEGACY_KEY]),
-            (SignatureScheme::RSA_PSS_SHA384, &[RSA_PSS_2048_8192_SHA384_LEGACY_KEY]),
-            (SignatureScheme::RSA_PSS_SHA512, &[RSA_PSS_2048_8192_SHA512_LEGACY_KEY]),
-            (SignatureScheme::RSA_PKCS1_SHA256, &[RSA_PKCS1_2048_8192_SHA256]),
-            (SignatureScheme::RSA_PKCS1_SHA384, &[RSA_PKCS1_2048_8192_SHA384]),
-            (SignatureScheme::RSA_PKCS1_SHA512, &[RSA_PKCS1_2048_8192_SHA512]),
-        ],
-    };
-
-    #[derive(Debug)]
-    struct Randomness;
-
-    impl SecureRandom for Randomness {
-        fn fill(&self, bytes: &mut [u8]) -> Result<(), GetRandomFailed> {
-            ring::rand::SystemRandom::new().fill(bytes).map_err(|_| GetRandomFailed)
-        }
-    }
-
-    /// We show no certificate of our own, so nothing is ever signed.
-    #[derive(Debug)]
-    struct NoKeys;
-
-    impl KeyProvider for NoKeys {
-        fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
-            Err(rustls::Error::General("no key of our own is used".to_owned()))
-        }
-    }
-
-    /// Without any, every https server is refused; so it is with a bundle that was spoiled since it was checked.
-    fn certificates(environment: &[(String, String)]) -> Vec<Certificate<'static>> {
-        let roots = trust::roots(environment).unwrap_or_else(|why| {
-            log::error!("{why}");
-            Vec::new()
-        });
-        roots.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
     }
 }

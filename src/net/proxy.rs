@@ -1,14 +1,17 @@
-//! Through which proxy a server is asked, by the variables that are usual for that. The tools differ in how they are
-//! spelled and in which they heed; here they are brought into one form, for them and for us. It asks nobody.
+//! Proxies by the usual variables, in one form for programs and for our client, since tools differ in the forms that
+//! they heed.
+
+use std::net::IpAddr;
 
 use base64::Engine as _;
+use ipnet::IpNet;
 
-use crate::secret::Secret;
+use crate::util::secret::Secret;
 
-/// Each pair of spellings, the one first that is heeded where both are set.
+/// Each pair of spellings, the one first that is used where both are set.
 const SPELLINGS: [[&str; 2]; 3] =
     [["http_proxy", "HTTP_PROXY"], ["https_proxy", "HTTPS_PROXY"], ["no_proxy", "NO_PROXY"]];
-/// Heeded where there is none for the scheme.
+/// Used if the scheme has no variable of its own.
 const ALL: [&str; 2] = ["all_proxy", "ALL_PROXY"];
 /// With this, Node.js heeds the others (from 22.21 and 24.0 on).
 const NODE: &str = "NODE_USE_ENV_PROXY";
@@ -23,9 +26,11 @@ pub fn variables(found: impl Fn(&str) -> Option<String>) -> Result<Vec<(String, 
     for spellings in SPELLINGS {
         let is_proxy = spellings[0] != "no_proxy";
         let value = first(spellings).or_else(|| first(ALL).filter(|_| is_proxy));
-        let Some((name, value)) = value else { continue };
-        if is_proxy && !is_usable(&value) {
-            let fault = format!("{name}: is no address of an http(s) proxy, such as http://proxy:3128");
+        let Some((name, mut value)) = value else { continue };
+        if !is_proxy {
+            value = without_wildcards(&value);
+        } else if !is_usable(&value) {
+            let fault = format!("{name}: is not the address of an http(s) proxy, such as http://proxy:3128");
             if !faults.contains(&fault) {
                 faults.push(fault);
             }
@@ -36,6 +41,12 @@ pub fn variables(found: impl Fn(&str) -> Option<String>) -> Result<Vec<(String, 
         all.push((NODE.to_owned(), "1".to_owned()));
     }
     if faults.is_empty() { Ok(all) } else { Err(faults) }
+}
+
+/// curl, and so git, does not know the star of `*.example.com`; everyone knows `.example.com`.
+fn without_wildcards(list: &str) -> String {
+    let entries = list.split([',', ' ']).filter(|entry| !entry.is_empty());
+    entries.map(|entry| if entry.starts_with("*.") { &entry[1..] } else { entry }).collect::<Vec<_>>().join(",")
 }
 
 /// Another kind of proxy would be passed by without a word, and a port that is none be taken for the usual one.
@@ -77,12 +88,15 @@ pub fn for_url<'a>(url: &str, environment: &'a [(String, String)]) -> Option<&'a
     (!is_exempt).then_some(proxy)
 }
 
-/// Whether an entry of `no_proxy` is for a host: `*` for all, a name for itself and all below it. A port in it has to be
-/// the one that is asked.
+/// Whether an entry of `no_proxy` is for a host: `*` for all, a name for itself and all below it, a network such as
+/// `10.0.0.0/8` for each address in it. A port in it has to be the one that is asked.
 fn matches(entry: &str, authority: &str) -> bool {
     let entry = entry.trim().to_ascii_lowercase();
     let authority = authority.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
     let (host, port) = split_port(&authority);
+    if let Ok(network) = entry.replace(['[', ']'], "").parse::<IpNet>() {
+        return host.parse::<IpAddr>().is_ok_and(|address| network.contains(&address));
+    }
     let (name, wanted) = split_port(&entry);
     let name = name.trim_start_matches("*.").trim_start_matches('.');
     let is_below = host.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -143,6 +157,12 @@ mod tests {
             ("127.0.0.1", "http://127.0.0.1:5"),
             ("::1", "http://[::1]:5/"),
             ("[::1]:5", "http://[::1]:5/"),
+            ("10.0.0.0/8", "http://10.1.2.3:8000/x"),
+            ("a,127.0.0.1/8", "http://127.9.9.9"),
+            ("192.0.2.7/32", "http://192.0.2.7"),
+            ("fd00::/8", "http://[fd12::1]:5/"),
+            ("[fd00::]/8", "http://[fd12::1]/"),
+            ("0.0.0.0/0", "http://192.0.2.7"),
         ] {
             check(&[("http_proxy", "http://p:1"), ("no_proxy", list)], url, None);
         }
@@ -155,6 +175,12 @@ mod tests {
             ("h:8000", "http://h:8001"),
             ("h:8000", "http://h"),
             ("x", "http://h/x"),
+            ("10.0.0.0/8", "http://11.0.0.1"),
+            ("10.0.0.0/8", "http://10.example.com"),
+            ("192.0.2.7/32", "http://192.0.2.8"),
+            ("10.0.0.0/33", "http://10.0.0.1"),
+            ("0.0.0.0/0", "http://h"),
+            ("0.0.0.0/0", "http://[fd12::1]/"),
         ] {
             check(&[("http_proxy", "http://p:1"), ("NO_PROXY", list)], url, Some("http://p:1"));
         }
@@ -166,6 +192,8 @@ mod tests {
         let names: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY", "NODE_USE_ENV_PROXY"]);
         assert_eq!(read(&[("NO_PROXY", "h")]).unwrap().len(), 2);
+        let all = read(&[("NO_PROXY", "a, *.example.com 10.0.0.0/8,*")]).unwrap();
+        assert!(all.iter().all(|(_, value)| value == "a,.example.com,10.0.0.0/8,*"), "{all:?}");
     }
 
     #[test]
@@ -180,7 +208,7 @@ mod tests {
         for value in ["socks5://u:hunter2@p:1", "ftp://p", "http://", "a b:hunter2", "http://u:hunter2@p:port"] {
             assert_eq!(
                 read(&[("ALL_PROXY", value)]).unwrap_err(),
-                ["ALL_PROXY: is no address of an http(s) proxy, such as http://proxy:3128"]
+                ["ALL_PROXY: is not the address of an http(s) proxy, such as http://proxy:3128"]
             );
         }
         for value in ["http://u:p@p:1", "https://p", "p:3128", "http://p/"] {

@@ -1,15 +1,17 @@
-//! What every program of one run is given: a clean environment, a home that vanishes with the run, the lock as its
-//! input, the deadline, and a scrubber that knows the run's secrets. It does not know which programs these are.
+//! The environment of the programs of one run: clean variables, a home that goes with the run, the lock as standard
+//! input, the deadline, and a redactor with the run's secrets.
 
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::deadline::Deadline;
-use crate::lock::{self, Lock};
-use crate::scratch::Scratch;
-use crate::scrubber::Scrubber;
-use crate::subprocess::{self, Failure, Finished, Invocation};
+use crate::process::command::Invocation;
+use crate::process::lock::Lock;
+use crate::process::orphans::MARKER;
+use crate::process::run::{self, Failure, Finished};
+use crate::util::deadline::Deadline;
+use crate::util::files::RunDir;
+use crate::util::redact::Redactor;
 
 /// Lines of one program that are logged. A first pull names each item; a flood must not fill the disk of the logs.
 const LOGGED_LINES_MAX: usize = 5000;
@@ -47,13 +49,13 @@ impl ProgramLog {
 }
 
 /// The place where one run's programs work.
-pub struct Workplace {
+pub struct RunEnv {
     /// Empty at the start of the run, gone at its end.
-    pub scratch: Scratch,
+    pub run_dir: RunDir,
     /// When the run ends at the latest.
     pub deadline: Deadline,
     /// Knows the secrets of the run.
-    pub scrubber: Scrubber,
+    pub redactor: Redactor,
     /// Variables that programs need from outside: `PATH`, proxies, certificates.
     pub environment: Vec<(String, String)>,
     /// One sync of the workspace at a time. The last field, so that it is given back when the scratch folder is gone:
@@ -61,53 +63,81 @@ pub struct Workplace {
     pub lock: Lock,
 }
 
-impl Drop for Workplace {
+impl Drop for RunEnv {
     fn drop(&mut self) {
         self.lock.end_programs();
     }
 }
 
-impl Workplace {
+impl RunEnv {
     /// `program`, about to run in `folder`, with the environment that all programs of a run share.
     ///
     /// # Errors
     /// When the process is out of descriptors.
     pub fn invocation(&self, program: &str, folder: &Path) -> io::Result<Invocation> {
-        let home = self.scratch.path();
-        let invocation = Invocation::new(program, folder)
+        let invocation = self.bare_invocation(program, folder)?;
+        Ok(self.environment.iter().fold(invocation, |all, (name, value)| all.environment(name, value)))
+    }
+
+    fn bare_invocation(&self, program: &str, folder: &Path) -> io::Result<Invocation> {
+        let home = self.run_dir.path();
+        Ok(Invocation::new(program, folder)
             .environment("HOME", home)
             .environment("XDG_CONFIG_HOME", home)
             .environment("TMPDIR", home)
             .environment("LC_ALL", "C")
-            .environment(lock::MARKER, self.lock.marker())
-            .stdin(self.lock.as_input()?);
-        Ok(self.environment.iter().fold(invocation, |all, (name, value)| all.environment(name, value)))
+            .environment(MARKER, self.lock.marker())
+            .stdin(self.lock.as_input()?)
+            .watch(self.run_dir.volume()))
     }
 
-    /// Runs it; see [`subprocess::run`].
+    /// The same for a program that talks to this process only: without proxies, to which some send 127.0.0.1 too.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn local_invocation(&self, program: &str, folder: &Path) -> io::Result<Invocation> {
+        let environment = self.environment.iter().filter(|(name, _)| !name.to_ascii_lowercase().ends_with("_proxy"));
+        let invocation = self.bare_invocation(program, folder)?;
+        Ok(environment.fold(invocation, |all, (name, value)| all.environment(name, value)))
+    }
+
+    /// Runs it; see [`run::run`].
     ///
     /// # Errors
     /// [`Failure`].
     pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Finished, Failure> {
-        subprocess::run(invocation, &self.deadline, &self.scrubber, on_line)
+        run::run(invocation, &self.deadline, &self.redactor, on_line)
     }
 
-    /// What a program prints behind `prefix` when it is asked for its version; it is ended as soon as it has.
+    /// What a program prints behind `prefix` when it is asked for its version; it is ended as soon as it has. `on_line`
+    /// gets each line before that.
     ///
     /// # Errors
     /// In words: it cannot be started, or does not tell.
-    pub fn version(&self, program: &str, option: &str, prefix: &str) -> Result<String, String> {
-        let enough = self.deadline.interrupt().of_a_part();
+    pub fn version(
+        &self,
+        program: &str,
+        option: &str,
+        prefix: &str,
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<String, String> {
+        let enough = self.deadline.cancel_token().child();
         let left = self.deadline.remaining().map_err(|expired| Failure::Expired(expired).to_string())?;
         let deadline = Deadline::after(left.min(VERSION_TIME_MAX), &enough);
-        let invocation = self.invocation(program, self.scratch.path()).map_err(|error| error.to_string())?;
+        let invocation = self.invocation(program, self.run_dir.path()).map_err(|error| error.to_string())?;
         let mut version = None;
-        let asked = subprocess::run(invocation.argument(option), &deadline, &self.scrubber, &mut |line| {
-            if let Some(found) = line.strip_prefix(prefix) {
-                version = Some(found.chars().take(VERSION_CHARS_MAX).collect());
-                enough.raise();
-            }
-        });
+        let asked = run::run(
+            invocation.argument(option).confine(&[self.run_dir.path()]),
+            &deadline,
+            &self.redactor,
+            &mut |line| {
+                on_line(line);
+                if let Some(found) = line.strip_prefix(prefix) {
+                    version = Some(found.chars().take(VERSION_CHARS_MAX).collect());
+                    enough.cancel();
+                }
+            },
+        );
         version.ok_or_else(|| match asked {
             Ok(finished) => format!("`{program} {option}` ended with {}: {}", finished.ending, finished.tail_text()),
             Err(failure) => failure.to_string(),

@@ -1,23 +1,20 @@
-//! A request's JSON, or nothing but the settings, to a [`SyncRequest`] in which nothing is left open.
-//! It owns the rule which configured secret may serve which request. It does not know HTTP, and does not ask whether
-//! anything that a request names exists.
+//! The settings and a request's JSON to a [`SyncRequest`] with every field resolved. It decides which configured
+//! secret may serve which request, and what a request may choose. `backup`, `service`, `api` and `cli` use it.
 
-use std::path::PathBuf;
+mod json_body;
+mod resolve;
 
-use miniserde::de::{Deserialize, Map, Seq, Visitor};
-use miniserde::make_place;
+use crate::config::{Config, Workspaces};
+use crate::model::git_credentials::GitCredentials;
+use crate::model::names::{self, BranchName, Identity, NameError, Subdir, WorkspaceId};
+use crate::model::result_code::Code;
+use crate::model::urls::{BaseUrl, RemoteUrl};
+use crate::util::hash;
+use crate::util::secret::Secret;
+use json_body::Fields;
+use resolve::Resolver;
 
-use crate::code::Code;
-use crate::config::{self, Config, SecretSource, Workspaces};
-use crate::digest;
-use crate::http::request::BODY_BYTES_MAX;
-use crate::names::{self, BaseUrl, BranchName, Identity, NameError, RemoteScheme, RemoteUrl, Subdir, WorkspaceId};
-use crate::secret::Secret;
-
-/// A resource is flat. Deeper values would cost stack when they are dropped.
-const DEPTH_MAX: usize = 32;
-/// There are 14 fields, and a resource has some more. Thousands, each told as unknown, would be an answer of megabytes.
-const MEMBERS_MAX: usize = 256;
+pub use resolve::windmill_headers;
 
 /// One sync, with every field resolved. Two equal ones can share one run.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,6 +25,8 @@ pub struct SyncRequest {
     pub base_url: BaseUrl,
     /// The token for Windmill.
     pub windmill_token: Secret,
+    /// Further headers for Windmill.
+    pub windmill_headers: Vec<(String, Secret)>,
     /// Where the backup goes.
     pub remote: RemoteUrl,
     /// What opens the remote.
@@ -48,10 +47,15 @@ pub struct SyncRequest {
     pub force: bool,
     /// The guard against mass deletion is off for this run.
     pub allow_mass_deletion: bool,
-    /// Whether workspace, remote, branch, folder and both credentials are the configured ones.
+    /// The guard against a token that lost its rights is off for this run.
+    pub allow_lost_rights: bool,
+    /// Whether this is a run of the configured backup: workspace, remote, branch and folder are the configured ones. A
+    /// Windmill token of the request's own does not change that, once it was accepted.
     pub configured: bool,
-    /// Whether nobody chose the workspace.
+    /// Whether the workspace is the default one.
     pub workspace_is_default: bool,
+    /// The workspaces that the token sees and that are not backed up, since they are forks.
+    pub forks_left_out: Vec<WorkspaceId>,
     /// What is done with all that.
     pub purpose: Purpose,
 }
@@ -80,29 +84,6 @@ impl Purpose {
     }
 }
 
-/// What opens a remote.
-#[derive(Clone, PartialEq, Eq)]
-pub enum GitCredentials {
-    /// Nothing: the remote is a folder.
-    None,
-    /// For http and https.
-    Token {
-        /// The user name that goes with the token.
-        username: String,
-        /// The token.
-        token: Secret,
-    },
-    /// For ssh.
-    Ssh {
-        /// The private key, its lines as they are.
-        key: Secret,
-        /// The file with the keys of known hosts.
-        known_hosts: Option<PathBuf>,
-        /// Whether a host that is not known yet is accepted.
-        accept_new: bool,
-    },
-}
-
 /// What the options of `sync` say beside the settings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flags {
@@ -112,6 +93,8 @@ pub struct Flags {
     pub force: bool,
     /// `--allow-mass-deletion`
     pub allow_mass_deletion: bool,
+    /// `--allow-lost-rights`
+    pub allow_lost_rights: bool,
     /// The command.
     pub purpose: Purpose,
 }
@@ -128,7 +111,8 @@ pub enum Wait {
 /// Why there is no [`SyncRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestError {
-    /// [`Code::RequestInvalid`], or [`Code::ConfigInvalid`] where only the settings are at fault.
+    /// [`Code::RequestInvalid`], [`Code::Forbidden`], or [`Code::ConfigInvalid`] where only the settings are at fault;
+    /// that of Windmill's answer where it was asked.
     pub code: Code,
     /// All that is wrong, in one line.
     pub message: String,
@@ -141,9 +125,20 @@ impl SyncRequest {
         destination(&self.base_url, &self.remote, &self.branch, &self.subdir)
     }
 
+    /// What takes turns: the workspace for a run of a configured backup; for any other run its destination too, so that
+    /// it never keeps a configured one waiting. It names the lock, the scratch folder and the queue.
+    #[must_use]
+    pub fn backup_id(&self) -> String {
+        if self.configured {
+            return self.workspace.to_string();
+        }
+        // Not the name that the same destination has for a configured run, which may go on meanwhile.
+        format!("{}@{}", self.workspace, hash::short_name(&["other\n", &self.destination()].concat()))
+    }
+
     /// Under which name it is remembered how what this run is about stands.
     #[must_use]
-    pub fn standing(&self) -> String {
+    pub fn status_key(&self) -> String {
         match self.purpose {
             Purpose::Verify => verified(&self.destination()),
             Purpose::Sync | Purpose::Restore => self.destination(),
@@ -154,34 +149,22 @@ impl SyncRequest {
     #[must_use]
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = vec![self.windmill_token.clone()];
+        secrets.extend(self.windmill_headers.iter().map(|(_, value)| value.clone()));
         secrets.extend(self.signing_key.clone());
         secrets.extend(self.git.secrets());
         secrets
     }
 }
 
-impl GitCredentials {
-    /// The secrets in it, in the forms in which they are sent.
-    #[must_use]
-    pub fn secrets(&self) -> Vec<Secret> {
-        match self {
-            Self::None => Vec::new(),
-            Self::Token { username, token } => vec![basic_credentials(username, token), token.clone()],
-            Self::Ssh { key, .. } => vec![key.clone()],
-        }
-    }
-}
-
 /// What was asked for, before it is known for which workspaces.
 pub struct Draft<'a> {
     config: &'a Config,
-    code: Code,
     fields: Fields,
-    faults: Vec<String>,
+    faults: Faults,
 }
 
 /// For which workspaces something is asked.
-pub enum Wanted {
+pub enum Target {
     /// For this one, by its name, or because it is the only one.
     One(WorkspaceId),
     /// For the configured ones.
@@ -198,23 +181,33 @@ impl<'a> Draft<'a> {
             dry_run: flags.dry_run,
             force: flags.force,
             allow_mass_deletion: flags.allow_mass_deletion,
+            allow_lost_rights: flags.allow_lost_rights,
             purpose: flags.purpose,
             ..Fields::default()
         };
-        Self { config, code: Code::ConfigInvalid, fields, faults: Vec::new() }
+        Self { config, fields, faults: Faults::new(Code::ConfigInvalid) }
     }
 
-    /// What a request's body asks for; what it does not say, the settings do.
+    /// What a request's body asks for; what it does not say, the settings do. Where the service has a token of its own,
+    /// the sender has shown it.
     ///
     /// # Errors
     ///
-    /// When the body is not even a JSON object. Faults in what is in it are told later, together with those that show
-    /// only then.
+    /// When the body is not even a JSON object, or chooses what only a trusted sender may choose. Faults in what is in
+    /// it are told later, together with those that show only then.
     pub fn from_json(body: &[u8], config: &'a Config) -> Result<Self, RequestError> {
-        let mut resolver = Resolver::new(config, Code::RequestInvalid);
-        let Some(pairs) = resolver.pairs(body) else { return Err(resolver.error()) };
-        let fields = resolver.fields(pairs);
-        Ok(Self { config, code: resolver.code, fields, faults: resolver.faults })
+        let mut faults = Faults::new(Code::RequestInvalid);
+        let fields = json_body::read(body, &mut faults).ok_or_else(|| faults.error())?;
+        if config.api_token.is_none() && !faults.is_malformed {
+            refuse_choices(&fields, config)?;
+        }
+        Ok(Self { config, fields, faults })
+    }
+
+    /// Whether it brings a Windmill token of its own.
+    #[must_use]
+    pub fn brings_windmill_token(&self) -> bool {
+        self.fields.is_given("windmill_token")
     }
 
     /// Whether the answer comes when it is done.
@@ -245,31 +238,31 @@ impl<'a> Draft<'a> {
     /// # Errors
     ///
     /// As [`Draft::request`], where it is wrong for whatever workspace.
-    pub fn wanted(&self) -> Result<Wanted, RequestError> {
+    pub fn wanted(&self) -> Result<Target, RequestError> {
         let configured = &self.config.workspaces;
         match self.fields.workspace.as_ref().or(configured.single()) {
-            Some(workspace) => return Ok(Wanted::One(workspace.clone())),
-            None if self.fields.is_given("workspace") => return Err(self.resolver().error()),
+            Some(workspace) => return Ok(Target::One(workspace.clone())),
+            None if self.fields.is_given("workspace") => return Err(self.faults.error()),
             None => {}
         }
         let mut resolver = self.resolver();
-        self.refuse_one_place_for_several(&mut resolver);
+        self.refuse_one_place_for_several(&mut resolver.faults);
         match configured {
-            Workspaces::Listed(listed) if resolver.faults.is_empty() => Ok(Wanted::Several(listed.clone())),
+            Workspaces::Listed(listed) if resolver.faults.is_empty() => Ok(Target::Several(listed.clone())),
             Workspaces::All if resolver.faults.is_empty() => {
                 let token = resolver.windmill_token(&self.fields, &[]);
-                token.map(Wanted::All).ok_or_else(|| resolver.error())
+                token.map(Target::All).ok_or_else(|| resolver.error())
             }
             _ => Err(resolver.error()),
         }
     }
 
     /// The settings were checked when they were read; a request may bring another branch or folder.
-    fn refuse_one_place_for_several(&self, resolver: &mut Resolver<'_>) {
+    fn refuse_one_place_for_several(&self, faults: &mut Faults) {
         let branch = self.fields.branch.as_ref().unwrap_or(&self.config.branch);
         let subdir = self.fields.subdir.as_ref().unwrap_or(&self.config.subdir);
         if ![branch, subdir].iter().any(|template| template.contains(names::WORKSPACE_MARK)) {
-            resolver.fault(&[
+            faults.add(&[
                 "the request is for several workspaces, and needs {workspace} in the branch or in the folder, or a \
                  `workspace`",
             ]);
@@ -283,14 +276,43 @@ impl<'a> Draft<'a> {
     /// When the body asks for what is not known or not permitted, when request and settings together lack something,
     /// or a secret's file cannot be read: all of it in one error.
     pub fn request(&self, workspace: &WorkspaceId) -> Result<SyncRequest, RequestError> {
-        let mut resolver = self.resolver();
-        let request = resolver.resolve(&self.fields, workspace);
-        request.ok_or_else(|| resolver.error())
+        self.resolver().resolve(&self.fields, workspace)
     }
 
     fn resolver(&self) -> Resolver<'a> {
-        Resolver { faults: self.faults.clone(), ..Resolver::new(self.config, self.code) }
+        Resolver { config: self.config, faults: self.faults.clone() }
     }
+}
+
+/// Without `SYNC_API_TOKEN`, a caller may have the configured backup made, and nothing else.
+///
+/// # Errors
+/// [`Code::Forbidden`], which says what to set instead.
+fn refuse_choices(fields: &Fields, config: &Config) -> Result<(), RequestError> {
+    let mut message = String::new();
+    if !fields.trusted_only.is_empty() {
+        message =
+            ["`", &fields.trusted_only.join("`, `"), "` cannot be in a request to a service without SYNC_API_TOKEN"]
+                .concat();
+        let overrides = fields.trusted_only.iter().filter(|name| name.starts_with("allow_"));
+        let options: Vec<_> = overrides.map(|name| ["--", &name.replace('_', "-")].concat()).collect();
+        message += ": set SYNC_API_TOKEN and send it as `Authorization: Bearer …`";
+        if !options.is_empty() {
+            message += &[", or run `windmill-git-sync sync ", &options.join(" "), "` once"].concat();
+        }
+    }
+    if let Some(workspace) = fields.workspace.as_ref().filter(|workspace| !config.workspaces.hold(workspace)) {
+        message += if message.is_empty() { "" } else { "; " };
+        let listed = match &config.workspaces {
+            Workspaces::Listed(_) => [&config.workspaces.to_text(), ",", workspace.as_str()].concat(),
+            Workspaces::All => workspace.to_string(),
+        };
+        message += &format!(
+            "workspace `{workspace}` is not configured: set WINDMILL_WORKSPACE={listed} with {{workspace}} in GIT_BRANCH \
+             or GIT_SUBDIR, or set SYNC_API_TOKEN and send it"
+        );
+    }
+    if message.is_empty() { Ok(()) } else { Err(RequestError { code: Code::Forbidden, message }) }
 }
 
 /// The [`SyncRequest::destination`] of the settings for a workspace; empty where they lack or spoil a part of it.
@@ -308,7 +330,7 @@ pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> Strin
 ///
 /// As [`Draft::request`], for what concerns the remote.
 pub fn configured_git_credentials(config: &Config, remote: &RemoteUrl) -> Result<GitCredentials, RequestError> {
-    let mut resolver = Resolver::new(config, Code::ConfigInvalid);
+    let mut resolver = Resolver { config, faults: Faults::new(Code::ConfigInvalid) };
     let credentials = resolver.git_credentials(&Fields::default(), remote);
     credentials.ok_or_else(|| resolver.error())
 }
@@ -320,580 +342,63 @@ pub fn verified(destination: &str) -> String {
 }
 
 fn destination(base_url: &BaseUrl, remote: &RemoteUrl, branch: &BranchName, subdir: &Subdir) -> String {
-    digest::short_name(&[base_url.as_str(), remote.as_str(), branch.as_str(), subdir.as_str()].join("\n"))
+    hash::short_name(&[base_url.as_str(), remote.as_str(), branch.as_str(), subdir.as_str()].join("\n"))
 }
 
-/// User name and token as Basic authentication sends them.
-#[must_use]
-pub fn basic_credentials(username: &str, token: &Secret) -> Secret {
-    use base64::Engine as _;
-    Secret::new(base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", token.expose())))
-}
-
-/// What a request brings; what is absent, the settings decide.
-#[derive(Default)]
-struct Fields {
-    workspace: Option<WorkspaceId>,
-    windmill_token: Option<Secret>,
-    remote: Option<RemoteUrl>,
-    git_username: Option<String>,
-    git_token: Option<Secret>,
-    /// A template.
-    branch: Option<String>,
-    /// A template.
-    subdir: Option<String>,
-    user_name: Option<String>,
-    user_email: Option<String>,
-    dry_run: bool,
-    force: bool,
-    allow_mass_deletion: bool,
-    purpose: Purpose,
-    no_wait: bool,
-    /// The names of what was given, refused or not: nothing is concluded from the absence of what was refused.
-    given: Vec<String>,
-}
-
-/// The name, among the given, of a token within a resource's URL.
-const URL_TOKEN: &str = "the token in repository.url";
-
-impl Fields {
-    fn is_given(&self, name: &str) -> bool {
-        self.given.iter().any(|given| given == name)
-    }
-
-    /// Which of two names a value came by; the settings' name where it came by neither.
-    fn source(&self, field: &'static str, member: &'static str, variable: &'static str) -> &'static str {
-        [field, member].into_iter().find(|name| self.is_given(name)).unwrap_or(variable)
-    }
-}
-
-/// A JSON value as far as a request has any use for it. No `Debug`: it may hold a secret.
-enum Json {
-    Null,
-    Bool(bool),
-    Text(String),
-    Object(Vec<(String, Json)>),
-    Other(&'static str),
-}
-
-impl Json {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Bool(_) => "a boolean",
-            Self::Text(_) => "a string",
-            Self::Object(_) => "an object",
-            Self::Other(kind) => kind,
-        }
-    }
-}
-
-make_place!(Place);
-
-/// Unlike miniserde's own values, these keep the order of an object's members, and those that come twice.
-impl Deserialize for Json {
-    fn begin(out: &mut Option<Self>) -> &mut dyn Visitor {
-        Place::new(out)
-    }
-}
-
-impl Visitor for Place<Json> {
-    fn null(&mut self) -> miniserde::Result<()> {
-        self.out = Some(Json::Null);
-        Ok(())
-    }
-
-    fn boolean(&mut self, value: bool) -> miniserde::Result<()> {
-        self.out = Some(Json::Bool(value));
-        Ok(())
-    }
-
-    fn string(&mut self, value: &str) -> miniserde::Result<()> {
-        self.out = Some(Json::Text(value.to_owned()));
-        Ok(())
-    }
-
-    fn negative(&mut self, _: i64) -> miniserde::Result<()> {
-        self.float(0.0)
-    }
-
-    fn nonnegative(&mut self, _: u64) -> miniserde::Result<()> {
-        self.float(0.0)
-    }
-
-    fn float(&mut self, _: f64) -> miniserde::Result<()> {
-        self.out = Some(Json::Other("a number"));
-        Ok(())
-    }
-
-    fn seq(&mut self) -> miniserde::Result<Box<dyn Seq + '_>> {
-        self.out = Some(Json::Other("an array"));
-        <dyn Visitor>::ignore().seq()
-    }
-
-    fn map(&mut self) -> miniserde::Result<Box<dyn Map + '_>> {
-        Ok(Box::new(Members { out: &mut self.out, members: Vec::new(), name: String::new(), value: None }))
-    }
-}
-
-struct Members<'a> {
-    out: &'a mut Option<Json>,
-    members: Vec<(String, Json)>,
-    name: String,
-    value: Option<Json>,
-}
-
-impl Members<'_> {
-    fn keep(&mut self) {
-        if let Some(value) = self.value.take() {
-            self.members.push((std::mem::take(&mut self.name), value));
-        }
-    }
-}
-
-impl Map for Members<'_> {
-    fn key(&mut self, name: &str) -> miniserde::Result<&mut dyn Visitor> {
-        self.keep();
-        name.clone_into(&mut self.name);
-        Ok(Json::begin(&mut self.value))
-    }
-
-    fn finish(&mut self) -> miniserde::Result<()> {
-        self.keep();
-        *self.out = Some(Json::Object(std::mem::take(&mut self.members)));
-        Ok(())
-    }
-}
-
-/// What is wrong with the outline: brackets that open deeper than `DEPTH_MAX`, or more than `MEMBERS_MAX` values. What
-/// stands in strings does not count.
-fn outline_fault(text: &str) -> Option<&'static str> {
-    let (mut depth, mut commas, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = in_string,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => depth += 1,
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            b',' if !in_string => commas += 1,
-            _ => {}
-        }
-        if depth > DEPTH_MAX {
-            return Some("is nested too deeply");
-        }
-        if commas >= MEMBERS_MAX {
-            return Some("has more than 256 values");
-        }
-    }
-    None
-}
-
-/// Goes on after a fault, so that all are told.
-struct Resolver<'a> {
-    config: &'a Config,
+/// What is wrong with a request, all of it.
+#[derive(Clone)]
+struct Faults {
     code: Code,
-    faults: Vec<String>,
+    list: Vec<String>,
     /// How many of them are about the settings alone.
-    faults_of_config: usize,
+    of_config: usize,
+    /// Whether a field is unknown, comes twice, or has a wrong type, so that it is not known what is asked for.
+    is_malformed: bool,
 }
 
-impl<'a> Resolver<'a> {
-    fn new(config: &'a Config, code: Code) -> Self {
-        Self { config, code, faults: Vec::new(), faults_of_config: 0 }
+impl Faults {
+    /// None yet; `code` is that of an error, unless only the settings are at fault.
+    fn new(code: Code) -> Self {
+        Self { code, list: Vec::new(), of_config: 0, is_malformed: false }
     }
 
-    fn error(&self) -> RequestError {
-        let of_config = self.faults_of_config == self.faults.len();
-        let code = if of_config { Code::ConfigInvalid } else { self.code };
-        RequestError { code, message: self.faults.join("; ") }
+    fn code(&self) -> Code {
+        self.code
     }
 
-    fn fault(&mut self, parts: &[&str]) {
-        self.faults.push(parts.concat());
+    fn is_empty(&self) -> bool {
+        self.list.is_empty()
     }
 
-    /// The body's members. One that is not even an object has this one fault.
-    fn pairs(&mut self, body: &[u8]) -> Option<Vec<(String, Json)>> {
-        let body = body.trim_ascii();
-        let fault = if body.is_empty() {
-            return Some(Vec::new());
-        } else if body.len() > BODY_BYTES_MAX {
-            "has more than 64 KiB"
-        } else {
-            match std::str::from_utf8(body).map(|text| (outline_fault(text), text)) {
-                Err(_) => "is not UTF-8",
-                Ok((Some(fault), _)) => fault,
-                Ok((None, text)) => match miniserde::json::from_str(text) {
-                    Ok(Json::Object(pairs)) => return Some(pairs),
-                    Ok(other) => {
-                        self.fault(&["the body is ", other.kind(), ", not a JSON object"]);
-                        return None;
-                    }
-                    Err(_) => "is not JSON",
-                },
-            }
-        };
-        self.fault(&["the body ", fault]);
-        None
+    fn add(&mut self, parts: &[&str]) {
+        self.list.push(parts.concat());
     }
 
-    fn fields(&mut self, pairs: Vec<(String, Json)>) -> Fields {
-        let mut fields = Fields::default();
-        let mut seen = Vec::new();
-        let mut repository = None;
-        for (name, value) in pairs {
-            if seen.contains(&name) {
-                self.fault(&["the field ", &names::quoted(&name), " comes twice"]);
-                continue;
-            }
-            match (name.as_str(), value) {
-                ("repository", value) => repository = self.repository(value),
-                ("dry_run", value) => fields.dry_run = self.boolean(&name, &value, false),
-                ("force", value) => fields.force = self.boolean(&name, &value, false),
-                ("allow_mass_deletion", value) => fields.allow_mass_deletion = self.boolean(&name, &value, false),
-                ("wait", value) => fields.no_wait = !self.boolean(&name, &value, true),
-                (_, value) => self.text_field(&name, value, &mut fields),
-            }
-            seen.push(name);
-        }
-        if let Some(repository) = repository {
-            self.merge(repository, &mut fields);
-        }
-        fields
+    fn add_malformed(&mut self, parts: &[&str]) {
+        self.is_malformed = true;
+        self.add(parts);
     }
 
-    /// `default` stands where the value is null or of the wrong type.
-    fn boolean(&mut self, name: &str, value: &Json, default: bool) -> bool {
-        match value {
-            Json::Bool(value) => *value,
-            Json::Null => default,
-            other => {
-                self.fault(&["`", name, "` must be true or false, not ", other.kind()]);
-                default
-            }
-        }
-    }
-
-    fn text_field(&mut self, name: &str, value: Json, fields: &mut Fields) {
-        const KNOWN: &[&str] = &[
-            "workspace",
-            "windmill_token",
-            "git_remote_url",
-            "git_token",
-            "git_branch",
-            "git_subdir",
-            "git_user_name",
-            "git_user_email",
-        ];
-        if !KNOWN.contains(&name) {
-            return self.fault(&["the field ", &names::quoted(name), " is unknown"]);
-        }
-        if !matches!(value, Json::Null) {
-            fields.given.push(name.to_owned());
-        }
-        let Some(text) = self.text(name, value) else { return };
-        if text.is_empty() && name != "git_subdir" {
-            return self.fault(&["`", name, "` is empty"]);
-        }
-        match name {
-            "workspace" => fields.workspace = self.named(name, WorkspaceId::parse(&text)),
-            "windmill_token" => fields.windmill_token = self.token(name, &text),
-            "git_remote_url" => {
-                fields.remote = self.named(name, RemoteUrl::parse(&text)).and_then(|url| self.permitted(name, url));
-            }
-            "git_token" => fields.git_token = self.token(name, &text),
-            "git_branch" => fields.branch = Some(text),
-            "git_subdir" => fields.subdir = Some(text),
-            "git_user_name" => fields.user_name = self.named(name, Identity::part("user name", &text)),
-            _ => fields.user_email = self.named(name, Identity::part("user email", &text)),
-        }
-    }
-
-    fn text(&mut self, name: &str, value: Json) -> Option<String> {
-        match value {
-            Json::Null => None,
-            // Windmill replaces these before a job runs; one that comes here was sent by hand.
-            Json::Text(text) if text.starts_with("$var:") || text.starts_with("$res:") => {
-                self.fault(&["`", name, "` is a reference to Windmill ($var: or $res:): send the value itself"]);
-                None
-            }
-            Json::Text(text) => Some(text),
-            other => {
-                self.fault(&["`", name, "` must be a string, not ", other.kind()]);
-                None
-            }
-        }
+    fn add_of_config(&mut self, why: String) {
+        self.list.push(why);
+        self.of_config += 1;
     }
 
     fn named<T>(&mut self, name: &str, parsed: Result<T, NameError>) -> Option<T> {
-        parsed.map_err(|error| self.fault(&["`", name, "`: ", &error.to_string()])).ok()
+        parsed.map_err(|error| self.add(&["`", name, "`: ", &error.to_string()])).ok()
     }
 
-    fn token(&mut self, name: &str, text: &str) -> Option<Secret> {
-        config::checked_token(text).map_err(|why| self.fault(&["`", name, "` ", why])).ok()
-    }
-
-    /// Whoever can send a request should not be able to write into a folder of this machine.
-    fn permitted(&mut self, name: &str, url: RemoteUrl) -> Option<RemoteUrl> {
-        if url.scheme() == RemoteScheme::File {
-            self.fault(&["`", name, "`: a request cannot name a file: remote"]);
-            return None;
-        }
-        Some(url)
-    }
-
-    /// Windmill's `git_repository` resource. Members that mean nothing here are let be, since Windmill adds some from
-    /// time to time.
-    fn repository(&mut self, value: Json) -> Option<Fields> {
-        let pairs = match value {
-            Json::Object(pairs) => pairs,
-            Json::Text(_) => {
-                self.text("repository", value)?;
-                self.fault(&["`repository` must be an object, not a string"]);
-                return None;
-            }
-            Json::Null => return None,
-            other => {
-                self.fault(&["`repository` must be an object, not ", other.kind()]);
-                return None;
-            }
-        };
-        let mut fields = Fields::default();
-        let mut seen = Vec::new();
-        for (name, value) in pairs {
-            let full = ["repository.", &name].concat();
-            if seen.contains(&name) {
-                self.fault(&["the field ", &names::quoted(&full), " comes twice"]);
-                continue;
-            }
-            seen.push(name.clone());
-            match (name.as_str(), value) {
-                // An empty text is how Windmill's form says that nothing was given.
-                (_, Json::Null) => continue,
-                ("url" | "branch" | "folder", Json::Text(text)) if text.is_empty() => continue,
-                ("url", value) => self.repository_url(value, &mut fields),
-                ("branch", value) => fields.branch = self.text(&full, value),
-                ("folder", value) => fields.subdir = self.text(&full, value),
-                ("is_github_app", Json::Bool(true)) => self.fault(&[
-                    "`repository` is opened by Windmill's GitHub app, which works within Windmill only: send a URL and \
-                     a token",
-                ]),
-                _ => continue,
-            }
-            fields.given.push(full);
-        }
-        Some(fields)
-    }
-
-    fn repository_url(&mut self, value: Json, fields: &mut Fields) {
-        const NAME: &str = "repository.url";
-        let Some(text) = self.text(NAME, value) else { return };
-        let Some((url, user, token)) = self.named(NAME, RemoteUrl::parse_with_credentials(&text)) else { return };
-        fields.remote = self.permitted(NAME, url);
-        fields.git_username = user;
-        if let Some(token) = token {
-            fields.given.push(URL_TOKEN.to_owned());
-            // Within a URL a token may be a reference too, which Windmill does not replace there.
-            fields.git_token = self.text(URL_TOKEN, Json::Text(token.expose().to_owned())).map(Secret::new);
-        }
-    }
-
-    /// Nothing may be given twice, not even with the same value: which one counts would be a guess.
-    fn merge(&mut self, repository: Fields, fields: &mut Fields) {
-        for (field, member) in [
-            ("git_remote_url", "repository.url"),
-            ("git_branch", "repository.branch"),
-            ("git_subdir", "repository.folder"),
-            ("git_token", URL_TOKEN),
-        ] {
-            if fields.is_given(field) && repository.is_given(member) {
-                self.fault(&["`", field, "` and `", member, "` say the same thing twice: send one of them"]);
-            }
-        }
-        fields.remote = fields.remote.take().or(repository.remote);
-        fields.branch = fields.branch.take().or(repository.branch);
-        fields.subdir = fields.subdir.take().or(repository.subdir);
-        fields.git_token = fields.git_token.take().or(repository.git_token);
-        fields.git_username = repository.git_username;
-        fields.given.extend(repository.given);
-    }
-
-    /// `None` where there is any fault.
-    fn resolve(&mut self, fields: &Fields, workspace: &WorkspaceId) -> Option<SyncRequest> {
-        let config = self.config;
-        // Of a workspace that is none of ours, branch and folder are compared with those of the one that is.
-        let ours = if config.workspaces.hold(workspace) { None } else { config.workspaces.single() };
-        let ours = ours.unwrap_or(workspace);
-        let branch_name = fields.source("git_branch", "repository.branch", "GIT_BRANCH");
-        let branch_template = fields.branch.as_ref().unwrap_or(&config.branch);
-        let branch = self.named(branch_name, BranchName::from_template(branch_template, workspace));
-        let subdir_name = fields.source("git_subdir", "repository.folder", "GIT_SUBDIR");
-        let subdir_template = fields.subdir.as_ref().unwrap_or(&config.subdir);
-        let subdir = self.named(subdir_name, Subdir::from_template(subdir_template, workspace));
-        let remote = self.remote(fields);
-        let user_name = fields.user_name.as_deref().unwrap_or(config.author.name());
-        let user_email = fields.user_email.as_deref().unwrap_or(config.author.email());
-        let author = self.named("git_user_name", Identity::parse(user_name, user_email));
-
-        let changed: Vec<&str> = [
-            (!config.workspaces.hold(workspace), "workspace"),
-            (remote.is_some() && remote != config.remote, "remote"),
-            (branch.is_some() && branch != config.branch_for(ours).ok(), "branch"),
-            (subdir.is_some() && subdir != config.subdir_for(ours).ok(), "folder"),
-        ]
-        .into_iter()
-        .filter_map(|(differs, what)| differs.then_some(what))
-        .collect();
-        let windmill_token = self.windmill_token(fields, &changed);
-        let git = remote.as_ref().and_then(|remote| self.git_credentials(fields, remote));
-        let signing_key = config.signing_key.as_ref().filter(|_| remote.is_some() && remote == config.remote);
-        let signing_key = signing_key.and_then(|source| self.configured("GIT_SIGNING_KEY", Some(source), ""));
-        if !self.faults.is_empty() {
-            return None;
-        }
-        Some(SyncRequest {
-            workspace: workspace.clone(),
-            base_url: config.base_url.clone(),
-            windmill_token: windmill_token?,
-            remote: remote?,
-            git: git?,
-            signing_key,
-            branch: branch?,
-            subdir: subdir?,
-            author: author?,
-            message: names::fill(&config.commit_message, workspace),
-            dry_run: fields.dry_run,
-            force: fields.force,
-            allow_mass_deletion: fields.allow_mass_deletion,
-            configured: changed.is_empty() && self.has_configured_credentials(fields),
-            workspace_is_default: config.workspace_is_default && fields.workspace.is_none(),
-            purpose: fields.purpose,
-        })
-    }
-
-    fn remote(&mut self, fields: &Fields) -> Option<RemoteUrl> {
-        if fields.is_given("git_remote_url") || fields.is_given("repository.url") {
-            return fields.remote.clone();
-        }
-        if self.config.remote.is_none() {
-            self.lacks("GIT_REMOTE_URL", "the request brings no `git_remote_url`");
-        }
-        self.config.remote.clone()
-    }
-
-    /// The configured token takes out only the configured workspace, to the configured place: whoever may send a
-    /// request could otherwise have any workspace sent to a repository of their own.
-    fn windmill_token(&mut self, fields: &Fields, changed: &[&str]) -> Option<Secret> {
-        const FIELD: &str = "windmill_token";
-        if fields.is_given(FIELD) {
-            return fields.windmill_token.clone();
-        }
-        if !changed.is_empty() {
-            self.fault(&[
-                "the request changes the ",
-                &changed.join(" and the "),
-                ", and lacks a `windmill_token` of its own: the configured one serves only what it was configured for",
-            ]);
-            return None;
-        }
-        self.configured("WINDMILL_TOKEN", self.config.windmill_token.as_ref(), "the request brings no `windmill_token`")
-    }
-
-    /// The configured token or key opens only the configured repository, the whole URL: on the same host, others write.
-    fn git_credentials(&mut self, fields: &Fields, remote: &RemoteUrl) -> Option<GitCredentials> {
-        let config = self.config;
-        let is_configured = config.remote.as_ref() == Some(remote);
-        let brings_token = fields.is_given("git_token") || fields.is_given(URL_TOKEN);
-        if brings_token && !remote.is_http() {
-            self.fault(&["`git_token` goes with an http(s) remote, and ", remote.as_str(), " is none"]);
-        }
-        match remote.scheme() {
-            RemoteScheme::File => Some(GitCredentials::None),
-            RemoteScheme::Ssh if !is_configured => {
-                self.fault(&[
-                    "the ssh remote ",
-                    remote.as_str(),
-                    " is not the configured one, and no field of a request carries a key: send an https URL and a \
-                     `git_token`",
-                ]);
-                None
-            }
-            RemoteScheme::Ssh => self.ssh_credentials(),
-            RemoteScheme::Https | RemoteScheme::Http if brings_token => {
-                let username = fields.git_username.as_ref().unwrap_or(&config.git_username).clone();
-                fields.git_token.clone().map(|token| GitCredentials::Token { username, token })
-            }
-            RemoteScheme::Https | RemoteScheme::Http if !is_configured => {
-                self.fault(&[
-                    "the request changes the remote, and lacks a `git_token` of its own: the configured one serves only \
-                     the configured repository",
-                ]);
-                None
-            }
-            RemoteScheme::Https | RemoteScheme::Http => {
-                let token =
-                    self.configured("GIT_TOKEN", config.git_token.as_ref(), "the request brings no `git_token`")?;
-                Some(GitCredentials::Token { username: config.git_username.clone(), token })
-            }
-        }
-    }
-
-    fn ssh_credentials(&mut self) -> Option<GitCredentials> {
-        let config = self.config;
-        if config.ssh_known_hosts.is_none() && !config.ssh_accept_new {
-            self.lacks("GIT_SSH_KNOWN_HOSTS_FILE", "GIT_SSH_ACCEPT_NEW is not true");
-        }
-        let key = self.configured("GIT_SSH_KEY", config.ssh_key.as_ref(), "no field of a request carries a key")?;
-        Some(GitCredentials::Ssh {
-            key,
-            known_hosts: config.ssh_known_hosts.clone(),
-            accept_new: config.ssh_accept_new,
-        })
-    }
-
-    fn configured(&mut self, variable: &str, source: Option<&SecretSource>, instead: &str) -> Option<Secret> {
-        let Some(source) = source else {
-            self.lacks(variable, instead);
-            return None;
-        };
-        match source.read() {
-            Ok(secret) => Some(secret),
-            Err(why) => {
-                self.faults.push(why);
-                self.faults_of_config += 1;
-                None
-            }
-        }
-    }
-
-    /// A setting is missing, and for a request: what the request could have brought instead.
-    fn lacks(&mut self, variable: &str, instead: &str) {
-        if self.code == Code::ConfigInvalid {
-            self.fault(&[variable, " is not set"]);
-        } else {
-            self.fault(&[variable, " is not set, and ", instead]);
-        }
-    }
-
-    /// Whether the tokens that a request brings, if any, are the configured ones.
-    fn has_configured_credentials(&self, fields: &Fields) -> bool {
-        let is_same = |own: Option<&Secret>, source: Option<&SecretSource>| match (own, source) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(own), Some(source)) => source.read().is_ok_and(|secret| secret.matches(own.expose().as_bytes())),
-        };
-        let config = self.config;
-        is_same(fields.windmill_token.as_ref(), config.windmill_token.as_ref())
-            && is_same(fields.git_token.as_ref(), config.git_token.as_ref())
-            && fields.git_username.as_ref().is_none_or(|user| *user == config.git_username)
+    fn error(&self) -> RequestError {
+        let code = if self.of_config == self.list.len() { Code::ConfigInvalid } else { self.code };
+        RequestError { code, message: self.list.join("; ") }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::json_body::{BODY_BYTES_MAX, DEPTH_MAX, MEMBERS_MAX};
     use super::*;
-    use crate::config::{Environment, Need, Options};
+    use crate::config::{Environment, Options, Required};
 
     const HTTPS: &[(&str, &str)] = &[
         ("WINDMILL_TOKEN", "wm-conf"),
@@ -911,14 +416,19 @@ mod tests {
     ];
     const FILE: &[(&str, &str)] = &[("WINDMILL_TOKEN", "wm-conf"), ("GIT_REMOTE_URL", "file:///x")];
 
+    /// Of a service with a token, which the sender has shown.
     fn config(variables: &[(&str, &str)]) -> Config {
+        open_config(&[variables, &[("SYNC_API_TOKEN", "shown")]].concat())
+    }
+
+    fn open_config(variables: &[(&str, &str)]) -> Config {
         let environment = Environment::new(variables.iter().map(|(name, value)| (name.into(), value.into())));
-        Config::new(&Options::default(), &environment, Need::Serve).ok().unwrap()
+        Config::new(&Options::default(), &environment, Required::Serve).ok().unwrap()
     }
 
     fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, Wait), RequestError> {
         let draft = Draft::from_json(body, config)?;
-        let Wanted::One(workspace) = draft.wanted()? else { panic!("for several workspaces") };
+        let Target::One(workspace) = draft.wanted()? else { panic!("for several workspaces") };
         Ok((draft.request(&workspace)?, draft.wait()))
     }
 
@@ -996,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workspace_that_nobody_chose_is_marked() {
+    fn a_workspace_that_is_the_default_is_marked() {
         assert!(accepted(FILE, "").workspace_is_default);
         assert!(!accepted(FILE, r#"{"workspace":"admins"}"#).workspace_is_default);
     }
@@ -1153,11 +663,67 @@ mod tests {
     }
 
     #[test]
-    fn a_run_with_other_tokens_is_not_a_configured_one() {
-        assert!(accepted(HTTPS, r#"{"windmill_token":"wm-conf","git_token":"git-conf"}"#).configured);
-        assert!(!accepted(HTTPS, r#"{"windmill_token":"wm-conf2"}"#).configured);
-        assert!(!accepted(HTTPS, r#"{"git_token":"git-con"}"#).configured);
-        assert!(!accepted(&HTTPS[1..], r#"{"windmill_token":"wm-conf"}"#).configured);
+    fn a_run_to_the_configured_place_is_configured_whosever_token_it_brings() {
+        for token in ["wm-conf", "own"] {
+            let request = accepted(HTTPS, &format!(r#"{{"windmill_token":"{token}"}}"#));
+            assert_eq!((request.configured, request.windmill_token.expose()), (true, token));
+        }
+        assert!(accepted(HTTPS, r#"{"git_token":"own"}"#).configured);
+        assert!(accepted(&HTTPS[1..], r#"{"windmill_token":"own"}"#).configured);
+        assert!(!accepted(HTTPS, r#"{"windmill_token":"wm-conf","git_branch":"other"}"#).configured);
+    }
+
+    #[test]
+    fn without_a_token_of_the_service_a_request_chooses_nothing() {
+        let open = |body: &str| {
+            Draft::from_json(body.as_bytes(), &open_config(HTTPS)).map(|_| ()).map_err(|error| {
+                assert_eq!((error.code, error.code.http_status()), (Code::Forbidden, 403), "{body}");
+                error.message
+            })
+        };
+        for body in [
+            "",
+            r#"{"workspace":"shop","windmill_token":"own","dry_run":true,"force":true,"wait":false}"#,
+            r#"{"git_branch":null,"repository":null,"allow_mass_deletion":null}"#,
+        ] {
+            assert_eq!(open(body), Ok(()), "{body}");
+        }
+        for field in [
+            r#""git_remote_url":"https://h/x""#,
+            r#""git_remote_url":"not even a URL""#,
+            r#""git_token":"own""#,
+            r#""git_branch":"w/shop""#,
+            r#""git_subdir":"backup""#,
+            r#""git_user_name":"Ann""#,
+            r#""git_user_email":"a@b""#,
+            r#""repository":{}"#,
+            r#""allow_mass_deletion":true"#,
+            r#""allow_mass_deletion":false"#,
+        ] {
+            let message = open(&format!(r#"{{"windmill_token":"own",{field}}}"#)).unwrap_err();
+            let name = field.split('"').nth(1).unwrap();
+            assert!(message.contains(&format!("`{name}`")) && message.contains("SYNC_API_TOKEN"), "{message}");
+            assert_eq!(message.contains("sync --allow-mass-deletion"), name == "allow_mass_deletion", "{message}");
+        }
+        let message = open(r#"{"workspace":"lab","windmill_token":"own"}"#).unwrap_err();
+        assert!(message.contains("WINDMILL_WORKSPACE=shop,lab with {workspace}"), "{message}");
+        // Which fields there are, and of which type, is said before who may use them.
+        for body in [r#"{"colour":1}"#, r#"{"git_branch":1}"#, r#"{"git_branch":"x","git_branch":"x"}"#] {
+            let config = open_config(HTTPS);
+            let draft = Draft::from_json(body.as_bytes(), &config).ok().unwrap();
+            let error = draft.request(&WorkspaceId::parse("shop").unwrap()).err().unwrap();
+            assert_eq!(error.code, Code::RequestInvalid, "{body}: {}", error.message);
+        }
+    }
+
+    #[test]
+    fn under_a_star_each_workspace_but_admins_counts_as_configured() {
+        let all = [&HTTPS[..1], &[("WINDMILL_WORKSPACE", "*")], &HTTPS[2..]].concat();
+        let code = |workspace: &str| {
+            let body = format!(r#"{{"workspace":"{workspace}","windmill_token":"own"}}"#);
+            Draft::from_json(body.as_bytes(), &open_config(&all)).err().map(|error| error.code)
+        };
+        assert_eq!((code("lab"), code("admins")), (None, Some(Code::Forbidden)));
     }
 
     #[test]
@@ -1171,12 +737,12 @@ mod tests {
             GitCredentials::None | GitCredentials::Token { .. } => panic!("no key"),
         }
         check(SSH, r#"{"git_remote_url":"git@h:y","windmill_token":"w"}"#, &["no field of a request carries a key"]);
-        check(SSH, r#"{"git_token":"g"}"#, &["`git_token` goes with an http(s) remote"]);
+        check(SSH, r#"{"git_token":"g"}"#, &["`git_token` needs an http(s) remote"]);
         assert!(accepted(FILE, "").git == GitCredentials::None);
         check(FILE, r#"{"git_remote_url":"file:///x"}"#, &["cannot name a file: remote"]);
         check(FILE, r#"{"repository":{"url":"file:///y"}}"#, &["cannot name a file: remote"]);
-        check(FILE, r#"{"git_remote_url":"/x"}"#, &["`git_remote_url`: remote URL is none of"]);
-        check(FILE, r#"{"git_token":"g"}"#, &["`git_token` goes with an http(s) remote"]);
+        check(FILE, r#"{"git_remote_url":"/x"}"#, &["`git_remote_url`: remote URL is not one of"]);
+        check(FILE, r#"{"git_token":"g"}"#, &["`git_token` needs an http(s) remote"]);
     }
 
     #[test]
@@ -1216,7 +782,7 @@ mod tests {
         let body = r#"{"repository":{"url":"https://git-conf@h/x"}}"#;
         assert!(accepted(HTTPS, body).configured);
         let body = r#"{"repository":{"url":"https://other:git-conf@h/x"}}"#;
-        assert!(!accepted(HTTPS, body).configured);
+        assert_eq!(token_of(&accepted(HTTPS, body)), ("other", "git-conf"));
         check(HTTPS, r#"{"repository":{"url":"https://g/y"}}"#, &["`windmill_token`", "`git_token`"]);
     }
 
@@ -1270,7 +836,7 @@ mod tests {
     fn each_of_several_workspaces_is_configured() {
         let config = config(SEVERAL);
         let draft = Draft::from_json(b"{\"dry_run\":true}", &config).ok().unwrap();
-        let Ok(Wanted::Several(listed)) = draft.wanted() else { panic!("two are listed") };
+        let Ok(Target::Several(listed)) = draft.wanted() else { panic!("two are listed") };
         let requests: Vec<_> = listed.iter().map(|workspace| draft.request(workspace).ok().unwrap()).collect();
         let places: Vec<_> = requests.iter().map(|one| (one.workspace.as_str(), one.subdir.as_str())).collect();
         assert_eq!(places, [("shop", "shop"), ("lab", "lab")]);
@@ -1298,7 +864,7 @@ mod tests {
             SEVERAL.iter().map(|(name, value)| (*name, if *value == "shop,lab" { "*" } else { value })).collect();
         let config = config(&all);
         let token = |body: &str| match Draft::from_json(body.as_bytes(), &config).ok().unwrap().wanted() {
-            Ok(Wanted::All(token)) => token.expose().to_owned(),
+            Ok(Target::All(token)) => token.expose().to_owned(),
             _ => panic!("all are wanted"),
         };
         assert_eq!((token(""), token(r#"{"windmill_token":"own"}"#)), ("wm-conf".to_owned(), "own".to_owned()));

@@ -1,8 +1,7 @@
-//! The last runs, and how each configured backup stands, kept over restarts in one file that all processes on a data
-//! folder share. It does not know how a run goes on, nor who asks for it afterwards.
+//! The history: the last runs and the state of each backup, in one file that all processes on a data folder share.
 //!
-//! What was recorded is in memory at once, and in the file once [`History::save`] could write it. A file that cannot be
-//! written or read costs what earlier processes knew, never a sync.
+//! A run is in memory at once, and in the file after [`History::save`]. A file that cannot be read or written costs
+//! what earlier processes knew, never a sync.
 
 use std::fs;
 use std::io;
@@ -12,23 +11,29 @@ use std::time::{Duration, Instant, SystemTime};
 
 use miniserde::{Deserialize, Serialize, json};
 
-use crate::outcome::{Changed, SyncResult};
-use crate::scratch;
+use crate::model::result_code::Code;
+use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser};
+use crate::util::files;
+use crate::util::time;
 
 /// Runs that are remembered, over all workspaces.
 const RUNS_MAX: usize = 50;
-/// Backups and their verifications whose standing is remembered; those of settings that were changed long ago go first.
+/// Of these, runs that count for no backup (dry runs, and those with other settings) where there is no room for all.
+const OTHER_RUNS_MAX: usize = 25;
+/// Backups and their verifications whose status is remembered; those of settings that were changed long ago go first.
 const STANDINGS_MAX: usize = 128;
 /// Durations in the picture of one backup.
 const PICTURE_RUNS_MAX: usize = 40;
-/// A failure that goes on is news again after this time.
+/// A continuing failure is reported again after this time.
 const FAILURE_NEWS_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
 /// Of a message, what is remembered. The longest that are made on purpose list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
-/// The same of runs with other settings: whoever asked for one chose what its remote says.
+/// The same of runs with other settings: the caller chose the remote, and so what it says.
 const MESSAGE_BYTES_OF_OTHERS_MAX: usize = 500;
 /// Of a run's warnings together.
 const WARNINGS_BYTES_MAX: usize = 8 << 10;
+/// Of the items together that a run left out.
+const LEFT_OUT_BYTES_MAX: usize = 8 << 10;
 /// What the largest history comes to is far less; a file beyond this is none of ours.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 /// A file lock has no wait with a time-out, so it is tried this often.
@@ -41,7 +46,7 @@ pub struct Record {
     pub run_id: String,
     /// The workspace.
     pub workspace: String,
-    /// Whether it ran with the configured settings. Other runs count for no backup's standing.
+    /// Whether it ran with the configured settings. Other runs count for no backup's status.
     pub configured: bool,
     /// Whether it was only to show what would be committed. Such a run counts for nothing.
     pub dry_run: bool,
@@ -61,6 +66,10 @@ pub struct Record {
     pub changed: Changed,
     /// What a user should know although it is no failure; the last may say how many more there were.
     pub warnings: Vec<String>,
+    /// The items that could not be backed up; the last may say how many more there were. An earlier version wrote none.
+    pub left_out: Option<Vec<LeftOut>>,
+    /// How many items Windmill showed, where it was asked.
+    pub items: Option<usize>,
     /// When it was asked for, UTC.
     pub started: String,
     /// When it ended, UTC.
@@ -87,19 +96,23 @@ impl Record {
             commit: result.commit.clone(),
             changed: result.changed,
             warnings: some_of(&result.warnings),
-            started: text_of(started),
-            ended: text_of(now),
+            left_out: Some(some_items_of(&result.left_out)),
+            items: result.items,
+            started: time::to_text(started),
+            ended: time::to_text(now),
             duration_ms: result.duration_ms,
         }
     }
 }
 
 /// How a backup stood before a run, and stands after it.
-pub struct Turn {
+pub struct Transition {
     /// Nothing, where it was the first.
-    pub before: Option<Standing>,
+    pub before: Option<BackupStatus>,
     /// With the run.
-    pub after: Standing,
+    pub after: BackupStatus,
+    /// Since when it was overdue, where a notice said so, and the run ended that.
+    pub overdue_since: Option<String>,
 }
 
 /// What a run was, beside its result.
@@ -111,14 +124,16 @@ pub struct About {
     pub dry_run: bool,
     /// Whether it was a verification.
     pub verify: bool,
-    /// Of the backup for whose standing it counts, see
-    /// [`SyncRequest::destination`](crate::sync_request::SyncRequest::destination).
+    /// Of the backup for whose status it counts, see
+    /// [`SyncRequest::destination`](crate::request::SyncRequest::destination).
     pub destination: Option<String>,
+    /// Whose Windmill token it had, where that is known.
+    pub token_user: Option<TokenUser>,
 }
 
 /// How the backup of one workspace to one place stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct BackupStatus {
     /// The workspace.
     pub workspace: String,
     /// From where to where.
@@ -127,6 +142,10 @@ pub struct Standing {
     pub last_run: Record,
     /// The last run that went well.
     pub last_success: Option<Record>,
+    /// Whose token made that one; `None` where that is not known.
+    pub token_user: Option<TokenUser>,
+    /// When the last run ended that took all or some of what Windmill held: a success, or one that left items out.
+    pub last_backup: Option<String>,
     /// The last run that failed.
     pub last_failure: Option<Record>,
     /// Failures since then.
@@ -134,21 +153,21 @@ pub struct Standing {
     /// When the first of these ended, UTC.
     pub failing_since: Option<String>,
     /// The last of these that was news: the first, one with another code, one a day after the last news.
-    pub failure_news: Option<News>,
+    pub failure_news: Option<LastAlert>,
     /// The last runs, the oldest first.
     pub picture: Vec<Bar>,
 }
 
 /// A failure that was news.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct News {
+pub struct LastAlert {
     /// Of the run.
     pub run_id: String,
     /// When it ended, UTC.
     pub ended: String,
 }
 
-/// One run of a [`Standing`]'s picture.
+/// One run of a [`BackupStatus`]'s picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bar {
     /// Whether it went well.
@@ -159,78 +178,157 @@ pub struct Bar {
 
 /// All that is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct SavedHistory {
     /// The last runs, the newest first.
     pub runs: Vec<Record>,
     /// One for each backup that ran with the settings of its time.
-    pub standings: Vec<Standing>,
+    pub standings: Vec<BackupStatus>,
+    /// The backups that are overdue, as far as a notice said so.
+    pub overdue: Option<Vec<Overdue>>,
 }
 
-impl Kept {
-    /// The standing of one backup.
+/// A backup that had no success for longer than `EXPECT_SYNC_EVERY`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Overdue {
+    /// The workspace.
+    pub workspace: String,
+    /// From where to where.
+    pub destination: String,
+    /// When it became overdue, UTC.
+    pub since: String,
+    /// When a notice last said so, UTC.
+    pub told: String,
+}
+
+impl Overdue {
+    fn is_of(&self, workspace: &str, destination: &str) -> bool {
+        self.workspace == workspace && self.destination == destination
+    }
+}
+
+impl SavedHistory {
+    /// The status of one backup.
     #[must_use]
-    pub fn standing(&self, workspace: &str, destination: &str) -> Option<&Standing> {
+    pub fn status(&self, workspace: &str, destination: &str) -> Option<&BackupStatus> {
         self.standings.iter().find(|one| one.workspace == workspace && one.destination == destination)
+    }
+
+    /// Remembers that a backup is overdue; nothing where that was said within a day, or where a backup was made since.
+    fn add_overdue(&mut self, alert: &Overdue) -> bool {
+        let (workspace, destination) = (&alert.workspace, &alert.destination);
+        let is_over = self
+            .status(workspace, destination)
+            .is_some_and(|status| status.last_backup.as_ref().is_some_and(|backup| *backup >= alert.told));
+        let overdue = self.overdue.get_or_insert_default();
+        let known = overdue.iter().position(|one| one.is_of(workspace, destination));
+        let is_news = known.is_none_or(|index| is_a_day_between(&overdue[index].told, &alert.told));
+        if is_over || !is_news {
+            return false;
+        }
+        known.map(|index| overdue.remove(index));
+        overdue.insert(0, alert.clone());
+        overdue.truncate(STANDINGS_MAX);
+        true
+    }
+
+    /// Keeps the newest runs; those that count for no backup do not push out the others.
+    fn forget_runs(&mut self) {
+        let counts = |run: &Record| run.configured && !run.dry_run;
+        let others = self.runs.iter().filter(|run| !counts(run)).count();
+        let oldest = self.runs.iter().rposition(|run| others <= OTHER_RUNS_MAX || !counts(run));
+        if self.runs.len() > RUNS_MAX
+            && let Some(oldest) = oldest
+        {
+            self.runs.remove(oldest);
+        }
+        self.runs.truncate(RUNS_MAX);
     }
 
     fn add(&mut self, entry: &Entry) {
         self.runs.retain(|known| known.run_id != entry.record.run_id);
         self.runs.insert(0, entry.record.clone());
-        self.runs.truncate(RUNS_MAX);
+        self.forget_runs();
         let Some(destination) = &entry.destination else { return };
-        let place = |one: &Standing| one.workspace == entry.record.workspace && one.destination == *destination;
+        if takes_a_backup(&entry.record)
+            && let Some(overdue) = &mut self.overdue
+        {
+            overdue.retain(|one| !one.is_of(&entry.record.workspace, destination));
+        }
+        let place = |one: &BackupStatus| one.workspace == entry.record.workspace && one.destination == *destination;
         let known = self.standings.iter().position(place).map(|index| self.standings.remove(index));
         // The one that ran last is the first, so that those of former settings go first.
-        self.standings.insert(0, stand(known, &entry.record, destination));
+        self.standings.insert(0, stand(known, entry, destination));
         self.standings.truncate(STANDINGS_MAX);
     }
 }
 
-/// The standing after one more run.
-fn stand(known: Option<Standing>, run: &Record, destination: &str) -> Standing {
-    let mut standing = known.unwrap_or_else(|| Standing {
+/// The status after one more run.
+fn stand(known: Option<BackupStatus>, entry: &Entry, destination: &str) -> BackupStatus {
+    let run = &entry.record;
+    let mut status = known.unwrap_or_else(|| BackupStatus {
         workspace: run.workspace.clone(),
         destination: destination.to_owned(),
         last_run: run.clone(),
         last_success: None,
+        token_user: None,
+        last_backup: None,
         last_failure: None,
         consecutive_failures: 0,
         failing_since: None,
         failure_news: None,
         picture: Vec::new(),
     });
-    standing.last_run = run.clone();
-    if run.success {
-        standing.last_success = Some(run.clone());
-        standing.consecutive_failures = 0;
-        standing.failing_since = None;
-        standing.failure_news = None;
-    } else {
-        if is_news(&standing, run) {
-            standing.failure_news = Some(News { run_id: run.run_id.clone(), ended: run.ended.clone() });
-        }
-        standing.last_failure = Some(run.clone());
-        standing.consecutive_failures += 1;
-        standing.failing_since.get_or_insert_with(|| run.ended.clone());
+    status.last_run = run.clone();
+    if takes_a_backup(run) {
+        status.token_user.clone_from(&entry.token_user);
+        status.last_backup = Some(run.ended.clone());
+    } else if status.last_backup.is_none() {
+        // Of an earlier version, which did not write it.
+        status.last_backup = status.last_success.as_ref().map(|run| run.ended.clone());
     }
-    standing.picture.push(Bar { success: run.success, duration_ms: run.duration_ms });
-    let excess = standing.picture.len().saturating_sub(PICTURE_RUNS_MAX);
-    standing.picture.drain(..excess);
-    standing
+    if run.success {
+        status.last_success = Some(run.clone());
+        status.consecutive_failures = 0;
+        status.failing_since = None;
+        status.failure_news = None;
+    } else {
+        if is_news(&status, run) {
+            status.failure_news = Some(LastAlert { run_id: run.run_id.clone(), ended: run.ended.clone() });
+        }
+        status.last_failure = Some(run.clone());
+        status.consecutive_failures += 1;
+        status.failing_since.get_or_insert_with(|| run.ended.clone());
+    }
+    status.picture.push(Bar { success: run.success, duration_ms: run.duration_ms });
+    let excess = status.picture.len().saturating_sub(PICTURE_RUNS_MAX);
+    status.picture.drain(..excess);
+    status
 }
 
 /// Whether a failure is one that was not told yet, or not for a day.
-fn is_news(standing: &Standing, failure: &Record) -> bool {
-    let (Some(told), Some(last)) = (&standing.failure_news, &standing.last_failure) else { return true };
-    let since = time_of(&failure.ended).zip(time_of(&told.ended)).and_then(|(now, then)| now.duration_since(then).ok());
-    last.code != failure.code || since.is_some_and(|time| time >= FAILURE_NEWS_INTERVAL)
+fn is_news(status: &BackupStatus, failure: &Record) -> bool {
+    let (Some(told), Some(last)) = (&status.failure_news, &status.last_failure) else { return true };
+    let is_other_list = last.left_out.iter().flatten().ne(failure.left_out.iter().flatten());
+    last.code != failure.code || is_other_list || is_a_day_between(&told.ended, &failure.ended)
+}
+
+fn is_a_day_between(then: &str, now: &str) -> bool {
+    let times = time::from_text(now).zip(time::from_text(then));
+    let since = times.and_then(|(now, then)| now.duration_since(then).ok());
+    since.is_some_and(|time| time >= FAILURE_NEWS_INTERVAL)
+}
+
+/// Whether a run brought what Windmill holds to the remote, as far as that can be.
+fn takes_a_backup(run: &Record) -> bool {
+    run.success || run.code == Code::Incomplete.as_str()
 }
 
 /// One run that is to be remembered.
 struct Entry {
     record: Record,
-    /// Of the backup for whose standing it counts.
+    /// Of the backup for whose status it counts.
     destination: Option<String>,
+    token_user: Option<TokenUser>,
 }
 
 /// What this process remembers of all runs on its data folder.
@@ -241,11 +339,19 @@ pub struct History {
 
 #[derive(Default)]
 struct Memory {
-    kept: Kept,
+    kept: SavedHistory,
     /// In memory only, the oldest first.
     unsaved: Vec<Entry>,
+    /// The same for backups that are overdue.
+    unsaved_overdue: Vec<Overdue>,
     /// Of the file that `kept` was read from or written to.
     stamp: Option<Stamp>,
+}
+
+impl Memory {
+    fn is_saved(&self) -> bool {
+        self.unsaved.is_empty() && self.unsaved_overdue.is_empty()
+    }
 }
 
 /// By what a file shows that it was replaced.
@@ -282,14 +388,21 @@ impl History {
 
     /// Remembers a run that ended now, in memory; [`History::save`] writes it down. Where the run counts for a backup,
     /// this is how that stood before and stands after.
-    pub fn record(&self, about: About, result: &SyncResult) -> Option<Turn> {
-        let entry = Entry { record: Record::new(&about, result), destination: about.destination };
+    pub fn record(&self, about: About, result: &SyncResult) -> Option<Transition> {
+        let record = Record::new(&about, result);
+        let entry = Entry { record, destination: about.destination, token_user: about.token_user };
         let mut memory = self.memory();
         self.look(&mut memory);
-        let standing = |kept: &Kept| kept.standing(&result.workspace, entry.destination.as_ref()?).cloned();
-        let before = standing(&memory.kept);
+        let status = |kept: &SavedHistory| kept.status(&result.workspace, entry.destination.as_ref()?).cloned();
+        let before = status(&memory.kept);
+        let since = |kept: &SavedHistory| {
+            let (workspace, destination) = (&result.workspace, entry.destination.as_ref()?);
+            let known = kept.overdue.iter().flatten().find(|one| one.is_of(workspace, destination))?;
+            Some(known.since.clone())
+        };
+        let overdue_since = since(&memory.kept).filter(|_| takes_a_backup(&entry.record));
         memory.kept.add(&entry);
-        let turn = standing(&memory.kept).map(|after| Turn { before, after });
+        let turn = status(&memory.kept).map(|after| Transition { before, after, overdue_since });
         memory.unsaved.push(entry);
         if memory.unsaved.len() > RUNS_MAX {
             memory.unsaved.remove(0);
@@ -297,8 +410,26 @@ impl History {
         turn
     }
 
+    /// Whose token made the last backup of a workspace to a destination, where that is known.
+    #[must_use]
+    pub fn token_user(&self, workspace: &str, destination: &str) -> Option<TokenUser> {
+        self.read(|kept| kept.status(workspace, destination).and_then(|known| known.token_user.clone()))
+    }
+
+    /// Remembers that a backup is overdue. Whether that is news.
+    pub fn note_overdue(&self, alert: Overdue) -> bool {
+        let mut memory = self.memory();
+        self.look(&mut memory);
+        let is_news = memory.kept.add_overdue(&alert);
+        if is_news {
+            memory.unsaved_overdue.retain(|one| !one.is_of(&alert.workspace, &alert.destination));
+            memory.unsaved_overdue.push(alert);
+        }
+        is_news
+    }
+
     /// Reads what is remembered now, the runs of other processes included.
-    pub fn read<T>(&self, read: impl FnOnce(&Kept) -> T) -> T {
+    pub fn read<T>(&self, read: impl FnOnce(&SavedHistory) -> T) -> T {
         let mut memory = self.memory();
         self.look(&mut memory);
         read(&memory.kept)
@@ -307,7 +438,7 @@ impl History {
     /// Writes down what is in memory only. A failure is logged, and made up for by a later call. Waits for others that
     /// write, for `patience` at most, and for the disk; who reads and who records meanwhile does not.
     pub fn save(&self, patience: Duration) {
-        if self.memory().unsaved.is_empty() {
+        if self.memory().is_saved() {
             return;
         }
         if let Err(error) = self.write(patience) {
@@ -317,33 +448,34 @@ impl History {
 
     fn write(&self, patience: Duration) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
-            scratch::create_folder(folder)?;
+            files::create_folder(folder)?;
         }
         let _lock = self.lock(patience)?;
         let text = {
             let mut memory = self.memory();
             self.look(&mut memory);
-            if memory.unsaved.is_empty() {
+            if memory.is_saved() {
                 return Ok(());
             }
             json::to_string(&memory.kept)
         };
         // What is in the file then is unsaved until somebody looks.
-        scratch::replace_file(&self.path, text.as_bytes())
+        files::replace_file(&self.path, text.as_bytes())
     }
 
     /// Keeps all others from writing, in this process and elsewhere, until it is dropped.
     fn lock(&self, patience: Duration) -> io::Result<fs::File> {
         let path = self.path.with_extension("lock");
-        let file = scratch::open_file(&path, false)?;
+        let file = files::open_file(&path, false)?;
         let begun = Instant::now();
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(fs::TryLockError::WouldBlock) if begun.elapsed() < patience => {
+                    // The kernel's lock has no wait with a time limit.
                     std::thread::sleep(LOCK_RETRY_INTERVAL);
                 }
-                Err(error) => return Err(scratch::at(&path, &error.into())),
+                Err(error) => return Err(files::at(&path, &error.into())),
             }
         }
     }
@@ -362,29 +494,18 @@ impl History {
                 for entry in &memory.unsaved {
                     kept.add(entry);
                 }
+                memory.unsaved_overdue.retain(|alert| kept.add_overdue(alert));
                 memory.kept = kept;
             }
-            Err(error) => log::warn!("the history of runs is not readable and will be written anew: {error}"),
+            Err(error) => log::warn!("the history of runs cannot be read and will be replaced: {error}"),
         }
     }
 
-    fn load(&self) -> io::Result<Kept> {
-        let text = scratch::read_file(&self.path, FILE_BYTES_MAX)?;
+    fn load(&self) -> io::Result<SavedHistory> {
+        let text = files::read_file(&self.path, FILE_BYTES_MAX)?;
         let text = String::from_utf8_lossy(&text);
-        json::from_str(&text).map_err(|_| scratch::at(&self.path, &io::Error::other("it is damaged")))
+        json::from_str(&text).map_err(|_| files::at(&self.path, &io::Error::other("it is damaged")))
     }
-}
-
-/// As in `2026-11-22T18:00:00Z`.
-#[must_use]
-pub fn text_of(time: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(time).to_string()
-}
-
-/// The time that such a text tells.
-#[must_use]
-pub fn time_of(text: &str) -> Option<SystemTime> {
-    humantime::parse_rfc3339(text).ok()
 }
 
 fn cut(text: &str, bytes_max: usize) -> String {
@@ -411,6 +532,24 @@ fn some_of(warnings: &[String]) -> Vec<String> {
     kept
 }
 
+/// The first items, as many as there is room for.
+fn some_items_of(left_out: &[LeftOut]) -> Vec<LeftOut> {
+    let mut kept = Vec::new();
+    let mut bytes_left = LEFT_OUT_BYTES_MAX;
+    for (index, LeftOut { item, reason }) in left_out.iter().enumerate() {
+        let one = LeftOut { item: cut(item, MESSAGE_BYTES_MAX), reason: cut(reason, MESSAGE_BYTES_MAX) };
+        let bytes = one.item.len() + one.reason.len();
+        if bytes > bytes_left {
+            let (item, reason) = (format!("{} more", left_out.len() - index), "not listed".to_owned());
+            kept.push(LeftOut { item, reason });
+            break;
+        }
+        bytes_left -= bytes;
+        kept.push(one);
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -429,25 +568,28 @@ mod tests {
             commit: None,
             changed: Changed { added: 1, modified: 0, deleted: 0 },
             warnings: Vec::new(),
+            left_out: Some(Vec::new()),
+            items: None,
             started: "2026-11-22T18:00:00Z".to_owned(),
             ended: format!("2026-11-22T18:00:{id}Z"),
             duration_ms: 7,
         }
     }
 
-    fn after(runs: &[(&str, bool)]) -> Standing {
-        let stand = |known, (id, success): &(&str, bool)| Some(stand(known, &record(id, *success), "there"));
+    fn entry(record: Record) -> Entry {
+        Entry { record, destination: None, token_user: None }
+    }
+
+    fn after(runs: &[(&str, bool)]) -> BackupStatus {
+        let stand = |known, (id, success): &(&str, bool)| Some(stand(known, &entry(record(id, *success)), "there"));
         runs.iter().fold(None, stand).expect("a run")
     }
 
     #[test]
     fn failures_are_counted_until_a_success() {
-        let standing = after(&[("01", true), ("02", false), ("03", false)]);
-        assert_eq!(
-            (standing.consecutive_failures, standing.failing_since.as_deref()),
-            (2, Some("2026-11-22T18:00:02Z"))
-        );
-        assert_eq!(standing.last_success.map(|run| run.run_id).as_deref(), Some("01"));
+        let status = after(&[("01", true), ("02", false), ("03", false)]);
+        assert_eq!((status.consecutive_failures, status.failing_since.as_deref()), (2, Some("2026-11-22T18:00:02Z")));
+        assert_eq!(status.last_success.map(|run| run.run_id).as_deref(), Some("01"));
         let healed = after(&[("01", false), ("02", true)]);
         assert_eq!((healed.consecutive_failures, healed.failing_since), (0, None));
         assert_eq!(healed.last_failure.map(|run| run.run_id).as_deref(), Some("01"));
@@ -457,11 +599,12 @@ mod tests {
     fn a_failure_is_news_when_it_begins_when_its_code_changes_and_once_a_day() {
         let failure =
             |code: &str, ended: &str| Record { code: code.to_owned(), ended: ended.to_owned(), ..record("01", false) };
-        let mut standing = None;
+        let mut status = None;
         let mut news = |run: Record| {
-            let after = stand(standing.take(), &run, "there");
+            let after = stand(status.take(), &entry(run), "there");
+            let run = &after.last_run;
             let is_news = after.failure_news.as_ref().is_some_and(|news| news.ended == run.ended);
-            standing = Some(after);
+            status = Some(after);
             is_news
         };
         assert!(news(failure("timeout", "2026-11-22T18:00:00Z")));
@@ -470,13 +613,58 @@ mod tests {
         assert!(!news(failure("git_failed", "2026-11-23T18:01:59Z")));
         assert!(news(failure("git_failed", "2026-11-23T18:02:00Z")));
         assert!(!news(record("03", true)));
-        assert!(news(failure("git_failed", "2026-11-23T18:03:00Z")), "it begins anew");
+        assert!(news(failure("git_failed", "2026-11-23T18:03:00Z")), "it begins again");
+        let incomplete = |item: &str, ended| {
+            let left_out = vec![LeftOut { item: item.to_owned(), reason: String::new() }];
+            Record { left_out: Some(left_out), ..failure("incomplete", ended) }
+        };
+        assert!(news(incomplete("script f/a", "2026-11-23T18:04:00Z")));
+        assert!(!news(incomplete("script f/a", "2026-11-23T18:05:00Z")));
+        assert!(news(incomplete("script f/b", "2026-11-23T18:06:00Z")), "the list changed");
+    }
+
+    #[test]
+    fn a_list_of_left_out_items_is_news_when_it_changes_and_counts_as_a_backup() {
+        let run = |item: &str, ended: &str| {
+            let left_out = vec![LeftOut { item: item.to_owned(), reason: "r".to_owned() }];
+            let ended = format!("2026-11-22T18:00:{ended}Z");
+            let code = "incomplete".to_owned();
+            entry(Record { code, left_out: Some(left_out), ended, ..record("01", false) })
+        };
+        let mut status = stand(None, &run("f/a", "01"), "there");
+        for (item, ended, is_news) in [("f/a", "02", false), ("f/b", "03", true), ("f/b", "04", false)] {
+            status = stand(Some(status), &run(item, ended), "there");
+            let ended = format!("2026-11-22T18:00:{ended}Z");
+            assert_eq!(status.failure_news.as_ref().is_some_and(|news| news.ended == ended), is_news, "{ended}");
+            assert_eq!(status.last_backup.as_ref(), Some(&ended));
+        }
+        assert_eq!((status.consecutive_failures, status.last_success), (4, None));
+    }
+
+    #[test]
+    fn what_is_overdue_is_news_once_a_day_until_a_backup_is_made() {
+        let mut kept = <SavedHistory as Default>::default();
+        let alert = |told: &str| Overdue {
+            workspace: "shop".to_owned(),
+            destination: "there".to_owned(),
+            since: "2026-11-22T17:00:00Z".to_owned(),
+            told: told.to_owned(),
+        };
+        assert!(kept.add_overdue(&alert("2026-11-22T17:30:00Z")));
+        assert!(!kept.add_overdue(&alert("2026-11-23T17:29:59Z")));
+        assert!(kept.add_overdue(&alert("2026-11-23T17:30:00Z")));
+        let of = |success| Entry { destination: Some("there".to_owned()), ..entry(record("01", success)) };
+        kept.add(&of(false));
+        assert_eq!(kept.overdue.as_ref().map(Vec::len), Some(1));
+        kept.add(&of(true));
+        assert_eq!(kept.overdue.as_ref().map(Vec::len), Some(0));
+        assert!(!kept.add_overdue(&alert("2026-11-22T17:59:59Z")), "it was said before the backup");
     }
 
     #[test]
     fn a_run_that_was_read_back_is_there_once() {
-        let mut kept = Kept { runs: Vec::new(), standings: Vec::new() };
-        let entry = Entry { record: record("01", true), destination: None };
+        let mut kept = <SavedHistory as Default>::default();
+        let entry = entry(record("01", true));
         kept.add(&entry);
         kept.add(&entry);
         assert_eq!((kept.runs.len(), kept.standings.len()), (1, 0));
@@ -484,10 +672,10 @@ mod tests {
 
     #[test]
     fn what_was_written_is_saved_when_it_is_seen_and_counts_once() {
-        let scratch = scratch::Scratch::for_test("history").expect("a folder");
+        let scratch = files::RunDir::for_test("history").expect("a folder");
         let history = History::new(scratch.path());
         let failure = |id: &str| SyncResult {
-            code: crate::code::Code::Timeout,
+            code: Code::Timeout,
             message: String::new(),
             run_id: id.to_owned(),
             workspace: "shop".to_owned(),
@@ -495,21 +683,60 @@ mod tests {
             commit: None,
             changed: Changed { added: 0, modified: 0, deleted: 0 },
             warnings: Vec::new(),
+            left_out: Vec::new(),
+            items: None,
             duration_ms: 7,
         };
         let record = |id| {
-            let about =
-                About { configured: true, dry_run: false, verify: false, destination: Some("there".to_owned()) };
+            let about = About {
+                configured: true,
+                dry_run: false,
+                verify: false,
+                destination: Some("there".to_owned()),
+                token_user: None,
+            };
             history.record(about, &failure(id)).expect("a turn").after.consecutive_failures
         };
         assert_eq!(record("01"), 1);
         // As `write` does, and then a run that looks.
         let text = history.read(json::to_string);
-        scratch::replace_file(&history.path, text.as_bytes()).expect("written");
+        files::replace_file(&history.path, text.as_bytes()).expect("written");
         assert_eq!(record("02"), 2);
         let unsaved: Vec<String> = history.memory().unsaved.iter().map(|entry| entry.record.run_id.clone()).collect();
         assert_eq!(unsaved, ["02"]);
         assert_eq!(history.read(|kept| kept.runs.len()), 2);
+    }
+
+    #[test]
+    fn runs_that_count_for_no_backup_do_not_push_out_the_others() {
+        let mut kept = SavedHistory { runs: Vec::new(), standings: Vec::new(), overdue: None };
+        let mut add = |id: usize, dry_run| {
+            kept.add(&entry(Record { dry_run, ..record(&format!("{id}"), true) }));
+            (kept.runs.len(), kept.runs.iter().filter(|run| !run.dry_run).count())
+        };
+        for id in 0..30 {
+            add(id, false);
+        }
+        let last = (30..130).map(|id| add(id, true)).last();
+        assert_eq!(last, Some((50, 25)), "half of them");
+        let last = (130..230).map(|id| add(id, false)).last();
+        assert_eq!(last, Some((50, 50)));
+    }
+
+    #[test]
+    fn the_last_success_says_whose_token_it_had() {
+        let user = |name: &str, admin| Some(TokenUser { name: name.to_owned(), admin });
+        let after = |known, success, token_user| {
+            stand(known, &Entry { record: record("01", success), destination: None, token_user }, "there")
+        };
+        let status = after(None, true, user("ann", true));
+        let status = after(Some(status), false, user("bob", false));
+        assert_eq!(status.token_user, user("ann", true));
+        let text = json::to_string(&status);
+        assert_eq!(json::from_str::<BackupStatus>(&text).expect("read back").token_user, status.token_user);
+        let old = text.replace(r#","token_user":{"name":"ann","admin":true}"#, "");
+        assert_ne!(old, text);
+        assert_eq!(json::from_str::<BackupStatus>(&old).expect("of a version before").token_user, None);
     }
 
     #[test]

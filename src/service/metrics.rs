@@ -1,14 +1,12 @@
-//! What this process counts, and its text for Prometheus (text format 0.0.4). It touches nothing: it is told what
-//! happened, and what holds now.
+//! The metrics of this process, as text for Prometheus (format 0.0.4).
 //!
-//! Counters begin at zero with the process, as Prometheus expects; the gauges of a backup come from what is remembered
-//! over restarts.
+//! Counters begin at zero with the process; the gauges of a backup come from the history.
 
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::code::Code;
+use crate::model::result_code::Code;
 
 /// The media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -61,6 +59,10 @@ pub struct BackupGauges {
     pub last_attempt: Option<SystemTime>,
     /// Failures since the last success.
     pub consecutive_failures: u64,
+    /// How many items Windmill showed to the last run that asked, where it is known.
+    pub items: usize,
+    /// Warnings of its last run.
+    pub warnings: usize,
     /// When its last verification ended that found nothing to differ.
     pub last_verify_success: Option<SystemTime>,
 }
@@ -69,7 +71,7 @@ pub struct BackupGauges {
 pub struct Gauges {
     /// One for each configured workspace.
     pub backups: Vec<BackupGauges>,
-    /// Syncs that go on.
+    /// Syncs in progress.
     pub in_progress: usize,
     /// When the process began.
     pub process_start: SystemTime,
@@ -131,7 +133,7 @@ impl Metrics {
             text.histogram("step_duration_seconds", &format!("step=\"{step}\""), times);
         }
         text.backups(&gauges.backups);
-        text.head("windmill_git_sync_in_progress", "gauge", "Syncs that go on in this process.");
+        text.head("windmill_git_sync_in_progress", "gauge", "SyncWorker that go on in this process.");
         text.line("windmill_git_sync_in_progress", "", gauges.in_progress);
         text.head("windmill_git_sync_http_requests_total", "counter", "Answers by path and status.");
         for (path, status, count) in &counts.requests {
@@ -163,7 +165,7 @@ impl Text {
     /// as an increase.
     fn runs(&mut self, counts: &Counts, gauges: &Gauges) {
         let name = "windmill_git_sync_runs_total";
-        self.head(name, "counter", "Runs that ended, by workspace and result code; other settings count as `other`.");
+        self.head(name, "counter", "Queue that ended, by workspace and result code; other settings count as `other`.");
         let counted = |workspace: &str, code: &str| {
             counts.runs.iter().find(|(of, with, _)| of == workspace && *with == code).map(|(_, _, count)| *count)
         };
@@ -215,9 +217,16 @@ impl Text {
         self.gauge_of_each(
             backups,
             "consecutive_failures",
-            "Syncs that failed since the last one that went well; remembered over restarts.",
+            "SyncWorker that failed since the last one that went well; remembered over restarts.",
             |backup| backup.consecutive_failures,
         );
+        self.gauge_of_each(
+            backups,
+            "items",
+            "Items of the workspace at its last sync that went as far as to read them; 0 where there was none.",
+            |backup| backup.items as u64,
+        );
+        self.gauge_of_each(backups, "warnings", "Warnings of the last sync.", |backup| backup.warnings as u64);
         self.gauge_of_each(
             backups,
             "last_verify_success_timestamp_seconds",
@@ -284,6 +293,8 @@ mod tests {
             last_success: at(100),
             last_attempt: at(200),
             consecutive_failures: 3,
+            items: 20,
+            warnings: 2,
             last_verify_success: at(150),
         };
         let none = BackupGauges {
@@ -291,6 +302,8 @@ mod tests {
             last_success: None,
             last_attempt: None,
             consecutive_failures: 0,
+            items: 0,
+            warnings: 0,
             last_verify_success: None,
         };
         Gauges {
@@ -340,6 +353,9 @@ mod tests {
                 "windmill_git_sync_last_success_timestamp_seconds{workspace=\"new\"} 0",
                 "windmill_git_sync_last_attempt_timestamp_seconds{workspace=\"shop\"} 200",
                 "windmill_git_sync_consecutive_failures{workspace=\"shop\"} 3",
+                "windmill_git_sync_items{workspace=\"shop\"} 20",
+                "windmill_git_sync_items{workspace=\"new\"} 0",
+                "windmill_git_sync_warnings{workspace=\"shop\"} 2",
                 "windmill_git_sync_in_progress 1",
                 "windmill_git_sync_http_requests_total{path=\"/health\",status=\"200\"} 2",
                 concat!("windmill_git_sync_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),

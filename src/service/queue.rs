@@ -1,120 +1,111 @@
-//! Which syncs run, which wait, and who shares one: one at a time for each workspace, and none lost.
+//! The queue: one run at a time for each backup; equal requests share one.
 //!
-//! A run has a thread of its own, so that it goes on when its client is gone. It does not know what a sync does.
+//! A run begins when three things hold: no other run of its backup is in progress, fewer runs of its kind (configured or
+//! not) are in progress than the limit, and no earlier run of its kind waits for the same. A backup has a thread while it
+//! has runs, so they continue after their clients disconnect.
 
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::code::Code;
-use crate::names::WorkspaceId;
-use crate::outcome::{Changed, SyncResult};
-use crate::sync_request::SyncRequest;
-use crate::task::new_run_id;
+use crate::backup::run_context::new_run_id;
+use crate::model::result_code::Code;
+use crate::model::run_result::{Changed, SyncResult, TokenUser};
+use crate::request::SyncRequest;
 
-/// Runs that may wait at one time, over all workspaces; each may hold secrets of its request.
-const WAITING_RUNS_MAX: usize = 32;
-/// The same of runs of the configured backups in one workspace, which others do not crowd out. Requests that differ in
-/// author or flags make different ones.
-const WAITING_CONFIGURED_MAX: usize = 8;
-/// Syncs that may go on at one time; each takes a `wmill` with 100 MB. Further ones of other workspaces wait.
+/// Runs of the configured backups that may be in progress at a time; each takes a `wmill` with 100 MB.
 const RUNNING_MAX: usize = 3;
-/// Of these, with other settings than the configured ones, so that they never keep the configured ones waiting.
-const RUNNING_OTHERS_MAX: usize = 2;
+/// The same of all others, so that they never keep a configured one waiting.
+const OTHERS_RUNNING_MAX: usize = 2;
+/// Runs of one backup that may wait for its running one; each holds secrets of its request.
+const WAITING_MAX: usize = 8;
+/// Other backups with a run in progress or waiting; each has a thread. The configured ones are limited by the settings.
+const OTHER_BACKUPS_MAX: usize = 16;
+/// How often a wait looks whether its caller is gone.
+const CALLER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a run is at that has not begun.
+/// The step of a run that has not begun.
 const QUEUE: &str = "queue";
-/// Workspaces with a run of other settings that goes on or waits for room; each has a thread.
-const LANES_MAX: usize = 8;
 
 /// Does the work of the runs, and is told how they ended.
 pub trait Worker: Send + Sync {
-    /// Does it. May take minutes.
+    /// Runs it. It may take minutes, and may panic.
     fn work(&self, run: &Run) -> SyncResult;
 
     /// Told of each end before anybody else is; where `begun` is false, the run never had its turn. Must be quick.
     fn ended(&self, run: &Run, result: &SyncResult, begun: bool);
 
     /// Called when callers know the result and the run's workspace is not free yet.
-    fn settle(&self);
+    fn flush(&self);
 }
 
 /// All runs of this process.
-pub struct Runs {
+pub struct Queue {
     worker: Box<dyn Worker>,
     waiting_time_max: Duration,
-    board: Mutex<Board>,
-    /// Told whenever a run ends or the board closes.
-    ended: Condvar,
+    state: Mutex<QueueState>,
+    /// Told whenever a run begins or ends, or the queue closes.
+    changed: Condvar,
 }
 
 #[derive(Default)]
-struct Board {
-    /// One for each workspace in which a run goes on; few enough to look through.
-    lanes: Vec<Lane>,
-    /// Runs at work, configured or not: those of the lanes that have begun.
-    working: Vec<bool>,
-    /// When a run last ended.
-    last_end: Option<Instant>,
+struct QueueState {
+    /// One for each backup with a run in progress or waiting; few enough to look through.
+    backups: Vec<BackupQueue>,
+    /// When a run last ended, of the configured backups and of others.
+    last_end: [Option<Instant>; 2],
     is_closed: bool,
     /// Whether a run was ever asked for.
     was_used: bool,
 }
 
-impl Board {
-    fn lane(&mut self, workspace: &WorkspaceId) -> Option<&mut Lane> {
-        self.lanes.iter_mut().find(|lane| lane.workspace == *workspace)
+impl QueueState {
+    fn backup(&mut self, id: &str) -> Option<&mut BackupQueue> {
+        self.backups.iter_mut().find(|backup| backup.id == id)
     }
 
-    /// Whether one more may wait or begin. What the service is there for is not crowded out by what a neighbour asks.
+    /// Whether one more may wait or begin.
     fn takes(&self, request: &SyncRequest) -> bool {
-        let lane = self.lanes.iter().find(|lane| lane.workspace == request.workspace);
-        match lane {
-            Some(lane) if request.configured => {
-                lane.waiting.iter().filter(|run| run.request.configured).count() < WAITING_CONFIGURED_MAX
-            }
+        match self.backups.iter().find(|backup| backup.id == request.backup_id()) {
+            Some(backup) => backup.waiting.len() < WAITING_MAX,
             None if request.configured => true,
-            Some(_) => self.lanes.iter().map(|lane| lane.waiting.len()).sum::<usize>() < WAITING_RUNS_MAX,
-            None => self.lanes.iter().filter(|lane| !lane.running.request.configured).count() < LANES_MAX,
+            None => self.first_runs(false).count() < OTHER_BACKUPS_MAX,
         }
     }
 
-    /// Whether the run may begin. The configured ones come first, in the order in which they came, so that none waits
-    /// for others without end.
+    /// The runs, of one kind, that go on or are the next of their backup.
+    fn first_runs(&self, configured: bool) -> impl Iterator<Item = &Arc<Run>> {
+        self.backups.iter().map(|backup| &backup.running).filter(move |run| run.request.configured == configured)
+    }
+
+    /// Whether the run, which is the next of its backup, may begin.
     fn has_room_for(&self, run: &Run) -> bool {
-        let others = self.working.iter().filter(|is_configured| !**is_configured).count();
-        let is_before = |other: &Run| other.request.configured && !other.state().has_begun && other.since < run.since;
-        self.working.len() < RUNNING_MAX
-            && (run.request.configured || others < RUNNING_OTHERS_MAX)
-            && !self.lanes.iter().any(|lane| is_before(&lane.running))
+        let configured = run.request.configured;
+        let running_max = if configured { RUNNING_MAX } else { OTHERS_RUNNING_MAX };
+        let (begun, waiting): (Vec<_>, Vec<_>) = self.first_runs(configured).partition(|other| other.state().has_begun);
+        begun.len() < running_max && !waiting.iter().any(|other| other.since < run.since)
     }
 
-    /// When a run's wait began that can still end by itself: a configured one, whose workspace is free, waits for the
-    /// others as long as one after the other ends.
+    /// When a run's wait for room began: it goes on as long as one after the other of its kind ends.
     fn waits_since(&self, run: &Run) -> Instant {
-        let last_end = self.last_end.filter(|_| run.request.configured);
-        last_end.map_or(run.since, |end| end.max(run.since))
+        self.last_end[usize::from(run.request.configured)].map_or(run.since, |end| end.max(run.since))
     }
 }
 
-/// The runs of one workspace: at most one goes on, the others wait in the order in which they came.
-struct Lane {
-    workspace: WorkspaceId,
+/// The runs of one backup: at most one is in progress, the others wait in the order in which they came.
+struct BackupQueue {
+    /// See [`SyncRequest::backup_id`].
+    id: String,
     running: Arc<Run>,
-    waiting: Vec<Arc<Run>>,
+    waiting: VecDeque<Arc<Run>>,
 }
 
-impl Lane {
+impl BackupQueue {
     /// A run that waits and asks for the same.
     fn waiting_for(&self, request: &SyncRequest) -> Option<Arc<Run>> {
         let first = Some(&self.running).filter(|run| run.state().waits);
         first.into_iter().chain(&self.waiting).find(|run| run.request == *request).cloned()
-    }
-
-    /// Behind all that are as much ours as it is.
-    fn enqueue(&mut self, run: &Arc<Run>) {
-        let others = self.waiting.iter().position(|waiting| !waiting.request.configured);
-        let place = others.filter(|_| run.request.configured).unwrap_or(self.waiting.len());
-        self.waiting.insert(place, Arc::clone(run));
     }
 }
 
@@ -130,19 +121,24 @@ pub struct Run {
 
 struct State {
     step: &'static str,
-    /// Whether it waits for a run of its workspace, for room, or for another process, and so has looked at nothing yet.
+    /// Whether it waits for a run of its backup, for room, or for another process, and so has read nothing yet.
     waits: bool,
     has_begun: bool,
     result: Option<SyncResult>,
+    token_user: Option<TokenUser>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { step: QUEUE, waits: false, has_begun: false, result: None }
+        Self { step: QUEUE, waits: false, has_begun: false, result: None, token_user: None }
     }
 }
 
 impl Run {
+    fn new(request: SyncRequest) -> Self {
+        Self { id: new_run_id(), request, since: Instant::now(), state: Mutex::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,10 +149,21 @@ impl Run {
         (state.step, state.waits) = (step, false);
     }
 
-    /// Says that it waits for others to end; until it enters a step, whoever asks for the same shares it.
+    /// Says that it waits for others to end; until it enters a step, equal requests share it.
     pub fn wait_for_others(&self) {
         let mut state = self.state();
         (state.step, state.waits) = (QUEUE, true);
+    }
+
+    /// Says whose token it has.
+    pub fn set_token_user(&self, user: Option<TokenUser>) {
+        self.state().token_user = user;
+    }
+
+    /// Whose token it has, where that was said.
+    #[must_use]
+    pub fn token_user(&self) -> Option<TokenUser> {
+        self.state().token_user.clone()
     }
 
     /// What it is at.
@@ -187,68 +194,64 @@ impl Run {
             commit: None,
             changed: Changed::default(),
             warnings: Vec::new(),
+            left_out: Vec::new(),
+            items: None,
             duration_ms: self.age_ms(),
         }
     }
 }
 
-/// What goes on and what waits, at one moment.
+/// What is in progress and what waits, at one moment.
 pub struct Overview {
-    /// The runs that go on, one for each workspace at most.
+    /// The runs in progress, one for each backup at most.
     pub running: Vec<Arc<Run>>,
     /// Those that wait for the end of others.
     pub waiting: Vec<Arc<Run>>,
 }
 
-impl Runs {
+impl Queue {
     /// No runs yet; `worker` will do them, and each waits for its turn for at most `waiting_time_max`.
     #[must_use]
     pub fn new(worker: Box<dyn Worker>, waiting_time_max: Duration) -> Arc<Self> {
-        Arc::new(Self { worker, waiting_time_max, board: Mutex::default(), ended: Condvar::new() })
+        Arc::new(Self { worker, waiting_time_max, state: Mutex::default(), changed: Condvar::new() })
     }
 
-    fn board(&self) -> MutexGuard<'_, Board> {
-        // A panic while the board is held leaves it as it was: each change is one step.
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        // A panic while the state is held leaves it as it was: each change is one step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a run, or lets it wait for the one that goes on; a run that waits and asks for the same is shared.
+    /// Starts a run, or lets it wait for the one in progress; a run that waits and asks for the same is shared.
     ///
     /// # Errors
     /// [`Code::ShuttingDown`] or [`Code::TooManyRequests`].
     pub fn submit(self: &Arc<Self>, request: SyncRequest) -> Result<Arc<Run>, Code> {
-        let mut board = self.board();
-        board.was_used = true;
-        if board.is_closed {
+        let mut state = self.state();
+        state.was_used = true;
+        if state.is_closed {
             return Err(Code::ShuttingDown);
         }
-        let workspace = request.workspace.clone();
-        if let Some(same) = board.lane(&workspace).and_then(|lane| lane.waiting_for(&request)) {
-            log::info!("a request for workspace {workspace} shares the run that waits: {}", same.id);
+        let id = request.backup_id();
+        if let Some(same) = state.backup(&id).and_then(|backup| backup.waiting_for(&request)) {
+            log::info!("a request for workspace {} shares the run that waits: {}", request.workspace, same.id);
             return Ok(same);
         }
-        if !board.takes(&request) {
+        if !state.takes(&request) {
             return Err(Code::TooManyRequests);
         }
-        let run = Arc::new(Run { id: new_run_id(), request, since: Instant::now(), state: Mutex::default() });
-        match board.lane(&workspace) {
-            // Something goes on in this workspace; its thread takes the waiting ones up.
-            Some(lane) => {
-                log::info!("run {} waits for its turn: a sync of workspace {workspace} goes on", run.id);
-                run.wait_for_others();
-                lane.enqueue(&run);
-                // A run of others that waits for room gives way to one of ours.
-                self.ended.notify_all();
-            }
-            None => {
-                let (runs, first) = (Arc::clone(self), Arc::clone(&run));
-                let thread = std::thread::Builder::new().name("run".to_owned());
-                if thread.spawn(move || runs.work_off(first)).is_err() {
-                    return Err(Code::TooManyRequests);
-                }
-                board.lanes.push(Lane { workspace, running: Arc::clone(&run), waiting: Vec::new() });
-            }
+        let run = Arc::new(Run::new(request));
+        if let Some(backup) = state.backup(&id) {
+            log::info!("run {} waits for its turn: a sync of workspace {} goes on", run.id, run.request.workspace);
+            run.wait_for_others();
+            backup.waiting.push_back(Arc::clone(&run));
+            return Ok(run);
         }
+        let (queue, first) = (Arc::clone(self), Arc::clone(&run));
+        let thread = std::thread::Builder::new().name("run".to_owned());
+        if thread.spawn(move || queue.work_off(first)).is_err() {
+            return Err(Code::TooManyRequests);
+        }
+        state.backups.push(BackupQueue { id, running: Arc::clone(&run), waiting: VecDeque::new() });
         Ok(run)
     }
 
@@ -256,66 +259,58 @@ impl Runs {
         let mut next = Some(first);
         while let Some(run) = next {
             if self.wait_for_room(&run) {
-                let mut result = self.worker.work(&run);
+                let worked = catch_unwind(AssertUnwindSafe(|| self.worker.work(&run)));
+                let panicked = |_| run.failure(Code::Internal, "internal error; the log says where".to_owned());
+                let mut result = worked.unwrap_or_else(panicked);
                 result.duration_ms = run.age_ms();
-                let mut board = self.board();
-                let place = board.working.iter().position(|is_configured| *is_configured == run.request.configured);
-                place.map(|place| board.working.swap_remove(place));
-                board.last_end = Some(Instant::now());
+                let mut state = self.state();
+                state.last_end[usize::from(run.request.configured)] = Some(Instant::now());
                 self.end(&run, result, true);
-                drop(board);
-                self.worker.settle();
+                drop(state);
+                self.worker.flush();
             }
-            next = self.take_next(&run.request.workspace);
-            self.ended.notify_all();
+            next = self.take_next(&run.request.backup_id());
+            self.changed.notify_all();
         }
     }
 
-    /// Whether the run may begin; otherwise it has ended, or has gone back among those that wait.
+    /// Whether the run may begin; otherwise it has ended.
     fn wait_for_room(&self, run: &Arc<Run>) -> bool {
-        let mut board = self.board();
-        while !board.has_room_for(run) {
+        let mut state = self.state();
+        while !state.has_room_for(run) {
             run.wait_for_others();
-            if let Some(lane) = board.lane(&run.request.workspace)
-                && !run.request.configured
-                && lane.waiting.iter().any(|waiting| waiting.request.configured)
-            {
-                lane.enqueue(run);
-                return false;
-            }
-            let left = self.waiting_time_max.saturating_sub(board.waits_since(run).elapsed());
-            if board.is_closed {
-                self.turn_away(run);
+            let left = self.waiting_time_max.saturating_sub(state.waits_since(run).elapsed());
+            if state.is_closed {
+                self.reject(run);
                 return false;
             }
             if left.is_zero() {
                 self.give_up(run);
                 return false;
             }
-            board = self.ended.wait_timeout(board, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        board.working.push(run.request.configured);
         run.state().has_begun = true;
         // There may be room for the one behind it too.
-        self.ended.notify_all();
+        self.changed.notify_all();
         true
     }
 
     /// How a run ends that had not begun when the service was told to end.
-    fn turn_away(&self, run: &Run) {
+    fn reject(&self, run: &Run) {
         log::warn!("run {}: the service is ending; the sync had not begun", run.id);
         let message = "the service is ending; the sync had not begun".to_owned();
         self.end(run, run.failure(Code::ShuttingDown, message), false);
     }
 
-    /// Whoever waits for the run sees its end; the worker saw it before. Called while the board is held, so that
-    /// nobody begins to wait between the end and the telling of it.
+    /// Ends the run for all that wait for it; the worker is told before. Called while the state is held, so that no
+    /// caller begins to wait in between.
     fn end(&self, run: &Run, result: SyncResult, begun: bool) {
         self.worker.ended(run, &result, begun);
         let mut state = run.state();
         (state.waits, state.result) = (false, Some(result));
         drop(state);
-        self.ended.notify_all();
+        self.changed.notify_all();
     }
 
     /// How a run ends that waited for too long.
@@ -329,81 +324,70 @@ impl Runs {
         self.end(run, run.failure(Code::Timeout, message), false);
     }
 
-    /// The first that waits; where none does, the lane goes. Whoever waits for a run's end sees to it that it does not
-    /// wait for too long; a run that nobody waits for is looked at here.
-    fn take_next(&self, workspace: &WorkspaceId) -> Option<Arc<Run>> {
-        let mut board = self.board();
-        let lane = board.lane(workspace)?;
-        while !lane.waiting.is_empty() {
-            let run = lane.waiting.remove(0);
+    /// The first that waits; where none does, the queue of the backup goes. Callers see to it that their run does not
+    /// wait for too long; a run without callers is looked at here.
+    fn take_next(&self, id: &str) -> Option<Arc<Run>> {
+        let mut state = self.state();
+        let backup = state.backup(id)?;
+        while let Some(run) = backup.waiting.pop_front() {
             if run.age() < self.waiting_time_max {
-                lane.running = Arc::clone(&run);
+                backup.running = Arc::clone(&run);
                 return Some(run);
             }
             self.give_up(&run);
         }
-        board.lanes.retain(|lane| lane.workspace != *workspace);
+        state.backups.retain(|backup| backup.id != id);
         None
     }
 
-    /// Waits for a run's end, or until its caller is gone; that is asked again after [`Runs::look_again`].
+    /// Waits for a run's end, or until its caller is gone, which is asked again and again.
     #[must_use]
     pub fn wait(&self, run: &Run, is_gone: &dyn Fn() -> bool) -> Option<SyncResult> {
-        let mut board = self.board();
+        let mut state = self.state();
         loop {
             if let Some(result) = run.state().result.clone() {
                 return Some(result);
             }
-            if is_gone() {
+            let waiting = state.backup(&run.request.backup_id()).map(|backup| &mut backup.waiting);
+            let mut left = CALLER_POLL_INTERVAL;
+            if let Some(waiting) = waiting
+                && let Some(place) = waiting.iter().position(|waiting| waiting.id == run.id)
+            {
+                left = left.min(self.waiting_time_max.saturating_sub(run.age()));
+                if left.is_zero() {
+                    waiting.remove(place);
+                    self.give_up(run);
+                    continue;
+                }
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            if is_gone() && run.state().result.is_none() {
                 return None;
             }
-            let lane = board.lane(&run.request.workspace);
-            let place = lane.and_then(|lane| {
-                let place = lane.waiting.iter().position(|waiting| waiting.id == run.id)?;
-                Some((lane, place))
-            });
-            let Some((lane, place)) = place else {
-                board = self.ended.wait(board).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let left = self.waiting_time_max.saturating_sub(run.age());
-            if left.is_zero() {
-                lane.waiting.remove(place);
-                self.give_up(run);
-                continue;
-            }
-            board = self.ended.wait_timeout(board, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Has everybody who waits see whether its caller is gone.
-    pub fn look_again(&self) {
-        // With the board, so that nobody is between asking and waiting.
-        let _board = self.board();
-        self.ended.notify_all();
-    }
-
-    /// Takes no more runs and ends those that wait; what goes on goes on.
+    /// Takes no more runs and ends those that wait; runs in progress continue.
     pub fn close(&self) {
-        let mut board = self.board();
-        board.is_closed = true;
-        for run in board.lanes.iter_mut().flat_map(|lane| lane.waiting.drain(..)) {
-            self.turn_away(&run);
+        let mut state = self.state();
+        state.is_closed = true;
+        for run in state.backups.iter_mut().flat_map(|backup| backup.waiting.drain(..)) {
+            self.reject(&run);
         }
-        self.ended.notify_all();
+        self.changed.notify_all();
     }
 
-    /// Waits until no run goes on, at most `time`; whether that came true.
+    /// Waits until no run is in progress, at most `time`; whether that came true.
     #[must_use]
     pub fn wait_until_idle(&self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
-        let mut board = self.board();
-        while !board.lanes.is_empty() {
+        let mut state = self.state();
+        while !state.backups.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            board = self.ended.wait_timeout(board, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
@@ -411,26 +395,26 @@ impl Runs {
     /// Whether any run was asked for so far.
     #[must_use]
     pub fn were_used(&self) -> bool {
-        self.board().was_used
+        self.state().was_used
     }
 
-    /// What goes on and what waits now.
+    /// What is in progress and what waits now.
     #[must_use]
     pub fn overview(&self) -> Overview {
-        let board = self.board();
+        let state = self.state();
         let mut overview = Overview { running: Vec::new(), waiting: Vec::new() };
-        for lane in &board.lanes {
+        for backup in &state.backups {
             let (has_begun, has_ended) = {
-                let state = lane.running.state();
+                let state = backup.running.state();
                 (state.has_begun, state.result.is_some())
             };
-            // One that has ended keeps its lane until the next takes it over.
+            // One that has ended keeps its place until the next takes it over.
             match (has_begun, has_ended) {
                 (_, true) => {}
-                (true, false) => overview.running.push(Arc::clone(&lane.running)),
-                (false, false) => overview.waiting.push(Arc::clone(&lane.running)),
+                (true, false) => overview.running.push(Arc::clone(&backup.running)),
+                (false, false) => overview.waiting.push(Arc::clone(&backup.running)),
             }
-            overview.waiting.extend(lane.waiting.iter().cloned());
+            overview.waiting.extend(backup.waiting.iter().cloned());
         }
         overview
     }
@@ -439,46 +423,47 @@ impl Runs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Environment, Need, Options};
-    use crate::sync_request::Draft;
+    use crate::config::{Config, Environment, Options, Required};
+    use crate::model::names::WorkspaceId;
+    use crate::request::Draft;
 
     /// A run of this workspace, asked for so many seconds after the first.
     fn run(workspace: &str, configured: bool, first: Instant, seconds: u64) -> Arc<Run> {
-        let settings = [("WINDMILL_TOKEN", "wm"), ("GIT_REMOTE_URL", "https://h/x"), ("GIT_TOKEN", "git")];
+        let settings = [
+            ("WINDMILL_TOKEN", "wm"),
+            ("GIT_REMOTE_URL", "https://h/x"),
+            ("GIT_TOKEN", "git"),
+            ("SYNC_API_TOKEN", "api"),
+        ];
         let environment = Environment::new(settings.map(|(name, value)| (name.into(), value.into())));
-        let config = Config::new(&Options::default(), &environment, Need::Sync).expect("settings");
+        let config = Config::new(&Options::default(), &environment, Required::Sync).expect("settings");
         let workspace = WorkspaceId::parse(workspace).expect("a name");
         let body = br#"{"windmill_token":"own"}"#;
         let request = Draft::from_json(body, &config).ok().and_then(|draft| draft.request(&workspace).ok());
         let request = SyncRequest { configured, ..request.expect("a request") };
-        Arc::new(Run {
-            id: String::new(),
-            request,
-            since: first + Duration::from_secs(seconds),
-            state: Mutex::default(),
-        })
+        Arc::new(Run { since: first + Duration::from_secs(seconds), ..Run::new(request) })
     }
 
-    fn lane(run: &Arc<Run>) -> Lane {
-        Lane { workspace: run.request.workspace.clone(), running: Arc::clone(run), waiting: Vec::new() }
+    fn backup(run: &Arc<Run>) -> BackupQueue {
+        BackupQueue { id: run.request.backup_id(), running: Arc::clone(run), waiting: VecDeque::new() }
     }
 
     #[test]
-    fn configured_runs_get_room_in_the_order_in_which_they_came_and_before_others() {
+    fn runs_of_each_kind_get_room_in_the_order_in_which_they_came() {
         let first = Instant::now();
-        let (early, late) = (run("early", true, first, 1), run("late", true, first, 2));
-        let (others_early, others_late) = (run("a", false, first, 0), run("b", false, first, 3));
-        let lanes = [&early, &late, &others_early, &others_late].map(lane).into();
-        let mut board = Board { lanes, working: vec![true; 3], ..Board::default() };
-        assert!(!board.has_room_for(&early), "three go on");
-        board.working.pop();
-        assert!(board.has_room_for(&early) && !board.has_room_for(&late) && !board.has_room_for(&others_late));
-        early.state().has_begun = true;
-        assert!(board.has_room_for(&late));
-        late.state().has_begun = true;
-        assert!(board.has_room_for(&others_late));
-        board.working = vec![false, false];
-        assert!(!board.has_room_for(&others_early), "two of others go on");
+        let ours = ["a", "b", "c", "d", "e"].map(|name| run(name, true, first, 1));
+        let others = ["x", "y", "z"].map(|name| run(name, false, first, 0));
+        let late = run("late", true, first, 2);
+        let all: Vec<_> = ours.iter().chain(&others).chain([&late]).map(backup).collect();
+        let state = QueueState { backups: all, ..QueueState::default() };
+        let begin = |run: &Arc<Run>| run.state().has_begun = true;
+        others[..2].iter().for_each(begin);
+        assert!(!state.has_room_for(&others[2]), "two of others go on");
+        assert!(state.has_room_for(&ours[0]) && !state.has_room_for(&late), "an earlier one waits");
+        ours[..2].iter().for_each(begin);
+        assert!(state.has_room_for(&ours[2]));
+        begin(&ours[2]);
+        assert!(!state.has_room_for(&ours[3]), "three go on");
     }
 
     struct Idle;
@@ -490,34 +475,34 @@ mod tests {
 
         fn ended(&self, _: &Run, _: &SyncResult, _: bool) {}
 
-        fn settle(&self) {}
+        fn flush(&self) {}
     }
 
     #[test]
     fn a_run_that_waits_is_shared_until_it_goes_on_or_ends() {
-        let runs = Runs::new(Box::new(Idle), Duration::ZERO);
+        let queue = Queue::new(Box::new(Idle), Duration::ZERO);
         let run = run("shop", true, Instant::now(), 0);
-        let lane = lane(&run);
-        let is_shared = || lane.waiting_for(&run.request).is_some();
+        let backup = backup(&run);
+        let is_shared = || backup.waiting_for(&run.request).is_some();
         assert!(!is_shared(), "it has just begun");
         run.wait_for_others();
         assert!(is_shared());
         run.enter("fetch");
         assert!(!is_shared());
         run.wait_for_others();
-        runs.end(&run, run.failure(Code::Timeout, String::new()), true);
+        queue.end(&run, run.failure(Code::Timeout, String::new()), true);
         assert!(!is_shared(), "nobody gets a result that is older than the request");
     }
 
     #[test]
-    fn a_configured_run_waits_for_room_as_long_as_one_after_the_other_ends() {
+    fn a_run_waits_for_room_as_long_as_one_after_the_other_of_its_kind_ends() {
         let first = Instant::now();
         let (ours, others) = (run("ours", true, first, 0), run("others", false, first, 0));
-        let mut board = Board::default();
-        assert_eq!(board.waits_since(&ours), first);
+        let mut state = QueueState::default();
+        assert_eq!(state.waits_since(&ours), first);
         let end = first + Duration::from_secs(100);
-        board.last_end = Some(end);
-        assert_eq!((board.waits_since(&ours), board.waits_since(&others)), (end, first));
-        assert_eq!(board.waits_since(&run("ours", true, first, 200)), first + Duration::from_secs(200));
+        state.last_end[1] = Some(end);
+        assert_eq!((state.waits_since(&ours), state.waits_since(&others)), (end, first));
+        assert_eq!(state.waits_since(&run("ours", true, first, 200)), first + Duration::from_secs(200));
     }
 }

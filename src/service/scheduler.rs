@@ -1,21 +1,20 @@
-//! Starts the configured sync, or its verification, when the schedule says so. What either does, and who else asks for
-//! one, it does not know.
+//! The scheduler: starts the configured sync, or its verification, at the times of the schedule.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::code::Code;
+use crate::backup::workspaces::{Requests, WorkspaceList};
 use crate::config::Config;
-use crate::deadline::Interrupt;
-use crate::ledger::Ledger;
-use crate::report::{self, Workspace};
-use crate::roster::{Asked, Roster};
-use crate::runs::Runs;
-use crate::schedule::Schedule;
-use crate::sync_request::{Draft, Flags, Purpose};
-use crate::work;
+use crate::config::schedule::Schedule;
+use crate::model::result_code::Code;
+use crate::request::{Draft, Flags, Purpose};
+use crate::service::queue::Queue;
+use crate::service::recorder::Recorder;
+use crate::service::status::{self, Workspace};
+use crate::service::worker;
+use crate::util::deadline::CancelToken;
 
 /// The clock is looked at this often at least, since it may be set, and a machine may sleep.
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
@@ -29,13 +28,13 @@ pub struct Scheduler {
     /// Whose backup.
     pub config: Arc<Config>,
     /// Where the syncs are started.
-    pub runs: Arc<Runs>,
+    pub runs: Arc<Queue>,
     /// Knows when the last one was, and is told of one that cannot be started.
-    pub ledger: Arc<Ledger>,
+    pub recorder: Arc<Recorder>,
     /// Knows for which workspaces.
-    pub roster: Arc<Roster>,
+    pub workspace_list: Arc<WorkspaceList>,
     /// Raised when the process ends.
-    pub interrupt: Interrupt,
+    pub cancel: CancelToken,
     /// What is started.
     pub purpose: Purpose,
 }
@@ -46,29 +45,25 @@ impl Scheduler {
     pub fn follow(&self, schedule: &Schedule) {
         let mut handled = self.last_run().unwrap_or_else(SystemTime::now);
         loop {
-            let now = SystemTime::now();
-            // Where the clock was set back, what lies ahead now is not handled.
-            handled = handled.min(now);
-            let Some(due) = schedule.next_after(handled) else { return };
-            if let Ok(left) = due.duration_since(now)
-                && !left.is_zero()
-            {
-                std::thread::park_timeout(left.min(LOOK_INTERVAL));
-                continue;
+            match look(schedule, &mut handled, SystemTime::now()) {
+                Look::Never => return,
+                Look::Later(pause) => std::thread::park_timeout(pause),
+                Look::Due(due) => {
+                    std::thread::park_timeout(random_delay(schedule, due));
+                    if !self.start() {
+                        return;
+                    }
+                    // However many were missed, one run makes up for them.
+                    handled = SystemTime::now();
+                }
             }
-            std::thread::park_timeout(random_delay(schedule, due));
-            if !self.start() {
-                return;
-            }
-            // However many were missed, one run makes up for them.
-            handled = SystemTime::now();
         }
     }
 
     /// The one that is longest ago, of the configured workspaces that ran at all.
     fn last_run(&self) -> Option<SystemTime> {
         let workspaces =
-            self.ledger.history.read(|kept| report::configured_workspaces(&self.config, &self.roster, kept));
+            self.recorder.history.read(|kept| status::configured_workspaces(&self.config, &self.workspace_list, kept));
         let last = match self.purpose {
             Purpose::Verify => Workspace::last_verify_time,
             Purpose::Sync | Purpose::Restore => Workspace::last_run_time,
@@ -79,9 +74,10 @@ impl Scheduler {
     /// Whether more are taken.
     fn start(&self) -> bool {
         let draft = Draft::from_config(&self.config, Flags { purpose: self.purpose, ..Flags::default() });
-        let requests = match work::requests(&self.roster, &self.ledger, &draft, &self.config, &self.interrupt) {
-            Ok(Asked::One(request)) => vec![*request],
-            Ok(Asked::Several(requests)) => requests,
+        let requests = match worker::requests(&self.workspace_list, &self.recorder, &draft, &self.config, &self.cancel)
+        {
+            Ok(Requests::One(request)) => vec![*request],
+            Ok(Requests::Several(requests)) => requests,
             Err(error) => {
                 log::error!("the scheduled {}: {}", self.purpose.noun(), error.message);
                 return true;
@@ -102,6 +98,28 @@ impl Scheduler {
     }
 }
 
+/// What a look at the clock and the schedule says.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    /// A run was due at this time.
+    Due(SystemTime),
+    /// Look again after this.
+    Later(Duration),
+    /// The schedule has no time any more.
+    Never,
+}
+
+/// What to do now, where each run up to `handled` was started.
+fn look(schedule: &Schedule, handled: &mut SystemTime, now: SystemTime) -> Look {
+    // Where the clock was set back, what lies ahead now is not handled.
+    *handled = (*handled).min(now);
+    let Some(due) = schedule.next_after(*handled) else { return Look::Never };
+    match due.duration_since(now) {
+        Ok(left) if !left.is_zero() => Look::Later(left.min(LOOK_INTERVAL)),
+        _ => Look::Due(due),
+    }
+}
+
 fn random_delay(schedule: &Schedule, due: SystemTime) -> Duration {
     let to_next = schedule.next_after(due).and_then(|next| next.duration_since(due).ok()).unwrap_or_default();
     let longest = (to_next / DELAY_SHARE).min(DELAY_MAX);
@@ -113,6 +131,41 @@ fn random_delay(schedule: &Schedule, due: SystemTime) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// So many seconds after a minute began.
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_040 + seconds)
+    }
+
+    #[track_caller]
+    fn check(handled: SystemTime, now: SystemTime, expected: &Look) {
+        let minutely = Schedule::parse("* * * * *").unwrap();
+        assert_eq!(&look(&minutely, &mut { handled }, now), expected);
+    }
+
+    #[test]
+    fn a_run_is_due_when_the_next_minute_has_begun_and_not_before() {
+        check(at(1), at(1), &Look::Later(LOOK_INTERVAL));
+        check(at(1), at(50), &Look::Later(Duration::from_secs(10)));
+        check(at(1), at(59), &Look::Later(Duration::from_secs(1)));
+        check(at(1), at(60), &Look::Due(at(60)));
+        check(at(1), at(61), &Look::Due(at(60)));
+    }
+
+    #[test]
+    fn what_was_missed_is_due_at_once_and_what_was_handled_is_not() {
+        check(at(1), at(86_401), &Look::Due(at(60)));
+        check(at(86_401), at(86_401), &Look::Later(LOOK_INTERVAL));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_delay_the_next_run() {
+        check(at(86_400), at(30), &Look::Later(LOOK_INTERVAL));
+        let minutely = Schedule::parse("* * * * *").unwrap();
+        let mut handled = at(86_400);
+        look(&minutely, &mut handled, at(30));
+        assert_eq!(look(&minutely, &mut handled, at(60)), Look::Due(at(60)));
+    }
 
     #[test]
     fn instances_do_not_strike_together() {

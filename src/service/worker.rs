@@ -1,93 +1,105 @@
-//! Does the syncs of a service: what a sync needs of the process, and whom its steps and its end are told.
-//! How a sync goes is not its business, nor who waits for it.
+//! The worker of the queue: runs a sync with the environment of this process, and records its end.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use crate::code::Code;
+use crate::backup::progress::Event;
+use crate::backup::run_context::{Env, new_run_id};
+use crate::backup::sync;
+use crate::backup::verify;
+use crate::backup::workspaces::{Requests, WorkspaceList};
 use crate::config::{Config, Workspaces};
-use crate::deadline::Interrupt;
-use crate::history::{About, Kept};
-use crate::ledger::Ledger;
-use crate::names::WorkspaceId;
-use crate::notice;
-use crate::outcome::{Changed, SyncResult};
-use crate::report;
-use crate::roster::{Asked, Roster};
-use crate::runs::{Run, Worker};
-use crate::subprocess;
-use crate::sync;
-use crate::sync_request::{self, Draft, Purpose, RequestError, SyncRequest};
-use crate::task::{Event, Service, new_run_id};
-use crate::verify;
+use crate::model::names::WorkspaceId;
+use crate::model::result_code::Code;
+use crate::model::run_result::{Changed, SyncResult, TokenUser};
+use crate::process::run;
+use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
+use crate::service::history::{About, SavedHistory};
+use crate::service::notify::message;
+use crate::service::queue::{Run, Worker};
+use crate::service::recorder::Recorder;
+use crate::service::status;
+use crate::util::deadline::CancelToken;
+use crate::util::logging;
 
 /// Why no sync can be made here, where none can.
-pub const NO_SYNCS: Option<&str> = if subprocess::CAN_START {
+pub const NO_SYNCS: Option<&str> = if run::CAN_START {
     None
 } else {
     Some("this is WebAssembly, where neither wmill nor git can be started, so no backups are made")
 };
 
-/// Does the syncs of a service.
-pub struct Syncs {
+/// Does the syncs of a env.
+pub struct SyncWorker {
     /// Guards, time-outs, kinds, folders.
     pub config: Arc<Config>,
     /// Our own program, which git starts as its ssh.
     pub own_program: PathBuf,
     /// Raised when the process ends.
-    pub interrupt: Interrupt,
+    pub cancel: CancelToken,
     /// Told of steps and ends.
-    pub ledger: Arc<Ledger>,
+    pub recorder: Arc<Recorder>,
 }
 
-impl Worker for Syncs {
+impl Worker for SyncWorker {
     fn work(&self, run: &Run) -> SyncResult {
         let progress = |event| {
             match event {
                 Event::Started(step) => run.enter(step.as_str()),
                 Event::Waits => run.wait_for_others(),
                 Event::Ended(step, time) if run.request.purpose == Purpose::Sync && !run.request.dry_run => {
-                    self.ledger.metrics.count_step(step.as_str(), time);
+                    self.recorder.metrics.count_step(step.as_str(), time);
                 }
                 Event::Ended(..) => {}
             }
             log_step(event);
         };
-        let service = Service {
+        let env = Env {
             config: &self.config,
             own_program: &self.own_program,
-            interrupt: &self.interrupt,
+            cancel: &self.cancel,
             progress: &progress,
+            last_token_user: &|workspace, destination| self.recorder.history.token_user(workspace, destination),
+            notes: Mutex::default(),
         };
-        match run.request.purpose {
-            Purpose::Sync => sync::run(&run.request, &service, &run.id),
-            Purpose::Verify => verify::run(&run.request, &service, &run.id).result,
+        let result = match run.request.purpose {
+            Purpose::Sync => sync::run(&run.request, &env, &run.id),
+            Purpose::Verify => verify::run(&run.request, &env, &run.id).result,
             Purpose::Restore => run.failure(Code::Internal, "a service makes no restores".to_owned()),
-        }
+        };
+        run.set_token_user(env.take_token_user());
+        result
     }
 
     fn ended(&self, run: &Run, result: &SyncResult, begun: bool) {
         // What was turned away because the service ends says nothing of the backup.
         let counts = begun || result.code != Code::ShuttingDown;
-        note(&self.ledger, &run.request, result, counts);
+        note(&self.recorder, &run.request, result, counts, run.token_user());
     }
 
-    fn settle(&self) {
-        self.ledger.settle();
+    fn flush(&self) {
+        self.recorder.flush();
     }
 }
 
 /// Has the end of a run taken down. Where it does not count, it says nothing of how the backup stands.
-pub fn note(ledger: &Ledger, request: &SyncRequest, result: &SyncResult, counts: bool) {
+pub fn note(
+    recorder: &Recorder,
+    request: &SyncRequest,
+    result: &SyncResult,
+    counts: bool,
+    token_user: Option<TokenUser>,
+) {
     let is_counted = counts && request.configured && !request.dry_run;
     let about = About {
         configured: request.configured,
         dry_run: request.dry_run,
         verify: request.purpose == Purpose::Verify,
-        destination: is_counted.then(|| request.standing()),
+        destination: is_counted.then(|| request.status_key()),
+        token_user,
     };
-    let link = result.commit.as_ref().and_then(|commit| notice::commit_page(&request.remote, commit));
-    ledger.note(about, result, link);
+    let link = result.commit.as_ref().and_then(|commit| message::commit_page(&request.remote, commit));
+    recorder.record(about, result, link);
 }
 
 /// The syncs that a draft asks for. Where it is what the settings ask for and there is none, because a secret cannot be
@@ -95,27 +107,28 @@ pub fn note(ledger: &Ledger, request: &SyncRequest, result: &SyncResult, counts:
 /// is its end.
 ///
 /// # Errors
-/// Those of [`Roster::requests`].
+/// Those of [`WorkspaceList::requests`].
 pub fn requests(
-    roster: &Roster,
-    ledger: &Ledger,
+    workspace_list: &WorkspaceList,
+    recorder: &Recorder,
     draft: &Draft<'_>,
     config: &Config,
-    interrupt: &Interrupt,
-) -> Result<Asked, RequestError> {
-    let asked = roster.requests(draft, config, interrupt);
+    cancel: &CancelToken,
+) -> Result<Requests, RequestError> {
+    let asked = workspace_list.requests(draft, config, cancel);
     let is_all = config.workspaces == Workspaces::All;
     match &asked {
-        Ok(Asked::Several(_)) if is_all && draft.is_of_the_settings() => {
-            let was_failing = |kept: &Kept| kept.standing(report::ALL, "").is_some_and(|one| !one.last_run.success);
-            if ledger.history.read(was_failing) {
-                note_without_run(ledger, config, Code::Unchanged, "Windmill names its workspaces again");
+        Ok(Requests::Several(_)) if is_all && draft.is_of_the_settings() => {
+            let was_failing =
+                |kept: &SavedHistory| kept.status(status::ALL, "").is_some_and(|one| !one.last_run.success);
+            if recorder.history.read(was_failing) {
+                note_without_run(recorder, config, Code::Unchanged, "Windmill names its workspaces again");
             }
         }
         Err(error)
             if draft.is_of_the_settings() && !matches!(error.code, Code::ShuttingDown | Code::RequestInvalid) =>
         {
-            note_without_run(ledger, config, error.code, &error.message);
+            note_without_run(recorder, config, error.code, &error.message);
         }
         _ => {}
     }
@@ -123,8 +136,8 @@ pub fn requests(
 }
 
 /// Takes down what became of syncs that could not even be asked for, as a run of each configured workspace.
-pub fn note_without_run(ledger: &Ledger, config: &Config, code: Code, message: &str) {
-    let all = [report::ALL.to_owned()];
+pub fn note_without_run(recorder: &Recorder, config: &Config, code: Code, message: &str) {
+    let all = [status::ALL.to_owned()];
     let listed: Vec<_> = match &config.workspaces {
         Workspaces::Listed(listed) => listed.iter().map(ToString::to_string).collect(),
         Workspaces::All => all.into(),
@@ -140,16 +153,18 @@ pub fn note_without_run(ledger: &Ledger, config: &Config, code: Code, message: &
             commit: None,
             changed: Changed::default(),
             warnings: Vec::new(),
+            left_out: Vec::new(),
+            items: None,
             duration_ms: 0,
         };
-        let destination = id.map(|id| sync_request::configured_destination(config, &id)).unwrap_or_default();
-        ledger.note(
-            About { configured: true, dry_run: false, verify: false, destination: Some(destination) },
+        let destination = id.map(|id| request::configured_destination(config, &id)).unwrap_or_default();
+        recorder.record(
+            About { configured: true, dry_run: false, verify: false, destination: Some(destination), token_user: None },
             &result,
             None,
         );
     }
-    ledger.settle();
+    recorder.flush();
 }
 
 /// A step as a log line.
@@ -157,6 +172,13 @@ pub fn log_step(event: Event) {
     match event {
         Event::Started(step) => log::debug!("step {} begins", step.as_str()),
         Event::Waits => log::info!("another process works on this workspace, and is waited for"),
-        Event::Ended(step, time) => log::info!("step {} took {} ms", step.as_str(), time.as_millis()),
+        Event::Ended(step, time) => {
+            let duration_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            let _scope = logging::scope(|fields| {
+                fields.step = Some(step.as_str());
+                fields.duration_ms = Some(duration_ms);
+            });
+            log::debug!("step {} took {duration_ms} ms", step.as_str());
+        }
     }
 }

@@ -1,5 +1,4 @@
-//! Digests of content, with a key or without. `ring` is in the binary for TLS and computes these too; where there is no
-//! TLS, the sha crates do. It does not know what is digested.
+//! Hashes of content, and words that no one can guess, by `ring`; on WebAssembly hashes by the sha crates.
 
 /// Which digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,68 +29,20 @@ impl Digest {
     pub fn finish(self) -> String {
         hex(platform::finish(self.0).as_ref())
     }
-}
 
-/// A digest of blocks under a key. Who makes the blocks and does not know the key cannot make two with the same.
-///
-/// It is the tags of AES-256-GCM, for which most processors have instructions; fewer have those for SHA-256, without
-/// which that takes ten times as long.
-pub struct KeyedDigest {
-    sealer: platform::Sealer,
-    blocks: u64,
-    tags: Digest,
-}
-
-/// A key for [`KeyedDigest`], as 64 hexadecimal digits in text.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DigestKey([u8; 32]);
-
-impl DigestKey {
-    /// A new one; nothing where the system has no randomness.
+    /// The bytes of a SHA-256; of a shorter digest, zeros follow them.
     #[must_use]
-    pub fn random() -> Option<Self> {
-        platform::random().map(Self)
-    }
-
-    /// From its text.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut key = [0; 32];
-        let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        for (index, byte) in key.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
-        }
-        (is_hex && text.len() == 64).then_some(Self(key))
-    }
-
-    /// Its text.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        hex(&self.0)
+    pub fn finish_bytes(self) -> [u8; 32] {
+        let (finished, mut bytes) = (platform::finish(self.0), [0; 32]);
+        bytes.iter_mut().zip(finished.as_ref()).for_each(|(byte, of_digest)| *byte = *of_digest);
+        bytes
     }
 }
 
-impl KeyedDigest {
-    /// Nothing fed yet.
-    #[must_use]
-    pub fn new(key: &DigestKey) -> Self {
-        Self { sealer: platform::sealer(&key.0), blocks: 0, tags: Digest::new(Algorithm::Sha256) }
-    }
-
-    /// Feeds it a block, whose content is lost; whether that could be done. The same content in other blocks has another
-    /// digest.
-    #[must_use]
-    pub fn update(&mut self, block: &mut [u8]) -> bool {
-        let tag = platform::seal(&self.sealer, self.blocks, block);
-        self.blocks += 1;
-        tag.inspect(|tag| self.tags.update(tag.as_ref())).is_some()
-    }
-
-    /// The digest as lower-case hexadecimal digits.
-    #[must_use]
-    pub fn finish(self) -> String {
-        self.tags.finish()
-    }
+/// 32 random hexadecimal digits; `None` if the system gives no random numbers.
+#[must_use]
+pub fn random_word() -> Option<String> {
+    platform::random().map(|bytes| hex(&bytes[..16]))
 }
 
 /// A short name, 16 hexadecimal digits, that differs where `text` differs.
@@ -104,7 +55,9 @@ pub fn short_name(text: &str) -> String {
     name
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
@@ -116,29 +69,14 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(not(target_family = "wasm"))]
 mod platform {
-    use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
     use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256};
     use ring::rand::{SecureRandom as _, SystemRandom};
 
     pub(super) use ring::digest::Context;
 
-    pub(super) type Sealer = Option<LessSafeKey>;
-
     pub(super) fn random() -> Option<[u8; 32]> {
         let mut key = [0; 32];
         SystemRandom::new().fill(&mut key).ok().map(|()| key)
-    }
-
-    pub(super) fn sealer(key: &[u8; 32]) -> Sealer {
-        UnboundKey::new(&AES_256_GCM, key).ok().map(LessSafeKey::new)
-    }
-
-    /// The tag alone is of use, and is seen by nobody: so each stream may number its blocks from the beginning.
-    pub(super) fn seal(sealer: &Sealer, number: u64, block: &mut [u8]) -> Option<impl AsRef<[u8]> + use<>> {
-        let mut nonce = [0; 12];
-        nonce[4..].copy_from_slice(&number.to_be_bytes());
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        sealer.as_ref()?.seal_in_place_separate_tag(nonce, Aad::empty(), block).ok()
     }
 
     pub(super) fn new(algorithm: super::Algorithm) -> Context {
@@ -161,23 +99,9 @@ mod platform {
 mod platform {
     use sha1::Digest as _;
 
-    pub(super) type Sealer = [u8; 32];
-
-    /// Nothing is read here that a key would be needed for.
+    /// No program is started here that a word would be needed for.
     pub(super) fn random() -> Option<[u8; 32]> {
         None
-    }
-
-    pub(super) fn sealer(key: &[u8; 32]) -> Sealer {
-        *key
-    }
-
-    pub(super) fn seal(sealer: &Sealer, number: u64, block: &mut [u8]) -> Option<impl AsRef<[u8]> + use<>> {
-        let mut digest = sha2::Sha256::new();
-        digest.update(sealer);
-        digest.update(number.to_be_bytes());
-        digest.update(block);
-        Some(digest.finalize().to_vec())
     }
 
     pub(super) enum Context {
@@ -218,30 +142,6 @@ mod tests {
             digest.update(&[byte]);
         }
         assert_eq!(digest.finish(), expected);
-    }
-
-    #[test]
-    fn a_digest_under_a_key_tells_blocks_keys_and_order_apart() {
-        let key = |digit: &str| DigestKey::parse(&digit.repeat(64)).expect("a key");
-        let of = |key: &DigestKey, blocks: &[&[u8]]| {
-            let mut digest = KeyedDigest::new(key);
-            assert!(blocks.iter().all(|block| digest.update(&mut block.to_vec())));
-            digest.finish()
-        };
-        let large = vec![b'x'; 128 << 10];
-        let mut other = large.clone();
-        other[100_000] ^= 1;
-        let all: [&[&[u8]]; 7] = [&[], &[b"ab"], &[b"a", b"b"], &[b"b", b"a"], &[b"ab\0"], &[&large], &[&other]];
-        let mut seen = std::collections::BTreeSet::new();
-        for blocks in all {
-            assert_eq!(of(&key("1"), blocks), of(&key("1"), blocks));
-            assert!(seen.insert(of(&key("1"), blocks)), "{} blocks", blocks.len());
-            assert!(blocks.is_empty() || seen.insert(of(&key("2"), blocks)), "under another key");
-        }
-        assert_eq!(key("a").to_text(), "a".repeat(64));
-        for wrong in ["", &"1".repeat(63), &"1".repeat(65), &"g".repeat(64), &"+1".repeat(32)] {
-            assert!(DigestKey::parse(wrong).is_none(), "{wrong}");
-        }
     }
 
     #[test]

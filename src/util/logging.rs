@@ -1,38 +1,141 @@
-//! Log lines on standard error, as text or as JSON, one line each whatever is in them. It does not know who logs.
+//! Log lines on standard error, as text (by `simple_logger`) or as JSON, one line a message.
 
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::io::Write as _;
-use std::panic::PanicHookInfo;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::time::SystemTime;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use miniserde::{Serialize, json};
+use simple_logger::SimpleLogger;
 
-use crate::config::LogFormat;
+use crate::util::redact;
+use crate::util::time;
 
-/// Crates that log what goes over the wire, tokens included, unless they are kept quiet.
+/// Crates that log what goes over the wire, tokens included.
 const QUIET_TARGETS: [&str; 2] = ["ureq", "rustls"];
-/// How loud they may be.
-const QUIET_LEVEL: log::Level = log::Level::Warn;
+/// The most detailed level at which these crates may log.
+const QUIET_LEVEL: Level = Level::Warn;
 
-/// Starts logging; a second call changes nothing. From then on a panic is told by a log line too: std would print its
-/// text as it is, and there may be something of a request in it.
-pub fn start(level: LevelFilter, format: LogFormat) {
-    if log::set_boxed_logger(Box::new(Logger { level, format })).is_ok() {
-        log::set_max_level(level);
-        std::panic::set_hook(Box::new(|panic| log::error!("{}", describe(panic))));
+thread_local! {
+    /// Whether this thread writes a text line. `simple_logger` panics where standard error cannot be written.
+    static IS_WRITING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a line of JSON has beside its message: in which run, and at what, this thread is.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    /// Names the run; empty outside of one.
+    pub run_id: String,
+    /// Of the run.
+    pub workspace: String,
+    /// What the run is at.
+    pub step: Option<&'static str>,
+    /// How the run ended.
+    pub code: Option<&'static str>,
+    /// How long the run, or the step, took.
+    pub duration_ms: Option<u64>,
+}
+
+thread_local! {
+    static FIELDS: RefCell<Fields> = RefCell::default();
+}
+
+/// The fields of this thread, for a thread that works for it.
+#[must_use]
+pub fn fields() -> Fields {
+    FIELDS.with_borrow(Clone::clone)
+}
+
+/// Changes the fields of this thread until the scope is dropped.
+pub fn scope(change: impl FnOnce(&mut Fields)) -> Scope {
+    let before = fields();
+    FIELDS.with_borrow_mut(change);
+    Scope(before)
+}
+
+/// This thread works for a run until the scope is dropped.
+pub fn run_scope(run_id: &str, workspace: &str) -> Scope {
+    scope(|fields| *fields = Fields { run_id: run_id.to_owned(), workspace: workspace.to_owned(), ..Fields::default() })
+}
+
+/// Notes what the run of this thread is at.
+pub fn set_step(step: &'static str) {
+    FIELDS.with_borrow_mut(|fields| fields.step = Some(step));
+}
+
+/// Brings back the fields that were before.
+#[must_use]
+pub struct Scope(Fields);
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        FIELDS.set(std::mem::take(&mut self.0));
     }
 }
 
-fn describe(panic: &PanicHookInfo<'_>) -> String {
+impl Fields {
+    /// As members of an object, each behind a comma.
+    fn to_json(&self) -> String {
+        let mut text = String::new();
+        let words = [("run_id", Some(&*self.run_id)), ("workspace", Some(&*self.workspace))];
+        let words = words.into_iter().chain([("step", self.step), ("code", self.code)]);
+        for (name, value) in words {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                text += &format!(",\"{name}\":{}", json::to_string(value));
+            }
+        }
+        if let Some(duration) = self.duration_ms {
+            text += &format!(",\"duration_ms\":{duration}");
+        }
+        text
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging; a second call changes nothing. After that, a panic is a log line too: std would print its text as it
+/// is, and the text may hold a part of a request.
+pub fn start(level: LevelFilter, format: LogFormat) {
+    let text = SimpleLogger::new().with_level(level).with_utc_timestamps();
+    if log::set_boxed_logger(Box::new(Logger { level, format, text })).is_ok() {
+        log::set_max_level(level);
+        std::panic::set_hook(Box::new(move |panic| log_panic(panic, format)));
+    }
+}
+
+/// Logs a panic. A failed write of a log line is no error; and what panics within a panic hook aborts the process, so
+/// this writes the line itself.
+fn log_panic(panic: &PanicHookInfo<'_>, format: LogFormat) {
+    if IS_WRITING.get() {
+        return;
+    }
     let place = panic.location().map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("without a name");
-    format!("a fault of ours{place}, in thread {thread}: {}", panic.payload_as_str().unwrap_or("it says nothing"))
+    let text = panic.payload_as_str().unwrap_or("no message");
+    let message = format!("internal error{place}, in thread {thread}: {text}");
+    write_line(&match format {
+        LogFormat::Text => {
+            let time = time::to_text_with_millis(SystemTime::now());
+            format!("{time} ERROR [panic] {}", one_line(&message))
+        }
+        LogFormat::Json => json_line(Level::Error, "panic", &message),
+    });
 }
 
 struct Logger {
     level: LevelFilter,
     format: LogFormat,
+    text: SimpleLogger,
 }
 
 #[derive(Serialize)]
@@ -54,39 +157,58 @@ impl Log for Logger {
             return;
         }
         let message = record.args().to_string();
-        let line = match self.format {
-            LogFormat::Text => format!("{} {:<5} {}\n", now(), record.level(), one_line(&message)),
-            LogFormat::Json => {
-                let level = record.level().as_str().to_ascii_lowercase();
-                let line = Line { time: now(), level, target: record.target(), message: &message };
-                json::to_string(&line) + "\n"
-            }
-        };
-        // In one piece, so that lines of several threads do not mix. A log that cannot be written must not stop a
-        // backup.
-        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        match self.format {
+            LogFormat::Text => self.write_text(record, &one_line(&message)),
+            LogFormat::Json => write_line(&json_line(record.level(), record.target(), &message)),
+        }
     }
 
     fn flush(&self) {}
 }
 
-/// The time in UTC, as in `2026-11-22T18:00:00.123Z`.
-#[must_use]
-pub fn now() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+impl Logger {
+    /// A line that cannot be written is lost; the work continues.
+    fn write_text(&self, record: &Record<'_>, message: &str) {
+        let target = record.target();
+        let target = target.strip_prefix(concat!(env!("CARGO_CRATE_NAME"), "::")).unwrap_or(target);
+        IS_WRITING.set(true);
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            let mut line = Record::builder();
+            self.text.log(&line.level(record.level()).target(target).args(format_args!("{message}")).build());
+        }));
+        IS_WRITING.set(false);
+    }
 }
 
-/// A message without what would end its line or move the reader's cursor.
-fn one_line(message: &str) -> String {
+fn json_line(level: Level, target: &str, message: &str) -> String {
+    let level = level.as_str().to_ascii_lowercase();
+    let mut line =
+        json::to_string(&Line { time: time::to_text_with_millis(SystemTime::now()), level, target, message });
+    let end = line.pop();
+    line += &fields().to_json();
+    line.extend(end);
+    line
+}
+
+/// Writes in one piece, so that lines of several threads do not mix. What cannot be written is lost.
+fn write_line(line: &str) {
+    let _ = std::io::stderr().lock().write_all([line, "\n"].concat().as_bytes());
+}
+
+/// A message without characters that end its line, move the reader's cursor, or hide or reorder others.
+fn one_line(message: &str) -> Cow<'_, str> {
+    if !message.contains(redact::is_invisible) {
+        return message.into();
+    }
     let mut line = String::with_capacity(message.len());
     for character in message.chars() {
         match character {
             '\n' => line.push_str(" | "),
-            control if control.is_control() => line.extend(control.escape_default()),
+            unseen if redact::is_invisible(unseen) => line.extend(unseen.escape_default()),
             other => line.push(other),
         }
     }
-    line
+    line.into()
 }
 
 #[cfg(test)]
@@ -95,17 +217,33 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line() {
-        assert_eq!(one_line("a\nb\r\x1b[31mc é"), "a | b\\r\\u{1b}[31mc é");
+        assert_eq!(one_line("a\nb\r\x1b[31mc é\u{202e}"), "a | b\\r\\u{1b}[31mc é\\u{202e}");
+    }
+
+    #[test]
+    fn a_line_of_json_says_in_which_run_it_is() {
+        assert!(json_line(Level::Info, "t", "m \"q\"").ends_with("\"message\":\"m \\\"q\\\"\"}"));
+        let run = run_scope("r1", "shop");
+        set_step("pull");
+        let inner = scope(|fields| fields.duration_ms = Some(7));
+        let ending = "\"message\":\"m\",\"run_id\":\"r1\",\"workspace\":\"shop\",\"step\":\"pull\"";
+        let line = json_line(Level::Info, "t", "m");
+        assert!(line.ends_with(&format!("{ending},\"duration_ms\":7}}")), "{line}");
+        drop(inner);
+        assert!(json_line(Level::Info, "t", "m").ends_with(&format!("{ending}}}")));
+        drop(run);
+        assert!(!json_line(Level::Info, "t", "m").contains("r1"));
     }
 
     #[test]
     fn crates_that_log_bytes_are_kept_quiet() {
-        let logger = Logger { level: LevelFilter::Trace, format: LogFormat::Text };
+        let text = SimpleLogger::new();
+        let logger = Logger { level: LevelFilter::Trace, format: LogFormat::Text, text };
         let enabled = |target: &str, level| logger.enabled(&Metadata::builder().target(target).level(level).build());
-        assert!(enabled("windmill_git_sync::git", log::Level::Trace));
-        assert!(enabled("ureq", log::Level::Warn));
+        assert!(enabled("windmill_git_sync::git", Level::Trace));
+        assert!(enabled("ureq", Level::Warn));
         for target in ["ureq", "ureq_proto::client", "rustls::conn"] {
-            assert!(!enabled(target, log::Level::Info), "{target}");
+            assert!(!enabled(target, Level::Info), "{target}");
         }
     }
 }

@@ -1,12 +1,19 @@
-//! Two things at the same time. Where no thread can be had, one after the other.
+//! Runs two functions at the same time; where no thread can be had, one after the other.
 
 use std::panic;
 use std::thread;
 
+use crate::util::logging;
+
 /// Does `aside` in a thread named `name`, and `here` in this one; what came of either.
 pub fn both<A: Send, B>(name: &str, aside: impl Fn() -> A + Sync, here: impl FnOnce() -> B) -> (A, B) {
+    let fields = logging::fields();
+    let for_run = || {
+        let _scope = logging::scope(|own| *own = fields.clone());
+        aside()
+    };
     thread::scope(|scope| {
-        let thread = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, &aside);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, for_run);
         let of_here = here();
         let of_aside = match thread {
             Ok(thread) => thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)),

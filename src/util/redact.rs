@@ -1,27 +1,58 @@
-//! The removal of known secrets from text that a tool or a server wrote.
+//! Makes text that others wrote fit to be shown: without known secrets, without characters that hide or reorder the
+//! others, and not too long.
 
-use crate::percent;
-use crate::secret::Secret;
+use crate::util::percent;
+use crate::util::secret::Secret;
 
 /// Shorter strings are not scrubbed: replacing every `ab` would destroy the text and give the secret away.
 const SCRUBBED_BYTES_MIN: usize = 4;
 
+/// Whether a character is not seen, or changes the direction or the place of others, so that a text reads as another one.
+#[must_use]
+pub fn is_invisible(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// The text with each such character replaced by U+FFFD, but for line ends and tabs.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    let seen = |one: char| if is_invisible(one) && !matches!(one, '\n' | '\t') { '\u{fffd}' } else { one };
+    text.chars().map(seen).collect()
+}
+
+/// The text, or its first third and what fits of its end: the one says what was tried, the other why it failed.
+#[must_use]
+pub fn shorten(text: &str, bytes_max: usize) -> String {
+    const MARK: &str = " […] ";
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    let head = text.floor_char_boundary(bytes_max / 3);
+    let tail = text.ceil_char_boundary(text.len() - bytes_max.saturating_sub(head + MARK.len()));
+    [&text[..head], MARK, &text[tail..]].concat()
+}
+
 /// Replaces known secrets in text that a tool or a server wrote.
 #[derive(Clone, Default)]
-pub struct Scrubber {
+pub struct Redactor {
     /// Longest first, so that a secret within another does not break the longer one up.
     needles: Vec<Secret>,
 }
 
-impl Scrubber {
-    /// A scrubber that knows `secrets`, each line of them, and the forms in which tools print them again (percent
+impl Redactor {
+    /// A redactor that knows `secrets`, each line of them, and the forms in which tools print them again (percent
     /// encoded).
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let mut needles: Vec<Secret> = Vec::new();
         for secret in secrets {
             let text = secret.expose();
             let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
-            for form in lines.flat_map(|line| [line.to_owned(), percent::encode(line, "")]) {
+            for form in lines.flat_map(|line| [line.to_owned(), percent::encode(line)]) {
                 if form.len() >= SCRUBBED_BYTES_MIN {
                     let place = needles.iter().position(|needle| needle.expose().len() < form.len());
                     needles.insert(place.unwrap_or(needles.len()), Secret::new(form));
@@ -33,7 +64,7 @@ impl Scrubber {
 
     /// `text` with each known secret replaced by `[redacted]`.
     #[must_use]
-    pub fn scrub(&self, text: &str) -> String {
+    pub fn redact(&self, text: &str) -> String {
         let mut clean = text.to_owned();
         for needle in &self.needles {
             if clean.contains(needle.expose()) {
@@ -46,7 +77,7 @@ impl Scrubber {
     /// The same for a text that was cut off: what a secret begins with is not left at its end.
     #[must_use]
     pub fn scrub_cut(&self, text: &str) -> String {
-        let mut clean = self.scrub(text);
+        let mut clean = self.redact(text);
         let begun = self.needles.iter().filter_map(|needle| {
             let mut beginnings = (SCRUBBED_BYTES_MIN..needle.expose().len()).rev();
             beginnings.find(|length| needle.expose().get(..*length).is_some_and(|start| clean.ends_with(start)))
@@ -64,22 +95,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_hides_or_reorders_a_text_is_replaced() {
+        assert_eq!(
+            visible("a\u{202e}b\u{200b}c\r\n\u{1b}[1m\u{e0041}"),
+            "a\u{fffd}b\u{fffd}c\u{fffd}\n\u{fffd}[1m\u{fffd}"
+        );
+        for text in ["a ü 日本 العربية \t\n", "1…2", "e\u{301}"] {
+            assert_eq!(visible(text), text);
+        }
+    }
+
+    #[test]
+    fn a_long_text_keeps_its_beginning_and_its_end() {
+        assert_eq!(shorten("abc", 3), "abc");
+        let long = format!("begin{}éend", "é".repeat(1_000));
+        let short = shorten(&long, 100);
+        assert!(short.len() <= 100 && short.starts_with("begin") && short.ends_with("éend"), "{short}");
+    }
+
+    #[test]
     fn known_secrets_are_scrubbed_in_every_form() {
         let secrets = [Secret::new("tok/en+1"), Secret::new("tok/en+1longer"), Secret::new("line one\nline two")];
-        let scrubber = Scrubber::new(&secrets);
+        let redactor = Redactor::new(&secrets);
         let text = "a tok/en+1longer b tok%2Fen%2B1 c line two d";
-        assert_eq!(scrubber.scrub(text), "a [redacted] b [redacted] c [redacted] d");
-        assert_eq!(scrubber.scrub("nothing here"), "nothing here");
+        assert_eq!(redactor.redact(text), "a [redacted] b [redacted] c [redacted] d");
+        assert_eq!(redactor.redact("nothing here"), "nothing here");
     }
 
     #[test]
     fn a_cut_text_does_not_end_in_the_beginning_of_a_secret() {
         let secrets = [Secret::new("token-one"), Secret::new("token-two"), Secret::new("en-")];
-        let scrubber = Scrubber::new(&secrets);
-        assert_eq!(scrubber.scrub_cut("a token-one b token-t"), "a [redacted] b [redacted]");
-        assert_eq!(scrubber.scrub_cut("a toke"), "a [redacted]");
-        assert_eq!(scrubber.scrub_cut("a tok"), "a tok");
-        assert_eq!(scrubber.scrub_cut("a token-one"), "a [redacted]");
-        assert_eq!(scrubber.scrub("a token-t"), "a token-t");
+        let redactor = Redactor::new(&secrets);
+        assert_eq!(redactor.scrub_cut("a token-one b token-t"), "a [redacted] b [redacted]");
+        assert_eq!(redactor.scrub_cut("a toke"), "a [redacted]");
+        assert_eq!(redactor.scrub_cut("a tok"), "a tok");
+        assert_eq!(redactor.scrub_cut("a token-one"), "a [redacted]");
+        assert_eq!(redactor.redact("a token-t"), "a token-t");
     }
 }

@@ -1,10 +1,9 @@
-//! How often a step is tried that failed for a cause that passes, and how long each pause is.
-//! What passes, and what a step has to put right before it is tried again, is for others to say.
+//! How often a step that failed is tried again, and after which pauses.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use crate::deadline::{Deadline, Expired};
+use crate::util::deadline::{Deadline, Expired};
 
 /// Before the second try, the third and the fourth, which is the last: a restart of a server is lived through, and one
 /// that is down for good is told of within seconds.
@@ -14,13 +13,26 @@ const ASKED_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A pause is longer or shorter by up to this share, so that services which lost one server do not come back at once.
 const JITTER_PERCENT: u64 = 25;
 
-/// The tries of one step.
-pub struct Tries<'a> {
+/// Whether another attempt of a step that failed may help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// No: a wrong token, a workspace that does not exist.
+    Never,
+    /// After a pause, at least as long as the server asks for.
+    AfterPause(Option<Duration>),
+    /// With a new checkout, since git found this one damaged, or it takes space that the disk does not have.
+    NewCheckout,
+    /// With an empty folder, since the content of the one that was pulled into may be the cause.
+    EmptyFolder,
+}
+
+/// The attempts of one step.
+pub struct Attempts<'a> {
     deadline: &'a Deadline,
     done: usize,
 }
 
-impl<'a> Tries<'a> {
+impl<'a> Attempts<'a> {
     /// The first try is under way.
     #[must_use]
     pub fn new(deadline: &'a Deadline) -> Self {
@@ -44,10 +56,10 @@ impl<'a> Tries<'a> {
         match self.deadline.remaining() {
             Ok(left) if left > pause => {}
             Ok(_) | Err(Expired::TimedOut) => return Ok(false),
-            Err(Expired::Interrupted) => return Err(Expired::Interrupted),
+            Err(Expired::Cancelled) => return Err(Expired::Cancelled),
         }
         log::warn!("trying again in {} ms (try {} of {}): {why}", pause.as_millis(), self.done + 1, PAUSES.len() + 1);
-        Deadline::after(pause, self.deadline.interrupt()).wait_out()?;
+        Deadline::after(pause, self.deadline.cancel_token()).wait_out()?;
         self.done += 1;
         Ok(true)
     }
@@ -67,7 +79,7 @@ fn random() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deadline::Interrupt;
+    use crate::util::deadline::CancelToken;
 
     #[test]
     fn pauses_grow_and_differ() {
@@ -86,17 +98,25 @@ mod tests {
 
     #[test]
     fn there_is_no_pause_without_time_for_it_and_none_after_an_interrupt() {
-        let interrupt = Interrupt::default();
-        let short = Deadline::after(Duration::from_millis(200), &interrupt);
-        assert_eq!(Tries::new(&short).pause(None, "x"), Ok(false));
-        let over = Deadline::after(Duration::ZERO, &interrupt);
-        assert_eq!(Tries::new(&over).pause(None, "x"), Ok(false), "what failed is told, and not that the time is over");
-        let long = Deadline::after(Duration::from_secs(10), &interrupt);
-        assert_eq!(Tries::new(&long).pause(Some(Duration::MAX), "x"), Ok(false), "thirty seconds at most, and no time");
-        assert_eq!(Tries { deadline: &long, done: 4 }.pause(None, "x"), Ok(false), "the fourth try is the last");
-        let mut tries = Tries::new(&long);
+        let cancel = CancelToken::default();
+        let short = Deadline::after(Duration::from_millis(200), &cancel);
+        assert_eq!(Attempts::new(&short).pause(None, "x"), Ok(false));
+        let over = Deadline::after(Duration::ZERO, &cancel);
+        assert_eq!(
+            Attempts::new(&over).pause(None, "x"),
+            Ok(false),
+            "what failed is told, and not that the time is over"
+        );
+        let long = Deadline::after(Duration::from_secs(10), &cancel);
+        assert_eq!(
+            Attempts::new(&long).pause(Some(Duration::MAX), "x"),
+            Ok(false),
+            "thirty seconds at most, and no time"
+        );
+        assert_eq!(Attempts { deadline: &long, done: 4 }.pause(None, "x"), Ok(false), "the fourth try is the last");
+        let mut tries = Attempts::new(&long);
         assert_eq!((tries.pause(None, "x"), tries.count()), (Ok(true), 2));
-        interrupt.raise();
-        assert_eq!(tries.pause(None, "x"), Err(Expired::Interrupted));
+        cancel.cancel();
+        assert_eq!(tries.pause(None, "x"), Err(Expired::Cancelled));
     }
 }

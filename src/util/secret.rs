@@ -1,4 +1,4 @@
-//! A string that cannot be printed by accident. It does not know where secrets come from.
+//! A string that cannot be printed; its text is to be had by one greppable method.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ impl Secret {
         let own = self.0.as_bytes();
         let mut difference = u8::from(own.len() != candidate.len());
         for (index, byte) in candidate.iter().enumerate() {
-            // An empty own secret compares with zero and is told apart by its length.
+            // An empty own secret compares with zero and is distinguished by its length.
             let other = own.get(index % own.len().max(1)).copied().unwrap_or(0);
             difference |= std::hint::black_box(byte ^ other);
         }

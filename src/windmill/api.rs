@@ -1,38 +1,53 @@
-//! What this service asks Windmill itself: what the server is, who the token is, and what lies in a workspace.
-//!
-//! It starts no program, and does not know git.
+//! The client of Windmill's API: the server's version, the token's user, and the content of a workspace.
 
+use std::io::Read as _;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use miniserde::json::{self, Value};
 
-use crate::code::Code;
-use crate::config::ADMINS;
-use crate::deadline::{Deadline, Expired, Interrupt};
-use crate::digest::{Algorithm, Digest};
-use crate::names::{self, BaseUrl, WorkspaceId};
-use crate::percent;
-use crate::retry::Tries;
-use crate::scrubber::Scrubber;
-use crate::secret::Secret;
-use crate::subprocess;
-use crate::web::{self, Pending};
+use crate::model::names::{ADMINS, WorkspaceId};
+use crate::model::result_code::Code;
+use crate::model::run_result::TokenUser;
+use crate::model::urls::BaseUrl;
+use crate::net::http_client::{self, Pending};
+use crate::process::output;
+use crate::util;
+use crate::util::deadline::{CancelToken, Deadline, Expired};
+use crate::util::hash::{Algorithm, Digest};
+use crate::util::json::Limits;
+use crate::util::percent;
+use crate::util::redact::Redactor;
+use crate::util::retry::Attempts;
+use crate::util::retry::Retry;
+use crate::util::secret::Secret;
+use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError, SnapshotFile};
 
 /// For one small question to Windmill.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// For the head of an export, which Windmill packs before it sends anything.
-const EXPORT_TIME_MAX: Duration = Duration::from_secs(60);
-/// The largest answer is the shared UI, which Windmill keeps as one JSON document.
-const ANSWER_BYTES_MAX: u64 = 32 << 20;
+/// Who the token is: with the names of all folders and groups of its user.
+const USER_BYTES_MAX: u64 = 256 << 10;
+/// A list of workspaces or of items, the key, a variable.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// The shared UI, which Windmill keeps as one JSON document. Parsed, it takes as much again.
+const SHARED_UI_BYTES_MAX: u64 = 8 << 20;
+/// A version, and what is read of an answer that is none.
+const SHORT_BYTES_MAX: u64 = 16 << 10;
+/// An item of a list has some ten values, one of them a list or an object at most. Of hostile answers, objects with one
+/// member are the largest: 700 bytes each.
+const ANSWER_LIMITS: Limits = Limits { depth: 32, values: 64 << 10, containers: 12 << 10 };
+/// Of an answer that is not Windmill's, this much is looked at for a message.
+const ECHOED_BYTES_MAX: usize = 4 << 10;
 /// A page of a list has a tenth of a megabyte; a script is its whole source.
 const NAMES_BYTES_MAX: u64 = 2 << 20;
 /// What wmill asks beside the export, below `api/w/WORKSPACE/`.
-const SIDE_QUESTIONS: [&str; 3] = [OWN_ITEMS, "resources/file_resource_type_to_file_ext_map", SHARED_UI];
+const SIDE_QUESTIONS: [&str; 3] =
+    ["workspaces/list_ws_specific", "resources/file_resource_type_to_file_ext_map", "shared_ui/get"];
+/// Of the target of a redirect, what a message shows.
+const LOCATION_CHARS_MAX: usize = 200;
 const VERSION: &str = "api/version";
 /// The export as a tar file, which servers of all versions make; a query has to follow.
-pub const EXPORT: &str = "workspaces/tarball?archive_type=tar";
-const OWN_ITEMS: &str = "workspaces/list_ws_specific";
-const SHARED_UI: &str = "shared_ui/get";
+const EXPORT: &str = "workspaces/tarball?archive_type=tar";
 
 /// Why Windmill or wmill failed.
 #[derive(Debug)]
@@ -44,23 +59,12 @@ pub enum WindmillError {
         /// What was tried, on what, and why it failed.
         message: String,
         /// What may help.
-        cure: Cure,
+        retry: Retry,
     },
     /// The time was over, or the service is ending.
     Expired(Expired),
     /// wmill cannot be started, or the disk refuses.
     Machine(String),
-}
-
-/// What may help against a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cure {
-    /// Nothing that we can do: a wrong token, a workspace that is not there.
-    None,
-    /// An empty folder: the content of the one that was pulled into may be the cause.
-    EmptyFolder,
-    /// To wait, for as long as the server asks, and to try again.
-    Time(Option<Duration>),
 }
 
 /// The trailer with the [`fingerprint`] of the key under which the secrets of a commit are encrypted.
@@ -91,85 +95,13 @@ pub struct Account {
     pub is_admin: bool,
     /// The workspaces that the token sees, where it was asked and may know.
     pub workspaces: Option<Vec<String>>,
-    /// Names, below `ui/`, and contents of the shared UI; `None` where this server has no such thing or does not show it.
-    pub shared_ui: Option<Vec<(String, String)>>,
-    /// Kind and path of the items that only this workspace has; wmill writes them under another name than others.
-    pub own_items: Vec<(String, String)>,
-    /// What is refused to this token, and so missing from the backup.
-    pub refused: Vec<&'static str>,
-    /// A digest of what was answered to the questions beside the export.
-    pub side: String,
 }
 
 /// A question that is being answered.
 type Question = Pending<Result<Answer, ureq::Error>>;
 
-/// The digest of what Windmill answers beside the export.
-struct SideDigest(Digest);
-
-impl SideDigest {
-    fn new() -> Self {
-        Self(Digest::new(Algorithm::Sha256))
-    }
-
-    fn take(&mut self, path: &str, answer: &Answer) {
-        self.0.update(format!("{path} {} {}\n", answer.status, answer.body.len()).as_bytes());
-        self.0.update(answer.body.as_bytes());
-    }
-}
-
-/// Asks for the export, and beside it, in a thread that outlives a [`Windmill`].
-#[derive(Clone)]
-pub struct Asker {
-    agent: ureq::Agent,
-    /// For one answer.
-    timeout: Duration,
-    /// `…/api/w/WORKSPACE/`
-    base: String,
-    bearer: Option<String>,
-}
-
-impl Asker {
-    /// Asks for `path`, below the workspace; the answer's body is not read yet.
-    ///
-    /// # Errors
-    /// No answer, or one with another status than 200.
-    pub fn open(&self, path: &str) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
-        let url = [&self.base, path].concat();
-        let bearer = self.bearer.as_deref().unwrap_or_default();
-        let question = self.agent.get(url).header("Authorization", bearer);
-        let answer = question.config().timeout_global(Some(self.timeout)).build().call()?;
-        match answer.status().as_u16() {
-            200 => Ok(answer),
-            status => Err(ureq::Error::StatusCode(status)),
-        }
-    }
-
-    /// Asks what wmill asks beside the export, while `meanwhile` is done; the digest of the answers, as in
-    /// [`Account::side`], and what that gave.
-    ///
-    /// # Errors
-    /// No answer, or that of `meanwhile`.
-    pub fn side<T>(
-        &self,
-        unwanted: &Interrupt,
-        meanwhile: impl FnOnce() -> Result<T, String>,
-    ) -> Result<(String, T), String> {
-        let ask = |path: &str| question(&self.agent, self.base.clone() + path, self.bearer.clone(), None, Part::Whole);
-        let asked = SIDE_QUESTIONS.map(|path| (path, ask(path)));
-        let done = meanwhile()?;
-        let (mut digest, patience) = (SideDigest::new(), Deadline::after(self.timeout, unwanted));
-        for (path, question) in asked {
-            let answer = question.map_err(|error| error.to_string())?.wait(&patience);
-            let answer = answer.map_err(|_| "there is no answer beside the export".to_owned())?;
-            digest.take(path, &answer.map_err(|error| error.to_string())?);
-        }
-        Ok((digest.0.finish(), done))
-    }
-}
-
 /// What the server tells anybody.
-pub struct Greeting {
+pub struct ServerInfo {
     /// Its version, such as `CE v1.491.5`; `None` where it does not tell.
     pub version: Option<String>,
     /// What its clock says, to the second.
@@ -184,6 +116,8 @@ pub struct Windmill<'a> {
     pub workspace: &'a WorkspaceId,
     /// The token; an empty one is not sent.
     pub token: &'a Secret,
+    /// Further headers for each question; each value is a secret.
+    pub headers: &'a [(String, Secret)],
     /// When the run ends.
     pub deadline: &'a Deadline,
     /// Keeps the certificates that it has read.
@@ -197,14 +131,15 @@ pub struct Windmill<'a> {
 pub fn list_workspaces(
     base_url: &BaseUrl,
     token: &Secret,
+    headers: &[(String, Secret)],
     deadline: &Deadline,
     environment: &[(String, String)],
 ) -> Result<Vec<WorkspaceId>, WindmillError> {
     const PATH: &str = "api/workspaces/list";
     // No question here is about a workspace.
     let workspace = WorkspaceId::parse(ADMINS).map_err(|error| WindmillError::Machine(error.to_string()))?;
-    let windmill = Windmill::new(base_url, &workspace, token, deadline, environment);
-    let mut tries = Tries::new(deadline);
+    let windmill = Windmill::new(base_url, &workspace, token, headers, deadline, environment);
+    let mut tries = Attempts::new(deadline);
     loop {
         let error = match windmill.ask(PATH, None) {
             Ok(answer) if answer.status == 200 => match parse(&answer.body) {
@@ -223,7 +158,7 @@ pub fn list_workspaces(
             Err(error) => error,
         };
         match &error {
-            WindmillError::Failed { cure: Cure::Time(asked), message, .. } => {
+            WindmillError::Failed { retry: Retry::AfterPause(asked), message, .. } => {
                 if !tries.pause(*asked, message).map_err(WindmillError::Expired)? {
                     return Err(error);
                 }
@@ -248,6 +183,8 @@ struct Answer {
     date: Option<SystemTime>,
     /// Whether it is HTML, which Windmill answers no question with.
     is_page: bool,
+    /// Where a redirect leads.
+    location: Option<String>,
     body: String,
 }
 
@@ -257,14 +194,12 @@ enum Part {
     Whole,
     /// The whole, unless it is a long one.
     Names,
-    /// Its body too, unless the status is 200.
-    Head,
 }
 
 impl Answer {
     /// What helps against such a status: servers that are overloaded or being replaced come back.
-    fn cure(&self) -> Cure {
-        if web::is_passing(self.status) { Cure::Time(self.retry_after) } else { Cure::None }
+    fn retry(&self) -> Retry {
+        if http_client::is_passing(self.status) { Retry::AfterPause(self.retry_after) } else { Retry::Never }
     }
 }
 
@@ -275,11 +210,12 @@ impl<'a> Windmill<'a> {
         base_url: &'a BaseUrl,
         workspace: &'a WorkspaceId,
         token: &'a Secret,
+        headers: &'a [(String, Secret)],
         deadline: &'a Deadline,
         environment: &[(String, String)],
     ) -> Self {
-        let agent = web::client(base_url.as_str(), ANSWER_TIME_MAX, environment);
-        Self { base_url, workspace, token, deadline, agent }
+        let agent = http_client::client(base_url.as_str(), ANSWER_TIME_MAX, environment);
+        Self { base_url, workspace, token, headers, deadline, agent }
     }
 
     /// The same, until another time.
@@ -295,11 +231,11 @@ impl<'a> Windmill<'a> {
     ///
     /// # Errors
     /// [`WindmillError`]: unreachable, or something else than Windmill.
-    pub fn greet(&self) -> Result<Greeting, WindmillError> {
+    pub fn greet(&self) -> Result<ServerInfo, WindmillError> {
         self.greeting(self.begin(Part::Whole, VERSION, None)?)
     }
 
-    fn greeting(&self, question: Question) -> Result<Greeting, WindmillError> {
+    fn greeting(&self, question: Question) -> Result<ServerInfo, WindmillError> {
         let answer = self.finish(VERSION, question)?;
         let is_html = answer.is_page || answer.body.contains('<');
         if answer.status >= 500 || answer.status == 200 && is_html {
@@ -307,27 +243,7 @@ impl<'a> Windmill<'a> {
         }
         let is_version = answer.status == 200 && answer.body.len() < 100;
         let version = is_version.then(|| self.printable(answer.body.trim()));
-        Ok(Greeting { version, date: answer.date })
-    }
-
-    /// Asks for the export with the query of a [`Plan`](crate::wmill_yaml::Plan), and takes no more of it than its head.
-    ///
-    /// # Errors
-    /// [`WindmillError`]: unreachable, refused, no such workspace.
-    pub fn may_export(&self, query: &str) -> Result<(), WindmillError> {
-        let path = format!("api/w/{}/{EXPORT}", self.workspace);
-        let answer = self.ask_for(Part::Head, &[&path, "&", query].concat(), None)?;
-        match answer.status {
-            200 if answer.is_page => Err(self.strange_answer(&path, &answer)),
-            200 => Ok(()),
-            _ if answer.body.contains("no rows returned") => Err(self.no_such_workspace()),
-            _ => match self.strange_answer(&path, &answer) {
-                WindmillError::Failed { message, cure, .. } => {
-                    Err(WindmillError::Failed { code: Code::PullFailed, message, cure })
-                }
-                other => Err(other),
-            },
-        }
+        Ok(ServerInfo { version, date: answer.date })
     }
 
     /// Asks who the token is in the workspace; also, with `list_workspaces`, which ones it sees.
@@ -339,25 +255,8 @@ impl<'a> Windmill<'a> {
         let version = self.begin(Part::Whole, VERSION, None)?;
         let path = format!("api/w/{}/users/whoami", self.workspace);
         let who = self.begin(Part::Whole, &path, None)?;
-        let mut side = Vec::new();
-        for question in SIDE_QUESTIONS {
-            let whole = format!("api/w/{}/{question}", self.workspace);
-            side.push((question, self.begin(Part::Whole, &whole, None)?, whole));
-        }
         let server_version = self.greeting(version)?.version;
-        let who = self.finish(&path, who)?;
-        match who.status {
-            200 => {}
-            401 | 403 => return Err(self.refused(&who)),
-            404 => return Err(self.no_such_workspace()),
-            _ => return Err(self.strange_answer(&path, &who)),
-        }
-        let Some(Value::Object(user)) = parse(&who.body) else { return Err(self.strange_answer(&path, &who)) };
-        let is = |name: &str| matches!(user.get(name), Some(Value::Bool(true)));
-        // A superadmin is let into workspaces that do not exist, and finds them empty.
-        if is("is_super_admin") && self.is_known_to_be_missing()? {
-            return Err(self.no_such_workspace());
-        }
+        let user = self.user(&path, who)?;
         let text = |name: &str| match user.get(name) {
             Some(Value::String(text)) => Some(text.clone()),
             _ => None,
@@ -365,48 +264,137 @@ impl<'a> Windmill<'a> {
         Ok(Account {
             user: text("username").zip(text("email")),
             server_version,
-            is_admin: is("is_admin"),
+            is_admin: is_true(&user, "is_admin"),
             workspaces: if list_workspaces { self.workspaces() } else { None },
-            ..self.side_answers(side)?
         })
     }
 
-    /// What is answered to what wmill asks beside the export. wmill takes a failure of these for a server without them,
-    /// and exits with 0; and it writes the files of the shared UI wherever their names lead.
-    fn side_answers(&self, asked: Vec<(&'static str, Question, String)>) -> Result<Account, WindmillError> {
-        let mut account = Account::default();
-        let mut digest = SideDigest::new();
-        for (path, question, whole) in asked {
-            let answer = self.finish(&whole, question)?;
-            digest.take(path, &answer);
-            match answer.status {
-                200 if path == SHARED_UI => account.shared_ui = Some(self.shared_ui(&whole, &answer)?),
-                200 if path == OWN_ITEMS => account.own_items = own_items(&answer.body),
-                200 | 404 => {}
-                400..=499 if answer.cure() == Cure::None => account.refused.push(path),
-                _ => return Err(self.no_answer(Code::PullFailed, &whole, &answer)),
+    /// Asks whose the token is in the workspace, and nothing else; again after a pause where the server may come back.
+    ///
+    /// # Errors
+    /// [`WindmillError`]: unreachable, unauthorized, no such workspace.
+    pub fn token_user(&self) -> Result<TokenUser, WindmillError> {
+        let path = format!("api/w/{}/users/whoami", self.workspace);
+        let mut tries = Attempts::new(self.deadline);
+        loop {
+            match self.begin(Part::Whole, &path, None).and_then(|question| self.user(&path, question)) {
+                Ok(user) => {
+                    let name = match user.get("username") {
+                        Some(Value::String(name)) => self.printable(name),
+                        _ => String::new(),
+                    };
+                    return Ok(TokenUser { name, admin: is_true(&user, "is_admin") });
+                }
+                Err(WindmillError::Failed { code, message, retry: Retry::AfterPause(asked) }) => {
+                    if !tries.pause(asked, &message).map_err(WindmillError::Expired)? {
+                        return Err(failed(code, message));
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
-        account.side = digest.0.finish();
-        Ok(account)
     }
 
-    fn shared_ui(&self, path: &str, answer: &Answer) -> Result<Vec<(String, String)>, WindmillError> {
-        let files = match parse(&answer.body) {
-            Some(Value::Object(mut answer)) => answer.remove("files"),
-            _ => return Err(self.strange_answer(path, answer)),
-        };
-        let Some(Value::Object(files)) = files else { return Ok(Vec::new()) };
-        let mut known = Vec::new();
-        for (name, content) in files {
-            let Value::String(content) = content else { return Err(self.strange_answer(path, answer)) };
-            if !is_safe_name(&name) {
-                let message = format!("the shared UI of workspace `{}` has a file named {name:?}", self.workspace);
-                return Err(failed(Code::PullFailed, message + ", which leads elsewhere; nothing was pulled"));
-            }
-            known.push((name, content));
+    /// The answer to the question who the token's user is.
+    fn user(&self, path: &str, question: Question) -> Result<json::Object, WindmillError> {
+        let who = self.finish(path, question)?;
+        match who.status {
+            200 => {}
+            401 | 403 => return Err(self.refused(&who)),
+            404 => return Err(self.no_such_workspace()),
+            _ => return Err(self.strange_answer(path, &who)),
         }
-        Ok(known)
+        let Some(Value::Object(user)) = parse(&who.body) else { return Err(self.strange_answer(path, &who)) };
+        // A superadmin is let into workspaces that do not exist, and finds them empty.
+        if is_true(&user, "is_super_admin") && self.is_known_to_be_missing()? {
+            return Err(self.no_such_workspace());
+        }
+        Ok(user)
+    }
+
+    /// Takes the export with the query of a [`Plan`](crate::windmill::wmill_yaml::Plan), and what belongs to it, into
+    /// `folder`.
+    ///
+    /// # Errors
+    /// [`WindmillError`]: unreachable, refused, no such workspace; or what came is not an export, or not all of it.
+    pub fn snapshot(&self, query: &str, folder: &Path) -> Result<Snapshot, WindmillError> {
+        let left = self.deadline.remaining().map_err(WindmillError::Expired)?;
+        let sides = self.begin_sides()?;
+        let path = format!("api/w/{}/{EXPORT}", self.workspace);
+        let (agent, url, headers) =
+            (self.agent.clone(), self.base_url.join(&[&path, "&", query].concat()), self.sent_headers());
+        let export = self.start(move |_| get(&agent, &url, &headers, left))?;
+        let sides = self.finish_sides(sides)?;
+        let response = export.wait(self.deadline).map_err(WindmillError::Expired)?;
+        let lost = |error| pull_failed(self.unreachable(&path, &error));
+        let response = response.map_err(lost)?;
+        if response.status() != 200 || is_page(&response) {
+            let answer = read_answer(response, &path, Part::Whole).map_err(lost)?;
+            let is_redirect = (300..400).contains(&answer.status);
+            return Err(if is_redirect {
+                self.redirected(&path, &answer)
+            } else {
+                self.export_refused(&path, &answer)
+            });
+        }
+        let target = SnapshotFile::create(folder).map_err(|error| WindmillError::Machine(error.to_string()))?;
+        let query = query.to_owned();
+        let taken = self.start(move |unwanted| {
+            Snapshot::take(response.into_body().into_reader(), target, &query, sides, unwanted)
+        })?;
+        let taken = taken.wait(self.deadline).map_err(WindmillError::Expired)?;
+        taken.map_err(|error| self.no_snapshot(error))
+    }
+
+    /// Asks what wmill asks beside the export.
+    ///
+    /// # Errors
+    /// [`WindmillError`]: no answer, or one that is neither 200 nor 404. wmill would delete files then, and exit with 0.
+    pub fn side_answers(&self) -> Result<SideAnswers, WindmillError> {
+        self.finish_sides(self.begin_sides()?)
+    }
+
+    fn begin_sides(&self) -> Result<Vec<(String, Question)>, WindmillError> {
+        let paths = SIDE_QUESTIONS.iter().map(|question| format!("api/w/{}/{question}", self.workspace));
+        paths.map(|path| self.begin(Part::Whole, &path, None).map(|question| (path, question))).collect()
+    }
+
+    fn finish_sides(&self, asked: Vec<(String, Question)>) -> Result<SideAnswers, WindmillError> {
+        let mut answers = asked.into_iter().map(|(path, question)| {
+            let answer = self.finish(&path, question)?;
+            match answer.status {
+                // A server that does not know the question is one to which wmill does not put it either.
+                200 | 404 => Ok(snapshot::Answer { status: answer.status, body: answer.body.into_bytes() }),
+                _ => Err(self.no_answer(Code::PullFailed, &path, &answer)),
+            }
+        });
+        let mut next = || answers.next().unwrap_or_else(|| Ok(snapshot::Answer::default()));
+        Ok(SideAnswers { own_items: next()?, file_types: next()?, shared_ui: next()? })
+    }
+
+    fn no_snapshot(&self, error: SnapshotError) -> WindmillError {
+        let failed = |why: &str, retry| {
+            let message =
+                format!("cannot take workspace `{}` out of Windmill at {}: {why}", self.workspace, self.base_url);
+            WindmillError::Failed { code: Code::PullFailed, message, retry }
+        };
+        match error {
+            SnapshotError::CutOff(why) => match self.deadline.remaining() {
+                Ok(_) => failed(&why, Retry::AfterPause(None)),
+                Err(expired) => WindmillError::Expired(expired),
+            },
+            SnapshotError::Strange(why) => failed(&why, Retry::Never),
+            SnapshotError::Cancelled => WindmillError::Expired(Expired::Cancelled),
+            SnapshotError::Disk(error) => WindmillError::Machine(error.to_string()),
+        }
+    }
+
+    /// The export was not given.
+    fn export_refused(&self, path: &str, answer: &Answer) -> WindmillError {
+        if answer.body.contains("no rows returned") {
+            return self.no_such_workspace();
+        }
+        pull_failed(self.strange_answer(path, answer))
     }
 
     fn is_known_to_be_missing(&self) -> Result<bool, WindmillError> {
@@ -430,16 +418,14 @@ impl<'a> Windmill<'a> {
         Some(list.iter().filter_map(id).collect())
     }
 
-    /// For questions that are waited for elsewhere; the export is, for `timeout` at most.
-    #[must_use]
-    pub fn asker(&self, timeout: Duration) -> Asker {
-        let base = self.base_url.join(&format!("api/w/{}/", self.workspace));
-        Asker { agent: self.agent.clone(), timeout, base, bearer: self.bearer() }
-    }
-
-    fn bearer(&self) -> Option<String> {
-        let token = Some(self.token.expose()).filter(|token| !token.is_empty());
-        token.map(|token| ["Bearer ", token].concat())
+    /// What goes with each question.
+    fn sent_headers(&self) -> Vec<(String, String)> {
+        let mut headers: Vec<_> =
+            self.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+        if !self.token.expose().is_empty() {
+            headers.push(("Authorization".to_owned(), ["Bearer ", self.token.expose()].concat()));
+        }
+        headers
     }
 
     /// Asks for something of the workspace that a sync can do without: once, and with what does not come whole and in
@@ -449,7 +435,7 @@ impl<'a> Windmill<'a> {
         let path = format!("api/w/{}/{path}", self.workspace);
         let (status, value) = match self.ask_for(Part::Names, &path, None) {
             // No name is a secret, whatever a server calls its users.
-            Ok(answer) => (answer.status, parse(&Scrubber::new([self.token]).scrub(&answer.body))),
+            Ok(answer) => (answer.status, parse(&Redactor::new([self.token]).redact(&answer.body))),
             Err(_) => (0, None),
         };
         let value = value.filter(|_| status == 200);
@@ -469,13 +455,38 @@ impl<'a> Windmill<'a> {
 
     fn begin(&self, part: Part, path: &str, body: Option<&str>) -> Result<Question, WindmillError> {
         self.deadline.remaining().map_err(WindmillError::Expired)?;
-        let question = question(&self.agent, self.base_url.join(path), self.bearer(), body, part);
-        question.map_err(|error| WindmillError::Machine(format!("cannot start a thread: {error}")))
+        let (agent, url, headers, body) =
+            (self.agent.clone(), self.base_url.join(path), self.sent_headers(), body.map(str::to_owned));
+        self.start(move |_| exchange(&agent, &url, &headers, body.as_deref(), part))
+    }
+
+    /// Does something that waits for the server in a thread of its own.
+    fn start<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&CancelToken) -> T + Send + 'static,
+    ) -> Result<Pending<T>, WindmillError> {
+        Pending::start(ask).map_err(|error| WindmillError::Machine(format!("cannot start a thread: {error}")))
     }
 
     fn finish(&self, path: &str, question: Question) -> Result<Answer, WindmillError> {
         let answer = question.wait(self.deadline).map_err(WindmillError::Expired)?;
-        answer.map_err(|error| self.unreachable(path, &error))
+        let answer = answer.map_err(|error| self.unreachable(path, &error))?;
+        if (300..400).contains(&answer.status) { Err(self.redirected(path, &answer)) } else { Ok(answer) }
+    }
+
+    /// A redirect is not followed, and its target is what the setting lacks.
+    fn redirected(&self, path: &str, answer: &Answer) -> WindmillError {
+        let asked = path.split('?').next().unwrap_or_default();
+        let target = answer.location.as_deref().unwrap_or("no place that it names");
+        let base = target.split('?').next().and_then(|target| target.strip_suffix(asked)).unwrap_or(target);
+        let base: String = self.printable(base.trim_end_matches('/')).chars().take(LOCATION_CHARS_MAX).collect();
+        let message = format!(
+            "{} answered with a redirect (status {}) to {base}, which is not followed since the token would go along: \
+             set WINDMILL_BASE_URL to that if it is your Windmill",
+            self.base_url.join(asked),
+            answer.status
+        );
+        failed(Code::WindmillUnreachable, message)
     }
 
     fn unreachable(&self, path: &str, error: &ureq::Error) -> WindmillError {
@@ -485,31 +496,41 @@ impl<'a> Windmill<'a> {
         }
         // A query is as long as it is dull.
         let path = path.split('?').next().unwrap_or_default();
+        if let ureq::Error::BodyExceedsLimit(bytes_max) = error {
+            let message = format!(
+                "{} answered with more than {bytes_max} bytes, and not as Windmill does",
+                self.base_url.join(path)
+            );
+            return failed(Code::PullFailed, message);
+        }
         let message = format!("cannot reach Windmill at {}: {error}", self.base_url.join(path));
-        let cure = if web::is_passing_error(error) { Cure::Time(None) } else { Cure::None };
-        WindmillError::Failed { code: Code::WindmillUnreachable, message, cure }
+        let retry = if http_client::is_passing_error(error) { Retry::AfterPause(None) } else { Retry::Never };
+        WindmillError::Failed { code: Code::WindmillUnreachable, message, retry }
     }
 
     /// What the server said, fit for messages.
     fn printable(&self, said: &str) -> String {
-        Scrubber::new([self.token]).scrub(&subprocess::clean_line(said.as_bytes()))
+        let secrets = self.headers.iter().map(|(_, value)| value).chain([self.token]);
+        Redactor::new(secrets).redact(&output::clean_line(said.as_bytes()))
     }
 
-    /// What is told of an answer whose content is nobody's business.
+    /// The description of an answer whose content has to stay hidden.
     fn no_answer(&self, code: Code, path: &str, answer: &Answer) -> WindmillError {
         let message = format!("{} answered with status {}", self.base_url.join(path), answer.status);
-        WindmillError::Failed { code, message, cure: answer.cure() }
+        WindmillError::Failed { code, message, retry: answer.retry() }
     }
 
     fn strange_answer(&self, path: &str, answer: &Answer) -> WindmillError {
         // Scrubbed before it is cut, so that no part of a token that was said back is left.
-        let start: String = self.printable(&answer.body).chars().take(200).collect();
+        let said = answer.body.get(..answer.body.floor_char_boundary(ECHOED_BYTES_MAX)).unwrap_or_default();
+        let said = Redactor::new([self.token]).scrub_cut(&output::clean_line(said.as_bytes()));
+        let start: String = said.chars().take(200).collect();
         let message = format!(
             "{} answered with status {} and not as Windmill does: {start}",
             self.base_url.join(path),
             answer.status
         );
-        WindmillError::Failed { code: Code::WindmillUnreachable, message, cure: answer.cure() }
+        WindmillError::Failed { code: Code::WindmillUnreachable, message, retry: answer.retry() }
     }
 
     fn refused(&self, answer: &Answer) -> WindmillError {
@@ -538,7 +559,7 @@ impl<'a> Windmill<'a> {
     pub fn key(&self) -> Result<Option<Secret>, WindmillError> {
         let path = format!("api/w/{}/workspaces/encryption_key", self.workspace);
         let answer = self.ask(&path, None)?;
-        if answer.cure() != Cure::None {
+        if answer.retry() != Retry::Never {
             return Err(self.no_answer(Code::WindmillUnreachable, &path, &answer));
         }
         Ok(match parse(&answer.body) {
@@ -555,7 +576,7 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`WindmillError`] where there is no answer.
     pub fn can_read_variable(&self, path: &str) -> Result<bool, WindmillError> {
-        let path = percent::encode(path, "/");
+        let path = percent::encode_path(path);
         let path = format!("api/w/{}/variables/get/{path}?decrypt_secret=true", self.workspace);
         let answer = self.ask(&path, None)?;
         let is_there = match parse(&answer.body) {
@@ -566,9 +587,8 @@ impl<'a> Windmill<'a> {
     }
 }
 
-fn own_items(body: &str) -> Vec<(String, String)> {
-    let Some(Value::Array(list)) = parse(body) else { return Vec::new() };
-    list.iter().filter_map(|item| two_texts(item, ["item_kind", "path"])).collect()
+fn is_true(object: &json::Object, name: &str) -> bool {
+    matches!(object.get(name), Some(Value::Bool(true)))
 }
 
 /// Two fields of an object, where both are there and are texts.
@@ -581,80 +601,97 @@ pub fn two_texts(object: &Value, names: [&str; 2]) -> Option<(String, String)> {
     }
 }
 
-/// Asks in a thread of its own.
-fn question(
-    agent: &ureq::Agent,
-    url: String,
-    bearer: Option<String>,
-    body: Option<&str>,
-    part: Part,
-) -> std::io::Result<Question> {
-    let (agent, body) = (agent.clone(), body.map(str::to_owned));
-    Pending::start(move |_| exchange(&agent, &url, bearer.as_deref(), body.as_deref(), part))
-}
-
 fn exchange(
     agent: &ureq::Agent,
     url: &str,
-    bearer: Option<&str>,
+    headers: &[(String, String)],
     body: Option<&str>,
     part: Part,
 ) -> Result<Answer, ureq::Error> {
-    let mut answer = match body {
-        None => {
-            let time_max = if part == Part::Head { EXPORT_TIME_MAX } else { ANSWER_TIME_MAX };
-            let request = agent.get(url).config().timeout_global(Some(time_max)).build();
-            if let Some(bearer) = bearer { request.header("Authorization", bearer) } else { request }.call()
-        }
+    let response = match body {
+        None => get(agent, url, headers, ANSWER_TIME_MAX),
         Some(body) => {
             let request = agent.post(url).header("Content-Type", "application/json");
-            if let Some(bearer) = bearer { request.header("Authorization", bearer) } else { request }.send(body)
+            headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send(body)
         }
     }?;
-    let status = answer.status().as_u16();
-    let header = |name: &str| answer.headers().get(name)?.to_str().ok().map(str::trim);
-    // A date is possible too, and rare; the pause is then our own.
-    let retry_after = header("retry-after").and_then(|value| value.parse().ok());
-    let date = header("date").and_then(|value| httpdate::parse_http_date(value).ok());
-    let is_page = header("content-type").is_some_and(|value| value.starts_with("text/html"));
-    let bytes = match part {
-        Part::Head if status == 200 => Vec::new(),
-        _ => {
-            let bytes_max = if part == Part::Names { NAMES_BYTES_MAX } else { ANSWER_BYTES_MAX };
-            answer.body_mut().with_config().limit(bytes_max).read_to_vec()?
-        }
-    };
-    let body = String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs), date, is_page, body })
+    read_answer(response, url, part)
 }
 
-/// Whether a name stays within the folder that it is put into, and git can hold it. This one comes from a server, and
-/// wmill makes a path of it by its own rules: so what some system takes for a separator is refused too, and what nobody
-/// calls a file.
-fn is_safe_name(name: &str) -> bool {
-    name.split('/').all(|part| names::is_storable(part.as_bytes()))
-        && !name.contains(|character: char| character == '\\' || character.is_control())
+type Response = ureq::http::Response<ureq::Body>;
+
+/// Asks; the answer's body is not read yet.
+fn get(
+    agent: &ureq::Agent,
+    url: &str,
+    headers: &[(String, String)],
+    time_max: Duration,
+) -> Result<Response, ureq::Error> {
+    let request = agent.get(url).config().timeout_global(Some(time_max)).build();
+    headers.iter().fold(request, |request, (name, value)| request.header(name, value)).call()
+}
+
+fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
+    response.headers().get(name)?.to_str().ok().map(str::trim)
+}
+
+fn is_page(response: &Response) -> bool {
+    header(response, "content-type").is_some_and(|value| value.starts_with("text/html"))
+}
+
+fn read_answer(mut response: Response, url: &str, part: Part) -> Result<Answer, ureq::Error> {
+    let status = response.status().as_u16();
+    // A date is possible too, and rare; the pause is then our own.
+    let retry_after = header(&response, "retry-after").and_then(|value| value.parse().ok());
+    let date = header(&response, "date").and_then(|value| httpdate::parse_http_date(value).ok());
+    let is_page = is_page(&response);
+    let location = header(&response, "location").map(str::to_owned);
+    let mut bytes = Vec::new();
+    let reader = response.body_mut().as_reader();
+    // Of an answer that is none, the beginning tells enough.
+    if status == 200 {
+        let bytes_max = answer_bytes_max(url, part);
+        reader.take(bytes_max + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(ureq::Error::BodyExceedsLimit(bytes_max));
+        }
+    } else {
+        reader.take(SHORT_BYTES_MAX).read_to_end(&mut bytes)?;
+    }
+    // What is not UTF-8 is not Windmill's; its beginning is enough for a message.
+    let body = String::from_utf8(bytes).unwrap_or_else(|error| {
+        let bytes = error.as_bytes();
+        String::from_utf8_lossy(&bytes[..bytes.len().min(ECHOED_BYTES_MAX)]).into_owned()
+    });
+    Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs), date, is_page, location, body })
+}
+
+/// How long an answer to this question may be.
+fn answer_bytes_max(url: &str, part: Part) -> u64 {
+    let is = |path: &str| url.ends_with(path);
+    match part {
+        Part::Names => NAMES_BYTES_MAX,
+        _ if is(VERSION) => SHORT_BYTES_MAX,
+        _ if is("/whoami") => USER_BYTES_MAX,
+        _ if is(SIDE_QUESTIONS[2]) => SHARED_UI_BYTES_MAX,
+        _ => ANSWER_BYTES_MAX,
+    }
 }
 
 fn failed(code: Code, message: String) -> WindmillError {
-    WindmillError::Failed { code, message, cure: Cure::None }
+    WindmillError::Failed { code, message, retry: Retry::Never }
+}
+
+/// The same error of the export: everything else of that Windmill answers.
+fn pull_failed(error: WindmillError) -> WindmillError {
+    match error {
+        WindmillError::Failed { message, retry, .. } => {
+            WindmillError::Failed { code: Code::PullFailed, message, retry }
+        }
+        other => other,
+    }
 }
 
 fn parse(body: &str) -> Option<Value> {
-    json::from_str(body).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_that_leads_elsewhere_is_not_safe() {
-        for name in ["a.ts", "lib/x.ts", "..a/b", "a.git/b", ".gitignore", "a b/é"] {
-            assert!(is_safe_name(name), "{name}");
-        }
-        for name in ["", "/a", "a//b", "../a", "a/..", "./a", ".git/config", "a/.GIT", "a\\b", "a\0"] {
-            assert!(!is_safe_name(name), "{name:?}");
-        }
-    }
+    util::json::parse(body, ANSWER_LIMITS)
 }

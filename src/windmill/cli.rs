@@ -1,181 +1,261 @@
-//! The `wmill` program: its `sync pull` and `sync push` of one workspace, its version, and what its words mean.
-//!
-//! The token goes into a file that only we may read, never into an argument. It does not know about git.
+//! The `wmill` program: its profile, `sync pull`, `sync push`, and its output.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use log::Level;
 use miniserde::json::{self, Value};
 
-use crate::code::Code;
-use crate::scratch;
-use crate::subprocess::{Ending, Failure, Finished, Invocation};
-use crate::web;
-use crate::windmill::{Cure, Windmill, WindmillError, two_texts};
-use crate::workplace::{ProgramLog, Workplace};
+use crate::model::names::WorkspaceId;
+use crate::model::result_code::Code;
+use crate::net::http_client;
+use crate::process::command::Invocation;
+use crate::process::run::{Ending, Failure, Finished};
+use crate::process::run_env::{ProgramLog, RunEnv};
+use crate::util::files;
+use crate::util::retry::Retry;
+use crate::util::secret::Secret;
+use crate::windmill::api::{Windmill, WindmillError, two_texts};
+use crate::windmill::push_relay::{Permits, PushRelay, Refusal, Relayed};
+use crate::windmill::snapshot_server::SnapshotServer;
 
 /// Name of the one profile in wmill's configuration. Files named after the profile (`x.PROFILE.variable.yaml`) have a
-/// meaning to wmill, so it is a name that nobody gives to files.
+/// meaning to wmill, so it is a name that no file has.
 const PROFILE: &str = "windmill-git-sync-run";
-/// A line for each file of a workspace: a hundred thousand.
-const CHANGES_BYTES_MAX: usize = 16 << 20;
+/// A line for each file of a workspace: a hundred thousand. Parsed, they take as much again.
+const CHANGES_BYTES_MAX: usize = 8 << 20;
+/// A path, which has 4,096 bytes at most, two numbers and a version.
+const KNOWN_VERSION_BYTES_MAX: u64 = 8 << 10;
+/// What the image's wmill prints before its version.
+const SORTS_DEPENDENCIES: &str = "Dependencies are sorted";
+/// Of a script, which names its interpreter there.
+const FIRST_LINE_BYTES_MAX: u64 = 256;
+/// Lines of a failed push that are for people, and how long such a line is at most.
+const PLAIN_LINES_MAX: usize = 3;
+const PLAIN_LINE_BYTES_MAX: usize = 400;
 /// As many lines of output make an error plain.
 const MESSAGE_LINES_MAX: usize = 12;
 
-/// Whether a push is one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// It only shows what it would change.
-    Show,
-    /// It changes the workspace.
-    Apply,
+/// Pulls what `server` serves of the workspace into `folder`, which must hold the `wmill.yaml` for this run. wmill is
+/// given the server's own word in place of a token.
+///
+/// # Errors
+/// [`WindmillError`]. The folder is then half pulled, and good for nothing.
+pub fn pull(
+    workspace: &WorkspaceId,
+    server: SnapshotServer,
+    run_env: &RunEnv,
+    folder: &Path,
+) -> Result<(), WindmillError> {
+    let machine = |error: std::io::Error| WindmillError::Machine(error.to_string());
+    let configuration = run_env.run_dir.path().join("wmill");
+    write_profile(&server.base_url(), workspace, server.word(), &configuration).map_err(machine)?;
+    let invocation = run_env.local_invocation("wmill", folder).map_err(machine)?;
+    let invocation = sync_command(invocation, run_env, folder, &configuration).arguments([
+        "pull",
+        "--yes",
+        "--skip-branch-validation",
+    ]);
+    let (mut words, mut log) = (Words::default(), ProgramLog::new("wmill", Level::Debug));
+    let finished = run_env.run(invocation, &mut |line| {
+        log.line(line);
+        words.take(line);
+    });
+    files::remove_folder(&configuration).map_err(machine)?;
+    let finished = match finished {
+        Ok(finished) => finished,
+        Err(failure) => {
+            if let Failure::NoSpace { .. } = failure {
+                // What it wrote is of no use, and takes the space.
+                files::remove_folder(folder).and_then(|()| files::create_folder(folder)).map_err(machine)?;
+            }
+            return Err(not_run(&failure));
+        }
+    };
+    let is_done = words.say_done();
+    // Why it did not go well is told by this first: wmill takes what it is not answered for an older server.
+    let asked = server.finish();
+    let incomplete = match (&asked, words.incomplete) {
+        (Err(why), _) if finished.is_success() || why.contains("no answer") => Some(why.clone()),
+        (_, Some(line)) if finished.is_success() => Some(line),
+        _ => None,
+    };
+    if let Some(why) = incomplete {
+        let message = format!("`wmill sync pull` of workspace `{workspace}` did not do all of it: {why}");
+        return Err(WindmillError::Failed { code: Code::PullFailed, message, retry: Retry::Never });
+    }
+    if finished.is_success() && is_done { Ok(()) } else { Err(failed(workspace, "pull", &finished)) }
+}
+
+fn not_run(failure: &Failure) -> WindmillError {
+    match failure {
+        Failure::Expired(expired) => WindmillError::Expired(*expired),
+        Failure::NoSpace { .. } => {
+            WindmillError::Failed { code: Code::PullFailed, message: failure.to_string(), retry: Retry::NewCheckout }
+        }
+        _ => WindmillError::Machine(failure.to_string()),
+    }
 }
 
 /// What a push does with what the folder does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletions {
     /// Nothing.
-    Keep,
+    Skip,
     /// It deletes it from the workspace.
-    Apply,
+    Push,
 }
 
-/// Pulls the workspace into `folder`, which must hold the `wmill.yaml` for this run.
+/// Pushes what lies in `folder`, which must hold the `wmill.yaml` for this run, as far as `permits` lets it through.
+/// wmill asks a relay of ours, and is given that one's word in place of the token.
 ///
 /// # Errors
-/// [`WindmillError`]. The folder is then half pulled, and good for nothing.
-pub fn pull(windmill: &Windmill<'_>, place: &Workplace, folder: &Path) -> Result<(), WindmillError> {
-    let machine = |error: std::io::Error| WindmillError::Machine(error.to_string());
-    let configuration = place.scratch.path().join("wmill");
-    let invocation = sync_command(windmill, place, folder, &configuration).map_err(machine)?.arguments([
-        "pull",
-        "--yes",
-        "--skip-branch-validation",
-    ]);
-    let (mut words, mut log) = (Words::default(), ProgramLog::new("wmill", Level::Info));
-    let finished = place.run(invocation, &mut |line| {
-        log.line(line);
-        words.take(line);
-    });
-    // The token is needed by nobody after this.
-    scratch::remove_folder(&configuration).map_err(machine)?;
-    match finished {
-        Ok(finished)
-            if finished.is_success()
-                && let Some(line) = words.went_on_without =>
-        {
-            let message = format!(
-                "`wmill sync pull` of workspace `{}` from {} did without an answer: {line}",
-                windmill.workspace, windmill.base_url
-            );
-            Err(WindmillError::Failed { code: Code::PullFailed, message, cure: Cure::Time(None) })
-        }
-        Ok(finished) if finished.is_success() && words.say_done() => Ok(()),
-        Ok(finished) => Err(failed(windmill, "pull", &finished)),
-        Err(Failure::Expired(expired)) => Err(WindmillError::Expired(expired)),
-        Err(failure) => Err(WindmillError::Machine(failure.to_string())),
-    }
-}
-
-/// Pushes what lies in `folder`, which must hold the `wmill.yaml` for this run, into the workspace, or only finds out
-/// what that would change: kind (`added`, `edited`, `deleted`) and path of each file.
-///
-/// # Errors
-/// [`WindmillError`]. Where it was no dry run, a part may have been pushed.
+/// [`WindmillError`], which names the item and says why. A part may have been pushed.
 pub fn push(
     windmill: &Windmill<'_>,
-    place: &Workplace,
+    run_env: &RunEnv,
     folder: &Path,
-    extent: Extent,
+    permits: Permits,
     deletions: Deletions,
-) -> Result<Vec<(String, String)>, WindmillError> {
+) -> Result<Relayed, WindmillError> {
     let machine = |error: std::io::Error| WindmillError::Machine(error.to_string());
-    let configuration = place.scratch.path().join("wmill");
-    // Its own list of differences would show values, of resources for one; as JSON it has none.
-    let mut invocation = sync_command(windmill, place, folder, &configuration).map_err(machine)?.arguments([
+    let configuration = run_env.run_dir.path().join("wmill");
+    let relay = PushRelay::start(windmill, run_env, permits).map_err(machine)?;
+    write_profile(&relay.base_url(), windmill.workspace, relay.word(), &configuration).map_err(machine)?;
+    // As JSON: its own list of differences would show values, of resources for one.
+    let invocation = run_env.local_invocation("wmill", folder).map_err(machine)?;
+    let invocation = sync_command(invocation, run_env, folder, &configuration).arguments([
         "push",
-        if extent == Extent::Show { "--dry-run" } else { "--yes" },
+        "--yes",
         "--skip-branch-validation",
         "--json-output",
     ]);
-    if deletions == Deletions::Keep {
+    // The relay is on this machine.
+    let mut invocation = invocation.environment("NO_PROXY", "127.0.0.1").environment("no_proxy", "127.0.0.1");
+    if deletions == Deletions::Skip {
         invocation = invocation.argument("--keep-deleted");
     }
-    let mut log = ProgramLog::new("wmill", Level::Info);
-    let finished = place.run(invocation.capture(CHANGES_BYTES_MAX), &mut |line| log.line(line));
-    scratch::remove_folder(&configuration).map_err(machine)?;
-    match finished {
-        Ok(finished) => match changes(&finished).filter(|_| finished.is_success()) {
-            Some(changes) => Ok(changes),
-            None => Err(failed(windmill, "push", &finished)),
-        },
-        Err(Failure::Expired(expired)) => Err(WindmillError::Expired(expired)),
-        Err(failure) => Err(WindmillError::Machine(failure.to_string())),
+    let mut log = ProgramLog::new("wmill", Level::Debug);
+    let finished = run_env.run(invocation.capture(CHANGES_BYTES_MAX), &mut |line| log.line(line));
+    files::remove_folder(&configuration).map_err(machine)?;
+    let finished = match finished {
+        Ok(finished) => finished,
+        Err(failure) => return Err(not_run(&failure)),
+    };
+    let relayed = relay.relayed();
+    match said_of_push(&finished) {
+        Some(said) if finished.is_success() && said.is_success => Ok(relayed),
+        said => Err(push_failed(windmill, run_env, &finished, said.unwrap_or_default(), relayed.refusal)),
     }
 }
 
-/// `wmill sync`, about to run in `folder`, with a profile of its own.
-fn sync_command(
+/// What `wmill sync push` said at its end.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct PushSaid {
+    is_success: bool,
+    /// The files that it could not push, and why.
+    failed: Vec<(String, String)>,
+}
+
+fn said_of_push(finished: &Finished) -> Option<PushSaid> {
+    // Warnings may stand before it.
+    let text = String::from_utf8_lossy(&finished.stdout);
+    let (start, end) = (text.find("{\n")?, text.rfind('}')?);
+    let Ok(Value::Object(mut answer)) = json::from_str(text.get(start..=end)?) else { return None };
+    let is_success = matches!(answer.get("success"), Some(Value::Bool(true)));
+    let failed = match answer.remove("failed") {
+        Some(Value::Array(list)) => list.iter().filter_map(|one| two_texts(one, ["path", "error"])).collect(),
+        _ => Vec::new(),
+    };
+    Some(PushSaid { is_success, failed })
+}
+
+fn push_failed(
     windmill: &Windmill<'_>,
-    place: &Workplace,
-    folder: &Path,
-    configuration: &Path,
-) -> std::io::Result<Invocation> {
-    write_profile(windmill, configuration)?;
-    Ok(place
-        .invocation("wmill", folder)?
+    run_env: &RunEnv,
+    finished: &Finished,
+    PushSaid { failed, .. }: PushSaid,
+    refusal: Option<Refusal>,
+) -> WindmillError {
+    let workspace = windmill.workspace;
+    let ended = |why: &str| format!("`wmill sync push` into workspace `{workspace}` failed: {why}");
+    if let Some((path, why)) = failed.into_iter().next() {
+        let message = ended(&run_env.redactor.redact(&format!("{path}: {why}")));
+        return WindmillError::Failed { code: Code::PullFailed, message, retry: Retry::Never };
+    }
+    let Some(Refusal { what, status, reason }) = refusal else {
+        let (code, _) = classify(&finished.tail_text());
+        let message = ended(&format!("it ended with {}: {}", finished.ending, plain_lines(&finished.tail)));
+        return WindmillError::Failed { code, message, retry: Retry::Never };
+    };
+    let code = match status {
+        401 | 403 => Code::WindmillUnauthorized,
+        0 | 502..=504 => Code::WindmillUnreachable,
+        _ => Code::PullFailed,
+    };
+    let answered = if status == 0 { String::new() } else { format!("Windmill answered {status}: ") };
+    let message = ended(&run_env.redactor.redact(&format!("{what}: {answered}{reason}")));
+    WindmillError::Failed { code, message, retry: Retry::Never }
+}
+
+/// The last lines that are for people: without the dump of an error, the source around it and where that lies.
+fn plain_lines(tail: &[String]) -> String {
+    let is_plain = |line: &&String| {
+        !line.is_empty()
+            && line.len() <= PLAIN_LINE_BYTES_MAX
+            && !line.starts_with([' ', '\t', '{', '}', '[', ']', '^'])
+            && !["at ", "node:", "file:", "Node.js v", "Bun v"].iter().any(|start| line.starts_with(start))
+            && line.split('|').next().is_none_or(|start| start.trim_end().parse::<u32>().is_err())
+    };
+    let plain: Vec<&str> = tail.iter().filter(is_plain).map(String::as_str).collect();
+    plain[plain.len().saturating_sub(PLAIN_LINES_MAX)..].join("; ")
+}
+
+/// `wmill sync`, about to run in `folder`, with the profile in `configuration`.
+fn sync_command(invocation: Invocation, run_env: &RunEnv, folder: &Path, configuration: &Path) -> Invocation {
+    invocation
         .environment("WMILL_CONFIG_DIR", configuration)
         .environment("NO_COLOR", "1")
         // wmill takes its orders from the branch of a repository that it finds; it is to find none.
-        .environment("GIT_DIR", place.scratch.path().join("no-repository"))
+        .environment("GIT_DIR", run_env.run_dir.path().join("no-repository"))
         .environment("GIT_CEILING_DIRECTORIES", folder.parent().unwrap_or(folder))
-        .arguments(["--workspace", PROFILE, "sync"]))
+        .confine(&[run_env.run_dir.path(), folder])
+        .arguments(["--workspace", PROFILE, "sync"])
 }
 
-fn write_profile(windmill: &Windmill<'_>, configuration: &Path) -> std::io::Result<()> {
+/// wmill appends `api/…` to `remote` as it is.
+fn write_profile(remote: &str, workspace: &WorkspaceId, token: &Secret, configuration: &Path) -> std::io::Result<()> {
     let folder = configuration.join("windmill");
-    scratch::create_folder(&folder)?;
+    files::create_folder(&folder)?;
     let text = |text: &str| json::to_string(text);
     let profile = format!(
         "{{\"name\":{},\"remote\":{},\"workspaceId\":{},\"token\":{}}}\n",
         text(PROFILE),
-        // wmill appends `api/…` to it as it is.
-        text(&windmill.base_url.join("")),
-        text(windmill.workspace.as_str()),
-        text(windmill.token.expose()),
+        text(remote),
+        text(workspace.as_str()),
+        text(token.expose()),
     );
-    scratch::write_file(&folder.join("remotes.ndjson"), profile.as_bytes())
+    files::write_file(&folder.join("remotes.ndjson"), profile.as_bytes())
 }
 
-fn failed(windmill: &Windmill<'_>, verb: &str, finished: &Finished) -> WindmillError {
+fn failed(workspace: &WorkspaceId, verb: &str, finished: &Finished) -> WindmillError {
     let start = finished.tail.len().saturating_sub(MESSAGE_LINES_MAX);
     let printed = finished.tail[start..].join("\n");
-    let (code, cure) = match finished.ending {
-        Ending::Exit(_) => classify(&finished.tail_text()),
+    let (code, retry) = match finished.ending {
+        Ending::Exit(_) => match classify(&finished.tail_text()) {
+            // A pull talks to this process only.
+            (_, retry) if verb == "pull" => (Code::PullFailed, retry),
+            classified => classified,
+        },
         // For want of memory, mostly: the same again, or more of it, does not help.
-        Ending::Signal(_) => (Code::PullFailed, Cure::None),
+        Ending::Signal(_) | Ending::OutOfMemory => (Code::PullFailed, Retry::Never),
     };
     let how = if finished.is_success() {
         format!("ended with exit code 0 but did not say that it had done the {verb}")
     } else {
         format!("ended with {}", finished.ending)
     };
-    let message =
-        format!("`wmill sync {verb}` of workspace `{}` at {} {how}: {printed}", windmill.workspace, windmill.base_url);
-    WindmillError::Failed { code, message, cure }
-}
-
-/// What `wmill sync push` says that it changed or would change.
-fn changes(finished: &Finished) -> Option<Vec<(String, String)>> {
-    // Warnings may stand before it.
-    let text = String::from_utf8_lossy(&finished.stdout);
-    let (start, end) = (text.find('{')?, text.rfind('}')?);
-    let Ok(Value::Object(mut answer)) = json::from_str(text.get(start..=end)?) else { return None };
-    if !matches!(answer.get("success"), Some(Value::Bool(true))) {
-        return None;
-    }
-    let Some(Value::Array(list)) = answer.remove("changes") else { return Some(Vec::new()) };
-    list.iter().map(|change| two_texts(change, ["type", "path"])).collect()
+    let message = format!("`wmill sync {verb}` of workspace `{workspace}` {how}: {printed}");
+    WindmillError::Failed { code, message, retry }
 }
 
 /// What a pull that did its work says: how many changes there are to apply and, if any, that they were.
@@ -183,8 +263,8 @@ fn changes(finished: &Finished) -> Option<Vec<(String, String)>> {
 struct Words {
     changes: Option<u64>,
     is_applied: bool,
-    /// What it said of a question that had no answer, and may have one in a moment: what came of it is incomplete.
-    went_on_without: Option<String>,
+    /// What it said of a part that it could not do, before it exits with 0.
+    incomplete: Option<String>,
 }
 
 impl Words {
@@ -193,21 +273,19 @@ impl Words {
             self.changes = count.parse().ok();
         }
         self.is_applied |= line.starts_with("Done! All ");
-        if let Some(rest) = line.split("Could not fetch ws_specific items from server (").nth(1)
-            && rest.split(')').next().and_then(|status| status.parse().ok()).is_none_or(web::is_passing)
-        {
-            self.went_on_without = Some(line.to_owned());
+        if line.contains("Failed to pull shared UI folder") {
+            self.incomplete = Some(line.to_owned());
         }
     }
 
-    /// Without this, a `wmill` that exits 0 for another reason (a prompt that nobody answers) would pass for a pull.
+    /// Without this, a `wmill` that exits 0 for another reason (an unanswered prompt) would pass for a pull.
     fn say_done(&self) -> bool {
         self.changes == Some(0) || (self.changes.is_some() && self.is_applied)
     }
 }
 
 /// What wmill's words mean, and what may help.
-fn classify(printed: &str) -> (Code, Cure) {
+fn classify(printed: &str) -> (Code, Retry) {
     const UNREACHABLE: [&str; 8] = [
         "ECONNREFUSED",
         "ENOTFOUND",
@@ -221,29 +299,31 @@ fn classify(printed: &str) -> (Code, Cure) {
     ];
     // An archive that came short is no zip file, and one that was cut while it was read was `terminated`.
     const BROKEN_OFF: [&str; 3] = ["fetch failed", "terminated", "zip file"];
-    const DISK: [&str; 3] = ["ENOSPC", "EROFS", "EDQUOT"];
+    const FULL: [&str; 2] = ["ENOSPC", "EDQUOT"];
     const CERTIFICATES: [&str; 5] =
         ["CERT_", "SELF_SIGNED_CERT", "UNABLE_TO_GET_ISSUER", "UNABLE_TO_VERIFY_LEAF", "ERR_TLS_CERT"];
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
     if has(&["Workspace id '", "no rows returned"]) {
-        (Code::WorkspaceNotFound, Cure::None)
+        (Code::WorkspaceNotFound, Retry::Never)
     } else if has(&["401 Unauthorized", "Could not authenticate", "Unauthorized"]) {
-        (Code::WindmillUnauthorized, Cure::None)
-    } else if has(&DISK) {
-        (Code::PullFailed, Cure::None)
+        (Code::WindmillUnauthorized, Retry::Never)
+    } else if has(&FULL) {
+        (Code::PullFailed, Retry::NewCheckout)
+    } else if printed.contains("EROFS") {
+        (Code::PullFailed, Retry::Never)
     } else if has(&CERTIFICATES) {
-        (Code::WindmillUnreachable, Cure::None)
+        (Code::WindmillUnreachable, Retry::Never)
     } else if has(&UNREACHABLE) {
-        (Code::WindmillUnreachable, Cure::Time(None))
+        (Code::WindmillUnreachable, Retry::AfterPause(None))
     } else if let Some(status) = status_of_archive(printed) {
-        let cure = if web::is_passing(status) { Cure::Time(None) } else { Cure::None };
-        (Code::PullFailed, cure)
+        let retry = if http_client::is_passing(status) { Retry::AfterPause(None) } else { Retry::Never };
+        (Code::PullFailed, retry)
     } else if has(&BROKEN_OFF) {
-        (Code::PullFailed, Cure::Time(None))
+        (Code::PullFailed, Retry::AfterPause(None))
     } else if printed.contains("Failed to request tarball") {
-        (Code::PullFailed, Cure::None)
+        (Code::PullFailed, Retry::Never)
     } else {
-        (Code::PullFailed, Cure::EmptyFolder)
+        (Code::PullFailed, Retry::EmptyFolder)
     }
 }
 
@@ -254,12 +334,33 @@ fn status_of_archive(printed: &str) -> Option<u16> {
     failed().or_else(page)?.get(..3)?.parse().ok()
 }
 
+/// What is known of a `wmill`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Such as `1.819.0`.
+    pub text: String,
+    /// Whether it takes the files of `dependencies/` sorted, and not as the file system has them: their order goes into
+    /// the hashes of `wmill-lock.yaml`.
+    pub sorts_dependencies: bool,
+}
+
 /// The version of the `wmill` on the path.
 ///
 /// # Errors
-/// As [`Workplace::version`].
-pub fn version(place: &Workplace) -> Result<String, String> {
-    place.version("wmill", "--version", "CLI version: ")
+/// As [`RunEnv::version`].
+pub fn version(run_env: &RunEnv) -> Result<Version, String> {
+    // `image/adapt.mjs` has the image's say so; Node, which runs npm's, sorts the names of a folder by itself.
+    let mut sorts_dependencies = program(&run_env.environment).is_some_and(|program| is_run_by_node(&program));
+    let text = run_env.version("wmill", "--version", "CLI version: ", &mut |line| {
+        sorts_dependencies |= line == SORTS_DEPENDENCIES;
+    })?;
+    Ok(Version { text, sorts_dependencies })
+}
+
+fn is_run_by_node(program: &Path) -> bool {
+    let start = files::read_file(program, FIRST_LINE_BYTES_MAX).unwrap_or_default();
+    let first = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    first.starts_with(b"#!") && first.ends_with(b"node")
 }
 
 /// The same; `None` where it does not tell.
@@ -267,20 +368,23 @@ pub fn version(place: &Workplace) -> Result<String, String> {
 /// Asking starts the program once more, so the answer is kept in the file at `known`, together with which file it is
 /// the version of.
 #[must_use]
-pub fn known_version(place: &Workplace, known: &Path) -> Option<String> {
-    let program = identity(&place.environment);
-    let kept = std::fs::read_to_string(known).ok();
-    if let (Some(program), Some((kept_program, version))) =
-        (&program, kept.as_deref().and_then(|kept| kept.strip_suffix('\n')?.split_once('\n')))
+pub fn known_version(run_env: &RunEnv, known: &Path) -> Option<Version> {
+    let program = identity(&run_env.environment);
+    let kept = files::read_file(known, KNOWN_VERSION_BYTES_MAX).ok();
+    let kept = kept.and_then(|kept| String::from_utf8(kept).ok());
+    if let (Some(program), Some(kept)) = (&program, &kept)
+        && let [kept_program, text, sorted, ""] = kept.split('\n').collect::<Vec<_>>()[..]
         && program == kept_program
-        && !version.is_empty()
+        && !text.is_empty()
     {
-        return Some(version.to_owned());
+        return Some(Version { text: text.to_owned(), sorts_dependencies: sorted == SORTS_DEPENDENCIES });
     }
-    let version = version(place).ok()?;
+    let version = version(run_env).ok()?;
     if let Some(program) = program {
+        let sorted = if version.sorts_dependencies { SORTS_DEPENDENCIES } else { "" };
         // Runs of other workspaces may be at the same: each has a file of its own until it is whole.
-        let written = place.scratch.write("wmill-version", format!("{program}\n{version}\n").as_bytes());
+        let written =
+            run_env.run_dir.write("wmill-version", format!("{program}\n{}\n{sorted}\n", version.text).as_bytes());
         if let Err(error) = written.and_then(|fresh| std::fs::rename(fresh, known)) {
             log::warn!("cannot note the version of wmill: {error}");
         }
@@ -291,12 +395,16 @@ pub fn known_version(place: &Workplace, known: &Path) -> Option<String> {
 /// Path, size and time of the file behind `wmill`; another version of it differs in one of them.
 #[must_use]
 pub fn identity(environment: &[(String, String)]) -> Option<String> {
-    let (_, path) = environment.iter().find(|(name, _)| name == "PATH")?;
-    let program =
-        std::env::split_paths(path).map(|folder| folder.join("wmill")).find_map(|file| file.canonicalize().ok())?;
+    let program = program(environment)?;
     let metadata = program.metadata().ok()?;
     let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
     Some(format!("{} {} {}", program.display(), metadata.len(), modified.as_nanos()))
+}
+
+/// The file behind `wmill`.
+fn program(environment: &[(String, String)]) -> Option<PathBuf> {
+    let (_, path) = environment.iter().find(|(name, _)| name == "PATH")?;
+    std::env::split_paths(path).map(|folder| folder.join("wmill")).find_map(|file| file.canonicalize().ok())
 }
 
 #[cfg(test)]
@@ -320,30 +428,30 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_that_went_on_without_an_answer_is_none() {
-        for (status, expected) in [("502", true), ("429", true), ("no status", true), ("403", false), ("401", false)] {
-            let mut words = Words::default();
-            words.take(&format!("Could not fetch ws_specific items from server ({status}): why. Sync will proceed"));
-            assert_eq!(words.went_on_without.is_some(), expected, "{status}");
-        }
+    fn a_pull_without_the_shared_ui_is_incomplete() {
+        let mut words = Words::default();
+        words.take("Failed to pull shared UI folder: Error: ENOTDIR: not a directory");
+        assert!(words.incomplete.is_some());
     }
 
     #[test]
     fn what_wmill_prints_tells_what_failed() {
         let archive = |status| classify(&format!("Failed to request tarball from API: {status} and why"));
-        for (status, cure) in [("500", Cure::Time(None)), ("429", Cure::Time(None)), ("403", Cure::None)] {
-            assert_eq!(archive(status), (Code::PullFailed, cure), "{status}");
+        for (status, retry) in
+            [("500", Retry::AfterPause(None)), ("429", Retry::AfterPause(None)), ("403", Retry::Never)]
+        {
+            assert_eq!(archive(status), (Code::PullFailed, retry), "{status}");
         }
         let page =
             |status| classify(&format!("Got an HTML response from http://w/ (status {status}). The request was"));
-        assert_eq!(page(503), (Code::PullFailed, Cure::Time(None)));
-        assert_eq!(page(200), (Code::PullFailed, Cure::None));
-        assert_eq!(classify("Workspace id 'x' not found on http://w/"), (Code::WorkspaceNotFound, Cure::None));
-        assert_eq!(classify("connect ECONNREFUSED 127.0.0.1:1"), (Code::WindmillUnreachable, Cure::Time(None)));
-        assert_eq!(classify("fetch failed: SELF_SIGNED_CERT_IN_CHAIN"), (Code::WindmillUnreachable, Cure::None));
-        assert_eq!(classify("TypeError: terminated"), (Code::PullFailed, Cure::Time(None)));
-        assert_eq!(classify("ENOSPC: no space left on device, write"), (Code::PullFailed, Cure::None));
+        assert_eq!(page(503), (Code::PullFailed, Retry::AfterPause(None)));
+        assert_eq!(page(200), (Code::PullFailed, Retry::Never));
+        assert_eq!(classify("Workspace id 'x' not found on http://w/"), (Code::WorkspaceNotFound, Retry::Never));
+        assert_eq!(classify("connect ECONNREFUSED 127.0.0.1:1"), (Code::WindmillUnreachable, Retry::AfterPause(None)));
+        assert_eq!(classify("fetch failed: SELF_SIGNED_CERT_IN_CHAIN"), (Code::WindmillUnreachable, Retry::Never));
+        assert_eq!(classify("TypeError: terminated"), (Code::PullFailed, Retry::AfterPause(None)));
+        assert_eq!(classify("ENOSPC: no space left on device, write"), (Code::PullFailed, Retry::NewCheckout));
         let item = "Failed to parse YAML content at path: f/x.resource.yaml";
-        assert_eq!(classify(item), (Code::PullFailed, Cure::EmptyFolder));
+        assert_eq!(classify(item), (Code::PullFailed, Retry::EmptyFolder));
     }
 }

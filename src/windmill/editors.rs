@@ -1,18 +1,17 @@
-//! Who edited which item last, and when, as far as Windmill tells. It is asked only for what is about to be committed,
-//! and an answer that does not come, or is none, costs the names and nothing else.
-//!
-//! What comes is what users call themselves: it is parsed here, so that no name can be more than a name.
+//! Who edited which item last, as far as Windmill tells.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use miniserde::json::{Object, Value};
 
-use crate::deadline::Deadline;
-use crate::items::{ItemId, ItemKind};
-use crate::names::Identity;
-use crate::percent;
-use crate::windmill::{Account, Windmill};
+use crate::model::names::Identity;
+use crate::util::deadline::Deadline;
+use crate::util::percent;
+use crate::util::redact;
+use crate::util::time;
+use crate::windmill::api::{Account, Windmill};
+use crate::windmill::item_path::{ItemId, ItemKind};
 
 /// For all questions together: names are not worth a sync that takes noticeably longer.
 const TIME_MAX: Duration = Duration::from_secs(5);
@@ -36,7 +35,7 @@ const LISTS: [(&[ItemKind], &str, &str); 3] = [
 /// The last edit of an item.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
-    /// What Windmill calls whoever it was.
+    /// The editor, as Windmill names them.
     name: Option<String>,
     /// Who it was, where that can be told in a commit.
     pub author: Option<Identity>,
@@ -52,7 +51,7 @@ pub type Edits = BTreeMap<ItemId, Edit>;
 pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<ItemId>) -> Edits {
     let mut edits = Edits::new();
     let Ok(left) = windmill.deadline.remaining() else { return edits };
-    let deadline = Deadline::after(left.min(TIME_MAX), windmill.deadline.interrupt());
+    let deadline = Deadline::after(left.min(TIME_MAX), windmill.deadline.cancel_token());
     let windmill = windmill.until(&deadline);
     for (kinds, list, one) in LISTS {
         ask_list(&windmill, list, kinds, items, &mut edits);
@@ -60,8 +59,8 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
         for (item, edit) in silent.take(SINGLE_QUESTIONS_MAX) {
             let question = question(one, item);
             let Some(Value::Object(answer)) = windmill.ask_for_names(&question) else {
-                // A gateway may refuse what is encoded. Else, what fails once is answered to nobody: a server without
-                // it, or a slow one.
+                // A gateway may refuse an encoded path. Any other failure, of a server without this endpoint or a slow
+                // one, would repeat for every item.
                 if question.contains('%') {
                     continue;
                 }
@@ -82,7 +81,7 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
 
 /// By which one item is asked for, whatever its path is.
 fn question(one: &str, item: &ItemId) -> String {
-    [one, &percent::encode(&item.path, "/")].concat()
+    [one, &percent::encode_path(&item.path)].concat()
 }
 
 /// Takes over what a list tells of those items that are of its kinds.
@@ -116,7 +115,7 @@ fn ask_list(windmill: &Windmill<'_>, list: &str, kinds: &[ItemKind], items: &BTr
 fn told_by(line: &Object) -> Edit {
     let name = text(line, "edited_by").or_else(|| text(line, "created_by"));
     let time = text(line, "edited_at").or_else(|| text(line, "created_at"));
-    let time = time.and_then(|time| humantime::parse_rfc3339(time).ok());
+    let time = time.and_then(time::from_text);
     Edit { name: name.map(str::to_owned), author: None, time: time.map(|time| time.min(SystemTime::now())) }
 }
 
@@ -139,10 +138,13 @@ fn addresses(windmill: &Windmill<'_>, account: &Account) -> Vec<(String, String)
 /// by their address.
 fn identity(name: &str, addresses: &[(String, String)]) -> Option<Identity> {
     let name = name.strip_prefix("u/").unwrap_or(name).trim();
-    let identity = match addresses.iter().find(|(known, _)| known == name) {
-        Some((_, address)) => Identity::parse(name, address),
-        None if name.contains('@') => Identity::parse(name, name),
-        None => Identity::parse(name, &format!("{name}@{NO_ADDRESS}")),
+    let address = addresses.iter().find(|(known, _)| known == name).map(|(_, address)| address.as_str());
+    // A name that reads as another one is told by what is seen of it.
+    let name: String = name.chars().filter(|letter| letter.is_control() || !redact::is_invisible(*letter)).collect();
+    let identity = match address {
+        Some(address) => Identity::parse(&name, address),
+        None if name.contains('@') => Identity::parse(&name, &name),
+        None => Identity::parse(&name, &format!("{name}@{NO_ADDRESS}")),
     };
     identity.inspect_err(|error| log::debug!("Windmill names an author that is left out: {error}")).ok()
 }
@@ -170,6 +172,7 @@ mod tests {
         check("ann", Some("ann <ann@example.com>"));
         check("u/ann", Some("ann <ann@example.com>"));
         check("c d", Some("c d <c@d>"));
+        check("b\u{202e}o\u{200b}b", Some("bob <bob@windmill.invalid>"));
         check("bob", Some("bob <bob@windmill.invalid>"));
         check("eve@example.com", Some("eve@example.com <eve@example.com>"));
         for name in ["bad", "", "  ", "a\nSigned-off-by: b", "a\rb", "a <b@c>", "a\0b", "x\u{85}y", &"x".repeat(201)] {

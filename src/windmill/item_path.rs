@@ -1,26 +1,13 @@
-//! What a path in the backup's tree says about the Windmill object that it belongs to, and what follows from it: which
-//! objects a change deletes, and what in the tree is a secret in plain text. It reads no files and asks nobody: it is
-//! handed paths, object ids and bytes.
+//! The Windmill item that a file belongs to, by its path in a backup.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
-use crate::wmill_yaml::{Kinds, Shape, fields};
+use crate::windmill::wmill_yaml::Kinds;
 
 /// wmill's list of the hashes of what it pulled.
 pub const WMILL_LOCK: &str = "wmill-lock.yaml";
 /// The workspace's encryption key.
 pub const KEY_FILE: &str = "encryption_key.yaml";
-/// A larger variable file is not parsed. Windmill's values of variables are far smaller.
-const VARIABLE_BYTES_MAX: usize = 1024 * 1024;
-/// Fewer deletions than this are never a mass deletion, unless they are all that there was.
-const MASS_DELETION_ITEMS_MIN: usize = 10;
-/// Windmill's ciphertext is AES in blocks of this size.
-const CIPHER_BLOCK_BYTES: usize = 16;
 
 /// What kind of Windmill object it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +82,12 @@ pub fn item_of(path: &str) -> Option<ItemId> {
     locate(path).map(Part::id)
 }
 
+/// Whether the file's item exists where this file does: not a lock, nor a file that may outlive its item.
+#[must_use]
+pub fn proves_existence(path: &str) -> bool {
+    locate(path).is_some_and(Part::exists)
+}
+
 /// Whether this sync takes such objects out. Whether a variable is secret cannot be told by its path: variables are
 /// covered even where secrets are skipped.
 #[must_use]
@@ -126,18 +119,26 @@ pub fn is_in_other_layout(path: &str, non_dotted_paths: bool) -> bool {
     folders.split('/').any(|folder| endings.iter().any(|ending| folder.ends_with(ending)))
 }
 
+/// The folder of an entry of the export whose name wmill takes for that of a flow or an app.
+#[must_use]
+pub fn folder_like_an_item(path: &str) -> Option<&str> {
+    path.match_indices('/')
+        .map(|(slash, _)| &path[..slash])
+        .find(|folder| ["__flow", "__app", "__raw_app"].iter().any(|ending| stem(folder, ending).is_some()))
+}
+
 /// A file's place in its object.
 #[derive(Debug, Clone, Copy)]
-struct Part<'a> {
+pub(super) struct Part<'a> {
     kind: ItemKind,
     base: &'a str,
     /// What is left of the file's path without the object's, for comparison between objects.
-    rest: &'a str,
-    role: Role,
+    pub(super) rest: &'a str,
+    pub(super) role: Role,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     /// The object exists where this file does. Its content tells the object from others.
     Main,
     /// The same, but it can name its own path, so that it differs between two copies of one object.
@@ -153,21 +154,21 @@ impl<'a> Part<'a> {
         Self { kind, base, rest, role }
     }
 
-    fn id(self) -> ItemId {
+    pub(super) fn id(self) -> ItemId {
         ItemId { kind: self.kind, path: self.base.to_owned() }
     }
 
-    fn exists(self) -> bool {
+    pub(super) fn exists(self) -> bool {
         matches!(self.role, Role::Main | Role::NamesItself)
     }
 }
 
-fn locate(path: &str) -> Option<Part<'_>> {
+pub(super) fn locate(path: &str) -> Option<Part<'_>> {
     let Some((top, below)) = path.split_once('/') else {
         return locate_at_top(path);
     };
     // wmill never walks into such folders.
-    if path.split('/').rev().skip(1).any(|folder| folder.starts_with('.') || folder == "node_modules") {
+    if path.split('/').rev().skip(1).any(is_never_walked) {
         return None;
     }
     match top {
@@ -176,6 +177,67 @@ fn locate(path: &str) -> Option<Part<'_>> {
         "migrations" => locate_migration(path),
         _ => None,
     }
+}
+
+/// The item whose folder the file lies in, below a folder that wmill never walks into: `x.fileset/.config/a.sql`. It
+/// pulls such files, and pushes them with the item's others or not at all.
+#[must_use]
+pub fn item_of_hidden_file(path: &str) -> Option<ItemId> {
+    if locate(path).is_some() || !["f/", "u/"].iter().any(|top| path.starts_with(top)) {
+        return None;
+    }
+    let part = locate_in_folder(path)?;
+    let folder = &path[..path.len() - part.rest.len()];
+    (!folder.split('/').any(is_never_walked)).then(|| part.id())
+}
+
+fn is_never_walked(folder: &str) -> bool {
+    folder.starts_with('.') || folder == "node_modules"
+}
+
+/// A file of an item that one workspace alone has: what is before the workspace's name, that name, and the rest.
+fn workspace_mark(path: &str) -> Option<(&str, &str, &str)> {
+    if locate_in_folder(path).is_some() {
+        return None;
+    }
+    let marked = |kind: ItemKind| {
+        let is_native = kind == ItemKind::Trigger("native");
+        matches!(kind, ItemKind::Variable | ItemKind::Resource | ItemKind::Schedule | ItemKind::Trigger(_))
+            && !is_native
+    };
+    let mut endings = FILE_ENDINGS.iter().filter(|(_, kind)| marked(*kind));
+    let split = endings
+        .find_map(|(ending, _)| stem(path, ending))
+        .or_else(|| Some(&path[..path.find(".resource.file.")?]))
+        .or_else(|| path.strip_suffix(".meta.yaml").filter(|base| base.contains("/folder.")))
+        .or_else(|| path.strip_suffix(".yaml").filter(|base| base.starts_with("settings.")))?;
+    let (base, workspace) = split.rsplit_once('.')?;
+    let is_mark = !base.is_empty() && !base.ends_with('/') && !workspace.is_empty() && !workspace.contains('/');
+    is_mark.then(|| (base, workspace, &path[split.len()..]))
+}
+
+/// Whether wmill takes the file for one that some workspace alone has, as `f/ops/db.shop.resource.yaml`.
+#[must_use]
+pub fn is_for_one_workspace(path: &str) -> bool {
+    workspace_mark(path).is_some()
+}
+
+/// The path without the name of `workspace`, where the file is of an item that this workspace alone has.
+#[must_use]
+pub fn common_path(path: &str, workspace: &str) -> Option<String> {
+    let (base, marked, rest) = workspace_mark(path)?;
+    (marked == workspace).then(|| [base, rest].concat())
+}
+
+/// The path of a file of an item that `workspace` alone has, of one that all have.
+#[must_use]
+pub fn path_for_workspace(path: &str, workspace: &str) -> Option<String> {
+    let base = match locate_file(path)? {
+        Part { kind: ItemKind::Resource, base, .. } => base,
+        Part { kind: ItemKind::Variable, base, .. } => base,
+        _ => return None,
+    };
+    Some([base, ".", workspace, &path[base.len()..]].concat())
 }
 
 fn locate_at_top(name: &str) -> Option<Part<'_>> {
@@ -339,205 +401,13 @@ pub fn is_script_file_under_windmill(path: &str) -> bool {
     locate(path).is_some() && ["f/", "u/"].iter().any(|top| path.starts_with(top)) && script_stem(path).is_some()
 }
 
-/// What a change does to the objects that were there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deletions {
-    /// The objects before, of the kinds that are covered.
-    pub total: usize,
-    /// Those of them that are gone and did not reappear elsewhere, in order.
-    pub deleted: Vec<ItemId>,
-}
-
-impl Deletions {
-    /// Whether these are too many: at least 10 and more than this share, or all that there was.
-    #[must_use]
-    pub fn exceeds(&self, percent_max: u8) -> bool {
-        let deleted = self.deleted.len();
-        let share_exceeded = deleted.saturating_mul(100) > self.total.saturating_mul(usize::from(percent_max));
-        (deleted >= MASS_DELETION_ITEMS_MIN && share_exceeded) || (deleted > 0 && deleted == self.total)
-    }
-}
-
-/// Is shown a file: its path, and its content before and after (git's object id, or whatever else is equal for equal
-/// content).
-pub type Visitor<'v> = dyn FnMut(&str, Option<&str>, Option<&str>) + 'v;
-
-/// The objects that were there before and are not after. `each` shows all files, in the order of their paths, and is
-/// asked to do so once more where something is gone. Of the objects that stay, no more is held than a number each.
-///
-/// An object exists where one of its main files does (a script's content or metadata, `flow.yaml`, …): what wmill
-/// leaves in a deleted flow's folder because it does not know it, does not keep the flow alive. A deleted object that
-/// reappears elsewhere with the same content was moved; each new object can excuse one deleted only.
-///
-/// # Errors
-/// Those of `each`.
-pub fn deletions<E>(each: &dyn Fn(&mut Visitor<'_>) -> Result<(), E>, kinds: &Kinds) -> Result<Deletions, E> {
-    let hasher = RandomState::new();
-    let (mut known, mut losing) = (HashSet::new(), BTreeSet::new());
-    each(&mut |path, before, after| {
-        if let Some(part) = covered(path, kinds).filter(|part| part.exists() && before.is_some()) {
-            let id = part.id();
-            known.insert(hasher.hash_one(&id));
-            if after.is_none() {
-                losing.insert(id);
-            }
-        }
-    })?;
-    let mut deleted = Vec::new();
-    if losing.is_empty() {
-        return Ok(Deletions { total: known.len(), deleted });
-    }
-    let (mut lost, mut arrived) = (BTreeMap::new(), BTreeMap::new());
-    each(&mut |path, before, after| {
-        let Some(part) = covered(path, kinds) else { return };
-        let id = part.id();
-        if losing.contains(&id) {
-            let object: &mut Object = lost.entry(id).or_default();
-            object.stays |= part.exists() && after.is_some();
-            object.add(&part, before);
-        } else if !known.contains(&hasher.hash_one(&id)) {
-            let object: &mut Object = arrived.entry(id).or_default();
-            object.stays |= part.exists() && after.is_some();
-            object.add(&part, after);
-        }
-    })?;
-    let mut arrived: Vec<_> =
-        arrived.iter().filter(|(_, object)| object.stays).map(|(id, object)| object.identity(id.kind)).collect();
-    for (id, object) in lost.iter().filter(|(_, object)| !object.stays) {
-        let identity = object.identity(id.kind);
-        match arrived.iter().position(|other| *other == identity) {
-            Some(place) => drop(arrived.swap_remove(place)),
-            None => deleted.push(id.clone()),
-        }
-    }
-    Ok(Deletions { total: known.len(), deleted })
-}
-
-fn covered<'a>(path: &'a str, kinds: &Kinds) -> Option<Part<'a>> {
-    locate(path).filter(|part| covers(&part.id(), kinds))
-}
-
-/// What two copies of one object at different paths have in common.
-type Identity<'a> = (ItemKind, &'a [(String, String)]);
-
-#[derive(Default)]
-struct Object {
-    /// Whether it exists after the change.
-    stays: bool,
-    /// Each file's name within the object, and its content.
-    comparable: Vec<(String, String)>,
-    /// The same of what can name its own path.
-    naming: Vec<(String, String)>,
-}
-
-impl Object {
-    fn add(&mut self, part: &Part<'_>, blob: Option<&str>) {
-        let Some(blob) = blob else { return };
-        let file = (part.rest.to_owned(), blob.to_owned());
-        match part.role {
-            Role::Main | Role::Companion => self.comparable.push(file),
-            Role::NamesItself => self.naming.push(file),
-            Role::Lock => {}
-        }
-    }
-
-    fn identity(&self, kind: ItemKind) -> Identity<'_> {
-        let files = if self.comparable.is_empty() { &self.naming } else { &self.comparable };
-        // In the order of their paths, as trees are listed, and so in the same order wherever the object lies.
-        (kind, files)
-    }
-}
-
-/// Whether this is the workspace's encryption key.
-#[must_use]
-pub fn is_encryption_key(path: &str) -> bool {
-    matches!(path, KEY_FILE | "encryption_key.json")
-}
-
-/// Whether this is a secret variable whose value anybody can read.
-///
-/// A file that cannot be parsed, or not with bounded effort, counts as one where it says that it is secret: it cannot be shown
-/// to be encrypted. Where it does not say so, there is nothing to protect.
-#[must_use]
-pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
-    if !path.ends_with(".variable.yaml") && !path.ends_with(".variable.json") {
-        return false;
-    }
-    let wanted = |key: &str| matches!(key, "value" | "is_secret");
-    let Ok(fields) = fields(content, VARIABLE_BYTES_MAX, VARIABLE_BYTES_MAX, wanted) else {
-        return claims_to_be_secret(content);
-    };
-    let field = |name| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-    if field("is_secret") != Some(&Shape::Bool(true)) {
-        return false;
-    }
-    match field("value") {
-        None | Some(Shape::Empty) => false,
-        Some(Shape::Text(value)) => !(value.is_empty() || is_reference(value) || is_ciphertext(value)),
-        Some(_) => true,
-    }
-}
-
-/// Whether the file of a variable says that it is secret, or does not let itself be read.
-#[must_use]
-pub fn is_secret_variable(content: &[u8]) -> bool {
-    match fields(content, VARIABLE_BYTES_MAX, VARIABLE_BYTES_MAX, |key| key == "is_secret") {
-        Ok(fields) => fields.iter().any(|(key, value)| key == "is_secret" && *value != Shape::Bool(false)),
-        Err(_) => true,
-    }
-}
-
-/// The file of a schedule or a trigger with its switch off; `None` where that cannot be done.
-#[must_use]
-pub fn disabled(content: &[u8]) -> Option<Vec<u8>> {
-    let mut text = String::new();
-    for line in std::str::from_utf8(content).ok()?.lines() {
-        // Either is a switch, in older and newer versions.
-        let is_mode = ["enabled", "suspended"].iter().any(|mode| line.trim_end() == ["mode: ", mode].concat());
-        if !line.starts_with("enabled:") {
-            text.push_str(if is_mode { "mode: disabled" } else { line });
-            text.push('\n');
-        }
-    }
-    text.push_str("enabled: false\n");
-    let read = fields(text.as_bytes(), VARIABLE_BYTES_MAX, VARIABLE_BYTES_MAX, |key| matches!(key, "enabled" | "mode"));
-    let is_off = read.ok()?.iter().all(|(key, value)| match key.as_str() {
-        "enabled" => *value == Shape::Bool(false),
-        "mode" => *value == Shape::Text("disabled".to_owned()),
-        _ => true,
-    });
-    is_off.then(|| text.into_bytes())
-}
-
-fn claims_to_be_secret(content: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(content);
-    text.lines().any(|line| line.split_whitespace().collect::<String>().replace('"', "").starts_with("is_secret:true"))
-}
-
-/// `$vault:…`, `$aws_sm:…`, `$var:…`: the secret lies elsewhere. Another text that begins with `$` is none of these.
-fn is_reference(value: &str) -> bool {
-    let scheme = value.strip_prefix('$').and_then(|reference| reference.split_once(':')).map(|(scheme, _)| scheme);
-    scheme.is_some_and(|scheme| {
-        !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-    })
-}
-
-/// Base64 of whole cipher blocks. A key in hexadecimal digits can have that form too, and ciphertext hardly ever
-/// consists of nothing else.
-fn is_ciphertext(value: &str) -> bool {
-    let bytes = STANDARD.decode(value).unwrap_or_default();
-    !bytes.is_empty()
-        && bytes.len().is_multiple_of(CIPHER_BLOCK_BYTES)
-        && !value.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// What wmill 1.819.0 wrote of the recorded workspace, with items of more kinds put beside it, and the object of
     /// each file.
-    const DOTTED: &[(&str, &str)] = &[
+    pub(crate) const DOTTED: &[(&str, &str)] = &[
         ("c_shop.resource-type.yaml", "resource type c_shop"),
         ("dependencies/package.json", "workspace dependencies package.json"),
         ("encryption_key.yaml", "encryption key"),
@@ -608,7 +478,7 @@ mod tests {
     ];
 
     /// The same with `nonDottedPaths`, where it differs.
-    const NON_DOTTED: &[(&str, &str)] = &[
+    pub(crate) const NON_DOTTED: &[(&str, &str)] = &[
         ("f/ops/nightly__flow/a.ts", "flow f/ops/nightly"),
         ("f/ops/nightly__flow/flow.yaml", "flow f/ops/nightly"),
         ("f/ops/rawy__raw_app/.env", "raw app f/ops/rawy"),
@@ -711,6 +581,50 @@ mod tests {
     }
 
     #[test]
+    fn a_file_below_a_dot_folder_of_an_item_is_that_items() {
+        let of = |path: &str| item_of_hidden_file(path).map(|item| item.to_string()).unwrap_or_default();
+        assert_eq!(of("f/ops/set.fileset/.config/a.sql"), "resource f/ops/set");
+        assert_eq!(of("f/ops/ui.raw_app/a/node_modules/b/c.js"), "raw app f/ops/ui");
+        for path in ["f/ops/set.fileset/a.sql", "f/.venv/set.fileset/a.sql", "f/ops/.x/a.py", "x.fileset/.a/b"] {
+            assert_eq!(of(path), "", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_one_workspace_is_told_by_its_place_and_not_by_a_word() {
+        let check = |path: &str, workspace: &str, common: Option<&str>| {
+            assert_eq!(common_path(path, workspace).as_deref(), common, "{path} in {workspace}");
+        };
+        check("f/ops/db.shop.resource.yaml", "shop", Some("f/ops/db.resource.yaml"));
+        check("f/ops/db.shop.variable.yaml", "shop", Some("f/ops/db.variable.yaml"));
+        check("f/ops/n.shop.resource.file.txt", "shop", Some("f/ops/n.resource.file.txt"));
+        check("f/ops/h.shop.http_trigger.yaml", "shop", Some("f/ops/h.http_trigger.yaml"));
+        check("f/ops/folder.shop.meta.yaml", "shop", Some("f/ops/folder.meta.yaml"));
+        check("settings.shop.yaml", "shop", Some("settings.yaml"));
+        check("f/ops/db.resource.resource.yaml", "resource", Some("f/ops/db.resource.yaml"));
+        check("f/ops/db.shop.resource.yaml", "other", None);
+        for (path, workspace) in [
+            ("f/ops/job.script.yaml", "script"),
+            ("f/ops/job.script.lock", "script"),
+            ("f/ops/db.resource.yaml", "resource"),
+            ("f/ops/n.resource.file.txt", "resource"),
+            ("f/ops/n.resource.file.txt", "file"),
+            ("f/ops/v.variable.yaml", "variable"),
+            ("f/ops/q.pg.sql", "pg"),
+            ("f/ops/a.script.77.nextcloud_native_trigger.yaml", "script"),
+            ("f/ops/set.fileset/a.shop.resource.yaml", "shop"),
+            ("f/ops/folder.meta.yaml", "folder"),
+            ("settings.yaml", "settings"),
+        ] {
+            check(path, workspace, None);
+        }
+        assert_eq!(path_for_workspace("f/ops/db.resource.yaml", "a").as_deref(), Some("f/ops/db.a.resource.yaml"));
+        let file = path_for_workspace("f/ops/n.resource.file.txt", "a");
+        assert_eq!(file.as_deref(), Some("f/ops/n.a.resource.file.txt"));
+        assert_eq!(path_for_workspace("f/ops/job.script.yaml", "a"), None);
+    }
+
+    #[test]
     fn kinds_cover_what_they_take_out() {
         let kinds = Kinds { skip_apps: true, include_users: true, skip_secrets: true, ..Kinds::default() };
         let covered = |path: &str| covers(&item_of(path).unwrap(), &kinds);
@@ -720,151 +634,5 @@ mod tests {
         for path in ["f/a.app/app.yaml", "f/a.raw_app/raw_app.yaml", "settings.yaml", "encryption_key.yaml"] {
             assert!(!covered(path), "{path}");
         }
-    }
-
-    #[track_caller]
-    fn check_deletions(before: &[(&str, &str)], after: &[(&str, &str)], total: usize, deleted: &[&str]) {
-        let (before, after): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            (before.iter().copied().collect(), after.iter().copied().collect());
-        let paths: BTreeSet<_> = before.keys().chain(after.keys()).collect();
-        let each = |visit: &mut Visitor<'_>| {
-            paths.iter().for_each(|path| visit(path, before.get(*path).copied(), after.get(*path).copied()));
-            Ok::<_, std::convert::Infallible>(())
-        };
-        let Ok(found) = deletions(&each, &Kinds::default());
-        let names: Vec<String> = found.deleted.iter().map(ToString::to_string).collect();
-        assert_eq!((found.total, names), (total, deleted.iter().map(ToString::to_string).collect()));
-    }
-
-    #[test]
-    fn an_object_is_deleted_once_whatever_its_files() {
-        let all: Vec<(&str, &str)> = DOTTED.iter().map(|(path, _)| (*path, *path)).collect();
-        check_deletions(&all, &all, 28, &[]);
-        let without = |gone: &str| {
-            let kept = DOTTED.iter().filter(|(_, item)| *item != gone);
-            kept.map(|(path, _)| (*path, *path)).collect::<Vec<_>>()
-        };
-        for item in ["script f/ops/modular", "flow f/ops/nightly", "raw app f/ops/rawy", "resource f/ops/many"] {
-            check_deletions(&all, &without(item), 28, &[item]);
-        }
-        // Not covered by default.
-        check_deletions(&all, &without("settings"), 28, &[]);
-        check_deletions(&all, &without("user admin@windmill.dev"), 28, &[]);
-    }
-
-    #[test]
-    fn a_change_of_layout_or_language_deletes_nothing() {
-        let non_dotted: Vec<(&str, &str)> = NON_DOTTED.iter().map(|(path, _)| (*path, "x")).collect();
-        let dotted: Vec<(&str, &str)> = DOTTED
-            .iter()
-            .filter(|(_, item)| item.contains("app ") || item.contains("flow "))
-            .map(|(path, _)| (*path, "y"))
-            .collect();
-        check_deletions(&dotted, &non_dotted, 3, &[]);
-        check_deletions(&[("f/a.deno.ts", "1"), ("f/a.script.yaml", "2")], &[("f/a.ts", "1")], 1, &[]);
-    }
-
-    #[test]
-    fn what_wmill_leaves_in_a_folder_does_not_keep_the_object_alive() {
-        let notes = ("f/a.flow/README.md", "1");
-        check_deletions(&[notes, ("f/a.flow/flow.yaml", "2")], &[notes], 1, &["flow f/a"]);
-        check_deletions(&[notes], &[], 0, &[]);
-        let lock = ("f/a.script.lock", "1");
-        check_deletions(&[lock, ("f/a.py", "2")], &[lock], 1, &["script f/a"]);
-        check_deletions(&[("f/a.script.yaml", "1"), ("f/a.py", "2")], &[("f/a.script.yaml", "1")], 1, &[]);
-    }
-
-    #[test]
-    fn an_object_that_reappears_elsewhere_is_not_deleted() {
-        let script = [("f/a.py", "1"), ("f/a.script.yaml", "2"), ("f/a.script.lock", "3")];
-        check_deletions(&script, &[("u/b.py", "1"), ("u/b.script.yaml", "4")], 1, &[]);
-        check_deletions(&script, &[("u/b.py", "5"), ("u/b.script.yaml", "2")], 1, &["script f/a"]);
-        check_deletions(&script, &[("u/b.sh", "1")], 1, &["script f/a"]);
-        let flow = [("f/a.flow/flow.yaml", "1"), ("f/a.flow/x.ts", "2")];
-        check_deletions(&flow, &[("f/b.flow/flow.yaml", "1"), ("f/b.flow/x.ts", "2")], 1, &[]);
-        check_deletions(&flow, &[("f/b.flow/flow.yaml", "1"), ("f/b.flow/x.ts", "3")], 1, &["flow f/a"]);
-        let resource = [("f/a.resource.yaml", "1"), ("f/a.resource.file.txt", "2")];
-        check_deletions(&resource, &[("f/b.resource.yaml", "3"), ("f/b.resource.file.txt", "2")], 1, &[]);
-        check_deletions(&[("f/a.resource.yaml", "1")], &[("f/b.resource.yaml", "1")], 1, &[]);
-        check_deletions(&[("f/a.resource.yaml", "1")], &[("f/b.variable.yaml", "1")], 1, &["resource f/a"]);
-    }
-
-    #[test]
-    fn one_new_object_excuses_one_deleted() {
-        let two = [("f/a.py", "1"), ("f/b.py", "1")];
-        check_deletions(&two, &[("f/c.py", "1")], 2, &["script f/b"]);
-        check_deletions(&two, &[("f/c.py", "1"), ("f/d.py", "1")], 2, &[]);
-        // What was there already is no new object.
-        check_deletions(&two, &[("f/a.py", "1")], 2, &["script f/b"]);
-    }
-
-    #[test]
-    fn many_deletions_are_refused_from_ten_on_and_all_of_them_always() {
-        let exceeds = |deleted: usize, total: usize, percent: u8| {
-            let item = item_of("f/a.py").unwrap();
-            Deletions { total, deleted: vec![item; deleted] }.exceeds(percent)
-        };
-        for (deleted, total, percent, refused) in [
-            (10, 20, 50, false),
-            (11, 20, 50, true),
-            (10, 19, 50, true),
-            (9, 9, 50, true),
-            (9, 10, 50, false),
-            (1, 1, 50, true),
-            (0, 0, 50, false),
-            (0, 5, 0, false),
-            (10, 1000, 0, true),
-            (9, 1000, 0, false),
-            (99, 100, 100, false),
-            (100, 100, 100, true),
-        ] {
-            assert_eq!(exceeds(deleted, total, percent), refused, "{deleted} of {total} at {percent} %");
-        }
-    }
-
-    #[track_caller]
-    fn check_secret(value: &str, plain: bool) {
-        let file = format!("description: ''\nvalue: {value}\nis_secret: true\n");
-        assert_eq!(is_plaintext_secret("f/ops/x.variable.yaml", file.as_bytes()), plain, "{value}");
-        let open = file.replace("true", "false");
-        assert!(!is_plaintext_secret("f/ops/x.variable.yaml", open.as_bytes()));
-        assert!(!is_plaintext_secret("f/ops/x.resource.yaml", file.as_bytes()));
-    }
-
-    #[test]
-    fn a_secret_is_plain_unless_it_has_the_form_of_ciphertext() {
-        check_secret("/rI8+JnEOK6guDBXVVg1DAhayL1Z+Zoj0nzLMy2BSJU=", false);
-        check_secret("/rI8+JnEOK6guDBXVVg1DAhayL1Z+Zoj0nzLMy2BSJU", true);
-        check_secret("hunter2", true);
-        check_secret("aGVsbG8=", true);
-        check_secret("''", false);
-        check_secret("", false);
-        check_secret("$vault:shop/db", false);
-        check_secret("$aws_sm:x", false);
-        check_secret("$ecret", true);
-        check_secret("'$ecret: x y'", false);
-        check_secret("'$3cret: x'", true);
-        check_secret("12345", true);
-        check_secret("[a]", true);
-        let key = "0123456789abcdef".repeat(4);
-        check_secret(&format!("'{key}'"), true);
-        check_secret(&format!("'{}'", key.replace("ef", "gh")), false);
-    }
-
-    #[test]
-    fn an_unreadable_variable_counts_where_it_says_that_it_is_secret() {
-        let path = "f/ops/x.variable.yaml";
-        assert!(is_plaintext_secret(path, b"value: [\nis_secret: true\n"));
-        assert!(is_plaintext_secret(path, b"value: \xff\n  \"is_secret\" :  true # yes\n"));
-        assert!(!is_plaintext_secret(path, b"value: [\nis_secret: false\n"));
-        let long = "x".repeat(VARIABLE_BYTES_MAX);
-        assert!(is_plaintext_secret(path, format!("value: {long}\nis_secret: true\n").as_bytes()));
-        assert!(is_plaintext_secret("a.variable.json", br#"{"value":"hunter2","is_secret":true}"#));
-    }
-
-    #[test]
-    fn the_key_lies_at_the_top() {
-        assert!(is_encryption_key("encryption_key.yaml") && is_encryption_key("encryption_key.json"));
-        assert!(!is_encryption_key("f/encryption_key.yaml") && !is_encryption_key("encryption_key.yaml.bak"));
     }
 }

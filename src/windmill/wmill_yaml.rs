@@ -1,6 +1,4 @@
-//! What a repository's own `wmill.yaml` may say, and the `wmill.yaml` that is written for one run.
-//! Whoever can push to the repository writes its file, so only a list of harmless keys is heeded. This module knows
-//! nothing of files on disk, and nothing of where settings come from.
+//! The repository's `wmill.yaml`: which keys are used, and the text of the file that a run writes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -81,7 +79,7 @@ impl Default for Kinds {
 ///
 /// `None`: the setting is not set, and the repository may decide. `Some`: it wins, for every kind of its sort.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct KindSettings {
     /// Of `schedules`, `triggers`, `users`, `groups`, `settings`, `key`.
     pub includes: Option<Vec<&'static str>>,
     /// Of `secrets`, `variables`, `resources`, `resource-types`, `scripts`, `flows`, `apps`, `folders`.
@@ -95,6 +93,8 @@ pub struct Plan {
     pub kinds: Kinds,
     /// Whether flows lie in `x__flow/` instead of `x.flow/`.
     pub non_dotted_paths: bool,
+    /// Whether items share lock files.
+    pub dedupes_lockfiles: bool,
     /// Whether the repository's patterns narrow the scope.
     pub globs: bool,
     /// The query with which wmill asks for the export in this run, less the type of the archive.
@@ -103,7 +103,7 @@ pub struct Plan {
     pub text: String,
     /// The same without the repository's patterns, for a pull into an empty folder.
     pub text_without_patterns: String,
-    /// What is not heeded, and what is heeded but makes the backup smaller. Nothing in it can break a line.
+    /// What is ignored, and what is used but makes the backup smaller. Nothing in it can break a line.
     pub warnings: Vec<String>,
 }
 
@@ -148,13 +148,13 @@ impl Kind {
     }
 
     /// What the settings say of this kind, where they say anything.
-    fn asked(&self, asked: &Asked) -> Option<bool> {
+    fn asked(&self, asked: &KindSettings) -> Option<bool> {
         let words = if self.is_include() { &asked.includes } else { &asked.skips };
         words.as_ref().map(|words| words.contains(&self.setting))
     }
 }
 
-/// Keys that are never heeded; where their value is what wmill takes anyway, there is nothing to say about them.
+/// Keys that are always ignored; where their value is what wmill takes anyway, there is nothing to say about them.
 const NEVER_HEEDED: [&str; 14] = [
     "codebases",
     "environments",
@@ -175,14 +175,18 @@ const NEVER_HEEDED: [&str; 14] = [
 const LAYOUT: [&str; 4] = ["defaultTs", "nonDottedPaths", "syncBehavior", "dedupeLockfiles"];
 const SCOPE: [&str; 3] = ["includes", "extraIncludes", "excludes"];
 
+/// What `syncBehavior: v1` means, which `wmill init` writes.
+const WITHOUT_RUN_AS: &str = "the repository's `wmill.yaml` sets `syncBehavior: v1`, so on behalf of whom flows, scripts, \
+                              schedules and triggers run is not in the backup";
+
 /// wmill's `skipApps` leaves raw apps in, which are apps to everyone else. `**` alone passes over names with a dot.
 const RAW_APPS: [&str; 2] = ["**/*{.,__}raw_app/**", "**/*{.,__}raw_app/**/.*"];
 
 /// Decides what this run takes out: by the settings, then by the repository's own file as far as it may, then by the
-/// defaults. It never fails: a file that cannot be read is not heeded, and a warning says so.
+/// defaults. It never fails: a file that cannot be read is ignored, and a warning says so.
 #[must_use]
-pub fn read(repository_file: Option<&[u8]>, asked: &Asked) -> Plan {
-    let mut draft = Draft::default();
+pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
+    let mut draft = YamlDraft::default();
     let mut warnings = Vec::new();
     match repository_file.map_or(Ok(Vec::new()), entries) {
         Ok(entries) => {
@@ -190,7 +194,7 @@ pub fn read(repository_file: Option<&[u8]>, asked: &Asked) -> Plan {
                 draft.take(key, shape, asked);
             }
         }
-        Err(reason) => warnings.push(format!("`wmill.yaml` in the repository is not heeded at all: {reason}")),
+        Err(reason) => warnings.push(format!("`wmill.yaml` in the repository is ignored: {reason}")),
     }
     for kind in &KINDS {
         if let Some(value) = kind.asked(asked) {
@@ -199,7 +203,10 @@ pub fn read(repository_file: Option<&[u8]>, asked: &Asked) -> Plan {
     }
     draft.settle_scope();
     if !draft.unheeded.is_empty() {
-        warnings.push(format!("not heeded in the repository's `wmill.yaml`: {}", named(&draft.unheeded)));
+        warnings.push(format!("ignored in the repository's `wmill.yaml`: {}", named(&draft.unheeded)));
+    }
+    if draft.sync_behavior == Some("v1") {
+        warnings.push(WITHOUT_RUN_AS.to_owned());
     }
     if !draft.narrowing.is_empty() {
         warnings.push(format!(
@@ -210,9 +217,10 @@ pub fn read(repository_file: Option<&[u8]>, asked: &Asked) -> Plan {
     Plan {
         kinds: draft.kinds,
         non_dotted_paths: draft.non_dotted_paths,
+        dedupes_lockfiles: draft.dedupe_lockfiles,
         globs: draft.scope.iter().any(|patterns| !patterns.is_empty()),
         query: draft.query(),
-        text_without_patterns: Draft { scope: Default::default(), ..draft.clone() }.text(),
+        text_without_patterns: YamlDraft { scope: Default::default(), ..draft.clone() }.text(),
         text: draft.text(),
         warnings,
     }
@@ -220,7 +228,7 @@ pub fn read(repository_file: Option<&[u8]>, asked: &Asked) -> Plan {
 
 /// What has been gathered so far.
 #[derive(Clone, Default)]
-struct Draft {
+struct YamlDraft {
     kinds: Kinds,
     deno: bool,
     non_dotted_paths: bool,
@@ -233,8 +241,8 @@ struct Draft {
     narrowing: Vec<String>,
 }
 
-impl Draft {
-    fn take(&mut self, key: String, shape: Shape, asked: &Asked) {
+impl YamlDraft {
+    fn take(&mut self, key: String, shape: Shape, asked: &KindSettings) {
         let heeded = if let Some(kind) = KINDS.iter().find(|kind| kind.key == key) {
             self.take_kind(kind, &shape, asked)
         } else if LAYOUT.contains(&key.as_str()) {
@@ -249,8 +257,8 @@ impl Draft {
         }
     }
 
-    /// Whether there is nothing to tell: the value was heeded, or is what it would be without.
-    fn take_kind(&mut self, kind: &Kind, shape: &Shape, asked: &Asked) -> bool {
+    /// Whether there is nothing to tell: the value was used, or is what it would be without.
+    fn take_kind(&mut self, kind: &Kind, shape: &Shape, asked: &KindSettings) -> bool {
         let Shape::Bool(value) = *shape else {
             return *shape == Shape::Empty;
         };
@@ -419,7 +427,7 @@ fn shown(text: &str, chars_max: usize) -> String {
     shown
 }
 
-/// The top level of the repository's file in its order, or why nothing of it is heeded.
+/// The top level of the repository's file in its order, or why all of it is ignored.
 fn entries(file: &[u8]) -> Result<Vec<(String, Shape)>, String> {
     fields(file, FILE_BYTES_MAX, TEXT_BYTES_MAX, is_known)
 }
@@ -429,8 +437,25 @@ fn is_known(key: &str) -> bool {
         || [&LAYOUT[..], &SCOPE, &NEVER_HEEDED].iter().any(|names| names.contains(&key))
 }
 
+/// Lines of a `wmill.yaml` that make the resources and variables in these files such that the workspace alone has.
+#[must_use]
+pub fn own_items(files: &BTreeSet<String>) -> String {
+    // wmill takes them for patterns.
+    let is_plain = |char: char| char.is_alphanumeric() || "_-/.@".contains(char);
+    let of = |ending: &str| {
+        let files = files.iter().filter(|file| file.ends_with(ending));
+        let patterns = files.map(|file| quoted(&file.replace(|char| !is_plain(char), "?")));
+        patterns.collect::<Vec<_>>().join(", ")
+    };
+    let (resources, variables) = (of(".resource.yaml"), of(".variable.yaml"));
+    if resources.is_empty() && variables.is_empty() {
+        return String::new();
+    }
+    format!("workspaces:\n  commonSpecificItems:\n    resources: [{resources}]\n    variables: [{variables}]\n")
+}
+
 /// The top level of a YAML mapping in its order, with the values of the `wanted` keys; or why it cannot be read. Bounded
-/// in time and memory, whoever wrote it; longer texts than `text_bytes_max` are `Other`.
+/// in time and memory, for any input; longer texts than `text_bytes_max` are `Other`.
 pub(crate) fn fields(
     yaml: &[u8],
     bytes_max: usize,
@@ -441,6 +466,8 @@ pub(crate) fn fields(
         return Err(format!("it has {} bytes, and {bytes_max} are read at most", yaml.len()));
     }
     let text = str::from_utf8(yaml).map_err(|_| "it is not UTF-8".to_owned())?;
+    // Editors of Windows put it there, and wmill passes over it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).nth(BRACKETS_MAX).is_some() {
         return Err(format!("it has more than {BRACKETS_MAX} brackets"));
     }
@@ -609,9 +636,9 @@ impl<'de> Visitor<'de> for TopVisitor {
 mod tests {
     use super::*;
 
-    const NOTHING: Asked = Asked { includes: None, skips: None };
+    const NOTHING: KindSettings = KindSettings { includes: None, skips: None };
 
-    /// Reads `file` without settings: what is heeded of it is seen in the lines of `text` that differ from those that
+    /// Reads `file` without settings: what is used of it is seen in the lines of `text` that differ from those that
     /// no file gives.
     #[track_caller]
     fn check(file: &str, lines: &[&str], warnings: &[&str]) {
@@ -619,7 +646,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_asked(file: &str, asked: &Asked, lines: &[&str], warnings: &[&str]) {
+    fn check_asked(file: &str, asked: &KindSettings, lines: &[&str], warnings: &[&str]) {
         let none = read(None, &NOTHING).text;
         let plan = read(Some(file.as_bytes()), asked);
         let usual: Vec<&str> = none.lines().collect();
@@ -630,7 +657,7 @@ mod tests {
         assert_eq!(entries(plan.text.as_bytes()).unwrap().len(), plan.text.lines().count() - 1);
     }
 
-    const ALL_REFUSED: &str = "`wmill.yaml` in the repository is not heeded at all: ";
+    const ALL_REFUSED: &str = "`wmill.yaml` in the repository is ignored: ";
 
     #[track_caller]
     fn check_unreadable(file: &[u8], reason: &str) {
@@ -642,7 +669,7 @@ mod tests {
 
     #[track_caller]
     fn unheeded(keys: &str) -> String {
-        format!("not heeded in the repository's `wmill.yaml`: {keys}")
+        format!("ignored in the repository's `wmill.yaml`: {keys}")
     }
 
     #[track_caller]
@@ -678,7 +705,8 @@ mod tests {
         check("nonDottedPaths: yes", &[], &[&unheeded("nonDottedPaths")]);
         check("dedupeLockfiles: true", &["dedupeLockfiles: true"], &[]);
         check("dedupeLockfiles: 1", &[], &[&unheeded("dedupeLockfiles")]);
-        check("syncBehavior: v1", &["syncBehavior: \"v1\""], &[]);
+        check("syncBehavior: v1", &["syncBehavior: \"v1\""], &[WITHOUT_RUN_AS]);
+        check("\u{feff}syncBehavior: v1", &["syncBehavior: \"v1\""], &[WITHOUT_RUN_AS]);
         check("syncBehavior: v0", &["syncBehavior: \"v0\""], &[]);
         check("syncBehavior: v2", &[], &[&unheeded("syncBehavior")]);
         check("syncBehavior: 1", &[], &[&unheeded("syncBehavior")]);
@@ -748,7 +776,7 @@ mod tests {
 
     #[test]
     fn settings_win_over_the_repository() {
-        let asked = Asked { includes: Some(vec!["users", "key"]), skips: Some(vec!["resource-types"]) };
+        let asked = KindSettings { includes: Some(vec!["users", "key"]), skips: Some(vec!["resource-types"]) };
         let lines = [
             "skipResourceTypes: true",
             "includeSchedules: false",
@@ -763,14 +791,14 @@ mod tests {
         let file = "includeGroups: true\nskipScripts: true\nskipWorkspaceDependencies: true";
         check_asked(file, &asked, &lines, &[&overruled]);
         // One of the two leaves the other's kinds to the repository.
-        let asked = Asked { includes: None, skips: Some(Vec::new()) };
+        let asked = KindSettings { includes: None, skips: Some(Vec::new()) };
         check_asked("includeUsers: true\nskipFlows: true", &asked, &["includeUsers: true"], &[&unheeded("skipFlows")]);
     }
 
     #[test]
     fn skipped_apps_are_skipped_raw_or_not() {
         let raw = "excludes: [\"**/*{.,__}raw_app/**\", \"**/*{.,__}raw_app/**/.*\"]";
-        let asked = Asked { includes: None, skips: Some(vec!["apps"]) };
+        let asked = KindSettings { includes: None, skips: Some(vec!["apps"]) };
         check_asked("", &asked, &[raw, "skipApps: true"], &[]);
         assert!(!read(None, &asked).globs);
     }
@@ -796,7 +824,7 @@ mod tests {
         check(
             file,
             &["nonDottedPaths: true", "syncBehavior: \"v1\"", "includes: [\"f/**\"]", "skipSecrets: true"],
-            &[&narrowing("includes, skipSecrets")],
+            &[WITHOUT_RUN_AS, &narrowing("includes, skipSecrets")],
         );
     }
 
@@ -825,12 +853,11 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [&alias[..]; 9].join(",")));
         }
         bomb.push_str("includes: *a199\nnonDottedPaths: true\n");
-        let started = std::time::Instant::now();
+        // Were aliases followed to their ends, there would be none to this, nor memory enough.
         let plan = read(Some(bomb.as_bytes()), &NOTHING);
         assert!(plan.non_dotted_paths && !plan.globs);
         let wide = format!("x: &a [{}]\nincludes: [{}]", vec!["y"; 60_000].join(","), vec!["*a"; 40_000].join(","));
         assert!(!read(Some(wide.as_bytes()), &NOTHING).globs);
-        assert!(started.elapsed() < std::time::Duration::from_secs(5));
         check_unreadable("{a: ".repeat(60_000).as_bytes(), "more than 1000 brackets");
         check(&format!("#{}", "{".repeat(BRACKETS_MAX)), &[], &[]);
         check_unreadable(format!("#{}", "[".repeat(BRACKETS_MAX + 1)).as_bytes(), "more than 1000 brackets");

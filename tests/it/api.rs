@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use miniserde::json::{self, Value};
 
-use crate::bed::git_http::basic;
-use crate::bed::http::ask;
-use crate::bed::process::find_program;
-use crate::bed::run::{count_field, field, text_field, texts_field};
-use crate::bed::windmill::SHOP;
-use crate::bed::*;
+use support::git_http::basic;
+use support::http::ask;
+use support::process::find_program;
+use support::run::{count_field, field, text_field, texts_field};
+use support::windmill::SHOP;
+use support::*;
 
 /// The service with all that a sync needs in its settings.
 fn configured<'a>(sandbox: &'a Sandbox, remote: &impl Remote) -> Run<'a> {
@@ -61,9 +61,9 @@ fn refused(service: &Service, body: &str, named: &[&str]) {
 
 /// `POST /sync` from another thread.
 fn post_meanwhile(service: &Service, body: &str) -> JoinHandle<Answer> {
-    let (address, body) = (service.address(), body.to_owned());
+    let (address, body, authorization) = (service.address(), body.to_owned(), service.authorization());
     thread::spawn(move || {
-        let headers = [("Content-Type", "application/json")];
+        let headers = [&[("Content-Type", "application/json")], authorization].concat();
         ask(address, "POST", "/sync", &headers, body.as_bytes()).expect("an answer to `POST /sync`")
     })
 }
@@ -95,7 +95,7 @@ fn assert_no_programs(sandbox: &Sandbox) {
 fn a_request_without_a_body_syncs_as_the_settings_say() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
-    // Nobody listens there.
+    // No one listens there.
     let service =
         configured(&sandbox, &GitHttp::serve(&repository)).env("GIT_REMOTE_URL", "http://127.0.0.1:1/x.git").serve();
     // No Content-Length at all, as curl sends it: `curl --request POST http://…/sync`.
@@ -118,7 +118,7 @@ fn a_request_without_a_body_syncs_as_the_settings_say() {
     assert!(count_field(&result, "duration_ms") > 0);
     let Value::Object(members) = &result else { panic!("{}", answer.text()) };
     let names: Vec<&str> = members.keys().map(String::as_str).collect();
-    let wanted = "branch changed code commit duration_ms message run_id success warnings workspace";
+    let wanted = "branch changed code commit duration_ms left_out message run_id success warnings workspace";
     assert_eq!(names.join(" "), wanted);
 
     let mut runs = BTreeSet::from([text(&answer, "run_id")]);
@@ -139,7 +139,7 @@ fn a_service_without_settings_says_what_lacks_and_serves_who_brings_everything()
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
-    let service = bare(&sandbox).serve();
+    let service = bare(&sandbox).trusted().serve();
     assert_eq!(service.get("/health").status, 200);
     for lacking in ["WINDMILL_TOKEN", "GIT_REMOTE_URL"] {
         assert!(service.log().contains(lacking), "{}", service.log());
@@ -180,7 +180,7 @@ fn a_git_repository_resource_of_windmill_says_where_to_push() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
-    let service = bare(&sandbox).serve();
+    let service = bare(&sandbox).trusted().serve();
     let url = remote.url().replace("http://", &format!("http://{GIT_USERNAME}:{GIT_TOKEN}@"));
     let about = object(&[("workspace", SHOP), ("windmill_token", WINDMILL_TOKEN)]);
     let resource = format!("{{\"url\":\"{url}\",\"branch\":\"trunk\",\"folder\":\"wm\",\"is_github_app\":false}}");
@@ -199,7 +199,7 @@ fn a_git_repository_resource_of_windmill_says_where_to_push() {
 
 #[test]
 fn a_dry_run_shows_and_pushes_nothing() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
     let answer = service.post_sync("{\"dry_run\":true}");
@@ -216,7 +216,7 @@ fn each_failure_has_the_status_of_its_code() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
-    let service = configured(&sandbox, &remote).serve();
+    let service = configured(&sandbox, &remote).trusted().serve();
     let own = |fields: &[(&str, &str)]| service.post_sync(&object(fields));
     let wrong_token = own(&[("windmill_token", "no-such-token")]);
     check(&wrong_token, 502, "windmill_unauthorized");
@@ -284,20 +284,19 @@ fn a_run_goes_on_when_its_client_is_gone() {
 fn health_answers_while_a_sync_is_held() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
+    let begun = Instant::now();
     let service = configured(&sandbox, &repository).env("SYNC_API_TOKEN", "needed-elsewhere").serve();
     let held = sandbox.windmill.hold_exports();
     let headers = [("Authorization", "Bearer needed-elsewhere")];
     let address = service.address();
     let sync = thread::spawn(move || ask(address, "POST", "/sync", &headers, b"").unwrap());
     held.wait_for(1);
-    let asked = Instant::now();
     let answer = service.get("/health");
-    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     let health = answer.json();
     assert_eq!(answer.status, 200);
     assert_eq!(text_field(&health, "status").as_deref(), Some("ok"));
     assert_eq!(text_field(&health, "version").as_deref(), Some(env!("CARGO_PKG_VERSION")));
-    assert!(count_field(&health, "uptime_seconds") < 120);
+    assert!(count_field(&health, "uptime_seconds") <= begun.elapsed().as_secs());
     let head = service.ask("HEAD", "/health", &[], b"").unwrap();
     assert_eq!((head.status, head.header("content-length")), (200, answer.header("content-length")));
     assert!(!sync.is_finished());
@@ -336,9 +335,9 @@ fn what_is_no_request_of_ours_is_told_so() {
 
 #[test]
 fn a_body_is_refused_by_the_name_of_what_is_wrong_in_it() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
-    let service = configured(&sandbox, &repository).serve();
+    let service = configured(&sandbox, &repository).trusted().serve();
     refused(&service, "{", &["JSON"]);
     refused(&service, "[]", &["object"]);
     refused(&service, "{} {}", &["JSON"]);
@@ -361,7 +360,7 @@ fn a_body_is_refused_by_the_name_of_what_is_wrong_in_it() {
 
 #[test]
 fn the_services_token_is_asked_for_before_the_body_is_read() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let token_file = sandbox.file("api-token", "first-token\n");
     let service =
@@ -375,7 +374,7 @@ fn the_services_token_is_asked_for_before_the_body_is_read() {
     {
         check(&ask(wrong), 401, "unauthorized");
     }
-    // Whoever has no token does not get to send a body, and does not learn what is wrong with it.
+    // Without a token, a body is neither read nor judged.
     let announced = b"POST /sync HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n";
     check(&service.ask_raw(announced).unwrap(), 401, "unauthorized");
     check(&service.post_sync("no JSON"), 401, "unauthorized");
@@ -450,7 +449,7 @@ fn a_neighbour_who_asks_for_something_else_gets_no_secret_of_ours() {
     let remote = GitHttp::serve(&repository);
     let collector = GitHttp::serve(&sandbox.repository_named("collector"));
     collector.open_to_all();
-    let service = configured(&sandbox, &remote).branch("main").subdir("wm").serve();
+    let service = configured(&sandbox, &remote).branch("main").subdir("wm").trusted().serve();
     let own_token = ("windmill_token", "the-neighbours-own");
     let elsewhere = collector.url();
     let same_host = remote.url().replace("backup.git", "other.git");
@@ -534,7 +533,7 @@ fn equal_requests_during_a_sync_share_the_next_one() {
         exported += 1;
         workspace.add_bun_script(&format!("f/ops/export_{exported}"), "new in this export");
     });
-    let service = configured(&sandbox, &repository).serve();
+    let service = configured(&sandbox, &repository).trusted().serve();
     let held = sandbox.windmill.hold_exports();
     let first = post_meanwhile(&service, "");
     held.wait_for(1);
@@ -567,13 +566,13 @@ fn different_requests_during_a_sync_are_not_shared() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
-    let service = configured(&sandbox, &remote).serve();
+    let service = configured(&sandbox, &remote).trusted().serve();
     let held = sandbox.windmill.hold_exports();
     let first = post_meanwhile(&service, "");
     held.wait_for(1);
-    let with_token = object(&[("windmill_token", "another-token")]);
-    let with_branch = object(&[("windmill_token", WINDMILL_TOKEN), ("git_branch", "other")]);
-    let bodies = ["{}", "{\"dry_run\":true}", "{\"force\":true}", with_token.as_str(), with_branch.as_str()];
+    let with_author = object(&[("git_user_name", "Ann")]);
+    let with_token = object(&[("git_token", "another-token")]);
+    let bodies = ["{}", "{\"dry_run\":true}", "{\"force\":true}", with_author.as_str(), with_token.as_str()];
     let run_id = |body: &str| {
         let answer = service.post_sync(&format!("{},\"wait\":false}}", body.trim_end_matches('}')).replace("{,", "{"));
         assert_eq!(answer.status, 202, "{}", answer.text());
@@ -591,7 +590,7 @@ fn different_requests_during_a_sync_are_not_shared() {
     }
     eventually("the last one ends", || (service.log().matches(" ms: ").count() >= runs.len()).then_some(()));
     check(&service.post_sync(""), 200, "unchanged");
-    assert_eq!(repository.branches().len(), 2);
+    assert_eq!(repository.branches().len(), 1);
 }
 
 #[test]
@@ -601,7 +600,7 @@ fn another_workspace_does_not_wait() {
     sandbox.windmill.set("lab", Workspace::of_scripts(2));
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
-    let service = configured(&sandbox, &remote).serve();
+    let service = configured(&sandbox, &remote).trusted().serve();
     let held = sandbox.windmill.hold_exports();
     let shop = post_meanwhile(&service, "");
     held.wait_for(1);
@@ -619,7 +618,7 @@ fn only_so_many_runs_may_wait() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
-    let service = configured(&sandbox, &remote).env("SHUTDOWN_GRACE", "0s").serve();
+    let service = configured(&sandbox, &remote).env("SHUTDOWN_GRACE", "0s").trusted().serve();
     let held = sandbox.windmill.hold_exports();
     let first = post_meanwhile(&service, "");
     held.wait_for(1);
@@ -651,7 +650,7 @@ fn only_so_many_runs_may_wait() {
 fn requests_that_differ_in_their_author_alone_do_not_fill_the_queue() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
-    let service = configured(&sandbox, &repository).serve();
+    let service = configured(&sandbox, &repository).trusted().serve();
     let held = sandbox.windmill.hold_exports();
     let post = |name: usize| service.post_sync(&format!("{{\"git_user_name\":\"a{name}\",\"wait\":false}}"));
     assert_eq!(post(0).status, 202);
@@ -737,10 +736,8 @@ const ENDED_BY_SIGNAL: i32 = 143;
 #[test]
 fn an_idle_service_ends_at_once() {
     let sandbox = Sandbox::new();
-    let mut service = bare(&sandbox).serve();
-    let asked = Instant::now();
+    let mut service = bare(&sandbox).env("SHUTDOWN_GRACE", "600s").serve();
     assert_eq!(service.terminate().code(), Some(0));
-    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
 }
 
 #[test]
@@ -775,16 +772,14 @@ fn past_its_grace_a_running_sync_is_ended_and_its_caller_told() {
     let held = sandbox.windmill.hold_exports();
     let running = post_meanwhile(&service, "");
     held.wait_for(1);
-    assert!(!programs_of(&sandbox).is_empty());
     let asked = Instant::now();
     service.ask_to_end();
     let answer = running.join().unwrap();
     check(&answer, 503, "shutting_down");
     assert!(answer.header("retry-after").is_some());
-    assert!(text(&answer, "message").contains("`pull`"), "{}", answer.text());
+    assert!(text(&answer, "message").contains("`probe`"), "{}", answer.text());
     assert_eq!(service.wait().code(), Some(0));
-    let took = asked.elapsed();
-    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(60), "{took:?}");
+    assert!(asked.elapsed() >= Duration::from_secs(1), "{:?}", asked.elapsed());
     assert_no_programs(&sandbox);
     assert_eq!(repository.refs(), "");
     held.release();
@@ -797,16 +792,18 @@ fn a_second_signal_ends_all_at_once_whatever_wmill_does() {
     let repository = sandbox.repository();
     // A wmill that does not heed SIGTERM, and says when that is so.
     let deaf = sandbox.path().join("deaf");
-    let loop_forever = format!("trap '' TERM; : > '{}'; while :; do sleep 0.1; done", deaf.display());
+    let loop_forever = format!(
+        "{}trap '' TERM; outside ': > \"{}\"'; while :; do sleep 0.1; done",
+        outside::function(),
+        deaf.display()
+    );
     broken_wmill(&sandbox, &loop_forever);
     let mut service = configured(&sandbox, &repository).env("SHUTDOWN_GRACE", "600s").serve();
     let running = post_meanwhile_or_nothing(&service);
     eventually("wmill runs", || deaf.exists().then_some(()));
     service.ask_to_end();
     service.wait_for_log("asked to end");
-    let asked = Instant::now();
     let status = service.terminate();
-    assert!(asked.elapsed() < Duration::from_secs(60), "{:?}", asked.elapsed());
     assert_eq!(status.code(), Some(ENDED_BY_SIGNAL), "{status}");
     eventually("nothing goes on", || programs_of(&sandbox).is_empty().then_some(()));
     let _ = running.join();
@@ -822,9 +819,7 @@ fn a_second_signal_ends_a_sync_that_had_time_left() {
     held.wait_for(1);
     service.ask_to_end();
     service.wait_for_log("asked to end");
-    let asked = Instant::now();
     let status = service.terminate();
-    assert!(asked.elapsed() < Duration::from_secs(60), "{:?}", asked.elapsed());
     assert_eq!(status.code(), Some(ENDED_BY_SIGNAL), "{status}");
     eventually("nothing goes on", || programs_of(&sandbox).is_empty().then_some(()));
     let _ = running.join();
@@ -874,6 +869,7 @@ fn memory_peak_kilobytes(pid: u32) -> u64 {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn a_wmill_that_fails_in_its_own_way_is_told_of_truthfully_in_bounded_memory() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
@@ -905,6 +901,7 @@ fn a_wmill_that_fails_in_its_own_way_is_told_of_truthfully_in_bounded_memory() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn a_wmill_that_never_ends_is_ended() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
@@ -955,10 +952,8 @@ fn what_wmill_leaves_running_is_ended_with_it() {
     let starts = ["sleep 1000 &", "setsid sleep 1000 &", "setsid sleep 1000 >/dev/null 2>&1 &"];
     for (number, start) in starts.iter().enumerate() {
         sandbox.program("wmill", &format!("[ \"$1\" = --version ] || {start}\nexec '{real}' \"$@\""));
-        let asked = Instant::now();
         let answer = service.post_sync("");
         check(&answer, 200, if number == 0 { "pushed" } else { "unchanged" });
-        assert!(asked.elapsed() < Duration::from_secs(120), "{start}: {:?}", asked.elapsed());
         eventually("what it left is gone", || programs_of(&sandbox).is_empty().then_some(()));
     }
 }

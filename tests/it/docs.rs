@@ -2,11 +2,10 @@
 //! what is absent from the source.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use windmill_git_sync::config::{Config, Environment, Need, Options, VARIABLES};
+use windmill_git_sync::config::VARIABLES;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -17,7 +16,7 @@ pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Whether a file of the repository is what was made for it; to write it anew, `just RECIPE` sets `WRITE_RECIPE`.
+/// Whether a generated file is up to date; `just RECIPE` sets `WRITE_RECIPE`, which generates it.
 #[track_caller]
 pub(crate) fn assert_kept(path: &str, made: &str, recipe: &str) {
     let file = root().join(path);
@@ -25,7 +24,7 @@ pub(crate) fn assert_kept(path: &str, made: &str, recipe: &str) {
         fs::write(&file, made).unwrap();
     }
     let kept = fs::read_to_string(&file).unwrap_or_default();
-    assert!(kept == made, "{path} is not what it is made of: `just {recipe}` writes it anew");
+    assert!(kept == made, "{path} is out of date: `just {recipe}` generates it");
 }
 
 /// The cells of the tables' rows below the head `head`, up to the next line that is none.
@@ -41,9 +40,9 @@ fn unquoted(cell: &str) -> &str {
 }
 
 #[test]
-fn the_readme_lists_each_setting_with_its_default_in_the_order_of_the_code() {
-    let readme = read("README.md");
-    let rows = rows(&readme, "| variable | default | meaning |");
+fn each_setting_is_documented_with_its_default_in_the_order_of_the_code() {
+    let settings = read("docs/settings.md");
+    let rows = rows(&settings, "| variable | default | meaning |");
     let named: Vec<_> = rows.iter().map(|row| unquoted(row[0])).collect();
     let known: Vec<_> = VARIABLES.iter().map(|variable| variable.name).collect();
     assert_eq!(named, known);
@@ -61,9 +60,20 @@ fn the_readme_lists_each_setting_with_its_default_in_the_order_of_the_code() {
 }
 
 #[test]
-fn the_readme_lists_each_result_code_with_its_status_and_exit_code() {
+fn the_settings_in_the_readme_are_settings() {
     let readme = read("README.md");
-    let documented: Vec<_> = rows(&readme, "| code | HTTP | exit | when, and what helps |")
+    let rows = rows(&readme, "| setting | default | meaning |");
+    let named: Vec<_> = rows.iter().flat_map(|row| row[0].split(", ")).map(unquoted).collect();
+    for name in &named {
+        assert!(VARIABLES.iter().any(|variable| variable.name == *name), "{name}");
+    }
+    assert!(named.len() >= 10, "{named:?}");
+}
+
+#[test]
+fn each_result_code_is_documented_with_its_status_and_exit_code() {
+    let codes = read("docs/codes.md");
+    let documented: Vec<_> = rows(&codes, "| code | HTTP | exit | when, and what helps |")
         .into_iter()
         .map(|row| (unquoted(row[0]).to_owned(), row[1].to_owned(), row[2].to_owned()))
         .collect();
@@ -80,70 +90,70 @@ fn the_readme_lists_each_result_code_with_its_status_and_exit_code() {
     assert!(of_code.len() >= 20, "the table in src/model/result_code.rs is not where this test looks for it");
 }
 
-#[test]
-fn the_map_names_each_module_and_the_architecture_describes_it() {
-    let map = read("src/lib.rs");
-    let architecture = read("ARCHITECTURE.md");
-    let modules: BTreeSet<_> =
-        map.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
-    let mapped: BTreeSet<_> = map.lines().filter_map(|line| line.strip_prefix("//! | [`")?.split('`').next()).collect();
-    assert_eq!(modules, mapped, "the map in src/lib.rs");
-    for module in modules {
-        assert!(architecture.contains(&format!("| `{module}` |")), "ARCHITECTURE.md does not describe `{module}`");
+/// The rows of the map: a folder, and the folders that it may import, `None` for all.
+fn map_of_folders(document: &str, start: &str) -> Vec<(String, Vec<String>)> {
+    let rows = document.lines().filter_map(|line| line.strip_prefix(start)).filter(|row| !row.starts_with("| ---"));
+    let mut folders: Vec<(String, Vec<String>)> = Vec::new();
+    for row in rows {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let [name, _, imports] = cells[..3] else { panic!("{row}") };
+        let name = name.trim_matches(['[', ']', '`']).to_owned();
+        let above = || folders.iter().map(|(name, _)| name.clone());
+        let imports = match imports {
+            "–" => Vec::new(),
+            "all above" | "everything" => above().collect(),
+            "all above but git and windmill" => above().filter(|name| name != "git" && name != "windmill").collect(),
+            listed => listed.split(", ").map(str::to_owned).collect(),
+        };
+        folders.push((name, imports));
     }
+    folders
 }
 
 #[test]
-fn each_module_depends_only_on_those_above_it_on_the_map() {
-    let map = read("src/lib.rs");
-    let mapped: Vec<_> = map.lines().filter_map(|line| line.strip_prefix("//! | [`")?.split('`').next()).collect();
-    let architecture = read("ARCHITECTURE.md");
-    let described = architecture.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-    let described: Vec<_> = described.filter(|name| mapped.contains(name)).collect();
-    assert_eq!(described, mapped, "the map in ARCHITECTURE.md");
+fn source_is_in_the_folders_of_the_map() {
+    let map = map_of_folders(&read("src/lib.rs"), "//! | [`")
+        .into_iter()
+        .map(|(name, imports)| (name.trim_end_matches("`]").to_owned(), imports));
+    let map: Vec<_> = map.collect();
+    assert_eq!(map.len(), 13, "{map:?}");
+    assert_eq!(map_of_folders(&read("ARCHITECTURE.md"), "| `").get(..13), Some(&map[..]), "ARCHITECTURE.md");
+    let mut found: Vec<_> = fs::read_dir(root().join("src"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    found.sort_unstable();
+    let mut expected: Vec<_> = map.iter().map(|(name, _)| name.clone()).collect();
+    expected.extend(["lib.rs".to_owned(), "main.rs".to_owned()]);
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn each_folder_imports_only_those_that_the_map_permits() {
+    let map = map_of_folders(&read("src/lib.rs"), "//! | [`");
     let mut seen = 0;
-    for (place, module) in mapped.iter().enumerate() {
-        for path in files_of(module) {
-            let source = read(&path);
-            // Tests may use what they like.
-            let code = source.split("#[cfg(test)]").next().unwrap().split("#[cfg(all(test").next().unwrap();
-            assert!(!code.contains("use crate::{"), "{path}: a module on each line, so that this test sees it");
-            let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-            for used in code.flat_map(|line| line.split("crate::").skip(1)) {
-                let used = used.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_').next().unwrap();
-                let Some(of) = mapped.iter().position(|name| *name == used) else { continue };
-                seen += 1;
-                assert!(of <= place, "{path} uses `{used}`, which the map has below it");
-            }
+    for (path, source) in sources() {
+        let Some((folder, _)) = path.strip_prefix("src/").and_then(|path| path.split_once('/')) else { continue };
+        let (_, permitted) = map.iter().find(|(name, _)| name.trim_end_matches("`]") == folder).unwrap();
+        if path.ends_with("tests.rs") {
+            continue;
+        }
+        // Tests may use what they like.
+        let code = source.split("#[cfg(test)]").next().unwrap().split("#[cfg(all(test").next().unwrap();
+        assert!(
+            !code.contains("crate::{"),
+            "{path}: import each folder on a line of its own, so that this test sees it"
+        );
+        let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for used in code.flat_map(|line| line.split("crate::").skip(1)) {
+            let used = used.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_').next().unwrap();
+            seen += 1;
+            let is_permitted = used == folder || permitted.iter().any(|name| name.trim_end_matches("`]") == used);
+            assert!(is_permitted, "{path} imports `{used}`, which the map in src/lib.rs does not permit");
         }
     }
-    assert!(seen > 200, "{seen}");
-}
-
-/// The files of a module: its own, and those of the modules within.
-fn files_of(module: &str) -> Vec<String> {
-    let (_, file) = declared("src/lib.rs").into_iter().find(|(name, _)| name == module).unwrap();
-    let within = declared(&file).into_iter().filter(|(name, _)| name != "tests").map(|(_, path)| path);
-    within.chain([file.clone()]).collect()
-}
-
-/// The modules that a file declares, each with its own file.
-fn declared(file: &str) -> Vec<(String, String)> {
-    let folder = file.rsplit_once('/').unwrap().0;
-    let mut found = Vec::new();
-    let mut path = None;
-    for line in read(file).lines() {
-        if let Some(elsewhere) = line.strip_prefix("#[path = \"").and_then(|rest| rest.strip_suffix("\"]")) {
-            path = Some(format!("{folder}/{elsewhere}"));
-        }
-        let declaration = line.strip_prefix("pub ").unwrap_or(line);
-        if let Some(name) = declaration.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) {
-            let beside = format!("{folder}/{name}.rs");
-            let beside = if root().join(&beside).exists() { beside } else { format!("{folder}/{name}/mod.rs") };
-            found.push((name.to_owned(), path.take().unwrap_or(beside)));
-        }
-    }
-    found
+    assert!(seen > 300, "{seen}");
 }
 
 #[test]
@@ -166,7 +176,7 @@ fn each_dependency_is_explained_in_the_manifest_and_named_in_the_architecture() 
 /// The documents for people, by their path: those at the root and those in `docs`.
 fn documents() -> Vec<String> {
     let mut found = Vec::new();
-    for folder in ["", "docs"] {
+    for folder in ["", "docs", "docs/decisions"] {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let path = Path::new(folder).join(entry.unwrap().file_name());
             if path.extension().is_some_and(|ending| ending == "md") {
@@ -189,35 +199,47 @@ fn links_between_the_documents_lead_somewhere() {
             let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
             let beside = Path::new(&document).with_file_name(path);
             let path = if path.is_empty() { &document } else { beside.to_str().unwrap() };
+            if anchor.is_empty() {
+                assert!(root().join(path).exists(), "{document} links to {target}");
+                continue;
+            }
             let headings: Vec<_> = read(path).lines().filter(|line| line.starts_with('#')).map(anchor_of).collect();
-            assert!(anchor.is_empty() || headings.iter().any(|one| one == anchor), "{document} links to {target}");
+            assert!(headings.iter().any(|one| one == anchor), "{document} links to {target}");
         }
     }
 }
 
 #[test]
-fn each_page_about_the_service_is_linked_from_the_readme() {
+fn each_page_about_the_service_is_in_the_index() {
     let readme = read("README.md");
-    for document in documents().iter().filter(|path| *path != "README.md") {
-        assert!(readme.contains(&format!("]({document}")), "README.md does not lead to {document}");
+    for document in documents() {
+        let (folder, page) = document.rsplit_once('/').unwrap_or(("", &document));
+        let index = if folder.is_empty() { readme.clone() } else { read(&format!("{folder}/README.md")) };
+        let is_index = page == "README.md";
+        assert!(is_index || index.contains(&format!("]({page}")), "the index beside {document} does not lead to it");
     }
+    assert!(readme.contains("](docs/README.md)") && read("docs/README.md").contains("](decisions/README.md)"));
 }
 
 #[test]
-fn the_manifest_for_kubernetes_sets_what_a_sync_needs_and_nothing_that_is_no_setting() {
-    let manifest: yaml_serde::Value = yaml_serde::from_str(&read("examples/kubernetes/cronjob.yaml")).unwrap();
-    let container = &manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
-    let set: Vec<_> = container["env"].as_sequence().unwrap().iter().collect();
-    let text = |value: &yaml_serde::Value| OsString::from(value.as_str().unwrap());
-    for one in &set {
-        let name = one["name"].as_str().unwrap();
-        let is_known = |known: &str| known == name || name.strip_suffix("_FILE") == Some(known);
-        assert!(VARIABLES.iter().any(|variable| is_known(variable.name)), "{name}");
+fn what_is_read_first_is_short() {
+    for (document, lines_max) in [("README.md", 250), ("ARCHITECTURE.md", 200)] {
+        let lines = read(document).lines().count();
+        assert!(lines <= lines_max, "{document} has {lines} lines");
     }
-    let environment = Environment::new(set.iter().map(|one| (text(&one["name"]), text(&one["value"]))));
-    let config = Config::new(&Options::default(), &environment, Need::Sync);
-    assert!(config.is_ok_and(|config| config.lacking().is_empty()));
-    assert_eq!(container["args"][0].as_str(), Some("sync"));
+}
+
+/// This repository is not published: an address of it could belong to someone else.
+#[test]
+fn no_address_is_promised_that_is_not_ours() {
+    for path in
+        documents().into_iter().chain(["Cargo.toml", "Dockerfile.scratch", "docker-compose.yml"].map(str::to_owned))
+    {
+        let text = read(&path);
+        for address in ["github.com/windmill-git-sync", "ghcr.io/windmill-git-sync"] {
+            assert!(!text.contains(address), "{path} has {address}");
+        }
+    }
 }
 
 /// As forges make an anchor of a heading.
@@ -259,7 +281,7 @@ fn the_source_is_tidy() {
 
 #[test]
 fn only_the_modules_that_may_touch_the_world_are_permitted_to() {
-    const PERMITTED: [&str; 4] = ["src/process/run.rs", "src/http/server/", "src/main.rs", "src/process/orphans.rs"];
+    const PERMITTED: [&str; 3] = ["src/process/", "src/http/", "src/cli/"];
     for (path, text) in sources() {
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
         let is_test = path.ends_with("tests.rs");
@@ -343,7 +365,7 @@ fn compose_waits_longer_for_the_end_than_the_service_takes() {
         let rest = text.split_once(before).unwrap_or_else(|| panic!("no {before}")).1;
         rest.split_once(after).unwrap().0.parse().unwrap_or_else(|_| panic!("no number after {before}"))
     };
-    let main = read("src/main.rs");
+    let main = read("src/cli/serve.rs");
     let grace = VARIABLES.iter().find(|variable| variable.name == "SHUTDOWN_GRACE").and_then(|it| it.default).unwrap();
     let taken = seconds(grace, "", "s")
         + seconds(&main, "const KILL_TIME_MAX: Duration = Duration::from_secs(", ")")
@@ -403,7 +425,7 @@ fn the_lock_files_name_no_other_registry_than_the_public_ones() {
         assert!(read(lock).lines().filter(|line| line.starts_with("source")).all(|line| line == crates), "{lock}");
     }
     let packages = "\"resolved\": \"https://registry.npmjs.org/";
-    for lock in [read("tests/wmill/package-lock.json"), read("image/package-lock.json")] {
+    for lock in ["tests/wmill", "tests/page", "image"].map(|folder| read(&format!("{folder}/package-lock.json"))) {
         assert!(lock.lines().filter(|line| line.contains("\"resolved\"")).all(|line| line.contains(packages)));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::bed::*;
+use support::*;
 
 /// Nothing that our binary started for this sandbox runs any more.
 #[track_caller]
@@ -29,44 +29,48 @@ fn assert_scratch_is_gone(sandbox: &Sandbox) {
     assert_eq!(left, None);
 }
 
-/// A sync of a sandbox of its own, upon a repository that has a README, fails with this, and nothing of it stays.
-fn check_failure(code: &str, exit_code: i32, words: &[&str], fail: impl Fn(&Sandbox, &GitHttp, Run<'_>) -> Outcome) {
-    let sandbox = Sandbox::new();
-    let repository = sandbox.repository();
-    repository.commit_files("main", &[("README.md", "start\n")]);
-    let before = repository.refs();
-    let remote = GitHttp::serve(&repository);
-    let failed = fail(&sandbox, &remote, sandbox.sync().remote(&remote)).expect(code);
+/// A sync into a repository that has a README fails with this, and nothing of it stays; the next one, without the cause,
+/// succeeds.
+fn check_failure(code: &str, words: &[&str], fail: impl Fn(&Replay, &GitHttp, Run<'_>) -> Outcome) {
+    let replay = Replay::new();
+    let before = replay.remote.refs();
+    let remote = GitHttp::serve(&replay.remote);
+    let sync = replay.sandbox.sync().remote(&remote);
+    let failed = fail(&replay, &remote, sync.clone()).expect(code);
+    let exit_code = if code.starts_with("git") { 11 } else { 10 };
     assert_eq!((failed.exit_code, failed.commit()), (Some(exit_code), None), "{failed}");
     assert_eq!(failed.changed(), (0, 0, 0));
     for word in words {
         assert!(failed.message().contains(word), "{word} in {}", failed.message());
     }
     assert_nothing_leaked(&failed.texts(), &[], &[WINDMILL_TOKEN, GIT_TOKEN]);
-    assert_eq!(repository.refs(), before);
-    assert_scratch_is_gone(&sandbox);
-    sandbox.windmill.heal();
-    sandbox.windmill.role(Role::Admin);
+    assert_eq!(replay.remote.refs(), before);
+    assert_scratch_is_gone(&replay.sandbox);
+    replay.sandbox.windmill.heal();
+    replay.sandbox.windmill.role(Role::Admin);
     remote.heal();
-    sandbox.sync().remote(&remote).run().expect("pushed");
+    sync.run().expect("pushed");
 }
 
 #[test]
-fn each_failure_has_its_code() {
-    type Fail<'a> = &'a (dyn Fn(&Sandbox, &GitHttp, Run<'_>) -> Outcome + Sync);
+#[ignore = "long: just test-long"]
+fn settings_that_lead_nowhere_have_their_codes() {
+    type Fail<'a> = &'a (dyn Fn(&Replay, &GitHttp, Run<'_>) -> Outcome + Sync);
     let nobody = "http://127.0.0.1:1";
     let cases: [(&str, &[&str], Fail<'_>); 7] = [
         ("windmill_unreachable", &[nobody], &|_, _, run| run.env("WINDMILL_BASE_URL", nobody).run()),
         ("windmill_unauthorized", &["`shop`", "401"], &|_, _, run| run.env("WINDMILL_TOKEN", "wrong").run()),
         // A token that is bound to `shop` cannot tell whether there is another.
         ("windmill_unauthorized", &["`nosuch`"], &|_, _, run| run.workspace("nosuch").run()),
-        ("workspace_not_found", &["`nosuch`"], &|sandbox, _, run| {
-            sandbox.windmill.token_kind(TokenKind::User);
+        ("workspace_not_found", &["`nosuch`"], &|replay, _, run| {
+            replay.sandbox.windmill.token_kind(TokenKind::User);
             run.workspace("nosuch").run()
         }),
-        ("workspace_not_found", &["`nosuch`"], &|sandbox, _, run| {
-            sandbox.windmill.token_kind(TokenKind::User);
-            sandbox.windmill.role(Role::Developer);
+        ("workspace_not_found", &["`nosuch`"], &|replay, _, run| {
+            replay.sandbox.windmill.token_kind(TokenKind::User);
+            replay.sandbox.windmill.role(Role::Developer);
+            // Only the export says so to a developer, and the real one asks for it.
+            fs::remove_file(replay.sandbox.bin().join("wmill")).unwrap();
             run.workspace("nosuch").run()
         }),
         ("git_unreachable", &["http://127.0.0.1:1/backup.git"], &|_, _, run| {
@@ -74,27 +78,43 @@ fn each_failure_has_its_code() {
         }),
         ("git_unauthorized", &["credentials"], &|_, _, run| run.env("GIT_TOKEN", "wrong").run()),
     ];
-    side_by_side(&cases, |(code, words, fail)| {
-        check_failure(code, if code.starts_with("git") { 11 } else { 10 }, words, fail);
-    });
-    let of_windmill = [
+    side_by_side(&cases, |(code, words, fail)| check_failure(code, words, fail));
+}
+
+#[test]
+fn each_failure_of_windmill_has_its_code() {
+    let cases = [
         ("/api/version", Fault::GatewayPage(502), "windmill_unreachable"),
         ("/w/shop/users/whoami", Fault::GatewayPage(200), "windmill_unreachable"),
         ("/w/shop/users/whoami", Fault::Status(500), "windmill_unreachable"),
         ("/w/shop/users/whoami", Fault::Status(404), "workspace_not_found"),
         ("/w/shop/users/whoami", Fault::Redirect("http://127.0.0.1:1".to_owned()), "windmill_unreachable"),
-        ("/workspaces/tarball", Fault::Status(500), "pull_failed"),
-        ("/workspaces/tarball", Fault::GatewayPage(502), "pull_failed"),
-        ("/workspaces/tarball", Fault::GatewayPage(200), "pull_failed"),
-        ("/workspaces/tarball", Fault::Close, "pull_failed"),
     ];
-    side_by_side(&of_windmill, |(needle, fault, code)| {
-        check_failure(code, 10, &[], |sandbox, _, run| {
-            sandbox.windmill.fail(needle, fault.clone());
+    side_by_side(&cases, |(needle, fault, code)| {
+        check_failure(code, &[], |replay, _, run| {
+            replay.sandbox.windmill.fail(needle, fault.clone());
             run.run()
         });
     });
-    let of_git = [
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn each_failure_of_an_export_has_its_code() {
+    let faults = [Fault::Status(500), Fault::GatewayPage(502), Fault::GatewayPage(200), Fault::Close];
+    side_by_side(&faults, |fault| {
+        check_failure("pull_failed", &[], |replay, _, run| {
+            // The real one asks for it.
+            fs::remove_file(replay.sandbox.bin().join("wmill")).unwrap();
+            replay.sandbox.windmill.fail("/workspaces/tarball", fault.clone());
+            run.run()
+        });
+    });
+}
+
+#[test]
+fn each_failure_of_git_has_its_code() {
+    let cases = [
         ("git-upload-pack", Fault::Status(500), "git_unreachable"),
         ("git-upload-pack", Fault::Status(403), "git_unauthorized"),
         ("git-upload-pack", Fault::Status(404), "git_failed"),
@@ -103,33 +123,40 @@ fn each_failure_has_its_code() {
         ("git-receive-pack", Fault::Status(403), "git_unauthorized"),
         ("git-receive-pack", Fault::GatewayPage(503), "git_unreachable"),
     ];
-    side_by_side(&of_git, |(needle, fault, code)| {
-        check_failure(code, 11, &["/backup.git"], |_, remote, run| {
+    side_by_side(&cases, |(needle, fault, code)| {
+        check_failure(code, &["/backup.git"], |_, remote, run| {
             remote.fail(needle, fault.clone());
             run.run()
         });
     });
-    // No repository at all.
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::replayed();
     let no_such_file = format!("file://{}/nosuch.git", sandbox.path().display());
     let failed = sandbox.sync().env("GIT_REMOTE_URL", &no_such_file).run().expect("git_failed");
     assert!(failed.message().contains(&no_such_file), "{}", failed.message());
 }
 
 #[test]
-fn what_a_failed_pull_leaves_is_never_committed() {
+#[ignore = "long: just test-long"]
+fn an_archive_cut_short_is_never_committed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
     sandbox.windmill.fail("/workspaces/tarball", Fault::CutHalfway);
     sync.run().expect("pull_failed");
-    sandbox.windmill.heal();
     assert_eq!(remote.refs(), "");
-    let first = sync.run().expect("pushed");
+    sandbox.windmill.heal();
+    sync.run().expect("pushed");
+    assert_same_values(&remote.regular_files("main"), &pulled_alone(&sandbox, OUR_DEFAULTS));
+}
 
+#[test]
+#[ignore = "long: just test-long"]
+fn what_a_failed_pull_leaves_is_never_committed() {
+    let replay = Replay::new();
+    let first = replay.sync().run().expect("pushed");
     // Half a pull, then its end: by an error, by a signal, and by one that calls itself a success.
     for end in ["exit 1", "kill -9 $$", "exit 0"] {
-        sandbox.program(
+        replay.sandbox.program(
             "wmill",
             &format!(
                 "test \"$1\" = --version && exit 1\nmkdir -p f/ops new/deep\necho debris > f/ops/debris.py\n\
@@ -137,19 +164,15 @@ fn what_a_failed_pull_leaves_is_never_committed() {
                  ln -s /etc f/link\ngit init --quiet f/ops/repository 2>/dev/null\n{end}"
             ),
         );
-        let failed = sync.run().expect("pull_failed");
+        let failed = replay.sync().run().expect("pull_failed");
         assert_eq!(failed.exit_code, Some(10));
-        assert_eq!(remote.tip("main"), first.commit());
+        assert_eq!(replay.remote.tip("main"), first.commit());
     }
-    fs::remove_file(sandbox.bin().join("wmill")).unwrap();
-    sync.run().expect("unchanged");
-    sandbox.windmill.state("2-edited");
-    sync.run().expect("pushed");
-    let files = remote.regular_files("main");
-    assert!(!files.iter().any(|(path, content)| path.contains("debris") || content.starts_with(b"debris")));
-    let by_hand =
-        pulled_alone(&sandbox, "defaultTs: bun\nincludeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n");
-    assert_same_values(&files, &by_hand);
+    replay.sandbox.program("wmill", &replay.script());
+    replay.sync().run().expect("unchanged");
+    replay.hold(State::Edited);
+    replay.sync().run().expect("pushed");
+    assert_same_values(&replay.remote.regular_files("main"), &replay.expected());
 }
 
 /// The one checkout that the syncs of a sandbox have made.
@@ -159,8 +182,9 @@ fn the_checkout(sandbox: &Sandbox) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_damaged_checkout_is_made_anew() {
-    let sandbox = Sandbox::new();
+#[ignore = "long: just test-long"]
+fn a_damaged_checkout_is_made_again() {
+    let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     remote.commit_files("main", &[("README.md", "start\n")]);
     let sync = sandbox.sync().remote(&remote).env("SKIP_UNCHANGED", "false");
@@ -181,14 +205,15 @@ fn a_damaged_checkout_is_made_anew() {
         assert_eq!(next.commit(), first.commit());
     }
     fs::write(checkout.join("git/index.lock"), "").unwrap();
-    sandbox.windmill.state("2-edited");
+    sandbox.hold(State::Edited);
     sync.run().expect("pushed");
     remote.assert_sound();
 }
 
 #[test]
-fn a_checkout_that_has_grown_is_made_anew() {
-    let sandbox = Sandbox::new();
+#[ignore = "long: just test-long"]
+fn a_checkout_that_has_grown_is_made_again() {
+    let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote).env("SKIP_UNCHANGED", "false");
     sync.run().expect("pushed");
@@ -204,7 +229,7 @@ fn a_checkout_that_has_grown_is_made_anew() {
     fill(60);
     sync.run().expect("unchanged");
     assert!(strays() < 20, "{} objects are left", strays());
-    sandbox.windmill.state("2-edited");
+    sandbox.hold(State::Edited);
     sync.run().expect("pushed");
     remote.assert_sound();
 }
@@ -219,9 +244,8 @@ fn one_sync_of_a_workspace_at_a_time() {
     held.wait_for(1);
 
     // It waits for its turn, as long as it may.
-    let impatient = sync.clone().env("SYNC_TIMEOUT", "1s").run().expect("timeout");
+    let impatient = sync.time_out_in("queue");
     assert_eq!(impatient.exit_code, Some(13));
-    assert!(impatient.message().contains("`queue`"), "{}", impatient.message());
     let mut second = sync.start();
     wait_until_open(second.pid(), "/shop.lock");
     assert!(second.is_running());
@@ -240,6 +264,7 @@ fn one_sync_of_a_workspace_at_a_time() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn a_sync_that_takes_too_long_names_the_step_and_leaves_nothing_running() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
@@ -253,9 +278,12 @@ fn a_sync_that_takes_too_long_names_the_step_and_leaves_nothing_running() {
     };
     for (needle, fault) in [("/workspaces/tarball", Fault::Hang), ("/workspaces/tarball", Fault::HangHalfway)] {
         sandbox.windmill.fail(needle, fault);
-        check("pull");
+        check("probe");
         sandbox.windmill.heal();
     }
+    let held = sandbox.hold_wmill();
+    check("pull");
+    drop(held);
     sandbox.windmill.fail("/users/whoami", Fault::Hang);
     check("probe");
     sandbox.windmill.heal();
@@ -273,7 +301,7 @@ fn what_a_killed_sync_leaves_running_is_ended_by_the_next_one() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
-    let held = sandbox.windmill.hold_exports();
+    let held = sandbox.hold_wmill();
     let first = sync.start();
     held.wait_for(1);
     first.kill();
@@ -285,7 +313,7 @@ fn what_a_killed_sync_leaves_running_is_ended_by_the_next_one() {
     held.wait_for(2);
     let running = sandbox.processes();
     assert!(orphans.iter().all(|orphan| running.iter().all(|process| process.pid != orphan.pid)), "{running:?}");
-    held.release();
+    drop(held);
     second.finish().expect("pushed");
     assert_nothing_runs(&sandbox);
     sync.run().expect("unchanged");
@@ -293,8 +321,9 @@ fn what_a_killed_sync_leaves_running_is_ended_by_the_next_one() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn what_a_killed_run_kept_secret_goes_although_its_workspace_has_no_other_run() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     let ours = sandbox.data().join("windmill-git-sync");
     let leave = |workspace: &str| {
@@ -337,6 +366,7 @@ fn a_sync_that_is_told_to_end_says_so() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn an_old_services_volume_is_told_about_and_not_touched() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();

@@ -1,19 +1,24 @@
 //! What a guard refuses, and its nearest neighbour that it lets pass.
 
-use crate::bed::*;
+use support::*;
 
-/// A workspace of one folder and these scripts, each with a content of its own.
-fn scripts(numbers: impl IntoIterator<Item = u32>) -> Workspace {
+/// What `wmill` makes of a workspace of one folder and these scripts, each with a content of its own.
+fn scripts(numbers: impl IntoIterator<Item = u32>) -> Files {
     renamed_scripts("job", numbers)
 }
 
-fn renamed_scripts(name: &str, numbers: impl IntoIterator<Item = u32>) -> Workspace {
-    let mut workspace = Workspace::empty();
-    workspace.add_folder("ops");
+fn renamed_scripts(name: &str, numbers: impl IntoIterator<Item = u32>) -> Files {
+    let mut files = Files::from([
+        ("f/ops/folder.meta.yaml".to_owned(), b"summary: ''\n".to_vec()),
+        ("wmill-lock.yaml".to_owned(), b"version: v2\nlocks: {}\n".to_vec()),
+    ]);
     for number in numbers {
-        workspace.add_bun_script(&format!("f/ops/{name}_{number}"), &format!("result {number}"));
+        let script = format!("export async function main() {{ return {number} }}\n");
+        files.insert(format!("f/ops/{name}_{number}.ts"), script.into_bytes());
+        let about = format!("summary: result {number}\nkind: script\n");
+        files.insert(format!("f/ops/{name}_{number}.script.yaml"), about.into_bytes());
     }
-    workspace
+    files
 }
 
 /// Nothing but the commits of others is on the remote.
@@ -27,39 +32,38 @@ fn assert_refused(outcome: Outcome, code: &str, remote: &BareRepository, refs_be
 
 #[test]
 fn at_least_ten_items_and_more_than_the_share_are_a_mass_deletion() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     // What is no item does not count.
     remote.commit_files("main", &[("a.md", ""), ("b.md", ""), ("c/d.py", ""), ("f/ops/notes.md", "")]);
     let sync = sandbox.sync().remote(&remote).env("WMILL_INCLUDE", "none");
-    sandbox.windmill.set("shop", scripts(0..20));
+    sandbox.hold_files(&scripts(0..20));
     sync.run().expect("pushed");
     let refs = remote.refs();
     let dry = sync.clone().arg("--dry-run");
     let with_percent = |percent| dry.clone().env("MAX_DELETIONS_PERCENT", percent);
-    let become_ = |workspace| sandbox.windmill.set("shop", workspace);
 
-    become_(scripts(10..20));
+    sandbox.hold_files(&scripts(10..20));
     dry.run().expect("dry_run");
     assert_refused(with_percent("49").run(), "mass_deletion", &remote, &refs);
-    become_(scripts(9..20));
+    sandbox.hold_files(&scripts(9..20));
     with_percent("0").run().expect("dry_run");
-    become_(scripts(11..20));
+    sandbox.hold_files(&scripts(11..20));
     let refused = assert_refused(dry.run(), "mass_deletion", &remote, &refs);
     assert!(refused.message().contains("11 of 20 items"), "{}", refused.message());
     assert!(refused.message().contains("script f/ops/job_0,"), "{}", refused.message());
     with_percent("55").run().expect("dry_run");
     dry.clone().arg("--allow-mass-deletion").run().expect("dry_run");
     // What comes back under another name was not deleted.
-    become_(renamed_scripts("task", 0..20));
+    sandbox.hold_files(&renamed_scripts("task", 0..20));
     dry.run().expect("dry_run");
     // New ones do not make up for what is gone.
-    become_(scripts(11..60));
+    sandbox.hold_files(&scripts(11..60));
     assert_refused(dry.run(), "mass_deletion", &remote, &refs);
     // All is always too much.
-    become_(scripts([]));
+    sandbox.hold_files(&scripts([]));
     assert_refused(with_percent("100").run(), "mass_deletion", &remote, &refs);
-    become_(scripts([19]));
+    sandbox.hold_files(&scripts([19]));
     with_percent("100").run().expect("dry_run");
     let pushed = sync.clone().env("MAX_DELETIONS_PERCENT", "100").run().expect("pushed");
     assert_eq!(remote.changes(Some(&remote.log("main")[1].id), "main").counts(), pushed.changed());
@@ -67,27 +71,29 @@ fn at_least_ten_items_and_more_than_the_share_are_a_mass_deletion() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn all_of_a_few_items_are_a_mass_deletion_too() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote).env("WMILL_INCLUDE", "none");
-    sandbox.windmill.set("shop", scripts(0..3));
+    sandbox.hold_files(&scripts(0..3));
     sync.run().expect("pushed");
     let refs = remote.refs();
-    sandbox.windmill.set("shop", scripts([]));
+    sandbox.hold_files(&scripts([]));
     assert_refused(sync.run(), "mass_deletion", &remote, &refs);
-    sandbox.windmill.set("shop", scripts([2]));
+    sandbox.hold_files(&scripts([2]));
     sync.run().expect("pushed");
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn a_first_sync_is_guarded_like_any_other_and_names_the_files_that_it_removes() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     remote.commit_files("main", &[("f/theirs/util.py", "1\n"), ("u/them/tool.ts", "2\n"), ("scripts/x.py", "3\n")]);
     let refs = remote.refs();
     let sync = sandbox.sync().remote(&remote).env("WMILL_INCLUDE", "none");
-    sandbox.windmill.set("shop", scripts(0..30));
+    sandbox.hold_files(&scripts(0..30));
     assert_refused(sync.run(), "mass_deletion", &remote, &refs);
     remote.commit_files("main", &[("f/ops/job_0.ts", "export async function main() {}\n")]);
     let pushed = sync.run().expect("pushed");
@@ -101,6 +107,7 @@ fn a_first_sync_is_guarded_like_any_other_and_names_the_files_that_it_removes() 
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn kinds_that_a_sync_does_not_cover_are_neither_deleted_nor_counted() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
@@ -110,7 +117,9 @@ fn kinds_that_a_sync_does_not_cover_are_neither_deleted_nor_counted() {
     let refs = remote.refs();
     skipping.run().expect("unchanged");
     // Of what is left, all would go.
-    sandbox.windmill.set("shop", scripts([]));
+    let mut nearly_empty = Workspace::empty();
+    nearly_empty.add_folder("ops");
+    sandbox.windmill.set("shop", nearly_empty);
     let refused = assert_refused(skipping.run(), "mass_deletion", &remote, &refs);
     assert!(!refused.message().contains("script f/"), "{}", refused.message());
     skipping.arg("--allow-mass-deletion").run().expect("pushed");
@@ -149,6 +158,7 @@ fn the_encryption_key_is_exported_only_where_plain_secrets_are_wanted() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn a_server_that_gives_out_plain_secrets_is_refused() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();

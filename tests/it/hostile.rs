@@ -6,11 +6,8 @@ use std::path::PathBuf;
 
 use miniserde::json::{self, Value};
 
-use crate::bed::git::NewCommit;
-use crate::bed::*;
-
-/// The kinds that are taken out where nobody says otherwise, in the words of `wmill.yaml`.
-const OUR_DEFAULTS: &str = "defaultTs: bun\nincludeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n";
+use support::git::NewCommit;
+use support::*;
 
 /// The value of this field of this entry in recorded state `1-seeded`, `plain_secret` asked or not.
 fn recorded_value(path: &str, field: &str, plain: bool) -> String {
@@ -97,9 +94,12 @@ fn orders_in_the_repositorys_wmill_yaml_are_named_and_not_followed() {
 }
 
 #[test]
+#[ignore = "long: just test-hostile"]
 fn layout_scope_and_kinds_of_the_repositorys_wmill_yaml_are_heeded() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
+    // What its HEAD names.
+    remote.commit_files("main", &[("README.md", "another branch\n")]);
     let kinds = "includeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n";
     let check = |branch: &str, own: &str, warned: &[&str]| {
         remote.commit_files(branch, &[("wmill.yaml", own)]);
@@ -128,13 +128,16 @@ fn layout_scope_and_kinds_of_the_repositorys_wmill_yaml_are_heeded() {
     assert!(files.contains_key("f/ops/db_password.variable.yaml") && files.contains_key("f/ops/job_00000.ts"));
     assert!(files.contains_key("groups/oncall.group.yaml"));
     assert!(!files.contains_key("users/admin@windmill.dev.user.yaml"));
-    assert_warned(&pushed, &["not heeded in the repository's `wmill.yaml`: skipSecrets, skipScripts"]);
+    assert_warned(&pushed, &["ignored in the repository's `wmill.yaml`: skipSecrets, skipScripts"]);
 }
 
 #[test]
+#[ignore = "long: just test-hostile"]
 fn links_and_submodules_lead_nowhere() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
+    // What its HEAD names.
+    remote.commit_files("main", &[("README.md", "another branch\n")]);
     let outside = sandbox.scratch("outside");
     for (path, content) in [("ops/job_00000.ts", "// outside\n"), ("keep.py", "outside\n"), ("target", "outside\n")] {
         let path = outside.join(path);
@@ -147,9 +150,9 @@ fn links_and_submodules_lead_nowhere() {
     let nowhere = "1".repeat(40);
     type Trick<'a> = (&'a str, Box<dyn Fn(NewCommit<'_>) -> String + 'a>, &'a [&'a str]);
     let tricks: Vec<Trick<'_>> = vec![
-        ("f-link", Box::new(|commit| commit.symlink("f", &at("")).done("x")), &["files: f"]),
+        ("f-link", Box::new(|commit| commit.symlink("f", &at("")).done("x")), &["of the repository: f"]),
         ("ops-link", Box::new(|commit| commit.symlink("f/ops", &at("ops")).done("x")), &["f/ops"]),
-        ("f-submodule", Box::new(|commit| commit.submodule("f", &nowhere).done("x")), &["files: f"]),
+        ("f-submodule", Box::new(|commit| commit.submodule("f", &nowhere).done("x")), &["of the repository: f"]),
         (
             "script-link",
             Box::new(|commit| {
@@ -323,6 +326,7 @@ fn check_tricks(tricks: &[(&str, &str, &str)]) {
 }
 
 #[test]
+#[ignore = "long: just test-hostile"]
 fn what_wmill_cannot_read_does_not_stop_the_backup() {
     let malformed = "a: [\n";
     let huge = format!("# {}\nskipScripts: true\n", "x".repeat(300 << 10));
@@ -340,6 +344,7 @@ fn what_wmill_cannot_read_does_not_stop_the_backup() {
 }
 
 #[test]
+#[ignore = "long: just test-hostile"]
 fn what_stands_in_wmills_way_gives_way() {
     check_tricks(&[
         ("malformed-flow", "f/ops/nightly.flow/flow.yaml", "a: [\n"),
@@ -355,6 +360,7 @@ fn what_stands_in_wmills_way_gives_way() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn patterns_do_not_keep_an_obstacle_in_place() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
@@ -363,16 +369,19 @@ fn patterns_do_not_keep_an_obstacle_in_place() {
         remote.commit("main").file("wmill.yaml", settings).file("f/ops", "a file\n").file("README.md", "stays\n");
     obstacle.done("A trick");
     let pushed = sandbox.sync().remote(&remote).run().expect("pushed");
-    assert_warned(&pushed, &["pulled anew", "patterns"]);
+    assert_warned(&pushed, &["pulled again", "patterns"]);
     let (kept, windmills) = split(remote.files("main"), |path| ["wmill.yaml", "README.md"].contains(&path));
     assert_eq!(kept.len(), 2);
     assert_same_values(&windmills, &pulled_alone(&sandbox, OUR_DEFAULTS));
 }
 
 #[test]
+#[ignore = "long: just test-hostile"]
 fn names_that_git_does_not_check_out_do_not_stop_the_backup() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
+    // What its HEAD names.
+    remote.commit_files("main", &[("README.md", "another branch\n")]);
     let (trace, script) = traps(&sandbox);
     let alone = pulled_alone(&sandbox, OUR_DEFAULTS);
     let blob = remote.store_blob(b"stays\n");
@@ -405,10 +414,64 @@ fn names_that_git_does_not_check_out_do_not_stop_the_backup() {
         let (kept, windmills) = split(remote.files(branch), |path| !alone.contains_key(path));
         assert_same_files(&windmills, &alone);
         assert_eq!(kept["README.md"].1, b"stays\n");
-        assert_warned(&pushed, &["git checks out nowhere"]);
+        assert_warned(&pushed, &["git cannot check out"]);
         assert!(!trace.exists());
         assert!(!sandbox.data().join("windmill-git-sync/checkouts/evil.txt").exists());
     }
     let again = sandbox.sync().remote(&remote).branch("links-of-git").run().expect("unchanged");
     assert_eq!(again.warnings(), [""; 0]);
+}
+
+#[test]
+#[ignore = "long: just test-hostile"]
+fn what_is_outside_our_folder_is_neither_read_nor_changed() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let alone = pulled_alone(&sandbox, OUR_DEFAULTS);
+    let blob = remote.store_blob(b"theirs\n");
+    let up = remote.store_raw_tree(&[("100644", b"evil.txt", &blob)]);
+    // More files beside ours than a backup may hold.
+    let names: Vec<String> = (0..250_001).map(|index| format!("{index:06}")).collect();
+    let many: Vec<_> = names.iter().map(|name| ("100644", name.as_bytes(), blob.as_str())).collect();
+    let many = remote.store_raw_tree(&many);
+    let link = remote.store_blob(b"/etc/passwd");
+    let beside = remote.store_raw_tree(&[("40000", b"..", &up), ("120000", b"link", &link), ("100755", b"run", &blob)]);
+    let theirs: [(&str, &[u8], &str); 4] = [
+        ("40000", b".GIT", &up),
+        ("120000", b".gitmodules", &link),
+        ("40000", b"many", &many),
+        ("160000", b"module", &"1".repeat(40)),
+    ];
+    for (branch, in_the_way) in [("folder", ("40000", beside.as_str())), ("file", ("100644", blob.as_str()))] {
+        let backups = (in_the_way.0, b"backups".as_slice(), in_the_way.1);
+        let root = [&theirs[..2], &[backups], &theirs[2..]].concat();
+        remote.commit_tree(branch, &remote.store_raw_tree(&root), "Theirs");
+        let entries = |path: &str| {
+            let listed = remote.run(["ls-tree", &format!("{branch}:{path}")]).stdout_text();
+            listed.lines().map(str::to_owned).filter(|line| !line.ends_with("\tours")).collect::<Vec<_>>()
+        };
+        let is_backups = |line: &&String| !line.ends_with("\tbackups");
+        let outside: Vec<_> = entries("").iter().filter(is_backups).cloned().collect();
+        for per in ["sync", "item"] {
+            sandbox.windmill.state(if per == "sync" { "1-seeded" } else { "2-edited" });
+            let sync = sandbox.sync().remote(&remote).branch(branch).subdir("backups/ours");
+            let pushed = sync.env("COMMIT_PER", per).run().expect("pushed");
+            assert_eq!(entries("").iter().filter(is_backups).cloned().collect::<Vec<_>>(), outside, "{branch}, {per}");
+            let is_told = pushed.warnings().iter().any(|warning| warning.contains("is not a folder and was replaced"));
+            assert_eq!(is_told, branch == "file" && per == "sync", "{:?}", pushed.warnings());
+            assert!(!pushed.warnings().iter().any(|warning| warning.contains("cannot check out")), "{pushed}");
+        }
+        sandbox.windmill.state("1-seeded");
+        sandbox.sync().remote(&remote).branch(branch).subdir("backups/ours").run().expect("pushed");
+        let kept = if branch == "folder" { ["..", "link", "run"].as_slice() } else { &[] };
+        let names: Vec<_> = entries("backups").iter().map(|line| line.split('\t').nth(1).unwrap().to_owned()).collect();
+        assert_eq!(names, kept, "beside our folder");
+        let ours = remote.run(["ls-tree", "-r", "--name-only", &format!("{branch}:backups/ours")]).stdout_text();
+        assert!(ours.lines().eq(alone.keys().map(String::as_str)), "{ours}");
+    }
+
+    // The same number in our folder is too many.
+    let outcome = sandbox.sync().remote(&remote).branch("folder").subdir("many").run().expect("pull_failed");
+    assert!(outcome.message().contains("`many` in the repository has 250001 entries"), "{outcome}");
+    assert!(outcome.message().contains("250000"), "{outcome}");
 }

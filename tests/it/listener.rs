@@ -2,24 +2,37 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::bed::http::ask;
-use crate::bed::process::{self, PATIENCE};
-use crate::bed::run::text_field;
-use crate::bed::windmill::SHOP;
-use crate::bed::*;
+use support::http::ask;
+use support::process::{self, PATIENCE};
+use support::run::text_field;
+use support::windmill::SHOP;
+use support::*;
 
-/// As in `server::Limits`: all seats, and those of them for requests that wait for a sync.
-const SEATS: usize = 96;
-const SEATS_FOR_SYNCS: usize = 64;
+/// As in `server::Limits`: the connections of one address, and the callers that wait for a sync.
+const CONNECTIONS: usize = 128;
+const CALLERS: usize = 64;
 
 const POST_SYNC: &[u8] = b"POST /sync HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
 
 fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+const GET_HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// The same from another address of this machine, as from another container.
+fn send_from(from: [u8; 4], address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from((from, 0))).unwrap();
+    connect(&socket, &address).unwrap();
+    let mut stream: TcpStream = socket.into();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(bytes).unwrap();
     stream
@@ -34,22 +47,8 @@ fn status_of(mut stream: TcpStream) -> u16 {
     status.and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer:?}"))
 }
 
-/// How long `/health` takes, half of the times at most.
-#[track_caller]
-fn usual_time_of_health(address: SocketAddr) -> Duration {
-    let mut times: Vec<Duration> = (0..41)
-        .map(|_| {
-            let begun = Instant::now();
-            assert_eq!(ask(address, "GET", "/health", &[], b"").unwrap().status, 200);
-            begun.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
 #[test]
-fn health_answers_at_once_while_every_seat_is_taken_by_somebody_slow() {
+fn health_answers_at_once_while_every_connection_is_taken_by_a_slow_client() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = sandbox
@@ -63,20 +62,22 @@ fn health_answers_at_once_while_every_seat_is_taken_by_somebody_slow() {
     let held = sandbox.windmill.hold_exports();
     let mut waiting = vec![send(address, POST_SYNC)];
     held.wait_for(1);
-    waiting.extend((1..SEATS_FOR_SYNCS).map(|_| send(address, POST_SYNC)));
+    waiting.extend((1..CALLERS).map(|_| send(address, POST_SYNC)));
     eventually("all wait for one run", || {
-        (service.log().matches("shares the run that waits").count() == SEATS_FOR_SYNCS - 2).then_some(())
+        (service.log().matches("shares the run that waits").count() == CALLERS - 2).then_some(())
     });
-    assert_eq!(status_of(send(address, POST_SYNC)), 503, "the seats for syncs are taken");
-    // More than there are seats: heads and bodies that never end, and some that say nothing.
+    assert_eq!(status_of(send(address, POST_SYNC)), 503, "as many wait as may");
+    // More than there is room for: heads and bodies that never end, and some that say nothing.
     let beginnings: [&[u8]; 3] = [
         b"GET /health HTTP/1.1\r\nX: ",
-        b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{",
+        b"POST /sync HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{",
         b"",
     ];
-    let slow: Vec<TcpStream> = (0..SEATS).map(|number| send(address, beginnings[number % 3])).collect();
-    let time = usual_time_of_health(address);
-    assert!(time < Duration::from_millis(50), "{time:?}");
+    let slow: Vec<TcpStream> = (0..CONNECTIONS).map(|number| send(address, beginnings[number % 3])).collect();
+    // Were a place waited for, the five seconds for a head would be over.
+    for _ in 0..12 {
+        assert_eq!(ask(address, "GET", "/health", &[], b"").unwrap().status, 200);
+    }
     for path in ["/health", "/health?probe=1"] {
         assert_eq!(ask(address, "HEAD", path, &[], b"").unwrap().status, 200);
     }
@@ -89,6 +90,7 @@ fn health_answers_at_once_while_every_seat_is_taken_by_somebody_slow() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn callers_that_went_away_do_not_keep_others_from_their_sync() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
@@ -97,24 +99,25 @@ fn callers_that_went_away_do_not_keep_others_from_their_sync() {
     let held = sandbox.windmill.hold_exports();
     drop(send(address, POST_SYNC));
     held.wait_for(1);
-    // Each is gone as soon as it has asked; together they are twice as many as may wait.
-    for _ in 0..2 * SEATS {
-        let gone = send(address, POST_SYNC);
-        assert_eq!(ask(address, "GET", "/health", &[], b"").unwrap().status, 200);
-        drop(gone);
+    // Each is gone as soon as it has asked; together they are more than may be connected.
+    for _ in 0..2 * CONNECTIONS {
+        drop(send(address, POST_SYNC));
+        assert_eq!(status_of(send_from([127, 0, 0, 2], address, GET_HEALTH)), 200);
     }
-    let caller = std::thread::spawn(move || ask(address, "POST", "/sync", &[], b"").unwrap());
+    let caller = std::thread::spawn(move || {
+        eventually("a caller is let in", || {
+            let answer = ask(address, "POST", "/sync", &[], b"").unwrap();
+            (answer.status == 200).then_some(())
+        });
+    });
     let unwaited = eventually("there is room for one more", || {
         let answer = service.post_sync("{\"wait\":false}");
         (answer.status == 202).then_some(answer)
     });
     assert!(text_field(&unwaited.json(), "run_id").is_some());
-    eventually("all that came share one run", || {
-        (service.log().matches("shares the run that waits").count() == 2 * SEATS + 1).then_some(())
-    });
     held.release();
-    assert_eq!(caller.join().unwrap().status, 200);
-    assert_eq!(sandbox.windmill.exports(), 2);
+    caller.join().unwrap();
+    assert!(sandbox.windmill.exports() >= 2);
 }
 
 #[test]
@@ -123,16 +126,16 @@ fn nothing_that_a_neighbour_sends_is_in_the_log_as_it_is() {
     let service = sandbox.service().env("LOG_LEVEL", "trace").serve();
     let address = service.address();
     let unsafe_requests: [&[u8]; 5] = [
-        b"GET /\x1b[31mred HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /\x1b[31mred HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"\x1b[2J\r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: \x1b[31m\r\n\r\n",
-        b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{\"\\u001b[31m\":1}",
-        b"GET /not-for-the-log?not-for-the-log=\x1b HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /sync HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{\"\\u001b[31m\":1}",
+        b"GET /not-for-the-log?not-for-the-log=\x1b HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ];
     for bytes in unsafe_requests {
         assert_eq!(status_of(send(address, bytes)), 400);
     }
-    assert_eq!(status_of(send(address, b"GET /%1b%0d%0a?secret=1 HTTP/1.1\r\nHost: a\r\n\r\n")), 404);
+    assert_eq!(status_of(send(address, b"GET /%1b%0d%0a?secret=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")), 404);
     service.wait_for_log("/%1b%0d%0a 404");
     let log = service.log();
     assert!(!log.contains('\u{1b}') && !log.contains("not-for-the-log") && !log.contains("secret"), "{log}");
@@ -154,6 +157,7 @@ fn an_interrupt_from_the_keyboard_ends_the_service_as_any_other() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn five_hundred_syncs_leave_no_zombie_no_thread_and_no_descriptor() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();

@@ -1,13 +1,13 @@
-//! `docs/windmill-git-sync.1`, the man page: made of what `--help` says and of README's tables, so that it costs the
-//! binary nothing and cannot say anything else. To write it anew: `just man`.
+//! `docs/windmill-git-sync.1`, the man page: made from `--help` and the tables of docs/, so that it costs the
+//! binary nothing and cannot say anything else. `just man` generates it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::bed::*;
 use crate::docs::{assert_kept, read, rows};
+use support::*;
 
-const HEAD: &str = r#".\" Made by tests/it/man.rs out of `--help` and README.md: `just man`.
+const HEAD: &str = r#".\" Made by tests/it/man.rs from `--help`, docs/settings.md and docs/codes.md: `just man`.
 .TH WINDMILL\-GIT\-SYNC 1 "" "windmill\-git\-sync VERSION" "User Commands"
 .SH NAME
 windmill\-git\-sync \- back a Windmill workspace up into a git repository
@@ -35,7 +35,7 @@ windmill\-git\-sync serve \-\-listen 127.0.0.1:8080
 .BR git (1),
 .BR ssh (1)
 .PP
-README.md, and the pages in docs/ of the source.
+README.md and docs/README.md of the source.
 ";
 
 /// What one `--help` says: a paragraph before its lists, and the entries of each list.
@@ -91,25 +91,29 @@ fn roff(text: &str) -> String {
     }
     out.push_str(rest);
     let out = out.replace('\\', "\\e").replace('-', "\\-");
-    let out = alternating(&alternating(&out, '`', "\\fB"), '*', "\\fI");
+    let out = alternating(
+        &out,
+        '`',
+        |code| format!("\\fB{code}\\fP"),
+        |text| alternating(text, '*', |word| format!("\\fI{word}\\fP"), str::to_owned),
+    );
     if out.starts_with(['.', '\'']) { format!("\\&{out}") } else { out }
 }
 
-/// Each second part between `mark`s in the font `font`; a mark without its second one stays.
-fn alternating(text: &str, mark: char, font: &str) -> String {
+/// Each second part between `mark`s by `inner`, the others by `outer`; a mark without its second one stays, and so do two
+/// with nothing between them. What is code has no marks of its own: the stars of `f/ops/**` are stars.
+fn alternating(text: &str, mark: char, inner: impl Fn(&str) -> String, outer: impl Fn(&str) -> String) -> String {
     let parts: Vec<_> = text.split(mark).collect();
-    if parts.len() % 2 == 0 {
-        return text.to_owned();
+    if parts.len() % 2 == 0 || parts.iter().skip(1).step_by(2).any(|part| part.is_empty()) {
+        return outer(text);
     }
-    let shown =
-        |(number, part): (usize, &&str)| if number % 2 == 1 { format!("{font}{part}\\fP") } else { (*part).to_owned() };
+    let shown = |(number, part): (usize, &&str)| if number % 2 == 1 { inner(part) } else { outer(part) };
     parts.iter().enumerate().map(shown).collect()
 }
 
 fn page() -> String {
     let sandbox = Sandbox::new();
     let whole = help(&sandbox, &[]);
-    let readme = read("README.md");
     let mut out = String::from(HEAD).replace("VERSION", env!("CARGO_PKG_VERSION"));
     let usage = whole.usage.split_once(' ').unwrap().1;
     let _ = writeln!(out, ".SH SYNOPSIS\n.B windmill\\-git\\-sync\n{}", roff(usage));
@@ -122,9 +126,9 @@ fn page() -> String {
         out.push_str(&list(&help(&sandbox, &[name]).options));
     }
     out.push_str(ENVIRONMENT);
-    out.push_str(&list(&settings(&readme)));
+    out.push_str(&list(&settings(&read("docs/settings.md"))));
     out.push_str(EXIT_STATUS);
-    out.push_str(&list(&exit_codes(&readme)));
+    out.push_str(&list(&exit_codes(&read("docs/codes.md"))));
     out.push_str(TAIL);
     out
 }
@@ -133,23 +137,23 @@ fn list(entries: &[(String, String)]) -> String {
     entries.iter().map(|(name, text)| format!(".TP\n.B {}\n{}\n", roff(name), roff(text))).collect()
 }
 
-fn settings(readme: &str) -> Vec<(String, String)> {
-    let rows = rows(readme, "| variable | default | meaning |");
+fn settings(page: &str) -> Vec<(String, String)> {
+    let rows = rows(page, "| variable | default | meaning |");
     let default = |row: &[&str]| if row[1] == "–" { String::new() } else { format!(" (default: {})", row[1]) };
     rows.iter().map(|row| (row[0].trim_matches('`').to_owned(), format!("{}{}", row[2], default(row)))).collect()
 }
 
 /// Each exit code, with the result codes that have it.
-fn exit_codes(readme: &str) -> Vec<(String, String)> {
+fn exit_codes(page: &str) -> Vec<(String, String)> {
     let mut by_exit: BTreeMap<u8, Vec<&str>> = BTreeMap::new();
-    for row in rows(readme, "| code | HTTP | exit | when, and what helps |") {
+    for row in rows(page, "| code | HTTP | exit | when, and what helps |") {
         by_exit.entry(row[2].parse().expect("an exit code")).or_default().push(row[0]);
     }
     by_exit.into_iter().map(|(exit, codes)| (exit.to_string(), codes.join(", "))).collect()
 }
 
 #[test]
-fn the_man_page_is_what_the_help_and_the_readme_say() {
+fn the_man_page_is_what_the_help_and_the_docs_say() {
     assert_kept("docs/windmill-git-sync.1", &page(), "man");
 }
 
@@ -161,6 +165,9 @@ fn no_text_is_taken_for_an_order_of_the_page() {
         ("see [this page](docs/running.md#x)", "see this page"),
         ("C:\\x --yes", "C:\\ex \\-\\-yes"),
         ("f/* alone", "f/* alone"),
+        ("such as f/ops/**; and so on", "such as f/ops/**; and so on"),
+        ("`f/ops/**` or *all*", "\\fBf/ops/**\\fP or \\fIall\\fP"),
+        ("`a*` and `*b` stay", "\\fBa*\\fP and \\fB*b\\fP stay"),
     ] {
         assert_eq!(roff(text), expected);
     }

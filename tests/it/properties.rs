@@ -8,17 +8,18 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use miniserde::json::{self, Value};
-use windmill_git_sync::config::{Config, Environment, Need, Options};
+use windmill_git_sync::config::{Config, Environment, Options, Required};
 use windmill_git_sync::http::request::{
     BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Head, Parsed, Refusal, TARGET_BYTES_MAX, parse_head,
 };
-use windmill_git_sync::secret::Secret;
-use windmill_git_sync::sync_request::{Draft, GitCredentials, RequestError, SyncRequest, Wait, Wanted};
+use windmill_git_sync::model::git_credentials::GitCredentials;
+use windmill_git_sync::request::{Draft, RequestError, SyncRequest, Target, Wait};
+use windmill_git_sync::util::secret::Secret;
 
 // ---------------------------------------------------------------- heads
 
 /// However the bytes are split on their way, they come to the same; what is accepted is of the strict grammar, says the
-/// same when it is written anew, and does not print its token.
+/// same when it is written again, and does not print its token.
 pub fn head_is_read_in_one_way(bytes: &[u8]) {
     let whole = Verdict::of(bytes);
     for length in lengths_to_look_at(bytes.len()) {
@@ -189,36 +190,38 @@ const WINDMILL_TOKEN: &str = "configured-windmill-token";
 const GIT_TOKEN: &str = "configured-git-token";
 const SSH_KEY: &str = "configured-ssh-key";
 
-/// A service of each kind: for https, for ssh, for a folder, and with no settings at all.
-static CONFIGS: LazyLock<[Config; 4]> = LazyLock::new(|| {
+/// A service of each kind: for https, for ssh, for a folder, with no settings at all, and one without a token of its own.
+static CONFIGS: LazyLock<[Config; 5]> = LazyLock::new(|| {
+    let api_token = [("SYNC_API_TOKEN", "shown-before")];
     let windmill = [("WINDMILL_TOKEN", WINDMILL_TOKEN), ("WINDMILL_WORKSPACE", "shop")];
     let https = [("GIT_REMOTE_URL", "https://h/x"), ("GIT_TOKEN", GIT_TOKEN), ("GIT_BRANCH", "w/{workspace}")];
     let ssh = [("GIT_REMOTE_URL", "git@h:x"), ("GIT_SSH_KEY", SSH_KEY), ("GIT_SSH_ACCEPT_NEW", "true")];
     let file = [("GIT_REMOTE_URL", "file:///x"), ("GIT_SUBDIR", "backup")];
     [
+        config(&[&windmill[..], &https[..], &api_token].concat()),
+        config(&[&windmill[..], &ssh[..], &api_token].concat()),
+        config(&[&windmill[..], &file[..], &api_token].concat()),
+        config(&api_token),
         config(&[&windmill[..], &https[..]].concat()),
-        config(&[&windmill[..], &ssh[..]].concat()),
-        config(&[&windmill[..], &file[..]].concat()),
-        config(&[]),
     ]
 });
 
 fn config(variables: &[(&str, &str)]) -> Config {
     let environment = Environment::new(variables.iter().map(|(name, value)| (name.into(), value.into())));
-    Config::new(&Options::default(), &environment, Need::Serve).unwrap_or_else(|error| panic!("{error}"))
+    Config::new(&Options::default(), &environment, Required::Serve).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The one sync that a body asks for.
 fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, Wait), RequestError> {
     let draft = Draft::from_json(body, config)?;
     match draft.wanted()? {
-        Wanted::One(workspace) => Ok((draft.request(&workspace)?, draft.wait())),
-        Wanted::Several(_) | Wanted::All(_) => panic!("the settings have one workspace"),
+        Target::One(workspace) => Ok((draft.request(&workspace)?, draft.wait())),
+        Target::Several(_) | Target::All(_) => panic!("the settings have one workspace"),
     }
 }
 
 /// Whatever the settings: a body comes to the same each time; one that is accepted comes to the same when it is written
-/// anew, and uses no configured secret for anything else than it was configured for; no refusal shows a secret.
+/// again, and uses no configured secret for anything else than it was configured for; no refusal shows a secret.
 pub fn body_is_read_in_one_way(body: &[u8]) {
     for config in CONFIGS.iter() {
         match read(body, config) {
@@ -274,13 +277,18 @@ fn check_use_of_secrets(request: &SyncRequest, members: &BTreeMap<String, Value>
         GitCredentials::Token { .. } => assert!(text(members, "git_token").is_some() || brings_url),
         GitCredentials::None | GitCredentials::Ssh { .. } => assert!(own_remote, "a way into this machine, or a key"),
     }
-    if request.configured {
-        assert!(own_workspace && own_remote && own_place && request.windmill_token.expose() == WINDMILL_TOKEN);
+    assert_eq!(request.configured, own_workspace && own_remote && own_place);
+    if config.api_token.is_none() {
+        assert!(request.configured && !request.allow_mass_deletion, "a request without the service's token chose");
     }
 }
 
 /// All fields said in plain words come to the same request.
 fn check_body_rewriting(request: &SyncRequest, wait: Wait, config: &Config) {
+    // Most fields need the service's token.
+    if config.api_token.is_none() {
+        return;
+    }
     let mut members = Vec::new();
     let mut say =
         |name: &str, value: &str| members.push(format!("{}:{}", json::to_string(name), json::to_string(value)));

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use windmill_git_sync::http::request::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Head, TARGET_BYTES_MAX};
 use windmill_git_sync::http::response::Response;
-use windmill_git_sync::secret::Secret;
-use windmill_git_sync::server::{Caller, Draining, Handler, Limits, Server, Stop, Weight};
+use windmill_git_sync::http::server::{Caller, Draining, Handler, Limits, Server, Stop};
+use windmill_git_sync::util::secret::Secret;
 
 /// Status of a connection that was closed without an answer.
 const NO_ANSWER: u16 = 0;
@@ -491,7 +491,7 @@ fn ended_rows() -> Vec<(Vec<u8>, u16, String)> {
     written.chain(long).collect()
 }
 
-/// The bytes of every row, for whoever has something else to say about them.
+/// The bytes of every row, for other tests.
 pub(crate) fn all_bytes() -> Vec<Vec<u8>> {
     let left_open = LEFT_OPEN.iter().map(|(bytes, ..)| bytes.to_vec());
     ended_rows().into_iter().map(|(bytes, ..)| bytes).chain(left_open).collect()
@@ -501,10 +501,6 @@ pub(crate) fn all_bytes() -> Vec<Vec<u8>> {
 struct Routes;
 
 impl Handler for Routes {
-    fn weight(&self, head: &Head) -> Weight {
-        if head.path == "/sync" { Weight::Heavy } else { Weight::Light }
-    }
-
     fn before_body(&self, head: &Head) -> Option<Response> {
         let allowed = match head.path.as_str() {
             "/health" | "/status" => "GET, HEAD",
@@ -643,7 +639,7 @@ fn every_row_that_is_left_open_gets_its_status() {
             stream.read_exact(&mut interim).unwrap();
             assert_eq!(str::from_utf8(&interim), Ok(INTERIM), "{row}");
         }
-        // Whoever was told to go on, and does not, has come too late too.
+        // A client that got 100 and sends nothing is too late too.
         let expected = if *expected == 100 { 408 } else { *expected };
         faults.look(bytes, &all_that_comes_back(stream), expected, row);
     }

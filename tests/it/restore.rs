@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use miniserde::json::Value;
 
-use crate::bed::deployed::{self, decrypt, encrypt};
-use crate::bed::run::{field, text_field, texts_field};
-use crate::bed::*;
+use support::deployed::{self, decrypt, encrypt};
+use support::run::{field, text_field, texts_field};
+use support::*;
 
-const OUR_DEFAULTS: &str = "defaultTs: bun\nincludeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n";
 const SECRET: &str = "f/ops/db_password.variable.json";
 
 /// A sandbox with a repository to which `shop` was synced, and a token for every workspace.
@@ -118,6 +117,7 @@ fn what_a_sync_took_comes_back_after_a_mistake_and_a_restore_can_be_undone() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn a_new_workspace_gets_all_but_what_its_key_cannot_read_and_nothing_starts() {
     let (sandbox, remote) = synced();
     sandbox.windmill.edit(|shop| {
@@ -151,6 +151,7 @@ fn a_new_workspace_gets_all_but_what_its_key_cannot_read_and_nothing_starts() {
 }
 
 #[test]
+#[ignore = "long: just test-restore"]
 fn the_key_goes_first_and_the_secrets_can_be_read_after_it() {
     let (sandbox, remote) = synced();
     let key = deployed::key(&sandbox.windmill.workspace("shop")).unwrap();
@@ -173,7 +174,7 @@ fn the_key_goes_first_and_the_secrets_can_be_read_after_it() {
     assert_eq!(deployed::key(&sandbox.windmill.workspace("new")).as_deref(), Some(key.as_str()));
     assert_eq!(plain_secret(&sandbox.windmill, "new", SECRET).as_deref(), Some(secret.as_str()));
     let own = plain_secret(&sandbox.windmill, "new", "u/admin/own.variable.json");
-    assert_eq!(own.as_deref(), Some("of its own"), "its own secrets are encrypted anew");
+    assert_eq!(own.as_deref(), Some("of its own"), "its own secrets are re-encrypted");
     let all = writes(&sandbox.windmill, "new");
     let at = |needle: &str| all.iter().position(|one| one.contains(needle)).unwrap();
     assert!(at("encryption_key") < at("variables/create"), "{all:?}");
@@ -187,6 +188,7 @@ fn the_key_goes_first_and_the_secrets_can_be_read_after_it() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn a_restore_is_of_the_commit_and_the_paths_that_are_named() {
     let (sandbox, remote) = synced();
     let old = remote.tip("main").unwrap();
@@ -228,6 +230,7 @@ fn a_restore_is_of_the_commit_and_the_paths_that_are_named() {
 }
 
 #[test]
+#[ignore = "long: just test-restore"]
 fn a_hostile_repository_leads_nowhere_and_runs_nothing() {
     let (sandbox, remote) = synced();
     let trace = sandbox.path().join("trace");
@@ -282,16 +285,21 @@ fn what_does_not_come_back_is_told() {
 }
 
 #[test]
-fn an_item_that_only_one_workspace_has_is_told_not_to_come_back() {
+#[ignore = "long: just test-restore"]
+fn an_item_of_another_workspace_alone_is_told_not_to_come_back() {
     let (sandbox, remote) = synced();
     let told = |outcome: &Outcome| outcome.warnings().iter().any(|warning| warning.contains("do not come back"));
-    assert!(!told(&restore(&sandbox, &remote).run()));
-    remote.commit_files("main", &[("f/ops/mine.shop.variable.yaml", "value: x\nis_secret: false\n")]);
+    let mine = ("f/ops/mine.shop.variable.yaml", "description: ''\nvalue: x\nis_secret: false\n");
+    remote.commit_files("main", &[mine]);
+    let shown = restore(&sandbox, &remote).run().expect("dry_run");
+    assert!(!told(&shown) && shown.message().contains(mine.0), "{shown}");
+    remote.commit_files("main", &[("f/ops/theirs.other.variable.yaml", mine.1)]);
     let shown = restore(&sandbox, &remote).run();
-    assert!(told(&shown) && shown.warnings().concat().contains("f/ops/mine.shop.variable.yaml"), "{shown}");
+    assert!(told(&shown) && shown.warnings().concat().contains("f/ops/theirs.other.variable.yaml"), "{shown}");
 }
 
 #[test]
+#[ignore = "long: just test-restore"]
 fn a_secret_that_cannot_be_read_after_all_is_told() {
     let (sandbox, remote) = synced();
     sandbox.windmill.remove(SECRET);
@@ -303,6 +311,7 @@ fn a_secret_that_cannot_be_read_after_all_is_told() {
 }
 
 #[test]
+#[ignore = "long: just test-restore"]
 fn without_a_restore_point_nothing_is_changed_unless_it_is_asked_for() {
     let (sandbox, remote) = synced();
     sandbox.windmill.remove("f/ops/region.variable.json");
@@ -316,6 +325,7 @@ fn without_a_restore_point_nothing_is_changed_unless_it_is_asked_for() {
 }
 
 #[test]
+#[ignore = "long: just test-restore"]
 fn a_token_that_is_not_told_the_key_costs_the_trailer_and_leaves_secrets_alone() {
     let sandbox = Sandbox::new();
     sandbox.windmill.set("shop", Workspace::restorable("1-seeded"));
@@ -331,6 +341,7 @@ fn a_token_that_is_not_told_the_key_costs_the_trailer_and_leaves_secrets_alone()
 }
 
 #[test]
+#[ignore = "long: just test-restore"]
 fn a_commit_that_does_not_tell_its_key_is_not_taken_for_one_with_the_key_of_an_earlier_one() {
     let (sandbox, remote) = synced();
     let old = deployed::key(&sandbox.windmill.workspace("shop")).unwrap();
@@ -347,6 +358,7 @@ fn a_commit_that_does_not_tell_its_key_is_not_taken_for_one_with_the_key_of_an_e
 }
 
 #[test]
+#[ignore = "long: just test-restore"]
 fn a_server_that_does_not_answer_for_the_key_is_asked_again_and_then_told() {
     let sandbox = Sandbox::new();
     sandbox.windmill.set("shop", Workspace::restorable("1-seeded"));
@@ -363,46 +375,7 @@ fn a_server_that_does_not_answer_for_the_key_is_asked_again_and_then_told() {
 }
 
 #[test]
-fn what_somebody_makes_meanwhile_is_not_deleted_unsaid() {
-    let (sandbox, remote) = synced();
-    sandbox.windmill.remove("f/ops/region.variable.json");
-    let restore = restore(&sandbox, &remote).arg("--path").arg("f/ops/**").arg("--delete").arg("--yes");
-    let make_at_export = |number: usize| {
-        let mut exports = 0;
-        sandbox.windmill.on_export(move |workspace| {
-            exports += 1;
-            if exports == number {
-                workspace.add_bun_script("f/elsewhere/new", "new");
-            }
-        });
-    };
-    let is_there =
-        || sandbox.windmill.workspace("shop").entries().iter().any(|(path, _)| path.contains("f/elsewhere/new"));
-    sandbox.windmill.forget_requests();
-    // Between our pull and what wmill shows.
-    make_at_export(2);
-    let refused = restore.run().expect("pull_failed");
-    assert!(refused.message().contains("f/elsewhere/new") && refused.message().contains("try again"), "{refused}");
-    assert_eq!((writes(&sandbox.windmill, "shop"), is_there()), (Vec::new(), true), "{refused}");
-    // After that: it is gone, and that is said.
-    sandbox.windmill.edit(|workspace| {
-        let made: Vec<String> = workspace
-            .entries()
-            .iter()
-            .map(|(path, _)| path.to_owned())
-            .filter(|path| path.contains("f/elsewhere/"))
-            .collect();
-        made.iter().for_each(|path| workspace.remove(path));
-    });
-    make_at_export(3);
-    let differs = restore.run().expect("differs");
-    assert!(!is_there(), "wmill deletes what the folder does not have");
-    let listed = differs.result();
-    assert_eq!(text_field(listed, "differences.0.kind").as_deref(), Some("unforeseen"), "{differs}");
-    assert!(text_field(listed, "differences.0.path").unwrap().starts_with("f/elsewhere/new"), "{differs}");
-}
-
-#[test]
+#[ignore = "long: just test-long"]
 fn a_restore_that_was_killed_can_be_done_again() {
     let (sandbox, remote) = synced();
     let before = pulled_alone(&sandbox, OUR_DEFAULTS);
@@ -421,6 +394,7 @@ fn a_restore_that_was_killed_can_be_done_again() {
 }
 
 #[test]
+#[ignore = "long: just test-restore"]
 fn a_restore_takes_the_turns_of_both_workspaces() {
     let (sandbox, remote) = synced();
     sandbox.windmill.set("new", empty("another key"));

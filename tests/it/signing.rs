@@ -1,8 +1,8 @@
 //! Signed commits: by the configured key, checked by git, and never unsigned where a signature was asked for.
 
-use crate::bed::process::find_program;
-use crate::bed::windmill::SHOP;
-use crate::bed::*;
+use support::process::find_program;
+use support::windmill::SHOP;
+use support::*;
 
 #[test]
 fn a_missing_ssh_keygen_is_named_before_anything_is_pulled() {
@@ -19,12 +19,11 @@ fn a_missing_ssh_keygen_is_named_before_anything_is_pulled() {
     assert_eq!(repository.refs(), "");
 }
 
-#[cfg(feature = "sshd-tests")]
 pub(crate) mod ssh {
     use super::*;
-    use crate::bed::process;
     use std::fs;
     use std::path::Path;
+    use support::process;
 
     /// A key pair as `ssh-keygen` makes it: the private half, and the line of the public one.
     pub(crate) fn key(sandbox: &Sandbox, name: &str, options: &[&str]) -> (String, String) {
@@ -51,6 +50,7 @@ pub(crate) mod ssh {
     }
 
     #[test]
+    #[ignore = "needs sshd: just test-ssh"]
     fn commits_are_signed_by_the_key_as_it_is_now() {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
@@ -75,6 +75,7 @@ pub(crate) mod ssh {
     }
 
     #[test]
+    #[ignore = "needs sshd: just test-ssh"]
     fn each_of_the_commits_for_items_is_signed_and_they_are_what_one_would_be() {
         let sandbox = Sandbox::new();
         let (together, each) = (sandbox.repository_named("together"), sandbox.repository_named("each"));
@@ -100,6 +101,7 @@ pub(crate) mod ssh {
     }
 
     #[test]
+    #[ignore = "needs sshd: just test-ssh"]
     fn a_key_that_cannot_sign_is_told_of_and_nothing_is_committed() {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
@@ -107,7 +109,7 @@ pub(crate) mod ssh {
         for bad in [locked.as_str(), "no key at all", &locked[..locked.len() / 2]] {
             let run = sandbox.sync().workspace(SHOP).remote(&repository).env("LOG_LEVEL", "trace");
             let outcome = run.env("GIT_SIGNING_KEY", bad).run().expect("config_invalid");
-            assert!(outcome.message().contains("GIT_SIGNING_KEY is no private key"), "{outcome}");
+            assert!(outcome.message().contains("GIT_SIGNING_KEY is not a private key"), "{outcome}");
             assert_eq!(outcome.exit_code, Some(2), "{outcome}");
             let lines: Vec<&str> = bad.lines().filter(|line| !line.starts_with('-')).collect();
             assert_nothing_leaked(&outcome.texts(), &[&sandbox.data()], &lines);

@@ -2,8 +2,8 @@
 
 use miniserde::json::Value;
 
-use crate::bed::run::{field, text_field, texts_field};
-use crate::bed::*;
+use support::run::{field, text_field, texts_field};
+use support::*;
 
 /// The listed differences: kind, path and how.
 #[track_caller]
@@ -84,6 +84,7 @@ fn a_backup_is_verified_and_what_differs_is_listed_without_a_trace() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn comments_line_ends_and_stale_locks_are_no_differences_and_values_are() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
@@ -104,6 +105,7 @@ fn comments_line_ends_and_stale_locks_are_no_differences_and_values_are() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn a_script_that_differs_in_its_line_ends_differs() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
@@ -116,6 +118,7 @@ fn a_script_that_differs_in_its_line_ends_differs() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn what_no_sync_covers_is_not_compared() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
@@ -136,6 +139,7 @@ fn what_no_sync_covers_is_not_compared() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn a_folder_is_verified_and_a_branch_that_is_not_there_has_nothing() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
@@ -150,6 +154,7 @@ fn a_folder_is_verified_and_a_branch_that_is_not_there_has_nothing() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
 fn several_workspaces_are_verified_each_by_itself() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();

@@ -1,4 +1,5 @@
-//! Which paths a person means by `f/ops/**`: `*` and `?` within a name, `**` for any folders. It knows no files.
+//! Path patterns of `restore --path`: `*` and `?` match within a name, `**` matches folders; a folder matches all
+//! below it.
 
 /// Longer ones are a mistake.
 const BYTES_MAX: usize = 256;
@@ -23,11 +24,11 @@ impl Pattern {
         } else if text.contains(char::is_control) || text.contains(['{', '[', '!', '\\']) {
             "has a character with a meaning elsewhere and none here: there are *, ? and **"
         } else if text.split('/').any(|name| matches!(name, "" | "." | "..")) {
-            "is no path relative to the backup's folder, such as f/ops/**"
+            "is not a path relative to the backup's folder, such as f/ops/**"
         } else {
             return Ok(Self { text: text.to_owned() });
         };
-        Err([&crate::names::quoted(text), " ", why].concat())
+        Err([&crate::model::names::quoted(text), " ", why].concat())
     }
 
     /// As it was given.

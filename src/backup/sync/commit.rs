@@ -1,46 +1,46 @@
-//! What differs, in commits: one for all of it, or one for each item, with who edited it last. It does not know how
-//! what differs was found, or what becomes of the commits.
+//! Makes the commits of a sync: one for all changes, or one for each item with its last editor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 
-use crate::authors::{self, Edits};
-use crate::base::Base;
-use crate::both::both;
-use crate::comparison::{Change, Comparison, Mark, printable, summary};
-use crate::composition::{Composition, Tree};
+use crate::backup::error::BackupError;
+use crate::backup::progress::Step;
+use crate::backup::run_context::RunContext;
+use crate::backup::sync::merge::{Merged, Tree};
+use crate::backup::sync::tip::RemoteTip;
 use crate::config::CommitPer;
-use crate::fault::Fault;
-use crate::git::{Git, GitError, Link};
-use crate::items::{self, ItemId};
-use crate::names::Identity;
-use crate::object::ObjectId;
-use crate::outcome::Changed;
-use crate::scrubber::Scrubber;
-use crate::secret::Secret;
-use crate::task::{Step, Task};
-use crate::windmill::{self, Account};
+use crate::git::object::ObjectId;
+use crate::git::tree_diff::{Change, Mark, TreeDiff, printable, summary};
+use crate::git::{Git, GitError, ItemCommit};
+use crate::model::names::Identity;
+use crate::model::run_result::Changed;
+use crate::util::parallel::both;
+use crate::util::redact::{self, Redactor};
+use crate::util::secret::Secret;
+use crate::windmill::api::{self, Account};
+use crate::windmill::editors::{self, Edits};
+use crate::windmill::item_path::{self, ItemId};
 
 /// Paths listed in a commit's body; the rest is counted.
 const LISTED_MAX: usize = 500;
 /// Of so many items at most a sync makes a commit each, and asks for the authors. More than these are a first sync or a
-/// deployment, whose history nobody reads item by item.
+/// deployment, whose history is not read item by item.
 const ITEMS_MAX: usize = 500;
 /// Files of items that get a commit each; they are held in memory.
 const FILES_MAX: usize = 10_000;
 
 /// What commits are made of.
 #[derive(Clone, Copy)]
-pub struct Material<'a> {
+pub struct CommitInput<'a> {
     /// For whom.
-    pub task: Task<'a>,
+    pub run: RunContext<'a>,
     /// With what.
     pub git: &'a Git<'a>,
-    /// Upon what.
-    pub base: &'a Base,
+    /// The tip that the commit follows.
+    pub tip: &'a RemoteTip,
     /// What the folder is to hold.
-    pub composition: &'a Composition,
+    pub composition: &'a Merged,
     /// Who asked Windmill, and what it said of itself.
     pub account: &'a Account,
     /// The version of wmill.
@@ -48,7 +48,7 @@ pub struct Material<'a> {
 }
 
 /// What came of committing.
-pub struct Made {
+pub struct CreatedCommit {
     /// The last commit.
     pub commit: ObjectId,
     /// The tree of our folder that it is to have; `None` where nothing is in it.
@@ -57,50 +57,49 @@ pub struct Made {
     pub warning: Option<String>,
 }
 
-/// Commits what differs upon the tip.
+/// Commits what differs from the tip.
 ///
 /// # Errors
-/// [`Fault`]: git, or the disk.
-pub fn make(material: Material<'_>) -> Result<Made, Fault> {
-    let Material { task, git, base, composition, account, version } = material;
+/// [`BackupError`]: git, or the disk.
+pub fn make(material: CommitInput<'_>) -> Result<CreatedCommit, BackupError> {
+    let CommitInput { run, git, tip, composition, account, version } = material;
     let comparison = &composition.comparison;
-    let of_a_listing = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
-    let of_git = |error| task.git_error(Step::Commit, error);
+    let of_a_listing = |error: io::Error| run.git_error(Step::Commit, GitError::from(error));
+    let of_git = |error| run.git_error(Step::Commit, error);
     let items = changed_items(comparison).map_err(of_a_listing)?;
     // Windmill is asked while git works.
     let ask = || {
-        let windmill = task.windmill(git.place());
-        let asks = task.service.config.commit_authors;
-        let edits = if asks { authors::last_edits(&windmill, account, &items.first) } else { Edits::new() };
-        (edits, task.key(Step::Commit, git.place()))
+        let windmill = run.windmill(git.run_env());
+        let asks = run.env.config.commit_authors;
+        let edits = if asks { editors::last_edits(&windmill, account, &items.first) } else { Edits::new() };
+        (edits, run.key(Step::Commit, git.run_env()))
     };
-    let ((edits, key), tree) = both("ask", ask, || composition.tree(task, git, base));
+    let ((edits, key), tree) = both("ask", ask, || composition.tree(run, git, tip));
     let (key, warning) = match key {
         Ok(key) => (key, None),
         Err(fault) => {
-            let why = Scrubber::new(&task.request.secrets()).scrub(&fault.message);
+            let why = Redactor::new(&run.request.secrets()).redact(&fault.message);
             let lacks =
                 "the commit does not tell which key encrypted its secrets, so a restore needs --key-file for them";
             (None, Some(format!("{lacks}: {why}")))
         }
     };
-    let trailers = trailers(task, account, version, key.as_ref());
-    let making = Making { task, base, comparison, edits, trailers };
+    let trailers = trailers(run, account, version, key.as_ref());
+    let making = CommitBuilder { run, tip, comparison, edits, trailers };
     let Tree { whole, folder } = tree?;
-    if task.service.config.commit_per == CommitPer::Item && items.is_all && !items.first.is_empty() {
+    if run.env.config.commit_per == CommitPer::Item && items.is_all && !items.first.is_empty() {
         let links = making.links().map_err(of_a_listing)?;
-        let ours = &task.request.author;
-        let (last, made) =
-            git.commit_chain(base.tip.as_ref(), base.builds_upon.as_ref(), ours, &links).map_err(of_git)?;
+        let ours = &run.request.author;
+        let (last, made) = git.commit_chain(tip.commit.as_ref(), tip.base.as_ref(), ours, &links).map_err(of_git)?;
         if made == whole {
-            return Ok(Made { commit: last, folder, warning });
+            return Ok(CreatedCommit { commit: last, folder, warning });
         }
         // An item's file in the place of another item's folder, say: each step is right, and not all orders of them.
         log::warn!("the commits of single items do not come to the same as all together, so one commit is made");
     }
     let message = making.whole_message().map_err(of_a_listing)?;
-    let commit = git.commit(&whole, base.tip.as_ref(), &task.request.author, &message).map_err(of_git)?;
-    Ok(Made { commit, folder, warning })
+    let commit = git.commit(&whole, tip.commit.as_ref(), &run.request.author, &message).map_err(of_git)?;
+    Ok(CreatedCommit { commit, folder, warning })
 }
 
 /// The items that differ.
@@ -112,10 +111,10 @@ struct ChangedItems {
 }
 
 fn item_of(change: &Change) -> Option<ItemId> {
-    items::item_of(std::str::from_utf8(&change.path).ok()?)
+    item_path::item_of(std::str::from_utf8(&change.path).ok()?)
 }
 
-fn changed_items(comparison: &Comparison) -> io::Result<ChangedItems> {
+fn changed_items(comparison: &TreeDiff) -> io::Result<ChangedItems> {
     let Changed { added, modified, deleted } = comparison.changed();
     let mut found = ChangedItems { first: BTreeSet::new(), is_all: added + modified + deleted <= FILES_MAX };
     for change in comparison.changes()? {
@@ -132,34 +131,34 @@ fn changed_items(comparison: &Comparison) -> io::Result<ChangedItems> {
 
 /// What every commit ends with. By the key's fingerprint a restore knows whether the secrets of the commit can be read in
 /// a workspace.
-fn trailers(task: Task<'_>, account: &Account, version: Option<&str>, key: Option<&Secret>) -> String {
+fn trailers(run: RunContext<'_>, account: &Account, version: Option<&str>, key: Option<&Secret>) -> String {
     let unknown = "unknown";
     format!(
         "Windmill-Workspace: {}\nWindmill-Version: {}\nWmill-Version: {}\n{}",
-        task.request.workspace,
+        run.request.workspace,
         account.server_version.as_deref().unwrap_or(unknown),
         version.unwrap_or(unknown),
-        key.map(windmill::key_trailer).unwrap_or_default(),
+        key.map(api::key_trailer).unwrap_or_default(),
     )
 }
 
-struct Making<'a> {
-    task: Task<'a>,
-    base: &'a Base,
-    comparison: &'a Comparison,
+struct CommitBuilder<'a> {
+    run: RunContext<'a>,
+    tip: &'a RemoteTip,
+    comparison: &'a TreeDiff,
     edits: Edits,
     trailers: String,
 }
 
-impl Making<'_> {
+impl CommitBuilder<'_> {
     fn whole_path(&self, path: &[u8]) -> Vec<u8> {
-        [self.task.request.subdir.prefix().as_bytes(), path].concat()
+        [self.run.request.subdir.prefix().as_bytes(), path].concat()
     }
 
     /// The message of a commit of everything: who edited which item stands in its body, and all of these are its authors
     /// beside us.
     fn whole_message(&self) -> io::Result<String> {
-        let mut message = format!("{}\n\n{}\n", self.task.request.message, self.comparison.summary(LISTED_MAX)?);
+        let mut message = format!("{}\n\n{}\n", self.run.request.message, self.comparison.summary(LISTED_MAX)?);
         let named: Vec<_> = self.edits.iter().filter_map(|(item, edit)| Some((item, edit.author.as_ref()?))).collect();
         if !named.is_empty() {
             message.push_str("\nLast edited by\n\n");
@@ -170,18 +169,18 @@ impl Making<'_> {
         let _ = write!(message, "\n{}", self.trailers);
         let mut others: Vec<&Identity> = Vec::new();
         for (_, author) in named {
-            if *author != self.task.request.author && !others.contains(&author) {
+            if *author != self.run.request.author && !others.contains(&author) {
                 others.push(author);
                 let _ = writeln!(message, "Co-authored-by: {author}");
             }
         }
-        Ok(message)
+        Ok(redact::visible(&message))
     }
 
-    /// A commit for each item, the one that was edited last at the end. Items that are gone come first, since nobody
+    /// A commit for each item, the one that was edited last at the end. Items that are gone come first, since no one
     /// tells when they went, and what goes may be in the way of what comes. Files that are no item's, such as wmill's
     /// lock file, go with the last.
-    fn links(&self) -> io::Result<Vec<Link<'_>>> {
+    fn links(&self) -> io::Result<Vec<ItemCommit<'_>>> {
         let (mut by_item, mut of_no_item) = (BTreeMap::<ItemId, Vec<Change>>::new(), Vec::new());
         for change in self.comparison.changes()? {
             let change = change?;
@@ -199,21 +198,22 @@ impl Making<'_> {
         }
         let links = all.iter().map(|(item, changes)| self.link(item, changes));
         let mut links = links.collect::<io::Result<Vec<_>>>()?;
-        if let (Some(first), Some((path, _))) = (links.first_mut(), &self.base.in_the_way) {
+        if let (Some(first), Some((path, _))) = (links.first_mut(), &self.tip.path_conflict) {
             first.changes.push((path.clone(), None));
         }
         Ok(links)
     }
 
-    fn link(&self, item: &ItemId, changes: &[Change]) -> io::Result<Link<'_>> {
+    fn link(&self, item: &ItemId, changes: &[Change]) -> io::Result<ItemCommit<'_>> {
         let mut changed = Changed::default();
         changes.iter().for_each(|change| change.mark.count_in(&mut changed));
         let summary = summary(changed, LISTED_MAX, &|| Ok(Box::new(changes.iter().cloned().map(Ok))))?;
-        let message = format!("{}: {}\n\n{summary}\n\n{}", self.task.request.message, name_of(item), self.trailers);
+        let message = format!("{}: {}\n\n{summary}\n\n{}", self.run.request.message, name_of(item), self.trailers);
+        let message = redact::visible(&message);
         let edit = self.edits.get(item);
         let entry = |change: &Change| (change.mark != Mark::Deleted).then(|| change.entry.clone());
-        Ok(Link {
-            author: edit.and_then(|edit| edit.author.as_ref()).unwrap_or(&self.task.request.author),
+        Ok(ItemCommit {
+            author: edit.and_then(|edit| edit.author.as_ref()).unwrap_or(&self.run.request.author),
             time: edit.and_then(|edit| edit.time),
             message,
             changes: changes.iter().map(|change| (self.whole_path(&change.path), entry(change))).collect(),

@@ -1,17 +1,24 @@
-//! What is refused although nothing failed: to delete too much, and to publish secrets.
+//! The guards: they refuse a sync that would delete too much or publish secrets.
 
 use std::io;
 
-use crate::code::Code;
-use crate::comparison::{Comparison, Mark, Sample};
-use crate::composition::Composition;
-use crate::fault::Fault;
-use crate::git::{Git, GitError};
-use crate::items::{self, Deletions, Visitor};
-use crate::object::Entry;
-use crate::scratch;
-use crate::task::{Step, Task};
-use crate::wmill_yaml::{Kinds, Plan};
+use crate::backup::error::BackupError;
+use crate::backup::progress::Step;
+use crate::backup::run_context::RunContext;
+use crate::backup::sync::merge::Merged;
+use crate::backup::sync::tip::RemoteTip;
+use crate::git::object::Entry;
+use crate::git::tree_diff::{Mark, Sample, TreeDiff};
+use crate::git::{self, Git, GitError};
+use crate::model::result_code::Code;
+use crate::model::run_result::Warnings;
+use crate::process::run_env::RunEnv;
+use crate::util::files;
+use crate::windmill::api::Account;
+use crate::windmill::deletions::{self, Deletions, Visitor};
+use crate::windmill::item_path::WMILL_LOCK;
+use crate::windmill::secret_files::{self, SETTINGS_FILE};
+use crate::windmill::wmill_yaml::{Kinds, Plan};
 
 /// A variable beyond this is not looked into for plain secrets; Windmill's own limit is far less.
 const VARIABLE_BYTES_MAX: u64 = 1 << 20;
@@ -19,41 +26,96 @@ const VARIABLE_BYTES_MAX: u64 = 1 << 20;
 /// Refuses to export the encryption key, unless the settings want that.
 ///
 /// # Errors
-/// [`Fault`]: the refusal.
-pub fn refuse_the_key(task: Task<'_>, plan: &Plan) -> Result<(), Fault> {
-    if plan.kinds.include_key && !task.service.config.allow_plaintext_secrets {
+/// [`BackupError`]: the refusal.
+pub fn refuse_the_key(run: RunContext<'_>, plan: &Plan) -> Result<(), BackupError> {
+    if plan.kinds.include_key && !run.env.config.allow_plaintext_secrets {
         let message = "WMILL_INCLUDE asks for the workspace's encryption key: with it in the repository, all secrets \
                        in its history can be read. Set ALLOW_PLAINTEXT_SECRETS=true if that is what you want";
-        return Err(Fault::new(Code::PlaintextSecrets, message));
+        return Err(BackupError::new(Code::PlaintextSecrets, message));
     }
     Ok(())
+}
+
+/// Refuses a token that is not an admin's where that of the last success was: what its user may not see would be deleted.
+///
+/// # Errors
+/// [`BackupError`]: the refusal.
+pub fn refuse_lost_rights(run: RunContext<'_>, account: &Account) -> Result<(), BackupError> {
+    let request = run.request;
+    let (workspace, destination) = (&request.workspace, request.destination());
+    let is_refused = !account.is_admin
+        && !request.allow_lost_rights
+        && request.configured
+        && (run.env.last_token_user)(workspace.as_str(), &destination).is_some_and(|last| last.admin);
+    if !is_refused {
+        return Ok(());
+    }
+    let user = account.user.as_ref().map_or("", |(name, _)| name);
+    Err(BackupError::new(
+        Code::LostRights,
+        format!(
+            "the token is not an admin's of workspace `{workspace}` (its user is `{user}`), and that of the last backup \
+             was: what this user may not see would be deleted from the backup. Use a token of an admin; or allow it \
+             once: `windmill-git-sync sync --workspace {workspace} --allow-lost-rights` (in a request with \
+             SYNC_API_TOKEN, \"allow_lost_rights\": true); nothing was committed"
+        ),
+    ))
+}
+
+/// Refuses a first backup into a repository that everyone can read; where a backup of ours is there already, warns.
+///
+/// # Errors
+/// [`BackupError`]: the refusal.
+pub fn refuse_a_public_repository(
+    run: RunContext<'_>,
+    run_env: &RunEnv,
+    tip: &RemoteTip,
+    warnings: &mut Warnings,
+) -> Result<(), BackupError> {
+    let remote = &run.request.remote;
+    if run.env.config.allow_public_repository || !git::is_public(remote, &run_env.deadline, &run_env.environment) {
+        return Ok(());
+    }
+    let what =
+        format!("everyone can read {remote}, and all but secret variables of workspace `{}`", run.request.workspace);
+    let mut entries = tip.folder.entries().map_err(|error| run.git_error(Step::Fetch, error.into()))?;
+    // wmill writes it with each pull.
+    if entries.any(|entry| entry.is_ok_and(|(path, _)| path == WMILL_LOCK.as_bytes())) {
+        warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
+        return Ok(());
+    }
+    let message = format!(
+        "{what} would be in it: make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for \
+         one run: `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`); nothing was committed"
+    );
+    Err(BackupError::new(Code::PublicRepository, message))
 }
 
 /// Refuses to delete too much, and to publish secrets.
 ///
 /// # Errors
-/// [`Fault`]: the refusal.
-pub fn check(task: Task<'_>, git: &Git<'_>, composition: &Composition, kinds: &Kinds) -> Result<(), Fault> {
-    let failed = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
-    if !task.service.config.allow_plaintext_secrets {
+/// [`BackupError`]: the refusal.
+pub fn check(run: RunContext<'_>, git: &Git<'_>, composition: &Merged, kinds: &Kinds) -> Result<(), BackupError> {
+    let failed = |error: io::Error| run.git_error(Step::Commit, GitError::from(error));
+    if !run.env.config.allow_plaintext_secrets {
         let plain = plain_secrets(git, &composition.comparison).map_err(failed)?;
         if !plain.is_empty() {
             let message = format!(
                 "Windmill gave out secrets in plain text, which would stay in the repository's history for ever: {plain}; \
                  nothing was committed. Set ALLOW_PLAINTEXT_SECRETS=true if that is what you want"
             );
-            return Err(Fault::new(Code::PlaintextSecrets, message));
+            return Err(BackupError::new(Code::PlaintextSecrets, message));
         }
     }
-    if task.request.allow_mass_deletion || composition.comparison.changed().deleted == 0 {
+    if run.request.allow_mass_deletion || composition.comparison.changed().deleted == 0 {
         return Ok(());
     }
     let deletions = deletions(composition, kinds).map_err(failed)?;
-    if !deletions.exceeds(task.service.config.deletions_percent_max) {
+    if !deletions.exceeds(run.env.config.deletions_percent_max) {
         return Ok(());
     }
     let names: Sample = deletions.deleted.iter().map(ToString::to_string).collect();
-    Err(Fault::new(
+    Err(BackupError::new(
         Code::MassDeletion,
         format!(
             "the sync would delete {} of {} items of workspace `{}` from the backup ({names}): is this the right \
@@ -61,12 +123,12 @@ pub fn check(task: Task<'_>, git: &Git<'_>, composition: &Composition, kinds: &K
              (--allow-mass-deletion, or \"allow_mass_deletion\": true); nothing was committed",
             deletions.deleted.len(),
             deletions.total,
-            task.request.workspace,
+            run.request.workspace,
         ),
     ))
 }
 
-fn deletions(composition: &Composition, kinds: &Kinds) -> io::Result<Deletions> {
+fn deletions(composition: &Merged, kinds: &Kinds) -> io::Result<Deletions> {
     let each = |visit: &mut Visitor<'_>| {
         for pair in composition.pairs()? {
             let (path, (before, after)) = pair?;
@@ -76,7 +138,7 @@ fn deletions(composition: &Composition, kinds: &Kinds) -> io::Result<Deletions> 
         }
         Ok(())
     };
-    items::deletions(&each, kinds)
+    deletions::deletions(&each, kinds)
 }
 
 fn blob(entry: &Entry) -> &str {
@@ -84,7 +146,7 @@ fn blob(entry: &Entry) -> &str {
 }
 
 /// The files that are to be committed and have a secret in plain text.
-fn plain_secrets(git: &Git<'_>, comparison: &Comparison) -> io::Result<Sample> {
+fn plain_secrets(git: &Git<'_>, comparison: &TreeDiff) -> io::Result<Sample> {
     let mut plain = Sample::default();
     for change in comparison.changes()? {
         let change = change?;
@@ -93,13 +155,17 @@ fn plain_secrets(git: &Git<'_>, comparison: &Comparison) -> io::Result<Sample> {
         if change.mark == Mark::Deleted {
             continue;
         }
-        let is_plain = items::is_encryption_key(path) || {
-            // What cannot be read, or is larger than a variable can be, is not known to be safe.
-            path.contains(".variable.")
-                && !scratch::read_file(&git.tree_folder().join(path), VARIABLE_BYTES_MAX + 1).is_ok_and(|content| {
-                    content.len() as u64 <= VARIABLE_BYTES_MAX && !items::is_plaintext_secret(path, &content)
-                })
-        };
+        let read = || files::read_file(&git.tree_folder().join(path), VARIABLE_BYTES_MAX + 1);
+        let is_plain = secret_files::is_encryption_key(path)
+            || (path == SETTINGS_FILE
+                && read().map_or(true, |content| secret_files::has_secret_setting(path, &content)))
+            || {
+                // What cannot be read, or is larger than a variable can be, is not known to be safe.
+                path.contains(".variable.")
+                    && !read().is_ok_and(|content| {
+                        content.len() as u64 <= VARIABLE_BYTES_MAX && !secret_files::is_plaintext_secret(path, &content)
+                    })
+            };
         if is_plain {
             plain.add(path.as_bytes());
         }

@@ -1,97 +1,458 @@
-//! What a success rests on: what was seen before the pull and is seen again after it, and what became of the commit. It
-//! is noted for the next sync's shortcut.
+//! What was true at the last confirmed success of a checkout: what Windmill held, what `wmill` made of it, with which
+//! settings and programs. Where all of it still holds, nothing need be pulled; where only some items differ, only
+//! those need. Any doubt means a full sync.
 
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use crate::base::Base;
-use crate::deadline::Deadline;
-use crate::object::ObjectId;
-use crate::outcome::Warnings;
-use crate::probe::{self, Reading};
-use crate::shortcut::{Now, Shortcut};
-use crate::task::Task;
-use crate::windmill::Account;
-use crate::workplace::Workplace;
+use miniserde::{Deserialize, Serialize, json};
 
-/// How much longer than twice the first reading the second may take: the success is not told before that, and without it
-/// the next sync is a full one.
-const SECOND_READING_GRACE: Duration = Duration::from_secs(20);
+use crate::backup::run_context::RunContext;
+use crate::backup::sync::tip::{self, RemoteTip};
+use crate::git::object::ObjectId;
+use crate::model::run_result::LeftOut;
+use crate::util::files;
+use crate::util::hash::{Algorithm, Digest};
+use crate::windmill::cli;
+use crate::windmill::narrow::{Changed, Groups};
+use crate::windmill::snapshot::{self, FoundItem, Snapshot};
+use crate::windmill::wmill_yaml::KindSettings;
 
-/// How a full sync ended well.
-pub struct Confirmation<'a> {
-    /// It is on the branch.
-    pub commit: &'a ObjectId,
-    /// What Windmill held after the pull.
-    pub reading: Option<Reading>,
-    /// The tree of our folder in it, where that is what it is to be.
-    pub tree: Option<ObjectId>,
+/// Of the state in its file. Only warnings make it long, and those are cut to some paths each.
+const STATE_BYTES_MAX: u64 = 256 << 10;
+/// Of the digests of all groups: 48 bytes for each entry of the largest export that is taken.
+const GROUPS_BYTES_MAX: u64 = 48 * snapshot::ENTRIES_MAX as u64;
+/// Where the state lies in the checkout's folder.
+const STATE_FILE: &str = "state.json";
+/// Where the digests of the groups lie; the state has the digest of them all.
+const GROUPS_FILE: &str = "state.groups";
+/// The state with the digest of its bytes before it, so that no damage passes for a fact.
+const BEFORE_DIGEST: &str = "{\"digest\":\"";
+const BEFORE_STATE: &str = "\",\"note\":";
+const AFTER_STATE: &str = "}\n";
+/// Goes up when the state's fields, or what they are made of, mean something else.
+const STATE_VERSION: u32 = 4;
+
+/// What is known of the last success. Of a state of version 0.1.0, commit and shared UI are read, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedState {
+    /// The tip that was confirmed.
+    pub commit: String,
+    /// Whether Windmill had files of a shared UI, so that those in the repository are ours to take away.
+    pub shared_ui: bool,
+    /// Nothing where the next sync has to be a full one.
+    pub pull: Option<SavedPull>,
 }
 
-/// What is known when a full sync begins.
-pub struct Known {
-    /// What Windmill says of itself and of the token.
-    pub account: Account,
-    /// The version of wmill.
-    pub version: Option<String>,
-    /// What is known of earlier syncs.
-    pub shortcut: Shortcut,
+/// What made a commit what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedPull {
+    /// When the last full sync began, in seconds since 1970.
+    pub begun: u64,
+    /// Of ourselves, and of the settings that shape a pull and its commit.
+    pub settings: String,
     /// The version of wmill, and which file it is.
-    pub wmill: Option<String>,
-    /// What Windmill held before the pull, where that was worth looking at, and could be.
-    pub seen: Option<Seen>,
-    /// How many warnings there were before those of a round.
-    pub warnings: usize,
+    pub wmill: String,
+    /// The version of Windmill; nothing where it tells none.
+    pub windmill: Option<String>,
+    /// With which query the export was taken.
+    pub query: String,
+    /// The digests of what Windmill gave.
+    pub digests: SavedDigests,
+    /// The tree of our folder in the commit.
+    pub tree: String,
+    /// What was to be told of the repository and of what it leaves out.
+    pub warnings: Vec<String>,
+    /// The items that were kept from wmill, with the reason.
+    pub left_out: Vec<LeftOut>,
+    /// Those of them that wmill or the remote did not take, so that they need not be found again.
+    pub found: Vec<FoundItem>,
 }
 
-/// What Windmill held before the pull.
-pub struct Seen {
-    query: String,
-    digest: String,
-    took: Duration,
+/// Those of a snapshot. The groups have a file of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each is that of `snapshot::Digests` of the same name")]
+pub struct SavedDigests {
+    pub own_items: String,
+    pub file_types: String,
+    pub shared_ui: String,
+    pub dependencies: String,
+    pub groups: String,
 }
 
-impl Seen {
-    /// Of the digest of an export, with what was said beside it.
-    #[must_use]
-    pub fn new(query: &str, export: &str, account: &Account, begun: Instant) -> Self {
-        Self { query: query.to_owned(), digest: probe::whole(export, &account.side), took: begun.elapsed() }
+/// What is true now.
+#[derive(Clone, Copy)]
+pub struct Now<'a> {
+    /// What Windmill holds.
+    pub snapshot: &'a Snapshot,
+    /// The version of Windmill.
+    pub windmill: Option<&'a str>,
+    /// The version of wmill, and which file it is.
+    pub wmill: Option<&'a str>,
+}
+
+/// The last success, and what of it still counts.
+pub struct LastSync {
+    folder: PathBuf,
+    state: Option<SavedState>,
+    begun: u64,
+    settings: String,
+    /// Why the sync is a full one, whatever Windmill and the remote say.
+    reason: Option<&'static str>,
+}
+
+impl From<&snapshot::Digests> for SavedDigests {
+    fn from(digests: &snapshot::Digests) -> Self {
+        let snapshot::Digests { own_items, file_types, shared_ui, dependencies, groups } = digests;
+        Self {
+            own_items: own_items.clone(),
+            file_types: file_types.clone(),
+            shared_ui: shared_ui.clone(),
+            dependencies: dependencies.clone(),
+            groups: groups.digest(),
+        }
     }
 }
 
-impl Known {
-    /// All that is known, with what the branch holds: the tip, and the tree of our folder where that was looked up.
+impl LastSync {
+    /// Looks at what is known of the checkout in `folder`, before anybody is asked.
     #[must_use]
-    pub fn now<'a>(&'a self, tip: Option<&'a ObjectId>, tree: Option<&'a ObjectId>) -> Now<'a> {
-        let seen = self.seen.as_ref().map(|seen| seen.digest.as_str());
-        Now { seen, windmill: self.account.server_version.as_deref(), wmill: self.wmill.as_deref(), tip, tree }
+    pub fn open(run: RunContext<'_>, folder: &Path) -> Self {
+        let (config, settings) = (run.env.config, settings(run));
+        let state = read(&folder.join(STATE_FILE));
+        // Should the clock stand before 1970, no time has passed since any success.
+        let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let pull = state.as_ref().and_then(|state| state.pull.as_ref());
+        let reason = if !config.skip_unchanged {
+            Some("SKIP_UNCHANGED is false")
+        } else if run.request.force {
+            Some("it was asked for")
+        } else {
+            outdated(pull, &settings, begun, config.full_sync_every)
+        };
+        Self { folder: folder.to_owned(), state, begun, settings, reason }
     }
 
-    /// After a pull: begins to read once more what Windmill holds. Only where that is what it held before can it be what
-    /// wmill read. `None` where it would be of no use.
-    #[must_use]
-    pub fn read_again(&self, task: Task<'_>, place: &Workplace, base: &Base) -> Option<Reading> {
-        let seen = self.seen.as_ref().filter(|seen| !task.request.dry_run && seen.query == base.plan.query)?;
-        let timeout = probe::patience(&place.deadline).remaining().ok()?;
-        probe::all(&task.windmill(place), &seen.query, self.shortcut.key()?, timeout).ok()
+    /// What the next pull may rest on; nothing where the sync is a full one, whatever Windmill and the remote say.
+    fn pull(&self) -> Result<&SavedPull, &'static str> {
+        match (self.reason, &self.state) {
+            (Some(reason), _) => Err(reason),
+            (None, Some(SavedState { pull: Some(pull), .. })) => Ok(pull),
+            (None, _) => Err(UNKNOWN),
+        }
     }
 
-    /// Notes a success. `warnings` are all that were given; of a sync that changed something, the next may not give them
-    /// all again, and is a full one to find out.
-    pub fn remember(&self, task: Task<'_>, base: &Base, confirmed: Confirmation<'_>, warnings: &Warnings) {
-        let Confirmation { commit, reading, tree } = confirmed;
-        let told = warnings.after(self.warnings);
-        let will_be_told = base.tip.as_ref() == Some(commit) || told.iter().all(|it| base.plan.warnings.contains(it));
-        let proof = reading.filter(|_| will_be_told).and_then(|reading| {
-            let seen = self.seen.as_ref()?;
-            let patience = Deadline::after(seen.took * 2 + SECOND_READING_GRACE, task.service.interrupt);
-            let again = probe::digest(reading, &patience)?;
-            if again != seen.digest {
-                log::debug!("Windmill changed during the sync, so the next one is a full one");
-                return None;
-            }
-            self.shortcut.proof(self.now(Some(commit), tree.as_ref()), &seen.query, told.to_vec())
+    /// Whether nothing speaks against resting on it so far.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.pull().is_ok()
+    }
+
+    /// Whether the tip is the one of the last success.
+    #[must_use]
+    pub fn is_at(&self, tip: Option<&ObjectId>) -> bool {
+        self.state.as_ref().map(|state| state.commit.as_str()) == tip.map(ObjectId::as_str)
+    }
+
+    /// With which query the export was taken, where the branch holds what that pull gave: its tip is that commit, or its
+    /// tree of our folder is the same. A repository's `wmill.yaml` then says the same as well.
+    ///
+    /// # Errors
+    /// Why wmill has to pull.
+    pub fn query_at(&self, tip: Option<&ObjectId>, tree: Option<&ObjectId>) -> Result<&str, &'static str> {
+        let pull = self.pull()?;
+        if tip.is_none() {
+            Err("the branch is not there")
+        } else if !self.is_at(tip) && !is(tree, &pull.tree) {
+            Err("the branch does not hold the same")
+        } else {
+            Ok(&pull.query)
+        }
+    }
+
+    /// Whether there was a success, as far as we know.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        !self.folder.join(STATE_FILE).exists()
+    }
+
+    /// Whether our last sync found a shared UI.
+    #[must_use]
+    pub fn had_shared_ui(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.shared_ui)
+    }
+
+    /// What would come of a pull is known, and the branch holds it: the warnings of that pull, and what it left out.
+    ///
+    /// # Errors
+    /// Why wmill has to be started.
+    pub fn unchanged(&self, now: Now<'_>) -> Result<(&[String], &[LeftOut]), &'static str> {
+        let pull = self.pull()?;
+        pull.check_surroundings(now)?;
+        if SavedDigests::from(&now.snapshot.digests) != pull.digests {
+            return Err("Windmill does not hold the same");
+        }
+        Ok((&pull.warnings, &pull.left_out))
+    }
+
+    /// The groups of items that differ from the last success, where they are all that does. `tree` is that of our folder
+    /// at the tip.
+    ///
+    /// # Errors
+    /// Why the pull has to be a full one.
+    pub fn changed_groups(
+        &self,
+        now: Now<'_>,
+        tip: &RemoteTip,
+        tree: Option<&ObjectId>,
+        version: Option<&cli::Version>,
+    ) -> Result<Changed, &'static str> {
+        let pull = self.pull()?;
+        pull.check_surroundings(now)?;
+        let fresh = SavedDigests::from(&now.snapshot.digests);
+        if fresh.own_items != pull.digests.own_items || fresh.file_types != pull.digests.file_types {
+            Err("what belongs to all items changed")
+        } else if fresh.shared_ui != pull.digests.shared_ui {
+            Err("the shared UI changed")
+        } else if fresh.dependencies != pull.digests.dependencies {
+            Err("the workspace dependencies changed")
+        } else if now.snapshot.dependencies > 1 && !version.is_some_and(|version| version.sorts_dependencies) {
+            Err("there are several workspace dependencies, and this wmill does not sort them")
+        } else if tip.plan.dedupes_lockfiles {
+            Err("items share lock files")
+        } else if !is(tree, &pull.tree) {
+            Err("the branch does not hold what the last pull gave")
+        } else if !tip.invalid_entries.is_empty() || tip.path_conflict.is_some() {
+            Err("the repository's folder has entries that git cannot check out")
+        } else if !pull.left_out.is_empty() || !now.snapshot.left_out().is_empty() {
+            Err("items are left out")
+        } else if pull.warnings.iter().any(|warning| !tip.plan.warnings.contains(warning)) {
+            Err("the last full sync warned of what a narrowed one does not see")
+        } else {
+            let earlier = self.groups(&pull.digests.groups).ok_or("the digests of the items cannot be read")?;
+            Ok(now.snapshot.digests.groups.changed_since(&earlier))
+        }
+    }
+
+    /// What the last success was without since wmill or the remote did not take it. A `wmill` of another version may.
+    #[must_use]
+    pub fn found(&self, wmill: Option<&str>) -> &[FoundItem] {
+        let pull = self.state.as_ref().and_then(|state| state.pull.as_ref());
+        let known = pull.filter(|pull| pull.settings == self.settings && Some(&*pull.wmill) == wmill);
+        known.map_or(&[], |pull| &pull.found)
+    }
+
+    fn groups(&self, digest: &str) -> Option<Groups> {
+        let bytes = files::read_file(&self.folder.join(GROUPS_FILE), GROUPS_BYTES_MAX + 1).ok()?;
+        Groups::parse(&bytes).filter(|groups| groups.digest() == digest)
+    }
+
+    /// Notes that the branch was found at another tip with the same in our folder, so that it need not be fetched again.
+    pub fn follow(&self, tip: &ObjectId) {
+        if let (Some(state), false) = (&self.state, self.is_at(Some(tip))) {
+            self.write(&SavedState { commit: tip.to_string(), ..state.clone() });
+        }
+    }
+
+    /// Notes a success. Losing it costs a full sync and a warning, so a failure is not one of the sync's. `pull` is what
+    /// the commit is made of, where its tree is known and wmill tells its version.
+    pub fn save(&self, commit: &ObjectId, now: Now<'_>, pull: Option<Confirmed<'_>>) {
+        let digests = &now.snapshot.digests;
+        if pull.is_some()
+            && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), &digests.groups.to_bytes())
+        {
+            log::warn!("cannot note the digests of the items: {error}");
+        }
+        let pull = pull.zip(now.wmill).map(|(Confirmed { tree, warnings, is_full }, wmill)| SavedPull {
+            begun: self.begun_of_full_sync(is_full),
+            settings: self.settings.clone(),
+            wmill: wmill.to_owned(),
+            windmill: now.windmill.map(str::to_owned),
+            query: now.snapshot.query().to_owned(),
+            digests: digests.into(),
+            tree: tree.to_string(),
+            warnings: warnings.to_vec(),
+            left_out: LeftOut::first_of(now.snapshot.left_out_list()),
+            found: now.snapshot.found().unwrap_or_default(),
         });
-        let shared_ui = self.account.shared_ui.as_ref().is_some_and(|files| !files.is_empty());
-        self.shortcut.remember(commit, shared_ui, proof);
+        let shared_ui = now.snapshot.sides.has_shared_ui() == Some(true);
+        self.write(&SavedState { commit: commit.to_string(), shared_ui, pull });
+    }
+
+    /// A narrowed pull does not put off the next full one.
+    fn begun_of_full_sync(&self, is_full: bool) -> u64 {
+        let last = self.state.as_ref().and_then(|state| state.pull.as_ref());
+        last.filter(|_| !is_full).map_or(self.begun, |pull| pull.begun)
+    }
+
+    fn write(&self, state: &SavedState) {
+        // One that is too long to be read says nothing, which costs a full sync each time.
+        if let Err(error) = files::replace_file(&self.folder.join(STATE_FILE), text(state).as_bytes()) {
+            // The former state, where there is one, is of another commit, and is held against the branch.
+            log::warn!("cannot note the success: {error}");
+        }
+    }
+}
+
+/// How a pull ended whose commit was seen on the branch.
+pub struct Confirmed<'a> {
+    /// Of our folder in the commit.
+    pub tree: &'a ObjectId,
+    /// All that the next sync will be told where nothing changed.
+    pub warnings: &'a [String],
+    /// Whether everything was pulled.
+    pub is_full: bool,
+}
+
+const UNKNOWN: &str = "no earlier success is known";
+
+impl SavedPull {
+    /// Whether the programs are the same, and the question that the export answers.
+    fn check_surroundings(&self, now: Now<'_>) -> Result<(), &'static str> {
+        if now.windmill != self.windmill.as_deref() {
+            Err("Windmill is of another version")
+        } else if now.wmill != Some(&self.wmill) {
+            Err("wmill is another")
+        } else if now.snapshot.query() != self.query {
+            Err("other kinds of items are asked for")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn is(now: Option<&ObjectId>, then: &str) -> bool {
+    now.is_some_and(|now| now.as_str() == then)
+}
+
+/// Ourselves, and all settings that shape what is pulled and what is committed. Message, author and signature are of
+/// commits that are still to be made; the guards look at changes.
+fn settings(run: RunContext<'_>) -> String {
+    let request = run.request;
+    let KindSettings { mut includes, mut skips } = tip::asked_kinds(run.env.config);
+    // In whatever order they stand.
+    [&mut includes, &mut skips].into_iter().flatten().for_each(|words| words.sort_unstable());
+    format!(
+        "{STATE_VERSION} {} {} {} {includes:?} {skips:?}",
+        env!("CARGO_PKG_VERSION"),
+        request.workspace,
+        request.destination(),
+    )
+}
+
+/// Why a full sync is needed, as far as it need not be asked for.
+fn outdated(pull: Option<&SavedPull>, settings: &str, now: u64, every: Duration) -> Option<&'static str> {
+    let Some(pull) = pull else { return Some(UNKNOWN) };
+    let Some(age) = now.checked_sub(pull.begun) else { return Some("the clock was set back") };
+    if pull.settings != settings {
+        Some("a setting that shapes the backup is another, or we are")
+    } else if Duration::from_secs(age) >= every {
+        Some("FULL_SYNC_EVERY has passed")
+    } else {
+        None
+    }
+}
+
+/// What the last sync of this backup was without since wmill or the remote did not take it.
+#[must_use]
+pub fn found(run: RunContext<'_>) -> Vec<FoundItem> {
+    let pull = read(&run.checkout_place().join(STATE_FILE)).and_then(|state| state.pull);
+    pull.filter(|pull| pull.settings == settings(run)).map(|pull| pull.found).unwrap_or_default()
+}
+
+fn read(file: &Path) -> Option<SavedState> {
+    let content = files::read_file(file, STATE_BYTES_MAX + 1).ok()?;
+    parse(std::str::from_utf8(&content).ok()?)
+}
+
+/// Only what [`text`] gives, to the byte.
+fn parse(text: &str) -> Option<SavedState> {
+    if text.len() as u64 > STATE_BYTES_MAX {
+        return None;
+    }
+    let (digest, state) = text.strip_prefix(BEFORE_DIGEST)?.split_once(BEFORE_STATE)?;
+    let state = state.strip_suffix(AFTER_STATE)?;
+    if digest_of(state) != digest {
+        return None;
+    }
+    json::from_str(state).ok()
+}
+
+fn text(state: &SavedState) -> String {
+    let state = json::to_string(state);
+    [BEFORE_DIGEST, &digest_of(&state), BEFORE_STATE, &state, AFTER_STATE].concat()
+}
+
+fn digest_of(state: &str) -> String {
+    let mut digest = Digest::new(Algorithm::Sha256);
+    digest.update(state.as_bytes());
+    digest.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMIT: &str = "1111111111111111111111111111111111111111";
+
+    fn saved() -> SavedPull {
+        let digest = || "d".to_owned();
+        SavedPull {
+            begun: 1_000,
+            settings: "s".to_owned(),
+            wmill: "1.819.0 /bin/wmill 1 2".to_owned(),
+            windmill: Some("CE v1".to_owned()),
+            query: "a=b".to_owned(),
+            digests: SavedDigests {
+                own_items: digest(),
+                file_types: digest(),
+                shared_ui: digest(),
+                dependencies: digest(),
+                groups: digest(),
+            },
+            tree: "2222222222222222222222222222222222222222".to_owned(),
+            warnings: vec!["w \"x\"".to_owned()],
+            left_out: vec![LeftOut { item: "script f/a".to_owned(), reason: "r".to_owned() }],
+            found: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn time_and_settings_are_looked_at_before_anybody_is_asked() {
+        let pull = saved();
+        let check = |settings, now, every, expected| {
+            assert_eq!(outdated(Some(&pull), settings, now, Duration::from_secs(every)), expected, "{settings} {now}");
+        };
+        let passed = Some("FULL_SYNC_EVERY has passed");
+        check("s", 1_000, 60, None);
+        check("s", 1_059, 60, None);
+        check("s", 1_060, 60, passed);
+        check("s", 1_000, 0, passed);
+        check("s", 999, 60, Some("the clock was set back"));
+        check("t", 1_000, 60, Some("a setting that shapes the backup is another, or we are"));
+        assert_eq!(outdated(None, "s", 1_000, Duration::MAX), Some(UNKNOWN));
+    }
+
+    #[test]
+    fn a_state_is_read_as_it_was_written_or_not_at_all() {
+        for pull in [None, Some(saved())] {
+            let state = SavedState { commit: COMMIT.to_owned(), shared_ui: true, pull };
+            let whole = text(&state);
+            assert_eq!(parse(&whole), Some(state));
+            for end in 0..whole.len() {
+                assert_eq!(parse(&whole[..end]), None, "cut at {end}");
+                let mut changed = whole.clone().into_bytes();
+                changed[end] ^= 1;
+                assert_eq!(std::str::from_utf8(&changed).ok().and_then(parse), None, "another byte at {end}");
+            }
+            assert_eq!(parse(&(whole.clone() + "\n")), None);
+            assert_eq!(parse(&(" ".to_owned() + &whole)), None);
+        }
+        let whole = |state: &str| [BEFORE_DIGEST, &digest_of(state), BEFORE_STATE, state, AFTER_STATE].concat();
+        // A state of 0.1.0 costs a full sync.
+        let old = format!("{{\"commit\":\"{COMMIT}\",\"shared_ui\":true,\"proof\":{{\"begun\":1}}}}");
+        assert_eq!(parse(&whole(&old)), Some(SavedState { commit: COMMIT.to_owned(), shared_ui: true, pull: None }));
+        // A state of another make is whole, and is not ours.
+        assert_eq!(parse(&whole("{\"commit\":1}")), None);
     }
 }

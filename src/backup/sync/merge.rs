@@ -1,47 +1,79 @@
-//! What the folder is to hold after a pull: what wmill wrote, as git staged it, and what of the repository stays.
+//! Merges what `wmill` wrote, as git staged it, with the files of the repository that stay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
-use std::iter;
 use std::sync::Arc;
 
-use crate::base::{Base, is_shared_ui};
-use crate::code::Code;
-use crate::comparison::{Change, Comparison, Mark, Sample, printable};
-use crate::fault::{Fault, Remedy};
+use crate::backup::error::BackupError;
+use crate::backup::progress::Step;
+use crate::backup::run_context::RunContext;
+use crate::backup::sync::pull::PullBase;
+use crate::backup::sync::tip::{RemoteTip, is_shared_ui, item_behind_dots};
+use crate::git::ls_tree::{GitPath, Listing, Stream, join};
+use crate::git::object::{Entry, ObjectId};
+use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff, printable};
+use crate::git::verify_index::{PulledFiles, StagingError};
 use crate::git::{Git, GitError, Staged};
-use crate::items::{self, ItemId, WMILL_LOCK};
-use crate::listing::{GitPath, Listing, Stream, join};
-use crate::names::WorkspaceId;
-use crate::object::{Entry, ObjectId};
-use crate::outcome::Warnings;
-use crate::pull::Footing;
-use crate::scratch;
-use crate::staging::{StagingError, Stock};
-use crate::task::{Step, Task};
-use crate::windmill::Account;
+use crate::model::names::WorkspaceId;
+use crate::model::result_code::Code;
+use crate::model::run_result::Warnings;
+use crate::util::retry::Retry;
+use crate::windmill::item_path::{self, ItemId, WMILL_LOCK};
+use crate::windmill::narrow::Changed;
+use crate::windmill::snapshot;
 
 /// What is known of a pull that went well.
 pub struct Pulled<'a> {
-    /// What wmill worked upon.
-    pub footing: Footing,
-    /// What Windmill said beside it.
-    pub account: &'a Account,
+    /// What the folder held before the pull.
+    pub base: PullBase,
+    /// The groups of items that were pulled, where not all were.
+    pub changed: Option<&'a Changed>,
+    /// Kind and path of the items that only this workspace has; wmill writes them under another name than others.
+    pub own_items: &'a [(String, String)],
     /// Whether the files of the shared UI in the repository are ours.
     pub owns_ui: bool,
+    /// The items that were kept from wmill, with the reason.
+    pub left_out: &'a BTreeMap<String, String>,
+}
+
+impl Pulled<'_> {
+    /// Whether a file is of an item that was kept from wmill, so that the repository's stays as it is.
+    fn is_left_out(&self, path: &[u8], workspace: &WorkspaceId) -> bool {
+        let path = std::str::from_utf8(path).ok().filter(|_| !self.left_out.is_empty());
+        path.is_some_and(|path| {
+            let item = item_of(path).map(|item| of_any_workspace(item, workspace).to_string());
+            // What is no item is named as in the export.
+            snapshot::is_left_out(self.left_out, &item.unwrap_or_else(|| entry_of(path)), path)
+        })
+    }
+}
+
+/// The item of a file, also of one that wmill passes over.
+fn item_of(path: &str) -> Option<ItemId> {
+    item_path::item_of(path).or_else(|| item_behind_dots(path))
+}
+
+/// The same, without the mark of being this workspace's alone.
+#[must_use]
+pub fn item_in_any_workspace(path: &str, workspace: &WorkspaceId) -> Option<ItemId> {
+    item_of(path).map(|item| of_any_workspace(item, workspace))
+}
+
+/// `f/ops/folder.meta.json` of `f/ops/folder.meta.yaml`
+fn entry_of(path: &str) -> String {
+    path.strip_suffix(".yaml").map_or_else(|| path.to_owned(), |base| [base, ".json"].concat())
 }
 
 /// The folder of the repository, and what is to take its place.
-pub struct Composition {
+pub struct Merged {
     /// What differs.
-    pub comparison: Comparison,
-    sides: Sides,
+    pub comparison: TreeDiff,
+    sides: MergeInputs,
     /// The tree of what was pulled.
     staged: ObjectId,
 }
 
-impl Composition {
+impl Merged {
     /// Each file with what it was and what it is to be.
     ///
     /// # Errors
@@ -53,38 +85,37 @@ impl Composition {
     /// The tree of all that is to be committed. One that is composed is read again and held against what it is to be.
     ///
     /// # Errors
-    /// [`Fault`]: git, or the disk.
-    pub fn tree(&self, task: Task<'_>, git: &Git<'_>, base: &Base) -> Result<Tree, Fault> {
-        let failed = |error| task.git_error(Step::Commit, error);
-        let prefix = task.request.subdir.prefix();
-        // Where our folder is all, and nothing is left out or stays beside it, what is staged is what is to be.
-        if prefix.is_empty() && self.sides.dropped.is_empty() && self.sides.kept.is_empty() {
-            return Ok(Tree { whole: self.staged.clone(), folder: Some(self.staged.clone()) });
-        }
-        let changes = self.listing(git, base, &prefix).map_err(|error| failed(error.into()))?;
-        let whole = git.compose(base.builds_upon.as_ref(), &changes).map_err(failed)?;
-        let folder = git.tree_at(&whole, prefix.trim_end_matches('/')).ok();
-        let there = folder.as_ref().map(|folder| git.list(folder, "commit.listing")).transpose().map_err(failed)?;
-        if self.sides.is_what_is_in(there.as_ref()).map_err(|error| failed(error.into()))? {
-            return Ok(Tree { whole, folder });
+    /// [`BackupError`]: git, or the disk.
+    pub fn tree(&self, run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<Tree, BackupError> {
+        let failed = |error| run.git_error(Step::Commit, error);
+        // Where nothing is left out and nothing stays beside it, the staged tree is the folder.
+        let folder = if self.sides.has_all_files() { self.staged.clone() } else { self.composed(run, git, tip)? };
+        let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.path(), &folder).map_err(failed)?;
+        Ok(Tree { whole, folder: Some(folder).filter(|folder| !folder.is_empty_tree()) })
+    }
+
+    /// The tree of our folder as git composed it, after it was read again and compared with the wanted files.
+    fn composed(&self, run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<ObjectId, BackupError> {
+        let failed = |error| run.git_error(Step::Commit, error);
+        let changes = self.listing(git).map_err(|error| failed(error.into()))?;
+        let folder = git.compose(tip.folder_tree.as_ref(), &changes).map_err(failed)?;
+        let there = git.list(&folder, "commit.listing").map_err(failed)?;
+        if self.sides.is_what_is_in(&there).map_err(|error| failed(error.into()))? {
+            return Ok(folder);
         }
         let message = "git did not put into the commit what was pulled; nothing was pushed".to_owned();
-        Err(Fault { code: Code::GitFailed, message, remedy: Remedy::NewCheckout })
+        Err(BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout })
     }
 
     /// The changes, for git. What goes comes first: a file may become a folder, or a folder a file.
-    fn listing(&self, git: &Git<'_>, base: &Base, prefix: &str) -> io::Result<Listing> {
-        let whole = |path: &[u8]| [prefix.as_bytes(), path].concat();
-        Listing::write(git.listing_place("commit.listing"), |lines| {
-            if let Some((path, entry)) = &base.in_the_way {
-                lines.nothing(path, entry.object.as_str().len())?;
-            }
+    fn listing(&self, git: &Git<'_>) -> io::Result<Listing> {
+        Listing::write(git.listing_place("changes.index"), |lines| {
             for is_going in [true, false] {
                 for change in self.comparison.changes()? {
                     let Change { mark, path, entry } = change?;
                     match (mark == Mark::Deleted, is_going) {
-                        (true, true) => lines.nothing(&whole(&path), entry.object.as_str().len())?,
-                        (false, false) => lines.put(&whole(&path), &entry, b'0')?,
+                        (true, true) => lines.nothing(&path, entry.object.as_str().len())?,
+                        (false, false) => lines.put(&path, &entry, b'0')?,
                         _ => {}
                     }
                 }
@@ -102,16 +133,28 @@ pub struct Tree {
     pub folder: Option<ObjectId>,
 }
 
-struct Sides {
+struct MergeInputs {
     before: Listing,
     staged: Listing,
     /// What wmill wrote and is not to be committed.
     dropped: Arc<BTreeSet<GitPath>>,
     /// What stays of the repository although wmill did not get to see it.
     kept: Arc<BTreeSet<GitPath>>,
+    /// The groups of items that were pulled, where not all were: all other files stay.
+    changed: Option<Arc<Changed>>,
 }
 
-impl Sides {
+impl MergeInputs {
+    /// Whether what was staged is what is to be.
+    fn has_all_files(&self) -> bool {
+        self.dropped.is_empty() && self.kept.is_empty() && self.changed.is_none()
+    }
+
+    /// Whether a file is of what was pulled.
+    fn is_pulled(&self, path: &[u8]) -> bool {
+        is_pulled(self.changed.as_deref(), path)
+    }
+
     fn after(&self) -> io::Result<Stream<Entry>> {
         let (staged, dropped) = (self.staged.entries()?, Arc::clone(&self.dropped));
         if dropped.is_empty() {
@@ -121,16 +164,12 @@ impl Sides {
     }
 
     /// Whether these are the files that are to be in the folder, and all of them.
-    fn is_what_is_in(&self, there: Option<&Listing>) -> io::Result<bool> {
+    fn is_what_is_in(&self, there: &Listing) -> io::Result<bool> {
         let wanted = self.pairs()?.filter_map(|file| match file {
             Ok((path, (_, entry))) => entry.map(|entry| Ok((path, entry))),
             Err(error) => Some(Err(error)),
         });
-        let there = match there {
-            Some(there) => there.entries()?,
-            None => Box::new(iter::empty()),
-        };
-        for file in join(Box::new(wanted), there) {
+        for file in join(Box::new(wanted), there.entries()?) {
             let (_, (wanted, there)) = file?;
             if wanted != there {
                 return Ok(false);
@@ -140,56 +179,70 @@ impl Sides {
     }
 
     fn pairs(&self) -> io::Result<Stream<(Option<Entry>, Option<Entry>)>> {
-        let kept = Arc::clone(&self.kept);
+        let (kept, changed) = (Arc::clone(&self.kept), self.changed.clone());
         Ok(Box::new(join(self.before.entries()?, self.after()?).map(move |pair| {
             let (path, (before, after)) = pair?;
-            let after = if kept.contains(&path) { before.clone() } else { after };
+            let stays = kept.contains(&path) || !is_pulled(changed.as_deref(), &path);
+            let after = if stays { before.clone() } else { after };
             Ok((path, (before, after)))
         })))
     }
 }
 
+fn is_pulled(changed: Option<&Changed>, path: &[u8]) -> bool {
+    changed.is_none_or(|changed| path == WMILL_LOCK.as_bytes() || changed.has_bytes(path))
+}
+
 /// Stages what was pulled, checks that it is what was pulled, and compares it with what the repository held.
 ///
 /// # Errors
-/// [`Fault`]: git, or the disk.
+/// [`BackupError`]: git, or the disk.
 pub fn compose(
-    task: Task<'_>,
+    run: RunContext<'_>,
     git: &Git<'_>,
-    base: &Base,
+    tip: &RemoteTip,
     pulled: &Pulled<'_>,
     warnings: &mut Warnings,
-) -> Result<Composition, Fault> {
-    let failed = |error: io::Error| task.git_error(Step::Commit, GitError::from(error));
-    let stock = take_stock(task, git, warnings)?;
-    let Staged { tree, files: staged } = stage(task, git, base, &stock)?;
-    let dropped = superseded(&staged, pulled.account, &base.workspace).map_err(failed)?;
-    let mut sides = Sides { before: base.folder.clone(), staged, dropped: Arc::new(dropped), kept: Arc::default() };
-    let replaced = keep(&mut sides, base, pulled).map_err(failed)?;
+) -> Result<Merged, BackupError> {
+    let failed = |error: io::Error| run.git_error(Step::Commit, GitError::from(error));
+    let stock = scan_pulled_files(run, git, warnings)?;
+    let Staged { tree, files: staged } = stage(run, git, tip, &stock)?;
+    let dropped = superseded(&staged, pulled.own_items, &tip.workspace).map_err(failed)?;
+    let mut sides = MergeInputs {
+        before: tip.folder.clone(),
+        staged,
+        dropped: Arc::new(dropped),
+        kept: Arc::default(),
+        changed: pulled.changed.cloned().map(Arc::new),
+    };
+    let replaced = keep(&mut sides, tip, pulled).map_err(failed)?;
     if !replaced.is_empty() {
-        warnings
-            .add(format!("what stood in the repository in their place gave way to the workspace's files: {replaced}"));
+        warnings.add(format!("the workspace's files replaced these of the repository: {replaced}"));
     }
-    if let Some((path, _)) = &base.in_the_way {
+    if let Some((path, _)) = &tip.path_conflict {
         warnings.add(format!(
-            "`{}` in the repository is no folder and gave way to the one of this backup; it stays in the history",
+            "`{}` in the repository is not a folder and was replaced by the folder of this backup; the history has it",
             printable(path)
         ));
     }
-    let comparison = sides.pairs().and_then(|pairs| Comparison::of(git.listing_place("changes.listing"), pairs));
-    Ok(Composition { comparison: comparison.map_err(failed)?, sides, staged: tree })
+    let comparison = sides.pairs().and_then(|pairs| TreeDiff::of(git.listing_place("changes.listing"), pairs));
+    Ok(Merged { comparison: comparison.map_err(failed)?, sides, staged: tree })
 }
 
 /// wmill leaves the file of an item alone that became this workspace's own, and writes another beside it.
-fn superseded(staged: &Listing, account: &Account, workspace: &WorkspaceId) -> io::Result<BTreeSet<GitPath>> {
+fn superseded(
+    staged: &Listing,
+    own_items: &[(String, String)],
+    workspace: &WorkspaceId,
+) -> io::Result<BTreeSet<GitPath>> {
     let mut superseded = BTreeSet::new();
-    if account.own_items.is_empty() {
+    if own_items.is_empty() {
         return Ok(superseded);
     }
     let own = |(kind, path): &(String, String)| {
         (format!("{path}.{workspace}.{kind}.yaml").into_bytes(), format!("{path}.{kind}.yaml").into_bytes())
     };
-    let own: BTreeMap<_, _> = account.own_items.iter().map(own).collect();
+    let own: BTreeMap<_, _> = own_items.iter().map(own).collect();
     for file in staged.entries()? {
         if let Some(common) = own.get(&file?.0) {
             superseded.insert(common.clone());
@@ -199,21 +252,25 @@ fn superseded(staged: &Listing, account: &Account, workspace: &WorkspaceId) -> i
 }
 
 /// Finds out which of the repository's files stay; returns those that would have, and gave way.
-fn keep(sides: &mut Sides, base: &Base, pull: &Pulled<'_>) -> io::Result<Sample> {
+fn keep(sides: &mut MergeInputs, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<Sample> {
     // What wmill saw and is not there any more, it deleted.
-    let is_upon_repository = pull.footing == Footing::Repository;
-    if is_upon_repository && base.is_all_shown {
+    let is_on_repository = pull.base != PullBase::Empty;
+    if is_on_repository && tip.is_all_visible && pull.left_out.is_empty() {
         return Ok(Sample::default());
     }
     // With patterns, what was not pulled may lie outside them, so only what was pulled takes the place of another.
-    let pulled = if base.plan.globs && is_upon_repository { Some(items_of(sides, base)?) } else { None };
+    let pulled = if tip.plan.globs && is_on_repository { Some(items_of(sides, tip)?) } else { None };
     let (mut kept, mut replaced) = (BTreeSet::new(), Vec::new());
     for pair in join(sides.before.entries()?, sides.after()?) {
         let (path, (Some(entry), after)) = pair? else { continue };
+        if !sides.is_pulled(&path) {
+            continue;
+        }
         // Of the rest, what is Windmill's by its name goes.
-        let was_seen = is_upon_repository && !base.is_withheld(&path, &entry);
-        let is_theirs = if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, base, pulled.as_ref()) };
-        if !was_seen && is_theirs && after.is_none() {
+        let was_seen = is_on_repository && !tip.is_withheld(&path, &entry);
+        let is_theirs = if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, tip, pulled.as_ref()) };
+        let stays = pull.is_left_out(&path, &tip.workspace);
+        if stays || (!was_seen && is_theirs && after.is_none()) {
             kept.insert(path);
         } else if !entry.is_file() {
             replaced.push(path);
@@ -239,70 +296,60 @@ fn keep(sides: &mut Sides, base: &Base, pull: &Pulled<'_>) -> io::Result<Sample>
 }
 
 /// The folders that a path leads through.
-fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index])
 }
 
 /// What was pulled, without what git cannot hold; a warning tells of that.
 ///
 /// # Errors
-/// [`Fault`]: the disk.
-pub fn take_stock(task: Task<'_>, git: &Git<'_>, warnings: &mut Warnings) -> Result<Stock, Fault> {
+/// [`BackupError`]: the disk.
+pub fn scan_pulled_files(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    warnings: &mut Warnings,
+) -> Result<PulledFiles, BackupError> {
     let stock =
-        Stock::take(git.tree_folder(), git.listing_place("stock.listing")).map_err(|error| task.disk(&error))?;
-    if !stock.withdrawn.is_empty() {
-        warnings.add(format!("git holds no file named `.git`, so the backup is without: {}", stock.withdrawn));
+        PulledFiles::take(git.tree_folder(), git.listing_place("stock.listing")).map_err(|error| run.disk(&error))?;
+    if !stock.removed.is_empty() {
+        warnings.add(format!("git holds no file named `.git`, so the backup is without: {}", stock.removed));
     }
     Ok(stock)
 }
 
-fn stage(task: Task<'_>, git: &Git<'_>, base: &Base, stock: &Stock) -> Result<Staged, Fault> {
-    let staged = git.stage().map_err(|error| task.git_error(Step::Commit, error))?;
-    stock.verify(&staged.files, &base.folder).map_err(|error| match error {
-        StagingError::Differs(message) => Fault { code: Code::GitFailed, message, remedy: Remedy::NewCheckout },
-        StagingError::Io(error) => task.disk(&error),
+fn stage(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, stock: &PulledFiles) -> Result<Staged, BackupError> {
+    let staged = git.stage().map_err(|error| run.git_error(Step::Commit, error))?;
+    stock.verify(&staged.files, &tip.folder).map_err(|error| match error {
+        StagingError::Differs(message) => BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout },
+        StagingError::Io(error) => run.disk(&error),
     })?;
     Ok(staged)
 }
 
-/// wmill exits with 0 where it could not write the shared UI, so what it wrote is compared with what Windmill said.
-///
-/// # Errors
-/// [`Fault`]: a file differs, or is not there.
-pub fn check_shared_ui(task: Task<'_>, git: &Git<'_>, account: &Account) -> Result<(), Fault> {
-    for (name, content) in account.shared_ui.iter().flatten() {
-        let path = git.tree_folder().join("ui").join(name);
-        if fs::read(&path).map_err(|error| task.disk(&scratch::at(&path, &error)))? != content.as_bytes() {
-            let message = format!(
-                "wmill did not write `ui/{}` as Windmill has it; nothing was committed",
-                printable(name.as_bytes())
-            );
-            return Err(Fault::new(Code::PullFailed, message));
-        }
-    }
-    Ok(())
-}
-
 /// Whether a path that wmill did not get to see would be Windmill's. Where patterns narrow what was pulled, it has to
 /// belong to an item that was `pulled`.
-fn is_windmills(path: &[u8], base: &Base, pulled: Option<&BTreeSet<ItemId>>) -> bool {
+fn is_windmills(path: &[u8], tip: &RemoteTip, pulled: Option<&BTreeSet<ItemId>>) -> bool {
     let Ok(path) = std::str::from_utf8(path) else { return false };
     let name = path.rsplit('/').next().unwrap_or(path);
     path == WMILL_LOCK
         || (name == "folder.meta.yaml" && pulled.is_none())
-        || items::item_of(path).is_some_and(|item| {
-            items::covers(&item, &base.plan.kinds)
-                && pulled.is_none_or(|pulled| pulled.contains(&of_any_workspace(item, &base.workspace)))
+        || item_of(path).is_some_and(|item| {
+            item_path::covers(&item, &tip.plan.kinds)
+                && pulled.is_none_or(|pulled| pulled.contains(&of_any_workspace(item, &tip.workspace)))
         })
 }
 
-/// The items that were pulled.
-fn items_of(sides: &Sides, base: &Base) -> io::Result<BTreeSet<ItemId>> {
+/// The items that were pulled, or of which wmill deleted a file: these are within the patterns.
+fn items_of(sides: &MergeInputs, tip: &RemoteTip) -> io::Result<BTreeSet<ItemId>> {
     let mut found = BTreeSet::new();
-    for file in sides.after()? {
-        let (path, _) = file?;
-        let item = std::str::from_utf8(&path).ok().and_then(items::item_of);
-        found.extend(item.map(|item| of_any_workspace(item, &base.workspace)));
+    for file in join(sides.before.entries()?, sides.after()?) {
+        let (path, (before, after)) = file?;
+        let is_touched = after.is_some() || before.is_some_and(|entry| !tip.is_withheld(&path, &entry));
+        if !is_touched {
+            continue;
+        }
+        let item = std::str::from_utf8(&path).ok().and_then(item_of);
+        found.extend(item.map(|item| of_any_workspace(item, &tip.workspace)));
     }
     Ok(found)
 }

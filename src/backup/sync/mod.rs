@@ -1,99 +1,133 @@
-//! The story of a sync: lock, fetch, probe, pull, compare, guard, commit, push, confirm.
+//! A sync: lock, fetch, read Windmill, pull, compare, guard, commit, push, confirm.
 //!
-//! It reads aloud, and only decides. How each of these is done is for a [`World`] to know, a made-up one in the tests.
+//! This file decides the order and what follows from each outcome. [`SyncSteps`] are the steps themselves; the tests
+//! script them.
+
+pub mod commit;
+pub mod guards;
+pub mod last_sync;
+pub mod merge;
+pub mod pull;
+pub mod push;
+pub mod start;
+pub mod steps;
+pub mod tip;
 
 use std::io;
 use std::time::Instant;
 
-use crate::code::Code;
-use crate::comparison::{Change, Comparison, Mark, Sample};
-use crate::delivery::{self, Arrival};
-use crate::fault::{Fault, Remedy};
+use crate::backup::error::{self, BackupError};
+use crate::backup::progress::Step;
+use crate::backup::run_context::{Env, Outcome, RunContext};
+use crate::backup::sync::pull::PullBase;
+use crate::backup::sync::push::PushOutcome;
+use crate::backup::sync::start::Start;
+use crate::backup::sync::steps::{LiveSteps, SyncSteps};
 use crate::git::GitError;
-use crate::guards;
-use crate::items;
-use crate::object::ObjectId;
-use crate::opening::Opening;
-use crate::outcome::{Changed, SyncResult, Warnings};
-use crate::pull::Footing;
-use crate::sync_request::SyncRequest;
-use crate::task::{Service, Step, Task, Verdict};
-use crate::world::{RealWorld, World};
+use crate::git::object::ObjectId;
+use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
+use crate::model::result_code::Code;
+use crate::model::run_result::{Changed, LeftOut, SyncResult, Warnings};
+use crate::request::SyncRequest;
+use crate::util::logging;
+use crate::util::retry::Retry;
+use crate::windmill::item_path;
 
-/// How often a sync starts over when another writer was first. A branch that moves five times within five pulls is
-/// not one that a backup can be put upon.
-const ROUNDS_MAX: u32 = 5;
+/// How often a sync starts over when another writer was first. A branch that moves five times within five pulls
+/// does not become quiet soon.
+const ATTEMPTS_MAX: u32 = 5;
+/// How often a sync starts over because the remote refuses files. One refusal names many files.
+const REFUSALS_MAX: u32 = 10;
+/// Items that a message names; the rest is counted, and in the result.
+const NAMED_MAX: usize = 3;
 /// Paths listed in a dry run's message; the rest is counted.
 const LISTED_IN_MESSAGE_MAX: usize = 50;
 
-/// Syncs, and tells how it went. It never panics on what others send, and never fails without saying why.
+/// Runs one sync and returns its result. It never panics on input from others, and a failure always has its reason.
 #[must_use]
-pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> SyncResult {
-    let task = Task { request, service };
-    result_of(task, run_id, |warnings| {
-        let place = task.enter()?;
-        let opening = RealWorld::open(&task, &place, warnings)?;
-        tell(task, opening, warnings)
+pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
+    let run = RunContext { request, env };
+    result_of(run, run_id, |warnings| {
+        let run_env = run.enter()?;
+        let start = LiveSteps::open(&run, &run_env, warnings)?;
+        run_from(run, start, warnings)
     })
 }
 
-/// Has a story told, from its first words to its result.
-fn result_of(task: Task<'_>, run_id: &str, story: impl FnOnce(&mut Warnings) -> Result<Verdict, Fault>) -> SyncResult {
+/// Runs the steps of a sync within its log scope, and makes the result of what they return.
+fn result_of(
+    run: RunContext<'_>,
+    run_id: &str,
+    run_steps: impl FnOnce(&mut Warnings) -> Result<Outcome, BackupError>,
+) -> SyncResult {
     let started = Instant::now();
-    let SyncRequest { workspace, remote, branch, .. } = task.request;
+    let SyncRequest { workspace, remote, branch, .. } = run.request;
+    let _scope = logging::run_scope(run_id, workspace.as_str());
     log::info!("run {run_id}: syncing workspace {workspace} to {remote} (branch {branch})");
     let mut warnings = Warnings::default();
-    let ended = story(&mut warnings);
-    task.conclude(run_id, started, ended, warnings)
+    let ended = error::catch_panic(|| run_steps(&mut warnings));
+    run.conclude(run_id, started, ended, warnings)
 }
 
-/// Tells the story from its opening on.
-fn tell<W: World>(task: Task<'_>, opening: Opening<W>, warnings: &mut Warnings) -> Result<Verdict, Fault> {
-    match opening {
-        Opening::Unchanged(tip) => Ok(unchanged(task, Some(tip))),
-        Opening::Full(world) => Story { task, world, warnings }.rounds(),
+/// Runs the sync from its start to its outcome.
+fn run_from<W: SyncSteps>(
+    run: RunContext<'_>,
+    start: Start<W>,
+    warnings: &mut Warnings,
+) -> Result<Outcome, BackupError> {
+    match start {
+        Start::Unchanged { tip, left_out } => Ok(without(run, unchanged(run, Some(tip)), left_out)),
+        Start::Pull(steps) => {
+            let mut sync = SyncRun { run, steps, warnings };
+            let outcome = sync.run()?;
+            Ok(without(run, outcome, sync.steps.left_out()))
+        }
     }
 }
 
-struct Story<'a, W> {
-    task: Task<'a>,
-    world: W,
+struct SyncRun<'a, W> {
+    run: RunContext<'a>,
+    steps: W,
     warnings: &'a mut Warnings,
 }
 
-/// How a round ended that did not fail.
-enum Round {
-    /// So did the sync.
-    Success(Verdict),
-    /// The push was rejected, perhaps since another writer was first; what the server said.
+/// The end of a round that did not fail.
+enum Attempt {
+    /// The sync has succeeded.
+    Success(Outcome),
+    /// The push was rejected, perhaps because another writer was first; with the server's words.
     Rejected(String),
+    /// The remote refused files of items, which are left out now; with the server's words.
+    Refused(String),
 }
 
-/// What a pull led to.
+/// The result of preparing a commit.
 enum Prepared<C> {
-    /// The branch holds it already.
+    /// The branch has the same content already.
     Nothing,
-    /// There is something to commit, and it is only to be shown.
+    /// A dry run: there is something to commit, to be shown only.
     Shown(C),
-    /// A commit, and what it was made of.
+    /// A commit, and the changes in it.
     Commit(ObjectId, C),
 }
 
-impl<W: World> Story<'_, W> {
-    fn rounds(mut self) -> Result<Verdict, Fault> {
-        let (mut rejections, mut is_new) = (0, false);
+impl<W: SyncSteps> SyncRun<'_, W> {
+    fn run(&mut self) -> Result<Outcome, BackupError> {
+        let (mut rejections, mut refusals, mut is_new) = (0, 0, false);
         loop {
-            match self.round() {
-                Ok(Round::Success(success)) => return Ok(success),
-                Ok(Round::Rejected(why)) => {
+            match self.attempt() {
+                Ok(Attempt::Success(success)) => return Ok(success),
+                Ok(Attempt::Refused(why)) if refusals == REFUSALS_MAX => return Err(push::refused(self.run, &why)),
+                Ok(Attempt::Refused(_)) => refusals += 1,
+                Ok(Attempt::Rejected(why)) => {
                     rejections += 1;
                     self.start_over(rejections, &why)?;
                 }
-                // Damage that no fetch has met: an object that was written half, of which git only sees that it is there.
-                Err(damage) if damage.remedy == Remedy::NewCheckout && !is_new => {
+                // Damage that a fetch does not find: a half-written object, which git takes as present.
+                Err(damage) if damage.retry == Retry::NewCheckout && !is_new => {
                     log::warn!("starting over in a new checkout: {}", damage.message);
                     is_new = true;
-                    self.world.discard()?;
+                    self.steps.discard()?;
                     self.refresh()?;
                 }
                 Err(fault) => return Err(fault),
@@ -101,119 +135,129 @@ impl<W: World> Story<'_, W> {
         }
     }
 
-    /// After so many rejections, makes ready for a round upon the new tip, if there is any use in one.
-    fn start_over(&mut self, rejections: u32, why: &str) -> Result<(), Fault> {
-        if rejections == ROUNDS_MAX {
-            let SyncRequest { remote, branch, .. } = self.task.request;
+    /// Prepares a round on the new tip, or fails after too many rejections.
+    fn start_over(&mut self, rejections: u32, why: &str) -> Result<(), BackupError> {
+        if rejections == ATTEMPTS_MAX {
+            let SyncRequest { remote, branch, .. } = self.run.request;
             let message = format!(
-                "cannot push to {remote} (branch `{branch}`): other writers were first {ROUNDS_MAX} times in a row ({why})"
+                "cannot push to {remote} (branch `{branch}`): other writers were first {ATTEMPTS_MAX} times in a row ({why})"
             );
-            return Err(Fault::new(Code::GitRejected, message));
+            return Err(BackupError::new(Code::GitRejected, message));
         }
-        log::info!("another writer was first; starting over on the new tip (round {} of {ROUNDS_MAX})", rejections + 1);
-        let tip = self.world.base().tip.clone();
+        log::info!(
+            "another writer was first; starting over on the new tip (round {} of {ATTEMPTS_MAX})",
+            rejections + 1
+        );
+        let tip = self.steps.tip().commit.clone();
         self.refresh()?;
-        if rejections > 1 && self.world.base().tip == tip {
-            // Nobody was first, the server just does not want it. Once may be since it was behind.
-            return Err(delivery::refused(self.task, why));
+        if rejections > 1 && self.steps.tip().commit == tip {
+            // The tip is the same, so the server refuses the push itself. One rejection may be a server that lagged.
+            return Err(push::refused(self.run, why));
         }
         Ok(())
     }
 
-    fn refresh(&mut self) -> Result<(), Fault> {
-        self.task.step(Step::Fetch, || self.world.refresh())
+    fn refresh(&mut self) -> Result<(), BackupError> {
+        self.run.step(Step::Fetch, || self.steps.refresh())
     }
 
-    /// One way from the pull to the push.
-    fn round(&mut self) -> Result<Round, Fault> {
-        let task = self.task;
-        self.tell_about_repository();
-        guards::refuse_the_key(task, &self.world.base().plan)?;
-        let footing = task.step(Step::Pull, || self.world.pull())?;
-        let reading = self.world.look_again();
-        self.tell_about_footing(footing);
-        match task.step(Step::Commit, || self.prepare(footing))? {
-            Prepared::Nothing => Ok(Round::Success(self.leave_as_it_is(reading))),
-            Prepared::Shown(composition) => self.show(composition.as_ref()).map(Round::Success),
-            Prepared::Commit(commit, composition) => self.deliver(commit, &composition, reading),
+    /// One round, from the pull to the push.
+    fn attempt(&mut self) -> Result<Attempt, BackupError> {
+        let run = self.run;
+        self.warn_about_repository();
+        guards::refuse_the_key(run, &self.steps.tip().plan)?;
+        let base = run.step(Step::Pull, || self.steps.pull())?;
+        self.warn_about_pull_base(base);
+        match run.step(Step::Commit, || self.prepare(base))? {
+            Prepared::Nothing => Ok(Attempt::Success(self.leave_as_it_is())),
+            Prepared::Shown(composition) => self.show(composition.as_ref()).map(Attempt::Success),
+            Prepared::Commit(commit, composition) => self.deliver(commit, &composition),
         }
     }
 
-    /// From what was pulled to a commit, where there is something to commit.
-    fn prepare(&mut self, footing: Footing) -> Result<Prepared<W::Composition>, Fault> {
-        let composition = self.world.compose(footing, self.warnings)?;
-        self.world.guard(&composition)?;
-        if self.world.is_first() {
-            self.tell_about_removed_files(composition.as_ref()).map_err(|error| self.of_a_listing(error))?;
+    /// Makes a commit of what was pulled, if there is something to commit.
+    fn prepare(&mut self, base: PullBase) -> Result<Prepared<W::Merged>, BackupError> {
+        let composition = self.steps.compose(base, self.warnings)?;
+        self.steps.guard(&composition)?;
+        if self.steps.is_first() {
+            self.warn_about_removed_files(composition.as_ref()).map_err(|error| self.of_a_listing(error))?;
         }
         if composition.as_ref().changed() == Changed::default() {
             return Ok(Prepared::Nothing);
         }
-        if self.task.request.dry_run {
+        if self.run.request.dry_run {
             return Ok(Prepared::Shown(composition));
         }
-        let commit = self.world.commit(&composition)?;
+        let commit = self.steps.commit(&composition)?;
         Ok(Prepared::Commit(commit, composition))
     }
 
-    fn leave_as_it_is(&mut self, reading: W::Reading) -> Verdict {
-        let tip = self.world.base().tip.clone();
-        if let (Some(tip), false) = (&tip, self.task.request.dry_run) {
-            self.world.remember(tip, reading, self.warnings);
+    fn leave_as_it_is(&mut self) -> Outcome {
+        let tip = self.steps.tip().commit.clone();
+        if let (Some(tip), false) = (&tip, self.run.request.dry_run) {
+            self.steps.remember(tip, self.warnings);
         }
-        unchanged(self.task, tip)
+        unchanged(self.run, tip)
     }
 
-    fn show(&self, comparison: &Comparison) -> Result<Verdict, Fault> {
+    fn show(&self, comparison: &TreeDiff) -> Result<Outcome, BackupError> {
         let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(|error| self.of_a_listing(error))?;
-        let SyncRequest { remote, branch, .. } = self.task.request;
+        let SyncRequest { remote, branch, .. } = self.run.request;
         let message = format!("Would commit to {remote} (branch {branch}): {listed}");
-        Ok(Verdict { code: Code::DryRun, message, commit: None, changed: comparison.changed() })
+        Ok(Outcome { code: Code::DryRun, message, commit: None, changed: comparison.changed(), left_out: Vec::new() })
     }
 
-    /// A success is told only of a commit that was seen on the branch.
-    fn deliver(&mut self, commit: ObjectId, composition: &W::Composition, reading: W::Reading) -> Result<Round, Fault> {
-        match self.task.step(Step::Push, || self.world.push(&commit))? {
-            Arrival::Confirmed => {
-                self.world.remember(&commit, reading, self.warnings);
-                let message = format!("Successfully synced workspace '{}' to Git", self.task.request.workspace);
+    /// Reports success only if the commit was read back from the branch.
+    fn deliver(&mut self, commit: ObjectId, composition: &W::Merged) -> Result<Attempt, BackupError> {
+        match self.run.step(Step::Push, || self.steps.push(&commit))? {
+            PushOutcome::Confirmed => {
+                self.steps.remember(&commit, self.warnings);
+                let message = format!("Successfully synced workspace '{}' to Git", self.run.request.workspace);
                 let changed = composition.as_ref().changed();
-                Ok(Round::Success(Verdict { code: Code::Pushed, message, commit: Some(commit), changed }))
+                let commit = Some(commit);
+                Ok(Attempt::Success(Outcome { code: Code::Pushed, message, commit, changed, left_out: Vec::new() }))
             }
-            Arrival::Rejected(why) => {
+            PushOutcome::RefusedFiles { paths, why } => {
+                if self.steps.leave_out(&paths) {
+                    Ok(Attempt::Refused(why))
+                } else {
+                    Err(push::refused(self.run, &why))
+                }
+            }
+            PushOutcome::Rejected(why) => {
                 log::info!("the push was rejected: {why}");
-                Ok(Round::Rejected(why))
+                Ok(Attempt::Rejected(why))
             }
         }
     }
 
-    fn tell_about_repository(&mut self) {
-        let base = self.world.base();
-        for warning in &base.plan.warnings {
+    fn warn_about_repository(&mut self) {
+        let tip = self.steps.tip();
+        for warning in &tip.plan.warnings {
             self.warnings.add(warning.clone());
         }
-        if !base.unsound.is_empty() {
+        if !tip.invalid_entries.is_empty() {
             self.warnings.add(format!(
-                "the repository has entries that git checks out nowhere, and a commit of ours is without them: {}",
-                base.unsound
+                "the repository's folder has entries that git cannot check out, and the commit leaves them out: {}",
+                tip.invalid_entries
             ));
         }
     }
 
-    fn tell_about_footing(&mut self, footing: Footing) {
-        if footing == Footing::Empty {
-            let patterns = if self.world.base().plan.globs { ", whatever its patterns leave out" } else { "" };
+    fn warn_about_pull_base(&mut self, base: PullBase) {
+        if base == PullBase::Empty {
+            let patterns = if self.steps.tip().plan.globs { ", whatever its patterns leave out" } else { "" };
             self.warnings.add(format!(
-                "wmill could not work upon the repository's files, so the workspace was pulled anew from nothing{patterns}"
+                "wmill cannot work with the repository's files, so the workspace was pulled again into an empty folder{patterns}"
             ));
         }
     }
 
-    fn tell_about_removed_files(&mut self, comparison: &Comparison) -> io::Result<()> {
+    fn warn_about_removed_files(&mut self, comparison: &TreeDiff) -> io::Result<()> {
         let mut removed = Sample::default();
         for change in comparison.changes()? {
             let Change { mark, path, .. } = change?;
-            if mark == Mark::Deleted && std::str::from_utf8(&path).is_ok_and(items::is_script_file_under_windmill) {
+            if mark == Mark::Deleted && std::str::from_utf8(&path).is_ok_and(item_path::is_script_file_under_windmill) {
                 removed.add(&path);
             }
         }
@@ -225,15 +269,41 @@ impl<W: World> Story<'_, W> {
         Ok(())
     }
 
-    /// What failed in a file that says what git or we have listed.
-    fn of_a_listing(&self, error: io::Error) -> Fault {
-        self.task.git_error(Step::Commit, GitError::from(error))
+    /// An error in reading or writing a listing.
+    fn of_a_listing(&self, error: io::Error) -> BackupError {
+        self.run.git_error(Step::Commit, GitError::from(error))
     }
 }
 
-fn unchanged(task: Task<'_>, tip: Option<ObjectId>) -> Verdict {
-    let message = format!("Workspace '{}' has not changed since the last commit", task.request.workspace);
-    Verdict { code: Code::Unchanged, message, commit: tip, changed: Changed::default() }
+fn unchanged(run: RunContext<'_>, tip: Option<ObjectId>) -> Outcome {
+    let message = format!("Workspace '{}' has not changed since the last commit", run.request.workspace);
+    Outcome { code: Code::Unchanged, message, commit: tip, changed: Changed::default(), left_out: Vec::new() }
+}
+
+/// The outcome of a sync that left these items out. A dry run only lists them.
+fn without(run: RunContext<'_>, mut outcome: Outcome, left_out: Vec<LeftOut>) -> Outcome {
+    if left_out.is_empty() {
+        return outcome;
+    }
+    let missing = in_words(&left_out);
+    let workspace = &run.request.workspace;
+    (outcome.code, outcome.message) = if run.request.dry_run {
+        (Code::DryRun, format!("{}; what cannot be backed up: {missing}", outcome.message))
+    } else {
+        let did =
+            if outcome.code == Code::Pushed { "was synced to Git" } else { "has not changed since the last commit" };
+        (Code::Incomplete, format!("Workspace '{workspace}' {did}, but for what cannot be backed up: {missing}"))
+    };
+    Outcome { left_out, ..outcome }
+}
+
+/// The first items with their reasons, and how many more there are.
+#[must_use]
+pub fn in_words(left_out: &[LeftOut]) -> String {
+    let named = left_out.iter().take(NAMED_MAX).map(|LeftOut { item, reason }| format!("{item} ({reason})"));
+    let more = left_out.len().saturating_sub(NAMED_MAX);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    named.chain(more).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -244,14 +314,14 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
-    use crate::base::{self, Base};
-    use crate::config::{Config, Environment, Need, Options};
-    use crate::deadline::Interrupt;
-    use crate::listing::Listing;
-    use crate::object::Entry;
-    use crate::scratch::Scratch;
-    use crate::sync_request::{Draft, Flags};
-    use crate::task::Event;
+    use crate::backup::progress::Event;
+    use crate::backup::sync::tip::{self, RemoteTip};
+    use crate::config::{Config, Environment, Options, Required};
+    use crate::git::ls_tree::Listing;
+    use crate::git::object::Entry;
+    use crate::request::{Draft, Flags};
+    use crate::util::deadline::CancelToken;
+    use crate::util::files::RunDir;
 
     const SETTINGS: &[(&str, &str)] = &[
         ("WINDMILL_TOKEN", "hunter2"),
@@ -261,12 +331,12 @@ mod tests {
     ];
     const PUSHED: &str = "Successfully synced workspace 'shop' to Git";
     const UNCHANGED: &str = "Workspace 'shop' has not changed since the last commit";
-    /// How the base is asked for anew.
+    /// How the base is asked for again.
     const AGAIN: &str = "fetch( refresh )";
     const CHANGES: &[(Mark, &str)] = &[(Mark::Added, "f/a.py"), (Mark::Modified, "f/b.py"), (Mark::Deleted, "f/c.py")];
     const CHANGED: Changed = Changed { added: 1, modified: 1, deleted: 1 };
 
-    /// The commits of a story have the ids `aaa…`, `bbb…` and so on, by their round.
+    /// The commits of a scene have the ids `aaa…`, `bbb…` and so on, by their round.
     fn commit_of(round: usize) -> &'static str {
         &"abcdef"[round - 1..round]
     }
@@ -280,10 +350,10 @@ mod tests {
         &id.as_str()[..1]
     }
 
-    /// All that is asked in a round upon this tip which comes as far as the push.
+    /// All steps of a round on this tip, up to the push.
     fn round(number: usize, tip: &str) -> String {
         let commit = commit_of(number);
-        format!("pull( pull:{tip} ) look:{number} commit( compose guard commit:{tip} ) push( push:{commit} )")
+        format!("pull( pull:{tip} ) commit( compose guard commit:{tip} ) push( push:{commit} )")
     }
 
     /// What is asked in such a round up to this, which fails.
@@ -296,15 +366,15 @@ mod tests {
 
     /// How a success is noted whose commit is of this round.
     fn remember(round: usize) -> String {
-        format!("remember:{}:look:{round}", commit_of(round))
+        format!("remember:{}", commit_of(round))
     }
 
-    fn fault(remedy: Remedy) -> Fault {
-        Fault { code: Code::GitFailed, message: "it broke".to_owned(), remedy }
+    fn fault(retry: Retry) -> BackupError {
+        BackupError { code: Code::GitFailed, message: "it broke".to_owned(), retry }
     }
 
-    fn rejected(why: &str) -> Arrival {
-        Arrival::Rejected(why.to_owned())
+    fn rejected(why: &str) -> PushOutcome {
+        PushOutcome::Rejected(why.to_owned())
     }
 
     fn ended(code: Code, message: &str) -> SyncResult {
@@ -317,6 +387,8 @@ mod tests {
             commit: None,
             changed: Changed::default(),
             warnings: Vec::new(),
+            left_out: Vec::new(),
+            items: None,
             duration_ms: 0,
         }
     }
@@ -327,21 +399,23 @@ mod tests {
         SyncResult { commit, changed: CHANGED, ..ended(Code::Pushed, PUSHED) }
     }
 
-    /// What a world answers. Where nothing else is said, all goes well.
+    /// What a steps answers. Where nothing else is said, all goes well.
     struct Scene {
         config: Config,
         flags: Flags,
         /// What the branch holds, each time that it is asked for; the last one stays.
-        bases: VecDeque<Base>,
+        bases: VecDeque<RemoteTip>,
         is_first: bool,
-        footing: Footing,
+        base: PullBase,
         changes: Vec<(Mark, String)>,
         /// Given by composing.
         warning: Option<&'static str>,
+        /// What the pull is without.
+        left_out: Vec<LeftOut>,
         /// What comes of the first pushes.
-        arrivals: VecDeque<Arrival>,
+        arrivals: VecDeque<PushOutcome>,
         /// From which round on what fails, once, when it is asked.
-        faults: Vec<(usize, &'static str, Fault)>,
+        faults: Vec<(usize, &'static str, BackupError)>,
     }
 
     impl Scene {
@@ -351,15 +425,16 @@ mod tests {
 
         fn with(settings: &[(&str, &str)]) -> Self {
             let variables = SETTINGS.iter().chain(settings).map(|(name, value)| (name.into(), value.into()));
-            let config = Config::new(&Options::default(), &Environment::new(variables), Need::Sync);
+            let config = Config::new(&Options::default(), &Environment::new(variables), Required::Sync);
             let scene = Self {
                 config: config.expect("settings that will do"),
                 flags: Flags::default(),
                 bases: VecDeque::new(),
                 is_first: false,
-                footing: Footing::Repository,
+                base: PullBase::Repository,
                 changes: CHANGES.iter().map(|(mark, path)| (*mark, (*path).to_owned())).collect(),
                 warning: None,
+                left_out: Vec::new(),
                 arrivals: VecDeque::new(),
                 faults: Vec::new(),
             };
@@ -368,33 +443,34 @@ mod tests {
 
         /// The branch's tips, a digit for each time that it is asked for; `-` where the branch is not there.
         fn tips(mut self, tips: &str) -> Self {
-            let plan = base::plan_without_file(&self.config);
-            let base = |tip: char| Base {
-                tip: (tip != '-').then(|| id(&tip.to_string())),
-                builds_upon: None,
-                shown: None,
+            let plan = tip::plan_without_file(&self.config);
+            let tip = |tip: char| RemoteTip {
+                commit: (tip != '-').then(|| id(&tip.to_string())),
+                base: None,
+                folder_tree: None,
+                visible_tree: None,
                 folder: Listing::at("none".into()),
                 is_empty: false,
-                is_all_shown: true,
-                unsound: Sample::default(),
-                in_the_way: None,
+                is_all_visible: true,
+                invalid_entries: Sample::default(),
+                path_conflict: None,
                 plan: plan.clone(),
                 workspace: self.config.workspaces.single().expect("one workspace").clone(),
             };
-            self.bases = tips.chars().map(base).collect();
+            self.bases = tips.chars().map(tip).collect();
             self
         }
 
-        fn arrivals<const N: usize>(mut self, arrivals: [Arrival; N]) -> Self {
+        fn arrivals<const N: usize>(mut self, arrivals: [PushOutcome; N]) -> Self {
             self.arrivals = arrivals.into();
             self
         }
 
-        fn fault(self, asked: &'static str, fault: Fault) -> Self {
+        fn fault(self, asked: &'static str, fault: BackupError) -> Self {
             self.fault_in(1, asked, fault)
         }
 
-        fn fault_in(mut self, round: usize, asked: &'static str, fault: Fault) -> Self {
+        fn fault_in(mut self, round: usize, asked: &'static str, fault: BackupError) -> Self {
             self.faults.push((round, asked, fault));
             self
         }
@@ -409,50 +485,59 @@ mod tests {
             self
         }
 
-        /// A story of which this is the opening.
-        fn told(mut self, opening: impl FnOnce(FakeWorld<'_>) -> Result<Opening<FakeWorld<'_>>, Fault>) -> Told {
+        /// A sync of which this is the start.
+        fn told(
+            mut self,
+            start: impl FnOnce(ScriptedSteps<'_>) -> Result<Start<ScriptedSteps<'_>>, BackupError>,
+        ) -> Played {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let name = format!("story-{}", COUNT.fetch_add(1, Ordering::Relaxed));
             let config = self.config.clone();
             let workspace = config.workspaces.single().expect("one workspace");
             let request = Draft::from_config(&config, self.flags).request(workspace).expect("a request");
-            let asked = Asked::default();
+            let asked = Calls::default();
             let progress = |event| match event {
                 Event::Started(step) => asked.note(format!("{}(", step.as_str())),
                 Event::Ended(..) => asked.note(")"),
                 Event::Waits => asked.note("waits"),
             };
-            let interrupt = Interrupt::default();
-            let service =
-                Service { config: &config, own_program: Path::new("none"), interrupt: &interrupt, progress: &progress };
-            let world = FakeWorld {
-                base: self.bases.pop_front().expect("a base to begin with"),
+            let cancel = CancelToken::default();
+            let service = Env {
+                config: &config,
+                own_program: Path::new("none"),
+                cancel: &cancel,
+                progress: &progress,
+                last_token_user: &|_, _| None,
+                notes: Mutex::default(),
+            };
+            let steps = ScriptedSteps {
+                tip: self.bases.pop_front().expect("a tip to begin with"),
                 scene: self,
                 pulls: 0,
-                scratch: Scratch::for_test(&name).expect("a folder"),
+                run_dir: RunDir::for_test(&name).expect("a folder"),
                 asked: &asked,
             };
-            let task = Task { request: &request, service: &service };
-            let mut result = result_of(task, "r1", |warnings| tell(task, opening(world)?, warnings));
+            let run = RunContext { request: &request, env: &service };
+            let mut result = result_of(run, "r1", |warnings| run_from(run, start(steps)?, warnings));
             result.duration_ms = 0;
             let remembered = asked.remembered.into_inner().expect("whole");
-            Told { asked: asked.words.into_inner().expect("whole").join(" "), remembered, result }
+            Played { asked: asked.words.into_inner().expect("whole").join(" "), remembered, result }
         }
 
-        fn tell(self) -> Told {
-            self.told(|world| Ok(Opening::Full(world)))
+        fn play(self) -> Played {
+            self.told(|steps| Ok(Start::Pull(steps)))
         }
     }
 
-    /// What was asked in a story, and how it ended.
-    struct Told {
+    /// What was asked in a run_steps, and how it ended.
+    struct Played {
         asked: String,
         /// The warnings with which a success was noted.
         remembered: Vec<String>,
         result: SyncResult,
     }
 
-    impl Told {
+    impl Played {
         /// Checks all of it; the warnings with which a success was noted.
         #[track_caller]
         fn check(self, asked: &[&str], result: SyncResult) -> Vec<String> {
@@ -461,78 +546,84 @@ mod tests {
         }
     }
 
-    /// All that is asked of a world, in order. A step is a bracket around what is asked in it; one that fails is left
+    /// All that is asked of a steps, in order. A step is a bracket around what is asked in it; one that fails is left
     /// open.
     #[derive(Default)]
-    struct Asked {
+    struct Calls {
         words: Mutex<Vec<String>>,
         remembered: Mutex<Vec<String>>,
     }
 
-    impl Asked {
+    impl Calls {
         fn note(&self, word: impl Into<String>) {
             self.words.lock().expect("whole").push(word.into());
         }
     }
 
-    /// A world that keeps to its scene.
-    struct FakeWorld<'a> {
+    /// A steps that keeps to its scene.
+    struct ScriptedSteps<'a> {
         scene: Scene,
-        base: Base,
+        tip: RemoteTip,
         pulls: usize,
-        scratch: Scratch,
-        asked: &'a Asked,
+        run_dir: RunDir,
+        asked: &'a Calls,
     }
 
-    impl FakeWorld<'_> {
-        fn ask(&mut self, verb: &str, upon: Option<&str>) -> Result<(), Fault> {
-            self.asked.note(upon.map_or(verb.to_owned(), |upon| format!("{verb}:{upon}")));
+    impl ScriptedSteps<'_> {
+        fn ask(&mut self, verb: &str, on: Option<&str>) -> Result<(), BackupError> {
+            self.asked.note(on.map_or(verb.to_owned(), |on| format!("{verb}:{on}")));
             match self.scene.faults.iter().position(|(from, fails, _)| *from <= self.pulls && *fails == verb) {
-                Some(place) => Err(self.scene.faults.remove(place).2),
+                Some(run_env) => Err(self.scene.faults.remove(run_env).2),
                 None => Ok(()),
             }
         }
 
         /// The tip in one letter.
         fn tip(&self) -> String {
-            self.base.tip.as_ref().map_or("-", digit).to_owned()
+            self.tip.commit.as_ref().map_or("-", digit).to_owned()
         }
     }
 
-    struct FakeComposition(Comparison);
+    struct ScriptedMerge(TreeDiff);
 
-    impl AsRef<Comparison> for FakeComposition {
-        fn as_ref(&self) -> &Comparison {
+    impl AsRef<TreeDiff> for ScriptedMerge {
+        fn as_ref(&self) -> &TreeDiff {
             &self.0
         }
     }
 
-    impl World for FakeWorld<'_> {
+    impl SyncSteps for ScriptedSteps<'_> {
         /// Its number.
-        type Reading = usize;
-        type Composition = FakeComposition;
+        type Merged = ScriptedMerge;
 
-        fn base(&self) -> &Base {
-            &self.base
+        fn left_out(&self) -> Vec<LeftOut> {
+            self.scene.left_out.clone()
+        }
+
+        fn leave_out(&mut self, paths: &[String]) -> bool {
+            self.asked.note(format!("leave_out:{}", paths.join(",")));
+            let is_new = self.scene.left_out.iter().all(|one| !paths.contains(&one.item));
+            let refused = paths.iter().map(|path| LeftOut { item: path.clone(), reason: "refused".to_owned() });
+            self.scene.left_out.extend(refused);
+            is_new
+        }
+
+        fn tip(&self) -> &RemoteTip {
+            &self.tip
         }
 
         fn is_first(&self) -> bool {
             self.scene.is_first
         }
 
-        fn pull(&mut self) -> Result<Footing, Fault> {
+        fn pull(&mut self) -> Result<PullBase, BackupError> {
             self.pulls += 1;
             self.ask("pull", Some(&self.tip()))?;
-            Ok(self.scene.footing)
+            Ok(self.scene.base)
         }
 
-        fn look_again(&mut self) -> usize {
-            self.asked.note(format!("look:{}", self.pulls));
-            self.pulls
-        }
-
-        fn compose(&mut self, footing: Footing, warnings: &mut Warnings) -> Result<FakeComposition, Fault> {
-            self.ask("compose", (footing == Footing::Empty).then_some("anew"))?;
+        fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<ScriptedMerge, BackupError> {
+            self.ask("compose", (base == PullBase::Empty).then_some("empty"))?;
             self.scene.warning.into_iter().for_each(|warning| warnings.add(warning.to_owned()));
             let entry = |digit| Some(Entry { mode: 0o100_644, object: id(digit) });
             let pairs = self.scene.changes.iter().map(|(mark, path)| {
@@ -541,46 +632,46 @@ mod tests {
                 Ok((path.clone().into_bytes(), (before, after)))
             });
             let pairs: Vec<_> = pairs.collect();
-            let comparison = Comparison::of(self.scratch.path().join("changes"), Box::new(pairs.into_iter()));
-            Ok(FakeComposition(comparison.expect("a folder to write to")))
+            let comparison = TreeDiff::of(self.run_dir.path().join("changes"), Box::new(pairs.into_iter()));
+            Ok(ScriptedMerge(comparison.expect("a folder to write to")))
         }
 
-        fn guard(&mut self, _: &FakeComposition) -> Result<(), Fault> {
+        fn guard(&mut self, _: &ScriptedMerge) -> Result<(), BackupError> {
             self.ask("guard", None)
         }
 
-        fn commit(&mut self, _: &FakeComposition) -> Result<ObjectId, Fault> {
+        fn commit(&mut self, _: &ScriptedMerge) -> Result<ObjectId, BackupError> {
             self.ask("commit", Some(&self.tip()))?;
             Ok(id(commit_of(self.pulls)))
         }
 
-        fn push(&mut self, commit: &ObjectId) -> Result<Arrival, Fault> {
+        fn push(&mut self, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
             self.ask("push", Some(digit(commit)))?;
-            Ok(self.scene.arrivals.pop_front().unwrap_or(Arrival::Confirmed))
+            Ok(self.scene.arrivals.pop_front().unwrap_or(PushOutcome::Confirmed))
         }
 
-        fn remember(&mut self, commit: &ObjectId, reading: usize, warnings: &mut Warnings) {
-            self.asked.note(format!("remember:{}:look:{reading}", digit(commit)));
+        fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings) {
+            self.asked.note(format!("remember:{}", digit(commit)));
             *self.asked.remembered.lock().expect("whole") = warnings.list().to_vec();
         }
 
-        fn refresh(&mut self) -> Result<(), Fault> {
+        fn refresh(&mut self) -> Result<(), BackupError> {
             self.ask("refresh", None)?;
-            if let Some(base) = self.scene.bases.pop_front() {
-                self.base = base;
+            if let Some(tip) = self.scene.bases.pop_front() {
+                self.tip = tip;
             }
             Ok(())
         }
 
-        fn discard(&mut self) -> Result<(), Fault> {
+        fn discard(&mut self) -> Result<(), BackupError> {
             self.ask("discard", None)
         }
     }
 
     #[test]
-    fn a_sync_pulls_looks_again_composes_guards_commits_pushes_and_remembers() {
-        Scene::new().tell().check(
-            &["pull( pull:1 ) look:1 commit( compose guard commit:1 ) push( push:a ) remember:a:look:1"],
+    fn a_sync_pulls_composes_guards_commits_pushes_and_remembers() {
+        Scene::new().play().check(
+            &["pull( pull:1 ) commit( compose guard commit:1 ) push( push:a ) remember:a"],
             SyncResult {
                 code: Code::Pushed,
                 message: PUSHED.to_owned(),
@@ -590,91 +681,136 @@ mod tests {
                 commit: Some("a".repeat(40)),
                 changed: CHANGED,
                 warnings: Vec::new(),
+                left_out: Vec::new(),
+                items: None,
                 duration_ms: 0,
             },
         );
     }
 
     #[test]
-    fn where_the_opening_says_that_nothing_changed_nothing_is_asked() {
-        let told = Scene::new().told(|_| Ok(Opening::Unchanged(id("7"))));
+    fn files_that_the_remote_refuses_are_left_out_and_the_others_pushed() {
+        let refusal = |path: &str| PushOutcome::RefusedFiles { paths: vec![path.to_owned()], why: "GH001".to_owned() };
+        let told = Scene::new().arrivals([refusal("f/a"), refusal("f/b")]).play();
+        let asked = [&round(1, "1"), "leave_out:f/a", &round(2, "1"), "leave_out:f/b", &round(3, "1"), &remember(3)];
+        assert_eq!(told.asked, asked.join(" "));
+        assert_eq!((told.result.code, told.result.left_out.len()), (Code::Incomplete, 2));
+        // A file of no item, or of one that is left out already.
+        let refused = Scene::new().arrivals([refusal("f/a"), refusal("f/a")]).play().result;
+        assert_eq!(refused.code, Code::GitRejected);
+        assert!(refused.message.ends_with("refuses the push: GH001"), "{}", refused.message);
+    }
+
+    #[test]
+    fn a_sync_without_single_items_is_remembered_and_no_success() {
+        let one = |number| LeftOut { item: format!("script f/{number}"), reason: "why".to_owned() };
+        let left_out: Vec<_> = (1..=4).map(one).collect();
+        let missing = "script f/1 (why), script f/2 (why), script f/3 (why), and 1 more";
+        let incomplete = |did: &str| SyncResult {
+            code: Code::Incomplete,
+            message: format!("Workspace 'shop' {did}, but for what cannot be backed up: {missing}"),
+            left_out: left_out.clone(),
+            ..pushed(1)
+        };
+        let scene = || Scene { left_out: left_out.clone(), ..Scene::new() };
+        scene().play().check(&[&round(1, "1"), &remember(1)], incomplete("was synced to Git"));
+        let nothing_new = SyncResult {
+            commit: Some("1".repeat(40)),
+            changed: Changed::default(),
+            ..incomplete("has not changed since the last commit")
+        };
+        let asked = "pull( pull:1 ) commit( compose guard ) remember:1";
+        scene().unchanged().play().check(&[asked], nothing_new.clone());
+        let told = scene().told(|_| Ok(Start::Unchanged { tip: id("1"), left_out: left_out.clone() }));
+        told.check(&[], nothing_new);
+        let shown = scene().dry_run().play().result;
+        assert_eq!((shown.code, shown.left_out.len()), (Code::DryRun, 4));
+        assert!(shown.message.ends_with(&format!("; what cannot be backed up: {missing}")), "{}", shown.message);
+        // The original error is reported.
+        let failed = scene().fault("guard", fault(Retry::Never)).play().result;
+        assert_eq!((failed.code, failed.left_out), (Code::GitFailed, Vec::new()));
+    }
+
+    #[test]
+    fn where_the_start_says_that_nothing_changed_nothing_is_asked() {
+        let told = Scene::new().told(|_| Ok(Start::Unchanged { tip: id("7"), left_out: Vec::new() }));
         told.check(&[], SyncResult { commit: Some("7".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) });
     }
 
     #[test]
     fn a_pull_that_changes_nothing_is_remembered_and_not_committed() {
         let result = SyncResult { commit: Some("1".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) };
-        let asked = "pull( pull:1 ) look:1 commit( compose guard ) remember:1:look:1";
-        Scene::new().unchanged().tell().check(&[asked], result);
+        let asked = "pull( pull:1 ) commit( compose guard ) remember:1";
+        Scene::new().unchanged().play().check(&[asked], result);
         // Of an empty workspace there is nothing to commit, and so no branch.
-        let asked = "pull( pull:- ) look:1 commit( compose guard )";
-        Scene::new().tips("-").unchanged().tell().check(&[asked], ended(Code::Unchanged, UNCHANGED));
+        let asked = "pull( pull:- ) commit( compose guard )";
+        Scene::new().tips("-").unchanged().play().check(&[asked], ended(Code::Unchanged, UNCHANGED));
     }
 
     #[test]
     fn a_first_commit_is_made_where_the_branch_is_not_there() {
-        Scene::new().tips("-").tell().check(&[&round(1, "-"), &remember(1)], pushed(1));
+        Scene::new().tips("-").play().check(&[&round(1, "-"), &remember(1)], pushed(1));
     }
 
     #[test]
     fn a_dry_run_neither_commits_nor_pushes_nor_remembers() {
-        let asked = "pull( pull:1 ) look:1 commit( compose guard )";
+        let asked = "pull( pull:1 ) commit( compose guard )";
         let message = "Would commit to https://git.example/shop.git (branch main): 1 added, 1 modified, 1 deleted\n\n\
                        A f/a.py\nM f/b.py\nD f/c.py";
         let shown = SyncResult { changed: CHANGED, ..ended(Code::DryRun, message) };
-        Scene::new().dry_run().tell().check(&[asked], shown);
+        Scene::new().dry_run().play().check(&[asked], shown);
         let unchanged = SyncResult { commit: Some("1".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) };
-        Scene::new().dry_run().unchanged().tell().check(&[asked], unchanged);
+        Scene::new().dry_run().unchanged().play().check(&[asked], unchanged);
     }
 
     #[test]
     fn a_dry_run_lists_fifty_files_and_counts_the_others() {
         let changes = (10..62).map(|number| (Mark::Added, format!("f/{number}.py"))).collect();
-        let told = Scene { changes, ..Scene::new() }.dry_run().tell();
+        let told = Scene { changes, ..Scene::new() }.dry_run().play();
         assert!(told.result.message.ends_with("\nA f/59.py\n... and 2 more"), "{}", told.result.message);
     }
 
     #[test]
     fn a_guard_refuses_before_anything_is_committed() {
-        let refusal = || Fault::new(Code::MassDeletion, "too many");
+        let refusal = || BackupError::new(Code::MassDeletion, "too many");
         for scene in [Scene::new(), Scene::new().unchanged(), Scene::new().dry_run()] {
-            let told = scene.fault("guard", refusal()).tell();
-            told.check(&["pull( pull:1 ) look:1 commit( compose guard"], ended(Code::MassDeletion, "too many"));
+            let told = scene.fault("guard", refusal()).play();
+            told.check(&["pull( pull:1 ) commit( compose guard"], ended(Code::MassDeletion, "too many"));
         }
     }
 
     #[test]
     fn the_encryption_key_is_refused_before_anything_is_pulled() {
-        let told = Scene::with(&[("WMILL_INCLUDE", "key")]).tell();
+        let told = Scene::with(&[("WMILL_INCLUDE", "key")]).play();
         assert_eq!((told.asked.as_str(), told.result.code), ("", Code::PlaintextSecrets), "{}", told.result.message);
-        let told = Scene::with(&[("WMILL_INCLUDE", "key"), ("ALLOW_PLAINTEXT_SECRETS", "true")]).tell();
+        let told = Scene::with(&[("WMILL_INCLUDE", "key"), ("ALLOW_PLAINTEXT_SECRETS", "true")]).play();
         told.check(&[&round(1, "1"), &remember(1)], pushed(1));
     }
 
     #[test]
-    fn a_rejected_push_starts_over_upon_the_new_tip() {
-        let told = Scene::new().tips("12").arrivals([rejected("stale")]).tell();
+    fn a_rejected_push_starts_over_on_the_new_tip() {
+        let told = Scene::new().tips("12").arrivals([rejected("stale")]).play();
         told.check(&[&round(1, "1"), AGAIN, &round(2, "2"), &remember(2)], pushed(2));
     }
 
     #[test]
-    fn two_rejections_upon_a_tip_that_stays_are_a_refusal() {
+    fn two_rejections_on_a_tip_that_stays_are_a_refusal() {
         let message = "https://git.example/shop.git (branch `main`) refuses the push: protected";
         let refused = || ended(Code::GitRejected, message);
-        let told = Scene::new().arrivals([rejected("stale"), rejected("protected")]).tell();
+        let told = Scene::new().arrivals([rejected("stale"), rejected("protected")]).play();
         told.check(&[&round(1, "1"), AGAIN, &round(2, "1"), AGAIN], refused());
-        let told = Scene::new().tips("12").arrivals([rejected("stale"), rejected("protected")]).tell();
+        let told = Scene::new().tips("12").arrivals([rejected("stale"), rejected("protected")]).play();
         told.check(&[&round(1, "1"), AGAIN, &round(2, "2"), AGAIN], refused());
         let told =
-            Scene::new().tips("123").arrivals([rejected("stale"), rejected("stale"), rejected("protected")]).tell();
+            Scene::new().tips("123").arrivals([rejected("stale"), rejected("stale"), rejected("protected")]).play();
         told.check(&[&round(1, "1"), AGAIN, &round(2, "2"), AGAIN, &round(3, "3"), AGAIN], refused());
-        let told = Scene::new().tips("-").arrivals([rejected("stale"), rejected("protected")]).tell();
+        let told = Scene::new().tips("-").arrivals([rejected("stale"), rejected("protected")]).play();
         told.check(&[&round(1, "-"), AGAIN, &round(2, "-"), AGAIN], refused());
         // The server may have been behind, so one is not enough.
-        let told = Scene::new().arrivals([rejected("stale")]).tell();
+        let told = Scene::new().arrivals([rejected("stale")]).play();
         told.check(&[&round(1, "1"), AGAIN, &round(2, "1"), &remember(2)], pushed(2));
         // And where the tip has moved meanwhile, somebody was first.
-        let told = Scene::new().tips("123").arrivals([rejected("stale"), rejected("stale")]).tell();
+        let told = Scene::new().tips("123").arrivals([rejected("stale"), rejected("stale")]).play();
         told.check(&[&round(1, "1"), AGAIN, &round(2, "2"), AGAIN, &round(3, "3"), &remember(3)], pushed(3));
     }
 
@@ -682,10 +818,10 @@ mod tests {
     fn the_fifth_round_is_the_last() {
         let stale = || rejected("stale");
         let four = [1, 2, 3, 4].map(|number| format!("{} {AGAIN}", round(number, &number.to_string()))).join(" ");
-        let told = Scene::new().tips("12345").arrivals([stale(), stale(), stale(), stale()]).tell();
+        let told = Scene::new().tips("12345").arrivals([stale(), stale(), stale(), stale()]).play();
         told.check(&[&four, &round(5, "5"), &remember(5)], pushed(5));
         let last = rejected("stale again");
-        let told = Scene::new().tips("123456").arrivals([stale(), stale(), stale(), stale(), last]).tell();
+        let told = Scene::new().tips("123456").arrivals([stale(), stale(), stale(), stale(), last]).play();
         let message = "cannot push to https://git.example/shop.git (branch `main`): other writers were first 5 times in \
                        a row (stale again)";
         told.check(&[&four, &round(5, "5")], ended(Code::GitRejected, message));
@@ -693,9 +829,9 @@ mod tests {
 
     #[test]
     fn a_success_is_told_and_remembered_only_of_a_commit_that_was_seen_on_the_branch() {
-        let told = Scene::new().fault("push", fault(Remedy::None)).tell();
+        let told = Scene::new().fault("push", fault(Retry::Never)).play();
         told.check(&[&round_until("push:", 1, "1")], ended(Code::GitFailed, "it broke"));
-        let told = Scene::new().arrivals([rejected("stale")]).fault("refresh", fault(Remedy::None)).tell();
+        let told = Scene::new().arrivals([rejected("stale")]).fault("refresh", fault(Retry::Never)).play();
         told.check(&[&round(1, "1"), "fetch( refresh"], ended(Code::GitFailed, "it broke"));
     }
 
@@ -703,12 +839,12 @@ mod tests {
     fn damage_wherever_it_shows_leads_to_a_new_checkout_once() {
         for (verb, asked) in [("pull", "pull:"), ("compose", "compose"), ("commit", "commit:"), ("push", "push:")] {
             let (first, second) = (round_until(asked, 1, "1"), round_until(asked, 2, "1"));
-            let told = Scene::new().fault(verb, fault(Remedy::NewCheckout)).tell();
+            let told = Scene::new().fault(verb, fault(Retry::NewCheckout)).play();
             told.check(&[&first, "discard", AGAIN, &round(2, "1"), &remember(2)], pushed(2));
-            let told = Scene::new().fault(verb, fault(Remedy::NewCheckout)).fault(verb, fault(Remedy::NewCheckout));
-            told.tell().check(&[&first, "discard", AGAIN, &second], ended(Code::GitFailed, "it broke"));
-            for remedy in [Remedy::None, Remedy::Time(None)] {
-                let told = Scene::new().fault(verb, fault(remedy)).tell();
+            let told = Scene::new().fault(verb, fault(Retry::NewCheckout)).fault(verb, fault(Retry::NewCheckout));
+            told.play().check(&[&first, "discard", AGAIN, &second], ended(Code::GitFailed, "it broke"));
+            for retry in [Retry::Never, Retry::AfterPause(None)] {
+                let told = Scene::new().fault(verb, fault(retry)).play();
                 told.check(&[&first], ended(Code::GitFailed, "it broke"));
             }
         }
@@ -718,29 +854,29 @@ mod tests {
     fn a_new_checkout_is_no_rejection() {
         let stale = || rejected("stale");
         let two = [1, 2].map(|number| format!("{} {AGAIN}", round(number, &number.to_string()))).join(" ");
-        let damaged = |scene: Scene| scene.fault_in(3, "commit", fault(Remedy::NewCheckout));
+        let damaged = |scene: Scene| scene.fault_in(3, "commit", fault(Retry::NewCheckout));
         let renewed = [&round_until("commit:", 3, "3"), "discard", AGAIN].join(" ");
-        // The tip stays, but the pushes that were rejected were upon others.
-        let told = damaged(Scene::new().tips("123").arrivals([stale(), stale()])).tell();
+        // The tip stays the same, but the rejected pushes followed other tips.
+        let told = damaged(Scene::new().tips("123").arrivals([stale(), stale()])).play();
         told.check(&[&two, &renewed, &round(4, "3"), &remember(4)], pushed(4));
-        let told = damaged(Scene::new().tips("123").arrivals([stale(), stale(), rejected("protected")])).tell();
+        let told = damaged(Scene::new().tips("123").arrivals([stale(), stale(), rejected("protected")])).play();
         let message = "https://git.example/shop.git (branch `main`) refuses the push: protected";
         told.check(&[&two, &renewed, &round(4, "3"), AGAIN], ended(Code::GitRejected, message));
         // Nor is it one of the five rounds.
-        let told = damaged(Scene::new().tips("123345").arrivals([stale(), stale(), stale(), stale()])).tell();
+        let told = damaged(Scene::new().tips("123345").arrivals([stale(), stale(), stale(), stale()])).play();
         let rest = [&round(4, "3"), AGAIN, &round(5, "4"), AGAIN, &round(6, "5")].join(" ");
         told.check(&[&two, &renewed, &rest, &remember(6)], pushed(6));
     }
 
     #[test]
     fn where_no_new_checkout_can_be_had_the_sync_fails() {
-        let damaged = || Scene::new().fault("commit", fault(Remedy::NewCheckout));
-        let (first, other) = (round_until("commit:", 1, "1"), || Fault::new(Code::Internal, "the disk is full"));
+        let damaged = || Scene::new().fault("commit", fault(Retry::NewCheckout));
+        let (first, other) = (round_until("commit:", 1, "1"), || BackupError::new(Code::Internal, "the disk is full"));
         let result = || ended(Code::Internal, "the disk is full");
-        damaged().fault("discard", other()).tell().check(&[&first, "discard"], result());
-        damaged().fault("refresh", other()).tell().check(&[&first, "discard", "fetch( refresh"], result());
-        // One that is damaged at once was made anew by the fetch itself, and would be so again.
-        let told = damaged().fault("refresh", fault(Remedy::NewCheckout)).tell();
+        damaged().fault("discard", other()).play().check(&[&first, "discard"], result());
+        damaged().fault("refresh", other()).play().check(&[&first, "discard", "fetch( refresh"], result());
+        // One that is damaged at once was made again by the fetch itself, and would be so again.
+        let told = damaged().fault("refresh", fault(Retry::NewCheckout)).play();
         told.check(&[&first, "discard", "fetch( refresh"], ended(Code::GitFailed, "it broke"));
     }
 
@@ -749,26 +885,26 @@ mod tests {
         let mut scene = Scene::new().tips("12").arrivals([rejected("stale")]);
         scene.bases[0].plan.warnings = vec!["p1".to_owned(), "p2".to_owned()];
         scene.bases[1].plan.warnings = vec!["p2".to_owned(), "p3".to_owned()];
-        scene.bases[1].unsound.add(b"a/../b");
+        scene.bases[1].invalid_entries.add(b"a/../b");
         scene.warning = Some("c");
-        let unsound =
-            "the repository has entries that git checks out nowhere, and a commit of ours is without them: a/../b";
-        let warnings = ["p1", "p2", "c", "p3", unsound].map(str::to_owned).to_vec();
+        let invalid_entries =
+            "the repository's folder has entries that git cannot check out, and the commit leaves them out: a/../b";
+        let warnings = ["p1", "p2", "c", "p3", invalid_entries].map(str::to_owned).to_vec();
         let asked = [&round(1, "1"), AGAIN, &round(2, "2"), &remember(2)];
-        let remembered = scene.tell().check(&asked, SyncResult { warnings: warnings.clone(), ..pushed(2) });
+        let remembered = scene.play().check(&asked, SyncResult { warnings: warnings.clone(), ..pushed(2) });
         assert_eq!(remembered, warnings);
     }
 
     #[test]
     fn a_pull_into_nothing_is_warned_of() {
         for (globs, more) in [(false, ""), (true, ", whatever its patterns leave out")] {
-            let mut scene = Scene { footing: Footing::Empty, ..Scene::new() };
+            let mut scene = Scene { base: PullBase::Empty, ..Scene::new() };
             scene.bases[0].plan.globs = globs;
             let warning =
-                "wmill could not work upon the repository's files, so the workspace was pulled anew from nothing";
-            let asked = round(1, "1").replace("compose", "compose:anew");
+                "wmill cannot work with the repository's files, so the workspace was pulled again into an empty folder";
+            let asked = round(1, "1").replace("compose", "compose:empty");
             let result = SyncResult { warnings: vec![[warning, more].concat()], ..pushed(1) };
-            scene.tell().check(&[&asked, &remember(1)], result);
+            scene.play().check(&[&asked, &remember(1)], result);
         }
     }
 
@@ -787,24 +923,24 @@ mod tests {
         let warning =
             "this first sync removes files that Windmill does not hold (they stay in the history): f/b.py, u/e.ts";
         for (is_first, warnings) in [(true, vec![warning.to_owned()]), (false, Vec::new())] {
-            let told = Scene { is_first, changes: changes(), ..Scene::new() }.tell();
+            let told = Scene { is_first, changes: changes(), ..Scene::new() }.play();
             let result = SyncResult { changed, warnings: warnings.clone(), ..pushed(1) };
             assert_eq!(told.check(&[&round(1, "1"), &remember(1)], result), warnings);
         }
-        let told = Scene { is_first: true, changes: changes(), ..Scene::new() }.dry_run().tell();
+        let told = Scene { is_first: true, changes: changes(), ..Scene::new() }.dry_run().play();
         assert_eq!(told.result.warnings, [warning], "a dry run shows it too");
         let changes = vec![(Mark::Deleted, "tools/d.py".to_owned())];
-        let told = Scene { is_first: true, changes, ..Scene::new() }.tell();
+        let told = Scene { is_first: true, changes, ..Scene::new() }.play();
         assert!(told.result.warnings.is_empty(), "{:?}", told.result.warnings);
     }
 
     #[test]
     fn a_failure_is_told_with_its_warnings_and_without_secrets() {
-        let told = Scene::new().told(|_| Err(Fault::new(Code::WindmillUnauthorized, "no hunter2, no hunter3")));
+        let told = Scene::new().told(|_| Err(BackupError::new(Code::WindmillUnauthorized, "no hunter2, no hunter3")));
         told.check(&[], ended(Code::WindmillUnauthorized, "no [redacted], no [redacted]"));
-        let mut scene = Scene::new().fault("commit", Fault::new(Code::Timeout, "too long"));
+        let mut scene = Scene::new().fault("commit", BackupError::new(Code::Timeout, "too long"));
         scene.warning = Some("c");
         let result = SyncResult { warnings: vec!["c".to_owned()], ..ended(Code::Timeout, "too long") };
-        scene.tell().check(&[&round_until("commit:", 1, "1")], result);
+        scene.play().check(&[&round_until("commit:", 1, "1")], result);
     }
 }

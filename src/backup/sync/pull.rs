@@ -1,40 +1,70 @@
-//! `wmill sync pull` upon a base, with its tries.
+//! `wmill sync pull` from a snapshot: of the whole workspace into the repository's files or into nothing, or of the
+//! items that changed alone.
 
-use crate::base::Base;
-use crate::fault::Fault;
+mod marked;
+mod search;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+
+use crate::backup::error::BackupError;
+use crate::backup::progress::Step;
+use crate::backup::run_context::RunContext;
+use crate::backup::sync::merge::parents;
+use crate::backup::sync::pull::marked::MarkedFiles;
+use crate::backup::sync::tip::RemoteTip;
 use crate::git::Git;
-use crate::object::ObjectId;
-use crate::scratch;
-use crate::task::{Step, Task};
-use crate::windmill::{Cure, WindmillError};
-use crate::wmill;
-use crate::wmill_yaml::WMILL_YAML;
+use crate::git::ls_tree::{GitPath, Listing, walk};
+use crate::git::object::ObjectId;
+use crate::git::tree_diff::printable;
+use crate::git::verify_index::blob_of_file;
+use crate::model::names;
+use crate::util::files;
+use crate::util::retry::Retry;
+use crate::windmill::api::WindmillError;
+use crate::windmill::cli;
+use crate::windmill::item_path::WMILL_LOCK;
+use crate::windmill::narrow::{self, Changed};
+use crate::windmill::snapshot::{Answer, Archive, Snapshot};
+use crate::windmill::snapshot_server::{Answers, SnapshotServer};
+use crate::windmill::wmill_yaml::WMILL_YAML;
 
-/// How the tree was made that wmill worked upon.
+/// A larger `wmill-lock.yaml` makes each pull a full one; that of 10,000 scripts has 1 MB.
+const LOCK_BYTES_MAX: u64 = 32 << 20;
+
+/// What the folder held before the pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Footing {
+pub enum PullBase {
     /// The repository's regular files, so that wmill changes only what changed.
     Repository,
     /// Nothing: the repository's files stood in wmill's way.
     Empty,
+    /// Of the repository's regular files, those of the items that changed.
+    Narrowed,
 }
 
-/// Pulls upon the repository's files; where these stand in wmill's way, upon nothing.
-pub fn pull(task: Task<'_>, git: &Git<'_>, base: &Base) -> Result<Footing, Fault> {
-    let failed = |error| task.windmill_error(Step::Pull, error);
-    let mut is_folder_suspect = false;
-    let pulled = pull_upon(task, git, base.shown.as_ref(), &base.plan.text, |error| {
-        let is_suspect = matches!(error, WindmillError::Failed { cure: Cure::EmptyFolder, .. });
-        is_folder_suspect = is_suspect && !base.is_empty;
-        failed(error)
-    });
-    match pulled {
-        Ok(()) => Ok(Footing::Repository),
-        Err(error) if is_folder_suspect => {
+/// Pulls into a folder with the repository's files, or an empty one where these stop wmill. Items that wmill cannot write are
+/// searched for, and left out of the snapshot.
+///
+/// # Errors
+/// [`BackupError`]: wmill, git, or the disk.
+pub fn pull(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    tip: &RemoteTip,
+    snapshot: &mut Snapshot,
+) -> Result<PullBase, BackupError> {
+    search::without_bad_items(run, git, snapshot, |snapshot| pull_all(run, git, tip, snapshot))
+}
+
+fn pull_all(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, snapshot: &Snapshot) -> Result<PullBase, BackupError> {
+    match pull_into_folder(run, git, snapshot, tip.visible_tree.as_ref(), &tip.plan.text) {
+        Ok(()) => Ok(PullBase::Repository),
+        Err(error) if error.retry == Retry::EmptyFolder && !tip.is_empty => {
             log::warn!("pulling again, into an empty folder: {}", error.message);
-            git.check_out(None).map_err(|error| task.git_error(Step::Pull, error))?;
             // All of it: what a pattern left out could not be told from what Windmill does not hold.
-            pull_upon(task, git, None, &base.plan.text_without_patterns, failed).map(|()| Footing::Empty)
+            pull_into_folder(run, git, snapshot, None, &tip.plan.text_without_patterns).map(|()| PullBase::Empty)
         }
         Err(error) => Err(error),
     }
@@ -43,36 +73,183 @@ pub fn pull(task: Task<'_>, git: &Git<'_>, base: &Base) -> Result<Footing, Fault
 /// Pulls into an empty folder, so that nothing but Windmill has a say in what is there afterwards.
 ///
 /// # Errors
-/// [`Fault`]: Windmill, wmill, git, or the disk.
-pub fn pull_into_nothing(task: Task<'_>, git: &Git<'_>, configuration: &str) -> Result<(), Fault> {
-    git.check_out(None).map_err(|error| task.git_error(Step::Pull, error))?;
-    pull_upon(task, git, None, configuration, |error| task.windmill_error(Step::Pull, error))
+/// [`BackupError`]: wmill, git, or the disk.
+pub fn pull_into_nothing(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    snapshot: &mut Snapshot,
+    configuration: &str,
+) -> Result<(), BackupError> {
+    search::without_bad_items(run, git, snapshot, |snapshot| pull_into_folder(run, git, snapshot, None, configuration))
 }
 
 /// Pulls into a folder that holds `shown`; each try begins with that and nothing else.
-fn pull_upon(
-    task: Task<'_>,
+fn pull_into_folder(
+    run: RunContext<'_>,
     git: &Git<'_>,
+    snapshot: &Snapshot,
     shown: Option<&ObjectId>,
     configuration: &str,
-    mut failed: impl FnMut(WindmillError) -> Fault,
-) -> Result<(), Fault> {
-    let mut is_clean = true;
-    task.patiently(Step::Pull, git.place(), || {
-        if !std::mem::take(&mut is_clean) {
-            git.check_out(shown).map_err(|error| task.git_error(Step::Pull, error))?;
-        }
-        pull_once(task, git, configuration).map_err(&mut failed)
+) -> Result<(), BackupError> {
+    let archive = snapshot.whole().map_err(|error| run.disk(&error))?;
+    pull_archive(run, git, snapshot, &archive, shown, configuration)
+}
+
+fn pull_archive(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    snapshot: &Snapshot,
+    archive: &Archive,
+    shown: Option<&ObjectId>,
+    configuration: &str,
+) -> Result<(), BackupError> {
+    run.patiently(Step::Pull, git.run_env(), || {
+        git.check_out(shown).map_err(|error| run.git_error(Step::Pull, error))?;
+        pull_once(run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration).map_err(|error| {
+            let is_suspect = matches!(error, WindmillError::Failed { retry: Retry::EmptyFolder, .. });
+            let error = run.windmill_error(Step::Pull, error);
+            // Something in the folder or in the export is in wmill's way.
+            if is_suspect { BackupError { retry: Retry::EmptyFolder, ..error } } else { error }
+        })
     })
 }
 
-fn pull_once(task: Task<'_>, git: &Git<'_>, configuration: &str) -> Result<(), WindmillError> {
-    let machine = |error: std::io::Error| WindmillError::Machine(error.to_string());
+fn pull_once(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    snapshot: &Snapshot,
+    archive: Archive,
+    shared_ui: Answer,
+    configuration: &str,
+) -> Result<(), WindmillError> {
+    let machine = |error: io::Error| WindmillError::Machine(error.to_string());
     let own = git.tree_folder().join(WMILL_YAML);
-    scratch::write_file(&own, configuration.as_bytes()).map_err(machine)?;
+    files::write_file(&own, configuration.as_bytes()).map_err(machine)?;
+    let marked = MarkedFiles::take(git.tree_folder()).map_err(machine)?;
     let format = git.format();
-    let pulled = wmill::pull(&task.windmill(git.place()), git.place(), git.tree_folder());
-    git.settle(format).map_err(|_| WindmillError::Machine("cannot write the checkout's settings".to_owned()))?;
-    scratch::remove_file(&own).map_err(machine)?;
+    let server = SnapshotServer::start(Answers {
+        workspace: run.request.workspace.clone(),
+        archive,
+        query: snapshot.query().to_owned(),
+        own_items: snapshot.sides.own_items.clone(),
+        file_types: snapshot.sides.file_types.clone(),
+        shared_ui,
+    });
+    let pulled = cli::pull(&run.request.workspace, server.map_err(machine)?, git.run_env(), git.tree_folder());
+    git.configure(format).map_err(|_| WindmillError::Machine("cannot write the checkout's settings".to_owned()))?;
+    files::remove_file(&own).map_err(machine)?;
+    marked.give_back().map_err(machine)?;
     pulled
+}
+
+/// Why a narrowed pull did not come to what a full one would.
+enum Doubt {
+    /// It cannot be told whether it did.
+    Reason(String),
+    /// It failed, and so would a full one.
+    Failed(BackupError),
+}
+
+/// Pulls the items that changed, into a folder with their files and what they need. `None` where it is in doubt whether a full pull
+/// would have come to the same; the reason is logged.
+///
+/// # Errors
+/// [`BackupError`]: git, the disk, or the time.
+pub fn pull_narrowed(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    tip: &RemoteTip,
+    snapshot: &Snapshot,
+    changed: &Changed,
+) -> Result<Option<PullBase>, BackupError> {
+    match try_narrowed(run, git, tip, snapshot, changed) {
+        Ok(()) => Ok(Some(PullBase::Narrowed)),
+        Err(Doubt::Reason(why)) => {
+            log::info!("pulling the whole workspace: {why}");
+            Ok(None)
+        }
+        Err(Doubt::Failed(error)) => Err(error),
+    }
+}
+
+fn try_narrowed(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    tip: &RemoteTip,
+    snapshot: &Snapshot,
+    changed: &Changed,
+) -> Result<(), Doubt> {
+    let of_git = |error| Doubt::Failed(run.git_error(Step::Pull, error));
+    let of_disk = |error: io::Error| Doubt::Failed(run.disk(&error));
+    let (shown, _) = tip
+        .folder
+        .sifted(git.listing_place("narrowed.listing"), |path, entry| {
+            changed.is_shown(path) && !tip.is_withheld(path, entry)
+        })
+        .map_err(of_disk)?;
+    let tree = git.compose(None, &shown).map_err(of_git)?;
+    files::open_folder(git.tree_folder());
+    git.check_out(Some(&tree)).map_err(of_git)?;
+    let before = read_lock(git)?;
+    // Where names are the same in upper and in lower case, wmill compares those of the whole workspace.
+    if fs::symlink_metadata(git.tree_folder().join(WMILL_LOCK.to_uppercase())).is_ok() {
+        return Err(Doubt::Reason("the file system does not tell upper and lower case apart".to_owned()));
+    }
+    let archive = snapshot.narrowed(changed).map_err(of_disk)?;
+    // Where there is no such endpoint, wmill leaves the files of the shared UI alone.
+    let shared_ui = Answer { status: 404, body: Vec::new() };
+    pull_once(run, git, snapshot, archive, shared_ui, &tip.plan.text).map_err(|error| {
+        let is_over = matches!(error, WindmillError::Expired(_));
+        let error = run.windmill_error(Step::Pull, error);
+        if is_over { Doubt::Failed(error) } else { Doubt::Reason(error.message) }
+    })?;
+    narrow::check_lock(&before, &read_lock(git)?, changed).map_err(|why| Doubt::Reason(why.to_owned()))?;
+    match check_others(git, tip, &shown, changed).map_err(of_disk)? {
+        None => Ok(()),
+        Some(path) => Err(Doubt::Reason(format!("`{}` is not of an item that changed", printable(&path)))),
+    }
+}
+
+fn read_lock(git: &Git<'_>) -> Result<String, Doubt> {
+    let read = files::read_file(&git.tree_folder().join(WMILL_LOCK), LOCK_BYTES_MAX + 1);
+    let text =
+        read.ok().filter(|text| text.len() as u64 <= LOCK_BYTES_MAX).and_then(|text| String::from_utf8(text).ok());
+    text.ok_or_else(|| Doubt::Reason("wmill-lock.yaml cannot be read".to_owned()))
+}
+
+/// A file that a narrowed pull had no business with: one of no item that changed and not as it was given, or one that
+/// cannot be where the repository has another file or a folder.
+fn check_others(git: &Git<'_>, tip: &RemoteTip, shown: &Listing, changed: &Changed) -> io::Result<Option<GitPath>> {
+    let is_pulled = |path: &[u8]| path == WMILL_LOCK.as_bytes() || changed.has_bytes(path);
+    let mut others = BTreeMap::new();
+    for file in shown.entries()? {
+        let (path, entry) = file?;
+        if !is_pulled(&path) {
+            others.insert(path, entry);
+        }
+    }
+    let (mut pulled, mut folders) = (BTreeSet::new(), BTreeSet::new());
+    for file in walk(git.tree_folder(), names::is_gits_own)? {
+        let (path, place) = file?;
+        if is_pulled(&path) {
+            folders.extend(parents(&path).map(<[u8]>::to_vec));
+            pulled.insert(path);
+            continue;
+        }
+        match others.remove(&path) {
+            Some(entry) if blob_of_file(&place, entry.object.format())? == entry.object => {}
+            _ => return Ok(Some(path)),
+        }
+    }
+    if let Some((missing, _)) = others.pop_first() {
+        return Ok(Some(missing));
+    }
+    for file in tip.folder.entries()? {
+        let (path, _) = file?;
+        let is_in_the_way = folders.contains(&path) || parents(&path).any(|folder| pulled.contains(folder));
+        if is_in_the_way && !is_pulled(&path) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }

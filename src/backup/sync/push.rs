@@ -1,38 +1,47 @@
-//! Brings a commit to the remote, and sees that it is there. Which commit that is, is for others.
+//! Pushes a commit, and reads the branch back to see that it arrived.
 
-use crate::both::both;
-use crate::code::Code;
-use crate::fault::{Fault, Remedy};
-use crate::git::{Git, GitError, Pushed};
-use crate::object::ObjectId;
-use crate::task::{Step, Task};
+use crate::backup::error::BackupError;
+use crate::backup::progress::Step;
+use crate::backup::run_context::RunContext;
+use crate::git::object::ObjectId;
+use crate::git::{self, Git, GitError, Pushed};
+use crate::model::result_code::Code;
+use crate::util::parallel::both;
+use crate::util::retry::Retry;
 
 /// What came of a push.
-pub enum Arrival {
+pub enum PushOutcome {
     /// The commit was seen on the remote.
     Confirmed,
     /// Perhaps since another writer was first; what the server said.
     Rejected(String),
+    /// The remote refuses some of the files, and would take the others.
+    RefusedFiles {
+        /// Their paths in the repository.
+        paths: Vec<String>,
+        /// What the server said.
+        why: String,
+    },
 }
 
 /// Brings the commit to the remote. Where the answer to a push was lost, the remote is asked before another.
 ///
 /// # Errors
-/// [`Fault`]: the remote refuses it, or does not answer.
-pub fn deliver(task: Task<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Arrival, Fault> {
-    let failed = |error| task.git_error(Step::Push, error);
+/// [`BackupError`]: the remote refuses it, or does not answer.
+pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
+    let failed = |error| run.git_error(Step::Push, error);
     let mut may_be_there = false;
-    let pushed = task.patiently(Step::Push, git.place(), || {
-        if std::mem::replace(&mut may_be_there, true) && is_there(task, git, commit).map_err(failed)? {
-            return Ok(Arrival::Confirmed);
+    let pushed = run.patiently(Step::Push, git.run_env(), || {
+        if std::mem::replace(&mut may_be_there, true) && is_there(run, git, commit).map_err(failed)? {
+            return Ok(PushOutcome::Confirmed);
         }
-        push_once(task, git, commit)
+        push_once(run, git, commit)
     });
     match pushed {
         // The last answer of all may have been lost too.
-        Err(error) if matches!(error.remedy, Remedy::Time(_)) => {
-            if is_there(task, git, commit).unwrap_or(false) {
-                Ok(Arrival::Confirmed)
+        Err(error) if matches!(error.retry, Retry::AfterPause(_)) => {
+            if is_there(run, git, commit).unwrap_or(false) {
+                Ok(PushOutcome::Confirmed)
             } else {
                 Err(error)
             }
@@ -41,33 +50,42 @@ pub fn deliver(task: Task<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Arriv
     }
 }
 
-fn push_once(task: Task<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Arrival, Fault> {
-    let failed = |error| task.git_error(Step::Push, error);
+fn push_once(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
+    let failed = |error| run.git_error(Step::Push, error);
     match git.push(commit).map_err(failed)? {
         Pushed::Accepted => {}
-        Pushed::Outrun(why) => return Ok(Arrival::Rejected(why)),
-        Pushed::Refused(why) => return Err(refused(task, &why)),
+        Pushed::Outrun(why) => return Ok(PushOutcome::Rejected(why)),
+        Pushed::Refused(why) => {
+            let paths = git::refused_paths(&why);
+            return if paths.is_empty() {
+                Err(refused(run, &why))
+            } else {
+                Ok(PushOutcome::RefusedFiles { paths, why })
+            };
+        }
     }
-    if is_there(task, git, commit).map_err(failed)? {
-        return Ok(Arrival::Confirmed);
+    if is_there(run, git, commit).map_err(failed)? {
+        return Ok(PushOutcome::Confirmed);
     }
-    Ok(Arrival::Rejected("the server took the commit, but the branch does not hold it now".to_owned()))
+    Ok(PushOutcome::Rejected("the server took the commit, but the branch does not hold it now".to_owned()))
 }
 
 /// Whether the branch of the remote holds the commit. Meanwhile it is noted that the checkout stands there; should it not
 /// be on the branch after all, the next fetch notes where it stands.
-fn is_there(task: Task<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<bool, GitError> {
-    let (noted, state) = both("note", || git.stand_at(commit), || git.remote_state());
+fn is_there(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<bool, GitError> {
+    let (noted, state) = both("note", || git.set_tip_ref(commit), || git.remote_state());
     if let Err(error) = noted {
         // It costs the next sync a fetch, and does not unmake this one.
-        log::warn!("cannot note where the checkout stands: {}", task.git_error(Step::Push, error).message);
+        log::warn!("cannot note where the checkout stands: {}", run.git_error(Step::Push, error).message);
     }
-    git.has_arrived(commit, state?.tip.as_ref())
+    let state = state?;
+    run.note_head(&state);
+    git.contains(commit, state.tip.as_ref())
 }
 
 /// What a server said that does not want the commit.
 #[must_use]
-pub fn refused(task: Task<'_>, why: &str) -> Fault {
-    let message = format!("{} (branch `{}`) refuses the push: {why}", task.request.remote, task.request.branch);
-    Fault::new(Code::GitRejected, message)
+pub fn refused(run: RunContext<'_>, why: &str) -> BackupError {
+    let message = format!("{} (branch `{}`) refuses the push: {why}", run.request.remote, run.request.branch);
+    BackupError::new(Code::GitRejected, message)
 }

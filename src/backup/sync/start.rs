@@ -1,168 +1,180 @@
-//! How a sync begins: the remote and Windmill are asked at the same time, and with that, whether anything changed since
-//! the last success.
+//! How a sync begins: the remote and Windmill are asked, the snapshot is taken, and it is found out whether anything
+//! changed since the last success.
 
 use std::time::{Duration, Instant};
 
-use crate::base::{self, Base};
-use crate::both::both;
-use crate::fault::Fault;
+use crate::backup::error::BackupError;
+use crate::backup::progress::Step;
+use crate::backup::run_context::RunContext;
+use crate::backup::sync::guards;
+use crate::backup::sync::last_sync::{LastSync, Now};
+use crate::backup::sync::tip::{self, RemoteTip};
+use crate::git::object::ObjectId;
 use crate::git::{Git, RemoteState};
-use crate::object::ObjectId;
-use crate::outcome::Warnings;
-use crate::probe::{self, Reading};
-use crate::proof::{Known, Seen};
-use crate::shortcut::Shortcut;
-use crate::task::{Event, Step, Task};
-use crate::windmill::{Account, Windmill};
-use crate::wmill;
-use crate::workplace::Workplace;
+use crate::model::run_result::{LeftOut, Warnings};
+use crate::util::parallel::both;
+use crate::windmill::api::Account;
+use crate::windmill::cli;
+use crate::windmill::snapshot::Snapshot;
 
 /// What came of asking whether anything changed.
-pub enum Opening<T> {
-    /// Nothing did; the branch's tip.
-    Unchanged(ObjectId),
-    /// That is not known, so a full sync is needed, upon this.
-    Full(T),
+pub enum Start<T> {
+    /// Nothing did.
+    Unchanged {
+        /// The branch's tip.
+        tip: ObjectId,
+        /// The items that the last pull was without.
+        left_out: Vec<LeftOut>,
+    },
+    /// Something did, or that is not known, so wmill has to pull.
+    Pull(T),
+}
+
+/// What is known when wmill has to pull.
+pub struct Known {
+    /// What Windmill says of itself and of the token.
+    pub account: Account,
+    /// The version of wmill.
+    pub version: Option<cli::Version>,
+    /// The same, and which file it is.
+    pub wmill: Option<String>,
+    /// What Windmill holds.
+    pub snapshot: Snapshot,
+    /// The last success.
+    pub last: LastSync,
+    /// How many warnings there were before those of an attempt.
+    pub warnings: usize,
+}
+
+impl Known {
+    /// What is true now.
+    #[must_use]
+    pub fn now(&self) -> Now<'_> {
+        let windmill = self.account.server_version.as_deref();
+        Now { snapshot: &self.snapshot, windmill, wmill: self.wmill.as_deref() }
+    }
 }
 
 /// What the remote said so far.
 struct Fetched {
     state: RemoteState,
+    /// Our folder at the tip, where the tip is another than at the last success.
     tree: Option<ObjectId>,
-    base: Option<Base>,
     took: Duration,
 }
 
-/// What everybody said who was asked at the same time.
-struct Answers {
-    fetched: Fetched,
-    /// The digest of the export, where it was worth reading and could be read.
-    export: Option<String>,
-    account: Account,
-    /// The version of wmill.
-    version: Option<String>,
-}
-
-/// Asks everybody.
+/// Asks everybody, and takes the snapshot. That is done once for a sync, with the query that the repository has a say
+/// in; so the remote is asked before.
 ///
 /// # Errors
-/// [`Fault`]: the remote, Windmill, the disk.
-pub fn open(
-    task: Task<'_>,
+/// [`BackupError`]: the remote, Windmill, the disk, or the refusal to export the encryption key.
+pub fn start(
+    run: RunContext<'_>,
     git: &Git<'_>,
-    shortcut: Shortcut,
+    last: LastSync,
     warnings: &mut Warnings,
-) -> Result<Opening<(Known, Base)>, Fault> {
-    // A dry run proves nothing, but what was proven may save it the pull.
-    let is_worth_it = task.service.config.skip_unchanged && (shortcut.is_open() || !task.request.dry_run);
-    task.begin(Step::Probe);
+) -> Result<Start<(Known, RemoteTip)>, BackupError> {
+    run.begin(Step::Probe);
     let begun = Instant::now();
-    let Answers { mut fetched, export, account, version } = ask_all(task, git, &shortcut, is_worth_it)?;
-    task.end(Step::Probe, begun);
-    task.tell_about(&account, warnings);
-    task.tell_about_default(&account, warnings);
-    let wmill = version.as_ref().zip(wmill::identity(&git.place().environment));
-    let mut known = Known {
-        wmill: wmill.map(|(version, file)| [version, " ", &file].concat()),
-        seen: export.map(|export| Seen::new(shortcut.query(), &export, &account, begun)),
-        account,
-        version,
-        shortcut,
-        warnings: warnings.count(),
-    };
-    if let Some(tip) = unchanged_at(&known, &fetched, warnings) {
-        end_of_fetch(task, fetched.took);
-        if !task.request.dry_run {
-            known.shortcut.follow(&tip);
-        }
-        return Ok(Opening::Unchanged(tip));
-    }
-    let base = match fetched.base.take() {
-        Some(base) => base,
-        None => {
-            let begun = Instant::now();
-            let base = bring(task, git, &fetched.state)?;
-            fetched.took += begun.elapsed();
-            base
+    let (mut fetched, account, version) = ask_all(run, git, &last)?;
+    run.note_token_user(&account);
+    guards::refuse_lost_rights(run, &account)?;
+    run.warn_about_access(&account, warnings);
+    run.warn_about_default_workspace(&account, warnings);
+    let (commit, tree) = (fetched.state.tip.clone(), fetched.tree.clone());
+    let (query, tip) = match last.query_at(commit.as_ref(), tree.as_ref()) {
+        Ok(query) => (query.to_owned(), None),
+        Err(why) => {
+            log::debug!("wmill has to pull: {why}");
+            let tip = fetched.bring(run, git)?;
+            (tip.plan.query.clone(), Some(tip))
         }
     };
-    end_of_fetch(task, fetched.took);
-    // The repository has a say in what is pulled, and what it says was not known.
-    if is_worth_it && base.plan.query != known.shortcut.query() {
-        let (begun, query) = (Instant::now(), &base.plan.query);
-        let place = git.place();
-        let reading = read(&task.windmill(place), query, &known.shortcut, place);
-        let export = reading.and_then(|reading| probe::digest(reading, &probe::patience(&place.deadline)));
-        known.seen = export.map(|export| Seen::new(query, &export, &known.account, begun));
+    guards::refuse_the_key(
+        run,
+        &tip.as_ref().map_or_else(|| tip::plan_without_file(run.env.config), |it| it.plan.clone()),
+    )?;
+    // The remote was asked meanwhile.
+    run.begin(Step::Probe);
+    let snapshot = run.snapshot(Step::Probe, git.run_env(), &query)?;
+    run.warn_about_numbers(&snapshot, warnings);
+    run.end(Step::Probe, begun);
+    let wmill = version.as_ref().zip(cli::identity(&git.run_env().environment));
+    let wmill = wmill.map(|(version, file)| [&version.text, " ", &*file].concat());
+    let known = Known { account, version, wmill, snapshot, last, warnings: warnings.count() };
+    if let (None, Some(commit)) = (&tip, commit)
+        && let Some(left_out) = unchanged(&known, warnings)
+    {
+        end_of_fetch(run, fetched.took);
+        if !run.request.dry_run {
+            known.last.follow(&commit);
+        }
+        return Ok(Start::Unchanged { tip: commit, left_out });
     }
-    Ok(Opening::Full((known, base)))
+    let tip = match tip {
+        Some(tip) => tip,
+        None => fetched.bring(run, git)?,
+    };
+    end_of_fetch(run, fetched.took);
+    Ok(Start::Pull((known, tip)))
 }
 
-/// The remote and wmill in threads of their own; Windmill's export is read while Windmill is asked who we are.
-fn ask_all(task: Task<'_>, git: &Git<'_>, shortcut: &Shortcut, is_worth_it: bool) -> Result<Answers, Fault> {
-    let place = git.place();
-    let (windmill, patience) = (task.windmill(place), probe::patience(&place.deadline));
+/// The remote, wmill and Windmill at the same time.
+fn ask_all(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    last: &LastSync,
+) -> Result<(Fetched, Account, Option<cli::Version>), BackupError> {
+    let run_env = git.run_env();
     // First what takes longest: a program that asks a server.
-    let fetch = || fetch(task, git, shortcut);
-    let (fetched, (reading, version, account)) = both("fetch", fetch, || {
-        let reading = if is_worth_it { read(&windmill, shortcut.query(), shortcut, place) } else { None };
-        let version = || wmill::known_version(place, &task.root().join("wmill-version"));
-        let (version, account) = both("version", version, || ask(task, place, &windmill));
-        (reading, version, account)
-    });
-    let (fetched, account) = (fetched?, account?);
-    Ok(Answers { fetched, export: reading.and_then(|reading| probe::digest(reading, &patience)), account, version })
-}
-
-fn ask(task: Task<'_>, place: &Workplace, windmill: &Windmill<'_>) -> Result<Account, Fault> {
-    let is_default = task.request.workspace_is_default;
-    task.patiently(Step::Probe, place, || {
-        windmill.account(is_default).map_err(|error| task.windmill_error(Step::Probe, error))
-    })
+    let (fetched, (version, account)) = both(
+        "fetch",
+        || fetch(run, git, last),
+        || {
+            let version = || cli::known_version(run_env, &run.root().join("wmill-version"));
+            both("version", version, || run.account(run_env))
+        },
+    );
+    Ok((fetched?, account?, version))
 }
 
 /// No more than has to be asked for: where the tip is the known one, there may be nothing to bring.
-fn fetch(task: Task<'_>, git: &Git<'_>, shortcut: &Shortcut) -> Result<Fetched, Fault> {
-    task.begin(Step::Fetch);
+fn fetch(run: RunContext<'_>, git: &Git<'_>, last: &LastSync) -> Result<Fetched, BackupError> {
+    run.begin(Step::Fetch);
     let begun = Instant::now();
-    let state = task.patiently(Step::Fetch, git.place(), || base::ask(task, git))?;
-    let (mut tree, mut base) = (None, None);
-    if !shortcut.is_open() {
-        base = Some(bring(task, git, &state)?);
-    } else if !shortcut.is_at(state.tip.as_ref()) {
-        tree = base::folder_at(task, git, &state);
+    let state = run.patiently(Step::Fetch, git.run_env(), || tip::ask(run, git))?;
+    let is_elsewhere = last.is_usable() && !last.is_at(state.tip.as_ref());
+    let tree = if is_elsewhere { tip::folder_at(run, git, &state) } else { None };
+    Ok(Fetched { state, tree, took: begun.elapsed() })
+}
+
+impl Fetched {
+    /// Brings the tip here. The remote is asked again only where the first try fails.
+    fn bring(&mut self, run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteTip, BackupError> {
+        let (begun, mut shown) = (Instant::now(), Some(&self.state));
+        let tip = run.patiently(Step::Fetch, git.run_env(), || match shown.take() {
+            Some(state) => tip::bring(run, git, state),
+            None => tip::refresh(run, git),
+        })?;
+        self.took += begun.elapsed();
+        Ok(tip)
     }
-    Ok(Fetched { state, tree, base, took: begun.elapsed() })
 }
 
-/// Asks the remote again only where the first try fails.
-fn bring(task: Task<'_>, git: &Git<'_>, state: &RemoteState) -> Result<Base, Fault> {
-    let mut shown = Some(state);
-    task.patiently(Step::Fetch, git.place(), || match shown.take() {
-        Some(state) => base::bring(task, git, state),
-        None => base::refresh(task, git),
-    })
+fn end_of_fetch(run: RunContext<'_>, took: Duration) {
+    run.end_after(Step::Fetch, took);
 }
 
-fn end_of_fetch(task: Task<'_>, took: Duration) {
-    (task.service.progress)(Event::Ended(Step::Fetch, took));
-}
-
-fn read(windmill: &Windmill<'_>, query: &str, shortcut: &Shortcut, place: &Workplace) -> Option<Reading> {
-    let timeout = probe::patience(&place.deadline).remaining().ok()?;
-    probe::export(windmill, query, shortcut.key()?, timeout).ok()
-}
-
-/// The tip, where a full sync would find nothing to do there; with the warnings that it would give.
-fn unchanged_at(known: &Known, fetched: &Fetched, warnings: &mut Warnings) -> Option<ObjectId> {
-    match known.shortcut.take(known.now(fetched.state.tip.as_ref(), fetched.tree.as_ref())) {
-        Ok(told) => {
-            log::info!("Windmill and the branch hold what they held, so wmill need not be started");
-            told.iter().for_each(|warning| warnings.add(warning.clone()));
-            fetched.state.tip.clone()
+/// Where a full sync would find nothing to do: the items that it would leave out, with the warnings that it would give.
+fn unchanged(known: &Known, warnings: &mut Warnings) -> Option<Vec<LeftOut>> {
+    match known.last.unchanged(known.now()) {
+        Ok((of_pull, left_out)) => {
+            log::info!("unchanged since the last sync, pull skipped");
+            of_pull.iter().for_each(|warning| warnings.add(warning.clone()));
+            Some(left_out.to_vec())
         }
         Err(why) => {
-            log::debug!("this is a full sync: {why}");
+            log::debug!("wmill has to pull: {why}");
             None
         }
     }

@@ -1,106 +1,141 @@
-//! What a sync asks of the world, verb by verb. When it asks for which, and what follows from an answer, is the story's
-//! business.
+//! The steps of a sync, as a trait for the tests' scripted ones, and the live ones between Windmill and the remote.
 
 use std::fs;
 
-use crate::base::{self, Base};
-use crate::commits::{self, Made, Material};
-use crate::comparison::Comparison;
-use crate::composition::{self, Composition, Pulled};
-use crate::delivery::{self, Arrival};
-use crate::fault::Fault;
+use crate::backup::error::BackupError;
+use crate::backup::progress::Step;
+use crate::backup::run_context::RunContext;
+use crate::backup::sync::commit::{self, CommitInput, CreatedCommit};
+use crate::backup::sync::guards;
+use crate::backup::sync::last_sync::{Confirmed, LastSync};
+use crate::backup::sync::merge::{self, Merged, Pulled};
+use crate::backup::sync::pull::{self, PullBase};
+use crate::backup::sync::push::{self, PushOutcome};
+use crate::backup::sync::start::{self, Known, Start};
+use crate::backup::sync::tip::{self, RemoteTip};
 use crate::git::Git;
-use crate::guards;
-use crate::object::ObjectId;
-use crate::opening::{self, Opening};
-use crate::outcome::Warnings;
-use crate::probe;
-use crate::proof::{Confirmation, Known};
-use crate::pull::{self, Footing};
-use crate::shortcut::Shortcut;
-use crate::task::{Step, Task};
-use crate::workplace::Workplace;
+use crate::git::object::ObjectId;
+use crate::git::tree_diff::TreeDiff;
+use crate::model::run_result::{LeftOut, Warnings};
+use crate::process::run_env::RunEnv;
+use crate::windmill::narrow::Changed;
 
-/// The verbs of a full sync. Each says why it failed; whether anything else is tried then, the story decides.
-pub trait World {
-    /// What Windmill holds, while it is being read.
-    type Reading;
+/// The steps of a full sync. Each returns its error; `sync` decides whether anything else is tried.
+pub trait SyncSteps {
     /// What the folder is to hold, compared with what it held.
-    type Composition: AsRef<Comparison>;
+    type Merged: AsRef<TreeDiff>;
 
     /// What the branch held when it was last asked for.
-    fn base(&self) -> &Base;
+    fn tip(&self) -> &RemoteTip;
     /// Whether no earlier success is known.
     fn is_first(&self) -> bool;
-    /// Has wmill pull upon the base.
+    /// The items that the pull is without.
+    fn left_out(&self) -> Vec<LeftOut>;
+    /// Leaves the items out whose files these are, by their paths in the repository; whether each file is of an item that
+    /// was not left out before.
+    fn leave_out(&mut self, paths: &[String]) -> bool;
+    /// Has wmill pull into a folder with the base's files.
     ///
     /// # Errors
-    /// [`Fault`]: Windmill, wmill, git, or the disk.
-    fn pull(&mut self) -> Result<Footing, Fault>;
-    /// Begins to read what Windmill holds. After a pull, so that it is known whether that read the same.
-    fn look_again(&mut self) -> Self::Reading;
+    /// [`BackupError`]: Windmill, wmill, git, or the disk.
+    fn pull(&mut self) -> Result<PullBase, BackupError>;
     /// Finds out what the folder is to hold after a pull; nothing is committed.
     ///
     /// # Errors
-    /// [`Fault`]: wmill did not write what Windmill has, git, or the disk.
-    fn compose(&mut self, footing: Footing, warnings: &mut Warnings) -> Result<Self::Composition, Fault>;
+    /// [`BackupError`]: wmill did not write what Windmill has, git, or the disk.
+    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Self::Merged, BackupError>;
     /// Refuses what must not be committed.
     ///
     /// # Errors
-    /// [`Fault`]: the refusal.
-    fn guard(&mut self, composition: &Self::Composition) -> Result<(), Fault>;
-    /// Commits upon the base; nobody else sees it yet.
+    /// [`BackupError`]: the refusal.
+    fn guard(&mut self, composition: &Self::Merged) -> Result<(), BackupError>;
+    /// Commits on top of the base; the commit is not pushed yet.
     ///
     /// # Errors
-    /// [`Fault`]: git, or the disk.
-    fn commit(&mut self, composition: &Self::Composition) -> Result<ObjectId, Fault>;
+    /// [`BackupError`]: git, or the disk.
+    fn commit(&mut self, composition: &Self::Merged) -> Result<ObjectId, BackupError>;
     /// Brings a commit to the branch, and sees whether it is there.
     ///
     /// # Errors
-    /// [`Fault`]: the remote refuses it, or does not answer.
-    fn push(&mut self, commit: &ObjectId) -> Result<Arrival, Fault>;
+    /// [`BackupError`]: the remote refuses it, or does not answer.
+    fn push(&mut self, commit: &ObjectId) -> Result<PushOutcome, BackupError>;
     /// Notes a success, with all warnings that were given, and warns of what the commit lacks.
-    fn remember(&mut self, commit: &ObjectId, reading: Self::Reading, warnings: &mut Warnings);
-    /// Asks for the base anew.
+    fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings);
+    /// Fetches the base again.
     ///
     /// # Errors
-    /// [`Fault`]: the remote, or the disk.
-    fn refresh(&mut self) -> Result<(), Fault>;
-    /// Throws the checkout away; the next refresh makes it anew.
+    /// [`BackupError`]: the remote, or the disk.
+    fn refresh(&mut self) -> Result<(), BackupError>;
+    /// Discards the checkout; the next refresh creates it again.
     ///
     /// # Errors
-    /// [`Fault`]: the disk.
-    fn discard(&mut self) -> Result<(), Fault>;
+    /// [`BackupError`]: the disk.
+    fn discard(&mut self) -> Result<(), BackupError>;
 }
 
 /// Windmill, the remote, and a checkout between them.
-pub struct RealWorld<'a> {
-    task: &'a Task<'a>,
+pub struct LiveSteps<'a> {
+    run: &'a RunContext<'a>,
     git: Git<'a>,
+    /// The same with a folder for narrowed pulls.
+    part: Git<'a>,
     known: Known,
-    base: Base,
+    tip: RemoteTip,
+    /// The groups of items that the last pull was narrowed to.
+    changed: Option<Changed>,
     /// The last commit that was made.
-    made: Option<Made>,
+    made: Option<CreatedCommit>,
 }
 
-impl<'a> RealWorld<'a> {
+impl<'a> LiveSteps<'a> {
     /// Asks the remote and Windmill, and whether anything changed since the last success.
     ///
     /// # Errors
-    /// [`Fault`]: the remote, Windmill, the disk, or a key that cannot sign.
-    pub fn open(task: &'a Task<'a>, place: &'a Workplace, warnings: &mut Warnings) -> Result<Opening<Self>, Fault> {
-        let folder = task.checkout_folder()?;
-        let git = task.git(place, &folder)?;
-        tell_about_old_volume(*task, warnings);
-        match opening::open(*task, &git, Shortcut::open(*task, &folder), warnings)? {
-            Opening::Unchanged(tip) => Ok(Opening::Unchanged(tip)),
-            Opening::Full((known, base)) => Ok(Opening::Full(Self { task, git, known, base, made: None })),
+    /// [`BackupError`]: the remote, Windmill, the disk, or a key that cannot sign.
+    pub fn open(
+        run: &'a RunContext<'a>,
+        run_env: &'a RunEnv,
+        warnings: &mut Warnings,
+    ) -> Result<Start<Self>, BackupError> {
+        let folder = run.checkout_folder()?;
+        let git = run.git(run_env, &folder)?;
+        warn_about_old_volume(*run, warnings);
+        Ok(match start::start(*run, &git, LastSync::open(*run, &folder), warnings)? {
+            Start::Unchanged { tip, left_out } => Start::Unchanged { tip, left_out },
+            Start::Pull((mut known, tip)) => {
+                guards::refuse_a_public_repository(*run, run_env, &tip, warnings)?;
+                // Each such sync asks again.
+                known.warnings = warnings.count();
+                Start::Pull(Self { run, part: git.aside(), git, known, tip, changed: None, made: None })
+            }
+        })
+    }
+
+    /// git over the folder of the last pull.
+    fn pulled(&self) -> &Git<'a> {
+        if self.changed.is_some() { &self.part } else { &self.git }
+    }
+
+    /// The groups of items that changed, where nothing else did.
+    fn changed_groups(&self) -> Option<Changed> {
+        let Known { last, version, .. } = &self.known;
+        let commit = self.tip.commit.as_ref().filter(|_| last.is_usable())?;
+        let tree = tip::folder_of(*self.run, &self.git, commit);
+        match last.changed_groups(self.known.now(), &self.tip, tree.as_ref(), version.as_ref()) {
+            Ok(changed) => {
+                log::debug!("groups of items that changed: {}", changed.count());
+                Some(changed)
+            }
+            Err(why) => {
+                log::debug!("the whole workspace is pulled: {why}");
+                None
+            }
         }
     }
 }
 
-fn tell_about_old_volume(task: Task<'_>, warnings: &mut Warnings) {
-    let data = &task.service.config.data_dir;
+fn warn_about_old_volume(run: RunContext<'_>, warnings: &mut Warnings) {
+    let data = &run.env.config.data_dir;
     if fs::symlink_metadata(data.join(".git")).is_ok() {
         warnings.add(format!(
             "{} holds a checkout that another service left, perhaps with a token in its .git/config; it is neither \
@@ -110,75 +145,112 @@ fn tell_about_old_volume(task: Task<'_>, warnings: &mut Warnings) {
     }
 }
 
-impl World for RealWorld<'_> {
-    type Reading = Option<probe::Reading>;
-    type Composition = Composition;
+impl SyncSteps for LiveSteps<'_> {
+    type Merged = Merged;
 
-    fn base(&self) -> &Base {
-        &self.base
+    fn tip(&self) -> &RemoteTip {
+        &self.tip
     }
 
     fn is_first(&self) -> bool {
-        self.known.shortcut.is_first()
+        self.known.last.is_first()
     }
 
-    fn pull(&mut self) -> Result<Footing, Fault> {
-        pull::pull(*self.task, &self.git, &self.base)
+    fn left_out(&self) -> Vec<LeftOut> {
+        self.known.snapshot.left_out_list()
     }
 
-    fn look_again(&mut self) -> Self::Reading {
-        self.known.read_again(*self.task, self.git.place(), &self.base)
+    fn leave_out(&mut self, paths: &[String]) -> bool {
+        let (prefix, snapshot) = (self.run.request.subdir.prefix(), &mut self.known.snapshot);
+        let items = paths.iter().map(|path| {
+            let item = merge::item_in_any_workspace(path.strip_prefix(&prefix)?, &self.tip.workspace)?.to_string();
+            (!snapshot.left_out().contains_key(&item)).then_some((item, path))
+        });
+        let Some(items) = items.collect::<Option<Vec<_>>>() else { return false };
+        for (item, path) in items {
+            let reason = format!("the remote refuses `{path}`: it is too large, or has a secret in it");
+            log::warn!("{item} is left out: {reason}");
+            snapshot.leave_out_found(&item, &reason);
+        }
+        true
     }
 
-    fn compose(&mut self, footing: Footing, warnings: &mut Warnings) -> Result<Composition, Fault> {
-        let account = &self.known.account;
-        let owns_ui = match &account.shared_ui {
-            None => false,
-            Some(files) => !files.is_empty() || self.known.shortcut.wrote_shared_ui(),
+    fn pull(&mut self) -> Result<PullBase, BackupError> {
+        let (run, git, tip) = (*self.run, &self.git, &self.tip);
+        if tip.plan.query != self.known.snapshot.query() {
+            // Another writer's `wmill.yaml` has a say in what is exported, and was not known when the snapshot was taken.
+            self.known.snapshot = run.snapshot(Step::Pull, git.run_env(), &tip.plan.query)?;
+        }
+        let Known { snapshot, last, wmill, .. } = &mut self.known;
+        let judged = snapshot.judge_by(&tip.plan);
+        judged
+            .and_then(|()| snapshot.leave_out_again(last.found(wmill.as_deref())))
+            .map_err(|error| run.disk(&error))?;
+        self.changed = self.changed_groups();
+        if let Some(changed) = &self.changed
+            && let Some(pulled) = pull::pull_narrowed(run, &self.part, tip, &self.known.snapshot, changed)?
+        {
+            return Ok(pulled);
+        }
+        self.changed = None;
+        pull::pull(run, git, tip, &mut self.known.snapshot)
+    }
+
+    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {
+        let snapshot = &self.known.snapshot;
+        let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.known.last.had_shared_ui());
+        let pulled = Pulled {
+            base,
+            changed: self.changed.as_ref(),
+            own_items: &snapshot.sides.own_items(),
+            owns_ui,
+            left_out: snapshot.left_out(),
         };
-        composition::check_shared_ui(*self.task, &self.git, account)?;
-        let pulled = Pulled { footing, account, owns_ui };
-        composition::compose(*self.task, &self.git, &self.base, &pulled, warnings)
+        merge::compose(*self.run, self.pulled(), &self.tip, &pulled, warnings)
     }
 
-    fn guard(&mut self, composition: &Composition) -> Result<(), Fault> {
-        guards::check(*self.task, &self.git, composition, &self.base.plan.kinds)
+    fn guard(&mut self, composition: &Merged) -> Result<(), BackupError> {
+        guards::check(*self.run, self.pulled(), composition, &self.tip.plan.kinds)
     }
 
-    fn commit(&mut self, composition: &Composition) -> Result<ObjectId, Fault> {
-        let Self { task, git, known: Known { account, version, .. }, base, .. } = self;
-        let version = version.as_deref();
-        let made = commits::make(Material { task: **task, git, base, composition, account, version })?;
+    fn commit(&mut self, composition: &Merged) -> Result<ObjectId, BackupError> {
+        let Self { run, git, known: Known { account, version, .. }, tip, .. } = self;
+        let version = version.as_ref().map(|version| version.text.as_str());
+        let made = commit::make(CommitInput { run: **run, git, tip, composition, account, version })?;
         Ok(self.made.insert(made).commit.clone())
     }
 
-    fn push(&mut self, commit: &ObjectId) -> Result<Arrival, Fault> {
-        delivery::deliver(*self.task, &self.git, commit)
+    fn push(&mut self, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
+        push::deliver(*self.run, &self.git, commit)
     }
 
-    fn remember(&mut self, commit: &ObjectId, reading: Self::Reading, warnings: &mut Warnings) {
+    fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings) {
         // A git that made another commit than it was told to is found out by the next full sync.
         let made = self.made.take().filter(|made| made.commit == *commit);
         let is_as_made = |tree: &ObjectId| made.as_ref().is_none_or(|made| made.folder.as_ref() == Some(tree));
-        let tree = if reading.is_some() { base::folder_of(*self.task, &self.git, commit) } else { None };
-        let tree = tree.filter(is_as_made);
-        let confirmed = Confirmation { commit, reading, tree };
-        self.known.remember(*self.task, &self.base, confirmed, warnings);
+        let tree = tip::folder_of(*self.run, &self.git, commit).filter(is_as_made);
+        // Of a sync that changed something, the next may not give all warnings again, and is a full one to find out.
+        let (known, tip) = (&self.known, &self.tip);
+        let told = warnings.after(known.warnings);
+        let will_be_told = tip.commit.as_ref() == Some(commit) || told.iter().all(|it| tip.plan.warnings.contains(it));
+        let is_full = self.changed.is_none();
+        let confirmed = tree.as_ref().filter(|_| will_be_told).map(|tree| Confirmed { tree, warnings: told, is_full });
+        known.last.save(commit, known.now(), confirmed);
         made.and_then(|made| made.warning).into_iter().for_each(|warning| warnings.add(warning));
     }
 
-    fn refresh(&mut self) -> Result<(), Fault> {
-        self.base = self.task.patiently(Step::Fetch, self.git.place(), || base::refresh(*self.task, &self.git))?;
+    fn refresh(&mut self) -> Result<(), BackupError> {
+        self.tip = self.run.patiently(Step::Fetch, self.git.run_env(), || tip::refresh(*self.run, &self.git))?;
         Ok(())
     }
 
-    fn discard(&mut self) -> Result<(), Fault> {
-        self.git.discard().map_err(|error| self.task.git_error(Step::Fetch, error))
+    fn discard(&mut self) -> Result<(), BackupError> {
+        self.git.discard().map_err(|error| self.run.git_error(Step::Fetch, error))
     }
 }
 
-impl AsRef<Comparison> for Composition {
-    fn as_ref(&self) -> &Comparison {
+impl AsRef<TreeDiff> for Merged {
+    fn as_ref(&self) -> &TreeDiff {
         &self.comparison
     }
 }

@@ -1,27 +1,31 @@
-//! The story of a verification: lock, fetch, probe, pull into nothing, compare by value. It changes nothing, not even
-//! our own checkouts: all of it happens in the folder of the run.
+//! A verification: lock, fetch, ask Windmill, pull into an empty folder, compare by value.
+//!
+//! It changes nothing: all of it happens in the folder of the run.
+
+pub mod value_diff;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crate::base::{self, Base};
-use crate::by_value;
-use crate::code::Code;
-use crate::comparison::{Mark, Sample, printable};
-use crate::composition::{self, Pulled};
-use crate::fault::Fault;
+use crate::backup::error::{self, BackupError};
+use crate::backup::progress::Step;
+use crate::backup::run_context::{Env, Outcome, RunContext};
+use crate::backup::sync::merge::{self, Pulled};
+use crate::backup::sync::pull;
+use crate::backup::sync::tip::{self, RemoteTip};
+use crate::backup::sync::{self, guards, last_sync};
+use crate::git::ls_tree::{Listing, join};
+use crate::git::object::{Entry, ObjectId};
+use crate::git::tree_diff::{Mark, Sample, printable};
 use crate::git::{BlobContent, Git, GitError};
-use crate::guards;
-use crate::history::text_of;
-use crate::listing::{Listing, join};
-use crate::names::WorkspaceId;
-use crate::object::{Entry, ObjectId};
-use crate::outcome::{Changed, Difference, ListedResult, Warnings};
-use crate::pull::{self, Footing};
-use crate::scratch;
-use crate::sync_request::SyncRequest;
-use crate::task::{Service, Step, Task, Verdict};
-use crate::windmill::Account;
+use crate::model::names::WorkspaceId;
+use crate::model::result_code::Code;
+use crate::model::run_result::{Changed, Difference, LeftOut, ListedResult, Warnings};
+use crate::request::SyncRequest;
+use crate::util::files;
+use crate::util::logging;
+use crate::util::time;
+use crate::windmill::snapshot::Snapshot;
 
 /// Differences that are listed; the rest is counted.
 const LISTED_MAX: usize = 500;
@@ -30,20 +34,22 @@ const FILE_BYTES_MAX: usize = 4 << 20;
 
 /// Compares the workspace with the remote's tip, and tells what differs.
 #[must_use]
-pub fn run(request: &SyncRequest, service: &Service<'_>, run_id: &str) -> ListedResult {
+pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> ListedResult {
     let started = Instant::now();
     let (workspace, remote, branch) = (&request.workspace, &request.remote, &request.branch);
+    let _scope = logging::run_scope(run_id, workspace.as_str());
     log::info!("run {run_id}: verifying workspace {workspace} against {remote} (branch {branch})");
-    let task = Task { request, service };
+    let run = RunContext { request, env };
     let mut warnings = Warnings::default();
     let mut differences = Vec::new();
-    let ended = compare(task, &mut warnings).map(|found| {
-        let code = if found.differences.is_empty() { Code::Unchanged } else { Code::Differs };
+    let ended = error::catch_panic(|| compare(run, &mut warnings)).map(|found| {
+        let is_same = found.differences.is_empty() && found.left_out.is_empty();
+        let code = if is_same { Code::Unchanged } else { Code::Differs };
         let message = found.message(workspace);
         differences = found.differences;
-        Verdict { code, message, commit: found.tip, changed: found.changed }
+        Outcome { code, message, commit: found.tip, changed: found.changed, left_out: found.left_out }
     });
-    let result = task.conclude(run_id, started, ended, warnings);
+    let result = run.conclude(run_id, started, ended, warnings);
     ListedResult { result, differences, restore_point: None }
 }
 
@@ -57,6 +63,8 @@ pub struct Found {
     pub changed: Changed,
     /// The first of them.
     pub differences: Vec<Difference>,
+    /// The items that cannot be backed up, and were not compared.
+    pub left_out: Vec<LeftOut>,
 }
 
 impl Found {
@@ -84,7 +92,10 @@ impl Found {
             (Some(tip), None) => format!("commit {}", short(tip)),
             (None, _) => return format!("There is no backup of workspace '{workspace}': the branch does not exist"),
         };
-        match self.differences.len() {
+        let compared = match self.differences.len() {
+            0 if !self.left_out.is_empty() => {
+                format!("The backup is workspace '{workspace}' ({made}), but for what cannot be backed up")
+            }
             0 => format!("The backup is workspace '{workspace}': {made} has all that it holds"),
             _ => {
                 let paths: Sample = self.differences.iter().map(|one| one.path.as_bytes()).collect();
@@ -94,6 +105,10 @@ impl Found {
                      that commit differs rightly, until the next sync"
                 )
             }
+        };
+        match self.left_out.is_empty() {
+            true => compared,
+            false => format!("{compared}. Not compared: {}", sync::in_words(&self.left_out)),
         }
     }
 }
@@ -104,50 +119,57 @@ pub fn short(commit: &ObjectId) -> &str {
     commit.as_str().get(..10).unwrap_or(commit.as_str())
 }
 
-fn compare(task: Task<'_>, warnings: &mut Warnings) -> Result<Found, Fault> {
-    let place = task.enter()?;
-    let folder = place.scratch.path().join("checkout");
-    scratch::create_folder(&folder).map_err(|error| task.disk(&error))?;
-    let git = task.git(&place, &folder)?;
-    let windmill = task.windmill(&place);
-    let is_default = task.request.workspace_is_default;
-    let base = task.step(Step::Fetch, || task.patiently(Step::Fetch, &place, || base::refresh(task, &git)))?;
-    let ask = || windmill.account(is_default).map_err(|error| task.windmill_error(Step::Probe, error));
-    let account = task.step(Step::Probe, || task.patiently(Step::Probe, &place, ask))?;
-    for warning in &base.plan.warnings {
+fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, BackupError> {
+    let run_env = run.enter()?;
+    let folder = run_env.run_dir.path().join("checkout");
+    files::create_folder(&folder).map_err(|error| run.disk(&error))?;
+    let git = run.git(&run_env, &folder)?;
+    let tip = run.step(Step::Fetch, || run.patiently(Step::Fetch, &run_env, || tip::refresh(run, &git)))?;
+    guards::refuse_the_key(run, &tip.plan)?;
+    let (account, mut snapshot) =
+        run.step(Step::Probe, || Ok((run.account(&run_env)?, run.snapshot(Step::Probe, &run_env, &tip.plan.query)?)))?;
+    for warning in &tip.plan.warnings {
         warnings.add(warning.clone());
     }
-    task.tell_about(&account, warnings);
-    task.tell_about_default(&account, warnings);
-    guards::refuse_the_key(task, &base.plan)?;
-    against(task, &git, &base, &account, warnings)
+    run.warn_about_numbers(&snapshot, warnings);
+    run.warn_about_access(&account, warnings);
+    run.warn_about_default_workspace(&account, warnings);
+    // What a sync was without, this is without.
+    snapshot.leave_out_again(&last_sync::found(run)).map_err(|error| run.disk(&error))?;
+    against(run, &git, &tip, &mut snapshot, warnings)
 }
 
 /// Pulls the workspace, and compares it with what `base` holds.
 ///
 /// # Errors
-/// [`Fault`]: Windmill, git, or the disk.
+/// [`BackupError`]: Windmill, git, or the disk.
 pub fn against(
-    task: Task<'_>,
+    run: RunContext<'_>,
     git: &Git<'_>,
-    base: &Base,
-    account: &Account,
+    tip: &RemoteTip,
+    snapshot: &mut Snapshot,
     warnings: &mut Warnings,
-) -> Result<Found, Fault> {
-    let failed = |error: GitError| task.git_error(Step::Commit, error);
-    let committed = base.tip.as_ref().map(|tip| git.commit_message(tip)).transpose().map_err(failed)?;
-    let committed = committed.and_then(|commit| commit.time).map(text_of);
-    let mut found = Found { tip: base.tip.clone(), committed, changed: Changed::default(), differences: Vec::new() };
-    task.step(Step::Pull, || pull::pull_into_nothing(task, git, &base.plan.text))?;
-    composition::check_shared_ui(task, git, account)?;
-    composition::take_stock(task, git, warnings)?;
+) -> Result<Found, BackupError> {
+    let failed = |error: GitError| run.git_error(Step::Commit, error);
+    let committed = tip.commit.as_ref().map(|tip| git.commit_message(tip)).transpose().map_err(failed)?;
+    let committed = committed.and_then(|commit| commit.time).map(time::to_text);
+    snapshot.judge_by(&tip.plan).map_err(|error| run.disk(&error))?;
+    run.step(Step::Pull, || pull::pull_into_nothing(run, git, snapshot, &tip.plan.text))?;
+    let mut found = Found {
+        tip: tip.commit.clone(),
+        committed,
+        changed: Changed::default(),
+        differences: Vec::new(),
+        left_out: snapshot.left_out_list(),
+    };
+    merge::scan_pulled_files(run, git, warnings)?;
     let begun = Instant::now();
-    task.begin(Step::Commit);
+    run.begin(Step::Commit);
     let fresh = git.stage().map_err(failed)?.files;
-    let only_in_backup = compare_files(git, base, &fresh, &mut found).map_err(failed)?;
-    task.end(Step::Commit, begun);
+    let only_in_backup = compare_files(git, tip, &fresh, &mut found).map_err(failed)?;
+    run.end(Step::Commit, begun);
     if !only_in_backup.is_empty() {
-        for path in gone(task, git, base, account)? {
+        for path in gone(run, git, tip, snapshot)? {
             if only_in_backup.contains(&path) {
                 found.add(Mark::Deleted, &path, Vec::new());
             }
@@ -159,12 +181,12 @@ pub fn against(
 /// Compares what was pulled, by value; returns the files that only the backup has.
 fn compare_files(
     git: &Git<'_>,
-    base: &Base,
+    tip: &RemoteTip,
     fresh: &Listing,
     found: &mut Found,
 ) -> Result<BTreeSet<Vec<u8>>, GitError> {
     let mut only_in_backup = BTreeSet::new();
-    for pair in join(base.folder.entries()?, fresh.entries()?) {
+    for pair in join(tip.folder.entries()?, fresh.entries()?) {
         let (path, sides) = pair?;
         match sides {
             (Some(backup), Some(workspace)) => {
@@ -191,10 +213,10 @@ fn diff(git: &Git<'_>, path: &[u8], backup: &Entry) -> Result<Vec<String>, GitEr
         return Ok(vec!["a link or a submodule in the backup".to_owned()]);
     }
     let name = String::from_utf8_lossy(path);
-    let workspace = scratch::read_file(&git.tree_folder().join(&*name), FILE_BYTES_MAX as u64 + 1)?;
+    let workspace = files::read_file(&git.tree_folder().join(&*name), FILE_BYTES_MAX as u64 + 1)?;
     match git.read_blob(&backup.object, FILE_BYTES_MAX)? {
         BlobContent::Whole(backup) if workspace.len() <= FILE_BYTES_MAX => {
-            Ok(by_value::differences(&name, &backup, &workspace))
+            Ok(value_diff::differences(&name, &backup, &workspace))
         }
         _ => Ok(vec!["too large to be shown".to_owned()]),
     }
@@ -202,15 +224,18 @@ fn diff(git: &Git<'_>, path: &[u8], backup: &Entry) -> Result<Vec<String>, GitEr
 
 /// What a sync would take out of the backup. Which of its files are Windmill's, and within the patterns of its
 /// `wmill.yaml`, wmill knows best: it is shown them, and deletes what the workspace does not hold.
-fn gone(task: Task<'_>, git: &Git<'_>, base: &Base, account: &Account) -> Result<Vec<Vec<u8>>, Fault> {
-    let footing: Footing = {
-        git.check_out(base.shown.as_ref()).map_err(|error| task.git_error(Step::Pull, error))?;
-        task.step(Step::Pull, || pull::pull(task, git, base))?
-    };
-    let owns_ui = account.shared_ui.as_ref().is_some_and(|files| !files.is_empty());
-    let pulled = Pulled { footing, account, owns_ui };
-    let composed = composition::compose(task, git, base, &pulled, &mut Warnings::default())?;
-    let failed = |error: std::io::Error| task.git_error(Step::Commit, GitError::from(error));
+fn gone(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    tip: &RemoteTip,
+    snapshot: &mut Snapshot,
+) -> Result<Vec<Vec<u8>>, BackupError> {
+    let base = run.step(Step::Pull, || pull::pull(run, git, tip, snapshot))?;
+    let owns_ui = snapshot.has_shared_ui() == Some(true);
+    let pulled =
+        Pulled { base, changed: None, own_items: &snapshot.sides.own_items(), owns_ui, left_out: snapshot.left_out() };
+    let composed = merge::compose(run, git, tip, &pulled, &mut Warnings::default())?;
+    let failed = |error: std::io::Error| run.git_error(Step::Commit, GitError::from(error));
     let mut gone = Vec::new();
     for change in composed.comparison.changes().map_err(failed)? {
         let change = change.map_err(failed)?;

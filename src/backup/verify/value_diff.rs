@@ -1,13 +1,14 @@
-//! Whether two files of a backup mean the same, and what differs between them, for people. YAML and JSON are compared
-//! by value, as wmill does: comments, order and line ends are a person's own. It reads no files, and shows no secret.
+//! Compares two files of a backup by value, and describes the differences for people.
+//!
+//! YAML and JSON are compared as `wmill` does: comments, order and line ends do not count. No secret is shown.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 
-use crate::comparison::printable;
-use crate::items::{self, ItemKind, WMILL_LOCK};
+use crate::git::tree_diff::printable;
+use crate::windmill::item_path::{self, ItemKind, WMILL_LOCK};
 
 /// A larger file is compared by its bytes alone.
 const FILE_BYTES_MAX: usize = 4 << 20;
@@ -40,11 +41,31 @@ enum Node {
 /// mean the same.
 #[must_use]
 pub fn differences(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
+    compare_files(path, backup, workspace, |_| {})
+}
+
+/// The same after a restore: a server of today takes a trigger's `enabled`, and shows its `mode` alone.
+#[must_use]
+pub fn differences_after_restore(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
+    let is_trigger = matches!(item_path::item_of(path).map(|item| item.kind), Some(ItemKind::Trigger(_)));
+    compare_files(path, backup, workspace, |node| {
+        if let (true, Node::Fields(fields)) = (is_trigger, node)
+            && let Some(Node::Bool(is_enabled)) = fields.remove("enabled")
+            && !fields.contains_key("mode")
+        {
+            let mode = if is_enabled { "enabled" } else { "disabled" };
+            fields.insert("mode".to_owned(), Node::Text(mode.to_owned()));
+        }
+    })
+}
+
+fn compare_files(path: &str, backup: &[u8], workspace: &[u8], adjust: impl Fn(&mut Node)) -> Vec<String> {
     if backup == workspace {
         return Vec::new();
     }
+    let adjusted = |content| parsed(path, content).map(|mut node| (adjust(&mut node), node).1);
     let mut lines = Lines::default();
-    match (parsed(path, backup), parsed(path, workspace)) {
+    match (adjusted(backup), adjusted(workspace)) {
         (Some(one), Some(other)) if is_lock(path) => compare_locks(&one, &other, &mut lines),
         (Some(one), Some(other)) => {
             let masks = Masks::of(path, [&one, &other]);
@@ -84,15 +105,20 @@ fn is_lock(path: &str) -> bool {
 }
 
 /// Stale entries of items that are gone stay in the backup, since wmill does not prune them. All that a fresh pull
-/// says has to be there.
+/// says has to be there, but for the hash over all scripts of a flow or an app: after one of them was deleted, that of a
+/// pull into the repository's files and that of a fresh one differ, and both are right. The hash of each script is held
+/// against the backup's, as are all files.
 fn compare_locks(backup: &Node, workspace: &Node, lines: &mut Lines) {
     let (Node::Fields(backup), Node::Fields(workspace)) = (backup, workspace) else {
-        return lines.add(format_args!("it is no list of locks"));
+        return lines.add(format_args!("it is not a list of locks"));
     };
     for (key, fresh) in workspace {
         match (backup.get(key), fresh) {
             (Some(Node::Fields(known)), Node::Fields(fresh)) => {
-                for item in fresh.keys().filter(|item| known.get(*item) != fresh.get(*item)) {
+                let differs = |item: &&String| {
+                    known.get(*item) != fresh.get(*item) && !(known.contains_key(*item) && is_of_all(item))
+                };
+                for item in fresh.keys().filter(differs) {
                     lines.add(format_args!("{}: the hash is another", printable(item.as_bytes())));
                 }
             }
@@ -100,6 +126,11 @@ fn compare_locks(backup: &Node, workspace: &Node, lines: &mut Lines) {
             _ => lines.add(format_args!("{}: it is another", printable(key.as_bytes()))),
         }
     }
+}
+
+/// Whether the line is that of a whole flow or app.
+fn is_of_all(key: &str) -> bool {
+    key.ends_with("+__flow_hash") || key.ends_with("+__app_hash")
 }
 
 /// Which values are not shown.
@@ -118,7 +149,7 @@ impl Masks {
             Node::Fields(fields) => fields.get("is_secret") == Some(&Node::Bool(true)),
             _ => true,
         };
-        match items::item_of(path).map(|item| item.kind) {
+        match item_path::item_of(path).map(|item| item.kind) {
             Some(ItemKind::Variable) if nodes.iter().any(is_secret) => Self::Below("value"),
             Some(ItemKind::Variable) => Self::ByName,
             Some(ItemKind::Resource) => Self::Below("value"),
@@ -144,7 +175,7 @@ impl Masks {
 
 /// Whether a file that is not understood may hold secrets.
 fn may_be_secret(path: &str) -> bool {
-    let kind = items::item_of(path).map(|item| item.kind);
+    let kind = item_path::item_of(path).map(|item| item.kind);
     matches!(kind, Some(ItemKind::Variable | ItemKind::Resource | ItemKind::Settings | ItemKind::Key))
 }
 
@@ -394,6 +425,18 @@ mod tests {
         check("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: h1\n  f/gone: h0\n", fresh, &[]);
         check("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: h0\n", fresh, &["f/a: the hash is another"]);
         check("wmill-lock.yaml", "version: v2\nlocks: {}\n", fresh, &["f/a: the hash is another"]);
+    }
+
+    #[test]
+    fn a_triggers_switch_is_the_same_in_either_form() {
+        let after = |wanted: &str, found: &str| {
+            differences_after_restore("f/x.http_trigger.yaml", wanted.as_bytes(), found.as_bytes())
+        };
+        assert!(after("enabled: false\n", "mode: disabled\n").is_empty());
+        assert!(after("mode: disabled\nenabled: false\n", "mode: disabled\n").is_empty());
+        assert_eq!(after("enabled: true\n", "mode: disabled\n").len(), 1);
+        assert_eq!(differences("f/x.http_trigger.yaml", b"enabled: false\n", b"mode: disabled\n").len(), 2);
+        assert_eq!(differences_after_restore("f/x.schedule.yaml", b"enabled: false\n", b"mode: disabled\n").len(), 2);
     }
 
     #[test]

@@ -1,111 +1,67 @@
-//! The listener: sockets, threads, deadlines, seats and the end of it all. The one place that opens a listening socket.
-//! What a request means it does not know; it hands the head to a [`Handler`], then the body, and sends what comes back.
+//! The listener: sockets, threads, deadlines, connection limits and shutdown. It hands each request to a
+//! [`Handler`].
 //!
-//! Each connection has a seat, a thread and one request. A seat is held for seconds by whoever is slow, and for as long
-//! as it takes by a heavy request whose answer is being made; when all of those are taken, callers that went away give
-//! theirs up. Heavy requests never get all seats, and of the others one that is slow leaves when a
-//! newcomer finds none: so `/health` is always let in. Where there are no threads, connections are served one by one.
+//! Each connection has a thread and one request. One peer address never gets all connections, callers that wait for a
+//! run never do, and a slow connection closes when a new one finds no room: so `/health` is always served.
 
 mod connection;
-mod crew;
-mod seats;
+mod limits;
 mod wake;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::code::Code;
 use crate::http::request::Head;
 use crate::http::response::Response;
-use connection::{Connection, Heard};
-use crew::Crew;
-use seats::{Seat, Seats};
+use crate::model::result_code::Code;
+use connection::{Connection, Conversation, End, ReceivedRequest};
+pub use limits::Limits;
+use limits::{OpenSlot, Slots};
 use wake::{Sleeper, Waker};
 
 /// What answers the requests.
 pub trait Handler: Send + Sync {
-    /// Whether the request may wait for minutes. Asked after [`Handler::before_body`] let it pass.
-    fn weight(&self, head: &Head) -> Weight;
-
     /// The answer where the head alone decides it (404, 405, 401, 415); the body is then not read.
     fn before_body(&self, head: &Head) -> Option<Response>;
 
-    /// The answer to the whole request. May block, as long as `caller` is not dismissed; runs on a small stack.
+    /// The answer to the whole request. May block after [`Caller::begin_wait`], as long as the caller is not gone; runs
+    /// on a small stack.
     fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response;
-
-    /// Told after a caller was dismissed whose answer is being made: who blocks in [`Handler::handle`] looks again.
-    fn look_again(&self) {}
 
     /// Told once for each answer, before it is sent; without a head where the bytes were none or were not read.
     fn answered(&self, _head: Option<&Head>, _status: u16) {}
 }
 
-/// Who waits for an answer.
-pub struct Caller<'a>(&'a Seat);
+/// The client that waits for an answer.
+pub struct Caller<'a>(&'a Conversation<'a>);
 
 impl Caller<'_> {
-    /// Whether its seat is given to another: it had ended its side, and so is gone in all likelihood. Nobody waits any
-    /// more until it has taken its answer.
-    #[must_use]
-    pub fn is_dismissed(&self) -> bool {
-        self.0.check().is_err()
+    /// To be called before the answer waits for anything longer than a moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::TooManyRequests`]: as many callers as may wait do so, or there is no thread to wait in.
+    pub fn begin_wait(&self) -> Result<(), Code> {
+        if self.0.in_turn { Err(Code::TooManyRequests) } else { self.0.slot.begin_wait() }
     }
-}
 
-/// How long an answer may take to make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weight {
-    /// No time at all: `/health` and its like.
-    Light,
-    /// As long as a sync.
-    Heavy,
-}
-
-/// Every limit of the listener; those on the request's bytes are in [`crate::http::request`].
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Seats, and so threads and descriptors. With slow clients in all of them the process has to stay under 6 MB.
-    pub connections_max: usize,
-    /// Of these, seats whose heavy request is being answered: room for 50 callers at once, and then 32 seats remain.
-    pub heavy_max: usize,
-    /// Bodies on their way, together; 96 bodies at their longest would be 6 MB.
-    pub bodies_bytes_max: usize,
-    /// From the connection to the end of the head. A client sends it in one piece.
-    pub head_timeout: Duration,
-    /// From the end of the head to the end of the body, 64 KiB at most.
-    pub body_timeout: Duration,
-    /// For the whole answer; the largest is a page of some tens of kilobytes.
-    pub write_timeout: Duration,
-    /// For a seat, where all are taken by those who have just come or are about to leave. Either takes microseconds of
-    /// work, and on a busy machine as long as it is busy; nobody is accepted meanwhile.
-    pub room_timeout: Duration,
-    /// For a client that was refused while it was sending, to close its side, so that no reset overtakes the answer.
-    pub linger_timeout: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 96,
-            heavy_max: 64,
-            bodies_bytes_max: 1024 * 1024,
-            head_timeout: Duration::from_secs(5),
-            body_timeout: Duration::from_secs(10),
-            write_timeout: Duration::from_secs(10),
-            room_timeout: Duration::from_millis(500),
-            linger_timeout: Duration::from_secs(2),
-        }
+    /// Whether the client has gone. Asked repeatedly while the answer waits.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.slot.is_client_gone()
     }
 }
 
 /// Reserved for each connection's thread, touched as far as needed. A sync runs elsewhere or in child processes.
-const STACK_BYTES: usize = 256 * 1024;
+const STACK_BYTES: usize = 64 * 1024;
 
-/// Dismissed connections that have not left yet while others have their seats. Each is a thread on its way out.
-const LEAVING_MAX: usize = 32;
+/// Each deadline of a connection that the accepting thread serves itself because no thread can be started. No other
+/// connection is accepted meanwhile.
+const IN_TURN_TIME_MAX: Duration = Duration::from_millis(250);
 
 /// After an error of `accept` (no descriptors left, say), so that it neither spins nor stays away.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -149,8 +105,7 @@ impl Stop {
 /// What all connections share.
 struct Shared {
     handler: Arc<dyn Handler>,
-    seats: Seats,
-    crew: Arc<Crew>,
+    slots: Arc<Slots>,
     limits: Limits,
 }
 
@@ -195,18 +150,19 @@ impl Server {
         self.stop.clone()
     }
 
-    /// Serves until it is stopped. Returns as soon as nothing more is accepted and the socket is closed; whoever was
-    /// still sending a request has then been told so, and those whose answers are being made are in [`Draining`].
+    /// Serves until it is stopped. Returns as soon as nothing more is accepted and the socket is closed; clients
+    /// that were still sending a request have then been told so, and those whose answers are being made are in
+    /// [`Draining`].
     #[must_use]
     pub fn run(self, handler: Arc<dyn Handler>) -> Draining {
         let limits = self.limits;
-        let shared = Arc::new(Shared { handler, seats: Seats::new(limits), crew: Arc::default(), limits });
+        let shared = Arc::new(Shared { handler, slots: Arc::new(Slots::new(limits)), limits });
         self.accept_until_stopped(&shared);
         for _ in 0..BACKLOG_MAX {
             let Ok((stream, peer)) = self.listener.accept() else { break };
-            turn_away(&Connection { stream, peer }, &shared, Code::ShuttingDown);
+            reject(&Connection { stream, peer }, &shared, Code::ShuttingDown);
         }
-        shared.seats.dismiss_unfinished();
+        shared.slots.close_unfinished();
         Draining { shared }
     }
 
@@ -250,28 +206,34 @@ impl Draining {
     /// again.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> usize {
-        self.shared.seats.wait_until_empty(timeout)
+        self.shared.slots.wait_until_empty(timeout)
     }
 }
 
-/// Gives the connection a seat and a thread, or turns it away.
+/// Gives the connection a slot and a thread, or turns it away. Where no thread is to be had, it is served before this
+/// returns.
 fn admit(connection: &Arc<Connection>, shared: &Arc<Shared>) {
     // Where `accept` hands the listener's own mode down (not on Linux).
     if connection.stream.set_nonblocking(false).is_err() {
         return;
     }
-    if !shared.seats.take(connection) {
-        return turn_away(connection, shared, Code::TooManyRequests);
-    }
-    let seat = Seat { shared: Arc::clone(shared), connection: Arc::clone(connection) };
-    if let Err(error) = shared.crew.hand(seat) {
-        log::warn!("no thread for a connection: {error}");
-        turn_away(connection, shared, Code::TooManyRequests);
+    let Some(slot) = shared.slots.open(connection) else {
+        return reject(connection, shared, Code::TooManyRequests);
+    };
+    let slot = Arc::new(slot);
+    let thread = std::thread::Builder::new().name("connection".to_owned()).stack_size(STACK_BYTES);
+    let (of_thread, limits) = ((Arc::clone(shared), Arc::clone(&slot)), shared.limits);
+    if let Err(error) = thread.spawn(move || serve(&of_thread.0, &of_thread.1, limits, false)) {
+        log::debug!("no thread for a connection, which is served in turn: {error}");
+        // A slow one gives its thread to the next.
+        slot.close_another();
+        let (head_timeout, body_timeout, write_timeout) = (IN_TURN_TIME_MAX, IN_TURN_TIME_MAX, IN_TURN_TIME_MAX);
+        serve(shared, &slot, Limits { head_timeout, body_timeout, write_timeout, ..limits }, true);
     }
 }
 
 /// Answers 503 from the accepting thread, without waiting for anything.
-fn turn_away(connection: &Connection, shared: &Shared, code: Code) {
+fn reject(connection: &Connection, shared: &Shared, code: Code) {
     let response = unavailable(code);
     shared.handler.answered(None, response.status);
     connection.send_at_once(&response, None);
@@ -287,25 +249,28 @@ fn unavailable(code: Code) -> Response {
 }
 
 /// One connection, from its first byte to its close.
-fn serve(seat: &Seat) {
+fn serve(shared: &Shared, slot: &OpenSlot, limits: Limits, in_turn: bool) {
     let started = Instant::now();
-    let mut heard = Heard::default();
-    let outcome = connection::converse(seat, &mut heard);
-    let head = heard.head.as_ref();
+    let mut request = ReceivedRequest::default();
+    let conversation = Conversation { slot, handler: &*shared.handler, limits, in_turn };
+    let outcome = catch_unwind(AssertUnwindSafe(|| conversation.answer(&mut request)));
+    let head = request.head.as_ref();
+    let outcome = outcome.unwrap_or_else(|_| {
+        // The panic's own text is in the log.
+        log::error!("{}: the handler panicked", describe(head));
+        Ok(Response::error(500, Code::Internal, "internal error; the log says where"))
+    });
     let response = match outcome {
         Ok(response) => response,
-        Err(connection::End::Refused(refusal)) => Response::from(&refusal),
-        Err(connection::End::Dismissed(code)) => unavailable(code),
-        Err(connection::End::Silent) => return,
+        Err(End::Refused(refusal)) => Response::from(&refusal),
+        Err(End::Closed(code)) => unavailable(code),
+        Err(End::Silent) => return,
     };
-    // Whoever has the answer finds it counted.
-    seat.shared.handler.answered(head, response.status);
-    let sent = seat.connection.send(seat, &response, &heard.method());
+    // A client that has its answer finds it counted.
+    shared.handler.answered(head, response.status);
+    conversation.send(&response, &request);
     let (status, milliseconds) = (response.status, started.elapsed().as_millis());
-    log::debug!("{} {} {status} {milliseconds} ms", seat.connection.peer, describe(head));
-    if sent {
-        seat.connection.linger(seat, &heard);
-    }
+    log::debug!("{} {} {status} {milliseconds} ms", slot.connection.peer, describe(head));
 }
 
 /// Method and path for the log, fit to be printed; never the query or a header.

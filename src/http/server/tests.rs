@@ -1,5 +1,5 @@
-//! The listener under clients that are slow, many, gone or too early, and in its last moments.
-//! Limits are shortened; what is waited for is a condition with a deadline.
+//! Tests of the listener under clients that are slow, many, gone or too early, and at shutdown. Its limits are short
+//! here.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
@@ -58,33 +58,38 @@ impl Gate {
     }
 
     fn pass(&self, caller: &Caller<'_>) -> Response {
+        if let Err(code) = caller.begin_wait() {
+            return unavailable(code);
+        }
         self.change(|state| state.waiting += 1);
-        self.await_state("the test to open the gate", |state| state.is_open || caller.is_dismissed());
-        self.change(|state| state.waiting -= 1);
-        if caller.is_dismissed() { unavailable(Code::TooManyRequests) } else { Response::text(200, "done".to_owned()) }
+        let mut is_gone = false;
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.state.lock().unwrap();
+        while !state.is_open && !is_gone {
+            assert!(Instant::now() < deadline, "the test never opened the gate");
+            state = self.changed.wait_timeout(state, Duration::from_millis(20)).unwrap().0;
+            is_gone = caller.is_gone();
+        }
+        state.waiting -= 1;
+        drop(state);
+        self.changed.notify_all();
+        if is_gone { unavailable(Code::TooManyRequests) } else { Response::text(200, "done".to_owned()) }
     }
 }
 
 impl Handler for Gate {
-    fn weight(&self, head: &Head) -> Weight {
-        if head.path == "/sync" { Weight::Heavy } else { Weight::Light }
-    }
-
     fn before_body(&self, head: &Head) -> Option<Response> {
         (head.path == "/absent").then(Response::not_found)
     }
 
     fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response {
         match head.path.as_str() {
+            "/panic" => panic!("an error of the handler"),
             "/large" => return Response::text(200, "x".repeat(32 * 1024 * 1024)),
             "/sync" => return self.pass(caller),
             _ => {}
         }
         Response::text(200, format!("{} bytes", body.len()))
-    }
-
-    fn look_again(&self) {
-        self.change(|_| {});
     }
 
     fn answered(&self, _head: Option<&Head>, status: u16) {
@@ -102,14 +107,7 @@ struct Fixture {
 
 /// Nothing ends by itself.
 fn patient() -> Limits {
-    Limits {
-        head_timeout: NEVER,
-        body_timeout: NEVER,
-        write_timeout: NEVER,
-        room_timeout: PATIENCE,
-        linger_timeout: NEVER,
-        ..Limits::default()
-    }
+    Limits { head_timeout: NEVER, body_timeout: NEVER, write_timeout: NEVER, reserved: 0, ..Limits::default() }
 }
 
 fn start(limits: Limits) -> Fixture {
@@ -236,7 +234,7 @@ fn a_client_that_does_not_read_its_answer_is_cut_off() {
 
 #[test]
 fn a_client_that_never_closes_is_closed() {
-    let mut fixture = start(Limits { linger_timeout: SOON, ..patient() });
+    let mut fixture = start(Limits { write_timeout: SOON, ..patient() });
     let mut open = fixture.send("POST /absent HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n");
     let mut answer = String::new();
     open.read_to_string(&mut answer).unwrap();
@@ -305,7 +303,7 @@ fn a_body_is_asked_for_only_when_the_head_has_passed() {
 
 #[test]
 fn waiting_syncs_leave_room_for_health() {
-    let fixture = start(Limits { connections_max: 4, heavy_max: 3, ..patient() });
+    let fixture = start(Limits { connections_max: 4, callers_max: 3, ..patient() });
     let waiting: Vec<TcpStream> = (0..3).map(|_| fixture.post_sync()).collect();
     fixture.gate.await_waiting(3);
     let one_more = answer_of(fixture.post_sync());
@@ -322,8 +320,8 @@ fn waiting_syncs_leave_room_for_health() {
 }
 
 #[test]
-fn slow_clients_in_every_seat_leave_room_for_health() {
-    let fixture = start(Limits { connections_max: 8, heavy_max: 4, ..patient() });
+fn slow_clients_on_every_connection_leave_room_for_health() {
+    let fixture = start(Limits { connections_max: 8, callers_max: 4, ..patient() });
     let waiting: Vec<TcpStream> = (0..4).map(|_| fixture.post_sync()).collect();
     fixture.gate.await_waiting(4);
     let mut slow = Vec::new();
@@ -356,7 +354,7 @@ fn connect_from(address: [u8; 4], to: SocketAddr) -> TcpStream {
 
 #[test]
 fn the_crowd_of_one_neighbour_does_not_push_another_out() {
-    let fixture = start(Limits { connections_max: 8, heavy_max: 4, ..patient() });
+    let fixture = start(Limits { connections_max: 8, connections_per_peer_max: 7, ..patient() });
     let mut unhurried = fixture.send("GET /health HTTP/1.1\r\n");
     let mut crowd: Vec<TcpStream> = (0..40).map(|_| connect_from([127, 0, 0, 2], fixture.address)).collect();
     fixture.gate.await_state("most of the crowd was sent away", |state| state.answered.len() >= 33);
@@ -365,13 +363,36 @@ fn the_crowd_of_one_neighbour_does_not_push_another_out() {
     crowd.iter().for_each(|stream| stream.shutdown(Shutdown::Write).unwrap());
     let sent_away =
         crowd.drain(..).filter(|stream| answer_of(stream.try_clone().unwrap()).starts_with("HTTP/1.1 503 "));
-    assert_eq!(sent_away.count(), 33, "all but those for whom there are seats");
+    assert_eq!(sent_away.count(), 33, "all but those for whom there are connections");
+    fixture.end();
+}
+
+#[test]
+fn what_is_reserved_is_for_addresses_without_a_connection() {
+    let fixture = start(Limits { connections_max: 4, callers_max: 2, reserved: 1, ..patient() });
+    let waiting = [fixture.post_sync(), fixture.post_sync()];
+    fixture.gate.await_waiting(2);
+    assert_status(&answer_of(fixture.post_sync()), 503);
+    let mut other = connect_from([127, 0, 0, 2], fixture.address);
+    other.write_all(b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
+    fixture.gate.await_waiting(3);
+    // Of four connections the fourth is reserved, and the slow one makes room for its neighbour.
+    let slow = fixture.send("GET");
+    assert_status(&fixture.get("/health"), 503);
+    let mut third = connect_from([127, 0, 0, 3], fixture.address);
+    third.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_status(&answer_of(third), 200);
+    fixture.gate.open();
+    for stream in waiting.into_iter().chain([other]) {
+        assert_status(&answer_of(stream), 200);
+    }
+    assert_status(&answer_of(slow), 503);
     fixture.end();
 }
 
 #[test]
 fn who_comes_when_nobody_can_leave_is_turned_away() {
-    let fixture = start(Limits { connections_max: 2, heavy_max: 2, ..patient() });
+    let fixture = start(Limits { connections_max: 2, callers_max: 2, ..patient() });
     let waiting = [fixture.post_sync(), fixture.post_sync()];
     fixture.gate.await_waiting(2);
     let turned_away = fixture.get("/health");
@@ -401,8 +422,8 @@ fn bodies_that_are_on_their_way_fit_into_their_limit_together() {
 }
 
 #[test]
-fn clients_that_went_away_while_they_waited_leave_their_seats_to_those_who_need_them() {
-    let fixture = start(Limits { connections_max: 4, heavy_max: 2, ..patient() });
+fn clients_that_went_away_while_they_waited_leave_their_places_to_others() {
+    let fixture = start(Limits { connections_max: 40, callers_max: 2, ..patient() });
     // As many as may wait, again and again: each leaves at once.
     for number in 1..=20 {
         drop(fixture.post_sync());
@@ -422,29 +443,30 @@ fn clients_that_went_away_while_they_waited_leave_their_seats_to_those_who_need_
 }
 
 #[test]
-fn who_has_said_all_and_waits_gets_the_answer_unless_others_need_the_seat() {
-    let fixture = start(Limits { connections_max: 4, heavy_max: 2, ..patient() });
+fn who_has_said_all_and_waits_gets_the_answer_unless_others_need_the_place() {
+    let fixture = start(Limits { connections_max: 4, callers_max: 2, ..patient() });
     let half_closed = |fixture: &Fixture| {
         let stream = fixture.post_sync();
         stream.shutdown(Shutdown::Write).unwrap();
         stream
     };
-    let (oldest, other) = (half_closed(&fixture), half_closed(&fixture));
+    let early = [half_closed(&fixture), half_closed(&fixture)];
     fixture.gate.await_waiting(2);
     let newest = fixture.post_sync();
-    let told = answer_of(oldest);
-    assert_status(&told, 503);
-    assert!(told.contains("\r\nRetry-After: "), "{told}");
-    fixture.gate.await_waiting(2);
+    fixture.gate.await_state("one of them gave way", |state| state.answered == [503] && state.waiting == 2);
     fixture.gate.open();
-    assert_status(&answer_of(other), 200);
+    let mut answers = early.map(answer_of);
+    answers.sort_unstable();
+    assert_status(&answers[0], 200);
+    assert_status(&answers[1], 503);
+    assert!(answers[1].contains("\r\nRetry-After: "), "{}", answers[1]);
     assert_status(&answer_of(newest), 200);
     fixture.end();
 }
 
 #[test]
 fn a_crowd_leaves_no_threads_behind() {
-    let fixture = start(Limits { connections_max: 40, heavy_max: 30, ..patient() });
+    let fixture = start(Limits { connections_max: 40, callers_max: 30, ..patient() });
     let waiting: Vec<TcpStream> = (0..30).map(|_| fixture.post_sync()).collect();
     fixture.gate.await_waiting(30);
     let own_threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
@@ -466,7 +488,7 @@ fn a_crowd_leaves_no_threads_behind() {
 
 #[test]
 fn who_is_turned_away_gets_no_body_for_a_head_request() {
-    let fixture = start(Limits { connections_max: 1, heavy_max: 1, ..patient() });
+    let fixture = start(Limits { connections_max: 1, callers_max: 1, ..patient() });
     let waiting = fixture.post_sync();
     fixture.gate.await_waiting(1);
     // The bytes may come after the refusal; then it is one to an unknown method, with its body.
@@ -527,4 +549,16 @@ fn a_stop_before_the_start_and_a_second_stop_are_stops() {
     early.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert_eq!(server.run(Arc::<Gate>::default()).wait(PATIENCE), 0);
     assert_status(&answer_of(early), 503);
+}
+
+#[test]
+fn a_panic_costs_its_own_connection_alone() {
+    let fixture = start(Limits { connections_max: 2, callers_max: 1, ..patient() });
+    for _ in 0..5 {
+        let answer = fixture.get("/panic");
+        assert_status(&answer, 500);
+        assert!(answer.contains(r#""code":"internal""#) && !answer.contains("an error of the handler"), "{answer}");
+        assert_status(&fixture.get("/health"), 200);
+    }
+    fixture.end();
 }

@@ -1,10 +1,21 @@
-//! What std does not ask of the system: sleeping until a connection or a wake-up comes, a longer backlog, and whether
-//! a peer is gone. It knows neither what is said on a connection nor why somebody is woken.
+//! System calls that std lacks: waiting for a connection or a wake-up, a longer backlog, and whether a peer is gone.
 
 #[cfg(unix)]
-pub(super) use unix::{Sleeper, Waker, deepen_backlog, first_ended, is_quiet, notice_silent_ends, pair};
+pub(super) use unix::{Sleeper, Waker, deepen_backlog, ended, is_quiet, notice_silent_ends, pair};
 #[cfg(not(unix))]
-pub(super) use without_poll::{Sleeper, Waker, deepen_backlog, first_ended, is_quiet, notice_silent_ends, pair};
+pub(super) use without_poll::{Sleeper, Waker, deepen_backlog, ended, is_quiet, notice_silent_ends, pair};
+
+/// How much of a connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Nothing.
+    No,
+    /// The peer sends no more: it is gone, or it has said all and waits.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "only `poll` tells it"))]
+    PeerSide,
+    /// All of it: nothing can be sent any more.
+    Connection,
+}
 
 #[cfg(unix)]
 mod unix {
@@ -17,6 +28,8 @@ mod unix {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::net::{RecvFlags, listen, recv, sockopt};
 
+    use super::Ended;
+
     /// A peer that says nothing for this long is asked by its kernel's means whether it is still there.
     const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
     /// And asked again so often, so long after.
@@ -28,12 +41,16 @@ mod unix {
         Ok(listen(listener, i32::from(connections_max))?)
     }
 
-    /// The first of these whose peer has ended its side or is gone.
-    pub(in super::super) fn first_ended<'a>(streams: impl Iterator<Item = &'a TcpStream>) -> Option<usize> {
-        let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        let mut watched: Vec<_> = streams.map(|stream| PollFd::new(stream, PollFlags::RDHUP)).collect();
-        poll(&mut watched, Some(&Timespec::default())).ok()?;
-        watched.iter().position(|one| one.revents().intersects(ended))
+    /// Looks, without waiting.
+    pub(in super::super) fn ended(stream: &TcpStream) -> Ended {
+        let mut watched = [PollFd::new(stream, PollFlags::RDHUP)];
+        // It can fail only for want of kernel memory; the next look tells.
+        let _ = poll(&mut watched, Some(&Timespec::default()));
+        match watched[0].revents() {
+            events if events.intersects(PollFlags::HUP | PollFlags::ERR) => Ended::Connection,
+            events if events.intersects(PollFlags::RDHUP) => Ended::PeerSide,
+            _ => Ended::No,
+        }
     }
 
     /// Whether nothing has come that is still to be read. It waits for nothing.
@@ -44,7 +61,7 @@ mod unix {
 
     /// Has the kernel notice where a peer goes without a word: a machine switched off, a container that was killed.
     pub(in super::super) fn notice_silent_ends(stream: &TcpStream) {
-        // Without it, the seat comes back when the answer is ready.
+        // Without it, the connection is free again when the answer is ready.
         let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)
             .and_then(|()| sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL))
             .and_then(|()| sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES))
@@ -91,41 +108,38 @@ mod unix {
 mod without_poll {
     use std::io;
     use std::net::{TcpListener, TcpStream};
-    use std::thread;
     use std::time::Duration;
 
-    /// Without `poll`, a stop is seen after this long.
-    const NAP: Duration = Duration::from_millis(20);
+    use super::Ended;
 
-    pub(in super::super) fn deepen_backlog(_listener: &TcpListener, _connections_max: u16) -> io::Result<()> {
+    /// Each connection needs a thread of its own.
+    pub(in super::super) fn pair() -> io::Result<(Waker, Sleeper)> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the service needs threads, and there are none here"))
+    }
+
+    pub(in super::super) fn deepen_backlog(_: &TcpListener, _: u16) -> io::Result<()> {
         Ok(())
     }
 
-    pub(in super::super) fn first_ended<'a>(_streams: impl Iterator<Item = &'a TcpStream>) -> Option<usize> {
-        None
+    pub(in super::super) fn ended(_: &TcpStream) -> Ended {
+        Ended::No
     }
 
-    pub(in super::super) fn is_quiet(_stream: &TcpStream) -> bool {
+    pub(in super::super) fn is_quiet(_: &TcpStream) -> bool {
         true
     }
 
-    pub(in super::super) fn notice_silent_ends(_stream: &TcpStream) {}
+    pub(in super::super) fn notice_silent_ends(_: &TcpStream) {}
 
     pub(in super::super) struct Waker;
 
     pub(in super::super) struct Sleeper;
-
-    pub(in super::super) fn pair() -> io::Result<(Waker, Sleeper)> {
-        Ok((Waker, Sleeper))
-    }
 
     impl Waker {
         pub(in super::super) fn wake(&self) {}
     }
 
     impl Sleeper {
-        pub(in super::super) fn sleep(&self, _listener: Option<&TcpListener>, timeout: Option<Duration>) {
-            thread::sleep(timeout.unwrap_or(NAP).min(NAP));
-        }
+        pub(in super::super) fn sleep(&self, _: Option<&TcpListener>, _: Option<Duration>) {}
     }
 }

@@ -1,14 +1,20 @@
-//! What is said of a run that ended, to whom, and in which form: texts and requests, not sent yet. It touches nothing.
+//! The messages about a run that ended: to which receivers, and in which form.
 
 use miniserde::{Serialize, json};
 
-use crate::code::Code;
 use crate::config::Occasion;
-use crate::names::{RemoteScheme, RemoteUrl};
-use crate::outcome::SyncResult;
+use crate::model::result_code::Code;
+use crate::model::run_result::SyncResult;
+use crate::model::urls::{RemoteScheme, RemoteUrl};
 
 /// Of a result's message, what goes into a chat.
 const MESSAGE_CHARS_MAX: usize = 1_000;
+/// Warnings and left out items that a chat is shown; the others are in the log and at `/status`.
+const LISTED_MAX: usize = 5;
+/// Of each of these.
+const LISTED_CHARS_MAX: usize = 200;
+/// ntfy makes a file of a longer message.
+const NTFY_BYTES_MAX: usize = 4_000;
 /// Discord refuses longer contents; escaping may double what is in them.
 const DISCORD_CHARS_MAX: usize = 2_000;
 
@@ -23,6 +29,8 @@ pub struct Notice {
     pub tells_failure: bool,
     /// The failures up to this run: how many in a row, and since when.
     pub failures: Option<(u64, String)>,
+    /// Since when no backup was made, where a notice said so and this run is one.
+    pub overdue_since: Option<String>,
     /// Where the commit can be looked at.
     pub link: Option<String>,
 }
@@ -40,7 +48,7 @@ impl Notice {
     }
 
     fn is_recovery(&self) -> bool {
-        self.result.code.is_success() && self.failures.is_some()
+        self.result.code.is_success() && (self.failures.is_some() || self.overdue_since.is_some())
     }
 
     /// What happened, in one line. Texts from elsewhere go through `escape`, the commit through `link`.
@@ -52,7 +60,12 @@ impl Notice {
             (Some((count, since)), code) if code.is_success() => {
                 format!("✅ The {what} of workspace {workspace} works again (failures since {since}: {count}): ")
             }
-            (_, code) if code.is_success() => format!("✅ Workspace {workspace}: "),
+            (None, code) if code.is_success() => match &self.overdue_since {
+                Some(since) => format!("✅ The {what} of workspace {workspace} works again (overdue since {since}): "),
+                None => format!("✅ Workspace {workspace}: "),
+            },
+            (_, Code::Overdue) => format!("❌ The {what} of workspace {workspace} is overdue: "),
+            (_, Code::Incomplete) => format!("⚠️ The {what} of workspace {workspace} is incomplete: "),
             (failures, code) => {
                 let code = escape(code.as_str());
                 let row = match failures {
@@ -69,14 +82,26 @@ impl Notice {
                     &format!("{} added, {} modified, {} deleted", changed.added, changed.modified, changed.deleted);
             }
             Code::Unchanged if !self.is_verification => sentence += "nothing has changed",
-            _ => sentence += &escape(&shortened(&result.message)),
+            _ => sentence += &escape(&shortened(&result.message, MESSAGE_CHARS_MAX)),
         }
         if let Some(commit) = &result.commit {
             let short = commit.get(..10).unwrap_or(commit);
             sentence += ", commit ";
             sentence += &self.link.as_ref().map_or_else(|| short.to_owned(), |page| link(page, short));
         }
+        let left_out: Vec<_> =
+            result.left_out.iter().map(|one| format!("left out: {}: {}", one.item, one.reason)).collect();
+        sentence += &listed("❌", &left_out, escape);
+        sentence += &listed("⚠️", &result.warnings, escape);
         sentence
+    }
+
+    /// The body for a topic of ntfy, which is plain text.
+    #[must_use]
+    pub fn for_ntfy(&self) -> String {
+        let text = self.sentence(str::to_owned, |page, short| format!("{short} ({page})"));
+        let end = (0..=text.len().min(NTFY_BYTES_MAX)).rev().find(|end| text.is_char_boundary(*end));
+        text[..end.unwrap_or_default()].to_owned()
     }
 
     /// The body for an incoming webhook of Slack.
@@ -91,7 +116,7 @@ impl Notice {
         json::to_string(&Message { text, mrkdwn: false })
     }
 
-    /// The body for a webhook of Discord. It mentions nobody, whatever is in the text.
+    /// The body for a webhook of Discord. It mentions no user, whatever the text contains.
     #[must_use]
     pub fn for_discord(&self) -> String {
         #[derive(Serialize)]
@@ -109,9 +134,23 @@ impl Notice {
     }
 }
 
-/// Where a heartbeat goes: the URL itself, or `/fail` below it.
+/// Whether an address is a topic of ntfy, which shows what it is sent as it is: the host is called ntfy, and its path is
+/// the topic alone.
+#[must_use]
+pub fn is_ntfy_topic(url: &str) -> bool {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let Some((authority, topic)) = rest.split_once('/') else { return false };
+    let host = authority.rsplit('@').next().unwrap_or_default().split(':').next().unwrap_or_default();
+    let topic = topic.trim_end_matches('/');
+    host.split('.').any(|label| label.eq_ignore_ascii_case("ntfy")) && !topic.is_empty() && !topic.contains('/')
+}
+
+/// Where a heartbeat goes: the URL itself, or `/fail` below its path. A fragment is not sent, so what is put behind it
+/// would be lost.
 #[must_use]
 pub fn heartbeat_url(url: &str, code: Code) -> String {
+    let url = url.split('#').next().unwrap_or_default();
     if code.is_success() {
         return url.to_owned();
     }
@@ -145,12 +184,23 @@ pub fn commit_page(remote: &RemoteUrl, commit: &str) -> Option<String> {
     Some(format!("{origin}/{path}/{words}/{commit}"))
 }
 
-fn shortened(message: &str) -> String {
+fn shortened(message: &str, chars_max: usize) -> String {
     let message = message.replace('\n', " | ");
-    if message.chars().count() <= MESSAGE_CHARS_MAX {
+    if message.chars().count() <= chars_max {
         return message;
     }
-    message.chars().take(MESSAGE_CHARS_MAX).chain(['…']).collect()
+    message.chars().take(chars_max).chain(['…']).collect()
+}
+
+/// The first of these, a line each, and how many more there are.
+fn listed(mark: &str, lines: &[String], escape: fn(&str) -> String) -> String {
+    let shown = lines.iter().take(LISTED_MAX);
+    let mut text: String =
+        shown.map(|line| format!("\n{mark} {}", escape(&shortened(line, LISTED_CHARS_MAX)))).collect();
+    if lines.len() > LISTED_MAX {
+        text += &format!("\n{mark} and {} more", lines.len() - LISTED_MAX);
+    }
+    text
 }
 
 /// The three characters that Slack asks to be escaped: without them no link and no mention can be made.
@@ -173,7 +223,7 @@ fn escaped_for_discord(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Changed;
+    use crate::model::run_result::{Changed, LeftOut};
 
     fn notice(code: Code, message: &str) -> Notice {
         let result = SyncResult {
@@ -185,9 +235,18 @@ mod tests {
             commit: code.is_success().then(|| "0123456789abcdef0123456789abcdef01234567".to_owned()),
             changed: Changed { added: 1, modified: 2, deleted: 0 },
             warnings: Vec::new(),
+            left_out: Vec::new(),
+            items: None,
             duration_ms: 5,
         };
-        Notice { result, is_verification: false, tells_failure: !code.is_success(), failures: None, link: None }
+        Notice {
+            result,
+            is_verification: false,
+            tells_failure: !code.is_success(),
+            failures: None,
+            overdue_since: None,
+            link: None,
+        }
     }
 
     #[test]
@@ -208,6 +267,31 @@ mod tests {
         assert!(failed.for_discord().contains("\\\\<\\\\!channel\\\\> \\\\& \\\\*x\\\\*"), "{}", failed.for_discord());
         let healed = Notice { failures: failing, ..notice(Code::Unchanged, "") };
         assert!(healed.for_slack().contains("works again (failures since 2026-11-22T18:00:00Z: 3): nothing has"));
+        let back = Notice { overdue_since: Some("2026-11-22T18:00:00Z".to_owned()), ..notice(Code::Unchanged, "") };
+        assert!(back.is_for(&[Occasion::Recovery]));
+        assert!(back.for_ntfy().contains("works again (overdue since 2026-11-22T18:00:00Z): nothing has"));
+    }
+
+    #[test]
+    fn a_chat_is_told_the_first_warnings_and_what_was_left_out() {
+        let mut incomplete = notice(Code::Incomplete, "1 of 20 items");
+        incomplete.result.warnings = (1..8).map(|number| format!("<warning> {number}")).collect();
+        incomplete.result.left_out = vec![LeftOut { item: "f/ops/bad".to_owned(), reason: "no text".to_owned() }];
+        let text = incomplete.for_ntfy();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines[..3],
+            [
+                "⚠️ The backup of workspace shop is incomplete: 1 of 20 items",
+                "❌ left out: f/ops/bad: no text",
+                "⚠️ <warning> 1",
+            ]
+        );
+        assert_eq!((lines.len(), lines[7]), (8, "⚠️ and 2 more"));
+        assert!(incomplete.for_slack().contains("\\n⚠️ &lt;warning&gt; 1"));
+        incomplete.result.warnings = vec!["é".repeat(5_000); 9];
+        assert!(incomplete.for_ntfy().len() <= NTFY_BYTES_MAX);
+        assert!(incomplete.for_discord().chars().count() < 2_200);
     }
 
     #[test]
@@ -267,5 +351,31 @@ mod tests {
         assert_eq!(heartbeat_url("https://hc.example/abc", Code::Pushed), "https://hc.example/abc");
         assert_eq!(heartbeat_url("https://hc.example/abc", Code::Timeout), "https://hc.example/abc/fail");
         assert_eq!(heartbeat_url("https://hc.example/abc/?x=1", Code::Timeout), "https://hc.example/abc/fail?x=1");
+        assert_eq!(heartbeat_url("https://hc.example/abc#nightly", Code::Pushed), "https://hc.example/abc");
+        for url in ["https://hc.example/abc#nightly", "https://hc.example/abc/#a?b", "https://hc.example/abc#"] {
+            assert_eq!(heartbeat_url(url, Code::Timeout), "https://hc.example/abc/fail", "{url}");
+        }
+        assert_eq!(heartbeat_url("https://hc.example?k=a/b#c", Code::Timeout), "https://hc.example/fail?k=a/b");
+    }
+
+    #[test]
+    fn a_topic_of_ntfy_is_known_by_its_host_and_path() {
+        for url in [
+            "https://ntfy.sh/backups",
+            "http://ntfy/b/",
+            "https://ntfy.example.com:8443/b?auth=x",
+            "https://u:p@NTFY.sh/b",
+        ] {
+            assert!(is_ntfy_topic(url), "{url}");
+        }
+        for url in [
+            "https://ntfy.sh",
+            "https://ntfy.sh/",
+            "https://ntfy.sh/a/b",
+            "https://example.com/ntfy",
+            "https://ntfysh/b",
+        ] {
+            assert!(!is_ntfy_topic(url), "{url}");
+        }
     }
 }

@@ -1,19 +1,20 @@
-//! Sends notices to chats, to a URL and as heartbeats. It never delays a sync: it has a thread of its own, and a notice
-//! that cannot be delivered is a log line. It does not know what a notice says.
+//! Sends notifications to chats, to a URL and as heartbeats, in a thread of its own, so that no sync waits.
 //!
-//! The addresses are secrets. None is in a log line: what went wrong is told by the name of the setting.
+//! The addresses are secrets: an error names the setting and not the address.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Occasion, SecretSource};
-use crate::notice::{self, Notice};
-use crate::secret::Secret;
-use crate::trust;
-use crate::web;
+use crate::model::result_code::Code;
+use crate::net::ca_bundle;
+use crate::net::http_client;
+use crate::service::notify::message::{self, Notice};
+use crate::util::secret::Secret;
 
-/// Notices that wait. More come together only where nobody takes them for long.
+/// Notices that wait. More accumulate only if a receiver hangs for long.
 const WAITING_MAX: usize = 64;
 /// One attempt, from the name's resolution to the answer.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -22,19 +23,19 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 /// One address of the settings.
 struct Target {
-    kind: Kind,
+    kind: Channel,
     source: SecretSource,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Channel {
     Slack,
     Discord,
     Url,
     Heartbeat,
 }
 
-impl Kind {
+impl Channel {
     fn setting(self) -> &'static str {
         match self {
             Self::Slack => "SLACK_WEBHOOK_URL",
@@ -46,7 +47,7 @@ impl Kind {
 }
 
 /// Who is told of the runs of the configured backups.
-pub struct Notifier {
+pub struct Sender {
     shared: Arc<Shared>,
 }
 
@@ -54,27 +55,27 @@ struct Shared {
     targets: Vec<Target>,
     occasions: Vec<Occasion>,
     environment: Vec<(String, String)>,
-    queue: Mutex<Queue>,
+    queue: Mutex<NoticeQueue>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Queue {
+struct NoticeQueue {
     waiting: VecDeque<Notice>,
     is_sending: bool,
     has_thread: bool,
 }
 
-impl Notifier {
+impl Sender {
     /// For the addresses of the settings. Nothing is started before there is a notice.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         // The heartbeat first: what somebody counts on should not wait for a chat that does not answer.
         let settings = [
-            (Kind::Heartbeat, &config.heartbeat_url),
-            (Kind::Slack, &config.slack_webhook_url),
-            (Kind::Discord, &config.discord_webhook_url),
-            (Kind::Url, &config.notify_url),
+            (Channel::Heartbeat, &config.heartbeat_url),
+            (Channel::Slack, &config.slack_webhook_url),
+            (Channel::Discord, &config.discord_webhook_url),
+            (Channel::Url, &config.notify_url),
         ];
         let targets = settings.into_iter().filter_map(|(kind, source)| Some(Target { kind, source: source.clone()? }));
         Self {
@@ -126,7 +127,7 @@ impl Notifier {
 }
 
 impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, NoticeQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -140,7 +141,10 @@ impl Shared {
             queue.is_sending = true;
             drop(queue);
             for target in &self.targets {
-                self.send(target, &notice);
+                // A panic costs one notification.
+                if catch_unwind(AssertUnwindSafe(|| self.send(target, &notice))).is_err() {
+                    log::error!("{}: the notification was not sent, by an internal error", target.kind.setting());
+                }
             }
             queue = self.queue();
             queue.is_sending = false;
@@ -149,14 +153,16 @@ impl Shared {
     }
 
     fn send(&self, target: &Target, notice: &Notice) {
-        // A heartbeat is for syncs: whoever counts on it wants to know that they go on.
-        let is_for =
-            if target.kind == Kind::Heartbeat { !notice.is_verification } else { notice.is_for(&self.occasions) };
+        // A heartbeat is for syncs only: its receiver watches whether they continue.
+        let is_for = match target.kind {
+            Channel::Heartbeat => !notice.is_verification && notice.result.code != Code::Overdue,
+            _ => notice.is_for(&self.occasions),
+        };
         if !is_for {
             return;
         }
         // A bundle that cannot be used is told as such, not as a server that is not trusted.
-        let checked = trust::bundle(&self.environment).and_then(|_| target.source.read());
+        let checked = ca_bundle::bundle(&self.environment).and_then(|_| target.source.read());
         let address = match checked {
             Ok(address) => address,
             Err(message) => return log::error!("cannot send a notice: {message}"),
@@ -165,64 +171,75 @@ impl Shared {
         let mut pauses = PAUSES.iter();
         loop {
             let failure = match self.attempt(target.kind, &address, notice) {
-                Ok(()) => return log::debug!("{setting} was told of run {}", notice.result.run_id),
+                Ok(()) => return log::debug!("{setting}: sent the notice of run {}", notice.result.run_id),
                 Err(failure) => failure,
             };
             match pauses.next() {
                 Some(pause) if failure.is_passing => {
-                    log::info!("{setting} was not told of run {}, trying again: {}", notice.result.run_id, failure.why);
+                    log::info!(
+                        "{setting}: cannot send the notice of run {}, retrying: {}",
+                        notice.result.run_id,
+                        failure.why
+                    );
+                    // This thread sends notices only; no sync waits for it.
                     std::thread::sleep(*pause);
                 }
                 _ => {
-                    return log::error!("{setting} could not be told of run {}: {}", notice.result.run_id, failure.why);
+                    return log::error!(
+                        "{setting}: cannot send the notice of run {}: {}",
+                        notice.result.run_id,
+                        failure.why
+                    );
                 }
             }
         }
     }
 
-    fn attempt(&self, kind: Kind, address: &Secret, notice: &Notice) -> Result<(), Failure> {
+    fn attempt(&self, kind: Channel, address: &Secret, notice: &Notice) -> Result<(), SendError> {
         let url = match kind {
-            Kind::Heartbeat => notice::heartbeat_url(address.expose(), notice.result.code),
+            Channel::Heartbeat => message::heartbeat_url(address.expose(), notice.result.code),
             _ => address.expose().to_owned(),
         };
-        let client = web::client(&url, ATTEMPT_TIME_MAX, &self.environment);
-        let post = |body: String| client.post(&url).header("Content-Type", "application/json").send(body);
+        let client = http_client::client(&url, ATTEMPT_TIME_MAX, &self.environment);
+        let post_as = |media_type, body: String| client.post(&url).header("Content-Type", media_type).send(body);
+        let post = |body| post_as("application/json", body);
         let answer = match kind {
-            Kind::Slack => post(notice.for_slack()),
-            Kind::Discord => post(notice.for_discord()),
-            Kind::Url => post(notice.result.to_json()),
-            Kind::Heartbeat => client.get(&url).call(),
+            Channel::Slack => post(notice.for_slack()),
+            Channel::Discord => post(notice.for_discord()),
+            Channel::Url if message::is_ntfy_topic(&url) => post_as("text/plain; charset=utf-8", notice.for_ntfy()),
+            Channel::Url => post(notice.result.to_json()),
+            Channel::Heartbeat => client.get(&url).call(),
         };
         match answer {
             Ok(answer) if answer.status().is_success() => Ok(()),
             Ok(answer) => {
                 let status = answer.status().as_u16();
-                let is_passing = web::is_passing(status);
-                Err(Failure { is_passing, why: format!("it answered {status}") })
+                let is_passing = http_client::is_passing(status);
+                Err(SendError { is_passing, why: format!("it answered {status}") })
             }
             // The text of another error may have a part of the address in it.
             Err(error @ ureq::Error::Io(_)) => {
-                let is_passing = web::is_passing_error(&error);
-                Err(Failure { is_passing, why: error.to_string() })
+                let is_passing = http_client::is_passing_error(&error);
+                Err(SendError { is_passing, why: error.to_string() })
             }
             Err(ureq::Error::HostNotFound) => {
-                Err(Failure { is_passing: true, why: "its host is not known".to_owned() })
+                Err(SendError { is_passing: true, why: "its host is not known".to_owned() })
             }
-            Err(ureq::Error::ConnectionFailed) => Err(Failure { is_passing: true, why: "no connection".to_owned() }),
+            Err(ureq::Error::ConnectionFailed) => Err(SendError { is_passing: true, why: "no connection".to_owned() }),
             Err(ureq::Error::Timeout(_)) => {
-                Err(Failure { is_passing: true, why: "it did not answer in time".to_owned() })
+                Err(SendError { is_passing: true, why: "it did not answer in time".to_owned() })
             }
             Err(error @ ureq::Error::ConnectProxyFailed(_)) => {
-                let is_passing = web::is_passing_error(&error);
-                Err(Failure { is_passing, why: error.to_string() })
+                let is_passing = http_client::is_passing_error(&error);
+                Err(SendError { is_passing, why: error.to_string() })
             }
-            Err(_) => Err(Failure { is_passing: false, why: "it is no address that can be asked".to_owned() }),
+            Err(_) => Err(SendError { is_passing: false, why: "it is not a valid address".to_owned() }),
         }
     }
 }
 
 /// Why a notice was not delivered.
-struct Failure {
+struct SendError {
     /// Whether it may be delivered in a moment.
     is_passing: bool,
     why: String,

@@ -1,13 +1,83 @@
-//! Disks that are full or read-only, volumes and users that nobody expected. It mounts small disks and runs our binary
+//! Disks that are full or read-only, volumes and users that no one expected. It mounts small disks and runs our binary
 //! as other users, for which it has to be root.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::replay::{Replay, State, the_checkout_in};
-use super::{History, OUR_DEFAULTS};
-use crate::bed::*;
+use super::{History, Scenario};
+use support::replay::{State, the_checkout_in};
+use support::*;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        fault: "a disk that is nearly full",
+        injected: "with 40 MiB left of 400, and by a `wmill` that writes without end",
+        asserted: "the run ends and says so before the disk is full, and what was written is removed",
+        test: "as_root::as_root_a_disk_that_is_nearly_full_is_left_alone",
+    },
+    Scenario {
+        fault: "`wmill` or `git` that takes all memory",
+        injected: "in a control group of 64 MB, into `sync` and `serve`",
+        asserted: "the kernel ends the program and not the service, and the failure says so",
+        test: "as_root::as_root_a_program_that_takes_all_memory",
+    },
+    Scenario {
+        fault: "no thread and no process to be had",
+        injected: "by a limit of 8, 16 and 64, into `sync` and `serve`",
+        asserted: "`sync` prints its JSON, `serve` goes on",
+        test: "as_root::as_root_a_limit_of_processes",
+    },
+    Scenario {
+        fault: "a disk that is full",
+        injected: "with so many bytes left that the pull, staging, packing, or the notes fail, in steps of 16 KiB",
+        asserted: "no failure is told as a success, and the other way round",
+        test: "as_root::as_root_a_disk_that_fills_at_each_stage",
+    },
+    Scenario {
+        fault: "a disk that is full",
+        injected: "the same in some steps, with the real `wmill`",
+        asserted: "",
+        test: "as_root::as_root_a_disk_that_fills_under_the_real_wmill",
+    },
+    Scenario {
+        fault: "a disk that is full",
+        injected: "the remote's",
+        asserted: "`git_rejected` or `git_failed`",
+        test: "as_root::as_root_a_full_disk_of_the_remote",
+    },
+    Scenario {
+        fault: "a disk that is read-only",
+        injected: "`DATA_DIR`",
+        asserted: "`config_invalid`",
+        test: "as_root::as_root_a_read_only_disk",
+    },
+    Scenario {
+        fault: "a volume of another user, and one that root used before",
+        injected: "`DATA_DIR`",
+        asserted: "`config_invalid` says how to give it away; root can use any",
+        test: "as_root::as_root_a_volume_of_another_user",
+    },
+    Scenario {
+        fault: "a user without an entry in passwd",
+        injected: "the service's own, over `file:` and http",
+        asserted: "it works",
+        test: "as_root::as_root_a_user_of_whom_the_system_does_not_know",
+    },
+    Scenario {
+        fault: "no `/tmp` that can be written",
+        injected: "of the machine",
+        asserted: "it works",
+        test: "as_root::as_root_without_a_tmp",
+    },
+    Scenario {
+        fault: "files and folders that we may not read or write",
+        injected: "folders of the checkout with mode 000, the service no root",
+        asserted: "the one next sync succeeds and pushes",
+        test: "as_root::as_root_a_checkout_without_permissions_is_made_again",
+    },
+];
 
 /// Of whom no system knows.
 const STRANGER: u32 = 54_321;
@@ -69,10 +139,11 @@ impl Drop for Filler {
 }
 
 #[test]
+#[ignore = "needs root: just test-root"]
 fn as_root_a_disk_that_fills_at_each_stage() {
     let replay = Replay::new();
     let disk = Disk::mount(&replay.sandbox.data(), 20 << 10);
-    let mut history = replay.history();
+    let mut history = History::of(&replay.remote, "main");
     let mut state = State::Seeded;
     let (mut failed, mut went_well) = (0, 0);
     for has_checkout in [true, false] {
@@ -100,6 +171,7 @@ fn as_root_a_disk_that_fills_at_each_stage() {
 }
 
 #[test]
+#[ignore = "needs root: just test-root"]
 fn as_root_a_disk_that_fills_under_the_real_wmill() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
@@ -124,6 +196,7 @@ fn as_root_a_disk_that_fills_under_the_real_wmill() {
 }
 
 #[test]
+#[ignore = "needs root: just test-root"]
 fn as_root_a_full_disk_of_the_remote() {
     let replay = Replay::new();
     let home = replay.remote.path().to_path_buf();
@@ -134,7 +207,7 @@ fn as_root_a_full_disk_of_the_remote() {
     let mut copy = process::clean_command("cp");
     copy.arg("-a").arg(aside.join(".")).arg(&home);
     process::run(copy).must_succeed();
-    let mut history = replay.history();
+    let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
     let mut state = State::Seeded;
     for left in [0, 4, 8, 12] {
@@ -155,10 +228,11 @@ fn as_root_a_full_disk_of_the_remote() {
 }
 
 #[test]
+#[ignore = "needs root: just test-root"]
 fn as_root_a_read_only_disk() {
     let replay = Replay::new();
     let disk = Disk::mount(&replay.sandbox.data(), 20 << 10);
-    let mut history = replay.history();
+    let mut history = History::of(&replay.remote, "main");
     for (round, state) in [State::Seeded, State::Edited].into_iter().enumerate() {
         replay.hold(state);
         disk.remount("ro");
@@ -190,11 +264,11 @@ impl Stranger {
         }
         fs::copy(run::program(), folder.join("bin/windmill-git-sync")).unwrap();
         let mut copy = process::clean_command("cp");
-        copy.arg("-a").arg(replay.states()).arg(folder.join("states"));
+        copy.arg("-a").arg(replay.sandbox.states()).arg(folder.join("states"));
         process::run(copy).must_succeed();
         let script = replay
             .script()
-            .replace(&replay.states().display().to_string(), &folder.join("states").display().to_string());
+            .replace(&replay.sandbox.states().display().to_string(), &folder.join("states").display().to_string());
         sandbox::write_with_mode(&folder.join("bin/wmill"), format!("#!/bin/sh\n{script}").as_bytes(), 0o755);
         for part in ["", "bin", "states"] {
             fs::set_permissions(folder.join(part), fs::Permissions::from_mode(0o755)).unwrap();
@@ -220,16 +294,17 @@ impl Stranger {
         replay.hold(state);
         let current = self.folder.join("states/current");
         let _ = fs::remove_file(&current);
-        std::os::unix::fs::symlink(fs::read_link(replay.states().join("current")).unwrap(), &current).unwrap();
+        std::os::unix::fs::symlink(fs::read_link(replay.sandbox.states().join("current")).unwrap(), &current).unwrap();
     }
 
     fn sync_as<'a>(&self, replay: &'a Replay, id: u32) -> Run<'a> {
+        self.run_as(replay.sandbox.sync(), id)
+    }
+
+    fn run_as<'a>(&self, run: Run<'a>, id: u32) -> Run<'a> {
         let bin = self.folder.join("bin");
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-        replay
-            .sandbox
-            .sync()
-            .remote(&self.http)
+        run.remote(&self.http)
             .program(bin.join("windmill-git-sync"))
             .folder(self.folder.clone())
             .env("PATH", &path)
@@ -250,12 +325,159 @@ impl Drop for Stranger {
 }
 
 #[test]
+#[ignore = "needs root: just test-root"]
+fn as_root_a_disk_that_is_nearly_full_is_left_alone() {
+    let replay = Replay::new();
+    let disk = Disk::mount(&replay.sandbox.data(), 400 << 10);
+    let mut history = History::of(&replay.remote, "main");
+    history.assert_healed("nothing", &replay.sync(), &replay.expected());
+    // What is left is more than the sync needs, and less than a run leaves free.
+    let filler = disk.fill(40 << 10);
+    replay.hold(State::Edited);
+    let refused = replay.sync().run();
+    assert!(refused.message().contains("the volume of DATA_DIR is nearly full"), "{refused}");
+    history.judge("40 MiB left", &refused);
+    drop(filler);
+    history.assert_healed("40 MiB left", &replay.sync(), &replay.expected());
+    // A pull that would fill the disk is ended before it has.
+    let (head, rest) = replay.states_of_script();
+    let endless = format!("here='{head}'\n[ \"$1\" = --version ] || cat /dev/zero >f/endless\n{rest}");
+    replay.sandbox.program("wmill", &endless);
+    replay.hold(State::Seeded);
+    let lowest = std::sync::atomic::AtomicU64::new(u64::MAX);
+    let running = replay.sync().start();
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| running.finish());
+        while !run.is_finished() {
+            lowest.fetch_min(disk.kilobytes_free(), std::sync::atomic::Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let ended = run.join().unwrap();
+        assert_eq!(ended.code(), "pull_failed", "{ended}");
+        assert!(ended.message().contains("nearly full"), "{ended}");
+        history.judge("an endless file", &ended);
+    });
+    let lowest = lowest.into_inner();
+    println!("{lowest} KiB were free at the least");
+    assert!(lowest > 0, "the disk was full");
+    replay.sandbox.program("wmill", &replay.script());
+    history.assert_healed("an endless file", &replay.sync(), &replay.expected());
+}
+
+#[test]
+#[ignore = "needs root: just test-root"]
+fn as_root_a_limit_of_processes() {
+    let replay = Replay::new();
+    let stranger = Stranger::new(&replay);
+    let mut history = History::of(&replay.remote, "main");
+    for processes in [8, 16, 64] {
+        let fault = format!("{processes} processes");
+        stranger.hold(&replay, if processes == 16 { State::Edited } else { State::Seeded });
+        let own = stranger.folder.join("bin/windmill-git-sync");
+        let limited = format!("#!/bin/sh\nexec prlimit --nproc={processes} '{}' \"$@\"", own.display());
+        let program = stranger.folder.join("bin/limited");
+        sandbox::write_with_mode(&program, limited.as_bytes(), 0o755);
+        let struck = stranger.sync(&replay).program(program.clone()).run();
+        println!("{fault}: {}", struck.code());
+        history.judge(&fault, &struck);
+        let service = stranger.run_as(replay.sandbox.service(), STRANGER).program(program).serve();
+        let answer = service.ask("POST", "/sync", &[], b"");
+        println!("{fault}: {:?}", answer.map(|answer| answer.text()));
+        assert_eq!(service.get("/health").status, 200, "{fault}: {}", service.log());
+        assert!(!service.log().contains("panicked"), "{fault}: {}", service.log());
+        drop(service);
+        history.assert_grown(&fault);
+        history.assert_healed(&fault, &stranger.sync(&replay), &replay.expected());
+    }
+}
+
+/// A control group whose processes have so much memory together; gone when dropped.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    fn new(limit: &str) -> Self {
+        let name = format!("windmill-git-sync-test-{}", std::process::id());
+        // Of the first version of control groups, else of the second.
+        let of_first = Path::new("/sys/fs/cgroup/memory");
+        let (folder, files) = if of_first.is_dir() {
+            (of_first.join(name), [("memory.limit_in_bytes", limit), ("memory.swappiness", "0")])
+        } else {
+            let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+            (Path::new("/sys/fs/cgroup").join(name), [("memory.max", limit), ("memory.swap.max", "0")])
+        };
+        fs::create_dir_all(&folder).unwrap();
+        for (file, value) in files {
+            fs::write(folder.join(file), value).unwrap_or_else(|error| panic!("{folder:?}/{file}: {error}"));
+        }
+        Self(folder)
+    }
+
+    /// A program that is ours within the group.
+    fn limited(&self, sandbox: &Sandbox) -> PathBuf {
+        let text =
+            format!("echo $$ >'{}'\nexec '{}' \"$@\"", self.0.join("cgroup.procs").display(), run::program().display());
+        sandbox.program("limited", &text)
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Until its last process is reaped, it cannot be removed.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root: just test-root"]
+fn as_root_a_program_that_takes_all_memory() {
+    assert_root();
+    let replay = Replay::new();
+    let mut history = History::of(&replay.remote, "main");
+    let group = MemoryGroup::new("64M");
+    let program = group.limited(&replay.sandbox);
+    let git = process::find_program("git", &[]).unwrap();
+    let (head, rest) = replay.states_of_script();
+    let version = "[ \"$1\" = --version ] && { echo 'CLI version: 1.819.0'; exit; }\nexec tail /dev/zero\n";
+    let hungry_wmill = format!("here='{head}'\n{version}{rest}");
+    let hungry_git =
+        format!("case \" $* \" in *' fetch '*) exec tail /dev/zero ;; esac\nexec '{}' \"$@\"", git.display());
+    replay.sync().run().expect("pushed");
+    for (tool, text, code) in [("wmill", &hungry_wmill, "pull_failed"), ("git", &hungry_git, "git_failed")] {
+        // Something to fetch, and something to pull.
+        replay.remote.commit("main").done("nothing");
+        history.begin_again();
+        replay.hold(if tool == "git" { State::Seeded } else { State::Edited });
+        replay.sandbox.program(tool, text);
+        let struck = replay.sync().program(program.clone()).run();
+        assert_eq!(struck.code(), code, "{struck}");
+        assert!(struck.message().contains("out of memory"), "{struck}");
+        history.judge(tool, &struck);
+        let service = replay.sandbox.service().remote(&replay.remote).program(program.clone()).serve();
+        let answer = service.post_sync("");
+        assert_eq!(answer.status, 502, "{}", answer.text());
+        assert!(answer.text().contains("out of memory"), "{}", answer.text());
+        assert_eq!(service.get("/health").status, 200, "{}", service.log());
+        drop(service);
+        history.assert_grown(tool);
+        replay.sandbox.program("wmill", &replay.script());
+        replay.sandbox.program("git", &format!("exec '{}' \"$@\"", git.display()));
+        history.assert_healed(tool, &replay.sync(), &replay.expected());
+    }
+}
+
+#[test]
+#[ignore = "needs root: just test-root"]
 fn as_root_a_user_of_whom_the_system_does_not_know() {
     let replay = Replay::new();
     let stranger = Stranger::new(&replay);
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
     assert!(!passwd.contains(&format!(":{STRANGER}:")));
-    let mut history = replay.history();
+    let mut history = History::of(&replay.remote, "main");
     for state in [State::Seeded, State::Edited] {
         stranger.hold(&replay, state);
         let healthy = history.assert_healed("no entry in passwd", &stranger.sync(&replay), &replay.expected());
@@ -279,10 +501,11 @@ fn as_root_a_user_of_whom_the_system_does_not_know() {
 }
 
 #[test]
+#[ignore = "needs root: just test-root"]
 fn as_root_a_volume_of_another_user() {
     let replay = Replay::new();
     let stranger = Stranger::new(&replay);
-    let mut history = replay.history();
+    let mut history = History::of(&replay.remote, "main");
     // Root used it before, and its folders are for root alone.
     stranger.own(0);
     history.assert_healed("root's own", &stranger.sync_as(&replay, 0), &replay.expected());
@@ -308,11 +531,12 @@ fn as_root_a_volume_of_another_user() {
 }
 
 #[test]
-fn as_root_a_checkout_without_permissions_is_made_anew() {
+#[ignore = "needs root: just test-root"]
+fn as_root_a_checkout_without_permissions_is_made_again() {
     let replay = Replay::new();
     let stranger = Stranger::new(&replay);
     let sync = stranger.sync(&replay);
-    let mut history = replay.history();
+    let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &sync, &replay.expected());
     let parts =
         ["git", "git/objects", "tree", "git/refs", "git/refs/sync", "git/info", "tree/f", "git/HEAD", "git/index"];
@@ -328,6 +552,7 @@ fn as_root_a_checkout_without_permissions_is_made_anew() {
 }
 
 #[test]
+#[ignore = "needs root: just test-root"]
 fn as_root_without_a_tmp() {
     assert_root();
     let sandbox = Sandbox::new();

@@ -5,9 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::replay::{Replay, State};
-use super::{History, Scenario};
-use crate::bed::*;
+use super::{History, Points, Scenario};
+use support::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -119,7 +118,7 @@ struct Damaged<'a> {
 
 impl<'a> Damaged<'a> {
     fn new(replay: &'a Replay) -> Self {
-        let mut damaged = Self { replay, history: replay.history(), state: State::Edited };
+        let mut damaged = Self { replay, history: History::of(&replay.remote, "main"), state: State::Edited };
         damaged.survives("nothing");
         damaged
     }
@@ -133,7 +132,12 @@ impl<'a> Damaged<'a> {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn each_file_of_a_checkout_and_each_kind_of_damage() {
+    check_files_and_damages(Points::All);
+}
+
+pub(super) fn check_files_and_damages(which: Points) {
     let replay = Replay::new();
     let mut damaged = Damaged::new(&replay);
     let data = replay.sandbox.data().join("windmill-git-sync");
@@ -157,9 +161,12 @@ fn each_file_of_a_checkout_and_each_kind_of_damage() {
     ] {
         assert!(names.iter().any(|name| name.ends_with(expected)), "{expected} in {names:?}");
     }
-    for path in &files {
-        for damage in DAMAGES {
-            // The kernel's lock is on this one, not in it; a folder with something in it nobody but a person puts there.
+    for (number, path) in files.iter().enumerate() {
+        for (of_file, damage) in DAMAGES.into_iter().enumerate() {
+            if !which.include(number * DAMAGES.len() + of_file) {
+                continue;
+            }
+            // The kernel's lock is on this one, not in it; a folder with something in it no one but a person puts there.
             if path.ends_with("locks/shop.lock") && matches!(damage, Damage::AFolder) {
                 continue;
             }
@@ -179,6 +186,7 @@ fn tree(replay: &Replay) -> PathBuf {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn damaged_objects_of_each_kind() {
     let replay = Replay::new();
     let mut damaged = Damaged::new(&replay);
@@ -199,7 +207,7 @@ fn damaged_objects_of_each_kind() {
                 let removal = || replay.remote.commit("main").remove("theirs").done("Taken back");
                 replay.sync().run().expect("unchanged");
                 removal();
-                damaged.history.begin_anew();
+                damaged.history.begin_again();
             }
             let objects = files_of(&replay.checkout().join("git/objects"), "\0");
             let meant: Vec<_> = objects.iter().filter(|path| is_of_kind(path)).collect();
@@ -215,7 +223,7 @@ fn damaged_objects_of_each_kind() {
         let before = files_of(&replay.checkout().join("git/objects"), "\0");
         replay.remote.commit_files("main", &[("f/ops/odd.py", &format!("{damage:?}"))]);
         replay.remote.commit("main").remove("f/ops/odd.py").done("Taken back");
-        damaged.history.begin_anew();
+        damaged.history.begin_again();
         let new = format!("def main():\n    return '{damage:?}'\n");
         for state in [State::Seeded, State::Edited] {
             replay.put(state, "f/ops/new.py", &new);
@@ -231,6 +239,7 @@ fn damaged_objects_of_each_kind() {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn things_in_each_others_places() {
     let replay = Replay::new();
     let mut damaged = Damaged::new(&replay);
@@ -264,6 +273,7 @@ fn things_in_each_others_places() {
 const LOCKS: [&str; 7] = ["index", "HEAD", "config", "shallow", "packed-refs", "refs/sync/tip", "refs/sync/seen"];
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn stale_locks_are_removed_and_nothing_else() {
     let replay = Replay::new();
     let mut damaged = Damaged::new(&replay);
@@ -278,6 +288,7 @@ fn stale_locks_are_removed_and_nothing_else() {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn the_lock_of_a_git_that_runs_is_left_alone() {
     let replay = Replay::new();
     let mut damaged = Damaged::new(&replay);

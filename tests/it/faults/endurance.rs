@@ -5,9 +5,8 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use super::replay::{Replay, State};
-use super::{OUR_DEFAULTS, Scenario};
-use crate::bed::*;
+use super::{History, Scenario};
+use support::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -78,7 +77,7 @@ impl Held {
         assert_eq!((self.children, self.zombies), (0, 0), "{shown}");
         // An allocator keeps some; it must not grow with the number of syncs.
         assert!(self.memory_kilobytes <= early.memory_kilobytes + 6_000, "{shown}");
-        // The checkout is made anew at some 8,000 objects or 120 packs.
+        // The checkout is made again at some 8,000 objects or 120 packs.
         assert!(self.data_kilobytes < 80_000 && self.files < 12_000, "{shown}");
     }
 }
@@ -151,7 +150,7 @@ impl Curve<'_> {
 
 fn check_replayed(count: usize) {
     let replay = Replay::new();
-    let mut history = replay.history();
+    let mut history = History::of(&replay.remote, "main");
     let service = replay.sandbox.service().remote(&replay.remote).serve();
     let mut curve = Curve { service: &service, sandbox: &replay.sandbox, early: None };
     for number in 1..=count {
@@ -165,12 +164,13 @@ fn check_replayed(count: usize) {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn a_hundred_syncs_leave_nothing_behind() {
     check_replayed(100);
 }
 
 #[test]
-#[ignore = "ten minutes; `just endurance`"]
+#[ignore = "ten minutes: just endurance"]
 fn a_thousand_syncs_with_the_real_wmill() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
@@ -239,7 +239,7 @@ impl Struck<'_> {
 fn check_random_faults(count: usize, seed: u64) {
     let replay = Replay::new();
     let http = GitHttp::serve(&replay.remote);
-    let mut history = replay.history();
+    let mut history = History::of(&replay.remote, "main");
     let sync = replay.sandbox.sync().remote(&http);
     history.assert_healed("nothing", &sync, &replay.expected());
     let service = replay.sandbox.service().remote(&http).serve();
@@ -281,12 +281,13 @@ fn check_random_faults(count: usize, seed: u64) {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn eighty_syncs_with_random_faults_leave_nothing_behind() {
     check_random_faults(80, 0x5eed_0001);
 }
 
 #[test]
-#[ignore = "some minutes; `just endurance`"]
+#[ignore = "some minutes: just endurance"]
 fn four_hundred_syncs_with_random_faults() {
     check_random_faults(400, 0x5eed_0002);
 }

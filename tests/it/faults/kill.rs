@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use super::replay::{Replay, State};
-use super::{History, OUR_DEFAULTS, Scenario};
-use crate::bed::process::signal;
-use crate::bed::*;
+use super::{History, Points, Scenario};
+use support::process::signal;
+use support::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -122,12 +121,15 @@ impl Striker {
         let git = process::find_program("git", &[]).unwrap();
         for (name, real) in [("git", git.as_path()), ("wmill", wmill)] {
             let script = format!(
-                "here='{}'\nreal='{}'\nset -C\nn=1\n\
-                 until {{ command : >\"$here/count/$n\"; }} 2>/dev/null; do n=$((n + 1)); done\nset +C\n\
+                "{}here='{}'\nreal='{}'\n\
+                 count=\"set -C; n=1; until {{ command : >'$here/count/'\\$n; }} 2>/dev/null\n\
+                 do n=\\$((n + 1)); done; echo \\$n\"\n\
+                 if {{ command : >\"$here/free\"; }} 2>/dev/null; then n=$(sh -c \"$count\"); else n=$(outside \"$count\"); fi\n\
                  read -r point moment whom <\"$here/plan\"\n{STRIKE}\
                  [ $n = \"$point\" ] || exec \"$real\" \"$@\"\n\
                  [ $moment = Before ] && {{ strike; exec \"$real\" \"$@\"; }}\n\
                  \"$real\" \"$@\"\nstatus=$?\nstrike\nexit $status",
+                outside::function(),
                 striker.folder.display(),
                 real.display(),
             );
@@ -161,7 +163,7 @@ struct Ward<'a> {
 
 impl<'a> Ward<'a> {
     fn new(replay: &'a Replay) -> Self {
-        let mut ward = Self { replay, history: replay.history(), state: State::Seeded };
+        let mut ward = Self { replay, history: History::of(&replay.remote, "main"), state: State::Seeded };
         ward.history.assert_healed("nothing", &replay.sync(), &replay.expected());
         ward
     }
@@ -177,7 +179,18 @@ impl<'a> Ward<'a> {
     }
 }
 
-fn check_boundaries(has_checkout: bool, commit_per: &'static str) {
+/// What a sync finds and makes.
+pub(super) struct Boundaries {
+    has_checkout: bool,
+    commit_per: &'static str,
+}
+
+pub(super) const OF_A_SYNC: Boundaries = Boundaries { has_checkout: true, commit_per: "sync" };
+pub(super) const OF_A_FIRST_SYNC: Boundaries = Boundaries { has_checkout: false, commit_per: "sync" };
+pub(super) const OF_COMMITS_FOR_ITEMS: Boundaries = Boundaries { has_checkout: true, commit_per: "item" };
+
+pub(super) fn check_boundaries(boundaries: &Boundaries, which: Points) {
+    let &Boundaries { has_checkout, commit_per } = boundaries;
     let mut replay = Replay::new();
     replay.commit_per = commit_per;
     let wmill = replay.sandbox.program("real-wmill", &replay.script());
@@ -195,7 +208,7 @@ fn check_boundaries(has_checkout: bool, commit_per: &'static str) {
     ward.heal("nothing");
     let points = striker.count();
     assert!(points > 12, "{points} programs");
-    let mut killed = 0;
+    let (mut tried, mut killed) = (0, 0);
     let all = [
         (Moment::Before, Whom::Service),
         (Moment::After, Whom::All),
@@ -205,7 +218,11 @@ fn check_boundaries(has_checkout: bool, commit_per: &'static str) {
     // A first sync takes longer, and what it does not share with a later one are its first programs.
     let strikes = if has_checkout { &all[..] } else { &all[..2] };
     for point in 1..=points {
-        for &(moment, whom) in strikes {
+        for (number, &(moment, whom)) in strikes.iter().enumerate() {
+            if !which.include(point * strikes.len() + number) {
+                continue;
+            }
+            tried += 1;
             let fault = format!("SIGKILL {moment:?} program {point} of {whom:?}");
             ward.edit();
             prepare();
@@ -218,27 +235,30 @@ fn check_boundaries(has_checkout: bool, commit_per: &'static str) {
         }
     }
     // Whether `wmill` is asked for its version differs by one.
-    let count = strikes.len();
-    assert!(killed >= count * (points - 1), "{killed} syncs of {} were killed", count * points);
+    assert!(killed + strikes.len() >= tried, "{killed} syncs of {tried} were killed");
     println!("{killed} syncs were killed and healed, at {points} programs");
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn at_every_start_and_end_of_a_program() {
-    check_boundaries(true, "sync");
+    check_boundaries(&OF_A_SYNC, Points::All);
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn at_every_start_and_end_of_a_first_syncs_programs() {
-    check_boundaries(false, "sync");
+    check_boundaries(&OF_A_FIRST_SYNC, Points::All);
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn at_every_program_of_a_sync_that_commits_each_item() {
-    check_boundaries(true, "item");
+    check_boundaries(&OF_COMMITS_FOR_ITEMS, Points::All);
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn at_every_program_of_a_sync_with_the_real_wmill() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
@@ -250,8 +270,13 @@ fn at_every_program_of_a_sync_with_the_real_wmill() {
         (state, pulled_alone(&sandbox, OUR_DEFAULTS))
     });
     history.assert_healed("nothing", &sync, &states[1].1);
-    let (mut point, mut points, mut killed) = (0, 1, 0);
-    while point <= points {
+    sandbox.windmill.state("1-seeded");
+    striker.never();
+    history.assert_healed("nothing", &sync, &states[0].1);
+    let points = striker.count();
+    assert!(points > 12, "{points} programs");
+    let mut killed = 0;
+    for point in 1..=points {
         let (state, expected) = &states[point % 2];
         let moment = if point / 2 % 2 == 0 { Moment::Before } else { Moment::After };
         let whom = if point % 3 == 0 { Whom::All } else { Whom::Service };
@@ -260,22 +285,21 @@ fn at_every_program_of_a_sync_with_the_real_wmill() {
         striker.at(point, moment, whom);
         let struck = sync.run();
         history.judge(&fault, &struck);
-        if point == 0 {
-            points = striker.count();
-            assert!(points > 12, "{points} programs");
-        } else {
-            killed += usize::from(struck.signal == Some(9));
-        }
+        killed += usize::from(struck.signal == Some(9));
         striker.never();
         history.assert_healed(&fault, &sync, expected);
-        point += 1;
     }
     // The one that tells its version is ended by us before its end.
     assert!(killed + 2 >= points, "{killed} syncs of {points} were killed");
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn at_any_time() {
+    check_times(Points::All);
+}
+
+pub(super) fn check_times(which: Points) {
     const POINTS: u32 = 40;
     let replay = Replay::new();
     let mut ward = Ward::new(&replay);
@@ -283,7 +307,7 @@ fn at_any_time() {
     let begun = Instant::now();
     ward.heal("nothing");
     let whole = begun.elapsed();
-    for point in 0..POINTS {
+    for point in (0..POINTS).filter(|point| which.include(*point as usize)) {
         ward.edit();
         let whom = if point % 2 == 0 { Whom::All } else { Whom::Service };
         let fault = format!("SIGKILL of {whom:?} after {point}/{POINTS} of the time");
@@ -305,7 +329,12 @@ fn strike(pid: u32, whom: Whom) {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn within_the_writes_of_a_pull() {
+    check_writes(Points::All);
+}
+
+pub(super) fn check_writes(which: Points) {
     let replay = Replay::new();
     let plan = replay.sandbox.file("plan", "");
     let states = replay.script().lines().next().unwrap().to_owned();
@@ -323,7 +352,7 @@ fn within_the_writes_of_a_pull() {
     let mut ward = Ward::new(&replay);
     let files = replay.expected().len() - 1;
     assert!(files > 20, "{files} files");
-    for point in 1..=files {
+    for point in (1..=files).filter(|point| which.include(*point)) {
         let whom = if point % 2 == 0 { Whom::All } else { Whom::Service };
         let fault = format!("SIGKILL of {whom:?} after file {point} of a pull");
         ward.edit();
@@ -348,6 +377,7 @@ fn many_files(state: State, count: usize) -> Files {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn within_the_staging_of_thousands_of_files() {
     let replay = Replay::with_files(|state| many_files(state, 2000));
     let plan = replay.sandbox.file("plan", "");
@@ -383,7 +413,7 @@ fn within_the_push() {
     let replay = Replay::new();
     let http = GitHttp::serve(&replay.remote);
     let sync = replay.sandbox.sync().remote(&http);
-    let mut history = replay.history();
+    let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &sync, &replay.expected());
     let mut state = State::Seeded;
     for moment in [PushMoment::Asked, PushMoment::Received, PushMoment::Taken] {
@@ -469,6 +499,7 @@ impl<'a> Volume<'a> {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn while_the_refs_of_a_volume_are_locked() {
     let replay = Replay::new();
     let mut volume = Volume::new(&replay);
@@ -493,7 +524,7 @@ fn while_the_refs_of_a_volume_are_locked() {
     fs::create_dir_all(replay.sandbox.data()).unwrap();
     volume.ward.heal("what the service knew is gone");
     replay.remote.run(["update-ref", "-d", "refs/heads/main"]);
-    volume.ward.history.begin_anew();
+    volume.ward.history.begin_again();
     volume.edit_and_strike(Whom::All, "a branch that is new");
     let healed = replay.sync().run();
     assert_eq!(healed.code(), "pushed", "{healed}");
@@ -503,6 +534,7 @@ fn while_the_refs_of_a_volume_are_locked() {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn locks_of_others_on_a_volume_stay() {
     let replay = Replay::new();
     let mut volume = Volume::new(&replay);
@@ -532,6 +564,7 @@ fn locks_of_others_on_a_volume_stay() {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn a_push_into_a_volume_waits_for_another() {
     let replay = Replay::new();
     let volume = Volume::new(&replay);
@@ -565,6 +598,7 @@ fn a_push_into_a_volume_waits_for_another() {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn of_a_service_that_serves() {
     let replay = Replay::new();
     let wmill = replay.sandbox.program("real-wmill", &replay.script());
@@ -589,14 +623,16 @@ fn of_a_service_that_serves() {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn an_orphan_never_writes_into_a_later_sync() {
     let replay = Replay::new();
     let mut ward = Ward::new(&replay);
     let [written, asked] = ["written", "asked"].map(|name| replay.sandbox.path().join(name));
-    // It holds the lock no more, so nobody waits for it, and it is not in the group that is killed.
+    // It holds the lock no more, so no one waits for it, and it is not in the group that is killed.
     let orphan = format!(
-        "#!/bin/sh\ntrap '' HUP INT\ntrap \": >'{}'\" TERM\nwhile :; do\nmkdir -p f/debris\n\
-         echo debris >f/debris/debris.py 2>/dev/null\n: >'{}'\ndone\n",
+        "#!/bin/sh\n{}trap '' HUP INT\ntrap 'outside \": >{}\"' TERM\nwhile :; do\nmkdir -p f/debris\n\
+         echo debris >f/debris/debris.py 2>/dev/null\noutside ': >{}'\ndone\n",
+        outside::function(),
         asked.display(),
         written.display()
     );

@@ -7,19 +7,19 @@
 
 #![expect(clippy::print_stdout, reason = "how many points there were, and the curves, are part of what a test shows")]
 
-#[cfg(feature = "root-tests")]
 mod as_root;
 mod cache;
 mod content;
 mod endurance;
+mod every_seventh;
 mod kill;
+mod machine;
 mod remote;
-mod replay;
 mod retry;
 mod table;
 mod tools;
 
-use crate::bed::*;
+use support::*;
 
 /// A row of the table: what breaks, where it is broken, what is asserted beside what always is, by which test.
 pub(crate) struct Scenario {
@@ -30,9 +30,19 @@ pub(crate) struct Scenario {
     pub(crate) test: &'static str,
 }
 
-/// The kinds that are taken out where nobody says otherwise, in the words of `wmill.yaml`.
-pub(crate) const OUR_DEFAULTS: &str =
-    "defaultTs: bun\nincludeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n";
+/// Which points of a sweep are struck: `cargo test` strikes every seventh, `just test-faults` all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Points {
+    All,
+    EverySeventh,
+}
+
+impl Points {
+    /// Whether the point with this number is one of them.
+    fn include(self, number: usize) -> bool {
+        self == Self::All || number % 7 == 3
+    }
+}
 
 const SECRETS: [&str; 2] = [WINDMILL_TOKEN, GIT_TOKEN];
 
@@ -49,7 +59,7 @@ impl<'a> History<'a> {
     }
 
     /// The remote as it is now is where the history begins: somebody else changed it.
-    pub(crate) fn begin_anew(&mut self) {
+    pub(crate) fn begin_again(&mut self) {
         self.tip = self.remote.tip(self.branch);
     }
 

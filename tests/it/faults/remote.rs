@@ -1,23 +1,22 @@
-//! A remote that changes under a sync, beyond what other tests cover: gone, made anew, or of other settings, between
+//! A remote that changes under a sync, beyond what other tests cover: gone, made again, or of other settings, between
 //! the fetch and the push and between two runs.
 
 use std::fs;
 
-use super::replay::{Replay, State};
 use super::{History, Scenario};
-use crate::bed::*;
+use support::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
-        fault: "the branch deleted, the repository emptied and made anew in either object format",
+        fault: "the branch deleted, the repository emptied and made again in either object format",
         injected: "between fetch and push",
-        asserted: "the sync is built upon what is there then, or fails and says so",
+        asserted: "the sync is built on what is there then, or fails and says so",
         test: "remote::what_is_taken_away_between_fetch_and_push",
     },
     Scenario {
         fault: "a tip that is forced to an unrelated history, twice",
         injected: "between two syncs, and between fetch and push",
-        asserted: "the backup is built upon what is there",
+        asserted: "the backup is built on what is there",
         test: "remote::histories_that_have_nothing_to_do_with_each_other",
     },
     Scenario {
@@ -41,18 +40,19 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn what_is_taken_away_between_fetch_and_push() {
     for moment in [PushMoment::Asked, PushMoment::Received] {
         for what in ["branch", "sha1", "sha256"] {
             let replay = Replay::new();
             let http = GitHttp::serve(&replay.remote);
             let sync = replay.sandbox.sync().remote(&http);
-            let mut history = replay.history();
+            let mut history = History::of(&replay.remote, "main");
             history.assert_healed("nothing", &sync, &replay.expected());
             replay.hold(State::Edited);
             let (remote, root) = (replay.remote.clone(), replay.sandbox.path().join("another"));
             let git = git::git(&replay.sandbox);
-            let (program, config) = (git.get_program().to_owned(), replay.sandbox.path().join("bed.gitconfig"));
+            let (program, config) = (git.get_program().to_owned(), replay.sandbox.path().join("support.gitconfig"));
             http.at(moment, Times::Once, move || {
                 if what == "branch" {
                     remote.run(["update-ref", "-d", "refs/heads/main"]);
@@ -67,7 +67,7 @@ fn what_is_taken_away_between_fetch_and_push() {
             });
             let fault = format!("{what} gone when the push was {moment:?}");
             let struck = sync.run();
-            history.begin_anew();
+            history.begin_again();
             if struck.exit_code == Some(0) {
                 assert_eq!(struck.commit(), replay.remote.tip("main"), "{fault}: {struck}");
             }
@@ -80,11 +80,12 @@ fn what_is_taken_away_between_fetch_and_push() {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn histories_that_have_nothing_to_do_with_each_other() {
     let replay = Replay::new();
     let http = GitHttp::serve(&replay.remote);
     let sync = replay.sandbox.sync().remote(&http);
-    let mut history = replay.history();
+    let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &sync, &replay.expected());
     let unrelated = |number: usize| {
         let name = format!("aside-{number}");
@@ -97,13 +98,13 @@ fn histories_that_have_nothing_to_do_with_each_other() {
         let theirs = unrelated(number);
         if number < 2 {
             replay.remote.force("main", &theirs);
-            history.begin_anew();
+            history.begin_again();
             history.assert_healed("a forced tip", &sync, &replay.expected());
         } else {
             let (remote, tip) = (replay.remote.clone(), theirs.clone());
             http.at(PushMoment::Asked, Times::Once, move || remote.force("main", &tip));
             let pushed = sync.run().expect("pushed");
-            history.begin_anew();
+            history.begin_again();
             assert_eq!(pushed.commit(), replay.remote.tip("main"));
             history.assert_healed("a forced tip", &sync, &replay.expected());
         }
@@ -114,6 +115,7 @@ fn histories_that_have_nothing_to_do_with_each_other() {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn settings_that_go_back_and_forth() {
     let replay = Replay::new();
     let second = replay.sandbox.repository_named("second");
@@ -157,9 +159,10 @@ fn settings_that_go_back_and_forth() {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn hooks_that_cannot_make_up_their_mind() {
     let replay = Replay::new();
-    let mut history = replay.history();
+    let mut history = History::of(&replay.remote, "main");
     let mark = replay.sandbox.path().join("refused-once");
     let hook =
         format!("if [ -e '{0}' ]; then rm '{0}'; exit 0; fi\ntouch '{0}'\necho 'not now' >&2\nexit 1", mark.display());
@@ -178,9 +181,10 @@ fn hooks_that_cannot_make_up_their_mind() {
 }
 
 #[test]
+#[ignore = "long: just test-faults"]
 fn a_repository_that_breaks_and_comes_back() {
     let replay = Replay::new();
-    let mut history = replay.history();
+    let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
     let path = replay.remote.path().to_path_buf();
     let aside = replay.sandbox.path().join("aside");

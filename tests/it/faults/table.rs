@@ -1,32 +1,50 @@
-//! `tests/FAULTS.md`, made of the scenarios that are declared, those that other tests cover included. To write it anew:
+//! `tests/FAULTS.md`, made of the scenarios that are declared, those that other tests cover included. To write it again:
 //! `just faults`.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use super::{Scenario, cache, content, endurance, kill, remote, retry, tools};
+use super::{Scenario, as_root, cache, content, endurance, kill, machine, remote, retry, tools};
 use crate::docs::assert_kept;
 
 /// Scenarios that tests outside of this suite cover.
 const ELSEWHERE: &[Scenario] = &[
     row(
-        "every code that Windmill and the remote can cause",
-        "in Windmill's answers and the remote's",
+        "every code that Windmill can cause",
+        "in Windmill's answers, and in the settings",
         "code, exit code and message; nothing stays",
-        "failures::each_failure_has_its_code",
+        "failures::each_failure_of_windmill_has_its_code",
     ),
     row(
-        "an archive cut short; a `wmill` that exits 1, is killed, or exits 0 after half its writes",
-        "in the export and in place of `wmill`",
+        "500, 502, a page that is not Windmill's, no answer",
+        "in the export",
+        "`pull_failed`; nothing stays",
+        "failures::each_failure_of_an_export_has_its_code",
+    ),
+    row(
+        "every code that the remote can cause",
+        "in its answers to a fetch and a push",
+        "code, exit code and message; nothing stays",
+        "failures::each_failure_of_git_has_its_code",
+    ),
+    row(
+        "an archive cut short",
+        "in the export",
+        "nothing of it is ever committed",
+        "failures::an_archive_cut_short_is_never_committed",
+    ),
+    row(
+        "a `wmill` that exits 1, is killed, or exits 0 after half its writes",
+        "in place of `wmill`",
         "nothing of it is ever committed",
         "failures::what_a_failed_pull_leaves_is_never_committed",
     ),
     row(
         "a checkout that has grown too large",
         "loose objects",
-        "it is made anew",
-        "failures::a_checkout_that_has_grown_is_made_anew",
+        "it is made again",
+        "failures::a_checkout_that_has_grown_is_made_again",
     ),
     row(
         "several syncs at once",
@@ -67,68 +85,69 @@ const ELSEWHERE: &[Scenario] = &[
     row(
         "another writer between fetch and push, once",
         "before and after the pack has come",
-        "the backup is built upon theirs",
-        "story::another_writer_in_between_is_built_upon",
+        "the backup is built on theirs",
+        "push::another_writer_in_between_is_built_on",
     ),
     row(
         "another writer between fetch and push, always",
         "in the push",
         "`git_rejected` after five rounds",
-        "story::a_writer_who_is_always_first_is_told_as_a_rejection",
+        "push::a_writer_who_is_always_first_is_told_as_a_rejection",
     ),
     row(
         "another writer right after the push",
         "in the push",
         "the push is a success",
-        "story::another_writer_right_after_our_push_does_not_unmake_it",
+        "push::another_writer_right_after_our_push_does_not_unmake_it",
     ),
     row(
         "a forced push by somebody, between fetch and push",
         "in the push",
-        "the backup is built upon theirs",
-        "story::a_forced_push_in_between_is_built_upon",
+        "the backup is built on theirs",
+        "push::a_forced_push_in_between_is_built_on",
     ),
     row(
         "a branch moved back or deleted by somebody",
         "between two syncs",
         "the backup is made again",
-        "story::a_branch_that_somebody_moves_back_gets_the_backup_again",
+        "push::a_branch_that_somebody_moves_back_or_deletes_gets_the_backup_again",
     ),
     row(
-        "a repository deleted and made anew, of the other object format too; a lost volume",
+        "a repository deleted and made again, of the other object format too",
         "between two syncs",
         "the backup is made again",
-        "story::a_lost_volume_and_a_remote_made_anew_cost_nothing",
+        "push::a_remote_made_again_gets_the_backup_again",
     ),
+    row("a lost volume", "between two syncs", "the next sync finds nothing to do", "push::a_lost_volume_costs_nothing"),
     row(
         "hooks that refuse",
         "`pre-receive` and `update`",
         "never a success, also not the second time",
-        "story::a_push_that_the_server_refuses_is_never_a_success",
+        "push::a_push_that_the_server_refuses_is_never_a_success",
     ),
     row(
         "another branch, remote or default branch than last time; a missing branch",
         "in the settings",
         "a checkout of its own for each",
-        "story::a_branch_that_is_not_there_is_made_and_the_others_are_left_alone",
+        "sync::a_branch_that_is_not_there_is_made_and_the_others_are_left_alone",
     ),
     row(
         "another folder than last time",
         "in the settings",
         "what is outside stays",
-        "story::a_folder_of_the_repository_is_all_that_a_sync_touches",
+        "sync::a_folder_of_the_repository_is_all_that_a_sync_touches",
     ),
     row(
         "a push whose answer is lost",
         "in the answer to a push",
         "the commit is found on the remote",
-        "story::a_push_whose_answer_is_lost_is_found_on_the_remote_and_not_made_again",
+        "push::a_push_whose_answer_is_lost_is_found_on_the_remote_and_not_made_again",
     ),
     row(
         "a token that sees less",
         "in Windmill",
         "a warning names it",
-        "story::the_default_workspace_is_told_about_and_so_is_a_token_that_sees_less",
+        "sync::the_default_workspace_is_told_about_and_so_is_a_token_that_sees_less",
     ),
     row(
         "fewer items than before, or none",
@@ -146,7 +165,7 @@ const ELSEWHERE: &[Scenario] = &[
         "a question beside the export that fails",
         "in Windmill",
         "`pull_failed`, though `wmill` would exit with 0",
-        "side::a_side_endpoint_that_fails_fails_the_sync",
+        "workspace_specific::a_side_endpoint_that_fails_fails_the_sync",
     ),
     row(
         "a flood of output, bytes that are no text, an endless line, death by a signal",
@@ -183,7 +202,7 @@ const ELSEWHERE: &[Scenario] = &[
         "a log that nobody reads or whose disk is full",
         "standard error",
         "the work goes on",
-        "unheard::a_sync_whose_log_cannot_be_written_pushes_all_the_same",
+        "log_sink_full::a_sync_whose_log_cannot_be_written_pushes",
     ),
     row(
         "401, 403, 404, 429, 500 of an HTTP remote",
@@ -212,8 +231,8 @@ const ELSEWHERE: &[Scenario] = &[
     row(
         "a token rotated or revoked between two runs",
         "in the file of the secret",
-        "it is read anew",
-        "credentials::secrets_in_files_are_read_anew_for_each_sync",
+        "it is read again",
+        "credentials::secrets_in_files_are_read_again_for_each_sync",
     ),
     row(
         "ignore files, attributes, hooks and configuration that would keep out or change",
@@ -238,48 +257,6 @@ const ELSEWHERE: &[Scenario] = &[
         "in the repository",
         "the backup arrives",
         "hostile::what_stands_in_wmills_way_gives_way",
-    ),
-];
-
-/// Scenarios that need root; declared here, since they are compiled with a feature only.
-const AS_ROOT: &[Scenario] = &[
-    row(
-        "a disk that is full",
-        "with so many bytes left that the pull, staging, packing, or the notes fail, in steps of 16 KiB",
-        "no failure is told as a success, and the other way round",
-        "as_root::as_root_a_disk_that_fills_at_each_stage",
-    ),
-    row(
-        "a disk that is full",
-        "the same in some steps, with the real `wmill`",
-        "",
-        "as_root::as_root_a_disk_that_fills_under_the_real_wmill",
-    ),
-    row(
-        "a disk that is full",
-        "the remote's",
-        "`git_rejected` or `git_failed`",
-        "as_root::as_root_a_full_disk_of_the_remote",
-    ),
-    row("a disk that is read-only", "`DATA_DIR`", "`config_invalid`", "as_root::as_root_a_read_only_disk"),
-    row(
-        "a volume of another user, and one that root used before",
-        "`DATA_DIR`",
-        "`config_invalid` says how to give it away; root can use any",
-        "as_root::as_root_a_volume_of_another_user",
-    ),
-    row(
-        "a user without an entry in passwd",
-        "the service's own, over `file:` and http",
-        "it works",
-        "as_root::as_root_a_user_of_whom_the_system_does_not_know",
-    ),
-    row("no `/tmp` that can be written", "of the machine", "it works", "as_root::as_root_without_a_tmp"),
-    row(
-        "files and folders that we may not read or write",
-        "folders of the checkout with mode 000, the service no root",
-        "the one next sync succeeds and pushes",
-        "as_root::as_root_a_checkout_without_permissions_is_made_anew",
     ),
 ];
 
@@ -316,7 +293,8 @@ const fn row(fault: &'static str, injected: &'static str, asserted: &'static str
 }
 
 const HEAD: &str = "# Faults\n\nMade by the fault suite of its own declarations (`just faults`); a test holds this file to them. \
-    `cargo test --test it -- faults` runs the suite; the scenarios that need root run with `--features root-tests`.\n\n\
+    `just test-faults` runs the suite, `just test-root` the scenarios that need root. `cargo test` runs the short ones, and \
+    every seventh point of the sweeps (`tests/it/faults/every_seventh.rs`).\n\n\
     After every fault of the suite, beside what its row says: what was told was true, no planted secret was in any output, \
     the remote's history had only grown, and the next healthy sync, with no hand laid on, succeeded and left on the branch \
     what the workspace holds.\n";
@@ -328,7 +306,8 @@ fn families() -> Vec<(&'static str, &'static str, &'static [Scenario])> {
         ("The checkout", "faults::", cache::SCENARIOS),
         ("The remote", "faults::", remote::SCENARIOS),
         ("Tools", "faults::", tools::SCENARIOS),
-        ("Disk and users", "faults::", AS_ROOT),
+        ("Disk and users", "faults::", as_root::SCENARIOS),
+        ("Machine, answers, volume", "faults::", machine::SCENARIOS),
         ("Content", "faults::", content::SCENARIOS),
         ("Endurance", "faults::", endurance::SCENARIOS),
         ("Covered by other tests", "", ELSEWHERE),
@@ -376,7 +355,8 @@ fn each_row_names_a_test_that_is_there_and_each_test_of_the_suite_has_a_row() {
         let source = fs::read_to_string(&path).unwrap();
         for test in tests_in(&source) {
             let name = format!("faults::{module}::{test}");
-            assert!(named.contains(&name) || module == "table", "`{name}` has no row in the table");
+            let needs_no_row = ["table", "every_seventh"].contains(&&*module);
+            assert!(named.contains(&name) || needs_no_row, "`{name}` has no row in the table");
         }
     }
 }

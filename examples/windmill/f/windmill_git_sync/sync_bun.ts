@@ -2,12 +2,39 @@
 //
 // The token is the job's own. It sees what the job's user sees, so that should be an admin, and it is void when the job
 // has ended.
+//
+// The script itself posts its failure: Windmill runs failure handlers of schedules in its Enterprise Edition alone.
 
 export async function main(
   url: string = "http://windmill-git-sync:8080",
   // The service's SYNC_API_TOKEN, where it has one. In a schedule: "$var:f/windmill_git_sync/api_token".
   api_token: string = "",
+  // An incoming webhook of Slack, Mattermost or Rocket.Chat. In a schedule: "$var:f/windmill_git_sync/webhook_url".
+  webhook_url: string = "",
 ) {
+  try {
+    return await sync(url, api_token);
+  } catch (error) {
+    // What failed is what the job fails with, also where the chat cannot be told.
+    if (webhook_url) await tell(webhook_url, error).catch((reason) => console.error(`the webhook was not told: ${reason}`));
+    throw error;
+  }
+}
+
+async function tell(webhook_url: string, error: unknown) {
+  const text = `Backup of workspace ${process.env.WM_WORKSPACE} failed: ${error instanceof Error ? error.message : error}`;
+  // Written by others: in a message, `&`, `<` and `>` would be links and calls.
+  const escaped = text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  const response = await fetch(webhook_url, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ text: escaped }),
+    signal: AbortSignal.timeout(30_000),
+  });
+  if (!response.ok) throw new Error(`it answered with status ${response.status}`);
+}
+
+async function sync(url: string, api_token: string) {
   const headers: Record<string, string> = { "Content-Type": "application/json" };
   if (api_token) headers["Authorization"] = `Bearer ${api_token}`;
   const options: RequestInit & { timeout: boolean } = {

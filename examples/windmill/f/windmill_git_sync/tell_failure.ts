@@ -1,5 +1,6 @@
-// The failure handler of the schedule: says in the chat of your choice that the backup failed, and why. Without a
-// webhook it only stands among the runs.
+// The failure handler of the schedule, for Windmill's Enterprise Edition: the Community Edition never runs it, and the
+// scripts post their failures themselves. It also tells of a job that did not come as far as the script, such as one
+// that no worker took in time.
 
 export async function main(
   schedule_path: string = "",

@@ -1,0 +1,153 @@
+//! Access to the configured branch for commands that need git alone: its place, a repository of the run, its history.
+
+use std::path::Path;
+
+use crate::backup::error::BackupError;
+use crate::backup::paths;
+use crate::backup::private_run::PrivateRun;
+use crate::config::Config;
+use crate::git::object::ObjectId;
+use crate::git::{Git, GitError, RepositoryPaths};
+use crate::model::git_credentials::GitCredentials;
+use crate::model::names::{ADMINS, BranchName, Subdir, WORKSPACE_MARK, WorkspaceId};
+use crate::model::result_code::Code;
+use crate::model::urls::RemoteUrl;
+use crate::net::ca_bundle::{self, TrustError};
+use crate::process::run_env::RunEnv;
+use crate::request;
+use crate::util::deadline::{CancelToken, Deadline, Expired};
+use crate::util::redact::Redactor;
+use crate::util::retry::{Attempts, Retry};
+
+/// The first fetch brings so many commits at least.
+const DEPTH_MIN: usize = 64;
+/// Each further fetch brings so many times more.
+const DEPTH_FACTOR: u32 = 32;
+/// Beyond that, all of the history is fetched.
+const DEPTH_MAX: u32 = 100_000;
+
+/// The place of one backup in git.
+pub(super) struct Place<'a> {
+    /// The configured workspace; nothing where the place is the same for several.
+    pub(super) workspace: Option<WorkspaceId>,
+    pub(super) remote: &'a RemoteUrl,
+    pub(super) branch: BranchName,
+    pub(super) subdir: Subdir,
+    credentials: GitCredentials,
+}
+
+impl<'a> Place<'a> {
+    /// The place of the configured backup.
+    ///
+    /// # Errors
+    /// [`BackupError`]: the settings do not name one place.
+    pub(super) fn new(config: &'a Config) -> Result<Self, BackupError> {
+        let invalid = |message: String| BackupError::new(Code::ConfigInvalid, message);
+        let Some(remote) = &config.remote else { return Err(invalid("GIT_REMOTE_URL is not set".to_owned())) };
+        let single = config.workspaces.single().cloned();
+        let workspace = match single.clone() {
+            Some(workspace) => workspace,
+            // The place is the same for each.
+            None if ![&config.branch, &config.subdir].iter().any(|template| template.contains(WORKSPACE_MARK)) => {
+                WorkspaceId::parse(ADMINS).map_err(|error| invalid(error.to_string()))?
+            }
+            None => return Err(invalid("several workspaces are configured: name one by --workspace".to_owned())),
+        };
+        Ok(Self {
+            workspace: single,
+            remote,
+            branch: config.branch_for(&workspace).map_err(|error| invalid(error.to_string()))?,
+            subdir: config.subdir_for(&workspace).map_err(|error| invalid(error.to_string()))?,
+            credentials: request::configured_git_credentials(config, remote)
+                .map_err(|error| BackupError::new(error.code, error.message))?,
+        })
+    }
+}
+
+/// Runs `work` with an empty repository in a folder of its own, which is gone afterwards.
+pub(super) fn with_git<T>(
+    config: &Config,
+    own_program: &Path,
+    cancel: &CancelToken,
+    place: &Place<'_>,
+    work: impl FnOnce(&Git<'_>) -> Result<T, BackupError>,
+) -> Result<T, BackupError> {
+    let disk = |error: std::io::Error| {
+        BackupError::new(Code::Internal, format!("cannot work in DATA_DIR {}: {error}", config.data_dir.display()))
+    };
+    let private = PrivateRun::new(&paths::root(config).join("runs"));
+    let deadline = Deadline::after(config.sync_timeout, cancel);
+    let (lock, run_dir) = private.open(&deadline).map_err(disk)?;
+    let environment = ca_bundle::for_run(&config.tool_environment, &run_dir).map_err(|error| match error {
+        TrustError::Bundle(why) => BackupError::new(Code::ConfigInvalid, why),
+        TrustError::Disk(error) => disk(error),
+    })?;
+    let secrets = place.credentials.secrets();
+    let redactor = Redactor::new(secrets.iter().chain(&config.proxy_secrets()));
+    let run_env = RunEnv { run_dir, deadline, redactor, environment, lock };
+    let folder = run_env.run_dir.path().join("checkout");
+    let accepted_hosts = paths::root(config).join("known_hosts");
+    let site = RepositoryPaths { folder: &folder, own_program, accepted_hosts: &accepted_hosts, signing_key: None };
+    let git = Git::new(&run_env, &site, place.remote, &place.branch, &place.credentials)
+        .map_err(|error| git_error(error, place))?;
+    let done = work(&git);
+    drop(git);
+    drop(run_env);
+    private.remove();
+    done
+}
+
+fn git_error(error: GitError, place: &Place<'_>) -> BackupError {
+    match error {
+        GitError::Remote { code, message, is_passing } => {
+            BackupError { code, message, retry: if is_passing { Retry::AfterPause(None) } else { Retry::Never } }
+        }
+        GitError::Checkout(message) | GitError::Machine(message) => BackupError::new(Code::GitFailed, message),
+        GitError::Expired(Expired::TimedOut) => {
+            let message = format!("reading the history of {} took longer than SYNC_TIMEOUT", place.remote);
+            BackupError::new(Code::Timeout, message)
+        }
+        GitError::Expired(Expired::Cancelled) => BackupError::new(Code::ShuttingDown, "ended by a signal"),
+    }
+}
+
+/// Fetches more and more of the history, until `read` has enough or there is no more. `read` gets the tip. At least
+/// `depth` commits come first.
+///
+/// # Errors
+/// [`BackupError`]: git, the time, a branch that does not exist.
+pub(super) fn fetch_until(
+    git: &Git<'_>,
+    place: &Place<'_>,
+    depth: usize,
+    read: &mut dyn FnMut(&ObjectId) -> Result<bool, GitError>,
+) -> Result<(), BackupError> {
+    let failed = |error| git_error(error, place);
+    let state = patiently(git, || git.remote_state().map_err(failed))?;
+    git.create(state.format).map_err(failed)?;
+    let mut depth = u32::try_from(depth.saturating_add(1).max(DEPTH_MIN)).ok();
+    loop {
+        let Some(tip) = patiently(git, || git.fetch_commits(depth).map_err(failed))? else {
+            let message = format!("{} has no branch `{}`", place.remote, place.branch);
+            return Err(BackupError::new(Code::GitFailed, message));
+        };
+        if read(&tip).map_err(failed)? || git.is_complete() {
+            return Ok(());
+        }
+        depth = depth.and_then(|depth| depth.checked_mul(DEPTH_FACTOR)).filter(|depth| *depth <= DEPTH_MAX);
+    }
+}
+
+/// Tries again where the remote may come back.
+fn patiently<T>(git: &Git<'_>, mut work: impl FnMut() -> Result<T, BackupError>) -> Result<T, BackupError> {
+    let mut attempts = Attempts::new(&git.run_env().deadline);
+    loop {
+        match work() {
+            Err(error) if let Retry::AfterPause(asked) = error.retry => match attempts.pause(asked, &error.message) {
+                Ok(true) => {}
+                _ => return Err(error.after(&attempts)),
+            },
+            done => return done,
+        }
+    }
+}

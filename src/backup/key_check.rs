@@ -1,0 +1,65 @@
+//! Whether a file holds the key that the secrets of the backup are encrypted under. It asks git alone.
+
+use std::path::Path;
+use std::time::Instant;
+
+use crate::backup::branch_reader::{self, Place};
+use crate::backup::error::BackupError;
+use crate::backup::run_context::new_run_id;
+use crate::config::Config;
+use crate::model::result_code::Code;
+use crate::model::run_result::{Changed, SyncResult};
+use crate::util::deadline::CancelToken;
+use crate::util::secret::Secret;
+use crate::windmill::api::{KEY_TRAILER, fingerprint};
+
+/// The trailer that names the workspace of a commit.
+const WORKSPACE_TRAILER: &str = "Windmill-Workspace";
+
+/// Compares the fingerprint of `key` with that of the workspace's last commit: [`Code::Unchanged`] where they are equal,
+/// otherwise [`Code::Differs`].
+///
+/// # Errors
+/// [`BackupError`]: the settings, the disk, git, the time.
+pub fn run(config: &Config, own_program: &Path, cancel: &CancelToken, key: &Secret) -> Result<SyncResult, BackupError> {
+    let started = Instant::now();
+    let place = Place::new(config)?;
+    let Some(workspace) = &place.workspace else {
+        let message = "several workspaces are configured: name one by --workspace";
+        return Err(BackupError::new(Code::ConfigInvalid, message));
+    };
+    let mut last = None;
+    branch_reader::with_git(config, own_program, cancel, &place, |git| {
+        branch_reader::fetch_until(git, &place, 1, &mut |tip| {
+            last = git.last_with(tip, &format!("{WORKSPACE_TRAILER}: {workspace}$"))?;
+            Ok(last.is_some())
+        })
+    })?;
+    let (code, message) = match last.as_ref().map(|commit| commit.trailer(KEY_TRAILER)) {
+        Some(Some(known)) if known == fingerprint(key) => {
+            (Code::Unchanged, format!("the file holds the key of the secrets in the backup of workspace `{workspace}`"))
+        }
+        Some(Some(_)) => (
+            Code::Differs,
+            format!("the file holds another key than that of the secrets in the backup of workspace `{workspace}`"),
+        ),
+        Some(None) => (
+            Code::Differs,
+            format!("the last commit of workspace `{workspace}` does not tell the fingerprint of its key"),
+        ),
+        None => (Code::Differs, format!("branch `{}` has no commit of workspace `{workspace}`", place.branch)),
+    };
+    Ok(SyncResult {
+        code,
+        message,
+        run_id: new_run_id(),
+        workspace: workspace.to_string(),
+        branch: place.branch.to_string(),
+        commit: None,
+        changed: Changed::default(),
+        warnings: Vec::new(),
+        left_out: Vec::new(),
+        items: None,
+        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    })
+}

@@ -1,0 +1,234 @@
+//! The history of a backup by item: which commit added, modified and deleted what. It asks git alone.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::SystemTime;
+
+use miniserde::{Serialize, json};
+
+use crate::backup::branch_reader::{self, Place};
+use crate::backup::error::BackupError;
+use crate::backup::restore::glob::Pattern;
+use crate::config::Config;
+use crate::git::tree_diff::printable;
+use crate::git::{FileChange, Git, GitError, LoggedCommit};
+use crate::util::deadline::CancelToken;
+use crate::util::time;
+use crate::windmill::item_path::{ItemId, item_of, proves_existence};
+
+/// Commits listed where `--limit` does not say otherwise.
+pub const LIMIT_DEFAULT: usize = 20;
+/// A longer list is for `git log` in a clone.
+pub const LIMIT_MAX: usize = 10_000;
+
+/// Which commits to list.
+pub struct LogOptions {
+    /// Only items that one of these means, or all.
+    pub paths: Vec<Pattern>,
+    /// Only commits of this time or later.
+    pub since: Option<SystemTime>,
+    /// Only commits of this time or earlier.
+    pub until: Option<SystemTime>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// The commits, newest first.
+#[derive(Serialize)]
+pub struct Log {
+    /// Each commit that changed a chosen item.
+    pub commits: Vec<Entry>,
+    /// Whether the history was fetched to its beginning.
+    pub complete: bool,
+}
+
+/// One commit.
+#[derive(Serialize)]
+pub struct Entry {
+    /// Its id.
+    pub commit: String,
+    /// Its committer time, as in `2026-11-28T14:00:00Z`.
+    pub time: String,
+    /// Its author, as `Name <address>`.
+    pub author: String,
+    /// Items that this commit added, as `script f/ops/a`.
+    pub added: Vec<String>,
+    /// Items that it modified.
+    pub modified: Vec<String>,
+    /// Items that it deleted.
+    pub deleted: Vec<String>,
+}
+
+impl Log {
+    /// The result of `log --json`.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        json::to_string(self)
+    }
+}
+
+/// Lists the commits of the configured backup.
+///
+/// # Errors
+/// [`BackupError`]: the settings, the disk, git, the time.
+pub fn run(
+    config: &Config,
+    own_program: &Path,
+    cancel: &CancelToken,
+    options: &LogOptions,
+) -> Result<Log, BackupError> {
+    let place = Place::new(config)?;
+    branch_reader::with_git(config, own_program, cancel, &place, |git| list(git, &place, options))
+}
+
+fn list(git: &Git<'_>, place: &Place<'_>, options: &LogOptions) -> Result<Log, BackupError> {
+    let mut commits = Vec::new();
+    branch_reader::fetch_until(git, place, options.limit, &mut |_| {
+        let (found, is_enough) = read(git, place, options)?;
+        commits = found;
+        Ok(is_enough)
+    })?;
+    Ok(Log { commits, complete: git.is_complete() })
+}
+
+/// The chosen commits among those that were fetched, and whether older ones could add nothing.
+fn read(git: &Git<'_>, place: &Place<'_>, options: &LogOptions) -> Result<(Vec<Entry>, bool), GitError> {
+    let (mut commits, mut is_enough) = (Vec::new(), false);
+    let prefix = place.subdir.prefix();
+    git.log(&folder_of(&prefix, &options.paths), &mut |commit| {
+        if options.since.is_some_and(|since| commit.time < since) {
+            is_enough = true;
+            return false;
+        }
+        if options.until.is_none_or(|until| commit.time <= until)
+            && let Some(entry) = entry_of(&commit, &prefix, &options.paths)
+        {
+            commits.push(entry);
+        }
+        is_enough = commits.len() >= options.limit;
+        !is_enough
+    })?;
+    Ok((commits, is_enough))
+}
+
+/// The folder in which all that the patterns mean lies: git reads less of the history by it.
+fn folder_of(prefix: &str, patterns: &[Pattern]) -> String {
+    let [pattern] = patterns else { return prefix.trim_end_matches('/').to_owned() };
+    let literal = pattern.as_str().split(['*', '?']).next().unwrap_or_default();
+    let folder = literal.rsplit_once('/').map_or("", |(folder, _)| folder);
+    [prefix, folder].concat().trim_end_matches('/').to_owned()
+}
+
+/// What a commit says of the chosen items; `None` where it changes none of them.
+fn entry_of(commit: &LoggedCommit, prefix: &str, patterns: &[Pattern]) -> Option<Entry> {
+    let mut items: BTreeMap<ItemId, ItemChange> = BTreeMap::new();
+    for (change, path) in &commit.files {
+        let Some(path) = path.strip_prefix(prefix) else { continue };
+        let Some(item) = item_of(path) else { continue };
+        let is_chosen = |pattern: &Pattern| pattern.matches(path) || pattern.matches(&item.path);
+        if patterns.is_empty() || patterns.iter().any(is_chosen) {
+            items.entry(item).or_default().add(*change, path);
+        }
+    }
+    if items.is_empty() {
+        return None;
+    }
+    let named = |wanted: FileChange| {
+        let of_kind = items.iter().filter(|(_, change)| change.of_item() == wanted);
+        of_kind.map(|(item, _)| printable(item.to_string().as_bytes())).collect()
+    };
+    Some(Entry {
+        commit: commit.id.to_string(),
+        time: time::to_text(commit.time),
+        author: printable(commit.author.as_bytes()),
+        added: named(FileChange::Added),
+        modified: named(FileChange::Modified),
+        deleted: named(FileChange::Deleted),
+    })
+}
+
+/// The changes to the files of one item.
+#[derive(Default)]
+struct ItemChange {
+    /// The file without which the item does not exist was added.
+    adds_main: bool,
+    /// It was deleted.
+    deletes_main: bool,
+    /// A file was modified.
+    modifies: bool,
+}
+
+impl ItemChange {
+    fn add(&mut self, change: FileChange, path: &str) {
+        let is_main = proves_existence(path);
+        match change {
+            FileChange::Added => self.adds_main |= is_main,
+            FileChange::Deleted => self.deletes_main |= is_main,
+            FileChange::Modified => self.modifies = true,
+        }
+    }
+
+    fn of_item(&self) -> FileChange {
+        match (self.adds_main, self.deletes_main, self.modifies) {
+            (true, false, false) => FileChange::Added,
+            (false, true, false) => FileChange::Deleted,
+            _ => FileChange::Modified,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::git::object::ObjectId;
+
+    fn commit(files: &[(FileChange, &str)]) -> LoggedCommit {
+        LoggedCommit {
+            id: ObjectId::parse(&"1".repeat(40)).expect("40 digits"),
+            time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000),
+            author: "A <a@b>\n".to_owned(),
+            files: files.iter().map(|(change, path)| (*change, (*path).to_owned())).collect(),
+        }
+    }
+
+    #[test]
+    fn files_are_told_by_item() {
+        use FileChange::{Added, Deleted, Modified};
+        let commit = commit(&[
+            (Added, "b/f/ops/a.py"),
+            (Added, "b/f/ops/a.script.yaml"),
+            (Modified, "b/f/ops/x.flow/flow.yaml"),
+            (Deleted, "b/f/ops/x.flow/step.ts"),
+            (Deleted, "b/f/ops/y.variable.yaml"),
+            (Added, "b/f/ops/z.script.lock"),
+            (Added, "b/README.md"),
+            (Added, "f/ops/elsewhere.variable.yaml"),
+        ]);
+        let entry = entry_of(&commit, "b/", &[]).expect("items");
+        assert_eq!(entry.added, ["script f/ops/a"]);
+        assert_eq!(entry.modified, ["script f/ops/z", "flow f/ops/x"]);
+        assert_eq!(entry.deleted, ["variable f/ops/y"]);
+        assert!(!entry.author.contains('\n'), "{}", entry.author);
+        let only = |pattern: &str| entry_of(&commit, "b/", &[Pattern::parse(pattern).expect("a pattern")]);
+        assert_eq!(only("f/ops/y").expect("the variable").deleted, ["variable f/ops/y"]);
+        assert_eq!(only("f/ops/**").expect("all").modified.len(), 2);
+        assert!(only("f/other/**").is_none());
+    }
+
+    #[test]
+    fn git_reads_only_the_folder_of_one_pattern() {
+        let check = |patterns: &[&str], expected| {
+            let patterns: Vec<_> = patterns.iter().map(|text| Pattern::parse(text).expect("a pattern")).collect();
+            assert_eq!(folder_of("b/", &patterns), expected, "{}", patterns.len());
+        };
+        check(&["f/ops/a"], "b/f/ops");
+        check(&["f/ops/**"], "b/f/ops");
+        check(&["f/o*/a"], "b/f");
+        check(&["**"], "b");
+        check(&[], "b");
+        check(&["f/a", "u/b"], "b");
+        assert_eq!(folder_of("", &[]), "");
+    }
+}

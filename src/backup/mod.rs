@@ -1,0 +1,16 @@
+//! The use cases: sync, verify, restore and the preflight checks, each for one run. `service`, `api` and `cli` start
+//! them; everything they need lies in the folders above.
+
+mod branch_reader;
+pub mod error;
+pub mod key_check;
+pub mod log;
+pub mod paths;
+pub mod preflight;
+mod private_run;
+pub mod progress;
+pub mod restore;
+pub mod run_context;
+pub mod sync;
+pub mod verify;
+pub mod workspaces;

@@ -1,0 +1,69 @@
+//! A lock and a folder for a command that waits for no turn, such as `check` and `log`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::backup::run_context;
+use crate::process::lock::{Lock, LockError};
+use crate::util::deadline::{CancelToken, Deadline};
+use crate::util::files::{self, RunDir};
+
+/// In front of the names of our scratch folders: no workspace's id begins so.
+const MARK: &str = ".check-";
+/// To find out whether another check is still going on.
+const SWEEP_TIME_MAX: Duration = Duration::from_millis(200);
+
+/// A lock and a folder below `DATA_DIR`, which leave nothing behind.
+pub(super) struct PrivateRun {
+    /// Where its scratch folder and its lock are.
+    folder: PathBuf,
+    run_dir: PathBuf,
+    lock: PathBuf,
+    /// Folders that were not there, the innermost first.
+    missing: Vec<PathBuf>,
+}
+
+impl PrivateRun {
+    pub(super) fn new(folder: &Path) -> Self {
+        let run_dir = folder.join([MARK, &run_context::new_run_id()].concat());
+        let lock = run_dir.with_extension("lock");
+        let missing = folder.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
+        Self { folder: folder.to_owned(), run_dir, lock, missing }
+    }
+
+    pub(super) fn open(&self, deadline: &Deadline) -> std::io::Result<(Lock, RunDir)> {
+        let locked = |error| match error {
+            LockError::Io(error) => error,
+            LockError::Expired(_) => std::io::ErrorKind::TimedOut.into(),
+        };
+        files::create_folder(&self.folder)?;
+        self.sweep(deadline.cancel_token());
+        let lock = Lock::acquire(&self.lock, deadline, &mut || {}).map_err(locked)?;
+        Ok((lock, RunDir::new(self.run_dir.clone())?))
+    }
+
+    /// Removes what killed runs of this kind left: their keys above all.
+    fn sweep(&self, cancel: &CancelToken) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let lock = entry.path();
+            let is_lock = lock.extension().is_some_and(|extension| extension == "lock");
+            if is_lock && entry.file_name().to_string_lossy().starts_with(MARK) {
+                let deadline = Deadline::after(SWEEP_TIME_MAX, cancel);
+                // A run whose lock is free is gone; taking the lock ends its programs.
+                if let Ok(_held) = Lock::acquire(&lock, &deadline, &mut || {}) {
+                    let _ = files::remove_folder(&lock.with_extension(""));
+                    let _ = fs::remove_file(&lock);
+                }
+            }
+        }
+    }
+
+    /// Removes what was made. A folder that another run uses by now stays.
+    pub(super) fn remove(&self) {
+        let _ = fs::remove_file(&self.lock);
+        for folder in &self.missing {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Lays out the folder that `wmill` pushes, and looks into what it is about to push: which switches to turn off, what
+//! would lead out of an item, what would not come back as it was.
+
+use std::collections::BTreeSet;
+
+use crate::backup::error::BackupError;
+use crate::backup::progress::Step;
+use crate::backup::restore::select::Choice;
+use crate::backup::restore::{RestoreRun, switches, tree};
+use crate::git::tree_diff::Sample;
+use crate::git::{Git, GitError};
+use crate::util::files;
+
+/// A larger file is pushed without being looked into.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+/// A file of a schedule or a trigger beyond this is not one that Windmill made.
+const SWITCH_BYTES_MAX: u64 = 1 << 20;
+/// From here on, JavaScript's numbers do not know each whole number.
+const WHOLE_MAX: u128 = 1 << 53;
+const BYTE_ORDER_MARK: char = '\u{feff}';
+/// wmill puts the file behind it in the place of the text.
+const INLINE: &str = "!inline ";
+
+impl RestoreRun<'_> {
+    /// Puts the tree into the folder, and takes back out of it what must not be pushed; what is wanted is then what lies
+    /// there.
+    pub(super) fn lay_out(&mut self, git: &Git<'_>, choice: &mut Choice) -> Result<(), BackupError> {
+        let failed = |error: GitError| self.target.git_error(Step::Commit, error);
+        let listing = tree::write(git, "push.listing", &choice.tree, "").map_err(failed)?;
+        let laid_out = git.compose(None, &listing).map_err(failed)?;
+        git.check_out(Some(&laid_out)).map_err(failed)?;
+        if self.source.request.workspace != *self.workspace() && !self.options.enables {
+            self.turn_off(git, choice)?;
+        }
+        let mut leading_out = BTreeSet::new();
+        for path in choice.pushed() {
+            if leads_out(&path, &self.content(git, &path)?) {
+                leading_out.extend(choice.items.get(path.as_bytes()).cloned());
+            }
+        }
+        for (path, _) in choice.items.iter().filter(|(_, id)| leading_out.contains(*id)) {
+            choice.withheld.insert(path.clone());
+            let file = git.tree_folder().join(String::from_utf8_lossy(path).as_ref());
+            files::remove_file(&file).map_err(|error| self.target.disk(&error))?;
+        }
+        if !leading_out.is_empty() {
+            let named: Sample = leading_out.iter().map(ToString::to_string).collect();
+            self.warnings.add(format!("these are left out, since a name in them leads out of them: {named}"));
+        }
+        let staged = self.staged(git)?;
+        for path in choice.pushed() {
+            choice.wanted.insert(path.clone().into_bytes(), staged.get(path.as_bytes()).cloned());
+        }
+        Ok(())
+    }
+
+    /// Turns off the switches of the chosen schedules and triggers.
+    fn turn_off(&mut self, git: &Git<'_>, choice: &mut Choice) -> Result<(), BackupError> {
+        let mut left = Sample::default();
+        let pushed: BTreeSet<String> = choice.pushed().into_iter().collect();
+        let named: Vec<&String> = choice.switches.iter().filter(|path| pushed.contains(*path)).collect();
+        for path in &named {
+            let file = git.tree_folder().join(path);
+            let content = files::read_file(&file, SWITCH_BYTES_MAX).map_err(|error| self.target.disk(&error))?;
+            match switches::disabled(&content) {
+                Some(content) => self.write(git, path, &content)?,
+                None => {
+                    left.add(path.as_bytes());
+                    choice.withheld.insert(path.as_bytes().to_vec());
+                    files::remove_file(&file).map_err(|error| self.target.disk(&error))?;
+                }
+            }
+        }
+        if !named.is_empty() {
+            let named: Sample = named.into_iter().collect();
+            self.warnings.add(format!(
+                "schedules and triggers arrive disabled in another workspace, unless --enable is given: {named}"
+            ));
+        }
+        if !left.is_empty() {
+            self.warnings.add(format!("these are left out, since their switch could not be found: {left}"));
+        }
+        Ok(())
+    }
+
+    /// Names the files to be pushed that wmill would change on the way.
+    pub(super) fn warn_about_changes_by_wmill(
+        &mut self,
+        git: &Git<'_>,
+        paths: &BTreeSet<&str>,
+    ) -> Result<(), BackupError> {
+        let (mut rounded, mut marked) = (Sample::default(), Sample::default());
+        for path in paths {
+            let content = self.content(git, path)?;
+            if is_yaml(path) && has_number_to_be_rounded(&content) {
+                rounded.add(path.as_bytes());
+            } else if !is_yaml(path) && content.starts_with(BYTE_ORDER_MARK) {
+                marked.add(path.as_bytes());
+            }
+        }
+        if !marked.is_empty() {
+            self.warnings.add(format!("wmill drops the byte order mark that these begin with: {marked}"));
+        }
+        if !rounded.is_empty() {
+            self.warnings.add(format!(
+                "wmill rounds whole numbers above 2^53, at a backup and at a restore, so those in these files may not be \
+                 the ones that Windmill had: {rounded}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What lies in the folder at a path; nothing where no file is there, or one that is not looked into.
+    fn content(&self, git: &Git<'_>, path: &str) -> Result<String, BackupError> {
+        match files::read_file(&git.tree_folder().join(path), FILE_BYTES_MAX) {
+            Ok(content) => Ok(String::from_utf8_lossy(&content).into_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(self.target.disk(&error)),
+        }
+    }
+}
+
+impl Choice {
+    /// The wanted files that wmill gets.
+    pub(super) fn pushed(&self) -> Vec<String> {
+        let wanted = self.wanted.iter().filter(|(path, entry)| entry.is_some() && !self.withheld.contains(*path));
+        wanted.filter_map(|(path, _)| tree::text(path)).map(str::to_owned).collect()
+    }
+}
+
+fn is_yaml(path: &str) -> bool {
+    path.ends_with(".yaml")
+}
+
+/// Whether wmill would take a file into the item from elsewhere on this machine.
+fn leads_out(path: &str, content: &str) -> bool {
+    is_yaml(path)
+        && content.match_indices(INLINE).any(|(at, _)| {
+            let rest = &content[at + INLINE.len()..];
+            let name = rest.split(['\n', '\r', '"', '\'']).next().unwrap_or_default().trim();
+            name.starts_with(['/', '~']) || name.split(['/', '\\']).any(|part| part == "..")
+        })
+}
+
+/// Whether a whole number stands in it that wmill rounds, or has rounded when it was backed up.
+fn has_number_to_be_rounded(content: &str) -> bool {
+    content.lines().any(|line| {
+        let value = line.rsplit([' ', ',', '[', ':']).find(|part| !part.is_empty()).unwrap_or_default();
+        let digits = value.strip_prefix('-').unwrap_or(value).trim_end_matches([',', ']', '}']);
+        digits.len() >= 16
+            && digits.bytes().all(|byte| byte.is_ascii_digit())
+            && digits.parse::<u128>().ok().is_none_or(|whole| whole > WHOLE_MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_leads_out_of_an_item_is_seen() {
+        let inside = "value:\n  content: '!inline a.inline_script.ts'\n";
+        assert!(!leads_out("f/a.flow/flow.yaml", inside));
+        assert!(!leads_out("f/a.flow/flow.yaml", "content: '!inline a..b.ts'\n"));
+        for name in ["../x.ts", "a/../../x", "/etc/passwd", "~/x", "..\\x"] {
+            let yaml = format!("value:\n  content: !inline {name}\n");
+            assert!(leads_out("f/a.flow/flow.yaml", &yaml), "{name}");
+            assert!(leads_out("f/a.flow/flow.yaml", &yaml.replace("!inline", "\"!inline")), "{name}");
+            assert!(!leads_out("f/a.ts", &yaml), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_javascript_rounds_or_has_rounded_is_seen() {
+        for (text, expected) in [
+            ("channel: 175928847299117063", true),
+            ("  - -1001234567890123457", true),
+            ("a: [1, 9007199254740993]", true),
+            ("channel: 175928847299117060", true),
+            ("channel: 1000000000000000000000000000000000000000000", true),
+            ("channel: 9007199254740992", false),
+            ("channel: '175928847299117063'", false),
+            ("channel: 12", false),
+        ] {
+            assert_eq!(has_number_to_be_rounded(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The copy of what is there before a restore changes it: a commit without a parent, on a branch of its own, so that
+//! nothing merges it into the backup by mistake.
+
+use std::time::SystemTime;
+
+use crate::backup::error::BackupError;
+use crate::backup::progress::Step;
+use crate::backup::restore::RestoreRun;
+use crate::backup::restore::tree::{self, Tree};
+use crate::backup::run_context::RunContext;
+use crate::backup::sync::push::{self, PushOutcome};
+use crate::backup::sync::tip::RemoteTip;
+use crate::git::{Git, GitError};
+use crate::model::names::BranchName;
+use crate::model::result_code::Code;
+use crate::request::SyncRequest;
+use crate::util::secret::Secret;
+use crate::util::time;
+use crate::windmill::api::{self, Account};
+use crate::windmill::wmill_yaml::WMILL_YAML;
+
+impl RestoreRun<'_> {
+    /// Saves what is there, so that a restore can be undone.
+    pub(super) fn save(
+        &mut self,
+        git: &Git<'_>,
+        tip: &RemoteTip,
+        there: &Tree,
+        account: &Account,
+    ) -> Result<(), BackupError> {
+        if there.is_empty() {
+            log::info!("the workspace is empty: there is nothing to save");
+            return Ok(());
+        }
+        let target = self.target;
+        let failed = |error: GitError| target.git_error(Step::Push, error);
+        let time = time::to_text(SystemTime::now());
+        let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));
+        let branch = BranchName::parse(&name).map_err(|error| BackupError::new(Code::Internal, error.to_string()))?;
+        let mut saved = there.clone();
+        // Its layout is that of the repository, which says so here.
+        let of_commit = tree::read(&tip.folder).map_err(failed)?;
+        if let Some(own) = of_commit.get(WMILL_YAML.as_bytes()).filter(|entry| entry.is_file()) {
+            saved.insert(WMILL_YAML.into(), own.clone());
+        }
+        let prefix = self.source.request.subdir.prefix();
+        let listing = tree::write(git, "point.listing", &saved, &prefix).map_err(failed)?;
+        let key = self.target.key(Step::Probe, git.run_env())?;
+        let message = self.message_of_point(&name, account, key.as_ref());
+        let point_request = SyncRequest { branch, ..target.request.clone() };
+        let point = RunContext { request: &point_request, env: target.env };
+        let git_of_point = point.git(git.run_env(), git.tree_folder().parent().unwrap_or(git.tree_folder()))?;
+        let commit = git
+            .compose(None, &listing)
+            .and_then(|tree| git.commit(&tree, None, &target.request.author, &message))
+            .map_err(failed)?;
+        match point.step(Step::Push, || push::deliver(point, &git_of_point, &commit))? {
+            PushOutcome::Confirmed => {
+                log::info!("what is there is saved on branch `{name}`, commit {commit}");
+                self.restore_point = Some(name);
+                Ok(())
+            }
+            PushOutcome::Rejected(why) | PushOutcome::RefusedFiles { why, .. } => Err(push::refused(point, &why)),
+        }
+    }
+
+    fn message_of_point(&self, name: &str, account: &Account, key: Option<&Secret>) -> String {
+        format!(
+            "Workspace {} before a restore\n\nWhat is here can be put back by `restore --branch {name}`.\n\n\
+             Windmill-Workspace: {}\nWindmill-Workspace: {}\nWindmill-Version: {}\n{}",
+            self.workspace(),
+            // As one of the two it is looked for when it is put back.
+            self.source.request.workspace,
+            self.workspace(),
+            account.server_version.as_deref().unwrap_or("unknown"),
+            key.map(api::key_trailer).unwrap_or_default(),
+        )
+    }
+}

@@ -1,0 +1,169 @@
+//! Secrets go only under their key: which key a commit needs, which secrets can come back, and which can be read.
+
+use crate::backup::error::BackupError;
+use crate::backup::progress::Step;
+use crate::backup::restore::RestoreRun;
+use crate::backup::restore::select::Items;
+use crate::backup::restore::tree::{Tree, text};
+use crate::backup::sync::tip::RemoteTip;
+use crate::git::tree_diff::Sample;
+use crate::git::{BlobContent, Git};
+use crate::model::result_code::Code;
+use crate::util::files;
+use crate::util::secret::Secret;
+use crate::windmill::api::{self, KEY_TRAILER};
+use crate::windmill::item_path::{self, ItemId, ItemKind};
+use crate::windmill::secret_files;
+
+/// A larger variable is not one that Windmill made.
+const VARIABLE_BYTES_MAX: usize = 1 << 20;
+
+/// What is known of the key that a commit's secrets need.
+pub(super) struct Key {
+    /// Whether the workspace has it, or gets it.
+    pub(super) is_known: bool,
+    /// The key, where the workspace gets it.
+    pub(super) to_set: Option<Secret>,
+}
+
+/// What becomes of a secret of the commit.
+enum Fate {
+    /// The workspace has the key for it, or gets it.
+    ComesBack,
+    /// It is not known whether the workspace could read it.
+    LeftAlone,
+    /// It is not encrypted, or cannot be told to be.
+    Plain,
+}
+
+impl RestoreRun<'_> {
+    /// Which key the secrets of the commit need, and whether the workspace has it or gets it.
+    pub(super) fn key(&mut self, git: &Git<'_>, tip: &RemoteTip) -> Result<Key, BackupError> {
+        let failed = |error| self.source.git_error(Step::Commit, error);
+        // The last commit of the workspace, also where it tells no key: what an earlier one tells may be the key before.
+        let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
+        let last = match &tip.commit {
+            Some(tip) => git.last_with(tip, &of_workspace).map_err(failed)?,
+            None => None,
+        };
+        let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
+        let has = self.target.key(Step::Probe, git.run_env())?.map(|key| api::fingerprint(&key));
+        let Some(key) = &self.options.key else {
+            return Ok(Key { is_known: wanted.is_some() && wanted == has, to_set: None });
+        };
+        let given = api::fingerprint(key);
+        if wanted.as_ref().is_some_and(|wanted| *wanted != given) {
+            let message =
+                "--key-file: this is not the key that encrypted the secrets of the commit; nothing was changed";
+            return Err(BackupError::new(Code::ConfigInvalid, message));
+        }
+        if has.as_ref() == Some(&given) {
+            return Ok(Key { is_known: true, to_set: None });
+        }
+        if has.is_none() {
+            let message = "--key-file: Windmill does not tell this token the key of the workspace, so it cannot be seen \
+                           whether it was set; it needs an admin's token; nothing was changed";
+            return Err(BackupError::new(Code::WindmillUnauthorized, message));
+        }
+        self.warnings.add(format!(
+            "workspace `{}` gets the key of --key-file; Windmill encrypts its own secrets again under it, and the key that \
+             it has now is kept nowhere",
+            self.workspace()
+        ));
+        Ok(Key { is_known: true, to_set: Some(key.clone()) })
+    }
+
+    /// Takes out of `chosen` the secrets that the workspace could not read; the paths of those whose value has to be
+    /// readable at the end, those included that are in the workspace just so.
+    pub(super) fn sort_out_secrets(
+        &mut self,
+        git: &Git<'_>,
+        chosen: &mut Items,
+        has: &Items,
+        is_key_known: bool,
+    ) -> Result<Vec<String>, BackupError> {
+        let (mut checked, mut left, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, files) in &*chosen {
+            let is_there = has.get(id) == Some(files);
+            match self.fate(git, id, files, is_key_known)? {
+                None => continue,
+                Some(Fate::ComesBack) => checked.push(id.path.clone()),
+                Some(Fate::LeftAlone) if is_there => checked.push(id.path.clone()),
+                Some(Fate::LeftAlone) => left.push(id.clone()),
+                Some(Fate::Plain) => plain.push(id.clone()),
+            }
+        }
+        let named = |ids: &[ItemId]| ids.iter().map(|id| id.path.as_bytes()).collect::<Sample>();
+        if !left.is_empty() {
+            self.warnings.add(format!(
+                "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
+                 --key-file sets that key first: {}",
+                self.workspace(),
+                named(&left)
+            ));
+        }
+        if !plain.is_empty() {
+            self.warnings.add(format!(
+                "these secrets are left alone, since they are not encrypted in the commit: {}",
+                named(&plain)
+            ));
+        }
+        chosen.retain(|id, _| !left.contains(id) && !plain.contains(id));
+        Ok(checked)
+    }
+
+    /// `None`: it is no secret.
+    fn fate(
+        &self,
+        git: &Git<'_>,
+        id: &ItemId,
+        files: &[(String, crate::git::object::Entry)],
+        is_key_known: bool,
+    ) -> Result<Option<Fate>, BackupError> {
+        let (ItemKind::Variable, [(path, entry)]) = (id.kind, files) else { return Ok(None) };
+        let content = match git.read_blob(&entry.object, VARIABLE_BYTES_MAX) {
+            Ok(BlobContent::Whole(content)) => content,
+            Ok(BlobContent::Strange(_)) => Vec::new(),
+            Err(error) => return Err(self.source.git_error(Step::Commit, error)),
+        };
+        Ok(if content.is_empty() || secret_files::is_plaintext_secret(path, &content) {
+            Some(Fate::Plain)
+        } else if !secret_files::is_secret_variable(&content) {
+            None
+        } else if is_key_known {
+            Some(Fate::ComesBack)
+        } else {
+            Some(Fate::LeftAlone)
+        })
+    }
+
+    /// Those of the secrets whose value Windmill cannot tell.
+    pub(super) fn unreadable(&self, git: &Git<'_>, secrets: &[String]) -> Result<Vec<String>, BackupError> {
+        let windmill = self.target.windmill(git.run_env());
+        let mut unreadable = Vec::new();
+        for path in secrets {
+            let answer = windmill.can_read_variable(path);
+            if !answer.map_err(|error| self.target.windmill_error(Step::Probe, error))? {
+                unreadable.push(path.clone());
+            }
+        }
+        Ok(unreadable)
+    }
+
+    /// The paths, in Windmill, of the secret variables in the folder.
+    pub(super) fn secrets_in(&self, git: &Git<'_>, tree: &Tree) -> Result<Vec<String>, BackupError> {
+        let mut secrets = Vec::new();
+        for path in tree.keys().filter_map(text) {
+            let common = item_path::common_path(path, self.workspace().as_str());
+            let id = item_path::item_of(common.as_deref().unwrap_or(path));
+            let Some(id) = id.filter(|id| id.kind == ItemKind::Variable) else { continue };
+            let file = git.tree_folder().join(path);
+            let content =
+                files::read_file(&file, VARIABLE_BYTES_MAX as u64).map_err(|error| self.target.disk(&error))?;
+            if secret_files::is_secret_variable(&content) {
+                secrets.push(id.path);
+            }
+        }
+        Ok(secrets)
+    }
+}

@@ -1,0 +1,92 @@
+//! Trees in memory, and the comparison of what is wanted with what is there. A stream would do for a sync; here a
+//! person waits, and memory is not counted.
+
+use std::collections::BTreeMap;
+
+use crate::backup::verify::value_diff;
+use crate::git::ls_tree::{GitPath, Listing};
+use crate::git::object::Entry;
+use crate::git::tree_diff::Mark;
+use crate::git::{BlobContent, Git, GitError};
+use crate::model::run_result::Changed;
+
+/// A larger file is told to differ without a word about how.
+const FILE_BYTES_MAX: usize = 4 << 20;
+
+/// Files by their path in the folder of the backup.
+pub(super) type Tree = BTreeMap<GitPath, Entry>;
+/// What is to be at each path; `None` where no file is to be.
+pub(super) type TargetTree = BTreeMap<GitPath, Option<Entry>>;
+
+/// A file that is not as it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// What would make it so.
+    pub(super) mark: Mark,
+    pub(super) path: String,
+    /// How it differs, in a few lines without secrets.
+    pub(super) diff: Vec<String>,
+}
+
+/// What is not as it is wanted, in the order of the paths.
+pub(super) fn changes(git: &Git<'_>, wanted: &TargetTree, there: &Tree) -> Result<Vec<Change>, GitError> {
+    let mut changes = Vec::new();
+    for (path, wanted) in wanted {
+        let Some(path) = text(path) else { continue };
+        let (mark, diff) = match (wanted, there.get(path.as_bytes())) {
+            (Some(wanted), Some(found)) if wanted.object != found.object => {
+                let diff = difference(git, path, wanted, found)?;
+                if diff.is_empty() {
+                    continue;
+                }
+                (Mark::Modified, diff)
+            }
+            (Some(_), None) => (Mark::Added, Vec::new()),
+            (None, Some(_)) => (Mark::Deleted, Vec::new()),
+            _ => continue,
+        };
+        changes.push(Change { mark, path: path.to_owned(), diff });
+    }
+    Ok(changes)
+}
+
+fn difference(git: &Git<'_>, path: &str, wanted: &Entry, found: &Entry) -> Result<Vec<String>, GitError> {
+    let read = |entry: &Entry| git.read_blob(&entry.object, FILE_BYTES_MAX);
+    Ok(match (read(wanted)?, read(found)?) {
+        (BlobContent::Whole(wanted), BlobContent::Whole(found)) => {
+            value_diff::differences_after_restore(path, &wanted, &found)
+        }
+        (BlobContent::Strange(why), _) | (_, BlobContent::Strange(why)) => vec![why.to_owned()],
+    })
+}
+
+pub(super) fn counted<'c>(changes: impl IntoIterator<Item = &'c Change>) -> Changed {
+    let mut count = Changed::default();
+    for change in changes {
+        *match change.mark {
+            Mark::Added => &mut count.added,
+            Mark::Modified => &mut count.modified,
+            Mark::Deleted => &mut count.deleted,
+        } += 1;
+    }
+    count
+}
+
+pub(super) fn read(listing: &Listing) -> Result<Tree, GitError> {
+    let mut tree = Tree::new();
+    for file in listing.entries()? {
+        let (path, entry) = file?;
+        tree.insert(path, entry);
+    }
+    Ok(tree)
+}
+
+pub(super) fn write(git: &Git<'_>, name: &str, tree: &Tree, prefix: &str) -> Result<Listing, GitError> {
+    Ok(Listing::write(git.listing_place(name), |lines| {
+        tree.iter().try_for_each(|(path, entry)| lines.put(&[prefix.as_bytes(), path].concat(), entry, b'0'))
+    })?)
+}
+
+pub(super) fn text(path: &GitPath) -> Option<&str> {
+    std::str::from_utf8(path).ok()
+}

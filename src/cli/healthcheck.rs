@@ -1,0 +1,53 @@
+//! The command `healthcheck`.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::args::Healthcheck;
+use super::{PROGRAM, eprint_line};
+use crate::config::{Config, Environment, Options, Required};
+
+/// A service that does not answer by then is not healthy.
+const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
+
+pub(super) fn healthcheck(options: Healthcheck, environment: &Environment) -> ExitCode {
+    let options = Options { listen: options.listen, ..Options::default() };
+    let config = match Config::new(&options, environment, Required::Serve) {
+        Ok(config) => config,
+        Err(error) => {
+            eprint_line(&format!("{PROGRAM}: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let address = local_address(&config.listen);
+    match ask_health(&address) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint_line(&format!("{PROGRAM}: {address} does not answer: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Who listens on every address is asked on the local one.
+fn local_address(listen: &str) -> String {
+    match listen.parse::<SocketAddr>() {
+        Ok(SocketAddr::V4(address)) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
+        Ok(SocketAddr::V6(address)) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
+        _ => listen.to_owned(),
+    }
+}
+
+/// Whether `/health` at this address answers 200. A client of HTTP would ask a proxy.
+fn ask_health(address: &str) -> std::io::Result<()> {
+    let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
+    let mut stream = TcpStream::connect_timeout(&address, HEALTHCHECK_TIME_MAX)?;
+    stream.set_read_timeout(Some(HEALTHCHECK_TIME_MAX))?;
+    stream.set_write_timeout(Some(HEALTHCHECK_TIME_MAX))?;
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut status = [0; b"HTTP/1.1 200 ".len()];
+    stream.read_exact(&mut status)?;
+    if &status == b"HTTP/1.1 200 " { Ok(()) } else { Err(std::io::Error::other("unhealthy")) }
+}

@@ -1,0 +1,98 @@
+//! The command line: options to a run, a run to an exit code. It alone reads arguments and environment, and prints.
+
+mod args;
+mod check;
+mod healthcheck;
+mod log;
+mod run;
+mod serve;
+#[cfg_attr(not(unix), path = "no_signals.rs")]
+mod signals;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use args::Command;
+
+use crate::backup::paths;
+use crate::backup::restore::glob::Pattern;
+use crate::config::{Config, Environment};
+#[cfg(unix)]
+use crate::git::ssh_helper;
+use crate::model::result_code::Code;
+use crate::model::run_result;
+#[cfg(unix)]
+use crate::process::confine;
+use crate::service::history::History;
+use crate::service::metrics::Metrics;
+use crate::service::notify::sender::Sender;
+use crate::service::recorder::Recorder;
+
+const PROGRAM: &str = "windmill-git-sync";
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads arguments and environment")]
+    let (arguments, environment) = (std::env::args_os().skip(1), std::env::vars_os());
+    #[cfg(unix)]
+    #[expect(clippy::disallowed_methods, reason = "git started us as its ssh, and tells by the environment")]
+    if let Some(options) = std::env::var_os(ssh_helper::OPTIONS_ENVIRONMENT) {
+        let push = std::env::var_os(ssh_helper::PUSH_ENVIRONMENT);
+        let mut tell = |line: String| eprint_line(&[ssh_helper::LINE_PREFIX, &line].concat());
+        let error = ssh_helper::become_ssh(&options, push.as_deref(), arguments, &mut tell);
+        eprint_line(&format!("{PROGRAM}: cannot start ssh: {error}"));
+        return ExitCode::from(255);
+    }
+    #[cfg(target_os = "linux")]
+    #[expect(clippy::disallowed_methods, reason = "we started ourselves to become another program")]
+    if let Some(setting) = std::env::var_os(confine::ENVIRONMENT) {
+        return ExitCode::from(confine::become_confined(&setting, arguments, &mut |line| eprint_line(&line)));
+    }
+    #[cfg(unix)]
+    confine::protect_secrets();
+    let environment = Environment::new(environment);
+    match args::parse(arguments) {
+        Ok(Command::Serve(options)) => serve::serve(options, &environment),
+        Ok(Command::Sync(options)) => run::sync(&options, &environment),
+        Ok(Command::Check(options)) => check::check(&options, &environment),
+        Ok(Command::Verify(options)) => run::verify(&options, &environment),
+        Ok(Command::Log(options)) => log::log(&options, &environment),
+        Ok(Command::Restore(options)) => run::restore(&options, &environment),
+        Ok(Command::Healthcheck(options)) => healthcheck::healthcheck(options, &environment),
+        Err(code) => code,
+    }
+}
+
+/// Prints a result. If stdout is closed, the exit code remains; `println!` would panic.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints to standard error what is not a log line. If it is closed, the work continues.
+fn eprint_line(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Ends with the result that a caller of `sync` gets for wrong settings.
+fn refuse(code: Code, message: &str) -> ExitCode {
+    print(&run_result::error_json(code, message));
+    eprint_line(&format!("{PROGRAM}: {message}"));
+    ExitCode::from(code.exit_code())
+}
+
+fn own_program() -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks where it lies")]
+    std::env::current_exe().unwrap_or_else(|_| PROGRAM.into())
+}
+
+fn new_recorder(config: &Config) -> Recorder {
+    Recorder { metrics: Metrics::default(), history: History::new(&paths::root(config)), notifier: Sender::new(config) }
+}
+
+/// The patterns of `--path`; what is wrong with one is added to `faults`.
+fn patterns(texts: &[String], faults: &mut Vec<String>) -> Vec<Pattern> {
+    let parse = |text: &String| Pattern::parse(text).map_err(|why| faults.push(["--path: ", &why].concat())).ok();
+    texts.iter().filter_map(parse).collect()
+}

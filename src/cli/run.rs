@@ -1,0 +1,220 @@
+//! The commands that run on a workspace and print a result: `sync`, `verify`, `restore`.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::args::{Restore, Sync, Verify};
+use super::{eprint_line, new_recorder, own_program, patterns, print, refuse, signals};
+use crate::backup::key_check;
+use crate::backup::progress::{Event, Step};
+use crate::backup::restore::{self, RestoreOptions};
+use crate::backup::run_context::{self, Env};
+use crate::backup::sync;
+use crate::backup::verify;
+use crate::backup::workspaces::{Requests, WorkspaceList};
+use crate::config::{Config, Environment, Options, Required};
+use crate::model::names::WorkspaceId;
+use crate::model::result_code::Code;
+use crate::model::run_result;
+use crate::model::run_result::SyncResult;
+use crate::request::{Draft, Flags, Purpose, SyncRequest};
+use crate::service::recorder::Recorder;
+use crate::service::worker::{self, log_step};
+use crate::util::deadline::CancelToken;
+use crate::util::{logging, time};
+
+/// How long the `sync` command stays to have notices sent, after it printed its result.
+const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Waiting for a turn is shown where there was some.
+const SHOWN_STEP_TIME_MIN: Duration = Duration::from_millis(100);
+
+pub(super) fn sync(options: &Sync, environment: &Environment) -> ExitCode {
+    let flags = Flags {
+        dry_run: options.dry_run,
+        force: options.force,
+        allow_mass_deletion: options.allow_mass_deletion,
+        allow_lost_rights: options.allow_lost_rights,
+        purpose: Purpose::Sync,
+    };
+    command(&options.settings(), environment, flags, &mut |asked, env, recorder| {
+        let run = |request: &SyncRequest| run_and_note(request, env, recorder, sync::run, |result| result);
+        match asked {
+            Requests::One(request) => {
+                let result = run(&request);
+                print(&result.to_json());
+                result.code
+            }
+            Requests::Several(requests) => {
+                let results: Vec<_> = requests.iter().map(run).collect();
+                print(&run_result::all_to_json(&results));
+                run_result::code_of_all(&results)
+            }
+        }
+    })
+}
+
+pub(super) fn verify(options: &Verify, environment: &Environment) -> ExitCode {
+    if let Some(file) = &options.key_file {
+        return verify_key(file, options, environment);
+    }
+    let flags = Flags { purpose: Purpose::Verify, ..Flags::default() };
+    command(&options.settings(), environment, flags, &mut |asked, env, recorder| {
+        let run = |request: &SyncRequest| run_and_note(request, env, recorder, verify::run, |found| &found.result);
+        match asked {
+            Requests::One(request) => {
+                let found = run(&request);
+                print(&found.to_json());
+                found.result.code
+            }
+            Requests::Several(requests) => {
+                let all: Vec<_> = requests.iter().map(run).collect();
+                print(&run_result::listed_to_json(&all));
+                run_result::code_of_all(all.iter().map(|found| &found.result))
+            }
+        }
+    })
+}
+
+/// `verify --key-file`
+fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> ExitCode {
+    let config = Config::new(&options.settings(), environment, Required::Git).map_err(|error| error.to_string());
+    let (config, key) = match (config, restore::read_key(file)) {
+        (Ok(config), Ok(key)) => (config, key),
+        (config, key) => {
+            let faults: Vec<_> = [config.err(), key.err()].into_iter().flatten().collect();
+            return refuse(Code::ConfigInvalid, &faults.join("; "));
+        }
+    };
+    logging::start(config.log_level, config.log_format);
+    let cancel = CancelToken::default();
+    signals::cancel_on_signal(&cancel);
+    match key_check::run(&config, &own_program(), &cancel, &key) {
+        Ok(result) => {
+            print(&result.to_json());
+            ExitCode::from(result.code.exit_code())
+        }
+        Err(error) => refuse(error.code, &error.message),
+    }
+}
+
+/// One run of a command, taken down. One that would have begun after the end was asked for says nothing of its backup.
+fn run_and_note<T>(
+    request: &SyncRequest,
+    env: &Env<'_>,
+    recorder: &Recorder,
+    run: impl FnOnce(&SyncRequest, &Env<'_>, &str) -> T,
+    result: impl FnOnce(&T) -> &SyncResult,
+) -> T {
+    let counts = !env.cancel.is_cancelled();
+    let done = run(request, env, &run_context::new_run_id());
+    worker::note(recorder, request, result(&done), counts, env.take_token_user());
+    recorder.flush();
+    done
+}
+
+pub(super) fn restore(options: &Restore, environment: &Environment) -> ExitCode {
+    let wish = match wish(options) {
+        Ok(wish) => wish,
+        Err(faults) => return refuse(Code::ConfigInvalid, &faults.join("; ")),
+    };
+    let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
+    command(&options.settings(), environment, flags, &mut |asked, env, _| {
+        let Requests::One(request) = asked else {
+            refuse(Code::ConfigInvalid, "several workspaces are configured: name the one to restore by --workspace");
+            return Code::ConfigInvalid;
+        };
+        let restored = restore::run(&request, env, &run_context::new_run_id(), &wish);
+        print(&restored.to_json());
+        restored.result.code
+    })
+}
+
+/// What is asked for beside the settings, or all that is wrong with it.
+fn wish(options: &Restore) -> Result<RestoreOptions, Vec<String>> {
+    let mut faults = Vec::new();
+    let paths = patterns(&options.path, &mut faults);
+    let target = options.to_workspace.as_deref().map(WorkspaceId::parse).transpose();
+    let target =
+        target.map_err(|error| faults.push(["--to-workspace: ", &error.to_string()].concat())).unwrap_or_default();
+    if let Some(Err(why)) = options.commit.as_deref().map(restore::check_commit) {
+        faults.push(why);
+    }
+    let at = options.at.as_deref().map(time::parse_moment).transpose();
+    let at = at.map_err(|why| faults.push(["--at: ", &why].concat())).unwrap_or_default();
+    if options.commit.is_some() && options.at.is_some() {
+        faults.push("--at: it does not go with --commit".to_owned());
+    }
+    let key = options.key_file.as_deref().map(restore::read_key).transpose();
+    let key = key.map_err(|why| faults.push(why)).unwrap_or_default();
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    Ok(RestoreOptions {
+        target,
+        commit: options.commit.clone(),
+        at,
+        paths,
+        deletes: options.delete,
+        enables: options.enable,
+        key,
+        saves: !options.no_backup_first,
+        applies: options.yes,
+    })
+}
+
+/// What the commands have in common that work on workspaces: settings, logs, signals, notices. `work` does the rest, and
+/// prints its result.
+fn command(
+    options: &Options,
+    environment: &Environment,
+    flags: Flags,
+    work: &mut dyn FnMut(Requests, &Env<'_>, &Recorder) -> Code,
+) -> ExitCode {
+    let config = match Config::new(options, environment, Required::Sync) {
+        Ok(config) => config,
+        Err(error) => return refuse(Code::ConfigInvalid, &error.to_string()),
+    };
+    if let Some(why) = worker::NO_SYNCS {
+        return refuse(Code::Internal, why);
+    }
+    // A terminal shows the steps; log lines are added only if LOG_LEVEL asks for them.
+    let is_watched = std::io::stderr().is_terminal() && environment.get("LOG_LEVEL").is_none();
+    logging::start(if is_watched { LevelFilter::Warn } else { config.log_level }, config.log_format);
+    let cancel = CancelToken::default();
+    let exit_code = Arc::new(OnceLock::new());
+    signals::cancel_after_grace(&cancel, config.shutdown_grace, &exit_code);
+    let recorder = new_recorder(&config);
+    let env = Env {
+        config: &config,
+        own_program: &own_program(),
+        cancel: &cancel,
+        progress: if is_watched { &show_step } else { &log_step },
+        last_token_user: &|workspace, destination| recorder.history.token_user(workspace, destination),
+        notes: Mutex::default(),
+    };
+    let draft = Draft::from_config(&config, flags);
+    let asked = worker::requests(&WorkspaceList::default(), &recorder, &draft, &config, &cancel);
+    let code = match asked {
+        Ok(asked) => work(asked, &env, &recorder),
+        Err(error) => {
+            refuse(error.code, &error.message);
+            error.code
+        }
+    };
+    let code = *exit_code.get_or_init(|| code.exit_code());
+    recorder.notifier.finish(NOTICE_TIME_MAX);
+    ExitCode::from(code)
+}
+
+fn show_step(event: Event) {
+    if let Event::Ended(step, time) = event
+        && (time >= SHOWN_STEP_TIME_MIN || step != Step::Queue)
+    {
+        eprint_line(&format!("{:>8}  {:.2} s", step.as_str(), time.as_secs_f64()));
+    }
+}

@@ -1,0 +1,96 @@
+//! Settings that are lists of words: kinds of items, and occasions of notifications.
+
+use crate::model::names;
+
+/// A word list's kinds: an enum, all of its values, and their words.
+macro_rules! kinds {
+    ($(#[$about:meta])* $name:ident { $($kind:ident = $word:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $(#[doc = concat!("`", $word, "`")] $kind,)*
+        }
+
+        impl $name {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+            pub(super) const WORDS: &[&str] = &[$($word,)*];
+
+            /// Its word in the setting.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => $word,)* }
+            }
+
+            /// Reads a list, separated by commas; `none` is the empty one.
+            ///
+            /// # Errors
+            ///
+            /// When a word is unknown or comes twice, or `none` is not alone; what is permitted is named.
+            pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
+                let indices = parse_words(text, Self::WORDS)?;
+                Ok(indices.into_iter().map(|index| Self::ALL[index]).collect())
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Kinds that are in the backup only where they are asked for.
+    IncludeKind {
+        Schedules = "schedules",
+        Triggers = "triggers",
+        Users = "users",
+        Groups = "groups",
+        Settings = "settings",
+        Key = "key",
+    }
+}
+
+kinds! {
+    /// Kinds that can be left out of the backup.
+    SkipKind {
+        Secrets = "secrets",
+        Variables = "variables",
+        Resources = "resources",
+        ResourceTypes = "resource-types",
+        Scripts = "scripts",
+        Flows = "flows",
+        Apps = "apps",
+        Folders = "folders",
+    }
+}
+
+kinds! {
+    /// On what somebody wants to be told.
+    Occasion {
+        Failure = "failure",
+        Recovery = "recovery",
+        Change = "change",
+        Always = "always",
+    }
+}
+
+/// What holds where neither `WMILL_INCLUDE` nor the repository's `wmill.yaml` says otherwise.
+pub const KINDS_INCLUDED_DEFAULT: &[IncludeKind] =
+    &[IncludeKind::Schedules, IncludeKind::Triggers, IncludeKind::Groups];
+
+fn parse_words(text: &str, permitted: &[&str]) -> Result<Vec<usize>, String> {
+    if text.trim() == "none" {
+        return Ok(Vec::new());
+    }
+    let permitted_text = || permitted.join(", ");
+    let mut indices = Vec::new();
+    for word in text.split(',').map(str::trim) {
+        match permitted.iter().position(|one| *one == word) {
+            Some(index) if indices.contains(&index) => return Err(format!("{word} comes twice")),
+            Some(index) => indices.push(index),
+            None if word == "none" => return Err("none does not go with other words".to_owned()),
+            None => {
+                let word = names::quoted(word);
+                return Err(format!("{word} is unknown; permitted are {}, or none alone", permitted_text()));
+            }
+        }
+    }
+    Ok(indices)
+}

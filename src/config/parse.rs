@@ -1,0 +1,226 @@
+//! Parses the values of single settings. Each error quotes the value.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::model::names::{self, ADMINS, WorkspaceId};
+use crate::util::logging::LogFormat;
+
+/// Far beyond any use, and far below where adding to a clock would overflow.
+const DURATION_SECONDS_MAX: u64 = 3_650 * 24 * 3_600;
+/// A subject line.
+const MESSAGE_BYTES_MAX: usize = 1_000;
+const USERNAME_BYTES_MAX: usize = 200;
+/// Each takes a checkout, and a place in `/status`.
+pub const WORKSPACES_MAX: usize = 64;
+
+/// The configured workspaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Workspaces {
+    /// These, each once, at least one.
+    Listed(Vec<WorkspaceId>),
+    /// All that the token sees, without [`ADMINS`]; Windmill is asked for them in each run.
+    All,
+}
+
+impl Workspaces {
+    /// Whether a run of this workspace can be one of the configured ones.
+    #[must_use]
+    pub fn hold(&self, workspace: &WorkspaceId) -> bool {
+        match self {
+            Self::Listed(listed) => listed.contains(workspace),
+            Self::All => workspace.as_str() != ADMINS,
+        }
+    }
+
+    /// Whether a run without a workspace of its own is one run, and has one result.
+    #[must_use]
+    pub fn single(&self) -> Option<&WorkspaceId> {
+        match self {
+            Self::Listed(listed) if listed.len() == 1 => listed.first(),
+            _ => None,
+        }
+    }
+
+    /// As in the setting.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Listed(listed) => listed.iter().map(WorkspaceId::as_str).collect::<Vec<_>>().join(","),
+            Self::All => "*".to_owned(),
+        }
+    }
+}
+
+pub(super) fn in_words(error: impl fmt::Display) -> String {
+    error.to_string()
+}
+
+pub(super) fn refused<T>(text: &str, why: &str) -> Result<T, String> {
+    Err([&names::quoted(text), " ", why].concat())
+}
+
+pub(super) fn parse_workspaces(text: &str) -> Result<Workspaces, String> {
+    if text.trim() == "*" {
+        return Ok(Workspaces::All);
+    }
+    let mut listed = Vec::new();
+    for id in text.split(',') {
+        let id = WorkspaceId::parse(id.trim()).map_err(in_words)?;
+        if listed.contains(&id) {
+            return Err([id.as_str(), " comes twice"].concat());
+        }
+        listed.push(id);
+    }
+    if listed.len() > WORKSPACES_MAX {
+        return Err(format!("has more than {WORKSPACES_MAX} workspaces"));
+    }
+    Ok(Workspaces::Listed(listed))
+}
+
+pub(super) fn parse_username(text: &str) -> Result<String, String> {
+    // Basic authentication ends the user name at the first colon.
+    if text.contains(|letter: char| letter.is_control() || letter == ':') {
+        return refused(text, "has a colon or a control character in it");
+    }
+    if text.len() > USERNAME_BYTES_MAX {
+        return refused(text, "is longer than 200 bytes");
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn parse_message(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return refused(text, "is empty");
+    }
+    if text.contains(char::is_control) {
+        return refused(text, "is not one line of printable text");
+    }
+    if text.len() > MESSAGE_BYTES_MAX {
+        return refused(text, "is longer than 1000 bytes");
+    }
+    Ok(text.to_owned())
+}
+
+/// What gets a commit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitPer {
+    /// All that a sync finds.
+    Sync,
+    /// Each item that differs.
+    Item,
+}
+
+pub(super) fn parse_commit_per(text: &str) -> Result<CommitPer, String> {
+    match text {
+        "sync" => Ok(CommitPer::Sync),
+        "item" => Ok(CommitPer::Item),
+        _ => refused(text, "is neither sync nor item"),
+    }
+}
+
+pub(super) fn parse_boolean(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "1" => Ok(true),
+        "false" | "no" | "0" => Ok(false),
+        _ => refused(text, "is neither true nor false"),
+    }
+}
+
+pub(super) fn parse_percent(text: &str) -> Result<u8, String> {
+    match parse_digits(text) {
+        // It is at most 100 and fits.
+        Some(percent @ 0..=100) => Ok(u8::try_from(percent).unwrap_or(100)),
+        _ => refused(text, "is not a number from 0 to 100"),
+    }
+}
+
+/// Digits only: Rust itself would take a plus sign too.
+pub(super) fn parse_digits(text: &str) -> Option<u64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit_seconds) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b'h') => (&text[..text.len() - 1], 3_600),
+        _ => (text, 1),
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return refused(text, "is not a duration: give 90s, 30m, 24h, or a number of seconds");
+    }
+    match parse_digits(digits).and_then(|number| number.checked_mul(unit_seconds)) {
+        Some(seconds @ 0..=DURATION_SECONDS_MAX) => Ok(Duration::from_secs(seconds)),
+        _ => refused(text, "is longer than 3650 days"),
+    }
+}
+
+pub(super) fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => refused(text, "leaves no time at all"),
+        timeout => Ok(timeout),
+    }
+}
+
+pub(super) fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() || text.contains(char::is_control) {
+        return refused(text, "is not an absolute path");
+    }
+    if path.parent().is_none() {
+        return refused(text, "is the root of the file system: give a folder of its own");
+    }
+    Ok(path)
+}
+
+/// Programs that find it in their environment run in other folders than we do.
+pub(super) fn parse_bundle(text: &str) -> Result<(), String> {
+    if !Path::new(text).is_absolute() || text.contains(char::is_control) {
+        return refused(text, "is not an absolute path");
+    }
+    Ok(())
+}
+
+/// `ssh` splits this option's value at spaces and replaces what follows a percent or dollar sign.
+pub(super) fn parse_known_hosts(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() {
+        return refused(text, "is not an absolute path");
+    }
+    if text.contains(|letter: char| letter.is_control() || letter.is_whitespace() || "\"'\\%$*?".contains(letter)) {
+        return refused(text, "has a character that ssh does not take as it is");
+    }
+    Ok(path)
+}
+
+pub(super) fn parse_listen(text: &str) -> Result<String, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => refused(text, "is not an address with a port, such as 0.0.0.0:8080"),
+    }
+}
+
+pub(super) fn parse_log_level(text: &str) -> Result<LevelFilter, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "error" => Ok(LevelFilter::Error),
+        "warn" => Ok(LevelFilter::Warn),
+        "info" => Ok(LevelFilter::Info),
+        "debug" => Ok(LevelFilter::Debug),
+        "trace" => Ok(LevelFilter::Trace),
+        _ => refused(text, "is not one of error, warn, info, debug and trace"),
+    }
+}
+
+pub(super) fn parse_log_format(text: &str) -> Result<LogFormat, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => refused(text, "is neither text nor json"),
+    }
+}

@@ -1,0 +1,123 @@
+//! Where a secret comes from: a variable, or a file that is read for each use.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::headers::parse_headers;
+use crate::model::names;
+use crate::util::secret::Secret;
+
+/// A key has some kilobytes; more than this is the wrong file.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// Where a secret comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// From the variable itself.
+    Value {
+        /// The variable's name.
+        variable: &'static str,
+        /// Its value, checked.
+        secret: Secret,
+    },
+    /// From the file that the variable with `_FILE` after its name gives.
+    File {
+        /// The variable's name, without `_FILE`.
+        variable: &'static str,
+        /// The file, read for each use.
+        path: PathBuf,
+    },
+}
+
+impl SecretSource {
+    /// The secret as it is now. White space at the ends of a token is dropped; a key keeps its lines and ends with a
+    /// line break.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, is no regular file, has more than 64 KiB, is empty or is not a secret's text. The
+    /// message names the variable and the path.
+    pub fn read(&self) -> Result<Secret, String> {
+        match self {
+            Self::Value { secret, .. } => Ok(secret.clone()),
+            Self::File { variable, path } => read_secret(variable, path)
+                .map_err(|why| format!("{variable}_FILE: cannot take the secret from {}: {why}", shown(path))),
+        }
+    }
+}
+
+/// The path, unless it looks as if somebody had put the secret itself there.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.starts_with(['/', '.']) { names::quoted(&text) } else { "the file that it names".to_owned() }
+}
+
+fn read_secret(variable: &str, path: &Path) -> Result<Secret, String> {
+    let in_words = |error: std::io::Error| error.to_string();
+    // Asked before it is opened: opening a named pipe waits until somebody writes to it.
+    if !std::fs::metadata(path).map_err(in_words)?.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(in_words)?;
+    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(in_words)?;
+    if bytes.len() as u64 > SECRET_BYTES_MAX {
+        return Err("it has more than 64 KiB".to_owned());
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
+    checked_secret(variable, &text).map_err(|why| ["it ", why].concat())
+}
+
+pub(super) fn checked_secret(variable: &str, text: &str) -> Result<Secret, &'static str> {
+    match variable {
+        "GIT_SSH_KEY" | "GIT_SIGNING_KEY" => checked_key(text),
+        "WINDMILL_TOKEN" => checked_windmill_token(text),
+        "WINDMILL_HEADERS" => {
+            let text = text.trim();
+            parse_headers(text).map(|_| Secret::new(text))
+        }
+        _ if variable.ends_with("_URL") => checked_address(text),
+        _ => checked_token(text),
+    }
+}
+
+/// An address whose path is the secret.
+fn checked_address(text: &str) -> Result<Secret, &'static str> {
+    let address = checked_token(text)?;
+    let rest = ["https://", "http://"].iter().find_map(|scheme| address.expose().strip_prefix(scheme));
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.starts_with('/') && !rest.contains(char::is_whitespace) => Ok(address),
+        _ => Err("is not an http(s) address"),
+    }
+}
+
+/// A token as it is sent: what goes into a header must be one line.
+pub(crate) fn checked_token(text: &str) -> Result<Secret, &'static str> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("is empty");
+    }
+    if text.contains(char::is_control) {
+        return Err("has a line break or another control character in it");
+    }
+    Ok(Secret::new(text))
+}
+
+/// A token that goes into a header as it is.
+pub(crate) fn checked_windmill_token(text: &str) -> Result<Secret, &'static str> {
+    let token = checked_token(text)?;
+    if token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(token)
+    } else {
+        Err("has a space or another character that no token of Windmill has and no header takes: copy it again")
+    }
+}
+
+/// `ssh` reads a key only where its last line ends, and not with the line ends of Windows.
+fn checked_key(text: &str) -> Result<Secret, &'static str> {
+    let text = text.trim_end();
+    if text.is_empty() {
+        return Err("is empty");
+    }
+    Ok(Secret::new(text.replace("\r\n", "\n") + "\n"))
+}

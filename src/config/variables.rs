@@ -1,0 +1,196 @@
+//! The environment variables of the settings, the options that beat them, and the variables that programs get.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use crate::net::ca_bundle::CA_BUNDLE_FILE;
+
+/// One of our environment variables.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What holds where it is not set; `None` where nothing does.
+    pub default: Option<&'static str>,
+    /// Whether its value is a secret; then there is a variable with `_FILE` after this name too.
+    pub secret: bool,
+}
+
+const fn plain(name: &'static str, default: &'static str) -> Variable {
+    Variable { name, default: Some(default), secret: false }
+}
+
+const fn optional(name: &'static str) -> Variable {
+    Variable { name, default: None, secret: false }
+}
+
+const fn secret(name: &'static str) -> Variable {
+    Variable { name, default: None, secret: true }
+}
+
+/// All our variables, in the order of the documentation, which is held against this table.
+pub const VARIABLES: &[Variable] = &[
+    plain("WINDMILL_BASE_URL", "http://windmill_server:8000"),
+    secret("WINDMILL_TOKEN"),
+    plain("WINDMILL_WORKSPACE", "admins"),
+    optional("GIT_REMOTE_URL"),
+    secret("GIT_TOKEN"),
+    plain("GIT_USERNAME", "x-access-token"),
+    plain("GIT_BRANCH", "main"),
+    plain("GIT_SUBDIR", ""),
+    plain("GIT_USER_NAME", "Windmill Git Sync"),
+    plain("GIT_USER_EMAIL", "windmill@example.com"),
+    plain("COMMIT_MESSAGE", "Automated Windmill workspace backup - {workspace}"),
+    plain("COMMIT_PER", "sync"),
+    plain("COMMIT_AUTHORS", "true"),
+    secret("GIT_SSH_KEY"),
+    optional("GIT_SSH_KNOWN_HOSTS_FILE"),
+    plain("GIT_SSH_ACCEPT_NEW", "false"),
+    secret("GIT_SIGNING_KEY"),
+    optional(CA_BUNDLE_FILE),
+    plain("WMILL_INCLUDE", "schedules,triggers,groups"),
+    plain("WMILL_SKIP", "none"),
+    plain("ALLOW_PLAINTEXT_SECRETS", "false"),
+    plain("ALLOW_PUBLIC_REPOSITORY", "false"),
+    plain("MAX_DELETIONS_PERCENT", "50"),
+    plain("SKIP_UNCHANGED", "true"),
+    plain("FULL_SYNC_EVERY", "24h"),
+    optional("EXPECT_SYNC_EVERY"),
+    secret("WINDMILL_HEADERS"),
+    plain("SYNC_TIMEOUT", "30m"),
+    plain("DATA_DIR", "/workspace"),
+    plain("LISTEN_ADDR", "0.0.0.0:8080"),
+    secret("SYNC_API_TOKEN"),
+    optional("SYNC_SCHEDULE"),
+    optional("VERIFY_SCHEDULE"),
+    plain("SHUTDOWN_GRACE", "30s"),
+    secret("SLACK_WEBHOOK_URL"),
+    secret("DISCORD_WEBHOOK_URL"),
+    secret("NOTIFY_URL"),
+    plain("NOTIFY_ON", "failure,recovery"),
+    secret("HEARTBEAT_URL"),
+    plain("LOG_LEVEL", "info"),
+    plain("LOG_FORMAT", "text"),
+];
+
+/// The folder that systemd made for a unit with `StateDirectory=`. It is the default of `DATA_DIR` where it is set; of
+/// several folders, separated by colons, the first.
+pub(super) const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
+
+/// What of the environment is passed to `wmill` and `git`: the way out, whom to trust, where programs are, the clock.
+pub(super) const TOOL_VARIABLES: &[&str] = &[
+    "http_proxy",
+    "HTTP_PROXY",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+    CA_BUNDLE_FILE,
+    "PATH",
+    "TZ",
+];
+
+/// The part of the process's environment that is ours or is passed to the tools.
+pub struct Environment {
+    pub(super) values: BTreeMap<String, String>,
+    pub(super) faults: Vec<String>,
+}
+
+impl Environment {
+    /// Picks what is of use. A variable of ours that is not UTF-8, or in quotes, becomes a fault that [`Config::new`](super::Config::new) tells.
+    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let mut environment = Self { values: BTreeMap::new(), faults: Vec::new() };
+        for (name, value) in variables {
+            environment.add(name, value);
+        }
+        environment
+    }
+
+    fn add(&mut self, name: OsString, value: OsString) {
+        let Ok(name) = name.into_string() else { return };
+        if !is_known(&name) {
+            return;
+        }
+        match value.into_string() {
+            Ok(value) if is_in_quotes(&value) => {
+                self.faults.push(format!("{name} is in quotes, which this kind of env file keeps: leave them out"));
+            }
+            Ok(value) => {
+                self.values.insert(name, value);
+            }
+            Err(_) => self.faults.push(format!("{name} is not UTF-8")),
+        }
+    }
+
+    /// The value of a variable; one that is empty counts as unset.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+/// `docker run --env-file` and `kubectl create --from-env-file` take quotes for a part of the value.
+fn is_in_quotes(value: &str) -> bool {
+    value.len() >= 2 && ['"', '\''].iter().any(|quote| value.starts_with(*quote) && value.ends_with(*quote))
+}
+
+fn is_known(name: &str) -> bool {
+    TOOL_VARIABLES.contains(&name)
+        || name == STATE_DIRECTORY
+        || VARIABLES.iter().any(|variable| {
+            variable.name == name || variable.secret && name.strip_suffix("_FILE") == Some(variable.name)
+        })
+}
+
+/// What the command line gave; each beats the variable of the same meaning.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// `--workspace`
+    pub workspace: Option<String>,
+    /// `--base-url`
+    pub base_url: Option<String>,
+    /// `--remote`
+    pub remote: Option<String>,
+    /// `--branch`
+    pub branch: Option<String>,
+    /// `--subdir`
+    pub subdir: Option<String>,
+    /// `--data-dir`
+    pub data_dir: Option<String>,
+    /// `--listen`
+    pub listen: Option<String>,
+}
+
+impl Options {
+    /// The option that goes with a variable, by its own name, and its value.
+    pub(super) fn instead_of(&self, variable: &str) -> Option<(&'static str, &str)> {
+        let (name, value) = match variable {
+            "WINDMILL_WORKSPACE" => ("--workspace", &self.workspace),
+            "WINDMILL_BASE_URL" => ("--base-url", &self.base_url),
+            "GIT_REMOTE_URL" => ("--remote", &self.remote),
+            "GIT_BRANCH" => ("--branch", &self.branch),
+            "GIT_SUBDIR" => ("--subdir", &self.subdir),
+            "DATA_DIR" => ("--data-dir", &self.data_dir),
+            "LISTEN_ADDR" => ("--listen", &self.listen),
+            _ => return None,
+        };
+        value.as_deref().map(|value| (name, value))
+    }
+}
+
+/// What a command needs of its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Required {
+    /// What a sync requires may lack: a request may bring it.
+    Serve,
+    /// What a sync requires must be there.
+    Sync,
+    /// What git requires must be there.
+    Git,
+}

@@ -1,0 +1,138 @@
+//! Commits: made, found and read.
+
+use std::fs::File;
+use std::time::SystemTime;
+
+use crate::git::fast_import::{self, ItemCommit};
+use crate::git::fetch::TIP_REF;
+use crate::git::object::ObjectId;
+use crate::git::output::CommitText;
+use crate::git::{ANSWER_BYTES_MAX, Git, GitError};
+use crate::model::names::Identity;
+
+impl Git<'_> {
+    /// A commit of `tree` with this parent.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn commit(
+        &self,
+        tree: &ObjectId,
+        parent: Option<&ObjectId>,
+        author: &Identity,
+        message: &str,
+    ) -> Result<ObjectId, GitError> {
+        self.commit_by(tree, parent, author, author, None, message)
+    }
+
+    fn commit_by(
+        &self,
+        tree: &ObjectId,
+        parent: Option<&ObjectId>,
+        committer: &Identity,
+        author: &Identity,
+        authored: Option<u64>,
+        message: &str,
+    ) -> Result<ObjectId, GitError> {
+        let message = self.run_env.run_dir.write("message", message.as_bytes())?;
+        let mut command = self.command()?;
+        if let Some(key) = &self.signing_key {
+            let key = format!("user.signingKey={}", key.display());
+            command = command.arguments(["-c", "gpg.format=ssh", "-c", &key]);
+        }
+        command = command
+            .environment("GIT_AUTHOR_NAME", author.name())
+            .environment("GIT_AUTHOR_EMAIL", author.email())
+            .environment("GIT_COMMITTER_NAME", committer.name())
+            .environment("GIT_COMMITTER_EMAIL", committer.email())
+            .arguments(["commit-tree", "-F"])
+            .argument(message);
+        if let Some(seconds) = authored {
+            command = command.environment("GIT_AUTHOR_DATE", format!("@{seconds} +0000"));
+        }
+        if self.signing_key.is_some() {
+            command = command.argument("--gpg-sign");
+        }
+        if let Some(parent) = parent {
+            command = command.arguments(["-p", parent.as_str()]);
+        }
+        self.object_id(command.argument(tree.as_str()))
+    }
+
+    /// The commit of the history that was fetched whose id begins with these digits.
+    ///
+    /// # Errors
+    /// [`GitError`]; that there is none, or more than one, is none.
+    pub fn find_commit(&self, digits: &str) -> Result<Option<ObjectId>, GitError> {
+        let name = format!("{digits}^{{commit}}");
+        let command = self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]).capture(ANSWER_BYTES_MAX);
+        let finished = self.run(command)?;
+        let found = ObjectId::parse(String::from_utf8_lossy(&finished.stdout).trim());
+        let Some(commit) = found.filter(|_| finished.is_success()) else { return Ok(None) };
+        let command = self.command()?.arguments(["merge-base", "--is-ancestor", commit.as_str(), TIP_REF]);
+        Ok(self.run(command)?.is_success().then_some(commit))
+    }
+
+    /// The newest commit, from this one on, whose message has a line that begins with a match of `line`; what it says.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn last_with(&self, commit: &ObjectId, line: &str) -> Result<Option<CommitText>, GitError> {
+        let command = self.command()?.arguments(["log", "-1", "--no-show-signature", "--format=%B"]);
+        let command = command.argument(format!("--grep=^{line}"));
+        let message = self.locally(command.argument(commit.as_str()).capture(ANSWER_BYTES_MAX))?;
+        let message = String::from_utf8_lossy(&message).into_owned();
+        Ok(Some(CommitText { time: None, message }).filter(|text| !text.message.is_empty()))
+    }
+
+    /// What a commit says of itself.
+    ///
+    /// # Errors
+    /// [`GitError`]: it is not here, for one.
+    pub fn commit_message(&self, commit: &ObjectId) -> Result<CommitText, GitError> {
+        let command = self.command()?.arguments(["cat-file", "commit", commit.as_str()]).capture(ANSWER_BYTES_MAX);
+        Ok(CommitText::of_object(&self.locally(command)?))
+    }
+
+    /// A chain of commits after `parent`, of which the first changes the tree `base`. Returns the last one and its tree.
+    ///
+    /// One git makes them all. Only where they are signed does each take programs of its own, since that git cannot sign.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn commit_chain(
+        &self,
+        parent: Option<&ObjectId>,
+        base: Option<&ObjectId>,
+        committer: &Identity,
+        links: &[ItemCommit<'_>],
+    ) -> Result<(ObjectId, ObjectId), GitError> {
+        let now = fast_import::seconds(SystemTime::now());
+        let orders = self.run_env.run_dir.write("commits", &fast_import::chain(parent, base, committer, now, links))?;
+        let import = ["fast-import", "--quiet", "--force", "--done", "--date-format=raw"];
+        self.locally(self.command()?.arguments(import).stdin(File::open(orders)?))?;
+        let mut last = self.resolve(fast_import::CHAIN_REF)?;
+        let mut list = self.command()?.arguments(["rev-list", "--reverse", "--format=%T", fast_import::CHAIN_REF]);
+        if let Some(parent) = parent {
+            list = list.argument(format!("^{parent}"));
+        }
+        let listed = self.locally(list.capture(ANSWER_BYTES_MAX))?;
+        let listed = String::from_utf8_lossy(&listed);
+        // The lines between them begin with the word `commit`.
+        let trees: Vec<_> = listed.lines().filter_map(ObjectId::parse).collect();
+        let Some(tree) = trees.last().filter(|_| trees.len() == links.len()) else {
+            return Err(GitError::Checkout(format!("git made {} commits of {}", trees.len(), links.len())));
+        };
+        if self.signing_key.is_some() {
+            let mut parent = parent.cloned();
+            for (link, tree) in links.iter().zip(&trees) {
+                let time = link.time.map(fast_import::seconds).unwrap_or(now);
+                let made = self.commit_by(tree, parent.as_ref(), committer, link.author, Some(time), &link.message)?;
+                last = made.clone();
+                parent = Some(made);
+            }
+        }
+        self.locally(self.command()?.arguments(["update-ref", "-d", fast_import::CHAIN_REF]))?;
+        Ok((last, tree.clone()))
+    }
+}

@@ -1,0 +1,232 @@
+//! The checkout: how it is made, cleaned and configured, and how the remote's branch is brought into it.
+
+use std::fs;
+
+use crate::git::object::{ObjectFormat, ObjectId};
+use crate::git::output::{self, RemoteState};
+use crate::git::{ANSWER_BYTES_MAX, Git, GitError, config, leftovers};
+use crate::process::orphans;
+use crate::util::files;
+
+/// Each fetch leaves a pack of two or three files.
+const PACK_FILES_MAX: usize = 120;
+/// Loose objects spread evenly over 256 folders, so that one tells of all: 8,000.
+const LOOSE_OBJECTS_SAMPLE_MAX: usize = 32;
+/// Our own configuration of a checkout has some hundred bytes.
+const CONFIG_BYTES_MAX: u64 = 64 << 10;
+/// Of a file that says where a ref is.
+const REF_BYTES_MAX: u64 = 4096;
+/// Where the commit that the checkout stands at is kept, so that its objects are.
+pub(super) const TIP_REF: &str = "refs/sync/tip";
+impl Git<'_> {
+    /// Asks the remote for the branch's tip.
+    ///
+    /// # Errors
+    /// [`GitError::Remote`] and the like.
+    pub fn remote_state(&self) -> Result<RemoteState, GitError> {
+        let full_ref = self.branch.full_ref();
+        let command = self.command_without_repository()?.arguments([
+            "ls-remote",
+            "--quiet",
+            "--",
+            &self.address,
+            "HEAD",
+            &full_ref,
+        ]);
+        let listing = self.over_the_network("cannot read", command)?;
+        let state = output::remote_state(&listing, &full_ref);
+        if state.format.is_none() {
+            self.refuse_a_page()?;
+        }
+        Ok(state)
+    }
+
+    /// Whether the checkout exists and is of this object format.
+    #[must_use]
+    pub fn exists(&self, format: ObjectFormat) -> bool {
+        let Ok(configuration) = files::read_file(&self.git_folder.join("config"), CONFIG_BYTES_MAX) else {
+            return false;
+        };
+        let configuration = String::from_utf8_lossy(&configuration);
+        let is_sha256 = configuration.to_ascii_lowercase().contains("objectformat = sha256");
+        is_sha256 == (format == ObjectFormat::Sha256)
+    }
+
+    /// Whether so many objects have accumulated that a new checkout with the tip alone is smaller.
+    ///
+    /// git's own would need the history, which is not here, and would go on in the background.
+    #[must_use]
+    pub fn is_bloated(&self) -> bool {
+        let count =
+            |folder: &str| fs::read_dir(self.git_folder.join("objects").join(folder)).map_or(0, Iterator::count);
+        count("pack") > PACK_FILES_MAX || count("17") > LOOSE_OBJECTS_SAMPLE_MAX
+    }
+
+    /// Removes what a killed git left: locks, which stop every later one, and what it had not finished to write.
+    ///
+    /// # Errors
+    /// [`GitError::Machine`] where a git that is not of this run works in the checkout: its locks are in use.
+    /// [`GitError::Checkout`] where it left what cannot be told from what is needed.
+    pub fn remove_leftovers(&self) -> Result<(), GitError> {
+        let found = leftovers::find(&self.git_folder)?;
+        if let Some(damage) = found.damage {
+            return Err(GitError::Checkout(damage));
+        }
+        let Some(first) = found.files.first() else { return Ok(()) };
+        if let Some(id) = orphans::git_at_work_in(&self.git_folder) {
+            let lock = first.display();
+            return Err(GitError::Machine(format!("`{lock}` is held by a git that we did not start (process {id})")));
+        }
+        for path in found.files {
+            log::warn!("removing `{}`, which a killed git left", path.display());
+            files::remove_folder(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the checkout, so that the next fetch creates it again.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn discard(&self) -> Result<(), GitError> {
+        files::remove_folder(&self.git_folder)?;
+        Ok(files::remove_folder(&self.tree_folder)?)
+    }
+
+    /// Creates an empty checkout in place of the old one.
+    ///
+    /// Where the format is not known, since the remote has no object to tell it by, an empty clone finds out.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn create(&self, format: Option<ObjectFormat>) -> Result<(), GitError> {
+        files::remove_folder(&self.git_folder)?;
+        files::remove_folder(&self.tree_folder)?;
+        files::create_folder(&self.tree_folder)?;
+        let command = self.command_without_repository()?;
+        let folder = self.git_folder.as_os_str();
+        match format {
+            None => {
+                let clone = ["clone", "--quiet", "--bare", "--no-tags", "--depth=1", "--single-branch", "--template="];
+                let clone = command.arguments(clone).argument("--").argument(&self.address).argument(folder);
+                self.over_the_network("cannot clone", clone)?;
+            }
+            Some(format) => {
+                let name = if format == ObjectFormat::Sha256 { "sha256" } else { "sha1" };
+                let init = ["init", "--quiet", "--bare", "--template=", &format!("--object-format={name}"), "--"];
+                self.locally(command.arguments(init).argument(folder))?;
+            }
+        }
+        self.configure(self.format())
+    }
+
+    /// Rewrites the configuration of the checkout. It takes precedence over ours, and wmill, which writes
+    /// what a server says, could have been led to it.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn configure(&self, format: ObjectFormat) -> Result<(), GitError> {
+        let extension = match format {
+            ObjectFormat::Sha1 => "",
+            ObjectFormat::Sha256 => "[extensions]\n\tobjectformat = sha256\n",
+        };
+        let version = u8::from(format == ObjectFormat::Sha256);
+        let own = format!("[core]\n\trepositoryformatversion = {version}\n\tbare = true\n{extension}");
+        for stray in ["commondir", "config.worktree", "hooks", "info", "objects/info/alternates"] {
+            files::remove_folder(&self.git_folder.join(stray))?;
+        }
+        files::create_folder(&self.git_folder.join("info"))?;
+        for (name, content) in [("config", own.as_str()), ("info/attributes", config::ATTRIBUTES)] {
+            files::remove_folder(&self.git_folder.join(name))?;
+            files::write_file(&self.git_folder.join(name), content.as_bytes())?;
+        }
+        files::write_file(&self.configuration, config::CONFIGURATION.as_bytes())?;
+        Ok(())
+    }
+
+    /// The object format of the checkout.
+    #[must_use]
+    pub fn format(&self) -> ObjectFormat {
+        if self.exists(ObjectFormat::Sha256) { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 }
+    }
+
+    /// Brings the branch's tip here, without its history; the tip, or `None` where the branch is gone.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn fetch_tip(&self) -> Result<Option<ObjectId>, GitError> {
+        self.fetch_branch(&["--depth=1"])
+    }
+
+    /// Brings the branch here with all its history; the tip, or `None` where the branch is not there.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn fetch_history(&self) -> Result<Option<ObjectId>, GitError> {
+        self.fetch_branch(&[])
+    }
+
+    pub(super) fn fetch_branch(&self, options: &[&str]) -> Result<Option<ObjectId>, GitError> {
+        match self.fetch(TIP_REF, options) {
+            Ok(()) => self.resolve(TIP_REF).map(Some),
+            Err(GitError::Checkout(message)) if output::is_of_no_such_ref(&message) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the checkout stands at the commit, as its ref says. Whether all of it is here shows when it is listed.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn is_at(&self, commit: &ObjectId) -> Result<bool, GitError> {
+        // The file of the ref tells without a program; git may keep refs elsewhere.
+        let file = files::read_file(&self.git_folder.join(TIP_REF), REF_BYTES_MAX).unwrap_or_default();
+        if let Some(id) = ObjectId::parse(String::from_utf8_lossy(&file).trim_ascii()) {
+            return Ok(id == *commit);
+        }
+        let name = format!("{TIP_REF}^{{commit}}");
+        let command = self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]).capture(ANSWER_BYTES_MAX);
+        let finished = self.run(command)?;
+        Ok(finished.is_success() && finished.stdout.trim_ascii() == commit.as_str().as_bytes())
+    }
+
+    pub(super) fn fetch(&self, into: &str, options: &[&str]) -> Result<(), GitError> {
+        let before = leftovers::packs(&self.git_folder);
+        let refspec = format!("+{}:{into}", self.branch.full_ref());
+        let command = self
+            .command()?
+            .arguments(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"])
+            // A fetch must not look into the submodules of a repository that somebody else writes.
+            .arguments(["--no-recurse-submodules", "--refmap=", "--update-head-ok"])
+            .arguments(options)
+            .arguments(["--", &self.address, &refspec]);
+        let fetched = self.over_the_network("cannot fetch", command);
+        if fetched.is_err() {
+            self.remove_cut_off_fetch(&before);
+        }
+        fetched.map(drop)
+    }
+
+    /// Removes what a fetch that failed brought. Packs that were not there before are its own.
+    fn remove_cut_off_fetch(&self, before: &[String]) {
+        let removed = leftovers::remove_packs(&self.git_folder, before).and_then(|()| {
+            leftovers::find(&self.git_folder)?.files.iter().try_for_each(|path| files::remove_folder(path))
+        });
+        if let Err(error) = removed {
+            log::warn!("what a fetch left stays for now: {error}");
+        }
+    }
+
+    pub(super) fn resolve(&self, name: &str) -> Result<ObjectId, GitError> {
+        let commit = format!("{name}^{{commit}}");
+        self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &commit]))
+    }
+
+    /// Remembers the commit that the checkout stands at.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn set_tip_ref(&self, commit: &ObjectId) -> Result<(), GitError> {
+        self.locally(self.command()?.arguments(["update-ref", TIP_REF, commit.as_str()])).map(drop)
+    }
+}

@@ -1,0 +1,179 @@
+//! The history of the branch: fetched without the contents of files, and read commit by commit.
+
+use std::io::BufReader;
+use std::time::{Duration, SystemTime};
+
+use crate::git::fetch::TIP_REF;
+use crate::git::object::ObjectId;
+use crate::git::{ANSWER_BYTES_MAX, Git, GitError};
+use crate::util::files;
+
+/// Some 150 bytes for each changed file: a million changes.
+const LOG_BYTES_MAX: usize = 256 << 20;
+
+/// How a commit changed a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileChange {
+    /// It was not there before.
+    Added,
+    /// Its content or its mode is another.
+    Modified,
+    /// It is not there any more.
+    Deleted,
+}
+
+/// A commit of the branch's first-parent line, compared with its first parent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LoggedCommit {
+    /// Its id.
+    pub id: ObjectId,
+    /// Its committer time.
+    pub time: SystemTime,
+    /// Its author, as `Name <address>`.
+    pub author: String,
+    /// The changed files, by their path in the repository.
+    pub files: Vec<(FileChange, String)>,
+}
+
+impl Git<'_> {
+    /// Fetches so many of the branch's newest commits, or all, with their trees and without the contents of files. A
+    /// server that cannot leave the contents out sends them too. Returns the tip, or `None` where the branch is gone.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn fetch_commits(&self, depth: Option<u32>) -> Result<Option<ObjectId>, GitError> {
+        let depth = match depth {
+            Some(depth) => format!("--depth={depth}"),
+            // git refuses --unshallow where the history is complete, and takes this for all of it.
+            None => "--depth=2147483647".to_owned(),
+        };
+        self.fetch_branch(&["--filter=blob:none", &depth])
+    }
+
+    /// The newest commit on the first-parent line of `tip` whose committer time is not later; the whole history is here.
+    ///
+    /// # Errors
+    /// [`GitError`]; that all are later is none.
+    pub fn commit_at(&self, tip: &ObjectId, time: SystemTime) -> Result<Option<ObjectId>, GitError> {
+        let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let before = format!("--before=@{seconds}");
+        let command = self.command()?.arguments(["rev-list", "--first-parent", "-1", &before, tip.as_str()]);
+        let found = self.locally(command.capture(ANSWER_BYTES_MAX))?;
+        Ok(ObjectId::parse(String::from_utf8_lossy(&found).trim()))
+    }
+
+    /// The first commit on the first-parent line of `tip`.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn first_commit(&self, tip: &ObjectId) -> Result<ObjectId, GitError> {
+        self.object_id(self.command()?.arguments(["rev-list", "--first-parent", "--max-parents=0", "-1", tip.as_str()]))
+    }
+
+    /// Whether the history was fetched to its beginning.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.shallow_commits().is_empty()
+    }
+
+    /// The commits whose parents were not fetched. git takes each for the first one, which adds all of its files.
+    fn shallow_commits(&self) -> Vec<String> {
+        let text = files::read_file(&self.git_folder.join("shallow"), LOG_BYTES_MAX as u64).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+    }
+
+    /// The fetched commits that change something below `folder` (the root where it is empty), newest first, on the
+    /// first-parent line of the tip. Commits whose parent was not fetched are left out.
+    ///
+    /// # Errors
+    /// [`GitError`]; those of `take` end it.
+    pub fn log(&self, folder: &str, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), GitError> {
+        let path = self.listing_place("history.log");
+        let command = self
+            .command()?
+            // A commit's content is not here, and nothing may fetch it behind our back.
+            .environment("GIT_NO_LAZY_FETCH", "1")
+            .arguments(["log", "--first-parent", "--diff-merges=first-parent", "--root", "--no-renames"])
+            .arguments(["--no-show-signature", "--name-status", "-z", "--format=tformat:%x01%H%x00%ct%x00%an <%ae>"])
+            .arguments([TIP_REF, "--"]);
+        let command = if folder.is_empty() { command } else { command.argument(folder) };
+        self.locally(command.write_to(files::open_file(&path, true)?, LOG_BYTES_MAX))?;
+        let shallow = self.shallow_commits();
+        let file = std::fs::File::open(&path)?;
+        read_log(BufReader::new(file), &mut |commit| shallow.iter().any(|id| *id == commit.id.as_str()) || take(commit))
+    }
+}
+
+/// Reads the output of `git log` until `take` has enough.
+fn read_log(log: impl std::io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), GitError> {
+    let malformed = || GitError::Checkout("malformed output of `git log`".to_owned());
+    let mut words = log.split(0).map(|word| word.map(|word| String::from_utf8_lossy(&word).into_owned()));
+    let mut commit: Option<LoggedCommit> = None;
+    while let Some(word) = words.next().transpose()? {
+        if let Some(id) = word.strip_prefix('\x01') {
+            let id = ObjectId::parse(id).ok_or_else(malformed)?;
+            let seconds = words.next().transpose()?.and_then(|word| word.parse().ok()).ok_or_else(malformed)?;
+            let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or_else(malformed)?;
+            let author = words.next().transpose()?.ok_or_else(malformed)?;
+            if let Some(done) = commit.replace(LoggedCommit { id, time, author, files: Vec::new() })
+                && !take(done)
+            {
+                return Ok(());
+            }
+            continue;
+        }
+        let change = match word.trim_start_matches('\n') {
+            "" => continue,
+            "A" => FileChange::Added,
+            "D" => FileChange::Deleted,
+            _ => FileChange::Modified,
+        };
+        let path = words.next().transpose()?.ok_or_else(malformed)?;
+        commit.as_mut().ok_or_else(malformed)?.files.push((change, path));
+    }
+    commit.map(take);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "1111111111111111111111111111111111111111";
+    const TWO: &str = "2222222222222222222222222222222222222222";
+
+    #[track_caller]
+    fn read(log: &str, enough: usize) -> Result<Vec<LoggedCommit>, GitError> {
+        let mut found = Vec::new();
+        read_log(log.as_bytes(), &mut |commit| {
+            found.push(commit);
+            found.len() < enough
+        })?;
+        Ok(found)
+    }
+
+    #[test]
+    fn each_commit_has_its_files() {
+        let log = format!(
+            "\x01{ONE}\x001795000000\x00A B <a@b>\x00\nD\x00f/a b.py\x00A\x00f/\u{e9}\x00\x01{TWO}\x001\x00C <c@d>\x00"
+        );
+        let found = read(&log, 9).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].author, "A B <a@b>");
+        assert_eq!(found[0].time, SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000));
+        let files = [(FileChange::Deleted, "f/a b.py".to_owned()), (FileChange::Added, "f/\u{e9}".to_owned())];
+        assert_eq!(found[0].files, files);
+        assert_eq!((found[1].id.as_str(), found[1].files.len()), (TWO, 0));
+        assert_eq!(read(&log, 1).unwrap().len(), 1);
+        assert_eq!(read("", 1).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn what_is_no_log_is_refused() {
+        for log in
+            ["A\x00f/a\x00", "\x01123\x001\x00a\x00", &format!("\x01{ONE}\x00x\x00a\x00"), &format!("\x01{ONE}\x00")]
+        {
+            assert!(read(log, 9).is_err(), "{log:?}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What a git that was killed, or whose line broke, leaves in a checkout: locks, packs and objects that are not
+//! finished. Nothing of git removes them soon, and they would fill the disk.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::util::files;
+
+/// `refs/heads/a/b` and `objects/pack` are the deepest folders; a deeper one is not looked into.
+const DEPTH_MAX: usize = 4;
+
+/// What was found.
+#[derive(Default)]
+pub(super) struct Leftovers {
+    /// What is to be removed.
+    pub(super) files: Vec<PathBuf>,
+    /// Why the checkout is better made again.
+    pub(super) damage: Option<String>,
+}
+
+/// Looks through the folder of a repository.
+///
+/// # Errors
+/// What the disk says.
+pub(super) fn find(git_folder: &Path) -> io::Result<Leftovers> {
+    let mut found = Leftovers::default();
+    look(git_folder, "", DEPTH_MAX, &mut found)?;
+    for (stem, endings) in pack_files(git_folder) {
+        let has = |ending: &str| endings.iter().any(|known| known == ending);
+        if has("keep") {
+            // A fetch keeps its pack until it has moved the ref, and was killed between the two, or right after.
+            found.damage = Some(format!("a fetch was cut off after it had brought the pack {stem}"));
+        } else if !(has("pack") && has("idx")) {
+            found
+                .files
+                .extend(endings.iter().map(|ending| pack_folder(git_folder).join([&stem, ".", ending].concat())));
+        }
+    }
+    Ok(found)
+}
+
+/// `below` is the folder's path in the repository.
+fn look(folder: &Path, below: &str, depth: usize, found: &mut Leftovers) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        // That it is closed to us, or no folder, git says itself.
+        Err(_) => return Ok(()),
+        Ok(entries) => entries,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let (path, name, kind) = (entry.path(), entry.file_name(), entry.file_type()?);
+        let name = name.to_string_lossy();
+        if is_unfinished(below, &name) {
+            found.files.push(path);
+        } else if kind.is_dir() && depth > 0 {
+            let below = if below.is_empty() { name.into_owned() } else { format!("{below}/{name}") };
+            look(&path, &below, depth - 1, found)?;
+        } else if !kind.is_dir() && !kind.is_file() {
+            // git would wait for the other end of a FIFO, and a link leads elsewhere.
+            found.damage = Some(format!("`{}` is not a regular file", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether git gives this name, in this folder of a repository, to what it has not finished.
+fn is_unfinished(folder: &str, name: &str) -> bool {
+    match folder.strip_prefix("objects") {
+        None => has_ending(name, "lock") || folder.is_empty() && name.starts_with("shallow_"),
+        // Objects that a push brings lie in a folder of their own until they are taken.
+        Some("") => name.starts_with("tmp_") || name.starts_with("incoming-"),
+        Some(_) => name.starts_with("tmp_") || name.starts_with(".tmp-") || has_ending(name, "lock"),
+    }
+}
+
+fn has_ending(name: &str, ending: &str) -> bool {
+    Path::new(name).extension() == Some(OsStr::new(ending))
+}
+
+fn pack_folder(git_folder: &Path) -> PathBuf {
+    git_folder.join("objects/pack")
+}
+
+/// The packs, and the endings of the files of each.
+fn pack_files(git_folder: &Path) -> BTreeMap<String, Vec<String>> {
+    let mut packs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for entry in fs::read_dir(pack_folder(git_folder)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some((stem, ending)) = name.rsplit_once('.').filter(|(stem, _)| stem.starts_with("pack-")) {
+            packs.entry(stem.to_owned()).or_default().push(ending.to_owned());
+        }
+    }
+    packs
+}
+
+/// The names of the packs that are there.
+pub(super) fn packs(git_folder: &Path) -> Vec<String> {
+    pack_files(git_folder).into_keys().collect()
+}
+
+/// Removes the packs that are not among those.
+///
+/// # Errors
+/// What the disk says.
+pub(super) fn remove_packs(git_folder: &Path, kept: &[String]) -> io::Result<()> {
+    let packs = pack_files(git_folder).into_iter().filter(|(stem, _)| !kept.contains(stem));
+    for (stem, endings) in packs {
+        // The index first: without it, git does not see the pack.
+        for ending in ["idx"].into_iter().chain(endings.iter().map(String::as_str)) {
+            files::remove_file(&pack_folder(git_folder).join([&stem, ".", ending].concat()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_git_has_not_finished_is_known_by_its_name() {
+        for (folder, name) in [
+            ("", "index.lock"),
+            ("", "shallow_Xy12"),
+            ("refs/sync", "tip.lock"),
+            ("objects", "tmp_objdir-incoming-x"),
+            ("objects/pack", "tmp_pack_x1"),
+            ("objects/pack", ".tmp-1-pack-x"),
+            ("objects/17", "tmp_obj_x1"),
+        ] {
+            assert!(is_unfinished(folder, name), "{folder}/{name}");
+        }
+        for (folder, name) in [
+            ("", "shallow"),
+            ("", "HEAD"),
+            ("objects", "pack"),
+            ("objects/pack", "pack-1.pack"),
+            ("objects/17", "0123456789"),
+            ("refs/heads", "tmp_branch"),
+        ] {
+            assert!(!is_unfinished(folder, name), "{folder}/{name}");
+        }
+    }
+
+    #[test]
+    fn packs_that_are_not_whole_are_found_and_those_of_before_stay() {
+        let run = files::RunDir::for_test("leftovers").unwrap();
+        let pack = pack_folder(run.path());
+        files::create_folder(&pack).unwrap();
+        let put = |name: &&str| files::write_file(&pack.join(name), b"x").unwrap();
+        ["pack-a.pack", "pack-a.idx", "pack-a.rev"].iter().for_each(put);
+        assert!(find(run.path()).unwrap().files.is_empty());
+        let before = packs(run.path());
+        ["pack-b.pack", "pack-b.rev", "pack-c.idx", "tmp_pack_d"].iter().for_each(put);
+        assert_eq!(find(run.path()).unwrap().files.len(), 4);
+        remove_packs(run.path(), &before).unwrap();
+        assert_eq!(packs(run.path()), ["pack-a"]);
+        put(&"pack-a.keep");
+        assert!(find(run.path()).unwrap().damage.is_some());
+    }
+}

@@ -1,0 +1,81 @@
+//! The push, and whether what was pushed arrived.
+
+use crate::git::object::ObjectId;
+use crate::git::output::{self, Pushed};
+use crate::git::{ANSWER_BYTES_MAX, Git, GitError, ssh_helper};
+#[cfg(unix)]
+use crate::git::{
+    auth,
+    push_journal::{self, Push},
+};
+use crate::process::command::Invocation;
+
+/// Where a tip that came after our push is kept.
+const SEEN_REF: &str = "refs/sync/seen";
+
+impl Git<'_> {
+    /// Pushes a commit to the branch; never by force. Into a repository on this machine one push runs at a time, and
+    /// the locks that a killed one left there are removed, after seconds in which nothing happens to them.
+    ///
+    /// # Errors
+    /// [`GitError`] where no answer for our ref came; a refusal is no error but [`Pushed`].
+    pub fn push(&self, commit: &ObjectId) -> Result<Pushed, GitError> {
+        let command = self.command()?;
+        #[cfg(unix)]
+        if let Some(path) = auth::path_on_this_machine(self.remote) {
+            let push = Push::new(commit, &self.branch.full_ref());
+            let pushed =
+                self.push_with(command.environment(ssh_helper::PUSH_ENVIRONMENT, push.to_string()), commit, None)?;
+            if let Err(error) = push_journal::end(&path, &push) {
+                log::warn!("cannot note that a push was answered: {error}");
+            }
+            return Ok(pushed);
+        }
+        self.push_with(command, commit, None)
+    }
+
+    /// Asks the remote whether it would take a push, and pushes nothing. What a server decides only when it gets the
+    /// commit, such as the protection of a branch, this does not show.
+    ///
+    /// # Errors
+    /// As [`Git::push`].
+    pub fn try_push(&self, commit: &ObjectId) -> Result<Pushed, GitError> {
+        self.push_with(self.command()?, commit, Some("--dry-run"))
+    }
+
+    fn push_with(&self, command: Invocation, commit: &ObjectId, option: Option<&str>) -> Result<Pushed, GitError> {
+        let full_ref = self.branch.full_ref();
+        let command = command
+            .arguments(["push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags"])
+            .arguments(option)
+            .arguments(["--recurse-submodules=no", "--", &self.address])
+            .argument(format!("{commit}:{full_ref}"))
+            .capture(ANSWER_BYTES_MAX);
+        let finished = self.run(self.with_access(command))?;
+        for line in finished.tail.iter().filter_map(|line| line.strip_prefix(ssh_helper::LINE_PREFIX)) {
+            log::warn!("{line}");
+        }
+        let printed = self.run_env.redactor.redact(&String::from_utf8_lossy(&finished.stdout));
+        match output::pushed(printed.as_bytes(), &full_ref) {
+            Some(pushed) => Ok(pushed.explained(&finished)),
+            None => Err(self.remote_error("cannot push to", &finished)),
+        }
+    }
+
+    /// Whether the branch's tip, which is `tip` now, is `commit` or descends from it.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn contains(&self, commit: &ObjectId, tip: Option<&ObjectId>) -> Result<bool, GitError> {
+        if tip == Some(commit) {
+            return Ok(true);
+        }
+        if tip.is_none() {
+            return Ok(false);
+        }
+        // Another writer pushed right after us. Without a depth, the fetch brings all from our commit on.
+        self.fetch(SEEN_REF, &[])?;
+        let command = self.command()?.arguments(["merge-base", "--is-ancestor", commit.as_str(), SEEN_REF]);
+        Ok(self.run(command)?.is_success())
+    }
+}

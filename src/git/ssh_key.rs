@@ -1,0 +1,118 @@
+//! Tells what is wrong with a text that should be an SSH private key, before `ssh` says so in the words of its library.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::util::secret::Secret;
+
+/// What the content of OpenSSH's own form begins with; the name of the cipher follows, after its length.
+const OPENSSH_MAGIC: &[u8] = b"openssh-key-v1\0";
+
+/// Why `ssh` cannot use a key, in words that name its setting; nothing where that does not show.
+#[must_use]
+pub fn fault_of(setting: &str, key: &Secret) -> Option<String> {
+    let why = why_unusable(key.expose().trim())?;
+    Some([setting, " is not a private key without a passphrase: ", why].concat())
+}
+
+fn why_unusable(text: &str) -> Option<&'static str> {
+    const PUBLIC: [&str; 6] =
+        ["ssh-", "ecdsa-", "sk-", "-----BEGIN PUBLIC", "-----BEGIN SSH2 PUBLIC", "---- BEGIN SSH2"];
+    let lines = text.lines().count();
+    if text.starts_with(['"', '\'']) {
+        return Some("it is in quotes, so leave them out");
+    }
+    if PUBLIC.iter().any(|start| text.starts_with(start)) {
+        return Some("it is a public key; the private one is in the file of the same name without .pub");
+    }
+    if text.starts_with("PuTTY-") {
+        return Some("it is in PuTTY's form; `puttygen KEY -O private-openssh` writes the one of OpenSSH");
+    }
+    if text.contains("\\n") {
+        return Some("it has \\n where a line should end; put it into a file and name that by the variable with _FILE");
+    }
+    if !text.starts_with("-----BEGIN") {
+        return Some(why_no_key(text, lines));
+    }
+    if !text.contains("-----END") {
+        return Some("it has no line that begins with -----END, so a part of it is missing");
+    }
+    if lines < 3 {
+        return Some("its lines were joined into one; put it into a file and name that by the variable with _FILE");
+    }
+    has_passphrase(text).then_some("it has a passphrase; `ssh-keygen -p -N '' -f KEY` removes it")
+}
+
+/// Of a text that does not begin as a key does.
+fn why_no_key(text: &str, lines: usize) -> &'static str {
+    let decoded = decoded(text);
+    if decoded.starts_with(b"-----BEGIN") || decoded.starts_with(OPENSSH_MAGIC) {
+        return "it is base64 of a key, so decode it first";
+    }
+    if lines == 1 && text.starts_with(['/', '~', '.']) {
+        return "it is a path; name the file by the variable with _FILE";
+    }
+    "it does not begin with -----BEGIN"
+}
+
+fn decoded(text: &str) -> Vec<u8> {
+    let joined: String = text.split_whitespace().collect();
+    STANDARD.decode(joined).unwrap_or_default()
+}
+
+fn has_passphrase(text: &str) -> bool {
+    if text.contains("BEGIN ENCRYPTED ") || text.contains("Proc-Type: 4,ENCRYPTED") {
+        return true;
+    }
+    let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
+    let content = decoded(&body);
+    // A length of four bytes, then the name of the cipher.
+    let cipher = content.strip_prefix(OPENSSH_MAGIC).and_then(|rest| rest.get(4..));
+    cipher.is_some_and(|cipher| !cipher.starts_with(b"none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A key in OpenSSH's form, as far as its cipher.
+    fn key(cipher: &str) -> String {
+        let length = u8::try_from(cipher.len()).unwrap();
+        let content = [OPENSSH_MAGIC, &[0, 0, 0, length], cipher.as_bytes(), b"the rest"].concat();
+        let body = STANDARD.encode(content);
+        format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{body}\n-----END OPENSSH PRIVATE KEY-----\n")
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let said = fault_of("GIT_SSH_KEY", &Secret::new(text)).unwrap_or_default();
+        let start = "GIT_SSH_KEY is not a private key without a passphrase: ";
+        assert!(said.starts_with(start) && said.contains(expected), "{text}: {said}");
+    }
+
+    #[test]
+    fn what_spoils_a_key_is_named() {
+        let good = key("none");
+        check(&format!("\"{good}\""), "in quotes");
+        check(&good.replace('\n', "\\n"), "has \\n where");
+        check(&good.trim().replace('\n', " "), "joined into one");
+        check(&good.replace("-----END", ""), "a part of it is missing");
+        check(&STANDARD.encode(&good), "base64");
+        check("ssh-ed25519 AAAA me@here\n", "public key");
+        check("/run/secrets/key", "it is a path");
+        check("PuTTY-User-Key-File-3: ssh-ed25519", "PuTTY");
+        check(&key("aes256-ctr"), "passphrase; `ssh-keygen");
+        check(
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nx\n-----END ENCRYPTED PRIVATE KEY-----",
+            "passphrase; `ssh-keygen",
+        );
+        check("hunter2", "does not begin");
+    }
+
+    #[test]
+    fn a_key_that_may_be_good_is_left_to_ssh() {
+        for text in [&*key("none"), "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"] {
+            assert_eq!(fault_of("GIT_SSH_KEY", &Secret::new(text)), None, "{text}");
+        }
+    }
+}

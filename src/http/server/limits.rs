@@ -1,0 +1,277 @@
+//! The connection limits: which connections are open, which of them wait for a run, and which one is closed to make
+//! room.
+
+use std::net::{IpAddr, Shutdown};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::wake;
+use crate::model::result_code::Code;
+
+/// Every limit of the listener; those on the request's bytes are in [`crate::http::request`].
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections, each with a thread and a descriptor. With slow clients on all of them the process stays under 8 MB.
+    pub connections_max: usize,
+    /// Of these, connections of one peer address: a third, so that one neighbour leaves most of them to the others.
+    pub connections_per_peer_max: usize,
+    /// Callers that wait for a run: room for 50 at once, and then most connections remain for `/health`.
+    pub callers_max: usize,
+    /// Connections, and as many callers beyond `callers_max`, that only addresses without any other can have.
+    pub reserved: usize,
+    /// Bodies that are being read, together: four at their longest, which arrive in milliseconds, and most bodies come
+    /// with their head. 384 at their longest would be 24 MB.
+    pub bodies_bytes_max: usize,
+    /// From the connection to the end of the head. A client sends it in one piece.
+    pub head_timeout: Duration,
+    /// From the end of the head to the end of the body, 64 KiB at most.
+    pub body_timeout: Duration,
+    /// For the whole answer, of which the largest is a page of some tens of kilobytes; and for a client that was
+    /// refused while it was sending, to close its side, so that no reset overtakes the answer.
+    pub write_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 384,
+            connections_per_peer_max: 128,
+            callers_max: 64,
+            reserved: 8,
+            bodies_bytes_max: 256 * 1024,
+            head_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// For a connection that was told to close, to do so. It takes microseconds of work, and on a busy machine as long as
+/// it is busy; no other connection is accepted meanwhile.
+const CLOSE_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The head is being read.
+    Head,
+    /// A body of so many bytes is being read.
+    Body(usize),
+    /// The answer is being made.
+    Answering,
+    /// The same, by a caller that waits for a run.
+    Waiting,
+    /// The answer is being sent, or the client's end is waited for.
+    Sending,
+}
+
+impl Phase {
+    /// Whether it waits for its client, and so can be closed to make room.
+    fn waits_for_client(self) -> bool {
+        matches!(self, Self::Head | Self::Body(_) | Self::Sending)
+    }
+}
+
+struct Slot {
+    connection: Arc<Connection>,
+    phase: Phase,
+    since: Instant,
+    /// Why it was told to close.
+    closing: Option<Code>,
+}
+
+impl Slot {
+    fn peer(&self) -> IpAddr {
+        self.connection.peer.ip()
+    }
+
+    /// The connection's thread sees the end of its input at once, and asks why.
+    fn close(&mut self, code: Code) {
+        self.closing = Some(code);
+        let side = if self.phase == Phase::Sending { Shutdown::Both } else { Shutdown::Read };
+        // It fails where the peer is gone already.
+        let _ = self.connection.stream.shutdown(side);
+    }
+}
+
+/// All open connections.
+pub(super) struct Slots {
+    list: Mutex<Vec<Slot>>,
+    changed: Condvar,
+    limits: Limits,
+}
+
+impl Slots {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { list: Mutex::default(), changed: Condvar::new(), limits }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Slot>> {
+        // Nothing panics half way through a change of the list.
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the connection a slot, for which another may have to close; `None` where all answer a request.
+    pub(super) fn open(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<OpenSlot> {
+        let deadline = Instant::now() + CLOSE_TIME_MAX;
+        let mut list = self.lock();
+        while let Some(among) = self.full(&list, connection.peer.ip()) {
+            let is_closing = list.iter().any(|slot| slot.closing.is_some() && among.has(slot));
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !is_closing && !close_longest_waiting(&mut list, &among) {
+                return None;
+            }
+            list = self.changed.wait_timeout(list, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let (connection, phase, since) = (Arc::clone(connection), Phase::Head, Instant::now());
+        list.push(Slot { connection: Arc::clone(&connection), phase, since, closing: None });
+        Some(OpenSlot { slots: Arc::clone(self), connection })
+    }
+
+    /// Where there is no room for one more connection of this peer: among which one has to close.
+    fn full(&self, list: &[Slot], peer: IpAddr) -> Option<Among> {
+        let own = list.iter().filter(|slot| slot.peer() == peer).count();
+        let reserved = if own == 0 { 0 } else { self.limits.reserved };
+        if own >= self.limits.connections_per_peer_max {
+            return Some(Among::Peer(peer));
+        }
+        (list.len() + reserved >= self.limits.connections_max).then_some(Among::All)
+    }
+
+    /// Those that have not sent their whole request have come too late.
+    pub(super) fn close_unfinished(&self) {
+        for slot in self.lock().iter_mut().filter(|slot| matches!(slot.phase, Phase::Head | Phase::Body(_))) {
+            slot.close(Code::ShuttingDown);
+        }
+    }
+
+    /// How many are left, after `timeout` at most.
+    pub(super) fn wait_until_empty(&self, timeout: Duration) -> usize {
+        let waited = self.changed.wait_timeout_while(self.lock(), timeout, |list| !list.is_empty());
+        waited.unwrap_or_else(PoisonError::into_inner).0.len()
+    }
+
+    /// Whether one more caller of this peer may wait.
+    fn has_room_for_caller(&self, list: &[Slot], peer: IpAddr) -> bool {
+        let callers = || list.iter().filter(|slot| slot.phase == Phase::Waiting);
+        let reserved = if callers().any(|slot| slot.peer() == peer) { 0 } else { self.limits.reserved };
+        callers().count() < self.limits.callers_max + reserved
+    }
+}
+
+/// Some of the connections.
+enum Among {
+    All,
+    Peer(IpAddr),
+}
+
+impl Among {
+    fn has(&self, slot: &Slot) -> bool {
+        match self {
+            Self::All => true,
+            Self::Peer(peer) => slot.peer() == *peer,
+        }
+    }
+}
+
+/// Closes the one that has waited for its client the longest; whether there is one.
+fn close_longest_waiting(list: &mut [Slot], among: &Among) -> bool {
+    let waiting = list.iter_mut().filter(|slot| slot.closing.is_none() && slot.phase.waits_for_client());
+    let longest = waiting.filter(|slot| among.has(slot)).min_by_key(|slot| slot.since);
+    longest.map(|slot| slot.close(Code::TooManyRequests)).is_some()
+}
+
+/// The slot of one connection, free again when this is dropped.
+pub(super) struct OpenSlot {
+    slots: Arc<Slots>,
+    pub(super) connection: Arc<Connection>,
+}
+
+impl OpenSlot {
+    fn is_own(&self, slot: &Slot) -> bool {
+        Arc::ptr_eq(&slot.connection, &self.connection)
+    }
+
+    /// Closes another one that waits for its client, where the system has no thread for this one.
+    pub(super) fn close_another(&self) {
+        let mut list = self.slots.lock();
+        let others = list.iter_mut().filter(|slot| slot.closing.is_none() && slot.phase.waits_for_client());
+        if let Some(longest) = others.filter(|slot| !self.is_own(slot)).min_by_key(|slot| slot.since) {
+            longest.close(Code::TooManyRequests);
+        }
+    }
+
+    /// Goes on to the next phase.
+    ///
+    /// # Errors
+    ///
+    /// Why it has to close instead.
+    pub(super) fn enter(&self, phase: Phase) -> Result<(), Code> {
+        let mut list = self.slots.lock();
+        let Some(own) = list.iter_mut().find(|slot| self.is_own(slot)) else { return Ok(()) };
+        if let Some(code) = own.closing {
+            return Err(code);
+        }
+        (own.phase, own.since) = (phase, Instant::now());
+        if matches!(phase, Phase::Body(_)) {
+            self.keep_bodies_small(&mut list);
+        }
+        Ok(())
+    }
+
+    /// Whether it has to close.
+    pub(super) fn check(&self) -> Result<(), Code> {
+        let list = self.slots.lock();
+        list.iter().find(|slot| self.is_own(slot)).and_then(|own| own.closing).map_or(Ok(()), Err)
+    }
+
+    /// Counts this connection among the callers that wait. Where as many wait as may, it takes the place of one whose
+    /// client has ended its side: most likely, that is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::TooManyRequests`].
+    pub(super) fn begin_wait(&self) -> Result<(), Code> {
+        let mut list = self.slots.lock();
+        if !self.slots.has_room_for_caller(&list, self.connection.peer.ip()) {
+            let mut waiting = list.iter_mut().filter(|slot| slot.phase == Phase::Waiting);
+            let gone = waiting.find(|slot| wake::ended(&slot.connection.stream) != wake::Ended::No);
+            gone.ok_or(Code::TooManyRequests)?.phase = Phase::Answering;
+        }
+        if let Some(own) = list.iter_mut().find(|slot| self.is_own(slot)) {
+            own.phase = Phase::Waiting;
+        }
+        drop(list);
+        wake::notice_silent_ends(&self.connection.stream);
+        Ok(())
+    }
+
+    /// Whether the client is gone, or another caller has its place.
+    pub(super) fn is_client_gone(&self) -> bool {
+        let has_place = |slot: &Slot| self.is_own(slot) && slot.phase == Phase::Waiting;
+        wake::ended(&self.connection.stream) == wake::Ended::Connection || !self.slots.lock().iter().any(has_place)
+    }
+
+    /// The bodies that are being read fit into their limit: those that have taken the longest close until they do.
+    fn keep_bodies_small(&self, list: &mut [Slot]) {
+        let size = |slot: &Slot| match slot.phase {
+            Phase::Body(bytes) if slot.closing.is_none() => bytes,
+            _ => 0,
+        };
+        let mut excess = list.iter().map(size).sum::<usize>().saturating_sub(self.slots.limits.bodies_bytes_max);
+        while excess > 0 {
+            let others = list.iter_mut().filter(|slot| size(slot) > 0 && !self.is_own(slot));
+            let Some(longest) = others.min_by_key(|slot| slot.since) else { return };
+            excess = excess.saturating_sub(size(longest));
+            longest.close(Code::TooManyRequests);
+        }
+    }
+}
+
+impl Drop for OpenSlot {
+    fn drop(&mut self) {
+        self.slots.lock().retain(|slot| !self.is_own(slot));
+        self.slots.changed.notify_all();
+    }
+}

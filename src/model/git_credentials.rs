@@ -1,0 +1,47 @@
+//! The credentials for a git remote: a token, or an SSH key.
+
+use std::path::PathBuf;
+
+use crate::util::secret::Secret;
+
+/// What opens a remote.
+#[derive(Clone, PartialEq, Eq)]
+pub enum GitCredentials {
+    /// Nothing: the remote is a folder.
+    None,
+    /// For http and https.
+    Token {
+        /// The user name that goes with the token.
+        username: String,
+        /// The token.
+        token: Secret,
+    },
+    /// For ssh.
+    Ssh {
+        /// The private key, its lines as they are.
+        key: Secret,
+        /// The file with the keys of known hosts.
+        known_hosts: Option<PathBuf>,
+        /// Whether a host that is not known yet is accepted.
+        accept_new: bool,
+    },
+}
+
+impl GitCredentials {
+    /// The secrets in it, in the forms in which they are sent.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Secret> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Token { username, token } => vec![basic_credentials(username, token), token.clone()],
+            Self::Ssh { key, .. } => vec![key.clone()],
+        }
+    }
+}
+
+/// User name and token as Basic authentication sends them.
+#[must_use]
+pub fn basic_credentials(username: &str, token: &Secret) -> Secret {
+    use base64::Engine as _;
+    Secret::new(base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", token.expose())))
+}

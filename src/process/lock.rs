@@ -1,0 +1,129 @@
+//! The lock of a workspace: one run at a time, across all processes that share a data folder.
+//!
+//! It is the kernel's lock on an empty file. Every program of a run has that file as its standard input, so that an
+//! orphan of a killed service still holds the lock; the process that waits for it ends such orphans.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::process::orphans::{Marker, end_orphans, end_programs, programs};
+use crate::util::deadline::{Deadline, Expired};
+use crate::util::files;
+
+/// A file lock has no wait with a time-out, so it is tried this often.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// Looking for orphans reads every process of the machine, so it is done at each of so many tries only.
+const TRIES_PER_ORPHAN_SEARCH: u32 = 20;
+
+/// The lock of a workspace, held until it is dropped and the last program that got it as its input has ended.
+pub struct Lock {
+    file: File,
+    marker: Option<Marker>,
+}
+
+/// Why the lock was not got.
+#[derive(Debug)]
+pub enum LockError {
+    /// Another sync held it for too long, or the process is ending.
+    Expired(Expired),
+    /// The file cannot be opened or locked.
+    Io(io::Error),
+}
+
+impl Lock {
+    /// Waits for the lock at `path`; `on_busy` is told once where somebody has it.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn acquire(path: &Path, deadline: &Deadline, on_busy: &mut dyn FnMut()) -> Result<Self, LockError> {
+        // An empty folder in its place holds nothing.
+        let _ = std::fs::remove_dir(path);
+        let file = files::open_file(path, false).map_err(LockError::Io)?;
+        let path = path.canonicalize().map_err(|error| LockError::Io(files::at(path, &error)))?;
+        for attempt in 0_u32.. {
+            // The last try comes after the end of the time, which it may have taken to end orphans.
+            let wait = deadline.next_wait();
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    if attempt == 0 {
+                        on_busy();
+                    }
+                    if attempt.is_multiple_of(TRIES_PER_ORPHAN_SEARCH) {
+                        end_orphans(&path);
+                    }
+                    // The kernel's lock has no wait with a time limit.
+                    std::thread::sleep(wait.map_err(LockError::Expired)?.min(RETRY_INTERVAL));
+                }
+                Err(TryLockError::Error(error)) => return Err(LockError::Io(files::at(&path, &error))),
+            }
+        }
+        // It is the input of every program, so it has to be empty.
+        let _ = file.set_len(0);
+        // A descendant of an orphan may have closed its input, and thereby the lock, and still be writing.
+        end_orphans(&path);
+        let marker = Marker::own(&path);
+        Ok(Self { file, marker })
+    }
+
+    /// The lock at `path`, where no run has it. Programs that a killed run left behind are ended.
+    #[must_use]
+    pub fn acquire_if_free(path: &Path) -> Option<Self> {
+        let file = files::open_file(path, false).ok()?;
+        let path = path.canonicalize().ok()?;
+        if file.try_lock().is_err() {
+            end_orphans(&path);
+            file.try_lock().ok()?;
+        }
+        end_orphans(&path);
+        programs(|marker| marker.path == path).is_empty().then_some(Self { file, marker: None })
+    }
+
+    /// The lock as the standard input of a program: empty, and held as long as that program lives.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn as_input(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// The value of [`MARKER`](crate::process::orphans::MARKER) for the programs of this run.
+    #[must_use]
+    pub fn marker(&self) -> String {
+        self.marker.as_ref().map(Marker::to_text).unwrap_or_default()
+    }
+
+    /// Kills what programs of this run have left behind. A descendant that went to another group is not killed with
+    /// them, and holds the lock for as long as it lives.
+    pub fn end_programs(&self) {
+        if let Some(own) = &self.marker {
+            end_programs(|marker| marker == own);
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::util::deadline::CancelToken;
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_millis(200), &CancelToken::default())
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one_and_freed_at_its_end() {
+        let folder = std::env::current_dir().expect("a working folder").join("target/tmp/lock-test");
+        files::create_folder(&folder).expect("a folder");
+        let path = folder.join(format!("{}.lock", std::process::id()));
+        let first = Lock::acquire(&path, &soon(), &mut || {}).expect("the first gets it");
+        assert!(matches!(Lock::acquire(&path, &soon(), &mut || {}), Err(LockError::Expired(Expired::TimedOut))));
+        let held_by_a_program = first.as_input().expect("a descriptor");
+        drop(first);
+        assert!(Lock::acquire(&path, &soon(), &mut || {}).is_err(), "a program that lives on holds it");
+        drop(held_by_a_program);
+        assert!(Lock::acquire(&path, &soon(), &mut || {}).is_ok());
+    }
+}

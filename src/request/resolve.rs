@@ -1,0 +1,219 @@
+//! Puts settings and the fields of a request together, and decides which configured secret may serve which request.
+
+use crate::config::{self, Config, SecretSource};
+use crate::model::git_credentials::GitCredentials;
+use crate::model::names::{self, BranchName, Identity, Subdir, WorkspaceId};
+use crate::model::result_code::Code;
+use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::request::json_body::{Fields, URL_TOKEN};
+use crate::request::{Faults, RequestError, SyncRequest};
+use crate::util::secret::Secret;
+
+/// Goes on after a fault, so that all are named.
+pub(super) struct Resolver<'a> {
+    pub(super) config: &'a Config,
+    pub(super) faults: Faults,
+}
+
+/// The further headers for Windmill, as they are now.
+///
+/// # Errors
+/// Why their file cannot be taken.
+pub fn windmill_headers(config: &Config) -> Result<Vec<(String, Secret)>, String> {
+    let Some(source) = &config.windmill_headers else { return Ok(Vec::new()) };
+    config::parse_headers(source.read()?.expose()).map_err(|why| ["WINDMILL_HEADERS ", why].concat())
+}
+
+/// Where a request leads; a part that is at fault is absent.
+struct Place {
+    remote: Option<RemoteUrl>,
+    branch: Option<BranchName>,
+    subdir: Option<Subdir>,
+}
+
+impl Place {
+    /// What of it is not the configured backup of this workspace. Branch and folder of a workspace that is not
+    /// configured are compared with those of the one that is.
+    fn changes(&self, config: &Config, workspace: &WorkspaceId) -> Vec<&'static str> {
+        let is_configured = config.workspaces.hold(workspace);
+        let like = if is_configured { None } else { config.workspaces.single() }.unwrap_or(workspace);
+        [
+            (!is_configured, "workspace"),
+            (self.remote.is_some() && self.remote != config.remote, "remote"),
+            (self.branch.is_some() && self.branch != config.branch_for(like).ok(), "branch"),
+            (self.subdir.is_some() && self.subdir != config.subdir_for(like).ok(), "folder"),
+        ]
+        .into_iter()
+        .filter_map(|(differs, what)| differs.then_some(what))
+        .collect()
+    }
+}
+
+impl Resolver<'_> {
+    pub(super) fn error(&self) -> RequestError {
+        self.faults.error()
+    }
+
+    /// The sync of one workspace, or all that is wrong with it.
+    pub(super) fn resolve(mut self, fields: &Fields, workspace: &WorkspaceId) -> Result<SyncRequest, RequestError> {
+        let resolved = self.try_resolve(fields, workspace);
+        resolved.filter(|_| self.faults.is_empty()).ok_or_else(|| self.error())
+    }
+
+    fn try_resolve(&mut self, fields: &Fields, workspace: &WorkspaceId) -> Option<SyncRequest> {
+        let config = self.config;
+        let place = self.place(fields, workspace);
+        let author = self.author(fields);
+        let changes = place.changes(config, workspace);
+        let windmill_token = self.windmill_token(fields, &changes);
+        let git = place.remote.as_ref().and_then(|remote| self.git_credentials(fields, remote));
+        let signing_key = self.signing_key(place.remote.as_ref());
+        let headers = windmill_headers(config).map_err(|why| self.faults.add_of_config(why)).ok();
+        Some(SyncRequest {
+            workspace: workspace.clone(),
+            base_url: config.base_url.clone(),
+            windmill_token: windmill_token?,
+            windmill_headers: headers?,
+            remote: place.remote?,
+            git: git?,
+            signing_key,
+            branch: place.branch?,
+            subdir: place.subdir?,
+            author: author?,
+            message: names::fill(&config.commit_message, workspace),
+            dry_run: fields.dry_run,
+            force: fields.force,
+            allow_mass_deletion: fields.allow_mass_deletion,
+            allow_lost_rights: fields.allow_lost_rights,
+            configured: changes.is_empty(),
+            workspace_is_default: config.workspace_is_default && fields.workspace.is_none(),
+            forks_left_out: Vec::new(),
+            purpose: fields.purpose,
+        })
+    }
+
+    fn place(&mut self, fields: &Fields, workspace: &WorkspaceId) -> Place {
+        let config = self.config;
+        let branch_name = fields.source("git_branch", "repository.branch", "GIT_BRANCH");
+        let branch = fields.branch.as_ref().unwrap_or(&config.branch);
+        let subdir_name = fields.source("git_subdir", "repository.folder", "GIT_SUBDIR");
+        let subdir = fields.subdir.as_ref().unwrap_or(&config.subdir);
+        Place {
+            branch: self.faults.named(branch_name, BranchName::from_template(branch, workspace)),
+            subdir: self.faults.named(subdir_name, Subdir::from_template(subdir, workspace)),
+            remote: self.remote(fields),
+        }
+    }
+
+    fn remote(&mut self, fields: &Fields) -> Option<RemoteUrl> {
+        if fields.is_given("git_remote_url") || fields.is_given("repository.url") {
+            return fields.remote.clone();
+        }
+        if self.config.remote.is_none() {
+            self.lacks("GIT_REMOTE_URL", "the request brings no `git_remote_url`");
+        }
+        self.config.remote.clone()
+    }
+
+    fn author(&mut self, fields: &Fields) -> Option<Identity> {
+        let configured = &self.config.author;
+        let name = fields.user_name.as_deref().unwrap_or(configured.name());
+        let email = fields.user_email.as_deref().unwrap_or(configured.email());
+        self.faults.named("git_user_name", Identity::parse(name, email))
+    }
+
+    /// The configured token exports only the configured workspace, and only to the configured place: the sender of a
+    /// request could otherwise have any workspace sent to another repository.
+    pub(super) fn windmill_token(&mut self, fields: &Fields, changes: &[&str]) -> Option<Secret> {
+        const FIELD: &str = "windmill_token";
+        if fields.is_given(FIELD) {
+            return fields.windmill_token.clone();
+        }
+        if !changes.is_empty() {
+            self.faults.add(&[
+                "the request changes the ",
+                &changes.join(" and the "),
+                ", and lacks a `windmill_token` of its own: the configured one serves only what it was configured for",
+            ]);
+            return None;
+        }
+        self.configured("WINDMILL_TOKEN", self.config.windmill_token.as_ref(), "the request brings no `windmill_token`")
+    }
+
+    /// The configured token or key opens only the configured repository, the whole URL: others write on the same host.
+    pub(super) fn git_credentials(&mut self, fields: &Fields, remote: &RemoteUrl) -> Option<GitCredentials> {
+        let is_configured = self.config.remote.as_ref() == Some(remote);
+        let brings_token = fields.is_given("git_token") || fields.is_given(URL_TOKEN);
+        if brings_token && !remote.is_http() {
+            self.faults.add(&["`git_token` needs an http(s) remote, and ", remote.as_str(), " is not one"]);
+        }
+        match remote.scheme() {
+            RemoteScheme::File => Some(GitCredentials::None),
+            RemoteScheme::Ssh if is_configured => self.ssh_credentials(),
+            RemoteScheme::Ssh => {
+                self.faults.add(&[
+                    "the ssh remote ",
+                    remote.as_str(),
+                    " is not the configured one, and no field of a request carries a key: send an https URL and a \
+                     `git_token`",
+                ]);
+                None
+            }
+            RemoteScheme::Https | RemoteScheme::Http if brings_token => {
+                let username = fields.git_username.as_ref().unwrap_or(&self.config.git_username).clone();
+                fields.git_token.clone().map(|token| GitCredentials::Token { username, token })
+            }
+            RemoteScheme::Https | RemoteScheme::Http if is_configured => self.token_credentials(),
+            RemoteScheme::Https | RemoteScheme::Http => {
+                self.faults.add(&[
+                    "the request changes the remote, and lacks a `git_token` of its own: the configured one serves only \
+                     the configured repository",
+                ]);
+                None
+            }
+        }
+    }
+
+    fn token_credentials(&mut self) -> Option<GitCredentials> {
+        let config = self.config;
+        let token = self.configured("GIT_TOKEN", config.git_token.as_ref(), "the request brings no `git_token`")?;
+        Some(GitCredentials::Token { username: config.git_username.clone(), token })
+    }
+
+    fn ssh_credentials(&mut self) -> Option<GitCredentials> {
+        let config = self.config;
+        if config.ssh_known_hosts.is_none() && !config.ssh_accept_new {
+            self.lacks("GIT_SSH_KNOWN_HOSTS_FILE", "GIT_SSH_ACCEPT_NEW is not true");
+        }
+        let key = self.configured("GIT_SSH_KEY", config.ssh_key.as_ref(), "no field of a request carries a key")?;
+        Some(GitCredentials::Ssh {
+            key,
+            known_hosts: config.ssh_known_hosts.clone(),
+            accept_new: config.ssh_accept_new,
+        })
+    }
+
+    /// It signs what goes to the configured repository, and nothing else.
+    fn signing_key(&mut self, remote: Option<&RemoteUrl>) -> Option<Secret> {
+        let config = self.config;
+        let source = config.signing_key.as_ref().filter(|_| remote.is_some() && remote == config.remote.as_ref())?;
+        self.configured("GIT_SIGNING_KEY", Some(source), "")
+    }
+
+    fn configured(&mut self, variable: &str, source: Option<&SecretSource>, instead: &str) -> Option<Secret> {
+        let Some(source) = source else {
+            self.lacks(variable, instead);
+            return None;
+        };
+        source.read().map_err(|why| self.faults.add_of_config(why)).ok()
+    }
+
+    /// A setting is missing, and for a request: what the request could have brought instead.
+    fn lacks(&mut self, variable: &str, instead: &str) {
+        if self.faults.code() == Code::ConfigInvalid {
+            self.faults.add(&[variable, " is not set"]);
+        } else {
+            self.faults.add(&[variable, " is not set, and ", instead]);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Shows the Windmill token that a request brings to Windmill, and decides whether its run is one of the configured
+//! backup, before the request takes a turn.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::backup::workspaces;
+use crate::config::Config;
+use crate::model::result_code::Code;
+use crate::model::run_result::TokenUser;
+use crate::request::{RequestError, SyncRequest};
+use crate::service::history::History;
+use crate::util::deadline::CancelToken;
+
+/// Questions at one time: each holds a thread and a connection to Windmill, and anyone on the network can cause one.
+const QUESTIONS_MAX: usize = 4;
+/// How long a request waits to ask. A question takes milliseconds, and seconds where Windmill is slow.
+const QUESTION_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// The questions that are being asked.
+#[derive(Default)]
+pub struct TokenCheck {
+    asking: Mutex<usize>,
+    ended: Condvar,
+}
+
+/// The right to ask, until it is dropped.
+pub struct Question<'a>(&'a TokenCheck);
+
+impl TokenCheck {
+    /// Waits until Windmill may be asked.
+    ///
+    /// # Errors
+    /// [`Code::TooManyRequests`].
+    pub fn begin(&self) -> Result<Question<'_>, RequestError> {
+        let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.ended.wait_timeout_while(asking, QUESTION_WAIT_MAX, |asking| *asking >= QUESTIONS_MAX);
+        let (mut asking, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            let message = "too many requests bring a Windmill token at once".to_owned();
+            return Err(RequestError { code: Code::TooManyRequests, message });
+        }
+        *asking += 1;
+        Ok(Question(self))
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        *self.0.asking.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.ended.notify_one();
+    }
+}
+
+impl Question<'_> {
+    /// Asks Windmill whose token the request brings. A request that may not make the configured backup with it, and that
+    /// a trusted sender sent, becomes one of the others.
+    ///
+    /// # Errors
+    /// Windmill's refusal; [`Code::LostRights`] or [`Code::Forbidden`] where the token sees less than that of the last
+    /// success may have seen.
+    pub fn admit(
+        &self,
+        request: &mut SyncRequest,
+        config: &Config,
+        history: &History,
+        cancel: &CancelToken,
+    ) -> Result<(), RequestError> {
+        let user = workspaces::token_user(config, request, cancel)?;
+        if !request.configured {
+            return Ok(());
+        }
+        let (workspace, destination) = (request.workspace.as_str(), request.destination());
+        let last = history.token_user(workspace, &destination);
+        match judge(&user, last.as_ref()) {
+            Ok(()) => {}
+            Err(Code::LostRights) if request.allow_lost_rights => {}
+            Err(Code::Forbidden) if config.api_token.is_some() => request.configured = false,
+            Err(code) => return Err(RequestError { code, message: refusal(code, workspace, &user.name) }),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a token of `user` may make the configured backup whose last success had a token of `last`. Where that is not
+/// known (a new volume, state of a version before), any may.
+fn judge(user: &TokenUser, last: Option<&TokenUser>) -> Result<(), Code> {
+    match last {
+        _ if user.admin => Ok(()),
+        None => Ok(()),
+        Some(last) if last.admin => Err(Code::LostRights),
+        Some(last) if last.name == user.name => Ok(()),
+        Some(_) => Err(Code::Forbidden),
+    }
+}
+
+fn refusal(code: Code, workspace: &str, user: &str) -> String {
+    let last =
+        if code == Code::LostRights { "that of the last backup was" } else { "the last backup is another user's" };
+    format!(
+        "the token is not an admin's of workspace `{workspace}` (its user is `{user}`), and {last}: what this user may not \
+         see would be deleted from the backup; use a token of an admin of the workspace"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_sees_less_than_the_last_one_makes_no_configured_backup() {
+        let user = |name: &str, admin| TokenUser { name: name.to_owned(), admin };
+        let (ann, bob) = (user("ann", true), user("bob", false));
+        for (user, last, expected) in [
+            (&ann, None, Ok(())),
+            (&bob, None, Ok(())),
+            (&bob, Some(&ann), Err(Code::LostRights)),
+            (&user("ann", false), Some(&ann), Err(Code::LostRights)),
+            (&user("eve", true), Some(&ann), Ok(())),
+            (&bob, Some(&bob), Ok(())),
+            (&user("eve", false), Some(&bob), Err(Code::Forbidden)),
+            (&ann, Some(&bob), Ok(())),
+        ] {
+            assert_eq!(judge(user, last), expected, "{user:?} after {last:?}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A look at the outline of a JSON text before it is parsed: parsed, it can take a hundred times the memory of the text.
+
+use miniserde::json::{self, Value};
+
+/// What the outline of a text may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Brackets that are open at the same time.
+    pub depth: usize,
+    /// Values, not counting the first of each array and object.
+    pub values: usize,
+    /// Arrays and objects: an object takes 700 bytes, whatever is in it.
+    pub containers: usize,
+}
+
+/// A limit that an outline breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutlineFault {
+    /// Brackets open too deeply.
+    TooDeep,
+    /// There are too many values, arrays or objects.
+    TooMany,
+}
+
+/// Which limit the outline breaks first. What stands in strings does not count.
+#[must_use]
+pub fn outline_fault(text: &str, limits: Limits) -> Option<OutlineFault> {
+    let (mut depth, mut values, mut containers) = (0_usize, 1_usize, 0_usize);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => (depth, containers) = (depth + 1, containers + 1),
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            b',' if !in_string => values += 1,
+            _ => {}
+        }
+        if depth > limits.depth {
+            return Some(OutlineFault::TooDeep);
+        }
+        if values > limits.values || containers > limits.containers {
+            return Some(OutlineFault::TooMany);
+        }
+    }
+    None
+}
+
+/// The value of a text, where its outline keeps the limits and it is JSON.
+#[must_use]
+pub fn parse(text: &str, limits: Limits) -> Option<Value> {
+    if outline_fault(text, limits).is_some() {
+        return None;
+    }
+    json::from_str(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Option<OutlineFault>) {
+        assert_eq!(outline_fault(text, Limits { depth: 2, values: 3, containers: 4 }), expected, "{text}");
+    }
+
+    #[test]
+    fn an_outline_is_held_to_each_limit() {
+        check("[[1]]", None);
+        check("[[[1]]]", Some(OutlineFault::TooDeep));
+        check("[1,2,3]", None);
+        check("[1,2,3,4]", Some(OutlineFault::TooMany));
+        check("[[],[],[]]", None);
+        check("[[][][][]]", Some(OutlineFault::TooMany));
+        check(r#"["[[[[,,,,","\"[[[",1]"#, None);
+        check("]]]]", None);
+    }
+
+    #[test]
+    fn what_keeps_the_limits_is_parsed() {
+        let limits = Limits { depth: 1, values: 1, containers: 1 };
+        assert!(matches!(parse(r#"{"a":1}"#, limits), Some(Value::Object(_))));
+        assert!(parse(r#"{"a":[]}"#, limits).is_none());
+        assert!(parse("{", limits).is_none());
+    }
+}

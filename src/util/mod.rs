@@ -1,0 +1,15 @@
+//! General tools that know nothing of Windmill, git or backups: secrets, hashes, files, deadlines, retries, logging.
+//! Every folder may use it; it uses none.
+
+pub mod deadline;
+pub mod files;
+pub mod hash;
+pub mod json;
+pub mod logging;
+pub mod parallel;
+pub mod percent;
+pub mod redact;
+pub mod retry;
+pub mod secret;
+pub mod time;
+pub mod volume;

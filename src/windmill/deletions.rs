@@ -1,0 +1,226 @@
+//! The items that a change deletes.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{BuildHasher, RandomState};
+
+use crate::windmill::item_path::{ItemId, ItemKind, Part, Role, covers, locate};
+use crate::windmill::wmill_yaml::Kinds;
+
+/// Fewer deletions than this are never a mass deletion, unless they are all that there was.
+const MASS_DELETION_ITEMS_MIN: usize = 10;
+
+/// What a change does to the objects that were there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletions {
+    /// The objects before, of the kinds that are covered.
+    pub total: usize,
+    /// Those of them that are gone and did not reappear elsewhere, in order.
+    pub deleted: Vec<ItemId>,
+}
+
+impl Deletions {
+    /// Whether these are too many: at least 10 and more than this share, or all that there was.
+    #[must_use]
+    pub fn exceeds(&self, percent_max: u8) -> bool {
+        let deleted = self.deleted.len();
+        let share_exceeded = deleted.saturating_mul(100) > self.total.saturating_mul(usize::from(percent_max));
+        (deleted >= MASS_DELETION_ITEMS_MIN && share_exceeded) || (deleted > 0 && deleted == self.total)
+    }
+}
+
+/// Is shown a file: its path, and its content before and after (git's object id, or whatever else is equal for equal
+/// content).
+pub type Visitor<'v> = dyn FnMut(&str, Option<&str>, Option<&str>) + 'v;
+
+/// The objects that were there before and are not after. `each` shows all files, in the order of their paths, and is
+/// asked to do so once more where something is gone. Of the objects that stay, no more is held than a number each.
+///
+/// An object exists where one of its main files does (a script's content or metadata, `flow.yaml`, …): what wmill
+/// leaves in a deleted flow's folder because it does not know it, does not keep the flow alive. A deleted object that
+/// reappears elsewhere with the same content was moved; each new object can excuse one deleted only.
+///
+/// # Errors
+/// Those of `each`.
+pub fn deletions<E>(each: &dyn Fn(&mut Visitor<'_>) -> Result<(), E>, kinds: &Kinds) -> Result<Deletions, E> {
+    let hasher = RandomState::new();
+    let (mut known, mut losing) = (HashSet::new(), BTreeSet::new());
+    each(&mut |path, before, after| {
+        if let Some(part) = covered(path, kinds).filter(|part| part.exists() && before.is_some()) {
+            let id = part.id();
+            known.insert(hasher.hash_one(&id));
+            if after.is_none() {
+                losing.insert(id);
+            }
+        }
+    })?;
+    let mut deleted = Vec::new();
+    if losing.is_empty() {
+        return Ok(Deletions { total: known.len(), deleted });
+    }
+    let (mut lost, mut arrived) = (BTreeMap::new(), BTreeMap::new());
+    each(&mut |path, before, after| {
+        let Some(part) = covered(path, kinds) else { return };
+        let id = part.id();
+        if losing.contains(&id) {
+            let object: &mut Object = lost.entry(id).or_default();
+            object.stays |= part.exists() && after.is_some();
+            object.add(&part, before);
+        } else if !known.contains(&hasher.hash_one(&id)) {
+            let object: &mut Object = arrived.entry(id).or_default();
+            object.stays |= part.exists() && after.is_some();
+            object.add(&part, after);
+        }
+    })?;
+    let mut arrived: Vec<_> =
+        arrived.iter().filter(|(_, object)| object.stays).map(|(id, object)| object.identity(id.kind)).collect();
+    for (id, object) in lost.iter().filter(|(_, object)| !object.stays) {
+        let identity = object.identity(id.kind);
+        match arrived.iter().position(|other| *other == identity) {
+            Some(run_env) => drop(arrived.swap_remove(run_env)),
+            None => deleted.push(id.clone()),
+        }
+    }
+    Ok(Deletions { total: known.len(), deleted })
+}
+
+fn covered<'a>(path: &'a str, kinds: &Kinds) -> Option<Part<'a>> {
+    locate(path).filter(|part| covers(&part.id(), kinds))
+}
+
+/// What two copies of one object at different paths have in common.
+type ItemIdentity<'a> = (ItemKind, &'a [(String, String)]);
+
+#[derive(Default)]
+struct Object {
+    /// Whether it exists after the change.
+    stays: bool,
+    /// Each file's name within the object, and its content.
+    comparable: Vec<(String, String)>,
+    /// The same of what can name its own path.
+    naming: Vec<(String, String)>,
+}
+
+impl Object {
+    fn add(&mut self, part: &Part<'_>, blob: Option<&str>) {
+        let Some(blob) = blob else { return };
+        let file = (part.rest.to_owned(), blob.to_owned());
+        match part.role {
+            Role::Main | Role::Companion => self.comparable.push(file),
+            Role::NamesItself => self.naming.push(file),
+            Role::Lock => {}
+        }
+    }
+
+    fn identity(&self, kind: ItemKind) -> ItemIdentity<'_> {
+        let files = if self.comparable.is_empty() { &self.naming } else { &self.comparable };
+        // In the order of their paths, as trees are listed, and so in the same order wherever the object lies.
+        (kind, files)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::windmill::item_path::item_of;
+    use crate::windmill::item_path::tests::{DOTTED, NON_DOTTED};
+
+    #[track_caller]
+    fn check_deletions(before: &[(&str, &str)], after: &[(&str, &str)], total: usize, deleted: &[&str]) {
+        let (before, after): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            (before.iter().copied().collect(), after.iter().copied().collect());
+        let paths: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let each = |visit: &mut Visitor<'_>| {
+            paths.iter().for_each(|path| visit(path, before.get(*path).copied(), after.get(*path).copied()));
+            Ok::<_, std::convert::Infallible>(())
+        };
+        let Ok(found) = deletions(&each, &Kinds::default());
+        let names: Vec<String> = found.deleted.iter().map(ToString::to_string).collect();
+        assert_eq!((found.total, names), (total, deleted.iter().map(ToString::to_string).collect()));
+    }
+
+    #[test]
+    fn an_object_is_deleted_once_whatever_its_files() {
+        let all: Vec<(&str, &str)> = DOTTED.iter().map(|(path, _)| (*path, *path)).collect();
+        check_deletions(&all, &all, 28, &[]);
+        let without = |gone: &str| {
+            let kept = DOTTED.iter().filter(|(_, item)| *item != gone);
+            kept.map(|(path, _)| (*path, *path)).collect::<Vec<_>>()
+        };
+        for item in ["script f/ops/modular", "flow f/ops/nightly", "raw app f/ops/rawy", "resource f/ops/many"] {
+            check_deletions(&all, &without(item), 28, &[item]);
+        }
+        // Not covered by default.
+        check_deletions(&all, &without("settings"), 28, &[]);
+        check_deletions(&all, &without("user admin@windmill.dev"), 28, &[]);
+    }
+
+    #[test]
+    fn a_change_of_layout_or_language_deletes_nothing() {
+        let non_dotted: Vec<(&str, &str)> = NON_DOTTED.iter().map(|(path, _)| (*path, "x")).collect();
+        let dotted: Vec<(&str, &str)> = DOTTED
+            .iter()
+            .filter(|(_, item)| item.contains("app ") || item.contains("flow "))
+            .map(|(path, _)| (*path, "y"))
+            .collect();
+        check_deletions(&dotted, &non_dotted, 3, &[]);
+        check_deletions(&[("f/a.deno.ts", "1"), ("f/a.script.yaml", "2")], &[("f/a.ts", "1")], 1, &[]);
+    }
+
+    #[test]
+    fn what_wmill_leaves_in_a_folder_does_not_keep_the_object_alive() {
+        let notes = ("f/a.flow/README.md", "1");
+        check_deletions(&[notes, ("f/a.flow/flow.yaml", "2")], &[notes], 1, &["flow f/a"]);
+        check_deletions(&[notes], &[], 0, &[]);
+        let lock = ("f/a.script.lock", "1");
+        check_deletions(&[lock, ("f/a.py", "2")], &[lock], 1, &["script f/a"]);
+        check_deletions(&[("f/a.script.yaml", "1"), ("f/a.py", "2")], &[("f/a.script.yaml", "1")], 1, &[]);
+    }
+
+    #[test]
+    fn an_object_that_reappears_elsewhere_is_not_deleted() {
+        let script = [("f/a.py", "1"), ("f/a.script.yaml", "2"), ("f/a.script.lock", "3")];
+        check_deletions(&script, &[("u/b.py", "1"), ("u/b.script.yaml", "4")], 1, &[]);
+        check_deletions(&script, &[("u/b.py", "5"), ("u/b.script.yaml", "2")], 1, &["script f/a"]);
+        check_deletions(&script, &[("u/b.sh", "1")], 1, &["script f/a"]);
+        let flow = [("f/a.flow/flow.yaml", "1"), ("f/a.flow/x.ts", "2")];
+        check_deletions(&flow, &[("f/b.flow/flow.yaml", "1"), ("f/b.flow/x.ts", "2")], 1, &[]);
+        check_deletions(&flow, &[("f/b.flow/flow.yaml", "1"), ("f/b.flow/x.ts", "3")], 1, &["flow f/a"]);
+        let resource = [("f/a.resource.yaml", "1"), ("f/a.resource.file.txt", "2")];
+        check_deletions(&resource, &[("f/b.resource.yaml", "3"), ("f/b.resource.file.txt", "2")], 1, &[]);
+        check_deletions(&[("f/a.resource.yaml", "1")], &[("f/b.resource.yaml", "1")], 1, &[]);
+        check_deletions(&[("f/a.resource.yaml", "1")], &[("f/b.variable.yaml", "1")], 1, &["resource f/a"]);
+    }
+
+    #[test]
+    fn one_new_object_excuses_one_deleted() {
+        let two = [("f/a.py", "1"), ("f/b.py", "1")];
+        check_deletions(&two, &[("f/c.py", "1")], 2, &["script f/b"]);
+        check_deletions(&two, &[("f/c.py", "1"), ("f/d.py", "1")], 2, &[]);
+        // What was there already is no new object.
+        check_deletions(&two, &[("f/a.py", "1")], 2, &["script f/b"]);
+    }
+
+    #[test]
+    fn many_deletions_are_refused_from_ten_on_and_all_of_them_always() {
+        let exceeds = |deleted: usize, total: usize, percent: u8| {
+            let item = item_of("f/a.py").unwrap();
+            Deletions { total, deleted: vec![item; deleted] }.exceeds(percent)
+        };
+        for (deleted, total, percent, refused) in [
+            (10, 20, 50, false),
+            (11, 20, 50, true),
+            (10, 19, 50, true),
+            (9, 9, 50, true),
+            (9, 10, 50, false),
+            (1, 1, 50, true),
+            (0, 0, 50, false),
+            (0, 5, 0, false),
+            (10, 1000, 0, true),
+            (9, 1000, 0, false),
+            (99, 100, 100, false),
+            (100, 100, 100, true),
+        ] {
+            assert_eq!(exceeds(deleted, total, percent), refused, "{deleted} of {total} at {percent} %");
+        }
+    }
+}

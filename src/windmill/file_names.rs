@@ -1,0 +1,162 @@
+//! Names in an export that must not become names of files: they lead elsewhere, or git or a file system refuses them.
+
+use super::json_digest::CUT;
+
+/// File systems hold no longer name.
+const NAME_BYTES_MAX: usize = 255;
+/// git's check of received objects refuses a longer line in `.gitattributes`.
+const ATTRIBUTES_LINE_BYTES_MAX: usize = 2048;
+
+/// Why no file of an item may lie at `path` in the item's folder; nothing where it may.
+#[must_use]
+pub fn fault_of_path(path: &str) -> Option<&'static str> {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    if path.is_empty() {
+        Some("is empty")
+    } else if path.contains('\0') {
+        Some("has a zero byte, or is far too long")
+    // What some system takes for a separator is taken for one.
+    } else if path.starts_with('/') || parts(path).any(|part| part == "..") {
+        Some("leads elsewhere")
+    } else if matches!(last, "" | ".") {
+        Some("is that of a folder")
+    } else if path.split('/').any(|name| name.len() > NAME_BYTES_MAX) {
+        Some("is longer than file systems hold")
+    } else if parts(path).any(|part| is_like(part, ".git", &["git~1"])) {
+        Some("is kept by git for its own files")
+    } else {
+        None
+    }
+}
+
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.split(['/', '\\'])
+}
+
+/// A file that git reads in a repository that it receives, and refuses where it is malformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GitFile {
+    /// `.gitmodules`
+    Modules,
+    /// `.gitattributes`
+    Attributes,
+}
+
+impl GitFile {
+    /// Whether a path in any folder is one.
+    #[must_use]
+    pub fn at(path: &str) -> Option<Self> {
+        let is = |name: &str, short: &[&str]| parts(path).any(|part| is_like(part, name, short));
+        if is(".gitmodules", &["gitmod~1", "gitmod~2", "gitmod~3", "gitmod~4"]) || is_hashed(path, "gi7eba~") {
+            Some(Self::Modules)
+        } else if is(".gitattributes", &["gitatt~1", "gitatt~2", "gitatt~3", "gitatt~4"]) || is_hashed(path, "gi7d29~")
+        {
+            Some(Self::Attributes)
+        } else {
+            None
+        }
+    }
+
+    /// Why git refuses this content, or may: of `.gitmodules`, only what is plain to read is taken.
+    #[must_use]
+    pub fn fault_of(self, content: &str) -> Option<&'static str> {
+        // What is not shown to its end may go on in any way.
+        match self {
+            Self::Attributes if content.contains(CUT) => Some("is of git's attributes, and too long to be looked into"),
+            Self::Modules if content.lines().all(is_plain_line) => None,
+            Self::Modules => Some("is of git's submodules, and git hosts refuse what is in it"),
+            Self::Attributes if content.lines().all(|line| line.len() < ATTRIBUTES_LINE_BYTES_MAX) => None,
+            Self::Attributes => Some("is of git's attributes, and git hosts refuse so long a line"),
+        }
+    }
+}
+
+/// Short names of Windows beyond the fourth.
+fn is_hashed(path: &str, start: &str) -> bool {
+    parts(path).any(|part| part.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start)))
+}
+
+/// A line of `.gitmodules` that git takes whatever stands before it.
+fn is_plain_line(line: &str) -> bool {
+    let line = line.trim();
+    let is_plain = |text: &str| {
+        let is_plain = |char: char| char.is_ascii_alphanumeric() || "-_./:@".contains(char);
+        !text.is_empty() && !text.starts_with('-') && !text.contains("..") && text.chars().all(is_plain)
+    };
+    if line.is_empty() || line.starts_with('#') {
+        return true;
+    }
+    if let Some(name) = line.strip_prefix("[submodule \"").and_then(|rest| rest.strip_suffix("\"]")) {
+        return is_plain(name);
+    }
+    let Some((key, value)) = line.split_once('=') else { return false };
+    matches!(key.trim(), "path" | "url" | "branch") && is_plain(value.trim())
+}
+
+/// Whether some file system takes `part` for `name`: in any case, with what Windows cuts off, with what macOS ignores,
+/// or as one of the short names.
+fn is_like(part: &str, name: &str, short: &[&str]) -> bool {
+    let visible: String = part.chars().filter(|char| !is_ignored(*char)).collect();
+    let is_windows = |name: &str| {
+        let head = part.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name));
+        head && part[name.len()..].split(':').next().unwrap_or_default().chars().all(|char| matches!(char, '.' | ' '))
+    };
+    visible.eq_ignore_ascii_case(name) || is_windows(name) || short.iter().any(|name| is_windows(name))
+}
+
+/// Characters that HFS+ ignores in names.
+fn is_ignored(char: char) -> bool {
+    matches!(char, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_lead_elsewhere_or_are_gits_are_told_from_their_neighbours() {
+        for (path, fault) in [
+            ("", "is empty"),
+            ("a\0", "has a zero byte, or is far too long"),
+            ("/a", "leads elsewhere"),
+            ("..", "leads elsewhere"),
+            ("a/../b", "leads elsewhere"),
+            ("..\\b", "leads elsewhere"),
+            ("a/", "is that of a folder"),
+            ("a/.", "is that of a folder"),
+            (".git/config", "is kept by git for its own files"),
+            ("x/.GIT", "is kept by git for its own files"),
+            ("git~1", "is kept by git for its own files"),
+            (".git. ./x", "is kept by git for its own files"),
+            (".git::$INDEX_ALLOCATION/x", "is kept by git for its own files"),
+            ("a\\.git", "is kept by git for its own files"),
+            (".g\u{200c}it/x", "is kept by git for its own files"),
+        ] {
+            assert_eq!(fault_of_path(path), Some(fault), "{path:?}");
+        }
+        for path in ["a", "...", "..a/b..", "a\\b", "git~2", ".gitx", ".git.x", ".gitignore", "./a", "a//b", "é b/c\nd"]
+        {
+            assert_eq!(fault_of_path(path), None, "{path:?}");
+        }
+        assert_eq!(fault_of_path(&"x".repeat(255)), None);
+        assert!(fault_of_path(&format!("a/{}", "x".repeat(256))).is_some());
+    }
+
+    #[test]
+    fn files_that_git_reads_are_taken_where_they_are_plain() {
+        for path in [".gitmodules", "a/.GITMODULES", "gitmod~1", "GI7EBA~9", ".gitmodules ", ".gitmodu\u{200d}les"] {
+            assert_eq!(GitFile::at(path), Some(GitFile::Modules), "{path:?}");
+        }
+        assert_eq!(GitFile::at("x/.gitattributes"), Some(GitFile::Attributes));
+        for path in ["gitmodules", ".gitmodules.x", "gitmod~5", ".gitignore"] {
+            assert_eq!(GitFile::at(path), None, "{path:?}");
+        }
+        let plain = "# ours\n[submodule \"lib/a\"]\n\tpath = lib/a\n\turl = https://git.example/a.git\n\n";
+        assert_eq!(GitFile::Modules.fault_of(plain), None);
+        for text in ["[submodule", "[submodule \"../x\"]", "url = -x", "x = y", "[core]\n", "path = a b", "url = a\\"] {
+            assert!(GitFile::Modules.fault_of(text).is_some(), "{text}");
+        }
+        assert_eq!(GitFile::Attributes.fault_of(&"x".repeat(2047)), None);
+        assert!(GitFile::Attributes.fault_of(&"x".repeat(2048)).is_some());
+    }
+}

@@ -1,0 +1,441 @@
+//! Reads JSON as a stream: the digest of what it means, and its keys and texts for the code that judges them.
+//!
+//! Windmill keeps some objects in hash maps, so that the same workspace comes in another order each time. The digest
+//! ignores the order of keys and the space between tokens, and nothing else: the order of an array, each character of a
+//! string and each digit of a number count. Two texts with one digest mean the same to every JSON parser, also where a
+//! key comes twice. Memory is bounded by the limits below, whatever the size of the text.
+
+use std::io::{self, BufRead};
+
+use crate::util::hash::{Algorithm, Digest};
+
+/// Open objects and arrays. Windmill's own parser stops at 128; a value of a database may go beyond that.
+const DEPTH_MAX: usize = 500;
+/// Members of all objects that are open at the same time, at 64 bytes each: 16 MB.
+const MEMBERS_MAX: usize = 250_000;
+/// What the visitor is shown of a key or a text. No file system takes a name of this length.
+const SHOWN_BYTES_MAX: usize = 4096;
+
+/// Ends a text that is not shown whole, so that it is not taken for harmless.
+pub const CUT: char = '\0';
+
+/// The digest of a value.
+pub type Hash = [u8; 32];
+
+/// Is shown what was read, in its order. `depth` counts the objects and arrays around it, so that the keys of the
+/// outermost object have depth 1.
+pub trait Visitor {
+    /// A key, without escapes.
+    fn key(&mut self, _depth: usize, _key: &str) {}
+    /// A string that is a value, without escapes. As a key, a long one is cut and ends with [`CUT`].
+    fn text(&mut self, _depth: usize, _text: &str) {}
+    /// A number, `true`, `false` or `null`, as it was written.
+    fn word(&mut self, _depth: usize, _word: &str) {}
+    /// An object or an array begins.
+    fn opened(&mut self, _depth: usize) {}
+    /// Whether a member means nothing; asked after [`Visitor::key`].
+    fn is_ignored(&mut self, _depth: usize, _key: &str) -> bool {
+        false
+    }
+}
+
+/// Looks at nothing.
+impl Visitor for () {}
+
+/// Why there is no digest.
+#[derive(Debug)]
+pub enum JsonError {
+    /// The text is not JSON, or has more in it than the limits allow; in words.
+    Strange(&'static str),
+    /// The text could not be read.
+    Io(io::Error),
+}
+
+impl From<io::Error> for JsonError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// The digest of the JSON text that `input` holds, to its end.
+///
+/// # Errors
+/// [`JsonError`].
+pub fn digest(input: &mut dyn BufRead, visitor: &mut dyn Visitor) -> Result<Hash, JsonError> {
+    Reader { input, visitor, open: Vec::new(), members: 0, shown: Vec::new() }.document()
+}
+
+/// An object or an array whose end was not read yet.
+enum Open {
+    Array(Digest),
+    /// With the key whose value is read; nothing where that value is ignored.
+    Object {
+        key: Option<Hash>,
+        members: Vec<(Hash, Hash)>,
+    },
+}
+
+struct Reader<'a> {
+    input: &'a mut dyn BufRead,
+    visitor: &'a mut dyn Visitor,
+    open: Vec<Open>,
+    members: usize,
+    shown: Vec<u8>,
+}
+
+impl Reader<'_> {
+    fn document(mut self) -> Result<Hash, JsonError> {
+        loop {
+            let Some(mut value) = self.value()? else { continue };
+            // A value may be the last one of what it is in, and that likewise.
+            loop {
+                let Some(open) = self.open.last_mut() else {
+                    return if self.token()?.is_none() { Ok(value) } else { Err(JsonError::Strange("two values")) };
+                };
+                match open {
+                    Open::Array(digest) => digest.update(&value),
+                    Open::Object { key, members } => members.extend(key.map(|key| (key, value))),
+                }
+                let is_array = matches!(open, Open::Array(_));
+                match self.token()? {
+                    Some(b',') => {
+                        if !is_array {
+                            self.key()?;
+                        }
+                        break;
+                    }
+                    Some(b']') if is_array => value = self.close(),
+                    Some(b'}') if !is_array => value = self.close(),
+                    _ => return Err(JsonError::Strange("a value is followed by neither a comma nor an end")),
+                }
+            }
+        }
+    }
+
+    /// The digest of a value that is complete; nothing where an object or array was opened.
+    fn value(&mut self) -> Result<Option<Hash>, JsonError> {
+        match self.token()?.ok_or(JsonError::Strange("it ends early"))? {
+            b'{' => {
+                self.open(Open::Object { key: None, members: Vec::new() })?;
+                if self.peek_token()? == Some(b'}') {
+                    self.token()?;
+                    return Ok(Some(self.close()));
+                }
+                self.key().map(|()| None)
+            }
+            b'[' => {
+                self.open(Open::Array(begin(b'[')))?;
+                if self.peek_token()? == Some(b']') {
+                    self.token()?;
+                    return Ok(Some(self.close()));
+                }
+                Ok(None)
+            }
+            b'"' => {
+                let hash = self.string()?;
+                let text = self.shown();
+                self.visitor.text(self.open.len(), &text);
+                Ok(Some(hash))
+            }
+            first => self.literal(first).map(Some),
+        }
+    }
+
+    fn open(&mut self, open: Open) -> Result<(), JsonError> {
+        if self.open.len() >= DEPTH_MAX {
+            return Err(JsonError::Strange("it is nested more than 500 levels deep"));
+        }
+        self.visitor.opened(self.open.len());
+        self.open.push(open);
+        Ok(())
+    }
+
+    /// Takes the innermost open object or array away; its digest.
+    fn close(&mut self) -> Hash {
+        match self.open.pop() {
+            Some(Open::Array(digest)) => digest.finish_bytes(),
+            Some(Open::Object { mut members, .. }) => {
+                self.members -= members.len().min(self.members);
+                // Stable, so that of a key that comes twice, the last one stays the last.
+                members.sort_by_key(|(key, _)| *key);
+                let mut digest = begin(b'{');
+                for (key, value) in members {
+                    digest.update(&key);
+                    digest.update(&value);
+                }
+                digest.finish_bytes()
+            }
+            None => unreachable!("only what is open is closed"),
+        }
+    }
+
+    /// Reads `"key":` within the innermost open object.
+    fn key(&mut self) -> Result<(), JsonError> {
+        if self.token()? != Some(b'"') {
+            return Err(JsonError::Strange("a key is not a string"));
+        }
+        self.members += 1;
+        if self.members > MEMBERS_MAX {
+            return Err(JsonError::Strange("its objects have more than 250,000 members"));
+        }
+        let hash = self.string()?;
+        let shown = self.shown();
+        self.visitor.key(self.open.len(), &shown);
+        let is_ignored = self.visitor.is_ignored(self.open.len(), &shown);
+        if self.token()? != Some(b':') {
+            return Err(JsonError::Strange("a key is not followed by a colon"));
+        }
+        if let Some(Open::Object { key, .. }) = self.open.last_mut() {
+            *key = (!is_ignored).then_some(hash);
+        }
+        Ok(())
+    }
+
+    /// The digest of a string as it was written, after its opening quote.
+    fn string(&mut self) -> Result<Hash, JsonError> {
+        let mut digest = begin(b'"');
+        self.shown.clear();
+        let mut is_escaped = false;
+        loop {
+            let chunk = self.input.fill_buf()?;
+            if chunk.is_empty() {
+                return Err(JsonError::Strange("a string has no end"));
+            }
+            let mut end = None;
+            for (at, byte) in chunk.iter().enumerate() {
+                match byte {
+                    0..0x20 => return Err(JsonError::Strange("a string has a control character")),
+                    b'"' if !is_escaped => {
+                        end = Some(at);
+                        break;
+                    }
+                    _ => is_escaped = *byte == b'\\' && !is_escaped,
+                }
+            }
+            let part = &chunk[..end.unwrap_or(chunk.len())];
+            digest.update(part);
+            let room = SHOWN_BYTES_MAX - self.shown.len();
+            self.shown.extend_from_slice(&part[..part.len().min(room)]);
+            let used = part.len() + usize::from(end.is_some());
+            self.input.consume(used);
+            if end.is_some() {
+                return Ok(digest.finish_bytes());
+            }
+        }
+    }
+
+    /// The string that was read last, as far as it is shown.
+    fn shown(&self) -> String {
+        let mut shown = unescaped(&self.shown);
+        if self.shown.len() >= SHOWN_BYTES_MAX {
+            shown.push(CUT);
+        }
+        shown
+    }
+
+    /// A number, or one of three words.
+    fn literal(&mut self, first: u8) -> Result<Hash, JsonError> {
+        let mut written = vec![first];
+        while let Some(byte) = self.peek()? {
+            if !(byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
+                break;
+            }
+            if written.len() >= SHOWN_BYTES_MAX {
+                return Err(JsonError::Strange("a number is too long"));
+            }
+            written.push(byte);
+            self.input.consume(1);
+        }
+        let is_number = first == b'-' || first.is_ascii_digit();
+        if !is_number && ![&b"true"[..], b"false", b"null"].contains(&&written[..]) {
+            return Err(JsonError::Strange("something is neither a string nor a number"));
+        }
+        self.visitor.word(self.open.len(), &String::from_utf8_lossy(&written));
+        let mut digest = begin(b'1');
+        digest.update(&written);
+        Ok(digest.finish_bytes())
+    }
+
+    fn peek(&mut self) -> io::Result<Option<u8>> {
+        Ok(self.input.fill_buf()?.first().copied())
+    }
+
+    /// The next byte that is not space, which is not taken yet.
+    fn peek_token(&mut self) -> io::Result<Option<u8>> {
+        loop {
+            match self.peek()? {
+                Some(b' ' | b'\t' | b'\n' | b'\r') => self.input.consume(1),
+                other => return Ok(other),
+            }
+        }
+    }
+
+    fn token(&mut self) -> io::Result<Option<u8>> {
+        let byte = self.peek_token()?;
+        self.input.consume(usize::from(byte.is_some()));
+        Ok(byte)
+    }
+}
+
+/// A digest that no value of another kind can have.
+fn begin(kind: u8) -> Digest {
+    let mut digest = Digest::new(Algorithm::Sha256);
+    digest.update(&[kind]);
+    digest
+}
+
+/// What a string means, without its quotes. One that was cut, or is not text, is shown as far as it goes.
+fn unescaped(written: &[u8]) -> String {
+    let text = String::from_utf8_lossy(written);
+    if !text.contains('\\') {
+        return text.into_owned();
+    }
+    miniserde::json::from_str(&["\"", &text, "\""].concat()).unwrap_or_else(|_| text.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Hash {
+        digest(&mut text.as_bytes(), &mut ()).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    }
+
+    #[track_caller]
+    fn check_same(left: &str, right: &str) {
+        assert_eq!(of(left), of(right), "{left} and {right}");
+    }
+
+    #[track_caller]
+    fn check_differ(left: &str, right: &str) {
+        assert_ne!(of(left), of(right), "{left} and {right}");
+    }
+
+    #[test]
+    fn the_order_of_keys_and_space_mean_nothing() {
+        check_same(r#"{"a":1,"b":[1,2]}"#, "\n{ \"b\" : [ 1 ,\t2 ] , \"a\" : 1 }\r\n");
+        check_same(r#"[{"x":{"a":1,"b":2}}]"#, r#"[{"x":{"b":2,"a":1}}]"#);
+        check_same("{}", "{ }");
+        check_same("[]", "[ ]");
+    }
+
+    #[test]
+    fn everything_else_means_something() {
+        let all = [
+            "{}",
+            "[]",
+            "\"\"",
+            "null",
+            "true",
+            "false",
+            "0",
+            "1",
+            "-1",
+            "1.0",
+            "\"1\"",
+            "\"null\"",
+            "[1,2]",
+            "[2,1]",
+            "[[1],2]",
+            "[1,[2]]",
+            "[[1,2]]",
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":[]}"#,
+            r#"{"a":{}}"#,
+            r#"{"b":1}"#,
+            r#"{"a":1,"b":2}"#,
+            r#"{"a":2,"b":1}"#,
+            r#"{"a":{"b":1}}"#,
+            r#"{"a b":1}"#,
+            r#"[{"a":1}]"#,
+            r#"["a",1]"#,
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":2,"a":1}"#,
+            r#""a\"b""#,
+            r#""a\\""#,
+            "9007199254740993",
+            "9007199254740992",
+        ];
+        for (index, left) in all.iter().enumerate() {
+            all[..index].iter().for_each(|right| check_differ(left, right));
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_has_no_digest() {
+        for text in [
+            "",
+            " ",
+            "{",
+            "[",
+            "\"",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1",
+            "[1",
+            "[1,",
+            "[1 2]",
+            "{a:1}",
+            "{\"a\" 1}",
+            "nul",
+            "1 2",
+            "[]]",
+            "{]",
+            "[}",
+            "{,}",
+            "[,]",
+            "\"a\nb\"",
+            "<html>",
+            "{\"a\":1,}",
+            "\"\\\"",
+        ] {
+            assert!(matches!(digest(&mut text.as_bytes(), &mut ()), Err(JsonError::Strange(_))), "{text}");
+        }
+        let deep = |levels: usize| ["[".repeat(levels), "]".repeat(levels)].concat();
+        of(&deep(DEPTH_MAX));
+        assert!(digest(&mut deep(DEPTH_MAX + 1).as_bytes(), &mut ()).is_err());
+    }
+
+    // Within Node's WASI it takes half a minute, and Node.js 20 crashes when it ends after that.
+    #[cfg(not(target_family = "wasm"))]
+    #[test]
+    fn objects_with_too_many_members_have_no_digest() {
+        let wide = |members: usize| {
+            let members: Vec<_> = (0..members).map(|number| format!("\"{number}\":0")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        of(&wide(MEMBERS_MAX));
+        assert!(digest(&mut wide(MEMBERS_MAX + 1).as_bytes(), &mut ()).is_err());
+        // Only what is open at the same time counts.
+        of(&format!("[{0},{0}]", wide(MEMBERS_MAX / 2 + 1)));
+    }
+
+    #[test]
+    fn the_same_is_read_however_it_is_buffered() {
+        let text = r#"{"a\u002f":["x\"y\\",{"é":null}],"b":-1.5e3}"#;
+        for size in 1..20 {
+            let read = digest(&mut io::BufReader::with_capacity(size, text.as_bytes()), &mut ()).expect("JSON");
+            assert_eq!(read, of(text), "{size}");
+        }
+    }
+
+    #[test]
+    fn keys_and_texts_are_shown_without_escapes() {
+        struct Shown(Vec<String>);
+        impl Visitor for Shown {
+            fn key(&mut self, depth: usize, key: &str) {
+                self.0.push(format!("{depth} {key}:"));
+            }
+            fn text(&mut self, depth: usize, text: &str) {
+                self.0.push(format!("{depth} {text}"));
+            }
+        }
+        let mut shown = Shown(Vec::new());
+        digest(&mut r#"{"\u002e\u002e/a":{"b":["c",1]},"d":"\u00e9\n"}"#.as_bytes(), &mut shown).expect("JSON");
+        assert_eq!(shown.0, ["1 ../a:", "2 b:", "3 c", "1 d:", "1 é\n"]);
+        let (mut long, text) = (Shown(Vec::new()), "x".repeat(SHOWN_BYTES_MAX + 1));
+        digest(&mut format!("\"{text}\"").as_bytes(), &mut long).expect("JSON");
+        assert_eq!(long.0[0].len(), "0 ".len() + SHOWN_BYTES_MAX + 1);
+    }
+}

@@ -1,0 +1,304 @@
+//! Which part of a workspace has to be pulled again when only some of its items changed, and how to tell afterwards
+//! that nothing else was touched.
+//!
+//! A group is all that has the same base path: the entries of the export, the files that `wmill` makes of them, and
+//! their lines in `wmill-lock.yaml`. What belongs together is always in one group; what does not may be, which costs a
+//! moment and nothing else.
+
+use std::collections::BTreeSet;
+
+use crate::util::hash::{Algorithm, Digest};
+use crate::windmill::item_path::WMILL_LOCK;
+
+/// Endings of folders whose files belong to the item in front of the ending. The dotted layout needs none: a base path
+/// ends at a dot.
+const FOLDER_ENDINGS: [&str; 5] = ["__flow", "__app", "__raw_app", "__mod", "__dbt"];
+/// What the hashes of all items depend on.
+pub const DEPENDENCIES: &str = "dependencies/";
+/// The version of `wmill-lock.yaml` whose lines say which item they are of.
+const LOCK_VERSION: &str = "version: v2";
+
+/// A group, by the digest of its base path. Two groups with one id would be pulled together, which does no harm.
+pub type GroupId = [u8; 16];
+
+/// The digest of each group of an export, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Groups(Vec<(GroupId, [u8; 32])>);
+
+/// A group and its digest, as bytes.
+const GROUP_BYTES: usize = 48;
+
+/// The groups whose content is another than it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed(BTreeSet<GroupId>);
+
+/// The base path of an entry of the export or of a file in the tree: up to the first dot of any segment, or up to the
+/// ending of a folder that holds the files of one item.
+#[must_use]
+pub fn base_of(path: &str) -> &str {
+    let mut start = 0;
+    for segment in path.split('/') {
+        if let Some(dot) = segment.find('.') {
+            // `x__flow.y` is cut as the folder `x__flow` is.
+            let name = &segment[..dot];
+            return &path[..start + stem_of_folder(name).unwrap_or(name).len()];
+        }
+        if let Some(stem) = stem_of_folder(segment) {
+            return &path[..start + stem.len()];
+        }
+        start += segment.len() + 1;
+    }
+    path
+}
+
+fn stem_of_folder(name: &str) -> Option<&str> {
+    FOLDER_ENDINGS.iter().find_map(|ending| name.strip_suffix(ending))
+}
+
+/// The group of an entry of the export, or of a file in the tree.
+#[must_use]
+pub fn group_of(path: &str) -> GroupId {
+    let mut digest = Digest::new(Algorithm::Sha256);
+    digest.update(base_of(path).as_bytes());
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest.finish_bytes()[..16]);
+    id
+}
+
+impl Groups {
+    /// From the digest of each entry with the group that it belongs to, in any order.
+    #[must_use]
+    pub fn new(mut entries: Vec<(GroupId, [u8; 32])>) -> Self {
+        entries.sort_unstable();
+        let mut groups = Vec::new();
+        for of_group in entries.chunk_by(|left, right| left.0 == right.0) {
+            let mut digest = Digest::new(Algorithm::Sha256);
+            of_group.iter().for_each(|(_, entry)| digest.update(entry));
+            groups.push((of_group[0].0, digest.finish_bytes()));
+        }
+        Self(groups)
+    }
+
+    /// The digest of them all.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut digest = Digest::new(Algorithm::Sha256);
+        for (id, group) in &self.0 {
+            digest.update(id);
+            digest.update(group);
+        }
+        digest.finish()
+    }
+
+    /// For a file.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|(id, digest)| id.iter().chain(digest)).copied().collect()
+    }
+
+    /// What [`Groups::to_bytes`] gave; nothing where these are other bytes.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let (groups, []) = bytes.as_chunks::<GROUP_BYTES>() else { return None };
+        let group = |bytes: &[u8; GROUP_BYTES]| {
+            let (mut id, mut digest) = ([0; 16], [0; 32]);
+            id.copy_from_slice(&bytes[..16]);
+            digest.copy_from_slice(&bytes[16..]);
+            (id, digest)
+        };
+        let groups: Vec<_> = groups.iter().map(group).collect();
+        groups.is_sorted_by(|left, right| left.0 < right.0).then_some(Self(groups))
+    }
+
+    /// The digest of one group; nothing where the export has nothing of it.
+    #[must_use]
+    pub fn get(&self, id: &GroupId) -> Option<&[u8; 32]> {
+        self.0.binary_search_by_key(id, |(group, _)| *group).ok().map(|at| &self.0[at].1)
+    }
+
+    /// What differs between these and those of an earlier export.
+    #[must_use]
+    pub fn changed_since(&self, earlier: &Self) -> Changed {
+        let differs = |these: &Self, those: &Self| {
+            let differing = these.0.iter().filter(|(id, digest)| those.get(id) != Some(digest));
+            differing.map(|(id, _)| *id).collect::<BTreeSet<_>>()
+        };
+        let mut changed = differs(self, earlier);
+        changed.extend(differs(earlier, self));
+        Changed(changed)
+    }
+}
+
+impl Changed {
+    /// How many groups.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether an entry of the export, or a file in the tree, belongs to one of them.
+    #[must_use]
+    pub fn has(&self, path: &str) -> bool {
+        self.0.contains(&group_of(path))
+    }
+
+    /// The same for a path that may be no text; a file with such a name is not of Windmill.
+    #[must_use]
+    pub fn has_bytes(&self, path: &[u8]) -> bool {
+        std::str::from_utf8(path).is_ok_and(|path| self.has(path))
+    }
+
+    /// Whether a file of the tree is given to a narrowed pull.
+    #[must_use]
+    pub fn is_shown(&self, path: &[u8]) -> bool {
+        is_always_shown(path) || self.has_bytes(path)
+    }
+}
+
+/// Whether a file of the tree is given to each narrowed pull: what the hashes depend on, and the file of all hashes.
+#[must_use]
+pub fn is_always_shown(path: &[u8]) -> bool {
+    path == WMILL_LOCK.as_bytes() || path.starts_with(DEPENDENCIES.as_bytes())
+}
+
+/// Whether a narrowed pull left all other lines of `wmill-lock.yaml` alone. `before` is what it was given.
+///
+/// # Errors
+/// Why not, for the log.
+pub fn check_lock(before: &str, after: &str, changed: &Changed) -> Result<(), &'static str> {
+    if !has_lock_version(before) || !has_lock_version(after) {
+        return Err("wmill-lock.yaml is not of version 2");
+    }
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let (before, after) = (sorted(before), sorted(after));
+    let is_only_in = |lines: &[String], others: &[String]| {
+        lines.iter().filter(|line| others.binary_search(line).is_err()).all(|line| is_of_changed(line, changed))
+    };
+    if is_only_in(&before, &after) && is_only_in(&after, &before) {
+        Ok(())
+    } else {
+        Err("wmill-lock.yaml changed in lines of other items")
+    }
+}
+
+/// Whether the lines of this `wmill-lock.yaml` say which item they are of.
+#[must_use]
+pub fn has_lock_version(lock: &str) -> bool {
+    lock.lines().any(|line| line == LOCK_VERSION)
+}
+
+/// Whether a line of `wmill-lock.yaml`, such as `  f/ops/job: …`, is of an item that is pulled. A long or strange key
+/// takes several lines, which are of none.
+fn is_of_changed(line: &str, changed: &Changed) -> bool {
+    if line == "locks: {}" || line == "locks:" {
+        return true;
+    }
+    let Some((key, _)) = line.strip_prefix("  ").and_then(|line| line.split_once(": ")) else { return false };
+    let key = key.trim_matches(['\'', '"']);
+    let key = key.strip_prefix("./").unwrap_or(key);
+    // Behind a plus there is the file within the item.
+    changed.has(key.split('+').next().unwrap_or(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_and_files_of_an_item_have_one_base_path() {
+        let check =
+            |base: &str, paths: &[&str]| paths.iter().for_each(|path| assert_eq!(base_of(path), base, "{path}"));
+        check(
+            "f/ops/x",
+            &[
+                "f/ops/x.ts",
+                "f/ops/x.script.json",
+                "f/ops/x.script.lock",
+                "f/ops/x.pg.sql",
+                "f/ops/x__mod/script.yaml",
+                "f/ops/x__mod/lib/y.ts",
+                "f/ops/x__dbt/models/a.sql",
+                "f/ops/x.flow.json",
+                "f/ops/x.flow/flow.yaml",
+                "f/ops/x__flow/a.inline_script.ts",
+                "f/ops/x.raw_app.json",
+                "f/ops/x__raw_app/backend/a.yaml",
+                "f/ops/x__app/app.yaml",
+                "f/ops/x.fileset/a/b.sql",
+                "f/ops/x.resource.file.ini",
+                "f/ops/x.shop.resource.yaml",
+                "f/ops/x.script.77.nextcloud_native_trigger.json",
+                "f/ops/x.2.script.json",
+                "f/ops/x__flow",
+                "f/ops/x",
+            ],
+        );
+        check("f/ops/folder", &["f/ops/folder.meta.json", "f/ops/folder.meta.yaml"]);
+        check("f/v1", &["f/v1.2/x.script.json", "f/v1.2/x.py", "f/v1.ts"]);
+        check("f/", &["f/.hidden/x.ts", "f/.y"]);
+        check("c_ini", &["c_ini.resource-type.json", "c_ini.resource-type.yaml"]);
+        check("settings", &["settings.json", "settings.yaml"]);
+        check("groups/ops", &["groups/ops.group.json", "groups/ops.group.yaml"]);
+        check("f/crm", &["f/crm__app/x.ts", "f/crm__app.x/y"]);
+        check("f/ops/x_flow", &["f/ops/x_flow.ts"]);
+    }
+
+    fn groups(entries: &[(&str, u8)]) -> Groups {
+        Groups::new(entries.iter().map(|(path, digest)| (group_of(path), [*digest; 32])).collect())
+    }
+
+    #[test]
+    fn a_group_changes_with_each_of_its_entries() {
+        let before = groups(&[("a.ts", 1), ("a.script.json", 2), ("b.ts", 3), ("c.ts", 4)]);
+        assert_eq!(groups(&[("c.ts", 4), ("a.script.json", 2), ("b.ts", 3), ("a.ts", 1)]), before, "in another order");
+        let changed = |now: Groups, paths: &[&str]| {
+            let changed = now.changed_since(&before);
+            assert_eq!(changed.count(), paths.len(), "{paths:?}");
+            assert!(paths.iter().all(|path| changed.has(path)), "{paths:?}");
+            assert_ne!(now.digest(), before.digest());
+        };
+        changed(groups(&[("a.ts", 1), ("a.script.json", 9), ("b.ts", 3), ("c.ts", 4)]), &["a.x"]);
+        changed(groups(&[("a.ts", 1), ("b.ts", 3), ("c.ts", 4)]), &["a.x"]);
+        changed(groups(&[("a.ts", 1), ("a.script.json", 2), ("b.ts", 3)]), &["c.x"]);
+        changed(groups(&[("a.ts", 1), ("a.script.json", 2), ("b.ts", 5), ("d.ts", 4)]), &["b.x", "c.x", "d.x"]);
+        assert_eq!(before.changed_since(&before).count(), 0);
+        assert_eq!(before.changed_since(&Groups::default()).count(), 3);
+    }
+
+    #[test]
+    fn groups_are_read_as_they_were_written_or_not_at_all() {
+        let groups = groups(&[("a.ts", 1), ("b.ts", 3), ("c.ts", 4)]);
+        let bytes = groups.to_bytes();
+        assert_eq!(Groups::parse(&bytes), Some(groups));
+        assert_eq!(Groups::parse(&[]), Some(Groups::default()));
+        assert_eq!(Groups::parse(&bytes[1..]), None);
+        let twice = [&bytes[..], &bytes[..]].concat();
+        assert_eq!(Groups::parse(&twice), None, "not sorted");
+    }
+
+    #[test]
+    fn lock_lines_of_other_items_may_not_change() {
+        let changed = groups(&[("f/ops/a.ts", 1), ("f/ops/n.flow.json", 1)]).changed_since(&Groups::default());
+        let lock = |lines: &[&str]| ["version: v2\nlocks:\n", &lines.concat()].concat();
+        let (a, b) = ("  f/ops/a: 1\n", "  f/ops/b: 1\n");
+        let before = lock(&[a, b]);
+        let check =
+            |after: &str, is_good: bool| assert_eq!(check_lock(&before, after, &changed).is_ok(), is_good, "{after}");
+        check(&before, true);
+        check(&lock(&["  f/ops/a: 2\n", b]), true);
+        check(&lock(&[b]), true);
+        check(&lock(&[a, b, "  f/ops/n__flow+x.ts: 3\n", "  'f/ops/n.flow+a': 3\n"]), true);
+        check(&lock(&[a, "  f/ops/b: 2\n"]), false);
+        check(&lock(&[a]), false);
+        check(&lock(&[a, b, "  f/ops/c: 2\n"]), false);
+        check(&lock(&[a, b, "  ? f/ops/a\n", "  : 2\n"]), false);
+        check(&before.replace("v2", "v1"), false);
+        let empty = "version: v2\nlocks: {}\n";
+        assert!(check_lock(empty, &lock(&["  f/ops/a: 2\n"]), &changed).is_ok());
+        assert!(check_lock("", &before, &changed).is_err());
+    }
+}

@@ -1,0 +1,168 @@
+//! Files that hold secrets: variables and the encryption key, in plain text or encrypted.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use miniserde::json::{self, Value};
+
+use crate::windmill::item_path::KEY_FILE;
+use crate::windmill::wmill_yaml::{Shape, fields};
+
+/// The settings of the workspace.
+pub const SETTINGS_FILE: &str = "settings.yaml";
+/// A larger variable file is not parsed. Windmill's values of variables are far smaller.
+const VARIABLE_BYTES_MAX: usize = 1024 * 1024;
+/// Larger settings are not parsed.
+const SETTINGS_BYTES_MAX: usize = 1024 * 1024;
+/// Of the settings, what Windmill exports in plain text although it opens something.
+const SECRET_SETTINGS: [&str; 1] = ["slack_oauth_client_secret"];
+/// Windmill's ciphertext is AES in blocks of this size.
+const CIPHER_BLOCK_BYTES: usize = 16;
+
+/// Whether this is the workspace's encryption key.
+#[must_use]
+pub fn is_encryption_key(path: &str) -> bool {
+    matches!(path, KEY_FILE | "encryption_key.json")
+}
+
+/// Whether this is a secret variable whose value anybody can read.
+///
+/// A file that cannot be parsed, or not with bounded effort, counts as one where it says that it is secret: it cannot be shown
+/// to be encrypted. Where it does not say so, there is nothing to protect.
+#[must_use]
+pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
+    if !path.ends_with(".variable.yaml") && !path.ends_with(".variable.json") {
+        return false;
+    }
+    let wanted = |key: &str| matches!(key, "value" | "is_secret");
+    let Ok(fields) = fields(content, VARIABLE_BYTES_MAX, VARIABLE_BYTES_MAX, wanted) else {
+        return claims_to_be_secret(content);
+    };
+    let field = |name| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+    if field("is_secret") != Some(&Shape::Bool(true)) {
+        return false;
+    }
+    match field("value") {
+        None | Some(Shape::Empty) => false,
+        Some(Shape::Text(value)) => !(value.is_empty() || is_reference(value) || is_ciphertext(value)),
+        Some(_) => true,
+    }
+}
+
+/// The fields of an exported resource that are called like secrets, and whose value is neither a reference nor empty.
+#[must_use]
+pub fn plain_secret_fields(content: &[u8]) -> Vec<String> {
+    let Ok(Value::Object(mut resource)) = json::from_str(&String::from_utf8_lossy(content)) else { return Vec::new() };
+    let Some(Value::Object(fields)) = resource.remove("value") else { return Vec::new() };
+    let is_plain = |(name, value): &(String, Value)| {
+        is_called_like_a_secret(name) && matches!(value, Value::String(text) if !text.is_empty() && !is_reference(text))
+    };
+    fields.into_iter().filter(is_plain).map(|(name, _)| name).collect()
+}
+
+fn is_called_like_a_secret(name: &str) -> bool {
+    const WORDS: [&str; 9] =
+        ["password", "passwd", "passphrase", "secret", "token", "apikey", "privatekey", "accesskey", "credential"];
+    /// What tells where a secret is got, or how, and is none.
+    const ENDS: [&str; 7] = ["url", "uri", "endpoint", "path", "type", "name", "id"];
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    WORDS.iter().any(|word| name.contains(word)) && !ENDS.iter().any(|end| name.ends_with(end))
+}
+
+/// Whether these are settings of a workspace with a secret that anybody can read: Slack's is exported as it is. What cannot
+/// be read is not known to be safe where it names one.
+#[must_use]
+pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
+    if path != SETTINGS_FILE {
+        return false;
+    }
+    match fields(content, SETTINGS_BYTES_MAX, VARIABLE_BYTES_MAX, |key| SECRET_SETTINGS.contains(&key)) {
+        Ok(fields) => fields.iter().any(|(key, value)| {
+            let is_empty = matches!(value, Shape::Empty) || matches!(value, Shape::Text(text) if text.is_empty());
+            SECRET_SETTINGS.contains(&key.as_str()) && !is_empty
+        }),
+        Err(_) => SECRET_SETTINGS.iter().any(|name| String::from_utf8_lossy(content).contains(name)),
+    }
+}
+
+/// Whether the file of a variable says that it is secret, or does not let itself be read.
+#[must_use]
+pub fn is_secret_variable(content: &[u8]) -> bool {
+    match fields(content, VARIABLE_BYTES_MAX, VARIABLE_BYTES_MAX, |key| key == "is_secret") {
+        Ok(fields) => fields.iter().any(|(key, value)| key == "is_secret" && *value != Shape::Bool(false)),
+        Err(_) => true,
+    }
+}
+
+fn claims_to_be_secret(content: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(content);
+    text.lines().any(|line| line.split_whitespace().collect::<String>().replace('"', "").starts_with("is_secret:true"))
+}
+
+/// `$vault:…`, `$aws_sm:…`, `$var:…`: the secret lies elsewhere. Another text that begins with `$` is none of these.
+fn is_reference(value: &str) -> bool {
+    let scheme = value.strip_prefix('$').and_then(|reference| reference.split_once(':')).map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| {
+        !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    })
+}
+
+/// Base64 of whole cipher blocks. A key in hexadecimal digits can have that form too, and ciphertext hardly ever
+/// consists of nothing else.
+fn is_ciphertext(value: &str) -> bool {
+    let bytes = STANDARD.decode(value).unwrap_or_default();
+    !bytes.is_empty()
+        && bytes.len().is_multiple_of(CIPHER_BLOCK_BYTES)
+        && !value.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_secret(value: &str, plain: bool) {
+        let file = format!("description: ''\nvalue: {value}\nis_secret: true\n");
+        assert_eq!(is_plaintext_secret("f/ops/x.variable.yaml", file.as_bytes()), plain, "{value}");
+        let open = file.replace("true", "false");
+        assert!(!is_plaintext_secret("f/ops/x.variable.yaml", open.as_bytes()));
+        assert!(!is_plaintext_secret("f/ops/x.resource.yaml", file.as_bytes()));
+    }
+
+    #[test]
+    fn a_secret_is_plain_unless_it_has_the_form_of_ciphertext() {
+        check_secret("/rI8+JnEOK6guDBXVVg1DAhayL1Z+Zoj0nzLMy2BSJU=", false);
+        check_secret("/rI8+JnEOK6guDBXVVg1DAhayL1Z+Zoj0nzLMy2BSJU", true);
+        check_secret("hunter2", true);
+        check_secret("aGVsbG8=", true);
+        check_secret("''", false);
+        check_secret("", false);
+        check_secret("$vault:shop/db", false);
+        check_secret("$aws_sm:x", false);
+        check_secret("$ecret", true);
+        check_secret("'$ecret: x y'", false);
+        check_secret("'$3cret: x'", true);
+        check_secret("12345", true);
+        check_secret("[a]", true);
+        let key = "0123456789abcdef".repeat(4);
+        check_secret(&format!("'{key}'"), true);
+        check_secret(&format!("'{}'", key.replace("ef", "gh")), false);
+    }
+
+    #[test]
+    fn an_unreadable_variable_counts_where_it_says_that_it_is_secret() {
+        let path = "f/ops/x.variable.yaml";
+        assert!(is_plaintext_secret(path, b"value: [\nis_secret: true\n"));
+        assert!(is_plaintext_secret(path, b"value: \xff\n  \"is_secret\" :  true # yes\n"));
+        assert!(!is_plaintext_secret(path, b"value: [\nis_secret: false\n"));
+        let long = "x".repeat(VARIABLE_BYTES_MAX);
+        assert!(is_plaintext_secret(path, format!("value: {long}\nis_secret: true\n").as_bytes()));
+        assert!(is_plaintext_secret("a.variable.json", br#"{"value":"hunter2","is_secret":true}"#));
+    }
+
+    #[test]
+    fn the_key_lies_at_the_top() {
+        assert!(is_encryption_key("encryption_key.yaml") && is_encryption_key("encryption_key.json"));
+        assert!(!is_encryption_key("f/encryption_key.yaml") && !is_encryption_key("encryption_key.yaml.bak"));
+    }
+}

@@ -1,0 +1,1351 @@
+//! One workspace at one moment: its export, taken once and kept in the folder of the run, with the answers that `wmill`
+//! asks for beside it. What is digested, judged and filtered here is what `wmill` reads, since it gets nothing else.
+//!
+//! The export goes to the disk in one pass; of its entries, memory holds a digest each.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File;
+use std::hash::BuildHasher as _;
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use miniserde::{Deserialize, Serialize};
+
+use super::file_names::{self, GitFile};
+use super::json_digest::{self, Hash, JsonError, Visitor};
+use super::narrow::{self, Changed, DEPENDENCIES, Groups};
+use crate::model::names::quoted;
+use crate::model::run_result::LeftOut;
+use crate::util::deadline::CancelToken;
+use crate::util::files;
+use crate::util::hash::{self, Algorithm, Digest};
+use crate::windmill::item_path::{self, ItemKind};
+use crate::windmill::secret_files;
+use crate::windmill::wmill_yaml::{Kinds, Plan};
+
+/// A larger export is refused: that of 10,000 scripts has 20 MB.
+const EXPORT_BYTES_MAX: u64 = 4 << 30;
+/// More entries are refused, so that the digests of all take 12 MB at most. A script has two.
+pub const ENTRIES_MAX: usize = 250_000;
+/// What is read from the network at once; ureq itself buffers as much.
+const CHUNK_BYTES: usize = 128 << 10;
+/// Of a name within the export. Windmill's longest path has 255 characters.
+const NAME_BYTES_MAX: u64 = 4096;
+/// Archives are made of these.
+const BLOCK_BYTES: u64 = 512;
+/// Zeros that an archive ends with. One that was cut at the end of an entry would be taken for the whole workspace.
+const END_BYTES: u64 = 2 * BLOCK_BYTES;
+/// Where the export lies in the folder of the snapshot.
+/// A larger resource is not looked into for plain secrets: it is a file, and no set of credentials.
+const RESOURCE_BYTES_MAX: u64 = 64 << 10;
+const EXPORT_FILE: &str = "export.tar";
+/// What the shared UI is called where it is left out.
+pub const SHARED_UI: &str = "the shared UI";
+/// What stands before the path of a folder that is left out.
+const FOLDER: &str = "folder ";
+/// A part of it.
+const PART_FILE: &str = "part.tar";
+
+/// What was answered to a question beside the export.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// 200, or 404 where that server has no such endpoint.
+    pub status: u16,
+    /// The body as it came.
+    pub body: Vec<u8>,
+}
+
+/// All that `wmill` asks beside the export.
+#[derive(Clone, Debug, Default)]
+pub struct SideAnswers {
+    /// `workspaces/list_ws_specific`
+    pub own_items: Answer,
+    /// `resources/file_resource_type_to_file_ext_map`
+    pub file_types: Answer,
+    /// `shared_ui/get`
+    pub shared_ui: Answer,
+}
+
+/// What a snapshot means, for comparison with another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digests {
+    /// Of `workspaces/list_ws_specific`.
+    pub own_items: String,
+    /// Of `resources/file_resource_type_to_file_ext_map`.
+    pub file_types: String,
+    /// Of `shared_ui/get`, without the time at which an empty one was answered.
+    pub shared_ui: String,
+    /// Of all entries below `dependencies/`.
+    pub dependencies: String,
+    /// Of each group of items.
+    pub groups: Groups,
+}
+
+/// Why there is no snapshot.
+#[derive(Debug)]
+pub enum SnapshotError {
+    /// The export did not come whole; another try may help.
+    CutOff(String),
+    /// What came is not an export, or has more in it than the limits allow; in words.
+    Strange(String),
+    /// No longer wanted.
+    Cancelled,
+    /// The disk.
+    Disk(io::Error),
+}
+
+/// An export with all that belongs to it.
+pub struct Snapshot {
+    folder: PathBuf,
+    /// Of the export, as it came.
+    bytes: u64,
+    /// With which it was asked for.
+    query: String,
+    /// What was answered beside it.
+    pub sides: SideAnswers,
+    /// What it means.
+    pub digests: Digests,
+    /// How many entries there are below `dependencies/`.
+    pub dependencies: usize,
+    /// What must not reach wmill, by name, with the reason.
+    left_out: BTreeMap<String, String>,
+    /// How many items it has.
+    items: usize,
+    /// What the names of items begin with that a sync does not take out, so that their absence is not told.
+    untold: Vec<&'static str>,
+    /// Of those that are left out, those that only a try has shown.
+    found: BTreeSet<String>,
+    /// The items with a whole number that wmill rounds, with that number.
+    pub rounded: BTreeMap<String, String>,
+}
+
+/// An item that a try has shown to be bad.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundItem {
+    /// `script f/ops/a`
+    pub item: String,
+    /// Why it is left out.
+    pub reason: String,
+    /// What it was then.
+    pub digest: String,
+}
+
+/// A tar file to be served.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// An empty file for an export. It is made before a thread reads into it, which may outlive the folder.
+pub struct SnapshotFile {
+    folder: PathBuf,
+    file: File,
+}
+
+impl SnapshotFile {
+    /// In `folder`, which is made where it is missing.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn create(folder: &Path) -> io::Result<Self> {
+        files::create_folder(folder)?;
+        Ok(Self { folder: folder.to_owned(), file: files::open_file(&folder.join(EXPORT_FILE), true)? })
+    }
+}
+
+impl Snapshot {
+    /// Reads an export to its end. `query` is what it was asked for with.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn take(
+        export: impl Read,
+        target: SnapshotFile,
+        query: &str,
+        sides: SideAnswers,
+        unwanted: &CancelToken,
+    ) -> Result<Self, SnapshotError> {
+        let SnapshotFile { folder, file } = target;
+        let types = FileTypes::read(&sides.file_types)?;
+        let mut saved = Saved { export, file, bytes: 0, zeros: 0, unwanted, failure: None };
+        let read = Entries::read(&mut saved, &types);
+        if let Some(failure) = saved.failure.take() {
+            return Err(match failure {
+                SnapshotError::Disk(error) => SnapshotError::Disk(files::at(&folder.join(EXPORT_FILE), &error)),
+                other => other,
+            });
+        }
+        let entries = read?;
+        let (bytes, end) = (saved.bytes, saved.bytes.saturating_sub(entries.end));
+        if end < END_BYTES || saved.zeros < end {
+            return Err(SnapshotError::CutOff("the export has no end".to_owned()));
+        }
+        let mut left_out = entries.left_out;
+        let items = entries.names.len();
+        let dependencies = entries.dependencies.len();
+        let digests = Digests {
+            own_items: read_answer(&sides.own_items, b'[', "the list of the workspace's own items", &mut ())?,
+            file_types: read_answer(&sides.file_types, b'{', "the map of file endings", &mut ())?,
+            shared_ui: judge_shared_ui(&sides.shared_ui, &mut left_out)?,
+            dependencies: Groups::new(entries.dependencies).digest(),
+            groups: Groups::new(entries.items),
+        };
+        let query = query.to_owned();
+        Ok(Self {
+            folder,
+            bytes,
+            query,
+            sides,
+            digests,
+            dependencies,
+            left_out,
+            items,
+            untold: Vec::new(),
+            found: BTreeSet::new(),
+            rounded: entries.rounded,
+        })
+    }
+
+    /// How many items there are, those that are left out included.
+    #[must_use]
+    pub fn items(&self) -> usize {
+        self.items
+    }
+
+    /// The resources with plain values in fields that are called like secrets: `f/ops/db (password)`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn plain_secrets_of_resources(&self) -> io::Result<Vec<String>> {
+        let mut export = tar::Archive::new(BufReader::new(File::open(self.folder.join(EXPORT_FILE))?));
+        let (mut walk, mut found) = (Walk::default(), Vec::new());
+        for entry in export.entries()?.raw(true) {
+            let mut entry = entry?;
+            let Some(Found { name, .. }) = walk.take(&mut entry)? else { continue };
+            let Some(path) = name.strip_suffix(".resource.json") else { continue };
+            let mut content = Vec::new();
+            entry.take(RESOURCE_BYTES_MAX).read_to_end(&mut content)?;
+            let fields = secret_files::plain_secret_fields(&content);
+            if !fields.is_empty() {
+                found.push(format!("{path} ({})", fields.join(", ")));
+            }
+        }
+        Ok(found)
+    }
+
+    /// With which query it was asked for.
+    #[must_use]
+    pub fn query(&self) -> &str {
+        &self.query
+    }
+
+    /// The items that do not reach `wmill`, with the reason, by name.
+    #[must_use]
+    pub fn left_out(&self) -> &BTreeMap<String, String> {
+        &self.left_out
+    }
+
+    /// The same as a list for the result: the path of each item, and its kind with the reason.
+    #[must_use]
+    pub fn left_out_list(&self) -> Vec<LeftOut> {
+        let one = |(name, reason): (&String, &String)| match kind_and_path(name) {
+            Some((kind, path)) => LeftOut { item: path.to_owned(), reason: format!("{kind}: {reason}") },
+            None => LeftOut { item: name.clone(), reason: reason.clone() },
+        };
+        let is_told = |(item, _): &(&String, &String)| !self.untold.iter().any(|kind| item.starts_with(kind));
+        self.left_out.iter().filter(is_told).map(one).collect()
+    }
+
+    /// What `wmill` is answered for the shared UI. Where it is left out, there is no such endpoint, so that `wmill` leaves
+    /// its files alone.
+    #[must_use]
+    pub fn shared_ui(&self) -> Answer {
+        if self.left_out.contains_key(SHARED_UI) {
+            return Answer { status: 404, body: Vec::new() };
+        }
+        self.sides.shared_ui.clone()
+    }
+
+    /// Whether that server has a shared UI that `wmill` gets, and whether there are files in it.
+    #[must_use]
+    pub fn has_shared_ui(&self) -> Option<bool> {
+        self.sides.has_shared_ui().filter(|_| !self.left_out.contains_key(SHARED_UI))
+    }
+
+    /// Keeps an item from `wmill`. It is named as [`item_of_entry`] does.
+    pub fn leave_out(&mut self, item: &str, reason: &str) {
+        self.left_out.entry(item.to_owned()).or_insert_with(|| reason.to_owned());
+    }
+
+    /// The same for what only a try has shown.
+    pub fn leave_out_found(&mut self, item: &str, reason: &str) {
+        self.leave_out(item, reason);
+        self.found.insert(item.to_owned());
+    }
+
+    /// The items that a try has shown to be bad, as they are now.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn found(&self) -> io::Result<Vec<FoundItem>> {
+        let digests = self.digests_of(&self.found)?;
+        let found = digests.into_iter().filter_map(|(item, digest)| {
+            let reason = self.left_out.get(&item)?.clone();
+            Some(FoundItem { item, reason, digest })
+        });
+        Ok(found.collect())
+    }
+
+    /// Leaves out what an earlier try has shown to be bad and is still the same.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn leave_out_again(&mut self, found: &[FoundItem]) -> io::Result<()> {
+        let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect())?;
+        for FoundItem { item, reason, digest } in found {
+            if now.get(item) == Some(digest) {
+                self.leave_out_found(item, reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges by what is pulled: of kinds that are skipped, nothing is told; and folders whose names `wmill` takes for
+    /// those of flows and apps are left out where these lie in such folders.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn judge_by(&mut self, plan: &Plan) -> io::Result<()> {
+        let Kinds { skip_scripts, skip_flows, skip_apps, .. } = plan.kinds;
+        let kinds = [(skip_scripts, "script "), (skip_flows, "flow "), (skip_apps, "app "), (skip_apps, "raw app ")];
+        self.untold = kinds.into_iter().filter_map(|(is_skipped, kind)| is_skipped.then_some(kind)).collect();
+        if !plan.non_dotted_paths {
+            return Ok(());
+        }
+        for name in self.names()? {
+            if let Some(folder) = item_path::folder_like_an_item(&name) {
+                self.leave_out(&[FOLDER, folder].concat(), "wmill takes the folder for that of a flow or an app");
+            }
+        }
+        Ok(())
+    }
+
+    /// The items that `wmill` gets, in the order of the export.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn names_of_items(&self) -> io::Result<Vec<String>> {
+        let (mut items, mut seen) = (Vec::new(), BTreeSet::new());
+        for name in self.names()? {
+            let item = item_of_entry(&name);
+            if !name.starts_with(DEPENDENCIES) && !self.is_left_out(&name) && seen.insert(item.clone()) {
+                items.push(item);
+            }
+        }
+        Ok(items)
+    }
+
+    /// What these items are now, as a digest of the group of each.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn digests_of(&self, items: &BTreeSet<String>) -> io::Result<BTreeMap<String, String>> {
+        let mut digests = BTreeMap::new();
+        for name in if items.is_empty() { Vec::new() } else { self.names()? } {
+            let item = item_of_entry(&name);
+            if items.contains(&item)
+                && let Some(digest) = self.digests.groups.get(&narrow::group_of(&name))
+            {
+                digests.insert(item, hash::hex(digest));
+            }
+        }
+        Ok(digests)
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut headers = tar::Archive::new(File::open(self.folder.join(EXPORT_FILE))?);
+        let (mut walk, mut names) = (Walk::default(), Vec::new());
+        for entry in headers.entries_with_seek()?.raw(true) {
+            names.extend(walk.take(&mut entry?)?.map(|found| found.name));
+        }
+        Ok(names)
+    }
+
+    fn is_left_out(&self, name: &str) -> bool {
+        is_left_out(&self.left_out, &item_of_entry(name), name)
+    }
+
+    /// These items alone, and all of `dependencies/`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn only(&self, items: &BTreeSet<&str>) -> io::Result<Archive> {
+        self.part(|name| name.starts_with(DEPENDENCIES) || items.contains(&*item_of_entry(name)))
+    }
+
+    /// All of it, less what is left out.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn whole(&self) -> io::Result<Archive> {
+        if self.left_out.is_empty() {
+            return Ok(Archive { path: self.folder.join(EXPORT_FILE), bytes: self.bytes });
+        }
+        self.part(|_| true)
+    }
+
+    /// The entries of the groups that changed, and all of `dependencies/`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn narrowed(&self, changed: &Changed) -> io::Result<Archive> {
+        self.part(|name| name.starts_with(DEPENDENCIES) || changed.has(name))
+    }
+
+    /// Copies the entries that are wanted, and not left out, into a file of their own, which takes the place of an
+    /// earlier part.
+    fn part(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Archive> {
+        let mut export = File::open(self.folder.join(EXPORT_FILE))?;
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        let mut headers = tar::Archive::new(File::open(self.folder.join(EXPORT_FILE))?);
+        let mut walk = Walk::default();
+        for entry in headers.entries_with_seek()?.raw(true) {
+            let Some(found) = walk.take(&mut entry?)? else { continue };
+            if !is_wanted(&found.name) || self.is_left_out(&found.name) {
+                continue;
+            }
+            match ranges.last_mut() {
+                Some((_, end)) if *end == found.start => *end = found.end,
+                _ => ranges.push((found.start, found.end)),
+            }
+        }
+        let path = self.folder.join(PART_FILE);
+        let mut part = files::open_file(&path, true)?;
+        let mut bytes = END_BYTES;
+        for (start, end) in ranges {
+            export.seek(SeekFrom::Start(start))?;
+            let copied = io::copy(&mut Read::by_ref(&mut export).take(end - start), &mut part)?;
+            if copied != end - start {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            bytes += copied;
+        }
+        part.write_all(&[0; END_BYTES as usize])?;
+        Ok(Archive { path, bytes })
+    }
+}
+
+impl Digests {
+    /// The digest of them all.
+    #[must_use]
+    pub fn whole(&self) -> String {
+        let Self { own_items, file_types, shared_ui, dependencies, groups } = self;
+        let mut digest = Digest::new(Algorithm::Sha256);
+        for part in [own_items, file_types, shared_ui, dependencies, &groups.digest()] {
+            digest.update(part.as_bytes());
+            digest.update(b"\n");
+        }
+        digest.finish()
+    }
+}
+
+/// Whether an item is left out, or a folder in which its entry or file lies.
+#[must_use]
+pub fn is_left_out(left_out: &BTreeMap<String, String>, item: &str, path: &str) -> bool {
+    let mut folders = left_out.range(FOLDER.to_owned()..).map_while(|(name, _)| name.strip_prefix(FOLDER));
+    left_out.contains_key(item)
+        || folders.any(|folder| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// The item that an entry of the export belongs to, as people know it: `script f/ops/a`, `flow f/ops/b`.
+#[must_use]
+pub fn item_of_entry(name: &str) -> String {
+    known_item(name).unwrap_or_else(|| name.to_owned())
+}
+
+/// The same, where it belongs to one.
+fn known_item(name: &str) -> Option<String> {
+    let of_folder = |path: &str| {
+        let kinds = [(".flow", ItemKind::Flow), (".raw_app", ItemKind::RawApp), (".app", ItemKind::App)];
+        kinds.iter().find_map(|(ending, kind)| Some(format!("{kind} {}", path.strip_suffix(ending)?)))
+    };
+    match name.strip_suffix(".json") {
+        Some(path) => {
+            of_folder(path).or_else(|| item_path::item_of(&[path, ".yaml"].concat()).map(|item| item.to_string()))
+        }
+        None => item_path::item_of(name).map(|item| item.to_string()),
+    }
+}
+
+/// An entry of the export: its name, and where it lies with all its headers.
+struct Found {
+    name: String,
+    start: u64,
+    end: u64,
+}
+
+/// Reads headers one after the other; a long name has an entry of its own before that which bears it.
+#[derive(Default)]
+struct Walk {
+    /// A long name, and where it begins.
+    pending: Option<(Vec<u8>, u64)>,
+    end: u64,
+}
+
+impl Walk {
+    /// The entry, where this is one with content and not a long name.
+    fn take(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Option<Found>> {
+        let strange = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let (kind, size) = (entry.header().entry_type(), entry.header().entry_size()?);
+        let (begin, data) = (entry.raw_header_position(), entry.raw_file_position());
+        self.end = data.saturating_add(size.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES));
+        if kind.is_gnu_longname() {
+            let mut name = Vec::new();
+            entry.take(NAME_BYTES_MAX + 1).read_to_end(&mut name)?;
+            if name.len() as u64 > NAME_BYTES_MAX || self.pending.is_some() {
+                return Err(strange("a name in the export is too long"));
+            }
+            name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
+            self.pending = Some((name, begin));
+            return Ok(None);
+        }
+        if !kind.is_file() {
+            return Err(strange("the export has an entry that is not a file"));
+        }
+        let (name, start) = self.pending.take().unwrap_or_else(|| (entry.path_bytes().into_owned(), begin));
+        let name = String::from_utf8(name).map_err(|_| strange("a name in the export is not UTF-8"))?;
+        Ok(Some(Found { name, start, end: self.end }))
+    }
+}
+
+/// What was learned of the entries.
+#[derive(Default)]
+struct Entries {
+    /// The digest of each entry with its group.
+    items: Vec<(narrow::GroupId, Hash)>,
+    /// Those below `dependencies/`.
+    dependencies: Vec<(narrow::GroupId, Hash)>,
+    left_out: BTreeMap<String, String>,
+    /// A digest for each item, since some have several entries.
+    names: HashSet<u64>,
+    /// The items with a number that wmill rounds, with that number.
+    rounded: BTreeMap<String, String>,
+    /// Where the last one ends.
+    end: u64,
+}
+
+impl Entries {
+    fn read(saved: &mut impl Read, types: &FileTypes) -> Result<Self, SnapshotError> {
+        let mut input = BufReader::with_capacity(CHUNK_BYTES, saved);
+        let (mut read, mut walk, mut seen) = (Self::default(), Walk::default(), Vec::new());
+        let mut archive = tar::Archive::new(&mut input);
+        let hashes = RandomState::new();
+        let failed = |error: io::Error| SnapshotError::CutOff(format!("the export is not a tar file: {error}"));
+        for entry in archive.entries().map_err(failed)?.raw(true) {
+            let mut entry = entry.map_err(failed)?;
+            let Some(found) = walk.take(&mut entry).map_err(failed)? else { continue };
+            read.end = walk.end;
+            if seen.len() >= ENTRIES_MAX {
+                return Err(SnapshotError::Strange(format!("the export has more than {ENTRIES_MAX} entries")));
+            }
+            if let Some(item) = known_item(&found.name) {
+                read.names.insert(hashes.hash_one(item));
+            }
+            let group = narrow::group_of(&found.name);
+            let digest = read.judge(&found.name, &mut entry, types).map_err(failed)?;
+            seen.push(digest_of_name(&found.name));
+            if found.name.starts_with(DEPENDENCIES) { &mut read.dependencies } else { &mut read.items }
+                .push((group, digest));
+        }
+        // An archive may be followed by more than its end, all of it zeros.
+        io::copy(&mut input, &mut io::sink()).map_err(failed)?;
+        seen.sort_unstable();
+        if seen.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(SnapshotError::Strange("the export has two entries with one name".to_owned()));
+        }
+        Ok(read)
+    }
+
+    /// The digest of an entry; that of one that must not be written says so, whatever is in it.
+    fn judge(&mut self, name: &str, content: &mut impl Read, types: &FileTypes) -> io::Result<Hash> {
+        let mut children = Children::new(types);
+        let judged = match file_names::fault_of_path(name) {
+            Some(fault) => Err(format!("its name {} {fault}", quoted(name))),
+            None if is_json(name) => match json_digest::digest(&mut BufReader::new(content), &mut children) {
+                Ok(hash) => match children.fault(name) {
+                    Some(fault) => Err(fault),
+                    None => Ok(hash),
+                },
+                Err(JsonError::Strange(why)) => Err(format!("its JSON cannot be read: {why}")),
+                Err(JsonError::Io(error)) => return Err(error),
+            },
+            None => Ok(digest_of_bytes(content)?),
+        };
+        if let Some(number) = children.number.take() {
+            self.rounded.insert(item_of_entry(name), number);
+        }
+        let mut digest = Digest::new(Algorithm::Sha256);
+        digest.update(&digest_of_name(name));
+        match judged {
+            Ok(hash) => digest.update(&hash),
+            Err(reason) => {
+                digest.update(reason.as_bytes());
+                self.left_out.entry(item_of_entry(name)).or_insert(reason);
+            }
+        }
+        Ok(digest.finish_bytes())
+    }
+}
+
+/// Whether wmill parses an entry as JSON.
+fn is_json(name: &str) -> bool {
+    name.ends_with(".json") && !name.starts_with(DEPENDENCIES)
+}
+
+fn digest_of_name(name: &str) -> Hash {
+    let mut digest = Digest::new(Algorithm::Sha256);
+    digest.update(name.as_bytes());
+    digest.finish_bytes()
+}
+
+fn digest_of_bytes(content: &mut impl Read) -> io::Result<Hash> {
+    let (mut digest, mut chunk) = (Digest::new(Algorithm::Sha256), [0; 16 << 10]);
+    // JSON has other digests than bytes.
+    digest.update(b".");
+    loop {
+        match content.read(&mut chunk)? {
+            0 => return Ok(digest.finish_bytes()),
+            length => digest.update(&chunk[..length]),
+        }
+    }
+}
+
+/// What wmill makes of an item: files of the names within it, and numbers.
+struct Children<'t> {
+    types: &'t FileTypes,
+    /// The keys that the reader is below, the outermost first.
+    fields: Vec<Field>,
+    resource_type: String,
+    /// Whether the item has a value with members.
+    has_value: bool,
+    /// The file whose content comes next, where git looks into it.
+    git_file: Option<(Place, GitFile)>,
+    /// Of each place, why the first file in it must not be written or cannot be.
+    faults: [Option<String>; PLACES],
+    /// The first number that does not stay what it is.
+    number: Option<String>,
+}
+
+/// A key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Other,
+    Modules,
+    Value,
+    Content,
+    Files,
+    Runnables,
+    ResourceType,
+}
+
+/// Where an item has names or content of files; which of these count depends on the item's kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Modules,
+    Value,
+    Files,
+    Runnables,
+    /// The content of a step.
+    Steps,
+}
+
+const PLACES: usize = 5;
+
+/// Files of a raw app that wmill does not write.
+const NOT_WRITTEN: [&str; 3] = ["/wmill.d.ts", "/AGENTS.md", "/DATATABLES.md"];
+
+impl Field {
+    fn of(key: &str) -> Self {
+        match key {
+            "modules" => Self::Modules,
+            "value" => Self::Value,
+            "content" => Self::Content,
+            "files" => Self::Files,
+            "runnables" => Self::Runnables,
+            "resource_type" => Self::ResourceType,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Visitor for Children<'_> {
+    fn key(&mut self, depth: usize, key: &str) {
+        self.fields.resize(depth - 1, Field::Other);
+        self.git_file = self.git_file.filter(|(place, _)| *place == Place::Modules && depth > 2);
+        if let Some(place) = self.place(depth) {
+            let path = match place {
+                // Their names begin with a slash.
+                Place::Files => key.strip_prefix('/').unwrap_or(key).to_owned(),
+                Place::Runnables => [key, ".yaml"].concat(),
+                _ => key.to_owned(),
+            };
+            if let Some(fault) = file_names::fault_of_path(&path) {
+                self.add(place, || format!("the name {} within it {fault}", quoted(key)));
+            }
+            self.git_file = GitFile::at(&path).map(|file| (place, file));
+            self.fields.push(match place {
+                Place::Value => Field::of(key),
+                Place::Files if is_not_written(key) => Field::Content,
+                _ => Field::Other,
+            });
+        } else {
+            self.fields.push(Field::of(key));
+        }
+    }
+
+    fn text(&mut self, depth: usize, text: &str) {
+        match self.fields[..] {
+            [Field::ResourceType] if depth == 1 => text.clone_into(&mut self.resource_type),
+            [.., Field::Value, Field::Content] if depth == self.fields.len() && text.starts_with("!inline ") => {
+                self.add(Place::Steps, || "the content of a step is a reference to a file, and no script".to_owned());
+            }
+            _ => {}
+        }
+        if let Some((place, file)) = self.git_file
+            && depth == self.fields.len()
+            && (place != Place::Modules || self.fields.last() == Some(&Field::Content))
+        {
+            if let Some(fault) = file.fault_of(text) {
+                self.add(place, || format!("a file within it {fault}"));
+            }
+            self.git_file = None;
+        }
+    }
+
+    fn word(&mut self, depth: usize, word: &str) {
+        self.no_text(depth);
+        if self.number.is_none() && !stays(word) {
+            self.number = Some(word.to_owned());
+        }
+    }
+
+    fn opened(&mut self, depth: usize) {
+        self.no_text(depth);
+        self.has_value |= depth == 1 && self.fields == [Field::Value];
+    }
+}
+
+impl<'t> Children<'t> {
+    fn new(types: &'t FileTypes) -> Self {
+        Self {
+            types,
+            fields: Vec::new(),
+            resource_type: String::new(),
+            has_value: false,
+            git_file: None,
+            faults: Default::default(),
+            number: None,
+        }
+    }
+
+    /// The place that a key at this depth is a name in.
+    fn place(&self, depth: usize) -> Option<Place> {
+        match (depth, &self.fields[..]) {
+            (2, [Field::Modules]) => Some(Place::Modules),
+            (2, [Field::Value]) => Some(Place::Value),
+            (3, [Field::Value, Field::Files]) => Some(Place::Files),
+            (3, [Field::Value, Field::Runnables]) => Some(Place::Runnables),
+            _ => None,
+        }
+    }
+
+    fn add(&mut self, place: Place, reason: impl FnOnce() -> String) {
+        self.faults[place as usize].get_or_insert_with(reason);
+    }
+
+    /// A value that is not a text: none of a raw app's files can be that.
+    fn no_text(&mut self, depth: usize) {
+        if depth == 3 && self.fields == [Field::Value, Field::Files, Field::Other] {
+            self.add(Place::Files, || "the content of a file within it is not a text".to_owned());
+        }
+    }
+
+    /// Why the item's files must not be written, or cannot be.
+    fn fault(&mut self, name: &str) -> Option<String> {
+        let mut fault = |place: Place| self.faults[place as usize].take();
+        if name.ends_with(".script.json") {
+            fault(Place::Modules)
+        } else if name.ends_with(".flow.json") {
+            fault(Place::Steps)
+        } else if name.ends_with(".raw_app.json") {
+            fault(Place::Files).or_else(|| fault(Place::Runnables))
+        } else if name.ends_with(".resource.json") {
+            let kind = self.types.known.get(&self.resource_type)?;
+            if kind.leads_elsewhere {
+                Some(format!("the file ending of its type {} leads elsewhere", quoted(&self.resource_type)))
+            } else if kind.is_fileset {
+                fault(Place::Value)
+            } else if kind.has_ending && !self.has_value {
+                Some(format!("it is of the type {}, which is a file, and has no value", quoted(&self.resource_type)))
+            } else {
+                None
+            }
+        } else {
+            None
+        }
+    }
+}
+
+fn is_not_written(file: &str) -> bool {
+    file.starts_with("/sql_to_apply/") || NOT_WRITTEN.contains(&file)
+}
+
+/// Whether wmill, which reads numbers as JavaScript does, writes the same whole number.
+fn stays(word: &str) -> bool {
+    let digits = word.strip_prefix('-').unwrap_or(word);
+    if digits.len() < SAFE_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return true;
+    }
+    digits.len() < EXPONENT_DIGITS && word.parse::<f64>().is_ok_and(|read| read.to_string() == word)
+}
+
+/// Whole numbers with fewer digits stay what they are.
+const SAFE_DIGITS: usize = 16;
+/// JavaScript writes numbers of so many digits with an exponent.
+const EXPONENT_DIGITS: usize = 22;
+
+/// The resource types whose resources become files.
+#[derive(Default)]
+struct FileTypes {
+    known: BTreeMap<String, FileType>,
+    last: String,
+    is_fileset_next: bool,
+}
+
+/// What becomes of a resource of a type.
+#[derive(Clone, Copy, Default)]
+struct FileType {
+    /// Many files.
+    is_fileset: bool,
+    /// One, with an ending.
+    has_ending: bool,
+    /// That ending has no business in a name.
+    leads_elsewhere: bool,
+}
+
+impl FileTypes {
+    fn read(answer: &Answer) -> Result<Self, SnapshotError> {
+        let mut types = Self::default();
+        read_answer(answer, b'{', "the map of file endings", &mut types)?;
+        Ok(types)
+    }
+
+    fn last(&mut self) -> &mut FileType {
+        self.known.entry(self.last.clone()).or_default()
+    }
+}
+
+impl Visitor for FileTypes {
+    fn key(&mut self, depth: usize, key: &str) {
+        if depth == 1 {
+            key.clone_into(&mut self.last);
+            self.last();
+        }
+        self.is_fileset_next = depth == 2 && key == "is_fileset";
+    }
+
+    fn word(&mut self, _: usize, word: &str) {
+        if self.is_fileset_next && word == "true" {
+            self.last().is_fileset = true;
+        }
+    }
+
+    fn text(&mut self, _: usize, text: &str) {
+        let leads_elsewhere = file_names::fault_of_path(&["x.", text].concat()).is_some() || text.contains('/');
+        let last = self.last();
+        last.has_ending |= !text.is_empty();
+        last.leads_elsewhere |= leads_elsewhere;
+    }
+}
+
+/// Reads the answer to a question that that server knows. Each that is not what Windmill answers would make wmill delete
+/// files, and exit with 0.
+fn read_answer(answer: &Answer, begins: u8, what: &str, visitor: &mut dyn Visitor) -> Result<String, SnapshotError> {
+    if answer.status != 200 {
+        return Ok(answer.status.to_string());
+    }
+    let strange = |why: &str| SnapshotError::Strange(format!("{what} is not what Windmill answers: {why}"));
+    if answer.body.trim_ascii_start().first() != Some(&begins) {
+        return Err(strange("it is something else"));
+    }
+    match json_digest::digest(&mut &answer.body[..], visitor) {
+        Ok(hash) => Ok(hash::hex(&hash)),
+        Err(JsonError::Strange(why)) => Err(strange(why)),
+        Err(JsonError::Io(error)) => Err(SnapshotError::Disk(error)),
+    }
+}
+
+/// What the shared UI is.
+#[derive(Default)]
+struct SharedUi {
+    is_in_files: bool,
+    has_files: bool,
+    /// The first name that leads elsewhere.
+    fault: Option<String>,
+    /// The file whose content comes next, where git looks into it.
+    git_file: Option<GitFile>,
+    /// Whether its time is the time of the answer.
+    ignores_time: bool,
+}
+
+impl Visitor for SharedUi {
+    fn key(&mut self, depth: usize, key: &str) {
+        match depth {
+            1 => self.is_in_files = key == "files",
+            2 if self.is_in_files => {
+                self.has_files = true;
+                // wmill makes a path of it by its own rules, so only a plain one is taken.
+                let is_plain = key.split('/').all(|part| !matches!(part, "" | "."))
+                    && !key.contains(|character: char| character == '\\' || character.is_control());
+                if let Some(fault) = file_names::fault_of_path(key).or((!is_plain).then_some("is not a plain path")) {
+                    self.fault.get_or_insert_with(|| format!("the name {} within it {fault}", quoted(key)));
+                }
+                self.git_file = GitFile::at(key);
+            }
+            _ => {}
+        }
+    }
+
+    fn text(&mut self, _: usize, text: &str) {
+        if let Some(fault) = self.git_file.take().and_then(|file| file.fault_of(text)) {
+            self.fault.get_or_insert_with(|| format!("a file within it {fault}"));
+        }
+    }
+
+    fn is_ignored(&mut self, depth: usize, key: &str) -> bool {
+        self.ignores_time && depth == 1 && key == "edited_at"
+    }
+}
+
+/// `raw app` and `f/ops/ui` of `raw app f/ops/ui`; `None` for what is not named after a kind.
+fn kind_and_path(name: &str) -> Option<(&str, &str)> {
+    let (kind, path) = name.split_once(' ').filter(|(kind, _)| name != SHARED_UI && !kind.contains('/'))?;
+    match path.split_once(' ') {
+        Some((second, path)) if matches!((kind, second), ("raw", "app") | ("resource", "type") | (_, "trigger")) => {
+            Some((&name[..kind.len() + 1 + second.len()], path))
+        }
+        _ => Some((kind, path)),
+    }
+}
+
+/// The digest of the shared UI. Where there is none, Windmill says that it was edited when it was asked.
+fn judge_shared_ui(answer: &Answer, left_out: &mut BTreeMap<String, String>) -> Result<String, SnapshotError> {
+    let mut ui = SharedUi::default();
+    let digest = read_answer(answer, b'{', SHARED_UI, &mut ui)?;
+    if let Some(fault) = ui.fault {
+        left_out.insert(SHARED_UI.to_owned(), fault.clone());
+        return Ok(fault);
+    }
+    if ui.has_files {
+        Ok(digest)
+    } else {
+        read_answer(answer, b'{', SHARED_UI, &mut SharedUi { ignores_time: true, ..ui })
+    }
+}
+
+/// The items that only this workspace has: kind and path.
+#[derive(Default)]
+struct OwnItems {
+    items: Vec<(String, String)>,
+    field: Option<bool>,
+}
+
+impl Visitor for OwnItems {
+    fn key(&mut self, depth: usize, key: &str) {
+        self.field = match key {
+            "item_kind" if depth == 2 => Some(true),
+            "path" if depth == 2 => Some(false),
+            _ => None,
+        };
+    }
+
+    fn text(&mut self, depth: usize, text: &str) {
+        let Some(is_kind) = self.field.filter(|_| depth == 2) else { return };
+        // Windmill gives one after the other, in either order.
+        let is_open = |item: &(String, String)| if is_kind { item.0.is_empty() } else { item.1.is_empty() };
+        match self.items.last_mut().filter(|item| is_open(item)) {
+            Some(item) if is_kind => text.clone_into(&mut item.0),
+            Some(item) => text.clone_into(&mut item.1),
+            None if is_kind => self.items.push((text.to_owned(), String::new())),
+            None => self.items.push((String::new(), text.to_owned())),
+        }
+    }
+}
+
+impl SideAnswers {
+    /// Whether that server has a shared UI, and whether there are files in it.
+    #[must_use]
+    pub fn has_shared_ui(&self) -> Option<bool> {
+        let mut ui = SharedUi::default();
+        let read = read_answer(&self.shared_ui, b'{', "", &mut ui);
+        (self.shared_ui.status == 200 && read.is_ok()).then_some(ui.has_files)
+    }
+
+    /// Kind and path of the items that only this workspace has.
+    #[must_use]
+    pub fn own_items(&self) -> Vec<(String, String)> {
+        let mut own = OwnItems::default();
+        let _ = read_answer(&self.own_items, b'[', "", &mut own);
+        own.items
+    }
+}
+
+/// An export on its way to the disk.
+struct Saved<'a, R> {
+    export: R,
+    file: File,
+    bytes: u64,
+    /// How many zeros it ends with so far.
+    zeros: u64,
+    unwanted: &'a CancelToken,
+    /// Why reading failed, where it was not the archive.
+    failure: Option<SnapshotError>,
+}
+
+impl<R: Read> Saved<'_, R> {
+    fn fail(&mut self, failure: SnapshotError) -> io::Error {
+        self.failure = Some(failure);
+        io::Error::other("the export was not read to its end")
+    }
+}
+
+impl<R: Read> Read for Saved<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = match self.export.read(buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => return Err(self.fail(SnapshotError::CutOff(format!("the export broke off: {error}")))),
+        };
+        let chunk = &buffer[..length];
+        if self.unwanted.is_cancelled() {
+            return Err(self.fail(SnapshotError::Cancelled));
+        }
+        self.bytes += length as u64;
+        if self.bytes > EXPORT_BYTES_MAX {
+            let message = format!("the export has more than {EXPORT_BYTES_MAX} bytes");
+            return Err(self.fail(SnapshotError::Strange(message)));
+        }
+        if let Err(error) = self.file.write_all(chunk) {
+            return Err(self.fail(SnapshotError::Disk(error)));
+        }
+        let zeros = chunk.iter().rev().take_while(|byte| **byte == 0).count();
+        self.zeros = if zeros == length { self.zeros + length as u64 } else { zeros as u64 };
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tar file as Windmill makes it.
+    fn tar_of(entries: &[(&str, &str)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            // `append_data` refuses what leads elsewhere.
+            if name.len() < 100 {
+                header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+                header.set_cksum();
+                builder.append(&header, content.as_bytes()).expect("memory");
+            } else {
+                builder.append_data(&mut header, name, content.as_bytes()).expect("memory");
+            }
+        }
+        builder.into_inner().expect("memory")
+    }
+
+    fn answer(body: &str) -> Answer {
+        Answer { status: 200, body: body.as_bytes().to_vec() }
+    }
+
+    fn sides() -> SideAnswers {
+        SideAnswers {
+            own_items: answer(r#"[{"item_kind":"variable","path":"f/a"},{"path":"f/b","item_kind":"resource"}]"#),
+            file_types: answer(
+                r#"{"ini":{"format_extension":"ini","is_fileset":false},"bad":{"format_extension":"a/../b"},
+                    "set":{"format_extension":null,"is_fileset":true}}"#,
+            ),
+            shared_ui: answer(r#"{"files":{},"version":0,"edited_at":"2026-11-28T19:46:14Z","edited_by":""}"#),
+        }
+    }
+
+    fn take(test: &str, export: &[u8], sides: SideAnswers) -> Result<Snapshot, SnapshotError> {
+        let run = files::RunDir::for_test(test).expect("a folder");
+        let file = SnapshotFile::create(&run.path().join("snapshot")).expect("a file");
+        let taken = Snapshot::take(export, file, "a=b", sides, &CancelToken::default());
+        // The folder stays for the test, and is replaced by the next one.
+        std::mem::forget(run);
+        taken
+    }
+
+    fn taken(test: &str, entries: &[(&str, &str)]) -> Snapshot {
+        take(test, &tar_of(entries), sides()).unwrap_or_else(|error| panic!("{test}: {error:?}"))
+    }
+
+    fn names(archive: &Archive) -> Vec<String> {
+        assert_eq!(std::fs::metadata(&archive.path).expect("a file").len(), archive.bytes);
+        let mut archive = tar::Archive::new(File::open(&archive.path).expect("a file"));
+        let entries = archive.entries().expect("entries");
+        entries.map(|entry| entry.expect("an entry").path().expect("a path").display().to_string()).collect()
+    }
+
+    const ENTRIES: [(&str, &str); 5] = [
+        ("f/a.script.json", r#"{"summary":"","modules":{"x.ts":{"content":"1"},"y.ts":{"content":"2"}}}"#),
+        ("f/a.ts", "code"),
+        ("f/b.resource.json", r#"{"value":{"x":1},"resource_type":"any"}"#),
+        ("dependencies/package.json", "{not json"),
+        ("groups/all.group.json", "{}"),
+    ];
+
+    #[test]
+    fn an_item_is_told_by_its_path_and_its_kind() {
+        for (name, expected) in [
+            ("script f/ops/a", Some(("script", "f/ops/a"))),
+            ("script f/ops/a type b", Some(("script", "f/ops/a type b"))),
+            ("raw app f/ops/ui", Some(("raw app", "f/ops/ui"))),
+            ("resource type c_set", Some(("resource type", "c_set"))),
+            ("http trigger f/ops/a", Some(("http trigger", "f/ops/a"))),
+            (SHARED_UI, None),
+            ("settings", None),
+            ("f/my ops/folder.meta.json", None),
+        ] {
+            assert_eq!(kind_and_path(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn order_means_nothing_and_each_value_means_something() {
+        let before = taken("order", &ENTRIES);
+        let mut entries = ENTRIES;
+        entries.reverse();
+        entries[4].1 = r#"{"modules":{"y.ts":{"content":"2"},"x.ts":{"content":"1"}},"summary":""}"#;
+        assert_eq!(taken("order", &entries).digests, before.digests);
+        for (index, content) in [
+            (0, r#"{"summary":"","modules":{"x.ts":{"content":"1"}}}"#),
+            (1, "codE"),
+            (2, "{}"),
+            (3, "{not json "),
+            (4, "[]"),
+        ] {
+            let mut entries = ENTRIES;
+            entries[index].1 = content;
+            assert_ne!(taken("order", &entries).digests, before.digests, "{content}");
+        }
+        assert_ne!(taken("order", &ENTRIES[1..]).digests, before.digests);
+        let renamed = [("f/a.script.json", ENTRIES[0].1), ("f/a.js", "code"), ENTRIES[2], ENTRIES[3], ENTRIES[4]];
+        assert_ne!(taken("order", &renamed).digests, before.digests);
+        assert_eq!(before.dependencies, 1);
+    }
+
+    #[test]
+    fn answers_mean_something_but_for_the_time_of_no_shared_ui() {
+        let of = |sides: SideAnswers| take("sides", &tar_of(&ENTRIES), sides).expect("a snapshot").digests;
+        let before = of(sides());
+        let ui = |body: &str| of(SideAnswers { shared_ui: answer(body), ..sides() });
+        assert_eq!(ui(r#"{"edited_at":"2027","edited_by":"","files":{},"version":0}"#), before);
+        assert_ne!(ui(r#"{"edited_at":"2027","edited_by":"","files":{},"version":1}"#), before);
+        let with =
+            |files: &str, time: &str| ui(&format!(r#"{{"files":{{{files}}},"version":1,"edited_at":"{time}"}}"#));
+        assert_eq!(with(r#""a":"1","b":"2""#, "t"), with(r#""b":"2","a":"1""#, "t"));
+        assert_ne!(with(r#""a":"1""#, "t"), with(r#""a":"1""#, "u"));
+        assert_ne!(with(r#""a":"1""#, "t"), with(r#""a":"2""#, "t"));
+        let missing = Answer { status: 404, body: Vec::new() };
+        assert_ne!(of(SideAnswers { shared_ui: missing.clone(), ..sides() }), before);
+        assert_ne!(of(SideAnswers { own_items: missing.clone(), ..sides() }), before);
+        assert_ne!(of(SideAnswers { file_types: answer("{}"), ..sides() }), before);
+        assert_eq!(
+            sides().own_items(),
+            [("variable", "f/a"), ("resource", "f/b")].map(|(a, b)| (a.to_owned(), b.to_owned()))
+        );
+        assert_eq!(sides().has_shared_ui(), Some(false));
+        assert_eq!(SideAnswers { shared_ui: answer(r#"{"files":{"a":"b"}}"#), ..sides() }.has_shared_ui(), Some(true));
+        assert_eq!(SideAnswers { shared_ui: missing, ..sides() }.has_shared_ui(), None);
+        for strange in ["", "[]", "<html>", "{"] {
+            let sides = SideAnswers { shared_ui: answer(strange), ..sides() };
+            assert!(matches!(take("sides", &tar_of(&ENTRIES), sides), Err(SnapshotError::Strange(_))), "{strange}");
+        }
+    }
+
+    #[test]
+    fn an_export_without_its_end_is_none() {
+        let whole = tar_of(&ENTRIES);
+        taken("cut", &ENTRIES);
+        let longer = [&whole[..], &[0; 4096]].concat();
+        assert_eq!(
+            take("cut", &longer, sides()).expect("zeros after the end").whole().expect("a file").bytes,
+            longer.len() as u64
+        );
+        for end in (0..whole.len()).step_by(256) {
+            let cut = take("cut", &whole[..end], sides());
+            assert!(matches!(cut, Err(SnapshotError::CutOff(_))), "{end} of {}", whole.len());
+        }
+        for strange in [&b"<html>"[..], &[b'x'; 2048], &[b"{}", &[0; 2048][..]].concat()] {
+            assert!(matches!(take("cut", strange, sides()), Err(SnapshotError::CutOff(_))));
+        }
+        // An item whose content is zeros is no end.
+        let zeros = "\0".repeat(4096);
+        let archive = tar_of(&[("f/a.sh", &zeros)]);
+        assert!(take("cut", &archive, sides()).is_ok());
+        assert!(matches!(take("cut", &archive[..archive.len() - 1024], sides()), Err(SnapshotError::CutOff(_))));
+        let behind = [&whole[..], b"x"].concat();
+        assert!(matches!(take("cut", &behind, sides()), Err(SnapshotError::CutOff(_))));
+        let twice = [ENTRIES[0], ENTRIES[0]];
+        assert!(matches!(take("cut", &tar_of(&twice), sides()), Err(SnapshotError::Strange(_))));
+        assert_eq!(names(&taken("cut", &[]).whole().expect("a file")), [""; 0]);
+    }
+
+    #[test]
+    fn what_leads_elsewhere_is_left_out_by_item() {
+        let check = |name: &str, content: &str, item: &str| {
+            let snapshot = taken("judged", &[ENTRIES[0], (name, content), ENTRIES[1]]);
+            let left_out: Vec<_> = snapshot.left_out().keys().map(String::as_str).collect();
+            assert_eq!(left_out, if item.is_empty() { vec![] } else { vec![item] }, "{name} {content}");
+            let whole = names(&snapshot.whole().expect("a file"));
+            assert_eq!(whole.len(), if item.is_empty() { 3 } else { 2 }, "{whole:?}");
+        };
+        check("groups/../f/a.group.json", "{}", "groups/../f/a.group.json");
+        check("/etc/x.ts", "", "/etc/x.ts");
+        check("..x.resource-type.json", "{}", "");
+        check("../x.resource-type.json", "{}", "../x.resource-type.json");
+        check("f/m.script.json", r#"{"modules":{"../../g/x.ts":{}}}"#, "script f/m");
+        check("f/m.script.json", r#"{"modules":{"\u002e\u002e/x.ts":{}}}"#, "script f/m");
+        check("f/m.script.json", r#"{"schema":{"modules":{"../x.ts":{}}}}"#, "");
+        check("f/m.script.json", "{", "script f/m");
+        check("f/s.resource.json", r#"{"value":{"../x":""},"resource_type":"set"}"#, "resource f/s");
+        check("f/s.resource.json", r#"{"value":{"../x":""},"resource_type":"ini"}"#, "");
+        check("f/s.resource.json", r#"{"value":{"x":""},"resource_type":"bad"}"#, "resource f/s");
+        check("f/s.resource.json", r#"{"value":{"../x":""},"resource_type":"any"}"#, "");
+        check("f/r.raw_app.json", r#"{"value":{"files":{"/../x":""}}}"#, "raw app f/r");
+        check("f/r.raw_app.json", r#"{"value":{"runnables":{"a":{"..":1}}}}"#, "");
+        check("f/r.raw_app.json", r#"{"value":{"runnables":{"../a":{}}}}"#, "raw app f/r");
+        check("f/r.raw_app.json", r#"{"value":{"files":{"/x":"","//y":""}}}"#, "raw app f/r");
+        check("f/r.raw_app.json", r#"{"value":{"files":{"/x":{"a":"b"}}}}"#, "raw app f/r");
+        check("f/r.raw_app.json", r#"{"value":{"files":{"/x":null}}}"#, "raw app f/r");
+        check("f/r.raw_app.json", r#"{"value":{"files":{"/x":"","/AGENTS.md":null}},"policy":{"files":{"x":1}}}"#, "");
+        check("f/r.raw_app.json", r#"{"value":{"files":{"/.gitmodules":"[broken"}}}"#, "raw app f/r");
+        check("f/r.raw_app.json", r#"{"value":{"files":{"/.gitmodules":"[submodule \"a\"]\n"}}}"#, "");
+        check("f/r.raw_app.json", r#"{"value":{"files":{"/.gitmodules":"","/y":"[broken"}}}"#, "");
+        check("f/m.script.json", r#"{"modules":{"git~1/x.ts":{"content":""}}}"#, "script f/m");
+        check("f/m.script.json", r#"{"modules":{".gitmodules":{"language":"x","content":"[broken"}}}"#, "script f/m");
+        check("f/m.script.json", r#"{"modules":{".gitmodules":{"language":"[broken","content":""}}}"#, "");
+        check("f/s.resource.json", r#"{"value":null,"resource_type":"ini"}"#, "resource f/s");
+        check("f/s.resource.json", r#"{"value":"x","resource_type":"ini"}"#, "resource f/s");
+        check("f/s.resource.json", r#"{"resource_type":"ini","value":{}}"#, "");
+        check("f/s.resource.json", r#"{"value":null,"resource_type":"set"}"#, "");
+        check("f/s.resource.json", r#"{"value":{"a/.GIT/x":""},"resource_type":"set"}"#, "resource f/s");
+        let flow = |content: &str, key: &str| {
+            format!("{{\"value\":{{\"modules\":[{{\"id\":\"a\",\"value\":{{\"{key}\":\"{content}\"}}}}]}}}}")
+        };
+        check("f/w.flow.json", &flow("!inline a.ts", "content"), "flow f/w");
+        check("f/w.flow.json", &flow("!inline a.ts", "summary"), "");
+        check("f/w.flow.json", &flow("// !inline a.ts", "content"), "");
+        let ui = |name: &str| {
+            let body = format!("{{\"files\":{{\"good.ts\":\"\",{}:\"\"}}}}", miniserde::json::to_string(name));
+            take("judged", &tar_of(&ENTRIES), SideAnswers { shared_ui: answer(&body), ..sides() }).expect("a snapshot")
+        };
+        for name in [
+            "../x",
+            "../../git/config",
+            "/etc/x",
+            "a/../b",
+            "..",
+            "a/..",
+            ".git/config",
+            ".GIT/config",
+            "a/.Git/config",
+            ".git",
+            "a/.git",
+            "",
+            ".",
+            "./b",
+            "a/./b",
+            "a/.",
+            "a//b",
+            "a/",
+            "/",
+            "a\\b",
+            "a\nb",
+            "git~1",
+        ] {
+            let snapshot = ui(name);
+            assert_eq!(snapshot.left_out().keys().collect::<Vec<_>>(), [SHARED_UI], "{name:?}");
+            assert_eq!((snapshot.shared_ui().status, snapshot.has_shared_ui()), (404, None), "{name:?}");
+        }
+        for name in ["a.ts", "lib/x.ts", "..a/b", "a.git/b", ".gitignore", "a b/é"] {
+            assert_eq!(ui(name).has_shared_ui(), Some(true), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_do_not_stay_are_named_with_their_item() {
+        let check = |number: &str, is_rounded: bool| {
+            let content = format!("{{\"value\":{{\"a\":[{number}]}},\"resource_type\":\"any\"}}");
+            let rounded = taken("numbers", &[("f/n.resource.json", &content)]).rounded;
+            assert_eq!(rounded.get("resource f/n").map(String::as_str), is_rounded.then_some(number), "{number}");
+        };
+        for number in ["175928847299117063", "-1001234567890123456", "9007199254740993", "1000000000000000000000"] {
+            check(number, true);
+        }
+        for number in
+            ["9007199254740991", "9007199254740992", "-9007199254740994", "1001234567890123500", "1.23456789012345678"]
+        {
+            check(number, false);
+        }
+    }
+
+    #[test]
+    fn a_part_has_what_was_asked_for_and_all_dependencies() {
+        let long = format!("f/{}.py", "x".repeat(150));
+        let entries = [&ENTRIES[..], &[(&long, "print()")]].concat();
+        let (snapshot, before) = (taken("part", &entries), taken("part-before", &ENTRIES[1..4]));
+        let changed = snapshot.digests.groups.changed_since(&before.digests.groups);
+        let part = snapshot.narrowed(&changed).expect("a file");
+        let expected = ["f/a.script.json", "f/a.ts", "dependencies/package.json", "groups/all.group.json", &long];
+        assert_eq!(names(&part), expected);
+        let mut archive = tar::Archive::new(File::open(&part.path).expect("a file"));
+        for (index, entry) in archive.entries().expect("entries").enumerate() {
+            let mut content = String::new();
+            entry.expect("an entry").read_to_string(&mut content).expect("text");
+            assert_eq!(content, [ENTRIES[0].1, ENTRIES[1].1, ENTRIES[3].1, ENTRIES[4].1, "print()"][index]);
+        }
+        let none = snapshot.digests.groups.changed_since(&snapshot.digests.groups);
+        assert_eq!(names(&snapshot.narrowed(&none).expect("a file")), ["dependencies/package.json"]);
+        let mut snapshot = snapshot;
+        snapshot.leave_out("script f/a", "why not");
+        assert_eq!(names(&snapshot.narrowed(&changed).expect("a file")), [&expected[2..]].concat());
+    }
+
+    #[test]
+    fn entries_are_named_as_people_know_them() {
+        for (entry, item) in [
+            ("f/a.script.json", "script f/a"),
+            ("f/a.pg.sql", "script f/a"),
+            ("f/a.flow.json", "flow f/a"),
+            ("f/a.app.json", "app f/a"),
+            ("f/a.raw_app.json", "raw app f/a"),
+            ("f/a.resource.json", "resource f/a"),
+            ("f/a.http_trigger.json", "http trigger f/a"),
+            ("f/folder.meta.json", "f/folder.meta.json"),
+            ("settings.json", "settings"),
+        ] {
+            assert_eq!(item_of_entry(entry), item, "{entry}");
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! Answers `wmill` in Windmill's place, from a snapshot: on a loopback address, for one pull, to the one program that
+//! knows the word of this run.
+//!
+//! `wmill` takes most failures for an older server and deletes files. So it gets no answer that was not checked before:
+//! an archive always has its length, and a question that the snapshot has no answer to makes the pull fail.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::snapshot::{Answer, Archive};
+use crate::http::loopback::LoopbackServer;
+use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Parsed};
+use crate::http::response::Response;
+use crate::model::names::WorkspaceId;
+use crate::util::hash;
+use crate::util::secret::Secret;
+
+/// For a whole head. wmill sends it in one piece, also on a busy machine.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// Without a byte taken by wmill, which reads an archive as fast as it comes. The end of the run ends wmill earlier.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(120);
+/// Of an archive, at once.
+const CHUNK_BYTES: usize = 64 << 10;
+/// What a server says of an archive of a type that it does not make.
+const NO_ZIP: &str = "Bad request: Invalid Archive Type zip";
+
+/// What is answered in one pull.
+pub struct Answers {
+    /// The workspace.
+    pub workspace: WorkspaceId,
+    /// To the question for the export, as a tar file.
+    pub archive: Archive,
+    /// With which query the export was taken, less the type of the archive.
+    pub query: String,
+    /// The workspace's own items.
+    pub own_items: Answer,
+    /// The map of file endings.
+    pub file_types: Answer,
+    /// The shared UI.
+    pub shared_ui: Answer,
+}
+
+/// The server, while it serves.
+pub struct SnapshotServer {
+    server: LoopbackServer,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    answers: Answers,
+    word: Secret,
+    asked: Mutex<Questions>,
+}
+
+/// What was asked so far.
+#[derive(Default)]
+struct Questions {
+    /// What wmill took the whole answer to.
+    answered: BTreeSet<Question>,
+    /// The first question that there is no answer to.
+    unknown: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Question {
+    Who,
+    OwnItems,
+    FileTypes,
+    Zip,
+    Tar,
+    SharedUi,
+}
+
+/// What every pull asks, and wmill goes on without where it has no answer.
+const NEEDED: [(Question, &str); 4] = [
+    (Question::OwnItems, "the workspace's own items"),
+    (Question::FileTypes, "the map of file endings"),
+    (Question::Tar, "the export as a tar file"),
+    (Question::SharedUi, "the shared UI"),
+];
+
+/// What an answer's body is.
+enum Body {
+    Response(Response),
+    Archive(Archive),
+}
+
+impl SnapshotServer {
+    /// Begins to serve.
+    ///
+    /// # Errors
+    /// No socket, no thread, or no randomness for the word.
+    pub fn start(answers: Answers) -> io::Result<Self> {
+        let word = hash::random_word().ok_or_else(|| io::Error::other("the system has no randomness"))?;
+        let shared = Arc::new(Shared { answers, word: Secret::new(word), asked: Mutex::default() });
+        let served = Arc::clone(&shared);
+        let server = LoopbackServer::start(move |stream| Connection { stream, shared: &served }.answer())?;
+        Ok(Self { server, shared })
+    }
+
+    /// What wmill appends its questions to.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        self.server.base_url()
+    }
+
+    /// What stands in place of a token; it is good for this server alone.
+    #[must_use]
+    pub fn word(&self) -> &Secret {
+        &self.shared.word
+    }
+
+    /// Ends it, after a pull that went well.
+    ///
+    /// # Errors
+    /// What was asked and has no answer, or was not answered although wmill needs it; in words.
+    pub fn finish(self) -> Result<(), String> {
+        let asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(question) = &asked.unknown {
+            return Err(format!("wmill asked for what the snapshot has no answer to: {question}"));
+        }
+        match NEEDED.iter().find(|(question, _)| !asked.answered.contains(question)) {
+            Some((_, what)) if !asked.answered.is_empty() => Err(format!("wmill did not get {what}")),
+            _ => Ok(()),
+        }
+    }
+}
+
+struct Connection<'a> {
+    stream: &'a TcpStream,
+    shared: &'a Shared,
+}
+
+impl Connection<'_> {
+    fn answer(&self) {
+        let (method, question, body) = match self.read_head() {
+            Ok(Some(head)) => {
+                let question = self.shared.question_in(&head);
+                (head.method, question.as_ref().ok().copied(), self.shared.body_for(question))
+            }
+            Ok(None) => return,
+            Err(response) => (Method::Get, None, Body::Response(response)),
+        };
+        let sent = match body {
+            Body::Response(response) => self.send(&response.to_bytes(&method, SystemTime::now())),
+            Body::Archive(archive) => self.send_archive(&archive),
+        };
+        // What comes after the end of our side is not read: a client of this server sends one request.
+        match sent.and_then(|()| self.stream.shutdown(Shutdown::Write)) {
+            Ok(()) => self.shared.asked().answered.extend(question),
+            Err(error) => log::debug!("an answer to wmill was not taken: {error}"),
+        }
+    }
+
+    /// The head of the request; nothing where the peer says nothing.
+    fn read_head(&self) -> Result<Option<Head>, Response> {
+        let deadline = Instant::now() + HEAD_TIME_MAX;
+        let (mut received, mut chunk) = (Vec::new(), [0; 4096]);
+        while received.len() <= HEAD_BYTES_MAX {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
+                return Ok(None);
+            }
+            match (&*self.stream).read(&mut chunk) {
+                Ok(0) | Err(_) => return Ok(None),
+                Ok(length) => received.extend_from_slice(&chunk[..length]),
+            }
+            match request::parse_head(&received) {
+                Ok(Parsed::Complete { head, .. }) => return Ok(Some(head)),
+                Ok(Parsed::Incomplete) => {}
+                Err(refusal) => return Err(Response::from(&refusal)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(WRITE_TIME_MAX))?;
+        (&*self.stream).write_all(bytes)
+    }
+
+    /// A file that became shorter ends the connection in the middle of the announced length, which wmill notices.
+    fn send_archive(&self, archive: &Archive) -> io::Result<()> {
+        let mut file = File::open(&archive.path)?.take(archive.bytes);
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
+            archive.bytes
+        );
+        self.send(head.as_bytes())?;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            match file.read(&mut chunk)? {
+                0 => return Ok(()),
+                length => self.send(&chunk[..length])?,
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn asked(&self) -> std::sync::MutexGuard<'_, Questions> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a request asks for; else the answer that it gets.
+    fn question_in(&self, head: &Head) -> Result<Question, Response> {
+        if head.bearer_token().is_none_or(|token| !self.word.matches(token)) {
+            return Err(Response::text(401, "Unauthorized".to_owned()));
+        }
+        let question = if head.method == Method::Get { self.question(&head.path, head.query.as_deref()) } else { None };
+        question.ok_or_else(|| {
+            let query = head.query.as_ref().map(|query| ["?", query].concat()).unwrap_or_default();
+            let asked = format!("{} {}{query}", head.method.as_str(), head.path);
+            log::debug!("wmill asks for what the snapshot has no answer to: {asked}");
+            self.asked().unknown.get_or_insert(asked);
+            Response::text(404, "Not found".to_owned())
+        })
+    }
+
+    fn body_for(&self, question: Result<Question, Response>) -> Body {
+        let answers = &self.answers;
+        Body::Response(match question {
+            Ok(Question::Who) => Response::json(200, "{}".to_owned()),
+            Ok(Question::OwnItems) => response(&answers.own_items),
+            Ok(Question::FileTypes) => response(&answers.file_types),
+            Ok(Question::SharedUi) => response(&answers.shared_ui),
+            Ok(Question::Zip) => Response::text(400, NO_ZIP.to_owned()),
+            Ok(Question::Tar) => return Body::Archive(answers.archive.clone()),
+            Err(refusal) => refusal,
+        })
+    }
+
+    fn question(&self, path: &str, query: Option<&str>) -> Option<Question> {
+        let of_workspace = ["/api/w/", self.answers.workspace.as_str(), "/"].concat();
+        let Some(path) = path.strip_prefix(&of_workspace) else {
+            return (path == "/api/users/whoami").then_some(Question::Who);
+        };
+        let question = match path {
+            "users/whoami" => Question::Who,
+            "workspaces/list_ws_specific" => Question::OwnItems,
+            "resources/file_resource_type_to_file_ext_map" => Question::FileTypes,
+            "shared_ui/get" => Question::SharedUi,
+            "workspaces/tarball" => {
+                let (kind, query) = query?.strip_prefix("archive_type=")?.split_once('&')?;
+                let question = match kind {
+                    "zip" => Question::Zip,
+                    "tar" => Question::Tar,
+                    _ => return None,
+                };
+                return (parameters(query) == parameters(&self.answers.query)).then_some(question);
+            }
+            _ => return None,
+        };
+        query.is_none().then_some(question)
+    }
+}
+
+/// The parameters of a query, in whatever order they come.
+fn parameters(query: &str) -> Vec<&str> {
+    let mut parameters: Vec<_> = query.split('&').collect();
+    parameters.sort_unstable();
+    parameters
+}
+
+fn response(answer: &Answer) -> Response {
+    if answer.status != 200 {
+        return Response::text(answer.status, "Not found".to_owned());
+    }
+    let headers = vec![("Content-Type", "application/json".to_owned())];
+    Response { status: answer.status, headers, body: answer.body.clone() }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::util::files::RunDir;
+    use std::thread;
+
+    const QUERY: &str = "plain_secret=false&default_ts=bun";
+
+    fn start(test: &str) -> (RunDir, SnapshotServer) {
+        let run = RunDir::for_test(test).expect("a folder");
+        let path = run.write("export.tar", b"the archive").expect("a file");
+        let answer = |body: &str| Answer { status: 200, body: body.as_bytes().to_vec() };
+        let answers = Answers {
+            workspace: WorkspaceId::parse("shop").expect("a name"),
+            archive: Archive { path, bytes: 11 },
+            query: QUERY.to_owned(),
+            own_items: answer("[]"),
+            file_types: answer("{\"a\":1}"),
+            shared_ui: Answer { status: 404, body: Vec::new() },
+        };
+        (run, SnapshotServer::start(answers).expect("a server"))
+    }
+
+    fn send(server: &SnapshotServer, request: &str) -> String {
+        let mut stream = TcpStream::connect(server.server.address()).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    /// Status and body.
+    fn ask(server: &SnapshotServer, target: &str, word: &str) -> (u16, String) {
+        let answer = send(server, &format!("GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {word}\r\n\r\n"));
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let length = format!("Content-Length: {}\r\n", body.len());
+        assert!(head.contains(length.trim_end()), "{head}");
+        (head[9..12].parse().expect("a status"), body.to_owned())
+    }
+
+    #[test]
+    fn each_question_has_the_snapshots_answer() {
+        let (_run, server) = start("server-answers");
+        let word = server.word().expose().to_owned();
+        let check = |target: &str, status: u16, body: &str| {
+            assert_eq!(ask(&server, target, &word), (status, body.to_owned()), "{target}");
+        };
+        check("/api/users/whoami", 200, "{}");
+        check("/api/w/shop/users/whoami", 200, "{}");
+        check("/api/w/shop/workspaces/list_ws_specific", 200, "[]");
+        check("/api/w/shop/resources/file_resource_type_to_file_ext_map", 200, "{\"a\":1}");
+        check("/api/w/shop/shared_ui/get", 404, "Not found");
+        check(&format!("/api/w/shop/workspaces/tarball?archive_type=zip&{QUERY}"), 400, NO_ZIP);
+        check(&format!("/api/w/shop/workspaces/tarball?archive_type=tar&{QUERY}"), 200, "the archive");
+        check("/api/w/shop/workspaces/tarball?archive_type=zip&default_ts=bun&plain_secret=false", 400, NO_ZIP);
+        // The last answer counts a moment after it was read.
+        while !server.shared.asked().answered.contains(&Question::Tar) {
+            thread::yield_now();
+        }
+        assert_eq!(server.finish(), Ok(()));
+    }
+
+    #[test]
+    fn an_unknown_question_fails_the_pull_and_is_named() {
+        for target in [
+            "/api/version",
+            "/api/w/other/users/whoami",
+            "/api/w/shop/scripts/list",
+            "/api/w/shop/users/whoami?x=1",
+            "/api/w/shop/workspaces/tarball",
+            "/api/w/shop/workspaces/tarball?archive_type=tar",
+            "/api/w/shop/workspaces/tarball?archive_type=tar&plain_secret=true&default_ts=bun",
+            "/api/w/shop/workspaces/tarball?archive_type=rar&plain_secret=false&default_ts=bun",
+        ] {
+            let (_run, server) = start("server-unknown");
+            assert_eq!(ask(&server, target, server.word().expose()).0, 404);
+            let failure = server.finish().expect_err(target);
+            assert!(failure.ends_with(&format!("GET {target}")), "{failure}");
+        }
+        let (_run, server) = start("server-unknown");
+        let word = server.word().expose();
+        send(&server, &format!("HEAD /api/users/whoami HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {word}\r\n\r\n"));
+        assert!(server.finish().expect_err("HEAD").contains("HEAD /api/users/whoami"));
+    }
+
+    #[test]
+    fn a_pull_that_does_not_ask_for_all_is_not_one() {
+        let (_run, server) = start("server-lacking");
+        ask(&server, "/api/w/shop/workspaces/list_ws_specific", server.word().expose());
+        // The answer counts a moment after it was read.
+        while server.shared.asked().answered.is_empty() {
+            thread::yield_now();
+        }
+        assert_eq!(server.finish(), Err("wmill did not get the map of file endings".to_owned()));
+    }
+
+    #[test]
+    fn nobody_without_the_word_is_answered_or_counts() {
+        let (_run, server) = start("server-word");
+        let word = server.word().expose().to_owned();
+        for wrong in ["", "x", &word[1..], &[&word, "0"].concat()] {
+            assert_eq!(ask(&server, "/api/w/shop/scripts/list", wrong).0, 401, "{wrong}");
+        }
+        assert!(send(&server, "GET /api/users/whoami HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 401 "));
+        assert!(send(&server, "no HTTP\r\n\r\n").starts_with("HTTP/1.1 400 "));
+        // Clients that say nothing keep no one waiting. The one that was answered last may still have its place.
+        let quiet: Vec<_> = (0..6).map(|_| TcpStream::connect(server.server.address()).expect("one")).collect();
+        assert_eq!(ask(&server, "/api/users/whoami", &word).0, 200);
+        drop(quiet);
+        assert!(server.shared.asked().unknown.is_none());
+    }
+
+    #[test]
+    fn an_archive_that_became_shorter_is_cut_off_within_its_length() {
+        let (run, server) = start("server-shorter");
+        run.write("export.tar", b"half").expect("a file");
+        let word = server.word().expose();
+        let target = format!("/api/w/shop/workspaces/tarball?archive_type=tar&{QUERY}");
+        let answer =
+            send(&server, &format!("GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {word}\r\n\r\n"));
+        assert!(answer.contains("Content-Length: 11\r\n") && answer.ends_with("\r\n\r\nhalf"), "{answer}");
+    }
+}

@@ -1,0 +1,321 @@
+//! A backup that stops, shrinks or becomes public says so: overdue backups, tokens that lost their rights, public
+//! repositories; and headers for a Windmill behind an access proxy, logs, and messages that name the cause.
+
+use miniserde::json::{self, Value};
+
+use support::proxy::Proxy;
+use support::receivers::Receivers;
+use support::run::{count_field, field, text_field};
+use support::tls::{Authority, address_in};
+use support::windmill::{Role, SHOP};
+use support::*;
+
+/// Values of `WINDMILL_HEADERS`.
+const HEADER_SECRET: &str = "access-PLANTED-5151";
+
+fn service<'a>(sandbox: &'a Sandbox, repository: &BareRepository, receivers: &Receivers) -> Run<'a> {
+    let run = sandbox.service().workspace(SHOP).remote(repository).env("NOTIFY_URL", &receivers.url("url"));
+    run.env("HEARTBEAT_URL", &receivers.url("heartbeat"))
+}
+
+fn codes(bodies: &[String]) -> Vec<String> {
+    bodies.iter().map(|body| text_field(&json::from_str::<Value>(body).unwrap(), "code").unwrap()).collect()
+}
+
+#[test]
+fn a_backup_that_nothing_starts_any_more_is_told_once_and_so_is_its_recovery() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let receivers = Receivers::start();
+    let run = service(&sandbox, &repository, &receivers).env("EXPECT_SYNC_EVERY", "2s");
+    let started = run.serve();
+    assert_eq!(started.post_sync("").status, 200);
+    let overdue = receivers.wait_for("url", 1);
+    assert_eq!(codes(&overdue), ["overdue"]);
+    assert!(overdue[0].contains("EXPECT_SYNC_EVERY"), "{overdue:?}");
+    let ready = started.get("/ready");
+    assert_eq!(
+        (ready.status, text_field(&ready.json(), "code").as_deref()),
+        (503, Some("overdue")),
+        "{}",
+        ready.text()
+    );
+    // It was told within a day, also after a restart.
+    drop(started);
+    let started = run.clone().env("SYNC_TIMEOUT", "1s").serve();
+    eventually("it is overdue again", || (started.get("/ready").status == 503).then_some(()));
+    drop(started);
+    let started = run.serve();
+    assert_eq!(started.post_sync("").status, 200);
+    assert_eq!(codes(&receivers.wait_for("url", 2))[..2], ["overdue", "unchanged"]);
+    assert_eq!(receivers.wait_for("heartbeat", 2).len(), 2);
+    assert!(receivers.deliveries().iter().all(|one| one.to != "heartbeat/fail"), "a heartbeat is about runs");
+}
+
+#[test]
+fn a_backup_that_was_never_made_is_overdue_from_the_start_and_told_after_the_time_of_a_run() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let receivers = Receivers::start();
+    let run = service(&sandbox, &repository, &receivers).env("EXPECT_SYNC_EVERY", "1s");
+    let patient = run.serve();
+    eventually("it is overdue", || (patient.get("/ready").status == 503).then_some(()));
+    assert_eq!(receivers.deliveries().len(), 0, "the notice waits for the first run");
+    assert!(!patient.log().contains("neither SYNC_SCHEDULE"), "{}", patient.log());
+    drop(patient);
+    let impatient = run.env("SYNC_TIMEOUT", "1s").serve();
+    assert_eq!(codes(&receivers.wait_for("url", 1)), ["overdue"]);
+    drop(impatient);
+    let unwatched = sandbox.service().workspace(SHOP).remote(&repository).serve();
+    unwatched.wait_for_log("neither SYNC_SCHEDULE nor EXPECT_SYNC_EVERY is set");
+    assert_eq!(unwatched.get("/ready").status, 200);
+    let outcome = sandbox.command("check").workspace(SHOP).remote(&repository).run();
+    assert!(outcome.stdout.contains("neither SYNC_SCHEDULE nor EXPECT_SYNC_EVERY is set"), "{outcome}");
+}
+
+#[test]
+fn a_token_that_lost_its_rights_is_refused_until_it_is_allowed_once() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let sync = || sandbox.sync().workspace(SHOP).remote(&repository);
+    sandbox.windmill.role(Role::Developer);
+    sync().run().expect("pushed");
+    sandbox.windmill.role(Role::Admin);
+    sync().run().expect("unchanged");
+    sandbox.windmill.role(Role::Developer);
+    sandbox.windmill.state("2-edited");
+    let tip = repository.tip("main");
+    for run in [sync(), sync().arg("--dry-run"), sync().arg("--force").arg("--allow-mass-deletion")] {
+        let refused = run.run().expect("lost_rights");
+        assert_eq!(refused.exit_code, Some(12), "{refused}");
+        assert!(refused.message().contains("sync --workspace shop --allow-lost-rights"), "{refused}");
+    }
+    assert_eq!(repository.tip("main"), tip);
+    let checked = sandbox.command("check").workspace(SHOP).remote(&repository).run();
+    assert!(checked.stdout.contains("failed   token"), "{checked}");
+    assert!(checked.stdout.contains("--allow-lost-rights"), "{checked}");
+    let service = sandbox.service().workspace(SHOP).remote(&repository).trusted().serve();
+    let refused = service.post_sync("");
+    assert_eq!((refused.status, text_field(&refused.json(), "code").as_deref()), (422, Some("lost_rights")));
+    assert_eq!(service.post_sync("{\"allow_lost_rights\":\"yes\"}").status, 400);
+    let allowed = service.post_sync("{\"allow_lost_rights\":true}");
+    assert_eq!(allowed.status, 200, "{}", allowed.text());
+    // Its rights are the measure now.
+    assert_eq!(service.post_sync("").status, 200);
+    drop(service);
+    let open = sandbox.service().workspace(SHOP).remote(&repository).serve();
+    let forbidden = open.post_sync("{\"allow_lost_rights\":true}");
+    assert_eq!(forbidden.status, 403, "{}", forbidden.text());
+}
+
+#[test]
+fn a_first_backup_into_a_public_repository_is_refused_and_later_ones_warn() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let remote = GitHttp::serve(&repository);
+    let authority = Authority::new("private");
+    let front = authority.front(&remote.base());
+    let bundle = sandbox.file("bundle.pem", authority.pem()).display().to_string();
+    let run = |command: &str| {
+        let run = sandbox.command(command).workspace(SHOP).remote(&front.remote(&remote));
+        run.env("CA_BUNDLE_FILE", &bundle)
+    };
+    remote.open_to_all();
+    let refused = run("sync").run().expect("public_repository");
+    assert_eq!((refused.exit_code, repository.refs().as_str()), (Some(12), ""), "{refused}");
+    assert!(refused.message().contains("ALLOW_PUBLIC_REPOSITORY=true"), "{refused}");
+    run("sync").arg("--dry-run").run().expect("public_repository");
+    let checked = run("check").run();
+    assert!(checked.stdout.contains("failed   public"), "{checked}");
+    let allowed = run("sync").env("ALLOW_PUBLIC_REPOSITORY", "true").run().expect("pushed");
+    assert_eq!(allowed.warnings().len(), 0, "{allowed}");
+    sandbox.windmill.state("2-edited");
+    let warned = run("sync").run().expect("pushed");
+    assert!(warned.warnings().iter().any(|warning| warning.contains("everyone can read")), "{warned}");
+    let unchanged = run("sync").run().expect("unchanged");
+    assert_eq!(unchanged.warnings().len(), 0, "asked on full syncs alone: {unchanged}");
+    let checked = run("check").run();
+    assert!(checked.stdout.contains("warning  public") && checked.exit_code == Some(0), "{checked}");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_repository_that_wants_credentials_or_is_not_on_https_is_not_public() {
+    let sandbox = Sandbox::new();
+    let (private, open) = (sandbox.repository_named("private"), sandbox.repository_named("open"));
+    let (of_private, of_open) = (GitHttp::serve(&private), GitHttp::serve(&open));
+    of_open.open_to_all();
+    let authority = Authority::new("private");
+    let front = authority.front(&of_private.base());
+    let bundle = sandbox.file("bundle.pem", authority.pem()).display().to_string();
+    let run = sandbox.sync().workspace(SHOP).env("CA_BUNDLE_FILE", &bundle);
+    run.clone().remote(&front.remote(&of_private)).run().expect("pushed");
+    run.remote(&of_open).run().expect("pushed");
+}
+
+#[test]
+fn resources_with_plain_secrets_are_listed_by_check() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let plain =
+        "{\"value\":{\"host\":\"h\",\"password\":\"hunter2\",\"token_url\":\"u\"},\"resource_type\":\"postgresql\"}";
+    let referred =
+        "{\"value\":{\"password\":\"$var:f/ops/db_password\",\"apiKey\":\"\"},\"resource_type\":\"postgresql\"}";
+    sandbox.windmill.put("f/ops/db.resource.json", plain);
+    sandbox.windmill.put("f/ops/good.resource.json", referred);
+    let checked = sandbox.command("check").workspace(SHOP).remote(&repository).run();
+    let line = checked.stdout.lines().find(|line| line.starts_with("warning  resources")).expect("a warning");
+    assert!(line.contains("f/ops/db (password)") && !line.contains("f/ops/good"), "{line}");
+    assert!(!checked.stdout.contains("hunter2"), "{checked}");
+}
+
+#[test]
+fn headers_for_windmill_go_with_each_of_our_questions_and_nowhere_else() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let remote = GitHttp::serve(&repository);
+    let receivers = Receivers::start();
+    let headers = format!("X-Access-Id: {HEADER_SECRET}-1\nX-Access-Secret: {HEADER_SECRET}-2, with: both");
+    let run = |command: &str| {
+        let run = sandbox.command(command).workspace(SHOP).remote(&remote).env("LOG_LEVEL", "trace");
+        run.env("NOTIFY_URL", &receivers.url("url")).env("WINDMILL_HEADERS", &headers)
+    };
+    let outcome = run("sync").run().expect("pushed");
+    sandbox.windmill.state("2-edited");
+    let restored = run("restore").arg("--yes").arg("--no-backup-first").run();
+    assert_eq!(restored.exit_code, Some(0), "{restored}");
+    assert_eq!(run("check").run().exit_code, Some(0));
+    let asked = sandbox.windmill.requests();
+    let has = |request: &LoggedRequest| {
+        ["X-Access-Id", "X-Access-Secret"].iter().all(|name| {
+            let value = request.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            value.is_some_and(|(_, value)| value.starts_with(HEADER_SECRET))
+        })
+    };
+    assert!(!asked.is_empty() && asked.iter().all(has), "{asked:#?}");
+    assert!(asked.iter().any(|request| request.method != "GET"), "wmill changed nothing in the restore");
+    assert!(remote.requests().iter().all(|request| !has(request)));
+    let said = outcome.texts().into_iter().chain(restored.texts());
+    let said: Vec<_> = said.collect();
+    assert_nothing_leaked(&said, &[&sandbox.data(), repository.path()], &[HEADER_SECRET]);
+    let refused = run("sync").env("WINDMILL_HEADERS", &format!("Authorization: {HEADER_SECRET}")).run();
+    assert_eq!(refused.exit_code, Some(2), "{refused}");
+    assert!(refused.message().contains("WINDMILL_HEADERS") && !refused.message().contains(HEADER_SECRET), "{refused}");
+}
+
+#[test]
+fn a_first_sync_is_a_few_lines_at_info_and_json_lines_have_fields() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let run = sandbox.sync().workspace(SHOP).remote(&repository).env("LOG_LEVEL", "info").env("LOG_FORMAT", "json");
+    let outcome = run.run().expect("pushed");
+    let lines: Vec<Value> = outcome.stderr.lines().map(|line| json::from_str(line).unwrap()).collect();
+    assert!(lines.len() <= 12, "{outcome}");
+    for line in &lines {
+        assert_eq!(text_field(line, "run_id"), text_field(outcome.result(), "run_id"), "{outcome}");
+        assert_eq!(text_field(line, "workspace").as_deref(), Some(SHOP), "{outcome}");
+    }
+    let last = lines.last().unwrap();
+    assert_eq!(text_field(last, "code").as_deref(), Some("pushed"), "{outcome}");
+    assert_eq!(count_field(last, "duration_ms"), count_field(outcome.result(), "duration_ms"));
+    let message = text_field(last, "message").unwrap();
+    let (added, commit) = (count_field(outcome.result(), "changed.added"), outcome.commit().unwrap());
+    for part in [format!("{added} added, 0 modified, 0 deleted"), format!("commit {commit}"), "push ".to_owned()] {
+        assert!(message.contains(&part), "no `{part}` in {message}");
+    }
+    let debug = run.env("LOG_LEVEL", "debug").arg("--force").run().expect("unchanged");
+    let lines: Vec<Value> = debug.stderr.lines().map(|line| json::from_str(line).unwrap()).collect();
+    let of_step = |line: &&Value| text_field(line, "message").is_some_and(|text| text.starts_with("step pull took"));
+    let step = lines.iter().find(of_step).expect("the step");
+    assert_eq!(text_field(step, "step").as_deref(), Some("pull"), "{debug}");
+    assert!(matches!(field(step, "duration_ms"), Value::Number(_)), "{debug}");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_web_page_in_place_of_a_git_server_is_told_as_one() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let remote = GitHttp::serve(&repository);
+    let page = || Fault::Answer(200, "text/html", "<!doctype html><html>Sign in</html>".to_owned());
+    remote.fail("/info/refs", page());
+    let run = |command: &str| sandbox.command(command).workspace(SHOP).remote(&remote);
+    for run in [run("sync"), run("sync").arg("--dry-run")] {
+        let outcome = run.run().expect("git_failed");
+        assert!(outcome.message().contains("the answer is not git's (text/html): a sign-in page"), "{outcome}");
+    }
+    let checked = run("check").run();
+    assert!(checked.stdout.contains("failed   remote") && checked.exit_code == Some(11), "{checked}");
+    remote.heal();
+    // An empty repository is none the worse.
+    run("sync").arg("--dry-run").run().expect("dry_run");
+    run("sync").run().expect("pushed");
+    sandbox.windmill.state("2-edited");
+    remote.fail("/git-receive-pack", Fault::Answer(413, "text/html", "<h1>413</h1>".to_owned()));
+    let large = run("sync").run().expect("git_rejected");
+    assert!(large.message().contains("client_max_body_size"), "{large}");
+}
+
+#[test]
+fn a_redirect_of_windmill_names_its_target() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    sandbox.windmill.fail("/api/", Fault::Redirect("https://windmill.example.com".to_owned()));
+    let outcome = sandbox.sync().workspace(SHOP).remote(&repository).run().expect("windmill_unreachable");
+    for part in ["redirect", "https://windmill.example.com,", "set WINDMILL_BASE_URL"] {
+        assert!(outcome.message().contains(part), "{outcome}");
+    }
+}
+
+#[test]
+fn a_head_that_names_another_branch_is_warned_of() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let sync = || sandbox.sync().workspace(SHOP).remote(&repository);
+    let head = |branch: &str| {
+        std::fs::write(repository.path().join("HEAD"), format!("ref: refs/heads/{branch}\n")).unwrap();
+    };
+    head("master");
+    let check = || sandbox.command("check").workspace(SHOP).remote(&repository).run().stdout;
+    let warning = "names a branch that is not there";
+    assert!(check().contains(warning), "{}", check());
+    for code in ["pushed", "unchanged"] {
+        let outcome = sync().run().expect(code);
+        assert!(outcome.warnings().iter().any(|one| one.contains(warning)), "{outcome}");
+    }
+    assert!(check().contains(warning));
+    head("main");
+    assert_eq!(sync().run().expect("unchanged").warnings().len(), 0);
+    assert!(!check().contains(warning));
+}
+
+#[test]
+fn ntfy_is_told_in_plain_text() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let (receivers, proxy) = (Receivers::start(), Proxy::start());
+    proxy.route("ntfy.example.com:80", address_in(&receivers.url("url")));
+    let run = sandbox.sync().workspace(SHOP).remote(&repository).env("NOTIFY_ON", "always");
+    let run = run.env("HTTP_PROXY", &proxy.url()).env("NO_PROXY", "127.0.0.0/8");
+    run.env("NOTIFY_URL", "http://ntfy.example.com/backups").run().expect("pushed");
+    let told = eventually("it is told", || receivers.deliveries().into_iter().find(|one| one.to == "backups"));
+    assert!(told.body.starts_with("✅ Workspace shop: "), "{}", told.body);
+}
+
+#[test]
+fn metrics_tell_items_and_warnings_of_the_last_run() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let service = sandbox.service().workspace(SHOP).remote(&repository).serve();
+    assert_eq!(service.post_sync("").status, 200);
+    let metrics = service.get("/metrics").text();
+    let value = |name: &str| {
+        let line =
+            metrics.lines().find(|line| line.starts_with(&format!("windmill_git_sync_{name}{{workspace=\"shop\"}} ")));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .unwrap_or_else(|| panic!("{name}: {metrics}"))
+    };
+    assert!(value("items") >= 10, "{metrics}");
+    assert_eq!(value("warnings"), 0);
+    assert_eq!(service.get("/healthz").status, 200);
+}

@@ -1,0 +1,132 @@
+//! `examples/drill/drill`: its steps, its report, its exit codes, and that it takes down what it started. A script stands
+//! in for Docker: it writes down what it is told, and runs our program where a container would.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use support::deployed;
+use support::process;
+use support::*;
+
+/// A sandbox in which workspace `shop` was synced to a repository and is gone since.
+fn gone(fill: impl FnOnce(&mut Workspace)) -> (Sandbox, BareRepository) {
+    let sandbox = Sandbox::new();
+    sandbox.windmill.token_kind(TokenKind::User);
+    let mut shop = Workspace::empty();
+    deployed::set_key(&mut shop, "a-key", false);
+    shop.add_folder("ops");
+    shop.add_variable("f/ops/v", "1", false);
+    fill(&mut shop);
+    sandbox.windmill.set("shop", shop);
+    let remote = sandbox.repository();
+    sandbox.sync().remote(&remote).run().expect("pushed");
+    let mut fresh = Workspace::empty();
+    deployed::set_key(&mut fresh, "a-key", false);
+    sandbox.windmill.set("shop", fresh);
+    (sandbox, remote)
+}
+
+struct Drill {
+    finished: Finished,
+    report: String,
+    /// What Docker and `curl` were told.
+    told: String,
+}
+
+/// The drill, with `up` as what `docker compose up` does.
+fn drill(sandbox: &Sandbox, remote: &BareRepository, key: Option<&Path>, up: &str) -> Drill {
+    let (told, data) = (sandbox.path().join("told"), sandbox.data());
+    let key_of_run = key.map(|key| key.display().to_string()).unwrap_or_default();
+    let docker = format!(
+        r#"echo "docker $*" >>'{told}'
+case " $* " in
+  *" up "*) {up} ;;
+  *" port "*) echo '{address}' ;;
+  *" down "*) ;;
+  *" run "*)
+    while [ "$1" != windmill-git-sync ]; do shift; done
+    shift
+    # What a container has at /drill.key.
+    for word; do shift; [ "$word" != /drill.key ] || word='{key_of_run}'; set -- "$@" "$word"; done
+    DATA_DIR='{data}' WINDMILL_BASE_URL='{base}' exec '{program}' "$@" ;;
+  *) exit 64 ;;
+esac"#,
+        told = told.display(),
+        address = sandbox.windmill.address(),
+        data = data.display(),
+        base = sandbox.windmill.base_url(),
+        program = run::program().display(),
+    );
+    sandbox.program("docker", &docker);
+    // The endpoints of a new server are not part of the stand-in.
+    let curl = format!(
+        r#"echo "curl $*" >>'{told}'
+case $* in
+  *users/tokens/create) cat >>'{told}'; printf %s '{WINDMILL_TOKEN}' ;;
+  *auth/login) cat >>'{told}'; printf %s a-session ;;
+  *workspaces/create) cat >>'{told}' ;;
+  *) exit 22 ;;
+esac"#,
+        told = told.display()
+    );
+    sandbox.program("curl", &curl);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/drill/drill");
+    let mut command: Command = process::clean_command(&script);
+    let path = std::env::var("PATH").unwrap();
+    let wmill = wmill();
+    let path = format!("{}:{}:{path}", sandbox.bin().display(), wmill.parent().unwrap().display());
+    command
+        .env("PATH", path)
+        .env("HOME", sandbox.home())
+        .env("TMPDIR", sandbox.scratch("drill"))
+        .env("GIT_REMOTE_URL", format!("file://{}", remote.path().display()))
+        .env("WINDMILL_WORKSPACE", "shop")
+        .args(key);
+    let finished = process::start(command).finish_within(process::PATIENCE);
+    let report = String::from_utf8_lossy(&finished.stdout).into_owned();
+    Drill { finished, report, told: fs::read_to_string(told).unwrap_or_default() }
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_drill_restores_verifies_reports_and_takes_all_down() {
+    let (sandbox, remote) = gone(|shop| shop.add_variable("f/ops/s", &deployed::encrypt("a-key", "secret"), true));
+    let key = sandbox.file("shop.key", "a-key\n");
+    let drill = drill(&sandbox, &remote, Some(&key), ":");
+    let (report, told) = (&drill.report, &drill.told);
+    assert_eq!(drill.finished.status.code(), Some(0), "{}", drill.finished);
+    for line in ["restore: restored, exit code 0", "verify: unchanged, exit code 0", "the drill went well"] {
+        assert!(report.contains(line), "{line}: {report}");
+    }
+    assert!(sandbox.windmill.workspace("shop").get("f/ops/s.variable.json").is_some());
+    let order = ["up --detach --wait", "\"id\":\"shop\"", " restore ", " verify", "down --volumes"];
+    let places: Vec<_> = order.iter().map(|part| told.find(part).unwrap_or_else(|| panic!("{part}: {told}"))).collect();
+    assert!(places.is_sorted(), "{told}");
+    assert!(!told.contains(WINDMILL_TOKEN) && !told.contains("Bearer"), "{told}");
+    assert_eq!(fs::read_dir(sandbox.scratch("drill")).unwrap().count(), 0, "it leaves nothing");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_drill_that_does_not_bring_all_back_says_what_and_fails() {
+    let (sandbox, remote) = gone(|shop| {
+        shop.add_raw_app("f/ops/ui", &[("/index.tsx", "console.log(1)\n"), ("/package.json", "{\"name\":\"ui\"}")]);
+    });
+    let drill = drill(&sandbox, &remote, None, ":");
+    assert_eq!(drill.finished.status.code(), Some(3), "{}", drill.finished);
+    assert!(drill.report.contains("restore: differs, exit code 3"), "{}", drill.report);
+    assert!(drill.report.contains("f/ops/ui.raw_app") && drill.report.contains("the drill failed"), "{}", drill.report);
+    assert!(drill.told.trim_end().lines().last().unwrap().contains("down --volumes"), "{}", drill.told);
+}
+
+#[test]
+fn a_drill_without_a_server_is_taken_down_too() {
+    let (sandbox, remote) = gone(|_| {});
+    let drill = drill(&sandbox, &remote, None, "echo 'no such image' >&2; exit 18");
+    assert_eq!(drill.finished.status.code(), Some(18), "{}", drill.finished);
+    assert!(!drill.told.contains(" run ") && drill.told.contains("down --volumes"), "{}", drill.told);
+    let missing = sandbox.path().join("missing.key");
+    let refused = self::drill(&sandbox, &remote, Some(&missing), ":");
+    assert_eq!(refused.finished.status.code(), Some(2), "{}", refused.finished);
+}

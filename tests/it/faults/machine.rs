@@ -1,0 +1,580 @@
+//! The machine, the answers, the volume: what could fill the disk or the memory, or make a run wait for good.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{History, Scenario};
+use support::replay::{Replay, State, the_checkout_in};
+use support::*;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        fault: "a line that breaks, thirteen times in a row, at bytes from the first to the last",
+        injected: "in the answer to a fetch of a pack of 4 MB, into a new checkout and into one of before",
+        asserted: "the volume is as before; nothing that git had not finished is left",
+        test: "machine::a_line_that_breaks_leaves_the_volume_as_it_was",
+    },
+    Scenario {
+        fault: "what a killed git leaves below `objects/`",
+        injected: "unfinished packs, objects and indexes, packs without an index, a pack that is still kept",
+        asserted: "it is gone before the next fetch",
+        test: "machine::what_a_killed_git_left_is_removed_before_the_next_fetch",
+    },
+    Scenario {
+        fault: "an answer of 30 MB: brackets, zeros, objects, one string, bytes that are no UTF-8",
+        injected: "in each question to Windmill, and as an error",
+        asserted: "our own process stays at or below 32 MB",
+        test: "machine::an_answer_of_any_kind_takes_little_memory",
+    },
+    Scenario {
+        fault: "a FIFO, a link to a file and to a folder outside, a hard link, a folder with something in it",
+        injected: "in place of each file of ours on the volume, and of git's own files",
+        asserted: "nothing waits, and what lies outside is as it was",
+        test: "machine::what_is_no_file_in_place_of_each_file_of_ours",
+    },
+    Scenario {
+        fault: "a `wmill` that writes outside of its folders",
+        injected: "into DATA_DIR, the home, `/tmp` and the checkout's own `git/`",
+        asserted: "it cannot; it is the first that the kernel ends, has no core file, and `/dev/null` is open to it",
+        test: "machine::wmill_can_write_into_its_folders_alone",
+    },
+    Scenario {
+        fault: "an advertisement and a pack that never end",
+        injected: "in the remote's answers to a sync",
+        asserted: "`timeout` names the step; our own process stays at or below 32 MB, and nothing of it stays on the volume",
+        test: "machine::a_remote_whose_answer_never_ends_costs_the_run",
+    },
+    Scenario {
+        fault: "no descriptor to be had",
+        injected: "by a limit of 8, 12, 16, 24 and 48, into `sync`, and of 24 and 48 into `serve`",
+        asserted: "`sync` prints its JSON, `serve` answers",
+        test: "machine::a_limit_of_descriptors",
+    },
+    Scenario {
+        fault: "SIGHUP, and SIGHUP that was ignored at the start, as by `nohup`",
+        injected: "into `sync`, `restore` and `serve` during a pull",
+        asserted: "`shutting_down`, or nothing",
+        test: "machine::a_hangup_ends_in_order_unless_it_was_ignored",
+    },
+    Scenario {
+        fault: "a killed `sync` whose `wmill` lives on",
+        injected: "beside a service that has nothing to do",
+        asserted: "the orphan is ended and its token removed without another run",
+        test: "machine::a_token_of_a_killed_run_goes_without_another_run",
+    },
+    Scenario {
+        fault: "names of 255 and of 256 bytes",
+        injected: "in the repository, within the backup's folder",
+        asserted: "the longer one is told as an invalid entry",
+        test: "machine::a_name_that_no_disk_takes_is_an_invalid_entry",
+    },
+];
+
+/// After how many bytes the line breaks in the answer to each fetch that comes; after the last one it holds.
+type Breaks = Arc<Mutex<VecDeque<usize>>>;
+
+/// The remote behind a line that breaks.
+struct Line {
+    address: SocketAddr,
+    breaks: Breaks,
+    http: GitHttp,
+}
+
+impl Line {
+    fn to(http: GitHttp) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, breaks) = (listener.local_addr().unwrap(), Breaks::default());
+        let server: SocketAddr = http.base().trim_start_matches("http://").parse().unwrap();
+        let of_thread = Arc::clone(&breaks);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let breaks = Arc::clone(&of_thread);
+                std::thread::spawn(move || carry(client, TcpStream::connect(server).unwrap(), &breaks));
+            }
+        });
+        Self { address, breaks, http }
+    }
+
+    fn breaks_after(&self, bytes: impl IntoIterator<Item = usize>) {
+        self.breaks.lock().unwrap().extend(bytes);
+    }
+
+    /// How many breaks were left by then.
+    fn holds_again(&self) -> usize {
+        self.breaks.lock().unwrap().drain(..).count()
+    }
+}
+
+impl Remote for Line {
+    fn url(&self) -> String {
+        self.http.url().replace(&self.http.base(), &format!("http://{}", self.address))
+    }
+
+    fn credentials(&self) -> Vec<(String, String)> {
+        self.http.credentials()
+    }
+}
+
+/// Carries both ways; the answer to a fetch as far as the line holds.
+fn carry(client: TcpStream, server: TcpStream, breaks: &Breaks) {
+    let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let bytes_left = Arc::new(AtomicUsize::new(usize::MAX));
+    let (limit, breaks) = (Arc::clone(&bytes_left), Arc::clone(breaks));
+    std::thread::spawn(move || {
+        let mut chunk = vec![0; 64 << 10];
+        while let Ok(length @ 1..) = from_client.read(&mut chunk) {
+            if chunk[..length].windows(13).any(|window| window == b"command=fetch") {
+                limit.store(breaks.lock().unwrap().pop_front().unwrap_or(usize::MAX), Ordering::Relaxed);
+            }
+            if to_server.write_all(&chunk[..length]).is_err() {
+                return;
+            }
+        }
+        let _ = to_server.shutdown(Shutdown::Write);
+    });
+    let (mut from_server, mut to_client, mut carried) = (server, client, 0);
+    let mut chunk = vec![0; 64 << 10];
+    while let Ok(length @ 1..) = from_server.read(&mut chunk) {
+        let length = length.min(bytes_left.load(Ordering::Relaxed).saturating_sub(carried));
+        if length == 0 || to_client.write_all(&chunk[..length]).is_err() {
+            break;
+        }
+        carried += length;
+    }
+    let _ = to_client.shutdown(Shutdown::Both);
+    let _ = from_server.shutdown(Shutdown::Both);
+}
+
+/// Bytes that do not compress.
+fn noise(seed: u8, length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64 + u64::from(seed);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        u8::try_from(state >> 56).unwrap()
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// How many bytes the files below have.
+fn bytes_below(folder: &Path) -> u64 {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let about = entry.metadata().unwrap();
+        bytes += if about.is_dir() { bytes_below(&entry.path()) } else { about.len() };
+    }
+    bytes
+}
+
+#[test]
+#[ignore = "long: just test-faults"]
+fn a_line_that_breaks_leaves_the_volume_as_it_was() {
+    let replay = Replay::new();
+    let line = Line::to(GitHttp::serve(&replay.remote));
+    let sync = replay.sandbox.sync().remote(&line);
+    let grow = |number: u8| {
+        let mut commit = replay.remote.commit("main");
+        for file in 0..150 {
+            commit = commit.file(&format!("docs/{file}.txt"), format!("{number} {file}\n"));
+        }
+        // All of it is new, so that git sends all of it.
+        commit.file("big.bin", noise(number, 4 << 20)).done("grow");
+    };
+    for (number, runs) in [(0_u8, 3), (1, 1)] {
+        grow(number);
+        replay.hold(if number == 0 { State::Seeded } else { State::Edited });
+        let mut sizes = Vec::new();
+        for run in 0..runs {
+            // Each run has four attempts, and a fifth one where it replaces the checkout.
+            line.breaks_after((0..6).map(|attempt| 200 + (run * 4 + attempt) * (280 << 10)));
+            let broken = sync.run();
+            assert!(broken.code().starts_with("git_"), "{broken}");
+            assert!(line.holds_again() <= 2, "{broken}");
+            sizes.push(bytes_below(&replay.sandbox.data()));
+        }
+        assert!(sizes.iter().all(|size| size.abs_diff(sizes[0]) < 64 << 10), "{sizes:?}");
+        // Near the end all may have come already, and then nothing is wrong.
+        line.breaks_after([(4 << 20) + 30_000]);
+        let healthy = sync.run();
+        assert!(["pushed", "unchanged"].contains(&healthy.code().as_str()), "{healthy}");
+    }
+}
+
+#[test]
+#[ignore = "long: just test-faults"]
+fn what_a_killed_git_left_is_removed_before_the_next_fetch() {
+    let replay = Replay::new();
+    let mut history = History::of(&replay.remote, "main");
+    history.assert_healed("nothing", &replay.sync(), &replay.expected());
+    let git = replay.checkout().join("git");
+    let leftovers = [
+        "objects/pack/tmp_pack_1",
+        "objects/pack/tmp_idx_1",
+        "objects/pack/.tmp-1-pack-1",
+        "objects/pack/pack-0123.pack",
+        "objects/17/tmp_obj_1",
+        "objects/tmp_objdir-incoming-1/17/x",
+        "shallow_1",
+    ];
+    for name in leftovers {
+        fs::create_dir_all(git.join(name).parent().unwrap()).unwrap();
+        fs::write(git.join(name), "left").unwrap();
+    }
+    replay.remote.commit_files("main", &[("OTHER.md", "of another\n")]);
+    replay.hold(State::Edited);
+    replay.sync().run().expect("pushed");
+    for name in leftovers {
+        assert!(!git.join(name).exists(), "{name}");
+    }
+    // A pack that a fetch had brought, and not yet given a ref.
+    let pack = fs::read_dir(git.join("objects/pack")).unwrap().next().expect("a pack").unwrap().path();
+    fs::write(pack.with_extension("keep"), "fetch-pack 1 on host").unwrap();
+    replay.hold(State::Seeded);
+    replay.sync().run().expect("pushed");
+    let kept = fs::read_dir(git.join("objects/pack")).unwrap().flatten();
+    assert!(kept.into_iter().all(|entry| entry.path().extension().is_none_or(|ending| ending != "keep")));
+}
+
+/// What a remote never comes to the end of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endless {
+    Advertisement,
+    Pack,
+}
+
+/// A remote over HTTP that answers without end, some megabytes a second.
+struct EndlessRemote(SocketAddr);
+
+impl EndlessRemote {
+    fn start(what: Endless) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                std::thread::spawn(move || answer_without_end(client, what));
+            }
+        });
+        Self(address)
+    }
+}
+
+impl Remote for EndlessRemote {
+    fn url(&self) -> String {
+        format!("http://{}/backup.git", self.0)
+    }
+
+    fn credentials(&self) -> Vec<(String, String)> {
+        vec![("GIT_TOKEN".to_owned(), "a-token-of-no-account".to_owned())]
+    }
+}
+
+/// A line of git's protocol.
+fn packet(content: &[u8]) -> Vec<u8> {
+    [format!("{:04x}", content.len() + 4).as_bytes(), content].concat()
+}
+
+fn answer_without_end(mut client: TcpStream, what: Endless) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).is_ok_and(|count| count == 1) {
+        head.push(byte[0]);
+    }
+    let length = String::from_utf8_lossy(&head).lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse().unwrap())
+    });
+    let mut body = vec![0; length.unwrap_or(0)];
+    let _ = client.read_exact(&mut body);
+    let tip = "1".repeat(40);
+    let answer = |kind: &str| format!("HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-{kind}\r\n\r\n");
+    let mut send = |bytes: &[u8]| client.write_all(bytes).is_ok();
+    let is_question = head.starts_with(b"GET ");
+    if is_question {
+        let capabilities = "side-band-64k ofs-delta shallow no-progress allow-tip-sha1-in-want";
+        send(answer("advertisement").as_bytes());
+        send(&packet(b"# service=git-upload-pack\n"));
+        send(b"0000");
+        send(&packet(format!("{tip} HEAD\0{capabilities}\n").as_bytes()));
+        send(&packet(format!("{tip} refs/heads/main\n").as_bytes()));
+        if what == Endless::Pack {
+            send(b"0000");
+            return;
+        }
+        for number in 0.. {
+            let lines = (0..100).flat_map(|line| packet(format!("{tip} refs/heads/x{number}-{line}\n").as_bytes()));
+            if !send(&lines.collect::<Vec<_>>()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    send(answer("result").as_bytes());
+    send(&packet(format!("shallow {tip}").as_bytes()));
+    send(b"0000");
+    // git asks what is shallow, and then for the pack.
+    if !body.windows(4).any(|word| word == b"done") {
+        return;
+    }
+    send(&packet(b"NAK\n"));
+    // One blob of many terabytes, in blocks that are stored as they are.
+    let blob = [0xb0 | 0x0f, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0x78, 0x01];
+    send(&packet(&[b"\x01PACK\0\0\0\x02\0\0\0\x01", &blob[..]].concat()));
+    let block = [&[0, 0, 0x40, 0xff, 0xbf][..], &noise(1, 0x4000)].concat();
+    while send(&packet(&[&[1], &block[..]].concat())) {
+        std::thread::sleep(Duration::from_millis(4));
+    }
+}
+
+#[test]
+#[ignore = "long: just test-faults"]
+fn a_remote_whose_answer_never_ends_costs_the_run() {
+    const PEAK_KB_MAX: u64 = 32 << 10;
+    let replay = Replay::new();
+    for what in [Endless::Advertisement, Endless::Pack] {
+        let sync = replay.sandbox.sync().remote(&EndlessRemote::start(what)).env("SYNC_TIMEOUT", "6s");
+        let (peak, struck) = peak_of(sync.start());
+        assert_eq!(struck.code(), "timeout", "{what:?}: {struck}");
+        assert!(struck.message().contains("fetch"), "{what:?}: {struck}");
+        assert!(peak > 0 && peak <= PEAK_KB_MAX, "{what:?}: {peak} kB");
+        let left = bytes_below(&replay.sandbox.data());
+        assert!(left < 200 << 10, "{what:?}: {left} bytes");
+        assert!(replay.sandbox.processes().is_empty(), "{:?}", replay.sandbox.processes());
+    }
+    replay.sync().run().expect("pushed");
+}
+
+/// The most memory that our own process had, in kilobytes, and how it ended.
+fn peak_of(mut running: Running) -> (u64, Outcome) {
+    let status = format!("/proc/{}/status", running.pid());
+    let mut peak = 0;
+    while running.is_running() {
+        let now = fs::read_to_string(&status).unwrap_or_default();
+        let line = now.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+        peak = kilobytes.unwrap_or(0).max(peak);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (peak, running.finish())
+}
+
+#[test]
+#[ignore = "long: just test-faults"]
+fn an_answer_of_any_kind_takes_little_memory() {
+    const PEAK_KB_MAX: u64 = 32 << 10;
+    let replay = Replay::new();
+    replay.sync().run().expect("pushed");
+    let long = 30 << 20;
+    let bodies = [
+        ("brackets", "[".repeat(long)),
+        ("zeros", format!("[{}0]", "0,".repeat(long / 2))),
+        ("objects", format!("[{}0]", "{\"\":0},".repeat(long / 7))),
+        ("a few objects", format!("[{}0]", "{\"\":0},".repeat(20_000))),
+        ("one string", format!("\"{}\"", "x".repeat(long))),
+        ("a string of the longest", format!("{{\"files\":{{\"a.ts\":\"{}\"}}}}", "x".repeat((8 << 20) - 100))),
+    ];
+    let questions =
+        ["/users/whoami", "/version", "list_ws_specific", "file_resource_type_to_file_ext_map", "shared_ui/get"];
+    for question in questions {
+        for (name, body) in &bodies {
+            for status in [200, 403] {
+                replay.sandbox.windmill.fail(question, Fault::Answer(status, "application/json", body.clone()));
+                let (peak, struck) = peak_of(replay.sync().arg("--force").start());
+                replay.sandbox.windmill.heal();
+                println!("{question} {name} {status}: {} after {peak} kB", struck.code());
+                assert!(peak > 0 && peak <= PEAK_KB_MAX, "{question}, {name}, {status}: {peak} kB\n{struck}");
+            }
+        }
+    }
+    replay.sync().run().expect("unchanged");
+}
+
+/// A run that waits for the other end of a FIFO would end with this.
+const SOON: &str = "20s";
+
+#[test]
+#[ignore = "long: just test-faults"]
+fn what_is_no_file_in_place_of_each_file_of_ours() {
+    let replay = Replay::new();
+    let mut history = History::of(&replay.remote, "main");
+    history.assert_healed("nothing", &replay.sync(), &replay.expected());
+    let (outside, folder) = (replay.sandbox.file("outside", "outside"), replay.sandbox.scratch("outside-folder"));
+    fs::write(folder.join("inside"), "inside").unwrap();
+    type Make<'a> = &'a dyn Fn(&Path);
+    let places: [(&str, Make<'_>); 5] = [
+        ("a FIFO", &|path| {
+            let mut command = process::clean_command("mkfifo");
+            command.arg(path);
+            process::run(command).must_succeed();
+        }),
+        ("a link to a file", &|path| symlink(&outside, path).unwrap()),
+        ("a link to a folder", &|path| symlink(&folder, path).unwrap()),
+        ("a hard link", &|path| fs::hard_link(&outside, path).unwrap()),
+        ("a folder", &|path| {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("x"), "x").unwrap();
+        }),
+    ];
+    let root = replay.sandbox.data().join("windmill-git-sync");
+    let checkout = the_checkout_in(&replay.sandbox.data());
+    let mut files = own_files(&root);
+    for name in ["HEAD", "config", "index", "shallow", "info/attributes", "refs/sync/tip", "packed-refs"] {
+        files.push(checkout.join("git").join(name));
+    }
+    files.push(checkout.join("tree/fifo"));
+    files.push(root.join("runs/shop"));
+    assert!(files.len() > 12, "{files:?}");
+    let mut state = State::Seeded;
+    for path in files {
+        for (kind, put) in &places {
+            let fault = format!("{kind} in place of {}", path.display());
+            state = state.other();
+            replay.hold(state);
+            remove(&path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            put(&path);
+            history.assert_healed(&fault, &replay.sync().env("SYNC_TIMEOUT", SOON), &replay.expected());
+            assert_eq!(fs::read(&outside).unwrap(), b"outside", "{fault}");
+            assert_eq!(fs::read(folder.join("inside")).unwrap(), b"inside", "{fault}");
+            assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "{fault}");
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    let Ok(about) = fs::symlink_metadata(path) else { return };
+    if about.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+    assert!(!about.file_type().is_fifo(), "{} is a FIFO still", path.display());
+}
+
+/// The files of ours that are not in a checkout's `git/` or `tree/`.
+fn own_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if !path.is_dir() {
+            found.push(path);
+        } else if !path.ends_with("git") && !path.ends_with("tree") {
+            found.extend(own_files(&path));
+        }
+    }
+    found
+}
+
+#[test]
+fn wmill_can_write_into_its_folders_alone() {
+    let replay = Replay::new();
+    let data = replay.sandbox.data();
+    let tries = format!(
+        "for place in '{}' '{}' /tmp/windmill-git-sync-confined-$$ ../git/escaped ../escaped; do\n\
+         echo x 2>/dev/null >\"$place\" && echo \"wrote $place\"\ndone\n\
+         echo x >/dev/null && echo null\necho x >\"$HOME/scratch\" && echo scratch\n\
+         echo \"score $(cat /proc/self/oom_score_adj)\"\necho \"core $(ulimit -c)\"\n",
+        data.join("escaped").display(),
+        replay.sandbox.home().join("escaped").display(),
+    );
+    replay
+        .sandbox
+        .program("wmill", &format!("here='{}'\n{tries}{}", replay.states_of_script().0, replay.states_of_script().1));
+    let outcome = replay.sync().env("LOG_LEVEL", "debug").run().expect("pushed");
+    let has = |line: &str| outcome.stderr.contains(line);
+    assert!(has("null") && has("scratch") && has("score 1000") && has("core 0"), "{outcome}");
+    if has("no Landlock") {
+        process::say("this kernel has no Landlock");
+        return;
+    }
+    assert!(!has("wrote "), "{outcome}");
+    assert!(!data.join("escaped").exists());
+}
+
+#[test]
+#[ignore = "long: just test-faults"]
+fn a_limit_of_descriptors() {
+    let replay = Replay::new();
+    let mut history = History::of(&replay.remote, "main");
+    for (round, descriptors) in [8, 12, 16, 24, 48].into_iter().enumerate() {
+        let fault = format!("{descriptors} descriptors");
+        replay.hold(if round % 2 == 1 { State::Edited } else { State::Seeded });
+        let limited = format!("ulimit -n {descriptors}\nexec '{}' \"$@\"", run::program().display());
+        let limited = replay.sandbox.program("limited", &limited);
+        let struck = replay.sync().program(limited.clone()).run();
+        println!("{fault}: {}", struck.code());
+        assert!(!struck.stderr.contains("panicked"), "{fault}: {struck}");
+        history.judge(&fault, &struck);
+        if descriptors >= 24 {
+            let service = replay.sandbox.service().remote(&replay.remote).program(limited).serve();
+            let answer = service.post_sync("");
+            println!("{fault}: {}", answer.text());
+            assert_eq!(service.get("/health").status, 200, "{fault}: {}", service.log());
+            assert!(!service.log().contains("panicked"), "{fault}: {}", service.log());
+        }
+        history.assert_grown(&fault);
+        history.assert_healed(&fault, &replay.sync(), &replay.expected());
+    }
+}
+
+#[test]
+fn a_hangup_ends_in_order_unless_it_was_ignored() {
+    let replay = Replay::new();
+    let waits = "[ \"$1\" = --version ] && { echo 'CLI version: 1.819.0'; exit; }\nsleep 3\n";
+    let (head, rest) = replay.states_of_script();
+    replay.sandbox.program("wmill", &format!("here='{head}'\n{waits}{rest}"));
+    let pulling = replay.sandbox.data().join("windmill-git-sync/runs/shop/wmill");
+    let ours = run::program();
+    let nohup = replay.sandbox.program("ignoring", &format!("trap '' HUP\nexec '{}' \"$@\"", ours.display()));
+    // The tests themselves may run under `nohup`.
+    let default = format!("exec env --default-signal=HUP '{}' \"$@\"", ours.display());
+    let default = replay.sandbox.program("not-ignoring", &default);
+    for (program, code) in [(&default, "shutting_down"), (&nohup, "pushed")] {
+        let running = replay.sync().env("SHUTDOWN_GRACE", "0s").program(program.clone()).start();
+        eventually("wmill pulls", || pulling.exists().then_some(()));
+        process::signal(running.pid(), rustix::process::Signal::HUP);
+        running.finish().expect(code);
+    }
+    let restore = replay.sandbox.command("restore").remote(&replay.remote).arg("--yes").env("SHUTDOWN_GRACE", "0s");
+    let restoring = restore.program(default.clone()).start();
+    eventually("wmill pulls", || pulling.exists().then_some(()));
+    process::signal(restoring.pid(), rustix::process::Signal::HUP);
+    restoring.finish().expect("shutting_down");
+    let mut service = replay.sandbox.service().remote(&replay.remote).program(default).serve();
+    process::signal(service.pid(), rustix::process::Signal::HUP);
+    assert_eq!(service.wait().code(), Some(0), "{}", service.log());
+}
+
+#[test]
+#[ignore = "long: just test-faults"]
+fn a_token_of_a_killed_run_goes_without_another_run() {
+    let replay = Replay::new();
+    let (head, rest) = replay.states_of_script();
+    let waits = "[ \"$1\" = --version ] && { echo 'CLI version: 1.819.0'; exit; }\ntrap '' TERM\nsleep 60\nsleep 60\n";
+    replay.sandbox.program("wmill", &format!("here='{head}'\n{waits}{rest}"));
+    let service = replay.sandbox.service().remote(&replay.remote).serve();
+    let folder = replay.sandbox.data().join("windmill-git-sync/runs/shop");
+    let running = replay.sync().start();
+    eventually("wmill pulls", || folder.join("wmill").exists().then_some(()));
+    running.kill();
+    eventually("the orphan is gone, and what it had", || (!folder.exists()).then_some(()));
+    assert!(replay.sandbox.processes().iter().all(|process| process.pid == service.pid()), "an orphan is left");
+}
+
+#[test]
+#[ignore = "long: just test-faults"]
+fn a_name_that_no_disk_takes_is_an_invalid_entry() {
+    let replay = Replay::new();
+    let mut history = History::of(&replay.remote, "main");
+    let (longest, too_long) = ("n".repeat(255), "n".repeat(256));
+    let blob = replay.remote.store_blob(b"long\n");
+    replay.remote.commit("main").entry("100644", &longest, &blob).entry("100644", &too_long, &blob).done("long names");
+    history.begin_again();
+    let outcome = replay.sync().run().expect("pushed");
+    assert!(outcome.warnings().iter().any(|warning| warning.contains(&too_long[..40])), "{outcome}");
+    assert!(replay.remote.regular_files("main").contains_key(&longest));
+    history.judge("long names", &outcome);
+}

@@ -1,0 +1,383 @@
+//! One item that cannot be backed up does not stop the others: it is left out and named, the backup keeps what it had
+//! of it, and all else is on the branch.
+
+use miniserde::json::Value;
+
+use support::receivers::Receivers;
+use support::run::text_field;
+use support::*;
+
+/// The items that a result was without, with the reasons.
+#[track_caller]
+fn left_out(outcome: &Outcome) -> Vec<(String, String)> {
+    let Value::Object(result) = outcome.result() else { panic!("{outcome}") };
+    let Some(Value::Array(listed)) = result.get("left_out") else { panic!("{outcome}") };
+    let text = |one: &Value, name: &str| text_field(one, name).expect(name);
+    listed.iter().map(|one| (text(one, "item"), text(one, "reason"))).collect()
+}
+
+#[track_caller]
+fn assert_left_out(outcome: &Outcome, items: &[&str]) {
+    let listed = left_out(outcome);
+    assert_eq!(listed.iter().map(|(item, _)| item.as_str()).collect::<Vec<_>>(), items, "{outcome}");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn an_item_with_a_name_that_leads_elsewhere_changes_nothing_of_another() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    sandbox.windmill.edit(|workspace| {
+        workspace.add_resource_type("sqlset", None, true);
+        workspace.add_fileset("f/team/set", &[("query.sql", "select 1\n")]);
+        workspace.add_bun_script("f/payroll/pay", "honest");
+    });
+    sandbox.record("wmill");
+    let sync = sandbox.sync().remote(&remote);
+    sync.run().expect("pushed");
+    let before = remote.files("main");
+    let planted = [
+        "../../payroll/pay.ts",
+        "../../payroll/new.ts",
+        "../../../groups/new.group.yaml",
+        "/f/payroll/pay.ts",
+        "x/../../../payroll/pay.ts",
+    ];
+    for child in planted {
+        sandbox.windmill.edit(|workspace| {
+            workspace.add_fileset("f/team/set", &[("query.sql", "select 2\n"), (child, "PLANTED\n")]);
+        });
+        let dry = sync.clone().arg("--dry-run").run().expect("dry_run");
+        assert_left_out(&dry, &["f/team/set"]);
+        let outcome = sync.run().expect("incomplete");
+        assert_eq!((outcome.exit_code, outcome.changed()), (Some(15), (0, 0, 0)), "{child}: {outcome}");
+        assert_left_out(&outcome, &["f/team/set"]);
+        assert_eq!(outcome.commit(), remote.tip("main"));
+        assert!(left_out(&outcome)[0].1.contains("leads elsewhere"), "{outcome}");
+        assert_eq!(remote.files("main"), before, "{child}");
+    }
+    // Unchanged, the list is the same, and no wmill is started.
+    let started = sandbox.invocations("wmill").len();
+    let again = sync.run().expect("incomplete");
+    assert_left_out(&again, &["f/team/set"]);
+    assert_eq!((sandbox.invocations("wmill").len(), again.exit_code), (started, Some(15)));
+    // Another item is backed up all the same, and verify tells of what it cannot compare.
+    sandbox.windmill.put("f/payroll/pay.ts", "export async function main() { return 'edited' }\n");
+    let edited = sync.run().expect("incomplete");
+    assert_left_out(&edited, &["f/team/set"]);
+    assert_eq!((edited.changed().1, edited.commit()), (2, remote.tip("main")), "{edited}");
+    let files = remote.files("main");
+    assert_eq!(files["f/team/set.fileset/query.sql"], before["f/team/set.fileset/query.sql"]);
+    let verify = sandbox.command("verify").remote(&remote).run().expect("differs");
+    assert_eq!(verify.exit_code, Some(3), "{verify}");
+    assert_left_out(&verify, &["f/team/set"]);
+    assert!(verify.message().contains("Not compared: f/team/set (resource: "), "{verify}");
+    // A neighbour whose name stays within is written, and the backup is complete again.
+    sandbox.windmill.edit(|workspace| workspace.add_fileset("f/team/set", &[("..x/...sql", "select 3\n")]));
+    assert_left_out(&sync.run().expect("pushed"), &[]);
+    assert_eq!(remote.files("main")["f/team/set.fileset/..x/...sql"].1, b"select 3\n");
+    sandbox.command("verify").remote(&remote).run().expect("unchanged");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn groups_and_others_named_elsewhere_are_left_out_each() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote).env("WMILL_INCLUDE", "schedules,triggers,groups,users,settings");
+    sync.run().expect("pushed");
+    let before = remote.files("main");
+    let (group, user) = ("groups/../f/ops/x.group.json", "users/../../x@y.user.json");
+    let types = "../c_evil.resource-type.json";
+    for name in [group, user, types] {
+        sandbox.windmill.put(name, "{\"summary\":\"\",\"name\":\"x\"}");
+    }
+    let outcome = sync.run().expect("incomplete");
+    assert_eq!(left_out(&outcome).len(), 3, "{outcome}");
+    assert_eq!(remote.files("main"), before);
+    for name in [group, user, types] {
+        sandbox.windmill.remove(name);
+    }
+    sync.run().expect("unchanged");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn the_shared_ui_is_left_out_alone() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote);
+    sandbox.windmill.shared_ui(Some(&[("a.css", "a {}\n")]));
+    sync.run().expect("pushed");
+    sandbox.windmill.shared_ui(Some(&[("a.css", "b {}\n"), ("../f/ops/x.ts", "PLANTED\n")]));
+    sandbox.windmill.edit(|workspace| workspace.add_bun_script("f/ops/new", "1"));
+    let outcome = sync.run().expect("incomplete");
+    assert_left_out(&outcome, &["the shared UI"]);
+    let files = remote.files("main");
+    assert_eq!(files["ui/a.css"].1, b"a {}\n");
+    assert!(files.contains_key("f/ops/new.ts") && !files.contains_key("f/ops/x.ts"));
+    let verify = sandbox.command("verify").remote(&remote).run().expect("differs");
+    assert_left_out(&verify, &["the shared UI"]);
+}
+
+#[test]
+fn an_incomplete_backup_is_a_failure_for_who_watches_and_told_again_when_the_list_changes() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let receivers = Receivers::start();
+    let bad = |name: &str| sandbox.windmill.put(&format!("f/ops/{name}.script.json"), "{");
+    bad("one");
+    let service = sandbox.service().remote(&remote).env("SLACK_WEBHOOK_URL", &receivers.url("slack"));
+    let service = service.env("HEARTBEAT_URL", &receivers.url("heartbeat")).serve();
+    assert_eq!(service.post_sync("").status, 422);
+    assert_eq!(service.get("/ready").status, 503);
+    let status = service.get("/status").text();
+    assert!(status.contains("\"left_out\":[{\"item\":\"f/ops/one\",\"reason\":\"script: its JSON"), "{status}");
+    assert_eq!(service.post_sync("").status, 422);
+    bad("two");
+    assert_eq!(service.post_sync("").status, 422);
+    for name in ["one", "two"] {
+        sandbox.windmill.remove(&format!("f/ops/{name}.script.json"));
+    }
+    assert_eq!(service.post_sync("").status, 200);
+    let told = receivers.wait_for("slack", 3);
+    assert!(told[0].contains("is incomplete: ") && told[0].contains("f/ops/one (script: "), "{told:?}");
+    assert!(told[1].contains("f/ops/two (script: "), "{told:?}");
+    assert!(told[2].contains("works again"), "{told:?}");
+    let beats = receivers.deliveries();
+    assert_eq!(beats.iter().filter(|one| one.to == "heartbeat/fail").count(), 3, "{beats:?}");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn what_wmill_cannot_write_is_left_out_and_the_others_are_backed_up() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    sandbox.record("wmill");
+    // Windmill takes the name, and file systems take what the export makes of it; wmill's own name for it is too long.
+    let long = format!("f/ops/{}", "x".repeat(241));
+    sandbox.windmill.edit(|workspace| {
+        workspace.add_flow("f/ops/unresolved", &[("a", "!inline a.ts\n")]);
+        workspace.add_file_resource("f/ops/nothing", None);
+        workspace.add_raw_app_of_values("f/ops/values", &[("/data.json", "{\"a\": 1}".to_owned())]);
+        workspace.add_raw_app("f/ops/gits", &[("/.gitmodules", "[submodule"), ("/git~1/x", "")]);
+        workspace.add_file_resource(&long, Some("x = 1\n"));
+        workspace.add_bun_script("f/ops/good", "1");
+    });
+    let sync = sandbox.sync().remote(&remote);
+    let outcome = sync.run().expect("incomplete");
+    let items = ["f/ops/unresolved", "f/ops/gits", "f/ops/values", "f/ops/nothing", &long];
+    assert_left_out(&outcome, &items);
+    assert!(remote.files("main").contains_key("f/ops/good.ts"), "{outcome}");
+    // The next one neither searches nor pulls.
+    let started = sandbox.invocations("wmill").len();
+    assert_left_out(&sync.run().expect("incomplete"), &items);
+    assert_eq!(sandbox.invocations("wmill").len(), started);
+    // Where another item changed, it pulls once, without a search.
+    sandbox.windmill.put("f/ops/good.ts", "export async function main() { return 2 }\n");
+    assert_left_out(&sync.run().expect("incomplete"), &items);
+    assert_eq!(sandbox.invocations("wmill").len(), started + 1);
+    let verify = sandbox.command("verify").remote(&remote).run().expect("differs");
+    assert_left_out(&verify, &items);
+    assert_eq!(verify.changed(), (0, 0, 0), "{verify}");
+    sandbox.windmill.remove(&format!("{long}.resource.json"));
+    assert_left_out(&sync.run().expect("incomplete"), &items[..4]);
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_folder_that_wmill_takes_for_an_app_is_left_out_where_apps_lie_in_such() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    sandbox.windmill.edit(|workspace| {
+        workspace.add_folder("crm__app");
+        workspace.add_bun_script("f/crm__app/report", "1");
+    });
+    let sync = sandbox.sync().remote(&remote);
+    assert_left_out(&sync.run().expect("pushed"), &[]);
+    assert!(remote.files("main").contains_key("f/crm__app/report.ts"));
+    remote.commit_files("main", &[("wmill.yaml", "nonDottedPaths: true\n")]);
+    let outcome = sync.run().expect("incomplete");
+    assert_left_out(&outcome, &["f/crm__app"]);
+    let files = remote.files("main");
+    assert!(files.contains_key("f/crm__app/report.ts") && files.contains_key("f/ops/job_00000.ts"));
+    assert_left_out(&sandbox.command("verify").remote(&remote).run().expect("differs"), &["f/crm__app"]);
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn files_that_the_remote_refuses_are_left_out_and_the_others_pushed() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote);
+    sync.run().expect("pushed");
+    remote.hook(
+        "pre-receive",
+        "while read old new ref; do\n\
+         if git cat-file -p \"$new:f/ops/big.ts\" | grep -q large; then\n\
+         echo \"error: File f/ops/big.ts is 150.00 MB; this exceeds GitHub's file size limit of 100.00 MB\"\n\
+         echo 'error: GH001: Large files detected. You may want to try Git Large File Storage.'\n\
+         exit 1\nfi\ndone\n",
+    );
+    sandbox.windmill.edit(|workspace| {
+        workspace.add_bun_script("f/ops/big", "large");
+        workspace.add_bun_script("f/ops/small", "1");
+    });
+    for _ in 0..2 {
+        let outcome = sync.run().expect("incomplete");
+        assert_left_out(&outcome, &["f/ops/big"]);
+        assert_eq!(outcome.commit(), remote.tip("main"));
+        let files = remote.files("main");
+        assert!(files.contains_key("f/ops/small.ts") && !files.contains_key("f/ops/big.ts"));
+    }
+    sandbox.windmill.edit(|workspace| workspace.add_bun_script("f/ops/big", "less"));
+    assert_left_out(&sync.run().expect("pushed"), &[]);
+    assert!(remote.files("main").contains_key("f/ops/big.ts"));
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn deletions_where_wmill_does_not_look_reach_the_backup() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote).env("MAX_DELETIONS_PERCENT", "100");
+    remote.commit_files("main", &[(".github/workflows/ours.yml", "on: push\n"), ("f/.ci/x.txt", "a person's\n")]);
+    let put = |children: &[(&str, &str)], files: &[(&str, &str)]| {
+        sandbox.windmill.edit(|workspace| {
+            workspace.add_fileset("f/ops/set", children);
+            workspace.add_raw_app("f/ops/ui", files);
+        });
+    };
+    put(
+        &[("a.sql", "1"), (".hidden/b.sql", "2"), ("node_modules/c.sql", "3")],
+        &[("/index.tsx", "x\n"), ("/.github/workflows/ci.yml", "on: push\n"), ("/.env", "A=1\n")],
+    );
+    sync.run().expect("pushed");
+    let hidden = |path: &String| path.starts_with("f/ops/") && (path.contains("/.") || path.contains("node_modules"));
+    assert_eq!(remote.files("main").keys().filter(|path| hidden(path)).count(), 4);
+    sync.clone().arg("--force").run().expect("unchanged");
+    put(&[("a.sql", "1"), (".hidden/b.sql", "4")], &[("/index.tsx", "x\n")]);
+    sync.run().expect("pushed");
+    let files = remote.files("main");
+    assert_eq!(files.keys().filter(|path| hidden(path)).collect::<Vec<_>>(), ["f/ops/set.fileset/.hidden/b.sql"]);
+    assert_eq!(files["f/ops/set.fileset/.hidden/b.sql"].1, b"4");
+    for name in ["f/ops/set.resource.json", "f/ops/ui.raw_app.json"] {
+        sandbox.windmill.remove(name);
+    }
+    sync.run().expect("pushed");
+    let files = remote.files("main");
+    assert!(files.keys().all(|path| !path.starts_with("f/ops/set.") && !path.starts_with("f/ops/ui.")), "{files:?}");
+    assert!(files.contains_key(".github/workflows/ours.yml") && files.contains_key("f/.ci/x.txt"));
+    sandbox.command("verify").remote(&remote).run().expect("unchanged");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_byte_order_mark_comes_and_goes() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote);
+    let theirs = ("notes/theirs.txt", "\u{feff}a person's\n");
+    remote.commit_files("main", &[theirs]);
+    let script = "export async function main() {\n  return 1\n}\n";
+    for (round, is_marked) in [true, false, true, false, false].into_iter().enumerate() {
+        let mark = if is_marked { "\u{feff}" } else { "" };
+        sandbox.windmill.edit(|workspace| {
+            workspace.put("f/ops/job_00000.ts", [mark, script].concat());
+            workspace.add_fileset("f/ops/set", &[("a.sql", &[mark, "select 1\n"].concat())]);
+            workspace.add_flow("f/ops/fl", &[("a", &[mark, script].concat())]);
+        });
+        // A narrowed pull, and a full one.
+        let sync = if round == 3 { sync.clone().arg("--force") } else { sync.clone() };
+        sync.run().expect(if round == 4 { "unchanged" } else { "pushed" });
+        let files = remote.regular_files("main");
+        for path in ["f/ops/job_00000.ts", "f/ops/set.fileset/a.sql", "f/ops/fl.flow/a.inline_script.ts"] {
+            assert_eq!(files[path].starts_with("\u{feff}".as_bytes()), is_marked, "{path} in round {round}");
+        }
+        assert_eq!(files[theirs.0], theirs.1.as_bytes());
+        sandbox.command("verify").remote(&remote).run().expect("unchanged");
+    }
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_deleted_step_is_no_difference() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let steps = [("a", "export async function main() { return 1 }\n"), ("b", "export async function main() {}\n")];
+    sandbox.windmill.edit(|workspace| workspace.add_flow("f/ops/fl", &steps));
+    let (sync, verify) = (sandbox.sync().remote(&remote), sandbox.command("verify").remote(&remote));
+    sync.run().expect("pushed");
+    sandbox.windmill.edit(|workspace| workspace.add_flow("f/ops/fl", &steps[1..]));
+    sync.run().expect("pushed");
+    verify.run().expect("unchanged");
+    // The content of the step that is left counts.
+    let path = "f/ops/fl.flow/b.inline_script.ts";
+    remote.commit_files("main", &[(path, "export async function main() { return 2 }\n")]);
+    let differs = verify.run().expect("differs");
+    assert!(differs.message().contains(path), "{differs}");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn what_is_not_kept_as_it_is_is_in_the_warnings() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    sandbox.windmill.edit(|workspace| {
+        workspace.add_resource("f/ops/chat", "any", "{\"id\": 175928847299117063, \"fine\": 9007199254740991}");
+        workspace.add_resource("f/ops/text", "any", "{\"id\": \"175928847299117063\"}");
+    });
+    remote.commit_files("main", &[("wmill.yaml", "\u{feff}syncBehavior: v1\nexcludes: ['f/sales/**']\n")]);
+    let sync = sandbox.sync().remote(&remote);
+    let check = |outcome: &Outcome| {
+        let warnings = outcome.warnings();
+        for words in ["resource f/ops/chat (175928847299117063)", "syncBehavior: v1", "excludes"] {
+            assert!(warnings.iter().any(|warning| warning.contains(words)), "{words}: {outcome}");
+        }
+        assert!(warnings.iter().all(|warning| !warning.contains("f/ops/text")), "{outcome}");
+    };
+    check(&sync.run().expect("pushed"));
+    check(&sync.run().expect("unchanged"));
+    check(&sandbox.command("verify").remote(&remote).run().expect("unchanged"));
+    assert!(remote.files("main").keys().all(|path| !path.starts_with("f/sales/")));
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn slacks_secret_in_the_settings_meets_the_guard() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote).env("WMILL_INCLUDE", "settings");
+    let put = |secret: &str| {
+        let settings = format!("{{\"name\": \"shop\", \"slack_oauth_client_secret\": {secret}}}");
+        sandbox.windmill.put("settings.json", settings);
+    };
+    put("\"made-up-client-secret\"");
+    let refused = sync.run().expect("plaintext_secrets");
+    assert!(refused.message().contains("settings.yaml") && remote.tip("main").is_none(), "{refused}");
+    for none in ["null", "\"\""] {
+        put(none);
+        assert!(matches!(sync.run().code().as_str(), "pushed" | "unchanged"));
+    }
+    put("\"made-up-client-secret\"");
+    sync.env("ALLOW_PLAINTEXT_SECRETS", "true").run().expect("pushed");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_fork_is_left_out_where_each_workspace_has_a_branch() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    sandbox.windmill.token_kind(TokenKind::User);
+    sandbox.windmill.set("wm-fork-feature", Workspace::of_scripts(1));
+    let all = sandbox.sync().remote(&remote).env("WINDMILL_WORKSPACE", "*").env("LOG_LEVEL", "debug");
+    let outcome = all.clone().env("GIT_BRANCH", "{workspace}").run();
+    assert_eq!(outcome.exit_code, Some(0), "{outcome}");
+    assert!(outcome.stdout.contains("forks are left out (wm-fork-feature)"), "{outcome}");
+    assert!(remote.tip("shop").is_some() && remote.branches().keys().all(|name| !name.contains("fork")));
+    // In a folder it is a workspace like others.
+    let outcome = all.env("GIT_SUBDIR", "{workspace}").run();
+    assert_eq!(outcome.exit_code, Some(0), "{outcome}");
+    assert!(!outcome.stdout.contains("forks"), "{outcome}");
+    assert!(remote.files("main").keys().any(|path| path.starts_with("wm-fork-feature/")));
+}

@@ -1,0 +1,140 @@
+//! Where only some items changed, `wmill` pulls those alone, and what comes of it is what a full pull comes to, byte for
+//! byte.
+
+use support::process::side_by_side;
+use support::windmill::SHOP;
+use support::*;
+
+use crate::edits::{Numbers, edit};
+
+/// How often each of the settings below is tried; more where this variable says so.
+const STEPS: usize = 5;
+const STEPS_VARIABLE: &str = "NARROWED_STEPS";
+
+/// The log line of a sync whose pull was narrowed, and the one where it became a full pull after all.
+const NARROWED: &str = "groups of items that changed: ";
+const IN_DOUBT: &str = "pulling the whole workspace: ";
+
+/// A remote that is synced with what is known of the last sync, and one that is pulled in full each time.
+struct Pair<'a> {
+    narrowed: Run<'a>,
+    full: Run<'a>,
+    remotes: [BareRepository; 2],
+}
+
+impl<'a> Pair<'a> {
+    fn new(sandbox: &'a Sandbox, wmill_yaml: &str, settings: &[(&str, &str)]) -> Self {
+        let remotes = ["narrowed.git", "full.git"].map(|name| sandbox.repository_named(name));
+        let [narrowed, full] = remotes.each_ref().map(|remote| {
+            remote.commit_files("main", &[("README.md", "ours\n"), ("wmill.yaml", wmill_yaml)]);
+            let run = sandbox.sync().remote(remote).env("LOG_LEVEL", "debug").env("MAX_DELETIONS_PERCENT", "100");
+            settings.iter().fold(run, |run, (name, value)| run.env(name, value))
+        });
+        Self { narrowed, full: full.arg("--force"), remotes }
+    }
+
+    /// Syncs both, which has to come to the same; the one that may be narrowed.
+    #[track_caller]
+    fn sync(&self, what: &str) -> Outcome {
+        let (narrowed, full) = (self.narrowed.run(), self.full.run());
+        assert_eq!(narrowed.code(), full.code(), "{what}: {narrowed}\ninstead of\n{full}");
+        assert_eq!(narrowed.changed(), full.changed(), "{what}: {narrowed}\ninstead of\n{full}");
+        assert_eq!(narrowed.warnings(), full.warnings(), "{what}: {narrowed}\ninstead of\n{full}");
+        let [of_narrowed, of_full] = self.remotes.each_ref().map(|remote| remote.regular_files("main"));
+        assert_same_files(&of_narrowed, &of_full);
+        narrowed
+    }
+}
+
+fn is_narrowed(outcome: &Outcome) -> bool {
+    outcome.stderr.contains(NARROWED) && !outcome.stderr.contains(IN_DOUBT)
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_narrowed_pull_comes_to_what_a_full_one_does() {
+    let steps = std::env::var(STEPS_VARIABLE).map_or(STEPS, |steps| steps.parse().expect("a number"));
+    let cases: [(&str, &[(&str, &str)]); 4] = [
+        ("", &[]),
+        ("nonDottedPaths: true\ndefaultTs: deno\n", &[("WMILL_INCLUDE", "schedules,triggers,groups,users,settings")]),
+        ("includes: ['f/deep/**', 'f/ops/**']\nexcludes: ['**/*.go']\nsyncBehavior: v1\n", &[]),
+        ("skipVariables: true\n", &[("GIT_SUBDIR", "windmill/{workspace}")]),
+    ];
+    let numbered: Vec<_> = cases.into_iter().enumerate().collect();
+    for cases in numbered.chunks(2) {
+        side_by_side(cases, |(number, (wmill_yaml, settings))| {
+            let sandbox = Sandbox::new();
+            sandbox.windmill.state("rich");
+            let pair = Pair::new(&sandbox, wmill_yaml, settings);
+            pair.sync("from nothing");
+            let (mut numbers, mut narrowed) = (Numbers::new(*number as u64 + 1), 0);
+            for step in 0..steps {
+                let before = sandbox.windmill.workspace(SHOP);
+                let mut done = String::new();
+                sandbox.windmill.edit(|workspace| {
+                    (0..=numbers.below(3)).for_each(|_| done += &(edit(workspace, &mut numbers) + "\n"));
+                });
+                let outcome = pair.sync(&format!("{wmill_yaml}, step {step}: {done}"));
+                narrowed += usize::from(is_narrowed(&outcome));
+                // What wmill cannot write stays that way.
+                if outcome.exit_code != Some(0) {
+                    sandbox.windmill.set(SHOP, before);
+                }
+            }
+            assert!(narrowed * 3 >= steps, "{narrowed} of {steps} pulls were narrowed: {wmill_yaml}");
+        });
+    }
+}
+
+#[track_caller]
+fn check(pair: &Pair<'_>, what: &str, is_alone: bool) {
+    let outcome = pair.sync(what);
+    assert_eq!(is_narrowed(&outcome), is_alone, "{what}: {outcome}");
+}
+
+#[test]
+fn one_change_is_pulled_alone() {
+    let sandbox = Sandbox::new();
+    sandbox.windmill.state("rich");
+    let pair = Pair::new(&sandbox, "", &[]);
+    let first = pair.sync("from nothing");
+    assert!(!first.stderr.contains(NARROWED), "{first}");
+    sandbox.windmill.put("f/ops/job_00000.ts", "export async function main() {}\n");
+    check(&pair, "an edit", true);
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_doubt_makes_the_pull_a_full_one() {
+    let sandbox = Sandbox::new();
+    sandbox.windmill.state("rich");
+    let pair = Pair::new(&sandbox, "", &[]);
+    pair.sync("from nothing");
+    let check = |what: &str, is_alone: bool| check(&pair, what, is_alone);
+    sandbox.windmill.edit(|workspace| workspace.add_bun_script("f/ops/new", "new"));
+    check("a new script", true);
+    sandbox
+        .windmill
+        .edit(|workspace| ["ts", "script.json"].iter().for_each(|end| workspace.remove(&format!("f/ops/new.{end}"))));
+    check("a script that is gone", true);
+    // A dry run may be narrowed too, and leaves nothing behind.
+    sandbox.windmill.put("f/ops/job_00000.ts", "export async function main() { return 1 }\n");
+    let dry = pair.narrowed.clone().arg("--dry-run").run().expect("dry_run");
+    assert!(is_narrowed(&dry) && dry.changed() == (0, 2, 0), "{dry}");
+    check("an edit that was shown", true);
+
+    sandbox.windmill.edit(|workspace| workspace.add_dependencies("more.requirements.in", "x==1\n"));
+    check("another workspace dependency", false);
+    sandbox.windmill.file_types("{\"c_ini_file\":{\"format_extension\":\"ini\",\"is_fileset\":false}}");
+    check("another map of file endings", false);
+    sandbox.windmill.shared_ui(Some(&[("a.css", "a {}\n")]));
+    check("another shared UI", false);
+    // A person's commit in our folder.
+    for remote in &pair.remotes {
+        remote.commit_files("main", &[("notes.md", "a person's\n")]);
+    }
+    sandbox.windmill.put("f/ops/job_00000.ts", "export async function main() { return 2 }\n");
+    check("an edit on a person's commit", false);
+    sandbox.windmill.put("f/ops/job_00000.ts", "export async function main() { return 3 }\n");
+    check("an edit on our own commit", true);
+}

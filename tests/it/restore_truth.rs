@@ -1,0 +1,384 @@
+//! `restore` tells what is true: it runs nothing of the repository, says `restored` of nothing that did not come back,
+//! names what cannot and why, and touches only what was chosen.
+
+use std::collections::BTreeSet;
+
+use miniserde::json::Value;
+
+use support::deployed;
+use support::run::{field, text_field, texts_field};
+use support::*;
+
+/// A sandbox with a small workspace, which `fill` makes, and a repository to which it was synced.
+fn synced(fill: impl FnOnce(&mut Workspace)) -> (Sandbox, BareRepository) {
+    let sandbox = Sandbox::new();
+    sandbox.windmill.token_kind(TokenKind::User);
+    let mut shop = empty("a key");
+    shop.add_folder("ops");
+    fill(&mut shop);
+    sandbox.windmill.set("shop", shop);
+    let remote = sandbox.repository();
+    sandbox.sync().remote(&remote).run().expect("pushed");
+    sandbox.windmill.forget_requests();
+    (sandbox, remote)
+}
+
+/// An empty workspace with a key of its own.
+fn empty(key: &str) -> Workspace {
+    let mut workspace = Workspace::empty();
+    deployed::set_key(&mut workspace, key, false);
+    workspace
+}
+
+fn restore<'a>(sandbox: &'a Sandbox, remote: &BareRepository) -> Run<'a> {
+    sandbox.command("restore").remote(remote)
+}
+
+/// The differences that are listed, as `kind path`.
+fn differences(outcome: &Outcome) -> Vec<String> {
+    let Value::Array(list) = field(outcome.result(), "differences") else { panic!("{outcome}") };
+    list.iter().map(|one| [text_field(one, "kind").unwrap(), text_field(one, "path").unwrap()].join(" ")).collect()
+}
+
+/// Requests that change something in `shop`, without their query.
+fn writes(sandbox: &Sandbox) -> Vec<String> {
+    let all = sandbox.windmill.requests();
+    let all = all.iter().filter(|one| one.method != "GET");
+    all.filter_map(|one| Some(one.target.strip_prefix("/api/w/shop/")?.split('?').next()?.to_owned())).collect()
+}
+
+#[track_caller]
+fn assert_warned(outcome: &Outcome, parts: &[&str]) {
+    let warnings = outcome.warnings();
+    assert!(warnings.iter().any(|one| parts.iter().all(|part| one.contains(part))), "{parts:?} in {warnings:?}");
+}
+
+/// `wmill` builds a raw app in the folder of the repository, by `npm install`.
+fn a_restore_runs_nothing(wmill: Option<&std::path::Path>) {
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_raw_app("f/ops/ui", &[("/index.tsx", "console.log(1)\n"), ("/package.json", "{\"name\":\"ui\"}")]);
+        shop.add_variable("f/ops/a", "1", false);
+        shop.add_variable("f/ops/z", "1", false);
+    });
+    let (trace, registry) = (sandbox.path().join("trace"), HttpServer::counting());
+    let planted = format!("{{\"name\":\"ui\",\"scripts\":{{\"preinstall\":\"touch {}\"}}}}", trace.display());
+    remote
+        .commit("main")
+        .file("f/ops/ui.raw_app/package.json", &planted)
+        .file("f/ops/ui.raw_app/.npmrc", format!("registry=http://{}/\n", registry.address()))
+        .file("f/ops/ui.raw_app/bunfig.toml", format!("preload = [\"{}\"]\n", trace.display()))
+        .done("by somebody who may push");
+    let commit = remote.tip("main").unwrap();
+    for path in ["f/ops/a.variable.json", "f/ops/z.variable.json"] {
+        sandbox.windmill.remove(path);
+    }
+    for program in ["npm", "npx", "node-gyp"] {
+        sandbox.program(program, &format!("touch '{}'", trace.display()));
+    }
+    if let Some(wmill) = wmill {
+        sandbox.program("wmill", &format!("exec '{}' \"$@\"", wmill.display()));
+    }
+    let restore = restore(&sandbox, &remote);
+    let shown = restore.run().expect("dry_run");
+    let command = "`wmill app push f/ops/ui.raw_app f/ops/ui`";
+    assert_warned(&shown, &["raw apps are left out", command, &commit[..10]]);
+    assert!(!shown.message().contains("raw_app"), "{shown}");
+    let restored = restore.clone().arg("--yes").run().expect("differs");
+    assert_warned(&restored, &["raw apps are left out", command]);
+    assert_eq!((restored.exit_code, restored.changed()), (Some(3), (2, 0, 0)), "{restored}");
+    let files = ["missing f/ops/ui.raw_app/.npmrc", "missing f/ops/ui.raw_app/bunfig.toml"];
+    assert_eq!(differences(&restored)[..2], files, "{restored}");
+    assert_eq!(differences(&restored)[2..], ["differs f/ops/ui.raw_app/package.json"], "{restored}");
+    let shop = sandbox.windmill.workspace("shop");
+    assert!(shop.get("f/ops/a.variable.json").is_some() && shop.get("f/ops/z.variable.json").is_some());
+    // Once more, and the rest is there: that the app is not is not passed over.
+    let again = restore.arg("--yes").run().expect("differs");
+    assert!(again.message().contains("nothing was changed"), "{again}");
+    assert!(!trace.exists() && registry.count() == 0, "{restored}");
+}
+
+/// A package registry.
+struct HttpServer {
+    server: http::Server,
+    count: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl HttpServer {
+    fn counting() -> Self {
+        let count = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+        let counted = std::sync::Arc::clone(&count);
+        let server = http::Server::start(move |_| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            http::Response::empty(404).into()
+        });
+        Self { server, count }
+    }
+
+    fn address(&self) -> std::net::SocketAddr {
+        self.server.address()
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn a_raw_app_is_left_out_and_runs_nothing() {
+    a_restore_runs_nothing(None);
+}
+
+#[test]
+#[ignore = "long: just test-wmill"]
+fn a_raw_app_is_left_out_and_runs_nothing_with_the_images_wmill() {
+    a_restore_runs_nothing(Some(&wmill::one_program(wmill::LockFile::InMemory)));
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_folder_with_the_ending_of_an_app_stops_nothing_else() {
+    let (sandbox, remote) = synced(|shop| {
+        for folder in ["crm__app", "x__flow", "y__raw_app"] {
+            shop.add_folder(folder);
+            shop.add_variable(&format!("f/{folder}/v"), "1", false);
+        }
+        shop.add_variable("f/ops/v", "1", false);
+    });
+    sandbox.windmill.remove("f/ops/v.variable.json");
+    let restore = restore(&sandbox, &remote).arg("--yes");
+    let restored = restore.run().expect("restored");
+    assert_eq!((restored.changed(), restored.warnings()), ((1, 0, 0), Vec::new()), "{restored}");
+    assert_eq!(writes(&sandbox), ["variables/create"]);
+    restore.run().expect("unchanged");
+    // What of it is gone is told before, and does not come back.
+    sandbox.windmill.remove("f/crm__app/v.variable.json");
+    sandbox.windmill.remove("f/ops/v.variable.json");
+    let differs = restore.clone().arg("--delete").run().expect("differs");
+    assert_warned(&differs, &["wmill cannot push them", "f/crm__app/v.variable.yaml"]);
+    assert_eq!(differences(&differs), ["missing f/crm__app/v.variable.yaml"], "{differs}");
+    let shop = sandbox.windmill.workspace("shop");
+    assert!(shop.get("f/ops/v.variable.json").is_some() && shop.get("f/x__flow/v.variable.json").is_some());
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn what_lies_below_a_dot_folder_is_told_before_and_read_back() {
+    const CHILDREN: [(&str, &str); 3] =
+        [("a.sql", "select 1\n"), (".config/b.sql", "select 2\n"), ("node_modules/c.sql", "select 3\n")];
+    let (sandbox, remote) = synced(|shop| shop.add_fileset("f/ops/set", &CHILDREN));
+    let whole = sandbox.windmill.workspace("shop").get("f/ops/set.resource.json").unwrap().to_vec();
+    let children = |entry: &[u8]| {
+        let value: Value = miniserde::json::from_str(std::str::from_utf8(entry).unwrap()).unwrap();
+        CHILDREN.map(|(name, _)| match field(&value, "value") {
+            Value::Object(value) => value.contains_key(name),
+            _ => panic!("no fileset"),
+        })
+    };
+    assert_eq!(children(&whole), [true; 3]);
+    sandbox.windmill.remove("f/ops/set.resource.json");
+    let restore = restore(&sandbox, &remote).arg("--yes");
+    let restored = restore.run().expect("restored");
+    assert_warned(&restored, &["begin with a dot", "f/ops/set.fileset/.config/b.sql", "node_modules/c.sql"]);
+    let shop = sandbox.windmill.workspace("shop");
+    assert_eq!(children(shop.get("f/ops/set.resource.json").unwrap()), [true; 3], "{restored}");
+    // One of them alone is none that wmill would push.
+    let text = String::from_utf8(whole).unwrap();
+    sandbox.windmill.put("f/ops/set.resource.json", text.replace(".config/b.sql", "other.sql"));
+    let differs = restore.run().expect("restored");
+    assert_warned(&differs, &["begin with a dot", ".config/b.sql"]);
+    sandbox.windmill.edit(|shop| shop.add_fileset("f/ops/set", &[CHILDREN[0], CHILDREN[2]]));
+    let differs = restore.run().expect("differs");
+    assert_eq!(differences(&differs), ["missing f/ops/set.fileset/.config/b.sql"], "{differs}");
+}
+
+#[test]
+fn a_failure_names_the_item_and_the_servers_reason_and_counts_what_was_done() {
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_bun_script("f/ops/job_00000", "x");
+        shop.add_http_trigger("f/ops/old_name", "alpha", &[]);
+        shop.add_variable("f/ops/a", "1", false);
+    });
+    sandbox.windmill.limit_the_instance();
+    sandbox.windmill.edit(|shop| {
+        shop.remove("f/ops/old_name.http_trigger.json");
+        shop.remove("f/ops/a.variable.json");
+        shop.add_http_trigger("f/ops/new_name", "alpha", &[]);
+    });
+    let failed = restore(&sandbox, &remote).arg("--yes").run().expect("pull_failed");
+    let message = failed.message();
+    assert!(message.contains("http trigger f/ops/old_name"), "{message}");
+    assert!(message.contains("A route already exists with this path"), "{message}");
+    assert!(message.contains("restore-point/shop/") && message.lines().count() == 1, "{message}");
+    assert!(!message.contains("ApiError") && !message.contains('{'), "{message}");
+    // The order of wmill: variables before triggers, or not; what is there is counted.
+    let done = sandbox.windmill.workspace("shop").get("f/ops/a.variable.json").is_some();
+    assert_eq!((failed.exit_code, failed.changed()), (Some(10), (u64::from(done), 0, 0)), "{failed}");
+    assert!(differences(&failed).contains(&"missing f/ops/old_name.http_trigger.yaml".to_owned()), "{failed}");
+}
+
+#[test]
+fn only_what_was_chosen_is_touched() {
+    let marked = "\u{feff}export async function main() { return 1 }\r\n";
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_bun_script("f/ops/marked", "x");
+        shop.put("f/ops/marked.ts", marked);
+        shop.add_bun_script("f/ops/moved", "x");
+        shop.add_variable("f/ops/a", "1", false);
+        shop.add_fileset("f/ops/set", &[("a.sql", "1"), ("b.sql", "2")]);
+    });
+    let before = sandbox.windmill.workspace("shop");
+    sandbox.windmill.edit(|shop| {
+        shop.remove("f/ops/a.variable.json");
+        // The same script in another language, and a file more in a fileset.
+        shop.remove("f/ops/moved.ts");
+        shop.put("f/ops/moved.py", "def main():\n    return 1\n");
+        shop.add_fileset("f/ops/set", &[("a.sql", "1"), ("b.sql", "2"), ("c.sql", "3")]);
+    });
+    // What is made between our pull and wmill's look at the workspace stays, with --delete too.
+    let mut exports = 0;
+    sandbox.windmill.on_export(move |workspace| {
+        exports += 1;
+        if exports == 2 {
+            workspace.add_bun_script("f/ops/meanwhile", "new");
+        }
+    });
+    let restore = restore(&sandbox, &remote).arg("--path").arg("f/ops/**").arg("--delete").arg("--yes");
+    restore.run().expect("restored");
+    let shop = sandbox.windmill.workspace("shop");
+    for path in ["f/ops/marked.ts", "f/ops/moved.ts", "f/ops/a.variable.json"] {
+        assert_eq!(shop.get(path).is_some(), before.get(path).is_some(), "{path}");
+    }
+    assert_eq!(shop.get("f/ops/marked.ts"), Some(marked.as_bytes()));
+    assert!(shop.get("f/ops/moved.py").is_none() && shop.get("f/ops/meanwhile.ts").is_some());
+    assert!(!String::from_utf8_lossy(shop.get("f/ops/set.resource.json").unwrap()).contains("c.sql"));
+    let mut written = writes(&sandbox);
+    written.retain(|one| one.starts_with("scripts/") || one.ends_with("f/ops/marked"));
+    assert_eq!(written, ["scripts/create"]);
+}
+
+/// The items that only this workspace has.
+fn own(workspace: &Workspace) -> BTreeSet<(String, String)> {
+    workspace.ws_specific.iter().flatten().cloned().collect()
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn an_item_of_one_workspace_comes_back_into_it_and_into_another() {
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_resource("f/ops/db", "postgresql", "{\"host\": \"shop\"}");
+        shop.add_variable("f/ops/v", "shop", false);
+        shop.add_resource("f/ops/plain", "postgresql", "{\"host\": \"all\"}");
+        shop.ws_specific =
+            Some(vec![("resource".to_owned(), "f/ops/db".to_owned()), ("variable".to_owned(), "f/ops/v".to_owned())]);
+    });
+    assert!(remote.files("main").contains_key("f/ops/db.shop.resource.yaml"), "{:?}", remote.files("main").keys());
+    let all = sandbox.windmill.workspace("shop");
+    sandbox.windmill.edit(|shop| {
+        for path in ["f/ops/db.resource.json", "f/ops/v.variable.json", "f/ops/plain.resource.json"] {
+            shop.remove(path);
+        }
+        shop.ws_specific = Some(Vec::new());
+    });
+    let restore = restore(&sandbox, &remote).arg("--yes");
+    let restored = restore.run().expect("restored");
+    assert_eq!(restored.warnings(), Vec::<String>::new());
+    let shop = sandbox.windmill.workspace("shop");
+    assert_eq!(own(&shop), own(&all));
+    assert!(shop.get("f/ops/db.resource.json").is_some() && shop.get("f/ops/v.variable.json").is_some());
+    restore.run().expect("unchanged");
+
+    sandbox.windmill.set("new", empty("another key"));
+    let into_new = restore.arg("--to-workspace").arg("new");
+    let restored = into_new.run().expect("restored");
+    assert_warned(&restored, &["`shop`", "`new`", "for itself alone", "f/ops/db.resource.yaml"]);
+    assert_eq!(own(&sandbox.windmill.workspace("new")), own(&all));
+    into_new.run().expect("unchanged");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_workspace_may_be_called_like_a_kind_of_item() {
+    for id in ["script", "resource", "variable", "pg"] {
+        let sandbox = Sandbox::new();
+        sandbox.windmill.token_kind(TokenKind::User);
+        let mut workspace = empty("a key");
+        workspace.add_folder("ops");
+        workspace.add_bun_script("f/ops/job", "x");
+        workspace.add_variable("f/ops/v", "1", false);
+        workspace.add_resource("f/ops/db", "postgresql", "{}");
+        sandbox.windmill.set(id, workspace);
+        let remote = sandbox.repository();
+        sandbox.sync().workspace(id).remote(&remote).run().expect("pushed");
+        let mut workspace = sandbox.windmill.workspace(id);
+        for path in ["f/ops/job.ts", "f/ops/job.script.json", "f/ops/v.variable.json", "f/ops/db.resource.json"] {
+            workspace.remove(path);
+        }
+        sandbox.windmill.set(id, workspace);
+        let restored = restore(&sandbox, &remote).workspace(id).arg("--yes").run().expect("restored");
+        assert_eq!((restored.changed().0, restored.warnings()), (4, Vec::new()), "{id}: {restored}");
+        assert!(sandbox.windmill.workspace(id).get("f/ops/job.ts").is_some(), "{id}");
+    }
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn triggers_that_arrive_disabled_are_as_they_should_be() {
+    let (sandbox, remote) = synced(|shop| shop.add_http_trigger("f/ops/hook", "alpha", &[]));
+    sandbox.windmill.set("new", empty("another key"));
+    let restore = restore(&sandbox, &remote).arg("--to-workspace").arg("new").arg("--yes");
+    let restored = restore.run().expect("restored");
+    assert_warned(&restored, &["disabled", "f/ops/hook"]);
+    let new = sandbox.windmill.workspace("new");
+    let hook = String::from_utf8_lossy(new.get("f/ops/hook.http_trigger.json").unwrap()).into_owned();
+    assert!(hook.contains("\"mode\":\"disabled\"") && !hook.contains("\"enabled\""), "{hook}");
+    restore.run().expect("unchanged");
+}
+
+#[test]
+fn an_unreadable_secret_is_told_each_time() {
+    let (sandbox, remote) = synced(|shop| shop.add_variable("f/ops/s", &deployed::encrypt("a key", "secret"), true));
+    // The same ciphertext under a key that cannot read it.
+    sandbox.windmill.edit(|shop| deployed::set_key(shop, "another key", false));
+    let restore = restore(&sandbox, &remote);
+    restore.run().expect("dry_run");
+    for _ in 0..2 {
+        let differs = restore.clone().arg("--yes").run().expect("differs");
+        assert_eq!(differences(&differs), ["unreadable f/ops/s.variable.yaml"], "{differs}");
+    }
+    assert_eq!(writes(&sandbox), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_number_that_wmill_rounds_is_told_before_and_not_called_restored() {
+    let (sandbox, remote) = synced(|shop| shop.add_resource("f/ops/chat", "any", "{\"channel\": 5}"));
+    let path = "f/ops/chat.resource.yaml";
+    let mut files = remote.regular_files("main");
+    let text = String::from_utf8(files.remove(path).unwrap()).unwrap();
+    let exact = text.replace("channel: 5", "channel: 175928847299117063");
+    remote.commit_files("main", &[(path, exact.as_str())]);
+    let differs = restore(&sandbox, &remote).arg("--yes").run().expect("differs");
+    assert_warned(&differs, &["2^53", path]);
+    assert_eq!(differences(&differs), [format!("differs {path}")], "{differs}");
+    assert_eq!(texts_field(differs.result(), "differences.0.diff").len(), 1);
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_name_that_leads_out_of_an_item_takes_nothing_of_this_machine_along() {
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_flow("f/ops/flow", &[("step", "export async function main() {}\n")]);
+        shop.add_variable("f/ops/a", "1", false);
+    });
+    let outside = sandbox.file("outside.ts", "PLANTED\n");
+    let path = "f/ops/flow.flow/flow.yaml";
+    let text = String::from_utf8(remote.regular_files("main").remove(path).unwrap()).unwrap();
+    let (start, rest) = text.split_once("!inline ").unwrap();
+    let end = rest.find(['\'', '"', '\n']).unwrap();
+    let hostile = format!("{start}!inline {}{}", outside.display(), &rest[end..]);
+    remote.commit_files("main", &[(path, hostile.as_str())]);
+    sandbox.windmill.remove("f/ops/a.variable.json");
+    let differs = restore(&sandbox, &remote).arg("--yes").run().expect("differs");
+    assert_warned(&differs, &["leads out", "flow f/ops/flow"]);
+    assert_eq!((writes(&sandbox), differs.changed()), (vec!["variables/create".to_owned()], (1, 0, 0)), "{differs}");
+}
