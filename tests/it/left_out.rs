@@ -186,6 +186,27 @@ fn what_wmill_cannot_write_is_left_out_and_the_others_are_backed_up() {
 
 #[test]
 #[ignore = "long: just test-long"]
+fn too_many_items_that_wmill_cannot_write_fail_the_sync() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    // wmill's name for each of these files is too long.
+    let long = |number: usize| format!("f/ops/{number:03}{}", "x".repeat(238));
+    sandbox.windmill.edit(|workspace| {
+        (0..21).for_each(|number| workspace.add_file_resource(&long(number), Some("x = 1\n")));
+        workspace.add_bun_script("f/ops/good", "1");
+    });
+    let sync = sandbox.sync().remote(&remote);
+    sync.run().expect("pull_failed");
+    assert_eq!(remote.tip("main"), None);
+    sandbox.windmill.remove(&format!("{}.resource.json", long(20)));
+    let outcome = sync.run().expect("incomplete");
+    let items: Vec<_> = (0..20).map(long).collect();
+    assert_left_out(&outcome, &items.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(remote.files("main").contains_key("f/ops/good.ts"), "{outcome}");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
 fn a_folder_that_wmill_takes_for_an_app_is_left_out_where_apps_lie_in_such() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();

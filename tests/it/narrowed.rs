@@ -105,6 +105,28 @@ fn one_change_is_pulled_alone() {
 
 #[test]
 #[ignore = "long: just test-long"]
+fn each_run_asks_windmill_for_one_export() {
+    let sandbox = Sandbox::new();
+    sandbox.windmill.state("rich");
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote);
+    let verify = sandbox.command("verify").remote(&remote);
+    let check = |run: &Run<'_>, code: &str| {
+        sandbox.windmill.forget_requests();
+        let outcome = run.run().expect(code);
+        assert_eq!(sandbox.windmill.exports(), 1, "{outcome}");
+    };
+    check(&sync, "pushed");
+    check(&sync, "unchanged");
+    sandbox.windmill.put("f/ops/job_00000.ts", "export async function main() {}\n");
+    check(&sync.clone().arg("--dry-run"), "dry_run");
+    check(&sync, "pushed");
+    check(&sync.clone().arg("--force"), "unchanged");
+    check(&verify, "unchanged");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
 fn a_doubt_makes_the_pull_a_full_one() {
     let sandbox = Sandbox::new();
     sandbox.windmill.state("rich");

@@ -66,6 +66,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         test: "as_root::as_root_a_user_of_whom_the_system_does_not_know",
     },
     Scenario {
+        fault: "a hook of a remote on this machine",
+        injected: "one that reads the environment of each process of its user",
+        asserted: "it finds no Windmill token",
+        test: "as_root::as_root_a_hook_cannot_read_our_environment",
+    },
+    Scenario {
         fault: "no `/tmp` that can be written",
         injected: "of the machine",
         asserted: "it works",
@@ -316,6 +322,25 @@ impl Stranger {
     fn sync<'a>(&self, replay: &'a Replay) -> Run<'a> {
         self.sync_as(replay, STRANGER)
     }
+
+    /// A copy of the remote on this machine, which every user may write.
+    fn local_clone(&self, replay: &Replay) -> PathBuf {
+        let local = self.folder.join("local.git");
+        let mut clone = git::git(&replay.sandbox);
+        clone.args(["clone", "--quiet", "--bare"]).arg(replay.remote.path()).arg(&local);
+        process::run(clone).must_succeed();
+        let mut open = process::clean_command("chmod");
+        open.args(["--recursive", "a+rwX"]).arg(&local);
+        process::run(open).must_succeed();
+        local
+    }
+
+    fn sync_to<'a>(&self, replay: &'a Replay, repository: &Path) -> Run<'a> {
+        self.sync(replay)
+            .env("GIT_REMOTE_URL", &format!("file://{}", repository.display()))
+            .without("GIT_TOKEN")
+            .without("GIT_USERNAME")
+    }
 }
 
 impl Drop for Stranger {
@@ -484,20 +509,26 @@ fn as_root_a_user_of_whom_the_system_does_not_know() {
         assert_eq!(healthy.code(), "pushed", "{healthy}");
     }
     // A bare repository of another user, on a volume that both see.
-    let local = stranger.folder.join("local.git");
-    let mut clone = git::git(&replay.sandbox);
-    clone.args(["clone", "--quiet", "--bare"]).arg(replay.remote.path()).arg(&local);
-    process::run(clone).must_succeed();
-    let mut open = process::clean_command("chmod");
-    open.args(["--recursive", "a+rwX"]).arg(&local);
-    process::run(open).must_succeed();
+    let local = stranger.local_clone(&replay);
     stranger.hold(&replay, State::Seeded);
-    let to_file = stranger
-        .sync(&replay)
-        .env("GIT_REMOTE_URL", &format!("file://{}", local.display()))
-        .without("GIT_TOKEN")
-        .without("GIT_USERNAME");
-    to_file.run().expect("pushed");
+    stranger.sync_to(&replay, &local).run().expect("pushed");
+}
+
+#[test]
+#[ignore = "needs root: just test-root"]
+fn as_root_a_hook_cannot_read_our_environment() {
+    let replay = Replay::new();
+    let stranger = Stranger::new(&replay);
+    let local = stranger.local_clone(&replay);
+    // The hook runs as our user, while our process waits for the push.
+    let seen = stranger.folder.join("home/seen");
+    let hook = format!("#!/bin/sh\ncat /proc/[0-9]*/environ >'{}' 2>/dev/null\nexit 0\n", seen.display());
+    sandbox::write_with_mode(&local.join("hooks/pre-receive"), hook.as_bytes(), 0o755);
+    stranger.hold(&replay, State::Seeded);
+    stranger.sync_to(&replay, &local).run().expect("pushed");
+    let seen = String::from_utf8_lossy(&fs::read(seen).unwrap()).into_owned();
+    assert!(seen.contains("PATH="), "the hook read no environment at all");
+    assert!(!seen.contains("WINDMILL_TOKEN"), "the hook read our environment");
 }
 
 #[test]
