@@ -117,21 +117,6 @@ pub struct SyncResult {
     pub duration_ms: u64,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
-    success: bool,
-    code: &'a str,
-    message: &'a str,
-    run_id: &'a str,
-    workspace: &'a str,
-    branch: &'a str,
-    commit: Option<&'a str>,
-    changed: Changed,
-    warnings: &'a Vec<String>,
-    left_out: &'a Vec<LeftOut>,
-    duration_ms: u64,
-}
-
 /// One file in which a workspace and its backup differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
@@ -158,7 +143,7 @@ impl ListedResult {
     /// As one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        json::to_string(&ListedDocument(self))
+        json::to_string(&Document::of_listed(self))
     }
 }
 
@@ -166,48 +151,61 @@ impl ListedResult {
 #[must_use]
 pub fn listed_to_json(listed: &[ListedResult]) -> String {
     let results: Vec<_> = listed.iter().map(|listed| listed.result.clone()).collect();
-    document_of_all(&results, listed.iter().map(ListedDocument))
+    document_of_all(&results, listed.iter().map(Document::of_listed))
 }
 
-/// A result's document, and what else there is to list.
-struct ListedDocument<'a>(&'a ListedResult);
+/// A result, and what else there is to list.
+struct Document<'a> {
+    result: &'a SyncResult,
+    listed: Option<&'a ListedResult>,
+}
 
-impl Serialize for ListedDocument<'_> {
+impl<'a> Document<'a> {
+    fn of(result: &'a SyncResult) -> Self {
+        Self { result, listed: None }
+    }
+
+    fn of_listed(listed: &'a ListedResult) -> Self {
+        Self { result: &listed.result, listed: Some(listed) }
+    }
+}
+
+impl Serialize for Document<'_> {
     fn begin(&self) -> Fragment<'_> {
-        let mut more: Vec<(&str, &dyn Serialize)> = vec![("differences", &self.0.differences)];
-        if let Some(branch) = &self.0.restore_point {
-            more.push(("restore_point", branch));
+        let result = self.result;
+        let mut members: Vec<(&str, Box<dyn Serialize + '_>)> = vec![
+            ("success", Box::new(result.code.is_success())),
+            ("code", Box::new(result.code.as_str())),
+            ("message", Box::new(&result.message)),
+            ("run_id", Box::new(&result.run_id)),
+            ("workspace", Box::new(&result.workspace)),
+            ("branch", Box::new(&result.branch)),
+            ("commit", Box::new(&result.commit)),
+            ("changed", Box::new(result.changed)),
+            ("warnings", Box::new(&result.warnings)),
+            ("left_out", Box::new(&result.left_out)),
+            ("duration_ms", Box::new(result.duration_ms)),
+        ];
+        if let Some(ListedResult { differences, restore_point, .. }) = self.listed {
+            members.push(("differences", Box::new(differences)));
+            if let Some(branch) = restore_point {
+                members.push(("restore_point", Box::new(branch)));
+            }
         }
-        Fragment::Map(Box::new(Members { document: Document::of(&self.0.result), index: 0, more }))
+        Fragment::Map(Box::new(Members { members, index: 0 }))
     }
 }
 
 struct Members<'a> {
-    document: Document<'a>,
+    members: Vec<(&'static str, Box<dyn Serialize + 'a>)>,
     index: usize,
-    more: Vec<(&'static str, &'a dyn Serialize)>,
 }
 
 impl Map for Members<'_> {
     fn next(&mut self) -> Option<(Cow<'_, str>, &dyn Serialize)> {
-        let of = &self.document;
-        let known: [(&str, &dyn Serialize); 11] = [
-            ("success", &of.success),
-            ("code", &of.code),
-            ("message", &of.message),
-            ("run_id", &of.run_id),
-            ("workspace", &of.workspace),
-            ("branch", &of.branch),
-            ("commit", &of.commit),
-            ("changed", &of.changed),
-            ("warnings", of.warnings),
-            ("left_out", of.left_out),
-            ("duration_ms", &of.duration_ms),
-        ];
-        let index = self.index;
+        let (name, value) = self.members.get(self.index)?;
         self.index += 1;
-        let (name, value) = known.get(index).or_else(|| self.more.get(index - known.len()))?;
-        Some((Cow::Borrowed(name), *value))
+        Some((Cow::Borrowed(name), &**value))
     }
 }
 
@@ -254,24 +252,6 @@ impl SyncResult {
     #[must_use]
     pub fn to_json(&self) -> String {
         json::to_string(&Document::of(self))
-    }
-}
-
-impl<'a> Document<'a> {
-    fn of(result: &'a SyncResult) -> Self {
-        Self {
-            success: result.code.is_success(),
-            code: result.code.as_str(),
-            message: &result.message,
-            run_id: &result.run_id,
-            workspace: &result.workspace,
-            branch: &result.branch,
-            commit: result.commit.as_deref(),
-            changed: result.changed,
-            warnings: &result.warnings,
-            left_out: &result.left_out,
-            duration_ms: result.duration_ms,
-        }
     }
 }
 
