@@ -90,15 +90,14 @@ macro_rules! command_on_a_workspace {
 
         impl $name {
             pub(super) fn settings(&self) -> Options {
-                Options {
-                    workspace: self.workspace.clone(),
-                    base_url: self.base_url.clone(),
-                    remote: self.remote.clone(),
-                    branch: self.branch.clone(),
-                    subdir: self.subdir.clone(),
-                    data_dir: self.data_dir.clone(),
-                    listen: None,
-                }
+                Options::new([
+                    ("--workspace", &self.workspace),
+                    ("--base-url", &self.base_url),
+                    ("--remote", &self.remote),
+                    ("--branch", &self.branch),
+                    ("--subdir", &self.subdir),
+                    ("--data-dir", &self.data_dir),
+                ])
             }
         }
     };

@@ -12,8 +12,8 @@ use crate::config::{Config, Environment, Options, Required};
 /// A service that does not answer by then is not healthy.
 const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
 
-pub(super) fn healthcheck(options: Healthcheck, environment: &Environment) -> ExitCode {
-    let options = Options { listen: options.listen, ..Options::default() };
+pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> ExitCode {
+    let options = Options::new([("--listen", &options.listen)]);
     let config = match Config::new(&options, environment, Required::Serve) {
         Ok(config) => config,
         Err(error) => {

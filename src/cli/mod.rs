@@ -54,13 +54,13 @@ pub fn main() -> ExitCode {
     confine::protect_secrets();
     let environment = Environment::new(environment);
     match args::parse(arguments) {
-        Ok(Command::Serve(options)) => serve::serve(options, &environment),
+        Ok(Command::Serve(options)) => serve::serve(&options, &environment),
         Ok(Command::Sync(options)) => run::sync(&options, &environment),
         Ok(Command::Check(options)) => check::check(&options, &environment),
         Ok(Command::Verify(options)) => run::verify(&options, &environment),
         Ok(Command::Log(options)) => log::log(&options, &environment),
         Ok(Command::Restore(options)) => run::restore(&options, &environment),
-        Ok(Command::Healthcheck(options)) => healthcheck::healthcheck(options, &environment),
+        Ok(Command::Healthcheck(options)) => healthcheck::healthcheck(&options, &environment),
         Err(code) => code,
     }
 }

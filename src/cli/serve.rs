@@ -37,8 +37,8 @@ const CHECK_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How often a service looks for what killed commands left in its data folder.
 const LEFTOVERS_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-pub(super) fn serve(options: Serve, environment: &Environment) -> ExitCode {
-    let options = Options { listen: options.listen, data_dir: options.data_dir, ..Options::default() };
+pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
+    let options = Options::new([("--listen", &options.listen), ("--data-dir", &options.data_dir)]);
     let config = match Config::new(&options, environment, Required::Serve) {
         Ok(config) => Arc::new(config),
         Err(error) => {

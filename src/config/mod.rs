@@ -521,12 +521,13 @@ mod tests {
 
     #[test]
     fn an_option_beats_the_environment_and_an_empty_variable_is_unset() {
-        let options = Options {
-            workspace: Some("shop".to_owned()),
-            subdir: Some(String::new()),
-            listen: Some("127.0.0.1:0".to_owned()),
-            ..Options::default()
-        };
+        let [workspace, subdir, listen] = ["shop", "", "127.0.0.1:0"].map(|value| Some(value.to_owned()));
+        let options = Options::new([
+            ("--workspace", &workspace),
+            ("--subdir", &subdir),
+            ("--listen", &listen),
+            ("--branch", &None),
+        ]);
         let variables = environment(&[("WINDMILL_WORKSPACE", "a/b"), ("GIT_SUBDIR", "backup"), ("GIT_BRANCH", "")]);
         let config = Config::new(&options, &variables, Required::Serve).ok().unwrap();
         assert_eq!((config.workspaces.to_text().as_str(), config.workspace_is_default), ("shop", false));
@@ -536,7 +537,7 @@ mod tests {
 
     #[test]
     fn a_fault_names_the_option_it_came_by() {
-        let options = Options { workspace: Some("a/b".to_owned()), branch: Some(String::new()), ..Options::default() };
+        let options = Options::new([("--workspace", &Some("a/b".to_owned())), ("--branch", &Some(String::new()))]);
         let error = Config::new(&options, &environment(&[("GIT_SUBDIR", "..")]), Required::Serve).err().unwrap();
         assert_eq!(
             error.to_string(),

@@ -148,39 +148,32 @@ fn is_known(name: &str) -> bool {
         })
 }
 
-/// What the command line gave; each beats the variable of the same meaning.
+/// The options of the command line, each with the variable that it beats.
+const OPTIONS: [(&str, &str); 7] = [
+    ("--workspace", "WINDMILL_WORKSPACE"),
+    ("--base-url", "WINDMILL_BASE_URL"),
+    ("--remote", "GIT_REMOTE_URL"),
+    ("--branch", "GIT_BRANCH"),
+    ("--subdir", "GIT_SUBDIR"),
+    ("--data-dir", "DATA_DIR"),
+    ("--listen", "LISTEN_ADDR"),
+];
+
+/// What the command line gave: the options with their values.
 #[derive(Clone, Default)]
-pub struct Options {
-    /// `--workspace`
-    pub workspace: Option<String>,
-    /// `--base-url`
-    pub base_url: Option<String>,
-    /// `--remote`
-    pub remote: Option<String>,
-    /// `--branch`
-    pub branch: Option<String>,
-    /// `--subdir`
-    pub subdir: Option<String>,
-    /// `--data-dir`
-    pub data_dir: Option<String>,
-    /// `--listen`
-    pub listen: Option<String>,
-}
+pub struct Options(Vec<(&'static str, String)>);
 
 impl Options {
-    /// The option that goes with a variable, by its own name, and its value.
+    /// Those that were given of these, each with its name as on the command line.
+    #[must_use]
+    pub fn new<const COUNT: usize>(all: [(&'static str, &Option<String>); COUNT]) -> Self {
+        Self(all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect())
+    }
+
+    /// The option that was given in place of a variable, by its own name, and its value.
     pub(super) fn instead_of(&self, variable: &str) -> Option<(&'static str, &str)> {
-        let (name, value) = match variable {
-            "WINDMILL_WORKSPACE" => ("--workspace", &self.workspace),
-            "WINDMILL_BASE_URL" => ("--base-url", &self.base_url),
-            "GIT_REMOTE_URL" => ("--remote", &self.remote),
-            "GIT_BRANCH" => ("--branch", &self.branch),
-            "GIT_SUBDIR" => ("--subdir", &self.subdir),
-            "DATA_DIR" => ("--data-dir", &self.data_dir),
-            "LISTEN_ADDR" => ("--listen", &self.listen),
-            _ => return None,
-        };
-        value.as_deref().map(|value| (name, value))
+        let (option, _) = OPTIONS.into_iter().find(|(_, beaten)| *beaten == variable)?;
+        self.0.iter().find(|(name, _)| *name == option).map(|(name, value)| (*name, value.as_str()))
     }
 }
 
