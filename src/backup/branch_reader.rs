@@ -17,7 +17,7 @@ use crate::process::run_env::RunEnv;
 use crate::request;
 use crate::util::deadline::{CancelToken, Deadline, Expired};
 use crate::util::redact::Redactor;
-use crate::util::retry::{Attempts, Retry};
+use crate::util::retry::{self, GaveUp, Retry};
 
 /// The first fetch brings so many commits at least.
 const DEPTH_MIN: usize = 64;
@@ -123,11 +123,17 @@ pub(super) fn fetch_until(
     read: &mut dyn FnMut(&ObjectId) -> Result<bool, GitError>,
 ) -> Result<(), BackupError> {
     let failed = |error| git_error(error, place);
-    let state = patiently(git, || git.remote_state().map_err(failed))?;
+    let gave_up = |gave_up| match gave_up {
+        GaveUp::Failed(error, attempts) => BackupError::after(error, attempts),
+        GaveUp::Expired(expired) => failed(GitError::Expired(expired)),
+    };
+    let deadline = &git.run_env().deadline;
+    let state = retry::patiently(deadline, || git.remote_state().map_err(failed)).map_err(gave_up)?;
     git.create(state.format).map_err(failed)?;
     let mut depth = u32::try_from(depth.saturating_add(1).max(DEPTH_MIN)).ok();
     loop {
-        let Some(tip) = patiently(git, || git.fetch_commits(depth).map_err(failed))? else {
+        let fetched = retry::patiently(deadline, || git.fetch_commits(depth).map_err(failed));
+        let Some(tip) = fetched.map_err(gave_up)? else {
             let message = format!("{} has no branch `{}`", place.remote, place.branch);
             return Err(BackupError::new(Code::GitFailed, message));
         };
@@ -135,19 +141,5 @@ pub(super) fn fetch_until(
             return Ok(());
         }
         depth = depth.and_then(|depth| depth.checked_mul(DEPTH_FACTOR)).filter(|depth| *depth <= DEPTH_MAX);
-    }
-}
-
-/// Tries again where the remote may come back.
-fn patiently<T>(git: &Git<'_>, mut work: impl FnMut() -> Result<T, BackupError>) -> Result<T, BackupError> {
-    let mut attempts = Attempts::new(&git.run_env().deadline);
-    loop {
-        match work() {
-            Err(error) if let Retry::AfterPause(asked) = error.retry => match attempts.pause(asked, &error.message) {
-                Ok(true) => {}
-                _ => return Err(error.after(&attempts)),
-            },
-            done => return done,
-        }
     }
 }

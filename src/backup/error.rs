@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::model::result_code::Code;
-use crate::util::retry::{Attempts, Retry};
+use crate::util::retry::{Failure, Retry};
 
 /// Why a step of a run failed.
 #[derive(Debug)]
@@ -24,11 +24,21 @@ impl BackupError {
 
     /// The error with the number of attempts in its message.
     #[must_use]
-    pub fn after(mut self, tries: &Attempts<'_>) -> Self {
-        if tries.count() > 1 {
-            self.message = format!("{} (tried {} times)", self.message, tries.count());
+    pub fn after(mut self, attempts: usize) -> Self {
+        if attempts > 1 {
+            self.message = format!("{} (tried {attempts} times)", self.message);
         }
         self
+    }
+}
+
+impl Failure for BackupError {
+    fn retry(&self) -> Retry {
+        self.retry
+    }
+
+    fn message(&self) -> &str {
+        &self.message
     }
 }
 

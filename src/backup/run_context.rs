@@ -27,8 +27,7 @@ use crate::util::files::{self, RunDir};
 use crate::util::hash;
 use crate::util::logging;
 use crate::util::redact::{self, Redactor};
-use crate::util::retry::Attempts;
-use crate::util::retry::Retry;
+use crate::util::retry::{self, GaveUp, Retry};
 use crate::util::secret::Secret;
 use crate::util::volume::Volume;
 use crate::windmill::api::{Account, Windmill, WindmillError};
@@ -243,25 +242,12 @@ impl RunContext<'_> {
         &self,
         step: Step,
         run_env: &RunEnv,
-        mut work: impl FnMut() -> Result<T, BackupError>,
+        work: impl FnMut() -> Result<T, BackupError>,
     ) -> Result<T, BackupError> {
-        let mut tries = Attempts::new(&run_env.deadline);
-        loop {
-            match work() {
-                Err(error) => self.wait_out(step, &mut tries, error)?,
-                done => return done,
-            }
-        }
-    }
-
-    /// Waits until what failed can be tried again; where it cannot, the failure.
-    fn wait_out(&self, step: Step, tries: &mut Attempts<'_>, error: BackupError) -> Result<(), BackupError> {
-        let Retry::AfterPause(asked) = error.retry else { return Err(error.after(tries)) };
-        match tries.pause(asked, &error.message) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(error.after(tries)),
-            Err(expired) => Err(self.expired(step, expired)),
-        }
+        retry::patiently(&run_env.deadline, work).map_err(|gave_up| match gave_up {
+            GaveUp::Failed(error, attempts) => error.after(attempts),
+            GaveUp::Expired(expired) => self.expired(step, expired),
+        })
     }
 
     /// A run that was ended in this step.

@@ -26,31 +26,57 @@ pub enum Retry {
     EmptyFolder,
 }
 
-/// The attempts of one step.
-pub struct Attempts<'a> {
+/// The error of a failed attempt.
+pub trait Failure {
+    /// Whether another attempt may help.
+    fn retry(&self) -> Retry;
+    /// What failed, for the log.
+    fn message(&self) -> &str;
+}
+
+/// Why there is no further attempt.
+#[derive(Debug)]
+pub enum GaveUp<E> {
+    /// The error of the last attempt, and how many there were.
+    Failed(E, usize),
+    /// The process is ending.
+    Expired(Expired),
+}
+
+/// Does `work`, and does it again after a pause while its error says that this may help.
+///
+/// # Errors
+/// [`GaveUp`]: nothing more may help, or there is no time for another attempt.
+pub fn patiently<T, E: Failure>(deadline: &Deadline, mut work: impl FnMut() -> Result<T, E>) -> Result<T, GaveUp<E>> {
+    let mut attempts = Attempts { deadline, done: 1 };
+    loop {
+        let error = match work() {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let again = match error.retry() {
+            Retry::AfterPause(asked) => attempts.pause(asked, error.message()).map_err(GaveUp::Expired)?,
+            Retry::Never | Retry::NewCheckout | Retry::EmptyFolder => false,
+        };
+        if !again {
+            return Err(GaveUp::Failed(error, attempts.done));
+        }
+    }
+}
+
+/// The attempts of one step, of which the last is under way.
+struct Attempts<'a> {
     deadline: &'a Deadline,
     done: usize,
 }
 
-impl<'a> Attempts<'a> {
-    /// The first try is under way.
-    #[must_use]
-    pub fn new(deadline: &'a Deadline) -> Self {
-        Self { deadline, done: 1 }
-    }
-
-    /// How many tries there were.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.done
-    }
-
+impl Attempts<'_> {
     /// Waits until it is time for another try; `false`, at once, when there is none left, or no time for it.
     /// `asked` is what the server asks for, and `why` the failure, for the log.
     ///
     /// # Errors
     /// [`Expired`] when the process is ending.
-    pub fn pause(&mut self, asked: Option<Duration>, why: &str) -> Result<bool, Expired> {
+    fn pause(&mut self, asked: Option<Duration>, why: &str) -> Result<bool, Expired> {
         let Some(pause) = PAUSES.get(self.done - 1) else { return Ok(false) };
         let pause = jittered(*pause, random()).max(asked.unwrap_or_default().min(ASKED_PAUSE_MAX));
         match self.deadline.remaining() {
@@ -98,24 +124,19 @@ mod tests {
 
     #[test]
     fn there_is_no_pause_without_time_for_it_and_none_after_an_interrupt() {
+        fn first(deadline: &Deadline) -> Attempts<'_> {
+            Attempts { deadline, done: 1 }
+        }
         let cancel = CancelToken::default();
         let short = Deadline::after(Duration::from_millis(200), &cancel);
-        assert_eq!(Attempts::new(&short).pause(None, "x"), Ok(false));
+        assert_eq!(first(&short).pause(None, "x"), Ok(false));
         let over = Deadline::after(Duration::ZERO, &cancel);
-        assert_eq!(
-            Attempts::new(&over).pause(None, "x"),
-            Ok(false),
-            "what failed is told, and not that the time is over"
-        );
+        assert_eq!(first(&over).pause(None, "x"), Ok(false), "what failed is told, and not that the time is over");
         let long = Deadline::after(Duration::from_secs(10), &cancel);
-        assert_eq!(
-            Attempts::new(&long).pause(Some(Duration::MAX), "x"),
-            Ok(false),
-            "thirty seconds at most, and no time"
-        );
+        assert_eq!(first(&long).pause(Some(Duration::MAX), "x"), Ok(false), "thirty seconds at most, and no time");
         assert_eq!(Attempts { deadline: &long, done: 4 }.pause(None, "x"), Ok(false), "the fourth try is the last");
-        let mut tries = Attempts::new(&long);
-        assert_eq!((tries.pause(None, "x"), tries.count()), (Ok(true), 2));
+        let mut tries = first(&long);
+        assert_eq!((tries.pause(None, "x"), tries.done), (Ok(true), 2));
         cancel.cancel();
         assert_eq!(tries.pause(None, "x"), Err(Expired::Cancelled));
     }

@@ -18,8 +18,7 @@ use crate::util::hash::{Algorithm, Digest};
 use crate::util::json::Limits;
 use crate::util::percent;
 use crate::util::redact::Redactor;
-use crate::util::retry::Attempts;
-use crate::util::retry::Retry;
+use crate::util::retry::{self, Failure, GaveUp, Retry};
 use crate::util::secret::Secret;
 use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError, SnapshotFile};
 
@@ -65,6 +64,31 @@ pub enum WindmillError {
     Expired(Expired),
     /// wmill cannot be started, or the disk refuses.
     Machine(String),
+}
+
+impl Failure for WindmillError {
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Failed { retry, .. } => *retry,
+            Self::Expired(_) | Self::Machine(_) => Retry::Never,
+        }
+    }
+
+    fn message(&self) -> &str {
+        match self {
+            Self::Failed { message, .. } | Self::Machine(message) => message,
+            Self::Expired(_) => "no time left",
+        }
+    }
+}
+
+impl From<GaveUp<Self>> for WindmillError {
+    fn from(gave_up: GaveUp<Self>) -> Self {
+        match gave_up {
+            GaveUp::Failed(error, _) => error,
+            GaveUp::Expired(expired) => Self::Expired(expired),
+        }
+    }
 }
 
 /// The trailer with the [`fingerprint`] of the key under which the secrets of a commit are encrypted.
@@ -139,33 +163,22 @@ pub fn list_workspaces(
     // No question here is about a workspace.
     let workspace = WorkspaceId::parse(ADMINS).map_err(|error| WindmillError::Machine(error.to_string()))?;
     let windmill = Windmill::new(base_url, &workspace, token, headers, deadline, environment);
-    let mut tries = Attempts::new(deadline);
-    loop {
-        let error = match windmill.ask(PATH, None) {
-            Ok(answer) if answer.status == 200 => match parse(&answer.body) {
-                Some(Value::Array(list)) => return Ok(list.iter().filter_map(living_workspace).collect()),
-                _ => windmill.strange_answer(PATH, &answer),
-            },
-            Ok(answer) if matches!(answer.status, 401 | 403) => {
-                let message = format!(
-                    "Windmill at {base_url} does not list its workspaces for this token (status {}): it is wrong or \
-                     expired, or bound to one workspace; WINDMILL_WORKSPACE=* needs one that is not",
-                    answer.status
-                );
-                failed(Code::WindmillUnauthorized, message)
-            }
-            Ok(answer) => windmill.strange_answer(PATH, &answer),
-            Err(error) => error,
-        };
-        match &error {
-            WindmillError::Failed { retry: Retry::AfterPause(asked), message, .. } => {
-                if !tries.pause(*asked, message).map_err(WindmillError::Expired)? {
-                    return Err(error);
-                }
-            }
-            _ => return Err(error),
+    let listed = retry::patiently(deadline, || match windmill.ask(PATH, None)? {
+        answer if answer.status == 200 => match parse(&answer.body) {
+            Some(Value::Array(list)) => Ok(list.iter().filter_map(living_workspace).collect()),
+            _ => Err(windmill.strange_answer(PATH, &answer)),
+        },
+        answer if matches!(answer.status, 401 | 403) => {
+            let message = format!(
+                "Windmill at {base_url} does not list its workspaces for this token (status {}): it is wrong or \
+                 expired, or bound to one workspace; WINDMILL_WORKSPACE=* needs one that is not",
+                answer.status
+            );
+            Err(failed(Code::WindmillUnauthorized, message))
         }
-    }
+        answer => Err(windmill.strange_answer(PATH, &answer)),
+    });
+    Ok(listed?)
 }
 
 fn living_workspace(listed: &Value) -> Option<WorkspaceId> {
@@ -275,24 +288,13 @@ impl<'a> Windmill<'a> {
     /// [`WindmillError`]: unreachable, unauthorized, no such workspace.
     pub fn token_user(&self) -> Result<TokenUser, WindmillError> {
         let path = format!("api/w/{}/users/whoami", self.workspace);
-        let mut tries = Attempts::new(self.deadline);
-        loop {
-            match self.begin(Part::Whole, &path, None).and_then(|question| self.user(&path, question)) {
-                Ok(user) => {
-                    let name = match user.get("username") {
-                        Some(Value::String(name)) => self.printable(name),
-                        _ => String::new(),
-                    };
-                    return Ok(TokenUser { name, admin: is_true(&user, "is_admin") });
-                }
-                Err(WindmillError::Failed { code, message, retry: Retry::AfterPause(asked) }) => {
-                    if !tries.pause(asked, &message).map_err(WindmillError::Expired)? {
-                        return Err(failed(code, message));
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let asked = || self.begin(Part::Whole, &path, None).and_then(|question| self.user(&path, question));
+        let user = retry::patiently(self.deadline, asked)?;
+        let name = match user.get("username") {
+            Some(Value::String(name)) => self.printable(name),
+            _ => String::new(),
+        };
+        Ok(TokenUser { name, admin: is_true(&user, "is_admin") })
     }
 
     /// The answer to the question who the token's user is.
