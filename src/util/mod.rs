@@ -13,3 +13,4 @@ pub mod retry;
 pub mod secret;
 pub mod time;
 pub mod volume;
+pub mod yaml;

@@ -1,6 +1,8 @@
 //! Makes text that others wrote fit to be shown: without known secrets, without characters that hide or reorder the
 //! others, and not too long.
 
+use std::borrow::Cow;
+
 use crate::util::percent;
 use crate::util::secret::Secret;
 
@@ -35,6 +37,15 @@ pub fn shorten(text: &str, bytes_max: usize) -> String {
     let head = text.floor_char_boundary(bytes_max / 3);
     let tail = text.ceil_char_boundary(text.len() - bytes_max.saturating_sub(head + MARK.len()));
     [&text[..head], MARK, &text[tail..]].concat()
+}
+
+/// The text, or its first characters with `…`.
+#[must_use]
+pub fn first_chars(text: &str, chars_max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => Cow::Owned([&text[..end], "…"].concat()),
+        None => Cow::Borrowed(text),
+    }
 }
 
 /// Replaces known secrets in text that a tool or a server wrote.

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use miniserde::json::{self, Value};
 
+use crate::util::yaml::{Node, fields};
 use crate::windmill::item_path::KEY_FILE;
-use crate::windmill::wmill_yaml::{Shape, fields};
 
 /// The settings of the workspace.
 pub const SETTINGS_FILE: &str = "settings.yaml";
@@ -35,16 +35,17 @@ pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
         return false;
     }
     let wanted = |key: &str| matches!(key, "value" | "is_secret");
-    let Ok(fields) = fields(content, VARIABLE_BYTES_MAX, VARIABLE_BYTES_MAX, wanted) else {
+    let Ok(fields) = fields(content, VARIABLE_BYTES_MAX, wanted) else {
         return claims_to_be_secret(content);
     };
     let field = |name| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-    if field("is_secret") != Some(&Shape::Bool(true)) {
+    if field("is_secret") != Some(&Node::Bool(true)) {
         return false;
     }
     match field("value") {
-        None | Some(Shape::Empty) => false,
-        Some(Shape::Text(value)) => !(value.is_empty() || is_reference(value) || is_ciphertext(value)),
+        None => false,
+        Some(value) if value.is_empty() => false,
+        Some(Node::Text(value)) => !(value.is_empty() || is_reference(value) || is_ciphertext(value)),
         Some(_) => true,
     }
 }
@@ -76,9 +77,9 @@ pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
     if path != SETTINGS_FILE {
         return false;
     }
-    match fields(content, SETTINGS_BYTES_MAX, VARIABLE_BYTES_MAX, |key| SECRET_SETTINGS.contains(&key)) {
+    match fields(content, SETTINGS_BYTES_MAX, |key| SECRET_SETTINGS.contains(&key)) {
         Ok(fields) => fields.iter().any(|(key, value)| {
-            let is_empty = matches!(value, Shape::Empty) || matches!(value, Shape::Text(text) if text.is_empty());
+            let is_empty = value.is_empty() || *value == Node::Text(String::new());
             SECRET_SETTINGS.contains(&key.as_str()) && !is_empty
         }),
         Err(_) => SECRET_SETTINGS.iter().any(|name| String::from_utf8_lossy(content).contains(name)),
@@ -88,8 +89,8 @@ pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
 /// Whether the file of a variable says that it is secret, or does not let itself be read.
 #[must_use]
 pub fn is_secret_variable(content: &[u8]) -> bool {
-    match fields(content, VARIABLE_BYTES_MAX, VARIABLE_BYTES_MAX, |key| key == "is_secret") {
-        Ok(fields) => fields.iter().any(|(key, value)| key == "is_secret" && *value != Shape::Bool(false)),
+    match fields(content, VARIABLE_BYTES_MAX, |key| key == "is_secret") {
+        Ok(fields) => fields.iter().any(|(key, value)| key == "is_secret" && *value != Node::Bool(false)),
         Err(_) => true,
     }
 }

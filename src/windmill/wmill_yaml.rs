@@ -3,21 +3,16 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::de::{
-    self, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
-};
+use crate::util::yaml::{self, Node, escaped_start};
 
 /// The file's name, the repository's and ours.
 pub const WMILL_YAML: &str = "wmill.yaml";
 /// A larger `wmill.yaml` is not read: the parser holds an event for every two bytes. `wmill init` writes 6 KiB.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;
-/// Brackets and braces in a file that is parsed. The parser looks at every open one for each token: 60,000 nested
-/// braces, a file of 240 KiB, took it 34 seconds. All are counted, since what closes them may stand in a comment.
-const BRACKETS_MAX: usize = 1000;
 /// Patterns in one list of the scope.
 const PATTERNS_MAX: usize = 100;
-/// Bytes of one pattern, and of any other string that is looked at.
-const TEXT_BYTES_MAX: usize = 256;
+/// Bytes of one pattern.
+const PATTERN_BYTES_MAX: usize = 256;
 /// wmill turns patterns into regular expressions that backtrack, and expands braces one by one: these bounds keep it
 /// from being stalled by a pattern.
 const PATTERN_STARS_MAX: usize = 10;
@@ -26,8 +21,6 @@ const PATTERN_BRACES_MAX: usize = 4;
 /// Keys that a warning names, and the bytes that it quotes of each.
 const NAMED_KEYS_MAX: usize = 20;
 const NAMED_KEY_CHARS_MAX: usize = 40;
-/// Characters of the parser's own words in a warning.
-const REASON_CHARS_MAX: usize = 160;
 
 /// The kinds of items that one sync takes out, all decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,8 +183,8 @@ pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
     let mut warnings = Vec::new();
     match repository_file.map_or(Ok(Vec::new()), entries) {
         Ok(entries) => {
-            for (key, shape) in entries {
-                draft.take(key, shape, asked);
+            for (key, node) in entries {
+                draft.take(key, node, asked);
             }
         }
         Err(reason) => warnings.push(format!("`wmill.yaml` in the repository is ignored: {reason}")),
@@ -242,15 +235,15 @@ struct YamlDraft {
 }
 
 impl YamlDraft {
-    fn take(&mut self, key: String, shape: Shape, asked: &KindSettings) {
+    fn take(&mut self, key: String, node: Node, asked: &KindSettings) {
         let heeded = if let Some(kind) = KINDS.iter().find(|kind| kind.key == key) {
-            self.take_kind(kind, &shape, asked)
+            self.take_kind(kind, &node, asked)
         } else if LAYOUT.contains(&key.as_str()) {
-            self.take_layout(&key, &shape)
+            self.take_layout(&key, &node)
         } else if let Some(index) = SCOPE.iter().position(|name| *name == key) {
-            self.take_patterns(index, shape)
+            self.take_patterns(index, node)
         } else {
-            NEVER_HEEDED.contains(&key.as_str()) && matches!(shape, Shape::Empty | Shape::Bool(false))
+            NEVER_HEEDED.contains(&key.as_str()) && (node.is_empty() || node == Node::Bool(false))
         };
         if !heeded {
             self.unheeded.push(key);
@@ -258,9 +251,9 @@ impl YamlDraft {
     }
 
     /// Whether there is nothing to tell: the value was used, or is what it would be without.
-    fn take_kind(&mut self, kind: &Kind, shape: &Shape, asked: &KindSettings) -> bool {
-        let Shape::Bool(value) = *shape else {
-            return *shape == Shape::Empty;
+    fn take_kind(&mut self, kind: &Kind, node: &Node, asked: &KindSettings) -> bool {
+        let Node::Bool(value) = *node else {
+            return node.is_empty();
         };
         if let Some(wins) = kind.asked(asked) {
             return wins == value;
@@ -277,31 +270,34 @@ impl YamlDraft {
         true
     }
 
-    fn take_layout(&mut self, key: &str, shape: &Shape) -> bool {
-        match (key, shape) {
-            (_, Shape::Empty) => {}
-            ("nonDottedPaths", Shape::Bool(value)) => self.non_dotted_paths = *value,
-            ("dedupeLockfiles", Shape::Bool(value)) => self.dedupe_lockfiles = *value,
-            ("defaultTs", Shape::Text(text)) if text == "bun" => self.deno = false,
-            ("defaultTs", Shape::Text(text)) if text == "deno" => self.deno = true,
+    fn take_layout(&mut self, key: &str, node: &Node) -> bool {
+        match (key, node) {
+            (_, node) if node.is_empty() => {}
+            ("nonDottedPaths", Node::Bool(value)) => self.non_dotted_paths = *value,
+            ("dedupeLockfiles", Node::Bool(value)) => self.dedupe_lockfiles = *value,
+            ("defaultTs", Node::Text(text)) if text == "bun" => self.deno = false,
+            ("defaultTs", Node::Text(text)) if text == "deno" => self.deno = true,
             // wmill exits on a version above its own, and takes everything else for v0.
-            ("syncBehavior", Shape::Text(text)) if text == "v0" => self.sync_behavior = Some("v0"),
-            ("syncBehavior", Shape::Text(text)) if text == "v1" => self.sync_behavior = Some("v1"),
+            ("syncBehavior", Node::Text(text)) if text == "v0" => self.sync_behavior = Some("v0"),
+            ("syncBehavior", Node::Text(text)) if text == "v1" => self.sync_behavior = Some("v1"),
             _ => return false,
         }
         true
     }
 
     /// The whole list or nothing of it: half of the includes would leave out what the other half took in.
-    fn take_patterns(&mut self, index: usize, shape: Shape) -> bool {
-        match shape {
-            Shape::Empty => true,
-            Shape::List(patterns) if patterns.iter().all(|pattern| is_pattern(pattern)) => {
-                self.scope[index] = patterns;
-                true
-            }
-            _ => false,
-        }
+    fn take_patterns(&mut self, index: usize, node: Node) -> bool {
+        let patterns = match node {
+            _ if node.is_empty() => return true,
+            Node::List(list) if list.len() <= PATTERNS_MAX => list,
+            _ => return false,
+        };
+        let text = |pattern| match pattern {
+            Node::Text(text) if is_pattern(&text) => Some(text),
+            _ => None,
+        };
+        let patterns: Option<Vec<_>> = patterns.into_iter().map(text).collect();
+        patterns.map(|patterns| self.scope[index] = patterns).is_some()
     }
 
     /// Forgets patterns that restrict nothing, and names those that do.
@@ -382,6 +378,7 @@ impl YamlDraft {
 fn is_pattern(pattern: &str) -> bool {
     let count = |text: &str, what: char| text.chars().filter(|char| *char == what).count();
     !pattern.is_empty()
+        && pattern.len() <= PATTERN_BYTES_MAX
         && !pattern.contains(char::is_control)
         && !pattern.contains("..")
         && !pattern.contains('(')
@@ -412,24 +409,17 @@ fn escaped(char: char) -> String {
 
 /// The keys for a warning: escaped, shortened, and not too many.
 fn named(keys: &[String]) -> String {
-    let shown: Vec<String> = keys.iter().take(NAMED_KEYS_MAX).map(|key| shown(key, NAMED_KEY_CHARS_MAX)).collect();
+    let shown: Vec<String> =
+        keys.iter().take(NAMED_KEYS_MAX).map(|key| escaped_start(key, NAMED_KEY_CHARS_MAX)).collect();
     match keys.len().saturating_sub(NAMED_KEYS_MAX) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
-fn shown(text: &str, chars_max: usize) -> String {
-    let mut shown: String = text.chars().take(chars_max).flat_map(char::escape_debug).collect();
-    if text.chars().nth(chars_max).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
 /// The top level of the repository's file in its order, or why all of it is ignored.
-fn entries(file: &[u8]) -> Result<Vec<(String, Shape)>, String> {
-    fields(file, FILE_BYTES_MAX, TEXT_BYTES_MAX, is_known)
+fn entries(file: &[u8]) -> Result<Vec<(String, Node)>, String> {
+    yaml::fields(file, FILE_BYTES_MAX, is_known)
 }
 
 fn is_known(key: &str) -> bool {
@@ -452,184 +442,6 @@ pub fn own_items(files: &BTreeSet<String>) -> String {
         return String::new();
     }
     format!("workspaces:\n  commonSpecificItems:\n    resources: [{resources}]\n    variables: [{variables}]\n")
-}
-
-/// The top level of a YAML mapping in its order, with the values of the `wanted` keys; or why it cannot be read. Bounded
-/// in time and memory, for any input; longer texts than `text_bytes_max` are `Other`.
-pub(crate) fn fields(
-    yaml: &[u8],
-    bytes_max: usize,
-    text_bytes_max: usize,
-    wanted: fn(&str) -> bool,
-) -> Result<Vec<(String, Shape)>, String> {
-    if yaml.len() > bytes_max {
-        return Err(format!("it has {} bytes, and {bytes_max} are read at most", yaml.len()));
-    }
-    let text = str::from_utf8(yaml).map_err(|_| "it is not UTF-8".to_owned())?;
-    // Editors of Windows put it there, and wmill passes over it.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).nth(BRACKETS_MAX).is_some() {
-        return Err(format!("it has more than {BRACKETS_MAX} brackets"));
-    }
-    let top = TopVisitor { wanted, text_bytes_max };
-    yaml_serde::Deserializer::from_str(text)
-        .deserialize_any(top)
-        .map_err(|error| shown(&error.to_string(), REASON_CHARS_MAX))
-}
-
-/// A value, as far as this module looks into it.
-///
-/// Nothing deeper than a list of strings is built, and what an alias stands for is walked at most once for each known
-/// key: aliases cannot make a small file large.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// Null, `[]` or `{}`.
-    Empty,
-    Bool(bool),
-    /// Of bounded length.
-    Text(String),
-    /// Of at most [`PATTERNS_MAX`] texts.
-    List(Vec<String>),
-    Other,
-}
-
-#[derive(Clone, Copy)]
-struct ShapeVisitor {
-    text_bytes_max: usize,
-    /// A list in a list is not looked into.
-    in_list: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for ShapeVisitor {
-    type Value = Shape;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Shape, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ShapeVisitor {
-    type Value = Shape;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Shape, E> {
-        Ok(Shape::Empty)
-    }
-
-    fn visit_none<E>(self) -> Result<Shape, E> {
-        Ok(Shape::Empty)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Shape, E> {
-        Ok(Shape::Bool(value))
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Shape, E> {
-        Ok(Shape::Other)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Shape, E> {
-        Ok(Shape::Other)
-    }
-
-    fn visit_i128<E>(self, _: i128) -> Result<Shape, E> {
-        Ok(Shape::Other)
-    }
-
-    fn visit_u128<E>(self, _: u128) -> Result<Shape, E> {
-        Ok(Shape::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Shape, E> {
-        Ok(Shape::Other)
-    }
-
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<Shape, E> {
-        Ok(Shape::Other)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Shape, E> {
-        Ok(if text.len() <= self.text_bytes_max { Shape::Text(text.to_owned()) } else { Shape::Other })
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Shape, A::Error> {
-        let mut texts = Vec::new();
-        let mut looked_into = !self.in_list;
-        while looked_into {
-            match items.next_element_seed(Self { in_list: true, ..self })? {
-                Some(Shape::Text(text)) if texts.len() < PATTERNS_MAX => texts.push(text),
-                Some(_) => looked_into = false,
-                None if texts.is_empty() => return Ok(Shape::Empty),
-                None => return Ok(Shape::List(texts)),
-            }
-        }
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Shape::Other)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Shape, A::Error> {
-        let mut shape = Shape::Empty;
-        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-            shape = Shape::Other;
-        }
-        Ok(shape)
-    }
-
-    fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Shape, A::Error> {
-        let (IgnoredAny, value) = tagged.variant()?;
-        value.newtype_variant::<IgnoredAny>()?;
-        Ok(Shape::Other)
-    }
-}
-
-/// The top-level mapping.
-struct TopVisitor {
-    wanted: fn(&str) -> bool,
-    text_bytes_max: usize,
-}
-
-impl<'de> Visitor<'de> for TopVisitor {
-    type Value = Vec<(String, Shape)>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a mapping")
-    }
-
-    /// The parser's own words would quote the text.
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
-        Err(E::custom("it is a text and not a mapping"))
-    }
-
-    /// A file with nothing but comments.
-    fn visit_none<E>(self) -> Result<Self::Value, E> {
-        Ok(Vec::new())
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Vec::new())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
-        let mut seen = BTreeSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if !seen.insert(key.clone()) {
-                // Which of them counts is another question to each parser.
-                return Err(de::Error::custom(format_args!("the key `{}` is there twice", shown(&key, 40))));
-            }
-            let shape = if (self.wanted)(&key) {
-                map.next_value_seed(ShapeVisitor { text_bytes_max: self.text_bytes_max, in_list: false })?
-            } else {
-                map.next_value::<IgnoredAny>()?;
-                Shape::Other
-            };
-            entries.push((key, shape));
-        }
-        Ok(entries)
-    }
 }
 
 #[cfg(test)]
@@ -739,7 +551,7 @@ mod tests {
         for bad in ["1", "''", "'f/{1..99999999}'", "'+(a|b)'", "'a*a*a*a*a*a'", "[a]", "{a: b}", "~", "\"a\\n\""] {
             check(&format!("includes: ['f/**', {bad}]"), &[], &[&unheeded("includes")]);
         }
-        let fits = "a".repeat(TEXT_BYTES_MAX);
+        let fits = "a".repeat(PATTERN_BYTES_MAX);
         check(&format!("excludes: [{fits}]"), &[&format!("excludes: [\"{fits}\"]")], &[&narrowing("excludes")]);
         check(&format!("excludes: [{fits}a]"), &[], &[&unheeded("excludes")]);
         let many = vec!["a"; PATTERNS_MAX];
@@ -752,12 +564,12 @@ mod tests {
         let line = r#"excludes: ["a\"\\]: #\u2028é, {x}"]"#;
         check("excludes: [\"a\\\"\\\\]: #\\u2028é, {x}\"]", &[line], &[&narrowing("excludes")]);
         let text = read(Some(line.as_bytes()), &NOTHING).text;
-        let Some((_, Shape::List(patterns))) =
+        let Some((_, Node::List(patterns))) =
             entries(text.as_bytes()).unwrap().into_iter().find(|(key, _)| key == "excludes")
         else {
             panic!("{text}")
         };
-        assert_eq!(patterns, ["a\"\\]: #\u{2028}é, {x}"]);
+        assert_eq!(patterns, [Node::Text("a\"\\]: #\u{2028}é, {x}".to_owned())]);
     }
 
     #[test]
@@ -859,8 +671,8 @@ mod tests {
         let wide = format!("x: &a [{}]\nincludes: [{}]", vec!["y"; 60_000].join(","), vec!["*a"; 40_000].join(","));
         assert!(!read(Some(wide.as_bytes()), &NOTHING).globs);
         check_unreadable("{a: ".repeat(60_000).as_bytes(), "more than 1000 brackets");
-        check(&format!("#{}", "{".repeat(BRACKETS_MAX)), &[], &[]);
-        check_unreadable(format!("#{}", "[".repeat(BRACKETS_MAX + 1)).as_bytes(), "more than 1000 brackets");
+        check(&format!("#{}", "{".repeat(1000)), &[], &[]);
+        check_unreadable(format!("#{}", "[".repeat(1001)).as_bytes(), "more than 1000 brackets");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The switches of schedules and triggers, which are off when they arrive in another workspace.
 
-use crate::windmill::wmill_yaml::{Shape, fields};
+use crate::util::yaml::{Node, fields};
 
 /// The file of a schedule or a trigger with its switch off, under the name that the file has for it; `None` where that
 /// cannot be done.
@@ -19,11 +19,11 @@ pub(super) fn disabled(content: &[u8]) -> Option<Vec<u8>> {
         });
         text.push('\n');
     }
-    let is_off = |(key, value): &(String, Shape)| match key.as_str() {
-        "enabled" => *value == Shape::Bool(false),
-        _ => *value == Shape::Text("disabled".to_owned()),
+    let is_off = |(key, value): &(String, Node)| match key.as_str() {
+        "enabled" => *value == Node::Bool(false),
+        _ => *value == Node::Text("disabled".to_owned()),
     };
-    let switches = fields(text.as_bytes(), text.len(), text.len(), |key| matches!(key, "enabled" | "mode")).ok()?;
+    let switches = fields(text.as_bytes(), text.len(), |key| matches!(key, "enabled" | "mode")).ok()?;
     let mut switches = switches.iter().filter(|(key, _)| matches!(key.as_str(), "enabled" | "mode")).peekable();
     (switches.peek().is_some() && switches.all(is_off)).then(|| text.into_bytes())
 }

@@ -2,20 +2,17 @@
 //!
 //! YAML and JSON are compared as `wmill` does: comments, order and line ends do not count. No secret is shown.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
-
 use crate::git::tree_diff::printable;
+use crate::util::redact::first_chars;
+use crate::util::yaml::{self, Node};
 use crate::windmill::item_path::{self, ItemKind, WMILL_LOCK};
 
 /// A larger file is compared by its bytes alone.
 const FILE_BYTES_MAX: usize = 4 << 20;
 /// The parser looks at every open bracket for each token, so brackets times bytes bound its time: to a few seconds.
 const BRACKETS_TIMES_BYTES_MAX: usize = 1 << 31;
-/// Values deeper than this are compared by the bytes of their file.
-const DEPTH_MAX: usize = 100;
 /// Of one file, what is shown.
 const LINES_MAX: usize = 8;
 /// Of one value or line.
@@ -24,18 +21,6 @@ const CHARS_MAX: usize = 80;
 const MASK: &str = "***";
 /// Words in the name of a field that may hold a secret.
 const SECRET_WORDS: [&str; 8] = ["secret", "password", "passwd", "token", "key", "credential", "webhook", "auth"];
-
-/// A value of YAML or JSON.
-#[derive(Clone, Debug, PartialEq)]
-enum Node {
-    Empty,
-    Bool(bool),
-    Whole(i128),
-    Real(f64),
-    Text(String),
-    List(Vec<Node>),
-    Fields(BTreeMap<String, Node>),
-}
 
 /// What differs between the file as the backup has it and as the workspace has it, in a few lines; empty where they
 /// mean the same.
@@ -87,10 +72,7 @@ fn parsed(path: &str, content: &[u8]) -> Option<Node> {
     if brackets.saturating_mul(content.len()) > BRACKETS_TIMES_BYTES_MAX {
         return None;
     }
-    // Without aliases, there are no more values than bytes.
-    let mut left = content.len() + 1;
-    let seed = Seed { left: &mut left, depth: 0 };
-    let mut node = seed.deserialize(yaml_serde::Deserializer::from_str(std::str::from_utf8(content).ok()?)).ok()?;
+    let mut node = yaml::value(std::str::from_utf8(content).ok()?)?;
     if let (true, Node::Fields(fields)) = (path.ends_with(".script.yaml"), &mut node) {
         // wmill derives these, and passes over them.
         for derived in ["is_template", "no_main_func", "auto_kind"] {
@@ -200,7 +182,7 @@ fn compare(place: &mut Vec<String>, backup: Option<&Node>, workspace: Option<&No
             let show = |node: Option<&Node>| match node {
                 None => "nothing".to_owned(),
                 Some(_) if masks.hide(place) => MASK.to_owned(),
-                Some(node) => shortened(&node.to_string()),
+                Some(node) => shown(node),
             };
             let name = printable(place.join(".").as_bytes());
             lines.add(format_args!("{name}: {} in the backup, {} in the workspace", show(one), show(other)));
@@ -223,17 +205,17 @@ fn is_same(one: &Node, other: &Node) -> bool {
     }
 }
 
-impl fmt::Display for Node {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => formatter.write_str("null"),
-            Self::Bool(value) => value.fmt(formatter),
-            Self::Whole(value) => value.fmt(formatter),
-            Self::Real(value) => value.fmt(formatter),
-            Self::Text(text) => write!(formatter, "\"{}\"", printable(text.as_bytes())),
-            Self::List(list) => write!(formatter, "a list of {}", list.len()),
-            Self::Fields(fields) => write!(formatter, "an object of {} fields", fields.len()),
-        }
+/// A value in a few words.
+fn shown(node: &Node) -> String {
+    match node {
+        Node::Null => "null".to_owned(),
+        Node::Bool(value) => value.to_string(),
+        Node::Whole(value) => value.to_string(),
+        Node::Real(value) => value.to_string(),
+        Node::Text(text) => first_chars(&format!("\"{}\"", printable(text.as_bytes())), CHARS_MAX).into_owned(),
+        Node::List(list) => format!("a list of {}", list.len()),
+        Node::Fields(fields) => format!("an object of {} fields", fields.len()),
+        Node::Unread => "a value".to_owned(),
     }
 }
 
@@ -254,17 +236,10 @@ fn compare_texts(backup: &[u8], workspace: &[u8], lines: &mut Lines) {
             let end = if line.ends_with("\r\n") { " (with a carriage return)" } else { "" };
             lines.add(format_args!(
                 "{sign}{}{end}",
-                shortened(&printable(line.trim_end_matches(['\r', '\n']).as_bytes()))
+                first_chars(&printable(line.trim_end_matches(['\r', '\n']).as_bytes()), CHARS_MAX)
             ));
         }
         lines.count += side.len().saturating_sub(LINES_MAX / 2);
-    }
-}
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => [&text[..end], "…"].concat(),
-        None => text.to_owned(),
     }
 }
 
@@ -289,103 +264,6 @@ impl Lines {
             self.first.push(format!("and {more} more"));
         }
         self.first
-    }
-}
-
-/// Reads one value, and counts it.
-struct Seed<'a> {
-    left: &'a mut usize,
-    depth: usize,
-}
-
-impl Seed<'_> {
-    fn deeper(&mut self) -> Seed<'_> {
-        Seed { left: self.left, depth: self.depth + 1 }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
-    type Value = Node;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        if *self.left == 0 || self.depth > DEPTH_MAX {
-            return Err(de::Error::custom("more than its text"));
-        }
-        *self.left -= 1;
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Seed<'_> {
-    type Value = Node;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Empty)
-    }
-
-    fn visit_none<E>(self) -> Result<Node, E> {
-        Ok(Node::Empty)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Whole(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Whole(value.into()))
-    }
-
-    fn visit_i128<E>(self, value: i128) -> Result<Node, E> {
-        Ok(Node::Whole(value))
-    }
-
-    fn visit_u128<E>(self, value: u128) -> Result<Node, E> {
-        Ok(Node::Real(value as f64))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Real(value))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
-        Ok(Node::Text(text.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Node, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(self.deeper())? {
-            list.push(item);
-        }
-        Ok(Node::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Node, A::Error> {
-        let mut fields = BTreeMap::new();
-        while let Some(name) = entries.next_key_seed(self.deeper())? {
-            let name = match name {
-                Node::Text(name) => name,
-                other => other.to_string(),
-            };
-            let value = entries.next_value_seed(self.deeper())?;
-            if fields.insert(name, value).is_some() {
-                return Err(de::Error::custom("a field that is there twice"));
-            }
-        }
-        Ok(Node::Fields(fields))
-    }
-
-    fn visit_enum<A: EnumAccess<'de>>(mut self, tagged: A) -> Result<Node, A::Error> {
-        let (tag, value) = tagged.variant::<String>()?;
-        let value = value.newtype_variant_seed(self.deeper())?;
-        Ok(Node::Fields(BTreeMap::from([(["!", &tag].concat(), value)])))
     }
 }
 

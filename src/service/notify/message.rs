@@ -6,6 +6,7 @@ use crate::config::Occasion;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
 use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::util::redact::first_chars;
 
 /// Of a result's message, what goes into a chat.
 const MESSAGE_CHARS_MAX: usize = 1_000;
@@ -185,11 +186,7 @@ pub fn commit_page(remote: &RemoteUrl, commit: &str) -> Option<String> {
 }
 
 fn shortened(message: &str, chars_max: usize) -> String {
-    let message = message.replace('\n', " | ");
-    if message.chars().count() <= chars_max {
-        return message;
-    }
-    message.chars().take(chars_max).chain(['…']).collect()
+    first_chars(&message.replace('\n', " | "), chars_max).into_owned()
 }
 
 /// The first of these, a line each, and how many more there are.

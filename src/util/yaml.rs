@@ -1,0 +1,348 @@
+//! YAML as values, with bounds on the time and the memory that any input takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::de::{
+    self, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
+
+use crate::util::redact::first_chars;
+
+/// Brackets and braces in a file whose fields are read. The parser looks at every open one for each token: 60,000 nested
+/// braces, a file of 240 KiB, took it 34 seconds. All are counted, since what closes them may stand in a comment.
+const BRACKETS_MAX: usize = 1000;
+/// The same bound for a value that is read whole, in which brackets are usual: a few seconds.
+const BRACKETS_TIMES_BYTES_MAX: usize = 1 << 31;
+/// Characters of a file that can begin a value, or a tag of one. The parser holds up to 500 bytes for each, before we see
+/// any value.
+const MARKS_MAX: usize = 40_000;
+/// Levels of a value that is read whole.
+const DEPTH_MAX: usize = 100;
+/// Characters of the parser's own words in an error.
+const REASON_CHARS_MAX: usize = 160;
+/// Characters of a key in an error.
+const KEY_CHARS_MAX: usize = 40;
+
+/// A value of YAML or JSON.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Node {
+    /// Null.
+    Null,
+    /// A truth value.
+    Bool(bool),
+    /// A whole number.
+    Whole(i128),
+    /// Another number.
+    Real(f64),
+    /// A text.
+    Text(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A mapping; a value with a tag is one, of the tag.
+    Fields(BTreeMap<String, Node>),
+    /// A value that was not asked for, or that has more levels or more content than was asked for.
+    Unread,
+}
+
+impl Node {
+    /// Whether it is null, `[]` or `{}`.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::List(list) => list.is_empty(),
+            Self::Fields(fields) => fields.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+/// A whole file as one value; `None` where it cannot be read with bounded effort.
+#[must_use]
+pub fn value(yaml: &str) -> Option<Node> {
+    if brackets(yaml).saturating_mul(yaml.len()) > BRACKETS_TIMES_BYTES_MAX || has_too_many_values(yaml) {
+        return None;
+    }
+    let mut room = room_of(yaml);
+    let seed = Seed { room: &mut room, levels: DEPTH_MAX };
+    let node = seed.deserialize(yaml_serde::Deserializer::from_str(yaml)).ok()?;
+    (node != Node::Unread).then_some(node)
+}
+
+/// The fields of a mapping in its order, with the values of the `wanted` ones; of these, what lies deeper than in a list
+/// is not read.
+///
+/// # Errors
+/// Why the file cannot be read, in words for a warning.
+pub fn fields(yaml: &[u8], bytes_max: usize, wanted: fn(&str) -> bool) -> Result<Vec<(String, Node)>, String> {
+    if yaml.len() > bytes_max {
+        return Err(format!("it has {} bytes, and {bytes_max} are read at most", yaml.len()));
+    }
+    let text = str::from_utf8(yaml).map_err(|_| "it is not UTF-8".to_owned())?;
+    // Editors of Windows put it there, and wmill passes over it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if brackets(text) > BRACKETS_MAX {
+        return Err(format!("it has more than {BRACKETS_MAX} brackets"));
+    }
+    if has_too_many_values(text) {
+        return Err("it has too many values".to_owned());
+    }
+    yaml_serde::Deserializer::from_str(text)
+        .deserialize_any(Top { wanted, room: room_of(text) })
+        .map_err(|error| escaped_start(&error.to_string(), REASON_CHARS_MAX))
+}
+
+/// The first characters, with each that is not seen or breaks a line escaped.
+#[must_use]
+pub fn escaped_start(text: &str, chars_max: usize) -> String {
+    first_chars(text, chars_max).escape_debug().to_string()
+}
+
+fn brackets(text: &str) -> usize {
+    text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count()
+}
+
+/// Those within a text are counted too.
+fn has_too_many_values(text: &str) -> bool {
+    text.bytes().filter(|byte| b",:-?!&[{\n\r".contains(byte)).nth(MARKS_MAX).is_some()
+}
+
+/// Values and bytes of texts in a file of this size, if it has no aliases: `a,` in a mapping is a key of one byte with a
+/// value.
+fn room_of(text: &str) -> usize {
+    2 * text.len() + 1
+}
+
+/// Reads one value.
+///
+/// Where there is no room or no level left, it is passed over, and with it all that it is within: aliases cannot make a
+/// small file large. What an alias stands for is walked at most once for each level then.
+struct Seed<'a> {
+    /// How many values and bytes of texts may still be read.
+    room: &'a mut usize,
+    /// How many levels of lists and mappings may still be read.
+    levels: usize,
+}
+
+impl Seed<'_> {
+    fn deeper(&mut self) -> Seed<'_> {
+        Seed { room: self.room, levels: self.levels.saturating_sub(1) }
+    }
+
+    /// Whether there was room for this much.
+    fn take(&mut self, amount: usize) -> bool {
+        let left = self.room.checked_sub(amount);
+        *self.room = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<Node, D::Error> {
+        if self.take(1) {
+            deserializer.deserialize_any(self)
+        } else {
+            deserializer.deserialize_ignored_any(IgnoredAny).map(|IgnoredAny| Node::Unread)
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Node;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Whole(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Whole(value.into()))
+    }
+
+    fn visit_i128<E>(self, value: i128) -> Result<Node, E> {
+        Ok(Node::Whole(value))
+    }
+
+    fn visit_u128<E>(self, value: u128) -> Result<Node, E> {
+        Ok(Node::Real(value as f64))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Real(value))
+    }
+
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<Node, E> {
+        Ok(Node::Unread)
+    }
+
+    fn visit_str<E>(mut self, text: &str) -> Result<Node, E> {
+        Ok(if self.take(text.len()) { Node::Text(text.to_owned()) } else { Node::Unread })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Node, A::Error> {
+        let mut list = Vec::new();
+        while self.levels > 0 {
+            match items.next_element_seed(self.deeper())? {
+                Some(Node::Unread) => break,
+                Some(item) => list.push(item),
+                None => return Ok(Node::List(list)),
+            }
+        }
+        let mut is_empty = list.is_empty() && self.levels == 0;
+        while items.next_element::<IgnoredAny>()?.is_some() {
+            is_empty = false;
+        }
+        Ok(if is_empty { Node::List(list) } else { Node::Unread })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Node, A::Error> {
+        let mut fields = BTreeMap::new();
+        while self.levels > 0 {
+            let Some(name) = entries.next_key::<String>()? else { return Ok(Node::Fields(fields)) };
+            let has_room = self.take(name.len());
+            match entries.next_value_seed(self.deeper())? {
+                Node::Unread => break,
+                _ if !has_room => break,
+                _ if fields.contains_key(&name) => return Err(twice(&name)),
+                value => fields.insert(name, value),
+            };
+        }
+        let mut is_empty = fields.is_empty() && self.levels == 0;
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            is_empty = false;
+        }
+        Ok(if is_empty { Node::Fields(fields) } else { Node::Unread })
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(mut self, tagged: A) -> Result<Node, A::Error> {
+        if self.levels == 0 {
+            let (IgnoredAny, value) = tagged.variant()?;
+            return value.newtype_variant().map(|IgnoredAny| Node::Unread);
+        }
+        let (tag, value) = tagged.variant::<String>()?;
+        Ok(match value.newtype_variant_seed(self.deeper())? {
+            Node::Unread => Node::Unread,
+            value => Node::Fields(BTreeMap::from([(["!", &tag].concat(), value)])),
+        })
+    }
+}
+
+/// Which of them counts is another question to each parser.
+fn twice<E: de::Error>(key: &str) -> E {
+    E::custom(format_args!("the key `{}` is there twice", escaped_start(key, KEY_CHARS_MAX)))
+}
+
+/// The top-level mapping.
+struct Top {
+    wanted: fn(&str) -> bool,
+    room: usize,
+}
+
+impl<'de> Visitor<'de> for Top {
+    type Value = Vec<(String, Node)>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a mapping")
+    }
+
+    /// The parser's own words would quote the text.
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
+        Err(E::custom("it is a text and not a mapping"))
+    }
+
+    /// A file with nothing but comments.
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        let mut seen = BTreeSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if !seen.insert(key.clone()) {
+                return Err(twice(&key));
+            }
+            let node = if (self.wanted)(&key) {
+                map.next_value_seed(Seed { room: &mut self.room, levels: 1 })?
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                Node::Unread
+            };
+            entries.push((key, node));
+        }
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_read_whole_or_not_at_all() {
+        let text = |text: &str| Node::Text(text.to_owned());
+        let whole = value("a: [1, 2.5, x, true, ~]\n1: !t y\n").expect("a value");
+        let list = Node::List(vec![Node::Whole(1), Node::Real(2.5), text("x"), Node::Bool(true), Node::Null]);
+        let tagged = Node::Fields(BTreeMap::from([("!t".to_owned(), text("y"))]));
+        assert_eq!(whole, Node::Fields(BTreeMap::from([("a".to_owned(), list), ("1".to_owned(), tagged)])));
+        for unread in ["a: [", "a: 1\na: 2", "[a]: 1", "a: *b", "a: 1\n---\nb: 2"] {
+            assert_eq!(value(unread), None, "{unread}");
+        }
+        let nested = |levels: usize| ["[".repeat(levels), "]".repeat(levels)].concat();
+        assert!(value(&nested(DEPTH_MAX)).is_some());
+        assert_eq!(value(&nested(DEPTH_MAX + 2)), None);
+    }
+
+    #[test]
+    fn aliases_are_followed_as_far_as_the_file_is_large() {
+        assert!(value("a: &a [x, x]\nb: *a\n").is_some());
+        assert_eq!(value("a: &a [x, x]\nb: &b [*a, *a, *a, *a]\nc: [*b, *b, *b, *b, *b, *b, *b, *b]\n"), None);
+        // One long text many times.
+        let long = "x".repeat(100_000);
+        assert_eq!(value(&format!("- &a {long}\n{}", "- *a\n".repeat(20_000))), None);
+        assert_eq!(value(&format!("- &a {long}\n{}", "- {*a : 1}\n".repeat(10_000))), None);
+        let wanted =
+            fields(format!("x: &a {long}\nb: [{}y]\nc: z", "*a,".repeat(30_000)).as_bytes(), 1 << 20, |_| true);
+        let wanted = wanted.expect("fields");
+        assert_eq!(wanted[1].1, Node::Unread);
+    }
+
+    #[test]
+    fn a_file_with_very_many_values_is_not_parsed() {
+        // The bracket is a mark too.
+        let list = |marks: usize| ["[", &"1,".repeat(marks - 1), "]"].concat();
+        assert!(value(&list(MARKS_MAX)).is_some());
+        assert_eq!(value(&list(MARKS_MAX + 1)), None);
+        let error = fields(list(MARKS_MAX + 1).as_bytes(), 1 << 20, |_| true).err();
+        assert_eq!(error.as_deref(), Some("it has too many values"));
+    }
+
+    #[test]
+    fn escapes_do_not_make_a_text_longer_than_its_room() {
+        for dense in ["\"\\P\\L\\N\"", "{a,b,c}", "[\"\\P\",1]", "[[],[[]]]", "{\"\\P\",\"\\L\":[~,1]}"] {
+            assert!(value(dense).is_some(), "{dense}");
+        }
+    }
+}
