@@ -3,6 +3,7 @@
 
 pub mod deadline;
 pub mod files;
+pub mod glob;
 pub mod hash;
 pub mod json;
 pub mod logging;

@@ -10,6 +10,7 @@ pub mod item_path;
 pub mod json_digest;
 pub mod narrow;
 pub mod push_relay;
+pub mod scope;
 pub mod secret_files;
 pub mod snapshot;
 pub mod snapshot_server;

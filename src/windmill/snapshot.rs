@@ -21,6 +21,7 @@ use crate::util::deadline::CancelToken;
 use crate::util::files;
 use crate::util::hash::{self, Algorithm, Digest};
 use crate::windmill::item_path::{self, ItemKind};
+use crate::windmill::scope::Scope;
 use crate::windmill::secret_files;
 use crate::windmill::wmill_yaml::{Kinds, Plan};
 
@@ -112,8 +113,12 @@ pub struct Snapshot {
     left_out: BTreeMap<String, String>,
     /// How many items it has.
     items: usize,
-    /// What the names of items begin with that a sync does not take out, so that their absence is not told.
-    untold: Vec<&'static str>,
+    /// The kinds that a sync does not take out.
+    skipped: Vec<&'static str>,
+    /// What the repository's patterns keep out.
+    scope: Scope,
+    /// Whether flows lie in `x__flow/` instead of `x.flow/`.
+    non_dotted_paths: bool,
     /// Of those that are left out, those that only a try has shown.
     found: BTreeSet<String>,
     /// The items with a whole number that wmill rounds, with that number.
@@ -204,7 +209,9 @@ impl Snapshot {
             dependencies,
             left_out,
             items,
-            untold: Vec::new(),
+            skipped: Vec::new(),
+            scope: Scope::default(),
+            non_dotted_paths: false,
             found: BTreeSet::new(),
             rounded: entries.rounded,
         })
@@ -249,15 +256,18 @@ impl Snapshot {
         &self.left_out
     }
 
-    /// The same as a list for the result: the path of each item, and its kind with the reason.
+    /// The same as a list for the result: the path of each item, and its kind with the reason. Items that a sync does not
+    /// take out anyway are not in it.
     #[must_use]
     pub fn left_out_list(&self) -> Vec<LeftOut> {
-        let one = |(name, reason): (&String, &String)| match kind_and_path(name) {
-            Some((kind, path)) => LeftOut { item: path.to_owned(), reason: format!("{kind}: {reason}") },
-            None => LeftOut { item: name.clone(), reason: reason.clone() },
+        let one = |(name, reason): (&String, &String)| {
+            let Some((kind, path)) = kind_and_path(name) else {
+                return Some(LeftOut { item: name.clone(), reason: reason.clone() });
+            };
+            let is_skipped = self.skipped.contains(&kind) || self.scope.keeps_out(kind, path, self.non_dotted_paths);
+            (!is_skipped).then(|| LeftOut { item: path.to_owned(), reason: format!("{kind}: {reason}") })
         };
-        let is_told = |(item, _): &(&String, &String)| !self.untold.iter().any(|kind| item.starts_with(kind));
-        self.left_out.iter().filter(is_told).map(one).collect()
+        self.left_out.iter().filter_map(one).collect()
     }
 
     /// What `wmill` is answered for the shared UI. Where it is left out, there is no such endpoint, so that `wmill` leaves
@@ -314,15 +324,16 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Judges by what is pulled: of kinds that are skipped, nothing is told; and folders whose names `wmill` takes for
-    /// those of flows and apps are left out where these lie in such folders.
+    /// Notes what the plan does not take out, and leaves out folders whose names `wmill` takes for those of flows and
+    /// apps, if these lie in such folders.
     ///
     /// # Errors
     /// What the disk says.
     pub fn judge_by(&mut self, plan: &Plan) -> io::Result<()> {
         let Kinds { skip_scripts, skip_flows, skip_apps, .. } = plan.kinds;
-        let kinds = [(skip_scripts, "script "), (skip_flows, "flow "), (skip_apps, "app "), (skip_apps, "raw app ")];
-        self.untold = kinds.into_iter().filter_map(|(is_skipped, kind)| is_skipped.then_some(kind)).collect();
+        let kinds = [(skip_scripts, "script"), (skip_flows, "flow"), (skip_apps, "app"), (skip_apps, "raw app")];
+        (self.scope, self.non_dotted_paths) = (plan.scope.clone(), plan.non_dotted_paths);
+        self.skipped = kinds.into_iter().filter_map(|(is_skipped, kind)| is_skipped.then_some(kind)).collect();
         if !plan.non_dotted_paths {
             return Ok(());
         }

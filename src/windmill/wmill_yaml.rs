@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::util::yaml::{self, Node, escaped_start};
+use crate::windmill::scope::Scope;
 
 /// The file's name, the repository's and ours.
 pub const WMILL_YAML: &str = "wmill.yaml";
@@ -88,8 +89,8 @@ pub struct Plan {
     pub non_dotted_paths: bool,
     /// Whether items share lock files.
     pub dedupes_lockfiles: bool,
-    /// Whether the repository's patterns narrow the scope.
-    pub globs: bool,
+    /// What the repository's patterns keep out.
+    pub scope: Scope,
     /// The query with which wmill asks for the export in this run, less the type of the archive.
     pub query: String,
     /// The `wmill.yaml` to write for this run.
@@ -211,7 +212,7 @@ pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
         kinds: draft.kinds,
         non_dotted_paths: draft.non_dotted_paths,
         dedupes_lockfiles: draft.dedupe_lockfiles,
-        globs: draft.scope.iter().any(|patterns| !patterns.is_empty()),
+        scope: Scope::new(&draft.scope),
         query: draft.query(),
         text_without_patterns: YamlDraft { scope: Default::default(), ..draft.clone() }.text(),
         text: draft.text(),
@@ -501,7 +502,7 @@ mod tests {
              includeTriggers: true\nincludeUsers: false\nincludeGroups: true\nincludeSettings: false\n\
              includeKey: false\nplainSecrets: false\nstateful: false\ncodebases: []\n"
         );
-        assert_eq!((plan.kinds, plan.non_dotted_paths, plan.globs), (Kinds::default(), false, false));
+        assert_eq!((plan.kinds, plan.non_dotted_paths, plan.scope.is_all()), (Kinds::default(), false, true));
         assert!(plan.warnings.is_empty());
         for empty in ["", "\n", "# only a comment\n", "---\n", "null\n", "{}\n", "\u{feff}# with a mark\n"] {
             assert_eq!(read(Some(empty.as_bytes()), &NOTHING), plan, "{empty:?}");
@@ -541,8 +542,8 @@ mod tests {
             &["includes: [\"**\"]", "extraIncludes: [\"u/**\"]"],
             &[&narrowing("extraIncludes")],
         );
-        assert!(read(Some(b"includes: ['f/**']"), &NOTHING).globs);
-        assert!(!read(Some(b"includes: ['**']"), &NOTHING).globs);
+        assert!(!read(Some(b"includes: ['f/**']"), &NOTHING).scope.is_all());
+        assert!(read(Some(b"includes: ['**']"), &NOTHING).scope.is_all());
     }
 
     #[test]
@@ -555,7 +556,7 @@ mod tests {
         check(&format!("excludes: [{fits}]"), &[&format!("excludes: [\"{fits}\"]")], &[&narrowing("excludes")]);
         check(&format!("excludes: [{fits}a]"), &[], &[&unheeded("excludes")]);
         let many = vec!["a"; PATTERNS_MAX];
-        assert!(read(Some(format!("excludes: [{}]", many.join(",")).as_bytes()), &NOTHING).globs);
+        assert!(!read(Some(format!("excludes: [{}]", many.join(",")).as_bytes()), &NOTHING).scope.is_all());
         check(&format!("excludes: [{},a]", many.join(",")), &[], &[&unheeded("excludes")]);
     }
 
@@ -612,7 +613,7 @@ mod tests {
         let raw = "excludes: [\"**/*{.,__}raw_app/**\", \"**/*{.,__}raw_app/**/.*\"]";
         let asked = KindSettings { includes: None, skips: Some(vec!["apps"]) };
         check_asked("", &asked, &[raw, "skipApps: true"], &[]);
-        assert!(!read(None, &asked).globs);
+        assert!(read(None, &asked).scope.is_all());
     }
 
     #[test]
@@ -667,9 +668,9 @@ mod tests {
         bomb.push_str("includes: *a199\nnonDottedPaths: true\n");
         // Were aliases followed to their ends, there would be none to this, nor memory enough.
         let plan = read(Some(bomb.as_bytes()), &NOTHING);
-        assert!(plan.non_dotted_paths && !plan.globs);
+        assert!(plan.non_dotted_paths && plan.scope.is_all());
         let wide = format!("x: &a [{}]\nincludes: [{}]", vec!["y"; 60_000].join(","), vec!["*a"; 40_000].join(","));
-        assert!(!read(Some(wide.as_bytes()), &NOTHING).globs);
+        assert!(read(Some(wide.as_bytes()), &NOTHING).scope.is_all());
         check_unreadable("{a: ".repeat(60_000).as_bytes(), "more than 1000 brackets");
         check(&format!("#{}", "{".repeat(1000)), &[], &[]);
         check_unreadable(format!("#{}", "[".repeat(1001)).as_bytes(), "more than 1000 brackets");

@@ -182,6 +182,17 @@ fn what_wmill_cannot_write_is_left_out_and_the_others_are_backed_up() {
     assert_eq!(verify.changed(), (0, 0, 0), "{verify}");
     sandbox.windmill.remove(&format!("{long}.resource.json"));
     assert_left_out(&sync.run().expect("incomplete"), &items[..4]);
+    // Items that the repository excludes are no longer missed; a pattern has to cover all files of an item.
+    let exclude = |patterns: &str| {
+        remote.commit_files("main", &[("wmill.yaml", &format!("excludes: [{patterns}]\n"))]);
+        sync.run()
+    };
+    let some = exclude("f/ops/unresolved.flow/flow.yaml, 'f/ops/{values,gits}*/**'").expect("incomplete");
+    assert_left_out(&some, &["f/ops/unresolved", "f/ops/nothing"]);
+    let all = exclude("f/ops/nothing*, 'f/ops/nothing*/**', 'f/ops/{unresolved,values,gits}*/**'").expect("unchanged");
+    assert_left_out(&all, &[]);
+    assert_left_out(&sync.run().expect("unchanged"), &[]);
+    assert_left_out(&sandbox.command("verify").remote(&remote).run().expect("unchanged"), &[]);
 }
 
 #[test]
@@ -223,6 +234,8 @@ fn a_folder_that_wmill_takes_for_an_app_is_left_out_where_apps_lie_in_such() {
     let files = remote.files("main");
     assert!(files.contains_key("f/crm__app/report.ts") && files.contains_key("f/ops/job_00000.ts"));
     assert_left_out(&sandbox.command("verify").remote(&remote).run().expect("differs"), &["f/crm__app"]);
+    remote.commit_files("main", &[("wmill.yaml", "nonDottedPaths: true\nexcludes: ['f/crm__app/**']\n")]);
+    assert_left_out(&sync.run().expect("unchanged"), &[]);
 }
 
 #[test]

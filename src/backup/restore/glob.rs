@@ -1,6 +1,8 @@
 //! Path patterns of `restore --path`: `*` and `?` match within a name, `**` matches folders; a folder matches all
 //! below it.
 
+use crate::util::glob;
+
 /// Longer ones are a mistake.
 const BYTES_MAX: usize = 256;
 
@@ -40,38 +42,9 @@ impl Pattern {
     /// Whether it means this path, or a folder that the path lies in.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
-        let names: Vec<&str> = self.text.split('/').collect();
-        let parts: Vec<&str> = path.split('/').collect();
-        (1..=parts.len())
-            .any(|end| is_like(&names, &parts[..end], |name| *name == "**", |name, part| name_is(name, part)))
+        let ends = path.match_indices('/').map(|(slash, _)| slash).chain([path.len()]);
+        ends.into_iter().any(|end| glob::matches(&self.text, &path[..end]))
     }
-}
-
-fn name_is(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    is_like(&pattern, &name, |one| *one == '*', |one, other| *one == '?' || one == other)
-}
-
-/// Whether the parts are as the pattern says, of which a star stands for any number of parts. Going back to the last
-/// star is enough, since an earlier one could take up no more than that one can.
-fn is_like<P, T>(pattern: &[P], parts: &[T], is_star: impl Fn(&P) -> bool, is_same: impl Fn(&P, &T) -> bool) -> bool {
-    let (mut at, mut part, mut star) = (0, 0, None);
-    while part < parts.len() {
-        if pattern.get(at).is_some_and(&is_star) {
-            star = Some((at, part));
-            at += 1;
-        } else if pattern.get(at).is_some_and(|one| is_same(one, &parts[part])) {
-            at += 1;
-            part += 1;
-        } else if let Some((of, taken)) = star {
-            star = Some((of, taken + 1));
-            at = of + 1;
-            part = taken + 1;
-        } else {
-            return false;
-        }
-    }
-    pattern[at..].iter().all(is_star)
 }
 
 #[cfg(test)]

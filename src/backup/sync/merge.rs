@@ -259,7 +259,7 @@ fn keep(sides: &mut MergeInputs, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Resu
         return Ok(Sample::default());
     }
     // With patterns, what was not pulled may lie outside them, so only what was pulled takes the place of another.
-    let pulled = if tip.plan.globs && is_on_repository { Some(items_of(sides, tip)?) } else { None };
+    let pulled = if !tip.plan.scope.is_all() && is_on_repository { Some(items_of(sides, tip)?) } else { None };
     let (mut kept, mut replaced) = (BTreeSet::new(), Vec::new());
     for pair in join(sides.before.entries()?, sides.after()?) {
         let (path, (Some(entry), after)) = pair? else { continue };

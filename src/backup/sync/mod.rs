@@ -246,7 +246,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
 
     fn warn_about_pull_base(&mut self, base: PullBase) {
         if base == PullBase::Empty {
-            let patterns = if self.steps.tip().plan.globs { ", whatever its patterns leave out" } else { "" };
+            let patterns = if self.steps.tip().plan.scope.is_all() { "" } else { ", whatever its patterns leave out" };
             self.warnings.add(format!(
                 "wmill cannot work with the repository's files, so the workspace was pulled again into an empty folder{patterns}"
             ));
@@ -322,6 +322,7 @@ mod tests {
     use crate::request::{Draft, Flags};
     use crate::util::deadline::CancelToken;
     use crate::util::files::RunDir;
+    use crate::windmill::scope::Scope;
 
     const SETTINGS: &[(&str, &str)] = &[
         ("WINDMILL_TOKEN", "hunter2"),
@@ -897,9 +898,10 @@ mod tests {
 
     #[test]
     fn a_pull_into_nothing_is_warned_of() {
-        for (globs, more) in [(false, ""), (true, ", whatever its patterns leave out")] {
+        let narrowed = Scope::new(&[Vec::new(), Vec::new(), vec!["x".to_owned()]]);
+        for (scope, more) in [(Scope::default(), ""), (narrowed, ", whatever its patterns leave out")] {
             let mut scene = Scene { base: PullBase::Empty, ..Scene::new() };
-            scene.bases[0].plan.globs = globs;
+            scene.bases[0].plan.scope = scope;
             let warning =
                 "wmill cannot work with the repository's files, so the workspace was pulled again into an empty folder";
             let asked = round(1, "1").replace("compose", "compose:empty");

@@ -1,0 +1,40 @@
+//! Paths held against patterns: `*` and `?` match within a name, `**` matches any number of folders.
+
+/// Whether the pattern matches the whole path.
+#[must_use]
+pub fn matches(pattern: &str, path: &str) -> bool {
+    let mut names: Vec<&str> = pattern.split('/').collect();
+    // A folder is not within itself.
+    if names.last() == Some(&"**") {
+        names.insert(names.len() - 1, "*");
+    }
+    let parts: Vec<&str> = path.split('/').collect();
+    is_like(&names, &parts, |name| *name == "**", |name, part| name_is(name, part))
+}
+
+fn name_is(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    is_like(&pattern, &name, |one| *one == '*', |one, other| *one == '?' || one == other)
+}
+
+/// Whether the parts match the pattern, in which a star stands for any number of parts. Going back to the last star is
+/// enough, since an earlier one could take up no more than that one can.
+fn is_like<P, T>(pattern: &[P], parts: &[T], is_star: impl Fn(&P) -> bool, is_same: impl Fn(&P, &T) -> bool) -> bool {
+    let (mut at, mut part, mut star) = (0, 0, None);
+    while part < parts.len() {
+        if pattern.get(at).is_some_and(&is_star) {
+            star = Some((at, part));
+            at += 1;
+        } else if pattern.get(at).is_some_and(|one| is_same(one, &parts[part])) {
+            at += 1;
+            part += 1;
+        } else if let Some((of, taken)) = star {
+            star = Some((of, taken + 1));
+            at = of + 1;
+            part = taken + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[at..].iter().all(is_star)
+}

@@ -1,0 +1,181 @@
+//! Which items the patterns of a repository's `wmill.yaml` keep out of the backup.
+//!
+//! `wmill` matches the patterns with minimatch. Only a part of its language is understood here, and where a pattern is
+//! not understood, an item counts as not kept out.
+
+use crate::util::glob;
+
+/// Patterns after their braces were expanded. With more, no item counts as kept out.
+const EXPANDED_MAX: usize = 1000;
+/// Stands for a file of an item whose name is not known.
+const ANY_FILE: &str = "x";
+
+/// The patterns of a `wmill.yaml`, with their braces expanded; `None` is a pattern that is not understood.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    includes: Vec<Option<String>>,
+    extra_includes: Vec<Option<String>>,
+    excludes: Vec<Option<String>>,
+}
+
+impl Scope {
+    /// The scope of the patterns of `includes`, `extraIncludes` and `excludes`.
+    #[must_use]
+    pub fn new([includes, extra_includes, excludes]: &[Vec<String>; 3]) -> Self {
+        let mut room = EXPANDED_MAX;
+        let mut expanded = |patterns: &Vec<String>| {
+            let all: Vec<_> = patterns.iter().flat_map(|pattern| expand(pattern, &mut room)).collect();
+            all.into_iter().map(|pattern| pattern.filter(|pattern| is_understood(pattern))).collect()
+        };
+        Self { includes: expanded(includes), extra_includes: expanded(extra_includes), excludes: expanded(excludes) }
+    }
+
+    /// Whether there are no patterns.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether `wmill` passes over each file that such an item can have. `kind` is in the words of
+    /// [`ItemKind`](crate::windmill::item_path::ItemKind), or `folder`.
+    #[must_use]
+    pub fn keeps_out(&self, kind: &str, path: &str, non_dotted_paths: bool) -> bool {
+        let files = files_of(kind, path, if non_dotted_paths { "__" } else { "." });
+        !files.is_empty() && files.iter().all(|file| self.passes_over(file))
+    }
+
+    fn passes_over(&self, file: &str) -> bool {
+        // To minimatch, a star does not match names with a dot.
+        if file.split('/').any(|name| name.starts_with('.')) {
+            return false;
+        }
+        let is_missed = |patterns: &[Option<String>]| {
+            let misses = |pattern: &Option<String>| pattern.as_ref().is_some_and(|it| !glob::matches(it, file));
+            !patterns.is_empty() && patterns.iter().all(misses)
+        };
+        self.excludes.iter().flatten().any(|pattern| glob::matches(pattern, file))
+            || is_missed(&self.includes)
+            || is_missed(&self.extra_includes)
+    }
+}
+
+/// The files that an item can have, one for each pattern that could tell them apart.
+fn files_of(kind: &str, path: &str, mark: &str) -> Vec<String> {
+    let names: &[&str] = match kind {
+        "script" => &["{P}.script.yaml", "{P}.{X}"],
+        "flow" => &["{P}{M}flow/flow.yaml", "{P}{M}flow/{X}"],
+        "app" => &["{P}{M}app/app.yaml", "{P}{M}app/{X}"],
+        "raw app" => &["{P}{M}raw_app/raw_app.yaml", "{P}{M}raw_app/{X}", "{P}{M}raw_app/{X}/{X}"],
+        "resource" => &["{P}.resource.yaml", "{P}.resource.{X}", "{P}.fileset/{X}", "{P}.fileset/{X}/{X}"],
+        "resource type" => &["{P}.resource-type.yaml"],
+        "variable" => &["{P}.variable.yaml"],
+        "schedule" => &["{P}.schedule.yaml"],
+        "folder" => &["{P}/{X}", "{P}/{X}/{X}"],
+        _ => match kind.strip_suffix(" trigger") {
+            Some(sort) => return vec![format!("{path}.{sort}_trigger.yaml")],
+            None => &[],
+        },
+    };
+    names.iter().map(|name| name.replace("{P}", path).replace("{M}", mark).replace("{X}", ANY_FILE)).collect()
+}
+
+/// The alternatives of a pattern with braces; `None` where they are not understood, or too many.
+fn expand(pattern: &str, room: &mut usize) -> Vec<Option<String>> {
+    if *room == 0 {
+        return vec![None];
+    }
+    let Some(alternatives) = first_braces(pattern) else {
+        *room -= 1;
+        return vec![Some(pattern.to_owned())];
+    };
+    alternatives.iter().flat_map(|alternative| expand(alternative, room)).collect()
+}
+
+/// The pattern with each alternative of its first braces in their place.
+fn first_braces(pattern: &str) -> Option<Vec<String>> {
+    let open = pattern.find('{')?;
+    let (mut depth, mut starts) = (0, vec![open + 1]);
+    for (index, letter) in pattern.char_indices().skip_while(|(index, _)| *index < open) {
+        match letter {
+            '{' => depth += 1,
+            ',' if depth == 1 => starts.push(index + 1),
+            '}' if depth == 1 => {
+                // Braces without a comma stand for themselves.
+                if starts.len() == 1 {
+                    return None;
+                }
+                let ends = starts.iter().skip(1).map(|start| start - 1).chain([index]);
+                let one = |(start, end): (&usize, usize)| {
+                    [&pattern[..open], &pattern[*start..end], &pattern[index + 1..]].concat()
+                };
+                return Some(starts.iter().zip(ends).map(one).collect());
+            }
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether minimatch reads the pattern as [`glob`] does.
+fn is_understood(pattern: &str) -> bool {
+    !pattern.starts_with(['!', '#'])
+        && !pattern.contains(['[', ']', '\\', '$', '(', '{', '}'])
+        && pattern.split('/').all(|name| !matches!(name, "" | "." | ".."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(includes: &[&str], extra_includes: &[&str], excludes: &[&str]) -> Scope {
+        Scope::new(&[includes, extra_includes, excludes].map(|list| list.iter().map(|it| (*it).to_owned()).collect()))
+    }
+
+    #[test]
+    fn an_item_is_kept_out_if_all_of_its_files_are() {
+        let excludes = |patterns: &[&str], kind: &str| scope(&[], &[], patterns).keeps_out(kind, "f/ops/bad", false);
+        assert!(excludes(&["f/ops/bad*", "f/ops/bad*/**"], "flow"));
+        assert!(excludes(&["f/ops/bad*", "f/ops/bad*/**"], "resource"));
+        assert!(excludes(&["f/{x,ops}/**"], "raw app"));
+        assert!(excludes(&["f/ops/bad.*"], "script"));
+        assert!(excludes(&["**/bad.http_trigger.yaml"], "http trigger"));
+        assert!(!excludes(&["f/ops/bad.script.yaml"], "script"), "its content is not");
+        assert!(!excludes(&["f/ops/bad*"], "flow"), "a star ends at a slash");
+        assert!(!excludes(&["f/ops/*"], "raw app"));
+        assert!(!excludes(&["f/ops/**"], "group"), "its files are not known");
+        assert!(!excludes(&[], "script"));
+        assert!(scope(&[], &[], &["f/ops/bad__flow/**"]).keeps_out("flow", "f/ops/bad", true));
+        assert!(!scope(&[], &[], &["f/ops/bad__flow/**"]).keeps_out("flow", "f/ops/bad", false));
+        assert!(scope(&[], &[], &["f/crm__app/**"]).keeps_out("folder", "f/crm__app", true));
+    }
+
+    #[test]
+    fn what_no_pattern_takes_in_is_kept_out() {
+        assert!(scope(&["u/**", "f/team/**"], &[], &[]).keeps_out("script", "f/ops/bad", false));
+        assert!(!scope(&["u/**", "f/ops/**"], &[], &[]).keeps_out("script", "f/ops/bad", false));
+        assert!(scope(&["**"], &["u/**"], &[]).keeps_out("script", "f/ops/bad", false));
+        assert!(!scope(&["u/**", "f/[o]ps/**"], &[], &[]).keeps_out("script", "f/ops/bad", false), "not understood");
+    }
+
+    #[test]
+    fn a_pattern_that_is_not_understood_keeps_nothing_out() {
+        for pattern in
+            ["!u/**", "f/[o]ps/**", "f\\/ops/**", "f//ops/**", "./f/ops/**", "f/ops/**/", "f/{ops}/**", "f/{ops,/**"]
+        {
+            assert!(!scope(&[], &[], &[pattern]).keeps_out("script", "f/ops/bad", false), "{pattern}");
+            assert!(!scope(&[pattern], &[], &[]).keeps_out("script", "f/ops/bad", false), "{pattern}");
+        }
+        assert!(!scope(&[], &[], &["f/**"]).keeps_out("script", "f/.ops/bad", false));
+        assert!(!scope(&[], &[], &["f/**"]).keeps_out("script", "f/../bad", false));
+    }
+
+    #[test]
+    fn braces_are_expanded_as_far_as_there_is_room() {
+        let all = |pattern: &str| expand(pattern, &mut 100).into_iter().flatten().collect::<Vec<_>>();
+        assert_eq!(all("a{b,{c,d}e,}f{1,2}"), ["abf1", "abf2", "acef1", "acef2", "adef1", "adef2", "af1", "af2"]);
+        assert_eq!(all("é{ü,ö}"), ["éü", "éö"]);
+        let many = format!("f/{0}{0}{0}{0}/**", "{a,b,c,d,e,f,g,h,i,j}");
+        assert!(!scope(&[many.as_str()], &[], &["f/**"]).keeps_out("script", "f/ops/bad", false));
+    }
+}
