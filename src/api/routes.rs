@@ -25,7 +25,7 @@ use crate::service::token_check::TokenCheck;
 use crate::service::worker;
 use crate::util::deadline::CancelToken;
 
-/// What a caller is told to wait before it tries again.
+/// How long a caller should wait before it tries again.
 const RETRY_AFTER_SECONDS: u32 = 10;
 
 /// The service behind the listener.
@@ -60,7 +60,7 @@ struct AcceptedAll<'a> {
     success: bool,
     code: &'static str,
     message: &'static str,
-    /// Of the first, for callers that know of one only.
+    /// The id of the first run, for callers that know only one run.
     run_id: &'a str,
     run_ids: Vec<&'a str>,
 }
@@ -99,12 +99,12 @@ impl Route {
         }
     }
 
-    /// Whether everybody may ask.
+    /// Whether the route needs no token.
     fn is_open(self) -> bool {
         matches!(self, Self::Health | Self::Ready)
     }
 
-    /// What a refusal asks for. A browser asks its user only where it is offered what it knows.
+    /// The `WWW-Authenticate` header of a refusal. A browser asks its user for a password only if `Basic` is offered.
     fn challenge(self) -> &'static str {
         match self {
             Self::Page | Self::Status => "Basic realm=\"windmill-git-sync\"",
@@ -128,7 +128,7 @@ impl Route {
 }
 
 impl App {
-    /// The env, started now.
+    /// Returns the service, started now.
     #[must_use]
     pub fn new(
         config: Arc<Config>,
@@ -158,7 +158,7 @@ impl App {
         Response::json(200, json::to_string(&health))
     }
 
-    /// For alerts: it names a workspace and a code, and no cause, since it is told to everybody.
+    /// Answers `/ready`, for alerts. It names workspaces and codes but no causes, because it needs no token.
     fn ready(&self) -> Response {
         let workspaces = self.configured_workspaces();
         match status::fault_of(&self.config, &workspaces, self.process_start, SystemTime::now()) {
@@ -205,7 +205,7 @@ impl App {
             Ok(draft) => draft,
             Err(error) => return refused(error.code, &error.message),
         };
-        // Windmill may be asked now, and a run be waited for.
+        // From here on, the request may wait for Windmill and for a run.
         if let Err(code) = caller.begin_wait() {
             return refused(code, "too many callers wait for a sync");
         }
@@ -216,7 +216,7 @@ impl App {
         }
     }
 
-    /// The syncs that are asked for. A token that the request brings is shown to Windmill first, for each of them.
+    /// Returns the syncs that the request asks for. If it brings a Windmill token, checks the token for each of them.
     fn requests(&self, draft: &Draft<'_>) -> Result<Requests, RequestError> {
         let question = draft.brings_windmill_token().then(|| self.token_check.begin()).transpose()?;
         let mut asked = worker::requests(&self.workspace_list, &self.recorder, draft, &self.config, &self.cancel)?;
@@ -247,13 +247,13 @@ impl App {
         }
     }
 
-    /// All are asked for at once; one that fails stops no other.
+    /// Starts all syncs at once. A sync that fails does not stop the others.
     fn sync_several(&self, requests: Vec<SyncRequest>, wait: Wait, caller: &Caller<'_>) -> Response {
         let mut runs = Vec::with_capacity(requests.len());
         for request in requests {
             match self.runs.submit(request) {
                 Ok(run) => runs.push(run),
-                // Those that were taken go on, as they do when a caller leaves.
+                // The runs that were accepted continue, as they do when a caller leaves.
                 Err(code) => return refused(code, not_taken(code)),
             }
         }
@@ -275,7 +275,8 @@ impl App {
         answered(run_result::code_of_all(&results), run_result::all_to_json(&results))
     }
 
-    /// The refusal of a request that lacks the service's token, where one is set, or that a web page sent.
+    /// Refuses a request that lacks the service's token, if one is set. Refuses a sync that a web page asks for, unless
+    /// it brings that token as a bearer token.
     fn refuse_sender(&self, route: Route, head: &Head) -> Option<Response> {
         let expected = match self.config.api_token.as_ref().filter(|_| !route.is_open()).map(SecretSource::read) {
             Some(Err(message)) => {
@@ -293,7 +294,7 @@ impl App {
         if head.bearer_token().is_some_and(|token| expected.matches(token)) {
             return None;
         }
-        // A browser adds a password that it knows to whatever a page sends.
+        // A browser adds a saved password to any request of a page, so a password alone does not permit a sync.
         if route == Route::Sync && head.is_from_page {
             return Some(from_web_page());
         }
@@ -301,8 +302,9 @@ impl App {
         (!brings_password).then(|| Response::unauthorized(route.challenge()))
     }
 
-    /// The refusal of a request that names this machine in another way than our address: a name that someone else's DNS
-    /// leads here would let a web page read our answers as its own. A token keeps such a page out too.
+    /// Refuses a request whose `Host` is not our loopback address or localhost: a web page under a foreign DNS name
+    /// that resolves to this machine could read our answers as its own. A token keeps such a page out too, so nothing
+    /// is checked if one is set.
     fn refuse_host(&self, head: &Head) -> Option<Response> {
         let listens_on = self.config.listen.parse::<SocketAddr>().ok()?.ip();
         let name = head.host_name()?;
@@ -315,10 +317,10 @@ impl App {
     }
 }
 
-/// A query would be passed over, whatever it asks for.
+/// Refuses a query, because it would be ignored.
 fn refuse_query(head: &Head) -> Option<Response> {
     let query = head.query.as_deref().filter(|query| !query.is_empty())?;
-    // The names alone: a value may be a secret.
+    // Only the names are shown: a value may be a secret.
     let names: Vec<_> = query.split('&').map(|field| field.split('=').next().unwrap_or_default()).collect();
     let message =
         ["the query of POST /sync has to be empty, and has ", &names::quoted(&names.join(", ")), ": send a JSON body"];
@@ -331,7 +333,7 @@ fn from_web_page() -> Response {
     refused(Code::Forbidden, message)
 }
 
-/// The answer to a request that no run came of.
+/// Returns the answer to a request that started no run.
 fn refused(code: Code, message: &str) -> Response {
     match code {
         Code::ShuttingDown | Code::TooManyRequests => Response::unavailable(code, message, RETRY_AFTER_SECONDS),
@@ -346,7 +348,7 @@ fn not_taken(code: Code) -> &'static str {
     }
 }
 
-/// The client has most likely gone; the run continues.
+/// Returns the answer to a client that has most likely gone. Its run continues.
 fn caller_gone() -> Response {
     refused(Code::TooManyRequests, "the caller had ended its side, and others wait")
 }

@@ -1,18 +1,18 @@
 //! The status page: one static file whose script reads `/status` every few seconds. This module serves it with a policy
-//! that lets the browser run that script and style alone.
+//! that permits only that script and that style in the browser.
 
 use crate::http::response::Response;
 
 const PAGE: &str = include_str!("page.html");
 
 /// Permits the page's own script and style, by their hashes, an icon within the page, and requests to the service that
-/// the page came from. A unit test computes the hashes again and prints what they have to be.
+/// sent the page. A unit test computes the hashes again and prints the right ones.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
     script-src 'sha256-FUEf/WDumx3OsleM/cSGgd75ouIyBiWOqWb7t5/C/w8='; \
     style-src 'sha256-dsYggYPcT0c77Qcb5h1bijRZibHC8nhwOBXdr06yeLg='; \
     connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
-/// The answer to `GET /`.
+/// Returns the answer to `GET /`.
 #[must_use]
 pub fn response() -> Response {
     Response::new(200, "text/html; charset=utf-8", PAGE.to_owned())
@@ -24,7 +24,7 @@ pub fn response() -> Response {
 mod tests {
     use super::*;
 
-    /// The text within the page's only element of this name.
+    /// Returns the text within the page's only element of this name.
     #[cfg(not(target_family = "wasm"))]
     #[track_caller]
     fn content_of(element: &str) -> &'static str {

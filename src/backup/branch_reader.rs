@@ -1,4 +1,4 @@
-//! Access to the configured branch for commands that need git alone: its place, a repository of the run, its history.
+//! Access to the configured branch for commands that need only git: its place, a temporary repository, its history.
 
 use std::path::Path;
 
@@ -19,16 +19,16 @@ use crate::util::deadline::{CancelToken, Deadline, Expired};
 use crate::util::redact::Redactor;
 use crate::util::retry::{self, GaveUp, Retry};
 
-/// The first fetch brings so many commits at least.
+/// The first fetch brings at least this many commits.
 const DEPTH_MIN: usize = 64;
-/// Each further fetch brings so many times more.
+/// Each further fetch brings this many times more commits.
 const DEPTH_FACTOR: u32 = 32;
-/// Beyond that, all of the history is fetched.
+/// Beyond this depth, the whole history is fetched.
 const DEPTH_MAX: u32 = 100_000;
 
 /// The place of one backup in git.
 pub(super) struct Place<'a> {
-    /// The configured workspace; nothing where the place is the same for several.
+    /// The configured workspace; `None` if several workspaces share the place.
     pub(super) workspace: Option<WorkspaceId>,
     pub(super) remote: &'a RemoteUrl,
     pub(super) branch: BranchName,
@@ -37,17 +37,17 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// The place of the configured backup.
+    /// Returns the place of the configured backup.
     ///
     /// # Errors
-    /// [`BackupError`]: the settings do not name one place.
+    /// [`BackupError`] if the settings do not name a single place, or git's credentials are missing or wrong.
     pub(super) fn new(config: &'a Config) -> Result<Self, BackupError> {
         let invalid = |message: String| BackupError::new(Code::ConfigInvalid, message);
         let Some(remote) = &config.remote else { return Err(invalid("GIT_REMOTE_URL is not set".to_owned())) };
         let single = config.workspaces.single().cloned();
         let workspace = match single.clone() {
             Some(workspace) => workspace,
-            // The place is the same for each.
+            // The place is the same for each workspace.
             None if ![&config.branch, &config.subdir].iter().any(|template| template.contains(WORKSPACE_MARK)) => {
                 WorkspaceId::parse(ADMINS).map_err(|error| invalid(error.to_string()))?
             }
@@ -64,7 +64,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Runs `work` with an empty repository in a folder of its own, which is gone afterwards.
+/// Runs `work` with an empty repository in its own folder, and removes that folder afterwards.
 pub(super) fn with_git<T>(
     config: &Config,
     own_program: &Path,
@@ -111,11 +111,11 @@ fn git_error(error: GitError, place: &Place<'_>) -> BackupError {
     }
 }
 
-/// Fetches more and more of the history, until `read` has enough or there is no more. `read` gets the tip. At least
-/// `depth` commits come first.
+/// Fetches more and more of the history, until `read` returns `true` or the history is complete. `read` gets the tip.
+/// The first fetch brings more than `depth` commits.
 ///
 /// # Errors
-/// [`BackupError`]: git, the time, a branch that does not exist.
+/// [`BackupError`] if git fails, the time runs out, or the branch does not exist.
 pub(super) fn fetch_until(
     git: &Git<'_>,
     place: &Place<'_>,

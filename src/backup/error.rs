@@ -17,12 +17,12 @@ pub struct BackupError {
 }
 
 impl BackupError {
-    /// An error that no further attempt can mend.
+    /// Creates an error that another attempt cannot fix.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry: Retry::Never }
     }
 
-    /// The error with the number of attempts in its message.
+    /// Adds the number of attempts to the message, if there was more than one.
     #[must_use]
     pub fn after(mut self, attempts: usize) -> Self {
         if attempts > 1 {
@@ -42,10 +42,10 @@ impl Failure for BackupError {
     }
 }
 
-/// Runs `work`; a panic in it becomes an internal error. The panic's own text is in the log.
+/// Runs `work`, and turns a panic in it into an internal error. The text of the panic is in the log.
 ///
 /// # Errors
-/// Those of `work`, and a panic.
+/// The error of `work`, or an internal error if it panics.
 pub fn catch_panic<T>(work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(BackupError::new(Code::Internal, "internal error; the log says where")))

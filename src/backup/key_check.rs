@@ -1,4 +1,4 @@
-//! Whether a file holds the key that the secrets of the backup are encrypted under. It asks git alone.
+//! Checks whether a file holds the key that encrypted the secrets of the backup. It asks only git.
 
 use std::path::Path;
 use std::time::Instant;
@@ -16,11 +16,11 @@ use crate::windmill::api::{KEY_TRAILER, fingerprint};
 /// The trailer that names the workspace of a commit.
 const WORKSPACE_TRAILER: &str = "Windmill-Workspace";
 
-/// Compares the fingerprint of `key` with that of the workspace's last commit: [`Code::Unchanged`] where they are equal,
-/// otherwise [`Code::Differs`].
+/// Compares the fingerprint of `key` with the one in the workspace's last commit. The result code is
+/// [`Code::Unchanged`] if they are equal, otherwise [`Code::Differs`].
 ///
 /// # Errors
-/// [`BackupError`]: the settings, the disk, git, the time.
+/// [`BackupError`] if the settings are wrong, the disk or git fails, or the time runs out.
 pub fn run(config: &Config, own_program: &Path, cancel: &CancelToken, key: &Secret) -> Result<SyncResult, BackupError> {
     let started = Instant::now();
     let place = Place::new(config)?;

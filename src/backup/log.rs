@@ -1,4 +1,4 @@
-//! The history of a backup by item: which commit added, modified and deleted what. It asks git alone.
+//! The history of a backup by item: which commit added, modified and deleted what. It asks only git.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,20 +16,20 @@ use crate::util::deadline::CancelToken;
 use crate::util::time;
 use crate::windmill::item_path::{ItemId, item_of, proves_existence};
 
-/// Commits listed where `--limit` does not say otherwise.
+/// The default of `--limit`.
 pub const LIMIT_DEFAULT: usize = 20;
-/// A longer list is for `git log` in a clone.
+/// The maximum of `--limit`. For a longer list there is `git log` in a clone.
 pub const LIMIT_MAX: usize = 10_000;
 
 /// Which commits to list.
 pub struct LogOptions {
-    /// Only items that one of these means, or all.
+    /// Only items that match one of these patterns; all items if empty.
     pub paths: Vec<Pattern>,
     /// Only commits of this time or later.
     pub since: Option<SystemTime>,
     /// Only commits of this time or earlier.
     pub until: Option<SystemTime>,
-    /// At most so many.
+    /// The maximum number of commits.
     pub limit: usize,
 }
 
@@ -60,7 +60,7 @@ pub struct Entry {
 }
 
 impl Log {
-    /// The result of `log --json`.
+    /// Returns the result of `log --json`.
     #[must_use]
     pub fn to_json(&self) -> String {
         json::to_string(self)
@@ -70,7 +70,7 @@ impl Log {
 /// Lists the commits of the configured backup.
 ///
 /// # Errors
-/// [`BackupError`]: the settings, the disk, git, the time.
+/// [`BackupError`] if the settings are wrong, the disk or git fails, or the time runs out.
 pub fn run(
     config: &Config,
     own_program: &Path,
@@ -91,7 +91,7 @@ fn list(git: &Git<'_>, place: &Place<'_>, options: &LogOptions) -> Result<Log, B
     Ok(Log { commits, complete: git.is_complete() })
 }
 
-/// The chosen commits among those that were fetched, and whether older ones could add nothing.
+/// Returns the chosen commits among the fetched ones, and whether older commits cannot add anything.
 fn read(git: &Git<'_>, place: &Place<'_>, options: &LogOptions) -> Result<(Vec<Entry>, bool), GitError> {
     let (mut commits, mut is_enough) = (Vec::new(), false);
     let prefix = place.subdir.prefix();
@@ -111,7 +111,7 @@ fn read(git: &Git<'_>, place: &Place<'_>, options: &LogOptions) -> Result<(Vec<E
     Ok((commits, is_enough))
 }
 
-/// The folder in which all that the patterns mean lies: git reads less of the history by it.
+/// Returns the folder that holds everything that the patterns match, so that git reads less of the history.
 fn folder_of(prefix: &str, patterns: &[Pattern]) -> String {
     let [pattern] = patterns else { return prefix.trim_end_matches('/').to_owned() };
     let literal = pattern.as_str().split(['*', '?']).next().unwrap_or_default();
@@ -119,7 +119,7 @@ fn folder_of(prefix: &str, patterns: &[Pattern]) -> String {
     [prefix, folder].concat().trim_end_matches('/').to_owned()
 }
 
-/// What a commit says of the chosen items; `None` where it changes none of them.
+/// Returns what a commit changes in the chosen items; `None` if it changes nothing in them.
 fn entry_of(commit: &LoggedCommit, prefix: &str, patterns: &[Pattern]) -> Option<Entry> {
     let mut items: BTreeMap<ItemId, ItemChange> = BTreeMap::new();
     for (change, path) in &commit.files {
@@ -150,11 +150,11 @@ fn entry_of(commit: &LoggedCommit, prefix: &str, patterns: &[Pattern]) -> Option
 /// The changes to the files of one item.
 #[derive(Default)]
 struct ItemChange {
-    /// The file without which the item does not exist was added.
+    /// Whether the main file was added, without which the item does not exist.
     adds_main: bool,
-    /// It was deleted.
+    /// Whether the main file was deleted.
     deletes_main: bool,
-    /// A file was modified.
+    /// Whether a file was modified.
     modifies: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Where the data of each workspace lies below `DATA_DIR`, and the removal of what killed runs left there.
+//! The paths of each workspace's data below `DATA_DIR`, and the removal of what killed runs left there.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,13 +9,14 @@ use crate::process::lock::Lock;
 use crate::request::SyncRequest;
 use crate::util::files;
 
-/// Where everything of ours lies. Never the top of the data folder: an older service had its checkout there.
+/// Returns the folder that holds all our data. It is never the top of the data folder, since an older service had its
+/// checkout there.
 #[must_use]
 pub fn root(config: &Config) -> PathBuf {
     config.data_dir.join("windmill-git-sync")
 }
 
-/// Where a run of this request keeps what must not outlive it: a token, a key.
+/// Returns the folder for what must not outlive a run of this request: a token, a key.
 #[must_use]
 pub fn run_folder(config: &Config, request: &SyncRequest) -> PathBuf {
     run_folders(config).join(request.backup_id())
@@ -25,8 +26,9 @@ fn run_folders(config: &Config) -> PathBuf {
     root(config).join("runs")
 }
 
-/// The file by which runs of this [`SyncRequest::backup_id`] take turns. Runs that are not configured share 256 of them,
-/// so that requests for ever new destinations do not fill the folder; those that share one wait for each other.
+/// Returns the lock file for runs with this [`SyncRequest::backup_id`]. Runs that are not configured share 256 lock
+/// files, so that requests for new destinations do not fill the folder. Runs that share a lock file wait for each
+/// other.
 pub(super) fn lock_path(config: &Config, backup_id: &str) -> PathBuf {
     let name = match backup_id.split_once('@') {
         Some((_, destination)) => ["@", destination.get(..2).unwrap_or_default()].concat(),
@@ -35,8 +37,8 @@ pub(super) fn lock_path(config: &Config, backup_id: &str) -> PathBuf {
     root(config).join("locks").join(name + ".lock")
 }
 
-/// Removes what killed runs of any backup left in their folders, keys and tokens, and ends their programs. The next run
-/// of that backup would do so, and may never come.
+/// Removes the keys and tokens that killed runs of any backup left in their folders, and ends their programs. The next
+/// run of the same backup would do that too, but there may never be one.
 pub fn remove_leftovers(config: &Config) {
     for entry in fs::read_dir(run_folders(config)).into_iter().flatten().flatten() {
         let name = entry.file_name();

@@ -1,8 +1,8 @@
 //! The checks before a sync, as `check` and a starting service run them: settings, data folder, tools, Windmill,
 //! remote.
 //!
-//! They change nothing. They have a lock and a folder for themselves, wait for no turn, make no checkout, and remove
-//! what they made.
+//! They change nothing. They use a lock and a folder of their own, do not wait for a turn, check nothing out, and
+//! remove what they created.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -38,32 +38,34 @@ use crate::windmill::api::{Account, ServerInfo, Windmill, WindmillError};
 use crate::windmill::cli;
 use crate::windmill::wmill_yaml::Plan;
 
-/// For the whole check; a sync's own limit, where that is less. Each question ends earlier by itself.
+/// Time limit for the whole check, or `SYNC_TIMEOUT` if that is shorter. Each single request has a shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(180);
-/// For all that is asked of the remote about one branch: a host that does not answer at all is given up.
+/// Time limit for all requests to the remote about one branch. It ends the wait for a host that does not answer at all.
 const REMOTE_TIME_MAX: Duration = Duration::from_secs(60);
-/// A service that has just started is left alone for so long: what starts it may ask for a sync, which tells more than
-/// a check, and Windmill may be starting beside it.
+/// How long the check waits after a service has started: the program that starts the service may ask for a sync, which
+/// reports more than a check, and Windmill may be starting at the same time.
 const PAUSE_AT_START: Duration = Duration::from_secs(3);
-/// Answers carry their date in whole seconds, and take some. Certificates and tokens are judged by the clock.
+/// The largest clock difference without a warning. Answers carry their date in whole seconds and take some time. The
+/// clock matters because certificates and tokens are judged by it.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
-/// A checkout, what a pull writes, and git's packs of both.
+/// With less free space, the check warns. A checkout, the files of a pull, and git's packs of both need that much.
 const FREE_BYTES_ENOUGH: u64 = 256 << 20;
-/// With less, not even a small workspace is pulled; on a large volume, a run ends earlier.
+/// With less free space, the check fails: not even a small workspace can be pulled. On a large volume, a run ends
+/// earlier.
 const FREE_BYTES_MIN: u64 = 16 << 20;
-/// Older ones drop the lock files of scripts at times.
+/// Older versions sometimes drop the lock files of scripts.
 const WMILL_VERSION_MIN: &[u32] = &[1, 725, 1];
-/// Older ones take no credentials by the environment.
+/// Older versions do not take credentials from the environment.
 const GIT_VERSION_MIN: &[u32] = &[2, 31];
-/// Of a file with the name of a branch.
+/// Size limit for a `HEAD` file, which holds the name of a branch.
 const HEAD_BYTES_MAX: u64 = 4096;
-/// Of the host keys that were accepted: a thousand hosts.
+/// Size limit for the file of accepted host keys: enough for a thousand hosts.
 const HOSTS_BYTES_MAX: u64 = 1 << 20;
 
-/// How one thing stands.
+/// The result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It delays nothing else.
+    /// There is no problem.
     Ok,
     /// A sync works, but not as it should.
     Warning,
@@ -71,19 +73,19 @@ pub enum Status {
     Failed(Code),
 }
 
-/// One thing that was tried.
+/// One check and what it found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What: `settings`, `data_dir`, `wmill`, `git`, `ssh`, `windmill`, `clock`, `workspaces`, `token`, `export`,
-    /// `resources`, `public`, `signing`, `remote`, `branch` or `push`.
+    /// The name of the check: `settings`, `data_dir`, `wmill`, `git`, `ssh`, `windmill`, `clock`, `workspaces`,
+    /// `token`, `export`, `resources`, `items`, `public`, `signing`, `remote`, `branch` or `push`.
     pub name: &'static str,
-    /// The workspace that it is about, where it is about one.
+    /// The workspace that the check is about, if it is about a single one.
     pub workspace: Option<String>,
-    /// How it stands.
+    /// The result of the check.
     pub status: Status,
-    /// What was found. Never a secret.
+    /// What was found. It never holds a secret.
     pub message: String,
-    /// What to do about it; empty where nothing is to be done.
+    /// What to do about it; empty if there is nothing to do.
     pub remedy: &'static str,
 }
 
@@ -116,7 +118,7 @@ impl Finding {
         }
     }
 
-    /// As one line for people.
+    /// Returns the finding as one line for people.
     #[must_use]
     pub fn to_line(&self) -> String {
         let about = match &self.workspace {
@@ -126,14 +128,14 @@ impl Finding {
         format!("{:<8} {about:<16} {}", self.word(), self.said())
     }
 
-    /// What was found, and what to do about it, without line breaks.
+    /// Returns what was found and what to do about it, without line breaks.
     fn said(&self) -> String {
         let arrow = if self.remedy.is_empty() { "" } else { " -> " };
         [&self.message, arrow, self.remedy].concat().replace('\n', "; ")
     }
 }
 
-/// All findings as one line of JSON.
+/// Returns all findings as one line of JSON.
 #[must_use]
 pub fn to_json(findings: &[Finding]) -> String {
     let checks = findings.iter().map(|finding| Line {
@@ -147,7 +149,8 @@ pub fn to_json(findings: &[Finding]) -> String {
     json::to_string(&Document { success: exit_code(findings) == 0, checks: checks.collect() })
 }
 
-/// 0 where nothing failed; else 2 for the settings and this machine, 10 for Windmill, 11 for git, the first in this order.
+/// Returns 0 if nothing failed. Otherwise returns the first that applies: 2 for the settings and this machine, 10 for
+/// Windmill, 11 for git.
 #[must_use]
 pub fn exit_code(findings: &[Finding]) -> u8 {
     let area = |finding: &Finding| match finding.status {
@@ -192,7 +195,7 @@ fn remedy_of(code: Code) -> &'static str {
 /// Reads the settings, or lists every fault in them. [`run()`] reports the settings that are missing.
 ///
 /// # Errors
-/// A finding for each fault.
+/// Returns a finding for each fault.
 pub fn settings(options: &Options, environment: &Environment) -> Result<Config, Vec<Finding>> {
     Config::new(options, environment, Required::Serve).map_err(|error| {
         let all = Config::new(options, environment, Required::Sync).err().unwrap_or(error);
@@ -202,12 +205,13 @@ pub fn settings(options: &Options, environment: &Environment) -> Result<Config, 
     })
 }
 
-/// How much is tried.
+/// How much is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// All.
+    /// Everything.
     Whole,
-    /// What a service has not said of its settings when it started, and without the export, which is work for Windmill.
+    /// Only what a service did not report about its settings when it started, and not the export, which is work for
+    /// Windmill.
     AtStart,
 }
 
@@ -247,13 +251,13 @@ pub fn run(
         Some(run_env) if tools.git => check.remote(run_env, &secrets, &workspaces),
         _ => {}
     }
-    // Its programs, its scratch folder, its lock, and then what led there.
+    // The programs, the scratch folder and the lock have to go before the folders that hold them.
     drop(run_env);
     traces.remove();
     check.findings
 }
 
-/// Checks a service that has just started, and logs what is not ok. It gives way where a sync was asked for meanwhile.
+/// Checks a service that has just started, and logs what is not ok. Skips the check if a sync was requested meanwhile.
 pub fn at_start(
     config: &Config,
     own_program: &Path,
@@ -284,7 +288,7 @@ pub fn at_start(
     }
 }
 
-/// What the settings give; `None` where it lacks or cannot be read, which is told by then.
+/// The secrets from the settings. A value is `None` if it is not set or cannot be read, which was reported before.
 struct Secrets {
     windmill: Option<Secret>,
     headers: Vec<(String, Secret)>,
@@ -303,7 +307,7 @@ impl Secrets {
     }
 }
 
-/// Which of the programs are there.
+/// The programs that can be used.
 #[derive(Default)]
 struct Tools {
     git: bool,
@@ -316,15 +320,15 @@ struct Check<'a> {
     deadline: Deadline,
     redactor: Redactor,
     last_token_user: LastTokenUser<'a>,
-    /// Which one is asked about.
+    /// The workspace that is being checked.
     workspace: Option<String>,
     findings: Vec<Finding>,
 }
 
 impl Check<'_> {
-    /// About `self.workspace`, where there is one.
+    /// Adds a finding, about `self.workspace` if that is set.
     fn tell(&mut self, name: &'static str, status: Status, message: fmt::Arguments<'_>, remedy: &'static str) {
-        // The last line of defence: each tool's output was scrubbed where it was read.
+        // The last line of defence: the output of each tool was redacted where it was read.
         let message = self.redactor.redact(&message.to_string());
         let workspace = self.workspace.clone();
         self.findings.push(Finding { workspace, ..Finding::new(name, status, message, remedy) });
@@ -405,7 +409,7 @@ impl Check<'_> {
         }
     }
 
-    /// Where there is nothing to try it with.
+    /// Reports the checks that this platform cannot run.
     fn name_what_is_not_tried(&mut self) {
         for name in ["data_dir", "wmill", "git", "windmill", "remote"] {
             let message =
@@ -474,7 +478,7 @@ impl Check<'_> {
         Tools { git: git && ssh }
     }
 
-    /// Whether the program is there and new enough.
+    /// Checks whether the program is there and new enough.
     fn tool(&mut self, name: &'static str, found: Result<String, String>, version_min: &[u32]) -> bool {
         let remedy = "install git 2.31 or newer and, for an ssh remote, OpenSSH's client";
         let failed = Status::Failed(Code::GitFailed);
@@ -494,7 +498,7 @@ impl Check<'_> {
         }
     }
 
-    /// Asks Windmill; the workspaces that are to be backed up, as far as they are known.
+    /// Checks Windmill. Returns the workspaces to back up, as far as they are known.
     fn windmill(&mut self, secrets: &Secrets, scratch: Option<&Path>) -> Vec<WorkspaceId> {
         let (config, token, headers) = (self.config, secrets.windmill.as_ref(), &secrets.headers);
         let listed = match &config.workspaces {
@@ -595,7 +599,7 @@ impl Check<'_> {
     }
 
     fn account(&mut self, id: &WorkspaceId, account: &Account) {
-        // A token of one workspace may not list the others.
+        // A token for one workspace may not have the right to list the others.
         let sees =
             account.workspaces.as_ref().map(|seen| format!("; it sees: {}", seen.join(", "))).unwrap_or_default();
         if self.config.workspace_is_default {
@@ -641,7 +645,7 @@ impl Check<'_> {
         None
     }
 
-    /// The branches that are to be pushed to, each once.
+    /// Returns the branches to push to, each one once.
     fn branches(&mut self, workspaces: &[WorkspaceId]) -> Vec<BranchName> {
         let mut branches = Vec::new();
         for workspace in workspaces {
@@ -654,7 +658,7 @@ impl Check<'_> {
         branches
     }
 
-    /// Asks the remote, for each branch once.
+    /// Checks the remote, once for each branch.
     fn remote(&mut self, run_env: &mut RunEnv, secrets: &Secrets, workspaces: &[WorkspaceId]) {
         let config = self.config;
         let (Some(remote), Some(credentials)) = (&config.remote, &secrets.git) else { return };
@@ -662,11 +666,11 @@ impl Check<'_> {
         let mut branches = self.branches(workspaces);
         let is_known = !branches.is_empty();
         if !is_known {
-            // Which they are is not known; the repository can be asked by any.
+            // The branches are not known, but any branch name is good enough to ask for the repository.
             branches.extend(WorkspaceId::parse(ADMINS).ok().and_then(|any| config.branch_for(&any).ok()));
         }
         let accepted_hosts = run_env.run_dir.path().join("known_hosts");
-        // What was accepted before is known here too, and what is accepted now is forgotten.
+        // Host keys that were accepted before count here too. Keys that are accepted now are not kept.
         if let Ok(known) = files::read_file(&paths::root(config).join("known_hosts"), HOSTS_BYTES_MAX) {
             let _ = files::write_file(&accepted_hosts, &known);
         }
@@ -708,7 +712,7 @@ impl Check<'_> {
         }
     }
 
-    /// Whether everyone can read it.
+    /// Checks whether everyone can read the repository.
     fn public_repository(&mut self, run_env: &RunEnv, state: &git::RemoteState, remote: &RemoteUrl) {
         if self.config.allow_public_repository || !git::is_public(remote, &self.deadline, &run_env.environment) {
             return;
@@ -720,10 +724,10 @@ impl Check<'_> {
         self.warn("public", format_args!("{message}"), remedy_of(Code::PublicRepository));
     }
 
-    /// Whether the remote lets us push, as far as that shows without doing it.
+    /// Checks whether the remote lets us push, as far as a dry run shows it.
     fn push(&mut self, git: &Git<'_>, state: &git::RemoteState, remote: &RemoteUrl) {
         let why = match self.try_push(git, state) {
-            // A rejection because of another tip is expected: the dry run follows no tip.
+            // A rejection because of another tip is expected: the commit of the dry run has no parent.
             Ok(Pushed::Accepted | Pushed::Outrun(_)) => match closed_to_writing(remote) {
                 Some(why) => why,
                 None => {
@@ -760,20 +764,21 @@ fn unanswered(whom: &str, expired: Expired) -> String {
     }
 }
 
-/// Whether a version begins with lower numbers than these. One that is no numbers is not judged.
+/// Returns whether a version is older than `least`. A version without numbers counts as new enough.
 fn is_older(version: &str, least: &[u32]) -> bool {
     let numbers: Vec<u32> = version.split(['.', '-', ' ']).map_while(|part| part.parse().ok()).collect();
     !numbers.is_empty() && numbers.as_slice() < least
 }
 
-/// Whether the HEAD of an empty repository on a volume names another branch than the one that will be pushed.
+/// Returns whether the HEAD of an empty repository on a volume names another branch than the one that will be pushed.
 fn is_other_head(remote: &RemoteUrl, branch: &BranchName, state: &git::RemoteState) -> bool {
     let path = remote.as_str().strip_prefix("file://").and_then(percent::decode).filter(|_| state.format.is_none());
     let head = path.and_then(|path| files::read_file(&Path::new(&path).join("HEAD"), HEAD_BYTES_MAX).ok());
     head.is_some_and(|head| String::from_utf8_lossy(&head).trim() != format!("ref: {}", branch.full_ref()))
 }
 
-/// Why a repository on a volume takes no objects of ours; git finds that out only when it has some.
+/// Returns why we cannot write objects into a repository on a volume. git finds that out only when it has objects to
+/// write.
 fn closed_to_writing(remote: &RemoteUrl) -> Option<String> {
     let path = remote.as_str().strip_prefix("file://").and_then(percent::decode)?;
     let objects = Path::new(&path).join("objects");

@@ -1,4 +1,4 @@
-//! A lock and a folder for a command that waits for no turn, such as `check` and `log`.
+//! A lock and a folder for a command that does not wait for a turn, such as `check` and `log`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use crate::process::lock::{Lock, LockError};
 use crate::util::deadline::{CancelToken, Deadline};
 use crate::util::files::{self, RunDir};
 
-/// In front of the names of our scratch folders: no workspace's id begins so.
+/// The prefix of our scratch folders' names. No workspace id begins with it.
 const MARK: &str = ".check-";
-/// To find out whether another check is still going on.
+/// How long to wait for a lock, to find out whether its run is still going on.
 const SWEEP_TIME_MAX: Duration = Duration::from_millis(200);
 
-/// A lock and a folder below `DATA_DIR`, which leave nothing behind.
+/// A lock and a folder below `DATA_DIR` that leave nothing behind.
 pub(super) struct PrivateRun {
-    /// Where its scratch folder and its lock are.
+    /// The folder that holds the scratch folder and the lock.
     folder: PathBuf,
     run_dir: PathBuf,
     lock: PathBuf,
-    /// Folders that were not there, the innermost first.
+    /// Folders that did not exist before, the innermost first.
     missing: Vec<PathBuf>,
 }
 
@@ -43,7 +43,7 @@ impl PrivateRun {
         Ok((lock, RunDir::new(self.run_dir.clone())?))
     }
 
-    /// Removes what killed runs of this kind left: their keys above all.
+    /// Removes what killed runs of this kind left, above all their keys.
     fn sweep(&self, cancel: &CancelToken) {
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let lock = entry.path();
@@ -59,7 +59,7 @@ impl PrivateRun {
         }
     }
 
-    /// Removes what was made. A folder that another run uses by now stays.
+    /// Removes what this run created. A folder that another run uses by now stays.
     pub(super) fn remove(&self) {
         let _ = fs::remove_file(&self.lock);
         for folder in &self.missing {

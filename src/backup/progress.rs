@@ -1,28 +1,28 @@
-//! The steps of a run, and the events that tell how far it is.
+//! The steps of a run, and the events that report its progress.
 
 use std::time::Duration;
 
-/// A part of a sync, for progress, metrics and the message of a time-out.
+/// A part of a run, for progress, metrics and the message of a time-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Waiting for another sync of the same workspace.
     Queue,
-    /// Bringing the checkout to the remote's tip.
+    /// Fetching the remote's tip.
     Fetch,
-    /// Asking Windmill who we are.
+    /// Asking Windmill about the token, and reading the export.
     Probe,
     /// `wmill sync pull`.
     Pull,
     /// Staging, comparing, guarding, committing.
     Commit,
-    /// Pushing, and seeing that it arrived.
+    /// Pushing, and checking that the commit arrived.
     Push,
     /// `wmill sync push`.
     Restore,
 }
 
 impl Step {
-    /// The step's name in messages and metrics.
+    /// Returns the step's name in messages and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -37,13 +37,13 @@ impl Step {
     }
 }
 
-/// Told as a sync proceeds.
+/// An event in the course of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
     /// A step begins.
     Started(Step),
-    /// Another process has the turn of the workspace.
+    /// Another run holds the lock, so this run waits.
     Waits,
-    /// A step went well, and took so long.
+    /// A step succeeded, and took this long.
     Ended(Step, Duration),
 }

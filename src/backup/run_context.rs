@@ -33,43 +33,43 @@ use crate::util::volume::Volume;
 use crate::windmill::api::{Account, Windmill, WindmillError};
 use crate::windmill::snapshot::Snapshot;
 
-/// After this time, the key of a workspace is asked for no more.
+/// After this time, a failed request for the workspace's key is not repeated.
 const KEY_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What a sync has from the process that it runs in.
+/// What a run gets from the process that it runs in.
 pub struct Env<'a> {
-    /// Guards, time-outs, kinds, folders.
+    /// The settings.
     pub config: &'a Config,
-    /// Our own program; see [`ssh`](crate::git::ssh_helper).
+    /// The path of our own program; see [`ssh`](crate::git::ssh_helper).
     pub own_program: &'a Path,
-    /// Raised when the process ends.
+    /// Cancelled when the process ends.
     pub cancel: &'a CancelToken,
-    /// Told as it goes on.
+    /// Called with each event of a run.
     pub progress: &'a (dyn Fn(Event) + Sync),
-    /// Whose token made the last success of a workspace to a destination, where that is known.
+    /// Returns whose token made the last success; see [`LastTokenUser`].
     pub last_token_user: LastTokenUser<'a>,
-    /// What the run that goes on has learned.
+    /// What the current run has learned.
     pub notes: Mutex<Notes>,
 }
 
-/// Answers whose token made the last success of a workspace to a destination.
+/// Returns whose token made the last success of a workspace to a destination, if that is known.
 pub type LastTokenUser<'a> = &'a (dyn Fn(&str, &str) -> Option<TokenUser> + Sync);
 
-/// What a run learns beside its result.
+/// What a run learns besides its result.
 #[derive(Default)]
 pub struct Notes {
-    /// Whose token it has, where it came as far as to ask.
+    /// The user of the token, if the run got far enough to ask.
     token_user: Option<TokenUser>,
-    /// How many items Windmill showed, likewise.
+    /// How many items Windmill showed, if the run got far enough to ask.
     items: Option<usize>,
-    /// The steps that went well, and how long each took.
+    /// The steps that succeeded, and how long each took.
     steps: Vec<(Step, Duration)>,
-    /// Whether the branch is there, and the remote's HEAD names another one that is not.
+    /// Whether the branch exists, but the remote's HEAD names another branch that does not exist.
     head_is_missing: bool,
 }
 
 impl Env<'_> {
-    /// Whose token the last run with this environment had; the next one begins without.
+    /// Returns the user of the last run's token, and forgets it, so that the next run begins without one.
     #[must_use]
     pub fn take_token_user(&self) -> Option<TokenUser> {
         self.notes().token_user.take()
@@ -80,7 +80,7 @@ impl Env<'_> {
     }
 }
 
-/// A name for a run: unique among those of all processes, and without meaning.
+/// Returns a new name for a run: unique among all processes, and without meaning.
 #[must_use]
 pub fn new_run_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -89,7 +89,7 @@ pub fn new_run_id() -> String {
     hash::short_name(&format!("{now} {random} {}", COUNT.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// What to say of a remote whose HEAD names a branch that is not there.
+/// Returns the warning about a remote whose HEAD names a branch that does not exist.
 #[must_use]
 pub fn missing_head(remote: &RemoteUrl, branch: &BranchName) -> String {
     format!(
@@ -98,7 +98,7 @@ pub fn missing_head(remote: &RemoteUrl, branch: &BranchName) -> String {
     )
 }
 
-/// The warnings of a run, and one line with all of its end.
+/// Logs the warnings of a run, and one line about its end.
 fn log_end(result: &SyncResult, steps: &[(Step, Duration)]) {
     let SyncResult { code, message, run_id, changed, duration_ms, .. } = result;
     for warning in &result.warnings {
@@ -122,13 +122,13 @@ fn log_end(result: &SyncResult, steps: &[(Step, Duration)]) {
     );
 }
 
-/// What a run came to.
+/// How a run ended.
 pub struct Outcome {
-    /// Whether it went well, and how.
+    /// The result code.
     pub code: Code,
     /// The same in words.
     pub message: String,
-    /// The commit that the branch holds, where that is known.
+    /// The commit that the branch holds, if it is known.
     pub commit: Option<ObjectId>,
     /// What was changed.
     pub changed: Changed,
@@ -136,17 +136,17 @@ pub struct Outcome {
     pub left_out: Vec<LeftOut>,
 }
 
-/// What is to be done, for a process.
+/// A request, and the process that it runs in.
 #[derive(Clone, Copy)]
 pub struct RunContext<'a> {
-    /// What was asked for.
+    /// The request.
     pub request: &'a SyncRequest,
-    /// What the process gives.
+    /// What the process provides.
     pub env: &'a Env<'a>,
 }
 
 impl RunContext<'_> {
-    /// The result of the run that began at `started`, which is logged with its warnings.
+    /// Returns the result of the run that began at `started`, and logs it with its warnings.
     pub fn conclude(
         &self,
         run_id: &str,
@@ -156,7 +156,7 @@ impl RunContext<'_> {
     ) -> SyncResult {
         let Outcome { code, message, commit, changed, left_out } = ended.unwrap_or_else(|fault| Outcome {
             code: fault.code,
-            // The last line of defence: each tool's output was scrubbed where it was read.
+            // The last line of defence: the output of each tool was redacted where it was read.
             message: Redactor::new(&self.request.secrets()).redact(&self.told(&fault, run_id)),
             commit: None,
             changed: Changed::default(),
@@ -187,8 +187,8 @@ impl RunContext<'_> {
         result
     }
 
-    /// A failure in words. What a server said that a request named stays in the log: through the answer, a caller could
-    /// read what only this machine reaches.
+    /// Returns the message of a failure. If the request names its own remote, the words of that server stay in the log:
+    /// otherwise a caller could read in the answer what only this machine can reach.
     fn told(&self, fault: &BackupError, run_id: &str) -> String {
         let SyncRequest { remote, branch, .. } = self.request;
         let what = match fault.code {
@@ -205,27 +205,27 @@ impl RunContext<'_> {
         )
     }
 
-    /// Tells that a step begins.
+    /// Reports that a step begins.
     pub fn begin(&self, step: Step) {
         logging::set_step(step.as_str());
         (self.env.progress)(Event::Started(step));
     }
 
-    /// Tells that a step went well.
+    /// Reports that a step succeeded.
     pub fn end(&self, step: Step, begun: Instant) {
         self.end_after(step, begun.elapsed());
     }
 
-    /// Tells that a step went well, and how long it took.
+    /// Reports that a step succeeded, and how long it took.
     pub fn end_after(&self, step: Step, took: Duration) {
         self.env.notes().steps.push((step, took));
         (self.env.progress)(Event::Ended(step, took));
     }
 
-    /// Does a step, and tells of it.
+    /// Runs a step, and reports its beginning and its success.
     ///
     /// # Errors
-    /// Those of `work`.
+    /// The errors of `work`.
     pub fn step<T>(&self, step: Step, work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
         self.begin(step);
         let begun = Instant::now();
@@ -234,10 +234,10 @@ impl RunContext<'_> {
         Ok(result)
     }
 
-    /// Does `work`, and does it again after a pause where it failed for a cause that may pass.
+    /// Runs `work`, and repeats it after a pause if it failed for a reason that may pass.
     ///
     /// # Errors
-    /// The last one of `work`.
+    /// The last error of `work`, or an error if the process is ending.
     pub fn patiently<T>(
         &self,
         step: Step,
@@ -250,7 +250,7 @@ impl RunContext<'_> {
         })
     }
 
-    /// A run that was ended in this step.
+    /// Returns the error of a run that was ended in this step.
     #[must_use]
     pub fn expired(&self, step: Step, expired: Expired) -> BackupError {
         match expired {
@@ -276,7 +276,7 @@ impl RunContext<'_> {
         }
     }
 
-    /// What failed in git.
+    /// Converts an error of git.
     #[must_use]
     pub fn git_error(&self, step: Step, error: GitError) -> BackupError {
         match error {
@@ -289,7 +289,7 @@ impl RunContext<'_> {
         }
     }
 
-    /// What failed with Windmill or wmill.
+    /// Converts an error of Windmill or wmill.
     #[must_use]
     pub fn windmill_error(&self, step: Step, error: WindmillError) -> BackupError {
         match error {
@@ -303,7 +303,7 @@ impl RunContext<'_> {
         }
     }
 
-    /// What failed on our own disk.
+    /// Converts an error of our own disk.
     #[must_use]
     pub fn disk(&self, error: &std::io::Error) -> BackupError {
         use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
@@ -317,7 +317,7 @@ impl RunContext<'_> {
         BackupError::new(Code::Internal, format!("cannot work in DATA_DIR: {error}"))
     }
 
-    /// Windmill as this run sees it.
+    /// Returns a client for Windmill with the token of the request and the deadline of the run.
     #[must_use]
     pub fn windmill<'b>(&'b self, run_env: &'b RunEnv) -> Windmill<'b> {
         let request = self.request;
@@ -331,10 +331,10 @@ impl RunContext<'_> {
         )
     }
 
-    /// Asks who the token is.
+    /// Asks Windmill who the user of the token is.
     ///
     /// # Errors
-    /// [`BackupError`]: Windmill.
+    /// [`BackupError`] if Windmill does not answer or refuses.
     pub fn account(&self, run_env: &RunEnv) -> Result<Account, BackupError> {
         let (windmill, is_default) = (self.windmill(run_env), self.request.workspace_is_default);
         self.patiently(Step::Probe, run_env, || {
@@ -342,10 +342,10 @@ impl RunContext<'_> {
         })
     }
 
-    /// Takes the workspace out of Windmill, into the folder of the run.
+    /// Exports the workspace from Windmill into the folder of the run.
     ///
     /// # Errors
-    /// [`BackupError`]: Windmill, or the disk.
+    /// [`BackupError`] if Windmill does not answer or refuses, or the disk fails.
     pub fn snapshot(&self, step: Step, run_env: &RunEnv, query: &str) -> Result<Snapshot, BackupError> {
         let (windmill, folder) = (self.windmill(run_env), run_env.run_dir.path().join("snapshot"));
         let snapshot = self.patiently(step, run_env, || {
@@ -355,37 +355,37 @@ impl RunContext<'_> {
         Ok(snapshot)
     }
 
-    /// The key under which Windmill encrypts the secrets of the workspace, where it tells.
+    /// Returns the key under which Windmill encrypts the secrets of the workspace; `None` if Windmill does not show it.
     ///
     /// # Errors
-    /// [`BackupError`]: no answer, or one of a server that may come back and did not.
+    /// [`BackupError`] if there is no answer, or if a temporary error of the server did not pass.
     pub fn key(&self, step: Step, run_env: &RunEnv) -> Result<Option<Secret>, BackupError> {
         let (begun, windmill) = (Instant::now(), self.windmill(run_env));
         self.patiently(step, run_env, || {
             windmill.key().map_err(|error| {
                 let fault = self.windmill_error(step, error);
-                // A server that hangs is not asked again: a commit can do without.
+                // A server that hangs is not asked again, since a commit can do without the key.
                 if begun.elapsed() > KEY_TIME_MAX { BackupError { retry: Retry::Never, ..fault } } else { fault }
             })
         })
     }
 
-    /// Remembers whether a clone of the remote checks out what is there.
+    /// Notes whether a clone of the remote checks out a branch that exists.
     pub fn note_head(&self, state: &RemoteState) {
-        // Where each workspace has its branch, no branch is everyone's.
+        // If each workspace has its own branch, no branch is the right HEAD for everyone.
         let is_one_branch = !self.env.config.branch.contains(names::WORKSPACE_MARK);
         self.env.notes().head_is_missing =
             self.request.configured && is_one_branch && state.tip.is_some() && !state.has_head;
     }
 
-    /// Remembers whose token this run has.
+    /// Notes the user of the token.
     pub fn note_token_user(&self, account: &Account) {
         let name = account.user.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
         let user = TokenUser { name, admin: account.is_admin };
         self.env.notes().token_user = Some(user);
     }
 
-    /// Warns of what Windmill does not show to this run.
+    /// Warns if the token is not an admin's, since Windmill may not show it everything.
     pub fn warn_about_access(&self, account: &Account, warnings: &mut Warnings) {
         let SyncRequest { workspace, purpose, .. } = self.request;
         let lacks = match purpose {
@@ -400,7 +400,7 @@ impl RunContext<'_> {
         }
     }
 
-    /// Warns of numbers that wmill rounds, as JavaScript does.
+    /// Warns about numbers that wmill rounds, as JavaScript does.
     pub fn warn_about_numbers(&self, snapshot: &Snapshot, warnings: &mut Warnings) {
         if !snapshot.rounded.is_empty() {
             let items: Sample = snapshot.rounded.iter().map(|(item, number)| format!("{item} ({number})")).collect();
@@ -411,7 +411,7 @@ impl RunContext<'_> {
         }
     }
 
-    /// Warns if the workspace is the default one.
+    /// Warns about forks that are left out, and about a workspace that is only the default.
     pub fn warn_about_default_workspace(&self, account: &Account, warnings: &mut Warnings) {
         let SyncRequest { workspace, purpose, workspace_is_default, forks_left_out, .. } = self.request;
         if !forks_left_out.is_empty() {
@@ -433,10 +433,10 @@ impl RunContext<'_> {
         }
     }
 
-    /// Waits for the turn of this run's backup.
+    /// Waits for the lock of this run's backup.
     ///
     /// # Errors
-    /// [`BackupError`]: the disk, the time.
+    /// [`BackupError`] if the disk fails or the time runs out.
     pub fn wait_for_turn(&self) -> Result<Lock, BackupError> {
         let path = lock_path(self.env.config, &self.request.backup_id());
         path.parent().map_or(Ok(()), files::create_folder).map_err(|error| self.disk(&error))?;
@@ -456,10 +456,10 @@ impl RunContext<'_> {
         paths::root(self.env.config)
     }
 
-    /// Waits for this run's turn, and makes the place where its programs work.
+    /// Waits for this run's turn, and prepares the environment of its programs.
     ///
     /// # Errors
-    /// [`BackupError`]: the disk, the time, certificates that cannot be read.
+    /// [`BackupError`] if the disk fails, the time runs out, or the certificates cannot be read.
     pub fn enter(&self) -> Result<RunEnv, BackupError> {
         let (request, config) = (self.request, self.env.config);
         let lock = self.wait_for_turn()?;
@@ -478,7 +478,7 @@ impl RunContext<'_> {
         })
     }
 
-    /// Where the checkout lies that is kept for what is backed up here, if there is one.
+    /// Returns the folder of the checkout that is kept for this backup. It may not exist.
     #[must_use]
     pub fn checkout_place(&self) -> PathBuf {
         let request = self.request;
@@ -490,11 +490,11 @@ impl RunContext<'_> {
         self.root().join("checkouts").join(name)
     }
 
-    /// The folder of the checkout that is kept for what is backed up here: one for each such thing, so that another
-    /// branch or remote than last time starts clean. Called with the lock of the run's backup.
+    /// Opens the folder of the checkout that is kept for this backup. Each workspace and destination has its own, so
+    /// that another branch or remote than last time starts clean. The caller holds the lock of the run's backup.
     ///
     /// # Errors
-    /// [`BackupError`]: the disk.
+    /// [`BackupError`] if the disk fails.
     pub fn checkout_folder(&self) -> Result<PathBuf, BackupError> {
         let (request, config) = (self.request, self.env.config);
         let folder = self.checkout_place();
@@ -509,10 +509,10 @@ impl RunContext<'_> {
         Ok(folder)
     }
 
-    /// git, over the checkout in `folder` and the remote of this run.
+    /// Returns git for the checkout in `folder` and the remote of this run.
     ///
     /// # Errors
-    /// [`BackupError`]: the disk, or a key that cannot sign.
+    /// [`BackupError`] if the disk fails, or the key cannot sign.
     pub fn git<'b>(&'b self, run_env: &'b RunEnv, folder: &Path) -> Result<Git<'b>, BackupError> {
         let request = self.request;
         let signing_key = request.signing_key.as_ref().map(|key| signing::prepare(run_env, key)).transpose();

@@ -14,32 +14,32 @@ use crate::util::redact::Redactor;
 use crate::util::secret::Secret;
 use crate::windmill::api::{self, Windmill, WindmillError};
 
-/// For the question and its tries.
+/// Time limit for one question to Windmill, with all its attempts.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Which workspaces there were when Windmill was asked last.
+/// The configured workspaces, as of the last request for all of them.
 #[derive(Default)]
 pub struct WorkspaceList(Mutex<Option<Vec<WorkspaceId>>>);
 
-/// What is asked for.
+/// The syncs that a request asks for.
 pub enum Requests {
     /// One sync, with a result of its own.
     One(Box<SyncRequest>),
-    /// One for each workspace, at least one, with the results in a list.
+    /// One sync for each workspace, at least one, with a list of results.
     Several(Vec<SyncRequest>),
 }
 
 impl WorkspaceList {
-    /// The syncs that a draft asks for. Windmill is asked where that is all that its token sees.
+    /// Returns the syncs that a draft asks for. Asks Windmill if the draft is for all workspaces that its token sees.
     ///
     /// # Errors
-    /// Those of [`Draft::request`]; for all workspaces, why they are not known: Windmill is unreachable, refuses the
-    /// token, names none, or more than are kept apart.
+    /// The errors of [`Draft::request`]. For all workspaces, also an error if Windmill is unreachable or refuses the
+    /// token, or if the token sees no workspace, more than [`WORKSPACES_MAX`], or not the one that the draft names.
     pub fn requests(&self, draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests, RequestError> {
         let (listed, forks) = match draft.wanted()? {
             Target::One(workspace) => {
                 let request = draft.request(&workspace)?;
-                // All are those that Windmill names, and not whatever a caller makes up.
+                // "All" stands for the workspaces that Windmill lists, not for a name that a caller makes up.
                 if let Some(token) = draft.listing_token()
                     && !ask(config, &token, cancel)?.listed.contains(&workspace)
                 {
@@ -57,14 +57,14 @@ impl WorkspaceList {
         let requests: Result<Vec<_>, _> = listed.iter().map(|workspace| draft.request(workspace)).collect();
         let mut requests = requests?;
         requests.iter_mut().for_each(|request| request.forks_left_out.clone_from(&forks));
-        // A token of the request's own sees other ones than the configured one.
+        // A token from the request may see other workspaces than the configured token.
         if !draft.brings_windmill_token() && requests.iter().all(|request| request.configured) {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(listed);
         }
         Ok(Requests::Several(requests))
     }
 
-    /// The configured workspaces as they were named last; nothing before Windmill was asked.
+    /// Returns the configured workspaces as of the last request for all of them; `None` before the first such request.
     #[must_use]
     pub fn last(&self) -> Option<Vec<WorkspaceId>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -73,16 +73,17 @@ impl WorkspaceList {
 
 /// The workspaces that a token sees.
 pub struct Seen {
-    /// Those that are backed up.
+    /// The workspaces to back up.
     pub listed: Vec<WorkspaceId>,
-    /// Forks, where each workspace has a branch: wmill takes the branch of such a one for an order.
+    /// Forks, if each workspace has its own branch: wmill takes the name of a fork's branch for an instruction.
     pub forks: Vec<WorkspaceId>,
 }
 
-/// All that `token` sees, in Windmill's order, without its own and archived ones.
+/// Asks Windmill which workspaces `token` sees, in Windmill's order. `admins` and archived workspaces are left out.
 ///
 /// # Errors
-/// Why they are not known: Windmill is unreachable, refuses the token, names none, or more than are kept apart.
+/// [`RequestError`] if Windmill is unreachable or refuses the token, or if the token sees no workspace or more than
+/// [`WORKSPACES_MAX`].
 pub fn ask(config: &Config, token: &Secret, cancel: &CancelToken) -> Result<Seen, RequestError> {
     let deadline = Deadline::after(ANSWER_TIME_MAX.min(config.sync_timeout), cancel);
     let headers =
@@ -107,10 +108,10 @@ pub fn ask(config: &Config, token: &Secret, cancel: &CancelToken) -> Result<Seen
     Err(RequestError { code: Code::WorkspaceNotFound, message: ["WINDMILL_WORKSPACE is *: ", &message].concat() })
 }
 
-/// Whose token a request brings, in its workspace.
+/// Asks Windmill who the user of the request's token is, in the request's workspace.
 ///
 /// # Errors
-/// Windmill is unreachable, refuses the token, or does not show it the workspace.
+/// [`RequestError`] if Windmill is unreachable, refuses the token, or does not show it the workspace.
 pub fn token_user(config: &Config, request: &SyncRequest, cancel: &CancelToken) -> Result<TokenUser, RequestError> {
     let deadline = Deadline::after(ANSWER_TIME_MAX.min(config.sync_timeout), cancel);
     let SyncRequest { base_url, workspace, windmill_token: token, windmill_headers: headers, .. } = request;

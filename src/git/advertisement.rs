@@ -1,4 +1,4 @@
-//! Asks an http(s) remote ourselves for what git asks it first: where git does not tell what the answer was.
+//! Sends git's first request to an http(s) remote with our own client, because git does not show what the answer was.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::model::urls::{RemoteScheme, RemoteUrl};
 use crate::net::http_client;
 use crate::util::deadline::Deadline;
 
-/// For one such question, which a sync can do without.
+/// How long one request may take. A sync can do without the answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// The media type of git's answer, and how its body begins.
 const MEDIA_TYPE: &str = "application/x-git-upload-pack-advertisement";
@@ -18,7 +18,7 @@ const BEGINNING: &[u8] = b"001e# service=git-upload-pack";
 /// What the remote answered.
 struct Answer {
     status: u16,
-    /// Whether it was git's.
+    /// Whether it is the answer of a git server.
     is_git: bool,
     media_type: String,
     location: Option<String>,
@@ -51,7 +51,7 @@ fn ask(
     })
 }
 
-/// Whether an https repository shows itself to everyone; no answer counts as not.
+/// Returns whether everyone can read an https repository. It counts as not public if there is no answer.
 #[must_use]
 pub fn is_public(remote: &RemoteUrl, deadline: &Deadline, environment: &[(String, String)]) -> bool {
     remote.scheme() == RemoteScheme::Https
@@ -59,8 +59,8 @@ pub fn is_public(remote: &RemoteUrl, deadline: &Deadline, environment: &[(String
 }
 
 impl Git<'_> {
-    /// Refuses a web server that answers everything with a page. git takes that for the list of refs of an old server,
-    /// finds none in it, and so an empty repository.
+    /// Returns an error if a web server answers everything with a page. git takes a page for the list of refs of an old
+    /// server, finds no ref in it, and so takes the repository for an empty one.
     pub(super) fn refuse_a_page(&self) -> Result<(), GitError> {
         if !self.remote.is_http() {
             return Ok(());
@@ -83,7 +83,7 @@ impl Git<'_> {
         }
     }
 
-    /// Where the remote wants to send us; asked without credentials.
+    /// Returns the target of the remote's redirect as the end of a message. The request has no credentials.
     pub(super) fn redirect_target(&self) -> String {
         let answer = ask(self.remote, None, &self.run_env.deadline, &self.run_env.environment);
         let location = answer.and_then(|answer| {

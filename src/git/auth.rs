@@ -1,4 +1,4 @@
-//! The way to the remote: its address, the credentials, and the options of ssh.
+//! Access to the remote: its address, the credentials and the options of ssh.
 
 use std::path::Path;
 #[cfg(unix)]
@@ -13,20 +13,20 @@ use crate::util::files;
 #[cfg(unix)]
 use crate::util::percent;
 
-/// Where a checkout lies, and what it takes to talk to its remote.
+/// The paths of a checkout and of the files that git needs to talk to its remote.
 pub struct RepositoryPaths<'a> {
-    /// The folder with all that belongs to the checkout.
+    /// The folder that holds all files of the checkout.
     pub folder: &'a Path,
-    /// Our own program, which git starts as `ssh`: without a shell, that is how options get to ssh.
+    /// Our own program, which git starts as `ssh`. It gives ssh its options; git alone would need a shell for that.
     pub own_program: &'a Path,
-    /// Where host keys are remembered that were accepted when first seen.
+    /// The file of the host keys that were accepted on the first connection.
     pub accepted_hosts: &'a Path,
     /// The file of the key that signs commits, from [`signing::prepare`](crate::git::signing::prepare).
     pub signing_key: Option<&'a Path>,
 }
 
-/// A repository on a volume is reached as if it were another machine's, with our own program as `ssh`: git starts the
-/// other side of a `file:` remote by a shell, and an image of ours has none.
+/// Returns the URL that git gets. A repository on a volume gets an `ssh:` URL, with our own program as `ssh`: git
+/// starts the other side of a `file:` remote with a shell, and our image has no shell.
 pub(super) fn address(remote: &RemoteUrl) -> String {
     match encoded_path(remote) {
         Some(path) => ["ssh://this-machine", path].concat(),
@@ -34,7 +34,7 @@ pub(super) fn address(remote: &RemoteUrl) -> String {
     }
 }
 
-/// The path of a repository on this machine, as git decodes it.
+/// Returns the path of a repository on this machine, decoded as git does it.
 #[cfg(unix)]
 pub(super) fn path_on_this_machine(remote: &RemoteUrl) -> Option<PathBuf> {
     percent::decode(encoded_path(remote)?).map(PathBuf::from)
@@ -44,7 +44,7 @@ fn encoded_path(remote: &RemoteUrl) -> Option<&str> {
     remote.as_str().strip_prefix("file://").filter(|_| remote.scheme() == RemoteScheme::File)
 }
 
-/// Environment that gets the credentials to where they belong.
+/// Returns the environment variables that pass the credentials to git and ssh.
 pub(super) fn environment(
     run_env: &RunEnv,
     site: &RepositoryPaths<'_>,
@@ -54,7 +54,7 @@ pub(super) fn environment(
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let own_program_as_ssh = |options: &str| {
         vec![
-            // A command with options would need a shell, and an image of ours has none.
+            // A command with options would need a shell, and our image has no shell.
             pair("GIT_SSH", &site.own_program.to_string_lossy()),
             pair("GIT_SSH_VARIANT", "ssh"),
             pair(ssh_helper::OPTIONS_ENVIRONMENT, options),
@@ -75,7 +75,7 @@ pub(super) fn environment(
             ])
         }
         GitCredentials::Ssh { key, known_hosts, accept_new } => {
-            // ssh would wait for the other end of a FIFO.
+            // If it is a FIFO, ssh would wait for its other end.
             files::make_way_for_file(site.accepted_hosts)?;
             let key = run_env.run_dir.write("ssh_key", key.expose().as_bytes())?;
             let options = ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(site.accepted_hosts));
@@ -84,7 +84,8 @@ pub(super) fn environment(
     }
 }
 
-/// What ssh is told: this key only, no configuration of a user, no question, an unknown host refused.
+/// Returns the options for ssh: use only this key, ask no questions, and refuse an unknown host unless `accepted` is
+/// given.
 fn ssh_options(key: &Path, known_hosts: Option<&Path>, accepted: Option<&Path>) -> Vec<String> {
     // ssh splits a value at white space unless it is quoted.
     let quoted = |path: &Path| format!("\"{}\"", path.display());

@@ -1,5 +1,5 @@
-//! The checkouts on the volume: those of configured backups stay, those that only requests made are limited in
-//! number.
+//! Manages the checkouts on the volume: those of configured backups stay, and the number of those that only requests
+//! made is limited.
 
 use std::fs;
 use std::io;
@@ -9,18 +9,18 @@ use std::time::SystemTime;
 use crate::process::lock::Lock;
 use crate::util::files;
 
-/// Checkouts that requests with settings of their own may leave; the least recently used go first.
+/// How many checkouts of requests with their own settings are kept. The least recently used are removed first.
 const OTHERS_MAX: usize = 16;
-/// A file in a checkout that a request made; its time is that of the last use.
+/// The file that marks a checkout made by a request. Its modification time is the time of the last use.
 const MARK: &str = "made-by-a-request";
 
-/// Makes the folder of a checkout where it is missing, and notes for whom it is: that of a configured backup is kept,
-/// that of another run counts among those of its kind. The oldest of them are removed, where their lock, which `lock` has
-/// the path of for the folder's name, is the caller's own or free. Those of a run in progress stay; what cannot be
-/// removed is logged.
+/// Creates the folder of a checkout if it is missing, and marks it as kept (configured backup) or as limited in number
+/// (other runs). Removes the oldest of the limited ones if their lock is free or is the caller's own; `lock` returns
+/// the path of the lock for a folder's name. A checkout that a run is using stays. A checkout that cannot be removed is
+/// logged.
 ///
 /// # Errors
-/// What the disk says to the folder and the note.
+/// Fails if the folder or the mark cannot be written.
 pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&str) -> PathBuf) -> io::Result<()> {
     files::create_folder(used)?;
     if is_configured {
@@ -48,7 +48,8 @@ fn make_room(used: &Path, lock: &dyn Fn(&str) -> PathBuf) {
     }
 }
 
-/// Removes a checkout, where its lock is that of the `used` one, which the caller has, or free; whether that was so.
+/// Removes a checkout if its lock is free or is the lock of `used`, which the caller holds. Returns whether it was
+/// removed.
 fn remove(folder: &Path, used: &Path, lock: &dyn Fn(&str) -> PathBuf) -> bool {
     let lock_of = |folder: &Path| Some(lock(folder.file_name()?.to_str()?));
     let (Some(path), own) = (lock_of(folder), lock_of(used)) else { return false };
@@ -83,7 +84,8 @@ mod tests {
             use_at(&names[number], seconds);
         }
         use_at(&names[0], 100);
-        // A run in the workspace of the oldest goes on: the one after it goes, which is of the caller's own.
+        // A run in the workspace of the oldest is in progress, so the next one is removed, which is in the caller's
+        // workspace.
         let busy = Lock::acquire_if_free(&lock("other@1")).unwrap();
         use_at(&names[16], 101);
         assert!(is_there(1) && !is_there(2), "of `other`, and of `shop`");
@@ -93,7 +95,7 @@ mod tests {
         use_at(&names[2], 103);
         assert!(!is_there(3), "of the other workspace, whose lock is free by now");
         assert!(is_there(0) && is_there(16) && checkout("shop@configured").exists());
-        // What a configured backup takes over is none of them any more.
+        // A checkout that a configured backup takes over does not count any more.
         open(&checkout(&names[4]), true, &lock).unwrap();
         for number in 20..40 {
             use_at(&format!("shop@{number}"), 200);

@@ -1,4 +1,4 @@
-//! Commits: made, found and read.
+//! Makes, finds and reads commits.
 
 use std::fs::File;
 use std::time::SystemTime;
@@ -11,7 +11,7 @@ use crate::git::{ANSWER_BYTES_MAX, Git, GitError};
 use crate::model::names::Identity;
 
 impl Git<'_> {
-    /// A commit of `tree` with this parent.
+    /// Makes a commit of `tree` with this parent.
     ///
     /// # Errors
     /// [`GitError`].
@@ -59,10 +59,10 @@ impl Git<'_> {
         self.object_id(command.argument(tree.as_str()))
     }
 
-    /// The commit of the history that was fetched whose id begins with these digits.
+    /// Returns the commit of the fetched history whose id begins with these digits.
     ///
     /// # Errors
-    /// [`GitError`]; that there is none, or more than one, is none.
+    /// [`GitError`]. It is not an error if there is no such commit or more than one.
     pub fn find_commit(&self, digits: &str) -> Result<Option<ObjectId>, GitError> {
         let name = format!("{digits}^{{commit}}");
         let command = self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]).capture(ANSWER_BYTES_MAX);
@@ -73,7 +73,8 @@ impl Git<'_> {
         Ok(self.run(command)?.is_success().then_some(commit))
     }
 
-    /// The newest commit, from this one on, whose message has a line that begins with a match of `line`; what it says.
+    /// Returns the message of the newest commit that has a line that begins with a match of `line`. The search starts
+    /// at `commit`.
     ///
     /// # Errors
     /// [`GitError`].
@@ -85,18 +86,19 @@ impl Git<'_> {
         Ok(Some(CommitText { time: None, message }).filter(|text| !text.message.is_empty()))
     }
 
-    /// What a commit says of itself.
+    /// Returns the time and the message of a commit.
     ///
     /// # Errors
-    /// [`GitError`]: it is not here, for one.
+    /// [`GitError`], for example if the commit was not fetched.
     pub fn commit_message(&self, commit: &ObjectId) -> Result<CommitText, GitError> {
         let command = self.command()?.arguments(["cat-file", "commit", commit.as_str()]).capture(ANSWER_BYTES_MAX);
         Ok(CommitText::of_object(&self.locally(command)?))
     }
 
-    /// A chain of commits after `parent`, of which the first changes the tree `base`. Returns the last one and its tree.
+    /// Makes a chain of commits on top of `parent`; the first one changes the tree `base`. Returns the last one and its
+    /// tree.
     ///
-    /// One git makes them all. Only where they are signed does each take programs of its own, since that git cannot sign.
+    /// One `git fast-import` makes them all. It cannot sign, so each signed commit needs programs of its own.
     ///
     /// # Errors
     /// [`GitError`].
@@ -118,7 +120,7 @@ impl Git<'_> {
         }
         let listed = self.locally(list.capture(ANSWER_BYTES_MAX))?;
         let listed = String::from_utf8_lossy(&listed);
-        // The lines between them begin with the word `commit`.
+        // The lines between the trees begin with the word `commit`.
         let trees: Vec<_> = listed.lines().filter_map(ObjectId::parse).collect();
         let Some(tree) = trees.last().filter(|_| trees.len() == links.len()) else {
             return Err(GitError::Checkout(format!("git made {} commits of {}", trees.len(), links.len())));

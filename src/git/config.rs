@@ -1,10 +1,11 @@
-//! The git configuration of our checkouts, in place of a user's, a system's and a repository's.
+//! The git configuration of our checkouts. It replaces the configuration of the user, the system and the repository.
 
-/// Attributes of the repository may convert content (line ends, `filter`, `ident`, encodings). This file outranks
-/// them all, and takes all back. `!` means unspecified: git dies of a `working-tree-encoding` that is merely unset.
+/// The git attributes that turn off every conversion of content. Attributes in the repository may ask for one (line
+/// ends, `filter`, `ident`, encodings), but this file has precedence. `!` means unspecified: git fails if
+/// `working-tree-encoding` is only unset.
 pub(super) const ATTRIBUTES: &str = "* -text !eol -ident !filter !working-tree-encoding\n";
 
-/// Configuration that takes the place of a user's and the system's.
+/// Configuration that replaces the user's and the system's.
 pub(super) const CONFIGURATION: &str = "\
 # Written for one run.
 [safe]

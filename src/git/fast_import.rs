@@ -1,31 +1,32 @@
-//! A chain of commits as input of `git fast-import`.
+//! Writes a chain of commits as input for `git fast-import`.
 
 use std::time::SystemTime;
 
 use crate::git::object::{Entry, ObjectId};
 use crate::model::names::Identity;
 
-/// Where a chain of commits is made.
+/// The ref on which a chain of commits is made.
 pub(super) const CHAIN_REF: &str = "refs/sync/chain";
 
 /// One commit of a chain.
 pub struct ItemCommit<'a> {
     /// Who made the change.
     pub author: &'a Identity,
-    /// When; by default, now.
+    /// When the change was made; `None` means now.
     pub time: Option<SystemTime>,
     /// The whole message.
     pub message: String,
-    /// Files with what they are after the commit; with nothing, they go.
+    /// The changed files with their entries after the commit; `None` deletes the file.
     pub changes: Vec<(Vec<u8>, Option<Entry>)>,
 }
 
-/// Since the beginning of Unix's time.
+/// Returns the seconds since 1970.
 pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// Input of `git fast-import`: these commits after `parent`. The first changes the tree `base`, or else that of `parent`.
+/// Returns input for `git fast-import` that makes these commits on top of `parent`. The first commit changes the tree
+/// `base`, or the tree of `parent` without a `base`.
 pub(super) fn chain(
     parent: Option<&ObjectId>,
     base: Option<&ObjectId>,
@@ -33,7 +34,7 @@ pub(super) fn chain(
     now: u64,
     links: &[ItemCommit<'_>],
 ) -> Vec<u8> {
-    // A killed run may have left commits there.
+    // A killed run may have left commits on this ref.
     let mut orders = format!("reset {CHAIN_REF}\n\n").into_bytes();
     for (index, link) in links.iter().enumerate() {
         let time = link.time.map_or(now, seconds);
@@ -52,7 +53,7 @@ pub(super) fn chain(
                 orders.extend_from_slice(format!("M 040000 {base} \"\"\n").as_bytes());
             }
         }
-        // What goes comes first: a file may become a folder, or a folder a file.
+        // Deletions come first, because a file may become a folder, or a folder a file.
         for (path, _) in link.changes.iter().filter(|(_, entry)| entry.is_none()) {
             orders.extend_from_slice(b"D ");
             put_quoted(&mut orders, path);
@@ -68,7 +69,7 @@ pub(super) fn chain(
     orders
 }
 
-/// A path between quotes, in the manner of C, and the end of the line.
+/// Writes a path in quotes, escaped as in C, and the end of the line.
 fn put_quoted(orders: &mut Vec<u8>, path: &[u8]) {
     orders.push(b'"');
     for byte in path {

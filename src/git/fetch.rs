@@ -1,4 +1,4 @@
-//! The checkout: how it is made, cleaned and configured, and how the remote's branch is brought into it.
+//! Creates, cleans and configures the checkout, and fetches the remote's branch into it.
 
 use std::fs;
 
@@ -8,21 +8,22 @@ use crate::git::{ANSWER_BYTES_MAX, Git, GitError, config, leftovers};
 use crate::process::orphans;
 use crate::util::files;
 
-/// Each fetch leaves a pack of two or three files.
+/// How many files of packs a checkout may have. Each fetch leaves a pack of two or three files.
 const PACK_FILES_MAX: usize = 120;
-/// Loose objects spread evenly over 256 folders, so that one tells of all: 8,000.
+/// How many objects one of the 256 folders of loose objects may have. They spread evenly, so this means about 8,000 in
+/// all.
 const LOOSE_OBJECTS_SAMPLE_MAX: usize = 32;
-/// Our own configuration of a checkout has some hundred bytes.
+/// How much is read of a checkout's configuration. Ours has a few hundred bytes.
 const CONFIG_BYTES_MAX: u64 = 64 << 10;
-/// Of a file that says where a ref is.
+/// How much is read of a ref's file.
 const REF_BYTES_MAX: u64 = 4096;
-/// Where the commit that the checkout stands at is kept, so that its objects are.
+/// The ref of the commit that the checkout is at. It keeps git from removing the commit's objects.
 pub(super) const TIP_REF: &str = "refs/sync/tip";
 impl Git<'_> {
     /// Asks the remote for the branch's tip.
     ///
     /// # Errors
-    /// [`GitError::Remote`] and the like.
+    /// [`GitError`], in most cases [`GitError::Remote`].
     pub fn remote_state(&self) -> Result<RemoteState, GitError> {
         let full_ref = self.branch.full_ref();
         let command = self.command_without_repository()?.arguments([
@@ -41,7 +42,7 @@ impl Git<'_> {
         Ok(state)
     }
 
-    /// Whether the checkout exists and is of this object format.
+    /// Returns whether the checkout exists and has this object format.
     #[must_use]
     pub fn exists(&self, format: ObjectFormat) -> bool {
         let Ok(configuration) = files::read_file(&self.git_folder.join("config"), CONFIG_BYTES_MAX) else {
@@ -52,9 +53,9 @@ impl Git<'_> {
         is_sha256 == (format == ObjectFormat::Sha256)
     }
 
-    /// Whether so many objects have accumulated that a new checkout with the tip alone is smaller.
+    /// Returns whether so many objects have accumulated that a new checkout with only the tip is smaller.
     ///
-    /// git's own would need the history, which is not here, and would go on in the background.
+    /// git's own cleanup would need the history, which is not here, and would continue in the background.
     #[must_use]
     pub fn is_bloated(&self) -> bool {
         let count =
@@ -62,11 +63,11 @@ impl Git<'_> {
         count("pack") > PACK_FILES_MAX || count("17") > LOOSE_OBJECTS_SAMPLE_MAX
     }
 
-    /// Removes what a killed git left: locks, which stop every later one, and what it had not finished to write.
+    /// Removes what a killed git left: locks, which stop every later git, and unfinished files.
     ///
     /// # Errors
-    /// [`GitError::Machine`] where a git that is not of this run works in the checkout: its locks are in use.
-    /// [`GitError::Checkout`] where it left what cannot be told from what is needed.
+    /// [`GitError::Machine`] if a git that does not belong to this run works in the checkout: its locks are in use.
+    /// [`GitError::Checkout`] if it left something that cannot be distinguished from what is needed.
     pub fn remove_leftovers(&self) -> Result<(), GitError> {
         let found = leftovers::find(&self.git_folder)?;
         if let Some(damage) = found.damage {
@@ -87,7 +88,7 @@ impl Git<'_> {
     /// Removes the checkout, so that the next fetch creates it again.
     ///
     /// # Errors
-    /// What the disk says.
+    /// [`GitError`] on an I/O error.
     pub fn discard(&self) -> Result<(), GitError> {
         files::remove_folder(&self.git_folder)?;
         Ok(files::remove_folder(&self.tree_folder)?)
@@ -95,7 +96,7 @@ impl Git<'_> {
 
     /// Creates an empty checkout in place of the old one.
     ///
-    /// Where the format is not known, since the remote has no object to tell it by, an empty clone finds out.
+    /// If the format is not known, because the remote has no object that shows it, an empty clone finds it out.
     ///
     /// # Errors
     /// [`GitError`].
@@ -120,11 +121,11 @@ impl Git<'_> {
         self.configure(self.format())
     }
 
-    /// Rewrites the configuration of the checkout. It takes precedence over ours, and wmill, which writes
-    /// what a server says, could have been led to it.
+    /// Rewrites the configuration of the checkout. It takes precedence over ours, and a server could have made wmill
+    /// write to it.
     ///
     /// # Errors
-    /// What the disk says.
+    /// [`GitError`] on an I/O error.
     pub fn configure(&self, format: ObjectFormat) -> Result<(), GitError> {
         let extension = match format {
             ObjectFormat::Sha1 => "",
@@ -144,13 +145,13 @@ impl Git<'_> {
         Ok(())
     }
 
-    /// The object format of the checkout.
+    /// Returns the object format of the checkout.
     #[must_use]
     pub fn format(&self) -> ObjectFormat {
         if self.exists(ObjectFormat::Sha256) { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 }
     }
 
-    /// Brings the branch's tip here, without its history; the tip, or `None` where the branch is gone.
+    /// Fetches the branch's tip without its history. Returns the tip, or `None` if the branch does not exist.
     ///
     /// # Errors
     /// [`GitError`].
@@ -158,7 +159,7 @@ impl Git<'_> {
         self.fetch_branch(&["--depth=1"])
     }
 
-    /// Brings the branch here with all its history; the tip, or `None` where the branch is not there.
+    /// Fetches the branch with all its history. Returns the tip, or `None` if the branch does not exist.
     ///
     /// # Errors
     /// [`GitError`].
@@ -174,12 +175,13 @@ impl Git<'_> {
         }
     }
 
-    /// Whether the checkout stands at the commit, as its ref says. Whether all of it is here shows when it is listed.
+    /// Returns whether the checkout's ref names the commit. It does not check that all objects are here; a listing
+    /// shows that.
     ///
     /// # Errors
     /// [`GitError`].
     pub fn is_at(&self, commit: &ObjectId) -> Result<bool, GitError> {
-        // The file of the ref tells without a program; git may keep refs elsewhere.
+        // Reading the ref's file needs no program. git may store refs elsewhere; then it is asked.
         let file = files::read_file(&self.git_folder.join(TIP_REF), REF_BYTES_MAX).unwrap_or_default();
         if let Some(id) = ObjectId::parse(String::from_utf8_lossy(&file).trim_ascii()) {
             return Ok(id == *commit);
@@ -196,7 +198,7 @@ impl Git<'_> {
         let command = self
             .command()?
             .arguments(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"])
-            // A fetch must not look into the submodules of a repository that somebody else writes.
+            // A fetch must not look into the submodules of a repository that others write to.
             .arguments(["--no-recurse-submodules", "--refmap=", "--update-head-ok"])
             .arguments(options)
             .arguments(["--", &self.address, &refspec]);
@@ -207,7 +209,7 @@ impl Git<'_> {
         fetched.map(drop)
     }
 
-    /// Removes what a fetch that failed brought. Packs that were not there before are its own.
+    /// Removes what a failed fetch brought. The packs that were not there before are its own.
     fn remove_cut_off_fetch(&self, before: &[String]) {
         let removed = leftovers::remove_packs(&self.git_folder, before).and_then(|()| {
             leftovers::find(&self.git_folder)?.files.iter().try_for_each(|path| files::remove_folder(path))
@@ -222,7 +224,7 @@ impl Git<'_> {
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &commit]))
     }
 
-    /// Remembers the commit that the checkout stands at.
+    /// Records the commit that the checkout is at.
     ///
     /// # Errors
     /// [`GitError`].

@@ -1,4 +1,4 @@
-//! The history of the branch: fetched without the contents of files, and read commit by commit.
+//! Fetches the history of the branch without the contents of files, and reads it commit by commit.
 
 use std::io::BufReader;
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ use crate::git::object::ObjectId;
 use crate::git::{ANSWER_BYTES_MAX, Git, GitError};
 use crate::util::files;
 
-/// Some 150 bytes for each changed file: a million changes.
+/// Enough for a million changed files at about 150 bytes each.
 const LOG_BYTES_MAX: usize = 256 << 20;
 
 /// How a commit changed a file.
@@ -16,7 +16,7 @@ const LOG_BYTES_MAX: usize = 256 << 20;
 pub enum FileChange {
     /// It was not there before.
     Added,
-    /// Its content or its mode is another.
+    /// Its content or its mode changed.
     Modified,
     /// It is not there any more.
     Deleted,
@@ -36,24 +36,26 @@ pub struct LoggedCommit {
 }
 
 impl Git<'_> {
-    /// Fetches so many of the branch's newest commits, or all, with their trees and without the contents of files. A
-    /// server that cannot leave the contents out sends them too. Returns the tip, or `None` where the branch is gone.
+    /// Fetches the newest `depth` commits of the branch, or all if it is `None`, with their trees and without the
+    /// contents of files. A server that cannot leave the contents out sends them too. Returns the tip, or `None` if the
+    /// branch does not exist.
     ///
     /// # Errors
     /// [`GitError`].
     pub fn fetch_commits(&self, depth: Option<u32>) -> Result<Option<ObjectId>, GitError> {
         let depth = match depth {
             Some(depth) => format!("--depth={depth}"),
-            // git refuses --unshallow where the history is complete, and takes this for all of it.
+            // git refuses --unshallow if the history is complete, and takes this depth as all of the history.
             None => "--depth=2147483647".to_owned(),
         };
         self.fetch_branch(&["--filter=blob:none", &depth])
     }
 
-    /// The newest commit on the first-parent line of `tip` whose committer time is not later; the whole history is here.
+    /// Returns the newest commit on the first-parent line of `tip` whose committer time is not later than `time`. The
+    /// whole history has to be fetched already.
     ///
     /// # Errors
-    /// [`GitError`]; that all are later is none.
+    /// [`GitError`]. It is not an error if all commits are later.
     pub fn commit_at(&self, tip: &ObjectId, time: SystemTime) -> Result<Option<ObjectId>, GitError> {
         let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let before = format!("--before=@{seconds}");
@@ -62,7 +64,7 @@ impl Git<'_> {
         Ok(ObjectId::parse(String::from_utf8_lossy(&found).trim()))
     }
 
-    /// The first commit on the first-parent line of `tip`.
+    /// Returns the first commit on the first-parent line of `tip`.
     ///
     /// # Errors
     /// [`GitError`].
@@ -70,28 +72,30 @@ impl Git<'_> {
         self.object_id(self.command()?.arguments(["rev-list", "--first-parent", "--max-parents=0", "-1", tip.as_str()]))
     }
 
-    /// Whether the history was fetched to its beginning.
+    /// Returns whether the history was fetched to its beginning.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.shallow_commits().is_empty()
     }
 
-    /// The commits whose parents were not fetched. git takes each for the first one, which adds all of its files.
+    /// Returns the commits whose parents were not fetched. git takes each for a first commit, which adds all of its
+    /// files.
     fn shallow_commits(&self) -> Vec<String> {
         let text = files::read_file(&self.git_folder.join("shallow"), LOG_BYTES_MAX as u64).unwrap_or_default();
         String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
     }
 
-    /// The fetched commits that change something below `folder` (the root where it is empty), newest first, on the
-    /// first-parent line of the tip. Commits whose parent was not fetched are left out.
+    /// Passes the fetched commits that change something below `folder` (the root if it is empty) to `take`, newest
+    /// first, on the first-parent line of the tip, until `take` returns `false`. Leaves out commits whose parent was
+    /// not fetched.
     ///
     /// # Errors
-    /// [`GitError`]; those of `take` end it.
+    /// [`GitError`].
     pub fn log(&self, folder: &str, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), GitError> {
         let path = self.listing_place("history.log");
         let command = self
             .command()?
-            // A commit's content is not here, and nothing may fetch it behind our back.
+            // The contents of files are not here, and git must not fetch them on demand.
             .environment("GIT_NO_LAZY_FETCH", "1")
             .arguments(["log", "--first-parent", "--diff-merges=first-parent", "--root", "--no-renames"])
             .arguments(["--no-show-signature", "--name-status", "-z", "--format=tformat:%x01%H%x00%ct%x00%an <%ae>"])
@@ -104,7 +108,7 @@ impl Git<'_> {
     }
 }
 
-/// Reads the output of `git log` until `take` has enough.
+/// Reads the output of `git log` until `take` returns `false`.
 fn read_log(log: impl std::io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), GitError> {
     let malformed = || GitError::Checkout("malformed output of `git log`".to_owned());
     let mut words = log.split(0).map(|word| word.map(|word| String::from_utf8_lossy(&word).into_owned()));

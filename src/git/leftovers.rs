@@ -1,5 +1,5 @@
-//! What a git that was killed, or whose line broke, leaves in a checkout: locks, packs and objects that are not
-//! finished. Nothing of git removes them soon, and they would fill the disk.
+//! Finds what a git that was killed or lost its connection leaves in a checkout: locks, unfinished packs and unfinished
+//! objects. git itself does not remove them soon, and they would fill the disk.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -9,29 +9,30 @@ use std::path::{Path, PathBuf};
 
 use crate::util::files;
 
-/// `refs/heads/a/b` and `objects/pack` are the deepest folders; a deeper one is not looked into.
+/// How many levels of folders are searched. `refs/heads/a/b` is the deepest folder that needs it.
 const DEPTH_MAX: usize = 4;
 
-/// What was found.
+/// The result of a search.
 #[derive(Default)]
 pub(super) struct Leftovers {
-    /// What is to be removed.
+    /// The files and folders to remove.
     pub(super) files: Vec<PathBuf>,
-    /// Why the checkout is better made again.
+    /// Why the checkout should be created again, if there is a reason.
     pub(super) damage: Option<String>,
 }
 
-/// Looks through the folder of a repository.
+/// Searches the folder of a repository.
 ///
 /// # Errors
-/// What the disk says.
+/// Fails on an I/O error.
 pub(super) fn find(git_folder: &Path) -> io::Result<Leftovers> {
     let mut found = Leftovers::default();
     look(git_folder, "", DEPTH_MAX, &mut found)?;
     for (stem, endings) in pack_files(git_folder) {
         let has = |ending: &str| endings.iter().any(|known| known == ending);
         if has("keep") {
-            // A fetch keeps its pack until it has moved the ref, and was killed between the two, or right after.
+            // A fetch keeps its pack with this file until it has moved the ref. The fetch was killed before it removed
+            // the file.
             found.damage = Some(format!("a fetch was cut off after it had brought the pack {stem}"));
         } else if !(has("pack") && has("idx")) {
             found
@@ -45,7 +46,7 @@ pub(super) fn find(git_folder: &Path) -> io::Result<Leftovers> {
 /// `below` is the folder's path in the repository.
 fn look(folder: &Path, below: &str, depth: usize, found: &mut Leftovers) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
-        // That it is closed to us, or no folder, git says itself.
+        // git itself reports a folder that cannot be read, or that is not a folder.
         Err(_) => return Ok(()),
         Ok(entries) => entries,
     };
@@ -66,11 +67,11 @@ fn look(folder: &Path, below: &str, depth: usize, found: &mut Leftovers) -> io::
     Ok(())
 }
 
-/// Whether git gives this name, in this folder of a repository, to what it has not finished.
+/// Returns whether git uses this name, in this folder of a repository, for something that it has not finished.
 fn is_unfinished(folder: &str, name: &str) -> bool {
     match folder.strip_prefix("objects") {
         None => has_ending(name, "lock") || folder.is_empty() && name.starts_with("shallow_"),
-        // Objects that a push brings lie in a folder of their own until they are taken.
+        // The objects of a received push are in their own folder until git accepts them.
         Some("") => name.starts_with("tmp_") || name.starts_with("incoming-"),
         Some(_) => name.starts_with("tmp_") || name.starts_with(".tmp-") || has_ending(name, "lock"),
     }
@@ -84,7 +85,7 @@ fn pack_folder(git_folder: &Path) -> PathBuf {
     git_folder.join("objects/pack")
 }
 
-/// The packs, and the endings of the files of each.
+/// Returns the packs, each with the extensions of its files.
 fn pack_files(git_folder: &Path) -> BTreeMap<String, Vec<String>> {
     let mut packs: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for entry in fs::read_dir(pack_folder(git_folder)).into_iter().flatten().flatten() {
@@ -96,19 +97,19 @@ fn pack_files(git_folder: &Path) -> BTreeMap<String, Vec<String>> {
     packs
 }
 
-/// The names of the packs that are there.
+/// Returns the names of the packs.
 pub(super) fn packs(git_folder: &Path) -> Vec<String> {
     pack_files(git_folder).into_keys().collect()
 }
 
-/// Removes the packs that are not among those.
+/// Removes the packs that are not in `kept`.
 ///
 /// # Errors
-/// What the disk says.
+/// Fails on an I/O error.
 pub(super) fn remove_packs(git_folder: &Path, kept: &[String]) -> io::Result<()> {
     let packs = pack_files(git_folder).into_iter().filter(|(stem, _)| !kept.contains(stem));
     for (stem, endings) in packs {
-        // The index first: without it, git does not see the pack.
+        // Remove the index first: without it, git does not see the pack.
         for ending in ["idx"].into_iter().chain(endings.iter().map(String::as_str)) {
             files::remove_file(&pack_folder(git_folder).join([&stem, ".", ending].concat()))?;
         }

@@ -10,41 +10,42 @@ use std::path::{Path, PathBuf};
 use crate::git::object::{self, Entry, ObjectId};
 use crate::util::files;
 
-/// A path, as git sees it: bytes, in whose order everything here is.
+/// A path as git sees it, in bytes. Everything here is in the order of these bytes.
 pub type GitPath = Vec<u8>;
 
-/// What a stream gives: a path, and what there is.
+/// An item of a stream: a path, and what is there.
 pub type Item<T> = io::Result<(GitPath, T)>;
 
-/// Files in the order of their paths. Boxed: a copy of this code for each kind of stream would cost more than the calls.
+/// Files in the order of their paths. Boxed: a copy of this code for each kind of stream would cost more than the
+/// calls.
 pub type Stream<T> = Box<dyn Iterator<Item = Item<T>>>;
 
-/// Room for the lines of one stream.
+/// The size of the buffer of one stream.
 const BUFFER_BYTES: usize = 16 << 10;
-/// Longer than any path that a system takes, with mode and id.
+/// The limit of a line: longer than any path that a system accepts, with mode and id.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// What a line says of its path: an entry, and a note.
+/// The content of a line besides its path: an entry and a note.
 type Noted = (Entry, u8);
 
-/// A file with a line for each file of a tree: `mode object note TAB path NUL`, or `mode type object TAB path NUL` where
-/// git wrote it. `git update-index --index-info` takes either.
+/// A file with a line for each file of a tree: `mode object note TAB path NUL`, or `mode type object TAB path NUL` if
+/// git wrote it. `git update-index --index-info` accepts both.
 #[derive(Clone, Debug)]
 pub struct Listing {
     path: PathBuf,
 }
 
 impl Listing {
-    /// The one at `path`, which git wrote.
+    /// Returns the listing at `path`, which git wrote.
     #[must_use]
     pub fn at(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// One with these lines.
+    /// Writes a listing with these lines to `path`.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Fails on an I/O error.
     pub fn write(path: PathBuf, lines: impl FnOnce(&mut Writer) -> io::Result<()>) -> io::Result<Self> {
         let file = files::open_file(&path, true)?;
         let mut writer = Writer { file: BufWriter::with_capacity(BUFFER_BYTES, file) };
@@ -52,24 +53,24 @@ impl Listing {
         Ok(Self { path })
     }
 
-    /// Where it lies.
+    /// Returns the path of the listing.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its entries, in its order.
+    /// Returns its entries, in its order.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Fails on an I/O error.
     pub fn entries(&self) -> io::Result<Stream<Entry>> {
         Ok(Box::new(self.noted()?.map(|line| line.map(|(path, (entry, _))| (path, entry)))))
     }
 
-    /// Its entries, each with its note.
+    /// Returns its entries, each with its note.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Fails on an I/O error.
     pub fn noted(&self) -> io::Result<Stream<Noted>> {
         Ok(Box::new(self.lines()?))
     }
@@ -79,10 +80,11 @@ impl Listing {
         Ok(Lines { file: BufReader::with_capacity(BUFFER_BYTES, file), line: Vec::new() })
     }
 
-    /// Those of its entries that `admits`, kept at `place`; itself where that is all of them. With their number.
+    /// Writes the entries that `admits` accepts to `file`, or returns the same listing if it accepts all of them.
+    /// Returns their number too.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Fails on an I/O error.
     pub fn sifted(&self, file: PathBuf, mut admits: impl FnMut(&[u8], &Entry) -> bool) -> io::Result<(Self, usize)> {
         let (mut lines, mut admitted) = (self.lines()?, 0);
         loop {
@@ -108,10 +110,11 @@ impl Listing {
         Ok((sifted, admitted))
     }
 
-    /// The same, in order. git writes each tree in order; a tree that something else wrote is sorted in memory.
+    /// Returns the same listing in order. git writes each tree in order; a tree that another program wrote is sorted in
+    /// memory.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Fails on an I/O error.
     pub fn sorted(self) -> io::Result<Self> {
         let (mut lines, mut last) = (self.lines()?, GitPath::new());
         while let Some((path, _)) = lines.read()? {
@@ -143,20 +146,20 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A file. The note is one character; `0` is what git expects.
+    /// Writes a file. The note is one character; git expects `0`.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Fails on an I/O error.
     pub fn put(&mut self, path: &[u8], entry: &Entry, note: u8) -> io::Result<()> {
         write!(self.file, "{:o} {} {}\t", entry.mode, entry.object, char::from(note))?;
         self.file.write_all(path)?;
         self.file.write_all(b"\0")
     }
 
-    /// An entry of one tree, as `git mktree` takes it.
+    /// Writes an entry of one tree, in the form that `git mktree` reads.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Fails on an I/O error.
     pub fn put_in_tree(&mut self, name: &[u8], entry: &Entry) -> io::Result<()> {
         let kind = match entry.mode {
             object::FOLDER => "tree",
@@ -168,10 +171,10 @@ impl Writer {
         self.file.write_all(b"\0")
     }
 
-    /// A path, and that there is nothing: for git, what was there goes. Ids have so many digits.
+    /// Writes a path without an entry: git removes the path from its index. `digits` is the number of digits of an id.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Fails on an I/O error.
     pub fn nothing(&mut self, path: &[u8], digits: usize) -> io::Result<()> {
         write!(self.file, "0 {:0digits$} 0\t", 0)?;
         self.file.write_all(path)?;
@@ -181,12 +184,12 @@ impl Writer {
 
 struct Lines {
     file: BufReader<File>,
-    /// The last one that was read.
+    /// The last line that was read.
     line: Vec<u8>,
 }
 
 impl Lines {
-    /// The next line.
+    /// Reads the next line.
     fn read(&mut self) -> io::Result<Option<(&[u8], Noted)>> {
         self.line.clear();
         if io::Read::take(&mut self.file, LINE_BYTES_MAX).read_until(0, &mut self.line)? == 0 {
@@ -221,16 +224,16 @@ fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// Which entries of a sorted tree a checkout can hold. A tree can be made to hold what git itself takes into no index:
-/// `.git`, `..`, a file and a folder of one name.
+/// Checks which entries of a sorted tree a checkout can hold. A tree can have entries that git accepts into no index:
+/// `.git`, `..`, or a file and a folder with the same name.
 #[derive(Default)]
 pub struct EntryCheck {
-    /// The files so far with whose names the name of the last one begins, and that one.
+    /// The last file, and the earlier files whose paths are prefixes of its path.
     files: Vec<GitPath>,
 }
 
 impl EntryCheck {
-    /// Whether the next entry can be held beside those before it.
+    /// Returns whether a checkout can hold the next entry beside the earlier ones.
     pub fn admits(&mut self, path: &[u8], entry: &Entry) -> bool {
         if !entry.is_sound_at(path) {
             return false;
@@ -247,8 +250,8 @@ impl EntryCheck {
     }
 }
 
-/// Two sorted streams as one: each path once, with what either has. Streams that are not in order would be misread: the
-/// first path that is out of it gives an error, and what follows is good for nothing.
+/// Joins two sorted streams: each path comes once, with the items that the streams have for it. The first path that is
+/// out of order gives an error, and what follows must not be used.
 #[must_use]
 pub fn join<A: 'static, B: 'static>(mut left: Stream<A>, mut right: Stream<B>) -> Stream<(Option<A>, Option<B>)> {
     let (mut one, mut other) = (left.next(), right.next());
@@ -278,11 +281,11 @@ pub fn join<A: 'static, B: 'static>(mut left: Stream<A>, mut right: Stream<B>) -
     Box::new(std::iter::from_fn(move || pair().transpose()))
 }
 
-/// All files below a folder of the disk, in the order of listings. A folder whose name `is_closed` is given as if it were
-/// a file.
+/// Returns all files below a folder of the disk, in the order of listings. A folder whose name matches `is_closed` is
+/// returned as if it were a file.
 ///
 /// # Errors
-/// What the disk says.
+/// Fails on an I/O error.
 pub fn walk(folder: &Path, is_closed: fn(&[u8]) -> bool) -> io::Result<Stream<PathBuf>> {
     let mut pending = vec![children(folder, b"", is_closed)?];
     Ok(Box::new(std::iter::from_fn(move || {
@@ -302,7 +305,7 @@ pub fn walk(folder: &Path, is_closed: fn(&[u8]) -> bool) -> io::Result<Stream<Pa
     })))
 }
 
-/// What lies in a folder, the last first; the names of folders to walk into end with `/`.
+/// Returns the content of a folder in reverse order. The paths of folders to walk into end with `/`.
 fn children(folder: &Path, prefix: &[u8], is_closed: fn(&[u8]) -> bool) -> io::Result<Vec<(GitPath, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| files::at(folder, &error))? {
@@ -327,7 +330,7 @@ mod tests {
         Ok(Listing::at(run_dir.write("listing", lines.as_bytes())?))
     }
 
-    /// The paths that no checkout can hold beside the others.
+    /// Returns the paths that no checkout can hold beside the others.
     fn invalid_entries(run_dir: &RunDir, lines: &str) -> io::Result<Vec<String>> {
         let mut soundness = EntryCheck::default();
         let mut invalid_entries = Vec::new();
@@ -353,7 +356,7 @@ mod tests {
             let paths = [&sound[..], &[path]].concat();
             assert_eq!(invalid_entries(&run_dir, &blobs(&paths))?, [path]);
         }
-        // Of a file and a folder with one name, the file comes first.
+        // If a file and a folder have the same name, the file comes first.
         assert_eq!(invalid_entries(&run_dir, &blobs(&["a", "a-b", "a.b/c", "a/x", "a/y", "a0"]))?, ["a/x", "a/y"]);
         assert_eq!(invalid_entries(&run_dir, &blobs(&["a/x", "a"]))?, ["a/x"], "out of order");
         let link = format!("120000 blob {A}\t.gitmodules/x\0120000 blob {A}\ta/.gitModules\0");

@@ -44,25 +44,25 @@ use crate::process::run::{Ending, Failure, Finished};
 use crate::process::run_env::{ProgramLog, RunEnv};
 use crate::util::deadline::Expired;
 
-/// What the other verbs print is a line or two.
+/// The limit of captured output for commands that print only a few lines.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Why a verb failed.
+/// Why a git operation failed.
 #[derive(Debug)]
 pub enum GitError {
-    /// The remote, or the way to it.
+    /// The remote, or the connection to it, failed.
     Remote {
-        /// What to call it.
+        /// The result code.
         code: Code,
-        /// What was tried, on what, and why it failed.
+        /// What was tried, on which remote, and why it failed.
         message: String,
-        /// Whether it may pass by itself: no connection, a server that is overloaded or being replaced.
+        /// Whether a retry may succeed: there is no connection, or the server is overloaded or being replaced.
         is_passing: bool,
     },
-    /// The checkout; a new one may help.
+    /// The checkout cannot be used; a new one may help.
     Checkout(String),
-    /// The time was over, or the service is ending.
+    /// The deadline passed, or the service is ending.
     Expired(Expired),
-    /// git cannot be started, or the disk refuses.
+    /// git cannot be started, or the file system refuses an operation.
     Machine(String),
 }
 
@@ -72,8 +72,8 @@ impl From<io::Error> for GitError {
             AlreadyExists, DirectoryNotEmpty, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied,
             QuotaExceeded, StorageFull,
         };
-        // A file where a folder belongs, or the other way round, or neither, or a folder that is closed to us: damage
-        // that a new checkout is without. And a full disk, on which it is smaller.
+        // A new checkout repairs a file in the place of a folder, a folder in the place of a file, a missing file, and
+        // a folder without access rights. It is also smaller, which helps on a full disk.
         match error.kind() {
             AlreadyExists | DirectoryNotEmpty | InvalidData | IsADirectory | NotADirectory | NotFound
             | PermissionDenied | QuotaExceeded | StorageFull => Self::Checkout(error.to_string()),
@@ -82,7 +82,7 @@ impl From<io::Error> for GitError {
     }
 }
 
-/// One checkout, and the remote that it belongs to.
+/// One checkout and its remote.
 #[derive(Clone)]
 pub struct Git<'a> {
     run_env: &'a RunEnv,
@@ -90,22 +90,22 @@ pub struct Git<'a> {
     branch: &'a BranchName,
     git_folder: PathBuf,
     tree_folder: PathBuf,
-    /// Where the index lies, where it is not the repository's own.
+    /// The index file, if it is not the repository's own.
     index: Option<PathBuf>,
     configuration: PathBuf,
-    /// The remote's URL, as git is given it.
+    /// The remote's URL in the form that git gets.
     address: String,
     signing_key: Option<PathBuf>,
     access: Vec<(String, String)>,
-    /// What is wrong with the key for ssh, for the message where the remote refuses it.
+    /// What is wrong with the SSH key. It is added to the message if the remote refuses the key.
     key_fault: Option<String>,
 }
 
 impl<'a> Git<'a> {
-    /// A checkout at `site.folder`, which need not exist yet.
+    /// Creates a `Git` for the checkout at `site.folder`, which need not exist yet.
     ///
     /// # Errors
-    /// When the files of the run cannot be written.
+    /// [`GitError`] if the files of the run cannot be written.
     pub fn new(
         run_env: &'a RunEnv,
         site: &RepositoryPaths<'_>,
@@ -132,27 +132,28 @@ impl<'a> Git<'a> {
         })
     }
 
-    /// The same repository with another index and another folder to check out into, so that a part can be checked out
-    /// while the whole stays as it is.
+    /// Returns the same repository with another index and another tree folder, so that a part can be checked out
+    /// without a change to the whole.
     #[must_use]
     pub fn aside(&self) -> Self {
         let (tree_folder, index) = (self.tree_folder.with_file_name("part"), Some(self.git_folder.join("part.index")));
         Self { tree_folder, index, ..self.clone() }
     }
 
-    /// Where its programs work.
+    /// Returns the environment in which git runs.
     #[must_use]
     pub fn run_env(&self) -> &'a RunEnv {
         self.run_env
     }
 
-    /// The folder into which a tree is checked out.
+    /// Returns the folder into which trees are checked out.
     #[must_use]
     pub fn tree_folder(&self) -> &Path {
         &self.tree_folder
     }
 
-    /// git with this checkout named: in a damaged one it would look for a repository further up.
+    /// Returns a git command that names this checkout. Without that, git in a damaged checkout would search the parent
+    /// folders for a repository.
     fn command(&self) -> Result<Invocation, GitError> {
         let mut git_folder = std::ffi::OsString::from("--git-dir=");
         git_folder.push(&self.git_folder);
@@ -160,8 +161,8 @@ impl<'a> Git<'a> {
         tree_folder.push(&self.tree_folder);
         let folder = if self.tree_folder.is_dir() { &self.tree_folder } else { self.run_env.run_dir.path() };
         let invocation = self.environment(self.run_env.invocation("git", folder)?);
-        // By argument, which ends with this git: the one that receives a push into a `file:` remote reads the same
-        // configuration file, and its hooks are the remote's own rules.
+        // Passed as an argument, so that it applies only to this git. The git that receives a push into a `file:`
+        // remote reads the same configuration file, and the hooks of that remote have to run.
         let invocation = invocation.arguments(["-c", "core.hooksPath=/dev/null"]);
         let invocation = match &self.index {
             Some(index) => invocation.environment("GIT_INDEX_FILE", index),
@@ -185,15 +186,15 @@ impl<'a> Git<'a> {
             .environment("GIT_CONFIG_GLOBAL", &self.configuration)
             .environment("GIT_ATTR_NOSYSTEM", "1")
             .environment("GIT_TERMINAL_PROMPT", "0")
-            // A name with a `*` or a `:` in it is a name.
+            // A `*` or a `:` in a path has no special meaning.
             .environment("GIT_LITERAL_PATHSPECS", "1")
             .environment("GIT_NO_REPLACE_OBJECTS", "1")
             .environment("GIT_CEILING_DIRECTORIES", self.run_env.run_dir.path().parent().unwrap_or(Path::new("/")))
-            // No helper of another protocol can be led to, whatever a server answers.
+            // A server's answer cannot make git use the helper of another protocol.
             .environment("GIT_ALLOW_PROTOCOL", scheme)
     }
 
-    /// The credentials, for a verb that talks to the remote: the others have no use for them.
+    /// Adds the credentials. Only commands that talk to the remote need them.
     fn with_access(&self, command: Invocation) -> Invocation {
         self.access.iter().fold(command, |all, (name, value)| all.environment(name, value))
     }
@@ -203,7 +204,7 @@ impl<'a> Git<'a> {
         self.run_env.run(command, &mut |line| log.line(line)).map_err(from_failure)
     }
 
-    /// Runs a command that needs the checkout only.
+    /// Runs a command that needs only the checkout.
     fn locally(&self, command: Invocation) -> Result<Vec<u8>, GitError> {
         let shown = command.to_string();
         successful(&shown, self.run(command)?)
@@ -263,7 +264,7 @@ fn from_failure(failure: Failure) -> GitError {
     }
 }
 
-/// What a verb that needs the checkout only printed, where it succeeded.
+/// Returns what a command that needs only the checkout printed, or an error if it failed.
 fn successful(shown: &str, finished: Finished) -> Result<Vec<u8>, GitError> {
     if finished.is_success() {
         return Ok(finished.stdout);

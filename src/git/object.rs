@@ -6,12 +6,13 @@ use std::io::{self, Read};
 use crate::model::names;
 use crate::util::hash::{Algorithm, Digest};
 
-/// Of the longest id.
+/// The number of digits of the longest id.
 const DIGITS_MAX: usize = 64;
 
-/// A commit, tree or blob: 40 or 64 hexadecimal digits.
+/// The id of a commit, tree or blob: 40 or 64 hexadecimal digits.
 ///
-/// They lie in it, since ids are read by the ten thousands, and to allocate room for each takes longer than to read it.
+/// The digits are stored inline: ids are read by the ten thousands, and an allocation for each takes longer than
+/// reading it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId {
     digits: [u8; DIGITS_MAX],
@@ -19,7 +20,7 @@ pub struct ObjectId {
 }
 
 impl ObjectId {
-    /// Takes hexadecimal digits as git prints them.
+    /// Parses lower-case hexadecimal digits, as git prints them. Returns `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let format = [ObjectFormat::Sha1, ObjectFormat::Sha256].into_iter().find(|it| it.digits() == text.len())?;
@@ -31,28 +32,29 @@ impl ObjectId {
         })
     }
 
-    /// The digits.
+    /// Returns the digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.digits[..self.format.digits()]).unwrap_or_default()
     }
 
-    /// Whether it is the tree without any entry.
+    /// Returns whether this is the id of the empty tree.
     #[must_use]
     pub fn is_empty_tree(&self) -> bool {
         self.as_str() == self.format.empty_tree()
     }
 
-    /// The object format of the repository that it comes from.
+    /// Returns the object format of the repository that the id comes from.
     #[must_use]
     pub fn format(&self) -> ObjectFormat {
         self.format
     }
 
-    /// The id of a blob with this content.
+    /// Returns the id of a blob with this content.
     ///
     /// # Errors
-    /// What reading gives; a content that is not `length` bytes long gives an id that is no one's.
+    /// Fails if `content` cannot be read. If it is not `length` bytes long, that is not an error, but the id belongs to
+    /// no blob.
     pub fn of_blob(mut content: impl Read, length: u64, format: ObjectFormat) -> io::Result<Self> {
         let mut digest = Digest::new(match format {
             ObjectFormat::Sha1 => Algorithm::Sha1,
@@ -94,7 +96,7 @@ pub enum ObjectFormat {
 }
 
 impl ObjectFormat {
-    /// How many hexadecimal digits an id has.
+    /// Returns how many hexadecimal digits an id has.
     #[must_use]
     pub fn digits(self) -> usize {
         match self {
@@ -103,7 +105,7 @@ impl ObjectFormat {
         }
     }
 
-    /// The id of a tree without any entry.
+    /// Returns the id of the empty tree.
     fn empty_tree(self) -> &'static str {
         match self {
             Self::Sha1 => "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
@@ -113,28 +115,29 @@ impl ObjectFormat {
 }
 
 const LINK: u32 = 0o120_000;
-/// A folder, as an entry of the tree above it.
+/// The mode of a folder, as an entry of its parent tree.
 pub(super) const FOLDER: u32 = 0o040_000;
 pub(super) const SUBMODULE: u32 = 0o160_000;
 
-/// A file of a tree or an index.
+/// An entry of a tree or an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// `0o100644`, `0o100755`, `0o120000` (a link) or `0o160000` (a submodule).
+    /// `0o100644`, `0o100755`, `0o120000` (a link), `0o160000` (a submodule) or, in a single tree, `0o040000` (a
+    /// folder).
     pub mode: u32,
-    /// Its content.
+    /// The id of its content.
     pub object: ObjectId,
 }
 
 impl Entry {
-    /// Whether it is a regular file, executable or not.
+    /// Returns whether it is a regular file, executable or not.
     #[must_use]
     pub fn is_file(&self) -> bool {
         matches!(self.mode, 0o100_644 | 0o100_755)
     }
 
-    /// Whether git takes an entry of this name into an index. What a repository holds is not asked for more: whatever
-    /// else is in a name, it was there before us, and stays.
+    /// Returns whether git accepts an entry with this path in an index. Nothing more is required of the files in a
+    /// repository: those with other unusual names were there before us, and stay.
     #[must_use]
     pub fn is_sound_at(&self, path: &[u8]) -> bool {
         let mut parts = path.split(|byte| *byte == b'/');

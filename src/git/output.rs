@@ -8,28 +8,28 @@ use crate::model::result_code::Code;
 use crate::net::http_client;
 use crate::process::run::Finished;
 
-/// What the remote showed when asked.
+/// The remote's answer about the branch.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RemoteState {
-    /// The branch's tip; `None` where there is no such branch.
+    /// The branch's tip; `None` if there is no such branch.
     pub tip: Option<ObjectId>,
-    /// The object format, where any object was shown.
+    /// The object format; `None` if the answer has no object.
     pub format: Option<ObjectFormat>,
-    /// Whether the branch that the remote's HEAD names is there, so that a clone checks it out.
+    /// Whether the branch that the remote's HEAD names exists. A clone checks out that branch.
     pub has_head: bool,
 }
 
-/// What a commit says of itself.
+/// The time and the message of a commit.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CommitText {
-    /// When it was made.
+    /// The committer time, if it is known.
     pub time: Option<SystemTime>,
     /// Subject, body and trailers.
     pub message: String,
 }
 
 impl CommitText {
-    /// From a commit object.
+    /// Parses a commit object.
     pub(super) fn of_object(object: &[u8]) -> Self {
         let text = String::from_utf8_lossy(object);
         let (head, message) = text.split_once("\n\n").unwrap_or((&text, ""));
@@ -42,21 +42,21 @@ impl CommitText {
         Self { time, message: message.to_owned() }
     }
 
-    /// The value of the last trailer with this name.
+    /// Returns the value of the last trailer with this name.
     #[must_use]
     pub fn trailer(&self, name: &str) -> Option<&str> {
         self.message.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
     }
 }
 
-/// What came of a push.
+/// The result of a push.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// The server said `ok` to our ref.
+    /// The server accepted our ref.
     Accepted,
     /// Another writer was first: the tip is not the parent of our commit.
     Outrun(String),
-    /// The server refuses the push, whatever its parent.
+    /// The server refuses the push for another reason than its parent.
     Refused(String),
 }
 
@@ -67,7 +67,7 @@ pub(super) fn remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
         let Some(id) = ObjectId::parse(id) else { continue };
         state.format = Some(id.format());
         state.has_head |= name == "HEAD";
-        // A pattern matches the ends of names too: `x/refs/heads/main`.
+        // `git ls-remote` also lists names that only end with our ref, such as `x/refs/heads/main`.
         if name == full_ref {
             state.tip = Some(id);
         }
@@ -75,7 +75,7 @@ pub(super) fn remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
     state
 }
 
-/// The line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`.
+/// Parses the line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`.
 pub(super) fn pushed(printed: &[u8], full_ref: &str) -> Option<Pushed> {
     let text = String::from_utf8_lossy(printed);
     text.lines().find_map(|line| {
@@ -92,13 +92,14 @@ pub(super) fn pushed(printed: &[u8], full_ref: &str) -> Option<Pushed> {
     })
 }
 
-/// The files for which a host refuses a push, in what it said: GitHub's GH001 (too large) and GH013 (a secret in it).
+/// Returns the files for which a host refuses a push, from its message: GitHub's GH001 (a file is too large) and GH013
+/// (a file contains a secret).
 #[must_use]
 pub fn refused_paths(said: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for line in said.lines().map(str::trim) {
         let too_large = || {
-            // Before the first line stands what git says.
+            // git's own text precedes the first line.
             let (_, line) = line.split_once("error: File ")?;
             let (named, _) = line.split_once("; this exceeds")?;
             Some(named.rsplit_once(" is ")?.0)
@@ -116,11 +117,12 @@ pub fn refused_paths(said: &str) -> Vec<String> {
     paths
 }
 
-/// Whether a refusal means that the tip moved: git saw it itself, or the server could not lock the ref that we read.
+/// Returns whether a refusal means that the tip moved: git saw that itself, or the server could not lock the ref with
+/// the value that we read.
 fn is_race(summary: &str) -> bool {
     const SIGNS: [&str; 8] = [
         "(fetch first)",
-        // The commit that our shallow history begins with is on no branch any more: the tip was moved by force.
+        // No branch contains the first commit of our shallow history any more: the tip was moved by force.
         "(shallow update not allowed)",
         "(non-fast-forward)",
         "(stale info)",
@@ -133,7 +135,7 @@ fn is_race(summary: &str) -> bool {
 }
 
 impl Pushed {
-    /// Adds what the server said on the side, such as the message of a hook.
+    /// Adds the server's `remote:` lines, such as the message of a hook.
     pub(super) fn explained(self, finished: &Finished) -> Self {
         let remote: Vec<_> =
             finished.tail.iter().filter_map(|line| line.strip_prefix("remote:")).map(str::trim).collect();
@@ -157,7 +159,7 @@ pub(super) struct Classified<'a> {
     pub(super) is_passing: bool,
 }
 
-/// What tells of which failure, and what to say of it. The first row that has a sign counts.
+/// Texts in git's output, with the result code and the explanation for them. The first row with a matching text counts.
 const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
     (
         &["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED", "No matching host key"],
@@ -234,10 +236,10 @@ const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
     ),
 ];
 
-/// What git's words on stderr mean.
+/// Classifies what git printed on stderr.
 pub(super) fn classify<'a>(printed: &str) -> Classified<'a> {
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
-    // The other side hangs up, too, where our own git could not read what it was to send.
+    // The other side also hangs up if our own git cannot read an object that it has to send.
     let is_ours = has(&["error: Could not read ", "error: could not parse commit "]);
     let found = SIGNS.iter().find(|(signs, ..)| !is_ours && has(signs));
     let (code, why) = found.map_or((Code::GitFailed, None), |(_, code, why)| (*code, *why));
@@ -245,14 +247,15 @@ pub(super) fn classify<'a>(printed: &str) -> Classified<'a> {
         code,
         why,
         is_redirect: printed.contains("returned error: 30"),
-        // What is no sign of the remote's is taken for one of our side: objects, refs, the list of shallow commits.
+        // A failure without a known text is taken as a fault of our checkout: its objects, refs or list of shallow
+        // commits.
         is_local: found.is_none(),
         is_passing: code == Code::GitUnreachable && why.is_none() && is_passing(printed),
     }
 }
 
-/// Whether a remote that was not reached may be reached in a moment. A certificate does not become another, nor does
-/// ssh come from nowhere, and of the statuses only some pass.
+/// Returns whether a retry may reach the remote. A bad certificate or a missing ssh does not change by itself, and only
+/// some HTTP statuses are temporary.
 fn is_passing(printed: &str) -> bool {
     let status = ["returned error: ", "HTTP "].iter().find_map(|sign| {
         let digits = printed.split(sign).nth(1)?.get(..3)?;
@@ -262,12 +265,13 @@ fn is_passing(printed: &str) -> bool {
     status.map_or(!stays.iter().any(|sign| printed.contains(sign)), http_client::is_passing)
 }
 
-/// Whether the remote has no such branch.
+/// Returns whether the remote has no such branch.
 pub(super) fn is_of_no_such_ref(printed: &str) -> bool {
     printed.contains("couldn't find remote ref")
 }
 
-/// The error for what the disk refuses: a full one may hold a new checkout, which is smaller; a read-only one does not.
+/// Returns the error for a write that the disk refused. On a full disk a new checkout may help, because it is smaller;
+/// on a read-only disk it does not help.
 pub(super) fn disk_error(printed: &str) -> Option<fn(String) -> GitError> {
     let has = |sign: &str| printed.contains(sign);
     if has("No space left on device") || has("Disk quota exceeded") {

@@ -1,4 +1,4 @@
-//! The push, and whether what was pushed arrived.
+//! Pushes a commit, and checks whether it arrived.
 
 use crate::git::object::ObjectId;
 use crate::git::output::{self, Pushed};
@@ -10,15 +10,15 @@ use crate::git::{
 };
 use crate::process::command::Invocation;
 
-/// Where a tip that came after our push is kept.
+/// The ref that keeps a tip that came after our push.
 const SEEN_REF: &str = "refs/sync/seen";
 
 impl Git<'_> {
-    /// Pushes a commit to the branch; never by force. Into a repository on this machine one push runs at a time, and
-    /// the locks that a killed one left there are removed, after seconds in which nothing happens to them.
+    /// Pushes a commit to the branch, never by force. In a repository on this machine, one push runs at a time, and the
+    /// locks of killed pushes are removed if they stay unchanged for some seconds.
     ///
     /// # Errors
-    /// [`GitError`] where no answer for our ref came; a refusal is no error but [`Pushed`].
+    /// [`GitError`] if there was no answer for our ref. A refusal is not an error but a [`Pushed`].
     pub fn push(&self, commit: &ObjectId) -> Result<Pushed, GitError> {
         let command = self.command()?;
         #[cfg(unix)]
@@ -34,8 +34,8 @@ impl Git<'_> {
         self.push_with(command, commit, None)
     }
 
-    /// Asks the remote whether it would take a push, and pushes nothing. What a server decides only when it gets the
-    /// commit, such as the protection of a branch, this does not show.
+    /// Asks the remote whether it would accept a push, and pushes nothing. It does not show what a server checks only
+    /// when it gets the commit, such as the protection of a branch.
     ///
     /// # Errors
     /// As [`Git::push`].
@@ -62,7 +62,7 @@ impl Git<'_> {
         }
     }
 
-    /// Whether the branch's tip, which is `tip` now, is `commit` or descends from it.
+    /// Returns whether the branch's tip, which is `tip` now, is `commit` or descends from it.
     ///
     /// # Errors
     /// [`GitError`].
@@ -73,7 +73,7 @@ impl Git<'_> {
         if tip.is_none() {
             return Ok(false);
         }
-        // Another writer pushed right after us. Without a depth, the fetch brings all from our commit on.
+        // Another writer pushed right after us. Without a depth, the fetch brings all commits after ours.
         self.fetch(SEEN_REF, &[])?;
         let command = self.command()?.arguments(["merge-base", "--is-ancestor", commit.as_str(), SEEN_REF]);
         Ok(self.run(command)?.is_success())

@@ -1,8 +1,8 @@
-//! The journal of pushes into a repository on this machine: it removes the locks of a receiving git that was killed.
+//! Keeps a journal of pushes into a repository on this machine, to remove the locks of a receiving git that was killed.
 //!
-//! Each push writes its commit into a file of the repository, and the git that receives it holds the kernel's lock
-//! on that file until it ends. The holder of that lock knows that no push is in progress there, in any container; a git
-//! lock for such a commit is then stale.
+//! Each push writes its commit into a file of the repository, and the git that receives it holds the kernel's lock on
+//! that file until it ends. A later push that gets this lock knows that no push is in progress there, in any container;
+//! a git lock for such a commit is then stale.
 
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
@@ -18,36 +18,38 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use crate::git::object::ObjectId;
 use crate::util::files;
 
-/// The file, beside git's own in the repository: a line for each push that was not answered yet.
+/// The journal's file, beside git's own files in the repository. It has a line for each push that was not answered yet.
 const NOTE_FILE: &str = "windmill-git-sync.pushes";
-/// Pushes that are remembered. There is more than one only where somebody else's lock kept one from being finished.
+/// How many pushes the journal keeps. It has more than one only if the lock of another program prevented the cleanup of
+/// a push.
 const REMEMBERED_MAX: usize = 16;
-/// Of the file, and of a git lock.
+/// How much is read of the journal, and of a git lock.
 const BYTES_MAX: u64 = 8192;
-/// So long nothing may happen to git's lock of `HEAD` beside one of our branch: others hold it for the time that they
-/// wait for the branch, a tenth of a second.
+/// How long git's lock of `HEAD`, beside a lock of our branch, has to stay unchanged before it is removed. Others hold
+/// it while they wait for the branch, a tenth of a second.
 const WATCH: Duration = Duration::from_secs(1);
-/// The same where the branch's lock does not say whose it is. Others may hold such a lock while a hook of theirs runs.
+/// The same if the branch's lock does not show its owner. Others may hold such a lock while their hook runs.
 const LONG_WATCH: Duration = Duration::from_secs(5);
 
-/// A commit on its way to a ref.
+/// A push of a commit to a ref.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Push {
     commit: ObjectId,
     full_ref: String,
-    /// Nanoseconds since 1970. The same commit may be pushed twice, also since it was made twice in one second.
+    /// Nanoseconds since 1970. They distinguish pushes of the same commit: it may be pushed twice, or made twice with
+    /// the same id in one second.
     begun: u128,
 }
 
 impl Push {
-    /// Of `commit` to the ref with this whole name, beginning now.
+    /// Creates a push of `commit` to the ref with this full name, which begins now.
     #[must_use]
     pub fn new(commit: &ObjectId, full_ref: &str) -> Self {
         let begun = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         Self { commit: commit.clone(), full_ref: full_ref.to_owned(), begun }
     }
 
-    /// What `Display` gave.
+    /// Parses the output of `Display`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut fields = text.split(' ');
@@ -65,12 +67,13 @@ impl Display for Push {
     }
 }
 
-/// Waits until no other push of ours is in progress in the repository that git finds at `path`, removes what a killed one
-/// left, and notes this push. `tell` gets a message for each removed lock. The lock on the note belongs to this process
-/// and to the program that it becomes, until the file is closed.
+/// Waits until none of our other pushes is in progress in the repository that git finds at `path`, removes what killed
+/// pushes left, and records this push. Passes a message to `tell` for each removed lock, and for each failure to check
+/// the locks. The lock on the journal belongs to this process, and to the program that it becomes, until the file is
+/// closed.
 ///
 /// # Errors
-/// What the disk says; a disk without locks, for one.
+/// Fails on an I/O error, for example if the file system has no locks.
 pub fn begin(path: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Result<File> {
     let repository = repository_at(path)?;
     let mut note = open(&repository, true)?;
@@ -83,12 +86,13 @@ pub fn begin(path: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Resu
     Ok(note)
 }
 
-/// Notes that a push was answered: of its locks none is left. Where another one is in progress, that one has seen it.
+/// Removes a push from the journal after its answer, because none of its locks is left. Does nothing if another push is
+/// in progress: that one has already checked the locks of this one.
 ///
 /// # Errors
-/// What the disk says.
+/// Fails on an I/O error.
 pub fn end(path: &Path, push: &Push) -> io::Result<()> {
-    /// The kernel's lock is a whole process's: a thread that closes the file would free that of another.
+    /// The kernel's lock belongs to the whole process: a thread that closes the file would free another thread's lock.
     static ENDING: Mutex<()> = Mutex::new(());
     let _alone = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut note = open(&repository_at(path)?, false)?;
@@ -100,7 +104,7 @@ pub fn end(path: &Path, push: &Push) -> io::Result<()> {
     write(&mut note, &pushes)
 }
 
-/// The folder that git takes for the repository at `path`.
+/// Returns the folder that git uses as the repository at `path`.
 fn repository_at(path: &Path) -> io::Result<PathBuf> {
     let places = ["/.git", "", ".git/.git", ".git"].map(|end| {
         let mut run_env = path.as_os_str().to_owned();
@@ -123,7 +127,7 @@ fn read(note: &mut File) -> io::Result<Vec<Push>> {
     Ok(String::from_utf8_lossy(&text).lines().filter_map(Push::parse).collect())
 }
 
-/// A kill in here leaves old lines, or the end of one, after the new ones; they do no harm.
+/// Writes the journal. A kill during this leaves old lines, or the end of one, after the new ones; they do no harm.
 fn write(note: &mut File, pushes: &[Push]) -> io::Result<()> {
     let newest = pushes.len().saturating_sub(REMEMBERED_MAX);
     let lines: String = pushes[newest..].iter().map(|push| format!("{push}\n")).collect();
@@ -133,7 +137,7 @@ fn write(note: &mut File, pushes: &[Push]) -> io::Result<()> {
     note.sync_all()
 }
 
-/// A lock of git's, as it was seen.
+/// The state of a git lock when it was read.
 #[derive(PartialEq, Eq)]
 struct Held {
     path: PathBuf,
@@ -143,7 +147,7 @@ struct Held {
 }
 
 impl Held {
-    /// The lock on a file of the repository, where there is one.
+    /// Reads the lock on a file of the repository, if there is one.
     fn look(repository: &Path, name: &str) -> io::Result<Option<Self>> {
         let path = repository.join([name, ".lock"].concat());
         let about = match fs::symlink_metadata(&path) {
@@ -159,8 +163,8 @@ impl Held {
     }
 }
 
-/// The locks that a push takes and holds until it has moved its ref. git locks the ref, writes the commit into that
-/// lock, then locks `HEAD` where that points at the ref, and writes nothing there.
+/// The locks that a push takes and holds until it has moved its ref. git locks the ref and writes the commit into that
+/// lock. Then, if `HEAD` points at the ref, it locks `HEAD` and writes nothing there.
 #[derive(PartialEq, Eq)]
 struct Locks {
     of_ref: Option<Held>,
@@ -178,7 +182,8 @@ impl Locks {
     }
 }
 
-/// Removes the locks that a push left which goes on no more. Whether none is left that may be of that push.
+/// Removes the locks of a push that is not in progress any more. Returns whether no lock is left that may belong to
+/// that push.
 fn finish_push(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> bool {
     try_to_finish_push(repository, push, tell).unwrap_or_else(|error| {
         tell(format!("cannot look at the locks in {}: {error}", repository.display()));
@@ -197,12 +202,12 @@ fn try_to_finish_push(repository: &Path, push: &Push, tell: &mut dyn FnMut(Strin
         Locks { of_ref: Some(held), .. } if !held.content.is_empty() => return Ok(false),
         _ => LONG_WATCH,
     };
-    // A lock of a killed push does not change meanwhile.
+    // The locks of a killed push do not change during this time.
     std::thread::sleep(watch);
     if Locks::look(repository, full_ref)? != locks {
         return Ok(false);
     }
-    // While the ref's lock is there, no other git can take the other one.
+    // `HEAD` comes first: while the ref's lock is there, no other git can lock `HEAD`.
     for Held { path, .. } in [locks.of_head, locks.of_ref].into_iter().flatten() {
         tell(format!("removing `{}`, which a killed push left", path.display()));
         fs::remove_file(&path).map_err(|error| files::at(&path, &error))?;
@@ -258,7 +263,7 @@ mod tests {
         let pushes: Vec<_> = pushes.iter().filter_map(|line| Push::parse(line)).collect();
         write(&mut note, &pushes)?;
         assert!(read(&mut note)? == pushes[4..]);
-        // Killed before the file was cut.
+        // The process was killed before it truncated the file.
         note.seek(SeekFrom::Start(0))?;
         note.write_all(b"x\n")?;
         assert!(read(&mut note)? == pushes[5..]);

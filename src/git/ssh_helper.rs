@@ -1,14 +1,14 @@
-//! Our own program as git's `ssh`: it becomes the real one with further options, or the receiving git of a
+//! Runs our own program as git's `ssh`: it becomes the real ssh with further options, or the git that serves a
 //! repository on this machine.
 
-/// Variable by which our own program, started by git as `ssh`, finds what to tell the real one, one option a line; or
+/// The variable from which our own program, started by git as `ssh`, reads the options for the real ssh, one a line, or
 /// [`THIS_MACHINE`].
 pub const OPTIONS_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
-/// Variable by which it finds which push it is started for, as `pushes::Push` is displayed.
+/// The variable from which it reads the push that it is started for, as `push_journal::Push` is displayed.
 pub const PUSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_PUSH";
-/// In place of options: the repository lies on this machine.
+/// The value in place of options if the repository is on this machine.
 pub const THIS_MACHINE: &str = "this machine";
-/// What a line of ours on git's standard error begins with.
+/// The start of each line that our own program prints on git's standard error.
 pub const LINE_PREFIX: &str = "windmill-git-sync: ";
 
 #[cfg(unix)]
@@ -24,8 +24,8 @@ mod platform {
     use crate::git::push_journal::{self, Push};
     use crate::process::confine;
 
-    /// Becomes `ssh`, with `options` before the arguments that git gave, or the other side of a repository on this machine,
-    /// where the `push` that it may be is noted. It returns only where that fails.
+    /// Becomes `ssh`, with `options` before the arguments that git gave, or the git that serves a repository on this
+    /// machine. If that git receives a `push`, records it in the journal. Returns only if it fails.
     #[must_use]
     pub fn become_ssh(
         options: &OsStr,
@@ -34,7 +34,7 @@ mod platform {
         tell: &mut dyn FnMut(String),
     ) -> io::Error {
         if options != THIS_MACHINE {
-            // `none`: neither the user's nor the system's configuration.
+            // With `none`, ssh reads neither the user's nor the system's configuration.
             let mut all: Vec<OsString> = ["-F", "none"].map(OsString::from).into();
             all.extend(options.to_string_lossy().lines().flat_map(|option| ["-o".into(), option.into()]));
             all.extend(arguments);
@@ -52,8 +52,8 @@ mod platform {
         confine::become_program("git", [verb, "--", &path].map(OsString::from))
     }
 
-    /// git's verb and the path, out of the command that git has for the other side: `git-upload-pack '/path'`, quoted as
-    /// for a shell.
+    /// Returns git's subcommand and the path from git's command for the other side: `git-upload-pack '/path'`, quoted
+    /// as for a shell.
     fn parse_remote_command(command: &OsStr) -> Option<(&'static str, String)> {
         let (program, quoted) = command.to_str()?.split_once(' ')?;
         let verb = match program {
@@ -62,7 +62,7 @@ mod platform {
             _ => return None,
         };
         let path = quoted.strip_prefix('\'')?.strip_suffix('\'')?.replace("'\\''", "'").replace("'\\!'", "!");
-        // For ssh, git takes `/~x` for a home.
+        // In an ssh URL, git takes `/~x` for a home folder and removes the slash.
         Some((verb, if path.starts_with('~') { format!("/{path}") } else { path }))
     }
 

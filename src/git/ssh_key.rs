@@ -1,14 +1,14 @@
-//! Tells what is wrong with a text that should be an SSH private key, before `ssh` says so in the words of its library.
+//! Explains what is wrong with a text that should be an SSH private key. `ssh` itself prints an error of its library.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::util::secret::Secret;
 
-/// What the content of OpenSSH's own form begins with; the name of the cipher follows, after its length.
+/// The start of a decoded key in OpenSSH's own format. The length of the cipher's name and that name follow.
 const OPENSSH_MAGIC: &[u8] = b"openssh-key-v1\0";
 
-/// Why `ssh` cannot use a key, in words that name its setting; nothing where that does not show.
+/// Returns why `ssh` cannot use a key, in a text that names its setting, or `None` if no reason is visible.
 #[must_use]
 pub fn fault_of(setting: &str, key: &Secret) -> Option<String> {
     let why = why_unusable(key.expose().trim())?;
@@ -43,7 +43,7 @@ fn why_unusable(text: &str) -> Option<&'static str> {
     has_passphrase(text).then_some("it has a passphrase; `ssh-keygen -p -N '' -f KEY` removes it")
 }
 
-/// Of a text that does not begin as a key does.
+/// Returns what is wrong with a text that does not begin like a key.
 fn why_no_key(text: &str, lines: usize) -> &'static str {
     let decoded = decoded(text);
     if decoded.starts_with(b"-----BEGIN") || decoded.starts_with(OPENSSH_MAGIC) {
@@ -66,7 +66,7 @@ fn has_passphrase(text: &str) -> bool {
     }
     let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
     let content = decoded(&body);
-    // A length of four bytes, then the name of the cipher.
+    // The name of the cipher follows its length of four bytes.
     let cipher = content.strip_prefix(OPENSSH_MAGIC).and_then(|rest| rest.get(4..));
     cipher.is_some_and(|cipher| !cipher.starts_with(b"none"))
 }
@@ -75,7 +75,7 @@ fn has_passphrase(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// A key in OpenSSH's form, as far as its cipher.
+    /// Returns a key in OpenSSH's format that is complete up to its cipher.
     fn key(cipher: &str) -> String {
         let length = u8::try_from(cipher.len()).unwrap();
         let content = [OPENSSH_MAGIC, &[0, 0, 0, length], cipher.as_bytes(), b"the rest"].concat();

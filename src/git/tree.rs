@@ -1,4 +1,4 @@
-//! Trees: listed, checked out, staged from the tree folder, and composed.
+//! Lists, checks out, stages and composes trees.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use crate::process::command::Invocation;
 use crate::process::run::Failure;
 use crate::util::files;
 
-/// A listing of a tree: 100 bytes an entry, so this is a repository of a million files.
+/// The limit of a listing of a tree. An entry has about 100 bytes, so this is enough for a million files.
 const LISTING_BYTES_MAX: usize = 128 << 20;
 
 /// The content of a file in a repository that others write to.
 pub enum BlobContent {
-    /// All of it.
+    /// The whole content.
     Whole(Vec<u8>),
-    /// It cannot be taken, and why.
+    /// The content cannot be used, for this reason.
     Strange(&'static str),
 }
 
@@ -26,29 +26,29 @@ pub enum BlobContent {
 pub struct FolderAt {
     /// The folder's tree, if the folder exists.
     pub tree: Option<ObjectId>,
-    /// A file, link or submodule at this path or at that of a folder above, with its path.
+    /// A file, link or submodule at this path or at the path of a parent folder, with its path.
     pub conflict: Option<(GitPath, Entry)>,
 }
 
-/// What was taken from the tree folder.
+/// The result of staging the tree folder.
 pub struct Staged {
-    /// Written by git.
+    /// The tree that git wrote.
     pub tree: ObjectId,
-    /// All files of it.
+    /// All files of the tree.
     pub files: Listing,
 }
 
 impl Git<'_> {
-    /// The tree at a path of a commit or tree, without slashes at its ends; an empty one is the whole.
+    /// Returns the tree at a path of a commit or tree. The path has no slashes at its ends; an empty path is the root.
     ///
     /// # Errors
-    /// [`GitError`], also where there is no tree.
+    /// [`GitError`], also if there is no tree.
     pub fn tree_at(&self, commit: &ObjectId, path: &str) -> Result<ObjectId, GitError> {
         let name = if path.is_empty() { format!("{commit}^{{tree}}") } else { format!("{commit}:{path}") };
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]))
     }
 
-    /// What a commit or tree has at the path of a folder; an empty path is the whole.
+    /// Returns what a commit or tree has at the path of a folder; an empty path is the root.
     ///
     /// # Errors
     /// [`GitError`].
@@ -74,8 +74,8 @@ impl Git<'_> {
         Ok(found)
     }
 
-    /// The tree of a commit with another folder at this path. Only the folders above it are read, one level each. An
-    /// empty folder is removed.
+    /// Returns the tree of a commit with another folder at this path, or without one if the new folder is empty. Reads
+    /// only the parent folders, one level each.
     ///
     /// # Errors
     /// [`GitError`].
@@ -93,7 +93,7 @@ impl Git<'_> {
         Ok(folder)
     }
 
-    /// A tree with another folder of this name, or without it where that is empty.
+    /// Returns a tree with another folder of this name, or without it if the folder is empty.
     fn with_entry(&self, tree: Option<&ObjectId>, name: &[u8], folder: ObjectId) -> Result<ObjectId, GitError> {
         let list = |tree: &ObjectId| {
             let arguments = ["ls-tree", "-z", "--full-tree", tree.as_str()];
@@ -117,8 +117,8 @@ impl Git<'_> {
         self.object_id(self.command()?.arguments(["mktree", "-z"]).stdin(File::open(entries.path())?))
     }
 
-    /// All files of a commit or tree, as they are there, sound or not, in a listing of this name. It takes the place of
-    /// one of the same name, which somebody may still be reading.
+    /// Lists all files of a commit or tree, sound or not, in a listing of this name. It overwrites a listing of the
+    /// same name, even if someone is still reading it.
     ///
     /// # Errors
     /// [`GitError`].
@@ -134,10 +134,10 @@ impl Git<'_> {
         Ok(Listing::at(path))
     }
 
-    /// The content of a file that somebody else wrote.
+    /// Returns the content of a file that someone else wrote.
     ///
     /// # Errors
-    /// [`GitError`]; being longer than `bytes_max` is none.
+    /// [`GitError`]. It is not an error if the content is longer than `bytes_max`.
     pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<BlobContent, GitError> {
         let command = self.command()?.arguments(["cat-file", "blob", blob.as_str()]).capture(bytes_max);
         let shown = command.to_string();
@@ -147,8 +147,8 @@ impl Git<'_> {
         }
     }
 
-    /// Makes index and tree folder the given tree, and nothing else: files that differ are rewritten, what is too much
-    /// goes, ignored files and nested repositories included.
+    /// Makes the index and the tree folder equal to the given tree. Rewrites files that differ and removes all others,
+    /// including ignored files and nested repositories.
     ///
     /// # Errors
     /// [`GitError`].
@@ -165,7 +165,7 @@ impl Git<'_> {
         Ok(())
     }
 
-    /// A tree without any file.
+    /// Returns the id of the empty tree, which it writes.
     ///
     /// # Errors
     /// [`GitError`].
@@ -175,10 +175,10 @@ impl Git<'_> {
         self.object_id(command)
     }
 
-    /// Takes all that is in the tree folder, whatever ignore files say, and writes it as a tree.
+    /// Stages all files of the tree folder, including ignored ones, and writes them as a tree.
     ///
-    /// What is told is what the tree has, not the index: git takes folders that it deems unchanged from a part of the
-    /// index that no listing of it shows.
+    /// Lists the tree, not the index: git takes folders that it considers unchanged from a part of the index that no
+    /// listing of it shows.
     ///
     /// # Errors
     /// [`GitError`].
@@ -188,7 +188,7 @@ impl Git<'_> {
         Ok(Staged { files: self.list(&tree, "staged.listing")?, tree })
     }
 
-    /// A tree that is `base` with what `changes` say, in their order. The checkout's own index stays as it is.
+    /// Returns the tree `base` with `changes` applied in their order. The checkout's own index does not change.
     ///
     /// # Errors
     /// [`GitError`].
@@ -202,14 +202,14 @@ impl Git<'_> {
         self.object_id(command()?.arguments(["write-tree"]))
     }
 
-    /// Where a listing of the run with this name is kept.
+    /// Returns the path of the run's listing with this name.
     #[must_use]
     pub fn listing_place(&self, name: &str) -> PathBuf {
         self.run_env.run_dir.path().join(name)
     }
 }
 
-/// `a/b/c` and all that lead to it: `a`, `a/b`, `a/b/c`.
+/// Returns the path and all its parent folders: `a`, `a/b` and `a/b/c` for `a/b/c`.
 fn with_ancestors(path: &str) -> Vec<&str> {
     let ends = path.match_indices('/').map(|(index, _)| index).chain([path.len()]);
     ends.map(|end| &path[..end]).collect()

@@ -1,4 +1,4 @@
-//! The differences between a folder of the repository and its successor, counted and listed.
+//! Counts and lists the differences between a folder of the repository and its next version.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -10,17 +10,17 @@ use crate::git::object::Entry;
 use crate::model::run_result::Changed;
 use crate::util::redact;
 
-/// Names of a [`Sample`]; the others are counted.
+/// How many names a [`Sample`] keeps; the others are only counted.
 const SAMPLE_MAX: usize = 20;
 
-/// What becomes of a file.
+/// How a file changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// It is new.
     Added,
     /// It has another content or mode.
     Modified,
-    /// It is gone.
+    /// It is deleted.
     Deleted,
 }
 
@@ -48,28 +48,28 @@ impl Mark {
 /// One file that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// What becomes of it.
+    /// How it changes.
     pub mark: Mark,
-    /// Where it is, in the folder of the backup.
+    /// Its path in the folder of the backup.
     pub path: GitPath,
-    /// What it is after the change; of one that is gone, what it was.
+    /// The entry after the change, or before it if the file is deleted.
     pub entry: Entry,
 }
 
 /// Files that differ, in the order of their paths.
 pub type Changes<'a> = Box<dyn Iterator<Item = io::Result<Change>> + 'a>;
 
-/// The folder after the pull, compared with what it was. The changes are kept on the disk.
+/// The differences between the folder before and after the pull. The list of changes is kept on the disk.
 pub struct TreeDiff {
     changes: Listing,
     changed: Changed,
 }
 
 impl TreeDiff {
-    /// What differs between what was and what is to be, kept at `place`.
+    /// Compares the entries before and after in `pairs`, and keeps the differences in `file`.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Fails on an I/O error.
     pub fn of(file: PathBuf, pairs: Stream<(Option<Entry>, Option<Entry>)>) -> io::Result<Self> {
         let mut changed = Changed::default();
         let changes = Listing::write(file, |lines| {
@@ -89,16 +89,16 @@ impl TreeDiff {
         Ok(Self { changes, changed })
     }
 
-    /// How many files differ.
+    /// Returns how many files differ.
     #[must_use]
     pub fn changed(&self) -> Changed {
         self.changed
     }
 
-    /// Each file that differs, in the order of their paths.
+    /// Returns each file that differs, in the order of their paths.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Fails on an I/O error.
     pub fn changes(&self) -> io::Result<Changes<'static>> {
         Ok(Box::new(self.changes.noted()?.map(|line| {
             let (path, (entry, note)) = line?;
@@ -108,19 +108,19 @@ impl TreeDiff {
         })))
     }
 
-    /// Counts what changes, and lists at most `listed_max` of it.
+    /// Returns how many files change in each way, and a list of at most `listed_max` of them.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Fails on an I/O error.
     pub fn summary(&self, listed_max: usize) -> io::Result<String> {
         summary(self.changed, listed_max, &|| self.changes())
     }
 }
 
-/// Counts changes, and lists at most `listed_max` of them.
+/// Returns how many files change in each way, and a list of at most `listed_max` of them.
 ///
 /// # Errors
-/// Those of `changes`.
+/// Fails if `changes` does.
 pub fn summary<'a>(
     changed: Changed,
     listed_max: usize,
@@ -145,7 +145,7 @@ pub fn summary<'a>(
     Ok(text)
 }
 
-/// The first few of many names, and how many there are.
+/// The first names of many, and the number of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     first: Vec<String>,
@@ -153,7 +153,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// One more.
+    /// Adds a name.
     pub fn add(&mut self, name: &[u8]) {
         self.count += 1;
         if self.first.len() < SAMPLE_MAX {
@@ -161,7 +161,7 @@ impl Sample {
         }
     }
 
-    /// Whether there is none.
+    /// Returns whether it has no names.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
@@ -186,7 +186,7 @@ impl fmt::Display for Sample {
     }
 }
 
-/// A name on one line, whatever is in it.
+/// Returns a name on one line, with each invisible character replaced.
 #[must_use]
 pub fn printable(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);

@@ -1,4 +1,5 @@
-//! Verifies that git staged what lies in the folder: the same paths, regular files alone, each with its content.
+//! Verifies that git staged the files that are in the folder: the same paths, only regular files, each with its
+//! content.
 //!
 //! It walks the folder and computes the object ids itself, so that no setting of git can interfere.
 
@@ -12,7 +13,7 @@ use crate::git::tree_diff::{Sample, printable};
 use crate::model::names;
 use crate::util::files;
 
-/// Why staging is not trusted.
+/// Why the staged files are not trusted.
 #[derive(Debug)]
 pub enum StagingError {
     /// A path differs; the message names it.
@@ -21,22 +22,22 @@ pub enum StagingError {
     Io(io::Error),
 }
 
-/// The paths that a pull left in a folder, noted before git takes them.
+/// The paths that a pull left in a folder, recorded before git stages them.
 pub struct PulledFiles {
     folder: PathBuf,
     paths: Listing,
-    /// What was removed since git cannot hold it.
+    /// The files that were removed because git cannot store them.
     pub removed: Sample,
 }
 
 impl PulledFiles {
-    /// Notes at `place` what lies in `folder`, and removes what git cannot hold. On a disk that is all that is named
-    /// `.git` in any case: no file has another name that is not storable.
+    /// Writes the paths of the files in `folder` to `file`, and removes what git cannot store. On a disk, that is only
+    /// a file or folder named `.git` in upper or lower case: git can store every other name.
     ///
-    /// An empty one would stop `git add` altogether, and one with commits would hide what lies beside it.
+    /// An empty `.git` folder would make `git add` fail, and one with commits would hide the files beside it.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Fails on an I/O error.
     pub fn take(folder: &Path, file: PathBuf) -> io::Result<Self> {
         let mut removed = Sample::default();
         let paths = Listing::write(file, |lines| {
@@ -54,8 +55,8 @@ impl PulledFiles {
         Ok(Self { folder: folder.to_owned(), paths, removed })
     }
 
-    /// Checks that what git `staged` are those paths, each with what lies there. What `known` has with the same content
-    /// was not written by wmill, and is taken as checked out by git.
+    /// Checks that git `staged` exactly these paths, each with the content in the folder. An entry that has the same
+    /// content in `known` is not read again: git checked it out, and wmill did not change it.
     ///
     /// # Errors
     /// [`StagingError`].
@@ -75,7 +76,7 @@ impl PulledFiles {
             if before.is_some_and(|before| before.object == entry.object) {
                 continue;
             }
-            // A name that is no UTF-8 is not one that wmill wrote.
+            // wmill writes only names in UTF-8.
             let file = std::str::from_utf8(&path).map(|path| self.folder.join(path));
             let file = file.map_err(|_| not_what_was_pulled(&path, "the name is not UTF-8"))?;
             match blob_of_file(&file, entry.object.format()) {
@@ -91,7 +92,7 @@ impl PulledFiles {
     }
 }
 
-/// Removes a file or folder, and tells of each file that was in it.
+/// Removes a file or folder, and adds each file that was in it to `removed`.
 fn withdraw(path: &[u8], file: &Path, removed: &mut Sample) -> io::Result<()> {
     if fs::symlink_metadata(file)?.is_dir() {
         for below in walk(file, |_| false)? {
@@ -108,10 +109,10 @@ fn not_what_was_pulled(path: &[u8], why: &str) -> StagingError {
     StagingError::Differs(format!("git did not stage what wmill pulled: `{path}`: {why}; nothing was committed"))
 }
 
-/// The id that git gives the content of a file, computed by us.
+/// Computes the id that git gives to the content of a file.
 ///
 /// # Errors
-/// What the disk says, with the path.
+/// Fails on an I/O error, with the path.
 pub fn blob_of_file(path: &Path, format: ObjectFormat) -> io::Result<ObjectId> {
     let file = files::open_regular(fs::File::options().read(true), path)?;
     let length = file.metadata().map_err(|error| files::at(path, &error))?.len();

@@ -1,5 +1,5 @@
-//! A server on the loopback address, on a port that the system chooses: for one program that we start, as long as that
-//! runs.
+//! A server on the loopback address, on a port that the system chooses. It serves one program that we start, as long as
+//! that program runs.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -8,29 +8,29 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Connections at the same time. wmill has two; others are not for it.
+/// How many connections are served at once. wmill opens two; the server is for no other program.
 const CONNECTIONS_MAX: usize = 8;
-/// How often the end of the server is looked for where nothing wakes it.
+/// How often the server checks whether it should end, if nothing wakes it.
 const ACCEPT_WAIT: Duration = Duration::from_millis(200);
-/// After an error of `accept`, so that it neither spins nor stays away.
+/// The pause after an error of `accept`: long enough not to spin, short enough to continue soon.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// The server, which ends when it is dropped. Connections that are served by then end by themselves.
+/// The server, which ends when it is dropped. Connections that are served at that time end by themselves.
 pub struct LoopbackServer {
     address: SocketAddr,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What is called with each connection.
+/// The function that is called with each connection.
 type Serve = Arc<dyn Fn(&TcpStream) + Send + Sync>;
 
 impl LoopbackServer {
-    /// Begins to serve. Each connection has a thread of its own, so that one that says nothing keeps no other waiting;
-    /// where no thread is to be had, it is served in the one that accepts.
+    /// Starts the server. Each connection has its own thread, so that a silent one does not block the others. If no
+    /// thread can be started, the accepting thread serves the connection.
     ///
     /// # Errors
-    /// No socket or no thread.
+    /// The socket or the thread cannot be created.
     pub fn start(serve: impl Fn(&TcpStream) + Send + Sync + 'static) -> io::Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "`http` alone binds")]
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -42,13 +42,13 @@ impl LoopbackServer {
         Ok(Self { address, is_over, thread: Some(thread) })
     }
 
-    /// What a client appends its paths to.
+    /// Returns the URL to which a client appends its paths.
     #[must_use]
     pub fn base_url(&self) -> String {
         format!("http://{}/", self.address)
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -58,7 +58,7 @@ impl LoopbackServer {
 impl Drop for LoopbackServer {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::SeqCst);
-        // A connection wakes it at once; without one, it wakes by itself.
+        // A connection wakes the thread at once. Without one, it wakes after `ACCEPT_WAIT`.
         let _ = TcpStream::connect_timeout(&self.address, ACCEPT_WAIT);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -93,11 +93,12 @@ fn take(stream: TcpStream, connections: &Arc<AtomicUsize>, serve: &Serve) {
     }
 }
 
-/// One of the connections that are served.
+/// The place of one connection that is served.
 struct Slot(Arc<AtomicUsize>);
 
 impl Slot {
-    /// Only one thread takes slots, so that no other one comes between the look and the count.
+    /// Takes a place, or returns `None` if all are taken. Only one thread calls this, so no other thread can take a
+    /// place between the check and the increment.
     fn take(connections: &Arc<AtomicUsize>) -> Option<Self> {
         if connections.load(Ordering::SeqCst) >= CONNECTIONS_MAX {
             return None;
@@ -116,11 +117,11 @@ impl Drop for Slot {
 #[cfg(unix)]
 fn wait_for(listener: &TcpListener, wait: Duration) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    // Where it fails, the accept that follows says why, or that nothing is there.
+    // If this fails, the `accept` that follows returns the error, or that no connection is there.
     let _ = poll(&mut [PollFd::new(listener, PollFlags::IN)], Timespec::try_from(wait).ok().as_ref());
 }
 
-/// Where there are no threads, no such server starts.
+/// Does nothing: without threads, the server does not start.
 #[cfg(not(unix))]
 fn wait_for(_: &TcpListener, _: Duration) {}
 
@@ -131,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that waits for a byte, and sends it back. It counts those that it serves.
+    /// Starts a server that waits for a byte and sends it back. It counts the connections that it serves.
     fn echo() -> (LoopbackServer, Arc<AtomicUsize>) {
         let served = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&served);

@@ -1,40 +1,42 @@
-//! Parses a request head, and refuses what two readers could read differently. It is a pure function over bytes.
+//! Parses a request head, and refuses what two parsers could understand differently. It is a pure function over bytes.
 //!
 //! `httparse` splits names and values; the request line, line ends, framing and target are checked here.
 
 use crate::util::secret::Secret;
 
-/// A request line and its headers, blank line included. Ours need 300 bytes; 8 KiB is what proxies let through.
+/// The largest size of a request line, its headers and the blank line. Our requests need 300 bytes; proxies allow
+/// 8 KiB.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// A request target. The longest of ours has 8 bytes; more than this is no slip of a client.
+/// The largest size of a request target. Our longest path has 8 bytes; no client sends more than this limit by mistake.
 pub const TARGET_BYTES_MAX: usize = 2 * 1024;
 
-/// A method's name. The longest registered one, `UPDATEREDIRECTREF`, has 17 bytes.
+/// The largest size of a method's name. The longest registered one, `UPDATEREDIRECTREF`, has 17 bytes.
 pub const METHOD_BYTES_MAX: usize = 32;
 
-/// Header lines. Browsers behind a proxy send about 30.
+/// How many header lines a request may have. Browsers behind a proxy send about 30.
 pub const HEADERS_MAX: usize = 64;
 
-/// A body. The fields of `POST /sync` are names, URLs and tokens: a few hundred bytes, with an SSH key some thousands.
+/// The largest size of a body. The fields of `POST /sync` are names, URLs and tokens: a few hundred bytes, or a few
+/// thousand with an SSH key.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// A host name of the DNS.
+/// The largest size of a DNS host name.
 const HOST_BYTES_MAX: usize = 255;
 
 /// The longest request line: method, target, version, two spaces.
 const REQUEST_LINE_BYTES_MAX: usize = METHOD_BYTES_MAX + TARGET_BYTES_MAX + " HTTP/1.1 ".len();
 
-/// What the client wants done with the target.
+/// What the client wants to do with the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Method {
     /// `GET`
     Get,
-    /// `HEAD`: as `GET`, answered without the body.
+    /// `HEAD`: the same as `GET`, answered without the body.
     Head,
     /// `POST`
     Post,
-    /// Any other token; methods are case-sensitive, so `get` is one of these.
+    /// Any other token. Methods are case-sensitive, so `get` is one of these.
     Other(Box<str>),
 }
 
@@ -51,22 +53,23 @@ impl Method {
     }
 }
 
-/// A request without its body, every field checked.
+/// A request without its body. Every field is checked.
 #[derive(Debug)]
 pub struct Head {
     /// The method.
     pub method: Method,
-    /// The target up to the `?`, escapes left as they came; begins with `/`, and is printable ASCII.
+    /// The target up to the `?`, with its escapes unchanged. It begins with `/`, and is printable ASCII.
     pub path: String,
-    /// What follows the `?`.
+    /// The part of the target after the `?`.
     pub query: Option<String>,
-    /// Length of the body that follows, at most [`BODY_BYTES_MAX`]; 0 where no `Content-Length` was sent.
+    /// The length of the body that follows, at most [`BODY_BYTES_MAX`]; 0 without `Content-Length`.
     pub body_bytes: usize,
-    /// The client waits for `100 Continue` before it sends the body.
+    /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// `Host`, as sent.
     pub host: Option<String>,
-    /// Whether a web page sent it, by `Origin` or `Sec-Fetch-Site`, which browsers add and pages cannot take away.
+    /// Whether a web page sent it. `Origin` and `Sec-Fetch-Site` show this: browsers add them, and pages cannot remove
+    /// them.
     pub is_from_page: bool,
     /// `Content-Type`, as sent.
     pub content_type: Option<String>,
@@ -74,10 +77,10 @@ pub struct Head {
     pub authorization: Option<Secret>,
 }
 
-/// Why a request is not taken. Nothing of the request's own text is in it.
+/// Why a request is refused. It contains no text of the request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The HTTP status that says so.
+    /// The HTTP status of the answer.
     pub status: u16,
     /// What is wrong, for the client.
     pub message: &'static str,
@@ -95,34 +98,34 @@ const fn bad(message: &'static str) -> Refusal {
     Refusal::new(400, message)
 }
 
-/// What the bytes received so far amount to.
+/// The result of parsing the bytes received so far.
 #[derive(Debug)]
 pub enum Parsed {
-    /// Nothing wrong yet; more must come.
+    /// There is no error yet; more bytes must come.
     Incomplete,
-    /// A head, and how many of the bytes were its own; the body follows them.
+    /// A complete head. The body follows it.
     Complete {
         /// The head.
         head: Head,
-        /// Its length in the bytes given.
+        /// The length of the head in the bytes given.
         bytes_used: usize,
     },
 }
 
-/// Reads a head from the beginning of `received`, which may be given again with more bytes at its end.
+/// Parses a head at the beginning of `received`. It can be called again with more bytes at the end.
 ///
-/// What is already certain to be wrong is refused before the head is complete, so that a peer that speaks TLS or
-/// HTTP/0.9 is answered at once.
+/// An error that is already certain is returned before the head is complete, so that a peer that speaks TLS or HTTP/0.9
+/// is answered at once.
 ///
 /// # Errors
 ///
 /// The first rule that is broken, with its status: 400, 411, 413, 414, 415, 417, 431, 501 or 505.
 pub fn parse_head(received: &[u8]) -> Result<Parsed, Refusal> {
-    // RFC 9112, 2.2: one empty line before the request line is left over by old clients, more is something else.
+    // RFC 9112, 2.2: old clients may leave one empty line before the request line. A second one is an error.
     let skipped = if received.starts_with(b"\r\n") { 2 } else { 0 };
     let bytes = &received[skipped..];
     let (mut line, mut line_begin, mut previous) = (None, 0, 0);
-    // What is wrong is told in the order of the bytes, so that the answer does not depend on how they were split.
+    // Errors are found in the order of the bytes, so that the answer does not depend on how the bytes were split.
     for (at, byte) in bytes.iter().enumerate() {
         check_byte(previous, *byte)?;
         check_length(at + 1, line.is_some())?;
@@ -142,18 +145,19 @@ pub fn parse_head(received: &[u8]) -> Result<Parsed, Refusal> {
     Ok(Parsed::Incomplete)
 }
 
-/// Whether these bytes begin a `HEAD` request, for the answer to one that is refused: it has no body either.
+/// Whether these bytes begin a `HEAD` request. The answer to a refused `HEAD` request has no body either.
 #[must_use]
 pub fn begins_head_request(received: &[u8]) -> bool {
     received.strip_prefix(b"\r\n").unwrap_or(received).starts_with(b"HEAD ")
 }
 
 impl Head {
-    /// Whether the body, where there is one, is declared to be JSON in UTF-8.
+    /// Checks that the body, if there is one, is declared to be JSON in UTF-8.
     ///
     /// # Errors
     ///
-    /// 415 where it is not: what a form or a page of another site can send without asking is never taken for JSON.
+    /// 415 if it is not. A form or a page of another site can send other types without asking the server, so none of
+    /// them is taken for JSON.
     pub fn require_json(&self) -> Result<(), Refusal> {
         if self.body_bytes == 0 {
             return Ok(());
@@ -171,7 +175,7 @@ impl Head {
         Ok(())
     }
 
-    /// The host that `Host` names, without the port and the brackets of an IPv6 address.
+    /// Returns the host that `Host` names, without the port and the brackets of an IPv6 address.
     #[must_use]
     pub fn host_name(&self) -> Option<&str> {
         let host = self.host.as_deref()?;
@@ -182,13 +186,13 @@ impl Head {
         Some(name.trim_start_matches('[').trim_end_matches(']'))
     }
 
-    /// The token of `Authorization: Bearer …`.
+    /// Returns the token of `Authorization: Bearer …`.
     #[must_use]
     pub fn bearer_token(&self) -> Option<&[u8]> {
         self.credentials("Bearer").map(str::as_bytes)
     }
 
-    /// The password of `Authorization: Basic …`.
+    /// Returns the password of `Authorization: Basic …`.
     #[must_use]
     pub fn basic_password(&self) -> Option<Vec<u8>> {
         use base64::Engine as _;
@@ -203,14 +207,15 @@ impl Head {
     }
 }
 
-/// What the first line says, split and checked.
+/// The first line of a request, split and checked.
 struct RequestLine<'a> {
     method: Method,
     target: &'a str,
     minor_version: u8,
 }
 
-/// Each line ends in CR LF, and no other control character but the tab is anywhere: readers differ over all of them.
+/// Checks that each line ends in CR LF, and that the tab is the only other control character. Parsers differ on all the
+/// others.
 fn check_byte(previous: u8, byte: u8) -> Result<(), Refusal> {
     match (previous, byte) {
         (b'\r', b'\n') => Ok(()),
@@ -221,7 +226,7 @@ fn check_byte(previous: u8, byte: u8) -> Result<(), Refusal> {
     }
 }
 
-/// Whether so many bytes are not yet too many.
+/// Checks that the request is not too long so far.
 fn check_length(bytes: usize, has_request_line: bool) -> Result<(), Refusal> {
     if !has_request_line && bytes > REQUEST_LINE_BYTES_MAX + b"\r\n".len() {
         return Err(Refusal::new(414, "the request line is too long"));
@@ -243,14 +248,14 @@ fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
     else {
         return Err(bad("the request line is not `method target version`, with one space between"));
     };
-    // The version is first: what another version means by the rest is not known.
+    // The version is checked first, because the rest may mean something else in another version.
     let minor_version = parse_version(version)?;
     Ok(RequestLine { method: parse_method(method)?, target: check_target(target)?, minor_version })
 }
 
 fn parse_version(version: &[u8]) -> Result<u8, Refusal> {
     match version {
-        // A higher minor version is read as the highest that is known (RFC 9110, 2.5).
+        // A higher minor version is treated as the highest that is known (RFC 9110, 2.5).
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9'] => Ok((minor - b'0').min(1)),
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
             Err(Refusal::new(505, "this speaks HTTP/1.1 and HTTP/1.0"))
@@ -279,7 +284,7 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Origin form only, of the characters that RFC 3986 permits in a path and a query.
+/// Accepts only the origin form, with the characters that RFC 3986 permits in a path and a query.
 fn check_target(target: &[u8]) -> Result<&str, Refusal> {
     if target.len() > TARGET_BYTES_MAX {
         return Err(Refusal::new(414, "the request target is longer than 2 KiB"));
@@ -308,7 +313,7 @@ fn parse_fields<'a>(
     storage: &'a mut [httparse::Header<'a>; HEADERS_MAX],
 ) -> Result<Fields<'a>, Refusal> {
     match httparse::parse_headers(lines, storage) {
-        // Were another end seen than ours, part of the head would be read as a body.
+        // If the parser found another end than we did, a part of the head would be read as a body.
         Ok(httparse::Status::Complete((used, headers))) if used == lines.len() => Ok(Fields(headers)),
         Err(httparse::Error::TooManyHeaders) => Err(Refusal::new(431, "more than 64 header lines")),
         Err(httparse::Error::HeaderValue) => Err(bad("a malformed header value")),
@@ -317,7 +322,7 @@ fn parse_fields<'a>(
 }
 
 impl<'a> Fields<'a> {
-    /// The value of a header that may be sent once at most: with two, readers differ over which one counts.
+    /// Returns the value of a header that may be sent at most once: with two, parsers differ on which one counts.
     fn single(&self, name: &str) -> Result<Option<&'a [u8]>, Refusal> {
         let mut values = self.0.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
         match (values.next(), values.next()) {
@@ -333,7 +338,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The same, as text.
+    /// Returns the value of [`Fields::single`] as text.
     fn single_text(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
         let Some(value) = self.single(name)? else { return Ok(None) };
         str::from_utf8(value).map(Some).map_err(|_| bad("a header value is not UTF-8"))
@@ -364,7 +369,7 @@ fn build_head(line: RequestLine<'_>, fields: &Fields<'_>) -> Result<Head, Refusa
     })
 }
 
-/// Host names, addresses, and addresses in brackets, with a port or without; nothing else reaches us by any DNS.
+/// Accepts host names, addresses, and addresses in brackets, with or without a port. No other host is a DNS name.
 fn check_host(host: Option<&[u8]>, minor_version: u8) -> Result<(), Refusal> {
     let Some(host) = host else {
         return if minor_version == 0 { Ok(()) } else { Err(bad("an HTTP/1.1 request needs `Host`")) };
@@ -386,11 +391,11 @@ fn check_host(host: Option<&[u8]>, minor_version: u8) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// How many bytes of body follow: none, or what `Content-Length` says. Transfer codings are not taken.
+/// Returns the length of the body that follows: 0, or the value of `Content-Length`. Transfer codings are refused.
 fn body_length(fields: &Fields<'_>, minor_version: u8) -> Result<usize, Refusal> {
     let length = fields.single("Content-Length")?;
     if let Some(coding) = fields.single("Transfer-Encoding")? {
-        // RFC 9112, 6.1 and 6.3: both at once, or in HTTP/1.0, is an attempt to be read two ways.
+        // RFC 9112, 6.1 and 6.3: with both headers, or in HTTP/1.0, the sender may want two parsers to disagree.
         if length.is_some() || minor_version == 0 {
             return Err(bad("`Transfer-Encoding` beside `Content-Length`, or in HTTP/1.0"));
         }
@@ -400,7 +405,7 @@ fn body_length(fields: &Fields<'_>, minor_version: u8) -> Result<usize, Refusal>
         return Err(Refusal::new(501, "this transfer coding is not known, send `Content-Length`"));
     }
     let Some(digits) = length else { return Ok(0) };
-    // `str::parse` would take a `+`.
+    // `str::parse` would accept a `+`.
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(bad("`Content-Length` is not a number"));
     }
@@ -412,7 +417,7 @@ fn body_length(fields: &Fields<'_>, minor_version: u8) -> Result<usize, Refusal>
 
 fn check_body_is_wanted(method: &Method, fields: &Fields<'_>) -> Result<(), Refusal> {
     if matches!(method, Method::Get | Method::Head) {
-        // It would mean nothing, and a proxy in between may take it for the next request.
+        // Such a body has no meaning, and a proxy may take it for the next request.
         return Err(bad("a GET or HEAD request with a body"));
     }
     match fields.single("Content-Encoding")? {
@@ -423,7 +428,7 @@ fn check_body_is_wanted(method: &Method, fields: &Fields<'_>) -> Result<(), Refu
     }
 }
 
-/// Whether `100 Continue` is waited for. HTTP/1.0 does not know it, and what it says of it is ignored.
+/// Whether the client waits for `100 Continue`. HTTP/1.0 does not know it, so the header is ignored there.
 fn expectation(fields: &Fields<'_>, minor_version: u8) -> Result<bool, Refusal> {
     match fields.single("Expect")? {
         Some(_) if minor_version == 0 => Ok(false),

@@ -7,7 +7,7 @@ use super::request::{Method, Refusal};
 use crate::model::result_code::Code;
 use crate::util::redact::{shorten, visible};
 
-/// The message of an error. A request with hundreds of faults is not worth more.
+/// The largest size of an error message. Even a request with hundreds of faults does not need more.
 pub const ERROR_BYTES_MAX: usize = 12 * 1024;
 
 /// One answer.
@@ -15,67 +15,67 @@ pub const ERROR_BYTES_MAX: usize = 12 * 1024;
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
-    /// Headers beyond those that every answer bears.
+    /// Headers in addition to those of every answer.
     pub headers: Vec<(&'static str, String)>,
-    /// The body, which the answer to a `HEAD` leaves out.
+    /// The body. The answer to a `HEAD` omits it.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// A JSON document.
+    /// Returns an answer with a JSON document.
     #[must_use]
     pub fn json(status: u16, body: String) -> Self {
         Self::new(status, "application/json", body)
     }
 
-    /// Plain text.
+    /// Returns an answer with plain text.
     #[must_use]
     pub fn text(status: u16, body: String) -> Self {
         Self::new(status, "text/plain; charset=utf-8", body)
     }
 
-    /// A body of this media type.
+    /// Returns an answer with a body of this media type.
     #[must_use]
     pub fn new(status: u16, content_type: &str, body: String) -> Self {
         Self { status, headers: vec![("Content-Type", content_type.to_owned())], body: body.into_bytes() }
     }
 
-    /// An error as the contract has it, with a status that may be finer than the code's own.
+    /// Returns an error in the format of the API. `status` may be more specific than the code's own status.
     #[must_use]
     pub fn error(status: u16, code: Code, message: &str) -> Self {
-        // Without invisible characters, JSON takes two bytes for one at most.
+        // The text has no control characters but line ends and tabs, so JSON escaping at most doubles its length.
         let message = miniserde::json::to_string(&shorten(&visible(message), ERROR_BYTES_MAX / 2));
         Self::json(status, format!(r#"{{"success":false,"code":"{}","message":{message}}}"#, code.as_str()))
     }
 
-    /// 404.
+    /// Returns a 404 answer.
     #[must_use]
     pub fn not_found() -> Self {
         Self::error(404, Code::RequestInvalid, "there is nothing at this path")
     }
 
-    /// 405, with the methods that the path knows: `GET, HEAD`.
+    /// Returns a 405 answer that names the methods of the path, such as `GET, HEAD`.
     #[must_use]
     pub fn method_not_allowed(allowed: &str) -> Self {
         let message = format!("this path takes {allowed}");
         Self::error(405, Code::RequestInvalid, &message).with_header("Allow", allowed)
     }
 
-    /// 401, with what would be accepted: `Bearer`, or `Basic realm="…"`.
+    /// Returns a 401 answer that names what would be accepted: `Bearer`, or `Basic realm="…"`.
     #[must_use]
     pub fn unauthorized(challenge: &str) -> Self {
         let message = "this needs the token of SYNC_API_TOKEN, as `Authorization: Bearer …`";
         Self::error(401, Code::Unauthorized, message).with_header("WWW-Authenticate", challenge)
     }
 
-    /// 503 with the code [`Code::TooManyRequests`] or [`Code::ShuttingDown`].
+    /// Returns a 503 answer with the code [`Code::TooManyRequests`] or [`Code::ShuttingDown`].
     #[must_use]
     pub fn unavailable(code: Code, message: &str, retry_after_seconds: u32) -> Self {
         Self::error(503, code, message).with_header("Retry-After", &retry_after_seconds.to_string())
     }
 
-    /// The same answer with one more header. What a header value cannot hold becomes `?`, so that no text, wherever
-    /// it came from, begins a line of its own.
+    /// Returns the answer with one more header. A character that a header value cannot hold becomes `?`, so that no
+    /// text can begin a new header line.
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: &str) -> Self {
         let permitted = |character: char| if matches!(character, ' '..='~') { character } else { '?' };
@@ -83,7 +83,7 @@ impl Response {
         self
     }
 
-    /// The bytes to send to a client that asked with `method`, at the time `now`.
+    /// Returns the bytes to send to a client that asked with `method`, at the time `now`.
     #[must_use]
     pub fn to_bytes(&self, method: &Method, now: SystemTime) -> Vec<u8> {
         let mut head = String::with_capacity(256);
@@ -138,7 +138,7 @@ fn reason_phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
-        // The phrase may be empty; clients go by the number.
+        // The phrase may be empty: clients use the number.
         _ => "",
     }
 }

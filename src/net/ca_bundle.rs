@@ -12,32 +12,32 @@ use rustls_pki_types::pem::{self, PemObject as _};
 
 use crate::util::files::{self, RunDir};
 
-/// The one setting that goes along with the environment of the tools.
+/// The only setting that is part of the environment of the tools.
 pub const CA_BUNDLE_FILE: &str = "CA_BUNDLE_FILE";
 
-/// The list that systems ship has 0.2 MB; more than this is the wrong file.
+/// The largest size of a bundle. The list that systems ship has 0.2 MB, so a larger file is the wrong file.
 const BUNDLE_BYTES_MAX: u64 = 4 << 20;
-/// Where systems keep the certificates that they trust, in the order in which they are looked for.
+/// Where systems keep the certificates that they trust, in the order of the search.
 const SYSTEM_FILES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
-/// Readers of PEM are not bound to take longer lines (RFC 7468, 2).
+/// Readers of PEM need not accept longer lines (RFC 7468, 2).
 const LINE_CHARACTERS: usize = 64;
 
 fn named<'a>(environment: &'a [(String, String)], variable: &str) -> Option<&'a str> {
     environment.iter().find(|(name, _)| name == variable).map(|(_, path)| path.as_str())
 }
 
-/// The certificates in `CA_BUNDLE_FILE`, each as its DER bytes; none where it is not set.
+/// Returns the certificates in `CA_BUNDLE_FILE`, each as its DER bytes; an empty list if it is not set.
 ///
 /// # Errors
-/// When the file cannot be read, is too large, holds no certificate, or one that is none. The message names setting and
-/// file.
+/// The file cannot be read, is too large, holds no certificate, or holds a damaged one. The message names the setting
+/// and the file.
 pub fn bundle(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> {
     let Some(path) = named(environment, CA_BUNDLE_FILE) else { return Ok(Vec::new()) };
     let refused = |why: &str| format!("{CA_BUNDLE_FILE}: cannot take the certificates from {path}: {why}");
-    // Asked before it is opened: opening a named pipe waits until somebody writes to it.
+    // Checked before opening: opening a named pipe blocks until another process writes to it.
     match fs::metadata(path) {
         Err(error) => return Err(refused(&error.to_string())),
         Ok(about) if !about.is_file() => return Err(refused("it is not a regular file")),
@@ -54,7 +54,7 @@ pub fn bundle(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> 
     Ok(found)
 }
 
-/// All certificates in a text in PEM form; other sections, such as keys, and remarks are ignored.
+/// Returns all certificates in a PEM text. Other sections, such as keys, and remarks are ignored.
 fn certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(text) {
@@ -78,16 +78,17 @@ fn is_certificate(der: &[u8]) -> bool {
     !der.is_empty()
 }
 
-/// What the system trusts, in PEM form: the file that `SSL_CERT_FILE` names, or the first of those where systems have it.
+/// Returns what the system trusts, in PEM form: the file that `SSL_CERT_FILE` names, or the first of [`SYSTEM_FILES`]
+/// that can be read.
 fn system(environment: &[(String, String)]) -> Option<Vec<u8>> {
     let files = named(environment, "SSL_CERT_FILE").into_iter().chain(SYSTEM_FILES);
     files.into_iter().find_map(|file| fs::read(file).ok())
 }
 
-/// All whom our own client trusts, as DER. One of the system's that cannot be read is passed over.
+/// Returns all certificates that our own client trusts, as DER. A system certificate that cannot be read is skipped.
 ///
 /// # Errors
-/// As [`bundle`].
+/// The same as those of [`bundle`].
 #[cfg(not(target_family = "wasm"))]
 pub fn roots(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> {
     let own = bundle(environment)?;
@@ -99,20 +100,20 @@ pub fn roots(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> {
     Ok(trusted.chain(own).collect())
 }
 
-/// Why a run cannot be given what it should trust.
+/// Why a run cannot get the certificates that it should trust.
 #[derive(Debug)]
 pub enum TrustError {
-    /// The bundle is at fault; in words that name it.
+    /// The bundle cannot be used. The text names it.
     Bundle(String),
     /// The folder of the run cannot be written.
     Disk(io::Error),
 }
 
-/// The environment for the programs of a run, and for our own questions beside them: `environment`, and where that has a
-/// bundle, files of the run in which it stands behind what would have been trusted without it.
+/// Returns the environment for the programs of a run and for our own requests. If `environment` has a bundle,
+/// writes files in the run's folder that hold what would be trusted without the bundle, followed by the bundle.
 ///
 /// # Errors
-/// [`TrustError`].
+/// [`TrustError`], if the bundle cannot be used or a file cannot be written.
 pub fn for_run(environment: &[(String, String)], run_dir: &RunDir) -> Result<Vec<(String, String)>, TrustError> {
     let own = bundle(environment).map_err(TrustError::Bundle)?;
     let mut all = environment.to_vec();
@@ -122,7 +123,7 @@ pub fn for_run(environment: &[(String, String)], run_dir: &RunDir) -> Result<Vec
     let own: String = own.iter().map(|der| to_pem(der)).collect();
     let read = |variable| named(environment, variable).and_then(|file| fs::read(file).ok());
     let system = system(environment).unwrap_or_default();
-    // git takes its file in place of the system's; Node.js has a list of its own, to which it adds its file.
+    // git uses its file instead of the system's. Node.js adds its file to its own list.
     for (variable, name, others) in [
         ("SSL_CERT_FILE", "ca-own.pem", system.clone()),
         ("GIT_SSL_CAINFO", "ca-git.pem", read("GIT_SSL_CAINFO").unwrap_or(system)),
@@ -137,7 +138,8 @@ pub fn for_run(environment: &[(String, String)], run_dir: &RunDir) -> Result<Vec
     Ok(all)
 }
 
-/// A certificate in PEM form. Written by us, it is free of keys, remarks and line ends that some reader stumbles over.
+/// Encodes a certificate as PEM, without the keys, remarks and line ends in the user's file that some readers cannot
+/// parse.
 fn to_pem(der: &[u8]) -> String {
     let encoded = STANDARD.encode(der);
     let mut text = format!("{BEGIN}\n");
@@ -151,7 +153,7 @@ fn to_pem(der: &[u8]) -> String {
     text + END + "\n"
 }
 
-// Where there is no TLS, nothing tells a certificate from other bytes.
+// Without TLS, no code can check whether bytes are a certificate.
 #[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use super::*;

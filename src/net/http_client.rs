@@ -12,24 +12,24 @@ use crate::net::resolver::ThreadedResolver;
 use crate::net::tls;
 use crate::util::deadline::{CancelToken, Deadline, Expired};
 
-/// A client for `url` that gives up after `timeout`.
+/// Returns a client for `url` that gives up after `timeout`.
 ///
-/// A redirect is an answer like any other: to follow it would take a token elsewhere. So is every status.
+/// The client does not follow redirects, because that would send a token elsewhere. No status is an error.
 /// `environment` may name proxies, and files of certificates (`SSL_CERT_FILE`, `CA_BUNDLE_FILE`).
 #[must_use]
 pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) -> ureq::Agent {
     let configuration = ureq::Agent::config_builder()
         .timeout_global(Some(timeout))
         .max_redirects(0)
-        // A connection that is used again may be closed by the server meanwhile; and where the server sends an answer in
-        // two pieces, the second waits there for our acknowledgement, which waits for more: 40 ms.
+        // No connection is reused: the server may close it meanwhile. Also, if the server sends an answer in two parts
+        // on a reused connection, it sends the second one only after our acknowledgement, which is delayed by 40 ms.
         .max_idle_connections(0)
         .max_idle_connections_per_host(0)
         .max_redirects_will_error(false)
         .http_status_as_error(false)
         .user_agent(concat!("windmill-git-sync/", env!("CARGO_PKG_VERSION")));
     let proxy = proxy::for_url(url, environment);
-    // Given even where there is none: the client would look into the environment by itself.
+    // Set even if there is no proxy: otherwise the client would read the environment itself.
     let configuration = configuration.proxy(proxy.and_then(|proxy| ureq::Proxy::new(proxy).ok()));
     #[cfg(not(target_family = "wasm"))]
     let configuration = if [Some(url), proxy].into_iter().flatten().any(is_https) {
@@ -40,18 +40,18 @@ pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) ->
     ureq::Agent::with_parts(configuration.build(), DefaultConnector::default(), ThreadedResolver)
 }
 
-/// An answer for which a separate thread waits, since a blocked client does not notice a cancel. Dropping it tells the
-/// thread to give up.
+/// An answer for which a separate thread waits, because a blocked client does not notice a cancel. Dropping it makes
+/// the thread give up.
 pub struct Pending<T> {
     slot: Arc<(Mutex<Option<T>>, Condvar)>,
     unwanted: CancelToken,
 }
 
 impl<T: Send + 'static> Pending<T> {
-    /// Starts `ask`, which has an end of its own, and ends earlier where it sees that it is unwanted.
+    /// Starts `ask` in a thread. `ask` has its own time limit, and ends earlier if its token is cancelled.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// No thread can be started.
     pub fn start(ask: impl FnOnce(&CancelToken) -> T + Send + 'static) -> io::Result<Self> {
         let pending = Self { slot: Arc::default(), unwanted: CancelToken::default() };
         let (slot, unwanted) = (Arc::clone(&pending.slot), pending.unwanted.clone());
@@ -68,7 +68,7 @@ impl<T> Pending<T> {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// [`Expired`].
+    /// [`Expired`], if `deadline` ends before the answer is there.
     pub fn wait(self, deadline: &Deadline) -> Result<T, Expired> {
         let mut answer = self.slot.0.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -92,20 +92,20 @@ fn is_https(url: &str) -> bool {
     url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
 }
 
-/// Whether a server that answers with this status may answer otherwise in a moment.
+/// Whether a server that answers with this status may answer differently in a moment.
 #[must_use]
 pub fn is_passing(status: u16) -> bool {
-    // 501 and 505 say what a server cannot do.
+    // 501 and 505 are about features that the server does not support.
     matches!(status, 408 | 429 | 500 | 502..=504 | 506..=599)
 }
 
-/// Whether a question that had no answer may have one in a moment. A certificate does not become another.
+/// Whether a request that got no answer may get one in a moment. A bad certificate stays bad.
 #[must_use]
 pub fn is_passing_error(error: &ureq::Error) -> bool {
     use ureq::Error;
     match error {
         Error::Io(_) => !error.to_string().contains("certificate"),
-        // A proxy tells what it answered by these words alone.
+        // Only these words in the text show what a proxy answered.
         Error::ConnectProxyFailed(why) => why.contains("responded 5") || why.contains("did not respond"),
         Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed | Error::Protocol(_) => true,
         _ => false,

@@ -1,5 +1,5 @@
-//! Proxies by the usual variables, in one form for programs and for our client, since tools differ in the forms that
-//! they heed.
+//! Proxies from the usual environment variables, in one form for programs and for our client, because tools support
+//! different forms.
 
 use std::net::IpAddr;
 
@@ -8,18 +8,20 @@ use ipnet::IpNet;
 
 use crate::util::secret::Secret;
 
-/// Each pair of spellings, the one first that is used where both are set.
+/// Both spellings of each variable. The first one is used if both are set.
 const SPELLINGS: [[&str; 2]; 3] =
     [["http_proxy", "HTTP_PROXY"], ["https_proxy", "HTTPS_PROXY"], ["no_proxy", "NO_PROXY"]];
 /// Used if the scheme has no variable of its own.
 const ALL: [&str; 2] = ["all_proxy", "ALL_PROXY"];
-/// With this, Node.js heeds the others (from 22.21 and 24.0 on).
+/// With this variable, Node.js uses the others (from 22.21 and 24.0 on).
 const NODE: &str = "NODE_USE_ENV_PROXY";
 
-/// The variables in both spellings, `all_proxy` spelled out. `found` tells the value of a variable that is set.
+/// Returns the variables in both spellings, with `all_proxy` expanded. `found` returns the value of a variable that is
+/// set.
 ///
 /// # Errors
-/// For each variable that names no proxy of ours, its name and why. The value may hold a password, and is not told.
+/// The name and the fault of each variable that does not name a usable proxy. The value is left out, because it may
+/// hold a password.
 pub fn variables(found: impl Fn(&str) -> Option<String>) -> Result<Vec<(String, String)>, Vec<String>> {
     let first = |spellings: [&'static str; 2]| spellings.into_iter().find_map(|name| Some((name, found(name)?)));
     let (mut all, mut faults) = (Vec::new(), Vec::new());
@@ -43,13 +45,14 @@ pub fn variables(found: impl Fn(&str) -> Option<String>) -> Result<Vec<(String, 
     if faults.is_empty() { Ok(all) } else { Err(faults) }
 }
 
-/// curl, and so git, does not know the star of `*.example.com`; everyone knows `.example.com`.
+/// Removes the star of `*.example.com`: curl, and so git, does not know it, but all tools know `.example.com`.
 fn without_wildcards(list: &str) -> String {
     let entries = list.split([',', ' ']).filter(|entry| !entry.is_empty());
     entries.map(|entry| if entry.starts_with("*.") { &entry[1..] } else { entry }).collect::<Vec<_>>().join(",")
 }
 
-/// Another kind of proxy would be passed by without a word, and a port that is none be taken for the usual one.
+/// Whether a value names an HTTP(S) proxy with a valid port. Without this check, the client would silently ignore
+/// another kind of proxy, and would use the default port instead of an invalid one.
 fn is_usable(value: &str) -> bool {
     use ureq::ProxyProtocol::{Http, Https};
     let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
@@ -58,7 +61,7 @@ fn is_usable(value: &str) -> bool {
     has_port && ureq::Proxy::new(value).is_ok_and(|proxy| matches!(proxy.protocol(), Http | Https))
 }
 
-/// The passwords in proxies' URLs, in the forms in which they are written and sent.
+/// Returns the passwords in the URLs of proxies, in the forms in which they are written and sent.
 #[must_use]
 pub fn secrets(environment: &[(String, String)]) -> Vec<Secret> {
     let mut secrets = Vec::new();
@@ -77,7 +80,7 @@ pub fn secrets(environment: &[(String, String)]) -> Vec<Secret> {
     secrets
 }
 
-/// The proxy for a URL, `None` where it is asked directly. The variables are those of [`variables`].
+/// Returns the proxy for a URL, or `None` for a direct request. `environment` has the variables of [`variables`].
 #[must_use]
 pub fn for_url<'a>(url: &str, environment: &'a [(String, String)]) -> Option<&'a str> {
     let get = |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
@@ -88,8 +91,8 @@ pub fn for_url<'a>(url: &str, environment: &'a [(String, String)]) -> Option<&'a
     (!is_exempt).then_some(proxy)
 }
 
-/// Whether an entry of `no_proxy` is for a host: `*` for all, a name for itself and all below it, a network such as
-/// `10.0.0.0/8` for each address in it. A port in it has to be the one that is asked.
+/// Whether an entry of `no_proxy` matches a host: `*` matches all hosts, a name matches itself and its subdomains, a
+/// network such as `10.0.0.0/8` matches each address in it. A port in the entry must be the port of the request.
 fn matches(entry: &str, authority: &str) -> bool {
     let entry = entry.trim().to_ascii_lowercase();
     let authority = authority.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
@@ -103,13 +106,13 @@ fn matches(entry: &str, authority: &str) -> bool {
     entry == "*" || !name.is_empty() && is_below && (wanted.is_none() || wanted == port)
 }
 
-/// Host, without the brackets of an IPv6 address, and port.
+/// Splits into the host, without the brackets of an IPv6 address, and the port.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     if let Some((host, rest)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return (host, rest.strip_prefix(':'));
     }
     match authority.split_once(':') {
-        // More than one colon: an IPv6 address without brackets.
+        // More than one colon means an IPv6 address without brackets.
         Some((host, port)) if !port.contains(':') => (host, Some(port)),
         _ => (authority, None),
     }

@@ -1,5 +1,5 @@
-//! Host names to addresses, within the time of the request. The resolver of `ureq` panics where no thread can be
-//! started; this one fails.
+//! Resolves host names to addresses, within the time of the request. The resolver of `ureq` panics if no thread can be
+//! started; this one returns an error.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -12,12 +12,12 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-/// `ureq` takes no more.
+/// The largest number of addresses that `ureq` accepts.
 const ADDRESSES_MAX: usize = 16;
-/// The system's resolver keeps its answers, and little else, on the stack.
+/// The stack of the resolver thread. The system's resolver stores its answers there, and little else.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Asks the system in a thread, since its resolver has time limits of its own.
+/// Asks the system in a thread, because its resolver has its own time limits.
 #[derive(Debug)]
 pub(super) struct ThreadedResolver;
 

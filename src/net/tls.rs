@@ -1,5 +1,5 @@
-//! TLS with what every server of the last ten years speaks, and nothing beside it: code that is never needed would
-//! be a tenth of the binary.
+//! TLS with only those algorithms that every server of the last ten years supports. The code of the others would be a
+//! tenth of the binary.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(super) fn configuration(environment: &[(String, String)]) -> TlsConfig {
         .build()
 }
 
-/// AES in both versions of TLS, the one group that RFC 8446 asks of every server (9.1), and no keys of our own.
+/// Returns AES for both versions of TLS, the one group that RFC 8446 requires of every server (9.1), and no keys.
 fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
@@ -44,7 +44,7 @@ fn provider() -> CryptoProvider {
     }
 }
 
-/// How certificates and handshakes may be signed: ECDSA on two curves, and RSA.
+/// The signature algorithms of certificates and handshakes: ECDSA on two curves, and RSA.
 const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
         ECDSA_P256_SHA256,
@@ -59,7 +59,7 @@ const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
         RSA_PKCS1_2048_8192_SHA512,
     ],
     mapping: &[
-        // TLS 1.2 names no curve, so each hash is good for either.
+        // TLS 1.2 names no curve, so each hash may go with either curve.
         (SignatureScheme::ECDSA_NISTP256_SHA256, &[ECDSA_P256_SHA256, ECDSA_P384_SHA256]),
         (SignatureScheme::ECDSA_NISTP384_SHA384, &[ECDSA_P384_SHA384, ECDSA_P256_SHA384]),
         (SignatureScheme::RSA_PSS_SHA256, &[RSA_PSS_2048_8192_SHA256_LEGACY_KEY]),
@@ -80,7 +80,7 @@ impl SecureRandom for Randomness {
     }
 }
 
-/// We show no certificate of our own, so nothing is ever signed.
+/// We have no client certificate, so nothing is ever signed.
 #[derive(Debug)]
 struct NoKeys;
 
@@ -90,7 +90,8 @@ impl KeyProvider for NoKeys {
     }
 }
 
-/// Without any, every https server is refused; so it is with a bundle that was spoiled since it was checked.
+/// Returns the trusted certificates. If the bundle can no longer be used, although it was checked before, returns an
+/// empty list, so that every https server is refused.
 fn certificates(environment: &[(String, String)]) -> Vec<Certificate<'static>> {
     let roots = ca_bundle::roots(environment).unwrap_or_else(|why| {
         log::error!("{why}");

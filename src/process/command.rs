@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::util::volume::Volume;
 
-/// A program to run, with all that it gets to see.
+/// A program to run, with its arguments, environment and files.
 ///
 /// `Display` gives the command as one would type it. The environment is never shown: it holds secrets.
 pub struct Invocation {
@@ -19,21 +19,22 @@ pub struct Invocation {
     pub(super) stdin: Option<File>,
     pub(super) stdout: Stdout,
     pub(super) volume: Option<Volume>,
-    /// The folders that it may write below; everywhere, where it has none.
+    /// The folders below which it may write. If there are none, it may write everywhere.
     pub(super) confined_to: Vec<PathBuf>,
 }
 
 pub(super) enum Stdout {
     /// Lines, like those of stderr.
     Lines,
-    /// Bytes, at most so many.
+    /// At most `max` bytes, kept in memory.
     Bytes { max: usize },
-    /// A file, with at most so many bytes.
+    /// At most `max` bytes, written to `file`.
     File { file: File, max: usize },
 }
 
 impl Invocation {
-    /// `program` (looked up in the `PATH` that [`Invocation::environment`] gives it) run in `folder`.
+    /// Creates an invocation of `program` in `folder`. The program is looked up in the `PATH` that
+    /// [`Invocation::environment`] sets.
     #[must_use]
     pub fn new(program: impl AsRef<OsStr>, folder: &Path) -> Self {
         Self {
@@ -48,7 +49,7 @@ impl Invocation {
         }
     }
 
-    /// Adds one argument. Arguments are readable by every process: never a secret.
+    /// Adds one argument. It must not be a secret: every process can read arguments.
     #[must_use]
     pub fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.arguments.push(argument.as_ref().to_owned());
@@ -61,42 +62,42 @@ impl Invocation {
         arguments.into_iter().fold(self, Self::argument)
     }
 
-    /// Sets a variable; the program sees no others than those set here.
+    /// Sets a variable. The program sees only the variables that are set here.
     #[must_use]
     pub fn environment(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
-    /// Gives it a file to read; without one its input is null.
+    /// Sets the file that it reads as standard input. Without one, its standard input is `/dev/null`.
     #[must_use]
     pub fn stdin(mut self, file: File) -> Self {
         self.stdin = Some(file);
         self
     }
 
-    /// Ends it when it leaves too little free on this volume.
+    /// Ends it if it leaves too little free space on this volume.
     #[must_use]
     pub fn watch(mut self, volume: &Volume) -> Self {
         self.volume = Some(volume.clone());
         self
     }
 
-    /// Lets it write below these folders alone, where the kernel can hold it to that.
+    /// Lets it write only below these folders, if the kernel can enforce that.
     #[must_use]
     pub fn confine(mut self, folders: &[&Path]) -> Self {
         self.confined_to = folders.iter().map(|folder| folder.to_path_buf()).collect();
         self
     }
 
-    /// Takes its standard output as bytes, at most `max`, instead of as lines.
+    /// Captures its standard output as bytes, at most `max`, instead of as lines.
     #[must_use]
     pub fn capture(mut self, max: usize) -> Self {
         self.stdout = Stdout::Bytes { max };
         self
     }
 
-    /// Puts its standard output into a file, at most `max` bytes of it.
+    /// Writes its standard output to a file, at most `max` bytes.
     #[must_use]
     pub fn write_to(mut self, file: File, max: usize) -> Self {
         self.stdout = Stdout::File { file, max };

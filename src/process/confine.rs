@@ -1,5 +1,5 @@
-//! What this process, and a program that it becomes, may do: no core file, no look into its memory, and, for a confined
-//! program, no write outside of the folders of its run.
+//! Restricts this process and a program that it becomes: no core file, no access to its memory, and, for a confined
+//! program, no write outside the folders of its run.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -7,8 +7,8 @@ use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// Lets neither this process nor a program that it starts leave a core file, and no process of the same user read its
-/// memory or its environment: there are secrets in both.
+/// Keeps this process, and the programs that it starts, from writing a core file, and keeps processes of the same user
+/// from reading the memory or the environment of this process. Both contain secrets.
 pub fn protect_secrets() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = setrlimit(Resource::Core, none) {
@@ -20,7 +20,7 @@ pub fn protect_secrets() {
     }
 }
 
-/// Becomes another program, with the environment that this one has. It returns only where that fails.
+/// Becomes another program, with the environment of this one. Returns only if that fails.
 pub fn become_program(program: &str, arguments: impl IntoIterator<Item = OsString>) -> std::io::Error {
     #[expect(clippy::disallowed_methods, reason = "the one module that becomes programs")]
     Command::new(program).args(arguments).exec()
@@ -45,38 +45,39 @@ mod linux {
         RulesetStatus,
     };
 
-    /// Variable by which our own program finds which program it is to become, and below which folders that may write:
-    /// the program, then the folders, one a line.
+    /// The variable from which our own program reads the program that it has to become and the folders below which that
+    /// may write: the program, then the folders, one a line.
     pub const ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_CONFINE";
-    /// What a line begins with that our own program prints before it becomes another.
+    /// The start of each line that our own program prints before it becomes another program.
     pub(crate) const LINE_PREFIX: &str = "windmill-git-sync (confine): ";
-    /// Part of each such line that says why it did not.
+    /// A part of each such line that gives the reason why it could not become the program.
     pub(crate) const CANNOT: &str = "cannot ";
-    /// Comes before the number of the system's error.
+    /// The text before the number of the system's error.
     const CANNOT_START: &str = "cannot start, error ";
-    /// As shells report a program that is not found.
+    /// The exit code if the program does not start. Shells use it for a program that is not found.
     const NOT_STARTED: u8 = 127;
-    /// Programs ask whether it is a terminal, and open it to discard output; without it `git` ends.
+    /// The device that every program may write to. Programs ask whether it is a terminal, and open it to discard
+    /// output; without it, `git` ends.
     const NULL: &str = "/dev/null";
-    /// All accesses that write, as of Linux 6.2. Older kernels enforce those that they know. Later versions add only
-    /// `ioctl` on devices.
+    /// The Landlock version of Linux 6.2, which knows all accesses that write. Older kernels enforce the accesses that
+    /// they know. Later versions add only `ioctl` on devices to them.
     const VERSION: ABI = ABI::V3;
 
-    /// Our own program, about to become `program`, which may write below these folders.
+    /// Returns a command that starts our own program, which becomes `program` and may write only below these folders.
     pub(crate) fn confined_command(program: &OsStr, folders: &[PathBuf]) -> Command {
         let mut setting = program.to_owned();
         for folder in folders {
             setting.push("\n");
             setting.push(folder);
         }
-        // This very program, also where its file was replaced.
+        // This path is the running program, even if its file was replaced.
         #[expect(clippy::disallowed_methods, reason = "the one module that becomes programs")]
         let mut command = Command::new("/proc/self/exe");
         command.arg0(program).env_clear().env(ENVIRONMENT, setting);
         command
     }
 
-    /// Becomes the program that the `setting` names. It returns only where that fails, with the exit code.
+    /// Becomes the program that `setting` names. Returns only if that fails, with the exit code.
     pub fn become_confined(
         setting: &OsStr,
         arguments: impl IntoIterator<Item = OsString>,
@@ -113,7 +114,7 @@ mod linux {
         Ok(restricted?.ruleset)
     }
 
-    /// What our own program said of why it did not become another one.
+    /// Returns the reason that our own program printed if it could not become another program.
     pub(crate) fn start_error(lines: &[String]) -> Option<io::Error> {
         let said = lines.iter().find_map(|line| line.strip_prefix(LINE_PREFIX))?;
         Some(match said.strip_prefix(CANNOT_START).and_then(|code| code.parse().ok()) {
@@ -122,8 +123,8 @@ mod linux {
         })
     }
 
-    /// Makes a process, by its id or as `self`, and what it starts, the first that the kernel ends for want of memory:
-    /// a run that fails is told of, a service that is gone is not.
+    /// Makes a process (its id, or `self`) and the programs that it starts the first that the kernel kills when memory
+    /// is low. A run that fails is reported; a service that was killed cannot report anything.
     pub(crate) fn prefer_for_oom(process: &str) {
         if let Err(error) = std::fs::write(format!("/proc/{process}/oom_score_adj"), "1000") {
             log::debug!("the kernel may end the service for want of memory, and not its programs: {error}");

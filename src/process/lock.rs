@@ -12,9 +12,9 @@ use crate::process::orphans::{Marker, end_orphans, end_programs, programs};
 use crate::util::deadline::{Deadline, Expired};
 use crate::util::files;
 
-/// A file lock has no wait with a time-out, so it is tried this often.
+/// How often the lock is tried. A file lock has no wait with a time limit.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
-/// Looking for orphans reads every process of the machine, so it is done at each of so many tries only.
+/// How many tries pass between two searches for orphans. A search reads every process of the machine.
 const TRIES_PER_ORPHAN_SEARCH: u32 = 20;
 
 /// The lock of a workspace, held until it is dropped and the last program that got it as its input has ended.
@@ -23,7 +23,7 @@ pub struct Lock {
     marker: Option<Marker>,
 }
 
-/// Why the lock was not got.
+/// Why the lock was not acquired.
 #[derive(Debug)]
 pub enum LockError {
     /// Another sync held it for too long, or the process is ending.
@@ -33,17 +33,18 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Waits for the lock at `path`; `on_busy` is told once where somebody has it.
+    /// Waits for the lock at `path`. Calls `on_busy` once if another run holds the lock.
     ///
     /// # Errors
     /// [`LockError`].
     pub fn acquire(path: &Path, deadline: &Deadline, on_busy: &mut dyn FnMut()) -> Result<Self, LockError> {
-        // An empty folder in its place holds nothing.
+        // An empty folder may be in its place; it contains nothing to keep.
         let _ = std::fs::remove_dir(path);
         let file = files::open_file(path, false).map_err(LockError::Io)?;
         let path = path.canonicalize().map_err(|error| LockError::Io(files::at(path, &error)))?;
         for attempt in 0_u32.. {
-            // The last try comes after the end of the time, which it may have taken to end orphans.
+            // Computed before the try, so that the last try comes after the deadline: it may pass while orphans are
+            // ended.
             let wait = deadline.next_wait();
             match file.try_lock() {
                 Ok(()) => break,
@@ -54,13 +55,12 @@ impl Lock {
                     if attempt.is_multiple_of(TRIES_PER_ORPHAN_SEARCH) {
                         end_orphans(&path);
                     }
-                    // The kernel's lock has no wait with a time limit.
                     std::thread::sleep(wait.map_err(LockError::Expired)?.min(RETRY_INTERVAL));
                 }
                 Err(TryLockError::Error(error)) => return Err(LockError::Io(files::at(&path, &error))),
             }
         }
-        // It is the input of every program, so it has to be empty.
+        // The file is the input of every program, so it has to be empty.
         let _ = file.set_len(0);
         // A descendant of an orphan may have closed its input, and thereby the lock, and still be writing.
         end_orphans(&path);
@@ -68,7 +68,7 @@ impl Lock {
         Ok(Self { file, marker })
     }
 
-    /// The lock at `path`, where no run has it. Programs that a killed run left behind are ended.
+    /// Acquires the lock at `path` if no run holds it. Ends programs that a killed run left behind.
     #[must_use]
     pub fn acquire_if_free(path: &Path) -> Option<Self> {
         let file = files::open_file(path, false).ok()?;
@@ -81,22 +81,22 @@ impl Lock {
         programs(|marker| marker.path == path).is_empty().then_some(Self { file, marker: None })
     }
 
-    /// The lock as the standard input of a program: empty, and held as long as that program lives.
+    /// Returns the lock as the standard input of a program. It is empty, and it is held as long as that program lives.
     ///
     /// # Errors
-    /// When the process is out of descriptors.
+    /// Fails if the process has no free file descriptor.
     pub fn as_input(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 
-    /// The value of [`MARKER`](crate::process::orphans::MARKER) for the programs of this run.
+    /// Returns the value of [`MARKER`](crate::process::orphans::MARKER) for the programs of this run.
     #[must_use]
     pub fn marker(&self) -> String {
         self.marker.as_ref().map(Marker::to_text).unwrap_or_default()
     }
 
-    /// Kills what programs of this run have left behind. A descendant that went to another group is not killed with
-    /// them, and holds the lock for as long as it lives.
+    /// Kills the programs that this run left behind. A descendant that moved to another process group is not killed
+    /// with its program, and would hold the lock as long as it lives.
     pub fn end_programs(&self) {
         if let Some(own) = &self.marker {
             end_programs(|marker| marker == own);

@@ -1,4 +1,4 @@
-//! Programs that a killed run left behind: known by a marker in their environment, and ended.
+//! Ends programs that a killed run left behind. A marker in their environment identifies them.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,18 +8,20 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_p
 
 use crate::process::run::TERM_GRACE;
 
-/// Variable that marks all programs of a run, and their descendants, as ours: who started them, under which lock.
+/// The variable that marks all programs of a run, and their descendants, as ours. It names the process that started
+/// them, and the lock.
 pub const MARKER: &str = "WINDMILL_GIT_SYNC_RUN";
-/// How long a killed one is waited for.
+/// How long to wait for a killed program.
 const KILL_GRACE: Duration = Duration::from_millis(200);
-/// How often it is looked whether they are gone.
+/// How often to check whether programs are gone.
 const END_POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// A program may start another while it is being ended; one that does so again and again is not chased for ever.
+/// How many times programs are searched for and killed. A program may start another while it is being ended; one that
+/// does so again and again is not chased forever.
 const SEARCHES_MAX: u32 = 10;
-/// Who started a program, as a later process can check it, and under which lock.
+/// The process that started a program, in a form that a later process can check, and the path of the lock.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Marker {
-    /// Of process ids; elsewhere the ids mean something else.
+    /// The namespace of the process ids. In another namespace the ids belong to other processes.
     namespace: String,
     owner: u32,
     owner_start: u64,
@@ -27,7 +29,8 @@ pub(super) struct Marker {
 }
 
 impl Marker {
-    /// Of a program that we start under the lock at `path`; `None` where `/proc` does not tell who we are.
+    /// Returns the marker of a program that we start under the lock at `path`; `None` if `/proc` does not show who we
+    /// are.
     pub(super) fn own(path: &Path) -> Option<Self> {
         let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
         let owner = std::process::id();
@@ -45,7 +48,7 @@ impl Marker {
         Some(Self { namespace, owner, owner_start, path: fields.next()?.into() })
     }
 
-    /// The marker in a process's environment.
+    /// Reads the marker in a process's environment.
     fn of_process(id: u32) -> Option<Self> {
         let environment = std::fs::read(format!("/proc/{id}/environ")).ok()?;
         let mut variables = environment.split(|byte| *byte == 0);
@@ -55,9 +58,9 @@ impl Marker {
     }
 }
 
-/// Ends what a service that is no longer there has left running under the lock at `path`.
+/// Ends the programs that a service that no longer exists left running under the lock at `path`.
 ///
-/// Only processes of our own pid namespace are judged: a container's processes end with it.
+/// Checks only processes of our own pid namespace: a container's processes end with it.
 pub(super) fn end_orphans(path: &Path) {
     let Some(own) = Marker::own(path) else { return };
     let is_orphan = |marker: &Marker| {
@@ -69,7 +72,7 @@ pub(super) fn end_orphans(path: &Path) {
     end_programs(is_orphan);
 }
 
-/// Asks these processes to end, and gives them a moment.
+/// Asks these processes to end, and waits for them up to the grace time.
 fn ask_to_end(programs: &[u32]) {
     for id in programs {
         log::warn!("asking process {id} to end, which a killed run left behind");
@@ -78,7 +81,8 @@ fn ask_to_end(programs: &[u32]) {
     wait_for_end(programs, TERM_GRACE);
 }
 
-/// Waits until they are gone, for so long. They are not our children, so no system call waits for them.
+/// Waits for at most `patience` until the processes are gone. They are not our children, so no system call waits for
+/// them.
 fn wait_for_end(programs: &[u32], patience: Duration) {
     let patience = Instant::now() + patience;
     while programs.iter().any(|id| process_start(*id).is_some()) && Instant::now() < patience {
@@ -86,7 +90,8 @@ fn wait_for_end(programs: &[u32], patience: Duration) {
     }
 }
 
-/// A git that works on `folder` and was not started by a run of ours; programs of a run hold the lock.
+/// Returns a git process that works on `folder` and that our runs did not start: the caller holds the lock, so no other
+/// run has a program there.
 #[must_use]
 pub fn git_at_work_in(folder: &Path) -> Option<u32> {
     let folder = folder.canonicalize().ok()?;
@@ -109,19 +114,19 @@ fn processes() -> impl Iterator<Item = u32> {
     all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Kills all programs that this process has started for its runs, whatever group they went to.
+/// Kills all programs that this process started for its runs, in any process group.
 pub fn end_all_programs() {
     let Some(own) = Marker::own(Path::new("")) else { return };
     end_programs(|marker| Marker { path: PathBuf::new(), ..marker.clone() } == own);
 }
 
-/// The processes with such a marker, without this one.
+/// Returns the processes whose marker `is_meant` accepts, without this process.
 pub(super) fn programs(is_meant: impl Fn(&Marker) -> bool) -> Vec<u32> {
     let is_meant = |id: &u32| *id != std::process::id() && Marker::of_process(*id).is_some_and(|it| is_meant(&it));
     processes().filter(is_meant).collect()
 }
 
-/// Kills the programs with such a marker, those included that they start meanwhile.
+/// Kills the programs whose marker `is_meant` accepts, including those that they start in the meantime.
 pub(super) fn end_programs(is_meant: impl Fn(&Marker) -> bool) {
     for _ in 0..SEARCHES_MAX {
         let meant = programs(&is_meant);
@@ -144,18 +149,18 @@ fn pid(id: u32) -> Option<Pid> {
 #[cfg(unix)]
 pub(super) fn signal_group(id: u32, signal: Signal) {
     if let Some(pid) = pid(id) {
-        // It fails when nothing of the group is left, which is what is wanted.
+        // It fails if no process of the group is left, which is fine.
         let _ = kill_process_group(pid, signal);
     }
 }
 
-/// Whether a process of the group is there, be it a zombie.
+/// Returns whether the group still has a process, which may be a zombie.
 #[cfg(unix)]
 pub(super) fn is_group_there(id: u32) -> bool {
     pid(id).is_some_and(|pid| test_kill_process_group(pid).is_ok())
 }
 
-/// Kills a process that an earlier run left behind.
+/// Kills a process that a run left behind.
 #[cfg(unix)]
 fn kill(id: u32) {
     signal_process(id, Signal::KILL);
@@ -170,17 +175,17 @@ fn terminate(id: u32) {
 #[cfg(unix)]
 fn signal_process(id: u32, signal: Signal) {
     if let Some(pid) = pid(id) {
-        // It fails where the process is gone, which is what is wanted.
+        // It fails if the process is gone, which is fine.
         let _ = kill_process(pid, signal);
     }
 }
 
-/// When the process `id` started, in the kernel's ticks; `None` where there is no such process, where it is a
-/// zombie, or where `/proc` does not tell. Together with the pid it identifies a process, since pids are reused.
+/// Returns when the process `id` started, in the kernel's ticks; `None` if there is no such process, if it is a zombie,
+/// or if `/proc` does not show it. Together with the pid it identifies a process, since pids are reused.
 #[cfg(unix)]
 fn process_start(id: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The second field is the program's name in parentheses and may hold anything, so count from the last one.
+    // The second field is the program's name in parentheses and may hold anything, so count from the last `)`.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }

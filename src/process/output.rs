@@ -1,4 +1,5 @@
-//! What a program prints: lines without colours, control characters and secrets, or bytes, bounded in either form.
+//! Collects what a program prints: as lines without colours, control characters and secrets, or as bytes. Both are
+//! bounded.
 #![cfg_attr(not(unix), expect(dead_code, reason = "no program is started there"))]
 
 use std::collections::VecDeque;
@@ -10,12 +11,12 @@ use crate::process::confine;
 use crate::process::run::{Ending, Failure, Finished};
 use crate::util::redact::{self, Redactor};
 
-/// Lines of a program's output that are kept for messages.
+/// How many lines of a program's output are kept for messages.
 const TAIL_LINES_MAX: usize = 40;
 /// A longer line is cut; a program that prints no line end at all must not fill the memory.
 const LINE_BYTES_MAX: usize = 4096;
 
-/// One printed line as text: colours and other escape sequences removed, control characters replaced.
+/// Returns one printed line as text, without colours and other escape sequences, and with control characters replaced.
 #[must_use]
 pub fn clean_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
@@ -38,15 +39,15 @@ pub fn clean_line(bytes: &[u8]) -> String {
 }
 
 pub(super) enum Event {
-    /// What the program printed; nothing at the stream's end.
+    /// Bytes from standard output; empty at the end of the stream.
     Stdout(Vec<u8>),
-    /// The same of its standard error.
+    /// The same for standard error.
     Stderr(Vec<u8>),
     /// The program ended; it is not reaped yet.
     Ended,
 }
 
-/// Lines as they come, cleaned for logs: no colours, no control characters, no secrets, no endless line.
+/// Splits output into lines and cleans them for logs: no colours, no control characters, no secrets, no endless line.
 struct Lines<'a> {
     pending: Vec<u8>,
     is_cut: bool,
@@ -85,7 +86,7 @@ pub(super) struct Output<'a> {
     lines: [Lines<'a>; 2],
     tail: VecDeque<String>,
     on_line: &'a mut dyn FnMut(&str),
-    /// Standard output, and standard error.
+    /// Whether standard output and standard error are still open.
     pub(super) is_open: [bool; 2],
 }
 
@@ -138,7 +139,7 @@ impl<'a> Output<'a> {
     fn lines(&mut self, stream: usize, bytes: Option<&[u8]>) {
         let Self { lines, tail, on_line, .. } = self;
         let mut keep = |line: String| {
-            // Our own program says this before it becomes another.
+            // Our own program prints these lines before it becomes another program.
             #[cfg(target_os = "linux")]
             if line.starts_with(confine::LINE_PREFIX) {
                 log::debug!("{line}");

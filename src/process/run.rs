@@ -9,21 +9,22 @@ use crate::process::command::Invocation;
 use crate::util::deadline::{Deadline, Expired};
 use crate::util::redact::Redactor;
 
-/// Whether programs can be started here. No platform but Unix has the process groups that make a deadline sure; WASI has
-/// no processes at all.
+/// Whether programs can be started here. Only Unix has the process groups that are needed to enforce a deadline; WASI
+/// has no processes at all.
 pub const CAN_START: bool = cfg!(unix);
 
-/// How long programs may take to end when they are asked to: git removes its lock files then.
+/// How long programs may take to end after they are asked to. git removes its lock files in this time.
 pub const TERM_GRACE: Duration = Duration::from_secs(2);
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// By itself, with this exit code.
+    /// It exited with this code.
     Exit(i32),
-    /// Killed by this signal; 9 without a cause of ours is mostly the kernel, for want of memory.
+    /// The signal that ended the program. Signal 9 that we did not send usually comes from the kernel, when memory is
+    /// low.
     Signal(i32),
-    /// It, or a program that it had started, was killed by the kernel for want of memory.
+    /// The kernel killed it, or a program that it had started, because memory was low.
     OutOfMemory,
 }
 
@@ -40,24 +41,24 @@ impl fmt::Display for Ending {
     }
 }
 
-/// What a program that ended by itself left behind.
+/// The result of a program that ended by itself.
 pub struct Finished {
     /// How it ended.
     pub ending: Ending,
-    /// Its captured standard output; empty where that was taken as lines.
+    /// Its standard output, if it was captured as bytes; otherwise empty.
     pub stdout: Vec<u8>,
     /// The last lines that it printed, without colours, control characters and secrets.
     pub tail: Vec<String>,
 }
 
 impl Finished {
-    /// Whether it exited with 0.
+    /// Returns whether it exited with 0.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.ending == Ending::Exit(0)
     }
 
-    /// The last lines as one text.
+    /// Returns the last lines as one text.
     #[must_use]
     pub fn tail_text(&self) -> String {
         self.tail.join("\n")
@@ -76,14 +77,14 @@ pub enum Failure {
     },
     /// The deadline passed, or the process is ending; the program's group was killed.
     Expired(Expired),
-    /// It printed more than was asked for and was killed.
+    /// It printed more than the limit and was killed.
     TooMuchOutput {
         /// The command.
         command: String,
-        /// The bound.
+        /// The limit.
         bytes_max: usize,
     },
-    /// It ended, and the end of what it printed did not come.
+    /// It ended, but its output did not: another process holds the stream open.
     CutOff {
         /// The command.
         command: String,
@@ -92,7 +93,7 @@ pub enum Failure {
     NoSpace {
         /// The command.
         command: String,
-        /// How much is free, and how much is to be.
+        /// How much space is free, and how much has to be.
         error: io::Error,
     },
     /// What it printed could not be written to its file, and it was killed.
@@ -128,13 +129,13 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs `invocation` to its end, or to the deadline's.
+/// Runs `invocation` until it ends or the deadline passes.
 ///
-/// Every line that it prints goes to `on_line` as it comes. When this returns, no process of its group is left.
+/// Passes every line that it prints to `on_line` at once. When this returns, no process of its group is left.
 ///
 /// # Errors
-/// [`Failure`] where the program did not end by itself. A program that ended with another code than 0 is no error
-/// here: what that means is for the caller to say.
+/// [`Failure`] if the program did not end by itself. Another exit code than 0 is not an error here: the caller decides
+/// what it means.
 pub fn run(
     invocation: Invocation,
     deadline: &Deadline,
@@ -164,21 +165,22 @@ mod platform {
     use crate::process::output::{Event, Output};
     use crate::util::volume::Volume;
 
-    /// How long output is awaited after the program's end. Its last bytes wait in the pipe, in our own threads and for the
-    /// disk, on a machine that may be busy.
+    /// How long to wait for output after the program's end. On a busy machine, the last bytes may still be in the pipe,
+    /// in our own threads or on their way to the disk.
     const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
-    /// How long nothing may come of lines, and be in no pipe, until nothing is expected any more: a descendant that left
-    /// the group holds it open.
+    /// How long to wait for lines while the pipes are empty. After that, no more are expected: a descendant that left
+    /// the group holds the pipe open.
     const QUIET_TIME_MAX: Duration = Duration::from_secs(1);
-    /// How long those that were killed with a program are waited for, and how often they are looked for.
+    /// How long to wait for the processes that were killed with a program.
     const GROUP_END_TIME_MAX: Duration = Duration::from_millis(500);
+    /// How often to check whether they are gone.
     const GROUP_END_WAIT: Duration = Duration::from_millis(5);
-    /// How often the free space is looked at. A fast program writes 20 MB in this time.
+    /// How often the free space is checked. A fast program writes 20 MB in this time.
     const VOLUME_POLL_INTERVAL: Duration = Duration::from_millis(50);
-    /// Chunks in flight; a flood of output blocks the program, not our memory.
+    /// How many chunks may be in flight. A flood of output blocks the program and does not fill our memory.
     const CHUNKS_MAX: usize = 4;
     const CHUNK_BYTES: usize = 16 * 1024;
-    /// The threads only read and wait.
+    /// The stack size of the threads, which only read and wait.
     const STACK_BYTES: usize = 64 * 1024;
 
     pub(super) fn run(
@@ -191,7 +193,7 @@ mod platform {
         let volume = invocation.volume.take();
         let oom_kills_before = oom_kills();
         let mut child = spawn(&mut invocation)?;
-        // The sender is kept, so that a wait for an event is a wait, also where the threads are gone.
+        // The sender is kept, so that a wait for an event lasts its full time even if the threads have ended.
         let (sender, events) = sync_channel(CHUNKS_MAX);
         let watched = watch(&mut child, &sender);
         let mut output = Output::new(&mut invocation, redactor, on_line);
@@ -199,7 +201,8 @@ mod platform {
             Ok(pipes) => follow(&events, deadline, volume.as_ref(), &mut output, child.id()).map(|()| pipes),
             Err(error) => Err(Failure::NotStarted { program: invocation.to_string(), error }),
         };
-        // Descendants that outlived the program must not write on. Until it is reaped, its group's id is its own.
+        // Descendants that outlive the program must not continue to write. Until the program is reaped, no other group
+        // can have its id.
         signal_group(child.id(), Signal::KILL);
         let status = child.wait();
         if followed.is_err() {
@@ -227,9 +230,9 @@ mod platform {
         Ok(finished)
     }
 
-    /// Whether it was killed, or says that a program was that it had started.
+    /// Returns whether the program was killed, or printed that a program it had started was killed.
     fn was_killed(finished: &Finished) -> bool {
-        /// As shells report a program that signal 9 ended.
+        /// The exit code that shells use for a program that signal 9 ended.
         const KILLED: i32 = 137;
         match finished.ending {
             Ending::Signal(9) | Ending::Exit(KILLED) => true,
@@ -238,15 +241,15 @@ mod platform {
         }
     }
 
-    /// How many processes the kernel has killed for want of memory since the machine started.
+    /// Returns how many processes the kernel has killed because of low memory since the machine started.
     fn oom_kills() -> Option<u64> {
         let counters = std::fs::read_to_string("/proc/vmstat").ok()?;
         counters.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
     }
 
-    /// Waits a moment for the others that were killed with a program: as long as one has a file open, the disk has not
-    /// got its space back. They are not our children, so no system call waits for them; in a container they may stay as
-    /// zombies.
+    /// Waits a moment for the other processes that were killed with a program: as long as one has a file open, the disk
+    /// does not get its space back. They are not our children, so no system call waits for them. In a container they
+    /// may stay as zombies.
     fn wait_for_end_of_group(id: u32) {
         let patience = Instant::now() + GROUP_END_TIME_MAX;
         while is_group_there(id) && Instant::now() < patience {
@@ -274,7 +277,7 @@ mod platform {
         Failure::NotStarted { program: invocation.program.to_string_lossy().into_owned(), error }
     }
 
-    /// The program with an empty environment, or our own, which becomes it.
+    /// Returns a command for the program with an empty environment, or for our own program, which becomes it.
     fn command(invocation: &Invocation) -> Command {
         #[cfg(target_os = "linux")]
         if !invocation.confined_to.is_empty() {
@@ -286,7 +289,8 @@ mod platform {
         command
     }
 
-    /// Starts the threads that read the two streams and wait for the end; the two pipes, to look into.
+    /// Starts the threads that read the two streams and wait for the end. Returns the two pipes, to check them for
+    /// unread bytes.
     fn watch(child: &mut Child, events: &SyncSender<Event>) -> std::io::Result<Vec<OwnedFd>> {
         let thread = || std::thread::Builder::new().stack_size(STACK_BYTES);
         let mut pipes = Vec::new();
@@ -301,7 +305,8 @@ mod platform {
         let id = child.id();
         thread().spawn(move || {
             if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
-                // Not reaped here: a reaped child's id, and its group's, may be given to another process.
+                // The child is not reaped here: the id of a reaped child, and of its group, may be given to another
+                // process.
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
                 while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {}
             }
@@ -320,13 +325,14 @@ mod platform {
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // Then its end is never seen.
+                // After an error, the end of the stream is never reported, so captured output counts as cut off.
                 Err(_) => return,
             }
         }
     }
 
-    /// Takes events until the program has ended; ends it when its time is over, or the disk nearly full.
+    /// Takes events until the program has ended. Ends it if its time is over, its output cannot be taken, or the disk
+    /// is nearly full.
     fn follow(
         events: &Receiver<Event>,
         deadline: &Deadline,
@@ -372,8 +378,8 @@ mod platform {
         failure
     }
 
-    /// Takes what is still in the pipes; a descendant that left the group could hold them open for ever. Lines may lack
-    /// their end then; content may not.
+    /// Takes what is still in the pipes. A descendant that left the group could hold them open forever, so the wait is
+    /// limited. Lines may then be incomplete; captured content may not.
     fn drain(events: &Receiver<Event>, output: &mut Output<'_>, pipes: &[OwnedFd]) -> Result<(), Failure> {
         let begun = Instant::now();
         while output.is_open.contains(&true) {
@@ -389,7 +395,7 @@ mod platform {
         Ok(())
     }
 
-    /// Whether one of them has unread bytes.
+    /// Returns whether one of the pipes has unread bytes.
     fn are_full(pipes: &[OwnedFd]) -> bool {
         pipes.iter().any(|pipe| rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0))
     }

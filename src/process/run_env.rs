@@ -1,5 +1,5 @@
-//! The environment of the programs of one run: clean variables, a home that goes with the run, the lock as standard
-//! input, the deadline, and a redactor with the run's secrets.
+//! The environment of the programs of one run: clean variables, a home folder that is removed with the run, the lock as
+//! standard input, the deadline, and a redactor with the run's secrets.
 
 use std::io;
 use std::path::Path;
@@ -13,16 +13,16 @@ use crate::util::deadline::Deadline;
 use crate::util::files::RunDir;
 use crate::util::redact::Redactor;
 
-/// Lines of one program that are logged. A first pull names each item; a flood must not fill the disk of the logs.
+/// How many lines of one program are logged. A first pull prints each item, and a flood must not fill the logs' disk.
 const LOGGED_LINES_MAX: usize = 5000;
 
-/// To start a program and have it print its version; on a small machine that is busy, Node takes seconds to start. It is
-/// ended when it has: `wmill` then asks the npm registry whether there is a newer one.
+/// How long a program may take to start and print its version. On a small, busy machine, Node takes seconds to start.
+/// The program is ended as soon as it has printed its version: `wmill` would then ask the npm registry for a newer one.
 const VERSION_TIME_MAX: Duration = Duration::from_secs(30);
-/// What is kept of a version.
+/// How many characters of a version are kept.
 const VERSION_CHARS_MAX: usize = 40;
 
-/// The log of what one program prints, as far as it is not too much.
+/// Logs what one program prints, up to a limit of lines.
 pub struct ProgramLog {
     name: &'static str,
     level: log::Level,
@@ -30,7 +30,7 @@ pub struct ProgramLog {
 }
 
 impl ProgramLog {
-    /// For a program of this name.
+    /// Creates the log of a program with this name.
     #[must_use]
     pub fn new(name: &'static str, level: log::Level) -> Self {
         Self { name, level, lines: 0 }
@@ -48,18 +48,18 @@ impl ProgramLog {
     }
 }
 
-/// The place where one run's programs work.
+/// The environment in which one run's programs work.
 pub struct RunEnv {
-    /// Empty at the start of the run, gone at its end.
+    /// The folder of the run: empty at its start, removed at its end.
     pub run_dir: RunDir,
     /// When the run ends at the latest.
     pub deadline: Deadline,
-    /// Knows the secrets of the run.
+    /// Removes the secrets of the run from texts.
     pub redactor: Redactor,
     /// Variables that programs need from outside: `PATH`, proxies, certificates.
     pub environment: Vec<(String, String)>,
-    /// One sync of the workspace at a time. The last field, so that it is given back when the scratch folder is gone:
-    /// the next run has its own at the same place.
+    /// The lock that permits one run in the workspace at a time. It is the last field, so that it is released after
+    /// `run_dir` is removed: the next run has its folder at the same path.
     pub lock: Lock,
 }
 
@@ -70,10 +70,10 @@ impl Drop for RunEnv {
 }
 
 impl RunEnv {
-    /// `program`, about to run in `folder`, with the environment that all programs of a run share.
+    /// Creates an invocation of `program` in `folder`, with the environment that all programs of a run share.
     ///
     /// # Errors
-    /// When the process is out of descriptors.
+    /// Fails if the process has no free file descriptor.
     pub fn invocation(&self, program: &str, folder: &Path) -> io::Result<Invocation> {
         let invocation = self.bare_invocation(program, folder)?;
         Ok(self.environment.iter().fold(invocation, |all, (name, value)| all.environment(name, value)))
@@ -91,17 +91,18 @@ impl RunEnv {
             .watch(self.run_dir.volume()))
     }
 
-    /// The same for a program that talks to this process only: without proxies, to which some send 127.0.0.1 too.
+    /// Creates the same for a program that talks only to this process. It gets no proxies, because some programs also
+    /// send requests for 127.0.0.1 to a proxy.
     ///
     /// # Errors
-    /// When the process is out of descriptors.
+    /// Fails if the process has no free file descriptor.
     pub fn local_invocation(&self, program: &str, folder: &Path) -> io::Result<Invocation> {
         let environment = self.environment.iter().filter(|(name, _)| !name.to_ascii_lowercase().ends_with("_proxy"));
         let invocation = self.bare_invocation(program, folder)?;
         Ok(environment.fold(invocation, |all, (name, value)| all.environment(name, value)))
     }
 
-    /// Runs it; see [`run::run`].
+    /// Runs an invocation; see [`run::run`].
     ///
     /// # Errors
     /// [`Failure`].
@@ -109,11 +110,11 @@ impl RunEnv {
         run::run(invocation, &self.deadline, &self.redactor, on_line)
     }
 
-    /// What a program prints behind `prefix` when it is asked for its version; it is ended as soon as it has. `on_line`
-    /// gets each line before that.
+    /// Returns what a program prints after `prefix` when it is asked for its version. Ends the program as soon as it
+    /// has printed that, and passes each line until then to `on_line`.
     ///
     /// # Errors
-    /// In words: it cannot be started, or does not tell.
+    /// A text that says why the program could not be started or did not print its version.
     pub fn version(
         &self,
         program: &str,

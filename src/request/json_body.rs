@@ -1,4 +1,4 @@
-//! Reads the JSON body of a request into [`Fields`]; names everything that is wrong in it.
+//! Reads the JSON body of a request into [`Fields`], and names everything that is wrong in it.
 
 use miniserde::json::{self, Value};
 
@@ -8,21 +8,23 @@ use crate::model::urls::{RemoteScheme, RemoteUrl};
 use crate::request::{Faults, Purpose};
 use crate::util::secret::Secret;
 
-/// A body is a few hundred bytes; a resource with its token some more. The listener reads no more than this.
+/// The largest body. A body has a few hundred bytes, and some more with a resource and its token. The listener reads no
+/// more than this.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
-/// A resource is flat. Deeper values would cost stack when they are parsed and dropped.
+/// How deep a body may be nested. A resource is flat. Deeper values would cost stack when they are parsed and dropped.
 pub(super) const DEPTH_MAX: usize = 32;
-/// There are 15 fields, and a resource has some more. Thousands, each named as unknown, would be an answer of megabytes.
+/// How many values a body may have. There are 14 fields, and a resource has some more. Thousands, each named as
+/// unknown, would make an answer of megabytes.
 pub(super) const MEMBERS_MAX: usize = 256;
 
-/// The name, among the given, of a token within a resource's URL.
+/// The name in [`Fields::given`] of a token within a resource's URL.
 pub(super) const URL_TOKEN: &str = "the token in repository.url";
 
-/// The fields that a request may have where the service has no `SYNC_API_TOKEN`: they choose nothing but which of the
-/// configured backups is made, and how.
+/// The fields that a request may have if the service has no `SYNC_API_TOKEN`. They only choose which of the configured
+/// backups is made, and how.
 const OPEN_FIELDS: [&str; 5] = ["workspace", "windmill_token", "dry_run", "force", "wait"];
 
-/// What a request brings; what is absent, the settings decide.
+/// What a request brings. The settings decide everything that is absent.
 #[derive(Default)]
 pub(super) struct Fields {
     pub(super) workspace: Option<WorkspaceId>,
@@ -42,7 +44,7 @@ pub(super) struct Fields {
     pub(super) allow_lost_rights: bool,
     pub(super) purpose: Purpose,
     pub(super) no_wait: bool,
-    /// The names of what was given, refused or not: nothing is concluded from the absence of what was refused.
+    /// The names of the fields that were given, refused or not: a refused field must not count as absent.
     pub(super) given: Vec<String>,
     /// The given fields that need `SYNC_API_TOKEN`.
     pub(super) trusted_only: Vec<String>,
@@ -53,13 +55,13 @@ impl Fields {
         self.given.iter().any(|given| given == name)
     }
 
-    /// Which of two names a value came by; the settings' name where it came by neither.
+    /// Returns which of two names the value came with, or the settings' name if it came with neither.
     pub(super) fn source(&self, field: &'static str, member: &'static str, variable: &'static str) -> &'static str {
         [field, member].into_iter().find(|name| self.is_given(name)).unwrap_or(variable)
     }
 }
 
-/// The fields of a body. A body that is not a JSON object has this one fault, and no fields.
+/// Reads the fields of a body. If the body is not a JSON object, this is the only fault, and there are no fields.
 pub(super) fn read(body: &[u8], faults: &mut Faults) -> Option<Fields> {
     let body = body.trim_ascii();
     if body.is_empty() {
@@ -88,17 +90,17 @@ fn parse(body: &[u8]) -> Result<(Value, Outline), &'static str> {
     Ok((value, outline))
 }
 
-/// What the parser does not report: the names of the members in their order, those that come twice included.
+/// What the parser does not report: the names of the members in their order, including those that occur twice.
 #[derive(Default)]
 struct Outline {
-    /// Of the outermost object.
+    /// The members of the outermost object.
     body: Vec<String>,
-    /// Of its member `repository`.
+    /// The members of its `repository`.
     repository: Vec<String>,
 }
 
 impl Outline {
-    /// Reads brackets, commas, colons and strings, and leaves it to the parser whether the rest is JSON.
+    /// Reads brackets, commas, colons and strings. The parser decides whether the rest is JSON.
     fn of(text: &str) -> Result<Self, &'static str> {
         let mut outline = Self::default();
         let (mut depth, mut commas, mut is_escaped) = (0_usize, 0_usize, false);
@@ -148,7 +150,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Goes on after a fault, so that all are named.
+/// Continues after a fault, so that all faults are named.
 struct Reader<'a>(&'a mut Faults);
 
 impl Reader<'_> {
@@ -186,7 +188,7 @@ impl Reader<'_> {
         fields
     }
 
-    /// The members in the order of the text, each once.
+    /// Returns the members in the order of the text, each once. A member that occurs twice is a fault.
     fn members(&mut self, mut object: json::Object, names: &[String], prefix: &str) -> Vec<(String, Value)> {
         let mut members = Vec::with_capacity(names.len());
         for name in names {
@@ -198,7 +200,7 @@ impl Reader<'_> {
         members
     }
 
-    /// Sets the flag, unless the value is null or of a wrong type. Says that the field is known.
+    /// Sets the flag, unless the value is null or of a wrong type. Returns that the field is known.
     fn flag(&mut self, name: &str, value: &Value, flag: &mut bool) -> bool {
         match value {
             Value::Bool(value) => *flag = *value,
@@ -208,7 +210,7 @@ impl Reader<'_> {
         true
     }
 
-    /// Says whether the field is known.
+    /// Sets a text field. Returns whether the field is known.
     fn text_field(&mut self, name: &str, value: Value, fields: &mut Fields) -> bool {
         const KNOWN: &[&str] = &[
             "workspace",
@@ -252,7 +254,7 @@ impl Reader<'_> {
     fn text(&mut self, name: &str, value: Value) -> Option<String> {
         match value {
             Value::Null => None,
-            // Windmill replaces these before a job runs; one that comes here was sent by hand.
+            // Windmill replaces these before a job runs. If one arrives here, it was sent by hand.
             Value::String(text) if text.starts_with("$var:") || text.starts_with("$res:") => {
                 self.0.add(&["`", name, "` is a reference to Windmill ($var: or $res:): send the value itself"]);
                 None
@@ -273,7 +275,7 @@ impl Reader<'_> {
         config::checked_token(text).map_err(|why| self.0.add(&["`", name, "` ", why])).ok()
     }
 
-    /// A caller does not get to write into a folder of this machine.
+    /// Refuses a `file:` URL: a caller must not write into a folder of this machine.
     fn permitted(&mut self, name: &str, url: RemoteUrl) -> Option<RemoteUrl> {
         if url.scheme() == RemoteScheme::File {
             self.0.add(&["`", name, "`: a request cannot name a file: remote"]);
@@ -282,7 +284,7 @@ impl Reader<'_> {
         Some(url)
     }
 
-    /// Windmill's `git_repository` resource.
+    /// Reads Windmill's `git_repository` resource.
     fn repository(&mut self, value: Value, names: &[String]) -> Option<Fields> {
         let object = match value {
             Value::Object(object) => object,
@@ -304,11 +306,12 @@ impl Reader<'_> {
         Some(fields)
     }
 
-    /// Members that mean nothing here are ignored, since Windmill adds some from time to time.
+    /// Reads a member of the resource. Members without a meaning here are ignored, since Windmill adds some from time
+    /// to time.
     fn repository_member(&mut self, name: &str, value: Value, fields: &mut Fields) {
         let full = ["repository.", name].concat();
         match (name, value) {
-            // An empty text is how Windmill's form says that nothing was given.
+            // Windmill's form sends an empty text if nothing was given.
             (_, Value::Null) => return,
             ("url" | "branch" | "folder", Value::String(text)) if text.is_empty() => return,
             ("url", value) => self.repository_url(value, fields),
@@ -331,12 +334,13 @@ impl Reader<'_> {
         fields.git_username = user;
         if let Some(token) = token {
             fields.given.push(URL_TOKEN.to_owned());
-            // Within a URL a token may be a reference too, which Windmill does not replace there.
+            // A token within a URL may be a reference too. Windmill does not replace it there.
             fields.git_token = self.text(URL_TOKEN, Value::String(token.expose().to_owned())).map(Secret::new);
         }
     }
 
-    /// Nothing may be given twice, not even with the same value: which one counts would be a guess.
+    /// Merges the fields of the resource. Nothing may be given twice, not even with the same value: the choice between
+    /// the two would be a guess.
     fn merge(&mut self, repository: Fields, fields: &mut Fields) {
         for (field, member) in [
             ("git_remote_url", "repository.url"),

@@ -16,64 +16,64 @@ use resolve::Resolver;
 
 pub use resolve::windmill_headers;
 
-/// One sync, with every field resolved. Two equal ones can share one run.
+/// One sync, with every field resolved. Two equal requests can share one run.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SyncRequest {
-    /// The workspace to take out.
+    /// The workspace to back up.
     pub workspace: WorkspaceId,
-    /// Where Windmill is; no request changes it.
+    /// The address of Windmill. No request changes it.
     pub base_url: BaseUrl,
     /// The token for Windmill.
     pub windmill_token: Secret,
-    /// Further headers for Windmill.
+    /// Additional headers for Windmill.
     pub windmill_headers: Vec<(String, Secret)>,
     /// Where the backup goes.
     pub remote: RemoteUrl,
-    /// What opens the remote.
+    /// The credentials for the remote.
     pub git: GitCredentials,
     /// The key that signs the commit. It serves the configured repository only.
     pub signing_key: Option<Secret>,
-    /// The branch, filled.
+    /// The branch, with its template filled in.
     pub branch: BranchName,
-    /// The folder, filled.
+    /// The folder, with its template filled in.
     pub subdir: Subdir,
     /// Author and committer.
     pub author: Identity,
-    /// The subject line, filled.
+    /// The subject line of the commit, with its template filled in.
     pub message: String,
-    /// Show what would be committed, and commit nothing.
+    /// Whether to show what would be committed, and commit nothing.
     pub dry_run: bool,
-    /// No shortcut for an unchanged workspace.
+    /// Whether to do without the shortcut for an unchanged workspace.
     pub force: bool,
-    /// The guard against mass deletion is off for this run.
+    /// Whether the guard against mass deletion is off for this run.
     pub allow_mass_deletion: bool,
-    /// The guard against a token that lost its rights is off for this run.
+    /// Whether the guard against a token that lost its rights is off for this run.
     pub allow_lost_rights: bool,
-    /// Whether this is a run of the configured backup: workspace, remote, branch and folder are the configured ones. A
-    /// Windmill token of the request's own does not change that, once it was accepted.
+    /// Whether this is a run of the configured backup: workspace, remote, branch and folder are the configured ones. If
+    /// the request brings an accepted Windmill token of its own, it still is.
     pub configured: bool,
     /// Whether the workspace is the default one.
     pub workspace_is_default: bool,
-    /// The workspaces that the token sees and that are not backed up, since they are forks.
+    /// The workspaces that the token sees and that are not backed up, because they are forks.
     pub forks_left_out: Vec<WorkspaceId>,
-    /// What is done with all that.
+    /// What the run is for.
     pub purpose: Purpose,
 }
 
 /// What a run is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Purpose {
-    /// To back the workspace up.
+    /// The run backs up the workspace.
     #[default]
     Sync,
-    /// To see whether the backup is the workspace.
+    /// The run checks whether the backup matches the workspace.
     Verify,
-    /// To put the backup into a workspace.
+    /// The run puts the backup into a workspace.
     Restore,
 }
 
 impl Purpose {
-    /// What such a run is called.
+    /// Returns the name of such a run.
     #[must_use]
     pub fn noun(self) -> &'static str {
         match self {
@@ -84,7 +84,7 @@ impl Purpose {
     }
 }
 
-/// What the options of `sync` say beside the settings.
+/// What the options of `sync` say in addition to the settings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flags {
     /// `--dry-run`
@@ -95,48 +95,50 @@ pub struct Flags {
     pub allow_mass_deletion: bool,
     /// `--allow-lost-rights`
     pub allow_lost_rights: bool,
-    /// The command.
+    /// What the command is for.
     pub purpose: Purpose,
 }
 
-/// Whether the answer to a request comes when its run is done.
+/// When the answer to a request comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// Then.
+    /// The answer comes when the run is done.
     UntilDone,
-    /// At once.
+    /// The answer comes at once.
     No,
 }
 
 /// Why there is no [`SyncRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestError {
-    /// [`Code::RequestInvalid`], [`Code::Forbidden`], or [`Code::ConfigInvalid`] where only the settings are at fault;
-    /// that of Windmill's answer where it was asked.
+    /// [`Code::RequestInvalid`], [`Code::Forbidden`], or [`Code::ConfigInvalid`] if only the settings are at fault. If
+    /// Windmill was asked, this is the code of its answer.
     pub code: Code,
-    /// All that is wrong, in one line.
+    /// Everything that is wrong, in one line.
     pub message: String,
 }
 
 impl SyncRequest {
-    /// A short name for what is backed up to where: the same for requests that differ in credentials and flags only.
+    /// Returns a short name for the source and the destination of the backup. Requests that differ only in credentials
+    /// and flags have the same name.
     #[must_use]
     pub fn destination(&self) -> String {
         destination(&self.base_url, &self.remote, &self.branch, &self.subdir)
     }
 
-    /// What takes turns: the workspace for a run of a configured backup; for any other run its destination too, so that
-    /// it never keeps a configured one waiting. It names the lock, the scratch folder and the queue.
+    /// Returns a name for what only one run at a time may use. For a run of a configured backup it is the workspace.
+    /// For any other run it contains the destination too, so that such a run never makes a configured one wait. It
+    /// names the lock, the scratch folder and the queue.
     #[must_use]
     pub fn backup_id(&self) -> String {
         if self.configured {
             return self.workspace.to_string();
         }
-        // Not the name that the same destination has for a configured run, which may go on meanwhile.
+        // A configured run may go on at the same time, so its name for the same destination must not be used.
         format!("{}@{}", self.workspace, hash::short_name(&["other\n", &self.destination()].concat()))
     }
 
-    /// Under which name it is remembered how what this run is about stands.
+    /// Returns the key for the status of the backup or the verification that this run is about.
     #[must_use]
     pub fn status_key(&self) -> String {
         match self.purpose {
@@ -145,7 +147,8 @@ impl SyncRequest {
         }
     }
 
-    /// All secrets in it, in the forms in which they are sent, so that they can be scrubbed from what the tools print.
+    /// Returns all secrets of the request, in the forms in which they are sent, so that they can be removed from the
+    /// output of tools.
     #[must_use]
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = vec![self.windmill_token.clone()];
@@ -156,25 +159,25 @@ impl SyncRequest {
     }
 }
 
-/// What was asked for, before it is known for which workspaces.
+/// A request, before its workspaces are known.
 pub struct Draft<'a> {
     config: &'a Config,
     fields: Fields,
     faults: Faults,
 }
 
-/// For which workspaces something is asked.
+/// The workspaces of a request.
 pub enum Target {
-    /// For this one, by its name, or because it is the only one.
+    /// This workspace, because it was named or is the only one.
     One(WorkspaceId),
-    /// For the configured ones.
+    /// The configured workspaces.
     Several(Vec<WorkspaceId>),
-    /// For all that this token sees.
+    /// All workspaces that this token sees.
     All(Secret),
 }
 
 impl<'a> Draft<'a> {
-    /// What the settings ask for.
+    /// Makes the draft of what the settings ask for.
     #[must_use]
     pub fn from_config(config: &'a Config, flags: Flags) -> Self {
         let fields = Fields {
@@ -188,13 +191,13 @@ impl<'a> Draft<'a> {
         Self { config, fields, faults: Faults::new(Code::ConfigInvalid) }
     }
 
-    /// What a request's body asks for; what it does not say, the settings do. Where the service has a token of its own,
-    /// the sender has shown it.
+    /// Makes the draft of what a request's body asks for. The settings decide what the body does not say. If the
+    /// service has a token of its own, the sender must have shown it already.
     ///
     /// # Errors
     ///
-    /// When the body is not even a JSON object, or chooses what only a trusted sender may choose. Faults in what is in
-    /// it are told later, together with those that show only then.
+    /// Fails if the body is not a JSON object, or chooses what only a trusted sender may choose. Faults in the fields
+    /// are returned later, together with those that appear only then.
     pub fn from_json(body: &[u8], config: &'a Config) -> Result<Self, RequestError> {
         let mut faults = Faults::new(Code::RequestInvalid);
         let fields = json_body::read(body, &mut faults).ok_or_else(|| faults.error())?;
@@ -204,27 +207,28 @@ impl<'a> Draft<'a> {
         Ok(Self { config, fields, faults })
     }
 
-    /// Whether it brings a Windmill token of its own.
+    /// Whether the request brings a Windmill token of its own.
     #[must_use]
     pub fn brings_windmill_token(&self) -> bool {
         self.fields.is_given("windmill_token")
     }
 
-    /// Whether the answer comes when it is done.
+    /// Returns when the answer comes.
     #[must_use]
     pub fn wait(&self) -> Wait {
         if self.fields.no_wait { Wait::No } else { Wait::UntilDone }
     }
 
-    /// Whether it asks for nothing else than the settings do, so that what becomes of it is theirs. A dry run is not,
-    /// nor a verification.
+    /// Whether the request asks for the same as the settings, so that its result counts as theirs. A dry run, a
+    /// verification and a restore do not.
     #[must_use]
     pub fn is_of_the_settings(&self) -> bool {
         self.fields.given.is_empty() && !self.fields.dry_run && self.fields.purpose == Purpose::Sync
     }
 
-    /// The token with which the workspaces are to be listed that the settings stand for, before one that was named is
-    /// taken for one of them; nothing where the caller brings a token of its own, or the settings name them.
+    /// Returns the token for listing the workspaces that the settings stand for. The list is needed before a named
+    /// workspace counts as one of them. Returns `None` if the caller brings a token of its own, or if the settings name
+    /// the workspaces.
     #[must_use]
     pub fn listing_token(&self) -> Option<Secret> {
         if self.config.workspaces != Workspaces::All || self.fields.is_given("windmill_token") {
@@ -233,11 +237,11 @@ impl<'a> Draft<'a> {
         self.resolver().windmill_token(&self.fields, &[])
     }
 
-    /// For which workspaces. A token is read now.
+    /// Returns the workspaces of the request. A token is read now.
     ///
     /// # Errors
     ///
-    /// As [`Draft::request`], where it is wrong for whatever workspace.
+    /// The same as for [`Draft::request`], if the fault does not depend on the workspace.
     pub fn wanted(&self) -> Result<Target, RequestError> {
         let configured = &self.config.workspaces;
         match self.fields.workspace.as_ref().or(configured.single()) {
@@ -257,7 +261,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The settings were checked when they were read; a request may bring another branch or folder.
+    /// Refuses a request that puts several workspaces into one place. The settings were checked when they were read,
+    /// but a request may bring another branch or folder.
     fn refuse_one_place_for_several(&self, faults: &mut Faults) {
         let branch = self.fields.branch.as_ref().unwrap_or(&self.config.branch);
         let subdir = self.fields.subdir.as_ref().unwrap_or(&self.config.subdir);
@@ -269,12 +274,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The sync of one workspace. Secrets are read now.
+    /// Resolves the sync of one workspace. Secrets are read now.
     ///
     /// # Errors
     ///
-    /// When the body asks for what is not known or not permitted, when request and settings together lack something,
-    /// or a secret's file cannot be read: all of it in one error.
+    /// Fails if the body asks for something unknown or forbidden, if request and settings together lack something, or
+    /// if a secret's file cannot be read. One error names all of it.
     pub fn request(&self, workspace: &WorkspaceId) -> Result<SyncRequest, RequestError> {
         self.resolver().resolve(&self.fields, workspace)
     }
@@ -284,10 +289,10 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Without `SYNC_API_TOKEN`, a caller may have the configured backup made, and nothing else.
+/// Checks that a caller without `SYNC_API_TOKEN` asks for the configured backup, and nothing else.
 ///
 /// # Errors
-/// [`Code::Forbidden`], which says what to set instead.
+/// [`Code::Forbidden`]. The message says what to set instead.
 fn refuse_choices(fields: &Fields, config: &Config) -> Result<(), RequestError> {
     let mut message = String::new();
     if !fields.trusted_only.is_empty() {
@@ -315,7 +320,8 @@ fn refuse_choices(fields: &Fields, config: &Config) -> Result<(), RequestError> 
     if message.is_empty() { Ok(()) } else { Err(RequestError { code: Code::Forbidden, message }) }
 }
 
-/// The [`SyncRequest::destination`] of the settings for a workspace; empty where they lack or spoil a part of it.
+/// Returns the [`SyncRequest::destination`] of the settings for a workspace. It is empty if a part is missing or
+/// invalid.
 #[must_use]
 pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> String {
     match (&config.remote, config.branch_for(workspace), config.subdir_for(workspace)) {
@@ -324,18 +330,18 @@ pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> Strin
     }
 }
 
-/// What opens the configured remote. Secrets are read now.
+/// Returns the credentials for the configured remote. Secrets are read now.
 ///
 /// # Errors
 ///
-/// As [`Draft::request`], for what concerns the remote.
+/// The same as for [`Draft::request`], as far as it concerns the remote.
 pub fn configured_git_credentials(config: &Config, remote: &RemoteUrl) -> Result<GitCredentials, RequestError> {
     let mut resolver = Resolver { config, faults: Faults::new(Code::ConfigInvalid) };
     let credentials = resolver.git_credentials(&Fields::default(), remote);
     credentials.ok_or_else(|| resolver.error())
 }
 
-/// The standing of the verifications of a backup to `destination`.
+/// Returns the key for the status of the verifications of a backup to `destination`.
 #[must_use]
 pub fn verified(destination: &str) -> String {
     ["verify:", destination].concat()
@@ -345,19 +351,19 @@ fn destination(base_url: &BaseUrl, remote: &RemoteUrl, branch: &BranchName, subd
     hash::short_name(&[base_url.as_str(), remote.as_str(), branch.as_str(), subdir.as_str()].join("\n"))
 }
 
-/// What is wrong with a request, all of it.
+/// Everything that is wrong with a request.
 #[derive(Clone)]
 struct Faults {
     code: Code,
     list: Vec<String>,
-    /// How many of them are about the settings alone.
+    /// How many faults are about the settings alone.
     of_config: usize,
-    /// Whether a field is unknown, comes twice, or has a wrong type, so that it is not known what is asked for.
+    /// Whether a field is unknown, occurs twice, or has a wrong type, so that the request is not understood.
     is_malformed: bool,
 }
 
 impl Faults {
-    /// None yet; `code` is that of an error, unless only the settings are at fault.
+    /// Starts without faults. `code` is the code of an error, unless only the settings are at fault.
     fn new(code: Code) -> Self {
         Self { code, list: Vec::new(), of_config: 0, is_malformed: false }
     }
@@ -416,7 +422,7 @@ mod tests {
     ];
     const FILE: &[(&str, &str)] = &[("WINDMILL_TOKEN", "wm-conf"), ("GIT_REMOTE_URL", "file:///x")];
 
-    /// Of a service with a token, which the sender has shown.
+    /// Returns the configuration of a service with a token that the sender has shown.
     fn config(variables: &[(&str, &str)]) -> Config {
         open_config(&[variables, &[("SYNC_API_TOKEN", "shown")]].concat())
     }
@@ -452,7 +458,7 @@ mod tests {
         }
     }
 
-    /// The body is refused with as many faults as there are words, each with its word.
+    /// Checks that the body is refused with as many faults as there are words, and that each fault contains its word.
     #[track_caller]
     fn check(settings: &[(&str, &str)], body: &str, words: &[&str]) {
         let error = refused(settings, body);
@@ -485,7 +491,7 @@ mod tests {
         assert_eq!(request.message, "Automated Windmill workspace backup - shop");
         assert!(request.configured && !request.workspace_is_default);
         assert!(!request.dry_run && !request.force && !request.allow_mass_deletion);
-        // The second as Basic authentication sends user and token.
+        // The second secret is user and token as Basic authentication sends them.
         let as_sent = "eC1hY2Nlc3MtdG9rZW46Z2l0LWNvbmY=";
         assert!(request.secrets() == [Secret::new("wm-conf"), Secret::new(as_sent), Secret::new("git-conf")]);
     }
@@ -707,7 +713,7 @@ mod tests {
         }
         let message = open(r#"{"workspace":"lab","windmill_token":"own"}"#).unwrap_err();
         assert!(message.contains("WINDMILL_WORKSPACE=shop,lab with {workspace}"), "{message}");
-        // Which fields there are, and of which type, is said before who may use them.
+        // Faults in names and types of fields come before the question who may use the fields.
         for body in [r#"{"colour":1}"#, r#"{"git_branch":1}"#, r#"{"git_branch":"x","git_branch":"x"}"#] {
             let config = open_config(HTTPS);
             let draft = Draft::from_json(body.as_bytes(), &config).ok().unwrap();
@@ -841,7 +847,7 @@ mod tests {
         let places: Vec<_> = requests.iter().map(|one| (one.workspace.as_str(), one.subdir.as_str())).collect();
         assert_eq!(places, [("shop", "shop"), ("lab", "lab")]);
         assert!(requests.iter().all(|one| one.configured && one.dry_run));
-        // One by its name too; another is none of ours.
+        // One of them can also be requested by name. Another workspace is not configured.
         assert!(accepted(SEVERAL, r#"{"workspace":"lab"}"#).configured);
         check(SEVERAL, r#"{"workspace":"other"}"#, &["changes the workspace, and lacks"]);
         assert!(!accepted(SEVERAL, r#"{"workspace":"other","windmill_token":"own"}"#).configured);

@@ -1,4 +1,4 @@
-//! Puts settings and the fields of a request together, and decides which configured secret may serve which request.
+//! Combines the settings with the fields of a request, and decides which configured secret may serve which request.
 
 use crate::config::{self, Config, SecretSource};
 use crate::model::git_credentials::GitCredentials;
@@ -9,22 +9,22 @@ use crate::request::json_body::{Fields, URL_TOKEN};
 use crate::request::{Faults, RequestError, SyncRequest};
 use crate::util::secret::Secret;
 
-/// Goes on after a fault, so that all are named.
+/// Continues after a fault, so that all faults are named.
 pub(super) struct Resolver<'a> {
     pub(super) config: &'a Config,
     pub(super) faults: Faults,
 }
 
-/// The further headers for Windmill, as they are now.
+/// Returns the additional headers for Windmill, as they are now.
 ///
 /// # Errors
-/// Why their file cannot be taken.
+/// Says why the headers cannot be used.
 pub fn windmill_headers(config: &Config) -> Result<Vec<(String, Secret)>, String> {
     let Some(source) = &config.windmill_headers else { return Ok(Vec::new()) };
     config::parse_headers(source.read()?.expose()).map_err(|why| ["WINDMILL_HEADERS ", why].concat())
 }
 
-/// Where a request leads; a part that is at fault is absent.
+/// Where the backup of a request goes. A part with a fault is absent.
 struct Place {
     remote: Option<RemoteUrl>,
     branch: Option<BranchName>,
@@ -32,8 +32,8 @@ struct Place {
 }
 
 impl Place {
-    /// What of it is not the configured backup of this workspace. Branch and folder of a workspace that is not
-    /// configured are compared with those of the one that is.
+    /// Returns what differs from the configured backup of this workspace. If the workspace is not configured, branch
+    /// and folder are compared with those of the only configured workspace, if there is only one.
     fn changes(&self, config: &Config, workspace: &WorkspaceId) -> Vec<&'static str> {
         let is_configured = config.workspaces.hold(workspace);
         let like = if is_configured { None } else { config.workspaces.single() }.unwrap_or(workspace);
@@ -54,7 +54,7 @@ impl Resolver<'_> {
         self.faults.error()
     }
 
-    /// The sync of one workspace, or all that is wrong with it.
+    /// Resolves the sync of one workspace, or returns everything that is wrong with it.
     pub(super) fn resolve(mut self, fields: &Fields, workspace: &WorkspaceId) -> Result<SyncRequest, RequestError> {
         let resolved = self.try_resolve(fields, workspace);
         resolved.filter(|_| self.faults.is_empty()).ok_or_else(|| self.error())
@@ -122,8 +122,8 @@ impl Resolver<'_> {
         self.faults.named("git_user_name", Identity::parse(name, email))
     }
 
-    /// The configured token exports only the configured workspace, and only to the configured place: the sender of a
-    /// request could otherwise have any workspace sent to another repository.
+    /// Returns the token for Windmill. The configured token exports only the configured workspace, and only to the
+    /// configured place. Otherwise the sender of a request could send any workspace to another repository.
     pub(super) fn windmill_token(&mut self, fields: &Fields, changes: &[&str]) -> Option<Secret> {
         const FIELD: &str = "windmill_token";
         if fields.is_given(FIELD) {
@@ -140,7 +140,8 @@ impl Resolver<'_> {
         self.configured("WINDMILL_TOKEN", self.config.windmill_token.as_ref(), "the request brings no `windmill_token`")
     }
 
-    /// The configured token or key opens only the configured repository, the whole URL: others write on the same host.
+    /// Returns what opens the remote. The configured token or key opens only the configured repository. The whole URL
+    /// must match, since others may write on the same host.
     pub(super) fn git_credentials(&mut self, fields: &Fields, remote: &RemoteUrl) -> Option<GitCredentials> {
         let is_configured = self.config.remote.as_ref() == Some(remote);
         let brings_token = fields.is_given("git_token") || fields.is_given(URL_TOKEN);
@@ -193,7 +194,7 @@ impl Resolver<'_> {
         })
     }
 
-    /// It signs what goes to the configured repository, and nothing else.
+    /// Returns the key that signs what goes to the configured repository. It signs nothing else.
     fn signing_key(&mut self, remote: Option<&RemoteUrl>) -> Option<Secret> {
         let config = self.config;
         let source = config.signing_key.as_ref().filter(|_| remote.is_some() && remote == config.remote.as_ref())?;
@@ -208,7 +209,8 @@ impl Resolver<'_> {
         source.read().map_err(|why| self.faults.add_of_config(why)).ok()
     }
 
-    /// A setting is missing, and for a request: what the request could have brought instead.
+    /// Adds the fault that a setting is missing. For a request, the fault also names what the request could have
+    /// brought instead.
     fn lacks(&mut self, variable: &str, instead: &str) {
         if self.faults.code() == Code::ConfigInvalid {
             self.faults.add(&[variable, " is not set"]);

@@ -1,7 +1,7 @@
 //! The history: the last runs and the state of each backup, in one file that all processes on a data folder share.
 //!
-//! A run is in memory at once, and in the file after [`History::save`]. A file that cannot be read or written costs
-//! what earlier processes knew, never a sync.
+//! A run is in memory at once, and in the file after [`History::save`]. If the file cannot be read or written, the runs
+//! of earlier processes are lost, but no sync fails.
 
 use std::fs;
 use std::io;
@@ -16,65 +16,67 @@ use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser};
 use crate::util::files;
 use crate::util::time;
 
-/// Runs that are remembered, over all workspaces.
+/// How many runs are kept, over all workspaces.
 const RUNS_MAX: usize = 50;
-/// Of these, runs that count for no backup (dry runs, and those with other settings) where there is no room for all.
+/// How many of these may count for no backup (dry runs, and runs with other settings) if there is no room for all.
 const OTHER_RUNS_MAX: usize = 25;
-/// Backups and their verifications whose status is remembered; those of settings that were changed long ago go first.
+/// How many backups and verifications have a status. Those that did not run for the longest time are dropped first:
+/// usually, they belong to former settings.
 const STANDINGS_MAX: usize = 128;
-/// Durations in the picture of one backup.
+/// How many runs the picture of one backup has.
 const PICTURE_RUNS_MAX: usize = 40;
 /// A continuing failure is reported again after this time.
 const FAILURE_NEWS_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
-/// Of a message, what is remembered. The longest that are made on purpose list some tens of paths.
+/// How much of a message is kept. The longest expected messages list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
-/// The same of runs with other settings: the caller chose the remote, and so what it says.
+/// The same for runs with other settings: the caller chose the remote, and the message may contain the remote's text.
 const MESSAGE_BYTES_OF_OTHERS_MAX: usize = 500;
-/// Of a run's warnings together.
+/// How much of all warnings of a run is kept.
 const WARNINGS_BYTES_MAX: usize = 8 << 10;
-/// Of the items together that a run left out.
+/// How much of all left out items of a run is kept.
 const LEFT_OUT_BYTES_MAX: usize = 8 << 10;
-/// What the largest history comes to is far less; a file beyond this is none of ours.
+/// The largest size of the file that is read. The largest history is far smaller, so a larger file is not a history.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// A file lock has no wait with a time-out, so it is tried this often.
+/// How often a file lock is tried. The kernel's lock has no wait with a time-out.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// One run that has ended, as `/status` tells it.
+/// One ended run, as `/status` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Names the run.
+    /// The id of the run.
     pub run_id: String,
     /// The workspace.
     pub workspace: String,
     /// Whether it ran with the configured settings. Other runs count for no backup's status.
     pub configured: bool,
-    /// Whether it was only to show what would be committed. Such a run counts for nothing.
+    /// Whether it only showed what it would commit. Such a run counts for no backup's status.
     pub dry_run: bool,
-    /// Whether it was a verification. It counts for no backup's last success.
+    /// Whether it was a verification. It does not count for the backup's last success.
     pub verify: bool,
-    /// Whether it went well.
+    /// Whether it succeeded.
     pub success: bool,
     /// The result code.
     pub code: String,
-    /// What was tried, on what, and how it went; cut where it is very long.
+    /// What was tried, on what, and how it ended. A very long text is cut.
     pub message: String,
     /// The branch.
     pub branch: String,
-    /// The commit that the branch held then, where that is known.
+    /// The commit that the branch held then, if it is known.
     pub commit: Option<String>,
     /// What the commit changed.
     pub changed: Changed,
-    /// What a user should know although it is no failure; the last may say how many more there were.
+    /// What a user should know although it is no failure. The last entry may be the number of further ones.
     pub warnings: Vec<String>,
-    /// The items that could not be backed up; the last may say how many more there were. An earlier version wrote none.
+    /// The items that could not be backed up. The last entry may be the number of further ones. An earlier version did
+    /// not write this.
     pub left_out: Option<Vec<LeftOut>>,
-    /// How many items Windmill showed, where it was asked.
+    /// How many items Windmill listed, if it was asked.
     pub items: Option<usize>,
-    /// When it was asked for, UTC.
+    /// When the run was requested, UTC.
     pub started: String,
     /// When it ended, UTC.
     pub ended: String,
-    /// From the one to the other.
+    /// The time from `started` to `ended`.
     pub duration_ms: u64,
 }
 
@@ -105,54 +107,56 @@ impl Record {
     }
 }
 
-/// How a backup stood before a run, and stands after it.
+/// The status of a backup before and after a run.
 pub struct Transition {
-    /// Nothing, where it was the first.
+    /// `None` if this was the first run.
     pub before: Option<BackupStatus>,
-    /// With the run.
+    /// The status that includes the run.
     pub after: BackupStatus,
-    /// Since when it was overdue, where a notice said so, and the run ended that.
+    /// Since when the backup was overdue, if a notice said so and the run ended this.
     pub overdue_since: Option<String>,
 }
 
-/// What a run was, beside its result.
+/// What is known of a run apart from its result.
 #[derive(Clone, Debug)]
 pub struct About {
     /// Whether it ran with the configured settings.
     pub configured: bool,
-    /// Whether it was only to show.
+    /// Whether it was a dry run.
     pub dry_run: bool,
     /// Whether it was a verification.
     pub verify: bool,
-    /// Of the backup for whose status it counts, see
-    /// [`SyncRequest::destination`](crate::request::SyncRequest::destination).
+    /// The name of the status for which it counts; see
+    /// [`SyncRequest::status_key`](crate::request::SyncRequest::status_key). `None` if it counts for no backup.
     pub destination: Option<String>,
-    /// Whose Windmill token it had, where that is known.
+    /// The user of its Windmill token, if known.
     pub token_user: Option<TokenUser>,
 }
 
-/// How the backup of one workspace to one place stands.
+/// The status of the backup of one workspace to one place.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackupStatus {
     /// The workspace.
     pub workspace: String,
-    /// From where to where.
+    /// The name of its status; see [`SyncRequest::status_key`](crate::request::SyncRequest::status_key).
     pub destination: String,
     /// The last run.
     pub last_run: Record,
-    /// The last run that went well.
+    /// The last run that succeeded.
     pub last_success: Option<Record>,
-    /// Whose token made that one; `None` where that is not known.
+    /// The user of the token that made the last backup (see `last_backup`); `None` if not known.
     pub token_user: Option<TokenUser>,
-    /// When the last run ended that took all or some of what Windmill held: a success, or one that left items out.
+    /// When the last run ended that backed up all or some of what Windmill held: a success, or a run that left items
+    /// out.
     pub last_backup: Option<String>,
     /// The last run that failed.
     pub last_failure: Option<Record>,
-    /// Failures since then.
+    /// The number of failures since the last success.
     pub consecutive_failures: u64,
     /// When the first of these ended, UTC.
     pub failing_since: Option<String>,
-    /// The last of these that was news: the first, one with another code, one a day after the last news.
+    /// The last of these that was news: the first, one with another code or other left out items, or one a day after
+    /// the last news.
     pub failure_news: Option<LastAlert>,
     /// The last runs, the oldest first.
     pub picture: Vec<Bar>,
@@ -161,42 +165,42 @@ pub struct BackupStatus {
 /// A failure that was news.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LastAlert {
-    /// Of the run.
+    /// The id of the failed run.
     pub run_id: String,
     /// When it ended, UTC.
     pub ended: String,
 }
 
-/// One run of a [`BackupStatus`]'s picture.
+/// One run in the picture of a [`BackupStatus`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bar {
-    /// Whether it went well.
+    /// Whether it succeeded.
     pub success: bool,
     /// How long it took.
     pub duration_ms: u64,
 }
 
-/// All that is remembered.
+/// The whole history.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SavedHistory {
     /// The last runs, the newest first.
     pub runs: Vec<Record>,
-    /// One for each backup that ran with the settings of its time.
+    /// One entry for each backup that ran with the settings of its time.
     pub standings: Vec<BackupStatus>,
-    /// The backups that are overdue, as far as a notice said so.
+    /// The overdue backups that a notice was sent for.
     pub overdue: Option<Vec<Overdue>>,
 }
 
-/// A backup that had no success for longer than `EXPECT_SYNC_EVERY`.
+/// A backup that was not made for longer than `EXPECT_SYNC_EVERY`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overdue {
     /// The workspace.
     pub workspace: String,
-    /// From where to where.
+    /// A short name for what is backed up to where.
     pub destination: String,
     /// When it became overdue, UTC.
     pub since: String,
-    /// When a notice last said so, UTC.
+    /// When the last notice about this was sent, UTC.
     pub told: String,
 }
 
@@ -207,13 +211,14 @@ impl Overdue {
 }
 
 impl SavedHistory {
-    /// The status of one backup.
+    /// Returns the status of one backup.
     #[must_use]
     pub fn status(&self, workspace: &str, destination: &str) -> Option<&BackupStatus> {
         self.standings.iter().find(|one| one.workspace == workspace && one.destination == destination)
     }
 
-    /// Remembers that a backup is overdue; nothing where that was said within a day, or where a backup was made since.
+    /// Remembers that a backup is overdue. Does nothing, and returns false, if a notice said so within a day or if a
+    /// backup was made since.
     fn add_overdue(&mut self, alert: &Overdue) -> bool {
         let (workspace, destination) = (&alert.workspace, &alert.destination);
         let is_over = self
@@ -231,7 +236,7 @@ impl SavedHistory {
         true
     }
 
-    /// Keeps the newest runs; those that count for no backup do not push out the others.
+    /// Keeps the newest runs. Runs that count for no backup do not push out the others.
     fn forget_runs(&mut self) {
         let counts = |run: &Record| run.configured && !run.dry_run;
         let others = self.runs.iter().filter(|run| !counts(run)).count();
@@ -256,13 +261,13 @@ impl SavedHistory {
         }
         let place = |one: &BackupStatus| one.workspace == entry.record.workspace && one.destination == *destination;
         let known = self.standings.iter().position(place).map(|index| self.standings.remove(index));
-        // The one that ran last is the first, so that those of former settings go first.
+        // The backup that ran last is the first entry, so that backups of former settings are dropped first.
         self.standings.insert(0, stand(known, entry, destination));
         self.standings.truncate(STANDINGS_MAX);
     }
 }
 
-/// The status after one more run.
+/// Returns the status after one more run.
 fn stand(known: Option<BackupStatus>, entry: &Entry, destination: &str) -> BackupStatus {
     let run = &entry.record;
     let mut status = known.unwrap_or_else(|| BackupStatus {
@@ -283,7 +288,7 @@ fn stand(known: Option<BackupStatus>, entry: &Entry, destination: &str) -> Backu
         status.token_user.clone_from(&entry.token_user);
         status.last_backup = Some(run.ended.clone());
     } else if status.last_backup.is_none() {
-        // Of an earlier version, which did not write it.
+        // An earlier version did not write `last_backup`.
         status.last_backup = status.last_success.as_ref().map(|run| run.ended.clone());
     }
     if run.success {
@@ -305,7 +310,7 @@ fn stand(known: Option<BackupStatus>, entry: &Entry, destination: &str) -> Backu
     status
 }
 
-/// Whether a failure is one that was not told yet, or not for a day.
+/// Whether a failure was not reported yet, or not within a day.
 fn is_news(status: &BackupStatus, failure: &Record) -> bool {
     let (Some(told), Some(last)) = (&status.failure_news, &status.last_failure) else { return true };
     let is_other_list = last.left_out.iter().flatten().ne(failure.left_out.iter().flatten());
@@ -318,20 +323,20 @@ fn is_a_day_between(then: &str, now: &str) -> bool {
     since.is_some_and(|time| time >= FAILURE_NEWS_INTERVAL)
 }
 
-/// Whether a run brought what Windmill holds to the remote, as far as that can be.
+/// Whether a run brought what Windmill holds to the remote, as far as possible.
 fn takes_a_backup(run: &Record) -> bool {
     run.success || run.code == Code::Incomplete.as_str()
 }
 
-/// One run that is to be remembered.
+/// One run to remember.
 struct Entry {
     record: Record,
-    /// Of the backup for whose status it counts.
+    /// The name of the status for which it counts.
     destination: Option<String>,
     token_user: Option<TokenUser>,
 }
 
-/// What this process remembers of all runs on its data folder.
+/// What this process knows of all runs on its data folder.
 pub struct History {
     path: PathBuf,
     memory: Mutex<Memory>,
@@ -340,11 +345,11 @@ pub struct History {
 #[derive(Default)]
 struct Memory {
     kept: SavedHistory,
-    /// In memory only, the oldest first.
+    /// Runs that are only in memory, the oldest first.
     unsaved: Vec<Entry>,
-    /// The same for backups that are overdue.
+    /// Overdue backups that are only in memory.
     unsaved_overdue: Vec<Overdue>,
-    /// Of the file that `kept` was read from or written to.
+    /// The stamp of the file that `kept` was read from or written to.
     stamp: Option<Stamp>,
 }
 
@@ -354,12 +359,12 @@ impl Memory {
     }
 }
 
-/// By what a file shows that it was replaced.
+/// Shows whether a file was replaced.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     modified: Option<SystemTime>,
     bytes: u64,
-    /// Of the file system; 0 where there is none.
+    /// The inode number; 0 on a file system without one.
     inode: u64,
 }
 
@@ -375,19 +380,19 @@ impl Stamp {
 }
 
 impl History {
-    /// The history in this folder. Nothing is read or made before it is needed.
+    /// Returns the history in this folder. Nothing is read or created before it is needed.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
         Self { path: folder.join("history.json"), memory: Mutex::default() }
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        // What a panic leaves half done is a list that lacks a run.
+        // After a panic, a list can lack a run, but it is valid.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers a run that ended now, in memory; [`History::save`] writes it down. Where the run counts for a backup,
-    /// this is how that stood before and stands after.
+    /// Remembers a run that ended now, in memory; [`History::save`] writes it to the file. Returns how the status of
+    /// the backup changed, if the run counts for one.
     pub fn record(&self, about: About, result: &SyncResult) -> Option<Transition> {
         let record = Record::new(&about, result);
         let entry = Entry { record, destination: about.destination, token_user: about.token_user };
@@ -410,13 +415,13 @@ impl History {
         turn
     }
 
-    /// Whose token made the last backup of a workspace to a destination, where that is known.
+    /// Returns the user of the token that made the last backup of a workspace to a destination, if known.
     #[must_use]
     pub fn token_user(&self, workspace: &str, destination: &str) -> Option<TokenUser> {
         self.read(|kept| kept.status(workspace, destination).and_then(|known| known.token_user.clone()))
     }
 
-    /// Remembers that a backup is overdue. Whether that is news.
+    /// Remembers that a backup is overdue. Returns whether that is news.
     pub fn note_overdue(&self, alert: Overdue) -> bool {
         let mut memory = self.memory();
         self.look(&mut memory);
@@ -428,15 +433,15 @@ impl History {
         is_news
     }
 
-    /// Reads what is remembered now, the runs of other processes included.
+    /// Reads the current history, including the runs of other processes.
     pub fn read<T>(&self, read: impl FnOnce(&SavedHistory) -> T) -> T {
         let mut memory = self.memory();
         self.look(&mut memory);
         read(&memory.kept)
     }
 
-    /// Writes down what is in memory only. A failure is logged, and made up for by a later call. Waits for others that
-    /// write, for `patience` at most, and for the disk; who reads and who records meanwhile does not.
+    /// Writes what is only in memory to the file. Waits for other writers, at most `patience`, and for the disk; other
+    /// calls that read or record do not wait meanwhile. A failure is logged, and a later call tries again.
     pub fn save(&self, patience: Duration) {
         if self.memory().is_saved() {
             return;
@@ -459,11 +464,11 @@ impl History {
             }
             json::to_string(&memory.kept)
         };
-        // What is in the file then is unsaved until somebody looks.
+        // The runs in the file stay in `unsaved` until the next `look`.
         files::replace_file(&self.path, text.as_bytes())
     }
 
-    /// Keeps all others from writing, in this process and elsewhere, until it is dropped.
+    /// Blocks all other writers, in this process and in others, until the lock is dropped.
     fn lock(&self, patience: Duration) -> io::Result<fs::File> {
         let path = self.path.with_extension("lock");
         let file = files::open_file(&path, false)?;
@@ -472,7 +477,6 @@ impl History {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(fs::TryLockError::WouldBlock) if begun.elapsed() < patience => {
-                    // The kernel's lock has no wait with a time limit.
                     std::thread::sleep(LOCK_RETRY_INTERVAL);
                 }
                 Err(error) => return Err(files::at(&path, &error.into())),
@@ -480,7 +484,7 @@ impl History {
         }
     }
 
-    /// Where somebody wrote, what that has comes in below what is in our memory only.
+    /// Reads the file if it was replaced, and adds what is only in memory to it.
     fn look(&self, memory: &mut Memory) {
         let stamp = Stamp::of(&self.path);
         if stamp.is_none() || stamp == memory.stamp {
@@ -489,7 +493,7 @@ impl History {
         memory.stamp = stamp;
         match self.load() {
             Ok(mut kept) => {
-                // It may be our own writing: what is in it counts once, and is saved.
+                // The file may be our own: its runs are saved now, and must not count twice.
                 memory.unsaved.retain(|entry| !kept.runs.iter().any(|run| run.run_id == entry.record.run_id));
                 for entry in &memory.unsaved {
                     kept.add(entry);
@@ -516,7 +520,7 @@ fn cut(text: &str, bytes_max: usize) -> String {
     format!("{}…", &text[..end])
 }
 
-/// The first warnings, as many as there is room for.
+/// Returns the first warnings, as many as fit.
 fn some_of(warnings: &[String]) -> Vec<String> {
     let mut kept = Vec::new();
     let mut bytes_left = WARNINGS_BYTES_MAX;
@@ -532,7 +536,7 @@ fn some_of(warnings: &[String]) -> Vec<String> {
     kept
 }
 
-/// The first items, as many as there is room for.
+/// Returns the first items, as many as fit.
 fn some_items_of(left_out: &[LeftOut]) -> Vec<LeftOut> {
     let mut kept = Vec::new();
     let mut bytes_left = LEFT_OUT_BYTES_MAX;
@@ -698,7 +702,7 @@ mod tests {
             history.record(about, &failure(id)).expect("a turn").after.consecutive_failures
         };
         assert_eq!(record("01"), 1);
-        // As `write` does, and then a run that looks.
+        // This does what `write` does. The next run then looks at the file.
         let text = history.read(json::to_string);
         files::replace_file(&history.path, text.as_bytes()).expect("written");
         assert_eq!(record("02"), 2);

@@ -1,6 +1,6 @@
 //! The metrics of this process, as text for Prometheus (format 0.0.4).
 //!
-//! Counters begin at zero with the process; the gauges of a backup come from the history.
+//! Counters begin at zero with the process. The gauges of a backup come from the history.
 
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,12 +10,12 @@ use crate::model::result_code::Code;
 
 /// The media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// In place of a workspace's name for runs with other settings than the configured ones.
+/// Stands in place of a workspace's name for runs with other settings than the configured ones.
 pub const OTHER: &str = "other";
 
-/// Upper bounds in seconds: from a step that finds nothing to do, to the default of `SYNC_TIMEOUT`.
+/// Upper bounds in seconds, from a step that finds nothing to do to the default of `SYNC_TIMEOUT`.
 const BUCKETS: [f64; 13] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0];
-/// The steps of a sync that are timed, in their order.
+/// The steps of a sync that are timed, in order.
 const STEPS: [&str; 5] = ["fetch", "probe", "pull", "commit", "push"];
 /// The counters of this process.
 #[derive(Default)]
@@ -23,19 +23,19 @@ pub struct Metrics(Mutex<Counts>);
 
 #[derive(Default)]
 struct Counts {
-    /// By workspace and code.
+    /// The count for each workspace and code.
     runs: Vec<(String, &'static str, u64)>,
-    /// By workspace.
+    /// The histogram of each workspace.
     run_times: Vec<(String, Histogram)>,
-    /// In the order of [`STEPS`].
+    /// The histograms in the order of [`STEPS`].
     step_times: [Histogram; STEPS.len()],
-    /// By path and status; both come from small sets.
+    /// The count for each path and status. Both come from small sets.
     requests: Vec<(&'static str, u16, u64)>,
 }
 
 #[derive(Clone, Default)]
 struct Histogram {
-    /// The last counts what is beyond all bounds.
+    /// The last entry counts the values above all bounds.
     counts: [u64; BUCKETS.len() + 1],
     seconds: f64,
 }
@@ -49,7 +49,7 @@ impl Histogram {
     }
 }
 
-/// How the backup of one configured workspace stands.
+/// The status of the backup of one configured workspace.
 pub struct BackupGauges {
     /// The workspace.
     pub workspace: String,
@@ -59,23 +59,23 @@ pub struct BackupGauges {
     pub last_attempt: Option<SystemTime>,
     /// Failures since the last success.
     pub consecutive_failures: u64,
-    /// How many items Windmill showed to the last run that asked, where it is known.
+    /// How many items Windmill listed for the last run that asked; 0 if not known.
     pub items: usize,
-    /// Warnings of its last run.
+    /// The number of warnings of its last run.
     pub warnings: usize,
-    /// When its last verification ended that found nothing to differ.
+    /// When its last verification ended that found no differences.
     pub last_verify_success: Option<SystemTime>,
 }
 
-/// What holds at the moment of asking.
+/// The current values.
 pub struct Gauges {
-    /// One for each configured workspace.
+    /// One entry for each configured workspace.
     pub backups: Vec<BackupGauges>,
-    /// Syncs in progress.
+    /// The number of runs in progress.
     pub in_progress: usize,
-    /// When the process began.
+    /// When the process started.
     pub process_start: SystemTime,
-    /// Where the system tells.
+    /// The resident memory, if the system shows it.
     pub resident_memory_bytes: Option<u64>,
 }
 
@@ -84,7 +84,7 @@ impl Metrics {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A run ended that is none for show.
+    /// Counts an ended run. The caller leaves out dry runs and verifications.
     pub fn count_run(&self, workspace: &str, code: Code, time: Duration) {
         let mut counts = self.counts();
         let same = |(name, of, _): &&mut (String, &str, u64)| name == workspace && *of == code.as_str();
@@ -102,14 +102,14 @@ impl Metrics {
         }
     }
 
-    /// A step of a run went well; one that is not timed is passed over.
+    /// Counts a step that succeeded. A step that is not timed is ignored.
     pub fn count_step(&self, step: &str, time: Duration) {
         if let Some(index) = STEPS.iter().position(|known| *known == step) {
             self.counts().step_times[index].add(time);
         }
     }
 
-    /// A request was answered.
+    /// Counts an answered request.
     pub fn count_request(&self, path: &'static str, status: u16) {
         let mut counts = self.counts();
         match counts.requests.iter_mut().find(|(of, with, _)| *of == path && *with == status) {
@@ -118,7 +118,7 @@ impl Metrics {
         }
     }
 
-    /// All of it as text.
+    /// Returns all metrics as text.
     #[must_use]
     pub fn to_text(&self, gauges: &Gauges) -> String {
         let counts = self.counts();
@@ -145,7 +145,7 @@ impl Metrics {
     }
 }
 
-/// The exposition, as far as it is written.
+/// The text of the metrics, as far as it is written.
 struct Text(String);
 
 impl Text {
@@ -161,7 +161,7 @@ impl Text {
         };
     }
 
-    /// Of a configured workspace there is a line for each code from the beginning, so that the first failure is seen
+    /// Writes a line for each code of a configured workspace, even if the count is 0, so that the first failure is seen
     /// as an increase.
     fn runs(&mut self, counts: &Counts, gauges: &Gauges) {
         let name = "windmill_git_sync_runs_total";
@@ -265,7 +265,7 @@ impl Text {
     }
 }
 
-/// What a run that is none for show can end with.
+/// Returns the codes with which a counted run can end.
 fn run_codes() -> impl Iterator<Item = Code> {
     [Code::Pushed, Code::Unchanged].into_iter().chain(Code::FAILURES)
 }
@@ -274,7 +274,7 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// The resident memory of this process, where `/proc` tells it.
+/// Returns the resident memory of this process, if `/proc` shows it.
 #[must_use]
 pub fn resident_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -1,4 +1,4 @@
-//! Tells of a configured backup that had no success for longer than `EXPECT_SYNC_EVERY`, whatever was to start it.
+//! Reports a configured backup that was not made for longer than `EXPECT_SYNC_EVERY`, no matter what should start it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,28 +17,28 @@ use crate::service::status::{self, Overdue, Workspace};
 use crate::util::deadline::CancelToken;
 use crate::util::time;
 
-/// How often the clock is looked at: a tenth of the expected time, within these bounds. The clock may be set, and a
-/// machine may sleep.
+/// How often the clock is checked: ten times in the expected time, within these bounds. The clock may be changed,
+/// and a machine may sleep.
 const LOOK_SHARE: u32 = 10;
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(200);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(20);
 
-/// What looks.
+/// Checks for overdue backups.
 pub struct OverdueWatch {
-    /// Whose backups, and how often they are expected.
+    /// The settings: the backups, and how often they are expected.
     pub config: Arc<Config>,
-    /// Knows when the last success was, and sends the notice.
+    /// Knows when the last backup was, and sends the notice.
     pub recorder: Arc<Recorder>,
-    /// Knows for which workspaces.
+    /// Knows the workspaces.
     pub workspace_list: Arc<WorkspaceList>,
-    /// When the process began.
+    /// When the process started.
     pub started: SystemTime,
     /// Raised when the process ends.
     pub cancel: CancelToken,
 }
 
 impl OverdueWatch {
-    /// Looks until the process ends.
+    /// Checks until the process ends.
     pub fn run(&self, every: Duration) {
         let interval = (every / LOOK_SHARE).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
         while !self.cancel.is_cancelled() {
@@ -59,7 +59,8 @@ impl OverdueWatch {
         }
     }
 
-    /// After a start, a backup that was not made while nothing ran is given the time of a run.
+    /// Whether a notice may be sent. After a start, it waits for the first run or for `SYNC_TIMEOUT`: the backup may be
+    /// overdue because the service did not run.
     fn may_tell(&self, workspace: &Workspace, now: SystemTime) -> bool {
         // Times in the history are whole seconds.
         let ran = workspace.last_run.as_ref().is_some_and(|run| run.ended >= time::to_text(self.started));
@@ -79,7 +80,7 @@ impl OverdueWatch {
         if !is_news {
             return;
         }
-        // Before the notice, so that a service that is killed then does not tell it twice.
+        // Saved before the notice, so that a service that is killed in between does not send the notice twice.
         self.recorder.flush();
         log::error!("overdue: {}", overdue.fault.message);
         let branch = id.and_then(|id| self.config.branch_for(&id).ok());

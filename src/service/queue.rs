@@ -1,8 +1,8 @@
 //! The queue: one run at a time for each backup; equal requests share one.
 //!
-//! A run begins when three things hold: no other run of its backup is in progress, fewer runs of its kind (configured or
-//! not) are in progress than the limit, and no earlier run of its kind waits for the same. A backup has a thread while it
-//! has runs, so they continue after their clients disconnect.
+//! A run begins when three conditions hold: no other run of its backup is in progress, fewer runs of its kind
+//! (configured or not) are in progress than the limit, and no earlier run of its kind waits for room. A backup has a
+//! thread while it has runs, so they continue after their clients disconnect.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,29 +14,31 @@ use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, SyncResult, TokenUser};
 use crate::request::SyncRequest;
 
-/// Runs of the configured backups that may be in progress at a time; each takes a `wmill` with 100 MB.
+/// How many runs of configured backups may be in progress at once. Each starts a `wmill`, which takes 100 MB.
 const RUNNING_MAX: usize = 3;
-/// The same of all others, so that they never keep a configured one waiting.
+/// The same for all other runs, so that they never make a configured one wait.
 const OTHERS_RUNNING_MAX: usize = 2;
-/// Runs of one backup that may wait for its running one; each holds secrets of its request.
+/// How many runs of one backup may wait for the running one. Each holds secrets of its request.
 const WAITING_MAX: usize = 8;
-/// Other backups with a run in progress or waiting; each has a thread. The configured ones are limited by the settings.
+/// How many other backups may have a run in progress or waiting. Each has a thread. The settings limit the configured
+/// backups.
 const OTHER_BACKUPS_MAX: usize = 16;
-/// How often a wait looks whether its caller is gone.
+/// How often a wait checks whether its caller is gone.
 const CALLER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The step of a run that has not begun.
 const QUEUE: &str = "queue";
 
-/// Does the work of the runs, and is told how they ended.
+/// Executes the runs, and receives their results.
 pub trait Worker: Send + Sync {
-    /// Runs it. It may take minutes, and may panic.
+    /// Executes the run. It may take minutes, and may panic.
     fn work(&self, run: &Run) -> SyncResult;
 
-    /// Told of each end before anybody else is; where `begun` is false, the run never had its turn. Must be quick.
+    /// Called when a run ends, before its callers get the result. If `begun` is false, the run never had its turn. Must
+    /// be quick.
     fn ended(&self, run: &Run, result: &SyncResult, begun: bool);
 
-    /// Called when callers know the result and the run's workspace is not free yet.
+    /// Called when callers have the result, but the run's backup is not free yet.
     fn flush(&self);
 }
 
@@ -45,18 +47,18 @@ pub struct Queue {
     worker: Box<dyn Worker>,
     waiting_time_max: Duration,
     state: Mutex<QueueState>,
-    /// Told whenever a run begins or ends, or the queue closes.
+    /// Notified whenever a run begins or ends, or the queue closes.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct QueueState {
-    /// One for each backup with a run in progress or waiting; few enough to look through.
+    /// One entry for each backup with a run in progress or waiting. The list is short enough for a linear search.
     backups: Vec<BackupQueue>,
-    /// When a run last ended, of the configured backups and of others.
+    /// When a run last ended: index 0 is for other runs, index 1 for runs of configured backups.
     last_end: [Option<Instant>; 2],
     is_closed: bool,
-    /// Whether a run was ever asked for.
+    /// Whether a run was ever requested.
     was_used: bool,
 }
 
@@ -65,7 +67,7 @@ impl QueueState {
         self.backups.iter_mut().find(|backup| backup.id == id)
     }
 
-    /// Whether one more may wait or begin.
+    /// Whether one more run may wait or begin.
     fn takes(&self, request: &SyncRequest) -> bool {
         match self.backups.iter().find(|backup| backup.id == request.backup_id()) {
             Some(backup) => backup.waiting.len() < WAITING_MAX,
@@ -74,7 +76,7 @@ impl QueueState {
         }
     }
 
-    /// The runs, of one kind, that go on or are the next of their backup.
+    /// Returns the runs of one kind that are in progress or are the next of their backup.
     fn first_runs(&self, configured: bool) -> impl Iterator<Item = &Arc<Run>> {
         self.backups.iter().map(|backup| &backup.running).filter(move |run| run.request.configured == configured)
     }
@@ -87,13 +89,14 @@ impl QueueState {
         begun.len() < running_max && !waiting.iter().any(|other| other.since < run.since)
     }
 
-    /// When a run's wait for room began: it goes on as long as one after the other of its kind ends.
+    /// Returns when the waiting time of a run began: when it was requested, or when a run of its kind last ended. So it
+    /// may wait for as long as other runs of its kind keep ending.
     fn waits_since(&self, run: &Run) -> Instant {
         self.last_end[usize::from(run.request.configured)].map_or(run.since, |end| end.max(run.since))
     }
 }
 
-/// The runs of one backup: at most one is in progress, the others wait in the order in which they came.
+/// The runs of one backup. At most one is in progress; the others wait in the order of their requests.
 struct BackupQueue {
     /// See [`SyncRequest::backup_id`].
     id: String,
@@ -102,18 +105,18 @@ struct BackupQueue {
 }
 
 impl BackupQueue {
-    /// A run that waits and asks for the same.
+    /// Returns a waiting run with an equal request.
     fn waiting_for(&self, request: &SyncRequest) -> Option<Arc<Run>> {
         let first = Some(&self.running).filter(|run| run.state().waits);
         first.into_iter().chain(&self.waiting).find(|run| run.request == *request).cloned()
     }
 }
 
-/// One run, waiting, going on, or ended.
+/// One run that waits, is in progress, or has ended.
 pub struct Run {
-    /// Its name.
+    /// The id of the run.
     pub id: String,
-    /// What was asked for.
+    /// The request.
     pub request: SyncRequest,
     since: Instant,
     state: Mutex<State>,
@@ -143,36 +146,36 @@ impl Run {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says what the run is at.
+    /// Sets the step of the run.
     pub fn enter(&self, step: &'static str) {
         let mut state = self.state();
         (state.step, state.waits) = (step, false);
     }
 
-    /// Says that it waits for others to end; until it enters a step, equal requests share it.
+    /// Marks the run as waiting for others. Until it enters a step, equal requests share it.
     pub fn wait_for_others(&self) {
         let mut state = self.state();
         (state.step, state.waits) = (QUEUE, true);
     }
 
-    /// Says whose token it has.
+    /// Sets the user of the run's token.
     pub fn set_token_user(&self, user: Option<TokenUser>) {
         self.state().token_user = user;
     }
 
-    /// Whose token it has, where that was said.
+    /// Returns the user of the run's token, if it was set.
     #[must_use]
     pub fn token_user(&self) -> Option<TokenUser> {
         self.state().token_user.clone()
     }
 
-    /// What it is at.
+    /// Returns the step of the run.
     #[must_use]
     pub fn step(&self) -> &'static str {
         self.state().step
     }
 
-    /// How long ago it was asked for.
+    /// Returns how long ago the run was requested.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.since.elapsed()
@@ -182,7 +185,7 @@ impl Run {
         u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Its result where it failed before it began.
+    /// Returns a failed result of this run, without a commit and changes.
     #[must_use]
     pub fn failure(&self, code: Code, message: String) -> SyncResult {
         SyncResult {
@@ -201,27 +204,27 @@ impl Run {
     }
 }
 
-/// What is in progress and what waits, at one moment.
+/// The runs in progress and the waiting runs, at one moment.
 pub struct Overview {
-    /// The runs in progress, one for each backup at most.
+    /// The runs in progress, at most one for each backup.
     pub running: Vec<Arc<Run>>,
-    /// Those that wait for the end of others.
+    /// The runs that wait for the end of others.
     pub waiting: Vec<Arc<Run>>,
 }
 
 impl Queue {
-    /// No runs yet; `worker` will do them, and each waits for its turn for at most `waiting_time_max`.
+    /// Returns an empty queue. `worker` executes the runs; each waits at most `waiting_time_max` for its turn.
     #[must_use]
     pub fn new(worker: Box<dyn Worker>, waiting_time_max: Duration) -> Arc<Self> {
         Arc::new(Self { worker, waiting_time_max, state: Mutex::default(), changed: Condvar::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, QueueState> {
-        // A panic while the state is held leaves it as it was: each change is one step.
+        // After a panic, the state is valid: each change is one step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a run, or lets it wait for the one in progress; a run that waits and asks for the same is shared.
+    /// Starts a run, or lets it wait for the one in progress. If a waiting run has an equal request, returns that run.
     ///
     /// # Errors
     /// [`Code::ShuttingDown`] or [`Code::TooManyRequests`].
@@ -274,7 +277,7 @@ impl Queue {
         }
     }
 
-    /// Whether the run may begin; otherwise it has ended.
+    /// Returns whether the run may begin. If not, it has ended.
     fn wait_for_room(&self, run: &Arc<Run>) -> bool {
         let mut state = self.state();
         while !state.has_room_for(run) {
@@ -291,20 +294,20 @@ impl Queue {
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         run.state().has_begun = true;
-        // There may be room for the one behind it too.
+        // There may be room for the next run too.
         self.changed.notify_all();
         true
     }
 
-    /// How a run ends that had not begun when the service was told to end.
+    /// Ends a run that had not begun, because the service ends.
     fn reject(&self, run: &Run) {
         log::warn!("run {}: the service is ending; the sync had not begun", run.id);
         let message = "the service is ending; the sync had not begun".to_owned();
         self.end(run, run.failure(Code::ShuttingDown, message), false);
     }
 
-    /// Ends the run for all that wait for it; the worker is told before. Called while the state is held, so that no
-    /// caller begins to wait in between.
+    /// Reports the end to the worker, then ends the run for all its callers. The queue's state is locked meanwhile, so
+    /// that no caller begins to wait in between.
     fn end(&self, run: &Run, result: SyncResult, begun: bool) {
         self.worker.ended(run, &result, begun);
         let mut state = run.state();
@@ -313,7 +316,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// How a run ends that waited for too long.
+    /// Ends a run that waited for too long.
     fn give_up(&self, run: &Run) {
         let message = format!(
             "the sync of workspace `{}` was ended in step `queue`: it waited for its turn longer than SYNC_TIMEOUT ({} s)",
@@ -324,8 +327,8 @@ impl Queue {
         self.end(run, run.failure(Code::Timeout, message), false);
     }
 
-    /// The first that waits; where none does, the queue of the backup goes. Callers see to it that their run does not
-    /// wait for too long; a run without callers is looked at here.
+    /// Takes the first waiting run of a backup. If there is none, removes the backup's queue. Callers end their own run
+    /// when it waits for too long; a run without callers is checked here.
     fn take_next(&self, id: &str) -> Option<Arc<Run>> {
         let mut state = self.state();
         let backup = state.backup(id)?;
@@ -340,7 +343,7 @@ impl Queue {
         None
     }
 
-    /// Waits for a run's end, or until its caller is gone, which is asked again and again.
+    /// Waits until a run ends, and returns its result, or `None` if its caller is gone. `is_gone` is called repeatedly.
     #[must_use]
     pub fn wait(&self, run: &Run, is_gone: &dyn Fn() -> bool) -> Option<SyncResult> {
         let mut state = self.state();
@@ -367,7 +370,7 @@ impl Queue {
         }
     }
 
-    /// Takes no more runs and ends those that wait; runs in progress continue.
+    /// Refuses new runs and ends those that wait. Runs in progress continue.
     pub fn close(&self) {
         let mut state = self.state();
         state.is_closed = true;
@@ -377,7 +380,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits until no run is in progress, at most `time`; whether that came true.
+    /// Waits until no run is in progress, at most `time`. Returns whether this happened.
     #[must_use]
     pub fn wait_until_idle(&self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
@@ -392,13 +395,13 @@ impl Queue {
         true
     }
 
-    /// Whether any run was asked for so far.
+    /// Whether any run was requested so far.
     #[must_use]
     pub fn were_used(&self) -> bool {
         self.state().was_used
     }
 
-    /// What is in progress and what waits now.
+    /// Returns the runs in progress and the waiting runs.
     #[must_use]
     pub fn overview(&self) -> Overview {
         let state = self.state();
@@ -408,7 +411,7 @@ impl Queue {
                 let state = backup.running.state();
                 (state.has_begun, state.result.is_some())
             };
-            // One that has ended keeps its place until the next takes it over.
+            // A run that has ended keeps its place until the next one takes it.
             match (has_begun, has_ended) {
                 (_, true) => {}
                 (true, false) => overview.running.push(Arc::clone(&backup.running)),
@@ -427,7 +430,7 @@ mod tests {
     use crate::model::names::WorkspaceId;
     use crate::request::Draft;
 
-    /// A run of this workspace, asked for so many seconds after the first.
+    /// Returns a run of this workspace, requested this many seconds after `first`.
     fn run(workspace: &str, configured: bool, first: Instant, seconds: u64) -> Arc<Run> {
         let settings = [
             ("WINDMILL_TOKEN", "wm"),

@@ -1,4 +1,4 @@
-//! Records a run that ended: counts it, writes it into the history, sends the notifications.
+//! Records an ended run: counts it, adds it to the history, and sends the notifications.
 
 use std::time::Duration;
 
@@ -8,22 +8,23 @@ use crate::service::metrics::{Metrics, OTHER};
 use crate::service::notify::message::Notice;
 use crate::service::notify::sender::Sender;
 
-/// How long others may keep us from writing the history. They write for milliseconds, on a busy disk for seconds.
+/// How long to wait for other processes that write the history. They write for milliseconds, on a busy disk for
+/// seconds.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(10);
 const FLUSH_AT_END_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Counters, history and notifications of a process.
+/// The counters, history and notifications of a process.
 pub struct Recorder {
-    /// What is counted.
+    /// The counters.
     pub metrics: Metrics,
-    /// What is remembered.
+    /// The last runs and the status of the backups.
     pub history: History,
-    /// Who is told.
+    /// Sends the notices.
     pub notifier: Sender,
 }
 
 impl Recorder {
-    /// Takes the end of a run down, in memory. `link` is where its commit can be looked at.
+    /// Records the end of a run, in memory. `link` is the web page of its commit.
     pub fn record(&self, about: About, result: &SyncResult, link: Option<String>) {
         let is_verification = about.verify;
         if !about.dry_run && !is_verification {
@@ -41,12 +42,12 @@ impl Recorder {
         self.notifier.tell(Notice { result, is_verification, tells_failure, failures, overdue_since, link });
     }
 
-    /// Does what takes time. Callers know the result already.
+    /// Writes the history to the file, which takes time. Callers have the result already.
     pub fn flush(&self) {
         self.history.save(FLUSH_TIME_MAX);
     }
 
-    /// The same for a service that ends, whose caller waits.
+    /// Does the same for a service that ends: its caller waits, so the time limit is shorter.
     pub fn flush_at_end(&self) {
         self.history.save(FLUSH_AT_END_TIME_MAX);
     }

@@ -16,32 +16,32 @@ use crate::service::status::{self, Workspace};
 use crate::service::worker;
 use crate::util::deadline::CancelToken;
 
-/// The clock is looked at this often at least, since it may be set, and a machine may sleep.
+/// The clock is checked at least this often, because it may be changed, and a machine may sleep.
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
-/// Instances with the same expression shall not strike together: each waits for a random part of a tenth of the time
-/// to the next run, and no longer than this.
+/// Instances with the same expression should not start at once: each waits for a random part of a tenth of the time to
+/// the next run, and no longer than this.
 const DELAY_MAX: Duration = Duration::from_secs(30);
 const DELAY_SHARE: u32 = 10;
 
-/// What starts the scheduled syncs.
+/// Starts the scheduled runs.
 pub struct Scheduler {
-    /// Whose backup.
+    /// The settings of the backup.
     pub config: Arc<Config>,
-    /// Where the syncs are started.
+    /// The queue that gets the runs.
     pub runs: Arc<Queue>,
-    /// Knows when the last one was, and is told of one that cannot be started.
+    /// Knows when the last run was, and records a run that cannot be started.
     pub recorder: Arc<Recorder>,
-    /// Knows for which workspaces.
+    /// Knows the workspaces.
     pub workspace_list: Arc<WorkspaceList>,
     /// Raised when the process ends.
     pub cancel: CancelToken,
-    /// What is started.
+    /// Whether it starts syncs or verifications.
     pub purpose: Purpose,
 }
 
 impl Scheduler {
-    /// Starts one whenever `schedule` comes true, until no more are taken. One that was missed since the last run,
-    /// because no service was there, is made up for at once.
+    /// Starts runs whenever `schedule` is due, until the queue takes no more. If a time was missed since the last run,
+    /// because no service was there, starts a run at once.
     pub fn follow(&self, schedule: &Schedule) {
         let mut handled = self.last_run().unwrap_or_else(SystemTime::now);
         loop {
@@ -53,14 +53,14 @@ impl Scheduler {
                     if !self.start() {
                         return;
                     }
-                    // However many were missed, one run makes up for them.
+                    // One run is enough for all times that were missed.
                     handled = SystemTime::now();
                 }
             }
         }
     }
 
-    /// The one that is longest ago, of the configured workspaces that ran at all.
+    /// Returns the oldest of the last runs of the configured workspaces. Workspaces without a run are ignored.
     fn last_run(&self) -> Option<SystemTime> {
         let workspaces =
             self.recorder.history.read(|kept| status::configured_workspaces(&self.config, &self.workspace_list, kept));
@@ -71,7 +71,7 @@ impl Scheduler {
         workspaces.iter().filter_map(last).min()
     }
 
-    /// Whether more are taken.
+    /// Starts the runs. Returns whether the queue takes more.
     fn start(&self) -> bool {
         let draft = Draft::from_config(&self.config, Flags { purpose: self.purpose, ..Flags::default() });
         let requests = match worker::requests(&self.workspace_list, &self.recorder, &draft, &self.config, &self.cancel)
@@ -98,20 +98,20 @@ impl Scheduler {
     }
 }
 
-/// What a look at the clock and the schedule says.
+/// What to do, by the clock and the schedule.
 #[derive(Debug, PartialEq, Eq)]
 enum Look {
     /// A run was due at this time.
     Due(SystemTime),
-    /// Look again after this.
+    /// Check again after this time.
     Later(Duration),
-    /// The schedule has no time any more.
+    /// The schedule has no further time.
     Never,
 }
 
-/// What to do now, where each run up to `handled` was started.
+/// Returns what to do now, if each run up to `handled` was started.
 fn look(schedule: &Schedule, handled: &mut SystemTime, now: SystemTime) -> Look {
-    // Where the clock was set back, what lies ahead now is not handled.
+    // If the clock was set back, the times after `now` are not handled yet.
     *handled = (*handled).min(now);
     let Some(due) = schedule.next_after(*handled) else { return Look::Never };
     match due.duration_since(now) {
@@ -132,7 +132,7 @@ fn random_delay(schedule: &Schedule, due: SystemTime) -> Duration {
 mod tests {
     use super::*;
 
-    /// So many seconds after a minute began.
+    /// Returns the time this many seconds after a minute began.
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_040 + seconds)
     }

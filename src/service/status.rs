@@ -16,25 +16,25 @@ use crate::service::notify::message::commit_page;
 use crate::service::queue::{Overview, Run};
 use crate::util::time;
 
-/// Workspaces that only requests named; of further ones the runs tell.
+/// How many workspaces are listed that only requests named. Further ones appear only in the runs.
 const OTHERS_MAX: usize = 8;
 
-/// The whole of it.
+/// The report of `/status`.
 #[derive(Serialize)]
 pub struct StatusReport {
-    /// Of this program.
+    /// The version of this program.
     pub version: &'static str,
-    /// When this is, UTC.
+    /// The time of the report, UTC.
     pub time: String,
-    /// Since the process began.
+    /// The seconds since the process started.
     pub uptime_seconds: u64,
-    /// Whether nothing is wrong that an alert should tell.
+    /// Whether there is nothing that an alert should report.
     pub ready: bool,
     /// The configured workspaces first, then others that ran lately.
     pub workspaces: Vec<Workspace>,
-    /// When `SYNC_SCHEDULE` starts the next ones.
+    /// When `SYNC_SCHEDULE` starts the next runs.
     pub next: Vec<Next>,
-    /// When `VERIFY_SCHEDULE` starts the next ones.
+    /// When `VERIFY_SCHEDULE` starts the next runs.
     pub next_verify: Vec<Next>,
     /// Runs in progress in this process.
     pub running: Vec<Going>,
@@ -49,15 +49,15 @@ pub struct StatusReport {
 pub struct Workspace {
     /// Its id.
     pub workspace: String,
-    /// Whether it is one of the settings, run with the settings.
+    /// Whether it is in the settings; its runs here are then those with the configured settings.
     pub configured: bool,
     /// The last run.
     pub last_run: Option<Record>,
-    /// The last run that went well.
+    /// The last run that succeeded.
     pub last_success: Option<Record>,
-    /// When the last run ended that brought to the remote what Windmill held, items that were left out aside; UTC.
+    /// When the last run ended that backed up the workspace, even if it left items out; UTC.
     pub last_backup: Option<String>,
-    /// Where the commit of the last success can be looked at, if the remote is of a known forge.
+    /// The web page of the last success's commit, if the remote is on a known forge.
     pub commit_url: Option<String>,
     /// The last run that failed.
     pub last_failure: Option<Record>,
@@ -69,35 +69,35 @@ pub struct Workspace {
     pub last_runs: Vec<Bar>,
     /// The last verification.
     pub last_verify: Option<Record>,
-    /// The last verification that found the backup to be the workspace.
+    /// The last verification that found the backup equal to the workspace.
     pub last_verify_success: Option<Record>,
 }
 
-/// A run to come.
+/// A planned run.
 #[derive(Serialize)]
 pub struct Next {
     /// The workspace.
     pub workspace: String,
-    /// When its schedule comes true, UTC; a random delay of up to half a minute is added.
+    /// When its schedule is due, UTC. A random delay of up to half a minute is added.
     pub time: String,
 }
 
 /// One run that has not ended.
 #[derive(Serialize)]
 pub struct Going {
-    /// Names the run.
+    /// The id of the run.
     pub run_id: String,
     /// The workspace.
     pub workspace: String,
-    /// Whether it runs with the settings.
+    /// Whether it runs with the configured settings.
     pub configured: bool,
-    /// Whether it only shows.
+    /// Whether it is a dry run.
     pub dry_run: bool,
     /// Whether it is a verification.
     pub verify: bool,
-    /// What it is at: `queue`, `fetch`, `probe`, `pull`, `commit` or `push`.
+    /// The current step: `queue`, `fetch`, `probe`, `pull`, `commit` or `push`.
     pub step: &'static str,
-    /// How long ago it was asked for.
+    /// How long ago it was requested.
     pub elapsed_ms: u64,
 }
 
@@ -135,7 +135,8 @@ impl Workspace {
         }
     }
 
-    /// From its newest run, with other settings than the configured ones; how those backups stand is not kept.
+    /// Returns the entry for a workspace from its newest run with other settings than the configured ones. The status
+    /// of such backups is not kept.
     fn other(run: &Record) -> Self {
         Self {
             workspace: run.workspace.clone(),
@@ -153,33 +154,33 @@ impl Workspace {
         }
     }
 
-    /// When the last success ended.
+    /// Returns when the last success ended.
     #[must_use]
     pub fn last_success_time(&self) -> Option<SystemTime> {
         time::from_text(&self.last_success.as_ref()?.ended)
     }
 
-    /// When the last verification ended.
+    /// Returns when the last verification ended.
     #[must_use]
     pub fn last_verify_time(&self) -> Option<SystemTime> {
         time::from_text(&self.last_verify.as_ref()?.ended)
     }
 
-    /// When the last one ended that found the backup to be the workspace.
+    /// Returns when the last verification ended that found the backup equal to the workspace.
     #[must_use]
     pub fn last_verify_success_time(&self) -> Option<SystemTime> {
         time::from_text(&self.last_verify_success.as_ref()?.ended)
     }
 
-    /// When the last run ended.
+    /// Returns when the last run ended.
     #[must_use]
     pub fn last_run_time(&self) -> Option<SystemTime> {
         time::from_text(&self.last_run.as_ref()?.ended)
     }
 }
 
-/// How the configured backups stand. Where the setting says all, they are those that Windmill named last, and before
-/// it was asked, those that are remembered.
+/// Returns the status of the configured backups. If the settings choose all workspaces, these are those that Windmill
+/// listed last, or, before it was asked, those in the history.
 #[must_use]
 pub fn configured_workspaces(config: &Config, workspace_list: &WorkspaceList, kept: &SavedHistory) -> Vec<Workspace> {
     let one = |workspace: &WorkspaceId| {
@@ -202,7 +203,7 @@ pub fn configured_workspaces(config: &Config, workspace_list: &WorkspaceList, ke
             ids.map(|id| one(&id)).filter(|known| known.last_run.is_some()).collect()
         }
     };
-    // Without an answer to which they are, none of them is backed up.
+    // Without a list of the workspaces, none of them is backed up.
     let unlisted = kept.status(ALL, "").filter(|status| !status.last_run.success);
     if unlisted.is_some() || all.is_empty() && config.expect_sync_every.is_some() {
         all.push(Workspace::configured(ALL, unlisted, None));
@@ -210,19 +211,19 @@ pub fn configured_workspaces(config: &Config, workspace_list: &WorkspaceList, ke
     all
 }
 
-/// In place of a workspace's name for the question which there are.
+/// Stands for the list of all workspaces, in place of a workspace's name.
 pub const ALL: &str = "*";
 
-/// What an alert should tell.
+/// A fault that an alert should report.
 pub struct LastFailure {
-    /// Of the first backup that failed.
+    /// The code of the first backup with a fault.
     pub code: Code,
-    /// All that failed, in one line. It names no cause, because the caller needs no token.
+    /// All faults, in one line. It names no cause, because the caller needs no token.
     pub message: String,
 }
 
-/// What is wrong with the configured backups; nothing where all is well. `started` is when the process began: a backup
-/// that never went well is late from then on.
+/// Returns what is wrong with the configured backups, or `None` if all is well. `started` is when the process started:
+/// for a backup without a success, the time counts from there.
 #[must_use]
 pub fn fault_of(
     config: &Config,
@@ -256,16 +257,16 @@ fn failure_of(workspace: &Workspace) -> Option<LastFailure> {
     Some(LastFailure { code: Code::failure_of_name(&run.code).unwrap_or(Code::Internal), message })
 }
 
-/// A backup that had no success for longer than expected.
+/// A backup that was not made for longer than expected.
 pub struct Overdue {
-    /// Since when.
+    /// When it became overdue.
     pub since: SystemTime,
-    /// What an alert tells.
+    /// What an alert should report.
     pub fault: LastFailure,
 }
 
-/// Whether a backup had no success for longer than `EXPECT_SYNC_EVERY`. Where there was none at all, that time begins
-/// with the process.
+/// Whether a backup was not made for longer than `EXPECT_SYNC_EVERY`. If it was never made, that time begins with the
+/// process.
 #[must_use]
 pub fn overdue(config: &Config, workspace: &Workspace, started: SystemTime, now: SystemTime) -> Option<Overdue> {
     let every = config.expect_sync_every?;
@@ -283,7 +284,7 @@ pub fn overdue(config: &Config, workspace: &Workspace, started: SystemTime, now:
     Some(Overdue { since, fault: LastFailure { code: Code::Overdue, message } })
 }
 
-/// Two scheduled times have passed, and a sync could have taken its time since.
+/// Returns a fault if, since the last success, two scheduled times and then the time of a sync have passed.
 fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now: SystemTime) -> Option<LastFailure> {
     let schedule = config.sync_schedule.as_ref()?;
     let success = workspace.last_success_time();
@@ -299,7 +300,7 @@ fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now:
 }
 
 impl StatusReport {
-    /// What holds now.
+    /// Returns the current report.
     #[must_use]
     pub fn new(
         config: &Config,
@@ -338,7 +339,7 @@ impl StatusReport {
         }
     }
 
-    /// As one line of JSON.
+    /// Returns the report as one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
         json::to_string(self)

@@ -1,5 +1,5 @@
-//! Shows the Windmill token that a request brings to Windmill, and decides whether its run is one of the configured
-//! backup, before the request takes a turn.
+//! Asks Windmill about the token that a request brings, and decides whether the request is a run of the configured
+//! backup, before it enters the queue.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,26 +12,27 @@ use crate::request::{RequestError, SyncRequest};
 use crate::service::history::History;
 use crate::util::deadline::CancelToken;
 
-/// Questions at one time: each holds a thread and a connection to Windmill, and anyone on the network can cause one.
+/// How many questions may be asked at once. Each holds a thread and a connection to Windmill, and anyone on the network
+/// can cause one.
 const QUESTIONS_MAX: usize = 4;
-/// How long a request waits to ask. A question takes milliseconds, and seconds where Windmill is slow.
+/// How long a request waits before it may ask. A question takes milliseconds, or seconds if Windmill is slow.
 const QUESTION_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// The questions that are being asked.
+/// Counts the questions that are being asked.
 #[derive(Default)]
 pub struct TokenCheck {
     asking: Mutex<usize>,
     ended: Condvar,
 }
 
-/// The right to ask, until it is dropped.
+/// The right to ask, until this is dropped.
 pub struct Question<'a>(&'a TokenCheck);
 
 impl TokenCheck {
     /// Waits until Windmill may be asked.
     ///
     /// # Errors
-    /// [`Code::TooManyRequests`].
+    /// [`Code::TooManyRequests`], if others ask for too long.
     pub fn begin(&self) -> Result<Question<'_>, RequestError> {
         let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.ended.wait_timeout_while(asking, QUESTION_WAIT_MAX, |asking| *asking >= QUESTIONS_MAX);
@@ -53,12 +54,12 @@ impl Drop for Question<'_> {
 }
 
 impl Question<'_> {
-    /// Asks Windmill whose token the request brings. A request that may not make the configured backup with it, and that
-    /// a trusted sender sent, becomes one of the others.
+    /// Asks Windmill who the user of the request's token is. If the last backup had the token of another user, and
+    /// neither user is an admin, the request of a trusted sender becomes a run that is not of the configured backup.
     ///
     /// # Errors
-    /// Windmill's refusal; [`Code::LostRights`] or [`Code::Forbidden`] where the token sees less than that of the last
-    /// success may have seen.
+    /// Windmill's refusal; [`Code::LostRights`] or [`Code::Forbidden`] if the token may see less than the token of the
+    /// last backup.
     pub fn admit(
         &self,
         request: &mut SyncRequest,
@@ -82,8 +83,8 @@ impl Question<'_> {
     }
 }
 
-/// Whether a token of `user` may make the configured backup whose last success had a token of `last`. Where that is not
-/// known (a new volume, state of a version before), any may.
+/// Whether a token of `user` may make the configured backup, if the last backup had a token of `last`. If that is not
+/// known (a new volume, or a history of an earlier version), any token may.
 fn judge(user: &TokenUser, last: Option<&TokenUser>) -> Result<(), Code> {
     match last {
         _ if user.admin => Ok(()),

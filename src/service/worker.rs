@@ -1,4 +1,4 @@
-//! The worker of the queue: runs a sync with the environment of this process, and records its end.
+//! The worker of the queue: executes the runs with the settings of this process, and records their ends.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -22,22 +22,22 @@ use crate::service::status;
 use crate::util::deadline::CancelToken;
 use crate::util::logging;
 
-/// Why no sync can be made here, where none can.
+/// Why no sync can be made on this platform; `None` if syncs can be made.
 pub const NO_SYNCS: Option<&str> = if run::CAN_START {
     None
 } else {
     Some("this is WebAssembly, where neither wmill nor git can be started, so no backups are made")
 };
 
-/// Does the syncs of a env.
+/// Executes the runs of a service.
 pub struct SyncWorker {
-    /// Guards, time-outs, kinds, folders.
+    /// The settings: guards, time-outs, kinds, folders.
     pub config: Arc<Config>,
     /// Our own program, which git starts as its ssh.
     pub own_program: PathBuf,
     /// Raised when the process ends.
     pub cancel: CancelToken,
-    /// Told of steps and ends.
+    /// Receives the steps and the ends of the runs.
     pub recorder: Arc<Recorder>,
 }
 
@@ -72,7 +72,7 @@ impl Worker for SyncWorker {
     }
 
     fn ended(&self, run: &Run, result: &SyncResult, begun: bool) {
-        // What was turned away because the service ends says nothing of the backup.
+        // A run that was refused because the service ends says nothing about the backup.
         let counts = begun || result.code != Code::ShuttingDown;
         note(&self.recorder, &run.request, result, counts, run.token_user());
     }
@@ -82,7 +82,7 @@ impl Worker for SyncWorker {
     }
 }
 
-/// Has the end of a run taken down. Where it does not count, it says nothing of how the backup stands.
+/// Records the end of a run. If `counts` is false, the run does not change the status of the backup.
 pub fn note(
     recorder: &Recorder,
     request: &SyncRequest,
@@ -102,12 +102,12 @@ pub fn note(
     recorder.record(about, result, link);
 }
 
-/// The syncs that a draft asks for. Where it is what the settings ask for and there is none, because a secret cannot be
-/// read or Windmill does not say which workspaces there are, that is a failure of the backup; that Windmill says so again
-/// is its end.
+/// Returns the syncs that a draft asks for. If the draft comes from the settings and gives no syncs, because a secret
+/// cannot be read or Windmill does not list its workspaces, records this as a failure of the backup. The next time that
+/// Windmill lists them, records the end of the failure.
 ///
 /// # Errors
-/// Those of [`WorkspaceList::requests`].
+/// The same as those of [`WorkspaceList::requests`].
 pub fn requests(
     workspace_list: &WorkspaceList,
     recorder: &Recorder,
@@ -135,7 +135,7 @@ pub fn requests(
     asked
 }
 
-/// Takes down what became of syncs that could not even be asked for, as a run of each configured workspace.
+/// Records a result for each configured workspace without a run, because its syncs could not even be requested.
 pub fn note_without_run(recorder: &Recorder, config: &Config, code: Code, message: &str) {
     let all = [status::ALL.to_owned()];
     let listed: Vec<_> = match &config.workspaces {
@@ -167,7 +167,7 @@ pub fn note_without_run(recorder: &Recorder, config: &Config, code: Code, messag
     recorder.flush();
 }
 
-/// A step as a log line.
+/// Writes a step to the log.
 pub fn log_step(event: Event) {
     match event {
         Event::Started(step) => log::debug!("step {} begins", step.as_str()),

@@ -22,27 +22,28 @@ use crate::util::retry::{self, Failure, GaveUp, Retry};
 use crate::util::secret::Secret;
 use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError, SnapshotFile};
 
-/// For one small question to Windmill.
+/// How long the answer to one small question may take.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// Who the token is: with the names of all folders and groups of its user.
+/// The largest answer about the token's user. It names all folders and groups of the user.
 const USER_BYTES_MAX: u64 = 256 << 10;
-/// A list of workspaces or of items, the key, a variable.
+/// The largest list of workspaces or of items, and the largest answer with the key or a variable.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
-/// The shared UI, which Windmill keeps as one JSON document. Parsed, it takes as much again.
+/// The largest shared UI. Windmill keeps it as one JSON document. Parsed, it takes as much memory again.
 const SHARED_UI_BYTES_MAX: u64 = 8 << 20;
-/// A version, and what is read of an answer that is none.
+/// The largest version, and how much is read of an answer with another status than 200.
 const SHORT_BYTES_MAX: u64 = 16 << 10;
-/// An item of a list has some ten values, one of them a list or an object at most. Of hostile answers, objects with one
-/// member are the largest: 700 bytes each.
+/// The limits for parsing an answer. An item of a list has some ten values, of which at most one is a list or an
+/// object. Of hostile answers, objects with one member are the largest: 700 bytes each.
 const ANSWER_LIMITS: Limits = Limits { depth: 32, values: 64 << 10, containers: 12 << 10 };
-/// Of an answer that is not Windmill's, this much is looked at for a message.
+/// How much of an answer that is not Windmill's is used for a message.
 const ECHOED_BYTES_MAX: usize = 4 << 10;
-/// A page of a list has a tenth of a megabyte; a script is its whole source.
+/// The largest answer to [`Windmill::ask_for_names`]. A page of a list has a tenth of a megabyte; a script comes with
+/// its whole source.
 const NAMES_BYTES_MAX: u64 = 2 << 20;
-/// What wmill asks beside the export, below `api/w/WORKSPACE/`.
+/// What wmill asks in addition to the export, below `api/w/WORKSPACE/`.
 const SIDE_QUESTIONS: [&str; 3] =
     ["workspaces/list_ws_specific", "resources/file_resource_type_to_file_ext_map", "shared_ui/get"];
-/// Of the target of a redirect, what a message shows.
+/// How many characters of a redirect's target a message shows.
 const LOCATION_CHARS_MAX: usize = 200;
 const VERSION: &str = "api/version";
 /// The export as a tar file, which servers of all versions make; a query has to follow.
@@ -51,18 +52,18 @@ const EXPORT: &str = "workspaces/tarball?archive_type=tar";
 /// Why Windmill or wmill failed.
 #[derive(Debug)]
 pub enum WindmillError {
-    /// The server, the token, the workspace, or wmill.
+    /// The server, the token, the workspace, or wmill failed.
     Failed {
-        /// What to call it.
+        /// The code of the result.
         code: Code,
         /// What was tried, on what, and why it failed.
         message: String,
-        /// What may help.
+        /// Which attempt may help.
         retry: Retry,
     },
-    /// The time was over, or the service is ending.
+    /// The time is over, or the service is ending.
     Expired(Expired),
-    /// wmill cannot be started, or the disk refuses.
+    /// wmill cannot be started, or the disk failed.
     Machine(String),
 }
 
@@ -91,16 +92,16 @@ impl From<GaveUp<Self>> for WindmillError {
     }
 }
 
-/// The trailer with the [`fingerprint`] of the key under which the secrets of a commit are encrypted.
+/// The trailer with the [`fingerprint`] of the key that encrypts the secrets of a commit.
 pub const KEY_TRAILER: &str = "Windmill-Key-Fingerprint";
 
-/// That trailer, as a line.
+/// Returns that trailer as a line.
 #[must_use]
 pub fn key_trailer(key: &Secret) -> String {
     [KEY_TRAILER, ": ", &fingerprint(key), "\n"].concat()
 }
 
-/// By which a key is known without being told: `sha256:` and the digest.
+/// Returns a text that identifies a key and does not reveal it: `sha256:` and the digest.
 #[must_use]
 pub fn fingerprint(key: &Secret) -> String {
     let mut digest = Digest::new(Algorithm::Sha256);
@@ -108,50 +109,50 @@ pub fn fingerprint(key: &Secret) -> String {
     ["sha256:", &digest.finish()].concat()
 }
 
-/// What Windmill says of itself and of the token.
+/// What Windmill says about itself and about the token.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
-    /// Name and address of the token's user, where it told both.
+    /// Name and address of the token's user, if Windmill gave both.
     pub user: Option<(String, String)>,
     /// The server's version, such as `CE v1.491.5`.
     pub server_version: Option<String>,
     /// Whether the token sees everything in the workspace.
     pub is_admin: bool,
-    /// The workspaces that the token sees, where it was asked and may know.
+    /// The workspaces that the token sees, if they were asked for and the token may list them.
     pub workspaces: Option<Vec<String>>,
 }
 
-/// A question that is being answered.
+/// A question whose answer is awaited.
 type Question = Pending<Result<Answer, ureq::Error>>;
 
-/// What the server tells anybody.
+/// What the server says to everyone.
 pub struct ServerInfo {
-    /// Its version, such as `CE v1.491.5`; `None` where it does not tell.
+    /// The server's version, such as `CE v1.491.5`, or `None` if the server does not give it.
     pub version: Option<String>,
-    /// What its clock says, to the second.
+    /// The time of the server's clock, to the second.
     pub date: Option<SystemTime>,
 }
 
-/// One workspace of one Windmill, seen with one token.
+/// One workspace of one Windmill, with one token.
 pub struct Windmill<'a> {
-    /// The server.
+    /// The server's address.
     pub base_url: &'a BaseUrl,
     /// The workspace.
     pub workspace: &'a WorkspaceId,
-    /// The token; an empty one is not sent.
+    /// The token. An empty one is not sent.
     pub token: &'a Secret,
-    /// Further headers for each question; each value is a secret.
+    /// Additional headers for each question. Each value is a secret.
     pub headers: &'a [(String, Secret)],
     /// When the run ends.
     pub deadline: &'a Deadline,
-    /// Keeps the certificates that it has read.
+    /// The HTTP client. It keeps the certificates that it has read.
     agent: ureq::Agent,
 }
 
-/// The workspaces that a token sees and that are not archived.
+/// Lists the workspaces that a token sees and that are not archived.
 ///
 /// # Errors
-/// [`WindmillError`]; a token that is bound to one workspace may not ask.
+/// [`WindmillError`]. A token that is bound to one workspace may not list workspaces.
 pub fn list_workspaces(
     base_url: &BaseUrl,
     token: &Secret,
@@ -160,7 +161,7 @@ pub fn list_workspaces(
     environment: &[(String, String)],
 ) -> Result<Vec<WorkspaceId>, WindmillError> {
     const PATH: &str = "api/workspaces/list";
-    // No question here is about a workspace.
+    // The client needs a workspace, but no question here is about one.
     let workspace = WorkspaceId::parse(ADMINS).map_err(|error| WindmillError::Machine(error.to_string()))?;
     let windmill = Windmill::new(base_url, &workspace, token, headers, deadline, environment);
     let listed = retry::patiently(deadline, || match windmill.ask(PATH, None)? {
@@ -194,30 +195,30 @@ struct Answer {
     status: u16,
     retry_after: Option<Duration>,
     date: Option<SystemTime>,
-    /// Whether it is HTML, which Windmill answers no question with.
+    /// Whether the answer is HTML. No answer of Windmill's API is.
     is_page: bool,
-    /// Where a redirect leads.
+    /// The target of a redirect.
     location: Option<String>,
     body: String,
 }
 
-/// How much of an answer is wanted.
+/// Which limit the size of an answer has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Whole,
-    /// The whole, unless it is a long one.
+    /// The limit is [`NAMES_BYTES_MAX`].
     Names,
 }
 
 impl Answer {
-    /// What helps against such a status: servers that are overloaded or being replaced come back.
+    /// Returns which attempt may help after this status. Servers that are overloaded or being replaced come back.
     fn retry(&self) -> Retry {
         if http_client::is_passing(self.status) { Retry::AfterPause(self.retry_after) } else { Retry::Never }
     }
 }
 
 impl<'a> Windmill<'a> {
-    /// `environment` may name proxies and certificates.
+    /// Makes the client. `environment` may name proxies and certificates.
     #[must_use]
     pub fn new(
         base_url: &'a BaseUrl,
@@ -231,7 +232,7 @@ impl<'a> Windmill<'a> {
         Self { base_url, workspace, token, headers, deadline, agent }
     }
 
-    /// The same, until another time.
+    /// Returns the same client with another deadline.
     #[must_use]
     pub fn until<'b>(&self, deadline: &'b Deadline) -> Windmill<'b>
     where
@@ -240,10 +241,10 @@ impl<'a> Windmill<'a> {
         Windmill { deadline, agent: self.agent.clone(), ..*self }
     }
 
-    /// Asks what the server is.
+    /// Asks for the server's version and time.
     ///
     /// # Errors
-    /// [`WindmillError`]: unreachable, or something else than Windmill.
+    /// [`WindmillError`] if the server cannot be reached, or is not Windmill.
     pub fn greet(&self) -> Result<ServerInfo, WindmillError> {
         self.greeting(self.begin(Part::Whole, VERSION, None)?)
     }
@@ -259,12 +260,13 @@ impl<'a> Windmill<'a> {
         Ok(ServerInfo { version, date: answer.date })
     }
 
-    /// Asks who the token is in the workspace; also, with `list_workspaces`, which ones it sees.
+    /// Asks who the token's user in the workspace is. With `list_workspaces`, it also asks which workspaces the token
+    /// sees.
     ///
     /// # Errors
-    /// [`WindmillError`]: unreachable, unauthorized, no such workspace.
+    /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace.
     pub fn account(&self, list_workspaces: bool) -> Result<Account, WindmillError> {
-        // All at once, each over a connection of its own, so that they take as long as the slowest.
+        // Both are asked at once, each over its own connection, so that they take as long as the slower one.
         let version = self.begin(Part::Whole, VERSION, None)?;
         let path = format!("api/w/{}/users/whoami", self.workspace);
         let who = self.begin(Part::Whole, &path, None)?;
@@ -282,10 +284,10 @@ impl<'a> Windmill<'a> {
         })
     }
 
-    /// Asks whose the token is in the workspace, and nothing else; again after a pause where the server may come back.
+    /// Asks only who the token's user in the workspace is. It asks again after a pause if the server may come back.
     ///
     /// # Errors
-    /// [`WindmillError`]: unreachable, unauthorized, no such workspace.
+    /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace.
     pub fn token_user(&self) -> Result<TokenUser, WindmillError> {
         let path = format!("api/w/{}/users/whoami", self.workspace);
         let asked = || self.begin(Part::Whole, &path, None).and_then(|question| self.user(&path, question));
@@ -297,7 +299,7 @@ impl<'a> Windmill<'a> {
         Ok(TokenUser { name, admin: is_true(&user, "is_admin") })
     }
 
-    /// The answer to the question who the token's user is.
+    /// Returns the token's user from the answer to `question`.
     fn user(&self, path: &str, question: Question) -> Result<json::Object, WindmillError> {
         let who = self.finish(path, question)?;
         match who.status {
@@ -307,7 +309,7 @@ impl<'a> Windmill<'a> {
             _ => return Err(self.strange_answer(path, &who)),
         }
         let Some(Value::Object(user)) = parse(&who.body) else { return Err(self.strange_answer(path, &who)) };
-        // A superadmin is let into workspaces that do not exist, and finds them empty.
+        // A superadmin has access even to workspaces that do not exist, and sees them empty.
         if is_true(&user, "is_super_admin") && self.is_known_to_be_missing()? {
             return Err(self.no_such_workspace());
         }
@@ -318,7 +320,8 @@ impl<'a> Windmill<'a> {
     /// `folder`.
     ///
     /// # Errors
-    /// [`WindmillError`]: unreachable, refused, no such workspace; or what came is not an export, or not all of it.
+    /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace, or if the answer
+    /// is not a complete export.
     pub fn snapshot(&self, query: &str, folder: &Path) -> Result<Snapshot, WindmillError> {
         let left = self.deadline.remaining().map_err(WindmillError::Expired)?;
         let sides = self.begin_sides()?;
@@ -348,10 +351,11 @@ impl<'a> Windmill<'a> {
         taken.map_err(|error| self.no_snapshot(error))
     }
 
-    /// Asks what wmill asks beside the export.
+    /// Asks what wmill asks in addition to the export.
     ///
     /// # Errors
-    /// [`WindmillError`]: no answer, or one that is neither 200 nor 404. wmill would delete files then, and exit with 0.
+    /// [`WindmillError`] if there is no answer, or if its status is neither 200 nor 404. wmill would then delete files,
+    /// and exit with 0.
     pub fn side_answers(&self) -> Result<SideAnswers, WindmillError> {
         self.finish_sides(self.begin_sides()?)
     }
@@ -365,7 +369,7 @@ impl<'a> Windmill<'a> {
         let mut answers = asked.into_iter().map(|(path, question)| {
             let answer = self.finish(&path, question)?;
             match answer.status {
-                // A server that does not know the question is one to which wmill does not put it either.
+                // A server that does not know the question answers 404. wmill does not ask such a server either.
                 200 | 404 => Ok(snapshot::Answer { status: answer.status, body: answer.body.into_bytes() }),
                 _ => Err(self.no_answer(Code::PullFailed, &path, &answer)),
             }
@@ -391,7 +395,7 @@ impl<'a> Windmill<'a> {
         }
     }
 
-    /// The export was not given.
+    /// Returns the error for an export that the server did not give.
     fn export_refused(&self, path: &str, answer: &Answer) -> WindmillError {
         if answer.body.contains("no rows returned") {
             return self.no_such_workspace();
@@ -405,7 +409,8 @@ impl<'a> Windmill<'a> {
         Ok(answer.status == 200 && answer.body.trim() == "false")
     }
 
-    /// A token bound to one workspace may not ask; then nothing is known.
+    /// Returns the workspaces that the token sees. A token that is bound to one workspace may not ask, so this is
+    /// `None`.
     fn workspaces(&self) -> Option<Vec<String>> {
         let answer = self.ask("api/workspaces/users", None).ok().filter(|answer| answer.status == 200)?;
         let Value::Object(mut answer) = parse(&answer.body)? else { return None };
@@ -420,7 +425,7 @@ impl<'a> Windmill<'a> {
         Some(list.iter().filter_map(id).collect())
     }
 
-    /// What goes with each question.
+    /// Returns the headers of each question.
     fn sent_headers(&self) -> Vec<(String, String)> {
         let mut headers: Vec<_> =
             self.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
@@ -430,13 +435,13 @@ impl<'a> Windmill<'a> {
         headers
     }
 
-    /// Asks for something of the workspace that a sync can do without: once, and with what does not come whole and in
-    /// time, as with what is no JSON, there is no answer.
+    /// Asks for something in the workspace that a sync can do without. It asks once, and returns `None` if the answer
+    /// is incomplete, late or not JSON.
     #[must_use]
     pub fn ask_for_names(&self, path: &str) -> Option<Value> {
         let path = format!("api/w/{}/{path}", self.workspace);
         let (status, value) = match self.ask_for(Part::Names, &path, None) {
-            // No name is a secret, whatever a server calls its users.
+            // The token is removed, in case the server puts it into a name.
             Ok(answer) => (answer.status, parse(&Redactor::new([self.token]).redact(&answer.body))),
             Err(_) => (0, None),
         };
@@ -462,7 +467,7 @@ impl<'a> Windmill<'a> {
         self.start(move |_| exchange(&agent, &url, &headers, body.as_deref(), part))
     }
 
-    /// Does something that waits for the server in a thread of its own.
+    /// Runs `ask`, which waits for the server, in its own thread.
     fn start<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&CancelToken) -> T + Send + 'static,
@@ -476,7 +481,8 @@ impl<'a> Windmill<'a> {
         if (300..400).contains(&answer.status) { Err(self.redirected(path, &answer)) } else { Ok(answer) }
     }
 
-    /// A redirect is not followed, and its target is what the setting lacks.
+    /// Returns the error for a redirect. A redirect is not followed. The message names its target, since the setting
+    /// should have it.
     fn redirected(&self, path: &str, answer: &Answer) -> WindmillError {
         let asked = path.split('?').next().unwrap_or_default();
         let target = answer.location.as_deref().unwrap_or("no place that it names");
@@ -492,11 +498,11 @@ impl<'a> Windmill<'a> {
     }
 
     fn unreachable(&self, path: &str, error: &ureq::Error) -> WindmillError {
-        // A time-out of the whole run says so, whatever it was waiting for.
+        // If the time of the run is over, the error says so, whatever the run was waiting for.
         if let Err(expired) = self.deadline.remaining() {
             return WindmillError::Expired(expired);
         }
-        // A query is as long as it is dull.
+        // A query is long and says little.
         let path = path.split('?').next().unwrap_or_default();
         if let ureq::Error::BodyExceedsLimit(bytes_max) = error {
             let message = format!(
@@ -510,20 +516,20 @@ impl<'a> Windmill<'a> {
         WindmillError::Failed { code: Code::WindmillUnreachable, message, retry }
     }
 
-    /// What the server said, fit for messages.
+    /// Makes a text of the server safe for messages.
     fn printable(&self, said: &str) -> String {
         let secrets = self.headers.iter().map(|(_, value)| value).chain([self.token]);
         Redactor::new(secrets).redact(&output::clean_line(said.as_bytes()))
     }
 
-    /// The description of an answer whose content has to stay hidden.
+    /// Describes an answer whose content must stay hidden.
     fn no_answer(&self, code: Code, path: &str, answer: &Answer) -> WindmillError {
         let message = format!("{} answered with status {}", self.base_url.join(path), answer.status);
         WindmillError::Failed { code, message, retry: answer.retry() }
     }
 
     fn strange_answer(&self, path: &str, answer: &Answer) -> WindmillError {
-        // Scrubbed before it is cut, so that no part of a token that was said back is left.
+        // Secrets are removed before the text is cut to its start, so that no part of an echoed token is left.
         let said = answer.body.get(..answer.body.floor_char_boundary(ECHOED_BYTES_MAX)).unwrap_or_default();
         let said = Redactor::new([self.token]).scrub_cut(&output::clean_line(said.as_bytes()));
         let start: String = said.chars().take(200).collect();
@@ -536,7 +542,7 @@ impl<'a> Windmill<'a> {
     }
 
     fn refused(&self, answer: &Answer) -> WindmillError {
-        // A token that is good elsewhere means that it is the workspace that it does not see.
+        // If the token is valid elsewhere, it does not see this workspace.
         if self.ask("api/users/whoami", None).is_ok_and(|who| who.status == 200) {
             return self.no_such_workspace();
         }
@@ -554,10 +560,11 @@ impl<'a> Windmill<'a> {
         failed(Code::WorkspaceNotFound, message)
     }
 
-    /// The key under which the workspace's secrets are encrypted; nothing where this server or token does not tell.
+    /// Returns the key that encrypts the workspace's secrets, or `None` if this server or token does not give it.
     ///
     /// # Errors
-    /// [`WindmillError`] where there is no answer, or one of a server that may come back. What it answered is not in it.
+    /// [`WindmillError`] if there is no answer, or if the server may come back. The error does not contain
+    /// the answer.
     pub fn key(&self) -> Result<Option<Secret>, WindmillError> {
         let path = format!("api/w/{}/workspaces/encryption_key", self.workspace);
         let answer = self.ask(&path, None)?;
@@ -573,10 +580,10 @@ impl<'a> Windmill<'a> {
         })
     }
 
-    /// Whether Windmill can decrypt a variable. Its value goes no further than here.
+    /// Whether Windmill can decrypt a variable. The value is not returned.
     ///
     /// # Errors
-    /// [`WindmillError`] where there is no answer.
+    /// [`WindmillError`] if there is no answer.
     pub fn can_read_variable(&self, path: &str) -> Result<bool, WindmillError> {
         let path = percent::encode_path(path);
         let path = format!("api/w/{}/variables/get/{path}?decrypt_secret=true", self.workspace);
@@ -593,7 +600,7 @@ fn is_true(object: &json::Object, name: &str) -> bool {
     matches!(object.get(name), Some(Value::Bool(true)))
 }
 
-/// Two fields of an object, where both are there and are texts.
+/// Returns two fields of an object, if both exist and are texts.
 #[must_use]
 pub fn two_texts(object: &Value, names: [&str; 2]) -> Option<(String, String)> {
     let Value::Object(fields) = object else { return None };
@@ -622,7 +629,7 @@ fn exchange(
 
 type Response = ureq::http::Response<ureq::Body>;
 
-/// Asks; the answer's body is not read yet.
+/// Sends a GET request. The body of the answer is not read yet.
 fn get(
     agent: &ureq::Agent,
     url: &str,
@@ -643,14 +650,14 @@ fn is_page(response: &Response) -> bool {
 
 fn read_answer(mut response: Response, url: &str, part: Part) -> Result<Answer, ureq::Error> {
     let status = response.status().as_u16();
-    // A date is possible too, and rare; the pause is then our own.
+    // The header may also be a date, which is rare. Our own pause is used then.
     let retry_after = header(&response, "retry-after").and_then(|value| value.parse().ok());
     let date = header(&response, "date").and_then(|value| httpdate::parse_http_date(value).ok());
     let is_page = is_page(&response);
     let location = header(&response, "location").map(str::to_owned);
     let mut bytes = Vec::new();
     let reader = response.body_mut().as_reader();
-    // Of an answer that is none, the beginning tells enough.
+    // For an answer with another status, the beginning is enough.
     if status == 200 {
         let bytes_max = answer_bytes_max(url, part);
         reader.take(bytes_max + 1).read_to_end(&mut bytes)?;
@@ -660,7 +667,7 @@ fn read_answer(mut response: Response, url: &str, part: Part) -> Result<Answer, 
     } else {
         reader.take(SHORT_BYTES_MAX).read_to_end(&mut bytes)?;
     }
-    // What is not UTF-8 is not Windmill's; its beginning is enough for a message.
+    // An answer that is not UTF-8 is not Windmill's. Its beginning is enough for a message.
     let body = String::from_utf8(bytes).unwrap_or_else(|error| {
         let bytes = error.as_bytes();
         String::from_utf8_lossy(&bytes[..bytes.len().min(ECHOED_BYTES_MAX)]).into_owned()
@@ -668,7 +675,7 @@ fn read_answer(mut response: Response, url: &str, part: Part) -> Result<Answer, 
     Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs), date, is_page, location, body })
 }
 
-/// How long an answer to this question may be.
+/// Returns how long the answer to this question may be.
 fn answer_bytes_max(url: &str, part: Part) -> u64 {
     let is = |path: &str| url.ends_with(path);
     match part {
@@ -684,7 +691,7 @@ fn failed(code: Code, message: String) -> WindmillError {
     WindmillError::Failed { code, message, retry: Retry::Never }
 }
 
-/// The same error of the export: everything else of that Windmill answers.
+/// Turns the error into an error of the export: only the export failed, and Windmill answers everything else.
 fn pull_failed(error: WindmillError) -> WindmillError {
     match error {
         WindmillError::Failed { message, retry, .. } => {

@@ -18,28 +18,29 @@ use crate::windmill::api::{Windmill, WindmillError, two_texts};
 use crate::windmill::push_relay::{Permits, PushRelay, Refusal, Relayed};
 use crate::windmill::snapshot_server::SnapshotServer;
 
-/// Name of the one profile in wmill's configuration. Files named after the profile (`x.PROFILE.variable.yaml`) have a
-/// meaning to wmill, so it is a name that no file has.
+/// The name of the only profile in wmill's configuration. Files with the name of the profile in their names
+/// (`x.PROFILE.variable.yaml`) have a meaning to wmill, so this is a name that no file has.
 const PROFILE: &str = "windmill-git-sync-run";
-/// A line for each file of a workspace: a hundred thousand. Parsed, they take as much again.
+/// The largest output of a push, with one line for each file of a workspace: a hundred thousand lines. Parsed, they
+/// take as much memory again.
 const CHANGES_BYTES_MAX: usize = 8 << 20;
-/// A path, which has 4,096 bytes at most, two numbers and a version.
+/// The largest file with a known version: a path of 4,096 bytes at most, two numbers and a version.
 const KNOWN_VERSION_BYTES_MAX: u64 = 8 << 10;
-/// What the image's wmill prints before its version.
+/// The line that the image's wmill prints before its version.
 const SORTS_DEPENDENCIES: &str = "Dependencies are sorted";
-/// Of a script, which names its interpreter there.
+/// How much of a script is read, to see which interpreter its first line names.
 const FIRST_LINE_BYTES_MAX: u64 = 256;
-/// Lines of a failed push that are for people, and how long such a line is at most.
+/// How many lines for people a message about a failed push has, and how long such a line may be.
 const PLAIN_LINES_MAX: usize = 3;
 const PLAIN_LINE_BYTES_MAX: usize = 400;
-/// As many lines of output make an error plain.
+/// How many lines of output the message about a failed pull has.
 const MESSAGE_LINES_MAX: usize = 12;
 
-/// Pulls what `server` serves of the workspace into `folder`, which must hold the `wmill.yaml` for this run. wmill is
-/// given the server's own word in place of a token.
+/// Pulls the workspace that `server` serves into `folder`, which must hold the `wmill.yaml` for this run. wmill gets
+/// the server's word instead of a token.
 ///
 /// # Errors
-/// [`WindmillError`]. The folder is then half pulled, and good for nothing.
+/// [`WindmillError`]. The folder is then half pulled and must not be used.
 pub fn pull(
     workspace: &WorkspaceId,
     server: SnapshotServer,
@@ -65,14 +66,15 @@ pub fn pull(
         Ok(finished) => finished,
         Err(failure) => {
             if let Failure::NoSpace { .. } = failure {
-                // What it wrote is of no use, and takes the space.
+                // The files that wmill wrote are of no use, and take the space.
                 files::remove_folder(folder).and_then(|()| files::create_folder(folder)).map_err(machine)?;
             }
             return Err(not_run(&failure));
         }
     };
     let is_done = words.say_done();
-    // Why it did not go well is told by this first: wmill takes what it is not answered for an older server.
+    // The server's reason comes first. wmill does not name the reason, since it takes a missing answer for an answer of
+    // an older server.
     let asked = server.finish();
     let incomplete = match (&asked, words.incomplete) {
         (Err(why), _) if finished.is_success() || why.contains("no answer") => Some(why.clone()),
@@ -96,17 +98,17 @@ fn not_run(failure: &Failure) -> WindmillError {
     }
 }
 
-/// What a push does with what the folder does not have.
+/// What a push does with items that the folder does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletions {
-    /// Nothing.
+    /// It keeps them.
     Skip,
-    /// It deletes it from the workspace.
+    /// It deletes them from the workspace.
     Push,
 }
 
-/// Pushes what lies in `folder`, which must hold the `wmill.yaml` for this run, as far as `permits` lets it through.
-/// wmill asks a relay of ours, and is given that one's word in place of the token.
+/// Pushes the content of `folder`, which must hold the `wmill.yaml` for this run, as far as `permits` allows. wmill
+/// sends its requests to our relay, and gets the relay's word instead of the token.
 ///
 /// # Errors
 /// [`WindmillError`], which names the item and says why. A part may have been pushed.
@@ -121,7 +123,7 @@ pub fn push(
     let configuration = run_env.run_dir.path().join("wmill");
     let relay = PushRelay::start(windmill, run_env, permits).map_err(machine)?;
     write_profile(&relay.base_url(), windmill.workspace, relay.word(), &configuration).map_err(machine)?;
-    // As JSON: its own list of differences would show values, of resources for one.
+    // The output is JSON, because wmill's own list of differences would show values, for example of resources.
     let invocation = run_env.local_invocation("wmill", folder).map_err(machine)?;
     let invocation = sync_command(invocation, run_env, folder, &configuration).arguments([
         "push",
@@ -129,7 +131,7 @@ pub fn push(
         "--skip-branch-validation",
         "--json-output",
     ]);
-    // The relay is on this machine.
+    // The relay is on this machine, so no proxy is used.
     let mut invocation = invocation.environment("NO_PROXY", "127.0.0.1").environment("no_proxy", "127.0.0.1");
     if deletions == Deletions::Skip {
         invocation = invocation.argument("--keep-deleted");
@@ -148,7 +150,7 @@ pub fn push(
     }
 }
 
-/// What `wmill sync push` said at its end.
+/// What `wmill sync push` prints at its end.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct PushSaid {
     is_success: bool,
@@ -157,7 +159,7 @@ struct PushSaid {
 }
 
 fn said_of_push(finished: &Finished) -> Option<PushSaid> {
-    // Warnings may stand before it.
+    // Warnings may come before the JSON.
     let text = String::from_utf8_lossy(&finished.stdout);
     let (start, end) = (text.find("{\n")?, text.rfind('}')?);
     let Ok(Value::Object(mut answer)) = json::from_str(text.get(start..=end)?) else { return None };
@@ -197,7 +199,8 @@ fn push_failed(
     WindmillError::Failed { code, message, retry: Retry::Never }
 }
 
-/// The last lines that are for people: without the dump of an error, the source around it and where that lies.
+/// Returns the last lines that are for people, without the dump of an error, the source code around it and its
+/// location.
 fn plain_lines(tail: &[String]) -> String {
     let is_plain = |line: &&String| {
         !line.is_empty()
@@ -210,19 +213,19 @@ fn plain_lines(tail: &[String]) -> String {
     plain[plain.len().saturating_sub(PLAIN_LINES_MAX)..].join("; ")
 }
 
-/// `wmill sync`, about to run in `folder`, with the profile in `configuration`.
+/// Makes the command `wmill sync`, which runs in `folder` with the profile in `configuration`.
 fn sync_command(invocation: Invocation, run_env: &RunEnv, folder: &Path, configuration: &Path) -> Invocation {
     invocation
         .environment("WMILL_CONFIG_DIR", configuration)
         .environment("NO_COLOR", "1")
-        // wmill takes its orders from the branch of a repository that it finds; it is to find none.
+        // If wmill finds a repository, it takes settings from its branch, so it must not find one.
         .environment("GIT_DIR", run_env.run_dir.path().join("no-repository"))
         .environment("GIT_CEILING_DIRECTORIES", folder.parent().unwrap_or(folder))
         .confine(&[run_env.run_dir.path(), folder])
         .arguments(["--workspace", PROFILE, "sync"])
 }
 
-/// wmill appends `api/…` to `remote` as it is.
+/// Writes the profile. wmill appends `api/…` to `remote` as it is.
 fn write_profile(remote: &str, workspace: &WorkspaceId, token: &Secret, configuration: &Path) -> std::io::Result<()> {
     let folder = configuration.join("windmill");
     files::create_folder(&folder)?;
@@ -246,7 +249,7 @@ fn failed(workspace: &WorkspaceId, verb: &str, finished: &Finished) -> WindmillE
             (_, retry) if verb == "pull" => (Code::PullFailed, retry),
             classified => classified,
         },
-        // For want of memory, mostly: the same again, or more of it, does not help.
+        // The usual reason is low memory. Another pull, or a larger one, does not help.
         Ending::Signal(_) | Ending::OutOfMemory => (Code::PullFailed, Retry::Never),
     };
     let how = if finished.is_success() {
@@ -258,12 +261,12 @@ fn failed(workspace: &WorkspaceId, verb: &str, finished: &Finished) -> WindmillE
     WindmillError::Failed { code, message, retry }
 }
 
-/// What a pull that did its work says: how many changes there are to apply and, if any, that they were.
+/// What a successful pull prints: how many changes it has to apply and, if there are any, that it applied them.
 #[derive(Default)]
 struct Words {
     changes: Option<u64>,
     is_applied: bool,
-    /// What it said of a part that it could not do, before it exits with 0.
+    /// The line about a part that wmill could not pull. wmill exits with 0 after that.
     incomplete: Option<String>,
 }
 
@@ -278,13 +281,14 @@ impl Words {
         }
     }
 
-    /// Without this, a `wmill` that exits 0 for another reason (an unanswered prompt) would pass for a pull.
+    /// Whether wmill says that it did its work. Without this check, a `wmill` that exits with 0 for another reason (an
+    /// unanswered prompt) would pass for a successful pull.
     fn say_done(&self) -> bool {
         self.changes == Some(0) || (self.changes.is_some() && self.is_applied)
     }
 }
 
-/// What wmill's words mean, and what may help.
+/// Returns what wmill's output means, and which attempt may help.
 fn classify(printed: &str) -> (Code, Retry) {
     const UNREACHABLE: [&str; 8] = [
         "ECONNREFUSED",
@@ -294,10 +298,11 @@ fn classify(printed: &str) -> (Code, Retry) {
         "ETIMEDOUT",
         "EHOSTUNREACH",
         "socket hang up",
-        // Whatever the cause, one that is a certificate included, this is all that wmill says at times.
+        // Sometimes wmill prints only this, whatever the cause, even for a bad certificate.
         "Could not connect to Windmill server",
     ];
-    // An archive that came short is no zip file, and one that was cut while it was read was `terminated`.
+    // An archive that is too short is not a zip file for wmill. If the archive was cut while wmill read it, wmill
+    // prints `terminated`.
     const BROKEN_OFF: [&str; 3] = ["fetch failed", "terminated", "zip file"];
     const FULL: [&str; 2] = ["ENOSPC", "EDQUOT"];
     const CERTIFICATES: [&str; 5] =
@@ -327,29 +332,30 @@ fn classify(printed: &str) -> (Code, Retry) {
     }
 }
 
-/// The status that the export was answered with, where that was no archive, or the page of a gateway.
+/// Returns the status of the answer that wmill got instead of an archive, from Windmill or as the page of a gateway.
 fn status_of_archive(printed: &str) -> Option<u16> {
     let failed = || printed.split("Failed to request tarball from API: ").nth(1);
     let page = || printed.split("Got an HTML response from").nth(1)?.split("(status ").nth(1);
     failed().or_else(page)?.get(..3)?.parse().ok()
 }
 
-/// What is known of a `wmill`.
+/// What is known about a `wmill`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// Such as `1.819.0`.
+    /// The version, such as `1.819.0`.
     pub text: String,
-    /// Whether it takes the files of `dependencies/` sorted, and not as the file system has them: their order goes into
-    /// the hashes of `wmill-lock.yaml`.
+    /// Whether it takes the files of `dependencies/` in sorted order, and not in the order of the file system: their
+    /// order goes into the hashes of `wmill-lock.yaml`.
     pub sorts_dependencies: bool,
 }
 
-/// The version of the `wmill` on the path.
+/// Returns the version of the `wmill` on the path.
 ///
 /// # Errors
-/// As [`RunEnv::version`].
+/// The same as for [`RunEnv::version`].
 pub fn version(run_env: &RunEnv) -> Result<Version, String> {
-    // `image/adapt.mjs` has the image's say so; Node, which runs npm's, sorts the names of a folder by itself.
+    // The image's wmill prints that it sorts (`image/adapt.mjs`). Node, which runs npm's wmill, sorts the names in a
+    // folder itself.
     let mut sorts_dependencies = program(&run_env.environment).is_some_and(|program| is_run_by_node(&program));
     let text = run_env.version("wmill", "--version", "CLI version: ", &mut |line| {
         sorts_dependencies |= line == SORTS_DEPENDENCIES;
@@ -363,10 +369,10 @@ fn is_run_by_node(program: &Path) -> bool {
     first.starts_with(b"#!") && first.ends_with(b"node")
 }
 
-/// The same; `None` where it does not tell.
+/// Does the same as [`version`], but returns `None` if wmill does not give its version.
 ///
-/// Asking starts the program once more, so the answer is kept in the file at `known`, together with which file it is
-/// the version of.
+/// To get the version, the program has to be started once more. So the version is kept in the file at `known`, together
+/// with the identity of the program.
 #[must_use]
 pub fn known_version(run_env: &RunEnv, known: &Path) -> Option<Version> {
     let program = identity(&run_env.environment);
@@ -382,7 +388,7 @@ pub fn known_version(run_env: &RunEnv, known: &Path) -> Option<Version> {
     let version = version(run_env).ok()?;
     if let Some(program) = program {
         let sorted = if version.sorts_dependencies { SORTS_DEPENDENCIES } else { "" };
-        // Runs of other workspaces may be at the same: each has a file of its own until it is whole.
+        // Other workspaces may run at the same time, so each run writes its own file first and then renames it.
         let written =
             run_env.run_dir.write("wmill-version", format!("{program}\n{}\n{sorted}\n", version.text).as_bytes());
         if let Err(error) = written.and_then(|fresh| std::fs::rename(fresh, known)) {
@@ -392,7 +398,7 @@ pub fn known_version(run_env: &RunEnv, known: &Path) -> Option<Version> {
     Some(version)
 }
 
-/// Path, size and time of the file behind `wmill`; another version of it differs in one of them.
+/// Returns path, size and time of the file behind `wmill`. Another version differs in at least one of them.
 #[must_use]
 pub fn identity(environment: &[(String, String)]) -> Option<String> {
     let program = program(environment)?;
@@ -401,7 +407,7 @@ pub fn identity(environment: &[(String, String)]) -> Option<String> {
     Some(format!("{} {} {}", program.display(), metadata.len(), modified.as_nanos()))
 }
 
-/// The file behind `wmill`.
+/// Returns the path of the file behind `wmill`.
 fn program(environment: &[(String, String)]) -> Option<PathBuf> {
     let (_, path) = environment.iter().find(|(name, _)| name == "PATH")?;
     std::env::split_paths(path).map(|folder| folder.join("wmill")).find_map(|file| file.canonicalize().ok())

@@ -6,20 +6,20 @@ use std::hash::{BuildHasher, RandomState};
 use crate::windmill::item_path::{ItemId, ItemKind, Part, Role, covers, locate};
 use crate::windmill::wmill_yaml::Kinds;
 
-/// Fewer deletions than this are never a mass deletion, unless they are all that there was.
+/// Fewer deletions than this are never a mass deletion, unless everything is deleted.
 const MASS_DELETION_ITEMS_MIN: usize = 10;
 
-/// What a change does to the objects that were there.
+/// What a change does to the objects that existed before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deletions {
-    /// The objects before, of the kinds that are covered.
+    /// The number of objects before the change, of the kinds that are covered.
     pub total: usize,
-    /// Those of them that are gone and did not reappear elsewhere, in order.
+    /// The objects that are gone and did not reappear elsewhere, in order.
     pub deleted: Vec<ItemId>,
 }
 
 impl Deletions {
-    /// Whether these are too many: at least 10 and more than this share, or all that there was.
+    /// Whether there are too many deletions: at least 10 and more than this share, or all objects.
     #[must_use]
     pub fn exceeds(&self, percent_max: u8) -> bool {
         let deleted = self.deleted.len();
@@ -28,19 +28,19 @@ impl Deletions {
     }
 }
 
-/// Is shown a file: its path, and its content before and after (git's object id, or whatever else is equal for equal
+/// Gets a file: its path, and its content before and after (git's object id, or any other text that is equal for equal
 /// content).
 pub type Visitor<'v> = dyn FnMut(&str, Option<&str>, Option<&str>) + 'v;
 
-/// The objects that were there before and are not after. `each` shows all files, in the order of their paths, and is
-/// asked to do so once more where something is gone. Of the objects that stay, no more is held than a number each.
+/// Returns the objects that existed before and do not exist after. `each` passes all files, in the order of their
+/// paths. It is called a second time if something is gone. For each object that stays, only one number is kept.
 ///
-/// An object exists where one of its main files does (a script's content or metadata, `flow.yaml`, …): what wmill
-/// leaves in a deleted flow's folder because it does not know it, does not keep the flow alive. A deleted object that
-/// reappears elsewhere with the same content was moved; each new object can excuse one deleted only.
+/// An object exists if one of its main files does (a script's content or metadata, `flow.yaml`, …). Files that wmill
+/// leaves in the folder of a deleted flow, because it does not know them, do not keep the flow alive. A deleted object
+/// that reappears elsewhere with the same content was moved. Each new object can stand for only one deleted object.
 ///
 /// # Errors
-/// Those of `each`.
+/// Returns the errors of `each`.
 pub fn deletions<E>(each: &dyn Fn(&mut Visitor<'_>) -> Result<(), E>, kinds: &Kinds) -> Result<Deletions, E> {
     let hasher = RandomState::new();
     let (mut known, mut losing) = (HashSet::new(), BTreeSet::new());
@@ -94,9 +94,9 @@ type ItemIdentity<'a> = (ItemKind, &'a [(String, String)]);
 struct Object {
     /// Whether it exists after the change.
     stays: bool,
-    /// Each file's name within the object, and its content.
+    /// The name within the object and the content of each file.
     comparable: Vec<(String, String)>,
-    /// The same of what can name its own path.
+    /// The same for files that can contain their own path.
     naming: Vec<(String, String)>,
 }
 
@@ -113,7 +113,8 @@ impl Object {
 
     fn identity(&self, kind: ItemKind) -> ItemIdentity<'_> {
         let files = if self.comparable.is_empty() { &self.naming } else { &self.comparable };
-        // In the order of their paths, as trees are listed, and so in the same order wherever the object lies.
+        // The files are in the order of their paths, like in a tree. So their order does not depend on the object's
+        // path.
         (kind, files)
     }
 }
@@ -149,7 +150,7 @@ mod tests {
         for item in ["script f/ops/modular", "flow f/ops/nightly", "raw app f/ops/rawy", "resource f/ops/many"] {
             check_deletions(&all, &without(item), 28, &[item]);
         }
-        // Not covered by default.
+        // These kinds are not covered by default.
         check_deletions(&all, &without("settings"), 28, &[]);
         check_deletions(&all, &without("user admin@windmill.dev"), 28, &[]);
     }
@@ -196,7 +197,7 @@ mod tests {
         let two = [("f/a.py", "1"), ("f/b.py", "1")];
         check_deletions(&two, &[("f/c.py", "1")], 2, &["script f/b"]);
         check_deletions(&two, &[("f/c.py", "1"), ("f/d.py", "1")], 2, &[]);
-        // What was there already is no new object.
+        // An object that existed before is not a new object.
         check_deletions(&two, &[("f/a.py", "1")], 2, &["script f/b"]);
     }
 

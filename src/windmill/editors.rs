@@ -1,4 +1,4 @@
-//! Who edited which item last, as far as Windmill tells.
+//! Finds out who edited which item last, as far as Windmill says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -13,19 +13,19 @@ use crate::util::time;
 use crate::windmill::api::{Account, Windmill};
 use crate::windmill::item_path::{ItemId, ItemKind};
 
-/// For all questions together: names are not worth a sync that takes noticeably longer.
+/// How long all questions together may take. Names are not worth a sync that takes noticeably longer.
 const TIME_MAX: Duration = Duration::from_secs(5);
-/// Lines of one list; each has half a kilobyte.
+/// How many entries one page of a list has. Each entry has half a kilobyte.
 const PER_PAGE: usize = 200;
-/// Lists begin with what was edited last, so what has changed stands on the first pages.
+/// How many pages of a list are read. Lists begin with the latest edits, so changed items are on the first pages.
 const PAGES_MAX: usize = 5;
-/// Items that are asked for one by one, since their list does not say who it was.
+/// How many items of a list are asked for one by one, because the list does not name their editor.
 const SINGLE_QUESTIONS_MAX: usize = 50;
-/// For the address of somebody of whom Windmill tells none. No mail can go there (RFC 2606).
+/// The domain of the address if Windmill gives no address for an editor. No mail can go there (RFC 2606).
 const NO_ADDRESS: &str = "windmill.invalid";
 
-/// Kinds, their list, and how one of them is asked for. The lists of scripts and apps have the time alone in
-/// Windmill 1.491.
+/// The kinds, the path of their list, and the path of one item. In Windmill 1.491, the lists of scripts and apps give
+/// the time only.
 const LISTS: [(&[ItemKind], &str, &str); 3] = [
     (&[ItemKind::Script], "scripts/list?include_without_main=true&", "scripts/get/p/"),
     (&[ItemKind::Flow], "flows/list?", "flows/get/"),
@@ -35,15 +35,15 @@ const LISTS: [(&[ItemKind], &str, &str); 3] = [
 /// The last edit of an item.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
-    /// The editor, as Windmill names them.
+    /// The editor's name in Windmill.
     name: Option<String>,
-    /// Who it was, where that can be told in a commit.
+    /// The editor as the author of a commit, if name and address are valid in one.
     pub author: Option<Identity>,
-    /// When it was; never in the future.
+    /// The time of the edit. It is never in the future.
     pub time: Option<SystemTime>,
 }
 
-/// The last edits that Windmill tells of.
+/// The last edit of each item, as far as Windmill gives it.
 pub type Edits = BTreeMap<ItemId, Edit>;
 
 /// Asks for the last edits of these items.
@@ -59,8 +59,8 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
         for (item, edit) in silent.take(SINGLE_QUESTIONS_MAX) {
             let question = question(one, item);
             let Some(Value::Object(answer)) = windmill.ask_for_names(&question) else {
-                // A gateway may refuse an encoded path. Any other failure, of a server without this endpoint or a slow
-                // one, would repeat for every item.
+                // A gateway may refuse an encoded path. Any other failure would repeat for every item, because the
+                // server has no such endpoint or is slow.
                 if question.contains('%') {
                     continue;
                 }
@@ -79,12 +79,12 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
     edits
 }
 
-/// By which one item is asked for, whatever its path is.
+/// Returns the API path that asks for one item. The item's path may contain any character.
 fn question(one: &str, item: &ItemId) -> String {
     [one, &percent::encode_path(&item.path)].concat()
 }
 
-/// Takes over what a list tells of those items that are of its kinds.
+/// Adds the edits of the items of these kinds that the list gives.
 fn ask_list(windmill: &Windmill<'_>, list: &str, kinds: &[ItemKind], items: &BTreeSet<ItemId>, edits: &mut Edits) {
     let mut missing = items.iter().filter(|item| kinds.contains(&item.kind)).count();
     for page in 1..=PAGES_MAX {
@@ -119,7 +119,8 @@ fn told_by(line: &Object) -> Edit {
     Edit { name: name.map(str::to_owned), author: None, time: time.map(|time| time.min(SystemTime::now())) }
 }
 
-/// Addresses by user name, as far as Windmill tells; that of the token's own user is known already.
+/// Returns the addresses by user name, as far as Windmill gives them. The address of the token's own user is already
+/// known.
 fn addresses(windmill: &Windmill<'_>, account: &Account) -> Vec<(String, String)> {
     let mut addresses = Vec::new();
     if let Some(Value::Array(users)) = windmill.ask_for_names("users/list") {
@@ -134,12 +135,13 @@ fn addresses(windmill: &Windmill<'_>, account: &Account) -> Vec<(String, String)
     addresses
 }
 
-/// An author, where name and address can be told in a commit. A user without a name of their own in the workspace goes
-/// by their address.
+/// Returns the author, if name and address are valid in a commit. A user without a user name in the workspace has the
+/// address as name.
 fn identity(name: &str, addresses: &[(String, String)]) -> Option<Identity> {
     let name = name.strip_prefix("u/").unwrap_or(name).trim();
     let address = addresses.iter().find(|(known, _)| known == name).map(|(_, address)| address.as_str());
-    // A name that reads as another one is told by what is seen of it.
+    // Invisible characters are removed, so that two different names cannot look the same. Control characters stay, and
+    // `Identity::parse` refuses them.
     let name: String = name.chars().filter(|letter| letter.is_control() || !redact::is_invisible(*letter)).collect();
     let identity = match address {
         Some(address) => Identity::parse(&name, address),

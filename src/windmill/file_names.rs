@@ -1,13 +1,14 @@
-//! Names in an export that must not become names of files: they lead elsewhere, or git or a file system refuses them.
+//! Finds names in an export that must not become names of files: they lead out of the folder, or git or a file system
+//! refuses them.
 
 use super::json_digest::CUT;
 
-/// File systems hold no longer name.
+/// The longest name that file systems accept.
 const NAME_BYTES_MAX: usize = 255;
-/// git's check of received objects refuses a longer line in `.gitattributes`.
+/// The line length from which on git's check of received objects refuses a `.gitattributes`.
 const ATTRIBUTES_LINE_BYTES_MAX: usize = 2048;
 
-/// Why no file of an item may lie at `path` in the item's folder; nothing where it may.
+/// Returns why no file of an item may have the path `path` in the item's folder, or `None` if it may.
 #[must_use]
 pub fn fault_of_path(path: &str) -> Option<&'static str> {
     let last = path.rsplit('/').next().unwrap_or_default();
@@ -15,7 +16,7 @@ pub fn fault_of_path(path: &str) -> Option<&'static str> {
         Some("is empty")
     } else if path.contains('\0') {
         Some("has a zero byte, or is far too long")
-    // What some system takes for a separator is taken for one.
+    // `/` and `\` both count as separators, because each is one on some system.
     } else if path.starts_with('/') || parts(path).any(|part| part == "..") {
         Some("leads elsewhere")
     } else if matches!(last, "" | ".") {
@@ -33,7 +34,7 @@ fn parts(path: &str) -> impl Iterator<Item = &str> {
     path.split(['/', '\\'])
 }
 
-/// A file that git reads in a repository that it receives, and refuses where it is malformed.
+/// A file that git reads in a repository that it receives. git refuses the repository if the file is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GitFile {
     /// `.gitmodules`
@@ -43,7 +44,7 @@ pub enum GitFile {
 }
 
 impl GitFile {
-    /// Whether a path in any folder is one.
+    /// Returns which of these files `path` is, in any folder.
     #[must_use]
     pub fn at(path: &str) -> Option<Self> {
         let is = |name: &str, short: &[&str]| parts(path).any(|part| is_like(part, name, short));
@@ -57,10 +58,11 @@ impl GitFile {
         }
     }
 
-    /// Why git refuses this content, or may: of `.gitmodules`, only what is plain to read is taken.
+    /// Returns why git refuses this content, or may refuse it. A `.gitmodules` is accepted only if each of its lines is
+    /// plain.
     #[must_use]
     pub fn fault_of(self, content: &str) -> Option<&'static str> {
-        // What is not shown to its end may go on in any way.
+        // The rest of a text that was cut is unknown, so such a text is refused.
         match self {
             Self::Attributes if content.contains(CUT) => Some("is of git's attributes, and too long to be looked into"),
             Self::Modules if content.lines().all(is_plain_line) => None,
@@ -71,12 +73,12 @@ impl GitFile {
     }
 }
 
-/// Short names of Windows beyond the fourth.
+/// Whether a part of the path is one of Windows' short names after the fourth.
 fn is_hashed(path: &str, start: &str) -> bool {
     parts(path).any(|part| part.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start)))
 }
 
-/// A line of `.gitmodules` that git takes whatever stands before it.
+/// Whether git accepts this line of `.gitmodules`, whatever comes before it.
 fn is_plain_line(line: &str) -> bool {
     let line = line.trim();
     let is_plain = |text: &str| {
@@ -93,8 +95,8 @@ fn is_plain_line(line: &str) -> bool {
     matches!(key.trim(), "path" | "url" | "branch") && is_plain(value.trim())
 }
 
-/// Whether some file system takes `part` for `name`: in any case, with what Windows cuts off, with what macOS ignores,
-/// or as one of the short names.
+/// Whether some file system takes `part` for `name`: with other upper and lower case, with endings that Windows cuts
+/// off, with characters that macOS ignores, or as one of the short names.
 fn is_like(part: &str, name: &str, short: &[&str]) -> bool {
     let visible: String = part.chars().filter(|char| !is_ignored(*char)).collect();
     let is_windows = |name: &str| {

@@ -1,15 +1,15 @@
-//! The Windmill item that a file belongs to, by its path in a backup.
+//! Finds the Windmill item that a file belongs to, by the file's path in a backup.
 
 use std::fmt;
 
 use crate::windmill::wmill_yaml::Kinds;
 
-/// wmill's list of the hashes of what it pulled.
+/// The file with wmill's hashes of what it pulled.
 pub const WMILL_LOCK: &str = "wmill-lock.yaml";
-/// The workspace's encryption key.
+/// The file with the workspace's encryption key.
 pub const KEY_FILE: &str = "encryption_key.yaml";
 
-/// What kind of Windmill object it is.
+/// The kind of a Windmill object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "Windmill's own words")]
 pub enum ItemKind {
@@ -21,13 +21,13 @@ pub enum ItemKind {
     ResourceType,
     Variable,
     Schedule,
-    /// With its sort: `http`, `kafka`, …
+    /// A trigger with its sort: `http`, `kafka`, …
     Trigger(&'static str),
     User,
     Group,
     /// A file under `dependencies/`.
     WorkspaceDependencies,
-    /// A data table's migration, its way up and its way down together.
+    /// A data table's migration. Its way up and its way down are one item.
     Migration,
     Settings,
     Key,
@@ -58,9 +58,9 @@ impl fmt::Display for ItemKind {
 /// One Windmill object: `script f/ops/job_00000`, `flow f/ops/nightly`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ItemId {
-    /// What it is.
+    /// The kind of the object.
     pub kind: ItemKind,
-    /// Its path in Windmill; for users, groups and resource types the name; empty for settings and key.
+    /// The path in Windmill. For users, groups and resource types it is the name, for settings and key it is empty.
     pub path: String,
 }
 
@@ -73,23 +73,23 @@ impl fmt::Display for ItemId {
     }
 }
 
-/// Which object the file at `path` belongs to; the path is relative to the backup's folder.
+/// Returns the object that the file at `path` belongs to. The path is relative to the backup's folder.
 ///
-/// Both layouts are understood, so that a repository that changes from one to the other deletes nothing. `None`:
-/// `folder.meta.yaml`, `wmill-lock.yaml`, `locks/`, and all that is not Windmill's.
+/// Both layouts are recognized, so that a repository that changes from one to the other deletes nothing. Returns `None`
+/// for `folder.meta.yaml`, `wmill-lock.yaml`, `locks/`, and everything that is not Windmill's.
 #[must_use]
 pub fn item_of(path: &str) -> Option<ItemId> {
     locate(path).map(Part::id)
 }
 
-/// Whether the file's item exists where this file does: not a lock, nor a file that may outlive its item.
+/// Whether the file proves that its item exists. A lock does not, nor does a file that may outlive its item.
 #[must_use]
 pub fn proves_existence(path: &str) -> bool {
     locate(path).is_some_and(Part::exists)
 }
 
-/// Whether this sync takes such objects out. Whether a variable is secret cannot be told by its path: variables are
-/// covered even where secrets are skipped.
+/// Whether this sync exports such objects. The path does not show whether a variable is secret, so variables are
+/// covered even if secrets are skipped.
 #[must_use]
 pub fn covers(item: &ItemId, kinds: &Kinds) -> bool {
     match item.kind {
@@ -110,8 +110,8 @@ pub fn covers(item: &ItemId, kinds: &Kinds) -> bool {
     }
 }
 
-/// Whether some folder of `path` bears a flow's or an app's ending of the layout that is not asked for. wmill refuses
-/// to pull into a tree that has such a folder anywhere, outside `f/` and `u/` too.
+/// Whether some folder of `path` has the ending of a flow or an app in the other layout. wmill refuses to pull into a
+/// tree with such a folder anywhere, even outside `f/` and `u/`.
 #[must_use]
 pub fn is_in_other_layout(path: &str, non_dotted_paths: bool) -> bool {
     let endings = if non_dotted_paths { [".flow", ".app", ".raw_app"] } else { ["__flow", "__app", "__raw_app"] };
@@ -119,7 +119,7 @@ pub fn is_in_other_layout(path: &str, non_dotted_paths: bool) -> bool {
     folders.split('/').any(|folder| endings.iter().any(|ending| folder.ends_with(ending)))
 }
 
-/// The folder of an entry of the export whose name wmill takes for that of a flow or an app.
+/// Returns the folder of an entry of the export that wmill takes for the folder of a flow or an app.
 #[must_use]
 pub fn folder_like_an_item(path: &str) -> Option<&str> {
     path.match_indices('/')
@@ -132,20 +132,20 @@ pub fn folder_like_an_item(path: &str) -> Option<&str> {
 pub(super) struct Part<'a> {
     kind: ItemKind,
     base: &'a str,
-    /// What is left of the file's path without the object's, for comparison between objects.
+    /// The file's path without the object's path, to compare objects.
     pub(super) rest: &'a str,
     pub(super) role: Role,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// The object exists where this file does. Its content tells the object from others.
+    /// The object exists if this file does. The content of the file distinguishes the object from others.
     Main,
-    /// The same, but it can name its own path, so that it differs between two copies of one object.
+    /// The same, but the file can contain its own path, so it differs between two copies of one object.
     NamesItself,
-    /// Belongs to the object, and may stay when it is gone: wmill leaves files that it does not know.
+    /// The file belongs to the object, and may stay when the object is gone: wmill leaves files that it does not know.
     Companion,
-    /// A lock: neither proof of existence nor comparable.
+    /// A lock. It does not prove that the object exists, and is not compared.
     Lock,
 }
 
@@ -179,8 +179,8 @@ pub(super) fn locate(path: &str) -> Option<Part<'_>> {
     }
 }
 
-/// The item whose folder the file lies in, below a folder that wmill never walks into: `x.fileset/.config/a.sql`. It
-/// pulls such files, and pushes them with the item's others or not at all.
+/// Returns the item of a file that is below a folder that wmill never walks into, within the folder of the item:
+/// `x.fileset/.config/a.sql`. wmill pulls such files, and pushes them with the item's others or not at all.
 #[must_use]
 pub fn item_of_hidden_file(path: &str) -> Option<ItemId> {
     if locate(path).is_some() || !["f/", "u/"].iter().any(|top| path.starts_with(top)) {
@@ -195,7 +195,8 @@ fn is_never_walked(folder: &str) -> bool {
     folder.starts_with('.') || folder == "node_modules"
 }
 
-/// A file of an item that one workspace alone has: what is before the workspace's name, that name, and the rest.
+/// Splits the path of a file of an item that only one workspace has: the part before the workspace's name, that name,
+/// and the rest.
 fn workspace_mark(path: &str) -> Option<(&str, &str, &str)> {
     if locate_in_folder(path).is_some() {
         return None;
@@ -216,20 +217,21 @@ fn workspace_mark(path: &str) -> Option<(&str, &str, &str)> {
     is_mark.then(|| (base, workspace, &path[split.len()..]))
 }
 
-/// Whether wmill takes the file for one that some workspace alone has, as `f/ops/db.shop.resource.yaml`.
+/// Whether wmill takes the file for one of an item that only one workspace has, such as `f/ops/db.shop.resource.yaml`.
 #[must_use]
 pub fn is_for_one_workspace(path: &str) -> bool {
     workspace_mark(path).is_some()
 }
 
-/// The path without the name of `workspace`, where the file is of an item that this workspace alone has.
+/// Returns the path without the name of `workspace`, if the file belongs to an item that only this workspace has.
 #[must_use]
 pub fn common_path(path: &str, workspace: &str) -> Option<String> {
     let (base, marked, rest) = workspace_mark(path)?;
     (marked == workspace).then(|| [base, rest].concat())
 }
 
-/// The path of a file of an item that `workspace` alone has, of one that all have.
+/// Turns the path of a file of an item that all workspaces have into the path for an item that only `workspace` has.
+/// Returns `None` if the item is neither a resource nor a variable.
 #[must_use]
 pub fn path_for_workspace(path: &str, workspace: &str) -> Option<String> {
     let base = match locate_file(path)? {
@@ -261,7 +263,8 @@ fn locate_migration(path: &str) -> Option<Part<'_>> {
     numbered.then(|| Part::new(ItemKind::Migration, name, &path[base.len()..], Role::Main))
 }
 
-/// Endings of folders that are one object, in both layouts, and the files in them that make it exist.
+/// The endings of folders that are one object, in both layouts, and the files in them that prove that the object
+/// exists.
 const FOLDERS: [(&str, ItemKind, &[&str]); 9] = [
     (".flow", ItemKind::Flow, &["flow.yaml"]),
     ("__flow", ItemKind::Flow, &["flow.yaml"]),
@@ -274,7 +277,7 @@ const FOLDERS: [(&str, ItemKind, &[&str]); 9] = [
     (".fileset", ItemKind::Resource, &[]),
 ];
 
-/// The outermost folder with such an ending decides.
+/// Finds the object whose folder the file is in. The outermost folder with such an ending decides.
 fn locate_in_folder(path: &str) -> Option<Part<'_>> {
     for (slash, _) in path.match_indices('/') {
         let (folder, rest) = (&path[..slash], &path[slash + 1..]);
@@ -292,7 +295,7 @@ fn folder_role(rest: &str, mains: &[&str]) -> Role {
     if mains.contains(&rest) { Role::Main } else { Role::Companion }
 }
 
-/// In `x__mod/`, `script.…` is what `x.…` would be beside it.
+/// Returns the role of a file in `x__mod/`. `script.…` has the role that `x.…` has beside that folder.
 fn module_role(rest: &str) -> Role {
     match rest.strip_prefix("script.") {
         Some("yaml") => Role::NamesItself,
@@ -302,7 +305,7 @@ fn module_role(rest: &str) -> Role {
     }
 }
 
-/// Endings of scripts' content, the longer ones first. `.js` is one to wmill although it never writes it.
+/// The endings of scripts' content, longer ones first. wmill accepts `.js`, although it never writes it.
 const SCRIPT_ENDINGS: [&str; 26] = [
     ".fetch.ts",
     ".deno.ts",
@@ -332,7 +335,7 @@ const SCRIPT_ENDINGS: [&str; 26] = [
     ".r",
 ];
 
-/// Endings of objects that are one YAML file, or one and companions.
+/// The endings of objects that are one YAML file, alone or with companions.
 const FILE_ENDINGS: [(&str, ItemKind); 19] = [
     (".app.yaml", ItemKind::App),
     (".resource-type.yaml", ItemKind::ResourceType),
@@ -351,7 +354,7 @@ const FILE_ENDINGS: [(&str, ItemKind); 19] = [
     (".gcp_trigger.yaml", ItemKind::Trigger("gcp")),
     (".azure_trigger.yaml", ItemKind::Trigger("azure")),
     (".email_trigger.yaml", ItemKind::Trigger("email")),
-    // `f/ops/hook.script.77.nextcloud_native_trigger.yaml`: the service stays in the path, and tells it from others.
+    // `f/ops/hook.script.77.nextcloud_native_trigger.yaml`: the service stays in the path, to distinguish the trigger.
     ("_native_trigger.yaml", ItemKind::Trigger("native")),
     (".resource.yaml", ItemKind::Resource),
 ];
@@ -378,7 +381,7 @@ fn locate_file(path: &str) -> Option<Part<'_>> {
     })
 }
 
-/// `f/ops/notes` of `f/ops/notes.resource.file.txt`
+/// Returns `f/ops/notes` for `f/ops/notes.resource.file.txt`.
 fn file_of_resource(path: &str) -> Option<&str> {
     let mut from_the_end = path.rsplitn(4, '.');
     let (_, file, resource) = (from_the_end.next()?, from_the_end.next()?, from_the_end.next()?);
@@ -389,13 +392,13 @@ fn script_stem(path: &str) -> Option<&str> {
     SCRIPT_ENDINGS.iter().find_map(|ending| stem(path, ending))
 }
 
-/// `path` without `ending`, where a name is left.
+/// Returns `path` without `ending`, if a name is left.
 fn stem<'a>(path: &'a str, ending: &str) -> Option<&'a str> {
     path.strip_suffix(ending).filter(|base| !base.is_empty() && !base.ends_with('/'))
 }
 
-/// Whether a person's file at this path would be taken for a script by wmill, and deleted where the workspace has none
-/// such: it lies under `f/` or `u/` and has a script's ending.
+/// Whether wmill would take a person's file at this path for a script, and delete it if the workspace has no such
+/// script: it lies under `f/` or `u/` and has a script's ending.
 #[must_use]
 pub fn is_script_file_under_windmill(path: &str) -> bool {
     locate(path).is_some() && ["f/", "u/"].iter().any(|top| path.starts_with(top)) && script_stem(path).is_some()
@@ -405,8 +408,8 @@ pub fn is_script_file_under_windmill(path: &str) -> bool {
 pub(super) mod tests {
     use super::*;
 
-    /// What wmill 1.819.0 wrote of the recorded workspace, with items of more kinds put beside it, and the object of
-    /// each file.
+    /// The files that wmill 1.819.0 wrote for the recorded workspace, plus items of more kinds, and the object of each
+    /// file.
     pub(crate) const DOTTED: &[(&str, &str)] = &[
         ("c_shop.resource-type.yaml", "resource type c_shop"),
         ("dependencies/package.json", "workspace dependencies package.json"),
@@ -477,7 +480,7 @@ pub(super) mod tests {
         ("wmill.yaml", ""),
     ];
 
-    /// The same with `nonDottedPaths`, where it differs.
+    /// The files that differ with `nonDottedPaths`.
     pub(crate) const NON_DOTTED: &[(&str, &str)] = &[
         ("f/ops/nightly__flow/a.ts", "flow f/ops/nightly"),
         ("f/ops/nightly__flow/flow.yaml", "flow f/ops/nightly"),

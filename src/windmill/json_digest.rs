@@ -1,51 +1,52 @@
-//! Reads JSON as a stream: the digest of what it means, and its keys and texts for the code that judges them.
+//! Reads JSON as a stream. It computes the digest of what the JSON means, and passes keys and texts to the code that
+//! checks them.
 //!
-//! Windmill keeps some objects in hash maps, so that the same workspace comes in another order each time. The digest
-//! ignores the order of keys and the space between tokens, and nothing else: the order of an array, each character of a
-//! string and each digit of a number count. Two texts with one digest mean the same to every JSON parser, also where a
-//! key comes twice. Memory is bounded by the limits below, whatever the size of the text.
+//! Windmill keeps some objects in hash maps, so the same workspace comes in another order each time. The digest ignores
+//! the order of keys and the space between tokens, and nothing else: the order of an array, each character of a string
+//! and each digit of a number count. Two texts with the same digest mean the same to every JSON parser, even if a key
+//! occurs twice. The limits below bound the memory, whatever the size of the text.
 
 use std::io::{self, BufRead};
 
 use crate::util::hash::{Algorithm, Digest};
 
-/// Open objects and arrays. Windmill's own parser stops at 128; a value of a database may go beyond that.
+/// How many objects and arrays may be open. Windmill's own parser stops at 128; a value of a database may be deeper.
 const DEPTH_MAX: usize = 500;
-/// Members of all objects that are open at the same time, at 64 bytes each: 16 MB.
+/// How many members all open objects together may have, at 64 bytes each: 16 MB.
 const MEMBERS_MAX: usize = 250_000;
-/// What the visitor is shown of a key or a text. No file system takes a name of this length.
+/// How much of a key or a text the visitor gets. No file system accepts a name of this length.
 const SHOWN_BYTES_MAX: usize = 4096;
 
-/// Ends a text that is not shown whole, so that it is not taken for harmless.
+/// Ends a text that the visitor does not get to its end, so that the text does not pass for harmless.
 pub const CUT: char = '\0';
 
 /// The digest of a value.
 pub type Hash = [u8; 32];
 
-/// Is shown what was read, in its order. `depth` counts the objects and arrays around it, so that the keys of the
-/// outermost object have depth 1.
+/// Gets everything that is read, in the order of the text. `depth` is the number of objects and arrays around it, so
+/// the keys of the outermost object have depth 1.
 pub trait Visitor {
-    /// A key, without escapes.
+    /// Takes a key, without escapes. A long key is cut, and then ends with [`CUT`].
     fn key(&mut self, _depth: usize, _key: &str) {}
-    /// A string that is a value, without escapes. As a key, a long one is cut and ends with [`CUT`].
+    /// Takes a string that is a value, without escapes. A long string is cut, and then ends with [`CUT`].
     fn text(&mut self, _depth: usize, _text: &str) {}
-    /// A number, `true`, `false` or `null`, as it was written.
+    /// Takes a number, `true`, `false` or `null`, as written.
     fn word(&mut self, _depth: usize, _word: &str) {}
-    /// An object or an array begins.
+    /// Is called when an object or an array begins.
     fn opened(&mut self, _depth: usize) {}
-    /// Whether a member means nothing; asked after [`Visitor::key`].
+    /// Whether to ignore a member. It is called after [`Visitor::key`].
     fn is_ignored(&mut self, _depth: usize, _key: &str) -> bool {
         false
     }
 }
 
-/// Looks at nothing.
+/// Ignores everything it gets.
 impl Visitor for () {}
 
 /// Why there is no digest.
 #[derive(Debug)]
 pub enum JsonError {
-    /// The text is not JSON, or has more in it than the limits allow; in words.
+    /// The text is not JSON, or it exceeds a limit.
     Strange(&'static str),
     /// The text could not be read.
     Io(io::Error),
@@ -57,7 +58,7 @@ impl From<io::Error> for JsonError {
     }
 }
 
-/// The digest of the JSON text that `input` holds, to its end.
+/// Returns the digest of the JSON text in `input`, which is read to its end.
 ///
 /// # Errors
 /// [`JsonError`].
@@ -65,10 +66,10 @@ pub fn digest(input: &mut dyn BufRead, visitor: &mut dyn Visitor) -> Result<Hash
     Reader { input, visitor, open: Vec::new(), members: 0, shown: Vec::new() }.document()
 }
 
-/// An object or an array whose end was not read yet.
+/// An object or an array whose end has not been read yet.
 enum Open {
     Array(Digest),
-    /// With the key whose value is read; nothing where that value is ignored.
+    /// `key` belongs to the value that is read now. It is `None` if that value is ignored.
     Object {
         key: Option<Hash>,
         members: Vec<(Hash, Hash)>,
@@ -87,7 +88,7 @@ impl Reader<'_> {
     fn document(mut self) -> Result<Hash, JsonError> {
         loop {
             let Some(mut value) = self.value()? else { continue };
-            // A value may be the last one of what it is in, and that likewise.
+            // A value may be the last one of its object or array, which may also be the last one of its own.
             loop {
                 let Some(open) = self.open.last_mut() else {
                     return if self.token()?.is_none() { Ok(value) } else { Err(JsonError::Strange("two values")) };
@@ -112,7 +113,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The digest of a value that is complete; nothing where an object or array was opened.
+    /// Returns the digest of a complete value, or `None` if an object or an array was opened.
     fn value(&mut self) -> Result<Option<Hash>, JsonError> {
         match self.token()?.ok_or(JsonError::Strange("it ends early"))? {
             b'{' => {
@@ -150,13 +151,13 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Takes the innermost open object or array away; its digest.
+    /// Removes the innermost open object or array, and returns its digest.
     fn close(&mut self) -> Hash {
         match self.open.pop() {
             Some(Open::Array(digest)) => digest.finish_bytes(),
             Some(Open::Object { mut members, .. }) => {
                 self.members -= members.len().min(self.members);
-                // Stable, so that of a key that comes twice, the last one stays the last.
+                // The sort is stable: if a key occurs twice, its last value stays the last.
                 members.sort_by_key(|(key, _)| *key);
                 let mut digest = begin(b'{');
                 for (key, value) in members {
@@ -191,7 +192,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The digest of a string as it was written, after its opening quote.
+    /// Returns the digest of a string as written. Its opening quote has been read.
     fn string(&mut self) -> Result<Hash, JsonError> {
         let mut digest = begin(b'"');
         self.shown.clear();
@@ -224,7 +225,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The string that was read last, as far as it is shown.
+    /// Returns the string that was read last, as far as the visitor gets it.
     fn shown(&self) -> String {
         let mut shown = unescaped(&self.shown);
         if self.shown.len() >= SHOWN_BYTES_MAX {
@@ -233,7 +234,7 @@ impl Reader<'_> {
         shown
     }
 
-    /// A number, or one of three words.
+    /// Reads a number, `true`, `false` or `null`.
     fn literal(&mut self, first: u8) -> Result<Hash, JsonError> {
         let mut written = vec![first];
         while let Some(byte) = self.peek()? {
@@ -260,7 +261,7 @@ impl Reader<'_> {
         Ok(self.input.fill_buf()?.first().copied())
     }
 
-    /// The next byte that is not space, which is not taken yet.
+    /// Returns the next byte that is not space, without consuming it.
     fn peek_token(&mut self) -> io::Result<Option<u8>> {
         loop {
             match self.peek()? {
@@ -277,14 +278,15 @@ impl Reader<'_> {
     }
 }
 
-/// A digest that no value of another kind can have.
+/// Begins a digest that no value of another kind can have.
 fn begin(kind: u8) -> Digest {
     let mut digest = Digest::new(Algorithm::Sha256);
     digest.update(&[kind]);
     digest
 }
 
-/// What a string means, without its quotes. One that was cut, or is not text, is shown as far as it goes.
+/// Returns what a string means, without its quotes. If it cannot be decoded, because it was cut or is malformed, its
+/// escapes stay.
 fn unescaped(written: &[u8]) -> String {
     let text = String::from_utf8_lossy(written);
     if !text.contains('\\') {
@@ -397,7 +399,7 @@ mod tests {
         assert!(digest(&mut deep(DEPTH_MAX + 1).as_bytes(), &mut ()).is_err());
     }
 
-    // Within Node's WASI it takes half a minute, and Node.js 20 crashes when it ends after that.
+    // In Node's WASI this test takes half a minute, and Node.js 20 crashes when it ends after that.
     #[cfg(not(target_family = "wasm"))]
     #[test]
     fn objects_with_too_many_members_have_no_digest() {
@@ -407,7 +409,7 @@ mod tests {
         };
         of(&wide(MEMBERS_MAX));
         assert!(digest(&mut wide(MEMBERS_MAX + 1).as_bytes(), &mut ()).is_err());
-        // Only what is open at the same time counts.
+        // Only members that are open at the same time count.
         of(&format!("[{0},{0}]", wide(MEMBERS_MAX / 2 + 1)));
     }
 

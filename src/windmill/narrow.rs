@@ -1,45 +1,46 @@
-//! Which part of a workspace has to be pulled again when only some of its items changed, and how to tell afterwards
+//! Decides which part of a workspace has to be pulled again when only some of its items changed, and checks afterwards
 //! that nothing else was touched.
 //!
-//! A group is all that has the same base path: the entries of the export, the files that `wmill` makes of them, and
-//! their lines in `wmill-lock.yaml`. What belongs together is always in one group; what does not may be, which costs a
-//! moment and nothing else.
+//! A group is everything with the same base path: the entries of the export, the files that `wmill` makes of them, and
+//! their lines in `wmill-lock.yaml`. Things that belong together are always in one group. Other things may share a
+//! group too, which costs a moment and does no harm.
 
 use std::collections::BTreeSet;
 
 use crate::util::hash::{Algorithm, Digest};
 use crate::windmill::item_path::WMILL_LOCK;
 
-/// Endings of folders whose files belong to the item in front of the ending. The dotted layout needs none: a base path
-/// ends at a dot.
+/// The endings of folders whose files belong to the item before the ending. The dotted layout needs no endings, since a
+/// base path ends at a dot.
 const FOLDER_ENDINGS: [&str; 5] = ["__flow", "__app", "__raw_app", "__mod", "__dbt"];
-/// What the hashes of all items depend on.
+/// The folder whose files go into the hashes of all items.
 pub const DEPENDENCIES: &str = "dependencies/";
-/// The version of `wmill-lock.yaml` whose lines say which item they are of.
+/// The version of `wmill-lock.yaml` in which each line names its item.
 const LOCK_VERSION: &str = "version: v2";
 
-/// A group, by the digest of its base path. Two groups with one id would be pulled together, which does no harm.
+/// The id of a group: the digest of its base path. Two groups with the same id would be pulled together, which does no
+/// harm.
 pub type GroupId = [u8; 16];
 
 /// The digest of each group of an export, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups(Vec<(GroupId, [u8; 32])>);
 
-/// A group and its digest, as bytes.
+/// The length of a group's id and digest together, in bytes.
 const GROUP_BYTES: usize = 48;
 
-/// The groups whose content is another than it was.
+/// The groups whose content has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changed(BTreeSet<GroupId>);
 
-/// The base path of an entry of the export or of a file in the tree: up to the first dot of any segment, or up to the
-/// ending of a folder that holds the files of one item.
+/// Returns the base path of an entry of the export or of a file in the tree. It ends before the first dot of any
+/// segment, or before the ending of a folder that holds the files of one item.
 #[must_use]
 pub fn base_of(path: &str) -> &str {
     let mut start = 0;
     for segment in path.split('/') {
         if let Some(dot) = segment.find('.') {
-            // `x__flow.y` is cut as the folder `x__flow` is.
+            // `x__flow.y` is cut like the folder `x__flow`.
             let name = &segment[..dot];
             return &path[..start + stem_of_folder(name).unwrap_or(name).len()];
         }
@@ -55,7 +56,7 @@ fn stem_of_folder(name: &str) -> Option<&str> {
     FOLDER_ENDINGS.iter().find_map(|ending| name.strip_suffix(ending))
 }
 
-/// The group of an entry of the export, or of a file in the tree.
+/// Returns the group of an entry of the export, or of a file in the tree.
 #[must_use]
 pub fn group_of(path: &str) -> GroupId {
     let mut digest = Digest::new(Algorithm::Sha256);
@@ -66,7 +67,7 @@ pub fn group_of(path: &str) -> GroupId {
 }
 
 impl Groups {
-    /// From the digest of each entry with the group that it belongs to, in any order.
+    /// Makes the groups from the digest and the group of each entry, in any order.
     #[must_use]
     pub fn new(mut entries: Vec<(GroupId, [u8; 32])>) -> Self {
         entries.sort_unstable();
@@ -79,7 +80,7 @@ impl Groups {
         Self(groups)
     }
 
-    /// The digest of them all.
+    /// Returns the digest of all groups.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut digest = Digest::new(Algorithm::Sha256);
@@ -90,13 +91,13 @@ impl Groups {
         digest.finish()
     }
 
-    /// For a file.
+    /// Returns the groups as bytes for a file.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.iter().flat_map(|(id, digest)| id.iter().chain(digest)).copied().collect()
     }
 
-    /// What [`Groups::to_bytes`] gave; nothing where these are other bytes.
+    /// Reads the bytes that [`Groups::to_bytes`] returned. Returns `None` for other bytes.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (groups, []) = bytes.as_chunks::<GROUP_BYTES>() else { return None };
@@ -110,13 +111,13 @@ impl Groups {
         groups.is_sorted_by(|left, right| left.0 < right.0).then_some(Self(groups))
     }
 
-    /// The digest of one group; nothing where the export has nothing of it.
+    /// Returns the digest of one group, or `None` if the export has no entry in it.
     #[must_use]
     pub fn get(&self, id: &GroupId) -> Option<&[u8; 32]> {
         self.0.binary_search_by_key(id, |(group, _)| *group).ok().map(|at| &self.0[at].1)
     }
 
-    /// What differs between these and those of an earlier export.
+    /// Returns the groups that differ from those of an earlier export.
     #[must_use]
     pub fn changed_since(&self, earlier: &Self) -> Changed {
         let differs = |these: &Self, those: &Self| {
@@ -130,41 +131,42 @@ impl Groups {
 }
 
 impl Changed {
-    /// How many groups.
+    /// Returns the number of groups.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether an entry of the export, or a file in the tree, belongs to one of them.
+    /// Whether an entry of the export, or a file in the tree, belongs to one of the groups.
     #[must_use]
     pub fn has(&self, path: &str) -> bool {
         self.0.contains(&group_of(path))
     }
 
-    /// The same for a path that may be no text; a file with such a name is not of Windmill.
+    /// Does the same as [`Changed::has`] for a path that may not be UTF-8. A file with such a name is not Windmill's.
     #[must_use]
     pub fn has_bytes(&self, path: &[u8]) -> bool {
         std::str::from_utf8(path).is_ok_and(|path| self.has(path))
     }
 
-    /// Whether a file of the tree is given to a narrowed pull.
+    /// Whether a narrowed pull gets this file of the tree.
     #[must_use]
     pub fn is_shown(&self, path: &[u8]) -> bool {
         is_always_shown(path) || self.has_bytes(path)
     }
 }
 
-/// Whether a file of the tree is given to each narrowed pull: what the hashes depend on, and the file of all hashes.
+/// Whether each narrowed pull gets this file of the tree: a file that the hashes depend on, or the file of all hashes.
 #[must_use]
 pub fn is_always_shown(path: &[u8]) -> bool {
     path == WMILL_LOCK.as_bytes() || path.starts_with(DEPENDENCIES.as_bytes())
 }
 
-/// Whether a narrowed pull left all other lines of `wmill-lock.yaml` alone. `before` is what it was given.
+/// Checks that a narrowed pull changed no lines of other items in `wmill-lock.yaml`. `before` is the file that the pull
+/// got.
 ///
 /// # Errors
-/// Why not, for the log.
+/// Says for the log why the check failed.
 pub fn check_lock(before: &str, after: &str, changed: &Changed) -> Result<(), &'static str> {
     if !has_lock_version(before) || !has_lock_version(after) {
         return Err("wmill-lock.yaml is not of version 2");
@@ -185,14 +187,14 @@ pub fn check_lock(before: &str, after: &str, changed: &Changed) -> Result<(), &'
     }
 }
 
-/// Whether the lines of this `wmill-lock.yaml` say which item they are of.
+/// Whether each line of this `wmill-lock.yaml` names its item.
 #[must_use]
 pub fn has_lock_version(lock: &str) -> bool {
     lock.lines().any(|line| line == LOCK_VERSION)
 }
 
-/// Whether a line of `wmill-lock.yaml`, such as `  f/ops/job: …`, is of an item that is pulled. A long or strange key
-/// takes several lines, which are of none.
+/// Whether a line of `wmill-lock.yaml`, such as `  f/ops/job: …`, belongs to an item that is pulled. A long or strange
+/// key takes several lines, which count as lines of no item.
 fn is_of_changed(line: &str, changed: &Changed) -> bool {
     if line == "locks: {}" || line == "locks:" {
         return true;
@@ -200,7 +202,7 @@ fn is_of_changed(line: &str, changed: &Changed) -> bool {
     let Some((key, _)) = line.strip_prefix("  ").and_then(|line| line.split_once(": ")) else { return false };
     let key = key.trim_matches(['\'', '"']);
     let key = key.strip_prefix("./").unwrap_or(key);
-    // Behind a plus there is the file within the item.
+    // After a plus sign comes the file within the item.
     changed.has(key.split('+').next().unwrap_or(key))
 }
 

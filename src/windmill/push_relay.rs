@@ -1,8 +1,9 @@
-//! Stands between `wmill sync push` and Windmill, on a loopback address, for one push.
+//! Relays the requests of `wmill sync push` to Windmill, on a loopback address, for one push.
 //!
-//! `wmill` gets a word that is good here alone, and never the token. It changes what it finds different, in the whole
-//! workspace; so a change of what was not chosen is answered here and goes no further. What Windmill refuses is kept
-//! with its own words, which `wmill` buries in a dump of the request.
+//! `wmill` gets a word that is valid only here, and never the token. It changes everything that differs in the whole
+//! workspace. So a change of an item that was not chosen is answered here, and not forwarded. A change of no known item
+//! is forwarded, but a deletion only if the push may delete something. Windmill's last refusal is kept with its own
+//! words, which `wmill` hides in a dump of the request.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,32 +23,33 @@ use crate::util::secret::Secret;
 use crate::windmill::api::Windmill;
 use crate::windmill::item_path::{ItemId, ItemKind};
 
-/// wmill sends a few headers of its own.
+/// The largest head of a request. wmill sends a few headers of its own.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 64;
-/// The largest body is the shared UI, or a fileset: Windmill takes some megabytes at most.
+/// The largest body that is accepted. The largest one is the shared UI or a fileset: Windmill takes some megabytes at
+/// most.
 const BODY_BYTES_MAX: usize = 256 << 20;
-/// Without a byte from wmill, or taken by it.
+/// How long the relay waits for wmill to send or to take a byte.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
-/// Of an answer, at once.
+/// How much of an answer is sent at once.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Of a refusal, what is kept: the server's sentence, and not the pages of a gateway.
+/// How much of a refusal is kept: the server's sentence, and not the page of a gateway.
 const REASON_BYTES_MAX: u64 = 4 << 10;
 const REASON_CHARS_MAX: usize = 300;
 const VERSION: &str = "/api/version";
-/// What a change that does not go further is answered with.
+/// The answer to a change that is not forwarded.
 const LEFT_ALONE: &str = "left as it is";
 
 /// The items that a push may change.
 #[derive(Debug, Default)]
 pub struct Permits {
-    /// Those that it may make or change.
+    /// The items that it may create or change.
     pub writes: BTreeSet<Subject>,
-    /// Those that it may delete.
+    /// The items that it may delete.
     pub deletions: BTreeSet<Subject>,
 }
 
-/// What a request is about: a part of Windmill's API, such as `variables`, and a path or name.
+/// The subject of a request: a part of Windmill's API, such as `variables`, and a path or name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subject {
     kind: String,
@@ -55,13 +57,13 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The folder `f/{name}`.
+    /// Returns the subject of the folder `f/{name}`.
     #[must_use]
     pub fn folder(name: &str) -> Self {
         Self { kind: "folders".to_owned(), path: name.to_owned() }
     }
 
-    /// The item, where Windmill has requests about such items alone.
+    /// Returns the subject of the item, or `None` if Windmill has no requests for only such items.
     #[must_use]
     pub fn of(item: &ItemId) -> Option<Self> {
         let kind = match item.kind {
@@ -73,7 +75,7 @@ impl Subject {
             ItemKind::Variable => "variables",
             ItemKind::Schedule => "schedules",
             ItemKind::Group => "groups",
-            // These are deleted by another name than their path.
+            // Windmill deletes these by another name than their path, so all of a kind have one subject.
             ItemKind::User => return Some(Self { kind: "users".to_owned(), path: String::new() }),
             ItemKind::WorkspaceDependencies => {
                 return Some(Self { kind: "workspace_dependencies".to_owned(), path: String::new() });
@@ -86,7 +88,8 @@ impl Subject {
         Some(Self { kind: kind.to_owned(), path: item.path.clone() })
     }
 
-    /// What a request asks to change, and whether that is a deletion; `None` where it is about no item, or not known.
+    /// Returns what a request changes, and whether it deletes it. Returns `None` if the request is about no item, or
+    /// about an unknown one.
     fn in_request(method: &str, path: &str, body: &[u8]) -> Option<(Self, bool)> {
         let parts: Vec<String> = path.split('/').map(|part| percent::decode(part).unwrap_or_default()).collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -130,7 +133,7 @@ fn kind_of_acl(kind: &str) -> String {
     }
 }
 
-/// The `path`, or else the `name`, of what a body is to make.
+/// Returns the `path`, or else the `name`, of the object that a body creates.
 fn name_in(body: &[u8]) -> Option<String> {
     let Ok(Value::Object(fields)) = json::from_str(std::str::from_utf8(body).ok()?) else { return None };
     ["path", "name"].iter().find_map(|name| match fields.get(*name) {
@@ -139,27 +142,27 @@ fn name_in(body: &[u8]) -> Option<String> {
     })
 }
 
-/// A change that Windmill did not take.
+/// A change that Windmill did not accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What was to be changed, such as `http trigger f/ops/hook`.
+    /// The subject of the change, such as `http trigger f/ops/hook`.
     pub what: String,
-    /// What Windmill answered; 0 where no answer came.
+    /// The status of Windmill's answer, or 0 if there was no answer.
     pub status: u16,
     /// Windmill's own words.
     pub reason: String,
 }
 
-/// What went through.
+/// What happened to the changes of a push.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relayed {
-    /// The last change that Windmill did not take.
+    /// The last change that Windmill did not accept.
     pub refusal: Option<Refusal>,
-    /// Of what was not chosen and would have been changed, so much.
+    /// How many changes were not forwarded, because their items were not chosen.
     pub left_alone: usize,
 }
 
-/// The relay, while it serves.
+/// The running relay.
 pub struct PushRelay {
     server: LoopbackServer,
     shared: Arc<Shared>,
@@ -172,7 +175,7 @@ struct Shared {
     /// `/api/w/WORKSPACE/`
     prefix: String,
     token: Secret,
-    /// Further headers for each request.
+    /// Additional headers for each request.
     headers: Vec<(String, Secret)>,
     word: Secret,
     permits: Permits,
@@ -180,10 +183,10 @@ struct Shared {
 }
 
 impl PushRelay {
-    /// Begins to serve.
+    /// Starts the relay.
     ///
     /// # Errors
-    /// No socket, no thread, no randomness for the word, or no time.
+    /// Fails if there is no socket, no thread, no randomness for the word, or no time left.
     pub fn start(windmill: &Windmill<'_>, run_env: &RunEnv, permits: Permits) -> io::Result<Self> {
         let word = hash::random_word().ok_or_else(|| io::Error::other("the system has no randomness"))?;
         let left = run_env.deadline.remaining().map_err(|expired| io::Error::other(format!("{expired:?}")))?;
@@ -206,19 +209,19 @@ impl PushRelay {
         Ok(Self { server, shared })
     }
 
-    /// What wmill appends its requests to.
+    /// Returns the URL to which wmill appends its requests.
     #[must_use]
     pub fn base_url(&self) -> String {
         self.server.base_url()
     }
 
-    /// What stands in place of a token; it is good for this relay alone.
+    /// Returns the secret word that replaces a token. Only this relay accepts it.
     #[must_use]
     pub fn word(&self) -> &Secret {
         &self.shared.word
     }
 
-    /// What went through so far.
+    /// Returns what happened to the changes so far.
     #[must_use]
     pub fn relayed(&self) -> Relayed {
         self.shared.relayed().clone()
@@ -237,7 +240,7 @@ fn answer(mut stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;
     let Some(request) = read_request(stream)? else { return Ok(()) };
-    // wmill asks for the version of the server without a token.
+    // wmill asks for the server's version without a token.
     if request.target != VERSION && !request.bearer_token().is_some_and(|token| shared.word.matches(token.as_bytes())) {
         return write_text(stream, 401, "Unauthorized");
     }
@@ -254,7 +257,7 @@ fn answer(mut stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     if !is_chosen {
         log::debug!("left alone, as it was not chosen: {} {path}", request.method);
         shared.relayed().left_alone += 1;
-        // wmill takes a script for made at 201 alone.
+        // wmill takes a script as created only if the status is 201.
         return write_text(stream, if path.ends_with("/create") { 201 } else { 200 }, LEFT_ALONE);
     }
     let what = || match &subject {
@@ -283,7 +286,7 @@ fn answer(mut stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     }
 }
 
-/// One line of what a server says, without the place in its source; nothing of a page.
+/// Returns one line of the server's text, without places in the server's source. The text of a page is not used.
 fn reason(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
@@ -294,7 +297,7 @@ fn reason(body: &[u8]) -> String {
     words.join(" ").chars().take(REASON_CHARS_MAX).collect()
 }
 
-/// `@http_trigger.rs:123`, `(apps.rs:7:3)`
+/// Whether the word is a place in the server's source: `@http_trigger.rs:123`, `(apps.rs:7:3)`.
 fn is_place_in_source(word: &str) -> bool {
     word.starts_with(['@', '(']) && word.contains(".rs:")
 }
@@ -304,7 +307,7 @@ impl Shared {
         self.relayed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks Windmill the same, with the token in place of the word.
+    /// Sends the request to Windmill, with the token instead of the word.
     fn forward(&self, request: &Request) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
         let url = [&self.base, request.target.trim_start_matches('/')].concat();
         let mut forwarded = ureq::http::Request::builder().method(request.method.as_str()).uri(url);
@@ -324,7 +327,7 @@ impl Shared {
     }
 }
 
-/// Not those about the connection, and none by which a proxy of somebody would be told about us.
+/// Whether to forward a header. Headers about the connection, credentials and cookies are not forwarded.
 fn is_forwarded(name: &str) -> bool {
     const OWN: [&str; 10] = [
         "accept-encoding",
@@ -351,7 +354,7 @@ impl Request {
     }
 }
 
-/// The request; nothing where the peer says nothing.
+/// Reads the request. Returns `None` if the connection ends before the head is complete.
 fn read_request(mut stream: &TcpStream) -> io::Result<Option<Request>> {
     let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
     let (mut received, mut chunk) = (Vec::new(), vec![0; CHUNK_BYTES]);
@@ -382,7 +385,7 @@ fn read_request(mut stream: &TcpStream) -> io::Result<Option<Request>> {
     Ok(Some(request))
 }
 
-/// The head, and its length; `Some(None)` where more has to come, `None` where it is malformed.
+/// Returns the head, and its length. Returns `Some(None)` if the head is incomplete, and `None` if it is malformed.
 fn parse_head(received: &[u8]) -> Option<Option<(Request, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
@@ -408,8 +411,8 @@ fn write_text(mut stream: &TcpStream, status: u16, text: &str) -> io::Result<()>
     )
 }
 
-/// Passes an answer on. Where its length was announced, it is here too; else it goes in chunks, whose last one wmill
-/// does not get where the answer was cut off.
+/// Passes an answer on. If the answer has a length, the relay sends the length too. Otherwise the relay sends chunks,
+/// and omits the last one if the answer was cut off.
 fn relay(mut stream: &TcpStream, mut response: ureq::http::Response<ureq::Body>) -> io::Result<()> {
     let kept = ["content-type", "content-encoding", "content-disposition", "location"];
     let mut head = format!("HTTP/1.1 {} \r\nConnection: close\r\n", response.status().as_u16());

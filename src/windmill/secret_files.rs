@@ -14,7 +14,7 @@ pub const SETTINGS_FILE: &str = "settings.yaml";
 const VARIABLE_BYTES_MAX: usize = 1024 * 1024;
 /// Larger settings are not parsed.
 const SETTINGS_BYTES_MAX: usize = 1024 * 1024;
-/// Of the settings, what Windmill exports in plain text although it opens something.
+/// The secret settings that Windmill exports in plain text.
 const SECRET_SETTINGS: [&str; 1] = ["slack_oauth_client_secret"];
 /// Windmill's ciphertext is AES in blocks of this size.
 const CIPHER_BLOCK_BYTES: usize = 16;
@@ -25,10 +25,10 @@ pub fn is_encryption_key(path: &str) -> bool {
     matches!(path, KEY_FILE | "encryption_key.json")
 }
 
-/// Whether this is a secret variable whose value anybody can read.
+/// Whether this is a secret variable with a value that everyone can read.
 ///
-/// A file that cannot be parsed, or not with bounded effort, counts as one where it says that it is secret: it cannot be shown
-/// to be encrypted. Where it does not say so, there is nothing to protect.
+/// If the file cannot be parsed with bounded effort, it counts as such a variable if it says that it is secret, since
+/// nothing shows that it is encrypted. If it does not say so, there is nothing to protect.
 #[must_use]
 pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
     if !path.ends_with(".variable.yaml") && !path.ends_with(".variable.json") {
@@ -50,7 +50,8 @@ pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
     }
 }
 
-/// The fields of an exported resource that are called like secrets, and whose value is neither a reference nor empty.
+/// Returns the fields of an exported resource that have names like secrets, and whose value is neither empty nor a
+/// reference.
 #[must_use]
 pub fn plain_secret_fields(content: &[u8]) -> Vec<String> {
     let Ok(Value::Object(mut resource)) = json::from_str(&String::from_utf8_lossy(content)) else { return Vec::new() };
@@ -64,14 +65,14 @@ pub fn plain_secret_fields(content: &[u8]) -> Vec<String> {
 fn is_called_like_a_secret(name: &str) -> bool {
     const WORDS: [&str; 9] =
         ["password", "passwd", "passphrase", "secret", "token", "apikey", "privatekey", "accesskey", "credential"];
-    /// What tells where a secret is got, or how, and is none.
+    /// The endings of names that say where or how to get a secret. Such a field is not a secret itself.
     const ENDS: [&str; 7] = ["url", "uri", "endpoint", "path", "type", "name", "id"];
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     WORDS.iter().any(|word| name.contains(word)) && !ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// Whether these are settings of a workspace with a secret that anybody can read: Slack's is exported as it is. What cannot
-/// be read is not known to be safe where it names one.
+/// Whether these are workspace settings with a readable secret: Windmill exports Slack's secret as it is. Settings that
+/// cannot be read count as such if the name of a secret occurs in them.
 #[must_use]
 pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
     if path != SETTINGS_FILE {
@@ -86,7 +87,7 @@ pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
     }
 }
 
-/// Whether the file of a variable says that it is secret, or does not let itself be read.
+/// Whether the file of a variable says that it is secret, or cannot be read.
 #[must_use]
 pub fn is_secret_variable(content: &[u8]) -> bool {
     match fields(content, VARIABLE_BYTES_MAX, |key| key == "is_secret") {
@@ -100,7 +101,8 @@ fn claims_to_be_secret(content: &[u8]) -> bool {
     text.lines().any(|line| line.split_whitespace().collect::<String>().replace('"', "").starts_with("is_secret:true"))
 }
 
-/// `$vault:…`, `$aws_sm:…`, `$var:…`: the secret lies elsewhere. Another text that begins with `$` is none of these.
+/// Whether the value is a reference to a secret elsewhere: `$vault:…`, `$aws_sm:…`, `$var:…`. Other texts that begin
+/// with `$` are not references.
 fn is_reference(value: &str) -> bool {
     let scheme = value.strip_prefix('$').and_then(|reference| reference.split_once(':')).map(|(scheme, _)| scheme);
     scheme.is_some_and(|scheme| {
@@ -108,8 +110,8 @@ fn is_reference(value: &str) -> bool {
     })
 }
 
-/// Base64 of whole cipher blocks. A key in hexadecimal digits can have that form too, and ciphertext hardly ever
-/// consists of nothing else.
+/// Whether the value is base64 of whole cipher blocks. A key in hexadecimal digits can have that form too, so a value
+/// of such digits does not count. Ciphertext hardly ever has only hexadecimal digits.
 fn is_ciphertext(value: &str) -> bool {
     let bytes = STANDARD.decode(value).unwrap_or_default();
     !bytes.is_empty()

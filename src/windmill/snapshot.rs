@@ -1,7 +1,8 @@
-//! One workspace at one moment: its export, taken once and kept in the folder of the run, with the answers that `wmill`
-//! asks for beside it. What is digested, judged and filtered here is what `wmill` reads, since it gets nothing else.
+//! One workspace at one moment: its export, taken once and kept in the folder of the run, with the answers to the other
+//! questions of `wmill`. The data that is digested, checked and filtered here is the data that `wmill` reads, since
+//! `wmill` gets nothing else.
 //!
-//! The export goes to the disk in one pass; of its entries, memory holds a digest each.
+//! The export is written to the disk in one pass. Memory holds only digests of its entries.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -25,39 +26,41 @@ use crate::windmill::scope::Scope;
 use crate::windmill::secret_files;
 use crate::windmill::wmill_yaml::{Kinds, Plan};
 
-/// A larger export is refused: that of 10,000 scripts has 20 MB.
+/// A larger export is refused. An export of 10,000 scripts has 20 MB.
 const EXPORT_BYTES_MAX: u64 = 4 << 30;
-/// More entries are refused, so that the digests of all take 12 MB at most. A script has two.
+/// More entries are refused, so that the digests of all entries with their groups take 12 MB at most. A script has two
+/// entries.
 pub const ENTRIES_MAX: usize = 250_000;
-/// What is read from the network at once; ureq itself buffers as much.
+/// How much is read from the network at once. ureq itself buffers as much.
 const CHUNK_BYTES: usize = 128 << 10;
-/// Of a name within the export. Windmill's longest path has 255 characters.
+/// How long a name within the export may be. Windmill's longest path has 255 characters.
 const NAME_BYTES_MAX: u64 = 4096;
-/// Archives are made of these.
+/// The block size of tar archives.
 const BLOCK_BYTES: u64 = 512;
-/// Zeros that an archive ends with. One that was cut at the end of an entry would be taken for the whole workspace.
+/// How many zeros an archive ends with. Without this check, an archive that was cut after an entry would be taken for
+/// the whole workspace.
 const END_BYTES: u64 = 2 * BLOCK_BYTES;
-/// Where the export lies in the folder of the snapshot.
-/// A larger resource is not looked into for plain secrets: it is a file, and no set of credentials.
+/// A larger resource is not searched for plain secrets: it is a file, and not a set of credentials.
 const RESOURCE_BYTES_MAX: u64 = 64 << 10;
+/// The name of the export in the folder of the snapshot.
 const EXPORT_FILE: &str = "export.tar";
-/// What the shared UI is called where it is left out.
+/// The name of the shared UI if it is left out.
 pub const SHARED_UI: &str = "the shared UI";
-/// What stands before the path of a folder that is left out.
+/// The prefix of a folder that is left out. The path follows.
 const FOLDER: &str = "folder ";
-/// A part of it.
+/// The name of a part of the export in the folder of the snapshot.
 const PART_FILE: &str = "part.tar";
 
-/// What was answered to a question beside the export.
+/// The answer to a question that `wmill` asks in addition to the export.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// 200, or 404 where that server has no such endpoint.
+    /// The status: 200, or 404 if the server has no such endpoint.
     pub status: u16,
-    /// The body as it came.
+    /// The body as received.
     pub body: Vec<u8>,
 }
 
-/// All that `wmill` asks beside the export.
+/// The answers to everything that `wmill` asks in addition to the export.
 #[derive(Clone, Debug, Default)]
 pub struct SideAnswers {
     /// `workspaces/list_ws_specific`
@@ -68,94 +71,95 @@ pub struct SideAnswers {
     pub shared_ui: Answer,
 }
 
-/// What a snapshot means, for comparison with another one.
+/// The digests of a snapshot, to compare it with another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digests {
-    /// Of `workspaces/list_ws_specific`.
+    /// The digest of `workspaces/list_ws_specific`.
     pub own_items: String,
-    /// Of `resources/file_resource_type_to_file_ext_map`.
+    /// The digest of `resources/file_resource_type_to_file_ext_map`.
     pub file_types: String,
-    /// Of `shared_ui/get`, without the time at which an empty one was answered.
+    /// The digest of `shared_ui/get`. It ignores the time of an empty shared UI, which is the time of the answer.
     pub shared_ui: String,
-    /// Of all entries below `dependencies/`.
+    /// The digest of all entries below `dependencies/`.
     pub dependencies: String,
-    /// Of each group of items.
+    /// The digest of each group of items.
     pub groups: Groups,
 }
 
 /// Why there is no snapshot.
 #[derive(Debug)]
 pub enum SnapshotError {
-    /// The export did not come whole; another try may help.
+    /// The export is incomplete. Another try may help.
     CutOff(String),
-    /// What came is not an export, or has more in it than the limits allow; in words.
+    /// The answer is not an export, or it exceeds a limit. The text says which.
     Strange(String),
-    /// No longer wanted.
+    /// The snapshot is no longer wanted.
     Cancelled,
-    /// The disk.
+    /// The disk failed.
     Disk(io::Error),
 }
 
-/// An export with all that belongs to it.
+/// An export with everything that belongs to it.
 pub struct Snapshot {
     folder: PathBuf,
-    /// Of the export, as it came.
+    /// The size of the export as received.
     bytes: u64,
-    /// With which it was asked for.
+    /// The query with which the export was requested.
     query: String,
-    /// What was answered beside it.
+    /// The answers that were taken with the export.
     pub sides: SideAnswers,
-    /// What it means.
+    /// The digests of the snapshot.
     pub digests: Digests,
-    /// How many entries there are below `dependencies/`.
+    /// The number of entries below `dependencies/`.
     pub dependencies: usize,
-    /// What must not reach wmill, by name, with the reason.
+    /// The items that must not reach wmill, by name, with the reason.
     left_out: BTreeMap<String, String>,
-    /// How many items it has.
+    /// The number of items.
     items: usize,
-    /// The kinds that a sync does not take out.
+    /// The kinds that a sync skips.
     skipped: Vec<&'static str>,
-    /// What the repository's patterns keep out.
+    /// The patterns of the repository.
     scope: Scope,
     /// Whether flows lie in `x__flow/` instead of `x.flow/`.
     non_dotted_paths: bool,
-    /// Of those that are left out, those that only a try has shown.
+    /// The items that are left out because an attempt to pull or push them failed.
     found: BTreeSet<String>,
     /// The items with a whole number that wmill rounds, with that number.
     pub rounded: BTreeMap<String, String>,
 }
 
-/// An item that a try has shown to be bad.
+/// An item that an attempt to pull or push has shown to be bad.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundItem {
     /// `script f/ops/a`
     pub item: String,
     /// Why it is left out.
     pub reason: String,
-    /// What it was then.
+    /// The digest of the item at that time.
     pub digest: String,
 }
 
 /// A tar file to be served.
 #[derive(Clone, Debug)]
 pub struct Archive {
-    /// Where it lies.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its length.
+    /// The length of the file.
     pub bytes: u64,
 }
 
-/// An empty file for an export. It is made before a thread reads into it, which may outlive the folder.
+/// An empty file for an export. It is created before the thread that reads into it, because the thread may outlive the
+/// folder.
 pub struct SnapshotFile {
     folder: PathBuf,
     file: File,
 }
 
 impl SnapshotFile {
-    /// In `folder`, which is made where it is missing.
+    /// Creates the file in `folder`, and the folder if it is missing.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Returns the error of the disk.
     pub fn create(folder: &Path) -> io::Result<Self> {
         files::create_folder(folder)?;
         Ok(Self { folder: folder.to_owned(), file: files::open_file(&folder.join(EXPORT_FILE), true)? })
@@ -163,7 +167,7 @@ impl SnapshotFile {
 }
 
 impl Snapshot {
-    /// Reads an export to its end. `query` is what it was asked for with.
+    /// Reads an export to its end. `query` is the query with which it was requested.
     ///
     /// # Errors
     /// [`SnapshotError`].
@@ -217,16 +221,16 @@ impl Snapshot {
         })
     }
 
-    /// How many items there are, those that are left out included.
+    /// Returns the number of items, including those that are left out.
     #[must_use]
     pub fn items(&self) -> usize {
         self.items
     }
 
-    /// The resources with plain values in fields that are called like secrets: `f/ops/db (password)`.
+    /// Returns the resources with plain values in fields that have names like secrets: `f/ops/db (password)`.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Returns the error of the disk.
     pub fn plain_secrets_of_resources(&self) -> io::Result<Vec<String>> {
         let mut export = tar::Archive::new(BufReader::new(File::open(self.folder.join(EXPORT_FILE))?));
         let (mut walk, mut found) = (Walk::default(), Vec::new());
@@ -244,20 +248,20 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// With which query it was asked for.
+    /// Returns the query with which the export was requested.
     #[must_use]
     pub fn query(&self) -> &str {
         &self.query
     }
 
-    /// The items that do not reach `wmill`, with the reason, by name.
+    /// Returns the items that do not reach `wmill`, by name, with the reason.
     #[must_use]
     pub fn left_out(&self) -> &BTreeMap<String, String> {
         &self.left_out
     }
 
-    /// The same as a list for the result: the path of each item, and its kind with the reason. Items that a sync does not
-    /// take out anyway are not in it.
+    /// Returns the items that are left out as a list for the result: the path of each item, and its kind with the
+    /// reason. Items that a sync skips by their kind or by a pattern are not in the list.
     #[must_use]
     pub fn left_out_list(&self) -> Vec<LeftOut> {
         let one = |(name, reason): (&String, &String)| {
@@ -270,8 +274,8 @@ impl Snapshot {
         self.left_out.iter().filter_map(one).collect()
     }
 
-    /// What `wmill` is answered for the shared UI. Where it is left out, there is no such endpoint, so that `wmill` leaves
-    /// its files alone.
+    /// Returns the answer that `wmill` gets for the shared UI. If the shared UI is left out, the answer is that there
+    /// is no such endpoint, so that `wmill` does not touch its files.
     #[must_use]
     pub fn shared_ui(&self) -> Answer {
         if self.left_out.contains_key(SHARED_UI) {
@@ -280,27 +284,28 @@ impl Snapshot {
         self.sides.shared_ui.clone()
     }
 
-    /// Whether that server has a shared UI that `wmill` gets, and whether there are files in it.
+    /// Whether there are files in the shared UI that `wmill` gets. `None` if the server has no shared UI, or if it is
+    /// left out.
     #[must_use]
     pub fn has_shared_ui(&self) -> Option<bool> {
         self.sides.has_shared_ui().filter(|_| !self.left_out.contains_key(SHARED_UI))
     }
 
-    /// Keeps an item from `wmill`. It is named as [`item_of_entry`] does.
+    /// Keeps an item from `wmill`. The item has the name that [`item_of_entry`] returns.
     pub fn leave_out(&mut self, item: &str, reason: &str) {
         self.left_out.entry(item.to_owned()).or_insert_with(|| reason.to_owned());
     }
 
-    /// The same for what only a try has shown.
+    /// Does the same for an item that an attempt to pull or push has shown to be bad.
     pub fn leave_out_found(&mut self, item: &str, reason: &str) {
         self.leave_out(item, reason);
         self.found.insert(item.to_owned());
     }
 
-    /// The items that a try has shown to be bad, as they are now.
+    /// Returns the items that an attempt to pull or push has shown to be bad, with their digests of now.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Returns the error of the disk.
     pub fn found(&self) -> io::Result<Vec<FoundItem>> {
         let digests = self.digests_of(&self.found)?;
         let found = digests.into_iter().filter_map(|(item, digest)| {
@@ -310,10 +315,10 @@ impl Snapshot {
         Ok(found.collect())
     }
 
-    /// Leaves out what an earlier try has shown to be bad and is still the same.
+    /// Leaves out the items that an earlier attempt has shown to be bad, if they have not changed since.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Returns the error of the disk.
     pub fn leave_out_again(&mut self, found: &[FoundItem]) -> io::Result<()> {
         let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect())?;
         for FoundItem { item, reason, digest } in found {
@@ -324,11 +329,12 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Notes what the plan does not take out, and leaves out folders whose names `wmill` takes for those of flows and
-    /// apps, if these lie in such folders.
+    /// Applies the plan of the pull. Items that it skips are not listed as left out. If folders of flows
+    /// and apps have endings without a dot, other folders with such endings are left out, because `wmill` takes them
+    /// for flows and apps.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Returns the error of the disk.
     pub fn judge_by(&mut self, plan: &Plan) -> io::Result<()> {
         let Kinds { skip_scripts, skip_flows, skip_apps, .. } = plan.kinds;
         let kinds = [(skip_scripts, "script"), (skip_flows, "flow"), (skip_apps, "app"), (skip_apps, "raw app")];
@@ -345,10 +351,10 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The items that `wmill` gets, in the order of the export.
+    /// Returns the items that `wmill` gets, in the order of the export.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Returns the error of the disk.
     pub fn names_of_items(&self) -> io::Result<Vec<String>> {
         let (mut items, mut seen) = (Vec::new(), BTreeSet::new());
         for name in self.names()? {
@@ -360,10 +366,10 @@ impl Snapshot {
         Ok(items)
     }
 
-    /// What these items are now, as a digest of the group of each.
+    /// Returns the digest of each of these items: the current digest of the item's group.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Returns the error of the disk.
     pub fn digests_of(&self, items: &BTreeSet<String>) -> io::Result<BTreeMap<String, String>> {
         let mut digests = BTreeMap::new();
         for name in if items.is_empty() { Vec::new() } else { self.names()? } {
@@ -390,18 +396,18 @@ impl Snapshot {
         is_left_out(&self.left_out, &item_of_entry(name), name)
     }
 
-    /// These items alone, and all of `dependencies/`.
+    /// Makes an archive with only these items and all of `dependencies/`.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Returns the error of the disk.
     pub fn only(&self, items: &BTreeSet<&str>) -> io::Result<Archive> {
         self.part(|name| name.starts_with(DEPENDENCIES) || items.contains(&*item_of_entry(name)))
     }
 
-    /// All of it, less what is left out.
+    /// Returns an archive with everything except the items that are left out.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Returns the error of the disk.
     pub fn whole(&self) -> io::Result<Archive> {
         if self.left_out.is_empty() {
             return Ok(Archive { path: self.folder.join(EXPORT_FILE), bytes: self.bytes });
@@ -409,16 +415,15 @@ impl Snapshot {
         self.part(|_| true)
     }
 
-    /// The entries of the groups that changed, and all of `dependencies/`.
+    /// Makes an archive with the entries of the groups that changed and all of `dependencies/`.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Returns the error of the disk.
     pub fn narrowed(&self, changed: &Changed) -> io::Result<Archive> {
         self.part(|name| name.starts_with(DEPENDENCIES) || changed.has(name))
     }
 
-    /// Copies the entries that are wanted, and not left out, into a file of their own, which takes the place of an
-    /// earlier part.
+    /// Copies the entries that are wanted and not left out into a file of their own. The file replaces an earlier part.
     fn part(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Archive> {
         let mut export = File::open(self.folder.join(EXPORT_FILE))?;
         let mut ranges: Vec<(u64, u64)> = Vec::new();
@@ -451,7 +456,7 @@ impl Snapshot {
 }
 
 impl Digests {
-    /// The digest of them all.
+    /// Returns the digest of all digests.
     #[must_use]
     pub fn whole(&self) -> String {
         let Self { own_items, file_types, shared_ui, dependencies, groups } = self;
@@ -464,7 +469,7 @@ impl Digests {
     }
 }
 
-/// Whether an item is left out, or a folder in which its entry or file lies.
+/// Whether an item is left out, or a folder that contains its entry or file.
 #[must_use]
 pub fn is_left_out(left_out: &BTreeMap<String, String>, item: &str, path: &str) -> bool {
     let mut folders = left_out.range(FOLDER.to_owned()..).map_while(|(name, _)| name.strip_prefix(FOLDER));
@@ -472,13 +477,14 @@ pub fn is_left_out(left_out: &BTreeMap<String, String>, item: &str, path: &str) 
         || folders.any(|folder| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
 }
 
-/// The item that an entry of the export belongs to, as people know it: `script f/ops/a`, `flow f/ops/b`.
+/// Returns the name that people use for the item of an entry of the export: `script f/ops/a`, `flow f/ops/b`. If the
+/// entry belongs to no item, this is the name of the entry.
 #[must_use]
 pub fn item_of_entry(name: &str) -> String {
     known_item(name).unwrap_or_else(|| name.to_owned())
 }
 
-/// The same, where it belongs to one.
+/// Does the same, but returns `None` if the entry belongs to no item.
 fn known_item(name: &str) -> Option<String> {
     let of_folder = |path: &str| {
         let kinds = [(".flow", ItemKind::Flow), (".raw_app", ItemKind::RawApp), (".app", ItemKind::App)];
@@ -492,23 +498,23 @@ fn known_item(name: &str) -> Option<String> {
     }
 }
 
-/// An entry of the export: its name, and where it lies with all its headers.
+/// An entry of the export: its name, and where it begins and ends, with all its headers.
 struct Found {
     name: String,
     start: u64,
     end: u64,
 }
 
-/// Reads headers one after the other; a long name has an entry of its own before that which bears it.
+/// Reads headers one after the other. A long name has an entry of its own before the entry that it names.
 #[derive(Default)]
 struct Walk {
-    /// A long name, and where it begins.
+    /// A long name, and the position where its entry begins.
     pending: Option<(Vec<u8>, u64)>,
     end: u64,
 }
 
 impl Walk {
-    /// The entry, where this is one with content and not a long name.
+    /// Returns the entry, or `None` if it only holds a long name.
     fn take(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Option<Found>> {
         let strange = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         let (kind, size) = (entry.header().entry_type(), entry.header().entry_size()?);
@@ -533,19 +539,19 @@ impl Walk {
     }
 }
 
-/// What was learned of the entries.
+/// What is known about the entries.
 #[derive(Default)]
 struct Entries {
-    /// The digest of each entry with its group.
+    /// The digest and the group of each entry outside `dependencies/`.
     items: Vec<(narrow::GroupId, Hash)>,
-    /// Those below `dependencies/`.
+    /// The same for the entries below `dependencies/`.
     dependencies: Vec<(narrow::GroupId, Hash)>,
     left_out: BTreeMap<String, String>,
-    /// A digest for each item, since some have several entries.
+    /// A hash of each item, since some items have several entries.
     names: HashSet<u64>,
     /// The items with a number that wmill rounds, with that number.
     rounded: BTreeMap<String, String>,
-    /// Where the last one ends.
+    /// Where the last entry ends.
     end: u64,
 }
 
@@ -572,7 +578,7 @@ impl Entries {
             if found.name.starts_with(DEPENDENCIES) { &mut read.dependencies } else { &mut read.items }
                 .push((group, digest));
         }
-        // An archive may be followed by more than its end, all of it zeros.
+        // More zeros may follow the end of an archive.
         io::copy(&mut input, &mut io::sink()).map_err(failed)?;
         seen.sort_unstable();
         if seen.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -581,7 +587,8 @@ impl Entries {
         Ok(read)
     }
 
-    /// The digest of an entry; that of one that must not be written says so, whatever is in it.
+    /// Returns the digest of an entry. If the entry must not be written, the digest is made from the reason, not from
+    /// the content.
     fn judge(&mut self, name: &str, content: &mut impl Read, types: &FileTypes) -> io::Result<Hash> {
         let mut children = Children::new(types);
         let judged = match file_names::fault_of_path(name) {
@@ -625,7 +632,7 @@ fn digest_of_name(name: &str) -> Hash {
 
 fn digest_of_bytes(content: &mut impl Read) -> io::Result<Hash> {
     let (mut digest, mut chunk) = (Digest::new(Algorithm::Sha256), [0; 16 << 10]);
-    // JSON has other digests than bytes.
+    // The first byte makes the digests of bytes differ from those of JSON.
     digest.update(b".");
     loop {
         match content.read(&mut chunk)? {
@@ -635,23 +642,23 @@ fn digest_of_bytes(content: &mut impl Read) -> io::Result<Hash> {
     }
 }
 
-/// What wmill makes of an item: files of the names within it, and numbers.
+/// Checks what wmill makes of an item: files with names from within the item, and numbers.
 struct Children<'t> {
     types: &'t FileTypes,
-    /// The keys that the reader is below, the outermost first.
+    /// The keys around the current position, the outermost first.
     fields: Vec<Field>,
     resource_type: String,
-    /// Whether the item has a value with members.
+    /// Whether the item's value is an object or an array.
     has_value: bool,
-    /// The file whose content comes next, where git looks into it.
+    /// The file whose content comes next, if git reads that file.
     git_file: Option<(Place, GitFile)>,
-    /// Of each place, why the first file in it must not be written or cannot be.
+    /// For each place, why its first bad file must not or cannot be written.
     faults: [Option<String>; PLACES],
-    /// The first number that does not stay what it is.
+    /// The first number that wmill would change.
     number: Option<String>,
 }
 
-/// A key.
+/// A key that has a meaning here, or any other key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Field {
     Other,
@@ -663,7 +670,7 @@ enum Field {
     ResourceType,
 }
 
-/// Where an item has names or content of files; which of these count depends on the item's kind.
+/// A place where an item has names or contents of files. The item's kind decides which places count.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Modules,
@@ -699,7 +706,7 @@ impl Visitor for Children<'_> {
         self.git_file = self.git_file.filter(|(place, _)| *place == Place::Modules && depth > 2);
         if let Some(place) = self.place(depth) {
             let path = match place {
-                // Their names begin with a slash.
+                // Names of these files begin with a slash.
                 Place::Files => key.strip_prefix('/').unwrap_or(key).to_owned(),
                 Place::Runnables => [key, ".yaml"].concat(),
                 _ => key.to_owned(),
@@ -763,7 +770,7 @@ impl<'t> Children<'t> {
         }
     }
 
-    /// The place that a key at this depth is a name in.
+    /// Returns the place where a key at this depth is the name of a file.
     fn place(&self, depth: usize) -> Option<Place> {
         match (depth, &self.fields[..]) {
             (2, [Field::Modules]) => Some(Place::Modules),
@@ -778,14 +785,14 @@ impl<'t> Children<'t> {
         self.faults[place as usize].get_or_insert_with(reason);
     }
 
-    /// A value that is not a text: none of a raw app's files can be that.
+    /// Notes a fault if the content of a raw app's file is not a text.
     fn no_text(&mut self, depth: usize) {
         if depth == 3 && self.fields == [Field::Value, Field::Files, Field::Other] {
             self.add(Place::Files, || "the content of a file within it is not a text".to_owned());
         }
     }
 
-    /// Why the item's files must not be written, or cannot be.
+    /// Returns why the item's files must not or cannot be written.
     fn fault(&mut self, name: &str) -> Option<String> {
         let mut fault = |place: Place| self.faults[place as usize].take();
         if name.ends_with(".script.json") {
@@ -815,7 +822,7 @@ fn is_not_written(file: &str) -> bool {
     file.starts_with("/sql_to_apply/") || NOT_WRITTEN.contains(&file)
 }
 
-/// Whether wmill, which reads numbers as JavaScript does, writes the same whole number.
+/// Whether wmill keeps a whole number as it is. wmill reads numbers as JavaScript does.
 fn stays(word: &str) -> bool {
     let digits = word.strip_prefix('-').unwrap_or(word);
     if digits.len() < SAFE_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -824,9 +831,9 @@ fn stays(word: &str) -> bool {
     digits.len() < EXPONENT_DIGITS && word.parse::<f64>().is_ok_and(|read| read.to_string() == word)
 }
 
-/// Whole numbers with fewer digits stay what they are.
+/// Whole numbers with fewer digits keep their value.
 const SAFE_DIGITS: usize = 16;
-/// JavaScript writes numbers of so many digits with an exponent.
+/// JavaScript writes numbers with this many digits with an exponent.
 const EXPONENT_DIGITS: usize = 22;
 
 /// The resource types whose resources become files.
@@ -837,14 +844,14 @@ struct FileTypes {
     is_fileset_next: bool,
 }
 
-/// What becomes of a resource of a type.
+/// What wmill makes of a resource of a type.
 #[derive(Clone, Copy, Default)]
 struct FileType {
-    /// Many files.
+    /// Whether it becomes many files.
     is_fileset: bool,
-    /// One, with an ending.
+    /// Whether it becomes one file, with an ending.
     has_ending: bool,
-    /// That ending has no business in a name.
+    /// Whether the ending must not be in a file name.
     leads_elsewhere: bool,
 }
 
@@ -883,8 +890,8 @@ impl Visitor for FileTypes {
     }
 }
 
-/// Reads the answer to a question that that server knows. Each that is not what Windmill answers would make wmill delete
-/// files, and exit with 0.
+/// Reads an answer, and returns its digest, or its status if that is not 200. An answer of another form is an error,
+/// since it would make wmill delete files and exit with 0.
 fn read_answer(answer: &Answer, begins: u8, what: &str, visitor: &mut dyn Visitor) -> Result<String, SnapshotError> {
     if answer.status != 200 {
         return Ok(answer.status.to_string());
@@ -900,16 +907,16 @@ fn read_answer(answer: &Answer, begins: u8, what: &str, visitor: &mut dyn Visito
     }
 }
 
-/// What the shared UI is.
+/// What is known about the shared UI.
 #[derive(Default)]
 struct SharedUi {
     is_in_files: bool,
     has_files: bool,
-    /// The first name that leads elsewhere.
+    /// The first fault of a file in it.
     fault: Option<String>,
-    /// The file whose content comes next, where git looks into it.
+    /// The file whose content comes next, if git reads that file.
     git_file: Option<GitFile>,
-    /// Whether its time is the time of the answer.
+    /// Whether to ignore the time, because it is the time of the answer.
     ignores_time: bool,
 }
 
@@ -919,7 +926,7 @@ impl Visitor for SharedUi {
             1 => self.is_in_files = key == "files",
             2 if self.is_in_files => {
                 self.has_files = true;
-                // wmill makes a path of it by its own rules, so only a plain one is taken.
+                // wmill makes a path from the key by its own rules, so only a plain path is accepted.
                 let is_plain = key.split('/').all(|part| !matches!(part, "" | "."))
                     && !key.contains(|character: char| character == '\\' || character.is_control());
                 if let Some(fault) = file_names::fault_of_path(key).or((!is_plain).then_some("is not a plain path")) {
@@ -942,7 +949,7 @@ impl Visitor for SharedUi {
     }
 }
 
-/// `raw app` and `f/ops/ui` of `raw app f/ops/ui`; `None` for what is not named after a kind.
+/// Splits `raw app f/ops/ui` into `raw app` and `f/ops/ui`. Returns `None` for a name without a kind.
 fn kind_and_path(name: &str) -> Option<(&str, &str)> {
     let (kind, path) = name.split_once(' ').filter(|(kind, _)| name != SHARED_UI && !kind.contains('/'))?;
     match path.split_once(' ') {
@@ -953,7 +960,8 @@ fn kind_and_path(name: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// The digest of the shared UI. Where there is none, Windmill says that it was edited when it was asked.
+/// Returns the digest of the shared UI. If it has no files, Windmill gives the time of the question as the time of its
+/// last edit.
 fn judge_shared_ui(answer: &Answer, left_out: &mut BTreeMap<String, String>) -> Result<String, SnapshotError> {
     let mut ui = SharedUi::default();
     let digest = read_answer(answer, b'{', SHARED_UI, &mut ui)?;
@@ -986,7 +994,7 @@ impl Visitor for OwnItems {
 
     fn text(&mut self, depth: usize, text: &str) {
         let Some(is_kind) = self.field.filter(|_| depth == 2) else { return };
-        // Windmill gives one after the other, in either order.
+        // Windmill gives kind and path in either order.
         let is_open = |item: &(String, String)| if is_kind { item.0.is_empty() } else { item.1.is_empty() };
         match self.items.last_mut().filter(|item| is_open(item)) {
             Some(item) if is_kind => text.clone_into(&mut item.0),
@@ -998,7 +1006,7 @@ impl Visitor for OwnItems {
 }
 
 impl SideAnswers {
-    /// Whether that server has a shared UI, and whether there are files in it.
+    /// Whether there are files in the server's shared UI. `None` if the server has no shared UI.
     #[must_use]
     pub fn has_shared_ui(&self) -> Option<bool> {
         let mut ui = SharedUi::default();
@@ -1006,7 +1014,7 @@ impl SideAnswers {
         (self.shared_ui.status == 200 && read.is_ok()).then_some(ui.has_files)
     }
 
-    /// Kind and path of the items that only this workspace has.
+    /// Returns kind and path of the items that only this workspace has.
     #[must_use]
     pub fn own_items(&self) -> Vec<(String, String)> {
         let mut own = OwnItems::default();
@@ -1015,15 +1023,15 @@ impl SideAnswers {
     }
 }
 
-/// An export on its way to the disk.
+/// An export that is written to the disk while it is read.
 struct Saved<'a, R> {
     export: R,
     file: File,
     bytes: u64,
-    /// How many zeros it ends with so far.
+    /// How many zeros the export ends with so far.
     zeros: u64,
     unwanted: &'a CancelToken,
-    /// Why reading failed, where it was not the archive.
+    /// Why reading failed, if the archive itself is not the reason.
     failure: Option<SnapshotError>,
 }
 
@@ -1063,14 +1071,14 @@ impl<R: Read> Read for Saved<'_, R> {
 mod tests {
     use super::*;
 
-    /// A tar file as Windmill makes it.
+    /// Makes a tar file as Windmill does.
     fn tar_of(entries: &[(&str, &str)]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (name, content) in entries {
             let mut header = tar::Header::new_gnu();
             header.set_size(content.len() as u64);
             header.set_mode(0o644);
-            // `append_data` refuses what leads elsewhere.
+            // `append_data` refuses names that lead elsewhere.
             if name.len() < 100 {
                 header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
                 header.set_cksum();
@@ -1101,7 +1109,7 @@ mod tests {
         let run = files::RunDir::for_test(test).expect("a folder");
         let file = SnapshotFile::create(&run.path().join("snapshot")).expect("a file");
         let taken = Snapshot::take(export, file, "a=b", sides, &CancelToken::default());
-        // The folder stays for the test, and is replaced by the next one.
+        // The folder stays for the test. The next folder with this name replaces it.
         std::mem::forget(run);
         taken
     }
@@ -1210,7 +1218,7 @@ mod tests {
         for strange in [&b"<html>"[..], &[b'x'; 2048], &[b"{}", &[0; 2048][..]].concat()] {
             assert!(matches!(take("cut", strange, sides()), Err(SnapshotError::CutOff(_))));
         }
-        // An item whose content is zeros is no end.
+        // Zeros in the content of an item are not the end of the archive.
         let zeros = "\0".repeat(4096);
         let archive = tar_of(&[("f/a.sh", &zeros)]);
         assert!(take("cut", &archive, sides()).is_ok());

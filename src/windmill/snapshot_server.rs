@@ -1,8 +1,9 @@
-//! Answers `wmill` in Windmill's place, from a snapshot: on a loopback address, for one pull, to the one program that
-//! knows the word of this run.
+//! Serves one pull of `wmill` from a snapshot instead of from Windmill. It listens on a loopback address, and answers
+//! only the program that sends the secret word of this run.
 //!
-//! `wmill` takes most failures for an older server and deletes files. So it gets no answer that was not checked before:
-//! an archive always has its length, and a question that the snapshot has no answer to makes the pull fail.
+//! `wmill` takes most failures for the answer of an older server, and then deletes files. So every answer is checked
+//! before it is sent: an archive always has its length, and a question that the snapshot cannot answer makes the pull
+//! fail.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,24 +20,25 @@ use crate::model::names::WorkspaceId;
 use crate::util::hash;
 use crate::util::secret::Secret;
 
-/// For a whole head. wmill sends it in one piece, also on a busy machine.
+/// How long wmill may take to send the head of a request. It sends the head in one piece, also on a busy machine.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
-/// Without a byte taken by wmill, which reads an archive as fast as it comes. The end of the run ends wmill earlier.
+/// How long wmill may read no byte of an answer. It reads an archive as fast as it comes. The end of the run stops
+/// wmill earlier.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(120);
-/// Of an archive, at once.
+/// How much of an archive is sent at once.
 const CHUNK_BYTES: usize = 64 << 10;
-/// What a server says of an archive of a type that it does not make.
+/// The answer of a server that does not make archives of this type.
 const NO_ZIP: &str = "Bad request: Invalid Archive Type zip";
 
-/// What is answered in one pull.
+/// The answers to all questions of one pull.
 pub struct Answers {
     /// The workspace.
     pub workspace: WorkspaceId,
-    /// To the question for the export, as a tar file.
+    /// The export as a tar file.
     pub archive: Archive,
-    /// With which query the export was taken, less the type of the archive.
+    /// The query with which the export was requested, without the type of the archive.
     pub query: String,
-    /// The workspace's own items.
+    /// The list of the workspace's own items.
     pub own_items: Answer,
     /// The map of file endings.
     pub file_types: Answer,
@@ -44,7 +46,7 @@ pub struct Answers {
     pub shared_ui: Answer,
 }
 
-/// The server, while it serves.
+/// The running server.
 pub struct SnapshotServer {
     server: LoopbackServer,
     shared: Arc<Shared>,
@@ -56,12 +58,12 @@ struct Shared {
     asked: Mutex<Questions>,
 }
 
-/// What was asked so far.
+/// What wmill has asked so far.
 #[derive(Default)]
 struct Questions {
-    /// What wmill took the whole answer to.
+    /// The questions whose answer was sent to the end.
     answered: BTreeSet<Question>,
-    /// The first question that there is no answer to.
+    /// The first question that the snapshot cannot answer.
     unknown: Option<String>,
 }
 
@@ -75,7 +77,7 @@ enum Question {
     SharedUi,
 }
 
-/// What every pull asks, and wmill goes on without where it has no answer.
+/// The questions that every pull asks. If one of them has no answer, wmill continues without it.
 const NEEDED: [(Question, &str); 4] = [
     (Question::OwnItems, "the workspace's own items"),
     (Question::FileTypes, "the map of file endings"),
@@ -83,17 +85,17 @@ const NEEDED: [(Question, &str); 4] = [
     (Question::SharedUi, "the shared UI"),
 ];
 
-/// What an answer's body is.
+/// What is sent as an answer.
 enum Body {
     Response(Response),
     Archive(Archive),
 }
 
 impl SnapshotServer {
-    /// Begins to serve.
+    /// Starts the server.
     ///
     /// # Errors
-    /// No socket, no thread, or no randomness for the word.
+    /// Fails if there is no socket, no thread, or no randomness for the word.
     pub fn start(answers: Answers) -> io::Result<Self> {
         let word = hash::random_word().ok_or_else(|| io::Error::other("the system has no randomness"))?;
         let shared = Arc::new(Shared { answers, word: Secret::new(word), asked: Mutex::default() });
@@ -102,22 +104,22 @@ impl SnapshotServer {
         Ok(Self { server, shared })
     }
 
-    /// What wmill appends its questions to.
+    /// Returns the URL to which wmill appends its questions.
     #[must_use]
     pub fn base_url(&self) -> String {
         self.server.base_url()
     }
 
-    /// What stands in place of a token; it is good for this server alone.
+    /// Returns the secret word that replaces a token. Only this server accepts it.
     #[must_use]
     pub fn word(&self) -> &Secret {
         &self.shared.word
     }
 
-    /// Ends it, after a pull that went well.
+    /// Stops the server after a successful pull.
     ///
     /// # Errors
-    /// What was asked and has no answer, or was not answered although wmill needs it; in words.
+    /// Says which question the snapshot cannot answer, or which answer wmill needs and did not get.
     pub fn finish(self) -> Result<(), String> {
         let asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(question) = &asked.unknown {
@@ -149,14 +151,14 @@ impl Connection<'_> {
             Body::Response(response) => self.send(&response.to_bytes(&method, SystemTime::now())),
             Body::Archive(archive) => self.send_archive(&archive),
         };
-        // What comes after the end of our side is not read: a client of this server sends one request.
+        // The connection is not read any more after that: a client of this server sends one request.
         match sent.and_then(|()| self.stream.shutdown(Shutdown::Write)) {
             Ok(()) => self.shared.asked().answered.extend(question),
             Err(error) => log::debug!("an answer to wmill was not taken: {error}"),
         }
     }
 
-    /// The head of the request; nothing where the peer says nothing.
+    /// Reads the head of the request. Returns `None` if no complete head comes.
     fn read_head(&self) -> Result<Option<Head>, Response> {
         let deadline = Instant::now() + HEAD_TIME_MAX;
         let (mut received, mut chunk) = (Vec::new(), [0; 4096]);
@@ -183,7 +185,8 @@ impl Connection<'_> {
         (&*self.stream).write_all(bytes)
     }
 
-    /// A file that became shorter ends the connection in the middle of the announced length, which wmill notices.
+    /// Sends the archive. If the file has become shorter, the connection ends before the announced length, and wmill
+    /// notices.
     fn send_archive(&self, archive: &Archive) -> io::Result<()> {
         let mut file = File::open(&archive.path)?.take(archive.bytes);
         let head = format!(
@@ -206,7 +209,7 @@ impl Shared {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a request asks for; else the answer that it gets.
+    /// Returns what a request asks for, or the response that refuses it.
     fn question_in(&self, head: &Head) -> Result<Question, Response> {
         if head.bearer_token().is_none_or(|token| !self.word.matches(token)) {
             return Err(Response::text(401, "Unauthorized".to_owned()));
@@ -259,7 +262,7 @@ impl Shared {
     }
 }
 
-/// The parameters of a query, in whatever order they come.
+/// Returns the parameters of a query. They are sorted, since their order has no meaning.
 fn parameters(query: &str) -> Vec<&str> {
     let mut parameters: Vec<_> = query.split('&').collect();
     parameters.sort_unstable();
@@ -306,7 +309,7 @@ mod tests {
         answer
     }
 
-    /// Status and body.
+    /// Returns the status and the body.
     fn ask(server: &SnapshotServer, target: &str, word: &str) -> (u16, String) {
         let answer = send(server, &format!("GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {word}\r\n\r\n"));
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
@@ -330,7 +333,7 @@ mod tests {
         check(&format!("/api/w/shop/workspaces/tarball?archive_type=zip&{QUERY}"), 400, NO_ZIP);
         check(&format!("/api/w/shop/workspaces/tarball?archive_type=tar&{QUERY}"), 200, "the archive");
         check("/api/w/shop/workspaces/tarball?archive_type=zip&default_ts=bun&plain_secret=false", 400, NO_ZIP);
-        // The last answer counts a moment after it was read.
+        // The last answer is counted a moment after the client has read it.
         while !server.shared.asked().answered.contains(&Question::Tar) {
             thread::yield_now();
         }
@@ -364,7 +367,7 @@ mod tests {
     fn a_pull_that_does_not_ask_for_all_is_not_one() {
         let (_run, server) = start("server-lacking");
         ask(&server, "/api/w/shop/workspaces/list_ws_specific", server.word().expose());
-        // The answer counts a moment after it was read.
+        // The answer is counted a moment after the client has read it.
         while server.shared.asked().answered.is_empty() {
             thread::yield_now();
         }
@@ -380,7 +383,7 @@ mod tests {
         }
         assert!(send(&server, "GET /api/users/whoami HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 401 "));
         assert!(send(&server, "no HTTP\r\n\r\n").starts_with("HTTP/1.1 400 "));
-        // Clients that say nothing keep no one waiting. The one that was answered last may still have its place.
+        // Silent clients do not make others wait. The client that was answered last may still hold its place.
         let quiet: Vec<_> = (0..6).map(|_| TcpStream::connect(server.server.address()).expect("one")).collect();
         assert_eq!(ask(&server, "/api/users/whoami", &word).0, 200);
         drop(quiet);

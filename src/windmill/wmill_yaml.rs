@@ -6,24 +6,24 @@ use std::fmt;
 use crate::util::yaml::{self, Node, escaped_start};
 use crate::windmill::scope::Scope;
 
-/// The file's name, the repository's and ours.
+/// The name of the file, both of the repository's and of the one that a run writes.
 pub const WMILL_YAML: &str = "wmill.yaml";
 /// A larger `wmill.yaml` is not read: the parser holds an event for every two bytes. `wmill init` writes 6 KiB.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;
-/// Patterns in one list of the scope.
+/// How many patterns one list of the scope may have.
 const PATTERNS_MAX: usize = 100;
-/// Bytes of one pattern.
+/// How many bytes one pattern may have.
 const PATTERN_BYTES_MAX: usize = 256;
-/// wmill turns patterns into regular expressions that backtrack, and expands braces one by one: these bounds keep it
-/// from being stalled by a pattern.
+/// wmill turns patterns into regular expressions that backtrack, and expands braces one by one. With these limits, a
+/// pattern cannot stall it.
 const PATTERN_STARS_MAX: usize = 10;
 const PATTERN_STARS_PER_SEGMENT_MAX: usize = 4;
 const PATTERN_BRACES_MAX: usize = 4;
-/// Keys that a warning names, and the bytes that it quotes of each.
+/// How many keys a warning names, and how many characters of each it quotes.
 const NAMED_KEYS_MAX: usize = 20;
 const NAMED_KEY_CHARS_MAX: usize = 40;
 
-/// The kinds of items that one sync takes out, all decided.
+/// The kinds of items that one sync exports. Each is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the key of wmill.yaml of the same name")]
 pub struct Kinds {
@@ -46,7 +46,7 @@ pub struct Kinds {
 }
 
 impl Default for Kinds {
-    /// What is taken out where neither a setting nor the repository says otherwise.
+    /// Returns the kinds that are exported if neither a setting nor the repository says otherwise.
     fn default() -> Self {
         Self {
             include_schedules: true,
@@ -71,37 +71,40 @@ impl Default for Kinds {
 
 /// What the settings ask for, in the words of `WMILL_INCLUDE` and `WMILL_SKIP`.
 ///
-/// `None`: the setting is not set, and the repository may decide. `Some`: it wins, for every kind of its sort.
+/// `None`: the setting is not set, and the repository may decide. `Some`: the setting decides, for all kinds that are
+/// included or for all that are skipped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KindSettings {
-    /// Of `schedules`, `triggers`, `users`, `groups`, `settings`, `key`.
+    /// Any of `schedules`, `triggers`, `users`, `groups`, `settings`, `key`.
     pub includes: Option<Vec<&'static str>>,
-    /// Of `secrets`, `variables`, `resources`, `resource-types`, `scripts`, `flows`, `apps`, `folders`.
+    /// Any of `secrets`, `variables`, `resources`, `resource-types`, `scripts`, `flows`, `apps`, `folders`.
     pub skips: Option<Vec<&'static str>>,
 }
 
-/// What one run of wmill is told.
+/// What one run of wmill has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The kinds that are taken out.
+    /// The kinds that are exported.
     pub kinds: Kinds,
     /// Whether flows lie in `x__flow/` instead of `x.flow/`.
     pub non_dotted_paths: bool,
     /// Whether items share lock files.
     pub dedupes_lockfiles: bool,
-    /// What the repository's patterns keep out.
+    /// The patterns of the repository.
     pub scope: Scope,
-    /// The query with which wmill asks for the export in this run, less the type of the archive.
+    /// The query with which wmill requests the export in this run, without the type of the archive.
     pub query: String,
     /// The `wmill.yaml` to write for this run.
     pub text: String,
     /// The same without the repository's patterns, for a pull into an empty folder.
     pub text_without_patterns: String,
-    /// What is ignored, and what is used but makes the backup smaller. Nothing in it can break a line.
+    /// The warnings about keys that are ignored, and about keys that are used but make the backup smaller. They have no
+    /// line breaks.
     pub warnings: Vec<String>,
 }
 
-/// One kind: its key in `wmill.yaml`, its word in the settings (none has neither setting), and its place in [`Kinds`].
+/// One kind: its key in `wmill.yaml`, its word in the settings ([`NO_SETTING`] if it has none), and its place in
+/// [`Kinds`].
 struct Kind {
     key: &'static str,
     setting: &'static str,
@@ -133,7 +136,7 @@ const KINDS: [Kind; 16] = [
     Kind { key: INCLUDE_KEY, setting: "key", field: |kinds| &mut kinds.include_key },
 ];
 
-/// The one kind that a repository never decides: key and ciphertext together are plain text.
+/// The key of the one kind that a repository never decides: encryption key and ciphertext together are plain text.
 const INCLUDE_KEY: &str = "includeKey";
 
 impl Kind {
@@ -141,14 +144,14 @@ impl Kind {
         self.key.starts_with("include")
     }
 
-    /// What the settings say of this kind, where they say anything.
+    /// Returns what the settings say about this kind, if they say anything.
     fn asked(&self, asked: &KindSettings) -> Option<bool> {
         let words = if self.is_include() { &asked.includes } else { &asked.skips };
         words.as_ref().map(|words| words.contains(&self.setting))
     }
 }
 
-/// Keys that are always ignored; where their value is what wmill takes anyway, there is nothing to say about them.
+/// Keys that are always ignored. There is no warning if their value is wmill's default.
 const NEVER_HEEDED: [&str; 14] = [
     "codebases",
     "environments",
@@ -169,15 +172,16 @@ const NEVER_HEEDED: [&str; 14] = [
 const LAYOUT: [&str; 4] = ["defaultTs", "nonDottedPaths", "syncBehavior", "dedupeLockfiles"];
 const SCOPE: [&str; 3] = ["includes", "extraIncludes", "excludes"];
 
-/// What `syncBehavior: v1` means, which `wmill init` writes.
+/// The warning about `syncBehavior: v1`, which `wmill init` writes.
 const WITHOUT_RUN_AS: &str = "the repository's `wmill.yaml` sets `syncBehavior: v1`, so on behalf of whom flows, scripts, \
                               schedules and triggers run is not in the backup";
 
-/// wmill's `skipApps` leaves raw apps in, which are apps to everyone else. `**` alone passes over names with a dot.
+/// The patterns of raw apps. wmill's `skipApps` does not skip them, although everyone else counts them as apps. `**`
+/// alone does not match names that begin with a dot.
 const RAW_APPS: [&str; 2] = ["**/*{.,__}raw_app/**", "**/*{.,__}raw_app/**/.*"];
 
-/// Decides what this run takes out: by the settings, then by the repository's own file as far as it may, then by the
-/// defaults. It never fails: a file that cannot be read is ignored, and a warning says so.
+/// Decides what this run exports: by the settings, then by the repository's own file as far as it may decide, then by
+/// the defaults. It never fails: a file that cannot be read is ignored, with a warning.
 #[must_use]
 pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
     let mut draft = YamlDraft::default();
@@ -220,16 +224,16 @@ pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
     }
 }
 
-/// What has been gathered so far.
+/// What has been read so far.
 #[derive(Clone, Default)]
 struct YamlDraft {
     kinds: Kinds,
     deno: bool,
     non_dotted_paths: bool,
-    /// `None` is not `v0` in every version of wmill: absent stays absent.
+    /// `None` is not `v0` in every version of wmill, so an absent key stays absent.
     sync_behavior: Option<&'static str>,
     dedupe_lockfiles: bool,
-    /// In the order of [`SCOPE`].
+    /// The patterns, in the order of [`SCOPE`].
     scope: [Vec<String>; 3],
     unheeded: Vec<String>,
     narrowing: Vec<String>,
@@ -251,7 +255,7 @@ impl YamlDraft {
         }
     }
 
-    /// Whether there is nothing to tell: the value was used, or is what it would be without.
+    /// Returns whether no warning is needed: the value was used, or it makes no difference.
     fn take_kind(&mut self, kind: &Kind, node: &Node, asked: &KindSettings) -> bool {
         let Node::Bool(value) = *node else {
             return node.is_empty();
@@ -278,7 +282,7 @@ impl YamlDraft {
             ("dedupeLockfiles", Node::Bool(value)) => self.dedupe_lockfiles = *value,
             ("defaultTs", Node::Text(text)) if text == "bun" => self.deno = false,
             ("defaultTs", Node::Text(text)) if text == "deno" => self.deno = true,
-            // wmill exits on a version above its own, and takes everything else for v0.
+            // wmill exits if the version is above its own, and takes every other value for v0.
             ("syncBehavior", Node::Text(text)) if text == "v0" => self.sync_behavior = Some("v0"),
             ("syncBehavior", Node::Text(text)) if text == "v1" => self.sync_behavior = Some("v1"),
             _ => return false,
@@ -286,7 +290,7 @@ impl YamlDraft {
         true
     }
 
-    /// The whole list or nothing of it: half of the includes would leave out what the other half took in.
+    /// Takes the whole list or nothing: half of the includes would leave out what the other half includes.
     fn take_patterns(&mut self, index: usize, node: Node) -> bool {
         let patterns = match node {
             _ if node.is_empty() => return true,
@@ -301,9 +305,9 @@ impl YamlDraft {
         patterns.map(|patterns| self.scope[index] = patterns).is_some()
     }
 
-    /// Forgets patterns that restrict nothing, and names those that do.
+    /// Drops patterns that restrict nothing, and notes the keys of those that do.
     ///
-    /// wmill 1.819.0 looks at `extraIncludes` only beside other patterns, and then as a further condition.
+    /// wmill 1.819.0 uses `extraIncludes` only together with other patterns, and then as a further condition.
     fn settle_scope(&mut self) {
         let [includes, extra_includes, excludes] = &self.scope;
         let all = includes.iter().any(|pattern| pattern == "**") || includes.is_empty();
@@ -317,7 +321,7 @@ impl YamlDraft {
         }
     }
 
-    /// As wmill 1.819.0 asks; scripts, flows, apps and folders it leaves out by itself.
+    /// Returns the query of wmill 1.819.0. wmill itself leaves out scripts, flows, apps and folders.
     fn query(&self) -> String {
         let kinds = &self.kinds;
         let mut query = String::from("plain_secret=false");
@@ -345,7 +349,7 @@ impl YamlDraft {
             )
     }
 
-    /// Every kind is written, so that nothing is left to defaults, which differ between wmill's versions.
+    /// Writes every kind, so that nothing depends on the defaults, which differ between wmill's versions.
     fn text(mut self) -> String {
         let mut text = String::from("# Written by windmill-git-sync for one run.\n");
         let mut line = |key: &str, value: &dyn fmt::Display| text.push_str(&format!("{key}: {value}\n"));
@@ -374,8 +378,8 @@ impl YamlDraft {
     }
 }
 
-/// Whether wmill can be handed this pattern. It is only held against paths, so it leads nowhere; two dots are refused
-/// wherever they stand, since within braces they are a range, of any length.
+/// Whether wmill may get this pattern. wmill only compares it with paths, so it cannot lead elsewhere. Two dots are
+/// always refused: within braces they are a range, of any length.
 fn is_pattern(pattern: &str) -> bool {
     let count = |text: &str, what: char| text.chars().filter(|char| *char == what).count();
     !pattern.is_empty()
@@ -388,13 +392,13 @@ fn is_pattern(pattern: &str) -> bool {
         && pattern.split('/').all(|segment| count(segment, '*') <= PATTERN_STARS_PER_SEGMENT_MAX)
 }
 
-/// `text` as a double-quoted scalar, which is the same in YAML and JSON.
+/// Returns `text` as a double-quoted scalar, which is the same in YAML and JSON.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for char in text.chars() {
         match char {
             '"' | '\\' => quoted.extend(['\\', char]),
-            // Line breaks of YAML 1.1, the byte order mark, and what no scalar may hold as it is.
+            // These are the line breaks of YAML 1.1, the byte order mark, and what a scalar may only have as an escape.
             '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => quoted.push_str(&escaped(char)),
             _ if char.is_control() => quoted.push_str(&escaped(char)),
             _ => quoted.push(char),
@@ -408,7 +412,7 @@ fn escaped(char: char) -> String {
     format!("\\u{:04x}", u32::from(char))
 }
 
-/// The keys for a warning: escaped, shortened, and not too many.
+/// Returns the keys for a warning: escaped, shortened, and limited in number.
 fn named(keys: &[String]) -> String {
     let shown: Vec<String> =
         keys.iter().take(NAMED_KEYS_MAX).map(|key| escaped_start(key, NAMED_KEY_CHARS_MAX)).collect();
@@ -418,7 +422,7 @@ fn named(keys: &[String]) -> String {
     }
 }
 
-/// The top level of the repository's file in its order, or why all of it is ignored.
+/// Returns the top level of the repository's file in its order, or why the whole file is ignored.
 fn entries(file: &[u8]) -> Result<Vec<(String, Node)>, String> {
     yaml::fields(file, FILE_BYTES_MAX, is_known)
 }
@@ -428,10 +432,11 @@ fn is_known(key: &str) -> bool {
         || [&LAYOUT[..], &SCOPE, &NEVER_HEEDED].iter().any(|names| names.contains(&key))
 }
 
-/// Lines of a `wmill.yaml` that make the resources and variables in these files such that the workspace alone has.
+/// Returns the lines of a `wmill.yaml` that declare the resources and variables in these files as items that only this
+/// workspace has.
 #[must_use]
 pub fn own_items(files: &BTreeSet<String>) -> String {
-    // wmill takes them for patterns.
+    // wmill takes these paths for patterns.
     let is_plain = |char: char| char.is_alphanumeric() || "_-/.@".contains(char);
     let of = |ending: &str| {
         let files = files.iter().filter(|file| file.ends_with(ending));
@@ -451,8 +456,7 @@ mod tests {
 
     const NOTHING: KindSettings = KindSettings { includes: None, skips: None };
 
-    /// Reads `file` without settings: what is used of it is seen in the lines of `text` that differ from those that
-    /// no file gives.
+    /// Reads `file` without settings. `lines` are the lines of the written file that are not written without a file.
     #[track_caller]
     fn check(file: &str, lines: &[&str], warnings: &[&str]) {
         check_asked(file, &NOTHING, lines, warnings);
@@ -466,7 +470,7 @@ mod tests {
         let unusual: Vec<&str> = plan.text.lines().filter(|line| !usual.contains(line)).collect();
         assert_eq!(unusual, lines);
         assert_eq!(plan.warnings, warnings);
-        // What is written is read again as it is meant.
+        // Each line that is written is read as one key.
         assert_eq!(entries(plan.text.as_bytes()).unwrap().len(), plan.text.lines().count() - 1);
     }
 
@@ -533,9 +537,9 @@ mod tests {
         check("includes: []", &[], &[]);
         check("includes: f/**", &[], &[&unheeded("includes")]);
         check("excludes: [f/tmp/**]", &["excludes: [\"f/tmp/**\"]"], &[&narrowing("excludes")]);
-        // To wmill an empty list of includes beside excludes is no file at all.
+        // For wmill, an empty list of includes with excludes matches no file.
         check("includes: []\nexcludes: [a]", &["excludes: [\"a\"]"], &[&narrowing("excludes")]);
-        // Beside nothing else wmill does not look at it.
+        // wmill does not use `extraIncludes` alone.
         check("extraIncludes: ['u/**']", &[], &[]);
         check(
             "includes: ['**']\nextraIncludes: ['u/**']",
@@ -603,7 +607,7 @@ mod tests {
         let overruled = unheeded("includeGroups, skipScripts, skipWorkspaceDependencies");
         let file = "includeGroups: true\nskipScripts: true\nskipWorkspaceDependencies: true";
         check_asked(file, &asked, &lines, &[&overruled]);
-        // One of the two leaves the other's kinds to the repository.
+        // If only one of the two is set, the repository decides the kinds of the other.
         let asked = KindSettings { includes: None, skips: Some(Vec::new()) };
         check_asked("includeUsers: true\nskipFlows: true", &asked, &["includeUsers: true"], &[&unheeded("skipFlows")]);
     }
@@ -666,7 +670,7 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [&alias[..]; 9].join(",")));
         }
         bomb.push_str("includes: *a199\nnonDottedPaths: true\n");
-        // Were aliases followed to their ends, there would be none to this, nor memory enough.
+        // Following the aliases to their ends would never finish, and no memory would be enough.
         let plan = read(Some(bomb.as_bytes()), &NOTHING);
         assert!(plan.non_dotted_paths && plan.scope.is_all());
         let wide = format!("x: &a [{}]\nincludes: [{}]", vec!["y"; 60_000].join(","), vec!["*a"; 40_000].join(","));

@@ -1,9 +1,8 @@
-//! Path patterns of `restore --path`: `*` and `?` match within a name, `**` matches folders; a folder matches all
-//! below it.
+//! Path patterns of `--path`: `*` and `?` match within a name, `**` matches folders; a folder matches all below it.
 
 use crate::util::glob;
 
-/// Longer ones are a mistake.
+/// Length limit. A longer pattern is a mistake.
 const BYTES_MAX: usize = 256;
 
 /// A pattern for paths.
@@ -13,11 +12,12 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Takes a pattern of at most 256 bytes. It is only held against the paths of a backup, so a part such as `.git`,
-    /// which no path has, is let be: it means nothing.
+    /// Parses a pattern of at most 256 bytes. It is only compared with the paths of a backup, so a part that no path
+    /// has, such as `.git`, is allowed: it matches nothing.
     ///
     /// # Errors
-    /// When it is empty, too long, begins with a slash, leads upwards, or has what other tools give a meaning.
+    /// A message if it is empty or too long, begins with a slash, leads upwards, or has a character that is special in
+    /// other tools.
     pub fn parse(text: &str) -> Result<Self, String> {
         let why = if text.is_empty() {
             "is empty"
@@ -33,13 +33,13 @@ impl Pattern {
         Err([&crate::model::names::quoted(text), " ", why].concat())
     }
 
-    /// As it was given.
+    /// Returns the pattern as it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether it means this path, or a folder that the path lies in.
+    /// Returns whether it matches this path, or a folder that the path lies in.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         let ends = path.match_indices('/').map(|(slash, _)| slash).chain([path.len()]);

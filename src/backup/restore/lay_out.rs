@@ -1,5 +1,5 @@
-//! Lays out the folder that `wmill` pushes, and looks into what it is about to push: which switches to turn off, what
-//! would lead out of an item, what would not come back as it was.
+//! Lays out the folder that `wmill` pushes, and checks what it is about to push: which switches to turn off, what would
+//! lead out of an item, what would not come back as it was.
 
 use std::collections::BTreeSet;
 
@@ -11,19 +11,19 @@ use crate::git::tree_diff::Sample;
 use crate::git::{Git, GitError};
 use crate::util::files;
 
-/// A larger file is pushed without being looked into.
+/// How much of a file is checked. The rest of a larger file is pushed unchecked.
 const FILE_BYTES_MAX: u64 = 16 << 20;
-/// A file of a schedule or a trigger beyond this is not one that Windmill made.
+/// How much of the file of a schedule or a trigger is read. Windmill makes no larger one.
 const SWITCH_BYTES_MAX: u64 = 1 << 20;
-/// From here on, JavaScript's numbers do not know each whole number.
+/// Above this number, JavaScript cannot represent every whole number.
 const WHOLE_MAX: u128 = 1 << 53;
 const BYTE_ORDER_MARK: char = '\u{feff}';
-/// wmill puts the file behind it in the place of the text.
+/// wmill replaces a text that begins with this by the content of the file that it names.
 const INLINE: &str = "!inline ";
 
 impl RestoreRun<'_> {
-    /// Puts the tree into the folder, and takes back out of it what must not be pushed; what is wanted is then what lies
-    /// there.
+    /// Checks the tree out into the folder, and removes from the folder what must not be pushed. The files that remain
+    /// become the wanted ones.
     pub(super) fn lay_out(&mut self, git: &Git<'_>, choice: &mut Choice) -> Result<(), BackupError> {
         let failed = |error: GitError| self.target.git_error(Step::Commit, error);
         let listing = tree::write(git, "push.listing", &choice.tree, "").map_err(failed)?;
@@ -83,7 +83,7 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// Names the files to be pushed that wmill would change on the way.
+    /// Warns about the files to push that wmill would change on the way.
     pub(super) fn warn_about_changes_by_wmill(
         &mut self,
         git: &Git<'_>,
@@ -110,7 +110,7 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// What lies in the folder at a path; nothing where no file is there, or one that is not looked into.
+    /// Returns a file in the folder, at most its first `FILE_BYTES_MAX` bytes; empty if there is no such file.
     fn content(&self, git: &Git<'_>, path: &str) -> Result<String, BackupError> {
         match files::read_file(&git.tree_folder().join(path), FILE_BYTES_MAX) {
             Ok(content) => Ok(String::from_utf8_lossy(&content).into_owned()),
@@ -121,7 +121,7 @@ impl RestoreRun<'_> {
 }
 
 impl Choice {
-    /// The wanted files that wmill gets.
+    /// Returns the wanted files that wmill gets.
     pub(super) fn pushed(&self) -> Vec<String> {
         let wanted = self.wanted.iter().filter(|(path, entry)| entry.is_some() && !self.withheld.contains(*path));
         wanted.filter_map(|(path, _)| tree::text(path)).map(str::to_owned).collect()
@@ -132,7 +132,7 @@ fn is_yaml(path: &str) -> bool {
     path.ends_with(".yaml")
 }
 
-/// Whether wmill would take a file into the item from elsewhere on this machine.
+/// Returns whether wmill would put a file from elsewhere on this machine into the item.
 fn leads_out(path: &str, content: &str) -> bool {
     is_yaml(path)
         && content.match_indices(INLINE).any(|(at, _)| {
@@ -142,7 +142,7 @@ fn leads_out(path: &str, content: &str) -> bool {
         })
 }
 
-/// Whether a whole number stands in it that wmill rounds, or has rounded when it was backed up.
+/// Returns whether the text has a whole number that wmill rounds, or has rounded in the backup.
 fn has_number_to_be_rounded(content: &str) -> bool {
     content.lines().any(|line| {
         let value = line.rsplit([' ', ',', '[', ':']).find(|part| !part.is_empty()).unwrap_or_default();

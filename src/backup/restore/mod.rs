@@ -1,8 +1,8 @@
 //! A restore: lock, fetch, ask Windmill, pull what is there, choose, show, save, push, read back.
 //!
-//! `wmill sync push` gets a folder that is made for it: what the workspace holds, with the chosen items of the commit in
-//! their place. What it would change beyond those goes no further than our relay, and no other file of the repository is
-//! near it.
+//! `wmill sync push` gets a folder that is made for it: what the workspace holds, with the chosen items replaced by
+//! those of the commit. Our relay does not forward any change beyond those, and the folder has no other file of the
+//! repository.
 
 pub mod glob;
 mod lay_out;
@@ -43,40 +43,40 @@ use crate::windmill::item_path::KEY_FILE;
 use crate::windmill::push_relay::{Permits, Subject};
 use crate::windmill::wmill_yaml::{self, Plan, WMILL_YAML};
 
-/// Differences and changes that are listed; the rest is counted.
+/// How many differences are listed. The rest is counted.
 const LISTED_MAX: usize = 500;
 const LISTED_IN_MESSAGE_MAX: usize = 50;
-/// Fewer digits name no commit.
+/// A commit needs at least this many digits.
 const COMMIT_DIGITS_MIN: usize = 4;
-/// A key has 64 characters.
+/// Size limit for a key file. A key has 64 characters.
 const KEY_BYTES_MAX: u64 = 4 << 10;
 
-/// What is asked for, beside from where.
+/// What to restore, apart from the source.
 pub struct RestoreOptions {
-    /// The workspace to put it into; that of the backup where none is named.
+    /// The workspace to restore into; by default, the workspace of the backup.
     pub target: Option<WorkspaceId>,
-    /// Digits of the commit; the branch's tip where there are none.
+    /// The first digits of the commit; by default, the branch's tip.
     pub commit: Option<String>,
-    /// The time whose newest commit it is, in place of its digits.
+    /// Without `commit`: restores the newest commit that is not later than this time.
     pub at: Option<SystemTime>,
-    /// Only what one of these means; all where there are none.
+    /// Restores only what matches one of these patterns; everything if empty.
     pub paths: Vec<Pattern>,
     /// Whether to delete what the commit does not have.
     pub deletes: bool,
-    /// Whether schedules and triggers arrive in another workspace as they were.
+    /// Whether schedules and triggers keep their switches in another workspace.
     pub enables: bool,
-    /// The key to give the workspace first.
+    /// The key to set in the workspace first.
     pub key: Option<Secret>,
-    /// Whether to save what is there.
+    /// Whether to save what the workspace holds before.
     pub saves: bool,
-    /// Whether to do it, and not only to show it.
+    /// Whether to restore, and not only to show the changes.
     pub applies: bool,
 }
 
-/// Reads a key as Windmill shows it, or as `encryption_key.yaml` has it.
+/// Reads a key, in the form that Windmill shows or in the form of `encryption_key.yaml`.
 ///
 /// # Errors
-/// When the file cannot be read or is no key; the file's content is not in it.
+/// A message if the file cannot be read or holds no key. It does not contain the file's content.
 pub fn read_key(path: &std::path::Path) -> Result<Secret, String> {
     let content = files::read_file(path, KEY_BYTES_MAX + 1).map_err(|error| format!("--key-file: {error}"))?;
     let text = String::from_utf8(content).unwrap_or_default();
@@ -88,7 +88,7 @@ pub fn read_key(path: &std::path::Path) -> Result<Secret, String> {
     Ok(Secret::new(key))
 }
 
-/// Restores, or shows what that would change.
+/// Restores a commit, or shows what that would change.
 #[must_use]
 pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &RestoreOptions) -> ListedResult {
     let started = Instant::now();
@@ -127,7 +127,7 @@ struct End {
 struct RestoreRun<'a> {
     /// The workspace of the backup.
     source: RunContext<'a>,
-    /// The workspace to put it into.
+    /// The workspace to restore into.
     target: RunContext<'a>,
     options: &'a RestoreOptions,
     warnings: Warnings,
@@ -135,7 +135,7 @@ struct RestoreRun<'a> {
     restore_point: Option<String>,
 }
 
-/// What a choice is made of.
+/// The input for a choice.
 struct Files {
     of_commit: Tree,
     /// What the workspace holds.
@@ -145,11 +145,11 @@ struct Files {
     /// Whether the workspace has the key of the commit's secrets, or gets it.
     is_key_known: bool,
     plan: Plan,
-    /// The workspace to put it into.
+    /// The workspace to restore into.
     target: String,
 }
 
-/// Of what is not as it should be, as much as is listed.
+/// The first differences, as many as are listed.
 #[derive(Default)]
 struct Differences(Vec<Difference>);
 
@@ -182,7 +182,7 @@ impl RestoreRun<'_> {
     fn run(&mut self) -> Result<End, BackupError> {
         let (source, target, options) = (self.source, self.target, self.options);
         let (from, to) = (&source.request.workspace, &target.request.workspace);
-        // Both turns are taken in one order, whichever of the two is the source.
+        // Both locks are taken in a fixed order, no matter which of the two is the source, to avoid a deadlock.
         let early = (from.as_str() < to.as_str()).then(|| source.wait_for_turn()).transpose()?;
         let mut run_env = target.enter()?;
         let late = (from.as_str() > to.as_str()).then(|| source.wait_for_turn()).transpose()?;
@@ -217,12 +217,12 @@ impl RestoreRun<'_> {
         End { code: error.code, message, changed: Changed::default(), differences: Vec::new() }
     }
 
-    /// The one to put it into.
+    /// Returns the workspace to restore into.
     fn workspace(&self) -> &WorkspaceId {
         &self.target.request.workspace
     }
 
-    /// Brings the history, and finds the commit in it.
+    /// Fetches the history, and finds the commit in it.
     fn fetch(&self, git: &Git<'_>) -> Result<RemoteTip, BackupError> {
         let failed = |error| self.source.git_error(Step::Fetch, error);
         let (remote, branch) = (&self.source.request.remote, &self.source.request.branch);
@@ -245,7 +245,7 @@ impl RestoreRun<'_> {
         tip::at(self.source, git, &commit)
     }
 
-    /// The newest commit on the branch that is not later than this.
+    /// Returns the newest commit on the branch that is not later than `at`.
     fn commit_at(&self, git: &Git<'_>, tip: &ObjectId, at: SystemTime) -> Result<ObjectId, BackupError> {
         let failed = |error| self.source.git_error(Step::Fetch, error);
         if let Some(commit) = git.commit_at(tip, at).map_err(failed)? {
@@ -262,7 +262,7 @@ impl RestoreRun<'_> {
         Err(BackupError::new(Code::ConfigInvalid, message))
     }
 
-    /// Chooses, shows, and, where that is asked for, does it.
+    /// Chooses what to restore, shows it, and restores it if that is asked for.
     fn put(&mut self, git: &Git<'_>, tip: &RemoteTip, account: &Account) -> Result<End, BackupError> {
         let failed = |error| self.target.git_error(Step::Commit, error);
         let all_of_commit = tree::read(&tip.folder).map_err(failed)?;
@@ -303,10 +303,10 @@ impl RestoreRun<'_> {
         self.push_and_read_back(git, tip, &push)
     }
 
-    /// Pulls the workspace as it is now; whether that Windmill has a shared UI.
+    /// Pulls what the workspace holds now. Also returns whether this Windmill has a shared UI.
     fn pull(&self, git: &Git<'_>, tip: &RemoteTip) -> Result<(Tree, bool), BackupError> {
         let target = self.target;
-        // The key goes only where it is asked for, by a file of its own.
+        // The key is written only if that is asked for, with a file of its own.
         let plan = tip.plan.text.replace("includeKey: true", "includeKey: false");
         let query = tip.plan.query.replace("include_key=true", "include_key=false");
         let has_shared_ui = target.step(Step::Pull, || {
@@ -321,7 +321,7 @@ impl RestoreRun<'_> {
         Ok((self.staged(git)?, has_shared_ui))
     }
 
-    /// What lies in the folder, staged.
+    /// Stages the files in the folder.
     fn staged(&self, git: &Git<'_>) -> Result<Tree, BackupError> {
         let failed = |error: GitError| self.target.git_error(Step::Commit, error);
         merge::scan_pulled_files(self.target, git, &mut Warnings::default())?;
@@ -388,7 +388,7 @@ impl RestoreRun<'_> {
         text
     }
 
-    /// Pushes, and reads back all that is wanted, also where the push failed half way.
+    /// Pushes, and reads back everything that is wanted, even if the push failed halfway.
     fn push_and_read_back(&mut self, git: &Git<'_>, tip: &RemoteTip, push: &Push<'_>) -> Result<End, BackupError> {
         let target = self.target;
         let pushed = target.step(Step::Restore, || self.push(git, tip, push));
@@ -412,12 +412,12 @@ impl RestoreRun<'_> {
         }
     }
 
-    /// `wmill sync push` of what lies in the folder.
+    /// Runs `wmill sync push` in the folder.
     fn push(&mut self, git: &Git<'_>, tip: &RemoteTip, push: &Push<'_>) -> Result<(), BackupError> {
         let mut plan = tip.plan.text.replace("includeKey: true", "includeKey: false");
         if let Some(key) = push.key {
             plan = plan.replace("includeKey: false", "includeKey: true");
-            // After staging: no object of git's ever holds it.
+            // Written after staging, so that no git object ever holds it.
             self.write(git, KEY_FILE, format!("\"{}\"\n", key.expose()).as_bytes())?;
         }
         plan += &wmill_yaml::own_items(&push.choice.own);
@@ -433,7 +433,7 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// Pulls the workspace again: what was done, and what is not as it should be.
+    /// Pulls the workspace again. Returns what was changed, and what is not as wanted.
     fn read_back(
         &self,
         git: &Git<'_>,
@@ -478,9 +478,9 @@ impl RestoreRun<'_> {
 /// What is about to be pushed.
 struct Push<'a> {
     choice: &'a Choice,
-    /// All that is not as it is wanted.
+    /// All files that are not as wanted.
     planned: &'a [Change],
-    /// Of that, what wmill gets.
+    /// Those of them that wmill gets.
     pushed: &'a [&'a Change],
     /// The key that the workspace gets.
     key: Option<&'a Secret>,
@@ -491,7 +491,7 @@ impl Push<'_> {
         self.pushed.iter().any(|change| change.mark == Mark::Deleted)
     }
 
-    /// What the push may change: the items of which something is not as it is wanted.
+    /// Returns what the push may change: the items with a file that is not as wanted.
     fn permits(&self) -> Permits {
         let mut permits = Permits::default();
         for change in self.pushed {
@@ -511,7 +511,7 @@ impl Push<'_> {
     }
 }
 
-/// The secrets of which the workspace has a file at all; that one is not there is told already.
+/// Returns the secrets that have a file in the workspace. A missing file is already among the differences.
 fn present(secrets: &[String], there: &Tree) -> Vec<String> {
     let is_there = |path: &&String| {
         let file = format!("{path}.");
@@ -520,10 +520,10 @@ fn present(secrets: &[String], there: &Tree) -> Vec<String> {
     secrets.iter().filter(is_there).cloned().collect()
 }
 
-/// What `--commit` may be.
+/// Checks the value of `--commit`.
 ///
 /// # Errors
-/// When it is no part of a commit's id.
+/// A message if it is not the beginning of a commit id.
 pub fn check_commit(digits: &str) -> Result<(), String> {
     let is_hex = digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     if is_hex && (COMMIT_DIGITS_MIN..=64).contains(&digits.len()) {

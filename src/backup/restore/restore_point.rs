@@ -1,5 +1,5 @@
-//! The copy of what is there before a restore changes it: a commit without a parent, on a branch of its own, so that
-//! nothing merges it into the backup by mistake.
+//! The copy of what the workspace holds before a restore changes it: a commit without a parent, on its own branch, so
+//! that it is not merged into the backup by mistake.
 
 use std::time::SystemTime;
 
@@ -20,7 +20,7 @@ use crate::windmill::api::{self, Account};
 use crate::windmill::wmill_yaml::WMILL_YAML;
 
 impl RestoreRun<'_> {
-    /// Saves what is there, so that a restore can be undone.
+    /// Saves what the workspace holds, so that a restore can be undone.
     pub(super) fn save(
         &mut self,
         git: &Git<'_>,
@@ -38,7 +38,7 @@ impl RestoreRun<'_> {
         let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));
         let branch = BranchName::parse(&name).map_err(|error| BackupError::new(Code::Internal, error.to_string()))?;
         let mut saved = there.clone();
-        // Its layout is that of the repository, which says so here.
+        // The saved files have the repository's layout, which its `wmill.yaml` defines.
         let of_commit = tree::read(&tip.folder).map_err(failed)?;
         if let Some(own) = of_commit.get(WMILL_YAML.as_bytes()).filter(|entry| entry.is_file()) {
             saved.insert(WMILL_YAML.into(), own.clone());
@@ -69,7 +69,7 @@ impl RestoreRun<'_> {
             "Workspace {} before a restore\n\nWhat is here can be put back by `restore --branch {name}`.\n\n\
              Windmill-Workspace: {}\nWindmill-Workspace: {}\nWindmill-Version: {}\n{}",
             self.workspace(),
-            // As one of the two it is looked for when it is put back.
+            // A restore of this commit looks for one of the two workspaces.
             self.source.request.workspace,
             self.workspace(),
             account.server_version.as_deref().unwrap_or("unknown"),

@@ -1,4 +1,5 @@
-//! Secrets go only under their key: which key a commit needs, which secrets can come back, and which can be read.
+//! Secrets are restored only under their key: which key a commit needs, which secrets can come back, and which can be
+//! read.
 
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
@@ -15,32 +16,33 @@ use crate::windmill::api::{self, KEY_TRAILER};
 use crate::windmill::item_path::{self, ItemId, ItemKind};
 use crate::windmill::secret_files;
 
-/// A larger variable is not one that Windmill made.
+/// Size limit for a variable. Windmill makes no larger one.
 const VARIABLE_BYTES_MAX: usize = 1 << 20;
 
-/// What is known of the key that a commit's secrets need.
+/// What is known about the key of a commit's secrets.
 pub(super) struct Key {
-    /// Whether the workspace has it, or gets it.
+    /// Whether the workspace has the key, or gets it.
     pub(super) is_known: bool,
-    /// The key, where the workspace gets it.
+    /// The key, if the workspace gets it.
     pub(super) to_set: Option<Secret>,
 }
 
-/// What becomes of a secret of the commit.
+/// What happens to a secret of the commit.
 enum Fate {
-    /// The workspace has the key for it, or gets it.
+    /// It is restored, since the workspace has the key for it, or gets it.
     ComesBack,
-    /// It is not known whether the workspace could read it.
+    /// It is left alone, since it is not known whether the workspace could read it.
     LeftAlone,
-    /// It is not encrypted, or cannot be told to be.
+    /// It is not encrypted, or this cannot be checked.
     Plain,
 }
 
 impl RestoreRun<'_> {
-    /// Which key the secrets of the commit need, and whether the workspace has it or gets it.
+    /// Finds out which key the secrets of the commit need, and whether the workspace has it or gets it.
     pub(super) fn key(&mut self, git: &Git<'_>, tip: &RemoteTip) -> Result<Key, BackupError> {
         let failed = |error| self.source.git_error(Step::Commit, error);
-        // The last commit of the workspace, also where it tells no key: what an earlier one tells may be the key before.
+        // The last commit of the workspace counts, even if it names no key: an earlier commit may name the previous
+        // key.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
         let last = match &tip.commit {
             Some(tip) => git.last_with(tip, &of_workspace).map_err(failed)?,
@@ -73,8 +75,8 @@ impl RestoreRun<'_> {
         Ok(Key { is_known: true, to_set: Some(key.clone()) })
     }
 
-    /// Takes out of `chosen` the secrets that the workspace could not read; the paths of those whose value has to be
-    /// readable at the end, those included that are in the workspace just so.
+    /// Removes from `chosen` the secrets that the workspace could not read. Returns the paths of those whose value has
+    /// to be readable at the end, including those that the workspace already has with the same content.
     pub(super) fn sort_out_secrets(
         &mut self,
         git: &Git<'_>,
@@ -112,7 +114,7 @@ impl RestoreRun<'_> {
         Ok(checked)
     }
 
-    /// `None`: it is no secret.
+    /// Returns what happens to an item; `None` if it is not a secret.
     fn fate(
         &self,
         git: &Git<'_>,
@@ -137,7 +139,7 @@ impl RestoreRun<'_> {
         })
     }
 
-    /// Those of the secrets whose value Windmill cannot tell.
+    /// Returns the secrets whose value Windmill cannot decrypt.
     pub(super) fn unreadable(&self, git: &Git<'_>, secrets: &[String]) -> Result<Vec<String>, BackupError> {
         let windmill = self.target.windmill(git.run_env());
         let mut unreadable = Vec::new();
@@ -150,7 +152,7 @@ impl RestoreRun<'_> {
         Ok(unreadable)
     }
 
-    /// The paths, in Windmill, of the secret variables in the folder.
+    /// Returns the paths, in Windmill, of the secret variables in the folder.
     pub(super) fn secrets_in(&self, git: &Git<'_>, tree: &Tree) -> Result<Vec<String>, BackupError> {
         let mut secrets = Vec::new();
         for path in tree.keys().filter_map(text) {

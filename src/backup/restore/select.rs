@@ -1,4 +1,4 @@
-//! Chooses what a restore puts into the workspace, and what of that `wmill` cannot push or must not.
+//! Chooses what a restore puts into the workspace, and which part of it `wmill` cannot or must not push.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,25 +18,26 @@ use crate::windmill::wmill_yaml::Plan;
 
 const FOLDER_META: &str = "folder.meta.yaml";
 
-/// The files of items, and of nothing else.
+/// The files by item, without files that belong to no item.
 pub(super) type Items = BTreeMap<ItemId, Vec<(String, Entry)>>;
 
-/// What is to be in the workspace, and what `wmill` is to get for that.
+/// What the workspace will hold, and what `wmill` gets for that.
 #[derive(Default)]
 pub(super) struct Choice {
-    /// What is chosen.
+    /// The chosen files.
     pub(super) wanted: TargetTree,
-    /// Of that, what wmill does not get.
+    /// The chosen files that wmill does not get.
     pub(super) withheld: BTreeSet<GitPath>,
-    /// What wmill gets: the workspace as it is, with what is chosen in its place.
+    /// What wmill gets: the workspace as it is, with the chosen files added or replaced.
     pub(super) tree: Tree,
     /// The item that each file belongs to.
     pub(super) items: BTreeMap<GitPath, ItemId>,
-    /// The paths, in Windmill, of the secret variables that come from the commit or are there just so.
+    /// The paths, in Windmill, of the secret variables that come from the commit, or that the workspace already has
+    /// with the same content.
     pub(super) secrets: Vec<String>,
     /// The chosen files of schedules and triggers.
     pub(super) switches: Vec<String>,
-    /// The paths, as all workspaces have them, of files of items that the workspace is to have alone.
+    /// The paths of workspace-specific files in the target, without the workspace's name.
     pub(super) own: BTreeSet<String>,
 }
 
@@ -45,14 +46,14 @@ impl RestoreOptions {
         self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path))
     }
 
-    /// Whether an item is asked for.
+    /// Returns whether an item is asked for.
     fn means(&self, id: &ItemId, files: &[(String, Entry)]) -> bool {
         self.admits(&id.path) || files.iter().any(|(path, _)| self.admits(path))
     }
 }
 
 impl RestoreRun<'_> {
-    /// Puts the chosen items of the commit in the place of the workspace's.
+    /// Replaces items of the workspace by the chosen items of the commit.
     pub(super) fn choose(&mut self, git: &Git<'_>, tip: &RemoteTip, files: &Files) -> Result<Choice, BackupError> {
         let (options, there) = (self.options, &files.there);
         let source = self.source.request.workspace.as_str();
@@ -89,8 +90,8 @@ impl RestoreRun<'_> {
         Ok(choice)
     }
 
-    /// The files of an item under the names that wmill has for them in the target: those of an item that the target
-    /// has alone, or that the source had alone, bear the target's name.
+    /// Returns the files of an item under the names that wmill uses for them in the target. If the item is
+    /// workspace-specific in the source or in the target, the names contain the target's name.
     fn named_as_there(
         &self,
         id: &ItemId,
@@ -117,7 +118,7 @@ impl RestoreRun<'_> {
         named
     }
 
-    /// What of the commit can be of the workspace: its files, without those of the repository's configuration.
+    /// Returns the files of the commit that can belong to the workspace, without the repository's configuration.
     pub(super) fn files_of_commit(&mut self, tip: &RemoteTip, mut all: Tree) -> Tree {
         let source = self.source.request.workspace.clone();
         let mut left_out = Sample::default();
@@ -145,7 +146,7 @@ impl RestoreRun<'_> {
         all
     }
 
-    /// Names what of the chosen wmill does not get, or does not look at, and is not there just so.
+    /// Warns about the chosen files that wmill does not get or does not look at, unless the workspace already has them.
     pub(super) fn warn_about_withheld(&mut self, tip: &RemoteTip, choice: &Choice, paths: &BTreeSet<&str>) {
         let of = |path: &str| choice.items.get(path.as_bytes());
         let is_withheld = |path: &str| choice.withheld.contains(path.as_bytes());
@@ -199,14 +200,15 @@ impl Choice {
         }
     }
 
-    /// Whether nothing is to be left of the item, or the Windmill folder, that a file belongs to.
+    /// Returns whether nothing will remain of the item, or the Windmill folder, that a file belongs to.
     pub(super) fn is_to_go(&self, path: &[u8]) -> bool {
         let is_absent = |path: &[u8]| self.wanted.get(path).is_none_or(Option::is_none);
         let Some(id) = self.items.get(path) else { return is_absent(path) };
         self.items.iter().filter(|(_, other)| *other == id).all(|(path, _)| is_absent(path))
     }
 
-    /// The Windmill folders in which the items lie, as the commit has them; and those that are asked for.
+    /// Adds the Windmill folders of the commit that are asked for, or that items need and the workspace lacks. If
+    /// everything is restored with deletions, removes the folders in which no item lies.
     fn add_folders(&mut self, options: &RestoreOptions, tip: &RemoteTip, files: &Files) {
         let kept = files.there.keys().filter(|path| self.wanted.get(*path).is_none_or(Option::is_some));
         let chosen = self.wanted.iter().filter(|(_, entry)| entry.is_some()).map(|(path, _)| path);
@@ -225,10 +227,10 @@ impl Choice {
         }
     }
 
-    /// Keeps from wmill what makes it run code, and what stops all of a push.
+    /// Withholds from wmill what makes it run code, and what stops a whole push.
     fn withhold(&mut self, plan: &Plan) {
         for path in self.wanted.keys() {
-            // Without its files, an app is deleted and nothing is built.
+            // An app whose files all go is deleted, and nothing is built.
             let is_raw = self.items.get(path).is_some_and(|id| id.kind == ItemKind::RawApp)
                 && self.wanted.get(path).is_some_and(Option::is_some);
             let is_in_other_layout = text(path).is_some_and(|path| is_unpushable(path, plan));
@@ -236,7 +238,7 @@ impl Choice {
                 self.withheld.insert(path.clone());
             }
         }
-        // An app of which a file is to go and others stay is not deleted.
+        // If some files of an app stay, the app is not deleted, so all its files are withheld.
         let of_raw: BTreeSet<_> = self.withheld.iter().filter_map(|path| self.items.get(path)).cloned().collect();
         let more = self.items.iter().filter(|(_, id)| id.kind == ItemKind::RawApp && of_raw.contains(*id));
         self.withheld.extend(more.map(|(path, _)| path.clone()));
@@ -255,14 +257,16 @@ impl Choice {
                 tree.insert(path.clone(), entry.clone());
             }
         }
-        // wmill reads a file of a resource under the name that all workspaces have for it, and pushes it as its own.
+        // wmill reads the file of a workspace-specific resource under its name without the workspace, and pushes it as
+        // its own.
         for path in self.own.iter().filter(|path| path.contains(".resource.file.")) {
             let of_own = item_path::path_for_workspace(path, &files.target).and_then(|own| tree.get(own.as_bytes()));
             if let Some(entry) = of_own.cloned() {
                 tree.insert(path.clone().into_bytes(), entry);
             }
         }
-        // The hashes of what is pushed; of what is not, the workspace's own are as good.
+        // The hashes have to be those of what is pushed. If only some paths are restored, the workspace's own are as
+        // good.
         for (path, entry) in &files.of_commit {
             if path.starts_with(b"locks/") || path == WMILL_LOCK.as_bytes() && options.paths.is_empty() {
                 tree.insert(path.clone(), entry.clone());
@@ -277,12 +281,13 @@ fn is_raw_app(path: &str) -> bool {
     item.is_some_and(|id| id.kind == ItemKind::RawApp)
 }
 
-/// One folder that bears the ending of a flow or an app in the layout that is not asked for stops a push of all.
+/// Returns whether the path has a folder with the ending of a flow or an app in the other layout. One such folder stops
+/// a whole push.
 fn is_unpushable(path: &str, plan: &Plan) -> bool {
     item_path::is_in_other_layout(path, plan.non_dotted_paths)
 }
 
-/// The files of schedules and triggers.
+/// Returns the files of schedules and triggers.
 fn switches_in(items: &Items) -> Vec<String> {
     let mut switches = Vec::new();
     for (id, files) in items {
@@ -293,7 +298,8 @@ fn switches_in(items: &Items) -> Vec<String> {
     switches
 }
 
-/// The items of a tree that are covered, but the key, and the kinds of those that are not.
+/// Returns the items of a tree that the plan covers, without the key, and the kinds of the items that it does not
+/// cover.
 fn items_in(tree: &Tree, plan: &Plan, workspace: &str) -> (Items, Sample) {
     let (mut found, mut not_covered) = (Items::new(), BTreeSet::new());
     for (path, entry) in tree {
@@ -310,12 +316,12 @@ fn items_in(tree: &Tree, plan: &Plan, workspace: &str) -> (Items, Sample) {
     (found, not_covered.into_iter().collect())
 }
 
-/// Whether it is the file of a Windmill folder.
+/// Returns whether the path is the `folder.meta.yaml` of a Windmill folder.
 pub(super) fn is_meta(path: &GitPath) -> bool {
     text(path).is_some_and(|name| meta_of(name).as_ref() == Some(path))
 }
 
-/// The file of the Windmill folder that a path lies in.
+/// Returns the `folder.meta.yaml` of the Windmill folder that a path lies in.
 fn meta_of(path: &str) -> Option<GitPath> {
     let mut parts = path.split('/');
     let (top, name) = (parts.next()?, parts.next()?);

@@ -1,13 +1,13 @@
-//! The switches of schedules and triggers, which are off when they arrive in another workspace.
+//! The switches of schedules and triggers, which are turned off in another workspace.
 
 use crate::util::yaml::{Node, fields};
 
-/// The file of a schedule or a trigger with its switch off, under the name that the file has for it; `None` where that
-/// cannot be done.
+/// Returns the file of a schedule or a trigger with its switch turned off, under the name that the file uses for it;
+/// `None` if that is not possible.
 pub(super) fn disabled(content: &[u8]) -> Option<Vec<u8>> {
     let mut text = String::new();
     for line in std::str::from_utf8(content).ok()?.lines() {
-        // A server of today exports the `mode` of a trigger and no `enabled`.
+        // Current servers export the `mode` of a trigger, and no `enabled`.
         let is_mode = ["enabled", "suspended"].iter().any(|mode| line.trim_end() == ["mode: ", mode].concat());
         let is_enabled = line.trim_end() == "enabled: true";
         text.push_str(if is_mode {

@@ -1,5 +1,5 @@
-//! Trees in memory, and the comparison of what is wanted with what is there. A stream would do for a sync; here a
-//! person waits, and memory is not counted.
+//! Trees in memory, and the comparison of what is wanted with what is there. A sync works with streams; here a person
+//! waits, and memory does not matter.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,25 @@ use crate::git::tree_diff::Mark;
 use crate::git::{BlobContent, Git, GitError};
 use crate::model::run_result::Changed;
 
-/// A larger file is told to differ without a word about how.
+/// A larger file is reported as different, without details.
 const FILE_BYTES_MAX: usize = 4 << 20;
 
 /// Files by their path in the folder of the backup.
 pub(super) type Tree = BTreeMap<GitPath, Entry>;
-/// What is to be at each path; `None` where no file is to be.
+/// The wanted file at each path; `None` if there has to be no file.
 pub(super) type TargetTree = BTreeMap<GitPath, Option<Entry>>;
 
-/// A file that is not as it is wanted.
+/// A file that is not as wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    /// What would make it so.
+    /// The change that is needed.
     pub(super) mark: Mark,
     pub(super) path: String,
     /// How it differs, in a few lines without secrets.
     pub(super) diff: Vec<String>,
 }
 
-/// What is not as it is wanted, in the order of the paths.
+/// Returns the files that are not as wanted, in the order of their paths.
 pub(super) fn changes(git: &Git<'_>, wanted: &TargetTree, there: &Tree) -> Result<Vec<Change>, GitError> {
     let mut changes = Vec::new();
     for (path, wanted) in wanted {

@@ -22,45 +22,45 @@ use crate::windmill::api::{self, Account};
 use crate::windmill::editors::{self, Edits};
 use crate::windmill::item_path::{self, ItemId};
 
-/// Paths listed in a commit's body; the rest is counted.
+/// How many paths a commit's body lists. The rest is counted.
 const LISTED_MAX: usize = 500;
-/// Of so many items at most a sync makes a commit each, and asks for the authors. More than these are a first sync or a
+/// Up to this many items get a commit each, and only this many authors are asked for. More items are a first sync or a
 /// deployment, whose history is not read item by item.
 const ITEMS_MAX: usize = 500;
-/// Files of items that get a commit each; they are held in memory.
+/// Up to this many changed files, items get a commit each. The list of these files is held in memory.
 const FILES_MAX: usize = 10_000;
 
-/// What commits are made of.
+/// The input for the commits.
 #[derive(Clone, Copy)]
 pub struct CommitInput<'a> {
-    /// For whom.
+    /// The run that commits.
     pub run: RunContext<'a>,
-    /// With what.
+    /// The repository to commit to.
     pub git: &'a Git<'a>,
     /// The tip that the commit follows.
     pub tip: &'a RemoteTip,
-    /// What the folder is to hold.
+    /// What the folder will hold.
     pub composition: &'a Merged,
-    /// Who asked Windmill, and what it said of itself.
+    /// What Windmill reports about itself and the token.
     pub account: &'a Account,
     /// The version of wmill.
     pub version: Option<&'a str>,
 }
 
-/// What came of committing.
+/// The result of committing.
 pub struct CreatedCommit {
     /// The last commit.
     pub commit: ObjectId,
-    /// The tree of our folder that it is to have; `None` where nothing is in it.
+    /// The expected tree of our folder in that commit; `None` if the folder is empty.
     pub folder: Option<ObjectId>,
-    /// What a user should know of it, once it is on the branch.
+    /// A warning for the user, once the commit is on the branch.
     pub warning: Option<String>,
 }
 
 /// Commits what differs from the tip.
 ///
 /// # Errors
-/// [`BackupError`]: git, or the disk.
+/// [`BackupError`] if git or the disk fails.
 pub fn make(material: CommitInput<'_>) -> Result<CreatedCommit, BackupError> {
     let CommitInput { run, git, tip, composition, account, version } = material;
     let comparison = &composition.comparison;
@@ -94,7 +94,7 @@ pub fn make(material: CommitInput<'_>) -> Result<CreatedCommit, BackupError> {
         if made == whole {
             return Ok(CreatedCommit { commit: last, folder, warning });
         }
-        // An item's file in the place of another item's folder, say: each step is right, and not all orders of them.
+        // For example, a file of one item replaces a folder of another. Each commit is right, but not in every order.
         log::warn!("the commits of single items do not come to the same as all together, so one commit is made");
     }
     let message = making.whole_message().map_err(of_a_listing)?;
@@ -104,9 +104,9 @@ pub fn make(material: CommitInput<'_>) -> Result<CreatedCommit, BackupError> {
 
 /// The items that differ.
 struct ChangedItems {
-    /// Some of them, or all.
+    /// The first of them, at most `ITEMS_MAX`.
     first: BTreeSet<ItemId>,
-    /// Whether these are all, and their files few enough.
+    /// Whether these are all, and few enough files changed.
     is_all: bool,
 }
 
@@ -129,8 +129,8 @@ fn changed_items(comparison: &TreeDiff) -> io::Result<ChangedItems> {
     Ok(found)
 }
 
-/// What every commit ends with. By the key's fingerprint a restore knows whether the secrets of the commit can be read in
-/// a workspace.
+/// Returns the trailers of every commit. From the fingerprint of the key, a restore knows whether a workspace can read
+/// the secrets of the commit.
 fn trailers(run: RunContext<'_>, account: &Account, version: Option<&str>, key: Option<&Secret>) -> String {
     let unknown = "unknown";
     format!(
@@ -155,8 +155,8 @@ impl CommitBuilder<'_> {
         [self.run.request.subdir.prefix().as_bytes(), path].concat()
     }
 
-    /// The message of a commit of everything: who edited which item stands in its body, and all of these are its authors
-    /// beside us.
+    /// Returns the message of a commit with all changes. Its body names the last editor of each item, and its trailers
+    /// name these editors as co-authors.
     fn whole_message(&self) -> io::Result<String> {
         let mut message = format!("{}\n\n{}\n", self.run.request.message, self.comparison.summary(LISTED_MAX)?);
         let named: Vec<_> = self.edits.iter().filter_map(|(item, edit)| Some((item, edit.author.as_ref()?))).collect();
@@ -177,9 +177,9 @@ impl CommitBuilder<'_> {
         Ok(redact::visible(&message))
     }
 
-    /// A commit for each item, the one that was edited last at the end. Items that are gone come first, since no one
-    /// tells when they went, and what goes may be in the way of what comes. Files that are no item's, such as wmill's
-    /// lock file, go with the last.
+    /// Returns a commit for each item, the last edited item at the end. Deleted items come first, since their time is
+    /// not known, and they may be in the way of new files. Files that belong to no item, such as wmill's lock file, go
+    /// with the last commit.
     fn links(&self) -> io::Result<Vec<ItemCommit<'_>>> {
         let (mut by_item, mut of_no_item) = (BTreeMap::<ItemId, Vec<Change>>::new(), Vec::new());
         for change in self.comparison.changes()? {
@@ -221,7 +221,7 @@ impl CommitBuilder<'_> {
     }
 }
 
-/// The item on one line, whatever is in its path.
+/// Returns the item's name on one line, in printable characters.
 fn name_of(item: &ItemId) -> String {
     printable(item.to_string().as_bytes())
 }

@@ -20,13 +20,13 @@ use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::secret_files::{self, SETTINGS_FILE};
 use crate::windmill::wmill_yaml::{Kinds, Plan};
 
-/// A variable beyond this is not looked into for plain secrets; Windmill's own limit is far less.
+/// Size limit for a variable. A larger one counts as a secret in plain text; Windmill's own limit is far lower.
 const VARIABLE_BYTES_MAX: u64 = 1 << 20;
 
-/// Refuses to export the encryption key, unless the settings want that.
+/// Refuses to export the encryption key, unless the settings allow it.
 ///
 /// # Errors
-/// [`BackupError`]: the refusal.
+/// [`BackupError`] if it refuses.
 pub fn refuse_the_key(run: RunContext<'_>, plan: &Plan) -> Result<(), BackupError> {
     if plan.kinds.include_key && !run.env.config.allow_plaintext_secrets {
         let message = "WMILL_INCLUDE asks for the workspace's encryption key: with it in the repository, all secrets \
@@ -36,10 +36,11 @@ pub fn refuse_the_key(run: RunContext<'_>, plan: &Plan) -> Result<(), BackupErro
     Ok(())
 }
 
-/// Refuses a token that is not an admin's where that of the last success was: what its user may not see would be deleted.
+/// Refuses a token that is not an admin's if the last success had an admin's token: what its user may not see would be
+/// deleted.
 ///
 /// # Errors
-/// [`BackupError`]: the refusal.
+/// [`BackupError`] if it refuses.
 pub fn refuse_lost_rights(run: RunContext<'_>, account: &Account) -> Result<(), BackupError> {
     let request = run.request;
     let (workspace, destination) = (&request.workspace, request.destination());
@@ -62,10 +63,10 @@ pub fn refuse_lost_rights(run: RunContext<'_>, account: &Account) -> Result<(), 
     ))
 }
 
-/// Refuses a first backup into a repository that everyone can read; where a backup of ours is there already, warns.
+/// Refuses a first backup into a repository that everyone can read. If our backup is already there, it only warns.
 ///
 /// # Errors
-/// [`BackupError`]: the refusal.
+/// [`BackupError`] if it refuses.
 pub fn refuse_a_public_repository(
     run: RunContext<'_>,
     run_env: &RunEnv,
@@ -79,7 +80,7 @@ pub fn refuse_a_public_repository(
     let what =
         format!("everyone can read {remote}, and all but secret variables of workspace `{}`", run.request.workspace);
     let mut entries = tip.folder.entries().map_err(|error| run.git_error(Step::Fetch, error.into()))?;
-    // wmill writes it with each pull.
+    // wmill writes this file with each pull, so it shows that a backup is there.
     if entries.any(|entry| entry.is_ok_and(|(path, _)| path == WMILL_LOCK.as_bytes())) {
         warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
         return Ok(());
@@ -91,10 +92,10 @@ pub fn refuse_a_public_repository(
     Err(BackupError::new(Code::PublicRepository, message))
 }
 
-/// Refuses to delete too much, and to publish secrets.
+/// Refuses a commit that would delete too much or publish secrets.
 ///
 /// # Errors
-/// [`BackupError`]: the refusal.
+/// [`BackupError`] if it refuses.
 pub fn check(run: RunContext<'_>, git: &Git<'_>, composition: &Merged, kinds: &Kinds) -> Result<(), BackupError> {
     let failed = |error: io::Error| run.git_error(Step::Commit, GitError::from(error));
     if !run.env.config.allow_plaintext_secrets {
@@ -145,12 +146,12 @@ fn blob(entry: &Entry) -> &str {
     entry.object.as_str()
 }
 
-/// The files that are to be committed and have a secret in plain text.
+/// Returns the files to commit that hold a secret in plain text.
 fn plain_secrets(git: &Git<'_>, comparison: &TreeDiff) -> io::Result<Sample> {
     let mut plain = Sample::default();
     for change in comparison.changes()? {
         let change = change?;
-        // What is not UTF-8 is none of Windmill's.
+        // Windmill has no path that is not UTF-8.
         let Ok(path) = std::str::from_utf8(&change.path) else { continue };
         if change.mark == Mark::Deleted {
             continue;
@@ -160,7 +161,7 @@ fn plain_secrets(git: &Git<'_>, comparison: &TreeDiff) -> io::Result<Sample> {
             || (path == SETTINGS_FILE
                 && read().map_or(true, |content| secret_files::has_secret_setting(path, &content)))
             || {
-                // What cannot be read, or is larger than a variable can be, is not known to be safe.
+                // A file that cannot be read, or is larger than a variable can be, may hold a plain secret.
                 path.contains(".variable.")
                     && !read().is_ok_and(|content| {
                         content.len() as u64 <= VARIABLE_BYTES_MAX && !secret_files::is_plaintext_secret(path, &content)

@@ -1,6 +1,6 @@
-//! What was true at the last confirmed success of a checkout: what Windmill held, what `wmill` made of it, with which
-//! settings and programs. Where all of it still holds, nothing need be pulled; where only some items differ, only
-//! those need. Any doubt means a full sync.
+//! The state at the last confirmed success of a checkout: what Windmill held, what `wmill` made of it, and with which
+//! settings and programs. If all of it still holds, nothing has to be pulled. If only some items differ, only those
+//! have to be pulled. Any doubt means a full sync.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -18,58 +18,58 @@ use crate::windmill::narrow::{Changed, Groups};
 use crate::windmill::snapshot::{self, FoundItem, Snapshot};
 use crate::windmill::wmill_yaml::KindSettings;
 
-/// Of the state in its file. Only warnings make it long, and those are cut to some paths each.
+/// Size limit for the state file. Only warnings and left-out items make it long. Each warning names only some paths.
 const STATE_BYTES_MAX: u64 = 256 << 10;
-/// Of the digests of all groups: 48 bytes for each entry of the largest export that is taken.
+/// Size limit for the digests of all groups: 48 bytes for each entry of the largest export that is accepted.
 const GROUPS_BYTES_MAX: u64 = 48 * snapshot::ENTRIES_MAX as u64;
-/// Where the state lies in the checkout's folder.
+/// The name of the state file in the checkout's folder.
 const STATE_FILE: &str = "state.json";
-/// Where the digests of the groups lie; the state has the digest of them all.
+/// The name of the file with the digests of the groups. The state has a digest of all of them.
 const GROUPS_FILE: &str = "state.groups";
-/// The state with the digest of its bytes before it, so that no damage passes for a fact.
+/// The state file begins with a digest of the state, so that damage is noticed.
 const BEFORE_DIGEST: &str = "{\"digest\":\"";
 const BEFORE_STATE: &str = "\",\"note\":";
 const AFTER_STATE: &str = "}\n";
-/// Goes up when the state's fields, or what they are made of, mean something else.
+/// Increased when the state's fields, or what they are made of, get another meaning.
 const STATE_VERSION: u32 = 4;
 
-/// What is known of the last success. Of a state of version 0.1.0, commit and shared UI are read, and nothing else.
+/// What is known about the last success. From a state of version 0.1.0, only the commit and the shared UI are read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedState {
     /// The tip that was confirmed.
     pub commit: String,
-    /// Whether Windmill had files of a shared UI, so that those in the repository are ours to take away.
+    /// Whether Windmill had files of a shared UI, so that we may remove those in the repository.
     pub shared_ui: bool,
-    /// Nothing where the next sync has to be a full one.
+    /// `None` if the next sync has to be a full one.
     pub pull: Option<SavedPull>,
 }
 
-/// What made a commit what it is.
+/// The pull that led to a commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedPull {
     /// When the last full sync began, in seconds since 1970.
     pub begun: u64,
-    /// Of ourselves, and of the settings that shape a pull and its commit.
+    /// The version of this program, and the settings that shape a pull and its commit.
     pub settings: String,
-    /// The version of wmill, and which file it is.
+    /// The version of wmill, and the path, size and time of its file.
     pub wmill: String,
-    /// The version of Windmill; nothing where it tells none.
+    /// The version of Windmill; `None` if it does not report one.
     pub windmill: Option<String>,
-    /// With which query the export was taken.
+    /// The query of the export.
     pub query: String,
-    /// The digests of what Windmill gave.
+    /// The digests of what Windmill returned.
     pub digests: SavedDigests,
     /// The tree of our folder in the commit.
     pub tree: String,
-    /// What was to be told of the repository and of what it leaves out.
+    /// The warnings of that sync, which an unchanged sync repeats.
     pub warnings: Vec<String>,
-    /// The items that were kept from wmill, with the reason.
+    /// The items that were left out of the pull, with the reason.
     pub left_out: Vec<LeftOut>,
-    /// Those of them that wmill or the remote did not take, so that they need not be found again.
+    /// The left-out items that wmill or the remote did not accept, so that they do not have to be found again.
     pub found: Vec<FoundItem>,
 }
 
-/// Those of a snapshot. The groups have a file of their own.
+/// The digests of a snapshot. The groups have a file of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is that of `snapshot::Digests` of the same name")]
 pub struct SavedDigests {
@@ -80,24 +80,24 @@ pub struct SavedDigests {
     pub groups: String,
 }
 
-/// What is true now.
+/// The current state.
 #[derive(Clone, Copy)]
 pub struct Now<'a> {
     /// What Windmill holds.
     pub snapshot: &'a Snapshot,
     /// The version of Windmill.
     pub windmill: Option<&'a str>,
-    /// The version of wmill, and which file it is.
+    /// The version of wmill, and the path, size and time of its file.
     pub wmill: Option<&'a str>,
 }
 
-/// The last success, and what of it still counts.
+/// The last success, and whether the next pull may build on it.
 pub struct LastSync {
     folder: PathBuf,
     state: Option<SavedState>,
     begun: u64,
     settings: String,
-    /// Why the sync is a full one, whatever Windmill and the remote say.
+    /// Why the sync is a full one, no matter what Windmill and the remote answer.
     reason: Option<&'static str>,
 }
 
@@ -115,12 +115,12 @@ impl From<&snapshot::Digests> for SavedDigests {
 }
 
 impl LastSync {
-    /// Looks at what is known of the checkout in `folder`, before anybody is asked.
+    /// Reads what is known about the checkout in `folder`, before any server is asked.
     #[must_use]
     pub fn open(run: RunContext<'_>, folder: &Path) -> Self {
         let (config, settings) = (run.env.config, settings(run));
         let state = read(&folder.join(STATE_FILE));
-        // Should the clock stand before 1970, no time has passed since any success.
+        // A clock before 1970 counts as 1970.
         let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let pull = state.as_ref().and_then(|state| state.pull.as_ref());
         let reason = if !config.skip_unchanged {
@@ -133,7 +133,7 @@ impl LastSync {
         Self { folder: folder.to_owned(), state, begun, settings, reason }
     }
 
-    /// What the next pull may rest on; nothing where the sync is a full one, whatever Windmill and the remote say.
+    /// Returns the pull that the next one may build on, or the reason why the sync has to be a full one.
     fn pull(&self) -> Result<&SavedPull, &'static str> {
         match (self.reason, &self.state) {
             (Some(reason), _) => Err(reason),
@@ -142,23 +142,23 @@ impl LastSync {
         }
     }
 
-    /// Whether nothing speaks against resting on it so far.
+    /// Returns whether the next pull may build on the last success, as far as is known.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.pull().is_ok()
     }
 
-    /// Whether the tip is the one of the last success.
+    /// Returns whether the tip is the one of the last success.
     #[must_use]
     pub fn is_at(&self, tip: Option<&ObjectId>) -> bool {
         self.state.as_ref().map(|state| state.commit.as_str()) == tip.map(ObjectId::as_str)
     }
 
-    /// With which query the export was taken, where the branch holds what that pull gave: its tip is that commit, or its
-    /// tree of our folder is the same. A repository's `wmill.yaml` then says the same as well.
+    /// Returns the query of the last export, if the branch holds the result of that pull: its tip is that commit, or
+    /// its tree of our folder is the same. Then the repository's `wmill.yaml` is the same as well.
     ///
     /// # Errors
-    /// Why wmill has to pull.
+    /// The reason why wmill has to pull.
     pub fn query_at(&self, tip: Option<&ObjectId>, tree: Option<&ObjectId>) -> Result<&str, &'static str> {
         let pull = self.pull()?;
         if tip.is_none() {
@@ -170,22 +170,23 @@ impl LastSync {
         }
     }
 
-    /// Whether there was a success, as far as we know.
+    /// Returns whether no earlier success is known.
     #[must_use]
     pub fn is_first(&self) -> bool {
         !self.folder.join(STATE_FILE).exists()
     }
 
-    /// Whether our last sync found a shared UI.
+    /// Returns whether our last sync found a shared UI.
     #[must_use]
     pub fn had_shared_ui(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.shared_ui)
     }
 
-    /// What would come of a pull is known, and the branch holds it: the warnings of that pull, and what it left out.
+    /// Returns the warnings and the left-out items of the last pull, if a new pull would have the same result. The
+    /// caller checks the branch, with [`Self::query_at`].
     ///
     /// # Errors
-    /// Why wmill has to be started.
+    /// The reason why wmill has to be started.
     pub fn unchanged(&self, now: Now<'_>) -> Result<(&[String], &[LeftOut]), &'static str> {
         let pull = self.pull()?;
         pull.check_surroundings(now)?;
@@ -195,11 +196,11 @@ impl LastSync {
         Ok((&pull.warnings, &pull.left_out))
     }
 
-    /// The groups of items that differ from the last success, where they are all that does. `tree` is that of our folder
-    /// at the tip.
+    /// Returns the groups of items that differ from the last success, if nothing else differs. `tree` is the tree of
+    /// our folder at the tip.
     ///
     /// # Errors
-    /// Why the pull has to be a full one.
+    /// The reason why the pull has to be a full one.
     pub fn changed_groups(
         &self,
         now: Now<'_>,
@@ -234,7 +235,8 @@ impl LastSync {
         }
     }
 
-    /// What the last success was without since wmill or the remote did not take it. A `wmill` of another version may.
+    /// Returns the items that wmill or the remote did not accept at the last success. Empty for another version of
+    /// `wmill`, which may accept them.
     #[must_use]
     pub fn found(&self, wmill: Option<&str>) -> &[FoundItem] {
         let pull = self.state.as_ref().and_then(|state| state.pull.as_ref());
@@ -247,15 +249,16 @@ impl LastSync {
         Groups::parse(&bytes).filter(|groups| groups.digest() == digest)
     }
 
-    /// Notes that the branch was found at another tip with the same in our folder, so that it need not be fetched again.
+    /// Notes that the branch has another tip with the same content in our folder, so that it does not have to be
+    /// fetched again.
     pub fn follow(&self, tip: &ObjectId) {
         if let (Some(state), false) = (&self.state, self.is_at(Some(tip))) {
             self.write(&SavedState { commit: tip.to_string(), ..state.clone() });
         }
     }
 
-    /// Notes a success. Losing it costs a full sync and a warning, so a failure is not one of the sync's. `pull` is what
-    /// the commit is made of, where its tree is known and wmill tells its version.
+    /// Notes a success. A failure to do so costs a full sync and a warning, so it does not fail the sync. The pull is
+    /// saved if the tree of the commit and the version of wmill are known.
     pub fn save(&self, commit: &ObjectId, now: Now<'_>, pull: Option<Confirmed<'_>>) {
         let digests = &now.snapshot.digests;
         if pull.is_some()
@@ -279,26 +282,26 @@ impl LastSync {
         self.write(&SavedState { commit: commit.to_string(), shared_ui, pull });
     }
 
-    /// A narrowed pull does not put off the next full one.
+    /// Returns when the last full sync began. A narrowed pull does not delay the next full one.
     fn begun_of_full_sync(&self, is_full: bool) -> u64 {
         let last = self.state.as_ref().and_then(|state| state.pull.as_ref());
         last.filter(|_| !is_full).map_or(self.begun, |pull| pull.begun)
     }
 
     fn write(&self, state: &SavedState) {
-        // One that is too long to be read says nothing, which costs a full sync each time.
+        // A state that is too long cannot be read, which costs a full sync each time.
         if let Err(error) = files::replace_file(&self.folder.join(STATE_FILE), text(state).as_bytes()) {
-            // The former state, where there is one, is of another commit, and is held against the branch.
+            // The former state, if there is one, belongs to another commit, and is compared with the branch.
             log::warn!("cannot note the success: {error}");
         }
     }
 }
 
-/// How a pull ended whose commit was seen on the branch.
+/// A pull whose commit was seen on the branch.
 pub struct Confirmed<'a> {
-    /// Of our folder in the commit.
+    /// The tree of our folder in the commit.
     pub tree: &'a ObjectId,
-    /// All that the next sync will be told where nothing changed.
+    /// All warnings that the next sync repeats if nothing changed.
     pub warnings: &'a [String],
     /// Whether everything was pulled.
     pub is_full: bool,
@@ -307,7 +310,7 @@ pub struct Confirmed<'a> {
 const UNKNOWN: &str = "no earlier success is known";
 
 impl SavedPull {
-    /// Whether the programs are the same, and the question that the export answers.
+    /// Checks that the programs and the query of the export are the same.
     fn check_surroundings(&self, now: Now<'_>) -> Result<(), &'static str> {
         if now.windmill != self.windmill.as_deref() {
             Err("Windmill is of another version")
@@ -325,12 +328,13 @@ fn is(now: Option<&ObjectId>, then: &str) -> bool {
     now.is_some_and(|now| now.as_str() == then)
 }
 
-/// Ourselves, and all settings that shape what is pulled and what is committed. Message, author and signature are of
-/// commits that are still to be made; the guards look at changes.
+/// Returns the version of this program, and all settings that shape what is pulled and committed. Message, author and
+/// signature are not among them, since they only concern new commits; nor are the guards, since they only look at
+/// changes.
 fn settings(run: RunContext<'_>) -> String {
     let request = run.request;
     let KindSettings { mut includes, mut skips } = tip::asked_kinds(run.env.config);
-    // In whatever order they stand.
+    // The order of the kinds does not matter.
     [&mut includes, &mut skips].into_iter().flatten().for_each(|words| words.sort_unstable());
     format!(
         "{STATE_VERSION} {} {} {} {includes:?} {skips:?}",
@@ -340,7 +344,7 @@ fn settings(run: RunContext<'_>) -> String {
     )
 }
 
-/// Why a full sync is needed, as far as it need not be asked for.
+/// Returns why a full sync is needed, as far as that is known without asking any server.
 fn outdated(pull: Option<&SavedPull>, settings: &str, now: u64, every: Duration) -> Option<&'static str> {
     let Some(pull) = pull else { return Some(UNKNOWN) };
     let Some(age) = now.checked_sub(pull.begun) else { return Some("the clock was set back") };
@@ -353,7 +357,7 @@ fn outdated(pull: Option<&SavedPull>, settings: &str, now: u64, every: Duration)
     }
 }
 
-/// What the last sync of this backup was without since wmill or the remote did not take it.
+/// Returns the items that the last sync of this backup left out because wmill or the remote did not accept them.
 #[must_use]
 pub fn found(run: RunContext<'_>) -> Vec<FoundItem> {
     let pull = read(&run.checkout_place().join(STATE_FILE)).and_then(|state| state.pull);
@@ -365,7 +369,7 @@ fn read(file: &Path) -> Option<SavedState> {
     parse(std::str::from_utf8(&content).ok()?)
 }
 
-/// Only what [`text`] gives, to the byte.
+/// Accepts only what [`text`] returns, byte for byte.
 fn parse(text: &str) -> Option<SavedState> {
     if text.len() as u64 > STATE_BYTES_MAX {
         return None;
@@ -452,7 +456,7 @@ mod tests {
         // A state of 0.1.0 costs a full sync.
         let old = format!("{{\"commit\":\"{COMMIT}\",\"shared_ui\":true,\"proof\":{{\"begun\":1}}}}");
         assert_eq!(parse(&whole(&old)), Some(SavedState { commit: COMMIT.to_owned(), shared_ui: true, pull: None }));
-        // A state of another make is whole, and is not ours.
+        // A state in another format is intact, but not ours.
         assert_eq!(parse(&whole("{\"commit\":1}")), None);
     }
 }

@@ -22,79 +22,79 @@ use crate::windmill::item_path::{self, ItemId, WMILL_LOCK};
 use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot;
 
-/// What is known of a pull that went well.
+/// What is known about a successful pull.
 pub struct Pulled<'a> {
     /// What the folder held before the pull.
     pub base: PullBase,
-    /// The groups of items that were pulled, where not all were.
+    /// The groups of items that were pulled, if not all were.
     pub changed: Option<&'a Changed>,
-    /// Kind and path of the items that only this workspace has; wmill writes them under another name than others.
+    /// Kind and path of the workspace-specific items. wmill writes them under another name than shared items.
     pub own_items: &'a [(String, String)],
-    /// Whether the files of the shared UI in the repository are ours.
+    /// Whether the files of the shared UI in the repository belong to us.
     pub owns_ui: bool,
-    /// The items that were kept from wmill, with the reason.
+    /// The items that were left out of the pull, with the reason.
     pub left_out: &'a BTreeMap<String, String>,
 }
 
 impl Pulled<'_> {
-    /// Whether a file is of an item that was kept from wmill, so that the repository's stays as it is.
+    /// Returns whether a file belongs to an item that was left out, so that the repository's file stays as it is.
     fn is_left_out(&self, path: &[u8], workspace: &WorkspaceId) -> bool {
         let path = std::str::from_utf8(path).ok().filter(|_| !self.left_out.is_empty());
         path.is_some_and(|path| {
             let item = item_of(path).map(|item| of_any_workspace(item, workspace).to_string());
-            // What is no item is named as in the export.
+            // A file that belongs to no item has the name of its entry in the export.
             snapshot::is_left_out(self.left_out, &item.unwrap_or_else(|| entry_of(path)), path)
         })
     }
 }
 
-/// The item of a file, also of one that wmill passes over.
+/// Returns the item of a file, also if wmill does not look at that file.
 fn item_of(path: &str) -> Option<ItemId> {
     item_path::item_of(path).or_else(|| item_behind_dots(path))
 }
 
-/// The same, without the mark of being this workspace's alone.
+/// Returns the item of a file. For a workspace-specific item, the workspace's name is removed from the path.
 #[must_use]
 pub fn item_in_any_workspace(path: &str, workspace: &WorkspaceId) -> Option<ItemId> {
     item_of(path).map(|item| of_any_workspace(item, workspace))
 }
 
-/// `f/ops/folder.meta.json` of `f/ops/folder.meta.yaml`
+/// Returns `f/ops/folder.meta.json` for `f/ops/folder.meta.yaml`.
 fn entry_of(path: &str) -> String {
     path.strip_suffix(".yaml").map_or_else(|| path.to_owned(), |base| [base, ".json"].concat())
 }
 
-/// The folder of the repository, and what is to take its place.
+/// The folder in the repository, and what will take its place.
 pub struct Merged {
-    /// What differs.
+    /// The differences between both.
     pub comparison: TreeDiff,
     sides: MergeInputs,
-    /// The tree of what was pulled.
+    /// The tree of the pulled files.
     staged: ObjectId,
 }
 
 impl Merged {
-    /// Each file with what it was and what it is to be.
+    /// Returns each file with its old and its new entry.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The error of the disk.
     pub fn pairs(&self) -> io::Result<Stream<(Option<Entry>, Option<Entry>)>> {
         self.sides.pairs()
     }
 
-    /// The tree of all that is to be committed. One that is composed is read again and held against what it is to be.
+    /// Returns the tree to commit. A composed tree is read again and compared with the wanted files.
     ///
     /// # Errors
-    /// [`BackupError`]: git, or the disk.
+    /// [`BackupError`] if git or the disk fails.
     pub fn tree(&self, run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<Tree, BackupError> {
         let failed = |error| run.git_error(Step::Commit, error);
-        // Where nothing is left out and nothing stays beside it, the staged tree is the folder.
+        // If nothing is dropped and no other file stays, the staged tree is the folder.
         let folder = if self.sides.has_all_files() { self.staged.clone() } else { self.composed(run, git, tip)? };
         let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.path(), &folder).map_err(failed)?;
         Ok(Tree { whole, folder: Some(folder).filter(|folder| !folder.is_empty_tree()) })
     }
 
-    /// The tree of our folder as git composed it, after it was read again and compared with the wanted files.
+    /// Composes the tree of our folder, then reads it again and compares it with the wanted files.
     fn composed(&self, run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<ObjectId, BackupError> {
         let failed = |error| run.git_error(Step::Commit, error);
         let changes = self.listing(git).map_err(|error| failed(error.into()))?;
@@ -107,7 +107,7 @@ impl Merged {
         Err(BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout })
     }
 
-    /// The changes, for git. What goes comes first: a file may become a folder, or a folder a file.
+    /// Writes the changes for git, deletions first: a file may become a folder, or a folder a file.
     fn listing(&self, git: &Git<'_>) -> io::Result<Listing> {
         Listing::write(git.listing_place("changes.index"), |lines| {
             for is_going in [true, false] {
@@ -125,32 +125,32 @@ impl Merged {
     }
 }
 
-/// What is to be committed, as git wrote it.
+/// The tree to commit, as git wrote it.
 pub struct Tree {
-    /// All of the repository.
+    /// The tree of the whole repository.
     pub whole: ObjectId,
-    /// Our folder; `None` where nothing is in it.
+    /// The tree of our folder; `None` if the folder is empty.
     pub folder: Option<ObjectId>,
 }
 
 struct MergeInputs {
     before: Listing,
     staged: Listing,
-    /// What wmill wrote and is not to be committed.
+    /// Files that wmill wrote and that are not committed.
     dropped: Arc<BTreeSet<GitPath>>,
-    /// What stays of the repository although wmill did not get to see it.
+    /// Files of the repository that stay although wmill did not see them.
     kept: Arc<BTreeSet<GitPath>>,
-    /// The groups of items that were pulled, where not all were: all other files stay.
+    /// The groups of items that were pulled, if not all were. All other files stay.
     changed: Option<Arc<Changed>>,
 }
 
 impl MergeInputs {
-    /// Whether what was staged is what is to be.
+    /// Returns whether the staged files are exactly the files to commit.
     fn has_all_files(&self) -> bool {
         self.dropped.is_empty() && self.kept.is_empty() && self.changed.is_none()
     }
 
-    /// Whether a file is of what was pulled.
+    /// Returns whether a file belongs to what was pulled.
     fn is_pulled(&self, path: &[u8]) -> bool {
         is_pulled(self.changed.as_deref(), path)
     }
@@ -163,7 +163,7 @@ impl MergeInputs {
         Ok(Box::new(staged.filter(move |file| file.as_ref().map_or(true, |(path, _)| !dropped.contains(path)))))
     }
 
-    /// Whether these are the files that are to be in the folder, and all of them.
+    /// Returns whether `there` holds exactly the wanted files.
     fn is_what_is_in(&self, there: &Listing) -> io::Result<bool> {
         let wanted = self.pairs()?.filter_map(|file| match file {
             Ok((path, (_, entry))) => entry.map(|entry| Ok((path, entry))),
@@ -193,10 +193,10 @@ fn is_pulled(changed: Option<&Changed>, path: &[u8]) -> bool {
     changed.is_none_or(|changed| path == WMILL_LOCK.as_bytes() || changed.has_bytes(path))
 }
 
-/// Stages what was pulled, checks that it is what was pulled, and compares it with what the repository held.
+/// Stages the pulled files, checks that git staged exactly these, and compares them with what the repository held.
 ///
 /// # Errors
-/// [`BackupError`]: git, or the disk.
+/// [`BackupError`] if git or the disk fails.
 pub fn compose(
     run: RunContext<'_>,
     git: &Git<'_>,
@@ -229,7 +229,8 @@ pub fn compose(
     Ok(Merged { comparison: comparison.map_err(failed)?, sides, staged: tree })
 }
 
-/// wmill leaves the file of an item alone that became this workspace's own, and writes another beside it.
+/// Returns the old files of items that became workspace-specific: wmill does not touch them, and writes new files
+/// beside them.
 fn superseded(
     staged: &Listing,
     own_items: &[(String, String)],
@@ -251,14 +252,14 @@ fn superseded(
     Ok(superseded)
 }
 
-/// Finds out which of the repository's files stay; returns those that would have, and gave way.
+/// Finds out which of the repository's files stay. Returns those that would have stayed, but were replaced.
 fn keep(sides: &mut MergeInputs, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<Sample> {
-    // What wmill saw and is not there any more, it deleted.
+    // If wmill saw a file that is gone now, wmill deleted it.
     let is_on_repository = pull.base != PullBase::Empty;
     if is_on_repository && tip.is_all_visible && pull.left_out.is_empty() {
         return Ok(Sample::default());
     }
-    // With patterns, what was not pulled may lie outside them, so only what was pulled takes the place of another.
+    // With patterns, what was not pulled may lie outside of them. So only pulled items replace other files.
     let pulled = if !tip.plan.scope.is_all() && is_on_repository { Some(items_of(sides, tip)?) } else { None };
     let (mut kept, mut replaced) = (BTreeSet::new(), Vec::new());
     for pair in join(sides.before.entries()?, sides.after()?) {
@@ -266,7 +267,7 @@ fn keep(sides: &mut MergeInputs, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Resu
         if !sides.is_pulled(&path) {
             continue;
         }
-        // Of the rest, what is Windmill's by its name goes.
+        // A file that wmill did not see is removed if its name is one of Windmill's.
         let was_seen = is_on_repository && !tip.is_withheld(&path, &entry);
         let is_theirs = if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, tip, pulled.as_ref()) };
         let stays = pull.is_left_out(&path, &tip.workspace);
@@ -276,7 +277,7 @@ fn keep(sides: &mut MergeInputs, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Resu
             replaced.push(path);
         }
     }
-    // A file cannot stay where there is a folder now, nor below what is a file now.
+    // A file cannot stay where there is a folder now, nor below a path that is a file now.
     if !kept.is_empty() {
         let folders_of_kept: BTreeSet<_> = kept.iter().flat_map(|path| parents(path)).map(<[u8]>::to_vec).collect();
         let (mut folders, mut files) = (BTreeSet::new(), BTreeSet::new());
@@ -295,15 +296,15 @@ fn keep(sides: &mut MergeInputs, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Resu
     Ok(replaced.iter().collect())
 }
 
-/// The folders that a path leads through.
+/// Returns the parent folders of a path.
 pub fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index])
 }
 
-/// What was pulled, without what git cannot hold; a warning tells of that.
+/// Lists the pulled files. Removes what git cannot hold, and warns about it.
 ///
 /// # Errors
-/// [`BackupError`]: the disk.
+/// [`BackupError`] if the disk fails.
 pub fn scan_pulled_files(
     run: RunContext<'_>,
     git: &Git<'_>,
@@ -326,8 +327,8 @@ fn stage(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, stock: &PulledFile
     Ok(staged)
 }
 
-/// Whether a path that wmill did not get to see would be Windmill's. Where patterns narrow what was pulled, it has to
-/// belong to an item that was `pulled`.
+/// Returns whether a path that wmill did not see is one of Windmill's. If patterns narrow the pull, the path has to
+/// belong to an item in `pulled`.
 fn is_windmills(path: &[u8], tip: &RemoteTip, pulled: Option<&BTreeSet<ItemId>>) -> bool {
     let Ok(path) = std::str::from_utf8(path) else { return false };
     let name = path.rsplit('/').next().unwrap_or(path);
@@ -339,7 +340,7 @@ fn is_windmills(path: &[u8], tip: &RemoteTip, pulled: Option<&BTreeSet<ItemId>>)
         })
 }
 
-/// The items that were pulled, or of which wmill deleted a file: these are within the patterns.
+/// Returns the items that were pulled, or that lost a file to wmill: these are within the patterns.
 fn items_of(sides: &MergeInputs, tip: &RemoteTip) -> io::Result<BTreeSet<ItemId>> {
     let mut found = BTreeSet::new();
     for file in join(sides.before.entries()?, sides.after()?) {
@@ -354,7 +355,7 @@ fn items_of(sides: &MergeInputs, tip: &RemoteTip) -> io::Result<BTreeSet<ItemId>
     Ok(found)
 }
 
-/// The item without the mark of being this workspace's alone.
+/// Removes the workspace's name from the path of a workspace-specific item.
 fn of_any_workspace(mut item: ItemId, workspace: &WorkspaceId) -> ItemId {
     if let Some(path) = item.path.strip_suffix(&format!(".{workspace}")) {
         item.path = path.to_owned();

@@ -38,9 +38,9 @@ use crate::windmill::item_path;
 const ATTEMPTS_MAX: u32 = 5;
 /// How often a sync starts over because the remote refuses files. One refusal names many files.
 const REFUSALS_MAX: u32 = 10;
-/// Items that a message names; the rest is counted, and in the result.
+/// How many items a message names. The rest is counted, and listed in the result.
 const NAMED_MAX: usize = 3;
-/// Paths listed in a dry run's message; the rest is counted.
+/// How many paths the message of a dry run lists. The rest is counted.
 const LISTED_IN_MESSAGE_MAX: usize = 50;
 
 /// Runs one sync and returns its result. It never panics on input from others, and a failure always has its reason.
@@ -95,9 +95,9 @@ struct SyncRun<'a, W> {
 enum Attempt {
     /// The sync has succeeded.
     Success(Outcome),
-    /// The push was rejected, perhaps because another writer was first; with the server's words.
+    /// The push was rejected, perhaps because another writer was first. Holds the server's words.
     Rejected(String),
-    /// The remote refused files of items, which are left out now; with the server's words.
+    /// The remote refused files of items, which are left out now. Holds the server's words.
     Refused(String),
 }
 
@@ -105,7 +105,7 @@ enum Attempt {
 enum Prepared<C> {
     /// The branch has the same content already.
     Nothing,
-    /// A dry run: there is something to commit, to be shown only.
+    /// A dry run: there is something to commit, which is only shown.
     Shown(C),
     /// A commit, and the changes in it.
     Commit(ObjectId, C),
@@ -123,7 +123,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
                     rejections += 1;
                     self.start_over(rejections, &why)?;
                 }
-                // Damage that a fetch does not find: a half-written object, which git takes as present.
+                // A fetch does not find this damage: for example, a half-written object that git takes as present.
                 Err(damage) if damage.retry == Retry::NewCheckout && !is_new => {
                     log::warn!("starting over in a new checkout: {}", damage.message);
                     is_new = true;
@@ -161,7 +161,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         self.run.step(Step::Fetch, || self.steps.refresh())
     }
 
-    /// One round, from the pull to the push.
+    /// Runs one round, from the pull to the push.
     fn attempt(&mut self) -> Result<Attempt, BackupError> {
         let run = self.run;
         self.warn_about_repository();
@@ -175,7 +175,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         }
     }
 
-    /// Makes a commit of what was pulled, if there is something to commit.
+    /// Makes a commit of the pulled files, if there is something to commit.
     fn prepare(&mut self, base: PullBase) -> Result<Prepared<W::Merged>, BackupError> {
         let composition = self.steps.compose(base, self.warnings)?;
         self.steps.guard(&composition)?;
@@ -269,7 +269,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         Ok(())
     }
 
-    /// An error in reading or writing a listing.
+    /// Converts an error in reading or writing a listing.
     fn of_a_listing(&self, error: io::Error) -> BackupError {
         self.run.git_error(Step::Commit, GitError::from(error))
     }
@@ -280,7 +280,7 @@ fn unchanged(run: RunContext<'_>, tip: Option<ObjectId>) -> Outcome {
     Outcome { code: Code::Unchanged, message, commit: tip, changed: Changed::default(), left_out: Vec::new() }
 }
 
-/// The outcome of a sync that left these items out. A dry run only lists them.
+/// Returns the outcome of a sync that left these items out. A dry run only lists them.
 fn without(run: RunContext<'_>, mut outcome: Outcome, left_out: Vec<LeftOut>) -> Outcome {
     if left_out.is_empty() {
         return outcome;
@@ -297,7 +297,7 @@ fn without(run: RunContext<'_>, mut outcome: Outcome, left_out: Vec<LeftOut>) ->
     Outcome { left_out, ..outcome }
 }
 
-/// The first items with their reasons, and how many more there are.
+/// Names the first items with their reasons, and counts the rest.
 #[must_use]
 pub fn in_words(left_out: &[LeftOut]) -> String {
     let named = left_out.iter().take(NAMED_MAX).map(|LeftOut { item, reason }| format!("{item} ({reason})"));
@@ -332,17 +332,17 @@ mod tests {
     ];
     const PUSHED: &str = "Successfully synced workspace 'shop' to Git";
     const UNCHANGED: &str = "Workspace 'shop' has not changed since the last commit";
-    /// How the base is asked for again.
+    /// The calls of a refresh.
     const AGAIN: &str = "fetch( refresh )";
     const CHANGES: &[(Mark, &str)] = &[(Mark::Added, "f/a.py"), (Mark::Modified, "f/b.py"), (Mark::Deleted, "f/c.py")];
     const CHANGED: Changed = Changed { added: 1, modified: 1, deleted: 1 };
 
-    /// The commits of a scene have the ids `aaa…`, `bbb…` and so on, by their round.
+    /// Returns the digit of a round's commit: the commits of a scene have the ids `aaa…`, `bbb…` and so on.
     fn commit_of(round: usize) -> &'static str {
         &"abcdef"[round - 1..round]
     }
 
-    /// The id of which each digit is this one.
+    /// Returns the id that consists of this digit.
     fn id(digit: &str) -> ObjectId {
         ObjectId::parse(&digit.repeat(40)).expect("40 digits")
     }
@@ -351,13 +351,13 @@ mod tests {
         &id.as_str()[..1]
     }
 
-    /// All steps of a round on this tip, up to the push.
+    /// Returns all calls of a round on this tip, up to the push.
     fn round(number: usize, tip: &str) -> String {
         let commit = commit_of(number);
         format!("pull( pull:{tip} ) commit( compose guard commit:{tip} ) push( push:{commit} )")
     }
 
-    /// What is asked in such a round up to this, which fails.
+    /// Returns the calls of such a round up to `last`, which fails.
     fn round_until(last: &str, number: usize, tip: &str) -> String {
         let round = round(number, tip);
         let end = round.find(last).expect("it is asked in a round") + last.len();
@@ -365,7 +365,7 @@ mod tests {
         round[..end].to_owned()
     }
 
-    /// How a success is noted whose commit is of this round.
+    /// Returns the call that notes a success with the commit of this round.
     fn remember(round: usize) -> String {
         format!("remember:{}", commit_of(round))
     }
@@ -394,28 +394,28 @@ mod tests {
         }
     }
 
-    /// The end of a sync whose commit is of this round.
+    /// Returns the result of a sync with the commit of this round.
     fn pushed(round: usize) -> SyncResult {
         let commit = Some(commit_of(round).repeat(40));
         SyncResult { commit, changed: CHANGED, ..ended(Code::Pushed, PUSHED) }
     }
 
-    /// What a steps answers. Where nothing else is said, all goes well.
+    /// What the scripted steps answer. By default, everything succeeds.
     struct Scene {
         config: Config,
         flags: Flags,
-        /// What the branch holds, each time that it is asked for; the last one stays.
+        /// What the branch holds, each time it is asked for; the last one stays.
         bases: VecDeque<RemoteTip>,
         is_first: bool,
         base: PullBase,
         changes: Vec<(Mark, String)>,
-        /// Given by composing.
+        /// A warning that composing gives.
         warning: Option<&'static str>,
-        /// What the pull is without.
+        /// The items that the pull leaves out.
         left_out: Vec<LeftOut>,
-        /// What comes of the first pushes.
+        /// The outcomes of the first pushes.
         arrivals: VecDeque<PushOutcome>,
-        /// From which round on what fails, once, when it is asked.
+        /// The calls that fail, once each: from which round on, which call, and with which error.
         faults: Vec<(usize, &'static str, BackupError)>,
     }
 
@@ -442,7 +442,7 @@ mod tests {
             scene.tips("1")
         }
 
-        /// The branch's tips, a digit for each time that it is asked for; `-` where the branch is not there.
+        /// Sets the branch's tips, one digit for each time it is asked for; `-` if the branch does not exist.
         fn tips(mut self, tips: &str) -> Self {
             let plan = tip::plan_without_file(&self.config);
             let tip = |tip: char| RemoteTip {
@@ -486,7 +486,7 @@ mod tests {
             self
         }
 
-        /// A sync of which this is the start.
+        /// Plays a sync that begins with `start`.
         fn told(
             mut self,
             start: impl FnOnce(ScriptedSteps<'_>) -> Result<Start<ScriptedSteps<'_>>, BackupError>,
@@ -530,16 +530,16 @@ mod tests {
         }
     }
 
-    /// What was asked in a run_steps, and how it ended.
+    /// The calls of a sync, and its result.
     struct Played {
         asked: String,
-        /// The warnings with which a success was noted.
+        /// The warnings that were saved with a success.
         remembered: Vec<String>,
         result: SyncResult,
     }
 
     impl Played {
-        /// Checks all of it; the warnings with which a success was noted.
+        /// Checks all of it, and returns the warnings that were saved with a success.
         #[track_caller]
         fn check(self, asked: &[&str], result: SyncResult) -> Vec<String> {
             assert_eq!((self.asked, self.result), (asked.join(" "), result));
@@ -547,7 +547,7 @@ mod tests {
         }
     }
 
-    /// All that is asked of a steps, in order. A step is a bracket around what is asked in it; one that fails is left
+    /// All calls to the steps, in order. A step is a bracket around its calls. A step that fails leaves its bracket
     /// open.
     #[derive(Default)]
     struct Calls {
@@ -561,7 +561,7 @@ mod tests {
         }
     }
 
-    /// A steps that keeps to its scene.
+    /// Steps that answer what their scene says.
     struct ScriptedSteps<'a> {
         scene: Scene,
         tip: RemoteTip,
@@ -579,7 +579,7 @@ mod tests {
             }
         }
 
-        /// The tip in one letter.
+        /// Returns the tip as one letter.
         fn tip(&self) -> String {
             self.tip.commit.as_ref().map_or("-", digit).to_owned()
         }
@@ -594,7 +594,7 @@ mod tests {
     }
 
     impl SyncSteps for ScriptedSteps<'_> {
-        /// Its number.
+        /// The changes of the scene.
         type Merged = ScriptedMerge;
 
         fn left_out(&self) -> Vec<LeftOut> {
@@ -696,7 +696,7 @@ mod tests {
         let asked = [&round(1, "1"), "leave_out:f/a", &round(2, "1"), "leave_out:f/b", &round(3, "1"), &remember(3)];
         assert_eq!(told.asked, asked.join(" "));
         assert_eq!((told.result.code, told.result.left_out.len()), (Code::Incomplete, 2));
-        // A file of no item, or of one that is left out already.
+        // A file that belongs to no item, or to one that is left out already.
         let refused = Scene::new().arrivals([refusal("f/a"), refusal("f/a")]).play().result;
         assert_eq!(refused.code, Code::GitRejected);
         assert!(refused.message.ends_with("refuses the push: GH001"), "{}", refused.message);
@@ -743,7 +743,7 @@ mod tests {
         let result = SyncResult { commit: Some("1".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) };
         let asked = "pull( pull:1 ) commit( compose guard ) remember:1";
         Scene::new().unchanged().play().check(&[asked], result);
-        // Of an empty workspace there is nothing to commit, and so no branch.
+        // An empty workspace has nothing to commit, so there is no branch.
         let asked = "pull( pull:- ) commit( compose guard )";
         Scene::new().tips("-").unchanged().play().check(&[asked], ended(Code::Unchanged, UNCHANGED));
     }
@@ -807,10 +807,10 @@ mod tests {
         told.check(&[&round(1, "1"), AGAIN, &round(2, "2"), AGAIN, &round(3, "3"), AGAIN], refused());
         let told = Scene::new().tips("-").arrivals([rejected("stale"), rejected("protected")]).play();
         told.check(&[&round(1, "-"), AGAIN, &round(2, "-"), AGAIN], refused());
-        // The server may have been behind, so one is not enough.
+        // The server may have been behind, so one rejection is not enough.
         let told = Scene::new().arrivals([rejected("stale")]).play();
         told.check(&[&round(1, "1"), AGAIN, &round(2, "1"), &remember(2)], pushed(2));
-        // And where the tip has moved meanwhile, somebody was first.
+        // If the tip has moved meanwhile, another writer was first.
         let told = Scene::new().tips("123").arrivals([rejected("stale"), rejected("stale")]).play();
         told.check(&[&round(1, "1"), AGAIN, &round(2, "2"), AGAIN, &round(3, "3"), &remember(3)], pushed(3));
     }
@@ -863,7 +863,7 @@ mod tests {
         let told = damaged(Scene::new().tips("123").arrivals([stale(), stale(), rejected("protected")])).play();
         let message = "https://git.example/shop.git (branch `main`) refuses the push: protected";
         told.check(&[&two, &renewed, &round(4, "3"), AGAIN], ended(Code::GitRejected, message));
-        // Nor is it one of the five rounds.
+        // Nor does it count as one of the five rounds.
         let told = damaged(Scene::new().tips("123345").arrivals([stale(), stale(), stale(), stale()])).play();
         let rest = [&round(4, "3"), AGAIN, &round(5, "4"), AGAIN, &round(6, "5")].join(" ");
         told.check(&[&two, &renewed, &rest, &remember(6)], pushed(6));
@@ -876,7 +876,7 @@ mod tests {
         let result = || ended(Code::Internal, "the disk is full");
         damaged().fault("discard", other()).play().check(&[&first, "discard"], result());
         damaged().fault("refresh", other()).play().check(&[&first, "discard", "fetch( refresh"], result());
-        // One that is damaged at once was made again by the fetch itself, and would be so again.
+        // The fetch itself creates a damaged checkout again, so another new checkout would not help.
         let told = damaged().fault("refresh", fault(Retry::NewCheckout)).play();
         told.check(&[&first, "discard", "fetch( refresh"], ended(Code::GitFailed, "it broke"));
     }

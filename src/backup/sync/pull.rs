@@ -1,5 +1,5 @@
-//! `wmill sync pull` from a snapshot: of the whole workspace into the repository's files or into nothing, or of the
-//! items that changed alone.
+//! `wmill sync pull` from a snapshot: the whole workspace into the repository's files or into an empty folder, or only
+//! the items that changed.
 
 mod marked;
 mod search;
@@ -30,7 +30,7 @@ use crate::windmill::snapshot::{Answer, Archive, Snapshot};
 use crate::windmill::snapshot_server::{Answers, SnapshotServer};
 use crate::windmill::wmill_yaml::WMILL_YAML;
 
-/// A larger `wmill-lock.yaml` makes each pull a full one; that of 10,000 scripts has 1 MB.
+/// With a larger `wmill-lock.yaml`, each pull is a full one. The file has 1 MB for 10,000 scripts.
 const LOCK_BYTES_MAX: u64 = 32 << 20;
 
 /// What the folder held before the pull.
@@ -38,17 +38,17 @@ const LOCK_BYTES_MAX: u64 = 32 << 20;
 pub enum PullBase {
     /// The repository's regular files, so that wmill changes only what changed.
     Repository,
-    /// Nothing: the repository's files stood in wmill's way.
+    /// Nothing, since wmill could not work with the repository's files.
     Empty,
-    /// Of the repository's regular files, those of the items that changed.
+    /// Only those of the repository's regular files that belong to the items that changed.
     Narrowed,
 }
 
-/// Pulls into a folder with the repository's files, or an empty one where these stop wmill. Items that wmill cannot write are
-/// searched for, and left out of the snapshot.
+/// Pulls into a folder with the repository's files, or into an empty one if these stop wmill. Searches for items that
+/// wmill cannot write, and leaves them out of the snapshot.
 ///
 /// # Errors
-/// [`BackupError`]: wmill, git, or the disk.
+/// [`BackupError`] if wmill, git or the disk fails.
 pub fn pull(
     run: RunContext<'_>,
     git: &Git<'_>,
@@ -63,17 +63,17 @@ fn pull_all(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, snapshot: &Snap
         Ok(()) => Ok(PullBase::Repository),
         Err(error) if error.retry == Retry::EmptyFolder && !tip.is_empty => {
             log::warn!("pulling again, into an empty folder: {}", error.message);
-            // All of it: what a pattern left out could not be told from what Windmill does not hold.
+            // Without patterns: what a pattern left out would look like what Windmill does not hold.
             pull_into_folder(run, git, snapshot, None, &tip.plan.text_without_patterns).map(|()| PullBase::Empty)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Pulls into an empty folder, so that nothing but Windmill has a say in what is there afterwards.
+/// Pulls into an empty folder, so that the result depends on Windmill alone.
 ///
 /// # Errors
-/// [`BackupError`]: wmill, git, or the disk.
+/// [`BackupError`] if wmill, git or the disk fails.
 pub fn pull_into_nothing(
     run: RunContext<'_>,
     git: &Git<'_>,
@@ -83,7 +83,7 @@ pub fn pull_into_nothing(
     search::without_bad_items(run, git, snapshot, |snapshot| pull_into_folder(run, git, snapshot, None, configuration))
 }
 
-/// Pulls into a folder that holds `shown`; each try begins with that and nothing else.
+/// Pulls into a folder that holds `shown`. Each attempt begins with `shown` and nothing else.
 fn pull_into_folder(
     run: RunContext<'_>,
     git: &Git<'_>,
@@ -108,7 +108,7 @@ fn pull_archive(
         pull_once(run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration).map_err(|error| {
             let is_suspect = matches!(error, WindmillError::Failed { retry: Retry::EmptyFolder, .. });
             let error = run.windmill_error(Step::Pull, error);
-            // Something in the folder or in the export is in wmill's way.
+            // Something in the folder or in the export stops wmill.
             if is_suspect { BackupError { retry: Retry::EmptyFolder, ..error } } else { error }
         })
     })
@@ -142,19 +142,19 @@ fn pull_once(
     pulled
 }
 
-/// Why a narrowed pull did not come to what a full one would.
+/// Why a narrowed pull does not replace a full one.
 enum Doubt {
-    /// It cannot be told whether it did.
+    /// It is not certain that a full pull would have had the same result.
     Reason(String),
-    /// It failed, and so would a full one.
+    /// It failed, and a full pull would fail too.
     Failed(BackupError),
 }
 
-/// Pulls the items that changed, into a folder with their files and what they need. `None` where it is in doubt whether a full pull
-/// would have come to the same; the reason is logged.
+/// Pulls the items that changed, into a folder with their files and what they need. Returns `None` if it is not certain
+/// that a full pull would have had the same result; the reason is logged.
 ///
 /// # Errors
-/// [`BackupError`]: git, the disk, or the time.
+/// [`BackupError`] if git or the disk fails, or the time runs out.
 pub fn pull_narrowed(
     run: RunContext<'_>,
     git: &Git<'_>,
@@ -191,12 +191,12 @@ fn try_narrowed(
     files::open_folder(git.tree_folder());
     git.check_out(Some(&tree)).map_err(of_git)?;
     let before = read_lock(git)?;
-    // Where names are the same in upper and in lower case, wmill compares those of the whole workspace.
+    // On a file system that ignores case, wmill compares the names of the whole workspace.
     if fs::symlink_metadata(git.tree_folder().join(WMILL_LOCK.to_uppercase())).is_ok() {
         return Err(Doubt::Reason("the file system does not tell upper and lower case apart".to_owned()));
     }
     let archive = snapshot.narrowed(changed).map_err(of_disk)?;
-    // Where there is no such endpoint, wmill leaves the files of the shared UI alone.
+    // If this endpoint does not exist, wmill does not touch the files of the shared UI.
     let shared_ui = Answer { status: 404, body: Vec::new() };
     pull_once(run, git, snapshot, archive, shared_ui, &tip.plan.text).map_err(|error| {
         let is_over = matches!(error, WindmillError::Expired(_));
@@ -217,8 +217,8 @@ fn read_lock(git: &Git<'_>) -> Result<String, Doubt> {
     text.ok_or_else(|| Doubt::Reason("wmill-lock.yaml cannot be read".to_owned()))
 }
 
-/// A file that a narrowed pull had no business with: one of no item that changed and not as it was given, or one that
-/// cannot be where the repository has another file or a folder.
+/// Returns a file that a narrowed pull should not have affected: a file of no changed item that was added, changed or
+/// deleted, or a file of the repository that cannot stay beside the pulled files.
 fn check_others(git: &Git<'_>, tip: &RemoteTip, shown: &Listing, changed: &Changed) -> io::Result<Option<GitPath>> {
     let is_pulled = |path: &[u8]| path == WMILL_LOCK.as_bytes() || changed.has_bytes(path);
     let mut others = BTreeMap::new();

@@ -9,13 +9,13 @@ use crate::model::result_code::Code;
 use crate::util::parallel::both;
 use crate::util::retry::Retry;
 
-/// What came of a push.
+/// The outcome of a push.
 pub enum PushOutcome {
     /// The commit was seen on the remote.
     Confirmed,
-    /// Perhaps since another writer was first; what the server said.
+    /// The push was rejected, perhaps because another writer was first. Holds what the server said.
     Rejected(String),
-    /// The remote refuses some of the files, and would take the others.
+    /// The remote refuses some of the files, and would accept the others.
     RefusedFiles {
         /// Their paths in the repository.
         paths: Vec<String>,
@@ -24,10 +24,10 @@ pub enum PushOutcome {
     },
 }
 
-/// Brings the commit to the remote. Where the answer to a push was lost, the remote is asked before another.
+/// Pushes the commit to the remote. If the answer to a push was lost, asks the remote before it pushes again.
 ///
 /// # Errors
-/// [`BackupError`]: the remote refuses it, or does not answer.
+/// [`BackupError`] if the remote refuses the commit or does not answer.
 pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
     let failed = |error| run.git_error(Step::Push, error);
     let mut may_be_there = false;
@@ -38,7 +38,7 @@ pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<
         push_once(run, git, commit)
     });
     match pushed {
-        // The last answer of all may have been lost too.
+        // The answer to the last attempt may have been lost too.
         Err(error) if matches!(error.retry, Retry::AfterPause(_)) => {
             if is_there(run, git, commit).unwrap_or(false) {
                 Ok(PushOutcome::Confirmed)
@@ -70,12 +70,12 @@ fn push_once(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Pu
     Ok(PushOutcome::Rejected("the server took the commit, but the branch does not hold it now".to_owned()))
 }
 
-/// Whether the branch of the remote holds the commit. Meanwhile it is noted that the checkout stands there; should it not
-/// be on the branch after all, the next fetch notes where it stands.
+/// Returns whether the branch of the remote holds the commit. At the same time, notes that the checkout is at that
+/// commit. If the branch does not hold it after all, the next fetch corrects the note.
 fn is_there(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<bool, GitError> {
     let (noted, state) = both("note", || git.set_tip_ref(commit), || git.remote_state());
     if let Err(error) = noted {
-        // It costs the next sync a fetch, and does not unmake this one.
+        // This costs the next sync a fetch, but the current sync still counts.
         log::warn!("cannot note where the checkout stands: {}", run.git_error(Step::Push, error).message);
     }
     let state = state?;
@@ -83,7 +83,7 @@ fn is_there(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<boo
     git.contains(commit, state.tip.as_ref())
 }
 
-/// What a server said that does not want the commit.
+/// Returns the error for a server that does not accept the commit.
 #[must_use]
 pub fn refused(run: RunContext<'_>, why: &str) -> BackupError {
     let message = format!("{} (branch `{}`) refuses the push: {why}", run.request.remote, run.request.branch);

@@ -1,5 +1,5 @@
-//! How a sync begins: the remote and Windmill are asked, the snapshot is taken, and it is found out whether anything
-//! changed since the last success.
+//! The start of a sync: asks the remote and Windmill, takes the snapshot, and finds out whether anything changed since
+//! the last success.
 
 use std::time::{Duration, Instant};
 
@@ -17,26 +17,26 @@ use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::snapshot::Snapshot;
 
-/// What came of asking whether anything changed.
+/// Whether anything changed.
 pub enum Start<T> {
-    /// Nothing did.
+    /// Nothing changed.
     Unchanged {
         /// The branch's tip.
         tip: ObjectId,
-        /// The items that the last pull was without.
+        /// The items that the last pull left out.
         left_out: Vec<LeftOut>,
     },
-    /// Something did, or that is not known, so wmill has to pull.
+    /// Something changed, or this is not known, so wmill has to pull.
     Pull(T),
 }
 
 /// What is known when wmill has to pull.
 pub struct Known {
-    /// What Windmill says of itself and of the token.
+    /// What Windmill reports about itself and the token.
     pub account: Account,
     /// The version of wmill.
     pub version: Option<cli::Version>,
-    /// The same, and which file it is.
+    /// The version of wmill, and the path, size and time of its file.
     pub wmill: Option<String>,
     /// What Windmill holds.
     pub snapshot: Snapshot,
@@ -47,7 +47,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// What is true now.
+    /// Returns the current state, to compare it with the last success.
     #[must_use]
     pub fn now(&self) -> Now<'_> {
         let windmill = self.account.server_version.as_deref();
@@ -55,19 +55,20 @@ impl Known {
     }
 }
 
-/// What the remote said so far.
+/// What the remote answered so far.
 struct Fetched {
     state: RemoteState,
-    /// Our folder at the tip, where the tip is another than at the last success.
+    /// Our folder at the tip, if the tip is not the one of the last success.
     tree: Option<ObjectId>,
     took: Duration,
 }
 
-/// Asks everybody, and takes the snapshot. That is done once for a sync, with the query that the repository has a say
-/// in; so the remote is asked before.
+/// Asks the remote, wmill and Windmill, and takes the snapshot. A sync usually takes only this one snapshot. Its query
+/// depends on the repository, so the remote is asked first.
 ///
 /// # Errors
-/// [`BackupError`]: the remote, Windmill, the disk, or the refusal to export the encryption key.
+/// [`BackupError`] if the remote, Windmill or the disk fails, or a guard refuses the token or the export of the
+/// encryption key.
 pub fn start(
     run: RunContext<'_>,
     git: &Git<'_>,
@@ -94,7 +95,7 @@ pub fn start(
         run,
         &tip.as_ref().map_or_else(|| tip::plan_without_file(run.env.config), |it| it.plan.clone()),
     )?;
-    // The remote was asked meanwhile.
+    // The fetch has set the current step meanwhile.
     run.begin(Step::Probe);
     let snapshot = run.snapshot(Step::Probe, git.run_env(), &query)?;
     run.warn_about_numbers(&snapshot, warnings);
@@ -119,14 +120,14 @@ pub fn start(
     Ok(Start::Pull((known, tip)))
 }
 
-/// The remote, wmill and Windmill at the same time.
+/// Asks the remote, wmill and Windmill at the same time.
 fn ask_all(
     run: RunContext<'_>,
     git: &Git<'_>,
     last: &LastSync,
 ) -> Result<(Fetched, Account, Option<cli::Version>), BackupError> {
     let run_env = git.run_env();
-    // First what takes longest: a program that asks a server.
+    // The slowest one starts first: a program that asks a server.
     let (fetched, (version, account)) = both(
         "fetch",
         || fetch(run, git, last),
@@ -138,7 +139,7 @@ fn ask_all(
     Ok((fetched?, account?, version))
 }
 
-/// No more than has to be asked for: where the tip is the known one, there may be nothing to bring.
+/// Asks the remote only for what is needed: if the tip is the known one, there may be nothing to fetch.
 fn fetch(run: RunContext<'_>, git: &Git<'_>, last: &LastSync) -> Result<Fetched, BackupError> {
     run.begin(Step::Fetch);
     let begun = Instant::now();
@@ -149,7 +150,7 @@ fn fetch(run: RunContext<'_>, git: &Git<'_>, last: &LastSync) -> Result<Fetched,
 }
 
 impl Fetched {
-    /// Brings the tip here. The remote is asked again only where the first try fails.
+    /// Fetches the tip. Asks the remote again only if the first attempt fails.
     fn bring(&mut self, run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteTip, BackupError> {
         let (begun, mut shown) = (Instant::now(), Some(&self.state));
         let tip = run.patiently(Step::Fetch, git.run_env(), || match shown.take() {
@@ -165,7 +166,8 @@ fn end_of_fetch(run: RunContext<'_>, took: Duration) {
     run.end_after(Step::Fetch, took);
 }
 
-/// Where a full sync would find nothing to do: the items that it would leave out, with the warnings that it would give.
+/// If a full sync would find nothing to do, returns the items that it would leave out, and adds the warnings that it
+/// would give.
 fn unchanged(known: &Known, warnings: &mut Warnings) -> Option<Vec<LeftOut>> {
     match known.last.unchanged(known.now()) {
         Ok((of_pull, left_out)) => {

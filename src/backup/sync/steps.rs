@@ -1,4 +1,4 @@
-//! The steps of a sync, as a trait for the tests' scripted ones, and the live ones between Windmill and the remote.
+//! The steps of a sync, as a trait that the tests script, and the live steps between Windmill and the remote.
 
 use std::fs;
 
@@ -20,56 +20,56 @@ use crate::model::run_result::{LeftOut, Warnings};
 use crate::process::run_env::RunEnv;
 use crate::windmill::narrow::Changed;
 
-/// The steps of a full sync. Each returns its error; `sync` decides whether anything else is tried.
+/// The steps of a full sync. Each returns its error; `sync` decides whether to try anything else.
 pub trait SyncSteps {
-    /// What the folder is to hold, compared with what it held.
+    /// What the folder will hold, compared with what it held.
     type Merged: AsRef<TreeDiff>;
 
-    /// What the branch held when it was last asked for.
+    /// Returns what the branch held when it was last asked for.
     fn tip(&self) -> &RemoteTip;
-    /// Whether no earlier success is known.
+    /// Returns whether no earlier success is known.
     fn is_first(&self) -> bool;
-    /// The items that the pull is without.
+    /// Returns the items that the pull leaves out.
     fn left_out(&self) -> Vec<LeftOut>;
-    /// Leaves the items out whose files these are, by their paths in the repository; whether each file is of an item that
-    /// was not left out before.
+    /// Leaves out the items that these files belong to, by their paths in the repository. Returns `false`, and leaves
+    /// out nothing, if a file belongs to no item, or to one that was left out before.
     fn leave_out(&mut self, paths: &[String]) -> bool;
-    /// Has wmill pull into a folder with the base's files.
+    /// Lets wmill pull into a folder with the base's files.
     ///
     /// # Errors
-    /// [`BackupError`]: Windmill, wmill, git, or the disk.
+    /// [`BackupError`] if Windmill, wmill, git or the disk fails.
     fn pull(&mut self) -> Result<PullBase, BackupError>;
-    /// Finds out what the folder is to hold after a pull; nothing is committed.
+    /// Finds out what the folder will hold after a pull. Nothing is committed.
     ///
     /// # Errors
-    /// [`BackupError`]: wmill did not write what Windmill has, git, or the disk.
+    /// [`BackupError`] if wmill did not write what Windmill has, or git or the disk fails.
     fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Self::Merged, BackupError>;
     /// Refuses what must not be committed.
     ///
     /// # Errors
-    /// [`BackupError`]: the refusal.
+    /// [`BackupError`] if it refuses.
     fn guard(&mut self, composition: &Self::Merged) -> Result<(), BackupError>;
     /// Commits on top of the base; the commit is not pushed yet.
     ///
     /// # Errors
-    /// [`BackupError`]: git, or the disk.
+    /// [`BackupError`] if git or the disk fails.
     fn commit(&mut self, composition: &Self::Merged) -> Result<ObjectId, BackupError>;
-    /// Brings a commit to the branch, and sees whether it is there.
+    /// Pushes a commit to the branch, and checks whether it arrived.
     ///
     /// # Errors
-    /// [`BackupError`]: the remote refuses it, or does not answer.
+    /// [`BackupError`] if the remote refuses the commit or does not answer.
     fn push(&mut self, commit: &ObjectId) -> Result<PushOutcome, BackupError>;
-    /// Notes a success, with all warnings that were given, and warns of what the commit lacks.
+    /// Notes a success with all its warnings, and warns about what the commit lacks.
     fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings);
     /// Fetches the base again.
     ///
     /// # Errors
-    /// [`BackupError`]: the remote, or the disk.
+    /// [`BackupError`] if the remote or the disk fails.
     fn refresh(&mut self) -> Result<(), BackupError>;
     /// Discards the checkout; the next refresh creates it again.
     ///
     /// # Errors
-    /// [`BackupError`]: the disk.
+    /// [`BackupError`] if the disk fails.
     fn discard(&mut self) -> Result<(), BackupError>;
 }
 
@@ -77,7 +77,7 @@ pub trait SyncSteps {
 pub struct LiveSteps<'a> {
     run: &'a RunContext<'a>,
     git: Git<'a>,
-    /// The same with a folder for narrowed pulls.
+    /// The same repository with another folder, for narrowed pulls.
     part: Git<'a>,
     known: Known,
     tip: RemoteTip,
@@ -88,10 +88,10 @@ pub struct LiveSteps<'a> {
 }
 
 impl<'a> LiveSteps<'a> {
-    /// Asks the remote and Windmill, and whether anything changed since the last success.
+    /// Asks the remote and Windmill whether anything changed since the last success.
     ///
     /// # Errors
-    /// [`BackupError`]: the remote, Windmill, the disk, or a key that cannot sign.
+    /// [`BackupError`] if the remote, Windmill or the disk fails, the key cannot sign, or a guard refuses.
     pub fn open(
         run: &'a RunContext<'a>,
         run_env: &'a RunEnv,
@@ -104,19 +104,19 @@ impl<'a> LiveSteps<'a> {
             Start::Unchanged { tip, left_out } => Start::Unchanged { tip, left_out },
             Start::Pull((mut known, tip)) => {
                 guards::refuse_a_public_repository(*run, run_env, &tip, warnings)?;
-                // Each such sync asks again.
+                // The warnings so far are not saved with a success, since every sync that pulls gives them again.
                 known.warnings = warnings.count();
                 Start::Pull(Self { run, part: git.aside(), git, known, tip, changed: None, made: None })
             }
         })
     }
 
-    /// git over the folder of the last pull.
+    /// Returns git for the folder of the last pull.
     fn pulled(&self) -> &Git<'a> {
         if self.changed.is_some() { &self.part } else { &self.git }
     }
 
-    /// The groups of items that changed, where nothing else did.
+    /// Returns the groups of items that changed, if nothing else did.
     fn changed_groups(&self) -> Option<Changed> {
         let Known { last, version, .. } = &self.known;
         let commit = self.tip.commit.as_ref().filter(|_| last.is_usable())?;
@@ -178,7 +178,8 @@ impl SyncSteps for LiveSteps<'_> {
     fn pull(&mut self) -> Result<PullBase, BackupError> {
         let (run, git, tip) = (*self.run, &self.git, &self.tip);
         if tip.plan.query != self.known.snapshot.query() {
-            // Another writer's `wmill.yaml` has a say in what is exported, and was not known when the snapshot was taken.
+            // The `wmill.yaml` of another writer changes what is exported, and was not known when the snapshot was
+            // taken.
             self.known.snapshot = run.snapshot(Step::Pull, git.run_env(), &tip.plan.query)?;
         }
         let Known { snapshot, last, wmill, .. } = &mut self.known;
@@ -225,11 +226,12 @@ impl SyncSteps for LiveSteps<'_> {
     }
 
     fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings) {
-        // A git that made another commit than it was told to is found out by the next full sync.
+        // If git made another commit than it was asked to, the next sync is a full one and finds that out.
         let made = self.made.take().filter(|made| made.commit == *commit);
         let is_as_made = |tree: &ObjectId| made.as_ref().is_none_or(|made| made.folder.as_ref() == Some(tree));
         let tree = tip::folder_of(*self.run, &self.git, commit).filter(is_as_made);
-        // Of a sync that changed something, the next may not give all warnings again, and is a full one to find out.
+        // After a sync that changed something, the next sync may not give all warnings again. It is a full one to find
+        // out.
         let (known, tip) = (&self.known, &self.tip);
         let told = warnings.after(known.warnings);
         let will_be_told = tip.commit.as_ref() == Some(commit) || told.iter().all(|it| tip.plan.warnings.contains(it));

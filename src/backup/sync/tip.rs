@@ -19,13 +19,13 @@ const TIP_LISTING: &str = "tip.listing";
 
 /// What the remote held when the round began.
 pub struct RemoteTip {
-    /// The commit at the branch's tip; `None` where the branch does not exist.
+    /// The commit at the branch's tip; `None` if the branch does not exist.
     pub commit: Option<ObjectId>,
     /// What the next commit changes: the tip, or its tree without the invalid entries of our folder.
     pub base: Option<ObjectId>,
     /// Our folder, without its invalid entries.
     pub folder_tree: Option<ObjectId>,
-    /// The tree that `wmill` sees: our folder without all that could mislead it.
+    /// The tree that `wmill` sees: our folder without everything that could mislead it.
     pub visible_tree: Option<ObjectId>,
     /// The valid files in our folder, by their path in it.
     pub folder: Listing,
@@ -33,21 +33,21 @@ pub struct RemoteTip {
     pub is_empty: bool,
     /// Whether `wmill` sees all files of the folder.
     pub is_all_visible: bool,
-    /// Paths of our folder that no checkout can hold.
+    /// Paths in our folder that no checkout can hold.
     pub invalid_entries: Sample,
-    /// The file, link or submodule of the repository in the place of our folder, which cannot stay.
+    /// The file, link or submodule in the repository at the path of our folder or of a parent folder. It cannot stay.
     pub path_conflict: Option<(Vec<u8>, Entry)>,
-    /// What this run exports, by the settings and by the repository's `wmill.yaml`.
+    /// What this run exports, according to the settings and the repository's `wmill.yaml`.
     pub plan: Plan,
-    /// The workspace, which is part of the names of files that belong to this workspace alone.
+    /// The workspace. Its id is part of the names of workspace-specific files.
     pub workspace: WorkspaceId,
 }
 
 impl RemoteTip {
-    /// Whether wmill does not get to see a file of the folder: a link would lead it elsewhere, a submodule hides what
-    /// is below, the repository's configuration gives orders, one folder in the other layout stops a pull, what is in
-    /// the way of the shared UI stops that alone, and a file for one workspace, or one of an item below a folder that wmill
-    /// does not walk into, stays for ever.
+    /// Returns whether a file of the folder is hidden from wmill. The reasons: a link would lead wmill elsewhere; a
+    /// submodule hides what is below it; the repository's `wmill.yaml` gives orders; a single folder in the other
+    /// layout stops a pull; a file in the way of the shared UI stops the pull of that UI; and a workspace-specific
+    /// file, or a file of an item below a folder that wmill does not walk into, would stay forever.
     #[must_use]
     pub fn is_withheld(&self, path: &[u8], entry: &Entry) -> bool {
         !entry.is_file()
@@ -64,17 +64,17 @@ impl RemoteTip {
 /// Asks the remote for its tip.
 ///
 /// # Errors
-/// [`BackupError`]: the remote.
+/// [`BackupError`] if the remote fails.
 pub fn ask(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteState, BackupError> {
     let state = git.remote_state().map_err(|error| run.git_error(Step::Fetch, error))?;
     run.note_head(&state);
     Ok(state)
 }
 
-/// Asks the remote for its tip, and brings it here. Nothing is checked out.
+/// Asks the remote for its tip, and fetches it. Nothing is checked out.
 ///
 /// # Errors
-/// [`BackupError`]: the remote, or the disk.
+/// [`BackupError`] if the remote or the disk fails.
 pub fn refresh(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteTip, BackupError> {
     bring(run, git, &ask(run, git)?)
 }
@@ -82,7 +82,7 @@ pub fn refresh(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteTip, BackupEr
 /// Fetches the tip that the remote showed. A damaged checkout is created again, once.
 ///
 /// # Errors
-/// [`BackupError`]: the remote, or the disk.
+/// [`BackupError`] if the remote or the disk fails.
 pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<RemoteTip, BackupError> {
     let look = || fetch(git, state).and_then(|tip| examine(run, git, tip));
     let tip = match look() {
@@ -95,33 +95,33 @@ pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<
     tip.map_err(|error| run.git_error(Step::Fetch, error))
 }
 
-/// What a commit that is here holds; nothing is checked out.
+/// Examines a commit that was fetched before. Nothing is checked out.
 ///
 /// # Errors
-/// [`BackupError`]: git, or the disk.
+/// [`BackupError`] if git or the disk fails.
 pub fn at(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<RemoteTip, BackupError> {
     examine(run, git, Some(commit.clone())).map_err(|error| run.git_error(Step::Fetch, error))
 }
 
-/// The tree of our folder at the tip that the remote showed, brought here without being checked out; `None` where there
-/// is none, and where anything fails.
+/// Fetches the tip that the remote showed, and returns the tree of our folder in it. Nothing is checked out. Returns
+/// `None` if there is no such folder, or if anything fails.
 #[must_use]
 pub fn folder_at(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Option<ObjectId> {
     let tip = fetch(git, state).ok().flatten().filter(|tip| state.tip.as_ref() == Some(tip))?;
     folder_of(run, git, &tip)
 }
 
-/// The tree of our folder in a commit that is here.
+/// Returns the tree of our folder in a commit that was fetched before.
 #[must_use]
 pub fn folder_of(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Option<ObjectId> {
     git.tree_at(commit, run.request.subdir.path()).ok()
 }
 
-/// Brings the objects of the tip here.
+/// Fetches the objects of the tip.
 fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitError> {
     files::open_folder(git.tree_folder());
     git.remove_leftovers()?;
-    // A remote without an object does not show its format, and may be another than last time.
+    // A remote without objects does not show its object format, which may be another one than last time.
     if !state.format.is_some_and(|format| git.exists(format)) || git.is_bloated() {
         git.create(state.format)?;
     }
@@ -130,7 +130,8 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
         None => Ok(None),
         Some(tip) if git.is_at(tip)? => Ok(Some(tip.clone())),
         Some(shown) => match git.fetch_tip()? {
-            // Moved between the two questions, or not brought here at all.
+            // If the tip moved between the two requests, the remote shows the new one now. Otherwise git brought
+            // something else.
             Some(tip) if tip != *shown && git.remote_state()?.tip.as_ref() != Some(&tip) => {
                 Err(GitError::Checkout(format!("git brought {tip}, which the remote does not show")))
             }
@@ -139,8 +140,8 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
     }
 }
 
-/// Reads the listing of our folder at the tip: which entries are valid, and which of them wmill may see. The rest of the
-/// repository is not read.
+/// Lists our folder at the tip, and finds out which entries are valid and which of them wmill may see. Does not read
+/// the rest of the repository.
 fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Result<RemoteTip, GitError> {
     let path = run.request.subdir.path();
     let FolderAt { tree, conflict: path_conflict } = match &commit {
@@ -190,7 +191,7 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
     Ok(tip)
 }
 
-/// Makes the visible tree without the files that wmill does not get to see.
+/// Makes the visible tree, without the files that are hidden from wmill.
 fn withhold(git: &Git<'_>, tip: &mut RemoteTip, count: usize) -> Result<(), GitError> {
     let place = git.listing_place("visible.listing");
     let (visible, visible_count) = tip.folder.sifted(place, |path, entry| !tip.is_withheld(path, entry))?;
@@ -208,7 +209,7 @@ fn too_many(path: &str, count: usize) -> String {
     )
 }
 
-/// The kinds that the settings ask for.
+/// Returns the kinds that the settings ask for.
 #[must_use]
 pub fn asked_kinds(config: &Config) -> KindSettings {
     KindSettings {
@@ -217,7 +218,7 @@ pub fn asked_kinds(config: &Config) -> KindSettings {
     }
 }
 
-/// What a run takes out where the repository says nothing.
+/// Returns what a run exports if the repository has no `wmill.yaml`.
 #[must_use]
 pub fn plan_without_file(config: &Config) -> Plan {
     wmill_yaml::read(None, &asked_kinds(config))
@@ -240,13 +241,13 @@ fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan,
     }
 }
 
-/// Whether the path is one of the workspace's shared UI.
+/// Returns whether the path belongs to the workspace's shared UI.
 #[must_use]
 pub fn is_shared_ui(path: &[u8]) -> bool {
     path == b"ui" || path.starts_with(b"ui/")
 }
 
-/// The item of a file that lies within it below a folder into which wmill does not look, though it writes there.
+/// Returns the item of a file that lies, inside the item, below a folder that wmill writes to but does not look into.
 #[must_use]
 pub fn item_behind_dots(path: &str) -> Option<ItemId> {
     let is_passed_over = |folder: &str| folder.starts_with('.') || folder == "node_modules";

@@ -27,12 +27,12 @@ use crate::util::logging;
 use crate::util::time;
 use crate::windmill::snapshot::Snapshot;
 
-/// Differences that are listed; the rest is counted.
+/// How many differences are listed. The rest is counted.
 const LISTED_MAX: usize = 500;
-/// A larger file is told to differ without a word about how.
+/// A larger file is reported as different, without details.
 const FILE_BYTES_MAX: usize = 4 << 20;
 
-/// Compares the workspace with the remote's tip, and tells what differs.
+/// Compares the workspace with the remote's tip, and returns the differences.
 #[must_use]
 pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> ListedResult {
     let started = Instant::now();
@@ -53,7 +53,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> ListedResult {
     ListedResult { result, differences, restore_point: None }
 }
 
-/// What a comparison came to.
+/// The result of a comparison.
 pub struct Found {
     /// The commit that was compared with.
     pub tip: Option<ObjectId>,
@@ -68,7 +68,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// One more.
+    /// Counts a difference, and lists it if there is room.
     fn add(&mut self, mark: Mark, path: &[u8], diff: Vec<String>) {
         *match mark {
             Mark::Added => &mut self.changed.added,
@@ -113,7 +113,7 @@ impl Found {
     }
 }
 
-/// The first digits, by which a person tells commits apart.
+/// Returns the first digits of a commit id, for people.
 #[must_use]
 pub fn short(commit: &ObjectId) -> &str {
     commit.as_str().get(..10).unwrap_or(commit.as_str())
@@ -134,15 +134,15 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     run.warn_about_numbers(&snapshot, warnings);
     run.warn_about_access(&account, warnings);
     run.warn_about_default_workspace(&account, warnings);
-    // What a sync was without, this is without.
+    // What the last sync left out is left out here too.
     snapshot.leave_out_again(&last_sync::found(run)).map_err(|error| run.disk(&error))?;
     against(run, &git, &tip, &mut snapshot, warnings)
 }
 
-/// Pulls the workspace, and compares it with what `base` holds.
+/// Pulls the workspace, and compares it with the folder at `tip`.
 ///
 /// # Errors
-/// [`BackupError`]: Windmill, git, or the disk.
+/// [`BackupError`] if Windmill, git or the disk fails.
 pub fn against(
     run: RunContext<'_>,
     git: &Git<'_>,
@@ -178,7 +178,7 @@ pub fn against(
     Ok(found)
 }
 
-/// Compares what was pulled, by value; returns the files that only the backup has.
+/// Compares the pulled files by value. Returns the files that only the backup has.
 fn compare_files(
     git: &Git<'_>,
     tip: &RemoteTip,
@@ -222,8 +222,8 @@ fn diff(git: &Git<'_>, path: &[u8], backup: &Entry) -> Result<Vec<String>, GitEr
     }
 }
 
-/// What a sync would take out of the backup. Which of its files are Windmill's, and within the patterns of its
-/// `wmill.yaml`, wmill knows best: it is shown them, and deletes what the workspace does not hold.
+/// Returns the files that a sync would delete from the backup. wmill knows best which files are Windmill's and within
+/// the patterns of `wmill.yaml`: it gets the files, and deletes what the workspace does not hold.
 fn gone(
     run: RunContext<'_>,
     git: &Git<'_>,

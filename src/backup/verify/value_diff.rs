@@ -9,27 +9,28 @@ use crate::util::redact::first_chars;
 use crate::util::yaml::{self, Node};
 use crate::windmill::item_path::{self, ItemKind, WMILL_LOCK};
 
-/// A larger file is compared by its bytes alone.
+/// A larger file is compared only as text.
 const FILE_BYTES_MAX: usize = 4 << 20;
-/// The parser looks at every open bracket for each token, so brackets times bytes bound its time: to a few seconds.
+/// The parser looks at every open bracket for each token, so this limit on brackets times bytes keeps its time to a few
+/// seconds.
 const BRACKETS_TIMES_BYTES_MAX: usize = 1 << 31;
-/// Of one file, what is shown.
+/// How many lines are shown for one file.
 const LINES_MAX: usize = 8;
-/// Of one value or line.
+/// How many characters are shown of one value or line.
 const CHARS_MAX: usize = 80;
-/// In place of a value that may be secret.
+/// Shown in place of a value that may be secret.
 const MASK: &str = "***";
 /// Words in the name of a field that may hold a secret.
 const SECRET_WORDS: [&str; 8] = ["secret", "password", "passwd", "token", "key", "credential", "webhook", "auth"];
 
-/// What differs between the file as the backup has it and as the workspace has it, in a few lines; empty where they
-/// mean the same.
+/// Describes in a few lines how the workspace's file differs from the backup's file; empty if they mean the same.
 #[must_use]
 pub fn differences(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
     compare_files(path, backup, workspace, |_| {})
 }
 
-/// The same after a restore: a server of today takes a trigger's `enabled`, and shows its `mode` alone.
+/// Like [`differences`], for a file after a restore: current servers accept a trigger's `enabled`, and show only its
+/// `mode`.
 #[must_use]
 pub fn differences_after_restore(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
     let is_trigger = matches!(item_path::item_of(path).map(|item| item.kind), Some(ItemKind::Trigger(_)));
@@ -62,7 +63,7 @@ fn compare_files(path: &str, backup: &[u8], workspace: &[u8], adjust: impl Fn(&m
     lines.finish()
 }
 
-/// Whether the file has a value that says more than its text.
+/// Parses a YAML or JSON file; `None` if the file has to be compared as text.
 fn parsed(path: &str, content: &[u8]) -> Option<Node> {
     let is_structured = [".yaml", ".yml", ".json"].iter().any(|ending| path.ends_with(ending));
     if !is_structured || content.len() > FILE_BYTES_MAX {
@@ -74,7 +75,7 @@ fn parsed(path: &str, content: &[u8]) -> Option<Node> {
     }
     let mut node = yaml::value(std::str::from_utf8(content).ok()?)?;
     if let (true, Node::Fields(fields)) = (path.ends_with(".script.yaml"), &mut node) {
-        // wmill derives these, and passes over them.
+        // wmill derives these fields, and ignores them.
         for derived in ["is_template", "no_main_func", "auto_kind"] {
             fields.remove(derived);
         }
@@ -86,10 +87,10 @@ fn is_lock(path: &str) -> bool {
     path.rsplit('/').next() == Some(WMILL_LOCK)
 }
 
-/// Stale entries of items that are gone stay in the backup, since wmill does not prune them. All that a fresh pull
-/// says has to be there, but for the hash over all scripts of a flow or an app: after one of them was deleted, that of a
-/// pull into the repository's files and that of a fresh one differ, and both are right. The hash of each script is held
-/// against the backup's, as are all files.
+/// Stale entries of deleted items stay in the backup, since wmill does not remove them. Each entry of a fresh pull has
+/// to be in the backup with the same hash. Only the hash over all scripts of a flow or an app may differ: after one of
+/// them was deleted, a pull into the repository's files and a fresh pull give different hashes, and both are right. The
+/// hash of each script, and all files, are compared with the backup.
 fn compare_locks(backup: &Node, workspace: &Node, lines: &mut Lines) {
     let (Node::Fields(backup), Node::Fields(workspace)) = (backup, workspace) else {
         return lines.add(format_args!("it is not a list of locks"));
@@ -110,18 +111,18 @@ fn compare_locks(backup: &Node, workspace: &Node, lines: &mut Lines) {
     }
 }
 
-/// Whether the line is that of a whole flow or app.
+/// Returns whether the entry is the one of a whole flow or app.
 fn is_of_all(key: &str) -> bool {
     key.ends_with("+__flow_hash") || key.ends_with("+__app_hash")
 }
 
 /// Which values are not shown.
 enum Masks {
-    /// Those whose field is called like a secret.
+    /// Values of fields that are named like a secret.
     ByName,
-    /// All below this field, and the same.
+    /// All values below this field, and values of fields that are named like a secret.
     Below(&'static str),
-    /// All.
+    /// All values.
     All,
 }
 
@@ -155,7 +156,7 @@ impl Masks {
     }
 }
 
-/// Whether a file that is not understood may hold secrets.
+/// Returns whether a file that cannot be parsed may hold secrets.
 fn may_be_secret(path: &str) -> bool {
     let kind = item_path::item_of(path).map(|item| item.kind);
     matches!(kind, Some(ItemKind::Variable | ItemKind::Resource | ItemKind::Settings | ItemKind::Key))
@@ -190,7 +191,7 @@ fn compare(place: &mut Vec<String>, backup: Option<&Node>, workspace: Option<&No
     }
 }
 
-/// JavaScript knows one kind of numbers.
+/// Compares two values. A whole number may equal a real number, since JavaScript has only one kind of number.
 fn is_same(one: &Node, other: &Node) -> bool {
     match (one, other) {
         (Node::Whole(whole), Node::Real(real)) | (Node::Real(real), Node::Whole(whole)) => *whole as f64 == *real,
@@ -205,7 +206,7 @@ fn is_same(one: &Node, other: &Node) -> bool {
     }
 }
 
-/// A value in a few words.
+/// Describes a value in a few words.
 fn shown(node: &Node) -> String {
     match node {
         Node::Null => "null".to_owned(),
@@ -219,19 +220,19 @@ fn shown(node: &Node) -> String {
     }
 }
 
-/// The lines in which two texts differ, without those that both begin and end with.
+/// Adds the lines in which two texts differ, without the common lines at both ends.
 fn compare_texts(backup: &[u8], workspace: &[u8], lines: &mut Lines) {
     let (Ok(one), Ok(other)) = (std::str::from_utf8(backup), std::str::from_utf8(workspace)) else {
         let (one, other) = (backup.len(), workspace.len());
         return lines.add(format_args!("{one} bytes in the backup, {other} in the workspace"));
     };
-    // With their ends: nothing else may differ.
+    // The lines keep their line ends, which may be the only difference.
     let (one, other): (Vec<_>, Vec<_>) = (one.split_inclusive('\n').collect(), other.split_inclusive('\n').collect());
     let start = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
     let (one, other) = (&one[start..], &other[start..]);
     let end = one.iter().rev().zip(other.iter().rev()).take_while(|(one, other)| one == other).count();
     for (sign, side) in [('-', &one[..one.len() - end]), ('+', &other[..other.len() - end])] {
-        // Both signs are to be seen, however long the first part is.
+        // Both signs have to be seen, even if the first part is long.
         for line in side.iter().take(LINES_MAX / 2) {
             let end = if line.ends_with("\r\n") { " (with a carriage return)" } else { "" };
             lines.add(format_args!(
@@ -243,7 +244,7 @@ fn compare_texts(backup: &[u8], workspace: &[u8], lines: &mut Lines) {
     }
 }
 
-/// The first few lines, and how many there are.
+/// The first few lines, and the number of all lines.
 #[derive(Default)]
 struct Lines {
     first: Vec<String>,

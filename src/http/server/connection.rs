@@ -10,11 +10,11 @@ use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Parsed, Refusal};
 use crate::http::response::Response;
 use crate::model::result_code::Code;
 
-/// Read at once: more than most requests have.
+/// How many bytes are read at once: more than most requests have.
 const CHUNK_BYTES: usize = 2 * 1024;
 
-/// What a refused client may still send before it is cut off, in reads of any size. A client that sends more does not
-/// listen.
+/// How many bytes a client may still send after its answer before it is cut off. Each read counts as a full chunk. A
+/// client that sends more does not read the answer.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// A client's socket.
@@ -25,34 +25,34 @@ pub(super) struct Connection {
 
 /// Why the handler gives no answer.
 pub(super) enum End {
-    /// The client is gone, or has sent nothing: nothing is answered.
+    /// The client is gone, or has sent nothing. It gets no answer.
     Silent,
-    /// The request is not taken.
+    /// The request is refused.
     Refused(Refusal),
     /// Another connection needs the place, or the service ends.
     Closed(Code),
 }
 
-/// One connection being served.
+/// One connection that is being served.
 pub(super) struct Conversation<'a> {
     pub(super) slot: &'a OpenSlot,
     pub(super) handler: &'a dyn Handler,
     pub(super) limits: Limits,
-    /// Whether the accepting thread serves it, which must not wait for a run.
+    /// Whether the accepting thread serves it. That thread must not wait for a run.
     pub(super) in_turn: bool,
 }
 
-/// What has come from the client, kept for sending and logging the answer.
+/// What the client has sent so far, kept to send and to log the answer.
 #[derive(Default)]
 pub(super) struct ReceivedRequest {
     pub(super) head: Option<Head>,
     received: Vec<u8>,
-    /// The request is whole, and nothing has come behind it.
+    /// Whether the request is complete and nothing follows it.
     is_all: bool,
 }
 
 impl Conversation<'_> {
-    /// Reads one request and has it answered.
+    /// Reads one request and returns its answer.
     pub(super) fn answer(&self, request: &mut ReceivedRequest) -> Result<Response, End> {
         let received = &mut request.received;
         let (parsed, bytes_used) = self.read_head(received)?;
@@ -72,7 +72,7 @@ impl Conversation<'_> {
             self.read_body(received, request_bytes)?;
             request.is_all = true;
         }
-        // What comes after is not read: each connection has one request, and is told so.
+        // Bytes after the request are not read: each connection has one request, as `Connection: close` says.
         received.truncate(request_bytes);
         received.drain(..bytes_used);
         self.enter(Phase::Answering)?;
@@ -92,7 +92,8 @@ impl Conversation<'_> {
         loop {
             let bytes_before = received.len();
             self.read_more(received, CHUNK_BYTES, deadline)?;
-            // A head that drips is parsed again line by line, not byte by byte; what is no HTTP shows at the beginning.
+            // A head that arrives slowly is parsed once per line, not once per byte. Bytes that are not HTTP fail at
+            // the beginning.
             let is_worth_parsing = bytes_before == 0 || received[bytes_before..].contains(&b'\n');
             if !is_worth_parsing && received.len() <= HEAD_BYTES_MAX {
                 continue;
@@ -104,7 +105,7 @@ impl Conversation<'_> {
         }
     }
 
-    /// Reads on until `received` holds the whole request.
+    /// Reads until `received` holds the whole request.
     fn read_body(&self, received: &mut Vec<u8>, request_bytes: usize) -> Result<(), End> {
         let deadline = Instant::now() + self.limits.body_timeout;
         received.reserve_exact(request_bytes - received.len());
@@ -114,10 +115,10 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// Appends what is there, at least one byte.
+    /// Appends the bytes that have arrived, at least one.
     fn read_more(&self, received: &mut Vec<u8>, bytes_max: usize, deadline: Instant) -> Result<(), End> {
         let length = received.len();
-        // A client that is silent costs no memory for what it may send.
+        // Memory is allocated only when a byte has arrived, so a silent client costs none.
         let result = read_by(self.stream(), &mut [0], deadline, TcpStream::peek).and_then(|bytes| {
             // Growing by doubling would take twice the memory.
             received.reserve_exact(bytes * bytes_max.min(CHUNK_BYTES));
@@ -134,7 +135,7 @@ impl Conversation<'_> {
                 Err(End::Refused(Refusal::new(400, "the request was cut off")))
             }
             Ok(_) => Ok(()),
-            // A browser that opened a connection in advance gets no error.
+            // A browser that opened a connection in advance and sent nothing gets no error.
             Err(error) if error.kind() == io::ErrorKind::TimedOut && !received.is_empty() => {
                 Err(End::Refused(Refusal::new(408, "the request did not arrive in time")))
             }
@@ -142,8 +143,8 @@ impl Conversation<'_> {
         }
     }
 
-    /// Sends the answer, and waits for the client to close where a reset could overtake the answer: that is while the
-    /// client still sends. A client that has sent all and is quiet is not waited for.
+    /// Sends the answer. If the client still sends, also waits until it closes, because a reset could overtake the
+    /// answer. Does not wait for a client that has sent everything and is quiet.
     pub(super) fn send(&self, response: &Response, request: &ReceivedRequest) {
         let method = request.method();
         if self.slot.enter(Phase::Sending).is_err() {
@@ -151,7 +152,7 @@ impl Conversation<'_> {
         }
         let bytes = response.to_bytes(&method, SystemTime::now());
         let deadline = Instant::now() + self.limits.write_timeout;
-        // Nothing waits in the kernel for more: the end of our side, which follows, sends what is left.
+        // The kernel holds no bytes back: closing our side, which follows, sends the rest.
         if write_by(self.stream(), &bytes, deadline).is_err() || request.is_all && wake::is_quiet(self.stream()) {
             return;
         }
@@ -168,7 +169,7 @@ impl Conversation<'_> {
     }
 }
 
-/// One read, which ends at the deadline with [`io::ErrorKind::TimedOut`].
+/// Reads once. Returns [`io::ErrorKind::TimedOut`] at the deadline.
 fn read_by(
     stream: &TcpStream,
     chunk: &mut [u8],
@@ -178,14 +179,14 @@ fn read_by(
     loop {
         stream.set_read_timeout(Some(time_left(deadline)?))?;
         match read(stream, chunk) {
-            // Unix says that it would block when the time is over; the next round finds it over.
+            // Unix returns `WouldBlock` when the time is over. The next round then returns `TimedOut`.
             Err(error) if is_transient(&error) => {}
             other => return other,
         }
     }
 }
 
-/// Everything, or an error at the deadline.
+/// Writes everything, or returns an error at the deadline.
 fn write_by(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
     while !bytes.is_empty() {
         stream.set_write_timeout(Some(time_left(deadline)?))?;
@@ -210,7 +211,7 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
 }
 
 impl ReceivedRequest {
-    /// The method that the answer is for, also where the head was refused.
+    /// Returns the method of the request, also if its head was refused.
     fn method(&self) -> Method {
         self.head.as_ref().map_or_else(|| method_of_refused(&self.received), |head| head.method.clone())
     }
@@ -221,8 +222,9 @@ fn method_of_refused(received: &[u8]) -> Method {
 }
 
 impl Connection {
-    /// Sends what the socket takes without waiting. What has arrived is read first, since closing on unread bytes
-    /// sends a reset, which may overtake the answer; it also tells the method where none is known yet.
+    /// Sends as much of the answer as the socket takes without waiting. Reads first what has arrived: closing a socket
+    /// with unread bytes sends a reset, which may overtake the answer. If `method` is not known, these bytes also show
+    /// it.
     pub(super) fn send_at_once(&self, response: &Response, method: Option<&Method>) {
         let attempt = || -> io::Result<()> {
             self.stream.set_nonblocking(true)?;

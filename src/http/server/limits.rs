@@ -9,26 +9,28 @@ use super::connection::Connection;
 use super::wake;
 use crate::model::result_code::Code;
 
-/// Every limit of the listener; those on the request's bytes are in [`crate::http::request`].
+/// All limits of the listener. The limits on the bytes of a request are in [`crate::http::request`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections, each with a thread and a descriptor. With slow clients on all of them the process stays under 8 MB.
+    /// How many connections may be open, each with a thread and a descriptor. Even if all clients are slow, the process
+    /// stays under 8 MB.
     pub connections_max: usize,
-    /// Of these, connections of one peer address: a third, so that one neighbour leaves most of them to the others.
+    /// How many of these one peer address may have: a third, so that most of them are left for the others.
     pub connections_per_peer_max: usize,
-    /// Callers that wait for a run: room for 50 at once, and then most connections remain for `/health`.
+    /// How many callers may wait for a run: enough for 50 at once, while most connections remain for `/health`.
     pub callers_max: usize,
-    /// Connections, and as many callers beyond `callers_max`, that only addresses without any other can have.
+    /// How many connections are reserved for peer addresses without a connection, and how many callers beyond
+    /// `callers_max` for peer addresses without a waiting caller.
     pub reserved: usize,
-    /// Bodies that are being read, together: four at their longest, which arrive in milliseconds, and most bodies come
-    /// with their head. 384 at their longest would be 24 MB.
+    /// The total size of the bodies that are being read: four of the largest size. They arrive in milliseconds, and
+    /// most bodies come with their head. 384 of the largest size would take 24 MB.
     pub bodies_bytes_max: usize,
-    /// From the connection to the end of the head. A client sends it in one piece.
+    /// The time from the connection to the end of the head. A client sends the head in one piece.
     pub head_timeout: Duration,
-    /// From the end of the head to the end of the body, 64 KiB at most.
+    /// The time from the end of the head to the end of the body, which has at most 64 KiB.
     pub body_timeout: Duration,
-    /// For the whole answer, of which the largest is a page of some tens of kilobytes; and for a client that was
-    /// refused while it was sending, to close its side, so that no reset overtakes the answer.
+    /// The time for the whole answer; the largest is a page of some tens of kilobytes. It includes the wait for a
+    /// client that still sends to close its side, so that no reset overtakes the answer.
     pub write_timeout: Duration,
 }
 
@@ -47,8 +49,8 @@ impl Default for Limits {
     }
 }
 
-/// For a connection that was told to close, to do so. It takes microseconds of work, and on a busy machine as long as
-/// it is busy; no other connection is accepted meanwhile.
+/// How long a new connection waits for another one to close. Closing takes microseconds of work, but longer on a busy
+/// machine. No other connection is accepted meanwhile.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// What a connection is doing.
@@ -56,13 +58,13 @@ const CLOSE_TIME_MAX: Duration = Duration::from_millis(500);
 pub(super) enum Phase {
     /// The head is being read.
     Head,
-    /// A body of so many bytes is being read.
+    /// A body of this many bytes is being read.
     Body(usize),
     /// The answer is being made.
     Answering,
-    /// The same, by a caller that waits for a run.
+    /// The answer waits for a run.
     Waiting,
-    /// The answer is being sent, or the client's end is waited for.
+    /// The answer is being sent, or the server waits for the client to close.
     Sending,
 }
 
@@ -77,7 +79,7 @@ struct Slot {
     connection: Arc<Connection>,
     phase: Phase,
     since: Instant,
-    /// Why it was told to close.
+    /// Why it has to close.
     closing: Option<Code>,
 }
 
@@ -86,11 +88,11 @@ impl Slot {
         self.connection.peer.ip()
     }
 
-    /// The connection's thread sees the end of its input at once, and asks why.
+    /// Makes the connection close. Its thread sees the end of its input at once, and then reads the reason.
     fn close(&mut self, code: Code) {
         self.closing = Some(code);
         let side = if self.phase == Phase::Sending { Shutdown::Both } else { Shutdown::Read };
-        // It fails where the peer is gone already.
+        // This fails if the peer is already gone.
         let _ = self.connection.stream.shutdown(side);
     }
 }
@@ -108,11 +110,12 @@ impl Slots {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Slot>> {
-        // Nothing panics half way through a change of the list.
+        // No change of the list panics halfway.
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the connection a slot, for which another may have to close; `None` where all answer a request.
+    /// Gives the connection a slot. Another connection may have to close for it. Returns `None` if none can close in
+    /// time.
     pub(super) fn open(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<OpenSlot> {
         let deadline = Instant::now() + CLOSE_TIME_MAX;
         let mut list = self.lock();
@@ -129,7 +132,7 @@ impl Slots {
         Some(OpenSlot { slots: Arc::clone(self), connection })
     }
 
-    /// Where there is no room for one more connection of this peer: among which one has to close.
+    /// Returns among which connections one has to close, if there is no room for one more connection of this peer.
     fn full(&self, list: &[Slot], peer: IpAddr) -> Option<Among> {
         let own = list.iter().filter(|slot| slot.peer() == peer).count();
         let reserved = if own == 0 { 0 } else { self.limits.reserved };
@@ -139,14 +142,14 @@ impl Slots {
         (list.len() + reserved >= self.limits.connections_max).then_some(Among::All)
     }
 
-    /// Those that have not sent their whole request have come too late.
+    /// Closes the connections that have not sent their whole request: they are too late.
     pub(super) fn close_unfinished(&self) {
         for slot in self.lock().iter_mut().filter(|slot| matches!(slot.phase, Phase::Head | Phase::Body(_))) {
             slot.close(Code::ShuttingDown);
         }
     }
 
-    /// How many are left, after `timeout` at most.
+    /// Waits until no connection is open, at most `timeout`. Returns how many are left.
     pub(super) fn wait_until_empty(&self, timeout: Duration) -> usize {
         let waited = self.changed.wait_timeout_while(self.lock(), timeout, |list| !list.is_empty());
         waited.unwrap_or_else(PoisonError::into_inner).0.len()
@@ -175,14 +178,14 @@ impl Among {
     }
 }
 
-/// Closes the one that has waited for its client the longest; whether there is one.
+/// Closes the connection that has waited for its client the longest. Returns whether there is one.
 fn close_longest_waiting(list: &mut [Slot], among: &Among) -> bool {
     let waiting = list.iter_mut().filter(|slot| slot.closing.is_none() && slot.phase.waits_for_client());
     let longest = waiting.filter(|slot| among.has(slot)).min_by_key(|slot| slot.since);
     longest.map(|slot| slot.close(Code::TooManyRequests)).is_some()
 }
 
-/// The slot of one connection, free again when this is dropped.
+/// The slot of one connection. Dropping this frees the slot.
 pub(super) struct OpenSlot {
     slots: Arc<Slots>,
     pub(super) connection: Arc<Connection>,
@@ -193,7 +196,7 @@ impl OpenSlot {
         Arc::ptr_eq(&slot.connection, &self.connection)
     }
 
-    /// Closes another one that waits for its client, where the system has no thread for this one.
+    /// Closes another connection that waits for its client, because the system has no thread for this one.
     pub(super) fn close_another(&self) {
         let mut list = self.slots.lock();
         let others = list.iter_mut().filter(|slot| slot.closing.is_none() && slot.phase.waits_for_client());
@@ -202,11 +205,11 @@ impl OpenSlot {
         }
     }
 
-    /// Goes on to the next phase.
+    /// Enters the next phase.
     ///
     /// # Errors
     ///
-    /// Why it has to close instead.
+    /// The reason why the connection has to close instead.
     pub(super) fn enter(&self, phase: Phase) -> Result<(), Code> {
         let mut list = self.slots.lock();
         let Some(own) = list.iter_mut().find(|slot| self.is_own(slot)) else { return Ok(()) };
@@ -220,18 +223,18 @@ impl OpenSlot {
         Ok(())
     }
 
-    /// Whether it has to close.
+    /// Returns an error with the reason if the connection has to close.
     pub(super) fn check(&self) -> Result<(), Code> {
         let list = self.slots.lock();
         list.iter().find(|slot| self.is_own(slot)).and_then(|own| own.closing).map_or(Ok(()), Err)
     }
 
-    /// Counts this connection among the callers that wait. Where as many wait as may, it takes the place of one whose
-    /// client has ended its side: most likely, that is gone.
+    /// Counts this connection among the callers that wait. If the limit is reached, it takes the place of a caller
+    /// whose client has ended its side, because that client is most likely gone.
     ///
     /// # Errors
     ///
-    /// [`Code::TooManyRequests`].
+    /// [`Code::TooManyRequests`] if there is no such caller.
     pub(super) fn begin_wait(&self) -> Result<(), Code> {
         let mut list = self.slots.lock();
         if !self.slots.has_room_for_caller(&list, self.connection.peer.ip()) {
@@ -247,13 +250,14 @@ impl OpenSlot {
         Ok(())
     }
 
-    /// Whether the client is gone, or another caller has its place.
+    /// Whether the client is gone, or another caller has taken its place.
     pub(super) fn is_client_gone(&self) -> bool {
         let has_place = |slot: &Slot| self.is_own(slot) && slot.phase == Phase::Waiting;
         wake::ended(&self.connection.stream) == wake::Ended::Connection || !self.slots.lock().iter().any(has_place)
     }
 
-    /// The bodies that are being read fit into their limit: those that have taken the longest close until they do.
+    /// Keeps the bodies that are being read within their limit: closes those that have taken the longest until the rest
+    /// fits.
     fn keep_bodies_small(&self, list: &mut [Slot]) {
         let size = |slot: &Slot| match slot.phase {
             Phase::Body(bytes) if slot.closing.is_none() => bytes,

@@ -1,8 +1,8 @@
 //! The listener: sockets, threads, deadlines, connection limits and shutdown. It hands each request to a
 //! [`Handler`].
 //!
-//! Each connection has a thread and one request. One peer address never gets all connections, callers that wait for a
-//! run never do, and a slow connection closes when a new one finds no room: so `/health` is always served.
+//! Each connection has a thread and one request. Neither one peer address nor the callers that wait for a run can take
+//! all connections, and a slow connection is closed when a new one finds no room. So `/health` is always served.
 
 mod connection;
 mod limits;
@@ -23,16 +23,16 @@ pub use limits::Limits;
 use limits::{OpenSlot, Slots};
 use wake::{Sleeper, Waker};
 
-/// What answers the requests.
+/// Answers the requests.
 pub trait Handler: Send + Sync {
-    /// The answer where the head alone decides it (404, 405, 401, 415); the body is then not read.
+    /// Returns the answer if the head alone decides it (such as 404, 405, 401 and 415). The body is then not read.
     fn before_body(&self, head: &Head) -> Option<Response>;
 
-    /// The answer to the whole request. May block after [`Caller::begin_wait`], as long as the caller is not gone; runs
-    /// on a small stack.
+    /// Returns the answer to the whole request. It may block after [`Caller::begin_wait`], as long as the caller is not
+    /// gone. It runs on a small stack.
     fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response;
 
-    /// Told once for each answer, before it is sent; without a head where the bytes were none or were not read.
+    /// Called once for each answer, before it is sent. There is no head if the bytes were invalid or were not read.
     fn answered(&self, _head: Option<&Head>, _status: u16) {}
 }
 
@@ -40,40 +40,42 @@ pub trait Handler: Send + Sync {
 pub struct Caller<'a>(&'a Conversation<'a>);
 
 impl Caller<'_> {
-    /// To be called before the answer waits for anything longer than a moment.
+    /// Has to be called before the answer waits for longer than a moment.
     ///
     /// # Errors
     ///
-    /// [`Code::TooManyRequests`]: as many callers as may wait do so, or there is no thread to wait in.
+    /// [`Code::TooManyRequests`]: the limit of waiting callers is reached, or there is no thread to wait in.
     pub fn begin_wait(&self) -> Result<(), Code> {
         if self.0.in_turn { Err(Code::TooManyRequests) } else { self.0.slot.begin_wait() }
     }
 
-    /// Whether the client has gone. Asked repeatedly while the answer waits.
+    /// Whether the client has gone, or has lost its place to another caller. Called repeatedly while the answer waits.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.0.slot.is_client_gone()
     }
 }
 
-/// Reserved for each connection's thread, touched as far as needed. A sync runs elsewhere or in child processes.
+/// The stack of each connection's thread. Memory is used only as far as needed. A sync runs in other threads and in
+/// child processes.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// Each deadline of a connection that the accepting thread serves itself because no thread can be started. No other
+/// Each time limit of a connection that the accepting thread serves itself because no thread can be started. No other
 /// connection is accepted meanwhile.
 const IN_TURN_TIME_MAX: Duration = Duration::from_millis(250);
 
-/// After an error of `accept` (no descriptors left, say), so that it neither spins nor stays away.
+/// The pause after an error of `accept` (for example, no descriptors are left): long enough not to spin, short enough
+/// to continue soon.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Connections that the kernel holds until they are accepted. Beyond that it lets clients try again after a second; a
-/// burst of this size is accepted in a few hundredths of one. After a stop they are told of it.
+/// How many connections the kernel holds until they are accepted. If there are more, clients try again after a second.
+/// A burst of this size is accepted in a few hundredths of a second. After a stop, the clients in it get a 503.
 const BACKLOG_MAX: u16 = 1024;
 
-/// What `Retry-After` says.
+/// The value of `Retry-After`.
 const RETRY_AFTER_SECONDS: u32 = 5;
 
-/// A listening socket, not yet served.
+/// A listening socket that is not served yet.
 pub struct Server {
     listener: TcpListener,
     sleeper: Sleeper,
@@ -81,7 +83,7 @@ pub struct Server {
     limits: Limits,
 }
 
-/// Ends a [`Server`]'s accepting, from any thread, any number of times.
+/// Stops a [`Server`] from accepting connections, from any thread, any number of times.
 #[derive(Clone)]
 pub struct Stop(Arc<StopState>);
 
@@ -91,7 +93,7 @@ struct StopState {
 }
 
 impl Stop {
-    /// Accepting ends at once, also where it sleeps; what is being answered goes on.
+    /// Ends the accepting at once, even if it sleeps. Requests that are being answered continue.
     pub fn stop(&self) {
         self.0.requested.store(true, Ordering::SeqCst);
         self.0.waker.wake();
@@ -110,11 +112,11 @@ struct Shared {
 }
 
 impl Server {
-    /// Listens on `address` (`0.0.0.0:8080`); connections wait in the kernel until [`Server::run`].
+    /// Listens on `address` (such as `0.0.0.0:8080`). Connections wait in the kernel until [`Server::run`].
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on; the error names it.
+    /// The address cannot be used; the error names it.
     pub fn bind(address: &str) -> io::Result<Self> {
         let open = || {
             #[expect(clippy::disallowed_methods, reason = "this is the listener")]
@@ -129,30 +131,29 @@ impl Server {
             .map_err(|error: io::Error| io::Error::new(error.kind(), format!("cannot listen on `{address}`: {error}")))
     }
 
-    /// The same with other limits.
+    /// Returns the server with other limits.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }
 
-    /// Where it listens, with the port that the system chose for `:0`.
+    /// Returns the address on which it listens, with the port that the system chose for `:0`.
     ///
     /// # Errors
     ///
-    /// The system does not tell.
+    /// The system does not return the address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// What ends it.
+    /// Returns the handle that stops the server.
     #[must_use]
     pub fn stop_handle(&self) -> Stop {
         self.stop.clone()
     }
 
-    /// Serves until it is stopped. Returns as soon as nothing more is accepted and the socket is closed; clients
-    /// that were still sending a request have then been told so, and those whose answers are being made are in
-    /// [`Draining`].
+    /// Serves until it is stopped. Returns as soon as nothing more is accepted and the socket is closed. Clients that
+    /// are still sending a request then get a 503 answer. [`Draining`] waits for the answers that are being made.
     #[must_use]
     pub fn run(self, handler: Arc<dyn Handler>) -> Draining {
         let limits = self.limits;
@@ -190,19 +191,19 @@ impl Server {
     }
 }
 
-/// Errors of `accept` that tell of one connection that is gone, and nothing of the listener.
+/// Whether an error of `accept` is about one connection that is gone, and not about the listener.
 fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-/// The time after the accepting.
+/// The connections that are still open after the accepting has ended.
 pub struct Draining {
     shared: Arc<Shared>,
 }
 
 impl Draining {
-    /// Waits until every answer is sent, `timeout` at most, and says how many connections are left. May be called
+    /// Waits until every answer is sent, at most `timeout`. Returns how many connections are left. It may be called
     /// again.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> usize {
@@ -210,10 +211,10 @@ impl Draining {
     }
 }
 
-/// Gives the connection a slot and a thread, or turns it away. Where no thread is to be had, it is served before this
-/// returns.
+/// Gives the connection a slot and a thread, or rejects it. If no thread can be started, the connection is served
+/// before this returns.
 fn admit(connection: &Arc<Connection>, shared: &Arc<Shared>) {
-    // Where `accept` hands the listener's own mode down (not on Linux).
+    // On some systems (not Linux), the socket inherits the listener's non-blocking mode.
     if connection.stream.set_nonblocking(false).is_err() {
         return;
     }
@@ -225,14 +226,14 @@ fn admit(connection: &Arc<Connection>, shared: &Arc<Shared>) {
     let (of_thread, limits) = ((Arc::clone(shared), Arc::clone(&slot)), shared.limits);
     if let Err(error) = thread.spawn(move || serve(&of_thread.0, &of_thread.1, limits, false)) {
         log::debug!("no thread for a connection, which is served in turn: {error}");
-        // A slow one gives its thread to the next.
+        // A slow connection is closed, so that its thread is free for the next one.
         slot.close_another();
         let (head_timeout, body_timeout, write_timeout) = (IN_TURN_TIME_MAX, IN_TURN_TIME_MAX, IN_TURN_TIME_MAX);
         serve(shared, &slot, Limits { head_timeout, body_timeout, write_timeout, ..limits }, true);
     }
 }
 
-/// Answers 503 from the accepting thread, without waiting for anything.
+/// Answers 503 from the accepting thread, without waiting.
 fn reject(connection: &Connection, shared: &Shared, code: Code) {
     let response = unavailable(code);
     shared.handler.answered(None, response.status);
@@ -248,7 +249,7 @@ fn unavailable(code: Code) -> Response {
     Response::unavailable(code, message, RETRY_AFTER_SECONDS)
 }
 
-/// One connection, from its first byte to its close.
+/// Serves one connection, from its first byte to its close.
 fn serve(shared: &Shared, slot: &OpenSlot, limits: Limits, in_turn: bool) {
     let started = Instant::now();
     let mut request = ReceivedRequest::default();
@@ -266,14 +267,14 @@ fn serve(shared: &Shared, slot: &OpenSlot, limits: Limits, in_turn: bool) {
         Err(End::Closed(code)) => unavailable(code),
         Err(End::Silent) => return,
     };
-    // A client that has its answer finds it counted.
+    // Counted before it is sent, so that a client that has its answer finds it in the metrics.
     shared.handler.answered(head, response.status);
     conversation.send(&response, &request);
     let (status, milliseconds) = (response.status, started.elapsed().as_millis());
     log::debug!("{} {} {status} {milliseconds} ms", slot.connection.peer, describe(head));
 }
 
-/// Method and path for the log, fit to be printed; never the query or a header.
+/// Returns the method and the path for the log, safe to print. It never contains the query or a header.
 fn describe(head: Option<&Head>) -> String {
     head.map_or_else(
         || "-".to_owned(),
@@ -281,7 +282,7 @@ fn describe(head: Option<&Head>) -> String {
     )
 }
 
-// In one `cfg`, clippy would not take it for tests.
+// With one `cfg` for both conditions, clippy would not see that these are tests.
 #[cfg(test)]
 #[cfg(unix)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Tests of the listener under clients that are slow, many, gone or too early, and at shutdown. Its limits are short
+//! Tests of the listener with clients that are slow, many, gone or too early, and at shutdown. The limits are short
 //! here.
 
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -10,13 +10,13 @@ use std::thread::{self, JoinHandle};
 use super::*;
 use std::net::TcpStream;
 
-/// No test waits longer for anything.
+/// The longest time that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Longer than any test: a limit that must not be what ends it.
+/// Longer than any test, for a limit that must not end it.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// Short enough to wait for.
+/// A limit that is short enough to wait for.
 const SOON: Duration = Duration::from_millis(500);
 
 /// Handlers of `/sync` wait here until the test lets them go.
@@ -29,9 +29,9 @@ struct Gate {
 #[derive(Default)]
 struct GateState {
     is_open: bool,
-    /// Handlers that have come to the gate.
+    /// How many handlers wait at the gate.
     waiting: usize,
-    /// Statuses, in the order in which they were sent.
+    /// The statuses, in the order in which they were sent.
     answered: Vec<u16>,
 }
 
@@ -105,7 +105,7 @@ struct Fixture {
     serving: Option<JoinHandle<Draining>>,
 }
 
-/// Nothing ends by itself.
+/// Returns limits under which nothing ends by itself.
 fn patient() -> Limits {
     Limits { head_timeout: NEVER, body_timeout: NEVER, write_timeout: NEVER, reserved: 0, ..Limits::default() }
 }
@@ -119,7 +119,7 @@ fn start(limits: Limits) -> Fixture {
 }
 
 impl Fixture {
-    /// A connection on which these bytes are sent.
+    /// Returns a connection on which these bytes were sent.
     fn send(&self, bytes: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -140,7 +140,7 @@ impl Fixture {
         self.serving.take().unwrap().join().unwrap()
     }
 
-    /// Ends the listener and sees that every connection is gone.
+    /// Ends the listener and checks that every connection is gone.
     #[track_caller]
     fn end(mut self) {
         self.gate.open();
@@ -148,7 +148,7 @@ impl Fixture {
     }
 }
 
-/// All that comes back; the server must end it.
+/// Returns everything that comes back. The server must close the connection.
 #[track_caller]
 fn answer_of(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
@@ -163,7 +163,7 @@ fn assert_status(answer: &str, status: u16) {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "expected {status}, got: {answer}");
 }
 
-/// Sends a byte again and again until the other side has had enough, and returns what it said.
+/// Sends a byte again and again until the other side closes, and returns what it sent.
 #[track_caller]
 fn drip(mut stream: TcpStream, byte: u8) -> String {
     stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
@@ -259,7 +259,7 @@ fn an_answer_reaches_a_client_that_sends_more_behind_its_request() {
     let fixture = start(patient());
     for _ in 0..50 {
         let mut stream = fixture.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\n");
-        // It may be closed by then, which is not what this is about.
+        // The connection may be closed by then. This test is not about that.
         let _ = stream.write_all(&[b'x'; 10_000]);
         let _ = stream.shutdown(Shutdown::Write);
         assert_status(&answer_of(stream), 200);
@@ -331,7 +331,7 @@ fn slow_clients_on_every_connection_leave_room_for_health() {
         assert_status(&fixture.get("/health"), 200);
         fixture.gate.await_waiting(4);
     }
-    // The one that has been slow the longest was told to come again.
+    // The connection that was slow for the longest time got a 503.
     let oldest = answer_of(slow.remove(0));
     assert_status(&oldest, 503);
     assert!(oldest.contains("\r\nRetry-After: 5\r\n"));
@@ -343,7 +343,7 @@ fn slow_clients_on_every_connection_leave_room_for_health() {
     fixture.end();
 }
 
-/// A connection from another address of this machine, as from another container.
+/// Returns a connection from another address of this machine, as if from another container.
 fn connect_from(address: [u8; 4], to: SocketAddr) -> TcpStream {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
@@ -376,7 +376,7 @@ fn what_is_reserved_is_for_addresses_without_a_connection() {
     let mut other = connect_from([127, 0, 0, 2], fixture.address);
     other.write_all(b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
     fixture.gate.await_waiting(3);
-    // Of four connections the fourth is reserved, and the slow one makes room for its neighbour.
+    // Of four connections, the fourth is reserved, and the slow one makes room for its neighbour.
     let slow = fixture.send("GET");
     assert_status(&fixture.get("/health"), 503);
     let mut third = connect_from([127, 0, 0, 3], fixture.address);
@@ -424,7 +424,7 @@ fn bodies_that_are_on_their_way_fit_into_their_limit_together() {
 #[test]
 fn clients_that_went_away_while_they_waited_leave_their_places_to_others() {
     let fixture = start(Limits { connections_max: 40, callers_max: 2, ..patient() });
-    // As many as may wait, again and again: each leaves at once.
+    // As many callers as may wait come again and again, and each leaves at once.
     for number in 1..=20 {
         drop(fixture.post_sync());
         fixture.gate.await_state("one more came to the gate", |state| state.waiting == number.min(2));
@@ -491,7 +491,7 @@ fn who_is_turned_away_gets_no_body_for_a_head_request() {
     let fixture = start(Limits { connections_max: 1, callers_max: 1, ..patient() });
     let waiting = fixture.post_sync();
     fixture.gate.await_waiting(1);
-    // The bytes may come after the refusal; then it is one to an unknown method, with its body.
+    // The bytes may come after the refusal. Then the method is unknown, and the answer has a body.
     let deadline = Instant::now() + PATIENCE;
     loop {
         let answer = answer_of(fixture.send("HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -526,7 +526,7 @@ fn a_stop_ends_the_accepting_at_once_and_what_runs_goes_on() {
     let too_late = answer_of(unfinished);
     assert_status(&too_late, 503);
     assert!(too_late.contains(r#""code":"shutting_down""#), "{too_late}");
-    // Who was told that it is too late may still be at its end.
+    // A client that came too late may still be closing.
     let deadline = Instant::now() + PATIENCE;
     while draining.wait(Duration::from_millis(1)) > 1 {
         assert!(Instant::now() < deadline, "the other one does not leave");
@@ -543,7 +543,7 @@ fn a_stop_before_the_start_and_a_second_stop_are_stops() {
     let (address, stop) = (server.local_addr().unwrap(), server.stop_handle());
     stop.stop();
     stop.stop();
-    // The kernel has taken this one in before anybody accepted; it is told why nothing comes.
+    // The kernel has taken this connection before the server accepts; the client learns why it gets no answer.
     let mut early = TcpStream::connect(address).unwrap();
     early.set_read_timeout(Some(PATIENCE)).unwrap();
     early.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();

@@ -8,12 +8,12 @@ pub(super) use without_poll::{Sleeper, Waker, deepen_backlog, ended, is_quiet, n
 /// How much of a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// Nothing.
+    /// Nothing has ended.
     No,
-    /// The peer sends no more: it is gone, or it has said all and waits.
+    /// The peer sends no more: it is gone, or it has sent everything and waits.
     #[cfg_attr(not(unix), expect(dead_code, reason = "only `poll` tells it"))]
     PeerSide,
-    /// All of it: nothing can be sent any more.
+    /// Both sides have ended: nothing can be sent any more.
     Connection,
 }
 
@@ -30,21 +30,21 @@ mod unix {
 
     use super::Ended;
 
-    /// A peer that says nothing for this long is asked by its kernel's means whether it is still there.
+    /// After this time without data, the kernel asks a peer whether it is still there.
     const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
-    /// And asked again so often, so long after.
+    /// How often the kernel asks again, and the time between.
     const KEEPALIVE_PROBES: u32 = 3;
     const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-    /// Lets the kernel hold so many connections until they are accepted, or as many as its own settings permit.
+    /// Sets how many connections the kernel holds until they are accepted. The kernel's own settings may limit this.
     pub(in super::super) fn deepen_backlog(listener: &TcpListener, connections_max: u16) -> io::Result<()> {
         Ok(listen(listener, i32::from(connections_max))?)
     }
 
-    /// Looks, without waiting.
+    /// Returns how much has ended, without waiting.
     pub(in super::super) fn ended(stream: &TcpStream) -> Ended {
         let mut watched = [PollFd::new(stream, PollFlags::RDHUP)];
-        // It can fail only for want of kernel memory; the next look tells.
+        // This fails only if the kernel has no memory. The next check then has the result.
         let _ = poll(&mut watched, Some(&Timespec::default()));
         match watched[0].revents() {
             events if events.intersects(PollFlags::HUP | PollFlags::ERR) => Ended::Connection,
@@ -53,28 +53,29 @@ mod unix {
         }
     }
 
-    /// Whether nothing has come that is still to be read. It waits for nothing.
+    /// Whether no unread bytes have arrived. It does not wait.
     pub(in super::super) fn is_quiet(stream: &TcpStream) -> bool {
         let received = recv(stream, &mut [0_u8; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
         matches!(received, Err(rustix::io::Errno::AGAIN) | Ok((0, _)))
     }
 
-    /// Has the kernel notice where a peer goes without a word: a machine switched off, a container that was killed.
+    /// Makes the kernel notice a peer that disappears silently: a machine switched off, a container that was killed.
     pub(in super::super) fn notice_silent_ends(stream: &TcpStream) {
-        // Without it, the connection is free again when the answer is ready.
+        // If this fails, the connection becomes free only when the answer is ready.
         let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)
             .and_then(|()| sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL))
             .and_then(|()| sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES))
             .and_then(|()| sockopt::set_socket_keepalive(stream, true));
     }
 
-    /// Wakes the [`Sleeper`], for good: the byte that it writes is never read.
+    /// Wakes the [`Sleeper`] permanently: the byte that it writes is never read.
     pub(in super::super) struct Waker(UnixStream);
 
     /// Sleeps until woken.
     pub(in super::super) struct Sleeper(UnixStream);
 
-    /// A connected pair of descriptors, opened beforehand: a stop needs none when none are left.
+    /// Returns a connected pair of descriptors. It is opened in advance, so that a stop works even if no descriptors
+    /// are left.
     pub(in super::super) fn pair() -> io::Result<(Waker, Sleeper)> {
         let (waker, sleeper) = UnixStream::pair()?;
         waker.set_nonblocking(true)?;
@@ -83,13 +84,14 @@ mod unix {
 
     impl Waker {
         pub(in super::super) fn wake(&self) {
-            // Full means that it was woken thousands of times, and so that it is awake.
+            // The write fails if the socket is full: after thousands of wake-ups, when the sleeper is awake.
             let _ = (&self.0).write(&[1]);
         }
     }
 
     impl Sleeper {
-        /// Returns when a connection is there, when woken, after `timeout`, or for no reason.
+        /// Returns when a connection is there, when it is woken, or after `timeout`. It may also return without a
+        /// reason.
         pub(in super::super) fn sleep(&self, listener: Option<&TcpListener>, timeout: Option<Duration>) {
             let mut watched = Vec::with_capacity(2);
             watched.push(PollFd::new(&self.0, PollFlags::IN));
@@ -97,7 +99,7 @@ mod unix {
             let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
             match poll(&mut watched, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                // It can fail only for want of kernel memory, which passes.
+                // This fails only if the kernel has no memory, and that passes.
                 Err(_) => thread::sleep(Duration::from_millis(100)),
             }
         }
@@ -112,7 +114,7 @@ mod without_poll {
 
     use super::Ended;
 
-    /// Each connection needs a thread of its own.
+    /// Always fails: each connection needs its own thread.
     pub(in super::super) fn pair() -> io::Result<(Waker, Sleeper)> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "the service needs threads, and there are none here"))
     }

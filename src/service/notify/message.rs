@@ -1,4 +1,4 @@
-//! The messages about a run that ended: to which receivers, and in which form.
+//! The messages about an ended run: who receives them, and in which form.
 
 use miniserde::{Serialize, json};
 
@@ -8,36 +8,37 @@ use crate::model::run_result::SyncResult;
 use crate::model::urls::{RemoteScheme, RemoteUrl};
 use crate::util::redact::first_chars;
 
-/// Of a result's message, what goes into a chat.
+/// How much of a result's message a chat gets.
 const MESSAGE_CHARS_MAX: usize = 1_000;
-/// Warnings and left out items that a chat is shown; the others are in the log and at `/status`.
+/// How many warnings, and how many left out items, a chat gets. The others are in the log and at `/status`.
 const LISTED_MAX: usize = 5;
-/// Of each of these.
+/// How much of each of these a chat gets.
 const LISTED_CHARS_MAX: usize = 200;
-/// ntfy makes a file of a longer message.
+/// ntfy turns a longer message into a file.
 const NTFY_BYTES_MAX: usize = 4_000;
-/// Discord refuses longer contents; escaping may double what is in them.
+/// Discord refuses a longer content. Escaping may double its length.
 const DISCORD_CHARS_MAX: usize = 2_000;
 
-/// A run of a configured backup that ended.
+/// A run of a configured backup that ended, or a backup that is overdue.
 #[derive(Clone)]
 pub struct Notice {
-    /// How.
+    /// The result of the run.
     pub result: SyncResult,
     /// Whether it was a verification of the backup.
     pub is_verification: bool,
-    /// Whether it failed, and that is news: it begins, has another code than the last one, or was not told for a day.
+    /// Whether this is a failure that is news: the first one, one with another code or other left out items than the
+    /// last one, or one a day after the last notice.
     pub tells_failure: bool,
-    /// The failures up to this run: how many in a row, and since when.
+    /// How many runs in a row failed up to this run, and since when.
     pub failures: Option<(u64, String)>,
-    /// Since when no backup was made, where a notice said so and this run is one.
+    /// Since when the backup was overdue, if a notice said so and this run succeeded.
     pub overdue_since: Option<String>,
-    /// Where the commit can be looked at.
+    /// The web page of the commit.
     pub link: Option<String>,
 }
 
 impl Notice {
-    /// Whether it is one of these occasions.
+    /// Whether it is for one of these occasions.
     #[must_use]
     pub fn is_for(&self, occasions: &[Occasion]) -> bool {
         occasions.iter().any(|occasion| match occasion {
@@ -52,7 +53,7 @@ impl Notice {
         self.result.code.is_success() && (self.failures.is_some() || self.overdue_since.is_some())
     }
 
-    /// What happened, in one line. Texts from elsewhere go through `escape`, the commit through `link`.
+    /// Returns what happened, in one line. `escape` is applied to texts from elsewhere, `link` to the commit.
     fn sentence(&self, escape: fn(&str) -> String, link: fn(&str, &str) -> String) -> String {
         let result = &self.result;
         let workspace = escape(&result.workspace);
@@ -97,7 +98,7 @@ impl Notice {
         sentence
     }
 
-    /// The body for a topic of ntfy, which is plain text.
+    /// Returns the body for an ntfy topic, which is plain text.
     #[must_use]
     pub fn for_ntfy(&self) -> String {
         let text = self.sentence(str::to_owned, |page, short| format!("{short} ({page})"));
@@ -105,7 +106,7 @@ impl Notice {
         text[..end.unwrap_or_default()].to_owned()
     }
 
-    /// The body for an incoming webhook of Slack.
+    /// Returns the body for an incoming webhook of Slack.
     #[must_use]
     pub fn for_slack(&self) -> String {
         #[derive(Serialize)]
@@ -117,7 +118,7 @@ impl Notice {
         json::to_string(&Message { text, mrkdwn: false })
     }
 
-    /// The body for a webhook of Discord. It mentions no user, whatever the text contains.
+    /// Returns the body for a webhook of Discord. It mentions no user, even if the text does.
     #[must_use]
     pub fn for_discord(&self) -> String {
         #[derive(Serialize)]
@@ -135,8 +136,8 @@ impl Notice {
     }
 }
 
-/// Whether an address is a topic of ntfy, which shows what it is sent as it is: the host is called ntfy, and its path is
-/// the topic alone.
+/// Whether an address is an ntfy topic: a part of the host name is `ntfy`, and the path is only the topic. ntfy shows a
+/// body as it is.
 #[must_use]
 pub fn is_ntfy_topic(url: &str) -> bool {
     let url = url.split(['?', '#']).next().unwrap_or_default();
@@ -147,8 +148,8 @@ pub fn is_ntfy_topic(url: &str) -> bool {
     host.split('.').any(|label| label.eq_ignore_ascii_case("ntfy")) && !topic.is_empty() && !topic.contains('/')
 }
 
-/// Where a heartbeat goes: the URL itself, or `/fail` below its path. A fragment is not sent, so what is put behind it
-/// would be lost.
+/// Returns where a heartbeat goes: the URL itself, or `/fail` below its path after a failure. The fragment is removed:
+/// clients do not send it, so text appended after it would be lost.
 #[must_use]
 pub fn heartbeat_url(url: &str, code: Code) -> String {
     let url = url.split('#').next().unwrap_or_default();
@@ -159,7 +160,7 @@ pub fn heartbeat_url(url: &str, code: Code) -> String {
     format!("{}/fail{query}", path.trim_end_matches('/'))
 }
 
-/// The page of a commit, where the host's name tells which forge it is.
+/// Returns the web page of a commit, if the host's name shows which forge it is.
 #[must_use]
 pub fn commit_page(remote: &RemoteUrl, commit: &str) -> Option<String> {
     let is_labelled = |label: &str| remote.host().split('.').any(|one| one == label);
@@ -176,7 +177,7 @@ pub fn commit_page(remote: &RemoteUrl, commit: &str) -> Option<String> {
             let (authority, path) = rest.split_once('/')?;
             (format!("{scheme}://{authority}"), path)
         }
-        // Its port is that of ssh.
+        // The port of the remote is for ssh, so it is left out.
         (RemoteScheme::Ssh, Some((_, rest))) => (format!("https://{}", remote.host()), rest.split_once('/')?.1),
         (RemoteScheme::Ssh, None) => (format!("https://{}", remote.host()), text.split_once(':')?.1),
         _ => return None,
@@ -189,7 +190,7 @@ fn shortened(message: &str, chars_max: usize) -> String {
     first_chars(&message.replace('\n', " | "), chars_max).into_owned()
 }
 
-/// The first of these, a line each, and how many more there are.
+/// Returns the first lines, and how many more there are.
 fn listed(mark: &str, lines: &[String], escape: fn(&str) -> String) -> String {
     let shown = lines.iter().take(LISTED_MAX);
     let mut text: String =
@@ -200,12 +201,12 @@ fn listed(mark: &str, lines: &[String], escape: fn(&str) -> String) -> String {
     text
 }
 
-/// The three characters that Slack asks to be escaped: without them no link and no mention can be made.
+/// Escapes the three characters that Slack requires: then the text can contain no link and no mention.
 fn escaped_for_slack(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Markdown that is text.
+/// Escapes Markdown, so that it is shown as text.
 fn escaped_for_discord(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -303,7 +304,7 @@ mod tests {
         let frame = "❌ The backup of workspace shop failed (timeout): ".chars().count();
         check("é", frame + 1);
         check(&"é".repeat(5_000), frame + 1_001);
-        // Each is escaped.
+        // Each of these characters is escaped.
         check(&"*".repeat(5_000), 2_000);
     }
 

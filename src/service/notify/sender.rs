@@ -1,4 +1,4 @@
-//! Sends notifications to chats, to a URL and as heartbeats, in a thread of its own, so that no sync waits.
+//! Sends notifications to chats, to a URL and as heartbeats, in its own thread, so that no sync waits.
 //!
 //! The addresses are secrets: an error names the setting and not the address.
 
@@ -14,11 +14,11 @@ use crate::net::http_client;
 use crate::service::notify::message::{self, Notice};
 use crate::util::secret::Secret;
 
-/// Notices that wait. More accumulate only if a receiver hangs for long.
+/// How many notices may wait. More of them accumulate only if a receiver hangs for long.
 const WAITING_MAX: usize = 64;
-/// One attempt, from the name's resolution to the answer.
+/// The longest time of one attempt, from the name's resolution to the answer.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(10);
-/// Between the attempts.
+/// The pauses between the attempts.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 /// One address of the settings.
@@ -46,7 +46,7 @@ impl Channel {
     }
 }
 
-/// Who is told of the runs of the configured backups.
+/// Sends notices about the runs of the configured backups.
 pub struct Sender {
     shared: Arc<Shared>,
 }
@@ -67,10 +67,11 @@ struct NoticeQueue {
 }
 
 impl Sender {
-    /// For the addresses of the settings. Nothing is started before there is a notice.
+    /// Returns a sender for the addresses in the settings. It starts no thread before the first notice.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        // The heartbeat first: what somebody counts on should not wait for a chat that does not answer.
+        // The heartbeat is first: its receiver expects it in time, so it should not wait for a chat that does not
+        // answer.
         let settings = [
             (Channel::Heartbeat, &config.heartbeat_url),
             (Channel::Slack, &config.slack_webhook_url),
@@ -89,7 +90,7 @@ impl Sender {
         }
     }
 
-    /// Has the notice sent, and does not wait for that.
+    /// Queues the notice, and does not wait until it is sent.
     pub fn tell(&self, notice: Notice) {
         if self.shared.targets.is_empty() {
             return;
@@ -111,7 +112,7 @@ impl Sender {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until all is sent, `time` at most.
+    /// Waits until everything is sent, at most `time`.
     pub fn finish(&self, time: Duration) {
         let deadline = Instant::now() + time;
         let mut queue = self.shared.queue();
@@ -141,7 +142,7 @@ impl Shared {
             queue.is_sending = true;
             drop(queue);
             for target in &self.targets {
-                // A panic costs one notification.
+                // A panic costs only one notification.
                 if catch_unwind(AssertUnwindSafe(|| self.send(target, &notice))).is_err() {
                     log::error!("{}: the notification was not sent, by an internal error", target.kind.setting());
                 }
@@ -153,7 +154,7 @@ impl Shared {
     }
 
     fn send(&self, target: &Target, notice: &Notice) {
-        // A heartbeat is for syncs only: its receiver watches whether they continue.
+        // A heartbeat is for syncs only: its receiver checks whether they continue.
         let is_for = match target.kind {
             Channel::Heartbeat => !notice.is_verification && notice.result.code != Code::Overdue,
             _ => notice.is_for(&self.occasions),
@@ -161,7 +162,7 @@ impl Shared {
         if !is_for {
             return;
         }
-        // A bundle that cannot be used is told as such, not as a server that is not trusted.
+        // A bundle that cannot be used is reported as such, not as a server that is not trusted.
         let checked = ca_bundle::bundle(&self.environment).and_then(|_| target.source.read());
         let address = match checked {
             Ok(address) => address,
@@ -217,7 +218,7 @@ impl Shared {
                 let is_passing = http_client::is_passing(status);
                 Err(SendError { is_passing, why: format!("it answered {status}") })
             }
-            // The text of another error may have a part of the address in it.
+            // Only the texts of `Io` and `ConnectProxyFailed` are used: other texts may contain a part of the address.
             Err(error @ ureq::Error::Io(_)) => {
                 let is_passing = http_client::is_passing_error(&error);
                 Err(SendError { is_passing, why: error.to_string() })

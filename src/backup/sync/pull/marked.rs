@@ -1,5 +1,5 @@
-//! Files that begin with a byte order mark. `wmill` ignores the mark when it compares, so it does not write a file of
-//! which only the mark was removed. During a pull these files end in a random word, so that `wmill` writes them.
+//! Files that begin with a byte order mark. `wmill` ignores the mark when it compares, so it does not write a file if
+//! only its mark was removed. During a pull, a random word is appended to these files, so that `wmill` writes them.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,12 +10,12 @@ use crate::model::names;
 use crate::util::{files, hash};
 
 const MARK: &[u8] = "\u{feff}".as_bytes();
-/// `wmill` parses these files; no item's own content is in them.
+/// These files are not changed, since `wmill` parses them. No item's own content is in them.
 const PARSED: [&str; 3] = ["yaml", "yml", "json"];
 
-/// The files of a folder that begin with the mark; each has the random word at its end.
+/// The files of a folder that begin with the mark, and have the random word appended.
 pub(super) struct MarkedFiles {
-    /// With the length that each had.
+    /// Each file with its former length.
     files: Vec<(PathBuf, u64)>,
     end: Vec<u8>,
 }
@@ -52,7 +52,7 @@ impl MarkedFiles {
     }
 }
 
-// WASI gives no random word here, and starts no `wmill`.
+// WASI has no random word here, and cannot start `wmill`.
 #[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use super::*;

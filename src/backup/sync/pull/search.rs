@@ -1,4 +1,4 @@
-//! Finds the items that `wmill` cannot write, where it fails and does not say which these are.
+//! Finds the items that `wmill` cannot write, if it fails and does not name them.
 
 use std::collections::BTreeSet;
 
@@ -11,17 +11,17 @@ use crate::util::retry::Retry;
 use crate::windmill::snapshot::{self, Snapshot};
 use crate::windmill::wmill_yaml::{self, KindSettings};
 
-/// With more bad items than this, the export as a whole is what wmill does not take.
+/// With more bad items than this, the cause is the export as a whole.
 const BAD_ITEMS_MAX: usize = 20;
-/// What a result says of why wmill failed.
+/// Length limit for wmill's error text in a result.
 const REASON_CHARS_MAX: usize = 300;
-/// Stands before the entry of the export that wmill names.
+/// The text before the name of the export entry in wmill's message.
 const NAMES_ENTRY: &str = " at path: ";
 
-/// Pulls; where wmill fails for an item, without that item. What is found is left out of the snapshot.
+/// Pulls. If wmill fails because of an item, pulls without it. The items found are left out of the snapshot.
 ///
 /// # Errors
-/// Those of `pull`; where the items are too many, or are not found in time, the first of these.
+/// The errors of `pull`. If there are too many bad items, or they are not found in time, the first of these errors.
 pub(super) fn without_bad_items<T>(
     run: RunContext<'_>,
     git: &Git<'_>,
@@ -34,7 +34,7 @@ pub(super) fn without_bad_items<T>(
     };
     let before = snapshot.left_out().clone();
     let mut error = BackupError { message: first.message.clone(), ..first };
-    // wmill may name the item; where that is the last of them, nothing has to be searched.
+    // wmill may name the item. If it was the last bad one, no search is needed.
     while let Some(item) = named_item(&error.message, snapshot) {
         if snapshot.left_out().len() - before.len() >= BAD_ITEMS_MAX {
             return Err(settled(first));
@@ -58,13 +58,13 @@ pub(super) fn without_bad_items<T>(
     }
 }
 
-/// No further attempt is made.
+/// Makes an error final, so that no further attempt follows.
 fn settled(error: BackupError) -> BackupError {
     if error.retry == Retry::EmptyFolder { BackupError { retry: Retry::Never, ..error } } else { error }
 }
 
-/// Pulls halves of what fails, until single items do; whether any was found, and not too many. Where wmill fails without
-/// any item too, it is no item's fault.
+/// Pulls halves of what fails, down to single items. Returns whether it found bad items, and not too many. If wmill
+/// also fails without any item, no item is the cause.
 fn search(
     run: RunContext<'_>,
     git: &Git<'_>,
@@ -74,7 +74,7 @@ fn search(
     let configuration = wmill_yaml::read(None, &KindSettings::default()).text_without_patterns;
     let items = snapshot.names_of_items().map_err(|error| run.disk(&error))?;
     let mut suspects = vec![&items[..], &[]];
-    // The last half first, so that single items are reached after few pulls.
+    // The last half comes first, so that the search reaches single items after few pulls.
     while let Some(some) = suspects.pop() {
         let only: BTreeSet<&str> = some.iter().map(String::as_str).collect();
         let archive = snapshot.only(&only).map_err(|error| run.disk(&error))?;
@@ -95,7 +95,7 @@ fn search(
     Ok(snapshot.left_out().len() > before.len())
 }
 
-/// The item that wmill names as what it could not read.
+/// Returns the item that wmill names as unreadable.
 fn named_item(message: &str, snapshot: &Snapshot) -> Option<String> {
     let named = message.lines().filter_map(|line| line.split_once(NAMES_ENTRY));
     let items: Vec<_> = named.map(|(_, entry)| snapshot::item_of_entry(entry.trim())).collect();
