@@ -1,6 +1,6 @@
 //! Paths held against patterns: `*` and `?` match within a name, `**` matches any number of folders.
 
-/// Whether the pattern matches the whole path.
+/// Returns whether the pattern matches the whole path.
 #[must_use]
 pub fn matches(pattern: &str, path: &str) -> bool {
     let mut names: Vec<&str> = pattern.split('/').collect();
@@ -17,8 +17,8 @@ fn name_is(pattern: &str, name: &str) -> bool {
     is_like(&pattern, &name, |one| *one == '*', |one, other| *one == '?' || one == other)
 }
 
-/// Whether the parts match the pattern, in which a star stands for any number of parts. Going back to the last star is
-/// enough, since an earlier one could take up no more than that one can.
+/// Returns whether the parts match the pattern, in which a star stands for any number of parts. Going back to the last
+/// star is enough, since an earlier star could take up no more than the last one can.
 fn is_like<P, T>(pattern: &[P], parts: &[T], is_star: impl Fn(&P) -> bool, is_same: impl Fn(&P, &T) -> bool) -> bool {
     let (mut at, mut part, mut star) = (0, 0, None);
     while part < parts.len() {
