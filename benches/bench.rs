@@ -1,5 +1,5 @@
-//! What the static binary weighs, needs and takes, beside the limits of all that: `cargo bench --bench bench`. With the
-//! names of parts behind it (`-- unchanged memory`), those alone.
+//! Measures the size, needs and speed of the static binary, with their limits: `cargo bench --bench bench`. With the
+//! names of parts (`-- unchanged memory`), only these run.
 //!
 //! | module | owns |
 //! | --- | --- |
@@ -8,8 +8,8 @@
 //! | [`place`] | a workspace, a remote, our binary, and the shell script that does the same by hand |
 //! | all others | a part of [`PARTS`] each |
 //!
-//! Whatever is compared runs in the same run on the same machine, by turns. The table is printed and kept in
-//! `target/bench/`. It ends with 1 where a limit is missed.
+//! Things that are compared run by turns, in the same run on the same machine. The table is printed, and saved in
+//! `target/bench/`. The exit code is 1 if a limit is missed.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -42,9 +42,9 @@ use support::wmill::{LockFile, one_program};
 use table::Table;
 
 const MUSL: &str = "x86_64-unknown-linux-musl";
-/// A first build on a small machine.
+/// How long a build may take: long enough for the first one on a small machine.
 const BUILD_PATIENCE: Duration = Duration::from_secs(900);
-/// In the order in which they are measured.
+/// The parts in the order in which they are measured.
 const PARTS: [&str; 9] =
     ["binary", "listener", "processor", "programs", "history", "unchanged", "changed", "memory", "first"];
 const SMALL: Size = Size::Recorded;
@@ -53,7 +53,7 @@ const MOST: Size = Size::Scripts(10_000);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // `cargo test --benches` asks whether it starts.
+    // `cargo test --benches` only checks that it starts.
     if arguments.iter().any(|argument| argument == "--test") {
         return ExitCode::SUCCESS;
     }
@@ -137,7 +137,7 @@ impl Settled {
     }
 }
 
-/// What this machine has not and the static build needs.
+/// Returns what the static build needs and this machine lacks.
 fn lack() -> Option<&'static str> {
     process::find_program("musl-gcc", &[]).is_none().then_some("musl-gcc is missing (Debian: musl-tools)")
 }

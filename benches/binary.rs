@@ -1,4 +1,4 @@
-//! What the static binary weighs and needs, how soon it listens, and what it holds while idle.
+//! The size of the static binary, the libraries that it needs, its start time, and its memory while idle.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use support::windmill::SHOP;
 const BYTES_MAX: u64 = 3_000_000;
 const START_TIME_MAX: Duration = Duration::from_millis(10);
 const IDLE_KIB_MAX: u64 = 3_000_000 / 1024;
-/// One start is noise.
+/// How many starts are measured; a single one varies too much.
 const STARTS: usize = 20;
 
 pub(super) fn measure(binary: &Path, table: &mut Table) {
@@ -24,7 +24,7 @@ pub(super) fn measure(binary: &Path, table: &mut Table) {
     measure_starts(binary, table);
 }
 
-/// Whether a 64-bit little-endian ELF file names a dynamic linker (a program header of type `PT_INTERP`).
+/// Returns whether a 64-bit little-endian ELF file names a dynamic linker (a program header of type `PT_INTERP`).
 fn asks_for_an_interpreter(elf: &[u8]) -> bool {
     let number = |at: usize, bytes: usize| {
         elf[at..at + bytes].iter().rev().fold(0_usize, |number, byte| number << 8 | usize::from(*byte))

@@ -1,5 +1,5 @@
-//! A sync of a workspace in which one script has changed, and a full one that is asked for, beside the shell script with
-//! the same `wmill`.
+//! A sync of a workspace in which one script has changed, and a full sync by `--force`, compared with the shell script
+//! with the same `wmill`.
 
 use std::cell::Cell;
 
@@ -8,13 +8,14 @@ use super::place::{Place, Size};
 use super::table::{Limit, Table, shown_time};
 
 const ROUNDS: usize = 21;
-/// wmill pulls the script that changed, where by hand it pulls all.
+/// The limit relative to the shell script. For us, `wmill` pulls only the script that changed; the shell script pulls
+/// everything.
 const OF_SCRIPT_MAX: f64 = 0.5;
 const FORCED_ROUNDS: usize = 7;
 const FORCED_OF_SCRIPT_MAX: f64 = 1.0;
 
 pub(super) fn measure(place: &Place, size: Size, table: &mut Table) {
-    // Both sync the same edit: whoever comes first in a round makes it.
+    // Both sides sync the same edit; the one that is first in a round makes it.
     let syncs = Cell::new(0);
     let edit = || {
         if syncs.get() % 2 == 0 {
@@ -41,7 +42,7 @@ pub(super) fn measure(place: &Place, size: Size, table: &mut Table) {
     table.ratio("times the shell script", ratio, &Limit::AtMost(OF_SCRIPT_MAX));
 }
 
-/// The same, where nothing changed and all is pulled.
+/// Measures a sync in which nothing has changed and everything is pulled.
 pub(super) fn measure_forced(place: &Place, size: Size, table: &mut Table) {
     place.sync().run().expect("unchanged");
     let [ours, by_hand] = side_by_side(

@@ -1,5 +1,5 @@
-//! The first sync of a workspace of many scripts, beside the first one of the shell script with the same `wmill`, and
-//! beside what npm's `wmill` takes for its pull alone, which grows with the square of their number.
+//! The first sync of a workspace with many scripts, compared with the first sync by the shell script with the same
+//! `wmill`, and with the pull alone by npm's `wmill`, whose time grows with the square of the number of scripts.
 
 use std::path::Path;
 

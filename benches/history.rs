@@ -1,4 +1,5 @@
-//! `log` on a branch of 10,000 commits and 10,000 files, beside `git log` in a full clone: time, and bytes fetched.
+//! `log` on a branch of 10,000 commits and 10,000 files, compared with `git log` in a full clone: time, and bytes
+//! fetched.
 
 use std::fmt::Write as _;
 
@@ -11,12 +12,12 @@ use support::{GitHttp, Remote as _, Sandbox, process};
 const COMMITS: usize = 10_000;
 const FILES: usize = 10_000;
 const ROUNDS: usize = 5;
-/// The last commits need a fetch of these only.
+/// The limit for the last commits, relative to a full clone: they need a fetch of these commits only.
 const LAST_OF_CLONE_MAX: f64 = 1.0;
 /// One commit in 2,500 changes the item.
 const CHANGES_OF_ITEM: usize = 2_500;
 
-/// The orders for `git fast-import`: a first commit of all files, then one file a commit.
+/// Returns the commands for `git fast-import`: a first commit with all files, then one file per commit.
 fn orders() -> String {
     let path = |file: usize| format!("f/dept_{}/job_{file:05}.ts", file % 10);
     let mut orders = String::new();
@@ -90,7 +91,7 @@ pub(super) fn measure(programs: &Programs, table: &mut Table) {
         if name.contains("--limit") {
             table.ratio("times a full clone and `git log`", ratio, &Limit::AtMost(LAST_OF_CLONE_MAX));
         } else {
-            // All of the history has to be read, here and there.
+            // Both sides have to read the whole history, so there is no limit.
             table.told("times a full clone and `git log`", &format!("{ratio:.2}"));
         }
     }

@@ -1,4 +1,4 @@
-//! How long, how much memory, how much of the processor: of one program, or of a median of several.
+//! Measures time, memory and processor time of a program, and takes the median of several runs.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use support::{Outcome, Run, process};
 
-/// For the slowest that is measured: npm's `wmill` on thousands of scripts, on a machine that is busy.
+/// How long a program may take: long enough for npm's `wmill` on thousands of scripts, on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1_800);
-/// How often a running program's memory is looked at. The most that it ever had is kept by the kernel, so only what it
-/// takes in its last moment is missed.
+/// How often the memory of a running program is read. The kernel keeps the peak, so only the growth in the last moment
+/// is missed.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 pub(super) fn median<T: Ord + Copy>(values: &[T]) -> T {
@@ -28,14 +28,14 @@ pub(super) fn timed<T>(what: impl FnOnce() -> T) -> (Duration, T) {
     (begun.elapsed(), result)
 }
 
-/// Runs a program that must succeed.
+/// Runs a program that must succeed, and returns its time.
 pub(super) fn time_of(command: Command) -> Duration {
     let (time, finished) = timed(|| process::start(command).finish_within(PATIENCE));
     finished.must_succeed();
     time
 }
 
-/// Two things that are to be compared, by turns: what disturbs the machine for a while disturbs both.
+/// Runs two things by turns, so that a disturbance of the machine affects both, and returns their medians.
 pub(super) fn side_by_side(
     rounds: usize,
     mut one: impl FnMut() -> Duration,
@@ -54,7 +54,7 @@ pub(super) fn side_by_side(
     [median(&ones), median(&others)]
 }
 
-/// A sync by our binary, with the most memory that its own process had, in KiB.
+/// Runs a sync by our binary, and returns the peak memory of its own process, in KiB.
 pub(super) fn sync_and_peak(sync: &Run<'_>, code: &str) -> (Outcome, u64) {
     let mut running = sync.start();
     let mut peak = 0;
@@ -65,7 +65,7 @@ pub(super) fn sync_and_peak(sync: &Run<'_>, code: &str) -> (Outcome, u64) {
     (running.finish().expect(code), peak)
 }
 
-/// The same of any program, which must succeed, with its time.
+/// Runs a program that must succeed, and returns its time and peak memory in KiB.
 pub(super) fn time_and_peak(command: Command) -> (Duration, u64) {
     let begun = Instant::now();
     let mut started = process::start(command);
@@ -79,14 +79,15 @@ pub(super) fn time_and_peak(command: Command) -> (Duration, u64) {
     (time, peak)
 }
 
-/// A process's memory: `VmRSS` for now, `VmHWM` for the most that it ever had. Nothing of one that has ended.
+/// Returns the memory of a process: `VmRSS` is the current size, `VmHWM` the peak. Returns `None` if the process has
+/// ended.
 pub(super) fn memory_kib(pid: u32, of: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(of)?.strip_prefix(':'))?;
     line.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
-/// What each thread of a process has had of the processor, to the nanosecond.
+/// The processor time of each thread of a process, in nanoseconds.
 pub(super) struct ThreadTimes(BTreeMap<OsString, u64>);
 
 impl ThreadTimes {
@@ -96,7 +97,7 @@ impl ThreadTimes {
         Self(threads.filter_map(time).collect())
     }
 
-    /// What those have had since then that are there now.
+    /// Returns the processor time since then of all threads that exist now.
     pub(super) fn since(&self, before: &Self) -> Duration {
         let had = |(thread, time): (&OsString, &u64)| time - before.0.get(thread).unwrap_or(&0);
         Duration::from_nanos(self.0.iter().map(had).sum())
@@ -107,9 +108,10 @@ fn nanoseconds(schedstat: &Path) -> Option<u64> {
     fs::read_to_string(schedstat).ok()?.split(' ').next()?.parse().ok()
 }
 
-/// What a process has had of the processor, threads that ended included; and with the children that it waited for.
+/// Returns the processor time of a process, including threads that ended; then the same with the children that it
+/// waited for.
 pub(super) fn processor_time_with_children(pid: u32) -> (Duration, Duration) {
-    /// Of the numbers in `stat`, on every Linux.
+    /// The unit of the times in `stat`, the same on every Linux.
     const TICKS_PER_SECOND: u64 = 100;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, after_name) = stat.rsplit_once(") ").unwrap();

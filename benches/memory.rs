@@ -1,4 +1,5 @@
-//! The most memory that our own process has, whatever the size of the workspace. What `wmill` and `git` take is theirs.
+//! The peak memory of our own process, with one limit for all sizes of the workspace. The memory of `wmill` and `git`
+//! is not included.
 
 use super::measure::sync_and_peak;
 use super::place::{Place, Size};
@@ -6,7 +7,8 @@ use super::table::{Table, shown_kib};
 
 const KIB_MAX: u64 = 12_000_000 / 1024;
 
-/// `first` is what the place's first sync had. The script is left behind by a change.
+/// Measures the memory of syncs; `first` is that of the place's first sync. Afterwards, the script's branch lacks one
+/// change.
 pub(super) fn measure(place: &Place, size: Size, first: u64, table: &mut Table) {
     let unchanged = sync_and_peak(&place.sync(), "unchanged").1;
     let unchanged_in_full = sync_and_peak(&place.sync().arg("--force"), "unchanged").1;

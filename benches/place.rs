@@ -1,5 +1,5 @@
-//! A workspace of some size, a remote over smart HTTP, and whoever brings the one to the other: our binary, or a shell
-//! script that does the same by hand. Both have the same `wmill`, and a branch each.
+//! A workspace of some size, a remote over smart HTTP, and the two programs that back up the one to the other: our
+//! binary, and a shell script that does the same by hand. Both have the same `wmill`, and each has its own branch.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -14,16 +14,16 @@ use support::sandbox::write_with_mode;
 use support::windmill::SHOP;
 use support::{BareRepository, GitHttp, Remote as _, Run, Sandbox, WINDMILL_TOKEN, Workspace, process};
 
-/// Of both sides.
+/// The `wmill.yaml` for the script and for a pull alone. Our binary writes its own, with the same kinds.
 const WMILL_YAML: &str = "defaultTs: bun\nincludeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n";
-/// What the archive is read with, of which nothing is kept.
+/// The size of the buffer through which the archive is read. Its content is not kept.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Size {
     /// The recorded workspace: 7 scripts and some of everything else.
     Recorded,
-    /// So many made scripts.
+    /// A number of generated scripts.
     Scripts(usize),
 }
 
@@ -65,7 +65,7 @@ impl Place {
         Self { sandbox, repository, served, programs: programs.clone(), edits: std::cell::Cell::default() }
     }
 
-    /// Our binary itself.
+    /// Returns the path of our binary.
     pub(super) fn ours(&self) -> &Path {
         &self.programs.ours
     }
@@ -82,7 +82,7 @@ impl Place {
         run.workspace(SHOP).remote(&self.served).program(self.programs.ours.clone()).within(PATIENCE)
     }
 
-    /// The first sync, and the script brought to the same state; the most memory of the first, in KiB.
+    /// Does the first sync, and brings the script to the same state. Returns the peak memory of the sync, in KiB.
     pub(super) fn settle(&self) -> u64 {
         let (_, peak) = sync_and_peak(&self.sync(), "pushed");
         self.repository.run(["branch", "by-hand", "main"]);
@@ -92,34 +92,34 @@ impl Place {
         peak
     }
 
-    /// The script before its first run, and a branch for it that holds nothing of Windmill's.
+    /// Returns the script before its first run, and makes a branch for it that has no content from Windmill.
     pub(super) fn first_script(&self) -> Command {
         self.repository.commit_files("by-hand", &[("README.md", "by hand\n")]);
         self.write_script();
         self.script()
     }
 
-    /// What is on the two branches is the same.
+    /// Asserts that the two branches have the same content.
     pub(super) fn assert_settled(&self) {
         let trees = self.repository.run(["rev-parse", "main^{tree}", "by-hand^{tree}"]).stdout_text();
         let trees: Vec<&str> = trees.lines().collect();
         assert_eq!(trees[0], trees[1], "our tree and the script's");
     }
 
-    /// One script has another content.
+    /// Changes the content of one script.
     pub(super) fn edit(&self) {
         self.edits.set(self.edits.get() + 1);
         let result = format!("edit {}", self.edits.get());
         self.sandbox.windmill.edit(|workspace| workspace.add_bun_script("f/dept_0/job_00000", &result));
     }
 
-    /// How archives were asked for, the last one last.
+    /// Returns the targets of all requests for archives, the last one last.
     pub(super) fn archives(&self) -> Vec<String> {
         let requests = self.sandbox.windmill.requests();
         requests.into_iter().map(|one| one.target).filter(|one| one.contains("/workspaces/tarball")).collect()
     }
 
-    /// Reads an answer of Windmill's to its end; how many bytes it had.
+    /// Reads an answer of Windmill to its end, and returns its number of bytes.
     pub(super) fn download(&self, target: &str) -> u64 {
         let mut stream = TcpStream::connect(self.sandbox.windmill.address()).unwrap();
         let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {WINDMILL_TOKEN}\r\n\r\n");
@@ -133,7 +133,7 @@ impl Place {
         }
     }
 
-    /// The same by curl, as one would do it.
+    /// Returns the command that does the same by curl, as a person would.
     pub(super) fn curl(&self, target: &str) -> Command {
         let header = self.sandbox.scratch("by-hand").join("header");
         let text = format!("Authorization: Bearer {WINDMILL_TOKEN}");
@@ -156,7 +156,7 @@ impl Place {
         process::clean_command(self.script_path())
     }
 
-    /// The same with npm's `wmill`, which users of a script have.
+    /// Returns the script with npm's `wmill`, which users of a script have.
     pub(super) fn script_with_npm(&self) -> Command {
         let mut command = self.script();
         command.env("WMILL", support::wmill::wmill());
@@ -167,7 +167,7 @@ impl Place {
         self.sandbox.scratch("by-hand").join("sync.sh")
     }
 
-    /// Fetch, reset, pull, add, commit, push: the least that does the job where nothing goes wrong.
+    /// Writes the script: fetch, reset, pull, add, commit, push. This is the minimum that works if nothing goes wrong.
     fn write_script(&self) {
         let here = self.sandbox.scratch("by-hand");
         let profile = format!(
@@ -199,14 +199,14 @@ impl Place {
     }
 }
 
-/// `wmill sync pull` of the sandbox's workspace into a new folder, by itself.
+/// Returns the command for `wmill sync pull` of the sandbox's workspace into a new folder, and nothing else.
 pub(super) fn pull_alone(sandbox: &Sandbox, wmill: &Path, folder: &str) -> Command {
     let into = sandbox.scratch(folder);
     std::fs::write(into.join("wmill.yaml"), WMILL_YAML).unwrap();
     support::wmill::pull_command(wmill, sandbox, &sandbox.windmill, WINDMILL_TOKEN, &into)
 }
 
-/// In the environment, as ours gets them to git.
+/// Returns the credentials for git as environment variables, as our binary passes them.
 pub(super) fn git_credentials() -> [(&'static str, String); 3] {
     [
         ("GIT_CONFIG_COUNT", "1".to_owned()),

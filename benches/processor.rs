@@ -1,4 +1,4 @@
-//! What the service takes of the processor: while idle, and for syncs in which nothing has changed.
+//! The processor time of the service: while idle, and for syncs in which nothing has changed.
 
 use std::thread;
 use std::time::Duration;
@@ -8,15 +8,16 @@ use super::place::Place;
 use super::table::{Table, shown_time};
 use support::process::find_program;
 
-/// An hour of it is told: longer than any of its timers, short enough to wait for.
+/// How long the idle service is measured; the result is scaled to an hour. This is longer than any of its timers, and
+/// short enough to wait for.
 const IDLE: Duration = Duration::from_secs(20);
 const HOUR: Duration = Duration::from_secs(3_600);
-/// A thousand of them are told.
+/// How many syncs are measured; the result is scaled to a thousand.
 const SYNCS: u32 = 50;
 
 pub(super) fn measure(place: &Place, table: &mut Table) {
     table.head("processor time");
-    // A schedule that does not come true meanwhile.
+    // This schedule does not start a sync during the measurement.
     let service = place.service().env("SYNC_SCHEDULE", "0 0 29 2 *").serve();
     assert_eq!(service.get("/health").status, 200);
     let before = ThreadTimes::of(service.pid());
@@ -44,7 +45,7 @@ pub(super) fn measure(place: &Place, table: &mut Table) {
     }
 }
 
-/// Of one sync, counted by valgrind: the same whatever else the machine does.
+/// Returns the instructions of one sync, counted by valgrind. The load of the machine does not change the number.
 fn instructions(place: &Place) -> Option<u64> {
     let valgrind = find_program("valgrind", &[])?;
     let under = format!(

@@ -1,4 +1,4 @@
-//! `wmill` as one program beside npm's, which does the same: a pull of a workspace in which nothing has changed.
+//! `wmill` as one program, compared with npm's: a pull of a workspace in which nothing has changed.
 
 use super::measure::{median, side_by_side, time_and_peak, time_of};
 use super::place::{Place, Programs, Size, pull_alone};

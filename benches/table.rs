@@ -1,4 +1,4 @@
-//! What was measured, as lines of Markdown: each with its limit, where it has one, and whether that is kept.
+//! The results as lines of Markdown, each with its limit, if it has one, and whether that is kept.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,21 +10,21 @@ pub(super) struct Table {
     is_over: bool,
 }
 
-/// What a number may be.
+/// The limit of a number.
 pub(super) enum Limit {
     AtMost(f64),
     AtLeast(f64),
 }
 
 impl Table {
-    /// Begins with the day and the kind of the machine.
+    /// Starts a table with the time and the kind of the machine.
     pub(super) fn new() -> Self {
         let day = windmill_git_sync::util::time::to_text(SystemTime::now());
         let text = format!("Measured at {day} on {}.\n", machine());
         Self { text, is_over: false }
     }
 
-    /// Whether a limit was missed.
+    /// Returns whether a limit was missed.
     pub(super) fn is_over(&self) -> bool {
         self.is_over
     }
@@ -43,7 +43,7 @@ impl Table {
         let _ = writeln!(self.text, "| {} |", cells.join(" | "));
     }
 
-    /// A row without a limit.
+    /// Adds a row without a limit.
     pub(super) fn told(&mut self, what: &str, measured: &str) {
         self.row([what, measured, "–", "–"]);
     }
@@ -53,7 +53,7 @@ impl Table {
         self.row([what, measured, limit, if keeps { "yes" } else { "NO" }]);
     }
 
-    /// How many times the one is of the other.
+    /// Adds a row with a ratio and its limit.
     pub(super) fn ratio(&mut self, what: &str, ratio: f64, limit: &Limit) {
         let shown = |ratio: f64| match ratio {
             10.0.. => format!("{ratio:.0}"),
@@ -68,7 +68,7 @@ impl Table {
     }
 }
 
-/// Cores, processor, memory, system.
+/// Returns cores, processor, memory and system of the machine.
 fn machine() -> String {
     let field = |file: &str, name: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();

@@ -1,14 +1,14 @@
-//! A sync of a workspace in which nothing has changed, beside the shell script and beside the least that could tell:
-//! the archive read to its end, and then the remote asked for its tip.
+//! A sync of a workspace in which nothing has changed, compared with the shell script and with the minimum that can
+//! find this out: reading the archive to its end, and then asking the remote for its tip.
 
 use super::measure::{median, side_by_side, time_of, timed};
 use super::place::{Place, Size};
 use super::table::{Limit, Table, shown_bytes, shown_time};
 
-/// Times the bare download, at each size.
+/// The limit relative to `curl` and `git ls-remote`, at each size.
 const OF_BARE_MAX: f64 = 1.25;
 
-/// How many rounds, and how many times faster than the script, where that is laid down.
+/// Returns the number of rounds, and how many times faster than the script a sync has to be, if there is such a limit.
 fn terms(size: Size) -> (usize, Option<f64>) {
     match size {
         Size::Recorded => (15, Some(10.0)),
@@ -17,7 +17,7 @@ fn terms(size: Size) -> (usize, Option<f64>) {
     }
 }
 
-/// Seconds of ours, and bytes of the archive that it reads.
+/// Returns the seconds of our sync, and the bytes of the archive that it reads.
 pub(super) fn measure(place: &Place, size: Size, table: &mut Table) -> (f64, f64) {
     let (rounds, faster_min) = terms(size);
     place.sync().run().expect("unchanged");
@@ -60,7 +60,7 @@ pub(super) fn measure(place: &Place, size: Size, table: &mut Table) -> (f64, f64
     (ours, bytes as f64)
 }
 
-/// From one size to a larger one, the time may grow as the archive does.
+/// Checks the growth from one size to a larger one: the time may grow as much as the archive.
 pub(super) fn compare(sizes: [Size; 2], measured: [(f64, f64); 2], table: &mut Table) {
     let [(less_time, less_bytes), (more_time, more_bytes)] = measured;
     let growth = more_bytes / less_bytes;

@@ -1,13 +1,14 @@
-//! The main job, shown for real: `cargo run --example demo`.
+//! A demonstration of the main job: `cargo run --example demo`.
 //!
-//! Our own binary, the real `wmill` and the real `git` take a Windmill workspace into a repository. Only Windmill
-//! itself is a stand-in, which answers as a real one was recorded to answer. It ends with 0 only if all was as promised.
+//! Our own binary, the real `wmill` and the real `git` back up a Windmill workspace into a repository. Only Windmill
+//! itself is a stand-in, which replays the recorded answers of a real one. The exit code is 0 only if every check
+//! succeeded.
 #![allow(clippy::print_stdout, reason = "a demo prints")]
 
 use support::windmill::SHOP;
 use support::{BareRepository, Outcome, Run, Sandbox};
 
-/// What a person had put into the repository before the first backup.
+/// A file that a person put into the repository before the first backup.
 const README: &str = "# Our backups\n\nThis file is ours, not Windmill's.\n";
 
 fn main() {
@@ -67,7 +68,7 @@ fn show(what: &str, text: &str) {
     println!("   {what:<11} {text}");
 }
 
-/// A command as typed, and what it printed.
+/// Prints a command as typed, and its output.
 fn typed(command: &str, printed: &str) {
     println!("   $ {command}");
     for line in printed.trim_end().lines() {
@@ -91,7 +92,8 @@ fn git(remote: &BareRepository, arguments: &[&str]) {
     typed(&format!("git {}", words.join(" ")), &remote.run(arguments).stdout_text());
 }
 
-/// Starts the service, looks at its health, has it sync, and ends it as `docker stop` does.
+/// Starts the service, checks its health, asks for a sync, and ends it as `docker stop` does. Returns the answer to the
+/// sync.
 fn over_http(sandbox: &Sandbox, remote: &BareRepository) -> String {
     let mut service = sandbox.service().workspace(SHOP).remote(remote).serve();
     let health = service.get("/health");

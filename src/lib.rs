@@ -1,12 +1,12 @@
 //! A backup of a Windmill workspace in a git repository, taken with `wmill` and proven to have arrived.
 //!
-//! This is the library behind the program `windmill-git-sync`, whose README says how it is used. Stable are the
-//! program's commands, settings, HTTP interface and codes. The modules are public so that tests, benches and fuzzers
-//! reach them, and so that this page can show them; they change with every version.
+//! This is the library behind the program `windmill-git-sync`, whose README says how to use it. The program's commands,
+//! settings, HTTP interface and codes are stable. The modules are public so that tests, benches and fuzzers can use
+//! them, and so that this page can show them; they change with every version.
 //!
 //! # The map
 //!
-//! Each folder owns one thing. It imports only from the folders in the last column; a test holds these rows.
+//! Each folder owns one thing. It imports only from the folders in the last column; a test checks these rows.
 //!
 //! | folder | owns | may import |
 //! | --- | --- | --- |
@@ -26,18 +26,18 @@
 //!
 //! # How a sync goes
 //!
-//! 1. [`cli`] turns options and environment into a [`config::Config`], or one error that names all that is wrong.
-//!    [`request`] turns that, and a request's JSON, into a [`request::SyncRequest`] in which nothing is left open. It
-//!    decides which configured secret may serve which request, and refuses the others.
+//! 1. [`cli`] turns options and environment into a [`config::Config`], or one error that names everything that is
+//!    wrong. [`request`] turns that, and a request's JSON, into a complete [`request::SyncRequest`]. It decides which
+//!    configured secret may serve which request, and refuses the others.
 //! 2. [`service::queue`] runs one sync of a workspace at a time and lets equal requests share one. [`process::lock`]
 //!    does the same across processes.
-//! 3. [`backup::sync`] is the sync itself: fetch the branch's tip, read Windmill, let `wmill` pull, compare, let the
-//!    guards refuse, commit, push ([`backup::sync::push`]), and read the branch back.
-//! 4. It ends with a [`model::run_result::SyncResult`], whose [`model::result_code::Code`] decides HTTP status and exit
-//!    code. [`service::recorder`] counts it, remembers it and sends notifications.
+//! 3. [`backup::sync`] is the sync itself: fetch the branch's tip, read Windmill, let `wmill` pull, compare, apply the
+//!    guards, commit, push ([`backup::sync::push`]), and read the branch back.
+//! 4. The run ends with a [`model::run_result::SyncResult`], whose [`model::result_code::Code`] decides the HTTP status
+//!    and the exit code. [`service::recorder`] counts it, remembers it and sends notifications.
 //!
-//! [`http::server`] turns bytes into requests for [`api::routes`]. The schedule lives in [`service::scheduler`], its
-//! cron expression in [`config::schedule`].
+//! [`http::server`] turns bytes into requests for [`api::routes`]. The schedules are in [`service::scheduler`], their
+//! cron expressions in [`config::schedule`].
 //!
 //! # An example
 //!
@@ -67,7 +67,7 @@
 //! assert!(refused.message.contains("lacks a `windmill_token` of its own"));
 //! ```
 
-// A function fits a screen. In a test, a table may be longer.
+// A function has to fit on a screen. In a test, a table may be longer.
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
 pub mod api;

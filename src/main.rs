@@ -1,4 +1,4 @@
-//! The entry of the program; everything it does is in [`windmill_git_sync::cli`].
+//! The entry point of the program; everything it does is in [`windmill_git_sync::cli`].
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
-//! The listener under load: how many answers a second, beside a Flask server that does the same, and what slow
-//! neighbours cost. One client thread is at most one core's worth; it keeps some requests in flight, so that it measures
-//! the server and not the way there and back.
+//! The listener under load: answers per second, compared with a Flask server that does the same, and the effect of slow
+//! neighbours. One client thread uses at most one core; it keeps some requests in flight, so that it measures the
+//! server and not the round trip.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -19,24 +19,26 @@ use support::sandbox::target_dir;
 use support::windmill::SHOP;
 use support::{Sandbox, Service};
 
-/// A thread for each connection answers fewer than a pool would; what it costs is held against another small server on
-/// the same machine, since requests a second are as many as the machine makes them.
+/// The limit relative to Flask, because requests per second depend on the machine. A thread for each connection answers
+/// fewer requests than a pool would.
 const TIMES_FLASK_MIN: f64 = 5.0;
-/// With 384 connections at once, of which each has a thread.
+/// The memory limit with 384 connections at once, each with its own thread.
 const MEMORY_KIB_MAX: u64 = 8_000_000 / 1024;
 const HEALTH_TIME_MAX: Duration = Duration::from_millis(50);
 
-/// The machine may be at other things too: the best round counts.
+/// How many rounds are measured. The best one counts, because the machine may be busy.
 const ROUNDS: usize = 7;
 const ROUND_TIME: Duration = Duration::from_secs(1);
 const IN_FLIGHT: usize = 16;
 
-/// As in `server::Limits`: the connections of one address, and the callers that wait for a sync.
+/// The connections of one address, as in `server::Limits`.
 const CONNECTIONS: usize = 128;
+/// The callers that wait for a sync, as in `server::Limits`.
 const CALLERS: usize = 64;
-/// Bodies of 64 KiB that may be on their way together.
+/// How many bodies of 64 KiB may be on their way at the same time.
 const BODIES: usize = 4;
-/// Shorter than the listener waits for a head, so that the slow clients are still there.
+/// How long `/health` is measured with slow clients. They stay connected, because this is shorter than the listener
+/// waits for a head.
 const SLOW_TIME: Duration = Duration::from_millis(500);
 const FLOOD_TIME: Duration = Duration::from_secs(2);
 const QUESTIONS_MIN: usize = 100;
@@ -76,7 +78,7 @@ fn best_rate(address: SocketAddr) -> u32 {
     (0..ROUNDS).map(|_| rate(address)).max().unwrap_or(0)
 }
 
-/// Answers a second, each to a connection of its own.
+/// Returns the answers per second, each on its own connection.
 fn rate(address: SocketAddr) -> u32 {
     let begun = Instant::now();
     let (mut in_flight, mut answered) = (VecDeque::with_capacity(IN_FLIGHT), 0_u32);
@@ -101,7 +103,8 @@ fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// Every connection of an address taken by somebody who waits or is as slow and as large as may be, and then a flood.
+/// Measures `/health` while all connections of an address are taken by clients that wait or are as slow and as large as
+/// possible, and then during a flood.
 fn measure_slow_neighbours(binary: &Path, table: &mut Table) {
     let sandbox = Sandbox::on_disk();
     let repository = sandbox.repository();
@@ -129,7 +132,7 @@ fn measure_slow_neighbours(binary: &Path, table: &mut Table) {
     let (times, connections) = thread::scope(|scope| {
         let flooding = scope.spawn(|| {
             let (begun, mut crowd, mut connections) = (Instant::now(), VecDeque::new(), 0_u32);
-            // The second bound is for a question that fails, which must not wait for a flood without end.
+            // If a request for `/health` fails, `is_over` is never set. The second bound ends the flood then.
             while !is_over.load(Ordering::Relaxed) && begun.elapsed() < PATIENCE {
                 crowd.push_back(connect_from_elsewhere(flood));
                 connections += 1;
@@ -157,7 +160,7 @@ fn measure_slow_neighbours(binary: &Path, table: &mut Table) {
     held.release();
 }
 
-/// A connection from another address of this machine, as from another container.
+/// Connects from another address of this machine, as from another container.
 fn connect_from_elsewhere(to: SocketAddr) -> rustix::io::Result<TcpStream> {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
@@ -171,7 +174,7 @@ fn limited_time(what: &str, time: Duration, table: &mut Table) {
     table.limited(what, &shown(time), &shown(HEALTH_TIME_MAX), time <= HEALTH_TIME_MAX);
 }
 
-/// How long `/health` takes, asked again and again for so long; the shortest first.
+/// Returns how long each request for `/health` takes, repeated for `time`; the shortest first.
 fn times_of_health(service: &Service, time: Duration) -> Vec<Duration> {
     let (begun, mut times) = (Instant::now(), Vec::new());
     while begun.elapsed() < time || times.len() < QUESTIONS_MIN {

@@ -53,9 +53,9 @@ pub(super) struct Serve {
     pub(super) data_dir: Option<String>,
 }
 
-/// A command on a workspace and its backup. Its settings are the same for each such command, and argh cannot take them
-/// from another struct: they go where `..workspace` stands, with what is said of the workspace. No `ty` is in here, since
-/// argh reads the words of a type, and a macro hides those.
+/// Defines a command on a workspace and its backup. The settings are the same for each such command, and argh cannot
+/// take them from another struct. They are inserted at `..workspace`, which gives the description of `--workspace`. The
+/// macro has no `ty` parameters, because argh reads the words of a type, and a macro hides those.
 macro_rules! command_on_a_workspace {
     (
         $(#[$about:meta])*
@@ -142,8 +142,8 @@ command_on_a_workspace! {
 }
 
 command_on_a_workspace! {
-    /// Compare the workspace with the tip of the branch on the remote, and change nothing. The result is one JSON object
-    /// on stdout.
+    /// Compare the workspace with the tip of the branch on the remote, and change nothing. The result is one JSON
+    /// object on stdout.
     #[derive(FromArgs)]
     #[argh(
         subcommand,
@@ -240,7 +240,7 @@ pub(super) struct Healthcheck {
     pub(super) listen: Option<String>,
 }
 
-/// The command to run; otherwise what was asked for is printed, or what is wrong.
+/// Returns the command to run. Otherwise, prints what was asked for or what is wrong, and returns the exit code.
 pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ExitCode> {
     let arguments: Result<Vec<_>, _> = arguments.map(OsString::into_string).collect();
     let Ok(arguments) = arguments else {
@@ -269,7 +269,7 @@ pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
     }
 }
 
-/// The words that argh takes for an argument: `--name=value` is two, and `-V` has a long form alone.
+/// Returns the words that argh needs for an argument: `--name=value` becomes two, and `-V` its long form.
 fn words_of(argument: &str) -> Vec<&str> {
     match argument.split_once('=') {
         Some((name, value)) if name.len() > 2 && name.starts_with("--") => vec![name, value],
@@ -278,7 +278,7 @@ fn words_of(argument: &str) -> Vec<&str> {
     }
 }
 
-/// How the command is used that these words begin with; where they begin with none, how the program is.
+/// Returns the usage of the command that these words begin with, or else the usage of the program.
 fn usage(words: &[&str]) -> String {
     let of_command = words.first().filter(|word| !word.starts_with('-')).map(|command| help(&[command]));
     let help = of_command.filter(|text| text.starts_with("Usage")).unwrap_or_else(|| help(&[]));

@@ -19,7 +19,7 @@ pub(super) fn check(options: &Check, environment: &Environment) -> ExitCode {
     let findings = preflight::settings(&options.settings(), environment).map_or_else(
         |faults| faults,
         |config| {
-            // What is found is told by itself; log lines beside it only where they were asked for.
+            // The findings are the result, so lower log levels than errors are shown only if LOG_LEVEL is set.
             let level = if environment.get("LOG_LEVEL").is_none() { LevelFilter::Error } else { config.log_level };
             logging::start(level, config.log_format);
             signals::cancel_on_signal(&cancel);

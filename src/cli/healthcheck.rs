@@ -9,7 +9,7 @@ use super::args::Healthcheck;
 use super::{PROGRAM, eprint_line};
 use crate::config::{Config, Environment, Options, Required};
 
-/// A service that does not answer by then is not healthy.
+/// How long the service may take to answer; a slower one is not healthy.
 const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
 
 pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> ExitCode {
@@ -31,7 +31,7 @@ pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> E
     }
 }
 
-/// Who listens on every address is asked on the local one.
+/// Returns the address to ask: the loopback address if the service listens on all addresses.
 fn local_address(listen: &str) -> String {
     match listen.parse::<SocketAddr>() {
         Ok(SocketAddr::V4(address)) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
@@ -40,7 +40,7 @@ fn local_address(listen: &str) -> String {
     }
 }
 
-/// Whether `/health` at this address answers 200. A client of HTTP would ask a proxy.
+/// Checks that `/health` at this address answers 200. This does not use an HTTP client, because that would ask a proxy.
 fn ask_health(address: &str) -> std::io::Result<()> {
     let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
     let mut stream = TcpStream::connect_timeout(&address, HEALTHCHECK_TIME_MAX)?;

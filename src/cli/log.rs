@@ -25,7 +25,7 @@ pub(super) fn log(arguments: &Arguments, environment: &Environment) -> ExitCode 
             return refuse(Code::ConfigInvalid, &faults.into_iter().flatten().collect::<Vec<_>>().join("; "));
         }
     };
-    // The list is the result; log lines beside it only where they were asked for.
+    // The list is the result, so lower log levels than warnings are shown only if LOG_LEVEL is set.
     let level = if environment.get("LOG_LEVEL").is_none() { ::log::LevelFilter::Warn } else { config.log_level };
     logging::start(level, config.log_format);
     let cancel = CancelToken::default();
@@ -39,7 +39,7 @@ pub(super) fn log(arguments: &Arguments, environment: &Environment) -> ExitCode 
     }
 }
 
-/// The options, or all that is wrong with them.
+/// Returns the options, or everything that is wrong with them.
 fn options(arguments: &Arguments) -> Result<LogOptions, Vec<String>> {
     let mut faults = Vec::new();
     let paths = patterns(&arguments.path, &mut faults);
@@ -59,7 +59,7 @@ fn options(arguments: &Arguments) -> Result<LogOptions, Vec<String>> {
     if faults.is_empty() { Ok(LogOptions { paths, since, until, limit }) } else { Err(faults) }
 }
 
-/// The commits for people.
+/// Returns the commits as a table for people.
 fn table(log: &Log, now: SystemTime) -> String {
     let mut text = String::new();
     for Entry { commit, time: at, author, added, modified, deleted } in &log.commits {
@@ -82,7 +82,7 @@ fn table(log: &Log, now: SystemTime) -> String {
     text
 }
 
-/// A time span in its largest unit.
+/// Returns a time span in its largest unit.
 fn in_words(span: Duration) -> String {
     let seconds = span.as_secs();
     let (count, unit) = match seconds {

@@ -70,12 +70,12 @@ fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Prints to standard error what is not a log line. If it is closed, the work continues.
+/// Prints text that is not a log line to standard error. If that is closed, the work continues.
 fn eprint_line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Ends with the result that a caller of `sync` gets for wrong settings.
+/// Prints an error as a caller of `sync` gets it for wrong settings, and returns its exit code.
 fn refuse(code: Code, message: &str) -> ExitCode {
     print(&run_result::error_json(code, message));
     eprint_line(&format!("{PROGRAM}: {message}"));
@@ -91,7 +91,7 @@ fn new_recorder(config: &Config) -> Recorder {
     Recorder { metrics: Metrics::default(), history: History::new(&paths::root(config)), notifier: Sender::new(config) }
 }
 
-/// The patterns of `--path`; what is wrong with one is added to `faults`.
+/// Parses the patterns of `--path`, and adds what is wrong with one to `faults`.
 fn patterns(texts: &[String], faults: &mut Vec<String>) -> Vec<Pattern> {
     let parse = |text: &String| Pattern::parse(text).map_err(|why| faults.push(["--path: ", &why].concat())).ok();
     texts.iter().filter_map(parse).collect()

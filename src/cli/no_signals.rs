@@ -1,4 +1,4 @@
-//! In place of `signals` where a system has none: nothing ends a command before its own end.
+//! Replaces `signals` on a system without signals: nothing ends a command early.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -28,9 +28,9 @@ use crate::service::worker::{self, log_step};
 use crate::util::deadline::CancelToken;
 use crate::util::{logging, time};
 
-/// How long the `sync` command stays to have notices sent, after it printed its result.
+/// How long a command waits for its notifications to be sent, after it printed its result.
 const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
-/// Waiting for a turn is shown where there was some.
+/// The shortest wait for a turn that is shown.
 const SHOWN_STEP_TIME_MIN: Duration = Duration::from_millis(100);
 
 pub(super) fn sync(options: &Sync, environment: &Environment) -> ExitCode {
@@ -80,7 +80,7 @@ pub(super) fn verify(options: &Verify, environment: &Environment) -> ExitCode {
     })
 }
 
-/// `verify --key-file`
+/// Runs `verify --key-file`.
 fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> ExitCode {
     let config = Config::new(&options.settings(), environment, Required::Git).map_err(|error| error.to_string());
     let (config, key) = match (config, restore::read_key(file)) {
@@ -102,7 +102,8 @@ fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> ExitC
     }
 }
 
-/// One run of a command, taken down. One that would have begun after the end was asked for says nothing of its backup.
+/// Does one run of a command and records it. A run that starts after a signal asked for the end does not count, because
+/// it says nothing about the backup.
 fn run_and_note<T>(
     request: &SyncRequest,
     env: &Env<'_>,
@@ -134,7 +135,7 @@ pub(super) fn restore(options: &Restore, environment: &Environment) -> ExitCode 
     })
 }
 
-/// What is asked for beside the settings, or all that is wrong with it.
+/// Returns the options besides the settings, or everything that is wrong with them.
 fn wish(options: &Restore) -> Result<RestoreOptions, Vec<String>> {
     let mut faults = Vec::new();
     let paths = patterns(&options.path, &mut faults);
@@ -167,8 +168,8 @@ fn wish(options: &Restore) -> Result<RestoreOptions, Vec<String>> {
     })
 }
 
-/// What the commands have in common that work on workspaces: settings, logs, signals, notices. `work` does the rest, and
-/// prints its result.
+/// Does what the commands on workspaces have in common: settings, logs, signals, notifications. `work` does the rest
+/// and prints its result.
 fn command(
     options: &Options,
     environment: &Environment,

@@ -26,15 +26,15 @@ use crate::service::worker::{self, SyncWorker};
 use crate::util::deadline::{CancelToken, Deadline};
 use crate::util::logging;
 
-/// How long a sync that was told to end may take to end its programs.
+/// How long a cancelled sync may take to end its programs.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long callers may take to read their last answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
-/// How long a service that ends waits for them.
+/// How long an ending service waits for its last notifications to be sent.
 const LAST_NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
-/// How often a service that ends looks whether its check has ended.
+/// How often an ending service checks whether its start check has ended.
 const CHECK_POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// How often a service looks for what killed commands left in its data folder.
+/// How often a service removes what killed commands left in its data folder.
 const LEFTOVERS_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
@@ -112,9 +112,9 @@ fn serve_until_stopped(server: Server, config: &Arc<Config>) -> ExitCode {
     let deadline_of_check = Deadline::after(KILL_TIME_MAX, &CancelToken::default());
     drain(config, &runs, &cancel, &draining);
     start_check.finish(&deadline_of_check);
-    // Of a check that did not end in time.
+    // This ends the programs of a start check that did not end in time.
     orphans::end_all_programs();
-    // What was turned away at the end is not written down yet.
+    // Runs that were refused during the shutdown are not saved yet.
     recorder.flush_at_end();
     recorder.notifier.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
@@ -143,7 +143,7 @@ fn start_overdue_watch(watch: OverdueWatch) {
     }
 }
 
-/// The clearing up and the check of a service that has just started.
+/// The thread that cleans up the data folder and, at the start of the service, checks the settings.
 struct StartCheck {
     cancel: CancelToken,
     thread: Option<JoinHandle<()>>,
@@ -159,7 +159,7 @@ impl StartCheck {
             let last_token_user =
                 |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
             preflight::at_start(&config, &own_program(), &own, &last_token_user, &|| runs.were_used());
-            // Commands beside this service may be killed too.
+            // Commands that run beside this service may be killed too, and leave files.
             while !own.is_cancelled() {
                 std::thread::park_timeout(LEFTOVERS_POLL_INTERVAL);
                 paths::remove_leftovers(&config);
@@ -170,12 +170,13 @@ impl StartCheck {
         Self { cancel, thread: thread.ok() }
     }
 
-    /// Gives its programs and its scratch folder until then to be gone, after its cancel was raised.
+    /// Waits until the programs and the scratch folder of the check are gone, at most until the deadline. The caller
+    /// has cancelled the check before.
     fn finish(self, deadline: &Deadline) {
         if let Some(thread) = &self.thread {
             thread.thread().unpark();
         }
-        // A thread cannot be joined with a time limit, so it is looked at until the deadline.
+        // A thread cannot be joined with a time limit, so this polls it.
         while self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
             && let Ok(wait) = deadline.next_wait()
         {
@@ -184,7 +185,7 @@ impl StartCheck {
     }
 }
 
-/// Lets what runs go on for `SHUTDOWN_GRACE`, then ends it; every caller gets its answer.
+/// Lets running syncs continue for `SHUTDOWN_GRACE`, then ends them. Every caller gets its answer.
 fn drain(config: &Config, runs: &Queue, cancel: &CancelToken, draining: &Draining) {
     runs.close();
     if !runs.wait_until_idle(config.shutdown_grace) {

@@ -13,13 +13,13 @@ use crate::util::files;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// What a second signal leaves a running sync, to end its programs; those that take longer are killed.
+/// How long a running sync may take to end its programs after a second signal; programs that take longer are killed.
 const SECOND_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
-/// As shells report a process that SIGTERM ended.
+/// The exit code with which shells report a process that SIGTERM ended.
 const ENDED_BY_SIGNAL: u8 = 143;
 
 fn listen(handle: impl FnOnce(Signals) + Send + 'static) {
-    // A terminal that closes sends SIGHUP; `nohup` has it ignored.
+    // A terminal that closes sends SIGHUP, which `nohup` makes a process ignore.
     let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
     let started = Signals::new([SIGTERM, SIGINT].into_iter().chain(hangup)).and_then(|signals| {
         std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(move || handle(signals))
@@ -29,15 +29,15 @@ fn listen(handle: impl FnOnce(Signals) + Send + 'static) {
     }
 }
 
-/// Whether this process ignores the signal, as the one that started it wanted.
+/// Returns whether this process ignores the signal, which it inherits from the process that started it.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// The first signal stops the accepting; the caller that drains gives running syncs their grace. The second ends all: here,
-/// or where the service is through with its end before, with the exit code that was decided first.
+/// On the first signal, stops accepting connections; the caller then gives running syncs their grace. On the second,
+/// ends everything here, unless the service ends by itself before. The exit code that was decided first is used.
 pub(super) fn stop_service(
     stop: &Stop,
     runs: &Arc<Queue>,
@@ -57,7 +57,7 @@ pub(super) fn stop_service(
         cancel.cancel();
         let _ = runs.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
         orphans::end_all_programs();
-        // A run that did not end by itself did not remove its keys either.
+        // A run that did not end by itself did not remove its keys.
         for run in runs.overview().running {
             let _ = files::remove_folder(&paths::run_folder(&config, &run.request));
         }
@@ -65,7 +65,7 @@ pub(super) fn stop_service(
     });
 }
 
-/// The first signal ends it.
+/// Cancels on the first signal.
 pub(super) fn cancel_on_signal(cancel: &CancelToken) {
     let cancel = cancel.clone();
     listen(move |mut signals| {
@@ -74,10 +74,10 @@ pub(super) fn cancel_on_signal(cancel: &CancelToken) {
     });
 }
 
-/// Whether there is a thread that cancels after this time.
+/// Starts a thread that cancels after `grace`, and returns whether it could be started.
 fn cancel_after(grace: Duration, cancel: CancelToken) -> bool {
     let thread = std::thread::Builder::new().name("grace".to_owned()).stack_size(64 * 1024);
-    // A timer: the process may end earlier, and the thread with it.
+    // This is only a timer: if the process ends earlier, the thread ends with it.
     let wait = move || {
         std::thread::sleep(grace);
         cancel.cancel();
@@ -85,8 +85,9 @@ fn cancel_after(grace: Duration, cancel: CancelToken) -> bool {
     thread.spawn(wait).is_ok()
 }
 
-/// SIGTERM and SIGHUP leave a sync its grace; SIGINT, which is a person at a keyboard, ends it now; so does a second signal.
-/// Once there is an `exit_code`, only notices are being sent, and any signal ends that.
+/// Cancels a sync after `grace` on SIGTERM and SIGHUP, and at once on SIGINT, which comes from a person at a keyboard,
+/// or on a second signal. Once there is an `exit_code`, only notifications are being sent, and any signal ends the
+/// process.
 pub(super) fn cancel_after_grace(cancel: &CancelToken, grace: Duration, exit_code: &Arc<OnceLock<u8>>) {
     let (cancel, exit_code) = (cancel.clone(), Arc::clone(exit_code));
     listen(move |mut signals| {

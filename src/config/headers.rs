@@ -1,10 +1,10 @@
-//! Parses `WINDMILL_HEADERS`: further headers for a Windmill that stands behind an access proxy.
+//! Parses `WINDMILL_HEADERS`: additional headers for a Windmill behind an access proxy.
 
 use crate::util::secret::Secret;
 
-/// An access proxy asks for two or three.
+/// The most headers in the setting; an access proxy needs two or three.
 const HEADERS_MAX: usize = 20;
-/// What we set ourselves, or what says where a message ends or how it is sent on.
+/// Headers that we set ourselves, and headers that control how a message is framed or forwarded.
 const REFUSED: [&str; 12] = [
     "authorization",
     "connection",
@@ -20,10 +20,11 @@ const REFUSED: [&str; 12] = [
     "upgrade",
 ];
 
-/// The names and values: one `Name: value` a line, or in one line separated by commas, where each part is one.
+/// Returns the names and values of the headers. The text has one `Name: value` per line, or several in one line,
+/// separated by commas. A single line is split only if each part is a header.
 ///
 /// # Errors
-/// Why it is refused; no part of it is shown.
+/// Returns why the text is refused, without showing any part of it.
 pub fn parse_headers(text: &str) -> Result<Vec<(String, Secret)>, &'static str> {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let parts = match *lines {
@@ -47,7 +48,7 @@ pub fn parse_headers(text: &str) -> Result<Vec<(String, Secret)>, &'static str> 
     Ok(headers)
 }
 
-/// What stands before the colon, where it can be a header's name.
+/// Returns the text before the colon, if it is a valid header name.
 fn name_of(text: &str) -> Option<&str> {
     let name = text.split_once(':')?.0.trim();
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);

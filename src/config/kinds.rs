@@ -2,7 +2,7 @@
 
 use crate::model::names;
 
-/// A word list's kinds: an enum, all of its values, and their words.
+/// Defines the enum of a list setting, with all of its values and their words.
 macro_rules! kinds {
     ($(#[$about:meta])* $name:ident { $($kind:ident = $word:literal,)* }) => {
         $(#[$about])*
@@ -12,21 +12,22 @@ macro_rules! kinds {
         }
 
         impl $name {
-            /// All of them, in the order of the documentation.
+            /// All values, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$kind,)*];
             pub(super) const WORDS: &[&str] = &[$($word,)*];
 
-            /// Its word in the setting.
+            /// Returns its word in the setting.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$kind => $word,)* }
             }
 
-            /// Reads a list, separated by commas; `none` is the empty one.
+            /// Parses a list of words, separated by commas; `none` is the empty list.
             ///
             /// # Errors
             ///
-            /// When a word is unknown or comes twice, or `none` is not alone; what is permitted is named.
+            /// Fails if a word is unknown or comes twice, or if `none` is not alone. If a word is unknown, the message
+            /// names the permitted ones.
             pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
                 let indices = parse_words(text, Self::WORDS)?;
                 Ok(indices.into_iter().map(|index| Self::ALL[index]).collect())
@@ -36,7 +37,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Kinds that are in the backup only where they are asked for.
+    /// Kinds that are in the backup only if the settings include them.
     IncludeKind {
         Schedules = "schedules",
         Triggers = "triggers",
@@ -62,7 +63,7 @@ kinds! {
 }
 
 kinds! {
-    /// On what somebody wants to be told.
+    /// When a notification is sent.
     Occasion {
         Failure = "failure",
         Recovery = "recovery",
@@ -71,7 +72,7 @@ kinds! {
     }
 }
 
-/// What holds where neither `WMILL_INCLUDE` nor the repository's `wmill.yaml` says otherwise.
+/// The kinds that are included if neither `WMILL_INCLUDE` nor the repository's `wmill.yaml` says otherwise.
 pub const KINDS_INCLUDED_DEFAULT: &[IncludeKind] =
     &[IncludeKind::Schedules, IncludeKind::Triggers, IncludeKind::Groups];
 

@@ -38,8 +38,7 @@ pub use secret_source::SecretSource;
 pub(crate) use secret_source::checked_token;
 pub use variables::{Environment, Options, Required, VARIABLES, Variable};
 
-/// All settings, each parsed. There is no `Debug`: templates and paths are harmless, the environment of the tools is
-/// not.
+/// All settings, parsed. It has no `Debug`, because the environment of the tools may hold a proxy's password.
 #[derive(Clone)]
 pub struct Config {
     /// `WINDMILL_BASE_URL`
@@ -72,14 +71,14 @@ pub struct Config {
     pub ssh_key: Option<SecretSource>,
     /// `GIT_SIGNING_KEY`
     pub signing_key: Option<SecretSource>,
-    /// `GIT_SSH_KNOWN_HOSTS_FILE`, absolute, of characters that `ssh` takes as they are.
+    /// `GIT_SSH_KNOWN_HOSTS_FILE`, absolute, without characters that `ssh` interprets.
     pub ssh_known_hosts: Option<PathBuf>,
     /// `GIT_SSH_ACCEPT_NEW`
     pub ssh_accept_new: bool,
-    /// `WMILL_INCLUDE`; `None` where it is not set, so that a repository's `wmill.yaml` may decide, and then
+    /// `WMILL_INCLUDE`. If it is `None`, the repository's `wmill.yaml` decides, and without that
     /// [`KINDS_INCLUDED_DEFAULT`].
     pub kinds_included: Option<Vec<IncludeKind>>,
-    /// `WMILL_SKIP`; `None` where it is not set, so that a repository's `wmill.yaml` may decide.
+    /// `WMILL_SKIP`. If it is `None`, the repository's `wmill.yaml` decides.
     pub kinds_skipped: Option<Vec<SkipKind>>,
     /// `ALLOW_PLAINTEXT_SECRETS`
     pub allow_plaintext_secrets: bool,
@@ -123,8 +122,9 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
-    /// Variables that are passed to `wmill` and `git`, those for proxies as [`proxy::variables`] gives them, and
-    /// `CA_BUNDLE_FILE`, which `trust` turns into what programs heed. A proxy's URL may hold a password, see [`Config::proxy_secrets`].
+    /// Variables that are passed to `wmill` and `git`: those for proxies as [`proxy::variables`] returns them, and
+    /// `CA_BUNDLE_FILE`, which [`for_run`](crate::net::ca_bundle::for_run) converts to variables that programs know. A
+    /// proxy's URL may hold a password, see [`Config::proxy_secrets`].
     pub tool_environment: Vec<(String, String)>,
 }
 
@@ -134,13 +134,13 @@ pub struct ConfigError {
     faults: Vec<String>,
 }
 
-/// A `PATH` without the elements that mean the working folder or lie below it.
+/// Returns the absolute folders of a `PATH`. The others are the working folder, or lie below it.
 fn absolute_folders(path: &str) -> String {
     path.split(':').filter(|folder| folder.starts_with('/')).collect::<Vec<_>>().join(":")
 }
 
 impl ConfigError {
-    /// Each fault; it begins with the variable's or the option's name.
+    /// Returns the faults; each begins with the name of the variable or option.
     #[must_use]
     pub fn faults(&self) -> &[String] {
         &self.faults
@@ -164,7 +164,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When one is malformed or, for [`Required::Sync`], missing: one error that names all of them.
+    /// Fails if a setting is malformed, or if one that `need` requires is missing. The one error names all of them.
     pub fn new(options: &Options, environment: &Environment, need: Required) -> Result<Self, ConfigError> {
         let mut reader = Reader { options, environment, faults: environment.faults.clone() };
         let config = reader.config();
@@ -174,7 +174,7 @@ impl Config {
         if reader.faults.is_empty() { Ok(config) } else { Err(ConfigError { faults: reader.faults }) }
     }
 
-    /// What a sync with these settings alone lacks, in words that begin with the variable's name.
+    /// Returns what is missing for a sync with these settings alone. Each text begins with the variable's name.
     #[must_use]
     pub fn lacking(&self) -> Vec<String> {
         lacking(self.remote.as_ref(), &|variable| match variable {
@@ -186,7 +186,7 @@ impl Config {
         })
     }
 
-    /// Advice where a backup that stops would stop without a word.
+    /// Returns advice if no setting would raise an alarm when backups stop.
     #[must_use]
     pub fn no_alarm(&self) -> Option<&'static str> {
         (self.sync_schedule.is_none() && self.expect_sync_every.is_none()).then_some(
@@ -195,33 +195,33 @@ impl Config {
         )
     }
 
-    /// The branch for a workspace.
+    /// Returns the branch for a workspace.
     ///
     /// # Errors
     ///
-    /// When the template, filled with this very id, is no branch name (too long, for one).
+    /// Fails if the template, filled with this id, is not a valid branch name (for example, if it is too long).
     pub fn branch_for(&self, workspace: &WorkspaceId) -> Result<BranchName, NameError> {
         BranchName::from_template(&self.branch, workspace)
     }
 
-    /// The folder for a workspace.
+    /// Returns the folder for a workspace.
     ///
     /// # Errors
     ///
-    /// When the template, filled with this very id, is no folder (too long, for one).
+    /// Fails if the template, filled with this id, is not a valid folder (for example, if it is too long).
     pub fn subdir_for(&self, workspace: &WorkspaceId) -> Result<Subdir, NameError> {
         Subdir::from_template(&self.subdir, workspace)
     }
 
-    /// The passwords in proxies' URLs, so that they can be scrubbed from what the tools print.
+    /// Returns the passwords in the URLs of proxies, so that they can be removed from the output of the tools.
     #[must_use]
     pub fn proxy_secrets(&self) -> Vec<Secret> {
         proxy::secrets(&self.tool_environment)
     }
 }
 
-/// What a sync would lack. `has` tells of a variable whether it is there; for `GIT_SSH_KNOWN_HOSTS_FILE`, whether
-/// hosts can be trusted in one way or the other.
+/// Returns what is missing for a sync. `has` returns whether a variable is set; for `GIT_SSH_KNOWN_HOSTS_FILE`, whether
+/// there is any way to trust hosts.
 fn lacking(remote: Option<&RemoteUrl>, has: &dyn Fn(&str) -> bool) -> Vec<String> {
     let of_remote: &[(&str, &str)] = match remote.map(RemoteUrl::scheme) {
         Some(RemoteScheme::Https | RemoteScheme::Http) => {
@@ -238,7 +238,7 @@ fn lacking(remote: Option<&RemoteUrl>, has: &dyn Fn(&str) -> bool) -> Vec<String
     all.filter(|(variable, _)| !has(variable)).map(|(variable, why)| [*variable, why].concat()).collect()
 }
 
-/// Reads setting by setting and continues after a fault.
+/// Reads one setting after the other, and continues after a fault.
 struct Reader<'a> {
     options: &'a Options,
     environment: &'a Environment,
@@ -246,7 +246,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Field by field, in the order in which faults are reported.
+    /// Reads the fields in the order in which faults are reported.
     fn config(&mut self) -> Config {
         Config {
             base_url: self.take("WINDMILL_BASE_URL", |text| BaseUrl::parse(text).map_err(in_words)),
@@ -293,7 +293,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The option's or the variable's name and value.
+    /// Returns the name and value of the option, or of the variable if the option is not given.
     fn found(&self, variable: &'static str) -> Option<(&'static str, &str)> {
         let from_environment = || Some((variable, self.environment.get(variable)?));
         let found = self.options.instead_of(variable).or_else(from_environment);
@@ -305,7 +305,7 @@ impl Reader<'_> {
         Some((STATE_DIRECTORY, first))
     }
 
-    /// The same, or the default.
+    /// Returns what `found` returns, or the variable with its default.
     fn text(&self, variable: &'static str) -> (&'static str, &str) {
         self.found(variable).unwrap_or_else(|| (variable, default_of(variable)))
     }
@@ -314,7 +314,8 @@ impl Reader<'_> {
         self.faults.push([name, ": ", why].concat());
     }
 
-    /// The default stands in for one that is at fault, so that the others are read too.
+    /// Parses a setting. If it is malformed, adds the fault and returns the default, so that the other settings are
+    /// read too.
     fn take<T>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, String>) -> T {
         let (name, text) = self.text(variable);
         parse(text).unwrap_or_else(|why| {
@@ -339,7 +340,8 @@ impl Reader<'_> {
         subdir
     }
 
-    /// One template and different ids give different names, and an id has no slash: so no folder lies in another's.
+    /// Refuses several workspaces if no template contains `{workspace}`. If one does, no workspace uses the branch and
+    /// folder of another, and no folder lies within another, because an id has no slash.
     fn refuse_one_place_for_several(&mut self) {
         let is_several = self.workspaces().is_some_and(|workspaces| workspaces.single().is_none());
         let is_template = |variable| self.text(variable).1.contains(names::WORKSPACE_MARK);
@@ -352,12 +354,12 @@ impl Reader<'_> {
         }
     }
 
-    /// The configured ones, where they are not at fault themselves.
+    /// Returns the configured workspaces, unless that setting is malformed.
     fn workspaces(&self) -> Option<Workspaces> {
         parse_workspaces(self.text("WINDMILL_WORKSPACE").1).ok()
     }
 
-    /// A template is tried with the first workspace, or with any where none is known.
+    /// Checks a template with the first listed workspace, or with `admins` if none is listed.
     fn template(&mut self, variable: &'static str, check: fn(&str, &WorkspaceId) -> Result<(), NameError>) -> String {
         let (name, template) = self.text(variable);
         let template = template.to_owned();
@@ -388,7 +390,7 @@ impl Reader<'_> {
                 Ok(secret) => return Some(SecretSource::Value { variable, secret }),
                 Err(why) => (variable, why),
             },
-            // Somebody may have put the secret itself there: it is not shown.
+            // The value may be the secret itself, so it is not shown.
             (None, Some(path)) if path.contains(char::is_control) => {
                 (file_variable.as_str(), "has a control character in it: give the path of a file")
             }
@@ -407,7 +409,7 @@ impl Reader<'_> {
         });
         let found = |name: &&str| {
             let value = self.environment.get(name)?;
-            // Programs run in a folder with a repository's content: nothing there may pass for `git`.
+            // Programs run in a folder with a repository's content, so a file in it must not be found as `git`.
             let value = if *name == "PATH" { absolute_folders(value) } else { value.to_owned() };
             Some(((*name).to_owned(), value))
         };
@@ -415,7 +417,8 @@ impl Reader<'_> {
         others.filter_map(found).chain(proxies).collect()
     }
 
-    /// A setting that is there and at fault is not missing too, hence the look at what was given, not at what was read.
+    /// Adds a fault for each missing setting. A malformed setting is not missing, so this checks what was given and not
+    /// what was parsed.
     fn refuse_lacking(&mut self, need: Required) {
         let accept_new = parse_boolean(self.text("GIT_SSH_ACCEPT_NEW").1) == Ok(true);
         let remote = self.found("GIT_REMOTE_URL").and_then(|(_, text)| RemoteUrl::parse(text).ok());
@@ -431,12 +434,12 @@ impl Reader<'_> {
     }
 }
 
-/// The empty text where nothing holds.
+/// Returns the default of a variable, or the empty text if it has none.
 fn default_of(variable: &str) -> &'static str {
     VARIABLES.iter().find(|one| one.name == variable).and_then(|one| one.default).unwrap_or_default()
 }
 
-/// The unit tests read every default.
+/// Panics. This does not happen, because the unit tests parse every default.
 fn default_is_at_fault(variable: &str, why: &str) -> ! {
     panic!("the default of {variable} is refused: {why}")
 }
@@ -463,7 +466,7 @@ mod tests {
         }
     }
 
-    /// The faults are as many as expected, and begin so.
+    /// Checks the number of faults, and how each begins.
     #[track_caller]
     fn check(variables: &[(&str, &str)], need: Required, expected: &[&str]) {
         let faults = read(variables, need).err().map(|error| error.faults().to_vec()).unwrap_or_default();
@@ -473,7 +476,8 @@ mod tests {
         }
     }
 
-    /// Each of `accepted` passes for a variable, and each of `refused` is one fault that names it.
+    /// Checks that the variable can have each of `accepted`, and that each of `refused` gives one fault that names the
+    /// variable.
     #[track_caller]
     fn check_values(variable: &str, accepted: &[&str], refused: &[&str]) {
         for value in accepted {

@@ -1,4 +1,4 @@
-//! Parses the values of single settings. Each error quotes the value.
+//! Parses the values of single settings. Most errors quote the value.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,25 +10,25 @@ use log::LevelFilter;
 use crate::model::names::{self, ADMINS, WorkspaceId};
 use crate::util::logging::LogFormat;
 
-/// Far beyond any use, and far below where adding to a clock would overflow.
+/// The longest duration: longer than any useful one, and short enough to be added to a clock without overflow.
 const DURATION_SECONDS_MAX: u64 = 3_650 * 24 * 3_600;
-/// A subject line.
+/// The longest template of a commit message, which is a subject line.
 const MESSAGE_BYTES_MAX: usize = 1_000;
 const USERNAME_BYTES_MAX: usize = 200;
-/// Each takes a checkout, and a place in `/status`.
+/// The most workspaces that can be listed. Each takes a checkout and an entry in `/status`.
 pub const WORKSPACES_MAX: usize = 64;
 
 /// The configured workspaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Workspaces {
-    /// These, each once, at least one.
+    /// One or more workspaces, without duplicates.
     Listed(Vec<WorkspaceId>),
-    /// All that the token sees, without [`ADMINS`]; Windmill is asked for them in each run.
+    /// All workspaces that the token sees, except [`ADMINS`]. Each run asks Windmill for them.
     All,
 }
 
 impl Workspaces {
-    /// Whether a run of this workspace can be one of the configured ones.
+    /// Returns whether this workspace can be one of the configured ones.
     #[must_use]
     pub fn hold(&self, workspace: &WorkspaceId) -> bool {
         match self {
@@ -37,7 +37,7 @@ impl Workspaces {
         }
     }
 
-    /// Whether a run without a workspace of its own is one run, and has one result.
+    /// Returns the workspace if exactly one is listed: a run that names no workspace then has one result.
     #[must_use]
     pub fn single(&self) -> Option<&WorkspaceId> {
         match self {
@@ -46,7 +46,7 @@ impl Workspaces {
         }
     }
 
-    /// As in the setting.
+    /// Returns the text of the setting.
     #[must_use]
     pub fn to_text(&self) -> String {
         match self {
@@ -107,12 +107,12 @@ pub(super) fn parse_message(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// What gets a commit of its own.
+/// What goes into one commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitPer {
-    /// All that a sync finds.
+    /// All changes that a sync finds.
     Sync,
-    /// Each item that differs.
+    /// The changes of one item.
     Item,
 }
 
@@ -140,7 +140,7 @@ pub(super) fn parse_percent(text: &str) -> Result<u8, String> {
     }
 }
 
-/// Digits only: Rust itself would take a plus sign too.
+/// Parses a number that has only digits; Rust itself would accept a plus sign too.
 pub(super) fn parse_digits(text: &str) -> Option<u64> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
@@ -179,7 +179,7 @@ pub(super) fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// Programs that find it in their environment run in other folders than we do.
+/// Checks that the path is absolute, because programs that get it run in other folders than we do.
 pub(super) fn parse_bundle(text: &str) -> Result<(), String> {
     if !Path::new(text).is_absolute() || text.contains(char::is_control) {
         return refused(text, "is not an absolute path");
@@ -187,7 +187,8 @@ pub(super) fn parse_bundle(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// `ssh` splits this option's value at spaces and replaces what follows a percent or dollar sign.
+/// Checks a path for `ssh`, which splits the value of this option at spaces and expands text after a percent or dollar
+/// sign.
 pub(super) fn parse_known_hosts(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if !path.is_absolute() {

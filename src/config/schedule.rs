@@ -7,13 +7,14 @@ use chrono::{DateTime, Utc};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
-/// Longer ones are a mistake.
+/// The longest expression; a longer one is a mistake.
 const TEXT_BYTES_MAX: usize = 200;
 const FIELDS: usize = 5;
-/// From where it is looked whether an expression comes true at all: any time would do.
+/// The time from which [`Schedule::parse`] searches for an occurrence. Any time would do.
 const SOME_TIME: Duration = Duration::from_secs(1_700_000_000);
 
-/// Minute, hour, day of the month, month, day of the week, in UTC. Where both days are given, either will do.
+/// A schedule: minute, hour, day of the month, month, day of the week, in UTC. If both days are given, one match is
+/// enough.
 #[derive(Clone)]
 pub struct Schedule {
     text: String,
@@ -21,10 +22,10 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Reads an expression.
+    /// Parses an expression.
     ///
     /// # Errors
-    /// When it has not five fields, is none, or never comes true (30 February).
+    /// Fails if it has more than 200 bytes or not five fields, is not a cron expression, or never occurs (30 February).
     pub fn parse(text: &str) -> Result<Self, String> {
         let quoted = || crate::model::names::quoted(text);
         if text.len() > TEXT_BYTES_MAX {
@@ -44,7 +45,7 @@ impl Schedule {
         }
     }
 
-    /// The first time after this one.
+    /// Returns the first time after `time`.
     #[must_use]
     pub fn next_after(&self, time: SystemTime) -> Option<SystemTime> {
         let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;

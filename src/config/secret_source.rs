@@ -7,20 +7,20 @@ use crate::config::headers::parse_headers;
 use crate::model::names;
 use crate::util::secret::Secret;
 
-/// A key has some kilobytes; more than this is the wrong file.
+/// The largest secret. A key has a few kilobytes, so a larger file is the wrong file.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where a secret comes from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// From the variable itself.
+    /// The variable itself.
     Value {
         /// The variable's name.
         variable: &'static str,
-        /// Its value, checked.
+        /// Its checked value.
         secret: Secret,
     },
-    /// From the file that the variable with `_FILE` after its name gives.
+    /// A file, which the variable with the suffix `_FILE` names.
     File {
         /// The variable's name, without `_FILE`.
         variable: &'static str,
@@ -30,13 +30,12 @@ pub enum SecretSource {
 }
 
 impl SecretSource {
-    /// The secret as it is now. White space at the ends of a token is dropped; a key keeps its lines and ends with a
-    /// line break.
+    /// Returns the current secret. A token is trimmed; a key keeps its lines and ends with a line break.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, is no regular file, has more than 64 KiB, is empty or is not a secret's text. The
-    /// message names the variable and the path.
+    /// Fails if the file cannot be read, is not a regular file, has more than 64 KiB, is empty, or is not a valid
+    /// secret. The message names the variable, and the path if it looks like one.
     pub fn read(&self) -> Result<Secret, String> {
         match self {
             Self::Value { secret, .. } => Ok(secret.clone()),
@@ -46,7 +45,7 @@ impl SecretSource {
     }
 }
 
-/// The path, unless it looks as if somebody had put the secret itself there.
+/// Returns the path for a message, unless it may be the secret itself.
 fn shown(path: &Path) -> String {
     let text = path.to_string_lossy();
     if text.starts_with(['/', '.']) { names::quoted(&text) } else { "the file that it names".to_owned() }
@@ -54,7 +53,7 @@ fn shown(path: &Path) -> String {
 
 fn read_secret(variable: &str, path: &Path) -> Result<Secret, String> {
     let in_words = |error: std::io::Error| error.to_string();
-    // Asked before it is opened: opening a named pipe waits until somebody writes to it.
+    // This is checked before opening, because opening a named pipe waits for a writer.
     if !std::fs::metadata(path).map_err(in_words)?.is_file() {
         return Err("it is not a regular file".to_owned());
     }
@@ -81,7 +80,7 @@ pub(super) fn checked_secret(variable: &str, text: &str) -> Result<Secret, &'sta
     }
 }
 
-/// An address whose path is the secret.
+/// Checks an address whose path is the secret.
 fn checked_address(text: &str) -> Result<Secret, &'static str> {
     let address = checked_token(text)?;
     let rest = ["https://", "http://"].iter().find_map(|scheme| address.expose().strip_prefix(scheme));
@@ -91,7 +90,7 @@ fn checked_address(text: &str) -> Result<Secret, &'static str> {
     }
 }
 
-/// A token as it is sent: what goes into a header must be one line.
+/// Returns the token as it is sent. It has to be one line, because it goes into a header.
 pub(crate) fn checked_token(text: &str) -> Result<Secret, &'static str> {
     let text = text.trim();
     if text.is_empty() {
@@ -103,7 +102,7 @@ pub(crate) fn checked_token(text: &str) -> Result<Secret, &'static str> {
     Ok(Secret::new(text))
 }
 
-/// A token that goes into a header as it is.
+/// Checks a token that goes into a header without encoding.
 pub(crate) fn checked_windmill_token(text: &str) -> Result<Secret, &'static str> {
     let token = checked_token(text)?;
     if token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -113,7 +112,7 @@ pub(crate) fn checked_windmill_token(text: &str) -> Result<Secret, &'static str>
     }
 }
 
-/// `ssh` reads a key only where its last line ends, and not with the line ends of Windows.
+/// Returns a key in the form that `ssh` reads: without Windows line ends, and with a line break after the last line.
 fn checked_key(text: &str) -> Result<Secret, &'static str> {
     let text = text.trim_end();
     if text.is_empty() {

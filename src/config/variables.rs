@@ -1,4 +1,4 @@
-//! The environment variables of the settings, the options that beat them, and the variables that programs get.
+//! The environment variables of the settings, the options that override them, and the variables that programs get.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,9 +10,10 @@ use crate::net::ca_bundle::CA_BUNDLE_FILE;
 pub struct Variable {
     /// Its name.
     pub name: &'static str,
-    /// What holds where it is not set; `None` where nothing does.
+    /// The value if it is not set; `None` if it has no default.
     pub default: Option<&'static str>,
-    /// Whether its value is a secret; then there is a variable with `_FILE` after this name too.
+    /// Whether its value is a secret. A secret can also come from a file, which the variable with the suffix `_FILE`
+    /// names.
     pub secret: bool,
 }
 
@@ -28,7 +29,7 @@ const fn secret(name: &'static str) -> Variable {
     Variable { name, default: None, secret: true }
 }
 
-/// All our variables, in the order of the documentation, which is held against this table.
+/// All our variables, in the order of the documentation, which a test compares with this table.
 pub const VARIABLES: &[Variable] = &[
     plain("WINDMILL_BASE_URL", "http://windmill_server:8000"),
     secret("WINDMILL_TOKEN"),
@@ -73,11 +74,12 @@ pub const VARIABLES: &[Variable] = &[
     plain("LOG_FORMAT", "text"),
 ];
 
-/// The folder that systemd made for a unit with `StateDirectory=`. It is the default of `DATA_DIR` where it is set; of
-/// several folders, separated by colons, the first.
+/// The folder that systemd made for a unit with `StateDirectory=`. If it is set, it is the default of `DATA_DIR`. If it
+/// lists several folders, separated by colons, the first one is used.
 pub(super) const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 
-/// What of the environment is passed to `wmill` and `git`: the way out, whom to trust, where programs are, the clock.
+/// Environment variables that are passed to `wmill` and `git`: proxies, certificates, the path of programs, the time
+/// zone.
 pub(super) const TOOL_VARIABLES: &[&str] = &[
     "http_proxy",
     "HTTP_PROXY",
@@ -96,14 +98,15 @@ pub(super) const TOOL_VARIABLES: &[&str] = &[
     "TZ",
 ];
 
-/// The part of the process's environment that is ours or is passed to the tools.
+/// The part of the process's environment that we use or pass to the tools.
 pub struct Environment {
     pub(super) values: BTreeMap<String, String>,
     pub(super) faults: Vec<String>,
 }
 
 impl Environment {
-    /// Picks what is of use. A variable of ours that is not UTF-8, or in quotes, becomes a fault that [`Config::new`](super::Config::new) tells.
+    /// Takes the variables that we use. If one is not UTF-8 or is in quotes, [`Config::new`](super::Config::new)
+    /// reports that.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let mut environment = Self { values: BTreeMap::new(), faults: Vec::new() };
         for (name, value) in variables {
@@ -128,14 +131,15 @@ impl Environment {
         }
     }
 
-    /// The value of a variable; one that is empty counts as unset.
+    /// Returns the value of a variable; an empty one counts as unset.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 }
 
-/// `docker run --env-file` and `kubectl create --from-env-file` take quotes for a part of the value.
+/// Returns whether the value is in quotes. `docker run --env-file` and `kubectl create --from-env-file` do not remove
+/// them.
 fn is_in_quotes(value: &str) -> bool {
     value.len() >= 2 && ['"', '\''].iter().any(|quote| value.starts_with(*quote) && value.ends_with(*quote))
 }
@@ -148,7 +152,7 @@ fn is_known(name: &str) -> bool {
         })
 }
 
-/// The options of the command line, each with the variable that it beats.
+/// The options of the command line, each with the variable that it overrides.
 const OPTIONS: [(&str, &str); 7] = [
     ("--workspace", "WINDMILL_WORKSPACE"),
     ("--base-url", "WINDMILL_BASE_URL"),
@@ -159,31 +163,31 @@ const OPTIONS: [(&str, &str); 7] = [
     ("--listen", "LISTEN_ADDR"),
 ];
 
-/// What the command line gave: the options with their values.
+/// The options that were given on the command line, with their values.
 #[derive(Clone, Default)]
 pub struct Options(Vec<(&'static str, String)>);
 
 impl Options {
-    /// Those that were given of these, each with its name as on the command line.
+    /// Keeps the options that were given, each with its name on the command line.
     #[must_use]
     pub fn new<const COUNT: usize>(all: [(&'static str, &Option<String>); COUNT]) -> Self {
         Self(all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect())
     }
 
-    /// The option that was given in place of a variable, by its own name, and its value.
+    /// Returns the name and value of the option that overrides a variable, if it was given.
     pub(super) fn instead_of(&self, variable: &str) -> Option<(&'static str, &str)> {
         let (option, _) = OPTIONS.into_iter().find(|(_, beaten)| *beaten == variable)?;
         self.0.iter().find(|(name, _)| *name == option).map(|(name, value)| (*name, value.as_str()))
     }
 }
 
-/// What a command needs of its settings.
+/// Which settings have to be there for a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Required {
-    /// What a sync requires may lack: a request may bring it.
+    /// No setting; a request may bring what a sync requires.
     Serve,
-    /// What a sync requires must be there.
+    /// All settings that a sync requires.
     Sync,
-    /// What git requires must be there.
+    /// All settings that git requires, without the token for Windmill.
     Git,
 }

@@ -4,21 +4,21 @@ use std::path::PathBuf;
 
 use crate::util::secret::Secret;
 
-/// What opens a remote.
+/// The credentials for one remote.
 #[derive(Clone, PartialEq, Eq)]
 pub enum GitCredentials {
-    /// Nothing: the remote is a folder.
+    /// No credentials, because the remote is a folder.
     None,
-    /// For http and https.
+    /// A token, for http and https.
     Token {
         /// The user name that goes with the token.
         username: String,
         /// The token.
         token: Secret,
     },
-    /// For ssh.
+    /// A key, for ssh.
     Ssh {
-        /// The private key, its lines as they are.
+        /// The private key, with its lines unchanged.
         key: Secret,
         /// The file with the keys of known hosts.
         known_hosts: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub enum GitCredentials {
 }
 
 impl GitCredentials {
-    /// The secrets in it, in the forms in which they are sent.
+    /// Returns the secrets in it, in the forms in which they are sent.
     #[must_use]
     pub fn secrets(&self) -> Vec<Secret> {
         match self {
@@ -39,7 +39,7 @@ impl GitCredentials {
     }
 }
 
-/// User name and token as Basic authentication sends them.
+/// Returns user name and token as Basic authentication sends them.
 #[must_use]
 pub fn basic_credentials(username: &str, token: &Secret) -> Secret {
     use base64::Engine as _;

@@ -1,28 +1,29 @@
-//! Names that settings and requests bring (workspace, branch, folder, author), parsed at the edge and
-//! trusted afterwards; and which names a file in a repository cannot have.
+//! Names from settings and requests (workspace, branch, folder, author), parsed at the edge and trusted afterwards; and
+//! the names that a file in a repository cannot have.
 
 use std::fmt;
 
 use crate::util::redact;
 
-/// Windmill's own workspace, in which a new instance is set up. It is backed up where it is named.
+/// Windmill's own workspace, in which a new instance is set up. It is backed up only if a setting or a request names
+/// it.
 pub const ADMINS: &str = "admins";
 
-/// What the id of a forked workspace begins with, and a branch from which wmill concludes that another one is meant.
+/// The prefix of the id of a forked workspace. If a branch has it, `wmill` concludes that another workspace is meant.
 pub const FORK: &str = "wm-fork";
 
 /// Windmill's own limit for a workspace id.
 const WORKSPACE_BYTES_MAX: usize = 50;
-/// File systems hold names of 255 bytes, and git appends `.lock` to a ref's last part.
+/// The longest branch name. File systems hold names of 255 bytes, and git appends `.lock` to a ref's last part.
 const BRANCH_BYTES_MAX: usize = 200;
-/// A path prefix has to leave room for Windmill's own paths below it.
+/// The longest folder. It has to leave room for Windmill's own paths below it.
 const SUBDIR_BYTES_MAX: usize = 200;
-/// A line of a commit's header should stay readable.
+/// The longest name or address of an author. A line of a commit's header should stay readable.
 const IDENTITY_BYTES_MAX: usize = 200;
-/// What is shown of a refused value.
+/// How many characters of a refused value are shown.
 const QUOTED_CHARS_MAX: usize = 80;
 
-/// Why a name was refused. Its text names the value, unless that could hold a secret.
+/// Why a name was refused. The text quotes the value, unless that could hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameError(String);
 
@@ -31,7 +32,7 @@ impl NameError {
         Self([what, " ", &quoted(value), " ", why].concat())
     }
 
-    /// For URLs: shown only where nothing in it can be a credential.
+    /// Makes the error for a URL, which is shown only if no part of it can be a credential.
     pub(super) fn of_url(what: &str, url: &str, why: &str) -> Self {
         if url.contains("://") && !url.contains(['@', '?', '#']) {
             Self::new(what, url, why)
@@ -49,7 +50,7 @@ impl fmt::Display for NameError {
 
 impl std::error::Error for NameError {}
 
-/// `text` in quotes, with what is not printable escaped, and cut where it is long.
+/// Returns `text` in quotes, with unprintable characters escaped, and cut if it is long.
 pub(crate) fn quoted(text: &str) -> String {
     match text.char_indices().nth(QUOTED_CHARS_MAX) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
@@ -57,24 +58,24 @@ pub(crate) fn quoted(text: &str) -> String {
     }
 }
 
-/// The longest name of a file that file systems take.
+/// The longest file name that file systems accept.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Whether a file in a repository can have this as a part of its path: it leads nowhere else, and git and the disk can
-/// hold it. Who needs more asks for more.
+/// Returns whether a path in a repository can have this part: it does not lead elsewhere, and git and the disk can
+/// store it. Callers that need more have to check more.
 pub(crate) fn is_storable(part: &[u8]) -> bool {
     !matches!(part, b"" | b"." | b"..") && part.len() <= NAME_BYTES_MAX && !is_gits_own(part)
 }
 
-/// Whether git keeps this name for its own files, in any case since file systems may know no case.
+/// Returns whether git reserves this name for its own files. The case is ignored, because some file systems ignore it.
 pub(crate) fn is_gits_own(part: &[u8]) -> bool {
     part.eq_ignore_ascii_case(b".git")
 }
 
-/// A rule, and what to say of a name that breaks it.
+/// Whether a rule is broken, and the message if it is.
 pub(super) type Rule = (bool, &'static str);
 
-/// What to say of the first rule that is broken.
+/// Fails with the message of the first broken rule.
 pub(super) fn first_broken(rules: &[Rule]) -> Result<(), &'static str> {
     match rules.iter().find(|(broken, _)| *broken) {
         Some((_, why)) => Err(why),
@@ -82,11 +83,11 @@ pub(super) fn first_broken(rules: &[Rule]) -> Result<(), &'static str> {
     }
 }
 
-/// The text of a name that is nothing but its text.
+/// Implements `as_str` and `Display` for a name that consists of its text only.
 macro_rules! text_of {
     ($name:ident) => {
         impl $name {
-            /// The name's text.
+            /// Returns the name's text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -102,7 +103,7 @@ macro_rules! text_of {
 }
 pub(super) use text_of;
 
-/// What stands for the workspace's id in a template.
+/// The placeholder for the workspace's id in a template.
 pub const WORKSPACE_MARK: &str = "{workspace}";
 
 /// Replaces each [`WORKSPACE_MARK`] in `template`.
@@ -118,11 +119,11 @@ pub struct WorkspaceId(String);
 text_of!(WorkspaceId);
 
 impl WorkspaceId {
-    /// Takes an id of 1 to 50 bytes.
+    /// Parses an id of 1 to 50 bytes.
     ///
     /// # Errors
     ///
-    /// When it is empty, too long, starts with a dash or has another character.
+    /// Fails if it is empty, is too long, starts with a dash or has another character.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         first_broken(&[
             (text.is_empty(), "is empty"),
@@ -138,19 +139,19 @@ impl WorkspaceId {
     }
 }
 
-/// The short name of a branch, such as `main`, by the rules of `git check-ref-format --branch` and a few of our own.
+/// The short name of a branch, such as `main`. It follows the rules of `git check-ref-format --branch` and a few more.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BranchName(String);
 
 text_of!(BranchName);
 
 impl BranchName {
-    /// Takes a short name of at most 200 bytes.
+    /// Parses a short name of at most 200 bytes.
     ///
     /// # Errors
     ///
-    /// When git would refuse it, when it is a full ref, and when `wmill` would take it as an order: from a branch that
-    /// starts with `wm-fork` it concludes that another workspace is meant.
+    /// Fails if git would refuse it, if it is a full ref, or if it starts with `wm-fork`: from such a branch, `wmill`
+    /// concludes that another workspace is meant.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let mut parts = text.split('/');
         first_broken(&[
@@ -177,18 +178,18 @@ impl BranchName {
         Ok(Self(text.to_owned()))
     }
 
-    /// Fills `{workspace}` in and takes the outcome.
+    /// Replaces `{workspace}` and parses the result.
     ///
     /// # Errors
     ///
-    /// As [`BranchName::parse`], and when braces are left, since that is a mistyped `{workspace}`.
+    /// Fails as [`BranchName::parse`] does, and if braces are left, because they are a mistyped `{workspace}`.
     pub fn from_template(template: &str, workspace: &WorkspaceId) -> Result<Self, NameError> {
         let text = fill(template, workspace);
         refuse_braces("branch name", &text)?;
         Self::parse(&text)
     }
 
-    /// The full name, such as `refs/heads/main`.
+    /// Returns the full name, such as `refs/heads/main`.
     #[must_use]
     pub fn full_ref(&self) -> String {
         ["refs/heads/", &self.0].concat()
@@ -202,34 +203,35 @@ pub struct Subdir(String);
 text_of!(Subdir);
 
 impl Subdir {
-    /// Takes a path relative to the repository's root; slashes at its ends are dropped. The empty text, `/` and `.` are
+    /// Parses a path relative to the repository's root and drops slashes at its ends. The empty text, `/` and `.` are
     /// the root.
     ///
     /// # Errors
     ///
-    /// When it would lead out of the repository or into git's own files, when git or a file system could not hold it,
-    /// and when it is longer than 200 bytes.
+    /// Fails if it would lead out of the repository or into git's own files, if git or a file system could not store
+    /// it, or if it is longer than 200 bytes.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let path = text.trim_matches('/');
         if path.is_empty() || path == "." {
             return Ok(Self(String::new()));
         }
         let mut parts = path.split('/');
-        // The parts are to be storable, each fault told by itself; and a name that a person chose is held to more than
-        // those that are in a repository already.
+        // The parts have to be storable; each fault has its own message. A name that a person chose has to follow more
+        // rules than the names that are already in a repository.
         first_broken(&[
             (path.len() > SUBDIR_BYTES_MAX, "is longer than 200 bytes"),
             (path.starts_with('-'), "starts with a dash"),
             (parts.clone().any(str::is_empty), "has two slashes in a row"),
             (parts.clone().any(|part| part == "." || part == ".."), "has . or .. in it"),
             (
-                // `git~1` is what `.git` is called too on file systems with short names; a git that is not told
-                // otherwise, as ours is, refuses both.
+                // On file systems with short names, `git~1` is another name of `.git`. git refuses both by default, and
+                // our configuration allows `git~1`.
                 parts.any(|part| is_gits_own(part.as_bytes()) || part.eq_ignore_ascii_case("git~1")),
                 "leads into git's own files",
             ),
             (
-                // The latter have a meaning in git's path patterns and in its output.
+                // These characters have a meaning in git's path patterns or output, or cannot be in a file name on
+                // Windows.
                 path.contains(|letter: char| letter.is_control() || "\\:*?[\"<>|".contains(letter)),
                 "has a control character or one of \\ : * ? [ \" < > |",
             ),
@@ -238,30 +240,30 @@ impl Subdir {
         Ok(Self(path.to_owned()))
     }
 
-    /// Fills `{workspace}` in and takes the outcome.
+    /// Replaces `{workspace}` and parses the result.
     ///
     /// # Errors
     ///
-    /// As [`Subdir::parse`], and when braces are left, since that is a mistyped `{workspace}`.
+    /// Fails as [`Subdir::parse`] does, and if braces are left, because they are a mistyped `{workspace}`.
     pub fn from_template(template: &str, workspace: &WorkspaceId) -> Result<Self, NameError> {
         let text = fill(template, workspace);
         refuse_braces("folder", &text)?;
         Self::parse(&text)
     }
 
-    /// Whether it is the repository's root.
+    /// Returns whether it is the repository's root.
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The path of the folder, without slashes at its ends; empty for the root.
+    /// Returns the path of the folder, without slashes at its ends; empty for the root.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.0
     }
 
-    /// What stands before each path of this folder in the repository: nothing for the root, else `folder/`.
+    /// Returns the prefix of each path of this folder in the repository: empty for the root, else `folder/`.
     #[must_use]
     pub fn prefix(&self) -> String {
         if self.is_root() { String::new() } else { [&self.0, "/"].concat() }
@@ -281,21 +283,22 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Takes a name and an address; spaces at their ends are dropped.
+    /// Parses a name and an address, and trims both.
     ///
     /// # Errors
     ///
-    /// When git would find nothing in one of them, when one would break a commit's header, or is longer than 200 bytes.
+    /// Fails if git would treat one of them as empty, if one would break a commit's header, or if one is longer than
+    /// 200 bytes.
     pub fn parse(name: &str, email: &str) -> Result<Self, NameError> {
         Ok(Self::of_parts(Self::part("user name", name)?, Self::part("user email", email)?))
     }
 
-    /// Of two that were each checked by [`Identity::part`].
+    /// Makes an identity of two parts that [`Identity::part`] checked.
     pub(crate) fn of_parts(name: String, email: String) -> Self {
         Self { name, email }
     }
 
-    /// One of the two, so that each can be checked, and its fault told, by itself.
+    /// Checks one of the two alone, so that each has its own error.
     pub(crate) fn part(what: &str, text: &str) -> Result<String, NameError> {
         let text = text.trim();
         first_broken(&[
@@ -305,20 +308,20 @@ impl Identity {
                 text.contains(|letter: char| redact::is_invisible(letter) || letter == '<' || letter == '>'),
                 "has a control or invisible character, < or >",
             ),
-            // git strips these from the ends, and refuses what has nothing else.
+            // git strips these characters from the ends, and refuses a text that has no others.
             (text.chars().all(|letter| " .,:;\"\\'".contains(letter)), "has nothing but punctuation"),
         ])
         .map_err(|why| NameError::new(what, text, why))?;
         Ok(text.to_owned())
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The address.
+    /// Returns the address.
     #[must_use]
     pub fn email(&self) -> &str {
         &self.email
@@ -336,7 +339,7 @@ mod tests {
     use super::*;
     use crate::model::urls::RemoteUrl;
 
-    /// Each of `accepted` passes, and each of `refused` does not, with its word in the message.
+    /// Checks that each of `accepted` is parsed, and that each of `refused` fails with its word in the message.
     #[track_caller]
     fn check<T>(parse: fn(&str) -> Result<T, NameError>, accepted: &[&str], refused: &[(&str, &str)]) {
         for text in accepted {

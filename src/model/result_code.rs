@@ -7,39 +7,39 @@ pub enum Code {
     Pushed,
     /// Nothing had changed.
     Unchanged,
-    /// What would have been committed was shown.
+    /// The run only showed what it would change.
     DryRun,
-    /// The workspace is as the backup, by a restore.
+    /// A restore put the backup into the workspace.
     Restored,
     /// Backup and workspace differ.
     Differs,
     /// A setting is missing or malformed.
     ConfigInvalid,
-    /// A request is malformed, or asks for what is not permitted.
+    /// A request is malformed, or asks for something that is not permitted.
     RequestInvalid,
     /// `SYNC_API_TOKEN` is missing or wrong.
     Unauthorized,
-    /// Not without `SYNC_API_TOKEN`, or the request comes from a web page.
+    /// The request is not permitted without `SYNC_API_TOKEN`, or it comes from a web page.
     Forbidden,
     /// More would have been deleted than the guard permits.
     MassDeletion,
     /// Secrets would have been committed as plain text.
     PlaintextSecrets,
-    /// The token of the last success was an admin's, and this one is not.
+    /// The last success had an admin's token, and this run does not.
     LostRights,
     /// Everyone can read the repository that a first backup would go to.
     PublicRepository,
     /// Single items were left out; the others are backed up.
     Incomplete,
-    /// No backup was made for too long. No run ends with it.
+    /// No backup was made for too long. No run ends with this code.
     Overdue,
-    /// Windmill did not answer as Windmill does.
+    /// Windmill could not be reached, or did not answer as Windmill does.
     WindmillUnreachable,
     /// Windmill refused the token.
     WindmillUnauthorized,
     /// Windmill has no such workspace, or does not show it to this token.
     WorkspaceNotFound,
-    /// `wmill` failed otherwise.
+    /// `wmill` failed for another reason.
     PullFailed,
     /// The git remote could not be reached or trusted.
     GitUnreachable,
@@ -47,7 +47,7 @@ pub enum Code {
     GitUnauthorized,
     /// The git remote refused the push.
     GitRejected,
-    /// git failed otherwise.
+    /// git failed for another reason.
     GitFailed,
     /// `SYNC_TIMEOUT` passed.
     Timeout,
@@ -55,12 +55,12 @@ pub enum Code {
     ShuttingDown,
     /// All slots are taken.
     TooManyRequests,
-    /// A fault of our own or of the machine.
+    /// An internal error, or an error of the machine.
     Internal,
 }
 
 impl Code {
-    /// What a sync that failed can have ended with.
+    /// The codes that a failed sync can have.
     pub const FAILURES: [Self; 17] = [
         Self::ConfigInvalid,
         Self::MassDeletion,
@@ -81,37 +81,37 @@ impl Code {
         Self::Internal,
     ];
 
-    /// The name in results, logs and metrics.
+    /// Returns the name in results, logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.row().0
     }
 
-    /// The HTTP status of an answer with this code.
+    /// Returns the HTTP status of an answer with this code.
     #[must_use]
     pub fn http_status(self) -> u16 {
         self.row().1
     }
 
-    /// The exit code of a command that ends with this code.
+    /// Returns the exit code of a command that ends with this code.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         self.row().2
     }
 
-    /// The code of a failure, by its name.
+    /// Returns the code of a failure with this name.
     #[must_use]
     pub fn failure_of_name(name: &str) -> Option<Self> {
         Self::FAILURES.into_iter().find(|code| code.as_str() == name)
     }
 
-    /// Whether this is a success.
+    /// Returns whether this is a success.
     #[must_use]
     pub fn is_success(self) -> bool {
         matches!(self, Self::Pushed | Self::Unchanged | Self::DryRun | Self::Restored)
     }
 
-    /// Whether the branch holds a backup of this moment, also where single items are missing.
+    /// Returns whether the branch holds a current backup, even if single items are missing.
     #[must_use]
     pub fn is_backup_made(self) -> bool {
         matches!(self, Self::Pushed | Self::Unchanged | Self::Incomplete)
@@ -127,7 +127,7 @@ impl Code {
             Self::Incomplete => ("incomplete", 422, 15),
             Self::ConfigInvalid => ("config_invalid", 400, 2),
             Self::RequestInvalid => ("request_invalid", 400, 2),
-            // No command ends with it; 1 is what an unforeseen end gives.
+            // No command ends with this code; 1 is the exit code of an unexpected end.
             Self::Unauthorized => ("unauthorized", 401, 1),
             Self::Forbidden => ("forbidden", 403, 1),
             Self::MassDeletion => ("mass_deletion", 422, 12),

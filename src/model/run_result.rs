@@ -8,18 +8,18 @@ use miniserde::{Deserialize, Serialize, json};
 use crate::model::result_code::Code;
 use crate::util::redact::shorten;
 
-/// Files that a commit adds, modifies and deletes in the folder of the backup.
+/// How many files a commit adds, modifies and deletes in the folder of the backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     /// New files.
     pub added: usize,
-    /// Files with other content.
+    /// Files with changed content.
     pub modified: usize,
-    /// Files that are gone.
+    /// Deleted files.
     pub deleted: usize,
 }
 
-/// Whose Windmill token made a run, as Windmill says.
+/// The user of a run's Windmill token, as Windmill reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenUser {
     /// The user's name in the workspace.
@@ -28,57 +28,57 @@ pub struct TokenUser {
     pub admin: bool,
 }
 
-/// What a user should know although it is no failure, each of it once.
+/// Warnings: what a user should know although it is not a failure, without duplicates.
 #[derive(Debug, Default)]
 pub struct Warnings(Vec<String>);
 
 impl Warnings {
-    /// Adds one, unless it was said.
+    /// Adds a warning, unless it is already there.
     pub fn add(&mut self, warning: String) {
         if !self.0.contains(&warning) {
             self.0.push(warning);
         }
     }
 
-    /// All of them so far, in order.
+    /// Returns all warnings so far, in order.
     #[must_use]
     pub fn list(&self) -> &[String] {
         &self.0
     }
 
-    /// How many there are.
+    /// Returns the number of warnings.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Those that were added after the first `count`.
+    /// Returns the warnings after the first `count`.
     #[must_use]
     pub fn after(&self, count: usize) -> &[String] {
         self.0.get(count..).unwrap_or_default()
     }
 
-    /// All of them, in order.
+    /// Returns all warnings, in order.
     #[must_use]
     pub fn into_list(self) -> Vec<String> {
         self.0
     }
 }
 
-/// Items that a result lists; the rest is counted.
+/// The most items that a result lists; the others are only counted.
 const LEFT_OUT_MAX: usize = 200;
 
 /// An item that could not be backed up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LeftOut {
-    /// Its path, as `f/ops/a`.
+    /// Its path, such as `f/ops/a`.
     pub item: String,
-    /// Its kind, and why.
+    /// Its kind, and why it was left out.
     pub reason: String,
 }
 
 impl LeftOut {
-    /// The first items of a list; where there are more, the last entry counts them.
+    /// Returns the first 200 items of a list. If there are more, the last entry counts them.
     #[must_use]
     pub fn first_of(mut all: Vec<Self>) -> Vec<Self> {
         let more = all.len().saturating_sub(LEFT_OUT_MAX);
@@ -90,30 +90,31 @@ impl LeftOut {
     }
 }
 
-/// The end of one sync.
+/// The result of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncResult {
     /// How it ended.
     pub code: Code,
-    /// What was tried, on what, and how it went. Never a secret.
+    /// What was tried, on what, and the outcome. It never contains a secret.
     pub message: String,
-    /// Names the run in logs and answers.
+    /// The id of the run in logs and answers.
     pub run_id: String,
     /// The workspace.
     pub workspace: String,
     /// The branch.
     pub branch: String,
-    /// The commit that the branch holds now, where that is known.
+    /// The commit that the branch holds now, if that is known.
     pub commit: Option<String>,
     /// What the commit changes.
     pub changed: Changed,
-    /// What a user should know although it is no failure.
+    /// What a user should know although it is not a failure.
     pub warnings: Vec<String>,
-    /// The items that could not be backed up, of which the backup keeps what it had; of very many, the first.
+    /// The items that could not be backed up. The backup keeps its previous state of them. A long list is cut, see
+    /// [`LeftOut::first_of`].
     pub left_out: Vec<LeftOut>,
-    /// How many items Windmill showed, where it was asked. It is not part of the JSON.
+    /// How many items Windmill listed, if it was asked. It is not part of the JSON.
     pub items: Option<usize>,
-    /// From the request to the end, waiting included.
+    /// The time from the request to the end, including waiting.
     pub duration_ms: u64,
 }
 
@@ -124,37 +125,37 @@ pub struct Difference {
     pub path: String,
     /// `missing_in_backup`, `differs` or `only_in_backup`.
     pub kind: &'static str,
-    /// How, in a few lines without secrets; empty where one side has nothing.
+    /// The difference in a few lines without secrets; empty if one side does not have the file.
     pub diff: Vec<String>,
 }
 
-/// A result that lists what differs.
+/// A result with a list of differences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedResult {
-    /// The end of the run.
+    /// The result of the run.
     pub result: SyncResult,
-    /// What differs; of very many, the first. What only the backup has comes last.
+    /// The differences. If there are very many, only the first are listed. Files that only the backup has come last.
     pub differences: Vec<Difference>,
-    /// Of a restore: the branch on which what was there before is kept.
+    /// For a restore: the branch that keeps the previous content of the workspace.
     pub restore_point: Option<String>,
 }
 
 impl ListedResult {
-    /// As one line of JSON.
+    /// Returns the result as one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
         json::to_string(&Document::of_listed(self))
     }
 }
 
-/// Such results of several workspaces as one line of JSON.
+/// Returns such results of several workspaces as one line of JSON.
 #[must_use]
 pub fn listed_to_json(listed: &[ListedResult]) -> String {
     let results: Vec<_> = listed.iter().map(|listed| listed.result.clone()).collect();
     document_of_all(&results, listed.iter().map(Document::of_listed))
 }
 
-/// A result, and what else there is to list.
+/// A result with its list, if it has one.
 struct Document<'a> {
     result: &'a SyncResult,
     listed: Option<&'a ListedResult>,
@@ -224,13 +225,14 @@ struct ErrorDocument<'a> {
     message: &'a str,
 }
 
-/// Of the message of a failed result in an HTTP answer, and of its warnings together: JSON may double both, and an
+/// The most bytes of a failed result's message in an HTTP answer. JSON may double the message and the warnings, and an
 /// error answer has at most 16 KB.
 const ANSWERED_MESSAGE_BYTES_MAX: usize = 5 * 1024;
+/// The most bytes of all warnings of such a result.
 const ANSWERED_WARNINGS_BYTES_MAX: usize = 2 * 1024;
 
 impl SyncResult {
-    /// The result for an HTTP answer that has `count` of them.
+    /// Shortens a failed result for an HTTP answer that has `count` results.
     #[must_use]
     pub fn for_answer(mut self, count: usize) -> Self {
         if self.code.is_success() {
@@ -248,26 +250,27 @@ impl SyncResult {
         self
     }
 
-    /// The result as one line of JSON.
+    /// Returns the result as one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
         json::to_string(&Document::of(self))
     }
 }
 
-/// The results of several workspaces as one: its code is that of the first that failed, in their order.
+/// Returns one code for the results of several workspaces: the first failure in their order. If all succeeded, it is
+/// the code of a success that changed something, if there is one.
 #[must_use]
 pub fn code_of_all<'a>(results: impl IntoIterator<Item = &'a SyncResult, IntoIter: Clone>) -> Code {
     let results = results.into_iter();
     let failed = results.clone().map(|result| result.code).find(|code| !code.is_success());
     failed.unwrap_or_else(|| {
         let has = |code| results.clone().any(|result| result.code == code);
-        // Of successes, the one that changed something tells the most.
+        // The code of a success that changed something has the most information.
         [Code::Restored, Code::Pushed, Code::DryRun].into_iter().find(|code| has(*code)).unwrap_or(Code::Unchanged)
     })
 }
 
-/// The results of several workspaces as one line of JSON.
+/// Returns the results of several workspaces as one line of JSON.
 #[must_use]
 pub fn all_to_json(results: &[SyncResult]) -> String {
     document_of_all(results, results.iter().map(Document::of))
@@ -284,7 +287,7 @@ fn document_of_all<D: Serialize>(results: &[SyncResult], documents: impl Iterato
     })
 }
 
-/// An error without a run, as one line of JSON.
+/// Returns an error without a run as one line of JSON.
 #[must_use]
 pub fn error_json(code: Code, message: &str) -> String {
     json::to_string(&ErrorDocument { success: false, code: code.as_str(), message })

@@ -6,21 +6,21 @@ use crate::model::names::{NameError, first_broken, text_of};
 use crate::util::percent;
 use crate::util::secret::Secret;
 
-/// More than any forge gives out, little enough to be an argument.
+/// The longest URL: longer than any that a git host gives out, and short enough for a program's argument.
 const URL_BYTES_MAX: usize = 2_000;
 
-/// Where Windmill is: an `http` or `https` URL, its path prefix included, without a slash at its end.
+/// The address of Windmill: an `http` or `https` URL, with its path prefix and without a slash at its end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BaseUrl(String);
 
 text_of!(BaseUrl);
 
 impl BaseUrl {
-    /// Takes a URL; slashes at its end are dropped.
+    /// Parses a URL and drops slashes at its end.
     ///
     /// # Errors
     ///
-    /// When it is no `http` or `https` URL, or has user info, a query or a fragment.
+    /// Fails if it is not an `http` or `https` URL, or if it has user info, a query, a fragment or Windmill's `/api`.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         Self::normalized(text).map(Self).map_err(|why| NameError::of_url("base URL", text, why))
     }
@@ -42,14 +42,15 @@ impl BaseUrl {
         Ok([&scheme, "://", rest].concat())
     }
 
-    /// The URL of `path` below this one; `path` is trusted. The empty path gives the base with a slash at its end.
+    /// Returns the URL of `path` below this one, without checking `path`. The empty path gives the base with a slash at
+    /// its end.
     #[must_use]
     pub fn join(&self, path: &str) -> String {
         [&self.0, "/", path.trim_start_matches('/')].concat()
     }
 }
 
-/// By which protocol a remote is reached.
+/// The protocol of a remote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RemoteScheme {
     /// `https://`
@@ -62,7 +63,7 @@ pub enum RemoteScheme {
     File,
 }
 
-/// The URL of a git remote, without any credential in it.
+/// The URL of a git remote, without credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RemoteUrl {
     text: String,
@@ -70,7 +71,7 @@ pub struct RemoteUrl {
     host: String,
 }
 
-/// What a URL had before its host, decoded.
+/// The user and password that a URL had before its host, decoded.
 struct UserInfo {
     user: Option<String>,
     password: Option<Secret>,
@@ -80,12 +81,12 @@ const REMOTE: &str = "remote URL";
 const NO_REMOTE: &str = "is not one of https://…, http://…, ssh://…, user@host:path and file:///…";
 
 impl RemoteUrl {
-    /// Takes the URL of a remote in one of the four forms that git's own transports know.
+    /// Parses the URL of a remote in one of the four forms that git's own transports know.
     ///
     /// # Errors
     ///
-    /// When it has another form (`ext::` and its like would run a program), a credential in it, or a part that ssh or
-    /// git would take as an option.
+    /// Fails if it has another form (one like `ext::` would run a program), a credential, or a part that ssh or git
+    /// would take as an option.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let refuse = |why| NameError::of_url(REMOTE, text, why);
         let (url, user_info) = Self::split(text).map_err(refuse)?;
@@ -98,12 +99,12 @@ impl RemoteUrl {
         Ok(url)
     }
 
-    /// Takes a URL as Windmill's `git_repository` resource has it, `https://user:token@host/…` or
-    /// `https://token@host/…`, and gives the URL without them, the user and the token.
+    /// Parses a URL of Windmill's `git_repository` resource, `https://user:token@host/…` or `https://token@host/…`.
+    /// Returns the URL without credentials, the user and the token.
     ///
     /// # Errors
     ///
-    /// As [`RemoteUrl::parse`], user and token of an http(s) URL excepted.
+    /// Fails as [`RemoteUrl::parse`] does, but accepts user and token in an http(s) URL.
     pub fn parse_with_credentials(text: &str) -> Result<(Self, Option<String>, Option<Secret>), NameError> {
         let (url, user_info) = Self::split(text).map_err(|why| NameError::of_url(REMOTE, text, why))?;
         Ok(match user_info {
@@ -135,7 +136,7 @@ impl RemoteUrl {
                 check_ssh_user(user)?;
                 (rest, None)
             }
-            // What follows the user info begins after the last `@` of the authority.
+            // The host begins after the last `@` of the authority.
             (_, Some(info)) => (&rest[info.len() + 1..], Some(UserInfo::decode(info)?)),
             (_, None) => (rest, None),
         };
@@ -143,7 +144,7 @@ impl RemoteUrl {
         Ok((Self { text, scheme: known, host: url.host.to_owned() }, user_info))
     }
 
-    /// `user@host:path`. The user is required: without it, `host:path` looks too much like `transport::address`.
+    /// Parses `user@host:path`. The user is required: without it, `host:path` looks too much like `transport::address`.
     fn from_scp_form(text: &str) -> Result<Self, &'static str> {
         let (login, path) = text.split_once(':').ok_or(NO_REMOTE)?;
         let (user, host) = login.rsplit_once('@').ok_or(NO_REMOTE)?;
@@ -157,31 +158,32 @@ impl RemoteUrl {
         Ok(Self { text: text.to_owned(), scheme: RemoteScheme::Ssh, host: host.to_owned() })
     }
 
-    /// The URL, as git is given it.
+    /// Returns the URL in the form that git gets.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// By which protocol it is reached.
+    /// Returns its protocol.
     #[must_use]
     pub fn scheme(&self) -> RemoteScheme {
         self.scheme
     }
 
-    /// Whether git speaks HTTP with it, so that a token goes with it.
+    /// Returns whether git uses HTTP for it, and therefore needs a token.
     #[must_use]
     pub fn is_http(&self) -> bool {
         matches!(self.scheme, RemoteScheme::Https | RemoteScheme::Http)
     }
 
-    /// The host without its port; the empty text for a file.
+    /// Returns the host without its port; the empty text for a file.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Scheme, host and port with a slash, for git's `http.<origin>.extraHeader`; only http and https have one.
+    /// Returns scheme, host and port with a slash, for git's `http.<origin>.extraHeader`. Only http and https URLs have
+    /// an origin.
     #[must_use]
     pub fn origin(&self) -> Option<String> {
         if !self.is_http() {
@@ -208,7 +210,7 @@ impl UserInfo {
             (user.contains(char::is_control) || password.contains(char::is_control), "has a control character in it"),
             (user.contains(':'), "has a user with a colon in it"),
         ])?;
-        // A token alone stands where a user would; some write it so with GitHub's word for "no password".
+        // A token alone is in the place of the user; in some URLs, GitHub's word for "no password" follows it.
         Ok(if password.is_empty() || password == "x-oauth-basic" {
             Self { user: None, password: given(user).map(Secret::new) }
         } else {
@@ -225,7 +227,7 @@ fn given(text: String) -> Option<String> {
 struct Authority<'a> {
     user_info: Option<&'a str>,
     host: &'a str,
-    /// Empty, or from its slash on.
+    /// The path with its first slash, or empty.
     path: &'a str,
 }
 
@@ -270,7 +272,7 @@ fn check_host(host: &str) -> Result<(), &'static str> {
     ])
 }
 
-/// Percent signs are refused with the rest: git decodes them, and ssh would see what stands behind them.
+/// Refuses percent signs too: git decodes them, and ssh would get the decoded text.
 fn check_ssh_user(user: &str) -> Result<(), &'static str> {
     first_broken(&[
         (user.contains(':'), "has a password in it: ssh remotes take a key, GIT_SSH_KEY"),
@@ -306,7 +308,8 @@ fn check_url_characters(text: &str) -> Result<(), &'static str> {
     ])
 }
 
-/// The scheme in lower case, since git knows its transports by that alone, and what follows `://`.
+/// Returns the scheme and the text after `://`. The scheme is in lower case, because git knows its transports only in
+/// this form.
 fn split_scheme(text: &str) -> Option<(String, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     Some((scheme.to_ascii_lowercase(), rest))
@@ -316,7 +319,7 @@ fn split_scheme(text: &str) -> Option<(String, &str)> {
 mod tests {
     use super::*;
 
-    /// Each of `accepted` passes, and each of `refused` does not, with its word in the message.
+    /// Checks that each of `accepted` is parsed, and that each of `refused` fails with its word in the message.
     #[track_caller]
     fn check<T>(parse: fn(&str) -> Result<T, NameError>, accepted: &[&str], refused: &[(&str, &str)]) {
         for text in accepted {

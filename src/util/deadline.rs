@@ -1,40 +1,40 @@
-//! Deadlines: the time that a run has left, and the token that cancels it earlier. Everything that waits asks here.
+//! Deadlines: the time that a run has left, and the token that cancels it earlier. Every wait uses them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often a wait looks whether it was told to end.
+/// How often a wait checks whether it is cancelled.
 pub const STOP_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Tells every run of this process to end; clones share the one flag.
+/// A token that cancels runs of this process; clones share one flag.
 #[derive(Clone, Default)]
 pub struct CancelToken {
     flag: Arc<AtomicBool>,
-    /// That of what this is a part of.
+    /// The token of the whole that this is a part of.
     outer: Option<Arc<Self>>,
 }
 
 impl CancelToken {
-    /// For a part of what this one interrupts: it can be ended alone, and ends with the whole.
+    /// Makes a token for a part of the work: it can be cancelled alone, and is cancelled together with this one.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { flag: Arc::default(), outer: Some(Arc::new(self.clone())) }
     }
 
-    /// Tells all who hold a clone to end.
+    /// Cancels this token, its clones and its children.
     pub fn cancel(&self) {
         self.flag.store(true, Ordering::SeqCst);
     }
 
-    /// Whether [`CancelToken::cancel`] was called.
+    /// Returns whether [`CancelToken::cancel`] was called for it or for an outer token.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.flag.load(Ordering::SeqCst) || self.outer.as_ref().is_some_and(|outer| outer.is_cancelled())
     }
 }
 
-/// Why a wait was given up.
+/// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expired {
     /// The time is over.
@@ -43,7 +43,7 @@ pub enum Expired {
     Cancelled,
 }
 
-/// A point in time at which a run ends, with the cancel that ends it earlier.
+/// A point in time at which a run ends, with the token that cancels it earlier.
 #[derive(Clone)]
 pub struct Deadline {
     at: Instant,
@@ -51,25 +51,25 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// A deadline `time` from now.
+    /// Returns a deadline `time` from now.
     #[must_use]
     pub fn after(time: Duration, cancel: &CancelToken) -> Self {
-        // A time that overflows the clock is as good as a century.
+        // A time that overflows the clock becomes a century.
         let now = Instant::now();
         let at = now.checked_add(time).unwrap_or(now + Duration::from_secs(100 * 365 * 86_400));
         Self { at, cancel: cancel.clone() }
     }
 
-    /// What ends it earlier.
+    /// Returns the token that cancels it earlier.
     #[must_use]
     pub fn cancel_token(&self) -> &CancelToken {
         &self.cancel
     }
 
-    /// The time left.
+    /// Returns the time left.
     ///
     /// # Errors
-    /// [`Expired`] when there is none, or the process is ending.
+    /// Returns [`Expired`] if no time is left or the process is ending.
     pub fn remaining(&self) -> Result<Duration, Expired> {
         if self.cancel.is_cancelled() {
             return Err(Expired::Cancelled);
@@ -80,19 +80,19 @@ impl Deadline {
         }
     }
 
-    /// The time left, but at most until the next look at the cancel.
+    /// Returns the time left, but at most the time until the next check for a cancel.
     ///
     /// # Errors
-    /// As [`Deadline::remaining`].
+    /// Fails as [`Deadline::remaining`] does.
     pub fn next_wait(&self) -> Result<Duration, Expired> {
         Ok(self.remaining()?.min(STOP_POLL_INTERVAL))
     }
 
-    /// Waits until its time has come, as a pause does. The cancel is a flag that is looked at, also by signal handlers'
-    /// threads, so the sleep is short.
+    /// Waits until the deadline. The cancel is a flag that other threads set, such as those of signal handlers, so it
+    /// is checked after each short sleep.
     ///
     /// # Errors
-    /// [`Expired::Cancelled`], as soon as that is seen.
+    /// Returns [`Expired::Cancelled`] as soon as the cancel is seen.
     pub fn wait_out(&self) -> Result<(), Expired> {
         loop {
             match self.next_wait() {

@@ -1,4 +1,4 @@
-//! Files and folders that only our user may read, and the folder of a run: empty when the run starts, gone when it
+//! Files and folders that only our user may read, and the folder of a run: empty when the run starts, removed when it
 //! ends.
 
 use std::fs::{self, File, OpenOptions};
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::util::volume::Volume;
 
-/// Creates a folder, with all that lead to it, readable by us alone. A file in its place, or a link that leads
-/// nowhere, gives way.
+/// Creates a folder and its parents, readable by our user only. A file in its place, or a link to nothing, is removed
+/// first.
 ///
 /// # Errors
-/// What the system says, with the path.
+/// Returns the system's error, with the path.
 pub fn create_folder(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -27,15 +27,16 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
     created.map_err(|error| at(path, &error))
 }
 
-/// Removes a folder with all in it; one that is not there is as good. A folder of ours that we may not look into is
-/// opened first.
+/// Removes a folder with its content. It is not an error if it does not exist. If access is denied, folders of our user
+/// are made accessible first.
 ///
 /// # Errors
-/// What the system says, with the path.
+/// Returns the system's error, with the path.
 pub fn remove_folder(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // A file or a link where a folder belongs; what a link points at stays. Above it, it is as good as not there.
+        // `path`, or a part above it, is a file or a link. If it is `path`, it is removed, but not the target of a
+        // link; otherwise there is nothing to remove.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => match fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
             result => result.map_err(|error| at(path, &error)),
@@ -49,7 +50,7 @@ pub fn remove_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives us back the folders below `path`, itself included, as far as they are ours. Links are not followed.
+/// Makes `path` and the folders below it accessible to us, as far as they belong to our user. Links are not followed.
 #[cfg(unix)]
 fn open_folders(path: &Path) {
     let mut pending = vec![path.to_owned()];
@@ -60,7 +61,7 @@ fn open_folders(path: &Path) {
     }
 }
 
-/// Makes a folder of ours accessible to us. A failure shows where the folder is used.
+/// Makes a folder of our user accessible to us. A failure is ignored here and appears when the folder is used.
 pub fn open_folder(path: &Path) {
     #[cfg(unix)]
     if fs::symlink_metadata(path).is_ok_and(|about| about.is_dir()) {
@@ -71,10 +72,10 @@ pub fn open_folder(path: &Path) {
     let _ = path;
 }
 
-/// Removes a file; one that is not there is as good.
+/// Removes a file. It is not an error if it does not exist.
 ///
 /// # Errors
-/// What the system says, with the path.
+/// Returns the system's error, with the path.
 pub fn remove_file(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -82,11 +83,11 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a file of this service for reading and writing, created with mode 0600 where it is missing. A folder, a link, a
-/// FIFO or a device in its place gives way; what a link points at stays.
+/// Opens a file of this service for reading and writing, and creates it with mode 0600 if it is missing. A folder,
+/// link, FIFO or device in its place is removed first; the target of a link stays.
 ///
 /// # Errors
-/// What the system says, with the path.
+/// Returns the system's error, with the path.
 pub fn open_file(path: &Path, truncate: bool) -> io::Result<File> {
     make_way(path, truncate)?;
     let mut options = OpenOptions::new();
@@ -96,22 +97,24 @@ pub fn open_file(path: &Path, truncate: bool) -> io::Result<File> {
     open_regular(&mut options, path)
 }
 
-/// Removes what is at the place of a file and is not a regular file.
+/// Removes what is in the place of a file, unless it is a regular file. A hard link to a file with content is removed
+/// too.
 ///
 /// # Errors
-/// What the system says, with the path.
+/// Returns the system's error, with the path.
 pub fn make_way_for_file(path: &Path) -> io::Result<()> {
     make_way(path, false)
 }
 
-/// A hard link to a file with content gives way too, since what is written would be in that file. An empty one may be a
-/// lock that somebody holds, in a data folder that was copied by links.
+/// Removes what is in the place of a file and must not be written to. This includes a hard link to a file with content,
+/// because writing would change that file. An empty one stays, unless it is overwritten: it may be a lock that another
+/// process holds, in a data folder that was copied by links.
 fn make_way(path: &Path, is_overwritten: bool) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(about) if about.is_dir() => remove_folder(path),
         Ok(about) if about.is_file() && !(has_other_names(&about) && (is_overwritten || about.len() > 0)) => Ok(()),
         Ok(_) => remove_file(path),
-        // What is wrong shows when it is opened.
+        // The error appears when the file is opened.
         Err(_) => Ok(()),
     }
 }
@@ -129,7 +132,7 @@ fn has_other_names(_: &fs::Metadata) -> bool {
 /// Opens a file without following a link, and without waiting for the other end of a FIFO.
 ///
 /// # Errors
-/// What the system says, with the path; `InvalidData` for what is not a regular file.
+/// Returns the system's error, with the path; `InvalidData` if it is not a regular file.
 pub fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     {
@@ -144,19 +147,19 @@ pub fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> 
     Err(at(path, &io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file")))
 }
 
-/// Reads the first `bytes_max` bytes of a file of this service, which is a regular file and not a link.
+/// Reads the first `bytes_max` bytes of a file of this service, which has to be a regular file and not a link.
 ///
 /// # Errors
-/// What the system says, with the path.
+/// Returns the system's error, with the path.
 pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = open_regular(OpenOptions::new().read(true), path)?;
     read(file, path, bytes_max)
 }
 
-/// The same of a file that a setting or an option names: it may be a link or a FIFO.
+/// Reads the first `bytes_max` bytes of a file that a setting or an option names. It may be a link or a FIFO.
 ///
 /// # Errors
-/// What the system says, with the path.
+/// Returns the system's error, with the path.
 pub fn read_named_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     read(File::open(path).map_err(|error| at(path, &error))?, path, bytes_max)
 }
@@ -170,7 +173,7 @@ fn read(file: File, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 /// Removes the FIFOs, sockets and devices below a folder, which git neither sees nor removes.
 ///
 /// # Errors
-/// What the system says, with the path.
+/// Returns the system's error, with the path.
 #[cfg(unix)]
 pub fn remove_special_files(folder: &Path) -> io::Result<()> {
     let mut pending = vec![folder.to_owned()];
@@ -186,23 +189,23 @@ pub fn remove_special_files(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a file that only we may read.
+/// Writes a file that only our user may read.
 ///
 /// # Errors
-/// What the system says, with the path.
+/// Returns the system's error, with the path.
 pub fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
     open_file(path, true)?.write_all(content).map_err(|error| at(path, &error))
 }
 
-/// Puts `content` in place of the file at `path` in one step: after a crash there is the old file or the new one.
+/// Replaces the file at `path` in one step: after a crash, either the old file or the new one is there.
 ///
 /// # Errors
-/// What the system says, with the path.
+/// Returns the system's error, with the path.
 pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
-    // The file that is there stays until the new one is whole; a folder gives way.
+    // An existing file stays until the new one is complete; a folder is removed first.
     if fs::symlink_metadata(path).is_ok_and(|about| about.is_dir()) {
         remove_folder(path)?;
     }
@@ -211,7 +214,7 @@ pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, path).map_err(|error| at(path, &error))
 }
 
-/// An error with the path that it happened at.
+/// Returns an error with the path at which it happened.
 #[must_use]
 pub fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
@@ -224,32 +227,32 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// An empty folder at `path`. What a killed run left there is removed first, its secrets included.
+    /// Creates an empty folder at `path`. What a killed run left there is removed first, including its secrets.
     ///
     /// # Errors
-    /// What the system says, with the path.
+    /// Returns the system's error, with the path.
     pub fn new(path: PathBuf) -> io::Result<Self> {
         remove_folder(&path)?;
         create_folder(&path)?;
         Ok(Self { volume: Volume::of(&path), path })
     }
 
-    /// The volume that it lies on, as it was when the run began.
+    /// Returns its volume, with the free space to leave as computed when the run began.
     #[must_use]
     pub fn volume(&self) -> &Volume {
         &self.volume
     }
 
-    /// The folder.
+    /// Returns the path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes a file into it; the path of the file.
+    /// Writes a file into it, and returns the path of the file.
     ///
     /// # Errors
-    /// What the system says, with the path.
+    /// Returns the system's error, with the path.
     pub fn write(&self, name: &str, content: &[u8]) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         write_file(&path, content)?;
@@ -308,9 +311,10 @@ mod tests {
 
 #[cfg(test)]
 impl RunDir {
-    /// The folder of a unit test. It lies below the package, which is all that tests within WASI see of a disk.
+    /// Creates the folder of a unit test. It is below the package, the only part of the disk that tests within WASI
+    /// see.
     pub(crate) fn for_test(name: &str) -> io::Result<Self> {
-        // Within WASI there are no processes, and none has an id.
+        // Within WASI there are no processes, and so no process ids.
         let process = if cfg!(unix) { std::process::id() } else { 0 };
         Self::new(std::env::current_dir()?.join(format!("target/tmp/{name}-{process}")))
     }

@@ -1,36 +1,36 @@
-//! Hashes of content, and words that no one can guess, by `ring`; on WebAssembly hashes by the sha crates.
+//! Hashes of content and random words, by `ring`; on WebAssembly, hashes by the sha crates.
 
-/// Which digest.
+/// The algorithm of a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// 20 bytes; what most git repositories name their objects by.
+    /// 20 bytes; most git repositories name their objects by it.
     Sha1,
     /// 32 bytes.
     Sha256,
 }
 
-/// A digest of what is fed to it.
+/// A digest of the bytes that are added to it.
 pub struct Digest(platform::Context);
 
 impl Digest {
-    /// Nothing fed yet.
+    /// Makes a digest of no bytes.
     #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
         Self(platform::new(algorithm))
     }
 
-    /// Feeds it.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         platform::update(&mut self.0, bytes);
     }
 
-    /// The digest as lower-case hexadecimal digits.
+    /// Returns the digest as lower-case hexadecimal digits.
     #[must_use]
     pub fn finish(self) -> String {
         hex(platform::finish(self.0).as_ref())
     }
 
-    /// The bytes of a SHA-256; of a shorter digest, zeros follow them.
+    /// Returns the bytes of a SHA-256; for a shorter digest, zeros follow its bytes.
     #[must_use]
     pub fn finish_bytes(self) -> [u8; 32] {
         let (finished, mut bytes) = (platform::finish(self.0), [0; 32]);
@@ -39,13 +39,13 @@ impl Digest {
     }
 }
 
-/// 32 random hexadecimal digits; `None` if the system gives no random numbers.
+/// Returns 32 random hexadecimal digits, or `None` if the system gives no random numbers.
 #[must_use]
 pub fn random_word() -> Option<String> {
     platform::random().map(|bytes| hex(&bytes[..16]))
 }
 
-/// A short name, 16 hexadecimal digits, that differs where `text` differs.
+/// Returns a short name of 16 hexadecimal digits, different for each `text`.
 #[must_use]
 pub fn short_name(text: &str) -> String {
     let mut digest = Digest::new(Algorithm::Sha256);
@@ -55,7 +55,7 @@ pub fn short_name(text: &str) -> String {
     name
 }
 
-/// Lower-case hexadecimal digits.
+/// Returns the bytes as lower-case hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -99,7 +99,7 @@ mod platform {
 mod platform {
     use sha1::Digest as _;
 
-    /// No program is started here that a word would be needed for.
+    /// Returns `None`: on WebAssembly we start no program that needs a random word.
     pub(super) fn random() -> Option<[u8; 32]> {
         None
     }

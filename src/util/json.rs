@@ -1,28 +1,29 @@
-//! A look at the outline of a JSON text before it is parsed: parsed, it can take a hundred times the memory of the text.
+//! Checks the outline of a JSON text before parsing, because a parsed value can take a hundred times the memory of its
+//! text.
 
 use miniserde::json::{self, Value};
 
-/// What the outline of a text may have.
+/// The limits for the outline of a text.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Brackets that are open at the same time.
+    /// How many brackets may be open at the same time.
     pub depth: usize,
-    /// Values, not counting the first of each array and object.
+    /// How many values there may be, not counting the first of each array and object.
     pub values: usize,
-    /// Arrays and objects: an object takes 700 bytes, whatever is in it.
+    /// How many arrays and objects there may be. An object takes 700 bytes, whatever its content.
     pub containers: usize,
 }
 
 /// A limit that an outline breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutlineFault {
-    /// Brackets open too deeply.
+    /// Too many brackets are open at the same time.
     TooDeep,
     /// There are too many values, arrays or objects.
     TooMany,
 }
 
-/// Which limit the outline breaks first. What stands in strings does not count.
+/// Returns the limit that the outline breaks first. The content of strings does not count.
 #[must_use]
 pub fn outline_fault(text: &str, limits: Limits) -> Option<OutlineFault> {
     let (mut depth, mut values, mut containers) = (0_usize, 1_usize, 0_usize);
@@ -47,7 +48,7 @@ pub fn outline_fault(text: &str, limits: Limits) -> Option<OutlineFault> {
     None
 }
 
-/// The value of a text, where its outline keeps the limits and it is JSON.
+/// Returns the value of a text, if its outline keeps the limits and it is JSON.
 #[must_use]
 pub fn parse(text: &str, limits: Limits) -> Option<Value> {
     if outline_fault(text, limits).is_some() {

@@ -1,4 +1,4 @@
-//! Log lines on standard error, as text (by `simple_logger`) or as JSON, one line a message.
+//! Log lines on standard error, as text (by `simple_logger`) or as JSON, one line per message.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -13,28 +13,29 @@ use simple_logger::SimpleLogger;
 use crate::util::redact;
 use crate::util::time;
 
-/// Crates that log what goes over the wire, tokens included.
+/// Crates that log network traffic, including tokens.
 const QUIET_TARGETS: [&str; 2] = ["ureq", "rustls"];
 /// The most detailed level at which these crates may log.
 const QUIET_LEVEL: Level = Level::Warn;
 
 thread_local! {
-    /// Whether this thread writes a text line. `simple_logger` panics where standard error cannot be written.
+    /// Whether this thread is writing a text line. `simple_logger` panics if standard error cannot be written, and the
+    /// panic hook ignores that panic.
     static IS_WRITING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What a line of JSON has beside its message: in which run, and at what, this thread is.
+/// The fields of a JSON line besides its message: the run that this thread works for, and its step.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
-    /// Names the run; empty outside of one.
+    /// The id of the run; empty outside a run.
     pub run_id: String,
-    /// Of the run.
+    /// The workspace of the run.
     pub workspace: String,
-    /// What the run is at.
+    /// The current step of the run.
     pub step: Option<&'static str>,
-    /// How the run ended.
+    /// The result code of the run.
     pub code: Option<&'static str>,
-    /// How long the run, or the step, took.
+    /// How long the run or the step took.
     pub duration_ms: Option<u64>,
 }
 
@@ -42,7 +43,7 @@ thread_local! {
     static FIELDS: RefCell<Fields> = RefCell::default();
 }
 
-/// The fields of this thread, for a thread that works for it.
+/// Returns the fields of this thread, for another thread that works for it.
 #[must_use]
 pub fn fields() -> Fields {
     FIELDS.with_borrow(Clone::clone)
@@ -55,17 +56,17 @@ pub fn scope(change: impl FnOnce(&mut Fields)) -> Scope {
     Scope(before)
 }
 
-/// This thread works for a run until the scope is dropped.
+/// Sets the fields of this thread to those of a run until the scope is dropped.
 pub fn run_scope(run_id: &str, workspace: &str) -> Scope {
     scope(|fields| *fields = Fields { run_id: run_id.to_owned(), workspace: workspace.to_owned(), ..Fields::default() })
 }
 
-/// Notes what the run of this thread is at.
+/// Sets the current step of this thread's run.
 pub fn set_step(step: &'static str) {
     FIELDS.with_borrow_mut(|fields| fields.step = Some(step));
 }
 
-/// Brings back the fields that were before.
+/// Restores the previous fields when it is dropped.
 #[must_use]
 pub struct Scope(Fields);
 
@@ -76,7 +77,7 @@ impl Drop for Scope {
 }
 
 impl Fields {
-    /// As members of an object, each behind a comma.
+    /// Returns the fields as members of an object, each with a comma before it.
     fn to_json(&self) -> String {
         let mut text = String::new();
         let words = [("run_id", Some(&*self.run_id)), ("workspace", Some(&*self.workspace))];
@@ -98,12 +99,12 @@ impl Fields {
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts logging; a second call changes nothing. After that, a panic is a log line too: std would print its text as it
-/// is, and the text may hold a part of a request.
+/// Starts logging; a second call changes nothing. From then on, a panic is a log line too: std would print its text
+/// unescaped, and the text may contain a part of a request.
 pub fn start(level: LevelFilter, format: LogFormat) {
     let text = SimpleLogger::new().with_level(level).with_utc_timestamps();
     if log::set_boxed_logger(Box::new(Logger { level, format, text })).is_ok() {
@@ -112,8 +113,8 @@ pub fn start(level: LevelFilter, format: LogFormat) {
     }
 }
 
-/// Logs a panic. A failed write of a log line is no error; and what panics within a panic hook aborts the process, so
-/// this writes the line itself.
+/// Logs a panic, unless `simple_logger` panicked because a log line could not be written, which is not an error. A
+/// panic within a panic hook aborts the process, so this writes the line without `simple_logger`.
 fn log_panic(panic: &PanicHookInfo<'_>, format: LogFormat) {
     if IS_WRITING.get() {
         return;
@@ -167,7 +168,7 @@ impl Log for Logger {
 }
 
 impl Logger {
-    /// A line that cannot be written is lost; the work continues.
+    /// Writes a text line. If it cannot be written, it is lost and the work continues.
     fn write_text(&self, record: &Record<'_>, message: &str) {
         let target = record.target();
         let target = target.strip_prefix(concat!(env!("CARGO_CRATE_NAME"), "::")).unwrap_or(target);
@@ -190,12 +191,12 @@ fn json_line(level: Level, target: &str, message: &str) -> String {
     line
 }
 
-/// Writes in one piece, so that lines of several threads do not mix. What cannot be written is lost.
+/// Writes a line in one piece, so that lines of several threads do not mix. If it cannot be written, it is lost.
 fn write_line(line: &str) {
     let _ = std::io::stderr().lock().write_all([line, "\n"].concat().as_bytes());
 }
 
-/// A message without characters that end its line, move the reader's cursor, or hide or reorder others.
+/// Returns the message with characters replaced that end its line, move the reader's cursor, or hide or reorder others.
 fn one_line(message: &str) -> Cow<'_, str> {
     if !message.contains(redact::is_invisible) {
         return message.into();

@@ -1,11 +1,11 @@
-//! Runs two functions at the same time; where no thread can be had, one after the other.
+//! Runs two functions at the same time; if no thread can be started, one after the other.
 
 use std::panic;
 use std::thread;
 
 use crate::util::logging;
 
-/// Does `aside` in a thread named `name`, and `here` in this one; what came of either.
+/// Runs `aside` in a thread named `name` and `here` in this one, and returns both results.
 pub fn both<A: Send, B>(name: &str, aside: impl Fn() -> A + Sync, here: impl FnOnce() -> B) -> (A, B) {
     let fields = logging::fields();
     let for_run = || {

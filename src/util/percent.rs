@@ -5,20 +5,20 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 const NOT_RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const IN_A_PATH: &AsciiSet = &NOT_RESERVED.remove(b'/');
 
-/// A part of a path or query: all but letters, digits and `-._~` encoded.
+/// Encodes a part of a path or query: all characters except letters, digits and `-._~`.
 #[must_use]
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, NOT_RESERVED).to_string()
 }
 
-/// A path: as [`encode`], with its slashes.
+/// Encodes a path: as [`encode`], but keeps the slashes.
 #[must_use]
 pub fn encode_path(text: &str) -> String {
     utf8_percent_encode(text, IN_A_PATH).to_string()
 }
 
-/// The text that was encoded; `None` where a percent sign is not followed by two hexadecimal digits, and where the
-/// outcome is not UTF-8.
+/// Decodes a text. Returns `None` if a percent sign is not followed by two hexadecimal digits, or if the result is not
+/// UTF-8.
 #[must_use]
 pub fn decode(text: &str) -> Option<String> {
     let is_encoded = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());

@@ -1,15 +1,16 @@
-//! Makes text that others wrote fit to be shown: without known secrets, without characters that hide or reorder the
-//! others, and not too long.
+//! Makes foreign text fit to be shown: without known secrets, without characters that hide or reorder others, and not
+//! too long.
 
 use std::borrow::Cow;
 
 use crate::util::percent;
 use crate::util::secret::Secret;
 
-/// Shorter strings are not scrubbed: replacing every `ab` would destroy the text and give the secret away.
+/// Shorter strings are not replaced: replacing every `ab` would destroy the text and reveal the secret.
 const SCRUBBED_BYTES_MIN: usize = 4;
 
-/// Whether a character is not seen, or changes the direction or the place of others, so that a text reads as another one.
+/// Returns whether a character is invisible, or changes the direction or the place of others, so that a text looks like
+/// a different one.
 #[must_use]
 pub fn is_invisible(character: char) -> bool {
     character.is_control()
@@ -20,14 +21,15 @@ pub fn is_invisible(character: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// The text with each such character replaced by U+FFFD, but for line ends and tabs.
+/// Replaces each [invisible](is_invisible) character by U+FFFD, except `\n` and tabs.
 #[must_use]
 pub fn visible(text: &str) -> String {
     let seen = |one: char| if is_invisible(one) && !matches!(one, '\n' | '\t') { '\u{fffd}' } else { one };
     text.chars().map(seen).collect()
 }
 
-/// The text, or its first third and what fits of its end: the one says what was tried, the other why it failed.
+/// Returns the text, or its beginning (a third of `bytes_max`) and its end: the beginning says what was tried, and the
+/// end says why it failed.
 #[must_use]
 pub fn shorten(text: &str, bytes_max: usize) -> String {
     const MARK: &str = " […] ";
@@ -39,7 +41,7 @@ pub fn shorten(text: &str, bytes_max: usize) -> String {
     [&text[..head], MARK, &text[tail..]].concat()
 }
 
-/// The text, or its first characters with `…`.
+/// Returns the text, or its first characters with `…`.
 #[must_use]
 pub fn first_chars(text: &str, chars_max: usize) -> Cow<'_, str> {
     match text.char_indices().nth(chars_max) {
@@ -51,13 +53,12 @@ pub fn first_chars(text: &str, chars_max: usize) -> Cow<'_, str> {
 /// Replaces known secrets in text that a tool or a server wrote.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    /// Longest first, so that a secret within another does not break the longer one up.
+    /// The strings to replace, longest first, so that a secret within another one does not break the longer one up.
     needles: Vec<Secret>,
 }
 
 impl Redactor {
-    /// A redactor that knows `secrets`, each line of them, and the forms in which tools print them again (percent
-    /// encoded).
+    /// Makes a redactor for each line of `secrets`, as it is and percent-encoded, as tools may print it.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let mut needles: Vec<Secret> = Vec::new();
         for secret in secrets {
@@ -73,7 +74,7 @@ impl Redactor {
         Self { needles }
     }
 
-    /// `text` with each known secret replaced by `[redacted]`.
+    /// Returns `text` with each known secret replaced by `[redacted]`.
     #[must_use]
     pub fn redact(&self, text: &str) -> String {
         let mut clean = text.to_owned();
@@ -85,7 +86,7 @@ impl Redactor {
         clean
     }
 
-    /// The same for a text that was cut off: what a secret begins with is not left at its end.
+    /// Redacts a text that was cut off: if it ends with the beginning of a secret, that is replaced too.
     #[must_use]
     pub fn scrub_cut(&self, text: &str) -> String {
         let mut clean = self.redact(text);

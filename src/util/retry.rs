@@ -1,52 +1,54 @@
-//! How often a step that failed is tried again, and after which pauses.
+//! How often a failed step is tried again, and after which pauses.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::util::deadline::{Deadline, Expired};
 
-/// Before the second try, the third and the fourth, which is the last: a restart of a server is lived through, and one
-/// that is down for good is told of within seconds.
+/// The pauses before the second, third and fourth try, which is the last. Together they are long enough for a restart
+/// of a server, and a server that stays down is reported within seconds.
 const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_millis(1500), Duration::from_secs(4)];
-/// The most that a server may ask for by `Retry-After`.
+/// The longest pause that a server may ask for by `Retry-After`.
 const ASKED_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// A pause is longer or shorter by up to this share, so that services which lost one server do not come back at once.
+/// By how much a pause may be longer or shorter, so that services that lost the same server do not return at the same
+/// time.
 const JITTER_PERCENT: u64 = 25;
 
-/// Whether another attempt of a step that failed may help.
+/// Whether another attempt of a failed step may help, and how it has to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// No: a wrong token, a workspace that does not exist.
+    /// No attempt helps: for example, the token is wrong or the workspace does not exist.
     Never,
-    /// After a pause, at least as long as the server asks for.
+    /// After a pause, which is at least as long as the server asks for.
     AfterPause(Option<Duration>),
-    /// With a new checkout, since git found this one damaged, or it takes space that the disk does not have.
+    /// With a new checkout, because git found this one damaged, or because it takes space that the disk does not have.
     NewCheckout,
-    /// With an empty folder, since the content of the one that was pulled into may be the cause.
+    /// With an empty folder, because the content of the folder that `wmill` pulled into may be the cause.
     EmptyFolder,
 }
 
 /// The error of a failed attempt.
 pub trait Failure {
-    /// Whether another attempt may help.
+    /// Returns whether another attempt may help.
     fn retry(&self) -> Retry;
-    /// What failed, for the log.
+    /// Returns what failed, for the log.
     fn message(&self) -> &str;
 }
 
 /// Why there is no further attempt.
 #[derive(Debug)]
 pub enum GaveUp<E> {
-    /// The error of the last attempt, and how many there were.
+    /// The error of the last attempt, and the number of attempts.
     Failed(E, usize),
     /// The process is ending.
     Expired(Expired),
 }
 
-/// Does `work`, and does it again after a pause while its error says that this may help.
+/// Does `work`, and repeats it after a pause as long as its error says that this may help.
 ///
 /// # Errors
-/// [`GaveUp`]: nothing more may help, or there is no time for another attempt.
+/// Returns [`GaveUp`] if another attempt does not help, if no attempt or no time for one is left, or if the process is
+/// ending.
 pub fn patiently<T, E: Failure>(deadline: &Deadline, mut work: impl FnMut() -> Result<T, E>) -> Result<T, GaveUp<E>> {
     let mut attempts = Attempts { deadline, done: 1 };
     loop {
@@ -64,18 +66,18 @@ pub fn patiently<T, E: Failure>(deadline: &Deadline, mut work: impl FnMut() -> R
     }
 }
 
-/// The attempts of one step, of which the last is under way.
+/// The attempts of one step, including the current one.
 struct Attempts<'a> {
     deadline: &'a Deadline,
     done: usize,
 }
 
 impl Attempts<'_> {
-    /// Waits until it is time for another try; `false`, at once, when there is none left, or no time for it.
-    /// `asked` is what the server asks for, and `why` the failure, for the log.
+    /// Waits before another try. Returns `false` at once if no try or no time for one is left. `asked` is the pause
+    /// that the server asks for, and `why` the failure, for the log.
     ///
     /// # Errors
-    /// [`Expired`] when the process is ending.
+    /// Returns [`Expired::Cancelled`] if the process is ending.
     fn pause(&mut self, asked: Option<Duration>, why: &str) -> Result<bool, Expired> {
         let Some(pause) = PAUSES.get(self.done - 1) else { return Ok(false) };
         let pause = jittered(*pause, random()).max(asked.unwrap_or_default().min(ASKED_PAUSE_MAX));
@@ -91,13 +93,13 @@ impl Attempts<'_> {
     }
 }
 
-/// `pause` with up to a quarter more or less.
+/// Returns `pause`, up to a quarter longer or shorter.
 fn jittered(pause: Duration, random: u64) -> Duration {
     let percent = 100 - JITTER_PERCENT + random % (2 * JITTER_PERCENT + 1);
     pause * u32::try_from(percent).unwrap_or(100) / 100
 }
 
-/// The standard library seeds its hashers from the system, which is randomness enough for a pause.
+/// Returns a random number. The standard library seeds its hashers from the system, which is random enough for a pause.
 fn random() -> u64 {
     RandomState::new().hash_one(0)
 }

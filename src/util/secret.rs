@@ -1,34 +1,34 @@
-//! A string that cannot be printed; its text is to be had by one greppable method.
+//! A string that cannot be printed; only one method returns its text, so that each use can be found.
 
 use std::fmt;
 
 /// A token, a key or a URL with one in it.
 ///
-/// `Debug` says `[redacted]`; there is no `Display` and no serialization. [`Secret::expose`] is the one way to the
-/// text, so that every use can be found by its name.
+/// `Debug` prints `[redacted]`; there is no `Display` and no serialization. [`Secret::expose`] is the only way to the
+/// text, so every use can be found by its name.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// Takes the text over.
+    /// Makes a secret of this text.
     #[must_use]
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself. Every call is a place where a secret leaves.
+    /// Returns the text itself. Every call is a place where the secret leaves this type.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether `candidate` is this secret, in a time that depends on the candidate's length only.
+    /// Returns whether `candidate` is this secret, in a time that depends on the candidate's length only.
     #[must_use]
     pub fn matches(&self, candidate: &[u8]) -> bool {
         let own = self.0.as_bytes();
         let mut difference = u8::from(own.len() != candidate.len());
         for (index, byte) in candidate.iter().enumerate() {
-            // An empty own secret compares with zero and is distinguished by its length.
+            // An empty secret is compared as zeros; the length distinguishes it.
             let other = own.get(index % own.len().max(1)).copied().unwrap_or(0);
             difference |= std::hint::black_box(byte ^ other);
         }

@@ -5,29 +5,29 @@ use std::time::SystemTime;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// As in `2026-11-22T18:00:00Z`.
+/// Returns a time as `2026-11-22T18:00:00Z`.
 #[must_use]
 pub fn to_text(time: SystemTime) -> String {
     in_utc(time).replace_nanosecond(0).ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
-/// As in `2026-11-22T18:00:00.123Z`.
+/// Returns a time as `2026-11-22T18:00:00.123Z`.
 #[must_use]
 pub fn to_text_with_millis(time: SystemTime) -> String {
     let seconds = to_text(time);
     format!("{}.{:03}Z", seconds.trim_end_matches('Z'), in_utc(time).millisecond())
 }
 
-/// The time that such a text says, in whatever zone it is.
+/// Parses a time of RFC 3339, in any time zone.
 #[must_use]
 pub fn from_text(text: &str) -> Option<SystemTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
 }
 
-/// A moment that a person gives: RFC 3339, or `2026-11-28 14:00` (also with seconds) in UTC.
+/// Parses a time that a person gives: RFC 3339, or `2026-11-28 14:00` (also with seconds) in UTC.
 ///
 /// # Errors
-/// When it is neither; the text is quoted.
+/// Fails if it is neither; the message quotes the text.
 pub fn parse_moment(text: &str) -> Result<SystemTime, String> {
     let text = text.trim();
     let in_utc = match text.len() {
@@ -41,7 +41,8 @@ pub fn parse_moment(text: &str) -> Result<SystemTime, String> {
         .ok_or_else(|| format!("{text:?} is not a time such as `2026-11-28 14:00` (UTC) or 2026-11-28T14:00:00+01:00"))
 }
 
-/// `From` panics for a time that no calendar of four digits has; a file's time can be any.
+/// Returns the time in UTC, or 1970 for a time that is not in the years 1970 to 9999: `From` panics for some of these,
+/// and a file's time can be any.
 fn in_utc(time: SystemTime) -> OffsetDateTime {
     const YEAR_10000: u64 = 253_402_300_800;
     match time.duration_since(SystemTime::UNIX_EPOCH) {

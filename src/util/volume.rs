@@ -1,14 +1,16 @@
-//! The free space of the volume that a run writes to: watched, so that a run ends before the disk is full.
+//! The free space of the volume that a run writes to. A run checks it, so that it ends before the disk is full.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A run that leaves less than this free is ended: other programs write to the same disk, logs and databases among them.
+/// How much free space a run has to leave. A run that leaves less is ended, because other programs write to the same
+/// disk, for example logs and databases.
 pub const FREE_BYTES_MIN: u64 = 64 << 20;
-/// On a smaller volume, of which the minimum would be a large part, a run may take half of what is free at its start.
+/// On a volume smaller than this, the minimum would be a large part, so a run may take half of what is free at its
+/// start.
 const SMALL_VOLUME_BYTES: u64 = 4 * FREE_BYTES_MIN;
 
-/// A volume, and how much a run leaves free there.
+/// A volume, and how much free space a run leaves on it.
 #[derive(Clone, Debug)]
 pub struct Volume {
     path: PathBuf,
@@ -16,7 +18,7 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// The one that `path` lies on. Where the system tells nothing of it, nothing is reserved.
+    /// Returns the volume of `path`. If the system does not report its size, nothing is reserved.
     #[must_use]
     pub fn of(path: &Path) -> Self {
         let bytes_reserved = match space(path) {
@@ -27,10 +29,10 @@ impl Volume {
         Self { path: path.to_owned(), bytes_reserved }
     }
 
-    /// Whether there is enough free space to write on.
+    /// Checks that there is enough free space to continue writing.
     ///
     /// # Errors
-    /// `StorageFull`, with what is free and what is to be.
+    /// Returns `StorageFull` if there is not, with the space that is free and the space that has to be free.
     pub fn check(&self) -> io::Result<()> {
         match space(&self.path) {
             Some((_, free)) if free < self.bytes_reserved => {
@@ -46,7 +48,7 @@ impl Volume {
     }
 }
 
-/// How large the volume is, and how much of it is free to us, in bytes.
+/// Returns the size of the volume and the space that is free to us, in bytes.
 #[cfg(unix)]
 fn space(path: &Path) -> Option<(u64, u64)> {
     let about = rustix::fs::statvfs(path).ok()?;

@@ -1,4 +1,4 @@
-//! YAML as values, with bounds on the time and the memory that any input takes.
+//! Reads YAML as values, with bounds on the time and the memory that any input can take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,19 +9,21 @@ use serde::de::{
 
 use crate::util::redact::first_chars;
 
-/// Brackets and braces in a file whose fields are read. The parser looks at every open one for each token: 60,000 nested
-/// braces, a file of 240 KiB, took it 34 seconds. All are counted, since what closes them may stand in a comment.
+/// The most brackets and braces in a file whose fields are read. For each token, the parser checks every open one:
+/// 60,000 nested braces, a file of 240 KiB, took 34 seconds. All opening ones are counted, because what closes them may
+/// be in a comment.
 const BRACKETS_MAX: usize = 1000;
-/// The same bound for a value that is read whole, in which brackets are usual: a few seconds.
+/// The bound for a value that is read whole, in which brackets are usual: their number times the size of the file. It
+/// permits a few seconds.
 const BRACKETS_TIMES_BYTES_MAX: usize = 1 << 31;
-/// Characters of a file that can begin a value, or a tag of one. The parser holds up to 500 bytes for each, before we see
-/// any value.
+/// The most characters of a file that can begin a value or its tag. The parser holds up to 500 bytes for each before it
+/// returns a value.
 const MARKS_MAX: usize = 40_000;
-/// Levels of a value that is read whole.
+/// The most levels of a value that is read whole.
 const DEPTH_MAX: usize = 100;
-/// Characters of the parser's own words in an error.
+/// How many characters of the parser's message an error has.
 const REASON_CHARS_MAX: usize = 160;
-/// Characters of a key in an error.
+/// How many characters of a key an error has.
 const KEY_CHARS_MAX: usize = 40;
 
 /// A value of YAML or JSON.
@@ -39,14 +41,14 @@ pub enum Node {
     Text(String),
     /// A list.
     List(Vec<Node>),
-    /// A mapping; a value with a tag is one, of the tag.
+    /// A mapping. A value with a tag is a mapping with one key: the tag, after `!`.
     Fields(BTreeMap<String, Node>),
-    /// A value that was not asked for, or that has more levels or more content than was asked for.
+    /// A value that was not asked for, or that has too many levels or too much content.
     Unread,
 }
 
 impl Node {
-    /// Whether it is null, `[]` or `{}`.
+    /// Returns whether it is null, `[]` or `{}`.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         match self {
@@ -58,7 +60,7 @@ impl Node {
     }
 }
 
-/// A whole file as one value; `None` where it cannot be read with bounded effort.
+/// Reads a whole file as one value. Returns `None` if it is not valid or cannot be read within the bounds.
 #[must_use]
 pub fn value(yaml: &str) -> Option<Node> {
     if brackets(yaml).saturating_mul(yaml.len()) > BRACKETS_TIMES_BYTES_MAX || has_too_many_values(yaml) {
@@ -70,17 +72,17 @@ pub fn value(yaml: &str) -> Option<Node> {
     (node != Node::Unread).then_some(node)
 }
 
-/// The fields of a mapping in its order, with the values of the `wanted` ones; of these, what lies deeper than in a list
-/// is not read.
+/// Returns the fields of a mapping in its order, with the values of the `wanted` ones. A value with more than one level
+/// of lists and mappings is not read.
 ///
 /// # Errors
-/// Why the file cannot be read, in words for a warning.
+/// Returns why the file cannot be read, as text for a warning.
 pub fn fields(yaml: &[u8], bytes_max: usize, wanted: fn(&str) -> bool) -> Result<Vec<(String, Node)>, String> {
     if yaml.len() > bytes_max {
         return Err(format!("it has {} bytes, and {bytes_max} are read at most", yaml.len()));
     }
     let text = str::from_utf8(yaml).map_err(|_| "it is not UTF-8".to_owned())?;
-    // Editors of Windows put it there, and wmill passes over it.
+    // Editors on Windows write this byte order mark, and `wmill` ignores it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if brackets(text) > BRACKETS_MAX {
         return Err(format!("it has more than {BRACKETS_MAX} brackets"));
@@ -93,7 +95,7 @@ pub fn fields(yaml: &[u8], bytes_max: usize, wanted: fn(&str) -> bool) -> Result
         .map_err(|error| escaped_start(&error.to_string(), REASON_CHARS_MAX))
 }
 
-/// The first characters, with each that is not seen or breaks a line escaped.
+/// Returns the first characters, with invisible ones and line breaks escaped.
 #[must_use]
 pub fn escaped_start(text: &str, chars_max: usize) -> String {
     first_chars(text, chars_max).escape_debug().to_string()
@@ -103,21 +105,21 @@ fn brackets(text: &str) -> usize {
     text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count()
 }
 
-/// Those within a text are counted too.
+/// Counts the marks within texts too.
 fn has_too_many_values(text: &str) -> bool {
     text.bytes().filter(|byte| b",:-?!&[{\n\r".contains(byte)).nth(MARKS_MAX).is_some()
 }
 
-/// Values and bytes of texts in a file of this size, if it has no aliases: `a,` in a mapping is a key of one byte with a
-/// value.
+/// Returns how many values and bytes of texts a file of this size can have without aliases. For example, `a,` in a
+/// mapping is a key of one byte with a value.
 fn room_of(text: &str) -> usize {
     2 * text.len() + 1
 }
 
 /// Reads one value.
 ///
-/// Where there is no room or no level left, it is passed over, and with it all that it is within: aliases cannot make a
-/// small file large. What an alias stands for is walked at most once for each level then.
+/// If no room or no level is left, it skips the value and everything that contains it, so aliases cannot make a small
+/// file large. The target of an alias is then read at most once for each level.
 struct Seed<'a> {
     /// How many values and bytes of texts may still be read.
     room: &'a mut usize,
@@ -130,7 +132,7 @@ impl Seed<'_> {
         Seed { room: self.room, levels: self.levels.saturating_sub(1) }
     }
 
-    /// Whether there was room for this much.
+    /// Takes this much room, and returns whether there was enough.
     fn take(&mut self, amount: usize) -> bool {
         let left = self.room.checked_sub(amount);
         *self.room = left.unwrap_or(0);
@@ -245,12 +247,12 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 }
 
-/// Which of them counts is another question to each parser.
+/// Returns the error for a key that is there twice, because parsers differ in which of the two they use.
 fn twice<E: de::Error>(key: &str) -> E {
     E::custom(format_args!("the key `{}` is there twice", escaped_start(key, KEY_CHARS_MAX)))
 }
 
-/// The top-level mapping.
+/// Reads the top-level mapping.
 struct Top {
     wanted: fn(&str) -> bool,
     room: usize,
@@ -263,12 +265,12 @@ impl<'de> Visitor<'de> for Top {
         formatter.write_str("a mapping")
     }
 
-    /// The parser's own words would quote the text.
+    /// Fails here, because the parser's own message would quote the text.
     fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
         Err(E::custom("it is a text and not a mapping"))
     }
 
-    /// A file with nothing but comments.
+    /// Accepts a file that has only comments.
     fn visit_none<E>(self) -> Result<Self::Value, E> {
         Ok(Vec::new())
     }
@@ -319,7 +321,7 @@ mod tests {
     fn aliases_are_followed_as_far_as_the_file_is_large() {
         assert!(value("a: &a [x, x]\nb: *a\n").is_some());
         assert_eq!(value("a: &a [x, x]\nb: &b [*a, *a, *a, *a]\nc: [*b, *b, *b, *b, *b, *b, *b, *b]\n"), None);
-        // One long text many times.
+        // Aliases repeat one long text.
         let long = "x".repeat(100_000);
         assert_eq!(value(&format!("- &a {long}\n{}", "- *a\n".repeat(20_000))), None);
         assert_eq!(value(&format!("- &a {long}\n{}", "- {*a : 1}\n".repeat(10_000))), None);

@@ -1,4 +1,4 @@
-// Backs this workspace up: asks windmill-git-sync for a sync and waits for its end. A sync that fails fails the job.
+// Backs up this workspace: asks windmill-git-sync for a sync and waits until it ends. If the sync fails, the job fails.
 //
 // The token is the job's own. It sees what the job's user sees, so that should be an admin, and it is void when the job
 // has ended.
@@ -15,7 +15,7 @@ export async function main(
   try {
     return await sync(url, api_token);
   } catch (error) {
-    // What failed is what the job fails with, also where the chat cannot be told.
+    // The job fails with the error of the sync, even if the webhook cannot be called.
     if (webhook_url) await tell(webhook_url, error).catch((reason) => console.error(`the webhook was not told: ${reason}`));
     throw error;
   }
@@ -23,7 +23,7 @@ export async function main(
 
 async function tell(webhook_url: string, error: unknown) {
   const text = `Backup of workspace ${process.env.WM_WORKSPACE} failed: ${error instanceof Error ? error.message : error}`;
-  // Written by others: in a message, `&`, `<` and `>` would be links and calls.
+  // Others wrote this text: in a message, `&`, `<` and `>` would become links and calls.
   const escaped = text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
   const response = await fetch(webhook_url, {
     method: "POST",

@@ -1,6 +1,6 @@
 // The failure handler of the schedule, for Windmill's Enterprise Edition: the Community Edition never runs it, and the
-// scripts post their failures themselves. It also tells of a job that did not come as far as the script, such as one
-// that no worker took in time.
+// scripts post their failures themselves. It also reports a job that failed before the script started, such as one that
+// no worker took in time.
 
 export async function main(
   schedule_path: string = "",
@@ -12,7 +12,7 @@ export async function main(
 ) {
   const text = `Backup by ${schedule_path || path} in ${process.env.WM_WORKSPACE} failed: ${error.message ?? JSON.stringify(error)}`;
   if (webhook_url) {
-    // Written by others: in a message, `&`, `<` and `>` would be links and calls.
+    // Others wrote this text: in a message, `&`, `<` and `>` would become links and calls.
     const escaped = text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
     const response = await fetch(webhook_url, {
       method: "POST",
