@@ -1,5 +1,5 @@
-//! The image's `wmill` is a changed copy of npm's (`image/adapt.mjs`). What it makes of a workspace is the same, byte for
-//! byte, and so is how it fails; each test pulls by both, side by side.
+//! The image's `wmill` is a changed copy of npm's (`image/adapt.mjs`). It makes the same files of a workspace, byte for
+//! byte, and fails in the same way. Each test pulls with both and compares.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,18 @@ use support::process::{self, clean_command};
 use support::wmill::{LockFile, adapt, adapted, main_file, pull_command};
 use support::{Files, Sandbox, WINDMILL_TOKEN, Workspace, assert_same_files, files_below, wmill};
 
-/// npm's wmill takes a while for hundreds of scripts, and on a busy machine a multiple of that.
+/// How long a pull may take: npm's wmill needs a while for hundreds of scripts, and several times that on a busy
+/// machine.
 const PULL_PATIENCE: Duration = Duration::from_secs(600);
 const LAYOUTS: [&str; 3] = [
     "defaultTs: bun\nincludeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n",
     "defaultTs: deno\nnonDottedPaths: true\ndedupeLockfiles: true\n",
     "syncBehavior: v1\nincludeUsers: true\nincludeSettings: true\n",
 ];
-/// Enough for many rounds of the loop that is changed, few enough for npm's `wmill`, whose time grows with the square.
+/// Enough for many rounds of the changed loop, few enough for npm's `wmill`, whose time grows with the square.
 const SCRIPTS: usize = 300;
 
-/// npm's `wmill` and another, each with a folder of its own.
+/// npm's `wmill` and another, each with its own folder.
 struct Pair {
     sandbox: Sandbox,
     sides: [(PathBuf, PathBuf); 2],
@@ -36,14 +37,14 @@ impl Pair {
         Self { sandbox, sides }
     }
 
-    /// A file that lies in both folders before a pull.
+    /// Writes a file into both folders before a pull.
     fn put(&self, path: &str, content: &str) {
         for (_, folder) in &self.sides {
             fs::write(folder.join(path), content).unwrap();
         }
     }
 
-    /// A pull by each; the exit code, and the files that are there then, the same on both sides.
+    /// Pulls with both, and checks that exit code and files are the same. Returns the exit code and the files.
     #[track_caller]
     fn pull(&self) -> (Option<i32>, Files) {
         let [npm, other] = self.sides.each_ref().map(|(program, folder)| {
@@ -69,7 +70,7 @@ fn lock_file(files: &Files) -> String {
     String::from_utf8(files["wmill-lock.yaml"].clone()).unwrap()
 }
 
-/// A first pull, edits, deletions and a full change, from recordings.
+/// Checks a first pull, edits, deletions and a full change, from recordings.
 fn check_recorded(other: &Path) {
     for layout in LAYOUTS {
         let pair = Pair::new(other, layout);
@@ -84,7 +85,7 @@ fn check_recorded(other: &Path) {
     }
 }
 
-/// The same, of hundreds of scripts.
+/// Checks the same with hundreds of scripts.
 fn check_many_scripts(other: &Path) {
     let pair = Pair::new(other, LAYOUTS[0]);
     let mut workspace = Workspace::of_scripts(SCRIPTS);
@@ -103,7 +104,7 @@ fn check_many_scripts(other: &Path) {
         workspace.remove(&format!("f/dept_1/job_{number:05}.script.json"));
         workspace.add_bun_script(&format!("f/dept_0/job_{:05}", number - 1), "edited again");
     }
-    // `wmill` leaves the entries of what is gone, either of them.
+    // Both versions of `wmill` keep the lock entries of deleted scripts.
     assert_eq!(pull(&workspace), SCRIPTS + SCRIPTS / 10);
     assert_eq!(pull(&workspace), SCRIPTS + SCRIPTS / 10);
 }
@@ -123,7 +124,7 @@ fn the_adapted_wmill_makes_the_same_of_hundreds_of_scripts() {
 #[test]
 fn a_pull_that_fails_half_way_leaves_the_same_behind() {
     let pair = Pair::new(&adapted(), LAYOUTS[0]);
-    // A script without metadata, for which `wmill` wants to write some where there is a folder.
+    // `wmill` wants to write the missing metadata of this script, but a folder is in its place.
     for (_, folder) in &pair.sides {
         fs::create_dir_all(folder.join("f/dept_0/job_00000x.script.yaml")).unwrap();
     }
@@ -182,7 +183,8 @@ fn the_adapted_wmill_writes_its_lock_file_once() {
         fs::read_to_string(count).unwrap().parse().unwrap()
     };
     let scripts = 7;
-    // To create it, after the loop, and after what comes behind that loop, which was in memory before too.
+    // It writes once to create the file, once after the loop, and once after the step that follows the loop, which
+    // already worked in memory before the change.
     assert_eq!(writes(&adapted()), 3);
     assert!(writes(&wmill()) > 2 * scripts);
 }
@@ -202,9 +204,9 @@ fn a_sync_by_it_continues_one_by_npms() {
     sync.run().expect("unchanged");
 }
 
-// The step that makes it.
+// The step that makes the changed copy.
 
-/// What the help of a changed copy says.
+/// A text that the help of a changed copy contains.
 const CHANGED: &str = "a copy changed by windmill-git-sync";
 
 fn said(program: &Path, arguments: &[&str]) -> String {

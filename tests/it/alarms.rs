@@ -1,5 +1,6 @@
-//! A backup that stops, shrinks or becomes public says so: overdue backups, tokens that lost their rights, public
-//! repositories; and headers for a Windmill behind an access proxy, logs, and messages that name the cause.
+//! A backup that stops, shrinks or becomes public raises an alarm: overdue backups, tokens that lost their rights,
+//! public repositories. The tests also cover headers for a Windmill behind an access proxy, logs, and messages that
+//! name the cause.
 
 use miniserde::json::{self, Value};
 
@@ -40,7 +41,7 @@ fn a_backup_that_nothing_starts_any_more_is_told_once_and_so_is_its_recovery() {
         "{}",
         ready.text()
     );
-    // It was told within a day, also after a restart.
+    // The notice is not repeated within a day, not even after a restart.
     drop(started);
     let started = run.clone().env("SYNC_TIMEOUT", "1s").serve();
     eventually("it is overdue again", || (started.get("/ready").status == 503).then_some(()));
@@ -100,7 +101,7 @@ fn a_token_that_lost_its_rights_is_refused_until_it_is_allowed_once() {
     assert_eq!(service.post_sync("{\"allow_lost_rights\":\"yes\"}").status, 400);
     let allowed = service.post_sync("{\"allow_lost_rights\":true}");
     assert_eq!(allowed.status, 200, "{}", allowed.text());
-    // Its rights are the measure now.
+    // From now on, the rights of this success are the ones to compare with.
     assert_eq!(service.post_sync("").status, 200);
     drop(service);
     let open = sandbox.service().workspace(SHOP).remote(&repository).serve();
@@ -247,7 +248,7 @@ fn a_web_page_in_place_of_a_git_server_is_told_as_one() {
     let checked = run("check").run();
     assert!(checked.stdout.contains("failed   remote") && checked.exit_code == Some(11), "{checked}");
     remote.heal();
-    // An empty repository is none the worse.
+    // The empty repository still works after the failure.
     run("sync").arg("--dry-run").run().expect("dry_run");
     run("sync").run().expect("pushed");
     sandbox.windmill.state("2-edited");

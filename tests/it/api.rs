@@ -1,4 +1,5 @@
-//! The service as its callers meet it: what `POST /sync` takes, what it answers, who waits for whom, and how it ends.
+//! The service as its callers see it: what `POST /sync` accepts and answers, which callers wait for which sync, and how
+//! the service ends.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -16,17 +17,17 @@ use support::run::{count_field, field, text_field, texts_field};
 use support::windmill::SHOP;
 use support::*;
 
-/// The service with all that a sync needs in its settings.
+/// Returns a service whose settings have all that a sync needs.
 fn configured<'a>(sandbox: &'a Sandbox, remote: &impl Remote) -> Run<'a> {
     sandbox.service().workspace(SHOP).remote(remote)
 }
 
-/// The service with nothing that a sync needs but where Windmill is.
+/// Returns a service whose settings have only the address of Windmill.
 fn bare(sandbox: &Sandbox) -> Run<'_> {
     sandbox.service().without("WINDMILL_TOKEN")
 }
 
-/// A JSON object of texts.
+/// Returns a JSON object of strings.
 fn object(fields: &[(&str, &str)]) -> String {
     let members: Vec<String> =
         fields.iter().map(|(name, value)| format!("{}:{}", json::to_string(*name), json::to_string(*value))).collect();
@@ -38,7 +39,7 @@ fn text(answer: &Answer, path: &str) -> String {
     text_field(&answer.json(), path).unwrap_or_else(|| panic!("`{path}` is null in {}", answer.text()))
 }
 
-/// The answer as its JSON, where status, code and the code's `success` go together.
+/// Returns the answer as JSON, after a check that status, code and the code's `success` match.
 #[track_caller]
 fn check(answer: &Answer, status: u16, code: &str) -> Value {
     let value = answer.json();
@@ -49,7 +50,7 @@ fn check(answer: &Answer, status: u16, code: &str) -> Value {
     value
 }
 
-/// A request that is refused as such; all of `named` stand in its message.
+/// Checks that the request is refused as invalid, and that its message contains all of `named`.
 #[track_caller]
 fn refused(service: &Service, body: &str, named: &[&str]) {
     let answer = service.post_sync(body);
@@ -59,7 +60,7 @@ fn refused(service: &Service, body: &str, named: &[&str]) {
     }
 }
 
-/// `POST /sync` from another thread.
+/// Sends `POST /sync` from another thread.
 fn post_meanwhile(service: &Service, body: &str) -> JoinHandle<Answer> {
     let (address, body, authorization) = (service.address(), body.to_owned(), service.authorization());
     thread::spawn(move || {
@@ -68,7 +69,7 @@ fn post_meanwhile(service: &Service, body: &str) -> JoinHandle<Answer> {
     })
 }
 
-/// The programs of this sandbox's runs that are there now, wherever they got to.
+/// Returns the running programs of this sandbox's runs, also those that left their process group.
 fn programs_of(sandbox: &Sandbox) -> Vec<String> {
     let data = sandbox.data().display().to_string();
     let mut found = Vec::new();
@@ -89,16 +90,16 @@ fn assert_no_programs(sandbox: &Sandbox) {
     assert!(left.is_empty(), "still running: {left:?}");
 }
 
-// What is asked for, and what is answered.
+// Requests and answers.
 
 #[test]
 fn a_request_without_a_body_syncs_as_the_settings_say() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
-    // No one listens there.
+    // Nothing listens on this address.
     let service =
         configured(&sandbox, &GitHttp::serve(&repository)).env("GIT_REMOTE_URL", "http://127.0.0.1:1/x.git").serve();
-    // No Content-Length at all, as curl sends it: `curl --request POST http://…/sync`.
+    // There is no Content-Length, as curl sends it: `curl --request POST http://…/sync`.
     let answer = service.ask_raw(b"POST /sync HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n").unwrap();
     assert_eq!(repository.tip("main"), None, "nothing arrived");
     check(&answer, 502, "git_unreachable");
@@ -190,7 +191,7 @@ fn a_git_repository_resource_of_windmill_says_where_to_push() {
     assert_eq!(text_field(&result, "commit"), repository.tip("trunk"));
     assert!(repository.files("trunk").keys().all(|path| path.starts_with("wm/")));
     assert!(remote.requests().iter().all(|request| request.authorized));
-    // The same thing twice would leave open which one counts.
+    // If the same thing is given twice, it is unclear which one counts.
     let twice = body.replace("\"repository\":", "\"git_branch\":\"other\",\"repository\":");
     refused(&service, &twice, &["git_branch", "repository.branch"]);
     let reference = body.replace(&url, "$res:f/ops/repo");
@@ -278,7 +279,7 @@ fn a_run_goes_on_when_its_client_is_gone() {
     eventually("the commit arrives", || repository.tip("main"));
 }
 
-// The listener's manners.
+// The behaviour of the listener.
 
 #[test]
 fn health_answers_while_a_sync_is_held() {
@@ -354,7 +355,7 @@ fn a_body_is_refused_by_the_name_of_what_is_wrong_in_it() {
     refused(&service, "{\"\\u001b[31mred\\n\":1}", &["unknown"]);
     assert!(!service.log().contains('\u{1b}'), "{}", service.log());
     assert_eq!((sandbox.windmill.requests().len(), repository.refs()), (0, String::new()));
-    // Null is as good as absent.
+    // Null means the same as an absent member.
     check(&service.post_sync("{\"workspace\":null,\"dry_run\":null,\"wait\":null}"), 200, "pushed");
 }
 
@@ -374,7 +375,7 @@ fn the_services_token_is_asked_for_before_the_body_is_read() {
     {
         check(&ask(wrong), 401, "unauthorized");
     }
-    // Without a token, a body is neither read nor judged.
+    // Without a token, the body is neither read nor checked.
     let announced = b"POST /sync HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n";
     check(&service.ask_raw(announced).unwrap(), 401, "unauthorized");
     check(&service.post_sync("no JSON"), 401, "unauthorized");
@@ -426,7 +427,7 @@ fn healthcheck_asks_the_listener() {
     let healthcheck = |address: &str| sandbox.command("healthcheck").env("LISTEN_ADDR", address).run();
     let healthy = healthcheck(&address);
     assert_eq!((healthy.exit_code, healthy.stderr.as_str()), (Some(0), ""), "{healthy}");
-    // A container's LISTEN_ADDR is every address; asked is the local one. A proxy is not for that.
+    // In a container, LISTEN_ADDR is every address. The check asks the local one, and never through a proxy.
     let everywhere = format!("0.0.0.0:{}", service.address().port());
     let through_proxy =
         sandbox.command("healthcheck").env("LISTEN_ADDR", &everywhere).env("http_proxy", "http://127.0.0.1:1");
@@ -435,7 +436,7 @@ fn healthcheck_asks_the_listener() {
     let gone = healthcheck(&address);
     assert_eq!(gone.exit_code, Some(1), "{gone}");
     assert!(gone.stderr.contains(&address), "{gone}");
-    // Somebody else on that port.
+    // Another program answers on that port.
     sandbox.windmill.fail("/health", Fault::Status(500));
     assert_eq!(healthcheck(&sandbox.windmill.address().to_string()).exit_code, Some(1));
 }
@@ -453,7 +454,7 @@ fn a_neighbour_who_asks_for_something_else_gets_no_secret_of_ours() {
     let own_token = ("windmill_token", "the-neighbours-own");
     let elsewhere = collector.url();
     let same_host = remote.url().replace("backup.git", "other.git");
-    // Each one thing changed, without a token of its own.
+    // Each request changes one thing, without its own token.
     refused(&service, &object(&[("git_remote_url", &elsewhere)]), &["remote", "windmill_token", "git_token"]);
     refused(&service, &object(&[("git_remote_url", &elsewhere), ("git_token", "x-y")]), &["remote", "windmill_token"]);
     refused(&service, &object(&[("git_branch", "other")]), &["branch", "windmill_token"]);
@@ -462,12 +463,12 @@ fn a_neighbour_who_asks_for_something_else_gets_no_secret_of_ours() {
     refused(&service, &object(&[("workspace", "other")]), &["workspace", "windmill_token"]);
     refused(&service, &format!("{{\"repository\":{{\"url\":\"{elsewhere}\"}}}}"), &["remote", "windmill_token"]);
     refused(&service, "{\"repository\":{\"branch\":\"other\"}}", &["branch", "windmill_token"]);
-    // The configured git token is for the configured URL, not for its host, and not for one that only looks like it.
+    // The configured git token is only for the configured URL, not for its host, and not for a similar URL.
     for url in [&elsewhere, &same_host, &format!("{}/x", remote.url()), &remote.url().replace("127.0.0.1", "localhost")]
     {
         refused(&service, &object(&[own_token, ("git_remote_url", url)]), &["git_token"]);
     }
-    // What leads into this machine, or into a program's options.
+    // These values lead into this machine, or are options of a program.
     let local = repository.path().display().to_string();
     let file = repository.url();
     for url in [
@@ -501,13 +502,13 @@ fn a_neighbour_who_asks_for_something_else_gets_no_secret_of_ours() {
     }
     refused(&service, &object(&[own_token, ("git_user_name", "a\nCommitter: b <c>")]), &["git_user_name"]);
     refused(&service, &object(&[own_token, ("git_user_email", "a> <b")]), &["git_user_email"]);
-    // Nothing of this reached anybody.
+    // No server received any of this.
     assert_eq!(collector.requests().len(), 0);
     assert_eq!(remote.requests().len(), 0);
     assert_eq!(sandbox.windmill.requests().len(), 0);
     assert_eq!(repository.refs(), "");
 
-    // Its own tokens go where it says; ours do not.
+    // The caller's own tokens go to the servers that it names, our tokens do not.
     let brought = [own_token, ("git_remote_url", &elsewhere), ("git_token", "own-git-token")];
     check(&service.post_sync(&object(&brought)), 502, "windmill_unauthorized");
     assert!(collector.requests().iter().all(|request| {
@@ -515,13 +516,13 @@ fn a_neighbour_who_asks_for_something_else_gets_no_secret_of_ours() {
     }));
     let ours = format!("Bearer {WINDMILL_TOKEN}");
     assert!(sandbox.windmill.requests().iter().all(|request| request.authorization.as_ref() != Some(&ours)));
-    // What is configured, said again, is no change.
+    // A request that repeats the configured values changes nothing.
     let again = [("git_remote_url", remote.url()), ("workspace", SHOP.to_owned()), ("git_branch", "main".to_owned())];
     let again: Vec<(&str, &str)> = again.iter().map(|(name, value)| (*name, value.as_str())).collect();
     check(&service.post_sync(&object(&again)), 200, "pushed");
 }
 
-// Requests at the same time.
+// Simultaneous requests.
 
 #[test]
 fn equal_requests_during_a_sync_share_the_next_one() {
@@ -537,7 +538,7 @@ fn equal_requests_during_a_sync_share_the_next_one() {
     let held = sandbox.windmill.hold_exports();
     let first = post_meanwhile(&service, "");
     held.wait_for(1);
-    // Said with other words, they are the same.
+    // These bodies mean the same request.
     let words = ["", "{}", "{\"workspace\":\"shop\"}", "{\"force\":false}", "{\"git_branch\":\"main\"}", " {}"];
     let followers: Vec<_> = words.iter().map(|body| post_meanwhile(&service, body)).collect();
     eventually("all wait for one run", || {
@@ -730,7 +731,7 @@ fn a_sync_on_the_command_line_waits_for_the_served_one() {
 
 // The end of the service.
 
-/// How shells report that SIGTERM ended a program. A service ends so by a second signal only.
+/// The status with which shells report an end by SIGTERM. A service ends like this only after a second signal.
 const ENDED_BY_SIGNAL: i32 = 143;
 
 #[test]
@@ -790,7 +791,7 @@ fn past_its_grace_a_running_sync_is_ended_and_its_caller_told() {
 fn a_second_signal_ends_all_at_once_whatever_wmill_does() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
-    // A wmill that does not heed SIGTERM, and says when that is so.
+    // This wmill ignores SIGTERM, and says when it does so.
     let deaf = sandbox.path().join("deaf");
     let loop_forever = format!(
         "{}trap '' TERM; outside ': > \"{}\"'; while :; do sleep 0.1; done",
@@ -825,7 +826,7 @@ fn a_second_signal_ends_a_sync_that_had_time_left() {
     let _ = running.join();
 }
 
-/// The same for a caller who may be left without an answer.
+/// Like [`post_meanwhile`], for a caller that may not get an answer.
 fn post_meanwhile_or_nothing(service: &Service) -> JoinHandle<()> {
     let address = service.address();
     thread::spawn(move || {
@@ -844,7 +845,7 @@ fn a_sync_on_the_command_line_is_ended_by_a_signal() {
     let outcome = command.finish().expect("shutting_down");
     assert_eq!(outcome.exit_code, Some(14), "{outcome}");
     assert_no_programs(&sandbox);
-    // And within its grace it comes to its end.
+    // Within its grace, a sync finishes.
     let command = sandbox.sync().workspace(SHOP).remote(&repository).start();
     eventually("its export", || (sandbox.windmill.exports() == 2).then_some(()));
     command.terminate();
@@ -852,16 +853,16 @@ fn a_sync_on_the_command_line_is_ended_by_a_signal() {
     assert_eq!(command.finish().expect("pushed").exit_code, Some(0));
 }
 
-// A wmill that is not as it should be.
+// A wmill that misbehaves.
 
-/// What comes before the work of a stand-in for `wmill`: it has a version.
+/// The start of a stand-in for `wmill`, which answers the question for the version.
 const HAS_A_VERSION: &str = "[ \"$1\" = --version ] && { echo 'CLI version: 0.0.1'; exit; }\n";
 
 fn broken_wmill(sandbox: &Sandbox, script: &str) {
     sandbox.program("wmill", &format!("{HAS_A_VERSION}{script}"));
 }
 
-/// The most memory that a process ever had, in kilobytes.
+/// Returns the peak memory of a process, in kilobytes.
 fn memory_peak_kilobytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -911,7 +912,7 @@ fn a_wmill_that_never_ends_is_ended() {
         sync.time_out_in("pull");
         assert_no_programs(&sandbox);
     }
-    // Not even its version, and of a service too.
+    // This wmill does not even print its version, and a service runs it.
     let service = configured(&sandbox, &repository).env("SYNC_TIMEOUT", "4s").serve();
     sandbox.program("wmill", "sleep 1000");
     check(&service.post_sync(""), 504, "timeout");
@@ -948,7 +949,8 @@ fn what_wmill_leaves_running_is_ended_with_it() {
     let service = configured(&sandbox, &repository).serve();
     let real = wmill();
     let real = Path::new(&real).display();
-    // In its group; in a group of its own; in a group of its own with its outputs closed. All hold the lock.
+    // The child is in wmill's group, then in its own group, then in its own group with closed outputs. All of them hold
+    // the lock.
     let starts = ["sleep 1000 &", "setsid sleep 1000 &", "setsid sleep 1000 >/dev/null 2>&1 &"];
     for (number, start) in starts.iter().enumerate() {
         sandbox.program("wmill", &format!("[ \"$1\" = --version ] || {start}\nexec '{real}' \"$@\""));

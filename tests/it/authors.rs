@@ -1,12 +1,12 @@
-//! Who changed what: commits name those who edited the changed items last, in their bodies or as their authors, as far
-//! as Windmill tells, and a Windmill that does not tell costs nothing but the names.
+//! Commits name the users who last edited the changed items, in their bodies or as their authors, as far as Windmill
+//! reports them. A Windmill that does not report them costs only the names.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use support::*;
 
-/// What is asked for names, as parts of targets.
+/// Parts of the request targets that ask for names.
 const QUESTIONS: [&str; 5] = ["scripts/list", "flows/list", "apps/list", "users/list", "/get/"];
 
 const OURS: &str = "Windmill Git Sync <windmill@example.com>";
@@ -16,7 +16,7 @@ fn asked_for_names(sandbox: &Sandbox) -> Vec<String> {
     targets.filter(|target| QUESTIONS.iter().any(|question| target.contains(question))).collect()
 }
 
-/// The trailers of the tip, as git reads them.
+/// Returns the trailers of the tip, as git reads them.
 fn trailers(repository: &BareRepository) -> Vec<String> {
     let format = "--format=%(trailers:only,unfold)";
     let listed = repository.run(["log", "-1", format, "main"]).stdout_text();
@@ -28,7 +28,7 @@ fn co_authors(repository: &BareRepository) -> Vec<String> {
     all.filter_map(|trailer| trailer.strip_prefix("Co-authored-by: ").map(str::to_owned)).collect()
 }
 
-/// The commits of `main` from the first one on, with the author's time.
+/// Returns the commits of `main`, the first one first, with the author's time.
 fn commits(repository: &BareRepository) -> Vec<(Commit, String)> {
     let times = repository.run(["log", "--format=%aI", "main"]).stdout_text();
     let mut all: Vec<_> =
@@ -55,7 +55,7 @@ fn what_a_recorded_windmill_tells_stands_in_the_commit() {
         ["Windmill-Workspace", "Windmill-Version", "Wmill-Version", "Windmill-Key-Fingerprint", "Co-authored-by"]
     );
     assert_eq!(co_authors(&repository), ["admin <admin@windmill.dev>"]);
-    // Nothing to commit, nothing to ask.
+    // If there is nothing to commit, no names are requested.
     sandbox.windmill.forget_requests();
     run.run().expect("unchanged");
     sandbox.windmill.state("2-edited");
@@ -94,7 +94,7 @@ fn whoever_edited_what_has_changed_is_named_and_nobody_else() {
     assert!(!message.contains("eve"), "{message}");
     assert_eq!(co_authors(&repository), ["bob <bob@example.com>", "ann <ann@example.com>"]);
     assert_eq!(repository.log("main")[0].author, OURS);
-    // Of flows and apps nothing has changed.
+    // No flow and no app has changed.
     let asked = asked_for_names(&sandbox).join("\n");
     assert!(!asked.contains("flows/") && !asked.contains("apps/"), "{asked}");
     assert_eq!(pushed.warnings(), [""; 0]);
@@ -104,7 +104,7 @@ fn whoever_edited_what_has_changed_is_named_and_nobody_else() {
 fn what_a_list_does_not_say_is_asked_one_by_one() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
-    // The recorded list of scripts has three of them, and no names.
+    // The recorded list of scripts has three scripts and no names.
     sandbox.windmill.single(
         "scripts",
         "f/ops/job_00004",
@@ -168,7 +168,7 @@ fn a_windmill_that_does_not_tell_costs_the_names_and_nothing_else() {
         let message = &repository.log("main")[0].message;
         assert!(!message.contains("edited by") && co_authors(&repository).is_empty(), "{name}: {message}");
         assert_eq!(outcome.warnings(), [""; 0], "{name}");
-        // Nothing is tried again.
+        // No request is sent again.
         let asked = asked_for_names(&sandbox);
         let distinct: BTreeSet<_> = asked.iter().collect();
         assert!(distinct.len() == asked.len() && asked.len() <= 4, "{name}: {asked:?}");
@@ -219,8 +219,8 @@ fn no_name_is_more_than_a_name() {
     assert_eq!(trailers.trim(), "");
 }
 
-/// Edits of every kind: a new script, an edited one, one in another language, a renamed one, a deleted one, a flow, an
-/// app, a variable, a schedule.
+/// Edits items of every kind: a new script, an edited one, one in another language, a renamed one, a deleted one, a
+/// flow, an app, a variable, a schedule.
 fn edit_everything(windmill: &Windmill) {
     windmill.edit(|workspace| {
         workspace.add_bun_script("f/ops/job_00000", "edited");
@@ -293,10 +293,10 @@ fn each_changed_item_has_a_commit_of_its_author_and_all_together_are_what_one_wo
     assert_eq!(
         names,
         [
-            // Gone.
+            // These are deleted.
             "script f/sales/job_00001",
             "script f/sales/job_00005",
-            // Of these no one tells.
+            // Windmill does not report who edited these.
             "variable u/admin/new",
             "schedule f/ops/every_night",
             "app f/sales/board",
@@ -321,7 +321,7 @@ fn each_changed_item_has_a_commit_of_its_author_and_all_together_are_what_one_wo
         assert!(commit.message.contains("\n\nWindmill-Workspace: shop\nWindmill-Version: "), "{}", commit.message);
         parent = commit.id.clone();
     }
-    // What belongs to no item comes with the last.
+    // Files that belong to no item are in the last commit.
     let last = each.changes(Some(&all[8].0.id), &all[9].0.id);
     assert!(last.added.contains(&"f/empty/folder.meta.yaml".to_owned()), "{last:?}");
     let flow = each.changes(Some(&all[5].0.id), &all[6].0.id);

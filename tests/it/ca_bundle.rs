@@ -1,4 +1,5 @@
-//! Whom we trust over TLS: with `CA_BUNDLE_FILE` a private authority too, on each of the four ways out, and no one else.
+//! The authorities that we trust over TLS: with `CA_BUNDLE_FILE` also a private one, on each of the four ways out, and
+//! no other.
 
 use std::fs;
 use std::path::Path;
@@ -32,7 +33,7 @@ impl Place {
         Self { sandbox, repository, remote, receivers, windmill_front, git_front, notice_front }
     }
 
-    /// All over TLS.
+    /// Makes all connections of the run use TLS.
     fn with<'a>(&self, run: Run<'a>) -> Run<'a> {
         run.workspace(SHOP)
             .env("WINDMILL_BASE_URL", &self.windmill_front.https(&self.sandbox.windmill.base_url()))
@@ -46,7 +47,7 @@ impl Place {
         self.with(self.sandbox.sync())
     }
 
-    /// No one was asked anything.
+    /// Checks that no server got a request.
     #[track_caller]
     fn assert_silence(&self) {
         assert_eq!(self.sandbox.windmill.requests().len() + self.remote.requests().len(), 0);
@@ -54,7 +55,7 @@ impl Place {
     }
 }
 
-/// `CA_BUNDLE_FILE` with the certificate of this authority.
+/// Returns a `CA_BUNDLE_FILE` with the certificate of this authority.
 fn bundle(sandbox: &Sandbox, authority: &Authority) -> String {
     sandbox.file("bundle.pem", authority.pem()).display().to_string()
 }
@@ -98,7 +99,7 @@ fn without_the_bundle_each_way_is_closed_and_says_so() {
         place.assert_silence();
     }
     assert!(place.sandbox.windmill.requests().is_empty());
-    // Windmill's certificate is trusted, and git's is not.
+    // Windmill's certificate is trusted, git's is not.
     let outcome = local.env("SSL_CERT_FILE", &trusted).remote(&place.git_front.remote(&place.remote)).run();
     assert_says(&outcome.expect("git_unreachable"), &["certificate"]);
     assert_eq!(place.remote.requests().len(), 0);
@@ -108,7 +109,7 @@ fn without_the_bundle_each_way_is_closed_and_says_so() {
 #[test]
 fn whom_a_user_or_the_system_trusts_counts_beside_the_bundle() {
     let (own, private) = (Authority::new("own"), Authority::new("private"));
-    // Windmill's and git's certificates are of the one that the user named, in the ways of each tool.
+    // The certificates of Windmill and git come from the authority that the user trusts, in the variables of each tool.
     let place = Place::new(|plain| own.front(plain));
     let of_user = place.sandbox.file("own.pem", own.pem()).display().to_string();
     let of_bundle = bundle(&place.sandbox, &private);
@@ -116,10 +117,10 @@ fn whom_a_user_or_the_system_trusts_counts_beside_the_bundle() {
     let named = run.clone().env("NODE_EXTRA_CA_CERTS", &of_user).env("GIT_SSL_CAINFO", &of_user);
     named.run().expect("pushed");
     place.receivers.wait_for("slack", 1);
-    // The remote's of the one in the bundle, Windmill's still of the other.
+    // The remote's certificate comes from the authority in the bundle, Windmill's still from the other one.
     let other_front = private.front(&place.remote.base());
     named.remote(&other_front.remote(&place.remote)).run().expect("unchanged");
-    // wmill asks this service on a loopback address, so that it needs no certificate.
+    // wmill asks this service on a loopback address, so it needs no certificate.
     run.remote(&place.repository).run().expect("unchanged");
 }
 

@@ -1,4 +1,4 @@
-//! `check` tells what stands in the way of a sync, with what to do about it, and leaves nothing behind.
+//! `check` reports what prevents a sync and how to fix it, and leaves nothing behind.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use support::run::{field, text_field};
 use support::windmill::SHOP;
 use support::*;
 
-/// What was found about one thing.
+/// The result of one check.
 #[derive(Debug)]
 struct Line {
     name: String,
@@ -26,7 +26,7 @@ fn check<'a>(sandbox: &'a Sandbox, remote: &impl Remote) -> Run<'a> {
     sandbox.command("check").arg("--json").remote(remote)
 }
 
-/// The lines of an outcome of `--json`, which agrees with itself.
+/// Returns the lines of an outcome of `--json`, after a check that the outcome is consistent.
 #[track_caller]
 fn lines(outcome: &Outcome) -> Vec<Line> {
     let Value::Array(checks) = field(outcome.result(), "checks") else { panic!("no list: {outcome}") };
@@ -51,7 +51,7 @@ fn lines(outcome: &Outcome) -> Vec<Line> {
     lines
 }
 
-/// The names of what is not ok, with its code or `warning`.
+/// Returns the names of the lines that are not ok, with their code or `warning`.
 #[track_caller]
 fn faults(outcome: &Outcome) -> Vec<(String, String)> {
     let bad = lines(outcome).into_iter().filter(|line| line.status != "ok");
@@ -66,8 +66,8 @@ fn assert_faults(outcome: &Outcome, expected: &[(&str, &str)], exit_code: i32) {
     assert_eq!(outcome.exit_code, Some(exit_code), "{outcome}");
 }
 
-/// Asserts that exactly these are not ok, that each word stands in the message or the remedy of the last of them, and
-/// that nothing was left.
+/// Asserts that exactly these lines are not ok, that the message or the remedy of the last one contains each word, and
+/// that nothing was left behind.
 #[track_caller]
 fn expect(sandbox: &Sandbox, run: &Run<'_>, expected: &[(&str, &str)], exit_code: i32, words: &[&str]) -> Outcome {
     let before = everything_below(&sandbox.data());
@@ -98,7 +98,7 @@ fn is_of_a_check(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".check-"))
 }
 
-/// Node.js takes half a second to start, and a test that checks a dozen times needs it once.
+/// Replaces `wmill` with a script: Node.js takes half a second to start, and some tests check a dozen times.
 fn with_quick_wmill(sandbox: &Sandbox) {
     sandbox.program("wmill", &format!("echo 'CLI version: {}'", wmill::version()));
 }
@@ -173,7 +173,7 @@ fn after_a_sync_the_branch_and_all_that_was_there_are_still_the_same() {
         assert!(branch.message.contains(&tip[..10]), "{branch:?}");
         assert_all_well(&outcome, &[&ALL[..], &["push"]].concat());
         assert_eq!((files_below(&sandbox.data()), repository.refs()), (files, refs), "{outcome}");
-        // A branch beside the others.
+        // This branch does not exist yet.
         let outcome = check(&sandbox, &repository).branch("another").run();
         assert_all_well(&outcome, &[&ALL[..], &["push"]].concat());
         assert!(outcome.stdout.contains("`another` is not there yet"), "{outcome}");
@@ -190,7 +190,7 @@ fn what_lacks_is_named_at_once_and_the_rest_is_checked() {
     assert!(outcome.stdout.contains("WINDMILL_TOKEN is not set"), "{outcome}");
     assert!(outcome.stdout.contains("CE v1.743.0"), "Windmill is asked what needs no token: {outcome}");
     assert!(sandbox.windmill.requests().iter().all(|request| request.authorization.is_none()));
-    // What is there is tried.
+    // The configured parts are checked.
     let http = GitHttp::serve(&repository);
     let run = check(&sandbox, &http).without("WINDMILL_TOKEN");
     let outcome = expect(&sandbox, &run, &[("settings", "config_invalid")], 2, &["WINDMILL_TOKEN"]);
@@ -277,7 +277,7 @@ fn items_that_a_sync_would_leave_out_are_told() {
     let run = check(&sandbox, &repository);
     let told = expect(&sandbox, &run, &[("items", "warning")], 0, &["f/ops/set (resource: ", "incomplete"]);
     assert!(!told.to_string().contains("f/ops/fine"), "{told}");
-    // Of kinds that are not backed up, nothing is told.
+    // Kinds that are not backed up are not reported.
     assert_faults(&check(&sandbox, &repository).env("WMILL_SKIP", "resources").run(), &[], 0);
 }
 
@@ -340,7 +340,7 @@ fn who_is_not_windmill_is_told_from_who_does_not_answer() {
     sandbox.windmill.fail("/api/version", Fault::Status(404));
     expect(&sandbox, &run, &[("windmill", "warning")], 0, &["does not tell its version"]);
     sandbox.windmill.heal();
-    // No one listens there.
+    // Nothing listens on this address.
     let down = run.arg("--base-url").arg("http://127.0.0.1:1");
     expect(&sandbox, &down, &expected, 10, &["cannot reach Windmill", "127.0.0.1:1"]);
 }
@@ -351,7 +351,7 @@ fn an_answer_that_does_not_come_ends_the_check_in_time() {
     let repository = sandbox.repository();
     let http = GitHttp::serve(&repository);
     with_quick_wmill(&sandbox);
-    // What comes before may take a while on a busy machine; the last has time enough.
+    // The steps before it may take a while on a busy machine. The last limit is long enough.
     let check_until = |is_it: fn(&[(String, String)]) -> bool| {
         let ended = ["4s", "16s", "64s"].map(|seconds| check(&sandbox, &http).env("SYNC_TIMEOUT", seconds));
         let ended = ended.iter().map(Run::run).find(|ended| is_it(&faults(ended)));
@@ -391,7 +391,7 @@ fn what_a_killed_check_left_is_cleared_by_the_next() {
     http.fail("git-upload-pack", Fault::Hang);
     let running = check(&sandbox, &http).start();
     http.wait_until_hanging();
-    // Another one is in no one's way, and lets the first one be.
+    // Another check does not disturb the first one, and is not disturbed.
     let meanwhile = check(&sandbox, &sandbox.repository_named("other")).run();
     assert_all_well(&meanwhile, &[&ALL[..], &["push"]].concat());
     let left = everything_below(&sandbox.data()).len();
@@ -415,7 +415,7 @@ fn what_the_remote_refuses_is_told_as_what_it_is() {
     http.token("rotated");
     expect(&sandbox, &run, &[("remote", "git_unauthorized")], 11, &["credentials were refused", "GIT_USERNAME"]);
     http.token(GIT_TOKEN);
-    // A token that may read, and not write.
+    // This token may read but not write.
     http.fail("service=git-receive-pack", Fault::Status(403));
     let outcome = expect(&sandbox, &run, &[("push", "git_unauthorized")], 11, &["403", "read and write"]);
     assert!(lines(&outcome).iter().any(|line| line.name == "remote" && line.status == "ok"), "{outcome}");
@@ -464,7 +464,7 @@ fn tools_that_are_missing_or_broken_are_named_with_how_to_get_them() {
     expect(&sandbox, &without_wmill, &[("wmill", "pull_failed")], 10, &["not installed", "npm install"]);
     let none = run.clone().env("PATH", &only(&[]));
     expect(&sandbox, &none, &[("wmill", "pull_failed"), ("git", "git_failed")], 10, &["git", "install git"]);
-    // wmill is there, and Node.js is not.
+    // wmill is installed, Node.js is not.
     sandbox.program("wmill", "echo 'node: not found' >&2; exit 127");
     expect(&sandbox, &run, &[("wmill", "pull_failed")], 10, &["exit code 127: node: not found"]);
     sandbox.program("wmill", "echo 'CLI version: 1.725.0'");
@@ -535,7 +535,7 @@ fn several_workspaces_are_checked_each_by_its_name() {
     let all = run.clone().workspace("*").run();
     assert_eq!((of(&all, "token"), of(&all, "branch").len()), (vec!["lab".to_owned(), "shop".to_owned()], 2), "{all}");
     assert_eq!(of(&all, "workspaces"), ["* stands for lab, shop"]);
-    // One branch for all is asked for once.
+    // One branch for all workspaces is requested once.
     let folders = run.branch("main").subdir("{workspace}").workspace("shop,lab").run();
     assert_eq!(of(&folders, "branch").len(), 1, "{folders}");
     sandbox.windmill.token_kind(TokenKind::BoundTo(SHOP.to_owned()));
@@ -657,7 +657,7 @@ fn a_service_to_which_all_is_well_says_so() {
 fn the_check_of_a_service_gives_way_to_a_sync_and_stands_in_nobodys_way() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
-    // It was asked for before the check began, unless the machine is very busy.
+    // The sync is requested before the check begins, unless the machine is very busy.
     let gave_way = (0..3).any(|_| {
         let service = sandbox.service().remote(&repository).env("LOG_LEVEL", "debug").serve();
         assert_eq!(service.post_sync("").status, 200);
@@ -667,7 +667,7 @@ fn the_check_of_a_service_gives_way_to_a_sync_and_stands_in_nobodys_way() {
         })
     });
     assert!(gave_way, "a check began although a sync was asked for");
-    // One that hangs.
+    // This check hangs.
     let http = GitHttp::serve(&repository);
     http.fail("git-upload-pack", Fault::Hang);
     let mut service = sandbox.service().remote(&http).serve();

@@ -1,4 +1,4 @@
-//! Tokens and keys: the right one opens, a wrong one is told of as such, and none goes anywhere but where it belongs.
+//! Tokens and keys: a valid one is accepted, a wrong one is reported as such, and each is sent only to its own server.
 
 use std::fs;
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use support::process::find_program;
 use support::windmill::SHOP;
 use support::*;
 
-/// A sync whose remote is a folder, with this URL in its place and a token for it.
+/// Returns a sync to this URL, with a token for it.
 fn sync_to<'a>(sandbox: &'a Sandbox, url: &str) -> Run<'a> {
     sandbox.sync().workspace(SHOP).env("GIT_REMOTE_URL", url).env("GIT_TOKEN", GIT_TOKEN)
 }
@@ -36,7 +36,7 @@ fn a_token_opens_an_http_remote_and_goes_with_the_configured_user() {
     let wanted = basic("x-access-token", GIT_TOKEN);
     assert!(remote.requests().iter().all(|request| request.authorization.as_deref() == Some(&wanted)));
     assert_eq!(without.exit_code, Some(11), "{without}");
-    // One that is not there at all is asked for before anything else is done.
+    // A missing token is reported before anything else is done.
     let none = run.clone().without("GIT_TOKEN").run().expect("config_invalid");
     assert_eq!(none.exit_code, Some(2), "{none}");
     assert_says(&none, &["GIT_TOKEN"]);
@@ -60,7 +60,7 @@ fn what_an_http_remote_answers_is_told_as_what_it_is() {
         (Fault::Close, "git_unreachable", "mpty reply"),
         (Fault::Answer(200, "text/html", "<html>\n<p>Please log in\n</html>\n".to_owned()), "git_failed", "not valid"),
     ];
-    // Also where reading is permitted and pushing is not. (For a 404 git would try WebDAV.)
+    // Some faults also occur when reading is permitted and pushing is not. (After a 404 git would try WebDAV.)
     let of_pushes = faults[..4].iter().filter(|(.., said)| !said.contains("repository"));
     let cases: Vec<_> = faults
         .iter()
@@ -107,7 +107,7 @@ fn a_redirect_is_named_and_nothing_goes_there() {
         }
         remote.heal();
     }
-    // Where it leads to is a someone else's text.
+    // The target of the redirect is text from another party.
     remote.fail("info/refs", Fault::Redirect("http://u:hidden-in-the-target@h".to_owned()));
     assert!(!run.run().expect("git_failed").message().contains("hidden-in-the-target"));
     assert_eq!(collector.requests().len(), 0, "not even a question without the token");
@@ -127,7 +127,7 @@ fn a_remote_that_hangs_is_given_up_and_the_step_is_named() {
         assert_eq!(outcome.exit_code, Some(13), "{outcome}");
         remote.heal();
     }
-    // A listener that never says a word, for ssh.
+    // This listener never sends anything, for ssh.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_ssh = sandbox
         .sync()
@@ -201,7 +201,7 @@ fn a_secret_and_its_file_at_once_are_refused() {
         }
         assert!(!outcome.stderr.contains("in-the-variable-itself"), "{outcome}");
     }
-    // Compose passes empty variables for what is not set.
+    // Compose passes empty variables for settings that are not set.
     let remote = sandbox.repository();
     let run = sandbox.sync().workspace(SHOP).remote(&remote).env("WINDMILL_TOKEN_FILE", "").env("GIT_TOKEN", "");
     run.run().expect("pushed");
@@ -230,12 +230,12 @@ mod ssh {
     use std::path::{Path, PathBuf};
     use std::sync::{Arc, Mutex};
 
-    /// Where a host that was accepted is remembered.
+    /// Returns the file in which accepted hosts are saved.
     fn remembered(sandbox: &Sandbox) -> PathBuf {
         sandbox.data().join("windmill-git-sync/known_hosts")
     }
 
-    /// All files below a folder that are called `name`, with their modes.
+    /// Returns the modes of all files below a folder that are called `name`.
     fn modes_of(folder: &Path, name: &str) -> Vec<u32> {
         let mut pending = vec![folder.to_path_buf()];
         let mut modes = Vec::new();
@@ -271,11 +271,11 @@ mod ssh {
         let started = sandbox.invocations("ssh");
         assert!(!started.is_empty());
         for ssh in &started {
-            // Neither the user's configuration nor the system's: a ProxyCommand there would run.
+            // Neither the user's nor the system's configuration is read: a ProxyCommand in it would run.
             assert_eq!(ssh.arguments[..2], ["-F", "none"], "{:?}", ssh.arguments);
             assert!(ssh.arguments.contains(&"StrictHostKeyChecking=yes".to_owned()), "{:?}", ssh.arguments);
         }
-        // From a file, with the line ends of Windows and without the last one.
+        // The key comes from a file, with Windows line ends and without the last one.
         let key = remote.client_key().trim_end().replace('\n', "\r\n");
         let file = sandbox.file("key", key).display().to_string();
         run.without("GIT_SSH_KEY").env("GIT_SSH_KEY_FILE", &file).run().expect("unchanged");
@@ -297,7 +297,7 @@ mod ssh {
         assert_says(&lacking, &["GIT_SSH_KNOWN_HOSTS_FILE", "GIT_SSH_ACCEPT_NEW"]);
         assert_eq!(remote.commands(), [""; 0]);
         assert!(!remote.server_log().contains("Accepted publickey"), "{}", remote.server_log());
-        // Another key under the same name.
+        // The host has another key under the same name.
         remote.change_host_key();
         assert_says(&run.run().expect("git_unreachable"), &["host's key"]);
         assert_eq!(repository.refs(), "");
@@ -337,7 +337,7 @@ mod ssh {
         for (spoilt, words) in [
             (key.replace('\n', "\\n"), [is_no_key, "has \\n where a line should end"]),
             (key.trim().replace('\n', " "), [is_no_key, "joined into one"]),
-            // That is seen in the settings.
+            // The check of the settings finds this.
             (format!("\"{key}\""), ["GIT_SSH_KEY", "in quotes"]),
             ("no key at all".to_owned(), [is_no_key, "does not begin with -----BEGIN"]),
         ] {
@@ -387,7 +387,8 @@ fn wmill_has_neither_a_token_nor_a_proxy_where_nothing_is_restored() {
     remote.commit_files("main", &[("README.md", "ours\n")]);
     let nobody = "http://127.0.0.1:1";
     for run in [sandbox.sync(), sandbox.sync().arg("--dry-run"), sandbox.command("verify")] {
-        // They are ours and git's alone: a request to ourselves by a proxy would not arrive.
+        // These variables are only for us and git: a request from wmill to our own server through a proxy would not
+        // arrive.
         let run = run.remote(&remote).env("NO_PROXY", "127.0.0.1").env("ALL_PROXY", nobody).env("http_proxy", nobody);
         run.run().expect("pull_failed");
         let (given, environment) = (fs::read_to_string(&profile).unwrap(), fs::read_to_string(&environment).unwrap());

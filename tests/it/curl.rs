@@ -1,5 +1,5 @@
-//! The `curl` lines of the documents are answered as they say. Each block of shell meets a service of its own, by a
-//! client of ours, and in CI by `curl` itself.
+//! The `curl` lines of the documents get the answers that the documents show. Each shell block runs against its own
+//! service, with a client of the tests, and in CI with `curl` itself.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,16 +12,16 @@ use support::*;
 const API_TOKEN: &str = "api-token-of-the-documents";
 const DOCUMENTS: [&str; 4] = ["README.md", "docs/http.md", "docs/image.md", "docs/running.md"];
 
-/// A `curl` line: its words, and the line below it that begins with a status, where there is one.
+/// A `curl` line: its words, and the expected answer from the next line, if that begins with a status.
 struct Line {
     shown: String,
     words: Vec<String>,
     status: u16,
-    /// What stands between the `…` of the answer.
+    /// The parts of the answer between its `…`.
     pieces: Vec<String>,
 }
 
-/// The lines of each block of shell in a document that has some, and whether the service has a token there.
+/// Returns the `curl` lines of each shell block of a document, and whether the service needs a token for the block.
 fn blocks(document: &str) -> Vec<(bool, Vec<Line>)> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap();
     let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
@@ -48,7 +48,7 @@ fn lines(block: &str) -> Vec<Line> {
     found
 }
 
-/// The words of a line of shell, as far as the documents need it: with both kinds of quotes.
+/// Splits a shell line into words, as far as the documents need it: with both kinds of quotes.
 pub(crate) fn shell_words(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     let (mut word, mut quote) = (String::new(), None);
@@ -66,7 +66,7 @@ pub(crate) fn shell_words(line: &str) -> Vec<String> {
     found
 }
 
-/// What `curl` would do, sent by our own client.
+/// Sends the request that `curl` would send, with our own client.
 #[track_caller]
 fn ask_as_curl(service: &Service, line: &Line) -> (u16, String) {
     let (mut method, mut body, mut url) = ("GET", "", "");
@@ -91,7 +91,7 @@ fn ask_as_curl(service: &Service, line: &Line) -> (u16, String) {
     (answer.status, answer.text())
 }
 
-/// `curl` with the words as they are; where they lead to is the service.
+/// Runs `curl` with the words unchanged. All connections lead to the service.
 #[track_caller]
 fn ask_by_curl(service: &Service, line: &Line) -> (u16, String) {
     let mut command = std::process::Command::new(process::find_program("curl", &[]).expect("curl (Debian: curl)"));
@@ -117,7 +117,8 @@ fn check_all(ask: impl Fn(&Service, &Line) -> (u16, String)) {
     for (has_token, lines) in DOCUMENTS.iter().flat_map(|document| blocks(document)) {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
-        // As in a container: by the name of the service, which on loopback alone is refused.
+        // As in a container: the documents use the name of the service, which is refused if it listens only on
+        // loopback.
         let run = sandbox.service().workspace(SHOP).remote(&repository).env("LISTEN_ADDR", "0.0.0.0:0");
         let service = if has_token { run.env("SYNC_API_TOKEN", API_TOKEN) } else { run }.serve();
         lines.iter().for_each(|line| check(line, ask(&service, line)));

@@ -1,5 +1,5 @@
-//! The documents say what the code does, and the code keeps what they promise of it: settings, codes, modules, and
-//! what is absent from the source.
+//! The documents describe the code, and the code keeps what they promise: settings, codes, modules, and what the source
+//! must not contain.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Whether a generated file is up to date; `just RECIPE` sets `WRITE_RECIPE`, which generates it.
+/// Asserts that a generated file is up to date. `just RECIPE` sets `WRITE_RECIPE`, which generates it.
 #[track_caller]
 pub(crate) fn assert_kept(path: &str, made: &str, recipe: &str) {
     let file = root().join(path);
@@ -27,7 +27,7 @@ pub(crate) fn assert_kept(path: &str, made: &str, recipe: &str) {
     assert!(kept == made, "{path} is out of date: `just {recipe}` generates it");
 }
 
-/// The cells of the tables' rows below the head `head`, up to the next line that is none.
+/// Returns the cells of the table rows below the head `head`, up to the first line that is not a row.
 #[track_caller]
 pub(crate) fn rows<'a>(document: &'a str, head: &str) -> Vec<Vec<&'a str>> {
     let start = document.find(head).unwrap_or_else(|| panic!("no table with the head `{head}`"));
@@ -90,7 +90,7 @@ fn each_result_code_is_documented_with_its_status_and_exit_code() {
     assert!(of_code.len() >= 20, "the table in src/model/result_code.rs is not where this test looks for it");
 }
 
-/// The rows of the map: a folder, and the folders that it may import, `None` for all.
+/// Returns the rows of the map: a folder, and the folders that it may import.
 fn map_of_folders(document: &str, start: &str) -> Vec<(String, Vec<String>)> {
     let rows = document.lines().filter_map(|line| line.strip_prefix(start)).filter(|row| !row.starts_with("| ---"));
     let mut folders: Vec<(String, Vec<String>)> = Vec::new();
@@ -139,7 +139,7 @@ fn each_folder_imports_only_those_that_the_map_permits() {
         if path.ends_with("tests.rs") {
             continue;
         }
-        // Tests may use what they like.
+        // Tests may import any folder.
         let code = source.split("#[cfg(test)]").next().unwrap().split("#[cfg(all(test").next().unwrap();
         assert!(
             !code.contains("crate::{"),
@@ -173,7 +173,7 @@ fn each_dependency_is_explained_in_the_manifest_and_named_in_the_architecture() 
     }
 }
 
-/// The documents for people, by their path: those at the root and those in `docs`.
+/// Returns the paths of the documents for people: those at the root and those in `docs`.
 fn documents() -> Vec<String> {
     let mut found = Vec::new();
     for folder in ["", "docs", "docs/decisions"] {
@@ -229,7 +229,7 @@ fn what_is_read_first_is_short() {
     }
 }
 
-/// This repository is not published: an address of it could belong to someone else.
+/// This repository is not published: an address for it could belong to someone else.
 #[test]
 fn no_address_is_promised_that_is_not_ours() {
     for path in
@@ -242,13 +242,13 @@ fn no_address_is_promised_that_is_not_ours() {
     }
 }
 
-/// As forges make an anchor of a heading.
+/// Makes an anchor from a heading, like forges do.
 fn anchor_of(heading: &str) -> String {
     let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
     heading.trim_start_matches('#').trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
 }
 
-/// Our source files, by their path.
+/// Returns our source files with their paths.
 fn sources() -> Vec<(String, String)> {
     let mut files = Vec::new();
     let mut pending = vec![PathBuf::from("src")];
@@ -295,7 +295,7 @@ fn only_the_modules_that_may_touch_the_world_are_permitted_to() {
     }
 }
 
-/// The settings of an `.env` file in its order: name, value, whether it is set, and the line above it.
+/// Returns the settings of an `.env` file in order: name, value, whether it is set, and the line above it.
 fn settings_of(text: &str) -> Vec<(&str, &str, bool, &str)> {
     let mut last = "";
     let mut found = Vec::new();
@@ -309,7 +309,7 @@ fn settings_of(text: &str) -> Vec<(&str, &str, bool, &str)> {
     found
 }
 
-/// Not ours, and passed on all the same.
+/// These settings are not ours, but they are passed on.
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
 
 #[test]

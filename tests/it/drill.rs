@@ -1,5 +1,5 @@
-//! `examples/drill/drill`: its steps, its report, its exit codes, and that it takes down what it started. A script stands
-//! in for Docker: it writes down what it is told, and runs our program where a container would.
+//! `examples/drill/drill`: its steps, its report, its exit codes, and that it removes what it started. A script
+//! replaces Docker: it records its arguments, and runs our program where a container would.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use support::deployed;
 use support::process;
 use support::*;
 
-/// A sandbox in which workspace `shop` was synced to a repository and is gone since.
+/// Returns a sandbox in which workspace `shop` was synced to a repository and then lost.
 fn gone(fill: impl FnOnce(&mut Workspace)) -> (Sandbox, BareRepository) {
     let sandbox = Sandbox::new();
     sandbox.windmill.token_kind(TokenKind::User);
@@ -30,11 +30,11 @@ fn gone(fill: impl FnOnce(&mut Workspace)) -> (Sandbox, BareRepository) {
 struct Drill {
     finished: Finished,
     report: String,
-    /// What Docker and `curl` were told.
+    /// The arguments of Docker and `curl`.
     told: String,
 }
 
-/// The drill, with `up` as what `docker compose up` does.
+/// Runs the drill. `up` is what `docker compose up` does.
 fn drill(sandbox: &Sandbox, remote: &BareRepository, key: Option<&Path>, up: &str) -> Drill {
     let (told, data) = (sandbox.path().join("told"), sandbox.data());
     let key_of_run = key.map(|key| key.display().to_string()).unwrap_or_default();
@@ -59,7 +59,7 @@ esac"#,
         program = run::program().display(),
     );
     sandbox.program("docker", &docker);
-    // The endpoints of a new server are not part of the stand-in.
+    // The stand-in for Windmill does not have the endpoints of a new server.
     let curl = format!(
         r#"echo "curl $*" >>'{told}'
 case $* in

@@ -1,15 +1,15 @@
-//! Edits of a workspace without a pattern, the same in each run: what property tests are made of.
+//! Pseudo-random edits of a workspace, the same in each run, for property tests.
 
 use miniserde::json::{self, Value};
 
 use support::Workspace;
 
-/// Numbers without a pattern.
+/// Pseudo-random numbers.
 pub(crate) struct Numbers(u64);
 
 impl Numbers {
     pub(crate) fn new(seed: u64) -> Self {
-        // xorshift stays at zero.
+        // xorshift never leaves zero.
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
@@ -21,7 +21,7 @@ impl Numbers {
     }
 }
 
-/// Changes one value somewhere in a JSON document: a text, a number, a truth, a key; or takes one away.
+/// Changes one string, number, boolean or key somewhere in a JSON document, or removes a member.
 fn change_a_value(value: &mut Value, numbers: &mut Numbers) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
@@ -48,7 +48,7 @@ fn change_a_value(value: &mut Value, numbers: &mut Numbers) {
     }
 }
 
-/// An entry of an export with one change: in a value where it is JSON, else in a byte.
+/// Returns an entry of an export with one change: in a value if it is JSON, else in a byte.
 pub(crate) fn changed(path: &str, content: &[u8], numbers: &mut Numbers) -> Vec<u8> {
     let text = std::str::from_utf8(content).unwrap();
     match json::from_str::<Value>(text) {
@@ -64,7 +64,7 @@ pub(crate) fn changed(path: &str, content: &[u8], numbers: &mut Numbers) -> Vec<
     }
 }
 
-/// Changes, takes away, moves or copies an item; what was done, in words.
+/// Changes, removes, moves or copies an item. Returns a description of the change.
 pub(crate) fn edit(workspace: &mut Workspace, numbers: &mut Numbers) -> String {
     let (path, content) = workspace.entries()[numbers.below(workspace.entries().len())].clone();
     let stem = path.split('.').next().unwrap().to_owned();

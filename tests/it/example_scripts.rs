@@ -1,5 +1,5 @@
-//! The scripts of `examples/windmill`, which ask for a sync from inside Windmill: `wmill` takes them all, and each does
-//! what it says under the program that runs it.
+//! The scripts of `examples/windmill`, which request a sync from inside Windmill: `wmill` accepts all of them, and each
+//! does what it says in the program that runs it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use support::run::{field, text_field};
 use support::windmill::SHOP;
 use support::*;
 
-/// The token of the job, which no one configured.
+/// The token of the job, which is not configured anywhere.
 const JOB_TOKEN: &str = "wm-job-token-PLANTED-77a1";
 const API_TOKEN: &str = "api-token-PLANTED-4242";
 
@@ -28,7 +28,7 @@ fn script(name: &str) -> String {
 #[test]
 fn wmill_would_push_each_item_of_the_example_and_nothing_else() {
     let sandbox = Sandbox::new();
-    // Kept in the same folder by hand, for the scripts.
+    // This variable is kept in the same folder by hand, for the scripts.
     sandbox.windmill.edit(|workspace| workspace.add_variable("f/windmill_git_sync/api_token", "/rI8+A==", true));
     let folder = sandbox.scratch("example");
     for (path, content) in files_below(&examples()) {
@@ -39,7 +39,7 @@ fn wmill_would_push_each_item_of_the_example_and_nothing_else() {
     let mut command = wmill::command(&wmill(), &sandbox, &sandbox.windmill, WINDMILL_TOKEN, &folder);
     command.args(["sync", "push", "--dry-run", "--json-output", "--lint", "--skip-branch-validation"]);
     let finished = process::run(command).must_succeed();
-    // What its own check of the files found comes before.
+    // The result of wmill's own check of the files comes first.
     let said = finished.stdout_text();
     let Ok(value) = json::from_str::<Value>(&said[said.rfind("\n{").unwrap_or(0)..]) else { panic!("{finished}") };
     let Value::Array(changes) = field(&value, "changes") else { panic!("{finished}") };
@@ -65,11 +65,11 @@ fn the_schedule_starts_a_script_of_the_example_and_so_does_its_failure() {
         assert!(examples().join(format!("{path}.ts")).is_file(), "{path}");
         assert!(examples().join(format!("{path}.script.yaml")).is_file(), "{path}");
     }
-    // Nothing runs that no one turned on.
+    // Nothing runs unless a user enables it.
     assert_eq!(value("enabled"), "false");
 }
 
-/// Runs a script's `main` under Node.js, the types taken off, and prints its result as JSON.
+/// Runs a script's `main` under Node.js, without the types, and prints its result as JSON.
 const UNDER_NODE: &str = "
 const { readFileSync } = require('node:fs');
 const [modules, script, ...words] = process.argv.slice(1);
@@ -87,18 +87,18 @@ fn under_node(script_name: &str) -> Command {
     command
 }
 
-/// Runs it as a job of workspace `shop`, with these arguments.
+/// Runs the command as a job of workspace `shop`, with these arguments.
 fn as_job(mut command: Command, arguments: &[&str]) -> Finished {
     command.env("WM_TOKEN", JOB_TOKEN).env("WM_WORKSPACE", SHOP).args(arguments);
     process::run(command)
 }
 
-/// What must hold of each script that asks for a sync. `start` gives the command that runs it, `word` an argument in
-/// the form that this command takes.
+/// Checks what each script that requests a sync must do. `start` returns the command that runs it, and `word` an
+/// argument in the form that this command needs.
 fn check(sandbox: &Sandbox, start: impl Fn() -> Command, word: impl Fn(&str) -> String) {
     let repository = sandbox.repository();
     sandbox.windmill.token(JOB_TOKEN);
-    // No token of Windmill's is stored anywhere.
+    // No Windmill token is stored anywhere.
     let service = sandbox.service().remote(&repository).without("WINDMILL_TOKEN").env("SYNC_API_TOKEN", API_TOKEN);
     let service = service.env("LOG_LEVEL", "trace").serve();
     let url = word(&service.base_url());
@@ -107,7 +107,7 @@ fn check(sandbox: &Sandbox, start: impl Fn() -> Command, word: impl Fn(&str) -> 
     let result: Value = json::from_str(said.lines().last().unwrap()).unwrap_or_else(|_| panic!("{ran}"));
     assert_eq!(text_field(&result, "code").as_deref(), Some("pushed"), "{ran}");
     assert_eq!(text_field(&result, "commit"), repository.tip("main"));
-    // What fails fails the job, and says why, also in the chat: no handler of Windmill's has to run.
+    // A failure fails the job and gives the reason, also in the chat. No Windmill handler has to run.
     let (receivers, elsewhere) = (Receivers::start(), word("http://127.0.0.1:1/hook"));
     let hook = word(&receivers.url("slack"));
     let refused = as_job(start(), &[&url, &word("wrong"), &hook]).must_fail();
@@ -128,7 +128,7 @@ fn check(sandbox: &Sandbox, start: impl Fn() -> Command, word: impl Fn(&str) -> 
     assert!(text(&told[0]).starts_with("Backup of workspace shop failed: "), "{told:?}");
     assert!(text(&told[0]).contains("unauthorized"), "{told:?}");
     assert!(!text(&told[1]).contains('<'), "{told:?}");
-    // Something else answers there, or nothing.
+    // Another server answers there, or none.
     sandbox.windmill.fail_once("/sync", Fault::Status(404));
     let stranger = as_job(start(), &[&word(&sandbox.windmill.base_url())]).must_fail();
     assert!(stranger.to_string().contains("404"), "{stranger}");
@@ -162,7 +162,7 @@ fn the_failure_handler_tells_a_chat_what_failed() {
     }
     let said = [("stdout", ran.stdout.as_slice()), ("stderr", &ran.stderr)];
     assert_nothing_leaked(&said, &[], &[HOOK_SECRET, JOB_TOKEN]);
-    // Without a chat it is the result of the job; a chat that does not take it is a failure.
+    // Without a chat, the report is the result of the job. A chat that refuses the report is a failure.
     let ran = as_job(under_node("tell_failure.ts"), &[schedule, "\"\"", error]).must_succeed();
     assert!(ran.stdout_text().contains("pull_failed: <b> & so"), "{ran}");
     let nowhere = json::to_string(&receivers.url("nobody"));
@@ -173,7 +173,7 @@ mod bun {
     use super::*;
     use support::process::find_program;
 
-    /// The program, or what to install.
+    /// Returns the program, or panics with what to install.
     fn program(name: &str, from: &str) -> PathBuf {
         find_program(name, &[]).unwrap_or_else(|| panic!("these tests run `{name}`: install it ({from})"))
     }

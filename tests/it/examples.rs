@@ -1,5 +1,5 @@
-//! What `examples` has for operators fits the program: its settings, its routes, its metrics. The tools of Kubernetes,
-//! Prometheus and systemd accept it.
+//! The files in `examples` for operators match the program: its settings, routes and metrics. The tools of Kubernetes,
+//! Prometheus and systemd accept them.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,7 +10,7 @@ use yaml_serde::Value;
 use crate::docs::{read, rows};
 use support::{Sandbox, process};
 
-/// Where the container of the examples finds the secrets.
+/// The folder of the secrets in the container of the examples.
 const SECRETS: &str = "/run/secrets/windmill-git-sync/";
 
 fn manifest(name: &str) -> Value {
@@ -27,7 +27,7 @@ fn is_setting(name: &str) -> bool {
     VARIABLES.iter().any(|variable| is(variable.name))
 }
 
-/// The settings are those of the program, and they are all that a sync needs.
+/// Asserts that these are settings of the program, and that they are all that a sync needs.
 #[track_caller]
 fn assert_complete(settings: &[(String, String)]) -> Config {
     for (name, _) in settings {
@@ -82,7 +82,7 @@ fn the_deployment_is_probed_where_the_service_answers_and_ends_as_compose_ends_i
     assert!(read("docker-compose.yml").contains(&format!("STOP_GRACE_PERIOD:-{grace}s")), "{grace}");
 }
 
-/// The lines of docs/scale.md, run with a `kubectl` that writes down what it is given.
+/// Runs the lines of docs/scale.md with a `kubectl` that records its input.
 #[test]
 fn the_lines_for_several_workspaces_make_a_staggered_cronjob_with_a_volume_for_each() {
     let document = read("docs/scale.md");
@@ -132,7 +132,7 @@ fn the_alerts_are_about_metrics_that_the_service_has() {
 
 const UNITS: [&str; 2] = ["windmill-git-sync.service", "windmill-git-sync-once.service"];
 
-/// The values of a directive in a unit.
+/// Returns the values of a directive in a unit.
 fn directive<'a>(unit: &'a str, name: &str) -> Vec<&'a str> {
     unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('=')).collect()
 }
@@ -152,7 +152,7 @@ fn each_unit_of_systemd_hands_over_the_secrets_and_keeps_the_state() {
             let file = format!("{credentials}/{id}");
             assert!(set.iter().any(|(name, value)| name.ends_with("_FILE") && *value == file), "{id} is not used");
         }
-        // As the administrator's file would have it, and as systemd adds it.
+        // The administrator's file sets the first one, and systemd adds `STATE_DIRECTORY`.
         set.push(("GIT_REMOTE_URL".to_owned(), "https://git.example.com/team/windmill-backup.git".to_owned()));
         let mut environment: Vec<_> =
             set.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
@@ -170,7 +170,7 @@ fn run(mut command: std::process::Command, installed_by: &str) -> Result<String,
     if output.status.success() { Ok(said) } else { Err(said) }
 }
 
-/// A folder with the files of an example, where `change` has gone over the text of each.
+/// Copies the files of an example into a folder, and applies `change` to the text of each.
 fn copied(sandbox: &Sandbox, example: &str, change: impl Fn(&str) -> String) -> std::path::PathBuf {
     let folder = sandbox.scratch(example);
     for entry in fs::read_dir(std::path::Path::new("examples").join(example)).unwrap() {
@@ -222,7 +222,7 @@ fn systemd_accepts_the_units_and_finds_them_hardened() {
             |text: &str| text.replace("ProtectSystem=strict", "ProtectSystem=strictly").replace("hourly", "hour");
         assert_ne!(analyze(&verify, &wrong).unwrap_or_else(|said| said).trim(), "", "{unit}");
         if unit.ends_with(".service") {
-            // In tenths; 100 is without any protection.
+            // The unit is tenths. 100 means no protection at all.
             let security = ["security", "--offline=true", "--no-pager", "--threshold=20", &unit];
             analyze(&security, &as_is).unwrap();
             assert!(analyze(&security, &|text: &str| text.replace("CapabilityBoundingSet=\n", "")).is_err(), "{unit}");

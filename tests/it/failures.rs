@@ -1,17 +1,17 @@
-//! What goes wrong is told as what it is, ends in time, and leaves nothing that the next sync trips over.
+//! A failure is reported with its true cause, ends in time, and leaves nothing that breaks the next sync.
 
 use std::fs;
 
 use support::*;
 
-/// Nothing that our binary started for this sandbox runs any more.
+/// Asserts that no program runs any more that our binary started for this sandbox.
 #[track_caller]
 fn assert_nothing_runs(sandbox: &Sandbox) {
     let left: Vec<_> = sandbox.processes().into_iter().map(|process| process.arguments.join(" ")).collect();
     assert_eq!(left, [""; 0]);
 }
 
-/// Waits until the process has this file open: it is waiting for a lock, or holds it.
+/// Waits until the process has this file open: it waits for a lock, or holds it.
 #[track_caller]
 fn wait_until_open(pid: u32, ending: &str) {
     eventually("the file is open", || {
@@ -21,7 +21,7 @@ fn wait_until_open(pid: u32, ending: &str) {
     });
 }
 
-/// The folder of each run, with the secrets in it, is gone.
+/// Asserts that the folder of each run, with its secrets, is gone.
 #[track_caller]
 fn assert_scratch_is_gone(sandbox: &Sandbox) {
     let runs = sandbox.data().join("windmill-git-sync/runs");
@@ -29,8 +29,8 @@ fn assert_scratch_is_gone(sandbox: &Sandbox) {
     assert_eq!(left, None);
 }
 
-/// A sync into a repository that has a README fails with this, and nothing of it stays; the next one, without the cause,
-/// succeeds.
+/// Checks that a sync into a repository with a README fails with this code and leaves nothing behind, and that the next
+/// one, without the cause, succeeds.
 fn check_failure(code: &str, words: &[&str], fail: impl Fn(&Replay, &GitHttp, Run<'_>) -> Outcome) {
     let replay = Replay::new();
     let before = replay.remote.refs();
@@ -60,7 +60,7 @@ fn settings_that_lead_nowhere_have_their_codes() {
     let cases: [(&str, &[&str], Fail<'_>); 7] = [
         ("windmill_unreachable", &[nobody], &|_, _, run| run.env("WINDMILL_BASE_URL", nobody).run()),
         ("windmill_unauthorized", &["`shop`", "401"], &|_, _, run| run.env("WINDMILL_TOKEN", "wrong").run()),
-        // A token that is bound to `shop` cannot tell whether there is another.
+        // A token that is bound to `shop` cannot find out whether another workspace exists.
         ("windmill_unauthorized", &["`nosuch`"], &|_, _, run| run.workspace("nosuch").run()),
         ("workspace_not_found", &["`nosuch`"], &|replay, _, run| {
             replay.sandbox.windmill.token_kind(TokenKind::User);
@@ -69,7 +69,7 @@ fn settings_that_lead_nowhere_have_their_codes() {
         ("workspace_not_found", &["`nosuch`"], &|replay, _, run| {
             replay.sandbox.windmill.token_kind(TokenKind::User);
             replay.sandbox.windmill.role(Role::Developer);
-            // Only the export says so to a developer, and the real one asks for it.
+            // A developer learns this only from the export. From here on, the real `wmill` runs.
             fs::remove_file(replay.sandbox.bin().join("wmill")).unwrap();
             run.workspace("nosuch").run()
         }),
@@ -104,7 +104,7 @@ fn each_failure_of_an_export_has_its_code() {
     let faults = [Fault::Status(500), Fault::GatewayPage(502), Fault::GatewayPage(200), Fault::Close];
     side_by_side(&faults, |fault| {
         check_failure("pull_failed", &[], |replay, _, run| {
-            // The real one asks for it.
+            // From here on, the real `wmill` runs.
             fs::remove_file(replay.sandbox.bin().join("wmill")).unwrap();
             replay.sandbox.windmill.fail("/workspaces/tarball", fault.clone());
             run.run()
@@ -154,7 +154,7 @@ fn an_archive_cut_short_is_never_committed() {
 fn what_a_failed_pull_leaves_is_never_committed() {
     let replay = Replay::new();
     let first = replay.sync().run().expect("pushed");
-    // Half a pull, then its end: by an error, by a signal, and by one that calls itself a success.
+    // Each `wmill` does half a pull, and ends with an error, by a signal, or with a false success.
     for end in ["exit 1", "kill -9 $$", "exit 0"] {
         replay.sandbox.program(
             "wmill",
@@ -175,7 +175,7 @@ fn what_a_failed_pull_leaves_is_never_committed() {
     assert_same_values(&replay.remote.regular_files("main"), &replay.expected());
 }
 
-/// The one checkout that the syncs of a sandbox have made.
+/// Returns the only checkout that the syncs of a sandbox have made.
 fn the_checkout(sandbox: &Sandbox) -> std::path::PathBuf {
     let checkouts = sandbox.data().join("windmill-git-sync/checkouts");
     fs::read_dir(checkouts).unwrap().next().unwrap().unwrap().path()
@@ -243,13 +243,13 @@ fn one_sync_of_a_workspace_at_a_time() {
     let first = sync.start();
     held.wait_for(1);
 
-    // It waits for its turn, as long as it may.
+    // The second sync waits for its turn until its time is over.
     let impatient = sync.time_out_in("queue");
     assert_eq!(impatient.exit_code, Some(13));
     let mut second = sync.start();
     wait_until_open(second.pid(), "/shop.lock");
     assert!(second.is_running());
-    // Another workspace does not.
+    // Another workspace does not wait.
     sandbox.windmill.token_kind(TokenKind::User);
     sandbox.windmill.set("other", Workspace::of_scripts(2));
     let third = sandbox.sync().remote(&remote).workspace("other").branch("other").start();
@@ -338,7 +338,7 @@ fn what_a_killed_run_kept_secret_goes_although_its_workspace_has_no_other_run() 
     lock.lock().unwrap();
     sandbox.sync().remote(&remote).run().expect("pushed");
     assert!(!gone.exists() && going_on.join("token").exists(), "the run of `busy` goes on");
-    // A service does not wait for a run to do so.
+    // A service removes it without a run.
     leave("drill");
     let _service = sandbox.service().remote(&remote).serve();
     eventually("it is gone", || (!gone.exists()).then_some(()));
@@ -357,7 +357,7 @@ fn a_sync_that_is_told_to_end_says_so() {
     let ended = first.finish().expect("shutting_down");
     assert_eq!((ended.exit_code, remote.refs().as_str()), (Some(14), ""));
     assert_nothing_runs(&sandbox);
-    // With a grace, it goes on.
+    // With a grace period, it continues.
     let second = sync.start();
     held.wait_for(2);
     second.terminate();
@@ -385,7 +385,7 @@ fn an_old_services_volume_is_told_about_and_not_touched() {
     ] {
         fs::write(data.join(path), content).unwrap();
     }
-    // And above it.
+    // The folder above has such files too.
     fs::create_dir_all(sandbox.path().join(".git/refs")).unwrap();
     fs::write(sandbox.path().join(".git/HEAD"), "ref: refs/heads/wm-fork/shop/other\n").unwrap();
     fs::write(sandbox.path().join("wmill.yaml"), "skipScripts: true\n").unwrap();

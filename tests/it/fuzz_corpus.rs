@@ -1,5 +1,5 @@
-//! What the fuzz targets hold of any bytes, held of their corpus and of each row of the table of raw bytes. The corpus
-//! is what the fuzzer found to lead somewhere else each time, so a change that breaks a property is seen without it.
+//! Checks the properties of the fuzz targets on their corpus and on each row of the table of raw bytes. Each input of
+//! the corpus took a new path through the code, so the tests find a broken property without the fuzzer.
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::properties;
 
-/// The files of one target's corpus.
+/// Returns the files of one target's corpus.
 #[track_caller]
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);

@@ -1,8 +1,8 @@
-//! What a guard refuses, and its nearest neighbour that it lets pass.
+//! What each guard refuses, and the most similar case that it accepts.
 
 use support::*;
 
-/// What `wmill` makes of a workspace of one folder and these scripts, each with a content of its own.
+/// Returns what `wmill` makes of a workspace with one folder and these scripts, each with its own content.
 fn scripts(numbers: impl IntoIterator<Item = u32>) -> Files {
     renamed_scripts("job", numbers)
 }
@@ -21,7 +21,7 @@ fn renamed_scripts(name: &str, numbers: impl IntoIterator<Item = u32>) -> Files 
     files
 }
 
-/// Nothing but the commits of others is on the remote.
+/// Asserts that the sync was refused and that the remote did not change.
 #[track_caller]
 fn assert_refused(outcome: Outcome, code: &str, remote: &BareRepository, refs_before: &str) -> Outcome {
     let outcome = outcome.expect(code);
@@ -34,7 +34,7 @@ fn assert_refused(outcome: Outcome, code: &str, remote: &BareRepository, refs_be
 fn at_least_ten_items_and_more_than_the_share_are_a_mass_deletion() {
     let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
-    // What is no item does not count.
+    // Files that are not items do not count.
     remote.commit_files("main", &[("a.md", ""), ("b.md", ""), ("c/d.py", ""), ("f/ops/notes.md", "")]);
     let sync = sandbox.sync().remote(&remote).env("WMILL_INCLUDE", "none");
     sandbox.hold_files(&scripts(0..20));
@@ -54,13 +54,13 @@ fn at_least_ten_items_and_more_than_the_share_are_a_mass_deletion() {
     assert!(refused.message().contains("script f/ops/job_0,"), "{}", refused.message());
     with_percent("55").run().expect("dry_run");
     dry.clone().arg("--allow-mass-deletion").run().expect("dry_run");
-    // What comes back under another name was not deleted.
+    // An item that comes back under another name does not count as deleted.
     sandbox.hold_files(&renamed_scripts("task", 0..20));
     dry.run().expect("dry_run");
-    // New ones do not make up for what is gone.
+    // New items do not make up for deleted ones.
     sandbox.hold_files(&scripts(11..60));
     assert_refused(dry.run(), "mass_deletion", &remote, &refs);
-    // All is always too much.
+    // The deletion of all items is always refused.
     sandbox.hold_files(&scripts([]));
     assert_refused(with_percent("100").run(), "mass_deletion", &remote, &refs);
     sandbox.hold_files(&scripts([19]));
@@ -101,7 +101,7 @@ fn a_first_sync_is_guarded_like_any_other_and_names_the_files_that_it_removes() 
     assert!(warning.contains("f/theirs/util.py, u/them/tool.ts"), "{warning}");
     let files = remote.regular_files("main");
     assert!(files.contains_key("scripts/x.py") && !files.contains_key("f/theirs/util.py"));
-    // Only a first one names them.
+    // Only a first sync names them.
     remote.commit_files("main", &[("f/theirs/again.py", "1\n")]);
     assert_eq!(sync.run().expect("pushed").warnings(), [""; 0]);
 }
@@ -116,7 +116,7 @@ fn kinds_that_a_sync_does_not_cover_are_neither_deleted_nor_counted() {
     let skipping = sandbox.sync().remote(&remote).env("WMILL_SKIP", "scripts,flows,apps").env("WMILL_INCLUDE", "none");
     let refs = remote.refs();
     skipping.run().expect("unchanged");
-    // Of what is left, all would go.
+    // All items of the remaining kinds would be deleted.
     let mut nearly_empty = Workspace::empty();
     nearly_empty.add_folder("ops");
     sandbox.windmill.set("shop", nearly_empty);
@@ -145,7 +145,7 @@ fn the_encryption_key_is_exported_only_where_plain_secrets_are_wanted() {
     sync.env("ALLOW_PLAINTEXT_SECRETS", "true").run().expect("pushed");
     let files = remote.regular_files("main");
     assert!(files.contains_key("encryption_key.yaml"));
-    // Nothing is decrypted for it.
+    // The secrets are not decrypted for this.
     let secret = String::from_utf8_lossy(&files["f/ops/db_password.variable.yaml"]).into_owned();
     let plain = Workspace::recorded("1-seeded").export(&[("plain_secret".to_owned(), "true".to_owned())].into());
     let (_, plain) = plain.iter().find(|(path, _)| path == "f/ops/db_password.variable.json").unwrap();
@@ -170,17 +170,17 @@ fn a_server_that_gives_out_plain_secrets_is_refused() {
     assert!(refused.message().contains("f/ops/new.variable.yaml"), "{}", refused.message());
     assert_nothing_leaked(&refused.texts()[..1], &[], &[plain]);
     assert_nothing_leaked(&[("objects", &remote.everything())], &[], &[plain]);
-    // Neighbours: a reference, and ciphertext.
+    // The most similar values are accepted: a reference, and ciphertext.
     put("$vault:secret/ops");
     sync.run().expect("pushed");
     put("3q2+7wABAgMEBQYHCAkKCw==");
     sync.run().expect("pushed");
-    // An edit is looked at like a new one.
+    // An edit is checked like a new item.
     let refs = remote.refs();
     put(plain);
     assert_refused(sync.run(), "plaintext_secrets", &remote, &refs);
     assert_refused(sync.clone().arg("--dry-run").run(), "plaintext_secrets", &remote, &refs);
-    // What is no secret may be read by all.
+    // A value that is not a secret may be plain text.
     sandbox.windmill.edit(|workspace| workspace.add_variable("f/ops/new", plain, false));
     sync.clone().arg("--dry-run").run().expect("dry_run");
     put(plain);

@@ -1,5 +1,5 @@
-//! A repository that others write to: whatever its tip holds, nothing of it takes anything from the backup, adds to it,
-//! leads it elsewhere or runs.
+//! A repository that others write to: nothing that its tip holds removes anything from the backup, adds to it,
+//! redirects it or runs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use miniserde::json::{self, Value};
 use support::git::NewCommit;
 use support::*;
 
-/// The value of this field of this entry in recorded state `1-seeded`, `plain_secret` asked or not.
+/// Returns this field of this entry in recorded state `1-seeded`, with or without `plain_secret`.
 fn recorded_value(path: &str, field: &str, plain: bool) -> String {
     let mut query = std::collections::BTreeMap::from([("include_key".to_owned(), "true".to_owned())]);
     query.insert("plain_secret".to_owned(), plain.to_string());
@@ -25,7 +25,7 @@ fn recorded_value(path: &str, field: &str, plain: bool) -> String {
     }
 }
 
-/// The files of a branch that are not Windmill's here, and the others.
+/// Splits the files of a branch into those of others and those of Windmill.
 fn split(tree: Tree, is_theirs: impl Fn(&str) -> bool) -> (Tree, Files) {
     let (theirs, windmills): (Tree, Tree) = tree.into_iter().partition(|(path, _)| is_theirs(path));
     let windmills = windmills.into_iter().map(|(path, (mode, content))| {
@@ -98,7 +98,7 @@ fn orders_in_the_repositorys_wmill_yaml_are_named_and_not_followed() {
 fn layout_scope_and_kinds_of_the_repositorys_wmill_yaml_are_heeded() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
-    // What its HEAD names.
+    // The repository's HEAD names this branch.
     remote.commit_files("main", &[("README.md", "another branch\n")]);
     let kinds = "includeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n";
     let check = |branch: &str, own: &str, warned: &[&str]| {
@@ -119,7 +119,7 @@ fn layout_scope_and_kinds_of_the_repositorys_wmill_yaml_are_heeded() {
     let files = check("kinds", "skipSecrets: true\n", &["skipSecrets"]);
     assert!(!files.contains_key("f/ops/db_password.variable.yaml"));
 
-    // A setting wins.
+    // A setting overrides the file.
     let own = "skipSecrets: true\nskipScripts: true\nincludeGroups: false\nincludeUsers: true\n";
     remote.commit_files("settings", &[("wmill.yaml", own)]);
     let sync = sandbox.sync().remote(&remote).branch("settings").env("WMILL_SKIP", "none");
@@ -136,7 +136,7 @@ fn layout_scope_and_kinds_of_the_repositorys_wmill_yaml_are_heeded() {
 fn links_and_submodules_lead_nowhere() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
-    // What its HEAD names.
+    // The repository's HEAD names this branch.
     remote.commit_files("main", &[("README.md", "another branch\n")]);
     let outside = sandbox.scratch("outside");
     for (path, content) in [("ops/job_00000.ts", "// outside\n"), ("keep.py", "outside\n"), ("target", "outside\n")] {
@@ -195,7 +195,7 @@ fn links_and_submodules_lead_nowhere() {
     assert_eq!(again.warnings(), [""; 0]);
 }
 
-/// Scripts, one line each, that leave a trace when they run.
+/// Returns the path of a trace file, and a script that writes this file when it runs.
 fn traps(sandbox: &Sandbox) -> (PathBuf, String) {
     let trace = sandbox.path().join("trace");
     let script = format!("#!/bin/sh\ntouch '{}'\ncat\n", trace.display());
@@ -207,7 +207,7 @@ fn every_pulled_file_arrives_byte_for_byte_whatever_git_is_told() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let (trace, script) = traps(&sandbox);
-    // Bytes that a conversion would change.
+    // A conversion would change these bytes.
     let odd = "// $Id$ $Format:%H$\r\n// é \u{feff}\nexport async function main() {\r\n  return 1\r\n}\n";
     sandbox.windmill.put("f/ops/job_00000.ts", odd);
     let attributes = "* text eol=crlf ident filter=evil export-subst working-tree-encoding=UTF-16 diff=evil merge=evil\n\
@@ -235,7 +235,7 @@ fn every_pulled_file_arrives_byte_for_byte_whatever_git_is_told() {
     let commit = theirs.iter().fold(remote.commit("main"), |commit, (path, content)| commit.file(path, content));
     commit.executable("bin/git", &script).executable("wmill", &script).done("Tricks");
 
-    // A user's own configuration, and variables that git heeds.
+    // The user's own configuration, and variables that git reads.
     let trap = sandbox.program("trap", script.strip_prefix("#!/bin/sh\n").unwrap());
     let trap = trap.display();
     let hooks = sandbox.home().join("hooks");
@@ -296,7 +296,7 @@ fn every_pulled_file_arrives_byte_for_byte_whatever_git_is_told() {
     sandbox.sync().remote(&remote).run().expect("unchanged");
 }
 
-/// Each branch has a README and one trick; the backup arrives, and the README stays.
+/// Checks each trick on a branch with a README: the backup arrives, and the README stays.
 #[track_caller]
 fn check_tricks(tricks: &[(&str, &str, &str)]) {
     let sandbox = Sandbox::new();
@@ -309,7 +309,7 @@ fn check_tricks(tricks: &[(&str, &str, &str)]) {
             Some(target) => commit.symlink(path, target).done("A trick"),
             None => commit.file(path, content).done("A trick"),
         };
-        // Where the trick is the one item that there was, all items go.
+        // If the trick is the only item on the branch, the sync deletes all items.
         let sync = sandbox.sync().remote(&remote).branch(name).arg("--allow-mass-deletion");
         let pushed = sync.run();
         assert_eq!(pushed.code(), "pushed", "{name}: {pushed}");
@@ -317,7 +317,7 @@ fn check_tricks(tricks: &[(&str, &str, &str)]) {
             split(remote.files(name), |known| known == "README.md" || (known == *path && !alone.contains_key(known)));
         assert!(kept.contains_key("README.md"));
         assert_same_values(&windmills, &alone);
-        // The next run finds nothing to do; where the trick is gone, that is like any other.
+        // The next run finds nothing to do. Without the trick, it would be like any other run.
         if kept.len() > 1 {
             let again = sync.run();
             assert_eq!(again.code(), "unchanged", "{name}: {again}");
@@ -380,7 +380,7 @@ fn patterns_do_not_keep_an_obstacle_in_place() {
 fn names_that_git_does_not_check_out_do_not_stop_the_backup() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
-    // What its HEAD names.
+    // The repository's HEAD names this branch.
     remote.commit_files("main", &[("README.md", "another branch\n")]);
     let (trace, script) = traps(&sandbox);
     let alone = pulled_alone(&sandbox, OUR_DEFAULTS);
@@ -430,7 +430,7 @@ fn what_is_outside_our_folder_is_neither_read_nor_changed() {
     let alone = pulled_alone(&sandbox, OUR_DEFAULTS);
     let blob = remote.store_blob(b"theirs\n");
     let up = remote.store_raw_tree(&[("100644", b"evil.txt", &blob)]);
-    // More files beside ours than a backup may hold.
+    // There are more files beside our folder than a backup may hold.
     let names: Vec<String> = (0..250_001).map(|index| format!("{index:06}")).collect();
     let many: Vec<_> = names.iter().map(|name| ("100644", name.as_bytes(), blob.as_str())).collect();
     let many = remote.store_raw_tree(&many);
@@ -470,7 +470,7 @@ fn what_is_outside_our_folder_is_neither_read_nor_changed() {
         assert!(ours.lines().eq(alone.keys().map(String::as_str)), "{ours}");
     }
 
-    // The same number in our folder is too many.
+    // In our folder, the same number of files is too many.
     let outcome = sandbox.sync().remote(&remote).branch("folder").subdir("many").run().expect("pull_failed");
     assert!(outcome.message().contains("`many` in the repository has 250001 entries"), "{outcome}");
     assert!(outcome.message().contains("250000"), "{outcome}");

@@ -1,5 +1,5 @@
-//! The image on a real Docker Engine: what is in it, and that it does its work locked down, as `docker-compose.yml` runs
-//! it, included into a compose file as a user would.
+//! The image on a real Docker Engine: its content, and that it works locked down, as `docker-compose.yml` runs it,
+//! included into a compose file like a user's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,20 +11,20 @@ use support::run::{field, text_field};
 use support::stack::{self, EntryType, IMAGE, ImageFile, SERVICE, files_of_image, run_docker, said_by_docker};
 use support::{BareRepository, GitHttp, GitSsh, Sandbox, Stack, WINDMILL_TOKEN, Workspace};
 
-/// What the whole may weigh unpacked, and as a gzipped archive, and our own program in it. In bytes.
+/// The maximum size in bytes of the unpacked image, of its gzipped archive, and of our own program.
 const UNPACKED_MAX: u64 = 170_000_000;
 const GZIPPED_MAX: usize = 75_000_000;
 const PROGRAM_MAX: u64 = 3_000_000;
-/// The programs, all of them. What is not in this list (a shell, say) must not be in the image.
+/// All programs of the image. A program that is not in this list (a shell, for example) must not be in it.
 const PROGRAMS: [&str; 5] = ["git", "ssh", "ssh-keygen", "windmill-git-sync", "wmill"];
-/// The compose file's lock-down, for a container without compose.
+/// The restrictions of the compose file, for a container without compose.
 const LOCK_DOWN: &str = "--read-only --cap-drop ALL --security-opt no-new-privileges --tmpfs /tmp --network none";
 
 fn answer(text: &str) -> Value {
     json::from_str(text).unwrap_or_else(|_| panic!("no JSON: {text}"))
 }
 
-/// A repository behind HTTP with a person's file in it.
+/// Returns a repository behind HTTP with a person's file in it.
 fn remote(sandbox: &Sandbox) -> (BareRepository, GitHttp) {
     let repository = sandbox.repository();
     repository.commit_files("main", &[("README.md", "ours\n")]);
@@ -56,7 +56,7 @@ fn the_image_is_small() {
     assert!(program <= PROGRAM_MAX, "our program: more than {PROGRAM_MAX}\n{table}");
 }
 
-/// Programs by their own names, the rest by its kind.
+/// Returns the group of a file in the size table: a program has its own, other files are grouped by kind.
 fn group(path: &str) -> String {
     let name = path.rsplit('/').next().unwrap_or_default();
     match path {
@@ -79,7 +79,7 @@ fn the_image_has_no_shell_nothing_setuid_and_nothing_that_others_may_write() {
     let is_file = |file: &&ImageFile| file.kind == EntryType::Regular;
     for file in files.iter().filter(is_file) {
         let is_program = file.path.starts_with("usr/bin/") || file.path.starts_with("usr/lib/git-core/");
-        // Debian marks the loader and the C library as executable; each prints a text about itself.
+        // Debian marks the loader and the C library as executable. Each prints a text about itself.
         let is_of_libc = file.path.contains("/ld-linux") || file.path.ends_with("/libc.so.6");
         assert!(file.mode & 0o111 == 0 || is_program || is_of_libc, "{} can be executed", file.path);
         assert!(!file.content.starts_with(b"#!"), "{} is a script", file.path);
@@ -103,7 +103,7 @@ fn each_library_is_found_and_each_is_needed() {
     let elf = |file: &&ImageFile| file.content.starts_with(b"\x7fELF");
     let loader = files.iter().filter(elf).find(|file| file.path.contains("/ld-linux")).expect("the loader");
     let mut loaded = BTreeSet::from([loader.path.rsplit('/').next().unwrap().to_owned()]);
-    // The last is loaded by the C library on the word of nsswitch.conf.
+    // The C library loads the last one because nsswitch.conf names it.
     let roots = ["git", "ssh", "ssh-keygen", "wmill", "git-remote-http", "libnss_unknown.so.2"];
     for root in roots {
         let suffix = format!("/{root}");
@@ -146,7 +146,7 @@ fn the_sbom_names_all_that_is_in_the_image() {
     let changes = text_field(cli, "pedigree.notes").unwrap();
     assert!(changes.contains("Changed by windmill-git-sync") && changes.contains("in memory"), "{changes}");
     assert!(!has("pkg:cargo/zip@") && !has("pkg:cargo/argh_derive@"), "what is not linked is not in it: {named:#?}");
-    // Asked of Debian's own records, for each file that could be of a package.
+    // Debian's own records name the package of each file that could belong to one.
     stack::build("windmill-git-sync:test-debian", Some("debian"));
     let ours = ["usr/bin/windmill-git-sync", "usr/bin/wmill", "usr/share/doc/windmill-git-sync"];
     let of_debian = files
@@ -249,7 +249,7 @@ fn a_uid_without_a_name_can_sync_over_ssh_with_secrets_from_files() {
         .without("WINDMILL_TOKEN")
         .set_file("WINDMILL_TOKEN_FILE", &format!("{WINDMILL_TOKEN}\n"));
     stack.run(&["up", "--detach", "windmill_server", "git_server"]);
-    // No entry in passwd; group 0, which a fresh volume belongs to.
+    // The user has no entry in passwd. A fresh volume belongs to group 0.
     let pushed = stack.sync(&["--user", "12345:0"]).expect("pushed");
     assert_eq!(pushed.commit(), repository.tip("main"), "{pushed}");
     let owners = stack.in_volume("stat --format=%u:%g /workspace /workspace/windmill-git-sync");
@@ -289,7 +289,8 @@ fn https_to_windmill_and_to_git_is_spoken_by_all_three_programs_and_verified() {
         options.extend(variables.iter().flat_map(|variable| ["--env", variable]));
         stack.sync(&options)
     };
-    // Our program, then git, is the one that does not trust the authority; wmill trusts whom either variable names.
+    // In the first run only our program does not trust the authority, in the second only git. wmill trusts the
+    // authorities of both variables.
     trusted(&["NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"]).expect("windmill_unreachable");
     trusted(&["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"]).expect("git_unreachable");
     let wmill_alone = |options: &[&str]| {
@@ -301,7 +302,7 @@ fn https_to_windmill_and_to_git_is_spoken_by_all_three_programs_and_verified() {
     };
     assert_eq!(wmill_alone(&[]), 0, "wmill sends no request to a server that it does not trust");
     assert!(wmill_alone(&["--volume", &certificates, "--env", "NODE_EXTRA_CA_CERTS=/certificates/ca.pem"]) > 0);
-    // That it was asked is what counts; no Windmill was recorded to answer this.
+    // Only the arrival of the request matters. No answer to it was recorded.
     assert_eq!(sandbox.windmill.take_unknown().len(), 1);
     let pushed = trusted(&["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"]).expect("pushed");
     assert_eq!(pushed.commit(), repository.tip("main"));
@@ -346,8 +347,8 @@ fn a_volume_of_the_old_service_is_refused_until_it_is_given_over_and_left_as_it_
     let sandbox = Sandbox::on_disk();
     let (repository, served) = remote(&sandbox);
     let stack = Stack::new(&sandbox).remote(&served);
-    // What ran as root left behind. wmill looks for a wmill.yaml upwards, and would heed this one: without a shell it
-    // does not see that a repository ends below it.
+    // These are leftovers of an old service that ran as root. wmill searches upwards for a wmill.yaml and would use
+    // this one: without a shell it does not see that a repository ends below it.
     let old = "mkdir /workspace/.git /workspace/f && echo '[core]' >/workspace/.git/config \
                && printf 'includes: []\\nexcludes: [\"**\"]\\n' >/workspace/wmill.yaml && chmod 755 /workspace \
                && chown -R 0:0 /workspace";
@@ -375,7 +376,7 @@ fn a_volume_of_the_old_service_is_refused_until_it_is_given_over_and_left_as_it_
 fn a_repository_cannot_configure_the_programs_that_work_in_it() {
     let sandbox = Sandbox::on_disk();
     let repository = sandbox.repository();
-    // Each of them, where bun heeded it, would keep wmill from its work.
+    // Each of these files would stop wmill from working if bun read it.
     repository.commit_files(
         "main",
         &[
@@ -392,7 +393,7 @@ fn a_repository_cannot_configure_the_programs_that_work_in_it() {
     stack.sync(&[]).expect("pushed");
 }
 
-/// `IMAGE_TEST_SCRIPTS=2000` tries the size that the limit is meant for, and takes some minutes.
+/// With `IMAGE_TEST_SCRIPTS=2000`, this tests the size for which the limit is made. It then takes some minutes.
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
 fn a_workspace_of_many_scripts_fits_into_the_memory_that_compose_grants() {

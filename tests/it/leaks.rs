@@ -1,5 +1,5 @@
-//! Planted secrets, and the search for them in every place where somebody else might read: arguments and environments
-//! of programs, files, output at the loudest level, answers, and all that the remote holds.
+//! Planted secrets, and the search for them in every place where another user could read them: arguments and
+//! environments of programs, files, output at the most verbose level, answers, and all that the remote holds.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,7 @@ const WRONG_API_TOKEN: &str = "guessed-token-PLANTED-7777-bad";
 const ALL: [&str; 7] =
     [WINDMILL_TOKEN, GIT_TOKEN, API_TOKEN, PROXY_PASSWORD, OWN_WINDMILL_TOKEN, OWN_GIT_TOKEN, WRONG_API_TOKEN];
 
-/// With every secret planted, as loud as it gets.
+/// Returns the run with every secret planted and the most verbose log.
 fn planted<'a>(run: Run<'a>, remote: &impl Remote, format: &str) -> Run<'a> {
     run.workspace(SHOP)
         .remote(remote)
@@ -33,7 +33,7 @@ fn planted<'a>(run: Run<'a>, remote: &impl Remote, format: &str) -> Run<'a> {
         .env("LOG_FORMAT", format)
 }
 
-/// `POST /sync` with the service's token.
+/// Sends `POST /sync` with the service's token.
 #[track_caller]
 fn post(service: &Service, body: &str) -> Answer {
     let bearer = format!("Bearer {API_TOKEN}");
@@ -49,7 +49,7 @@ fn answer_bytes(answer: &Answer) -> Vec<u8> {
     bytes
 }
 
-/// All that the service tells of itself.
+/// Returns everything that the service reports.
 #[track_caller]
 fn told(service: &Service) -> Vec<u8> {
     let bearer = format!("Bearer {API_TOKEN}");
@@ -59,7 +59,7 @@ fn told(service: &Service) -> Vec<u8> {
     answers.iter().flat_map(answer_bytes).collect()
 }
 
-/// Each file and folder below `folder` with its mode; a file with its content.
+/// Returns each file and folder below `folder` with its mode, and the content of each file.
 fn about_all(folder: &Path) -> BTreeMap<PathBuf, (u32, Option<Vec<u8>>)> {
     let mut all = BTreeMap::new();
     let mut pending = vec![folder.to_path_buf()];
@@ -87,7 +87,7 @@ fn assert_strings_clean<'a>(what: &str, strings: impl IntoIterator<Item = &'a St
     assert_nothing_leaked(&[(what, &all)], &[], secrets);
 }
 
-/// Programs see the secrets that they need, and no argument list has any.
+/// Asserts that programs see only the secrets that they need, and that no argument list has a secret.
 #[track_caller]
 fn assert_programs_saw_their_own_alone(sandbox: &Sandbox) {
     for wmill in sandbox.invocations("wmill") {
@@ -98,7 +98,7 @@ fn assert_programs_saw_their_own_alone(sandbox: &Sandbox) {
     for git in sandbox.invocations("git") {
         assert_strings_clean("git's arguments", &git.arguments, &ALL);
         assert_strings_clean("git's environment", &git.environment, &[WINDMILL_TOKEN, API_TOKEN, OWN_WINDMILL_TOKEN]);
-        // And of git's verbs, those that talk to the remote.
+        // Only the verbs of git that talk to the remote see its token.
         let is_remote =
             ["ls-remote", "clone", "fetch", "push"].iter().any(|verb| git.arguments.iter().any(|a| a == verb));
         if !is_remote {
@@ -126,7 +126,7 @@ fn a_sync_that_succeeds_shows_no_secret_anywhere() {
         assert!(!sandbox.invocations("wmill").is_empty());
         assert_programs_saw_their_own_alone(&sandbox);
 
-        // While it went on: our folders for us alone, and no secret in any file.
+        // During the run, only we can access our folders, and no file holds a secret.
         let during = during.lock().unwrap();
         let ours = sandbox.data().join("windmill-git-sync");
         for folder in [&ours, &ours.join("locks"), &ours.join("runs"), &ours.join("runs/shop"), &ours.join("checkouts")]
@@ -164,7 +164,8 @@ fn a_service_shows_no_secret_to_its_callers_or_its_log() {
         check(service.ask("POST", "/sync", &[("Authorization", &guess)], b"").unwrap(), 401);
         let query = format!("/sync?token={WRONG_API_TOKEN}");
         check(service.ask("GET", &query, &[], b"").unwrap(), 405);
-        // A request's own tokens: wrong ones, one within a URL, one in the wrong place, in what is refused.
+        // These requests have their own tokens: wrong ones, one in a URL, one in a wrong place, some in refused
+        // requests.
         check(post(&service, &format!("{{\"windmill_token\":\"{OWN_WINDMILL_TOKEN}\"}}")), 502);
         check(post(&service, &format!("{{\"git_token\":\"{OWN_GIT_TOKEN}\"}}")), 502);
         let with_token = remote.url().replace("http://", &format!("http://x:{OWN_GIT_TOKEN}@"));
@@ -217,13 +218,13 @@ fn a_server_that_says_the_token_back_does_not_get_it_into_a_message() {
         check_failure(&sandbox, &remote, "git_unauthorized", &ALL);
         remote.heal();
     }
-    // A hook of the server's.
+    // A hook of the server prints the token.
     repository.refuse_pushes(&format!("user {GIT_USERNAME} with {header} and {GIT_TOKEN} may not"));
     check_failure(&sandbox, &remote, "git_rejected", &ALL);
     repository.accept_pushes();
-    // Windmill, at each of the places where its words come into a message; one of them cuts what it takes.
+    // Windmill repeats the token in each answer that becomes part of a message. One of these messages is cut.
     let bearer = format!("{}{WINDMILL_TOKEN} you sent Authorization: Bearer {WINDMILL_TOKEN}", "x".repeat(185));
-    // 501 is as much a failure as 500, and not tried again.
+    // 501 is a failure like 500, but it is not retried.
     for (needle, status, code) in [
         ("/api/version", 501, "windmill_unreachable"),
         ("/users/whoami", 501, "windmill_unreachable"),
@@ -232,7 +233,7 @@ fn a_server_that_says_the_token_back_does_not_get_it_into_a_message() {
         ("/workspaces/tarball", 501, "pull_failed"),
     ] {
         if code == "pull_failed" {
-            // The real one asks for the export.
+            // From here on, the real `wmill` runs.
             std::fs::remove_file(sandbox.bin().join("wmill")).unwrap();
         }
         sandbox.windmill.fail(needle, Fault::Answer(status, "text/plain", bearer.clone()));
@@ -249,7 +250,7 @@ fn a_tool_that_prints_all_that_it_knows_does_not_get_it_into_a_message() {
     let remote = GitHttp::serve(&repository);
     let real_git = find_program("git", &[]).unwrap();
     let printed = "env >&2; env | tr '\\n' ' ' >&2; echo >&2";
-    // A line that is cut in the middle of a secret.
+    // The line is cut in the middle of a secret.
     let cut = |secret: &str| format!("printf '%4090d%s\\n' 0 {secret} >&2; printf '%4080d%s\\n' 0 {secret}");
     let profile = "cat \"$WMILL_CONFIG_DIR/windmill/remotes.ndjson\" >&2; base64 -w 0 < /proc/self/environ >/dev/null";
     let plain = cut(WINDMILL_TOKEN);
@@ -279,7 +280,7 @@ fn a_tool_that_prints_all_that_it_knows_does_not_get_it_into_a_message() {
 fn a_proxys_password_is_not_shown() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
-    // No one listens there; the way to Windmill, and then the way to git, leads through it.
+    // Nothing listens on this address. First the way to Windmill leads through it, then the way to git.
     let proxy = format!("http://user:{PROXY_PASSWORD}@127.0.0.1:1");
     let encoded = format!("http://user:{}@127.0.0.1:1", PROXY_PASSWORD.replace('-', "%2D"));
     for proxy in [&proxy, &encoded] {
@@ -349,12 +350,12 @@ fn what_a_killed_run_left_is_cleared_by_the_next() {
     for (path, (mode, content)) in &left {
         let Some(content) = content else { continue };
         assert!(!holds(content, WINDMILL_TOKEN), "{}", path.display());
-        // What stands in the token's place is good for the killed run alone, and is for us alone all the same.
+        // The value in place of the token is valid only for the killed run. Still, only we can read it.
         assert!(!path.ends_with("wmill/windmill/remotes.ndjson") || *mode == 0o600, "{}", path.display());
     }
     assert!(left.keys().any(|path| path.ends_with("wmill/windmill/remotes.ndjson")), "wmill was about to pull");
     assert_nothing_leaked(&killed.texts(), &[], &ALL);
-    // Its wmill stands still, and holds the lock.
+    // Its wmill still waits and holds the lock.
     let service = planted(sandbox.service(), &remote, "text").serve();
     assert_eq!(service.get("/health").status, 200);
     drop(held);
@@ -392,7 +393,7 @@ fn a_key_is_shown_to_ssh_alone() {
         }
     }
     assert_nothing_leaked(&[("the remote", &repository.everything())], &[repository.path()], &secrets);
-    // An ssh that prints the key that it was given.
+    // This ssh prints the key that it was given.
     sandbox.program("ssh", "for w in \"$@\"; do case \"$w\" in IdentityFile=*) f=${w#*=}; f=${f#?}; cat \"${f%?}\" >&2;; esac; done; exit 1");
     check_failure(&sandbox, &remote, "git_unreachable", &secrets);
 }

@@ -1,5 +1,5 @@
-//! One item that cannot be backed up does not stop the others: it is left out and named, the backup keeps what it had
-//! of it, and all else is on the branch.
+//! One item that cannot be backed up does not stop the others: it is left out and named, the backup keeps its last
+//! version, and all other items are on the branch.
 
 use miniserde::json::Value;
 
@@ -7,7 +7,7 @@ use support::receivers::Receivers;
 use support::run::text_field;
 use support::*;
 
-/// The items that a result was without, with the reasons.
+/// Returns the items that were left out, with the reasons.
 #[track_caller]
 fn left_out(outcome: &Outcome) -> Vec<(String, String)> {
     let Value::Object(result) = outcome.result() else { panic!("{outcome}") };
@@ -56,12 +56,12 @@ fn an_item_with_a_name_that_leads_elsewhere_changes_nothing_of_another() {
         assert!(left_out(&outcome)[0].1.contains("leads elsewhere"), "{outcome}");
         assert_eq!(remote.files("main"), before, "{child}");
     }
-    // Unchanged, the list is the same, and no wmill is started.
+    // Without a change, the list stays the same, and no wmill starts.
     let started = sandbox.invocations("wmill").len();
     let again = sync.run().expect("incomplete");
     assert_left_out(&again, &["f/team/set"]);
     assert_eq!((sandbox.invocations("wmill").len(), again.exit_code), (started, Some(15)));
-    // Another item is backed up all the same, and verify tells of what it cannot compare.
+    // Another item is still backed up, and verify reports what it cannot compare.
     sandbox.windmill.put("f/payroll/pay.ts", "export async function main() { return 'edited' }\n");
     let edited = sync.run().expect("incomplete");
     assert_left_out(&edited, &["f/team/set"]);
@@ -72,7 +72,7 @@ fn an_item_with_a_name_that_leads_elsewhere_changes_nothing_of_another() {
     assert_eq!(verify.exit_code, Some(3), "{verify}");
     assert_left_out(&verify, &["f/team/set"]);
     assert!(verify.message().contains("Not compared: f/team/set (resource: "), "{verify}");
-    // A neighbour whose name stays within is written, and the backup is complete again.
+    // A similar name that stays inside the folder is written, and the backup is complete again.
     sandbox.windmill.edit(|workspace| workspace.add_fileset("f/team/set", &[("..x/...sql", "select 3\n")]));
     assert_left_out(&sync.run().expect("pushed"), &[]);
     assert_eq!(remote.files("main")["f/team/set.fileset/..x/...sql"].1, b"select 3\n");
@@ -154,7 +154,7 @@ fn what_wmill_cannot_write_is_left_out_and_the_others_are_backed_up() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.record("wmill");
-    // Windmill takes the name, and file systems take what the export makes of it; wmill's own name for it is too long.
+    // Windmill accepts the name, and file systems accept the name in the export. wmill's own name for it is too long.
     let long = format!("f/ops/{}", "x".repeat(241));
     sandbox.windmill.edit(|workspace| {
         workspace.add_flow("f/ops/unresolved", &[("a", "!inline a.ts\n")]);
@@ -169,11 +169,11 @@ fn what_wmill_cannot_write_is_left_out_and_the_others_are_backed_up() {
     let items = ["f/ops/unresolved", "f/ops/gits", "f/ops/values", "f/ops/nothing", &long];
     assert_left_out(&outcome, &items);
     assert!(remote.files("main").contains_key("f/ops/good.ts"), "{outcome}");
-    // The next one neither searches nor pulls.
+    // The next sync neither searches nor pulls.
     let started = sandbox.invocations("wmill").len();
     assert_left_out(&sync.run().expect("incomplete"), &items);
     assert_eq!(sandbox.invocations("wmill").len(), started);
-    // Where another item changed, it pulls once, without a search.
+    // If another item has changed, it pulls once, without a search.
     sandbox.windmill.put("f/ops/good.ts", "export async function main() { return 2 }\n");
     assert_left_out(&sync.run().expect("incomplete"), &items);
     assert_eq!(sandbox.invocations("wmill").len(), started + 1);
@@ -200,7 +200,7 @@ fn what_wmill_cannot_write_is_left_out_and_the_others_are_backed_up() {
 fn too_many_items_that_wmill_cannot_write_fail_the_sync() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
-    // wmill's name for each of these files is too long.
+    // wmill's names for these files are too long.
     let long = |number: usize| format!("f/ops/{number:03}{}", "x".repeat(238));
     sandbox.windmill.edit(|workspace| {
         (0..21).for_each(|number| workspace.add_file_resource(&long(number), Some("x = 1\n")));
@@ -321,7 +321,7 @@ fn a_byte_order_mark_comes_and_goes() {
             workspace.add_fileset("f/ops/set", &[("a.sql", &[mark, "select 1\n"].concat())]);
             workspace.add_flow("f/ops/fl", &[("a", &[mark, script].concat())]);
         });
-        // A narrowed pull, and a full one.
+        // Round 3 is a full pull, the others are narrowed.
         let sync = if round == 3 { sync.clone().arg("--force") } else { sync.clone() };
         sync.run().expect(if round == 4 { "unchanged" } else { "pushed" });
         let files = remote.regular_files("main");
@@ -345,7 +345,7 @@ fn a_deleted_step_is_no_difference() {
     sandbox.windmill.edit(|workspace| workspace.add_flow("f/ops/fl", &steps[1..]));
     sync.run().expect("pushed");
     verify.run().expect("unchanged");
-    // The content of the step that is left counts.
+    // The content of the remaining step counts.
     let path = "f/ops/fl.flow/b.inline_script.ts";
     remote.commit_files("main", &[(path, "export async function main() { return 2 }\n")]);
     let differs = verify.run().expect("differs");
@@ -409,7 +409,7 @@ fn a_fork_is_left_out_where_each_workspace_has_a_branch() {
     assert_eq!(outcome.exit_code, Some(0), "{outcome}");
     assert!(outcome.stdout.contains("forks are left out (wm-fork-feature)"), "{outcome}");
     assert!(remote.tip("shop").is_some() && remote.branches().keys().all(|name| !name.contains("fork")));
-    // In a folder it is a workspace like others.
+    // With a folder for each, a fork is a workspace like the others.
     let outcome = all.env("GIT_SUBDIR", "{workspace}").run();
     assert_eq!(outcome.exit_code, Some(0), "{outcome}");
     assert!(!outcome.stdout.contains("forks"), "{outcome}");

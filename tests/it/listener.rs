@@ -1,4 +1,4 @@
-//! The real listener among neighbours that are slow, many, or gone, and at its end.
+//! The real listener with slow, many or gone clients, and at its end.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use support::run::text_field;
 use support::windmill::SHOP;
 use support::*;
 
-/// As in `server::Limits`: the connections of one address, and the callers that wait for a sync.
+/// As in `server::Limits`: the connections of one address, and the callers that may wait for a sync.
 const CONNECTIONS: usize = 128;
 const CALLERS: usize = 64;
 
@@ -26,7 +26,7 @@ fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
 
 const GET_HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// The same from another address of this machine, as from another container.
+/// Sends the bytes from another address of this machine, as from another container.
 fn send_from(from: [u8; 4], address: SocketAddr, bytes: &[u8]) -> TcpStream {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
@@ -38,7 +38,7 @@ fn send_from(from: [u8; 4], address: SocketAddr, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// The status of the answer, all of which is read.
+/// Reads the whole answer and returns its status.
 #[track_caller]
 fn status_of(mut stream: TcpStream) -> u16 {
     let mut answer = String::new();
@@ -67,14 +67,14 @@ fn health_answers_at_once_while_every_connection_is_taken_by_a_slow_client() {
         (service.log().matches("shares the run that waits").count() == CALLERS - 2).then_some(())
     });
     assert_eq!(status_of(send(address, POST_SYNC)), 503, "as many wait as may");
-    // More than there is room for: heads and bodies that never end, and some that say nothing.
+    // There are more clients than the limit: heads and bodies that never end, and some that send nothing.
     let beginnings: [&[u8]; 3] = [
         b"GET /health HTTP/1.1\r\nX: ",
         b"POST /sync HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{",
         b"",
     ];
     let slow: Vec<TcpStream> = (0..CONNECTIONS).map(|number| send(address, beginnings[number % 3])).collect();
-    // Were a place waited for, the five seconds for a head would be over.
+    // If these requests had to wait for a free connection, the five seconds for a head would pass.
     for _ in 0..12 {
         assert_eq!(ask(address, "GET", "/health", &[], b"").unwrap().status, 200);
     }
@@ -99,7 +99,7 @@ fn callers_that_went_away_do_not_keep_others_from_their_sync() {
     let held = sandbox.windmill.hold_exports();
     drop(send(address, POST_SYNC));
     held.wait_for(1);
-    // Each is gone as soon as it has asked; together they are more than may be connected.
+    // Each caller goes away right after its request. Together they are more than the permitted connections.
     for _ in 0..2 * CONNECTIONS {
         drop(send(address, POST_SYNC));
         assert_eq!(status_of(send_from([127, 0, 0, 2], address, GET_HEALTH)), 200);
@@ -164,7 +164,7 @@ fn five_hundred_syncs_leave_no_zombie_no_thread_and_no_descriptor() {
     let service = sandbox.service().workspace(SHOP).remote(&repository).serve();
     let count = |of: &str| std::fs::read_dir(format!("/proc/{}/{of}", service.pid())).unwrap().count();
     let fail = |times: usize| (0..times).for_each(|_| assert_eq!(service.post_sync("").status, 502));
-    // Some start all that a sync starts, the most what takes no time.
+    // The first 20 runs start all programs of a sync. The others fail early, because that takes no time.
     sandbox.program("wmill", "[ \"$1\" = --version ] && { echo 'CLI version: 0.0.1'; exit; }\nsleep 0 & exit 3");
     fail(20);
     let descriptors = count("fd");
@@ -172,6 +172,6 @@ fn five_hundred_syncs_leave_no_zombie_no_thread_and_no_descriptor() {
     fail(480);
     assert_eq!(processes_below(service.pid()).len(), 1, "children that were not reaped");
     eventually("as many descriptors as before", || (count("fd") <= descriptors).then_some(()));
-    // The listener's own, those for signals, and one that has served and goes soon.
+    // The threads are the listener's own, those for signals, and one that has served a request and ends soon.
     eventually("as many threads as at the beginning", || (count("task") <= 3).then_some(()));
 }

@@ -1,4 +1,4 @@
-//! `log`: which commit added, modified and deleted which item. It asks git alone.
+//! `log`: which commit added, modified and deleted which item. It asks only git.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::docs::read;
 use support::run::{field, text_field, texts_field};
 use support::*;
 
-/// Command `log --json`, without a token for Windmill.
+/// Returns command `log --json`, without a token for Windmill.
 fn log<'a>(sandbox: &'a Sandbox, remote: &impl Remote) -> Run<'a> {
     sandbox.command("log").remote(remote).without("WINDMILL_TOKEN").without("WINDMILL_BASE_URL").arg("--json")
 }
@@ -61,7 +61,7 @@ fn each_sync_is_listed_by_item_newest_first() {
     assert!(found[1].1.contains(&"script f/sales/job_00001".to_owned()) && found[1].3.is_empty(), "{found:?}");
     assert!(sandbox.windmill.requests().is_empty(), "Windmill is not asked");
 
-    // A deleted item is found by its path, with the commit that deleted it first.
+    // A deleted item is found by its path. The commit that deleted it comes first.
     let deleted = commits(&log(&sandbox, &remote).arg("--path").arg("f/sales/job_00001").run());
     assert_eq!(deleted.len(), 2, "{deleted:?}");
     assert_eq!(deleted[0].3, ["script f/sales/job_00001"]);
@@ -116,7 +116,7 @@ fn a_long_history_is_fetched_as_far_as_it_is_needed() {
         }
         let newest = log(&sandbox, &remote).arg("--limit=3").run();
         assert_eq!((ids(&newest).len(), is_complete(&newest)), (3, false));
-        // Of the oldest fetched commit it cannot be told what it changed, so it is not listed.
+        // The changes of the oldest fetched commit are unknown, so it is not listed.
         let changes = commits(&newest);
         assert!(changes.iter().all(|(_, added, modified, _)| added.is_empty() && modified.len() == 1), "{changes:?}");
         let oldest = log(&sandbox, &remote).arg("--path=f/ops/first").run();
@@ -210,7 +210,7 @@ fn a_restore_takes_the_commit_of_a_time() {
     }
 }
 
-/// The shell lines and the printed text of the sequence in docs/disaster.md, in their order.
+/// Returns the shell lines and the printed text of the sequence in docs/disaster.md, in their order.
 fn story() -> Vec<(String, String)> {
     let document = read("docs/disaster.md");
     let (_, story) = document.split_once("\n## An item was deleted").expect("the story");
@@ -219,7 +219,7 @@ fn story() -> Vec<(String, String)> {
     blocks.map(|block| block.split_once('\n').unwrap()).map(|(kind, text)| (kind.to_owned(), text.to_owned())).collect()
 }
 
-/// What `log` prints, without commit ids and without how long ago.
+/// Returns the output of `log` without commit ids and ages.
 fn without_the_variable_parts(log: &str) -> String {
     let lines = log.lines().map(|line| match (line.starts_with(' '), line.split_once(" (")) {
         (false, Some((head, tail))) => {

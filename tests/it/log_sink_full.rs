@@ -1,18 +1,18 @@
-//! A log that cannot be written: its disk is full, it is closed, or its reader is gone. The work goes on.
+//! A log that cannot be written: its disk is full, it is closed, or its reader is gone. The work continues.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
 
 use support::*;
 
-/// What takes standard error, in the words of bash.
+/// The targets of standard error, in bash syntax.
 const SINKS: [(&str, &str); 3] = [
     ("a full disk", "2>/dev/full"),
     ("closed", "2>&-"),
     ("a reader that went away", "2> >(exec head -n 1 >/dev/null)"),
 ];
 
-/// Our binary with this standard error.
+/// Returns our binary with this standard error.
 fn with_log(sandbox: &Sandbox, number: usize) -> PathBuf {
     let script = format!("exec bash -c 'exec \"$0\" \"$@\" {}' '{}' \"$@\"", SINKS[number].1, run::program().display());
     sandbox.program(&format!("log-{number}"), &script)
@@ -42,7 +42,7 @@ fn a_service_whose_log_cannot_be_written_answers_and_ends_when_asked() {
         let service = service.env("LOG_LEVEL", "debug").start();
         let answer = eventually("it answers", || http::ask(address, "GET", "/health", &[], b"").ok());
         assert_eq!(answer.status, 200);
-        // Each answer is a line of the log, and so is the end.
+        // The service logs a line for each answer and for its end.
         assert_eq!(http::ask(address, "GET", "/status", &[], b"").unwrap().status, 200);
         service.terminate();
         assert_eq!(service.finish().exit_code, Some(0), "{sink}");

@@ -1,5 +1,5 @@
 //! The integration tests, one binary: real `wmill`, real `git`, real HTTP, and a Windmill that answers as recorded.
-//! Each module is a list of facts; the crate `support` is what they stand on.
+//! Each module is a list of facts. All of them use the crate `support`.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,

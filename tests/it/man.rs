@@ -1,5 +1,5 @@
-//! `docs/windmill-git-sync.1`, the man page: made from `--help` and the tables of docs/, so that it costs the
-//! binary nothing and cannot say anything else. `just man` generates it.
+//! `docs/windmill-git-sync.1`, the man page. It is made from `--help` and the tables of docs/, so it adds nothing to
+//! the binary and cannot contradict them. `just man` generates it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -38,7 +38,7 @@ windmill\-git\-sync serve \-\-listen 127.0.0.1:8080
 README.md and docs/README.md of the source.
 ";
 
-/// What one `--help` says: a paragraph before its lists, and the entries of each list.
+/// The text of one `--help`: a paragraph before its lists, and the entries of each list.
 struct Help {
     usage: String,
     about: String,
@@ -60,7 +60,8 @@ fn help(sandbox: &Sandbox, words: &[&str]) -> Help {
     Help { usage, about, options: entries(part("Options")), commands: entries(part("Commands")) }
 }
 
-/// A list of argh's: a name, two spaces or more or a line's end, and a text that goes on in lines with a wide margin.
+/// Parses a list in the help text of argh: a name, then two or more spaces or a line end, then a text that continues on
+/// lines with a wide margin.
 fn entries(list: &str) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     for line in list.lines() {
@@ -77,11 +78,11 @@ fn entries(list: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Markdown of a table's cell, or a help text, as roff: nothing in it is taken for an order.
+/// Converts Markdown of a table cell, or a help text, to roff. No part of it becomes a roff request.
 fn roff(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
-    // A link is its text.
+    // A link becomes its text.
     while let Some((before, (shown, after))) =
         rest.split_once('[').and_then(|(before, tail)| Some((before, tail.split_once("](")?)))
     {
@@ -100,8 +101,9 @@ fn roff(text: &str) -> String {
     if out.starts_with(['.', '\'']) { format!("\\&{out}") } else { out }
 }
 
-/// Each second part between `mark`s by `inner`, the others by `outer`; a mark without its second one stays, and so do two
-/// with nothing between them. What is code has no marks of its own: the stars of `f/ops/**` are stars.
+/// Applies `inner` to the parts between two `mark`s, and `outer` to the others. If a mark has no second one, or two
+/// have nothing between them, `outer` gets the whole text. Marks inside code have no meaning: the stars of `f/ops/**`
+/// stay.
 fn alternating(text: &str, mark: char, inner: impl Fn(&str) -> String, outer: impl Fn(&str) -> String) -> String {
     let parts: Vec<_> = text.split(mark).collect();
     if parts.len() % 2 == 0 || parts.iter().skip(1).step_by(2).any(|part| part.is_empty()) {
@@ -143,7 +145,7 @@ fn settings(page: &str) -> Vec<(String, String)> {
     rows.iter().map(|row| (row[0].trim_matches('`').to_owned(), format!("{}{}", row[2], default(row)))).collect()
 }
 
-/// Each exit code, with the result codes that have it.
+/// Returns each exit code with its result codes.
 fn exit_codes(page: &str) -> Vec<(String, String)> {
     let mut by_exit: BTreeMap<u8, Vec<&str>> = BTreeMap::new();
     for row in rows(page, "| code | HTTP | exit | when, and what helps |") {

@@ -1,5 +1,5 @@
-//! Several workspaces in one service: a list of them, or all that the token sees. Each has a place, a result and a
-//! standing of its own.
+//! Several workspaces in one service: a list of them, or all that the token can see. Each has its own place, result and
+//! status.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -11,7 +11,7 @@ use support::run::{count_field, field, text_field};
 use support::windmill::SHOP;
 use support::*;
 
-/// `shop` as recorded, and these with two scripts each; a token that sees them all.
+/// Adds these workspaces with two scripts each to the recorded `shop`, and lets the token see them all.
 fn with_workspaces(sandbox: &Sandbox, others: &[&str]) {
     sandbox.windmill.token_kind(TokenKind::User);
     for id in others {
@@ -23,7 +23,7 @@ fn of_each<'a>(run: Run<'a>, workspaces: &str) -> Run<'a> {
     run.workspace(workspaces).subdir("{workspace}")
 }
 
-/// Workspace and code of each result.
+/// Returns workspace and code of each result.
 #[track_caller]
 fn results(value: &Value) -> Vec<(String, String)> {
     let Value::Array(results) = field(value, "results") else { panic!("no list in {}", json::to_string(value)) };
@@ -58,11 +58,11 @@ fn each_workspace_has_its_folder_in_one_branch() {
     assert_eq!(folders, BTreeSet::from(["README.md", "lab", "shop"].map(str::to_owned)));
     assert_eq!(results(&service.post_sync("{}").json()), pairs(&[("shop", "unchanged"), ("lab", "unchanged")]));
     assert_eq!(repository.log("main").len(), 3);
-    // One of them alone, with the configured token, has one result.
+    // A request for one of them with the configured token has one result.
     let one = service.post_sync("{\"workspace\":\"lab\"}").json();
     assert_eq!(text_field(&one, "code").as_deref(), Some("unchanged"));
     assert_eq!(text_field(&one, "workspace").as_deref(), Some("lab"));
-    // A place that all would share is refused.
+    // A place that all workspaces would share is refused.
     drop(service);
     let service = of_each(sandbox.service(), "shop,lab").remote(&repository).trusted().serve();
     let shared = service.post_sync("{\"git_subdir\":\"all\"}");
@@ -143,7 +143,7 @@ fn that_nobody_says_which_workspaces_there_are_is_a_failure_until_somebody_does(
     assert_eq!((answer.status, text_field(&answer.json(), "code").as_deref()), (502, Some("windmill_unauthorized")));
     assert!(answer.text().contains("bound to one workspace"), "{}", answer.text());
     assert_eq!(service.get("/ready").status, 503);
-    // What others bring is their own business.
+    // A failure with a caller's own token does not count.
     let theirs = service.post_sync("{\"windmill_token\":\"wrong\"}");
     assert_eq!(theirs.status, 502);
     assert!(service.get("/ready").text().contains("failures in a row since"));

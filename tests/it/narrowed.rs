@@ -1,5 +1,4 @@
-//! Where only some items changed, `wmill` pulls those alone, and what comes of it is what a full pull comes to, byte for
-//! byte.
+//! If only some items changed, `wmill` pulls only those. The result is that of a full pull, byte for byte.
 
 use support::process::side_by_side;
 use support::windmill::SHOP;
@@ -7,15 +6,15 @@ use support::*;
 
 use crate::edits::{Numbers, edit};
 
-/// How often each of the settings below is tried; more where this variable says so.
+/// How many steps each of the settings below gets. This variable can set more.
 const STEPS: usize = 5;
 const STEPS_VARIABLE: &str = "NARROWED_STEPS";
 
-/// The log line of a sync whose pull was narrowed, and the one where it became a full pull after all.
+/// The log line of a sync with a narrowed pull, and the line for a pull that became a full one.
 const NARROWED: &str = "groups of items that changed: ";
 const IN_DOUBT: &str = "pulling the whole workspace: ";
 
-/// A remote that is synced with what is known of the last sync, and one that is pulled in full each time.
+/// Two remotes: one is synced with the knowledge of the last sync, the other with a full pull each time.
 struct Pair<'a> {
     narrowed: Run<'a>,
     full: Run<'a>,
@@ -33,7 +32,7 @@ impl<'a> Pair<'a> {
         Self { narrowed, full: full.arg("--force"), remotes }
     }
 
-    /// Syncs both, which has to come to the same; the one that may be narrowed.
+    /// Syncs both, checks that the results are the same, and returns that of the run that may be narrowed.
     #[track_caller]
     fn sync(&self, what: &str) -> Outcome {
         let (narrowed, full) = (self.narrowed.run(), self.full.run());
@@ -76,7 +75,7 @@ fn a_narrowed_pull_comes_to_what_a_full_one_does() {
                 });
                 let outcome = pair.sync(&format!("{wmill_yaml}, step {step}: {done}"));
                 narrowed += usize::from(is_narrowed(&outcome));
-                // What wmill cannot write stays that way.
+                // An edit that wmill cannot write would fail in each later step too, so it is undone.
                 if outcome.exit_code != Some(0) {
                     sandbox.windmill.set(SHOP, before);
                 }
@@ -139,7 +138,7 @@ fn a_doubt_makes_the_pull_a_full_one() {
         .windmill
         .edit(|workspace| ["ts", "script.json"].iter().for_each(|end| workspace.remove(&format!("f/ops/new.{end}"))));
     check("a script that is gone", true);
-    // A dry run may be narrowed too, and leaves nothing behind.
+    // A dry run may be narrowed too, and changes nothing for the next sync.
     sandbox.windmill.put("f/ops/job_00000.ts", "export async function main() { return 1 }\n");
     let dry = pair.narrowed.clone().arg("--dry-run").run().expect("dry_run");
     assert!(is_narrowed(&dry) && dry.changed() == (0, 2, 0), "{dry}");
@@ -151,7 +150,7 @@ fn a_doubt_makes_the_pull_a_full_one() {
     check("another map of file endings", false);
     sandbox.windmill.shared_ui(Some(&[("a.css", "a {}\n")]));
     check("another shared UI", false);
-    // A person's commit in our folder.
+    // A person commits in our folder.
     for remote in &pair.remotes {
         remote.commit_files("main", &[("notes.md", "a person's\n")]);
     }

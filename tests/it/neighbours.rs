@@ -1,5 +1,5 @@
-//! What neighbours in the network can do: without the service's token, with a Windmill token of their own, by a web page,
-//! and with many connections.
+//! What neighbours in the network can do: without the service's token, with their own Windmill token, through a web
+//! page, and with many connections.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -35,7 +35,7 @@ fn runs(service: &Service) -> Vec<Value> {
     }
 }
 
-// Trust follows the token.
+// Trust depends on the token.
 
 #[test]
 fn without_the_services_token_a_request_chooses_nothing_and_nobody_is_asked() {
@@ -111,7 +111,7 @@ fn after_a_success_of_an_admin_a_token_of_another_user_is_refused_before_a_turn(
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
     sandbox.windmill.role(Role::Developer);
-    // A new volume: nothing is known of what was seen before.
+    // On a new volume, no earlier rights are known.
     check(&service.post_sync(&own_token("")), 200, "pushed");
     check(&service.post_sync(&own_token("")), 200, "unchanged");
     sandbox.windmill.role(Role::Admin);
@@ -123,7 +123,7 @@ fn after_a_success_of_an_admin_a_token_of_another_user_is_refused_before_a_turn(
         assert!(message.contains("`shop`") && message.contains("admin"), "{message}");
     }
     assert_eq!((runs(&service).len(), service.get("/ready").status), (known, 200), "it counts for nothing");
-    // So it is after a restart.
+    // This stays so after a restart.
     drop(service);
     let service = configured(&sandbox, &repository).serve();
     check(&service.post_sync(&own_token("")), 422, "lost_rights");
@@ -149,7 +149,7 @@ fn an_answer_says_nothing_of_what_a_named_remote_said() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).trusted().serve();
-    // A page of the network that only the service reaches.
+    // Only the service can reach this page of the network.
     let secret = "INTERNAL-PAGE-SECRET";
     for status in [200, 401, 403, 404, 500] {
         sandbox.windmill.fail("/info/refs", Fault::Answer(status, "text/html", secret.to_owned()));
@@ -161,7 +161,7 @@ fn an_answer_says_nothing_of_what_a_named_remote_said() {
         assert!(!answer.text().contains(secret) && !service.get("/status").text().contains(secret));
         sandbox.windmill.heal();
     }
-    // git takes a page for the list of refs of an old server, and asks on.
+    // git takes the page for the list of refs of an old server, and continues with this request.
     assert_eq!(sandbox.windmill.take_unknown(), ["GET /x.git/HEAD"]);
 }
 
@@ -280,7 +280,7 @@ fn health_answers_through_four_hundred_connections_that_are_silent_slow_or_half_
     let mut flood = Vec::new();
     for number in 0..400 {
         let Ok(mut stream) = TcpStream::connect(service.address()) else { continue };
-        // Where it was closed already, it is one less.
+        // The service may have closed the connection already.
         let _ = stream.write_all(beginnings[number % 4]);
         if number % 4 == 2 {
             let _ = stream.set_nonblocking(true).and_then(|()| stream.write(&half_body));
@@ -295,7 +295,7 @@ fn health_answers_through_four_hundred_connections_that_are_silent_slow_or_half_
     let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    // A debug build is larger by what it maps of its own file.
+    // A debug build is larger, because it maps more of its own file.
     let limit = if cfg!(debug_assertions) { 24_000 } else { 8_000 };
     assert!(kilobytes <= limit, "{kilobytes} kB");
     assert!(flood.len() > 300);

@@ -1,4 +1,5 @@
-//! Who is told of a run, when, and what: chats, a URL, a heartbeat; and that no one else learns their addresses.
+//! Which receivers are notified of a run, when, and with which text: chats, a URL, a heartbeat. Nothing else learns
+//! their addresses.
 
 use miniserde::json;
 
@@ -8,7 +9,7 @@ use support::run::{count_field, text_field};
 use support::windmill::SHOP;
 use support::*;
 
-/// With every address set.
+/// Returns the run with every address set.
 fn told<'a>(run: Run<'a>, remote: &impl Remote, receivers: &Receivers, occasions: &str) -> Run<'a> {
     run.workspace(SHOP)
         .remote(remote)
@@ -19,7 +20,7 @@ fn told<'a>(run: Run<'a>, remote: &impl Remote, receivers: &Receivers, occasions
         .env("NOTIFY_ON", occasions)
 }
 
-/// What Slack was told.
+/// Returns the texts that Slack received.
 #[track_caller]
 fn texts(receivers: &Receivers, count: usize) -> Vec<String> {
     let bodies = receivers.wait_for("slack", count);
@@ -59,7 +60,7 @@ fn a_failure_is_told_when_it_begins_or_changes_and_a_recovery_once() {
     sandbox.windmill.heal();
     sandbox.windmill.fail("/tarball", Fault::Answer(403, "text/plain", "<!channel> @everyone".to_owned()));
     assert_eq!(service.post_sync("").status, 502);
-    // What was told outlives the service; one that ends has no time for what is not told yet.
+    // What was delivered is known after a restart, but a service that ends does not deliver what is still pending.
     receivers.wait_for("heartbeat/fail", 4);
     receivers.wait_for("url", 2);
     assert!(service.terminate().success());
@@ -133,7 +134,7 @@ fn a_receiver_that_fails_delays_no_sync_and_is_tried_again() {
     assert!(!service.log().contains("SLACK_WEBHOOK_URL: cannot send"), "a sync waited for the one that hangs");
     receivers.wait_for("slack", 2);
     receivers.wait_for("discord", 2);
-    // What is refused for good is not tried again.
+    // A notice that is refused permanently is not sent again.
     assert_eq!((receivers.wait_for("url", 1).len(), receivers.wait_for("heartbeat", 1).len()), (1, 1));
     let log = service.log();
     for line in [

@@ -1,5 +1,5 @@
-//! docs/openapi.yaml says what the service does: its paths, methods, statuses, codes and fields are those of the code,
-//! and what the service answers is as described there, with nothing left out. Schemathesis tries to show otherwise.
+//! docs/openapi.yaml describes the service: its paths, methods, statuses, codes and fields are those of the code, and
+//! the answers of the service match it, with nothing left out. Schemathesis searches for counterexamples.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,12 +18,12 @@ fn source(path: &str) -> String {
         .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The part of a source file that is not its tests.
+/// Returns a source file without its tests.
 fn code(path: &str) -> String {
     source(path).split("#[cfg(test)]\nmod tests").next().unwrap().to_owned()
 }
 
-/// JSON is YAML.
+/// Parses JSON or YAML: JSON is YAML.
 #[track_caller]
 fn parsed(text: &str) -> Value {
     yaml_serde::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"))
@@ -48,14 +48,14 @@ impl Description {
         Self(parsed(&source("docs/openapi.yaml")))
     }
 
-    /// What a `$ref` points at; anything else is itself.
+    /// Returns the target of a `$ref`, or the value itself if it has no reference.
     fn follow<'a>(&'a self, value: &'a Value) -> &'a Value {
         let Some(reference) = value.get("$ref") else { return value };
         let path = text(reference).strip_prefix("#/").expect("a reference within the file");
         path.split('/').fold(&self.0, |at, name| at.get(name).unwrap_or_else(|| panic!("nothing at {path}")))
     }
 
-    /// Path, method and what is said of it.
+    /// Returns path, method and description of each operation.
     fn operations(&self) -> Vec<(&str, &str, &Value)> {
         let paths = members(&self.0["paths"]);
         paths.flat_map(|(path, item)| members(item).map(move |(method, operation)| (path, method, operation))).collect()
@@ -65,7 +65,7 @@ impl Description {
         &self.0["paths"][path][method]
     }
 
-    /// The schema of an answer in JSON.
+    /// Returns the schema of an answer in JSON.
     #[track_caller]
     fn schema(&self, path: &str, method: &str, status: u16) -> &Value {
         let responses = &self.operation(path, method)["responses"];
@@ -73,7 +73,7 @@ impl Description {
         &self.follow(response)["content"]["application/json"]["schema"]
     }
 
-    /// Why this value is not as the schema says; a member that is not described is one of the reasons.
+    /// Returns why this value does not match the schema. A member that is not described is also a fault.
     fn faults(&self, schema: &Value, value: &Value) -> Vec<String> {
         let mut faults = Vec::new();
         self.check(schema, value, "", &mut faults);
@@ -89,7 +89,7 @@ impl Description {
         }
     }
 
-    /// Collects the members that a schema describes; whether it permits others too.
+    /// Collects the members that a schema describes. Returns whether it permits others too.
     fn described<'a>(&'a self, schema: &'a Value, known: &mut BTreeSet<&'a str>) -> bool {
         let schema = self.follow(schema);
         known.extend(members(&schema["properties"]).map(|(name, _)| name));
@@ -150,7 +150,7 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// The service with all that a sync needs, and a token of its own.
+/// Returns a service with all that a sync needs, and an API token.
 fn configured<'a>(sandbox: &'a Sandbox, remote: &impl Remote) -> Run<'a> {
     sandbox.service().workspace(SHOP).remote(remote).env("SYNC_API_TOKEN", API_TOKEN)
 }
@@ -161,7 +161,7 @@ fn asked(service: &Service, method: &str, path: &str, body: &str) -> Answer {
     service.ask(method, path, &headers, body.as_bytes()).unwrap()
 }
 
-/// Asks, and holds the answer against what is said of it; gives it back.
+/// Sends a request, asserts that the answer matches its description, and returns it.
 #[track_caller]
 fn as_described(description: &Description, service: &Service, method: &str, path: &str, body: &str) -> Value {
     let answer = asked(service, &method.to_uppercase(), path, body);
@@ -214,7 +214,7 @@ fn the_statuses_of_the_code_are_described_and_no_others() {
     assert!(of_code.len() > 15, "the statuses are not where this test looks for them: {of_code:?}");
 }
 
-/// Each result code with its HTTP status, from the one table of the code.
+/// Returns each result code with its HTTP status, from the only table in the code.
 fn codes_of_the_code() -> BTreeMap<String, u16> {
     let table = code("src/model/result_code.rs");
     let rows = table
@@ -226,7 +226,7 @@ fn codes_of_the_code() -> BTreeMap<String, u16> {
     codes
 }
 
-/// Codes of `verify` and `restore`, with which no sync ends; `/status` tells of them.
+/// Codes with which no sync ends: those of `verify` and `restore`, and `overdue`. `/status` shows them.
 const OF_OTHER_COMMANDS: [&str; 3] = ["restored", "differs", "overdue"];
 
 #[test]
@@ -252,7 +252,7 @@ fn each_code_is_described_at_the_status_that_a_sync_answers_with() {
             .filter(|(name, of)| **of == status && !OF_OTHER_COMMANDS.contains(&name.as_str()))
             .map(|(name, _)| name.as_str())
             .collect();
-        // What the listener refuses has finer statuses than the code's own.
+        // The listener refuses requests with more specific statuses than the code's own.
         let expected = if expected.is_empty() { BTreeSet::from(["request_invalid"]) } else { expected };
         assert_eq!(at_status, expected, "{status}");
     }
@@ -380,14 +380,14 @@ fn a_description_that_leaves_something_out_is_seen() {
     }
 }
 
-/// Schemathesis asks the service what a description permits and what it does not, and judges the answers.
+/// Schemathesis sends requests that a description permits and others that it does not, and checks the answers.
 mod schemathesis {
     use std::process::Command;
     use std::time::Duration;
 
     use super::*;
 
-    /// Made for a run of half a minute on a quiet machine.
+    /// How long a run may take. It takes half a minute on a quiet machine.
     const PATIENCE: Duration = Duration::from_secs(300);
 
     fn judge(sandbox: &Sandbox, service: &Service, description: &Path, options: &[&str]) -> Finished {
@@ -410,7 +410,7 @@ mod schemathesis {
         assert!(said.contains(&format!("Tested: {operations}\n")), "{said}");
     }
 
-    /// Requests name remotes of all sorts: this git asks none that is on a network.
+    /// Installs a git that contacts no remote on a network, because the requests name remotes of all kinds.
     fn keep_git_at_home(sandbox: &Sandbox) {
         let git = process::find_program("git", &[]).expect("git").display().to_string();
         let refuse = "echo 'fatal: not from here' >&2; exit 128";

@@ -1,5 +1,5 @@
-//! The status page in a real Chromium, on a phone and on a desktop: it shows what `/status` says, follows a run, and runs
-//! nothing that a text says.
+//! The status page in a real Chromium, on a phone and on a desktop: it shows what `/status` reports, follows a run, and
+//! runs no script that a text contains.
 
 use std::fs;
 use std::net::TcpListener;
@@ -18,7 +18,7 @@ use support::*;
 
 const TOKEN: &str = "open-sesame";
 
-/// Waits until the page shows this text in the first element of this selector.
+/// Waits until the page shows this text in the first element that matches this selector.
 #[track_caller]
 fn shows(browser: &mut Chromium, selector: &str, text: &str) {
     let mut last = None;
@@ -153,7 +153,7 @@ fn without_scripts_a_line_says_so_and_links_the_status() {
     );
 }
 
-/// A run of a history, which is `ago` old, with more members or other values in the form `"name":value`.
+/// Returns a run of a history, which ended `ago`, with more members or other values in the form `"name":value`.
 fn record(ago: Duration, code: &str, members: &[(&str, &str)]) -> String {
     let success = matches!(code, "pushed" | "unchanged");
     let ended = time::to_text(SystemTime::now() - ago);
@@ -194,7 +194,7 @@ fn write_history(sandbox: &Sandbox, runs: &[String], standings: &[String]) {
     fs::write(folder.join("history.json"), text).unwrap();
 }
 
-/// How the backup of a workspace to this remote stands.
+/// Returns the status of the backup of a workspace to this remote.
 fn standing(
     sandbox: &Sandbox,
     remote: &str,
@@ -225,7 +225,7 @@ fn standing(
     )
 }
 
-/// A service whose remote is on a forge that it does not reach: the proxy on the way there is silent.
+/// Starts a service whose remote is on a forge that it cannot reach: the proxy on the way there does not answer.
 fn serve_with_remote(
     sandbox: &Sandbox,
     remote: &str,
@@ -299,7 +299,7 @@ fn nothing_that_a_name_a_message_or_a_warning_says_is_run() {
         assert!(shown.matches(hostile).count() >= 8, "{shown}");
         assert!(browser.is("document.querySelectorAll('main img, main script, main iframe, main a').length === 0"));
         assert!(browser.is("document.documentElement.scrollWidth <= innerWidth"), "a long word is broken");
-        // Everything in the list unfolds by a click, and stays unfolded.
+        // A click opens everything in the list, and it stays open.
         assert!(browser.is("document.querySelector('summary').click(), document.querySelector('details').open"));
         assert_eq!(browser.events(), [""; 0]);
     }
@@ -329,7 +329,7 @@ fn screenshot() {
     ];
     let incomplete = record(minutes(20), "incomplete", &members);
     let bars = |last: bool| -> Vec<(bool, u32)> {
-        // Mostly nothing changed; a full sync now and then.
+        // Most runs change nothing, and some are full syncs.
         let time =
             |index: u32| if index % 5 == 2 || index % 7 == 3 { 900 + index * 7919 % 1_600 } else { 28 + index % 9 };
         (0..40).map(|index| (index != 17 && (last || index != 39), time(index))).collect()
@@ -345,7 +345,7 @@ fn screenshot() {
     let verified = standings.clone().map(|one| one.replace("\"destination\":\"", "\"destination\":\"verify:"));
     let verified = verified.map(|one| one.replace(&pushed, &complete).replace(&incomplete, &complete));
     write_history(&sandbox, &runs, &[standings, verified].concat());
-    // The minute of an hourly schedule that was 25 minutes ago: no run was missed.
+    // The time of an hourly schedule was 25 minutes ago, so that no run was missed.
     let minute = (SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 60 + 35) % 60;
     let schedule = format!("{minute} * * * *");
     let service = serve_with_remote(&sandbox, remote, "shop,crm", &schedule, &silent);

@@ -1,8 +1,8 @@
-//! What must hold of whatever bytes somebody sends. `fuzzed` holds it of the corpus and of each row of the table of raw
-//! bytes, and the fuzz targets, which include this file, try to break it.
+//! Properties that must hold for any bytes that a client sends. `fuzz_corpus` checks them on the corpus and on each row
+//! of the table of raw bytes, and the fuzz targets, which include this file, try to break them.
 //!
-//! The grammar is written down a second time here, in another manner than in the service, so that a slip in one of them
-//! shows.
+//! The grammar is written a second time here, in another way than in the service, so that a mistake in one of them is
+//! found.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -18,8 +18,8 @@ use windmill_git_sync::util::secret::Secret;
 
 // ---------------------------------------------------------------- heads
 
-/// However the bytes are split on their way, they come to the same; what is accepted is of the strict grammar, says the
-/// same when it is written again, and does not print its token.
+/// Asserts that the result does not depend on how the bytes are split on the way. An accepted head follows the strict
+/// grammar, gives the same result when it is written again, and does not print its token.
 pub fn head_is_read_in_one_way(bytes: &[u8]) {
     let whole = Verdict::of(bytes);
     for length in lengths_to_look_at(bytes.len()) {
@@ -43,12 +43,12 @@ pub fn head_is_read_in_one_way(bytes: &[u8]) {
     }
 }
 
-/// Every beginning of a short head; of a long one the first, the last, and some between.
+/// Returns every length of a prefix of a short head. For a long one, returns the first, the last and some between.
 fn lengths_to_look_at(bytes: usize) -> impl Iterator<Item = usize> {
     (0..bytes).filter(move |length| bytes <= 200 || *length <= 100 || length % 61 < 2 || bytes - length < 8)
 }
 
-/// What bytes come to, fit to be compared.
+/// The result of reading bytes, in a form that can be compared.
 #[derive(Debug, PartialEq)]
 enum Verdict {
     Incomplete,
@@ -85,7 +85,7 @@ fn is_of(text: &[u8], alphabet: &str) -> bool {
     !text.is_empty() && text.iter().all(|byte| alphabet.as_bytes().contains(byte))
 }
 
-/// The strict grammar, line by line.
+/// Checks the strict grammar, line by line.
 fn check_grammar(bytes: &[u8], head: &Head) {
     let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
     let text = text.strip_prefix("\r\n").unwrap_or(&text);
@@ -136,14 +136,14 @@ fn check_fields(lines: &[&str], head: &Head, is_old: bool) {
     let expects = !is_old && single("expect").is_some();
     assert_eq!(head.expects_continue, expects && announced > 0);
     assert!(!expects || single("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")));
-    // These were read byte by byte above; the service has them as UTF-8.
+    // These values were read byte by byte above. The service has them as UTF-8.
     let as_bytes = |text: &str| -> Vec<u8> { text.chars().map(|one| one as u8).collect() };
     assert_eq!(single("content-type").map(as_bytes), head.content_type.clone().map(String::into_bytes));
     let authorization = head.authorization.as_ref().map(|secret| secret.expose().as_bytes().to_vec());
     assert_eq!(single("authorization").map(as_bytes), authorization);
 }
 
-/// Written as plainly as can be, the same head says the same.
+/// Asserts that the same head in its plainest form has the same meaning.
 fn check_rewriting(head: &Head) {
     let query = head.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
     let mut text = format!("{} {}{query} HTTP/1.1\r\nHost: a\r\n", head.method.as_str(), head.path);
@@ -165,13 +165,13 @@ fn check_rewriting(head: &Head) {
         Ok(Parsed::Complete { head: again, bytes_used }) => {
             assert_eq!((fields_of(&again), bytes_used), (fields_of(head), text.len()));
         }
-        // The original had no `Host`, and was as long as a head may be.
+        // The original had no `Host`, and had the maximum length of a head.
         Err(refusal) if refusal.status == 431 && text.len() > HEAD_BYTES_MAX => {}
         other => panic!("{text:?} comes to {other:?}"),
     }
 }
 
-/// Shorter ones are found in anything.
+/// Shorter secrets occur in any text by chance.
 const SECRET_BYTES_MIN: usize = 6;
 
 fn check_silence(head: &Head) {
@@ -190,7 +190,7 @@ const WINDMILL_TOKEN: &str = "configured-windmill-token";
 const GIT_TOKEN: &str = "configured-git-token";
 const SSH_KEY: &str = "configured-ssh-key";
 
-/// A service of each kind: for https, for ssh, for a folder, with no settings at all, and one without a token of its own.
+/// One configuration of each kind: for https, for ssh, for a folder, with only an API token, and without an API token.
 static CONFIGS: LazyLock<[Config; 5]> = LazyLock::new(|| {
     let api_token = [("SYNC_API_TOKEN", "shown-before")];
     let windmill = [("WINDMILL_TOKEN", WINDMILL_TOKEN), ("WINDMILL_WORKSPACE", "shop")];
@@ -211,7 +211,7 @@ fn config(variables: &[(&str, &str)]) -> Config {
     Config::new(&Options::default(), &environment, Required::Serve).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The one sync that a body asks for.
+/// Returns the only sync that a body requests.
 fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, Wait), RequestError> {
     let draft = Draft::from_json(body, config)?;
     match draft.wanted()? {
@@ -220,8 +220,8 @@ fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, Wait), RequestErro
     }
 }
 
-/// Whatever the settings: a body comes to the same each time; one that is accepted comes to the same when it is written
-/// again, and uses no configured secret for anything else than it was configured for; no refusal shows a secret.
+/// Asserts for all settings: a body gives the same result each time. An accepted body gives the same result when it is
+/// written again, and uses a configured secret only for its configured purpose. A refusal shows no secret.
 pub fn body_is_read_in_one_way(body: &[u8]) {
     for config in CONFIGS.iter() {
         match read(body, config) {
@@ -239,7 +239,7 @@ pub fn body_is_read_in_one_way(body: &[u8]) {
     }
 }
 
-/// The members of an accepted body, by another reader.
+/// Returns the members of an accepted body, with another JSON reader.
 fn members_of(body: &[u8]) -> BTreeMap<String, Value> {
     let text = str::from_utf8(body).expect("UTF-8").trim_ascii();
     if text.is_empty() {
@@ -283,7 +283,7 @@ fn check_use_of_secrets(request: &SyncRequest, members: &BTreeMap<String, Value>
     }
 }
 
-/// All fields said in plain words come to the same request.
+/// Asserts that all fields in their plain form give the same request.
 fn check_body_rewriting(request: &SyncRequest, wait: Wait, config: &Config) {
     // Most fields need the service's token.
     if config.api_token.is_none() {
@@ -310,7 +310,7 @@ fn check_body_rewriting(request: &SyncRequest, wait: Wait, config: &Config) {
             let url = format!("{scheme}://{}:{}@{rest}", percent_encoded(username), percent_encoded(token.expose()));
             members.push(format!("\"repository\":{{\"url\":{}}}", json::to_string(&url)));
         }
-        // They cannot be asked for; they are the configured ones.
+        // A body cannot ask for these: they are the configured ones.
         GitCredentials::None | GitCredentials::Ssh { .. } => {}
     }
     let flags = [
@@ -334,7 +334,7 @@ fn percent_encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }
 
-/// One line, not too long, with none of our secrets, and none of the body's.
+/// Asserts that a refusal is one line, is not too long, and has none of our secrets and none of the body's.
 fn check_refusal(body: &[u8], message: &str, config: &Config) {
     assert!(!message.is_empty() && message.len() <= 64 * 1024, "{} bytes", message.len());
     assert!(!message.chars().any(char::is_control), "{message:?}");
@@ -342,18 +342,19 @@ fn check_refusal(body: &[u8], message: &str, config: &Config) {
     for secret in [WINDMILL_TOKEN, GIT_TOKEN, SSH_KEY] {
         assert!(sent.contains(secret) || !message.contains(secret), "{message}");
     }
-    // What is no UTF-8 is not looked into, and neither is what is no JSON.
+    // The service reads no values from a body that is not UTF-8 or not JSON.
     let Some(Value::Object(members)) = str::from_utf8(body).ok().and_then(|sent| json::from_str(sent).ok()) else {
         return;
     };
     for name in ["windmill_token", "git_token"] {
         let Some(Value::String(secret)) = members.get(name) else { continue };
-        // What is somewhere else in the body too may be shown for that.
+        // A secret that occurs elsewhere in the body may be shown for that reason.
         let letters = secret.chars().filter(|one| one.is_alphanumeric()).count();
         if letters < SECRET_BYTES_MIN || sent.matches(secret.as_str()).count() != 1 {
             continue;
         }
-        // And a message may have its own words: those it also has where the secret is another one of its kind.
+        // The message itself may contain the same words. Then it also contains them with another secret of the same
+        // form.
         let other: String = secret.chars().map(|one| if one.is_alphanumeric() { 'Q' } else { one }).collect();
         let other_body = sent.replace(secret.as_str(), &other);
         let of_other = read(other_body.as_bytes(), config).err().map(|error| error.message);

@@ -1,4 +1,5 @@
-//! The ways out that lead through an HTTP proxy: our own questions, `wmill`, `git` and notices; and whom they leave out.
+//! The ways out through an HTTP proxy: our own requests, `wmill`, `git` and notices; and the addresses that do not use
+//! the proxy.
 
 use support::proxy::{PROXY_PASSWORD, Proxy};
 use support::receivers::Receivers;
@@ -6,7 +7,7 @@ use support::tls::{Authority, address_in};
 use support::windmill::SHOP;
 use support::*;
 
-/// The password in the forms in which it is written and sent.
+/// Returns the password in the forms in which it is written and sent.
 fn secrets() -> [String; 3] {
     [PROXY_PASSWORD.to_owned(), PROXY_PASSWORD.replace('@', "%40"), Proxy::credentials()]
 }
@@ -17,7 +18,8 @@ fn assert_not_shown(outcome: &Outcome, sandbox: &Sandbox) {
     assert_nothing_leaked(&outcome.texts(), &[&sandbox.data()], &secrets.each_ref().map(String::as_str));
 }
 
-/// Everybody at an address that is reached directly too, so that only the proxy's notes tell which way was taken.
+/// Returns a run in which every server can also be reached directly, so only the proxy's records show which way was
+/// taken.
 fn everybody<'a>(sandbox: &'a Sandbox, remote: &GitHttp, receivers: &Receivers) -> Run<'a> {
     sandbox
         .sync()
@@ -55,13 +57,13 @@ fn questions_git_and_notices_go_through_the_proxy_in_either_spelling() {
         let plain = format!("GET http://{git}/backup.git/info/refs");
         assert_asked(&proxy, &[format!("CONNECT {windmill}"), plain, format!("CONNECT {notices}")]);
         assert_not_shown(&outcome, &sandbox);
-        // Each may be left out.
+        // Each server can be excluded from the proxy.
         for (list, left_out) in [(windmill, "CONNECT"), (git, "GET"), (notices, "CONNECT")] {
             proxy.forget();
             run.clone().env(off, &list.to_string()).run().expect("unchanged");
             let asked = proxy.asked();
             let is_left_out = |one: &&String| one.starts_with(left_out) && one.contains(&list.to_string());
-            // curl has no ports in its list.
+            // curl's list of exclusions has no ports.
             assert!(left_out == "GET" || !asked.iter().any(|one| is_left_out(&one)), "{list} in {asked:#?}");
             assert!(!asked.is_empty());
         }
@@ -78,7 +80,7 @@ fn https_goes_through_a_tunnel() {
     let repository = sandbox.repository();
     let (remote, receivers, proxy) = (GitHttp::serve(&repository), Receivers::start(), Proxy::start());
     let authority = Authority::new("private");
-    // A name that the proxy alone knows.
+    // A name that only the proxy knows.
     let (git, notices) = (authority.front_named(&remote.base(), "git.test"), authority.front(&receivers.url("slack")));
     proxy.route("git.test:443", git.address());
     proxy.route(&notices.address().to_string(), notices.address());
@@ -114,7 +116,7 @@ fn a_proxy_that_refuses_us_is_named_and_its_password_is_not_shown() {
     assert!(of_windmill.stderr.contains(told), "{of_windmill}");
     let windmill = address_in(&sandbox.windmill.base_url());
     proxy.route(&windmill.to_string(), windmill);
-    // The list has no ports for git, so Windmill goes by another name.
+    // git's list has no ports, so Windmill gets another name.
     let base_url = sandbox.windmill.base_url().replace("127.0.0.1", "localhost");
     let of_git = run.env("WINDMILL_BASE_URL", &base_url).env("no_proxy", "localhost").run().expect("git_unreachable");
     assert!(of_git.message().contains("407"), "{of_git}");
@@ -123,7 +125,7 @@ fn a_proxy_that_refuses_us_is_named_and_its_password_is_not_shown() {
         assert_nothing_leaked(&outcome.texts(), &[], &[&wrong, &wrong.replace('@', "%40")]);
     }
     assert_eq!(repository.refs(), "");
-    // What is no proxy of a kind that all can use is refused before anything is asked.
+    // A proxy of a kind that not all programs can use is refused before any request.
     let socks = proxy.url().replace("http://", "socks5://");
     let outcome = sandbox.sync().workspace(SHOP).remote(&repository).env("ALL_PROXY", &socks).run();
     assert_eq!((outcome.code().as_str(), outcome.exit_code), ("config_invalid", Some(2)), "{outcome}");
@@ -135,7 +137,7 @@ mod bun {
     use super::*;
     use support::process::find_program;
 
-    /// `wmill` under Bun, as in the image: Node.js learned about proxies late.
+    /// Installs `wmill` under Bun, as in the image: Node.js supports proxies only in newer versions.
     fn wmill_under_bun(sandbox: &Sandbox) {
         let bun = find_program("bun", &[]).expect("these tests run Bun: `npm ci --prefix image`, and its PATH");
         let main = wmill().parent().unwrap().parent().unwrap().join("windmill-cli/esm/main.js");

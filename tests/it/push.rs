@@ -1,19 +1,19 @@
-//! A remote that others write to, move, refuse pushes on or lose: what a sync makes of it, and what it says. `wmill` is
-//! replayed.
+//! A remote that others write to or move, that refuses pushes, or that is lost: what a sync does with it, and what it
+//! reports. `wmill` is replayed.
 
 use std::fs;
 
 use crate::sync::{assert_result_is_true, below, with};
 use support::*;
 
-/// What the workspace holds, as the branch shall hold it, without the README of [`Replay`].
+/// Returns the content of the workspace as it must be on the branch, without the README of [`Replay`].
 fn backup(replay: &Replay) -> Files {
     let mut files = replay.expected();
     files.remove("README.md");
     files
 }
 
-/// A repository of the sandbox with no commit in it.
+/// Returns a repository of the sandbox without commits.
 fn empty_repository(replay: &Replay) -> BareRepository {
     replay.sandbox.repository_named("empty")
 }
@@ -50,7 +50,7 @@ fn a_file_where_the_folder_must_be_gives_way_and_is_named() {
     sync.run().expect("unchanged");
 }
 
-// What is lost and moved between two syncs.
+// Losses and moves between two syncs.
 
 #[test]
 #[ignore = "long: just test-long"]
@@ -67,7 +67,7 @@ fn a_lost_volume_costs_nothing() {
 fn a_remote_made_again_gets_the_backup_again() {
     let replay = Replay::new();
     replay.sync().run().expect("pushed");
-    // Empty again, then of the other object format at the same place.
+    // The remote is first empty again, then it has the other object format at the same place.
     for options in [&[][..], &["--object-format=sha256"]] {
         fs::remove_dir_all(replay.remote.path()).unwrap();
         let remote = BareRepository::create(&replay.sandbox, "backup", options);

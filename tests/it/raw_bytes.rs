@@ -1,6 +1,6 @@
-//! Bytes in, status out, reason: what the real listener does with requests good and bad, one row each.
-//! A section says once what all its rows begin and end with; each form that is accepted stands beside the nearest one
-//! that is refused. The routes are this file's own, so that the rows are about HTTP alone.
+//! Bytes in, status out, reason: what the real listener does with valid and invalid requests, one row each. A section
+//! says once how all its rows begin and end. Each accepted form stands beside the most similar one that is refused. The
+//! routes are defined in this file, so that the rows are only about HTTP.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,23 +12,23 @@ use windmill_git_sync::http::response::Response;
 use windmill_git_sync::http::server::{Caller, Draining, Handler, Limits, Server, Stop};
 use windmill_git_sync::util::secret::Secret;
 
-/// Status of a connection that was closed without an answer.
+/// The status of a connection that was closed without an answer.
 const NO_ANSWER: u16 = 0;
 
 /// Bytes in, status out, reason.
 type Row = (&'static [u8], u16, &'static str);
 
-/// Rows with something in common.
+/// Rows with a common beginning and end.
 struct Section {
     about: &'static str,
-    /// What is sent before the bytes of each row.
+    /// The bytes before those of each row.
     before: &'static [u8],
-    /// And after them.
+    /// The bytes after those of each row.
     after: &'static [u8],
     rows: &'static [Row],
 }
 
-/// The client sends all this, and ends its side.
+/// Rows in which the client sends everything and then closes its side.
 #[rustfmt::skip]
 const SECTIONS: &[Section] = &[
     Section {
@@ -411,7 +411,8 @@ const SECTIONS: &[Section] = &[
     },
 ];
 
-/// The client sends this and waits, its side still open. 100 is the interim answer, after which more is waited for.
+/// Rows in which the client sends this and keeps its side open. 100 is the interim answer, after which the server waits
+/// for more.
 #[rustfmt::skip]
 const LEFT_OPEN: &[Row] = &[
     (b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", 200, "answered, though more could come"),
@@ -420,7 +421,7 @@ const LEFT_OPEN: &[Row] = &[
     (b"GET", 408, "the method never ends"),
     (b"\r\n", 408, "an empty line"),
     (b"", 0, "nothing: browsers open connections in advance, and are not told off"),
-    // What is wrong already is refused before the head is whole.
+    // An invalid request is refused before the head is complete.
     (b"GET /health HTTP/2.0\r\n", 505, "another major version"),
     (b"GET /health HTTP/1.1\n", 400, "a bare LF"),
     (b"GET /health\r\n", 400, "HTTP/0.9"),
@@ -431,7 +432,7 @@ const LEFT_OPEN: &[Row] = &[
     (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{", 408, "one byte less"),
     (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n", 408, "a body that never begins"),
     (b"POST /sync HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 411, "chunks are not waited for"),
-    // Expect: the body is asked for when all that the head can decide is decided.
+    // Expect: the server asks for the body when the head gives no reason to refuse it.
     (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 100, "go on"),
     (b"POST /private HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer t0ken\r\nContent-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 100, "go on, with the right token"),
     (b"POST /private HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer t0kem\r\nContent-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 401, "a wrong token"),
@@ -445,7 +446,7 @@ const LEFT_OPEN: &[Row] = &[
     (b"POST /sync HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 408, "HTTP/1.0 has no interim answers"),
 ];
 
-/// The rows at the limits: too long to be written down.
+/// Returns the rows at the limits, which are too long to be written here.
 fn long_rows() -> Vec<(Vec<u8>, u16, &'static str)> {
     let target = |bytes: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(bytes - 1));
     let head = |bytes: usize| {
@@ -479,7 +480,7 @@ fn long_rows() -> Vec<(Vec<u8>, u16, &'static str)> {
     rows.map(|(bytes, status, reason)| (bytes.into_bytes(), status, reason)).into()
 }
 
-/// All rows whose client ends its side: bytes, status, and where to find them.
+/// Returns all rows whose client closes its side: bytes, status, and where to find them.
 fn ended_rows() -> Vec<(Vec<u8>, u16, String)> {
     let written = SECTIONS.iter().flat_map(|section| {
         section.rows.iter().map(|(bytes, status, reason)| {
@@ -491,7 +492,7 @@ fn ended_rows() -> Vec<(Vec<u8>, u16, String)> {
     written.chain(long).collect()
 }
 
-/// The bytes of every row, for other tests.
+/// Returns the bytes of every row, for other tests.
 pub(crate) fn all_bytes() -> Vec<Vec<u8>> {
     let left_open = LEFT_OPEN.iter().map(|(bytes, ..)| bytes.to_vec());
     ended_rows().into_iter().map(|(bytes, ..)| bytes).chain(left_open).collect()
@@ -538,16 +539,16 @@ impl Listener {
         Self { address, stop, serving }
     }
 
-    /// Sends the bytes.
+    /// Connects and sends the bytes.
     fn send(&self, bytes: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        // Who is refused before the end may not get to send it; the answer tells.
+        // A client that is refused early may be unable to send everything. Only the answer counts.
         let _ = stream.write_all(bytes);
         stream
     }
 
-    /// Ends it, and sees that no connection is left.
+    /// Ends the listener, and asserts that no connection is left.
     #[track_caller]
     fn end(self) {
         self.stop.stop();
@@ -561,7 +562,7 @@ fn all_that_comes_back(mut stream: TcpStream) -> String {
     answer
 }
 
-/// Checks what holds for every answer, and returns its status.
+/// Checks what must hold for every answer, and returns its status.
 fn status_of(answer: &str, is_head_request: bool) -> Result<u16, &'static str> {
     if answer.is_empty() {
         return Ok(NO_ANSWER);
@@ -594,7 +595,7 @@ fn status_of(answer: &str, is_head_request: bool) -> Result<u16, &'static str> {
     Ok(status)
 }
 
-/// What goes wrong with the rows, told at once.
+/// The failed rows, collected so that all are reported at once.
 #[derive(Default)]
 struct Faults(Vec<String>);
 
@@ -630,7 +631,7 @@ fn every_row_that_is_left_open_gets_its_status() {
     const INTERIM: &str = "HTTP/1.1 100 Continue\r\n\r\n";
     let short = Duration::from_secs(1);
     let listener = Listener::start(Limits { head_timeout: short, body_timeout: short, ..Limits::default() });
-    // All at once, since many wait for their time to be over.
+    // All requests are sent first, because many of them wait for a timeout.
     let streams: Vec<_> = LEFT_OPEN.iter().map(|(bytes, ..)| listener.send(bytes)).collect();
     let mut faults = Faults::default();
     for ((bytes, expected, row), mut stream) in LEFT_OPEN.iter().zip(streams) {
@@ -639,7 +640,7 @@ fn every_row_that_is_left_open_gets_its_status() {
             stream.read_exact(&mut interim).unwrap();
             assert_eq!(str::from_utf8(&interim), Ok(INTERIM), "{row}");
         }
-        // A client that got 100 and sends nothing is too late too.
+        // A client that got 100 and sends nothing runs into the timeout too.
         let expected = if *expected == 100 { 408 } else { *expected };
         faults.look(bytes, &all_that_comes_back(stream), expected, row);
     }

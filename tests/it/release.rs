@@ -1,4 +1,4 @@
-//! `.ci/release`, which `just release X.Y.Z` runs, tried on a copy of this repository without its checks and binaries.
+//! `.ci/release`, which `just release X.Y.Z` runs, on a copy of this repository and without its checks and binaries.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use support::*;
 
-/// A program in this folder, whose commits are somebody's.
+/// Returns a program that runs in this folder. Its commits have a made-up author.
 fn program(name: &str, folder: &Path) -> Command {
     let mut command = process::clean_command(name);
     for part in ["AUTHOR", "COMMITTER"] {
@@ -23,7 +23,7 @@ fn git(folder: &Path, words: &[&str]) -> String {
     process::run(command).must_succeed().stdout_text()
 }
 
-/// A repository of its own with the files of this one as they lie here.
+/// Makes a new repository with the current files of this one.
 fn copy(sandbox: &Sandbox) -> PathBuf {
     let (root, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")), sandbox.scratch("copy"));
     for path in git(root, &["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).split_terminator('\0') {

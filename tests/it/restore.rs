@@ -1,4 +1,4 @@
-//! `restore`: what a sync took comes back, into the same workspace or another, with care for what is there.
+//! `restore` brings back what a sync took, into the same workspace or another, and protects what is there.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use support::*;
 
 const SECRET: &str = "f/ops/db_password.variable.json";
 
-/// A sandbox with a repository to which `shop` was synced, and a token for every workspace.
+/// Returns a sandbox with a repository to which `shop` was synced, and a token for every workspace.
 fn synced() -> (Sandbox, BareRepository) {
     let sandbox = Sandbox::new();
     sandbox.windmill.token_kind(TokenKind::User);
@@ -21,7 +21,7 @@ fn synced() -> (Sandbox, BareRepository) {
     (sandbox, remote)
 }
 
-/// An empty workspace with a key of its own.
+/// Returns an empty workspace with its own key.
 fn empty(key: &str) -> Workspace {
     let mut workspace = Workspace::empty();
     deployed::set_key(&mut workspace, key, false);
@@ -32,7 +32,7 @@ fn restore<'a>(sandbox: &'a Sandbox, remote: &BareRepository) -> Run<'a> {
     sandbox.command("restore").remote(remote)
 }
 
-/// Requests that change something, as `METHOD below-the-workspace`, by workspace.
+/// Returns the requests that change something in a workspace, as `METHOD path-below-the-workspace`.
 fn writes(windmill: &Windmill, id: &str) -> Vec<String> {
     let prefix = format!("/api/w/{id}/");
     let all = windmill.requests();
@@ -71,7 +71,7 @@ fn what_a_sync_took_comes_back_after_a_mistake_and_a_restore_can_be_undone() {
     let tip = remote.tip("main").unwrap();
     let before = pulled_alone(&sandbox, OUR_DEFAULTS);
     let secret = plain_secret(&sandbox.windmill, "shop", SECRET).expect("it can be read");
-    // The mistake: nearly all is gone, and something is new.
+    // The mistake: most items are deleted, and one is new.
     let mut mistaken = Workspace::restorable("1-seeded");
     for (path, _) in Workspace::restorable("1-seeded").entries() {
         if path.starts_with("f/ops/") && !path.ends_with("folder.meta.json") {
@@ -102,13 +102,13 @@ fn what_a_sync_took_comes_back_after_a_mistake_and_a_restore_can_be_undone() {
     assert_eq!(plain_secret(&sandbox.windmill, "shop", SECRET), Some(secret));
     assert_eq!(remote.tip("main").unwrap(), tip, "the backup's branch stays");
 
-    // Again, and nothing is left to do; with deletions, there is.
+    // A second restore has nothing to do, except with deletions.
     restore.clone().arg("--yes").run().expect("unchanged");
     let deleting = restore.clone().arg("--delete").arg("--yes").run().expect("restored");
     assert_eq!(deleting.changed().0, 0, "{deleting}");
     assert_same_values(&pulled_alone(&sandbox, OUR_DEFAULTS), &before);
 
-    // Undone.
+    // The restore is undone.
     let point = restore_point(&restored);
     let undone = restore.clone().arg("--branch").arg(&point).arg("--delete").arg("--yes").run().expect("restored");
     assert!(restore_point(&undone) != point || undone.exit_code == Some(0));
@@ -179,7 +179,7 @@ fn the_key_goes_first_and_the_secrets_can_be_read_after_it() {
     let at = |needle: &str| all.iter().position(|one| one.contains(needle)).unwrap();
     assert!(at("encryption_key") < at("variables/create"), "{all:?}");
 
-    // Nothing of it is anywhere else.
+    // These secrets are nowhere else.
     let everything = remote.everything();
     let texts: Vec<(&str, &[u8])> =
         [&shown, &restored, &refused].iter().flat_map(|one| one.texts()).chain([("remote", &everything[..])]).collect();
@@ -208,7 +208,7 @@ fn a_restore_is_of_the_commit_and_the_paths_that_are_named() {
     assert!(String::from_utf8_lossy(shop.get("f/ops/job_00000.ts").unwrap()).contains("'new'"));
     assert!(!String::from_utf8_lossy(shop.get("f/sales/job_00001.py").unwrap()).contains("'new'"));
 
-    // A deletion is within the paths too.
+    // Deletions are limited to the paths too.
     sandbox.windmill.edit(|shop| {
         shop.add_bun_script("f/ops/extra", "x");
         shop.add_bun_script("f/sales/extra", "x");
@@ -269,7 +269,7 @@ fn what_does_not_come_back_is_told() {
     let (sandbox, remote) = synced();
     let region = "f/ops/region.variable.json";
     sandbox.windmill.remove(region);
-    // Windmill forgets it at once.
+    // Windmill loses the item again at once.
     sandbox.windmill.on_export(move |workspace| {
         if workspace.get(region).is_some() {
             workspace.remove(region);
@@ -350,7 +350,7 @@ fn a_commit_that_does_not_tell_its_key_is_not_taken_for_one_with_the_key_of_an_e
     sandbox.sync().remote(&remote).run().expect("pushed");
     assert_eq!(fingerprint_in(&remote.log("main")[0].message), None);
     sandbox.windmill.heal();
-    // Into a workspace that has the key of the commit before.
+    // The target workspace has the key of the previous commit.
     sandbox.windmill.set("shop", empty(&old));
     let shown = restore(&sandbox, &remote).run().expect("dry_run");
     assert!(shown.warnings().iter().any(|one| one.contains("f/ops/db_password")), "{shown}");

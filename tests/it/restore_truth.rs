@@ -1,5 +1,5 @@
-//! `restore` tells what is true: it runs nothing of the repository, says `restored` of nothing that did not come back,
-//! names what cannot and why, and touches only what was chosen.
+//! `restore` reports the truth: it runs nothing from the repository, reports `restored` only if everything came back,
+//! names what cannot come back and why, and touches only what was chosen.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use support::deployed;
 use support::run::{field, text_field, texts_field};
 use support::*;
 
-/// A sandbox with a small workspace, which `fill` makes, and a repository to which it was synced.
+/// Returns a sandbox with a small workspace, which `fill` makes, and a repository to which it was synced.
 fn synced(fill: impl FnOnce(&mut Workspace)) -> (Sandbox, BareRepository) {
     let sandbox = Sandbox::new();
     sandbox.windmill.token_kind(TokenKind::User);
@@ -23,7 +23,7 @@ fn synced(fill: impl FnOnce(&mut Workspace)) -> (Sandbox, BareRepository) {
     (sandbox, remote)
 }
 
-/// An empty workspace with a key of its own.
+/// Returns an empty workspace with its own key.
 fn empty(key: &str) -> Workspace {
     let mut workspace = Workspace::empty();
     deployed::set_key(&mut workspace, key, false);
@@ -34,13 +34,13 @@ fn restore<'a>(sandbox: &'a Sandbox, remote: &BareRepository) -> Run<'a> {
     sandbox.command("restore").remote(remote)
 }
 
-/// The differences that are listed, as `kind path`.
+/// Returns the listed differences, as `kind path`.
 fn differences(outcome: &Outcome) -> Vec<String> {
     let Value::Array(list) = field(outcome.result(), "differences") else { panic!("{outcome}") };
     list.iter().map(|one| [text_field(one, "kind").unwrap(), text_field(one, "path").unwrap()].join(" ")).collect()
 }
 
-/// Requests that change something in `shop`, without their query.
+/// Returns the requests that change something in `shop`, without their query.
 fn writes(sandbox: &Sandbox) -> Vec<String> {
     let all = sandbox.windmill.requests();
     let all = all.iter().filter(|one| one.method != "GET");
@@ -53,7 +53,8 @@ fn assert_warned(outcome: &Outcome, parts: &[&str]) {
     assert!(warnings.iter().any(|one| parts.iter().all(|part| one.contains(part))), "{parts:?} in {warnings:?}");
 }
 
-/// `wmill` builds a raw app in the folder of the repository, by `npm install`.
+/// Asserts that a restore runs nothing. By itself, `wmill` would build a raw app in the repository's folder with
+/// `npm install`.
 fn a_restore_runs_nothing(wmill: Option<&std::path::Path>) {
     let (sandbox, remote) = synced(|shop| {
         shop.add_raw_app("f/ops/ui", &[("/index.tsx", "console.log(1)\n"), ("/package.json", "{\"name\":\"ui\"}")]);
@@ -91,13 +92,13 @@ fn a_restore_runs_nothing(wmill: Option<&std::path::Path>) {
     assert_eq!(differences(&restored)[2..], ["differs f/ops/ui.raw_app/package.json"], "{restored}");
     let shop = sandbox.windmill.workspace("shop");
     assert!(shop.get("f/ops/a.variable.json").is_some() && shop.get("f/ops/z.variable.json").is_some());
-    // Once more, and the rest is there: that the app is not is not passed over.
+    // On the second run, all else is there, and the missing app is still reported.
     let again = restore.arg("--yes").run().expect("differs");
     assert!(again.message().contains("nothing was changed"), "{again}");
     assert!(!trace.exists() && registry.count() == 0, "{restored}");
 }
 
-/// A package registry.
+/// A package registry that counts its requests.
 struct HttpServer {
     server: http::Server,
     count: std::sync::Arc<std::sync::atomic::AtomicUsize>,
@@ -150,7 +151,7 @@ fn a_folder_with_the_ending_of_an_app_stops_nothing_else() {
     assert_eq!((restored.changed(), restored.warnings()), ((1, 0, 0), Vec::new()), "{restored}");
     assert_eq!(writes(&sandbox), ["variables/create"]);
     restore.run().expect("unchanged");
-    // What of it is gone is told before, and does not come back.
+    // A missing item in such a folder is reported before the push, and does not come back.
     sandbox.windmill.remove("f/crm__app/v.variable.json");
     sandbox.windmill.remove("f/ops/v.variable.json");
     let differs = restore.clone().arg("--delete").run().expect("differs");
@@ -181,7 +182,7 @@ fn what_lies_below_a_dot_folder_is_told_before_and_read_back() {
     assert_warned(&restored, &["begin with a dot", "f/ops/set.fileset/.config/b.sql", "node_modules/c.sql"]);
     let shop = sandbox.windmill.workspace("shop");
     assert_eq!(children(shop.get("f/ops/set.resource.json").unwrap()), [true; 3], "{restored}");
-    // One of them alone is none that wmill would push.
+    // wmill pushes such a file only together with another difference of its fileset.
     let text = String::from_utf8(whole).unwrap();
     sandbox.windmill.put("f/ops/set.resource.json", text.replace(".config/b.sql", "other.sql"));
     let differs = restore.run().expect("restored");
@@ -210,7 +211,7 @@ fn a_failure_names_the_item_and_the_servers_reason_and_counts_what_was_done() {
     assert!(message.contains("A route already exists with this path"), "{message}");
     assert!(message.contains("restore-point/shop/") && message.lines().count() == 1, "{message}");
     assert!(!message.contains("ApiError") && !message.contains('{'), "{message}");
-    // The order of wmill: variables before triggers, or not; what is there is counted.
+    // wmill may push the variable before the trigger or not. What is there is counted.
     let done = sandbox.windmill.workspace("shop").get("f/ops/a.variable.json").is_some();
     assert_eq!((failed.exit_code, failed.changed()), (Some(10), (u64::from(done), 0, 0)), "{failed}");
     assert!(differences(&failed).contains(&"missing f/ops/old_name.http_trigger.yaml".to_owned()), "{failed}");
@@ -229,12 +230,12 @@ fn only_what_was_chosen_is_touched() {
     let before = sandbox.windmill.workspace("shop");
     sandbox.windmill.edit(|shop| {
         shop.remove("f/ops/a.variable.json");
-        // The same script in another language, and a file more in a fileset.
+        // The script is now in another language, and the fileset has one more file.
         shop.remove("f/ops/moved.ts");
         shop.put("f/ops/moved.py", "def main():\n    return 1\n");
         shop.add_fileset("f/ops/set", &[("a.sql", "1"), ("b.sql", "2"), ("c.sql", "3")]);
     });
-    // What is made between our pull and wmill's look at the workspace stays, with --delete too.
+    // An item that is created between our pull and wmill's look at the workspace stays, even with --delete.
     let mut exports = 0;
     sandbox.windmill.on_export(move |workspace| {
         exports += 1;
@@ -256,7 +257,7 @@ fn only_what_was_chosen_is_touched() {
     assert_eq!(written, ["scripts/create"]);
 }
 
-/// The items that only this workspace has.
+/// Returns the workspace-specific items.
 fn own(workspace: &Workspace) -> BTreeSet<(String, String)> {
     workspace.ws_specific.iter().flatten().cloned().collect()
 }
@@ -337,7 +338,7 @@ fn triggers_that_arrive_disabled_are_as_they_should_be() {
 #[test]
 fn an_unreadable_secret_is_told_each_time() {
     let (sandbox, remote) = synced(|shop| shop.add_variable("f/ops/s", &deployed::encrypt("a key", "secret"), true));
-    // The same ciphertext under a key that cannot read it.
+    // The ciphertext stays, with a key that cannot read it.
     sandbox.windmill.edit(|shop| deployed::set_key(shop, "another key", false));
     let restore = restore(&sandbox, &remote);
     restore.run().expect("dry_run");

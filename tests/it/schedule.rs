@@ -1,5 +1,5 @@
-//! Scheduled syncs and verifications. What was missed since the last run is made up for at once, so the tests date the
-//! history back: only one of them waits for the clock's next minute.
+//! Scheduled syncs and verifications. If a scheduled time was missed since the last run, the service starts a run at
+//! once, so the tests backdate the history. Only one of them waits for the next minute of the clock.
 
 use std::fs;
 use std::time::SystemTime;
@@ -11,7 +11,7 @@ use support::windmill::SHOP;
 use support::*;
 use windmill_git_sync::util::time;
 
-/// Lets each run that the service remembers look as if it had been on this day.
+/// Moves each run in the service's history to this day.
 fn date_back(sandbox: &Sandbox, day: &str) {
     let path = sandbox.data().join("windmill-git-sync/history.json");
     let mut history = fs::read_to_string(&path).unwrap();
@@ -29,7 +29,7 @@ fn is_date(text: &str) -> bool {
     text.bytes().map(shape).eq(*b"0000-00-00")
 }
 
-/// Runs one sync, as if on this day.
+/// Runs one sync, and backdates it to this day.
 fn sync_long_ago(sandbox: &Sandbox, remote: &impl Remote, day: &str) {
     assert_eq!(sandbox.sync().remote(remote).run().exit_code, Some(0));
     date_back(sandbox, day);
@@ -41,7 +41,7 @@ fn a_scheduled_sync_that_was_missed_is_made_up_for_once() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     sync_long_ago(&sandbox, &repository, "2020-01-01");
-    // Of the beginnings of some years; the next one comes after the test.
+    // The schedule is the beginning of each year. The next one comes after the test.
     let service = configured(&sandbox, &repository).env("SYNC_SCHEDULE", "0 0 1 1 *").serve();
     eventually("a second run is known", || (items(&status(&service), "runs").len() == 2).then_some(()));
     service.wait_for_log("the schedule asks for it");
@@ -96,7 +96,7 @@ fn the_schedule_starts_a_sync_in_the_next_minute() {
     let service = configured(&sandbox, &repository).env("SYNC_SCHEDULE", "* * * * *").serve();
     let first_look = status(&service);
     let looked_at = text_field(&first_look, "time").unwrap();
-    // Unless a minute ended just then.
+    // A new minute may have begun in the meantime.
     let is_of_the_next_minute = looked_at[..16] > begun[..16];
     let is_idle = items(&first_look, "runs").is_empty() && items(&first_look, "running").is_empty();
     assert!(is_idle || is_of_the_next_minute, "nothing was missed");
@@ -108,13 +108,13 @@ fn the_schedule_starts_a_sync_in_the_next_minute() {
         let now = status(&service);
         items(&now, "runs").first().map(|run| text_field(run, "started").unwrap())
     });
-    // The service has begun in that minute, or at the end of one.
+    // The service started in that minute or at its end.
     assert!(run[..16] > begun[..16], "{run} is in the minute of {begun}");
     assert!(run >= next || is_of_the_next_minute, "{run} is not before {next}");
     assert!(repository.tip("main").is_some());
 }
 
-/// A backup that a verification found to differ, once the workspace is again what was backed up.
+/// Makes a backup that a verification found to differ. Then the workspace is the backed-up one again.
 fn verified_to_differ(sandbox: &Sandbox, remote: &BareRepository, receivers: &Receivers) {
     let verify = sandbox.command("verify").remote(remote).env("SLACK_WEBHOOK_URL", &receivers.url("slack"));
     let verify = verify.env("HEARTBEAT_URL", &receivers.url("heartbeat"));

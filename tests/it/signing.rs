@@ -1,4 +1,4 @@
-//! Signed commits: by the configured key, checked by git, and never unsigned where a signature was asked for.
+//! Signed commits: signed with the configured key, checked by git, and never unsigned if a signature is required.
 
 use support::process::find_program;
 use support::windmill::SHOP;
@@ -25,7 +25,7 @@ pub(crate) mod ssh {
     use std::path::Path;
     use support::process;
 
-    /// A key pair as `ssh-keygen` makes it: the private half, and the line of the public one.
+    /// Returns a key pair made by `ssh-keygen`: the private key, and the line of the public one.
     pub(crate) fn key(sandbox: &Sandbox, name: &str, options: &[&str]) -> (String, String) {
         let path = sandbox.scratch("keys").join(name);
         let mut command = process::clean_command("ssh-keygen");
@@ -35,12 +35,12 @@ pub(crate) mod ssh {
         (fs::read_to_string(path).unwrap(), public)
     }
 
-    /// Whether git finds a good signature of this key on the branch's tip.
+    /// Returns true if git finds a good signature with this key on the branch's tip.
     pub(crate) fn is_signed_by(sandbox: &Sandbox, repository: &Path, public: &str) -> bool {
         is_commit_signed_by(sandbox, repository, "main", public)
     }
 
-    /// The same of a commit.
+    /// Returns true if git finds a good signature with this key on the commit.
     fn is_commit_signed_by(sandbox: &Sandbox, repository: &Path, commit: &str, public: &str) -> bool {
         let allowed = sandbox.file("allowed-signers", format!("windmill@example.com {public}"));
         let mut git = process::clean_command("git");
@@ -55,7 +55,7 @@ pub(crate) mod ssh {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
         let (first, first_public) = key(&sandbox, "first", &["-t", "ed25519", "-N", ""]);
-        // In the older form, which does not have the public half in it.
+        // This key has the older format, which does not contain the public key.
         let (second, second_public) = key(&sandbox, "second", &["-t", "rsa", "-m", "PEM", "-N", ""]);
         let file = sandbox.file("signing", &first);
         let service = sandbox.service().workspace(SHOP).remote(&repository);

@@ -1,5 +1,5 @@
-//! A sync asks Windmill for one export. Where nothing changed it starts no `wmill`; whatever changed, wherever, and
-//! whatever is in doubt, makes `wmill` pull.
+//! A sync requests one export from Windmill. If nothing has changed, it starts no `wmill`. Any change and any doubt
+//! makes `wmill` pull.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use support::*;
 
 use crate::edits::{Numbers, changed};
 
-/// Code, message, commit and warnings: what a shortcut must tell as a full sync would.
+/// Returns code, message, commit and warnings, which a shortcut must report like a full sync.
 #[track_caller]
 fn told(outcome: &Outcome) -> (String, String, Option<String>, Vec<String>) {
     assert_eq!(outcome.changed(), (0, 0, 0), "{outcome}");
     (outcome.code(), outcome.message(), outcome.commit(), outcome.warnings())
 }
 
-/// Runs it; whether wmill was started to pull. Either way it asks for one export.
+/// Runs it, and returns whether wmill was started to pull. It requests one export in either case.
 #[track_caller]
 fn pulls(sandbox: &Sandbox, run: &Run<'_>, code: &str) -> (bool, Outcome) {
     let before = sandbox.windmill.exports();
@@ -40,7 +40,7 @@ fn assert_shortcut(sandbox: &Sandbox, run: &Run<'_>) -> Outcome {
     outcome
 }
 
-/// The note of the one checkout that there is.
+/// Returns the path of the note in the only checkout.
 fn note(sandbox: &Sandbox) -> PathBuf {
     let checkouts = fs::read_dir(sandbox.data().join("windmill-git-sync/checkouts")).unwrap();
     let notes: Vec<_> = checkouts.map(|entry| entry.unwrap().path().join("state.json")).collect();
@@ -48,7 +48,7 @@ fn note(sandbox: &Sandbox) -> PathBuf {
     note.clone()
 }
 
-/// Rewrites the note as if that had been found, its digest included.
+/// Rewrites the note and its digest, as if a sync had written it.
 #[track_caller]
 fn rewrite(note: &PathBuf, change: impl Fn(&str) -> String) {
     let text = fs::read_to_string(note).unwrap();
@@ -58,19 +58,18 @@ fn rewrite(note: &PathBuf, change: impl Fn(&str) -> String) {
     fs::write(note, format!("{{\"digest\":\"{}\",\"note\":{changed}}}\n", digest::sha256(&changed))).unwrap();
 }
 
-/// The note with another time of the last success.
+/// Returns the note with another time of the last success.
 fn at_another_time(content: &str, change: impl Fn(u64) -> u64) -> String {
     let (before, rest) = content.split_once("\"begun\":").unwrap();
     let (time, after) = rest.split_once(',').unwrap();
     format!("{before}\"begun\":{},{after}", change(time.parse().unwrap()))
 }
 
-/// A `wmill` that does nothing, and says that it did all.
+/// A `wmill` that does nothing and reports success.
 const IDLE_WMILL: &str = "case \"$*\" in *--version*) echo 'CLI version: 9.9.9'; exit ;; esac\n\
                           echo 'remote (x) -> local: 0 changes to apply'";
 
-/// A sandbox where pulls cost nothing: a stand-in for wmill that asks for the export, so that it is counted, and leaves
-/// the folder as it is.
+/// Prepares a sandbox with cheap pulls: a stand-in for wmill counts the pulls and leaves the folder unchanged.
 fn with_idle_wmill(sandbox: &Sandbox) -> BareRepository {
     let counter = sandbox.path().join("pulls");
     sandbox
@@ -100,7 +99,7 @@ fn a_sync_of_nothing_starts_one_git_and_no_wmill_and_tells_what_a_full_one_would
 
     sandbox.record("wmill");
     sandbox.record("git");
-    // The recorder is another program than the one that was there.
+    // The recorder is another program than the earlier `wmill`, so this sync pulls.
     sandbox.windmill.forget_requests();
     let noted = sync.run().expect("unchanged");
     let (wmills, gits) = (sandbox.invocations("wmill").len(), sandbox.invocations("git").len());
@@ -132,7 +131,7 @@ fn each_doubt_makes_a_sync_a_full_one() {
     assert_pull(&sandbox, &sync, "pushed", "no earlier success is known");
     assert_shortcut(&sandbox, &sync);
 
-    // What was asked for.
+    // A full sync on request.
     assert_pull(&sandbox, &sync.clone().arg("--force"), "unchanged", "it was asked for");
     assert_pull(&sandbox, &sync.clone().env("FULL_SYNC_EVERY", "0"), "unchanged", "FULL_SYNC_EVERY has passed");
     assert_shortcut(&sandbox, &sync);
@@ -142,11 +141,11 @@ fn each_doubt_makes_a_sync_a_full_one() {
     {
         assert_pull(&sandbox, &sync.clone().env(name, value).arg("--dry-run"), code, kinds);
     }
-    // Where it is not set, the repository may decide.
+    // Without the setting, the repository may decide, so the same value as a setting counts as a change.
     let set = sync.clone().env("WMILL_INCLUDE", "schedules,triggers,groups").arg("--dry-run");
     assert_pull(&sandbox, &set, "unchanged", kinds);
 
-    // What does not matter to what was pulled.
+    // Settings that do not affect what is pulled.
     for (name, value) in [
         ("ALLOW_PLAINTEXT_SECRETS", "true"),
         ("MAX_DELETIONS_PERCENT", "1"),
@@ -178,7 +177,7 @@ fn each_doubt_makes_a_sync_a_full_one() {
     rewrite(&file, |note| note.replace(&format!(" {} shop ", env!("CARGO_PKG_VERSION")), " 0.0.1 shop "));
     assert_pull(&sandbox, &sync, "unchanged", kinds);
 
-    // What Windmill does not answer is no reason to forget what is known.
+    // A failed request to Windmill does not make the sync forget what it knows.
     for (fault, code) in [
         (Fault::Status(403), "pull_failed"),
         (Fault::Status(204), "pull_failed"),
@@ -249,7 +248,7 @@ fn a_damaged_note_proves_nothing() {
         assert_eq!((sync.run().expect("unchanged").commit(), idle_pulls(&sandbox)), (remote.tip("main"), before + 1));
     }
 
-    // The note of another backup, from the folder of that.
+    // This note is that of another backup, copied from its folder.
     let other = sandbox.sync().remote(&remote).branch("other");
     remote.commit_files("other", &[("f/x.py", "another\n")]);
     other.run().expect("unchanged");
@@ -262,8 +261,8 @@ fn a_damaged_note_proves_nothing() {
     assert_eq!(idle_pulls(&sandbox), before + 1);
 }
 
-/// What makes another version of wmill safe to take: the snapshot has an answer to all that it asks, and it asks no one
-/// else. A question that is not answered fails the pull.
+/// Shows that another version of wmill is safe to use: the snapshot answers everything that it asks, and it asks no
+/// other server. A question without an answer fails the pull.
 #[test]
 #[ignore = "long: just test-long"]
 fn all_that_wmill_asks_is_answered_from_the_snapshot() {
@@ -283,7 +282,7 @@ fn all_that_wmill_asks_is_answered_from_the_snapshot() {
     for skip in ["secrets", "variables", "resources", "resource-types", "scripts", "flows", "apps", "folders"] {
         cases.push(("", skip, no_file));
     }
-    // A few at a time: each runs wmill.
+    // Only a few at a time, because each runs wmill.
     for cases in cases.chunks(4) {
         side_by_side(cases, |(include, skip, file)| {
             let sandbox = Sandbox::new();
@@ -305,14 +304,14 @@ fn all_that_wmill_asks_is_answered_from_the_snapshot() {
                 let of_wmill: Vec<_> = requests.iter().filter(|request| !request.is_ours).collect();
                 assert!(of_wmill.is_empty() && sandbox.windmill.exports() == 1, "{case}: {requests:?}");
             };
-            // From nothing, on something with changes, and on the same.
+            // The first pull starts from nothing, the second has changes, the third has none.
             pull(&["pushed"]);
             sandbox.windmill.edit(|workspace| workspace.add_variable("f/ops/more", "more", false));
             sandbox.windmill.edit(|workspace| workspace.add_bun_script("f/ops/more", "more"));
             sandbox
                 .windmill
                 .edit(|workspace| workspace.put("f/ops/folder.meta.json", "{\"owners\":[],\"display_name\":\"x\"}"));
-            // What is skipped is no change.
+            // A change in a skipped kind is no change.
             pull(&["pushed", "unchanged"]);
             pull(&["unchanged"]);
         });
@@ -340,7 +339,7 @@ fn whatever_is_altered_in_what_windmill_gives_is_noticed_and_another_order_is_no
     sync.run().expect("unchanged");
     let windmill = &sandbox.windmill;
     let mut numbers = Numbers::new(1);
-    // The stand-in gives entries, maps and times in another way each time.
+    // The stand-in gives entries and maps in another order and with other times in each answer.
     let is_known = |what: &str| {
         let before = idle_pulls(&sandbox);
         sync.run().expect("unchanged");
@@ -355,7 +354,7 @@ fn whatever_is_altered_in_what_windmill_gives_is_noticed_and_another_order_is_no
     for _ in 0..5 {
         is_known("another order");
     }
-    // Only those that the sync takes out: what it leaves out is not even given.
+    // These are only the entries that the sync requests. Windmill does not even send the others.
     let taken = windmill.workspace(SHOP).export(
         &[("include_schedules", "true"), ("include_triggers", "true"), ("include_groups", "true")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -410,7 +409,7 @@ fn a_change_during_a_sync_is_never_missed() {
     let after = b"export async function main() {\n  return 'after'\n}\n".to_vec();
     let backed_up = || remote.regular_files("main")[path].clone();
 
-    // What is read is what is digested: it is backed up now, and taken back, it is noticed.
+    // The digest is made of what is read: a change during the export is backed up now, and its reversal is noticed.
     let (hooked, mut is_done) = (after.clone(), false);
     sandbox.windmill.on_export(move |workspace| {
         if !std::mem::replace(&mut is_done, true) {
@@ -438,21 +437,21 @@ fn two_workspaces_in_one_branch_leave_each_other_the_shortcut() {
     let (shop, lab) = (of(SHOP), of("lab"));
     shop.run().expect("pushed");
     lab.run().expect("pushed");
-    // The tip is the other's.
+    // The tip is the commit of the other workspace.
     assert_eq!(assert_shortcut(&sandbox, &shop).commit(), remote.tip("main"));
     sandbox.windmill.put("f/ops/more.py", "def main():\n  pass\n");
     shop.run().expect("pushed");
     assert_eq!(assert_shortcut(&sandbox, &lab).commit(), remote.tip("main"));
-    // A person's commit beside both.
+    // A person commits outside both folders.
     remote.commit_files("main", &[("README.md", "ours, edited\n"), ("backups/README.md", "both\n")]);
     for sync in [&shop, &lab] {
         assert_eq!(assert_shortcut(&sandbox, sync).commit(), remote.tip("main"));
     }
-    // From now on the tip is known: it is not fetched again.
+    // From now on the tip is known, so it is not fetched again.
     sandbox.record("git");
     assert_shortcut(&sandbox, &shop);
     assert_eq!(sandbox.invocations("git").len(), 1);
-    // And one in the folder of one of them.
+    // A person commits in the folder of one of them.
     remote.commit_files("main", &[("backups/lab/README.md", "of the lab\n")]);
     assert_shortcut(&sandbox, &shop);
     let found = assert_pull(&sandbox, &lab, "unchanged", "the branch does not hold the same");
@@ -478,7 +477,7 @@ fn whatever_became_of_the_branch_is_noticed() {
     remote.force("main", &first);
     assert_pull(&sandbox, &sync, "pushed", other);
     assert_same_values(&remote.regular_files("main"), &edited);
-    // A file of a person's lies in our folder, which is the root.
+    // A person's file is in our folder, which is the root.
     remote.commit_files("main", &[("README.md", "ours\n")]);
     assert_pull(&sandbox, &sync, "unchanged", other);
     assert_shortcut(&sandbox, &sync);
@@ -518,7 +517,7 @@ fn neither_a_refusal_nor_a_failure_nor_a_dry_run_is_a_success_to_rest_on() {
     for _ in 0..2 {
         assert_pull(&sandbox, &sync, "mass_deletion", "Windmill does not hold the same");
     }
-    // What is refused is refused as well when it was there before.
+    // A kind that is refused stays refused if an earlier backup contains it.
     let key = sync.clone().env("WMILL_INCLUDE", "key");
     sandbox.windmill.state("1-seeded");
     key.clone().env("ALLOW_PLAINTEXT_SECRETS", "true").run().expect("pushed");
@@ -527,7 +526,7 @@ fn neither_a_refusal_nor_a_failure_nor_a_dry_run_is_a_success_to_rest_on() {
     let exports = sandbox.windmill.exports();
     key.run().expect("plaintext_secrets");
     assert_eq!(sandbox.windmill.exports(), exports);
-    // Nor is a token that is none any more.
+    // A token that is no longer valid is refused too.
     sandbox.windmill.token("another");
     sync.run().expect("windmill_unauthorized");
 }
@@ -543,7 +542,7 @@ fn an_export_that_hangs_ends_with_the_run() {
         sandbox.windmill.heal();
     }
     assert_eq!(idle_pulls(&sandbox), 0);
-    // A service that is told to end does not wait for it either.
+    // A service that is asked to end does not wait for it either.
     sandbox.windmill.fail("archive_type=tar", Fault::Hang);
     let mut service = sandbox.service().remote(&remote).env("SHUTDOWN_GRACE", "0").serve();
     assert_eq!(service.post_sync("{\"wait\":false}").status, 202);

@@ -1,5 +1,5 @@
-//! What the service tells of itself and of the backups: `/ready`, `/status`, `/metrics`, the page, and that it is still
-//! told after a restart.
+//! What the service reports about itself and the backups: `/ready`, `/status`, `/metrics` and the page. The report
+//! survives a restart.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ pub(crate) fn status(service: &Service) -> Value {
     answer.json()
 }
 
-/// The value of each series of `/metrics`.
+/// Returns the value of each series of `/metrics`.
 #[track_caller]
 pub(crate) fn metrics(service: &Service) -> BTreeMap<String, f64> {
     let answer = service.get("/metrics");
@@ -60,14 +60,14 @@ pub(crate) fn items<'a>(value: &'a Value, path: &str) -> Vec<&'a Value> {
     items.iter().collect()
 }
 
-/// The run of this id among the ended ones.
+/// Returns the ended run with this id.
 #[track_caller]
 fn ended_run<'a>(status: &'a Value, id: &str) -> &'a Value {
     let found = items(status, "runs").into_iter().find(|run| value_is(run, "run_id", id));
     found.unwrap_or_else(|| panic!("no run {id} in {}", json::to_string(status)))
 }
 
-/// Windmill refuses its token from now on.
+/// Makes Windmill refuse the token from now on.
 fn break_windmill(sandbox: &Sandbox) {
     sandbox.windmill.fail("/api/", Fault::Status(401));
 }
@@ -279,7 +279,7 @@ fn a_sync_on_the_command_line_is_seen_by_the_service() {
     let told = status(&service);
     assert_eq!(text_field(&told, "workspaces.0.last_run.run_id"), text_field(outcome.result(), "run_id"));
     assert_eq!(items(&told, "runs").len(), 2);
-    // And what the service adds takes nothing away from it.
+    // The next run of the service keeps that one in the history.
     assert_eq!(service.post_sync("").status, 200);
     assert_eq!(items(&status(&service), "runs").len(), 3);
 }
@@ -305,7 +305,7 @@ fn a_damaged_history_costs_the_past_and_nothing_else() {
     fs::create_dir(&history).unwrap();
     assert_eq!(service.post_sync("").status, 200, "a folder in its place gives way");
     eventually("it is written", || history.is_file().then_some(()));
-    // Another process does not let go of it.
+    // Another process holds the lock of the history.
     let lock = fs::File::open(history.with_extension("lock")).unwrap();
     lock.lock().unwrap();
     assert_eq!(service.post_sync("").status, 200, "a history that cannot be written fails no sync");
@@ -325,7 +325,7 @@ fn a_damaged_history_costs_the_past_and_nothing_else() {
 #[ignore = "long: just test-long"]
 fn what_the_history_keeps_is_bounded() {
     let sandbox = Sandbox::replayed();
-    // No remote to sync to: each run ends in milliseconds, and is one nevertheless.
+    // There is no remote, so each run ends in milliseconds. It still counts as a run.
     let service = configured(&sandbox, &sandbox.repository()).env("GIT_REMOTE_URL", "file:///nowhere").serve();
     for _ in 0..55 {
         assert_eq!(service.post_sync("").status, 502);
@@ -451,7 +451,7 @@ fn a_commit_in_a_folder_of_this_machine_has_no_address() {
     assert!(matches!(field(&status(&service), "workspaces.0.commit_url"), Value::Null), "a folder is not a forge");
 }
 
-/// `promtool check metrics` reads the exposition as Prometheus does, and has opinions of its own about names.
+/// `promtool check metrics` reads the metrics like Prometheus, and also checks their names.
 #[test]
 #[ignore = "needs promtool: just test-tools"]
 fn promtool_accepts_the_metrics() {

@@ -1,5 +1,5 @@
-//! The crate `support` does what it says: the stand-in answers as the recorded Windmill did, the real `wmill` pulls from
-//! it, the real `git` clones from and pushes to each kind of remote, and the faults are faults.
+//! Tests of the crate `support`: the stand-in answers like the recorded Windmill, the real `wmill` pulls from it, the
+//! real `git` clones from and pushes to each kind of remote, and the faults really occur.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ const RECORDED: [(Version, &[&str]); 2] = [
     (Version::V1_743, &["1-seeded", "2-edited", "3-emptied", "3-emptied-user-token", "rich"]),
 ];
 
-/// JSON with its keys in order and without times; other text as it is.
+/// Returns JSON with sorted keys and without times. Other text stays unchanged.
 fn value_of(text: &str) -> String {
     fn without_times(value: &Value) -> Value {
         let is_time = |text: &str| text.len() >= 20 && text.as_bytes()[10] == b'T' && text.ends_with('Z');
@@ -50,7 +50,7 @@ fn value_of(text: &str) -> String {
     json::from_str(text).map_or_else(|_| text.to_owned(), |value| json::to_string(&without_times(&value)))
 }
 
-/// The entries of an archive by their paths, their content by value.
+/// Returns the entries of an archive by path, with their content by value.
 fn values_of(entries: Vec<Entry>) -> BTreeMap<String, String> {
     entries.into_iter().map(|(path, bytes)| (path, value_of(&String::from_utf8_lossy(&bytes)))).collect()
 }
@@ -59,7 +59,7 @@ fn entries_of(archive: &[u8]) -> Vec<Entry> {
     if archive.starts_with(b"PK") { entries_of_zip(archive) } else { entries_of_tar(archive) }
 }
 
-/// A stand-in in the state that was recorded.
+/// Returns a stand-in in a recorded state.
 fn in_state(version: Version, state: &str) -> Windmill {
     let windmill = Windmill::start_version(version);
     match state {
@@ -71,7 +71,7 @@ fn in_state(version: Version, state: &str) -> Windmill {
             windmill.state("3-emptied");
             windmill.token_kind(TokenKind::User);
             if version == Version::V1_743 {
-                // What else there was on the server.
+                // The other workspaces that were on the recorded server.
                 ["rich", "richtwo", "big"].iter().for_each(|id| windmill.set(id, Workspace::rich()));
             }
         }
@@ -80,7 +80,7 @@ fn in_state(version: Version, state: &str) -> Windmill {
     windmill
 }
 
-/// One request with the right token.
+/// Sends one request with the valid token.
 fn ask_with_token(windmill: &Windmill, path: &str) -> http::Answer {
     let bearer = format!("Bearer {WINDMILL_TOKEN}");
     ask(windmill.address(), "GET", path, &[("Authorization", &bearer)], b"").unwrap()
@@ -148,7 +148,7 @@ fn the_newer_windmill_gives_the_same_export_in_another_order_each_time() {
             let of = |entries: &[Entry]| entries.iter().find(|(path, _)| path == varies).unwrap().1.clone();
             assert_ne!(of(&first), of(&second), "{varies}");
         }
-        // The kinds are in the order of the server, and the content of a script before its settings.
+        // The kinds are in the order of the server, and the content of a script comes before its settings.
         let at = |needle: &str| paths(&first).iter().position(|path| path.ends_with(needle)).unwrap();
         for pair in
             ["folder.meta.json", ".script.json", ".resource.json", ".flow.json", ".app.json", ".group.json"].windows(2)
@@ -167,7 +167,7 @@ fn the_newer_windmill_gives_the_same_answers_beside_the_export_in_another_order_
         assert_eq!(value_of(&first), value_of(&second));
         assert_ne!(first, second);
     }
-    // Without a shared UI, the time is that of the answer.
+    // Without a shared UI, the time is the time of the answer.
     let windmill = Windmill::start();
     let [first, second] = [(); 2].map(|()| ask_with_token(&windmill, "/api/w/shop/shared_ui/get").text());
     assert_eq!(value_of(&first), value_of(&second));
@@ -192,7 +192,7 @@ fn what_was_not_recorded_is_answered_by_501_and_fails_the_test_at_its_end() {
     for path in unknown {
         assert_eq!(ask_with_token(&windmill, path).status, 501, "{path}");
     }
-    // Neighbours: what is recorded, and what goes wrong as the test wants it.
+    // Recorded requests and planned faults do not count as unknown.
     assert_eq!(ask_with_token(&windmill, "/api/w/shop/users/whoami").status, 200);
     windmill.fail_once("/no/such", Fault::Status(404));
     assert_eq!(ask_with_token(&windmill, "/api/no/such").status, 404);
@@ -291,7 +291,7 @@ fn the_limits_of_the_instance_are_refused_in_the_servers_words_where_they_count(
     assert_eq!(create("apps", &app("one")).0, 201);
     let (status, words) = create("apps", &app("two"));
     assert!(status == 400 && words.contains("Custom path 'board' is already used by app 'f/ops/one'"), "{words}");
-    // One is the other workspace's.
+    // One of the three permitted groups is in the other workspace.
     for name in ["a", "b"] {
         assert_eq!(create("groups", &format!("{{\"name\":\"{name}\",\"summary\":\"\"}}")).0, 200);
     }
@@ -478,7 +478,7 @@ fn a_held_export_waits_until_it_is_released() {
 
 // Git remotes.
 
-/// A clone of the remote, a commit in it, and the push, all by the real git with these further settings.
+/// A clone of the remote, which can commit and push, with the real git and these further settings.
 struct Clone<'a> {
     sandbox: &'a Sandbox,
     folder: PathBuf,
@@ -522,7 +522,7 @@ impl<'a> Clone<'a> {
     }
 }
 
-/// The remote's way in and out works, and what arrives is what was sent.
+/// Asserts that fetch and push work for the remote, and that it receives what was sent.
 #[track_caller]
 fn check_round_trip(
     sandbox: &Sandbox,
@@ -533,7 +533,7 @@ fn check_round_trip(
     repository.commit_files("main", &[("README.md", "hello\n")]);
     let clone = Clone::new(sandbox, settings);
     clone.clone_from(&remote.url()).must_succeed();
-    // Larger than `http.postBuffer`, so that git sends it in chunks.
+    // This is larger than `http.postBuffer`, so git sends it in chunks.
     let large: Vec<u8> = noise(2 * 1024 * 1024);
     clone.commit("large.bin", &large);
     clone.push().must_succeed();
@@ -546,7 +546,7 @@ fn check_round_trip(
     repository.assert_sound();
 }
 
-/// Bytes that do not compress.
+/// Returns bytes that do not compress.
 fn noise(count: usize) -> Vec<u8> {
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut byte = || {
@@ -593,7 +593,7 @@ fn git_clones_from_and_pushes_to_an_http_remote_with_the_token() {
 
 #[test]
 fn an_http_remote_takes_a_compressed_request() {
-    // git compresses what it wants and has once that is long: many branches make it so.
+    // git compresses its list of wants and haves if the list is long. Many branches make it long.
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     for number in 0..40 {
@@ -665,7 +665,8 @@ fn a_redirect_is_seen_by_the_server_that_it_leads_to() {
     remote.fail("info/refs", Fault::Redirect(other.base()));
     let clone = Clone::new(&sandbox, with_token(GIT_TOKEN));
     clone.clone_from(&remote.url()).must_succeed();
-    // Not with the redirected request itself, but with all that follow: git takes the other server for the remote.
+    // git sends no token with the redirected request, but with all later ones: it takes the other server for the
+    // remote.
     assert!(other.requests().iter().any(|request| request.authorized));
 }
 
@@ -806,9 +807,9 @@ mod ssh {
     }
 }
 
-// Our binary, with a program in its place.
+// Another program in place of our binary.
 
-/// What our binary is to the tests: a result on stdout, or a service that says where it listens.
+/// A program that behaves like our binary: a result on stdout, or a service that reports its address.
 const IN_ITS_PLACE: &str = r#"
 const http = require("node:http");
 const { execFileSync } = require("node:child_process");
@@ -972,7 +973,7 @@ fn wmill_pulls_what_the_rich_workspace_has_and_pushes_it_back() {
     ] {
         assert!(before.contains_key(path), "{path} in {:#?}", before.keys());
     }
-    // To push a raw app, wmill builds it with npm; of a script, it leaves out the byte order mark.
+    // wmill builds a raw app with npm to push it, and drops the byte order mark of a script.
     for path in ["f/deep/full_code.raw_app.json", "f/deep/bytes.sh", "f/deep/bytes.script.json"] {
         sandbox.windmill.remove(path);
     }
@@ -981,7 +982,7 @@ fn wmill_pulls_what_the_rich_workspace_has_and_pushes_it_back() {
     let before = pulled_alone(&sandbox, all);
     let mut bare = Workspace::empty();
     deployed::set_key(&mut bare, &deployed::key(&Workspace::rich()).unwrap(), false);
-    // wmill asks which items are the workspace's alone before it creates one.
+    // wmill asks for the list of workspace-specific items before it creates one.
     bare.ws_specific = Workspace::rich().ws_specific;
     sandbox.windmill.set("shop", bare);
     push_alone(&sandbox, all, &from).must_succeed();

@@ -1,4 +1,4 @@
-//! The main job: what a workspace holds is what the remote gets, said truthfully.
+//! The main job: the remote gets what the workspace holds, and the report is true.
 
 use std::path::PathBuf;
 
@@ -7,18 +7,18 @@ use support::process;
 use support::windmill::SHOP;
 use support::*;
 
-/// `files` with a folder in front of each path.
+/// Returns `files` with a folder in front of each path.
 pub(crate) fn below(folder: &str, files: Files) -> Files {
     files.into_iter().map(|(path, content)| (format!("{folder}/{path}"), content)).collect()
 }
 
-/// `files` with some more.
+/// Returns `files` and `more`.
 pub(crate) fn with(mut files: Files, more: &[(&str, &str)]) -> Files {
     files.extend(more.iter().map(|(path, content)| ((*path).to_owned(), content.as_bytes().to_vec())));
     files
 }
 
-/// The result says what the commit is: the tip, with as many files changed since `before` as counted.
+/// Asserts that the result is true: the commit is the tip, and the counts are the files changed since `before`.
 #[track_caller]
 pub(crate) fn assert_result_is_true(
     pushed: &Outcome,
@@ -35,7 +35,7 @@ pub(crate) fn assert_result_is_true(
     changes
 }
 
-/// The folders in which our binary has its checkouts, as git sees them.
+/// Returns the git folders of our binary's checkouts.
 fn checkouts(sandbox: &Sandbox) -> Vec<PathBuf> {
     let folders = std::fs::read_dir(sandbox.data().join("windmill-git-sync/checkouts")).unwrap();
     folders.map(|entry| entry.unwrap().path().join("git")).collect()
@@ -49,7 +49,7 @@ fn a_workspace_is_backed_up_as_it_is_edited_and_emptied() {
     let theirs = [("LICENSE", "none\n"), ("README.md", "# ours\r\n"), (".github/workflows/ci.yml", "on: push\n")];
     let before = remote.commit_files("main", &theirs[1..]);
 
-    // All of it.
+    // The first sync takes everything.
     let sync = sandbox.sync().real_wmill().remote(&remote);
     let seeded = sync.run().expect("pushed");
     let changes = assert_result_is_true(&seeded, &remote, "main", Some(&before));
@@ -64,12 +64,12 @@ fn a_workspace_is_backed_up_as_it_is_edited_and_emptied() {
     });
     assert_eq!(shallow.must_succeed().stdout_text(), "true\n");
 
-    // Nothing new.
+    // Nothing has changed.
     let again = sync.run().expect("unchanged");
     assert_eq!((again.exit_code, again.changed(), again.commit()), (Some(0), (0, 0, 0), seeded.commit()));
     assert_eq!(remote.tip("main"), seeded.commit());
 
-    // Edits.
+    // Items are edited.
     sandbox.windmill.state("2-edited");
     let edited = sync.run().expect("pushed");
     let changes = assert_result_is_true(&edited, &remote, "main", seeded.commit().as_deref());
@@ -83,7 +83,7 @@ fn a_workspace_is_backed_up_as_it_is_edited_and_emptied() {
         assert_eq!(second.get(path) == Some(content), !touched, "{path}");
     }
 
-    // Nearly nothing left.
+    // Nearly everything is deleted.
     sandbox.windmill.state("3-emptied");
     let refused = sync.run().expect("mass_deletion");
     assert_eq!((refused.exit_code, refused.commit()), (Some(12), None));
@@ -97,7 +97,7 @@ fn a_workspace_is_backed_up_as_it_is_edited_and_emptied() {
     assert_eq!(remote.log("main").len(), 5);
 }
 
-/// By the digest of the recorded workspace's key, which is not in it.
+/// The line with the digest of the recorded workspace's key. It does not contain the key itself.
 const KEY: &str = "Windmill-Key-Fingerprint: sha256:aeb2fec395c1fd4d1f65d7c677d6d65aae833478c23493be5afff43eeef5b742\n";
 
 #[test]
@@ -157,7 +157,7 @@ fn a_branch_that_is_not_there_is_made_and_the_others_are_left_alone() {
     assert!(!remote.files("main").contains_key("README.md"));
     assert_eq!((remote.tip("trunk"), remote.tip("main-of-others/main")), (Some(trunk.clone()), Some(other.clone())));
 
-    // The same volume, another branch: its own checkout.
+    // The same volume with another branch has its own checkout.
     let on_trunk = sandbox.sync().remote(&remote).branch("trunk").run().expect("pushed");
     assert_result_is_true(&on_trunk, &remote, "trunk", Some(&trunk));
     assert!(remote.files("trunk").contains_key("README.md"));
@@ -165,7 +165,7 @@ fn a_branch_that_is_not_there_is_made_and_the_others_are_left_alone() {
     sandbox.sync().remote(&remote).run().expect("unchanged");
     sandbox.sync().remote(&remote).arg("--branch").arg("trunk").run().expect("unchanged");
 
-    // The same volume, another remote.
+    // The same volume gets another remote.
     let second = sandbox.repository_named("second");
     let moved = sandbox.sync().remote(&second).run().expect("pushed");
     assert_result_is_true(&moved, &second, "main", None);
@@ -215,7 +215,7 @@ fn a_folder_of_the_repository_is_all_that_a_sync_touches() {
     let alone = below("backups/shop", pulled_alone(&sandbox, OUR_DEFAULTS));
     assert_same_values(&remote.regular_files("backup/shop"), &with(alone, &outside));
 
-    // The same volume, another folder.
+    // The same volume gets another folder.
     let moved = sync.arg("--subdir").arg("elsewhere").run().expect("pushed");
     let changes = assert_result_is_true(&moved, &remote, "backup/shop", edited.commit().as_deref());
     assert!(changes.added.iter().all(|path| path.starts_with("elsewhere/")), "{changes:?}");
@@ -244,7 +244,7 @@ fn a_dry_run_shows_what_would_be_and_changes_nothing() {
     assert_eq!(edited.changed(), shown.changed());
 }
 
-// What is told.
+// Reports and warnings.
 
 #[test]
 fn the_default_workspace_is_told_about_and_so_is_a_token_that_sees_less() {
@@ -349,7 +349,7 @@ fn a_push_that_the_server_can_never_take_is_told_with_its_reason() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     remote.commit_files("main", &[("README.md", "start\n")]);
-    // git keeps no branch below the name of another.
+    // git does not permit a branch below the name of another branch.
     let refused = sandbox.sync().remote(&remote).branch("main/shop").run().expect("git_rejected");
     assert!(refused.message().contains("refuses the push"), "{}", refused.message());
     assert!(!refused.message().contains("other writers"), "{}", refused.message());

@@ -1,11 +1,11 @@
-//! `verify`: whether the backup is the workspace, by value, and what differs; nothing is touched.
+//! `verify`: whether the backup equals the workspace, by value, and what differs. It changes nothing.
 
 use miniserde::json::Value;
 
 use support::run::{field, text_field, texts_field};
 use support::*;
 
-/// The listed differences: kind, path and how.
+/// Returns the listed differences: kind, path and diff.
 #[track_caller]
 fn differences(outcome: &Outcome) -> Vec<(String, String, String)> {
     let Value::Array(list) = field(outcome.result(), "differences") else { panic!("{outcome}") };
@@ -49,7 +49,7 @@ fn a_backup_is_verified_and_what_differs_is_listed_without_a_trace() {
     assert_same(&same, &tip);
     assert!(same.message().contains(&tip[..10]) && same.message().contains("Z has all"), "{}", same.message());
 
-    // Wherever it runs: nothing of the local checkout is used.
+    // It works anywhere, because it does not use the local checkout.
     let elsewhere = sandbox.scratch("elsewhere");
     assert_same(&verify.clone().env("DATA_DIR", &elsewhere.display().to_string()).run(), &tip);
 
@@ -74,9 +74,9 @@ fn a_backup_is_verified_and_what_differs_is_listed_without_a_trace() {
     let how = differences(&differs).into_iter().find(|(_, path, _)| path == "f/ops/job_00000.ts").unwrap().2;
     assert!(how.contains("\n+") || how.starts_with('+'), "{how}");
 
-    // Nothing was touched.
+    // Nothing was changed.
     assert_eq!((remote.refs(), ours() == checkouts), (refs, true));
-    // `exists` is a question, although it is a POST.
+    // `exists` only reads, although it is a POST.
     let is_write = |request: &LoggedRequest| request.method != "GET" && !request.target.ends_with("/exists");
     let wrote: Vec<_> = sandbox.windmill.requests().into_iter().filter(is_write).collect();
     assert!(wrote.is_empty(), "{wrote:?}");
@@ -128,10 +128,10 @@ fn what_no_sync_covers_is_not_compared() {
     let tip = remote.commit_files("main", &theirs);
     let verify = sandbox.command("verify").remote(&remote);
     assert_same(&verify.run(), &tip);
-    // Their neighbour is within the patterns.
+    // This similar file matches the patterns, so it counts.
     remote.commit_files("main", &[("f/ops/old.py", "1\n")]);
     assert_eq!(paths(&verify.run()), listed(&[("only_in_backup", "f/ops/old.py")]));
-    // Schedules are in the backup, and this verification is not about them.
+    // The backup covers schedules. A verification without schedules does not compare them.
     remote.commit("main").remove("f/ops/old.py").remove("f/ops/every_night.schedule.yaml").done("less");
     assert_eq!(paths(&verify.run()), listed(&[("missing_in_backup", "f/ops/every_night.schedule.yaml")]));
     let tip = remote.tip("main").unwrap();

@@ -1,16 +1,16 @@
-//! What `wmill` takes from Windmill beside the export: shared UI files, workspace-specific items and filesets. Their
-//! names are Windmill's, so they may lead anywhere; and what fails there, fails unheard in `wmill` itself.
+//! What `wmill` takes from Windmill besides the export: shared UI files, workspace-specific items and filesets.
+//! Windmill chooses their names, so a name may lead anywhere, and `wmill` itself ignores failures there.
 
 use std::fs;
 use std::path::PathBuf;
 
 use support::*;
 
-/// What `wmill` asks for beside the export.
+/// The endpoints that `wmill` asks besides the export.
 const ENDPOINTS: [&str; 3] =
     ["shared_ui/get", "workspaces/list_ws_specific", "resources/file_resource_type_to_file_ext_map"];
 
-/// The files below `ui/` of a branch, with their modes.
+/// Returns the files below `ui/` of a branch, with their modes.
 fn ui_of(remote: &BareRepository, branch: &str) -> Tree {
     let mut tree = remote.files(branch);
     tree.retain(|path, _| path == "ui" || path.starts_with("ui/"));
@@ -22,14 +22,14 @@ fn regular(files: &[(&str, &str)]) -> Tree {
     files.iter().map(|(path, content)| ((*path).to_owned(), regular(content))).collect()
 }
 
-/// What anything that ran leaves behind, and a command that leaves it, whatever its input.
+/// Returns the path of a trace file, and a command that writes this file, whatever its input is.
 fn trap(sandbox: &Sandbox) -> (PathBuf, String) {
     let trace = sandbox.path().join("trace");
     let trap = sandbox.program("trap", &format!("touch '{}'\ncat", trace.display()));
     (trace, trap.display().to_string())
 }
 
-/// No file of our binary holds this.
+/// Asserts that no file of our binary contains this text.
 #[track_caller]
 fn assert_nowhere_written(sandbox: &Sandbox, needle: &str) {
     for (path, content) in files_below(&sandbox.data()) {
@@ -109,7 +109,7 @@ fn a_shared_ui_file_of_an_unsound_name_never_reaches_wmill() {
     for name in names {
         check(name);
     }
-    // The same where there is a checkout already.
+    // The same holds with an existing checkout.
     sandbox.windmill.shared_ui(None);
     sandbox.sync().remote(&remote).run().expect("unchanged");
     check("../../git/config");
@@ -155,7 +155,7 @@ fn shared_ui_files_arrive_byte_for_byte_and_follow_windmill() {
     check(&[("lib/x.ts", odd), ("a.css", ""), ("gone/deep/y.ts", "y\n")], "unchanged");
     let edited = check(&[("lib/x.ts", "edited\r\n"), ("a.css", "")], "pushed");
     assert_eq!(edited.changed(), (0, 1, 1));
-    // A file where a folder was, and a folder where a file was.
+    // A file replaces a folder, and a folder replaces a file.
     check(&[("lib", "a file now\n"), ("a.css/b", "below now\n")], "pushed");
     check(&[("lib", "a file now\n"), ("a.css/b", "below now\n")], "unchanged");
     check(&[], "pushed");
@@ -220,7 +220,7 @@ fn a_persons_own_ui_folder_stays_where_windmill_has_none() {
         sync.run().expect("pushed");
         assert_eq!(ui_of(&remote, branch), regular(&theirs), "{branch}");
         sync.run().expect("unchanged");
-        // Also in a later sync that has something to do.
+        // The same holds in a later sync with a change.
         sandbox.windmill.put("f/ops/job_00000.ts", format!("// {branch}\nexport async function main() {{}}\n"));
         sync.run().expect("pushed");
         assert_eq!(ui_of(&remote, branch), regular(&theirs), "{branch}");
@@ -291,7 +291,7 @@ fn a_workspace_specific_item_that_windmill_does_not_hold_goes() {
     }
 }
 
-/// A fileset resource `f/ops/x` of these files, and a Windmill that says it is one.
+/// Adds a fileset resource `f/ops/x` with these files, and its type to the map of file endings.
 fn put_fileset(sandbox: &Sandbox, files: &[(&str, &str)]) {
     use miniserde::json::to_string;
     let text = |(name, content): &(&str, &str)| format!("{}: {}", to_string(*name), to_string(*content));
@@ -321,7 +321,7 @@ fn an_item_below_a_git_folder_is_left_out_and_named() {
     }
 }
 
-/// A `wmill` that pulls as the real one does and then writes what would make git run something.
+/// Installs a `wmill` that pulls like the real one, and then writes files that would make git run something.
 fn wmill_that_writes_into_the_git_folder(sandbox: &Sandbox, trap: &str, more: &str) -> PathBuf {
     let shown = sandbox.path().join("shim-wrote");
     let hooks = "pre-commit post-checkout pre-push reference-transaction post-index-change post-commit pre-auto-gc \
@@ -343,7 +343,7 @@ fn wmill_that_writes_into_the_git_folder(sandbox: &Sandbox, trap: &str, more: &s
          for hook in {hooks}; do cp '{trap}' hooks/$hook; done",
         shown = shown.display(),
     );
-    // What confines it is a feature of the kernel, and not there on each.
+    // It writes outside the confinement, because that is a kernel feature that not every kernel has.
     let writes = sandbox.program("writes", &writes);
     let script = format!(
         "{outside}'{real}' \"$@\" || exit\n\
@@ -416,7 +416,7 @@ fn a_fileset_does_not_lead_into_the_git_folder() {
     let tip = remote.tip("main");
     let outcome = sync.run();
     assert!(!trace.exists(), "something ran: {outcome}");
-    // Whether the rest is backed up without it or nothing is: it is said.
+    // The sync backs up the rest without the fileset, or nothing.
     if outcome.code() == "pushed" {
         assert!(remote.files("main").keys().all(|path| !path.contains("git/config")));
     } else {
@@ -428,7 +428,7 @@ fn a_fileset_does_not_lead_into_the_git_folder() {
     assert!(!trace.exists());
 }
 
-/// `PATH`s that lead into the folder that a program is started in, before the real programs.
+/// Returns values of `PATH` that search the current folder of a program before the real programs.
 fn paths_that_lead_here() -> Vec<String> {
     let real = wmill().parent().unwrap().display().to_string();
     let rest = format!("{real}:{}", std::env::var("PATH").unwrap());
@@ -464,7 +464,7 @@ fn no_wmill_or_git_of_the_repository_runs_whatever_the_path() {
     check_programs_of_the_repository(&["wmill", "git"]);
 }
 
-/// What the tools themselves look up: `wmill` is a script for `node`, and git starts programs of its own.
+/// Checks the programs that the tools look up: `wmill` is a script for `node`, and git starts other programs.
 #[test]
 #[ignore = "long: just test-hostile"]
 fn no_program_that_the_tools_look_up_is_the_repositorys_whatever_the_path() {

@@ -1,5 +1,5 @@
-//! Disks that are full or read-only, volumes and users that no one expected. It mounts small disks and runs our binary
-//! as other users, for which it has to be root.
+//! Disks that are full or read-only, and unexpected volumes and users. The tests mount small disks and run our binary
+//! as other users, so they have to run as root.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -85,14 +85,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Of whom no system knows.
+/// A user that the system does not know.
 const STRANGER: u32 = 54_321;
 
 fn assert_root() {
     assert!(rustix::process::geteuid().is_root(), "these tests mount disks and run as other users: run them as root");
 }
 
-/// A file system of its own in a folder; gone when dropped.
+/// A file system mounted on a folder. It is unmounted when dropped.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -118,7 +118,7 @@ impl Disk {
         about.f_bavail * about.f_frsize / 1024
     }
 
-    /// Leaves this much free, until what this gives is dropped.
+    /// Fills the disk until only this much is free. The space is free again when the returned value is dropped.
     fn fill(&self, kilobytes_left: u64) -> Filler {
         let path = self.0.join("filler");
         let _ = fs::remove_file(&path);
@@ -250,7 +250,7 @@ fn as_root_a_read_only_disk() {
     }
 }
 
-/// A user of whom the system does not know, with all that a sync needs where such a user can get at it.
+/// A user that the system does not know, with all that a sync needs in a place that this user can access.
 struct Stranger {
     folder: PathBuf,
     http: GitHttp,
@@ -295,7 +295,7 @@ impl Stranger {
         self.folder.join("data")
     }
 
-    /// The workspace holds this now.
+    /// Sets the content of the workspace.
     fn hold(&self, replay: &Replay, state: State) {
         replay.hold(state);
         let current = self.folder.join("states/current");
@@ -323,7 +323,7 @@ impl Stranger {
         self.sync_as(replay, STRANGER)
     }
 
-    /// A copy of the remote on this machine, which every user may write.
+    /// Returns a copy of the remote on this machine, which every user may write.
     fn local_clone(&self, replay: &Replay) -> PathBuf {
         let local = self.folder.join("local.git");
         let mut clone = git::git(&replay.sandbox);
@@ -356,7 +356,7 @@ fn as_root_a_disk_that_is_nearly_full_is_left_alone() {
     let disk = Disk::mount(&replay.sandbox.data(), 400 << 10);
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
-    // What is left is more than the sync needs, and less than a run leaves free.
+    // The free space is more than the sync needs, and less than a run must leave free.
     let filler = disk.fill(40 << 10);
     replay.hold(State::Edited);
     let refused = replay.sync().run();
@@ -364,7 +364,7 @@ fn as_root_a_disk_that_is_nearly_full_is_left_alone() {
     history.judge("40 MiB left", &refused);
     drop(filler);
     history.assert_healed("40 MiB left", &replay.sync(), &replay.expected());
-    // A pull that would fill the disk is ended before it has.
+    // A pull that would fill the disk is ended before it does so.
     let (head, rest) = replay.states_of_script();
     let endless = format!("here='{head}'\n[ \"$1\" = --version ] || cat /dev/zero >f/endless\n{rest}");
     replay.sandbox.program("wmill", &endless);
@@ -416,13 +416,13 @@ fn as_root_a_limit_of_processes() {
     }
 }
 
-/// A control group whose processes have so much memory together; gone when dropped.
+/// A control group with a common memory limit. It is removed when dropped.
 struct MemoryGroup(PathBuf);
 
 impl MemoryGroup {
     fn new(limit: &str) -> Self {
         let name = format!("windmill-git-sync-test-{}", std::process::id());
-        // Of the first version of control groups, else of the second.
+        // This uses version 1 of control groups if it is there, else version 2.
         let of_first = Path::new("/sys/fs/cgroup/memory");
         let (folder, files) = if of_first.is_dir() {
             (of_first.join(name), [("memory.limit_in_bytes", limit), ("memory.swappiness", "0")])
@@ -437,7 +437,7 @@ impl MemoryGroup {
         Self(folder)
     }
 
-    /// A program that is ours within the group.
+    /// Returns a program that runs our binary in the group.
     fn limited(&self, sandbox: &Sandbox) -> PathBuf {
         let text =
             format!("echo $$ >'{}'\nexec '{}' \"$@\"", self.0.join("cgroup.procs").display(), run::program().display());
@@ -447,7 +447,7 @@ impl MemoryGroup {
 
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
-        // Until its last process is reaped, it cannot be removed.
+        // A group cannot be removed until its last process is reaped.
         for _ in 0..100 {
             if fs::remove_dir(&self.0).is_ok() {
                 return;
@@ -473,7 +473,7 @@ fn as_root_a_program_that_takes_all_memory() {
         format!("case \" $* \" in *' fetch '*) exec tail /dev/zero ;; esac\nexec '{}' \"$@\"", git.display());
     replay.sync().run().expect("pushed");
     for (tool, text, code) in [("wmill", &hungry_wmill, "pull_failed"), ("git", &hungry_git, "git_failed")] {
-        // Something to fetch, and something to pull.
+        // There must be something to fetch and something to pull.
         replay.remote.commit("main").done("nothing");
         history.begin_again();
         replay.hold(if tool == "git" { State::Seeded } else { State::Edited });
@@ -508,7 +508,7 @@ fn as_root_a_user_of_whom_the_system_does_not_know() {
         let healthy = history.assert_healed("no entry in passwd", &stranger.sync(&replay), &replay.expected());
         assert_eq!(healthy.code(), "pushed", "{healthy}");
     }
-    // A bare repository of another user, on a volume that both see.
+    // The remote is a bare repository of another user, on a volume that both can see.
     let local = stranger.local_clone(&replay);
     stranger.hold(&replay, State::Seeded);
     stranger.sync_to(&replay, &local).run().expect("pushed");
@@ -537,7 +537,7 @@ fn as_root_a_volume_of_another_user() {
     let replay = Replay::new();
     let stranger = Stranger::new(&replay);
     let mut history = History::of(&replay.remote, "main");
-    // Root used it before, and its folders are for root alone.
+    // Root used the volume before, and only root can access its folders.
     stranger.own(0);
     history.assert_healed("root's own", &stranger.sync_as(&replay, 0), &replay.expected());
     stranger.hold(&replay, State::Edited);
@@ -547,13 +547,13 @@ fn as_root_a_volume_of_another_user() {
         assert!(refused.message().contains("chown"), "{}", refused.message());
         history.judge("root's volume", &refused);
     }
-    // Only a part of it was given away.
+    // Only the top folder was given to the user.
     chown(stranger.data(), Some(STRANGER), Some(STRANGER)).unwrap();
     let refused = stranger.sync(&replay).run().expect("config_invalid");
     history.judge("root's folders", &refused);
     stranger.own(STRANGER);
     history.assert_healed("root's volume", &stranger.sync(&replay), &replay.expected());
-    // Root can use a volume of anybody.
+    // Root can use the volume of any user.
     stranger.hold(&replay, State::Seeded);
     history.assert_healed("a stranger's volume", &stranger.sync_as(&replay, 0), &replay.expected());
     stranger.own(STRANGER);
@@ -589,7 +589,7 @@ fn as_root_without_a_tmp() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let mut history = History::of(&remote, "main");
-    // The folders of this test may lie below /tmp themselves, so they are seen elsewhere.
+    // The folders of this test may be below /tmp, so they are mounted elsewhere.
     let target = sandbox::target_dir().display().to_string();
     let elsewhere = PathBuf::from("/var/tmp").join(format!("windmill-git-sync-elsewhere-{}", std::process::id()));
     fs::create_dir_all(&elsewhere).unwrap();

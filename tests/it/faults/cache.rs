@@ -1,4 +1,4 @@
-//! The checkout is a cache: whatever becomes of it, the next sync succeeds, by the cheapest repair that is sure.
+//! The checkout is a cache: whatever happens to it, the next sync succeeds, with the cheapest repair that is certain.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -57,7 +57,7 @@ const DAMAGES: [Damage; 6] =
 impl Damage {
     fn do_to(self, path: &Path) {
         let content = fs::read(path).unwrap();
-        // git's objects and packs are read-only; a power cut does not ask.
+        // git's objects and packs are read-only, but a power cut damages them too.
         let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o644));
         match self {
             Self::CutShort => fs::write(path, &content[..content.len() / 2]).unwrap(),
@@ -80,7 +80,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// The same bytes each time.
+/// Returns pseudo-random bytes, the same each time.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = || {
@@ -92,7 +92,7 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length.max(16)).map(|_| next()).collect()
 }
 
-/// The files below a folder, with a part of a path that they must not have.
+/// Returns the files below a folder whose path does not contain `without`.
 fn files_of(folder: &Path, without: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut pending = vec![folder.to_path_buf()];
@@ -109,7 +109,7 @@ fn files_of(folder: &Path, without: &str) -> Vec<PathBuf> {
     found
 }
 
-/// A backup that is damaged and has to be made by the next sync, edits included.
+/// A backup that is damaged again and again. The next sync must repair it and push new edits.
 struct Damaged<'a> {
     replay: &'a Replay,
     history: History<'a>,
@@ -141,7 +141,7 @@ pub(super) fn check_files_and_damages(which: Points) {
     let replay = Replay::new();
     let mut damaged = Damaged::new(&replay);
     let data = replay.sandbox.data().join("windmill-git-sync");
-    // What accepted host keys are kept in, where there are any.
+    // The file for accepted host keys, which exists only if there are any.
     let hosts = data.join("known_hosts");
     fs::write(&hosts, "host ssh-ed25519 AAAA\n").unwrap();
     let files: Vec<_> =
@@ -166,7 +166,7 @@ pub(super) fn check_files_and_damages(which: Points) {
             if !which.include(number * DAMAGES.len() + of_file) {
                 continue;
             }
-            // The kernel's lock is on this one, not in it; a folder with something in it no one but a person puts there.
+            // The kernel's lock is on this file, not in it. Only a person would put a folder with content in its place.
             if path.ends_with("locks/shop.lock") && matches!(damage, Damage::AFolder) {
                 continue;
             }
@@ -198,7 +198,7 @@ fn damaged_objects_of_each_kind() {
     ];
     for (kind, is_of_kind) in kinds {
         for damage in [Damage::CutShort, Damage::Emptied, Damage::Noise, Damage::Gone] {
-            // A tip that another made comes as a pack, if it has enough objects.
+            // A tip from another writer comes as a pack, if it has enough objects.
             if kind != "loose" {
                 let many: Vec<_> =
                     (0..200).map(|number| (format!("theirs/{number}"), format!("{damage:?} {number}"))).collect();
@@ -216,7 +216,7 @@ fn damaged_objects_of_each_kind() {
             damaged.survives(&format!("{damage:?}: all that is {kind}"));
         }
     }
-    // Objects of the very commit that comes next, as a power cut leaves them: git sees that they are there.
+    // These are objects of the next commit, damaged as by a power cut: git sees that they exist.
     for damage in [Damage::CutShort, Damage::Emptied, Damage::Noise] {
         damaged.state = damaged.state.other();
         replay.hold(damaged.state);
@@ -269,7 +269,7 @@ fn things_in_each_others_places() {
     damaged.survives("a lock with content");
 }
 
-/// Every lock that a git in the checkout can leave.
+/// Every lock file that git can leave in the checkout.
 const LOCKS: [&str; 7] = ["index", "HEAD", "config", "shallow", "packed-refs", "refs/sync/tip", "refs/sync/seen"];
 
 #[test]
@@ -305,7 +305,7 @@ fn the_lock_of_a_git_that_runs_is_left_alone() {
     eventually("the editor waits", || waits.exists().then_some(()));
     let lock = git.join("index.lock");
     if !lock.exists() {
-        // Whether a waiting commit holds it differs between versions of git.
+        // Whether a waiting commit holds the lock depends on the version of git.
         fs::write(&lock, "").unwrap();
     }
     replay.hold(damaged.state.other());

@@ -1,5 +1,5 @@
-//! Whatever a workspace or a repository can hold: what Windmill holds is what is committed, proven by comparing with
-//! what `wmill` makes of it in an empty folder.
+//! Any content that a workspace or a repository can have: the commit holds what Windmill holds. The tests compare it
+//! with what `wmill` makes in an empty folder.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// The branch holds what a lone pull makes, and what is theirs.
+/// Asserts that the branch holds what `wmill` alone pulls, and the files of others.
 #[track_caller]
 fn assert_backed_up(sandbox: &Sandbox, history: &mut History<'_>, sync: &Run<'_>, what: &str, theirs: &[(&str, &str)]) {
     let mut expected = pulled_alone(sandbox, OUR_DEFAULTS);
@@ -158,7 +158,7 @@ fn items_that_become_others() {
     }
 }
 
-/// The same numbers each time.
+/// Pseudo-random numbers, the same each time.
 struct Random(u64);
 
 impl Random {
@@ -189,7 +189,7 @@ fn random_edits_leave_no_difference() {
             let value = format!("{}", random.below(1000));
             match random.below(4) {
                 0 => workspace.add_bun_script(&path, &value),
-                // Another name: `wmill` keeps the lock of a script that has none any more.
+                // The path differs, because `wmill` keeps the lock of a script that has lost it.
                 1 => workspace.add_python_script(&format!("{path}_py"), &value),
                 2 => workspace.add_variable(&path, &value, false),
                 _ => workspace.add_folder(&format!("made_{}", random.below(4))),
@@ -218,7 +218,7 @@ fn twenty_thousand_files() {
         files
     });
     let mut history = History::of(&replay.remote, "main");
-    // Seconds each, and minutes on a machine that has other work.
+    // Each sync takes seconds, and minutes on a busy machine.
     let sync = replay.sync().within(Duration::from_secs(600));
     let pushed = history.assert_healed("20,000 files", &sync, &replay.expected());
     assert_eq!(pushed.changed(), (20_000, 0, 0));
@@ -230,7 +230,7 @@ fn twenty_thousand_files() {
 #[test]
 #[ignore = "long: just test-faults"]
 fn a_file_of_a_hundred_megabytes() {
-    // Of no use to a compressor that would make it small.
+    // This content does not compress.
     let mut random = Random(0x5eed_0100);
     let mut large = String::with_capacity(100 << 20);
     while large.len() < 100 << 20 {
@@ -247,7 +247,7 @@ fn a_file_of_a_hundred_megabytes() {
     replay.hold(State::Edited);
     let mut history = History::of(&replay.remote, "main");
     assert_eq!(service.post_sync("{\"wait\":false}").status, 202);
-    // Half a minute, and many on a machine that has other work.
+    // The sync takes half a minute, and many minutes on a busy machine.
     process::eventually_within(Duration::from_secs(1_200), "it is pushed", || {
         service.get("/status").text().contains("\"runs\":[{").then_some(())
     });

@@ -1,5 +1,5 @@
-//! Many syncs in one service: what it holds at the end is not more than at the start. The long runs are
-//! `just endurance`; each prints its curve.
+//! Many syncs in one service: at the end it holds no more resources than at the start. The long runs are
+//! `just endurance`. Each prints its curve.
 
 use std::fmt;
 use std::fs;
@@ -35,7 +35,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// What a service holds.
+/// The resources that a service holds.
 #[derive(Clone, Copy)]
 struct Held {
     descriptors: usize,
@@ -48,7 +48,7 @@ struct Held {
 }
 
 impl Held {
-    /// Read when nothing runs: what a sync leaves, not what it takes.
+    /// Reads them while nothing runs: what a sync leaves, not what it needs.
     fn by(service: &Service, data: &Path) -> Self {
         let process = Path::new("/proc").join(service.pid().to_string());
         let status = fs::read_to_string(process.join("status")).unwrap();
@@ -75,9 +75,9 @@ impl Held {
     fn assert_not_more_than(&self, early: &Self, what: &str) {
         let shown = format!("{what}\nearly {early}\nnow   {self}");
         assert_eq!((self.children, self.zombies), (0, 0), "{shown}");
-        // An allocator keeps some; it must not grow with the number of syncs.
+        // An allocator keeps some memory, but it must not grow with the number of syncs.
         assert!(self.memory_kilobytes <= early.memory_kilobytes + 6_000, "{shown}");
-        // The checkout is made again at some 8,000 objects or 120 packs.
+        // The checkout is made again at about 8,000 objects or 120 packs.
         assert!(self.data_kilobytes < 80_000 && self.files < 12_000, "{shown}");
     }
 }
@@ -113,14 +113,14 @@ fn size(folder: &Path) -> (u64, usize) {
     sum
 }
 
-/// Looks at the service now and then, and prints what it sees.
+/// Measures the service from time to time, and prints the result.
 struct Curve<'a> {
     service: &'a Service,
     sandbox: &'a Sandbox,
     early: Option<Held>,
 }
 
-/// Syncs after which a service has warmed up.
+/// The number of syncs after which a service has warmed up.
 const WARM: usize = 20;
 
 impl Curve<'_> {
@@ -129,11 +129,11 @@ impl Curve<'_> {
         if count != WARM && !count.is_multiple_of(every) {
             return;
         }
-        // What a run left is gone a moment after its answer.
+        // The leftovers of a run disappear shortly after its answer.
         eventually("the run has ended", || (processes_below(self.service.pid()).len() == 1).then_some(()));
         let look = || Held::by(self.service, &self.sandbox.data());
         let held = match &self.early {
-            // Threads wait for more work for a second.
+            // Idle threads wait one second for more work.
             Some(early) => eventually("threads and descriptors are as few as they were", || {
                 Some(look()).filter(|now| now.threads <= early.threads + 2 && now.descriptors <= early.descriptors + 2)
             }),
@@ -187,7 +187,7 @@ fn a_thousand_syncs_with_the_real_wmill() {
     remote.assert_sound();
 }
 
-/// The faults that are thrown in; each is undone by [`Struck::heal`].
+/// The number of injected faults. [`Struck::heal`] undoes each.
 const FAULTS: usize = 16;
 
 struct Struck<'a> {

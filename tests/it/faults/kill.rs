@@ -1,5 +1,5 @@
-//! SIGKILL at every step of a sync and within the long ones: of the service alone, so that what it had started lives on
-//! as an orphan, and of all.
+//! SIGKILL at every step of a sync and during the long ones: either only of the service, so that its programs continue
+//! as orphans, or of all processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -94,7 +94,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whom {
-    /// The one process: what it had started goes on.
+    /// Only the service's process. The programs that it started continue.
     Service,
     All,
 }
@@ -105,12 +105,13 @@ enum Moment {
     After,
 }
 
-/// In front of `git` and `wmill`: it counts their starts, and strikes at the one that it is told.
+/// A script in place of `git` and `wmill`: it counts their starts, and strikes at a given one.
 struct Striker {
     folder: PathBuf,
 }
 
-/// Kills the service, whose id the mark of its programs names (`wmill` starts `git` too), and perhaps the own group.
+/// Kills the service, whose pid is in the mark of its programs (`wmill` starts `git` too), and its own group if `whom`
+/// is `All`.
 const STRIKE: &str = "service=${WINDMILL_GIT_SYNC_RUN#* }\nservice=${service%% *}\n\
     strike() { kill -9 $service; [ \"$whom\" = All ] && kill -9 0; }\n";
 
@@ -148,13 +149,13 @@ impl Striker {
         self.at(0, Moment::Before, Whom::Service);
     }
 
-    /// How many programs were started since.
+    /// Returns how many programs were started since the last plan.
     fn count(&self) -> usize {
         fs::read_dir(self.folder.join("count")).unwrap().count()
     }
 }
 
-/// A workspace, edited by turns, whose backup is struck and healed again and again.
+/// A workspace with alternating edits, whose backup is struck and healed again and again.
 struct Ward<'a> {
     replay: &'a Replay,
     history: History<'a>,
@@ -168,7 +169,7 @@ impl<'a> Ward<'a> {
         ward
     }
 
-    /// Something changes, so that there is something to lose.
+    /// Changes the workspace, so that there is something to lose.
     fn edit(&mut self) {
         self.state = self.state.other();
         self.replay.hold(self.state);
@@ -179,7 +180,7 @@ impl<'a> Ward<'a> {
     }
 }
 
-/// What a sync finds and makes.
+/// The conditions under which a sync runs.
 pub(super) struct Boundaries {
     has_checkout: bool,
     commit_per: &'static str,
@@ -215,7 +216,7 @@ pub(super) fn check_boundaries(boundaries: &Boundaries, which: Points) {
         (Moment::Before, Whom::All),
         (Moment::After, Whom::Service),
     ];
-    // A first sync takes longer, and what it does not share with a later one are its first programs.
+    // A first sync takes longer, and only its first programs differ from those of a later sync.
     let strikes = if has_checkout { &all[..] } else { &all[..2] };
     for point in 1..=points {
         for (number, &(moment, whom)) in strikes.iter().enumerate() {
@@ -234,7 +235,7 @@ pub(super) fn check_boundaries(boundaries: &Boundaries, which: Points) {
             ward.heal(&fault);
         }
     }
-    // Whether `wmill` is asked for its version differs by one.
+    // The number of programs can differ by one, because `wmill` is not always asked for its version.
     assert!(killed + strikes.len() >= tried, "{killed} syncs of {tried} were killed");
     println!("{killed} syncs were killed and healed, at {points} programs");
 }
@@ -289,7 +290,7 @@ fn at_every_program_of_a_sync_with_the_real_wmill() {
         striker.never();
         history.assert_healed(&fault, &sync, expected);
     }
-    // The one that tells its version is ended by us before its end.
+    // We end the `wmill` that prints its version before it exits by itself.
     assert!(killed + 2 >= points, "{killed} syncs of {points} were killed");
 }
 
@@ -312,7 +313,7 @@ pub(super) fn check_times(which: Points) {
         let whom = if point % 2 == 0 { Whom::All } else { Whom::Service };
         let fault = format!("SIGKILL of {whom:?} after {point}/{POINTS} of the time");
         let running = replay.sync().start();
-        // The point is a time, whatever the sync does just then.
+        // The point is a time, independent of what the sync does.
         std::thread::sleep(whole * point / POINTS);
         strike(running.pid(), whom);
         ward.history.judge(&fault, &running.finish());
@@ -358,7 +359,7 @@ pub(super) fn check_writes(which: Points) {
         ward.edit();
         fs::write(&plan, format!("{point} {whom:?}\n")).unwrap();
         let struck = replay.sync().run();
-        // The one state has a file less than the other.
+        // One state has one file less than the other.
         assert!(struck.signal == Some(9) || point + 3 > files, "{fault}: {struck}");
         ward.history.judge(&fault, &struck);
         fs::write(&plan, "0 Service\n").unwrap();
@@ -366,7 +367,7 @@ pub(super) fn check_writes(which: Points) {
     }
 }
 
-/// Scripts of a content of their own, by state.
+/// Returns scripts whose content depends on the state.
 fn many_files(state: State, count: usize) -> Files {
     let mut workspace = Files::new();
     for number in 0..count {
@@ -382,7 +383,7 @@ fn within_the_staging_of_thousands_of_files() {
     let replay = Replay::with_files(|state| many_files(state, 2000));
     let plan = replay.sandbox.file("plan", "");
     let git = process::find_program("git", &[]).unwrap();
-    // It strikes when so many objects more are there than at the start.
+    // It strikes when there are this many more objects than at the start.
     let script = format!(
         "case \" $* \" in *' add '*) ;; *) exec '{git}' \"$@\" ;; esac\nread -r point whom <'{plan}'\n{STRIKE}\
          [ $point = 0 ] && exec '{git}' \"$@\"\n\
@@ -434,7 +435,7 @@ fn within_the_push() {
             pid.store(running.pid(), Ordering::SeqCst);
             let struck = running.finish();
             assert_eq!(struck.signal, Some(9), "{fault}: {struck}");
-            // What an orphan still pushes, it pushes before its lock is free.
+            // An orphan finishes its push before its lock is free.
             let healthy = history.assert_healed(&fault, &sync, &replay.expected());
             if moment == PushMoment::Taken {
                 assert_eq!(healthy.code(), "unchanged", "{fault}");
@@ -444,7 +445,7 @@ fn within_the_push() {
     assert_eq!(replay.remote.log("main").len(), 2 + 6, "no edit was committed twice");
 }
 
-/// A repository on a volume whose git does something once when it has locked its refs, where there is a plan.
+/// A repository on a volume. If there is a plan, its git strikes or waits once, while its refs are locked.
 struct Volume<'a> {
     ward: Ward<'a>,
     plan: PathBuf,
@@ -473,7 +474,7 @@ impl<'a> Volume<'a> {
         self.strike(whom, fault);
     }
 
-    /// A sync is killed; where nothing of it lives on, its locks are there.
+    /// Kills a sync. If all its processes are killed, the locks must be there.
     #[track_caller]
     fn strike(&mut self, whom: Whom, fault: &str) {
         fs::write(&self.plan, format!("{whom:?}\n")).unwrap();
@@ -485,7 +486,7 @@ impl<'a> Volume<'a> {
         }
     }
 
-    /// A sync fails, names the lock and leaves it.
+    /// Checks that a sync fails, names the lock and leaves it in place.
     #[track_caller]
     fn check_stays(&mut self, name: &str, fault: &str) {
         let lock = self.lock(name);
@@ -555,7 +556,7 @@ fn locks_of_others_on_a_volume_stay() {
     volume.check_stays("refs/heads/main", "somebody moves HEAD");
     assert!(head.exists(), "nor is the other one taken");
 
-    // A branch that is not HEAD's has nothing to do with that lock.
+    // The lock of HEAD does not matter for a branch that HEAD does not name.
     fs::remove_file(&head).unwrap();
     replay.remote.run(["symbolic-ref", "HEAD", "refs/heads/other"]);
     fs::write(&head, "").unwrap();
@@ -604,7 +605,7 @@ fn of_a_service_that_serves() {
     let wmill = replay.sandbox.program("real-wmill", &replay.script());
     let striker = Striker::new(&replay.sandbox, &wmill);
     let mut ward = Ward::new(&replay);
-    // The last one tells where the checkout stands; the push and its confirmation are before that.
+    // The last program records the tip of the checkout. The push and its confirmation come before it.
     for (point, whom) in [1, 3, 5, 7, 9, 11, 12, 13].into_iter().zip([Whom::Service, Whom::All].into_iter().cycle()) {
         ward.edit();
         let service = replay.sandbox.service().remote(&replay.remote).serve();
@@ -628,7 +629,8 @@ fn an_orphan_never_writes_into_a_later_sync() {
     let replay = Replay::new();
     let mut ward = Ward::new(&replay);
     let [written, asked] = ["written", "asked"].map(|name| replay.sandbox.path().join(name));
-    // It holds the lock no more, so no one waits for it, and it is not in the group that is killed.
+    // The orphan does not hold the lock, so the next sync does not wait for it, and it is not in the group that is
+    // killed.
     let orphan = format!(
         "#!/bin/sh\n{}trap '' HUP INT\ntrap 'outside \": >{}\"' TERM\nwhile :; do\nmkdir -p f/debris\n\
          echo debris >f/debris/debris.py 2>/dev/null\noutside ': >{}'\ndone\n",

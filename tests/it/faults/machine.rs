@@ -1,4 +1,4 @@
-//! The machine, the answers, the volume: what could fill the disk or the memory, or make a run wait for good.
+//! The machine, the answers, the volume: faults that could fill the disk or the memory, or make a run wait forever.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -77,10 +77,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// After how many bytes the line breaks in the answer to each fetch that comes; after the last one it holds.
+/// For each coming fetch, the number of bytes after which its answer breaks off. After the last entry, the connection
+/// holds.
 type Breaks = Arc<Mutex<VecDeque<usize>>>;
 
-/// The remote behind a line that breaks.
+/// A connection to the remote that breaks.
 struct Line {
     address: SocketAddr,
     breaks: Breaks,
@@ -106,7 +107,7 @@ impl Line {
         self.breaks.lock().unwrap().extend(bytes);
     }
 
-    /// How many breaks were left by then.
+    /// Removes the remaining breaks and returns their number.
     fn holds_again(&self) -> usize {
         self.breaks.lock().unwrap().drain(..).count()
     }
@@ -122,7 +123,7 @@ impl Remote for Line {
     }
 }
 
-/// Carries both ways; the answer to a fetch as far as the line holds.
+/// Forwards both directions, the answer to a fetch only up to its limit.
 fn carry(client: TcpStream, server: TcpStream, breaks: &Breaks) {
     let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
     let bytes_left = Arc::new(AtomicUsize::new(usize::MAX));
@@ -152,7 +153,7 @@ fn carry(client: TcpStream, server: TcpStream, breaks: &Breaks) {
     let _ = from_server.shutdown(Shutdown::Both);
 }
 
-/// Bytes that do not compress.
+/// Returns bytes that do not compress.
 fn noise(seed: u8, length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64 + u64::from(seed);
     let mut next = || {
@@ -164,7 +165,7 @@ fn noise(seed: u8, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// How many bytes the files below have.
+/// Returns the total size of the files below a folder, in bytes.
 fn bytes_below(folder: &Path) -> u64 {
     let mut bytes = 0;
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -185,7 +186,7 @@ fn a_line_that_breaks_leaves_the_volume_as_it_was() {
         for file in 0..150 {
             commit = commit.file(&format!("docs/{file}.txt"), format!("{number} {file}\n"));
         }
-        // All of it is new, so that git sends all of it.
+        // All files are new, so git sends all of them.
         commit.file("big.bin", noise(number, 4 << 20)).done("grow");
     };
     for (number, runs) in [(0_u8, 3), (1, 1)] {
@@ -193,7 +194,7 @@ fn a_line_that_breaks_leaves_the_volume_as_it_was() {
         replay.hold(if number == 0 { State::Seeded } else { State::Edited });
         let mut sizes = Vec::new();
         for run in 0..runs {
-            // Each run has four attempts, and a fifth one where it replaces the checkout.
+            // Each run makes four attempts, and a fifth one if it replaces the checkout.
             line.breaks_after((0..6).map(|attempt| 200 + (run * 4 + attempt) * (280 << 10)));
             let broken = sync.run();
             assert!(broken.code().starts_with("git_"), "{broken}");
@@ -201,7 +202,7 @@ fn a_line_that_breaks_leaves_the_volume_as_it_was() {
             sizes.push(bytes_below(&replay.sandbox.data()));
         }
         assert!(sizes.iter().all(|size| size.abs_diff(sizes[0]) < 64 << 10), "{sizes:?}");
-        // Near the end all may have come already, and then nothing is wrong.
+        // Near the end, everything may have arrived already. Then the sync succeeds.
         line.breaks_after([(4 << 20) + 30_000]);
         let healthy = sync.run();
         assert!(["pushed", "unchanged"].contains(&healthy.code().as_str()), "{healthy}");
@@ -234,7 +235,7 @@ fn what_a_killed_git_left_is_removed_before_the_next_fetch() {
     for name in leftovers {
         assert!(!git.join(name).exists(), "{name}");
     }
-    // A pack that a fetch had brought, and not yet given a ref.
+    // A fetch had received this pack, and not yet given it a ref.
     let pack = fs::read_dir(git.join("objects/pack")).unwrap().next().expect("a pack").unwrap().path();
     fs::write(pack.with_extension("keep"), "fetch-pack 1 on host").unwrap();
     replay.hold(State::Seeded);
@@ -243,14 +244,14 @@ fn what_a_killed_git_left_is_removed_before_the_next_fetch() {
     assert!(kept.into_iter().all(|entry| entry.path().extension().is_none_or(|ending| ending != "keep")));
 }
 
-/// What a remote never comes to the end of.
+/// The part of the remote's answer that never ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Endless {
     Advertisement,
     Pack,
 }
 
-/// A remote over HTTP that answers without end, some megabytes a second.
+/// A remote over HTTP whose answer never ends, with some megabytes per second.
 struct EndlessRemote(SocketAddr);
 
 impl EndlessRemote {
@@ -276,7 +277,7 @@ impl Remote for EndlessRemote {
     }
 }
 
-/// A line of git's protocol.
+/// Returns a line of git's protocol.
 fn packet(content: &[u8]) -> Vec<u8> {
     [format!("{:04x}", content.len() + 4).as_bytes(), content].concat()
 }
@@ -324,7 +325,7 @@ fn answer_without_end(mut client: TcpStream, what: Endless) {
         return;
     }
     send(&packet(b"NAK\n"));
-    // One blob of many terabytes, in blocks that are stored as they are.
+    // The pack is one blob of many terabytes, in uncompressed blocks.
     let blob = [0xb0 | 0x0f, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0x78, 0x01];
     send(&packet(&[b"\x01PACK\0\0\0\x02\0\0\0\x01", &blob[..]].concat()));
     let block = [&[0, 0, 0x40, 0xff, 0xbf][..], &noise(1, 0x4000)].concat();
@@ -351,7 +352,7 @@ fn a_remote_whose_answer_never_ends_costs_the_run() {
     replay.sync().run().expect("pushed");
 }
 
-/// The most memory that our own process had, in kilobytes, and how it ended.
+/// Returns the peak memory of our process in kilobytes, and its outcome.
 fn peak_of(mut running: Running) -> (u64, Outcome) {
     let status = format!("/proc/{}/status", running.pid());
     let mut peak = 0;
@@ -396,7 +397,7 @@ fn an_answer_of_any_kind_takes_little_memory() {
     replay.sync().run().expect("unchanged");
 }
 
-/// A run that waits for the other end of a FIFO would end with this.
+/// The limit that ends a run if it waits for the other end of a FIFO.
 const SOON: &str = "20s";
 
 #[test]
@@ -454,7 +455,7 @@ fn remove(path: &Path) {
     assert!(!about.file_type().is_fifo(), "{} is a FIFO still", path.display());
 }
 
-/// The files of ours that are not in a checkout's `git/` or `tree/`.
+/// Returns our files that are not in a checkout's `git/` or `tree/`.
 fn own_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
@@ -529,7 +530,7 @@ fn a_hangup_ends_in_order_unless_it_was_ignored() {
     let pulling = replay.sandbox.data().join("windmill-git-sync/runs/shop/wmill");
     let ours = run::program();
     let nohup = replay.sandbox.program("ignoring", &format!("trap '' HUP\nexec '{}' \"$@\"", ours.display()));
-    // The tests themselves may run under `nohup`.
+    // The tests may run under `nohup` themselves.
     let default = format!("exec env --default-signal=HUP '{}' \"$@\"", ours.display());
     let default = replay.sandbox.program("not-ignoring", &default);
     for (program, code) in [(&default, "shutting_down"), (&nohup, "pushed")] {

@@ -1,9 +1,9 @@
-//! What breaks, broken on purpose. After every fault the same is asserted ([`History`]): what was said was true, no
-//! secret was said, the remote's history has only grown, and the next healthy sync, with no hand laid on, makes the
-//! backup what the workspace is.
+//! Injected faults. After each one, [`History`] asserts the same: the report is true, no secret was printed, the
+//! remote's history has only grown, and the next healthy sync, without manual repair, makes the backup equal to the
+//! workspace.
 //!
-//! Each module declares its scenarios in a list from which `tests/FAULTS.md` is made, and `table` holds that file to
-//! them, with the scenarios that the other tests cover.
+//! Each module declares its scenarios in a list. `table` makes `tests/FAULTS.md` from the lists and from the scenarios
+//! that other tests cover, and checks that the file is up to date.
 
 #![expect(clippy::print_stdout, reason = "how many points there were, and the curves, are part of what a test shows")]
 
@@ -21,16 +21,17 @@ mod tools;
 
 use support::*;
 
-/// A row of the table: what breaks, where it is broken, what is asserted beside what always is, by which test.
+/// A row of the table: the fault, where it is injected, what is asserted in addition to what is always asserted, and
+/// the test.
 pub(crate) struct Scenario {
     pub(crate) fault: &'static str,
     pub(crate) injected: &'static str,
     pub(crate) asserted: &'static str,
-    /// `module::test`
+    /// The test, as `module::test`.
     pub(crate) test: &'static str,
 }
 
-/// Which points of a sweep are struck: `cargo test` strikes every seventh, `just test-faults` all.
+/// The points of a sweep that are tested: `cargo test` takes every seventh, `just test-faults` all.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Points {
     All,
@@ -38,7 +39,7 @@ enum Points {
 }
 
 impl Points {
-    /// Whether the point with this number is one of them.
+    /// Returns true if the point with this number is tested.
     fn include(self, number: usize) -> bool {
         self == Self::All || number % 7 == 3
     }
@@ -46,7 +47,7 @@ impl Points {
 
 const SECRETS: [&str; 2] = [WINDMILL_TOKEN, GIT_TOKEN];
 
-/// The tip of the backup's branch as it was each time that somebody looked.
+/// The last known tip of the backup's branch.
 pub(crate) struct History<'a> {
     remote: &'a BareRepository,
     branch: &'a str,
@@ -58,12 +59,12 @@ impl<'a> History<'a> {
         Self { remote, branch, tip: remote.tip(branch) }
     }
 
-    /// The remote as it is now is where the history begins: somebody else changed it.
+    /// Starts the history again at the remote's current tip, after another writer has changed it.
     pub(crate) fn begin_again(&mut self) {
         self.tip = self.remote.tip(self.branch);
     }
 
-    /// Nothing was taken from the branch since the last look; the tip now.
+    /// Asserts that the branch lost nothing since the last look. Returns its tip.
     #[track_caller]
     pub(crate) fn assert_grown(&mut self, fault: &str) -> Option<String> {
         let tip = self.remote.tip(self.branch);
@@ -78,13 +79,13 @@ impl<'a> History<'a> {
         tip
     }
 
-    /// What a sync that the fault struck says is true, and without secrets.
+    /// Asserts that the report of a sync with this fault is true and has no secrets.
     #[track_caller]
     pub(crate) fn judge(&mut self, fault: &str, outcome: &Outcome) {
         let before = self.tip.clone();
         let tip = self.assert_grown(fault);
         assert_nothing_leaked(&outcome.texts(), &[], &SECRETS);
-        // One that is killed says nothing, or dies between its words and its end.
+        // A killed sync reports nothing, or dies between its report and its end.
         let is_killed = outcome.signal.is_some();
         if is_killed && outcome.stdout.is_empty() {
             return;
@@ -103,7 +104,7 @@ impl<'a> History<'a> {
         }
     }
 
-    /// The next sync, without the fault, succeeds at once, and the branch holds these files and no others.
+    /// Asserts that the next sync, without the fault, succeeds at once, and that the branch holds exactly these files.
     #[track_caller]
     pub(crate) fn assert_healed(&mut self, fault: &str, sync: &Run<'_>, expected: &Files) -> Outcome {
         let healthy = sync.run();

@@ -1,5 +1,5 @@
-//! A remote that changes under a sync, beyond what other tests cover: gone, made again, or of other settings, between
-//! the fetch and the push and between two runs.
+//! A remote that changes during a sync, beyond what other tests cover: it is gone, made again, or has other settings,
+//! between the fetch and the push and between two runs.
 
 use std::fs;
 
@@ -90,7 +90,7 @@ fn histories_that_have_nothing_to_do_with_each_other() {
     let unrelated = |number: usize| {
         let name = format!("aside-{number}");
         replay.remote.commit_files(&name, &[("README.md", "stays\n"), ("f/ops/theirs.txt", "theirs\n")]);
-        // Equal commits of one second would be the same one.
+        // Equal commits within one second would have the same id.
         replay.remote.commit(&name).remove("f/ops/theirs.txt").done(&format!("Taken back ({number})"))
     };
     for number in 0..4 {
@@ -110,7 +110,7 @@ fn histories_that_have_nothing_to_do_with_each_other() {
         }
         assert!(replay.remote.is_ancestor(&theirs, "main"));
     }
-    // Long ago made commits do not come along.
+    // Commits from long ago are not pushed along.
     assert_eq!(replay.remote.log("main").len(), 3);
 }
 
@@ -200,7 +200,7 @@ fn a_repository_that_breaks_and_comes_back() {
             fs::remove_dir_all(&broken).unwrap();
         }
         fs::rename(&aside, &broken).unwrap();
-        // git takes a repository without a `config` for one.
+        // git accepts a repository without a `config`.
         assert!(!was_told || part == "config", "{part}: {struck}");
         history.judge(part, &struck);
         history.assert_healed(&format!("a repository without `{part}`"), &replay.sync(), &replay.expected());

@@ -1,4 +1,4 @@
-//! What passes by itself is tried again, with growing pauses and not for ever; what stays is told at once.
+//! A temporary failure is retried, with growing pauses and not forever. A permanent one is reported at once.
 
 use std::fs;
 use std::thread;
@@ -64,12 +64,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// How often our binary said that it tries again.
+/// Returns how often our binary said that it tries again.
 fn retries(outcome: &Outcome) -> usize {
     pauses(outcome).len()
 }
 
-/// The milliseconds that it pauses before each.
+/// Returns the pauses before the retries, in milliseconds.
 fn pauses(outcome: &Outcome) -> Vec<u64> {
     let announced = outcome.stderr.split("trying again in ").skip(1);
     announced.map(|rest| rest.split(' ').next().unwrap().parse().unwrap()).collect()
@@ -151,7 +151,7 @@ fn what_fails_for_good_is_tried_four_times() {
     ];
     side_by_side(&cases, |(break_it, settings, code)| {
         let replay = Replay::new();
-        // The export is asked for by the real one.
+        // From here on, the real `wmill` runs.
         fs::remove_file(replay.sandbox.bin().join("wmill")).unwrap();
         let remote = GitHttp::serve(&replay.remote);
         let mut history = History::of(&replay.remote, "main");
@@ -160,7 +160,7 @@ fn what_fails_for_good_is_tried_four_times() {
         let broken = settings.iter().fold(sync.clone(), |sync, (name, value)| sync.env(name, value));
         let begun = Instant::now();
         let outcome = broken.run().expect(code);
-        // Pauses of 0.5, 1.5 and 4 seconds, a quarter more or less each, and they are made.
+        // The pauses are 0.5, 1.5 and 4 seconds, each plus or minus a quarter, and they are really made.
         let time = begun.elapsed();
         let pauses = pauses(&outcome);
         let [first, second, third] = pauses[..] else { panic!("{outcome}") };
@@ -274,7 +274,7 @@ fn no_pause_outlasts_the_time_left() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote).env("WINDMILL_BASE_URL", "http://127.0.0.1:1");
-    // There is no time for the third pause, of 3 seconds at least; the error is what failed, and not that the time is over.
+    // There is no time for the third pause of at least 3 seconds. The error is the failure itself, not the timeout.
     let outcome = sync.env("SYNC_TIMEOUT", "4s").run().expect("windmill_unreachable");
     let pauses = pauses(&outcome);
     assert!(pauses.len() < 3 && pauses.iter().sum::<u64>() < 4_000, "{outcome}");
@@ -307,7 +307,7 @@ fn a_server_that_names_a_time_is_heeded() {
     let outcome = history.assert_healed("429", &replay.sync(), &replay.expected());
     assert_eq!(retries(&outcome), 1, "{outcome}");
     assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
-    // More than anybody waits for, and no time for it: told at once.
+    // The requested pause is longer than any accepted one and than the time left, so the failure is reported at once.
     replay.sandbox.windmill.fail("/w/shop/users/whoami", Fault::Later(503, 100_000));
     let outcome = replay.sync().env("SYNC_TIMEOUT", "20s").run().expect("windmill_unreachable");
     assert_eq!(retries(&outcome), 0, "{outcome}");

@@ -1,5 +1,5 @@
-//! `tests/FAULTS.md`, made of the scenarios that are declared, those that other tests cover included. To write it again:
-//! `just faults`.
+//! Generates `tests/FAULTS.md` from the declared scenarios, including those that other tests cover. `just faults`
+//! writes it again.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 use super::{Scenario, as_root, cache, content, endurance, kill, machine, remote, retry, tools};
 use crate::docs::assert_kept;
 
-/// Scenarios that tests outside of this suite cover.
+/// Scenarios that tests outside this suite cover.
 const ELSEWHERE: &[Scenario] = &[
     row(
         "every code that Windmill can cause",
@@ -260,7 +260,7 @@ const ELSEWHERE: &[Scenario] = &[
     ),
 ];
 
-/// What cannot be survived, and why.
+/// Faults that a sync does not survive, and why.
 const NOT_SURVIVED: &[(&str, &str)] = &[
     (
         "ssh as a user without an entry in passwd",
@@ -361,7 +361,7 @@ fn each_row_names_a_test_that_is_there_and_each_test_of_the_suite_has_a_row() {
     }
 }
 
-/// The names of the tests in a source file.
+/// Returns the names of the tests in a source file.
 fn tests_in(source: &str) -> impl Iterator<Item = &str> {
     source.split("#[test]\n").skip(1).filter_map(|rest| rest.split_once("fn ")?.1.split('(').next())
 }

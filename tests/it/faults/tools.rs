@@ -1,4 +1,4 @@
-//! `git` and `wmill` that are not as they should be: each verb of git, misbehaving in each way, and pulls that lie.
+//! `git` and `wmill` that misbehave: each verb of git, in each way, and pulls that report a false result.
 
 use std::fs;
 
@@ -62,7 +62,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// The verbs of one sync on a tip that somebody else has moved.
+/// The git verbs of one sync after another writer has moved the tip.
 const VERBS: [&str; 12] = [
     "ls-remote",
     "rev-parse",
@@ -87,7 +87,7 @@ const WAYS: [(&str, &str); 6] = [
     ("prints bytes that are no text", "printf 'fatal: \\377\\376\\200 \\033[31m\\n'; printf '\\377\\n' >&2; exit 128"),
 ];
 
-/// A `git` that does `way` where the verb is this, and is the real one otherwise.
+/// Installs a `git` that does `way` for this verb, and runs the real git for all others.
 fn break_git(sandbox: &Sandbox, verb: &str, way: &str) {
     let git = process::find_program("git", &[]).unwrap();
     let script = format!("git='{}'\ncase \" $* \" in *' {verb} '*) {way} ;; esac\nexec \"$git\" \"$@\"", git.display());
@@ -116,13 +116,14 @@ pub(super) fn check_verbs(which: Points) {
                 continue;
             }
             if verb == "read-tree" && way == "exit 0" {
-                // Not survived, see the table: what is in an index is known from git alone.
+                // A sync does not survive this: only git knows what its index contains.
                 continue;
             }
             let fault = format!("`git {verb}` {name}");
             state = state.other();
             replay.hold(state);
-            // Something to fetch; and where the checkout is gone, something to make again.
+            // For these verbs there must be something to fetch. For `init`, the checkout is removed, so that it is made
+            // again.
             if ["fetch", "rev-parse"].contains(&verb) {
                 replay.remote.commit_files("main", &[("README.md", &fault)]);
                 replay.remote.commit_files("main", &[("README.md", "stays\n")]);
@@ -138,7 +139,7 @@ pub(super) fn check_verbs(which: Points) {
             tried += 1;
             failed += usize::from(struck.exit_code != Some(0));
             if struck.exit_code != Some(0) && way.contains("does its work") && verb == "push" {
-                // It is on the remote, and git said that it is not.
+                // The commit is on the remote, although git reported a failure.
                 history.begin_again();
             }
             history.judge(&fault, &struck);
@@ -177,7 +178,7 @@ fn a_git_that_misbehaves_where_a_tree_is_composed() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
-    // wmill does not get to see it, so what was pulled is not all that stays.
+    // wmill does not see this file, so the branch keeps more than what was pulled.
     let stays = ("wmill.yaml", "defaultTs: bun\n");
     replay.remote.commit_files("main", &[stays]);
     let (mut state, mut failed) = (State::Seeded, 0);
@@ -209,7 +210,7 @@ fn output_without_its_end_is_not_taken_for_all_of_it() {
         let mut history = History::of(&replay.remote, "main");
         history.assert_healed("nothing", &replay.sync(), &replay.expected());
         replay.hold(State::Edited);
-        // It ends when the child has left its group, with which it would be killed.
+        // The program ends after the child has left its group. In the group, the child would be killed with it.
         let left = replay.sandbox.path().join("left");
         let way = format!(
             "rm -f '{0}'; setsid sh -c \": >'{0}'; exec sleep 600\" & until [ -e '{0}' ]; do sleep 0.01; done; exit 0",
@@ -230,7 +231,7 @@ fn a_tree_that_is_not_what_was_pulled_is_never_pushed() {
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
     let commits = replay.remote.log("main").len();
-    // As from an index that says one thing in its entries, and another of its folders.
+    // The tree is as from an index whose entries and folders disagree.
     let lie = format!(
         "\"$git\" \"$@\" >&2; exec \"$git\" --git-dir='{}' rev-parse main^{{tree}}",
         replay.remote.path().display()
@@ -241,7 +242,7 @@ fn a_tree_that_is_not_what_was_pulled_is_never_pushed() {
     let refused = replay.sync().run().expect("git_failed");
     assert!(refused.message().contains("git did not stage what wmill pulled"), "{}", refused.message());
     assert_eq!(replay.remote.log("main").len(), commits, "nothing was pushed");
-    // Told once, it costs a new checkout.
+    // A single false answer costs a new checkout.
     break_git(&replay.sandbox, "write-tree", &once);
     history.judge("a tree that is another one", &refused);
     history.assert_healed("a tree that is another one", &replay.sync(), &replay.expected());

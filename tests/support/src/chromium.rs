@@ -1,4 +1,4 @@
-//! A real Chromium, which `tests/page/driver.mjs` drives by playwright-core.
+//! A real Chromium, which `tests/page/driver.mjs` controls through playwright-core.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -14,10 +14,10 @@ use super::project;
 use super::run::{Service, texts_field};
 use super::wmill::npm_packages;
 
-/// What a browser gets to close itself.
+/// How long a browser may take to close.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How a page is looked at.
+/// The window and the browser settings with which a page is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
     pub width: u32,
@@ -54,7 +54,7 @@ impl Chromium {
         Self { orders: driver.stdin.take(), driver, answers }
     }
 
-    /// Gives the driver one order; `members` is what its object has beside `do`.
+    /// Sends the driver one order. `members` are the members of its JSON object after `do`.
     #[track_caller]
     fn order(&mut self, name: &str, members: &str) -> Value {
         let order = format!("{{\"do\":\"{name}\"{members}}}");
@@ -66,7 +66,7 @@ impl Chromium {
         }
     }
 
-    /// Opens the service's page in a new session, and gives the HTTP status.
+    /// Opens the service's page in a new session and returns the HTTP status.
     #[track_caller]
     pub fn open(&mut self, service: &Service, view: View, password: Option<&str>) -> u64 {
         let View { width, height, scheme, scripts } = view;
@@ -81,7 +81,7 @@ impl Chromium {
         }
     }
 
-    /// What is read on the first element of this selector; nothing where there is none.
+    /// Returns the visible text of the first element that matches this selector, or `None` if there is no such element.
     #[track_caller]
     pub fn text(&mut self, selector: &str) -> Option<String> {
         match self.order("text", &format!(",\"selector\":{}", json::to_string(selector))) {
@@ -90,32 +90,32 @@ impl Chromium {
         }
     }
 
-    /// What an expression in the page comes to.
+    /// Evaluates an expression in the page and returns its value.
     #[track_caller]
     pub fn value(&mut self, expression: &str) -> Value {
         self.order("evaluate", &format!(",\"script\":{}", json::to_string(expression)))
     }
 
-    /// The same, of an expression that is a list of texts.
+    /// Evaluates an expression in the page whose value is a list of strings.
     #[track_caller]
     pub fn texts(&mut self, expression: &str) -> Vec<String> {
         let value = self.value(&format!("({{ list: {expression} }})"));
         texts_field(&value, "list")
     }
 
-    /// Whether an expression in the page is true.
+    /// Returns true if an expression in the page is true.
     #[track_caller]
     pub fn is(&mut self, expression: &str) -> bool {
         matches!(self.value(expression), Value::Bool(true))
     }
 
-    /// Writes down how the page looks.
+    /// Saves a screenshot of the page.
     #[track_caller]
     pub fn screenshot(&mut self, path: &Path) {
         self.order("screenshot", &format!(",\"path\":{}", json::to_string(&path.display().to_string())));
     }
 
-    /// Errors, dialogs, lines on the console, and requests to other hosts since the page was opened.
+    /// Returns the errors, dialogs, console lines and requests to other hosts since the page was opened.
     #[track_caller]
     pub fn events(&mut self) -> Vec<String> {
         texts_field(&self.order("events", ""), "list")
@@ -124,7 +124,7 @@ impl Chromium {
 
 impl Drop for Chromium {
     fn drop(&mut self) {
-        // The end of its input ends it, and the browser with it.
+        // The driver closes the browser and ends when its input ends.
         drop(self.orders.take());
         let begun = std::time::Instant::now();
         while begun.elapsed() < END_PATIENCE && matches!(self.driver.try_wait(), Ok(None)) {

@@ -1,5 +1,5 @@
-//! What `wmill sync push` sends, taken into a workspace as Windmill would show it in its next export; and the workspace's
-//! key, under which a secret can be read or not. It covers what the fixtures need.
+//! Applies the requests of `wmill sync push` to a workspace, so that its next export shows what Windmill would show. It
+//! also holds the workspace's key, which decides whether a secret can be read. It covers what the fixtures need.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -15,7 +15,8 @@ use super::workspace::{Version, Workspace, entries_of_tar};
 const KEY_ENTRY: &str = "encryption_key.json";
 const CIPHER_BLOCK: usize = 16;
 
-/// The answer to a request about items, `path` below `/api/w/{workspace}`; `None` for an endpoint that is not covered.
+/// Answers a request about items. `path` is the path below `/api/w/{workspace}`. Returns `None` for an endpoint that is
+/// not covered.
 pub fn answer(version: Version, workspace: &mut Workspace, request: &Request, path: &[&str]) -> Option<Response> {
     let decoded: Vec<String> = path.iter().map(|segment| percent_decoded(segment)).collect();
     let path: Vec<&str> = decoded.iter().map(String::as_str).collect();
@@ -62,7 +63,7 @@ pub fn answer(version: Version, workspace: &mut Workspace, request: &Request, pa
     })
 }
 
-/// One of the kinds whose item is one entry.
+/// Answers a request for a kind of item that is one entry in the export.
 fn item(version: Version, workspace: &mut Workspace, request: &Request, kind: &str, path: &[&str]) -> Option<Response> {
     entry(kind, "x")?;
     let mut body = body_of(request);
@@ -90,7 +91,7 @@ fn item(version: Version, workspace: &mut Workspace, request: &Request, kind: &s
             None => no_such_item(kind, &name),
         },
         ("DELETE", "delete") => {
-            // Of these two, the server does not say whether there was one.
+            // For flows and variables, the server does not say whether the item existed.
             if remove_if_there(workspace, &entry(kind, &name)?) || matches!(kind, "flows" | "variables") {
                 Response::text(200, "deleted")
             } else {
@@ -103,7 +104,7 @@ fn item(version: Version, workspace: &mut Workspace, request: &Request, kind: &s
 
 type Workspaces = BTreeMap<String, Workspace>;
 
-/// What the Community Edition refuses because of another workspace, in its own words; `None` where it does not.
+/// Returns the server's refusal if the Community Edition refuses the request because of another workspace, else `None`.
 pub fn refused_by_the_instance(
     workspaces: &Workspaces,
     id: &str,
@@ -122,7 +123,7 @@ pub fn refused_by_the_instance(
     Some(Response::new(400, "text/plain", format!("Bad request: {message}")))
 }
 
-/// The items of all workspaces whose entries end so: workspace, path and fields.
+/// Returns the items of all workspaces whose entry has this ending: workspace, path and fields.
 fn all_items<'a>(
     workspaces: &'a Workspaces,
     ending: &'a str,
@@ -171,7 +172,7 @@ fn body_of(request: &Request) -> Object {
     }
 }
 
-/// The part `app` of the form that a raw app is sent in.
+/// Returns the part `app` of the form in which a raw app is sent.
 fn app_of_form(request: &Request) -> Option<Object> {
     let form = String::from_utf8_lossy(&request.body);
     let part = form.split_once("name=\"app\"")?.1.split_once("\r\n\r\n")?.1;
@@ -196,7 +197,7 @@ fn not_found(what: &str) -> Response {
     Response::new(404, "text/plain", format!("Not found: {what}"))
 }
 
-/// In the server's words, without the line of its source.
+/// Returns the server's message, without its source location at the end.
 fn no_such_item(kind: &str, name: &str) -> Response {
     not_found(&match kind {
         "variables" | "resources" => format!("{} {name} not found", title(kind)),
@@ -210,7 +211,7 @@ fn exists_already(what: &str) -> Response {
     Response::new(400, "text/plain", format!("Bad request: {what} already exists"))
 }
 
-/// What the server calls such an item.
+/// Returns the server's name for this kind of item.
 fn title(kind: &str) -> &str {
     match kind {
         "scripts" => "Script",
@@ -230,7 +231,7 @@ fn name_field(kind: &str) -> &'static str {
     if matches!(kind, "folders" | "resource_types") { "name" } else { "path" }
 }
 
-/// The entry of the export in which an item is.
+/// Returns the path of the item's entry in the export.
 fn entry(kind: &str, name: &str) -> Option<String> {
     Some(match kind {
         "folders" => format!("f/{name}/folder.meta.json"),
@@ -284,7 +285,7 @@ fn remove_if_there(workspace: &mut Workspace, entry: &str) -> bool {
     is_there
 }
 
-/// Gives somebody a right to one item, or takes it.
+/// Grants a right on one item, or revokes it.
 fn permit(workspace: &mut Workspace, verb: &str, kind: &str, path: &str, body: &Object) -> Option<Response> {
     let owner = text(body, "owner");
     if kind == "group_" {
@@ -301,7 +302,7 @@ fn permit(workspace: &mut Workspace, verb: &str, kind: &str, path: &str, body: &
     }
     let ending = match kind {
         "script" | "flow" | "app" | "raw_app" => kind,
-        // Not in the export of the others.
+        // The export has no permissions for the other kinds.
         _ => return Some(Response::text(200, "ok")),
     };
     let entry = format!("{path}.{ending}.json");
@@ -328,7 +329,7 @@ fn put_shared_ui(workspace: &mut Workspace, body: &Object) {
     workspace.set_shared_ui(Some(&files));
 }
 
-/// The files that the dependencies of a workspace have in the export, by their language.
+/// The file that holds the workspace dependencies of each language in the export.
 const DEPENDENCIES: [(&str, &str); 4] =
     [("python3", "requirements.in"), ("bun", "package.json"), ("php", "composer.json"), ("go", "go.mod")];
 
@@ -396,7 +397,7 @@ fn shown(workspace: &Workspace, kind: &str, name: &str) -> Response {
     )
 }
 
-/// What no export shows, or the server decides.
+/// Fields that no export shows or that the server sets itself.
 const NOT_KEPT: [&str; 10] = [
     "path",
     "name",
@@ -429,11 +430,11 @@ fn store(version: Version, workspace: &mut Workspace, kind: &str, name: &str, mu
     workspace.put(&entry, json::to_string(&known));
 }
 
-/// Those that need no lock.
+/// The languages that need no lock.
 const WITHOUT_LOCK: [&str; 10] =
     ["bash", "postgresql", "mysql", "bigquery", "snowflake", "mssql", "oracledb", "duckdb", "graphql", "nativets"];
 
-/// Those of the fixtures, a longer ending before the shorter one that it ends in.
+/// The languages of the fixtures. A longer ending stands before a shorter one that it contains.
 const LANGUAGES: [(&str, &str); 23] = [
     ("deno", ".deno.ts"),
     ("nativets", ".fetch.ts"),
@@ -487,7 +488,7 @@ fn create_script(workspace: &mut Workspace, mut body: Object) -> Response {
         body.remove(field);
     }
     if text(&body, "lock").is_empty() {
-        // As recorded: what needs no lock has an empty one.
+        // As recorded: a language that needs no lock has an empty one.
         let none = if WITHOUT_LOCK.contains(&language.as_str()) { string("") } else { Value::Null };
         body.insert("lock".to_owned(), none);
     }
@@ -577,7 +578,7 @@ fn group(workspace: &mut Workspace, get: bool, verb: &str, name: Option<&str>, b
     }
 }
 
-/// The workspace's key.
+/// Returns the workspace's key.
 pub fn key(workspace: &Workspace) -> Option<String> {
     match json::from_str(std::str::from_utf8(workspace.get(KEY_ENTRY)?).ok()?).ok()? {
         Value::String(key) => Some(key),
@@ -585,7 +586,7 @@ pub fn key(workspace: &Workspace) -> Option<String> {
     }
 }
 
-/// Gives the workspace another key. Its secrets are encrypted again, as far as they can be read.
+/// Sets a new key for the workspace. With `reencrypt`, encrypts again each secret that the old key can read.
 pub fn set_key(workspace: &mut Workspace, new: &str, reencrypt: bool) {
     let old = key(workspace);
     let secrets: Vec<String> = workspace
@@ -606,7 +607,7 @@ pub fn set_key(workspace: &mut Workspace, new: &str, reencrypt: bool) {
     workspace.put(KEY_ENTRY, json::to_string(new));
 }
 
-/// A secret under a key, told apart from the same under another; in the form of Windmill's.
+/// Encrypts a secret in a form like Windmill's. The result differs from key to key.
 pub fn encrypt(key: &str, plain: &str) -> String {
     let mut bytes = mark(key);
     bytes.extend(plain.bytes().map(|byte| byte ^ 0x5a));
@@ -615,7 +616,7 @@ pub fn encrypt(key: &str, plain: &str) -> String {
     STANDARD.encode(bytes)
 }
 
-/// What stands behind it; nothing under another key.
+/// Decrypts a secret. Returns `None` if another key encrypted it.
 pub fn decrypt(key: &str, cipher: &str) -> Option<String> {
     if let Some(plain) = recorded().get(&(key.to_owned(), cipher.to_owned())) {
         return Some(plain.clone());
@@ -630,7 +631,7 @@ fn mark(key: &str) -> Vec<u8> {
     short_name(key).into_bytes()
 }
 
-/// The secrets of the recordings, which real keys encrypted.
+/// The plain texts of the recorded secrets, which real keys encrypted, by key and ciphertext.
 fn recorded() -> &'static BTreeMap<(String, String), String> {
     static RECORDED: OnceLock<BTreeMap<(String, String), String>> = OnceLock::new();
     RECORDED.get_or_init(|| {
@@ -667,7 +668,7 @@ fn variable(workspace: &Workspace, request: &Request, path: &str) -> Response {
     };
     let query = request.query();
     let asked = |name: &str| query.get(name).is_some_and(|value| value == "true");
-    // By default, Windmill decrypts.
+    // Windmill decrypts by default.
     let decrypts = query.get("decrypt_secret").is_none_or(|value| value == "true");
     if flag(&fields, "is_secret") {
         if decrypts {

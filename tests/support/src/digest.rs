@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// All 64 digits.
+/// Returns all 64 digits.
 pub fn sha256(text: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
@@ -11,7 +11,7 @@ pub fn sha256(text: &str) -> String {
     })
 }
 
-/// The first 16 digits: enough to tell a few apart.
+/// Returns the first 16 digits, which is enough to distinguish a few texts.
 pub fn short_name(text: &str) -> String {
     sha256(text)[..16].to_owned()
 }

@@ -1,6 +1,5 @@
-//! Bare repositories on disk: what a remote holds, looked into by the real `git`, and the means to write into it as
-//! another person would, or as an enemy would. Every call names its repository and heeds no configuration of the
-//! machine.
+//! Bare repositories on disk, read and written by the real `git`: to see what a remote holds, and to write into it like
+//! another user or an attacker. Every call names its repository and ignores the git configuration of the machine.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,19 +10,19 @@ use std::process::Command;
 use super::process::{self, Finished};
 use super::sandbox::{Sandbox, write_with_mode};
 
-/// Where a backup can go.
+/// A place where a backup can go.
 pub trait Remote {
-    /// What belongs into `GIT_REMOTE_URL`.
+    /// Returns the value for `GIT_REMOTE_URL`.
     fn url(&self) -> String;
-    /// The further settings that lead there: credentials, known hosts.
+    /// Returns the other settings that this remote needs: credentials, known hosts.
     fn credentials(&self) -> Vec<(String, String)>;
 }
 
-/// The files of a commit: path to mode (`100644`, `100755`, `120000`, `160000`) and content. A submodule's content is
-/// the id that it stands at.
+/// The files of a commit: path to mode (`100644`, `100755`, `120000`, `160000`) and content. The content of a submodule
+/// is the id of its commit.
 pub type Tree = BTreeMap<String, (String, Vec<u8>)>;
 
-/// A commit as `git log` tells it.
+/// A commit, as `git log` shows it.
 #[derive(Clone, Debug)]
 pub struct Commit {
     pub id: String,
@@ -33,11 +32,11 @@ pub struct Commit {
     /// `Name <address>`
     pub committer: String,
     pub subject: String,
-    /// The whole message, trailers included.
+    /// The whole message, including trailers.
     pub message: String,
 }
 
-/// Paths that a commit adds, modifies (a change of kind included) and deletes.
+/// The paths that a commit adds, modifies (or changes the type of) and deletes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub added: Vec<String>,
@@ -46,20 +45,20 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// As [`super::Outcome::changed`] tells them.
+    /// Returns added, modified and deleted, like [`super::Outcome::changed`].
     pub fn counts(&self) -> (u64, u64, u64) {
         (self.added.len() as u64, self.modified.len() as u64, self.deleted.len() as u64)
     }
 }
 
-/// A bare repository in a sandbox; a copy is another handle to the same one.
+/// A bare repository in a sandbox. A clone of the value is another handle to the same repository.
 #[derive(Clone, Debug)]
 pub struct BareRepository {
     path: PathBuf,
     config: PathBuf,
 }
 
-/// A `git` that heeds nothing of this machine's or user's configuration.
+/// Returns a `git` that ignores the configuration of this machine and its user.
 pub fn git(sandbox: &Sandbox) -> Command {
     git_with_config(&config_in(sandbox.path()))
 }
@@ -96,7 +95,7 @@ fn with_config(program: &Path, config: &Path) -> Command {
 }
 
 impl BareRepository {
-    /// `options` are those of `git init`.
+    /// Creates the repository. `options` are options of `git init`.
     pub fn create(sandbox: &Sandbox, name: &str, options: &[&str]) -> Self {
         let path = sandbox.path().join("remotes").join(format!("{name}.git"));
         let mut init = git(sandbox);
@@ -109,14 +108,14 @@ impl BareRepository {
         &self.path
     }
 
-    /// A `git` that works on this repository.
+    /// Returns a `git` that works on this repository.
     pub fn git<I: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = I>) -> Command {
         let mut command = git_with_config(&self.config);
         command.arg("--git-dir").arg(&self.path).args(arguments);
         command
     }
 
-    /// Another program of git's, with the same clean environment.
+    /// Returns another program of git, with the same clean environment.
     pub fn program(&self, program: &Path) -> Command {
         with_config(program, &self.config)
     }
@@ -132,13 +131,13 @@ impl BareRepository {
         self.run(arguments).stdout_text().trim().to_owned()
     }
 
-    /// The commit at the tip of a branch, where there is such a branch.
+    /// Returns the commit at the tip of a branch, if the branch exists.
     #[track_caller]
     pub fn tip(&self, branch: &str) -> Option<String> {
         self.branches().remove(branch)
     }
 
-    /// All branches with their tips.
+    /// Returns all branches with their tips.
     #[track_caller]
     pub fn branches(&self) -> BTreeMap<String, String> {
         let format = "--format=%(refname:lstrip=2) %(objectname)";
@@ -151,13 +150,13 @@ impl BareRepository {
             .collect()
     }
 
-    /// All refs with what they point at: to show that nothing at all was changed.
+    /// Returns all refs with their targets, to show that nothing changed.
     #[track_caller]
     pub fn refs(&self) -> String {
         self.run(["for-each-ref"]).stdout_text()
     }
 
-    /// The files of a commit or branch.
+    /// Returns the files of a commit or branch.
     #[track_caller]
     pub fn files(&self, revision: &str) -> Tree {
         let listed = self.run(["ls-tree", "-r", "-z", "--full-tree", revision]);
@@ -185,7 +184,7 @@ impl BareRepository {
         tree
     }
 
-    /// The same without the modes, each of which must be that of a regular file.
+    /// Like [`BareRepository::files`], without the modes. Panics if a file is not a regular one.
     #[track_caller]
     pub fn regular_files(&self, revision: &str) -> super::Files {
         self.files(revision)
@@ -197,7 +196,7 @@ impl BareRepository {
             .collect()
     }
 
-    /// The history of a commit or branch, newest first.
+    /// Returns the history of a commit or branch, newest first.
     #[track_caller]
     pub fn log(&self, revision: &str) -> Vec<Commit> {
         let format = "--format=%H%x1f%P%x1f%an <%ae>%x1f%cn <%ce>%x1f%s%x1f%B%x1e";
@@ -223,7 +222,8 @@ impl BareRepository {
             .unwrap_or_else(|| panic!("git log said: {text}"))
     }
 
-    /// What lies between two commits, or between nothing and one, as `git diff --name-status` tells it.
+    /// Returns the changes between two commits, or from an empty tree to a commit, as `git diff --name-status` shows
+    /// them.
     #[track_caller]
     pub fn changes(&self, from: Option<&str>, to: &str) -> Changes {
         let nothing = || self.store_raw_tree(&[]);
@@ -243,24 +243,24 @@ impl BareRepository {
         changes
     }
 
-    /// Whether one commit is the other or comes before it.
+    /// Returns true if `ancestor` is the commit `of` or comes before it.
     pub fn is_ancestor(&self, ancestor: &str, of: &str) -> bool {
         process::run(self.git(["merge-base", "--is-ancestor", ancestor, of])).success()
     }
 
-    /// Every object in full, names and messages included: where to look for what must not be there.
+    /// Returns every object in full, including names and messages, to search for what must not be there.
     #[track_caller]
     pub fn everything(&self) -> Vec<u8> {
         self.run(["cat-file", "--batch", "--batch-all-objects"]).stdout
     }
 
-    /// Panics where git finds the repository damaged.
+    /// Panics if git finds the repository damaged.
     #[track_caller]
     pub fn assert_sound(&self) {
         self.run(["fsck", "--full", "--no-dangling"]);
     }
 
-    /// Commits these files on top of `branch`, as another writer would, and gives the commit.
+    /// Commits these files on top of `branch`, like another writer, and returns the commit.
     #[track_caller]
     pub fn commit_files(&self, branch: &str, files: &[(&str, &str)]) -> String {
         files
@@ -275,14 +275,14 @@ impl BareRepository {
         NewCommit { repository: self, branch: branch.to_owned(), index: Vec::new() }
     }
 
-    /// Stores a file's content and gives its id.
+    /// Stores a file's content and returns its id.
     #[track_caller]
     pub fn store_blob(&self, content: &[u8]) -> String {
         self.store("blob", content)
     }
 
     fn store(&self, kind: &str, content: &[u8]) -> String {
-        // A file for the input: empty input would be no input.
+        // A file, because the runner treats empty input as no input.
         let input = self.path.join("input");
         fs::write(&input, content).unwrap();
         let mut command = self.git(["hash-object", "-t", kind, "-w", "--literally", "--no-filters", "--"]);
@@ -292,13 +292,13 @@ impl BareRepository {
         id.trim().to_owned()
     }
 
-    /// Stores a folder with exactly these entries, in this order: names that no index takes (`.git`, `..`), doubles.
-    /// An entry is a mode, a name and an id.
+    /// Stores a folder with exactly these entries, in this order. This permits duplicates and names that no index
+    /// accepts (`.git`, `..`). An entry is a mode, a name and an id.
     #[track_caller]
     pub fn store_raw_tree(&self, entries: &[(&str, &[u8], &str)]) -> String {
         let mut bytes = Vec::new();
         for (mode, name, id) in entries {
-            // Git writes a folder's mode without the leading zero.
+            // Git writes the mode of a folder without the leading zero.
             bytes.extend_from_slice(mode.trim_start_matches('0').as_bytes());
             bytes.push(b' ');
             bytes.extend_from_slice(name);
@@ -322,7 +322,8 @@ impl BareRepository {
         commit
     }
 
-    /// Replaces the tip of `branch` by the same commit with this parent, committer time and author (`Name <address>`).
+    /// Replaces the tip of `branch` with the same commit, but with this parent, committer time and author
+    /// (`Name <address>`).
     #[track_caller]
     pub fn make_tip_again(&self, branch: &str, parent: Option<&str>, time: &str, author: Option<&str>) -> String {
         let message = self.run(["log", "-1", "--format=%B", branch]).stdout_text();
@@ -339,13 +340,13 @@ impl BareRepository {
         made.trim().to_owned()
     }
 
-    /// Moves a branch to another commit, whatever it was at: what a force push by somebody does.
+    /// Moves a branch to another commit, like a force push.
     #[track_caller]
     pub fn force(&self, branch: &str, commit: &str) {
         self.run(["update-ref", &format!("refs/heads/{branch}"), commit]);
     }
 
-    /// Installs a shell script as a hook of the server: `pre-receive`, `update`, `post-receive`.
+    /// Installs a shell script as a server hook: `pre-receive`, `update`, `post-receive`.
     pub fn hook(&self, name: &str, script: &str) {
         let folder = self.path.join("hooks");
         fs::create_dir_all(&folder).unwrap();
@@ -353,12 +354,12 @@ impl BareRepository {
         write_with_mode(&folder.join(name), script.as_bytes(), 0o755);
     }
 
-    /// Takes a hook away.
+    /// Removes a hook.
     pub fn unhook(&self, name: &str) {
         let _ = fs::remove_file(self.path.join("hooks").join(name));
     }
 
-    /// From now on the server refuses every push with this line, as a protected branch does.
+    /// Makes the server refuse every push with this line, like a protected branch.
     pub fn refuse_pushes(&self, why: &str) {
         self.hook("pre-receive", &format!("echo '{why}' >&2\nexit 1"));
     }
@@ -370,7 +371,7 @@ impl BareRepository {
 
 impl Remote for BareRepository {
     fn url(&self) -> String {
-        // git decodes such a URL, and this repository may lie in a folder with a space in its name.
+        // git decodes such a URL, and the path of this repository may contain a space.
         let path = self.path.display().to_string();
         format!("file://{}", path.replace('%', "%25").replace(' ', "%20"))
     }
@@ -380,7 +381,7 @@ impl Remote for BareRepository {
     }
 }
 
-/// Takes the next object out of what `git cat-file --batch` printed; `None` for one that is not there.
+/// Removes the next object from the output of `git cat-file --batch`. Returns `None` if git did not find the object.
 fn next_object(rest: &mut &[u8]) -> Option<Vec<u8>> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     let head = String::from_utf8_lossy(&rest[..end]).into_owned();
@@ -391,7 +392,7 @@ fn next_object(rest: &mut &[u8]) -> Option<Vec<u8>> {
     Some(content)
 }
 
-/// A commit in the making, on top of a branch.
+/// A commit on top of a branch, before it is written.
 pub struct NewCommit<'a> {
     repository: &'a BareRepository,
     branch: String,
@@ -421,13 +422,13 @@ impl NewCommit<'_> {
         self.entry("120000", path, &id)
     }
 
-    /// A submodule that stands at `commit`, which need not be anywhere.
+    /// Adds a submodule at `commit`, which need not exist anywhere.
     #[must_use]
     pub fn submodule(self, path: &str, commit: &str) -> Self {
         self.entry("160000", path, commit)
     }
 
-    /// Takes a file, or all files of a folder, out.
+    /// Removes a file, or all files of a folder.
     #[track_caller]
     #[must_use]
     pub fn remove(mut self, path: &str) -> Self {
@@ -440,14 +441,14 @@ impl NewCommit<'_> {
         self
     }
 
-    /// An entry as the index takes it.
+    /// Adds an entry in the format of the index.
     #[must_use]
     pub fn entry(mut self, mode: &str, path: &str, id: &str) -> Self {
         self.index.extend_from_slice(format!("{mode} {id}\t{path}\0").as_bytes());
         self
     }
 
-    /// Makes the commit the tip of its branch, and gives it.
+    /// Makes the commit the tip of its branch, and returns it.
     #[track_caller]
     pub fn done(self, message: &str) -> String {
         let repository = self.repository;

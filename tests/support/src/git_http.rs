@@ -1,5 +1,5 @@
-//! Git over smart HTTP: the real `git http-backend` behind a small server that wants Basic authentication, fails on
-//! demand, and lets a test step in between the fetch and the push of another.
+//! Git over smart HTTP: the real `git http-backend` behind a small server that requires Basic authentication, fails on
+//! demand, and lets a test act between the fetch and the push of a client.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,31 +12,32 @@ use super::git::{BareRepository, Remote};
 use super::http::{Fault, Faults, LoggedRequest, Reply, Request, Response, Server};
 use super::process;
 
-/// The user that goes with [`GIT_TOKEN`].
+/// The user for [`GIT_TOKEN`].
 pub const GIT_USERNAME: &str = "backup-bot";
 
-/// The right token, made to be found where it must not be.
+/// The valid token, easy to find where it must not be.
 pub const GIT_TOKEN: &str = "git-token-PLANTED-2222-91be37";
 
-/// When a test steps in.
+/// The moment of a push at which a test acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushMoment {
-    /// The pusher asks what the server has: what is pushed now by another, the pusher sees.
+    /// The client asks what the server has. The client sees what another writer pushes now.
     Asked,
-    /// The pusher's pack has come and is not yet taken: what is pushed now by another, the server refuses the pack for.
+    /// The client's pack has arrived and is not yet accepted. If another writer pushes now, the server refuses the
+    /// pack.
     Received,
-    /// The pack is taken, the answer not yet given.
+    /// The pack is accepted, and the answer is not yet sent.
     Taken,
 }
 
-/// How often a test steps in.
+/// How often a test acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Times {
     Once,
     Always,
 }
 
-/// A server for one repository, on a port of its own; gone when dropped.
+/// A server for one repository on its own port. It stops when dropped.
 pub struct GitHttp {
     server: Server,
     name: String,
@@ -58,7 +59,7 @@ struct Shared {
 }
 
 impl GitHttp {
-    /// Serves this repository to a client with the token.
+    /// Serves this repository to a client that sends the token.
     pub fn serve(repository: &BareRepository) -> Self {
         let root = repository.path().parent().unwrap().to_path_buf();
         let name = repository.path().file_name().unwrap();
@@ -81,33 +82,34 @@ impl GitHttp {
         }
     }
 
-    /// `http://127.0.0.1:PORT`, without the repository's path.
+    /// Returns `http://127.0.0.1:PORT`, without the repository's path.
     pub fn base(&self) -> String {
         format!("http://{}", self.server.address())
     }
 
-    /// Makes another token the right one, as when it was rotated or revoked.
+    /// Replaces the valid token, as after a rotation or a revocation.
     pub fn token(&self, token: &str) {
         token.clone_into(&mut self.shared.token.lock().unwrap());
     }
 
-    /// From now on everybody is served, whatever they bring: a public server, or one that collects what is brought.
+    /// Serves every client from now on, whatever credentials it sends: a public server, or one that collects
+    /// credentials.
     pub fn open_to_all(&self) {
         self.shared.open.store(true, Ordering::Relaxed);
     }
 
-    /// From now on, each request whose path and query contain `needle` goes wrong, until [`GitHttp::heal`]. Fetching
-    /// asks for `git-upload-pack`, pushing for `git-receive-pack`, first as a query, then as a path.
+    /// Makes each request fail whose path and query contain `needle`, until [`GitHttp::heal`]. A fetch asks for
+    /// `git-upload-pack`, a push for `git-receive-pack`, first in the query, then in the path.
     pub fn fail(&self, needle: &str, fault: Fault) {
         self.shared.faults.plan(needle, fault, None);
     }
 
-    /// The next such request goes wrong.
+    /// Makes only the next such request fail.
     pub fn fail_once(&self, needle: &str, fault: Fault) {
         self.shared.faults.plan(needle, fault, Some(1));
     }
 
-    /// Nothing goes wrong any more.
+    /// Ends all faults.
     pub fn heal(&self) {
         self.shared.faults.heal();
     }
@@ -117,12 +119,12 @@ impl GitHttp {
         self.shared.steps.lock().unwrap().push((moment, times, Box::new(step)));
     }
 
-    /// Takes all steps back.
+    /// Removes all steps.
     pub fn undisturbed(&self) {
         self.shared.steps.lock().unwrap().clear();
     }
 
-    /// All that was asked so far.
+    /// Returns all requests so far.
     pub fn requests(&self) -> Vec<LoggedRequest> {
         self.shared.requests.lock().unwrap().clone()
     }
@@ -131,12 +133,12 @@ impl GitHttp {
         self.shared.requests.lock().unwrap().clear();
     }
 
-    /// How many bytes of content the answers had since the last call.
+    /// Returns how many bytes of content the answers had since the last call.
     pub fn take_bytes_sent(&self) -> u64 {
         self.shared.bytes_sent.swap(0, Ordering::Relaxed)
     }
 
-    /// Waits until a request hangs by a fault, its client still there.
+    /// Waits until a fault makes a request hang whose client is still connected.
     #[track_caller]
     pub fn wait_until_hanging(&self) {
         self.server.wait_until_hanging();
@@ -153,7 +155,7 @@ impl Remote for GitHttp {
     }
 }
 
-/// The header value that goes with a user and a token.
+/// Returns the header value for a user and a token.
 pub fn basic(user: &str, token: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{token}")))
 }
@@ -175,7 +177,8 @@ impl Shared {
         let authorized = request.header("authorization") == Some(wanted.as_str());
         self.requests.lock().unwrap().push(LoggedRequest::of(request, authorized));
         let fault = self.faults.take(&request.target);
-        // The faults that spoil the way of an answer need one, and the push behind it happens.
+        // These faults only spoil the way in which an answer is sent: they need an answer, and the push behind it
+        // happens.
         let answered = matches!(fault, None | Some(Fault::CutHalfway | Fault::HangHalfway | Fault::Slow(..)));
         let response = match (answered, authorized || self.open.load(Ordering::Relaxed)) {
             (false, _) => Response::empty(500),
@@ -201,7 +204,7 @@ impl Shared {
     }
 
     fn step(&self, moment: PushMoment) {
-        // Taken out while they run: a step may push here itself.
+        // The due steps are taken out while they run, because a step may push here itself.
         let mut due: Vec<Step> = Vec::new();
         let mut steps = self.steps.lock().unwrap();
         for step in std::mem::take(&mut *steps) {
@@ -248,7 +251,7 @@ impl Shared {
     }
 }
 
-/// What a CGI program printed, as an answer.
+/// Converts the output of a CGI program to an answer.
 fn cgi_response(printed: &[u8]) -> Option<Response> {
     let end = printed.windows(4).position(|window| window == b"\r\n\r\n")?;
     let mut response = Response::empty(200);

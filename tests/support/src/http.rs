@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 server that answers one request a connection and fails on demand, and a client for one request.
-//! It knows nothing of Windmill or git; it does nothing for speed.
+//! A small HTTP/1.1 server that answers one request per connection and fails on demand, and a client for one request.
+//! It knows nothing about Windmill or git, and it is not made for speed.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -13,7 +13,7 @@ use super::process::PATIENCE;
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
 
-/// A request, its body whole and without its transfer coding.
+/// A request with its whole body, without the transfer coding.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: String,
@@ -32,7 +32,7 @@ impl Request {
         self.target.split_once('?').map_or("", |(_, query)| query)
     }
 
-    /// The query's fields, undecoded: what is asked here needs no decoding.
+    /// Returns the fields of the query, not decoded: the tests ask nothing that needs decoding.
     pub fn query(&self) -> BTreeMap<String, String> {
         self.query_text()
             .split('&')
@@ -47,17 +47,17 @@ impl Request {
     }
 }
 
-/// What a server remembers of a request.
+/// What a server records about a request.
 #[derive(Clone, Debug)]
 pub struct LoggedRequest {
     pub method: String,
     /// Path and query as sent.
     pub target: String,
-    /// The header as sent, so that a test can see where a secret went.
+    /// The header as sent, so that a test can see where a secret was sent.
     pub authorization: Option<String>,
-    /// Whether it was the right one.
+    /// Whether the authorization was valid.
     pub authorized: bool,
-    /// Whether our own program asks, and not a tool that it started.
+    /// Whether our own program sent the request, and not a tool that it started.
     pub is_ours: bool,
     pub headers: Vec<(String, String)>,
 }
@@ -75,7 +75,7 @@ impl LoggedRequest {
     }
 }
 
-/// Whether our own program asks, by the name that it goes by.
+/// Returns true if our own program sent the request, by its `User-Agent`.
 pub fn is_ours(request: &Request) -> bool {
     request.header("user-agent").is_some_and(|agent| agent.starts_with("windmill-git-sync/"))
 }
@@ -85,7 +85,7 @@ pub fn is_ours(request: &Request) -> bool {
 pub struct Response {
     pub status: u16,
     pub headers: Vec<(String, String)>,
-    /// Shared, since an archive of many megabytes is sent again and again.
+    /// Shared, because the same archive of many megabytes is sent many times.
     pub body: Arc<Vec<u8>>,
 }
 
@@ -117,32 +117,32 @@ impl Response {
     }
 }
 
-/// What goes wrong with an answer.
+/// A fault in an answer.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// Nothing is answered, ever.
+    /// The server never answers.
     Hang,
-    /// The connection is closed without an answer.
+    /// The server closes the connection without an answer.
     Close,
-    /// This status with a short text.
+    /// The answer has this status and a short text.
     Status(u16),
-    /// This answer.
+    /// The answer has this status, content type and body.
     Answer(u16, &'static str, String),
-    /// This status, with a `Retry-After` of so many seconds.
+    /// The answer has this status and a `Retry-After` of this many seconds.
     Later(u16, u32),
-    /// The page of a gateway whose upstream is gone: HTML where something else was expected.
+    /// The answer is the HTML page of a gateway whose upstream is down.
     GatewayPage(u16),
-    /// 302 to the same path and query below another base.
+    /// The answer is a 302 to the same path and query below another base.
     Redirect(String),
-    /// The whole length is announced, half of the body is sent, and the connection is closed.
+    /// The server announces the whole length, sends half of the body, and closes the connection.
     CutHalfway,
     /// The same, but the connection stays open and silent.
     HangHalfway,
-    /// The body comes in this many pieces, with this pause before each.
+    /// The server sends the body in this many pieces, with this pause before each.
     Slow(u32, Duration),
 }
 
-/// Which requests go wrong, and how often.
+/// Which requests fail, and how often.
 #[derive(Default)]
 pub struct Faults(Mutex<Vec<Planned>>);
 
@@ -153,7 +153,7 @@ struct Planned {
 }
 
 impl Faults {
-    /// Every request whose target contains `needle` fails.
+    /// Makes every request fail whose target contains `needle`, or only the next `times` ones.
     pub fn plan(&self, needle: &str, fault: Fault, times: Option<usize>) {
         self.0.lock().unwrap().push(Planned { needle: needle.to_owned(), fault, times_left: times });
     }
@@ -162,7 +162,7 @@ impl Faults {
         self.0.lock().unwrap().clear();
     }
 
-    /// The fault for this target, counted.
+    /// Returns the fault for this target, and counts it.
     pub fn take(&self, target: &str) -> Option<Fault> {
         let mut planned = self.0.lock().unwrap();
         let at = planned.iter().position(|plan| target.contains(&plan.needle) && plan.times_left != Some(0))?;
@@ -174,7 +174,7 @@ impl Faults {
     }
 }
 
-/// An answer, and what goes wrong with it.
+/// An answer, and its fault.
 pub struct Reply {
     pub response: Response,
     pub fault: Option<Fault>,
@@ -186,7 +186,7 @@ impl From<Response> for Reply {
     }
 }
 
-/// A listener on a port of its own on 127.0.0.1. Dropped, it closes every connection.
+/// A listener on its own port of 127.0.0.1. When dropped, it closes every connection.
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -207,15 +207,15 @@ struct State {
 }
 
 impl Server {
-    /// Answers with what `handler` says, each request on a thread of its own.
+    /// Answers each request with the result of `handler`, on its own thread.
     pub fn start(handler: impl Fn(Request) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_raw(move |stream, hanging| {
-            // A client that goes away half-way is its own business.
+            // A client may go away at any time.
             let _ = converse(stream, &handler, hanging);
         })
     }
 
-    /// The same, one level lower: a thread for each connection, and what is spoken on it is the handler's.
+    /// Like [`Server::start`], one level lower: each connection has its own thread, and `handler` speaks the protocol.
     pub fn start_raw(handler: impl Fn(&TcpStream, &dyn Fn(&TcpStream)) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port on 127.0.0.1");
         let address = listener.local_addr().unwrap();
@@ -243,7 +243,7 @@ impl Server {
         self.address
     }
 
-    /// Waits until a request hangs by a [`Fault`], its client still there.
+    /// Waits until a [`Fault`] makes a request hang whose client is still connected.
     #[track_caller]
     pub fn wait_until_hanging(&self) {
         let state = self.shared.state.lock().unwrap();
@@ -261,13 +261,13 @@ impl Drop for Server {
             let _ = stream.shutdown(Shutdown::Both);
         }
         drop(state);
-        // Wakes the acceptor, which then sees that it is to stop.
+        // Wakes the acceptor, which then sees that it must stop.
         let _ = TcpStream::connect(self.address);
     }
 }
 
 impl Shared {
-    /// Remembers the connection, so that it can be closed from outside; `None` when the server is to stop.
+    /// Records the connection, so that it can be closed from outside. Returns `None` if the server must stop.
     fn admit(&self, stream: &TcpStream) -> Option<u64> {
         let mut state = self.state.lock().unwrap();
         if state.stopping {
@@ -279,7 +279,7 @@ impl Shared {
         Some(id)
     }
 
-    /// Silent until the client goes or the server is dropped.
+    /// Sends nothing until the client goes or the server is dropped.
     fn hang(&self, mut stream: &TcpStream) {
         self.state.lock().unwrap().hanging += 1;
         self.changed.notify_all();
@@ -412,7 +412,7 @@ fn owned(headers: &[httparse::Header<'_>]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A body of unannounced length: a request has none, an answer's goes to the end of the connection.
+/// How a body without an announced length ends: a request has none, an answer's ends with the connection.
 enum Unannounced {
     Nothing,
     ToTheEnd,
@@ -428,12 +428,13 @@ impl<'a> Input<'a> {
         Self { stream, pending: Vec::new() }
     }
 
-    /// Takes what has come into `pending`; false at the end.
+    /// Appends received bytes to `pending`. Returns false at the end.
     fn more(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 16 * 1024];
         let count = loop {
             match self.stream.read(&mut buffer) {
-                // A read with a time-out is not taken up again after the machine, or we, were stopped for a moment.
+                // The kernel does not restart a read with a timeout after the machine or the process was stopped for a
+                // moment.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 count => break count?,
             }
@@ -498,14 +499,14 @@ impl<'a> Input<'a> {
             chunk.truncate(size);
             body.append(&mut chunk);
             if size == 0 {
-                // git and curl send no trailers, so the empty line after the last chunk was all.
+                // git and curl send no trailers, so nothing follows the empty line after the last chunk.
                 return Ok(body);
             }
         }
     }
 }
 
-/// What a server answered.
+/// The answer of a server.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -522,7 +523,7 @@ impl Answer {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The body as JSON, or a panic that shows it.
+    /// Returns the body as JSON. Panics with the body if it is not JSON.
     #[track_caller]
     pub fn json(&self) -> miniserde::json::Value {
         let text = self.text();
@@ -530,7 +531,7 @@ impl Answer {
     }
 }
 
-/// Sends one request, `Connection: close`, and reads the answer.
+/// Sends one request with `Connection: close` and returns the answer.
 pub fn ask(
     address: SocketAddr,
     method: &str,
@@ -550,11 +551,11 @@ pub fn ask(
     ask_raw(address, &bytes)
 }
 
-/// Sends these bytes as they are, and reads the answer.
+/// Sends these bytes unchanged and returns the answer.
 pub fn ask_raw(address: SocketAddr, bytes: &[u8]) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    // A server may refuse what it has not read to the end: its answer counts, not that it closed.
+    // A server may refuse a request before it has read all of it. Then its answer counts, not the closed connection.
     let written = stream.write_all(bytes);
     let mut input = Input::new(&stream);
     let head = input.read_head().or_else(|error| written.and(Err(error)))?;

@@ -1,5 +1,5 @@
-//! The search for planted secrets: in texts, and in every file below a folder. It knows the forms in which a secret
-//! travels; what git has compressed it cannot read (see [`super::BareRepository::everything`] for that).
+//! Searches for planted secrets in texts and in every file below a folder. It knows the forms in which a secret is
+//! sent. It cannot read what git has compressed (see [`super::BareRepository::everything`]).
 
 use std::fs;
 use std::path::Path;
@@ -9,8 +9,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 use super::git_http::GIT_USERNAME;
 
-/// Panics with each place in which one of `secrets` stands: plain, or in base64 by itself or as Basic credentials.
-/// Symbolic links are not followed, but their targets are read.
+/// Panics with each place that contains one of `secrets`: plain, or in base64, alone or as Basic credentials. It does
+/// not follow symbolic links, but it reads their targets.
 #[track_caller]
 pub fn assert_nothing_leaked(texts: &[(&str, &[u8])], folders: &[&Path], secrets: &[&str]) {
     let needles: Vec<Vec<u8>> = secrets.iter().flat_map(|secret| forms(secret)).collect();
@@ -39,7 +39,8 @@ pub fn assert_nothing_leaked(texts: &[(&str, &[u8])], folders: &[&Path], secrets
     assert!(places.is_empty(), "a planted secret stands in: {}", places.join(", "));
 }
 
-/// How a secret looks on its ways. A line end in it (a key) would never match as a whole, so each long line counts.
+/// Returns the forms in which a secret can appear. A secret with line breaks (a key) may never match as a whole, so
+/// each long line counts too.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     let mut forms: Vec<Vec<u8>> = vec![secret.as_bytes().to_vec()];
     let lines = secret.lines().map(str::trim);

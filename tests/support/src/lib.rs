@@ -1,29 +1,29 @@
-//! What the tests, the bench and the demo stand on: a Windmill that answers as the recorded one did, git remotes over
-//! files, HTTP and SSH, the real `wmill`, and a sandbox to run our binary in. It meets `windmill-git-sync` as its users
-//! do, by its public interface.
+//! What the tests, the bench and the demo use: a Windmill that answers like the recorded one, git remotes over files,
+//! HTTP and SSH, the real `wmill`, and a sandbox in which our binary runs. It uses `windmill-git-sync` only through its
+//! public interface, like a user.
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`outside`] | what a program in place of `wmill` does outside of its confinement |
-//! | [`process`] | programs under a deadline, killed with all their children |
-//! | [`sandbox`] | a folder of its own for each test, and what a test needs in it |
+//! | [`outside`] | what a program in place of `wmill` does outside its confinement |
+//! | [`process`] | programs with a deadline, killed with all their children |
+//! | [`sandbox`] | a folder for each test, and what a test needs in it |
 //! | [`http`] | a small HTTP/1.1 server with faults on demand, and a client for one request |
-//! | [`workspace`] | what a Windmill workspace holds, recorded or made up |
+//! | [`workspace`] | the content of a Windmill workspace, recorded or made up |
 //! | [`windmill`] | the stand-in for Windmill |
-//! | [`deployed`] | what `wmill sync push` sends, taken into a workspace |
-//! | [`wmill`] | the real `wmill`, installed once, and a pull by it alone |
-//! | [`digest`] | SHA-256, in digits |
+//! | [`deployed`] | the requests of `wmill sync push`, applied to a workspace |
+//! | [`wmill`] | the real `wmill`, installed once, and its pull without our program |
+//! | [`digest`] | SHA-256 in hexadecimal digits |
 //! | [`replay`] | a `wmill` that replays what the real one wrote |
-//! | [`git`] | bare repositories, looked into and written to by the real `git` |
+//! | [`git`] | bare repositories, read and written by the real `git` |
 //! | [`git_http`] | git over smart HTTP with Basic authentication |
 //! | [`sshd`] | git over SSH with a real `sshd` |
-//! | [`proxy`] | an HTTP proxy that writes down what it is asked |
+//! | [`proxy`] | an HTTP proxy that records its requests |
 //! | [`receivers`] | receivers of notices: chats, a URL, a heartbeat |
 //! | [`run`] | our own binary: one command, or the service |
 //! | [`stack`] | the image in a compose file, on a real Docker Engine |
 //! | [`chromium`] | a real browser, and what it shows |
 //! | [`leaks`] | the search for planted secrets |
-//! | [`tls`] | certificate authorities, and TLS before the plain stand-ins |
+//! | [`tls`] | certificate authorities, and TLS in front of the plain stand-ins |
 //! | [`trees`] | folders as values, compared by bytes or by value |
 #![allow(
     missing_docs,
@@ -72,7 +72,7 @@ pub use windmill::{HeldExports, Role, TokenKind, WINDMILL_TOKEN, Windmill};
 pub use wmill::{OUR_DEFAULTS, pull_alone, pulled_alone, push_alone, wmill};
 pub use workspace::Workspace;
 
-/// The folder of the project.
+/// Returns the folder of the project.
 pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("it lies in tests/support")
 }

@@ -1,5 +1,5 @@
-//! What a program in place of `wmill` has done for it outside of its confinement: `wmill` may write into the folders of
-//! its run alone, and a test wants to know what it did.
+//! Runs commands outside the confinement for a program in place of `wmill`: `wmill` may write only into the folders of
+//! its run, and a test wants to know what the program did.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +8,8 @@ use std::thread;
 
 use super::process;
 
-/// A function of the shell: `outside 'COMMAND'` runs it in a shell of the test, prints what it prints, and ends as it does.
+/// Returns a shell function: `outside 'COMMAND'` runs the command in a shell of the test, prints its output, and exits
+/// with its status.
 pub fn function() -> String {
     static PORT: OnceLock<u16> = OnceLock::new();
     let port = PORT.get_or_init(|| {
@@ -21,7 +22,7 @@ pub fn function() -> String {
         });
         port
     });
-    // bash reads `~/.bashrc` where its stdin is a socket, as that of a program of Node.js is.
+    // bash reads `~/.bashrc` if its stdin is a socket, as it is for a program that Node.js starts.
     format!(
         "outside() {{ bash --norc -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; printf \"%s\\0\" \"$1\" >&3\n\
          read -r status <&3; cat <&3; exit $status' outside \"$1\"; }}\n"
@@ -37,6 +38,6 @@ fn serve(mut connection: TcpStream) {
     let mut command = process::clean_command("sh");
     command.arg("-c").arg(String::from_utf8(text).unwrap());
     let done = process::run(command);
-    // The caller may have been killed by now.
+    // The caller may have been killed in the meantime.
     let _ = write!(connection, "{}\n{}", done.status.code().unwrap_or(1), done.stdout_text());
 }

@@ -1,5 +1,5 @@
-//! Programs under a deadline. Each runs in a process group of its own, which is killed as a whole when the deadline
-//! passes, so that a test that goes wrong ends, says so, and leaves nothing behind.
+//! Programs with a deadline. Each runs in its own process group, which is killed as a whole when the deadline passes.
+//! So a test that fails ends, says so, and leaves nothing behind.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -11,20 +11,20 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes on a machine that is busy with other work, and shorter than the pauses of 600 seconds and
-/// more with which tests show that something is not waited for.
+/// How long a test waits. It is longer than any step takes on a busy machine, and shorter than the pauses of 600
+/// seconds and more with which tests show that something is not waited for.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How often a condition is looked at that nothing announces.
+/// How often a condition is checked that sends no notification.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Looks until `condition` gives something, and panics with `what` when [`PATIENCE`] is over.
+/// Checks until `condition` returns a value. Panics with `what` after [`PATIENCE`].
 #[track_caller]
 pub fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
     eventually_within(PATIENCE, what, condition)
 }
 
-/// The same, for what takes longer.
+/// Like [`eventually`], with another limit, for what takes longer.
 #[track_caller]
 pub fn eventually_within<T>(patience: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + patience;
@@ -37,7 +37,7 @@ pub fn eventually_within<T>(patience: Duration, what: &str, mut condition: impl 
     }
 }
 
-/// Checks each case on a thread of its own, for cases whose time is mostly waiting.
+/// Checks each case on its own thread, for cases that mostly wait.
 pub fn side_by_side<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
     thread::scope(|scope| {
         let check = &check;
@@ -71,14 +71,14 @@ impl Finished {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
-    /// Itself, or a panic with all that the program said.
+    /// Returns itself if the program succeeded. Panics with all its output if not.
     #[track_caller]
     pub fn must_succeed(self) -> Self {
         assert!(self.success(), "{self}");
         self
     }
 
-    /// Itself, or a panic with all that the program said.
+    /// Returns itself if the program failed. Panics with all its output if not.
     #[track_caller]
     pub fn must_fail(self) -> Self {
         assert!(!self.success(), "{self}");
@@ -99,7 +99,7 @@ impl fmt::Display for Finished {
     }
 }
 
-/// A started program, its output gathered as it comes. Dropped, it is killed with its whole group.
+/// A started program, whose output is collected as it comes. When dropped, it is killed with its whole group.
 pub struct Started {
     command: String,
     child: Child,
@@ -113,7 +113,7 @@ pub fn start(command: Command) -> Started {
     start_with_input(command, Vec::new())
 }
 
-/// The same, with something to read.
+/// Like [`start`], with input.
 #[track_caller]
 pub fn start_with_input(mut command: Command, input: Vec<u8>) -> Started {
     let shown = shown(&command);
@@ -121,7 +121,7 @@ pub fn start_with_input(mut command: Command, input: Vec<u8>) -> Started {
     command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start `{shown}`: {error}"));
     if let Some(mut pipe) = child.stdin.take() {
-        // A program that ends before it has read everything says why by its own exit.
+        // A program that ends before it has read everything says why in its exit status.
         thread::spawn(move || pipe.write_all(&input));
     }
     let stdout = gather(child.stdout.take().unwrap());
@@ -138,10 +138,10 @@ impl Started {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for the end; panics when `deadline` passes, after killing the group.
+    /// Waits for the end. Kills the group and panics when `deadline` passes.
     #[track_caller]
     pub fn finish_within(mut self, deadline: Duration) -> Finished {
-        // Who was found to have ended has no process any more.
+        // If `is_running` finds that the child has ended, it reaps the child, which then has no process any more.
         let has_ended = !self.is_running();
         if !has_ended && !ends_within(self.child.id(), deadline) {
             let finished = self.killed();
@@ -151,7 +151,7 @@ impl Started {
         self.collect(status)
     }
 
-    /// Kills the whole group and gives what it had said.
+    /// Kills the whole group and returns its output so far.
     pub fn killed(mut self) -> Finished {
         kill_group(self.child.id());
         let status = self.child.wait().unwrap();
@@ -159,7 +159,7 @@ impl Started {
     }
 
     fn collect(&mut self, status: ExitStatus) -> Finished {
-        // A grandchild that got away may hold a pipe open: what came until then is enough.
+        // A grandchild that escaped the group may hold a pipe open. The output until then is enough.
         let rest = Duration::from_secs(10);
         Finished {
             command: self.command.clone(),
@@ -172,7 +172,7 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        // A pid that was reaped may be another's by now.
+        // After a child is reaped, another process may have its pid.
         if matches!(self.child.try_wait(), Ok(None)) {
             kill_group(self.child.id());
             let _ = self.child.wait();
@@ -180,8 +180,8 @@ impl Drop for Started {
     }
 }
 
-/// Whether a child that was not waited for ends in that time. The kernel tells the moment, so that what ends soon is
-/// known to have ended soon.
+/// Returns true if a child that is not reaped ends in this time. The kernel reports the moment, so a child that ends
+/// early is seen early.
 fn ends_within(pid: u32, time: Duration) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{PidfdFlags, pidfd_open};
@@ -193,37 +193,37 @@ fn ends_within(pid: u32, time: Duration) -> bool {
         match poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&left_at_most)) {
             Ok(0) => return false,
             Ok(_) => return true,
-            // A signal came in between.
+            // A signal interrupted the call.
             Err(error) => assert_eq!(error, rustix::io::Errno::INTR),
         }
     }
 }
 
-/// Runs `command` to its end within [`PATIENCE`].
+/// Runs `command` to its end, for at most [`PATIENCE`].
 #[track_caller]
 pub fn run(command: Command) -> Finished {
     start(command).finish_within(PATIENCE)
 }
 
-/// The same, with something to read.
+/// Like [`run`], with input.
 #[track_caller]
 pub fn run_with_input(command: Command, input: Vec<u8>) -> Finished {
     start_with_input(command, input).finish_within(PATIENCE)
 }
 
-/// SIGKILL to a process group whose leader has not been reaped.
+/// Sends SIGKILL to a process group whose leader has not been reaped.
 pub fn kill_group(leader: u32) {
     signal_group(leader, rustix::process::Signal::KILL);
 }
 
 fn signal_group(leader: u32, signal: rustix::process::Signal) {
     if let Some(pid) = pid_of(leader) {
-        // Gone already is as good as killed.
+        // It is not an error if the group has already ended.
         let _ = rustix::process::kill_process_group(pid, signal);
     }
 }
 
-/// A signal to one process.
+/// Sends a signal to one process.
 pub fn signal(pid: u32, signal: rustix::process::Signal) {
     if let Some(pid) = pid_of(pid) {
         let _ = rustix::process::kill_process(pid, signal);
@@ -244,19 +244,19 @@ fn gather(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
-/// Shows something that is worth seeing also where the test succeeds: the test runner holds back what `println!` prints.
+/// Shows a text even if the test succeeds, when the test runner hides the output of `println!`.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "\n{text}");
 }
 
-/// Program and arguments; never the environment, in which the secrets are.
+/// Returns the program and its arguments, but not the environment, because it holds the secrets.
 pub fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|argument| argument.to_string_lossy().into_owned()));
     words.join(" ")
 }
 
-/// Where `name` lies on the `PATH`, or in `also`.
+/// Finds the program `name` on the `PATH` or in the folders of `also`.
 pub fn find_program(name: &str, also: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -265,14 +265,14 @@ pub fn find_program(name: &str, also: &[&str]) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// A command with an empty environment but for `PATH` and the locale.
+/// Returns a command whose environment has only `PATH` and the locale.
 pub fn clean_command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C");
     command
 }
 
-/// A process as `/proc` shows it to everybody (arguments) and to its owner (environment).
+/// A process, as `/proc` shows it to all users (arguments) and to its owner (environment).
 #[derive(Debug, Clone)]
 pub struct Process {
     pub pid: u32,
@@ -281,7 +281,7 @@ pub struct Process {
     pub environment: Vec<String>,
 }
 
-/// All that run below `ancestor`, itself included, as `/proc` shows them now.
+/// Returns all processes below `ancestor`, including itself, as `/proc` shows them now.
 pub fn processes_below(ancestor: u32) -> Vec<Process> {
     let all = all_processes();
     let mut found: Vec<Process> = all.iter().filter(|p| p.pid == ancestor).cloned().collect();
@@ -294,7 +294,7 @@ pub fn processes_below(ancestor: u32) -> Vec<Process> {
     found
 }
 
-/// All that have this text in their environment, whatever their parent is by now.
+/// Returns all processes with this text in their environment, also if their parent has changed.
 pub fn processes_with_environment(needle: &str) -> Vec<Process> {
     let has = |process: &Process| process.environment.iter().any(|variable| variable.contains(needle));
     all_processes().into_iter().filter(has).collect()

@@ -1,5 +1,5 @@
-//! An HTTP proxy that writes down what it is asked: plain requests with a whole URL, and tunnels (`CONNECT`). It alone
-//! knows where the names of a test lead, so that what arrives came through it.
+//! An HTTP proxy that records its requests: plain requests with a whole URL, and tunnels (`CONNECT`). Only the proxy
+//! can resolve the host names of a test, so each request that arrives came through it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -11,12 +11,12 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::http::Server;
 
-/// The user that goes with [`PROXY_PASSWORD`].
+/// The user for [`PROXY_PASSWORD`].
 pub const PROXY_USER: &str = "way-out";
-/// Made to be found where it must not be. Its last character has to be encoded within a URL.
+/// A password that is easy to find where it must not be. Its last character has to be encoded in a URL.
 pub const PROXY_PASSWORD: &str = "proxy-password-PLANTED-9999-0ddba11@";
 
-/// On a port of its own; gone when dropped.
+/// A proxy on its own port. It stops when dropped.
 pub struct Proxy {
     server: Server,
     shared: Arc<Shared>,
@@ -28,38 +28,39 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Lets those through that bring user and password.
+    /// Starts a proxy that accepts only requests with the user and the password.
     pub fn start() -> Self {
         let shared = Arc::new(Shared { routes: Mutex::default(), asked: Mutex::default() });
         let of_server = Arc::clone(&shared);
         let server = Server::start_raw(move |stream, _| {
-            // A client that goes away half-way is its own business.
+            // A client may go away at any time.
             let _ = of_server.converse(stream);
         });
         Self { server, shared }
     }
 
-    /// From now on `host:port` leads there.
+    /// Sends connections for `host:port` to this address from now on.
     pub fn route(&self, host_and_port: &str, to: SocketAddr) {
         self.shared.routes.lock().unwrap().push((host_and_port.to_owned(), to));
     }
 
-    /// What belongs into `http_proxy`.
+    /// Returns the value for `http_proxy`.
     pub fn url(&self) -> String {
         self.url_with(PROXY_PASSWORD)
     }
 
-    /// The same with another password.
+    /// Returns the same URL with another password.
     pub fn url_with(&self, password: &str) -> String {
         format!("http://{PROXY_USER}:{}@{}", password.replace('@', "%40"), self.server.address())
     }
 
-    /// The way that user and password are sent.
+    /// Returns user and password in the form in which they are sent.
     pub fn credentials() -> String {
         STANDARD.encode(format!("{PROXY_USER}:{PROXY_PASSWORD}"))
     }
 
-    /// `CONNECT host:port` or `GET http://host:port/…`, in the order in which they came; refused ones begin with `407`.
+    /// Returns `CONNECT host:port` or `GET http://host:port/…` for each request, in order of arrival. Refused ones
+    /// begin with `407`.
     pub fn asked(&self) -> Vec<String> {
         self.shared.asked.lock().unwrap().clone()
     }
@@ -110,7 +111,7 @@ impl Shared {
             let lines: String = rest.map(|line| format!("{line}\r\n")).collect();
             write!(upstream, "{method} /{path} HTTP/1.1\r\n{lines}\r\n")?;
         }
-        // What came behind the head already.
+        // Bytes that came directly after the head are in the buffer already.
         upstream.write_all(input.buffer())?;
         pass_both_ways(stream, &upstream);
         Ok(())

@@ -1,5 +1,5 @@
-//! Receivers of notices: a server that takes webhooks by the documented rules of Slack and Discord, any JSON, and
-//! heartbeats, and remembers what came.
+//! Receivers of notices: a server that accepts webhooks by the documented rules of Slack and Discord, any JSON, and
+//! heartbeats, and records them.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -9,20 +9,20 @@ use super::http::{Fault, Faults, Reply, Request, Response, Server};
 use super::process::PATIENCE;
 use super::run::text_field;
 
-/// Part of each address: it is the credential.
+/// A part of each address: the address is the credential.
 pub const HOOK_SECRET: &str = "T00-B00-PLANTED-8888-hook";
 /// <https://discord.com/developers/docs/resources/webhook#execute-webhook>
 const DISCORD_CONTENT_CHARS_MAX: usize = 2_000;
 /// Slack cuts longer texts.
 const SLACK_TEXT_CHARS_MAX: usize = 40_000;
 
-/// Something that was delivered.
+/// A delivered notice or heartbeat.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// `slack`, `discord`, `url`, `heartbeat` or `heartbeat/fail`.
     pub to: String,
     pub body: String,
-    /// Whether the service would have taken it.
+    /// Whether the real service would have accepted it.
     pub taken: bool,
 }
 
@@ -45,12 +45,12 @@ impl Receivers {
         Self { server: Server::start(move |request| of_server.reply(&request)), shared }
     }
 
-    /// The address of `slack`, `discord`, `url` or `heartbeat`.
+    /// Returns the address of `slack`, `discord`, `url` or `heartbeat`.
     pub fn url(&self, of: &str) -> String {
         format!("http://{}/{HOOK_SECRET}/{of}", self.server.address())
     }
 
-    /// Requests to `of` fail so, this many times.
+    /// Makes the next `times` requests to `of` fail in this way.
     pub fn fail(&self, of: &str, fault: Fault, times: usize) {
         self.shared.faults.plan(of, fault, Some(times));
     }
@@ -59,7 +59,7 @@ impl Receivers {
         self.shared.deliveries.lock().unwrap().clone()
     }
 
-    /// What came to `of`, once there are `count` of them.
+    /// Waits until `of` has received `count` deliveries, and returns them.
     #[track_caller]
     pub fn wait_for(&self, of: &str, count: usize) -> Vec<String> {
         let all = self.shared.deliveries.lock().unwrap();
@@ -85,7 +85,7 @@ impl Shared {
     }
 }
 
-/// As the services answer: 200 `ok`, 204, or 400 with what is wrong.
+/// Answers like the real services: 200 `ok`, 204, or 400 with the reason.
 fn answer(to: &str, request: &Request) -> Response {
     let is_json = request.method == "POST" && request.header("content-type") == Some("application/json");
     let value = json::from_str::<Value>(&String::from_utf8_lossy(&request.body)).ok();
@@ -98,7 +98,7 @@ fn answer(to: &str, request: &Request) -> Response {
             Some(text) if text.is_empty() || text.chars().count() > SLACK_TEXT_CHARS_MAX => {
                 Response::text(400, "no_text")
             }
-            // An angle bracket begins a link, a mention or a command; what is left of them is a link with a text.
+            // An angle bracket begins a link, a mention or a command. Only a link with a text is permitted here.
             Some(text) if text.split('<').skip(1).any(|rest| !rest.starts_with("http")) => {
                 Response::text(400, "invalid_payload")
             }

@@ -1,5 +1,5 @@
-//! A `wmill` that makes the folder what the real one made of it once, so that a sync takes a tenth of a second: for tests
-//! that are not about `wmill`, and for scenarios of which there are hundreds.
+//! A `wmill` that restores the folder that the real one made once, so that a sync takes a tenth of a second. It is for
+//! tests that are not about `wmill`, and for scenarios that run hundreds of times.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::sandbox::Sandbox;
 use super::trees::{Files, files_below};
 use super::wmill::{OUR_DEFAULTS, pulled_alone, version};
 
-/// What the workspace holds.
+/// The content of the workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Seeded,
@@ -29,7 +29,7 @@ impl State {
         if self == Self::Seeded { "1-seeded" } else { "2-edited" }
     }
 
-    /// What the real `wmill` makes of it in an empty folder; asked once for all tests.
+    /// Returns the files that the real `wmill` makes of it in an empty folder. The pull runs once for all tests.
     fn files(self) -> &'static Files {
         static SEEDED: OnceLock<Files> = OnceLock::new();
         static EDITED: OnceLock<Files> = OnceLock::new();
@@ -42,7 +42,8 @@ impl State {
     }
 }
 
-/// What follows the folder of the states, `here`. As the real one does, it leaves alone what is no item.
+/// The script after its line that sets `here`, the folder of the states. Like the real `wmill`, it does not touch files
+/// that are not items.
 const SCRIPT: &str = "rm -rf wmill-lock.yaml ./*.resource-type.yaml\n\
     find f u groups ! -type d ! -name '*.md' -delete 2>/dev/null\n\
     find f u groups -type d -empty -delete 2>/dev/null\n\
@@ -50,7 +51,7 @@ const SCRIPT: &str = "rm -rf wmill-lock.yaml ./*.resource-type.yaml\n\
     echo 'remote (x) -> local: 1 changes to apply'\necho 'Done! All 1 changes applied locally'\n";
 
 impl Sandbox {
-    /// With a `wmill` that replays; the workspace is seeded.
+    /// Creates a sandbox with a `wmill` that replays. The workspace is seeded.
     pub fn replayed() -> Self {
         Self::replaying(|state| state.files().clone())
     }
@@ -65,8 +66,8 @@ impl Sandbox {
         sandbox
     }
 
-    /// From now on the workspace holds this; Windmill shows that something changed, and the `wmill` that replays knows
-    /// what.
+    /// Sets the content of the workspace: Windmill shows that something changed, and the `wmill` that replays writes
+    /// the new state.
     pub fn hold(&self, state: State) {
         self.windmill.state(state.name());
         let current = self.states().join("current");
@@ -74,7 +75,7 @@ impl Sandbox {
         std::os::unix::fs::symlink(state.name(), &current).unwrap();
     }
 
-    /// The same with files of the test's own, in place of what `wmill` makes of a workspace.
+    /// Like [`Sandbox::hold`], with the test's own files in place of what `wmill` makes of a workspace.
     pub fn hold_files(&self, files: &Files) {
         let made = self.states().join("made");
         let _ = fs::remove_dir_all(&made);
@@ -82,18 +83,18 @@ impl Sandbox {
         let current = self.states().join("current");
         let _ = fs::remove_file(&current);
         std::os::unix::fs::symlink("made", &current).unwrap();
-        // Windmill shows that something changed.
+        // Makes Windmill show that something changed.
         static CHANGES: AtomicU32 = AtomicU32::new(0);
         self.windmill.put("f/made/change.ts", format!("// {}\n", CHANGES.fetch_add(1, Ordering::Relaxed)));
     }
 
-    /// The text of the `wmill` that replays, for programs that do the same and something beside it.
+    /// Returns the script of the `wmill` that replays, for programs that do the same and more.
     pub fn replay_script(&self) -> String {
         let known_version = format!("[ \"$1\" = --version ] && {{ echo 'CLI version: {}'; exit; }}\n", version());
         format!("here='{}'\n{known_version}{SCRIPT}", self.states().display())
     }
 
-    /// Where the states lie that the `wmill` that replays takes its files from.
+    /// Returns the folder of the states from which the `wmill` that replays takes its files.
     pub fn states(&self) -> PathBuf {
         self.scratch("states")
     }
@@ -103,15 +104,15 @@ impl Sandbox {
 pub struct Replay {
     pub sandbox: Sandbox,
     pub remote: BareRepository,
-    /// `COMMIT_PER`
+    /// The value of `COMMIT_PER`.
     pub commit_per: &'static str,
 }
 
-/// What the repository holds beside the backup.
+/// The file that the repository holds besides the backup.
 const README: (&str, &str) = ("README.md", "stays\n");
 
 impl Replay {
-    /// The workspace is seeded.
+    /// Creates both. The workspace is seeded.
     pub fn new() -> Self {
         Self::with_files(|state| state.files().clone())
     }
@@ -123,31 +124,31 @@ impl Replay {
         Self { sandbox, remote, commit_per: "sync" }
     }
 
-    /// As [`Sandbox::replay_script`].
+    /// Returns [`Sandbox::replay_script`].
     pub fn script(&self) -> String {
         self.sandbox.replay_script()
     }
 
-    /// The same in two parts: where the states lie, and what the stand-in does.
+    /// Returns the same in two parts: the folder of the states, and the commands of the stand-in.
     pub fn states_of_script(&self) -> (String, String) {
         let script = self.script();
         let (_, rest) = script.split_once('\n').unwrap();
         (self.sandbox.states().display().to_string(), rest.to_owned())
     }
 
-    /// As [`Sandbox::hold`].
+    /// Calls [`Sandbox::hold`].
     pub fn hold(&self, state: State) {
         self.sandbox.hold(state);
     }
 
-    /// Puts a file into a state.
+    /// Adds a file to a state.
     pub fn put(&self, state: State, path: &str, content: &str) {
         let folder = self.sandbox.states().join(state.name());
         write_files(&folder, &Files::from([(path.to_owned(), content.into())]));
         self.sandbox.windmill.put(path, content);
     }
 
-    /// What the branch has to hold, then.
+    /// Returns the files that the branch must then hold.
     pub fn expected(&self) -> Files {
         let mut files = files_below(&self.sandbox.states().join("current/."));
         files.insert(README.0.to_owned(), README.1.into());
@@ -158,7 +159,7 @@ impl Replay {
         self.sandbox.sync().remote(&self.remote).env("COMMIT_PER", self.commit_per)
     }
 
-    /// The one checkout that the syncs have made.
+    /// Returns the only checkout that the syncs have made.
     pub fn checkout(&self) -> PathBuf {
         the_checkout_in(&self.sandbox.data())
     }
@@ -170,7 +171,7 @@ impl Default for Replay {
     }
 }
 
-/// The one checkout on a volume.
+/// Returns the only checkout on a volume.
 pub fn the_checkout_in(data: &Path) -> PathBuf {
     let checkouts = data.join("windmill-git-sync/checkouts");
     fs::read_dir(checkouts).unwrap().next().expect("a checkout").unwrap().path()

@@ -1,5 +1,5 @@
-//! Our own binary as a user meets it: a command that ends, or a service that answers. Its environment has nothing but
-//! what the test gave it.
+//! Runs our own binary as a user does: a command that ends, or a service that answers. Its environment has only what
+//! the test gave it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,15 +23,15 @@ use super::sandbox::{Sandbox, target_dir};
 use super::windmill::{SHOP, WINDMILL_TOKEN, Windmill};
 use super::wmill::{wmill, wmill_of_known_version};
 
-/// A first build on a small machine.
+/// How long a first build may take on a small machine.
 const BUILD_PATIENCE: Duration = Duration::from_secs(600);
 
-/// Our binary. Cargo builds it for tests and benches; the demo, an example, has it built.
+/// Returns the path of our binary. Cargo builds it for tests and benches. The demo is an example, so it is built here.
 pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("CARGO_BIN_EXE_windmill-git-sync") {
         return path.into();
     }
-    // A test that was not started by Cargo lies in `deps`.
+    // A test that Cargo did not start is in `deps`.
     let running = std::env::current_exe().unwrap();
     let folder = running.parent().unwrap();
     let profile = folder.parent().unwrap();
@@ -54,10 +54,10 @@ fn build(profile: &Path) {
     process::start(command).finish_within(BUILD_PATIENCE).must_succeed();
 }
 
-/// The token of a service whose callers are trusted.
+/// The token of a service that trusts its callers.
 pub const API_TOKEN: &str = "the-services-own-token";
 
-/// A run of our binary in the making.
+/// A run of our binary that is not started yet.
 #[derive(Clone)]
 pub struct Run<'a> {
     sandbox: &'a Sandbox,
@@ -71,8 +71,8 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// With the sandbox's Windmill, its token and workspace `shop`, data folder and home, a port of its own, and
-    /// nothing else.
+    /// Creates a run with the sandbox's Windmill, its token and workspace `shop`, data folder and home, its own port,
+    /// and no other settings.
     pub fn new(sandbox: &'a Sandbox, command: &str) -> Self {
         Self {
             sandbox,
@@ -92,13 +92,13 @@ impl<'a> Run<'a> {
         .workspace(SHOP)
     }
 
-    /// With the real `wmill` for all that it is asked, its version too.
+    /// Uses the real `wmill` for everything, including its version.
     #[must_use]
     pub fn real_wmill(self) -> Self {
         self.wmill(&wmill())
     }
 
-    /// This `wmill` on the `PATH`, behind the programs of the sandbox.
+    /// Puts this `wmill` on the `PATH`, after the programs of the sandbox.
     fn wmill(self, program: &Path) -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folder = program.parent().unwrap().to_path_buf();
@@ -106,7 +106,7 @@ impl<'a> Run<'a> {
         self.env("PATH", &std::env::join_paths(folders).unwrap().to_string_lossy())
     }
 
-    /// Another Windmill than the sandbox's own.
+    /// Uses another Windmill than the sandbox's own.
     #[must_use]
     pub fn windmill(self, windmill: &Windmill) -> Self {
         self.env("WINDMILL_BASE_URL", &windmill.base_url()).env("WINDMILL_TOKEN", WINDMILL_TOKEN)
@@ -117,7 +117,7 @@ impl<'a> Run<'a> {
         self.env("WINDMILL_WORKSPACE", id)
     }
 
-    /// The remote with the credentials that lead there.
+    /// Sets the remote and its credentials.
     #[must_use]
     pub fn remote(mut self, remote: &impl Remote) -> Self {
         self.environment.extend(remote.credentials());
@@ -140,55 +140,55 @@ impl<'a> Run<'a> {
         self
     }
 
-    /// With a token of its own, which its callers show.
+    /// Sets an API token, which [`Service::post_sync`] then sends.
     #[must_use]
     pub fn trusted(self) -> Self {
         Self { trusted: true, ..self }.env("SYNC_API_TOKEN", API_TOKEN)
     }
 
-    /// Takes a setting away, one that a sandbox gives included.
+    /// Removes a setting, even one that the sandbox sets.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.environment.remove(name);
         self
     }
 
-    /// A word of the command line.
+    /// Adds an argument to the command line.
     #[must_use]
     pub fn arg(mut self, word: &str) -> Self {
         self.arguments.push(word.to_owned());
         self
     }
 
-    /// How long the run may take; [`PATIENCE`] where nothing is said.
+    /// Sets how long the run may take. Default: [`PATIENCE`].
     #[must_use]
     pub fn within(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Another program in our binary's place.
+    /// Runs another program in place of our binary.
     #[must_use]
     pub fn program(mut self, path: PathBuf) -> Self {
         self.program = Some(path);
         self
     }
 
-    /// As another user, of whom the system need not know; only root may.
+    /// Runs as another user, which need not exist on the system. Only root may do this.
     #[must_use]
     pub fn user(mut self, id: u32) -> Self {
         self.user = Some(id);
         self
     }
 
-    /// Started in another folder than the sandbox's.
+    /// Starts in another folder than the sandbox's.
     #[must_use]
     pub fn folder(mut self, path: PathBuf) -> Self {
         self.folder = path;
         self
     }
 
-    /// Every setting passed through `map`, for a run that sees the files of this machine elsewhere.
+    /// Applies `map` to every setting, for a run that sees the files of this machine at other paths.
     #[must_use]
     pub fn settings(mut self, map: impl Fn(&str) -> String) -> Self {
         self.environment.values_mut().for_each(|value| *value = map(value));
@@ -210,8 +210,8 @@ impl<'a> Run<'a> {
         Outcome::of(&process::start(self.command()).finish_within(self.patience))
     }
 
-    /// Runs it with more and more time until it is this step in which the time is over: what comes before may take a
-    /// while on a busy machine.
+    /// Runs it with more and more time, until the time ends in this step: the steps before it can be slow on a busy
+    /// machine.
     #[track_caller]
     pub fn time_out_in(&self, step: &str) -> Outcome {
         let mut told = String::new();
@@ -225,7 +225,7 @@ impl<'a> Run<'a> {
         panic!("`{step}` is not where the time was over: {told}");
     }
 
-    /// Starts it, for a test that does something meanwhile.
+    /// Starts it, for a test that does something in the meantime.
     #[track_caller]
     pub fn start(&self) -> Running {
         Running(process::start(self.command()))
@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A started command. Dropped, it is killed.
+/// A started command. When dropped, it is killed.
 pub struct Running(Started);
 
 impl Running {
@@ -250,12 +250,12 @@ impl Running {
         self.0.is_running()
     }
 
-    /// SIGTERM, as `docker stop` sends.
+    /// Sends SIGTERM, like `docker stop`.
     pub fn terminate(&self) {
         process::signal(self.0.pid(), Signal::TERM);
     }
 
-    /// SIGKILL to the one process: what it had started is left to itself, as when the kernel runs out of memory.
+    /// Sends SIGKILL to this process only. Its children keep running, as after a kill by the kernel when memory is low.
     pub fn kill(&self) {
         process::signal(self.0.pid(), Signal::KILL);
     }
@@ -266,7 +266,7 @@ impl Running {
     }
 }
 
-/// A value out of JSON, for assertions: `field(&value, "changed.added")`.
+/// Returns a value from JSON, for assertions: `field(&value, "changed.added")`.
 #[track_caller]
 pub fn field<'a>(value: &'a Value, path: &str) -> &'a Value {
     let found = path.split('.').try_fold(value, |value, name| match value {
@@ -277,7 +277,7 @@ pub fn field<'a>(value: &'a Value, path: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no `{path}` in {}", json::to_string(value)))
 }
 
-/// Text out of JSON; `null` is `None`.
+/// Returns a string from JSON, or `None` for `null`.
 #[track_caller]
 pub fn text_field(value: &Value, path: &str) -> Option<String> {
     match field(value, path) {
@@ -287,7 +287,7 @@ pub fn text_field(value: &Value, path: &str) -> Option<String> {
     }
 }
 
-/// A count out of JSON.
+/// Returns a count from JSON.
 #[track_caller]
 pub fn count_field(value: &Value, path: &str) -> u64 {
     match field(value, path) {
@@ -296,7 +296,7 @@ pub fn count_field(value: &Value, path: &str) -> u64 {
     }
 }
 
-/// The texts of a list out of JSON.
+/// Returns a list of strings from JSON.
 #[track_caller]
 pub fn texts_field(value: &Value, path: &str) -> Vec<String> {
     let Value::Array(items) = field(value, path) else {
@@ -311,19 +311,19 @@ pub fn texts_field(value: &Value, path: &str) -> Vec<String> {
         .collect()
 }
 
-/// How a command ended.
+/// The result of a command that has ended.
 pub struct Outcome {
-    /// `None` when a signal ended it.
+    /// `None` if a signal ended it.
     pub exit_code: Option<i32>,
     pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,
-    /// What stands on stdout, where that is JSON.
+    /// The content of stdout, if it is JSON.
     pub json: Option<Value>,
 }
 
 impl Outcome {
-    /// Of a run of our binary that ended.
+    /// Creates it from a run of our binary that has ended.
     pub fn of(finished: &Finished) -> Self {
         let stdout = finished.stdout_text();
         Self {
@@ -335,7 +335,7 @@ impl Outcome {
         }
     }
 
-    /// The result object, or a panic that shows what came instead.
+    /// Returns the result object. Panics with the output if there is no result.
     #[track_caller]
     pub fn result(&self) -> &Value {
         match &self.json {
@@ -359,7 +359,7 @@ impl Outcome {
         text_field(self.result(), "commit")
     }
 
-    /// Added, modified, deleted.
+    /// Returns the counts of added, modified and deleted files.
     #[track_caller]
     pub fn changed(&self) -> (u64, u64, u64) {
         let count = |name: &str| count_field(self.result(), &format!("changed.{name}"));
@@ -371,14 +371,14 @@ impl Outcome {
         texts_field(self.result(), "warnings")
     }
 
-    /// Itself, where the result has this code; else a panic that shows everything.
+    /// Returns itself if the result has this code. Panics with all output if not.
     #[track_caller]
     pub fn expect(self, code: &str) -> Self {
         assert_eq!(self.code(), code, "{self}");
         self
     }
 
-    /// What the run said, for [`super::assert_nothing_leaked`].
+    /// Returns the output of the run, for [`super::assert_nothing_leaked`].
     pub fn texts(&self) -> [(&str, &[u8]); 2] {
         [("stdout", self.stdout.as_bytes()), ("stderr", self.stderr.as_bytes())]
     }
@@ -394,7 +394,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What a service has said so far.
+/// The log of a service so far.
 #[derive(Default)]
 struct Log {
     text: Mutex<(String, Ended)>,
@@ -408,7 +408,7 @@ enum Ended {
     Yes,
 }
 
-/// A running service. Dropped, it is killed with all that it had started.
+/// A running service. When dropped, it is killed with all processes that it started.
 pub struct Service {
     child: Child,
     trusted: bool,
@@ -425,7 +425,7 @@ impl Service {
         let of_reader = Arc::clone(&log);
         let stderr = child.stderr.take().unwrap();
         thread::spawn(move || of_reader.gather(BufReader::new(stderr)));
-        // A service before it listens: dropped on a panic, it is killed.
+        // The value exists before the service listens, so that a panic drops it and kills the service.
         let mut service = Self { child, trusted, address: SocketAddr::from(([127, 0, 0, 1], 0)), log };
         service.address = service.log.wait("it listens", |text| {
             let mut after = text.split("listening on ").skip(1);
@@ -454,7 +454,7 @@ impl Service {
         self.ask("GET", path, self.authorization(), b"").expect("an answer")
     }
 
-    /// `POST /sync` with a JSON body; an empty one is sent as no body.
+    /// Sends `POST /sync` with a JSON body. An empty `body` is sent as no body.
     #[track_caller]
     pub fn post_sync(&self, body: &str) -> Answer {
         let json: &[(&str, &str)] = &[("Content-Type", "application/json")];
@@ -464,45 +464,45 @@ impl Service {
             .unwrap_or_else(|error| panic!("no answer to `POST /sync`: {error}\n{}", self.log()))
     }
 
-    /// What shows that the caller is trusted, where it is.
+    /// Returns the header that shows that the caller is trusted, if it is.
     pub fn authorization(&self) -> &'static [(&'static str, &'static str)] {
         if self.trusted { &[("Authorization", "Bearer the-services-own-token")] } else { &[] }
     }
 
-    /// Any request.
+    /// Sends any request.
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
         http::ask(self.address, method, path, headers, body)
     }
 
-    /// These bytes as they are.
+    /// Sends these bytes unchanged.
     pub fn ask_raw(&self, bytes: &[u8]) -> io::Result<Answer> {
         http::ask_raw(self.address, bytes)
     }
 
-    /// What it has said so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         self.log.text.lock().unwrap().0.clone()
     }
 
-    /// Waits until it has said this.
+    /// Waits until the log contains this text.
     #[track_caller]
     pub fn wait_for_log(&self, needle: &str) {
         self.log.wait(needle, |text| text.contains(needle).then_some(()));
     }
 
-    /// SIGTERM, without waiting.
+    /// Sends SIGTERM, without waiting.
     pub fn ask_to_end(&self) {
         process::signal(self.child.id(), Signal::TERM);
     }
 
-    /// SIGTERM, as `docker stop` sends, and waits for the end.
+    /// Sends SIGTERM, like `docker stop`, and waits for the end.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
         self.ask_to_end();
         self.wait()
     }
 
-    /// SIGKILL to the one process: what it had started is left to itself.
+    /// Sends SIGKILL to this process only. Its children keep running.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

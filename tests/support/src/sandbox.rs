@@ -1,4 +1,4 @@
-//! A folder of its own for each test, gone when dropped, with a Windmill of its own.
+//! A folder and a Windmill for each test, both removed when dropped.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -14,8 +14,8 @@ use super::run::Run;
 use super::windmill::Windmill;
 use super::wmill::wmill;
 
-/// Cargo's target directory, from where the running program lies: `env!("CARGO_TARGET_TMPDIR")` is for tests only,
-/// and the demo is an example.
+/// Returns Cargo's target directory, found from the path of the running program. `env!("CARGO_TARGET_TMPDIR")` works
+/// only in tests, and the demo is an example.
 pub fn target_dir() -> PathBuf {
     let program = std::env::current_exe().expect("a running program has a path");
     let marked = |folder: &&Path| folder.join(".rustc_info.json").is_file() || folder.join("CACHEDIR.TAG").is_file();
@@ -30,11 +30,11 @@ pub fn target_dir() -> PathBuf {
 /// The folder of one test.
 pub struct Sandbox {
     folder: PathBuf,
-    /// Workspace `shop`, state `1-seeded`.
+    /// The Windmill of the sandbox, with workspace `shop` in state `1-seeded`.
     pub windmill: Windmill,
 }
 
-/// A start of a program by our binary.
+/// One start of a program by our binary.
 #[derive(Clone, Debug)]
 pub struct Invocation {
     pub arguments: Vec<String>,
@@ -44,10 +44,11 @@ pub struct Invocation {
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// With less free, the sandboxes are on the disk.
+/// If less memory is free, the sandboxes are on the disk.
 const MEMORY_BYTES_MIN: u64 = 2 << 30;
 
-/// Where the sandboxes are: in memory, where the many small files of git take a third less time than on ext4.
+/// Returns the folder of the sandboxes in memory. The many small files of git take a third less time there than on
+/// ext4.
 fn in_memory() -> Option<PathBuf> {
     let shared = Path::new("/dev/shm");
     let about = statvfs(shared).ok()?;
@@ -69,13 +70,13 @@ impl Sandbox {
         Self::with(Windmill::start())
     }
 
-    /// On the disk, for what measures it or shows it to a container.
+    /// Creates a sandbox on the disk, for tests that measure the disk or mount a folder in a container.
     pub fn on_disk() -> Self {
         static ALL: OnceLock<PathBuf> = OnceLock::new();
         Self::below(ALL.get_or_init(|| cleared(on_disk())), Windmill::start())
     }
 
-    /// With another stand-in, below a path prefix for example.
+    /// Creates a sandbox with another stand-in, for example one below a path prefix.
     pub fn with(windmill: Windmill) -> Self {
         static ALL: OnceLock<PathBuf> = OnceLock::new();
         Self::below(ALL.get_or_init(|| cleared(in_memory().unwrap_or_else(on_disk))), windmill)
@@ -89,49 +90,49 @@ impl Sandbox {
         Self { folder, windmill }
     }
 
-    /// The folder itself.
+    /// Returns the folder of the sandbox.
     pub fn path(&self) -> &Path {
         &self.folder
     }
 
-    /// `DATA_DIR` of our binary.
+    /// Returns `DATA_DIR` of our binary.
     pub fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
 
-    /// `HOME` of our binary; a hostile `.gitconfig` goes here.
+    /// Returns `HOME` of our binary. A hostile `.gitconfig` goes here.
     pub fn home(&self) -> PathBuf {
         self.folder.join("home")
     }
 
-    /// An empty folder of this name for whatever the test needs.
+    /// Creates a folder with this name for any use, empty at first.
     pub fn scratch(&self, name: &str) -> PathBuf {
         let folder = self.folder.join("scratch").join(name);
         fs::create_dir_all(&folder).unwrap();
         folder
     }
 
-    /// Programs that our binary started for this sandbox and that are there now: each has a path of `DATA_DIR` in its
-    /// environment, as our binary itself has.
+    /// Returns the running programs that our binary started for this sandbox. Each has a path of `DATA_DIR` in its
+    /// environment, like our binary itself.
     pub fn processes(&self) -> Vec<Process> {
         process::processes_with_environment(&self.data().display().to_string())
     }
 
-    /// A file for whatever the test needs, only its owner can read it.
+    /// Writes a file for any use, which only its owner can read.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder.join("scratch").join(name);
         write_with_mode(&path, content.as_ref(), 0o600);
         path
     }
 
-    /// A shell script that stands in for program `name` on the `PATH` of our binary.
+    /// Writes a shell script that replaces program `name` on the `PATH` of our binary.
     pub fn program(&self, name: &str, script: &str) -> PathBuf {
         let path = self.bin().join(name);
         write_with_mode(&path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755);
         path
     }
 
-    /// From now on each pull of `wmill` stands still before it begins, until what this gives is dropped.
+    /// Makes each pull of `wmill` wait before it begins, until the returned value is dropped.
     pub fn hold_wmill(&self) -> HeldWmill {
         let folder = self.scratch("held-wmill");
         let (held, real) = (folder.join("held"), wmill());
@@ -148,7 +149,7 @@ impl Sandbox {
         HeldWmill { folder }
     }
 
-    /// From now on each start of program `name` by our binary is written down before the real one takes over: see
+    /// Records each start of program `name` by our binary from now on, before the real program runs: see
     /// [`Sandbox::invocations`].
     pub fn record(&self, name: &str) {
         let real = match name {
@@ -156,7 +157,7 @@ impl Sandbox {
             _ => process::find_program(name, &[]).unwrap_or_else(|| panic!("no `{name}`")),
         };
         let folder = self.scratch(&format!("invocations-{name}"));
-        // A file of its own for each process: two that write at once would mix.
+        // Each process has its own file: two processes that write to one file at once would mix their text.
         let script = format!(
             "{}here='{}'\nprintf '%s\\0' \"$@\" > \"$TMPDIR/$$.arguments\"\n\
              env -0 > \"$TMPDIR/$$.environment\"\n\
@@ -168,7 +169,7 @@ impl Sandbox {
         self.program(name, &script);
     }
 
-    /// The starts of program `name` since [`Sandbox::record`], in no order.
+    /// Returns the starts of program `name` since [`Sandbox::record`], in no order.
     pub fn invocations(&self, name: &str) -> Vec<Invocation> {
         let folder = self.scratch(&format!("invocations-{name}"));
         let strings = |path: &Path| -> Vec<String> {
@@ -187,12 +188,12 @@ impl Sandbox {
             .collect()
     }
 
-    /// What comes first on the `PATH` of our binary.
+    /// Returns the first folder on the `PATH` of our binary.
     pub fn bin(&self) -> PathBuf {
         self.folder.join("bin")
     }
 
-    /// An empty bare repository with default branch `main`.
+    /// Creates an empty bare repository with default branch `main`.
     pub fn repository(&self) -> BareRepository {
         self.repository_named("backup")
     }
@@ -201,28 +202,28 @@ impl Sandbox {
         BareRepository::create(self, name, &[])
     }
 
-    /// The same in the sha256 object format.
+    /// Creates an empty bare repository in the sha256 object format.
     pub fn sha256_repository(&self) -> BareRepository {
         BareRepository::create(self, "backup256", &["--object-format=sha256"])
     }
 
-    /// The same with another default branch.
+    /// Creates an empty bare repository with another default branch.
     pub fn repository_with_default_branch(&self, branch: &str) -> BareRepository {
         let option = format!("--initial-branch={branch}");
         BareRepository::create(self, "backup", &[&option])
     }
 
-    /// Our binary's `sync`, against this sandbox's Windmill.
+    /// Returns a run of our binary's `sync`, with this sandbox's Windmill.
     pub fn sync(&self) -> Run<'_> {
         Run::new(self, "sync")
     }
 
-    /// Our binary's `serve`: see [`Run::serve`].
+    /// Returns a run of our binary's `serve`: see [`Run::serve`].
     pub fn service(&self) -> Run<'_> {
         Run::new(self, "serve")
     }
 
-    /// Our binary with another command.
+    /// Returns a run of our binary with another command.
     pub fn command(&self, name: &str) -> Run<'_> {
         Run::new(self, name)
     }
@@ -240,7 +241,8 @@ impl Drop for Sandbox {
     }
 }
 
-/// Removes the sandboxes of processes that were killed before they could, one of our own id included.
+/// Removes the sandboxes of processes that were killed before they could do so, including those of an earlier process
+/// with our pid.
 fn cleared(all: PathBuf) -> PathBuf {
     for entry in fs::read_dir(&all).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -255,14 +257,13 @@ fn cleared(all: PathBuf) -> PathBuf {
     all
 }
 
-/// Writes a file and gives it this mode.
-/// While it lives, no pull of `wmill` begins.
+/// While this value lives, no pull of `wmill` begins.
 pub struct HeldWmill {
     folder: PathBuf,
 }
 
 impl HeldWmill {
-    /// Waits until so many pulls stand still or stood.
+    /// Waits until this many pulls wait or have waited.
     #[track_caller]
     pub fn wait_for(&self, count: usize) {
         super::eventually("wmill was started", || {
@@ -280,9 +281,10 @@ impl Drop for HeldWmill {
     }
 }
 
+/// Writes a file and sets its mode.
 pub fn write_with_mode(path: &Path, content: &[u8], mode: u32) {
-    // By a program of its own: while we had the file open for writing, another test's thread could start a program,
-    // which would inherit that, and the system refuses to run a file that somebody has open for writing.
+    // A separate program writes the file. If we had it open for writing, another test's thread could start a program
+    // that inherits the open file, and the system refuses to run a file that is open for writing.
     let mut command = process::clean_command("sh");
     command.args(["-c", "cat >\"$1\" && chmod \"$2\" \"$1\"", "sh"]).arg(path).arg(format!("{mode:o}"));
     process::run_with_input(command, content.to_vec()).must_succeed();

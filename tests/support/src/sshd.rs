@@ -1,5 +1,5 @@
-//! Git over SSH with the real `sshd`. We listen, and start one `sshd -i` for each connection: so the port is ours from
-//! the start, and nothing is left running when the value is dropped.
+//! Git over SSH with the real `sshd`. We listen, and start one `sshd -i` for each connection. So we own the port from
+//! the start, and no process stays when the value is dropped.
 
 use std::fs;
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use super::http::Server;
 use super::process;
 use super::sandbox::write_with_mode;
 
-/// A server for one repository, on a port of its own; gone when dropped.
+/// A server for one repository on its own port. It stops when dropped.
 pub struct GitSsh {
     server: Server,
     repository: BareRepository,
@@ -30,7 +30,7 @@ impl GitSsh {
         let name = repository.path().file_stem().unwrap().to_string_lossy().into_owned();
         let folder = repository.path().with_file_name(format!("{name}.sshd"));
         fs::create_dir_all(&folder).unwrap();
-        // As root, sshd gives up its rights in this folder, which a package's start script would make.
+        // As root, sshd drops its privileges in this folder, which the start script of a package would create.
         if rustix::process::geteuid().is_root() {
             fs::create_dir_all("/run/sshd").expect("a folder for sshd to give up its rights in");
         }
@@ -49,7 +49,7 @@ impl GitSsh {
         }
     }
 
-    /// The private key that opens the server.
+    /// Returns the private key that the server accepts.
     pub fn client_key(&self) -> String {
         fs::read_to_string(self.client_key_file()).unwrap()
     }
@@ -58,42 +58,42 @@ impl GitSsh {
         self.folder.join("client")
     }
 
-    /// The line that tells this server from another.
+    /// Returns the line that identifies this server.
     pub fn known_hosts(&self) -> String {
         let key = fs::read_to_string(self.folder.join("host.pub")).unwrap();
         format!("[127.0.0.1]:{} {key}", self.server.address().port())
     }
 
-    /// A file with [`GitSsh::known_hosts`] as it is now.
+    /// Writes a file with the current [`GitSsh::known_hosts`] and returns its path.
     pub fn known_hosts_file(&self) -> PathBuf {
         let path = self.folder.join("known_hosts");
         fs::write(&path, self.known_hosts()).unwrap();
         path
     }
 
-    /// From now on the server shows another host key, as an impostor would. What [`GitSsh::known_hosts_file`] wrote
-    /// before does not fit any more.
+    /// Changes the host key of the server, as an impostor would have another one. A file that
+    /// [`GitSsh::known_hosts_file`] wrote before does not match any more.
     pub fn change_host_key(&self) {
         make_key(&self.folder.join("host"));
     }
 
-    /// From now on another key opens the server, and the client's does not.
+    /// Makes the server refuse the client's key from now on.
     pub fn revoke_client_key(&self) {
         fs::write(self.folder.join("authorized_keys"), "").unwrap();
     }
 
-    /// What sshd said, for messages.
+    /// Returns the log of sshd, for messages.
     pub fn server_log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// The commands that clients asked for, one a line.
+    /// Returns the commands that clients sent, one per line.
     pub fn commands(&self) -> Vec<String> {
         let log = fs::read_to_string(self.folder.join("commands")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
     }
 
-    /// A `ssh` for `GIT_SSH_COMMAND` that uses the key and checks the host.
+    /// Returns an `ssh` for `GIT_SSH_COMMAND` that uses the key and checks the host.
     pub fn ssh_command(&self) -> String {
         format!(
             "ssh -F /dev/null -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=yes \
@@ -103,7 +103,7 @@ impl GitSsh {
         )
     }
 
-    /// Who logs in: the user that runs the tests.
+    /// Returns the user that logs in: the user that runs the tests.
     pub fn user() -> String {
         let mut command = process::clean_command("id");
         command.arg("-un");
@@ -147,12 +147,12 @@ fn serve_one(sshd: &Path, folder: &Path, stream: &TcpStream, children: &Mutex<Ve
     let Ok(mut child) = command.spawn() else {
         return;
     };
-    // The command holds copies of the connection, which must not keep it open.
+    // The command holds copies of the connection, which would keep it open.
     drop(command);
     let pid = child.id();
     children.lock().unwrap().push(pid);
     wait_without_reaping(pid);
-    // Removed before it is reaped: a pid that is in the list is never another's.
+    // The pid is removed before the child is reaped, so a pid in the list never belongs to another process.
     children.lock().unwrap().retain(|known| *known != pid);
     let _ = child.wait();
 }
@@ -191,7 +191,7 @@ fn configuration(folder: &Path) -> String {
     )
 }
 
-/// What a login runs: git's commands alone, under the configuration of `git`.
+/// Returns the program for a login: it runs only git's commands, with its own git configuration.
 fn git_only(folder: &Path) -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     let config = folder.with_file_name("ssh.gitconfig");

@@ -1,6 +1,6 @@
-//! The image as its users meet it: a compose file that has a `windmill_server`, into which ours is included, and a real
-//! Docker Engine. The stand-in for Windmill and the git servers run in the test's own process, where a test can fault
-//! and watch them; a container of each name hands connections on to them.
+//! The image as its users run it: a compose file with a `windmill_server` that includes our compose file, on a real
+//! Docker Engine. The stand-in for Windmill and the git servers run in the test's process, where a test can inject
+//! faults and read their logs. For each of them, a container with its name forwards connections to it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,16 +22,17 @@ use super::run::Outcome;
 use super::sandbox::Sandbox;
 use super::windmill::{SHOP, WINDMILL_TOKEN};
 
-/// The image that is tried; a person's `windmill-git-sync` is left alone.
+/// The image under test. It does not replace a user's `windmill-git-sync`.
 pub const IMAGE: &str = "windmill-git-sync:test";
-/// Our service in the compose file.
+/// The name of our service in the compose file.
 pub const SERVICE: &str = "windmill-git-sync";
-/// A container beside ours, with `curl`.
+/// The image of the containers beside ours, with `curl`.
 const NEIGHBOUR: &str = "windmill-git-sync-test-neighbour";
-/// Downloads and two compilations on a small machine.
+/// How long a build may take: downloads and two compilations on a small machine.
 const BUILD_PATIENCE: Duration = Duration::from_secs(1_200);
 
-/// `docker`, with what leads to the engine, and nothing of the environment that could be a setting of ours.
+/// Returns `docker` with the environment that it needs to find the engine, and without any variable that could be one
+/// of our settings.
 pub fn docker<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
     let mut command = process::clean_command("docker");
     for (name, value) in std::env::vars_os() {
@@ -44,19 +45,19 @@ pub fn docker<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>)
     command
 }
 
-/// Runs `docker` to its end; it must succeed.
+/// Runs `docker` to its end. It must succeed.
 #[track_caller]
 pub fn run_docker<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) -> Finished {
     process::run(docker(arguments)).must_succeed()
 }
 
-/// What `docker` printed for these words, without the line break.
+/// Returns the output of `docker` for these words, without the line break.
 #[track_caller]
 pub fn said_by_docker(words: &str) -> String {
     run_docker(words.split_whitespace()).stdout_text().trim_end().to_owned()
 }
 
-/// Builds a stage of our `Dockerfile.scratch`, or the whole.
+/// Builds a stage of our `Dockerfile.scratch`, or the whole image.
 #[track_caller]
 pub fn build(tag: &str, stage: Option<&str>) {
     let root = project();
@@ -67,7 +68,7 @@ pub fn build(tag: &str, stage: Option<&str>) {
     process::start(command).finish_within(BUILD_PATIENCE).must_succeed();
 }
 
-/// The image, built once for all tests, and the neighbour.
+/// Builds the image, once for all tests, and the neighbour's image.
 #[track_caller]
 pub fn image() -> &'static str {
     static BUILT: OnceLock<()> = OnceLock::new();
@@ -83,19 +84,19 @@ pub fn image() -> &'static str {
     IMAGE
 }
 
-/// A compose project of its own, with a volume of its own. Dropped, both are gone.
+/// A compose project with its own volume. Both are removed when it is dropped.
 pub struct Stack<'a> {
     sandbox: &'a Sandbox,
     project: String,
     folder: PathBuf,
-    /// What stands in `.env`.
+    /// The content of `.env`.
     settings: BTreeMap<String, String>,
-    /// Servers beside ours: name, what socat listens on, and where they really are.
+    /// Servers beside ours: name, what socat listens on, and the real address.
     neighbours: Vec<(String, String, SocketAddr)>,
 }
 
 impl<'a> Stack<'a> {
-    /// With the sandbox's Windmill as `windmill_server`, and a fresh volume.
+    /// Creates a stack with the sandbox's Windmill as `windmill_server`, and a fresh volume.
     #[track_caller]
     pub fn new(sandbox: &'a Sandbox) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -115,12 +116,12 @@ impl<'a> Stack<'a> {
             .set("WINDMILL_TOKEN", WINDMILL_TOKEN)
     }
 
-    /// The volume at `/workspace`.
+    /// Returns the name of the volume at `/workspace`.
     pub fn volume(&self) -> String {
         format!("{}-data", self.project)
     }
 
-    /// A line in `.env`.
+    /// Sets a variable in `.env`.
     #[must_use]
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
@@ -128,7 +129,7 @@ impl<'a> Stack<'a> {
         self
     }
 
-    /// A line less in `.env`.
+    /// Removes a variable from `.env`.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.settings.remove(name);
@@ -136,7 +137,7 @@ impl<'a> Stack<'a> {
         self
     }
 
-    /// A server in the test's process, which containers reach by this name and port.
+    /// Adds a server in the test's process, which containers reach by this name and port.
     #[must_use]
     pub fn neighbour(mut self, name: &str, port: u16, real: SocketAddr) -> Self {
         self.neighbours.push((name.to_owned(), format!("TCP-LISTEN:{port}"), hand_on(real)));
@@ -144,7 +145,7 @@ impl<'a> Stack<'a> {
         self
     }
 
-    /// The same over TLS at port 443, with a certificate that [`Stack::certificates`] made.
+    /// Adds the same over TLS at port 443, with a certificate that [`Stack::certificates`] made.
     #[must_use]
     pub fn tls_neighbour(mut self, name: &str, real: SocketAddr) -> Self {
         let listen = "OPENSSL-LISTEN:443,cert=/certificates/server.pem,verify=0";
@@ -153,7 +154,8 @@ impl<'a> Stack<'a> {
         self
     }
 
-    /// Makes a private certificate authority, and a certificate for these names; what mounts the folder with `ca.pem`.
+    /// Makes a private certificate authority and a certificate for these names. Returns the mount option for the folder
+    /// with `ca.pem`.
     #[track_caller]
     pub fn certificates(&self, names: &[&str]) -> String {
         let names: Vec<_> = names.iter().map(|name| format!("DNS:{name}")).collect();
@@ -171,7 +173,7 @@ impl<'a> Stack<'a> {
         mount
     }
 
-    /// Our settings for this remote, which containers reach as `git_server`.
+    /// Sets our settings for this remote, which containers reach as `git_server`.
     #[must_use]
     pub fn remote(self, remote: &impl Remote) -> Self {
         let url = remote.url();
@@ -194,14 +196,14 @@ impl<'a> Stack<'a> {
         stack.set("GIT_REMOTE_URL", &format!("{scheme}://{user}git_server/{path}"))
     }
 
-    /// A setting that is the path of a file with this content.
+    /// Sets a variable to the path of a file with this content.
     #[must_use]
     pub fn set_file(self, name: &str, content: &str) -> Self {
         let path = self.file(name, content);
         self.set(name, &path.display().to_string())
     }
 
-    /// A file that any user can read, as a secret's file has to be for the container.
+    /// Writes a file that any user can read, as the container needs for a secret.
     pub fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.folder.join(name);
         super::sandbox::write_with_mode(&path, content.as_bytes(), 0o644);
@@ -231,19 +233,19 @@ impl<'a> Stack<'a> {
         command
     }
 
-    /// `docker compose`, to its end.
+    /// Runs `docker compose` to its end.
     #[track_caller]
     pub fn try_run(&self, words: &[&str]) -> Finished {
         process::run(self.compose(words))
     }
 
-    /// The same; it must succeed.
+    /// Runs `docker compose` to its end. It must succeed.
     #[track_caller]
     pub fn run(&self, words: &[&str]) -> Finished {
         self.try_run(words).must_succeed()
     }
 
-    /// Starts `docker compose`, for a test that does something meanwhile.
+    /// Starts `docker compose`, for a test that does something in the meantime.
     #[track_caller]
     pub fn start(&self, words: &[&str]) -> Started {
         process::start(self.compose(words))
@@ -255,27 +257,27 @@ impl<'a> Stack<'a> {
         self.run(&["up", "--detach", "--wait"]);
     }
 
-    /// One sync in a container of its own, with these options of `docker compose run`; what it answered.
+    /// Runs one sync in its own container, with these options of `docker compose run`, and returns its outcome.
     #[track_caller]
     pub fn sync(&self, options: &[&str]) -> Outcome {
         let words = [&["run", "--rm", "--no-TTY"], options, &[SERVICE, "sync"]].concat();
         Outcome::of(&self.try_run(&words))
     }
 
-    /// `curl` in the container of `windmill_server`.
+    /// Runs `curl` in the container of `windmill_server`.
     #[track_caller]
     pub fn curl(&self, words: &[&str]) -> Finished {
         self.run(&[&["exec", "--no-TTY", "windmill_server", "curl", "--silent", "--show-error"], words].concat())
     }
 
-    /// What `docker inspect` says of our container.
+    /// Returns the output of `docker inspect` for our container.
     #[track_caller]
     pub fn inspect(&self, format: &str) -> String {
         let id = self.run(&["ps", "--all", "--quiet", SERVICE]).stdout_text();
         run_docker(["inspect", "--format", format, id.trim()]).stdout_text().trim_end().to_owned()
     }
 
-    /// Runs a shell command over the volume, as root, in a container of Debian's.
+    /// Runs a shell command on the volume, as root, in a Debian container.
     #[track_caller]
     pub fn in_volume(&self, script: &str) -> String {
         let mount = format!("{}:/workspace", self.volume());
@@ -283,7 +285,7 @@ impl<'a> Stack<'a> {
         run_docker(words).stdout_text()
     }
 
-    /// The sandbox that it stands in.
+    /// Returns the sandbox of the stack.
     pub fn sandbox(&self) -> &Sandbox {
         self.sandbox
     }
@@ -296,7 +298,7 @@ impl Drop for Stack<'_> {
     }
 }
 
-/// The address that `host-gateway` stands for, as a container sees it.
+/// Returns the address of `host-gateway`, as a container sees it.
 fn gateway() -> IpAddr {
     static GATEWAY: OnceLock<IpAddr> = OnceLock::new();
     let ask = || {
@@ -306,10 +308,11 @@ fn gateway() -> IpAddr {
     *GATEWAY.get_or_init(|| ask().expect("an address by which containers reach this machine"))
 }
 
-/// Listens where containers can reach it, and hands connections on to `real`, which listens on 127.0.0.1. The thread
-/// ends with the tests.
+/// Listens where containers can reach it, and forwards connections to `real`, which listens on 127.0.0.1. The thread
+/// ends with the test process.
 fn hand_on(real: SocketAddr) -> SocketAddr {
-    // Where the engine is in a machine of its own, the gateway's address is that machine's, and leads to our loopback.
+    // If the engine runs in its own virtual machine, the gateway's address belongs to that machine and leads to our
+    // loopback.
     let listener = TcpListener::bind((gateway(), 0)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     let listener = listener.expect("a port for containers to reach");
     let address = listener.local_addr().unwrap();
@@ -327,25 +330,25 @@ fn hand_on(real: SocketAddr) -> SocketAddr {
     address
 }
 
-/// One direction of a connection, its end included.
+/// Copies one direction of a connection, including its end.
 fn copy(mut from: TcpStream, mut to: TcpStream) {
     let _ = io::copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// The files of the image, as `docker export` gives them.
+/// A file of the image, as `docker export` gives it.
 pub struct ImageFile {
     pub path: String,
     pub kind: EntryType,
     pub mode: u32,
     pub owner: (u64, u64),
     pub bytes: u64,
-    /// What a link points at.
+    /// The target of a link.
     pub target: Option<PathBuf>,
     pub content: Vec<u8>,
 }
 
-/// All that is in the image, without what the engine puts into each container.
+/// Returns all files of the image, without those that the engine puts into each container.
 #[track_caller]
 pub fn files_of_image() -> Vec<ImageFile> {
     let id = said_by_docker(&format!("create {}", image()));

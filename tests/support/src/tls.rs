@@ -1,4 +1,4 @@
-//! Certificate authorities of our own, and TLS before the stand-ins, which themselves speak plainly.
+//! Our own certificate authorities, and TLS in front of the stand-ins, which use plain connections.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use rustls::{ServerConfig, ServerConnection};
 use super::git::Remote;
 use super::http::Server;
 
-/// Who vouches for servers, and is trusted by those only who were told.
+/// A certificate authority. Only clients that get its certificate trust it.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -26,22 +26,22 @@ impl Authority {
         Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
-    /// Its own certificate.
+    /// Returns its own certificate.
     pub fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    /// TLS before the plain server that this URL leads to, for `127.0.0.1`.
+    /// Starts TLS in front of the plain server of this URL, with a certificate for `127.0.0.1`.
     pub fn front(&self, plain: &str) -> TlsFront {
         self.front_named(plain, "127.0.0.1")
     }
 
-    /// The same, with a certificate for this name.
+    /// Like [`Authority::front`], with a certificate for this name.
     pub fn front_named(&self, plain: &str, name: &str) -> TlsFront {
         self.serve(plain, &CertificateParams::new([name.to_owned()]).unwrap())
     }
 
-    /// The same, with a certificate that was good until some years ago.
+    /// Like [`Authority::front`], with a certificate that expired some years ago.
     pub fn front_expired(&self, plain: &str) -> TlsFront {
         let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
         (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
@@ -60,21 +60,21 @@ impl Authority {
             .unwrap();
         let (config, backend) = (Arc::new(config), address_in(plain));
         let server = Server::start_raw(move |stream, _| {
-            // A client that does not trust us is its own business.
+            // A client that does not trust the certificate may close the connection.
             let _ = converse(stream, &config, backend);
         });
         TlsFront { server, backend }
     }
 }
 
-/// TLS before one plain server; gone when dropped.
+/// TLS in front of one plain server. It stops when dropped.
 pub struct TlsFront {
     server: Server,
     backend: SocketAddr,
 }
 
 impl TlsFront {
-    /// The URL of the plain server, as it is by way of this one.
+    /// Returns the plain server's URL, changed to lead through this one.
     #[track_caller]
     pub fn https(&self, plain: &str) -> String {
         let through = plain.replace(&format!("http://{}", self.backend), &format!("https://{}", self.server.address()));
@@ -86,7 +86,7 @@ impl TlsFront {
         self.server.address()
     }
 
-    /// The remote by way of this.
+    /// Returns the remote, reached through this server.
     pub fn remote(&self, plain: &impl Remote) -> OtherUrl {
         OtherUrl { url: self.https(&plain.url()), credentials: plain.credentials() }
     }
@@ -108,7 +108,7 @@ impl Remote for OtherUrl {
     }
 }
 
-/// The address of the server that a URL leads to.
+/// Returns the address of the server in a URL.
 #[track_caller]
 pub fn address_in(url: &str) -> SocketAddr {
     let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
@@ -134,14 +134,14 @@ fn converse(stream: &TcpStream, config: &Arc<ServerConfig>, backend: SocketAddr)
     Ok(())
 }
 
-/// The lock is never held while one side is waited for.
+/// Never holds the lock while it waits for one side.
 fn pass_request(mut stream: &TcpStream, mut upstream: &TcpStream, tls: &Mutex<ServerConnection>) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     let mut count = 0;
     loop {
         let mut input = &buffer[..count];
         let mut plain = Vec::new();
-        // What came with the end of the handshake is there before anything is read.
+        // Data that came with the end of the handshake is there before the first read.
         loop {
             let mut tls = tls.lock().unwrap();
             if !input.is_empty() {

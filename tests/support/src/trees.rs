@@ -1,5 +1,5 @@
-//! Folders as values: what lies in them, compared by bytes or, where wmill leaves bytes alone that mean the same, by
-//! value.
+//! Folders as values: their files, compared by bytes or by value. The comparison by value is for files that wmill does
+//! not rewrite if their meaning is the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,13 +7,13 @@ use std::path::Path;
 
 use yaml_serde::Value;
 
-/// Paths with their bytes.
+/// Paths with their content.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// wmill's list of the hashes of what it pulled.
+/// wmill's list of the hashes of the files that it pulled.
 const LOCK_FILE: &str = "wmill-lock.yaml";
 
-/// The files below `folder` without `.git`, a symbolic link as `-> target`.
+/// Returns the files below `folder` without `.git`. The content of a symbolic link is `-> target`.
 pub fn files_below(folder: &Path) -> Files {
     let mut files = Files::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -48,7 +48,8 @@ pub fn assert_same_files(actual: &Files, expected: &Files) {
     assert_no_differences(&differences(actual, expected, |_, one, other| one == other));
 }
 
-/// The same, but YAML and JSON are compared by value, and in the lock file only items that exist are looked at.
+/// Like [`assert_same_files`], but compares YAML and JSON by value, and in the lock file only entries of items that
+/// exist.
 #[track_caller]
 pub fn assert_same_values(actual: &Files, expected: &Files) {
     let found = differences(actual, expected, |path, one, other| {
@@ -93,7 +94,7 @@ fn value(bytes: &[u8]) -> Option<Value> {
     yaml_serde::from_str(std::str::from_utf8(bytes).ok()?).ok()
 }
 
-/// Whether the second's entries, those of a fresh pull, are all in the first, which may have stale ones besides.
+/// Returns true if all entries of `fresh` are in `incremental`, which may have stale entries too.
 fn same_locks(incremental: &[u8], fresh: &[u8]) -> bool {
     let (Some(Value::Mapping(one)), Some(Value::Mapping(other))) = (value(incremental), value(fresh)) else {
         return incremental == fresh;

@@ -1,8 +1,8 @@
-//! The stand-in for Windmill: an API that answers as the Community Edition was recorded to answer, 1.743.0 or 1.491.5,
-//! with workspaces that a test switches and edits, faults on demand, and a log of what was asked.
+//! The stand-in for Windmill: an API that answers like the recorded Community Edition, 1.743.0 or 1.491.5, with
+//! workspaces that a test switches and edits, faults on demand, and a log of the requests.
 //!
-//! What varies on the real server varies here, in each answer: times, the order of entries and of what the server holds
-//! in hash maps. What was not recorded is answered by 501, and fails the test at its end.
+//! What varies on the real server also varies here, in each answer: times, the order of entries, and the order of what
+//! the server holds in hash maps. A request that was not recorded is answered with 501, and fails the test at its end.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -19,35 +19,35 @@ use super::process::PATIENCE;
 pub use super::workspace::Version;
 use super::workspace::{self, Entry, Workspace, in_another_order, reordered, tar_of, zip_of};
 
-/// The right token, made to be found where it must not be.
+/// The valid token, easy to find where it must not be.
 pub const WINDMILL_TOKEN: &str = "wm-token-PLANTED-1111-5f0c8a";
 
-/// The workspace that is there from the start, in state `1-seeded`.
+/// The workspace that exists from the start, in state `1-seeded`.
 pub const SHOP: &str = "shop";
 
-/// What the token is for.
+/// The scope of the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenKind {
-    /// One workspace: 401 everywhere else, and from what is of no workspace.
+    /// One workspace. All other workspaces, and the endpoints without a workspace, answer 401.
     BoundTo(String),
-    /// A person, a superadmin here: everything.
+    /// A user, here a superadmin, who may do everything.
     User,
 }
 
-/// What the token's owner is in the workspace.
+/// The role of the token's owner in the workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Admin,
     Developer,
 }
 
-/// What an export costs a real server for each script, measured on an unoptimised 1.743.0 with 2,000 of them.
+/// The time per script that a real server needs for an export, measured on an unoptimised 1.743.0 with 2,000 scripts.
 const TAR_COST: Duration = Duration::from_micros(700);
 const ZIP_COST: Duration = Duration::from_micros(1700);
 
-/// A server of its own on a port of its own; gone when dropped.
+/// A server on its own port. It stops when dropped.
 ///
-/// Dropped, it fails the test if something was asked that was not recorded: see [`Windmill::take_unknown`].
+/// When dropped, it fails the test if it got a request that was not recorded: see [`Windmill::take_unknown`].
 pub struct Windmill {
     server: Server,
     prefix: String,
@@ -59,7 +59,7 @@ type ExportHook = Box<dyn FnMut(&mut Workspace) + Send>;
 
 struct Shared {
     prefix: String,
-    /// Which one it answers as.
+    /// The release that it imitates.
     release: Version,
     state: Mutex<State>,
     faults: Faults,
@@ -70,10 +70,10 @@ struct Shared {
     unknown: Mutex<Vec<String>>,
 }
 
-/// Another order for each answer, as of a server that holds things in hash maps.
+/// The order of each answer, which differs as on a server that holds things in hash maps.
 struct RandomOrder {
     rank: AtomicU64,
-    /// Odd, so that two answers in a row are in different orders, where there is more than one.
+    /// Odd, so that two answers in a row have different orders if there is more than one order.
     step: u64,
 }
 
@@ -88,7 +88,7 @@ impl RandomOrder {
     }
 }
 
-/// Where exports wait while a test holds them.
+/// The place where exports wait while a test holds them.
 #[derive(Default)]
 struct Gate {
     state: Mutex<GateState>,
@@ -101,13 +101,13 @@ struct GateState {
     waiting: usize,
 }
 
-/// While it lives, no export is answered.
+/// While this value lives, no export is answered.
 pub struct HeldExports {
     shared: Arc<Shared>,
 }
 
 impl HeldExports {
-    /// Waits until this many exports are asked for and not answered.
+    /// Waits until this many exports are requested and not answered.
     #[track_caller]
     pub fn wait_for(&self, count: usize) {
         let gate = &self.shared.gate;
@@ -118,12 +118,12 @@ impl HeldExports {
         assert!(!waited.timed_out(), "{waiting} exports are asked for, not {count}");
     }
 
-    /// How many exports are asked for and not answered.
+    /// Returns how many exports are requested and not answered.
     pub fn waiting(&self) -> usize {
         self.shared.gate.state.lock().unwrap().waiting
     }
 
-    /// Lets them all go on.
+    /// Lets all waiting exports continue.
     pub fn release(self) {
         drop(self);
     }
@@ -155,24 +155,24 @@ struct State {
     version: String,
     date: Option<String>,
     requests: Vec<LoggedRequest>,
-    /// Single scripts and apps, by list and path.
+    /// The answers about single scripts and apps, by list and path.
     single: BTreeMap<String, String>,
-    /// Whether the limits of the Community Edition's whole instance count: see [`Windmill::limit_the_instance`].
+    /// Whether the instance-wide limits of the Community Edition apply: see [`Windmill::limit_the_instance`].
     is_limited: bool,
 }
 
 impl Windmill {
-    /// 1.743.0 with workspace `shop` in state `1-seeded`, and a token bound to it.
+    /// Starts 1.743.0 with workspace `shop` in state `1-seeded`, and a token bound to it.
     pub fn start() -> Self {
         Self::start_as(Version::default(), "")
     }
 
-    /// The same of another release.
+    /// Starts another release, with the same state and token.
     pub fn start_version(release: Version) -> Self {
         Self::start_as(release, "")
     }
 
-    /// The same below a path, as behind a gateway: `/windmill` gives `/windmill/api/…`.
+    /// Starts the same below a path, as behind a gateway: `/windmill` gives `/windmill/api/…`.
     pub fn start_below(prefix: &str) -> Self {
         Self::start_as(Version::default(), prefix)
     }
@@ -204,28 +204,29 @@ impl Windmill {
         Self { server: Server::start(move |request| of_server.reply(&request)), prefix: prefix.to_owned(), shared }
     }
 
-    /// Which release it answers as.
+    /// Returns the release that it imitates.
     pub fn release(&self) -> Version {
         self.shared.release
     }
 
-    /// From now on an export takes as long as it took a real server, by the number of its scripts.
+    /// Makes an export take as long as on a real server from now on, by the number of its scripts.
     pub fn take_time_for_exports(&self) {
         self.shared.takes_its_time.store(true, Ordering::Relaxed);
     }
 
-    /// From now on the limits of the Community Edition's whole instance count: HTTP routes and custom paths of apps are
-    /// there once, and there are three groups.
+    /// Applies the instance-wide limits of the Community Edition from now on: HTTP routes and custom paths of apps are
+    /// unique, and there are at most three groups.
     pub fn limit_the_instance(&self) {
         self.shared.state.lock().unwrap().is_limited = true;
     }
 
-    /// What was asked that was not recorded, as `METHOD path?query`; the test then does not fail because of it.
+    /// Returns the requests that were not recorded, as `METHOD path?query`, and clears the list, so that they do not
+    /// fail the test.
     pub fn take_unknown(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.unknown.lock().unwrap())
     }
 
-    /// What belongs into `WINDMILL_BASE_URL`.
+    /// Returns the value for `WINDMILL_BASE_URL`.
     pub fn base_url(&self) -> String {
         format!("http://{}{}", self.server.address(), self.prefix)
     }
@@ -234,18 +235,18 @@ impl Windmill {
         self.server.address()
     }
 
-    /// Puts `shop` into a recorded state: `1-seeded`, `2-edited`, `3-emptied`, of the newer release also `rich`.
+    /// Sets `shop` to a recorded state: `1-seeded`, `2-edited`, `3-emptied`, for the newer release also `rich`.
     #[track_caller]
     pub fn state(&self, name: &str) {
         self.set(SHOP, Workspace::recorded_by(self.shared.release, name));
     }
 
-    /// Makes this the content of workspace `id`, which need not have existed.
+    /// Sets the content of workspace `id`, and creates it if it does not exist.
     pub fn set(&self, id: &str, workspace: Workspace) {
         self.shared.state.lock().unwrap().workspaces.insert(id.to_owned(), workspace);
     }
 
-    /// Archives workspace `id`: it is still listed, as deleted.
+    /// Archives workspace `id`: the list still has it, as deleted.
     pub fn archive(&self, id: &str) {
         self.shared.state.lock().unwrap().archived.push(id.to_owned());
     }
@@ -261,7 +262,7 @@ impl Windmill {
         self.edit(|workspace| workspace.put(path, bytes));
     }
 
-    /// Takes one entry of `shop` out.
+    /// Removes one entry of `shop`.
     #[track_caller]
     pub fn remove(&self, path: &str) {
         let mut workspace = self.workspace(SHOP);
@@ -269,55 +270,57 @@ impl Windmill {
         self.set(SHOP, workspace);
     }
 
-    /// A copy of workspace `id`.
+    /// Returns a copy of workspace `id`.
     #[track_caller]
     pub fn workspace(&self, id: &str) -> Workspace {
         let state = self.shared.state.lock().unwrap();
         state.workspaces.get(id).expect("a workspace").clone()
     }
 
-    /// What the token is for. At first: [`TokenKind::BoundTo`] `shop`.
+    /// Sets the scope of the token. At first: [`TokenKind::BoundTo`] `shop`.
     pub fn token_kind(&self, kind: TokenKind) {
         self.shared.state.lock().unwrap().token_kind = kind;
     }
 
-    /// Makes another token the right one, as when it was rotated.
+    /// Replaces the valid token, as after a rotation.
     pub fn token(&self, token: &str) {
         token.clone_into(&mut self.shared.state.lock().unwrap().token);
     }
 
-    /// What `whoami` says the token's owner is. At first: [`Role::Admin`].
+    /// Sets the role that `whoami` reports for the token's owner. At first: [`Role::Admin`].
     pub fn role(&self, role: Role) {
         self.shared.state.lock().unwrap().role = role;
     }
 
-    /// What `/api/version` says. At first: [`Version::text`]. The answers stay those of the release.
+    /// Sets the answer of `/api/version`. At first: [`Version::text`]. The other answers stay those of the release.
     pub fn version(&self, version: &str) {
         version.clone_into(&mut self.shared.state.lock().unwrap().version);
     }
 
-    /// The `Date` header of `/api/version`. At first there is none.
+    /// Sets the `Date` header of `/api/version`. At first there is no such header.
     pub fn date(&self, date: SystemTime) {
         self.shared.state.lock().unwrap().date = Some(httpdate::fmt_http_date(date));
     }
 
-    /// The files of `shop`'s shared UI, by their names below `ui/`; `None`, as at first, is a workspace that has none.
+    /// Sets the files of `shop`'s shared UI, by their names below `ui/`. `None`, as at first, means no shared UI.
     pub fn shared_ui(&self, files: Option<&[(&str, &str)]>) {
         self.edit(|workspace| workspace.set_shared_ui(files));
     }
 
-    /// The items that are `shop`'s alone, by kind and path; `None`, as at first, is what the release answers without any.
+    /// Sets the workspace-specific items of `shop`, by kind and path. With `None`, as at first, the answer is the
+    /// release's answer for a workspace without such items.
     pub fn ws_specific(&self, items: Option<&[(&str, &str)]>) {
         let owned = |(kind, path): &(&str, &str)| ((*kind).to_owned(), (*path).to_owned());
         self.edit(|workspace| workspace.ws_specific = items.map(|items| items.iter().map(owned).collect()));
     }
 
-    /// The JSON that `file_resource_type_to_file_ext_map` gives for `shop`. At first, it follows from its resource types.
+    /// Sets the JSON that `file_resource_type_to_file_ext_map` returns for `shop`. At first, it follows from the
+    /// resource types.
     pub fn file_types(&self, body: &str) {
         self.edit(|workspace| workspace.file_types = Some(body.to_owned()));
     }
 
-    /// Says in `users/list` of `shop` which addresses there are for which names. At first, the recorded ones.
+    /// Sets the names and addresses in `users/list` of `shop`. At first, these are the recorded ones.
     pub fn users(&self, users: &[(&str, &str)]) {
         let users: Vec<_> = users
             .iter()
@@ -328,45 +331,45 @@ impl Windmill {
         self.edit(|workspace| workspace.users = Some(format!("[{}]", users.join(","))));
     }
 
-    /// What is answered when one of `scripts` or `apps` is asked for, in place of what `shop` holds.
+    /// Sets the answer about one item of `scripts` or `apps`, in place of what `shop` holds.
     pub fn single(&self, list: &str, path: &str, answer: &str) {
         self.shared.state.lock().unwrap().single.insert(format!("{list}/{path}"), answer.to_owned());
     }
 
-    /// From now on, each request whose path and query contain `needle` goes wrong, until [`Windmill::heal`].
+    /// Makes each request fail whose path and query contain `needle`, until [`Windmill::heal`].
     pub fn fail(&self, needle: &str, fault: Fault) {
         self.shared.faults.plan(needle, fault, None);
     }
 
-    /// The next such request goes wrong.
+    /// Makes only the next such request fail.
     pub fn fail_once(&self, needle: &str, fault: Fault) {
         self.shared.faults.plan(needle, fault, Some(1));
     }
 
-    /// Nothing goes wrong any more.
+    /// Ends all faults.
     pub fn heal(&self) {
         self.shared.faults.heal();
     }
 
-    /// Runs `hook` each time the export of a workspace is asked for, before it is made; what it edits is in it.
+    /// Runs `hook` each time an export of a workspace is requested, before it is made. The export contains the hook's
+    /// edits.
     pub fn on_export(&self, hook: impl FnMut(&mut Workspace) + Send + 'static) {
         *self.shared.on_export.lock().unwrap() = Some(Box::new(hook));
     }
 
-    /// From now on no export is answered until what this gives is released or dropped: a sync that stands still for as
-    /// long as a test needs it to.
+    /// Holds all exports until the returned value is released or dropped, so that a sync waits as long as a test needs.
     #[must_use]
     pub fn hold_exports(&self) -> HeldExports {
         self.shared.gate.state.lock().unwrap().holders += 1;
         HeldExports { shared: Arc::clone(&self.shared) }
     }
 
-    /// All that was asked so far.
+    /// Returns all requests so far.
     pub fn requests(&self) -> Vec<LoggedRequest> {
         self.shared.state.lock().unwrap().requests.clone()
     }
 
-    /// How many exports were asked for: one a sync.
+    /// Returns the number of requested exports. Each sync requests one.
     pub fn exports(&self) -> usize {
         let state = self.shared.state.lock().unwrap();
         state.requests.iter().filter(|request| request.target.contains("/workspaces/tarball")).count()
@@ -376,7 +379,7 @@ impl Windmill {
         self.shared.state.lock().unwrap().requests.clear();
     }
 
-    /// Waits until a request hangs by a fault, its client still there.
+    /// Waits until a fault makes a request hang whose client is still connected.
     #[track_caller]
     pub fn wait_until_hanging(&self) {
         self.server.wait_until_hanging();
@@ -416,10 +419,10 @@ impl Shared {
         Reply { response, fault }
     }
 
-    /// `None` where no answer was recorded.
+    /// Returns `None` if no answer was recorded.
     fn answer(&self, request: &Request, authorized: bool) -> Option<Response> {
         let Some(path) = request.path().strip_prefix(self.prefix.as_str()) else {
-            // The gateway's own.
+            // The gateway itself answers this.
             return Some(Response::empty(404));
         };
         let segments: Vec<&str> = path.split('/').skip(1).collect();
@@ -510,12 +513,12 @@ impl Shared {
             return Some(Response::json(answer.as_str()));
         }
         let empty = Workspace::empty();
-        // Not recorded for a workspace that is not there; a superadmin is an admin everywhere.
+        // This was not recorded for a workspace that does not exist. A superadmin is an admin everywhere.
         let shown = state.workspaces.get(id).unwrap_or(&empty);
         if let Some(response) = self.beside_the_export(request, id, path, shown, role) {
             return Some(response);
         }
-        // Not recorded.
+        // This was not recorded.
         if role != Role::Admin && path == ["workspaces", "encryption_key"] {
             let refusal = "This endpoint requires the caller to be an admin of the workspace";
             return Some(Response::text(403, refusal));
@@ -531,7 +534,7 @@ impl Shared {
         }
     }
 
-    /// What a sync asks beside the export.
+    /// Answers what a sync requests besides the export.
     fn beside_the_export(
         &self,
         request: &Request,
@@ -552,7 +555,7 @@ impl Shared {
             ["users", "whoami"] => Response::json(whoami_in(id, workspace, self.release, role)),
             ["users", "list"] => Response::json(workspace.users_listed()),
             ["resources", "file_resource_type_to_file_ext_map"] => match &workspace.file_types {
-                // Without one, as recorded.
+                // The older release has no such map. It answers this, as recorded.
                 None if is_old => Response::json("{}"),
                 _ => in_some_order(&workspace.file_endings(), &[]),
             },
@@ -605,7 +608,7 @@ impl Shared {
         let mut entries = workspace.export(&query);
         drop(state);
         let scripts = entries.iter().filter(|(path, _)| path.ends_with(".script.json")).count();
-        // The older one gave the same bytes twice.
+        // The older release gave the same bytes twice.
         if self.release == Version::V1_743 {
             entries = in_another_order(entries, self.order.next());
         }
@@ -614,7 +617,7 @@ impl Shared {
             let cost = cost * u32::try_from(scripts).unwrap();
             thread::sleep(cost.saturating_sub(started.elapsed()));
         }
-        // The type is the recorded one, also for a zip.
+        // This content type was recorded, also for a zip.
         Response::new(200, "application/x-tar", bytes)
             .with_header("content-disposition", format!("attachment; filename=\"windmill-{id}.{archive_type}\""))
     }
@@ -654,7 +657,7 @@ fn whoami(release: Version) -> String {
 fn whoami_in(id: &str, workspace: &Workspace, release: Version, role: Role) -> String {
     let admin = role == Role::Admin;
     let all = workspace.folders();
-    // The older one seeds folders that belong to no user.
+    // The older release seeds folders that belong to no user.
     let own: Vec<_> = all.iter().filter(|name| !name.starts_with("app_")).collect();
     let (all, own) = (json::to_string(&all), json::to_string(&own));
     let mut groups = vec!["all"];

@@ -1,5 +1,5 @@
-//! The real `wmill`, installed once from the lock file in `tests/wmill`, and a pull by it alone to compare with; and the
-//! changed copies of it that the image is made with.
+//! The real `wmill`, installed once from the lock file in `tests/wmill`, a pull with it alone for comparison, and the
+//! changed copies of it that are in the image.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,20 +14,20 @@ use super::sandbox::{Sandbox, target_dir, write_with_mode};
 use super::trees::{Files, files_below};
 use super::windmill::{WINDMILL_TOKEN, Windmill};
 
-/// The kinds that are taken out where no setting says otherwise, in the words of `wmill.yaml`.
+/// The `wmill.yaml` with the kinds that we export by default.
 pub const OUR_DEFAULTS: &str = "defaultTs: bun\nincludeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n";
 
-/// Some 50 MB over a slow line.
+/// How long an install may take: about 50 MB over a slow line.
 const INSTALL_PATIENCE: Duration = Duration::from_secs(600);
 
-/// The real `wmill`. The first call installs it below the target directory; later ones, other processes' included,
-/// find it there.
+/// Returns the real `wmill`. The first call installs it below the target directory. Later calls, also those of other
+/// processes, find it there.
 pub fn wmill() -> PathBuf {
     static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
     INSTALLED.get_or_init(install).clone()
 }
 
-/// Its version, as `tests/wmill/package.json` pins it.
+/// Returns the version of `wmill` that `tests/wmill/package.json` pins.
 pub fn version() -> String {
     let path = project().join("tests/wmill/package.json");
     let manifest = fs::read_to_string(path).unwrap();
@@ -35,8 +35,8 @@ pub fn version() -> String {
     after.split('"').next().unwrap().to_owned()
 }
 
-/// The same, but for the question for its version, which a script answers: the real one takes half a second of a
-/// processor to start, and nearly every test asks.
+/// Returns a script that answers the question for the version and passes all else to the real `wmill`. The real one
+/// takes half a second of processor time to start, and nearly every test asks for its version.
 pub fn wmill_of_known_version() -> PathBuf {
     static WRITTEN: OnceLock<PathBuf> = OnceLock::new();
     let write = || {
@@ -49,7 +49,7 @@ pub fn wmill_of_known_version() -> PathBuf {
         let folder = target_dir().join("wmill/known-version").join(short_name(&script));
         let program = folder.join("wmill");
         let _guard = guard(&folder);
-        // Written once: a test of another process may be about to start it.
+        // The file is written only once, because a test of another process may be about to start it.
         if !program.is_file() {
             let new = folder.join("new");
             write_with_mode(&new, script.as_bytes(), 0o755);
@@ -60,7 +60,7 @@ pub fn wmill_of_known_version() -> PathBuf {
     WRITTEN.get_or_init(write).clone()
 }
 
-/// Whether `image/adapt.mjs` has the lock file held in memory during a pull, as the image has it.
+/// Whether `image/adapt.mjs` makes a pull hold the lock file in memory, as in the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockFile {
     InMemory,
@@ -76,19 +76,20 @@ impl LockFile {
     }
 }
 
-/// `image/adapt.mjs` on what [`wmill`] starts, to make `copy` of it, which Node.js runs.
+/// Runs `image/adapt.mjs` on the file that [`wmill`] starts, to make `copy`, which Node.js can run.
 pub fn adapt(original: &Path, copy: &Path, lock_file: LockFile) -> Finished {
     let mut command = Command::new("node");
     command.arg(image("adapt.mjs")).args([original, copy]).arg(lock_file.in_memory());
     process::run(command)
 }
 
-/// The file of the package that [`wmill`] starts.
+/// Returns the file of the package that [`wmill`] starts.
 pub fn main_file() -> PathBuf {
     fs::canonicalize(wmill()).unwrap()
 }
 
-/// `wmill` changed as the image's is, under Node.js. It lies beside the original, whose packages it imports.
+/// Returns `wmill` with the changes of the image, for Node.js. It lies beside the original, because it imports the same
+/// packages.
 pub fn adapted() -> PathBuf {
     static ADAPTED: OnceLock<PathBuf> = OnceLock::new();
     let make = || {
@@ -101,7 +102,8 @@ pub fn adapted() -> PathBuf {
     ADAPTED.get_or_init(make).clone()
 }
 
-/// `wmill` as the image has it, one program made by `image/build-wmill`, or the same without the change to its pulls.
+/// Returns `wmill` as in the image, one program made by `image/build-wmill`, or the same without the change to its
+/// pulls.
 pub fn one_program(lock_file: LockFile) -> PathBuf {
     let all = target_dir().join("wmill");
     let folder = all.join(match lock_file {
@@ -120,7 +122,7 @@ fn image(name: &str) -> PathBuf {
     project().join("image").join(name)
 }
 
-/// Held while something is made in this folder, against other tests and processes that want the same.
+/// Locks the folder while something is made in it, so that other tests and processes wait.
 fn guard(folder: &Path) -> File {
     fs::create_dir_all(folder).unwrap();
     let guard = File::create(folder.join("lock")).unwrap();
@@ -132,8 +134,8 @@ fn install() -> PathBuf {
     npm_packages("wmill").join(".bin/wmill")
 }
 
-/// The `node_modules` with the packages of the lock file in `tests/<name>`. The first call installs them below the target
-/// directory; later ones, other processes' included, find them there.
+/// Returns the `node_modules` with the packages of the lock file in `tests/<name>`. The first call installs them below
+/// the target directory. Later calls, also those of other processes, find them there.
 pub fn npm_packages(name: &str) -> PathBuf {
     let source = project().join("tests").join(name);
     let read = |name: &str| fs::read_to_string(source.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -151,8 +153,8 @@ pub fn npm_packages(name: &str) -> PathBuf {
     if finished.is_dir() {
         return finished.join("node_modules");
     }
-    // Under another name until it is whole: an install that was killed is not taken for a finished one. The name is
-    // this process's own, since the npm of a killed one may still write.
+    // The folder has another name until it is complete, so that an interrupted install does not look finished. The name
+    // contains our pid, because the npm of a killed process may still write.
     let partial = all.join(format!("{digest}.partial-{}", std::process::id()));
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial).unwrap();
@@ -166,14 +168,14 @@ pub fn npm_packages(name: &str) -> PathBuf {
     finished.join("node_modules")
 }
 
-/// Starts `wmill sync pull` by itself into `into`, which gets `wmill_yaml` as its `wmill.yaml`.
+/// Starts only `wmill sync pull` into `into`, with `wmill_yaml` as its `wmill.yaml`.
 pub fn start_pull(sandbox: &Sandbox, windmill: &Windmill, token: &str, wmill_yaml: &str, into: &Path) -> Started {
     fs::create_dir_all(into).unwrap();
     fs::write(into.join("wmill.yaml"), wmill_yaml).unwrap();
     process::start(pull_command(&wmill(), sandbox, windmill, token, into))
 }
 
-/// What `wmill sync push` alone makes of the files in `from`.
+/// Runs only `wmill sync push` on the files in `from`.
 #[track_caller]
 pub fn push_alone(sandbox: &Sandbox, wmill_yaml: &str, from: &Path) -> Finished {
     fs::write(from.join("wmill.yaml"), wmill_yaml).unwrap();
@@ -182,14 +184,15 @@ pub fn push_alone(sandbox: &Sandbox, wmill_yaml: &str, from: &Path) -> Finished 
     process::start(command).finish_within(process::PATIENCE)
 }
 
-/// `sync pull` by `program`, a `wmill`, into `into`.
+/// Returns the command for `sync pull` by `program`, a `wmill`, into `into`.
 pub fn pull_command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &str, into: &Path) -> Command {
     let mut command = command(program, sandbox, windmill, token, into);
     command.args(["sync", "pull", "--yes", "--skip-branch-validation"]);
     command
 }
 
-/// `program`, a `wmill`, in `folder`, with workspace `shop` as its own; what it is to do has yet to be said.
+/// Returns the command for `program`, a `wmill`, in `folder`, with a profile for workspace `shop`. The caller adds the
+/// subcommand.
 pub fn command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &str, folder: &Path) -> Command {
     let config = sandbox.scratch("wmill-config");
     fs::create_dir_all(config.join("windmill")).unwrap();
@@ -203,7 +206,7 @@ pub fn command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &s
         .current_dir(folder)
         .env("HOME", sandbox.home())
         .env("WMILL_CONFIG_DIR", &config)
-        // The sandbox lies in a repository, and wmill asks git where it is.
+        // The sandbox is inside a git repository, and wmill asks git where it is.
         .env("GIT_CEILING_DIRECTORIES", sandbox.path())
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -211,14 +214,14 @@ pub fn command(program: &Path, sandbox: &Sandbox, windmill: &Windmill, token: &s
     command
 }
 
-/// What `wmill sync pull` alone makes of workspace `shop` in `into`, with these settings.
+/// Runs only `wmill sync pull` of workspace `shop` into `into`, with these settings.
 #[track_caller]
 pub fn pull_alone(sandbox: &Sandbox, wmill_yaml: &str, into: &Path) -> Finished {
     let windmill = &sandbox.windmill;
     start_pull(sandbox, windmill, WINDMILL_TOKEN, wmill_yaml, into).finish_within(process::PATIENCE)
 }
 
-/// The files that [`pull_alone`] makes in an empty folder, without the `wmill.yaml` that it was told.
+/// Returns the files that [`pull_alone`] makes in an empty folder, without its `wmill.yaml`.
 #[track_caller]
 pub fn pulled_alone(sandbox: &Sandbox, wmill_yaml: &str) -> Files {
     let into = sandbox.scratch("pulled-alone");

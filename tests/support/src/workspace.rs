@@ -1,6 +1,6 @@
-//! What a Windmill workspace holds, as the entries of its export and the answers beside it: recorded, made up, or edited
-//! by a test. It knows which entries an export has for which query and what may be in another order; it knows nothing of
-//! HTTP.
+//! The content of a Windmill workspace, as the entries of its export and the answers besides it: recorded, made up, or
+//! edited by a test. It knows which entries an export has for which query, and what may be in another order. It knows
+//! nothing about HTTP.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
@@ -10,12 +10,12 @@ use std::time::SystemTime;
 
 use miniserde::json::{self, Value};
 
-/// The releases of Windmill that were recorded.
+/// The recorded releases of Windmill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
-    /// 1.491.5: the older one that still works.
+    /// 1.491.5, an older release that still works.
     V1_491,
-    /// 1.743.0: the one that the product is built against.
+    /// 1.743.0, the release for which the product is built.
     #[default]
     V1_743,
 }
@@ -23,7 +23,7 @@ pub enum Version {
 impl Version {
     pub const ALL: [Self; 2] = [Self::V1_491, Self::V1_743];
 
-    /// What `/api/version` says.
+    /// Returns the answer of `/api/version`.
     pub fn text(self) -> &'static str {
         match self {
             Self::V1_491 => "CE v1.491.5",
@@ -31,7 +31,7 @@ impl Version {
         }
     }
 
-    /// Its recordings.
+    /// Returns the folder of its recordings.
     pub fn fixtures(self) -> PathBuf {
         let all = super::project().join("tests/fixtures/windmill");
         match self {
@@ -41,7 +41,7 @@ impl Version {
     }
 }
 
-/// As Windmill writes times.
+/// Formats a time like Windmill.
 pub fn in_nanoseconds(time: SystemTime) -> String {
     time::OffsetDateTime::from(time).format(&time::format_description::well_known::Rfc3339).unwrap()
 }
@@ -53,20 +53,20 @@ pub type Entry = (String, Vec<u8>);
 #[derive(Clone, Default)]
 pub struct Workspace {
     entries: Vec<Entry>,
-    /// Secret variables decrypted, by path: what `plain_secret` gives instead.
+    /// The decrypted secret variables, by path, which an export with `plain_secret` contains.
     plain: BTreeMap<String, Vec<u8>>,
-    /// Recorded answers to requests beside the export, by path and query below `/api/w/{workspace}`.
+    /// Recorded answers to requests besides the export, by path and query below `/api/w/{workspace}`.
     recorded: BTreeMap<String, String>,
-    /// What `shared_ui/get` answers; `None` while the workspace has no shared UI.
+    /// The answer of `shared_ui/get`. `None` if the workspace has no shared UI.
     pub shared_ui: Option<String>,
-    /// The kind and path of each item that is this workspace's alone; `None` where a test says nothing about it.
+    /// The kind and path of each workspace-specific item. `None` if no test or recording sets them.
     pub ws_specific: Option<Vec<(String, String)>>,
-    /// The map of file endings, where it is not to follow from the resource types.
+    /// The map of file endings, if it does not follow from the resource types.
     pub file_types: Option<String>,
-    /// What `users/list` answers, where it is not to follow from the users of the export.
+    /// The answer of `users/list`, if it does not follow from the users of the export.
     pub users: Option<String>,
-    /// The lines of the lists of `scripts`, `flows` and `apps`, the last edit at the end: of the recorded ones, the
-    /// first page of three that was recorded.
+    /// The lines of the lists of `scripts`, `flows` and `apps`, with the last edit at the end. For a recorded
+    /// workspace, these are the recorded pages of at most three lines.
     edits: Vec<(String, String)>,
 }
 
@@ -75,20 +75,20 @@ impl Workspace {
         Self::default()
     }
 
-    /// One of the states that were recorded of the newer Windmill: `1-seeded`, `2-edited`, `3-emptied`.
+    /// Returns a recorded state of the newer Windmill: `1-seeded`, `2-edited`, `3-emptied`.
     #[track_caller]
     pub fn recorded(state: &str) -> Self {
         Self::recorded_by(Version::default(), state)
     }
 
-    /// What newer Windmill has, in one workspace: raw and classic apps, filesets, script modules, triggers, workspace
-    /// dependencies, a shared UI, workspace-specific items, labels and permissions.
+    /// Returns a workspace with the features of the newer Windmill: raw and classic apps, filesets, script modules,
+    /// triggers, workspace dependencies, a shared UI, workspace-specific items, labels and permissions.
     #[track_caller]
     pub fn rich() -> Self {
         Self::recorded("rich")
     }
 
-    /// One of the states that were recorded of this Windmill.
+    /// Returns a recorded state of this Windmill.
     #[track_caller]
     pub fn recorded_by(version: Version, state: &str) -> Self {
         let folder = version.fixtures().join(state);
@@ -116,8 +116,8 @@ impl Workspace {
         Self { entries, plain, recorded, shared_ui, ws_specific, file_types: None, users, edits }
     }
 
-    /// The recorded state of the older Windmill, its app's inline script with the `fields` that Windmill's editor gives
-    /// each: without, wmill 1.819.0 ends half way through a push.
+    /// Returns a recorded state that `wmill sync push` can restore. For the older Windmill, it gives the app's inline
+    /// script the `fields` that Windmill's editor writes: without them, wmill 1.819.0 fails half-way through a push.
     #[track_caller]
     pub fn restorable_by(version: Version, state: &str) -> Self {
         const APP: &str = "f/sales/board.app.json";
@@ -131,13 +131,13 @@ impl Workspace {
         workspace
     }
 
-    /// The recorded state, as `wmill sync push` can bring it back.
+    /// Returns a recorded state of the newer Windmill that `wmill sync push` can restore.
     #[track_caller]
     pub fn restorable(state: &str) -> Self {
         Self::restorable_by(Version::default(), state)
     }
 
-    /// A made-up workspace of this many scripts, Bun and Python by turns, ten folders.
+    /// Makes a workspace of this many scripts, alternately Bun and Python, in at most ten folders.
     pub fn of_scripts(count: usize) -> Self {
         let mut workspace = Self::empty();
         for folder in 0..count.min(10) {
@@ -153,7 +153,7 @@ impl Workspace {
         workspace
     }
 
-    /// A folder, which every item below `f/` needs.
+    /// Adds a folder, which every item below `f/` needs.
     pub fn add_folder(&mut self, name: &str) {
         let meta = format!(
             "{{\n  \"extra_perms\": {{\n    \"u/admin\": true\n  }},\n  \"summary\": null,\n  \
@@ -162,7 +162,7 @@ impl Workspace {
         self.put(&format!("f/{name}/folder.meta.json"), meta);
     }
 
-    /// A TypeScript script for Bun that returns `result`.
+    /// Adds a TypeScript script for Bun that returns `result`.
     pub fn add_bun_script(&mut self, path: &str, result: &str) {
         self.put(
             &format!("{path}.ts"),
@@ -171,14 +171,14 @@ impl Workspace {
         self.put(&format!("{path}.script.json"), script_json(result, "null"));
     }
 
-    /// A Python script that returns `result`, with a lock of its own.
+    /// Adds a Python script that returns `result`, with its own lock.
     pub fn add_python_script(&mut self, path: &str, result: &str) {
         self.put(&format!("{path}.py"), format!("def main(x: str = '{result}'):\n    return x\n"));
         let lock = "\"# py311\\n\"";
         self.put(&format!("{path}.script.json"), script_json(result, lock));
     }
 
-    /// A variable; a secret one has ciphertext as its value.
+    /// Adds a variable. The value of a secret one is ciphertext.
     pub fn add_variable(&mut self, path: &str, value: &str, secret: bool) {
         self.put(
             &format!("{path}.variable.json"),
@@ -186,7 +186,7 @@ impl Workspace {
         );
     }
 
-    /// A resource of this type; its value is JSON.
+    /// Adds a resource of this type. Its value is JSON.
     pub fn add_resource(&mut self, path: &str, resource_type: &str, value: &str) {
         let resource_type = json::to_string(resource_type);
         self.put(
@@ -195,7 +195,7 @@ impl Workspace {
         );
     }
 
-    /// A resource type. One of files has an ending, a fileset none.
+    /// Adds a resource type. A type of files has an ending, a fileset has none.
     pub fn add_resource_type(&mut self, name: &str, format_extension: Option<&str>, is_fileset: bool) {
         let ending = format_extension.map_or_else(|| "null".to_owned(), json::to_string);
         self.put(
@@ -207,20 +207,20 @@ impl Workspace {
         );
     }
 
-    /// A fileset of these children, of a type that is added with it. Windmill takes children of any name.
+    /// Adds a fileset with these children, and its type. Windmill accepts children with any name.
     pub fn add_fileset(&mut self, path: &str, children: &[(&str, &str)]) {
         self.add_resource_type(FILESET, None, true);
         self.add_resource(path, FILESET, &object(children, to_text));
     }
 
-    /// A resource that is one file, of a type that is added with it; without content, its value is null.
+    /// Adds a resource that is one file, and its type. Without content, its value is null.
     pub fn add_file_resource(&mut self, path: &str, content: Option<&str>) {
         self.add_resource_type(FILE, Some("ini"), false);
         let value = content.map_or_else(|| "null".to_owned(), |content| object(&[("content", content)], to_text));
         self.add_resource(path, FILE, &value);
     }
 
-    /// A TypeScript script with these modules beside it. Windmill takes modules of any name.
+    /// Adds a TypeScript script with these modules. Windmill accepts modules with any name.
     pub fn add_script_with_modules(&mut self, path: &str, modules: &[(&str, &str)]) {
         self.add_bun_script(path, "modular");
         let module = |content: &str| {
@@ -232,7 +232,7 @@ impl Workspace {
         self.put(&format!("{path}.script.json"), format!("{open},\n  \"modules\": {modules}\n}}"));
     }
 
-    /// A flow of these steps, each an inline script of Bun: its summary, which names its file, and its content.
+    /// Adds a flow with these steps. Each is an inline Bun script: its summary, which names its file, and its content.
     pub fn add_flow(&mut self, path: &str, steps: &[(&str, &str)]) {
         let step = |(number, (summary, content)): (usize, &(&str, &str))| {
             format!(
@@ -253,12 +253,12 @@ impl Workspace {
         );
     }
 
-    /// A raw app of these files, each named from `/`. Windmill takes files of any name.
+    /// Adds a raw app with these files, whose names begin with `/`. Windmill accepts files with any name.
     pub fn add_raw_app(&mut self, path: &str, files: &[(&str, &str)]) {
         self.add_raw_app_of_values(path, &files.iter().map(|(name, text)| (*name, to_text(text))).collect::<Vec<_>>());
     }
 
-    /// The same, each file's content a value in JSON: what is not a text cannot be written by wmill.
+    /// Adds a raw app whose files have JSON values as content. wmill can write only strings.
     pub fn add_raw_app_of_values(&mut self, path: &str, files: &[(&str, String)]) {
         let files: Vec<_> = files.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let files = object(&files, str::to_owned);
@@ -272,7 +272,7 @@ impl Workspace {
         );
     }
 
-    /// An HTTP trigger of the newer Windmill; its error handler has these arguments, whose values are JSON.
+    /// Adds an HTTP trigger of the newer Windmill. The values of its error handler's arguments are JSON.
     pub fn add_http_trigger(&mut self, path: &str, route: &str, error_handler_args: &[(&str, &str)]) {
         let (route, args) = (json::to_string(route), object(error_handler_args, str::to_owned));
         self.put(
@@ -288,7 +288,7 @@ impl Workspace {
         );
     }
 
-    /// A group; Windmill takes nearly any name.
+    /// Adds a group. Windmill accepts nearly any name.
     pub fn add_group(&mut self, name: &str, summary: &str) {
         let summary = json::to_string(summary);
         self.put(
@@ -297,7 +297,7 @@ impl Workspace {
         );
     }
 
-    /// A user by their address.
+    /// Adds a user by address.
     pub fn add_user(&mut self, email: &str, username: &str) {
         let username = json::to_string(username);
         self.put(
@@ -306,12 +306,12 @@ impl Workspace {
         );
     }
 
-    /// The workspace dependencies of this file name, such as `front.package.json`.
+    /// Adds workspace dependencies with this file name, such as `front.package.json`.
     pub fn add_dependencies(&mut self, name: &str, content: &str) {
         self.put(&format!("dependencies/{name}"), content);
     }
 
-    /// Sets the entry at `path`, in its place where there was one, else at the end.
+    /// Sets the entry at `path`. A new entry goes to the end.
     pub fn put(&mut self, path: &str, bytes: impl Into<Vec<u8>>) {
         let bytes = bytes.into();
         match self.entries.iter_mut().find(|(known, _)| known == path) {
@@ -320,7 +320,7 @@ impl Workspace {
         }
     }
 
-    /// Takes the entry at `path` out; it must have been there.
+    /// Removes the entry at `path`, which must exist.
     #[track_caller]
     pub fn remove(&mut self, path: &str) {
         let before = self.entries.len();
@@ -336,12 +336,12 @@ impl Workspace {
         &self.entries
     }
 
-    /// Reverses the order of the entries, as a server without ORDER BY may.
+    /// Reverses the order of the entries, because a server without ORDER BY may do so.
     pub fn reverse_order(&mut self) {
         self.entries.reverse();
     }
 
-    /// Gives it a shared UI of these files, edited now; `None` takes it away.
+    /// Sets a shared UI with these files, edited now. `None` removes it.
     pub fn set_shared_ui(&mut self, files: Option<&[(&str, &str)]>) {
         let now = in_nanoseconds(SystemTime::now());
         self.shared_ui = files.map(|files| {
@@ -350,14 +350,14 @@ impl Workspace {
         });
     }
 
-    /// The names of its folders, those first that it has first.
+    /// Returns the names of its folders in the order of the export.
     pub fn folders(&self) -> Vec<&str> {
         let names =
             self.entries.iter().filter_map(|(path, _)| path.strip_prefix("f/")?.strip_suffix("/folder.meta.json"));
         names.collect()
     }
 
-    /// The map of file endings as the newer Windmill has it: the types whose resources are files or filesets.
+    /// Returns the map of file endings of the newer Windmill: the types whose resources are files or filesets.
     pub fn file_endings(&self) -> String {
         let of_type = |(path, bytes): &Entry| {
             let name = path.strip_suffix(".resource-type.json")?;
@@ -372,7 +372,7 @@ impl Workspace {
         self.file_types.clone().unwrap_or_else(|| format!("{{{}}}", types.join(",")))
     }
 
-    /// The users as `users/list` has them.
+    /// Returns the answer of `users/list`.
     pub fn users_listed(&self) -> String {
         let of_user = |(path, bytes): &Entry| {
             let email = path.strip_prefix("users/")?.strip_suffix(".user.json")?;
@@ -383,7 +383,7 @@ impl Workspace {
         self.users.clone().unwrap_or_else(|| format!("[{}]", users.join(",")))
     }
 
-    /// What `list_ws_specific` answers.
+    /// Returns the answer of `list_ws_specific`.
     pub fn ws_specific_listed(&self) -> Option<String> {
         let line = |(kind, path): &(String, String)| {
             format!("{{\"item_kind\":{},\"path\":{}}}", json::to_string(kind), json::to_string(path))
@@ -396,8 +396,8 @@ impl Workspace {
         self.recorded.get(path_and_query).map(String::as_str)
     }
 
-    /// Says in the list of `scripts`, `flows` or `apps` who edited the item last, and when. The fields are those that
-    /// Windmill has in the answers about one item; the lists of 1.491 have `edited_by` for flows alone.
+    /// Adds a line to the list of `scripts`, `flows` or `apps` that says who edited the item last, and when. The fields
+    /// are those of Windmill's answers about one item. In the lists of 1.491, only flows have `edited_by`.
     pub fn edited(&mut self, list: &str, path: &str, by: &str, at: &str) {
         let (path, by, at) = (json::to_string(path), json::to_string(by), json::to_string(at));
         let (who, when) = if list == "flows" { ("edited_by", "edited_at") } else { ("created_by", "created_at") };
@@ -405,13 +405,13 @@ impl Workspace {
         self.edits.push((list.to_owned(), line));
     }
 
-    /// A page of the list, the last edit first.
+    /// Returns a page of the list, with the last edit first.
     pub fn edits(&self, list: &str, page: usize, per_page: usize) -> Vec<&str> {
         let lines = self.edits.iter().rev().filter(|(of, _)| of == list).map(|(_, line)| line.as_str());
         lines.skip(page.saturating_sub(1) * per_page).take(per_page).collect()
     }
 
-    /// What an export has for this query.
+    /// Returns the entries of an export for this query.
     pub fn export(&self, query: &BTreeMap<String, String>) -> Vec<Entry> {
         let asked = |name: &str| query.get(name).is_some_and(|value| value == "true");
         let plain = asked("plain_secret");
@@ -439,20 +439,21 @@ impl Workspace {
 const FILESET: &str = "c_fileset";
 const FILE: &str = "c_ini_file";
 
-/// Items whose own permissions are in the export only where they are asked for.
+/// Items whose own permissions are in the export only if the query asks for them.
 const ITEMS_WITH_PERMISSIONS: [&str; 4] = [".script.json", ".flow.json", ".app.json", ".raw_app.json"];
 
 fn to_text(text: &str) -> String {
     json::to_string(text)
 }
 
-/// A JSON object of these members, in this order.
+/// Returns a JSON object with these members, in this order.
 fn object(members: &[(&str, &str)], value: impl Fn(&str) -> String) -> String {
     let member = |(name, content): &(&str, &str)| format!("{}: {}", json::to_string(*name), value(content));
     format!("{{{}}}", members.iter().map(member).collect::<Vec<_>>().join(", "))
 }
 
-/// The full export has what is asked for by name beside it: permissions of items, and workspace dependencies.
+/// Adds to the full export what an export has only if it is asked for by name: permissions of items, and workspace
+/// dependencies.
 fn add_what_is_asked_for(entries: &mut Vec<Entry>, asked: Vec<Entry>) {
     for (path, bytes) in asked {
         match entries.iter_mut().find(|(known, _)| *known == path) {
@@ -482,8 +483,8 @@ fn fields(bytes: &[u8]) -> Option<json::Object> {
     }
 }
 
-/// The export in another order, as the newer Windmill gives it: it selects each kind without an order, and holds the
-/// modules of a script and the arguments of a trigger's error handler in hash maps. The kinds come one after the other.
+/// Returns the export in another order, like the newer Windmill: it selects each kind without an order, and holds the
+/// modules of a script and the arguments of a trigger's error handler in hash maps. The order of the kinds stays.
 pub fn in_another_order(entries: Vec<Entry>, rank: u64) -> Vec<Entry> {
     let mut items: Vec<Vec<Entry>> = Vec::new();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
@@ -492,7 +493,7 @@ pub fn in_another_order(entries: Vec<Entry>, rank: u64) -> Vec<Entry> {
             Some(name) => edited_text(&bytes, |text| reordered(text, &[name], rank)).unwrap_or(bytes),
             None => bytes,
         };
-        // A script is its content and its settings.
+        // A script consists of its content and its settings, which stay together.
         let place = *places.entry(script_of(&path).unwrap_or(&path).to_owned()).or_insert(items.len());
         if place == items.len() {
             items.push(Vec::new());
@@ -514,7 +515,7 @@ fn place_of_random_order(path: &str) -> Option<&'static str> {
     }
 }
 
-/// The path of the script that an entry belongs to.
+/// Returns the path of the script to which an entry belongs.
 fn script_of(path: &str) -> Option<&str> {
     if path.strip_suffix(".json").is_some_and(|stem| !stem.ends_with(".script")) || path.starts_with("dependencies/") {
         return None;
@@ -523,7 +524,7 @@ fn script_of(path: &str) -> Option<&str> {
     path[name..].find('.').map(|at| &path[..name + at])
 }
 
-/// Where in an export the kind of an entry comes.
+/// Returns the position of the entry's kind in an export.
 fn block(path: &str) -> usize {
     const KINDS: [&str; 14] = [
         "folder.meta",
@@ -552,7 +553,8 @@ fn block(path: &str) -> usize {
     KINDS.iter().position(|known| *known == kind).unwrap_or(KINDS.len())
 }
 
-/// The order of so many that has this rank; those of two ranks differ where the ranks differ modulo their number.
+/// Returns the permutation with this rank. Two ranks give different permutations if they differ modulo the number of
+/// permutations.
 fn permutation(count: usize, mut rank: u64) -> impl Iterator<Item = usize> {
     let mut order: Vec<usize> = (0..count).collect();
     for left in 1..count {
@@ -563,8 +565,8 @@ fn permutation(count: usize, mut rank: u64) -> impl Iterator<Item = usize> {
     order.into_iter()
 }
 
-/// The JSON text with the members of the object at `path` in the order of this rank. It stays the text that it is
-/// otherwise; where there is no such object, there is nothing to reorder.
+/// Returns the JSON text with the members of the object at `path` in the order of this rank. The rest of the text stays
+/// the same. Returns `None` if there is no such object.
 pub fn reordered(text: &str, path: &[&str], rank: u64) -> Option<String> {
     let mut open = text.find('{')?;
     for name in path {
@@ -581,7 +583,7 @@ pub fn reordered(text: &str, path: &[&str], rank: u64) -> Option<String> {
     Some(result + &text[copied..])
 }
 
-/// The JSON object without the member of this name.
+/// Returns the JSON object without the member of this name.
 fn without_member(text: &str, name: &str) -> Option<String> {
     let members = members(text, text.find('{')?)?;
     let at = members.iter().position(|member| is_named(&text[member.clone()], name))?;
@@ -601,7 +603,7 @@ fn is_named(member: &str, name: &str) -> bool {
     member.strip_prefix(&json::to_string(name)).is_some_and(|rest| rest.trim_start().starts_with(':'))
 }
 
-/// Where the members of the JSON object that opens at `open` are; nothing where this is not JSON.
+/// Returns the positions of the members of the JSON object that opens at `open`, or `None` if this is not JSON.
 fn members(text: &str, open: usize) -> Option<Vec<Range<usize>>> {
     let bytes = text.as_bytes();
     let (mut members, mut start, mut depth, mut in_text, mut at) = (Vec::new(), open + 1, 0, false, open);
@@ -671,7 +673,7 @@ fn is_secret(variable: &[u8]) -> bool {
     fields(variable).is_some_and(|fields| matches!(fields.get("is_secret"), Some(Value::Bool(true))))
 }
 
-/// A tar as Windmill sends it: every entry with mode 0777 and mtime 0, its name as it stands, whatever it is.
+/// Returns a tar like Windmill's: every entry has mode 0777 and mtime 0, and any name is used unchanged.
 pub fn tar_of(entries: &[Entry]) -> Vec<u8> {
     const NAME_BYTES_MAX: usize = 100;
     let mut archive = tar::Builder::new(Vec::new());
@@ -694,7 +696,7 @@ pub fn tar_of(entries: &[Entry]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// A zip as Windmill sends it.
+/// Returns a zip like Windmill's.
 pub fn zip_of(entries: &[Entry]) -> Vec<u8> {
     let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default().unix_permissions(0o777);
@@ -705,7 +707,7 @@ pub fn zip_of(entries: &[Entry]) -> Vec<u8> {
     archive.finish().unwrap().into_inner()
 }
 
-/// The entries of a tar, in its order.
+/// Returns the entries of a tar, in its order.
 pub fn entries_of_tar(bytes: &[u8]) -> Vec<Entry> {
     tar::Archive::new(bytes)
         .entries()
@@ -720,7 +722,7 @@ pub fn entries_of_tar(bytes: &[u8]) -> Vec<Entry> {
         .collect()
 }
 
-/// The entries of a zip, in its order.
+/// Returns the entries of a zip, in its order.
 pub fn entries_of_zip(bytes: &[u8]) -> Vec<Entry> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).unwrap();
     (0..archive.len())
@@ -741,7 +743,7 @@ pub struct Exchange {
     /// Path and query.
     pub path: String,
     pub request_body: Option<String>,
-    /// `wrong`, `none`, or nothing for the right one.
+    /// `wrong` or `none`. Absent for the valid token.
     pub token: Option<String>,
     pub status: u16,
     pub content_type: Option<String>,
@@ -749,7 +751,7 @@ pub struct Exchange {
     pub body_file: Option<PathBuf>,
 }
 
-/// The recorded exchanges of a state.
+/// Returns the recorded exchanges of a state.
 #[track_caller]
 pub fn exchanges(version: Version, state: &str) -> Vec<Exchange> {
     let folder = version.fixtures().join(state);
