@@ -441,8 +441,7 @@ impl<'a> Windmill<'a> {
     pub fn ask_for_names(&self, path: &str) -> Option<Value> {
         let path = format!("api/w/{}/{path}", self.workspace);
         let (status, value) = match self.ask_for(Part::Names, &path, None) {
-            // The token is removed, in case the server puts it into a name.
-            Ok(answer) => (answer.status, parse(&Redactor::new([self.token]).redact(&answer.body))),
+            Ok(answer) => (answer.status, parse(&self.redactor().redact(&answer.body))),
             Err(_) => (0, None),
         };
         let value = value.filter(|_| status == 200);
@@ -518,8 +517,12 @@ impl<'a> Windmill<'a> {
 
     /// Makes a text of the server safe for messages.
     fn printable(&self, said: &str) -> String {
-        let secrets = self.headers.iter().map(|(_, value)| value).chain([self.token]);
-        Redactor::new(secrets).redact(&output::clean_line(said.as_bytes()))
+        self.redactor().redact(&output::clean_line(said.as_bytes()))
+    }
+
+    /// Removes the token and the values of the headers, in case the server repeats them.
+    fn redactor(&self) -> Redactor {
+        Redactor::new(self.headers.iter().map(|(_, value)| value).chain([self.token]))
     }
 
     /// Describes an answer whose content must stay hidden.
@@ -531,7 +534,7 @@ impl<'a> Windmill<'a> {
     fn strange_answer(&self, path: &str, answer: &Answer) -> WindmillError {
         // Secrets are removed before the text is cut to its start, so that no part of an echoed token is left.
         let said = answer.body.get(..answer.body.floor_char_boundary(ECHOED_BYTES_MAX)).unwrap_or_default();
-        let said = Redactor::new([self.token]).scrub_cut(&output::clean_line(said.as_bytes()));
+        let said = self.redactor().scrub_cut(&output::clean_line(said.as_bytes()));
         let start: String = said.chars().take(200).collect();
         let message = format!(
             "{} answered with status {} and not as Windmill does: {start}",

@@ -199,6 +199,16 @@ fn headers_for_windmill_go_with_each_of_our_questions_and_nowhere_else() {
     let said = outcome.texts().into_iter().chain(restored.texts());
     let said: Vec<_> = said.collect();
     assert_nothing_leaked(&said, &[&sandbox.data(), repository.path()], &[HEADER_SECRET]);
+    // A server that repeats them is named, and they are not.
+    for path in ["/users/whoami", "/workspaces/tarball", "/workspaces/list"] {
+        sandbox.windmill.fail(path, Fault::Answer(200, "text/plain", format!("no: {HEADER_SECRET}-1")));
+        for workspace in [SHOP, "*"] {
+            let run = run("sync").workspace(workspace).arg("--force").env("GIT_BRANCH", "b/{workspace}").run();
+            assert_ne!(run.exit_code, Some(0), "{path}: {run}");
+            assert_nothing_leaked(&run.texts(), &[&sandbox.data()], &[HEADER_SECRET]);
+        }
+        sandbox.windmill.heal();
+    }
     let refused = run("sync").env("WINDMILL_HEADERS", &format!("Authorization: {HEADER_SECRET}")).run();
     assert_eq!(refused.exit_code, Some(2), "{refused}");
     assert!(refused.message().contains("WINDMILL_HEADERS") && !refused.message().contains(HEADER_SECRET), "{refused}");
