@@ -15,7 +15,7 @@ pub fn fault_of_path(path: &str) -> Option<&'static str> {
     if path.is_empty() {
         Some("is empty")
     } else if path.contains('\0') {
-        Some("has a zero byte, or is far too long")
+        Some("has a zero byte, or half of a surrogate pair, or is far too long")
     // `/` and `\` both count as separators, because each is one on some system.
     } else if path.starts_with('/') || parts(path).any(|part| part == "..") {
         Some("leads elsewhere")
@@ -119,7 +119,7 @@ mod tests {
     fn names_that_lead_elsewhere_or_are_gits_are_told_from_their_neighbours() {
         for (path, fault) in [
             ("", "is empty"),
-            ("a\0", "has a zero byte, or is far too long"),
+            ("a\0", "has a zero byte, or half of a surrogate pair, or is far too long"),
             ("/a", "leads elsewhere"),
             ("..", "leads elsewhere"),
             ("a/../b", "leads elsewhere"),

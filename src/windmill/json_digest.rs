@@ -8,6 +8,8 @@
 
 use std::io::{self, BufRead};
 
+use miniserde::json;
+
 use crate::util::hash::{Algorithm, Digest};
 
 /// How many objects and arrays may be open. Windmill's own parser stops at 128; a value of a database may be deeper.
@@ -17,7 +19,7 @@ const MEMBERS_MAX: usize = 250_000;
 /// How much of a key or a text the visitor gets. No file system accepts a name of this length.
 const SHOWN_BYTES_MAX: usize = 4096;
 
-/// Ends a text that the visitor does not get to its end, so that the text does not pass for harmless.
+/// Ends a text that the visitor does not get whole or cannot be decoded, so that the text does not pass for harmless.
 pub const CUT: char = '\0';
 
 /// The digest of a value.
@@ -227,8 +229,12 @@ impl Reader<'_> {
 
     /// Returns the string that was read last, as far as the visitor gets it.
     fn shown(&self) -> String {
-        let mut shown = unescaped(&self.shown);
-        if self.shown.len() >= SHOWN_BYTES_MAX {
+        let text = String::from_utf8_lossy(&self.shown);
+        // JSON.parse also takes half of a surrogate pair, which no Rust text can hold.
+        let decoded = if text.contains('\\') { json::from_str(&["\"", &text, "\""].concat()).ok() } else { None };
+        let is_whole = self.shown.len() < SHOWN_BYTES_MAX && (decoded.is_some() || !text.contains('\\'));
+        let mut shown = decoded.unwrap_or_else(|| text.into_owned());
+        if !is_whole {
             shown.push(CUT);
         }
         shown
@@ -283,16 +289,6 @@ fn begin(kind: u8) -> Digest {
     let mut digest = Digest::new(Algorithm::Sha256);
     digest.update(&[kind]);
     digest
-}
-
-/// Returns what a string means, without its quotes. If it cannot be decoded, because it was cut or is malformed, its
-/// escapes stay.
-fn unescaped(written: &[u8]) -> String {
-    let text = String::from_utf8_lossy(written);
-    if !text.contains('\\') {
-        return text.into_owned();
-    }
-    miniserde::json::from_str(&["\"", &text, "\""].concat()).unwrap_or_else(|_| text.into_owned())
 }
 
 #[cfg(test)]
@@ -436,6 +432,9 @@ mod tests {
         let mut shown = Shown(Vec::new());
         digest(&mut r#"{"\u002e\u002e/a":{"b":["c",1]},"d":"\u00e9\n"}"#.as_bytes(), &mut shown).expect("JSON");
         assert_eq!(shown.0, ["1 ../a:", "2 b:", "3 c", "1 d:", "1 é\n"]);
+        let mut half = Shown(Vec::new());
+        digest(&mut r#"["\u002e\ud800","\ud83d\ude00\u002e"]"#.as_bytes(), &mut half).expect("JSON");
+        assert_eq!(half.0, [r"1 \u002e\ud800".to_owned() + &CUT.to_string(), "1 😀.".to_owned()]);
         let (mut long, text) = (Shown(Vec::new()), "x".repeat(SHOWN_BYTES_MAX + 1));
         digest(&mut format!("\"{text}\"").as_bytes(), &mut long).expect("JSON");
         assert_eq!(long.0[0].len(), "0 ".len() + SHOWN_BYTES_MAX + 1);

@@ -1245,6 +1245,7 @@ mod tests {
         check("../x.resource-type.json", "{}", "../x.resource-type.json");
         check("f/m.script.json", r#"{"modules":{"../../g/x.ts":{}}}"#, "script f/m");
         check("f/m.script.json", r#"{"modules":{"\u002e\u002e/x.ts":{}}}"#, "script f/m");
+        check("f/m.script.json", r#"{"modules":{"\u002e\u002e/x\ud800.ts":{}}}"#, "script f/m");
         check("f/m.script.json", r#"{"schema":{"modules":{"../x.ts":{}}}}"#, "");
         check("f/m.script.json", "{", "script f/m");
         check("f/s.resource.json", r#"{"value":{"../x":""},"resource_type":"set"}"#, "resource f/s");
