@@ -133,7 +133,7 @@ impl Metrics {
             text.histogram("step_duration_seconds", &format!("step=\"{step}\""), times);
         }
         text.backups(&gauges.backups);
-        text.head("windmill_git_sync_in_progress", "gauge", "SyncWorker that go on in this process.");
+        text.head("windmill_git_sync_in_progress", "gauge", "Runs in progress in this process.");
         text.line("windmill_git_sync_in_progress", "", gauges.in_progress);
         text.head("windmill_git_sync_http_requests_total", "counter", "Answers by path and status.");
         for (path, status, count) in &counts.requests {
@@ -165,7 +165,11 @@ impl Text {
     /// as an increase.
     fn runs(&mut self, counts: &Counts, gauges: &Gauges) {
         let name = "windmill_git_sync_runs_total";
-        self.head(name, "counter", "Queue that ended, by workspace and result code; other settings count as `other`.");
+        self.head(
+            name,
+            "counter",
+            "Runs that ended, by workspace and result code; those with other settings count as `other`.",
+        );
         let counted = |workspace: &str, code: &str| {
             counts.runs.iter().find(|(of, with, _)| of == workspace && *with == code).map(|(_, _, count)| *count)
         };
@@ -205,32 +209,32 @@ impl Text {
         self.gauge_of_each(
             backups,
             "last_success_timestamp_seconds",
-            "End of the last sync that went well, 0 where there was none; remembered over restarts.",
+            "End of the last successful sync, 0 if there was none; kept over restarts.",
             |backup| value(backup.last_success),
         );
         self.gauge_of_each(
             backups,
             "last_attempt_timestamp_seconds",
-            "End of the last sync, 0 where there was none; remembered over restarts.",
+            "End of the last sync, 0 if there was none; kept over restarts.",
             |backup| value(backup.last_attempt),
         );
         self.gauge_of_each(
             backups,
             "consecutive_failures",
-            "SyncWorker that failed since the last one that went well; remembered over restarts.",
+            "Syncs that failed since the last successful one; kept over restarts.",
             |backup| backup.consecutive_failures,
         );
         self.gauge_of_each(
             backups,
             "items",
-            "Items of the workspace at its last sync that went as far as to read them; 0 where there was none.",
+            "Items of the workspace when a sync last read them, 0 if none did.",
             |backup| backup.items as u64,
         );
         self.gauge_of_each(backups, "warnings", "Warnings of the last sync.", |backup| backup.warnings as u64);
         self.gauge_of_each(
             backups,
             "last_verify_success_timestamp_seconds",
-            "End of the last verification that found the backup to be the workspace, 0 where there was none.",
+            "End of the last verification that found no difference, 0 if there was none.",
             |backup| value(backup.last_verify_success),
         );
     }
