@@ -376,10 +376,24 @@ fn a_name_that_leads_out_of_an_item_takes_nothing_of_this_machine_along() {
     let text = String::from_utf8(remote.regular_files("main").remove(path).unwrap()).unwrap();
     let (start, rest) = text.split_once("!inline ").unwrap();
     let end = rest.find(['\'', '"', '\n']).unwrap();
-    let hostile = format!("{start}!inline {}{}", outside.display(), &rest[end..]);
-    remote.commit_files("main", &[(path, hostile.as_str())]);
-    sandbox.windmill.remove("f/ops/a.variable.json");
-    let differs = restore(&sandbox, &remote).arg("--yes").run().expect("differs");
-    assert_warned(&differs, &["leads out", "flow f/ops/flow"]);
-    assert_eq!((writes(&sandbox), differs.changed()), (vec!["variables/create".to_owned()], (1, 0, 0)), "{differs}");
+    let (start, rest) = (start.trim_end_matches(['\'', '"']), rest[end..].trim_start_matches(['\'', '"']));
+    let outside = outside.display();
+    for reference in [
+        format!("'!inline {outside}'"),
+        format!("!inline {outside}"),
+        format!("\"\\x21inline {outside}\""),
+        format!("!%69nline {outside}"),
+        format!("!<!inline> {outside}"),
+    ] {
+        remote.commit_files("main", &[(path, format!("{start}{reference}{rest}").as_str())]);
+        sandbox.windmill.remove("f/ops/a.variable.json");
+        sandbox.windmill.forget_requests();
+        let differs = restore(&sandbox, &remote).arg("--yes").run().expect("differs");
+        assert_warned(&differs, &["leads out", "flow f/ops/flow"]);
+        assert_eq!(
+            (writes(&sandbox), differs.changed()),
+            (vec!["variables/create".to_owned()], (1, 0, 0)),
+            "{differs}"
+        );
+    }
 }

@@ -6,20 +6,18 @@ use std::collections::BTreeSet;
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
 use crate::backup::restore::select::Choice;
-use crate::backup::restore::{RestoreRun, switches, tree};
+use crate::backup::restore::{RestoreRun, references, switches, tree};
 use crate::git::tree_diff::Sample;
 use crate::git::{Git, GitError};
 use crate::util::files;
 
-/// How much of a file is checked. The rest of a larger file is pushed unchecked.
+/// A larger file is not checked, and its item is left out.
 const FILE_BYTES_MAX: u64 = 16 << 20;
-/// How much of the file of a schedule or a trigger is read. Windmill makes no larger one.
+/// A larger file of a schedule or a trigger is left out. Windmill makes none of that size.
 const SWITCH_BYTES_MAX: u64 = 1 << 20;
 /// Above this number, JavaScript cannot represent every whole number.
 const WHOLE_MAX: u128 = 1 << 53;
 const BYTE_ORDER_MARK: char = '\u{feff}';
-/// wmill replaces a text that begins with this by the content of the file that it names.
-const INLINE: &str = "!inline ";
 
 impl RestoreRun<'_> {
     /// Checks the tree out into the folder, and removes from the folder what must not be pushed. The files that remain
@@ -34,7 +32,8 @@ impl RestoreRun<'_> {
         }
         let mut leading_out = BTreeSet::new();
         for path in choice.pushed() {
-            if leads_out(&path, &self.content(git, &path)?) {
+            let content = self.content(git, &path)?;
+            if content.len() as u64 > FILE_BYTES_MAX || references::leads_out(&path, &content) {
                 leading_out.extend(choice.items.get(path.as_bytes()).cloned());
             }
         }
@@ -45,7 +44,9 @@ impl RestoreRun<'_> {
         }
         if !leading_out.is_empty() {
             let named: Sample = leading_out.iter().map(ToString::to_string).collect();
-            self.warnings.add(format!("these are left out, since a name in them leads out of them: {named}"));
+            self.warnings.add(format!(
+                "these are left out, since a name in them leads out of them, or cannot be checked: {named}"
+            ));
         }
         let staged = self.staged(git)?;
         for path in choice.pushed() {
@@ -61,8 +62,9 @@ impl RestoreRun<'_> {
         let named: Vec<&String> = choice.switches.iter().filter(|path| pushed.contains(*path)).collect();
         for path in &named {
             let file = git.tree_folder().join(path);
-            let content = files::read_file(&file, SWITCH_BYTES_MAX).map_err(|error| self.target.disk(&error))?;
-            match switches::disabled(&content) {
+            let content = files::read_file(&file, SWITCH_BYTES_MAX + 1).map_err(|error| self.target.disk(&error))?;
+            let is_whole = content.len() as u64 <= SWITCH_BYTES_MAX;
+            match switches::disabled(&content).filter(|_| is_whole) {
                 Some(content) => self.write(git, path, &content)?,
                 None => {
                     left.add(path.as_bytes());
@@ -110,9 +112,9 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// Returns a file in the folder, at most its first `FILE_BYTES_MAX` bytes; empty if there is no such file.
+    /// Returns a file in the folder, cut behind `FILE_BYTES_MAX`; empty if there is no such file.
     fn content(&self, git: &Git<'_>, path: &str) -> Result<String, BackupError> {
-        match files::read_file(&git.tree_folder().join(path), FILE_BYTES_MAX) {
+        match files::read_file(&git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
             Ok(content) => Ok(String::from_utf8_lossy(&content).into_owned()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
             Err(error) => Err(self.target.disk(&error)),
@@ -132,16 +134,6 @@ fn is_yaml(path: &str) -> bool {
     path.ends_with(".yaml")
 }
 
-/// Returns whether wmill would put a file from elsewhere on this machine into the item.
-fn leads_out(path: &str, content: &str) -> bool {
-    is_yaml(path)
-        && content.match_indices(INLINE).any(|(at, _)| {
-            let rest = &content[at + INLINE.len()..];
-            let name = rest.split(['\n', '\r', '"', '\'']).next().unwrap_or_default().trim();
-            name.starts_with(['/', '~']) || name.split(['/', '\\']).any(|part| part == "..")
-        })
-}
-
 /// Returns whether the text has a whole number that wmill rounds, or has rounded in the backup.
 fn has_number_to_be_rounded(content: &str) -> bool {
     content.lines().any(|line| {
@@ -156,19 +148,6 @@ fn has_number_to_be_rounded(content: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_that_leads_out_of_an_item_is_seen() {
-        let inside = "value:\n  content: '!inline a.inline_script.ts'\n";
-        assert!(!leads_out("f/a.flow/flow.yaml", inside));
-        assert!(!leads_out("f/a.flow/flow.yaml", "content: '!inline a..b.ts'\n"));
-        for name in ["../x.ts", "a/../../x", "/etc/passwd", "~/x", "..\\x"] {
-            let yaml = format!("value:\n  content: !inline {name}\n");
-            assert!(leads_out("f/a.flow/flow.yaml", &yaml), "{name}");
-            assert!(leads_out("f/a.flow/flow.yaml", &yaml.replace("!inline", "\"!inline")), "{name}");
-            assert!(!leads_out("f/a.ts", &yaml), "{name}");
-        }
-    }
 
     #[test]
     fn a_number_that_javascript_rounds_or_has_rounded_is_seen() {

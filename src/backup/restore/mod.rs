@@ -6,6 +6,7 @@
 
 pub mod glob;
 mod lay_out;
+mod references;
 mod restore_point;
 mod secrets;
 mod select;
