@@ -282,6 +282,7 @@ const NOT_SURVIVED: &[(&str, &str)] = &[
         "a pack that is damaged so that its checksums fit",
         "git would have to be deceived on purpose; the remote checks what it receives",
     ),
+    ("a `git read-tree` that does nothing and exits with 0", "only git knows what its index contains"),
     (
         "a disk that is full for good",
         "each sync fails, truthfully, until there is room; nothing is removed to make some",
