@@ -75,6 +75,7 @@ pub(super) fn with_git<T>(
     let disk = |error: std::io::Error| {
         BackupError::new(Code::Internal, format!("cannot work in DATA_DIR {}: {error}", config.data_dir.display()))
     };
+    // Dropped last, behind the folder and the lock in it.
     let private = PrivateRun::new(&paths::root(config).join("runs"));
     let deadline = Deadline::after(config.sync_timeout, cancel);
     let (lock, run_dir) = private.open(&deadline).map_err(disk)?;
@@ -90,11 +91,7 @@ pub(super) fn with_git<T>(
     let site = RepositoryPaths { folder: &folder, own_program, accepted_hosts: &accepted_hosts, signing_key: None };
     let git = Git::new(&run_env, &site, place.remote, &place.branch, &place.credentials)
         .map_err(|error| git_error(error, place))?;
-    let done = work(&git);
-    drop(git);
-    drop(run_env);
-    private.remove();
-    done
+    work(&git)
 }
 
 fn git_error(error: GitError, place: &Place<'_>) -> BackupError {

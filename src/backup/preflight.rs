@@ -242,18 +242,15 @@ pub fn run(
         check.name_what_is_not_tried();
         return check.findings;
     }
+    // Dropped last, behind the folder and the lock in it.
     let traces = PrivateRun::new(&paths::root(config).join("runs"));
     let mut run_env = check.data_folder(&traces);
-    let tools = run_env.as_ref().map(|run_env| check.tools(run_env)).unwrap_or_default();
+    let has_git = run_env.as_ref().is_some_and(|run_env| check.tools(run_env));
     let scratch = run_env.as_ref().map(|run_env| run_env.run_dir.path().join("snapshot"));
     let workspaces = check.windmill(&secrets, scratch.as_deref());
-    match &mut run_env {
-        Some(run_env) if tools.git => check.remote(run_env, &secrets, &workspaces),
-        _ => {}
+    if let Some(run_env) = run_env.as_mut().filter(|_| has_git) {
+        check.remote(run_env, &secrets, &workspaces);
     }
-    // The programs, the scratch folder and the lock have to go before the folders that hold them.
-    drop(run_env);
-    traces.remove();
     check.findings
 }
 
@@ -305,12 +302,6 @@ impl Secrets {
         all.extend(self.git.iter().flat_map(GitCredentials::secrets));
         all
     }
-}
-
-/// The programs that can be used.
-#[derive(Default)]
-struct Tools {
-    git: bool,
 }
 
 struct Check<'a> {
@@ -460,7 +451,8 @@ impl Check<'_> {
         Some(RunEnv { run_dir, deadline: self.deadline.clone(), redactor: self.redactor.clone(), environment, lock })
     }
 
-    fn tools(&mut self, run_env: &RunEnv) -> Tools {
+    /// Checks the programs. Returns whether git can be used, over ssh too if the remote needs it.
+    fn tools(&mut self, run_env: &RunEnv) -> bool {
         match cli::version(run_env).map(|version| version.text) {
             Ok(version) if is_older(&version, WMILL_VERSION_MIN) => {
                 let message = format_args!("{version}, which loses lock files of scripts at times");
@@ -475,7 +467,7 @@ impl Check<'_> {
         let git = self.tool("git", run_env.version("git", "--version", "git version ", &mut |_| {}), GIT_VERSION_MIN);
         let is_ssh = self.config.remote.as_ref().is_some_and(|remote| remote.scheme() == RemoteScheme::Ssh);
         let ssh = !is_ssh || self.tool("ssh", run_env.version("ssh", "-V", "OpenSSH_", &mut |_| {}), &[]);
-        Tools { git: git && ssh }
+        git && ssh
     }
 
     /// Checks whether the program is there and new enough.

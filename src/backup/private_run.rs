@@ -58,9 +58,11 @@ impl PrivateRun {
             }
         }
     }
+}
 
+impl Drop for PrivateRun {
     /// Removes what this run created. A folder that another run uses by now stays.
-    pub(super) fn remove(&self) {
+    fn drop(&mut self) {
         let _ = fs::remove_file(&self.lock);
         for folder in &self.missing {
             let _ = fs::remove_dir(folder);

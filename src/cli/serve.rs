@@ -9,8 +9,7 @@ use super::args::Serve;
 use super::{PROGRAM, eprint_line, new_recorder, own_program, signals};
 use crate::api::routes::App;
 use crate::backup::paths;
-use crate::backup::preflight::{self};
-
+use crate::backup::preflight;
 use crate::backup::workspaces::WorkspaceList;
 use crate::config::{Config, Environment, Options, Required};
 use crate::http::server::{Draining, Server};

@@ -39,10 +39,9 @@ fn make_room(used: &Path, lock: &dyn Fn(&str) -> PathBuf) {
         }
     }
     let mut excess = others.len().saturating_sub(OTHERS_MAX);
-    while excess > 0 && !others.is_empty() {
-        let oldest = (1..others.len()).fold(0, |one, other| if others[other].0 < others[one].0 { other } else { one });
-        let (_, folder) = others.swap_remove(oldest);
-        if folder != used && remove(&folder, used, lock) {
+    others.sort();
+    for (_, folder) in others {
+        if excess > 0 && folder != used && remove(&folder, used, lock) {
             excess -= 1;
         }
     }

@@ -19,6 +19,7 @@ const CONFIG_BYTES_MAX: u64 = 64 << 10;
 const REF_BYTES_MAX: u64 = 4096;
 /// The ref of the commit that the checkout is at. It keeps git from removing the commit's objects.
 pub(super) const TIP_REF: &str = "refs/sync/tip";
+
 impl Git<'_> {
     /// Asks the remote for the branch's tip.
     ///
@@ -101,8 +102,7 @@ impl Git<'_> {
     /// # Errors
     /// [`GitError`].
     pub fn create(&self, format: Option<ObjectFormat>) -> Result<(), GitError> {
-        files::remove_folder(&self.git_folder)?;
-        files::remove_folder(&self.tree_folder)?;
+        self.discard()?;
         files::create_folder(&self.tree_folder)?;
         let command = self.command_without_repository()?;
         let folder = self.git_folder.as_os_str();

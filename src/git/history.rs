@@ -1,6 +1,6 @@
 //! Fetches the history of the branch without the contents of files, and reads it commit by commit.
 
-use std::io::BufReader;
+use std::io::{self, BufReader};
 use std::time::{Duration, SystemTime};
 
 use crate::git::fetch::TIP_REF;
@@ -75,14 +75,17 @@ impl Git<'_> {
     /// Returns whether the history was fetched to its beginning.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.shallow_commits().is_empty()
+        self.shallow_commits().is_ok_and(|commits| commits.is_empty())
     }
 
     /// Returns the commits whose parents were not fetched. git takes each for a first commit, which adds all of its
     /// files.
-    fn shallow_commits(&self) -> Vec<String> {
-        let text = files::read_file(&self.git_folder.join("shallow"), LOG_BYTES_MAX as u64).unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+    fn shallow_commits(&self) -> io::Result<Vec<String>> {
+        match files::read_file(&self.git_folder.join("shallow"), LOG_BYTES_MAX as u64) {
+            Ok(text) => Ok(String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Passes the fetched commits that change something below `folder` (the root if it is empty) to `take`, newest
@@ -102,14 +105,14 @@ impl Git<'_> {
             .arguments([TIP_REF, "--"]);
         let command = if folder.is_empty() { command } else { command.argument(folder) };
         self.locally(command.write_to(files::open_file(&path, true)?, LOG_BYTES_MAX))?;
-        let shallow = self.shallow_commits();
+        let shallow = self.shallow_commits()?;
         let file = std::fs::File::open(&path)?;
         read_log(BufReader::new(file), &mut |commit| shallow.iter().any(|id| *id == commit.id.as_str()) || take(commit))
     }
 }
 
 /// Reads the output of `git log` until `take` returns `false`.
-fn read_log(log: impl std::io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), GitError> {
+fn read_log(log: impl io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), GitError> {
     let malformed = || GitError::Checkout("malformed output of `git log`".to_owned());
     let mut words = log.split(0).map(|word| word.map(|word| String::from_utf8_lossy(&word).into_owned()));
     let mut commit: Option<LoggedCommit> = None;

@@ -46,6 +46,7 @@ use crate::util::deadline::Expired;
 
 /// The limit of captured output for commands that print only a few lines.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+
 /// Why a git operation failed.
 #[derive(Debug)]
 pub enum GitError {

@@ -107,9 +107,9 @@ pub fn end(path: &Path, push: &Push) -> io::Result<()> {
 /// Returns the folder that git uses as the repository at `path`.
 fn repository_at(path: &Path) -> io::Result<PathBuf> {
     let places = ["/.git", "", ".git/.git", ".git"].map(|end| {
-        let mut run_env = path.as_os_str().to_owned();
-        run_env.push(end);
-        PathBuf::from(run_env)
+        let mut place = path.as_os_str().to_owned();
+        place.push(end);
+        PathBuf::from(place)
     });
     let found = places.into_iter().find(|place| place.join("HEAD").is_file());
     found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} is not a repository", path.display())))

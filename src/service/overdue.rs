@@ -41,8 +41,11 @@ impl OverdueWatch {
     /// Checks until the process ends.
     pub fn run(&self, every: Duration) {
         let interval = (every / LOOK_SHARE).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
-        while !self.cancel.is_cancelled() {
+        loop {
             std::thread::park_timeout(interval);
+            if self.cancel.is_cancelled() {
+                return;
+            }
             self.look(SystemTime::now());
         }
     }

@@ -85,7 +85,7 @@ pub fn pull(
         let message = format!("`wmill sync pull` of workspace `{workspace}` did not do all of it: {why}");
         return Err(WindmillError::Failed { code: Code::PullFailed, message, retry: Retry::Never });
     }
-    if finished.is_success() && is_done { Ok(()) } else { Err(failed(workspace, "pull", &finished)) }
+    if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, &finished)) }
 }
 
 fn not_run(failure: &Failure) -> WindmillError {
@@ -240,25 +240,22 @@ fn write_profile(remote: &str, workspace: &WorkspaceId, token: &Secret, configur
     files::write_file(&folder.join("remotes.ndjson"), profile.as_bytes())
 }
 
-fn failed(workspace: &WorkspaceId, verb: &str, finished: &Finished) -> WindmillError {
+fn pull_failed(workspace: &WorkspaceId, finished: &Finished) -> WindmillError {
     let start = finished.tail.len().saturating_sub(MESSAGE_LINES_MAX);
     let printed = finished.tail[start..].join("\n");
-    let (code, retry) = match finished.ending {
-        Ending::Exit(_) => match classify(&finished.tail_text()) {
-            // A pull talks to this process only.
-            (_, retry) if verb == "pull" => (Code::PullFailed, retry),
-            classified => classified,
-        },
+    let retry = match finished.ending {
+        // A pull talks to this process only, so the code is always the same.
+        Ending::Exit(_) => classify(&finished.tail_text()).1,
         // The usual reason is low memory. Another pull, or a larger one, does not help.
-        Ending::Signal(_) | Ending::OutOfMemory => (Code::PullFailed, Retry::Never),
+        Ending::Signal(_) | Ending::OutOfMemory => Retry::Never,
     };
     let how = if finished.is_success() {
-        format!("ended with exit code 0 but did not say that it had done the {verb}")
+        "ended with exit code 0 but did not say that it had done the pull".to_owned()
     } else {
         format!("ended with {}", finished.ending)
     };
-    let message = format!("`wmill sync {verb}` of workspace `{workspace}` {how}: {printed}");
-    WindmillError::Failed { code, message, retry }
+    let message = format!("`wmill sync pull` of workspace `{workspace}` {how}: {printed}");
+    WindmillError::Failed { code: Code::PullFailed, message, retry }
 }
 
 /// What a successful pull prints: how many changes it has to apply and, if there are any, that it applied them.
@@ -310,7 +307,7 @@ fn classify(printed: &str) -> (Code, Retry) {
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
     if has(&["Workspace id '", "no rows returned"]) {
         (Code::WorkspaceNotFound, Retry::Never)
-    } else if has(&["401 Unauthorized", "Could not authenticate", "Unauthorized"]) {
+    } else if has(&["Could not authenticate", "Unauthorized"]) {
         (Code::WindmillUnauthorized, Retry::Never)
     } else if has(&FULL) {
         (Code::PullFailed, Retry::NewCheckout)

@@ -76,7 +76,7 @@ pub fn deletions<E>(each: &dyn Fn(&mut Visitor<'_>) -> Result<(), E>, kinds: &Ki
     for (id, object) in lost.iter().filter(|(_, object)| !object.stays) {
         let identity = object.identity(id.kind);
         match arrived.iter().position(|other| *other == identity) {
-            Some(run_env) => drop(arrived.swap_remove(run_env)),
+            Some(at) => drop(arrived.swap_remove(at)),
             None => deleted.push(id.clone()),
         }
     }

@@ -574,7 +574,7 @@ mod tests {
         fn ask(&mut self, verb: &str, on: Option<&str>) -> Result<(), BackupError> {
             self.asked.note(on.map_or(verb.to_owned(), |on| format!("{verb}:{on}")));
             match self.scene.faults.iter().position(|(from, fails, _)| *from <= self.pulls && *fails == verb) {
-                Some(run_env) => Err(self.scene.faults.remove(run_env).2),
+                Some(at) => Err(self.scene.faults.remove(at).2),
                 None => Ok(()),
             }
         }

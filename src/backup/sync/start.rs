@@ -106,7 +106,7 @@ pub fn start(
     if let (None, Some(commit)) = (&tip, commit)
         && let Some(left_out) = unchanged(&known, warnings)
     {
-        end_of_fetch(run, fetched.took);
+        run.end_after(Step::Fetch, fetched.took);
         if !run.request.dry_run {
             known.last.follow(&commit);
         }
@@ -116,7 +116,7 @@ pub fn start(
         Some(tip) => tip,
         None => fetched.bring(run, git)?,
     };
-    end_of_fetch(run, fetched.took);
+    run.end_after(Step::Fetch, fetched.took);
     Ok(Start::Pull((known, tip)))
 }
 
@@ -160,10 +160,6 @@ impl Fetched {
         self.took += begun.elapsed();
         Ok(tip)
     }
-}
-
-fn end_of_fetch(run: RunContext<'_>, took: Duration) {
-    run.end_after(Step::Fetch, took);
 }
 
 /// If a full sync would find nothing to do, returns the items that it would leave out, and adds the warnings that it

@@ -122,7 +122,7 @@ impl Slots {
         while let Some(among) = self.full(&list, connection.peer.ip()) {
             let is_closing = list.iter().any(|slot| slot.closing.is_some() && among.has(slot));
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || !is_closing && !close_longest_waiting(&mut list, &among) {
+            if left.is_zero() || !is_closing && !close_longest_waiting(&mut list, |slot| among.has(slot)) {
                 return None;
             }
             list = self.changed.wait_timeout(list, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -178,10 +178,10 @@ impl Among {
     }
 }
 
-/// Closes the connection that has waited for its client the longest. Returns whether there is one.
-fn close_longest_waiting(list: &mut [Slot], among: &Among) -> bool {
+/// Closes the connection of these that has waited for its client the longest. Returns whether there is one.
+fn close_longest_waiting(list: &mut [Slot], is_one: impl Fn(&Slot) -> bool) -> bool {
     let waiting = list.iter_mut().filter(|slot| slot.closing.is_none() && slot.phase.waits_for_client());
-    let longest = waiting.filter(|slot| among.has(slot)).min_by_key(|slot| slot.since);
+    let longest = waiting.filter(|slot| is_one(slot)).min_by_key(|slot| slot.since);
     longest.map(|slot| slot.close(Code::TooManyRequests)).is_some()
 }
 
@@ -199,10 +199,7 @@ impl OpenSlot {
     /// Closes another connection that waits for its client, because the system has no thread for this one.
     pub(super) fn close_another(&self) {
         let mut list = self.slots.lock();
-        let others = list.iter_mut().filter(|slot| slot.closing.is_none() && slot.phase.waits_for_client());
-        if let Some(longest) = others.filter(|slot| !self.is_own(slot)).min_by_key(|slot| slot.since) {
-            longest.close(Code::TooManyRequests);
-        }
+        close_longest_waiting(&mut list, |slot| !self.is_own(slot));
     }
 
     /// Enters the next phase.

@@ -219,7 +219,7 @@ impl Shared {
                 Err(SendError { is_passing, why: format!("it answered {status}") })
             }
             // Only the texts of `Io` and `ConnectProxyFailed` are used: other texts may contain a part of the address.
-            Err(error @ ureq::Error::Io(_)) => {
+            Err(error @ (ureq::Error::Io(_) | ureq::Error::ConnectProxyFailed(_))) => {
                 let is_passing = http_client::is_passing_error(&error);
                 Err(SendError { is_passing, why: error.to_string() })
             }
@@ -229,10 +229,6 @@ impl Shared {
             Err(ureq::Error::ConnectionFailed) => Err(SendError { is_passing: true, why: "no connection".to_owned() }),
             Err(ureq::Error::Timeout(_)) => {
                 Err(SendError { is_passing: true, why: "it did not answer in time".to_owned() })
-            }
-            Err(error @ ureq::Error::ConnectProxyFailed(_)) => {
-                let is_passing = http_client::is_passing_error(&error);
-                Err(SendError { is_passing, why: error.to_string() })
             }
             Err(_) => Err(SendError { is_passing: false, why: "it is not a valid address".to_owned() }),
         }
