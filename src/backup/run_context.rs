@@ -502,11 +502,17 @@ impl RunContext<'_> {
         opened.map_err(|error| self.disk(&error))?;
         if let Err(error) = Volume::of(&folder).check() {
             log::warn!("making the checkout again: {error}");
-            for part in ["git", "tree"] {
-                files::remove_folder(&folder.join(part)).map_err(|error| self.disk(&error))?;
-            }
+            checkout_cache::discard(&folder).map_err(|error| self.disk(&error))?;
         }
         Ok(folder)
+    }
+
+    /// Removes the checkout that is kept for this backup, so that the next run makes it again. What is known about the
+    /// last success stays. A failure is logged.
+    pub fn discard_checkout(&self) {
+        if let Err(error) = checkout_cache::discard(&self.checkout_place()) {
+            log::warn!("a checkout that cannot be used stays: {error}");
+        }
     }
 
     /// Returns git for the checkout in `folder` and the remote of this run.

@@ -9,6 +9,12 @@ use std::time::SystemTime;
 use crate::process::lock::Lock;
 use crate::util::files;
 
+/// The folder of a checkout's repository.
+pub(super) const GIT: &str = "git";
+/// The folder into which whole trees are checked out.
+pub(super) const TREE: &str = "tree";
+/// The folder into which parts of trees are checked out.
+pub(super) const PART: &str = "part";
 /// How many checkouts of requests with their own settings are kept. The least recently used are removed first.
 const OTHERS_MAX: usize = 16;
 /// The file that marks a checkout made by a request. Its modification time is the time of the last use.
@@ -29,6 +35,14 @@ pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&str) -> PathBuf) ->
     files::replace_file(&used.join(MARK), b"")?;
     make_room(used, lock);
     Ok(())
+}
+
+/// Removes the repository and the working folders of a checkout.
+///
+/// # Errors
+/// Fails on an I/O error.
+pub fn discard(folder: &Path) -> io::Result<()> {
+    [GIT, TREE, PART].iter().try_for_each(|part| files::remove_folder(&folder.join(part)))
 }
 
 fn make_room(used: &Path, lock: &dyn Fn(&str) -> PathBuf) {

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::git::object::{ObjectFormat, ObjectId};
 use crate::git::output::{self, RemoteState};
-use crate::git::{ANSWER_BYTES_MAX, Git, GitError, config, leftovers};
+use crate::git::{ANSWER_BYTES_MAX, Git, GitError, checkout_cache, config, leftovers};
 use crate::process::orphans;
 use crate::util::files;
 
@@ -86,13 +86,12 @@ impl Git<'_> {
         Ok(())
     }
 
-    /// Removes the checkout, so that the next fetch creates it again.
+    /// Removes the checkout and all that is checked out, so that the next fetch creates it again.
     ///
     /// # Errors
     /// [`GitError`] on an I/O error.
     pub fn discard(&self) -> Result<(), GitError> {
-        files::remove_folder(&self.git_folder)?;
-        Ok(files::remove_folder(&self.tree_folder)?)
+        Ok(self.git_folder.parent().map_or(Ok(()), checkout_cache::discard)?)
     }
 
     /// Creates an empty checkout in place of the old one.

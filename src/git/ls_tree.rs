@@ -80,6 +80,22 @@ impl Listing {
         Ok(Lines { file: BufReader::with_capacity(BUFFER_BYTES, file), line: Vec::new() })
     }
 
+    /// Returns the sizes of its files. git has to have written them, with `ls-tree --long`.
+    ///
+    /// # Errors
+    /// Fails on an I/O error.
+    pub fn sizes(&self) -> io::Result<Sizes> {
+        let (mut lines, mut sizes) = (self.lines()?, Sizes::default());
+        while lines.read()?.is_some() {
+            let (size, path) = size_of(&lines.line);
+            sizes.total = sizes.total.saturating_add(size);
+            if size > sizes.largest.0 {
+                sizes.largest = (size, path.to_vec());
+            }
+        }
+        Ok(sizes)
+    }
+
     /// Writes the entries that `admits` accepts to `file`, or returns the same listing if it accepts all of them.
     /// Returns their number too.
     ///
@@ -138,6 +154,15 @@ impl Listing {
             each.try_for_each(|(path, entry)| lines.put(path, entry, b'0'))
         })
     }
+}
+
+/// The sizes of the files in a listing, in bytes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// The sum of all.
+    pub total: u64,
+    /// The largest file.
+    pub largest: (u64, GitPath),
 }
 
 /// Writes a listing, line by line.
@@ -218,6 +243,14 @@ fn parse(line: &[u8]) -> Option<(&[u8], Noted)> {
         None => (ObjectId::parse(third)?, b'0'),
     };
     Some((&line[tab + 1..], (Entry { mode, object }, note)))
+}
+
+/// Returns the size and the path in a line that git wrote with sizes. A submodule has no size.
+fn size_of(line: &[u8]) -> (u64, &[u8]) {
+    let tab = line.iter().position(|byte| *byte == b'\t').unwrap_or(line.len());
+    let size = std::str::from_utf8(&line[..tab]).ok().and_then(|head| head.rsplit(' ').next()?.parse().ok());
+    let path = line.get(tab + 1..).unwrap_or_default();
+    (size.unwrap_or(0), path.strip_suffix(b"\0").unwrap_or(path))
 }
 
 fn invalid(why: &str) -> io::Error {
@@ -382,6 +415,18 @@ mod tests {
             let first = listing(&run_dir, none)?.entries()?.next();
             assert!(first.is_some_and(|line| line.is_err()), "{none:?}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn the_sizes_of_files_are_added_up() -> io::Result<()> {
+        let run_dir = RunDir::for_test("listing-sizes")?;
+        let lines =
+            format!("100644 blob {A}      12\ta b\0100644 blob {A} 1234567890\tc\td\0160000 commit {A}       -\tsub\0");
+        let sizes = listing(&run_dir, &lines)?.sizes()?;
+        assert_eq!(sizes, Sizes { total: 1_234_567_902, largest: (1_234_567_890, b"c\td".to_vec()) });
+        assert_eq!(listing(&run_dir, "")?.sizes()?, Sizes::default());
+        assert!(listing(&run_dir, "garbage\0")?.sizes().is_err());
         Ok(())
     }
 

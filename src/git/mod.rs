@@ -119,8 +119,8 @@ impl<'a> Git<'a> {
             run_env,
             remote,
             branch,
-            git_folder: site.folder.join("git"),
-            tree_folder: site.folder.join("tree"),
+            git_folder: site.folder.join(checkout_cache::GIT),
+            tree_folder: site.folder.join(checkout_cache::TREE),
             index: None,
             configuration,
             address: auth::address(remote),
@@ -137,7 +137,8 @@ impl<'a> Git<'a> {
     /// without a change to the whole.
     #[must_use]
     pub fn aside(&self) -> Self {
-        let (tree_folder, index) = (self.tree_folder.with_file_name("part"), Some(self.git_folder.join("part.index")));
+        let tree_folder = self.tree_folder.with_file_name(checkout_cache::PART);
+        let index = Some(self.git_folder.join("part.index"));
         Self { tree_folder, index, ..self.clone() }
     }
 

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use crate::git::ls_tree::{GitPath, Listing};
+use crate::git::ls_tree::{GitPath, Listing, Sizes};
 use crate::git::object::{self, Entry, ObjectId};
+use crate::git::tree_diff::printable;
 use crate::git::{Git, GitError, from_failure, successful};
 use crate::process::command::Invocation;
 use crate::process::run::Failure;
@@ -151,11 +152,12 @@ impl Git<'_> {
     /// including ignored files and nested repositories.
     ///
     /// # Errors
-    /// [`GitError`].
+    /// [`GitError`], also if the files of the tree do not fit on the volume. Then nothing was written.
     pub fn check_out(&self, tree: Option<&ObjectId>) -> Result<(), GitError> {
         files::create_folder(&self.tree_folder)?;
         #[cfg(unix)]
         files::remove_special_files(&self.tree_folder)?;
+        tree.map_or(Ok(()), |tree| self.check_room(tree))?;
         let command = self.command()?.arguments(["read-tree", "--reset", "-u"]);
         self.locally(match tree {
             Some(tree) => command.argument(tree.as_str()),
@@ -163,6 +165,33 @@ impl Git<'_> {
         })?;
         self.locally(self.command()?.arguments(["clean", "-ffdxq"]))?;
         Ok(())
+    }
+
+    /// Checks that there is room for the files of the tree. A pack of a few kilobytes can hold gigabytes.
+    fn check_room(&self, tree: &ObjectId) -> Result<(), GitError> {
+        let Some(left) = self.run_env.run_dir.volume().bytes_left() else { return Ok(()) };
+        let arguments = ["ls-tree", "-r", "-z", "--long", "--full-tree", tree.as_str()];
+        let Sizes { total, largest: (size, path) } =
+            self.listing("sizes.listing", self.command()?.arguments(arguments))?.sizes()?;
+        if total <= left {
+            return Ok(());
+        }
+        // What is checked out already is replaced.
+        let room = left.saturating_add(files::bytes_in(&self.tree_folder));
+        if total <= room {
+            return Ok(());
+        }
+        let message = format!(
+            "there is no room to check out the repository's folder: its files have {} KiB, and a run may write {} KiB to \
+             the volume of DATA_DIR; the largest is `{}` with {} KiB",
+            total >> 10,
+            room >> 10,
+            printable(&path),
+            size >> 10
+        );
+        // A new checkout helps if old objects take the space.
+        let helps = total <= room.saturating_add(files::bytes_in(&self.git_folder));
+        Err(if helps { GitError::Checkout(message) } else { GitError::Machine(message) })
     }
 
     /// Returns the id of the empty tree, which it writes.

@@ -72,6 +72,22 @@ pub fn open_folder(path: &Path) {
     let _ = path;
 }
 
+/// Returns how many bytes the files below a folder have. What cannot be read counts as empty. Links are not followed.
+#[must_use]
+pub fn bytes_in(folder: &Path) -> u64 {
+    let (mut pending, mut bytes) = (vec![folder.to_owned()], 0_u64);
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(about) if about.is_dir() => pending.push(entry.path()),
+                Ok(about) => bytes = bytes.saturating_add(about.len()),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}
+
 /// Removes a file. It is not an error if it does not exist.
 ///
 /// # Errors

@@ -29,6 +29,12 @@ impl Volume {
         Self { path: path.to_owned(), bytes_reserved }
     }
 
+    /// Returns how many bytes a run may still write; `None` if the system does not report it.
+    #[must_use]
+    pub fn bytes_left(&self) -> Option<u64> {
+        space(&self.path).map(|(_, free)| free.saturating_sub(self.bytes_reserved))
+    }
+
     /// Checks that there is enough free space to continue writing.
     ///
     /// # Errors

@@ -49,8 +49,12 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     let run = RunContext { request, env };
     result_of(run, run_id, |warnings| {
         let run_env = run.enter()?;
-        let start = LiveSteps::open(&run, &run_env, warnings)?;
-        run_from(run, start, warnings)
+        let ended = LiveSteps::open(&run, &run_env, warnings).and_then(|start| run_from(run, start, warnings));
+        if ended.as_ref().is_err_and(|error| error.retry == Retry::NewCheckout) {
+            // A new checkout did not help. It may be what fills the disk, which other backups share.
+            run.discard_checkout();
+        }
+        ended
     })
 }
 

@@ -18,6 +18,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         test: "as_root::as_root_a_disk_that_is_nearly_full_is_left_alone",
     },
     Scenario {
+        fault: "a commit of a few kilobytes that would fill the disk",
+        injected: "300 MiB in one file, with less room; and by a `git read-tree` that writes without end",
+        asserted: "the sync fails, says so and leaves the disk as it was; another backup there goes on",
+        test: "as_root::as_root_a_commit_that_would_fill_the_disk",
+    },
+    Scenario {
         fault: "`wmill` or `git` that takes all memory",
         injected: "in a control group of 64 MB, into `sync` and `serve`",
         asserted: "the kernel ends the program and not the service, and the failure says so",
@@ -387,6 +393,48 @@ fn as_root_a_disk_that_is_nearly_full_is_left_alone() {
     assert!(lowest > 0, "the disk was full");
     replay.sandbox.program("wmill", &replay.script());
     history.assert_healed("an endless file", &replay.sync(), &replay.expected());
+}
+
+#[test]
+#[ignore = "needs root: just test-root"]
+fn as_root_a_commit_that_would_fill_the_disk() {
+    let replay = Replay::new();
+    let disk = Disk::mount(&replay.sandbox.data(), 300 << 10);
+    let mut history = History::of(&replay.remote, "main");
+    history.assert_healed("nothing", &replay.sync(), &replay.expected());
+    let other = BareRepository::create(&replay.sandbox, "other", &[]);
+    let free = disk.kilobytes_free();
+    let assert_room = |fault: &str| {
+        let now = disk.kilobytes_free();
+        assert!(now + 4096 > free, "{fault}: {now} KiB of {free} are free");
+        let neighbour = replay.sync().remote(&other).run();
+        assert_eq!(neighbour.exit_code, Some(0), "{fault}: {neighbour}");
+    };
+
+    let zeros = replay.remote.store_blob(&vec![0; 300 << 20]);
+    replay.remote.commit("main").file("f/small.md", "x").entry("100644", "f/zeros.md", &zeros).done("zeros");
+    history.begin_again();
+    replay.hold(State::Edited);
+    let refused = replay.sync().run().expect("git_failed");
+    let message = refused.message();
+    assert!(message.contains("there is no room") && message.contains("`f/zeros.md` with 307200 KiB"), "{refused}");
+    history.judge("300 MiB in one file", &refused);
+    assert!(replay.checkout().join("tree/f").exists(), "nothing was written, so nothing has to be made again");
+    assert_room("300 MiB in one file");
+    replay.remote.commit("main").remove("f/zeros.md").remove("f/small.md").done("mended");
+    history.begin_again();
+    history.assert_healed("300 MiB in one file", &replay.sync(), &replay.expected());
+
+    // What fills the disk in the new checkout too is removed.
+    replay.hold(State::Seeded);
+    super::tools::break_git(&replay.sandbox, "read-tree", "exec cat /dev/zero >endless");
+    let ended = replay.sync().arg("--force").run().expect("git_failed");
+    super::tools::mend_git(&replay.sandbox);
+    let says = |why| ended.message().contains(why);
+    assert!(says("nearly full") || says("No space left"), "{ended}");
+    history.judge("an endless `git read-tree`", &ended);
+    assert_room("an endless `git read-tree`");
+    history.assert_healed("an endless `git read-tree`", &replay.sync(), &replay.expected());
 }
 
 #[test]

@@ -88,13 +88,13 @@ const WAYS: [(&str, &str); 6] = [
 ];
 
 /// Installs a `git` that does `way` for this verb, and runs the real git for all others.
-fn break_git(sandbox: &Sandbox, verb: &str, way: &str) {
+pub(super) fn break_git(sandbox: &Sandbox, verb: &str, way: &str) {
     let git = process::find_program("git", &[]).unwrap();
     let script = format!("git='{}'\ncase \" $* \" in *' {verb} '*) {way} ;; esac\nexec \"$git\" \"$@\"", git.display());
     sandbox.program("git", &script);
 }
 
-fn mend_git(sandbox: &Sandbox) {
+pub(super) fn mend_git(sandbox: &Sandbox) {
     fs::remove_file(sandbox.bin().join("git")).unwrap();
 }
 
