@@ -424,6 +424,27 @@ fn names_that_git_does_not_check_out_do_not_stop_the_backup() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
+fn a_path_that_no_system_takes_stays_and_does_not_stop_the_backup() {
+    for folders in [20, 16, 13] {
+        let sandbox = Sandbox::new();
+        let remote = sandbox.repository();
+        let path = ["f", &vec!["d".repeat(250); folders].join("/"), "notes.txt"].join("/");
+        remote.commit_files("main", &[("README.md", "ours\n"), (&path, "stays\n")]);
+        for state in ["1-seeded", "2-edited"] {
+            sandbox.windmill.state(state);
+            let pushed = sandbox.sync().remote(&remote).run().expect("pushed");
+            assert_warned(&pushed, &["not checked out", &format!("… ({} bytes)", path.len())]);
+            assert_eq!(remote.files("main")[path.as_str()].1, b"stays\n");
+        }
+        sandbox.command("verify").remote(&remote).run().expect("unchanged");
+        let again = sandbox.sync().remote(&remote).run().expect("unchanged");
+        assert_warned(&again, &["not checked out"]);
+        sandbox.command("restore").remote(&remote).run().expect("unchanged");
+    }
+}
+
+#[test]
+#[ignore = "long: just test-hostile"]
 fn what_is_outside_our_folder_is_neither_read_nor_changed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();

@@ -16,6 +16,11 @@ use crate::windmill::snapshot::ENTRIES_MAX;
 use crate::windmill::wmill_yaml::{self, KindSettings, Plan, WMILL_YAML};
 
 const TIP_LISTING: &str = "tip.listing";
+/// The longest path in our folder that is checked out. Systems accept 4,096 bytes; the rest is for the checkout's own
+/// path and for the names that `wmill` makes of a file's.
+const PATH_BYTES_MAX: usize = 3072;
+/// How much of a longer path a warning names.
+const PATH_BYTES_NAMED: usize = 100;
 
 /// What the remote held when the round began.
 pub struct RemoteTip {
@@ -46,11 +51,13 @@ pub struct RemoteTip {
 impl RemoteTip {
     /// Returns whether a file of the folder is hidden from wmill. The reasons: a link would lead wmill elsewhere; a
     /// submodule hides what is below it; the repository's `wmill.yaml` gives orders; a single folder in the other
-    /// layout stops a pull; a file in the way of the shared UI stops the pull of that UI; and a workspace-specific
-    /// file, or a file of an item below a folder that wmill does not walk into, would stay forever.
+    /// layout stops a pull; a file in the way of the shared UI stops the pull of that UI; no system holds a path that is
+    /// too long; and a workspace-specific file, or a file of an item below a folder that wmill does not walk into,
+    /// would stay forever.
     #[must_use]
     pub fn is_withheld(&self, path: &[u8], entry: &Entry) -> bool {
         !entry.is_file()
+            || path.len() > PATH_BYTES_MAX
             || path.split(|byte| *byte == b'/').next() == Some(WMILL_YAML.as_bytes())
             || is_shared_ui(path)
             || std::str::from_utf8(path).is_ok_and(|path| {
@@ -194,7 +201,20 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
 /// Makes the visible tree, without the files that are hidden from wmill.
 fn withhold(git: &Git<'_>, tip: &mut RemoteTip, count: usize) -> Result<(), GitError> {
     let place = git.listing_place("visible.listing");
-    let (visible, visible_count) = tip.folder.sifted(place, |path, entry| !tip.is_withheld(path, entry))?;
+    let mut too_long = Sample::default();
+    let (visible, visible_count) = tip.folder.sifted(place, |path, entry| {
+        if path.len() > PATH_BYTES_MAX {
+            let start = String::from_utf8_lossy(&path[..PATH_BYTES_NAMED]);
+            too_long.add(format!("{start}… ({} bytes)", path.len()).as_bytes());
+        }
+        !tip.is_withheld(path, entry)
+    })?;
+    if !too_long.is_empty() {
+        tip.plan.warnings.push(format!(
+            "files with a path of more than {PATH_BYTES_MAX} bytes are not checked out, and wmill does not see them: \
+             {too_long}"
+        ));
+    }
     if visible_count < count {
         (tip.is_all_visible, tip.visible_tree) = (false, Some(git.compose(None, &visible)?));
     }

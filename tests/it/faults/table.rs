@@ -253,6 +253,12 @@ const ELSEWHERE: &[Scenario] = &[
         "hostile::names_that_git_does_not_check_out_do_not_stop_the_backup",
     ),
     row(
+        "a path that is longer than systems accept",
+        "in the repository",
+        "the backup arrives, the file stays, and a warning names it",
+        "hostile::a_path_that_no_system_takes_stays_and_does_not_stop_the_backup",
+    ),
+    row(
         "files where folders must be, and the reverse; items that `wmill` cannot read",
         "in the repository",
         "the backup arrives",
