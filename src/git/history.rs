@@ -57,8 +57,10 @@ impl Git<'_> {
     /// # Errors
     /// [`GitError`]. It is not an error if all commits are later.
     pub fn commit_at(&self, tip: &ObjectId, time: SystemTime) -> Result<Option<ObjectId>, GitError> {
-        let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let before = format!("--before=@{seconds}");
+        // git has no earlier times.
+        let Ok(since) = time.duration_since(SystemTime::UNIX_EPOCH) else { return Ok(None) };
+        // Without a time zone, git takes a number below 100,000,000 for anything but seconds.
+        let before = format!("--before=@{} +0000", since.as_secs());
         let command = self.command()?.arguments(["rev-list", "--first-parent", "-1", &before, tip.as_str()]);
         let found = self.locally(command.capture(ANSWER_BYTES_MAX))?;
         Ok(ObjectId::parse(String::from_utf8_lossy(&found).trim()))

@@ -204,6 +204,12 @@ fn a_restore_takes_the_commit_of_a_time() {
     assert!(
         early.message().contains("earlier than the first commit") && early.message().contains("2026-11-01T12:00:00Z")
     );
+    // A mistyped year is as early.
+    for at in ["0026-11-28 14:00", "1926-11-28 14:00", "1970-01-01 00:00", "1972-06-01 12:00", "1973-03-03 00:00"] {
+        let early = restore(&["--at", at]).expect("config_invalid");
+        assert!(early.message().contains("earlier than the first commit"), "{at}: {early}");
+        assert!(early.message().contains("2026-11-01T12:00:00Z"), "{at}: {early}");
+    }
     for refused in [&["--at=yesterday"][..], &["--at=2026-11-02 12:00", "--commit=1234567"]] {
         let refused = restore(refused).expect("config_invalid");
         assert!(refused.exit_code == Some(2) && refused.message().contains("--at"), "{refused}");
