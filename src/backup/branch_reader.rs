@@ -108,8 +108,8 @@ fn git_error(error: GitError, place: &Place<'_>) -> BackupError {
     }
 }
 
-/// Fetches more and more of the history, until `read` returns `true` or the history is complete. `read` gets the tip.
-/// The first fetch brings more than `depth` commits.
+/// Fetches more and more of the history, until `read` returns `true` or all that the remote has was fetched. `read` gets
+/// the tip. The first fetch brings more than `depth` commits.
 ///
 /// # Errors
 /// [`BackupError`] if git fails, the time runs out, or the branch does not exist.
@@ -134,7 +134,8 @@ pub(super) fn fetch_until(
             let message = format!("{} has no branch `{}`", place.remote, place.branch);
             return Err(BackupError::new(Code::GitFailed, message));
         };
-        if read(&tip).map_err(failed)? || git.is_complete() {
+        // A remote may be shallow itself, so its history is never complete here.
+        if read(&tip).map_err(failed)? || git.is_complete() || depth.is_none() {
             return Ok(());
         }
         depth = depth.and_then(|depth| depth.checked_mul(DEPTH_FACTOR)).filter(|depth| *depth <= DEPTH_MAX);

@@ -125,6 +125,25 @@ fn a_long_history_is_fetched_as_far_as_it_is_needed() {
 }
 
 #[test]
+fn a_remote_that_is_shallow_itself_is_read_as_far_as_it_goes() {
+    let sandbox = Sandbox::new();
+    let whole = sandbox.repository();
+    for number in 0..5 {
+        whole.commit_files("main", &[("f/ops/other.variable.yaml", &format!("value: {number}\n"))]);
+    }
+    let shallow = BareRepository::create(&sandbox, "shallow", &[]);
+    fs::remove_dir_all(shallow.path()).unwrap();
+    let mut clone = git::git(&sandbox);
+    clone.args(["clone", "--quiet", "--bare", "--depth=3"]).arg(whole.url()).arg(shallow.path());
+    process::run(clone).must_succeed();
+    let listed = log(&sandbox, &shallow).env("SYNC_TIMEOUT", "20s").run();
+    assert_eq!((ids(&listed).len(), is_complete(&listed)), (2, false), "{listed}");
+    let key = sandbox.file("key", "k").display().to_string();
+    let verify = sandbox.command("verify").remote(&shallow).workspace(windmill::SHOP).without("WINDMILL_TOKEN");
+    verify.arg("--key-file").arg(&key).run().expect("differs");
+}
+
+#[test]
 fn what_is_wrong_is_named_at_once_and_nothing_is_asked() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
