@@ -27,7 +27,7 @@ pub enum FileChange {
 pub struct LoggedCommit {
     /// Its id.
     pub id: ObjectId,
-    /// Its committer time.
+    /// Its committer time; 1970 if it has none that can be read.
     pub time: SystemTime,
     /// Its author, as `Name <address>`.
     pub author: String,
@@ -121,8 +121,10 @@ fn read_log(log: impl io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -
     while let Some(word) = words.next().transpose()? {
         if let Some(id) = word.strip_prefix('\x01') {
             let id = ObjectId::parse(id).ok_or_else(malformed)?;
-            let seconds = words.next().transpose()?.and_then(|word| word.parse().ok()).ok_or_else(malformed)?;
-            let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or_else(malformed)?;
+            // git prints what it finds in the commit: nothing for a negative number, and a number of any size.
+            let seconds = words.next().transpose()?.ok_or_else(malformed)?.parse().unwrap_or(0);
+            let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+            let time = time.unwrap_or(SystemTime::UNIX_EPOCH);
             let author = words.next().transpose()?.ok_or_else(malformed)?;
             if let Some(done) = commit.replace(LoggedCommit { id, time, author, files: Vec::new() })
                 && !take(done)
@@ -178,9 +180,16 @@ mod tests {
     }
 
     #[test]
+    fn a_date_that_cannot_be_read_is_1970() {
+        for date in ["", "x", "-1", "9223372036854775808", "99999999999999999999999"] {
+            let found = read(&format!("\x01{ONE}\x00{date}\x00a\x00\nA\x00f/a\x00"), 9).unwrap();
+            assert_eq!((found[0].time, found[0].files.len()), (SystemTime::UNIX_EPOCH, 1), "{date}");
+        }
+    }
+
+    #[test]
     fn what_is_no_log_is_refused() {
-        for log in
-            ["A\x00f/a\x00", "\x01123\x001\x00a\x00", &format!("\x01{ONE}\x00x\x00a\x00"), &format!("\x01{ONE}\x00")]
+        for log in ["A\x00f/a\x00", "\x01123\x001\x00a\x00", &format!("\x01{ONE}\x001\x00"), &format!("\x01{ONE}\x00")]
         {
             assert!(read(log, 9).is_err(), "{log:?}");
         }

@@ -125,6 +125,23 @@ fn a_long_history_is_fetched_as_far_as_it_is_needed() {
 }
 
 #[test]
+fn a_commit_with_an_odd_date_is_listed() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    remote.commit_files("main", &[("f/ops/a.variable.yaml", "value: 1\n")]);
+    for (number, date) in ["-1", "9223372036854775808", "99999999999999999999999"].into_iter().enumerate() {
+        remote.commit_files("main", &[(&format!("f/ops/v{number}.variable.yaml"), "value: 1\n")]);
+        let commit = remote.run(["cat-file", "commit", "main"]).stdout_text();
+        let (head, _) = commit.split_once("committer ").unwrap();
+        let odd = format!("{head}committer A <a@b> {date} +0000\n\nodd\n");
+        remote.force("main", &remote.store_raw_commit(odd.as_bytes()));
+    }
+    let listed = log(&sandbox, &remote).run();
+    assert_eq!((ids(&listed).len(), is_complete(&listed)), (4, true), "{listed}");
+    assert!(listed.stdout.contains("1970-01-01T00:00:00Z"), "{listed}");
+}
+
+#[test]
 fn a_remote_that_is_shallow_itself_is_read_as_far_as_it_goes() {
     let sandbox = Sandbox::new();
     let whole = sandbox.repository();

@@ -281,6 +281,12 @@ impl BareRepository {
         self.store("blob", content)
     }
 
+    /// Stores a commit with exactly this text, and returns its id.
+    #[track_caller]
+    pub fn store_raw_commit(&self, text: &[u8]) -> String {
+        self.store("commit", text)
+    }
+
     fn store(&self, kind: &str, content: &[u8]) -> String {
         // A file, because the runner treats empty input as no input.
         let input = self.path.join("input");
