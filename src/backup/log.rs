@@ -21,6 +21,11 @@ pub const LIMIT_DEFAULT: usize = 20;
 /// The maximum of `--limit`. For a longer list there is `git log` in a clone.
 pub const LIMIT_MAX: usize = 10_000;
 
+/// After this many older commits in a row, no more of the history is fetched for `--since`. Times need not fall from
+/// commit to commit: a machine with a wrong clock may have made some. It is less than the first fetch brings, so that a
+/// recent time is answered without another one.
+const OLDER_IN_A_ROW_MAX: usize = 32;
+
 /// Which commits to list.
 pub struct LogOptions {
     /// Only items that match one of these patterns; all items if empty.
@@ -93,29 +98,37 @@ fn list(git: &Git<'_>, place: &Place<'_>, options: &LogOptions) -> Result<Log, B
 
 /// Returns the chosen commits among the fetched ones, and whether older commits cannot add anything.
 fn read(git: &Git<'_>, place: &Place<'_>, options: &LogOptions) -> Result<(Vec<Entry>, bool), GitError> {
-    let (mut commits, mut is_enough) = (Vec::new(), false);
+    let (mut commits, mut older_in_a_row, mut is_enough) = (Vec::new(), 0, false);
     let prefix = place.subdir.prefix();
-    git.log(&folder_of(&prefix, &options.paths), &mut |commit| {
+    // The times of all commits show where the history is old enough, also if few of them changed the folder.
+    let folder = if options.since.is_some() { String::new() } else { folder_of(&prefix, &options.paths) };
+    git.log(&folder, &mut |commit| {
         if options.since.is_some_and(|since| commit.time < since) {
-            is_enough = true;
-            return false;
+            older_in_a_row += 1;
+            is_enough |= older_in_a_row == OLDER_IN_A_ROW_MAX;
+            return true;
         }
+        older_in_a_row = 0;
         if options.until.is_none_or(|until| commit.time <= until)
             && let Some(entry) = entry_of(&commit, &prefix, &options.paths)
         {
             commits.push(entry);
         }
-        is_enough = commits.len() >= options.limit;
-        !is_enough
+        let is_full = commits.len() >= options.limit;
+        is_enough |= is_full;
+        !is_full
     })?;
     Ok((commits, is_enough))
 }
 
-/// Returns the folder that holds everything that the patterns match, so that git reads less of the history.
+/// Returns the folder that holds everything that the patterns match, so that git reads less of the history. Only below
+/// `f/` and `u/` are items where their paths say.
 fn folder_of(prefix: &str, patterns: &[Pattern]) -> String {
     let [pattern] = patterns else { return prefix.trim_end_matches('/').to_owned() };
     let literal = pattern.as_str().split(['*', '?']).next().unwrap_or_default();
     let folder = literal.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let is_place = matches!(folder.split('/').next(), Some("f" | "u"));
+    let folder = if is_place { folder } else { "" };
     [prefix, folder].concat().trim_end_matches('/').to_owned()
 }
 
@@ -226,7 +239,9 @@ mod tests {
         check(&["f/ops/a"], "b/f/ops");
         check(&["f/ops/**"], "b/f/ops");
         check(&["f/o*/a"], "b/f");
+        check(&["u/ann/a*"], "b/u/ann");
         check(&["**"], "b");
+        check(&["main/20260101000000_x"], "b");
         check(&[], "b");
         check(&["f/a", "u/b"], "b");
         assert_eq!(folder_of("", &[]), "");

@@ -104,6 +104,33 @@ fn time_limit_and_folder_choose_the_commits() {
 }
 
 #[test]
+fn an_older_commit_hides_none_behind_it() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let mut parent: Option<String> = None;
+    for (number, time) in ["2026-11-01", "2026-11-02", "2020-01-01", "2026-11-04"].into_iter().enumerate() {
+        remote.commit("main").file(&format!("f/ops/v{number}.variable.yaml"), "value: x\n").done("made");
+        parent = Some(remote.make_tip_again("main", parent.as_deref(), &format!("{time}T12:00:00Z"), None));
+    }
+    let added = |path: &str| {
+        let found = commits(&log(&sandbox, &remote).arg("--since=2026-11-01 00:00").arg("--path").arg(path).run());
+        found.into_iter().flat_map(|(_, added, ..)| added).collect::<Vec<_>>()
+    };
+    assert_eq!(added("**"), ["variable f/ops/v3", "variable f/ops/v1", "variable f/ops/v0"]);
+    assert_eq!(added("f/ops/v1"), ["variable f/ops/v1"]);
+}
+
+#[test]
+fn a_migration_is_found_by_its_path() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let file = "migrations/datatable/main/20260101000000_x.up.sql";
+    let commit = remote.commit_files("main", &[(file, "select 1;\n")]);
+    let listed = log(&sandbox, &remote).arg("--path=main/20260101000000_x").run();
+    assert_eq!(ids(&listed), [commit], "{listed}");
+}
+
+#[test]
 #[ignore = "long: just test-long"]
 fn a_long_history_is_fetched_as_far_as_it_is_needed() {
     for filters in [true, false] {
@@ -116,6 +143,11 @@ fn a_long_history_is_fetched_as_far_as_it_is_needed() {
         }
         let newest = log(&sandbox, &remote).arg("--limit=3").run();
         assert_eq!((ids(&newest).len(), is_complete(&newest)), (3, false));
+        // Times that fall as usual are enough to know that there is nothing older to list.
+        for path in ["**", "f/ops/first"] {
+            let recent = log(&sandbox, &remote).arg("--since=2090-01-01 00:00").arg("--path").arg(path).run();
+            assert_eq!((ids(&recent).len(), is_complete(&recent)), (0, false), "{path}");
+        }
         // The changes of the oldest fetched commit are unknown, so it is not listed.
         let changes = commits(&newest);
         assert!(changes.iter().all(|(_, added, modified, _)| added.is_empty() && modified.len() == 1), "{changes:?}");
