@@ -197,6 +197,32 @@ fn what_wmill_cannot_write_is_left_out_and_the_others_are_backed_up() {
 
 #[test]
 #[ignore = "long: just test-long"]
+fn a_bad_item_is_found_whatever_the_settings_ask_for() {
+    let no_setting = ("LOG_LEVEL", "info");
+    for (yaml, setting) in [
+        ("", ("WMILL_INCLUDE", "users,schedules")),
+        ("syncBehavior: v1\n", no_setting),
+        ("defaultTs: deno\n", no_setting),
+        ("skipVariables: true\n", no_setting),
+        ("nonDottedPaths: true\n", ("WMILL_SKIP", "secrets")),
+    ] {
+        let sandbox = Sandbox::new();
+        let remote = sandbox.repository();
+        remote.commit_files("main", &[("README.md", "ours\n"), ("wmill.yaml", yaml)]);
+        sandbox.windmill.edit(|workspace| {
+            workspace.add_fileset("f/ops/set", &[("a", "1"), ("a/b", "2")]);
+            workspace.add_bun_script("f/ops/good", "1");
+        });
+        let outcome = sandbox.sync().remote(&remote).env(setting.0, setting.1).run().expect("incomplete");
+        assert_left_out(&outcome, &["f/ops/set"]);
+        assert!(remote.files("main").contains_key("f/ops/good.ts"), "{yaml:?} {setting:?}: {outcome}");
+        let verify = sandbox.command("verify").remote(&remote).env(setting.0, setting.1).run().expect("differs");
+        assert_left_out(&verify, &["f/ops/set"]);
+    }
+}
+
+#[test]
+#[ignore = "long: just test-long"]
 fn too_many_items_that_wmill_cannot_write_fail_the_sync() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();

@@ -55,7 +55,9 @@ pub fn pull(
     tip: &RemoteTip,
     snapshot: &mut Snapshot,
 ) -> Result<PullBase, BackupError> {
-    search::without_bad_items(run, git, snapshot, |snapshot| pull_all(run, git, tip, snapshot))
+    // Without patterns, as for the pull into an empty folder.
+    let configuration = &tip.plan.text_without_patterns;
+    search::without_bad_items(run, git, snapshot, configuration, |snapshot| pull_all(run, git, tip, snapshot))
 }
 
 fn pull_all(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, snapshot: &Snapshot) -> Result<PullBase, BackupError> {
@@ -80,7 +82,8 @@ pub fn pull_into_nothing(
     snapshot: &mut Snapshot,
     configuration: &str,
 ) -> Result<(), BackupError> {
-    search::without_bad_items(run, git, snapshot, |snapshot| pull_into_folder(run, git, snapshot, None, configuration))
+    let pull = |snapshot: &Snapshot| pull_into_folder(run, git, snapshot, None, configuration);
+    search::without_bad_items(run, git, snapshot, configuration, pull)
 }
 
 /// Pulls into a folder that holds `shown`. Each attempt begins with `shown` and nothing else.

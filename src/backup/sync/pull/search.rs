@@ -1,6 +1,6 @@
 //! Finds the items that `wmill` cannot write, if it fails and does not name them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::pull_archive;
 use crate::backup::error::BackupError;
@@ -9,7 +9,6 @@ use crate::git::Git;
 use crate::model::result_code::Code;
 use crate::util::retry::Retry;
 use crate::windmill::snapshot::{self, Snapshot};
-use crate::windmill::wmill_yaml::{self, KindSettings};
 
 /// With more bad items than this, the cause is the export as a whole.
 const BAD_ITEMS_MAX: usize = 20;
@@ -19,6 +18,7 @@ const REASON_CHARS_MAX: usize = 300;
 const NAMES_ENTRY: &str = " at path: ";
 
 /// Pulls. If wmill fails because of an item, pulls without it. The items found are left out of the snapshot.
+/// `configuration` is the `wmill.yaml` for pulls of single items. It has to ask for the same export as `pull`.
 ///
 /// # Errors
 /// The errors of `pull`. If there are too many bad items, or they are not found in time, the first of these errors.
@@ -26,6 +26,7 @@ pub(super) fn without_bad_items<T>(
     run: RunContext<'_>,
     git: &Git<'_>,
     snapshot: &mut Snapshot,
+    configuration: &str,
     pull: impl Fn(&Snapshot) -> Result<T, BackupError>,
 ) -> Result<T, BackupError> {
     let first = match pull(snapshot) {
@@ -47,7 +48,7 @@ pub(super) fn without_bad_items<T>(
         }
     }
     log::info!("searching for the items that wmill cannot write");
-    match search(run, git, snapshot, &before) {
+    match search(run, git, snapshot, configuration, &before) {
         Ok(true) => pull(snapshot).map_err(|_| settled(first)),
         Ok(false) => Err(settled(first)),
         Err(error) if error.code == Code::ShuttingDown => Err(error),
@@ -69,16 +70,16 @@ fn search(
     run: RunContext<'_>,
     git: &Git<'_>,
     snapshot: &mut Snapshot,
-    before: &std::collections::BTreeMap<String, String>,
+    configuration: &str,
+    before: &BTreeMap<String, String>,
 ) -> Result<bool, BackupError> {
-    let configuration = wmill_yaml::read(None, &KindSettings::default()).text_without_patterns;
     let items = snapshot.names_of_items().map_err(|error| run.disk(&error))?;
     let mut suspects = vec![&items[..], &[]];
     // The last half comes first, so that the search reaches single items after few pulls.
     while let Some(some) = suspects.pop() {
         let only: BTreeSet<&str> = some.iter().map(String::as_str).collect();
         let archive = snapshot.only(&only).map_err(|error| run.disk(&error))?;
-        match (pull_archive(run, git, snapshot, &archive, None, &configuration), some) {
+        match (pull_archive(run, git, snapshot, &archive, None, configuration), some) {
             (Ok(()), _) => {}
             (Err(error), []) if error.retry == Retry::EmptyFolder => return Ok(false),
             (Err(error), [item]) if error.retry == Retry::EmptyFolder => leave_out(snapshot, item, &error.message),
