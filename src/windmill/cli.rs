@@ -7,7 +7,6 @@ use miniserde::json::{self, Value};
 
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
-use crate::net::http_client;
 use crate::process::command::Invocation;
 use crate::process::run::{Ending, Failure, Finished};
 use crate::process::run_env::{ProgramLog, RunEnv};
@@ -33,6 +32,8 @@ const FIRST_LINE_BYTES_MAX: u64 = 256;
 /// How many lines for people a message about a failed push has, and how long such a line may be.
 const PLAIN_LINES_MAX: usize = 3;
 const PLAIN_LINE_BYTES_MAX: usize = 400;
+/// The line that a pull prints between the list of changes, with the contents, and the changes themselves.
+const APPLIES: &str = "Applying changes to files";
 /// How many lines of output the message about a failed pull has.
 const MESSAGE_LINES_MAX: usize = 12;
 
@@ -85,7 +86,7 @@ pub fn pull(
         let message = format!("`wmill sync pull` of workspace `{workspace}` did not do all of it: {why}");
         return Err(WindmillError::Failed { code: Code::PullFailed, message, retry: Retry::Never });
     }
-    if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, &finished)) }
+    if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, folder, &finished)) }
 }
 
 fn not_run(failure: &Failure) -> WindmillError {
@@ -185,7 +186,7 @@ fn push_failed(
         return WindmillError::Failed { code: Code::PullFailed, message, retry: Retry::Never };
     }
     let Some(Refusal { what, status, reason }) = refusal else {
-        let (code, _) = classify(&finished.tail_text());
+        let code = code_of_push(&finished.tail_text());
         let message = ended(&format!("it ended with {}: {}", finished.ending, plain_lines(&finished.tail)));
         return WindmillError::Failed { code, message, retry: Retry::Never };
     };
@@ -240,12 +241,12 @@ fn write_profile(remote: &str, workspace: &WorkspaceId, token: &Secret, configur
     files::write_file(&folder.join("remotes.ndjson"), profile.as_bytes())
 }
 
-fn pull_failed(workspace: &WorkspaceId, finished: &Finished) -> WindmillError {
+fn pull_failed(workspace: &WorkspaceId, folder: &Path, finished: &Finished) -> WindmillError {
     let start = finished.tail.len().saturating_sub(MESSAGE_LINES_MAX);
-    let printed = finished.tail[start..].join("\n");
+    let printed = finished.tail[start..].join("\n").replace(&format!("{}/", folder.display()), "");
     let retry = match finished.ending {
         // A pull talks to this process only, so the code is always the same.
-        Ending::Exit(_) => classify(&finished.tail_text()).1,
+        Ending::Exit(_) => retry_of_pull(&finished.tail),
         // The usual reason is low memory. Another pull, or a larger one, does not help.
         Ending::Signal(_) | Ending::OutOfMemory => Retry::Never,
     };
@@ -268,12 +269,18 @@ struct Words {
 }
 
 impl Words {
+    /// Takes a line. Contents of files, which may look like any line, come after the number of changes and before
+    /// [`APPLIES`].
     fn take(&mut self, line: &str) {
-        if let Some(count) = line.split("-> local: ").nth(1).and_then(|rest| rest.strip_suffix(" changes to apply")) {
-            self.changes = count.parse().ok();
+        let count = || line.strip_prefix("remote (")?.rsplit("-> local: ").next()?.strip_suffix(" changes to apply");
+        if self.changes.is_none() {
+            self.changes = count().and_then(|count| count.parse().ok());
+        }
+        if line.starts_with(APPLIES) {
+            (self.is_applied, self.incomplete) = (false, None);
         }
         self.is_applied |= line.starts_with("Done! All ");
-        if line.contains("Failed to pull shared UI folder") {
+        if line.starts_with("Failed to pull shared UI folder") {
             self.incomplete = Some(line.to_owned());
         }
     }
@@ -285,9 +292,9 @@ impl Words {
     }
 }
 
-/// Returns what wmill's output means, and which attempt may help.
-fn classify(printed: &str) -> (Code, Retry) {
-    const UNREACHABLE: [&str; 8] = [
+/// Returns what the output of a push means.
+fn code_of_push(printed: &str) -> Code {
+    const UNREACHABLE: [&str; 13] = [
         "ECONNREFUSED",
         "ENOTFOUND",
         "EAI_AGAIN",
@@ -297,43 +304,63 @@ fn classify(printed: &str) -> (Code, Retry) {
         "socket hang up",
         // Sometimes wmill prints only this, whatever the cause, even for a bad certificate.
         "Could not connect to Windmill server",
+        "CERT_",
+        "SELF_SIGNED_CERT",
+        "UNABLE_TO_GET_ISSUER",
+        "UNABLE_TO_VERIFY_LEAF",
+        "ERR_TLS_CERT",
     ];
-    // An archive that is too short is not a zip file for wmill. If the archive was cut while wmill read it, wmill
-    // prints `terminated`.
-    const BROKEN_OFF: [&str; 3] = ["fetch failed", "terminated", "zip file"];
-    const FULL: [&str; 2] = ["ENOSPC", "EDQUOT"];
-    const CERTIFICATES: [&str; 5] =
-        ["CERT_", "SELF_SIGNED_CERT", "UNABLE_TO_GET_ISSUER", "UNABLE_TO_VERIFY_LEAF", "ERR_TLS_CERT"];
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
     if has(&["Workspace id '", "no rows returned"]) {
-        (Code::WorkspaceNotFound, Retry::Never)
+        Code::WorkspaceNotFound
     } else if has(&["Could not authenticate", "Unauthorized"]) {
-        (Code::WindmillUnauthorized, Retry::Never)
-    } else if has(&FULL) {
-        (Code::PullFailed, Retry::NewCheckout)
-    } else if printed.contains("EROFS") {
-        (Code::PullFailed, Retry::Never)
-    } else if has(&CERTIFICATES) {
-        (Code::WindmillUnreachable, Retry::Never)
+        Code::WindmillUnauthorized
     } else if has(&UNREACHABLE) {
-        (Code::WindmillUnreachable, Retry::AfterPause(None))
-    } else if let Some(status) = status_of_archive(printed) {
-        let retry = if http_client::is_passing(status) { Retry::AfterPause(None) } else { Retry::Never };
-        (Code::PullFailed, retry)
-    } else if has(&BROKEN_OFF) {
-        (Code::PullFailed, Retry::AfterPause(None))
-    } else if printed.contains("Failed to request tarball") {
-        (Code::PullFailed, Retry::Never)
+        Code::WindmillUnreachable
     } else {
-        (Code::PullFailed, Retry::EmptyFolder)
+        Code::PullFailed
     }
 }
 
-/// Returns the status of the answer that wmill got instead of an archive, from Windmill or as the page of a gateway.
-fn status_of_archive(printed: &str) -> Option<u16> {
-    let failed = || printed.split("Failed to request tarball from API: ").nth(1);
-    let page = || printed.split("Got an HTML response from").nth(1)?.split("(status ").nth(1);
-    failed().or_else(page)?.get(..3)?.parse().ok()
+/// Returns which attempt may help after a pull that printed these lines.
+///
+/// Names of items and contents of files are in the output too, but not at the start of a line after the last progress
+/// line. A pull talks to our own server only, so it fails for lack of disk space, because the connection to the server
+/// broke, or because of the files.
+fn retry_of_pull(tail: &[String]) -> Retry {
+    const FULL: [&str; 2] = ["ENOSPC", "EDQUOT"];
+    // If the archive was cut while wmill read it, wmill prints `terminated`.
+    const BROKEN_OFF: [&str; 6] = [
+        "fetch failed",
+        "terminated",
+        "ECONNREFUSED",
+        "ECONNRESET",
+        "socket hang up",
+        "Could not connect to Windmill server",
+    ];
+    const BEFORE_SIGN: [&str; 6] = ["[cause]: ", "Error: ", "TypeError: ", "connect ", "read ", "write "];
+    let start = tail.iter().rposition(|line| is_progress(line)).map_or(0, |last| last + 1);
+    let has = |signs: &[&str]| {
+        tail[start..].iter().any(|line| {
+            let sign = BEFORE_SIGN.iter().fold(line.trim_start(), |line, word| line.strip_prefix(word).unwrap_or(line));
+            signs.iter().any(|one| sign.starts_with(one))
+        })
+    };
+    if has(&FULL) {
+        Retry::NewCheckout
+    } else if has(&["EROFS"]) {
+        Retry::Never
+    } else if has(&BROKEN_OFF) {
+        Retry::AfterPause(None)
+    } else {
+        Retry::EmptyFolder
+    }
+}
+
+/// Whether wmill says in this line which file it is about to change, or has changed.
+#[must_use]
+pub fn is_progress(line: &str) -> bool {
+    ["+ ", "- ", "~ ", "Writing ", "Editing ", "Deleting ", APPLIES].iter().any(|start| line.starts_with(start))
 }
 
 /// What is known about a `wmill`.
@@ -438,23 +465,64 @@ mod tests {
     }
 
     #[test]
-    fn what_wmill_prints_tells_what_failed() {
-        let archive = |status| classify(&format!("Failed to request tarball from API: {status} and why"));
-        for (status, retry) in
-            [("500", Retry::AfterPause(None)), ("429", Retry::AfterPause(None)), ("403", Retry::Never)]
-        {
-            assert_eq!(archive(status), (Code::PullFailed, retry), "{status}");
+    fn what_a_name_or_a_file_says_is_not_what_wmill_says() {
+        let mut words = Words::default();
+        for line in [
+            "remote (p) -> local: 2 changes to apply",
+            "+ resource u/x/set.fileset/Failed to pull shared UI folder",
+            "~ script f/x.ts",
+            "Failed to pull shared UI folder",
+            "remote (p) -> local: 0 changes to apply",
+            "Done! All 3 changes applied locally",
+            "Applying changes to files ...",
+            "Writing resource u/x/set.fileset/Failed to pull shared UI folder",
+        ] {
+            words.take(line);
         }
-        let page =
-            |status| classify(&format!("Got an HTML response from http://w/ (status {status}). The request was"));
-        assert_eq!(page(503), (Code::PullFailed, Retry::AfterPause(None)));
-        assert_eq!(page(200), (Code::PullFailed, Retry::Never));
-        assert_eq!(classify("Workspace id 'x' not found on http://w/"), (Code::WorkspaceNotFound, Retry::Never));
-        assert_eq!(classify("connect ECONNREFUSED 127.0.0.1:1"), (Code::WindmillUnreachable, Retry::AfterPause(None)));
-        assert_eq!(classify("fetch failed: SELF_SIGNED_CERT_IN_CHAIN"), (Code::WindmillUnreachable, Retry::Never));
-        assert_eq!(classify("TypeError: terminated"), (Code::PullFailed, Retry::AfterPause(None)));
-        assert_eq!(classify("ENOSPC: no space left on device, write"), (Code::PullFailed, Retry::NewCheckout));
-        let item = "Failed to parse YAML content at path: f/x.resource.yaml";
-        assert_eq!(classify(item), (Code::PullFailed, Retry::EmptyFolder));
+        assert_eq!(words.incomplete, None);
+        assert!(!words.say_done());
+        words.take("Done! All 2 changes applied locally");
+        assert!(words.say_done());
+    }
+
+    #[track_caller]
+    fn check_retry(lines: &[&str], expected: Retry) {
+        let tail: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        assert_eq!(retry_of_pull(&tail), expected, "{lines:?}");
+    }
+
+    #[test]
+    fn what_a_pull_prints_tells_which_attempt_may_help() {
+        let pause = Retry::AfterPause(None);
+        check_retry(&["TypeError: fetch failed", "    [cause]: Error: connect ECONNREFUSED 127.0.0.1:1"], pause);
+        check_retry(&["Writing script f/a.ts", "connect ECONNREFUSED 127.0.0.1:1"], pause);
+        check_retry(&["TypeError: terminated"], pause);
+        check_retry(&["Writing script f/a.ts", "ENOSPC: no space left on device, write"], Retry::NewCheckout);
+        check_retry(&["Error: EDQUOT: quota exceeded, open 'f/a.ts'"], Retry::NewCheckout);
+        check_retry(&["EROFS: read-only file system, mkdir 'f'"], Retry::Never);
+        check_retry(&["Failed to parse YAML content at path: f/x.resource.yaml"], Retry::EmptyFolder);
+        check_retry(&[], Retry::EmptyFolder);
+    }
+
+    #[test]
+    fn names_and_contents_do_not_tell_what_failed() {
+        let error = "EEXIST: file already exists, mkdir 'u/x/set.fileset/ENOSPC'";
+        for name in ["Unauthorized", "terminated", "EROFS", "ENOSPC: x", "Workspace id '", "CERT_", "fetch failed"] {
+            let lines = ["+ ", "Writing resource u/x/", "Editing resource u/x/"].map(|start| format!("{start}{name}"));
+            check_retry(&[&lines[0], &lines[1], &lines[2], error], Retry::EmptyFolder);
+            let named = format!("Content of raw app file /{name} is not a string");
+            check_retry(&[&format!("Failed to parse script.yaml at path: f/{name}"), &named], Retry::EmptyFolder);
+            // The content of an edited script.
+            check_retry(&["~ script f/a.ts", name, "Applying changes to files ...", error], Retry::EmptyFolder);
+        }
+    }
+
+    #[test]
+    fn what_a_push_prints_tells_what_failed() {
+        assert_eq!(code_of_push("Workspace id 'x' not found on http://w/"), Code::WorkspaceNotFound);
+        assert_eq!(code_of_push("connect ECONNREFUSED 127.0.0.1:1"), Code::WindmillUnreachable);
+        assert_eq!(code_of_push("fetch failed: SELF_SIGNED_CERT_IN_CHAIN"), Code::WindmillUnreachable);
+        assert_eq!(code_of_push("Unauthorized"), Code::WindmillUnauthorized);
+        assert_eq!(code_of_push("Failed to parse YAML content"), Code::PullFailed);
     }
 }
