@@ -223,6 +223,44 @@ fn a_bad_item_is_found_whatever_the_settings_ask_for() {
 
 #[test]
 #[ignore = "long: just test-long"]
+fn what_wmill_prints_of_names_stops_nothing() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    sandbox.windmill.edit(|workspace| {
+        workspace.add_folder("payroll");
+        workspace.add_bun_script("f/payroll/pay", "1");
+        workspace.add_bun_script("u/mallory/page", "1");
+    });
+    let sync = sandbox.sync().remote(&remote);
+    sync.run().expect("pushed");
+    // Names, and the content of an edited script, that look like messages of wmill about something else.
+    let named = ["Unauthorized", "terminated", "EROFS", "a at path: f/payroll/pay.script.json"];
+    let of_shared_ui = "Failed to pull shared UI folder";
+    sandbox.windmill.edit(|workspace| {
+        let content = format!("{of_shared_ui}\nFailed to parse x at path: f/payroll/pay.script.json\nENOSPC: x\n");
+        workspace.put("u/mallory/page.ts", content);
+        workspace.add_bun_script("f/payroll/pay", "2");
+        workspace.add_fileset("u/mallory/Unauthorized", &[(of_shared_ui, "1")]);
+    });
+    sync.run().expect("pushed");
+    sandbox.windmill.edit(|workspace| {
+        workspace.put("u/mallory/page.ts", "Failed to parse x at path: f/payroll/pay.script.json\nENOSPC: x\n");
+        workspace.add_bun_script("f/payroll/pay", "3");
+        let children: Vec<_> = named.iter().map(|name| (*name, "1")).chain([("c", "1"), ("c/d", "2")]).collect();
+        workspace.add_fileset("u/mallory/terminated", &children);
+    });
+    let outcome = sync.run().expect("incomplete");
+    assert_left_out(&outcome, &["u/mallory/terminated"]);
+    let reason = &left_out(&outcome)[0].1;
+    assert!(reason.starts_with("resource: wmill cannot write it: EEXIST") && !reason.contains('\n'), "{outcome}");
+    let pay = String::from_utf8(remote.files("main")["f/payroll/pay.ts"].1.clone()).unwrap();
+    assert!(pay.contains("`3 "), "{pay}");
+    sandbox.windmill.remove("u/mallory/terminated.resource.json");
+    assert_left_out(&sync.run().expect("unchanged"), &[]);
+}
+
+#[test]
+#[ignore = "long: just test-long"]
 fn too_many_items_that_wmill_cannot_write_fail_the_sync() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
@@ -264,13 +302,8 @@ fn a_folder_that_wmill_takes_for_an_app_is_left_out_where_apps_lie_in_such() {
     assert_left_out(&sync.run().expect("unchanged"), &[]);
 }
 
-#[test]
-#[ignore = "long: just test-long"]
-fn files_that_the_remote_refuses_are_left_out_and_the_others_pushed() {
-    let sandbox = Sandbox::new();
-    let remote = sandbox.repository();
-    let sync = sandbox.sync().remote(&remote);
-    sync.run().expect("pushed");
+/// Makes the remote refuse a large `f/ops/big.ts`, as GitHub does.
+fn refuse_large_files(remote: &BareRepository) {
     remote.hook(
         "pre-receive",
         "while read old new ref; do\n\
@@ -279,6 +312,38 @@ fn files_that_the_remote_refuses_are_left_out_and_the_others_pushed() {
          echo 'error: GH001: Large files detected. You may want to try Git Large File Storage.'\n\
          exit 1\nfi\ndone\n",
     );
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn what_the_remote_refused_is_offered_again_where_that_is_asked_for_and_after_some_time() {
+    for is_forced in [true, false] {
+        let sandbox = Sandbox::new();
+        let remote = sandbox.repository();
+        let sync = sandbox.sync().remote(&remote);
+        sync.run().expect("pushed");
+        refuse_large_files(&remote);
+        sandbox.windmill.edit(|workspace| workspace.add_bun_script("f/ops/big", "large"));
+        let again = sync.clone();
+        let again = if is_forced { again.arg("--force") } else { again.env("FULL_SYNC_EVERY", "0") };
+        for sync in [&sync, &again] {
+            assert_left_out(&sync.run().expect("incomplete"), &["f/ops/big"]);
+        }
+        remote.unhook("pre-receive");
+        assert_left_out(&sync.run().expect("incomplete"), &["f/ops/big"]);
+        assert_left_out(&again.run().expect("pushed"), &[]);
+        assert!(remote.files("main").contains_key("f/ops/big.ts"));
+    }
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn files_that_the_remote_refuses_are_left_out_and_the_others_pushed() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote);
+    sync.run().expect("pushed");
+    refuse_large_files(&remote);
     sandbox.windmill.edit(|workspace| {
         workspace.add_bun_script("f/ops/big", "large");
         workspace.add_bun_script("f/ops/small", "1");

@@ -67,6 +67,8 @@ pub struct SavedPull {
     pub left_out: Vec<LeftOut>,
     /// The left-out items that wmill or the remote did not accept, so that they do not have to be found again.
     pub found: Vec<FoundItem>,
+    /// When such items were last offered, in seconds since 1970. Full syncs between may have left them out unseen.
+    pub offered: Option<u64>,
 }
 
 /// The digests of a snapshot. The groups have a file of their own.
@@ -99,6 +101,8 @@ pub struct LastSync {
     settings: String,
     /// Why the sync is a full one, no matter what Windmill and the remote answer.
     reason: Option<&'static str>,
+    /// Whether the items that wmill or the remote did not accept are offered again.
+    offers_again: bool,
 }
 
 impl From<&snapshot::Digests> for SavedDigests {
@@ -130,7 +134,8 @@ impl LastSync {
         } else {
             outdated(pull, &settings, begun, config.full_sync_every)
         };
-        Self { folder: folder.to_owned(), state, begun, settings, reason }
+        let offers_again = run.request.force || pull.is_none_or(|pull| pull.is_to_offer(begun, config.full_sync_every));
+        Self { folder: folder.to_owned(), state, begun, settings, reason, offers_again }
     }
 
     /// Returns the pull that the next one may build on, or the reason why the sync has to be a full one.
@@ -236,12 +241,17 @@ impl LastSync {
     }
 
     /// Returns the items that wmill or the remote did not accept at the last success. Empty for another version of
-    /// `wmill`, which may accept them.
+    /// `wmill`, which may accept them, and if they are to be offered again.
     #[must_use]
     pub fn found(&self, wmill: Option<&str>) -> &[FoundItem] {
-        let pull = self.state.as_ref().and_then(|state| state.pull.as_ref());
-        let known = pull.filter(|pull| pull.settings == self.settings && Some(&*pull.wmill) == wmill);
-        known.map_or(&[], |pull| &pull.found)
+        self.refused(wmill).map_or(&[], |pull| &pull.found)
+    }
+
+    /// Returns the last pull, if the items that were not accepted then are left out without being offered.
+    fn refused(&self, wmill: Option<&str>) -> Option<&SavedPull> {
+        let pull = self.state.as_ref()?.pull.as_ref()?;
+        let is_same = pull.settings == self.settings && Some(&*pull.wmill) == wmill;
+        (is_same && !pull.found.is_empty() && !self.offers_again).then_some(pull)
     }
 
     fn groups(&self, digest: &str) -> Option<Groups> {
@@ -277,6 +287,7 @@ impl LastSync {
             warnings: warnings.to_vec(),
             left_out: LeftOut::first_of(now.snapshot.left_out_list()),
             found: now.snapshot.found().unwrap_or_default(),
+            offered: self.refused(now.wmill).map_or(Some(self.begun), |pull| pull.offered),
         });
         let shared_ui = now.snapshot.sides.has_shared_ui() == Some(true);
         self.write(&SavedState { commit: commit.to_string(), shared_ui, pull });
@@ -310,6 +321,12 @@ pub struct Confirmed<'a> {
 const UNKNOWN: &str = "no earlier success is known";
 
 impl SavedPull {
+    /// Whether the items that were not accepted are to be offered again.
+    fn is_to_offer(&self, now: u64, every: Duration) -> bool {
+        let age = self.offered.and_then(|offered| now.checked_sub(offered));
+        age.is_none_or(|age| Duration::from_secs(age) >= every)
+    }
+
     /// Checks that the programs and the query of the export are the same.
     fn check_surroundings(&self, now: Now<'_>) -> Result<(), &'static str> {
         if now.windmill != self.windmill.as_deref() {
@@ -350,7 +367,7 @@ fn outdated(pull: Option<&SavedPull>, settings: &str, now: u64, every: Duration)
     let Some(age) = now.checked_sub(pull.begun) else { return Some("the clock was set back") };
     if pull.settings != settings {
         Some("a setting that shapes the backup is another, or we are")
-    } else if Duration::from_secs(age) >= every {
+    } else if Duration::from_secs(age) >= every || (!pull.found.is_empty() && pull.is_to_offer(now, every)) {
         Some("FULL_SYNC_EVERY has passed")
     } else {
         None
@@ -418,6 +435,7 @@ mod tests {
             warnings: vec!["w \"x\"".to_owned()],
             left_out: vec![LeftOut { item: "script f/a".to_owned(), reason: "r".to_owned() }],
             found: Vec::new(),
+            offered: Some(1_000),
         }
     }
 
@@ -435,6 +453,22 @@ mod tests {
         check("s", 999, 60, Some("the clock was set back"));
         check("t", 1_000, 60, Some("a setting that shapes the backup is another, or we are"));
         assert_eq!(outdated(None, "s", 1_000, Duration::MAX), Some(UNKNOWN));
+    }
+
+    #[test]
+    fn what_was_not_accepted_is_offered_again_after_that_time() {
+        let found =
+            || vec![FoundItem { item: "script f/a".to_owned(), reason: "r".to_owned(), digest: "d".to_owned() }];
+        let check = |offered, found: Vec<FoundItem>, expected| {
+            // Pulls since then did not offer it.
+            let pull = SavedPull { begun: 1_050, offered, found, ..saved() };
+            assert_eq!(outdated(Some(&pull), "s", 1_060, Duration::from_secs(60)).is_some(), expected, "{offered:?}");
+        };
+        check(Some(1_001), found(), false);
+        check(Some(1_000), found(), true);
+        check(Some(1_061), found(), true);
+        check(None, found(), true);
+        check(Some(1_000), Vec::new(), false);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Finds the items that `wmill` cannot write, if it fails and does not name them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::pull_archive;
 use crate::backup::error::BackupError;
@@ -8,14 +8,15 @@ use crate::backup::run_context::RunContext;
 use crate::git::Git;
 use crate::model::result_code::Code;
 use crate::util::retry::Retry;
+use crate::windmill::cli;
 use crate::windmill::snapshot::{self, Snapshot};
 
 /// With more bad items than this, the cause is the export as a whole.
 const BAD_ITEMS_MAX: usize = 20;
 /// Length limit for wmill's error text in a result.
 const REASON_CHARS_MAX: usize = 300;
-/// The text before the name of the export entry in wmill's message.
-const NAMES_ENTRY: &str = " at path: ";
+/// The texts around what wmill could not do, in its message about an entry of the export. The entry's name follows.
+const NAMES_ENTRY: [&str; 2] = ["Failed to ", " at path: "];
 
 /// Pulls. If wmill fails because of an item, pulls without it. The items found are left out of the snapshot.
 /// `configuration` is the `wmill.yaml` for pulls of single items. It has to ask for the same export as `pull`.
@@ -34,16 +35,21 @@ pub(super) fn without_bad_items<T>(
         other => return other.map_err(settled),
     };
     let before = snapshot.left_out().clone();
-    let mut error = BackupError { message: first.message.clone(), ..first };
+    let mut named = named_item(&first.message, snapshot);
     // wmill may name the item. If it was the last bad one, no search is needed.
-    while let Some(item) = named_item(&error.message, snapshot) {
+    while let Some(item) = named {
         if snapshot.left_out().len() - before.len() >= BAD_ITEMS_MAX {
             return Err(settled(first));
         }
-        leave_out(snapshot, &item, &error.message);
+        // The contents of files are among wmill's output, and may look like its message.
+        match pull_only(run, git, snapshot, &[&item], configuration) {
+            Ok(()) => break,
+            Err(error) if error.retry == Retry::EmptyFolder => leave_out(snapshot, &item, &error.message),
+            Err(error) => return Err(ended(first, error)),
+        }
         match pull(snapshot) {
-            Err(next) if next.retry == Retry::EmptyFolder => error = next,
-            Err(_) => return Err(settled(first)),
+            Err(next) if next.retry == Retry::EmptyFolder => named = named_item(&next.message, snapshot),
+            Err(error) => return Err(ended(first, error)),
             pulled => return pulled,
         }
     }
@@ -51,12 +57,17 @@ pub(super) fn without_bad_items<T>(
     match search(run, git, snapshot, configuration, &before) {
         Ok(true) => pull(snapshot).map_err(|_| settled(first)),
         Ok(false) => Err(settled(first)),
-        Err(error) if error.code == Code::ShuttingDown => Err(error),
-        Err(error) => {
-            log::warn!("the search for items that wmill cannot write ended: {}", error.message);
-            Err(settled(first))
-        }
+        Err(error) => Err(ended(first, error)),
     }
+}
+
+/// Returns the error of a search that ended with an error of its own. The first one says why there was a search.
+fn ended(first: BackupError, error: BackupError) -> BackupError {
+    if error.code == Code::ShuttingDown {
+        return error;
+    }
+    log::warn!("the search for items that wmill cannot write ended: {}", error.message);
+    settled(first)
 }
 
 /// Makes an error final, so that no further attempt follows.
@@ -77,9 +88,8 @@ fn search(
     let mut suspects = vec![&items[..], &[]];
     // The last half comes first, so that the search reaches single items after few pulls.
     while let Some(some) = suspects.pop() {
-        let only: BTreeSet<&str> = some.iter().map(String::as_str).collect();
-        let archive = snapshot.only(&only).map_err(|error| run.disk(&error))?;
-        match (pull_archive(run, git, snapshot, &archive, None, configuration), some) {
+        let only: Vec<&str> = some.iter().map(String::as_str).collect();
+        match (pull_only(run, git, snapshot, &only, configuration), some) {
             (Ok(()), _) => {}
             (Err(error), []) if error.retry == Retry::EmptyFolder => return Ok(false),
             (Err(error), [item]) if error.retry == Retry::EmptyFolder => leave_out(snapshot, item, &error.message),
@@ -96,18 +106,37 @@ fn search(
     Ok(snapshot.left_out().len() > before.len())
 }
 
-/// Returns the item that wmill names as unreadable.
+/// Pulls only these items, into an empty folder.
+fn pull_only(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    snapshot: &Snapshot,
+    items: &[&str],
+    configuration: &str,
+) -> Result<(), BackupError> {
+    let archive = snapshot.only(&items.iter().copied().collect()).map_err(|error| run.disk(&error))?;
+    pull_archive(run, git, snapshot, &archive, None, configuration)
+}
+
+/// Returns the item that wmill names as unreadable, in the last of its messages.
 fn named_item(message: &str, snapshot: &Snapshot) -> Option<String> {
-    let named = message.lines().filter_map(|line| line.split_once(NAMES_ENTRY));
-    let items: Vec<_> = named.map(|(_, entry)| snapshot::item_of_entry(entry.trim())).collect();
-    items.into_iter().find(|item| snapshot.names_of_items().is_ok_and(|items| items.contains(item)))
+    let [start, before_name] = NAMES_ENTRY;
+    let mut named = message.lines().filter_map(|line| line.strip_prefix(start)?.split_once(before_name));
+    let item = snapshot::item_of_entry(named.next_back()?.1.trim());
+    snapshot.names_of_items().is_ok_and(|items| items.contains(&item)).then_some(item)
 }
 
 fn leave_out(snapshot: &mut Snapshot, item: &str, message: &str) {
-    let printed = message.split_once(": ").map_or(message, |(_, printed)| printed);
-    let mut lines = printed.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("at "));
-    let line = lines.find(|line| line.contains("Error") || line.contains("Refusing")).unwrap_or(printed.trim());
-    let reason: String = line.chars().take(REASON_CHARS_MAX).collect();
+    let reason = reason(message);
     log::warn!("{item} is left out, since wmill cannot write it: {reason}");
     snapshot.leave_out_found(item, &format!("wmill cannot write it: {reason}"));
+}
+
+/// Returns the line of wmill's output that says what is wrong.
+fn reason(message: &str) -> String {
+    let printed = message.split_once(": ").map_or(message, |(_, printed)| printed);
+    let is_error = |line: &&str| !line.is_empty() && !line.starts_with("at ") && !cli::is_progress(line);
+    let lines: Vec<&str> = printed.lines().map(str::trim).filter(is_error).collect();
+    let line = lines.iter().find(|line| line.contains("Error") || line.contains("Refusing")).or(lines.last());
+    line.unwrap_or(&printed.trim()).chars().take(REASON_CHARS_MAX).collect()
 }
