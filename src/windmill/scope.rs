@@ -7,8 +7,10 @@ use crate::util::glob;
 
 /// Patterns after their braces were expanded. With more, no item counts as kept out.
 const EXPANDED_MAX: usize = 1000;
-/// Stands for a file of an item whose name is not known.
-const ANY_FILE: &str = "x";
+/// Stands for the rest of a name that is not known: one or more characters. No pattern has it.
+const ANY: char = '\u{1}';
+/// How long such a rest is taken to be at most. Longer than a pattern, so that only a star can match it.
+const ANY_MAX: usize = 300;
 
 /// The patterns of a `wmill.yaml`, with their braces expanded; `None` is a pattern that is not understood.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,24 +52,50 @@ impl Scope {
             return false;
         }
         let is_missed = |patterns: &[Option<String>]| {
-            let misses = |pattern: &Option<String>| pattern.as_ref().is_some_and(|it| !glob::matches(it, file));
+            let misses = |pattern: &Option<String>| pattern.as_ref().is_some_and(|it| !can_match(it, file));
             !patterns.is_empty() && patterns.iter().all(misses)
         };
-        self.excludes.iter().flatten().any(|pattern| glob::matches(pattern, file))
+        self.excludes.iter().flatten().any(|pattern| has_to_match(pattern, file))
             || is_missed(&self.includes)
             || is_missed(&self.extra_includes)
     }
 }
 
-/// The files that an item can have, one for each pattern that could tell them apart.
+/// Whether the pattern matches the file, whatever [`ANY`] stands for.
+fn has_to_match(pattern: &str, file: &str) -> bool {
+    let longest = || file.replace(ANY, &ANY.to_string().repeat(ANY_MAX));
+    glob::matches(pattern, file) && (!file.contains(ANY) || glob::matches(pattern, &longest()))
+}
+
+/// Whether the pattern matches the file for anything that [`ANY`] may stand for.
+fn can_match(pattern: &str, file: &str) -> bool {
+    glob::matches_by(pattern, file, |pattern, name| {
+        let Some(start) = name.strip_suffix(ANY) else { return glob::name_is(pattern, name) };
+        // A star takes up what is left of the start, and the unknown rest is what the pattern wants.
+        let before_star = pattern.split('*').next().unwrap_or_default();
+        let is_same = |(one, other): (char, char)| one == '?' || one == other;
+        before_star.chars().zip(start.chars()).all(is_same)
+            && (pattern.contains('*') || pattern.chars().count() > start.chars().count())
+    })
+}
+
+/// The files that an item can have, one for each pattern that could tell them apart. None for kinds that `wmill` does
+/// not hold against patterns (`ignoreF` in its source): resource types, users, groups, settings and the key.
 fn files_of(kind: &str, path: &str, mark: &str) -> Vec<String> {
     let names: &[&str] = match kind {
-        "script" => &["{P}.script.yaml", "{P}.{X}"],
+        "script" => &[
+            "{P}.script.yaml",
+            "{P}.{X}",
+            "{P}__mod/script.yaml",
+            "{P}__mod/{X}",
+            "{P}__mod/{X}/{X}",
+            "{P}__dbt/{X}",
+            "{P}__dbt/{X}/{X}",
+        ],
         "flow" => &["{P}{M}flow/flow.yaml", "{P}{M}flow/{X}"],
         "app" => &["{P}{M}app/app.yaml", "{P}{M}app/{X}"],
         "raw app" => &["{P}{M}raw_app/raw_app.yaml", "{P}{M}raw_app/{X}", "{P}{M}raw_app/{X}/{X}"],
         "resource" => &["{P}.resource.yaml", "{P}.resource.{X}", "{P}.fileset/{X}", "{P}.fileset/{X}/{X}"],
-        "resource type" => &["{P}.resource-type.yaml"],
         "variable" => &["{P}.variable.yaml"],
         "schedule" => &["{P}.schedule.yaml"],
         "folder" => &["{P}/{X}", "{P}/{X}/{X}"],
@@ -76,7 +104,8 @@ fn files_of(kind: &str, path: &str, mark: &str) -> Vec<String> {
             None => &[],
         },
     };
-    names.iter().map(|name| name.replace("{P}", path).replace("{M}", mark).replace("{X}", ANY_FILE)).collect()
+    let any = ANY.to_string();
+    names.iter().map(|name| name.replace("{P}", path).replace("{M}", mark).replace("{X}", &any)).collect()
 }
 
 /// The alternatives of a pattern with braces; `None` where they are not understood, or too many.
@@ -138,12 +167,15 @@ mod tests {
         assert!(excludes(&["f/ops/bad*", "f/ops/bad*/**"], "flow"));
         assert!(excludes(&["f/ops/bad*", "f/ops/bad*/**"], "resource"));
         assert!(excludes(&["f/{x,ops}/**"], "raw app"));
-        assert!(excludes(&["f/ops/bad.*"], "script"));
+        assert!(excludes(&["f/ops/bad*", "f/ops/bad*/**"], "script"));
+        assert!(excludes(&["f/ops/bad.*", "f/ops/bad__{mod,dbt}/**"], "script"));
+        assert!(!excludes(&["f/ops/bad.*"], "script"), "its modules are not");
+        assert!(!excludes(&["f/ops/*"], "script"), "its modules are not");
         assert!(excludes(&["**/bad.http_trigger.yaml"], "http trigger"));
         assert!(!excludes(&["f/ops/bad.script.yaml"], "script"), "its content is not");
         assert!(!excludes(&["f/ops/bad*"], "flow"), "a star ends at a slash");
         assert!(!excludes(&["f/ops/*"], "raw app"));
-        assert!(!excludes(&["f/ops/**"], "group"), "its files are not known");
+        assert!(!excludes(&["**"], "group") && !excludes(&["**"], "resource type"), "patterns do not apply");
         assert!(!excludes(&[], "script"));
         assert!(scope(&[], &[], &["f/ops/bad__flow/**"]).keeps_out("flow", "f/ops/bad", true));
         assert!(!scope(&[], &[], &["f/ops/bad__flow/**"]).keeps_out("flow", "f/ops/bad", false));
@@ -156,6 +188,26 @@ mod tests {
         assert!(!scope(&["u/**", "f/ops/**"], &[], &[]).keeps_out("script", "f/ops/bad", false));
         assert!(scope(&["**"], &["u/**"], &[]).keeps_out("script", "f/ops/bad", false));
         assert!(!scope(&["u/**", "f/[o]ps/**"], &[], &[]).keeps_out("script", "f/ops/bad", false), "not understood");
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_name_may_be_anything() {
+        let includes = |patterns: &[&str], kind: &str| scope(patterns, &[], &[]).keeps_out(kind, "f/ops/bad", false);
+        assert!(!includes(&["**/*.py", "**/*.ts"], "script"));
+        assert!(!includes(&["**/b*d.??"], "script"));
+        assert!(!includes(&["f/ops/bad.flow/a.ts"], "flow"));
+        assert!(!includes(&["f/ops/bad.fileset/a/b.sql"], "resource"));
+        assert!(includes(&["f/ops/good.*", "f/ops/bad", "f/ops/bad.", "f/ops/bat*", "f/*", "f/x*/**"], "script"));
+        assert!(includes(&["**/*.ts"], "variable"), "all of its name is known");
+        let excludes = |patterns: &[&str], kind: &str| scope(&[], &[], patterns).keeps_out(kind, "f/ops/bad", false);
+        for ending in ["ts", "x", "?", "??", "??*", "*s", "*.*"] {
+            let pattern = format!("f/ops/bad.{ending}");
+            assert!(!excludes(&[&pattern, "f/ops/bad.script.yaml", "f/ops/bad*/**"], "script"), "{pattern}");
+        }
+        for ending in ["*", "?*", "**"] {
+            let pattern = format!("f/ops/bad.{ending}");
+            assert!(excludes(&[&pattern, "f/ops/bad*/**"], "script"), "{pattern}");
+        }
     }
 
     #[test]

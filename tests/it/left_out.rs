@@ -261,6 +261,39 @@ fn what_wmill_prints_of_names_stops_nothing() {
 
 #[test]
 #[ignore = "long: just test-long"]
+fn patterns_hide_only_what_wmill_would_not_back_up_either() {
+    let sync_with = |yaml: &str, put: &dyn Fn(&mut Workspace)| {
+        let sandbox = Sandbox::new();
+        let remote = sandbox.repository();
+        remote.commit_files("main", &[("wmill.yaml", yaml)]);
+        sandbox.windmill.edit(put);
+        (sandbox.sync().remote(&remote).env("MAX_DELETIONS_PERCENT", "100").run(), remote.files("main"))
+    };
+    // wmill holds no resource type against patterns.
+    let (outcome, files) = sync_with("includes: ['f/**']\n", &|workspace| {
+        workspace.add_resource_type("c_good", None, false);
+        workspace.put("c_bad.resource-type.json", "{");
+    });
+    assert_left_out(&outcome.expect("incomplete"), &["c_bad"]);
+    assert!(files.contains_key("c_good.resource-type.yaml"));
+    // The modules of a script lie in a folder of their own.
+    let modules = |workspace: &mut Workspace| {
+        workspace.add_script_with_modules("f/ops/good", &[("x.ts", "1")]);
+        workspace.add_script_with_modules("f/ops/bad", &[("../x.ts", "1")]);
+    };
+    let (outcome, files) = sync_with("excludes: ['f/ops/*']\n", &modules);
+    assert_left_out(&outcome.expect("incomplete"), &["f/ops/bad"]);
+    assert!(files.contains_key("f/ops/good__mod/x.ts"), "{:?}", files.keys());
+    let (outcome, _) = sync_with("excludes: ['f/ops/bad*', 'f/ops/bad*/**']\n", &modules);
+    assert_left_out(&outcome.expect("pushed"), &[]);
+    // The ending of a script is not in the name of the item.
+    let script = |workspace: &mut Workspace| workspace.put("f/ops/bad.script.json", "{");
+    let (outcome, _) = sync_with("includes: ['**/*.py', '**/*.ts']\n", &script);
+    assert_left_out(&outcome.expect("incomplete"), &["f/ops/bad"]);
+}
+
+#[test]
+#[ignore = "long: just test-long"]
 fn too_many_items_that_wmill_cannot_write_fail_the_sync() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
