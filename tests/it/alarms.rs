@@ -141,6 +141,43 @@ fn a_first_backup_into_a_public_repository_is_refused_and_later_ones_warn() {
 
 #[test]
 #[ignore = "long: just test-long"]
+fn a_workspace_is_not_saved_in_a_public_repository_that_does_not_have_it() {
+    let sandbox = Sandbox::new();
+    sandbox.windmill.token_kind(TokenKind::User);
+    let mut workspace = Workspace::empty();
+    workspace.add_folder("ops");
+    workspace.add_variable("f/ops/v", "1", false);
+    sandbox.windmill.set(SHOP, workspace.clone());
+    let repository = sandbox.repository();
+    let remote = GitHttp::serve(&repository);
+    let authority = Authority::new("private");
+    let front = authority.front(&remote.base());
+    let bundle = sandbox.file("bundle.pem", authority.pem()).display().to_string();
+    let run = |command: &str| {
+        let run = sandbox.command(command).workspace(SHOP).remote(&front.remote(&remote));
+        run.env("CA_BUNDLE_FILE", &bundle)
+    };
+    run("sync").run().expect("pushed");
+    remote.open_to_all();
+    workspace.add_variable("f/ops/v", "2", false);
+    sandbox.windmill.set("other", workspace);
+    sandbox.windmill.remove("f/ops/v.variable.json");
+    // The repository does not have the other workspace.
+    let refs = repository.refs();
+    let into_other = run("restore").arg("--to-workspace").arg("other").arg("--yes");
+    let refused = into_other.clone().run().expect("public_repository");
+    for part in ["ALLOW_PUBLIC_REPOSITORY=true", "--no-backup-first", "workspace `other`", "nothing was changed"] {
+        assert!(refused.message().contains(part), "{refused}");
+    }
+    assert_eq!((refused.exit_code, repository.refs()), (Some(12), refs), "{refused}");
+    // It has this one.
+    let restored = run("restore").arg("--yes").run().expect("restored");
+    assert!(restored.warnings().iter().any(|warning| warning.contains("everyone can read")), "{restored}");
+    into_other.arg("--no-backup-first").run().expect("restored");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
 fn a_repository_that_wants_credentials_or_is_not_on_https_is_not_public() {
     let sandbox = Sandbox::new();
     let (private, open) = (sandbox.repository_named("private"), sandbox.repository_named("open"));

@@ -397,3 +397,36 @@ fn a_name_that_leads_out_of_an_item_takes_nothing_of_this_machine_along() {
         );
     }
 }
+
+#[test]
+fn a_plain_secret_is_not_saved_in_a_restore_point() {
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_variable("f/ops/a", "1", false);
+        let slack = "\"slack_oauth_client_id\": \"id\", \"slack_oauth_client_secret\": \"SLACK-SECRET\"";
+        shop.put("settings.json", format!("{{\"webhook\": null, {slack}}}"));
+    });
+    sandbox.windmill.remove("f/ops/a.variable.json");
+    sandbox.windmill.edit(|shop| {
+        shop.add_variable("f/ops/plain", "PLAIN-SECRET", true);
+        shop.add_variable("f/ops/kept", "kept", false);
+    });
+    remote.commit("main").file("wmill.yaml", "includeSettings: true\n").done("by somebody who may push");
+    let restore = restore(&sandbox, &remote).arg("--path").arg("f/ops");
+    for run in [restore.clone(), restore.clone().arg("--yes")] {
+        let outcome = run.run();
+        assert_warned(&outcome, &["not saved in the restore point", "settings.yaml", "f/ops/plain.variable.yaml"]);
+    }
+    let is_saved = |branch: &str| remote.files(branch).contains_key("f/ops/kept.variable.yaml");
+    assert!(remote.branches().keys().any(|branch| is_saved(branch)));
+    for branch in remote.branches().into_keys() {
+        for (path, content) in remote.regular_files(&branch) {
+            let content = String::from_utf8_lossy(&content).into_owned();
+            assert!(!content.contains("SLACK-SECRET") && !content.contains("PLAIN-SECRET"), "{branch} {path}");
+        }
+    }
+    // With this setting, all of it is saved.
+    sandbox.windmill.remove("f/ops/a.variable.json");
+    let allowed = restore.arg("--yes").env("ALLOW_PLAINTEXT_SECRETS", "true").run();
+    let point = text_field(allowed.result(), "restore_point").unwrap();
+    assert!(remote.files(&point).contains_key("settings.yaml"), "{allowed}");
+}

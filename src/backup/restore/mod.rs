@@ -268,6 +268,7 @@ impl RestoreRun<'_> {
         let failed = |error| self.target.git_error(Step::Commit, error);
         let all_of_commit = tree::read(&tip.folder).map_err(failed)?;
         let (there, has_shared_ui) = self.pull(git, tip)?;
+        let point = self.options.saves.then(|| self.files_of_point(git, &there));
         let key = self.key(git, tip)?;
         let files = Files {
             of_commit: self.files_of_commit(tip, all_of_commit),
@@ -292,13 +293,16 @@ impl RestoreRun<'_> {
             let unreadable = self.unreadable(git, &choice.secrets)?;
             return Ok(self.nothing_to_push(tip, &planned, &unreadable));
         }
+        if let Some(point) = &point {
+            self.warn_about_point(point);
+        }
         if !self.options.applies {
             let message = self.shown(git, tip, &pushed, to_set);
             let changed = tree::counted(pushed);
             return Ok(End { code: Code::DryRun, message, changed, differences: Vec::new() });
         }
-        if self.options.saves {
-            self.save(git, tip, &files.there, account)?;
+        if let Some(point) = point {
+            self.save(git, tip, point, account)?;
         }
         let push = Push { choice: &choice, planned: &planned, pushed: &pushed, key: key.to_set.as_ref() };
         self.push_and_read_back(git, tip, &push)

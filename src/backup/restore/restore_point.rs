@@ -8,8 +8,10 @@ use crate::backup::progress::Step;
 use crate::backup::restore::RestoreRun;
 use crate::backup::restore::tree::{self, Tree};
 use crate::backup::run_context::RunContext;
+use crate::backup::sync::guards;
 use crate::backup::sync::push::{self, PushOutcome};
 use crate::backup::sync::tip::RemoteTip;
+use crate::git::tree_diff::Sample;
 use crate::git::{Git, GitError};
 use crate::model::names::BranchName;
 use crate::model::result_code::Code;
@@ -19,25 +21,59 @@ use crate::util::time;
 use crate::windmill::api::{self, Account};
 use crate::windmill::wmill_yaml::WMILL_YAML;
 
+/// The files of a restore point.
+pub(super) struct PointFiles {
+    files: Tree,
+    /// The files of the workspace that are not among them, since they hold a secret in plain text.
+    left_out: Sample,
+}
+
 impl RestoreRun<'_> {
+    /// Returns the files to save of those that were just pulled. Files with a secret in plain text are not among them,
+    /// unless the settings allow such files in the repository.
+    pub(super) fn files_of_point(&self, git: &Git<'_>, there: &Tree) -> PointFiles {
+        let mut point = PointFiles { files: there.clone(), left_out: Sample::default() };
+        if !self.target.env.config.allow_plaintext_secrets {
+            point.files.retain(|path, _| {
+                // Windmill has no path that is not UTF-8.
+                let is_plain = tree::text(path).is_some_and(|path| guards::holds_plain_secret(git, path));
+                if is_plain {
+                    point.left_out.add(path);
+                }
+                !is_plain
+            });
+        }
+        point
+    }
+
+    pub(super) fn warn_about_point(&mut self, PointFiles { left_out, .. }: &PointFiles) {
+        if !left_out.is_empty() {
+            self.warnings.add(format!(
+                "these are not saved in the restore point, since Windmill gave out secrets in plain text, which would stay \
+                 in the repository's history for ever; a restore of the point with --delete would delete them: {left_out}"
+            ));
+        }
+    }
+
     /// Saves what the workspace holds, so that a restore can be undone.
     pub(super) fn save(
         &mut self,
         git: &Git<'_>,
         tip: &RemoteTip,
-        there: &Tree,
+        point: PointFiles,
         account: &Account,
     ) -> Result<(), BackupError> {
-        if there.is_empty() {
-            log::info!("the workspace is empty: there is nothing to save");
+        let mut saved = point.files;
+        if saved.is_empty() {
+            log::info!("there is nothing to save");
             return Ok(());
         }
         let target = self.target;
+        guards::refuse_a_public_restore_point(self.source, target, git.run_env(), tip, &mut self.warnings)?;
         let failed = |error: GitError| target.git_error(Step::Push, error);
         let time = time::to_text(SystemTime::now());
         let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));
         let branch = BranchName::parse(&name).map_err(|error| BackupError::new(Code::Internal, error.to_string()))?;
-        let mut saved = there.clone();
         // The saved files have the repository's layout, which its `wmill.yaml` defines.
         let of_commit = tree::read(&tip.folder).map_err(failed)?;
         if let Some(own) = of_commit.get(WMILL_YAML.as_bytes()).filter(|entry| entry.is_file()) {

@@ -13,6 +13,7 @@ use crate::git::{self, Git, GitError};
 use crate::model::result_code::Code;
 use crate::model::run_result::Warnings;
 use crate::process::run_env::RunEnv;
+use crate::request::SyncRequest;
 use crate::util::files;
 use crate::windmill::api::Account;
 use crate::windmill::deletions::{self, Deletions, Visitor};
@@ -73,15 +74,8 @@ pub fn refuse_a_public_repository(
     tip: &RemoteTip,
     warnings: &mut Warnings,
 ) -> Result<(), BackupError> {
-    let remote = &run.request.remote;
-    if run.env.config.allow_public_repository || !git::is_public(remote, &run_env.deadline, &run_env.environment) {
-        return Ok(());
-    }
-    let what =
-        format!("everyone can read {remote}, and all but secret variables of workspace `{}`", run.request.workspace);
-    let mut entries = tip.folder.entries().map_err(|error| run.git_error(Step::Fetch, error.into()))?;
-    // wmill writes this file with each pull, so it shows that a backup is there.
-    if entries.any(|entry| entry.is_ok_and(|(path, _)| path == WMILL_LOCK.as_bytes())) {
+    let Some(what) = published(run, run_env) else { return Ok(()) };
+    if holds_a_backup(run, tip)? {
         warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
         return Ok(());
     }
@@ -90,6 +84,44 @@ pub fn refuse_a_public_repository(
          one run: `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`); nothing was committed"
     );
     Err(BackupError::new(Code::PublicRepository, message))
+}
+
+/// Refuses to save a workspace in a repository that everyone can read. If the commit to restore is a backup of this
+/// workspace, everyone could read it before, so it only warns.
+///
+/// # Errors
+/// [`BackupError`] if it refuses.
+pub fn refuse_a_public_restore_point(
+    source: RunContext<'_>,
+    target: RunContext<'_>,
+    run_env: &RunEnv,
+    tip: &RemoteTip,
+    warnings: &mut Warnings,
+) -> Result<(), BackupError> {
+    let Some(what) = published(target, run_env) else { return Ok(()) };
+    if source.request.workspace == target.request.workspace && holds_a_backup(source, tip)? {
+        warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
+        return Ok(());
+    }
+    let message = format!(
+        "{what} would be in it, on the branch of the restore point: make the repository private, set \
+         ALLOW_PUBLIC_REPOSITORY=true if that is meant, or give --no-backup-first; nothing was changed"
+    );
+    Err(BackupError::new(Code::PublicRepository, message))
+}
+
+/// Returns what everyone can read if the settings do not allow a public repository, and the repository is one.
+fn published(run: RunContext<'_>, run_env: &RunEnv) -> Option<String> {
+    let SyncRequest { remote, workspace, .. } = run.request;
+    let is_public =
+        !run.env.config.allow_public_repository && git::is_public(remote, &run_env.deadline, &run_env.environment);
+    is_public.then(|| format!("everyone can read {remote}, and all but secret variables of workspace `{workspace}`"))
+}
+
+/// Whether a backup of ours is there: wmill writes its file of hashes with each pull.
+fn holds_a_backup(run: RunContext<'_>, tip: &RemoteTip) -> Result<bool, BackupError> {
+    let mut entries = tip.folder.entries().map_err(|error| run.git_error(Step::Fetch, error.into()))?;
+    Ok(entries.any(|entry| entry.is_ok_and(|(path, _)| path == WMILL_LOCK.as_bytes())))
 }
 
 /// Refuses a commit that would delete too much or publish secrets.
@@ -156,20 +188,21 @@ fn plain_secrets(git: &Git<'_>, comparison: &TreeDiff) -> io::Result<Sample> {
         if change.mark == Mark::Deleted {
             continue;
         }
-        let read = || files::read_file(&git.tree_folder().join(path), VARIABLE_BYTES_MAX + 1);
-        let is_plain = secret_files::is_encryption_key(path)
-            || (path == SETTINGS_FILE
-                && read().map_or(true, |content| secret_files::has_secret_setting(path, &content)))
-            || {
-                // A file that cannot be read, or is larger than a variable can be, may hold a plain secret.
-                path.contains(".variable.")
-                    && !read().is_ok_and(|content| {
-                        content.len() as u64 <= VARIABLE_BYTES_MAX && !secret_files::is_plaintext_secret(path, &content)
-                    })
-            };
-        if is_plain {
+        if holds_plain_secret(git, path) {
             plain.add(path.as_bytes());
         }
     }
     Ok(plain)
+}
+
+/// Whether a file in git's folder holds the encryption key or a secret in plain text. A file that cannot be read, or is
+/// larger than a variable can be, may hold a secret.
+pub fn holds_plain_secret(git: &Git<'_>, path: &str) -> bool {
+    let read = || files::read_file(&git.tree_folder().join(path), VARIABLE_BYTES_MAX + 1);
+    secret_files::is_encryption_key(path)
+        || (path == SETTINGS_FILE && read().map_or(true, |content| secret_files::has_secret_setting(path, &content)))
+        || (path.contains(".variable.")
+            && !read().is_ok_and(|content| {
+                content.len() as u64 <= VARIABLE_BYTES_MAX && !secret_files::is_plaintext_secret(path, &content)
+            }))
 }
