@@ -515,6 +515,14 @@ impl RunContext<'_> {
         }
     }
 
+    /// Removes the checkouts that this workspace does not use any more, if this run made a configured backup. The run
+    /// still has its lock.
+    pub fn remove_unused_checkouts(&self) {
+        if self.request.configured && !self.request.dry_run {
+            checkout_cache::remove_unused(&self.checkout_place(), SystemTime::now());
+        }
+    }
+
     /// Returns git for the checkout in `folder` and the remote of this run.
     ///
     /// # Errors

@@ -1,10 +1,10 @@
-//! Manages the checkouts on the volume: those of configured backups stay, and the number of those that only requests
-//! made is limited.
+//! Manages the checkouts on the volume: those of configured backups stay as long as they are used, and the number of
+//! those that only requests made is limited.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::process::lock::Lock;
 use crate::util::files;
@@ -19,6 +19,11 @@ pub(super) const PART: &str = "part";
 const OTHERS_MAX: usize = 16;
 /// The file that marks a checkout made by a request. Its modification time is the time of the last use.
 const MARK: &str = "made-by-a-request";
+/// After this time without a run, the checkout of a configured backup is removed, if another backup of its workspace is
+/// made. A weekly backup to a second branch keeps its checkout, also if it fails once.
+const UNUSED_MAX: Duration = Duration::from_secs(15 * 24 * 60 * 60);
+/// The file whose modification time is the time of the last use of a configured backup's checkout.
+const USED: &str = "used";
 
 /// Creates the folder of a checkout if it is missing, and marks it as kept (configured backup) or as limited in number
 /// (other runs). Removes the oldest of the limited ones if their lock is free or is the caller's own; `lock` returns
@@ -30,11 +35,40 @@ const MARK: &str = "made-by-a-request";
 pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&str) -> PathBuf) -> io::Result<()> {
     files::create_folder(used)?;
     if is_configured {
+        // On a full disk, a run that has nothing to write still works.
+        if let Err(error) = files::replace_file(&used.join(USED), b"") {
+            log::debug!("the use of a checkout is not noted: {error}");
+        }
         return files::remove_file(&used.join(MARK));
     }
     files::replace_file(&used.join(MARK), b"")?;
     make_room(used, lock);
     Ok(())
+}
+
+/// Removes the checkouts of configured backups of the same workspace that were not used for a long time: with another
+/// branch or remote than before, the old one's would stay for ever. The caller holds the lock of the workspace, which is
+/// the lock of all of them. A checkout that cannot be removed is logged.
+pub fn remove_unused(used: &Path, now: SystemTime) {
+    let workspace = |folder: &Path| Some(folder.file_name()?.to_str()?.split_once('@')?.0.to_owned());
+    for entry in used.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten() {
+        let folder = entry.path();
+        let is_other = folder != used && workspace(&folder).is_some() && workspace(&folder) == workspace(used);
+        if !is_other || fs::symlink_metadata(folder.join(MARK)).is_ok() {
+            continue;
+        }
+        // An older version noted no use. Each of its runs replaced files in the folder.
+        let last = [folder.join(USED), folder.clone()]
+            .iter()
+            .filter_map(|path| fs::metadata(path).ok()?.modified().ok())
+            .max();
+        if last.and_then(|last| now.duration_since(last).ok()).is_some_and(|unused| unused > UNUSED_MAX) {
+            match files::remove_folder(&folder) {
+                Ok(()) => log::info!("removed the checkout `{}`, which was not used any more", folder.display()),
+                Err(error) => log::warn!("a checkout that is not used any more stays: {error}"),
+            }
+        }
+    }
 }
 
 /// Removes the repository and the working folders of a checkout.
@@ -78,6 +112,36 @@ fn remove(folder: &Path, used: &Path, lock: &dyn Fn(&str) -> PathBuf) -> bool {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_workspace_did_not_use_for_long_goes() {
+        let scratch = files::RunDir::for_test("checkouts-unused").unwrap();
+        let checkout = |name: &str| scratch.path().join(name);
+        let lock = |name: &str| checkout(name).with_extension("lock");
+        for (name, is_configured) in
+            [("shop@used", true), ("shop@old", true), ("shop@recent", true), ("shop@request", false), ("lab@old", true)]
+        {
+            open(&checkout(name), is_configured, &lock).unwrap();
+        }
+        // What an older version made.
+        fs::create_dir(checkout("shop@unknown")).unwrap();
+        let later = SystemTime::now() + UNUSED_MAX + Duration::from_secs(60);
+        let recent = fs::File::options().write(true).open(checkout("shop@recent").join(USED)).unwrap();
+        recent.set_modified(later - Duration::from_secs(120)).unwrap();
+        let left = |now| {
+            remove_unused(&checkout("shop@used"), now);
+            let mut names: Vec<_> = fs::read_dir(scratch.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        let all = ["lab@old", "shop@old", "shop@recent", "shop@request", "shop@unknown", "shop@used"];
+        assert_eq!(left(SystemTime::now()), all);
+        assert_eq!(left(SystemTime::UNIX_EPOCH), all, "a clock that is wrong removes nothing");
+        assert_eq!(left(later), ["lab@old", "shop@recent", "shop@request", "shop@used"]);
+    }
 
     #[test]
     fn the_least_recently_used_of_the_others_go_first_and_none_that_is_in_use() {

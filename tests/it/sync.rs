@@ -355,3 +355,24 @@ fn a_push_that_the_server_can_never_take_is_told_with_its_reason() {
     assert!(!refused.message().contains("other writers"), "{}", refused.message());
     assert_eq!(sandbox.windmill.exports(), 1, "it is pushed once more, of the same snapshot");
 }
+
+#[test]
+#[ignore = "long: just test-long"]
+fn checkouts_of_branches_that_are_not_used_any_more_go() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = |branch: &str| sandbox.sync().remote(&remote).branch(branch).run().expect("pushed");
+    let days_ago = |days: u64| std::time::SystemTime::now() - std::time::Duration::from_secs(days * 24 * 3600);
+    (0..3).for_each(|number| drop(sync(&format!("day-{number}"))));
+    for (git, days) in checkouts(&sandbox).into_iter().zip([20, 10, 16]) {
+        let folder = git.parent().unwrap();
+        for file in [folder.join("used"), folder.to_owned()] {
+            std::fs::File::open(file).unwrap().set_modified(days_ago(days)).unwrap();
+        }
+    }
+    sandbox.sync().remote(&remote).branch("shown").arg("--dry-run").run().expect("dry_run");
+    sandbox.sync().remote(&remote).branch("failed").env("WINDMILL_TOKEN", "wrong").run();
+    assert_eq!(checkouts(&sandbox).len(), 2 + 3, "only a success removes them");
+    sync("now");
+    assert_eq!(checkouts(&sandbox).len(), 2 + 1 + 1, "what was used ten days ago stays");
+}

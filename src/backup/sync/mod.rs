@@ -50,9 +50,11 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     result_of(run, run_id, |warnings| {
         let run_env = run.enter()?;
         let ended = LiveSteps::open(&run, &run_env, warnings).and_then(|start| run_from(run, start, warnings));
-        if ended.as_ref().is_err_and(|error| error.retry == Retry::NewCheckout) {
+        match &ended {
+            Ok(_) => run.remove_unused_checkouts(),
             // A new checkout did not help. It may be what fills the disk, which other backups share.
-            run.discard_checkout();
+            Err(error) if error.retry == Retry::NewCheckout => run.discard_checkout(),
+            Err(_) => {}
         }
         ended
     })
