@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::backup::private_run;
 use crate::config::Config;
 use crate::model::names::WorkspaceId;
 use crate::process::lock::Lock;
@@ -37,9 +38,10 @@ pub(super) fn lock_path(config: &Config, backup_id: &str) -> PathBuf {
     root(config).join("locks").join(name + ".lock")
 }
 
-/// Removes the keys and tokens that killed runs of any backup left in their folders, and ends their programs. The next
-/// run of the same backup would do that too, but there may never be one.
+/// Removes the keys and tokens that killed runs of any backup, `check` and `log` left in their folders, and ends their
+/// programs. The next run of the same kind would do that too, but there may never be one.
 pub fn remove_leftovers(config: &Config) {
+    private_run::sweep(&run_folders(config));
     for entry in fs::read_dir(run_folders(config)).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let backup_id = name.to_str().filter(|name| {

@@ -2,17 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::backup::run_context;
 use crate::process::lock::{Lock, LockError};
-use crate::util::deadline::{CancelToken, Deadline};
+use crate::util::deadline::Deadline;
 use crate::util::files::{self, RunDir};
 
 /// The prefix of our scratch folders' names. No workspace id begins with it.
 const MARK: &str = ".check-";
-/// How long to wait for a lock, to find out whether its run is still going on.
-const SWEEP_TIME_MAX: Duration = Duration::from_millis(200);
 
 /// A lock and a folder below `DATA_DIR` that leave nothing behind.
 pub(super) struct PrivateRun {
@@ -38,24 +35,26 @@ impl PrivateRun {
             LockError::Expired(_) => std::io::ErrorKind::TimedOut.into(),
         };
         files::create_folder(&self.folder)?;
-        self.sweep(deadline.cancel_token());
+        sweep(&self.folder);
         let lock = Lock::acquire(&self.lock, deadline, &mut || {}).map_err(locked)?;
         Ok((lock, RunDir::new(self.run_dir.clone())?))
     }
+}
 
-    /// Removes what killed runs of this kind left, above all their keys.
-    fn sweep(&self, cancel: &CancelToken) {
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let lock = entry.path();
-            let is_lock = lock.extension().is_some_and(|extension| extension == "lock");
-            if is_lock && entry.file_name().to_string_lossy().starts_with(MARK) {
-                let deadline = Deadline::after(SWEEP_TIME_MAX, cancel);
-                // A run whose lock is free is gone; taking the lock ends its programs.
-                if let Ok(_held) = Lock::acquire(&lock, &deadline, &mut || {}) {
-                    let _ = files::remove_folder(&lock.with_extension(""));
-                    let _ = fs::remove_file(&lock);
-                }
-            }
+/// Removes what killed runs of this kind left in `folder`, above all their keys, and ends their programs.
+pub(super) fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let lock = entry.path();
+        let is_lock = lock.extension().is_some_and(|extension| extension == "lock");
+        let run_dir = lock.with_extension("");
+        // A run that has just begun or ended has no scratch folder.
+        if is_lock
+            && entry.file_name().to_string_lossy().starts_with(MARK)
+            && run_dir.exists()
+            && let Some(_free) = Lock::acquire_if_free(&lock)
+        {
+            let _ = files::remove_folder(&run_dir);
+            let _ = fs::remove_file(&lock);
         }
     }
 }

@@ -153,7 +153,7 @@ mod tests {
         let use_at = |name: &str, seconds| {
             open(&checkout(name), false, &lock).unwrap();
             let mark = fs::File::options().write(true).open(checkout(name).join(MARK)).unwrap();
-            mark.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+            mark.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
         };
         let names: Vec<String> = (0..18).map(|number| format!("{}@{number}", ["shop", "other"][number % 2])).collect();
         let is_there = |number: usize| checkout(&names[number]).exists();

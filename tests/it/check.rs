@@ -406,6 +406,24 @@ fn what_a_killed_check_left_is_cleared_by_the_next() {
 }
 
 #[test]
+fn what_a_killed_check_left_is_cleared_by_a_sync() {
+    let sandbox = Sandbox::new();
+    let http = GitHttp::serve(&sandbox.repository());
+    http.fail("git-upload-pack", Fault::Hang);
+    let running = check(&sandbox, &http).start();
+    http.wait_until_hanging();
+    let other = sandbox.repository_named("other");
+    let left = || everything_below(&sandbox.data()).into_iter().filter(|path| is_of_a_check(path)).count();
+    sandbox.sync().remote(&other).run().expect("pushed");
+    assert_eq!(left(), 2, "the check still works in its folder, and holds its lock");
+    running.kill();
+    running.finish();
+    sandbox.sync().remote(&other).run().expect("unchanged");
+    assert_eq!(left(), 0);
+    assert!(sandbox.processes().is_empty(), "its git is gone");
+}
+
+#[test]
 fn what_the_remote_refuses_is_told_as_what_it_is() {
     let sandbox = Sandbox::new();
     with_quick_wmill(&sandbox);
