@@ -18,7 +18,8 @@ use crate::windmill::narrow::{Changed, Groups};
 use crate::windmill::snapshot::{self, FoundItem, Snapshot};
 use crate::windmill::wmill_yaml::KindSettings;
 
-/// Size limit for the state file. Only warnings and left-out items make it long. Each warning names only some paths.
+/// Size limit for the state file. Only warnings and left-out items make it long. Each warning names only some paths, and
+/// [`LeftOut::first_of`] and [`fitting`] bound the items.
 const STATE_BYTES_MAX: u64 = 256 << 10;
 /// Size limit for the digests of all groups: 48 bytes for each entry of the largest export that is accepted.
 const GROUPS_BYTES_MAX: u64 = 48 * snapshot::ENTRIES_MAX as u64;
@@ -290,7 +291,7 @@ impl LastSync {
             offered: self.refused(now.wmill).map_or(Some(self.begun), |pull| pull.offered),
         });
         let shared_ui = now.snapshot.sides.has_shared_ui() == Some(true);
-        self.write(&SavedState { commit: commit.to_string(), shared_ui, pull });
+        self.write(&fitting(SavedState { commit: commit.to_string(), shared_ui, pull }));
     }
 
     /// Returns when the last full sync began. A narrowed pull does not delay the next full one.
@@ -404,6 +405,20 @@ fn text(state: &SavedState) -> String {
     [BEFORE_DIGEST, &digest_of(&state), BEFORE_STATE, &state, AFTER_STATE].concat()
 }
 
+/// Drops the items at the end of `found` that the state file has no room for. The next pull has to find them again.
+fn fitting(mut state: SavedState) -> SavedState {
+    let found = state.pull.as_mut().map(|pull| std::mem::take(&mut pull.found)).unwrap_or_default();
+    let mut bytes = text(&state).len();
+    let fits = |one: &FoundItem| {
+        bytes += json::to_string(one).len() + ",".len();
+        bytes as u64 <= STATE_BYTES_MAX
+    };
+    if let Some(pull) = &mut state.pull {
+        pull.found = found.into_iter().take_while(fits).collect();
+    }
+    state
+}
+
 fn digest_of(state: &str) -> String {
     let mut digest = Digest::new(Algorithm::Sha256);
     digest.update(state.as_bytes());
@@ -492,5 +507,29 @@ mod tests {
         assert_eq!(parse(&whole(&old)), Some(SavedState { commit: COMMIT.to_owned(), shared_ui: true, pull: None }));
         // A state in another format is intact, but not ours.
         assert_eq!(parse(&whole("{\"commit\":1}")), None);
+    }
+
+    #[test]
+    fn a_state_keeps_as_many_found_items_as_fit() {
+        let found = |count| {
+            let one = |number| FoundItem {
+                item: format!("script f/{number}"),
+                reason: "\"é\"".repeat(50),
+                digest: "d".repeat(64),
+            };
+            (0..count).map(one).collect::<Vec<_>>()
+        };
+        let kept = |count| {
+            let pull = Some(SavedPull { found: found(count), ..saved() });
+            let state = fitting(SavedState { commit: COMMIT.to_owned(), shared_ui: true, pull });
+            assert_eq!(parse(&text(&state)).as_ref(), Some(&state), "{count}");
+            state.pull.expect("a pull").found
+        };
+        assert_eq!(kept(100), found(100));
+        let most = kept(10_000);
+        assert_eq!(most, found(most.len()));
+        let one_more = Some(SavedPull { found: found(most.len() + 1), ..saved() });
+        let one_more = SavedState { commit: COMMIT.to_owned(), shared_ui: true, pull: one_more };
+        assert_eq!(parse(&text(&one_more)), None);
     }
 }
