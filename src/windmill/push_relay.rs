@@ -1,9 +1,9 @@
 //! Relays the requests of `wmill sync push` to Windmill, on a loopback address, for one push.
 //!
 //! `wmill` gets a word that is valid only here, and never the token. It changes everything that differs in the whole
-//! workspace. So a change of an item that was not chosen is answered here, and not forwarded. A change of no known item
-//! is forwarded, but a deletion only if the push may delete something. Windmill's last refusal is kept with its own
-//! words, which `wmill` hides in a dump of the request.
+//! workspace. So a change is forwarded only if it is about an item that was chosen. Every other change is answered here:
+//! of another item, of an unknown kind, of an item whose body names another one, and outside the workspace. Windmill's
+//! last refusal is kept with its own words, which `wmill` hides in a dump of the request.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use miniserde::json::{self, Value};
+use miniserde::json::{self, Object, Value};
 
 use crate::http::loopback::LoopbackServer;
 use crate::net::http_client;
@@ -49,6 +49,26 @@ pub struct Permits {
     pub deletions: BTreeSet<Subject>,
 }
 
+impl Permits {
+    /// Returns the subject of a change that may be forwarded. `prefix` is the workspace's part of the API.
+    fn chosen(&self, target: &str, prefix: &str, body: &[u8]) -> Option<Subject> {
+        let (subject, deletes) = Subject::in_request(target.strip_prefix(prefix)?, body)?;
+        let permitted = if deletes { &self.deletions } else { &self.writes };
+        permitted.contains(&subject).then_some(subject)
+    }
+}
+
+/// How a push changes an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// The workspace does not have the item.
+    Create,
+    /// The workspace has the item.
+    Update,
+    /// The workspace has the item, and gets rid of it.
+    Delete,
+}
+
 /// The subject of a request: a part of Windmill's API, such as `variables`, and a path or name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subject {
@@ -57,15 +77,27 @@ pub struct Subject {
 }
 
 impl Subject {
+    fn new(kind: &str, path: impl Into<String>) -> Self {
+        Self { kind: kind.to_owned(), path: path.into() }
+    }
+
     /// Returns the subject of the folder `f/{name}`.
     #[must_use]
     pub fn folder(name: &str) -> Self {
-        Self { kind: "folders".to_owned(), path: name.to_owned() }
+        Self::new("folders", name)
     }
 
-    /// Returns the subject of the item, or `None` if Windmill has no requests for only such items.
+    /// Returns the subject of the shared UI.
     #[must_use]
-    pub fn of(item: &ItemId) -> Option<Self> {
+    pub fn shared_ui() -> Self {
+        Self::new("shared_ui", "")
+    }
+
+    /// Returns the subject of a change of the item. The path of a user that the workspace has is its name there, and not
+    /// its address.
+    #[must_use]
+    pub fn of(item: &ItemId, verb: Verb) -> Self {
+        let path = item.path.as_str();
         let kind = match item.kind {
             ItemKind::Script => "scripts",
             ItemKind::Flow => "flows",
@@ -75,54 +107,164 @@ impl Subject {
             ItemKind::Variable => "variables",
             ItemKind::Schedule => "schedules",
             ItemKind::Group => "groups",
-            // Windmill deletes these by another name than their path, so all of a kind have one subject.
-            ItemKind::User => return Some(Self { kind: "users".to_owned(), path: String::new() }),
-            ItemKind::WorkspaceDependencies => {
-                return Some(Self { kind: "workspace_dependencies".to_owned(), path: String::new() });
-            }
-            ItemKind::Trigger("native") | ItemKind::Migration | ItemKind::Settings | ItemKind::Key => return None,
-            ItemKind::Trigger(sort) => {
-                return Some(Self { kind: format!("{sort}_triggers"), path: item.path.clone() });
-            }
+            ItemKind::User if verb == Verb::Create => "new_users",
+            ItemKind::User => "users",
+            ItemKind::WorkspaceDependencies => "workspace_dependencies",
+            ItemKind::Settings => "settings",
+            ItemKind::Key => "encryption_key",
+            ItemKind::Migration => return Self::migration(path, verb),
+            ItemKind::Trigger("native") => return Self::native_trigger(path, verb),
+            ItemKind::Trigger(sort) => return Self::new(&format!("{sort}_triggers"), path),
         };
-        Some(Self { kind: kind.to_owned(), path: item.path.clone() })
+        Self::new(kind, path)
     }
 
-    /// Returns what a request changes, and whether it deletes it. Returns `None` if the request is about no item, or
-    /// about an unknown one.
-    fn in_request(method: &str, path: &str, body: &[u8]) -> Option<(Self, bool)> {
-        let parts: Vec<String> = path.split('/').map(|part| percent::decode(part).unwrap_or_default()).collect();
+    /// Returns the subject of the migration `table/timestamp_name`. Windmill deletes it by its timestamp.
+    fn migration(path: &str, verb: Verb) -> Self {
+        let (start, name) = path.split_once('_').unwrap_or((path, ""));
+        let (table, digits) = start.split_once('/').unwrap_or((start, ""));
+        // wmill sends the timestamp as a number.
+        let timestamp = digits.trim_start_matches('0');
+        Self::new(
+            "migrations",
+            match verb {
+                Verb::Delete => format!("{table}/{timestamp}"),
+                Verb::Create | Verb::Update => format!("{table}/{timestamp}_{name}"),
+            },
+        )
+    }
+
+    /// Returns the subject of the native trigger `f/ops/hook.script.77.nextcloud`. A request to create it does not have
+    /// its number, and a request to delete it has only its number and its service.
+    fn native_trigger(path: &str, verb: Verb) -> Self {
+        let mut parts = path.rsplitn(3, '.');
+        let (service, number, runs) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
+        let (service, number) = (service.unwrap_or_default(), number.unwrap_or_default());
+        match verb {
+            Verb::Create => Self::new("new_native_triggers", format!("{runs}.{service}")),
+            Verb::Update => Self::new("native_triggers", path),
+            Verb::Delete => Self::new("native_triggers", format!("{number}.{service}")),
+        }
+    }
+
+    /// Returns what a request below the workspace's part of the API changes, and whether it deletes it. Returns `None`
+    /// for a request that `wmill` does not need, and for one that names two items.
+    fn in_request(target: &str, body: &[u8]) -> Option<(Self, bool)> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let parts: Vec<String> = path.split('/').map(percent::decode).collect::<Option<_>>()?;
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        let of_kind = |kind: &str| Self { kind: kind.to_owned(), path: String::new() };
-        let (kind, verb, rest) = match parts[..] {
-            ["users", "delete", ..] => return Some((of_kind("users"), true)),
-            ["workspace_dependencies", verb, ..] => return Some((of_kind("workspace_dependencies"), verb == "delete")),
-            ["acls", "add" | "remove", kind, ref rest @ ..] => (kind_of_acl(kind), "add", rest),
-            ["resources", "type", verb, ref rest @ ..] => ("resources/type".to_owned(), verb, rest),
-            [kind, verb, ref rest @ ..] => (kind.to_owned(), verb, rest),
+        let is_settings =
+            || parts.strip_prefix(&["workspaces"]).is_some_and(|rest| SETTINGS.contains(&&*rest.join("/")));
+        Some(match parts[..] {
+            ["users", "update", name] => (Self::new("users", name), false),
+            ["users", "delete", name] => (Self::new("users", name), true),
+            ["workspaces", "add_user"] => (Self::new("new_users", text(&fields(body)?, "email")?), false),
+            ["workspaces", "encryption_key"] => (Self::new("encryption_key", ""), false),
+            ["workspaces", "upsert_datatable_migration", table] => {
+                let fields = fields(body)?;
+                let Value::Number(timestamp) = fields.get("timestamp")? else { return None };
+                (Self::new("migrations", format!("{table}/{timestamp}_{}", text(&fields, "name")?)), false)
+            }
+            ["workspaces", "delete_datatable_migration", table, timestamp] => {
+                (Self::new("migrations", format!("{table}/{timestamp}")), true)
+            }
+            ["workspaces", ..] if is_settings() => (Self::new("settings", ""), false),
+            ["shared_ui"] => (Self::shared_ui(), false),
+            ["workspace_dependencies", "create"] => {
+                let fields = fields(body)?;
+                let file = file_of_dependencies(&text(&fields, "language")?, text(&fields, "name"))?;
+                (Self::new("workspace_dependencies", file), false)
+            }
+            ["workspace_dependencies", "delete", language] => {
+                let name = query.split('&').find_map(|pair| pair.strip_prefix("name=")).and_then(percent::decode);
+                (Self::new("workspace_dependencies", file_of_dependencies(language, name)?), true)
+            }
+            ["native_triggers", service, "delete", number] => {
+                (Self::new("native_triggers", format!("{number}.{service}")), true)
+            }
+            ["native_triggers", service, "create"] => {
+                (Self::new("new_native_triggers", format!("{}.{service}", runnable(body)?)), false)
+            }
+            ["native_triggers", service, "update", number] => {
+                (Self::new("native_triggers", format!("{}.{number}.{service}", runnable(body)?)), false)
+            }
+            ["acls", "add" | "remove", kind, ref rest @ ..] => (Self::new(&kind_of_acl(kind), rest.join("/")), false),
+            ["resources", "type", verb, ref rest @ ..] => Self::in_request_of_item("resources/type", verb, rest, body)?,
+            [kind, verb, ref rest @ ..] => Self::in_request_of_item(kind, verb, rest, body)?,
             _ => return None,
-        };
+        })
+    }
+
+    fn in_request_of_item(kind: &str, verb: &str, rest: &[&str], body: &[u8]) -> Option<(Self, bool)> {
         const KINDS: [&str; 9] =
             ["scripts", "flows", "apps", "resources", "resources/type", "variables", "schedules", "folders", "groups"];
-        let is_trigger = kind.ends_with("_triggers") && kind != "native_triggers";
-        if !is_trigger && !KINDS.contains(&kind.as_str()) {
+        if !kind.ends_with("_triggers") && !KINDS.contains(&kind) {
             return None;
         }
-        let named = match rest {
-            ["p", rest @ ..] => rest.join("/"),
-            rest => rest.join("/"),
-        };
-        let path = if named.is_empty() { name_in(body)? } else { named };
-        let deletes = method == "DELETE" || matches!(verb, "delete" | "archive");
-        Some((Self { kind, path }, deletes))
+        let (["p", rest @ ..] | rest) = rest;
+        let path = rest.join("/");
+        match verb {
+            "create" => {
+                let is_named = matches!(kind, "folders" | "groups" | "resources/type");
+                let path = text(&fields(body)?, if is_named { "name" } else { "path" })?;
+                Some((Self::new(kind, path), false))
+            }
+            // Windmill moves an item to the path in the body.
+            "update" | "setenabled" | "setmode" | "adduser" | "removeuser" => {
+                names_no_other(body, &path).then(|| (Self::new(kind, path), false))
+            }
+            "delete" | "archive" => Some((Self::new(kind, path), true)),
+            _ => None,
+        }
     }
 }
 
 impl fmt::Display for Subject {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.kind == "resources/type" { "resource type" } else { self.kind.trim_end_matches('s') };
-        write!(formatter, "{} {}", kind.replace('_', " "), self.path)
+        let kind = match self.kind.as_str() {
+            "resources/type" => "resource type",
+            "shared_ui" => "shared UI",
+            whole @ ("settings" | "workspace_dependencies") => whole,
+            kind => kind.trim_end_matches('s'),
+        };
+        let shown = format!("{} {}", kind.replace('_', " "), self.path);
+        formatter.write_str(shown.trim_end())
     }
+}
+
+/// The requests with which wmill changes a workspace's settings, below `workspaces/`.
+const SETTINGS: [&str; 18] = [
+    "change_workspace_color",
+    "change_workspace_name",
+    "critical_alerts/mute",
+    "default_scripts",
+    "edit_auto_invite",
+    "edit_copilot_config",
+    "edit_datatable_config",
+    "edit_default_app",
+    "edit_deploy_to",
+    "edit_error_handler",
+    "edit_git_sync_config",
+    "edit_instance_groups",
+    "edit_large_file_storage_config",
+    "edit_slack_command",
+    "edit_success_handler",
+    "edit_webhook",
+    "operator_settings",
+    "slack_oauth_config",
+];
+
+/// Returns the file below `dependencies/` that wmill pushes with this language and name.
+fn file_of_dependencies(language: &str, name: Option<String>) -> Option<String> {
+    let file = match language {
+        "bun" => "package.json",
+        "python3" => "requirements.in",
+        "php" => "composer.json",
+        "go" => "go.mod",
+        "powershell" => "modules.json",
+        _ => return None,
+    };
+    Some(name.map_or_else(|| file.to_owned(), |name| format!("{name}.{file}")))
 }
 
 fn kind_of_acl(kind: &str) -> String {
@@ -133,13 +275,35 @@ fn kind_of_acl(kind: &str) -> String {
     }
 }
 
-/// Returns the `path`, or else the `name`, of the object that a body creates.
-fn name_in(body: &[u8]) -> Option<String> {
-    let Ok(Value::Object(fields)) = json::from_str(std::str::from_utf8(body).ok()?) else { return None };
-    ["path", "name"].iter().find_map(|name| match fields.get(*name) {
+fn fields(body: &[u8]) -> Option<Object> {
+    match json::from_str(std::str::from_utf8(body).ok()?) {
+        Ok(Value::Object(fields)) => Some(fields),
+        _ => None,
+    }
+}
+
+fn text(fields: &Object, name: &str) -> Option<String> {
+    match fields.get(name) {
         Some(Value::String(text)) => Some(text.clone()),
         _ => None,
-    })
+    }
+}
+
+/// Whether the body of a change of an item names this item, or none.
+fn names_no_other(body: &[u8], path: &str) -> bool {
+    let is_same = |named: Option<&Value>| match named {
+        None | Some(Value::Null) => true,
+        Some(Value::String(named)) => named == path,
+        Some(_) => false,
+    };
+    body.is_empty() || fields(body).is_some_and(|fields| ["path", "name"].iter().all(|name| is_same(fields.get(*name))))
+}
+
+/// Returns what a native trigger runs: `f/ops/hook.script`.
+fn runnable(body: &[u8]) -> Option<String> {
+    let fields = fields(body)?;
+    let kind = if matches!(fields.get("is_flow"), Some(Value::Bool(true))) { "flow" } else { "script" };
+    Some(format!("{}.{kind}", text(&fields, "script_path")?))
 }
 
 /// A change that Windmill did not accept.
@@ -158,7 +322,7 @@ pub struct Refusal {
 pub struct Relayed {
     /// The last change that Windmill did not accept.
     pub refusal: Option<Refusal>,
-    /// How many changes were not forwarded, because their items were not chosen.
+    /// How many changes were not forwarded, because they are not about chosen items.
     pub left_alone: usize,
 }
 
@@ -246,24 +410,14 @@ fn answer(mut stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     }
     let changes = !matches!(request.method.as_str(), "GET" | "HEAD");
     let path = request.target.split('?').next().unwrap_or_default();
-    let of_workspace = path.strip_prefix(&shared.prefix);
-    let subject =
-        of_workspace.filter(|_| changes).and_then(|path| Subject::in_request(&request.method, path, &request.body));
-    let is_chosen = match &subject {
-        Some((subject, true)) => shared.permits.deletions.contains(subject),
-        Some((subject, false)) => shared.permits.writes.contains(subject),
-        None => request.method != "DELETE" || !shared.permits.deletions.is_empty(),
-    };
-    if !is_chosen {
+    let chosen = changes.then(|| shared.permits.chosen(&request.target, &shared.prefix, &request.body)).flatten();
+    if changes && chosen.is_none() {
         log::debug!("left alone, as it was not chosen: {} {path}", request.method);
         shared.relayed().left_alone += 1;
         // wmill takes a script as created only if the status is 201.
         return write_text(stream, if path.ends_with("/create") { 201 } else { 200 }, LEFT_ALONE);
     }
-    let what = || match &subject {
-        Some((subject, _)) => subject.to_string(),
-        None => format!("{} {}", request.method, of_workspace.unwrap_or(path)),
-    };
+    let what = || chosen.as_ref().map(Subject::to_string).unwrap_or_default();
     match shared.forward(&request) {
         Ok(mut response) => {
             let status = response.status().as_u16();
@@ -449,44 +603,144 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(request: &str, body: &str, expected: Option<(&str, bool)>) {
-        let (method, path) = request.split_once(' ').unwrap();
-        let found = Subject::in_request(method, path, body.as_bytes());
+    fn check(target: &str, body: &str, expected: Option<(&str, bool)>) {
+        let found = Subject::in_request(target, body.as_bytes());
         let found = found.map(|(subject, deletes)| (subject.to_string(), deletes));
-        assert_eq!(found, expected.map(|(what, deletes)| (what.to_owned(), deletes)), "{request}");
+        assert_eq!(found, expected.map(|(what, deletes)| (what.to_owned(), deletes)), "{target} {body}");
     }
 
     #[test]
     fn a_request_tells_what_it_changes() {
         let made = r#"{"path":"f/ops/a","value":{"path":"x"}}"#;
-        check("POST scripts/create", made, Some(("script f/ops/a", false)));
-        check("POST scripts/archive/p/f/ops/a", "", Some(("script f/ops/a", true)));
-        check("POST flows/update/f/ops/a", "{}", Some(("flow f/ops/a", false)));
-        check("DELETE flows/delete/f/ops/a", "", Some(("flow f/ops/a", true)));
-        check("POST variables/update/f/ops/a%20b", "{}", Some(("variable f/ops/a b", false)));
-        check("POST resources/type/create", r#"{"name":"c_shop"}"#, Some(("resource type c_shop", false)));
-        check("DELETE resources/type/delete/c_shop", "", Some(("resource type c_shop", true)));
-        check("POST http_triggers/setmode/f/ops/hook", "{}", Some(("http trigger f/ops/hook", false)));
-        check("POST acls/add/variable/f/ops/a", r#"{"owner":"u/x"}"#, Some(("variable f/ops/a", false)));
-        check("POST acls/remove/group_/oncall", "{}", Some(("group oncall", false)));
-        check("POST folders/create", r#"{"name":"ops"}"#, Some(("folder ops", false)));
-        check("POST workspaces/edit_webhook", "{}", None);
-        check("POST variables/create", "no json", None);
-        check("POST native_triggers/nextcloud/create", "{}", None);
+        check("scripts/create", made, Some(("script f/ops/a", false)));
+        check("scripts/archive/p/f/ops/a", "", Some(("script f/ops/a", true)));
+        check("flows/update/f/ops/a", "{}", Some(("flow f/ops/a", false)));
+        check("flows/delete/f/ops/a", "", Some(("flow f/ops/a", true)));
+        check("variables/update/f/ops/a%20b?already_encrypted=true", "{}", Some(("variable f/ops/a b", false)));
+        check("resources/type/create", r#"{"name":"c_shop"}"#, Some(("resource type c_shop", false)));
+        check("resources/type/delete/c_shop", "", Some(("resource type c_shop", true)));
+        check("http_triggers/setmode/f/ops/hook", "{}", Some(("http trigger f/ops/hook", false)));
+        check("acls/add/variable/f/ops/a", r#"{"owner":"u/x"}"#, Some(("variable f/ops/a", false)));
+        check("acls/remove/group_/oncall", "{}", Some(("group oncall", false)));
+        check("groups/create", r#"{"name":"oncall"}"#, Some(("group oncall", false)));
+        check("groups/adduser/oncall", r#"{"username":"ann"}"#, Some(("group oncall", false)));
+        check("folders/create", r#"{"name":"ops"}"#, Some(("folder ops", false)));
+        check("users/update/bob", r#"{"is_admin":true}"#, Some(("user bob", false)));
+        check("users/delete/bob", "", Some(("user bob", true)));
+        check("workspaces/add_user", r#"{"email":"a@x.dev","username":"bob"}"#, Some(("new user a@x.dev", false)));
+        check("workspaces/edit_webhook", "{}", Some(("settings", false)));
+        check("workspaces/critical_alerts/mute", "{}", Some(("settings", false)));
+        check("workspaces/encryption_key", "{}", Some(("encryption key", false)));
+        check("shared_ui", r#"{"files":{}}"#, Some(("shared UI", false)));
+        let front = r#"{"name":"front","language":"bun"}"#;
+        check("workspace_dependencies/create", front, Some(("workspace dependencies front.package.json", false)));
+        let plain = "workspace_dependencies/delete/go";
+        check(plain, "", Some(("workspace dependencies go.mod", true)));
+        check(&format!("{plain}?name=a%20b"), "", Some(("workspace dependencies a b.go.mod", true)));
+        let record = r#"{"timestamp":20260101,"name":"init","code_up":""}"#;
+        let upsert = "workspaces/upsert_datatable_migration/main";
+        check(upsert, record, Some(("migration main/20260101_init", false)));
+        let delete = "workspaces/delete_datatable_migration/main/20260101";
+        check(delete, "", Some(("migration main/20260101", true)));
+        let runs = r#"{"script_path":"f/ops/a","is_flow":false}"#;
+        check("native_triggers/nextcloud/create", runs, Some(("new native trigger f/ops/a.script.nextcloud", false)));
+        let update = "native_triggers/nextcloud/update/77";
+        check(update, runs, Some(("native trigger f/ops/a.script.77.nextcloud", false)));
+        check("native_triggers/nextcloud/delete/77", "", Some(("native trigger 77.nextcloud", true)));
+    }
+
+    #[test]
+    fn a_request_that_names_two_items_or_that_wmill_does_not_need_is_about_nothing() {
+        for kind in ["flows", "apps", "resources", "variables", "schedules", "folders", "http_triggers"] {
+            let update = format!("{kind}/update/f/ops/a");
+            for body in [r#"{"path":"f/admin/a"}"#, r#"{"name":"victim"}"#, r#"{"path":["f/ops/a"]}"#, "form", "[]"] {
+                check(&update, body, None);
+            }
+            assert!(Subject::in_request(&update, br#"{"path":"f/ops/a","name":null}"#).is_some());
+        }
+        // A creation is about the name that Windmill takes for this kind.
+        check("folders/create", r#"{"name":"victim","path":"ops"}"#, Some(("folder victim", false)));
+        check("variables/create", r#"{"name":"f/ops/a","path":"f/admin/a"}"#, Some(("variable f/admin/a", false)));
+        for request in [
+            "folders/create",
+            "variables/create",
+            "apps/create_raw",
+            "apps/update_raw/f/ops/a",
+            "scripts/create_snapshot",
+            "resources/update_value/f/ops/a",
+            "jobs/run/p/f/ops/a",
+            "workspaces/archive",
+            "workspaces/run_datatable_migrations/main",
+            "workspaces/upsert_datatable_migration/main",
+            "workspace_dependencies/create",
+            "workspace_dependencies/delete/cobol",
+            "native_triggers/nextcloud/create",
+            "users/setpassword",
+            "variables/update/%ff",
+            "",
+        ] {
+            check(request, "no json", None);
+        }
+    }
+
+    #[test]
+    fn only_chosen_changes_of_the_workspace_are_forwarded() {
+        let permits = Permits {
+            writes: [Subject::new("variables", "f/ops/a"), Subject::new("folders", "ops")].into(),
+            deletions: [Subject::new("variables", "f/ops/b")].into(),
+        };
+        for (target, is_forwarded) in [
+            ("/api/w/shop/variables/update/f/ops/a?already_encrypted=true", true),
+            ("/api/w/shop/variables/delete/f/ops/a", false),
+            ("/api/w/shop/variables/update/f/ops/b", false),
+            ("/api/w/shop/variables/delete/f/ops/b", true),
+            ("/api/w/shop/variables/update/f/ops/c", false),
+            ("/api/w/shop2/variables/update/f/ops/a", false),
+            ("/api/w/other/variables/update/f/ops/a", false),
+            ("/api/users/update/ann", false),
+            ("/api/settings/global/retention", false),
+            ("/api/w/shop/workspaces/archive", false),
+            ("/api/w/shop/users/update/bob", false),
+        ] {
+            assert_eq!(permits.chosen(target, "/api/w/shop/", b"{}").is_some(), is_forwarded, "{target}");
+        }
+    }
+
+    /// Returns the subjects of a creation, a change and a deletion of an item, each only if it differs from the one
+    /// before.
+    fn subjects_of(file: &str) -> Vec<String> {
+        let item = crate::windmill::item_path::item_of(file).unwrap();
+        let of = |verb| Subject::of(&item, verb).to_string();
+        let mut subjects = [Verb::Create, Verb::Update, Verb::Delete].map(of).to_vec();
+        subjects.dedup();
+        subjects
     }
 
     #[test]
     fn an_item_is_what_its_requests_are_about() {
-        let of = |path: &str| {
-            let item = crate::windmill::item_path::item_of(path).unwrap();
-            Subject::of(&item).map(|subject| subject.to_string())
-        };
-        assert_eq!(of("f/ops/a.py").as_deref(), Some("script f/ops/a"));
-        assert_eq!(of("f/ops/a.raw_app/index.tsx").as_deref(), Some("app f/ops/a"));
-        assert_eq!(of("c_shop.resource-type.yaml").as_deref(), Some("resource type c_shop"));
-        assert_eq!(of("f/ops/a.http_trigger.yaml").as_deref(), Some("http trigger f/ops/a"));
-        assert_eq!(of("groups/oncall.group.yaml").as_deref(), Some("group oncall"));
-        assert_eq!(of("settings.yaml"), None);
+        for (file, subject) in [
+            ("f/ops/a.py", "script f/ops/a"),
+            ("f/ops/a.raw_app/index.tsx", "app f/ops/a"),
+            ("c_shop.resource-type.yaml", "resource type c_shop"),
+            ("f/ops/a.http_trigger.yaml", "http trigger f/ops/a"),
+            ("groups/oncall.group.yaml", "group oncall"),
+            ("settings.yaml", "settings"),
+            ("encryption_key.yaml", "encryption key"),
+            ("dependencies/front.package.json", "workspace dependencies front.package.json"),
+        ] {
+            assert_eq!(subjects_of(file), [subject]);
+        }
+        assert_eq!(subjects_of("users/a@x.dev.user.yaml"), ["new user a@x.dev", "user a@x.dev"]);
+        let migration = subjects_of("migrations/datatable/main/0020260101_init_it.down.sql");
+        assert_eq!(migration, ["migration main/20260101_init_it", "migration main/20260101"]);
+        assert_eq!(
+            subjects_of("f/ops/a.script.77.nextcloud_native_trigger.yaml"),
+            [
+                "new native trigger f/ops/a.script.nextcloud",
+                "native trigger f/ops/a.script.77.nextcloud",
+                "native trigger 77.nextcloud"
+            ]
+        );
     }
 
     #[test]

@@ -430,3 +430,87 @@ fn a_plain_secret_is_not_saved_in_a_restore_point() {
     let point = text_field(allowed.result(), "restore_point").unwrap();
     assert!(remote.files(&point).contains_key("settings.yaml"), "{allowed}");
 }
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_file_that_names_another_item_changes_neither() {
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_resource("f/ops/db", "postgresql", "{\"host\": \"x\"}");
+        shop.add_variable("f/ops/v", "1", false);
+        shop.add_flow("f/ops/flow", &[("step", "export async function main() {}\n")]);
+    });
+    let text = |path: &str| String::from_utf8(remote.regular_files("main").remove(path).unwrap()).unwrap();
+    let changed = |path: &str, (from, to): (&str, &str), more: &str| {
+        let text = text(path);
+        assert!(text.contains(from), "{text}");
+        (path.to_owned(), text.replace(from, to) + more)
+    };
+    let files = [
+        changed("f/ops/db.resource.yaml", ("host: x", "host: y"), "path: f/admin/planted_resource\n"),
+        changed("f/ops/v.variable.yaml", ("'1'", "'2'"), "path: f/admin/planted_variable\n"),
+        changed("f/ops/flow.flow/flow.yaml", ("summary: ", "summary: y"), "path: f/admin/planted_flow\n"),
+        changed("f/ops/folder.meta.yaml", ("summary: ", "summary: y"), "name: victim\npath: ops\n"),
+    ];
+    let mut commit = remote.commit("main");
+    for (path, text) in &files {
+        commit = commit.file(path, text);
+    }
+    commit.done("by somebody who may push");
+    let restore = restore(&sandbox, &remote).arg("--path").arg("f/ops").arg("--yes");
+    let differs = restore.run().expect("differs");
+    assert_eq!((writes(&sandbox), differences(&differs).len()), (Vec::new(), files.len()), "{differs}");
+    // Into a workspace that has none of them, they would be created under the other names.
+    sandbox.windmill.set("new", empty("another key"));
+    restore.arg("--to-workspace").arg("new").run();
+    let new = sandbox.windmill.workspace("new");
+    let planted: Vec<_> =
+        new.entries().iter().map(|(path, _)| path).filter(|path| !path.starts_with("f/ops/")).collect();
+    assert_eq!(planted, ["encryption_key.json"]);
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_users_role_is_changed_only_where_this_user_was_chosen() {
+    const KINDS: (&str, &str) = ("WMILL_INCLUDE", "users");
+    let sandbox = Sandbox::new();
+    sandbox.windmill.token_kind(TokenKind::User);
+    let mut shop = empty("a key");
+    shop.add_folder("ops");
+    shop.add_variable("f/ops/a", "1", false);
+    shop.add_user("ann@x.dev", "ann");
+    shop.add_user("bob@x.dev", "bob");
+    sandbox.windmill.set("shop", shop.clone());
+    let remote = sandbox.repository();
+    sandbox.sync().remote(&remote).env(KINDS.0, KINDS.1).run().expect("pushed");
+    let restore = |path: &str| {
+        sandbox.windmill.forget_requests();
+        restore(&sandbox, &remote).env(KINDS.0, KINDS.1).arg("--path").arg(path).arg("--yes")
+    };
+    let operator = "{\"username\": \"bob\", \"role\": \"operator\", \"disabled\": true}";
+    // The role changes between our pull and wmill's look at the workspace.
+    sandbox.windmill.remove("f/ops/a.variable.json");
+    let mut exports = 0;
+    sandbox.windmill.on_export(move |workspace| {
+        exports += 1;
+        if exports == 2 {
+            workspace.put("users/bob@x.dev.user.json", operator);
+        }
+    });
+    restore("f/ops").run().expect("restored");
+    assert_eq!(writes(&sandbox), ["variables/create"]);
+    // A chosen user comes back: one whose role changed, and one who was removed.
+    restore("users/bob*").run().expect("restored");
+    assert_eq!(writes(&sandbox), ["users/update/bob"]);
+    sandbox.windmill.remove("users/bob@x.dev.user.json");
+    restore("users/bob*").run().expect("restored");
+    assert_eq!(writes(&sandbox), ["workspaces/add_user"]);
+    // The file of one user names another.
+    let ann = "disabled: false\nrole: admin\nusername: ann\n";
+    remote.commit("main").file("users/bob@x.dev.user.yaml", ann).done("by somebody who may push");
+    restore("users/bob*").run().expect("differs");
+    assert_eq!(writes(&sandbox), Vec::<String>::new());
+    // --delete removes a user by the name.
+    remote.commit("main").remove("users/bob@x.dev.user.yaml").done("gone");
+    restore("users/*").arg("--delete").run().expect("restored");
+    assert_eq!(writes(&sandbox), ["users/delete/bob"]);
+}

@@ -1,8 +1,8 @@
 //! A restore: lock, fetch, ask Windmill, pull what is there, choose, show, save, push, read back.
 //!
 //! `wmill sync push` gets a folder that is made for it: what the workspace holds, with the chosen items replaced by
-//! those of the commit. Our relay does not forward any change beyond those, and the folder has no other file of the
-//! repository.
+//! those of the commit. Our relay forwards changes of the chosen items that differ, and no other change. The folder has
+//! no other file of the repository.
 
 pub mod glob;
 mod lay_out;
@@ -28,7 +28,7 @@ use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::verify::short;
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Mark, Sample, printable};
-use crate::git::{Git, GitError};
+use crate::git::{BlobContent, Git, GitError};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, Difference, ListedResult, Warnings};
@@ -38,10 +38,11 @@ use crate::util::logging;
 use crate::util::redact::Redactor;
 use crate::util::secret::Secret;
 use crate::util::time;
+use crate::util::yaml::{self, Node};
 use crate::windmill::api::Account;
 use crate::windmill::cli;
-use crate::windmill::item_path::KEY_FILE;
-use crate::windmill::push_relay::{Permits, Subject};
+use crate::windmill::item_path::{ItemId, ItemKind, KEY_FILE};
+use crate::windmill::push_relay::{Permits, Subject, Verb};
 use crate::windmill::wmill_yaml::{self, Plan, WMILL_YAML};
 
 /// How many differences are listed. The rest is counted.
@@ -51,6 +52,9 @@ const LISTED_IN_MESSAGE_MAX: usize = 50;
 const COMMIT_DIGITS_MIN: usize = 4;
 /// Size limit for a key file. A key has 64 characters.
 const KEY_BYTES_MAX: u64 = 4 << 10;
+
+/// Size limit for the file of a user: a name, a role and a switch.
+const USER_BYTES_MAX: usize = 64 << 10;
 
 /// What to restore, apart from the source.
 pub struct RestoreOptions {
@@ -304,7 +308,8 @@ impl RestoreRun<'_> {
         if let Some(point) = point {
             self.save(git, tip, point, account)?;
         }
-        let push = Push { choice: &choice, planned: &planned, pushed: &pushed, key: key.to_set.as_ref() };
+        let key = key.to_set.as_ref();
+        let push = Push { choice: &choice, there: &files.there, planned: &planned, pushed: &pushed, key };
         self.push_and_read_back(git, tip, &push)
     }
 
@@ -429,13 +434,55 @@ impl RestoreRun<'_> {
         self.write(git, WMILL_YAML, plan.as_bytes())?;
         let windmill = self.target.windmill(git.run_env());
         let deletes = if push.deletes() { cli::Deletions::Push } else { cli::Deletions::Skip };
-        let pushed = cli::push(&windmill, git.run_env(), git.tree_folder(), push.permits(), deletes);
+        let pushed = cli::push(&windmill, git.run_env(), git.tree_folder(), self.permits(git, push)?, deletes);
         let relayed = pushed.map_err(|error| self.target.windmill_error(Step::Restore, error))?;
         if let Some(refusal) = relayed.refusal {
             let said = format!("Windmill refused {}: {}", refusal.what, refusal.reason);
             self.warnings.add(git.run_env().redactor.redact(&said));
         }
         Ok(())
+    }
+
+    /// Returns what the push may change: the items with a file that is not as wanted, and the key.
+    fn permits(&self, git: &Git<'_>, push: &Push<'_>) -> Result<Permits, BackupError> {
+        let mut permits = Permits::default();
+        if push.key.is_some() {
+            permits.writes.insert(Subject::of(&ItemId { kind: ItemKind::Key, path: String::new() }, Verb::Update));
+        }
+        for Change { mark, path, .. } in push.pushed {
+            let verb = match mark {
+                _ if push.choice.is_to_go(path.as_bytes()) => Verb::Delete,
+                Mark::Added => Verb::Create,
+                Mark::Modified | Mark::Deleted => Verb::Update,
+            };
+            let subject = match push.choice.items.get(path.as_bytes()) {
+                Some(ItemId { kind: kind @ ItemKind::User, .. }) if verb != Verb::Create => {
+                    self.username(git, push, path)?.map(|path| Subject::of(&ItemId { kind: *kind, path }, verb))
+                }
+                Some(id) => Some(Subject::of(id, verb)),
+                None if tip::is_shared_ui(path.as_bytes()) => Some(Subject::shared_ui()),
+                None => path.strip_prefix("f/").and_then(|name| name.split('/').next()).map(Subject::folder),
+            };
+            match verb {
+                Verb::Delete => permits.deletions.extend(subject),
+                Verb::Create | Verb::Update => permits.writes.extend(subject),
+            }
+        }
+        Ok(permits)
+    }
+
+    /// Returns the name in the workspace of the user with this file. The file of the commit may have another user's.
+    fn username(&self, git: &Git<'_>, push: &Push<'_>, path: &str) -> Result<Option<String>, BackupError> {
+        let Some(entry) = push.there.get(path.as_bytes()) else { return Ok(None) };
+        let content = git.read_blob(&entry.object, USER_BYTES_MAX);
+        let BlobContent::Whole(content) = content.map_err(|error| self.target.git_error(Step::Restore, error))? else {
+            return Ok(None);
+        };
+        let fields = yaml::fields(&content, USER_BYTES_MAX, |name| name == "username").unwrap_or_default();
+        Ok(fields.into_iter().find_map(|(name, value)| match value {
+            Node::Text(value) if name == "username" => Some(value),
+            _ => None,
+        }))
     }
 
     /// Pulls the workspace again. Returns what was changed, and what is not as wanted.
@@ -483,6 +530,8 @@ impl RestoreRun<'_> {
 /// What is about to be pushed.
 struct Push<'a> {
     choice: &'a Choice,
+    /// What the workspace holds.
+    there: &'a Tree,
     /// All files that are not as wanted.
     planned: &'a [Change],
     /// Those of them that wmill gets.
@@ -494,25 +543,6 @@ struct Push<'a> {
 impl Push<'_> {
     fn deletes(&self) -> bool {
         self.pushed.iter().any(|change| change.mark == Mark::Deleted)
-    }
-
-    /// Returns what the push may change: the items with a file that is not as wanted.
-    fn permits(&self) -> Permits {
-        let mut permits = Permits::default();
-        for change in self.pushed {
-            let path = change.path.as_bytes();
-            let subject = match self.choice.items.get(path) {
-                Some(id) => Subject::of(id),
-                None => change.path.strip_prefix("f/").and_then(|name| name.split('/').next()).map(Subject::folder),
-            };
-            let Some(subject) = subject else { continue };
-            if self.choice.is_to_go(path) {
-                permits.deletions.insert(subject);
-            } else {
-                permits.writes.insert(subject);
-            }
-        }
-        permits
     }
 }
 

@@ -39,6 +39,11 @@ pub fn answer(version: Version, workspace: &mut Workspace, request: &Request, pa
             remove_script(workspace, &rest.join("/"));
             Response::text(200, "archived")
         }
+        ["users", verb, name] => user(workspace, request, verb, name, &body)?,
+        ["workspaces", "add_user"] => {
+            put_user(workspace, &text(&body, "email"), &text(&body, "username"), &body);
+            Response::text(201, "created")
+        }
         ["groups", verb, rest @ ..] => group(workspace, get, verb, rest.first().copied(), &body)?,
         ["acls", verb, kind, rest @ ..] => permit(workspace, verb, kind, &rest.join("/"), &body)?,
         ["shared_ui", ..] if version == Version::V1_491 => Response::empty(404),
@@ -320,6 +325,45 @@ fn permit(workspace: &mut Workspace, verb: &str, kind: &str, path: &str, body: &
     }
     workspace.put(&entry, json::to_string(&fields));
     Some(Response::text(200, "ok"))
+}
+
+/// Answers a request about a user of the workspace. Windmill names the user by its name there, and not by its address.
+fn user(workspace: &mut Workspace, request: &Request, verb: &str, name: &str, body: &Object) -> Option<Response> {
+    let found = workspace.entries().iter().find_map(|(entry, _)| {
+        let email = entry.strip_prefix("users/")?.strip_suffix(".user.json")?;
+        let fields = fields_of(workspace, entry).filter(|fields| text(fields, "username") == name)?;
+        Some((email.to_owned(), fields))
+    });
+    let Some((email, fields)) = found else { return Some(not_found(&format!("User {name}"))) };
+    Some(match (request.method.as_str(), verb) {
+        ("GET", "get") => {
+            let (role, is_disabled) = (text(&fields, "role"), flag(&fields, "disabled"));
+            let (is_admin, is_operator) = (role == "admin", role == "operator");
+            Response::json(format!(
+                "{{\"username\":\"{name}\",\"is_admin\":{is_admin},\"operator\":{is_operator},\"disabled\":{is_disabled}}}"
+            ))
+        }
+        ("POST", "update") => {
+            put_user(workspace, &email, name, body);
+            Response::text(200, "updated")
+        }
+        ("DELETE", "delete") => {
+            workspace.remove(&format!("users/{email}.user.json"));
+            Response::text(200, "deleted")
+        }
+        _ => return None,
+    })
+}
+
+fn put_user(workspace: &mut Workspace, email: &str, name: &str, body: &Object) {
+    let role = match (flag(body, "is_admin"), flag(body, "operator")) {
+        (true, _) => "admin",
+        (_, true) => "operator",
+        _ => "developer",
+    };
+    let disabled = flag(body, "disabled");
+    let user = format!("{{\"username\": \"{name}\", \"role\": \"{role}\", \"disabled\": {disabled}}}");
+    workspace.put(&format!("users/{email}.user.json"), user);
 }
 
 fn put_shared_ui(workspace: &mut Workspace, body: &Object) {

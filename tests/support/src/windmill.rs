@@ -433,6 +433,7 @@ impl Shared {
                 Some(state.date.iter().fold(response, |response, date| response.with_header("date", date)))
             }
             (_, ["api", ..]) if !authorized => Some(self.unauthorized()),
+            ("GET", ["api", "settings", "global", "automate_username_creation"]) => Some(Response::json("false")),
             (_, ["api", "w", workspace, rest @ ..]) => self.of_workspace(request, workspace, rest),
             (method, ["api", rest @ ..]) => self.of_no_workspace(method, rest, &request.body),
             _ => None,
