@@ -411,6 +411,16 @@ impl RunContext<'_> {
         }
     }
 
+    /// Warns about files of raw apps and dbt projects that wmill does not write.
+    pub fn warn_about_files(&self, snapshot: &Snapshot, warnings: &mut Warnings) {
+        if !snapshot.passed_over.is_empty() {
+            let items: Sample = snapshot.passed_over.iter().map(|(item, file)| format!("{item} ({file})")).collect();
+            warnings.add(format!(
+                "wmill does not write some files of raw apps and dbt projects, so these are not in the backup: {items}"
+            ));
+        }
+    }
+
     /// Warns about forks that are left out, and about a workspace that is only the default.
     pub fn warn_about_default_workspace(&self, account: &Account, warnings: &mut Warnings) {
         let SyncRequest { workspace, purpose, workspace_is_default, forks_left_out, .. } = self.request;

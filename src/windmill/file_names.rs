@@ -30,6 +30,68 @@ pub fn fault_of_path(path: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether wmill takes an entry of the export for the workspace's own settings or key, and so does not write it. The
+/// files of flows and apps have names of their own, and in the folder of a script's modules wmill does not look at names.
+#[must_use]
+pub fn is_like_a_workspace_file(entry: &str) -> bool {
+    let is_folder = [".flow.json", ".app.json", ".raw_app.json"].iter().any(|ending| entry.ends_with(ending));
+    let Some((_, file)) = entry.strip_suffix(".json").and_then(|path| path.rsplit_once('/')) else { return false };
+    let is_like = |word: &str| match file.strip_prefix(word) {
+        Some(rest) => rest.is_empty() || rest.strip_prefix('.').is_some_and(|kind| !kind.contains('.')),
+        None => false,
+    };
+    !is_folder && module_folder(entry).is_none() && (is_like("settings") || is_like("encryption_key"))
+}
+
+/// The endings of folders that hold the modules of a script.
+pub const MODULES: &str = "__mod";
+/// The same for a dbt project.
+pub const DBT: &str = "__dbt";
+/// The folders in a dbt project whose files wmill takes for generated ones, and does not write.
+const DBT_GENERATED: [&str; 6] = ["target", "dbt_packages", "logs", ".git", ".venv", "__pycache__"];
+
+/// Returns the outermost folder in a path that has the ending of a script's modules: the path before the ending, the
+/// ending, and the path in the folder.
+#[must_use]
+pub fn module_folder(path: &str) -> Option<(&str, &'static str, &str)> {
+    let (slash, ending) = path.match_indices('/').find_map(|(slash, _)| {
+        Some((slash, [MODULES, DBT].into_iter().find(|ending| path[..slash].ends_with(ending))?))
+    })?;
+    Some((&path[..slash - ending.len()], ending, &path[slash + 1..]))
+}
+
+/// Returns the folder of a path that wmill takes for one that dbt generates.
+#[must_use]
+pub fn dbt_generated_folder(path: &str) -> Option<&str> {
+    let (_, _, rest) = module_folder(path).filter(|(_, ending, _)| *ending == DBT)?;
+    let folder = rest.split_once('/').map(|(folder, _)| folder).filter(|folder| DBT_GENERATED.contains(folder))?;
+    Some(&path[..path.len() - rest.len() + folder.len()])
+}
+
+/// Whether wmill does not write this file of a dbt project: it is generated, or has secrets of a machine.
+#[must_use]
+pub fn is_not_of_dbt(file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    file.split_once('/').is_some_and(|(folder, _)| DBT_GENERATED.contains(&folder))
+        || matches!(name, ".env" | ".envrc")
+        || name.starts_with(".env.")
+}
+
+/// Whether wmill does not write this file of a raw app.
+#[must_use]
+pub fn is_not_of_raw_app(file: &str) -> bool {
+    let mut folders: Vec<&str> = file.split('/').filter(|part| !part.is_empty()).collect();
+    let name = folders.pop().unwrap_or_default();
+    match folders.first() {
+        Some(&"backend") => folders.len() != 1,
+        first => {
+            first == Some(&"recordings")
+                || ["package-lock.json", "DATATABLES.md", "AGENTS.md", "wmill.d.ts"].contains(&name)
+                || folders.iter().any(|folder| ["node_modules", "dist", ".claude", "sql_to_apply"].contains(folder))
+        }
+    }
+}
+
 fn parts(path: &str) -> impl Iterator<Item = &str> {
     path.split(['/', '\\'])
 }
@@ -142,6 +204,43 @@ mod tests {
         }
         assert_eq!(fault_of_path(&"x".repeat(255)), None);
         assert!(fault_of_path(&format!("a/{}", "x".repeat(256))).is_some());
+    }
+
+    #[test]
+    fn names_that_wmill_reads_as_others_are_known() {
+        for entry in [
+            "f/ops/settings.variable.json",
+            "f/ops/settings.script.json",
+            "f/ops/encryption_key.http_trigger.json",
+            "groups/settings.group.json",
+            "f/ops/settings.json",
+        ] {
+            assert!(is_like_a_workspace_file(entry), "{entry}");
+        }
+        for entry in [
+            "settings.json",
+            "f/ops/settings.ts",
+            "f/ops/settings.flow.json",
+            "f/ops/settings2.variable.json",
+            "f/ops/my.settings.variable.json",
+            "f/settings/a.variable.json",
+            "f/team__mod/settings.variable.json",
+            "f/ops/settings.script.77.nextcloud_native_trigger.json",
+        ] {
+            assert!(!is_like_a_workspace_file(entry), "{entry}");
+        }
+        assert_eq!(dbt_generated_folder("f/team__dbt/logs/clean.ts"), Some("f/team__dbt/logs"));
+        for path in ["f/team__dbt/logs.ts", "f/team__dbt/x/logs/a.ts", "f/a__mod/b__dbt/logs/a.ts", "f/dbt/logs/a.ts"] {
+            assert_eq!(dbt_generated_folder(path), None, "{path}");
+        }
+        assert_eq!(module_folder("f/a__mod/b__dbt/c"), Some(("f/a", MODULES, "b__dbt/c")));
+        for file in ["dist/a.js", "a/dist/b.js", "package-lock.json", "recordings/r", "lib/AGENTS.md", "backend/a/b"] {
+            assert!(is_not_of_raw_app(file), "{file}");
+        }
+        for file in ["index.tsx", "lib/recordings/r", "backend/a.ts", "distribution/a"] {
+            assert!(!is_not_of_raw_app(file), "{file}");
+        }
+        assert!(is_not_of_dbt("logs/a") && is_not_of_dbt("a/.env.x") && !is_not_of_dbt("a/logs/b"));
     }
 
     #[test]

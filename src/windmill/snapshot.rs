@@ -42,6 +42,8 @@ const BLOCK_BYTES: u64 = 512;
 const END_BYTES: u64 = 2 * BLOCK_BYTES;
 /// A larger resource is not searched for plain secrets: it is a file, and not a set of credentials.
 const RESOURCE_BYTES_MAX: u64 = 64 << 10;
+/// With more left-out items of one cause, the others are found again each time.
+const FOUND_MAX: usize = 100;
 /// The name of the export in the folder of the snapshot.
 const EXPORT_FILE: &str = "export.tar";
 /// The name of the shared UI if it is left out.
@@ -126,6 +128,8 @@ pub struct Snapshot {
     found: BTreeSet<String>,
     /// The items with a whole number that wmill rounds, with that number.
     pub rounded: BTreeMap<String, String>,
+    /// The raw apps and dbt projects with a file that wmill does not write, with that file.
+    pub passed_over: BTreeMap<String, String>,
 }
 
 /// An item that an attempt to pull or push has shown to be bad.
@@ -218,6 +222,7 @@ impl Snapshot {
             non_dotted_paths: false,
             found: BTreeSet::new(),
             rounded: entries.rounded,
+            passed_over: entries.passed_over,
         })
     }
 
@@ -383,6 +388,29 @@ impl Snapshot {
         Ok(digests)
     }
 
+    /// Leaves out the items that wmill was to write, and did not. Returns whether there are any.
+    ///
+    /// # Errors
+    /// Returns the error of the disk.
+    pub fn leave_out_missing(&mut self, written: &WrittenFiles, plan: &Plan) -> io::Result<bool> {
+        let mut missing = BTreeSet::new();
+        for name in self.names()? {
+            if !self.is_left_out(&name) && !written.has_entry(&name, plan) {
+                missing.insert(item_of_entry(&name));
+            }
+        }
+        for item in &missing {
+            let reason = "wmill does not write it, and says nothing";
+            log::warn!("{item} is left out: {reason}");
+            if self.found.len() < FOUND_MAX {
+                self.leave_out_found(item, reason);
+            } else {
+                self.leave_out(item, reason);
+            }
+        }
+        Ok(!missing.is_empty())
+    }
+
     fn names(&self) -> io::Result<Vec<String>> {
         let mut headers = tar::Archive::new(File::open(self.folder.join(EXPORT_FILE))?);
         let (mut walk, mut names) = (Walk::default(), Vec::new());
@@ -452,6 +480,61 @@ impl Snapshot {
         }
         part.write_all(&[0; END_BYTES as usize])?;
         Ok(Archive { path, bytes })
+    }
+}
+
+/// The files that a pull left in its folder: a hash of each path, and of each item.
+#[derive(Default)]
+pub struct WrittenFiles {
+    hasher: RandomState,
+    paths: HashSet<u64>,
+    items: HashSet<u64>,
+}
+
+impl WrittenFiles {
+    /// Adds a file. The name of the workspace is part of the names of its own items.
+    pub fn add(&mut self, path: &str, workspace: &str) {
+        let common = item_path::common_path(path, workspace);
+        let path = common.as_deref().unwrap_or(path);
+        self.paths.insert(self.hasher.hash_one(path));
+        if item_path::proves_existence(path) {
+            self.items.extend(item_path::item_of(path).map(|item| self.hasher.hash_one(item)));
+        }
+    }
+
+    /// Whether wmill wrote the main file of an entry, or was not to write it. In doubt, it was not to.
+    fn has_entry(&self, entry: &str, plan: &Plan) -> bool {
+        let Some(path) = entry.strip_suffix(".json") else { return self.has_content(entry, plan) };
+        let folders = [(".flow", "flow"), (".raw_app", "raw_app"), (".app", "app")];
+        let main = folders.iter().find_map(|(ending, kind)| {
+            let mark = if plan.non_dotted_paths { "__" } else { "." };
+            Some([path.strip_suffix(ending)?, mark, kind, "/", kind, ".yaml"].concat())
+        });
+        let main = main.unwrap_or_else(|| [path, ".yaml"].concat());
+        let Some(item) = item_path::item_of(&main).filter(|_| item_path::proves_existence(&main)) else { return true };
+        let is_wanted = match item.kind {
+            ItemKind::Script | ItemKind::Flow | ItemKind::App | ItemKind::RawApp | ItemKind::Resource => true,
+            ItemKind::ResourceType | ItemKind::Schedule | ItemKind::Trigger(_) => true,
+            ItemKind::Variable => !plan.kinds.skip_secrets,
+            _ => false,
+        };
+        !is_wanted
+            || !item_path::covers(&item, &plan.kinds)
+            || !plan.takes_in(&main)
+            || self.items.contains(&self.hasher.hash_one(item))
+    }
+
+    /// The same for the content of a script.
+    fn has_content(&self, entry: &str, plan: &Plan) -> bool {
+        let (folder, name) = entry.rsplit_once('/').unwrap_or_default();
+        let module = name.split_once('.').map(|(stem, ending)| format!("{folder}/{stem}__mod/script.{ending}"));
+        let has = |path: &str| self.paths.contains(&self.hasher.hash_one(path));
+        !["f/", "u/"].iter().any(|top| entry.starts_with(top))
+            || plan.kinds.skip_scripts
+            || file_names::module_folder(entry).is_some()
+            || !plan.takes_in(entry)
+            || has(entry)
+            || module.is_some_and(|module| !plan.takes_in(&module) || has(&module))
     }
 }
 
@@ -551,6 +634,8 @@ struct Entries {
     names: HashSet<u64>,
     /// The items with a number that wmill rounds, with that number.
     rounded: BTreeMap<String, String>,
+    /// The items with a file that wmill does not write, with that file.
+    passed_over: BTreeMap<String, String>,
     /// Where the last entry ends.
     end: u64,
 }
@@ -591,8 +676,10 @@ impl Entries {
     /// the content.
     fn judge(&mut self, name: &str, content: &mut impl Read, types: &FileTypes) -> io::Result<Hash> {
         let mut children = Children::new(types);
+        let dbt_folder = file_names::dbt_generated_folder(name);
         let judged = match file_names::fault_of_path(name) {
             Some(fault) => Err(format!("its name {} {fault}", quoted(name))),
+            None if dbt_folder.is_some() => Err("wmill takes the folder for one that dbt generates".to_owned()),
             None if is_json(name) => match json_digest::digest(&mut BufReader::new(content), &mut children) {
                 Ok(hash) => match children.fault(name) {
                     Some(fault) => Err(fault),
@@ -606,13 +693,17 @@ impl Entries {
         if let Some(number) = children.number.take() {
             self.rounded.insert(item_of_entry(name), number);
         }
+        if let Some(file) = children.passed_over(name) {
+            self.passed_over.insert(item_of_entry(name), file);
+        }
         let mut digest = Digest::new(Algorithm::Sha256);
         digest.update(&digest_of_name(name));
         match judged {
             Ok(hash) => digest.update(&hash),
             Err(reason) => {
                 digest.update(reason.as_bytes());
-                self.left_out.entry(item_of_entry(name)).or_insert(reason);
+                let item = dbt_folder.map_or_else(|| item_of_entry(name), |folder| [FOLDER, folder].concat());
+                self.left_out.entry(item).or_insert(reason);
             }
         }
         Ok(digest.finish_bytes())
@@ -650,6 +741,11 @@ struct Children<'t> {
     resource_type: String,
     /// Whether the item's value is an object or an array.
     has_value: bool,
+    /// Whether the item has modules, and whether these are a dbt project.
+    has_modules: bool,
+    is_dbt: bool,
+    /// The first file that wmill does not write in a raw app, and in a dbt project.
+    passed_over: [Option<String>; 2],
     /// The file whose content comes next, if git reads that file.
     git_file: Option<(Place, GitFile)>,
     /// For each place, why its first bad file must not or cannot be written.
@@ -679,9 +775,11 @@ enum Place {
     Runnables,
     /// The content of a step.
     Steps,
+    /// The content of a resource that is a file.
+    Content,
 }
 
-const PLACES: usize = 5;
+const PLACES: usize = 6;
 
 /// Files of a raw app that wmill does not write.
 const NOT_WRITTEN: [&str; 3] = ["/wmill.d.ts", "/AGENTS.md", "/DATATABLES.md"];
@@ -714,6 +812,16 @@ impl Visitor for Children<'_> {
             if let Some(fault) = file_names::fault_of_path(&path) {
                 self.add(place, || format!("the name {} within it {fault}", quoted(key)));
             }
+            if place == Place::Modules {
+                self.has_modules = true;
+                self.is_dbt |= key == "dbt_project.yml";
+            }
+            let [raw_app, dbt] = &mut self.passed_over;
+            if place == Place::Files && !is_not_written(key) && file_names::is_not_of_raw_app(&path) {
+                raw_app.get_or_insert_with(|| path.clone());
+            } else if place == Place::Modules && file_names::is_not_of_dbt(&path) {
+                dbt.get_or_insert_with(|| path.clone());
+            }
             self.git_file = GitFile::at(&path).map(|file| (place, file));
             self.fields.push(match place {
                 Place::Value => Field::of(key),
@@ -728,6 +836,7 @@ impl Visitor for Children<'_> {
     fn text(&mut self, depth: usize, text: &str) {
         match self.fields[..] {
             [Field::ResourceType] if depth == 1 => text.clone_into(&mut self.resource_type),
+            [Field::Value] if depth == 1 => self.no_files(),
             [.., Field::Value, Field::Content] if depth == self.fields.len() && text.starts_with("!inline ") => {
                 self.add(Place::Steps, || "the content of a step is a reference to a file, and no script".to_owned());
             }
@@ -746,6 +855,9 @@ impl Visitor for Children<'_> {
 
     fn word(&mut self, depth: usize, word: &str) {
         self.no_text(depth);
+        if depth == 1 && self.fields == [Field::Value] && word != "null" {
+            self.no_files();
+        }
         if self.number.is_none() && !stays(word) {
             self.number = Some(word.to_owned());
         }
@@ -764,6 +876,9 @@ impl<'t> Children<'t> {
             fields: Vec::new(),
             resource_type: String::new(),
             has_value: false,
+            has_modules: false,
+            is_dbt: false,
+            passed_over: Default::default(),
             git_file: None,
             faults: Default::default(),
             number: None,
@@ -787,15 +902,41 @@ impl<'t> Children<'t> {
 
     /// Notes a fault if the content of a raw app's file is not a text.
     fn no_text(&mut self, depth: usize) {
-        if depth == 3 && self.fields == [Field::Value, Field::Files, Field::Other] {
-            self.add(Place::Files, || "the content of a file within it is not a text".to_owned());
+        let no_text = || "the content of a file within it is not a text".to_owned();
+        match self.fields[..] {
+            [Field::Value, Field::Files, Field::Other] if depth == 3 => self.add(Place::Files, no_text),
+            [Field::Value, field] if depth == 2 => {
+                self.add(Place::Value, no_text);
+                if field == Field::Content {
+                    self.add(Place::Content, || "it is a file, and its content is not a text".to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes a fault if the value of a fileset is none.
+    fn no_files(&mut self) {
+        self.add(Place::Value, || "it is a set of files, and its value is none".to_owned());
+    }
+
+    /// Returns the first file of the item that wmill does not write although it writes the item.
+    fn passed_over(&mut self, name: &str) -> Option<String> {
+        let [raw_app, dbt] = &mut self.passed_over;
+        match name {
+            _ if name.ends_with(".raw_app.json") => raw_app.take(),
+            _ if name.ends_with(".script.json") && self.is_dbt => dbt.take(),
+            _ => None,
         }
     }
 
     /// Returns why the item's files must not or cannot be written.
     fn fault(&mut self, name: &str) -> Option<String> {
+        let has_module_folder = name.ends_with(".script.json") && self.has_modules && !self.is_dbt;
         let mut fault = |place: Place| self.faults[place as usize].take();
-        if name.ends_with(".script.json") {
+        if file_names::is_like_a_workspace_file(name) && !has_module_folder {
+            Some("wmill takes an item of this name for the workspace's own settings or key".to_owned())
+        } else if name.ends_with(".script.json") {
             fault(Place::Modules)
         } else if name.ends_with(".flow.json") {
             fault(Place::Steps)
@@ -807,8 +948,13 @@ impl<'t> Children<'t> {
                 Some(format!("the file ending of its type {} leads elsewhere", quoted(&self.resource_type)))
             } else if kind.is_fileset {
                 fault(Place::Value)
+            } else if kind.has_dots {
+                let kind = quoted(&self.resource_type);
+                Some(format!("the file ending of its type {kind} has a dot, and wmill writes no such file"))
             } else if kind.has_ending && !self.has_value {
                 Some(format!("it is of the type {}, which is a file, and has no value", quoted(&self.resource_type)))
+            } else if kind.has_ending {
+                fault(Place::Content)
             } else {
                 None
             }
@@ -853,6 +999,8 @@ struct FileType {
     has_ending: bool,
     /// Whether the ending must not be in a file name.
     leads_elsewhere: bool,
+    /// Whether the ending is more than one. wmill does not know a file with such a name.
+    has_dots: bool,
 }
 
 impl FileTypes {
@@ -887,6 +1035,7 @@ impl Visitor for FileTypes {
         let last = self.last();
         last.has_ending |= !text.is_empty();
         last.leads_elsewhere |= leads_elsewhere;
+        last.has_dots |= text.contains('.');
     }
 }
 
@@ -1070,6 +1219,7 @@ impl<R: Read> Read for Saved<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::windmill::wmill_yaml::{self, KindSettings};
 
     /// Makes a tar file as Windmill does.
     fn tar_of(entries: &[(&str, &str)]) -> Vec<u8> {
@@ -1099,6 +1249,7 @@ mod tests {
             own_items: answer(r#"[{"item_kind":"variable","path":"f/a"},{"path":"f/b","item_kind":"resource"}]"#),
             file_types: answer(
                 r#"{"ini":{"format_extension":"ini","is_fileset":false},"bad":{"format_extension":"a/../b"},
+                    "dots":{"format_extension":"tar.gz"},
                     "set":{"format_extension":null,"is_fileset":true}}"#,
             ),
             shared_ui: answer(r#"{"files":{},"version":0,"edited_at":"2026-11-28T19:46:14Z","edited_by":""}"#),
@@ -1270,6 +1421,20 @@ mod tests {
         check("f/s.resource.json", r#"{"resource_type":"ini","value":{}}"#, "");
         check("f/s.resource.json", r#"{"value":null,"resource_type":"set"}"#, "");
         check("f/s.resource.json", r#"{"value":{"a/.GIT/x":""},"resource_type":"set"}"#, "resource f/s");
+        check("f/settings.variable.json", "{}", "variable f/settings");
+        check("f/encryption_key.resource.json", "{}", "resource f/encryption_key");
+        check("f/settings.script.json", "{}", "script f/settings");
+        check("f/settings.script.json", r#"{"modules":{"x.ts":{"content":""}}}"#, "");
+        check("f/settings.script.json", r#"{"modules":{"dbt_project.yml":{"content":""}}}"#, "script f/settings");
+        check("f/settings.flow.json", "{}", "");
+        check("f/team__dbt/logs/x.variable.json", "{}", "folder f/team__dbt/logs");
+        check("f/team__dbt/logs.variable.json", "{}", "");
+        check("f/s.resource.json", r#"{"value":{"content":"x"},"resource_type":"dots"}"#, "resource f/s");
+        check("f/s.resource.json", r#"{"value":{"content":{"a":1}},"resource_type":"ini"}"#, "resource f/s");
+        check("f/s.resource.json", r#"{"value":{"content":"","other":1},"resource_type":"ini"}"#, "");
+        check("f/s.resource.json", r#"{"value":{"a":[]},"resource_type":"set"}"#, "resource f/s");
+        check("f/s.resource.json", r#"{"value":"x","resource_type":"set"}"#, "resource f/s");
+        check("f/s.resource.json", r#"{"value":{"content":1,"a":{"content":2}},"resource_type":"any"}"#, "");
         let flow = |content: &str, key: &str| {
             format!("{{\"value\":{{\"modules\":[{{\"id\":\"a\",\"value\":{{\"{key}\":\"{content}\"}}}}]}}}}")
         };
@@ -1311,6 +1476,62 @@ mod tests {
         for name in ["a.ts", "lib/x.ts", "..a/b", "a.git/b", ".gitignore", "a b/é"] {
             assert_eq!(ui(name).has_shared_ui(), Some(true), "{name:?}");
         }
+    }
+
+    #[test]
+    fn what_wmill_did_not_write_is_left_out_unless_a_pattern_may_be_why() {
+        let entries = [
+            ("f/a.script.json", "{}"),
+            ("f/a.ts", ""),
+            ("f/b.script.json", r#"{"modules":{"x.ts":{}}}"#),
+            ("f/b.py", ""),
+            ("f/c.flow.json", "{}"),
+            ("f/d.variable.json", "{}"),
+            ("c_e.resource-type.json", "{}"),
+            ("f/team__mod/g.variable.json", "{}"),
+            ("groups/all.group.json", "{}"),
+            ("dependencies/package.json", ""),
+        ];
+        let all = ["f/a.script.yaml", "f/a.ts", "f/b__mod/script.yaml", "f/b__mod/script.py", "f/c.flow/flow.yaml"];
+        let all = [&all[..], &["f/d.shop.variable.yaml", "c_e.resource-type.yaml"]].concat();
+        let check = |gone: &str, configuration: Option<&str>, expected: &[&str]| {
+            let mut snapshot = taken("missing", &entries);
+            let plan = wmill_yaml::read(configuration.map(str::as_bytes), &KindSettings::default());
+            let mut written = WrittenFiles::default();
+            all.iter().filter(|path| !path.starts_with(gone)).for_each(|path| written.add(path, "shop"));
+            assert_eq!(snapshot.leave_out_missing(&written, &plan).expect("a file"), !expected.is_empty());
+            let left_out: Vec<_> = snapshot.left_out().keys().map(String::as_str).collect();
+            assert_eq!(left_out, expected, "{gone} {configuration:?}");
+        };
+        check("none", None, &[]);
+        check("f/a", None, &["script f/a"]);
+        check("f/a.ts", None, &["script f/a"]);
+        check("f/b", None, &["script f/b"]);
+        check("f/b__mod/script.p", None, &["script f/b"]);
+        check("f/c", None, &["flow f/c"]);
+        check("f/d", None, &["variable f/d"]);
+        check("c_e", None, &["resource type c_e"]);
+        check("f/", Some("includes: ['u/**']"), &[]);
+        check("f/", Some("excludes: ['f/[a]*']"), &[]);
+        check("f/d", Some("includes: ['f/**']"), &["variable f/d"]);
+        check("f/d", Some("skipVariables: true"), &[]);
+    }
+
+    #[test]
+    fn files_that_wmill_does_not_write_are_named_with_their_item() {
+        let check = |name: &str, content: &str, file: Option<&str>| {
+            let passed_over = taken("passed-over", &[(name, content)]).passed_over;
+            assert_eq!(passed_over.values().map(String::as_str).next(), file, "{name} {content}");
+        };
+        check(
+            "f/r.raw_app.json",
+            r#"{"value":{"files":{"/x":"","/dist/a.js":"","/AGENTS.md":""}}}"#,
+            Some("dist/a.js"),
+        );
+        check("f/r.raw_app.json", r#"{"value":{"files":{"/AGENTS.md":""}}}"#, None);
+        let dbt = r#"{"modules":{"dbt_project.yml":{"content":""},"logs/a":{"content":""}}}"#;
+        check("f/d.script.json", dbt, Some("logs/a"));
+        check("f/d.script.json", r#"{"modules":{"logs/a":{"content":""}}}"#, None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::util::glob;
 use crate::util::yaml::{self, Node, escaped_start};
 use crate::windmill::scope::Scope;
 
@@ -92,6 +93,8 @@ pub struct Plan {
     pub dedupes_lockfiles: bool,
     /// The patterns of the repository.
     pub scope: Scope,
+    /// The same as written: `includes`, `extraIncludes` and `excludes`.
+    patterns: [Vec<String>; 3],
     /// The query with which wmill requests the export in this run, without the type of the archive.
     pub query: String,
     /// The `wmill.yaml` to write for this run.
@@ -101,6 +104,28 @@ pub struct Plan {
     /// The warnings about keys that are ignored, and about keys that are used but make the backup smaller. They have no
     /// line breaks.
     pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Whether the patterns of the repository certainly take in a file. A pattern that is not understood is a doubt.
+    #[must_use]
+    pub fn takes_in(&self, file: &str) -> bool {
+        let [includes, extra_includes, excludes] = &self.patterns;
+        let is_plain = |pattern: &str| {
+            let is_name = |name: &str| !matches!(name, "" | "." | "..");
+            !pattern.contains(['{', '}', '[', ']', '(', ')', '\\', '$', '!', '#']) && pattern.split('/').all(is_name)
+        };
+        let has = |patterns: &[String]| {
+            patterns.is_empty() || patterns.iter().any(|it| is_plain(it) && glob::matches(it, file))
+        };
+        // To minimatch, a star does not match names with a dot.
+        let is_hidden = file.split('/').any(|name| name.starts_with('.'));
+        self.patterns.iter().all(Vec::is_empty)
+            || (!is_hidden
+                && has(includes)
+                && has(extra_includes)
+                && excludes.iter().all(|it| is_plain(it) && !glob::matches(it, file)))
+    }
 }
 
 /// One kind: its key in `wmill.yaml`, its word in the settings ([`NO_SETTING`] if it has none), and its place in
@@ -217,6 +242,7 @@ pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
         non_dotted_paths: draft.non_dotted_paths,
         dedupes_lockfiles: draft.dedupe_lockfiles,
         scope: Scope::new(&draft.scope),
+        patterns: draft.scope.clone(),
         query: draft.query(),
         text_without_patterns: YamlDraft { scope: Default::default(), ..draft.clone() }.text(),
         text: draft.text(),

@@ -539,3 +539,46 @@ fn a_fork_is_left_out_where_each_workspace_has_a_branch() {
     assert!(!outcome.stdout.contains("forks"), "{outcome}");
     assert!(remote.files("main").keys().any(|path| path.starts_with("wm-fork-feature/")));
 }
+
+#[test]
+#[ignore = "long: just test-long"]
+fn what_wmill_drops_is_left_out_by_name() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    sandbox.windmill.edit(|workspace| {
+        workspace.add_variable("f/ops/settings", "hello", false);
+        workspace.add_resource("f/ops/settings", "any", "{\"a\":1}");
+        workspace.add_bun_script("f/ops/settings", "1");
+        workspace.add_http_trigger("f/ops/settings", "a/b", &[]);
+        workspace.add_flow("f/ops/settings", &[("a", "export async function main() {}\n")]);
+        workspace.add_variable("f/ops/encryption_key", "hello", false);
+        workspace.add_resource_type("c_tgz", Some("tar.gz"), false);
+        workspace.add_resource("f/ops/archive", "c_tgz", "{\"content\":\"the only copy\"}");
+        workspace.add_folder("team__dbt");
+        workspace.add_bun_script("f/team__dbt/logs/clean", "1");
+        workspace.add_bun_script("f/team__dbt/report", "1");
+        workspace.add_raw_app("f/ops/ui", &[("/index.tsx", "x"), ("/dist/a.js", "y")]);
+        // No rule of ours knows this one: wmill does not know the language.
+        workspace.add_bun_script("f/ops/cobol", "1");
+        workspace.remove("f/ops/cobol.ts");
+        workspace.put("f/ops/cobol.cbl", "DISPLAY 1.\n");
+    });
+    let sync = sandbox.sync().remote(&remote);
+    let mut items: Vec<_> = ["archive", "cobol.cbl", "encryption_key"].map(|name| format!("f/ops/{name}")).into();
+    items.extend(vec!["f/ops/settings".to_owned(); 4]);
+    items.push("f/team__dbt/logs".to_owned());
+    let check = |outcome: &Outcome| {
+        let mut listed: Vec<_> = left_out(outcome).into_iter().map(|(item, _)| item).collect();
+        listed.sort_unstable();
+        assert_eq!(listed, items, "{outcome}");
+        assert!(outcome.warnings().iter().any(|it| it.contains("raw app f/ops/ui (dist/a.js)")), "{outcome}");
+    };
+    check(&sync.run().expect("incomplete"));
+    let files = remote.files("main");
+    for path in ["f/ops/settings.flow/flow.yaml", "f/team__dbt/report.ts", "f/ops/ui.raw_app/index.tsx"] {
+        assert!(files.contains_key(path), "{path}");
+    }
+    assert!(!files.contains_key("f/ops/settings.ts") && !files.contains_key("f/ops/archive.resource.yaml"));
+    check(&sandbox.command("verify").remote(&remote).run().expect("differs"));
+    check(&sync.run().expect("incomplete"));
+}

@@ -26,9 +26,9 @@ use crate::windmill::api::WindmillError;
 use crate::windmill::cli;
 use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::narrow::{self, Changed};
-use crate::windmill::snapshot::{Answer, Archive, Snapshot};
+use crate::windmill::snapshot::{Answer, Archive, Snapshot, WrittenFiles};
 use crate::windmill::snapshot_server::{Answers, SnapshotServer};
-use crate::windmill::wmill_yaml::WMILL_YAML;
+use crate::windmill::wmill_yaml::{Plan, WMILL_YAML};
 
 /// With a larger `wmill-lock.yaml`, each pull is a full one. The file has 1 MB for 10,000 scripts.
 const LOCK_BYTES_MAX: u64 = 32 << 20;
@@ -55,9 +55,33 @@ pub fn pull(
     tip: &RemoteTip,
     snapshot: &mut Snapshot,
 ) -> Result<PullBase, BackupError> {
+    without_missing_items(run, git, snapshot, &tip.plan, |snapshot| pull_all(run, git, tip, snapshot))
+}
+
+/// Pulls, and looks for the items that wmill was to write and did not. Such items are left out of the snapshot, and the
+/// pull is repeated without them, since wmill may have written a part of them.
+fn without_missing_items<T>(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    snapshot: &mut Snapshot,
+    plan: &Plan,
+    pull: impl Fn(&Snapshot) -> Result<T, BackupError>,
+) -> Result<T, BackupError> {
     // Without patterns, as for the pull into an empty folder.
-    let configuration = &tip.plan.text_without_patterns;
-    search::without_bad_items(run, git, snapshot, configuration, |snapshot| pull_all(run, git, tip, snapshot))
+    let configuration = &plan.text_without_patterns;
+    let pulled = search::without_bad_items(run, git, snapshot, configuration, &pull)?;
+    let mut written = WrittenFiles::default();
+    let files = walk(git.tree_folder(), names::is_gits_own).map_err(|error| run.disk(&error))?;
+    for file in files {
+        let (path, _) = file.map_err(|error| run.disk(&error))?;
+        if let Ok(path) = std::str::from_utf8(&path) {
+            written.add(path, run.request.workspace.as_str());
+        }
+    }
+    match snapshot.leave_out_missing(&written, plan).map_err(|error| run.disk(&error))? {
+        true => search::without_bad_items(run, git, snapshot, configuration, pull),
+        false => Ok(pulled),
+    }
 }
 
 fn pull_all(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, snapshot: &Snapshot) -> Result<PullBase, BackupError> {
@@ -80,10 +104,11 @@ pub fn pull_into_nothing(
     run: RunContext<'_>,
     git: &Git<'_>,
     snapshot: &mut Snapshot,
+    plan: &Plan,
     configuration: &str,
 ) -> Result<(), BackupError> {
     let pull = |snapshot: &Snapshot| pull_into_folder(run, git, snapshot, None, configuration);
-    search::without_bad_items(run, git, snapshot, configuration, pull)
+    without_missing_items(run, git, snapshot, plan, pull)
 }
 
 /// Pulls into a folder that holds `shown`. Each attempt begins with `shown` and nothing else.

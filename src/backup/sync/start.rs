@@ -99,6 +99,7 @@ pub fn start(
     run.begin(Step::Probe);
     let snapshot = run.snapshot(Step::Probe, git.run_env(), &query)?;
     run.warn_about_numbers(&snapshot, warnings);
+    run.warn_about_files(&snapshot, warnings);
     run.end(Step::Probe, begun);
     let wmill = version.as_ref().zip(cli::identity(&git.run_env().environment));
     let wmill = wmill.map(|(version, file)| [&version.text, " ", &*file].concat());

@@ -132,6 +132,7 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
         warnings.add(warning.clone());
     }
     run.warn_about_numbers(&snapshot, warnings);
+    run.warn_about_files(&snapshot, warnings);
     run.warn_about_access(&account, warnings);
     run.warn_about_default_workspace(&account, warnings);
     // What the last sync left out is left out here too.
@@ -154,7 +155,7 @@ pub fn against(
     let committed = tip.commit.as_ref().map(|tip| git.commit_message(tip)).transpose().map_err(failed)?;
     let committed = committed.and_then(|commit| commit.time).map(time::to_text);
     snapshot.judge_by(&tip.plan).map_err(|error| run.disk(&error))?;
-    run.step(Step::Pull, || pull::pull_into_nothing(run, git, snapshot, &tip.plan.text))?;
+    run.step(Step::Pull, || pull::pull_into_nothing(run, git, snapshot, &tip.plan, &tip.plan.text))?;
     let mut found = Found {
         tip: tip.commit.clone(),
         committed,
