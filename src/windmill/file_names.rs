@@ -2,6 +2,7 @@
 //! refuses them.
 
 use super::json_digest::CUT;
+use super::narrow::DEPENDENCIES;
 
 /// The longest name that file systems accept.
 const NAME_BYTES_MAX: usize = 255;
@@ -25,6 +26,23 @@ pub fn fault_of_path(path: &str) -> Option<&'static str> {
         Some("is longer than file systems hold")
     } else if parts(path).any(|part| is_like(part, ".git", &["git~1"])) {
         Some("is kept by git for its own files")
+    } else {
+        None
+    }
+}
+
+/// Returns why no entry of the export may have this name, or `None` if it may. wmill would write such an entry to the
+/// file of another one.
+#[must_use]
+pub fn fault_of_entry(name: &str) -> Option<&'static str> {
+    let is_folder = [".flow.json", ".app.json", ".raw_app.json"].iter().any(|ending| name.ends_with(ending));
+    let is_changed = || name.strip_suffix(".json").is_some_and(|path| path.contains(".json"));
+    if let Some(fault) = fault_of_path(name) {
+        Some(fault)
+    } else if name.split('/').any(|part| matches!(part, "" | ".")) {
+        Some("is not a plain path")
+    } else if !is_folder && !name.starts_with(DEPENDENCIES) && is_changed() {
+        Some("has `.json` within it, which wmill writes as `.yaml`")
     } else {
         None
     }
@@ -204,6 +222,16 @@ mod tests {
         }
         assert_eq!(fault_of_path(&"x".repeat(255)), None);
         assert!(fault_of_path(&format!("a/{}", "x".repeat(256))).is_some());
+    }
+
+    #[test]
+    fn an_entry_with_the_file_of_another_is_refused() {
+        for name in ["groups/./a.group.json", "groups//a.group.json", "f/a/.", "groups/a.json.group.json", "../a.ts"] {
+            assert!(fault_of_entry(name).is_some(), "{name}");
+        }
+        for name in ["groups/a.group.json", "f/a.json.ts", "dependencies/a.json.package.json", "f/a.json.flow.json"] {
+            assert_eq!(fault_of_entry(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -192,10 +192,18 @@ impl Snapshot {
                 other => other,
             });
         }
-        let entries = read?;
+        let mut entries = read?;
         let (bytes, end) = (saved.bytes, saved.bytes.saturating_sub(entries.end));
         if end < END_BYTES || saved.zeros < end {
             return Err(SnapshotError::CutOff("the export has no end".to_owned()));
+        }
+        if entries.has_entries_in_modules {
+            for name in names_in(&folder).map_err(SnapshotError::Disk)? {
+                if entries.is_in_modules(&name) {
+                    let reason = "wmill takes it for a module of another script";
+                    entries.left_out.insert(item_in_modules(&name), reason.to_owned());
+                }
+            }
         }
         let mut left_out = entries.left_out;
         let items = entries.names.len();
@@ -412,16 +420,12 @@ impl Snapshot {
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        let mut headers = tar::Archive::new(File::open(self.folder.join(EXPORT_FILE))?);
-        let (mut walk, mut names) = (Walk::default(), Vec::new());
-        for entry in headers.entries_with_seek()?.raw(true) {
-            names.extend(walk.take(&mut entry?)?.map(|found| found.name));
-        }
-        Ok(names)
+        names_in(&self.folder)
     }
 
     fn is_left_out(&self, name: &str) -> bool {
         is_left_out(&self.left_out, &item_of_entry(name), name)
+            || (file_names::module_folder(name).is_some() && self.left_out.contains_key(&item_in_modules(name)))
     }
 
     /// Makes an archive with only these items and all of `dependencies/`.
@@ -552,6 +556,28 @@ impl Digests {
     }
 }
 
+fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    let mut headers = tar::Archive::new(File::open(folder.join(EXPORT_FILE))?);
+    let (mut walk, mut names) = (Walk::default(), Vec::new());
+    for entry in headers.entries_with_seek()?.raw(true) {
+        names.extend(walk.take(&mut entry?)?.map(|found| found.name));
+    }
+    Ok(names)
+}
+
+/// Returns the name of the item of an entry, or of a file, that lies in the folder of another script's modules:
+/// `script f/ops/x__mod/a`. [`item_of_entry`] returns the other script.
+#[must_use]
+pub fn item_in_modules(path: &str) -> String {
+    let Some((base, ending, rest)) = file_names::module_folder(path) else { return item_of_entry(path) };
+    // A folder with another name is none of a script.
+    let other = [base, "__/"].concat();
+    match known_item(&[&other, rest].concat()) {
+        Some(item) => item.replacen(&other, &[base, ending, "/"].concat(), 1),
+        None => path.to_owned(),
+    }
+}
+
 /// Whether an item is left out, or a folder that contains its entry or file.
 #[must_use]
 pub fn is_left_out(left_out: &BTreeMap<String, String>, item: &str, path: &str) -> bool {
@@ -636,6 +662,11 @@ struct Entries {
     rounded: BTreeMap<String, String>,
     /// The items with a file that wmill does not write, with that file.
     passed_over: BTreeMap<String, String>,
+    /// A hash of each folder with the modules of a script.
+    module_folders: HashSet<u64>,
+    hashes: RandomState,
+    /// Whether an entry lies in a folder that could be one with the modules of a script.
+    has_entries_in_modules: bool,
     /// Where the last entry ends.
     end: u64,
 }
@@ -645,7 +676,6 @@ impl Entries {
         let mut input = BufReader::with_capacity(CHUNK_BYTES, saved);
         let (mut read, mut walk, mut seen) = (Self::default(), Walk::default(), Vec::new());
         let mut archive = tar::Archive::new(&mut input);
-        let hashes = RandomState::new();
         let failed = |error: io::Error| SnapshotError::CutOff(format!("the export is not a tar file: {error}"));
         for entry in archive.entries().map_err(failed)?.raw(true) {
             let mut entry = entry.map_err(failed)?;
@@ -655,8 +685,9 @@ impl Entries {
                 return Err(SnapshotError::Strange(format!("the export has more than {ENTRIES_MAX} entries")));
             }
             if let Some(item) = known_item(&found.name) {
-                read.names.insert(hashes.hash_one(item));
+                read.names.insert(read.hashes.hash_one(item));
             }
+            read.has_entries_in_modules |= file_names::module_folder(&found.name).is_some();
             let group = narrow::group_of(&found.name);
             let digest = read.judge(&found.name, &mut entry, types).map_err(failed)?;
             seen.push(digest_of_name(&found.name));
@@ -672,12 +703,20 @@ impl Entries {
         Ok(read)
     }
 
+    /// Whether wmill takes the entry of an item for a module of another script.
+    fn is_in_modules(&self, name: &str) -> bool {
+        let folder = file_names::module_folder(name).map(|(base, ending, _)| [base, ending].concat());
+        // Windmill puts the descriptor of a dbt project there.
+        !name.ends_with("__dbt/wm_dbt.yaml")
+            && folder.is_some_and(|folder| self.module_folders.contains(&self.hashes.hash_one(folder)))
+    }
+
     /// Returns the digest of an entry. If the entry must not be written, the digest is made from the reason, not from
     /// the content.
     fn judge(&mut self, name: &str, content: &mut impl Read, types: &FileTypes) -> io::Result<Hash> {
         let mut children = Children::new(types);
         let dbt_folder = file_names::dbt_generated_folder(name);
-        let judged = match file_names::fault_of_path(name) {
+        let judged = match file_names::fault_of_entry(name) {
             Some(fault) => Err(format!("its name {} {fault}", quoted(name))),
             None if dbt_folder.is_some() => Err("wmill takes the folder for one that dbt generates".to_owned()),
             None if is_json(name) => match json_digest::digest(&mut BufReader::new(content), &mut children) {
@@ -690,6 +729,12 @@ impl Entries {
             },
             None => Ok(digest_of_bytes(content)?),
         };
+        if children.has_modules
+            && let Some(path) = name.strip_suffix(".script.json")
+        {
+            let ending = if children.is_dbt { file_names::DBT } else { file_names::MODULES };
+            self.module_folders.insert(self.hashes.hash_one([path, ending].concat()));
+        }
         if let Some(number) = children.number.take() {
             self.rounded.insert(item_of_entry(name), number);
         }
@@ -1421,6 +1466,10 @@ mod tests {
         check("f/s.resource.json", r#"{"resource_type":"ini","value":{}}"#, "");
         check("f/s.resource.json", r#"{"value":null,"resource_type":"set"}"#, "");
         check("f/s.resource.json", r#"{"value":{"a/.GIT/x":""},"resource_type":"set"}"#, "resource f/s");
+        check("groups/./a.group.json", "{}", "groups/./a.group.json");
+        check("groups//a.group.json", "{}", "group /a");
+        check("groups/a.json.group.json", "{}", "group a.json");
+        check("groups/a.yaml.group.json", "{}", "");
         check("f/settings.variable.json", "{}", "variable f/settings");
         check("f/encryption_key.resource.json", "{}", "resource f/encryption_key");
         check("f/settings.script.json", "{}", "script f/settings");
@@ -1476,6 +1525,23 @@ mod tests {
         for name in ["a.ts", "lib/x.ts", "..a/b", "a.git/b", ".gitignore", "a b/é"] {
             assert_eq!(ui(name).has_shared_ui(), Some(true), "{name:?}");
         }
+    }
+
+    #[test]
+    fn what_lies_in_the_folder_of_a_scripts_modules_is_left_out_alone() {
+        let script = ("f/x.script.json", r#"{"modules":{"m.ts":{"content":""}}}"#);
+        let other =
+            [("f/x__mod/script.script.json", "{}"), ("f/x__mod/script.ts", ""), ("f/x__mod/v.variable.json", "")];
+        let dbt = [("f/d.script.json", r#"{"modules":{"dbt_project.yml":{}}}"#), ("f/d__dbt/wm_dbt.yaml", "")];
+        let entries = [&[script, ("f/x.ts", "")], &other[..], &dbt].concat();
+        let mut snapshot = taken("modules", &entries);
+        snapshot.left_out.retain(|_, reason| !reason.contains("JSON"));
+        let left_out: Vec<_> = snapshot.left_out().keys().map(String::as_str).collect();
+        assert_eq!(left_out, ["script f/x__mod/script", "variable f/x__mod/v"]);
+        let whole = names(&snapshot.whole().expect("a file"));
+        assert_eq!(whole, ["f/x.script.json", "f/x.ts", "f/d.script.json", "f/d__dbt/wm_dbt.yaml"]);
+        // Without modules, the folder is like any other.
+        assert_eq!(taken("modules", &[&[("f/x.script.json", "{}")], &other[..2]].concat()).left_out().len(), 0);
     }
 
     #[test]

@@ -582,3 +582,31 @@ fn what_wmill_drops_is_left_out_by_name() {
     check(&sandbox.command("verify").remote(&remote).run().expect("differs"));
     check(&sync.run().expect("incomplete"));
 }
+
+#[test]
+#[ignore = "long: just test-long"]
+fn an_item_that_wmill_writes_to_the_files_of_another_is_left_out_itself() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    sandbox.windmill.edit(|workspace| {
+        workspace.add_group("victims", "honest");
+        workspace.add_group("a.yaml", "honest");
+        workspace.add_script_with_modules("f/ops/x", &[("m.ts", "1")]);
+    });
+    let sync = sandbox.sync().remote(&remote);
+    sync.run().expect("pushed");
+    let before = remote.files("main");
+    sandbox.windmill.edit(|workspace| {
+        ["./victims", "/victims", "a.json"].iter().for_each(|name| workspace.add_group(name, "planted"));
+        workspace.add_bun_script("f/ops/x__mod/script", "planted");
+    });
+    let outcome = sync.run().expect("incomplete");
+    let mut items: Vec<_> = left_out(&outcome).into_iter().map(|(item, _)| item).collect();
+    items.sort_unstable();
+    assert_eq!(items, ["/victims", "a.json", "f/ops/x__mod/script", "groups/./victims.group.json"], "{outcome}");
+    assert_eq!((outcome.changed(), remote.files("main")), ((0, 0, 0), before), "{outcome}");
+    // The other script is backed up as before.
+    sandbox.windmill.edit(|workspace| workspace.add_script_with_modules("f/ops/x", &[("m.ts", "2")]));
+    sync.run().expect("incomplete");
+    assert_eq!(remote.files("main")["f/ops/x__mod/m.ts"].1, b"2");
+}

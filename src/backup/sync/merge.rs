@@ -46,6 +46,13 @@ impl Pulled<'_> {
             snapshot::is_left_out(self.left_out, &item.unwrap_or_else(|| entry_of(path)), path)
         })
     }
+
+    /// Returns whether a file belongs to an item that was left out since it lies in the folder of another script's
+    /// modules.
+    fn is_left_out_of_modules(&self, path: &[u8]) -> bool {
+        let path = std::str::from_utf8(path).ok().filter(|_| !self.left_out.is_empty());
+        path.is_some_and(|path| self.left_out.contains_key(&snapshot::item_in_modules(path)))
+    }
 }
 
 /// Returns the item of a file, also if wmill does not look at that file.
@@ -270,7 +277,8 @@ fn keep(sides: &mut MergeInputs, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Resu
         // A file that wmill did not see is removed if its name is one of Windmill's.
         let was_seen = is_on_repository && !tip.is_withheld(&path, &entry);
         let is_theirs = if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, tip, pulled.as_ref()) };
-        let stays = pull.is_left_out(&path, &tip.workspace);
+        // A file in the folder of a script's modules may be one of these modules now.
+        let stays = pull.is_left_out(&path, &tip.workspace) || (after.is_none() && pull.is_left_out_of_modules(&path));
         if stays || (!was_seen && is_theirs && after.is_none()) {
             kept.insert(path);
         } else if !entry.is_file() {
