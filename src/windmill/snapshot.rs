@@ -379,17 +379,31 @@ impl Snapshot {
         Ok(items)
     }
 
+    /// Whether the export has an entry of this item. The item has the name that [`item_of_entry`] returns.
+    ///
+    /// # Errors
+    /// Returns the error of the disk.
+    pub fn has(&self, item: &str) -> io::Result<bool> {
+        Ok(self.names()?.iter().any(|name| item_of_entry(name) == item))
+    }
+
     /// Returns the digest of each of these items: the current digest of the item's group.
     ///
     /// # Errors
     /// Returns the error of the disk.
     pub fn digests_of(&self, items: &BTreeSet<String>) -> io::Result<BTreeMap<String, String>> {
         let mut digests = BTreeMap::new();
+        if items.contains(SHARED_UI) {
+            digests.insert(SHARED_UI.to_owned(), self.digests.shared_ui.clone());
+        }
         for name in if items.is_empty() { Vec::new() } else { self.names()? } {
             let item = item_of_entry(&name);
-            if items.contains(&item)
-                && let Some(digest) = self.digests.groups.get(&narrow::group_of(&name))
-            {
+            if !items.contains(&item) {
+                continue;
+            }
+            if name.starts_with(DEPENDENCIES) {
+                digests.insert(item, self.digests.dependencies.clone());
+            } else if let Some(digest) = self.digests.groups.get(&narrow::group_of(&name)) {
                 digests.insert(item, hash::hex(digest));
             }
         }
@@ -599,7 +613,7 @@ fn known_item(name: &str) -> Option<String> {
         let kinds = [(".flow", ItemKind::Flow), (".raw_app", ItemKind::RawApp), (".app", ItemKind::App)];
         kinds.iter().find_map(|(ending, kind)| Some(format!("{kind} {}", path.strip_suffix(ending)?)))
     };
-    match name.strip_suffix(".json") {
+    match name.strip_suffix(".json").filter(|_| !name.starts_with(DEPENDENCIES)) {
         Some(path) => {
             of_folder(path).or_else(|| item_path::item_of(&[path, ".yaml"].concat()).map(|item| item.to_string()))
         }
@@ -1108,6 +1122,8 @@ struct SharedUi {
     has_files: bool,
     /// The first fault of a file in it.
     fault: Option<String>,
+    /// The names of the files.
+    files: BTreeSet<String>,
     /// The file whose content comes next, if git reads that file.
     git_file: Option<GitFile>,
     /// Whether to ignore the time, because it is the time of the answer.
@@ -1127,6 +1143,7 @@ impl Visitor for SharedUi {
                     self.fault.get_or_insert_with(|| format!("the name {} within it {fault}", quoted(key)));
                 }
                 self.git_file = GitFile::at(key);
+                self.files.insert(key.to_owned());
             }
             _ => {}
         }
@@ -1159,7 +1176,10 @@ fn kind_and_path(name: &str) -> Option<(&str, &str)> {
 fn judge_shared_ui(answer: &Answer, left_out: &mut BTreeMap<String, String>) -> Result<String, SnapshotError> {
     let mut ui = SharedUi::default();
     let digest = read_answer(answer, b'{', SHARED_UI, &mut ui)?;
-    if let Some(fault) = ui.fault {
+    let folders = ui.files.iter().flat_map(|file| file.match_indices('/').map(|(slash, _)| &file[..slash]));
+    let both = folders.into_iter().find(|folder| ui.files.contains(*folder));
+    let both = both.map(|folder| format!("the name {} within it is that of a file and of a folder", quoted(folder)));
+    if let Some(fault) = ui.fault.clone().or(both) {
         left_out.insert(SHARED_UI.to_owned(), fault.clone());
         return Ok(fault);
     }
@@ -1517,12 +1537,14 @@ mod tests {
             "a\\b",
             "a\nb",
             "git~1",
+            "good.ts/b",
+            "good.ts/b/c",
         ] {
             let snapshot = ui(name);
             assert_eq!(snapshot.left_out().keys().collect::<Vec<_>>(), [SHARED_UI], "{name:?}");
             assert_eq!((snapshot.shared_ui().status, snapshot.has_shared_ui()), (404, None), "{name:?}");
         }
-        for name in ["a.ts", "lib/x.ts", "..a/b", "a.git/b", ".gitignore", "a b/é"] {
+        for name in ["a.ts", "good.ts2/b", "good/b", "lib/x.ts", "..a/b", "a.git/b", ".gitignore", "a b/é"] {
             assert_eq!(ui(name).has_shared_ui(), Some(true), "{name:?}");
         }
     }
@@ -1651,6 +1673,7 @@ mod tests {
             ("f/a.http_trigger.json", "http trigger f/a"),
             ("f/folder.meta.json", "f/folder.meta.json"),
             ("settings.json", "settings"),
+            ("dependencies/a.package.json", "workspace dependencies a.package.json"),
         ] {
             assert_eq!(item_of_entry(entry), item, "{entry}");
         }

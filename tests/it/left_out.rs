@@ -118,6 +118,8 @@ fn the_shared_ui_is_left_out_alone() {
     assert!(files.contains_key("f/ops/new.ts") && !files.contains_key("f/ops/x.ts"));
     let verify = sandbox.command("verify").remote(&remote).run().expect("differs");
     assert_left_out(&verify, &["the shared UI"]);
+    sandbox.windmill.shared_ui(Some(&[("a", "1"), ("a/b", "2")]));
+    assert_left_out(&sync.run().expect("incomplete"), &["the shared UI"]);
 }
 
 #[test]
@@ -609,4 +611,41 @@ fn an_item_that_wmill_writes_to_the_files_of_another_is_left_out_itself() {
     sandbox.windmill.edit(|workspace| workspace.add_script_with_modules("f/ops/x", &[("m.ts", "2")]));
     sync.run().expect("incomplete");
     assert_eq!(remote.files("main")["f/ops/x__mod/m.ts"].1, b"2");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn files_of_no_item_that_the_remote_refuses_are_left_out_too() {
+    let files = ["dependencies/big.package.json", "ui/big.js", "f/ops/folder.meta.yaml", "groups/big.group.yaml"];
+    side_by_side(&files, |path| {
+        let sandbox = Sandbox::new();
+        let remote = sandbox.repository();
+        let sync = sandbox.sync().remote(&remote);
+        sync.run().expect("pushed");
+        remote.hook(
+            "pre-receive",
+            &format!(
+                "while read old new ref; do\n\
+                 if git cat-file -p \"$new:{path}\" 2>/dev/null | grep -q large; then\n\
+                 echo \"error: File {path} is 150.00 MB; this exceeds GitHub's file size limit of 100.00 MB\"\n\
+                 echo 'error: GH001: Large files detected. You may want to try Git Large File Storage.'\n\
+                 exit 1\nfi\ndone\n"
+            ),
+        );
+        let folder = "{\"summary\":\"large\",\"display_name\":\"ops\",\"owners\":[],\"extra_perms\":{}}";
+        sandbox.windmill.edit(|workspace| {
+            match *path {
+                "ui/big.js" => workspace.set_shared_ui(Some(&[("big.js", "large")])),
+                "f/ops/folder.meta.yaml" => workspace.put("f/ops/folder.meta.json", folder),
+                "groups/big.group.yaml" => workspace.add_group("big", "large"),
+                _ => workspace.add_dependencies("big.package.json", "{\"name\":\"large\"}"),
+            }
+            workspace.add_bun_script("f/ops/small", "1");
+        });
+        for _ in 0..2 {
+            let outcome = sync.run().expect("incomplete");
+            assert_eq!(left_out(&outcome).len(), 1, "{path}: {outcome}");
+            assert!(remote.files("main").contains_key("f/ops/small.ts"), "{path}: {outcome}");
+        }
+    });
 }

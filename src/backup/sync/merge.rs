@@ -20,7 +20,7 @@ use crate::model::run_result::Warnings;
 use crate::util::retry::Retry;
 use crate::windmill::item_path::{self, ItemId, WMILL_LOCK};
 use crate::windmill::narrow::Changed;
-use crate::windmill::snapshot;
+use crate::windmill::snapshot::{self, SHARED_UI};
 
 /// What is known about a successful pull.
 pub struct Pulled<'a> {
@@ -64,6 +64,17 @@ fn item_of(path: &str) -> Option<ItemId> {
 #[must_use]
 pub fn item_in_any_workspace(path: &str, workspace: &WorkspaceId) -> Option<ItemId> {
     item_of(path).map(|item| of_any_workspace(item, workspace))
+}
+
+/// Returns the name of what a file belongs to: an item, the shared UI, or an entry of the export.
+#[must_use]
+pub fn name_of_owner(path: &str, workspace: &WorkspaceId) -> String {
+    if is_shared_ui(path.as_bytes()) {
+        return SHARED_UI.to_owned();
+    }
+    let common = item_path::common_path(path, workspace.as_str());
+    let path = common.as_deref().unwrap_or(path);
+    item_in_any_workspace(path, workspace).map_or_else(|| entry_of(path), |item| item.to_string())
 }
 
 /// Returns `f/ops/folder.meta.json` for `f/ops/folder.meta.yaml`.

@@ -19,6 +19,7 @@ use crate::git::tree_diff::TreeDiff;
 use crate::model::run_result::{LeftOut, Warnings};
 use crate::process::run_env::RunEnv;
 use crate::windmill::narrow::Changed;
+use crate::windmill::snapshot::SHARED_UI;
 
 /// The steps of a full sync. Each returns its error; `sync` decides whether to try anything else.
 pub trait SyncSteps {
@@ -163,8 +164,9 @@ impl SyncSteps for LiveSteps<'_> {
     fn leave_out(&mut self, paths: &[String]) -> bool {
         let (prefix, snapshot) = (self.run.request.subdir.prefix(), &mut self.known.snapshot);
         let items = paths.iter().map(|path| {
-            let item = merge::item_in_any_workspace(path.strip_prefix(&prefix)?, &self.tip.workspace)?.to_string();
-            (!snapshot.left_out().contains_key(&item)).then_some((item, path))
+            let item = merge::name_of_owner(path.strip_prefix(&prefix)?, &self.tip.workspace);
+            let is_known = item == SHARED_UI || snapshot.has(&item).is_ok_and(|has| has);
+            (is_known && !snapshot.left_out().contains_key(&item)).then_some((item, path))
         });
         let Some(items) = items.collect::<Option<Vec<_>>>() else { return false };
         for (item, path) in items {
