@@ -1,5 +1,6 @@
 //! Reads YAML as values, with bounds on the time and the memory that any input can take.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -7,6 +8,7 @@ use serde::de::{
     self, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
+use crate::util::percent;
 use crate::util::redact::first_chars;
 
 /// The most brackets and braces in a file whose fields are read. For each token, the parser checks every open one:
@@ -25,6 +27,18 @@ const DEPTH_MAX: usize = 100;
 const REASON_CHARS_MAX: usize = 160;
 /// How many characters of a key an error has.
 const KEY_CHARS_MAX: usize = 40;
+
+/// What begins a YAML file of some editors on Windows. Anywhere else, it is a character.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+/// Characters that are line breaks, or nothing, for our parser, which reads YAML 1.1. For `wmill`, which reads YAML 1.2,
+/// they are part of the text. Each is parsed as its stand-in, a character for private use.
+const STAND_INS: [(char, char); 4] =
+    [('\u{85}', '\u{10fff0}'), ('\u{2028}', '\u{10fff1}'), ('\u{2029}', '\u{10fff2}'), (BYTE_ORDER_MARK, '\u{10fff3}')];
+/// How an escape for a stand-in begins.
+const STAND_IN_ESCAPE: &str = "\\U0010";
+/// The tag that makes a mapping of any key a part of the mapping around it, in its two forms.
+const MERGE_TAG: &str = "!<tag:yaml.org,2002:merge>";
+const MERGE_TAG_NAME: &str = "merge";
 
 /// A value of YAML or JSON.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,13 +77,15 @@ impl Node {
 /// Reads a whole file as one value. Returns `None` if it is not valid or cannot be read within the bounds.
 #[must_use]
 pub fn value(yaml: &str) -> Option<Node> {
+    let source = Source::of(yaml).ok()?;
+    let yaml = &*source.text;
     if brackets(yaml).saturating_mul(yaml.len()) > BRACKETS_TIMES_BYTES_MAX || has_too_many_values(yaml) {
         return None;
     }
     let mut room = room_of(yaml);
     let seed = Seed { room: &mut room, levels: DEPTH_MAX };
     let node = seed.deserialize(yaml_serde::Deserializer::from_str(yaml)).ok()?;
-    (node != Node::Unread).then_some(node)
+    (node != Node::Unread).then(|| source.original(node))
 }
 
 /// Returns the fields of a mapping in its order, with the values of the `wanted` ones. A value with more than one level
@@ -82,17 +98,84 @@ pub fn fields(yaml: &[u8], bytes_max: usize, wanted: fn(&str) -> bool) -> Result
         return Err(format!("it has {} bytes, and {bytes_max} are read at most", yaml.len()));
     }
     let text = str::from_utf8(yaml).map_err(|_| "it is not UTF-8".to_owned())?;
-    // Editors on Windows write this byte order mark, and `wmill` ignores it.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let source = Source::of(text)?;
+    let text = &*source.text;
     if brackets(text) > BRACKETS_MAX {
         return Err(format!("it has more than {BRACKETS_MAX} brackets"));
     }
     if has_too_many_values(text) {
         return Err("it has too many values".to_owned());
     }
-    yaml_serde::Deserializer::from_str(text)
+    let fields = yaml_serde::Deserializer::from_str(text)
         .deserialize_any(Top { wanted, room: room_of(text) })
-        .map_err(|error| escaped_start(&error.to_string(), REASON_CHARS_MAX))
+        .map_err(|error| escaped_start(&error.to_string(), REASON_CHARS_MAX))?;
+    Ok(fields.into_iter().map(|(key, node)| (source.original_text(key), source.original(node))).collect())
+}
+
+/// A text that our parser and the one of `wmill` split into the same lines.
+struct Source<'a> {
+    text: Cow<'a, str>,
+}
+
+impl<'a> Source<'a> {
+    /// Replaces characters by their stand-ins.
+    ///
+    /// # Errors
+    /// Returns why the two parsers may read different values.
+    fn of(yaml: &'a str) -> Result<Self, String> {
+        let yaml = yaml.strip_prefix(BYTE_ORDER_MARK).unwrap_or(yaml);
+        if yaml.split('\r').skip(1).any(|rest| !rest.starts_with('\n')) {
+            return Err("it has a carriage return within a line".to_owned());
+        }
+        // `wmill` drops the mark before the first value, and has it as a part of the key elsewhere.
+        if yaml.split('\n').any(|line| line.starts_with(['%', BYTE_ORDER_MARK])) {
+            return Err("it has a directive or a byte order mark at the beginning of a line".to_owned());
+        }
+        if has_merge_tag(yaml) {
+            return Err("it has a tag that merges mappings".to_owned());
+        }
+        if !STAND_INS.iter().any(|(char, _)| yaml.contains(*char)) {
+            return Ok(Self { text: Cow::Borrowed(yaml) });
+        }
+        if yaml.contains(STAND_IN_ESCAPE) || STAND_INS.iter().any(|(_, stand_in)| yaml.contains(*stand_in)) {
+            return Err("it has characters that cannot be told apart".to_owned());
+        }
+        let put = |text: String, (char, stand_in): &(char, char)| text.replace(*char, &stand_in.to_string());
+        Ok(Self { text: Cow::Owned(STAND_INS.iter().fold(yaml.to_owned(), put)) })
+    }
+
+    fn original_text(&self, text: String) -> String {
+        match self.text {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(_) => {
+                STAND_INS.iter().fold(text, |text, (char, stand_in)| text.replace(*stand_in, &char.to_string()))
+            }
+        }
+    }
+
+    /// Returns the value with the characters of the file.
+    fn original(&self, node: Node) -> Node {
+        match node {
+            node if matches!(self.text, Cow::Borrowed(_)) => node,
+            Node::Text(text) => Node::Text(self.original_text(text)),
+            Node::List(list) => Node::List(list.into_iter().map(|node| self.original(node)).collect()),
+            Node::Fields(fields) => {
+                let original = |(name, node)| (self.original_text(name), self.original(node));
+                Node::Fields(fields.into_iter().map(original).collect())
+            }
+            node => node,
+        }
+    }
+}
+
+/// Returns whether the text has the tag that merges mappings. Our parser takes a key with it for a key like others.
+fn has_merge_tag(yaml: &str) -> bool {
+    let is_in_a_name = |char: char| char.is_ascii_alphanumeric() || char == '%';
+    yaml.contains(MERGE_TAG)
+        || yaml.split("!!").skip(1).any(|rest| {
+            let end = rest.find(|char| !is_in_a_name(char)).unwrap_or(rest.len());
+            percent::decode(&rest[..end]).as_deref() == Some(MERGE_TAG_NAME)
+        })
 }
 
 /// Returns the first characters, with invisible ones and line breaks escaped.
@@ -315,6 +398,46 @@ mod tests {
         let nested = |levels: usize| ["[".repeat(levels), "]".repeat(levels)].concat();
         assert!(value(&nested(DEPTH_MAX)).is_some());
         assert_eq!(value(&nested(DEPTH_MAX + 2)), None);
+    }
+
+    #[test]
+    fn the_lines_are_those_of_yaml_1_2() {
+        let text = |text: &str| Node::Text(text.to_owned());
+        for char in ['\u{85}', '\u{2028}', '\u{2029}', '\u{feff}'] {
+            let yaml = format!("a: x{char}b: \"\nc{char}: [\"{char}\"] # {char}d: 1\n");
+            assert_eq!(value(&yaml), None, "for wmill, `: ` within a text is an error");
+            let yaml = format!("a: x{char}b:\"\nc{char}: [\"{char}y\"] # {char}d: 1\n");
+            let list = Node::List(vec![text(&format!("{char}y"))]);
+            let expected = vec![("a".to_owned(), text(&format!("x{char}b:\""))), (format!("c{char}"), list)];
+            assert_eq!(fields(yaml.as_bytes(), 1 << 20, |_| true).as_ref(), Ok(&expected));
+            assert_eq!(value(&yaml), Some(Node::Fields(expected.into_iter().collect())), "{yaml:?}");
+            for stand_in in ["\u{10fff0}", "\"\\U0010fff0\""] {
+                assert!(value(&format!("a: {stand_in}")).is_some(), "it is a character like others");
+                assert_eq!(value(&format!("a: x{char}\nb: {stand_in}")), None);
+            }
+        }
+        assert_eq!(value("a: 1\r\nb: 2\r\n"), value("a: 1\nb: 2\n"));
+        assert_eq!(value("\u{feff}a: 1"), value("a: 1"));
+    }
+
+    #[test]
+    fn what_wmill_reads_in_another_way_is_not_read() {
+        for yaml in [
+            "a: 1 # \rb: 2",
+            "a: 1\r",
+            "a: \"x\r\"",
+            "%YAML 1.1\n---\na: 1",
+            "# c\n%YAML 1.1\n---\na: 1",
+            "# c\n\u{feff}a: 1",
+            "\u{feff}\u{feff}a: 1",
+            "!!merge a: {b: 1}",
+            "!!mer%67e a: {b: 1}",
+            "a: {!<tag:yaml.org,2002:merge> b: {c: 1}}",
+        ] {
+            assert_eq!(value(yaml), None, "{yaml:?}");
+            assert!(fields(yaml.as_bytes(), 1 << 20, |_| true).is_err(), "{yaml:?}");
+        }
+        assert!(value("a: '50%'\nb: x!!merged\n").is_some());
     }
 
     #[test]

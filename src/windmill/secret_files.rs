@@ -164,6 +164,19 @@ mod tests {
     }
 
     #[test]
+    fn line_breaks_of_yaml_1_1_do_not_make_an_encrypted_secret_plain() {
+        let encrypted = "value: /rI8+JnEOK6guDBXVVg1DAhayL1Z+Zoj0nzLMy2BSJU=";
+        for (description, value, is_plain) in [
+            ("|-\n  a\n  b\u{2028}c", encrypted, false),
+            ("\"a\u{85}b\"", encrypted, false),
+            ("|-\n  a\n  b\u{2028}x: \"", "value: hunter2 # \"", true),
+        ] {
+            let file = format!("description: {description}\n{value}\nis_secret: true\n");
+            assert_eq!(is_plaintext_secret("f/ops/x.variable.yaml", file.as_bytes()), is_plain, "{file:?}");
+        }
+    }
+
+    #[test]
     fn the_key_lies_at_the_top() {
         assert!(is_encryption_key("encryption_key.yaml") && is_encryption_key("encryption_key.json"));
         assert!(!is_encryption_key("f/encryption_key.yaml") && !is_encryption_key("encryption_key.yaml.bak"));

@@ -175,6 +175,13 @@ fn a_server_that_gives_out_plain_secrets_is_refused() {
     sync.run().expect("pushed");
     put("3q2+7wABAgMEBQYHCAkKCw==");
     sync.run().expect("pushed");
+    // Line breaks of YAML 1.1 in a description do not hide the ciphertext.
+    let variable = "f/ops/new.variable.json";
+    let described = String::from_utf8(sandbox.windmill.workspace("shop").get(variable).unwrap().to_vec()).unwrap();
+    let described = described.replace("\"description\": \"\"", "\"description\": \"a\\nb\u{2028}c\u{85}d\"");
+    assert!(described.contains('\u{2028}'), "{described}");
+    sandbox.windmill.put(variable, described);
+    sync.run().expect("pushed");
     // An edit is checked like a new item.
     let refs = remote.refs();
     put(plain);
