@@ -7,6 +7,9 @@ use crate::util::yaml::{Node, fields};
 pub(super) fn disabled(content: &[u8]) -> Option<Vec<u8>> {
     let mut text = String::new();
     for line in std::str::from_utf8(content).ok()?.lines() {
+        if !is_sure(line) {
+            return None;
+        }
         // Current servers export the `mode` of a trigger, and no `enabled`.
         let is_mode = ["enabled", "suspended"].iter().any(|mode| line.trim_end() == ["mode: ", mode].concat());
         let is_enabled = line.trim_end() == "enabled: true";
@@ -26,6 +29,16 @@ pub(super) fn disabled(content: &[u8]) -> Option<Vec<u8>> {
     let switches = fields(text.as_bytes(), text.len(), |key| matches!(key, "enabled" | "mode")).ok()?;
     let mut switches = switches.iter().filter(|(key, _)| matches!(key.as_str(), "enabled" | "mode")).peekable();
     (switches.peek().is_some() && switches.all(is_off)).then(|| text.into_bytes())
+}
+
+/// Returns whether a line means the same to each parser: a field with a plain name, a comment, or a part of the field
+/// above it. In a mapping that begins at the left edge, no text and no nested value has a line that begins there.
+fn is_sure(line: &str) -> bool {
+    let is_of_a_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
+    let has_plain_name = line.split_once(':').is_some_and(|(name, value)| {
+        !name.is_empty() && name.chars().all(is_of_a_name) && (value.is_empty() || value.starts_with(' '))
+    });
+    line.is_empty() || line.starts_with([' ', '#']) || line.starts_with("- ") || line == "---" || has_plain_name
 }
 
 #[cfg(test)]
@@ -48,5 +61,25 @@ mod tests {
         check("a: 1\n", None);
         check("{enabled: true}\n", None);
         check("\"enabled\": true\n", None);
+    }
+
+    #[test]
+    fn what_may_hide_another_switch_is_not_pushed() {
+        for hidden in [
+            "a: 1 # \rx: \"\nmode:  enabled\nb: 1 # \"\rmode: disabled\n",
+            "%YAML 1.1\n---\n<<: {enabled: true}\nmode: disabled\n",
+            "<<: {enabled: true}\nmode: disabled\n",
+            "!!merge x: {enabled: true}\nmode: disabled\n",
+            "a: 1\n\u{feff}enabled: true\nmode: disabled\n",
+            "# a\n\u{feff}enabled: true\nmode: disabled\n",
+            "{?'a: 1, enabled: true, b': 1,\nmode: disabled\n}\n",
+            "? enabled\n: true\nmode: disabled\n",
+            "enabled : true\nmode: disabled\n",
+            "a: 1 # \u{2028}\n\"enabled\": true\nmode: disabled\n",
+        ] {
+            check(hidden, None);
+        }
+        let fields = "# a\nargs:\n  a: [1,\n    2]\nlist:\n- a: 1\ntext: |\n  %\n\nenabled: false\n";
+        check(fields, Some(fields));
     }
 }
