@@ -119,6 +119,26 @@ fn a_script_that_differs_in_its_line_ends_differs() {
 
 #[test]
 #[ignore = "long: just test-long"]
+fn what_only_wmill_reads_differs() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    sandbox.sync().remote(&remote).run().expect("pushed");
+    let path = "f/ops/every_night.schedule.yaml";
+    let text = String::from_utf8(remote.regular_files("main")[path].clone()).unwrap();
+    let evil = text.replace("enabled: false", "enabled: true").replace('"', "'");
+    for forged in [
+        format!("# \r{}x: \"\n{evil}\n# \"\n", text.replace('\n', "\r")),
+        format!("%YAML 1.1\n---\n{text}"),
+        format!("{text}!!merge x: {{}}\n"),
+    ] {
+        remote.commit_files("main", &[(path, &forged)]);
+        let differs = sandbox.command("verify").remote(&remote).run();
+        assert_eq!(paths(&differs), listed(&[("differs", path)]));
+    }
+}
+
+#[test]
+#[ignore = "long: just test-long"]
 fn what_no_sync_covers_is_not_compared() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();

@@ -7,7 +7,7 @@ use std::fmt;
 use crate::git::tree_diff::printable;
 use crate::util::redact::first_chars;
 use crate::util::yaml::{self, Node};
-use crate::windmill::item_path::{self, ItemKind, WMILL_LOCK};
+use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
 
 /// A larger file is compared only as text.
 const FILE_BYTES_MAX: usize = 4 << 20;
@@ -20,6 +20,8 @@ const LINES_MAX: usize = 8;
 const CHARS_MAX: usize = 80;
 /// Shown in place of a value that may be secret.
 const MASK: &str = "***";
+/// The file with the fields of a resource, also where only one workspace has the resource.
+const RESOURCE_ENDING: &str = ".resource.yaml";
 /// Words in the name of a field that may hold a secret.
 const SECRET_WORDS: [&str; 8] = ["secret", "password", "passwd", "token", "key", "credential", "webhook", "auth"];
 
@@ -56,6 +58,9 @@ fn compare_files(path: &str, backup: &[u8], workspace: &[u8], adjust: impl Fn(&m
         (Some(one), Some(other)) => {
             let masks = Masks::of(path, [&one, &other]);
             compare(&mut Vec::new(), Some(&one), Some(&other), &masks, &mut lines);
+            if lines.count == 0 && [backup, workspace].into_iter().any(may_be_read_otherwise) {
+                lines.add(format_args!("its content is another"));
+            }
         }
         _ if may_be_secret(path) => lines.add(format_args!("its content is another")),
         _ => compare_texts(backup, workspace, &mut lines),
@@ -63,9 +68,9 @@ fn compare_files(path: &str, backup: &[u8], workspace: &[u8], adjust: impl Fn(&m
     lines.finish()
 }
 
-/// Parses a YAML or JSON file; `None` if the file has to be compared as text.
+/// Parses a YAML or JSON file; `None` if the file has to be compared as text. wmill takes a `.yml` file for text.
 fn parsed(path: &str, content: &[u8]) -> Option<Node> {
-    let is_structured = [".yaml", ".yml", ".json"].iter().any(|ending| path.ends_with(ending));
+    let is_structured = [".yaml", ".json"].iter().any(|ending| path.ends_with(ending));
     if !is_structured || content.len() > FILE_BYTES_MAX {
         return None;
     }
@@ -81,6 +86,37 @@ fn parsed(path: &str, content: &[u8]) -> Option<Node> {
         }
     }
     Some(node)
+}
+
+/// Returns whether the file may have a plain value that our parser and the one of wmill do not read alike.
+fn may_be_read_otherwise(content: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(content);
+    let mut parts = text.split(['\n', '\t', ',', '[', ']', '{', '}']);
+    parts.any(|part| is_number_of_one_parser(part) || has_indicator_within_word(part))
+}
+
+/// Returns whether a value in a line is such a number: `010` is one for wmill alone, `0b1` and `+0x1` for us alone, and
+/// `1e999` is infinite for wmill, and a text for us.
+fn is_number_of_one_parser(line: &str) -> bool {
+    let line = line.split(" #").next().unwrap_or_default();
+    let value =
+        [": ", "- ", "\":", "':"].iter().fold(line, |rest, sign| rest.rsplit(sign).next().unwrap_or(rest)).trim();
+    let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
+    let has_sign = digits.len() < value.len();
+    let is_whole = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_infinite = |text: &str| is_whole(&text[..1]) && text.parse::<f64>().is_ok_and(f64::is_infinite);
+    match digits.strip_prefix('0') {
+        Some(rest) if is_whole(rest) || rest.starts_with('b') => true,
+        Some(rest) if has_sign && rest.starts_with(['x', 'o']) => true,
+        _ => digits.is_ascii() && !digits.is_empty() && is_infinite(digits),
+    }
+}
+
+/// Returns whether `?` or `:` begins a word. Between brackets, our parser takes it for an indicator, and what follows
+/// for the beginning of a value.
+fn has_indicator_within_word(part: &str) -> bool {
+    let begins_with_one = |word: &str| word.len() > 1 && word.starts_with(['?', ':']);
+    part.contains(":?") || part.split([' ', '\r']).any(begins_with_one)
 }
 
 fn is_lock(path: &str) -> bool {
@@ -116,6 +152,10 @@ fn is_of_all(key: &str) -> bool {
     key.ends_with("+__flow_hash") || key.ends_with("+__app_hash")
 }
 
+fn item_of(path: &str) -> Option<ItemId> {
+    item_path::item_of(path).or_else(|| item_path::item_of_hidden_file(path))
+}
+
 /// Which values are not shown.
 enum Masks {
     /// Values of fields that are named like a secret.
@@ -132,11 +172,14 @@ impl Masks {
             Node::Fields(fields) => fields.get("is_secret") == Some(&Node::Bool(true)),
             _ => true,
         };
-        match item_path::item_of(path).map(|item| item.kind) {
-            Some(ItemKind::Variable) if nodes.iter().any(is_secret) => Self::Below("value"),
-            Some(ItemKind::Variable) => Self::ByName,
-            Some(ItemKind::Resource) => Self::Below("value"),
-            Some(ItemKind::Settings | ItemKind::Key) => Self::All,
+        match item_of(path).map(|item| (item.kind, item.path)) {
+            Some((ItemKind::Variable, _)) if nodes.iter().any(is_secret) => Self::Below("value"),
+            Some((ItemKind::Variable, _)) => Self::ByName,
+            // The other files of a resource are its value.
+            Some((ItemKind::Resource, name)) if path.strip_suffix(RESOURCE_ENDING) == Some(&name) => {
+                Self::Below("value")
+            }
+            Some((ItemKind::Resource | ItemKind::Settings | ItemKind::Key, _)) => Self::All,
             _ => Self::ByName,
         }
     }
@@ -158,7 +201,7 @@ impl Masks {
 
 /// Returns whether a file that cannot be parsed may hold secrets.
 fn may_be_secret(path: &str) -> bool {
-    let kind = item_path::item_of(path).map(|item| item.kind);
+    let kind = item_of(path).map(|item| item.kind);
     matches!(kind, Some(ItemKind::Variable | ItemKind::Resource | ItemKind::Settings | ItemKind::Key))
 }
 
@@ -299,6 +342,37 @@ mod tests {
     }
 
     #[test]
+    fn what_wmill_reads_in_another_way_differs() {
+        let path = "f/x.schedule.yaml";
+        for (backup, workspace) in [
+            ("a: '010'", "a: 010"),
+            ("a: [1, 010]", "a: [1, '010']"),
+            ("- 010", "- '010'"),
+            ("{\"a\":010}", "{\"a\":\"010\"}"),
+            ("a: 0b1 # c", "a: 1"),
+            ("a: +0x1", "a: 1"),
+            ("a: -0o7", "a: -7"),
+            ("a: 1e999", "a: '1e999'"),
+            ("{?'a: 1, b: 2, c': 1}", "{? 'a: 1, b: 2, c' : 1}"),
+            ("{a :'x: 1, b: 2, c': 1}", "{a: 'x: 1, b: 2, c', c: 1}"),
+            ("a: x # \rb: 2", "a: x"),
+            ("%YAML 1.1\n---\na: 1", "a: 1"),
+        ] {
+            assert!(!differences(path, backup.as_bytes(), workspace.as_bytes()).is_empty(), "{backup}");
+        }
+        check(path, "a: 0x10\nb: 0o17\nc: .5\nd: 1e3", "a: 16\nb: 15\nc: 0.5\nd: 1000", &[]);
+        for value in ["yes", "1_000", "2024-01-05", "10:20", "0 05 12 * * *", "09:05", "0xg", "'010'", "u\u{2028}v"] {
+            let file = format!("a: {value}");
+            check(path, &file, &format!("# c\n{file}\n"), &[]);
+        }
+        check("f/x.schedule.yaml", "token: 010 # S1", "token: 010 # S2", &["its content is another"]);
+        for text in ["a: 'yes'", "a: '1_000'", "a: '2024-01-05'"] {
+            check(path, text, &text.replace('\'', ""), &[]);
+        }
+        assert_eq!(differences("f/x.playbook.yml", b"# a\n- hosts: all\n", b"- hosts: all\n"), ["-# a"]);
+    }
+
+    #[test]
     fn of_a_lock_file_only_what_exists_is_looked_at() {
         let fresh = "version: v2\nlocks:\n  f/a: h1\n";
         check("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: h1\n  f/gone: h0\n", fresh, &[]);
@@ -339,6 +413,20 @@ mod tests {
         check("f/x.resource.yaml", "value: {password: S1}", "value: {password: S2}", &resource);
         let schedule = ["args.api_token: *** in the backup, nothing in the workspace"];
         check("f/x.schedule.yaml", "args: {api_token: S1}", "args: {}", &schedule);
+        let file = ["user: *** in the backup, *** in the workspace"];
+        for path in ["f/x.resource.file.yaml", "f/x.resource.file.json", "f/x.shop.resource.file.json"] {
+            check(path, "{\"user\": \"S1\"}", "{\"user\": \"S2\"}", &file);
+        }
+        check("f/x.fileset/a.yaml", "user: S1", "user: S2", &file);
+        check("f/x.fileset/a.resource.yaml", "user: S1", "user: S2", &file);
+        check("f/x.fileset/.config/a.yaml", "user: S1", "user: S2", &file);
+        check("f/x.fileset/.config/a.txt", "S1", "S2", &["its content is another"]);
+        check(
+            "f/x.shop.resource.yaml",
+            "value: {a: S1}",
+            "value: {a: S2}",
+            &["value.a: *** in the backup, *** in the workspace"],
+        );
         check("encryption_key.yaml", "S1", "S2", &[": *** in the backup, *** in the workspace"]);
         check("settings.yaml", "slack: S1", "slack: S2", &["slack: *** in the backup, *** in the workspace"]);
     }
