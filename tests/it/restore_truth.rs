@@ -514,3 +514,115 @@ fn a_users_role_is_changed_only_where_this_user_was_chosen() {
     restore("users/*").arg("--delete").run().expect("restored");
     assert_eq!(writes(&sandbox), ["users/delete/bob"]);
 }
+
+/// Returns the entries of a workspace in which a text occurs.
+fn entries_with(sandbox: &Sandbox, id: &str, text: &str) -> Vec<String> {
+    let workspace = sandbox.windmill.workspace(id);
+    let has_it = |content: &[u8]| String::from_utf8_lossy(content).contains(text);
+    workspace.entries().iter().filter(|(_, content)| has_it(content)).map(|(path, _)| path.clone()).collect()
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn no_item_takes_a_file_of_another_or_of_this_machine_along() {
+    let sandbox = Sandbox::new();
+    sandbox.windmill.token_kind(TokenKind::User);
+    let outside = sandbox.file("token", "TOKEN-OF-THE-MACHINE\n");
+    let outside = outside.display();
+    let mut shop = empty("THE-KEY-OF-SHOP");
+    shop.add_folder("ops");
+    shop.add_variable("f/ops/s", &deployed::encrypt("THE-KEY-OF-SHOP", "secret"), true);
+    shop.add_variable("f/ops/v", "THE-VALUE", false);
+    shop.add_bun_script("f/ops/job", "x");
+    shop.add_flow("f/ops/flow", &[("step", "export async function main() {}\n")]);
+    // Without any right to the repository, a user of Windmill writes these.
+    shop.add_resource("u/bob/key", "any", "{\"content\": \"!inline encryption_key.yaml\"}");
+    shop.add_resource("u/bob/other", "any", "{\"content\": \"!inline f/ops/v.variable.yaml\"}");
+    let value = format!("{{\"content\": \"!inline {outside}\", \"z\": \"q\\\" # x\"}}");
+    let description = "a\\nb\u{2028}x: \\\"";
+    shop.put(
+        "u/bob/machine.resource.json",
+        format!("{{\"resource_type\": \"any\", \"description\": \"{description}\", \"value\": {value}}}"),
+    );
+    sandbox.windmill.set("shop", shop);
+    let remote = sandbox.repository();
+    sandbox.sync().remote(&remote).run().expect("pushed");
+    // And these, somebody who may push.
+    let text = |path: &str| String::from_utf8(remote.regular_files("main")[path].clone()).unwrap();
+    let (script, flow) = ("f/ops/job.script.yaml", "f/ops/flow.flow/flow.yaml");
+    let without_lock: String =
+        text(script).lines().filter(|line| !line.starts_with("lock:")).map(|line| format!("{line}\n")).collect();
+    let up = "/..".repeat(20);
+    // If its file is missing, a step takes the one that is called like its `id`.
+    let missing = text(flow).replace("id: s0", "id: ../../../encryption_key").replace(".ts'", "_missing.yaml'");
+    assert!(missing.contains("_missing") && missing.contains("id: ../"), "{missing}");
+    remote
+        .commit("main")
+        .file(script, format!("{without_lock}lock:\n  - '!inline f/ops/d'\n  - '{up}{outside}'\n"))
+        .file("f/ops/d\n/x.ts", "export async function main() {}\n")
+        .file("f/ops/d\n/x.script.yaml", "summary: x\n")
+        .file(flow, missing)
+        .file(
+            "f/ops/cr.resource.yaml",
+            format!(
+                "description: '' # \rx: \"\nresource_type: any\nvalue:\n  content: '!inline {outside}'\n# \"\ry: z\n"
+            ),
+        )
+        .done("by somebody who may push");
+    sandbox.windmill.set("new", empty("another key"));
+    let key = sandbox.file("old.key", "THE-KEY-OF-SHOP\n");
+    let restore = restore(&sandbox, &remote).arg("--to-workspace").arg("new").arg("--key-file");
+    let differs = restore.arg(key.to_str().unwrap()).arg("--yes").run().expect("differs");
+    for item in ["u/bob/key", "u/bob/other", "u/bob/machine", "f/ops/job", "flow f/ops/flow", "f/ops/cr"] {
+        assert_warned(&differs, &["leads out", item]);
+    }
+    assert_eq!(entries_with(&sandbox, "new", "THE-VALUE"), ["f/ops/v.variable.json"]);
+    assert_eq!(entries_with(&sandbox, "new", "TOKEN-OF-THE-MACHINE"), Vec::<String>::new());
+    assert_eq!(entries_with(&sandbox, "new", "THE-KEY-OF-SHOP"), ["encryption_key.json"]);
+    assert!(sandbox.windmill.workspace("new").get("f/ops/s.variable.json").is_some(), "{differs}");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn long_names_and_large_flows_come_back() {
+    let long = format!("f/ops/{}", "long_".repeat(20));
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_flow("f/ops/flow", &[("step", "export async function main() {}\n")]);
+        shop.add_resource_type("ini", Some("ini"), false);
+        shop.add_resource(&long, "ini", "{\"content\": \"a = 1\"}");
+    });
+    let (path, resource) = ("f/ops/flow.flow/flow.yaml", format!("{long}.resource.yaml"));
+    let files = remote.regular_files("main");
+    let text = |path: &str| String::from_utf8_lossy(&files[path]).into_owned();
+    assert!(text(&resource).contains("!inline\n"), "wmill folds it: {}", text(&resource));
+    let many: String = (0..14_000).map(|number| format!("    p{number}: {{type: string}}\n")).collect();
+    remote.commit("main").file(path, format!("{}x:\n  w: '100%'\n{many}", text(path))).done("large");
+    sandbox.windmill.remove(&format!("{long}.resource.json"));
+    let shown = restore(&sandbox, &remote).run().expect("dry_run");
+    assert!(shown.warnings().is_empty(), "{shown}");
+    assert!(shown.message().contains(path) && shown.message().contains(&resource), "{shown}");
+    let restored = restore(&sandbox, &remote).arg("--path").arg(&long).arg("--yes").run().expect("restored");
+    assert_eq!(entries_with(&sandbox, "shop", "a = 1"), [format!("{long}.resource.json")], "{restored}");
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn a_switch_that_only_wmill_reads_is_not_pushed() {
+    let (sandbox, remote) = synced(|shop| shop.add_http_trigger("f/ops/hook", "alpha", &[]));
+    sandbox.windmill.set("new", empty("another key"));
+    let path = "f/ops/hook.http_trigger.yaml";
+    let text = String::from_utf8(remote.regular_files("main").remove(path).unwrap()).unwrap();
+    let is_switch = |line: &str| line.starts_with("mode:") || line.starts_with("enabled:");
+    let rest: String = text.lines().filter(|line| !is_switch(line)).map(|line| format!("{line}\n")).collect();
+    for start in [
+        "a: 1 # \rx: \"\nmode:  enabled\nb: 1 # \"\rmode: disabled\n",
+        "%YAML 1.1\n---\n<<: {mode: enabled}\nenabled: false\n",
+        "!!merge a: {mode: enabled}\nenabled: false\n",
+    ] {
+        remote.commit("main").file(path, format!("{start}{rest}")).done("by somebody who may push");
+        let restore = restore(&sandbox, &remote).arg("--to-workspace").arg("new").arg("--path").arg("f/ops/hook");
+        let differs = restore.arg("--yes").run();
+        assert_warned(&differs, &["their switch could not be found", path]);
+        assert!(sandbox.windmill.workspace("new").get("f/ops/hook.http_trigger.json").is_none(), "{differs}");
+    }
+}

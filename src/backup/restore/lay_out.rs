@@ -2,6 +2,7 @@
 //! lead out of an item, what would not come back as it was.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
@@ -32,9 +33,11 @@ impl RestoreRun<'_> {
         }
         let mut leading_out = BTreeSet::new();
         for path in choice.pushed() {
+            let Some(item) = choice.items.get(path.as_bytes()) else { continue };
             let content = self.content(git, &path)?;
-            if content.len() as u64 > FILE_BYTES_MAX || references::leads_out(&path, &content) {
-                leading_out.extend(choice.items.get(path.as_bytes()).cloned());
+            let has_file = |path: &str| is_readable_for_wmill(&git.tree_folder().join(path));
+            if content.len() as u64 > FILE_BYTES_MAX || references::leads_out(item, &path, &content, has_file) {
+                leading_out.insert(item.clone());
             }
         }
         for (path, _) in choice.items.iter().filter(|(_, id)| leading_out.contains(*id)) {
@@ -128,6 +131,12 @@ impl Choice {
         let wanted = self.wanted.iter().filter(|(path, entry)| entry.is_some() && !self.withheld.contains(*path));
         wanted.filter_map(|(path, _)| tree::text(path)).map(str::to_owned).collect()
     }
+}
+
+/// Returns whether this is a file that `wmill` can read, which is not one in UTF-16 or UTF-32.
+fn is_readable_for_wmill(file: &Path) -> bool {
+    let marks: [&[u8]; 3] = [b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"];
+    files::read_file(file, 4).is_ok_and(|start| !marks.iter().any(|mark| start.starts_with(mark)))
 }
 
 fn is_yaml(path: &str) -> bool {

@@ -1,98 +1,351 @@
-//! Finds texts in the files of an item for which `wmill` would read another file of this machine into the item.
+//! Finds texts in the files of an item for which `wmill` would read a file that is not the item's into it.
 //!
-//! `wmill` replaces a text that begins with `!inline` by the content of the file that its next word names.
+//! `wmill` replaces a text that begins with `!inline` by the content of the file that its next word names. Our YAML
+//! parser and the one of `wmill` differ in where a text begins, so each place where one may begin is looked at.
 
-use crate::util::yaml::{self, Node};
+use crate::windmill::item_path::{self, ItemId, ItemKind};
 
 const MARK: &str = "!inline";
+/// Behind the mark, it makes it one for a folder.
+const FILESET: &str = "_fileset";
+/// The most characters of a text with the mark: more than a path can have.
+const TEXT_CHARS_MAX: usize = 8192;
+/// The most characters of a word before a value that is looked at.
+const WORD_CHARS_MAX: usize = 1024;
+/// What begins another value than a plain text.
+const INDICATORS: [char; 12] = ['"', '\'', '|', '>', '&', '*', '!', '[', '{', '%', '@', '#'];
 
-/// Returns whether a file has such a text with a name that leads out of the folder, or may have one. What `wmill` takes
-/// for such a text is decided after the escapes, tags and line breaks of YAML, so the file is parsed.
-pub(super) fn leads_out(path: &str, content: &str) -> bool {
+/// Returns whether a file of an item has such a text, or something that may be one, with a name of which the item has
+/// no file. `has_file` says whether there is a readable file at a path.
+pub(super) fn leads_out(item: &ItemId, path: &str, content: &str, has_file: impl Fn(&str) -> bool) -> bool {
     let is_parsed_by_wmill = path.ends_with(".yaml") || path.ends_with(".json");
-    // Without these, nothing in the file can read as the mark.
-    is_parsed_by_wmill
-        && content.contains(['!', '\\', '%'])
-        && yaml::value(content).map_or_else(|| may_lead_out(content), |node| is_reference_out(&node))
+    let is_foreign = |name: &str| !is_of_item(item, path, name, &has_file);
+    let is_out = |(at, char): (usize, char)| {
+        let (before, rest) = content.split_at(at);
+        let name = || if char == '!' { name_after_tag(before, rest) } else { name_in_quotes(rest) };
+        match char {
+            '%' => before.is_empty() || before.ends_with('\n'),
+            '!' | '"' | '\'' => match place_of(before) {
+                Place::Field => name().is_some_and(|name| is_foreign(&name)),
+                Place::Other => name().is_some(),
+                Place::WithinText => false,
+            },
+            _ => false,
+        }
+    };
+    is_parsed_by_wmill && content.char_indices().any(is_out)
 }
 
-fn is_reference_out(node: &Node) -> bool {
-    match node {
-        Node::Text(text) => text.trim_start().strip_prefix(MARK).is_some_and(is_name_outside),
-        Node::List(list) => list.iter().any(is_reference_out),
-        Node::Fields(fields) => fields.iter().any(|(name, value)| match value {
-            // A tag stands for the same text.
-            Node::Text(text) if name.starts_with(MARK) => is_name_outside(text),
-            value => is_reference_out(value),
-        }),
-        _ => false,
+/// Returns whether `wmill` finds a file of the item under a name in the item's file at `path`.
+fn is_of_item(item: &ItemId, path: &str, name: &str, has_file: impl Fn(&str) -> bool) -> bool {
+    let is_path = |part: &str| !matches!(part, "" | "." | "..");
+    if name.starts_with('~') || name.contains(|char: char| char.is_control() || char == '\\') {
+        return false;
+    }
+    if !name.split('/').all(is_path) {
+        return false;
+    }
+    match item.kind {
+        // If such a file cannot be read, `wmill` reads one that is called like the step.
+        ItemKind::Flow | ItemKind::App | ItemKind::RawApp => {
+            let rest = path.strip_prefix(&item.path).unwrap_or_default();
+            rest.split_once('/').is_some_and(|(ending, _)| has_file(&[&item.path, ending, "/", name].concat()))
+        }
+        ItemKind::Script if name.starts_with("locks/") => true,
+        ItemKind::Resource if name.strip_suffix(".fileset") == Some(&item.path) => true,
+        ItemKind::Script | ItemKind::Resource => item_path::item_of(name).as_ref() == Some(item),
+        // `wmill` reads no files for the other kinds.
+        _ => true,
     }
 }
 
-/// Returns whether one of the words can be a path that leads out of the folder.
-fn is_name_outside(words: &str) -> bool {
-    words
-        .split_whitespace()
-        .any(|word| word.starts_with(['/', '~']) || word.split(['/', '\\']).any(|part| part == ".."))
+/// What precedes a text.
+enum Place {
+    /// The colon of a field.
+    Field,
+    /// Something else behind which a value of YAML can begin, such as that of a list.
+    Other,
+    /// Something behind which no value can begin.
+    WithinText,
 }
 
-/// The same for a file that is not parsed, because it has very many values or is malformed: whether it has such a text as
-/// wmill itself writes it, or anything behind which another one can be hidden.
-fn may_lead_out(content: &str) -> bool {
-    let is_hidden = ["\\x", "\\u", "\\U", "\\\n", "\\\r", "!<", "%"].iter().any(|sign| content.contains(sign));
-    is_hidden
-        || content.match_indices(MARK).any(|(at, _)| {
-            let rest = &content[at + MARK.len()..];
-            let name = rest.strip_prefix(' ').and_then(|rest| rest.split(['\n', '\r', '"', '\'']).next());
-            name.is_none_or(|name| name.trim().is_empty() || is_name_outside(name))
-        })
+fn place_of(before: &str) -> Place {
+    let value = before.trim_end_matches(is_space);
+    let gap = &before[value.len()..];
+    let is_below = gap.contains('\n');
+    let may_be_comment = || is_below && value.rsplit('\n').next().is_some_and(|line| line.contains('#'));
+    match value.chars().next_back() {
+        _ if !gap.is_empty() && has_property(value) => Place::Other,
+        Some(':') if !may_be_comment() => Place::Field,
+        Some('[' | '{' | ',') | None => Place::Other,
+        Some('-' | '?') if !gap.is_empty() => Place::Other,
+        _ if is_below => Place::Other,
+        _ => Place::WithinText,
+    }
+}
+
+/// Returns whether the last word can be an anchor or a tag.
+fn has_property(before: &str) -> bool {
+    let is_of_word = |char: &char| !is_space(*char) && !"[]{},".contains(*char);
+    let word = before.chars().rev().take(WORD_CHARS_MAX).take_while(is_of_word);
+    word.enumerate().last().is_some_and(|(index, first)| matches!(first, '&' | '!') || index + 1 == WORD_CHARS_MAX)
+}
+
+/// Returns what a text in quotes names, if it begins with the mark. The name is empty if there is none.
+fn name_in_quotes(quoted: &str) -> Option<String> {
+    let mut chars = Quoted::of(quoted)?;
+    let mut first = chars.next()?;
+    let mut is_indented = false;
+    while is_space(first) {
+        first = chars.next()?;
+        is_indented = true;
+    }
+    let is_mark = first == '!' && MARK.chars().skip(1).all(|mark| chars.next() == Some(mark));
+    // `wmill` counts the spaces before the mark too, and never writes them.
+    is_mark.then(|| if is_indented { String::new() } else { word(chars.take(TEXT_CHARS_MAX), 1) })
+}
+
+/// Returns what the text behind a tag names, if the tag stands for the mark or can hide it.
+fn name_after_tag(before: &str, rest: &str) -> Option<String> {
+    let is_tag = |char: &char| !is_space(*char);
+    let has_escape = rest.chars().take(MARK.len()).take_while(is_tag).any(|char| char == '%');
+    if rest.starts_with("!<") || has_escape {
+        return Some(String::new());
+    }
+    let behind = rest.strip_prefix(MARK)?;
+    if before.ends_with(['"', '\'']) {
+        return None;
+    }
+    let gap_and_value = behind.strip_prefix(FILESET).unwrap_or(behind);
+    let value = gap_and_value.trim_start_matches([' ', '\t']);
+    if value.len() == gap_and_value.len() || value.starts_with(is_space) {
+        return Some(String::new());
+    }
+    if let Some(quoted) = Quoted::of(value) {
+        return Some(word(quoted.take(TEXT_CHARS_MAX), 0));
+    }
+    let name: String = value.chars().take(TEXT_CHARS_MAX).take_while(|char| !is_space(*char)).collect();
+    // An empty line within a text becomes a line break in the name. A comment ends a text.
+    let below = line_below(&value[name.len()..]).and_then(line_below).map(|below| below.trim_start_matches(is_space));
+    let has_break = below.is_some_and(|below| !below.is_empty() && !below.starts_with('#'));
+    Some(if name.starts_with(INDICATORS) || has_break { String::new() } else { name })
+}
+
+/// Returns what is below the line, if the rest of it is empty.
+fn line_below(rest: &str) -> Option<&str> {
+    rest.trim_start_matches([' ', '\t', '\r']).strip_prefix('\n')
+}
+
+/// Returns a part of a text that is split at each space, as `wmill` does it.
+fn word(text: impl Iterator<Item = char>, index: usize) -> String {
+    text.collect::<String>().split(' ').nth(index).unwrap_or_default().to_owned()
+}
+
+/// Returns whether JavaScript takes the character for white space.
+fn is_space(char: char) -> bool {
+    char.is_whitespace() || char == '\u{feff}'
+}
+
+/// The characters of a text in quotes, with its escapes and line breaks resolved. What is malformed ends in a null
+/// character.
+struct Quoted<'a> {
+    quote: char,
+    rest: &'a str,
+    /// How many characters are known to be blanks that are a part of the text.
+    blanks: usize,
+    /// How many line breaks are still to be returned.
+    breaks: usize,
+    is_over: bool,
+}
+
+impl<'a> Quoted<'a> {
+    fn of(text: &'a str) -> Option<Self> {
+        let quote = text.chars().next().filter(|char| matches!(char, '"' | '\''))?;
+        Some(Self { quote, rest: &text[1..], blanks: 0, breaks: 0, is_over: false })
+    }
+
+    fn take_char(&mut self) -> Option<char> {
+        let char = self.rest.chars().next()?;
+        self.rest = &self.rest[char.len_utf8()..];
+        Some(char)
+    }
+
+    fn malformed(&mut self) -> Option<char> {
+        self.is_over = true;
+        Some('\0')
+    }
+
+    /// Skips the end of a line and its line break, if only blanks remain in it.
+    fn skip_line_end(&mut self) -> bool {
+        let end = self.rest.trim_start_matches([' ', '\t']);
+        let next = end.strip_prefix('\n').or_else(|| end.strip_prefix("\r\n"));
+        self.rest = next.unwrap_or(self.rest);
+        self.blanks = if next.is_none() { self.rest.len() - end.len() } else { 0 };
+        next.is_some()
+    }
+
+    /// Reads the beginning of a line, and the empty lines above it. Returns a space if there are none.
+    fn folded(&mut self) -> Option<char> {
+        while self.skip_line_end() {
+            self.breaks += 1;
+        }
+        self.skip_indent();
+        match self.breaks.checked_sub(1) {
+            None => Some(' '),
+            Some(breaks) => {
+                self.breaks = breaks;
+                Some('\n')
+            }
+        }
+    }
+
+    fn skip_indent(&mut self) {
+        self.rest = self.rest.trim_start_matches([' ', '\t']);
+        self.blanks = 0;
+    }
+
+    /// Skips the line breaks that have a backslash before them, and the indentation below.
+    fn skip_escaped_breaks(&mut self) {
+        while let Some(next) = self.rest.strip_prefix("\\\n").or_else(|| self.rest.strip_prefix("\\\r\n")) {
+            self.rest = next;
+            self.skip_indent();
+        }
+    }
+
+    fn escaped(&mut self) -> Option<char> {
+        let digits = match self.take_char() {
+            Some('x') => 2,
+            Some('u') => 4,
+            Some('U') => 8,
+            Some('n') => return Some('\n'),
+            Some('t' | '\t') => return Some('\t'),
+            Some(char @ (' ' | '"' | '/')) => return Some(char),
+            Some('_') => return Some('\u{a0}'),
+            Some('L') => return Some('\u{2028}'),
+            Some('P') => return Some('\u{2029}'),
+            Some('N') => return Some('\u{85}'),
+            // A control character or a backslash, which no name has, or an error.
+            Some('v' | 'f' | 'r') => return Some('\r'),
+            _ => return Some('\u{1}'),
+        };
+        let code = (0..digits).try_fold(0, |code, _| Some(code * 16 + self.take_char()?.to_digit(16)?));
+        code.and_then(char::from_u32).or_else(|| self.malformed())
+    }
+}
+
+impl Iterator for Quoted<'_> {
+    type Item = char;
+
+    fn next(&mut self) -> Option<char> {
+        if self.is_over {
+            return None;
+        }
+        if self.breaks > 0 {
+            self.breaks -= 1;
+            return Some('\n');
+        }
+        if self.blanks > 0 {
+            self.blanks -= 1;
+            return self.take_char();
+        }
+        if self.quote == '"' {
+            self.skip_escaped_breaks();
+        }
+        if self.rest.starts_with([' ', '\t', '\r', '\n']) && self.skip_line_end() {
+            return self.folded();
+        }
+        match self.take_char() {
+            None => self.malformed(),
+            Some('\\') if self.quote == '"' => self.escaped(),
+            Some(char) if char == self.quote => {
+                self.is_over = self.quote == '"' || !self.rest.starts_with(char);
+                if self.is_over { None } else { self.take_char() }
+            }
+            Some(char) => {
+                self.blanks = self.blanks.saturating_sub(1);
+                Some(char)
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::util::redact::first_chars;
+
+    const FLOW: &str = "f/ops/a.flow/flow.yaml";
+    const APP: &str = "f/ops/a__app/app.yaml";
+    const SCRIPT: &str = "f/ops/a.script.yaml";
+    const RESOURCE: &str = "f/ops/a.resource.yaml";
+    const VARIABLE: &str = "f/ops/a.variable.yaml";
 
     #[track_caller]
-    fn check(content: &str, expected: bool) {
-        assert_eq!(leads_out("f/a.flow/flow.yaml", content), expected, "{content:?}");
+    fn check(path: &str, content: &str, expected: bool) {
+        let item = item_path::item_of(path).expect("an item");
+        let has_file = |path: &str| !path.contains("missing");
+        assert_eq!(leads_out(&item, path, content, has_file), expected, "{path} {:?}", first_chars(content, 200));
     }
 
-    /// Makes a file of the same text that is not parsed.
-    fn large(content: &str) -> String {
-        format!("{content}{}", "\n# ,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,".repeat(2_000))
+    /// Checks the text also as a part of a file of very many values.
+    #[track_caller]
+    fn check_large(path: &str, content: &str, expected: bool) {
+        check(path, content, expected);
+        check(path, &format!("{content}{}", "\n# ,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,".repeat(2_000)), expected);
     }
 
     #[test]
-    fn names_within_the_folder_are_none_of_it() {
+    fn names_of_the_items_own_files_are_none_of_it() {
         for content in [
             "content: '!inline a.ts'",
             "content: !inline a.ts",
-            "lock: \"!inline f/ops/a.script.lock\"",
-            "value: !inline_fileset f/ops/set.fileset",
+            "content: !inline a.ts\nlock: !inline a.lock\n\n",
+            "content: '!inline a..b.ts'\n",
+            "content: \"!inline\n  long/\\\n  name.ts\"\nlock: '!inline a.lock'\n",
+            "content: \"!inline\r\n  long/\\\r\n  name.ts\"\r\n",
+            "{\"content\":\"!inline a.ts\",\"lock\":\"!inline a.lock\"}",
             "content: |\n  // see !inline /etc/passwd\n",
+            "content: |\n  if (!inline || '!inline' === x) throw 50 %2\n",
             "path: /etc/passwd\nother: ../x",
             "text: 50% of \"\\u00e9\"",
+            "text: a\u{2028}b\u{85} \"\\L\"",
         ] {
-            check(content, false);
+            check_large(FLOW, content, false);
         }
-        for content in ["content: '!inline a.ts'", "content: !inline a.ts", "path: ../x"] {
-            assert!(yaml::value(&large(content)).is_none());
-            check(&large(content), false);
-        }
-        assert!(!leads_out("f/a.ts", "!inline /etc/passwd"), "wmill does not parse it");
+        check_large(APP, "inlineScript:\n  content: '!inline a.ts'\n", false);
+        check_large(SCRIPT, "lock: '!inline f/ops/a.script.lock'", false);
+        check_large(SCRIPT, "lock: '!inline locks/python3-requirements.txt.lock'", false);
+        check_large("f/ops/a__mod/script.yaml", "lock: '!inline f/ops/a__mod/script.lock'", false);
+        check_large(RESOURCE, "value:\n  content: '!inline f/ops/a.resource.file.ini'", false);
+        check_large(RESOURCE, "value: !inline_fileset f/ops/a.fileset", false);
+        check_large(RESOURCE, "value: '!inline_fileset f/ops/a.fileset'", false);
+        check_large(VARIABLE, "value: '!inline x.yaml'", false);
+        let item = item_path::item_of("f/ops/a.ts").expect("an item");
+        assert!(!leads_out(&item, "f/ops/a.ts", "!inline /etc/passwd", |_| true), "wmill does not parse it");
     }
 
     #[test]
     fn a_name_that_leads_out_of_an_item_is_seen() {
-        let inside = "value:\n  content: '!inline a.inline_script.ts'\n";
-        assert!(!leads_out("f/a.flow/flow.yaml", inside));
-        assert!(!leads_out("f/a.flow/flow.yaml", "content: '!inline a..b.ts'\n"));
-        for name in ["../x.ts", "a/../../x", "/etc/passwd", "~/x", "..\\x"] {
-            let yaml = format!("value:\n  content: !inline {name}\n");
-            assert!(leads_out("f/a.flow/flow.yaml", &yaml), "{name}");
-            assert!(leads_out("f/a.flow/flow.yaml", &yaml.replace("!inline", "\"!inline")), "{name}");
-            assert!(!leads_out("f/a.ts", &yaml), "{name}");
+        for name in ["../x.ts", "a/../../x", "/etc/passwd", "~/x", "..\\x", ".", "a//b", "", "missing.ts", "a\n\n/../x"]
+        {
+            for path in [FLOW, APP] {
+                for content in [format!("!inline {name}"), format!("'!inline {name}'"), format!("\"!inline {name}\"")] {
+                    check_large(path, &format!("value:\n  content: {content}\n"), true);
+                }
+            }
         }
+    }
+
+    #[test]
+    fn a_file_of_another_item_is_none_of_the_items_own() {
+        for name in ["encryption_key.yaml", "f/ops/b.resource.yaml", "f/ops/b.resource.file.ini", "wmill.yaml", "x"] {
+            check_large(RESOURCE, &format!("value:\n  content: '!inline {name}'"), true);
+            check_large(SCRIPT, &format!("lock: '!inline {name}'"), true);
+        }
+        check_large(RESOURCE, "value:\n  content: '!inline locks/x.lock'", true);
+        check_large(RESOURCE, "value: !inline_fileset f/ops", true);
+        check_large(SCRIPT, "lock: '!inline locks/../f/ops/a.script.lock'", true);
+        check_large(VARIABLE, "value: '!inline ../x.yaml'", true);
     }
 
     #[test]
@@ -104,23 +357,81 @@ mod tests {
             "content: !inline a/../../x.ts",
             "content: '!inline ~/x.ts'",
             "content: \"\\x21inline /etc/passwd\"",
+            "content: \"\\n!inline /etc/passwd\"",
             "content: \"!inline \\u002e\\u002e/x\"",
             "content: \"!in\\\n  line /etc/passwd\"",
             "content: \"!inline\n  /etc/passwd\"",
+            "content: 'a.ts\n\n  '\nlock: '\n\n  !inline /etc/passwd'",
+            "content: '!inline a \n\n  /../x'",
+            "content: '!inline a''/../x'",
             "content: >-\n  !inline\n  /etc/passwd",
+            "content: |\n  !inline a\n  /../x",
+            "content: |\n  \u{a0}!inline a",
             "content: '!inlined /etc/passwd'",
             "lock: ' !inline /etc/passwd'",
             "content: !<!inline> /etc/passwd",
             "content: !%69nline /etc/passwd",
             "%TAG !e! !in\n---\ncontent: !e!line /etc/passwd",
             "content: !inline\n  /etc/passwd",
+            "content: !inline\nlock: x",
+            "{content: !inline, lock: x}",
+            "content: !inline '/etc/passwd'",
+            "content: !inline a\n\n  /../x",
+            "content: !inline |\n  /etc/passwd",
+            "content: !!str '!inline /etc/passwd'",
             "value: !inline_fileset /etc",
             "a: [{b: ['!inline /etc/passwd']}]",
             "a: &a '!inline /etc/passwd'\nb: *a",
+            // Our parser reads these in another way than wmill.
+            "a: b\u{2028}x: \"\ncontent: '!inline /etc/passwd'\nz: q\" # x",
+            "a: '' # \rx: \"\ncontent: '!inline /etc/passwd'\n# \"\ry: z\n",
+            "{?'a: 1, content: \"!inline /etc/passwd\", b': 1}",
+            "{a :'x: 1, content: \"!inline /etc/passwd\", b': 1}",
         ] {
-            check(content, true);
-            check(&large(content), true);
+            check_large(FLOW, content, true);
         }
-        assert!(leads_out("f/a.script.json", "{\"lock\": \"\\u0021inline /etc/passwd\"}"));
+        check("f/ops/a.script.json", "{\"lock\": \"\\u0021inline /etc/passwd\"}", true);
+    }
+
+    #[test]
+    fn a_list_that_wmill_joins_is_none_of_it() {
+        for content in [
+            "lock:\n  - '!inline f/ops/a.script.lock'\n  - /../x",
+            "lock: ['!inline f/ops/a.script.lock', /../x]",
+            "lock: [[\"!inline f/ops/a.script.lock\"], /../x]",
+            "lock: [&a: '!inline f/ops/a.script.lock', /../x]",
+            "lock: [!a: '!inline f/ops/a.script.lock', /../x]",
+            "lock:\n  - # :\n    '!inline f/ops/a.script.lock'\n  - /../x",
+            "a: &a '!inline f/ops/a.script.lock'\nlock: [*a, /../x]",
+            "a: &a !inline f/ops/a.script.lock\nlock: [*a, /../x]",
+        ] {
+            check_large(SCRIPT, content, true);
+        }
+        let lead = ["\n", "\\\n", "\\n"].map(|lead| lead.repeat(2 * TEXT_CHARS_MAX));
+        for lead in lead {
+            check(FLOW, &format!("lock: \"{lead}!inline ../x a.ts\""), true);
+        }
+        let long = format!("a: &{} '!inline f/ops/a.script.lock'\nlock: [*a, /../x]", "a".repeat(2 * WORD_CHARS_MAX));
+        check_large(SCRIPT, &long, true);
+    }
+
+    #[test]
+    fn no_file_takes_long() {
+        for (part, expected) in [
+            ("!", false),
+            ("!inline", true),
+            ("'", false),
+            ("''!inline", false),
+            (": '!inline a'", false),
+            (":!inline", true),
+            (" '", false),
+            ("\" ", false),
+            (": !inline a ", false),
+            ("'\n", false),
+            ("\"\\\n", false),
+            ("\n", false),
+        ] {
+            check(FLOW, &format!("content: {}", part.repeat((1 << 16) / part.len())), expected);
+        }
     }
 }
