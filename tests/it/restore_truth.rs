@@ -626,3 +626,27 @@ fn a_switch_that_only_wmill_reads_is_not_pushed() {
         assert!(sandbox.windmill.workspace("new").get("f/ops/hook.http_trigger.json").is_none(), "{differs}");
     }
 }
+
+#[test]
+fn the_workspaces_own_file_counts_and_not_the_shared_one() {
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_resource("f/ops/db", "postgresql", "{\"host\": \"OWN\"}");
+        shop.add_variable("f/ops/s", &deployed::encrypt("a key", "secret"), true);
+        shop.ws_specific = Some(vec![("resource".to_owned(), "f/ops/db".to_owned())]);
+    });
+    let text = |path: &str| String::from_utf8(remote.regular_files("main").remove(path).unwrap()).unwrap();
+    let shared = text("f/ops/db.shop.resource.yaml").replace("OWN", "SHARED");
+    let secret = text("f/ops/s.variable.yaml");
+    let commit = remote.commit("main").file("f/ops/db.resource.yaml", &shared);
+    commit.file("f/ops/s.shop.variable.yaml", &secret).done("by hand");
+    // The workspace encrypted its secrets again, and the commit has those under the old key.
+    sandbox.windmill.edit(|shop| deployed::set_key(shop, "another key", true));
+    let before = sandbox.windmill.workspace("shop");
+    let unchanged = restore(&sandbox, &remote).arg("--yes").run().expect("unchanged");
+    assert_warned(&unchanged, &["left alone", "f/ops/s"]);
+    let shop = sandbox.windmill.workspace("shop");
+    for path in ["f/ops/db.resource.json", "f/ops/s.variable.json"] {
+        assert_eq!(shop.get(path), before.get(path), "{path}");
+    }
+    assert_eq!(writes(&sandbox), Vec::<String>::new());
+}

@@ -7,6 +7,7 @@ use crate::backup::restore::RestoreRun;
 use crate::backup::restore::select::Items;
 use crate::backup::restore::tree::{Tree, text};
 use crate::backup::sync::tip::RemoteTip;
+use crate::git::object::Entry;
 use crate::git::tree_diff::Sample;
 use crate::git::{BlobContent, Git};
 use crate::model::result_code::Code;
@@ -114,29 +115,30 @@ impl RestoreRun<'_> {
         Ok(checked)
     }
 
-    /// Returns what happens to an item; `None` if it is not a secret.
+    /// Returns what happens to an item; `None` if it is not a secret. Of several files, the worst decides.
     fn fate(
         &self,
         git: &Git<'_>,
         id: &ItemId,
-        files: &[(String, crate::git::object::Entry)],
+        files: &[(String, Entry)],
         is_key_known: bool,
     ) -> Result<Option<Fate>, BackupError> {
-        let (ItemKind::Variable, [(path, entry)]) = (id.kind, files) else { return Ok(None) };
-        let content = match git.read_blob(&entry.object, VARIABLE_BYTES_MAX) {
-            Ok(BlobContent::Whole(content)) => content,
-            Ok(BlobContent::Strange(_)) => Vec::new(),
-            Err(error) => return Err(self.source.git_error(Step::Commit, error)),
-        };
-        Ok(if content.is_empty() || secret_files::is_plaintext_secret(path, &content) {
-            Some(Fate::Plain)
-        } else if !secret_files::is_secret_variable(&content) {
-            None
-        } else if is_key_known {
-            Some(Fate::ComesBack)
-        } else {
-            Some(Fate::LeftAlone)
-        })
+        if id.kind != ItemKind::Variable {
+            return Ok(None);
+        }
+        let mut is_secret = false;
+        for (path, entry) in files {
+            let content = match git.read_blob(&entry.object, VARIABLE_BYTES_MAX) {
+                Ok(BlobContent::Whole(content)) => content,
+                Ok(BlobContent::Strange(_)) => Vec::new(),
+                Err(error) => return Err(self.source.git_error(Step::Commit, error)),
+            };
+            if content.is_empty() || secret_files::is_plaintext_secret(path, &content) {
+                return Ok(Some(Fate::Plain));
+            }
+            is_secret |= secret_files::is_secret_variable(&content);
+        }
+        Ok(is_secret.then_some(if is_key_known { Fate::ComesBack } else { Fate::LeftAlone }))
     }
 
     /// Returns the secrets whose value Windmill cannot decrypt.

@@ -122,6 +122,10 @@ impl RestoreRun<'_> {
     pub(super) fn files_of_commit(&mut self, tip: &RemoteTip, mut all: Tree) -> Tree {
         let source = self.source.request.workspace.clone();
         let mut left_out = Sample::default();
+        // The workspace's own file counts, and not the one that the others share.
+        for shared in shared_beside_own(&all, source.as_str()) {
+            all.remove(&shared);
+        }
         all.retain(|path, entry| {
             let name = text(path);
             let is_foreign = name.is_some_and(|name| {
@@ -274,6 +278,15 @@ impl Choice {
         }
         self.tree = tree;
     }
+}
+
+/// Returns the files of items that the workspace has a file of its own for.
+fn shared_beside_own(tree: &Tree, workspace: &str) -> Vec<GitPath> {
+    let shared = |(path, entry): (&GitPath, &Entry)| {
+        let shared = item_path::common_path(text(path).filter(|_| entry.is_file())?, workspace)?;
+        item_path::item_of(&shared).map(|_| shared.into_bytes())
+    };
+    tree.iter().filter_map(shared).collect()
 }
 
 fn is_raw_app(path: &str) -> bool {
