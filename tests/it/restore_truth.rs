@@ -650,3 +650,22 @@ fn the_workspaces_own_file_counts_and_not_the_shared_one() {
     }
     assert_eq!(writes(&sandbox), Vec::<String>::new());
 }
+
+#[test]
+fn secrets_that_the_settings_leave_out_count_as_not_chosen() {
+    let secret = deployed::encrypt("a key", "old");
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_variable("f/ops/s", &secret, true);
+        shop.add_variable("f/ops/v", "1", false);
+    });
+    let rotated = deployed::encrypt("a key", "rotated");
+    sandbox.windmill.edit(|shop| shop.add_variable("f/ops/s", &rotated, true));
+    let restore = restore(&sandbox, &remote).env("WMILL_SKIP", "secrets").arg("--yes").arg("--delete");
+    let unchanged = restore.run().expect("unchanged");
+    assert_warned(&unchanged, &["the settings leave secret variables out", "f/ops/s"]);
+    sandbox.windmill.remove("f/ops/v.variable.json");
+    restore.run().expect("restored");
+    assert_eq!(writes(&sandbox), ["variables/create"]);
+    let shop = sandbox.windmill.workspace("shop");
+    assert!(String::from_utf8_lossy(shop.get("f/ops/s.variable.json").unwrap()).contains(&rotated));
+}

@@ -3,9 +3,9 @@
 
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
-use crate::backup::restore::RestoreRun;
 use crate::backup::restore::select::Items;
 use crate::backup::restore::tree::{Tree, text};
+use crate::backup::restore::{Files, RestoreRun};
 use crate::backup::sync::tip::RemoteTip;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Sample;
@@ -83,13 +83,15 @@ impl RestoreRun<'_> {
         git: &Git<'_>,
         chosen: &mut Items,
         has: &Items,
-        is_key_known: bool,
+        Files { is_key_known, plan, .. }: &Files,
     ) -> Result<Vec<String>, BackupError> {
-        let (mut checked, mut left, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut checked, mut left, mut plain, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (id, files) in &*chosen {
             let is_there = has.get(id) == Some(files);
-            match self.fate(git, id, files, is_key_known)? {
+            match self.fate(git, id, files, *is_key_known)? {
                 None => continue,
+                // What the workspace has of them was not pulled.
+                Some(_) if plan.kinds.skip_secrets => skipped.push(id.clone()),
                 Some(Fate::ComesBack) => checked.push(id.path.clone()),
                 Some(Fate::LeftAlone) if is_there => checked.push(id.path.clone()),
                 Some(Fate::LeftAlone) => left.push(id.clone()),
@@ -97,6 +99,10 @@ impl RestoreRun<'_> {
             }
         }
         let named = |ids: &[ItemId]| ids.iter().map(|id| id.path.as_bytes()).collect::<Sample>();
+        if !skipped.is_empty() {
+            let named = named(&skipped);
+            self.warnings.add(format!("the settings leave secret variables out, and these do not come back: {named}"));
+        }
         if !left.is_empty() {
             self.warnings.add(format!(
                 "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
@@ -111,7 +117,7 @@ impl RestoreRun<'_> {
                 named(&plain)
             ));
         }
-        chosen.retain(|id, _| !left.contains(id) && !plain.contains(id));
+        chosen.retain(|id, _| ![&skipped, &left, &plain].into_iter().any(|ids| ids.contains(id)));
         Ok(checked)
     }
 

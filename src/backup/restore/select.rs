@@ -71,7 +71,7 @@ impl RestoreRun<'_> {
             let message = format!("--path: nothing in the commit is called like {}", paths.join(", "));
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
-        let secrets = self.sort_out_secrets(git, &mut chosen, &has, files.is_key_known)?;
+        let secrets = self.sort_out_secrets(git, &mut chosen, &has, files)?;
         let mut choice = Choice { secrets, switches: switches_in(&chosen), ..Choice::default() };
         for (id, files) in &has {
             let is_to_go = options.deletes && !held.contains_key(id) && options.means(id, files);
