@@ -652,6 +652,37 @@ fn the_workspaces_own_file_counts_and_not_the_shared_one() {
 }
 
 #[test]
+fn an_app_is_not_deleted_where_the_commit_has_one_of_the_other_kind() {
+    const RAW: [(&str, &str); 2] = [("/index.tsx", "console.log(1)\n"), ("/package.json", "{\"name\":\"ui\"}")];
+    let sandbox = Sandbox::new();
+    sandbox.windmill.token_kind(TokenKind::User);
+    let mut shop = Workspace::restorable("1-seeded");
+    shop.add_raw_app("f/sales/ui", &RAW);
+    let board = shop.get("f/sales/board.app.json").unwrap().to_vec();
+    sandbox.windmill.set("shop", shop);
+    let remote = sandbox.repository();
+    sandbox.sync().remote(&remote).run().expect("pushed");
+    sandbox.windmill.edit(|shop| {
+        shop.remove("f/sales/board.app.json");
+        shop.add_raw_app("f/sales/board", &RAW);
+        shop.remove("f/sales/ui.raw_app.json");
+        shop.put("f/sales/ui.app.json", board);
+        shop.add_raw_app("f/sales/new", &RAW);
+    });
+    sandbox.windmill.forget_requests();
+    let restore = restore(&sandbox, &remote).arg("--delete").arg("--path").arg("f/sales");
+    let shown = restore.run().expect("dry_run");
+    assert_warned(&shown, &["no restore brings them back", ": raw app f/sales/new"]);
+    assert_warned(&shown, &["are not deleted", ": app f/sales/ui, raw app f/sales/board"]);
+    let differs = restore.arg("--yes").run().expect("differs");
+    let deleted: Vec<_> = writes(&sandbox).into_iter().filter(|one| one.contains("delete")).collect();
+    assert_eq!(deleted, ["apps/delete/f/sales/new"], "{differs}");
+    let shop = sandbox.windmill.workspace("shop");
+    assert!(shop.get("f/sales/board.raw_app.json").is_some() && shop.get("f/sales/ui.app.json").is_some());
+    assert!(differences(&differs).contains(&"not_deleted f/sales/board.raw_app/raw_app.yaml".to_owned()), "{differs}");
+}
+
+#[test]
 fn secrets_that_the_settings_leave_out_count_as_not_chosen() {
     let secret = deployed::encrypt("a key", "old");
     let (sandbox, remote) = synced(|shop| {

@@ -289,6 +289,7 @@ impl RestoreRun<'_> {
         let paths: BTreeSet<&str> = planned.iter().map(|change| change.path.as_str()).collect();
         self.warn_about_withheld(tip, &choice, &paths);
         self.warn_about_own_items(&choice);
+        self.warn_about_deleted_apps(&choice, &paths);
         let pushed: Vec<&Change> =
             planned.iter().filter(|change| !choice.withheld.contains(change.path.as_bytes())).collect();
         self.warn_about_changes_by_wmill(git, &pushed.iter().map(|change| change.path.as_str()).collect())?;
@@ -467,6 +468,10 @@ impl RestoreRun<'_> {
                 Verb::Delete => permits.deletions.extend(subject),
                 Verb::Create | Verb::Update => permits.writes.extend(subject),
             }
+        }
+        // An app and a raw app at one path are one item in Windmill.
+        for id in push.choice.apps_that_stay() {
+            permits.deletions.remove(&Subject::of(id, Verb::Delete));
         }
         Ok(permits)
     }

@@ -150,6 +150,29 @@ impl RestoreRun<'_> {
         all
     }
 
+    /// Warns about the apps that are to be deleted and whose deletion cannot be undone, or cannot be done.
+    pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice, paths: &BTreeSet<&str>) {
+        let stay: BTreeSet<&str> = choice.apps_that_stay().map(|id| id.path.as_str()).collect();
+        let to_go = paths.iter().filter(|path| choice.is_to_go(path.as_bytes()));
+        let (kept, gone): (BTreeSet<&ItemId>, BTreeSet<&ItemId>) = to_go
+            .filter_map(|path| choice.items.get(path.as_bytes()).filter(|id| is_app(id)))
+            .partition(|id| stay.contains(id.path.as_str()));
+        if !kept.is_empty() {
+            let named: Sample = kept.into_iter().map(ToString::to_string).collect();
+            self.warnings.add(format!(
+                "these are not deleted, since the commit has an app of the other kind at their path, and both are one app \
+                 in Windmill; if that is meant, delete them there first: {named}"
+            ));
+        }
+        let raw: Sample = gone.iter().filter(|id| id.kind == ItemKind::RawApp).map(ToString::to_string).collect();
+        if !raw.is_empty() {
+            self.warnings.add(format!(
+                "these are deleted, and no restore brings them back, since it leaves raw apps out; --path can spare them: \
+                 {raw}"
+            ));
+        }
+    }
+
     /// Warns about the chosen files that wmill does not get or does not look at, unless the workspace already has them.
     pub(super) fn warn_about_withheld(&mut self, tip: &RemoteTip, choice: &Choice, paths: &BTreeSet<&str>) {
         let of = |path: &str| choice.items.get(path.as_bytes());
@@ -209,6 +232,12 @@ impl Choice {
         let is_absent = |path: &[u8]| self.wanted.get(path).is_none_or(Option::is_none);
         let Some(id) = self.items.get(path) else { return is_absent(path) };
         self.items.iter().filter(|(_, other)| *other == id).all(|(path, _)| is_absent(path))
+    }
+
+    /// Returns the apps and raw apps with a wanted file, even if wmill does not get it.
+    pub(super) fn apps_that_stay(&self) -> impl Iterator<Item = &ItemId> {
+        let wanted = self.wanted.iter().filter(|(_, entry)| entry.is_some());
+        wanted.filter_map(|(path, _)| self.items.get(path)).filter(|id| is_app(id))
     }
 
     /// Adds the Windmill folders of the commit that are asked for, or that items need and the workspace lacks. If
@@ -278,6 +307,10 @@ impl Choice {
         }
         self.tree = tree;
     }
+}
+
+fn is_app(id: &ItemId) -> bool {
+    matches!(id.kind, ItemKind::App | ItemKind::RawApp)
 }
 
 /// Returns the files of items that the workspace has a file of its own for.
