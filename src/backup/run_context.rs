@@ -403,7 +403,7 @@ impl RunContext<'_> {
     /// Warns about numbers that wmill rounds, as JavaScript does.
     pub fn warn_about_numbers(&self, snapshot: &Snapshot, warnings: &mut Warnings) {
         if !snapshot.rounded.is_empty() {
-            let items: Sample = snapshot.rounded.iter().map(|(item, number)| format!("{item} ({number})")).collect();
+            let items: Sample = snapshot.rounded.iter().collect();
             warnings.add(format!(
                 "wmill rounds whole numbers above 2^53, so that these are others in the backup; as texts they would stay: \
                  {items}"
@@ -414,7 +414,7 @@ impl RunContext<'_> {
     /// Warns about files of raw apps and dbt projects that wmill does not write.
     pub fn warn_about_files(&self, snapshot: &Snapshot, warnings: &mut Warnings) {
         if !snapshot.passed_over.is_empty() {
-            let items: Sample = snapshot.passed_over.iter().map(|(item, file)| format!("{item} ({file})")).collect();
+            let items: Sample = snapshot.passed_over.iter().collect();
             warnings.add(format!(
                 "wmill does not write some files of raw apps and dbt projects, so these are not in the backup: {items}"
             ));

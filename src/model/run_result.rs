@@ -68,6 +68,9 @@ impl Warnings {
 /// The most items that a result lists; the others are only counted.
 const LEFT_OUT_MAX: usize = 200;
 
+const MORE: &str = " more";
+const NOT_LISTED: &str = "not listed";
+
 /// An item that could not be backed up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LeftOut {
@@ -78,15 +81,24 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
-    /// Returns the first 200 items of a list. If there are more, the last entry counts them.
+    /// Returns the first 200 items of a list. If there are more, the last entry counts them. The list may end with such
+    /// a count.
     #[must_use]
     pub fn first_of(mut all: Vec<Self>) -> Vec<Self> {
-        let more = all.len().saturating_sub(LEFT_OUT_MAX);
+        let count = |last: &Self| last.item.strip_suffix(MORE)?.parse::<usize>().ok();
+        let last = all.pop_if(|last| last.reason == NOT_LISTED);
+        let more = last.as_ref().and_then(count).unwrap_or(0) + all.len().saturating_sub(LEFT_OUT_MAX);
+        all.truncate(LEFT_OUT_MAX);
         if more > 0 {
-            all.truncate(LEFT_OUT_MAX);
-            all.push(Self { item: format!("{more} more"), reason: "not listed".to_owned() });
+            all.push(Self::more(more));
         }
         all
+    }
+
+    /// The last entry of a list that lacks `count` items.
+    #[must_use]
+    pub fn more(count: usize) -> Self {
+        Self { item: format!("{count}{MORE}"), reason: NOT_LISTED.to_owned() }
     }
 }
 

@@ -6,6 +6,8 @@ use super::narrow::DEPENDENCIES;
 
 /// The longest name that file systems accept.
 const NAME_BYTES_MAX: usize = 255;
+/// The longest name of an entry of the export: Windmill's longest path has 255 characters, of 4 bytes at most.
+const ENTRY_BYTES_MAX: usize = 1200;
 /// The line length from which on git's check of received objects refuses a `.gitattributes`.
 const ATTRIBUTES_LINE_BYTES_MAX: usize = 2048;
 
@@ -37,7 +39,9 @@ pub fn fault_of_path(path: &str) -> Option<&'static str> {
 pub fn fault_of_entry(name: &str) -> Option<&'static str> {
     let is_folder = [".flow.json", ".app.json", ".raw_app.json"].iter().any(|ending| name.ends_with(ending));
     let is_changed = || name.strip_suffix(".json").is_some_and(|path| path.contains(".json"));
-    if let Some(fault) = fault_of_path(name) {
+    if name.len() > ENTRY_BYTES_MAX {
+        Some("is longer than any path in Windmill")
+    } else if let Some(fault) = fault_of_path(name) {
         Some(fault)
     } else if name.split('/').any(|part| matches!(part, "" | ".")) {
         Some("is not a plain path")

@@ -21,6 +21,7 @@ use crate::model::run_result::LeftOut;
 use crate::util::deadline::CancelToken;
 use crate::util::files;
 use crate::util::hash::{self, Algorithm, Digest};
+use crate::util::redact::first_chars;
 use crate::windmill::item_path::{self, ItemKind};
 use crate::windmill::scope::Scope;
 use crate::windmill::secret_files;
@@ -42,6 +43,12 @@ const BLOCK_BYTES: u64 = 512;
 const END_BYTES: u64 = 2 * BLOCK_BYTES;
 /// A larger resource is not searched for plain secrets: it is a file, and not a set of credentials.
 const RESOURCE_BYTES_MAX: u64 = 64 << 10;
+/// The most items that are left out with their names. A result lists 200.
+const NAMED_MAX: usize = 1000;
+/// The most items with a remark. A warning names a few.
+const REMARKS_MAX: usize = 100;
+/// Length limit for a remark.
+const REMARK_CHARS_MAX: usize = 100;
 /// With more left-out items of one cause, the others are found again each time.
 const FOUND_MAX: usize = 100;
 /// The name of the export in the folder of the snapshot.
@@ -115,7 +122,7 @@ pub struct Snapshot {
     /// The number of entries below `dependencies/`.
     pub dependencies: usize,
     /// The items that must not reach wmill, by name, with the reason.
-    left_out: BTreeMap<String, String>,
+    left_out: LeftOutItems,
     /// The number of items.
     items: usize,
     /// The kinds that a sync skips.
@@ -127,9 +134,9 @@ pub struct Snapshot {
     /// The items that are left out because an attempt to pull or push them failed.
     found: BTreeSet<String>,
     /// The items with a whole number that wmill rounds, with that number.
-    pub rounded: BTreeMap<String, String>,
+    pub rounded: Remarks,
     /// The raw apps and dbt projects with a file that wmill does not write, with that file.
-    pub passed_over: BTreeMap<String, String>,
+    pub passed_over: Remarks,
 }
 
 /// An item that an attempt to pull or push has shown to be bad.
@@ -198,12 +205,12 @@ impl Snapshot {
             return Err(SnapshotError::CutOff("the export has no end".to_owned()));
         }
         if entries.has_entries_in_modules {
-            for name in names_in(&folder).map_err(SnapshotError::Disk)? {
+            each_name(&folder, |name| {
                 if entries.is_in_modules(&name) {
-                    let reason = "wmill takes it for a module of another script";
-                    entries.left_out.insert(item_in_modules(&name), reason.to_owned());
+                    entries.left_out.add(item_in_modules(&name), "wmill takes it for a module of another script");
                 }
-            }
+            })
+            .map_err(SnapshotError::Disk)?;
         }
         let mut left_out = entries.left_out;
         let items = entries.names.len();
@@ -268,8 +275,15 @@ impl Snapshot {
     }
 
     /// Returns the items that do not reach `wmill`, by name, with the reason.
+    /// Of very many items, only the first are named.
     #[must_use]
     pub fn left_out(&self) -> &BTreeMap<String, String> {
+        &self.left_out.named
+    }
+
+    /// Returns the same, with the items that are not named.
+    #[must_use]
+    pub fn left_out_items(&self) -> &LeftOutItems {
         &self.left_out
     }
 
@@ -284,14 +298,16 @@ impl Snapshot {
             let is_skipped = self.skipped.contains(&kind) || self.scope.keeps_out(kind, path, self.non_dotted_paths);
             (!is_skipped).then(|| LeftOut { item: path.to_owned(), reason: format!("{kind}: {reason}") })
         };
-        self.left_out.iter().filter_map(one).collect()
+        let more = self.left_out.others.len();
+        let more = (more > 0).then(|| LeftOut::more(more));
+        self.left_out.named.iter().filter_map(one).chain(more).collect()
     }
 
     /// Returns the answer that `wmill` gets for the shared UI. If the shared UI is left out, the answer is that there
     /// is no such endpoint, so that `wmill` does not touch its files.
     #[must_use]
     pub fn shared_ui(&self) -> Answer {
-        if self.left_out.contains_key(SHARED_UI) {
+        if self.left_out.named.contains_key(SHARED_UI) {
             return Answer { status: 404, body: Vec::new() };
         }
         self.sides.shared_ui.clone()
@@ -301,17 +317,18 @@ impl Snapshot {
     /// left out.
     #[must_use]
     pub fn has_shared_ui(&self) -> Option<bool> {
-        self.sides.has_shared_ui().filter(|_| !self.left_out.contains_key(SHARED_UI))
+        self.sides.has_shared_ui().filter(|_| !self.left_out.named.contains_key(SHARED_UI))
     }
 
     /// Keeps an item from `wmill`. The item has the name that [`item_of_entry`] returns.
     pub fn leave_out(&mut self, item: &str, reason: &str) {
-        self.left_out.entry(item.to_owned()).or_insert_with(|| reason.to_owned());
+        self.left_out.add(item.to_owned(), reason);
     }
 
     /// Does the same for an item that an attempt to pull or push has shown to be bad.
     pub fn leave_out_found(&mut self, item: &str, reason: &str) {
-        self.leave_out(item, reason);
+        // There are few of these, so each is named.
+        self.left_out.named.entry(item.to_owned()).or_insert_with(|| reason.to_owned());
         self.found.insert(item.to_owned());
     }
 
@@ -322,7 +339,7 @@ impl Snapshot {
     pub fn found(&self) -> io::Result<Vec<FoundItem>> {
         let digests = self.digests_of(&self.found)?;
         let found = digests.into_iter().filter_map(|(item, digest)| {
-            let reason = self.left_out.get(&item)?.clone();
+            let reason = self.left_out.named.get(&item)?.clone();
             Some(FoundItem { item, reason, digest })
         });
         Ok(found.collect())
@@ -356,12 +373,12 @@ impl Snapshot {
         if !plan.non_dotted_paths {
             return Ok(());
         }
-        for name in self.names()? {
+        let left_out = &mut self.left_out;
+        each_name(&self.folder, |name| {
             if let Some(folder) = item_path::folder_like_an_item(&name) {
-                self.leave_out(&[FOLDER, folder].concat(), "wmill takes the folder for that of a flow or an app");
+                left_out.add([FOLDER, folder].concat(), "wmill takes the folder for that of a flow or an app");
             }
-        }
-        Ok(())
+        })
     }
 
     /// Returns the items that `wmill` gets, in the order of the export.
@@ -370,12 +387,12 @@ impl Snapshot {
     /// Returns the error of the disk.
     pub fn names_of_items(&self) -> io::Result<Vec<String>> {
         let (mut items, mut seen) = (Vec::new(), BTreeSet::new());
-        for name in self.names()? {
+        each_name(&self.folder, |name| {
             let item = item_of_entry(&name);
-            if !name.starts_with(DEPENDENCIES) && !self.is_left_out(&name) && seen.insert(item.clone()) {
+            if !name.starts_with(DEPENDENCIES) && !self.is_left_out(&name) && seen.insert(digest_of_name(&item)) {
                 items.push(item);
             }
-        }
+        })?;
         Ok(items)
     }
 
@@ -384,7 +401,9 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn has(&self, item: &str) -> io::Result<bool> {
-        Ok(self.names()?.iter().any(|name| item_of_entry(name) == item))
+        let mut has = false;
+        each_name(&self.folder, |name| has |= item_of_entry(&name) == item)?;
+        Ok(has)
     }
 
     /// Returns the digest of each of these items: the current digest of the item's group.
@@ -396,17 +415,20 @@ impl Snapshot {
         if items.contains(SHARED_UI) {
             digests.insert(SHARED_UI.to_owned(), self.digests.shared_ui.clone());
         }
-        for name in if items.is_empty() { Vec::new() } else { self.names()? } {
+        if items.is_empty() {
+            return Ok(digests);
+        }
+        each_name(&self.folder, |name| {
             let item = item_of_entry(&name);
             if !items.contains(&item) {
-                continue;
+                return;
             }
             if name.starts_with(DEPENDENCIES) {
                 digests.insert(item, self.digests.dependencies.clone());
             } else if let Some(digest) = self.digests.groups.get(&narrow::group_of(&name)) {
                 digests.insert(item, hash::hex(digest));
             }
-        }
+        })?;
         Ok(digests)
     }
 
@@ -415,14 +437,13 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn leave_out_missing(&mut self, written: &WrittenFiles, plan: &Plan) -> io::Result<bool> {
-        let mut missing = BTreeSet::new();
-        for name in self.names()? {
+        let (mut missing, reason) = (LeftOutItems::default(), "wmill does not write it, and says nothing");
+        each_name(&self.folder, |name| {
             if !self.is_left_out(&name) && !written.has_entry(&name, plan) {
-                missing.insert(item_of_entry(&name));
+                missing.add(item_of_entry(&name), reason);
             }
-        }
-        for item in &missing {
-            let reason = "wmill does not write it, and says nothing";
+        })?;
+        for item in missing.named.keys() {
             log::warn!("{item} is left out: {reason}");
             if self.found.len() < FOUND_MAX {
                 self.leave_out_found(item, reason);
@@ -430,16 +451,12 @@ impl Snapshot {
                 self.leave_out(item, reason);
             }
         }
+        self.left_out.others.extend(&missing.others);
         Ok(!missing.is_empty())
     }
 
-    fn names(&self) -> io::Result<Vec<String>> {
-        names_in(&self.folder)
-    }
-
     fn is_left_out(&self, name: &str) -> bool {
-        is_left_out(&self.left_out, &item_of_entry(name), name)
-            || (file_names::module_folder(name).is_some() && self.left_out.contains_key(&item_in_modules(name)))
+        self.left_out.has(&item_of_entry(name), name) || self.left_out.has_in_modules(name)
     }
 
     /// Makes an archive with only these items and all of `dependencies/`.
@@ -570,13 +587,16 @@ impl Digests {
     }
 }
 
-fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+/// Passes on the name of each entry.
+fn each_name(folder: &Path, mut take: impl FnMut(String)) -> io::Result<()> {
     let mut headers = tar::Archive::new(File::open(folder.join(EXPORT_FILE))?);
-    let (mut walk, mut names) = (Walk::default(), Vec::new());
+    let mut walk = Walk::default();
     for entry in headers.entries_with_seek()?.raw(true) {
-        names.extend(walk.take(&mut entry?)?.map(|found| found.name));
+        if let Some(found) = walk.take(&mut entry?)? {
+            take(found.name);
+        }
     }
-    Ok(names)
+    Ok(())
 }
 
 /// Returns the name of the item of an entry, or of a file, that lies in the folder of another script's modules:
@@ -592,12 +612,77 @@ pub fn item_in_modules(path: &str) -> String {
     }
 }
 
-/// Whether an item is left out, or a folder that contains its entry or file.
-#[must_use]
-pub fn is_left_out(left_out: &BTreeMap<String, String>, item: &str, path: &str) -> bool {
-    let mut folders = left_out.range(FOLDER.to_owned()..).map_while(|(name, _)| name.strip_prefix(FOLDER));
-    left_out.contains_key(item)
-        || folders.any(|folder| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
+/// The items that must not reach wmill. Only the first have their names, with the reason; the others have a digest.
+#[derive(Clone, Debug, Default)]
+pub struct LeftOutItems {
+    named: BTreeMap<String, String>,
+    others: HashSet<Hash>,
+}
+
+impl LeftOutItems {
+    fn add(&mut self, item: String, reason: &str) {
+        if self.named.len() < NAMED_MAX {
+            self.named.entry(item).or_insert_with(|| reason.to_owned());
+        } else if !self.named.contains_key(&item) {
+            self.others.insert(digest_of_name(&item));
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty() && self.others.is_empty()
+    }
+
+    fn contains(&self, item: &str) -> bool {
+        self.named.contains_key(item) || (!self.others.is_empty() && self.others.contains(&digest_of_name(item)))
+    }
+
+    /// Whether an item is left out, or a folder that contains its entry or file.
+    #[must_use]
+    pub fn has(&self, item: &str, path: &str) -> bool {
+        let mut folders = self.named.range(FOLDER.to_owned()..).map_while(|(name, _)| name.strip_prefix(FOLDER));
+        let has_folder = |slash: usize| self.others.contains(&digest_of_name(&[FOLDER, &path[..slash]].concat()));
+        self.contains(item)
+            || folders.any(|folder| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
+            || (!self.others.is_empty() && path.match_indices('/').any(|(slash, _)| has_folder(slash)))
+    }
+
+    /// Whether an entry or a file belongs to an item that is left out since it lies in the folder of another script's
+    /// modules.
+    #[must_use]
+    pub fn has_in_modules(&self, path: &str) -> bool {
+        file_names::module_folder(path).is_some() && self.contains(&item_in_modules(path))
+    }
+}
+
+/// The first names of many, each with a remark, and the number of the others.
+#[derive(Clone, Debug, Default)]
+pub struct Remarks {
+    first: BTreeMap<String, String>,
+    more: usize,
+}
+
+impl Remarks {
+    fn add(&mut self, name: String, remark: &str) {
+        if self.first.contains_key(&name) || self.first.len() >= REMARKS_MAX {
+            self.more += usize::from(!self.first.contains_key(&name));
+        } else {
+            self.first.insert(name, first_chars(remark, REMARK_CHARS_MAX).into_owned());
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// Returns the names with their remarks. The names that are not kept are empty.
+    pub fn iter(&self) -> impl Iterator<Item = String> {
+        let first = self.first.iter().map(|(name, remark)| format!("{name} ({remark})"));
+        first.chain(std::iter::repeat_n(String::new(), self.more))
+    }
 }
 
 /// Returns the name that people use for the item of an entry of the export: `script f/ops/a`, `flow f/ops/b`. If the
@@ -669,13 +754,13 @@ struct Entries {
     items: Vec<(narrow::GroupId, Hash)>,
     /// The same for the entries below `dependencies/`.
     dependencies: Vec<(narrow::GroupId, Hash)>,
-    left_out: BTreeMap<String, String>,
+    left_out: LeftOutItems,
     /// A hash of each item, since some items have several entries.
     names: HashSet<u64>,
     /// The items with a number that wmill rounds, with that number.
-    rounded: BTreeMap<String, String>,
+    rounded: Remarks,
     /// The items with a file that wmill does not write, with that file.
-    passed_over: BTreeMap<String, String>,
+    passed_over: Remarks,
     /// A hash of each folder with the modules of a script.
     module_folders: HashSet<u64>,
     hashes: RandomState,
@@ -750,10 +835,10 @@ impl Entries {
             self.module_folders.insert(self.hashes.hash_one([path, ending].concat()));
         }
         if let Some(number) = children.number.take() {
-            self.rounded.insert(item_of_entry(name), number);
+            self.rounded.add(item_of_entry(name), &number);
         }
         if let Some(file) = children.passed_over(name) {
-            self.passed_over.insert(item_of_entry(name), file);
+            self.passed_over.add(item_of_entry(name), &file);
         }
         let mut digest = Digest::new(Algorithm::Sha256);
         digest.update(&digest_of_name(name));
@@ -762,7 +847,7 @@ impl Entries {
             Err(reason) => {
                 digest.update(reason.as_bytes());
                 let item = dbt_folder.map_or_else(|| item_of_entry(name), |folder| [FOLDER, folder].concat());
-                self.left_out.entry(item).or_insert(reason);
+                self.left_out.add(item, &reason);
             }
         }
         Ok(digest.finish_bytes())
@@ -1173,14 +1258,14 @@ fn kind_and_path(name: &str) -> Option<(&str, &str)> {
 
 /// Returns the digest of the shared UI. If it has no files, Windmill gives the time of the question as the time of its
 /// last edit.
-fn judge_shared_ui(answer: &Answer, left_out: &mut BTreeMap<String, String>) -> Result<String, SnapshotError> {
+fn judge_shared_ui(answer: &Answer, left_out: &mut LeftOutItems) -> Result<String, SnapshotError> {
     let mut ui = SharedUi::default();
     let digest = read_answer(answer, b'{', SHARED_UI, &mut ui)?;
     let folders = ui.files.iter().flat_map(|file| file.match_indices('/').map(|(slash, _)| &file[..slash]));
     let both = folders.into_iter().find(|folder| ui.files.contains(*folder));
     let both = both.map(|folder| format!("the name {} within it is that of a file and of a folder", quoted(folder)));
     if let Some(fault) = ui.fault.clone().or(both) {
-        left_out.insert(SHARED_UI.to_owned(), fault.clone());
+        left_out.named.insert(SHARED_UI.to_owned(), fault.clone());
         return Ok(fault);
     }
     if ui.has_files {
@@ -1557,13 +1642,38 @@ mod tests {
         let dbt = [("f/d.script.json", r#"{"modules":{"dbt_project.yml":{}}}"#), ("f/d__dbt/wm_dbt.yaml", "")];
         let entries = [&[script, ("f/x.ts", "")], &other[..], &dbt].concat();
         let mut snapshot = taken("modules", &entries);
-        snapshot.left_out.retain(|_, reason| !reason.contains("JSON"));
+        snapshot.left_out.named.retain(|_, reason| !reason.contains("JSON"));
         let left_out: Vec<_> = snapshot.left_out().keys().map(String::as_str).collect();
         assert_eq!(left_out, ["script f/x__mod/script", "variable f/x__mod/v"]);
         let whole = names(&snapshot.whole().expect("a file"));
         assert_eq!(whole, ["f/x.script.json", "f/x.ts", "f/d.script.json", "f/d__dbt/wm_dbt.yaml"]);
         // Without modules, the folder is like any other.
         assert_eq!(taken("modules", &[&[("f/x.script.json", "{}")], &other[..2]].concat()).left_out().len(), 0);
+    }
+
+    #[test]
+    fn of_very_many_items_only_the_first_are_named() {
+        let long = "x".repeat(120);
+        let number = "1".repeat(4000);
+        let all: Vec<_> = (0..NAMED_MAX + 50).map(|it| format!("f/{long}/n{it:05}.resource.json")).collect();
+        let bad: Vec<_> = all.iter().map(|name| (name.as_str(), "{")).collect();
+        let snapshot = taken("many", &bad);
+        assert_eq!((snapshot.left_out().len(), snapshot.left_out.others.len()), (NAMED_MAX, 50));
+        assert_eq!(names(&snapshot.whole().expect("a file")), [""; 0], "all are left out");
+        assert_eq!(snapshot.names_of_items().expect("a file"), [""; 0]);
+        let path = all[NAMED_MAX + 10].replace(".json", ".yaml");
+        let item = item_of_entry(&all[NAMED_MAX + 10]);
+        assert!(snapshot.left_out_items().has(&item, &path) && !snapshot.left_out_items().has("script f/a", "f/a.ts"));
+        let listed = LeftOut::first_of(LeftOut::first_of(snapshot.left_out_list()));
+        assert_eq!((listed.len(), listed[200].item.as_str()), (201, "850 more"));
+        let content = format!("{{\"a\":{number}}}");
+        let large: Vec<_> = all.iter().map(|name| (name.as_str(), content.as_str())).collect();
+        let rounded = taken("many", &large).rounded;
+        assert_eq!((rounded.first.len(), rounded.iter().count()), (REMARKS_MAX, NAMED_MAX + 50));
+        assert!(rounded.first.values().all(|number| number.len() < 200));
+        // A longer name than Windmill has is left out.
+        let name = format!("f/{}a.variable.json", "x/".repeat(700));
+        assert_eq!(taken("many", &[(&name, "{}")]).left_out().len(), 1);
     }
 
     #[test]
@@ -1609,7 +1719,7 @@ mod tests {
     fn files_that_wmill_does_not_write_are_named_with_their_item() {
         let check = |name: &str, content: &str, file: Option<&str>| {
             let passed_over = taken("passed-over", &[(name, content)]).passed_over;
-            assert_eq!(passed_over.values().map(String::as_str).next(), file, "{name} {content}");
+            assert_eq!(passed_over.first.values().map(String::as_str).next(), file, "{name} {content}");
         };
         check(
             "f/r.raw_app.json",
@@ -1627,7 +1737,7 @@ mod tests {
         let check = |number: &str, is_rounded: bool| {
             let content = format!("{{\"value\":{{\"a\":[{number}]}},\"resource_type\":\"any\"}}");
             let rounded = taken("numbers", &[("f/n.resource.json", &content)]).rounded;
-            assert_eq!(rounded.get("resource f/n").map(String::as_str), is_rounded.then_some(number), "{number}");
+            assert_eq!(rounded.first.get("resource f/n").map(String::as_str), is_rounded.then_some(number), "{number}");
         };
         for number in ["175928847299117063", "-1001234567890123456", "9007199254740993", "1000000000000000000000"] {
             check(number, true);

@@ -20,7 +20,7 @@ use crate::model::run_result::Warnings;
 use crate::util::retry::Retry;
 use crate::windmill::item_path::{self, ItemId, WMILL_LOCK};
 use crate::windmill::narrow::Changed;
-use crate::windmill::snapshot::{self, SHARED_UI};
+use crate::windmill::snapshot::{LeftOutItems, SHARED_UI};
 
 /// What is known about a successful pull.
 pub struct Pulled<'a> {
@@ -33,7 +33,7 @@ pub struct Pulled<'a> {
     /// Whether the files of the shared UI in the repository belong to us.
     pub owns_ui: bool,
     /// The items that were left out of the pull, with the reason.
-    pub left_out: &'a BTreeMap<String, String>,
+    pub left_out: &'a LeftOutItems,
 }
 
 impl Pulled<'_> {
@@ -43,7 +43,7 @@ impl Pulled<'_> {
         path.is_some_and(|path| {
             let item = item_of(path).map(|item| of_any_workspace(item, workspace).to_string());
             // A file that belongs to no item has the name of its entry in the export.
-            snapshot::is_left_out(self.left_out, &item.unwrap_or_else(|| entry_of(path)), path)
+            self.left_out.has(&item.unwrap_or_else(|| entry_of(path)), path)
         })
     }
 
@@ -51,7 +51,7 @@ impl Pulled<'_> {
     /// modules.
     fn is_left_out_of_modules(&self, path: &[u8]) -> bool {
         let path = std::str::from_utf8(path).ok().filter(|_| !self.left_out.is_empty());
-        path.is_some_and(|path| self.left_out.contains_key(&snapshot::item_in_modules(path)))
+        path.is_some_and(|path| self.left_out.has_in_modules(path))
     }
 }
 

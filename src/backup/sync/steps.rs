@@ -207,7 +207,7 @@ impl SyncSteps for LiveSteps<'_> {
             changed: self.changed.as_ref(),
             own_items: &snapshot.sides.own_items(),
             owns_ui,
-            left_out: snapshot.left_out(),
+            left_out: snapshot.left_out_items(),
         };
         merge::compose(*self.run, self.pulled(), &self.tip, &pulled, warnings)
     }
