@@ -313,6 +313,11 @@ fn too_many_items_that_wmill_cannot_write_fail_the_sync() {
     let items: Vec<_> = (0..20).map(long).collect();
     assert_left_out(&outcome, &items.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(remote.files("main").contains_key("f/ops/good.ts"), "{outcome}");
+    // Those that an earlier sync found do not count.
+    sandbox.windmill.edit(|workspace| workspace.add_file_resource(&long(20), Some("x = 1\n")));
+    for sync in [sync.clone(), sync.arg("--force")] {
+        assert_eq!(left_out(&sync.run().expect("incomplete")).len(), 21);
+    }
 }
 
 #[test]
@@ -369,6 +374,31 @@ fn what_the_remote_refused_is_offered_again_where_that_is_asked_for_and_after_so
         assert_left_out(&again.run().expect("pushed"), &[]);
         assert!(remote.files("main").contains_key("f/ops/big.ts"));
     }
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn more_files_than_a_sync_takes_refusals_for_may_have_been_refused_before() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let sync = sandbox.sync().remote(&remote);
+    sync.run().expect("pushed");
+    // This remote names one file at a time.
+    remote.hook(
+        "pre-receive",
+        "while read old new ref; do\n\
+         path=$(git ls-tree -r --name-only \"$new\" | grep -m1 'big.*ts$') || continue\n\
+         echo \"error: File $path is 150.00 MB; this exceeds GitHub's file size limit of 100.00 MB\"\n\
+         echo 'error: GH001: Large files detected. You may want to try Git Large File Storage.'\n\
+         exit 1\ndone\n",
+    );
+    for count in [6, 12] {
+        sandbox.windmill.edit(|workspace| {
+            (0..count).for_each(|number| workspace.add_bun_script(&format!("f/ops/big{number:02}"), "1"));
+        });
+        assert_eq!(left_out(&sync.run().expect("incomplete")).len(), count);
+    }
+    assert_eq!(left_out(&sync.arg("--force").run().expect("incomplete")).len(), 12);
 }
 
 #[test]

@@ -248,6 +248,14 @@ impl LastSync {
         self.refused(wmill).map_or(&[], |pull| &pull.found)
     }
 
+    /// Returns the items that were not accepted at the last success and are offered again, since they may be accepted
+    /// now.
+    #[must_use]
+    pub fn offered_again(&self, wmill: Option<&str>) -> &[FoundItem] {
+        let pull = self.state.as_ref().and_then(|state| state.pull.as_ref());
+        pull.filter(|_| self.refused(wmill).is_none()).map_or(&[], |pull| &pull.found)
+    }
+
     /// Returns the last pull, if the items that were not accepted then are left out without being offered.
     fn refused(&self, wmill: Option<&str>) -> Option<&SavedPull> {
         let pull = self.state.as_ref()?.pull.as_ref()?;

@@ -26,7 +26,7 @@ use crate::windmill::api::WindmillError;
 use crate::windmill::cli;
 use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::narrow::{self, Changed};
-use crate::windmill::snapshot::{Answer, Archive, Snapshot, WrittenFiles};
+use crate::windmill::snapshot::{Answer, Archive, FoundItem, Snapshot, WrittenFiles};
 use crate::windmill::snapshot_server::{Answers, SnapshotServer};
 use crate::windmill::wmill_yaml::{Plan, WMILL_YAML};
 
@@ -45,7 +45,7 @@ pub enum PullBase {
 }
 
 /// Pulls into a folder with the repository's files, or into an empty one if these stop wmill. Searches for items that
-/// wmill cannot write, and leaves them out of the snapshot.
+/// wmill cannot write, first among `suspects`, and leaves them out of the snapshot.
 ///
 /// # Errors
 /// [`BackupError`] if wmill, git or the disk fails.
@@ -54,8 +54,9 @@ pub fn pull(
     git: &Git<'_>,
     tip: &RemoteTip,
     snapshot: &mut Snapshot,
+    suspects: &[FoundItem],
 ) -> Result<PullBase, BackupError> {
-    without_missing_items(run, git, snapshot, &tip.plan, |snapshot| pull_all(run, git, tip, snapshot))
+    without_missing_items(run, git, snapshot, &tip.plan, suspects, |snapshot| pull_all(run, git, tip, snapshot))
 }
 
 /// Pulls, and looks for the items that wmill was to write and did not. Such items are left out of the snapshot, and the
@@ -65,11 +66,12 @@ fn without_missing_items<T>(
     git: &Git<'_>,
     snapshot: &mut Snapshot,
     plan: &Plan,
+    suspects: &[FoundItem],
     pull: impl Fn(&Snapshot) -> Result<T, BackupError>,
 ) -> Result<T, BackupError> {
     // Without patterns, as for the pull into an empty folder.
     let configuration = &plan.text_without_patterns;
-    let pulled = search::without_bad_items(run, git, snapshot, configuration, &pull)?;
+    let pulled = search::without_bad_items(run, git, snapshot, configuration, suspects, &pull)?;
     let mut written = WrittenFiles::default();
     let files = walk(git.tree_folder(), names::is_gits_own).map_err(|error| run.disk(&error))?;
     for file in files {
@@ -79,7 +81,7 @@ fn without_missing_items<T>(
         }
     }
     match snapshot.leave_out_missing(&written, plan).map_err(|error| run.disk(&error))? {
-        true => search::without_bad_items(run, git, snapshot, configuration, pull),
+        true => search::without_bad_items(run, git, snapshot, configuration, suspects, pull),
         false => Ok(pulled),
     }
 }
@@ -108,7 +110,7 @@ pub fn pull_into_nothing(
     configuration: &str,
 ) -> Result<(), BackupError> {
     let pull = |snapshot: &Snapshot| pull_into_folder(run, git, snapshot, None, configuration);
-    without_missing_items(run, git, snapshot, plan, pull)
+    without_missing_items(run, git, snapshot, plan, &[], pull)
 }
 
 /// Pulls into a folder that holds `shown`. Each attempt begins with `shown` and nothing else.

@@ -21,6 +21,10 @@ use crate::process::run_env::RunEnv;
 use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot::SHARED_UI;
 
+/// How many refusals of files that were refused before a sync takes one by one. Then it leaves out all of them. It is
+/// less than the refusals that a sync takes in all.
+const REFUSALS_ONE_BY_ONE_MAX: u32 = 5;
+
 /// The steps of a full sync. Each returns its error; `sync` decides whether to try anything else.
 pub trait SyncSteps {
     /// What the folder will hold, compared with what it held.
@@ -86,6 +90,8 @@ pub struct LiveSteps<'a> {
     changed: Option<Changed>,
     /// The last commit that was made.
     made: Option<CreatedCommit>,
+    /// How often the remote refused files.
+    refusals: u32,
 }
 
 impl<'a> LiveSteps<'a> {
@@ -107,7 +113,7 @@ impl<'a> LiveSteps<'a> {
                 guards::refuse_a_public_repository(*run, run_env, &tip, warnings)?;
                 // The warnings so far are not saved with a success, since every sync that pulls gives them again.
                 known.warnings = warnings.count();
-                Start::Pull(Self { run, part: git.aside(), git, known, tip, changed: None, made: None })
+                Start::Pull(Self { run, part: git.aside(), git, known, tip, changed: None, made: None, refusals: 0 })
             }
         })
     }
@@ -162,7 +168,7 @@ impl SyncSteps for LiveSteps<'_> {
     }
 
     fn leave_out(&mut self, paths: &[String]) -> bool {
-        let (prefix, snapshot) = (self.run.request.subdir.prefix(), &mut self.known.snapshot);
+        let (prefix, Known { snapshot, last, wmill, .. }) = (self.run.request.subdir.prefix(), &mut self.known);
         let items = paths.iter().map(|path| {
             let item = merge::name_of_owner(path.strip_prefix(&prefix)?, &self.tip.workspace);
             let is_known = item == SHARED_UI || snapshot.has(&item).is_ok_and(|has| has);
@@ -173,6 +179,12 @@ impl SyncSteps for LiveSteps<'_> {
             let reason = format!("the remote refuses `{path}`: it is too large, or has a secret in it");
             log::warn!("{item} is left out: {reason}");
             snapshot.leave_out_found(&item, &reason);
+        }
+        self.refusals += 1;
+        if self.refusals >= REFUSALS_ONE_BY_ONE_MAX
+            && let Err(error) = snapshot.leave_out_again(last.offered_again(wmill.as_deref()))
+        {
+            log::warn!("cannot leave out again what was refused before: {error}");
         }
         true
     }
@@ -196,7 +208,8 @@ impl SyncSteps for LiveSteps<'_> {
             return Ok(pulled);
         }
         self.changed = None;
-        pull::pull(run, git, tip, &mut self.known.snapshot)
+        let Known { snapshot, last, wmill, .. } = &mut self.known;
+        pull::pull(run, git, tip, snapshot, last.offered_again(wmill.as_deref()))
     }
 
     fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {

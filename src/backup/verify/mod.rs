@@ -231,7 +231,7 @@ fn gone(
     tip: &RemoteTip,
     snapshot: &mut Snapshot,
 ) -> Result<Vec<Vec<u8>>, BackupError> {
-    let base = run.step(Step::Pull, || pull::pull(run, git, tip, snapshot))?;
+    let base = run.step(Step::Pull, || pull::pull(run, git, tip, snapshot, &[]))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);
     let pulled = Pulled {
         base,

@@ -9,17 +9,20 @@ use crate::git::Git;
 use crate::model::result_code::Code;
 use crate::util::retry::Retry;
 use crate::windmill::cli;
-use crate::windmill::snapshot::{self, Snapshot};
+use crate::windmill::snapshot::{self, FoundItem, Snapshot};
 
 /// With more bad items than this, the cause is the export as a whole.
 const BAD_ITEMS_MAX: usize = 20;
 /// Length limit for wmill's error text in a result.
 const REASON_CHARS_MAX: usize = 300;
+/// The beginning of the reason for which such an item is left out.
+const CANNOT_WRITE: &str = "wmill cannot write it: ";
 /// The texts around what wmill could not do, in its message about an entry of the export. The entry's name follows.
 const NAMES_ENTRY: [&str; 2] = ["Failed to ", " at path: "];
 
 /// Pulls. If wmill fails because of an item, pulls without it. The items found are left out of the snapshot.
 /// `configuration` is the `wmill.yaml` for pulls of single items. It has to ask for the same export as `pull`.
+/// `suspects` were found by earlier syncs, and do not count as too many.
 ///
 /// # Errors
 /// The errors of `pull`. If there are too many bad items, or they are not found in time, the first of these errors.
@@ -28,14 +31,24 @@ pub(super) fn without_bad_items<T>(
     git: &Git<'_>,
     snapshot: &mut Snapshot,
     configuration: &str,
+    suspects: &[FoundItem],
     pull: impl Fn(&Snapshot) -> Result<T, BackupError>,
 ) -> Result<T, BackupError> {
     let first = match pull(snapshot) {
         Err(error) if error.retry == Retry::EmptyFolder => error,
         other => return other.map_err(settled),
     };
-    let before = snapshot.left_out().clone();
     let mut named = named_item(&first.message, snapshot);
+    match try_suspects(run, git, snapshot, configuration, suspects) {
+        Ok(false) => {}
+        Ok(true) => match pull(snapshot) {
+            Err(next) if next.retry == Retry::EmptyFolder => named = named_item(&next.message, snapshot),
+            Err(error) => return Err(ended(first, error)),
+            pulled => return pulled,
+        },
+        Err(error) => return Err(ended(first, error)),
+    }
+    let before = snapshot.left_out().clone();
     // wmill may name the item. If it was the last bad one, no search is needed.
     while let Some(item) = named {
         if snapshot.left_out().len() - before.len() >= BAD_ITEMS_MAX {
@@ -73,6 +86,31 @@ fn ended(first: BackupError, error: BackupError) -> BackupError {
 /// Makes an error final, so that no further attempt follows.
 fn settled(error: BackupError) -> BackupError {
     if error.retry == Retry::EmptyFolder { BackupError { retry: Retry::Never, ..error } } else { error }
+}
+
+/// Leaves out those of the items found earlier that have not changed and fail again. Returns whether there are any.
+fn try_suspects(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    snapshot: &mut Snapshot,
+    configuration: &str,
+    suspects: &[FoundItem],
+) -> Result<bool, BackupError> {
+    let suspects = suspects.iter().filter(|one| one.reason.starts_with(CANNOT_WRITE));
+    let suspects: BTreeMap<&str, &str> = suspects.map(|one| (&*one.item, &*one.digest)).collect();
+    let items = suspects.keys().map(|item| (*item).to_owned()).collect();
+    let (now, before) = (snapshot.digests_of(&items).map_err(|error| run.disk(&error))?, snapshot.left_out().len());
+    for (item, digest) in suspects {
+        if now.get(item).is_none_or(|now| now != digest) || snapshot.left_out().contains_key(item) {
+            continue;
+        }
+        match pull_only(run, git, snapshot, &[item], configuration) {
+            Ok(()) => {}
+            Err(error) if error.retry == Retry::EmptyFolder => leave_out(snapshot, item, &error.message),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(snapshot.left_out().len() > before)
 }
 
 /// Pulls halves of what fails, down to single items. Returns whether it found bad items, and not too many. If wmill
@@ -129,7 +167,7 @@ fn named_item(message: &str, snapshot: &Snapshot) -> Option<String> {
 fn leave_out(snapshot: &mut Snapshot, item: &str, message: &str) {
     let reason = reason(message);
     log::warn!("{item} is left out, since wmill cannot write it: {reason}");
-    snapshot.leave_out_found(item, &format!("wmill cannot write it: {reason}"));
+    snapshot.leave_out_found(item, &[CANNOT_WRITE, &*reason].concat());
 }
 
 /// Returns the line of wmill's output that says what is wrong.
