@@ -7,6 +7,7 @@ use std::process::Command;
 
 use support::deployed;
 use support::process;
+use support::tls::Authority;
 use support::*;
 
 /// Returns a sandbox in which workspace `shop` was synced to a repository and then lost.
@@ -47,8 +48,9 @@ case " $* " in
   *" run "*)
     while [ "$1" != windmill-git-sync ]; do shift; done
     shift
-    # What a container has at /drill.key.
+    # What a container has at /drill.key, and in its environment.
     for word; do shift; [ "$word" != /drill.key ] || word='{key_of_run}'; set -- "$@" "$word"; done
+    export GIT_SSH_KNOWN_HOSTS_FILE="$PWD/known_hosts" CA_BUNDLE_FILE="$PWD/bundle.pem"
     DATA_DIR='{data}' WINDMILL_BASE_URL='{base}' exec '{program}' "$@" ;;
   *) exit 64 ;;
 esac"#,
@@ -71,6 +73,9 @@ esac"#,
         told = told.display()
     );
     sandbox.program("curl", &curl);
+    sandbox.file("known_hosts", "");
+    let bundle = sandbox.file("bundle.pem", Authority::new("private").pem());
+    let folder = bundle.parent().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/drill/drill");
     let mut command: Command = process::clean_command(&script);
     let path = std::env::var("PATH").unwrap();
@@ -82,6 +87,9 @@ esac"#,
         .env("TMPDIR", sandbox.scratch("drill"))
         .env("GIT_REMOTE_URL", format!("file://{}", remote.path().display()))
         .env("WINDMILL_WORKSPACE", "shop")
+        .env("GIT_SSH_KNOWN_HOSTS_FILE", "known_hosts")
+        .env("CA_BUNDLE_FILE", "bundle.pem")
+        .current_dir(folder)
         .args(key);
     let finished = process::start(command).finish_within(process::PATIENCE);
     let report = String::from_utf8_lossy(&finished.stdout).into_owned();
@@ -103,6 +111,14 @@ fn a_drill_restores_verifies_reports_and_takes_all_down() {
     let order = ["up --detach --wait", "\"id\":\"shop\"", " restore ", " verify", "down --volumes"];
     let places: Vec<_> = order.iter().map(|part| told.find(part).unwrap_or_else(|| panic!("{part}: {told}"))).collect();
     assert!(places.is_sorted(), "{told}");
+    // The program runs as the owner of the key's file, and gets the files for git.
+    let (user, folder) = (rustix::process::geteuid().as_raw(), key.parent().unwrap().display());
+    let group = rustix::process::getegid().as_raw();
+    assert_eq!(told.matches(&format!(" --user {user}:{group} ")).count(), 2, "{told}");
+    for (file, mounted) in [("shop.key", "key"), ("known_hosts", "known_hosts"), ("bundle.pem", "ca")] {
+        let mount = format!(" --volume {folder}/{file}:/drill.{mounted}:ro ");
+        assert_eq!(told.matches(&mount).count(), 2, "{mount}: {told}");
+    }
     assert!(!told.contains(WINDMILL_TOKEN) && !told.contains("Bearer"), "{told}");
     assert_eq!(fs::read_dir(sandbox.scratch("drill")).unwrap().count(), 0, "it leaves nothing");
 }
@@ -129,4 +145,15 @@ fn a_drill_without_a_server_is_taken_down_too() {
     let missing = sandbox.path().join("missing.key");
     let refused = self::drill(&sandbox, &remote, Some(&missing), ":");
     assert_eq!(refused.finished.status.code(), Some(2), "{}", refused.finished);
+}
+
+#[test]
+fn the_files_for_git_are_where_its_settings_say() {
+    let compose: yaml_serde::Value = yaml_serde::from_str(&crate::docs::read("examples/drill/compose.yml")).unwrap();
+    let environment = &compose["services"]["windmill-git-sync"]["environment"];
+    for (setting, place) in [("GIT_SSH_KNOWN_HOSTS_FILE", "/drill.known_hosts"), ("CA_BUNDLE_FILE", "/drill.ca")] {
+        assert_eq!(environment[setting].as_str(), Some(format!("${{{setting}:+{place}}}").as_str()));
+    }
+    // In the image, /workspace belongs to another user than the one who calls the drill.
+    assert_eq!(environment["DATA_DIR"].as_str(), Some("/drill"));
 }
