@@ -545,7 +545,16 @@ impl Check<'_> {
 
     fn all_workspaces(&mut self, token: &Secret) -> Vec<WorkspaceId> {
         match workspaces::ask(self.config, token, self.deadline.cancel_token()) {
-            Ok(Seen { listed: all, forks }) => {
+            Ok(Seen { listed: mut all, forks }) => {
+                let config = self.config;
+                all.retain(|id| {
+                    let Some(error) = config.branch_for(id).err().or_else(|| config.subdir_for(id).err()) else {
+                        return true;
+                    };
+                    let message = format_args!("{id} is left out: {error}");
+                    self.warn("workspaces", message, "change GIT_BRANCH or GIT_SUBDIR so that it is valid for each id");
+                    false
+                });
                 let ids: Vec<_> = all.iter().map(WorkspaceId::as_str).collect();
                 self.ok("workspaces", format_args!("* stands for {}", ids.join(", ")));
                 if !forks.is_empty() {

@@ -421,13 +421,21 @@ impl RunContext<'_> {
         }
     }
 
-    /// Warns about forks that are left out, and about a workspace that is only the default.
+    /// Warns about workspaces that are left out, and about a workspace that is only the default.
     pub fn warn_about_default_workspace(&self, account: &Account, warnings: &mut Warnings) {
-        let SyncRequest { workspace, purpose, workspace_is_default, forks_left_out, .. } = self.request;
+        let SyncRequest { workspace, purpose, workspace_is_default, forks_left_out, unnameable_left_out, .. } =
+            self.request;
         if !forks_left_out.is_empty() {
             let forks: Vec<_> = forks_left_out.iter().map(WorkspaceId::as_str).collect();
             let why = "wmill takes a branch of that name for an order, so GIT_BRANCH cannot have {workspace} for them";
             warnings.add(format!("WINDMILL_WORKSPACE is *, and forks are left out ({}): {why}", forks.join(", ")));
+        }
+        if !unnameable_left_out.is_empty() {
+            let unnameable: Sample = unnameable_left_out.iter().cloned().collect();
+            warnings.add(format!(
+                "WINDMILL_WORKSPACE is *, and workspaces are left out, since GIT_BRANCH or GIT_SUBDIR makes no valid name \
+                 of them: {unnameable}"
+            ));
         }
         if *workspace_is_default {
             let done = match purpose {

@@ -36,7 +36,7 @@ impl WorkspaceList {
     /// The errors of [`Draft::request`]. For all workspaces, also an error if Windmill is unreachable or refuses the
     /// token, or if the token sees no workspace, more than [`WORKSPACES_MAX`], or not the one that the draft names.
     pub fn requests(&self, draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests, RequestError> {
-        let (listed, forks) = match draft.wanted()? {
+        let (listed, forks, is_all) = match draft.wanted()? {
             Target::One(workspace) => {
                 let request = draft.request(&workspace)?;
                 // "All" stands for the workspaces that Windmill lists, not for a name that a caller makes up.
@@ -48,17 +48,20 @@ impl WorkspaceList {
                 }
                 return Ok(Requests::One(Box::new(request)));
             }
-            Target::Several(listed) => (listed, Vec::new()),
+            Target::Several(listed) => (listed, Vec::new(), false),
             Target::All(token) => {
                 let Seen { listed, forks } = ask(config, &token, cancel)?;
-                (listed, forks)
+                (listed, forks, true)
             }
         };
-        let requests: Result<Vec<_>, _> = listed.iter().map(|workspace| draft.request(workspace)).collect();
-        let mut requests = requests?;
-        requests.iter_mut().for_each(|request| request.forks_left_out.clone_from(&forks));
+        let (mut requests, unnameable) = requests_for(draft, &listed, is_all)?;
+        for request in &mut requests {
+            request.forks_left_out.clone_from(&forks);
+            request.unnameable_left_out.clone_from(&unnameable);
+        }
         // A token from the request may see other workspaces than the configured token.
         if !draft.brings_windmill_token() && requests.iter().all(|request| request.configured) {
+            let listed = requests.iter().map(|request| request.workspace.clone()).collect();
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(listed);
         }
         Ok(Requests::Several(requests))
@@ -68,6 +71,32 @@ impl WorkspaceList {
     #[must_use]
     pub fn last(&self) -> Option<Vec<WorkspaceId>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Returns a request for each workspace, and the faults of those that have none: the templates make a name of them that
+/// is not valid. Windmill listed these, so they must not stop the others.
+///
+/// # Errors
+/// The first fault, if the workspaces were named by the settings, or if each of them has one.
+fn requests_for(
+    draft: &Draft<'_>,
+    listed: &[WorkspaceId],
+    is_all: bool,
+) -> Result<(Vec<SyncRequest>, Vec<String>), RequestError> {
+    let (mut requests, mut faults, mut first) = (Vec::new(), Vec::new(), None);
+    for workspace in listed {
+        match draft.request(workspace) {
+            Ok(request) => requests.push(request),
+            Err(error) => {
+                faults.push([workspace.as_str(), " (", &error.message, ")"].concat());
+                first.get_or_insert(error);
+            }
+        }
+    }
+    match first {
+        Some(error) if !is_all || requests.is_empty() => Err(error),
+        _ => Ok((requests, faults)),
     }
 }
 

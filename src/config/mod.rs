@@ -359,17 +359,19 @@ impl Reader<'_> {
         parse_workspaces(self.text("WINDMILL_WORKSPACE").1).ok()
     }
 
-    /// Checks a template with the first listed workspace, or with `admins` if none is listed.
+    /// Checks a template with each listed workspace, or with `admins` if none is listed.
     fn template(&mut self, variable: &'static str, check: fn(&str, &WorkspaceId) -> Result<(), NameError>) -> String {
         let (name, template) = self.text(variable);
         let template = template.to_owned();
-        let workspace = match self.workspaces() {
-            Some(Workspaces::Listed(listed)) => listed.into_iter().next(),
-            _ => WorkspaceId::parse(ADMINS).ok(),
+        let workspaces = match self.workspaces() {
+            Some(Workspaces::Listed(listed)) => listed,
+            _ => WorkspaceId::parse(ADMINS).into_iter().collect(),
         };
-        if let Some(Err(error)) = workspace.map(|workspace| check(&template, &workspace)) {
-            self.fault(name, &in_words(error));
-        }
+        let mut faults: Vec<_> =
+            workspaces.iter().filter_map(|one| check(&template, one).err()).map(in_words).collect();
+        // Without `{workspace}` in it, it is wrong for all in the same way.
+        faults.dedup();
+        faults.iter().for_each(|fault| self.fault(name, fault));
         template
     }
 
@@ -706,6 +708,11 @@ mod tests {
             assert!(error.contains("WINDMILL_WORKSPACE: several workspaces need {workspace} in GIT_BRANCH"), "{error}");
         }
         assert_eq!(with("a", "GIT_SUBDIR", "backup").ok().unwrap().workspaces.to_text(), "a");
+        // A template is checked with each of them.
+        let error = with("a,HEAD,wm-fork-b", "GIT_BRANCH", "{workspace}").err().unwrap().to_string();
+        assert!(error.contains("GIT_BRANCH: branch name \"HEAD\"") && error.contains("\"wm-fork-b\""), "{error}");
+        let error = with("a,b", "GIT_SUBDIR", "..").err().unwrap().to_string();
+        assert_eq!(error.matches("GIT_SUBDIR: folder \"..\"").count(), 1, "{error}");
         for (workspaces, why) in
             [("a,a", "a comes twice"), ("a,,b", "workspace id \"\" is empty"), ("a,*", "workspace id \"*\" has")]
         {

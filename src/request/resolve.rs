@@ -88,6 +88,7 @@ impl Resolver<'_> {
             configured: changes.is_empty(),
             workspace_is_default: config.workspace_is_default && fields.workspace.is_none(),
             forks_left_out: Vec::new(),
+            unnameable_left_out: Vec::new(),
             purpose: fields.purpose,
         })
     }

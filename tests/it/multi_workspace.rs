@@ -115,6 +115,26 @@ fn all_are_those_that_the_token_sees_now_without_windmills_own_and_archived_ones
 }
 
 #[test]
+fn a_workspace_that_the_templates_make_no_name_of_is_left_out_with_a_warning() {
+    let sandbox = Sandbox::new();
+    with_workspaces(&sandbox, &["HEAD"]);
+    let repository = sandbox.repository();
+    let run = |command: &str| sandbox.command(command).workspace("*").branch("{workspace}").remote(&repository);
+    let outcome = run("sync").run();
+    assert_eq!(outcome.exit_code, Some(0), "{outcome}");
+    assert_eq!(results(outcome.result()), pairs(&[("shop", "pushed")]));
+    let warnings = run::texts_field(outcome.result(), "results.0.warnings");
+    assert!(warnings.iter().any(|warning| warning.contains("workspaces are left out") && warning.contains("HEAD (")));
+    let checked = run("check").run();
+    assert_eq!(checked.exit_code, Some(0), "{checked}");
+    let line = checked.stdout.lines().find(|line| line.starts_with("warning  workspaces")).expect("a warning");
+    assert!(line.contains("HEAD is left out: branch name"), "{line}");
+    // Where all are wrong, there is nothing to do.
+    let outcome = run("sync").branch("{workspace}..").run();
+    assert_eq!(outcome.exit_code, Some(2), "{outcome}");
+}
+
+#[test]
 fn a_name_that_windmill_does_not_list_is_none_of_ours() {
     let sandbox = Sandbox::new();
     with_workspaces(&sandbox, &["lab", "old"]);
