@@ -36,7 +36,9 @@ impl Response {
 
     /// Returns an answer with a body of this media type.
     #[must_use]
-    pub fn new(status: u16, content_type: &str, body: String) -> Self {
+    pub fn new(status: u16, content_type: &str, mut body: String) -> Self {
+        // A body that grew by doubling may take twice its length, for as long as a slow client is sent it.
+        body.shrink_to_fit();
         Self { status, headers: vec![("Content-Type", content_type.to_owned())], body: body.into_bytes() }
     }
 
@@ -83,9 +85,9 @@ impl Response {
         self
     }
 
-    /// Returns the bytes to send to a client that asked with `method`, at the time `now`.
+    /// Returns the head to send at the time `now`. The body follows it, unless the client asked with `HEAD`.
     #[must_use]
-    pub fn to_bytes(&self, method: &Method, now: SystemTime) -> Vec<u8> {
+    pub fn head(&self, now: SystemTime) -> String {
         let mut head = String::with_capacity(256);
         // Writing to a String does not fail.
         let _ = write!(
@@ -101,7 +103,13 @@ impl Response {
             let _ = write!(head, "{name}: {value}\r\n");
         }
         head.push_str("\r\n");
-        let mut bytes = head.into_bytes();
+        head
+    }
+
+    /// Returns the bytes to send to a client that asked with `method`, at the time `now`. This copies the body.
+    #[must_use]
+    pub fn to_bytes(&self, method: &Method, now: SystemTime) -> Vec<u8> {
+        let mut bytes = self.head(now).into_bytes();
         if *method != Method::Head {
             bytes.extend_from_slice(&self.body);
         }

@@ -120,6 +120,59 @@ fn callers_that_went_away_do_not_keep_others_from_their_sync() {
     assert!(sandbox.windmill.exports() >= 2);
 }
 
+/// Returns a record of the history with warnings and left out items of some 17 kilobytes.
+fn long_record(id: usize) -> String {
+    let left_out = vec![format!("{{\"item\":\"f/ops/item\",\"reason\":\"{}\"}}", "r".repeat(60)); 88].join(",");
+    format!(
+        "{{\"run_id\":\"r{id}\",\"workspace\":\"shop\",\"configured\":true,\"dry_run\":false,\"verify\":false,\
+         \"success\":false,\"code\":\"incomplete\",\"message\":\"88 of 500 items\",\"branch\":\"main\",\"commit\":null,\
+         \"changed\":{{\"added\":0,\"modified\":0,\"deleted\":0}},\"warnings\":[\"{}\"],\"left_out\":[{left_out}],\
+         \"items\":500,\"started\":\"2026-11-30T06:00:00Z\",\"ended\":\"2026-11-30T06:00:01Z\",\"duration_ms\":1000}}",
+        "w".repeat(8_000)
+    )
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn many_clients_that_do_not_read_a_long_status_take_little_memory() {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let folder = sandbox.data().join("windmill-git-sync");
+    std::fs::create_dir_all(&folder).unwrap();
+    let runs: Vec<_> = (0..50).map(long_record).collect();
+    let history = format!("{{\"runs\":[{}],\"standings\":[],\"overdue\":[]}}", runs.join(","));
+    std::fs::write(folder.join("history.json"), history).unwrap();
+    let service = sandbox.service().workspace(SHOP).remote(&repository).serve();
+    let status = service.get("/status");
+    assert!(status.body.len() > 800_000, "{} bytes", status.body.len());
+    let peak_kilobytes = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let before = peak_kilobytes();
+    let slow: Vec<TcpStream> = (0..360)
+        .map(|number| {
+            let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            // The kernel must not take the whole answer.
+            sockopt::set_socket_recv_buffer_size(&socket, 2_304).unwrap();
+            bind(&socket, &SocketAddr::from(([127, 0, 0, 2 + u8::try_from(number / 120).unwrap()], 0))).unwrap();
+            connect(&socket, &service.address()).unwrap();
+            let mut stream: TcpStream = socket.into();
+            stream.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream
+        })
+        .collect();
+    let mut first = [0; 12];
+    let begun = slow.iter().filter(|stream| (&mut &**stream).read_exact(&mut first).is_ok()).count();
+    assert!(begun > 300, "{begun} answers begin");
+    let taken = peak_kilobytes() - before;
+    assert!(taken < 40_000, "{taken} kB for clients that do not read");
+    assert_eq!(ask(service.address(), "GET", "/health", &[], b"").unwrap().status, 200);
+}
+
 #[test]
 fn nothing_that_a_neighbour_sends_is_in_the_log_as_it_is() {
     let sandbox = Sandbox::new();

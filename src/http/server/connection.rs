@@ -1,6 +1,6 @@
 //! One connection: reads a request and sends the answer, each with a deadline for the whole of it.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -67,7 +67,7 @@ impl Conversation<'_> {
             if head.expects_continue && received.len() == bytes_used {
                 let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
                 let deadline = Instant::now() + self.limits.write_timeout;
-                write_by(self.stream(), interim, deadline).map_err(|_| End::Silent)?;
+                write_by(self.stream(), &mut [IoSlice::new(interim)], deadline).map_err(|_| End::Silent)?;
             }
             self.read_body(received, request_bytes)?;
             request.is_all = true;
@@ -145,15 +145,23 @@ impl Conversation<'_> {
 
     /// Sends the answer. If the client still sends, also waits until it closes, because a reset could overtake the
     /// answer. Does not wait for a client that has sent everything and is quiet.
-    pub(super) fn send(&self, response: &Response, request: &ReceivedRequest) {
+    pub(super) fn send(&self, mut response: Response, request: &ReceivedRequest) {
         let method = request.method();
-        if self.slot.enter(Phase::Sending).is_err() {
-            return self.slot.connection.send_at_once(response, Some(&method));
+        let head = response.head(SystemTime::now());
+        if method == Method::Head {
+            response.body = Vec::new();
         }
-        let bytes = response.to_bytes(&method, SystemTime::now());
+        if self.slot.enter(Phase::Sending(response.body.len())).is_err() {
+            return self.slot.connection.send_at_once(&response, Some(&method));
+        }
         let deadline = Instant::now() + self.limits.write_timeout;
+        let mut parts = [IoSlice::new(head.as_bytes()), IoSlice::new(&response.body)];
+        let written = write_by(self.stream(), &mut parts, deadline);
+        // The body is not kept for a client that is slow to close.
+        drop(response);
+        self.slot.sent();
         // The kernel holds no bytes back: closing our side, which follows, sends the rest.
-        if write_by(self.stream(), &bytes, deadline).is_err() || request.is_all && wake::is_quiet(self.stream()) {
+        if written.is_err() || request.is_all && wake::is_quiet(self.stream()) {
             return;
         }
         if self.stream().shutdown(Shutdown::Write).is_err() {
@@ -187,12 +195,14 @@ fn read_by(
 }
 
 /// Writes everything, or returns an error at the deadline.
-fn write_by(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    while !bytes.is_empty() {
+fn write_by(mut stream: &TcpStream, mut parts: &mut [IoSlice<'_>], deadline: Instant) -> io::Result<()> {
+    // This removes empty parts at the beginning.
+    IoSlice::advance_slices(&mut parts, 0);
+    while !parts.is_empty() {
         stream.set_write_timeout(Some(time_left(deadline)?))?;
-        match stream.write(bytes) {
+        match stream.write_vectored(parts) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
+            Ok(written) => IoSlice::advance_slices(&mut parts, written),
             Err(error) if is_transient(&error) => {}
             Err(error) => return Err(error),
         }

@@ -13,7 +13,7 @@ use crate::model::result_code::Code;
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How many connections may be open, each with a thread and a descriptor. Even if all clients are slow, the process
-    /// stays under 8 MB.
+    /// stays under 8 MB, apart from what `answers_bytes_max` permits.
     pub connections_max: usize,
     /// How many of these one peer address may have: a third, so that most of them are left for the others.
     pub connections_per_peer_max: usize,
@@ -25,12 +25,15 @@ pub struct Limits {
     /// The total size of the bodies that are being read: four of the largest size. They arrive in milliseconds, and
     /// most bodies come with their head. 384 of the largest size would take 24 MB.
     pub bodies_bytes_max: usize,
+    /// The total size of the bodies of the answers that are being sent, beside the newest one. A client that reads gets
+    /// its answer in milliseconds. `/status` may have some hundreds of kilobytes, and rarely megabytes.
+    pub answers_bytes_max: usize,
     /// The time from the connection to the end of the head. A client sends the head in one piece.
     pub head_timeout: Duration,
     /// The time from the end of the head to the end of the body, which has at most 64 KiB.
     pub body_timeout: Duration,
-    /// The time for the whole answer; the largest is a page of some tens of kilobytes. It includes the wait for a
-    /// client that still sends to close its side, so that no reset overtakes the answer.
+    /// The time for the whole answer. It includes the wait for a client that still sends to close its side, so that no
+    /// reset overtakes the answer.
     pub write_timeout: Duration,
 }
 
@@ -42,6 +45,7 @@ impl Default for Limits {
             callers_max: 64,
             reserved: 8,
             bodies_bytes_max: 256 * 1024,
+            answers_bytes_max: 2 * 1024 * 1024,
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(5),
@@ -64,14 +68,15 @@ pub(super) enum Phase {
     Answering,
     /// The answer waits for a run.
     Waiting,
-    /// The answer is being sent, or the server waits for the client to close.
-    Sending,
+    /// An answer with a body of this many bytes is being sent, or none of them is left and the server waits for the
+    /// client to close.
+    Sending(usize),
 }
 
 impl Phase {
     /// Whether it waits for its client, and so can be closed to make room.
     fn waits_for_client(self) -> bool {
-        matches!(self, Self::Head | Self::Body(_) | Self::Sending)
+        matches!(self, Self::Head | Self::Body(_) | Self::Sending(_))
     }
 }
 
@@ -91,7 +96,7 @@ impl Slot {
     /// Makes the connection close. Its thread sees the end of its input at once, and then reads the reason.
     fn close(&mut self, code: Code) {
         self.closing = Some(code);
-        let side = if self.phase == Phase::Sending { Shutdown::Both } else { Shutdown::Read };
+        let side = if matches!(self.phase, Phase::Sending(_)) { Shutdown::Both } else { Shutdown::Read };
         // This fails if the peer is already gone.
         let _ = self.connection.stream.shutdown(side);
     }
@@ -214,10 +219,26 @@ impl OpenSlot {
             return Err(code);
         }
         (own.phase, own.since) = (phase, Instant::now());
-        if matches!(phase, Phase::Body(_)) {
-            self.keep_bodies_small(&mut list);
+        match phase {
+            Phase::Body(_) => {
+                let size = |phase| if let Phase::Body(bytes) = phase { bytes } else { 0 };
+                self.keep_small(&mut list, self.slots.limits.bodies_bytes_max, size);
+            }
+            Phase::Sending(_) => {
+                let size = |phase| if let Phase::Sending(bytes) = phase { bytes } else { 0 };
+                self.keep_small(&mut list, self.slots.limits.answers_bytes_max, size);
+            }
+            _ => {}
         }
         Ok(())
+    }
+
+    /// Notes that the body of the answer takes no memory any more.
+    pub(super) fn sent(&self) {
+        let mut list = self.slots.lock();
+        if let Some(own) = list.iter_mut().find(|slot| self.is_own(slot)) {
+            own.phase = Phase::Sending(0);
+        }
     }
 
     /// Returns an error with the reason if the connection has to close.
@@ -253,14 +274,11 @@ impl OpenSlot {
         wake::ended(&self.connection.stream) == wake::Ended::Connection || !self.slots.lock().iter().any(has_place)
     }
 
-    /// Keeps the bodies that are being read within their limit: closes those that have taken the longest until the rest
-    /// fits.
-    fn keep_bodies_small(&self, list: &mut [Slot]) {
-        let size = |slot: &Slot| match slot.phase {
-            Phase::Body(bytes) if slot.closing.is_none() => bytes,
-            _ => 0,
-        };
-        let mut excess = list.iter().map(size).sum::<usize>().saturating_sub(self.slots.limits.bodies_bytes_max);
+    /// Keeps the bodies that are being read or sent within their limit: closes those that have taken the longest until
+    /// the rest fits. `size` returns the bytes of one phase.
+    fn keep_small(&self, list: &mut [Slot], bytes_max: usize, size: impl Fn(Phase) -> usize) {
+        let size = |slot: &Slot| if slot.closing.is_none() { size(slot.phase) } else { 0 };
+        let mut excess = list.iter().map(size).sum::<usize>().saturating_sub(bytes_max);
         while excess > 0 {
             let others = list.iter_mut().filter(|slot| size(slot) > 0 && !self.is_own(slot));
             let Some(longest) = others.min_by_key(|slot| slot.since) else { return };

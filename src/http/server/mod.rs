@@ -269,8 +269,9 @@ fn serve(shared: &Shared, slot: &OpenSlot, limits: Limits, in_turn: bool) {
     };
     // Counted before it is sent, so that a client that has its answer finds it in the metrics.
     shared.handler.answered(head, response.status);
-    conversation.send(&response, &request);
-    let (status, milliseconds) = (response.status, started.elapsed().as_millis());
+    let status = response.status;
+    conversation.send(response, &request);
+    let milliseconds = started.elapsed().as_millis();
     log::debug!("{} {} {status} {milliseconds} ms", slot.connection.peer, describe(head));
 }
 

@@ -77,6 +77,9 @@ impl Gate {
     }
 }
 
+/// The size of an answer that no socket takes at once.
+const LARGE_BYTES: usize = 32 * 1024 * 1024;
+
 impl Handler for Gate {
     fn before_body(&self, head: &Head) -> Option<Response> {
         (head.path == "/absent").then(Response::not_found)
@@ -85,7 +88,7 @@ impl Handler for Gate {
     fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response {
         match head.path.as_str() {
             "/panic" => panic!("an error of the handler"),
-            "/large" => return Response::text(200, "x".repeat(32 * 1024 * 1024)),
+            "/large" => return Response::text(200, "x".repeat(LARGE_BYTES)),
             "/sync" => return self.pass(caller),
             _ => {}
         }
@@ -418,6 +421,31 @@ fn bodies_that_are_on_their_way_fit_into_their_limit_together() {
     newest.write_all(&[b' '; 60000]).unwrap();
     newest.shutdown(Shutdown::Write).unwrap();
     assert_status(&answer_of(newest), 200);
+    fixture.end();
+}
+
+#[test]
+fn answers_that_are_on_their_way_fit_into_their_limit_together() {
+    let fixture = start(Limits { answers_bytes_max: 2 * LARGE_BYTES, ..patient() });
+    let ask = |path: &str| fixture.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let mut begun = [0; 12];
+    let mut clients: Vec<_> = (0..2).map(|_| ask("/large")).collect();
+    clients.iter_mut().for_each(|client| client.read_exact(&mut begun).unwrap());
+    // An answer without a body closes none.
+    let head = answer_of(fixture.send("HEAD /large HTTP/1.1\r\nHost: a\r\n\r\n"));
+    assert!(head.contains(&format!("Content-Length: {LARGE_BYTES}\r\n")) && head.ends_with("\r\n\r\n"), "{head}");
+    clients.push(ask("/large"));
+    clients[2].read_exact(&mut begun).unwrap();
+    let lengths: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            let mut rest = Vec::new();
+            let _ = client.read_to_end(&mut rest);
+            rest.len()
+        })
+        .collect();
+    assert!(lengths[0] < LARGE_BYTES, "the longest sender is closed: {lengths:?}");
+    assert!(lengths[1] > LARGE_BYTES && lengths[2] > LARGE_BYTES, "{lengths:?}");
     fixture.end();
 }
 
