@@ -16,6 +16,9 @@ use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser};
 use crate::util::files;
 use crate::util::time;
 
+/// Stands for the list of all workspaces, in place of a workspace's name.
+pub const ALL: &str = "*";
+
 /// How many runs are kept, over all workspaces.
 const RUNS_MAX: usize = 50;
 /// How many of these may count for no backup (dry runs, and runs with other settings) if there is no room for all.
@@ -160,6 +163,18 @@ pub struct BackupStatus {
     pub failure_news: Option<LastAlert>,
     /// The last runs, the oldest first.
     pub picture: Vec<Bar>,
+    /// Whether Windmill listed all workspaces after the last run, and this one was not among them. An earlier version
+    /// did not write this.
+    pub unlisted: Option<bool>,
+}
+
+/// How a failure to list all workspaces ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListRecovery {
+    /// The number of failures.
+    pub failures: u64,
+    /// When the first of them ended, UTC.
+    pub since: String,
 }
 
 /// A failure that was news.
@@ -236,6 +251,25 @@ impl SavedHistory {
         true
     }
 
+    /// Ends the status of the list of all workspaces, because Windmill listed them, and notes the backups of workspaces
+    /// that it did not list. Returns whether that changed anything.
+    fn apply_list(&mut self, unlisted: &[BackupName]) -> bool {
+        let standings = self.standings.len();
+        self.standings.retain(|one| one.workspace != ALL);
+        let mut has_changed = self.standings.len() < standings;
+        if let Some(overdue) = &mut self.overdue {
+            overdue.retain(|one| one.workspace != ALL);
+        }
+        for one in &mut self.standings {
+            let is_meant = unlisted.iter().any(|name| name.is_of(&one.workspace, &one.destination));
+            if is_meant && one.unlisted != Some(true) {
+                one.unlisted = Some(true);
+                has_changed = true;
+            }
+        }
+        has_changed
+    }
+
     /// Keeps the newest runs. Runs that count for no backup do not push out the others.
     fn forget_runs(&mut self) {
         let counts = |run: &Record| run.configured && !run.dry_run;
@@ -282,8 +316,10 @@ fn stand(known: Option<BackupStatus>, entry: &Entry, destination: &str) -> Backu
         failing_since: None,
         failure_news: None,
         picture: Vec::new(),
+        unlisted: None,
     });
     status.last_run = run.clone();
+    status.unlisted = entry.unlisted;
     if takes_a_backup(run) {
         status.token_user.clone_from(&entry.token_user);
         status.last_backup = Some(run.ended.clone());
@@ -334,6 +370,21 @@ struct Entry {
     /// The name of the status for which it counts.
     destination: Option<String>,
     token_user: Option<TokenUser>,
+    /// Whether a list of all workspaces after the run lacked its workspace.
+    unlisted: Option<bool>,
+}
+
+/// Names the status of one backup.
+#[derive(Clone, Debug, PartialEq)]
+struct BackupName {
+    workspace: String,
+    destination: String,
+}
+
+impl BackupName {
+    fn is_of(&self, workspace: &str, destination: &str) -> bool {
+        self.workspace == workspace && self.destination == destination
+    }
 }
 
 /// What this process knows of all runs on its data folder.
@@ -349,13 +400,15 @@ struct Memory {
     unsaved: Vec<Entry>,
     /// Overdue backups that are only in memory.
     unsaved_overdue: Vec<Overdue>,
+    /// The backups that the last list of all workspaces lacked, if only memory shows that.
+    unsaved_list: Option<Vec<BackupName>>,
     /// The stamp of the file that `kept` was read from or written to.
     stamp: Option<Stamp>,
 }
 
 impl Memory {
     fn is_saved(&self) -> bool {
-        self.unsaved.is_empty() && self.unsaved_overdue.is_empty()
+        self.unsaved.is_empty() && self.unsaved_overdue.is_empty() && self.unsaved_list.is_none()
     }
 }
 
@@ -395,7 +448,7 @@ impl History {
     /// the backup changed, if the run counts for one.
     pub fn record(&self, about: About, result: &SyncResult) -> Option<Transition> {
         let record = Record::new(&about, result);
-        let entry = Entry { record, destination: about.destination, token_user: about.token_user };
+        let entry = Entry { record, destination: about.destination, token_user: about.token_user, unlisted: None };
         let mut memory = self.memory();
         self.look(&mut memory);
         let status = |kept: &SavedHistory| kept.status(&result.workspace, entry.destination.as_ref()?).cloned();
@@ -431,6 +484,32 @@ impl History {
             memory.unsaved_overdue.push(alert);
         }
         is_news
+    }
+
+    /// Remembers that Windmill listed all workspaces. `is_unlisted` tells the backups that count no longer. Returns what
+    /// this ended, if listing them had failed before.
+    pub fn note_list(&self, is_unlisted: impl Fn(&BackupStatus) -> bool) -> Option<ListRecovery> {
+        let mut memory = self.memory();
+        self.look(&mut memory);
+        let kept = &mut memory.kept;
+        let recovery = kept.status(ALL, "").filter(|status| !status.last_run.success).map(|status| ListRecovery {
+            failures: status.consecutive_failures,
+            since: status.failing_since.clone().unwrap_or_else(|| status.last_run.ended.clone()),
+        });
+        let name =
+            |one: &BackupStatus| BackupName { workspace: one.workspace.clone(), destination: one.destination.clone() };
+        let unlisted: Vec<_> = kept.standings.iter().filter(|one| is_unlisted(one)).map(name).collect();
+        if kept.apply_list(&unlisted) {
+            // The runs before the list may be added to a newer file after it.
+            for entry in &mut memory.unsaved {
+                let Some(destination) = &entry.destination else { continue };
+                let is_it = |name: &BackupName| name.is_of(&entry.record.workspace, destination);
+                entry.unlisted = unlisted.iter().any(is_it).then_some(true);
+                entry.destination.take_if(|_| entry.record.workspace == ALL);
+            }
+            memory.unsaved_list = Some(unlisted);
+        }
+        recovery
     }
 
     /// Reads the current history, including the runs of other processes.
@@ -495,6 +574,7 @@ impl History {
             Ok(mut kept) => {
                 // The file may be our own: its runs are saved now, and must not count twice.
                 memory.unsaved.retain(|entry| !kept.runs.iter().any(|run| run.run_id == entry.record.run_id));
+                memory.unsaved_list.take_if(|unlisted| !kept.apply_list(unlisted));
                 for entry in &memory.unsaved {
                     kept.add(entry);
                 }
@@ -581,7 +661,7 @@ mod tests {
     }
 
     fn entry(record: Record) -> Entry {
-        Entry { record, destination: None, token_user: None }
+        Entry { record, destination: None, token_user: None, unlisted: None }
     }
 
     fn after(runs: &[(&str, bool)]) -> BackupStatus {
@@ -625,6 +705,63 @@ mod tests {
         assert!(news(incomplete("script f/a", "2026-11-23T18:04:00Z")));
         assert!(!news(incomplete("script f/a", "2026-11-23T18:05:00Z")));
         assert!(news(incomplete("script f/b", "2026-11-23T18:06:00Z")), "the list changed");
+    }
+
+    /// Returns the result of a run, and what else is known of it.
+    fn ended(id: &str, workspace: &str, code: Code) -> (About, SyncResult) {
+        let result = SyncResult {
+            code,
+            message: String::new(),
+            run_id: id.to_owned(),
+            workspace: workspace.to_owned(),
+            branch: "main".to_owned(),
+            commit: None,
+            changed: Changed { added: 0, modified: 0, deleted: 0 },
+            warnings: Vec::new(),
+            left_out: Vec::new(),
+            items: None,
+            duration_ms: 7,
+        };
+        let token_user = Some(TokenUser { name: "ann".to_owned(), admin: true });
+        let destination = Some(if workspace == ALL { "" } else { "there" }.to_owned());
+        (About { configured: true, dry_run: false, verify: false, destination, token_user }, result)
+    }
+
+    #[test]
+    fn a_list_of_all_workspaces_ends_its_failure_and_marks_those_that_it_lacks() {
+        let scratch = files::RunDir::for_test("list").expect("a folder");
+        let history = History::new(scratch.path());
+        let record = |id: &str, workspace: &str, code: Code| {
+            let (about, result) = ended(id, workspace, code);
+            history.record(about, &result);
+        };
+        let look = |history: &History| {
+            history.read(|kept| {
+                let one = |workspace| kept.status(workspace, "there").and_then(|one| one.unlisted);
+                (kept.status(ALL, "").is_some(), one("shop"), one("old"))
+            })
+        };
+        let list = || history.note_list(|one| one.workspace == "old");
+        record("01", "shop", Code::Unchanged);
+        record("02", "old", Code::Unchanged);
+        record("03", ALL, Code::Timeout);
+        record("04", ALL, Code::Timeout);
+        assert_eq!(list().map(|recovery| recovery.failures), Some(2));
+        assert_eq!(list(), None);
+        assert_eq!(look(&history), (false, None, Some(true)));
+        // Another process replaces the file before this one saves.
+        let other = History::new(scratch.path());
+        other.record(ended("05", "lab", Code::Unchanged).0, &ended("05", "lab", Code::Unchanged).1);
+        other.save(Duration::from_secs(5));
+        assert_eq!(look(&history), (false, None, Some(true)));
+        history.save(Duration::from_secs(5));
+        assert_eq!(look(&History::new(scratch.path())), (false, None, Some(true)));
+        record("06", "old", Code::Unchanged);
+        record("07", ALL, Code::Timeout);
+        assert_eq!(look(&history), (true, None, None));
+        history.save(Duration::from_secs(5));
+        assert_eq!(look(&history), (true, None, None));
+        assert!(history.memory().is_saved());
     }
 
     #[test]
@@ -731,7 +868,11 @@ mod tests {
     fn the_last_success_says_whose_token_it_had() {
         let user = |name: &str, admin| Some(TokenUser { name: name.to_owned(), admin });
         let after = |known, success, token_user| {
-            stand(known, &Entry { record: record("01", success), destination: None, token_user }, "there")
+            stand(
+                known,
+                &Entry { record: record("01", success), destination: None, token_user, unlisted: None },
+                "there",
+            )
         };
         let status = after(None, true, user("ann", true));
         let status = after(Some(status), false, user("bob", false));

@@ -11,7 +11,7 @@ use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, SyncResult};
 use crate::request;
 use crate::service::history;
-use crate::service::notify::message::Notice;
+use crate::service::notify::message::{Notice, Subject};
 use crate::service::recorder::Recorder;
 use crate::service::status::{self, Overdue, Workspace};
 use crate::util::deadline::CancelToken;
@@ -102,7 +102,7 @@ impl OverdueWatch {
         };
         self.recorder.notifier.tell(Notice {
             result,
-            is_verification: false,
+            subject: Subject::Backup,
             tells_failure: true,
             failures: None,
             overdue_since: None,

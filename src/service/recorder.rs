@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::model::run_result::SyncResult;
-use crate::service::history::{About, History};
+use crate::backup::run_context::new_run_id;
+use crate::model::result_code::Code;
+use crate::model::run_result::{Changed, SyncResult};
+use crate::service::history::{self, About, BackupStatus, History};
 use crate::service::metrics::{Metrics, OTHER};
-use crate::service::notify::message::Notice;
+use crate::service::notify::message::{Notice, Subject};
 use crate::service::notify::sender::Sender;
 
 /// How long to wait for other processes that write the history. They write for milliseconds, on a busy disk for
@@ -39,7 +41,31 @@ impl Recorder {
             .is_some_and(|status| status.failure_news.as_ref().is_some_and(|news| news.run_id == result.run_id));
         let failures = failing.and_then(|status| Some((status.consecutive_failures, status.failing_since?)));
         let result = result.clone();
-        self.notifier.tell(Notice { result, is_verification, tells_failure, failures, overdue_since, link });
+        let subject = if is_verification { Subject::Verification } else { Subject::Backup };
+        self.notifier.tell(Notice { result, subject, tells_failure, failures, overdue_since, link });
+    }
+
+    /// Records that Windmill listed all workspaces; see [`History::note_list`]. Chats that were told of a failure to list
+    /// them are told of its end.
+    pub fn record_list(&self, is_unlisted: impl Fn(&BackupStatus) -> bool) {
+        let Some(recovery) = self.history.note_list(is_unlisted) else { return };
+        let result = SyncResult {
+            code: Code::Unchanged,
+            message: String::new(),
+            run_id: new_run_id(),
+            workspace: history::ALL.to_owned(),
+            branch: String::new(),
+            commit: None,
+            changed: Changed::default(),
+            warnings: Vec::new(),
+            left_out: Vec::new(),
+            items: None,
+            duration_ms: 0,
+        };
+        let failures = Some((recovery.failures, recovery.since));
+        let subject = Subject::List;
+        self.notifier.tell(Notice { result, subject, tells_failure: false, failures, overdue_since: None, link: None });
+        self.flush();
     }
 
     /// Writes the history to the file, which takes time. Callers have the result already.

@@ -11,7 +11,7 @@ use crate::config::{Config, Workspaces};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::request::{self, Purpose, verified};
-use crate::service::history::{BackupStatus, Bar, Record, SavedHistory};
+use crate::service::history::{ALL, BackupStatus, Bar, Record, SavedHistory};
 use crate::service::notify::message::commit_page;
 use crate::service::queue::{Overview, Run};
 use crate::util::time;
@@ -180,7 +180,7 @@ impl Workspace {
 }
 
 /// Returns the status of the configured backups. If the settings choose all workspaces, these are those that Windmill
-/// listed last, or, before it was asked, those in the history.
+/// listed last, or, before it was asked, those in the history that the last list did not lack.
 #[must_use]
 pub fn configured_workspaces(config: &Config, workspace_list: &WorkspaceList, kept: &SavedHistory) -> Vec<Workspace> {
     let one = |workspace: &WorkspaceId| {
@@ -200,7 +200,11 @@ pub fn configured_workspaces(config: &Config, workspace_list: &WorkspaceList, ke
         None => {
             let names: BTreeSet<&str> = kept.standings.iter().map(|status| status.workspace.as_str()).collect();
             let ids = names.into_iter().filter_map(|name| WorkspaceId::parse(name).ok());
-            ids.map(|id| one(&id)).filter(|known| known.last_run.is_some()).collect()
+            let is_unlisted = |id: &WorkspaceId| {
+                let status = kept.status(id.as_str(), &request::configured_destination(config, id));
+                status.is_some_and(|status| status.unlisted == Some(true))
+            };
+            ids.filter(|id| !is_unlisted(id)).map(|id| one(&id)).filter(|known| known.last_run.is_some()).collect()
         }
     };
     // Without a list of the workspaces, none of them is backed up.
@@ -210,9 +214,6 @@ pub fn configured_workspaces(config: &Config, workspace_list: &WorkspaceList, ke
     }
     all
 }
-
-/// Stands for the list of all workspaces, in place of a workspace's name.
-pub const ALL: &str = "*";
 
 /// A fault that an alert should report.
 pub struct LastFailure {

@@ -14,11 +14,10 @@ use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, SyncResult, TokenUser};
 use crate::process::run;
 use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
-use crate::service::history::{About, SavedHistory};
+use crate::service::history::{self, About};
 use crate::service::notify::message;
 use crate::service::queue::{Run, Worker};
 use crate::service::recorder::Recorder;
-use crate::service::status;
 use crate::util::deadline::CancelToken;
 use crate::util::logging;
 
@@ -103,8 +102,8 @@ pub fn note(
 }
 
 /// Returns the syncs that a draft asks for. If the draft comes from the settings and gives no syncs, because a secret
-/// cannot be read or Windmill does not list its workspaces, records this as a failure of the backup. The next time that
-/// Windmill lists them, records the end of the failure.
+/// cannot be read or Windmill does not list its workspaces, records this as a failure of the backup. When Windmill lists
+/// them, ends that failure.
 ///
 /// # Errors
 /// The same as those of [`WorkspaceList::requests`].
@@ -118,12 +117,14 @@ pub fn requests(
     let asked = workspace_list.requests(draft, config, cancel);
     let is_all = config.workspaces == Workspaces::All;
     match &asked {
-        Ok(Requests::Several(_)) if is_all && draft.is_of_the_settings() => {
-            let was_failing =
-                |kept: &SavedHistory| kept.status(status::ALL, "").is_some_and(|one| !one.last_run.success);
-            if recorder.history.read(was_failing) {
-                note_without_run(recorder, config, Code::Unchanged, "Windmill names its workspaces again");
-            }
+        Ok(Requests::Several(requests)) if is_all && draft.is_of_the_settings() => {
+            // No backup was made yet, so this counts as no run and as no success.
+            recorder.record_list(|known| {
+                WorkspaceId::parse(&known.workspace).is_ok_and(|id| {
+                    known.destination == request::configured_destination(config, &id)
+                        && !requests.iter().any(|request| request.workspace == id)
+                })
+            });
         }
         Err(error)
             if draft.is_of_the_settings() && !matches!(error.code, Code::ShuttingDown | Code::RequestInvalid) =>
@@ -137,7 +138,7 @@ pub fn requests(
 
 /// Records a result for each configured workspace without a run, because its syncs could not even be requested.
 pub fn note_without_run(recorder: &Recorder, config: &Config, code: Code, message: &str) {
-    let all = [status::ALL.to_owned()];
+    let all = [history::ALL.to_owned()];
     let listed: Vec<_> = match &config.workspaces {
         Workspaces::Listed(listed) => listed.iter().map(ToString::to_string).collect(),
         Workspaces::All => all.into(),

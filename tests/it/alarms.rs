@@ -367,3 +367,60 @@ fn metrics_tell_items_and_warnings_of_the_last_run() {
     assert_eq!(value("warnings"), 0);
     assert_eq!(service.get("/healthz").status, 200);
 }
+
+#[test]
+fn that_windmill_lists_its_workspaces_again_is_told_and_is_no_success() {
+    let sandbox = Sandbox::new();
+    sandbox.windmill.token_kind(TokenKind::User);
+    sandbox.windmill.set("lab", Workspace::of_scripts(2));
+    let repository = sandbox.repository();
+    let receivers = Receivers::start();
+    let run = service(&sandbox, &repository, &receivers).workspace("*").branch("b/{workspace}");
+    let service = run.env("SLACK_WEBHOOK_URL", &receivers.url("slack")).serve();
+    sandbox.windmill.fail("/api/workspaces/list", Fault::Status(401));
+    assert_eq!(service.post_sync("").status, 502);
+    assert!(service.get("/ready").text().contains("workspace `*`"), "{}", service.get("/ready").text());
+    receivers.wait_for("slack", 1);
+    sandbox.windmill.heal();
+    sandbox.windmill.fail("/workspaces/tarball", Fault::Status(403));
+    assert_eq!(service.post_sync("").status, 502);
+    let slack = receivers.wait_for("slack", 4);
+    assert!(slack[1].contains("✅ Windmill lists its workspaces again (failures since 20"), "{slack:?}");
+    assert!(slack[2..].iter().all(|body| body.contains("❌ The backup of workspace ")), "{slack:?}");
+    assert_eq!(codes(&receivers.wait_for("url", 3)), ["windmill_unauthorized", "pull_failed", "pull_failed"]);
+    receivers.wait_for("heartbeat/fail", 3);
+    assert!(receivers.deliveries().iter().all(|one| one.to != "heartbeat"), "{:?}", receivers.deliveries());
+    let metrics = service.get("/metrics").text();
+    let of_list = metrics.lines().filter(|line| line.contains("runs_total{workspace=\"*\"") && !line.ends_with(" 0"));
+    assert_eq!(
+        of_list.collect::<Vec<_>>(),
+        ["windmill_git_sync_runs_total{workspace=\"*\",code=\"windmill_unauthorized\"} 1"]
+    );
+    assert!(!service.get("/ready").text().contains("`*`"), "{}", service.get("/ready").text());
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn an_archived_workspace_is_not_expected_any_more_also_after_a_restart() {
+    let sandbox = Sandbox::new();
+    sandbox.windmill.token_kind(TokenKind::User);
+    sandbox.windmill.set("old", Workspace::of_scripts(2));
+    let repository = sandbox.repository();
+    let receivers = Receivers::start();
+    let run = service(&sandbox, &repository, &receivers).workspace("*").branch("b/{workspace}");
+    let run = run.env("SYNC_TIMEOUT", "1s");
+    let started = run.clone().env("EXPECT_SYNC_EVERY", "1h").env("SYNC_TIMEOUT", "1m").serve();
+    assert_eq!(started.post_sync("").status, 200);
+    sandbox.windmill.archive("old");
+    assert_eq!(started.post_sync("").status, 200);
+    drop(started);
+    let started = run.env("EXPECT_SYNC_EVERY", "1s").serve();
+    let overdue = receivers.wait_for("url", 1);
+    assert!(overdue[0].contains("`shop`"), "{overdue:?}");
+    let ready = started.get("/ready");
+    assert!(ready.status == 503 && !ready.text().contains("`old`"), "{}", ready.text());
+    let status = started.get("/status").json();
+    assert_eq!(text_field(&status, "workspaces.0.workspace").as_deref(), Some("shop"));
+    assert!(matches!(field(&status, "workspaces"), Value::Array(all) if all.len() == 1));
+    assert_eq!(receivers.deliveries().iter().filter(|one| one.body.contains("`old`")).count(), 0);
+}

@@ -24,8 +24,8 @@ const DISCORD_CHARS_MAX: usize = 2_000;
 pub struct Notice {
     /// The result of the run.
     pub result: SyncResult,
-    /// Whether it was a verification of the backup.
-    pub is_verification: bool,
+    /// What it was.
+    pub subject: Subject,
     /// Whether this is a failure that is news: the first one, one with another code or other left out items than the
     /// last one, or one a day after the last notice.
     pub tells_failure: bool,
@@ -35,6 +35,17 @@ pub struct Notice {
     pub overdue_since: Option<String>,
     /// The web page of the commit.
     pub link: Option<String>,
+}
+
+/// What a [`Notice`] is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// A backup.
+    Backup,
+    /// A verification of a backup.
+    Verification,
+    /// The list of all workspaces, which Windmill gives again. No run was made, so the result says nothing.
+    List,
 }
 
 impl Notice {
@@ -57,7 +68,14 @@ impl Notice {
     fn sentence(&self, escape: fn(&str) -> String, link: fn(&str, &str) -> String) -> String {
         let result = &self.result;
         let workspace = escape(&result.workspace);
-        let what = if self.is_verification { "verification" } else { "backup" };
+        let what = match self.subject {
+            Subject::Backup => "backup",
+            Subject::Verification => "verification",
+            Subject::List => {
+                let (count, since) = self.failures.as_ref().map_or((0, ""), |(count, since)| (*count, since));
+                return format!("✅ Windmill lists its workspaces again (failures since {since}: {count})");
+            }
+        };
         let mut sentence = match (&self.failures, result.code) {
             (Some((count, since)), code) if code.is_success() => {
                 format!("✅ The {what} of workspace {workspace} works again (failures since {since}: {count}): ")
@@ -83,7 +101,7 @@ impl Notice {
                 sentence +=
                     &format!("{} added, {} modified, {} deleted", changed.added, changed.modified, changed.deleted);
             }
-            Code::Unchanged if !self.is_verification => sentence += "nothing has changed",
+            Code::Unchanged if self.subject == Subject::Backup => sentence += "nothing has changed",
             _ => sentence += &escape(&shortened(&result.message, MESSAGE_CHARS_MAX)),
         }
         if let Some(commit) = &result.commit {
@@ -239,7 +257,7 @@ mod tests {
         };
         Notice {
             result,
-            is_verification: false,
+            subject: Subject::Backup,
             tells_failure: !code.is_success(),
             failures: None,
             overdue_since: None,

@@ -11,7 +11,7 @@ use crate::config::{Config, Occasion, SecretSource};
 use crate::model::result_code::Code;
 use crate::net::ca_bundle;
 use crate::net::http_client;
-use crate::service::notify::message::{self, Notice};
+use crate::service::notify::message::{self, Notice, Subject};
 use crate::util::secret::Secret;
 
 /// How many notices may wait. More of them accumulate only if a receiver hangs for long.
@@ -156,7 +156,9 @@ impl Shared {
     fn send(&self, target: &Target, notice: &Notice) {
         // A heartbeat is for syncs only: its receiver checks whether they continue.
         let is_for = match target.kind {
-            Channel::Heartbeat => !notice.is_verification && notice.result.code != Code::Overdue,
+            Channel::Heartbeat => notice.subject == Subject::Backup && notice.result.code != Code::Overdue,
+            // An URL gets the result of a run, and the list of the workspaces is none.
+            Channel::Url if notice.subject == Subject::List => false,
             _ => notice.is_for(&self.occasions),
         };
         if !is_for {
