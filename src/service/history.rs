@@ -38,7 +38,8 @@ const MESSAGE_BYTES_OF_OTHERS_MAX: usize = 500;
 const WARNINGS_BYTES_MAX: usize = 8 << 10;
 /// How much of all left out items of a run is kept.
 const LEFT_OUT_BYTES_MAX: usize = 8 << 10;
-/// The largest size of the file that is read. The largest history is far smaller, so a larger file is not a history.
+/// The largest size of the file. A longer history loses the details of old runs when it is written, so a larger file is
+/// not a history.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 /// How often a file lock is tried. The kernel's lock has no wait with a time-out.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(5);
@@ -70,8 +71,8 @@ pub struct Record {
     pub changed: Changed,
     /// What a user should know although it is no failure. The last entry may be the number of further ones.
     pub warnings: Vec<String>,
-    /// The items that could not be backed up. The last entry may be the number of further ones. An earlier version did
-    /// not write this.
+    /// The items that could not be backed up. The last entry may be the number of further ones. `None` in a run of an
+    /// earlier version, and in a run of a history that was too long with them.
     pub left_out: Option<Vec<LeftOut>>,
     /// How many items Windmill listed, if it was asked.
     pub items: Option<usize>,
@@ -251,6 +252,44 @@ impl SavedHistory {
         true
     }
 
+    /// Returns the text of the file, which is at most this long. To this end, drops the warnings and left out items of
+    /// runs, then their messages: first of the list of runs, the oldest first, then of the status of the backups. The
+    /// rest fits by far.
+    fn shortened(&mut self, bytes_max: u64) -> String {
+        let text = json::to_string(self);
+        let mut excess = text.len().saturating_sub(usize::try_from(bytes_max).unwrap_or(usize::MAX));
+        if excess == 0 {
+            return text;
+        }
+        let drop_details = |run: &mut Record| {
+            run.warnings.clear();
+            run.left_out = None;
+        };
+        for shorten in [drop_details, |run: &mut Record| run.message.clear()] {
+            for run in self.all_records() {
+                if excess == 0 {
+                    break;
+                }
+                let bytes = json::to_string(run).len();
+                shorten(run);
+                excess = excess.saturating_sub(bytes - json::to_string(run).len());
+            }
+        }
+        json::to_string(self)
+    }
+
+    /// Returns all runs in the order in which they may lose details.
+    fn all_records(&mut self) -> Vec<&mut Record> {
+        let (mut records, mut last) = (Vec::new(), Vec::new());
+        records.extend(self.runs.iter_mut().rev());
+        for one in self.standings.iter_mut().rev() {
+            records.extend(one.last_success.iter_mut().chain(&mut one.last_failure));
+            last.push(&mut one.last_run);
+        }
+        records.extend(last);
+        records
+    }
+
     /// Ends the status of the list of all workspaces, because Windmill listed them, and notes the backups of workspaces
     /// that it did not list. Returns whether that changed anything.
     fn apply_list(&mut self, unlisted: &[BackupName]) -> bool {
@@ -349,7 +388,8 @@ fn stand(known: Option<BackupStatus>, entry: &Entry, destination: &str) -> Backu
 /// Whether a failure was not reported yet, or not within a day.
 fn is_news(status: &BackupStatus, failure: &Record) -> bool {
     let (Some(told), Some(last)) = (&status.failure_news, &status.last_failure) else { return true };
-    let is_other_list = last.left_out.iter().flatten().ne(failure.left_out.iter().flatten());
+    // Without the last list, which a long history drops, it is not known whether this one is another.
+    let is_other_list = last.left_out.is_some() && last.left_out != failure.left_out;
     last.code != failure.code || is_other_list || is_a_day_between(&told.ended, &failure.ended)
 }
 
@@ -541,7 +581,7 @@ impl History {
             if memory.is_saved() {
                 return Ok(());
             }
-            json::to_string(&memory.kept)
+            memory.kept.shortened(FILE_BYTES_MAX)
         };
         // The runs in the file stay in `unsaved` until the next `look`.
         files::replace_file(&self.path, text.as_bytes())
@@ -705,6 +745,9 @@ mod tests {
         assert!(news(incomplete("script f/a", "2026-11-23T18:04:00Z")));
         assert!(!news(incomplete("script f/a", "2026-11-23T18:05:00Z")));
         assert!(news(incomplete("script f/b", "2026-11-23T18:06:00Z")), "the list changed");
+        let unknown = Record { left_out: None, ..incomplete("script f/b", "2026-11-23T18:07:00Z") };
+        assert!(news(unknown), "another list");
+        assert!(!news(incomplete("script f/b", "2026-11-23T18:08:00Z")), "the last list was dropped");
     }
 
     /// Returns the result of a run, and what else is known of it.
@@ -725,6 +768,44 @@ mod tests {
         let token_user = Some(TokenUser { name: "ann".to_owned(), admin: true });
         let destination = Some(if workspace == ALL { "" } else { "there" }.to_owned());
         (About { configured: true, dry_run: false, verify: false, destination, token_user }, result)
+    }
+
+    #[test]
+    fn a_history_that_is_too_long_loses_details_and_is_read_again() {
+        let scratch = files::RunDir::for_test("long-history").expect("a folder");
+        let history = History::new(scratch.path());
+        for number in 0..STANDINGS_MAX {
+            for code in [Code::Unchanged, Code::Incomplete] {
+                let (about, mut result) = ended(&format!("{number}{}", code.as_str()), &format!("ws{number}"), code);
+                result.message = "\"".repeat(MESSAGE_BYTES_MAX);
+                result.warnings = vec!["\u{7f}".repeat(900); 9];
+                result.left_out = (0..100)
+                    .map(|n| LeftOut { item: format!("script f/ops/{n}"), reason: "\"quoted\"".repeat(10) })
+                    .collect();
+                history.record(about, &result);
+            }
+        }
+        let (news, backup) =
+            history.read(|kept| (kept.standings[7].failure_news.clone(), kept.standings[7].last_backup.clone()));
+        history.save(Duration::from_secs(5));
+        let bytes = fs::metadata(&history.path).expect("there").len();
+        assert!((FILE_BYTES_MAX / 2..=FILE_BYTES_MAX).contains(&bytes), "{bytes} bytes");
+        let again = History::new(scratch.path());
+        again.read(|kept| {
+            assert_eq!((kept.runs.len(), kept.standings.len()), (RUNS_MAX, STANDINGS_MAX));
+            assert_eq!((&kept.standings[7].failure_news, &kept.standings[7].last_backup), (&news, &backup));
+            assert!(news.is_some() && backup.is_some());
+            assert_eq!(kept.runs[0].warnings.len(), 0);
+        });
+        assert!(again.token_user("ws1", "there").is_some_and(|user| user.admin));
+        // As much as possible stays.
+        let mut kept = <SavedHistory as Default>::default();
+        for id in ["01", "02", "03"] {
+            kept.add(&entry(Record { warnings: vec!["w".repeat(1_000)], ..record(id, true) }));
+        }
+        let text = kept.shortened(2_500);
+        assert_eq!(kept.runs.iter().map(|run| run.warnings.len()).collect::<Vec<_>>(), [1, 0, 0]);
+        assert!(text.len() <= 2_500 && text == json::to_string(&kept), "{text}");
     }
 
     #[test]
