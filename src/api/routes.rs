@@ -24,6 +24,7 @@ use crate::service::status::{self, StatusReport, Workspace};
 use crate::service::token_check::TokenCheck;
 use crate::service::worker;
 use crate::util::deadline::CancelToken;
+use crate::util::time;
 
 /// How long a caller should wait before it tries again.
 const RETRY_AFTER_SECONDS: u32 = 10;
@@ -161,7 +162,8 @@ impl App {
     /// Answers `/ready`, for alerts. It names workspaces and codes but no causes, because it needs no token.
     fn ready(&self) -> Response {
         let workspaces = self.configured_workspaces();
-        match status::fault_of(&self.config, &workspaces, self.process_start, SystemTime::now()) {
+        let now = SystemTime::now();
+        match status::fault_of(&self.config, &workspaces, time::of(self.started, now), now) {
             None => Response::json(200, json::to_string(&Ready { status: "ready" })),
             Some(fault) => Response::error(503, fault.code, &fault.message),
         }
@@ -171,11 +173,13 @@ impl App {
         self.recorder.history.read(|kept| status::configured_workspaces(&self.config, &self.workspace_list, kept))
     }
 
-    fn report(&self) -> StatusReport {
+    /// Answers `/status`. One report is made at a time, so that many requests at once do not take memory for each.
+    fn status(&self) -> Response {
         let overview = self.runs.overview();
-        self.recorder
-            .history
-            .read(|kept| StatusReport::new(&self.config, &self.workspace_list, kept, &overview, self.process_start))
+        let report = self.recorder.history.read(|kept| {
+            StatusReport::new(&self.config, &self.workspace_list, kept, &overview, self.started).to_json()
+        });
+        Response::json(200, report)
     }
 
     fn metrics(&self) -> Response {
@@ -386,7 +390,7 @@ impl Handler for App {
         match Route::of(&head.path) {
             Some(Route::Health) => self.health(),
             Some(Route::Ready) => self.ready(),
-            Some(Route::Status) => Response::json(200, self.report().to_json()),
+            Some(Route::Status) => self.status(),
             Some(Route::Metrics) => self.metrics(),
             Some(Route::Page) => status_page::response(),
             Some(Route::Sync) => self.sync(&body, caller),

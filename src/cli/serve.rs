@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::args::Serve;
 use super::{PROGRAM, eprint_line, new_recorder, own_program, signals};
@@ -101,7 +101,7 @@ fn serve_until_stopped(server: Server, config: &Arc<Config>) -> ExitCode {
         config: Arc::clone(config),
         recorder: Arc::clone(&recorder),
         workspace_list: Arc::clone(&workspace_list),
-        started: SystemTime::now(),
+        started: Instant::now(),
         cancel: cancel.clone(),
     });
     let start_check = StartCheck::begin(config, &runs, &recorder);

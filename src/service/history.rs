@@ -28,8 +28,9 @@ const OTHER_RUNS_MAX: usize = 25;
 const STANDINGS_MAX: usize = 128;
 /// How many runs the picture of one backup has.
 const PICTURE_RUNS_MAX: usize = 40;
-/// A continuing failure is reported again after this time.
-const FAILURE_NEWS_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
+/// A continuing failure is reported again after this time: once a day, also if a daily run ends a bit earlier than the
+/// day before.
+const NEWS_INTERVAL: Duration = Duration::from_secs(23 * 3_600);
 /// How much of a message is kept. The longest expected messages list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// The same for runs with other settings: the caller chose the remote, and the message may contain the remote's text.
@@ -234,12 +235,12 @@ impl SavedHistory {
     }
 
     /// Remembers that a backup is overdue. Does nothing, and returns false, if a notice said so within a day or if a
-    /// backup was made since.
-    fn add_overdue(&mut self, alert: &Overdue) -> bool {
+    /// backup was made since. A backup in the future shows only that the clock was wrong.
+    fn add_overdue(&mut self, alert: &Overdue, now: &str) -> bool {
         let (workspace, destination) = (&alert.workspace, &alert.destination);
-        let is_over = self
-            .status(workspace, destination)
-            .is_some_and(|status| status.last_backup.as_ref().is_some_and(|backup| *backup >= alert.told));
+        let is_since = |backup: &String| (alert.told.as_str()..=now).contains(&backup.as_str());
+        let is_over =
+            self.status(workspace, destination).is_some_and(|status| status.last_backup.as_ref().is_some_and(is_since));
         let overdue = self.overdue.get_or_insert_default();
         let known = overdue.iter().position(|one| one.is_of(workspace, destination));
         let is_news = known.is_none_or(|index| is_a_day_between(&overdue[index].told, &alert.told));
@@ -393,10 +394,10 @@ fn is_news(status: &BackupStatus, failure: &Record) -> bool {
     last.code != failure.code || is_other_list || is_a_day_between(&told.ended, &failure.ended)
 }
 
+/// Whether a day has passed, or almost. A `then` in the future was taken from a wrong clock, and counts as long ago.
 fn is_a_day_between(then: &str, now: &str) -> bool {
     let times = time::from_text(now).zip(time::from_text(then));
-    let since = times.and_then(|(now, then)| now.duration_since(then).ok());
-    since.is_some_and(|time| time >= FAILURE_NEWS_INTERVAL)
+    times.is_some_and(|(now, then)| now.duration_since(then).map_or(true, |time| time >= NEWS_INTERVAL))
 }
 
 /// Whether a run brought what Windmill holds to the remote, as far as possible.
@@ -518,7 +519,7 @@ impl History {
     pub fn note_overdue(&self, alert: Overdue) -> bool {
         let mut memory = self.memory();
         self.look(&mut memory);
-        let is_news = memory.kept.add_overdue(&alert);
+        let is_news = memory.kept.add_overdue(&alert, &alert.told);
         if is_news {
             memory.unsaved_overdue.retain(|one| !one.is_of(&alert.workspace, &alert.destination));
             memory.unsaved_overdue.push(alert);
@@ -618,7 +619,8 @@ impl History {
                 for entry in &memory.unsaved {
                     kept.add(entry);
                 }
-                memory.unsaved_overdue.retain(|alert| kept.add_overdue(alert));
+                let now = time::to_text(SystemTime::now());
+                memory.unsaved_overdue.retain(|alert| kept.add_overdue(alert, &now));
                 memory.kept = kept;
             }
             Err(error) => log::warn!("the history of runs cannot be read and will be replaced: {error}"),
@@ -734,8 +736,8 @@ mod tests {
         assert!(news(failure("timeout", "2026-11-22T18:00:00Z")));
         assert!(!news(failure("timeout", "2026-11-22T18:01:00Z")));
         assert!(news(failure("git_failed", "2026-11-22T18:02:00Z")));
-        assert!(!news(failure("git_failed", "2026-11-23T18:01:59Z")));
-        assert!(news(failure("git_failed", "2026-11-23T18:02:00Z")));
+        assert!(!news(failure("git_failed", "2026-11-23T17:01:59Z")));
+        assert!(news(failure("git_failed", "2026-11-23T17:02:00Z")));
         assert!(!news(record("03", true)));
         assert!(news(failure("git_failed", "2026-11-23T18:03:00Z")), "it begins again");
         let incomplete = |item: &str, ended| {
@@ -748,6 +750,20 @@ mod tests {
         let unknown = Record { left_out: None, ..incomplete("script f/b", "2026-11-23T18:07:00Z") };
         assert!(news(unknown), "another list");
         assert!(!news(incomplete("script f/b", "2026-11-23T18:08:00Z")), "the last list was dropped");
+        assert!(news(incomplete("script f/b", "2026-11-20T18:00:00Z")), "the clock was set back");
+    }
+
+    #[test]
+    fn a_daily_failure_is_news_each_day() {
+        let mut status = None;
+        // A daily sync at 03:00 with a random delay of up to half a minute.
+        for (day, second) in [(1, 20), (2, 5), (3, 25), (4, 11), (5, 2), (6, 29)] {
+            let ended = format!("2026-11-{day:02}T03:00:{second:02}Z");
+            let failure = Record { ended: ended.clone(), ..record("01", false) };
+            let after = stand(status.take(), &entry(failure), "there");
+            assert_eq!(after.failure_news.as_ref().map(|news| &news.ended), Some(&ended));
+            status = Some(after);
+        }
     }
 
     /// Returns the result of a run, and what else is known of it.
@@ -872,15 +888,19 @@ mod tests {
             since: "2026-11-22T17:00:00Z".to_owned(),
             told: told.to_owned(),
         };
-        assert!(kept.add_overdue(&alert("2026-11-22T17:30:00Z")));
-        assert!(!kept.add_overdue(&alert("2026-11-23T17:29:59Z")));
-        assert!(kept.add_overdue(&alert("2026-11-23T17:30:00Z")));
+        let add = |kept: &mut SavedHistory, told: &str, now: &str| kept.add_overdue(&alert(told), now);
+        let at_once = |kept: &mut SavedHistory, told: &str| add(kept, told, told);
+        assert!(at_once(&mut kept, "2026-11-22T17:30:00Z"));
+        assert!(!at_once(&mut kept, "2026-11-23T16:29:59Z"));
+        assert!(at_once(&mut kept, "2026-11-23T16:30:00Z"));
         let of = |success| Entry { destination: Some("there".to_owned()), ..entry(record("01", success)) };
         kept.add(&of(false));
         assert_eq!(kept.overdue.as_ref().map(Vec::len), Some(1));
         kept.add(&of(true));
         assert_eq!(kept.overdue.as_ref().map(Vec::len), Some(0));
-        assert!(!kept.add_overdue(&alert("2026-11-22T17:59:59Z")), "it was said before the backup");
+        let (told, later) = ("2026-11-22T17:59:59Z", "2026-11-22T18:30:00Z");
+        assert!(!add(&mut kept, told, later), "it was said before the backup");
+        assert!(at_once(&mut kept, told), "the backup is in the future, since the clock was wrong");
     }
 
     #[test]

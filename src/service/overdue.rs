@@ -1,7 +1,7 @@
 //! Reports a configured backup that was not made for longer than `EXPECT_SYNC_EVERY`, no matter what should start it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::backup::run_context::new_run_id;
 use crate::backup::workspaces::WorkspaceList;
@@ -32,7 +32,7 @@ pub struct OverdueWatch {
     /// Knows the workspaces.
     pub workspace_list: Arc<WorkspaceList>,
     /// When the process started.
-    pub started: SystemTime,
+    pub started: Instant,
     /// Raised when the process ends.
     pub cancel: CancelToken,
 }
@@ -51,11 +51,12 @@ impl OverdueWatch {
     }
 
     fn look(&self, now: SystemTime) {
-        let Self { config, workspace_list, recorder, started, .. } = self;
+        let Self { config, workspace_list, recorder, .. } = self;
+        let started = time::of(self.started, now);
         let workspaces = recorder.history.read(|kept| status::configured_workspaces(config, workspace_list, kept));
         for workspace in workspaces {
-            if self.may_tell(&workspace, now)
-                && let Some(overdue) = status::overdue(config, &workspace, *started, now)
+            if self.may_tell(&workspace, started, now)
+                && let Some(overdue) = status::overdue(config, &workspace, started, now)
             {
                 self.tell(workspace.workspace, overdue, now);
             }
@@ -64,10 +65,11 @@ impl OverdueWatch {
 
     /// Whether a notice may be sent. After a start, it waits for the first run or for `SYNC_TIMEOUT`: the backup may be
     /// overdue because the service did not run.
-    fn may_tell(&self, workspace: &Workspace, now: SystemTime) -> bool {
+    fn may_tell(&self, workspace: &Workspace, started: SystemTime, now: SystemTime) -> bool {
         // Times in the history are whole seconds.
-        let ran = workspace.last_run.as_ref().is_some_and(|run| run.ended >= time::to_text(self.started));
-        ran || self.started.checked_add(self.config.sync_timeout).is_none_or(|end| now >= end)
+        let since_start = time::to_text(started)..=time::to_text(now);
+        let ran = workspace.last_run.as_ref().is_some_and(|run| since_start.contains(&run.ended));
+        ran || self.started.elapsed() >= self.config.sync_timeout
     }
 
     fn tell(&self, workspace: String, overdue: Overdue, now: SystemTime) {

@@ -1,7 +1,7 @@
 //! The state of the service and its backups at one moment, as JSON.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use miniserde::{Serialize, json};
 
@@ -223,8 +223,8 @@ pub struct LastFailure {
     pub message: String,
 }
 
-/// Returns what is wrong with the configured backups, or `None` if all is well. `started` is when the process started:
-/// for a backup without a success, the time counts from there.
+/// Returns what is wrong with the configured backups, or `None` if all is well. `started` is when the process started,
+/// by the clock of `now`: for a backup without a success, the time counts from there.
 #[must_use]
 pub fn fault_of(
     config: &Config,
@@ -267,12 +267,13 @@ pub struct Overdue {
 }
 
 /// Whether a backup was not made for longer than `EXPECT_SYNC_EVERY`. If it was never made, that time begins with the
-/// process.
+/// process. So it does if the last one lies in the future: the clock was wrong.
 #[must_use]
 pub fn overdue(config: &Config, workspace: &Workspace, started: SystemTime, now: SystemTime) -> Option<Overdue> {
     let every = config.expect_sync_every?;
     let last = workspace.last_backup.as_deref();
-    let since = last.and_then(time::from_text).unwrap_or(started).checked_add(every)?;
+    let passed = last.and_then(time::from_text).filter(|last| *last <= now);
+    let since = passed.unwrap_or(started).checked_add(every)?;
     if now <= since {
         return None;
     }
@@ -289,7 +290,8 @@ pub fn overdue(config: &Config, workspace: &Workspace, started: SystemTime, now:
 fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now: SystemTime) -> Option<LastFailure> {
     let schedule = config.sync_schedule.as_ref()?;
     let success = workspace.last_success_time();
-    let second = schedule.next_after(schedule.next_after(success.unwrap_or(started))?)?;
+    let passed = success.filter(|success| *success <= now);
+    let second = schedule.next_after(schedule.next_after(passed.unwrap_or(started))?)?;
     if now <= second.checked_add(config.sync_timeout)? {
         return None;
     }
@@ -308,11 +310,11 @@ impl StatusReport {
         workspace_list: &WorkspaceList,
         kept: &SavedHistory,
         overview: &Overview,
-        started: SystemTime,
+        started: Instant,
     ) -> Self {
         let now = SystemTime::now();
         let mut workspaces = configured_workspaces(config, workspace_list, kept);
-        let ready = fault_of(config, &workspaces, started, now).is_none();
+        let ready = fault_of(config, &workspaces, time::of(started, now), now).is_none();
         let next_by = |schedule: Option<&Schedule>| -> Vec<Next> {
             let Some(time) = schedule.and_then(|schedule| schedule.next_after(now)) else { return Vec::new() };
             let next = |of: &Workspace| Next { workspace: of.workspace.clone(), time: time::to_text(time) };
@@ -329,7 +331,7 @@ impl StatusReport {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             time: time::to_text(now),
-            uptime_seconds: now.duration_since(started).map_or(0, |time| time.as_secs()),
+            uptime_seconds: started.elapsed().as_secs(),
             ready,
             workspaces,
             next,
@@ -344,5 +346,52 @@ impl StatusReport {
     #[must_use]
     pub fn to_json(&self) -> String {
         json::to_string(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, Options, Required};
+    use crate::model::run_result::Changed;
+
+    #[test]
+    fn a_success_in_the_future_counts_as_the_start_of_the_service() {
+        let settings = [("EXPECT_SYNC_EVERY", "26h"), ("SYNC_SCHEDULE", "0 3 * * *")];
+        let environment = Environment::new(settings.map(|(name, value)| (name.into(), value.into())));
+        let config = Config::new(&Options::default(), &environment, Required::Serve).expect("settings");
+        let at = |text: &str| time::from_text(text).expect("a time");
+        let started = at("2026-11-30T02:00:00Z");
+        let mut workspace = Workspace::configured("shop", None, None);
+        for last in [None, Some("2036-11-30T03:00:00Z")] {
+            workspace.last_backup = last.map(str::to_owned);
+            assert!(overdue(&config, &workspace, started, at("2026-12-01T04:00:00Z")).is_none(), "{last:?}");
+            let late = overdue(&config, &workspace, started, at("2026-12-01T04:00:01Z")).expect("it is overdue");
+            assert_eq!(late.since, at("2026-12-01T04:00:00Z"));
+        }
+        workspace.last_backup = Some("2026-12-01T03:00:00Z".to_owned());
+        let success = Record {
+            run_id: "01".to_owned(),
+            workspace: "shop".to_owned(),
+            configured: true,
+            dry_run: false,
+            verify: false,
+            success: true,
+            code: "pushed".to_owned(),
+            message: String::new(),
+            branch: "main".to_owned(),
+            commit: None,
+            changed: Changed { added: 0, modified: 0, deleted: 0 },
+            warnings: Vec::new(),
+            left_out: None,
+            items: None,
+            started: "2036-11-30T03:00:00Z".to_owned(),
+            ended: "2036-11-30T03:00:00Z".to_owned(),
+            duration_ms: 7,
+        };
+        workspace.last_success = Some(success);
+        for (now, is_late) in [("2026-12-01T03:30:00Z", false), ("2026-12-01T03:30:01Z", true)] {
+            assert_eq!(lateness_of(&config, &workspace, started, at(now)).is_some(), is_late, "{now}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! UTC times as text, in the form of RFC 3339.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -51,11 +51,24 @@ fn in_utc(time: SystemTime) -> OffsetDateTime {
     }
 }
 
+/// Returns a moment of this process by the clock that shows `now`, which may have been set since.
+#[must_use]
+pub fn of(moment: Instant, now: SystemTime) -> SystemTime {
+    now.checked_sub(moment.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_does_not_make_a_moment_older() {
+        let (moment, now) = (Instant::now(), from_text("2026-11-28T14:00:00Z").unwrap());
+        let since = now.duration_since(of(moment, now)).unwrap();
+        assert!(since <= moment.elapsed(), "{since:?}");
+    }
 
     #[test]
     fn a_moment_is_in_utc_or_names_its_zone() {
