@@ -12,6 +12,7 @@ mod signals;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use args::Command;
 
@@ -88,7 +89,8 @@ fn own_program() -> PathBuf {
 }
 
 fn new_recorder(config: &Config) -> Recorder {
-    Recorder { metrics: Metrics::default(), history: History::new(&paths::root(config)), notifier: Sender::new(config) }
+    let history = Arc::new(History::new(&paths::root(config)));
+    Recorder { metrics: Metrics::default(), notifier: Sender::new(config, &history), history }
 }
 
 /// Parses the patterns of `--path`, and adds what is wrong with one to `faults`.

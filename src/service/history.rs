@@ -31,6 +31,8 @@ const PICTURE_RUNS_MAX: usize = 40;
 /// A continuing failure is reported again after this time: once a day, also if a daily run ends a bit earlier than the
 /// day before.
 const NEWS_INTERVAL: Duration = Duration::from_secs(23 * 3_600);
+/// What is overdue is reported again after this time if no one got the notice.
+const LOST_NEWS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// How much of a message is kept. The longest expected messages list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// The same for runs with other settings: the caller chose the remote, and the message may contain the remote's text.
@@ -219,6 +221,8 @@ pub struct Overdue {
     pub since: String,
     /// When the last notice about this was sent, UTC.
     pub told: String,
+    /// The id of that notice, until it is known to be lost. An earlier version did not write this.
+    pub notice: Option<String>,
 }
 
 impl Overdue {
@@ -289,6 +293,23 @@ impl SavedHistory {
         }
         records.extend(last);
         records
+    }
+
+    /// Forgets that a failure was news, because no one got its notice: the next failure is news then. What is overdue
+    /// is news again after a pause. Returns whether that changed anything.
+    fn lose_news(&mut self, id: &str, now: SystemTime) -> bool {
+        let mut has_changed = false;
+        for one in &mut self.standings {
+            has_changed |= one.failure_news.take_if(|news| news.run_id == id).is_some();
+        }
+        for one in self.overdue.iter_mut().flatten() {
+            if one.notice.take_if(|notice| notice == id).is_some() {
+                let told = now.checked_sub(NEWS_INTERVAL - LOST_NEWS_INTERVAL).unwrap_or(now);
+                one.told = time::to_text(told);
+                has_changed = true;
+            }
+        }
+        has_changed
     }
 
     /// Ends the status of the list of all workspaces, because Windmill listed them, and notes the backups of workspaces
@@ -443,13 +464,18 @@ struct Memory {
     unsaved_overdue: Vec<Overdue>,
     /// The backups that the last list of all workspaces lacked, if only memory shows that.
     unsaved_list: Option<Vec<BackupName>>,
+    /// The notices that no one got, if only memory shows that.
+    unsaved_losses: Vec<String>,
     /// The stamp of the file that `kept` was read from or written to.
     stamp: Option<Stamp>,
 }
 
 impl Memory {
     fn is_saved(&self) -> bool {
-        self.unsaved.is_empty() && self.unsaved_overdue.is_empty() && self.unsaved_list.is_none()
+        self.unsaved.is_empty()
+            && self.unsaved_overdue.is_empty()
+            && self.unsaved_list.is_none()
+            && self.unsaved_losses.is_empty()
     }
 }
 
@@ -525,6 +551,18 @@ impl History {
             memory.unsaved_overdue.push(alert);
         }
         is_news
+    }
+
+    /// Remembers that no one got the notice with this id: that of a run, or of an overdue backup.
+    pub fn lose_news(&self, id: &str) {
+        let mut memory = self.memory();
+        self.look(&mut memory);
+        if memory.kept.lose_news(id, SystemTime::now()) {
+            memory.unsaved_overdue.retain(|alert| alert.notice.as_deref() != Some(id));
+            memory.unsaved_losses.push(id.to_owned());
+            // Those that cannot be saved must not pile up.
+            memory.unsaved_losses.truncate(STANDINGS_MAX);
+        }
     }
 
     /// Remembers that Windmill listed all workspaces. `is_unlisted` tells the backups that count no longer. Returns what
@@ -616,11 +654,13 @@ impl History {
                 // The file may be our own: its runs are saved now, and must not count twice.
                 memory.unsaved.retain(|entry| !kept.runs.iter().any(|run| run.run_id == entry.record.run_id));
                 memory.unsaved_list.take_if(|unlisted| !kept.apply_list(unlisted));
+                let now = SystemTime::now();
+                let mut losses = std::mem::take(&mut memory.unsaved_losses);
+                losses.retain(|id| kept.lose_news(id, now));
                 for entry in &memory.unsaved {
                     kept.add(entry);
                 }
-                let now = time::to_text(SystemTime::now());
-                memory.unsaved_overdue.retain(|alert| kept.add_overdue(alert, &now));
+                memory.unsaved_overdue.retain(|alert| kept.add_overdue(alert, &time::to_text(now)));
                 memory.kept = kept;
             }
             Err(error) => log::warn!("the history of runs cannot be read and will be replaced: {error}"),
@@ -825,6 +865,49 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_whose_notice_was_lost_is_news_again_also_in_another_process() {
+        let scratch = files::RunDir::for_test("lost-news").expect("a folder");
+        let history = History::new(scratch.path());
+        let fail = |history: &History, id: &str| {
+            let (about, result) = ended(id, "shop", Code::Timeout);
+            let after = history.record(about, &result).expect("a turn").after;
+            after.failure_news.is_some_and(|news| news.run_id == id)
+        };
+        assert!(fail(&history, "01"));
+        history.save(Duration::from_secs(5));
+        assert!(!fail(&history, "02"));
+        history.lose_news("02");
+        assert!(!fail(&history, "03"), "run 02 was no news");
+        history.lose_news("01");
+        history.save(Duration::from_secs(5));
+        let again = History::new(scratch.path());
+        assert!(fail(&again, "04"));
+        assert!(!fail(&again, "05"));
+        history.read(|_| ());
+        assert!(history.memory().is_saved());
+    }
+
+    #[test]
+    fn an_overdue_backup_whose_notice_was_lost_is_news_again_after_a_pause() {
+        let now = SystemTime::now();
+        let at = |seconds: u64| time::to_text(now + Duration::from_secs(seconds));
+        let alert = |seconds: u64| Overdue {
+            workspace: "shop".to_owned(),
+            destination: "there".to_owned(),
+            since: at(0),
+            told: at(seconds),
+            notice: Some(format!("notice {seconds}")),
+        };
+        let mut kept = <SavedHistory as Default>::default();
+        assert!(kept.add_overdue(&alert(0), &at(0)));
+        assert!(kept.lose_news("notice 0", now));
+        assert!(!kept.lose_news("notice 0", now), "it is lost once");
+        assert!(!kept.add_overdue(&alert(500), &at(500)));
+        assert!(kept.add_overdue(&alert(601), &at(601)));
+        assert!(!kept.add_overdue(&alert(1300), &at(1300)));
+    }
+
+    #[test]
     fn a_list_of_all_workspaces_ends_its_failure_and_marks_those_that_it_lacks() {
         let scratch = files::RunDir::for_test("list").expect("a folder");
         let history = History::new(scratch.path());
@@ -887,6 +970,7 @@ mod tests {
             destination: "there".to_owned(),
             since: "2026-11-22T17:00:00Z".to_owned(),
             told: told.to_owned(),
+            notice: None,
         };
         let add = |kept: &mut SavedHistory, told: &str, now: &str| kept.add_overdue(&alert(told), now);
         let at_once = |kept: &mut SavedHistory, told: &str| add(kept, told, told);

@@ -76,11 +76,13 @@ impl OverdueWatch {
         let id = WorkspaceId::parse(&workspace).ok();
         let destination = id.as_ref().map(|id| request::configured_destination(&self.config, id)).unwrap_or_default();
         let (since, told) = (time::to_text(overdue.since), time::to_text(now));
+        let run_id = new_run_id();
         let is_news = self.recorder.history.note_overdue(history::Overdue {
             workspace: workspace.clone(),
             destination,
             since,
             told,
+            notice: Some(run_id.clone()),
         });
         if !is_news {
             return;
@@ -92,7 +94,7 @@ impl OverdueWatch {
         let result = SyncResult {
             code: Code::Overdue,
             message: overdue.fault.message,
-            run_id: new_run_id(),
+            run_id,
             workspace,
             branch: branch.map(|branch| branch.to_string()).unwrap_or_default(),
             commit: None,

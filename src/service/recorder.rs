@@ -1,5 +1,6 @@
 //! Records an ended run: counts it, adds it to the history, and sends the notifications.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backup::run_context::new_run_id;
@@ -20,7 +21,7 @@ pub struct Recorder {
     /// The counters.
     pub metrics: Metrics,
     /// The last runs and the status of the backups.
-    pub history: History,
+    pub history: Arc<History>,
     /// Sends the notices.
     pub notifier: Sender,
 }

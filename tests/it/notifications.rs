@@ -1,6 +1,8 @@
 //! Which receivers are notified of a run, when, and with which text: chats, a URL, a heartbeat. Nothing else learns
 //! their addresses.
 
+use std::io::{Read as _, Write as _};
+
 use miniserde::json;
 
 use support::git_http::basic;
@@ -149,6 +151,28 @@ fn a_receiver_that_fails_delays_no_sync_and_is_tried_again() {
     ] {
         assert!(log.contains(line), "no `{line}` in {log}");
     }
+}
+
+#[test]
+#[ignore = "long: just test-long"]
+fn an_answer_that_is_not_http_is_named_and_the_notice_is_sent_again() {
+    let sandbox = Sandbox::replayed();
+    let repository = sandbox.repository();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answers = [b"hello\r\n\r\n".to_vec(), [b"HTTP/1.1 200 OK\r\nX: ", &b"x".repeat(100_000)[..]].concat()];
+    let receiver = std::thread::spawn(move || {
+        for answer in answers.into_iter().chain([b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()]) {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 65_536]);
+            let _ = stream.write_all(&answer);
+        }
+    });
+    let run = sandbox.sync().workspace(SHOP).remote(&repository).env("LOG_LEVEL", "info");
+    let outcome = run.env("HEARTBEAT_URL", &format!("http://{address}/x")).run().expect("pushed");
+    let retried = outcome.stderr.lines().filter(|line| line.contains("retrying: it answered, but not as HTTP")).count();
+    assert_eq!(retried, 2, "{outcome}");
+    receiver.join().unwrap();
 }
 
 #[test]

@@ -11,13 +11,16 @@ use crate::config::{Config, Occasion, SecretSource};
 use crate::model::result_code::Code;
 use crate::net::ca_bundle;
 use crate::net::http_client;
+use crate::service::history::History;
 use crate::service::notify::message::{self, Notice, Subject};
 use crate::util::secret::Secret;
 
-/// How many notices may wait. More of them accumulate only if a receiver hangs for long.
+/// How many notices may wait for the chats. More of them accumulate only if a receiver hangs for long.
 const WAITING_MAX: usize = 64;
 /// The longest time of one attempt, from the name's resolution to the answer.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long to wait for other processes that write the history.
+const SAVE_TIME_MAX: Duration = Duration::from_secs(2);
 /// The pauses between the attempts.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
@@ -48,13 +51,17 @@ impl Channel {
 
 /// Sends notices about the runs of the configured backups.
 pub struct Sender {
-    shared: Arc<Shared>,
+    occasions: Vec<Occasion>,
+    /// The heartbeat has a thread of its own: neither does it wait for a chat that does not answer, nor a chat for it.
+    heartbeat: Option<Arc<Lane>>,
+    chats: Option<Arc<Lane>>,
 }
 
-struct Shared {
+/// Addresses that one thread sends to.
+struct Lane {
     targets: Vec<Target>,
-    occasions: Vec<Occasion>,
     environment: Vec<(String, String)>,
+    history: Arc<History>,
     queue: Mutex<NoticeQueue>,
     changed: Condvar,
 }
@@ -62,74 +69,120 @@ struct Shared {
 #[derive(Default)]
 struct NoticeQueue {
     waiting: VecDeque<Notice>,
-    is_sending: bool,
+    sending: Option<Notice>,
     has_thread: bool,
 }
 
+impl NoticeQueue {
+    /// Adds a heartbeat. Of each workspace, only the newest counts.
+    fn add_heartbeat(&mut self, notice: Notice) {
+        self.waiting.retain(|one| one.result.workspace != notice.result.workspace);
+        self.waiting.push_back(notice);
+    }
+
+    /// Adds a notice. Returns the notice that is dropped if there is no room: one that tells no failure, if there is
+    /// one.
+    fn add(&mut self, notice: Notice) -> Option<Notice> {
+        self.waiting.push_back(notice);
+        let other = || self.waiting.iter().position(|one| !one.tells_failure);
+        let dropped = (self.waiting.len() > WAITING_MAX).then(|| other().unwrap_or(WAITING_MAX))?;
+        self.waiting.remove(dropped)
+    }
+}
+
 impl Sender {
-    /// Returns a sender for the addresses in the settings. It starts no thread before the first notice.
+    /// Returns a sender for the addresses in the settings. It starts no thread before the first notice. It tells
+    /// `history` which failures no chat got a notice of.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
-        // The heartbeat is first: its receiver expects it in time, so it should not wait for a chat that does not
-        // answer.
-        let settings = [
-            (Channel::Heartbeat, &config.heartbeat_url),
-            (Channel::Slack, &config.slack_webhook_url),
-            (Channel::Discord, &config.discord_webhook_url),
-            (Channel::Url, &config.notify_url),
-        ];
-        let targets = settings.into_iter().filter_map(|(kind, source)| Some(Target { kind, source: source.clone()? }));
+    pub fn new(config: &Config, history: &Arc<History>) -> Self {
+        let lane = |settings: &[(Channel, &Option<SecretSource>)]| {
+            let target = |(kind, source): &(Channel, &Option<SecretSource>)| {
+                Some(Target { kind: *kind, source: (*source).clone()? })
+            };
+            let targets: Vec<_> = settings.iter().filter_map(target).collect();
+            (!targets.is_empty()).then(|| {
+                Arc::new(Lane {
+                    targets,
+                    environment: config.tool_environment.clone(),
+                    history: Arc::clone(history),
+                    queue: Mutex::default(),
+                    changed: Condvar::new(),
+                })
+            })
+        };
         Self {
-            shared: Arc::new(Shared {
-                targets: targets.collect(),
-                occasions: config.notify_on.clone(),
-                environment: config.tool_environment.clone(),
-                queue: Mutex::default(),
-                changed: Condvar::new(),
-            }),
+            occasions: config.notify_on.clone(),
+            heartbeat: lane(&[(Channel::Heartbeat, &config.heartbeat_url)]),
+            chats: lane(&[
+                (Channel::Slack, &config.slack_webhook_url),
+                (Channel::Discord, &config.discord_webhook_url),
+                (Channel::Url, &config.notify_url),
+            ]),
         }
     }
 
-    /// Queues the notice, and does not wait until it is sent.
+    /// Queues the notice for those who want it, and does not wait until it is sent.
     pub fn tell(&self, notice: Notice) {
-        if self.shared.targets.is_empty() {
-            return;
+        // A heartbeat is for syncs only: its receiver checks whether they continue.
+        if let Some(lane) = &self.heartbeat
+            && notice.subject == Subject::Backup
+            && notice.result.code != Code::Overdue
+        {
+            lane.queue().add_heartbeat(notice.clone());
+            lane.start();
         }
-        let mut queue = self.shared.queue();
-        if queue.waiting.len() >= WAITING_MAX {
-            log::warn!("a notice is dropped, {WAITING_MAX} others wait to be sent");
-            return;
+        if let Some(lane) = &self.chats
+            && notice.is_for(&self.occasions)
+        {
+            let dropped = lane.queue().add(notice);
+            if let Some(dropped) = dropped {
+                log::warn!("a notice is dropped, {WAITING_MAX} others wait to be sent");
+                lane.lose(&dropped);
+            }
+            lane.start();
         }
-        queue.waiting.push_back(notice);
+    }
+
+    /// Waits until everything is sent, at most `time`. What is not sent by then is lost.
+    pub fn finish(&self, time: Duration) {
+        let deadline = Instant::now() + time;
+        for lane in [&self.heartbeat, &self.chats].into_iter().flatten() {
+            let mut queue = lane.queue();
+            while !queue.waiting.is_empty() || queue.sending.is_some() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    log::warn!("not all notices could be sent before the end");
+                    break;
+                }
+                queue = lane.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            let lost: Vec<_> = queue.sending.clone().into_iter().chain(queue.waiting.drain(..)).collect();
+            drop(queue);
+            if !lost.is_empty() {
+                lost.iter().for_each(|notice| lane.lose(notice));
+                lane.history.save(SAVE_TIME_MAX);
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn queue(&self) -> MutexGuard<'_, NoticeQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the thread if there is none, and wakes it up.
+    fn start(self: &Arc<Self>) {
+        let mut queue = self.queue();
         if !queue.has_thread {
-            let shared = Arc::clone(&self.shared);
+            let lane = Arc::clone(self);
             let thread = std::thread::Builder::new().name("notifier".to_owned());
-            match thread.spawn(move || shared.send_all()) {
+            match thread.spawn(move || lane.send_all()) {
                 Ok(_) => queue.has_thread = true,
                 Err(error) => log::error!("no thread to send notices: {error}"),
             }
         }
-        self.shared.changed.notify_all();
-    }
-
-    /// Waits until everything is sent, at most `time`.
-    pub fn finish(&self, time: Duration) {
-        let deadline = Instant::now() + time;
-        let mut queue = self.shared.queue();
-        while !queue.waiting.is_empty() || queue.is_sending {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                log::warn!("not all notices could be sent before the end");
-                return;
-            }
-            queue = self.shared.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-impl Shared {
-    fn queue(&self) -> MutexGuard<'_, NoticeQueue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.changed.notify_all();
     }
 
     fn send_all(&self) {
@@ -139,60 +192,72 @@ impl Shared {
                 queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            queue.is_sending = true;
+            queue.sending = Some(notice.clone());
             drop(queue);
+            let mut is_lost = true;
             for target in &self.targets {
                 // A panic costs only one notification.
-                if catch_unwind(AssertUnwindSafe(|| self.send(target, &notice))).is_err() {
+                let sent = catch_unwind(AssertUnwindSafe(|| self.send(target, &notice))).unwrap_or_else(|_| {
                     log::error!("{}: the notification was not sent, by an internal error", target.kind.setting());
+                    false
+                });
+                if sent && is_lost {
+                    is_lost = false;
+                    // The others may take long, and the process may end meanwhile.
+                    self.queue().sending = Some(Notice { tells_failure: false, ..notice.clone() });
                 }
             }
+            if is_lost {
+                self.lose(&notice);
+                self.history.save(SAVE_TIME_MAX);
+            }
             queue = self.queue();
-            queue.is_sending = false;
+            queue.sending = None;
             self.changed.notify_all();
         }
     }
 
-    fn send(&self, target: &Target, notice: &Notice) {
-        // A heartbeat is for syncs only: its receiver checks whether they continue.
-        let is_for = match target.kind {
-            Channel::Heartbeat => notice.subject == Subject::Backup && notice.result.code != Code::Overdue,
-            // An URL gets the result of a run, and the list of the workspaces is none.
-            Channel::Url if notice.subject == Subject::List => false,
-            _ => notice.is_for(&self.occasions),
-        };
-        if !is_for {
-            return;
+    /// Makes the next failure news, if this was the notice of one. A heartbeat tells no failure that is news.
+    fn lose(&self, notice: &Notice) {
+        if notice.tells_failure && self.targets.iter().all(|target| target.kind != Channel::Heartbeat) {
+            self.history.lose_news(&notice.result.run_id);
         }
+    }
+
+    /// Returns whether the target took the notice.
+    fn send(&self, target: &Target, notice: &Notice) -> bool {
         // A bundle that cannot be used is reported as such, not as a server that is not trusted.
         let checked = ca_bundle::bundle(&self.environment).and_then(|_| target.source.read());
         let address = match checked {
             Ok(address) => address,
-            Err(message) => return log::error!("cannot send a notice: {message}"),
+            Err(message) => {
+                log::error!("cannot send a notice: {message}");
+                return false;
+            }
         };
-        let setting = target.kind.setting();
+        // An URL gets the result of a run, and the list of the workspaces is none.
+        if target.kind == Channel::Url && notice.subject == Subject::List && !message::is_ntfy_topic(address.expose()) {
+            return false;
+        }
+        let (setting, run_id) = (target.kind.setting(), &notice.result.run_id);
         let mut pauses = PAUSES.iter();
         loop {
             let failure = match self.attempt(target.kind, &address, notice) {
-                Ok(()) => return log::debug!("{setting}: sent the notice of run {}", notice.result.run_id),
+                Ok(()) => {
+                    log::debug!("{setting}: sent the notice of run {run_id}");
+                    return true;
+                }
                 Err(failure) => failure,
             };
             match pauses.next() {
                 Some(pause) if failure.is_passing => {
-                    log::info!(
-                        "{setting}: cannot send the notice of run {}, retrying: {}",
-                        notice.result.run_id,
-                        failure.why
-                    );
+                    log::info!("{setting}: cannot send the notice of run {run_id}, retrying: {}", failure.why);
                     // This thread sends notices only; no sync waits for it.
                     std::thread::sleep(*pause);
                 }
                 _ => {
-                    return log::error!(
-                        "{setting}: cannot send the notice of run {}: {}",
-                        notice.result.run_id,
-                        failure.why
-                    );
+                    log::error!("{setting}: cannot send the notice of run {run_id}: {}", failure.why);
+                    return false;
                 }
             }
         }
@@ -232,6 +297,9 @@ impl Shared {
             Err(ureq::Error::Timeout(_)) => {
                 Err(SendError { is_passing: true, why: "it did not answer in time".to_owned() })
             }
+            Err(ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..)) => {
+                Err(SendError { is_passing: true, why: "it answered, but not as HTTP".to_owned() })
+            }
             Err(_) => Err(SendError { is_passing: false, why: "it is not a valid address".to_owned() }),
         }
     }
@@ -242,4 +310,60 @@ struct SendError {
     /// Whether it may be delivered in a moment.
     is_passing: bool,
     why: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::run_result::{Changed, SyncResult};
+
+    fn notice(id: usize, workspace: &str, tells_failure: bool) -> Notice {
+        let result = SyncResult {
+            code: if tells_failure { Code::Timeout } else { Code::Pushed },
+            message: String::new(),
+            run_id: id.to_string(),
+            workspace: workspace.to_owned(),
+            branch: "main".to_owned(),
+            commit: None,
+            changed: Changed { added: 0, modified: 0, deleted: 0 },
+            warnings: Vec::new(),
+            left_out: Vec::new(),
+            items: None,
+            duration_ms: 0,
+        };
+        let subject = Subject::Backup;
+        Notice { result, subject, tells_failure, failures: None, overdue_since: None, link: None }
+    }
+
+    fn ids(queue: &NoticeQueue) -> Vec<&str> {
+        queue.waiting.iter().map(|one| one.result.run_id.as_str()).collect()
+    }
+
+    #[test]
+    fn a_failure_is_dropped_only_for_older_failures() {
+        let mut queue = NoticeQueue::default();
+        assert!(queue.add(notice(0, "shop", true)).is_none());
+        for id in 1..WAITING_MAX {
+            assert!(queue.add(notice(id, "shop", id % 2 == 1)).is_none());
+        }
+        let mut dropped = |id, is_failure| queue.add(notice(id, "shop", is_failure)).map(|one| one.result.run_id);
+        assert_eq!(dropped(100, true).as_deref(), Some("2"), "the oldest that tells no failure");
+        assert_eq!(dropped(101, false).as_deref(), Some("4"));
+        for id in 102..102 + WAITING_MAX / 2 - 2 {
+            assert!(dropped(id, true).is_some());
+        }
+        assert_eq!(dropped(200, true).as_deref(), Some("200"), "there are only failures");
+        assert_eq!(dropped(201, false).as_deref(), Some("201"));
+        assert_eq!(queue.waiting.len(), WAITING_MAX);
+        assert!(queue.waiting.iter().all(|one| one.tells_failure));
+    }
+
+    #[test]
+    fn of_the_heartbeats_of_a_workspace_only_the_newest_waits() {
+        let mut queue = NoticeQueue::default();
+        for (id, workspace) in [(1, "shop"), (2, "lab"), (3, "shop"), (4, "shop")] {
+            queue.add_heartbeat(notice(id, workspace, false));
+        }
+        assert_eq!(ids(&queue), ["2", "4"]);
+    }
 }
