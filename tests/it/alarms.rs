@@ -471,7 +471,7 @@ fn a_heartbeat_that_hangs_keeps_no_failure_from_a_chat() {
     let run = sandbox.service().workspace(SHOP).remote(&repository);
     let run = run.env("SLACK_WEBHOOK_URL", &receivers.url("slack")).env("HEARTBEAT_URL", &receivers.url("heartbeat"));
     let service = run.serve();
-    receivers.fail("heartbeat", Fault::Hang, 3);
+    receivers.fail("heartbeat", Fault::Hang, 1_000);
     for _ in 0..67 {
         assert_eq!(service.post_sync("").status, 200);
     }

@@ -428,14 +428,17 @@ fn bodies_that_are_on_their_way_fit_into_their_limit_together() {
 fn answers_that_are_on_their_way_fit_into_their_limit_together() {
     let fixture = start(Limits { answers_bytes_max: 2 * LARGE_BYTES, ..patient() });
     let ask = |path: &str| fixture.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
-    let mut begun = [0; 12];
-    let mut clients: Vec<_> = (0..2).map(|_| ask("/large")).collect();
-    clients.iter_mut().for_each(|client| client.read_exact(&mut begun).unwrap());
+    // The next one asks when the answer of this one has begun.
+    let begin = |_| {
+        let mut client = ask("/large");
+        client.read_exact(&mut [0; 12]).unwrap();
+        client
+    };
+    let mut clients: Vec<_> = (0..2).map(begin).collect();
     // An answer without a body closes none.
     let head = answer_of(fixture.send("HEAD /large HTTP/1.1\r\nHost: a\r\n\r\n"));
     assert!(head.contains(&format!("Content-Length: {LARGE_BYTES}\r\n")) && head.ends_with("\r\n\r\n"), "{head}");
-    clients.push(ask("/large"));
-    clients[2].read_exact(&mut begun).unwrap();
+    clients.push(begin(2));
     let lengths: Vec<_> = clients
         .into_iter()
         .map(|mut client| {
