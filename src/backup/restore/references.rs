@@ -124,11 +124,14 @@ fn name_after_tag(before: &str, rest: &str) -> Option<String> {
     if let Some(quoted) = Quoted::of(value) {
         return Some(word(quoted.take(TEXT_CHARS_MAX), 0));
     }
-    let name: String = value.chars().take(TEXT_CHARS_MAX).take_while(|char| !is_space(*char)).collect();
+    // Other white space is a part of the name.
+    let name: String = value.chars().take(TEXT_CHARS_MAX).take_while(|char| !matches!(char, ' ' | '\n')).collect();
+    let is_at_line_end = value[name.len()..].starts_with('\n');
+    let without_return = name.strip_suffix('\r').filter(|_| is_at_line_end).unwrap_or(&name);
     // An empty line within a text becomes a line break in the name. A comment ends a text.
     let below = line_below(&value[name.len()..]).and_then(line_below).map(|below| below.trim_start_matches(is_space));
     let has_break = below.is_some_and(|below| !below.is_empty() && !below.starts_with('#'));
-    Some(if name.starts_with(INDICATORS) || has_break { String::new() } else { name })
+    Some(if name.starts_with(INDICATORS) || has_break { String::new() } else { without_return.to_owned() })
 }
 
 /// Returns what is below the line, if the rest of it is empty.
@@ -301,6 +304,7 @@ mod tests {
             "content: !inline a.ts",
             "content: !inline a.ts\nlock: !inline a.lock\n\n",
             "content: '!inline a..b.ts'\n",
+            "content: !inline a.ts\r\nlock: !inline a.lock\r\n",
             "content: \"!inline\n  long/\\\n  name.ts\"\nlock: '!inline a.lock'\n",
             "content: \"!inline\r\n  long/\\\r\n  name.ts\"\r\n",
             "{\"content\":\"!inline a.ts\",\"lock\":\"!inline a.lock\"}",
@@ -378,6 +382,11 @@ mod tests {
             "content: !inline '/etc/passwd'",
             "content: !inline a\n\n  /../x",
             "content: !inline |\n  /etc/passwd",
+            "content: !inline a\r/../x",
+            "content: !inline a\t/../x",
+            "content: !inline a\r\r\n",
+            "content: !inline a\r b",
+            "content: !inline missing\u{a0}/../x",
             "content: !!str '!inline /etc/passwd'",
             "value: !inline_fileset /etc",
             "a: [{b: ['!inline /etc/passwd']}]",
