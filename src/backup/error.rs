@@ -48,7 +48,7 @@ impl Failure for BackupError {
 /// The error of `work`, or an internal error if it panics.
 pub fn catch_panic<T>(work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
     catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(BackupError::new(Code::Internal, "internal error; the log says where")))
+        .unwrap_or_else(|_| Err(BackupError::new(Code::Internal, "internal error; the log has more")))
 }
 
 // WebAssembly has no unwinding.

@@ -263,7 +263,7 @@ impl Queue {
         while let Some(run) = next {
             if self.wait_for_room(&run) {
                 let worked = catch_unwind(AssertUnwindSafe(|| self.worker.work(&run)));
-                let panicked = |_| run.failure(Code::Internal, "internal error; the log says where".to_owned());
+                let panicked = |_| run.failure(Code::Internal, "internal error; the log has more".to_owned());
                 let mut result = worked.unwrap_or_else(panicked);
                 result.duration_ms = run.age_ms();
                 let mut state = self.state();

@@ -119,7 +119,9 @@ fn log_panic(panic: &PanicHookInfo<'_>, format: LogFormat) {
     if IS_WRITING.get() {
         return;
     }
-    let place = panic.location().map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
+    // `image/build-static` leaves the places out.
+    let place = panic.location().filter(|place| place.line() > 0);
+    let place = place.map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("without a name");
     let text = panic.payload_as_str().unwrap_or("no message");

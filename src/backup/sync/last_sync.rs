@@ -359,14 +359,24 @@ fn is(now: Option<&ObjectId>, then: &str) -> bool {
 /// changes.
 fn settings(run: RunContext<'_>) -> String {
     let request = run.request;
-    let KindSettings { mut includes, mut skips } = tip::asked_kinds(run.env.config);
-    // The order of the kinds does not matter.
-    [&mut includes, &mut skips].into_iter().flatten().for_each(|words| words.sort_unstable());
+    let KindSettings { includes, skips } = tip::asked_kinds(run.env.config);
+    // The order of the kinds does not matter. A setting that is not set is another one than an empty one.
+    let text = |words: Option<Vec<&'static str>>| {
+        words.map_or_else(
+            || "unset".to_owned(),
+            |mut words| {
+                words.sort_unstable();
+                ["set:", &words.join(",")].concat()
+            },
+        )
+    };
     format!(
-        "{STATE_VERSION} {} {} {} {includes:?} {skips:?}",
+        "{STATE_VERSION} {} {} {} {} {}",
         env!("CARGO_PKG_VERSION"),
         request.workspace,
         request.destination(),
+        text(includes),
+        text(skips),
     )
 }
 

@@ -259,7 +259,7 @@ fn serve(shared: &Shared, slot: &OpenSlot, limits: Limits, in_turn: bool) {
     let outcome = outcome.unwrap_or_else(|_| {
         // The panic's own text is in the log.
         log::error!("{}: the handler panicked", describe(head));
-        Ok(Response::error(500, Code::Internal, "internal error; the log says where"))
+        Ok(Response::error(500, Code::Internal, "internal error; the log has more"))
     });
     let response = match outcome {
         Ok(response) => response,
