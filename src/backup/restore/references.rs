@@ -91,7 +91,7 @@ fn has_property(before: &str) -> bool {
     word.enumerate().last().is_some_and(|(index, first)| matches!(first, '&' | '!') || index + 1 == WORD_CHARS_MAX)
 }
 
-/// Returns what a text in quotes names, if it begins with the mark. The name is empty if there is none.
+/// Returns the name in a quoted text that begins with the mark. The name is empty if the text ends after the mark.
 fn name_in_quotes(quoted: &str) -> Option<String> {
     let mut chars = Quoted::of(quoted)?;
     let mut first = chars.next()?;

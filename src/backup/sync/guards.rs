@@ -118,7 +118,7 @@ fn published(run: RunContext<'_>, run_env: &RunEnv) -> Option<String> {
     is_public.then(|| format!("everyone can read {remote}, and all but secret variables of workspace `{workspace}`"))
 }
 
-/// Whether a backup of ours is there: wmill writes its file of hashes with each pull.
+/// Returns whether the folder holds a backup: wmill writes its file of hashes with each pull.
 fn holds_a_backup(run: RunContext<'_>, tip: &RemoteTip) -> Result<bool, BackupError> {
     let mut entries = tip.folder.entries().map_err(|error| run.git_error(Step::Fetch, error.into()))?;
     Ok(entries.any(|entry| entry.is_ok_and(|(path, _)| path == WMILL_LOCK.as_bytes())))

@@ -235,7 +235,7 @@ impl Lane {
                 return false;
             }
         };
-        // An URL gets the result of a run, and the list of the workspaces is none.
+        // `NOTIFY_URL` gets results of runs only, and this notice has no run.
         if target.kind == Channel::Url && notice.subject == Subject::List && !message::is_ntfy_topic(address.expose()) {
             return false;
         }
