@@ -827,6 +827,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(target_family = "wasm", ignore = "WASI has no file locks")]
     fn a_history_that_is_too_long_loses_details_and_is_read_again() {
         let scratch = files::RunDir::for_test("long-history").expect("a folder");
         let history = History::new(scratch.path());
@@ -865,6 +866,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(target_family = "wasm", ignore = "WASI has no file locks")]
     fn a_failure_whose_notice_was_lost_is_news_again_also_in_another_process() {
         let scratch = files::RunDir::for_test("lost-news").expect("a folder");
         let history = History::new(scratch.path());
@@ -908,6 +910,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(target_family = "wasm", ignore = "WASI has no file locks")]
     fn a_list_of_all_workspaces_ends_its_failure_and_marks_those_that_it_lacks() {
         let scratch = files::RunDir::for_test("list").expect("a folder");
         let history = History::new(scratch.path());
