@@ -122,8 +122,8 @@ impl Route {
 
     fn takes(self, method: &Method) -> bool {
         match self {
-            Self::Sync => *method == Method::Post,
-            _ => matches!(method, Method::Get | Method::Head),
+            Self::Sync => *method == Method::POST,
+            _ => matches!(*method, Method::GET | Method::HEAD),
         }
     }
 }

@@ -1,25 +1,24 @@
 //! A server on the loopback address, on a port that the system chooses. It serves one program that we start, as long as
 //! that program runs.
 
-use std::io;
+use std::io::{self, PipeReader, PipeWriter};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::sockets;
+
 /// How many connections are served at once. wmill opens two; the server is for no other program.
 const CONNECTIONS_MAX: usize = 8;
-/// How often the server checks whether it should end, if nothing wakes it.
-const ACCEPT_WAIT: Duration = Duration::from_millis(200);
 /// The pause after an error of `accept`: long enough not to spin, short enough to continue soon.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// The server, which ends when it is dropped. Connections that are served at that time end by themselves.
 pub struct LoopbackServer {
     address: SocketAddr,
-    is_over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    /// The accepting thread ends when this is closed. `None` only while the server is dropped.
+    running: Option<(PipeWriter, JoinHandle<()>)>,
 }
 
 /// The function that is called with each connection.
@@ -35,11 +34,11 @@ impl LoopbackServer {
         #[expect(clippy::disallowed_methods, reason = "`http` alone binds")]
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
-        let (address, is_over) = (listener.local_addr()?, Arc::new(AtomicBool::new(false)));
-        let (ends, serve): (_, Serve) = (Arc::clone(&is_over), Arc::new(serve));
-        let accepts = move || accept_until(&ends, &listener, &serve);
-        let thread = thread::Builder::new().name("loopback".to_owned()).spawn(accepts)?;
-        Ok(Self { address, is_over, thread: Some(thread) })
+        let (address, (stopped, stop)) = (listener.local_addr()?, io::pipe()?);
+        let serve: Serve = Arc::new(serve);
+        let accept = move || accept_until_stopped(&stopped, &listener, &serve);
+        let thread = thread::Builder::new().name("loopback".to_owned()).spawn(accept)?;
+        Ok(Self { address, running: Some((stop, thread)) })
     }
 
     /// Returns the URL to which a client appends its paths.
@@ -57,22 +56,22 @@ impl LoopbackServer {
 
 impl Drop for LoopbackServer {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::SeqCst);
-        // A connection wakes the thread at once. Without one, it wakes after `ACCEPT_WAIT`.
-        let _ = TcpStream::connect_timeout(&self.address, ACCEPT_WAIT);
-        if let Some(thread) = self.thread.take() {
+        if let Some((stop, thread)) = self.running.take() {
+            drop(stop);
             let _ = thread.join();
         }
     }
 }
 
-fn accept_until(is_over: &AtomicBool, listener: &TcpListener, serve: &Serve) {
-    let connections = Arc::new(AtomicUsize::new(0));
-    while !is_over.load(Ordering::SeqCst) {
-        wait_for(listener, ACCEPT_WAIT);
+fn accept_until_stopped(stopped: &PipeReader, listener: &TcpListener, serve: &Serve) {
+    // One more reference for each connection that is served.
+    let connections = Arc::new(());
+    while !sockets::wait_for_stop(stopped, Some(listener), None) {
         let accepted = listener.accept().and_then(|(stream, _)| stream.set_nonblocking(false).map(|()| stream));
         match accepted {
-            Ok(stream) if !is_over.load(Ordering::SeqCst) => take(stream, &connections, serve),
+            Ok(stream) if Arc::strong_count(&connections) <= CONNECTIONS_MAX => {
+                serve_aside((stream, Arc::clone(&connections)), serve);
+            }
             Ok(_) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => {
@@ -84,50 +83,18 @@ fn accept_until(is_over: &AtomicBool, listener: &TcpListener, serve: &Serve) {
     }
 }
 
-fn take(stream: TcpStream, connections: &Arc<AtomicUsize>, serve: &Serve) {
-    let Some(slot) = Slot::take(connections) else { return };
-    let connection = Arc::new((stream, slot));
-    let (served, serve_it) = (Arc::clone(&connection), Arc::clone(serve));
-    if thread::Builder::new().name("loopback".to_owned()).spawn(move || serve_it(&served.0)).is_err() {
+fn serve_aside(connection: (TcpStream, Arc<()>), serve: &Serve) {
+    let connection = Arc::new(connection);
+    let (of_thread, serve_it) = (Arc::clone(&connection), Arc::clone(serve));
+    if thread::Builder::new().name("loopback".to_owned()).spawn(move || serve_it(&of_thread.0)).is_err() {
         serve(&connection.0);
     }
 }
 
-/// The place of one connection that is served.
-struct Slot(Arc<AtomicUsize>);
-
-impl Slot {
-    /// Takes a place, or returns `None` if all are taken. Only one thread calls this, so no other thread can take a
-    /// place between the check and the increment.
-    fn take(connections: &Arc<AtomicUsize>) -> Option<Self> {
-        if connections.load(Ordering::SeqCst) >= CONNECTIONS_MAX {
-            return None;
-        }
-        connections.fetch_add(1, Ordering::SeqCst);
-        Some(Self(Arc::clone(connections)))
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-#[cfg(unix)]
-fn wait_for(listener: &TcpListener, wait: Duration) {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    // If this fails, the `accept` that follows returns the error, or that no connection is there.
-    let _ = poll(&mut [PollFd::new(listener, PollFlags::IN)], Timespec::try_from(wait).ok().as_ref());
-}
-
-/// Does nothing: without threads, the server does not start.
-#[cfg(not(unix))]
-fn wait_for(_: &TcpListener, _: Duration) {}
-
 #[cfg(all(test, unix))]
 mod tests {
     use std::io::{Read, Write};
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
     use super::*;

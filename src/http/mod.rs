@@ -5,3 +5,4 @@ pub mod loopback;
 pub mod request;
 pub mod response;
 pub mod server;
+mod sockets;

@@ -2,6 +2,8 @@
 //!
 //! `httparse` splits names and values; the request line, line ends, framing and target are checked here.
 
+pub use ureq::http::Method;
+
 use crate::util::secret::Secret;
 
 /// The largest size of a request line, its headers and the blank line. Our requests need 300 bytes; proxies allow
@@ -27,36 +29,10 @@ const HOST_BYTES_MAX: usize = 255;
 /// The longest request line: method, target, version, two spaces.
 const REQUEST_LINE_BYTES_MAX: usize = METHOD_BYTES_MAX + TARGET_BYTES_MAX + " HTTP/1.1 ".len();
 
-/// What the client wants to do with the target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// `GET`
-    Get,
-    /// `HEAD`: the same as `GET`, answered without the body.
-    Head,
-    /// `POST`
-    Post,
-    /// Any other token. Methods are case-sensitive, so `get` is one of these.
-    Other(Box<str>),
-}
-
-impl Method {
-    /// The name as sent.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Other(name) => name,
-        }
-    }
-}
-
 /// A request without its body. Every field is checked.
 #[derive(Debug)]
 pub struct Head {
-    /// The method.
+    /// The method. Methods are case-sensitive, so `get` is an unknown one.
     pub method: Method,
     /// The target up to the `?`, with its escapes unchanged. It begins with `/`, and is printable ASCII.
     pub path: String,
@@ -133,7 +109,7 @@ pub fn parse_head(received: &[u8]) -> Result<Parsed, Refusal> {
             line = match line {
                 None => Some((parse_request_line(&bytes[..at - 1])?, at + 1)),
                 Some((line, fields_begin)) if line_begin + 1 == at => {
-                    let head = parse_rest(line, &bytes[fields_begin..=at])?;
+                    let head = build_head(line, &bytes[fields_begin..=at])?;
                     return Ok(Parsed::Complete { head, bytes_used: skipped + at + 1 });
                 }
                 more => more,
@@ -237,11 +213,6 @@ fn check_length(bytes: usize, has_request_line: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn parse_rest(line: RequestLine<'_>, lines: &[u8]) -> Result<Head, Refusal> {
-    let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    build_head(line, &parse_fields(lines, &mut storage)?)
-}
-
 fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
     let mut words = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
@@ -268,20 +239,7 @@ fn parse_method(method: &[u8]) -> Result<Method, Refusal> {
     if method.len() > METHOD_BYTES_MAX {
         return Err(Refusal::new(501, "no method has such a long name"));
     }
-    if method.is_empty() || !method.iter().all(|byte| is_token_byte(*byte)) {
-        return Err(bad("the method is not a token"));
-    }
-    Ok(match method {
-        b"GET" => Method::Get,
-        b"HEAD" => Method::Head,
-        b"POST" => Method::Post,
-        // Tokens are ASCII.
-        other => Method::Other(String::from_utf8_lossy(other).into()),
-    })
-}
-
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    Method::from_bytes(method).map_err(|_| bad("the method is not a token"))
 }
 
 /// Accepts only the origin form, with the characters that RFC 3986 permits in a path and a query.
@@ -308,19 +266,6 @@ fn check_target(target: &[u8]) -> Result<&str, Refusal> {
 /// The header lines of one head.
 struct Fields<'a>(&'a [httparse::Header<'a>]);
 
-fn parse_fields<'a>(
-    lines: &'a [u8],
-    storage: &'a mut [httparse::Header<'a>; HEADERS_MAX],
-) -> Result<Fields<'a>, Refusal> {
-    match httparse::parse_headers(lines, storage) {
-        // If the parser found another end than we did, a part of the head would be read as a body.
-        Ok(httparse::Status::Complete((used, headers))) if used == lines.len() => Ok(Fields(headers)),
-        Err(httparse::Error::TooManyHeaders) => Err(Refusal::new(431, "more than 64 header lines")),
-        Err(httparse::Error::HeaderValue) => Err(bad("a malformed header value")),
-        _ => Err(bad("a malformed header line")),
-    }
-}
-
 impl<'a> Fields<'a> {
     /// Returns the value of a header that may be sent at most once: with two, parsers differ on which one counts.
     fn single(&self, name: &str) -> Result<Option<&'a [u8]>, Refusal> {
@@ -345,7 +290,16 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn build_head(line: RequestLine<'_>, fields: &Fields<'_>) -> Result<Head, Refusal> {
+/// Builds the head from its first line and the lines that follow it.
+fn build_head(line: RequestLine<'_>, lines: &[u8]) -> Result<Head, Refusal> {
+    let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let fields = match httparse::parse_headers(lines, &mut storage) {
+        // If the parser found another end than we did, a part of the head would be read as a body.
+        Ok(httparse::Status::Complete((used, headers))) if used == lines.len() => &Fields(headers),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::new(431, "more than 64 header lines")),
+        Err(httparse::Error::HeaderValue) => return Err(bad("a malformed header value")),
+        _ => return Err(bad("a malformed header line")),
+    };
     check_host(fields.single("Host")?, line.minor_version)?;
     let body_bytes = body_length(fields, line.minor_version)?;
     if body_bytes > 0 {
@@ -409,14 +363,12 @@ fn body_length(fields: &Fields<'_>, minor_version: u8) -> Result<usize, Refusal>
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(bad("`Content-Length` is not a number"));
     }
-    let value = digits.iter().try_fold(0_usize, |value, digit| {
-        value.checked_mul(10)?.checked_add(usize::from(digit - b'0')).filter(|value| *value <= BODY_BYTES_MAX)
-    });
-    value.ok_or(Refusal::new(413, "the body is longer than 64 KiB"))
+    let value = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    value.filter(|value| *value <= BODY_BYTES_MAX).ok_or(Refusal::new(413, "the body is longer than 64 KiB"))
 }
 
 fn check_body_is_wanted(method: &Method, fields: &Fields<'_>) -> Result<(), Refusal> {
-    if matches!(method, Method::Get | Method::Head) {
+    if matches!(*method, Method::GET | Method::HEAD) {
         // Such a body has no meaning, and a proxy may take it for the next request.
         return Err(bad("a GET or HEAD request with a body"));
     }
@@ -465,7 +417,7 @@ mod tests {
             Content-Type: application/json\r\nAuthorization: bearer t0ken\r\n\r\n{\"a\":1}";
         let Ok(Parsed::Complete { head, bytes_used }) = parse_head(bytes) else { panic!("not complete") };
         assert_eq!(&bytes[bytes_used..], b"{\"a\":1}");
-        assert_eq!((&head.method, head.path.as_str(), head.query.as_deref()), (&Method::Post, "/sync", Some("a=1?b")));
+        assert_eq!((&head.method, head.path.as_str(), head.query.as_deref()), (&Method::POST, "/sync", Some("a=1?b")));
         assert_eq!((head.body_bytes, head.expects_continue), (7, true));
         assert_eq!(head.content_type.as_deref(), Some("application/json"));
         assert_eq!(head.bearer_token(), Some(&b"t0ken"[..]));

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use ureq::http::StatusCode;
+
 use super::request::{Method, Refusal};
 use crate::model::result_code::Code;
 use crate::util::redact::{shorten, visible};
@@ -88,6 +90,8 @@ impl Response {
     /// Returns the head to send at the time `now`. The body follows it, unless the client asked with `HEAD`.
     #[must_use]
     pub fn head(&self, now: SystemTime) -> String {
+        // The phrase may be empty: clients use the number.
+        let reason = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
         let mut head = String::with_capacity(256);
         // Writing to a String does not fail.
         let _ = write!(
@@ -95,7 +99,7 @@ impl Response {
             "HTTP/1.1 {} {}\r\nDate: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
              X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n",
             self.status,
-            reason_phrase(self.status),
+            reason.unwrap_or_default(),
             httpdate::HttpDate::from(now),
             self.body.len(),
         );
@@ -110,7 +114,7 @@ impl Response {
     #[must_use]
     pub fn to_bytes(&self, method: &Method, now: SystemTime) -> Vec<u8> {
         let mut bytes = self.head(now).into_bytes();
-        if *method != Method::Head {
+        if *method != Method::HEAD {
             bytes.extend_from_slice(&self.body);
         }
         bytes
@@ -120,34 +124,6 @@ impl Response {
 impl From<&Refusal> for Response {
     fn from(refusal: &Refusal) -> Self {
         Self::error(refusal.status, Code::RequestInvalid, refusal.message)
-    }
-}
-
-fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        202 => "Accepted",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        411 => "Length Required",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        417 => "Expectation Failed",
-        422 => "Unprocessable Content",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        // The phrase may be empty: clients use the number.
-        _ => "",
     }
 }
 
@@ -170,8 +146,8 @@ mod tests {
             "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nConnection: close\r\nContent-Length: 2\r\n\
              {COMMON}Content-Type: application/json\r\n\r\n"
         );
-        check(&response, &Method::Get, &format!("{head}{{}}"));
-        check(&response, &Method::Head, &head);
+        check(&response, &Method::GET, &format!("{head}{{}}"));
+        check(&response, &Method::HEAD, &head);
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Connection<'_> {
                 (head.method, question.as_ref().ok().copied(), self.shared.body_for(question))
             }
             Ok(None) => return,
-            Err(response) => (Method::Get, None, Body::Response(response)),
+            Err(response) => (Method::GET, None, Body::Response(response)),
         };
         let sent = match body {
             Body::Response(response) => self.send(&response.to_bytes(&method, SystemTime::now())),
@@ -214,7 +214,7 @@ impl Shared {
         if head.bearer_token().is_none_or(|token| !self.word.matches(token)) {
             return Err(Response::text(401, "Unauthorized".to_owned()));
         }
-        let question = if head.method == Method::Get { self.question(&head.path, head.query.as_deref()) } else { None };
+        let question = if head.method == Method::GET { self.question(&head.path, head.query.as_deref()) } else { None };
         question.ok_or_else(|| {
             let query = head.query.as_ref().map(|query| ["?", query].concat()).unwrap_or_default();
             let asked = format!("{} {}{query}", head.method.as_str(), head.path);

@@ -5,9 +5,10 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::limits::{Limits, OpenSlot, Phase};
-use super::{Caller, Handler, wake};
+use super::{Caller, Handler};
 use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Parsed, Refusal};
 use crate::http::response::Response;
+use crate::http::sockets;
 use crate::model::result_code::Code;
 
 /// How many bytes are read at once: more than most requests have.
@@ -117,16 +118,8 @@ impl Conversation<'_> {
 
     /// Appends the bytes that have arrived, at least one.
     fn read_more(&self, received: &mut Vec<u8>, bytes_max: usize, deadline: Instant) -> Result<(), End> {
-        let length = received.len();
-        // Memory is allocated only when a byte has arrived, so a silent client costs none.
-        let result = read_by(self.stream(), &mut [0], deadline, TcpStream::peek).and_then(|bytes| {
-            // Growing by doubling would take twice the memory.
-            received.reserve_exact(bytes * bytes_max.min(CHUNK_BYTES));
-            received.resize(length + bytes * bytes_max.min(CHUNK_BYTES), 0);
-            read_by(self.stream(), &mut received[length..], deadline, |mut stream, bytes| stream.read(bytes))
-        });
-        received.truncate(length + result.as_ref().copied().unwrap_or(0));
-        match result {
+        let mut chunk = [0; CHUNK_BYTES];
+        match read_by(self.stream(), &mut chunk[..bytes_max.min(CHUNK_BYTES)], deadline) {
             Ok(0) => {
                 self.slot.check().map_err(End::Closed)?;
                 if received.is_empty() {
@@ -134,7 +127,12 @@ impl Conversation<'_> {
                 }
                 Err(End::Refused(Refusal::new(400, "the request was cut off")))
             }
-            Ok(_) => Ok(()),
+            Ok(bytes) => {
+                // Growing by doubling would take twice the memory.
+                received.reserve_exact(bytes);
+                received.extend_from_slice(&chunk[..bytes]);
+                Ok(())
+            }
             // A browser that opened a connection in advance and sent nothing gets no error.
             Err(error) if error.kind() == io::ErrorKind::TimedOut && !received.is_empty() => {
                 Err(End::Refused(Refusal::new(408, "the request did not arrive in time")))
@@ -148,7 +146,7 @@ impl Conversation<'_> {
     pub(super) fn send(&self, mut response: Response, request: &ReceivedRequest) {
         let method = request.method();
         let head = response.head(SystemTime::now());
-        if method == Method::Head {
+        if method == Method::HEAD {
             response.body = Vec::new();
         }
         if self.slot.enter(Phase::Sending(response.body.len())).is_err() {
@@ -161,14 +159,14 @@ impl Conversation<'_> {
         drop(response);
         self.slot.sent();
         // The kernel holds no bytes back: closing our side, which follows, sends the rest.
-        if written.is_err() || request.is_all && wake::is_quiet(self.stream()) {
+        if written.is_err() || request.is_all && sockets::is_quiet(self.stream()) {
             return;
         }
         if self.stream().shutdown(Shutdown::Write).is_err() {
             return;
         }
         let (mut bytes_left, mut chunk) = (LINGER_BYTES_MAX, [0; CHUNK_BYTES]);
-        while let Ok(1..) = read_by(self.stream(), &mut chunk, deadline, |mut stream, bytes| stream.read(bytes)) {
+        while let Ok(1..) = read_by(self.stream(), &mut chunk, deadline) {
             bytes_left -= CHUNK_BYTES;
             if bytes_left == 0 {
                 return;
@@ -178,15 +176,10 @@ impl Conversation<'_> {
 }
 
 /// Reads once. Returns [`io::ErrorKind::TimedOut`] at the deadline.
-fn read_by(
-    stream: &TcpStream,
-    chunk: &mut [u8],
-    deadline: Instant,
-    read: impl Fn(&TcpStream, &mut [u8]) -> io::Result<usize>,
-) -> io::Result<usize> {
+fn read_by(mut stream: &TcpStream, chunk: &mut [u8], deadline: Instant) -> io::Result<usize> {
     loop {
         stream.set_read_timeout(Some(time_left(deadline)?))?;
-        match read(stream, chunk) {
+        match stream.read(chunk) {
             // Unix returns `WouldBlock` when the time is over. The next round then returns `TimedOut`.
             Err(error) if is_transient(&error) => {}
             other => return other,
@@ -228,7 +221,7 @@ impl ReceivedRequest {
 }
 
 fn method_of_refused(received: &[u8]) -> Method {
-    if request::begins_head_request(received) { Method::Head } else { Method::Get }
+    if request::begins_head_request(received) { Method::HEAD } else { Method::GET }
 }
 
 impl Connection {

@@ -1,12 +1,13 @@
 //! The connection limits: which connections are open, which of them wait for a run, and which one is closed to make
 //! room.
 
+use std::mem::discriminant;
 use std::net::{IpAddr, Shutdown};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::wake;
+use crate::http::sockets::{self, Ended};
 use crate::model::result_code::Code;
 
 /// All limits of the listener. The limits on the bytes of a request are in [`crate::http::request`].
@@ -106,7 +107,7 @@ impl Slot {
 pub(super) struct Slots {
     list: Mutex<Vec<Slot>>,
     changed: Condvar,
-    limits: Limits,
+    pub(super) limits: Limits,
 }
 
 impl Slots {
@@ -123,11 +124,19 @@ impl Slots {
     /// time.
     pub(super) fn open(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<OpenSlot> {
         let deadline = Instant::now() + CLOSE_TIME_MAX;
+        let (peer, limits) = (connection.peer.ip(), self.limits);
         let mut list = self.lock();
-        while let Some(among) = self.full(&list, connection.peer.ip()) {
-            let is_closing = list.iter().any(|slot| slot.closing.is_some() && among.has(slot));
+        loop {
+            let own = list.iter().filter(|slot| slot.peer() == peer).count();
+            let reserved = if own == 0 { 0 } else { limits.reserved };
+            let is_peer_full = own >= limits.connections_per_peer_max;
+            if !is_peer_full && list.len() + reserved < limits.connections_max {
+                break;
+            }
+            let may_close = |slot: &Slot| !is_peer_full || slot.peer() == peer;
+            let is_closing = list.iter().any(|slot| slot.closing.is_some() && may_close(slot));
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || !is_closing && !close_longest_waiting(&mut list, |slot| among.has(slot)) {
+            if left.is_zero() || !is_closing && !close_longest_waiting(&mut list, may_close) {
                 return None;
             }
             list = self.changed.wait_timeout(list, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -135,16 +144,6 @@ impl Slots {
         let (connection, phase, since) = (Arc::clone(connection), Phase::Head, Instant::now());
         list.push(Slot { connection: Arc::clone(&connection), phase, since, closing: None });
         Some(OpenSlot { slots: Arc::clone(self), connection })
-    }
-
-    /// Returns among which connections one has to close, if there is no room for one more connection of this peer.
-    fn full(&self, list: &[Slot], peer: IpAddr) -> Option<Among> {
-        let own = list.iter().filter(|slot| slot.peer() == peer).count();
-        let reserved = if own == 0 { 0 } else { self.limits.reserved };
-        if own >= self.limits.connections_per_peer_max {
-            return Some(Among::Peer(peer));
-        }
-        (list.len() + reserved >= self.limits.connections_max).then_some(Among::All)
     }
 
     /// Closes the connections that have not sent their whole request: they are too late.
@@ -165,21 +164,6 @@ impl Slots {
         let callers = || list.iter().filter(|slot| slot.phase == Phase::Waiting);
         let reserved = if callers().any(|slot| slot.peer() == peer) { 0 } else { self.limits.reserved };
         callers().count() < self.limits.callers_max + reserved
-    }
-}
-
-/// Some of the connections.
-enum Among {
-    All,
-    Peer(IpAddr),
-}
-
-impl Among {
-    fn has(&self, slot: &Slot) -> bool {
-        match self {
-            Self::All => true,
-            Self::Peer(peer) => slot.peer() == *peer,
-        }
     }
 }
 
@@ -220,14 +204,8 @@ impl OpenSlot {
         }
         (own.phase, own.since) = (phase, Instant::now());
         match phase {
-            Phase::Body(_) => {
-                let size = |phase| if let Phase::Body(bytes) = phase { bytes } else { 0 };
-                self.keep_small(&mut list, self.slots.limits.bodies_bytes_max, size);
-            }
-            Phase::Sending(_) => {
-                let size = |phase| if let Phase::Sending(bytes) = phase { bytes } else { 0 };
-                self.keep_small(&mut list, self.slots.limits.answers_bytes_max, size);
-            }
+            Phase::Body(_) => self.keep_small(&mut list, phase, self.slots.limits.bodies_bytes_max),
+            Phase::Sending(_) => self.keep_small(&mut list, phase, self.slots.limits.answers_bytes_max),
             _ => {}
         }
         Ok(())
@@ -257,27 +235,34 @@ impl OpenSlot {
         let mut list = self.slots.lock();
         if !self.slots.has_room_for_caller(&list, self.connection.peer.ip()) {
             let mut waiting = list.iter_mut().filter(|slot| slot.phase == Phase::Waiting);
-            let gone = waiting.find(|slot| wake::ended(&slot.connection.stream) != wake::Ended::No);
+            let gone = waiting.find(|slot| sockets::ended(&slot.connection.stream) != Ended::No);
             gone.ok_or(Code::TooManyRequests)?.phase = Phase::Answering;
         }
         if let Some(own) = list.iter_mut().find(|slot| self.is_own(slot)) {
             own.phase = Phase::Waiting;
         }
         drop(list);
-        wake::notice_silent_ends(&self.connection.stream);
+        sockets::notice_silent_ends(&self.connection.stream);
         Ok(())
     }
 
     /// Whether the client is gone, or another caller has taken its place.
     pub(super) fn is_client_gone(&self) -> bool {
         let has_place = |slot: &Slot| self.is_own(slot) && slot.phase == Phase::Waiting;
-        wake::ended(&self.connection.stream) == wake::Ended::Connection || !self.slots.lock().iter().any(has_place)
+        sockets::ended(&self.connection.stream) == Ended::Connection || !self.slots.lock().iter().any(has_place)
     }
 
-    /// Keeps the bodies that are being read or sent within their limit: closes those that have taken the longest until
-    /// the rest fits. `size` returns the bytes of one phase.
-    fn keep_small(&self, list: &mut [Slot], bytes_max: usize, size: impl Fn(Phase) -> usize) {
-        let size = |slot: &Slot| if slot.closing.is_none() { size(slot.phase) } else { 0 };
+    /// Keeps the bodies of all connections in such a phase, which are being read or sent, within their limit: closes
+    /// those that have taken the longest until the rest fits.
+    fn keep_small(&self, list: &mut [Slot], phase: Phase, bytes_max: usize) {
+        let size = |slot: &Slot| match slot.phase {
+            Phase::Body(bytes) | Phase::Sending(bytes)
+                if slot.closing.is_none() && discriminant(&slot.phase) == discriminant(&phase) =>
+            {
+                bytes
+            }
+            _ => 0,
+        };
         let mut excess = list.iter().map(size).sum::<usize>().saturating_sub(bytes_max);
         while excess > 0 {
             let others = list.iter_mut().filter(|slot| size(slot) > 0 && !self.is_own(slot));

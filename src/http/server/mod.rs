@@ -6,22 +6,20 @@
 
 mod connection;
 mod limits;
-mod wake;
 
-use std::io;
+use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::http::request::Head;
 use crate::http::response::Response;
+use crate::http::sockets;
 use crate::model::result_code::Code;
 use connection::{Connection, Conversation, End, ReceivedRequest};
 pub use limits::Limits;
 use limits::{OpenSlot, Slots};
-use wake::{Sleeper, Waker};
 
 /// Answers the requests.
 pub trait Handler: Send + Sync {
@@ -78,29 +76,20 @@ const RETRY_AFTER_SECONDS: u32 = 5;
 /// A listening socket that is not served yet.
 pub struct Server {
     listener: TcpListener,
-    sleeper: Sleeper,
+    stopped: PipeReader,
     stop: Stop,
     limits: Limits,
 }
 
 /// Stops a [`Server`] from accepting connections, from any thread, any number of times.
 #[derive(Clone)]
-pub struct Stop(Arc<StopState>);
-
-struct StopState {
-    requested: AtomicBool,
-    waker: Waker,
-}
+pub struct Stop(Arc<PipeWriter>);
 
 impl Stop {
     /// Ends the accepting at once, even if it sleeps. Requests that are being answered continue.
     pub fn stop(&self) {
-        self.0.requested.store(true, Ordering::SeqCst);
-        self.0.waker.wake();
-    }
-
-    fn is_requested(&self) -> bool {
-        self.0.requested.load(Ordering::SeqCst)
+        // The server never reads the byte, so the stop remains.
+        let _ = (&*self.0).write(&[1]);
     }
 }
 
@@ -108,7 +97,6 @@ impl Stop {
 struct Shared {
     handler: Arc<dyn Handler>,
     slots: Arc<Slots>,
-    limits: Limits,
 }
 
 impl Server {
@@ -122,10 +110,10 @@ impl Server {
             #[expect(clippy::disallowed_methods, reason = "this is the listener")]
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
-            wake::deepen_backlog(&listener, BACKLOG_MAX)?;
-            let (waker, sleeper) = wake::pair()?;
-            let stop = Stop(Arc::new(StopState { requested: AtomicBool::new(false), waker }));
-            Ok(Self { listener, sleeper, stop, limits: Limits::default() })
+            sockets::deepen_backlog(&listener, BACKLOG_MAX)?;
+            // Opened in advance, so that a stop works even if no descriptors are left.
+            let (stopped, stop) = io::pipe()?;
+            Ok(Self { listener, stopped, stop: Stop(Arc::new(stop)), limits: Limits::default() })
         };
         open()
             .map_err(|error: io::Error| io::Error::new(error.kind(), format!("cannot listen on `{address}`: {error}")))
@@ -156,8 +144,7 @@ impl Server {
     /// are still sending a request then get a 503 answer. [`Draining`] waits for the answers that are being made.
     #[must_use]
     pub fn run(self, handler: Arc<dyn Handler>) -> Draining {
-        let limits = self.limits;
-        let shared = Arc::new(Shared { handler, slots: Arc::new(Slots::new(limits)), limits });
+        let shared = Arc::new(Shared { handler, slots: Arc::new(Slots::new(self.limits)) });
         self.accept_until_stopped(&shared);
         for _ in 0..BACKLOG_MAX {
             let Ok((stream, peer)) = self.listener.accept() else { break };
@@ -169,32 +156,29 @@ impl Server {
 
     fn accept_until_stopped(&self, shared: &Arc<Shared>) {
         let mut failing = false;
-        while !self.stop.is_requested() {
+        while !sockets::wait_for_stop(&self.stopped, Some(&self.listener), None) {
             match self.listener.accept() {
                 Ok((stream, peer)) => {
                     failing = false;
                     admit(&Arc::new(Connection { stream, peer }), shared);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.sleeper.sleep(Some(&self.listener), None);
-                }
-                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     if !failing {
                         log::warn!("cannot accept connections, will go on trying: {error}");
                     }
                     failing = true;
-                    self.sleeper.sleep(None, Some(ACCEPT_BACKOFF));
+                    sockets::wait_for_stop(&self.stopped, None, Some(ACCEPT_BACKOFF));
                 }
             }
         }
     }
 }
 
-/// Whether an error of `accept` is about one connection that is gone, and not about the listener.
-fn is_of_the_peer(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+/// Whether an error of `accept` is about one connection, which is gone or not there yet, and not about the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock)
 }
 
 /// The connections that are still open after the accepting has ended.
@@ -223,7 +207,7 @@ fn admit(connection: &Arc<Connection>, shared: &Arc<Shared>) {
     };
     let slot = Arc::new(slot);
     let thread = std::thread::Builder::new().name("connection".to_owned()).stack_size(STACK_BYTES);
-    let (of_thread, limits) = ((Arc::clone(shared), Arc::clone(&slot)), shared.limits);
+    let (of_thread, limits) = ((Arc::clone(shared), Arc::clone(&slot)), shared.slots.limits);
     if let Err(error) = thread.spawn(move || serve(&of_thread.0, &of_thread.1, limits, false)) {
         log::debug!("no thread for a connection, which is served in turn: {error}");
         // A slow connection is closed, so that its thread is free for the next one.

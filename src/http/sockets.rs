@@ -1,9 +1,10 @@
-//! System calls that std lacks: waiting for a connection or a wake-up, a longer backlog, and whether a peer is gone.
+//! System calls on sockets that std lacks: waiting for a connection or a stop, a longer backlog, and whether a peer is
+//! gone.
 
 #[cfg(unix)]
-pub(super) use unix::{Sleeper, Waker, deepen_backlog, ended, is_quiet, notice_silent_ends, pair};
+pub(super) use unix::{deepen_backlog, ended, is_quiet, notice_silent_ends, wait_for_stop};
 #[cfg(not(unix))]
-pub(super) use without_poll::{Sleeper, Waker, deepen_backlog, ended, is_quiet, notice_silent_ends, pair};
+pub(super) use without_poll::{deepen_backlog, ended, is_quiet, notice_silent_ends, wait_for_stop};
 
 /// How much of a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +20,8 @@ pub(super) enum Ended {
 
 #[cfg(unix)]
 mod unix {
-    use std::io::{self, Write as _};
+    use std::io::{self, PipeReader};
     use std::net::{TcpListener, TcpStream};
-    use std::os::unix::net::UnixStream;
     use std::thread;
     use std::time::Duration;
 
@@ -35,6 +35,8 @@ mod unix {
     /// How often the kernel asks again, and the time between.
     const KEEPALIVE_PROBES: u32 = 3;
     const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+    /// The pause after a `poll` for which the kernel has no memory: that passes.
+    const POLL_BACKOFF: Duration = Duration::from_millis(100);
 
     /// Sets how many connections the kernel holds until they are accepted. The kernel's own settings may limit this.
     pub(in super::super) fn deepen_backlog(listener: &TcpListener, connections_max: u16) -> io::Result<()> {
@@ -68,56 +70,32 @@ mod unix {
             .and_then(|()| sockopt::set_socket_keepalive(stream, true));
     }
 
-    /// Wakes the [`Sleeper`] permanently: the byte that it writes is never read.
-    pub(in super::super) struct Waker(UnixStream);
-
-    /// Sleeps until woken.
-    pub(in super::super) struct Sleeper(UnixStream);
-
-    /// Returns a connected pair of descriptors. It is opened in advance, so that a stop works even if no descriptors
-    /// are left.
-    pub(in super::super) fn pair() -> io::Result<(Waker, Sleeper)> {
-        let (waker, sleeper) = UnixStream::pair()?;
-        waker.set_nonblocking(true)?;
-        Ok((Waker(waker), Sleeper(sleeper)))
-    }
-
-    impl Waker {
-        pub(in super::super) fn wake(&self) {
-            // The write fails if the socket is full: after thousands of wake-ups, when the sleeper is awake.
-            let _ = (&self.0).write(&[1]);
+    /// Waits for a connection, for a stop, or for the end of `timeout`, and returns whether there is a stop: whether the
+    /// other end of the pipe was written to or closed. It may also return without a reason.
+    pub(in super::super) fn wait_for_stop(
+        stopped: &PipeReader,
+        listener: Option<&TcpListener>,
+        timeout: Option<Duration>,
+    ) -> bool {
+        let mut watched = Vec::with_capacity(2);
+        watched.push(PollFd::new(stopped, PollFlags::IN));
+        watched.extend(listener.map(|listener| PollFd::new(listener, PollFlags::IN)));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        if poll(&mut watched, timeout.as_ref()).is_err_and(|error| error != rustix::io::Errno::INTR) {
+            thread::sleep(POLL_BACKOFF);
         }
-    }
-
-    impl Sleeper {
-        /// Returns when a connection is there, when it is woken, or after `timeout`. It may also return without a
-        /// reason.
-        pub(in super::super) fn sleep(&self, listener: Option<&TcpListener>, timeout: Option<Duration>) {
-            let mut watched = Vec::with_capacity(2);
-            watched.push(PollFd::new(&self.0, PollFlags::IN));
-            watched.extend(listener.map(|listener| PollFd::new(listener, PollFlags::IN)));
-            let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-            match poll(&mut watched, timeout.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                // This fails only if the kernel has no memory, and that passes.
-                Err(_) => thread::sleep(Duration::from_millis(100)),
-            }
-        }
+        !watched[0].revents().is_empty()
     }
 }
 
+/// Without `poll`, there are no threads and no pipes either, so no listener is made that could need these.
 #[cfg(not(unix))]
 mod without_poll {
-    use std::io;
+    use std::io::{self, PipeReader};
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
     use super::Ended;
-
-    /// Always fails: each connection needs its own thread.
-    pub(in super::super) fn pair() -> io::Result<(Waker, Sleeper)> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "the service needs threads, and there are none here"))
-    }
 
     pub(in super::super) fn deepen_backlog(_: &TcpListener, _: u16) -> io::Result<()> {
         Ok(())
@@ -133,15 +111,7 @@ mod without_poll {
 
     pub(in super::super) fn notice_silent_ends(_: &TcpStream) {}
 
-    pub(in super::super) struct Waker;
-
-    pub(in super::super) struct Sleeper;
-
-    impl Waker {
-        pub(in super::super) fn wake(&self) {}
-    }
-
-    impl Sleeper {
-        pub(in super::super) fn sleep(&self, _: Option<&TcpListener>, _: Option<Duration>) {}
+    pub(in super::super) fn wait_for_stop(_: &PipeReader, _: Option<&TcpListener>, _: Option<Duration>) -> bool {
+        true
     }
 }
