@@ -5,7 +5,7 @@ use miniserde::json::{self, Value};
 use crate::config;
 use crate::model::names::{self, Identity, NameError, WorkspaceId};
 use crate::model::urls::{RemoteScheme, RemoteUrl};
-use crate::request::{Faults, Purpose};
+use crate::request::{Faults, Flags};
 use crate::util::secret::Secret;
 
 /// The largest body. A body has a few hundred bytes, and some more with a resource and its token. The listener reads no
@@ -25,7 +25,7 @@ pub(super) const URL_TOKEN: &str = "the token in repository.url";
 const OPEN_FIELDS: [&str; 5] = ["workspace", "windmill_token", "dry_run", "force", "wait"];
 
 /// What a request brings. The settings decide everything that is absent.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Fields {
     pub(super) workspace: Option<WorkspaceId>,
     pub(super) windmill_token: Option<Secret>,
@@ -38,11 +38,7 @@ pub(super) struct Fields {
     pub(super) subdir: Option<String>,
     pub(super) user_name: Option<String>,
     pub(super) user_email: Option<String>,
-    pub(super) dry_run: bool,
-    pub(super) force: bool,
-    pub(super) allow_mass_deletion: bool,
-    pub(super) allow_lost_rights: bool,
-    pub(super) purpose: Purpose,
+    pub(super) flags: Flags,
     pub(super) no_wait: bool,
     /// The names of the fields that were given, refused or not: a refused field must not count as absent.
     pub(super) given: Vec<String>,
@@ -68,7 +64,7 @@ pub(super) fn read(body: &[u8], faults: &mut Faults) -> Option<Fields> {
         return Some(Fields::default());
     }
     match parse(body) {
-        Ok((Value::Object(object), outline)) => Some(Reader(faults).fields(object, &outline)),
+        Ok((Value::Object(object), outline)) => Some(Reader::read(object, &outline, faults)),
         Ok((other, _)) => {
             faults.add(&["the body is ", kind(&other), ", not a JSON object"]);
             None
@@ -151,41 +147,19 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// Continues after a fault, so that all faults are named.
-struct Reader<'a>(&'a mut Faults);
+struct Reader<'a> {
+    faults: &'a mut Faults,
+    fields: Fields,
+}
 
-impl Reader<'_> {
-    fn fields(&mut self, object: json::Object, outline: &Outline) -> Fields {
-        let mut fields = Fields::default();
-        let mut repository = None;
-        for (name, value) in self.members(object, &outline.body, "") {
-            let is_given = !matches!(value, Value::Null);
-            let is_known = match name.as_str() {
-                "repository" => {
-                    repository = self.repository(value, &outline.repository);
-                    true
-                }
-                "dry_run" => self.flag(&name, &value, &mut fields.dry_run),
-                "force" => self.flag(&name, &value, &mut fields.force),
-                "allow_lost_rights" => self.flag(&name, &value, &mut fields.allow_lost_rights),
-                "allow_mass_deletion" => self.flag(&name, &value, &mut fields.allow_mass_deletion),
-                "wait" => {
-                    let mut wait = true;
-                    self.flag(&name, &value, &mut wait);
-                    fields.no_wait = !wait;
-                    true
-                }
-                _ => self.text_field(&name, value, &mut fields),
-            };
-            if !is_known {
-                self.0.add_malformed(&["the field ", &names::quoted(&name), " is unknown"]);
-            } else if is_given && !OPEN_FIELDS.contains(&name.as_str()) {
-                fields.trusted_only.push(name);
-            }
+impl<'a> Reader<'a> {
+    fn read(object: json::Object, outline: &Outline, faults: &'a mut Faults) -> Fields {
+        let mut reader = Self { faults, fields: Fields::default() };
+        for (name, value) in reader.members(object, &outline.body, "") {
+            reader.field(name, value, &outline.repository);
         }
-        if let Some(repository) = repository {
-            self.merge(repository, &mut fields);
-        }
-        fields
+        reader.refuse_repeated();
+        reader.fields
     }
 
     /// Returns the members in the order of the text, each once. A member that occurs twice is a fault.
@@ -194,61 +168,66 @@ impl Reader<'_> {
         for name in names {
             match object.remove(name) {
                 Some(value) => members.push((name.clone(), value)),
-                None => self.0.add_malformed(&["the field ", &names::quoted(&[prefix, name].concat()), " comes twice"]),
+                None => {
+                    let name = names::quoted(&[prefix, name].concat());
+                    self.faults.add_malformed(&["the field ", &name, " comes twice"]);
+                }
             }
         }
         members
     }
 
-    /// Sets the flag, unless the value is null or of a wrong type. Returns that the field is known.
-    fn flag(&mut self, name: &str, value: &Value, flag: &mut bool) -> bool {
-        match value {
-            Value::Bool(value) => *flag = *value,
-            Value::Null => {}
-            other => self.0.add_malformed(&["`", name, "` must be true or false, not ", kind(other)]),
-        }
-        true
-    }
-
-    /// Sets a text field. Returns whether the field is known.
-    fn text_field(&mut self, name: &str, value: Value, fields: &mut Fields) -> bool {
-        const KNOWN: &[&str] = &[
-            "workspace",
-            "windmill_token",
-            "git_remote_url",
-            "git_token",
-            "git_branch",
-            "git_subdir",
-            "git_user_name",
-            "git_user_email",
-        ];
-        if !KNOWN.contains(&name) {
-            return false;
-        }
-        if !matches!(value, Value::Null) {
-            fields.given.push(name.to_owned());
-        }
-        match self.text(name, value) {
-            None => {}
-            Some(text) if text.is_empty() && name != "git_subdir" => self.0.add(&["`", name, "` is empty"]),
-            Some(text) => self.set_text(name, text, fields),
-        }
-        true
-    }
-
-    fn set_text(&mut self, name: &str, text: String, fields: &mut Fields) {
-        match name {
-            "workspace" => fields.workspace = self.named(name, WorkspaceId::parse(&text)),
-            "windmill_token" => fields.windmill_token = self.token(name, &text),
+    fn field(&mut self, name: String, value: Value, repository: &[String]) {
+        let is_given = !matches!(value, Value::Null);
+        match name.as_str() {
+            "repository" => self.repository(value, repository),
+            "workspace" => self.fields.workspace = self.parsed(&name, value, WorkspaceId::parse),
+            "windmill_token" => self.fields.windmill_token = self.token(&name, value),
             "git_remote_url" => {
-                fields.remote = self.named(name, RemoteUrl::parse(&text)).and_then(|url| self.permitted(name, url));
+                self.fields.remote =
+                    self.parsed(&name, value, RemoteUrl::parse).and_then(|url| self.permitted(&name, url));
             }
-            "git_token" => fields.git_token = self.token(name, &text),
-            "git_branch" => fields.branch = Some(text),
-            "git_subdir" => fields.subdir = Some(text),
-            "git_user_name" => fields.user_name = self.named(name, Identity::part("user name", &text)),
-            _ => fields.user_email = self.named(name, Identity::part("user email", &text)),
+            "git_token" => self.fields.git_token = self.token(&name, value),
+            "git_branch" => self.fields.branch = self.given(&name, value),
+            "git_subdir" => self.fields.subdir = self.given(&name, value),
+            "git_user_name" => {
+                self.fields.user_name = self.parsed(&name, value, |text| Identity::part("user name", text));
+            }
+            "git_user_email" => {
+                self.fields.user_email = self.parsed(&name, value, |text| Identity::part("user email", text));
+            }
+            "dry_run" => self.fields.flags.dry_run = self.flag(&name, &value) == Some(true),
+            "force" => self.fields.flags.force = self.flag(&name, &value) == Some(true),
+            "allow_mass_deletion" => self.fields.flags.allow_mass_deletion = self.flag(&name, &value) == Some(true),
+            "allow_lost_rights" => self.fields.flags.allow_lost_rights = self.flag(&name, &value) == Some(true),
+            "wait" => self.fields.no_wait = self.flag(&name, &value) == Some(false),
+            _ => return self.faults.add_malformed(&["the field ", &names::quoted(&name), " is unknown"]),
         }
+        if is_given && !OPEN_FIELDS.contains(&name.as_str()) {
+            self.fields.trusted_only.push(name);
+        }
+    }
+
+    fn flag(&mut self, name: &str, value: &Value) -> Option<bool> {
+        match value {
+            Value::Bool(value) => return Some(*value),
+            Value::Null => {}
+            other => self.faults.add_malformed(&["`", name, "` must be true or false, not ", kind(other)]),
+        }
+        None
+    }
+
+    /// Returns the text of a field, and notes that it is given. Only the folder may be empty.
+    fn given(&mut self, name: &str, value: Value) -> Option<String> {
+        if !matches!(value, Value::Null) {
+            self.fields.given.push(name.to_owned());
+        }
+        let text = self.text(name, value)?;
+        if text.is_empty() && name != "git_subdir" {
+            self.faults.add(&["`", name, "` is empty"]);
+            return None;
+        }
+        Some(text)
     }
 
     fn text(&mut self, name: &str, value: Value) -> Option<String> {
@@ -256,107 +235,90 @@ impl Reader<'_> {
             Value::Null => None,
             // Windmill replaces these before a job runs. If one arrives here, it was sent by hand.
             Value::String(text) if text.starts_with("$var:") || text.starts_with("$res:") => {
-                self.0.add(&["`", name, "` is a reference to Windmill ($var: or $res:): send the value itself"]);
+                self.faults.add(&["`", name, "` is a reference to Windmill ($var: or $res:): send the value itself"]);
                 None
             }
             Value::String(text) => Some(text),
             other => {
-                self.0.add_malformed(&["`", name, "` must be a string, not ", kind(&other)]);
+                self.faults.add_malformed(&["`", name, "` must be a string, not ", kind(&other)]);
                 None
             }
         }
     }
 
-    fn named<T>(&mut self, name: &str, parsed: Result<T, NameError>) -> Option<T> {
-        self.0.named(name, parsed)
+    fn parsed<T>(&mut self, name: &str, value: Value, parse: fn(&str) -> Result<T, NameError>) -> Option<T> {
+        let text = self.given(name, value)?;
+        self.faults.named(name, parse(&text))
     }
 
-    fn token(&mut self, name: &str, text: &str) -> Option<Secret> {
-        config::checked_token(text).map_err(|why| self.0.add(&["`", name, "` ", why])).ok()
+    fn token(&mut self, name: &str, value: Value) -> Option<Secret> {
+        let text = self.given(name, value)?;
+        config::checked_token(&text).map_err(|why| self.faults.add(&["`", name, "` ", why])).ok()
     }
 
     /// Refuses a `file:` URL: a caller must not write into a folder of this machine.
     fn permitted(&mut self, name: &str, url: RemoteUrl) -> Option<RemoteUrl> {
         if url.scheme() == RemoteScheme::File {
-            self.0.add(&["`", name, "`: a request cannot name a file: remote"]);
+            self.faults.add(&["`", name, "`: a request cannot name a file: remote"]);
             return None;
         }
         Some(url)
     }
 
-    /// Reads Windmill's `git_repository` resource.
-    fn repository(&mut self, value: Value, names: &[String]) -> Option<Fields> {
+    /// Reads Windmill's `git_repository` resource. Members without a meaning here are ignored, since Windmill adds some
+    /// from time to time.
+    fn repository(&mut self, value: Value, names: &[String]) {
         let object = match value {
             Value::Object(object) => object,
-            Value::Null => return None,
-            Value::String(_) => {
-                self.text("repository", value)?;
-                self.0.add_malformed(&["`repository` must be an object, not a string"]);
-                return None;
-            }
+            Value::Null => return,
             other => {
-                self.0.add_malformed(&["`repository` must be an object, not ", kind(&other)]);
-                return None;
+                let kind = kind(&other);
+                // A reference is refused as one.
+                if !matches!(other, Value::String(_)) || self.text("repository", other).is_some() {
+                    self.faults.add_malformed(&["`repository` must be an object, not ", kind]);
+                }
+                return;
             }
         };
-        let mut fields = Fields::default();
         for (name, value) in self.members(object, names, "repository.") {
-            self.repository_member(&name, value, &mut fields);
+            let full = ["repository.", &name].concat();
+            match (name.as_str(), value) {
+                (_, Value::Null) => {}
+                // Windmill's form sends an empty text if nothing was given.
+                ("url" | "branch" | "folder", Value::String(text)) if text.is_empty() => {}
+                ("url", value) => self.repository_url(&full, value),
+                ("branch", value) => self.fields.branch = self.given(&full, value),
+                ("folder", value) => self.fields.subdir = self.given(&full, value),
+                ("is_github_app", Value::Bool(true)) => self.faults.add(&[
+                    "`repository` is opened by Windmill's GitHub app, which works within Windmill only: send a URL and \
+                     a token",
+                ]),
+                _ => {}
+            }
         }
-        Some(fields)
     }
 
-    /// Reads a member of the resource. Members without a meaning here are ignored, since Windmill adds some from time
-    /// to time.
-    fn repository_member(&mut self, name: &str, value: Value, fields: &mut Fields) {
-        let full = ["repository.", name].concat();
-        match (name, value) {
-            // Windmill's form sends an empty text if nothing was given.
-            (_, Value::Null) => return,
-            ("url" | "branch" | "folder", Value::String(text)) if text.is_empty() => return,
-            ("url", value) => self.repository_url(value, fields),
-            ("branch", value) => fields.branch = self.text(&full, value),
-            ("folder", value) => fields.subdir = self.text(&full, value),
-            ("is_github_app", Value::Bool(true)) => self.0.add(&[
-                "`repository` is opened by Windmill's GitHub app, which works within Windmill only: send a URL and a \
-                 token",
-            ]),
-            _ => return,
-        }
-        fields.given.push(full);
-    }
-
-    fn repository_url(&mut self, value: Value, fields: &mut Fields) {
-        const NAME: &str = "repository.url";
-        let Some(text) = self.text(NAME, value) else { return };
-        let Some((url, user, token)) = self.named(NAME, RemoteUrl::parse_with_credentials(&text)) else { return };
-        fields.remote = self.permitted(NAME, url);
-        fields.git_username = user;
+    fn repository_url(&mut self, name: &str, value: Value) {
+        let Some((url, user, token)) = self.parsed(name, value, RemoteUrl::parse_with_credentials) else { return };
+        self.fields.remote = self.permitted(name, url);
+        self.fields.git_username = user;
         if let Some(token) = token {
-            fields.given.push(URL_TOKEN.to_owned());
             // A token within a URL may be a reference too. Windmill does not replace it there.
-            fields.git_token = self.text(URL_TOKEN, Value::String(token.expose().to_owned())).map(Secret::new);
+            self.fields.git_token = self.given(URL_TOKEN, Value::String(token.expose().to_owned())).map(Secret::new);
         }
     }
 
-    /// Merges the fields of the resource. Nothing may be given twice, not even with the same value: the choice between
-    /// the two would be a guess.
-    fn merge(&mut self, repository: Fields, fields: &mut Fields) {
+    /// Refuses what is given twice, even with the same value: the choice between the two would be a guess.
+    fn refuse_repeated(&mut self) {
         for (field, member) in [
             ("git_remote_url", "repository.url"),
             ("git_branch", "repository.branch"),
             ("git_subdir", "repository.folder"),
             ("git_token", URL_TOKEN),
         ] {
-            if fields.is_given(field) && repository.is_given(member) {
-                self.0.add(&["`", field, "` and `", member, "` say the same thing twice: send one of them"]);
+            if self.fields.is_given(field) && self.fields.is_given(member) {
+                self.faults.add(&["`", field, "` and `", member, "` say the same thing twice: send one of them"]);
             }
         }
-        fields.remote = fields.remote.take().or(repository.remote);
-        fields.branch = fields.branch.take().or(repository.branch);
-        fields.subdir = fields.subdir.take().or(repository.subdir);
-        fields.git_token = fields.git_token.take().or(repository.git_token);
-        fields.git_username = repository.git_username;
-        fields.given.extend(repository.given);
     }
 }

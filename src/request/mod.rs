@@ -12,7 +12,6 @@ use crate::model::urls::{BaseUrl, RemoteUrl};
 use crate::util::hash;
 use crate::util::secret::Secret;
 use json_body::Fields;
-use resolve::Resolver;
 
 pub use resolve::windmill_headers;
 
@@ -163,6 +162,7 @@ impl SyncRequest {
 }
 
 /// A request, before its workspaces are known.
+#[derive(Clone)]
 pub struct Draft<'a> {
     config: &'a Config,
     fields: Fields,
@@ -183,14 +183,7 @@ impl<'a> Draft<'a> {
     /// Makes the draft of what the settings ask for.
     #[must_use]
     pub fn from_config(config: &'a Config, flags: Flags) -> Self {
-        let fields = Fields {
-            dry_run: flags.dry_run,
-            force: flags.force,
-            allow_mass_deletion: flags.allow_mass_deletion,
-            allow_lost_rights: flags.allow_lost_rights,
-            purpose: flags.purpose,
-            ..Fields::default()
-        };
+        let fields = Fields { flags, ..Fields::default() };
         Self { config, fields, faults: Faults::new(Code::ConfigInvalid) }
     }
 
@@ -226,7 +219,7 @@ impl<'a> Draft<'a> {
     /// verification and a restore do not.
     #[must_use]
     pub fn is_of_the_settings(&self) -> bool {
-        self.fields.given.is_empty() && !self.fields.dry_run && self.fields.purpose == Purpose::Sync
+        self.fields.given.is_empty() && !self.fields.flags.dry_run && self.fields.flags.purpose == Purpose::Sync
     }
 
     /// Returns the token for listing the workspaces that the settings stand for. The list is needed before a named
@@ -234,10 +227,10 @@ impl<'a> Draft<'a> {
     /// the workspaces.
     #[must_use]
     pub fn listing_token(&self) -> Option<Secret> {
-        if self.config.workspaces != Workspaces::All || self.fields.is_given("windmill_token") {
+        if self.config.workspaces != Workspaces::All || self.brings_windmill_token() {
             return None;
         }
-        self.resolver().windmill_token(&self.fields, &[])
+        self.clone().windmill_token(&[])
     }
 
     /// Returns the workspaces of the request. A token is read now.
@@ -252,29 +245,30 @@ impl<'a> Draft<'a> {
             None if self.fields.is_given("workspace") => return Err(self.faults.error()),
             None => {}
         }
-        let mut resolver = self.resolver();
-        self.refuse_one_place_for_several(&mut resolver.faults);
-        match configured {
-            Workspaces::Listed(listed) if resolver.faults.is_empty() => Ok(Target::Several(listed.clone())),
-            Workspaces::All if resolver.faults.is_empty() => {
-                let token = resolver.windmill_token(&self.fields, &[]);
-                token.map(Target::All).ok_or_else(|| resolver.error())
-            }
-            _ => Err(resolver.error()),
-        }
-    }
-
-    /// Refuses a request that puts several workspaces into one place. The settings were checked when they were read,
-    /// but a request may bring another branch or folder.
-    fn refuse_one_place_for_several(&self, faults: &mut Faults) {
-        let branch = self.fields.branch.as_ref().unwrap_or(&self.config.branch);
-        let subdir = self.fields.subdir.as_ref().unwrap_or(&self.config.subdir);
-        if ![branch, subdir].iter().any(|template| template.contains(names::WORKSPACE_MARK)) {
-            faults.add(&[
+        let mut draft = self.clone();
+        // The settings were checked when they were read, but a request may bring another branch or folder.
+        if ![self.branch_template(), self.subdir_template()].iter().any(|text| text.contains(names::WORKSPACE_MARK)) {
+            draft.faults.add(&[
                 "the request is for several workspaces, and needs {workspace} in the branch or in the folder, or a \
                  `workspace`",
             ]);
         }
+        match configured {
+            Workspaces::Listed(listed) if draft.faults.list.is_empty() => Ok(Target::Several(listed.clone())),
+            Workspaces::All if draft.faults.list.is_empty() => {
+                let token = draft.windmill_token(&[]);
+                token.map(Target::All).ok_or_else(|| draft.faults.error())
+            }
+            _ => Err(draft.faults.error()),
+        }
+    }
+
+    fn branch_template(&self) -> &str {
+        self.fields.branch.as_ref().unwrap_or(&self.config.branch)
+    }
+
+    fn subdir_template(&self) -> &str {
+        self.fields.subdir.as_ref().unwrap_or(&self.config.subdir)
     }
 
     /// Resolves the sync of one workspace. Secrets are read now.
@@ -284,11 +278,9 @@ impl<'a> Draft<'a> {
     /// Fails if the body asks for something unknown or forbidden, if request and settings together lack something, or
     /// if a secret's file cannot be read. One error names all of it.
     pub fn request(&self, workspace: &WorkspaceId) -> Result<SyncRequest, RequestError> {
-        self.resolver().resolve(&self.fields, workspace)
-    }
-
-    fn resolver(&self) -> Resolver<'a> {
-        Resolver { config: self.config, faults: self.faults.clone() }
+        let mut draft = self.clone();
+        let resolved = draft.resolve(workspace);
+        resolved.filter(|_| draft.faults.list.is_empty()).ok_or_else(|| draft.faults.error())
     }
 }
 
@@ -297,30 +289,29 @@ impl<'a> Draft<'a> {
 /// # Errors
 /// [`Code::Forbidden`]. The message says what to set instead.
 fn refuse_choices(fields: &Fields, config: &Config) -> Result<(), RequestError> {
-    let mut message = String::new();
+    let mut reasons = Vec::new();
     if !fields.trusted_only.is_empty() {
-        message =
-            ["`", &fields.trusted_only.join("`, `"), "` cannot be in a request to a service without SYNC_API_TOKEN"]
-                .concat();
         let overrides = fields.trusted_only.iter().filter(|name| name.starts_with("allow_"));
         let options: Vec<_> = overrides.map(|name| ["--", &name.replace('_', "-")].concat()).collect();
-        message += ": set SYNC_API_TOKEN and send it as `Authorization: Bearer …`";
-        if !options.is_empty() {
-            message += &[", or run `windmill-git-sync sync ", &options.join(" "), "` once"].concat();
-        }
+        let once = format!(", or run `windmill-git-sync sync {}` once", options.join(" "));
+        reasons.push(format!(
+            "`{}` cannot be in a request to a service without SYNC_API_TOKEN: set SYNC_API_TOKEN and send it as \
+             `Authorization: Bearer …`{}",
+            fields.trusted_only.join("`, `"),
+            if options.is_empty() { "" } else { &once }
+        ));
     }
     if let Some(workspace) = fields.workspace.as_ref().filter(|workspace| !config.workspaces.hold(workspace)) {
-        message += if message.is_empty() { "" } else { "; " };
         let listed = match &config.workspaces {
             Workspaces::Listed(_) => [&config.workspaces.to_text(), ",", workspace.as_str()].concat(),
             Workspaces::All => workspace.to_string(),
         };
-        message += &format!(
+        reasons.push(format!(
             "workspace `{workspace}` is not configured: set WINDMILL_WORKSPACE={listed} with {{workspace}} in GIT_BRANCH \
              or GIT_SUBDIR, or set SYNC_API_TOKEN and send it"
-        );
+        ));
     }
-    if message.is_empty() { Ok(()) } else { Err(RequestError { code: Code::Forbidden, message }) }
+    if reasons.is_empty() { Ok(()) } else { Err(RequestError { code: Code::Forbidden, message: reasons.join("; ") }) }
 }
 
 /// Returns the [`SyncRequest::destination`] of the settings for a workspace. It is empty if a part is missing or
@@ -339,9 +330,8 @@ pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> Strin
 ///
 /// The same as for [`Draft::request`], as far as it concerns the remote.
 pub fn configured_git_credentials(config: &Config, remote: &RemoteUrl) -> Result<GitCredentials, RequestError> {
-    let mut resolver = Resolver { config, faults: Faults::new(Code::ConfigInvalid) };
-    let credentials = resolver.git_credentials(&Fields::default(), remote);
-    credentials.ok_or_else(|| resolver.error())
+    let mut draft = Draft::from_config(config, Flags::default());
+    draft.git_credentials(remote).ok_or_else(|| draft.faults.error())
 }
 
 /// Returns the key for the status of the verifications of a backup to `destination`.
@@ -369,14 +359,6 @@ impl Faults {
     /// Starts without faults. `code` is the code of an error, unless only the settings are at fault.
     fn new(code: Code) -> Self {
         Self { code, list: Vec::new(), of_config: 0, is_malformed: false }
-    }
-
-    fn code(&self) -> Code {
-        self.code
-    }
-
-    fn is_empty(&self) -> bool {
-        self.list.is_empty()
     }
 
     fn add(&mut self, parts: &[&str]) {

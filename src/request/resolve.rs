@@ -5,15 +5,9 @@ use crate::model::git_credentials::GitCredentials;
 use crate::model::names::{self, BranchName, Identity, Subdir, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::urls::{RemoteScheme, RemoteUrl};
-use crate::request::json_body::{Fields, URL_TOKEN};
-use crate::request::{Faults, RequestError, SyncRequest};
+use crate::request::json_body::URL_TOKEN;
+use crate::request::{Draft, SyncRequest};
 use crate::util::secret::Secret;
-
-/// Continues after a fault, so that all faults are named.
-pub(super) struct Resolver<'a> {
-    pub(super) config: &'a Config,
-    pub(super) faults: Faults,
-}
 
 /// Returns the additional headers for Windmill, as they are now.
 ///
@@ -24,91 +18,64 @@ pub fn windmill_headers(config: &Config) -> Result<Vec<(String, Secret)>, String
     config::parse_headers(source.read()?.expose()).map_err(|why| ["WINDMILL_HEADERS ", why].concat())
 }
 
-/// Where the backup of a request goes. A part with a fault is absent.
-struct Place {
-    remote: Option<RemoteUrl>,
-    branch: Option<BranchName>,
-    subdir: Option<Subdir>,
-}
-
-impl Place {
-    /// Returns what differs from the configured backup of this workspace. If the workspace is not configured, branch
-    /// and folder are compared with those of the only configured workspace, if there is only one.
-    fn changes(&self, config: &Config, workspace: &WorkspaceId) -> Vec<&'static str> {
+/// Each method adds its faults to those of the draft and continues, so that all faults are named.
+impl Draft<'_> {
+    /// Resolves the sync of one workspace. If there are no faults, there is a result.
+    pub(super) fn resolve(&mut self, workspace: &WorkspaceId) -> Option<SyncRequest> {
+        let config = self.config;
+        let branch_name = self.fields.source("git_branch", "repository.branch", "GIT_BRANCH");
+        let branch = BranchName::from_template(self.branch_template(), workspace);
+        let branch = self.faults.named(branch_name, branch);
+        let subdir_name = self.fields.source("git_subdir", "repository.folder", "GIT_SUBDIR");
+        let subdir = Subdir::from_template(self.subdir_template(), workspace);
+        let subdir = self.faults.named(subdir_name, subdir);
+        let remote = self.remote();
+        let author = self.author();
+        // The branch and folder of a workspace that is not configured are compared with those of the only configured
+        // one, if there is only one.
         let is_configured = config.workspaces.hold(workspace);
         let like = if is_configured { None } else { config.workspaces.single() }.unwrap_or(workspace);
-        [
+        let changes: Vec<_> = [
             (!is_configured, "workspace"),
-            (self.remote.is_some() && self.remote != config.remote, "remote"),
-            (self.branch.is_some() && self.branch != config.branch_for(like).ok(), "branch"),
-            (self.subdir.is_some() && self.subdir != config.subdir_for(like).ok(), "folder"),
+            (remote.is_some() && remote != config.remote, "remote"),
+            (branch.is_some() && branch != config.branch_for(like).ok(), "branch"),
+            (subdir.is_some() && subdir != config.subdir_for(like).ok(), "folder"),
         ]
         .into_iter()
         .filter_map(|(differs, what)| differs.then_some(what))
-        .collect()
-    }
-}
-
-impl Resolver<'_> {
-    pub(super) fn error(&self) -> RequestError {
-        self.faults.error()
-    }
-
-    /// Resolves the sync of one workspace, or returns everything that is wrong with it.
-    pub(super) fn resolve(mut self, fields: &Fields, workspace: &WorkspaceId) -> Result<SyncRequest, RequestError> {
-        let resolved = self.try_resolve(fields, workspace);
-        resolved.filter(|_| self.faults.is_empty()).ok_or_else(|| self.error())
-    }
-
-    fn try_resolve(&mut self, fields: &Fields, workspace: &WorkspaceId) -> Option<SyncRequest> {
-        let config = self.config;
-        let place = self.place(fields, workspace);
-        let author = self.author(fields);
-        let changes = place.changes(config, workspace);
-        let windmill_token = self.windmill_token(fields, &changes);
-        let git = place.remote.as_ref().and_then(|remote| self.git_credentials(fields, remote));
-        let signing_key = self.signing_key(place.remote.as_ref());
+        .collect();
+        let windmill_token = self.windmill_token(&changes);
+        let git = remote.as_ref().and_then(|remote| self.git_credentials(remote));
+        let signing_key = self.signing_key(remote.as_ref());
         let headers = windmill_headers(config).map_err(|why| self.faults.add_of_config(why)).ok();
+        let flags = self.fields.flags;
         Some(SyncRequest {
             workspace: workspace.clone(),
             base_url: config.base_url.clone(),
             windmill_token: windmill_token?,
             windmill_headers: headers?,
-            remote: place.remote?,
+            remote: remote?,
             git: git?,
             signing_key,
-            branch: place.branch?,
-            subdir: place.subdir?,
+            branch: branch?,
+            subdir: subdir?,
             author: author?,
             message: names::fill(&config.commit_message, workspace),
-            dry_run: fields.dry_run,
-            force: fields.force,
-            allow_mass_deletion: fields.allow_mass_deletion,
-            allow_lost_rights: fields.allow_lost_rights,
+            dry_run: flags.dry_run,
+            force: flags.force,
+            allow_mass_deletion: flags.allow_mass_deletion,
+            allow_lost_rights: flags.allow_lost_rights,
             configured: changes.is_empty(),
-            workspace_is_default: config.workspace_is_default && fields.workspace.is_none(),
+            workspace_is_default: config.workspace_is_default && self.fields.workspace.is_none(),
             forks_left_out: Vec::new(),
             unnameable_left_out: Vec::new(),
-            purpose: fields.purpose,
+            purpose: flags.purpose,
         })
     }
 
-    fn place(&mut self, fields: &Fields, workspace: &WorkspaceId) -> Place {
-        let config = self.config;
-        let branch_name = fields.source("git_branch", "repository.branch", "GIT_BRANCH");
-        let branch = fields.branch.as_ref().unwrap_or(&config.branch);
-        let subdir_name = fields.source("git_subdir", "repository.folder", "GIT_SUBDIR");
-        let subdir = fields.subdir.as_ref().unwrap_or(&config.subdir);
-        Place {
-            branch: self.faults.named(branch_name, BranchName::from_template(branch, workspace)),
-            subdir: self.faults.named(subdir_name, Subdir::from_template(subdir, workspace)),
-            remote: self.remote(fields),
-        }
-    }
-
-    fn remote(&mut self, fields: &Fields) -> Option<RemoteUrl> {
-        if fields.is_given("git_remote_url") || fields.is_given("repository.url") {
-            return fields.remote.clone();
+    fn remote(&mut self) -> Option<RemoteUrl> {
+        if self.fields.is_given("git_remote_url") || self.fields.is_given("repository.url") {
+            return self.fields.remote.clone();
         }
         if self.config.remote.is_none() {
             self.lacks("GIT_REMOTE_URL", "the request brings no `git_remote_url`");
@@ -116,19 +83,19 @@ impl Resolver<'_> {
         self.config.remote.clone()
     }
 
-    fn author(&mut self, fields: &Fields) -> Option<Identity> {
+    fn author(&mut self) -> Option<Identity> {
         let configured = &self.config.author;
-        let name = fields.user_name.as_deref().unwrap_or(configured.name());
-        let email = fields.user_email.as_deref().unwrap_or(configured.email());
+        let name = self.fields.user_name.as_deref().unwrap_or(configured.name());
+        let email = self.fields.user_email.as_deref().unwrap_or(configured.email());
         self.faults.named("git_user_name", Identity::parse(name, email))
     }
 
     /// Returns the token for Windmill. The configured token exports only the configured workspace, and only to the
     /// configured place. Otherwise the sender of a request could send any workspace to another repository.
-    pub(super) fn windmill_token(&mut self, fields: &Fields, changes: &[&str]) -> Option<Secret> {
+    pub(super) fn windmill_token(&mut self, changes: &[&str]) -> Option<Secret> {
         const FIELD: &str = "windmill_token";
-        if fields.is_given(FIELD) {
-            return fields.windmill_token.clone();
+        if self.fields.is_given(FIELD) {
+            return self.fields.windmill_token.clone();
         }
         if !changes.is_empty() {
             self.faults.add(&[
@@ -143,9 +110,9 @@ impl Resolver<'_> {
 
     /// Returns what opens the remote. The configured token or key opens only the configured repository. The whole URL
     /// must match, since others may write on the same host.
-    pub(super) fn git_credentials(&mut self, fields: &Fields, remote: &RemoteUrl) -> Option<GitCredentials> {
+    pub(super) fn git_credentials(&mut self, remote: &RemoteUrl) -> Option<GitCredentials> {
         let is_configured = self.config.remote.as_ref() == Some(remote);
-        let brings_token = fields.is_given("git_token") || fields.is_given(URL_TOKEN);
+        let brings_token = self.fields.is_given("git_token") || self.fields.is_given(URL_TOKEN);
         if brings_token && !remote.is_http() {
             self.faults.add(&["`git_token` needs an http(s) remote, and ", remote.as_str(), " is not one"]);
         }
@@ -162,8 +129,8 @@ impl Resolver<'_> {
                 None
             }
             RemoteScheme::Https | RemoteScheme::Http if brings_token => {
-                let username = fields.git_username.as_ref().unwrap_or(&self.config.git_username).clone();
-                fields.git_token.clone().map(|token| GitCredentials::Token { username, token })
+                let username = self.fields.git_username.as_ref().unwrap_or(&self.config.git_username).clone();
+                self.fields.git_token.clone().map(|token| GitCredentials::Token { username, token })
             }
             RemoteScheme::Https | RemoteScheme::Http if is_configured => self.token_credentials(),
             RemoteScheme::Https | RemoteScheme::Http => {
@@ -213,7 +180,7 @@ impl Resolver<'_> {
     /// Adds the fault that a setting is missing. For a request, the fault also names what the request could have
     /// brought instead.
     fn lacks(&mut self, variable: &str, instead: &str) {
-        if self.faults.code() == Code::ConfigInvalid {
+        if self.faults.code == Code::ConfigInvalid {
             self.faults.add(&[variable, " is not set"]);
         } else {
             self.faults.add(&[variable, " is not set, and ", instead]);
