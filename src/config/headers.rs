@@ -1,5 +1,7 @@
 //! Parses `WINDMILL_HEADERS`: additional headers for a Windmill behind an access proxy.
 
+use ureq::http::HeaderName;
+
 use crate::util::secret::Secret;
 
 /// The most headers in the setting; an access proxy needs two or three.
@@ -51,8 +53,7 @@ pub fn parse_headers(text: &str) -> Result<Vec<(String, Secret)>, &'static str> 
 /// Returns the text before the colon, if it is a valid header name.
 fn name_of(text: &str) -> Option<&str> {
     let name = text.split_once(':')?.0.trim();
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    (!name.is_empty() && name.bytes().all(is_token)).then_some(name)
+    HeaderName::from_bytes(name.as_bytes()).is_ok().then_some(name)
 }
 
 fn parse_header(text: &str) -> Result<(&str, &str), &'static str> {

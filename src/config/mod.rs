@@ -16,9 +16,8 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::config::parse::{
-    in_words, parse_boolean, parse_bundle, parse_commit_per, parse_data_dir, parse_duration, parse_known_hosts,
-    parse_listen, parse_log_format, parse_log_level, parse_message, parse_percent, parse_timeout, parse_username,
-    parse_workspaces,
+    parse_absolute, parse_boolean, parse_commit_per, parse_data_dir, parse_duration, parse_known_hosts, parse_listen,
+    parse_log_format, parse_log_level, parse_message, parse_percent, parse_timeout, parse_username, parse_workspaces,
 };
 use crate::config::schedule::Schedule;
 use crate::config::secret_source::checked_secret;
@@ -169,7 +168,7 @@ impl Config {
         let mut reader = Reader { options, environment, faults: environment.faults.clone() };
         let config = reader.config();
         if need != Required::Serve {
-            reader.refuse_lacking(need);
+            reader.refuse_lacking(&config, need);
         }
         if reader.faults.is_empty() { Ok(config) } else { Err(ConfigError { faults: reader.faults }) }
     }
@@ -177,13 +176,27 @@ impl Config {
     /// Returns what is missing for a sync with these settings alone. Each text begins with the variable's name.
     #[must_use]
     pub fn lacking(&self) -> Vec<String> {
-        lacking(self.remote.as_ref(), &|variable| match variable {
-            "WINDMILL_TOKEN" => self.windmill_token.is_some(),
-            "GIT_REMOTE_URL" => self.remote.is_some(),
-            "GIT_TOKEN" => self.git_token.is_some(),
-            "GIT_SSH_KEY" => self.ssh_key.is_some(),
-            _ => self.ssh_known_hosts.is_some() || self.ssh_accept_new,
-        })
+        self.lacks().map(|(variable, why)| [variable, why].concat()).collect()
+    }
+
+    /// Returns the name of each variable that a sync lacks, and why it needs it.
+    fn lacks(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let scheme = self.remote.as_ref().map(RemoteUrl::scheme);
+        let is_http = matches!(scheme, Some(RemoteScheme::Https | RemoteScheme::Http));
+        let is_ssh = scheme == Some(RemoteScheme::Ssh);
+        let trusts_no_host = self.ssh_known_hosts.is_none() && !self.ssh_accept_new;
+        let all = [
+            (self.windmill_token.is_none(), "WINDMILL_TOKEN", " is not set"),
+            (self.remote.is_none(), "GIT_REMOTE_URL", " is not set"),
+            (is_http && self.git_token.is_none(), "GIT_TOKEN", " is not set, and an http(s) remote needs it"),
+            (is_ssh && self.ssh_key.is_none(), "GIT_SSH_KEY", " is not set, and an ssh remote needs it"),
+            (
+                is_ssh && trusts_no_host,
+                "GIT_SSH_KNOWN_HOSTS_FILE",
+                " is not set, and an ssh remote needs it, or else GIT_SSH_ACCEPT_NEW=true",
+            ),
+        ];
+        all.into_iter().filter_map(|(is_lacking, variable, why)| is_lacking.then_some((variable, why)))
     }
 
     /// Returns advice if no setting would raise an alarm when backups stop.
@@ -220,24 +233,6 @@ impl Config {
     }
 }
 
-/// Returns what is missing for a sync. `has` returns whether a variable is set; for `GIT_SSH_KNOWN_HOSTS_FILE`, whether
-/// there is any way to trust hosts.
-fn lacking(remote: Option<&RemoteUrl>, has: &dyn Fn(&str) -> bool) -> Vec<String> {
-    let of_remote: &[(&str, &str)] = match remote.map(RemoteUrl::scheme) {
-        Some(RemoteScheme::Https | RemoteScheme::Http) => {
-            &[("GIT_TOKEN", " is not set, and an http(s) remote needs it")]
-        }
-        Some(RemoteScheme::Ssh) => &[
-            ("GIT_SSH_KEY", " is not set, and an ssh remote needs it"),
-            ("GIT_SSH_KNOWN_HOSTS_FILE", " is not set, and an ssh remote needs it, or else GIT_SSH_ACCEPT_NEW=true"),
-        ],
-        Some(RemoteScheme::File) | None => &[],
-    };
-    let always = [("WINDMILL_TOKEN", " is not set"), ("GIT_REMOTE_URL", " is not set")];
-    let all = always.iter().chain(of_remote);
-    all.filter(|(variable, _)| !has(variable)).map(|(variable, why)| [*variable, why].concat()).collect()
-}
-
 /// Reads one setting after the other, and continues after a fault.
 struct Reader<'a> {
     options: &'a Options,
@@ -248,17 +243,20 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Reads the fields in the order in which faults are reported.
     fn config(&mut self) -> Config {
+        let base_url = self.take("WINDMILL_BASE_URL", BaseUrl::parse);
+        let windmill_token = self.secret("WINDMILL_TOKEN");
+        let workspaces = self.take("WINDMILL_WORKSPACE", parse_workspaces);
         Config {
-            base_url: self.take("WINDMILL_BASE_URL", |text| BaseUrl::parse(text).map_err(in_words)),
-            windmill_token: self.secret("WINDMILL_TOKEN"),
-            workspaces: self.take("WINDMILL_WORKSPACE", parse_workspaces),
             workspace_is_default: self.found("WINDMILL_WORKSPACE").is_none(),
-            remote: self.take_optional("GIT_REMOTE_URL", |text| RemoteUrl::parse(text).map_err(in_words)),
+            remote: self.take_optional("GIT_REMOTE_URL", RemoteUrl::parse),
             git_token: self.secret("GIT_TOKEN"),
             git_username: self.take("GIT_USERNAME", parse_username),
-            branch: self.branch(),
-            subdir: self.subdir(),
-            author: self.author(),
+            branch: self.template("GIT_BRANCH", &workspaces, BranchName::from_template),
+            subdir: self.subdir(&workspaces),
+            author: Identity::of_parts(
+                self.take("GIT_USER_NAME", |text| Identity::part("user name", text)),
+                self.take("GIT_USER_EMAIL", |text| Identity::part("user email", text)),
+            ),
             commit_message: self.take("COMMIT_MESSAGE", parse_message),
             commit_per: self.take("COMMIT_PER", parse_commit_per),
             commit_authors: self.take("COMMIT_AUTHORS", parse_boolean),
@@ -290,6 +288,9 @@ impl Reader<'_> {
             log_level: self.take("LOG_LEVEL", parse_log_level),
             log_format: self.take("LOG_FORMAT", parse_log_format),
             tool_environment: self.tool_environment(),
+            base_url,
+            windmill_token,
+            workspaces,
         }
     }
 
@@ -297,12 +298,8 @@ impl Reader<'_> {
     fn found(&self, variable: &'static str) -> Option<(&'static str, &str)> {
         let from_environment = || Some((variable, self.environment.get(variable)?));
         let found = self.options.instead_of(variable).or_else(from_environment);
-        if variable == "DATA_DIR" { found.or_else(|| self.state_directory()) } else { found }
-    }
-
-    fn state_directory(&self) -> Option<(&'static str, &str)> {
-        let first = self.environment.get(STATE_DIRECTORY)?.split(':').next()?;
-        Some((STATE_DIRECTORY, first))
+        let state_directory = || Some((STATE_DIRECTORY, self.environment.get(STATE_DIRECTORY)?.split(':').next()?));
+        if variable == "DATA_DIR" { found.or_else(state_directory) } else { found }
     }
 
     /// Returns what `found` returns, or the variable with its default.
@@ -310,42 +307,41 @@ impl Reader<'_> {
         self.found(variable).unwrap_or_else(|| (variable, default_of(variable)))
     }
 
-    fn fault(&mut self, name: &str, why: &str) {
-        self.faults.push([name, ": ", why].concat());
+    fn fault(&mut self, name: &str, why: impl fmt::Display) {
+        self.faults.push(format!("{name}: {why}"));
     }
 
     /// Parses a setting. If it is malformed, adds the fault and returns the default, so that the other settings are
     /// read too.
-    fn take<T>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, String>) -> T {
+    fn take<T, E: fmt::Display>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, E>) -> T {
         let (name, text) = self.text(variable);
         parse(text).unwrap_or_else(|why| {
-            self.fault(name, &why);
-            parse(default_of(variable)).unwrap_or_else(|why| default_is_at_fault(variable, &why))
+            self.fault(name, why);
+            // The unit tests parse every default.
+            parse(default_of(variable)).unwrap_or_else(|why| panic!("the default of {variable} is refused: {why}"))
         })
     }
 
-    fn take_optional<T>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, String>) -> Option<T> {
+    fn take_optional<T, E: fmt::Display>(
+        &mut self,
+        variable: &'static str,
+        parse: fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
         let (name, text) = self.found(variable)?;
-        parse(text).map_err(|why| self.fault(name, &why)).ok()
+        parse(text).map_err(|why| self.fault(name, why)).ok()
     }
 
-    fn branch(&mut self) -> String {
-        self.template("GIT_BRANCH", |template, workspace| BranchName::from_template(template, workspace).map(drop))
-    }
-
-    fn subdir(&mut self) -> String {
-        let subdir =
-            self.template("GIT_SUBDIR", |template, workspace| Subdir::from_template(template, workspace).map(drop));
-        self.refuse_one_place_for_several();
+    fn subdir(&mut self, workspaces: &Workspaces) -> String {
+        let subdir = self.template("GIT_SUBDIR", workspaces, Subdir::from_template);
+        self.refuse_one_place_for_several(workspaces);
         subdir
     }
 
     /// Refuses several workspaces if no template contains `{workspace}`. If one does, no workspace uses the branch and
     /// folder of another, and no folder lies within another, because an id has no slash.
-    fn refuse_one_place_for_several(&mut self) {
-        let is_several = self.workspaces().is_some_and(|workspaces| workspaces.single().is_none());
+    fn refuse_one_place_for_several(&mut self, workspaces: &Workspaces) {
         let is_template = |variable| self.text(variable).1.contains(names::WORKSPACE_MARK);
-        if is_several && !is_template("GIT_BRANCH") && !is_template("GIT_SUBDIR") {
+        if workspaces.single().is_none() && !is_template("GIT_BRANCH") && !is_template("GIT_SUBDIR") {
             let (name, _) = self.text("WINDMILL_WORKSPACE");
             self.fault(
                 name,
@@ -354,31 +350,25 @@ impl Reader<'_> {
         }
     }
 
-    /// Returns the configured workspaces, unless that setting is malformed.
-    fn workspaces(&self) -> Option<Workspaces> {
-        parse_workspaces(self.text("WINDMILL_WORKSPACE").1).ok()
-    }
-
     /// Checks a template with each listed workspace, or with `admins` if none is listed.
-    fn template(&mut self, variable: &'static str, check: fn(&str, &WorkspaceId) -> Result<(), NameError>) -> String {
+    fn template<T>(
+        &mut self,
+        variable: &'static str,
+        workspaces: &Workspaces,
+        fill: fn(&str, &WorkspaceId) -> Result<T, NameError>,
+    ) -> String {
         let (name, template) = self.text(variable);
         let template = template.to_owned();
-        let workspaces = match self.workspaces() {
-            Some(Workspaces::Listed(listed)) => listed,
-            _ => WorkspaceId::parse(ADMINS).into_iter().collect(),
+        let workspaces = match workspaces {
+            Workspaces::Listed(listed) => listed.clone(),
+            Workspaces::All => WorkspaceId::parse(ADMINS).into_iter().collect(),
         };
-        let mut faults: Vec<_> =
-            workspaces.iter().filter_map(|one| check(&template, one).err()).map(in_words).collect();
+        let faults = workspaces.iter().filter_map(|one| fill(&template, one).err());
+        let mut faults: Vec<_> = faults.map(|fault| fault.to_string()).collect();
         // Without `{workspace}` in it, it is wrong for all in the same way.
         faults.dedup();
         faults.iter().for_each(|fault| self.fault(name, fault));
         template
-    }
-
-    fn author(&mut self) -> Identity {
-        let name = self.take("GIT_USER_NAME", |text| Identity::part("user name", text).map_err(in_words));
-        let email = self.take("GIT_USER_EMAIL", |text| Identity::part("user email", text).map_err(in_words));
-        Identity::of_parts(name, email)
     }
 
     fn secret(&mut self, variable: &'static str) -> Option<SecretSource> {
@@ -389,7 +379,7 @@ impl Reader<'_> {
             (None, None) => return None,
             (Some(_), Some(_)) => (variable, "is set, and so is the variable with _FILE: set one of them"),
             (Some(value), None) => match checked_secret(variable, value) {
-                Ok(secret) => return Some(SecretSource::Value { variable, secret }),
+                Ok(secret) => return Some(SecretSource::Value(secret)),
                 Err(why) => (variable, why),
             },
             // The value may be the secret itself, so it is not shown.
@@ -404,7 +394,7 @@ impl Reader<'_> {
     }
 
     fn tool_environment(&mut self) -> Vec<(String, String)> {
-        self.take_optional(CA_BUNDLE_FILE, parse_bundle);
+        self.take_optional(CA_BUNDLE_FILE, parse_absolute);
         let proxies = proxy::variables(|name| self.environment.get(name).map(str::to_owned)).unwrap_or_else(|faults| {
             self.faults.extend(faults);
             Vec::new()
@@ -419,31 +409,22 @@ impl Reader<'_> {
         others.filter_map(found).chain(proxies).collect()
     }
 
-    /// Adds a fault for each missing setting. A malformed setting is not missing, so this checks what was given and not
-    /// what was parsed.
-    fn refuse_lacking(&mut self, need: Required) {
-        let accept_new = parse_boolean(self.text("GIT_SSH_ACCEPT_NEW").1) == Ok(true);
-        let remote = self.found("GIT_REMOTE_URL").and_then(|(_, text)| RemoteUrl::parse(text).ok());
-        let lacks = lacking(remote.as_ref(), &|variable| {
-            need == Required::Git && variable == "WINDMILL_TOKEN"
-                || self.environment.get(variable).is_some()
-                || self.environment.get(&[variable, "_FILE"].concat()).is_some()
-                || self.options.instead_of(variable).is_some()
-                || variable == "GIT_SSH_KNOWN_HOSTS_FILE" && accept_new
-                || self.environment.faults.iter().any(|fault| fault.starts_with(variable))
-        });
-        self.faults.extend(lacks);
+    /// Adds a fault for each missing setting. A malformed setting is not missing: there is a fault that begins with its
+    /// name already.
+    fn refuse_lacking(&mut self, config: &Config, need: Required) {
+        for (variable, why) in config.lacks() {
+            let name = self.text(variable).0;
+            let is_needed = need != Required::Git || variable != "WINDMILL_TOKEN";
+            if is_needed && !self.faults.iter().any(|fault| fault.starts_with(name)) {
+                self.faults.push([variable, why].concat());
+            }
+        }
     }
 }
 
 /// Returns the default of a variable, or the empty text if it has none.
 fn default_of(variable: &str) -> &'static str {
     VARIABLES.iter().find(|one| one.name == variable).and_then(|one| one.default).unwrap_or_default()
-}
-
-/// Panics. This does not happen, because the unit tests parse every default.
-fn default_is_at_fault(variable: &str, why: &str) -> ! {
-    panic!("the default of {variable} is refused: {why}")
 }
 
 #[cfg(test)]

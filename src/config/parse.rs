@@ -1,8 +1,7 @@
 //! Parses the values of single settings. Most errors quote the value.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -56,10 +55,6 @@ impl Workspaces {
     }
 }
 
-pub(super) fn in_words(error: impl fmt::Display) -> String {
-    error.to_string()
-}
-
 pub(super) fn refused<T>(text: &str, why: &str) -> Result<T, String> {
     Err([&names::quoted(text), " ", why].concat())
 }
@@ -70,7 +65,7 @@ pub(super) fn parse_workspaces(text: &str) -> Result<Workspaces, String> {
     }
     let mut listed = Vec::new();
     for id in text.split(',') {
-        let id = WorkspaceId::parse(id.trim()).map_err(in_words)?;
+        let id = WorkspaceId::parse(id.trim()).map_err(|why| why.to_string())?;
         if listed.contains(&id) {
             return Err([id.as_str(), " comes twice"].concat());
         }
@@ -146,12 +141,9 @@ pub(super) fn parse_digits(text: &str) -> Option<u64> {
 }
 
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let (digits, unit_seconds) = match text.as_bytes().last() {
-        Some(b's') => (&text[..text.len() - 1], 1),
-        Some(b'm') => (&text[..text.len() - 1], 60),
-        Some(b'h') => (&text[..text.len() - 1], 3_600),
-        _ => (text, 1),
-    };
+    let units = [("s", 1), ("m", 60), ("h", 3_600)];
+    let with_unit = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)));
+    let (digits, unit_seconds) = with_unit.unwrap_or((text, 1));
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return refused(text, "is not a duration: give 90s, 30m, 24h, or a number of seconds");
     }
@@ -168,33 +160,27 @@ pub(super) fn parse_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub(super) fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
+pub(super) fn parse_absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if !path.is_absolute() || text.contains(char::is_control) {
         return refused(text, "is not an absolute path");
     }
+    Ok(path)
+}
+
+pub(super) fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
+    let path = parse_absolute(text)?;
     if path.parent().is_none() {
         return refused(text, "is the root of the file system: give a folder of its own");
     }
     Ok(path)
 }
 
-/// Checks that the path is absolute, because programs that get it run in other folders than we do.
-pub(super) fn parse_bundle(text: &str) -> Result<(), String> {
-    if !Path::new(text).is_absolute() || text.contains(char::is_control) {
-        return refused(text, "is not an absolute path");
-    }
-    Ok(())
-}
-
 /// Checks a path for `ssh`, which splits the value of this option at spaces and expands text after a percent or dollar
 /// sign.
 pub(super) fn parse_known_hosts(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if !path.is_absolute() {
-        return refused(text, "is not an absolute path");
-    }
-    if text.contains(|letter: char| letter.is_control() || letter.is_whitespace() || "\"'\\%$*?".contains(letter)) {
+    let path = parse_absolute(text)?;
+    if text.contains(|letter: char| letter.is_whitespace() || "\"'\\%$*?".contains(letter)) {
         return refused(text, "has a character that ssh does not take as it is");
     }
     Ok(path)
@@ -208,13 +194,9 @@ pub(super) fn parse_listen(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn parse_log_level(text: &str) -> Result<LevelFilter, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "error" => Ok(LevelFilter::Error),
-        "warn" => Ok(LevelFilter::Warn),
-        "info" => Ok(LevelFilter::Info),
-        "debug" => Ok(LevelFilter::Debug),
-        "trace" => Ok(LevelFilter::Trace),
-        _ => refused(text, "is not one of error, warn, info, debug and trace"),
+    match text.parse() {
+        Ok(LevelFilter::Off) | Err(_) => refused(text, "is not one of error, warn, info, debug and trace"),
+        Ok(level) => Ok(level),
     }
 }
 

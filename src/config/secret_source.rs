@@ -1,10 +1,10 @@
 //! Where a secret comes from: a variable, or a file that is read for each use.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::headers::parse_headers;
 use crate::model::names;
+use crate::util::files;
 use crate::util::secret::Secret;
 
 /// The largest secret. A key has a few kilobytes, so a larger file is the wrong file.
@@ -13,13 +13,8 @@ const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// Where a secret comes from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// The variable itself.
-    Value {
-        /// The variable's name.
-        variable: &'static str,
-        /// Its checked value.
-        secret: Secret,
-    },
+    /// The checked value of the variable.
+    Value(Secret),
     /// A file, which the variable with the suffix `_FILE` names.
     File {
         /// The variable's name, without `_FILE`.
@@ -38,7 +33,7 @@ impl SecretSource {
     /// secret. The message names the variable, and the path if it looks like one.
     pub fn read(&self) -> Result<Secret, String> {
         match self {
-            Self::Value { secret, .. } => Ok(secret.clone()),
+            Self::Value(secret) => Ok(secret.clone()),
             Self::File { variable, path } => read_secret(variable, path)
                 .map_err(|why| format!("{variable}_FILE: cannot take the secret from {}: {why}", shown(path))),
         }
@@ -52,17 +47,7 @@ fn shown(path: &Path) -> String {
 }
 
 fn read_secret(variable: &str, path: &Path) -> Result<Secret, String> {
-    let in_words = |error: std::io::Error| error.to_string();
-    // This is checked before opening, because opening a named pipe waits for a writer.
-    if !std::fs::metadata(path).map_err(in_words)?.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(in_words)?;
-    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(in_words)?;
-    if bytes.len() as u64 > SECRET_BYTES_MAX {
-        return Err("it has more than 64 KiB".to_owned());
-    }
+    let bytes = files::read_named_file(path, SECRET_BYTES_MAX)?;
     let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
     checked_secret(variable, &text).map_err(|why| ["it ", why].concat())
 }

@@ -37,15 +37,7 @@ fn named<'a>(environment: &'a [(String, String)], variable: &str) -> Option<&'a 
 pub fn bundle(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> {
     let Some(path) = named(environment, CA_BUNDLE_FILE) else { return Ok(Vec::new()) };
     let refused = |why: &str| format!("{CA_BUNDLE_FILE}: cannot take the certificates from {path}: {why}");
-    // Checked before opening: opening a named pipe blocks until another process writes to it.
-    match fs::metadata(path) {
-        Err(error) => return Err(refused(&error.to_string())),
-        Ok(about) if !about.is_file() => return Err(refused("it is not a regular file")),
-        Ok(about) if about.len() > BUNDLE_BYTES_MAX => return Err(refused("it has more than 4 MiB")),
-        Ok(_) => {}
-    }
-    let content = files::read_named_file(Path::new(path), BUNDLE_BYTES_MAX)
-        .map_err(|error| format!("{CA_BUNDLE_FILE}: cannot take the certificates from {error}"))?;
+    let content = files::read_named_file(Path::new(path), BUNDLE_BYTES_MAX).map_err(|why| refused(&why))?;
     let found = certificates(&content).map_err(|why| refused(&why))?;
     if found.is_empty() {
         let why = if content.is_empty() { "it is empty" } else { "it holds no certificate in PEM form" };
@@ -142,15 +134,8 @@ pub fn for_run(environment: &[(String, String)], run_dir: &RunDir) -> Result<Vec
 /// parse.
 fn to_pem(der: &[u8]) -> String {
     let encoded = STANDARD.encode(der);
-    let mut text = format!("{BEGIN}\n");
-    let mut rest = encoded.as_str();
-    while !rest.is_empty() {
-        let (line, next) = rest.split_at(rest.len().min(LINE_CHARACTERS));
-        text.push_str(line);
-        text.push('\n');
-        rest = next;
-    }
-    text + END + "\n"
+    let lines = encoded.as_bytes().chunks(LINE_CHARACTERS).map(String::from_utf8_lossy);
+    lines.fold(format!("{BEGIN}\n"), |text, line| text + &line + "\n") + END + "\n"
 }
 
 // Without TLS, no code can check whether bytes are a certificate.

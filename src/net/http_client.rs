@@ -1,7 +1,7 @@
 //! The HTTP client for our own requests: no redirects, a limit for every wait, and the certificates of `ca_bundle`.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use ureq::unversioned::transport::DefaultConnector;
@@ -43,7 +43,7 @@ pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) ->
 /// An answer for which a separate thread waits, because a blocked client does not notice a cancel. Dropping it makes
 /// the thread give up.
 pub struct Pending<T> {
-    slot: Arc<(Mutex<Option<T>>, Condvar)>,
+    answer: Receiver<T>,
     unwanted: CancelToken,
 }
 
@@ -53,13 +53,10 @@ impl<T: Send + 'static> Pending<T> {
     /// # Errors
     /// No thread can be started.
     pub fn start(ask: impl FnOnce(&CancelToken) -> T + Send + 'static) -> io::Result<Self> {
-        let pending = Self { slot: Arc::default(), unwanted: CancelToken::default() };
-        let (slot, unwanted) = (Arc::clone(&pending.slot), pending.unwanted.clone());
-        std::thread::Builder::new().name("ask".to_owned()).spawn(move || {
-            let answer = ask(&unwanted);
-            *slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
-            slot.1.notify_one();
-        })?;
+        let (sender, answer) = mpsc::sync_channel(1);
+        let pending = Self { answer, unwanted: CancelToken::default() };
+        let unwanted = pending.unwanted.clone();
+        std::thread::Builder::new().name("ask".to_owned()).spawn(move || sender.send(ask(&unwanted)).ok())?;
         Ok(pending)
     }
 }
@@ -68,15 +65,14 @@ impl<T> Pending<T> {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// [`Expired`], if `deadline` ends before the answer is there.
+    /// [`Expired`], if `deadline` ends before the answer is there, or if the thread has panicked.
     pub fn wait(self, deadline: &Deadline) -> Result<T, Expired> {
-        let mut answer = self.slot.0.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(answer) = answer.take() {
-                return Ok(answer);
+            match self.answer.recv_timeout(deadline.next_wait()?) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Expired::TimedOut),
             }
-            let wait = deadline.next_wait()?;
-            answer = self.slot.1.wait_timeout(answer, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

@@ -169,21 +169,29 @@ pub fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> 
 /// Returns the system's error, with the path.
 pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = open_regular(OpenOptions::new().read(true), path)?;
-    read(file, path, bytes_max)
-}
-
-/// Reads the first `bytes_max` bytes of a file that a setting or an option names. It may be a link or a FIFO.
-///
-/// # Errors
-/// Returns the system's error, with the path.
-pub fn read_named_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    read(File::open(path).map_err(|error| at(path, &error))?, path, bytes_max)
-}
-
-fn read(file: File, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     file.take(bytes_max).read_to_end(&mut content).map_err(|error| at(path, &error))?;
     Ok(content)
+}
+
+/// Reads a file that a setting names, which may be a link.
+///
+/// # Errors
+/// Says what is wrong with it: the system's error, it is not a regular file, or it has more than `bytes_max` bytes.
+pub fn read_named_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+    let in_words = |error: io::Error| error.to_string();
+    // This is checked before opening, because opening a named pipe waits for a writer.
+    if !fs::metadata(path).map_err(in_words)?.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    let mut content = Vec::new();
+    let file = File::open(path).map_err(in_words)?;
+    file.take(bytes_max + 1).read_to_end(&mut content).map_err(in_words)?;
+    match bytes_max >> 10 {
+        _ if content.len() as u64 <= bytes_max => Ok(content),
+        kibibytes @ 0..1024 => Err(format!("it has more than {kibibytes} KiB")),
+        kibibytes => Err(format!("it has more than {} MiB", kibibytes >> 10)),
+    }
 }
 
 /// Removes the FIFOs, sockets and devices below a folder, which git neither sees nor removes.

@@ -21,19 +21,19 @@ impl Digest {
 
     /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        platform::update(&mut self.0, bytes);
+        self.0.update(bytes);
     }
 
     /// Returns the digest as lower-case hexadecimal digits.
     #[must_use]
     pub fn finish(self) -> String {
-        hex(platform::finish(self.0).as_ref())
+        hex(self.0.finish().as_ref())
     }
 
     /// Returns the bytes of a SHA-256; for a shorter digest, zeros follow its bytes.
     #[must_use]
     pub fn finish_bytes(self) -> [u8; 32] {
-        let (finished, mut bytes) = (platform::finish(self.0), [0; 32]);
+        let (finished, mut bytes) = (self.0.finish(), [0; 32]);
         bytes.iter_mut().zip(finished.as_ref()).for_each(|(byte, of_digest)| *byte = *of_digest);
         bytes
     }
@@ -85,14 +85,6 @@ mod platform {
             super::Algorithm::Sha256 => &SHA256,
         })
     }
-
-    pub(super) fn update(context: &mut Context, bytes: &[u8]) {
-        context.update(bytes);
-    }
-
-    pub(super) fn finish(context: Context) -> impl AsRef<[u8]> {
-        context.finish()
-    }
 }
 
 #[cfg(target_family = "wasm")]
@@ -116,17 +108,19 @@ mod platform {
         }
     }
 
-    pub(super) fn update(context: &mut Context, bytes: &[u8]) {
-        match context {
-            Context::Sha1(digest) => digest.update(bytes),
-            Context::Sha256(digest) => digest.update(bytes),
+    impl Context {
+        pub(super) fn update(&mut self, bytes: &[u8]) {
+            match self {
+                Self::Sha1(digest) => digest.update(bytes),
+                Self::Sha256(digest) => digest.update(bytes),
+            }
         }
-    }
 
-    pub(super) fn finish(context: Context) -> impl AsRef<[u8]> {
-        match context {
-            Context::Sha1(digest) => digest.finalize().to_vec(),
-            Context::Sha256(digest) => digest.finalize().to_vec(),
+        pub(super) fn finish(self) -> Vec<u8> {
+            match self {
+                Self::Sha1(digest) => digest.finalize().to_vec(),
+                Self::Sha256(digest) => digest.finalize().to_vec(),
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use miniserde::{Serialize, json};
+use miniserde::json;
 use simple_logger::SimpleLogger;
 
 use crate::util::redact;
@@ -76,24 +76,6 @@ impl Drop for Scope {
     }
 }
 
-impl Fields {
-    /// Returns the fields as members of an object, each with a comma before it.
-    fn to_json(&self) -> String {
-        let mut text = String::new();
-        let words = [("run_id", Some(&*self.run_id)), ("workspace", Some(&*self.workspace))];
-        let words = words.into_iter().chain([("step", self.step), ("code", self.code)]);
-        for (name, value) in words {
-            if let Some(value) = value.filter(|value| !value.is_empty()) {
-                text += &format!(",\"{name}\":{}", json::to_string(value));
-            }
-        }
-        if let Some(duration) = self.duration_ms {
-            text += &format!(",\"duration_ms\":{duration}");
-        }
-        text
-    }
-}
-
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -141,14 +123,6 @@ struct Logger {
     text: SimpleLogger,
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    time: String,
-    level: String,
-    target: &'a str,
-    message: &'a str,
-}
-
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let is_quiet = QUIET_TARGETS.iter().any(|target| metadata.target().starts_with(target));
@@ -184,13 +158,15 @@ impl Logger {
 }
 
 fn json_line(level: Level, target: &str, message: &str) -> String {
-    let level = level.as_str().to_ascii_lowercase();
-    let mut line =
-        json::to_string(&Line { time: time::to_text_with_millis(SystemTime::now()), level, target, message });
-    let end = line.pop();
-    line += &fields().to_json();
-    line.extend(end);
-    line
+    let (time, level) = (time::to_text_with_millis(SystemTime::now()), level.as_str().to_ascii_lowercase());
+    let run = fields();
+    let always = [("time", time.as_str()), ("level", &level), ("target", target), ("message", message)];
+    let (step, code) = (run.step.unwrap_or_default(), run.code.unwrap_or_default());
+    let of_run = [("run_id", run.run_id.as_str()), ("workspace", &run.workspace), ("step", step), ("code", code)];
+    let members = always.into_iter().chain(of_run.into_iter().filter(|(_, value)| !value.is_empty()));
+    let mut members: Vec<_> = members.map(|(name, value)| format!("\"{name}\":{}", json::to_string(value))).collect();
+    members.extend(run.duration_ms.map(|duration| format!("\"duration_ms\":{duration}")));
+    format!("{{{}}}", members.join(","))
 }
 
 /// Writes a line in one piece, so that lines of several threads do not mix. If it cannot be written, it is lost.

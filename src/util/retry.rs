@@ -50,47 +50,39 @@ pub enum GaveUp<E> {
 /// Returns [`GaveUp`] if another attempt does not help, if no attempt or no time for one is left, or if the process is
 /// ending.
 pub fn patiently<T, E: Failure>(deadline: &Deadline, mut work: impl FnMut() -> Result<T, E>) -> Result<T, GaveUp<E>> {
-    let mut attempts = Attempts { deadline, done: 1 };
+    let mut attempts = 1;
     loop {
         let error = match work() {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
         let again = match error.retry() {
-            Retry::AfterPause(asked) => attempts.pause(asked, error.message()).map_err(GaveUp::Expired)?,
+            Retry::AfterPause(asked) => pause(deadline, attempts, asked, error.message()).map_err(GaveUp::Expired)?,
             Retry::Never | Retry::NewCheckout | Retry::EmptyFolder => false,
         };
         if !again {
-            return Err(GaveUp::Failed(error, attempts.done));
+            return Err(GaveUp::Failed(error, attempts));
         }
+        attempts += 1;
     }
 }
 
-/// The attempts of one step, including the current one.
-struct Attempts<'a> {
-    deadline: &'a Deadline,
-    done: usize,
-}
-
-impl Attempts<'_> {
-    /// Waits before another try. Returns `false` at once if no try or no time for one is left. `asked` is the pause
-    /// that the server asks for, and `why` the failure, for the log.
-    ///
-    /// # Errors
-    /// Returns [`Expired::Cancelled`] if the process is ending.
-    fn pause(&mut self, asked: Option<Duration>, why: &str) -> Result<bool, Expired> {
-        let Some(pause) = PAUSES.get(self.done - 1) else { return Ok(false) };
-        let pause = jittered(*pause, random()).max(asked.unwrap_or_default().min(ASKED_PAUSE_MAX));
-        match self.deadline.remaining() {
-            Ok(left) if left > pause => {}
-            Ok(_) | Err(Expired::TimedOut) => return Ok(false),
-            Err(Expired::Cancelled) => return Err(Expired::Cancelled),
-        }
-        log::warn!("trying again in {} ms (try {} of {}): {why}", pause.as_millis(), self.done + 1, PAUSES.len() + 1);
-        Deadline::after(pause, self.deadline.cancel_token()).wait_out()?;
-        self.done += 1;
-        Ok(true)
+/// Waits before another try, if `attempts` were made. Returns `false` at once if no try or no time for one is left.
+/// `asked` is the pause that the server asks for, and `why` the failure, for the log.
+///
+/// # Errors
+/// Returns [`Expired::Cancelled`] if the process is ending.
+fn pause(deadline: &Deadline, attempts: usize, asked: Option<Duration>, why: &str) -> Result<bool, Expired> {
+    let Some(pause) = PAUSES.get(attempts - 1) else { return Ok(false) };
+    let pause = jittered(*pause, random()).max(asked.unwrap_or_default().min(ASKED_PAUSE_MAX));
+    match deadline.remaining() {
+        Ok(left) if left > pause => {}
+        Ok(_) | Err(Expired::TimedOut) => return Ok(false),
+        Err(Expired::Cancelled) => return Err(Expired::Cancelled),
     }
+    log::warn!("trying again in {} ms (try {} of {}): {why}", pause.as_millis(), attempts + 1, PAUSES.len() + 1);
+    Deadline::after(pause, deadline.cancel_token()).wait_out()?;
+    Ok(true)
 }
 
 /// Returns `pause`, up to a quarter longer or shorter.
@@ -126,20 +118,16 @@ mod tests {
 
     #[test]
     fn there_is_no_pause_without_time_for_it_and_none_after_an_interrupt() {
-        fn first(deadline: &Deadline) -> Attempts<'_> {
-            Attempts { deadline, done: 1 }
-        }
         let cancel = CancelToken::default();
         let short = Deadline::after(Duration::from_millis(200), &cancel);
-        assert_eq!(first(&short).pause(None, "x"), Ok(false));
+        assert_eq!(pause(&short, 1, None, "x"), Ok(false));
         let over = Deadline::after(Duration::ZERO, &cancel);
-        assert_eq!(first(&over).pause(None, "x"), Ok(false), "what failed is told, and not that the time is over");
+        assert_eq!(pause(&over, 1, None, "x"), Ok(false), "what failed is told, and not that the time is over");
         let long = Deadline::after(Duration::from_secs(10), &cancel);
-        assert_eq!(first(&long).pause(Some(Duration::MAX), "x"), Ok(false), "thirty seconds at most, and no time");
-        assert_eq!(Attempts { deadline: &long, done: 4 }.pause(None, "x"), Ok(false), "the fourth try is the last");
-        let mut tries = first(&long);
-        assert_eq!((tries.pause(None, "x"), tries.done), (Ok(true), 2));
+        assert_eq!(pause(&long, 1, Some(Duration::MAX), "x"), Ok(false), "thirty seconds at most, and no time");
+        assert_eq!(pause(&long, 4, None, "x"), Ok(false), "the fourth try is the last");
+        assert_eq!(pause(&long, 1, None, "x"), Ok(true));
         cancel.cancel();
-        assert_eq!(tries.pause(None, "x"), Err(Expired::Cancelled));
+        assert_eq!(pause(&long, 2, None, "x"), Err(Expired::Cancelled));
     }
 }
