@@ -14,7 +14,6 @@ macro_rules! kinds {
         impl $name {
             /// All values, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$kind,)*];
-            pub(super) const WORDS: &[&str] = &[$($word,)*];
 
             /// Returns its word in the setting.
             #[must_use]
@@ -29,8 +28,7 @@ macro_rules! kinds {
             /// Fails if a word is unknown or comes twice, or if `none` is not alone. If a word is unknown, the message
             /// names the permitted ones.
             pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
-                let indices = parse_words(text, Self::WORDS)?;
-                Ok(indices.into_iter().map(|index| Self::ALL[index]).collect())
+                parse_words(text, Self::ALL, Self::as_str)
             }
         }
     };
@@ -76,22 +74,26 @@ kinds! {
 pub const KINDS_INCLUDED_DEFAULT: &[IncludeKind] =
     &[IncludeKind::Schedules, IncludeKind::Triggers, IncludeKind::Groups];
 
-fn parse_words(text: &str, permitted: &[&str]) -> Result<Vec<usize>, String> {
+fn parse_words<T: Copy + PartialEq>(
+    text: &str,
+    permitted: &[T],
+    word_of: fn(T) -> &'static str,
+) -> Result<Vec<T>, String> {
     if text.trim() == "none" {
         return Ok(Vec::new());
     }
-    let permitted_text = || permitted.join(", ");
-    let mut indices = Vec::new();
+    let mut kinds = Vec::new();
     for word in text.split(',').map(str::trim) {
-        match permitted.iter().position(|one| *one == word) {
-            Some(index) if indices.contains(&index) => return Err(format!("{word} comes twice")),
-            Some(index) => indices.push(index),
+        match permitted.iter().find(|kind| word_of(**kind) == word) {
+            Some(kind) if kinds.contains(kind) => return Err(format!("{word} comes twice")),
+            Some(kind) => kinds.push(*kind),
             None if word == "none" => return Err("none does not go with other words".to_owned()),
             None => {
-                let word = names::quoted(word);
-                return Err(format!("{word} is unknown; permitted are {}, or none alone", permitted_text()));
+                let permitted: Vec<_> = permitted.iter().map(|kind| word_of(*kind)).collect();
+                let (word, permitted) = (names::quoted(word), permitted.join(", "));
+                return Err(format!("{word} is unknown; permitted are {permitted}, or none alone"));
             }
         }
     }
-    Ok(indices)
+    Ok(kinds)
 }

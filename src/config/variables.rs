@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use crate::net::ca_bundle::CA_BUNDLE_FILE;
+use crate::net::proxy;
 
 /// One of our environment variables.
 #[derive(Clone, Copy, Debug)]
@@ -78,25 +79,10 @@ pub const VARIABLES: &[Variable] = &[
 /// lists several folders, separated by colons, the first one is used.
 pub(super) const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 
-/// Environment variables that are passed to `wmill` and `git`: proxies, certificates, the path of programs, the time
-/// zone.
-pub(super) const TOOL_VARIABLES: &[&str] = &[
-    "http_proxy",
-    "HTTP_PROXY",
-    "https_proxy",
-    "HTTPS_PROXY",
-    "no_proxy",
-    "NO_PROXY",
-    "all_proxy",
-    "ALL_PROXY",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "NODE_EXTRA_CA_CERTS",
-    "GIT_SSL_CAINFO",
-    CA_BUNDLE_FILE,
-    "PATH",
-    "TZ",
-];
+/// Environment variables that are passed to `wmill` and `git` besides those of [`proxy::variables`]: certificates, the
+/// path of programs, the time zone.
+pub(super) const TOOL_VARIABLES: &[&str] =
+    &["SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", CA_BUNDLE_FILE, "PATH", "TZ"];
 
 /// The part of the process's environment that we use or pass to the tools.
 pub struct Environment {
@@ -110,25 +96,18 @@ impl Environment {
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let mut environment = Self { values: BTreeMap::new(), faults: Vec::new() };
         for (name, value) in variables {
-            environment.add(name, value);
+            let Some(name) = name.into_string().ok().filter(|name| is_known(name)) else { continue };
+            let fault = match value.into_string() {
+                Ok(value) if is_in_quotes(&value) => "in quotes, which this kind of env file keeps: leave them out",
+                Ok(value) => {
+                    environment.values.insert(name, value);
+                    continue;
+                }
+                Err(_) => "not UTF-8",
+            };
+            environment.faults.push(format!("{name} is {fault}"));
         }
         environment
-    }
-
-    fn add(&mut self, name: OsString, value: OsString) {
-        let Ok(name) = name.into_string() else { return };
-        if !is_known(&name) {
-            return;
-        }
-        match value.into_string() {
-            Ok(value) if is_in_quotes(&value) => {
-                self.faults.push(format!("{name} is in quotes, which this kind of env file keeps: leave them out"));
-            }
-            Ok(value) => {
-                self.values.insert(name, value);
-            }
-            Err(_) => self.faults.push(format!("{name} is not UTF-8")),
-        }
     }
 
     /// Returns the value of a variable; an empty one counts as unset.
@@ -146,6 +125,7 @@ fn is_in_quotes(value: &str) -> bool {
 
 fn is_known(name: &str) -> bool {
     TOOL_VARIABLES.contains(&name)
+        || proxy::is_variable(name)
         || name == STATE_DIRECTORY
         || VARIABLES.iter().any(|variable| {
             variable.name == name || variable.secret && name.strip_suffix("_FILE") == Some(variable.name)

@@ -74,21 +74,8 @@ const fn bad(message: &'static str) -> Refusal {
     Refusal::new(400, message)
 }
 
-/// The result of parsing the bytes received so far.
-#[derive(Debug)]
-pub enum Parsed {
-    /// There is no error yet; more bytes must come.
-    Incomplete,
-    /// A complete head. The body follows it.
-    Complete {
-        /// The head.
-        head: Head,
-        /// The length of the head in the bytes given.
-        bytes_used: usize,
-    },
-}
-
-/// Parses a head at the beginning of `received`. It can be called again with more bytes at the end.
+/// Parses a head at the beginning of `received`, and returns it with its length. The body follows it. Returns `None` if
+/// the head is not complete; the function can be called again with more bytes at the end.
 ///
 /// An error that is already certain is returned before the head is complete, so that a peer that speaks TLS or HTTP/0.9
 /// is answered at once.
@@ -96,7 +83,7 @@ pub enum Parsed {
 /// # Errors
 ///
 /// The first rule that is broken, with its status: 400, 411, 413, 414, 415, 417, 431, 501 or 505.
-pub fn parse_head(received: &[u8]) -> Result<Parsed, Refusal> {
+pub fn parse_head(received: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
     // RFC 9112, 2.2: old clients may leave one empty line before the request line. A second one is an error.
     let skipped = if received.starts_with(b"\r\n") { 2 } else { 0 };
     let bytes = &received[skipped..];
@@ -110,7 +97,7 @@ pub fn parse_head(received: &[u8]) -> Result<Parsed, Refusal> {
                 None => Some((parse_request_line(&bytes[..at - 1])?, at + 1)),
                 Some((line, fields_begin)) if line_begin + 1 == at => {
                     let head = build_head(line, &bytes[fields_begin..=at])?;
-                    return Ok(Parsed::Complete { head, bytes_used: skipped + at + 1 });
+                    return Ok(Some((head, skipped + at + 1)));
                 }
                 more => more,
             };
@@ -118,7 +105,7 @@ pub fn parse_head(received: &[u8]) -> Result<Parsed, Refusal> {
         }
         previous = *byte;
     }
-    Ok(Parsed::Incomplete)
+    Ok(None)
 }
 
 /// Whether these bytes begin a `HEAD` request. The answer to a refused `HEAD` request has no body either.
@@ -397,7 +384,7 @@ mod tests {
     #[track_caller]
     fn complete(bytes: &[u8]) -> Head {
         match parse_head(bytes) {
-            Ok(Parsed::Complete { head, .. }) => head,
+            Ok(Some((head, _))) => head,
             other => panic!("not a complete head: {other:?}"),
         }
     }
@@ -415,7 +402,7 @@ mod tests {
     fn a_head_is_taken_apart() {
         let bytes = b"POST /sync?a=1?b HTTP/1.1\r\nhost: a:80\r\nContent-Length: 7\r\nExpect: 100-Continue\r\n\
             Content-Type: application/json\r\nAuthorization: bearer t0ken\r\n\r\n{\"a\":1}";
-        let Ok(Parsed::Complete { head, bytes_used }) = parse_head(bytes) else { panic!("not complete") };
+        let Ok(Some((head, bytes_used))) = parse_head(bytes) else { panic!("not complete") };
         assert_eq!(&bytes[bytes_used..], b"{\"a\":1}");
         assert_eq!((&head.method, head.path.as_str(), head.query.as_deref()), (&Method::POST, "/sync", Some("a=1?b")));
         assert_eq!((head.body_bytes, head.expects_continue), (7, true));
@@ -428,7 +415,7 @@ mod tests {
     fn every_beginning_of_a_good_head_is_incomplete() {
         let bytes = b"\r\nGET /health HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n";
         for length in 0..bytes.len() {
-            assert!(matches!(parse_head(&bytes[..length]), Ok(Parsed::Incomplete)), "{length} bytes");
+            assert!(matches!(parse_head(&bytes[..length]), Ok(None)), "{length} bytes");
         }
         assert_eq!(complete(bytes).path, "/health");
     }

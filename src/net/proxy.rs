@@ -16,6 +16,12 @@ const ALL: [&str; 2] = ["all_proxy", "ALL_PROXY"];
 /// With this variable, Node.js uses the others (from 22.21 and 24.0 on).
 const NODE: &str = "NODE_USE_ENV_PROXY";
 
+/// Returns whether an environment variable is about proxies.
+#[must_use]
+pub fn is_variable(name: &str) -> bool {
+    SPELLINGS.as_flattened().contains(&name) || ALL.contains(&name)
+}
+
 /// Returns the variables in both spellings, with `all_proxy` expanded. `found` returns the value of a variable that is
 /// set.
 ///

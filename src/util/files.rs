@@ -226,9 +226,7 @@ pub fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// Returns the system's error, with the path.
 pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
+    let temporary = path.with_added_extension("new");
     // An existing file stays until the new one is complete; a folder is removed first.
     if fs::symlink_metadata(path).is_ok_and(|about| about.is_dir()) {
         remove_folder(path)?;

@@ -89,38 +89,32 @@ mod platform {
 
 #[cfg(target_family = "wasm")]
 mod platform {
-    use sha1::Digest as _;
+    use sha1::digest::DynDigest;
 
     /// Returns `None`: on WebAssembly we start no program that needs a random word.
     pub(super) fn random() -> Option<[u8; 32]> {
         None
     }
 
-    pub(super) enum Context {
-        Sha1(sha1::Sha1),
-        Sha256(sha2::Sha256),
-    }
+    pub(super) struct Context(Box<dyn DynDigest>);
 
     pub(super) fn new(algorithm: super::Algorithm) -> Context {
-        match algorithm {
-            super::Algorithm::Sha1 => Context::Sha1(sha1::Sha1::new()),
-            super::Algorithm::Sha256 => Context::Sha256(sha2::Sha256::new()),
-        }
+        Context(match algorithm {
+            super::Algorithm::Sha1 => Box::new(sha1::Sha1::default()),
+            super::Algorithm::Sha256 => Box::new(sha2::Sha256::default()),
+        })
     }
 
     impl Context {
         pub(super) fn update(&mut self, bytes: &[u8]) {
-            match self {
-                Self::Sha1(digest) => digest.update(bytes),
-                Self::Sha256(digest) => digest.update(bytes),
-            }
+            self.0.update(bytes);
         }
 
-        pub(super) fn finish(self) -> Vec<u8> {
-            match self {
-                Self::Sha1(digest) => digest.finalize().to_vec(),
-                Self::Sha256(digest) => digest.finalize().to_vec(),
-            }
+        pub(super) fn finish(mut self) -> impl AsRef<[u8]> {
+            let mut digest = vec![0; self.0.output_size()];
+            // This fails only for another size.
+            let _ = self.0.finalize_into_reset(&mut digest);
+            digest
         }
     }
 }

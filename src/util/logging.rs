@@ -89,7 +89,7 @@ pub enum LogFormat {
 /// unescaped, and the text may contain a part of a request.
 pub fn start(level: LevelFilter, format: LogFormat) {
     let text = SimpleLogger::new().with_level(level).with_utc_timestamps();
-    if log::set_boxed_logger(Box::new(Logger { level, format, text })).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger { format, text })).is_ok() {
         log::set_max_level(level);
         std::panic::set_hook(Box::new(move |panic| log_panic(panic, format)));
     }
@@ -118,15 +118,15 @@ fn log_panic(panic: &PanicHookInfo<'_>, format: LogFormat) {
 }
 
 struct Logger {
-    level: LevelFilter,
     format: LogFormat,
     text: SimpleLogger,
 }
 
 impl Log for Logger {
+    /// The level of the settings is the global one, which `log` checks itself.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let is_quiet = QUIET_TARGETS.iter().any(|target| metadata.target().starts_with(target));
-        metadata.level() <= self.level && (!is_quiet || metadata.level() <= QUIET_LEVEL)
+        !is_quiet || metadata.level() <= QUIET_LEVEL
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn crates_that_log_bytes_are_kept_quiet() {
         let text = SimpleLogger::new();
-        let logger = Logger { level: LevelFilter::Trace, format: LogFormat::Text, text };
+        let logger = Logger { format: LogFormat::Text, text };
         let enabled = |target: &str, level| logger.enabled(&Metadata::builder().target(target).level(level).build());
         assert!(enabled("windmill_git_sync::git", Level::Trace));
         assert!(enabled("ureq", Level::Warn));

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::snapshot::{Answer, Archive};
 use crate::http::loopback::LoopbackServer;
-use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Parsed};
+use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method};
 use crate::http::response::Response;
 use crate::model::names::WorkspaceId;
 use crate::util::hash;
@@ -148,7 +148,7 @@ impl Connection<'_> {
             Err(response) => (Method::GET, None, Body::Response(response)),
         };
         let sent = match body {
-            Body::Response(response) => self.send(&response.to_bytes(&method, SystemTime::now())),
+            Body::Response(response) => self.send(&response.to_bytes(method == Method::HEAD, SystemTime::now())),
             Body::Archive(archive) => self.send_archive(&archive),
         };
         // The connection is not read any more after that: a client of this server sends one request.
@@ -172,8 +172,8 @@ impl Connection<'_> {
                 Ok(length) => received.extend_from_slice(&chunk[..length]),
             }
             match request::parse_head(&received) {
-                Ok(Parsed::Complete { head, .. }) => return Ok(Some(head)),
-                Ok(Parsed::Incomplete) => {}
+                Ok(Some((head, _))) => return Ok(Some(head)),
+                Ok(None) => {}
                 Err(refusal) => return Err(Response::from(&refusal)),
             }
         }

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use miniserde::json::{self, Value};
 use windmill_git_sync::config::{Config, Environment, Options, Required};
 use windmill_git_sync::http::request::{
-    BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Head, Parsed, Refusal, TARGET_BYTES_MAX, parse_head,
+    BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Head, Refusal, TARGET_BYTES_MAX, parse_head,
 };
 use windmill_git_sync::model::git_credentials::GitCredentials;
 use windmill_git_sync::request::{Draft, RequestError, SyncRequest, Target, Wait};
@@ -31,8 +31,8 @@ pub fn head_is_read_in_one_way(bytes: &[u8]) {
         );
     }
     match parse_head(bytes) {
-        Ok(Parsed::Incomplete) => assert!(bytes.len() <= HEAD_BYTES_MAX + 2, "more is waited for"),
-        Ok(Parsed::Complete { head, bytes_used }) => {
+        Ok(None) => assert!(bytes.len() <= HEAD_BYTES_MAX + 2, "more is waited for"),
+        Ok(Some((head, bytes_used))) => {
             check_grammar(&bytes[..bytes_used], &head);
             check_rewriting(&head);
             check_silence(&head);
@@ -59,8 +59,8 @@ enum Verdict {
 impl Verdict {
     fn of(bytes: &[u8]) -> Self {
         match parse_head(bytes) {
-            Ok(Parsed::Incomplete) => Self::Incomplete,
-            Ok(Parsed::Complete { head, bytes_used }) => Self::Complete(bytes_used, fields_of(&head)),
+            Ok(None) => Self::Incomplete,
+            Ok(Some((head, bytes_used))) => Self::Complete(bytes_used, fields_of(&head)),
             Err(refusal) => Self::Refused(refusal.status, refusal.message),
         }
     }
@@ -162,7 +162,7 @@ fn check_rewriting(head: &Head) {
     }
     text.push_str("\r\n");
     match parse_head(text.as_bytes()) {
-        Ok(Parsed::Complete { head: again, bytes_used }) => {
+        Ok(Some((again, bytes_used))) => {
             assert_eq!((fields_of(&again), bytes_used), (fields_of(head), text.len()));
         }
         // The original had no `Host`, and had the maximum length of a head.

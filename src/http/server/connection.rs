@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::limits::{Limits, OpenSlot, Phase};
 use super::{Caller, Handler};
-use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Parsed, Refusal};
+use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Refusal};
 use crate::http::response::Response;
 use crate::http::sockets;
 use crate::model::result_code::Code;
@@ -99,9 +99,8 @@ impl Conversation<'_> {
             if !is_worth_parsing && received.len() <= HEAD_BYTES_MAX {
                 continue;
             }
-            match request::parse_head(received).map_err(End::Refused)? {
-                Parsed::Complete { head, bytes_used } => return Ok((head, bytes_used)),
-                Parsed::Incomplete => {}
+            if let Some(parsed) = request::parse_head(received).map_err(End::Refused)? {
+                return Ok(parsed);
             }
         }
     }
@@ -144,13 +143,13 @@ impl Conversation<'_> {
     /// Sends the answer. If the client still sends, also waits until it closes, because a reset could overtake the
     /// answer. Does not wait for a client that has sent everything and is quiet.
     pub(super) fn send(&self, mut response: Response, request: &ReceivedRequest) {
-        let method = request.method();
+        let is_head = request.is_head();
         let head = response.head(SystemTime::now());
-        if method == Method::HEAD {
+        if is_head {
             response.body = Vec::new();
         }
         if self.slot.enter(Phase::Sending(response.body.len())).is_err() {
-            return self.slot.connection.send_at_once(&response, Some(&method));
+            return self.slot.connection.send_at_once(&response, Some(is_head));
         }
         let deadline = Instant::now() + self.limits.write_timeout;
         let mut parts = [IoSlice::new(head.as_bytes()), IoSlice::new(&response.body)];
@@ -214,27 +213,24 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
 }
 
 impl ReceivedRequest {
-    /// Returns the method of the request, also if its head was refused.
-    fn method(&self) -> Method {
-        self.head.as_ref().map_or_else(|| method_of_refused(&self.received), |head| head.method.clone())
+    /// Whether it is a `HEAD` request, also if its head was refused.
+    fn is_head(&self) -> bool {
+        let begins = || request::begins_head_request(&self.received);
+        self.head.as_ref().map_or_else(begins, |head| head.method == Method::HEAD)
     }
-}
-
-fn method_of_refused(received: &[u8]) -> Method {
-    if request::begins_head_request(received) { Method::HEAD } else { Method::GET }
 }
 
 impl Connection {
     /// Sends as much of the answer as the socket takes without waiting. Reads first what has arrived: closing a socket
-    /// with unread bytes sends a reset, which may overtake the answer. If `method` is not known, these bytes also show
-    /// it.
-    pub(super) fn send_at_once(&self, response: &Response, method: Option<&Method>) {
+    /// with unread bytes sends a reset, which may overtake the answer. If it is not known
+    /// whether this is a `HEAD` request, these bytes show it.
+    pub(super) fn send_at_once(&self, response: &Response, is_head: Option<bool>) {
         let attempt = || -> io::Result<()> {
             self.stream.set_nonblocking(true)?;
             let mut chunk = [0; CHUNK_BYTES];
             let bytes_read = (&self.stream).read(&mut chunk).unwrap_or(0);
-            let of_bytes = method_of_refused(&chunk[..bytes_read]);
-            let bytes = response.to_bytes(method.unwrap_or(&of_bytes), SystemTime::now());
+            let is_head = is_head.unwrap_or_else(|| request::begins_head_request(&chunk[..bytes_read]));
+            let bytes = response.to_bytes(is_head, SystemTime::now());
             (&self.stream).write_all(&bytes)?;
             self.stream.shutdown(Shutdown::Write)
         };
