@@ -311,7 +311,7 @@ impl App {
     /// is checked if one is set.
     fn refuse_host(&self, head: &Head) -> Option<Response> {
         let listens_on = self.config.listen.parse::<SocketAddr>().ok()?.ip();
-        let name = head.host_name()?;
+        let name = head.host_name.as_deref()?;
         let is_ours = name.eq_ignore_ascii_case("localhost") || name.parse() == Ok(listens_on);
         if self.config.api_token.is_some() || !listens_on.is_loopback() || is_ours {
             return None;

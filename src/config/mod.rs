@@ -331,15 +331,10 @@ impl Reader<'_> {
         parse(text).map_err(|why| self.fault(name, why)).ok()
     }
 
+    /// Returns the folder, and refuses several workspaces if no template contains `{workspace}`. If one does, no workspace
+    /// uses the branch and folder of another, and no folder lies within another, because an id has no slash.
     fn subdir(&mut self, workspaces: &Workspaces) -> String {
         let subdir = self.template("GIT_SUBDIR", workspaces, Subdir::from_template);
-        self.refuse_one_place_for_several(workspaces);
-        subdir
-    }
-
-    /// Refuses several workspaces if no template contains `{workspace}`. If one does, no workspace uses the branch and
-    /// folder of another, and no folder lies within another, because an id has no slash.
-    fn refuse_one_place_for_several(&mut self, workspaces: &Workspaces) {
         let is_template = |variable| self.text(variable).1.contains(names::WORKSPACE_MARK);
         if workspaces.single().is_none() && !is_template("GIT_BRANCH") && !is_template("GIT_SUBDIR") {
             let (name, _) = self.text("WINDMILL_WORKSPACE");
@@ -348,6 +343,7 @@ impl Reader<'_> {
                 "several workspaces need {workspace} in GIT_BRANCH or in GIT_SUBDIR, so that each has a place of its own",
             );
         }
+        subdir
     }
 
     /// Checks a template with each listed workspace, or with `admins` if none is listed.

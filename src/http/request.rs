@@ -4,6 +4,7 @@
 
 pub use ureq::http::Method;
 
+use crate::util::percent;
 use crate::util::secret::Secret;
 
 /// The largest size of a request line, its headers and the blank line. Our requests need 300 bytes; proxies allow
@@ -42,8 +43,8 @@ pub struct Head {
     pub body_bytes: usize,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// `Host`, as sent.
-    pub host: Option<String>,
+    /// The host that `Host` names, without the port and the brackets of an IPv6 address.
+    pub host_name: Option<String>,
     /// Whether a web page sent it. `Origin` and `Sec-Fetch-Site` show this: browsers add them, and pages cannot remove
     /// them.
     pub is_from_page: bool,
@@ -138,17 +139,6 @@ impl Head {
         Ok(())
     }
 
-    /// Returns the host that `Host` names, without the port and the brackets of an IPv6 address.
-    #[must_use]
-    pub fn host_name(&self) -> Option<&str> {
-        let host = self.host.as_deref()?;
-        let name = match host.rsplit_once(':') {
-            Some((name, _)) if !host.ends_with(']') => name,
-            _ => host,
-        };
-        Some(name.trim_start_matches('[').trim_end_matches(']'))
-    }
-
     /// Returns the token of `Authorization: Bearer …`.
     #[must_use]
     pub fn bearer_token(&self) -> Option<&[u8]> {
@@ -212,12 +202,10 @@ fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
 }
 
 fn parse_version(version: &[u8]) -> Result<u8, Refusal> {
-    match version {
+    match version.strip_prefix(b"HTTP/") {
         // A higher minor version is treated as the highest that is known (RFC 9110, 2.5).
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9'] => Ok((minor - b'0').min(1)),
-        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
-            Err(Refusal::new(505, "this speaks HTTP/1.1 and HTTP/1.0"))
-        }
+        Some([b'1', b'.', minor @ b'0'..=b'9']) => Ok((minor - b'0').min(1)),
+        Some([b'0'..=b'9', b'.', b'0'..=b'9']) => Err(Refusal::new(505, "this speaks HTTP/1.1 and HTTP/1.0")),
         _ => Err(bad("the request line does not end in an HTTP version")),
     }
 }
@@ -241,13 +229,11 @@ fn check_target(target: &[u8]) -> Result<&str, Refusal> {
     if !target.iter().all(|byte| permitted(*byte)) {
         return Err(bad("the request target has characters that must be percent-encoded"));
     }
-    for (at, _) in target.iter().enumerate().filter(|(_, byte)| **byte == b'%') {
-        let digits = target.get(at + 1..at + 3).unwrap_or_default();
-        if digits.len() != 2 || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(bad("a malformed percent-escape in the request target"));
-        }
+    let text = str::from_utf8(target).map_err(|_| bad("the request target is not ASCII"))?;
+    if !percent::is_well_formed(text) {
+        return Err(bad("a malformed percent-escape in the request target"));
     }
-    str::from_utf8(target).map_err(|_| bad("the request target is not ASCII"))
+    Ok(text)
 }
 
 /// The header lines of one head.
@@ -287,7 +273,7 @@ fn build_head(line: RequestLine<'_>, lines: &[u8]) -> Result<Head, Refusal> {
         Err(httparse::Error::HeaderValue) => return Err(bad("a malformed header value")),
         _ => return Err(bad("a malformed header line")),
     };
-    check_host(fields.single("Host")?, line.minor_version)?;
+    let host_name = host_name(fields.single("Host")?, line.minor_version)?;
     let body_bytes = body_length(fields, line.minor_version)?;
     if body_bytes > 0 {
         check_body_is_wanted(&line.method, fields)?;
@@ -303,33 +289,32 @@ fn build_head(line: RequestLine<'_>, lines: &[u8]) -> Result<Head, Refusal> {
         query,
         body_bytes,
         expects_continue,
-        host: fields.single_text("Host")?.map(str::to_owned),
+        host_name,
         is_from_page: fields.is_from_page(),
         content_type: fields.single_text("Content-Type")?.map(str::to_owned),
         authorization: fields.single_text("Authorization")?.map(Secret::new),
     })
 }
 
-/// Accepts host names, addresses, and addresses in brackets, with or without a port. No other host is a DNS name.
-fn check_host(host: Option<&[u8]>, minor_version: u8) -> Result<(), Refusal> {
+/// Returns the host without the port and the brackets. Accepts host names, addresses, and addresses in brackets, with or
+/// without a port. No other host is a DNS name.
+fn host_name(host: Option<&[u8]>, minor_version: u8) -> Result<Option<String>, Refusal> {
     let Some(host) = host else {
-        return if minor_version == 0 { Ok(()) } else { Err(bad("an HTTP/1.1 request needs `Host`")) };
+        return if minor_version == 0 { Ok(None) } else { Err(bad("an HTTP/1.1 request needs `Host`")) };
     };
     let (name, port) = match host.iter().rposition(|byte| *byte == b':') {
         Some(colon) if !host.ends_with(b"]") => (&host[..colon], &host[colon + 1..]),
         _ => (host, &b""[..]),
     };
-    let name_is_sound = match name {
-        [b'[', address @ .., b']'] => {
-            !address.is_empty() && address.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte))
-        }
-        _ => name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)),
+    let (name, is_permitted): (_, fn(&u8) -> bool) = match name {
+        [b'[', address @ .., b']'] => (address, |byte| byte.is_ascii_hexdigit() || b":.".contains(byte)),
+        _ => (name, |byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)),
     };
     let port_is_sound = port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
-    if name.is_empty() || name.len() > HOST_BYTES_MAX || !name_is_sound || !port_is_sound {
+    if name.is_empty() || name.len() > HOST_BYTES_MAX || !name.iter().all(is_permitted) || !port_is_sound {
         return Err(bad("a malformed `Host`"));
     }
-    Ok(())
+    Ok(Some(String::from_utf8_lossy(name).into_owned()))
 }
 
 /// Returns the length of the body that follows: 0, or the value of `Content-Length`. Transfer codings are refused.
@@ -431,9 +416,9 @@ mod tests {
             ("[::1]:80", "::1"),
         ] {
             let head = complete(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
-            assert_eq!(head.host_name(), Some(name), "{host}");
+            assert_eq!(head.host_name.as_deref(), Some(name), "{host}");
         }
-        assert_eq!(complete(b"GET / HTTP/1.0\r\n\r\n").host_name(), None);
+        assert_eq!(complete(b"GET / HTTP/1.0\r\n\r\n").host_name, None);
     }
 
     #[test]

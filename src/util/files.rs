@@ -33,21 +33,22 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
 /// # Errors
 /// Returns the system's error, with the path.
 pub fn remove_folder(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
+    let removed = match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // `path`, or a part above it, is a file or a link. If it is `path`, it is removed, but not the target of a
         // link; otherwise there is nothing to remove.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => match fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
-            result => result.map_err(|error| at(path, &error)),
+            result => result,
         },
         #[cfg(unix)]
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             open_folders(path);
-            fs::remove_dir_all(path).map_err(|error| at(path, &error))
+            fs::remove_dir_all(path)
         }
-        result => result.map_err(|error| at(path, &error)),
-    }
+        result => result,
+    };
+    removed.map_err(|error| at(path, &error))
 }
 
 /// Makes `path` and the folders below it accessible to us, as far as they belong to our user. Links are not followed.
@@ -156,11 +157,12 @@ pub fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> 
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         std::os::unix::fs::OpenOptionsExt::custom_flags(options, flags.bits().cast_signed());
     }
-    let file = options.open(path).map_err(|error| at(path, &error))?;
-    if file.metadata().map_err(|error| at(path, &error))?.is_file() {
-        return Ok(file);
-    }
-    Err(at(path, &io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file")))
+    let open = || {
+        let file = options.open(path)?;
+        let is_regular = file.metadata()?.is_file();
+        is_regular.then_some(file).ok_or(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"))
+    };
+    open().map_err(|error| at(path, &error))
 }
 
 /// Reads the first `bytes_max` bytes of a file of this service, which has to be a regular file and not a link.

@@ -21,9 +21,17 @@ pub fn encode_path(text: &str) -> String {
 /// UTF-8.
 #[must_use]
 pub fn decode(text: &str) -> Option<String> {
-    let is_encoded = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
-    let is_sound = text.split('%').skip(1).all(is_encoded);
-    percent_decode_str(text).decode_utf8().ok().filter(|_| is_sound).map(Into::into)
+    if !is_well_formed(text) {
+        return None;
+    }
+    percent_decode_str(text).decode_utf8().ok().map(Into::into)
+}
+
+/// Returns whether two hexadecimal digits follow each percent sign.
+#[must_use]
+pub fn is_well_formed(text: &str) -> bool {
+    let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
+    text.split('%').skip(1).all(is_escape)
 }
 
 #[cfg(test)]

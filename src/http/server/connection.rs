@@ -156,7 +156,7 @@ impl Conversation<'_> {
         let written = write_by(self.stream(), &mut parts, deadline);
         // The body is not kept for a client that is slow to close.
         drop(response);
-        self.slot.sent();
+        let _ = self.slot.enter(Phase::Sending(0));
         // The kernel holds no bytes back: closing our side, which follows, sends the rest.
         if written.is_err() || request.is_all && sockets::is_quiet(self.stream()) {
             return;

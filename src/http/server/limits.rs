@@ -158,13 +158,6 @@ impl Slots {
         let waited = self.changed.wait_timeout_while(self.lock(), timeout, |list| !list.is_empty());
         waited.unwrap_or_else(PoisonError::into_inner).0.len()
     }
-
-    /// Whether one more caller of this peer may wait.
-    fn has_room_for_caller(&self, list: &[Slot], peer: IpAddr) -> bool {
-        let callers = || list.iter().filter(|slot| slot.phase == Phase::Waiting);
-        let reserved = if callers().any(|slot| slot.peer() == peer) { 0 } else { self.limits.reserved };
-        callers().count() < self.limits.callers_max + reserved
-    }
 }
 
 /// Closes the connection of these that has waited for its client the longest. Returns whether there is one.
@@ -211,14 +204,6 @@ impl OpenSlot {
         Ok(())
     }
 
-    /// Notes that the body of the answer takes no memory any more.
-    pub(super) fn sent(&self) {
-        let mut list = self.slots.lock();
-        if let Some(own) = list.iter_mut().find(|slot| self.is_own(slot)) {
-            own.phase = Phase::Sending(0);
-        }
-    }
-
     /// Returns an error with the reason if the connection has to close.
     pub(super) fn check(&self) -> Result<(), Code> {
         let list = self.slots.lock();
@@ -232,8 +217,10 @@ impl OpenSlot {
     ///
     /// [`Code::TooManyRequests`] if there is no such caller.
     pub(super) fn begin_wait(&self) -> Result<(), Code> {
-        let mut list = self.slots.lock();
-        if !self.slots.has_room_for_caller(&list, self.connection.peer.ip()) {
+        let (mut list, limits) = (self.slots.lock(), self.slots.limits);
+        let callers: Vec<_> = list.iter().filter(|slot| slot.phase == Phase::Waiting).map(Slot::peer).collect();
+        let reserved = if callers.contains(&self.connection.peer.ip()) { 0 } else { limits.reserved };
+        if callers.len() >= limits.callers_max + reserved {
             let mut waiting = list.iter_mut().filter(|slot| slot.phase == Phase::Waiting);
             let gone = waiting.find(|slot| sockets::ended(&slot.connection.stream) != Ended::No);
             gone.ok_or(Code::TooManyRequests)?.phase = Phase::Answering;
