@@ -133,11 +133,6 @@ pub struct ConfigError {
     faults: Vec<String>,
 }
 
-/// Returns the absolute folders of a `PATH`. The others are the working folder, or lie below it.
-fn absolute_folders(path: &str) -> String {
-    path.split(':').filter(|folder| folder.starts_with('/')).collect::<Vec<_>>().join(":")
-}
-
 impl ConfigError {
     /// Returns the faults; each begins with the name of the variable or option.
     #[must_use]
@@ -397,9 +392,13 @@ impl Reader<'_> {
         });
         let found = |name: &&str| {
             let value = self.environment.get(name)?;
-            // Programs run in a folder with a repository's content, so a file in it must not be found as `git`.
-            let value = if *name == "PATH" { absolute_folders(value) } else { value.to_owned() };
-            Some(((*name).to_owned(), value))
+            if *name != "PATH" {
+                return Some(((*name).to_owned(), value.to_owned()));
+            }
+            // Programs run in a folder with a repository's content, so a file in it must not be found as `git`. A folder
+            // that is not absolute is that folder, or lies below it.
+            let folders: Vec<_> = value.split(':').filter(|folder| folder.starts_with('/')).collect();
+            Some(((*name).to_owned(), folders.join(":")))
         };
         TOOL_VARIABLES.iter().filter_map(found).chain(proxies).collect()
     }

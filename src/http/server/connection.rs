@@ -5,11 +5,10 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::limits::{Limits, OpenSlot, Phase};
-use super::{Caller, Handler};
+use super::{Caller, Handler, unavailable};
 use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Refusal};
 use crate::http::response::Response;
 use crate::http::sockets;
-use crate::model::result_code::Code;
 
 /// How many bytes are read at once: more than most requests have.
 const CHUNK_BYTES: usize = 2 * 1024;
@@ -24,23 +23,14 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
 }
 
-/// Why the handler gives no answer.
-pub(super) enum End {
-    /// The client is gone, or has sent nothing. It gets no answer.
-    Silent,
-    /// The request is refused.
-    Refused(Refusal),
-    /// Another connection needs the place, or the service ends.
-    Closed(Code),
-}
+/// The answer to a request that does not reach the handler; `None` if the client is gone or has sent nothing.
+type End = Option<Response>;
 
 /// One connection that is being served.
 pub(super) struct Conversation<'a> {
     pub(super) slot: &'a OpenSlot,
     pub(super) handler: &'a dyn Handler,
     pub(super) limits: Limits,
-    /// Whether the accepting thread serves it. That thread must not wait for a run.
-    pub(super) in_turn: bool,
 }
 
 /// What the client has sent so far, kept to send and to log the answer.
@@ -68,7 +58,7 @@ impl Conversation<'_> {
             if head.expects_continue && received.len() == bytes_used {
                 let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
                 let deadline = Instant::now() + self.limits.write_timeout;
-                write_by(self.stream(), &mut [IoSlice::new(interim)], deadline).map_err(|_| End::Silent)?;
+                write_by(self.stream(), &mut [IoSlice::new(interim)], deadline).map_err(|_| None)?;
             }
             self.read_body(received, request_bytes)?;
             request.is_all = true;
@@ -85,7 +75,7 @@ impl Conversation<'_> {
     }
 
     fn enter(&self, phase: Phase) -> Result<(), End> {
-        self.slot.enter(phase).map_err(End::Closed)
+        self.slot.enter(phase).map_err(|code| Some(unavailable(code)))
     }
 
     fn read_head(&self, received: &mut Vec<u8>) -> Result<(Head, usize), End> {
@@ -99,7 +89,7 @@ impl Conversation<'_> {
             if !is_worth_parsing && received.len() <= HEAD_BYTES_MAX {
                 continue;
             }
-            if let Some(parsed) = request::parse_head(received).map_err(End::Refused)? {
+            if let Some(parsed) = request::parse_head(received).map_err(|refusal| refused(&refusal))? {
                 return Ok(parsed);
             }
         }
@@ -120,11 +110,11 @@ impl Conversation<'_> {
         let mut chunk = [0; CHUNK_BYTES];
         match read_by(self.stream(), &mut chunk[..bytes_max.min(CHUNK_BYTES)], deadline) {
             Ok(0) => {
-                self.slot.check().map_err(End::Closed)?;
+                self.slot.check().map_err(|code| Some(unavailable(code)))?;
                 if received.is_empty() {
-                    return Err(End::Silent);
+                    return Err(None);
                 }
-                Err(End::Refused(Refusal::new(400, "the request was cut off")))
+                Err(refused(&Refusal::new(400, "the request was cut off")))
             }
             Ok(bytes) => {
                 // Growing by doubling would take twice the memory.
@@ -134,9 +124,9 @@ impl Conversation<'_> {
             }
             // A browser that opened a connection in advance and sent nothing gets no error.
             Err(error) if error.kind() == io::ErrorKind::TimedOut && !received.is_empty() => {
-                Err(End::Refused(Refusal::new(408, "the request did not arrive in time")))
+                Err(refused(&Refusal::new(408, "the request did not arrive in time")))
             }
-            Err(_) => Err(End::Silent),
+            Err(_) => Err(None),
         }
     }
 
@@ -172,6 +162,10 @@ impl Conversation<'_> {
             }
         }
     }
+}
+
+fn refused(refusal: &Refusal) -> End {
+    Some(Response::from(refusal))
 }
 
 /// Reads once. Returns [`io::ErrorKind::TimedOut`] at the deadline.

@@ -17,7 +17,7 @@ use crate::http::request::Head;
 use crate::http::response::Response;
 use crate::http::sockets;
 use crate::model::result_code::Code;
-use connection::{Connection, Conversation, End, ReceivedRequest};
+use connection::{Connection, Conversation, ReceivedRequest};
 pub use limits::Limits;
 use limits::{OpenSlot, Slots};
 
@@ -44,7 +44,7 @@ impl Caller<'_> {
     ///
     /// [`Code::TooManyRequests`]: the limit of waiting callers is reached, or there is no thread to wait in.
     pub fn begin_wait(&self) -> Result<(), Code> {
-        if self.0.in_turn { Err(Code::TooManyRequests) } else { self.0.slot.begin_wait() }
+        if self.0.limits.callers_max == 0 { Err(Code::TooManyRequests) } else { self.0.slot.begin_wait() }
     }
 
     /// Whether the client has gone, or has lost its place to another caller. Called repeatedly while the answer waits.
@@ -208,12 +208,13 @@ fn admit(connection: &Arc<Connection>, shared: &Arc<Shared>) {
     let slot = Arc::new(slot);
     let thread = std::thread::Builder::new().name("connection".to_owned()).stack_size(STACK_BYTES);
     let (of_thread, limits) = ((Arc::clone(shared), Arc::clone(&slot)), shared.slots.limits);
-    if let Err(error) = thread.spawn(move || serve(&of_thread.0, &of_thread.1, limits, false)) {
+    if let Err(error) = thread.spawn(move || serve(&of_thread.0, &of_thread.1, limits)) {
         log::debug!("no thread for a connection, which is served in turn: {error}");
         // A slow connection is closed, so that its thread is free for the next one.
         slot.close_another();
         let (head_timeout, body_timeout, write_timeout) = (IN_TURN_TIME_MAX, IN_TURN_TIME_MAX, IN_TURN_TIME_MAX);
-        serve(shared, &slot, Limits { head_timeout, body_timeout, write_timeout, ..limits }, true);
+        // The accepting thread must not wait for a run.
+        serve(shared, &slot, Limits { callers_max: 0, head_timeout, body_timeout, write_timeout, ..limits });
     }
 }
 
@@ -234,10 +235,10 @@ fn unavailable(code: Code) -> Response {
 }
 
 /// Serves one connection, from its first byte to its close.
-fn serve(shared: &Shared, slot: &OpenSlot, limits: Limits, in_turn: bool) {
+fn serve(shared: &Shared, slot: &OpenSlot, limits: Limits) {
     let started = Instant::now();
     let mut request = ReceivedRequest::default();
-    let conversation = Conversation { slot, handler: &*shared.handler, limits, in_turn };
+    let conversation = Conversation { slot, handler: &*shared.handler, limits };
     let outcome = catch_unwind(AssertUnwindSafe(|| conversation.answer(&mut request)));
     let head = request.head.as_ref();
     let outcome = outcome.unwrap_or_else(|_| {
@@ -245,12 +246,7 @@ fn serve(shared: &Shared, slot: &OpenSlot, limits: Limits, in_turn: bool) {
         log::error!("{}: the handler panicked", describe(head));
         Ok(Response::error(500, Code::Internal, "internal error; the log has more"))
     });
-    let response = match outcome {
-        Ok(response) => response,
-        Err(End::Refused(refusal)) => Response::from(&refusal),
-        Err(End::Closed(code)) => unavailable(code),
-        Err(End::Silent) => return,
-    };
+    let (Ok(response) | Err(Some(response))) = outcome else { return };
     // Counted before it is sent, so that a client that has its answer finds it in the metrics.
     shared.handler.answered(head, response.status);
     let status = response.status;
