@@ -37,10 +37,10 @@ const LOST_NEWS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// The same for runs with other settings: the caller chose the remote, and the message may contain the remote's text.
 const MESSAGE_BYTES_OF_OTHERS_MAX: usize = 500;
-/// How much of all warnings of a run is kept.
-const WARNINGS_BYTES_MAX: usize = 8 << 10;
-/// How much of all left out items of a run is kept.
-const LEFT_OUT_BYTES_MAX: usize = 8 << 10;
+/// How much of all warnings of a run is kept, and how much of all its left out items.
+const LIST_BYTES_MAX: usize = 8 << 10;
+/// How many changes may wait to be saved. They accumulate only if the file cannot be written.
+const UNSAVED_MAX: usize = 128;
 /// The largest size of the file. A longer history loses the details of old runs when it is written, so a larger file is
 /// not a history.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -104,13 +104,28 @@ impl Record {
             branch: result.branch.clone(),
             commit: result.commit.clone(),
             changed: result.changed,
-            warnings: some_of(&result.warnings),
-            left_out: Some(some_items_of(&result.left_out)),
+            warnings: first_of(
+                &result.warnings,
+                |text| cut(text, MESSAGE_BYTES_MAX),
+                String::len,
+                |count| format!("and {count} more, see the log"),
+            ),
+            left_out: Some(first_of(
+                &result.left_out,
+                |one| LeftOut { item: cut(&one.item, MESSAGE_BYTES_MAX), reason: cut(&one.reason, MESSAGE_BYTES_MAX) },
+                |one| one.item.len() + one.reason.len(),
+                LeftOut::more,
+            )),
             items: result.items,
             started: time::to_text(started),
             ended: time::to_text(now),
             duration_ms: result.duration_ms,
         }
+    }
+
+    /// Whether the run brought what Windmill holds to the remote, as far as possible.
+    fn is_backup(&self) -> bool {
+        self.success || self.code == Code::Incomplete.as_str()
     }
 }
 
@@ -125,7 +140,6 @@ pub struct Transition {
 }
 
 /// What is known of a run apart from its result.
-#[derive(Clone, Debug)]
 pub struct About {
     /// Whether it ran with the configured settings.
     pub configured: bool,
@@ -172,13 +186,10 @@ pub struct BackupStatus {
     pub unlisted: Option<bool>,
 }
 
-/// How a failure to list all workspaces ended.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ListRecovery {
-    /// The number of failures.
-    pub failures: u64,
-    /// When the first of them ended, UTC.
-    pub since: String,
+impl BackupStatus {
+    fn key(&self) -> (&str, &str) {
+        (&self.workspace, &self.destination)
+    }
 }
 
 /// A failure that was news.
@@ -226,27 +237,50 @@ pub struct Overdue {
 }
 
 impl Overdue {
-    fn is_of(&self, workspace: &str, destination: &str) -> bool {
-        self.workspace == workspace && self.destination == destination
+    fn key(&self) -> (&str, &str) {
+        (&self.workspace, &self.destination)
     }
+}
+
+/// A change of the history.
+enum Change {
+    /// A run ended.
+    Run(Box<Record>, About),
+    /// A notice says that a backup is overdue.
+    Overdue(Overdue),
+    /// Windmill listed all workspaces. These backups, by workspace and destination, are of workspaces that the list
+    /// lacks.
+    Listed(Vec<(String, String)>),
+    /// No one got the notice with this id: that of a run, or of an overdue backup.
+    NoticeLost(String),
 }
 
 impl SavedHistory {
     /// Returns the status of one backup.
     #[must_use]
     pub fn status(&self, workspace: &str, destination: &str) -> Option<&BackupStatus> {
-        self.standings.iter().find(|one| one.workspace == workspace && one.destination == destination)
+        self.standings.iter().find(|one| one.key() == (workspace, destination))
+    }
+
+    /// Makes a change. Returns whether it was one.
+    fn apply(&mut self, change: &Change, now: SystemTime) -> bool {
+        match change {
+            Change::Run(run, about) => self.add(run, about),
+            Change::Overdue(alert) => self.add_overdue(alert, &time::to_text(now)),
+            Change::Listed(unlisted) => self.apply_list(unlisted),
+            Change::NoticeLost(id) => self.lose_news(id, now),
+        }
     }
 
     /// Remembers that a backup is overdue. Does nothing, and returns false, if a notice said so within a day or if a
     /// backup was made since. A backup in the future shows only that the clock was wrong.
     fn add_overdue(&mut self, alert: &Overdue, now: &str) -> bool {
-        let (workspace, destination) = (&alert.workspace, &alert.destination);
+        let (workspace, destination) = alert.key();
         let is_since = |backup: &String| (alert.told.as_str()..=now).contains(&backup.as_str());
         let is_over =
             self.status(workspace, destination).is_some_and(|status| status.last_backup.as_ref().is_some_and(is_since));
         let overdue = self.overdue.get_or_insert_default();
-        let known = overdue.iter().position(|one| one.is_of(workspace, destination));
+        let known = overdue.iter().position(|one| one.key() == alert.key());
         let is_news = known.is_none_or(|index| is_a_day_between(&overdue[index].told, &alert.told));
         if is_over || !is_news {
             return false;
@@ -312,9 +346,9 @@ impl SavedHistory {
         has_changed
     }
 
-    /// Ends the status of the list of all workspaces, because Windmill listed them, and notes the backups of workspaces
+    /// Ends the status of the list of all workspaces, because Windmill listed them, and marks the backups of workspaces
     /// that it did not list. Returns whether that changed anything.
-    fn apply_list(&mut self, unlisted: &[BackupName]) -> bool {
+    fn apply_list(&mut self, unlisted: &[(String, String)]) -> bool {
         let standings = self.standings.len();
         self.standings.retain(|one| one.workspace != ALL);
         let mut has_changed = self.standings.len() < standings;
@@ -322,8 +356,8 @@ impl SavedHistory {
             overdue.retain(|one| one.workspace != ALL);
         }
         for one in &mut self.standings {
-            let is_meant = unlisted.iter().any(|name| name.is_of(&one.workspace, &one.destination));
-            if is_meant && one.unlisted != Some(true) {
+            let is_unlisted = unlisted.iter().any(|(workspace, destination)| one.key() == (workspace, destination));
+            if is_unlisted && one.unlisted != Some(true) {
                 one.unlisted = Some(true);
                 has_changed = true;
             }
@@ -344,27 +378,30 @@ impl SavedHistory {
         self.runs.truncate(RUNS_MAX);
     }
 
-    fn add(&mut self, entry: &Entry) {
-        self.runs.retain(|known| known.run_id != entry.record.run_id);
-        self.runs.insert(0, entry.record.clone());
+    /// Adds a run, unless it is there. Returns whether it was added.
+    fn add(&mut self, run: &Record, about: &About) -> bool {
+        if self.runs.iter().any(|known| known.run_id == run.run_id) {
+            return false;
+        }
+        self.runs.insert(0, run.clone());
         self.forget_runs();
-        let Some(destination) = &entry.destination else { return };
-        if takes_a_backup(&entry.record)
+        let Some(destination) = &about.destination else { return true };
+        let key = (run.workspace.as_str(), destination.as_str());
+        if run.is_backup()
             && let Some(overdue) = &mut self.overdue
         {
-            overdue.retain(|one| !one.is_of(&entry.record.workspace, destination));
+            overdue.retain(|one| one.key() != key);
         }
-        let place = |one: &BackupStatus| one.workspace == entry.record.workspace && one.destination == *destination;
-        let known = self.standings.iter().position(place).map(|index| self.standings.remove(index));
+        let known = self.standings.iter().position(|one| one.key() == key).map(|index| self.standings.remove(index));
         // The backup that ran last is the first entry, so that backups of former settings are dropped first.
-        self.standings.insert(0, stand(known, entry, destination));
+        self.standings.insert(0, stand(known, run, destination, about.token_user.as_ref()));
         self.standings.truncate(STANDINGS_MAX);
+        true
     }
 }
 
 /// Returns the status after one more run.
-fn stand(known: Option<BackupStatus>, entry: &Entry, destination: &str) -> BackupStatus {
-    let run = &entry.record;
+fn stand(known: Option<BackupStatus>, run: &Record, destination: &str, token_user: Option<&TokenUser>) -> BackupStatus {
     let mut status = known.unwrap_or_else(|| BackupStatus {
         workspace: run.workspace.clone(),
         destination: destination.to_owned(),
@@ -380,9 +417,9 @@ fn stand(known: Option<BackupStatus>, entry: &Entry, destination: &str) -> Backu
         unlisted: None,
     });
     status.last_run = run.clone();
-    status.unlisted = entry.unlisted;
-    if takes_a_backup(run) {
-        status.token_user.clone_from(&entry.token_user);
+    status.unlisted = None;
+    if run.is_backup() {
+        status.token_user = token_user.cloned();
         status.last_backup = Some(run.ended.clone());
     } else if status.last_backup.is_none() {
         // An earlier version did not write `last_backup`.
@@ -421,34 +458,6 @@ fn is_a_day_between(then: &str, now: &str) -> bool {
     times.is_some_and(|(now, then)| now.duration_since(then).map_or(true, |time| time >= NEWS_INTERVAL))
 }
 
-/// Whether a run brought what Windmill holds to the remote, as far as possible.
-fn takes_a_backup(run: &Record) -> bool {
-    run.success || run.code == Code::Incomplete.as_str()
-}
-
-/// One run to remember.
-struct Entry {
-    record: Record,
-    /// The name of the status for which it counts.
-    destination: Option<String>,
-    token_user: Option<TokenUser>,
-    /// Whether a list of all workspaces after the run lacked its workspace.
-    unlisted: Option<bool>,
-}
-
-/// Names the status of one backup.
-#[derive(Clone, Debug, PartialEq)]
-struct BackupName {
-    workspace: String,
-    destination: String,
-}
-
-impl BackupName {
-    fn is_of(&self, workspace: &str, destination: &str) -> bool {
-        self.workspace == workspace && self.destination == destination
-    }
-}
-
 /// What this process knows of all runs on its data folder.
 pub struct History {
     path: PathBuf,
@@ -458,45 +467,24 @@ pub struct History {
 #[derive(Default)]
 struct Memory {
     kept: SavedHistory,
-    /// Runs that are only in memory, the oldest first.
-    unsaved: Vec<Entry>,
-    /// Overdue backups that are only in memory.
-    unsaved_overdue: Vec<Overdue>,
-    /// The backups that the last list of all workspaces lacked, if only memory shows that.
-    unsaved_list: Option<Vec<BackupName>>,
-    /// The notices that no one got, if only memory shows that.
-    unsaved_losses: Vec<String>,
+    /// The changes that are only in memory, in their order. If another process replaces the file, they are made again.
+    unsaved: Vec<Change>,
+    /// Whether `kept` is being written: the file is not read meanwhile, because it may have the changes already.
+    is_saving: bool,
     /// The stamp of the file that `kept` was read from or written to.
     stamp: Option<Stamp>,
 }
 
-impl Memory {
-    fn is_saved(&self) -> bool {
-        self.unsaved.is_empty()
-            && self.unsaved_overdue.is_empty()
-            && self.unsaved_list.is_none()
-            && self.unsaved_losses.is_empty()
-    }
-}
+/// Shows whether a file was replaced: its time, its size, and its inode number, which is 0 if there is none.
+type Stamp = (Option<SystemTime>, u64, u64);
 
-/// Shows whether a file was replaced.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    bytes: u64,
-    /// The inode number; 0 on a file system without one.
-    inode: u64,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        #[cfg(unix)]
-        let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
-        #[cfg(not(unix))]
-        let inode = 0;
-        Some(Self { modified: metadata.modified().ok(), bytes: metadata.len(), inode })
-    }
+fn stamp_of(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    #[cfg(unix)]
+    let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
+    #[cfg(not(unix))]
+    let inode = 0;
+    Some((metadata.modified().ok(), metadata.len(), inode))
 }
 
 impl History {
@@ -511,28 +499,45 @@ impl History {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the current history, including the runs of other processes: reads the file if it was replaced, and makes
+    /// the unsaved changes again.
+    fn current(&self) -> MutexGuard<'_, Memory> {
+        let mut memory = self.memory();
+        let stamp = stamp_of(&self.path);
+        if memory.is_saving || stamp.is_none() || stamp == memory.stamp {
+            return memory;
+        }
+        memory.stamp = stamp;
+        match self.load() {
+            Ok(mut kept) => {
+                let now = SystemTime::now();
+                memory.unsaved.retain(|change| kept.apply(change, now));
+                memory.kept = kept;
+            }
+            Err(error) => log::warn!("the history of runs cannot be read and will be replaced: {error}"),
+        }
+        memory
+    }
+
+    fn load(&self) -> io::Result<SavedHistory> {
+        let text = files::read_file(&self.path, FILE_BYTES_MAX)?;
+        let text = String::from_utf8_lossy(&text);
+        json::from_str(&text).map_err(|_| files::at(&self.path, &io::Error::other("it is damaged")))
+    }
+
     /// Remembers a run that ended now, in memory; [`History::save`] writes it to the file. Returns how the status of
     /// the backup changed, if the run counts for one.
     pub fn record(&self, about: About, result: &SyncResult) -> Option<Transition> {
         let record = Record::new(&about, result);
-        let entry = Entry { record, destination: about.destination, token_user: about.token_user, unlisted: None };
-        let mut memory = self.memory();
-        self.look(&mut memory);
-        let status = |kept: &SavedHistory| kept.status(&result.workspace, entry.destination.as_ref()?).cloned();
+        let destination = about.destination.clone();
+        let mut memory = self.current();
+        let status = |kept: &SavedHistory| kept.status(&result.workspace, destination.as_ref()?).cloned();
         let before = status(&memory.kept);
-        let since = |kept: &SavedHistory| {
-            let (workspace, destination) = (&result.workspace, entry.destination.as_ref()?);
-            let known = kept.overdue.iter().flatten().find(|one| one.is_of(workspace, destination))?;
-            Some(known.since.clone())
-        };
-        let overdue_since = since(&memory.kept).filter(|_| takes_a_backup(&entry.record));
-        memory.kept.add(&entry);
-        let turn = status(&memory.kept).map(|after| Transition { before, after, overdue_since });
-        memory.unsaved.push(entry);
-        if memory.unsaved.len() > RUNS_MAX {
-            memory.unsaved.remove(0);
-        }
-        turn
+        let key = destination.as_ref().map(|destination| (result.workspace.as_str(), destination.as_str()));
+        let overdue = memory.kept.overdue.iter().flatten().find(|one| record.is_backup() && Some(one.key()) == key);
+        let overdue_since = overdue.map(|one| one.since.clone());
+        memory.change(Change::Run(Box::new(record), about));
+        Some(Transition { before, after: status(&memory.kept)?, overdue_since })
     }
 
     /// Returns the user of the token that made the last backup of a workspace to a destination, if known.
@@ -543,68 +548,40 @@ impl History {
 
     /// Remembers that a backup is overdue. Returns whether that is news.
     pub fn note_overdue(&self, alert: Overdue) -> bool {
-        let mut memory = self.memory();
-        self.look(&mut memory);
-        let is_news = memory.kept.add_overdue(&alert, &alert.told);
-        if is_news {
-            memory.unsaved_overdue.retain(|one| !one.is_of(&alert.workspace, &alert.destination));
-            memory.unsaved_overdue.push(alert);
-        }
-        is_news
+        self.current().change(Change::Overdue(alert))
     }
 
     /// Remembers that no one got the notice with this id: that of a run, or of an overdue backup.
     pub fn lose_news(&self, id: &str) {
-        let mut memory = self.memory();
-        self.look(&mut memory);
-        if memory.kept.lose_news(id, SystemTime::now()) {
-            memory.unsaved_overdue.retain(|alert| alert.notice.as_deref() != Some(id));
-            memory.unsaved_losses.push(id.to_owned());
-            // Those that cannot be saved must not pile up.
-            memory.unsaved_losses.truncate(STANDINGS_MAX);
-        }
+        self.current().change(Change::NoticeLost(id.to_owned()));
     }
 
-    /// Remembers that Windmill listed all workspaces. `is_unlisted` tells the backups that count no longer. Returns what
-    /// this ended, if listing them had failed before.
-    pub fn note_list(&self, is_unlisted: impl Fn(&BackupStatus) -> bool) -> Option<ListRecovery> {
-        let mut memory = self.memory();
-        self.look(&mut memory);
-        let kept = &mut memory.kept;
-        let recovery = kept.status(ALL, "").filter(|status| !status.last_run.success).map(|status| ListRecovery {
-            failures: status.consecutive_failures,
-            since: status.failing_since.clone().unwrap_or_else(|| status.last_run.ended.clone()),
+    /// Remembers that Windmill listed all workspaces. `is_unlisted` tells the backups that count no longer. If listing
+    /// them had failed before, returns the number of failures, and since when, UTC.
+    pub fn note_list(&self, is_unlisted: impl Fn(&BackupStatus) -> bool) -> Option<(u64, String)> {
+        let mut memory = self.current();
+        let failing = memory.kept.status(ALL, "").filter(|status| !status.last_run.success);
+        let recovery = failing.map(|status| {
+            let since = status.failing_since.as_ref().unwrap_or(&status.last_run.ended);
+            (status.consecutive_failures, since.clone())
         });
-        let name =
-            |one: &BackupStatus| BackupName { workspace: one.workspace.clone(), destination: one.destination.clone() };
-        let unlisted: Vec<_> = kept.standings.iter().filter(|one| is_unlisted(one)).map(name).collect();
-        if kept.apply_list(&unlisted) {
-            // The runs before the list may be added to a newer file after it.
-            for entry in &mut memory.unsaved {
-                let Some(destination) = &entry.destination else { continue };
-                let is_it = |name: &BackupName| name.is_of(&entry.record.workspace, destination);
-                entry.unlisted = unlisted.iter().any(is_it).then_some(true);
-                entry.destination.take_if(|_| entry.record.workspace == ALL);
-            }
-            memory.unsaved_list = Some(unlisted);
-        }
+        let unlisted = memory.kept.standings.iter().filter(|one| is_unlisted(one));
+        let unlisted = unlisted.map(|one| (one.workspace.clone(), one.destination.clone())).collect();
+        memory.change(Change::Listed(unlisted));
         recovery
     }
 
-    /// Reads the current history, including the runs of other processes.
+    /// Reads the current history.
     pub fn read<T>(&self, read: impl FnOnce(&SavedHistory) -> T) -> T {
-        let mut memory = self.memory();
-        self.look(&mut memory);
-        read(&memory.kept)
+        read(&self.current().kept)
     }
 
     /// Writes what is only in memory to the file. Waits for other writers, at most `patience`, and for the disk; other
     /// calls that read or record do not wait meanwhile. A failure is logged, and a later call tries again.
     pub fn save(&self, patience: Duration) {
-        if self.memory().is_saved() {
-            return;
-        }
-        if let Err(error) = self.write(patience) {
+        if !self.memory().unsaved.is_empty()
+            && let Err(error) = self.write(patience)
+        {
             log::warn!("cannot write the history of runs, will try again after the next one: {error}");
         }
     }
@@ -614,16 +591,22 @@ impl History {
             files::create_folder(folder)?;
         }
         let _lock = self.lock(patience)?;
-        let text = {
-            let mut memory = self.memory();
-            self.look(&mut memory);
-            if memory.is_saved() {
-                return Ok(());
-            }
-            memory.kept.shortened(FILE_BYTES_MAX)
-        };
-        // The runs in the file stay in `unsaved` until the next `look`.
-        files::replace_file(&self.path, text.as_bytes())
+        let mut memory = self.current();
+        if memory.unsaved.is_empty() {
+            return Ok(());
+        }
+        let text = memory.kept.shortened(FILE_BYTES_MAX);
+        let count = memory.unsaved.len();
+        memory.is_saving = true;
+        drop(memory);
+        let written = files::replace_file(&self.path, text.as_bytes());
+        let mut memory = self.memory();
+        memory.is_saving = false;
+        if written.is_ok() {
+            memory.unsaved.drain(..count);
+            memory.stamp = stamp_of(&self.path);
+        }
+        written
     }
 
     /// Blocks all other writers, in this process and in others, until the lock is dropped.
@@ -641,36 +624,19 @@ impl History {
             }
         }
     }
+}
 
-    /// Reads the file if it was replaced, and adds what is only in memory to it.
-    fn look(&self, memory: &mut Memory) {
-        let stamp = Stamp::of(&self.path);
-        if stamp.is_none() || stamp == memory.stamp {
-            return;
+impl Memory {
+    /// Makes a change. Returns whether it was one.
+    fn change(&mut self, change: Change) -> bool {
+        let has_changed = self.kept.apply(&change, SystemTime::now());
+        if has_changed {
+            self.unsaved.push(change);
+            // Those that are being written stay until that ends.
+            let excess = if self.is_saving { 0 } else { self.unsaved.len().saturating_sub(UNSAVED_MAX) };
+            self.unsaved.drain(..excess);
         }
-        memory.stamp = stamp;
-        match self.load() {
-            Ok(mut kept) => {
-                // The file may be our own: its runs are saved now, and must not count twice.
-                memory.unsaved.retain(|entry| !kept.runs.iter().any(|run| run.run_id == entry.record.run_id));
-                memory.unsaved_list.take_if(|unlisted| !kept.apply_list(unlisted));
-                let now = SystemTime::now();
-                let mut losses = std::mem::take(&mut memory.unsaved_losses);
-                losses.retain(|id| kept.lose_news(id, now));
-                for entry in &memory.unsaved {
-                    kept.add(entry);
-                }
-                memory.unsaved_overdue.retain(|alert| kept.add_overdue(alert, &time::to_text(now)));
-                memory.kept = kept;
-            }
-            Err(error) => log::warn!("the history of runs cannot be read and will be replaced: {error}"),
-        }
-    }
-
-    fn load(&self) -> io::Result<SavedHistory> {
-        let text = files::read_file(&self.path, FILE_BYTES_MAX)?;
-        let text = String::from_utf8_lossy(&text);
-        json::from_str(&text).map_err(|_| files::at(&self.path, &io::Error::other("it is damaged")))
+        has_changed
     }
 }
 
@@ -678,39 +644,19 @@ fn cut(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
     }
-    let end = (0..=bytes_max).rev().find(|index| text.is_char_boundary(*index)).unwrap_or_default();
-    format!("{}…", &text[..end])
+    format!("{}…", &text[..text.floor_char_boundary(bytes_max)])
 }
 
-/// Returns the first warnings, as many as fit.
-fn some_of(warnings: &[String]) -> Vec<String> {
+/// Returns the first entries, cut, as many as fit, and then an entry that counts the others.
+fn first_of<T>(all: &[T], cut: impl Fn(&T) -> T, bytes: impl Fn(&T) -> usize, more: impl Fn(usize) -> T) -> Vec<T> {
     let mut kept = Vec::new();
-    let mut bytes_left = WARNINGS_BYTES_MAX;
-    for (index, warning) in warnings.iter().enumerate() {
-        let warning = cut(warning, MESSAGE_BYTES_MAX);
-        if warning.len() > bytes_left {
-            kept.push(format!("and {} more, see the log", warnings.len() - index));
+    let mut bytes_left = LIST_BYTES_MAX;
+    for (index, one) in all.iter().map(cut).enumerate() {
+        let Some(left) = bytes_left.checked_sub(bytes(&one)) else {
+            kept.push(more(all.len() - index));
             break;
-        }
-        bytes_left -= warning.len();
-        kept.push(warning);
-    }
-    kept
-}
-
-/// Returns the first items, as many as fit.
-fn some_items_of(left_out: &[LeftOut]) -> Vec<LeftOut> {
-    let mut kept = Vec::new();
-    let mut bytes_left = LEFT_OUT_BYTES_MAX;
-    for (index, LeftOut { item, reason }) in left_out.iter().enumerate() {
-        let one = LeftOut { item: cut(item, MESSAGE_BYTES_MAX), reason: cut(reason, MESSAGE_BYTES_MAX) };
-        let bytes = one.item.len() + one.reason.len();
-        if bytes > bytes_left {
-            let (item, reason) = (format!("{} more", left_out.len() - index), "not listed".to_owned());
-            kept.push(LeftOut { item, reason });
-            break;
-        }
-        bytes_left -= bytes;
+        };
+        bytes_left = left;
         kept.push(one);
     }
     kept
@@ -742,12 +688,13 @@ mod tests {
         }
     }
 
-    fn entry(record: Record) -> Entry {
-        Entry { record, destination: None, token_user: None, unlisted: None }
+    fn about(destination: Option<&str>) -> About {
+        let destination = destination.map(str::to_owned);
+        About { configured: true, dry_run: false, verify: false, destination, token_user: None }
     }
 
     fn after(runs: &[(&str, bool)]) -> BackupStatus {
-        let stand = |known, (id, success): &(&str, bool)| Some(stand(known, &entry(record(id, *success)), "there"));
+        let stand = |known, (id, success): &(&str, bool)| Some(stand(known, &record(id, *success), "there", None));
         runs.iter().fold(None, stand).expect("a run")
     }
 
@@ -767,7 +714,7 @@ mod tests {
             |code: &str, ended: &str| Record { code: code.to_owned(), ended: ended.to_owned(), ..record("01", false) };
         let mut status = None;
         let mut news = |run: Record| {
-            let after = stand(status.take(), &entry(run), "there");
+            let after = stand(status.take(), &run, "there", None);
             let run = &after.last_run;
             let is_news = after.failure_news.as_ref().is_some_and(|news| news.ended == run.ended);
             status = Some(after);
@@ -800,7 +747,7 @@ mod tests {
         for (day, second) in [(1, 20), (2, 5), (3, 25), (4, 11), (5, 2), (6, 29)] {
             let ended = format!("2026-11-{day:02}T03:00:{second:02}Z");
             let failure = Record { ended: ended.clone(), ..record("01", false) };
-            let after = stand(status.take(), &entry(failure), "there");
+            let after = stand(status.take(), &failure, "there", None);
             assert_eq!(after.failure_news.as_ref().map(|news| &news.ended), Some(&ended));
             status = Some(after);
         }
@@ -858,7 +805,7 @@ mod tests {
         // As much as possible stays.
         let mut kept = <SavedHistory as Default>::default();
         for id in ["01", "02", "03"] {
-            kept.add(&entry(Record { warnings: vec!["w".repeat(1_000)], ..record(id, true) }));
+            kept.add(&Record { warnings: vec!["w".repeat(1_000)], ..record(id, true) }, &about(None));
         }
         let text = kept.shortened(2_500);
         assert_eq!(kept.runs.iter().map(|run| run.warnings.len()).collect::<Vec<_>>(), [1, 0, 0]);
@@ -886,7 +833,7 @@ mod tests {
         assert!(fail(&again, "04"));
         assert!(!fail(&again, "05"));
         history.read(|_| ());
-        assert!(history.memory().is_saved());
+        assert!(history.memory().unsaved.is_empty());
     }
 
     #[test]
@@ -929,7 +876,7 @@ mod tests {
         record("02", "old", Code::Unchanged);
         record("03", ALL, Code::Timeout);
         record("04", ALL, Code::Timeout);
-        assert_eq!(list().map(|recovery| recovery.failures), Some(2));
+        assert_eq!(list().map(|(failures, _)| failures), Some(2));
         assert_eq!(list(), None);
         assert_eq!(look(&history), (false, None, Some(true)));
         // Another process replaces the file before this one saves.
@@ -944,7 +891,7 @@ mod tests {
         assert_eq!(look(&history), (true, None, None));
         history.save(Duration::from_secs(5));
         assert_eq!(look(&history), (true, None, None));
-        assert!(history.memory().is_saved());
+        assert!(history.memory().unsaved.is_empty());
     }
 
     #[test]
@@ -953,11 +900,11 @@ mod tests {
             let left_out = vec![LeftOut { item: item.to_owned(), reason: "r".to_owned() }];
             let ended = format!("2026-11-22T18:00:{ended}Z");
             let code = "incomplete".to_owned();
-            entry(Record { code, left_out: Some(left_out), ended, ..record("01", false) })
+            Record { code, left_out: Some(left_out), ended, ..record("01", false) }
         };
-        let mut status = stand(None, &run("f/a", "01"), "there");
+        let mut status = stand(None, &run("f/a", "01"), "there", None);
         for (item, ended, is_news) in [("f/a", "02", false), ("f/b", "03", true), ("f/b", "04", false)] {
-            status = stand(Some(status), &run(item, ended), "there");
+            status = stand(Some(status), &run(item, ended), "there", None);
             let ended = format!("2026-11-22T18:00:{ended}Z");
             assert_eq!(status.failure_news.as_ref().is_some_and(|news| news.ended == ended), is_news, "{ended}");
             assert_eq!(status.last_backup.as_ref(), Some(&ended));
@@ -980,10 +927,9 @@ mod tests {
         assert!(at_once(&mut kept, "2026-11-22T17:30:00Z"));
         assert!(!at_once(&mut kept, "2026-11-23T16:29:59Z"));
         assert!(at_once(&mut kept, "2026-11-23T16:30:00Z"));
-        let of = |success| Entry { destination: Some("there".to_owned()), ..entry(record("01", success)) };
-        kept.add(&of(false));
+        kept.add(&record("01", false), &about(Some("there")));
         assert_eq!(kept.overdue.as_ref().map(Vec::len), Some(1));
-        kept.add(&of(true));
+        kept.add(&record("02", true), &about(Some("there")));
         assert_eq!(kept.overdue.as_ref().map(Vec::len), Some(0));
         let (told, later) = ("2026-11-22T17:59:59Z", "2026-11-22T18:30:00Z");
         assert!(!add(&mut kept, told, later), "it was said before the backup");
@@ -993,54 +939,56 @@ mod tests {
     #[test]
     fn a_run_that_was_read_back_is_there_once() {
         let mut kept = <SavedHistory as Default>::default();
-        let entry = entry(record("01", true));
-        kept.add(&entry);
-        kept.add(&entry);
+        assert!(kept.add(&record("01", true), &about(None)));
+        assert!(!kept.add(&record("01", true), &about(None)));
         assert_eq!((kept.runs.len(), kept.standings.len()), (1, 0));
     }
 
     #[test]
-    fn what_was_written_is_saved_when_it_is_seen_and_counts_once() {
+    #[cfg_attr(target_family = "wasm", ignore = "WASI has no file locks")]
+    fn what_was_saved_counts_once_also_if_another_process_replaces_the_file() {
         let scratch = files::RunDir::for_test("history").expect("a folder");
+        let (history, other) = (History::new(scratch.path()), History::new(scratch.path()));
+        let fail = |history: &History, id: &str| {
+            let (about, result) = ended(id, "shop", Code::Timeout);
+            history.record(about, &result).expect("a turn").after.consecutive_failures
+        };
+        let unsaved = || history.memory().unsaved.len();
+        let save = |history: &History| history.save(Duration::from_secs(5));
+        assert_eq!((fail(&history, "01"), unsaved()), (1, 1));
+        save(&history);
+        assert_eq!((fail(&history, "02"), unsaved()), (2, 1));
+        assert_eq!(fail(&other, "03"), 2, "run 02 is not in the file");
+        save(&other);
+        assert_eq!((fail(&history, "04"), unsaved()), (4, 2));
+        save(&history);
+        assert_eq!((fail(&other, "05"), history.read(|kept| kept.runs.len()), unsaved()), (5, 4, 0));
+    }
+
+    #[test]
+    #[cfg_attr(target_family = "wasm", ignore = "WASI has no file locks")]
+    fn changes_that_cannot_be_saved_are_saved_later_and_do_not_pile_up() {
+        let scratch = files::RunDir::for_test("unsaved-history").expect("a folder");
         let history = History::new(scratch.path());
-        let failure = |id: &str| SyncResult {
-            code: Code::Timeout,
-            message: String::new(),
-            run_id: id.to_owned(),
-            workspace: "shop".to_owned(),
-            branch: "main".to_owned(),
-            commit: None,
-            changed: Changed { added: 0, modified: 0, deleted: 0 },
-            warnings: Vec::new(),
-            left_out: Vec::new(),
-            items: None,
-            duration_ms: 7,
-        };
-        let record = |id| {
-            let about = About {
-                configured: true,
-                dry_run: false,
-                verify: false,
-                destination: Some("there".to_owned()),
-                token_user: None,
-            };
-            history.record(about, &failure(id)).expect("a turn").after.consecutive_failures
-        };
-        assert_eq!(record("01"), 1);
-        // This does what `write` does. The next run then looks at the file.
-        let text = history.read(json::to_string);
-        files::replace_file(&history.path, text.as_bytes()).expect("written");
-        assert_eq!(record("02"), 2);
-        let unsaved: Vec<String> = history.memory().unsaved.iter().map(|entry| entry.record.run_id.clone()).collect();
-        assert_eq!(unsaved, ["02"]);
-        assert_eq!(history.read(|kept| kept.runs.len()), 2);
+        let lock = history.lock(Duration::ZERO).expect("free");
+        for id in 0..UNSAVED_MAX + 5 {
+            let (about, result) = ended(&id.to_string(), "shop", Code::Timeout);
+            history.record(about, &result);
+        }
+        history.save(Duration::ZERO);
+        assert_eq!(history.memory().unsaved.len(), UNSAVED_MAX, "the file is locked");
+        drop(lock);
+        history.save(Duration::ZERO);
+        assert_eq!(history.memory().unsaved.len(), 0);
+        let failures = |kept: &SavedHistory| kept.status("shop", "there").map(|status| status.consecutive_failures);
+        assert_eq!(History::new(scratch.path()).read(failures), Some(UNSAVED_MAX as u64 + 5));
     }
 
     #[test]
     fn runs_that_count_for_no_backup_do_not_push_out_the_others() {
         let mut kept = SavedHistory { runs: Vec::new(), standings: Vec::new(), overdue: None };
         let mut add = |id: usize, dry_run| {
-            kept.add(&entry(Record { dry_run, ..record(&format!("{id}"), true) }));
+            kept.add(&Record { dry_run, ..record(&format!("{id}"), true) }, &about(None));
             (kept.runs.len(), kept.runs.iter().filter(|run| !run.dry_run).count())
         };
         for id in 0..30 {
@@ -1055,13 +1003,8 @@ mod tests {
     #[test]
     fn the_last_success_says_whose_token_it_had() {
         let user = |name: &str, admin| Some(TokenUser { name: name.to_owned(), admin });
-        let after = |known, success, token_user| {
-            stand(
-                known,
-                &Entry { record: record("01", success), destination: None, token_user, unlisted: None },
-                "there",
-            )
-        };
+        let after =
+            |known, success, user: Option<TokenUser>| stand(known, &record("01", success), "there", user.as_ref());
         let status = after(None, true, user("ann", true));
         let status = after(Some(status), false, user("bob", false));
         assert_eq!(status.token_user, user("ann", true));
@@ -1077,9 +1020,12 @@ mod tests {
         assert_eq!(cut("aé", 3), "aé");
         assert_eq!(cut("aéb", 2), "a…");
         let many = vec!["x".repeat(3 << 10); 5];
-        let kept = some_of(&many);
-        assert_eq!(kept.len(), 3);
-        assert_eq!(kept[2], "and 3 more, see the log");
-        assert_eq!(some_of(&many[..2]), many[..2]);
+        let kept = |warnings: &[String]| {
+            let (about, result) = ended("01", "shop", Code::Pushed);
+            Record::new(&about, &SyncResult { warnings: warnings.to_vec(), ..result }).warnings
+        };
+        assert_eq!(kept(&many).len(), 3);
+        assert_eq!(kept(&many)[2], "and 3 more, see the log");
+        assert_eq!(kept(&many[..2]), many[..2]);
     }
 }

@@ -49,7 +49,7 @@ impl Recorder {
     /// Records that Windmill listed all workspaces; see [`History::note_list`]. Chats that were told of a failure to list
     /// them are told of its end.
     pub fn record_list(&self, is_unlisted: impl Fn(&BackupStatus) -> bool) {
-        let Some(recovery) = self.history.note_list(is_unlisted) else { return };
+        let Some(failures) = self.history.note_list(is_unlisted) else { return };
         let result = SyncResult {
             code: Code::Unchanged,
             message: String::new(),
@@ -63,8 +63,7 @@ impl Recorder {
             items: None,
             duration_ms: 0,
         };
-        let failures = Some((recovery.failures, recovery.since));
-        let subject = Subject::List;
+        let (subject, failures) = (Subject::List, Some(failures));
         self.notifier.tell(Notice { result, subject, tells_failure: false, failures, overdue_since: None, link: None });
         self.flush();
     }
