@@ -3,72 +3,34 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
-use miniserde::{Serialize, json};
+use miniserde::json;
 
 use crate::api::status_page;
-use crate::backup::workspaces::{Requests, WorkspaceList};
-use crate::config::{Config, SecretSource};
+use crate::backup::workspaces::Requests;
 use crate::http::request::{Head, Method};
 use crate::http::response::Response;
 use crate::http::server::{Caller, Handler};
 use crate::model::names;
 use crate::model::result_code::Code;
 use crate::model::run_result;
-use crate::request::{Draft, RequestError, SyncRequest, Wait};
-use crate::service::metrics::{self, BackupGauges, Gauges};
-use crate::service::queue::Queue;
-use crate::service::recorder::Recorder;
-use crate::service::status::{self, StatusReport, Workspace};
+use crate::request::{Draft, RequestError, Wait};
+use crate::service::metrics::{self, Gauges};
+use crate::service::queue::Run;
+use crate::service::status::{self, StatusReport};
 use crate::service::token_check::TokenCheck;
-use crate::service::worker;
-use crate::util::deadline::CancelToken;
+use crate::service::{Service, worker};
 use crate::util::time;
 
 /// How long a caller should wait before it tries again.
-const RETRY_AFTER_SECONDS: u32 = 10;
+const RETRY_AFTER_SECONDS: &str = "10";
 
 /// The service behind the listener.
 pub struct App {
-    config: Arc<Config>,
-    runs: Arc<Queue>,
-    recorder: Arc<Recorder>,
-    workspace_list: Arc<WorkspaceList>,
+    service: Arc<Service>,
     token_check: TokenCheck,
-    cancel: CancelToken,
-    started: Instant,
     process_start: SystemTime,
-}
-
-#[derive(Serialize)]
-struct Health {
-    status: &'static str,
-    version: &'static str,
-    uptime_seconds: u64,
-}
-
-#[derive(Serialize)]
-struct Accepted<'a> {
-    success: bool,
-    code: &'static str,
-    message: &'static str,
-    run_id: &'a str,
-}
-
-#[derive(Serialize)]
-struct AcceptedAll<'a> {
-    success: bool,
-    code: &'static str,
-    message: &'static str,
-    /// The id of the first run, for callers that know only one run.
-    run_id: &'a str,
-    run_ids: Vec<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Ready {
-    status: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -129,83 +91,46 @@ impl Route {
 }
 
 impl App {
-    /// Returns the service, started now.
+    /// Returns the answers of a service, which started now.
     #[must_use]
-    pub fn new(
-        config: Arc<Config>,
-        runs: Arc<Queue>,
-        recorder: Arc<Recorder>,
-        workspace_list: Arc<WorkspaceList>,
-        cancel: CancelToken,
-    ) -> Self {
-        Self {
-            config,
-            runs,
-            recorder,
-            workspace_list,
-            token_check: TokenCheck::default(),
-            cancel,
-            started: Instant::now(),
-            process_start: SystemTime::now(),
-        }
+    pub fn new(service: Arc<Service>) -> Self {
+        Self { service, token_check: TokenCheck::default(), process_start: SystemTime::now() }
     }
 
     fn health(&self) -> Response {
-        let health = Health {
-            status: "ok",
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_seconds: self.started.elapsed().as_secs(),
-        };
-        Response::json(200, json::to_string(&health))
+        let (version, uptime) = (env!("CARGO_PKG_VERSION"), self.service.started.elapsed().as_secs());
+        Response::json(200, format!(r#"{{"status":"ok","version":"{version}","uptime_seconds":{uptime}}}"#))
     }
 
     /// Answers `/ready`, for alerts. It names workspaces and codes but no causes, because it needs no token.
     fn ready(&self) -> Response {
-        let workspaces = self.configured_workspaces();
-        let now = SystemTime::now();
-        match status::fault_of(&self.config, &workspaces, time::of(self.started, now), now) {
-            None => Response::json(200, json::to_string(&Ready { status: "ready" })),
+        let (service, now) = (&self.service, SystemTime::now());
+        match status::fault_of(&service.config, &service.workspaces(), time::of(service.started, now), now) {
+            None => Response::json(200, r#"{"status":"ready"}"#.to_owned()),
             Some(fault) => Response::error(503, fault.code, &fault.message),
         }
     }
 
-    fn configured_workspaces(&self) -> Vec<Workspace> {
-        self.recorder.history.read(|kept| status::configured_workspaces(&self.config, &self.workspace_list, kept))
-    }
-
     /// Answers `/status`. One report is made at a time, so that many requests at once do not take memory for each.
     fn status(&self) -> Response {
-        let overview = self.runs.overview();
-        let report = self.recorder.history.read(|kept| {
-            StatusReport::new(&self.config, &self.workspace_list, kept, &overview, self.started).to_json()
-        });
+        let overview = self.service.queue.overview();
+        let history = &self.service.recorder.history;
+        let report = history.read(|kept| StatusReport::new(&self.service, kept, &overview).to_json());
         Response::json(200, report)
     }
 
     fn metrics(&self) -> Response {
-        let backup = |of: &Workspace| BackupGauges {
-            workspace: of.workspace.clone(),
-            last_success: of.last_success_time(),
-            last_attempt: of.last_run_time(),
-            consecutive_failures: of.consecutive_failures,
-            items: [&of.last_run, &of.last_success].into_iter().flatten().find_map(|run| run.items).unwrap_or(0),
-            warnings: of.last_run.as_ref().map_or(0, |run| run.warnings.len()),
-            last_verify_success: of.last_verify_success_time(),
-        };
         let gauges = Gauges {
-            backups: self.configured_workspaces().iter().map(backup).collect(),
-            in_progress: self.runs.overview().running.len(),
+            backups: self.service.workspaces(),
+            in_progress: self.service.queue.overview().running.len(),
             process_start: self.process_start,
             resident_memory_bytes: metrics::resident_memory_bytes(),
         };
-        Response::new(200, metrics::CONTENT_TYPE, self.recorder.metrics.to_text(&gauges))
+        Response::new(200, metrics::CONTENT_TYPE, self.service.recorder.metrics.to_text(&gauges))
     }
 
     fn sync(&self, body: &[u8], caller: &Caller<'_>) -> Response {
-        if let Some(why) = worker::NO_SYNCS {
-            return Response::error(501, Code::Internal, why);
-        }
-        let draft = match Draft::from_json(body, &self.config) {
+        let draft = match Draft::from_json(body, &self.service.config) {
             Ok(draft) => draft,
             Err(error) => return refused(error.code, &error.message),
         };
@@ -214,8 +139,7 @@ impl App {
             return refused(code, "too many callers wait for a sync");
         }
         match self.requests(&draft) {
-            Ok(Requests::One(request)) => self.sync_one(*request, draft.wait(), caller),
-            Ok(Requests::Several(requests)) => self.sync_several(requests, draft.wait(), caller),
+            Ok(requests) => self.run(requests, draft.wait(), caller),
             Err(error) => refused(error.code, &error.message),
         }
     }
@@ -223,77 +147,57 @@ impl App {
     /// Returns the syncs that the request asks for. If it brings a Windmill token, checks the token for each of them.
     fn requests(&self, draft: &Draft<'_>) -> Result<Requests, RequestError> {
         let question = draft.brings_windmill_token().then(|| self.token_check.begin()).transpose()?;
-        let mut asked = worker::requests(&self.workspace_list, &self.recorder, draft, &self.config, &self.cancel)?;
+        let Service { config, recorder, workspace_list, cancel, .. } = &*self.service;
+        let mut asked = worker::requests(workspace_list, recorder, draft, config, cancel)?;
         if let Some(question) = question {
-            let each = match &mut asked {
-                Requests::One(request) => std::slice::from_mut(&mut **request),
-                Requests::Several(requests) => requests,
-            };
-            for request in each {
-                question.admit(request, &self.config, &self.recorder.history, &self.cancel)?;
+            for request in &mut asked.list {
+                question.admit(request, config, &recorder.history, cancel)?;
             }
         }
         Ok(asked)
     }
 
-    fn sync_one(&self, request: SyncRequest, wait: Wait, caller: &Caller<'_>) -> Response {
-        let run = match self.runs.submit(request) {
-            Ok(run) => run,
-            Err(code) => return refused(code, not_taken(code)),
-        };
-        if wait == Wait::No {
-            let accepted = Accepted { success: true, code: "accepted", message: "the sync goes on", run_id: &run.id };
-            return Response::json(202, json::to_string(&accepted));
-        }
-        match self.runs.wait(&run, &|| caller.is_gone()) {
-            Some(result) => answered(result.code, result.for_answer(1).to_json()),
-            None => caller_gone(),
-        }
-    }
-
     /// Starts all syncs at once. A sync that fails does not stop the others.
-    fn sync_several(&self, requests: Vec<SyncRequest>, wait: Wait, caller: &Caller<'_>) -> Response {
-        let mut runs = Vec::with_capacity(requests.len());
-        for request in requests {
-            match self.runs.submit(request) {
+    fn run(&self, requests: Requests, wait: Wait, caller: &Caller<'_>) -> Response {
+        let mut runs = Vec::with_capacity(requests.list.len());
+        for request in requests.list {
+            match self.service.queue.submit(request) {
                 Ok(run) => runs.push(run),
                 // The runs that were accepted continue, as they do when a caller leaves.
                 Err(code) => return refused(code, not_taken(code)),
             }
         }
         if wait == Wait::No {
-            let run_ids: Vec<_> = runs.iter().map(|run| run.id.as_str()).collect();
-            let message = "the syncs go on, one for each workspace";
-            let run_id = run_ids.first().copied().unwrap_or_default();
-            let accepted = AcceptedAll { success: true, code: "accepted", message, run_id, run_ids };
-            return Response::json(202, json::to_string(&accepted));
+            return accepted(&runs, requests.is_single);
         }
-        let count = runs.len();
-        let mut results = Vec::with_capacity(count);
-        for run in runs {
-            match self.runs.wait(&run, &|| caller.is_gone()) {
-                Some(result) => results.push(result.for_answer(count)),
-                None => return caller_gone(),
+        let mut results = Vec::with_capacity(runs.len());
+        for run in &runs {
+            match self.service.queue.wait(run, &|| caller.is_gone()) {
+                Some(result) => results.push(result.for_answer(runs.len())),
+                // The client has most likely gone. Its runs continue.
+                None => return refused(Code::TooManyRequests, "the caller had ended its side, and others wait"),
             }
         }
-        answered(run_result::code_of_all(&results), run_result::all_to_json(&results))
+        match results.as_slice() {
+            [result] if requests.is_single => answered(result.code, result.to_json()),
+            results => answered(run_result::code_of_all(results), run_result::all_to_json(results)),
+        }
     }
 
     /// Refuses a request that lacks the service's token, if one is set. Refuses a sync that a web page asks for, unless
     /// it brings that token as a bearer token.
     fn refuse_sender(&self, route: Route, head: &Head) -> Option<Response> {
-        let expected = match self.config.api_token.as_ref().filter(|_| !route.is_open()).map(SecretSource::read) {
-            Some(Err(message)) => {
+        let Some(source) = self.service.config.api_token.as_ref().filter(|_| !route.is_open()) else {
+            return (route == Route::Sync && head.is_from_page).then(from_web_page);
+        };
+        let expected = match source.read() {
+            Ok(token) => token,
+            Err(message) => {
                 // A token that cannot be read lets no request in.
                 log::error!("{message}");
                 let message = "the service cannot read its own token; its log says why";
                 return Some(Response::error(Code::Internal.http_status(), Code::Internal, message));
             }
-            Some(Ok(token)) => Some(token),
-            None => None,
-        };
-        let Some(expected) = expected else {
-            return (route == Route::Sync && head.is_from_page).then(from_web_page);
         };
         if head.bearer_token().is_some_and(|token| expected.matches(token)) {
             return None;
@@ -310,10 +214,10 @@ impl App {
     /// that resolves to this machine could read our answers as its own. A token keeps such a page out too, so nothing
     /// is checked if one is set.
     fn refuse_host(&self, head: &Head) -> Option<Response> {
-        let listens_on = self.config.listen.parse::<SocketAddr>().ok()?.ip();
+        let listens_on = self.service.config.listen.parse::<SocketAddr>().ok()?.ip();
         let name = head.host_name.as_deref()?;
         let is_ours = name.eq_ignore_ascii_case("localhost") || name.parse() == Ok(listens_on);
-        if self.config.api_token.is_some() || !listens_on.is_loopback() || is_ours {
+        if self.service.config.api_token.is_some() || !listens_on.is_loopback() || is_ours {
             return None;
         }
         let message = format!("`Host` has to be {listens_on} or localhost, unless SYNC_API_TOKEN is set");
@@ -339,10 +243,7 @@ fn from_web_page() -> Response {
 
 /// Returns the answer to a request that started no run.
 fn refused(code: Code, message: &str) -> Response {
-    match code {
-        Code::ShuttingDown | Code::TooManyRequests => Response::unavailable(code, message, RETRY_AFTER_SECONDS),
-        _ => Response::error(code.http_status(), code, message),
-    }
+    with_retry_after(code, Response::error(code.http_status(), code, message))
 }
 
 fn not_taken(code: Code) -> &'static str {
@@ -352,17 +253,27 @@ fn not_taken(code: Code) -> &'static str {
     }
 }
 
-/// Returns the answer to a client that has most likely gone. Its run continues.
-fn caller_gone() -> Response {
-    refused(Code::TooManyRequests, "the caller had ended its side, and others wait")
+/// Returns the answer to a request that does not wait for its runs.
+fn accepted(runs: &[Arc<Run>], is_single: bool) -> Response {
+    let ids: Vec<_> = runs.iter().map(|run| &run.id).collect();
+    // Callers that know only one run get the first.
+    let first = json::to_string(&ids.first());
+    let (message, all) = if is_single {
+        ("the sync goes on", String::new())
+    } else {
+        ("the syncs go on, one for each workspace", format!(r#","run_ids":{}"#, json::to_string(&ids)))
+    };
+    let start = format!(r#"{{"success":true,"code":"accepted","message":"{message}","run_id":{first}"#);
+    Response::json(202, format!("{start}{all}}}"))
 }
 
 fn answered(code: Code, result: String) -> Response {
-    let response = Response::json(code.http_status(), result);
+    with_retry_after(code, Response::json(code.http_status(), result))
+}
+
+fn with_retry_after(code: Code, response: Response) -> Response {
     match code {
-        Code::ShuttingDown | Code::TooManyRequests => {
-            response.with_header("Retry-After", &RETRY_AFTER_SECONDS.to_string())
-        }
+        Code::ShuttingDown | Code::TooManyRequests => response.with_header("Retry-After", RETRY_AFTER_SECONDS),
         _ => response,
     }
 }
@@ -400,6 +311,6 @@ impl Handler for App {
 
     fn answered(&self, head: Option<&Head>, status: u16) {
         let path = head.and_then(|head| Route::of(&head.path)).map_or(metrics::OTHER, Route::path);
-        self.recorder.metrics.count_request(path, status);
+        self.service.recorder.metrics.count_request(path, status);
     }
 }

@@ -22,11 +22,11 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 pub struct WorkspaceList(Mutex<Option<Vec<WorkspaceId>>>);
 
 /// The syncs that a request asks for.
-pub enum Requests {
-    /// One sync, with a result of its own.
-    One(Box<SyncRequest>),
-    /// One sync for each workspace, at least one, with a list of results.
-    Several(Vec<SyncRequest>),
+pub struct Requests {
+    /// One sync for each workspace, at least one.
+    pub list: Vec<SyncRequest>,
+    /// Whether there is one sync, whose result is not in a list.
+    pub is_single: bool,
 }
 
 impl WorkspaceList {
@@ -46,7 +46,7 @@ impl WorkspaceList {
                     let message = format!("WINDMILL_WORKSPACE is *, and the token sees no workspace `{workspace}`");
                     return Err(RequestError { code: Code::WorkspaceNotFound, message });
                 }
-                return Ok(Requests::One(Box::new(request)));
+                return Ok(Requests { list: vec![request], is_single: true });
             }
             Target::Several(listed) => (listed, Vec::new(), false),
             Target::All(token) => {
@@ -64,7 +64,7 @@ impl WorkspaceList {
             let listed = requests.iter().map(|request| request.workspace.clone()).collect();
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(listed);
         }
-        Ok(Requests::Several(requests))
+        Ok(Requests { list: requests, is_single: false })
     }
 
     /// Returns the configured workspaces as of the last request for all of them; `None` before the first such request.

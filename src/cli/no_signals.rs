@@ -3,12 +3,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::config::Config;
 use crate::http::server::Stop;
-use crate::service::queue::Queue;
+use crate::service::Service;
 use crate::util::deadline::CancelToken;
 
-pub(super) fn stop_service(_: &Stop, _: &Arc<Queue>, _: &CancelToken, _: &Arc<OnceLock<u8>>, _: &Arc<Config>) {}
+pub(super) fn stop_service(_: &Stop, _: &Arc<Service>, _: &Arc<OnceLock<u8>>) {}
 
 pub(super) fn cancel_on_signal(_: &CancelToken) {}
 

@@ -43,18 +43,12 @@ pub(super) fn sync(options: &Sync, environment: &Environment) -> ExitCode {
     };
     command(&options.settings(), environment, flags, &mut |asked, env, recorder| {
         let run = |request: &SyncRequest| run_and_note(request, env, recorder, sync::run, |result| result);
-        match asked {
-            Requests::One(request) => {
-                let result = run(&request);
-                print(&result.to_json());
-                result.code
-            }
-            Requests::Several(requests) => {
-                let results: Vec<_> = requests.iter().map(run).collect();
-                print(&run_result::all_to_json(&results));
-                run_result::code_of_all(&results)
-            }
-        }
+        let results: Vec<_> = asked.list.iter().map(run).collect();
+        print(&match results.as_slice() {
+            [result] if asked.is_single => result.to_json(),
+            results => run_result::all_to_json(results),
+        });
+        run_result::code_of_all(&results)
     })
 }
 
@@ -65,18 +59,12 @@ pub(super) fn verify(options: &Verify, environment: &Environment) -> ExitCode {
     let flags = Flags { purpose: Purpose::Verify, ..Flags::default() };
     command(&options.settings(), environment, flags, &mut |asked, env, recorder| {
         let run = |request: &SyncRequest| run_and_note(request, env, recorder, verify::run, |found| &found.result);
-        match asked {
-            Requests::One(request) => {
-                let found = run(&request);
-                print(&found.to_json());
-                found.result.code
-            }
-            Requests::Several(requests) => {
-                let all: Vec<_> = requests.iter().map(run).collect();
-                print(&run_result::listed_to_json(&all));
-                run_result::code_of_all(all.iter().map(|found| &found.result))
-            }
-        }
+        let all: Vec<_> = asked.list.iter().map(run).collect();
+        print(&match all.as_slice() {
+            [found] if asked.is_single => found.to_json(),
+            all => run_result::listed_to_json(all),
+        });
+        run_result::code_of_all(all.iter().map(|found| &found.result))
     })
 }
 
@@ -125,11 +113,11 @@ pub(super) fn restore(options: &Restore, environment: &Environment) -> ExitCode 
     };
     let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
     command(&options.settings(), environment, flags, &mut |asked, env, _| {
-        let Requests::One(request) = asked else {
+        let (true, [request]) = (asked.is_single, asked.list.as_slice()) else {
             refuse(Code::ConfigInvalid, "several workspaces are configured: name the one to restore by --workspace");
             return Code::ConfigInvalid;
         };
-        let restored = restore::run(&request, env, &run_context::new_run_id(), &wish);
+        let restored = restore::run(request, env, &run_context::new_run_id(), &wish);
         print(&restored.to_json());
         restored.result.code
     })

@@ -17,11 +17,9 @@ use crate::model::result_code::Code;
 use crate::net::ca_bundle;
 use crate::process::orphans;
 use crate::request::Purpose;
-use crate::service::overdue::OverdueWatch;
 use crate::service::queue::Queue;
-use crate::service::recorder::Recorder;
-use crate::service::scheduler::Scheduler;
 use crate::service::worker::{self, SyncWorker};
+use crate::service::{Service, overdue, scheduler};
 use crate::util::deadline::{CancelToken, Deadline};
 use crate::util::logging;
 
@@ -48,7 +46,7 @@ pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
     logging::start(config.log_level, config.log_format);
     warn_of_what_syncs_lack(&config);
     match Server::bind(&config.listen) {
-        Ok(server) => serve_until_stopped(server, &config),
+        Ok(server) => serve_until_stopped(server, config),
         Err(error) => {
             log::error!("{error}");
             ExitCode::from(Code::Internal.exit_code())
@@ -71,75 +69,60 @@ fn warn_of_what_syncs_lack(config: &Config) {
     }
 }
 
-fn serve_until_stopped(server: Server, config: &Arc<Config>) -> ExitCode {
+fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
     let cancel = CancelToken::default();
     let exit_code = Arc::new(OnceLock::new());
-    let recorder = Arc::new(new_recorder(config));
+    let recorder = Arc::new(new_recorder(&config));
     let worker = SyncWorker {
-        config: Arc::clone(config),
+        config: Arc::clone(&config),
         own_program: own_program(),
         cancel: cancel.clone(),
         recorder: Arc::clone(&recorder),
     };
-    let runs = Queue::new(Box::new(worker), config.sync_timeout);
-    signals::stop_service(&server.stop_handle(), &runs, &cancel, &exit_code, config);
+    let queue = Queue::new(Box::new(worker), config.sync_timeout);
+    let workspace_list = WorkspaceList::default();
+    let service = Arc::new(Service { config, queue, recorder, workspace_list, cancel, started: Instant::now() });
+    signals::stop_service(&server.stop_handle(), &service, &exit_code);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
-    let workspace_list = Arc::new(WorkspaceList::default());
-    for purpose in [Purpose::Sync, Purpose::Verify] {
-        start_scheduler(Scheduler {
-            config: Arc::clone(config),
-            runs: Arc::clone(&runs),
-            recorder: Arc::clone(&recorder),
-            workspace_list: Arc::clone(&workspace_list),
-            cancel: cancel.clone(),
-            purpose,
-        });
-    }
-    start_overdue_watch(OverdueWatch {
-        config: Arc::clone(config),
-        recorder: Arc::clone(&recorder),
-        workspace_list: Arc::clone(&workspace_list),
-        started: Instant::now(),
-        cancel: cancel.clone(),
-    });
-    let start_check = StartCheck::begin(config, &runs, &recorder);
-    let app = App::new(Arc::clone(config), Arc::clone(&runs), Arc::clone(&recorder), workspace_list, cancel.clone());
-    let draining = server.run(Arc::new(app));
+    start_schedules(&service);
+    let start_check = StartCheck::begin(&service);
+    let draining = server.run(Arc::new(App::new(Arc::clone(&service))));
     start_check.cancel.cancel();
     let deadline_of_check = Deadline::after(KILL_TIME_MAX, &CancelToken::default());
-    drain(config, &runs, &cancel, &draining);
+    drain(&service, &draining);
     start_check.finish(&deadline_of_check);
     // This ends the programs of a start check that did not end in time.
     orphans::end_all_programs();
     // Runs that were refused during the shutdown are not saved yet.
-    recorder.flush_at_end();
-    recorder.notifier.finish(LAST_NOTICE_TIME_MAX);
+    service.recorder.flush_at_end();
+    service.recorder.notifier.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
     ExitCode::from(*exit_code.get_or_init(|| 0))
 }
 
-fn start_scheduler(scheduler: Scheduler) {
-    let is_verify = scheduler.purpose == Purpose::Verify;
-    let config = &scheduler.config;
-    let Some(schedule) = (if is_verify { &config.verify_schedule } else { &config.sync_schedule }).clone() else {
-        return;
-    };
-    let noun = scheduler.purpose.noun();
-    log::info!("a {noun} is scheduled for `{schedule}` (UTC)");
-    let thread = std::thread::Builder::new().name("scheduler".to_owned());
-    if let Err(error) = thread.spawn(move || scheduler.follow(&schedule)) {
-        log::error!("no scheduled {noun} will start, since there is no thread for the schedule: {error}");
+/// Starts the threads of the schedules and of `EXPECT_SYNC_EVERY`.
+fn start_schedules(service: &Arc<Service>) {
+    let config = &service.config;
+    for (purpose, schedule) in [(Purpose::Sync, &config.sync_schedule), (Purpose::Verify, &config.verify_schedule)] {
+        let Some(schedule) = schedule.clone() else { continue };
+        let (noun, service) = (purpose.noun(), Arc::clone(service));
+        log::info!("a {noun} is scheduled for `{schedule}` (UTC)");
+        let lack = format!("no scheduled {noun} will start, since there is no thread for the schedule");
+        spawn("scheduler", &lack, move || scheduler::follow(&service, purpose, &schedule));
+    }
+    if let Some(every) = config.expect_sync_every {
+        let service = Arc::clone(service);
+        let lack = "no notice of an overdue backup will be sent, since there is no thread for it";
+        spawn("overdue", lack, move || overdue::watch(&service, every));
     }
 }
 
-fn start_overdue_watch(watch: OverdueWatch) {
-    let Some(every) = watch.config.expect_sync_every else { return };
-    let thread = std::thread::Builder::new().name("overdue".to_owned());
-    if let Err(error) = thread.spawn(move || watch.run(every)) {
-        log::error!("no notice of an overdue backup will be sent, since there is no thread for it: {error}");
-    }
+/// Starts a thread. `lack` says what is missing without it.
+fn spawn(name: &str, lack: &str, work: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map_err(|error| log::error!("{lack}: {error}")).ok()
 }
 
 /// The thread that cleans up the data folder and, at the start of the service, checks the settings.
@@ -149,24 +132,23 @@ struct StartCheck {
 }
 
 impl StartCheck {
-    fn begin(config: &Arc<Config>, runs: &Arc<Queue>, recorder: &Arc<Recorder>) -> Self {
+    fn begin(service: &Arc<Service>) -> Self {
         let cancel = CancelToken::default();
-        let (config, runs, own) = (Arc::clone(config), Arc::clone(runs), cancel.clone());
-        let recorder = Arc::clone(recorder);
+        let (service, own) = (Arc::clone(service), cancel.clone());
         let check = move || {
-            paths::remove_leftovers(&config);
+            let Service { config, queue, recorder, .. } = &*service;
+            paths::remove_leftovers(config);
             let last_token_user =
                 |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
-            preflight::at_start(&config, &own_program(), &own, &last_token_user, &|| runs.were_used());
+            preflight::at_start(config, &own_program(), &own, &last_token_user, &|| queue.were_used());
             // Commands that run beside this service may be killed too, and leave files.
             while !own.is_cancelled() {
                 std::thread::park_timeout(LEFTOVERS_POLL_INTERVAL);
-                paths::remove_leftovers(&config);
+                paths::remove_leftovers(config);
             }
         };
-        let thread = std::thread::Builder::new().name("check".to_owned()).spawn(check);
-        let thread = thread.map_err(|error| log::warn!("nothing is checked, since there is no thread for it: {error}"));
-        Self { cancel, thread: thread.ok() }
+        let thread = spawn("check", "nothing is checked, since there is no thread for it", check);
+        Self { cancel, thread }
     }
 
     /// Waits until the programs and the scratch folder of the check are gone, at most until the deadline. The caller
@@ -185,12 +167,13 @@ impl StartCheck {
 }
 
 /// Lets running syncs continue for `SHUTDOWN_GRACE`, then ends them. Every caller gets its answer.
-fn drain(config: &Config, runs: &Queue, cancel: &CancelToken, draining: &Draining) {
-    runs.close();
-    if !runs.wait_until_idle(config.shutdown_grace) {
-        log::warn!("ending the running sync: SHUTDOWN_GRACE ({} s) is over", config.shutdown_grace.as_secs());
-        cancel.cancel();
-        if !runs.wait_until_idle(KILL_TIME_MAX) {
+fn drain(service: &Service, draining: &Draining) {
+    let (queue, grace) = (&service.queue, service.config.shutdown_grace);
+    queue.close();
+    if !queue.wait_until_idle(grace) {
+        log::warn!("ending the running sync: SHUTDOWN_GRACE ({} s) is over", grace.as_secs());
+        service.cancel.cancel();
+        if !queue.wait_until_idle(KILL_TIME_MAX) {
             orphans::end_all_programs();
         }
     }

@@ -4,10 +4,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::backup::paths;
-use crate::config::Config;
 use crate::http::server::Stop;
 use crate::process::orphans;
-use crate::service::queue::Queue;
+use crate::service::Service;
 use crate::util::deadline::CancelToken;
 use crate::util::files;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -38,15 +37,8 @@ fn is_ignored(signal: i32) -> bool {
 
 /// On the first signal, stops accepting connections; the caller then gives running syncs their grace. On the second,
 /// ends everything here, unless the service ends by itself before. The exit code that was decided first is used.
-pub(super) fn stop_service(
-    stop: &Stop,
-    runs: &Arc<Queue>,
-    cancel: &CancelToken,
-    exit_code: &Arc<OnceLock<u8>>,
-    config: &Arc<Config>,
-) {
-    let (stop, runs, config) = (stop.clone(), Arc::clone(runs), Arc::clone(config));
-    let (cancel, exit_code) = (cancel.clone(), Arc::clone(exit_code));
+pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>, exit_code: &Arc<OnceLock<u8>>) {
+    let (stop, service, exit_code) = (stop.clone(), Arc::clone(service), Arc::clone(exit_code));
     listen(move |mut signals| {
         let mut signals = signals.forever();
         signals.next();
@@ -54,12 +46,12 @@ pub(super) fn stop_service(
         stop.stop();
         signals.next();
         let code = *exit_code.get_or_init(|| ENDED_BY_SIGNAL);
-        cancel.cancel();
-        let _ = runs.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
+        service.cancel.cancel();
+        let _ = service.queue.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
         orphans::end_all_programs();
         // A run that did not end by itself did not remove its keys.
-        for run in runs.overview().running {
-            let _ = files::remove_folder(&paths::run_folder(&config, &run.request));
+        for run in service.queue.overview().running {
+            let _ = files::remove_folder(&paths::run_folder(&service.config, &run.request));
         }
         std::process::exit(i32::from(code));
     });

@@ -123,6 +123,12 @@ impl Record {
         }
     }
 
+    /// Returns when it ended.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<SystemTime> {
+        time::from_text(&self.ended)
+    }
+
     /// Whether the run brought what Windmill holds to the remote, as far as possible.
     fn is_backup(&self) -> bool {
         self.success || self.code == Code::Incomplete.as_str()
@@ -666,26 +672,32 @@ fn first_of<T>(all: &[T], cut: impl Fn(&T) -> T, bytes: impl Fn(&T) -> usize, mo
 mod tests {
     use super::*;
 
-    fn record(id: &str, success: bool) -> Record {
-        Record {
-            run_id: id.to_owned(),
-            workspace: "shop".to_owned(),
-            configured: true,
-            dry_run: false,
-            verify: false,
-            success,
-            code: if success { "pushed" } else { "timeout" }.to_owned(),
-            message: String::new(),
-            branch: "main".to_owned(),
-            commit: None,
-            changed: Changed { added: 1, modified: 0, deleted: 0 },
-            warnings: Vec::new(),
-            left_out: Some(Vec::new()),
-            items: None,
-            started: "2026-11-22T18:00:00Z".to_owned(),
-            ended: format!("2026-11-22T18:00:{id}Z"),
-            duration_ms: 7,
+    impl Record {
+        pub(in crate::service) fn for_test(id: &str, success: bool) -> Self {
+            Self {
+                run_id: id.to_owned(),
+                workspace: "shop".to_owned(),
+                configured: true,
+                dry_run: false,
+                verify: false,
+                success,
+                code: if success { "pushed" } else { "timeout" }.to_owned(),
+                message: String::new(),
+                branch: "main".to_owned(),
+                commit: None,
+                changed: Changed { added: 1, modified: 0, deleted: 0 },
+                warnings: Vec::new(),
+                left_out: Some(Vec::new()),
+                items: None,
+                started: "2026-11-22T18:00:00Z".to_owned(),
+                ended: format!("2026-11-22T18:00:{id}Z"),
+                duration_ms: 7,
+            }
         }
+    }
+
+    fn record(id: &str, success: bool) -> Record {
+        Record::for_test(id, success)
     }
 
     fn about(destination: Option<&str>) -> About {

@@ -2,11 +2,14 @@
 //!
 //! Counters begin at zero with the process. The gauges of a backup come from the history.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::model::result_code::Code;
+use crate::service::history::Record;
+use crate::service::status::Workspace;
 
 /// The media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,13 +27,13 @@ pub struct Metrics(Mutex<Counts>);
 #[derive(Default)]
 struct Counts {
     /// The count for each workspace and code.
-    runs: Vec<(String, &'static str, u64)>,
+    runs: BTreeMap<(String, &'static str), u64>,
     /// The histogram of each workspace.
-    run_times: Vec<(String, Histogram)>,
+    run_times: BTreeMap<String, Histogram>,
     /// The histograms in the order of [`STEPS`].
     step_times: [Histogram; STEPS.len()],
     /// The count for each path and status. Both come from small sets.
-    requests: Vec<(&'static str, u16, u64)>,
+    requests: BTreeMap<(&'static str, u16), u64>,
 }
 
 #[derive(Clone, Default)]
@@ -49,28 +52,10 @@ impl Histogram {
     }
 }
 
-/// The status of the backup of one configured workspace.
-pub struct BackupGauges {
-    /// The workspace.
-    pub workspace: String,
-    /// When its last success ended.
-    pub last_success: Option<SystemTime>,
-    /// When its last run ended.
-    pub last_attempt: Option<SystemTime>,
-    /// Failures since the last success.
-    pub consecutive_failures: u64,
-    /// How many items Windmill listed for the last run that asked; 0 if not known.
-    pub items: usize,
-    /// The number of warnings of its last run.
-    pub warnings: usize,
-    /// When its last verification ended that found no differences.
-    pub last_verify_success: Option<SystemTime>,
-}
-
 /// The current values.
 pub struct Gauges {
     /// One entry for each configured workspace.
-    pub backups: Vec<BackupGauges>,
+    pub backups: Vec<Workspace>,
     /// The number of runs in progress.
     pub in_progress: usize,
     /// When the process started.
@@ -87,19 +72,8 @@ impl Metrics {
     /// Counts an ended run. The caller leaves out dry runs and verifications.
     pub fn count_run(&self, workspace: &str, code: Code, time: Duration) {
         let mut counts = self.counts();
-        let same = |(name, of, _): &&mut (String, &str, u64)| name == workspace && *of == code.as_str();
-        match counts.runs.iter_mut().find(same) {
-            Some((_, _, count)) => *count += 1,
-            None => counts.runs.push((workspace.to_owned(), code.as_str(), 1)),
-        }
-        match counts.run_times.iter_mut().find(|(name, _)| name == workspace) {
-            Some((_, times)) => times.add(time),
-            None => {
-                let mut times = Histogram::default();
-                times.add(time);
-                counts.run_times.push((workspace.to_owned(), times));
-            }
-        }
+        *counts.runs.entry((workspace.to_owned(), code.as_str())).or_default() += 1;
+        counts.run_times.entry(workspace.to_owned()).or_default().add(time);
     }
 
     /// Counts a step that succeeded. A step that is not timed is ignored.
@@ -111,11 +85,7 @@ impl Metrics {
 
     /// Counts an answered request.
     pub fn count_request(&self, path: &'static str, status: u16) {
-        let mut counts = self.counts();
-        match counts.requests.iter_mut().find(|(of, with, _)| *of == path && *with == status) {
-            Some((_, _, count)) => *count += 1,
-            None => counts.requests.push((path, status, 1)),
-        }
+        *self.counts().requests.entry((path, status)).or_default() += 1;
     }
 
     /// Returns all metrics as text.
@@ -123,27 +93,84 @@ impl Metrics {
     pub fn to_text(&self, gauges: &Gauges) -> String {
         let counts = self.counts();
         let mut text = Text(String::with_capacity(8 << 10));
-        text.runs(&counts, gauges);
-        text.histogram_head("run_duration_seconds", "Time of a run, waiting for its turn included.");
+        let name = "windmill_git_sync_runs_total";
+        let help = "Runs that ended, by workspace and result code; those with other settings count as `other`.";
+        text.head(name, "counter", help);
+        let mut runs = counts.runs.clone();
+        // Each code of a configured workspace has a line, even if the count is 0, so that the first failure is seen as
+        // an increase.
+        for backup in &gauges.backups {
+            for code in run_codes() {
+                runs.entry((backup.workspace.clone(), code.as_str())).or_default();
+            }
+        }
+        for ((workspace, code), count) in runs {
+            text.line(name, &format!("workspace=\"{workspace}\",code=\"{code}\""), count);
+        }
+        let name = "windmill_git_sync_run_duration_seconds";
+        text.head(name, "histogram", "Time of a run, waiting for its turn included.");
         for (workspace, times) in &counts.run_times {
-            text.histogram("run_duration_seconds", &format!("workspace=\"{workspace}\""), times);
+            text.histogram(name, &format!("workspace=\"{workspace}\""), times);
         }
-        text.histogram_head("step_duration_seconds", "Time of one step of a sync that went well.");
+        let name = "windmill_git_sync_step_duration_seconds";
+        text.head(name, "histogram", "Time of one step of a sync that went well.");
         for (step, times) in STEPS.iter().zip(&counts.step_times) {
-            text.histogram("step_duration_seconds", &format!("step=\"{step}\""), times);
+            text.histogram(name, &format!("step=\"{step}\""), times);
         }
-        text.backups(&gauges.backups);
-        text.head("windmill_git_sync_in_progress", "gauge", "Runs in progress in this process.");
-        text.line("windmill_git_sync_in_progress", "", gauges.in_progress);
-        text.head("windmill_git_sync_http_requests_total", "counter", "Answers by path and status.");
-        for (path, status, count) in &counts.requests {
-            let labels = format!("path=\"{path}\",status=\"{status}\"");
-            text.line("windmill_git_sync_http_requests_total", &labels, count);
+        for (name, help, value) in BACKUP_GAUGES {
+            text.head(name, "gauge", help);
+            for backup in &gauges.backups {
+                text.line(name, &format!("workspace=\"{}\"", backup.workspace), value(backup));
+            }
         }
-        text.process(gauges);
+        text.single("windmill_git_sync_in_progress", "Runs in progress in this process.", gauges.in_progress);
+        let name = "windmill_git_sync_http_requests_total";
+        text.head(name, "counter", "Answers by path and status.");
+        for ((path, status), count) in &counts.requests {
+            text.line(name, &format!("path=\"{path}\",status=\"{status}\""), count);
+        }
+        let name = "windmill_git_sync_build_info";
+        text.head(name, "gauge", "1, with the version as a label.");
+        text.line(name, concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1);
+        if let Some(bytes) = gauges.resident_memory_bytes {
+            let help = "Resident memory of this process, without its programs.";
+            text.single("process_resident_memory_bytes", help, bytes);
+        }
+        let help = "Start of this process since the Unix epoch.";
+        text.single("process_start_time_seconds", help, seconds(gauges.process_start));
         text.0
     }
 }
+
+/// The gauges of each configured backup: name, help text and value.
+const BACKUP_GAUGES: [(&str, &str, fn(&Workspace) -> u64); 6] = [
+    (
+        "windmill_git_sync_last_success_timestamp_seconds",
+        "End of the last successful sync, 0 if there was none; kept over restarts.",
+        |of| end(&of.last_success),
+    ),
+    (
+        "windmill_git_sync_last_attempt_timestamp_seconds",
+        "End of the last sync, 0 if there was none; kept over restarts.",
+        |of| end(&of.last_run),
+    ),
+    (
+        "windmill_git_sync_consecutive_failures",
+        "Syncs that failed since the last successful one; kept over restarts.",
+        |of| of.consecutive_failures,
+    ),
+    ("windmill_git_sync_items", "Items of the workspace when a sync last read them, 0 if none did.", |of| {
+        [&of.last_run, &of.last_success].into_iter().flatten().find_map(|run| run.items).unwrap_or(0) as u64
+    }),
+    ("windmill_git_sync_warnings", "Warnings of the last sync.", |of| {
+        of.last_run.as_ref().map_or(0, |run| run.warnings.len() as u64)
+    }),
+    (
+        "windmill_git_sync_last_verify_success_timestamp_seconds",
+        "End of the last verification that found no difference, 0 if there was none.",
+        |of| end(&of.last_verify_success),
+    ),
+];
 
 /// The text of the metrics, as far as it is written.
 struct Text(String);
@@ -154,46 +181,17 @@ impl Text {
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn line(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
-        let _ = match labels {
-            "" => writeln!(self.0, "{name} {value}"),
-            _ => writeln!(self.0, "{name}{{{labels}}} {value}"),
-        };
+    fn line(&mut self, name: &str, labels: &str, value: impl Display) {
+        let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
     }
 
-    /// Writes a line for each code of a configured workspace, even if the count is 0, so that the first failure is seen
-    /// as an increase.
-    fn runs(&mut self, counts: &Counts, gauges: &Gauges) {
-        let name = "windmill_git_sync_runs_total";
-        self.head(
-            name,
-            "counter",
-            "Runs that ended, by workspace and result code; those with other settings count as `other`.",
-        );
-        let counted = |workspace: &str, code: &str| {
-            counts.runs.iter().find(|(of, with, _)| of == workspace && *with == code).map(|(_, _, count)| *count)
-        };
-        for backup in &gauges.backups {
-            for code in run_codes() {
-                let labels = format!("workspace=\"{}\",code=\"{}\"", backup.workspace, code.as_str());
-                self.line(name, &labels, counted(&backup.workspace, code.as_str()).unwrap_or_default());
-            }
-        }
-        for (workspace, code, count) in &counts.runs {
-            let is_written = gauges.backups.iter().any(|backup| backup.workspace == *workspace)
-                && run_codes().any(|known| known.as_str() == *code);
-            if !is_written {
-                self.line(name, &format!("workspace=\"{workspace}\",code=\"{code}\""), count);
-            }
-        }
-    }
-
-    fn histogram_head(&mut self, name: &str, help: &str) {
-        self.head(&format!("windmill_git_sync_{name}"), "histogram", help);
+    /// Writes a gauge without labels.
+    fn single(&mut self, name: &str, help: &str, value: impl Display) {
+        self.head(name, "gauge", help);
+        let _ = writeln!(self.0, "{name} {value}");
     }
 
     fn histogram(&mut self, name: &str, labels: &str, times: &Histogram) {
-        let name = format!("windmill_git_sync_{name}");
         let mut total = 0;
         let bounds = BUCKETS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
         for (bound, count) in bounds.zip(times.counts) {
@@ -203,75 +201,16 @@ impl Text {
         self.line(&format!("{name}_sum"), labels, times.seconds);
         self.line(&format!("{name}_count"), labels, total);
     }
-
-    fn backups(&mut self, backups: &[BackupGauges]) {
-        let value = |time: Option<SystemTime>| time.map_or(0, seconds);
-        self.gauge_of_each(
-            backups,
-            "last_success_timestamp_seconds",
-            "End of the last successful sync, 0 if there was none; kept over restarts.",
-            |backup| value(backup.last_success),
-        );
-        self.gauge_of_each(
-            backups,
-            "last_attempt_timestamp_seconds",
-            "End of the last sync, 0 if there was none; kept over restarts.",
-            |backup| value(backup.last_attempt),
-        );
-        self.gauge_of_each(
-            backups,
-            "consecutive_failures",
-            "Syncs that failed since the last successful one; kept over restarts.",
-            |backup| backup.consecutive_failures,
-        );
-        self.gauge_of_each(
-            backups,
-            "items",
-            "Items of the workspace when a sync last read them, 0 if none did.",
-            |backup| backup.items as u64,
-        );
-        self.gauge_of_each(backups, "warnings", "Warnings of the last sync.", |backup| backup.warnings as u64);
-        self.gauge_of_each(
-            backups,
-            "last_verify_success_timestamp_seconds",
-            "End of the last verification that found no difference, 0 if there was none.",
-            |backup| value(backup.last_verify_success),
-        );
-    }
-
-    fn gauge_of_each(
-        &mut self,
-        backups: &[BackupGauges],
-        name: &str,
-        help: &str,
-        value: impl Fn(&BackupGauges) -> u64,
-    ) {
-        let name = format!("windmill_git_sync_{name}");
-        self.head(&name, "gauge", help);
-        for backup in backups {
-            self.line(&name, &format!("workspace=\"{}\"", backup.workspace), value(backup));
-        }
-    }
-
-    fn process(&mut self, gauges: &Gauges) {
-        self.head("windmill_git_sync_build_info", "gauge", "1, with the version as a label.");
-        self.line("windmill_git_sync_build_info", &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
-        if let Some(bytes) = gauges.resident_memory_bytes {
-            self.head(
-                "process_resident_memory_bytes",
-                "gauge",
-                "Resident memory of this process, without its programs.",
-            );
-            self.line("process_resident_memory_bytes", "", bytes);
-        }
-        self.head("process_start_time_seconds", "gauge", "Start of this process since the Unix epoch.");
-        self.line("process_start_time_seconds", "", seconds(gauges.process_start));
-    }
 }
 
 /// Returns the codes with which a counted run can end.
 fn run_codes() -> impl Iterator<Item = Code> {
     [Code::Pushed, Code::Unchanged].into_iter().chain(Code::FAILURES)
+}
+
+/// Returns when a run ended, in seconds; 0 if there was none.
+fn end(run: &Option<Record>) -> u64 {
+    run.as_ref().and_then(Record::ended_at).map_or(0, seconds)
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -291,25 +230,18 @@ mod tests {
     use super::*;
 
     fn gauges() -> Gauges {
-        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        let shop = BackupGauges {
-            workspace: "shop".to_owned(),
-            last_success: at(100),
-            last_attempt: at(200),
+        let run = |seconds| Record {
+            ended: format!("1970-01-01T00:0{}:{}Z", seconds / 60, seconds % 60),
+            ..Record::for_test("01", true)
+        };
+        let shop = Workspace {
+            last_success: Some(run(100)),
+            last_run: Some(Record { items: Some(20), warnings: vec![String::new(); 2], ..run(200) }),
             consecutive_failures: 3,
-            items: 20,
-            warnings: 2,
-            last_verify_success: at(150),
+            last_verify_success: Some(run(150)),
+            ..Workspace::configured("shop", None, None)
         };
-        let none = BackupGauges {
-            workspace: "new".to_owned(),
-            last_success: None,
-            last_attempt: None,
-            consecutive_failures: 0,
-            items: 0,
-            warnings: 0,
-            last_verify_success: None,
-        };
+        let none = Workspace::configured("new", None, None);
         Gauges {
             backups: vec![shop, none],
             in_progress: 1,

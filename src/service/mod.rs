@@ -1,6 +1,16 @@
 //! What a running service adds to single runs: queue, worker, scheduler, history, metrics, status and notifications.
 //! `api` and `cli` use it; it starts runs through `backup` and knows neither git nor Windmill.
 
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::backup::workspaces::WorkspaceList;
+use crate::config::Config;
+use crate::service::queue::Queue;
+use crate::service::recorder::Recorder;
+use crate::service::status::Workspace;
+use crate::util::deadline::CancelToken;
+
 pub mod history;
 pub mod metrics;
 pub mod notify;
@@ -11,3 +21,27 @@ pub mod scheduler;
 pub mod status;
 pub mod token_check;
 pub mod worker;
+
+/// What the parts of a running service share.
+pub struct Service {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The queue that gets the runs.
+    pub queue: Arc<Queue>,
+    /// Records the ends of runs, and knows the former ones.
+    pub recorder: Arc<Recorder>,
+    /// The workspaces that Windmill listed.
+    pub workspace_list: WorkspaceList,
+    /// Cancelled when the process ends.
+    pub cancel: CancelToken,
+    /// When the process started.
+    pub started: Instant,
+}
+
+impl Service {
+    /// Returns the status of the configured backups.
+    #[must_use]
+    pub fn workspaces(&self) -> Vec<Workspace> {
+        self.recorder.history.read(|kept| status::configured_workspaces(&self.config, &self.workspace_list, kept))
+    }
+}

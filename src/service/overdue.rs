@@ -1,20 +1,15 @@
 //! Reports a configured backup that was not made for longer than `EXPECT_SYNC_EVERY`, no matter what should start it.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::backup::run_context::new_run_id;
-use crate::backup::workspaces::WorkspaceList;
-use crate::config::Config;
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, SyncResult};
 use crate::request;
-use crate::service::history;
 use crate::service::notify::message::{Notice, Subject};
-use crate::service::recorder::Recorder;
 use crate::service::status::{self, Overdue, Workspace};
-use crate::util::deadline::CancelToken;
+use crate::service::{Service, history};
 use crate::util::time;
 
 /// How often the clock is checked: ten times in the expected time, within these bounds. The clock may be changed,
@@ -23,94 +18,74 @@ const LOOK_SHARE: u32 = 10;
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(200);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(20);
 
-/// Checks for overdue backups.
-pub struct OverdueWatch {
-    /// The settings: the backups, and how often they are expected.
-    pub config: Arc<Config>,
-    /// Knows when the last backup was, and sends the notice.
-    pub recorder: Arc<Recorder>,
-    /// Knows the workspaces.
-    pub workspace_list: Arc<WorkspaceList>,
-    /// When the process started.
-    pub started: Instant,
-    /// Raised when the process ends.
-    pub cancel: CancelToken,
-}
-
-impl OverdueWatch {
-    /// Checks until the process ends.
-    pub fn run(&self, every: Duration) {
-        let interval = (every / LOOK_SHARE).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
-        loop {
-            std::thread::park_timeout(interval);
-            if self.cancel.is_cancelled() {
-                return;
-            }
-            self.look(SystemTime::now());
-        }
-    }
-
-    fn look(&self, now: SystemTime) {
-        let Self { config, workspace_list, recorder, .. } = self;
-        let started = time::of(self.started, now);
-        let workspaces = recorder.history.read(|kept| status::configured_workspaces(config, workspace_list, kept));
-        for workspace in workspaces {
-            if self.may_tell(&workspace, started, now)
-                && let Some(overdue) = status::overdue(config, &workspace, started, now)
-            {
-                self.tell(workspace.workspace, overdue, now);
-            }
-        }
-    }
-
-    /// Whether a notice may be sent. After a start, it waits for the first run or for `SYNC_TIMEOUT`: the backup may be
-    /// overdue because the service did not run.
-    fn may_tell(&self, workspace: &Workspace, started: SystemTime, now: SystemTime) -> bool {
-        // Times in the history are whole seconds.
-        let since_start = time::to_text(started)..=time::to_text(now);
-        let ran = workspace.last_run.as_ref().is_some_and(|run| since_start.contains(&run.ended));
-        ran || self.started.elapsed() >= self.config.sync_timeout
-    }
-
-    fn tell(&self, workspace: String, overdue: Overdue, now: SystemTime) {
-        let id = WorkspaceId::parse(&workspace).ok();
-        let destination = id.as_ref().map(|id| request::configured_destination(&self.config, id)).unwrap_or_default();
-        let (since, told) = (time::to_text(overdue.since), time::to_text(now));
-        let run_id = new_run_id();
-        let is_news = self.recorder.history.note_overdue(history::Overdue {
-            workspace: workspace.clone(),
-            destination,
-            since,
-            told,
-            notice: Some(run_id.clone()),
-        });
-        if !is_news {
+/// Checks for overdue backups until the process ends.
+pub fn watch(service: &Service, every: Duration) {
+    let interval = (every / LOOK_SHARE).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
+    loop {
+        std::thread::park_timeout(interval);
+        if service.cancel.is_cancelled() {
             return;
         }
-        // Saved before the notice, so that a service that is killed in between does not send the notice twice.
-        self.recorder.flush();
-        log::error!("overdue: {}", overdue.fault.message);
-        let branch = id.and_then(|id| self.config.branch_for(&id).ok());
-        let result = SyncResult {
-            code: Code::Overdue,
-            message: overdue.fault.message,
-            run_id,
-            workspace,
-            branch: branch.map(|branch| branch.to_string()).unwrap_or_default(),
-            commit: None,
-            changed: Changed::default(),
-            warnings: Vec::new(),
-            left_out: Vec::new(),
-            items: None,
-            duration_ms: 0,
-        };
-        self.recorder.notifier.tell(Notice {
-            result,
-            subject: Subject::Backup,
-            tells_failure: true,
-            failures: None,
-            overdue_since: None,
-            link: None,
-        });
+        let now = SystemTime::now();
+        let started = time::of(service.started, now);
+        for workspace in service.workspaces() {
+            if may_tell(service, &workspace, started, now)
+                && let Some(overdue) = status::overdue(&service.config, &workspace, started, now)
+            {
+                tell(service, workspace.workspace, overdue, now);
+            }
+        }
     }
+}
+
+/// Whether a notice may be sent. After a start, it waits for the first run or for `SYNC_TIMEOUT`: the backup may be
+/// overdue because the service did not run.
+fn may_tell(service: &Service, workspace: &Workspace, started: SystemTime, now: SystemTime) -> bool {
+    // Times in the history are whole seconds.
+    let since_start = time::to_text(started)..=time::to_text(now);
+    let ran = workspace.last_run.as_ref().is_some_and(|run| since_start.contains(&run.ended));
+    ran || service.started.elapsed() >= service.config.sync_timeout
+}
+
+fn tell(service: &Service, workspace: String, overdue: Overdue, now: SystemTime) {
+    let Service { config, recorder, .. } = service;
+    let id = WorkspaceId::parse(&workspace).ok();
+    let destination = id.as_ref().map(|id| request::configured_destination(config, id)).unwrap_or_default();
+    let (since, told) = (time::to_text(overdue.since), time::to_text(now));
+    let run_id = new_run_id();
+    let is_news = recorder.history.note_overdue(history::Overdue {
+        workspace: workspace.clone(),
+        destination,
+        since,
+        told,
+        notice: Some(run_id.clone()),
+    });
+    if !is_news {
+        return;
+    }
+    // Saved before the notice, so that a service that is killed in between does not send the notice twice.
+    recorder.flush();
+    log::error!("overdue: {}", overdue.fault.message);
+    let branch = id.and_then(|id| config.branch_for(&id).ok());
+    let result = SyncResult {
+        code: Code::Overdue,
+        message: overdue.fault.message,
+        run_id,
+        workspace,
+        branch: branch.map(|branch| branch.to_string()).unwrap_or_default(),
+        commit: None,
+        changed: Changed::default(),
+        warnings: Vec::new(),
+        left_out: Vec::new(),
+        items: None,
+        duration_ms: 0,
+    };
+    recorder.notifier.tell(Notice {
+        result,
+        subject: Subject::Backup,
+        tells_failure: true,
+        failures: None,
+        overdue_since: None,
+        link: None,
+    });
 }

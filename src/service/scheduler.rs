@@ -2,19 +2,13 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::backup::workspaces::{Requests, WorkspaceList};
-use crate::config::Config;
 use crate::config::schedule::Schedule;
 use crate::model::result_code::Code;
 use crate::request::{Draft, Flags, Purpose};
-use crate::service::queue::Queue;
-use crate::service::recorder::Recorder;
-use crate::service::status::{self, Workspace};
-use crate::service::worker;
-use crate::util::deadline::CancelToken;
+use crate::service::status::Workspace;
+use crate::service::{Service, worker};
 
 /// The clock is checked at least this often, because it may be changed, and a machine may sleep.
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
@@ -23,79 +17,58 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(20);
 const DELAY_MAX: Duration = Duration::from_secs(30);
 const DELAY_SHARE: u32 = 10;
 
-/// Starts the scheduled runs.
-pub struct Scheduler {
-    /// The settings of the backup.
-    pub config: Arc<Config>,
-    /// The queue that gets the runs.
-    pub runs: Arc<Queue>,
-    /// Knows when the last run was, and records a run that cannot be started.
-    pub recorder: Arc<Recorder>,
-    /// Knows the workspaces.
-    pub workspace_list: Arc<WorkspaceList>,
-    /// Raised when the process ends.
-    pub cancel: CancelToken,
-    /// Whether it starts syncs or verifications.
-    pub purpose: Purpose,
+/// Starts syncs or verifications whenever `schedule` is due, until the queue takes no more. If a time was missed since
+/// the last run, because no service was there, starts one at once.
+pub fn follow(service: &Service, purpose: Purpose, schedule: &Schedule) {
+    let mut handled = last_run(service, purpose).unwrap_or_else(SystemTime::now);
+    loop {
+        match look(schedule, &mut handled, SystemTime::now()) {
+            Look::Never => return,
+            Look::Later(pause) => std::thread::park_timeout(pause),
+            Look::Due(due) => {
+                std::thread::park_timeout(random_delay(schedule, due));
+                if !start(service, purpose) {
+                    return;
+                }
+                // One run is enough for all times that were missed.
+                handled = SystemTime::now();
+            }
+        }
+    }
 }
 
-impl Scheduler {
-    /// Starts runs whenever `schedule` is due, until the queue takes no more. If a time was missed since the last run,
-    /// because no service was there, starts a run at once.
-    pub fn follow(&self, schedule: &Schedule) {
-        let mut handled = self.last_run().unwrap_or_else(SystemTime::now);
-        loop {
-            match look(schedule, &mut handled, SystemTime::now()) {
-                Look::Never => return,
-                Look::Later(pause) => std::thread::park_timeout(pause),
-                Look::Due(due) => {
-                    std::thread::park_timeout(random_delay(schedule, due));
-                    if !self.start() {
-                        return;
-                    }
-                    // One run is enough for all times that were missed.
-                    handled = SystemTime::now();
-                }
+/// Returns the oldest of the last runs of the configured workspaces. Workspaces without a run are ignored.
+fn last_run(service: &Service, purpose: Purpose) -> Option<SystemTime> {
+    let last = |of: &Workspace| {
+        let run = if purpose == Purpose::Verify { &of.last_verify } else { &of.last_run };
+        run.as_ref()?.ended_at()
+    };
+    service.workspaces().iter().filter_map(last).min()
+}
+
+/// Starts the runs. Returns whether the queue takes more.
+fn start(service: &Service, purpose: Purpose) -> bool {
+    let Service { config, recorder, workspace_list, cancel, .. } = service;
+    let draft = Draft::from_config(config, Flags { purpose, ..Flags::default() });
+    let noun = purpose.noun();
+    let requests = match worker::requests(workspace_list, recorder, &draft, config, cancel) {
+        Ok(requests) => requests.list,
+        Err(error) => {
+            log::error!("the scheduled {noun}: {}", error.message);
+            return true;
+        }
+    };
+    for request in requests {
+        let workspace = request.workspace.clone();
+        match service.queue.submit(request) {
+            Ok(run) => log::info!("run {}: the schedule asks for it", run.id),
+            Err(Code::ShuttingDown) => return false,
+            Err(code) => {
+                log::error!("the scheduled {noun} of workspace {workspace} was not taken: {}", code.as_str());
             }
         }
     }
-
-    /// Returns the oldest of the last runs of the configured workspaces. Workspaces without a run are ignored.
-    fn last_run(&self) -> Option<SystemTime> {
-        let workspaces =
-            self.recorder.history.read(|kept| status::configured_workspaces(&self.config, &self.workspace_list, kept));
-        let last = match self.purpose {
-            Purpose::Verify => Workspace::last_verify_time,
-            Purpose::Sync | Purpose::Restore => Workspace::last_run_time,
-        };
-        workspaces.iter().filter_map(last).min()
-    }
-
-    /// Starts the runs. Returns whether the queue takes more.
-    fn start(&self) -> bool {
-        let draft = Draft::from_config(&self.config, Flags { purpose: self.purpose, ..Flags::default() });
-        let requests = match worker::requests(&self.workspace_list, &self.recorder, &draft, &self.config, &self.cancel)
-        {
-            Ok(Requests::One(request)) => vec![*request],
-            Ok(Requests::Several(requests)) => requests,
-            Err(error) => {
-                log::error!("the scheduled {}: {}", self.purpose.noun(), error.message);
-                return true;
-            }
-        };
-        for request in requests {
-            let workspace = request.workspace.clone();
-            match self.runs.submit(request) {
-                Ok(run) => log::info!("run {}: the schedule asks for it", run.id),
-                Err(Code::ShuttingDown) => return false,
-                Err(code) => {
-                    let noun = self.purpose.noun();
-                    log::error!("the scheduled {noun} of workspace {workspace} was not taken: {}", code.as_str());
-                }
-            }
-        }
-        true
-    }
+    true
 }
 
 /// What to do, by the clock and the schedule.

@@ -1,7 +1,7 @@
 //! The state of the service and its backups at one moment, as JSON.
 
 use std::collections::BTreeSet;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use miniserde::{Serialize, json};
 
@@ -11,6 +11,7 @@ use crate::config::{Config, Workspaces};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::request::{self, Purpose, verified};
+use crate::service::Service;
 use crate::service::history::{ALL, BackupStatus, Bar, Record, SavedHistory};
 use crate::service::notify::message::commit_page;
 use crate::service::queue::{Overview, Run};
@@ -116,7 +117,7 @@ impl Going {
 }
 
 impl Workspace {
-    fn configured(workspace: &str, status: Option<&BackupStatus>, verified: Option<&BackupStatus>) -> Self {
+    pub(super) fn configured(workspace: &str, status: Option<&BackupStatus>, verified: Option<&BackupStatus>) -> Self {
         Self {
             workspace: workspace.to_owned(),
             configured: true,
@@ -139,43 +140,14 @@ impl Workspace {
     /// of such backups is not kept.
     fn other(run: &Record) -> Self {
         Self {
-            workspace: run.workspace.clone(),
             configured: false,
             last_run: Some(run.clone()),
             last_success: run.success.then(|| run.clone()),
             last_backup: run.success.then(|| run.ended.clone()),
-            commit_url: None,
             last_failure: (!run.success).then(|| run.clone()),
             consecutive_failures: u64::from(!run.success),
-            failing_since: None,
-            last_runs: Vec::new(),
-            last_verify: None,
-            last_verify_success: None,
+            ..Self::configured(&run.workspace, None, None)
         }
-    }
-
-    /// Returns when the last success ended.
-    #[must_use]
-    pub fn last_success_time(&self) -> Option<SystemTime> {
-        time::from_text(&self.last_success.as_ref()?.ended)
-    }
-
-    /// Returns when the last verification ended.
-    #[must_use]
-    pub fn last_verify_time(&self) -> Option<SystemTime> {
-        time::from_text(&self.last_verify.as_ref()?.ended)
-    }
-
-    /// Returns when the last verification ended that found the backup equal to the workspace.
-    #[must_use]
-    pub fn last_verify_success_time(&self) -> Option<SystemTime> {
-        time::from_text(&self.last_verify_success.as_ref()?.ended)
-    }
-
-    /// Returns when the last run ended.
-    #[must_use]
-    pub fn last_run_time(&self) -> Option<SystemTime> {
-        time::from_text(&self.last_run.as_ref()?.ended)
     }
 }
 
@@ -277,11 +249,11 @@ pub fn overdue(config: &Config, workspace: &Workspace, started: SystemTime, now:
     if now <= since {
         return None;
     }
-    let last = last.map_or_else(|| "there was none yet".to_owned(), |time| ["the last was ", time].concat());
     let message = format!(
-        "workspace `{}` had no backup for longer than EXPECT_SYNC_EVERY ({} s): {last}",
+        "workspace `{}` had no backup for longer than EXPECT_SYNC_EVERY ({} s): {}",
         workspace.workspace,
-        every.as_secs()
+        every.as_secs(),
+        last_in_words(last)
     );
     Some(Overdue { since, fault: LastFailure { code: Code::Overdue, message } })
 }
@@ -289,32 +261,32 @@ pub fn overdue(config: &Config, workspace: &Workspace, started: SystemTime, now:
 /// Returns a fault if, since the last success, two scheduled times and then the time of a sync have passed.
 fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now: SystemTime) -> Option<LastFailure> {
     let schedule = config.sync_schedule.as_ref()?;
-    let success = workspace.last_success_time();
-    let passed = success.filter(|success| *success <= now);
+    let success = workspace.last_success.as_ref();
+    let passed = success.and_then(Record::ended_at).filter(|success| *success <= now);
     let second = schedule.next_after(schedule.next_after(passed.unwrap_or(started))?)?;
     if now <= second.checked_add(config.sync_timeout)? {
         return None;
     }
-    let last = success
-        .map_or_else(|| "there was none yet".to_owned(), |time| ["the last was ", &time::to_text(time)].concat());
-    let message =
-        format!("the schedule of workspace `{}` came true twice without a success: {last}", workspace.workspace);
+    let message = format!(
+        "the schedule of workspace `{}` came true twice without a success: {}",
+        workspace.workspace,
+        last_in_words(success.map(|run| run.ended.as_str()))
+    );
     Some(LastFailure { code: Code::Timeout, message })
+}
+
+fn last_in_words(time: Option<&str>) -> String {
+    time.map_or_else(|| "there was none yet".to_owned(), |time| ["the last was ", time].concat())
 }
 
 impl StatusReport {
     /// Returns the current report.
     #[must_use]
-    pub fn new(
-        config: &Config,
-        workspace_list: &WorkspaceList,
-        kept: &SavedHistory,
-        overview: &Overview,
-        started: Instant,
-    ) -> Self {
+    pub fn new(service: &Service, kept: &SavedHistory, overview: &Overview) -> Self {
+        let Service { config, workspace_list, started, .. } = service;
         let now = SystemTime::now();
         let mut workspaces = configured_workspaces(config, workspace_list, kept);
-        let ready = fault_of(config, &workspaces, time::of(started, now), now).is_none();
+        let ready = fault_of(config, &workspaces, time::of(*started, now), now).is_none();
         let next_by = |schedule: Option<&Schedule>| -> Vec<Next> {
             let Some(time) = schedule.and_then(|schedule| schedule.next_after(now)) else { return Vec::new() };
             let next = |of: &Workspace| Next { workspace: of.workspace.clone(), time: time::to_text(time) };
@@ -353,7 +325,6 @@ impl StatusReport {
 mod tests {
     use super::*;
     use crate::config::{Environment, Options, Required};
-    use crate::model::run_result::Changed;
 
     #[test]
     fn a_success_in_the_future_counts_as_the_start_of_the_service() {
@@ -370,26 +341,8 @@ mod tests {
             assert_eq!(late.since, at("2026-12-01T04:00:00Z"));
         }
         workspace.last_backup = Some("2026-12-01T03:00:00Z".to_owned());
-        let success = Record {
-            run_id: "01".to_owned(),
-            workspace: "shop".to_owned(),
-            configured: true,
-            dry_run: false,
-            verify: false,
-            success: true,
-            code: "pushed".to_owned(),
-            message: String::new(),
-            branch: "main".to_owned(),
-            commit: None,
-            changed: Changed { added: 0, modified: 0, deleted: 0 },
-            warnings: Vec::new(),
-            left_out: None,
-            items: None,
-            started: "2036-11-30T03:00:00Z".to_owned(),
-            ended: "2036-11-30T03:00:00Z".to_owned(),
-            duration_ms: 7,
-        };
-        workspace.last_success = Some(success);
+        let future = "2036-11-30T03:00:00Z".to_owned();
+        workspace.last_success = Some(Record { ended: future, ..Record::for_test("01", true) });
         for (now, is_late) in [("2026-12-01T03:30:00Z", false), ("2026-12-01T03:30:01Z", true)] {
             assert_eq!(lateness_of(&config, &workspace, started, at(now)).is_some(), is_late, "{now}");
         }

@@ -117,12 +117,12 @@ pub fn requests(
     let asked = workspace_list.requests(draft, config, cancel);
     let is_all = config.workspaces == Workspaces::All;
     match &asked {
-        Ok(Requests::Several(requests)) if is_all && draft.is_of_the_settings() => {
+        Ok(requests) if is_all && !requests.is_single && draft.is_of_the_settings() => {
             // No backup was made yet, so this counts as no run and as no success.
             recorder.record_list(|known| {
                 WorkspaceId::parse(&known.workspace).is_ok_and(|id| {
                     known.destination == request::configured_destination(config, &id)
-                        && !requests.iter().any(|request| request.workspace == id)
+                        && !requests.list.iter().any(|request| request.workspace == id)
                 })
             });
         }
