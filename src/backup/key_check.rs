@@ -8,7 +8,7 @@ use crate::backup::error::BackupError;
 use crate::backup::run_context::new_run_id;
 use crate::config::Config;
 use crate::model::result_code::Code;
-use crate::model::run_result::{Changed, SyncResult};
+use crate::model::run_result::SyncResult;
 use crate::util::deadline::CancelToken;
 use crate::util::secret::Secret;
 use crate::windmill::api::{KEY_TRAILER, fingerprint};
@@ -49,17 +49,6 @@ pub fn run(config: &Config, own_program: &Path, cancel: &CancelToken, key: &Secr
         ),
         None => (Code::Differs, format!("branch `{}` has no commit of workspace `{workspace}`", place.branch)),
     };
-    Ok(SyncResult {
-        code,
-        message,
-        run_id: new_run_id(),
-        workspace: workspace.to_string(),
-        branch: place.branch.to_string(),
-        commit: None,
-        changed: Changed::default(),
-        warnings: Vec::new(),
-        left_out: Vec::new(),
-        items: None,
-        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-    })
+    let result = SyncResult::bare(code, message, new_run_id(), workspace.to_string(), place.branch.to_string());
+    Ok(SyncResult { duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), ..result })
 }

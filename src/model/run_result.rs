@@ -244,6 +244,24 @@ const ANSWERED_MESSAGE_BYTES_MAX: usize = 5 * 1024;
 const ANSWERED_WARNINGS_BYTES_MAX: usize = 2 * 1024;
 
 impl SyncResult {
+    /// Returns a result without a commit, changes and warnings.
+    #[must_use]
+    pub fn bare(code: Code, message: String, run_id: String, workspace: String, branch: String) -> Self {
+        Self {
+            code,
+            message,
+            run_id,
+            workspace,
+            branch,
+            commit: None,
+            changed: Changed { added: 0, modified: 0, deleted: 0 },
+            warnings: Vec::new(),
+            left_out: Vec::new(),
+            items: None,
+            duration_ms: 0,
+        }
+    }
+
     /// Shortens a failed result for an HTTP answer that has `count` results.
     #[must_use]
     pub fn for_answer(mut self, count: usize) -> Self {

@@ -224,12 +224,12 @@ pub struct SavedHistory {
     /// One entry for each backup that ran with the settings of its time.
     pub standings: Vec<BackupStatus>,
     /// The overdue backups that a notice was sent for.
-    pub overdue: Option<Vec<Overdue>>,
+    pub overdue: Option<Vec<OverdueAlert>>,
 }
 
 /// A backup that was not made for longer than `EXPECT_SYNC_EVERY`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Overdue {
+pub struct OverdueAlert {
     /// The workspace.
     pub workspace: String,
     /// A short name for what is backed up to where.
@@ -242,7 +242,7 @@ pub struct Overdue {
     pub notice: Option<String>,
 }
 
-impl Overdue {
+impl OverdueAlert {
     fn key(&self) -> (&str, &str) {
         (&self.workspace, &self.destination)
     }
@@ -253,7 +253,7 @@ enum Change {
     /// A run ended.
     Run(Box<Record>, About),
     /// A notice says that a backup is overdue.
-    Overdue(Overdue),
+    Overdue(OverdueAlert),
     /// Windmill listed all workspaces. These backups, by workspace and destination, are of workspaces that the list
     /// lacks.
     Listed(Vec<(String, String)>),
@@ -280,7 +280,7 @@ impl SavedHistory {
 
     /// Remembers that a backup is overdue. Does nothing, and returns false, if a notice said so within a day or if a
     /// backup was made since. A backup in the future shows only that the clock was wrong.
-    fn add_overdue(&mut self, alert: &Overdue, now: &str) -> bool {
+    fn add_overdue(&mut self, alert: &OverdueAlert, now: &str) -> bool {
         let (workspace, destination) = alert.key();
         let is_since = |backup: &String| (alert.told.as_str()..=now).contains(&backup.as_str());
         let is_over =
@@ -553,7 +553,7 @@ impl History {
     }
 
     /// Remembers that a backup is overdue. Returns whether that is news.
-    pub fn note_overdue(&self, alert: Overdue) -> bool {
+    pub fn note_overdue(&self, alert: OverdueAlert) -> bool {
         self.current().change(Change::Overdue(alert))
     }
 
@@ -767,19 +767,7 @@ mod tests {
 
     /// Returns the result of a run, and what else is known of it.
     fn ended(id: &str, workspace: &str, code: Code) -> (About, SyncResult) {
-        let result = SyncResult {
-            code,
-            message: String::new(),
-            run_id: id.to_owned(),
-            workspace: workspace.to_owned(),
-            branch: "main".to_owned(),
-            commit: None,
-            changed: Changed { added: 0, modified: 0, deleted: 0 },
-            warnings: Vec::new(),
-            left_out: Vec::new(),
-            items: None,
-            duration_ms: 7,
-        };
+        let result = SyncResult::bare(code, String::new(), id.to_owned(), workspace.to_owned(), "main".to_owned());
         let token_user = Some(TokenUser { name: "ann".to_owned(), admin: true });
         let destination = Some(if workspace == ALL { "" } else { "there" }.to_owned());
         (About { configured: true, dry_run: false, verify: false, destination, token_user }, result)
@@ -852,7 +840,7 @@ mod tests {
     fn an_overdue_backup_whose_notice_was_lost_is_news_again_after_a_pause() {
         let now = SystemTime::now();
         let at = |seconds: u64| time::to_text(now + Duration::from_secs(seconds));
-        let alert = |seconds: u64| Overdue {
+        let alert = |seconds: u64| OverdueAlert {
             workspace: "shop".to_owned(),
             destination: "there".to_owned(),
             since: at(0),
@@ -927,7 +915,7 @@ mod tests {
     #[test]
     fn what_is_overdue_is_news_once_a_day_until_a_backup_is_made() {
         let mut kept = <SavedHistory as Default>::default();
-        let alert = |told: &str| Overdue {
+        let alert = |told: &str| OverdueAlert {
             workspace: "shop".to_owned(),
             destination: "there".to_owned(),
             since: "2026-11-22T17:00:00Z".to_owned(),

@@ -2,14 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::backup::run_context::new_run_id;
-use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
-use crate::model::run_result::{Changed, SyncResult};
-use crate::request;
+use crate::service::history::OverdueAlert;
 use crate::service::notify::message::{Notice, Subject};
 use crate::service::status::{self, Overdue, Workspace};
-use crate::service::{Service, history};
+use crate::service::{Service, worker};
 use crate::util::time;
 
 /// How often the clock is checked: ten times in the expected time, within these bounds. The clock may be changed,
@@ -32,7 +29,7 @@ pub fn watch(service: &Service, every: Duration) {
             if may_tell(service, &workspace, started, now)
                 && let Some(overdue) = status::overdue(&service.config, &workspace, started, now)
             {
-                tell(service, workspace.workspace, overdue, now);
+                tell(service, &workspace.workspace, overdue, now);
             }
         }
     }
@@ -47,45 +44,21 @@ fn may_tell(service: &Service, workspace: &Workspace, started: SystemTime, now: 
     ran || service.started.elapsed() >= service.config.sync_timeout
 }
 
-fn tell(service: &Service, workspace: String, overdue: Overdue, now: SystemTime) {
+fn tell(service: &Service, workspace: &str, overdue: Overdue, now: SystemTime) {
     let Service { config, recorder, .. } = service;
-    let id = WorkspaceId::parse(&workspace).ok();
-    let destination = id.as_ref().map(|id| request::configured_destination(config, id)).unwrap_or_default();
-    let (since, told) = (time::to_text(overdue.since), time::to_text(now));
-    let run_id = new_run_id();
-    let is_news = recorder.history.note_overdue(history::Overdue {
-        workspace: workspace.clone(),
+    let (result, destination) = worker::result_without_run(config, workspace, Code::Overdue, overdue.fault.message);
+    let is_news = recorder.history.note_overdue(OverdueAlert {
+        workspace: workspace.to_owned(),
         destination,
-        since,
-        told,
-        notice: Some(run_id.clone()),
+        since: time::to_text(overdue.since),
+        told: time::to_text(now),
+        notice: Some(result.run_id.clone()),
     });
     if !is_news {
         return;
     }
     // Saved before the notice, so that a service that is killed in between does not send the notice twice.
     recorder.flush();
-    log::error!("overdue: {}", overdue.fault.message);
-    let branch = id.and_then(|id| config.branch_for(&id).ok());
-    let result = SyncResult {
-        code: Code::Overdue,
-        message: overdue.fault.message,
-        run_id,
-        workspace,
-        branch: branch.map(|branch| branch.to_string()).unwrap_or_default(),
-        commit: None,
-        changed: Changed::default(),
-        warnings: Vec::new(),
-        left_out: Vec::new(),
-        items: None,
-        duration_ms: 0,
-    };
-    recorder.notifier.tell(Notice {
-        result,
-        subject: Subject::Backup,
-        tells_failure: true,
-        failures: None,
-        overdue_since: None,
-        link: None,
-    });
+    log::error!("overdue: {}", result.message);
+    recorder.notifier.tell(Notice { tells_failure: true, ..Notice::new(result, Subject::Backup) });
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::backup::run_context::new_run_id;
 use crate::model::result_code::Code;
-use crate::model::run_result::{Changed, SyncResult, TokenUser};
+use crate::model::run_result::{SyncResult, TokenUser};
 use crate::request::SyncRequest;
 
 /// How many runs of configured backups may be in progress at once. Each starts a `wmill`, which takes 100 MB.
@@ -31,12 +31,13 @@ const QUEUE: &str = "queue";
 
 /// Executes the runs, and receives their results.
 pub trait Worker: Send + Sync {
-    /// Executes the run. It may take minutes, and may panic.
-    fn work(&self, run: &Run) -> SyncResult;
+    /// Executes the run, and returns its result with the user of its token, if known. It may take minutes, and may
+    /// panic.
+    fn work(&self, run: &Run) -> (SyncResult, Option<TokenUser>);
 
     /// Called when a run ends, before its callers get the result. If `begun` is false, the run never had its turn. Must
     /// be quick.
-    fn ended(&self, run: &Run, result: &SyncResult, begun: bool);
+    fn ended(&self, run: &Run, result: &SyncResult, begun: bool, token_user: Option<TokenUser>);
 
     /// Called when callers have the result, but the run's backup is not free yet.
     fn flush(&self);
@@ -128,18 +129,12 @@ struct State {
     waits: bool,
     has_begun: bool,
     result: Option<SyncResult>,
-    token_user: Option<TokenUser>,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self { step: QUEUE, waits: false, has_begun: false, result: None, token_user: None }
-    }
 }
 
 impl Run {
     fn new(request: SyncRequest) -> Self {
-        Self { id: new_run_id(), request, since: Instant::now(), state: Mutex::default() }
+        let state = State { step: QUEUE, waits: false, has_begun: false, result: None };
+        Self { id: new_run_id(), request, since: Instant::now(), state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -156,17 +151,6 @@ impl Run {
     pub fn wait_for_others(&self) {
         let mut state = self.state();
         (state.step, state.waits) = (QUEUE, true);
-    }
-
-    /// Sets the user of the run's token.
-    pub fn set_token_user(&self, user: Option<TokenUser>) {
-        self.state().token_user = user;
-    }
-
-    /// Returns the user of the run's token, if it was set.
-    #[must_use]
-    pub fn token_user(&self) -> Option<TokenUser> {
-        self.state().token_user.clone()
     }
 
     /// Returns the step of the run.
@@ -188,19 +172,9 @@ impl Run {
     /// Returns a failed result of this run, without a commit and changes.
     #[must_use]
     pub fn failure(&self, code: Code, message: String) -> SyncResult {
-        SyncResult {
-            code,
-            message,
-            run_id: self.id.clone(),
-            workspace: self.request.workspace.to_string(),
-            branch: self.request.branch.to_string(),
-            commit: None,
-            changed: Changed::default(),
-            warnings: Vec::new(),
-            left_out: Vec::new(),
-            items: None,
-            duration_ms: self.age_ms(),
-        }
+        let (workspace, branch) = (self.request.workspace.to_string(), self.request.branch.to_string());
+        let result = SyncResult::bare(code, message, self.id.clone(), workspace, branch);
+        SyncResult { duration_ms: self.age_ms(), ..result }
     }
 }
 
@@ -263,12 +237,12 @@ impl Queue {
         while let Some(run) = next {
             if self.wait_for_room(&run) {
                 let worked = catch_unwind(AssertUnwindSafe(|| self.worker.work(&run)));
-                let panicked = |_| run.failure(Code::Internal, "internal error; the log has more".to_owned());
-                let mut result = worked.unwrap_or_else(panicked);
+                let panicked = |_| (run.failure(Code::Internal, "internal error; the log has more".to_owned()), None);
+                let (mut result, token_user) = worked.unwrap_or_else(panicked);
                 result.duration_ms = run.age_ms();
                 let mut state = self.state();
                 state.last_end[usize::from(run.request.configured)] = Some(Instant::now());
-                self.end(&run, result, true);
+                self.end(&run, result, true, token_user);
                 drop(state);
                 self.worker.flush();
             }
@@ -303,13 +277,13 @@ impl Queue {
     fn reject(&self, run: &Run) {
         log::warn!("run {}: the service is ending; the sync had not begun", run.id);
         let message = "the service is ending; the sync had not begun".to_owned();
-        self.end(run, run.failure(Code::ShuttingDown, message), false);
+        self.end(run, run.failure(Code::ShuttingDown, message), false, None);
     }
 
     /// Reports the end to the worker, then ends the run for all its callers. The queue's state is locked meanwhile, so
     /// that no caller begins to wait in between.
-    fn end(&self, run: &Run, result: SyncResult, begun: bool) {
-        self.worker.ended(run, &result, begun);
+    fn end(&self, run: &Run, result: SyncResult, begun: bool, token_user: Option<TokenUser>) {
+        self.worker.ended(run, &result, begun, token_user);
         let mut state = run.state();
         (state.waits, state.result) = (false, Some(result));
         drop(state);
@@ -324,7 +298,7 @@ impl Queue {
             self.waiting_time_max.as_secs()
         );
         log::error!("run {}: {message}", run.id);
-        self.end(run, run.failure(Code::Timeout, message), false);
+        self.end(run, run.failure(Code::Timeout, message), false, None);
     }
 
     /// Takes the first waiting run of a backup. If there is none, removes the backup's queue. Callers end their own run
@@ -383,16 +357,9 @@ impl Queue {
     /// Waits until no run is in progress, at most `time`. Returns whether this happened.
     #[must_use]
     pub fn wait_until_idle(&self, time: Duration) -> bool {
-        let deadline = Instant::now() + time;
-        let mut state = self.state();
-        while !state.backups.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        let is_busy = |state: &mut QueueState| !state.backups.is_empty();
+        let waited = self.changed.wait_timeout_while(self.state(), time, is_busy);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Whether any run was requested so far.
@@ -407,15 +374,11 @@ impl Queue {
         let state = self.state();
         let mut overview = Overview { running: Vec::new(), waiting: Vec::new() };
         for backup in &state.backups {
-            let (has_begun, has_ended) = {
-                let state = backup.running.state();
-                (state.has_begun, state.result.is_some())
-            };
             // A run that has ended keeps its place until the next one takes it.
-            match (has_begun, has_ended) {
-                (_, true) => {}
-                (true, false) => overview.running.push(Arc::clone(&backup.running)),
-                (false, false) => overview.waiting.push(Arc::clone(&backup.running)),
+            let run = backup.running.state();
+            if run.result.is_none() {
+                let list = if run.has_begun { &mut overview.running } else { &mut overview.waiting };
+                list.push(Arc::clone(&backup.running));
             }
             overview.waiting.extend(backup.waiting.iter().cloned());
         }
@@ -472,11 +435,11 @@ mod tests {
     struct Idle;
 
     impl Worker for Idle {
-        fn work(&self, run: &Run) -> SyncResult {
-            run.failure(Code::Timeout, String::new())
+        fn work(&self, run: &Run) -> (SyncResult, Option<TokenUser>) {
+            (run.failure(Code::Timeout, String::new()), None)
         }
 
-        fn ended(&self, _: &Run, _: &SyncResult, _: bool) {}
+        fn ended(&self, _: &Run, _: &SyncResult, _: bool, _: Option<TokenUser>) {}
 
         fn flush(&self) {}
     }
@@ -493,7 +456,7 @@ mod tests {
         run.enter("fetch");
         assert!(!is_shared());
         run.wait_for_others();
-        queue.end(&run, run.failure(Code::Timeout, String::new()), true);
+        queue.end(&run, run.failure(Code::Timeout, String::new()), true, None);
         assert!(!is_shared(), "nobody gets a result that is older than the request");
     }
 

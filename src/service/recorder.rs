@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::backup::run_context::new_run_id;
 use crate::model::result_code::Code;
-use crate::model::run_result::{Changed, SyncResult};
-use crate::service::history::{self, About, BackupStatus, History};
+use crate::model::run_result::SyncResult;
+use crate::service::history::{self, About, BackupStatus, History, Transition};
 use crate::service::metrics::{Metrics, OTHER};
 use crate::service::notify::message::{Notice, Subject};
 use crate::service::notify::sender::Sender;
@@ -29,42 +29,31 @@ pub struct Recorder {
 impl Recorder {
     /// Records the end of a run, in memory. `link` is the web page of its commit.
     pub fn record(&self, about: About, result: &SyncResult, link: Option<String>) {
-        let is_verification = about.verify;
-        if !about.dry_run && !is_verification {
+        let subject = if about.verify { Subject::Verification } else { Subject::Backup };
+        if !about.dry_run && !about.verify {
             let workspace = if about.configured { &result.workspace } else { OTHER };
             self.metrics.count_run(workspace, result.code, Duration::from_millis(result.duration_ms));
         }
-        let Some(turn) = self.history.record(about, result) else { return };
-        let overdue_since = turn.overdue_since.filter(|_| result.code.is_success());
-        let failing = if result.code.is_success() { turn.before } else { Some(turn.after) };
-        let tells_failure = failing
-            .as_ref()
-            .is_some_and(|status| status.failure_news.as_ref().is_some_and(|news| news.run_id == result.run_id));
-        let failures = failing.and_then(|status| Some((status.consecutive_failures, status.failing_since?)));
-        let result = result.clone();
-        let subject = if is_verification { Subject::Verification } else { Subject::Backup };
-        self.notifier.tell(Notice { result, subject, tells_failure, failures, overdue_since, link });
+        let Some(Transition { before, after, overdue_since }) = self.history.record(about, result) else { return };
+        let is_success = result.code.is_success();
+        let failing = if is_success { before } else { Some(after) };
+        let news = failing.as_ref().and_then(|status| status.failure_news.as_ref());
+        self.notifier.tell(Notice {
+            tells_failure: news.is_some_and(|news| news.run_id == result.run_id),
+            failures: failing.and_then(|status| Some((status.consecutive_failures, status.failing_since?))),
+            overdue_since: overdue_since.filter(|_| is_success),
+            link,
+            ..Notice::new(result.clone(), subject)
+        });
     }
 
     /// Records that Windmill listed all workspaces; see [`History::note_list`]. Chats that were told of a failure to list
     /// them are told of its end.
     pub fn record_list(&self, is_unlisted: impl Fn(&BackupStatus) -> bool) {
         let Some(failures) = self.history.note_list(is_unlisted) else { return };
-        let result = SyncResult {
-            code: Code::Unchanged,
-            message: String::new(),
-            run_id: new_run_id(),
-            workspace: history::ALL.to_owned(),
-            branch: String::new(),
-            commit: None,
-            changed: Changed::default(),
-            warnings: Vec::new(),
-            left_out: Vec::new(),
-            items: None,
-            duration_ms: 0,
-        };
-        let (subject, failures) = (Subject::List, Some(failures));
-        self.notifier.tell(Notice { result, subject, tells_failure: false, failures, overdue_since: None, link: None });
+        let workspace = history::ALL.to_owned();
+        let result = SyncResult::bare(Code::Unchanged, String::new(), new_run_id(), workspace, String::new());
+        self.notifier.tell(Notice { failures: Some(failures), ..Notice::new(result, Subject::List) });
         self.flush();
     }
 

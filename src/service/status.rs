@@ -204,18 +204,14 @@ pub fn fault_of(
     started: SystemTime,
     now: SystemTime,
 ) -> Option<LastFailure> {
-    let mut fault: Option<LastFailure> = None;
-    for workspace in workspaces {
-        let one = failure_of(workspace)
+    let fault_of = |workspace: &Workspace| {
+        failure_of(workspace)
             .or_else(|| overdue(config, workspace, started, now).map(|overdue| overdue.fault))
-            .or_else(|| lateness_of(config, workspace, started, now));
-        let Some(one) = one else { continue };
-        match &mut fault {
-            Some(fault) => fault.message = [&fault.message, "; ", &one.message].concat(),
-            None => fault = Some(one),
-        }
-    }
-    fault
+            .or_else(|| lateness_of(config, workspace, started, now))
+    };
+    let faults: Vec<_> = workspaces.iter().filter_map(fault_of).collect();
+    let messages: Vec<_> = faults.iter().map(|fault| fault.message.as_str()).collect();
+    Some(LastFailure { code: faults.first()?.code, message: messages.join("; ") })
 }
 
 fn failure_of(workspace: &Workspace) -> Option<LastFailure> {

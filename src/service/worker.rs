@@ -11,7 +11,7 @@ use crate::backup::workspaces::{Requests, WorkspaceList};
 use crate::config::{Config, Workspaces};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
-use crate::model::run_result::{Changed, SyncResult, TokenUser};
+use crate::model::run_result::{SyncResult, TokenUser};
 use crate::process::run;
 use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
 use crate::service::history::{self, About};
@@ -41,7 +41,7 @@ pub struct SyncWorker {
 }
 
 impl Worker for SyncWorker {
-    fn work(&self, run: &Run) -> SyncResult {
+    fn work(&self, run: &Run) -> (SyncResult, Option<TokenUser>) {
         let progress = |event| {
             match event {
                 Event::Started(step) => run.enter(step.as_str()),
@@ -66,14 +66,13 @@ impl Worker for SyncWorker {
             Purpose::Verify => verify::run(&run.request, &env, &run.id).result,
             Purpose::Restore => run.failure(Code::Internal, "a service makes no restores".to_owned()),
         };
-        run.set_token_user(env.take_token_user());
-        result
+        (result, env.take_token_user())
     }
 
-    fn ended(&self, run: &Run, result: &SyncResult, begun: bool) {
+    fn ended(&self, run: &Run, result: &SyncResult, begun: bool, token_user: Option<TokenUser>) {
         // A run that was refused because the service ends says nothing about the backup.
         let counts = begun || result.code != Code::ShuttingDown;
-        note(&self.recorder, &run.request, result, counts, run.token_user());
+        note(&self.recorder, &run.request, result, counts, token_user);
     }
 
     fn flush(&self) {
@@ -138,27 +137,12 @@ pub fn requests(
 
 /// Records a result for each configured workspace without a run, because its syncs could not even be requested.
 pub fn note_without_run(recorder: &Recorder, config: &Config, code: Code, message: &str) {
-    let all = [history::ALL.to_owned()];
-    let listed: Vec<_> = match &config.workspaces {
-        Workspaces::Listed(listed) => listed.iter().map(ToString::to_string).collect(),
-        Workspaces::All => all.into(),
+    let workspaces = match &config.workspaces {
+        Workspaces::Listed(listed) => listed.iter().map(WorkspaceId::as_str).collect(),
+        Workspaces::All => vec![history::ALL],
     };
-    for workspace in listed {
-        let id = WorkspaceId::parse(&workspace).ok();
-        let result = SyncResult {
-            code,
-            message: message.to_owned(),
-            run_id: new_run_id(),
-            workspace,
-            branch: id.as_ref().and_then(|id| Some(config.branch_for(id).ok()?.to_string())).unwrap_or_default(),
-            commit: None,
-            changed: Changed::default(),
-            warnings: Vec::new(),
-            left_out: Vec::new(),
-            items: None,
-            duration_ms: 0,
-        };
-        let destination = id.map(|id| request::configured_destination(config, &id)).unwrap_or_default();
+    for workspace in workspaces {
+        let (result, destination) = result_without_run(config, workspace, code, message.to_owned());
         recorder.record(
             About { configured: true, dry_run: false, verify: false, destination: Some(destination), token_user: None },
             &result,
@@ -166,6 +150,21 @@ pub fn note_without_run(recorder: &Recorder, config: &Config, code: Code, messag
         );
     }
     recorder.flush();
+}
+
+/// Returns a result about a configured backup that no run had, and the name of the backup's status. Where `workspace`
+/// stands for all workspaces, branch and name are empty.
+pub(super) fn result_without_run(
+    config: &Config,
+    workspace: &str,
+    code: Code,
+    message: String,
+) -> (SyncResult, String) {
+    let id = WorkspaceId::parse(workspace).ok();
+    let branch = id.as_ref().and_then(|id| config.branch_for(id).ok()).map(|branch| branch.to_string());
+    let destination = id.map(|id| request::configured_destination(config, &id)).unwrap_or_default();
+    let workspace = workspace.to_owned();
+    (SyncResult::bare(code, message, new_run_id(), workspace, branch.unwrap_or_default()), destination)
 }
 
 /// Writes a step to the log.

@@ -1,6 +1,6 @@
 //! The messages about an ended run: who receives them, and in which form.
 
-use miniserde::{Serialize, json};
+use miniserde::json;
 
 use crate::config::Occasion;
 use crate::model::result_code::Code;
@@ -49,6 +49,12 @@ pub enum Subject {
 }
 
 impl Notice {
+    /// Returns the notice of a result that is no news.
+    #[must_use]
+    pub fn new(result: SyncResult, subject: Subject) -> Self {
+        Self { result, subject, tells_failure: false, failures: None, overdue_since: None, link: None }
+    }
+
     /// Whether it is for one of these occasions.
     #[must_use]
     pub fn is_for(&self, occasions: &[Occasion]) -> bool {
@@ -119,38 +125,24 @@ impl Notice {
     /// Returns the body for an ntfy topic, which is plain text.
     #[must_use]
     pub fn for_ntfy(&self) -> String {
-        let text = self.sentence(str::to_owned, |page, short| format!("{short} ({page})"));
-        let end = (0..=text.len().min(NTFY_BYTES_MAX)).rev().find(|end| text.is_char_boundary(*end));
-        text[..end.unwrap_or_default()].to_owned()
+        let mut text = self.sentence(str::to_owned, |page, short| format!("{short} ({page})"));
+        text.truncate(text.floor_char_boundary(NTFY_BYTES_MAX));
+        text
     }
 
     /// Returns the body for an incoming webhook of Slack.
     #[must_use]
     pub fn for_slack(&self) -> String {
-        #[derive(Serialize)]
-        struct Message {
-            text: String,
-            mrkdwn: bool,
-        }
         let text = self.sentence(escaped_for_slack, |page, short| format!("<{page}|{short}>"));
-        json::to_string(&Message { text, mrkdwn: false })
+        format!(r#"{{"text":{},"mrkdwn":false}}"#, json::to_string(&text))
     }
 
     /// Returns the body for a webhook of Discord. It mentions no user, even if the text does.
     #[must_use]
     pub fn for_discord(&self) -> String {
-        #[derive(Serialize)]
-        struct Mentions {
-            parse: Vec<String>,
-        }
-        #[derive(Serialize)]
-        struct Message {
-            content: String,
-            allowed_mentions: Mentions,
-        }
         let content = self.sentence(escaped_for_discord, |page, short| format!("[{short}](<{page}>)"));
-        let content = content.chars().take(DISCORD_CHARS_MAX).collect();
-        json::to_string(&Message { content, allowed_mentions: Mentions { parse: Vec::new() } })
+        let content: String = content.chars().take(DISCORD_CHARS_MAX).collect();
+        format!(r#"{{"content":{},"allowed_mentions":{{"parse":[]}}}}"#, json::to_string(&content))
     }
 }
 
@@ -226,14 +218,8 @@ fn escaped_for_slack(text: &str) -> String {
 
 /// Escapes Markdown, so that it is shown as text.
 fn escaped_for_discord(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_ascii_punctuation() {
-            escaped.push('\\');
-        }
-        escaped.push(character);
-    }
-    escaped
+    let escape = |character: char| character.is_ascii_punctuation().then_some('\\').into_iter().chain([character]);
+    text.chars().flat_map(escape).collect()
 }
 
 #[cfg(test)]
@@ -242,27 +228,13 @@ mod tests {
     use crate::model::run_result::{Changed, LeftOut};
 
     fn notice(code: Code, message: &str) -> Notice {
+        let (id, workspace, branch) = ("r".to_owned(), "shop".to_owned(), "main".to_owned());
         let result = SyncResult {
-            code,
-            message: message.to_owned(),
-            run_id: "r".to_owned(),
-            workspace: "shop".to_owned(),
-            branch: "main".to_owned(),
             commit: code.is_success().then(|| "0123456789abcdef0123456789abcdef01234567".to_owned()),
             changed: Changed { added: 1, modified: 2, deleted: 0 },
-            warnings: Vec::new(),
-            left_out: Vec::new(),
-            items: None,
-            duration_ms: 5,
+            ..SyncResult::bare(code, message.to_owned(), id, workspace, branch)
         };
-        Notice {
-            result,
-            subject: Subject::Backup,
-            tells_failure: !code.is_success(),
-            failures: None,
-            overdue_since: None,
-            link: None,
-        }
+        Notice { tells_failure: !code.is_success(), ..Notice::new(result, Subject::Backup) }
     }
 
     #[test]

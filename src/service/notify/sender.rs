@@ -128,7 +128,7 @@ impl Sender {
             && notice.subject == Subject::Backup
             && notice.result.code != Code::Overdue
         {
-            lane.queue().add_heartbeat(notice.clone());
+            lane.queue().add_heartbeat(Notice { tells_failure: false, ..notice.clone() });
             lane.start();
         }
         if let Some(lane) = &self.chats
@@ -147,14 +147,12 @@ impl Sender {
     pub fn finish(&self, time: Duration) {
         let deadline = Instant::now() + time;
         for lane in [&self.heartbeat, &self.chats].into_iter().flatten() {
-            let mut queue = lane.queue();
-            while !queue.waiting.is_empty() || queue.sending.is_some() {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    log::warn!("not all notices could be sent before the end");
-                    break;
-                }
-                queue = lane.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let is_busy = |queue: &mut NoticeQueue| !queue.waiting.is_empty() || queue.sending.is_some();
+            let waited = lane.changed.wait_timeout_while(lane.queue(), left, is_busy);
+            let (mut queue, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            if waited.timed_out() {
+                log::warn!("not all notices could be sent before the end");
             }
             let lost: Vec<_> = queue.sending.clone().into_iter().chain(queue.waiting.drain(..)).collect();
             drop(queue);
@@ -217,9 +215,9 @@ impl Lane {
         }
     }
 
-    /// Makes the next failure news, if this was the notice of one. A heartbeat tells no failure that is news.
+    /// Makes the next failure news, if this was the notice of one.
     fn lose(&self, notice: &Notice) {
-        if notice.tells_failure && self.targets.iter().all(|target| target.kind != Channel::Heartbeat) {
+        if notice.tells_failure {
             self.history.lose_news(&notice.result.run_id);
         }
     }
@@ -285,22 +283,21 @@ impl Lane {
                 let is_passing = http_client::is_passing(status);
                 Err(SendError { is_passing, why: format!("it answered {status}") })
             }
-            // Only the texts of `Io` and `ConnectProxyFailed` are used: other texts may contain a part of the address.
-            Err(error @ (ureq::Error::Io(_) | ureq::Error::ConnectProxyFailed(_))) => {
-                let is_passing = http_client::is_passing_error(&error);
-                Err(SendError { is_passing, why: error.to_string() })
+            Err(error) => {
+                let text = error.to_string();
+                let why = match &error {
+                    // Only these texts are used: others may contain a part of the address.
+                    ureq::Error::Io(_) | ureq::Error::ConnectProxyFailed(_) => text.as_str(),
+                    ureq::Error::HostNotFound => "its host is not known",
+                    ureq::Error::ConnectionFailed => "no connection",
+                    ureq::Error::Timeout(_) => "it did not answer in time",
+                    ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => "it answered, but not as HTTP",
+                    _ => "it is not a valid address",
+                };
+                let is_large = matches!(error, ureq::Error::LargeResponseHeader(..));
+                let is_passing = is_large || http_client::is_passing_error(&error);
+                Err(SendError { is_passing, why: why.to_owned() })
             }
-            Err(ureq::Error::HostNotFound) => {
-                Err(SendError { is_passing: true, why: "its host is not known".to_owned() })
-            }
-            Err(ureq::Error::ConnectionFailed) => Err(SendError { is_passing: true, why: "no connection".to_owned() }),
-            Err(ureq::Error::Timeout(_)) => {
-                Err(SendError { is_passing: true, why: "it did not answer in time".to_owned() })
-            }
-            Err(ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..)) => {
-                Err(SendError { is_passing: true, why: "it answered, but not as HTTP".to_owned() })
-            }
-            Err(_) => Err(SendError { is_passing: false, why: "it is not a valid address".to_owned() }),
         }
     }
 }
@@ -315,24 +312,12 @@ struct SendError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::run_result::{Changed, SyncResult};
+    use crate::model::run_result::SyncResult;
 
     fn notice(id: usize, workspace: &str, tells_failure: bool) -> Notice {
-        let result = SyncResult {
-            code: if tells_failure { Code::Timeout } else { Code::Pushed },
-            message: String::new(),
-            run_id: id.to_string(),
-            workspace: workspace.to_owned(),
-            branch: "main".to_owned(),
-            commit: None,
-            changed: Changed { added: 0, modified: 0, deleted: 0 },
-            warnings: Vec::new(),
-            left_out: Vec::new(),
-            items: None,
-            duration_ms: 0,
-        };
-        let subject = Subject::Backup;
-        Notice { result, subject, tells_failure, failures: None, overdue_since: None, link: None }
+        let code = if tells_failure { Code::Timeout } else { Code::Pushed };
+        let result = SyncResult::bare(code, String::new(), id.to_string(), workspace.to_owned(), "main".to_owned());
+        Notice { tells_failure, ..Notice::new(result, Subject::Backup) }
     }
 
     fn ids(queue: &NoticeQueue) -> Vec<&str> {
