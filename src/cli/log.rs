@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use super::args::Log as Arguments;
-use super::{own_program, patterns, print, refuse, signals};
+use super::{own_program, parsed, patterns, print, refuse, signals};
 use crate::backup::log::{self, Entry, LIMIT_DEFAULT, LIMIT_MAX, Log, LogOptions};
 use crate::config::{Config, Environment, Required};
 use crate::model::result_code::Code;
@@ -43,11 +43,8 @@ pub(super) fn log(arguments: &Arguments, environment: &Environment) -> ExitCode 
 fn options(arguments: &Arguments) -> Result<LogOptions, Vec<String>> {
     let mut faults = Vec::new();
     let paths = patterns(&arguments.path, &mut faults);
-    let mut moment = |name: &str, text: &Option<String>| {
-        let moment = text.as_deref().map(time::parse_moment).transpose();
-        moment.map_err(|why| faults.push([name, ": ", &why].concat())).unwrap_or_default()
-    };
-    let (since, until) = (moment("--since", &arguments.since), moment("--until", &arguments.until));
+    let since = parsed("--since", arguments.since.as_deref(), time::parse_moment, &mut faults);
+    let until = parsed("--until", arguments.until.as_deref(), time::parse_moment, &mut faults);
     let limit = match arguments.limit.as_deref().map(str::parse) {
         None => LIMIT_DEFAULT,
         Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,

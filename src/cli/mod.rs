@@ -9,6 +9,7 @@ mod serve;
 #[cfg_attr(not(unix), path = "no_signals.rs")]
 mod signals;
 
+use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -93,8 +94,17 @@ fn new_recorder(config: &Config) -> Recorder {
     Recorder { metrics: Metrics::default(), notifier: Sender::new(config, &history), history }
 }
 
+/// Parses the value of an option, and adds what is wrong with it to `faults`.
+fn parsed<T, E: Display>(
+    option: &str,
+    text: Option<&str>,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+    faults: &mut Vec<String>,
+) -> Option<T> {
+    text.map(parse)?.map_err(|why| faults.push(format!("{option}: {why}"))).ok()
+}
+
 /// Parses the patterns of `--path`, and adds what is wrong with one to `faults`.
 fn patterns(texts: &[String], faults: &mut Vec<String>) -> Vec<Pattern> {
-    let parse = |text: &String| Pattern::parse(text).map_err(|why| faults.push(["--path: ", &why].concat())).ok();
-    texts.iter().filter_map(parse).collect()
+    texts.iter().filter_map(|text| parsed("--path", Some(text), Pattern::parse, faults)).collect()
 }

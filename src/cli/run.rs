@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::args::{Restore, Sync, Verify};
-use super::{eprint_line, new_recorder, own_program, patterns, print, refuse, signals};
+use super::{eprint_line, new_recorder, own_program, parsed, patterns, print, refuse, signals};
 use crate::backup::key_check;
 use crate::backup::progress::{Event, Step};
 use crate::backup::restore::{self, RestoreOptions};
@@ -107,8 +107,8 @@ fn run_and_note<T>(
 }
 
 pub(super) fn restore(options: &Restore, environment: &Environment) -> ExitCode {
-    let wish = match wish(options) {
-        Ok(wish) => wish,
+    let restore_options = match restore_options(options) {
+        Ok(restore_options) => restore_options,
         Err(faults) => return refuse(Code::ConfigInvalid, &faults.join("; ")),
     };
     let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
@@ -117,24 +117,21 @@ pub(super) fn restore(options: &Restore, environment: &Environment) -> ExitCode 
             refuse(Code::ConfigInvalid, "several workspaces are configured: name the one to restore by --workspace");
             return Code::ConfigInvalid;
         };
-        let restored = restore::run(request, env, &run_context::new_run_id(), &wish);
+        let restored = restore::run(request, env, &run_context::new_run_id(), &restore_options);
         print(&restored.to_json());
         restored.result.code
     })
 }
 
 /// Returns the options besides the settings, or everything that is wrong with them.
-fn wish(options: &Restore) -> Result<RestoreOptions, Vec<String>> {
+fn restore_options(options: &Restore) -> Result<RestoreOptions, Vec<String>> {
     let mut faults = Vec::new();
     let paths = patterns(&options.path, &mut faults);
-    let target = options.to_workspace.as_deref().map(WorkspaceId::parse).transpose();
-    let target =
-        target.map_err(|error| faults.push(["--to-workspace: ", &error.to_string()].concat())).unwrap_or_default();
+    let target = parsed("--to-workspace", options.to_workspace.as_deref(), WorkspaceId::parse, &mut faults);
     if let Some(Err(why)) = options.commit.as_deref().map(restore::check_commit) {
         faults.push(why);
     }
-    let at = options.at.as_deref().map(time::parse_moment).transpose();
-    let at = at.map_err(|why| faults.push(["--at: ", &why].concat())).unwrap_or_default();
+    let at = parsed("--at", options.at.as_deref(), time::parse_moment, &mut faults);
     if options.commit.is_some() && options.at.is_some() {
         faults.push("--at: it does not go with --commit".to_owned());
     }

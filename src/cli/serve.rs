@@ -20,7 +20,7 @@ use crate::request::Purpose;
 use crate::service::queue::Queue;
 use crate::service::worker::{self, SyncWorker};
 use crate::service::{Service, overdue, scheduler};
-use crate::util::deadline::{CancelToken, Deadline};
+use crate::util::deadline::CancelToken;
 use crate::util::logging;
 
 /// How long a cancelled sync may take to end its programs.
@@ -87,12 +87,15 @@ fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
     start_schedules(&service);
-    let start_check = StartCheck::begin(&service);
+    let check_cancel = CancelToken::default();
+    let check = start_check(&service, &check_cancel);
     let draining = server.run(Arc::new(App::new(Arc::clone(&service))));
-    start_check.cancel.cancel();
-    let deadline_of_check = Deadline::after(KILL_TIME_MAX, &CancelToken::default());
+    check_cancel.cancel();
+    let check_end = Instant::now() + KILL_TIME_MAX;
     drain(&service, &draining);
-    start_check.finish(&deadline_of_check);
+    if let Some(check) = check {
+        wait_for_check(&check, check_end);
+    }
     // This ends the programs of a start check that did not end in time.
     orphans::end_all_programs();
     // Runs that were refused during the shutdown are not saved yet.
@@ -125,44 +128,28 @@ fn spawn(name: &str, lack: &str, work: impl FnOnce() + Send + 'static) -> Option
     thread.map_err(|error| log::error!("{lack}: {error}")).ok()
 }
 
-/// The thread that cleans up the data folder and, at the start of the service, checks the settings.
-struct StartCheck {
-    cancel: CancelToken,
-    thread: Option<JoinHandle<()>>,
+/// Starts the thread that cleans up the data folder and, at the start of the service, checks the settings.
+fn start_check(service: &Arc<Service>, cancel: &CancelToken) -> Option<JoinHandle<()>> {
+    let (service, cancel) = (Arc::clone(service), cancel.clone());
+    spawn("check", "nothing is checked, since there is no thread for it", move || {
+        let Service { config, queue, recorder, .. } = &*service;
+        paths::remove_leftovers(config);
+        let last_token_user = |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
+        preflight::at_start(config, &own_program(), &cancel, &last_token_user, &|| queue.were_used());
+        // Commands that run beside this service may be killed too, and leave files.
+        while !cancel.is_cancelled() {
+            std::thread::park_timeout(LEFTOVERS_POLL_INTERVAL);
+            paths::remove_leftovers(config);
+        }
+    })
 }
 
-impl StartCheck {
-    fn begin(service: &Arc<Service>) -> Self {
-        let cancel = CancelToken::default();
-        let (service, own) = (Arc::clone(service), cancel.clone());
-        let check = move || {
-            let Service { config, queue, recorder, .. } = &*service;
-            paths::remove_leftovers(config);
-            let last_token_user =
-                |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
-            preflight::at_start(config, &own_program(), &own, &last_token_user, &|| queue.were_used());
-            // Commands that run beside this service may be killed too, and leave files.
-            while !own.is_cancelled() {
-                std::thread::park_timeout(LEFTOVERS_POLL_INTERVAL);
-                paths::remove_leftovers(config);
-            }
-        };
-        let thread = spawn("check", "nothing is checked, since there is no thread for it", check);
-        Self { cancel, thread }
-    }
-
-    /// Waits until the programs and the scratch folder of the check are gone, at most until the deadline. The caller
-    /// has cancelled the check before.
-    fn finish(self, deadline: &Deadline) {
-        if let Some(thread) = &self.thread {
-            thread.thread().unpark();
-        }
-        // A thread cannot be joined with a time limit, so this polls it.
-        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
-            && let Ok(wait) = deadline.next_wait()
-        {
-            std::thread::sleep(wait.min(CHECK_POLL_INTERVAL));
-        }
+/// Waits until the programs and the scratch folder of the check, which was cancelled, are gone, at most until `end`.
+fn wait_for_check(check: &JoinHandle<()>, end: Instant) {
+    check.thread().unpark();
+    // A thread cannot be joined with a time limit, so this polls it.
+    while !check.is_finished() && Instant::now() < end {
+        std::thread::sleep(CHECK_POLL_INTERVAL);
     }
 }
 

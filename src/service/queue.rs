@@ -71,7 +71,7 @@ impl QueueState {
     /// Whether one more run may wait or begin.
     fn takes(&self, request: &SyncRequest) -> bool {
         match self.backups.iter().find(|backup| backup.id == request.backup_id()) {
-            Some(backup) => backup.waiting.len() < WAITING_MAX,
+            Some(backup) => backup.runs.len() <= WAITING_MAX,
             None if request.configured => true,
             None => self.first_runs(false).count() < OTHER_BACKUPS_MAX,
         }
@@ -79,7 +79,10 @@ impl QueueState {
 
     /// Returns the runs of one kind that are in progress or are the next of their backup.
     fn first_runs(&self, configured: bool) -> impl Iterator<Item = &Arc<Run>> {
-        self.backups.iter().map(|backup| &backup.running).filter(move |run| run.request.configured == configured)
+        self.backups
+            .iter()
+            .filter_map(|backup| backup.runs.front())
+            .filter(move |run| run.request.configured == configured)
     }
 
     /// Whether the run, which is the next of its backup, may begin.
@@ -97,19 +100,18 @@ impl QueueState {
     }
 }
 
-/// The runs of one backup. At most one is in progress; the others wait in the order of their requests.
+/// The runs of one backup, in the order of their requests.
 struct BackupQueue {
     /// See [`SyncRequest::backup_id`].
     id: String,
-    running: Arc<Run>,
-    waiting: VecDeque<Arc<Run>>,
+    /// The first is in progress, waits for room, or has just ended. The others wait for it.
+    runs: VecDeque<Arc<Run>>,
 }
 
 impl BackupQueue {
     /// Returns a waiting run with an equal request.
     fn waiting_for(&self, request: &SyncRequest) -> Option<Arc<Run>> {
-        let first = Some(&self.running).filter(|run| run.state().waits);
-        first.into_iter().chain(&self.waiting).find(|run| run.request == *request).cloned()
+        self.runs.iter().find(|run| run.state().waits && run.request == *request).cloned()
     }
 }
 
@@ -220,7 +222,7 @@ impl Queue {
         if let Some(backup) = state.backup(&id) {
             log::info!("run {} waits for its turn: a sync of workspace {} goes on", run.id, run.request.workspace);
             run.wait_for_others();
-            backup.waiting.push_back(Arc::clone(&run));
+            backup.runs.push_back(Arc::clone(&run));
             return Ok(run);
         }
         let (queue, first) = (Arc::clone(self), Arc::clone(&run));
@@ -228,7 +230,7 @@ impl Queue {
         if thread.spawn(move || queue.work_off(first)).is_err() {
             return Err(Code::TooManyRequests);
         }
-        state.backups.push(BackupQueue { id, running: Arc::clone(&run), waiting: VecDeque::new() });
+        state.backups.push(BackupQueue { id, runs: VecDeque::from([Arc::clone(&run)]) });
         Ok(run)
     }
 
@@ -301,17 +303,17 @@ impl Queue {
         self.end(run, run.failure(Code::Timeout, message), false, None);
     }
 
-    /// Takes the first waiting run of a backup. If there is none, removes the backup's queue. Callers end their own run
-    /// when it waits for too long; a run without callers is checked here.
+    /// Removes the ended run of a backup, and returns the next one. If there is none, removes the backup's queue. Callers
+    /// end their own run when it waits for too long; a run without callers is checked here.
     fn take_next(&self, id: &str) -> Option<Arc<Run>> {
         let mut state = self.state();
         let backup = state.backup(id)?;
-        while let Some(run) = backup.waiting.pop_front() {
-            if run.age() < self.waiting_time_max {
-                backup.running = Arc::clone(&run);
-                return Some(run);
+        while backup.runs.pop_front().is_some() {
+            match backup.runs.front() {
+                Some(run) if run.age() < self.waiting_time_max => return Some(Arc::clone(run)),
+                Some(run) => self.give_up(run),
+                None => {}
             }
-            self.give_up(&run);
         }
         state.backups.retain(|backup| backup.id != id);
         None
@@ -325,14 +327,14 @@ impl Queue {
             if let Some(result) = run.state().result.clone() {
                 return Some(result);
             }
-            let waiting = state.backup(&run.request.backup_id()).map(|backup| &mut backup.waiting);
             let mut left = CALLER_POLL_INTERVAL;
-            if let Some(waiting) = waiting
-                && let Some(place) = waiting.iter().position(|waiting| waiting.id == run.id)
+            // The thread of the backup ends the first run, and the callers of the others end theirs.
+            if let Some(backup) = state.backup(&run.request.backup_id())
+                && let Some(place) = backup.runs.iter().skip(1).position(|waiting| waiting.id == run.id)
             {
                 left = left.min(self.waiting_time_max.saturating_sub(run.age()));
                 if left.is_zero() {
-                    waiting.remove(place);
+                    backup.runs.remove(place + 1);
                     self.give_up(run);
                     continue;
                 }
@@ -348,7 +350,7 @@ impl Queue {
     pub fn close(&self) {
         let mut state = self.state();
         state.is_closed = true;
-        for run in state.backups.iter_mut().flat_map(|backup| backup.waiting.drain(..)) {
+        for run in state.backups.iter_mut().flat_map(|backup| backup.runs.drain(1..)) {
             self.reject(&run);
         }
         self.changed.notify_all();
@@ -373,14 +375,13 @@ impl Queue {
     pub fn overview(&self) -> Overview {
         let state = self.state();
         let mut overview = Overview { running: Vec::new(), waiting: Vec::new() };
-        for backup in &state.backups {
+        for run in state.backups.iter().flat_map(|backup| &backup.runs) {
+            let state = run.state();
             // A run that has ended keeps its place until the next one takes it.
-            let run = backup.running.state();
-            if run.result.is_none() {
-                let list = if run.has_begun { &mut overview.running } else { &mut overview.waiting };
-                list.push(Arc::clone(&backup.running));
+            if state.result.is_none() {
+                let list = if state.has_begun { &mut overview.running } else { &mut overview.waiting };
+                list.push(Arc::clone(run));
             }
-            overview.waiting.extend(backup.waiting.iter().cloned());
         }
         overview
     }
@@ -411,7 +412,7 @@ mod tests {
     }
 
     fn backup(run: &Arc<Run>) -> BackupQueue {
-        BackupQueue { id: run.request.backup_id(), running: Arc::clone(run), waiting: VecDeque::new() }
+        BackupQueue { id: run.request.backup_id(), runs: VecDeque::from([Arc::clone(run)]) }
     }
 
     #[test]

@@ -136,7 +136,7 @@ pub fn requests(
 }
 
 /// Records a result for each configured workspace without a run, because its syncs could not even be requested.
-pub fn note_without_run(recorder: &Recorder, config: &Config, code: Code, message: &str) {
+fn note_without_run(recorder: &Recorder, config: &Config, code: Code, message: &str) {
     let workspaces = match &config.workspaces {
         Workspaces::Listed(listed) => listed.iter().map(WorkspaceId::as_str).collect(),
         Workspaces::All => vec![history::ALL],
