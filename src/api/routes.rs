@@ -21,7 +21,6 @@ use crate::service::queue::Run;
 use crate::service::status::{self, StatusReport};
 use crate::service::token_check::TokenCheck;
 use crate::service::{Service, worker};
-use crate::util::time;
 
 /// How long a caller should wait before it tries again.
 const RETRY_AFTER_SECONDS: &str = "10";
@@ -105,7 +104,7 @@ impl App {
     /// Answers `/ready`, for alerts. It names workspaces and codes but no causes, because it needs no token.
     fn ready(&self) -> Response {
         let (service, now) = (&self.service, SystemTime::now());
-        match status::fault_of(&service.config, &service.workspaces(), time::of(service.started, now), now) {
+        match status::fault_of(service, &service.workspaces(), now) {
             None => Response::json(200, r#"{"status":"ready"}"#.to_owned()),
             Some(fault) => Response::error(503, fault.code, &fault.message),
         }
@@ -115,7 +114,7 @@ impl App {
     fn status(&self) -> Response {
         let overview = self.service.queue.overview();
         let history = &self.service.recorder.history;
-        let report = history.read(|kept| StatusReport::new(&self.service, kept, &overview).to_json());
+        let report = history.read(|kept| json::to_string(&StatusReport::new(&self.service, kept, &overview)));
         Response::json(200, report)
     }
 
@@ -129,19 +128,34 @@ impl App {
         Response::new(200, metrics::CONTENT_TYPE, self.service.recorder.metrics.to_text(&gauges))
     }
 
-    fn sync(&self, body: &[u8], caller: &Caller<'_>) -> Response {
-        let draft = match Draft::from_json(body, &self.service.config) {
-            Ok(draft) => draft,
-            Err(error) => return refused(error.code, &error.message),
-        };
+    fn sync(&self, body: &[u8], caller: &Caller<'_>) -> Result<Response, RequestError> {
+        let draft = Draft::from_json(body, &self.service.config)?;
         // From here on, the request may wait for Windmill and for a run.
-        if let Err(code) = caller.begin_wait() {
-            return refused(code, "too many callers wait for a sync");
+        caller.begin_wait().map_err(|code| not_taken(code, "too many callers wait for a sync"))?;
+        let requests = self.requests(&draft)?;
+        let mut runs = Vec::with_capacity(requests.list.len());
+        // All syncs start at once, and one that fails does not stop the others. If one is not taken, those that were
+        // accepted continue, as they do when a caller leaves.
+        for request in requests.list {
+            runs.push(
+                self.service.queue.submit(request).map_err(|code| not_taken(code, "too many syncs wait already"))?,
+            );
         }
-        match self.requests(&draft) {
-            Ok(requests) => self.run(requests, draft.wait(), caller),
-            Err(error) => refused(error.code, &error.message),
+        if draft.wait() == Wait::No {
+            return Ok(accepted(&runs, requests.is_single));
         }
+        let mut results = Vec::with_capacity(runs.len());
+        for run in &runs {
+            // The client of a run without a result has most likely gone. Its runs continue.
+            let gone = || not_taken(Code::TooManyRequests, "the caller had ended its side, and others wait");
+            let result = self.service.queue.wait(run, &|| caller.is_gone()).ok_or_else(gone)?;
+            results.push(result.for_answer(runs.len()));
+        }
+        let (code, text) = match results.as_slice() {
+            [result] if requests.is_single => (result.code, result.to_json()),
+            results => (run_result::code_of_all(results), run_result::all_to_json(results)),
+        };
+        Ok(with_retry_after(code, Response::json(code.http_status(), text)))
     }
 
     /// Returns the syncs that the request asks for. If it brings a Windmill token, checks the token for each of them.
@@ -155,33 +169,6 @@ impl App {
             }
         }
         Ok(asked)
-    }
-
-    /// Starts all syncs at once. A sync that fails does not stop the others.
-    fn run(&self, requests: Requests, wait: Wait, caller: &Caller<'_>) -> Response {
-        let mut runs = Vec::with_capacity(requests.list.len());
-        for request in requests.list {
-            match self.service.queue.submit(request) {
-                Ok(run) => runs.push(run),
-                // The runs that were accepted continue, as they do when a caller leaves.
-                Err(code) => return refused(code, not_taken(code)),
-            }
-        }
-        if wait == Wait::No {
-            return accepted(&runs, requests.is_single);
-        }
-        let mut results = Vec::with_capacity(runs.len());
-        for run in &runs {
-            match self.service.queue.wait(run, &|| caller.is_gone()) {
-                Some(result) => results.push(result.for_answer(runs.len())),
-                // The client has most likely gone. Its runs continue.
-                None => return refused(Code::TooManyRequests, "the caller had ended its side, and others wait"),
-            }
-        }
-        match results.as_slice() {
-            [result] if requests.is_single => answered(result.code, result.to_json()),
-            results => answered(run_result::code_of_all(results), run_result::all_to_json(results)),
-        }
     }
 
     /// Refuses a request that lacks the service's token, if one is set. Refuses a sync that a web page asks for, unless
@@ -246,11 +233,10 @@ fn refused(code: Code, message: &str) -> Response {
     with_retry_after(code, Response::error(code.http_status(), code, message))
 }
 
-fn not_taken(code: Code) -> &'static str {
-    match code {
-        Code::ShuttingDown => "the service is ending",
-        _ => "too many syncs wait already",
-    }
+/// Returns the error of a request that was not taken, for this reason or because the service is ending.
+fn not_taken(code: Code, why: &str) -> RequestError {
+    let message = if code == Code::ShuttingDown { "the service is ending" } else { why };
+    RequestError { code, message: message.to_owned() }
 }
 
 /// Returns the answer to a request that does not wait for its runs.
@@ -265,10 +251,6 @@ fn accepted(runs: &[Arc<Run>], is_single: bool) -> Response {
     };
     let start = format!(r#"{{"success":true,"code":"accepted","message":"{message}","run_id":{first}"#);
     Response::json(202, format!("{start}{all}}}"))
-}
-
-fn answered(code: Code, result: String) -> Response {
-    with_retry_after(code, Response::json(code.http_status(), result))
 }
 
 fn with_retry_after(code: Code, response: Response) -> Response {
@@ -304,7 +286,7 @@ impl Handler for App {
             Some(Route::Status) => self.status(),
             Some(Route::Metrics) => self.metrics(),
             Some(Route::Page) => status_page::response(),
-            Some(Route::Sync) => self.sync(&body, caller),
+            Some(Route::Sync) => self.sync(&body, caller).unwrap_or_else(|error| refused(error.code, &error.message)),
             None => Response::not_found(),
         }
     }

@@ -48,7 +48,7 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// One ended run, as `/status` shows it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The id of the run.
     pub run_id: String,
@@ -161,7 +161,7 @@ pub struct About {
 }
 
 /// The status of the backup of one workspace to one place.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BackupStatus {
     /// The workspace.
     pub workspace: String,
@@ -374,14 +374,11 @@ impl SavedHistory {
     /// Keeps the newest runs. Runs that count for no backup do not push out the others.
     fn forget_runs(&mut self) {
         let counts = |run: &Record| run.configured && !run.dry_run;
-        let others = self.runs.iter().filter(|run| !counts(run)).count();
-        let oldest = self.runs.iter().rposition(|run| others <= OTHER_RUNS_MAX || !counts(run));
-        if self.runs.len() > RUNS_MAX
-            && let Some(oldest) = oldest
-        {
-            self.runs.remove(oldest);
+        while self.runs.len() > RUNS_MAX {
+            let others = self.runs.iter().filter(|run| !counts(run)).count();
+            let oldest = self.runs.iter().rposition(|run| others <= OTHER_RUNS_MAX || !counts(run));
+            self.runs.remove(oldest.unwrap_or_default());
         }
-        self.runs.truncate(RUNS_MAX);
     }
 
     /// Adds a run, unless it is there. Returns whether it was added.
@@ -411,16 +408,7 @@ fn stand(known: Option<BackupStatus>, run: &Record, destination: &str, token_use
     let mut status = known.unwrap_or_else(|| BackupStatus {
         workspace: run.workspace.clone(),
         destination: destination.to_owned(),
-        last_run: run.clone(),
-        last_success: None,
-        token_user: None,
-        last_backup: None,
-        last_failure: None,
-        consecutive_failures: 0,
-        failing_since: None,
-        failure_news: None,
-        picture: Vec::new(),
-        unlisted: None,
+        ..Default::default()
     });
     status.last_run = run.clone();
     status.unlisted = None;
@@ -678,20 +666,11 @@ mod tests {
                 run_id: id.to_owned(),
                 workspace: "shop".to_owned(),
                 configured: true,
-                dry_run: false,
-                verify: false,
                 success,
                 code: if success { "pushed" } else { "timeout" }.to_owned(),
-                message: String::new(),
-                branch: "main".to_owned(),
-                commit: None,
-                changed: Changed { added: 1, modified: 0, deleted: 0 },
-                warnings: Vec::new(),
                 left_out: Some(Vec::new()),
-                items: None,
-                started: "2026-11-22T18:00:00Z".to_owned(),
                 ended: format!("2026-11-22T18:00:{id}Z"),
-                duration_ms: 7,
+                ..Default::default()
             }
         }
     }

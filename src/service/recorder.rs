@@ -14,7 +14,6 @@ use crate::service::notify::sender::Sender;
 /// How long to wait for other processes that write the history. They write for milliseconds, on a busy disk for
 /// seconds.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(10);
-const FLUSH_AT_END_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// The counters, history and notifications of a process.
 pub struct Recorder {
@@ -60,10 +59,5 @@ impl Recorder {
     /// Writes the history to the file, which takes time. Callers have the result already.
     pub fn flush(&self) {
         self.history.save(FLUSH_TIME_MAX);
-    }
-
-    /// Does the same for a service that ends: its caller waits, so the time limit is shorter.
-    pub fn flush_at_end(&self) {
-        self.history.save(FLUSH_AT_END_TIME_MAX);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use miniserde::{Serialize, json};
+use miniserde::Serialize;
 
 use crate::backup::workspaces::WorkspaceList;
 use crate::config::schedule::Schedule;
@@ -195,15 +195,11 @@ pub struct LastFailure {
     pub message: String,
 }
 
-/// Returns what is wrong with the configured backups, or `None` if all is well. `started` is when the process started,
-/// by the clock of `now`: for a backup without a success, the time counts from there.
+/// Returns what is wrong with the configured backups, or `None` if all is well. For a backup without a success, the time
+/// counts from the start of the process.
 #[must_use]
-pub fn fault_of(
-    config: &Config,
-    workspaces: &[Workspace],
-    started: SystemTime,
-    now: SystemTime,
-) -> Option<LastFailure> {
+pub fn fault_of(service: &Service, workspaces: &[Workspace], now: SystemTime) -> Option<LastFailure> {
+    let (config, started) = (&service.config, time::of(service.started, now));
     let fault_of = |workspace: &Workspace| {
         failure_of(workspace)
             .or_else(|| overdue(config, workspace, started, now).map(|overdue| overdue.fault))
@@ -282,7 +278,7 @@ impl StatusReport {
         let Service { config, workspace_list, started, .. } = service;
         let now = SystemTime::now();
         let mut workspaces = configured_workspaces(config, workspace_list, kept);
-        let ready = fault_of(config, &workspaces, time::of(*started, now), now).is_none();
+        let ready = fault_of(service, &workspaces, now).is_none();
         let next_by = |schedule: Option<&Schedule>| -> Vec<Next> {
             let Some(time) = schedule.and_then(|schedule| schedule.next_after(now)) else { return Vec::new() };
             let next = |of: &Workspace| Next { workspace: of.workspace.clone(), time: time::to_text(time) };
@@ -308,12 +304,6 @@ impl StatusReport {
             waiting: overview.waiting.iter().map(|run| Going::new(run)).collect(),
             runs: kept.runs.clone(),
         }
-    }
-
-    /// Returns the report as one line of JSON.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        json::to_string(self)
     }
 }
 
