@@ -137,7 +137,7 @@ fn start_check(service: &Arc<Service>, cancel: &CancelToken) -> Option<JoinHandl
         let Service { config, queue, recorder, .. } = &*service;
         paths::remove_leftovers(config);
         let last_token_user = |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
-        preflight::at_start(config, &own_program(), &cancel, &last_token_user, &|| queue.were_used());
+        preflight::at_start(config, &own_program(), &cancel, &last_token_user, &|| queue.was_used());
         // Commands that run beside this service may be killed too, and leave files.
         while !cancel.is_cancelled() {
             std::thread::park_timeout(LEFTOVERS_POLL_INTERVAL);

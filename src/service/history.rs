@@ -397,14 +397,19 @@ impl SavedHistory {
         }
         let known = self.standings.iter().position(|one| one.key() == key).map(|index| self.standings.remove(index));
         // The backup that ran last is the first entry, so that backups of former settings are dropped first.
-        self.standings.insert(0, stand(known, run, destination, about.token_user.as_ref()));
+        self.standings.insert(0, status_after(known, run, destination, about.token_user.as_ref()));
         self.standings.truncate(STANDINGS_MAX);
         true
     }
 }
 
 /// Returns the status after one more run.
-fn stand(known: Option<BackupStatus>, run: &Record, destination: &str, token_user: Option<&TokenUser>) -> BackupStatus {
+fn status_after(
+    known: Option<BackupStatus>,
+    run: &Record,
+    destination: &str,
+    token_user: Option<&TokenUser>,
+) -> BackupStatus {
     let mut status = known.unwrap_or_else(|| BackupStatus {
         workspace: run.workspace.clone(),
         destination: destination.to_owned(),
@@ -685,8 +690,9 @@ mod tests {
     }
 
     fn after(runs: &[(&str, bool)]) -> BackupStatus {
-        let stand = |known, (id, success): &(&str, bool)| Some(stand(known, &record(id, *success), "there", None));
-        runs.iter().fold(None, stand).expect("a run")
+        let after =
+            |known, (id, success): &(&str, bool)| Some(status_after(known, &record(id, *success), "there", None));
+        runs.iter().fold(None, after).expect("a run")
     }
 
     #[test]
@@ -705,7 +711,7 @@ mod tests {
             |code: &str, ended: &str| Record { code: code.to_owned(), ended: ended.to_owned(), ..record("01", false) };
         let mut status = None;
         let mut news = |run: Record| {
-            let after = stand(status.take(), &run, "there", None);
+            let after = status_after(status.take(), &run, "there", None);
             let run = &after.last_run;
             let is_news = after.failure_news.as_ref().is_some_and(|news| news.ended == run.ended);
             status = Some(after);
@@ -738,7 +744,7 @@ mod tests {
         for (day, second) in [(1, 20), (2, 5), (3, 25), (4, 11), (5, 2), (6, 29)] {
             let ended = format!("2026-11-{day:02}T03:00:{second:02}Z");
             let failure = Record { ended: ended.clone(), ..record("01", false) };
-            let after = stand(status.take(), &failure, "there", None);
+            let after = status_after(status.take(), &failure, "there", None);
             assert_eq!(after.failure_news.as_ref().map(|news| &news.ended), Some(&ended));
             status = Some(after);
         }
@@ -870,6 +876,12 @@ mod tests {
         assert_eq!(look(&history), (true, None, None));
         history.save(Duration::from_secs(5));
         assert_eq!(look(&history), (true, None, None));
+        // A run after the list, which is saved together with it.
+        list();
+        record("08", "old", Code::Unchanged);
+        history.save(Duration::from_secs(5));
+        assert_eq!(look(&history), (false, None, None));
+        assert_eq!(look(&History::new(scratch.path())), (false, None, None));
         assert!(history.memory().unsaved.is_empty());
     }
 
@@ -881,9 +893,9 @@ mod tests {
             let code = "incomplete".to_owned();
             Record { code, left_out: Some(left_out), ended, ..record("01", false) }
         };
-        let mut status = stand(None, &run("f/a", "01"), "there", None);
+        let mut status = status_after(None, &run("f/a", "01"), "there", None);
         for (item, ended, is_news) in [("f/a", "02", false), ("f/b", "03", true), ("f/b", "04", false)] {
-            status = stand(Some(status), &run(item, ended), "there", None);
+            status = status_after(Some(status), &run(item, ended), "there", None);
             let ended = format!("2026-11-22T18:00:{ended}Z");
             assert_eq!(status.failure_news.as_ref().is_some_and(|news| news.ended == ended), is_news, "{ended}");
             assert_eq!(status.last_backup.as_ref(), Some(&ended));
@@ -982,8 +994,9 @@ mod tests {
     #[test]
     fn the_last_success_says_whose_token_it_had() {
         let user = |name: &str, admin| Some(TokenUser { name: name.to_owned(), admin });
-        let after =
-            |known, success, user: Option<TokenUser>| stand(known, &record("01", success), "there", user.as_ref());
+        let after = |known, success, user: Option<TokenUser>| {
+            status_after(known, &record("01", success), "there", user.as_ref())
+        };
         let status = after(None, true, user("ann", true));
         let status = after(Some(status), false, user("bob", false));
         assert_eq!(status.token_user, user("ann", true));

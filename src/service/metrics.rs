@@ -142,8 +142,10 @@ impl Metrics {
     }
 }
 
-/// The gauges of each configured backup: name, help text and value.
-const BACKUP_GAUGES: [(&str, &str, fn(&Workspace) -> u64); 6] = [
+/// A gauge of each configured backup: its name, its help text and its value.
+type BackupGauge = (&'static str, &'static str, fn(&Workspace) -> u64);
+
+const BACKUP_GAUGES: [BackupGauge; 6] = [
     (
         "windmill_git_sync_last_success_timestamp_seconds",
         "End of the last successful sync, 0 if there was none; kept over restarts.",

@@ -308,7 +308,7 @@ impl Queue {
 
     /// Whether any run was requested so far.
     #[must_use]
-    pub fn were_used(&self) -> bool {
+    pub fn was_used(&self) -> bool {
         self.state().was_used
     }
 

@@ -1,6 +1,5 @@
 //! The state of the service and its backups at one moment, as JSON.
 
-use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use miniserde::Serialize;
@@ -38,9 +37,9 @@ pub struct StatusReport {
     /// When `VERIFY_SCHEDULE` starts the next runs.
     pub next_verify: Vec<Next>,
     /// Runs in progress in this process.
-    pub running: Vec<Going>,
+    pub running: Vec<ActiveRun>,
     /// Runs that wait for the end of another.
-    pub waiting: Vec<Going>,
+    pub waiting: Vec<ActiveRun>,
     /// The last runs that ended, the newest first.
     pub runs: Vec<Record>,
 }
@@ -85,7 +84,7 @@ pub struct Next {
 
 /// One run that has not ended.
 #[derive(Serialize)]
-pub struct Going {
+pub struct ActiveRun {
     /// The id of the run.
     pub run_id: String,
     /// The workspace.
@@ -102,7 +101,7 @@ pub struct Going {
     pub elapsed_ms: u64,
 }
 
-impl Going {
+impl ActiveRun {
     fn new(run: &Run) -> Self {
         Self {
             run_id: run.id.clone(),
@@ -167,24 +166,26 @@ pub fn configured_workspaces(config: &Config, workspace_list: &WorkspaceList, ke
         Workspaces::Listed(listed) => return listed.iter().map(one).collect(),
         Workspaces::All => workspace_list.last(),
     };
-    let mut all: Vec<_> = match listed {
-        Some(listed) => listed.iter().map(one).collect(),
-        None => {
-            let names: BTreeSet<&str> = kept.standings.iter().map(|status| status.workspace.as_str()).collect();
-            let ids = names.into_iter().filter_map(|name| WorkspaceId::parse(name).ok());
-            let is_unlisted = |id: &WorkspaceId| {
-                let status = kept.status(id.as_str(), &request::configured_destination(config, id));
-                status.is_some_and(|status| status.unlisted == Some(true))
-            };
-            ids.filter(|id| !is_unlisted(id)).map(|id| one(&id)).filter(|known| known.last_run.is_some()).collect()
-        }
+    let in_history = || {
+        let standings = kept.standings.iter().filter(|status| status.unlisted != Some(true));
+        let mut all: Vec<_> = standings.filter_map(|status| configured_workspace(config, status)).collect();
+        all.sort();
+        all
     };
+    let mut all: Vec<_> = listed.unwrap_or_else(in_history).iter().map(one).collect();
     // Without a list of the workspaces, none of them is backed up.
     let unlisted = kept.status(ALL, "").filter(|status| !status.last_run.success);
     if unlisted.is_some() || all.is_empty() && config.expect_sync_every.is_some() {
         all.push(Workspace::configured(ALL, unlisted, None));
     }
     all
+}
+
+/// Returns the workspace of a status, if the settings still choose its destination.
+#[must_use]
+pub fn configured_workspace(config: &Config, status: &BackupStatus) -> Option<WorkspaceId> {
+    let id = WorkspaceId::parse(&status.workspace).ok()?;
+    (status.destination == request::configured_destination(config, &id)).then_some(id)
 }
 
 /// A fault that an alert should report.
@@ -300,8 +301,8 @@ impl StatusReport {
             workspaces,
             next,
             next_verify,
-            running: overview.running.iter().map(|run| Going::new(run)).collect(),
-            waiting: overview.waiting.iter().map(|run| Going::new(run)).collect(),
+            running: overview.running.iter().map(|run| ActiveRun::new(run)).collect(),
+            waiting: overview.waiting.iter().map(|run| ActiveRun::new(run)).collect(),
             runs: kept.runs.clone(),
         }
     }

@@ -73,7 +73,7 @@ impl Question<'_> {
         }
         let (workspace, destination) = (request.workspace.as_str(), request.destination());
         let last = history.token_user(workspace, &destination);
-        match judge(&user, last.as_ref()) {
+        match compare(&user, last.as_ref()) {
             Ok(()) => {}
             Err(Code::LostRights) if request.allow_lost_rights => {}
             Err(Code::Forbidden) if config.api_token.is_some() => request.configured = false,
@@ -85,7 +85,7 @@ impl Question<'_> {
 
 /// Whether a token of `user` may make the configured backup, if the last backup had a token of `last`. If that is not
 /// known (a new volume, or a history of an earlier version), any token may.
-fn judge(user: &TokenUser, last: Option<&TokenUser>) -> Result<(), Code> {
+fn compare(user: &TokenUser, last: Option<&TokenUser>) -> Result<(), Code> {
     match last {
         _ if user.admin => Ok(()),
         None => Ok(()),
@@ -122,7 +122,7 @@ mod tests {
             (&user("eve", false), Some(&bob), Err(Code::Forbidden)),
             (&ann, Some(&bob), Ok(())),
         ] {
-            assert_eq!(judge(user, last), expected, "{user:?} after {last:?}");
+            assert_eq!(compare(user, last), expected, "{user:?} after {last:?}");
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::service::history::{self, About};
 use crate::service::notify::message;
 use crate::service::queue::{Run, Worker};
 use crate::service::recorder::Recorder;
+use crate::service::status;
 use crate::util::deadline::CancelToken;
 use crate::util::logging;
 
@@ -118,11 +119,9 @@ pub fn requests(
     match &asked {
         Ok(requests) if is_all && !requests.is_single && draft.is_of_the_settings() => {
             // No backup was made yet, so this counts as no run and as no success.
-            recorder.record_list(|known| {
-                WorkspaceId::parse(&known.workspace).is_ok_and(|id| {
-                    known.destination == request::configured_destination(config, &id)
-                        && !requests.list.iter().any(|request| request.workspace == id)
-                })
+            recorder.record_list(|status| {
+                let id = status::configured_workspace(config, status);
+                id.is_some_and(|id| requests.list.iter().all(|request| request.workspace != id))
             });
         }
         Err(error)

@@ -53,8 +53,8 @@ impl Channel {
 pub struct Sender {
     occasions: Vec<Occasion>,
     /// The heartbeat has a thread of its own: neither does it wait for a chat that does not answer, nor a chat for it.
-    heartbeat: Option<Arc<Lane>>,
-    chats: Option<Arc<Lane>>,
+    heartbeat: Arc<Lane>,
+    chats: Arc<Lane>,
 }
 
 /// Addresses that one thread sends to.
@@ -99,15 +99,12 @@ impl Sender {
             let target = |(kind, source): &(Channel, &Option<SecretSource>)| {
                 Some(Target { kind: *kind, source: (*source).clone()? })
             };
-            let targets: Vec<_> = settings.iter().filter_map(target).collect();
-            (!targets.is_empty()).then(|| {
-                Arc::new(Lane {
-                    targets,
-                    environment: config.tool_environment.clone(),
-                    history: Arc::clone(history),
-                    queue: Mutex::default(),
-                    changed: Condvar::new(),
-                })
+            Arc::new(Lane {
+                targets: settings.iter().filter_map(target).collect(),
+                environment: config.tool_environment.clone(),
+                history: Arc::clone(history),
+                queue: Mutex::default(),
+                changed: Condvar::new(),
             })
         };
         Self {
@@ -124,16 +121,13 @@ impl Sender {
     /// Queues the notice for those who want it, and does not wait until it is sent.
     pub fn tell(&self, notice: Notice) {
         // A heartbeat is for syncs only: its receiver checks whether they continue.
-        if let Some(lane) = &self.heartbeat
-            && notice.subject == Subject::Backup
-            && notice.result.code != Code::Overdue
-        {
-            lane.queue().add_heartbeat(Notice { tells_failure: false, ..notice.clone() });
-            lane.start();
+        let (heartbeat, lane) = (&self.heartbeat, &self.chats);
+        let is_sync = notice.subject == Subject::Backup && notice.result.code != Code::Overdue;
+        if !heartbeat.targets.is_empty() && is_sync {
+            heartbeat.queue().add_heartbeat(Notice { tells_failure: false, ..notice.clone() });
+            heartbeat.start();
         }
-        if let Some(lane) = &self.chats
-            && notice.is_for(&self.occasions)
-        {
+        if !lane.targets.is_empty() && notice.is_for(&self.occasions) {
             let dropped = lane.queue().add(notice);
             if let Some(dropped) = dropped {
                 log::warn!("a notice is dropped, {WAITING_MAX} others wait to be sent");
@@ -146,7 +140,7 @@ impl Sender {
     /// Waits until everything is sent, at most `time`. What is not sent by then is lost.
     pub fn finish(&self, time: Duration) {
         let deadline = Instant::now() + time;
-        for lane in [&self.heartbeat, &self.chats].into_iter().flatten() {
+        for lane in [&self.heartbeat, &self.chats] {
             let left = deadline.saturating_duration_since(Instant::now());
             let is_busy = |queue: &mut NoticeQueue| !queue.waiting.is_empty() || queue.sending.is_some();
             let waited = lane.changed.wait_timeout_while(lane.queue(), left, is_busy);
