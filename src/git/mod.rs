@@ -41,7 +41,7 @@ use crate::model::result_code::Code;
 use crate::model::urls::{RemoteScheme, RemoteUrl};
 use crate::process::command::Invocation;
 use crate::process::run::{Ending, Failure, Finished};
-use crate::process::run_env::{ProgramLog, RunEnv};
+use crate::process::run_env::RunEnv;
 use crate::util::deadline::Expired;
 
 /// The limit of captured output for commands that print only a few lines.
@@ -202,8 +202,7 @@ impl<'a> Git<'a> {
     }
 
     fn run(&self, command: Invocation) -> Result<Finished, GitError> {
-        let mut log = ProgramLog::new("git", log::Level::Debug);
-        self.run_env.run(command, &mut |line| log.line(line)).map_err(from_failure)
+        self.run_env.run(command, &mut |_| {}).map_err(from_failure)
     }
 
     /// Runs a command that needs only the checkout.
@@ -253,16 +252,12 @@ impl<'a> Git<'a> {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]
 fn from_failure(failure: Failure) -> GitError {
     match failure {
         Failure::Expired(expired) => GitError::Expired(expired),
-        Failure::NotStarted { .. } | Failure::CutOff { .. } => GitError::Machine(failure.to_string()),
-        Failure::NotWritten { ref error, .. } => match GitError::from(io::Error::from(error.kind())) {
-            GitError::Machine(_) => GitError::Machine(failure.to_string()),
-            _ => GitError::Checkout(failure.to_string()),
-        },
-        Failure::NoSpace { .. } | Failure::TooMuchOutput { .. } => GitError::Checkout(failure.to_string()),
+        Failure::Machine(why) => GitError::Machine(why),
+        Failure::TooMuchOutput(why) => GitError::Checkout(why),
+        Failure::Disk(error) => error.into(),
     }
 }
 

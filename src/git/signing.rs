@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::git::ssh_key;
 use crate::process::run::Failure;
-use crate::process::run_env::{ProgramLog, RunEnv};
+use crate::process::run_env::RunEnv;
 use crate::util::deadline::Expired;
 use crate::util::secret::Secret;
 
@@ -34,8 +34,7 @@ pub fn prepare(run_env: &RunEnv, key: &Secret) -> Result<PathBuf, SigningError> 
     let invocation = run_env.invocation("ssh-keygen", run_env.run_dir.path()).map_err(SigningError::Disk)?;
     // With an empty passphrase, `ssh-keygen` does not ask for one.
     let invocation = invocation.arguments(["-y", "-P", "", "-f"]).argument(&path).capture(PUBLIC_KEY_BYTES_MAX);
-    let mut log = ProgramLog::new("ssh-keygen", log::Level::Debug);
-    let finished = run_env.run(invocation, &mut |line| log.line(line)).map_err(|failure| match failure {
+    let finished = run_env.run(invocation, &mut |_| {}).map_err(|failure| match failure {
         Failure::Expired(expired) => SigningError::Expired(expired),
         failure => SigningError::Setting(format!("{SETTING} is set, and commits cannot be signed: {failure}")),
     })?;

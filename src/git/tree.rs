@@ -143,7 +143,7 @@ impl Git<'_> {
         let command = self.command()?.arguments(["cat-file", "blob", blob.as_str()]).capture(bytes_max);
         let shown = command.to_string();
         match self.run_env.run(command, &mut |_| {}) {
-            Err(Failure::TooMuchOutput { .. }) => Ok(BlobContent::Strange("it is too large")),
+            Err(Failure::TooMuchOutput(_)) => Ok(BlobContent::Strange("it is too large")),
             finished => successful(&shown, finished.map_err(from_failure)?).map(BlobContent::Whole),
         }
     }

@@ -73,11 +73,8 @@ impl Lock {
     pub fn acquire_if_free(path: &Path) -> Option<Self> {
         let file = files::open_file(path, false).ok()?;
         let path = path.canonicalize().ok()?;
-        if file.try_lock().is_err() {
-            end_orphans(&path);
-            file.try_lock().ok()?;
-        }
         end_orphans(&path);
+        file.try_lock().ok()?;
         programs(|marker| marker.path == path).is_empty().then_some(Self { file, marker: None })
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 #[cfg(unix)]
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::run::TERM_GRACE;
 
@@ -18,6 +18,7 @@ const END_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How many times programs are searched for and killed. A program may start another while it is being ended; one that
 /// does so again and again is not chased forever.
 const SEARCHES_MAX: u32 = 10;
+
 /// The process that started a program, in a form that a later process can check, and the path of the lock.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Marker {
@@ -68,17 +69,13 @@ pub(super) fn end_orphans(path: &Path) {
             && marker.path == own.path
             && process_start(marker.owner) != Some(marker.owner_start)
     };
-    ask_to_end(&programs(is_orphan));
-    end_programs(is_orphan);
-}
-
-/// Asks these processes to end, and waits for them up to the grace time.
-fn ask_to_end(programs: &[u32]) {
-    for id in programs {
+    let orphans = programs(is_orphan);
+    for id in &orphans {
         log::warn!("asking process {id} to end, which a killed run left behind");
-        terminate(*id);
+        end(*id, false);
     }
-    wait_for_end(programs, TERM_GRACE);
+    wait_for_end(&orphans, TERM_GRACE);
+    end_programs(is_orphan);
 }
 
 /// Waits for at most `patience` until the processes are gone. They are not our children, so no system call waits for
@@ -135,54 +132,24 @@ pub(super) fn end_programs(is_meant: impl Fn(&Marker) -> bool) {
         }
         for id in &meant {
             log::warn!("ending process {id}, which a run left behind");
-            kill(*id);
+            end(*id, true);
         }
         wait_for_end(&meant, KILL_GRACE);
     }
 }
 
-#[cfg(unix)]
-fn pid(id: u32) -> Option<Pid> {
-    Pid::from_raw(i32::try_from(id).ok()?)
-}
-
-#[cfg(unix)]
-pub(super) fn signal_group(id: u32, signal: Signal) {
-    if let Some(pid) = pid(id) {
-        // It fails if no process of the group is left, which is fine.
-        let _ = kill_process_group(pid, signal);
+/// Kills a process, or asks it to end. Does nothing if the process is gone.
+fn end(id: u32, is_killed: bool) {
+    #[cfg(unix)]
+    if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, if is_killed { Signal::KILL } else { Signal::TERM });
     }
-}
-
-/// Returns whether the group still has a process, which may be a zombie.
-#[cfg(unix)]
-pub(super) fn is_group_there(id: u32) -> bool {
-    pid(id).is_some_and(|pid| test_kill_process_group(pid).is_ok())
-}
-
-/// Kills a process that a run left behind.
-#[cfg(unix)]
-fn kill(id: u32) {
-    signal_process(id, Signal::KILL);
-}
-
-/// Asks such a process to end.
-#[cfg(unix)]
-fn terminate(id: u32) {
-    signal_process(id, Signal::TERM);
-}
-
-#[cfg(unix)]
-fn signal_process(id: u32, signal: Signal) {
-    if let Some(pid) = pid(id) {
-        // It fails if the process is gone, which is fine.
-        let _ = kill_process(pid, signal);
-    }
+    #[cfg(not(unix))]
+    let _ = (id, is_killed);
 }
 
 /// Returns when the process `id` started, in the kernel's ticks; `None` if there is no such process, if it is a zombie,
 /// or if `/proc` does not show it. Together with the pid it identifies a process, since pids are reused.
-#[cfg(unix)]
 fn process_start(id: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // The second field is the program's name in parentheses and may hold anything, so count from the last `)`.
@@ -190,14 +157,3 @@ fn process_start(id: u32) -> Option<u64> {
     let state = fields.next()?;
     if matches!(state, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
 }
-
-#[cfg(not(unix))]
-fn process_start(_: u32) -> Option<u64> {
-    None
-}
-
-#[cfg(not(unix))]
-fn kill(_: u32) {}
-
-#[cfg(not(unix))]
-fn terminate(_: u32) {}

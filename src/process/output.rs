@@ -3,7 +3,8 @@
 #![cfg_attr(not(unix), expect(dead_code, reason = "no program is started there"))]
 
 use std::collections::VecDeque;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::mem;
 
 use crate::process::command::{Invocation, Stdout};
 #[cfg(target_os = "linux")]
@@ -38,131 +39,107 @@ pub fn clean_line(bytes: &[u8]) -> String {
     clean.trim_end().to_owned()
 }
 
-pub(super) enum Event {
-    /// Bytes from standard output; empty at the end of the stream.
-    Stdout(Vec<u8>),
-    /// The same for standard error.
-    Stderr(Vec<u8>),
-    /// The program ended; it is not reaped yet.
-    Ended,
-}
-
-/// Splits output into lines and cleans them for logs: no colours, no control characters, no secrets, no endless line.
-struct Lines<'a> {
-    pending: Vec<u8>,
-    is_cut: bool,
-    redactor: &'a Redactor,
-}
-
-impl Lines<'_> {
-    fn push(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(String)) {
-        for &byte in bytes {
-            // A carriage return ends a line too: git overwrites its progress with it.
-            if byte == b'\n' || byte == b'\r' {
-                self.flush(on_line);
-            } else if self.pending.len() < LINE_BYTES_MAX {
-                self.pending.push(byte);
-            } else {
-                self.is_cut = true;
-            }
-        }
-    }
-
-    fn flush(&mut self, on_line: &mut dyn FnMut(String)) {
-        let line = clean_line(&self.pending);
-        self.pending.clear();
-        let is_cut = std::mem::take(&mut self.is_cut);
-        if !line.is_empty() {
-            on_line(if is_cut { self.redactor.scrub_cut(&line) } else { self.redactor.redact(&line) });
-        }
-    }
-}
-
+/// What a program printed until now. Its lines are cleaned for logs: no colours, no control characters, no secrets, no
+/// endless line.
 pub(super) struct Output<'a> {
-    stdout: Vec<u8>,
-    pub(super) form: Stdout,
-    written: usize,
     pub(super) command: String,
-    lines: [Lines<'a>; 2],
+    form: Stdout,
+    /// How many bytes came on standard output.
+    length: usize,
+    stdout: Vec<u8>,
+    /// The line of each stream that has not ended yet.
+    pending: [Vec<u8>; 2],
     tail: VecDeque<String>,
+    redactor: &'a Redactor,
     on_line: &'a mut dyn FnMut(&str),
-    /// Whether standard output and standard error are still open.
-    pub(super) is_open: [bool; 2],
 }
 
 impl<'a> Output<'a> {
     pub(super) fn new(invocation: &mut Invocation, redactor: &'a Redactor, on_line: &'a mut dyn FnMut(&str)) -> Self {
-        let lines = || Lines { pending: Vec::new(), is_cut: false, redactor };
         Self {
-            stdout: Vec::new(),
-            form: std::mem::replace(&mut invocation.stdout, Stdout::Lines),
-            written: 0,
             command: invocation.to_string(),
-            lines: [lines(), lines()],
+            form: mem::replace(&mut invocation.stdout, Stdout::Lines),
+            length: 0,
+            stdout: Vec::new(),
+            pending: Default::default(),
             tail: VecDeque::new(),
+            redactor,
             on_line,
-            is_open: [true; 2],
         }
     }
 
-    pub(super) fn take(&mut self, event: Event) -> Result<(), Failure> {
-        match event {
-            Event::Stdout(bytes) if bytes.is_empty() => self.is_open[0] = false,
-            Event::Stderr(bytes) if bytes.is_empty() => self.is_open[1] = false,
-            Event::Stdout(bytes) => self.keep(&bytes)?,
-            Event::Stderr(bytes) => self.lines(1, Some(&bytes)),
-            Event::Ended => {}
+    /// Returns whether its standard output is content, which is of no use without its end.
+    pub(super) fn is_content(&self) -> bool {
+        !matches!(self.form, Stdout::Lines)
+    }
+
+    /// Takes bytes from standard output, which is stream 0, or from standard error.
+    pub(super) fn take(&mut self, stream: usize, bytes: &[u8]) -> Result<(), Failure> {
+        if stream > 0 || !self.is_content() {
+            self.take_lines(stream, bytes);
+            return Ok(());
+        }
+        self.length += bytes.len();
+        let command = &self.command;
+        match &mut self.form {
+            Stdout::Bytes { max } | Stdout::File { max, .. } if self.length > *max => {
+                return Err(Failure::TooMuchOutput(format!("`{command}` printed more than {max} bytes")));
+            }
+            Stdout::File { file, .. } => file.write_all(bytes).map_err(|error| {
+                Failure::Disk(io::Error::new(error.kind(), format!("cannot write what `{command}` printed: {error}")))
+            })?,
+            Stdout::Bytes { .. } | Stdout::Lines => self.stdout.extend_from_slice(bytes),
         }
         Ok(())
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.written += bytes.len();
-        let max = match &mut self.form {
-            Stdout::Lines => {
-                self.lines(0, Some(bytes));
-                return Ok(());
+    fn take_lines(&mut self, stream: usize, bytes: &[u8]) {
+        for &byte in bytes {
+            // A carriage return ends a line too: git overwrites its progress with it.
+            if byte == b'\n' || byte == b'\r' {
+                self.end_line(stream);
+            } else if self.pending[stream].len() <= LINE_BYTES_MAX {
+                self.pending[stream].push(byte);
             }
-            Stdout::Bytes { max } | Stdout::File { max, .. } if self.written > *max => *max,
-            Stdout::Bytes { .. } => {
-                self.stdout.extend_from_slice(bytes);
-                return Ok(());
-            }
-            Stdout::File { file, .. } => {
-                let command = || self.command.clone();
-                return file.write_all(bytes).map_err(|error| Failure::NotWritten { command: command(), error });
-            }
-        };
-        Err(Failure::TooMuchOutput { command: self.command.clone(), bytes_max: max })
-    }
-
-    fn lines(&mut self, stream: usize, bytes: Option<&[u8]>) {
-        let Self { lines, tail, on_line, .. } = self;
-        let mut keep = |line: String| {
-            // Our own program prints these lines before it becomes another program.
-            #[cfg(target_os = "linux")]
-            if line.starts_with(confine::LINE_PREFIX) {
-                log::debug!("{line}");
-                if line.contains(confine::CANNOT) && tail.len() < TAIL_LINES_MAX {
-                    tail.push_back(line);
-                }
-                return;
-            }
-            on_line(&line);
-            if tail.len() == TAIL_LINES_MAX {
-                tail.pop_front();
-            }
-            tail.push_back(line);
-        };
-        match bytes {
-            Some(bytes) => lines[stream].push(bytes, &mut keep),
-            None => lines[stream].flush(&mut keep),
         }
     }
 
+    fn end_line(&mut self, stream: usize) {
+        let mut bytes = mem::take(&mut self.pending[stream]);
+        let is_cut = bytes.len() > LINE_BYTES_MAX;
+        bytes.truncate(LINE_BYTES_MAX);
+        let line = clean_line(&bytes);
+        if line.is_empty() {
+            return;
+        }
+        let line = if is_cut { self.redactor.scrub_cut(&line) } else { self.redactor.redact(&line) };
+        // Our own program prints these lines before it becomes another program.
+        #[cfg(target_os = "linux")]
+        if line.starts_with(confine::LINE_PREFIX) {
+            log::debug!("{line}");
+            if line.contains(confine::CANNOT) && self.tail.len() < TAIL_LINES_MAX {
+                self.tail.push_back(line);
+            }
+            return;
+        }
+        (self.on_line)(&line);
+        if self.tail.len() == TAIL_LINES_MAX {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line);
+    }
+
+    /// Returns the failure of a program that ended, while its output did not.
+    pub(super) fn cut_off(&self) -> Failure {
+        Failure::Machine(format!(
+            "`{}` ended, and what it printed did not: something that it started holds it open",
+            self.command
+        ))
+    }
+
     pub(super) fn finish(mut self, ending: Ending) -> Finished {
-        self.lines(0, None);
-        self.lines(1, None);
+        self.end_line(0);
+        self.end_line(1);
         Finished { ending, stdout: self.stdout, tail: self.tail.into() }
     }
 }

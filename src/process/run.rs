@@ -1,6 +1,7 @@
 //! Runs one program under a deadline: with its own process group, a clean environment, bounded and redacted output,
 //! and no process of its group left at the end.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -65,68 +66,36 @@ impl Finished {
     }
 }
 
-/// Why a program did not end by itself.
+/// Why a program did not end by itself. The texts name the command.
 #[derive(Debug)]
 pub enum Failure {
-    /// It could not be started.
-    NotStarted {
-        /// The program's name.
-        program: String,
-        /// What the system said.
-        error: io::Error,
-    },
+    /// It could not be started, or it ended but its output did not: another process holds the stream open.
+    Machine(String),
     /// The deadline passed, or the process is ending; the program's group was killed.
     Expired(Expired),
     /// It printed more than the limit and was killed.
-    TooMuchOutput {
-        /// The command.
-        command: String,
-        /// The limit.
-        bytes_max: usize,
-    },
-    /// It ended, but its output did not: another process holds the stream open.
-    CutOff {
-        /// The command.
-        command: String,
-    },
-    /// It left too little free space, and was ended.
-    NoSpace {
-        /// The command.
-        command: String,
-        /// How much space is free, and how much has to be.
-        error: io::Error,
-    },
-    /// What it printed could not be written to its file, and it was killed.
-    NotWritten {
-        /// The command.
-        command: String,
-        /// What the system said.
-        error: io::Error,
-    },
+    TooMuchOutput(String),
+    /// It left too little free space, or what it printed could not be written to its file, and it was ended.
+    Disk(io::Error),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotStarted { program, error } if error.kind() == io::ErrorKind::NotFound => {
-                write!(formatter, "cannot start `{program}`: it is not installed, or not on the PATH")
-            }
-            Self::NotStarted { program, error } => write!(formatter, "cannot start `{program}`: {error}"),
+            Self::Machine(why) | Self::TooMuchOutput(why) => formatter.write_str(why),
             Self::Expired(Expired::TimedOut) => formatter.write_str("the time was over"),
             Self::Expired(Expired::Cancelled) => formatter.write_str("the service is ending"),
-            Self::TooMuchOutput { command, bytes_max } => {
-                write!(formatter, "`{command}` printed more than {bytes_max} bytes")
-            }
-            Self::CutOff { command } => {
-                write!(
-                    formatter,
-                    "`{command}` ended, and what it printed did not: something that it started holds it open"
-                )
-            }
-            Self::NoSpace { command, error } => write!(formatter, "`{command}` was ended: {error}"),
-            Self::NotWritten { command, error } => write!(formatter, "cannot write what `{command}` printed: {error}"),
+            Self::Disk(error) => error.fmt(formatter),
         }
     }
+}
+
+fn not_started(program: &OsStr, error: &io::Error) -> Failure {
+    let program = program.display();
+    Failure::Machine(match error.kind() {
+        io::ErrorKind::NotFound => format!("cannot start `{program}`: it is not installed, or not on the PATH"),
+        _ => format!("cannot start `{program}`: {error}"),
+    })
 }
 
 /// Runs `invocation` until it ends or the deadline passes.
@@ -148,25 +117,24 @@ pub fn run(
 
 #[cfg(unix)]
 mod platform {
-    use std::io::Read;
-    use std::os::fd::{AsFd, OwnedFd};
+    use std::fs::File;
+    use std::io::{self, Read as _};
+    use std::os::fd::OwnedFd;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Child, Command, Stdio};
-    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
     use std::time::{Duration, Instant};
 
-    use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid};
 
-    use super::{Deadline, Ending, Failure, Finished, Invocation, Redactor, TERM_GRACE};
-    use crate::process::command::Stdout;
+    use super::{Deadline, Ending, Failure, Finished, Invocation, Redactor, TERM_GRACE, not_started};
     #[cfg(target_os = "linux")]
     use crate::process::confine;
-    use crate::process::orphans::{is_group_there, signal_group};
-    use crate::process::output::{Event, Output};
+    use crate::process::output::Output;
     use crate::util::volume::Volume;
 
-    /// How long to wait for output after the program's end. On a busy machine, the last bytes may still be in the pipe,
-    /// in our own threads or on their way to the disk.
+    /// How long to wait for output after the program's end. On a busy machine, the last bytes may still be on their way
+    /// to the disk.
     const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
     /// How long to wait for lines while the pipes are empty. After that, no more are expected: a descendant that left
     /// the group holds the pipe open.
@@ -175,13 +143,11 @@ mod platform {
     const GROUP_END_TIME_MAX: Duration = Duration::from_millis(500);
     /// How often to check whether they are gone.
     const GROUP_END_WAIT: Duration = Duration::from_millis(5);
+    /// How often to check whether a program has ended that closed its output.
+    const END_WAIT: Duration = Duration::from_millis(1);
     /// How often the free space is checked. A fast program writes 20 MB in this time.
     const VOLUME_POLL_INTERVAL: Duration = Duration::from_millis(50);
-    /// How many chunks may be in flight. A flood of output blocks the program and does not fill our memory.
-    const CHUNKS_MAX: usize = 4;
     const CHUNK_BYTES: usize = 16 * 1024;
-    /// The stack size of the threads, which only read and wait.
-    const STACK_BYTES: usize = 64 * 1024;
 
     pub(super) fn run(
         mut invocation: Invocation,
@@ -190,28 +156,24 @@ mod platform {
         on_line: &mut dyn FnMut(&str),
     ) -> Result<Finished, Failure> {
         deadline.remaining().map_err(Failure::Expired)?;
-        let volume = invocation.volume.take();
         let oom_kills_before = oom_kills();
         let mut child = spawn(&mut invocation)?;
-        // The sender is kept, so that a wait for an event lasts its full time even if the threads have ended.
-        let (sender, events) = sync_channel(CHUNKS_MAX);
-        let watched = watch(&mut child, &sender);
+        let group = Pid::from_child(&child);
+        let mut pipes = Pipes::new(&mut child);
         let mut output = Output::new(&mut invocation, redactor, on_line);
-        let followed = match watched {
-            Ok(pipes) => follow(&events, deadline, volume.as_ref(), &mut output, child.id()).map(|()| pipes),
-            Err(error) => Err(Failure::NotStarted { program: invocation.to_string(), error }),
-        };
+        let followed = follow(group, deadline, invocation.volume.as_ref(), &mut pipes, &mut output);
+        if followed.is_err() {
+            end_early(group, &mut pipes, &mut output);
+        }
         // Descendants that outlive the program must not continue to write. Until the program is reaped, no other group
-        // can have its id.
-        signal_group(child.id(), Signal::KILL);
+        // can have its id. It fails if no process of the group is left.
+        let _ = kill_process_group(group, Signal::KILL);
         let status = child.wait();
         if followed.is_err() {
-            wait_for_end_of_group(child.id());
+            wait_for_end_of_group(group);
         }
-        let followed = followed.and_then(|pipes| drain(&events, &mut output, &pipes));
-        drop(events);
-        followed?;
-        let status = status.map_err(|error| Failure::NotStarted { program: invocation.to_string(), error })?;
+        followed.and_then(|()| drain(&mut pipes, &mut output))?;
+        let status = status.map_err(|error| not_started(&invocation.program, &error))?;
         let ending = match (status.code(), status.signal()) {
             (Some(code), _) => Ending::Exit(code),
             (None, signal) => Ending::Signal(signal.unwrap_or(0)),
@@ -225,7 +187,7 @@ mod platform {
             && !finished.is_success()
             && let Some(error) = confine::start_error(&finished.tail)
         {
-            return Err(not_started(&invocation, error));
+            return Err(not_started(&invocation.program, &error));
         }
         Ok(finished)
     }
@@ -250,9 +212,9 @@ mod platform {
     /// Waits a moment for the other processes that were killed with a program: as long as one has a file open, the disk
     /// does not get its space back. They are not our children, so no system call waits for them. In a container they
     /// may stay as zombies.
-    fn wait_for_end_of_group(id: u32) {
+    fn wait_for_end_of_group(group: Pid) {
         let patience = Instant::now() + GROUP_END_TIME_MAX;
-        while is_group_there(id) && Instant::now() < patience {
+        while test_kill_process_group(group).is_ok() && Instant::now() < patience {
             std::thread::sleep(GROUP_END_WAIT);
         }
     }
@@ -267,14 +229,10 @@ mod platform {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        let child = command.spawn().map_err(|error| not_started(invocation, error))?;
+        let child = command.spawn().map_err(|error| not_started(&invocation.program, &error))?;
         #[cfg(target_os = "linux")]
         confine::prefer_for_oom(&child.id().to_string());
         Ok(child)
-    }
-
-    fn not_started(invocation: &Invocation, error: std::io::Error) -> Failure {
-        Failure::NotStarted { program: invocation.program.to_string_lossy().into_owned(), error }
     }
 
     /// Returns a command for the program with an empty environment, or for our own program, which becomes it.
@@ -289,121 +247,104 @@ mod platform {
         command
     }
 
-    /// Starts the threads that read the two streams and wait for the end. Returns the two pipes, to check them for
-    /// unread bytes.
-    fn watch(child: &mut Child, events: &SyncSender<Event>) -> std::io::Result<Vec<OwnedFd>> {
-        let thread = || std::thread::Builder::new().stack_size(STACK_BYTES);
-        let mut pipes = Vec::new();
-        if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
-            pipes = vec![stdout.as_fd().try_clone_to_owned()?, stderr.as_fd().try_clone_to_owned()?];
-            let to_stdout = events.clone();
-            thread().spawn(move || read(stdout, &to_stdout, Event::Stdout))?;
-            let to_stderr = events.clone();
-            thread().spawn(move || read(stderr, &to_stderr, Event::Stderr))?;
-        }
-        let to_end = events.clone();
-        let id = child.id();
-        thread().spawn(move || {
-            if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
-                // The child is not reaped here: the id of a reaped child, and of its group, may be given to another
-                // process.
-                let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-                while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {}
-            }
-            let _ = to_end.send(Event::Ended);
-        })?;
-        Ok(pipes)
-    }
+    /// The pipes of standard output and standard error, as long as they are open.
+    struct Pipes([Option<File>; 2]);
 
-    fn read(mut stream: impl Read, events: &SyncSender<Event>, wrap: fn(Vec<u8>) -> Event) {
-        let mut chunk = vec![0; CHUNK_BYTES];
-        loop {
-            match stream.read(&mut chunk) {
-                Ok(length) => {
-                    if events.send(wrap(chunk[..length].to_vec())).is_err() || length == 0 {
-                        return;
+    impl Pipes {
+        fn new(child: &mut Child) -> Self {
+            let (stdout, stderr) = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
+            Self([stdout.map(File::from), stderr.map(File::from)])
+        }
+
+        fn are_open(&self) -> bool {
+            self.0.iter().any(Option::is_some)
+        }
+
+        /// Waits at most `patience` for output, and passes to `output` what is there. Returns whether something was, or
+        /// the end of a stream.
+        fn read(&mut self, patience: Duration, output: &mut Output<'_>) -> Result<bool, Failure> {
+            let patience = if self.are_open() { patience } else { patience.min(END_WAIT) };
+            let mut polled: Vec<_> = self.0.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)).collect();
+            // It fails if a signal comes; then no pipe is ready.
+            let _ = poll(&mut polled, Timespec::try_from(patience).ok().as_ref());
+            let ready: Vec<_> = polled.iter().map(|pipe| !pipe.revents().is_empty()).collect();
+            let open = self.0.iter_mut().enumerate().filter(|(_, pipe)| pipe.is_some());
+            for ((stream, pipe), _) in open.zip(&ready).filter(|(_, is_ready)| **is_ready) {
+                let mut chunk = [0; CHUNK_BYTES];
+                match pipe.as_mut().map_or(Ok(0), |pipe| pipe.read(&mut chunk)) {
+                    Ok(0) => *pipe = None,
+                    Ok(length) => output.take(stream, &chunk[..length])?,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => {
+                        *pipe = None;
+                        return Err(output.cut_off());
                     }
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // After an error, the end of the stream is never reported, so captured output counts as cut off.
-                Err(_) => return,
             }
+            Ok(ready.contains(&true))
         }
     }
 
-    /// Takes events until the program has ended. Ends it if its time is over, its output cannot be taken, or the disk
-    /// is nearly full.
+    /// Returns whether the program has ended. It is not reaped here: the id of a reaped program, and of its group, may
+    /// be given to another process.
+    fn has_ended(program: Pid) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        !matches!(waitid(WaitId::Pid(program), options), Ok(None) | Err(rustix::io::Errno::INTR))
+    }
+
+    /// Takes output until the program has ended. Fails if its time is over, its output cannot be taken, or the disk is
+    /// nearly full.
     fn follow(
-        events: &Receiver<Event>,
+        program: Pid,
         deadline: &Deadline,
         volume: Option<&Volume>,
+        pipes: &mut Pipes,
         output: &mut Output<'_>,
-        id: u32,
     ) -> Result<(), Failure> {
         let mut look = Instant::now();
-        loop {
-            let wait = match deadline.next_wait() {
-                Ok(wait) => wait.min(VOLUME_POLL_INTERVAL),
-                Err(expired) => return Err(end_early(events, output, id, Failure::Expired(expired))),
-            };
+        while !has_ended(program) {
+            let wait = deadline.next_wait().map_err(Failure::Expired)?.min(VOLUME_POLL_INTERVAL);
             if let Some(volume) = volume.filter(|_| look <= Instant::now()) {
                 look = Instant::now() + VOLUME_POLL_INTERVAL;
-                if let Err(error) = volume.check() {
-                    let failure = Failure::NoSpace { command: output.command.clone(), error };
-                    return Err(end_early(events, output, id, failure));
-                }
+                volume.check().map_err(|error| {
+                    Failure::Disk(io::Error::new(error.kind(), format!("`{}` was ended: {error}", output.command)))
+                })?;
             }
-            match events.recv_timeout(wait) {
-                Ok(Event::Ended) => return Ok(()),
-                Ok(event) => {
-                    if let Err(failure) = output.take(event) {
-                        return Err(end_early(events, output, id, failure));
-                    }
-                }
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// Asks the group to end, and gives it a moment to remove its lock files. The caller kills what is left.
-    fn end_early(events: &Receiver<Event>, output: &mut Output<'_>, id: u32, failure: Failure) -> Failure {
-        signal_group(id, Signal::TERM);
-        let patience = Instant::now() + TERM_GRACE;
-        while let Ok(event) = events.recv_timeout(patience.saturating_duration_since(Instant::now())) {
-            if matches!(event, Event::Ended) {
-                break;
-            }
-            let _ = output.take(event);
-        }
-        failure
-    }
-
-    /// Takes what is still in the pipes. A descendant that left the group could hold them open forever, so the wait is
-    /// limited. Lines may then be incomplete; captured content may not.
-    fn drain(events: &Receiver<Event>, output: &mut Output<'_>, pipes: &[OwnedFd]) -> Result<(), Failure> {
-        let begun = Instant::now();
-        while output.is_open.contains(&true) {
-            let lacks_content = output.is_open[0] && !matches!(output.form, Stdout::Lines);
-            let left = DRAIN_TIME_MAX.saturating_sub(begun.elapsed());
-            match events.recv_timeout(left.min(QUIET_TIME_MAX)) {
-                Ok(event) if !left.is_zero() => output.take(event)?,
-                Err(_) if !left.is_zero() && (lacks_content || are_full(pipes)) => {}
-                _ if lacks_content => return Err(Failure::CutOff { command: output.command.clone() }),
-                _ => break,
-            }
+            pipes.read(wait, output)?;
         }
         Ok(())
     }
 
-    /// Returns whether one of the pipes has unread bytes.
-    fn are_full(pipes: &[OwnedFd]) -> bool {
-        pipes.iter().any(|pipe| rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0))
+    /// Asks the group to end, and gives it a moment to remove its lock files. The caller kills what is left.
+    fn end_early(group: Pid, pipes: &mut Pipes, output: &mut Output<'_>) {
+        let _ = kill_process_group(group, Signal::TERM);
+        let patience = Instant::now() + TERM_GRACE;
+        while !has_ended(group) && Instant::now() < patience {
+            let _ = pipes.read(VOLUME_POLL_INTERVAL, output);
+        }
+    }
+
+    /// Takes what is still in the pipes. A descendant that left the group could hold them open forever, so the wait is
+    /// limited. Lines may then be incomplete; captured content may not.
+    fn drain(pipes: &mut Pipes, output: &mut Output<'_>) -> Result<(), Failure> {
+        let begun = Instant::now();
+        while pipes.are_open() {
+            let lacks_content = pipes.0[0].is_some() && output.is_content();
+            let left = DRAIN_TIME_MAX.saturating_sub(begun.elapsed());
+            if left.is_zero() && lacks_content {
+                return Err(output.cut_off());
+            }
+            if left.is_zero() || !(pipes.read(left.min(QUIET_TIME_MAX), output)? || lacks_content) {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
 #[cfg(not(unix))]
 mod platform {
-    use super::{Deadline, Failure, Finished, Invocation, Redactor};
+    use super::{Deadline, Failure, Finished, Invocation, Redactor, not_started};
 
     #[expect(clippy::needless_pass_by_value, reason = "the same shape as on Unix")]
     pub(super) fn run(
@@ -412,7 +353,6 @@ mod platform {
         _: &Redactor,
         _: &mut dyn FnMut(&str),
     ) -> Result<Finished, Failure> {
-        let program = invocation.program.to_string_lossy().into_owned();
-        Err(Failure::NotStarted { program, error: std::io::ErrorKind::Unsupported.into() })
+        Err(not_started(&invocation.program, &std::io::ErrorKind::Unsupported.into()))
     }
 }

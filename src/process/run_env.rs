@@ -22,32 +22,6 @@ const VERSION_TIME_MAX: Duration = Duration::from_secs(30);
 /// How many characters of a version are kept.
 const VERSION_CHARS_MAX: usize = 40;
 
-/// Logs what one program prints, up to a limit of lines.
-pub struct ProgramLog {
-    name: &'static str,
-    level: log::Level,
-    lines: usize,
-}
-
-impl ProgramLog {
-    /// Creates the log of a program with this name.
-    #[must_use]
-    pub fn new(name: &'static str, level: log::Level) -> Self {
-        Self { name, level, lines: 0 }
-    }
-
-    /// Logs one more line.
-    pub fn line(&mut self, line: &str) {
-        self.lines += 1;
-        let name = self.name;
-        if self.lines <= LOGGED_LINES_MAX {
-            log::log!(self.level, "{name}: {line}");
-        } else if self.lines == LOGGED_LINES_MAX + 1 {
-            log::log!(self.level, "{name}: it prints more than {LOGGED_LINES_MAX} lines, of which no more are logged");
-        }
-    }
-}
-
 /// The environment in which one run's programs work.
 pub struct RunEnv {
     /// The folder of the run: empty at its start, removed at its end.
@@ -75,20 +49,7 @@ impl RunEnv {
     /// # Errors
     /// Fails if the process has no free file descriptor.
     pub fn invocation(&self, program: &str, folder: &Path) -> io::Result<Invocation> {
-        let invocation = self.bare_invocation(program, folder)?;
-        Ok(self.environment.iter().fold(invocation, |all, (name, value)| all.environment(name, value)))
-    }
-
-    fn bare_invocation(&self, program: &str, folder: &Path) -> io::Result<Invocation> {
-        let home = self.run_dir.path();
-        Ok(Invocation::new(program, folder)
-            .environment("HOME", home)
-            .environment("XDG_CONFIG_HOME", home)
-            .environment("TMPDIR", home)
-            .environment("LC_ALL", "C")
-            .environment(MARKER, self.lock.marker())
-            .stdin(self.lock.as_input()?)
-            .watch(self.run_dir.volume()))
+        self.invocation_with(program, folder, |_| true)
     }
 
     /// Creates the same for a program that talks only to this process. It gets no proxies, because some programs also
@@ -97,17 +58,38 @@ impl RunEnv {
     /// # Errors
     /// Fails if the process has no free file descriptor.
     pub fn local_invocation(&self, program: &str, folder: &Path) -> io::Result<Invocation> {
-        let environment = self.environment.iter().filter(|(name, _)| !name.to_ascii_lowercase().ends_with("_proxy"));
-        let invocation = self.bare_invocation(program, folder)?;
-        Ok(environment.fold(invocation, |all, (name, value)| all.environment(name, value)))
+        self.invocation_with(program, folder, |name| !name.to_ascii_lowercase().ends_with("_proxy"))
     }
 
-    /// Runs an invocation; see [`run::run`].
+    fn invocation_with(&self, program: &str, folder: &Path, admits: fn(&str) -> bool) -> io::Result<Invocation> {
+        let home = self.run_dir.path();
+        let invocation = Invocation::new(program, folder)
+            .environment("HOME", home)
+            .environment("XDG_CONFIG_HOME", home)
+            .environment("TMPDIR", home)
+            .environment("LC_ALL", "C")
+            .environment(MARKER, self.lock.marker())
+            .stdin(self.lock.as_input()?)
+            .watch(self.run_dir.volume());
+        let admitted = self.environment.iter().filter(|(name, _)| admits(name));
+        Ok(admitted.fold(invocation, |all, (name, value)| all.environment(name, value)))
+    }
+
+    /// Runs an invocation; see [`run::run`]. Logs what it prints, up to a limit of lines.
     ///
     /// # Errors
     /// [`Failure`].
     pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Finished, Failure> {
-        run::run(invocation, &self.deadline, &self.redactor, on_line)
+        let (program, mut lines) = (invocation.program.display().to_string(), 0);
+        run::run(invocation, &self.deadline, &self.redactor, &mut |line| {
+            lines += 1;
+            if lines <= LOGGED_LINES_MAX {
+                log::debug!("{program}: {line}");
+            } else if lines == LOGGED_LINES_MAX + 1 {
+                log::debug!("{program}: it prints more than {LOGGED_LINES_MAX} lines, of which no more are logged");
+            }
+            on_line(line);
+        })
     }
 
     /// Returns what a program prints after `prefix` when it is asked for its version. Ends the program as soon as it

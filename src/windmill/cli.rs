@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use log::Level;
 use miniserde::json::{self, Value};
 
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::process::command::Invocation;
 use crate::process::run::{Ending, Failure, Finished};
-use crate::process::run_env::{ProgramLog, RunEnv};
+use crate::process::run_env::RunEnv;
 use crate::util::files;
 use crate::util::retry::Retry;
 use crate::util::secret::Secret;
@@ -57,16 +56,13 @@ pub fn pull(
         "--yes",
         "--skip-branch-validation",
     ]);
-    let (mut words, mut log) = (Words::default(), ProgramLog::new("wmill", Level::Debug));
-    let finished = run_env.run(invocation, &mut |line| {
-        log.line(line);
-        words.take(line);
-    });
+    let mut words = Words::default();
+    let finished = run_env.run(invocation, &mut |line| words.take(line));
     files::remove_folder(&configuration).map_err(machine)?;
     let finished = match finished {
         Ok(finished) => finished,
         Err(failure) => {
-            if let Failure::NoSpace { .. } = failure {
+            if let Failure::Disk(_) = failure {
                 // The files that wmill wrote are of no use, and take the space.
                 files::remove_folder(folder).and_then(|()| files::create_folder(folder)).map_err(machine)?;
             }
@@ -92,7 +88,7 @@ pub fn pull(
 fn not_run(failure: &Failure) -> WindmillError {
     match failure {
         Failure::Expired(expired) => WindmillError::Expired(*expired),
-        Failure::NoSpace { .. } => {
+        Failure::Disk(_) => {
             WindmillError::Failed { code: Code::PullFailed, message: failure.to_string(), retry: Retry::NewCheckout }
         }
         _ => WindmillError::Machine(failure.to_string()),
@@ -137,8 +133,7 @@ pub fn push(
     if deletions == Deletions::Skip {
         invocation = invocation.argument("--keep-deleted");
     }
-    let mut log = ProgramLog::new("wmill", Level::Debug);
-    let finished = run_env.run(invocation.capture(CHANGES_BYTES_MAX), &mut |line| log.line(line));
+    let finished = run_env.run(invocation.capture(CHANGES_BYTES_MAX), &mut |_| {});
     files::remove_folder(&configuration).map_err(machine)?;
     let finished = match finished {
         Ok(finished) => finished,
