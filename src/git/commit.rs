@@ -1,13 +1,13 @@
 //! Makes, finds and reads commits.
 
 use std::fs::File;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::git::fast_import::{self, ItemCommit};
 use crate::git::fetch::TIP_REF;
 use crate::git::object::ObjectId;
 use crate::git::output::CommitText;
-use crate::git::{ANSWER_BYTES_MAX, Git, GitError};
+use crate::git::{Git, GitError};
 use crate::model::names::Identity;
 
 impl Git<'_> {
@@ -64,11 +64,7 @@ impl Git<'_> {
     /// # Errors
     /// [`GitError`]. It is not an error if there is no such commit or more than one.
     pub fn find_commit(&self, digits: &str) -> Result<Option<ObjectId>, GitError> {
-        let name = format!("{digits}^{{commit}}");
-        let command = self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]).capture(ANSWER_BYTES_MAX);
-        let finished = self.run(command)?;
-        let found = ObjectId::parse(String::from_utf8_lossy(&finished.stdout).trim());
-        let Some(commit) = found.filter(|_| finished.is_success()) else { return Ok(None) };
+        let Some(commit) = self.commit_named(digits)? else { return Ok(None) };
         let command = self.command()?.arguments(["merge-base", "--is-ancestor", commit.as_str(), TIP_REF]);
         Ok(self.run(command)?.is_success().then_some(commit))
     }
@@ -79,11 +75,8 @@ impl Git<'_> {
     /// # Errors
     /// [`GitError`].
     pub fn last_with(&self, commit: &ObjectId, line: &str) -> Result<Option<CommitText>, GitError> {
-        let command = self.command()?.arguments(["log", "-1", "--no-show-signature", "--format=%B"]);
-        let command = command.argument(format!("--grep=^{line}"));
-        let message = self.locally(command.argument(commit.as_str()).capture(ANSWER_BYTES_MAX))?;
-        let message = String::from_utf8_lossy(&message).into_owned();
-        Ok(Some(CommitText { time: None, message }).filter(|text| !text.message.is_empty()))
+        let found = self.newest(&[&format!("--grep=^{line}"), commit.as_str()])?;
+        Ok(Some(found).filter(|found| !found.message.is_empty()))
     }
 
     /// Returns the time and the message of a commit.
@@ -91,8 +84,19 @@ impl Git<'_> {
     /// # Errors
     /// [`GitError`], for example if the commit was not fetched.
     pub fn commit_message(&self, commit: &ObjectId) -> Result<CommitText, GitError> {
-        let command = self.command()?.arguments(["cat-file", "commit", commit.as_str()]).capture(ANSWER_BYTES_MAX);
-        Ok(CommitText::of_object(&self.locally(command)?))
+        self.newest(&[commit.as_str()])
+    }
+
+    fn newest(&self, arguments: &[&str]) -> Result<CommitText, GitError> {
+        let command = self.command()?.arguments(["log", "-1", "--no-show-signature", "--format=%ct%n%B"]);
+        let printed = self.locally(command.arguments(arguments).argument("--"))?;
+        let printed = String::from_utf8_lossy(&printed);
+        let (seconds, message) = printed.split_once('\n').unwrap_or_default();
+        let since = seconds.parse().ok().map(Duration::from_secs);
+        Ok(CommitText {
+            time: since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)),
+            message: message.to_owned(),
+        })
     }
 
     /// Makes a chain of commits on top of `parent`; the first one changes the tree `base`. Returns the last one and its
@@ -118,8 +122,7 @@ impl Git<'_> {
         if let Some(parent) = parent {
             list = list.argument(format!("^{parent}"));
         }
-        let listed = self.locally(list.capture(ANSWER_BYTES_MAX))?;
-        let listed = String::from_utf8_lossy(&listed);
+        let listed = self.answer(list)?;
         // The lines between the trees begin with the word `commit`.
         let trees: Vec<_> = listed.lines().filter_map(ObjectId::parse).collect();
         let Some(tree) = trees.last().filter(|_| trees.len() == links.len()) else {

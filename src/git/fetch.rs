@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::git::object::{ObjectFormat, ObjectId};
 use crate::git::output::{self, RemoteState};
-use crate::git::{ANSWER_BYTES_MAX, Git, GitError, checkout_cache, config, leftovers};
+use crate::git::{Git, GitError, checkout_cache, config, leftovers};
 use crate::process::orphans;
 use crate::util::files;
 
@@ -15,8 +15,6 @@ const PACK_FILES_MAX: usize = 120;
 const LOOSE_OBJECTS_SAMPLE_MAX: usize = 32;
 /// How much is read of a checkout's configuration. Ours has a few hundred bytes.
 const CONFIG_BYTES_MAX: u64 = 64 << 10;
-/// How much is read of a ref's file.
-const REF_BYTES_MAX: u64 = 4096;
 /// The ref of the commit that the checkout is at. It keeps git from removing the commit's objects.
 pub(super) const TIP_REF: &str = "refs/sync/tip";
 
@@ -27,15 +25,8 @@ impl Git<'_> {
     /// [`GitError`], in most cases [`GitError::Remote`].
     pub fn remote_state(&self) -> Result<RemoteState, GitError> {
         let full_ref = self.branch.full_ref();
-        let command = self.command_without_repository()?.arguments([
-            "ls-remote",
-            "--quiet",
-            "--",
-            &self.address,
-            "HEAD",
-            &full_ref,
-        ]);
-        let listing = self.over_the_network("cannot read", command)?;
+        let command = self.command_without_repository()?.arguments(["ls-remote", "--quiet", "--", &self.address]);
+        let listing = self.over_the_network("cannot read", command.arguments(["HEAD", &full_ref]))?;
         let state = output::remote_state(&listing, &full_ref);
         if state.format.is_none() {
             self.refuse_a_page()?;
@@ -49,8 +40,7 @@ impl Git<'_> {
         let Ok(configuration) = files::read_file(&self.git_folder.join("config"), CONFIG_BYTES_MAX) else {
             return false;
         };
-        let configuration = String::from_utf8_lossy(&configuration);
-        let is_sha256 = configuration.to_ascii_lowercase().contains("objectformat = sha256");
+        let is_sha256 = String::from_utf8_lossy(&configuration).to_ascii_lowercase().contains("objectformat = sha256");
         is_sha256 == (format == ObjectFormat::Sha256)
     }
 
@@ -174,21 +164,12 @@ impl Git<'_> {
         }
     }
 
-    /// Returns whether the checkout's ref names the commit. It does not check that all objects are here; a listing
-    /// shows that.
+    /// Returns whether the checkout is at the commit. It does not check that all objects are here; a listing shows that.
     ///
     /// # Errors
     /// [`GitError`].
     pub fn is_at(&self, commit: &ObjectId) -> Result<bool, GitError> {
-        // Reading the ref's file needs no program. git may store refs elsewhere; then it is asked.
-        let file = files::read_file(&self.git_folder.join(TIP_REF), REF_BYTES_MAX).unwrap_or_default();
-        if let Some(id) = ObjectId::parse(String::from_utf8_lossy(&file).trim_ascii()) {
-            return Ok(id == *commit);
-        }
-        let name = format!("{TIP_REF}^{{commit}}");
-        let command = self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]).capture(ANSWER_BYTES_MAX);
-        let finished = self.run(command)?;
-        Ok(finished.is_success() && finished.stdout.trim_ascii() == commit.as_str().as_bytes())
+        Ok(self.commit_named(TIP_REF)?.as_ref() == Some(commit))
     }
 
     pub(super) fn fetch(&self, into: &str, options: &[&str]) -> Result<(), GitError> {
@@ -219,8 +200,7 @@ impl Git<'_> {
     }
 
     pub(super) fn resolve(&self, name: &str) -> Result<ObjectId, GitError> {
-        let commit = format!("{name}^{{commit}}");
-        self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &commit]))
+        self.commit_named(name)?.ok_or_else(|| GitError::Checkout(format!("`{name}` does not name a commit")))
     }
 
     /// Records the commit that the checkout is at.

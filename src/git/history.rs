@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::git::fetch::TIP_REF;
 use crate::git::object::ObjectId;
-use crate::git::{ANSWER_BYTES_MAX, Git, GitError};
+use crate::git::{Git, GitError};
 use crate::util::files;
 
 /// Enough for a million changed files at about 150 bytes each.
@@ -62,8 +62,7 @@ impl Git<'_> {
         // Without a time zone, git takes a number below 100,000,000 for anything but seconds.
         let before = format!("--before=@{} +0000", since.as_secs());
         let command = self.command()?.arguments(["rev-list", "--first-parent", "-1", &before, tip.as_str()]);
-        let found = self.locally(command.capture(ANSWER_BYTES_MAX))?;
-        Ok(ObjectId::parse(String::from_utf8_lossy(&found).trim()))
+        Ok(ObjectId::parse(&self.answer(command)?))
     }
 
     /// Returns the first commit on the first-parent line of `tip`.

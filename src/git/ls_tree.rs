@@ -1,10 +1,9 @@
 //! Sorted listings of trees, kept on the disk and read as streams, so that memory does not grow with the tree.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::mem;
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::git::object::{self, Entry, ObjectId};
@@ -25,11 +24,8 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// The limit of a line: longer than any path that a system accepts, with mode and id.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// The content of a line besides its path: an entry and a note.
-type Noted = (Entry, u8);
-
 /// A file with a line for each file of a tree: `mode object note TAB path NUL`, or `mode type object TAB path NUL` if
-/// git wrote it. `git update-index --index-info` accepts both.
+/// git wrote it, with the size before the TAB if it was asked for. `git update-index --index-info` accepts the first two.
 #[derive(Clone, Debug)]
 pub struct Listing {
     path: PathBuf,
@@ -71,29 +67,18 @@ impl Listing {
     ///
     /// # Errors
     /// Fails on an I/O error.
-    pub fn noted(&self) -> io::Result<Stream<Noted>> {
-        Ok(Box::new(self.lines()?))
-    }
-
-    fn lines(&self) -> io::Result<Lines> {
+    pub fn noted(&self) -> io::Result<Stream<(Entry, u64)>> {
         let file = files::open_regular(File::options().read(true), &self.path)?;
-        Ok(Lines { file: BufReader::with_capacity(BUFFER_BYTES, file), line: Vec::new() })
-    }
-
-    /// Returns the sizes of its files. git has to have written them, with `ls-tree --long`.
-    ///
-    /// # Errors
-    /// Fails on an I/O error.
-    pub fn sizes(&self) -> io::Result<Sizes> {
-        let (mut lines, mut sizes) = (self.lines()?, Sizes::default());
-        while lines.read()?.is_some() {
-            let (size, path) = size_of(&lines.line);
-            sizes.total = sizes.total.saturating_add(size);
-            if size > sizes.largest.0 {
-                sizes.largest = (size, path.to_vec());
+        let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+        let mut line = Vec::new();
+        Ok(Box::new(std::iter::from_fn(move || {
+            line.clear();
+            match file.by_ref().take(LINE_BYTES_MAX).read_until(0, &mut line) {
+                Ok(0) => None,
+                Ok(_) => Some(parse(&line).ok_or_else(|| invalid("git printed a malformed listing"))),
+                Err(error) => Some(Err(error)),
             }
-        }
-        Ok(sizes)
+        })))
     }
 
     /// Writes the entries that `admits` accepts to `file`, or returns the same listing if it accepts all of them.
@@ -102,28 +87,23 @@ impl Listing {
     /// # Errors
     /// Fails on an I/O error.
     pub fn sifted(&self, file: PathBuf, mut admits: impl FnMut(&[u8], &Entry) -> bool) -> io::Result<(Self, usize)> {
-        let (mut lines, mut admitted) = (self.lines()?, 0);
-        loop {
-            let Some((path, (entry, _))) = lines.read()? else { return Ok((self.clone(), admitted)) };
-            if !admits(path, &entry) {
-                break;
-            }
-            admitted += 1;
+        let mut admitted = Vec::new();
+        for line in self.entries()? {
+            let (path, entry) = line?;
+            admitted.push(admits(&path, &entry));
+        }
+        let count = admitted.iter().filter(|is_admitted| **is_admitted).count();
+        if count == admitted.len() {
+            return Ok((self.clone(), count));
         }
         let sifted = Self::write(file, |writer| {
-            for line in self.entries()?.take(admitted) {
+            for (line, _) in self.entries()?.zip(admitted).filter(|(_, is_admitted)| *is_admitted) {
                 let (path, entry) = line?;
-                writer.put(&path, &entry, b'0')?;
-            }
-            while let Some((path, (entry, _))) = lines.read()? {
-                if admits(path, &entry) {
-                    admitted += 1;
-                    writer.put(path, &entry, b'0')?;
-                }
+                writer.put(&path, &entry, 0)?;
             }
             Ok(())
         })?;
-        Ok((sifted, admitted))
+        Ok((sifted, count))
     }
 
     /// Returns the same listing in order. git writes each tree in order; a tree that another program wrote is sorted in
@@ -132,37 +112,20 @@ impl Listing {
     /// # Errors
     /// Fails on an I/O error.
     pub fn sorted(self) -> io::Result<Self> {
-        let (mut lines, mut last) = (self.lines()?, GitPath::new());
-        while let Some((path, _)) = lines.read()? {
-            if last.as_slice() > path {
-                return self.sort();
+        let mut last = GitPath::new();
+        for line in self.entries()? {
+            let (path, _) = line?;
+            if last > path {
+                let mut all = self.entries()?.collect::<io::Result<Vec<_>>>()?;
+                all.sort_by(|one, other| one.0.cmp(&other.0));
+                return Self::write(self.path, |lines| {
+                    all.iter().try_for_each(|(path, entry)| lines.put(path, entry, 0))
+                });
             }
-            last.clear();
-            last.extend_from_slice(path);
+            last = path;
         }
         Ok(self)
     }
-
-    fn sort(self) -> io::Result<Self> {
-        let mut all: BTreeMap<GitPath, Vec<Entry>> = BTreeMap::new();
-        for line in self.entries()? {
-            let (path, entry) = line?;
-            all.entry(path).or_default().push(entry);
-        }
-        Self::write(self.path, |lines| {
-            let mut each = all.iter().flat_map(|(path, entries)| entries.iter().map(move |entry| (path, entry)));
-            each.try_for_each(|(path, entry)| lines.put(path, entry, b'0'))
-        })
-    }
-}
-
-/// The sizes of the files in a listing, in bytes.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Sizes {
-    /// The sum of all.
-    pub total: u64,
-    /// The largest file.
-    pub largest: (u64, GitPath),
 }
 
 /// Writes a listing, line by line.
@@ -171,14 +134,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes a file. The note is one character; git expects `0`.
+    /// Writes a file. git expects 0 as the note.
     ///
     /// # Errors
     /// Fails on an I/O error.
-    pub fn put(&mut self, path: &[u8], entry: &Entry, note: u8) -> io::Result<()> {
-        write!(self.file, "{:o} {} {}\t", entry.mode, entry.object, char::from(note))?;
-        self.file.write_all(path)?;
-        self.file.write_all(b"\0")
+    pub fn put(&mut self, path: &[u8], entry: &Entry, note: u64) -> io::Result<()> {
+        self.line(format_args!("{:o} {} {note}", entry.mode, entry.object), path)
     }
 
     /// Writes an entry of one tree, in the form that `git mktree` reads.
@@ -191,9 +152,7 @@ impl Writer {
             object::SUBMODULE => "commit",
             _ => "blob",
         };
-        write!(self.file, "{:06o} {kind} {}\t", entry.mode, entry.object)?;
-        self.file.write_all(name)?;
-        self.file.write_all(b"\0")
+        self.line(format_args!("{:06o} {kind} {}", entry.mode, entry.object), name)
     }
 
     /// Writes a path without an entry: git removes the path from its index. `digits` is the number of digits of an id.
@@ -201,56 +160,28 @@ impl Writer {
     /// # Errors
     /// Fails on an I/O error.
     pub fn nothing(&mut self, path: &[u8], digits: usize) -> io::Result<()> {
-        write!(self.file, "0 {:0digits$} 0\t", 0)?;
+        self.line(format_args!("0 {:0digits$} 0", 0), path)
+    }
+
+    fn line(&mut self, about: fmt::Arguments<'_>, path: &[u8]) -> io::Result<()> {
+        write!(self.file, "{about}\t")?;
         self.file.write_all(path)?;
         self.file.write_all(b"\0")
     }
 }
 
-struct Lines {
-    file: BufReader<File>,
-    /// The last line that was read.
-    line: Vec<u8>,
-}
-
-impl Lines {
-    /// Reads the next line.
-    fn read(&mut self) -> io::Result<Option<(&[u8], Noted)>> {
-        self.line.clear();
-        if io::Read::take(&mut self.file, LINE_BYTES_MAX).read_until(0, &mut self.line)? == 0 {
-            return Ok(None);
-        }
-        parse(&self.line).map(Some).ok_or_else(|| invalid("git printed a malformed listing"))
-    }
-}
-
-impl Iterator for Lines {
-    type Item = Item<Noted>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.read().map(|line| line.map(|(path, what)| (path.to_vec(), what))).transpose()
-    }
-}
-
-fn parse(line: &[u8]) -> Option<(&[u8], Noted)> {
+/// Parses a line. Only a listing with sizes or notes has a number after the id; a submodule has no size.
+fn parse(line: &[u8]) -> Option<(GitPath, (Entry, u64))> {
     let line = line.strip_suffix(b"\0")?;
     let tab = line.iter().position(|byte| *byte == b'\t')?;
-    let mut fields = std::str::from_utf8(&line[..tab]).ok()?.split(' ');
+    let mut fields = std::str::from_utf8(&line[..tab]).ok()?.split_ascii_whitespace();
     let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
-    let (second, third) = (fields.next()?, fields.next()?);
-    let (object, note) = match ObjectId::parse(second) {
-        Some(object) => (object, *third.as_bytes().first()?),
-        None => (ObjectId::parse(third)?, b'0'),
+    let object = match ObjectId::parse(fields.next()?) {
+        Some(object) => object,
+        None => ObjectId::parse(fields.next()?)?,
     };
-    Some((&line[tab + 1..], (Entry { mode, object }, note)))
-}
-
-/// Returns the size and the path in a line that git wrote with sizes. A submodule has no size.
-fn size_of(line: &[u8]) -> (u64, &[u8]) {
-    let tab = line.iter().position(|byte| *byte == b'\t').unwrap_or(line.len());
-    let size = std::str::from_utf8(&line[..tab]).ok().and_then(|head| head.rsplit(' ').next()?.parse().ok());
-    let path = line.get(tab + 1..).unwrap_or_default();
-    (size.unwrap_or(0), path.strip_suffix(b"\0").unwrap_or(path))
+    let note = fields.next().and_then(|note| note.parse().ok()).unwrap_or(0);
+    Some((line[tab + 1..].to_vec(), (Entry { mode, object }, note)))
 }
 
 fn invalid(why: &str) -> io::Error {
@@ -286,29 +217,26 @@ impl EntryCheck {
 /// Joins two sorted streams: each path comes once, with the items that the streams have for it. The first path that is
 /// out of order gives an error, and what follows must not be used.
 #[must_use]
-pub fn join<A: 'static, B: 'static>(mut left: Stream<A>, mut right: Stream<B>) -> Stream<(Option<A>, Option<B>)> {
-    let (mut one, mut other) = (left.next(), right.next());
+pub fn join<A: 'static, B: 'static>(left: Stream<A>, right: Stream<B>) -> Stream<(Option<A>, Option<B>)> {
+    let (mut left, mut right) = (left.peekable(), right.peekable());
     let mut last: Option<GitPath> = None;
     let mut pair = move || {
-        let order = match (&one, &other) {
-            (None, None) => return Ok(None),
-            (Some(Err(_)), _) | (Some(_), None) => Ordering::Less,
-            (_, Some(Err(_))) | (None, Some(_)) => Ordering::Greater,
+        let order = match (left.peek(), right.peek()) {
             (Some(Ok((one, _))), Some(Ok((other, _)))) => one.cmp(other),
+            (Some(Err(_)), _) | (Some(_), None) => Ordering::Less,
+            _ => Ordering::Greater,
         };
-        let one = if order.is_le() { mem::replace(&mut one, left.next()).transpose()? } else { None };
-        let other = if order.is_ge() { mem::replace(&mut other, right.next()).transpose()? } else { None };
+        let one = if order.is_le() { left.next().transpose()? } else { None };
+        let other = if order.is_ge() { right.next().transpose()? } else { None };
         let (path, pair) = match (one, other) {
-            (Some((path, one)), Some((_, other))) => (path, (Some(one), Some(other))),
-            (Some((path, one)), None) => (path, (Some(one), None)),
+            (Some((path, one)), other) => (path, (Some(one), other.map(|(_, other)| other))),
             (None, Some((path, other))) => (path, (None, Some(other))),
             (None, None) => return Ok(None),
         };
-        match &mut last {
-            Some(last) if *last >= path => return Err(invalid("a listing is not in order")),
-            Some(last) => last.clone_from(&path),
-            None => last = Some(path.clone()),
+        if last.as_ref().is_some_and(|last| *last >= path) {
+            return Err(invalid("a listing is not in order"));
         }
+        last = Some(path.clone());
         Ok(Some((path, pair)))
     };
     Box::new(std::iter::from_fn(move || pair().transpose()))
@@ -405,10 +333,10 @@ mod tests {
         let found: Vec<_> = read.iter().map(|(path, entry)| (path.as_slice(), entry.is_file())).collect();
         assert_eq!(found, [(&b"f/a b\n\"c\".py"[..], true), (b"link", false), (b"sub", false)]);
         let written = Listing::write(run_dir.path().join("written"), |lines| {
-            read.iter().try_for_each(|(path, entry)| lines.put(path, entry, b'M'))
+            read.iter().try_for_each(|(path, entry)| lines.put(path, entry, 7))
         })?;
         let again: Vec<_> = written.noted()?.collect::<Result<_, _>>()?;
-        assert!(again.iter().zip(&read).all(|(again, read)| again.0 == read.0 && again.1 == (read.1.clone(), b'M')));
+        assert!(again.iter().zip(&read).all(|(again, read)| again.0 == read.0 && again.1 == (read.1.clone(), 7)));
         let index = format!("100755 {A} 0\t-x.sh\0");
         assert_eq!(listing(&run_dir, &index)?.entries()?.filter(Result::is_ok).count(), 1);
         for none in ["garbage\0", "100644 blob zzz\tx\0", &index[..index.len() - 1], "x\tx\0"] {
@@ -419,14 +347,15 @@ mod tests {
     }
 
     #[test]
-    fn the_sizes_of_files_are_added_up() -> io::Result<()> {
+    fn sizes_are_read_as_notes() -> io::Result<()> {
         let run_dir = RunDir::for_test("listing-sizes")?;
         let lines =
             format!("100644 blob {A}      12\ta b\0100644 blob {A} 1234567890\tc\td\0160000 commit {A}       -\tsub\0");
-        let sizes = listing(&run_dir, &lines)?.sizes()?;
-        assert_eq!(sizes, Sizes { total: 1_234_567_902, largest: (1_234_567_890, b"c\td".to_vec()) });
-        assert_eq!(listing(&run_dir, "")?.sizes()?, Sizes::default());
-        assert!(listing(&run_dir, "garbage\0")?.sizes().is_err());
+        let sizes: Vec<_> = listing(&run_dir, &lines)?
+            .noted()?
+            .map(|line| line.map(|(path, (_, size))| (path, size)))
+            .collect::<Result<_, _>>()?;
+        assert_eq!(sizes, [(b"a b".to_vec(), 12), (b"c\td".to_vec(), 1_234_567_890), (b"sub".to_vec(), 0)]);
         Ok(())
     }
 

@@ -194,6 +194,7 @@ impl<'a> Git<'a> {
             .environment("GIT_CEILING_DIRECTORIES", self.run_env.run_dir.path().parent().unwrap_or(Path::new("/")))
             // A server's answer cannot make git use the helper of another protocol.
             .environment("GIT_ALLOW_PROTOCOL", scheme)
+            .capture(ANSWER_BYTES_MAX)
     }
 
     /// Adds the credentials. Only commands that talk to the remote need them.
@@ -211,16 +212,26 @@ impl<'a> Git<'a> {
         successful(&shown, self.run(command)?)
     }
 
+    /// Does the same, and returns what the command printed as text.
+    fn answer(&self, command: Invocation) -> Result<String, GitError> {
+        Ok(text(&self.locally(command)?))
+    }
+
     fn object_id(&self, command: Invocation) -> Result<ObjectId, GitError> {
-        let answer = self.locally(command.capture(ANSWER_BYTES_MAX))?;
-        let text = String::from_utf8_lossy(&answer);
-        ObjectId::parse(text.trim())
-            .ok_or_else(|| GitError::Checkout(format!("git printed {:?} for an object id", text.trim())))
+        let answer = self.answer(command)?;
+        ObjectId::parse(&answer).ok_or_else(|| GitError::Checkout(format!("git printed {answer:?} for an object id")))
+    }
+
+    /// Returns the commit with this name, or `None` if there is no such commit or more than one.
+    fn commit_named(&self, name: &str) -> Result<Option<ObjectId>, GitError> {
+        let name = format!("{name}^{{commit}}");
+        let finished = self.run(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]))?;
+        Ok(ObjectId::parse(&text(&finished.stdout)).filter(|_| finished.is_success()))
     }
 
     /// Runs a command that talks to the remote.
     fn over_the_network(&self, tried: &str, command: Invocation) -> Result<Vec<u8>, GitError> {
-        let finished = self.run(self.with_access(command.capture(ANSWER_BYTES_MAX)))?;
+        let finished = self.run(self.with_access(command))?;
         if finished.is_success() { Ok(finished.stdout) } else { Err(self.remote_error(tried, &finished)) }
     }
 
@@ -259,6 +270,10 @@ fn from_failure(failure: Failure) -> GitError {
         Failure::TooMuchOutput(why) => GitError::Checkout(why),
         Failure::Disk(error) => error.into(),
     }
+}
+
+fn text(printed: &[u8]) -> String {
+    String::from_utf8_lossy(printed).trim().to_owned()
 }
 
 /// Returns what a command that needs only the checkout printed, or an error if it failed.

@@ -1,6 +1,6 @@
 //! Parses what git prints. `LC_ALL=C` keeps its messages in English.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::git::GitError;
 use crate::git::object::{ObjectFormat, ObjectId};
@@ -29,19 +29,6 @@ pub struct CommitText {
 }
 
 impl CommitText {
-    /// Parses a commit object.
-    pub(super) fn of_object(object: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(object);
-        let (head, message) = text.split_once("\n\n").unwrap_or((&text, ""));
-        // `committer NAME <EMAIL> SECONDS ZONE`
-        let seconds = head.lines().find_map(|line| line.strip_prefix("committer ")).and_then(|line| {
-            let mut words = line.rsplit(' ');
-            words.nth(1)?.parse().ok()
-        });
-        let time = seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-        Self { time, message: message.to_owned() }
-    }
-
     /// Returns the value of the last trailer with this name.
     #[must_use]
     pub fn trailer(&self, name: &str) -> Option<&str> {

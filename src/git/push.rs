@@ -2,7 +2,7 @@
 
 use crate::git::object::ObjectId;
 use crate::git::output::{self, Pushed};
-use crate::git::{ANSWER_BYTES_MAX, Git, GitError, ssh_helper};
+use crate::git::{Git, GitError, ssh_helper};
 #[cfg(unix)]
 use crate::git::{
     auth,
@@ -49,8 +49,7 @@ impl Git<'_> {
             .arguments(["push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags"])
             .arguments(option)
             .arguments(["--recurse-submodules=no", "--", &self.address])
-            .argument(format!("{commit}:{full_ref}"))
-            .capture(ANSWER_BYTES_MAX);
+            .argument(format!("{commit}:{full_ref}"));
         let finished = self.run(self.with_access(command))?;
         for line in finished.tail.iter().filter_map(|line| line.strip_prefix(ssh_helper::LINE_PREFIX)) {
             log::warn!("{line}");
@@ -67,11 +66,8 @@ impl Git<'_> {
     /// # Errors
     /// [`GitError`].
     pub fn contains(&self, commit: &ObjectId, tip: Option<&ObjectId>) -> Result<bool, GitError> {
-        if tip == Some(commit) {
-            return Ok(true);
-        }
-        if tip.is_none() {
-            return Ok(false);
+        if tip.is_none() || tip == Some(commit) {
+            return Ok(tip.is_some());
         }
         // Another writer pushed right after us. Without a depth, the fetch brings all commits after ours.
         self.fetch(SEEN_REF, &[])?;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use crate::git::ls_tree::{GitPath, Listing, Sizes};
+use crate::git::ls_tree::{GitPath, Listing};
 use crate::git::object::{self, Entry, ObjectId};
 use crate::git::tree_diff::printable;
 use crate::git::{Git, GitError, from_failure, successful};
@@ -171,8 +171,14 @@ impl Git<'_> {
     fn check_room(&self, tree: &ObjectId) -> Result<(), GitError> {
         let Some(left) = self.run_env.run_dir.volume().bytes_left() else { return Ok(()) };
         let arguments = ["ls-tree", "-r", "-z", "--long", "--full-tree", tree.as_str()];
-        let Sizes { total, largest: (size, path) } =
-            self.listing("sizes.listing", self.command()?.arguments(arguments))?.sizes()?;
+        let (mut total, mut largest) = (0_u64, (0, GitPath::new()));
+        for line in self.listing("sizes.listing", self.command()?.arguments(arguments))?.noted()? {
+            let (path, (_, size)) = line?;
+            total = total.saturating_add(size);
+            if size > largest.0 {
+                largest = (size, path);
+            }
+        }
         if total <= left {
             return Ok(());
         }
@@ -186,8 +192,8 @@ impl Git<'_> {
              the volume of DATA_DIR; the largest is `{}` with {} KiB",
             total >> 10,
             room >> 10,
-            printable(&path),
-            size >> 10
+            printable(&largest.1),
+            largest.0 >> 10
         );
         // A new checkout helps if old objects take the space.
         let helps = total <= room.saturating_add(files::bytes_in(&self.git_folder));

@@ -25,15 +25,7 @@ pub enum Mark {
 }
 
 impl Mark {
-    const ALL: [Self; 3] = [Self::Added, Self::Modified, Self::Deleted];
-
-    fn letter(self) -> u8 {
-        match self {
-            Self::Added => b'A',
-            Self::Modified => b'M',
-            Self::Deleted => b'D',
-        }
-    }
+    const ALL: [(Self, char); 3] = [(Self::Added, 'A'), (Self::Modified, 'M'), (Self::Deleted, 'D')];
 
     /// Counts one more file of this kind.
     pub fn count_in(self, changed: &mut Changed) {
@@ -82,7 +74,7 @@ impl TreeDiff {
                     _ => continue,
                 };
                 mark.count_in(&mut changed);
-                lines.put(&path, &entry, mark.letter())?;
+                lines.put(&path, &entry, mark as u64)?;
             }
             Ok(())
         })?;
@@ -102,7 +94,7 @@ impl TreeDiff {
     pub fn changes(&self) -> io::Result<Changes<'static>> {
         Ok(Box::new(self.changes.noted()?.map(|line| {
             let (path, (entry, note)) = line?;
-            let mark = Mark::ALL.into_iter().find(|mark| mark.letter() == note);
+            let mark = Mark::ALL.into_iter().map(|(mark, _)| mark).find(|mark| *mark as u64 == note);
             let mark = mark.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a change without its kind"))?;
             Ok(Change { mark, path, entry })
         })))
@@ -129,12 +121,12 @@ pub fn summary<'a>(
     let Changed { added, modified, deleted } = changed;
     let mut text = format!("{added} added, {modified} modified, {deleted} deleted\n");
     let mut left = listed_max;
-    for mark in Mark::ALL {
+    for (mark, letter) in Mark::ALL {
         for change in changes()? {
             let change = change?;
             if change.mark == mark && left > 0 {
                 left -= 1;
-                let _ = write!(text, "\n{} {}", char::from(mark.letter()), printable(&change.path));
+                let _ = write!(text, "\n{letter} {}", printable(&change.path));
             }
         }
     }

@@ -133,7 +133,7 @@ impl Merged {
                     let Change { mark, path, entry } = change?;
                     match (mark == Mark::Deleted, is_going) {
                         (true, true) => lines.nothing(&path, entry.object.as_str().len())?,
-                        (false, false) => lines.put(&path, &entry, b'0')?,
+                        (false, false) => lines.put(&path, &entry, 0)?,
                         _ => {}
                     }
                 }
