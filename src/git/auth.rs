@@ -13,6 +13,20 @@ use crate::util::files;
 #[cfg(unix)]
 use crate::util::percent;
 
+/// The options for ssh that depend on nothing.
+const SSH_OPTIONS: &str = "\
+GlobalKnownHostsFile=/dev/null
+IdentitiesOnly=yes
+IdentityAgent=none
+BatchMode=yes
+PasswordAuthentication=no
+ClearAllForwardings=yes
+PermitLocalCommand=no
+UpdateHostKeys=no
+ConnectTimeout=20
+ServerAliveInterval=15
+ServerAliveCountMax=4";
+
 /// The paths of a checkout and of the files that git needs to talk to its remote.
 pub struct RepositoryPaths<'a> {
     /// The folder that holds all files of the checkout.
@@ -79,32 +93,21 @@ pub(super) fn environment(
             files::make_way_for_file(site.accepted_hosts)?;
             let key = run_env.run_dir.write("ssh_key", key.expose().as_bytes())?;
             let options = ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(site.accepted_hosts));
-            Ok(own_program_as_ssh(&options.join("\n")))
+            Ok(own_program_as_ssh(&options))
         }
     }
 }
 
-/// Returns the options for ssh: use only this key, ask no questions, and refuse an unknown host unless `accepted` is
-/// given.
-fn ssh_options(key: &Path, known_hosts: Option<&Path>, accepted: Option<&Path>) -> Vec<String> {
+/// Returns the options for ssh, one a line: use only this key, ask no questions, and refuse an unknown host unless
+/// `accepted` is given.
+fn ssh_options(key: &Path, known_hosts: Option<&Path>, accepted: Option<&Path>) -> String {
     // ssh splits a value at white space unless it is quoted.
     let quoted = |path: &Path| format!("\"{}\"", path.display());
     let hosts: Vec<_> = accepted.into_iter().chain(known_hosts).map(quoted).collect();
-    let checking = if accepted.is_some() { "accept-new" } else { "yes" };
-    vec![
-        format!("IdentityFile={}", quoted(key)),
-        format!("UserKnownHostsFile={}", hosts.join(" ")),
-        format!("StrictHostKeyChecking={checking}"),
-        "GlobalKnownHostsFile=/dev/null".to_owned(),
-        "IdentitiesOnly=yes".to_owned(),
-        "IdentityAgent=none".to_owned(),
-        "BatchMode=yes".to_owned(),
-        "PasswordAuthentication=no".to_owned(),
-        "ClearAllForwardings=yes".to_owned(),
-        "PermitLocalCommand=no".to_owned(),
-        "UpdateHostKeys=no".to_owned(),
-        "ConnectTimeout=20".to_owned(),
-        "ServerAliveInterval=15".to_owned(),
-        "ServerAliveCountMax=4".to_owned(),
-    ]
+    format!(
+        "IdentityFile={}\nUserKnownHostsFile={}\nStrictHostKeyChecking={}\n{SSH_OPTIONS}",
+        quoted(key),
+        hosts.join(" "),
+        if accepted.is_some() { "accept-new" } else { "yes" }
+    )
 }

@@ -51,8 +51,7 @@ pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&str) -> PathBuf) ->
 /// the lock of all of them. A checkout that cannot be removed is logged.
 pub fn remove_unused(used: &Path, now: SystemTime) {
     let workspace = |folder: &Path| Some(folder.file_name()?.to_str()?.split_once('@')?.0.to_owned());
-    for entry in used.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten() {
-        let folder = entry.path();
+    for folder in checkouts_beside(used) {
         let is_other = folder != used && workspace(&folder).is_some() && workspace(&folder) == workspace(used);
         if !is_other || fs::symlink_metadata(folder.join(MARK)).is_ok() {
             continue;
@@ -80,33 +79,29 @@ pub fn discard(folder: &Path) -> io::Result<()> {
 }
 
 fn make_room(used: &Path, lock: &dyn Fn(&str) -> PathBuf) {
-    let mut others: Vec<(SystemTime, PathBuf)> = Vec::new();
-    for entry in used.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten() {
-        if let Ok(used_at) = fs::metadata(entry.path().join(MARK)).and_then(|mark| mark.modified()) {
-            others.push((used_at, entry.path()));
-        }
-    }
+    let marked = |folder: PathBuf| Some((fs::metadata(folder.join(MARK)).ok()?.modified().ok()?, folder));
+    let mut others: Vec<_> = checkouts_beside(used).filter_map(marked).collect();
     let mut excess = others.len().saturating_sub(OTHERS_MAX);
     others.sort();
     for (_, folder) in others {
-        if excess > 0 && folder != used && remove(&folder, used, lock) {
+        if excess > 0 && folder != used && remove(&folder, used, lock).is_some() {
             excess -= 1;
         }
     }
 }
 
-/// Removes a checkout if its lock is free or is the lock of `used`, which the caller holds. Returns whether it was
+/// Removes a checkout if its lock is free or is the lock of `used`, which the caller holds. Returns `None` if it was not
 /// removed.
-fn remove(folder: &Path, used: &Path, lock: &dyn Fn(&str) -> PathBuf) -> bool {
+fn remove(folder: &Path, used: &Path, lock: &dyn Fn(&str) -> PathBuf) -> Option<()> {
     let lock_of = |folder: &Path| Some(lock(folder.file_name()?.to_str()?));
-    let (Some(path), own) = (lock_of(folder), lock_of(used)) else { return false };
-    let _held = if own.as_ref() == Some(&path) {
-        None
-    } else {
-        let Some(free) = Lock::acquire_if_free(&path) else { return false };
-        Some(free)
-    };
-    files::remove_folder(folder).inspect_err(|error| log::warn!("a checkout of a request stays: {error}")).is_ok()
+    let path = lock_of(folder)?;
+    let _held = if lock_of(used).as_ref() == Some(&path) { None } else { Some(Lock::acquire_if_free(&path)?) };
+    files::remove_folder(folder).inspect_err(|error| log::warn!("a checkout of a request stays: {error}")).ok()
+}
+
+/// Returns the folders of all checkouts, with `used`.
+fn checkouts_beside(used: &Path) -> impl Iterator<Item = PathBuf> {
+    used.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten().map(|entry| entry.path())
 }
 
 #[cfg(all(test, unix))]

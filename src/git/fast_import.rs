@@ -38,21 +38,17 @@ pub(super) fn chain(
     let mut orders = format!("reset {CHAIN_REF}\n\n").into_bytes();
     for (index, link) in links.iter().enumerate() {
         let time = link.time.map_or(now, seconds);
-        let head = format!(
+        let mut head = format!(
             "commit {CHAIN_REF}\nauthor {} {time} +0000\ncommitter {committer} {now} +0000\ndata {}\n{}\n",
             link.author,
             link.message.len(),
             link.message
         );
-        orders.extend_from_slice(head.as_bytes());
         if index == 0 {
-            if let Some(parent) = parent {
-                orders.extend_from_slice(format!("from {parent}\n").as_bytes());
-            }
-            if let Some(base) = base.filter(|base| Some(*base) != parent) {
-                orders.extend_from_slice(format!("M 040000 {base} \"\"\n").as_bytes());
-            }
+            head.extend(parent.map(|parent| format!("from {parent}\n")));
+            head.extend(base.filter(|base| Some(*base) != parent).map(|base| format!("M 040000 {base} \"\"\n")));
         }
+        orders.extend_from_slice(head.as_bytes());
         // Deletions come first, because a file may become a folder, or a folder a file.
         for (path, _) in link.changes.iter().filter(|(_, entry)| entry.is_none()) {
             orders.extend_from_slice(b"D ");

@@ -190,7 +190,7 @@ impl Git<'_> {
     }
 
     /// Removes what a failed fetch brought. The packs that were not there before are its own.
-    fn remove_cut_off_fetch(&self, before: &[String]) {
+    fn remove_cut_off_fetch(&self, before: &leftovers::Packs) {
         let removed = leftovers::remove_packs(&self.git_folder, before).and_then(|()| {
             leftovers::find(&self.git_folder)?.files.iter().try_for_each(|path| files::remove_folder(path))
         });

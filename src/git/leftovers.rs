@@ -28,16 +28,14 @@ pub(super) struct Leftovers {
 pub(super) fn find(git_folder: &Path) -> io::Result<Leftovers> {
     let mut found = Leftovers::default();
     look(git_folder, "", DEPTH_MAX, &mut found)?;
-    for (stem, endings) in pack_files(git_folder) {
-        let has = |ending: &str| endings.iter().any(|known| known == ending);
+    for (stem, pack) in packs(git_folder) {
+        let has = |ending: &str| pack.iter().any(|file| file.extension() == Some(OsStr::new(ending)));
         if has("keep") {
             // A fetch keeps its pack with this file until it has moved the ref. The fetch was killed before it removed
             // the file.
             found.damage = Some(format!("a fetch was cut off after it had brought the pack {stem}"));
         } else if !(has("pack") && has("idx")) {
-            found
-                .files
-                .extend(endings.iter().map(|ending| pack_folder(git_folder).join([&stem, ".", ending].concat())));
+            found.files.extend(pack);
         }
     }
     Ok(found)
@@ -81,38 +79,29 @@ fn has_ending(name: &str, ending: &str) -> bool {
     Path::new(name).extension() == Some(OsStr::new(ending))
 }
 
-fn pack_folder(git_folder: &Path) -> PathBuf {
-    git_folder.join("objects/pack")
-}
+/// The files of each pack, by its name.
+pub(super) type Packs = BTreeMap<String, Vec<PathBuf>>;
 
-/// Returns the packs, each with the extensions of its files.
-fn pack_files(git_folder: &Path) -> BTreeMap<String, Vec<String>> {
-    let mut packs: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for entry in fs::read_dir(pack_folder(git_folder)).into_iter().flatten().flatten() {
+pub(super) fn packs(git_folder: &Path) -> Packs {
+    let mut packs = Packs::new();
+    for entry in fs::read_dir(git_folder.join("objects/pack")).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some((stem, ending)) = name.rsplit_once('.').filter(|(stem, _)| stem.starts_with("pack-")) {
-            packs.entry(stem.to_owned()).or_default().push(ending.to_owned());
+        if let Some((stem, _)) = name.rsplit_once('.').filter(|(stem, _)| stem.starts_with("pack-")) {
+            packs.entry(stem.to_owned()).or_default().push(entry.path());
         }
     }
     packs
-}
-
-/// Returns the names of the packs.
-pub(super) fn packs(git_folder: &Path) -> Vec<String> {
-    pack_files(git_folder).into_keys().collect()
 }
 
 /// Removes the packs that are not in `kept`.
 ///
 /// # Errors
 /// Fails on an I/O error.
-pub(super) fn remove_packs(git_folder: &Path, kept: &[String]) -> io::Result<()> {
-    let packs = pack_files(git_folder).into_iter().filter(|(stem, _)| !kept.contains(stem));
-    for (stem, endings) in packs {
+pub(super) fn remove_packs(git_folder: &Path, kept: &Packs) -> io::Result<()> {
+    for (_, mut pack) in packs(git_folder).into_iter().filter(|(stem, _)| !kept.contains_key(stem)) {
         // Remove the index first: without it, git does not see the pack.
-        for ending in ["idx"].into_iter().chain(endings.iter().map(String::as_str)) {
-            files::remove_file(&pack_folder(git_folder).join([&stem, ".", ending].concat()))?;
-        }
+        pack.sort_by_key(|file| file.extension() != Some(OsStr::new("idx")));
+        pack.iter().try_for_each(|file| files::remove_file(file))?;
     }
     Ok(())
 }
@@ -149,7 +138,7 @@ mod tests {
     #[test]
     fn packs_that_are_not_whole_are_found_and_those_of_before_stay() {
         let run = files::RunDir::for_test("leftovers").unwrap();
-        let pack = pack_folder(run.path());
+        let pack = run.path().join("objects/pack");
         files::create_folder(&pack).unwrap();
         let put = |name: &&str| files::write_file(&pack.join(name), b"x").unwrap();
         ["pack-a.pack", "pack-a.idx", "pack-a.rev"].iter().for_each(put);
@@ -158,7 +147,7 @@ mod tests {
         ["pack-b.pack", "pack-b.rev", "pack-c.idx", "tmp_pack_d"].iter().for_each(put);
         assert_eq!(find(run.path()).unwrap().files.len(), 4);
         remove_packs(run.path(), &before).unwrap();
-        assert_eq!(packs(run.path()), ["pack-a"]);
+        assert!(packs(run.path()).keys().eq(["pack-a"]));
         put(&"pack-a.keep");
         assert!(find(run.path()).unwrap().damage.is_some());
     }

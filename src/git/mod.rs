@@ -241,25 +241,21 @@ impl<'a> Git<'a> {
         if let Some(error) = local.filter_map(|line| output::disk_error(line)).next() {
             return error(format!("{tried} {} (branch `{}`): {printed}", self.remote, self.branch));
         }
-        let mut found = output::classify(&printed);
-        let key_fault =
-            self.key_fault.as_deref().filter(|_| matches!(found.code, Code::GitUnauthorized | Code::ConfigInvalid));
-        if key_fault.is_some() {
-            (found.code, found.why) = (Code::ConfigInvalid, key_fault);
-        }
-        let why = match (found.why, printed.is_empty()) {
+        let found = output::classify(&printed);
+        let code = found.as_ref().map(|found| found.code);
+        let is_refused = matches!(code, Some(Code::GitUnauthorized | Code::ConfigInvalid));
+        let key_fault = self.key_fault.as_deref().filter(|_| is_refused);
+        let why = match key_fault.or(found.as_ref().and_then(|found| found.why)) {
             _ if finished.ending == Ending::OutOfMemory => format!("git was {}", finished.ending),
-            (Some(why), _) => format!("{why}: {printed}"),
-            (None, false) => printed,
-            (None, true) => finished.ending.to_string(),
+            Some(why) => format!("{why}: {printed}"),
+            None if printed.is_empty() => finished.ending.to_string(),
+            None => printed.clone(),
         };
-        let redirect = if found.is_redirect { self.redirect_target() } else { String::new() };
+        let redirect = if output::is_redirect(&printed) { self.redirect_target() } else { String::new() };
         let message = format!("{tried} {} (branch `{}`): {why}{redirect}", self.remote, self.branch);
-        if found.is_local {
-            GitError::Checkout(message)
-        } else {
-            GitError::Remote { code: found.code, message, is_passing: found.is_passing }
-        }
+        let Some(found) = found else { return GitError::Checkout(message) };
+        let code = if key_fault.is_some() { Code::ConfigInvalid } else { found.code };
+        GitError::Remote { code, message, is_passing: found.is_passing }
     }
 }
 

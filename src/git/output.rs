@@ -138,11 +138,10 @@ impl Pushed {
     }
 }
 
-pub(super) struct Classified<'a> {
+/// What is known about a failure of a command that talks to the remote.
+pub(super) struct Classified {
     pub(super) code: Code,
-    pub(super) why: Option<&'a str>,
-    pub(super) is_redirect: bool,
-    pub(super) is_local: bool,
+    pub(super) why: Option<&'static str>,
     pub(super) is_passing: bool,
 }
 
@@ -223,22 +222,22 @@ const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
     ),
 ];
 
-/// Classifies what git printed on stderr.
-pub(super) fn classify<'a>(printed: &str) -> Classified<'a> {
+/// Classifies what git printed on stderr. Returns `None` if the failure is taken as a fault of our checkout, its objects,
+/// refs or list of shallow commits: no text is known, or our own git cannot read an object that it has to send. The
+/// other side then hangs up too.
+pub(super) fn classify(printed: &str) -> Option<Classified> {
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
-    // The other side also hangs up if our own git cannot read an object that it has to send.
-    let is_ours = has(&["error: Could not read ", "error: could not parse commit "]);
-    let found = SIGNS.iter().find(|(signs, ..)| !is_ours && has(signs));
-    let (code, why) = found.map_or((Code::GitFailed, None), |(_, code, why)| (*code, *why));
-    Classified {
-        code,
-        why,
-        is_redirect: printed.contains("returned error: 30"),
-        // A failure without a known text is taken as a fault of our checkout: its objects, refs or list of shallow
-        // commits.
-        is_local: found.is_none(),
-        is_passing: code == Code::GitUnreachable && why.is_none() && is_passing(printed),
+    if has(&["error: Could not read ", "error: could not parse commit "]) {
+        return None;
     }
+    let (_, code, why) = *SIGNS.iter().find(|(signs, ..)| has(signs))?;
+    let is_passing = code == Code::GitUnreachable && why.is_none() && is_passing(printed);
+    Some(Classified { code, why, is_passing })
+}
+
+/// Returns whether the remote answered with a redirect.
+pub(super) fn is_redirect(printed: &str) -> bool {
+    printed.contains("returned error: 30")
 }
 
 /// Returns whether a retry may reach the remote. A bad certificate or a missing ssh does not change by itself, and only
@@ -327,7 +326,7 @@ mod tests {
 
     #[track_caller]
     fn check_class(printed: &str, expected: Code) {
-        assert_eq!(classify(printed).code, expected, "{printed}");
+        assert_eq!(classify(printed).map_or(Code::GitFailed, |found| found.code), expected, "{printed}");
     }
 
     #[test]
@@ -358,12 +357,12 @@ mod tests {
         check_class("fatal: the remote end hung up unexpectedly", Code::GitUnreachable);
         let of_ours = "error: Could not read 0123\nerror: could not parse commit 0123\nfatal: the remote end hung up unexpectedly";
         check_class(of_ours, Code::GitFailed);
-        assert!(classify(of_ours).is_local);
+        assert!(classify(of_ours).is_none());
     }
 
     #[track_caller]
     fn check_passing(printed: &str, expected: bool) {
-        assert_eq!(classify(printed).is_passing, expected, "{printed}");
+        assert_eq!(classify(printed).is_some_and(|found| found.is_passing), expected, "{printed}");
     }
 
     #[test]

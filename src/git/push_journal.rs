@@ -80,7 +80,13 @@ pub fn begin(path: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Resu
     fcntl_lock(&note, FlockOperation::LockExclusive)?;
     fcntl_setfd(&note, FdFlags::empty())?;
     let mut pushes = read(&mut note)?;
-    pushes.retain(|before| !finish_push(&repository, before, tell));
+    pushes.retain(|before| {
+        let is_finished = finish_push(&repository, before, tell);
+        !is_finished.unwrap_or_else(|error| {
+            tell(format!("cannot look at the locks in {}: {error}", repository.display()));
+            false
+        })
+    });
     pushes.push(push.clone());
     write(&mut note, &pushes)?;
     Ok(note)
@@ -157,58 +163,37 @@ impl Held {
         let content = files::read_file(&path, BYTES_MAX)?;
         Ok(Some(Self { inode: about.ino(), written: about.modified().ok(), content, path }))
     }
-
-    fn is_for(&self, commit: &ObjectId) -> bool {
-        self.content.trim_ascii_end() == commit.as_str().as_bytes()
-    }
 }
 
-/// The locks that a push takes and holds until it has moved its ref. git locks the ref and writes the commit into that
-/// lock. Then, if `HEAD` points at the ref, it locks `HEAD` and writes nothing there.
-#[derive(PartialEq, Eq)]
-struct Locks {
-    of_ref: Option<Held>,
-    of_head: Option<Held>,
-}
-
-impl Locks {
-    fn look(repository: &Path, full_ref: &str) -> io::Result<Self> {
-        let head = files::read_file(&repository.join("HEAD"), BYTES_MAX)?;
-        let is_head = head.strip_prefix(b"ref:").is_some_and(|name| name.trim_ascii() == full_ref.as_bytes());
-        Ok(Self {
-            of_ref: Held::look(repository, full_ref)?,
-            of_head: if is_head { Held::look(repository, "HEAD")? } else { None },
-        })
-    }
+/// Reads the locks that a push takes and holds until it has moved its ref: that of the ref, and that of `HEAD`. git locks
+/// the ref and writes the commit into that lock. Then, if `HEAD` points at the ref, it locks `HEAD` and writes nothing
+/// there.
+fn locks(repository: &Path, full_ref: &str) -> io::Result<[Option<Held>; 2]> {
+    let head = files::read_file(&repository.join("HEAD"), BYTES_MAX)?;
+    let is_head = head.strip_prefix(b"ref:").is_some_and(|name| name.trim_ascii() == full_ref.as_bytes());
+    Ok([Held::look(repository, full_ref)?, if is_head { Held::look(repository, "HEAD")? } else { None }])
 }
 
 /// Removes the locks of a push that is not in progress any more. Returns whether no lock is left that may belong to
 /// that push.
-fn finish_push(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> bool {
-    try_to_finish_push(repository, push, tell).unwrap_or_else(|error| {
-        tell(format!("cannot look at the locks in {}: {error}", repository.display()));
-        false
-    })
-}
-
-fn try_to_finish_push(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Result<bool> {
-    let Push { commit, full_ref, .. } = push;
-    let locks = Locks::look(repository, full_ref)?;
-    let watch = match &locks {
-        Locks { of_ref: None, of_head: None } => return Ok(true),
-        Locks { of_head: Some(head), .. } if !head.content.is_empty() => return Ok(false),
-        Locks { of_ref: Some(held), of_head: None } if held.is_for(commit) => Duration::ZERO,
-        Locks { of_ref: Some(held), .. } if held.is_for(commit) => WATCH,
-        Locks { of_ref: Some(held), .. } if !held.content.is_empty() => return Ok(false),
+fn finish_push(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Result<bool> {
+    let held = locks(repository, &push.full_ref)?;
+    let watch = match &held {
+        [None, None] => return Ok(true),
+        [_, Some(of_head)] if !of_head.content.is_empty() => return Ok(false),
+        [Some(of_ref), of_head] if of_ref.content.trim_ascii_end() == push.commit.as_str().as_bytes() => {
+            if of_head.is_some() { WATCH } else { Duration::ZERO }
+        }
+        [Some(of_ref), _] if !of_ref.content.is_empty() => return Ok(false),
         _ => LONG_WATCH,
     };
     // The locks of a killed push do not change during this time.
     std::thread::sleep(watch);
-    if Locks::look(repository, full_ref)? != locks {
+    if locks(repository, &push.full_ref)? != held {
         return Ok(false);
     }
     // `HEAD` comes first: while the ref's lock is there, no other git can lock `HEAD`.
-    for Held { path, .. } in [locks.of_head, locks.of_ref].into_iter().flatten() {
+    for Held { path, .. } in held.into_iter().rev().flatten() {
         tell(format!("removing `{}`, which a killed push left", path.display()));
         fs::remove_file(&path).map_err(|error| files::at(&path, &error))?;
     }

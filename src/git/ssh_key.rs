@@ -15,44 +15,36 @@ pub fn fault_of(setting: &str, key: &Secret) -> Option<String> {
     Some([setting, " is not a private key without a passphrase: ", why].concat())
 }
 
+/// The first reason that holds counts.
 fn why_unusable(text: &str) -> Option<&'static str> {
     const PUBLIC: [&str; 6] =
         ["ssh-", "ecdsa-", "sk-", "-----BEGIN PUBLIC", "-----BEGIN SSH2 PUBLIC", "---- BEGIN SSH2"];
-    let lines = text.lines().count();
-    if text.starts_with(['"', '\'']) {
-        return Some("it is in quotes, so leave them out");
-    }
-    if PUBLIC.iter().any(|start| text.starts_with(start)) {
-        return Some("it is a public key; the private one is in the file of the same name without .pub");
-    }
-    if text.starts_with("PuTTY-") {
-        return Some("it is in PuTTY's form; `puttygen KEY -O private-openssh` writes the one of OpenSSH");
-    }
-    if text.contains("\\n") {
-        return Some("it has \\n where a line should end; put it into a file and name that by the variable with _FILE");
-    }
-    if !text.starts_with("-----BEGIN") {
-        return Some(why_no_key(text, lines));
-    }
-    if !text.contains("-----END") {
-        return Some("it has no line that begins with -----END, so a part of it is missing");
-    }
-    if lines < 3 {
-        return Some("its lines were joined into one; put it into a file and name that by the variable with _FILE");
-    }
-    has_passphrase(text).then_some("it has a passphrase; `ssh-keygen -p -N '' -f KEY` removes it")
-}
-
-/// Returns what is wrong with a text that does not begin like a key.
-fn why_no_key(text: &str, lines: usize) -> &'static str {
-    let decoded = decoded(text);
-    if decoded.starts_with(b"-----BEGIN") || decoded.starts_with(OPENSSH_MAGIC) {
-        return "it is base64 of a key, so decode it first";
-    }
-    if lines == 1 && text.starts_with(['/', '~', '.']) {
-        return "it is a path; name the file by the variable with _FILE";
-    }
-    "it does not begin with -----BEGIN"
+    let (lines, decoded) = (text.lines().count(), decoded(text));
+    let reasons = [
+        (text.starts_with(['"', '\'']), "it is in quotes, so leave them out"),
+        (
+            PUBLIC.iter().any(|start| text.starts_with(start)),
+            "it is a public key; the private one is in the file of the same name without .pub",
+        ),
+        (
+            text.starts_with("PuTTY-"),
+            "it is in PuTTY's form; `puttygen KEY -O private-openssh` writes the one of OpenSSH",
+        ),
+        (
+            text.contains("\\n"),
+            "it has \\n where a line should end; put it into a file and name that by the variable with _FILE",
+        ),
+        (
+            decoded.starts_with(b"-----BEGIN") || decoded.starts_with(OPENSSH_MAGIC),
+            "it is base64 of a key, so decode it first",
+        ),
+        (lines == 1 && text.starts_with(['/', '~', '.']), "it is a path; name the file by the variable with _FILE"),
+        (!text.starts_with("-----BEGIN"), "it does not begin with -----BEGIN"),
+        (!text.contains("-----END"), "it has no line that begins with -----END, so a part of it is missing"),
+        (lines < 3, "its lines were joined into one; put it into a file and name that by the variable with _FILE"),
+        (has_passphrase(text), "it has a passphrase; `ssh-keygen -p -N '' -f KEY` removes it"),
+    ];
+    reasons.into_iter().find_map(|(holds, why)| holds.then_some(why))
 }
 
 fn decoded(text: &str) -> Vec<u8> {

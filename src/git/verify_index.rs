@@ -13,15 +13,6 @@ use crate::git::tree_diff::{Sample, printable};
 use crate::model::names;
 use crate::util::files;
 
-/// Why the staged files are not trusted.
-#[derive(Debug)]
-pub enum StagingError {
-    /// A path differs; the message names it.
-    Differs(String),
-    /// The folder cannot be read.
-    Io(io::Error),
-}
-
 /// The paths that a pull left in a folder, recorded before git stages them.
 pub struct PulledFiles {
     folder: PathBuf,
@@ -56,39 +47,38 @@ impl PulledFiles {
     }
 
     /// Checks that git `staged` exactly these paths, each with the content in the folder. An entry that has the same
-    /// content in `known` is not read again: git checked it out, and wmill did not change it.
+    /// content in `known` is not read again: git checked it out, and wmill did not change it. Returns what differs first.
     ///
     /// # Errors
-    /// [`StagingError`].
-    pub fn verify(&self, staged: &Listing, known: &Listing) -> Result<(), StagingError> {
-        let read = || Ok::<_, io::Error>(join(join(staged.entries()?, self.paths.entries()?), known.entries()?));
-        for file in read().map_err(StagingError::Io)? {
-            let (path, (pulled, before)) = file.map_err(StagingError::Io)?;
-            let entry = match pulled {
-                Some((Some(entry), Some(_))) => entry,
-                Some((None, _)) => return Err(not_what_was_pulled(&path, "it was pulled and not staged")),
-                Some((_, None)) => return Err(not_what_was_pulled(&path, "it was staged and not pulled")),
+    /// Fails if the folder cannot be read.
+    pub fn verify(&self, staged: &Listing, known: &Listing) -> io::Result<Option<String>> {
+        for file in join(join(staged.entries()?, self.paths.entries()?), known.entries()?) {
+            let (path, (pulled, before)) = file?;
+            let why = match pulled {
                 None => continue,
+                Some((None, _)) => "it was pulled and not staged",
+                Some((_, None)) => "it was staged and not pulled",
+                Some((Some(entry), _)) if !entry.is_file() => "it was not staged as a regular file",
+                Some((Some(entry), _)) if before.is_some_and(|before| before.object == entry.object) => continue,
+                Some((Some(entry), _)) => match self.blob(&path, entry.object.format())? {
+                    Ok(blob) if blob == entry.object => continue,
+                    Ok(_) => "the content differs",
+                    Err(why) => why,
+                },
             };
-            if !entry.is_file() {
-                return Err(not_what_was_pulled(&path, "it was not staged as a regular file"));
-            }
-            if before.is_some_and(|before| before.object == entry.object) {
-                continue;
-            }
-            // wmill writes only names in UTF-8.
-            let file = std::str::from_utf8(&path).map(|path| self.folder.join(path));
-            let file = file.map_err(|_| not_what_was_pulled(&path, "the name is not UTF-8"))?;
-            match blob_of_file(&file, entry.object.format()) {
-                Ok(blob) if blob == entry.object => {}
-                Ok(_) => return Err(not_what_was_pulled(&path, "the content differs")),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(not_what_was_pulled(&path, "it is gone"));
-                }
-                Err(error) => return Err(StagingError::Io(error)),
-            }
+            let path = printable(&path);
+            return Ok(Some(format!("git did not stage what wmill pulled: `{path}`: {why}; nothing was committed")));
         }
-        Ok(())
+        Ok(None)
+    }
+
+    fn blob(&self, path: &[u8], format: ObjectFormat) -> io::Result<Result<ObjectId, &'static str>> {
+        // wmill writes only names in UTF-8.
+        let Ok(path) = std::str::from_utf8(path) else { return Ok(Err("the name is not UTF-8")) };
+        match blob_of_file(&self.folder.join(path), format) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Err("it is gone")),
+            blob => blob.map(Ok),
+        }
     }
 }
 
@@ -102,11 +92,6 @@ fn withdraw(path: &[u8], file: &Path, removed: &mut Sample) -> io::Result<()> {
         removed.add(path);
     }
     files::remove_folder(file)
-}
-
-fn not_what_was_pulled(path: &[u8], why: &str) -> StagingError {
-    let path = printable(path);
-    StagingError::Differs(format!("git did not stage what wmill pulled: `{path}`: {why}; nothing was committed"))
 }
 
 /// Computes the id that git gives to the content of a file.

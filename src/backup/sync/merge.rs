@@ -12,7 +12,7 @@ use crate::backup::sync::tip::{RemoteTip, is_shared_ui, item_behind_dots};
 use crate::git::ls_tree::{GitPath, Listing, Stream, join};
 use crate::git::object::{Entry, ObjectId};
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff, printable};
-use crate::git::verify_index::{PulledFiles, StagingError};
+use crate::git::verify_index::PulledFiles;
 use crate::git::{Git, GitError, Staged};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
@@ -339,11 +339,10 @@ pub fn scan_pulled_files(
 
 fn stage(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, stock: &PulledFiles) -> Result<Staged, BackupError> {
     let staged = git.stage().map_err(|error| run.git_error(Step::Commit, error))?;
-    stock.verify(&staged.files, &tip.folder).map_err(|error| match error {
-        StagingError::Differs(message) => BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout },
-        StagingError::Io(error) => run.disk(&error),
-    })?;
-    Ok(staged)
+    match stock.verify(&staged.files, &tip.folder).map_err(|error| run.disk(&error))? {
+        None => Ok(staged),
+        Some(message) => Err(BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout }),
+    }
 }
 
 /// Returns whether a path that wmill did not see is one of Windmill's. If patterns narrow the pull, the path has to
