@@ -115,16 +115,18 @@ impl Git<'_> {
 /// Reads the output of `git log` until `take` returns `false`.
 fn read_log(log: impl io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), GitError> {
     let malformed = || GitError::Checkout("malformed output of `git log`".to_owned());
-    let mut words = log.split(0).map(|word| word.map(|word| String::from_utf8_lossy(&word).into_owned()));
+    let mut words = log.split(0);
+    let mut next =
+        || Ok::<_, GitError>(words.next().transpose()?.map(|word| String::from_utf8_lossy(&word).into_owned()));
     let mut commit: Option<LoggedCommit> = None;
-    while let Some(word) = words.next().transpose()? {
+    while let Some(word) = next()? {
         if let Some(id) = word.strip_prefix('\x01') {
             let id = ObjectId::parse(id).ok_or_else(malformed)?;
             // git prints what it finds in the commit: nothing for a negative number, and a number of any size.
-            let seconds = words.next().transpose()?.ok_or_else(malformed)?.parse().unwrap_or(0);
-            let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-            let time = time.unwrap_or(SystemTime::UNIX_EPOCH);
-            let author = words.next().transpose()?.ok_or_else(malformed)?;
+            let seconds = next()?.ok_or_else(malformed)?.parse().unwrap_or(0);
+            let time =
+                SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH);
+            let author = next()?.ok_or_else(malformed)?;
             if let Some(done) = commit.replace(LoggedCommit { id, time, author, files: Vec::new() })
                 && !take(done)
             {
@@ -138,7 +140,7 @@ fn read_log(log: impl io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -
             "D" => FileChange::Deleted,
             _ => FileChange::Modified,
         };
-        let path = words.next().transpose()?.ok_or_else(malformed)?;
+        let path = next()?.ok_or_else(malformed)?;
         commit.as_mut().ok_or_else(malformed)?.files.push((change, path));
     }
     commit.map(take);

@@ -157,10 +157,6 @@ impl<'a> Git<'a> {
     /// Returns a git command that names this checkout. Without that, git in a damaged checkout would search the parent
     /// folders for a repository.
     fn command(&self) -> Result<Invocation, GitError> {
-        let mut git_folder = std::ffi::OsString::from("--git-dir=");
-        git_folder.push(&self.git_folder);
-        let mut tree_folder = std::ffi::OsString::from("--work-tree=");
-        tree_folder.push(&self.tree_folder);
         let folder = if self.tree_folder.is_dir() { &self.tree_folder } else { self.run_env.run_dir.path() };
         let invocation = self.environment(self.run_env.invocation("git", folder)?);
         // Passed as an argument, so that it applies only to this git. The git that receives a push into a `file:`
@@ -170,7 +166,8 @@ impl<'a> Git<'a> {
             Some(index) => invocation.environment("GIT_INDEX_FILE", index),
             None => invocation,
         };
-        Ok(invocation.argument(git_folder).argument(tree_folder))
+        let invocation = invocation.argument("--git-dir").argument(&self.git_folder);
+        Ok(invocation.argument("--work-tree").argument(&self.tree_folder))
     }
 
     fn command_without_repository(&self) -> Result<Invocation, GitError> {

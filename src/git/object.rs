@@ -4,9 +4,12 @@ use std::fmt;
 use std::io::{self, Read};
 
 use crate::model::names;
-use crate::util::hash::{Algorithm, Digest};
+/// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
+pub use crate::util::hash::Algorithm as ObjectFormat;
+use crate::util::hash::Digest;
 
-/// The number of digits of the longest id.
+/// The number of digits of a SHA-1, and of the longest id, a SHA-256.
+const SHA1_DIGITS: usize = 40;
 const DIGITS_MAX: usize = 64;
 
 /// The id of a commit, tree or blob: 40 or 64 hexadecimal digits.
@@ -14,40 +17,40 @@ const DIGITS_MAX: usize = 64;
 /// The digits are stored inline: ids are read by the ten thousands, and an allocation for each takes longer than
 /// reading it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectId {
-    digits: [u8; DIGITS_MAX],
-    format: ObjectFormat,
-}
+pub struct ObjectId([u8; DIGITS_MAX]);
 
 impl ObjectId {
     /// Parses lower-case hexadecimal digits, as git prints them. Returns `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let format = [ObjectFormat::Sha1, ObjectFormat::Sha256].into_iter().find(|it| it.digits() == text.len())?;
         let is_hexadecimal = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        is_hexadecimal.then(|| {
+        (is_hexadecimal && matches!(text.len(), SHA1_DIGITS | DIGITS_MAX)).then(|| {
             let mut digits = [0; DIGITS_MAX];
             digits[..text.len()].copy_from_slice(text.as_bytes());
-            Self { digits, format }
+            Self(digits)
         })
     }
 
     /// Returns the digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.digits[..self.format.digits()]).unwrap_or_default()
+        std::str::from_utf8(&self.0[..digits(self.format())]).unwrap_or_default()
     }
 
     /// Returns whether this is the id of the empty tree.
     #[must_use]
     pub fn is_empty_tree(&self) -> bool {
-        self.as_str() == self.format.empty_tree()
+        self.as_str()
+            == match self.format() {
+                ObjectFormat::Sha1 => "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+                ObjectFormat::Sha256 => "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+            }
     }
 
     /// Returns the object format of the repository that the id comes from.
     #[must_use]
     pub fn format(&self) -> ObjectFormat {
-        self.format
+        if self.0[SHA1_DIGITS] == 0 { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
     }
 
     /// Returns the id of a blob with this content.
@@ -56,10 +59,7 @@ impl ObjectId {
     /// Fails if `content` cannot be read. If it is not `length` bytes long, that is not an error, but the id belongs to
     /// no blob.
     pub fn of_blob(mut content: impl Read, length: u64, format: ObjectFormat) -> io::Result<Self> {
-        let mut digest = Digest::new(match format {
-            ObjectFormat::Sha1 => Algorithm::Sha1,
-            ObjectFormat::Sha256 => Algorithm::Sha256,
-        });
+        let mut digest = Digest::new(format);
         digest.update(format!("blob {length}\0").as_bytes());
         let mut chunk = [0; 8192];
         loop {
@@ -86,31 +86,12 @@ impl fmt::Debug for ObjectId {
     }
 }
 
-/// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ObjectFormat {
-    /// 40 digits.
-    Sha1,
-    /// 64 digits.
-    Sha256,
-}
-
-impl ObjectFormat {
-    /// Returns how many hexadecimal digits an id has.
-    #[must_use]
-    pub fn digits(self) -> usize {
-        match self {
-            Self::Sha1 => 40,
-            Self::Sha256 => 64,
-        }
-    }
-
-    /// Returns the id of the empty tree.
-    fn empty_tree(self) -> &'static str {
-        match self {
-            Self::Sha1 => "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
-            Self::Sha256 => "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
-        }
+/// Returns how many hexadecimal digits an id has.
+#[must_use]
+pub fn digits(format: ObjectFormat) -> usize {
+    match format {
+        ObjectFormat::Sha1 => SHA1_DIGITS,
+        ObjectFormat::Sha256 => DIGITS_MAX,
     }
 }
 

@@ -25,8 +25,6 @@ pub enum Mark {
 }
 
 impl Mark {
-    const ALL: [(Self, char); 3] = [(Self::Added, 'A'), (Self::Modified, 'M'), (Self::Deleted, 'D')];
-
     /// Counts one more file of this kind.
     pub fn count_in(self, changed: &mut Changed) {
         match self {
@@ -94,7 +92,7 @@ impl TreeDiff {
     pub fn changes(&self) -> io::Result<Changes<'static>> {
         Ok(Box::new(self.changes.noted()?.map(|line| {
             let (path, (entry, note)) = line?;
-            let mark = Mark::ALL.into_iter().map(|(mark, _)| mark).find(|mark| *mark as u64 == note);
+            let mark = [Mark::Added, Mark::Modified, Mark::Deleted].into_iter().find(|mark| *mark as u64 == note);
             let mark = mark.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a change without its kind"))?;
             Ok(Change { mark, path, entry })
         })))
@@ -105,7 +103,7 @@ impl TreeDiff {
     /// # Errors
     /// Fails on an I/O error.
     pub fn summary(&self, listed_max: usize) -> io::Result<String> {
-        summary(self.changed, listed_max, &|| self.changes())
+        summary(listed_max, self.changes()?)
     }
 }
 
@@ -113,26 +111,22 @@ impl TreeDiff {
 ///
 /// # Errors
 /// Fails if `changes` does.
-pub fn summary<'a>(
-    changed: Changed,
-    listed_max: usize,
-    changes: &dyn Fn() -> io::Result<Changes<'a>>,
-) -> io::Result<String> {
-    let Changed { added, modified, deleted } = changed;
-    let mut text = format!("{added} added, {modified} modified, {deleted} deleted\n");
-    let mut left = listed_max;
-    for (mark, letter) in Mark::ALL {
-        for change in changes()? {
-            let change = change?;
-            if change.mark == mark && left > 0 {
-                left -= 1;
-                let _ = write!(text, "\n{letter} {}", printable(&change.path));
-            }
+pub fn summary(listed_max: usize, changes: impl Iterator<Item = io::Result<Change>>) -> io::Result<String> {
+    let (mut changed, mut listed) = (Changed::default(), [const { Vec::new() }; 3]);
+    for change in changes {
+        let Change { mark, path, .. } = change?;
+        mark.count_in(&mut changed);
+        let of_mark = &mut listed[mark as usize];
+        if of_mark.len() < listed_max {
+            of_mark.push(format!("\n{} {}", ["A", "M", "D"][mark as usize], printable(&path)));
         }
     }
-    let count = added + modified + deleted;
-    if count > listed_max {
-        let _ = write!(text, "\n... and {} more", count - listed_max);
+    let Changed { added, modified, deleted } = changed;
+    let mut text = format!("{added} added, {modified} modified, {deleted} deleted\n");
+    text.extend(listed.into_iter().flatten().take(listed_max));
+    let more = (added + modified + deleted).saturating_sub(listed_max);
+    if more > 0 {
+        let _ = write!(text, "\n... and {more} more");
     }
     Ok(text)
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::git::ls_tree::{Listing, join, walk};
-use crate::git::object::{ObjectFormat, ObjectId};
+use crate::git::object::{self, ObjectFormat, ObjectId};
 use crate::git::tree_diff::{Sample, printable};
 use crate::model::names;
 use crate::util::files;
@@ -38,7 +38,7 @@ impl PulledFiles {
                     withdraw(&path, &file, &mut removed)?;
                 } else {
                     // Only the path is read again.
-                    lines.nothing(&path, ObjectFormat::Sha1.digits())?;
+                    lines.nothing(&path, object::digits(ObjectFormat::Sha1))?;
                 }
             }
             Ok(())

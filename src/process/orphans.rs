@@ -74,17 +74,21 @@ pub(super) fn end_orphans(path: &Path) {
         log::warn!("asking process {id} to end, which a killed run left behind");
         end(*id, false);
     }
-    wait_for_end(&orphans, TERM_GRACE);
+    wait_while(TERM_GRACE, || are_there(&orphans));
     end_programs(is_orphan);
 }
 
-/// Waits for at most `patience` until the processes are gone. They are not our children, so no system call waits for
-/// them.
-fn wait_for_end(programs: &[u32], patience: Duration) {
+/// Waits for at most `patience` until the processes that `are_there` looks for are gone. They are not our children, so no
+/// system call waits for them.
+pub(super) fn wait_while(patience: Duration, are_there: impl Fn() -> bool) {
     let patience = Instant::now() + patience;
-    while programs.iter().any(|id| process_start(*id).is_some()) && Instant::now() < patience {
+    while are_there() && Instant::now() < patience {
         std::thread::sleep(END_POLL_INTERVAL);
     }
+}
+
+fn are_there(programs: &[u32]) -> bool {
+    programs.iter().any(|id| process_start(*id).is_some())
 }
 
 /// Returns a git process that works on `folder` and that our runs did not start: the caller holds the lock, so no other
@@ -134,7 +138,7 @@ pub(super) fn end_programs(is_meant: impl Fn(&Marker) -> bool) {
             log::warn!("ending process {id}, which a run left behind");
             end(*id, true);
         }
-        wait_for_end(&meant, KILL_GRACE);
+        wait_while(KILL_GRACE, || are_there(&meant));
     }
 }
 

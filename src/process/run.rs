@@ -112,7 +112,13 @@ pub fn run(
     on_line: &mut dyn FnMut(&str),
 ) -> Result<Finished, Failure> {
     log::debug!("running {invocation}");
-    platform::run(invocation, deadline, redactor, on_line)
+    #[cfg(unix)]
+    return platform::run(invocation, deadline, redactor, on_line);
+    #[cfg(not(unix))]
+    {
+        let _ = (deadline, redactor, on_line);
+        Err(not_started(&invocation.program, &io::ErrorKind::Unsupported.into()))
+    }
 }
 
 #[cfg(unix)]
@@ -130,6 +136,7 @@ mod platform {
     use super::{Deadline, Ending, Failure, Finished, Invocation, Redactor, TERM_GRACE, not_started};
     #[cfg(target_os = "linux")]
     use crate::process::confine;
+    use crate::process::orphans;
     use crate::process::output::Output;
     use crate::util::volume::Volume;
 
@@ -141,8 +148,6 @@ mod platform {
     const QUIET_TIME_MAX: Duration = Duration::from_secs(1);
     /// How long to wait for the processes that were killed with a program.
     const GROUP_END_TIME_MAX: Duration = Duration::from_millis(500);
-    /// How often to check whether they are gone.
-    const GROUP_END_WAIT: Duration = Duration::from_millis(5);
     /// How often to check whether a program has ended that closed its output.
     const END_WAIT: Duration = Duration::from_millis(1);
     /// How often the free space is checked. A fast program writes 20 MB in this time.
@@ -170,7 +175,9 @@ mod platform {
         let _ = kill_process_group(group, Signal::KILL);
         let status = child.wait();
         if followed.is_err() {
-            wait_for_end_of_group(group);
+            // As long as a process of the group has a file open, the disk does not get its space back. In a container,
+            // processes may stay as zombies.
+            orphans::wait_while(GROUP_END_TIME_MAX, || test_kill_process_group(group).is_ok());
         }
         followed.and_then(|()| drain(&mut pipes, &mut output))?;
         let status = status.map_err(|error| not_started(&invocation.program, &error))?;
@@ -207,16 +214,6 @@ mod platform {
     fn oom_kills() -> Option<u64> {
         let counters = std::fs::read_to_string("/proc/vmstat").ok()?;
         counters.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
-    }
-
-    /// Waits a moment for the other processes that were killed with a program: as long as one has a file open, the disk
-    /// does not get its space back. They are not our children, so no system call waits for them. In a container they
-    /// may stay as zombies.
-    fn wait_for_end_of_group(group: Pid) {
-        let patience = Instant::now() + GROUP_END_TIME_MAX;
-        while test_kill_process_group(group).is_ok() && Instant::now() < patience {
-            std::thread::sleep(GROUP_END_WAIT);
-        }
     }
 
     fn spawn(invocation: &mut Invocation) -> Result<Child, Failure> {
@@ -339,20 +336,5 @@ mod platform {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(not(unix))]
-mod platform {
-    use super::{Deadline, Failure, Finished, Invocation, Redactor, not_started};
-
-    #[expect(clippy::needless_pass_by_value, reason = "the same shape as on Unix")]
-    pub(super) fn run(
-        invocation: Invocation,
-        _: &Deadline,
-        _: &Redactor,
-        _: &mut dyn FnMut(&str),
-    ) -> Result<Finished, Failure> {
-        Err(not_started(&invocation.program, &std::io::ErrorKind::Unsupported.into()))
     }
 }

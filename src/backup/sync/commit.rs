@@ -205,9 +205,7 @@ impl CommitBuilder<'_> {
     }
 
     fn link(&self, item: &ItemId, changes: &[Change]) -> io::Result<ItemCommit<'_>> {
-        let mut changed = Changed::default();
-        changes.iter().for_each(|change| change.mark.count_in(&mut changed));
-        let summary = summary(changed, LISTED_MAX, &|| Ok(Box::new(changes.iter().cloned().map(Ok))))?;
+        let summary = summary(LISTED_MAX, changes.iter().cloned().map(Ok))?;
         let message = format!("{}: {}\n\n{summary}\n\n{}", self.run.request.message, name_of(item), self.trailers);
         let message = redact::visible(&message);
         let edit = self.edits.get(item);
