@@ -35,12 +35,8 @@ impl Git<'_> {
         message: &str,
     ) -> Result<ObjectId, GitError> {
         let message = self.run_env.run_dir.write("message", message.as_bytes())?;
-        let mut command = self.command()?;
-        if let Some(key) = &self.signing_key {
-            let key = format!("user.signingKey={}", key.display());
-            command = command.arguments(["-c", "gpg.format=ssh", "-c", &key]);
-        }
-        command = command
+        let mut command = self
+            .command()?
             .environment("GIT_AUTHOR_NAME", author.name())
             .environment("GIT_AUTHOR_EMAIL", author.email())
             .environment("GIT_COMMITTER_NAME", committer.name())
@@ -50,8 +46,8 @@ impl Git<'_> {
         if let Some(seconds) = authored {
             command = command.environment("GIT_AUTHOR_DATE", format!("@{seconds} +0000"));
         }
-        if self.signing_key.is_some() {
-            command = command.argument("--gpg-sign");
+        if let Some(key) = &self.signing_key {
+            command = command.argument(format!("--gpg-sign={}", key.display()));
         }
         if let Some(parent) = parent {
             command = command.arguments(["-p", parent.as_str()]);

@@ -41,6 +41,8 @@ pub(super) const CONFIGURATION: &str = "\
 \trecurse = false
 [commit]
 \tgpgSign = false
+[gpg]
+\tformat = ssh
 [i18n]
 \tcommitEncoding = utf-8
 ";

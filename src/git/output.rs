@@ -6,7 +6,6 @@ use crate::git::GitError;
 use crate::git::object::{ObjectFormat, ObjectId};
 use crate::model::result_code::Code;
 use crate::net::http_client;
-use crate::process::run::Finished;
 
 /// The remote's answer about the branch.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,19 +61,21 @@ pub(super) fn remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
     state
 }
 
-/// Parses the line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`.
-pub(super) fn pushed(printed: &[u8], full_ref: &str) -> Option<Pushed> {
-    let text = String::from_utf8_lossy(printed);
-    text.lines().find_map(|line| {
+/// Parses the line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`. The reason of a refusal
+/// is followed by the server's lines in `tail`, such as the message of a hook.
+pub(super) fn pushed(printed: &str, full_ref: &str, tail: &[String]) -> Option<Pushed> {
+    printed.lines().find_map(|line| {
         let mut fields = line.splitn(3, '\t');
         let (flag, refs, summary) = (fields.next()?, fields.next()?, fields.next()?);
         if refs.split_once(':')?.1 != full_ref {
             return None;
         }
+        let remote: Vec<_> = tail.iter().filter_map(|line| line.strip_prefix("remote:")).map(str::trim).collect();
+        let why = if remote.is_empty() { summary.to_owned() } else { format!("{summary}: {}", remote.join("\n")) };
         Some(match flag {
             " " | "*" | "=" => Pushed::Accepted,
-            "!" if is_race(summary) => Pushed::Outrun(summary.to_owned()),
-            _ => Pushed::Refused(summary.to_owned()),
+            "!" if is_race(summary) => Pushed::Outrun(why),
+            _ => Pushed::Refused(why),
         })
     })
 }
@@ -119,23 +120,6 @@ fn is_race(summary: &str) -> bool {
         "reference already exists",
     ];
     summary.starts_with("[rejected]") || SIGNS.iter().any(|sign| summary.contains(sign))
-}
-
-impl Pushed {
-    /// Adds the server's `remote:` lines, such as the message of a hook.
-    pub(super) fn explained(self, finished: &Finished) -> Self {
-        let remote: Vec<_> =
-            finished.tail.iter().filter_map(|line| line.strip_prefix("remote:")).map(str::trim).collect();
-        if remote.is_empty() {
-            return self;
-        }
-        let explained = |summary: String| format!("{summary}: {}", remote.join("\n"));
-        match self {
-            Self::Accepted => Self::Accepted,
-            Self::Outrun(summary) => Self::Outrun(explained(summary)),
-            Self::Refused(summary) => Self::Refused(explained(summary)),
-        }
-    }
 }
 
 /// What is known about a failure of a command that talks to the remote.
@@ -266,7 +250,7 @@ mod tests {
     #[expect(clippy::needless_pass_by_value, reason = "rows of a table")]
     fn check_push(line: &str, expected: Option<Pushed>) {
         let printed = format!("To http://host/repo.git\n{line}\nDone\n");
-        assert_eq!(pushed(printed.as_bytes(), "refs/heads/main"), expected);
+        assert_eq!(pushed(&printed, "refs/heads/main", &[]), expected);
     }
 
     #[test]

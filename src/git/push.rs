@@ -55,10 +55,8 @@ impl Git<'_> {
             log::warn!("{line}");
         }
         let printed = self.run_env.redactor.redact(&String::from_utf8_lossy(&finished.stdout));
-        match output::pushed(printed.as_bytes(), &full_ref) {
-            Some(pushed) => Ok(pushed.explained(&finished)),
-            None => Err(self.remote_error("cannot push to", &finished)),
-        }
+        output::pushed(&printed, &full_ref, &finished.tail)
+            .ok_or_else(|| self.remote_error("cannot push to", &finished))
     }
 
     /// Returns whether the branch's tip, which is `tip` now, is `commit` or descends from it.

@@ -157,12 +157,9 @@ impl Git<'_> {
         files::create_folder(&self.tree_folder)?;
         #[cfg(unix)]
         files::remove_special_files(&self.tree_folder)?;
-        tree.map_or(Ok(()), |tree| self.check_room(tree))?;
-        let command = self.command()?.arguments(["read-tree", "--reset", "-u"]);
-        self.locally(match tree {
-            Some(tree) => command.argument(tree.as_str()),
-            None => command.argument(self.empty_tree()?.as_str()),
-        })?;
+        let tree = if let Some(tree) = tree { tree.clone() } else { self.empty_tree()? };
+        self.check_room(&tree)?;
+        self.locally(self.command()?.arguments(["read-tree", "--reset", "-u", tree.as_str()]))?;
         self.locally(self.command()?.arguments(["clean", "-ffdxq"]))?;
         Ok(())
     }
@@ -205,9 +202,8 @@ impl Git<'_> {
     /// # Errors
     /// [`GitError`].
     pub fn empty_tree(&self) -> Result<ObjectId, GitError> {
-        let empty = self.run_env.run_dir.write("empty", b"")?;
-        let command = self.command()?.arguments(["mktree", "-z"]).stdin(File::open(empty)?);
-        self.object_id(command)
+        // The standard input of each program of a run is the lock, an empty file.
+        self.object_id(self.command()?.arguments(["mktree", "-z"]))
     }
 
     /// Stages all files of the tree folder, including ignored ones, and writes them as a tree.

@@ -46,9 +46,6 @@ pub struct Change {
     pub entry: Entry,
 }
 
-/// Files that differ, in the order of their paths.
-pub type Changes<'a> = Box<dyn Iterator<Item = io::Result<Change>> + 'a>;
-
 /// The differences between the folder before and after the pull. The list of changes is kept on the disk.
 pub struct TreeDiff {
     changes: Listing,
@@ -89,13 +86,13 @@ impl TreeDiff {
     ///
     /// # Errors
     /// Fails on an I/O error.
-    pub fn changes(&self) -> io::Result<Changes<'static>> {
-        Ok(Box::new(self.changes.noted()?.map(|line| {
+    pub fn changes(&self) -> io::Result<impl Iterator<Item = io::Result<Change>>> {
+        Ok(self.changes.noted()?.map(|line| {
             let (path, (entry, note)) = line?;
             let mark = [Mark::Added, Mark::Modified, Mark::Deleted].into_iter().find(|mark| *mark as u64 == note);
             let mark = mark.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a change without its kind"))?;
             Ok(Change { mark, path, entry })
-        })))
+        }))
     }
 
     /// Returns how many files change in each way, and a list of at most `listed_max` of them.

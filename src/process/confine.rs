@@ -27,14 +27,13 @@ pub fn become_program(program: &str, arguments: impl IntoIterator<Item = OsStrin
 }
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{CANNOT, LINE_PREFIX, confined_command, prefer_for_oom, start_error};
-#[cfg(target_os = "linux")]
 pub use linux::{ENVIRONMENT, become_confined};
+#[cfg(target_os = "linux")]
+pub(super) use linux::{LINE_PREFIX, confined_command, prefer_for_oom, reason};
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::ffi::{OsStr, OsString};
-    use std::io;
     use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::process::CommandExt as _;
     use std::path::{Path, PathBuf};
@@ -45,15 +44,15 @@ mod linux {
         RulesetStatus,
     };
 
+    use crate::process::run::cannot_start;
+
     /// The variable from which our own program reads the program that it has to become and the folders below which that
     /// may write: the program, then the folders, one a line.
     pub const ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_CONFINE";
     /// The start of each line that our own program prints before it becomes another program.
     pub(crate) const LINE_PREFIX: &str = "windmill-git-sync (confine): ";
-    /// A part of each such line that gives the reason why it could not become the program.
-    pub(crate) const CANNOT: &str = "cannot ";
-    /// The text before the number of the system's error.
-    const CANNOT_START: &str = "cannot start, error ";
+    /// The start of what follows in such a line if it could not become the program.
+    const CANNOT: &str = "cannot ";
     /// The exit code if the program does not start. Shells use it for a program that is not found.
     const NOT_STARTED: u8 = 127;
     /// The device that every program may write to. Programs ask whether it is a terminal, and open it to discard
@@ -99,7 +98,7 @@ mod linux {
         }
         #[expect(clippy::disallowed_methods, reason = "the one module that becomes programs")]
         let error = Command::new(program).args(arguments).env_remove(ENVIRONMENT).exec();
-        tell(format!("{LINE_PREFIX}{CANNOT_START}{}", error.raw_os_error().unwrap_or_default()));
+        tell(format!("{LINE_PREFIX}{}", cannot_start(program, &error)));
         NOT_STARTED
     }
 
@@ -114,13 +113,9 @@ mod linux {
         Ok(restricted?.ruleset)
     }
 
-    /// Returns the reason that our own program printed if it could not become another program.
-    pub(crate) fn start_error(lines: &[String]) -> Option<io::Error> {
-        let said = lines.iter().find_map(|line| line.strip_prefix(LINE_PREFIX))?;
-        Some(match said.strip_prefix(CANNOT_START).and_then(|code| code.parse().ok()) {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => io::Error::other(said.to_owned()),
-        })
+    /// Returns the reason in a line that our own program printed if it could not become another program.
+    pub(crate) fn reason(line: &str) -> Option<&str> {
+        line.strip_prefix(LINE_PREFIX).filter(|reason| reason.starts_with(CANNOT))
     }
 
     /// Makes a process (its id, or `self`) and the programs that it starts the first that the kernel kills when memory

@@ -117,7 +117,7 @@ impl<'a> Output<'a> {
         #[cfg(target_os = "linux")]
         if line.starts_with(confine::LINE_PREFIX) {
             log::debug!("{line}");
-            if line.contains(confine::CANNOT) && self.tail.len() < TAIL_LINES_MAX {
+            if confine::reason(&line).is_some() && self.tail.len() < TAIL_LINES_MAX {
                 self.tail.push_back(line);
             }
             return;

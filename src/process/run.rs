@@ -90,12 +90,13 @@ impl fmt::Display for Failure {
     }
 }
 
-fn not_started(program: &OsStr, error: &io::Error) -> Failure {
+/// Returns a text that says why a program could not be started.
+pub(super) fn cannot_start(program: &OsStr, error: &io::Error) -> String {
     let program = program.display();
-    Failure::Machine(match error.kind() {
+    match error.kind() {
         io::ErrorKind::NotFound => format!("cannot start `{program}`: it is not installed, or not on the PATH"),
         _ => format!("cannot start `{program}`: {error}"),
-    })
+    }
 }
 
 /// Runs `invocation` until it ends or the deadline passes.
@@ -117,7 +118,7 @@ pub fn run(
     #[cfg(not(unix))]
     {
         let _ = (deadline, redactor, on_line);
-        Err(not_started(&invocation.program, &io::ErrorKind::Unsupported.into()))
+        Err(Failure::Machine(cannot_start(&invocation.program, &io::ErrorKind::Unsupported.into())))
     }
 }
 
@@ -133,7 +134,7 @@ mod platform {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid};
 
-    use super::{Deadline, Ending, Failure, Finished, Invocation, Redactor, TERM_GRACE, not_started};
+    use super::{Deadline, Ending, Failure, Finished, Invocation, Redactor, TERM_GRACE, cannot_start};
     #[cfg(target_os = "linux")]
     use crate::process::confine;
     use crate::process::orphans;
@@ -180,7 +181,7 @@ mod platform {
             orphans::wait_while(GROUP_END_TIME_MAX, || test_kill_process_group(group).is_ok());
         }
         followed.and_then(|()| drain(&mut pipes, &mut output))?;
-        let status = status.map_err(|error| not_started(&invocation.program, &error))?;
+        let status = status.map_err(|error| Failure::Machine(cannot_start(&invocation.program, &error)))?;
         let ending = match (status.code(), status.signal()) {
             (Some(code), _) => Ending::Exit(code),
             (None, signal) => Ending::Signal(signal.unwrap_or(0)),
@@ -192,9 +193,9 @@ mod platform {
         #[cfg(target_os = "linux")]
         if !invocation.confined_to.is_empty()
             && !finished.is_success()
-            && let Some(error) = confine::start_error(&finished.tail)
+            && let Some(why) = finished.tail.iter().find_map(|line| confine::reason(line))
         {
-            return Err(not_started(&invocation.program, &error));
+            return Err(Failure::Machine(why.to_owned()));
         }
         Ok(finished)
     }
@@ -226,7 +227,7 @@ mod platform {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        let child = command.spawn().map_err(|error| not_started(&invocation.program, &error))?;
+        let child = command.spawn().map_err(|error| Failure::Machine(cannot_start(&invocation.program, &error)))?;
         #[cfg(target_os = "linux")]
         confine::prefer_for_oom(&child.id().to_string());
         Ok(child)
