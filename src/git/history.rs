@@ -43,12 +43,9 @@ impl Git<'_> {
     /// # Errors
     /// [`GitError`].
     pub fn fetch_commits(&self, depth: Option<u32>) -> Result<Option<ObjectId>, GitError> {
-        let depth = match depth {
-            Some(depth) => format!("--depth={depth}"),
-            // git refuses --unshallow if the history is complete, and takes this depth as all of the history.
-            None => "--depth=2147483647".to_owned(),
-        };
-        self.fetch_branch(&["--filter=blob:none", &depth])
+        // git refuses --unshallow if the history is complete, and takes this depth as all of the history.
+        let depth = depth.unwrap_or(2_147_483_647);
+        self.fetch_branch(&["--filter=blob:none", &format!("--depth={depth}")])
     }
 
     /// Returns the newest commit on the first-parent line of `tip` whose committer time is not later than `time`. The

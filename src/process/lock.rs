@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::process::orphans::{Marker, end_orphans, end_programs, programs};
+use crate::process::orphans::{end_orphans, end_programs, is_under, own_marker, programs};
 use crate::util::deadline::{Deadline, Expired};
 use crate::util::files;
 
@@ -20,7 +20,8 @@ const TRIES_PER_ORPHAN_SEARCH: u32 = 20;
 /// The lock of a workspace, held until it is dropped and the last program that got it as its input has ended.
 pub struct Lock {
     file: File,
-    marker: Option<Marker>,
+    /// The marker of the run's programs; empty if there is none.
+    marker: String,
 }
 
 /// Why the lock was not acquired.
@@ -64,7 +65,7 @@ impl Lock {
         let _ = file.set_len(0);
         // A descendant of an orphan may have closed its input, and thereby the lock, and still be writing.
         end_orphans(&path);
-        let marker = Marker::own(&path);
+        let marker = own_marker(&path).unwrap_or_default();
         Ok(Self { file, marker })
     }
 
@@ -75,7 +76,7 @@ impl Lock {
         let path = path.canonicalize().ok()?;
         end_orphans(&path);
         file.try_lock().ok()?;
-        programs(|marker| marker.path == path).is_empty().then_some(Self { file, marker: None })
+        programs(|marker| is_under(marker, &path)).is_empty().then_some(Self { file, marker: String::new() })
     }
 
     /// Returns the lock as the standard input of a program. It is empty, and it is held as long as that program lives.
@@ -88,15 +89,15 @@ impl Lock {
 
     /// Returns the value of [`MARKER`](crate::process::orphans::MARKER) for the programs of this run.
     #[must_use]
-    pub fn marker(&self) -> String {
-        self.marker.as_ref().map(Marker::to_text).unwrap_or_default()
+    pub fn marker(&self) -> &str {
+        &self.marker
     }
 
     /// Kills the programs that this run left behind. A descendant that moved to another process group is not killed
     /// with its program, and would hold the lock as long as it lives.
     pub fn end_programs(&self) {
-        if let Some(own) = &self.marker {
-            end_programs(|marker| marker == own);
+        if !self.marker.is_empty() {
+            end_programs(|marker| marker == self.marker);
         }
     }
 }

@@ -19,55 +19,43 @@ const END_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// does so again and again is not chased forever.
 const SEARCHES_MAX: u32 = 10;
 
-/// The process that started a program, in a form that a later process can check, and the path of the lock.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Marker {
-    /// The namespace of the process ids. In another namespace the ids belong to other processes.
-    namespace: String,
-    owner: u32,
-    owner_start: u64,
-    pub(super) path: PathBuf,
+/// Returns the marker of a program that we start under the lock at `path`, or `None` if `/proc` does not show who we are:
+/// the namespace of our process id, that id, when we started, and the path. In another namespace, the id belongs to
+/// another process.
+pub(super) fn own_marker(path: &Path) -> Option<String> {
+    let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    let owner = std::process::id();
+    Some(format!("{} {owner} {} {}", namespace.display(), process_start(owner)?, path.display()))
 }
 
-impl Marker {
-    /// Returns the marker of a program that we start under the lock at `path`; `None` if `/proc` does not show who we
-    /// are.
-    pub(super) fn own(path: &Path) -> Option<Self> {
-        let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
-        let owner = std::process::id();
-        Some(Self { namespace, owner, owner_start: process_start(owner)?, path: path.to_owned() })
-    }
+fn fields_of(marker: &str) -> Option<[&str; 4]> {
+    marker.splitn(4, ' ').collect::<Vec<_>>().try_into().ok()
+}
 
-    pub(super) fn to_text(&self) -> String {
-        format!("{} {} {} {}", self.namespace, self.owner, self.owner_start, self.path.display())
-    }
+/// Returns whether a program was started under the lock at `path`.
+pub(super) fn is_under(marker: &str, path: &Path) -> bool {
+    fields_of(marker).is_some_and(|[.., of_program]| Path::new(of_program) == path)
+}
 
-    fn parse(text: &str) -> Option<Self> {
-        let mut fields = text.splitn(4, ' ');
-        let namespace = fields.next()?.to_owned();
-        let (owner, owner_start) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(Self { namespace, owner, owner_start, path: fields.next()?.into() })
-    }
-
-    /// Reads the marker in a process's environment.
-    fn of_process(id: u32) -> Option<Self> {
-        let environment = std::fs::read(format!("/proc/{id}/environ")).ok()?;
-        let mut variables = environment.split(|byte| *byte == 0);
-        variables.find_map(|variable| {
-            Self::parse(std::str::from_utf8(variable).ok()?.strip_prefix(MARKER)?.strip_prefix('=')?)
-        })
-    }
+/// Reads the marker in a process's environment.
+fn marker_of(id: u32) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{id}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0).filter_map(|variable| std::str::from_utf8(variable).ok());
+    variables.find_map(|variable| Some(variable.strip_prefix(MARKER)?.strip_prefix('=')?.to_owned()))
 }
 
 /// Ends the programs that a service that no longer exists left running under the lock at `path`.
 ///
 /// Checks only processes of our own pid namespace: a container's processes end with it.
 pub(super) fn end_orphans(path: &Path) {
-    let Some(own) = Marker::own(path) else { return };
-    let is_orphan = |marker: &Marker| {
-        marker.namespace == own.namespace
-            && marker.path == own.path
-            && process_start(marker.owner) != Some(marker.owner_start)
+    let Some(own) = own_marker(path) else { return };
+    let is_orphan = |marker: &str| {
+        let (Some([namespace, owner, start, _]), Some([own_namespace, ..])) = (fields_of(marker), fields_of(&own))
+        else {
+            return false;
+        };
+        let owner_start = owner.parse().ok().and_then(process_start).map(|start| start.to_string());
+        namespace == own_namespace && is_under(marker, path) && owner_start.as_deref() != Some(start)
     };
     let orphans = programs(is_orphan);
     for id in &orphans {
@@ -117,18 +105,18 @@ fn processes() -> impl Iterator<Item = u32> {
 
 /// Kills all programs that this process started for its runs, in any process group.
 pub fn end_all_programs() {
-    let Some(own) = Marker::own(Path::new("")) else { return };
-    end_programs(|marker| Marker { path: PathBuf::new(), ..marker.clone() } == own);
+    let Some(own) = own_marker(Path::new("")) else { return };
+    end_programs(|marker| marker.starts_with(&own));
 }
 
 /// Returns the processes whose marker `is_meant` accepts, without this process.
-pub(super) fn programs(is_meant: impl Fn(&Marker) -> bool) -> Vec<u32> {
-    let is_meant = |id: &u32| *id != std::process::id() && Marker::of_process(*id).is_some_and(|it| is_meant(&it));
+pub(super) fn programs(is_meant: impl Fn(&str) -> bool) -> Vec<u32> {
+    let is_meant = |id: &u32| *id != std::process::id() && marker_of(*id).is_some_and(|marker| is_meant(&marker));
     processes().filter(is_meant).collect()
 }
 
 /// Kills the programs whose marker `is_meant` accepts, including those that they start in the meantime.
-pub(super) fn end_programs(is_meant: impl Fn(&Marker) -> bool) {
+pub(super) fn end_programs(is_meant: impl Fn(&str) -> bool) {
     for _ in 0..SEARCHES_MAX {
         let meant = programs(&is_meant);
         if meant.is_empty() {
