@@ -10,8 +10,8 @@ use crate::backup::branch_reader::{self, Place};
 use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
 use crate::config::Config;
-use crate::git::tree_diff::printable;
-use crate::git::{FileChange, Git, GitError, LoggedCommit};
+use crate::git::tree_diff::{Mark, printable};
+use crate::git::{Git, GitError, LoggedCommit};
 use crate::util::deadline::CancelToken;
 use crate::util::time;
 use crate::windmill::item_path::{ItemId, item_of, proves_existence};
@@ -146,7 +146,7 @@ fn entry_of(commit: &LoggedCommit, prefix: &str, patterns: &[Pattern]) -> Option
     if items.is_empty() {
         return None;
     }
-    let named = |wanted: FileChange| {
+    let named = |wanted: Mark| {
         let of_kind = items.iter().filter(|(_, change)| change.of_item() == wanted);
         of_kind.map(|(item, _)| printable(item.to_string().as_bytes())).collect()
     };
@@ -154,9 +154,9 @@ fn entry_of(commit: &LoggedCommit, prefix: &str, patterns: &[Pattern]) -> Option
         commit: commit.id.to_string(),
         time: time::to_text(commit.time),
         author: printable(commit.author.as_bytes()),
-        added: named(FileChange::Added),
-        modified: named(FileChange::Modified),
-        deleted: named(FileChange::Deleted),
+        added: named(Mark::Added),
+        modified: named(Mark::Modified),
+        deleted: named(Mark::Deleted),
     })
 }
 
@@ -172,20 +172,20 @@ struct ItemChange {
 }
 
 impl ItemChange {
-    fn add(&mut self, change: FileChange, path: &str) {
+    fn add(&mut self, change: Mark, path: &str) {
         let is_main = proves_existence(path);
         match change {
-            FileChange::Added => self.adds_main |= is_main,
-            FileChange::Deleted => self.deletes_main |= is_main,
-            FileChange::Modified => self.modifies = true,
+            Mark::Added => self.adds_main |= is_main,
+            Mark::Deleted => self.deletes_main |= is_main,
+            Mark::Modified => self.modifies = true,
         }
     }
 
-    fn of_item(&self) -> FileChange {
+    fn of_item(&self) -> Mark {
         match (self.adds_main, self.deletes_main, self.modifies) {
-            (true, false, false) => FileChange::Added,
-            (false, true, false) => FileChange::Deleted,
-            _ => FileChange::Modified,
+            (true, false, false) => Mark::Added,
+            (false, true, false) => Mark::Deleted,
+            _ => Mark::Modified,
         }
     }
 }
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
     use crate::git::object::ObjectId;
 
-    fn commit(files: &[(FileChange, &str)]) -> LoggedCommit {
+    fn commit(files: &[(Mark, &str)]) -> LoggedCommit {
         LoggedCommit {
             id: ObjectId::parse(&"1".repeat(40)).expect("40 digits"),
             time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000),
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn files_are_told_by_item() {
-        use FileChange::{Added, Deleted, Modified};
+        use Mark::{Added, Deleted, Modified};
         let commit = commit(&[
             (Added, "b/f/ops/a.py"),
             (Added, "b/f/ops/a.script.yaml"),

@@ -5,22 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use crate::git::fetch::TIP_REF;
 use crate::git::object::ObjectId;
+use crate::git::tree_diff::Mark;
 use crate::git::{Git, GitError};
 use crate::util::files;
 
 /// Enough for a million changed files at about 150 bytes each.
 const LOG_BYTES_MAX: usize = 256 << 20;
-
-/// How a commit changed a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileChange {
-    /// It was not there before.
-    Added,
-    /// Its content or its mode changed.
-    Modified,
-    /// It is not there any more.
-    Deleted,
-}
 
 /// A commit of the branch's first-parent line, compared with its first parent.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +22,7 @@ pub struct LoggedCommit {
     /// Its author, as `Name <address>`.
     pub author: String,
     /// The changed files, by their path in the repository.
-    pub files: Vec<(FileChange, String)>,
+    pub files: Vec<(Mark, String)>,
 }
 
 impl Git<'_> {
@@ -133,9 +123,9 @@ fn read_log(log: impl io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -
         }
         let change = match word.trim_start_matches('\n') {
             "" => continue,
-            "A" => FileChange::Added,
-            "D" => FileChange::Deleted,
-            _ => FileChange::Modified,
+            "A" => Mark::Added,
+            "D" => Mark::Deleted,
+            _ => Mark::Modified,
         };
         let path = next()?.ok_or_else(malformed)?;
         commit.as_mut().ok_or_else(malformed)?.files.push((change, path));
@@ -170,7 +160,7 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].author, "A B <a@b>");
         assert_eq!(found[0].time, SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000));
-        let files = [(FileChange::Deleted, "f/a b.py".to_owned()), (FileChange::Added, "f/\u{e9}".to_owned())];
+        let files = [(Mark::Deleted, "f/a b.py".to_owned()), (Mark::Added, "f/\u{e9}".to_owned())];
         assert_eq!(found[0].files, files);
         assert_eq!((found[1].id.as_str(), found[1].files.len()), (TWO, 0));
         assert_eq!(read(&log, 1).unwrap().len(), 1);

@@ -27,7 +27,7 @@ pub mod verify_index;
 pub use advertisement::is_public;
 pub use auth::RepositoryPaths;
 pub use fast_import::ItemCommit;
-pub use history::{FileChange, LoggedCommit};
+pub use history::LoggedCommit;
 pub use output::{CommitText, Pushed, RemoteState, refused_paths};
 pub use tree::{BlobContent, FolderAt, Staged};
 
