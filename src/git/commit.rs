@@ -42,17 +42,14 @@ impl Git<'_> {
             .environment("GIT_COMMITTER_NAME", committer.name())
             .environment("GIT_COMMITTER_EMAIL", committer.email())
             .arguments(["commit-tree", "-F"])
-            .argument(message);
+            .argument(message)
+            .arguments(self.signing_key.as_ref().map(|key| format!("--gpg-sign={}", key.display())))
+            .arguments(parent.map(|parent| format!("-p{parent}")))
+            .argument(tree.as_str());
         if let Some(seconds) = authored {
             command = command.environment("GIT_AUTHOR_DATE", format!("@{seconds} +0000"));
         }
-        if let Some(key) = &self.signing_key {
-            command = command.argument(format!("--gpg-sign={}", key.display()));
-        }
-        if let Some(parent) = parent {
-            command = command.arguments(["-p", parent.as_str()]);
-        }
-        self.object_id(command.argument(tree.as_str()))
+        self.object_id(command)
     }
 
     /// Returns the commit of the fetched history whose id begins with these digits.
@@ -114,11 +111,8 @@ impl Git<'_> {
         let import = ["fast-import", "--quiet", "--force", "--done", "--date-format=raw"];
         self.locally(self.command()?.arguments(import).stdin(File::open(orders)?))?;
         let mut last = self.resolve(fast_import::CHAIN_REF)?;
-        let mut list = self.command()?.arguments(["rev-list", "--reverse", "--format=%T", fast_import::CHAIN_REF]);
-        if let Some(parent) = parent {
-            list = list.argument(format!("^{parent}"));
-        }
-        let listed = self.answer(list)?;
+        let list = self.command()?.arguments(["rev-list", "--reverse", "--format=%T", fast_import::CHAIN_REF]);
+        let listed = self.answer(list.arguments(parent.map(|parent| format!("^{parent}"))))?;
         // The lines between the trees begin with the word `commit`.
         let trees: Vec<_> = listed.lines().filter_map(ObjectId::parse).collect();
         let Some(tree) = trees.last().filter(|_| trees.len() == links.len()) else {

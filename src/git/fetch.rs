@@ -37,11 +37,10 @@ impl Git<'_> {
     /// Returns whether the checkout exists and has this object format.
     #[must_use]
     pub fn exists(&self, format: ObjectFormat) -> bool {
-        let Ok(configuration) = files::read_file(&self.git_folder.join("config"), CONFIG_BYTES_MAX) else {
-            return false;
-        };
-        let is_sha256 = String::from_utf8_lossy(&configuration).to_ascii_lowercase().contains("objectformat = sha256");
-        is_sha256 == (format == ObjectFormat::Sha256)
+        files::read_file(&self.git_folder.join("config"), CONFIG_BYTES_MAX).is_ok_and(|configuration| {
+            let configuration = String::from_utf8_lossy(&configuration).to_ascii_lowercase();
+            configuration.contains("objectformat = sha256") == (format == ObjectFormat::Sha256)
+        })
     }
 
     /// Returns whether so many objects have accumulated that a new checkout with only the tip is smaller.

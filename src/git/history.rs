@@ -90,8 +90,8 @@ impl Git<'_> {
             .environment("GIT_NO_LAZY_FETCH", "1")
             .arguments(["log", "--first-parent", "--diff-merges=first-parent", "--root", "--no-renames"])
             .arguments(["--no-show-signature", "--name-status", "-z", "--format=tformat:%x01%H%x00%ct%x00%an <%ae>"])
-            .arguments([TIP_REF, "--"]);
-        let command = if folder.is_empty() { command } else { command.argument(folder) };
+            .arguments([TIP_REF, "--"])
+            .arguments(Some(folder).filter(|folder| !folder.is_empty()));
         self.locally(command.write_to(files::open_file(&path, true)?, LOG_BYTES_MAX))?;
         let shallow = self.shallow_commits()?;
         let file = std::fs::File::open(&path)?;

@@ -62,15 +62,10 @@ impl ObjectId {
         let mut digest = Digest::new(format);
         digest.update(format!("blob {length}\0").as_bytes());
         let mut chunk = [0; 8192];
-        loop {
-            match content.read(&mut chunk)? {
-                0 => {
-                    return Self::parse(&digest.finish())
-                        .ok_or_else(|| io::Error::other("a digest is not an object id"));
-                }
-                read => digest.update(&chunk[..read]),
-            }
+        while let length @ 1.. = content.read(&mut chunk)? {
+            digest.update(&chunk[..length]);
         }
+        Self::parse(&digest.finish()).ok_or_else(|| io::Error::other("a digest is not an object id"))
     }
 }
 

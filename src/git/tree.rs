@@ -84,10 +84,7 @@ impl Git<'_> {
         let (mut path, mut folder) = (path, folder.clone());
         while !path.is_empty() {
             let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-            let siblings = match commit {
-                Some(commit) => self.folder_at(commit, parent)?.tree,
-                None => None,
-            };
+            let siblings = commit.map(|commit| self.folder_at(commit, parent)).transpose()?.and_then(|at| at.tree);
             folder = self.with_entry(siblings.as_ref(), name.as_bytes(), folder)?;
             path = parent;
         }
