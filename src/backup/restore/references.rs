@@ -3,17 +3,16 @@
 //! `wmill` replaces a text that begins with `!inline` by the content of the file that its next word names. Our YAML
 //! parser and the one of `wmill` differ in where a text begins, so each place where one may begin is looked at.
 
+use crate::util::yaml::{self, Node};
 use crate::windmill::item_path::{self, ItemId, ItemKind};
 
 const MARK: &str = "!inline";
 /// Behind the mark, it makes it one for a folder.
 const FILESET: &str = "_fileset";
-/// The most characters of a text with the mark: more than a path can have.
-const TEXT_CHARS_MAX: usize = 8192;
-/// The most characters of a word before a value that is looked at.
-const WORD_CHARS_MAX: usize = 1024;
 /// What begins another value than a plain text.
 const INDICATORS: [char; 12] = ['"', '\'', '|', '>', '&', '*', '!', '[', '{', '%', '@', '#'];
+/// What begins an escape for white space or for any character.
+const ESCAPES_OF_ANY: &str = "tnvfrNLP_xuU";
 
 /// Returns whether a file of an item has such a text, or something that may be one, with a name of which the item has
 /// no file. `has_file` says whether there is a readable file at a path.
@@ -74,8 +73,13 @@ fn place_of(before: &str) -> Place {
     let gap = &before[value.len()..];
     let is_below = gap.contains('\n');
     let may_be_comment = || is_below && value.rsplit('\n').next().is_some_and(|line| line.contains('#'));
+    // The last word can be an anchor or a tag.
+    let has_property = || {
+        let mut words = value.rsplit(|char| is_space(char) || "[]{},".contains(char));
+        words.next().is_some_and(|word| word.starts_with(['&', '!']))
+    };
     match value.chars().next_back() {
-        _ if !gap.is_empty() && has_property(value) => Place::Other,
+        _ if !gap.is_empty() && has_property() => Place::Other,
         Some(':') if !may_be_comment() => Place::Field,
         Some('[' | '{' | ',') | None => Place::Other,
         Some('-' | '?') if !gap.is_empty() => Place::Other,
@@ -84,25 +88,22 @@ fn place_of(before: &str) -> Place {
     }
 }
 
-/// Returns whether the last word can be an anchor or a tag.
-fn has_property(before: &str) -> bool {
-    let is_of_word = |char: &char| !is_space(*char) && !"[]{},".contains(*char);
-    let word = before.chars().rev().take(WORD_CHARS_MAX).take_while(is_of_word);
-    word.enumerate().last().is_some_and(|(index, first)| matches!(first, '&' | '!') || index + 1 == WORD_CHARS_MAX)
-}
-
-/// Returns the name in a quoted text that begins with the mark. The name is empty if the text ends after the mark.
+/// Returns the name in a quoted text that begins with the mark, or may do so. The name is empty if there is none, or if
+/// it cannot be read.
 fn name_in_quotes(quoted: &str) -> Option<String> {
-    let mut chars = Quoted::of(quoted)?;
-    let mut first = chars.next()?;
-    let mut is_indented = false;
-    while is_space(first) {
-        first = chars.next()?;
-        is_indented = true;
+    let start = quoted[1..].trim_start_matches(is_space);
+    let is_escape = |char: char| is_space(char) || ESCAPES_OF_ANY.contains(char);
+    let has_escape = start.strip_prefix('\\').is_some_and(|rest| rest.starts_with(is_escape));
+    if !start.starts_with('!') && !has_escape {
+        return None;
     }
-    let is_mark = first == '!' && MARK.chars().skip(1).all(|mark| chars.next() == Some(mark));
+    // `wmill` refuses a file with a text that has no end.
+    let Some(quoted) = in_quotes(quoted) else { return start.starts_with('!').then(String::new) };
+    let Some(Node::Text(text)) = yaml::value(quoted) else { return Some(String::new()) };
+    let marked = text.trim_start_matches(is_space);
     // `wmill` counts the spaces before the mark too, and never writes them.
-    is_mark.then(|| if is_indented { String::new() } else { word(chars.take(TEXT_CHARS_MAX), 1) })
+    let is_indented = marked.len() < text.len();
+    marked.starts_with(MARK).then(|| if is_indented { String::new() } else { word(marked, 1) })
 }
 
 /// Returns what the text behind a tag names, if the tag stands for the mark or can hide it.
@@ -121,155 +122,43 @@ fn name_after_tag(before: &str, rest: &str) -> Option<String> {
     if value.len() == gap_and_value.len() || value.starts_with(is_space) {
         return Some(String::new());
     }
-    if let Some(quoted) = Quoted::of(value) {
-        return Some(word(quoted.take(TEXT_CHARS_MAX), 0));
+    if let Some(Node::Text(text)) = in_quotes(value).and_then(yaml::value) {
+        return Some(word(&text, 0));
     }
     // Other white space is a part of the name.
-    let name: String = value.chars().take(TEXT_CHARS_MAX).take_while(|char| !matches!(char, ' ' | '\n')).collect();
-    let is_at_line_end = value[name.len()..].starts_with('\n');
-    let without_return = name.strip_suffix('\r').filter(|_| is_at_line_end).unwrap_or(&name);
+    let name = &value[..value.find([' ', '\n']).unwrap_or(value.len())];
+    let rest = &value[name.len()..];
+    let name = name.strip_suffix('\r').filter(|_| rest.starts_with('\n')).unwrap_or(name);
     // An empty line within a text becomes a line break in the name. A comment ends a text.
-    let below = line_below(&value[name.len()..]).and_then(line_below).map(|below| below.trim_start_matches(is_space));
-    let has_break = below.is_some_and(|below| !below.is_empty() && !below.starts_with('#'));
-    Some(if name.starts_with(INDICATORS) || has_break { String::new() } else { without_return.to_owned() })
+    let below = rest.trim_start_matches(is_space);
+    let has_empty_line = rest[..rest.len() - below.len()].matches('\n').count() > 1;
+    let has_break = has_empty_line && !below.is_empty() && !below.starts_with('#');
+    Some(if name.starts_with(INDICATORS) || has_break { String::new() } else { name.to_owned() })
 }
 
-/// Returns what is below the line, if the rest of it is empty.
-fn line_below(rest: &str) -> Option<&str> {
-    rest.trim_start_matches([' ', '\t', '\r']).strip_prefix('\n')
+/// Returns the text in quotes that begins here, with its quotes. Parsers differ in where a text begins, and not in what
+/// it says.
+fn in_quotes(yaml: &str) -> Option<&str> {
+    let quote = yaml.chars().next().filter(|char| matches!(char, '"' | '\''))?;
+    let mut chars = yaml.char_indices().skip(1);
+    while let Some((at, char)) = chars.next() {
+        if quote == '"' && char == '\\' || quote == '\'' && yaml[at..].starts_with("''") {
+            chars.next();
+        } else if char == quote {
+            return Some(&yaml[..=at]);
+        }
+    }
+    None
 }
 
 /// Returns a part of a text that is split at each space, as `wmill` does it.
-fn word(text: impl Iterator<Item = char>, index: usize) -> String {
-    text.collect::<String>().split(' ').nth(index).unwrap_or_default().to_owned()
+fn word(text: &str, index: usize) -> String {
+    text.split(' ').nth(index).unwrap_or_default().to_owned()
 }
 
 /// Returns whether JavaScript takes the character for white space.
 fn is_space(char: char) -> bool {
     char.is_whitespace() || char == '\u{feff}'
-}
-
-/// The characters of a text in quotes, with its escapes and line breaks resolved. What is malformed ends in a null
-/// character.
-struct Quoted<'a> {
-    quote: char,
-    rest: &'a str,
-    /// How many characters are known to be blanks that are a part of the text.
-    blanks: usize,
-    /// How many line breaks are still to be returned.
-    breaks: usize,
-    is_over: bool,
-}
-
-impl<'a> Quoted<'a> {
-    fn of(text: &'a str) -> Option<Self> {
-        let quote = text.chars().next().filter(|char| matches!(char, '"' | '\''))?;
-        Some(Self { quote, rest: &text[1..], blanks: 0, breaks: 0, is_over: false })
-    }
-
-    fn take_char(&mut self) -> Option<char> {
-        let char = self.rest.chars().next()?;
-        self.rest = &self.rest[char.len_utf8()..];
-        Some(char)
-    }
-
-    fn malformed(&mut self) -> Option<char> {
-        self.is_over = true;
-        Some('\0')
-    }
-
-    /// Skips the end of a line and its line break, if only blanks remain in it.
-    fn skip_line_end(&mut self) -> bool {
-        let end = self.rest.trim_start_matches([' ', '\t']);
-        let next = end.strip_prefix('\n').or_else(|| end.strip_prefix("\r\n"));
-        self.rest = next.unwrap_or(self.rest);
-        self.blanks = if next.is_none() { self.rest.len() - end.len() } else { 0 };
-        next.is_some()
-    }
-
-    /// Reads the beginning of a line, and the empty lines above it. Returns a space if there are none.
-    fn folded(&mut self) -> Option<char> {
-        while self.skip_line_end() {
-            self.breaks += 1;
-        }
-        self.skip_indent();
-        match self.breaks.checked_sub(1) {
-            None => Some(' '),
-            Some(breaks) => {
-                self.breaks = breaks;
-                Some('\n')
-            }
-        }
-    }
-
-    fn skip_indent(&mut self) {
-        self.rest = self.rest.trim_start_matches([' ', '\t']);
-        self.blanks = 0;
-    }
-
-    /// Skips the line breaks that have a backslash before them, and the indentation below.
-    fn skip_escaped_breaks(&mut self) {
-        while let Some(next) = self.rest.strip_prefix("\\\n").or_else(|| self.rest.strip_prefix("\\\r\n")) {
-            self.rest = next;
-            self.skip_indent();
-        }
-    }
-
-    fn escaped(&mut self) -> Option<char> {
-        let digits = match self.take_char() {
-            Some('x') => 2,
-            Some('u') => 4,
-            Some('U') => 8,
-            Some('n') => return Some('\n'),
-            Some('t' | '\t') => return Some('\t'),
-            Some(char @ (' ' | '"' | '/')) => return Some(char),
-            Some('_') => return Some('\u{a0}'),
-            Some('L') => return Some('\u{2028}'),
-            Some('P') => return Some('\u{2029}'),
-            Some('N') => return Some('\u{85}'),
-            // A control character or a backslash, which no name has, or an error.
-            Some('v' | 'f' | 'r') => return Some('\r'),
-            _ => return Some('\u{1}'),
-        };
-        let code = (0..digits).try_fold(0, |code, _| Some(code * 16 + self.take_char()?.to_digit(16)?));
-        code.and_then(char::from_u32).or_else(|| self.malformed())
-    }
-}
-
-impl Iterator for Quoted<'_> {
-    type Item = char;
-
-    fn next(&mut self) -> Option<char> {
-        if self.is_over {
-            return None;
-        }
-        if self.breaks > 0 {
-            self.breaks -= 1;
-            return Some('\n');
-        }
-        if self.blanks > 0 {
-            self.blanks -= 1;
-            return self.take_char();
-        }
-        if self.quote == '"' {
-            self.skip_escaped_breaks();
-        }
-        if self.rest.starts_with([' ', '\t', '\r', '\n']) && self.skip_line_end() {
-            return self.folded();
-        }
-        match self.take_char() {
-            None => self.malformed(),
-            Some('\\') if self.quote == '"' => self.escaped(),
-            Some(char) if char == self.quote => {
-                self.is_over = self.quote == '"' || !self.rest.starts_with(char);
-                if self.is_over { None } else { self.take_char() }
-            }
-            Some(char) => {
-                self.blanks = self.blanks.saturating_sub(1);
-                Some(char)
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -416,11 +305,11 @@ mod tests {
         ] {
             check_large(SCRIPT, content, true);
         }
-        let lead = ["\n", "\\\n", "\\n"].map(|lead| lead.repeat(2 * TEXT_CHARS_MAX));
+        let lead = ["\n", "\\\n", "\\n"].map(|lead| lead.repeat(1 << 14));
         for lead in lead {
             check(FLOW, &format!("lock: \"{lead}!inline ../x a.ts\""), true);
         }
-        let long = format!("a: &{} '!inline f/ops/a.script.lock'\nlock: [*a, /../x]", "a".repeat(2 * WORD_CHARS_MAX));
+        let long = format!("a: &{} '!inline f/ops/a.script.lock'\nlock: [*a, /../x]", "a".repeat(1 << 11));
         check_large(SCRIPT, &long, true);
     }
 
