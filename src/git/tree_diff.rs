@@ -25,6 +25,16 @@ pub enum Mark {
 }
 
 impl Mark {
+    /// Returns the letter that git uses for it.
+    #[must_use]
+    pub fn letter(self) -> u8 {
+        match self {
+            Self::Added => b'A',
+            Self::Modified => b'M',
+            Self::Deleted => b'D',
+        }
+    }
+
     /// Counts one more file of this kind.
     pub fn count_in(self, changed: &mut Changed) {
         match self {

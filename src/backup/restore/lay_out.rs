@@ -7,10 +7,12 @@ use std::path::Path;
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
 use crate::backup::restore::select::Choice;
+use crate::backup::restore::tree::Change;
 use crate::backup::restore::{RestoreRun, references, switches, tree};
 use crate::git::tree_diff::Sample;
 use crate::git::{Git, GitError};
 use crate::util::files;
+use crate::windmill::item_path::ItemKind;
 
 /// A larger file is not checked, and its item is left out.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -33,7 +35,7 @@ impl RestoreRun<'_> {
         }
         let mut leading_out = BTreeSet::new();
         for path in choice.pushed() {
-            let Some(item) = choice.items.get(path.as_bytes()) else { continue };
+            let Some(item) = choice.items.get(&path) else { continue };
             let content = self.content(git, &path)?;
             let has_file = |path: &str| is_readable_for_wmill(&git.tree_folder().join(path));
             if content.len() as u64 > FILE_BYTES_MAX || references::leads_out(item, &path, &content, has_file) {
@@ -42,60 +44,51 @@ impl RestoreRun<'_> {
         }
         for (path, _) in choice.items.iter().filter(|(_, id)| leading_out.contains(*id)) {
             choice.withheld.insert(path.clone());
-            let file = git.tree_folder().join(String::from_utf8_lossy(path).as_ref());
+            let file = git.tree_folder().join(path);
             files::remove_file(&file).map_err(|error| self.target.disk(&error))?;
         }
-        if !leading_out.is_empty() {
-            let named: Sample = leading_out.iter().map(ToString::to_string).collect();
-            self.warnings.add(format!(
-                "these are left out, since a name in them leads out of them, or cannot be checked: {named}"
-            ));
-        }
+        self.warn(
+            "these are left out, since a name in them leads out of them, or cannot be checked",
+            &leading_out.iter().map(ToString::to_string).collect(),
+        );
         let staged = self.staged(git)?;
         for path in choice.pushed() {
-            choice.wanted.insert(path.clone().into_bytes(), staged.get(path.as_bytes()).cloned());
+            let entry = staged.get(&path).cloned();
+            choice.wanted.insert(path, entry);
         }
         Ok(())
     }
 
     /// Turns off the switches of the chosen schedules and triggers.
     fn turn_off(&mut self, git: &Git<'_>, choice: &mut Choice) -> Result<(), BackupError> {
-        let mut left = Sample::default();
-        let pushed: BTreeSet<String> = choice.pushed().into_iter().collect();
-        let named: Vec<&String> = choice.switches.iter().filter(|path| pushed.contains(*path)).collect();
-        for path in &named {
-            let file = git.tree_folder().join(path);
+        let (mut named, mut left) = (Sample::default(), Sample::default());
+        for path in choice.pushed() {
+            let kind = choice.items.get(&path).map(|id| id.kind);
+            if !matches!(kind, Some(ItemKind::Schedule | ItemKind::Trigger(_))) {
+                continue;
+            }
+            named.add(path.as_bytes());
+            let file = git.tree_folder().join(&path);
             let content = files::read_file(&file, SWITCH_BYTES_MAX + 1).map_err(|error| self.target.disk(&error))?;
             let is_whole = content.len() as u64 <= SWITCH_BYTES_MAX;
             match switches::disabled(&content).filter(|_| is_whole) {
-                Some(content) => self.write(git, path, &content)?,
+                Some(content) => self.write(git, &path, &content)?,
                 None => {
                     left.add(path.as_bytes());
-                    choice.withheld.insert(path.as_bytes().to_vec());
+                    choice.withheld.insert(path);
                     files::remove_file(&file).map_err(|error| self.target.disk(&error))?;
                 }
             }
         }
-        if !named.is_empty() {
-            let named: Sample = named.into_iter().collect();
-            self.warnings.add(format!(
-                "schedules and triggers arrive disabled in another workspace, unless --enable is given: {named}"
-            ));
-        }
-        if !left.is_empty() {
-            self.warnings.add(format!("these are left out, since their switch could not be found: {left}"));
-        }
+        self.warn("schedules and triggers arrive disabled in another workspace, unless --enable is given", &named);
+        self.warn("these are left out, since their switch could not be found", &left);
         Ok(())
     }
 
     /// Warns about the files to push that wmill would change on the way.
-    pub(super) fn warn_about_changes_by_wmill(
-        &mut self,
-        git: &Git<'_>,
-        paths: &BTreeSet<&str>,
-    ) -> Result<(), BackupError> {
+    pub(super) fn warn_about_changes_by_wmill(&mut self, git: &Git<'_>, pushed: &[&Change]) -> Result<(), BackupError> {
         let (mut rounded, mut marked) = (Sample::default(), Sample::default());
-        for path in paths {
+        for Change { path, .. } in pushed {
             let content = self.content(git, path)?;
             if is_yaml(path) && has_number_to_be_rounded(&content) {
                 rounded.add(path.as_bytes());
@@ -103,15 +96,12 @@ impl RestoreRun<'_> {
                 marked.add(path.as_bytes());
             }
         }
-        if !marked.is_empty() {
-            self.warnings.add(format!("wmill drops the byte order mark that these begin with: {marked}"));
-        }
-        if !rounded.is_empty() {
-            self.warnings.add(format!(
-                "wmill rounds whole numbers above 2^53, at a backup and at a restore, so those in these files may not be \
-                 the ones that Windmill had: {rounded}"
-            ));
-        }
+        self.warn("wmill drops the byte order mark that these begin with", &marked);
+        self.warn(
+            "wmill rounds whole numbers above 2^53, at a backup and at a restore, so those in these files may not be the \
+             ones that Windmill had",
+            &rounded,
+        );
         Ok(())
     }
 
@@ -129,7 +119,7 @@ impl Choice {
     /// Returns the wanted files that wmill gets.
     pub(super) fn pushed(&self) -> Vec<String> {
         let wanted = self.wanted.iter().filter(|(path, entry)| entry.is_some() && !self.withheld.contains(*path));
-        wanted.filter_map(|(path, _)| tree::text(path)).map(str::to_owned).collect()
+        wanted.map(|(path, _)| path.clone()).collect()
     }
 }
 

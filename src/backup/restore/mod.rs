@@ -13,7 +13,6 @@ mod select;
 mod switches;
 mod tree;
 
-use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime};
 
 use crate::backup::error::{self, BackupError};
@@ -43,7 +42,7 @@ use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::item_path::{ItemId, ItemKind, KEY_FILE};
 use crate::windmill::push_relay::{Permits, Subject, Verb};
-use crate::windmill::wmill_yaml::{self, Plan, WMILL_YAML};
+use crate::windmill::wmill_yaml::{self, WMILL_YAML};
 
 /// How many differences are listed. The rest is counted.
 const LISTED_MAX: usize = 500;
@@ -107,26 +106,14 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &Restore
         options,
         warnings: Warnings::default(),
         commit: None,
+        differences: Vec::new(),
         restore_point: None,
     };
-    let End { code, message, changed, differences } =
-        error::catch_panic(|| restore_run.run()).unwrap_or_else(|fault| restore_run.failed(&fault));
-    let RestoreRun { target, warnings, commit, restore_point, .. } = restore_run;
-    let result = target.conclude(
-        run_id,
-        started,
-        Ok(Outcome { code, message, commit, changed, left_out: Vec::new() }),
-        warnings,
-    );
+    let outcome = error::catch_panic(|| restore_run.run()).unwrap_or_else(|fault| restore_run.failed(&fault));
+    let RestoreRun { target, warnings, mut differences, restore_point, .. } = restore_run;
+    differences.truncate(LISTED_MAX);
+    let result = target.conclude(run_id, started, Ok(outcome), warnings);
     ListedResult { result, differences, restore_point }
-}
-
-/// How a restore ended.
-struct End {
-    code: Code,
-    message: String,
-    changed: Changed,
-    differences: Vec<Difference>,
 }
 
 struct RestoreRun<'a> {
@@ -137,6 +124,8 @@ struct RestoreRun<'a> {
     options: &'a RestoreOptions,
     warnings: Warnings,
     commit: Option<ObjectId>,
+    /// What is not as wanted at the end.
+    differences: Vec<Difference>,
     restore_point: Option<String>,
 }
 
@@ -149,42 +138,10 @@ struct Files {
     has_shared_ui: bool,
     /// Whether the workspace has the key of the commit's secrets, or gets it.
     is_key_known: bool,
-    plan: Plan,
-    /// The workspace to restore into.
-    target: String,
-}
-
-/// The first differences, as many as are listed.
-#[derive(Default)]
-struct Differences(Vec<Difference>);
-
-impl Differences {
-    fn add(&mut self, path: &str, kind: &'static str, diff: Vec<String>) {
-        if self.0.len() < LISTED_MAX {
-            self.0.push(Difference { path: printable(path.as_bytes()), kind, diff });
-        }
-    }
-
-    fn of(changes: &[Change], unreadable: &[String]) -> Self {
-        let mut found = Self::default();
-        for Change { mark, path, diff } in changes {
-            let kind = match mark {
-                Mark::Added => "missing",
-                Mark::Modified => "differs",
-                Mark::Deleted => "not_deleted",
-            };
-            found.add(path, kind, diff.clone());
-        }
-        for path in unreadable {
-            let why = vec!["Windmill cannot decrypt its value".to_owned()];
-            found.add(&format!("{path}.variable.yaml"), "unreadable", why);
-        }
-        found
-    }
 }
 
 impl RestoreRun<'_> {
-    fn run(&mut self) -> Result<End, BackupError> {
+    fn run(&mut self) -> Result<Outcome, BackupError> {
         let (source, target, options) = (self.source, self.target, self.options);
         let (from, to) = (&source.request.workspace, &target.request.workspace);
         // Both locks are taken in a fixed order, no matter which of the two is the source, to avoid a deadlock.
@@ -202,24 +159,41 @@ impl RestoreRun<'_> {
         for warning in &tip.plan.warnings {
             self.warnings.add(warning.clone());
         }
-        let windmill = target.windmill(&run_env);
-        let is_default = source.request.workspace_is_default;
-        let ask = || windmill.account(is_default).map_err(|error| target.windmill_error(Step::Probe, error));
-        let account = target.step(Step::Probe, || target.patiently(Step::Probe, &run_env, ask))?;
+        let account = target.step(Step::Probe, || target.account(&run_env))?;
         target.warn_about_access(&account, &mut self.warnings);
         source.warn_about_default_workspace(&account, &mut self.warnings);
-        let end = self.put(&git, &tip, &account);
+        let outcome = self.put(&git, &tip, &account);
         drop((early, late));
-        end
+        outcome
     }
 
-    fn failed(&self, error: &BackupError) -> End {
+    fn failed(&self, error: &BackupError) -> Outcome {
         let secrets = self.source.request.secrets();
-        let mut message = Redactor::new(secrets.iter().chain(&self.options.key)).redact(&error.message);
-        if let Some(point) = &self.restore_point {
-            message += &format!("; what was there before is on branch `{point}`");
+        let message = Redactor::new(secrets.iter().chain(&self.options.key)).redact(&error.message);
+        self.outcome(error.code, message + &self.saved(), Changed::default())
+    }
+
+    fn outcome(&self, code: Code, message: String, changed: Changed) -> Outcome {
+        Outcome { code, message, commit: self.commit.clone(), changed, left_out: Vec::new() }
+    }
+
+    /// Says where the previous content of the workspace is, if it was saved.
+    fn saved(&self) -> String {
+        match &self.restore_point {
+            Some(point) => format!("; what was there before is on branch `{point}`"),
+            None => String::new(),
         }
-        End { code: error.code, message, changed: Changed::default(), differences: Vec::new() }
+    }
+
+    /// Warns about these, if there are any.
+    fn warn(&mut self, what: &str, names: &Sample) {
+        if !names.is_empty() {
+            self.warnings.add(format!("{what}: {names}"));
+        }
+    }
+
+    fn short_commit(&self) -> &str {
+        self.commit.as_ref().map(short).unwrap_or_default()
     }
 
     /// Returns the workspace to restore into.
@@ -268,46 +242,40 @@ impl RestoreRun<'_> {
     }
 
     /// Chooses what to restore, shows it, and restores it if that is asked for.
-    fn put(&mut self, git: &Git<'_>, tip: &RemoteTip, account: &Account) -> Result<End, BackupError> {
-        let failed = |error| self.target.git_error(Step::Commit, error);
+    fn put(&mut self, git: &Git<'_>, tip: &RemoteTip, account: &Account) -> Result<Outcome, BackupError> {
+        let target = self.target;
+        let failed = |error| target.git_error(Step::Commit, error);
         let all_of_commit = tree::read(&tip.folder).map_err(failed)?;
         let (there, has_shared_ui) = self.pull(git, tip)?;
         let point = self.options.saves.then(|| self.files_of_point(git, &there));
         let key = self.key(git, tip)?;
-        let files = Files {
-            of_commit: self.files_of_commit(tip, all_of_commit),
-            there,
-            has_shared_ui,
-            is_key_known: key.is_known,
-            plan: tip.plan.clone(),
-            target: self.workspace().to_string(),
-        };
+        let of_commit = self.files_of_commit(tip, all_of_commit);
+        let files = Files { of_commit, there, has_shared_ui, is_key_known: key.is_known };
         let mut choice = self.choose(git, tip, &files)?;
         self.lay_out(git, &mut choice)?;
-        let planned = tree::changes(git, &choice.wanted, &files.there)
-            .map_err(|error| self.target.git_error(Step::Commit, error))?;
-        let paths: BTreeSet<&str> = planned.iter().map(|change| change.path.as_str()).collect();
-        self.warn_about_withheld(tip, &choice, &paths);
+        let planned = tree::changes(git, &choice.wanted, &files.there).map_err(failed)?;
+        self.warn_about_withheld(tip, &choice, &planned);
         self.warn_about_own_items(&choice);
-        self.warn_about_deleted_apps(&choice, &paths);
-        let pushed: Vec<&Change> =
-            planned.iter().filter(|change| !choice.withheld.contains(change.path.as_bytes())).collect();
-        self.warn_about_changes_by_wmill(git, &pushed.iter().map(|change| change.path.as_str()).collect())?;
-        let to_set = key.to_set.is_some();
-        if pushed.is_empty() && !to_set {
+        self.warn_about_deleted_apps(&choice, &planned);
+        let pushed: Vec<&Change> = planned.iter().filter(|change| !choice.withheld.contains(&change.path)).collect();
+        self.warn_about_changes_by_wmill(git, &pushed)?;
+        if pushed.is_empty() && key.to_set.is_none() {
             let unreadable = self.unreadable(git, &choice.secrets)?;
-            return Ok(self.nothing_to_push(tip, &planned, &unreadable));
+            return Ok(self.nothing_to_push(&planned, &unreadable));
         }
-        if let Some(point) = &point {
-            self.warn_about_point(point);
+        if let Some((_, left_out)) = &point {
+            self.warn(
+                "these are not saved in the restore point, since Windmill gave out secrets in plain text, which would stay \
+                 in the repository's history for ever; a restore of the point with --delete would delete them",
+                left_out,
+            );
         }
         if !self.options.applies {
-            let message = self.shown(git, tip, &pushed, to_set);
-            let changed = tree::counted(pushed);
-            return Ok(End { code: Code::DryRun, message, changed, differences: Vec::new() });
+            let message = self.shown(git, &pushed, key.to_set.is_some());
+            return Ok(self.outcome(Code::DryRun, message, tree::counted(pushed)));
         }
-        if let Some(point) = point {
-            self.save(git, tip, point, account)?;
+        if let Some((saved, _)) = point {
+            self.save(git, tip, saved, account)?;
         }
         let key = key.to_set.as_ref();
         let push = Push { choice: &choice, there: &files.there, planned: &planned, pushed: &pushed, key };
@@ -346,52 +314,48 @@ impl RestoreRun<'_> {
 
     fn warn_about_own_items(&mut self, choice: &Choice) {
         let (source, target) = (&self.source.request.workspace, self.workspace());
-        if source != target && !choice.own.is_empty() {
-            let named: Sample = choice.own.iter().collect();
-            let warning = format!(
-                "workspace `{source}` has these for itself alone; `{target}` gets them, for itself alone too: {named}"
-            );
-            self.warnings.add(warning);
+        if source != target {
+            let what =
+                format!("workspace `{source}` has these for itself alone; `{target}` gets them, for itself alone too");
+            self.warn(&what, &choice.own.iter().collect());
         }
     }
 
-    fn nothing_to_push(&self, tip: &RemoteTip, planned: &[Change], unreadable: &[String]) -> End {
-        let differences = Differences::of(planned, unreadable).0;
-        let changed = Changed::default();
-        if differences.is_empty() {
-            let message = format!("Workspace '{}' has all that was asked for already", self.workspace());
-            return End { code: Code::Unchanged, message, changed, differences };
+    fn nothing_to_push(&mut self, planned: &[Change], unreadable: &[String]) -> Outcome {
+        self.differences = differences(planned, unreadable);
+        let (target, changed) = (self.workspace(), Changed::default());
+        if self.differences.is_empty() {
+            let message = format!("Workspace '{target}' has all that was asked for already");
+            return self.outcome(Code::Unchanged, message, changed);
         }
         let code = if self.options.applies { Code::Differs } else { Code::DryRun };
-        let paths: Sample = differences.iter().map(|one| one.path.as_bytes()).collect();
         let message = format!(
-            "Workspace '{}' is not as commit {}, and a restore cannot change that; nothing was changed: {paths}",
-            self.workspace(),
-            tip.commit.as_ref().map(short).unwrap_or_default()
+            "Workspace '{target}' is not as commit {}, and a restore cannot change that; nothing was changed: {}",
+            self.short_commit(),
+            self.differing_paths()
         );
-        End { code, message, changed, differences }
+        self.outcome(code, message, changed)
     }
 
-    fn shown(&self, git: &Git<'_>, tip: &RemoteTip, pushed: &[&Change], to_set: bool) -> String {
-        let commit = tip.commit.as_ref().map(short).unwrap_or_default();
-        let made = tip.commit.as_ref().and_then(|commit| git.commit_message(commit).ok()?.time);
+    fn differing_paths(&self) -> Sample {
+        self.differences.iter().map(|one| one.path.as_bytes()).collect()
+    }
+
+    fn shown(&self, git: &Git<'_>, pushed: &[&Change], to_set: bool) -> String {
+        let made = self.commit.as_ref().and_then(|commit| git.commit_message(commit).ok()?.time);
         let made = made.map(|made| format!(" of {}", time::to_text(made))).unwrap_or_default();
         let Changed { added, modified, deleted } = tree::counted(pushed.iter().copied());
         let mut text = format!(
-            "Would restore commit {commit}{made} into workspace '{}': {added} files created, {modified} changed, {deleted} \
+            "Would restore commit {}{made} into workspace '{}': {added} files created, {modified} changed, {deleted} \
              deleted; --yes does it\n",
+            self.short_commit(),
             self.workspace()
         );
         if to_set {
             text.push_str(&format!("\nM {KEY_FILE}"));
         }
         for change in pushed.iter().take(LISTED_IN_MESSAGE_MAX) {
-            let mark = match change.mark {
-                Mark::Added => 'A',
-                Mark::Deleted => 'D',
-                Mark::Modified => 'M',
-            };
-            text.push_str(&format!("\n{mark} {}", printable(change.path.as_bytes())));
+            text.push_str(&format!("\n{} {}", char::from(change.mark.letter()), printable(change.path.as_bytes())));
         }
         if pushed.len() > LISTED_IN_MESSAGE_MAX {
             text.push_str(&format!("\n... and {} more", pushed.len() - LISTED_IN_MESSAGE_MAX));
@@ -400,21 +364,20 @@ impl RestoreRun<'_> {
     }
 
     /// Pushes, and reads back everything that is wanted, even if the push failed halfway.
-    fn push_and_read_back(&mut self, git: &Git<'_>, tip: &RemoteTip, push: &Push<'_>) -> Result<End, BackupError> {
+    fn push_and_read_back(&mut self, git: &Git<'_>, tip: &RemoteTip, push: &Push<'_>) -> Result<Outcome, BackupError> {
         let target = self.target;
         let pushed = target.step(Step::Restore, || self.push(git, tip, push));
-        if let Err(BackupError { code: Code::Timeout | Code::ShuttingDown, .. }) = &pushed {
-            return pushed.map(|()| unreachable!("it is an error"));
+        if let Err(error @ BackupError { code: Code::Timeout | Code::ShuttingDown, .. }) = pushed {
+            return Err(error);
         }
-        let read_back = self.read_back(git, tip, push);
-        match (pushed, read_back) {
-            (Ok(()), Ok((changed, differences))) => Ok(self.done(tip, changed, differences)),
+        match (pushed, self.read_back(git, tip, push)) {
+            (Ok(()), Ok(changed)) => Ok(self.done(changed)),
             (Ok(()), Err(error)) => Err(error),
-            (Err(error), Ok((changed, differences))) => {
+            (Err(error), Ok(changed)) => {
                 let done = changed.added + changed.modified + changed.deleted;
-                let End { code, message, .. } = self.failed(&error);
+                let Outcome { code, message, .. } = self.failed(&error);
                 let message = format!("{message}; {done} of {} files are as wanted now", push.pushed.len());
-                Ok(End { code, message, changed, differences })
+                Ok(self.outcome(code, message, changed))
             }
             (Err(error), Err(unread)) => {
                 let message = format!("{}; it could not be read back: {}", error.message, unread.message);
@@ -434,7 +397,8 @@ impl RestoreRun<'_> {
         plan += &wmill_yaml::own_items(&push.choice.own);
         self.write(git, WMILL_YAML, plan.as_bytes())?;
         let windmill = self.target.windmill(git.run_env());
-        let deletes = if push.deletes() { cli::Deletions::Push } else { cli::Deletions::Skip };
+        let deletes = push.pushed.iter().any(|change| change.mark == Mark::Deleted);
+        let deletes = if deletes { cli::Deletions::Push } else { cli::Deletions::Skip };
         let pushed = cli::push(&windmill, git.run_env(), git.tree_folder(), self.permits(git, push)?, deletes);
         let relayed = pushed.map_err(|error| self.target.windmill_error(Step::Restore, error))?;
         if let Some(refusal) = relayed.refusal {
@@ -452,11 +416,11 @@ impl RestoreRun<'_> {
         }
         for Change { mark, path, .. } in push.pushed {
             let verb = match mark {
-                _ if push.choice.is_to_go(path.as_bytes()) => Verb::Delete,
+                _ if push.choice.is_to_go(path) => Verb::Delete,
                 Mark::Added => Verb::Create,
                 Mark::Modified | Mark::Deleted => Verb::Update,
             };
-            let subject = match push.choice.items.get(path.as_bytes()) {
+            let subject = match push.choice.items.get(path) {
                 Some(ItemId { kind: kind @ ItemKind::User, .. }) if verb != Verb::Create => {
                     self.username(git, push, path)?.map(|path| Subject::of(&ItemId { kind: *kind, path }, verb))
                 }
@@ -478,7 +442,7 @@ impl RestoreRun<'_> {
 
     /// Returns the name in the workspace of the user with this file. The file of the commit may have another user's.
     fn username(&self, git: &Git<'_>, push: &Push<'_>, path: &str) -> Result<Option<String>, BackupError> {
-        let Some(entry) = push.there.get(path.as_bytes()) else { return Ok(None) };
+        let Some(entry) = push.there.get(path) else { return Ok(None) };
         let content = git.read_blob(&entry.object, USER_BYTES_MAX);
         let BlobContent::Whole(content) = content.map_err(|error| self.target.git_error(Step::Restore, error))? else {
             return Ok(None);
@@ -490,13 +454,8 @@ impl RestoreRun<'_> {
         }))
     }
 
-    /// Pulls the workspace again. Returns what was changed, and what is not as wanted.
-    fn read_back(
-        &self,
-        git: &Git<'_>,
-        tip: &RemoteTip,
-        push: &Push<'_>,
-    ) -> Result<(Changed, Vec<Difference>), BackupError> {
+    /// Pulls the workspace again, and finds what is not as wanted. Returns what was changed.
+    fn read_back(&mut self, git: &Git<'_>, tip: &RemoteTip, push: &Push<'_>) -> Result<Changed, BackupError> {
         let target = self.target;
         let (fresh, _) = self.pull(git, tip)?;
         let left =
@@ -506,29 +465,26 @@ impl RestoreRun<'_> {
         let secrets =
             if push.key.is_some() { self.secrets_in(git, &fresh)? } else { present(&push.choice.secrets, &fresh) };
         let unreadable = self.unreadable(git, &secrets)?;
-        let mut found = Differences::of(&left, &unreadable);
+        let mut found = differences(&left, &unreadable);
         if let Some(key) = push.key
             && target.key(Step::Probe, git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
         {
-            found.add(KEY_FILE, "differs", vec!["the workspace has another key than that of --key-file".to_owned()]);
+            let diff = vec!["the workspace has another key than that of --key-file".to_owned()];
+            found.push(Difference { path: KEY_FILE.to_owned(), kind: "differs", diff });
         }
-        Ok((changed, found.0))
+        self.differences = found;
+        Ok(changed)
     }
 
-    fn done(&self, tip: &RemoteTip, changed: Changed, differences: Vec<Difference>) -> End {
-        let commit = tip.commit.as_ref().map(short).unwrap_or_default();
-        let target = self.workspace();
-        let saved = match &self.restore_point {
-            Some(point) => format!("; what was there before is on branch `{point}`"),
-            None => String::new(),
-        };
-        let (code, message) = if differences.is_empty() {
+    fn done(&self, changed: Changed) -> Outcome {
+        let (target, commit, saved) = (self.workspace(), self.short_commit(), self.saved());
+        let (code, message) = if self.differences.is_empty() {
             (Code::Restored, format!("Workspace '{target}' was read back, and is as commit {commit}{saved}"))
         } else {
-            let paths: Sample = differences.iter().map(|one| one.path.as_bytes()).collect();
+            let paths = self.differing_paths();
             (Code::Differs, format!("Workspace '{target}' is not in all as commit {commit}: {paths}{saved}"))
         };
-        End { code, message, changed, differences }
+        self.outcome(code, message, changed)
     }
 }
 
@@ -545,17 +501,28 @@ struct Push<'a> {
     key: Option<&'a Secret>,
 }
 
-impl Push<'_> {
-    fn deletes(&self) -> bool {
-        self.pushed.iter().any(|change| change.mark == Mark::Deleted)
+fn differences(changes: &[Change], unreadable: &[String]) -> Vec<Difference> {
+    let mut found = Vec::new();
+    for Change { mark, path, diff } in changes {
+        let kind = match mark {
+            Mark::Added => "missing",
+            Mark::Modified => "differs",
+            Mark::Deleted => "not_deleted",
+        };
+        found.push(Difference { path: printable(path.as_bytes()), kind, diff: diff.clone() });
     }
+    for path in unreadable {
+        let path = printable(format!("{path}.variable.yaml").as_bytes());
+        found.push(Difference { path, kind: "unreadable", diff: vec!["Windmill cannot decrypt its value".to_owned()] });
+    }
+    found
 }
 
 /// Returns the secrets that have a file in the workspace. A missing file is already among the differences.
 fn present(secrets: &[String], there: &Tree) -> Vec<String> {
     let is_there = |path: &&String| {
         let file = format!("{path}.");
-        there.range(file.clone().into_bytes()..).next().is_some_and(|(path, _)| path.starts_with(file.as_bytes()))
+        there.range(file.clone()..).next().is_some_and(|(path, _)| path.starts_with(&file))
     };
     secrets.iter().filter(is_there).cloned().collect()
 }

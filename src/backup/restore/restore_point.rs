@@ -21,38 +21,21 @@ use crate::util::time;
 use crate::windmill::api::{self, Account};
 use crate::windmill::wmill_yaml::WMILL_YAML;
 
-/// The files of a restore point.
-pub(super) struct PointFiles {
-    files: Tree,
-    /// The files of the workspace that are not among them, since they hold a secret in plain text.
-    left_out: Sample,
-}
-
 impl RestoreRun<'_> {
-    /// Returns the files to save of those that were just pulled. Files with a secret in plain text are not among them,
-    /// unless the settings allow such files in the repository.
-    pub(super) fn files_of_point(&self, git: &Git<'_>, there: &Tree) -> PointFiles {
-        let mut point = PointFiles { files: there.clone(), left_out: Sample::default() };
+    /// Returns the files to save of those that were just pulled, and those that are left out: files with a secret in
+    /// plain text, unless the settings allow such files in the repository.
+    pub(super) fn files_of_point(&self, git: &Git<'_>, there: &Tree) -> (Tree, Sample) {
+        let (mut saved, mut left_out) = (there.clone(), Sample::default());
         if !self.target.env.config.allow_plaintext_secrets {
-            point.files.retain(|path, _| {
-                // Windmill has no path that is not UTF-8.
-                let is_plain = tree::text(path).is_some_and(|path| guards::holds_plain_secret(git, path));
+            saved.retain(|path, _| {
+                let is_plain = guards::holds_plain_secret(git, path);
                 if is_plain {
-                    point.left_out.add(path);
+                    left_out.add(path.as_bytes());
                 }
                 !is_plain
             });
         }
-        point
-    }
-
-    pub(super) fn warn_about_point(&mut self, PointFiles { left_out, .. }: &PointFiles) {
-        if !left_out.is_empty() {
-            self.warnings.add(format!(
-                "these are not saved in the restore point, since Windmill gave out secrets in plain text, which would stay \
-                 in the repository's history for ever; a restore of the point with --delete would delete them: {left_out}"
-            ));
-        }
+        (saved, left_out)
     }
 
     /// Saves what the workspace holds, so that a restore can be undone.
@@ -60,10 +43,9 @@ impl RestoreRun<'_> {
         &mut self,
         git: &Git<'_>,
         tip: &RemoteTip,
-        point: PointFiles,
+        mut saved: Tree,
         account: &Account,
     ) -> Result<(), BackupError> {
-        let mut saved = point.files;
         if saved.is_empty() {
             log::info!("there is nothing to save");
             return Ok(());
@@ -76,7 +58,7 @@ impl RestoreRun<'_> {
         let branch = BranchName::parse(&name).map_err(|error| BackupError::new(Code::Internal, error.to_string()))?;
         // The saved files have the repository's layout, which its `wmill.yaml` defines.
         let of_commit = tree::read(&tip.folder).map_err(failed)?;
-        if let Some(own) = of_commit.get(WMILL_YAML.as_bytes()).filter(|entry| entry.is_file()) {
+        if let Some(own) = of_commit.get(WMILL_YAML).filter(|entry| entry.is_file()) {
             saved.insert(WMILL_YAML.into(), own.clone());
         }
         let prefix = self.source.request.subdir.prefix();

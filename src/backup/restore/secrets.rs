@@ -3,9 +3,9 @@
 
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
+use crate::backup::restore::RestoreRun;
 use crate::backup::restore::select::Items;
-use crate::backup::restore::tree::{Tree, text};
-use crate::backup::restore::{Files, RestoreRun};
+use crate::backup::restore::tree::Tree;
 use crate::backup::sync::tip::RemoteTip;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Sample;
@@ -16,6 +16,7 @@ use crate::util::secret::Secret;
 use crate::windmill::api::{self, KEY_TRAILER};
 use crate::windmill::item_path::{self, ItemId, ItemKind};
 use crate::windmill::secret_files;
+use crate::windmill::wmill_yaml::Plan;
 
 /// Size limit for a variable. Windmill makes no larger one.
 const VARIABLE_BYTES_MAX: usize = 1 << 20;
@@ -83,41 +84,35 @@ impl RestoreRun<'_> {
         git: &Git<'_>,
         chosen: &mut Items,
         has: &Items,
-        Files { is_key_known, plan, .. }: &Files,
+        plan: &Plan,
+        is_key_known: bool,
     ) -> Result<Vec<String>, BackupError> {
-        let (mut checked, mut left, mut plain, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (id, files) in &*chosen {
-            let is_there = has.get(id) == Some(files);
-            match self.fate(git, id, files, *is_key_known)? {
+        let mut checked = Vec::new();
+        let (mut left, mut plain, mut skipped) = (Sample::default(), Sample::default(), Sample::default());
+        for (id, files) in chosen.clone() {
+            let is_there = has.get(&id) == Some(&files);
+            let sample = match self.fate(git, &id, &files, is_key_known)? {
                 None => continue,
                 // What the workspace has of them was not pulled.
-                Some(_) if plan.kinds.skip_secrets => skipped.push(id.clone()),
-                Some(Fate::ComesBack) => checked.push(id.path.clone()),
-                Some(Fate::LeftAlone) if is_there => checked.push(id.path.clone()),
-                Some(Fate::LeftAlone) => left.push(id.clone()),
-                Some(Fate::Plain) => plain.push(id.clone()),
-            }
+                Some(_) if plan.kinds.skip_secrets => &mut skipped,
+                Some(Fate::LeftAlone) if !is_there => &mut left,
+                Some(Fate::Plain) => &mut plain,
+                Some(Fate::ComesBack | Fate::LeftAlone) => {
+                    checked.push(id.path);
+                    continue;
+                }
+            };
+            sample.add(id.path.as_bytes());
+            chosen.remove(&id);
         }
-        let named = |ids: &[ItemId]| ids.iter().map(|id| id.path.as_bytes()).collect::<Sample>();
-        if !skipped.is_empty() {
-            let named = named(&skipped);
-            self.warnings.add(format!("the settings leave secret variables out, and these do not come back: {named}"));
-        }
-        if !left.is_empty() {
-            self.warnings.add(format!(
-                "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
-                 --key-file sets that key first: {}",
-                self.workspace(),
-                named(&left)
-            ));
-        }
-        if !plain.is_empty() {
-            self.warnings.add(format!(
-                "these secrets are left alone, since they are not encrypted in the commit: {}",
-                named(&plain)
-            ));
-        }
-        chosen.retain(|id, _| ![&skipped, &left, &plain].into_iter().any(|ids| ids.contains(id)));
+        self.warn("the settings leave secret variables out, and these do not come back", &skipped);
+        let what = format!(
+            "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
+             --key-file sets that key first",
+            self.workspace()
+        );
+        self.warn(&what, &left);
+        self.warn("these secrets are left alone, since they are not encrypted in the commit", &plain);
         Ok(checked)
     }
 
@@ -163,7 +158,7 @@ impl RestoreRun<'_> {
     /// Returns the paths, in Windmill, of the secret variables in the folder.
     pub(super) fn secrets_in(&self, git: &Git<'_>, tree: &Tree) -> Result<Vec<String>, BackupError> {
         let mut secrets = Vec::new();
-        for path in tree.keys().filter_map(text) {
+        for path in tree.keys() {
             let common = item_path::common_path(path, self.workspace().as_str());
             let id = item_path::item_of(common.as_deref().unwrap_or(path));
             let Some(id) = id.filter(|id| id.kind == ItemKind::Variable) else { continue };

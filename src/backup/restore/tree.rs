@@ -3,20 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::backup::verify::value_diff;
-use crate::git::ls_tree::{GitPath, Listing};
+use crate::backup::verify::value_diff::{self, FILE_BYTES_MAX};
+use crate::git::ls_tree::Listing;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Mark;
 use crate::git::{BlobContent, Git, GitError};
 use crate::model::run_result::Changed;
 
-/// A larger file is reported as different, without details.
-const FILE_BYTES_MAX: usize = 4 << 20;
-
 /// Files by their path in the folder of the backup.
-pub(super) type Tree = BTreeMap<GitPath, Entry>;
+pub(super) type Tree = BTreeMap<String, Entry>;
 /// The wanted file at each path; `None` if there has to be no file.
-pub(super) type TargetTree = BTreeMap<GitPath, Option<Entry>>;
+pub(super) type TargetTree = BTreeMap<String, Option<Entry>>;
 
 /// A file that is not as wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +29,7 @@ pub(super) struct Change {
 pub(super) fn changes(git: &Git<'_>, wanted: &TargetTree, there: &Tree) -> Result<Vec<Change>, GitError> {
     let mut changes = Vec::new();
     for (path, wanted) in wanted {
-        let Some(path) = text(path) else { continue };
-        let (mark, diff) = match (wanted, there.get(path.as_bytes())) {
+        let (mark, diff) = match (wanted, there.get(path)) {
             (Some(wanted), Some(found)) if wanted.object != found.object => {
                 let diff = difference(git, path, wanted, found)?;
                 if diff.is_empty() {
@@ -45,7 +41,7 @@ pub(super) fn changes(git: &Git<'_>, wanted: &TargetTree, there: &Tree) -> Resul
             (None, Some(_)) => (Mark::Deleted, Vec::new()),
             _ => continue,
         };
-        changes.push(Change { mark, path: path.to_owned(), diff });
+        changes.push(Change { mark, path: path.clone(), diff });
     }
     Ok(changes)
 }
@@ -62,31 +58,24 @@ fn difference(git: &Git<'_>, path: &str, wanted: &Entry, found: &Entry) -> Resul
 
 pub(super) fn counted<'c>(changes: impl IntoIterator<Item = &'c Change>) -> Changed {
     let mut count = Changed::default();
-    for change in changes {
-        *match change.mark {
-            Mark::Added => &mut count.added,
-            Mark::Modified => &mut count.modified,
-            Mark::Deleted => &mut count.deleted,
-        } += 1;
-    }
+    changes.into_iter().for_each(|change| change.mark.count_in(&mut count));
     count
 }
 
+/// Returns the files of a listing. Windmill has no path that is not UTF-8.
 pub(super) fn read(listing: &Listing) -> Result<Tree, GitError> {
     let mut tree = Tree::new();
     for file in listing.entries()? {
         let (path, entry) = file?;
-        tree.insert(path, entry);
+        if let Ok(path) = String::from_utf8(path) {
+            tree.insert(path, entry);
+        }
     }
     Ok(tree)
 }
 
 pub(super) fn write(git: &Git<'_>, name: &str, tree: &Tree, prefix: &str) -> Result<Listing, GitError> {
     Ok(Listing::write(git.listing_place(name), |lines| {
-        tree.iter().try_for_each(|(path, entry)| lines.put(&[prefix.as_bytes(), path].concat(), entry, 0))
+        tree.iter().try_for_each(|(path, entry)| lines.put([prefix, path].concat().as_bytes(), entry, 0))
     })?)
-}
-
-pub(super) fn text(path: &GitPath) -> Option<&str> {
-    std::str::from_utf8(path).ok()
 }
