@@ -156,37 +156,42 @@ impl ListedResult {
     /// Returns the result as one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        json::to_string(&Document::of_listed(self))
+        json::to_string(self)
     }
 }
 
 /// Returns such results of several workspaces as one line of JSON.
 #[must_use]
 pub fn listed_to_json(listed: &[ListedResult]) -> String {
-    let results: Vec<_> = listed.iter().map(|listed| listed.result.clone()).collect();
-    document_of_all(&results, listed.iter().map(Document::of_listed))
+    document_of_all(listed.iter().map(|listed| &listed.result), listed)
 }
 
-/// A result with its list, if it has one.
-struct Document<'a> {
-    result: &'a SyncResult,
-    listed: Option<&'a ListedResult>,
-}
-
-impl<'a> Document<'a> {
-    fn of(result: &'a SyncResult) -> Self {
-        Self { result, listed: None }
-    }
-
-    fn of_listed(listed: &'a ListedResult) -> Self {
-        Self { result: &listed.result, listed: Some(listed) }
-    }
-}
-
-impl Serialize for Document<'_> {
+impl Serialize for ListedResult {
     fn begin(&self) -> Fragment<'_> {
-        let result = self.result;
-        let mut members: Vec<(&str, Box<dyn Serialize + '_>)> = vec![
+        let mut members = Members::of(&self.result);
+        members.list.push(("differences", Box::new(&self.differences)));
+        if let Some(branch) = &self.restore_point {
+            members.list.push(("restore_point", Box::new(branch)));
+        }
+        Fragment::Map(Box::new(members))
+    }
+}
+
+impl Serialize for SyncResult {
+    fn begin(&self) -> Fragment<'_> {
+        Fragment::Map(Box::new(Members::of(self)))
+    }
+}
+
+/// The members of a JSON object.
+struct Members<'a> {
+    list: Vec<(&'static str, Box<dyn Serialize + 'a>)>,
+    index: usize,
+}
+
+impl<'a> Members<'a> {
+    fn of(result: &'a SyncResult) -> Self {
+        let list: Vec<(_, Box<dyn Serialize + 'a>)> = vec![
             ("success", Box::new(result.code.is_success())),
             ("code", Box::new(result.code.as_str())),
             ("message", Box::new(&result.message)),
@@ -199,24 +204,13 @@ impl Serialize for Document<'_> {
             ("left_out", Box::new(&result.left_out)),
             ("duration_ms", Box::new(result.duration_ms)),
         ];
-        if let Some(ListedResult { differences, restore_point, .. }) = self.listed {
-            members.push(("differences", Box::new(differences)));
-            if let Some(branch) = restore_point {
-                members.push(("restore_point", Box::new(branch)));
-            }
-        }
-        Fragment::Map(Box::new(Members { members, index: 0 }))
+        Self { list, index: 0 }
     }
-}
-
-struct Members<'a> {
-    members: Vec<(&'static str, Box<dyn Serialize + 'a>)>,
-    index: usize,
 }
 
 impl Map for Members<'_> {
     fn next(&mut self) -> Option<(Cow<'_, str>, &dyn Serialize)> {
-        let (name, value) = self.members.get(self.index)?;
+        let (name, value) = self.list.get(self.index)?;
         self.index += 1;
         Some((Cow::Borrowed(name), &**value))
     }
@@ -227,7 +221,7 @@ struct DocumentOfAll<'a, D> {
     success: bool,
     code: &'a str,
     message: String,
-    results: Vec<D>,
+    results: &'a [D],
 }
 
 #[derive(Serialize)]
@@ -283,7 +277,7 @@ impl SyncResult {
     /// Returns the result as one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        json::to_string(&Document::of(self))
+        json::to_string(self)
     }
 }
 
@@ -303,17 +297,17 @@ pub fn code_of_all<'a>(results: impl IntoIterator<Item = &'a SyncResult, IntoIte
 /// Returns the results of several workspaces as one line of JSON.
 #[must_use]
 pub fn all_to_json(results: &[SyncResult]) -> String {
-    document_of_all(results, results.iter().map(Document::of))
+    document_of_all(results.iter(), results)
 }
 
-fn document_of_all<D: Serialize>(results: &[SyncResult], documents: impl Iterator<Item = D>) -> String {
-    let code = code_of_all(results);
-    let each: Vec<_> = results.iter().map(|result| [&result.workspace, " ", result.code.as_str()].concat()).collect();
+fn document_of_all<'a, D: Serialize>(all: impl Iterator<Item = &'a SyncResult> + Clone, results: &[D]) -> String {
+    let code = code_of_all(all.clone());
+    let each: Vec<_> = all.map(|result| [&result.workspace, " ", result.code.as_str()].concat()).collect();
     json::to_string(&DocumentOfAll {
         success: code.is_success(),
         code: code.as_str(),
         message: format!("{} workspaces: {}", results.len(), each.join(", ")),
-        results: documents.collect(),
+        results,
     })
 }
 
