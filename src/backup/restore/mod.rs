@@ -24,7 +24,7 @@ use crate::backup::run_context::{Env, Outcome, RunContext};
 use crate::backup::sync::merge;
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
-use crate::backup::verify::short;
+use crate::backup::verify::{LISTED_MAX, short};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Mark, Sample, printable};
 use crate::git::{BlobContent, Git, GitError};
@@ -44,8 +44,6 @@ use crate::windmill::item_path::{ItemId, ItemKind, KEY_FILE};
 use crate::windmill::push_relay::{Permits, Subject, Verb};
 use crate::windmill::wmill_yaml::{self, WMILL_YAML};
 
-/// How many differences are listed. The rest is counted.
-const LISTED_MAX: usize = 500;
 const LISTED_IN_MESSAGE_MAX: usize = 50;
 /// A commit needs at least this many digits.
 const COMMIT_DIGITS_MIN: usize = 4;

@@ -29,16 +29,6 @@ pub(super) struct Key {
     pub(super) to_set: Option<Secret>,
 }
 
-/// What happens to a secret of the commit.
-enum Fate {
-    /// It is restored, since the workspace has the key for it, or gets it.
-    ComesBack,
-    /// It is left alone, since it is not known whether the workspace could read it.
-    LeftAlone,
-    /// It is not encrypted, or this cannot be checked.
-    Plain,
-}
-
 impl RestoreRun<'_> {
     /// Finds out which key the secrets of the commit need, and whether the workspace has it or gets it.
     pub(super) fn key(&mut self, git: &Git<'_>, tip: &RemoteTip) -> Result<Key, BackupError> {
@@ -91,13 +81,13 @@ impl RestoreRun<'_> {
         let (mut left, mut plain, mut skipped) = (Sample::default(), Sample::default(), Sample::default());
         for (id, files) in chosen.clone() {
             let is_there = has.get(&id) == Some(&files);
-            let sample = match self.fate(git, &id, &files, is_key_known)? {
+            let sample = match self.is_encrypted(git, &id, &files)? {
                 None => continue,
                 // What the workspace has of them was not pulled.
                 Some(_) if plan.kinds.skip_secrets => &mut skipped,
-                Some(Fate::LeftAlone) if !is_there => &mut left,
-                Some(Fate::Plain) => &mut plain,
-                Some(Fate::ComesBack | Fate::LeftAlone) => {
+                Some(false) => &mut plain,
+                Some(true) if !is_key_known && !is_there => &mut left,
+                Some(true) => {
                     checked.push(id.path);
                     continue;
                 }
@@ -116,14 +106,9 @@ impl RestoreRun<'_> {
         Ok(checked)
     }
 
-    /// Returns what happens to an item; `None` if it is not a secret. Of several files, the worst decides.
-    fn fate(
-        &self,
-        git: &Git<'_>,
-        id: &ItemId,
-        files: &[(String, Entry)],
-        is_key_known: bool,
-    ) -> Result<Option<Fate>, BackupError> {
+    /// Returns whether a secret is encrypted in the commit; `None` if the item is no secret. What cannot be checked
+    /// counts as not encrypted.
+    fn is_encrypted(&self, git: &Git<'_>, id: &ItemId, files: &[(String, Entry)]) -> Result<Option<bool>, BackupError> {
         if id.kind != ItemKind::Variable {
             return Ok(None);
         }
@@ -135,11 +120,11 @@ impl RestoreRun<'_> {
                 Err(error) => return Err(self.source.git_error(Step::Commit, error)),
             };
             if content.is_empty() || secret_files::is_plaintext_secret(path, &content) {
-                return Ok(Some(Fate::Plain));
+                return Ok(Some(false));
             }
             is_secret |= secret_files::is_secret_variable(&content);
         }
-        Ok(is_secret.then_some(if is_key_known { Fate::ComesBack } else { Fate::LeftAlone }))
+        Ok(is_secret.then_some(true))
     }
 
     /// Returns the secrets whose value Windmill cannot decrypt.

@@ -164,7 +164,7 @@ impl RestoreRun<'_> {
                 _ => rest.add(path.as_bytes()),
             }
         }
-        let folder = match self.source.request.subdir.path() {
+        let folder = match self.source.request.subdir.as_str() {
             "" => String::new(),
             path => format!(", in its folder `{path}`"),
         };
@@ -225,17 +225,13 @@ impl Choice {
     /// Withholds from wmill what makes it run code, and what stops a whole push: folders with the ending of a flow or an
     /// app in the other layout.
     fn withhold(&mut self, plan: &Plan) {
-        for (path, entry) in &self.wanted {
-            // An app whose files all go is deleted, and nothing is built.
-            let is_raw = entry.is_some() && self.items.get(path).is_some_and(|id| id.kind == ItemKind::RawApp);
-            if is_raw || item_path::is_in_other_layout(path, plan.non_dotted_paths) {
-                self.withheld.insert(path.clone());
-            }
-        }
-        // If some files of an app stay, the app is not deleted, so all its files are withheld.
-        let of_raw: BTreeSet<_> = self.withheld.iter().filter_map(|path| self.items.get(path)).cloned().collect();
-        let more = self.items.iter().filter(|(_, id)| id.kind == ItemKind::RawApp && of_raw.contains(*id));
-        self.withheld.extend(more.map(|(path, _)| path.clone()));
+        // An app whose files all go is deleted, and nothing is built. If some of them stay, all are withheld.
+        let raw_apps: BTreeSet<_> = self.apps_that_stay().filter(|id| id.kind == ItemKind::RawApp).collect();
+        let is_withheld = |path: &&String| {
+            item_path::is_in_other_layout(path, plan.non_dotted_paths)
+                || self.items.get(*path).is_some_and(|id| raw_apps.contains(id))
+        };
+        self.withheld = self.wanted.keys().filter(is_withheld).cloned().collect();
     }
 
     fn make_tree(&mut self, plan: &Plan, files: &Files, options: &RestoreOptions, target: &str) {

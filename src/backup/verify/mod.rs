@@ -14,6 +14,7 @@ use crate::backup::sync::merge::{self, Pulled};
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::sync::{self, guards, last_sync};
+use crate::backup::verify::value_diff::FILE_BYTES_MAX;
 use crate::git::ls_tree::{Listing, join};
 use crate::git::object::{Entry, ObjectId};
 use crate::git::tree_diff::{Mark, Sample, printable};
@@ -28,9 +29,7 @@ use crate::util::time;
 use crate::windmill::snapshot::Snapshot;
 
 /// How many differences are listed. The rest is counted.
-const LISTED_MAX: usize = 500;
-/// A larger file is reported as different, without details.
-const FILE_BYTES_MAX: usize = 4 << 20;
+pub(super) const LISTED_MAX: usize = 500;
 
 /// Compares the workspace with the remote's tip, and returns the differences.
 #[must_use]
@@ -54,27 +53,23 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> ListedResult {
 }
 
 /// The result of a comparison.
-pub struct Found {
+struct Found {
     /// The commit that was compared with.
-    pub tip: Option<ObjectId>,
+    tip: Option<ObjectId>,
     /// When it was made, UTC.
-    pub committed: Option<String>,
+    committed: Option<String>,
     /// How many files differ, and how.
-    pub changed: Changed,
+    changed: Changed,
     /// The first of them.
-    pub differences: Vec<Difference>,
+    differences: Vec<Difference>,
     /// The items that cannot be backed up, and were not compared.
-    pub left_out: Vec<LeftOut>,
+    left_out: Vec<LeftOut>,
 }
 
 impl Found {
     /// Counts a difference, and lists it if there is room.
     fn add(&mut self, mark: Mark, path: &[u8], diff: Vec<String>) {
-        *match mark {
-            Mark::Added => &mut self.changed.added,
-            Mark::Modified => &mut self.changed.modified,
-            Mark::Deleted => &mut self.changed.deleted,
-        } += 1;
+        mark.count_in(&mut self.changed);
         if self.differences.len() < LISTED_MAX {
             let kind = match mark {
                 Mark::Added => "missing_in_backup",
@@ -119,6 +114,7 @@ pub fn short(commit: &ObjectId) -> &str {
     commit.as_str().get(..10).unwrap_or(commit.as_str())
 }
 
+/// Pulls the workspace, and compares it with the folder at the tip.
 fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, BackupError> {
     let run_env = run.enter()?;
     let folder = run_env.run_dir.path().join("checkout");
@@ -137,25 +133,11 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     run.warn_about_default_workspace(&account, warnings);
     // What the last sync left out is left out here too.
     snapshot.leave_out_again(&last_sync::found(run)).map_err(|error| run.disk(&error))?;
-    against(run, &git, &tip, &mut snapshot, warnings)
-}
-
-/// Pulls the workspace, and compares it with the folder at `tip`.
-///
-/// # Errors
-/// [`BackupError`] if Windmill, git or the disk fails.
-pub fn against(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    tip: &RemoteTip,
-    snapshot: &mut Snapshot,
-    warnings: &mut Warnings,
-) -> Result<Found, BackupError> {
     let failed = |error: GitError| run.git_error(Step::Commit, error);
     let committed = tip.commit.as_ref().map(|tip| git.commit_message(tip)).transpose().map_err(failed)?;
     let committed = committed.and_then(|commit| commit.time).map(time::to_text);
     snapshot.judge_by(&tip.plan).map_err(|error| run.disk(&error))?;
-    run.step(Step::Pull, || pull::pull_into_nothing(run, git, snapshot, &tip.plan, &tip.plan.text))?;
+    run.step(Step::Pull, || pull::pull_into_nothing(run, &git, &mut snapshot, &tip.plan, &tip.plan.text))?;
     let mut found = Found {
         tip: tip.commit.clone(),
         committed,
@@ -163,14 +145,13 @@ pub fn against(
         differences: Vec::new(),
         left_out: snapshot.left_out_list(),
     };
-    merge::scan_pulled_files(run, git, warnings)?;
-    let begun = Instant::now();
-    run.begin(Step::Commit);
-    let fresh = git.stage().map_err(failed)?.files;
-    let only_in_backup = compare_files(git, tip, &fresh, &mut found).map_err(failed)?;
-    run.end(Step::Commit, begun);
+    merge::scan_pulled_files(run, &git, warnings)?;
+    let only_in_backup = run.step(Step::Commit, || {
+        let fresh = git.stage().map_err(failed)?.files;
+        compare_files(&git, &tip, &fresh, &mut found).map_err(failed)
+    })?;
     if !only_in_backup.is_empty() {
-        for path in gone(run, git, tip, snapshot)? {
+        for path in gone(run, &git, &tip, &mut snapshot)? {
             if only_in_backup.contains(&path) {
                 found.add(Mark::Deleted, &path, Vec::new());
             }

@@ -51,7 +51,9 @@ fn compare_files(path: &str, backup: &[u8], workspace: &[u8], adjust: impl Fn(&m
     let adjusted = |content| parsed(path, content).map(|mut node| (adjust(&mut node), node).1);
     let mut lines = Lines::default();
     match (adjusted(backup), adjusted(workspace)) {
-        (Some(one), Some(other)) if is_lock(path) => compare_locks(&one, &other, &mut lines),
+        (Some(one), Some(other)) if path.rsplit('/').next() == Some(WMILL_LOCK) => {
+            compare_locks(&one, &other, &mut lines);
+        }
         (Some(one), Some(other)) => {
             let masks = Masks::of(path, [&one, &other]);
             compare(&mut Vec::new(), Some(&one), Some(&other), &masks, &mut lines);
@@ -110,10 +112,6 @@ fn is_number_of_one_parser(line: &str) -> bool {
 fn has_indicator_within_word(part: &str) -> bool {
     let begins_with_one = |word: &str| word.len() > 1 && word.starts_with(['?', ':']);
     part.contains(":?") || part.split([' ', '\r']).any(begins_with_one)
-}
-
-fn is_lock(path: &str) -> bool {
-    path.rsplit('/').next() == Some(WMILL_LOCK)
 }
 
 /// Stale entries of deleted items stay in the backup, since wmill does not remove them. Each entry of a fresh pull has
