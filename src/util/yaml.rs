@@ -83,9 +83,9 @@ pub fn value(yaml: &str) -> Option<Node> {
         return None;
     }
     let mut room = room_of(yaml);
-    let seed = Seed { room: &mut room, levels: DEPTH_MAX };
+    let seed = Seed { source: &source, room: &mut room, levels: DEPTH_MAX };
     let node = seed.deserialize(yaml_serde::Deserializer::from_str(yaml)).ok()?;
-    (node != Node::Unread).then(|| source.original(node))
+    (node != Node::Unread).then_some(node)
 }
 
 /// Returns the fields of a mapping in its order, with the values of the `wanted` ones. A value with more than one level
@@ -106,10 +106,9 @@ pub fn fields(yaml: &[u8], bytes_max: usize, wanted: fn(&str) -> bool) -> Result
     if has_too_many_values(text) {
         return Err("it has too many values".to_owned());
     }
-    let fields = yaml_serde::Deserializer::from_str(text)
-        .deserialize_any(Top { wanted, room: room_of(text) })
-        .map_err(|error| escaped_start(&error.to_string(), REASON_CHARS_MAX))?;
-    Ok(fields.into_iter().map(|(key, node)| (source.original_text(key), source.original(node))).collect())
+    yaml_serde::Deserializer::from_str(text)
+        .deserialize_any(Top { source: &source, wanted, room: room_of(text) })
+        .map_err(|error| escaped_start(&error.to_string(), REASON_CHARS_MAX))
 }
 
 /// A text that our parser and the one of `wmill` split into the same lines.
@@ -144,26 +143,12 @@ impl<'a> Source<'a> {
         Ok(Self { text: Cow::Owned(STAND_INS.iter().fold(yaml.to_owned(), put)) })
     }
 
-    fn original_text(&self, text: String) -> String {
+    /// Returns a part of the text with the characters of the file.
+    fn original(&self, text: &str) -> String {
+        let put_back = |text: String, (char, stand_in): &(char, char)| text.replace(*stand_in, &char.to_string());
         match self.text {
-            Cow::Borrowed(_) => text,
-            Cow::Owned(_) => {
-                STAND_INS.iter().fold(text, |text, (char, stand_in)| text.replace(*stand_in, &char.to_string()))
-            }
-        }
-    }
-
-    /// Returns the value with the characters of the file.
-    fn original(&self, node: Node) -> Node {
-        match node {
-            node if matches!(self.text, Cow::Borrowed(_)) => node,
-            Node::Text(text) => Node::Text(self.original_text(text)),
-            Node::List(list) => Node::List(list.into_iter().map(|node| self.original(node)).collect()),
-            Node::Fields(fields) => {
-                let original = |(name, node)| (self.original_text(name), self.original(node));
-                Node::Fields(fields.into_iter().map(original).collect())
-            }
-            node => node,
+            Cow::Borrowed(_) => text.to_owned(),
+            Cow::Owned(_) => STAND_INS.iter().fold(text.to_owned(), put_back),
         }
     }
 }
@@ -204,6 +189,7 @@ fn room_of(text: &str) -> usize {
 /// If no room or no level is left, it skips the value and everything that contains it, so aliases cannot make a small
 /// file large. The target of an alias is then read at most once for each level.
 struct Seed<'a> {
+    source: &'a Source<'a>,
     /// How many values and bytes of texts may still be read.
     room: &'a mut usize,
     /// How many levels of lists and mappings may still be read.
@@ -212,7 +198,7 @@ struct Seed<'a> {
 
 impl Seed<'_> {
     fn deeper(&mut self) -> Seed<'_> {
-        Seed { room: self.room, levels: self.levels.saturating_sub(1) }
+        Seed { source: self.source, room: self.room, levels: self.levels.saturating_sub(1) }
     }
 
     /// Takes this much room, and returns whether there was enough.
@@ -279,7 +265,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_str<E>(mut self, text: &str) -> Result<Node, E> {
-        Ok(if self.take(text.len()) { Node::Text(text.to_owned()) } else { Node::Unread })
+        Ok(if self.take(text.len()) { Node::Text(self.source.original(text)) } else { Node::Unread })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Node, A::Error> {
@@ -303,6 +289,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         while self.levels > 0 {
             let Some(name) = entries.next_key::<String>()? else { return Ok(Node::Fields(fields)) };
             let has_room = self.take(name.len());
+            let name = self.source.original(&name);
             match entries.next_value_seed(self.deeper())? {
                 Node::Unread => break,
                 _ if !has_room => break,
@@ -322,10 +309,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
             let (IgnoredAny, value) = tagged.variant()?;
             return value.newtype_variant().map(|IgnoredAny| Node::Unread);
         }
+        let source = self.source;
         let (tag, value) = tagged.variant::<String>()?;
         Ok(match value.newtype_variant_seed(self.deeper())? {
             Node::Unread => Node::Unread,
-            value => Node::Fields(BTreeMap::from([(["!", &tag].concat(), value)])),
+            value => Node::Fields(BTreeMap::from([(["!", &source.original(&tag)].concat(), value)])),
         })
     }
 }
@@ -336,12 +324,13 @@ fn twice<E: de::Error>(key: &str) -> E {
 }
 
 /// Reads the top-level mapping.
-struct Top {
+struct Top<'a> {
+    source: &'a Source<'a>,
     wanted: fn(&str) -> bool,
     room: usize,
 }
 
-impl<'de> Visitor<'de> for Top {
+impl<'de> Visitor<'de> for Top<'_> {
     type Value = Vec<(String, Node)>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -366,11 +355,12 @@ impl<'de> Visitor<'de> for Top {
         let mut entries = Vec::new();
         let mut seen = BTreeSet::new();
         while let Some(key) = map.next_key::<String>()? {
+            let key = self.source.original(&key);
             if !seen.insert(key.clone()) {
                 return Err(twice(&key));
             }
             let node = if (self.wanted)(&key) {
-                map.next_value_seed(Seed { room: &mut self.room, levels: 1 })?
+                map.next_value_seed(Seed { source: self.source, room: &mut self.room, levels: 1 })?
             } else {
                 map.next_value::<IgnoredAny>()?;
                 Node::Unread
