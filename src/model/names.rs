@@ -72,11 +72,8 @@ pub(crate) fn is_gits_own(part: &[u8]) -> bool {
     part.eq_ignore_ascii_case(b".git")
 }
 
-/// Whether a rule is broken, and the message if it is.
-pub(super) type Rule = (bool, &'static str);
-
 /// Fails with the message of the first broken rule.
-pub(super) fn first_broken(rules: &[Rule]) -> Result<(), &'static str> {
+pub(super) fn first_broken(rules: &[(bool, &'static str)]) -> Result<(), &'static str> {
     match rules.iter().find(|(broken, _)| *broken) {
         Some((_, why)) => Err(why),
         None => Ok(()),
@@ -110,6 +107,13 @@ pub const WORKSPACE_MARK: &str = "{workspace}";
 #[must_use]
 pub fn fill(template: &str, workspace: &WorkspaceId) -> String {
     template.replace(WORKSPACE_MARK, workspace.as_str())
+}
+
+/// Does the same, and refuses braces that are left.
+fn filled(what: &str, template: &str, workspace: &WorkspaceId) -> Result<String, NameError> {
+    let text = fill(template, workspace);
+    let why = "has braces in it: only {workspace} is replaced";
+    if text.contains(['{', '}']) { Err(NameError::new(what, &text, why)) } else { Ok(text) }
 }
 
 /// The id of a Windmill workspace: letters, digits, `_` and `-`, so that it is safe in a path, a URL and a file name.
@@ -184,9 +188,7 @@ impl BranchName {
     ///
     /// Fails as [`BranchName::parse`] does, and if braces are left, because they are a mistyped `{workspace}`.
     pub fn from_template(template: &str, workspace: &WorkspaceId) -> Result<Self, NameError> {
-        let text = fill(template, workspace);
-        refuse_braces("branch name", &text)?;
-        Self::parse(&text)
+        Self::parse(&filled("branch name", template, workspace)?)
     }
 
     /// Returns the full name, such as `refs/heads/main`.
@@ -196,7 +198,7 @@ impl BranchName {
     }
 }
 
-/// A folder in the repository, or its root.
+/// A folder in the repository: its path without slashes at its ends, empty for the root.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subdir(String);
 
@@ -246,9 +248,7 @@ impl Subdir {
     ///
     /// Fails as [`Subdir::parse`] does, and if braces are left, because they are a mistyped `{workspace}`.
     pub fn from_template(template: &str, workspace: &WorkspaceId) -> Result<Self, NameError> {
-        let text = fill(template, workspace);
-        refuse_braces("folder", &text)?;
-        Self::parse(&text)
+        Self::parse(&filled("folder", template, workspace)?)
     }
 
     /// Returns whether it is the repository's root.
@@ -257,22 +257,11 @@ impl Subdir {
         self.0.is_empty()
     }
 
-    /// Returns the path of the folder, without slashes at its ends; empty for the root.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        &self.0
-    }
-
     /// Returns the prefix of each path of this folder in the repository: empty for the root, else `folder/`.
     #[must_use]
     pub fn prefix(&self) -> String {
         if self.is_root() { String::new() } else { [&self.0, "/"].concat() }
     }
-}
-
-fn refuse_braces(what: &str, text: &str) -> Result<(), NameError> {
-    let why = "has braces in it: only {workspace} is replaced";
-    if text.contains(['{', '}']) { Err(NameError::new(what, text, why)) } else { Ok(()) }
 }
 
 /// The name and address in a commit.

@@ -71,11 +71,8 @@ pub struct RemoteUrl {
     host: String,
 }
 
-/// The user and password that a URL had before its host, decoded.
-struct UserInfo {
-    user: Option<String>,
-    password: Option<Secret>,
-}
+/// The user and the password that a URL had before its host, decoded.
+type UserInfo = (Option<String>, Option<Secret>);
 
 const REMOTE: &str = "remote URL";
 const NO_REMOTE: &str = "is not one of https://…, http://…, ssh://…, user@host:path and file:///…";
@@ -107,10 +104,8 @@ impl RemoteUrl {
     /// Fails as [`RemoteUrl::parse`] does, but accepts user and token in an http(s) URL.
     pub fn parse_with_credentials(text: &str) -> Result<(Self, Option<String>, Option<Secret>), NameError> {
         let (url, user_info) = Self::split(text).map_err(|why| NameError::of_url(REMOTE, text, why))?;
-        Ok(match user_info {
-            Some(UserInfo { user, password }) => (url, user, password),
-            None => (url, None, None),
-        })
+        let (user, token) = user_info.unwrap_or_default();
+        Ok((url, user, token))
     }
 
     fn split(text: &str) -> Result<(Self, Option<UserInfo>), &'static str> {
@@ -137,7 +132,7 @@ impl RemoteUrl {
                 (rest, None)
             }
             // The host begins after the last `@` of the authority.
-            (_, Some(info)) => (&rest[info.len() + 1..], Some(UserInfo::decode(info)?)),
+            (_, Some(info)) => (&rest[info.len() + 1..], Some(decode_user_info(info)?)),
             (_, None) => (rest, None),
         };
         let text = [&scheme, "://", rest].concat();
@@ -201,26 +196,18 @@ impl fmt::Display for RemoteUrl {
     }
 }
 
-impl UserInfo {
-    fn decode(info: &str) -> Result<Self, &'static str> {
-        let (user, password) = info.split_once(':').unwrap_or((info, ""));
-        let decoded = |text| percent::decode(text).ok_or("has a user or a token in it that is not percent-encoded");
-        let (user, password) = (decoded(user)?, decoded(password)?);
-        first_broken(&[
-            (user.contains(char::is_control) || password.contains(char::is_control), "has a control character in it"),
-            (user.contains(':'), "has a user with a colon in it"),
-        ])?;
-        // A token alone is in the place of the user; in some URLs, GitHub's word for "no password" follows it.
-        Ok(if password.is_empty() || password == "x-oauth-basic" {
-            Self { user: None, password: given(user).map(Secret::new) }
-        } else {
-            Self { user: given(user), password: Some(Secret::new(password)) }
-        })
-    }
-}
-
-fn given(text: String) -> Option<String> {
-    if text.is_empty() { None } else { Some(text) }
+fn decode_user_info(info: &str) -> Result<UserInfo, &'static str> {
+    let (user, password) = info.split_once(':').unwrap_or((info, ""));
+    let decoded = |text| percent::decode(text).ok_or("has a user or a token in it that is not percent-encoded");
+    let (user, password) = (decoded(user)?, decoded(password)?);
+    first_broken(&[
+        (user.contains(char::is_control) || password.contains(char::is_control), "has a control character in it"),
+        (user.contains(':'), "has a user with a colon in it"),
+    ])?;
+    let user = Some(user).filter(|user| !user.is_empty());
+    // A token alone is in the place of the user; in some URLs, GitHub's word for "no password" follows it.
+    let is_token = password.is_empty() || password == "x-oauth-basic";
+    Ok(if is_token { (None, user.map(Secret::new)) } else { (user, Some(Secret::new(password))) })
 }
 
 /// The part of a URL after `scheme://`.

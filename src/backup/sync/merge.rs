@@ -108,7 +108,7 @@ impl Merged {
         let failed = |error| run.git_error(Step::Commit, error);
         // If nothing is dropped and no other file stays, the staged tree is the folder.
         let folder = if self.sides.has_all_files() { self.staged.clone() } else { self.composed(run, git, tip)? };
-        let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.path(), &folder).map_err(failed)?;
+        let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.as_str(), &folder).map_err(failed)?;
         Ok(Tree { whole, folder: Some(folder).filter(|folder| !folder.is_empty_tree()) })
     }
 

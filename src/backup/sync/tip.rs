@@ -121,7 +121,7 @@ pub fn folder_at(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Opt
 /// Returns the tree of our folder in a commit that was fetched before.
 #[must_use]
 pub fn folder_of(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Option<ObjectId> {
-    git.tree_at(commit, run.request.subdir.path()).ok()
+    git.tree_at(commit, run.request.subdir.as_str()).ok()
 }
 
 /// Fetches the objects of the tip.
@@ -150,7 +150,7 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
 /// Lists our folder at the tip, and finds out which entries are valid and which of them wmill may see. Does not read
 /// the rest of the repository.
 fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Result<RemoteTip, GitError> {
-    let path = run.request.subdir.path();
+    let path = run.request.subdir.as_str();
     let FolderAt { tree, conflict: path_conflict } = match &commit {
         Some(commit) => git.folder_at(commit, path)?,
         None => FolderAt::default(),
