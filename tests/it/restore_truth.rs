@@ -336,6 +336,21 @@ fn triggers_that_arrive_disabled_are_as_they_should_be() {
 }
 
 #[test]
+fn a_schedule_of_one_workspace_arrives_disabled_in_another() {
+    let (sandbox, remote) = synced(|shop| shop.add_http_trigger("f/ops/hook", "alpha", &[]));
+    sandbox.windmill.set("new", empty("another key"));
+    let text = String::from_utf8(remote.regular_files("main").remove("f/ops/hook.http_trigger.yaml").unwrap()).unwrap();
+    let switched = text.replace("mode: disabled", "mode: enabled");
+    assert!(switched.contains("mode: enabled"), "{text}");
+    remote.commit("main").file("f/ops/hook.shop.http_trigger.yaml", switched).done("by somebody who may push");
+    let restored = restore(&sandbox, &remote).arg("--to-workspace").arg("new").arg("--yes").run();
+    assert_warned(&restored, &["disabled", "f/ops/hook"]);
+    let new = sandbox.windmill.workspace("new");
+    let hook = String::from_utf8_lossy(new.get("f/ops/hook.http_trigger.json").unwrap()).into_owned();
+    assert!(hook.contains("\"mode\":\"disabled\""), "{hook}");
+}
+
+#[test]
 fn an_unreadable_secret_is_told_each_time() {
     let (sandbox, remote) = synced(|shop| shop.add_variable("f/ops/s", &deployed::encrypt("a key", "secret"), true));
     // The ciphertext stays, with a key that cannot read it.
