@@ -13,6 +13,7 @@ use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::merge::parents;
 use crate::backup::sync::pull::marked::MarkedFiles;
+use crate::backup::sync::pull::search::Search;
 use crate::backup::sync::tip::RemoteTip;
 use crate::git::Git;
 use crate::git::ls_tree::{GitPath, Listing, walk};
@@ -70,8 +71,8 @@ fn without_missing_items<T>(
     pull: impl Fn(&Snapshot) -> Result<T, BackupError>,
 ) -> Result<T, BackupError> {
     // Without patterns, as for the pull into an empty folder.
-    let configuration = &plan.text_without_patterns;
-    let pulled = search::without_bad_items(run, git, snapshot, configuration, suspects, &pull)?;
+    let search = Search { run, git, configuration: &plan.text_without_patterns, suspects };
+    let pulled = search.pull(snapshot, &pull)?;
     let mut written = WrittenFiles::default();
     let files = walk(git.tree_folder(), names::is_gits_own).map_err(|error| run.disk(&error))?;
     for file in files {
@@ -81,7 +82,7 @@ fn without_missing_items<T>(
         }
     }
     match snapshot.leave_out_missing(&written, plan).map_err(|error| run.disk(&error))? {
-        true => search::without_bad_items(run, git, snapshot, configuration, suspects, pull),
+        true => search.pull(snapshot, pull),
         false => Ok(pulled),
     }
 }

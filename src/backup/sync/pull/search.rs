@@ -20,140 +20,129 @@ const CANNOT_WRITE: &str = "wmill cannot write it: ";
 /// The texts around what wmill could not do, in its message about an entry of the export. The entry's name follows.
 const NAMES_ENTRY: [&str; 2] = ["Failed to ", " at path: "];
 
-/// Pulls. If wmill fails because of an item, pulls without it. The items found are left out of the snapshot.
-/// `configuration` is the `wmill.yaml` for pulls of single items. It has to ask for the same export as `pull`.
-/// `suspects` were found by earlier syncs, and do not count as too many.
-///
-/// # Errors
-/// The errors of `pull`. If there are too many bad items, or they are not found in time, the first of these errors.
-pub(super) fn without_bad_items<T>(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    snapshot: &mut Snapshot,
-    configuration: &str,
-    suspects: &[FoundItem],
-    pull: impl Fn(&Snapshot) -> Result<T, BackupError>,
-) -> Result<T, BackupError> {
-    let first = match pull(snapshot) {
-        Err(error) if error.retry == Retry::EmptyFolder => error,
-        other => return other.map_err(settled),
-    };
-    let mut named = named_item(&first.message, snapshot);
-    match try_suspects(run, git, snapshot, configuration, suspects) {
-        Ok(false) => {}
-        Ok(true) => match pull(snapshot) {
-            Err(next) if next.retry == Retry::EmptyFolder => named = named_item(&next.message, snapshot),
-            Err(error) => return Err(ended(first, error)),
-            pulled => return pulled,
-        },
-        Err(error) => return Err(ended(first, error)),
-    }
-    let before = snapshot.left_out().clone();
-    // wmill may name the item. If it was the last bad one, no search is needed.
-    while let Some(item) = named {
-        if snapshot.left_out().len() - before.len() >= BAD_ITEMS_MAX {
-            return Err(settled(first));
-        }
-        // The contents of files are among wmill's output, and may look like its message.
-        match pull_only(run, git, snapshot, &[&item], configuration) {
-            Ok(()) => break,
-            Err(error) if error.retry == Retry::EmptyFolder => leave_out(snapshot, &item, &error.message),
-            Err(error) => return Err(ended(first, error)),
-        }
-        match pull(snapshot) {
-            Err(next) if next.retry == Retry::EmptyFolder => named = named_item(&next.message, snapshot),
-            Err(error) => return Err(ended(first, error)),
-            pulled => return pulled,
-        }
-    }
-    log::info!("searching for the items that wmill cannot write");
-    match search(run, git, snapshot, configuration, &before) {
-        Ok(true) => pull(snapshot).map_err(|_| settled(first)),
-        Ok(false) => Err(settled(first)),
-        Err(error) => Err(ended(first, error)),
-    }
+/// A search for the items that wmill cannot write. It leaves them out of the snapshot.
+pub(super) struct Search<'a> {
+    pub(super) run: RunContext<'a>,
+    pub(super) git: &'a Git<'a>,
+    /// The `wmill.yaml` for pulls of single items. It has to ask for the same export as the pull that failed.
+    pub(super) configuration: &'a str,
+    /// Items that earlier syncs found. They do not count as too many.
+    pub(super) suspects: &'a [FoundItem],
 }
 
-/// Returns the error of a search that ended with an error of its own. The first one says why there was a search.
-fn ended(first: BackupError, error: BackupError) -> BackupError {
-    if error.code == Code::ShuttingDown {
-        return error;
-    }
-    log::warn!("the search for items that wmill cannot write ended: {}", error.message);
-    settled(first)
-}
-
-/// Makes an error final, so that no further attempt follows.
-fn settled(error: BackupError) -> BackupError {
-    if error.retry == Retry::EmptyFolder { BackupError { retry: Retry::Never, ..error } } else { error }
-}
-
-/// Leaves out those of the items found earlier that have not changed and fail again. Returns whether there are any.
-fn try_suspects(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    snapshot: &mut Snapshot,
-    configuration: &str,
-    suspects: &[FoundItem],
-) -> Result<bool, BackupError> {
-    let suspects = suspects.iter().filter(|one| one.reason.starts_with(CANNOT_WRITE));
-    let suspects: BTreeMap<&str, &str> = suspects.map(|one| (&*one.item, &*one.digest)).collect();
-    let items = suspects.keys().map(|item| (*item).to_owned()).collect();
-    let (now, before) = (snapshot.digests_of(&items).map_err(|error| run.disk(&error))?, snapshot.left_out().len());
-    for (item, digest) in suspects {
-        if now.get(item).is_none_or(|now| now != digest) || snapshot.left_out().contains_key(item) {
-            continue;
+impl Search<'_> {
+    /// Pulls. If wmill fails because of an item, pulls without it.
+    ///
+    /// # Errors
+    /// The errors of `pull`. If there are too many bad items, or they are not found in time, the first of these errors.
+    pub(super) fn pull<T>(
+        &self,
+        snapshot: &mut Snapshot,
+        pull: impl Fn(&Snapshot) -> Result<T, BackupError>,
+    ) -> Result<T, BackupError> {
+        let first = match pull(snapshot) {
+            Err(error) if error.retry == Retry::EmptyFolder => error,
+            other => return other,
+        };
+        match self.pull_without_bad_items(&first.message, snapshot, pull) {
+            Ok(Some(pulled)) => return Ok(pulled),
+            Ok(None) => {}
+            Err(error) if error.code == Code::ShuttingDown => return Err(error),
+            // The first error says why there was a search.
+            Err(error) => log::warn!("the search for items that wmill cannot write ended: {}", error.message),
         }
-        match pull_only(run, git, snapshot, &[item], configuration) {
-            Ok(()) => {}
-            Err(error) if error.retry == Retry::EmptyFolder => leave_out(snapshot, item, &error.message),
-            Err(error) => return Err(error),
-        }
+        Err(BackupError { retry: Retry::Never, ..first })
     }
-    Ok(snapshot.left_out().len() > before)
-}
 
-/// Pulls halves of what fails, down to single items. Returns whether it found bad items, and not too many. If wmill
-/// also fails without any item, no item is the cause.
-fn search(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    snapshot: &mut Snapshot,
-    configuration: &str,
-    before: &BTreeMap<String, String>,
-) -> Result<bool, BackupError> {
-    let items = snapshot.names_of_items().map_err(|error| run.disk(&error))?;
-    let mut suspects = vec![&items[..], &[]];
-    // The last half comes first, so that the search reaches single items after few pulls.
-    while let Some(some) = suspects.pop() {
-        let only: Vec<&str> = some.iter().map(String::as_str).collect();
-        match (pull_only(run, git, snapshot, &only, configuration), some) {
-            (Ok(()), _) => {}
-            (Err(error), []) if error.retry == Retry::EmptyFolder => return Ok(false),
-            (Err(error), [item]) if error.retry == Retry::EmptyFolder => leave_out(snapshot, item, &error.message),
-            (Err(error), _) if error.retry == Retry::EmptyFolder => {
-                let (left, right) = some.split_at(some.len() / 2);
-                suspects.extend([right, left]);
+    /// Returns `None` if it does not find the bad items, or if there are too many.
+    fn pull_without_bad_items<T>(
+        &self,
+        first: &str,
+        snapshot: &mut Snapshot,
+        pull: impl Fn(&Snapshot) -> Result<T, BackupError>,
+    ) -> Result<Option<T>, BackupError> {
+        let mut named = named_item(first, snapshot);
+        if self.try_suspects(snapshot)? {
+            match written(pull(snapshot))? {
+                Ok(pulled) => return Ok(Some(pulled)),
+                Err(why) => named = named_item(&why, snapshot),
             }
-            (Err(error), _) => return Err(error),
         }
-        if snapshot.left_out().len() - before.len() > BAD_ITEMS_MAX {
-            return Ok(false);
+        let before = snapshot.left_out().len();
+        // wmill may name the item. If it was the last bad one, no search is needed.
+        while let Some(item) = named {
+            if snapshot.left_out().len() - before >= BAD_ITEMS_MAX {
+                return Ok(None);
+            }
+            // The contents of files are among wmill's output, and may look like its message.
+            let Err(why) = self.pull_only(&[&item], snapshot)? else { break };
+            leave_out(snapshot, &item, &why);
+            match written(pull(snapshot))? {
+                Ok(pulled) => return Ok(Some(pulled)),
+                Err(why) => named = named_item(&why, snapshot),
+            }
         }
+        log::info!("searching for the items that wmill cannot write");
+        if self.halve(snapshot, before)? { Ok(pull(snapshot).ok()) } else { Ok(None) }
     }
-    Ok(snapshot.left_out().len() > before.len())
+
+    /// Leaves out those of the suspects that have not changed and fail again. Returns whether there are any.
+    fn try_suspects(&self, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
+        let suspects = self.suspects.iter().filter(|one| one.reason.starts_with(CANNOT_WRITE));
+        let suspects: BTreeMap<&str, &str> = suspects.map(|one| (&*one.item, &*one.digest)).collect();
+        let items = suspects.keys().map(|item| (*item).to_owned()).collect();
+        let now = snapshot.digests_of(&items).map_err(|error| self.run.disk(&error))?;
+        let before = snapshot.left_out().len();
+        for (item, digest) in suspects {
+            if now.get(item).is_none_or(|now| now != digest) || snapshot.left_out().contains_key(item) {
+                continue;
+            }
+            if let Err(why) = self.pull_only(&[item], snapshot)? {
+                leave_out(snapshot, item, &why);
+            }
+        }
+        Ok(snapshot.left_out().len() > before)
+    }
+
+    /// Pulls halves of what fails, down to single items. Returns whether it found bad items, and not too many. If
+    /// wmill also fails without any item, no item is the cause. `before` is the number of items that were left out
+    /// earlier.
+    fn halve(&self, snapshot: &mut Snapshot, before: usize) -> Result<bool, BackupError> {
+        let items = snapshot.names_of_items().map_err(|error| self.run.disk(&error))?;
+        let mut suspects = vec![&items[..], &[]];
+        // The last half comes first, so that the search reaches single items after few pulls.
+        while let Some(some) = suspects.pop() {
+            let only: Vec<&str> = some.iter().map(String::as_str).collect();
+            match (self.pull_only(&only, snapshot)?, some) {
+                (Ok(()), _) => {}
+                (Err(_), []) => return Ok(false),
+                (Err(why), [item]) => leave_out(snapshot, item, &why),
+                (Err(_), _) => {
+                    let (left, right) = some.split_at(some.len() / 2);
+                    suspects.extend([right, left]);
+                }
+            }
+            if snapshot.left_out().len() - before > BAD_ITEMS_MAX {
+                return Ok(false);
+            }
+        }
+        Ok(snapshot.left_out().len() > before)
+    }
+
+    /// Pulls only these items, into an empty folder. See [`written`].
+    fn pull_only(&self, items: &[&str], snapshot: &Snapshot) -> Result<Result<(), String>, BackupError> {
+        let archive = snapshot.only(&items.iter().copied().collect()).map_err(|error| self.run.disk(&error))?;
+        written(pull_archive(self.run, self.git, snapshot, &archive, None, self.configuration))
+    }
 }
 
-/// Pulls only these items, into an empty folder.
-fn pull_only(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    snapshot: &Snapshot,
-    items: &[&str],
-    configuration: &str,
-) -> Result<(), BackupError> {
-    let archive = snapshot.only(&items.iter().copied().collect()).map_err(|error| run.disk(&error))?;
-    pull_archive(run, git, snapshot, &archive, None, configuration)
+/// Returns the inner error if something in the export may have stopped wmill.
+fn written<T>(pulled: Result<T, BackupError>) -> Result<Result<T, String>, BackupError> {
+    match pulled {
+        Ok(pulled) => Ok(Ok(pulled)),
+        Err(error) if error.retry == Retry::EmptyFolder => Ok(Err(error.message)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns the item that wmill names as unreadable, in the last of its messages.
