@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 
-use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::merge::{Merged, Tree};
@@ -30,23 +29,6 @@ const ITEMS_MAX: usize = 500;
 /// Up to this many changed files, items get a commit each. The list of these files is held in memory.
 const FILES_MAX: usize = 10_000;
 
-/// The input for the commits.
-#[derive(Clone, Copy)]
-pub struct CommitInput<'a> {
-    /// The run that commits.
-    pub run: RunContext<'a>,
-    /// The repository to commit to.
-    pub git: &'a Git<'a>,
-    /// The tip that the commit follows.
-    pub tip: &'a RemoteTip,
-    /// What the folder will hold.
-    pub composition: &'a Merged,
-    /// What Windmill reports about itself and the token.
-    pub account: &'a Account,
-    /// The version of wmill.
-    pub version: Option<&'a str>,
-}
-
 /// The result of committing.
 pub struct CreatedCommit {
     /// The last commit.
@@ -60,13 +42,17 @@ pub struct CreatedCommit {
 /// Commits what differs from the tip.
 ///
 /// # Errors
-/// [`BackupError`] if git or the disk fails.
-pub fn make(material: CommitInput<'_>) -> Result<CreatedCommit, BackupError> {
-    let CommitInput { run, git, tip, composition, account, version } = material;
-    let comparison = &composition.comparison;
-    let of_a_listing = |error: io::Error| run.git_error(Step::Commit, GitError::from(error));
-    let of_git = |error| run.git_error(Step::Commit, error);
-    let items = changed_items(comparison).map_err(of_a_listing)?;
+/// [`GitError`].
+pub fn make(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    tip: &RemoteTip,
+    merged: &Merged,
+    account: &Account,
+    version: Option<&str>,
+) -> Result<CreatedCommit, GitError> {
+    let comparison = &merged.comparison;
+    let items = changed_items(comparison)?;
     // Windmill is asked while git works.
     let ask = || {
         let windmill = run.windmill(git.run_env());
@@ -74,7 +60,7 @@ pub fn make(material: CommitInput<'_>) -> Result<CreatedCommit, BackupError> {
         let edits = if asks { editors::last_edits(&windmill, account, &items.first) } else { Edits::new() };
         (edits, run.key(Step::Commit, git.run_env()))
     };
-    let ((edits, key), tree) = both("ask", ask, || composition.tree(run, git, tip));
+    let ((edits, key), tree) = both("ask", ask, || merged.tree(run, git, tip));
     let (key, warning) = match key {
         Ok(key) => (key, None),
         Err(fault) => {
@@ -88,17 +74,17 @@ pub fn make(material: CommitInput<'_>) -> Result<CreatedCommit, BackupError> {
     let making = CommitBuilder { run, tip, comparison, edits, trailers };
     let Tree { whole, folder } = tree?;
     if run.env.config.commit_per == CommitPer::Item && items.is_all && !items.first.is_empty() {
-        let links = making.links().map_err(of_a_listing)?;
+        let links = making.links()?;
         let ours = &run.request.author;
-        let (last, made) = git.commit_chain(tip.commit.as_ref(), tip.base.as_ref(), ours, &links).map_err(of_git)?;
+        let (last, made) = git.commit_chain(tip.commit.as_ref(), tip.base.as_ref(), ours, &links)?;
         if made == whole {
             return Ok(CreatedCommit { commit: last, folder, warning });
         }
         // For example, a file of one item replaces a folder of another. Each commit is right, but not in every order.
         log::warn!("the commits of single items do not come to the same as all together, so one commit is made");
     }
-    let message = making.whole_message().map_err(of_a_listing)?;
-    let commit = git.commit(&whole, tip.commit.as_ref(), &run.request.author, &message).map_err(of_git)?;
+    let message = making.whole_message()?;
+    let commit = git.commit(&whole, tip.commit.as_ref(), &run.request.author, &message)?;
     Ok(CreatedCommit { commit, folder, warning })
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
@@ -11,7 +10,7 @@ use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::tip::{RemoteTip, is_shared_ui, item_behind_dots};
 use crate::git::ls_tree::{GitPath, Listing, Stream, join};
 use crate::git::object::{Entry, ObjectId};
-use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff, printable};
+use crate::git::tree_diff::{Sample, TreeDiff, printable};
 use crate::git::verify_index::PulledFiles;
 use crate::git::{Git, GitError, Staged};
 use crate::model::names::WorkspaceId;
@@ -37,33 +36,32 @@ pub struct Pulled<'a> {
 }
 
 impl Pulled<'_> {
-    /// Returns whether a file belongs to an item that was left out, so that the repository's file stays as it is.
-    fn is_left_out(&self, path: &[u8], workspace: &WorkspaceId) -> bool {
-        let path = std::str::from_utf8(path).ok().filter(|_| !self.left_out.is_empty());
-        path.is_some_and(|path| {
-            let item = item_of(path).map(|item| of_any_workspace(item, workspace).to_string());
-            // A file that belongs to no item has the name of its entry in the export.
-            self.left_out.has(&item.unwrap_or_else(|| entry_of(path)), path)
-        })
+    /// Returns whether a file belongs to an item that was left out, so that the repository's file stays as it is. A
+    /// file that wmill did not write (`is_gone`) may also be an item that was left out since it lies in the folder of
+    /// another script's modules. One that wmill wrote may be one of these modules now.
+    fn is_left_out(&self, path: &[u8], is_gone: bool, workspace: &WorkspaceId) -> bool {
+        !self.left_out.is_empty()
+            && std::str::from_utf8(path).is_ok_and(|path| {
+                // A file that belongs to no item has the name of its entry in the export.
+                let item = item_of(path, workspace).map_or_else(|| entry_of(path), |item| item.to_string());
+                self.left_out.has(&item, path) || (is_gone && self.left_out.has_in_modules(path))
+            })
     }
 
-    /// Returns whether a file belongs to an item that was left out since it lies in the folder of another script's
-    /// modules.
-    fn is_left_out_of_modules(&self, path: &[u8]) -> bool {
-        let path = std::str::from_utf8(path).ok().filter(|_| !self.left_out.is_empty());
-        path.is_some_and(|path| self.left_out.has_in_modules(path))
+    /// Returns whether a file belongs to what was pulled.
+    fn has(&self, path: &[u8]) -> bool {
+        self.changed.is_none_or(|changed| path == WMILL_LOCK.as_bytes() || changed.has_bytes(path))
     }
 }
 
-/// Returns the item of a file, also if wmill does not look at that file.
-fn item_of(path: &str) -> Option<ItemId> {
-    item_path::item_of(path).or_else(|| item_behind_dots(path))
-}
-
-/// Returns the item of a file. For a workspace-specific item, the workspace's name is removed from the path.
-#[must_use]
-pub fn item_in_any_workspace(path: &str, workspace: &WorkspaceId) -> Option<ItemId> {
-    item_of(path).map(|item| of_any_workspace(item, workspace))
+/// Returns the item of a file, also if wmill does not look at that file. For a workspace-specific item, the workspace's
+/// name is removed from the path.
+fn item_of(path: &str, workspace: &WorkspaceId) -> Option<ItemId> {
+    let mut item = item_path::item_of(path).or_else(|| item_behind_dots(path))?;
+    if let Some(path) = item.path.strip_suffix(&format!(".{workspace}")) {
+        item.path = path.to_owned();
+    }
+    Some(item)
 }
 
 /// Returns the name of what a file belongs to: an item, the shared UI, or an entry of the export.
@@ -74,7 +72,7 @@ pub fn name_of_owner(path: &str, workspace: &WorkspaceId) -> String {
     }
     let common = item_path::common_path(path, workspace.as_str());
     let path = common.as_deref().unwrap_or(path);
-    item_in_any_workspace(path, workspace).map_or_else(|| entry_of(path), |item| item.to_string())
+    item_of(path, workspace).map_or_else(|| entry_of(path), |item| item.to_string())
 }
 
 /// Returns `f/ops/folder.meta.json` for `f/ops/folder.meta.yaml`.
@@ -86,9 +84,10 @@ fn entry_of(path: &str) -> String {
 pub struct Merged {
     /// The differences between both.
     pub comparison: TreeDiff,
-    sides: MergeInputs,
-    /// The tree of the pulled files.
-    staged: ObjectId,
+    before: Listing,
+    after: Listing,
+    /// The tree of the pulled files, if these are all files of the folder.
+    staged: Option<ObjectId>,
 }
 
 impl Merged {
@@ -97,49 +96,32 @@ impl Merged {
     /// # Errors
     /// The error of the disk.
     pub fn pairs(&self) -> io::Result<Stream<(Option<Entry>, Option<Entry>)>> {
-        self.sides.pairs()
+        Ok(join(self.before.entries()?, self.after.entries()?))
     }
 
     /// Returns the tree to commit. A composed tree is read again and compared with the wanted files.
     ///
     /// # Errors
-    /// [`BackupError`] if git or the disk fails.
-    pub fn tree(&self, run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<Tree, BackupError> {
-        let failed = |error| run.git_error(Step::Commit, error);
-        // If nothing is dropped and no other file stays, the staged tree is the folder.
-        let folder = if self.sides.has_all_files() { self.staged.clone() } else { self.composed(run, git, tip)? };
-        let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.as_str(), &folder).map_err(failed)?;
+    /// [`GitError`], also if git did not put the wanted files into the tree.
+    pub fn tree(&self, run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<Tree, GitError> {
+        let folder = match &self.staged {
+            Some(staged) => staged.clone(),
+            None => self.composed(git)?,
+        };
+        let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.as_str(), &folder)?;
         Ok(Tree { whole, folder: Some(folder).filter(|folder| !folder.is_empty_tree()) })
     }
 
-    /// Composes the tree of our folder, then reads it again and compares it with the wanted files.
-    fn composed(&self, run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<ObjectId, BackupError> {
-        let failed = |error| run.git_error(Step::Commit, error);
-        let changes = self.listing(git).map_err(|error| failed(error.into()))?;
-        let folder = git.compose(tip.folder_tree.as_ref(), &changes).map_err(failed)?;
-        let there = git.list(&folder, "commit.listing").map_err(failed)?;
-        if self.sides.is_what_is_in(&there).map_err(|error| failed(error.into()))? {
-            return Ok(folder);
-        }
-        let message = "git did not put into the commit what was pulled; nothing was pushed".to_owned();
-        Err(BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout })
-    }
-
-    /// Writes the changes for git, deletions first: a file may become a folder, or a folder a file.
-    fn listing(&self, git: &Git<'_>) -> io::Result<Listing> {
-        Listing::write(git.listing_place("changes.index"), |lines| {
-            for is_going in [true, false] {
-                for change in self.comparison.changes()? {
-                    let Change { mark, path, entry } = change?;
-                    match (mark == Mark::Deleted, is_going) {
-                        (true, true) => lines.nothing(&path, entry.object.as_str().len())?,
-                        (false, false) => lines.put(&path, &entry, 0)?,
-                        _ => {}
-                    }
-                }
+    fn composed(&self, git: &Git<'_>) -> Result<ObjectId, GitError> {
+        let folder = git.compose(None, &self.after)?;
+        for file in join(self.after.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
+            let (_, (wanted, there)) = file?;
+            if wanted != there {
+                let message = "git did not put into the commit what was pulled; nothing was pushed";
+                return Err(GitError::Checkout(message.to_owned()));
             }
-            Ok(())
-        })
+        }
+        Ok(folder)
     }
 }
 
@@ -149,66 +131,6 @@ pub struct Tree {
     pub whole: ObjectId,
     /// The tree of our folder; `None` if the folder is empty.
     pub folder: Option<ObjectId>,
-}
-
-struct MergeInputs {
-    before: Listing,
-    staged: Listing,
-    /// Files that wmill wrote and that are not committed.
-    dropped: Arc<BTreeSet<GitPath>>,
-    /// Files of the repository that stay although wmill did not see them.
-    kept: Arc<BTreeSet<GitPath>>,
-    /// The groups of items that were pulled, if not all were. All other files stay.
-    changed: Option<Arc<Changed>>,
-}
-
-impl MergeInputs {
-    /// Returns whether the staged files are exactly the files to commit.
-    fn has_all_files(&self) -> bool {
-        self.dropped.is_empty() && self.kept.is_empty() && self.changed.is_none()
-    }
-
-    /// Returns whether a file belongs to what was pulled.
-    fn is_pulled(&self, path: &[u8]) -> bool {
-        is_pulled(self.changed.as_deref(), path)
-    }
-
-    fn after(&self) -> io::Result<Stream<Entry>> {
-        let (staged, dropped) = (self.staged.entries()?, Arc::clone(&self.dropped));
-        if dropped.is_empty() {
-            return Ok(staged);
-        }
-        Ok(Box::new(staged.filter(move |file| file.as_ref().map_or(true, |(path, _)| !dropped.contains(path)))))
-    }
-
-    /// Returns whether `there` holds exactly the wanted files.
-    fn is_what_is_in(&self, there: &Listing) -> io::Result<bool> {
-        let wanted = self.pairs()?.filter_map(|file| match file {
-            Ok((path, (_, entry))) => entry.map(|entry| Ok((path, entry))),
-            Err(error) => Some(Err(error)),
-        });
-        for file in join(Box::new(wanted), there.entries()?) {
-            let (_, (wanted, there)) = file?;
-            if wanted != there {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn pairs(&self) -> io::Result<Stream<(Option<Entry>, Option<Entry>)>> {
-        let (kept, changed) = (Arc::clone(&self.kept), self.changed.clone());
-        Ok(Box::new(join(self.before.entries()?, self.after()?).map(move |pair| {
-            let (path, (before, after)) = pair?;
-            let stays = kept.contains(&path) || !is_pulled(changed.as_deref(), &path);
-            let after = if stays { before.clone() } else { after };
-            Ok((path, (before, after)))
-        })))
-    }
-}
-
-fn is_pulled(changed: Option<&Changed>, path: &[u8]) -> bool {
-    changed.is_none_or(|changed| path == WMILL_LOCK.as_bytes() || changed.has_bytes(path))
 }
 
 /// Stages the pulled files, checks that git staged exactly these, and compares them with what the repository held.
@@ -222,18 +144,10 @@ pub fn compose(
     pulled: &Pulled<'_>,
     warnings: &mut Warnings,
 ) -> Result<Merged, BackupError> {
-    let failed = |error: io::Error| run.git_error(Step::Commit, GitError::from(error));
     let stock = scan_pulled_files(run, git, warnings)?;
-    let Staged { tree, files: staged } = stage(run, git, tip, &stock)?;
-    let dropped = superseded(&staged, pulled.own_items, &tip.workspace).map_err(failed)?;
-    let mut sides = MergeInputs {
-        before: tip.folder.clone(),
-        staged,
-        dropped: Arc::new(dropped),
-        kept: Arc::default(),
-        changed: pulled.changed.cloned().map(Arc::new),
-    };
-    let replaced = keep(&mut sides, tip, pulled).map_err(failed)?;
+    let staged = stage(run, git, tip, &stock)?;
+    let merged = merge(git, tip, pulled, staged).map_err(|error| run.git_error(Step::Commit, error.into()));
+    let (merged, replaced) = merged?;
     if !replaced.is_empty() {
         warnings.add(format!("the workspace's files replaced these of the repository: {replaced}"));
     }
@@ -243,8 +157,34 @@ pub fn compose(
             printable(path)
         ));
     }
-    let comparison = sides.pairs().and_then(|pairs| TreeDiff::of(git.listing_place("changes.listing"), pairs));
-    Ok(Merged { comparison: comparison.map_err(failed)?, sides, staged: tree })
+    Ok(merged)
+}
+
+/// Merges the staged files with those of the repository that stay. Returns those that were replaced, too.
+fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: Staged) -> io::Result<(Merged, Sample)> {
+    let superseded = superseded(&staged.files, pulled.own_items, &tip.workspace)?;
+    let (written, _) =
+        staged.files.sifted(git.listing_place("written.listing"), |path, _| !superseded.contains(path))?;
+    let (kept, replaced) = keep(&written, tip, pulled)?;
+    let is_whole_folder = superseded.is_empty() && kept.is_empty() && pulled.changed.is_none();
+    let after = if is_whole_folder {
+        written
+    } else {
+        Listing::write(git.listing_place("merged.listing"), |lines| {
+            for file in join(tip.folder.entries()?, written.entries()?) {
+                let (path, (before, after)) = file?;
+                let stays = kept.contains(&path) || !pulled.has(&path);
+                if let Some(entry) = if stays { before } else { after } {
+                    lines.put(&path, &entry, 0)?;
+                }
+            }
+            Ok(())
+        })?
+    };
+    let pairs = join(tip.folder.entries()?, after.entries()?);
+    let comparison = TreeDiff::of(git.listing_place("changes.listing"), pairs)?;
+    let staged = is_whole_folder.then_some(staged.tree);
+    Ok((Merged { comparison, before: tip.folder.clone(), after, staged }, replaced))
 }
 
 /// Returns the old files of items that became workspace-specific: wmill does not touch them, and writes new files
@@ -270,27 +210,25 @@ fn superseded(
     Ok(superseded)
 }
 
-/// Finds out which of the repository's files stay. Returns those that would have stayed, but were replaced.
-fn keep(sides: &mut MergeInputs, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<Sample> {
+/// Returns the repository's files that stay, and those that would have stayed, but were replaced.
+fn keep(written: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BTreeSet<GitPath>, Sample)> {
     // If wmill saw a file that is gone now, wmill deleted it.
     let is_on_repository = pull.base != PullBase::Empty;
     if is_on_repository && tip.is_all_visible && pull.left_out.is_empty() {
-        return Ok(Sample::default());
+        return Ok(Default::default());
     }
     // With patterns, what was not pulled may lie outside of them. So only pulled items replace other files.
-    let pulled = if !tip.plan.scope.is_all() && is_on_repository { Some(items_of(sides, tip)?) } else { None };
+    let pulled = if !tip.plan.scope.is_all() && is_on_repository { Some(items_of(written, tip)?) } else { None };
     let (mut kept, mut replaced) = (BTreeSet::new(), Vec::new());
-    for pair in join(sides.before.entries()?, sides.after()?) {
+    for pair in join(tip.folder.entries()?, written.entries()?) {
         let (path, (Some(entry), after)) = pair? else { continue };
-        if !sides.is_pulled(&path) {
+        if !pull.has(&path) {
             continue;
         }
         // A file that wmill did not see is removed if its name is one of Windmill's.
         let was_seen = is_on_repository && !tip.is_withheld(&path, &entry);
         let is_theirs = if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, tip, pulled.as_ref()) };
-        // A file in the folder of a script's modules may be one of these modules now.
-        let stays = pull.is_left_out(&path, &tip.workspace) || (after.is_none() && pull.is_left_out_of_modules(&path));
-        if stays || (!was_seen && is_theirs && after.is_none()) {
+        if pull.is_left_out(&path, after.is_none(), &tip.workspace) || (!was_seen && is_theirs && after.is_none()) {
             kept.insert(path);
         } else if !entry.is_file() {
             replaced.push(path);
@@ -300,7 +238,7 @@ fn keep(sides: &mut MergeInputs, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Resu
     if !kept.is_empty() {
         let folders_of_kept: BTreeSet<_> = kept.iter().flat_map(|path| parents(path)).map(<[u8]>::to_vec).collect();
         let (mut folders, mut files) = (BTreeSet::new(), BTreeSet::new());
-        for file in sides.after()? {
+        for file in written.entries()? {
             let (path, _) = file?;
             folders.extend(parents(&path).filter(|folder| kept.contains(*folder)).map(<[u8]>::to_vec));
             if folders_of_kept.contains(&path) {
@@ -311,8 +249,8 @@ fn keep(sides: &mut MergeInputs, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Resu
         replaced.extend(kept.extract_if(.., gives_way));
         replaced.sort_unstable();
     }
-    sides.kept = Arc::new(kept);
-    Ok(replaced.iter().collect())
+    let replaced = replaced.iter().collect();
+    Ok((kept, replaced))
 }
 
 /// Returns the parent folders of a path.
@@ -352,31 +290,20 @@ fn is_windmills(path: &[u8], tip: &RemoteTip, pulled: Option<&BTreeSet<ItemId>>)
     let name = path.rsplit('/').next().unwrap_or(path);
     path == WMILL_LOCK
         || (name == "folder.meta.yaml" && pulled.is_none())
-        || item_of(path).is_some_and(|item| {
-            item_path::covers(&item, &tip.plan.kinds)
-                && pulled.is_none_or(|pulled| pulled.contains(&of_any_workspace(item, &tip.workspace)))
+        || item_of(path, &tip.workspace).is_some_and(|item| {
+            item_path::covers(&item, &tip.plan.kinds) && pulled.is_none_or(|pulled| pulled.contains(&item))
         })
 }
 
 /// Returns the items that were pulled, or that lost a file to wmill: these are within the patterns.
-fn items_of(sides: &MergeInputs, tip: &RemoteTip) -> io::Result<BTreeSet<ItemId>> {
+fn items_of(written: &Listing, tip: &RemoteTip) -> io::Result<BTreeSet<ItemId>> {
     let mut found = BTreeSet::new();
-    for file in join(sides.before.entries()?, sides.after()?) {
+    for file in join(tip.folder.entries()?, written.entries()?) {
         let (path, (before, after)) = file?;
         let is_touched = after.is_some() || before.is_some_and(|entry| !tip.is_withheld(&path, &entry));
-        if !is_touched {
-            continue;
+        if is_touched && let Ok(path) = std::str::from_utf8(&path) {
+            found.extend(item_of(path, &tip.workspace));
         }
-        let item = std::str::from_utf8(&path).ok().and_then(item_of);
-        found.extend(item.map(|item| of_any_workspace(item, &tip.workspace)));
     }
     Ok(found)
-}
-
-/// Removes the workspace's name from the path of a workspace-specific item.
-fn of_any_workspace(mut item: ItemId, workspace: &WorkspaceId) -> ItemId {
-    if let Some(path) = item.path.strip_suffix(&format!(".{workspace}")) {
-        item.path = path.to_owned();
-    }
-    item
 }

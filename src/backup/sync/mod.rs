@@ -107,16 +107,6 @@ enum Attempt {
     Refused(String),
 }
 
-/// The result of preparing a commit.
-enum Prepared<C> {
-    /// The branch has the same content already.
-    Nothing,
-    /// A dry run: there is something to commit, which is only shown.
-    Shown(C),
-    /// A commit, and the changes in it.
-    Commit(ObjectId, C),
-}
-
 impl<W: SyncSteps> SyncRun<'_, W> {
     fn run(&mut self) -> Result<Outcome, BackupError> {
         let (mut rejections, mut refusals, mut is_new) = (0, 0, false);
@@ -174,28 +164,24 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         guards::refuse_the_key(run, &self.steps.tip().plan)?;
         let base = run.step(Step::Pull, || self.steps.pull())?;
         self.warn_about_pull_base(base);
-        match run.step(Step::Commit, || self.prepare(base))? {
-            Prepared::Nothing => Ok(Attempt::Success(self.leave_as_it_is())),
-            Prepared::Shown(composition) => self.show(composition.as_ref()).map(Attempt::Success),
-            Prepared::Commit(commit, composition) => self.deliver(commit, &composition),
+        let (merged, commit) = run.step(Step::Commit, || self.prepare(base))?;
+        match commit {
+            Some(commit) => self.deliver(commit, &merged),
+            None if merged.as_ref().changed() == Changed::default() => Ok(Attempt::Success(self.leave_as_it_is())),
+            None => self.show(merged.as_ref()).map(Attempt::Success),
         }
     }
 
-    /// Makes a commit of the pulled files, if there is something to commit.
-    fn prepare(&mut self, base: PullBase) -> Result<Prepared<W::Merged>, BackupError> {
-        let composition = self.steps.compose(base, self.warnings)?;
-        self.steps.guard(&composition)?;
+    /// Merges the pulled files with the repository's. Commits the result if it differs, and this is not a dry run.
+    fn prepare(&mut self, base: PullBase) -> Result<(W::Merged, Option<ObjectId>), BackupError> {
+        let merged = self.steps.compose(base, self.warnings)?;
+        self.steps.guard(&merged)?;
         if self.steps.is_first() {
-            self.warn_about_removed_files(composition.as_ref()).map_err(|error| self.of_a_listing(error))?;
+            self.warn_about_removed_files(merged.as_ref()).map_err(|error| self.of_a_listing(error))?;
         }
-        if composition.as_ref().changed() == Changed::default() {
-            return Ok(Prepared::Nothing);
-        }
-        if self.run.request.dry_run {
-            return Ok(Prepared::Shown(composition));
-        }
-        let commit = self.steps.commit(&composition)?;
-        Ok(Prepared::Commit(commit, composition))
+        let is_committed = merged.as_ref().changed() != Changed::default() && !self.run.request.dry_run;
+        let commit = if is_committed { Some(self.steps.commit(&merged)?) } else { None };
+        Ok((merged, commit))
     }
 
     fn leave_as_it_is(&mut self) -> Outcome {
@@ -214,12 +200,12 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 
     /// Reports success only if the commit was read back from the branch.
-    fn deliver(&mut self, commit: ObjectId, composition: &W::Merged) -> Result<Attempt, BackupError> {
+    fn deliver(&mut self, commit: ObjectId, merged: &W::Merged) -> Result<Attempt, BackupError> {
         match self.run.step(Step::Push, || self.steps.push(&commit))? {
             PushOutcome::Confirmed => {
                 self.steps.remember(&commit, self.warnings);
                 let message = format!("Successfully synced workspace '{}' to Git", self.run.request.workspace);
-                let changed = composition.as_ref().changed();
+                let changed = merged.as_ref().changed();
                 let commit = Some(commit);
                 Ok(Attempt::Success(Outcome { code: Code::Pushed, message, commit, changed, left_out: Vec::new() }))
             }
@@ -454,7 +440,6 @@ mod tests {
             let tip = |tip: char| RemoteTip {
                 commit: (tip != '-').then(|| id(&tip.to_string())),
                 base: None,
-                folder_tree: None,
                 visible_tree: None,
                 folder: Listing::at("none".into()),
                 is_empty: false,

@@ -5,7 +5,7 @@ use std::fs;
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
-use crate::backup::sync::commit::{self, CommitInput, CreatedCommit};
+use crate::backup::sync::commit::{self, CreatedCommit};
 use crate::backup::sync::guards;
 use crate::backup::sync::last_sync::{Confirmed, LastSync};
 use crate::backup::sync::merge::{self, Merged, Pulled};
@@ -53,12 +53,12 @@ pub trait SyncSteps {
     ///
     /// # Errors
     /// [`BackupError`] if it refuses.
-    fn guard(&mut self, composition: &Self::Merged) -> Result<(), BackupError>;
+    fn guard(&mut self, merged: &Self::Merged) -> Result<(), BackupError>;
     /// Commits on top of the base; the commit is not pushed yet.
     ///
     /// # Errors
     /// [`BackupError`] if git or the disk fails.
-    fn commit(&mut self, composition: &Self::Merged) -> Result<ObjectId, BackupError>;
+    fn commit(&mut self, merged: &Self::Merged) -> Result<ObjectId, BackupError>;
     /// Pushes a commit to the branch, and checks whether it arrived.
     ///
     /// # Errors
@@ -225,14 +225,15 @@ impl SyncSteps for LiveSteps<'_> {
         merge::compose(*self.run, self.pulled(), &self.tip, &pulled, warnings)
     }
 
-    fn guard(&mut self, composition: &Merged) -> Result<(), BackupError> {
-        guards::check(*self.run, self.pulled(), composition, &self.tip.plan.kinds)
+    fn guard(&mut self, merged: &Merged) -> Result<(), BackupError> {
+        guards::check(*self.run, self.pulled(), merged, &self.tip.plan.kinds)
     }
 
-    fn commit(&mut self, composition: &Merged) -> Result<ObjectId, BackupError> {
-        let Self { run, git, known: Known { account, version, .. }, tip, .. } = self;
+    fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError> {
+        let Known { account, version, .. } = &self.known;
         let version = version.as_ref().map(|version| version.text.as_str());
-        let made = commit::make(CommitInput { run: **run, git, tip, composition, account, version })?;
+        let made = commit::make(*self.run, &self.git, &self.tip, merged, account, version)
+            .map_err(|error| self.run.git_error(Step::Commit, error))?;
         Ok(self.made.insert(made).commit.clone())
     }
 

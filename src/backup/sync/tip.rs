@@ -28,8 +28,6 @@ pub struct RemoteTip {
     pub commit: Option<ObjectId>,
     /// What the next commit changes: the tip, or its tree without the invalid entries of our folder.
     pub base: Option<ObjectId>,
-    /// Our folder, without its invalid entries.
-    pub folder_tree: Option<ObjectId>,
     /// The tree that `wmill` sees: our folder without everything that could mislead it.
     pub visible_tree: Option<ObjectId>,
     /// The valid files in our folder, by their path in it.
@@ -174,18 +172,17 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
     if count > ENTRIES_MAX {
         return Err(GitError::Remote { code: Code::PullFailed, message: too_many(path, count), is_passing: false });
     }
-    let (mut folder_tree, mut base) = (tree, commit.clone());
+    let (mut visible_tree, mut base) = (tree, commit.clone());
     if !invalid_entries.is_empty() {
         let valid = git.compose(None, &folder)?;
         base = Some(git.with_folder(commit.as_ref(), path, &valid)?);
-        folder_tree = Some(valid);
+        visible_tree = Some(valid);
     }
     let plan = plan(run, git, own.as_ref())?;
     let mut tip = RemoteTip {
         commit,
         base,
-        visible_tree: folder_tree.clone(),
-        folder_tree,
+        visible_tree,
         folder,
         is_empty: valid_count == 0,
         is_all_visible: true,
