@@ -17,7 +17,7 @@ use crate::process::run_env::RunEnv;
 use crate::request;
 use crate::util::deadline::{CancelToken, Deadline, Expired};
 use crate::util::redact::Redactor;
-use crate::util::retry::{self, GaveUp, Retry};
+use crate::util::retry::{self, GaveUp};
 
 /// The first fetch brings at least this many commits.
 const DEPTH_MIN: usize = 64;
@@ -95,17 +95,13 @@ pub(super) fn with_git<T>(
 }
 
 fn git_error(error: GitError, place: &Place<'_>) -> BackupError {
-    match error {
-        GitError::Remote { code, message, is_passing } => {
-            BackupError { code, message, retry: if is_passing { Retry::AfterPause(None) } else { Retry::Never } }
-        }
-        GitError::Checkout(message) | GitError::Machine(message) => BackupError::new(Code::GitFailed, message),
-        GitError::Expired(Expired::TimedOut) => {
+    BackupError::of_git(error, |expired| match expired {
+        Expired::TimedOut => {
             let message = format!("reading the history of {} took longer than SYNC_TIMEOUT", place.remote);
             BackupError::new(Code::Timeout, message)
         }
-        GitError::Expired(Expired::Cancelled) => BackupError::new(Code::ShuttingDown, "ended by a signal"),
-    }
+        Expired::Cancelled => BackupError::new(Code::ShuttingDown, "ended by a signal"),
+    })
 }
 
 /// Fetches more and more of the history, until `read` returns `true` or all that the remote has was fetched. `read` gets

@@ -2,8 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::git::GitError;
 use crate::model::result_code::Code;
+use crate::util::deadline::Expired;
 use crate::util::retry::{Failure, Retry};
+use crate::windmill::api::WindmillError;
 
 /// Why a step of a run failed.
 #[derive(Debug)]
@@ -20,6 +23,27 @@ impl BackupError {
     /// Creates an error that another attempt cannot fix.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry: Retry::Never }
+    }
+
+    /// Converts an error of git. `expired` returns the error of a run that was ended.
+    pub fn of_git(error: GitError, expired: impl FnOnce(Expired) -> Self) -> Self {
+        match error {
+            GitError::Remote { code, message, is_passing } => {
+                Self { code, message, retry: if is_passing { Retry::AfterPause(None) } else { Retry::Never } }
+            }
+            GitError::Checkout(message) => Self { code: Code::GitFailed, message, retry: Retry::NewCheckout },
+            GitError::Expired(ended) => expired(ended),
+            GitError::Machine(message) => Self::new(Code::GitFailed, message),
+        }
+    }
+
+    /// Converts an error of Windmill or wmill. `expired` returns the error of a run that was ended.
+    pub fn of_windmill(error: WindmillError, expired: impl FnOnce(Expired) -> Self) -> Self {
+        match error {
+            WindmillError::Failed { code, message, retry } => Self { code, message, retry },
+            WindmillError::Expired(ended) => expired(ended),
+            WindmillError::Machine(message) => Self::new(Code::PullFailed, message),
+        }
     }
 
     /// Adds the number of attempts to the message, if there was more than one.

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use miniserde::{Serialize, json};
 
+use crate::backup::error::BackupError;
 use crate::backup::paths;
 use crate::backup::private_run::PrivateRun;
 use crate::backup::run_context::{self, LastTokenUser};
@@ -125,13 +126,9 @@ impl Finding {
             Some(workspace) => format!("{} {workspace}", self.name),
             None => self.name.to_owned(),
         };
-        format!("{:<8} {about:<16} {}", self.word(), self.said())
-    }
-
-    /// Returns what was found and what to do about it, without line breaks.
-    fn said(&self) -> String {
         let arrow = if self.remedy.is_empty() { "" } else { " -> " };
-        [&self.message, arrow, self.remedy].concat().replace('\n', "; ")
+        let found = [&self.message, arrow, self.remedy].concat().replace('\n', "; ");
+        format!("{:<8} {about:<16} {found}", self.word())
     }
 }
 
@@ -221,21 +218,13 @@ pub fn run(
     config: &Config,
     own_program: &Path,
     cancel: &CancelToken,
-    extent: Mode,
+    mode: Mode,
     last_token_user: LastTokenUser<'_>,
 ) -> Vec<Finding> {
     let deadline = Deadline::after(TIME_MAX.min(config.sync_timeout), cancel);
     let redactor = Redactor::new(&config.proxy_secrets());
-    let mut check = Check {
-        config,
-        own_program,
-        extent,
-        deadline,
-        redactor,
-        last_token_user,
-        workspace: None,
-        findings: Vec::new(),
-    };
+    let mut check =
+        Check { config, own_program, mode, deadline, redactor, last_token_user, workspace: None, findings: Vec::new() };
     let secrets = check.settings();
     check.redactor = Redactor::new(&secrets.all(config));
     if !run::CAN_START {
@@ -307,7 +296,7 @@ impl Secrets {
 struct Check<'a> {
     config: &'a Config,
     own_program: &'a Path,
-    extent: Mode,
+    mode: Mode,
     deadline: Deadline,
     redactor: Redactor,
     last_token_user: LastTokenUser<'a>,
@@ -318,29 +307,29 @@ struct Check<'a> {
 
 impl Check<'_> {
     /// Adds a finding, about `self.workspace` if that is set.
-    fn tell(&mut self, name: &'static str, status: Status, message: fmt::Arguments<'_>, remedy: &'static str) {
+    fn tell(&mut self, name: &'static str, status: Status, message: impl fmt::Display, remedy: &'static str) {
         // The last line of defence: the output of each tool was redacted where it was read.
         let message = self.redactor.redact(&message.to_string());
         let workspace = self.workspace.clone();
         self.findings.push(Finding { workspace, ..Finding::new(name, status, message, remedy) });
     }
 
-    fn ok(&mut self, name: &'static str, message: fmt::Arguments<'_>) {
+    fn ok(&mut self, name: &'static str, message: impl fmt::Display) {
         self.tell(name, Status::Ok, message, "");
     }
 
-    fn warn(&mut self, name: &'static str, message: fmt::Arguments<'_>, remedy: &'static str) {
+    fn warn(&mut self, name: &'static str, message: impl fmt::Display, remedy: &'static str) {
         self.tell(name, Status::Warning, message, remedy);
     }
 
-    fn fail(&mut self, name: &'static str, code: Code, message: &str) {
-        self.tell(name, Status::Failed(code), format_args!("{message}"), remedy_of(code));
+    fn fail(&mut self, name: &'static str, code: Code, message: impl fmt::Display) {
+        self.tell(name, Status::Failed(code), message, remedy_of(code));
     }
 
     fn settings(&mut self) -> Secrets {
         let config = self.config;
         let lacking = config.lacking();
-        if self.extent == Mode::Whole {
+        if self.mode == Mode::Whole {
             for lack in &lacking {
                 self.fail("settings", Code::ConfigInvalid, lack);
             }
@@ -354,12 +343,12 @@ impl Check<'_> {
         let git = git.and_then(|remote| match request::configured_git_credentials(config, remote) {
             Ok(credentials) => Some(credentials),
             Err(error) => {
-                self.fail("settings", error.code, &error.message);
+                self.fail("settings", error.code, error.message);
                 None
             }
         });
         let headers = request::windmill_headers(config).unwrap_or_else(|why| {
-            self.fail("settings", Code::ConfigInvalid, &why);
+            self.fail("settings", Code::ConfigInvalid, why);
             Vec::new()
         });
         let secrets = Secrets {
@@ -384,7 +373,7 @@ impl Check<'_> {
                     let remedy = "set EXPECT_SYNC_EVERY=26h, where something else starts a sync once a day";
                     self.tell("settings", Status::Ok, format_args!("{ok}; {advice}"), remedy);
                 }
-                None => self.ok("settings", format_args!("{ok}")),
+                None => self.ok("settings", ok),
             }
         }
         secrets
@@ -394,7 +383,7 @@ impl Check<'_> {
         match source?.read() {
             Ok(secret) => Some(secret),
             Err(why) => {
-                self.tell("settings", otherwise, format_args!("{why}"), "let this user read the file");
+                self.tell("settings", otherwise, why, "let this user read the file");
                 None
             }
         }
@@ -440,11 +429,11 @@ impl Check<'_> {
         let environment = match ca_bundle::for_run(&config.tool_environment, &run_dir) {
             Ok(environment) => environment,
             Err(TrustError::Bundle(why)) => {
-                self.fail("settings", Code::ConfigInvalid, &why);
+                self.fail("settings", Code::ConfigInvalid, why);
                 return None;
             }
             Err(TrustError::Disk(error)) => {
-                self.fail("data_dir", Code::Internal, &error.to_string());
+                self.fail("data_dir", Code::Internal, error);
                 return None;
             }
         };
@@ -458,10 +447,10 @@ impl Check<'_> {
                 let message = format_args!("{version}, which loses lock files of scripts at times");
                 self.warn("wmill", message, "npm install --global windmill-cli");
             }
-            Ok(version) => self.ok("wmill", format_args!("{version}")),
+            Ok(version) => self.ok("wmill", version),
             Err(why) => {
                 let remedy = "npm install --global windmill-cli, with Node.js 20 or newer; or use the image";
-                self.tell("wmill", Status::Failed(Code::PullFailed), format_args!("{why}"), remedy);
+                self.tell("wmill", Status::Failed(Code::PullFailed), why, remedy);
             }
         }
         let git = self.tool("git", run_env.version("git", "--version", "git version ", &mut |_| {}), GIT_VERSION_MIN);
@@ -480,11 +469,11 @@ impl Check<'_> {
                 false
             }
             Ok(version) => {
-                self.ok(name, format_args!("{version}"));
+                self.ok(name, version);
                 true
             }
             Err(why) => {
-                self.tell(name, failed, format_args!("{why}"), remedy);
+                self.tell(name, failed, why, remedy);
                 false
             }
         }
@@ -544,31 +533,28 @@ impl Check<'_> {
     }
 
     fn all_workspaces(&mut self, token: &Secret) -> Vec<WorkspaceId> {
-        match workspaces::ask(self.config, token, self.deadline.cancel_token()) {
-            Ok(Seen { listed: mut all, forks }) => {
-                let config = self.config;
-                all.retain(|id| {
-                    let Some(error) = config.branch_for(id).err().or_else(|| config.subdir_for(id).err()) else {
-                        return true;
-                    };
-                    let message = format_args!("{id} is left out: {error}");
-                    self.warn("workspaces", message, "change GIT_BRANCH or GIT_SUBDIR so that it is valid for each id");
-                    false
-                });
-                let ids: Vec<_> = all.iter().map(WorkspaceId::as_str).collect();
-                self.ok("workspaces", format_args!("* stands for {}", ids.join(", ")));
-                if !forks.is_empty() {
-                    let forks: Vec<_> = forks.iter().map(WorkspaceId::as_str).collect();
-                    let message = format_args!("forks are left out: {}", forks.join(", "));
-                    self.warn("workspaces", message, "set GIT_SUBDIR={workspace} in place of a branch for each");
-                }
-                all
-            }
+        let config = self.config;
+        let Seen { listed: mut all, forks } = match workspaces::ask(config, token, self.deadline.cancel_token()) {
+            Ok(seen) => seen,
             Err(error) => {
-                self.fail("workspaces", error.code, &error.message);
-                Vec::new()
+                self.fail("workspaces", error.code, error.message);
+                return Vec::new();
             }
+        };
+        all.retain(|id| {
+            let Some(error) = config.branch_for(id).err().or_else(|| config.subdir_for(id).err()) else { return true };
+            let message = format_args!("{id} is left out: {error}");
+            self.warn("workspaces", message, "change GIT_BRANCH or GIT_SUBDIR so that it is valid for each id");
+            false
+        });
+        let ids: Vec<_> = all.iter().map(WorkspaceId::as_str).collect();
+        self.ok("workspaces", format_args!("* stands for {}", ids.join(", ")));
+        if !forks.is_empty() {
+            let forks: Vec<_> = forks.iter().map(WorkspaceId::as_str).collect();
+            let message = format_args!("forks are left out: {}", forks.join(", "));
+            self.warn("workspaces", message, "set GIT_SUBDIR={workspace} in place of a branch for each");
         }
+        all
     }
 
     fn workspace(&mut self, windmill: &Windmill<'_>, scratch: Option<&Path>) {
@@ -576,7 +562,7 @@ impl Check<'_> {
             Ok(account) => self.account(windmill.workspace, &account),
             Err(error) => return self.windmill_error("token", error),
         }
-        let Some(scratch) = scratch.filter(|_| self.extent == Mode::Whole) else { return };
+        let Some(scratch) = scratch.filter(|_| self.mode == Mode::Whole) else { return };
         let plan = self.plan();
         let mut snapshot = match windmill.snapshot(&plan.query, scratch) {
             Ok(snapshot) => snapshot,
@@ -607,42 +593,38 @@ impl Check<'_> {
             let message = format_args!("WINDMILL_WORKSPACE is not set, so `{id}` is backed up{sees}");
             self.warn("settings", message, "set WINDMILL_WORKSPACE");
         }
-        let remedy = remedy_of(Code::PullFailed);
         let destination = request::configured_destination(self.config, id);
-        let lost =
-            !account.is_admin && (self.last_token_user)(id.as_str(), &destination).is_some_and(|last| last.admin);
-        if lost {
+        if account.is_admin {
+            self.ok("token", format_args!("is an admin's{sees}"));
+        } else if (self.last_token_user)(id.as_str(), &destination).is_some_and(|last| last.admin) {
             let message =
                 "is not an admin's, and that of the last backup was: what its user may not see would be deleted";
             self.fail("token", Code::LostRights, message);
-        } else if account.is_admin {
-            self.ok("token", format_args!("is an admin's{sees}"));
         } else {
             let why = "what its user may not see is missing from the backup";
-            self.warn("token", format_args!("is not an admin's, so {why}{sees}"), remedy);
+            self.warn("token", format_args!("is not an admin's, so {why}{sees}"), remedy_of(Code::PullFailed));
         }
     }
 
     fn windmill_error(&mut self, name: &'static str, error: WindmillError) {
-        let (code, message) = match error {
-            WindmillError::Failed { code, message, .. } => (code, message),
-            WindmillError::Machine(message) => (Code::PullFailed, message),
-            WindmillError::Expired(expired) => (Code::WindmillUnreachable, unanswered("Windmill", expired)),
-        };
-        self.fail(name, code, &message);
+        let error = BackupError::of_windmill(error, |expired| {
+            BackupError::new(Code::WindmillUnreachable, unanswered("Windmill", expired))
+        });
+        self.fail(name, error.code, error.message);
     }
 
     fn signing_key(&mut self, run_env: &RunEnv, key: &Secret) -> Option<PathBuf> {
-        let (code, why) = match signing::prepare(run_env, key) {
+        match signing::prepare(run_env, key) {
             Ok(path) => {
-                self.ok("signing", format_args!("ssh-keygen takes the key"));
+                self.ok("signing", "ssh-keygen takes the key");
                 return Some(path);
             }
-            Err(SigningError::Setting(why)) => (Code::ConfigInvalid, why),
-            Err(SigningError::Expired(expired)) => (Code::ConfigInvalid, unanswered("ssh-keygen", expired)),
-            Err(SigningError::Disk(error)) => (Code::Internal, error.to_string()),
-        };
-        self.fail("signing", code, &why);
+            Err(SigningError::Setting(why)) => self.fail("signing", Code::ConfigInvalid, why),
+            Err(SigningError::Expired(expired)) => {
+                self.fail("signing", Code::ConfigInvalid, unanswered("ssh-keygen", expired));
+            }
+            Err(SigningError::Disk(error)) => self.fail("signing", Code::Internal, error),
+        }
         None
     }
 
@@ -653,7 +635,7 @@ impl Check<'_> {
             match (self.config.branch_for(workspace), self.config.subdir_for(workspace)) {
                 (Ok(branch), Ok(_)) if branches.contains(&branch) => {}
                 (Ok(branch), Ok(_)) => branches.push(branch),
-                (Err(error), _) | (_, Err(error)) => self.fail("settings", Code::ConfigInvalid, &error.to_string()),
+                (Err(error), _) | (_, Err(error)) => self.fail("settings", Code::ConfigInvalid, error),
             }
         }
         branches
@@ -705,7 +687,7 @@ impl Check<'_> {
             let is_missing = state.tip.is_some() && !state.has_head || is_other_head(remote, branch, &state);
             if is_one_branch && is_missing {
                 let message = run_context::missing_head(remote, branch);
-                self.warn("branch", format_args!("{message}"), "");
+                self.warn("branch", message, "");
             }
             if index == 0 {
                 self.push(&git, &state, remote);
@@ -718,11 +700,13 @@ impl Check<'_> {
         if self.config.allow_public_repository || !git::is_public(remote, &self.deadline, &run_env.environment) {
             return;
         }
-        if state.tip.is_none() {
-            return self.fail("public", Code::PublicRepository, "everyone can read the repository");
+        match state.tip {
+            None => self.fail("public", Code::PublicRepository, "everyone can read the repository"),
+            Some(_) => {
+                let message = "everyone can read the repository; a first sync is refused, later ones warn";
+                self.warn("public", message, remedy_of(Code::PublicRepository));
+            }
         }
-        let message = "everyone can read the repository; a first sync is refused, later ones warn";
-        self.warn("public", format_args!("{message}"), remedy_of(Code::PublicRepository));
     }
 
     /// Checks whether the remote lets us push, as far as a dry run shows it.
@@ -733,13 +717,13 @@ impl Check<'_> {
                 Some(why) => why,
                 None => {
                     let message = "is permitted, as far as a dry run shows (what protects a branch shows later)";
-                    return self.ok("push", format_args!("{message}"));
+                    return self.ok("push", message);
                 }
             },
             Ok(Pushed::Refused(why)) => why,
             Err(error) => return self.git_error("push", error),
         };
-        self.fail("push", Code::GitRejected, &why);
+        self.fail("push", Code::GitRejected, why);
     }
 
     fn try_push(&self, git: &Git<'_>, state: &git::RemoteState) -> Result<Pushed, GitError> {
@@ -749,12 +733,10 @@ impl Check<'_> {
     }
 
     fn git_error(&mut self, name: &'static str, error: GitError) {
-        let (code, message) = match error {
-            GitError::Remote { code, message, .. } => (code, message),
-            GitError::Checkout(message) | GitError::Machine(message) => (Code::GitFailed, message),
-            GitError::Expired(expired) => (Code::GitUnreachable, unanswered("the remote", expired)),
-        };
-        self.fail(name, code, &message);
+        let error = BackupError::of_git(error, |expired| {
+            BackupError::new(Code::GitUnreachable, unanswered("the remote", expired))
+        });
+        self.fail(name, error.code, error.message);
     }
 }
 

@@ -253,54 +253,28 @@ impl RunContext<'_> {
     /// Returns the error of a run that was ended in this step.
     #[must_use]
     pub fn expired(&self, step: Step, expired: Expired) -> BackupError {
-        match expired {
-            Expired::TimedOut => BackupError::new(
-                Code::Timeout,
-                format!(
-                    "the {} of workspace `{}` was ended in step `{}`: it took longer than SYNC_TIMEOUT ({} s)",
-                    self.request.purpose.noun(),
-                    self.request.workspace,
-                    step.as_str(),
-                    self.env.config.sync_timeout.as_secs()
-                ),
-            ),
-            Expired::Cancelled => BackupError::new(
-                Code::ShuttingDown,
-                format!(
-                    "the {} of workspace `{}` was ended in step `{}`: the service is ending",
-                    self.request.purpose.noun(),
-                    self.request.workspace,
-                    step.as_str()
-                ),
-            ),
-        }
+        let (code, why) = match expired {
+            Expired::TimedOut => {
+                let limit = self.env.config.sync_timeout.as_secs();
+                (Code::Timeout, format!("it took longer than SYNC_TIMEOUT ({limit} s)"))
+            }
+            Expired::Cancelled => (Code::ShuttingDown, "the service is ending".to_owned()),
+        };
+        let SyncRequest { purpose, workspace, .. } = self.request;
+        let (noun, step) = (purpose.noun(), step.as_str());
+        BackupError::new(code, format!("the {noun} of workspace `{workspace}` was ended in step `{step}`: {why}"))
     }
 
     /// Converts an error of git.
     #[must_use]
     pub fn git_error(&self, step: Step, error: GitError) -> BackupError {
-        match error {
-            GitError::Remote { code, message, is_passing } => {
-                BackupError { code, message, retry: if is_passing { Retry::AfterPause(None) } else { Retry::Never } }
-            }
-            GitError::Checkout(message) => BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout },
-            GitError::Expired(expired) => self.expired(step, expired),
-            GitError::Machine(message) => BackupError::new(Code::GitFailed, message),
-        }
+        BackupError::of_git(error, |expired| self.expired(step, expired))
     }
 
     /// Converts an error of Windmill or wmill.
     #[must_use]
     pub fn windmill_error(&self, step: Step, error: WindmillError) -> BackupError {
-        match error {
-            WindmillError::Failed { code, message, retry } => {
-                let helps = matches!(retry, Retry::AfterPause(_) | Retry::NewCheckout);
-                let retry = if helps { retry } else { Retry::Never };
-                BackupError { code, message, retry }
-            }
-            WindmillError::Expired(expired) => self.expired(step, expired),
-            WindmillError::Machine(message) => BackupError::new(Code::PullFailed, message),
-        }
+        BackupError::of_windmill(error, |expired| self.expired(step, expired))
     }
 
     /// Converts an error of our own disk.
@@ -400,24 +374,21 @@ impl RunContext<'_> {
         }
     }
 
-    /// Warns about numbers that wmill rounds, as JavaScript does.
-    pub fn warn_about_numbers(&self, snapshot: &Snapshot, warnings: &mut Warnings) {
-        if !snapshot.rounded.is_empty() {
-            let items: Sample = snapshot.rounded.iter().collect();
-            warnings.add(format!(
-                "wmill rounds whole numbers above 2^53, so that these are others in the backup; as texts they would stay: \
-                 {items}"
-            ));
-        }
-    }
-
-    /// Warns about files of raw apps and dbt projects that wmill does not write.
-    pub fn warn_about_files(&self, snapshot: &Snapshot, warnings: &mut Warnings) {
-        if !snapshot.passed_over.is_empty() {
-            let items: Sample = snapshot.passed_over.iter().collect();
-            warnings.add(format!(
-                "wmill does not write some files of raw apps and dbt projects, so these are not in the backup: {items}"
-            ));
+    /// Warns about numbers that wmill rounds, as JavaScript does, and about files that it does not write.
+    pub fn warn_about_snapshot(&self, snapshot: &Snapshot, warnings: &mut Warnings) {
+        for (remarks, what) in [
+            (
+                &snapshot.rounded,
+                "wmill rounds whole numbers above 2^53, so that these are others in the backup; as texts they would stay",
+            ),
+            (
+                &snapshot.passed_over,
+                "wmill does not write some files of raw apps and dbt projects, so these are not in the backup",
+            ),
+        ] {
+            if !remarks.is_empty() {
+                warnings.add(format!("{what}: {}", remarks.iter().collect::<Sample>()));
+            }
         }
     }
 
@@ -468,12 +439,6 @@ impl RunContext<'_> {
         })
     }
 
-    /// See [`paths::root`].
-    #[must_use]
-    pub fn root(&self) -> PathBuf {
-        paths::root(self.env.config)
-    }
-
     /// Waits for this run's turn, and prepares the environment of its programs.
     ///
     /// # Errors
@@ -505,7 +470,7 @@ impl RunContext<'_> {
         } else {
             request.backup_id()
         };
-        self.root().join("checkouts").join(name)
+        paths::root(self.env.config).join("checkouts").join(name)
     }
 
     /// Opens the folder of the checkout that is kept for this backup. Each workspace and destination has its own, so
@@ -557,7 +522,7 @@ impl RunContext<'_> {
             signing_key: signing_key.as_deref(),
             folder,
             own_program: self.env.own_program,
-            accepted_hosts: &self.root().join("known_hosts"),
+            accepted_hosts: &paths::root(self.env.config).join("known_hosts"),
         };
         Git::new(run_env, &site, &request.remote, &request.branch, &request.git)
             .map_err(|error| self.git_error(Step::Fetch, error))

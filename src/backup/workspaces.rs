@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::backup::error::BackupError;
 use crate::config::{Config, WORKSPACES_MAX};
 use crate::model::names::ADMINS;
 use crate::model::names::{FORK, WORKSPACE_MARK, WorkspaceId};
@@ -149,11 +150,9 @@ pub fn token_user(config: &Config, request: &SyncRequest, cancel: &CancelToken) 
 }
 
 fn in_words(error: WindmillError, token: &Secret) -> RequestError {
-    let (code, message) = match error {
-        WindmillError::Failed { code, message, .. } => (code, message),
-        WindmillError::Machine(message) => (Code::PullFailed, message),
-        WindmillError::Expired(Expired::TimedOut) => (Code::Timeout, "Windmill did not answer in time".to_owned()),
-        WindmillError::Expired(Expired::Cancelled) => (Code::ShuttingDown, "the service is ending".to_owned()),
-    };
+    let BackupError { code, message, .. } = BackupError::of_windmill(error, |expired| match expired {
+        Expired::TimedOut => BackupError::new(Code::Timeout, "Windmill did not answer in time"),
+        Expired::Cancelled => BackupError::new(Code::ShuttingDown, "the service is ending"),
+    });
     RequestError { code, message: Redactor::new([token]).redact(&message) }
 }

@@ -74,16 +74,9 @@ pub fn refuse_a_public_repository(
     tip: &RemoteTip,
     warnings: &mut Warnings,
 ) -> Result<(), BackupError> {
-    let Some(what) = published(run, run_env) else { return Ok(()) };
-    if holds_a_backup(run, tip)? {
-        warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
-        return Ok(());
-    }
-    let message = format!(
-        "{what} would be in it: make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for \
-         one run: `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`); nothing was committed"
-    );
-    Err(BackupError::new(Code::PublicRepository, message))
+    let refusal = "would be in it: make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for \
+                   one run: `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`); nothing was committed";
+    refuse_public(run, run, run_env, tip, warnings, refusal)
 }
 
 /// Refuses to save a workspace in a repository that everyone can read. If the commit to restore is a backup of this
@@ -98,24 +91,31 @@ pub fn refuse_a_public_restore_point(
     tip: &RemoteTip,
     warnings: &mut Warnings,
 ) -> Result<(), BackupError> {
-    let Some(what) = published(target, run_env) else { return Ok(()) };
-    if source.request.workspace == target.request.workspace && holds_a_backup(source, tip)? {
+    let refusal = "would be in it, on the branch of the restore point: make the repository private, set \
+                   ALLOW_PUBLIC_REPOSITORY=true if that is meant, or give --no-backup-first; nothing was changed";
+    refuse_public(source, target, run_env, tip, warnings, refusal)
+}
+
+/// Refuses to write a workspace to a public repository, unless the settings allow it. It only warns if `tip`, a commit
+/// of `source`, is a backup of the same workspace.
+fn refuse_public(
+    source: RunContext<'_>,
+    target: RunContext<'_>,
+    run_env: &RunEnv,
+    tip: &RemoteTip,
+    warnings: &mut Warnings,
+    refusal: &str,
+) -> Result<(), BackupError> {
+    let SyncRequest { remote, workspace, .. } = target.request;
+    if target.env.config.allow_public_repository || !git::is_public(remote, &run_env.deadline, &run_env.environment) {
+        return Ok(());
+    }
+    let what = format!("everyone can read {remote}, and all but secret variables of workspace `{workspace}`");
+    if source.request.workspace == *workspace && holds_a_backup(source, tip)? {
         warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
         return Ok(());
     }
-    let message = format!(
-        "{what} would be in it, on the branch of the restore point: make the repository private, set \
-         ALLOW_PUBLIC_REPOSITORY=true if that is meant, or give --no-backup-first; nothing was changed"
-    );
-    Err(BackupError::new(Code::PublicRepository, message))
-}
-
-/// Returns what everyone can read if the settings do not allow a public repository, and the repository is one.
-fn published(run: RunContext<'_>, run_env: &RunEnv) -> Option<String> {
-    let SyncRequest { remote, workspace, .. } = run.request;
-    let is_public =
-        !run.env.config.allow_public_repository && git::is_public(remote, &run_env.deadline, &run_env.environment);
-    is_public.then(|| format!("everyone can read {remote}, and all but secret variables of workspace `{workspace}`"))
+    Err(BackupError::new(Code::PublicRepository, format!("{what} {refusal}")))
 }
 
 /// Returns whether the folder holds a backup: wmill writes its file of hashes with each pull.
@@ -128,10 +128,10 @@ fn holds_a_backup(run: RunContext<'_>, tip: &RemoteTip) -> Result<bool, BackupEr
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
-pub fn check(run: RunContext<'_>, git: &Git<'_>, composition: &Merged, kinds: &Kinds) -> Result<(), BackupError> {
+pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds) -> Result<(), BackupError> {
     let failed = |error: io::Error| run.git_error(Step::Commit, GitError::from(error));
     if !run.env.config.allow_plaintext_secrets {
-        let plain = plain_secrets(git, &composition.comparison).map_err(failed)?;
+        let plain = plain_secrets(git, &merged.comparison).map_err(failed)?;
         if !plain.is_empty() {
             let message = format!(
                 "Windmill gave out secrets in plain text, which would stay in the repository's history for ever: {plain}; \
@@ -140,10 +140,10 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, composition: &Merged, kinds: &K
             return Err(BackupError::new(Code::PlaintextSecrets, message));
         }
     }
-    if run.request.allow_mass_deletion || composition.comparison.changed().deleted == 0 {
+    if run.request.allow_mass_deletion || merged.comparison.changed().deleted == 0 {
         return Ok(());
     }
-    let deletions = deletions(composition, kinds).map_err(failed)?;
+    let deletions = deletions(merged, kinds).map_err(failed)?;
     if !deletions.exceeds(run.env.config.deletions_percent_max) {
         return Ok(());
     }
@@ -161,9 +161,9 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, composition: &Merged, kinds: &K
     ))
 }
 
-fn deletions(composition: &Merged, kinds: &Kinds) -> io::Result<Deletions> {
+fn deletions(merged: &Merged, kinds: &Kinds) -> io::Result<Deletions> {
     let each = |visit: &mut Visitor<'_>| {
-        for pair in composition.pairs()? {
+        for pair in merged.pairs()? {
             let (path, (before, after)) = pair?;
             if let Ok(path) = std::str::from_utf8(&path) {
                 visit(path, before.as_ref().map(blob), after.as_ref().map(blob));

@@ -136,12 +136,8 @@ fn pull_archive(
 ) -> Result<(), BackupError> {
     run.patiently(Step::Pull, git.run_env(), || {
         git.check_out(shown).map_err(|error| run.git_error(Step::Pull, error))?;
-        pull_once(run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration).map_err(|error| {
-            let is_suspect = matches!(error, WindmillError::Failed { retry: Retry::EmptyFolder, .. });
-            let error = run.windmill_error(Step::Pull, error);
-            // Something in the folder or in the export stops wmill.
-            if is_suspect { BackupError { retry: Retry::EmptyFolder, ..error } } else { error }
-        })
+        pull_once(run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration)
+            .map_err(|error| run.windmill_error(Step::Pull, error))
     })
 }
 

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::backup::error::BackupError;
+use crate::backup::paths;
 use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::guards;
@@ -98,8 +99,7 @@ pub fn start(
     // The fetch has set the current step meanwhile.
     run.begin(Step::Probe);
     let snapshot = run.snapshot(Step::Probe, git.run_env(), &query)?;
-    run.warn_about_numbers(&snapshot, warnings);
-    run.warn_about_files(&snapshot, warnings);
+    run.warn_about_snapshot(&snapshot, warnings);
     run.end(Step::Probe, begun);
     let wmill = version.as_ref().zip(cli::identity(&git.run_env().environment));
     let wmill = wmill.map(|(version, file)| [&version.text, " ", &*file].concat());
@@ -133,7 +133,7 @@ fn ask_all(
         "fetch",
         || fetch(run, git, last),
         || {
-            let version = || cli::known_version(run_env, &run.root().join("wmill-version"));
+            let version = || cli::known_version(run_env, &paths::root(run.env.config).join("wmill-version"));
             both("version", version, || run.account(run_env))
         },
     );

@@ -127,8 +127,7 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     for warning in &tip.plan.warnings {
         warnings.add(warning.clone());
     }
-    run.warn_about_numbers(&snapshot, warnings);
-    run.warn_about_files(&snapshot, warnings);
+    run.warn_about_snapshot(&snapshot, warnings);
     run.warn_about_access(&account, warnings);
     run.warn_about_default_workspace(&account, warnings);
     // What the last sync left out is left out here too.
