@@ -13,6 +13,7 @@ use crate::git::object::ObjectId;
 use crate::model::run_result::LeftOut;
 use crate::util::files;
 use crate::util::hash::{Algorithm, Digest};
+use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::narrow::{Changed, Groups};
 use crate::windmill::snapshot::{self, FoundItem, Snapshot};
@@ -83,15 +84,16 @@ pub struct SavedDigests {
     pub groups: String,
 }
 
-/// The current state.
-#[derive(Clone, Copy)]
-pub struct Now<'a> {
-    /// What Windmill holds.
-    pub snapshot: &'a Snapshot,
-    /// The version of Windmill.
-    pub windmill: Option<&'a str>,
+/// The current state, to compare it with the last success.
+pub struct Now {
+    /// What Windmill reports about itself and the token.
+    pub account: Account,
+    /// The version of wmill.
+    pub version: Option<cli::Version>,
     /// The version of wmill, and the path, size and time of its file.
-    pub wmill: Option<&'a str>,
+    pub wmill: Option<String>,
+    /// What Windmill holds.
+    pub snapshot: Snapshot,
 }
 
 /// The last success, and whether the next pull may build on it.
@@ -139,13 +141,13 @@ impl LastSync {
         Self { folder: folder.to_owned(), state, begun, settings, reason, offers_again }
     }
 
+    fn saved(&self) -> Option<&SavedPull> {
+        self.state.as_ref()?.pull.as_ref()
+    }
+
     /// Returns the pull that the next one may build on, or the reason why the sync has to be a full one.
     fn pull(&self) -> Result<&SavedPull, &'static str> {
-        match (self.reason, &self.state) {
-            (Some(reason), _) => Err(reason),
-            (None, Some(SavedState { pull: Some(pull), .. })) => Ok(pull),
-            (None, _) => Err(UNKNOWN),
-        }
+        self.reason.map_or_else(|| self.saved().ok_or(UNKNOWN), Err)
     }
 
     /// Returns whether the next pull may build on the last success, as far as is known.
@@ -193,7 +195,7 @@ impl LastSync {
     ///
     /// # Errors
     /// The reason why wmill has to be started.
-    pub fn unchanged(&self, now: Now<'_>) -> Result<(&[String], &[LeftOut]), &'static str> {
+    pub fn unchanged(&self, now: &Now) -> Result<(&[String], &[LeftOut]), &'static str> {
         let pull = self.pull()?;
         pull.check_surroundings(now)?;
         if SavedDigests::from(&now.snapshot.digests) != pull.digests {
@@ -207,13 +209,7 @@ impl LastSync {
     ///
     /// # Errors
     /// The reason why the pull has to be a full one.
-    pub fn changed_groups(
-        &self,
-        now: Now<'_>,
-        tip: &RemoteTip,
-        tree: Option<&ObjectId>,
-        version: Option<&cli::Version>,
-    ) -> Result<Changed, &'static str> {
+    pub fn changed_groups(&self, now: &Now, tip: &RemoteTip, tree: Option<&ObjectId>) -> Result<Changed, &'static str> {
         let pull = self.pull()?;
         pull.check_surroundings(now)?;
         let fresh = SavedDigests::from(&now.snapshot.digests);
@@ -223,7 +219,9 @@ impl LastSync {
             Err("the shared UI changed")
         } else if fresh.dependencies != pull.digests.dependencies {
             Err("the workspace dependencies changed")
-        } else if now.snapshot.dependencies > 1 && !version.is_some_and(|version| version.sorts_dependencies) {
+        } else if now.snapshot.dependencies > 1
+            && !now.version.as_ref().is_some_and(|version| version.sorts_dependencies)
+        {
             Err("there are several workspace dependencies, and this wmill does not sort them")
         } else if tip.plan.dedupes_lockfiles {
             Err("items share lock files")
@@ -241,26 +239,18 @@ impl LastSync {
         }
     }
 
-    /// Returns the items that wmill or the remote did not accept at the last success. Empty for another version of
-    /// `wmill`, which may accept them, and if they are to be offered again.
+    /// Returns the items that wmill or the remote did not accept at the last success.
     #[must_use]
-    pub fn found(&self, wmill: Option<&str>) -> &[FoundItem] {
-        self.refused(wmill).map_or(&[], |pull| &pull.found)
+    pub fn found(&self) -> &[FoundItem] {
+        self.saved().map_or(&[], |pull| &pull.found)
     }
 
-    /// Returns the items that were not accepted at the last success and are offered again, since they may be accepted
-    /// now.
+    /// Returns the last pull, if the items that were not accepted then are left out without being offered. Another
+    /// version of `wmill` may accept them.
     #[must_use]
-    pub fn offered_again(&self, wmill: Option<&str>) -> &[FoundItem] {
-        let pull = self.state.as_ref().and_then(|state| state.pull.as_ref());
-        pull.filter(|_| self.refused(wmill).is_none()).map_or(&[], |pull| &pull.found)
-    }
-
-    /// Returns the last pull, if the items that were not accepted then are left out without being offered.
-    fn refused(&self, wmill: Option<&str>) -> Option<&SavedPull> {
-        let pull = self.state.as_ref()?.pull.as_ref()?;
-        let is_same = pull.settings == self.settings && Some(&*pull.wmill) == wmill;
-        (is_same && !pull.found.is_empty() && !self.offers_again).then_some(pull)
+    pub fn refused(&self, now: &Now) -> Option<&SavedPull> {
+        let is_same = |pull: &&SavedPull| pull.settings == self.settings && Some(&pull.wmill) == now.wmill.as_ref();
+        self.saved().filter(is_same).filter(|pull| !pull.found.is_empty() && !self.offers_again)
     }
 
     fn groups(&self, digest: &str) -> Option<Groups> {
@@ -277,35 +267,31 @@ impl LastSync {
     }
 
     /// Notes a success. A failure to do so costs a full sync and a warning, so it does not fail the sync. The pull is
-    /// saved if the tree of the commit and the version of wmill are known.
-    pub fn save(&self, commit: &ObjectId, now: Now<'_>, pull: Option<Confirmed<'_>>) {
+    /// saved if the version of wmill and `tree` are known: the tree of our folder in the commit, if the next sync may
+    /// build on it. `warnings` are those that the next sync repeats if nothing changed.
+    pub fn save(&self, commit: &ObjectId, now: &Now, tree: Option<&ObjectId>, warnings: &[String], is_full: bool) {
         let digests = &now.snapshot.digests;
-        if pull.is_some()
+        if tree.is_some()
             && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), &digests.groups.to_bytes())
         {
             log::warn!("cannot note the digests of the items: {error}");
         }
-        let pull = pull.zip(now.wmill).map(|(Confirmed { tree, warnings, is_full }, wmill)| SavedPull {
-            begun: self.begun_of_full_sync(is_full),
+        let pull = tree.zip(now.wmill.as_ref()).map(|(tree, wmill)| SavedPull {
+            // A narrowed pull does not delay the next full one.
+            begun: self.saved().filter(|_| !is_full).map_or(self.begun, |pull| pull.begun),
             settings: self.settings.clone(),
-            wmill: wmill.to_owned(),
-            windmill: now.windmill.map(str::to_owned),
+            wmill: wmill.clone(),
+            windmill: now.account.server_version.clone(),
             query: now.snapshot.query().to_owned(),
             digests: digests.into(),
             tree: tree.to_string(),
             warnings: warnings.to_vec(),
             left_out: LeftOut::first_of(now.snapshot.left_out_list()),
             found: now.snapshot.found().unwrap_or_default(),
-            offered: self.refused(now.wmill).map_or(Some(self.begun), |pull| pull.offered),
+            offered: self.refused(now).map_or(Some(self.begun), |pull| pull.offered),
         });
         let shared_ui = now.snapshot.sides.has_shared_ui() == Some(true);
         self.write(&fitting(SavedState { commit: commit.to_string(), shared_ui, pull }));
-    }
-
-    /// Returns when the last full sync began. A narrowed pull does not delay the next full one.
-    fn begun_of_full_sync(&self, is_full: bool) -> u64 {
-        let last = self.state.as_ref().and_then(|state| state.pull.as_ref());
-        last.filter(|_| !is_full).map_or(self.begun, |pull| pull.begun)
     }
 
     fn write(&self, state: &SavedState) {
@@ -315,16 +301,6 @@ impl LastSync {
             log::warn!("cannot note the success: {error}");
         }
     }
-}
-
-/// A pull whose commit was seen on the branch.
-pub struct Confirmed<'a> {
-    /// The tree of our folder in the commit.
-    pub tree: &'a ObjectId,
-    /// All warnings that the next sync repeats if nothing changed.
-    pub warnings: &'a [String],
-    /// Whether everything was pulled.
-    pub is_full: bool,
 }
 
 const UNKNOWN: &str = "no earlier success is known";
@@ -337,10 +313,10 @@ impl SavedPull {
     }
 
     /// Checks that the programs and the query of the export are the same.
-    fn check_surroundings(&self, now: Now<'_>) -> Result<(), &'static str> {
-        if now.windmill != self.windmill.as_deref() {
+    fn check_surroundings(&self, now: &Now) -> Result<(), &'static str> {
+        if now.account.server_version != self.windmill {
             Err("Windmill is of another version")
-        } else if now.wmill != Some(&self.wmill) {
+        } else if now.wmill.as_ref() != Some(&self.wmill) {
             Err("wmill is another")
         } else if now.snapshot.query() != self.query {
             Err("other kinds of items are asked for")
@@ -362,13 +338,9 @@ fn settings(run: RunContext<'_>) -> String {
     let KindSettings { includes, skips } = tip::asked_kinds(run.env.config);
     // The order of the kinds does not matter. A setting that is not set is another one than an empty one.
     let text = |words: Option<Vec<&'static str>>| {
-        words.map_or_else(
-            || "unset".to_owned(),
-            |mut words| {
-                words.sort_unstable();
-                ["set:", &words.join(",")].concat()
-            },
-        )
+        let Some(mut words) = words else { return "unset".to_owned() };
+        words.sort_unstable();
+        ["set:", &words.join(",")].concat()
     };
     format!(
         "{STATE_VERSION} {} {} {} {} {}",

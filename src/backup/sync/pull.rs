@@ -37,12 +37,10 @@ const LOCK_BYTES_MAX: u64 = 32 << 20;
 /// What the folder held before the pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullBase {
-    /// The repository's regular files, so that wmill changes only what changed.
+    /// The repository's regular files, or those of the items that changed, so that wmill changes only what changed.
     Repository,
     /// Nothing, since wmill could not work with the repository's files.
     Empty,
-    /// Only those of the repository's regular files that belong to the items that changed.
-    Narrowed,
 }
 
 /// Pulls into a folder with the repository's files, or into an empty one if these stop wmill. Searches for items that
@@ -169,16 +167,8 @@ fn pull_once(
     pulled
 }
 
-/// Why a narrowed pull does not replace a full one.
-enum Doubt {
-    /// It is not certain that a full pull would have had the same result.
-    Reason(String),
-    /// It failed, and a full pull would fail too.
-    Failed(BackupError),
-}
-
-/// Pulls the items that changed, into a folder with their files and what they need. Returns `None` if it is not certain
-/// that a full pull would have had the same result; the reason is logged.
+/// Pulls the items that changed, into a folder with their files and what they need. If it is not certain that a full
+/// pull would have had the same result, returns the reason.
 ///
 /// # Errors
 /// [`BackupError`] if git or the disk fails, or the time runs out.
@@ -188,60 +178,41 @@ pub fn pull_narrowed(
     tip: &RemoteTip,
     snapshot: &Snapshot,
     changed: &Changed,
-) -> Result<Option<PullBase>, BackupError> {
-    match try_narrowed(run, git, tip, snapshot, changed) {
-        Ok(()) => Ok(Some(PullBase::Narrowed)),
-        Err(Doubt::Reason(why)) => {
-            log::info!("pulling the whole workspace: {why}");
-            Ok(None)
-        }
-        Err(Doubt::Failed(error)) => Err(error),
-    }
-}
-
-fn try_narrowed(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    tip: &RemoteTip,
-    snapshot: &Snapshot,
-    changed: &Changed,
-) -> Result<(), Doubt> {
-    let of_git = |error| Doubt::Failed(run.git_error(Step::Pull, error));
-    let of_disk = |error: io::Error| Doubt::Failed(run.disk(&error));
-    let (shown, _) = tip
-        .folder
-        .sifted(git.listing_place("narrowed.listing"), |path, entry| {
-            changed.is_shown(path) && !tip.is_withheld(path, entry)
-        })
-        .map_err(of_disk)?;
+) -> Result<Option<String>, BackupError> {
+    let of_git = |error| run.git_error(Step::Pull, error);
+    let of_disk = |error: io::Error| run.disk(&error);
+    let place = git.listing_place("narrowed.listing");
+    let is_shown = |path: &[u8], entry: &_| changed.is_shown(path) && !tip.is_withheld(path, entry);
+    let (shown, _) = tip.folder.sifted(place, is_shown).map_err(of_disk)?;
     let tree = git.compose(None, &shown).map_err(of_git)?;
     files::open_folder(git.tree_folder());
     git.check_out(Some(&tree)).map_err(of_git)?;
-    let before = read_lock(git)?;
+    let before = read_lock(git);
     // On a file system that ignores case, wmill compares the names of the whole workspace.
     if fs::symlink_metadata(git.tree_folder().join(WMILL_LOCK.to_uppercase())).is_ok() {
-        return Err(Doubt::Reason("the file system does not tell upper and lower case apart".to_owned()));
+        return Ok(Some("the file system does not tell upper and lower case apart".to_owned()));
     }
     let archive = snapshot.narrowed(changed).map_err(of_disk)?;
     // If this endpoint does not exist, wmill does not touch the files of the shared UI.
     let shared_ui = Answer { status: 404, body: Vec::new() };
-    pull_once(run, git, snapshot, archive, shared_ui, &tip.plan.text).map_err(|error| {
-        let is_over = matches!(error, WindmillError::Expired(_));
-        let error = run.windmill_error(Step::Pull, error);
-        if is_over { Doubt::Failed(error) } else { Doubt::Reason(error.message) }
-    })?;
-    narrow::check_lock(&before, &read_lock(git)?, changed).map_err(|why| Doubt::Reason(why.to_owned()))?;
-    match check_others(git, tip, &shown, changed).map_err(of_disk)? {
-        None => Ok(()),
-        Some(path) => Err(Doubt::Reason(format!("`{}` is not of an item that changed", printable(&path)))),
+    match pull_once(run, git, snapshot, archive, shared_ui, &tip.plan.text) {
+        Ok(()) => {}
+        Err(error @ WindmillError::Expired(_)) => return Err(run.windmill_error(Step::Pull, error)),
+        Err(error) => return Ok(Some(run.windmill_error(Step::Pull, error).message)),
     }
+    let (Some(before), Some(after)) = (before, read_lock(git)) else {
+        return Ok(Some("wmill-lock.yaml cannot be read".to_owned()));
+    };
+    if let Err(why) = narrow::check_lock(&before, &after, changed) {
+        return Ok(Some(why.to_owned()));
+    }
+    let other = check_others(git, tip, &shown, changed).map_err(of_disk)?;
+    Ok(other.map(|path| format!("`{}` is not of an item that changed", printable(&path))))
 }
 
-fn read_lock(git: &Git<'_>) -> Result<String, Doubt> {
-    let read = files::read_file(&git.tree_folder().join(WMILL_LOCK), LOCK_BYTES_MAX + 1);
-    let text =
-        read.ok().filter(|text| text.len() as u64 <= LOCK_BYTES_MAX).and_then(|text| String::from_utf8(text).ok());
-    text.ok_or_else(|| Doubt::Reason("wmill-lock.yaml cannot be read".to_owned()))
+fn read_lock(git: &Git<'_>) -> Option<String> {
+    let text = files::read_file(&git.tree_folder().join(WMILL_LOCK), LOCK_BYTES_MAX + 1).ok()?;
+    String::from_utf8(text).ok().filter(|text| text.len() as u64 <= LOCK_BYTES_MAX)
 }
 
 /// Returns a file that a narrowed pull should not have affected: a file of no changed item that was added, changed or

@@ -16,7 +16,6 @@ use crate::model::run_result::{LeftOut, Warnings};
 use crate::util::parallel::both;
 use crate::windmill::api::Account;
 use crate::windmill::cli;
-use crate::windmill::snapshot::Snapshot;
 
 /// Whether anything changed.
 pub enum Start<T> {
@@ -29,31 +28,6 @@ pub enum Start<T> {
     },
     /// Something changed, or this is not known, so wmill has to pull.
     Pull(T),
-}
-
-/// What is known when wmill has to pull.
-pub struct Known {
-    /// What Windmill reports about itself and the token.
-    pub account: Account,
-    /// The version of wmill.
-    pub version: Option<cli::Version>,
-    /// The version of wmill, and the path, size and time of its file.
-    pub wmill: Option<String>,
-    /// What Windmill holds.
-    pub snapshot: Snapshot,
-    /// The last success.
-    pub last: LastSync,
-    /// How many warnings there were before those of an attempt.
-    pub warnings: usize,
-}
-
-impl Known {
-    /// Returns the current state, to compare it with the last success.
-    #[must_use]
-    pub fn now(&self) -> Now<'_> {
-        let windmill = self.account.server_version.as_deref();
-        Now { snapshot: &self.snapshot, windmill, wmill: self.wmill.as_deref() }
-    }
 }
 
 /// What the remote answered so far.
@@ -73,18 +47,17 @@ struct Fetched {
 pub fn start(
     run: RunContext<'_>,
     git: &Git<'_>,
-    last: LastSync,
+    last: &LastSync,
     warnings: &mut Warnings,
-) -> Result<Start<(Known, RemoteTip)>, BackupError> {
+) -> Result<Start<(Now, RemoteTip)>, BackupError> {
     run.begin(Step::Probe);
     let begun = Instant::now();
-    let (mut fetched, account, version) = ask_all(run, git, &last)?;
+    let (mut fetched, account, version) = ask_all(run, git, last)?;
     run.note_token_user(&account);
     guards::refuse_lost_rights(run, &account)?;
     run.warn_about_access(&account, warnings);
     run.warn_about_default_workspace(&account, warnings);
-    let (commit, tree) = (fetched.state.tip.clone(), fetched.tree.clone());
-    let (query, tip) = match last.query_at(commit.as_ref(), tree.as_ref()) {
+    let (query, tip) = match last.query_at(fetched.state.tip.as_ref(), fetched.tree.as_ref()) {
         Ok(query) => (query.to_owned(), None),
         Err(why) => {
             log::debug!("wmill has to pull: {why}");
@@ -92,10 +65,8 @@ pub fn start(
             (tip.plan.query.clone(), Some(tip))
         }
     };
-    guards::refuse_the_key(
-        run,
-        &tip.as_ref().map_or_else(|| tip::plan_without_file(run.env.config), |it| it.plan.clone()),
-    )?;
+    // Only the settings can ask for the key.
+    guards::refuse_the_key(run, &tip::plan_without_file(run.env.config))?;
     // The fetch has set the current step meanwhile.
     run.begin(Step::Probe);
     let snapshot = run.snapshot(Step::Probe, git.run_env(), &query)?;
@@ -103,22 +74,22 @@ pub fn start(
     run.end(Step::Probe, begun);
     let wmill = version.as_ref().zip(cli::identity(&git.run_env().environment));
     let wmill = wmill.map(|(version, file)| [&version.text, " ", &*file].concat());
-    let known = Known { account, version, wmill, snapshot, last, warnings: warnings.count() };
-    if let (None, Some(commit)) = (&tip, commit)
-        && let Some(left_out) = unchanged(&known, warnings)
+    let now = Now { account, version, wmill, snapshot };
+    if let (None, Some(commit)) = (&tip, &fetched.state.tip)
+        && let Some(left_out) = unchanged(last, &now, warnings)
     {
         run.end_after(Step::Fetch, fetched.took);
         if !run.request.dry_run {
-            known.last.follow(&commit);
+            last.follow(commit);
         }
-        return Ok(Start::Unchanged { tip: commit, left_out });
+        return Ok(Start::Unchanged { tip: commit.clone(), left_out });
     }
     let tip = match tip {
         Some(tip) => tip,
         None => fetched.bring(run, git)?,
     };
     run.end_after(Step::Fetch, fetched.took);
-    Ok(Start::Pull((known, tip)))
+    Ok(Start::Pull((now, tip)))
 }
 
 /// Asks the remote, wmill and Windmill at the same time.
@@ -165,8 +136,8 @@ impl Fetched {
 
 /// If a full sync would find nothing to do, returns the items that it would leave out, and adds the warnings that it
 /// would give.
-fn unchanged(known: &Known, warnings: &mut Warnings) -> Option<Vec<LeftOut>> {
-    match known.last.unchanged(known.now()) {
+fn unchanged(last: &LastSync, now: &Now, warnings: &mut Warnings) -> Option<Vec<LeftOut>> {
+    match last.unchanged(now) {
         Ok((of_pull, left_out)) => {
             log::info!("unchanged since the last sync, pull skipped");
             of_pull.iter().for_each(|warning| warnings.add(warning.clone()));

@@ -7,11 +7,11 @@ use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::commit::{self, CreatedCommit};
 use crate::backup::sync::guards;
-use crate::backup::sync::last_sync::{Confirmed, LastSync};
+use crate::backup::sync::last_sync::{LastSync, Now};
 use crate::backup::sync::merge::{self, Merged, Pulled};
 use crate::backup::sync::pull::{self, PullBase};
 use crate::backup::sync::push::{self, PushOutcome};
-use crate::backup::sync::start::{self, Known, Start};
+use crate::backup::sync::start::{self, Start};
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::git::Git;
 use crate::git::object::ObjectId;
@@ -84,7 +84,9 @@ pub struct LiveSteps<'a> {
     git: Git<'a>,
     /// The same repository with another folder, for narrowed pulls.
     part: Git<'a>,
-    known: Known,
+    /// The last success.
+    last: LastSync,
+    now: Now,
     tip: RemoteTip,
     /// The groups of items that the last pull was narrowed to.
     changed: Option<Changed>,
@@ -92,6 +94,8 @@ pub struct LiveSteps<'a> {
     made: Option<CreatedCommit>,
     /// How often the remote refused files.
     refusals: u32,
+    /// How many warnings there were before those of an attempt.
+    warnings: usize,
 }
 
 impl<'a> LiveSteps<'a> {
@@ -107,13 +111,14 @@ impl<'a> LiveSteps<'a> {
         let folder = run.checkout_folder()?;
         let git = run.git(run_env, &folder)?;
         warn_about_old_volume(*run, warnings);
-        Ok(match start::start(*run, &git, LastSync::open(*run, &folder), warnings)? {
+        let last = LastSync::open(*run, &folder);
+        Ok(match start::start(*run, &git, &last, warnings)? {
             Start::Unchanged { tip, left_out } => Start::Unchanged { tip, left_out },
-            Start::Pull((mut known, tip)) => {
+            Start::Pull((now, tip)) => {
                 guards::refuse_a_public_repository(*run, run_env, &tip, warnings)?;
                 // The warnings so far are not saved with a success, since every sync that pulls gives them again.
-                known.warnings = warnings.count();
-                Start::Pull(Self { run, part: git.aside(), git, known, tip, changed: None, made: None, refusals: 0 })
+                let (part, warnings) = (git.aside(), warnings.count());
+                Start::Pull(Self { run, part, git, last, now, tip, changed: None, made: None, refusals: 0, warnings })
             }
         })
     }
@@ -125,10 +130,9 @@ impl<'a> LiveSteps<'a> {
 
     /// Returns the groups of items that changed, if nothing else did.
     fn changed_groups(&self) -> Option<Changed> {
-        let Known { last, version, .. } = &self.known;
-        let commit = self.tip.commit.as_ref().filter(|_| last.is_usable())?;
+        let commit = self.tip.commit.as_ref().filter(|_| self.last.is_usable())?;
         let tree = tip::folder_of(*self.run, &self.git, commit);
-        match last.changed_groups(self.known.now(), &self.tip, tree.as_ref(), version.as_ref()) {
+        match self.last.changed_groups(&self.now, &self.tip, tree.as_ref()) {
             Ok(changed) => {
                 log::debug!("groups of items that changed: {}", changed.count());
                 Some(changed)
@@ -160,15 +164,15 @@ impl SyncSteps for LiveSteps<'_> {
     }
 
     fn is_first(&self) -> bool {
-        self.known.last.is_first()
+        self.last.is_first()
     }
 
     fn left_out(&self) -> Vec<LeftOut> {
-        self.known.snapshot.left_out_list()
+        self.now.snapshot.left_out_list()
     }
 
     fn leave_out(&mut self, paths: &[String]) -> bool {
-        let (prefix, Known { snapshot, last, wmill, .. }) = (self.run.request.subdir.prefix(), &mut self.known);
+        let (prefix, snapshot) = (self.run.request.subdir.prefix(), &mut self.now.snapshot);
         let items = paths.iter().map(|path| {
             let item = merge::name_of_owner(path.strip_prefix(&prefix)?, &self.tip.workspace);
             let is_known = item == SHARED_UI || snapshot.has(&item).is_ok_and(|has| has);
@@ -182,7 +186,7 @@ impl SyncSteps for LiveSteps<'_> {
         }
         self.refusals += 1;
         if self.refusals >= REFUSALS_ONE_BY_ONE_MAX
-            && let Err(error) = snapshot.leave_out_again(last.offered_again(wmill.as_deref()))
+            && let Err(error) = snapshot.leave_out_again(self.last.found())
         {
             log::warn!("cannot leave out again what was refused before: {error}");
         }
@@ -191,30 +195,28 @@ impl SyncSteps for LiveSteps<'_> {
 
     fn pull(&mut self) -> Result<PullBase, BackupError> {
         let (run, git, tip) = (*self.run, &self.git, &self.tip);
-        if tip.plan.query != self.known.snapshot.query() {
+        if tip.plan.query != self.now.snapshot.query() {
             // The `wmill.yaml` of another writer changes what is exported, and was not known when the snapshot was
             // taken.
-            self.known.snapshot = run.snapshot(Step::Pull, git.run_env(), &tip.plan.query)?;
+            self.now.snapshot = run.snapshot(Step::Pull, git.run_env(), &tip.plan.query)?;
         }
-        let Known { snapshot, last, wmill, .. } = &mut self.known;
-        let judged = snapshot.judge_by(&tip.plan);
-        judged
-            .and_then(|()| snapshot.leave_out_again(last.found(wmill.as_deref())))
-            .map_err(|error| run.disk(&error))?;
+        let refused = self.last.refused(&self.now).map_or(&[][..], |pull| &pull.found);
+        let judged = self.now.snapshot.judge_by(&tip.plan);
+        judged.and_then(|()| self.now.snapshot.leave_out_again(refused)).map_err(|error| run.disk(&error))?;
         self.changed = self.changed_groups();
-        if let Some(changed) = &self.changed
-            && let Some(pulled) = pull::pull_narrowed(run, &self.part, tip, &self.known.snapshot, changed)?
-        {
-            return Ok(pulled);
+        if let Some(changed) = &self.changed {
+            match pull::pull_narrowed(run, &self.part, tip, &self.now.snapshot, changed)? {
+                None => return Ok(PullBase::Repository),
+                Some(why) => log::info!("pulling the whole workspace: {why}"),
+            }
+            self.changed = None;
         }
-        self.changed = None;
-        let Known { snapshot, last, wmill, .. } = &mut self.known;
-        pull::pull(run, git, tip, snapshot, last.offered_again(wmill.as_deref()))
+        pull::pull(run, git, tip, &mut self.now.snapshot, self.last.found())
     }
 
     fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {
-        let snapshot = &self.known.snapshot;
-        let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.known.last.had_shared_ui());
+        let snapshot = &self.now.snapshot;
+        let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.last.had_shared_ui());
         let pulled = Pulled {
             base,
             changed: self.changed.as_ref(),
@@ -230,7 +232,7 @@ impl SyncSteps for LiveSteps<'_> {
     }
 
     fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError> {
-        let Known { account, version, .. } = &self.known;
+        let Now { account, version, .. } = &self.now;
         let version = version.as_ref().map(|version| version.text.as_str());
         let made = commit::make(*self.run, &self.git, &self.tip, merged, account, version)
             .map_err(|error| self.run.git_error(Step::Commit, error))?;
@@ -248,12 +250,11 @@ impl SyncSteps for LiveSteps<'_> {
         let tree = tip::folder_of(*self.run, &self.git, commit).filter(is_as_made);
         // After a sync that changed something, the next sync may not give all warnings again. It is a full one to find
         // out.
-        let (known, tip) = (&self.known, &self.tip);
-        let told = warnings.after(known.warnings);
-        let will_be_told = tip.commit.as_ref() == Some(commit) || told.iter().all(|it| tip.plan.warnings.contains(it));
-        let is_full = self.changed.is_none();
-        let confirmed = tree.as_ref().filter(|_| will_be_told).map(|tree| Confirmed { tree, warnings: told, is_full });
-        known.last.save(commit, known.now(), confirmed);
+        let told = warnings.after(self.warnings);
+        let will_be_told =
+            self.tip.commit.as_ref() == Some(commit) || told.iter().all(|it| self.tip.plan.warnings.contains(it));
+        let tree = tree.as_ref().filter(|_| will_be_told);
+        self.last.save(commit, &self.now, tree, told, self.changed.is_none());
         made.and_then(|made| made.warning).into_iter().for_each(|warning| warnings.add(warning));
     }
 
