@@ -26,22 +26,26 @@ const DEPTH_FACTOR: u32 = 32;
 /// Beyond this depth, the whole history is fetched.
 const DEPTH_MAX: u32 = 100_000;
 
-/// The place of one backup in git.
-pub(super) struct Place<'a> {
-    /// The configured workspace; `None` if several workspaces share the place.
+/// Reads the branch of one backup, in an empty repository of its own.
+pub(super) struct BranchReader<'a> {
+    config: &'a Config,
+    own_program: &'a Path,
+    cancel: &'a CancelToken,
+    /// The configured workspace; `None` if several workspaces share the branch and the folder.
     pub(super) workspace: Option<WorkspaceId>,
-    pub(super) remote: &'a RemoteUrl,
+    remote: &'a RemoteUrl,
     pub(super) branch: BranchName,
     pub(super) subdir: Subdir,
     credentials: GitCredentials,
 }
 
-impl<'a> Place<'a> {
-    /// Returns the place of the configured backup.
+impl<'a> BranchReader<'a> {
+    /// Returns the reader for the configured backup.
     ///
     /// # Errors
-    /// [`BackupError`] if the settings do not name a single place, or git's credentials are missing or wrong.
-    pub(super) fn new(config: &'a Config) -> Result<Self, BackupError> {
+    /// [`BackupError`] if the settings do not name a single branch and folder, or git's credentials are missing or
+    /// wrong.
+    pub(super) fn new(config: &'a Config, own_program: &'a Path, cancel: &'a CancelToken) -> Result<Self, BackupError> {
         let invalid = |message: String| BackupError::new(Code::ConfigInvalid, message);
         let Some(remote) = &config.remote else { return Err(invalid("GIT_REMOTE_URL is not set".to_owned())) };
         let single = config.workspaces.single().cloned();
@@ -54,6 +58,9 @@ impl<'a> Place<'a> {
             None => return Err(invalid("several workspaces are configured: name one by --workspace".to_owned())),
         };
         Ok(Self {
+            config,
+            own_program,
+            cancel,
             workspace: single,
             remote,
             branch: config.branch_for(&workspace).map_err(|error| invalid(error.to_string()))?,
@@ -62,78 +69,74 @@ impl<'a> Place<'a> {
                 .map_err(|error| BackupError::new(error.code, error.message))?,
         })
     }
-}
 
-/// Runs `work` with an empty repository in its own folder, and removes that folder afterwards.
-pub(super) fn with_git<T>(
-    config: &Config,
-    own_program: &Path,
-    cancel: &CancelToken,
-    place: &Place<'_>,
-    work: impl FnOnce(&Git<'_>) -> Result<T, BackupError>,
-) -> Result<T, BackupError> {
-    let disk = |error: std::io::Error| {
-        BackupError::new(Code::Internal, format!("cannot work in DATA_DIR {}: {error}", config.data_dir.display()))
-    };
-    // Dropped last, behind the folder and the lock in it.
-    let private = PrivateRun::new(&paths::root(config).join("runs"));
-    let deadline = Deadline::after(config.sync_timeout, cancel);
-    let (lock, run_dir) = private.open(&deadline).map_err(disk)?;
-    let environment = ca_bundle::for_run(&config.tool_environment, &run_dir).map_err(|error| match error {
-        TrustError::Bundle(why) => BackupError::new(Code::ConfigInvalid, why),
-        TrustError::Disk(error) => disk(error),
-    })?;
-    let secrets = place.credentials.secrets();
-    let redactor = Redactor::new(secrets.iter().chain(&config.proxy_secrets()));
-    let run_env = RunEnv { run_dir, deadline, redactor, environment, lock };
-    let folder = run_env.run_dir.path().join("checkout");
-    let accepted_hosts = paths::root(config).join("known_hosts");
-    let site = RepositoryPaths { folder: &folder, own_program, accepted_hosts: &accepted_hosts, signing_key: None };
-    let git = Git::new(&run_env, &site, place.remote, &place.branch, &place.credentials)
-        .map_err(|error| git_error(error, place))?;
-    work(&git)
-}
-
-fn git_error(error: GitError, place: &Place<'_>) -> BackupError {
-    BackupError::of_git(error, |expired| match expired {
-        Expired::TimedOut => {
-            let message = format!("reading the history of {} took longer than SYNC_TIMEOUT", place.remote);
-            BackupError::new(Code::Timeout, message)
-        }
-        Expired::Cancelled => BackupError::new(Code::ShuttingDown, "ended by a signal"),
-    })
-}
-
-/// Fetches more and more of the history, until `read` returns `true` or all that the remote has was fetched. `read` gets
-/// the tip. The first fetch brings more than `depth` commits.
-///
-/// # Errors
-/// [`BackupError`] if git fails, the time runs out, or the branch does not exist.
-pub(super) fn fetch_until(
-    git: &Git<'_>,
-    place: &Place<'_>,
-    depth: usize,
-    read: &mut dyn FnMut(&ObjectId) -> Result<bool, GitError>,
-) -> Result<(), BackupError> {
-    let failed = |error| git_error(error, place);
-    let gave_up = |gave_up| match gave_up {
-        GaveUp::Failed(error, attempts) => BackupError::after(error, attempts),
-        GaveUp::Expired(expired) => failed(GitError::Expired(expired)),
-    };
-    let deadline = &git.run_env().deadline;
-    let state = retry::patiently(deadline, || git.remote_state().map_err(failed)).map_err(gave_up)?;
-    git.create(state.format).map_err(failed)?;
-    let mut depth = u32::try_from(depth.saturating_add(1).max(DEPTH_MIN)).ok();
-    loop {
-        let fetched = retry::patiently(deadline, || git.fetch_commits(depth).map_err(failed));
-        let Some(tip) = fetched.map_err(gave_up)? else {
-            let message = format!("{} has no branch `{}`", place.remote, place.branch);
-            return Err(BackupError::new(Code::GitFailed, message));
+    /// Fetches more and more of the history, until `read` returns `true` or all that the remote has was fetched. `read`
+    /// gets the tip. The first fetch brings more than `depth` commits. Returns whether the history is complete.
+    ///
+    /// # Errors
+    /// [`BackupError`] if the disk or git fails, the time runs out, or the branch does not exist.
+    pub(super) fn fetch_until(
+        &self,
+        depth: usize,
+        read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, GitError>,
+    ) -> Result<bool, BackupError> {
+        // Dropped last, behind the folder and the lock in it.
+        let private = PrivateRun::new(&paths::root(self.config).join("runs"));
+        let run_env = self.run_env(&private)?;
+        let folder = run_env.run_dir.path().join("checkout");
+        let accepted_hosts = paths::root(self.config).join("known_hosts");
+        let site = RepositoryPaths {
+            folder: &folder,
+            own_program: self.own_program,
+            accepted_hosts: &accepted_hosts,
+            signing_key: None,
         };
-        // A remote may be shallow itself, so its history is never complete here.
-        if read(&tip).map_err(failed)? || git.is_complete() || depth.is_none() {
-            return Ok(());
+        let failed = |error| self.git_error(error);
+        let git = Git::new(&run_env, &site, self.remote, &self.branch, &self.credentials).map_err(failed)?;
+        let gave_up = |gave_up| match gave_up {
+            GaveUp::Failed(error, attempts) => BackupError::after(error, attempts),
+            GaveUp::Expired(expired) => failed(GitError::Expired(expired)),
+        };
+        let deadline = &run_env.deadline;
+        let state = retry::patiently(deadline, || git.remote_state().map_err(failed)).map_err(gave_up)?;
+        git.create(state.format).map_err(failed)?;
+        let mut depth = u32::try_from(depth.saturating_add(1).max(DEPTH_MIN)).ok();
+        loop {
+            let fetched = retry::patiently(deadline, || git.fetch_commits(depth).map_err(failed));
+            let Some(tip) = fetched.map_err(gave_up)? else {
+                let message = format!("{} has no branch `{}`", self.remote, self.branch);
+                return Err(BackupError::new(Code::GitFailed, message));
+            };
+            // A remote may be shallow itself, so its history is never complete here.
+            if read(&git, &tip).map_err(failed)? || git.is_complete() || depth.is_none() {
+                return Ok(git.is_complete());
+            }
+            depth = depth.and_then(|depth| depth.checked_mul(DEPTH_FACTOR)).filter(|depth| *depth <= DEPTH_MAX);
         }
-        depth = depth.and_then(|depth| depth.checked_mul(DEPTH_FACTOR)).filter(|depth| *depth <= DEPTH_MAX);
+    }
+
+    fn run_env(&self, private: &PrivateRun) -> Result<RunEnv, BackupError> {
+        let config = self.config;
+        let disk = |error: std::io::Error| {
+            BackupError::new(Code::Internal, format!("cannot work in DATA_DIR {}: {error}", config.data_dir.display()))
+        };
+        let deadline = Deadline::after(config.sync_timeout, self.cancel);
+        let (lock, run_dir) = private.open(&deadline).map_err(disk)?;
+        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir).map_err(|error| match error {
+            TrustError::Bundle(why) => BackupError::new(Code::ConfigInvalid, why),
+            TrustError::Disk(error) => disk(error),
+        })?;
+        let redactor = Redactor::new(self.credentials.secrets().iter().chain(&config.proxy_secrets()));
+        Ok(RunEnv { run_dir, deadline, redactor, environment, lock })
+    }
+
+    fn git_error(&self, error: GitError) -> BackupError {
+        BackupError::of_git(error, |expired| match expired {
+            Expired::TimedOut => {
+                let message = format!("reading the history of {} took longer than SYNC_TIMEOUT", self.remote);
+                BackupError::new(Code::Timeout, message)
+            }
+            Expired::Cancelled => BackupError::new(Code::ShuttingDown, "ended by a signal"),
+        })
     }
 }

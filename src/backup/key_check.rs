@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use crate::backup::branch_reader::{self, Place};
+use crate::backup::branch_reader::BranchReader;
 use crate::backup::error::BackupError;
 use crate::backup::run_context::new_run_id;
 use crate::config::Config;
@@ -23,17 +23,15 @@ const WORKSPACE_TRAILER: &str = "Windmill-Workspace";
 /// [`BackupError`] if the settings are wrong, the disk or git fails, or the time runs out.
 pub fn run(config: &Config, own_program: &Path, cancel: &CancelToken, key: &Secret) -> Result<SyncResult, BackupError> {
     let started = Instant::now();
-    let place = Place::new(config)?;
-    let Some(workspace) = &place.workspace else {
+    let reader = BranchReader::new(config, own_program, cancel)?;
+    let Some(workspace) = &reader.workspace else {
         let message = "several workspaces are configured: name one by --workspace";
         return Err(BackupError::new(Code::ConfigInvalid, message));
     };
     let mut last = None;
-    branch_reader::with_git(config, own_program, cancel, &place, |git| {
-        branch_reader::fetch_until(git, &place, 1, &mut |tip| {
-            last = git.last_with(tip, &format!("{WORKSPACE_TRAILER}: {workspace}$"))?;
-            Ok(last.is_some())
-        })
+    reader.fetch_until(1, &mut |git, tip| {
+        last = git.last_with(tip, &format!("{WORKSPACE_TRAILER}: {workspace}$"))?;
+        Ok(last.is_some())
     })?;
     let (code, message) = match last.as_ref().map(|commit| commit.trailer(KEY_TRAILER)) {
         Some(Some(known)) if known == fingerprint(key) => {
@@ -47,8 +45,8 @@ pub fn run(config: &Config, own_program: &Path, cancel: &CancelToken, key: &Secr
             Code::Differs,
             format!("the last commit of workspace `{workspace}` does not tell the fingerprint of its key"),
         ),
-        None => (Code::Differs, format!("branch `{}` has no commit of workspace `{workspace}`", place.branch)),
+        None => (Code::Differs, format!("branch `{}` has no commit of workspace `{workspace}`", reader.branch)),
     };
-    let result = SyncResult::bare(code, message, new_run_id(), workspace.to_string(), place.branch.to_string());
+    let result = SyncResult::bare(code, message, new_run_id(), workspace.to_string(), reader.branch.to_string());
     Ok(SyncResult { duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), ..result })
 }

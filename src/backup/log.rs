@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use miniserde::{Serialize, json};
 
-use crate::backup::branch_reader::{self, Place};
+use crate::backup::branch_reader::BranchReader;
 use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
 use crate::config::Config;
@@ -82,26 +82,21 @@ pub fn run(
     cancel: &CancelToken,
     options: &LogOptions,
 ) -> Result<Log, BackupError> {
-    let place = Place::new(config)?;
-    branch_reader::with_git(config, own_program, cancel, &place, |git| list(git, &place, options))
-}
-
-fn list(git: &Git<'_>, place: &Place<'_>, options: &LogOptions) -> Result<Log, BackupError> {
-    let mut commits = Vec::new();
-    branch_reader::fetch_until(git, place, options.limit, &mut |_| {
-        let (found, is_enough) = read(git, place, options)?;
+    let reader = BranchReader::new(config, own_program, cancel)?;
+    let (prefix, mut commits) = (reader.subdir.prefix(), Vec::new());
+    let complete = reader.fetch_until(options.limit, &mut |git, _| {
+        let (found, is_enough) = read(git, &prefix, options)?;
         commits = found;
         Ok(is_enough)
     })?;
-    Ok(Log { commits, complete: git.is_complete() })
+    Ok(Log { commits, complete })
 }
 
 /// Returns the chosen commits among the fetched ones, and whether older commits cannot add anything.
-fn read(git: &Git<'_>, place: &Place<'_>, options: &LogOptions) -> Result<(Vec<Entry>, bool), GitError> {
+fn read(git: &Git<'_>, prefix: &str, options: &LogOptions) -> Result<(Vec<Entry>, bool), GitError> {
     let (mut commits, mut older_in_a_row, mut is_enough) = (Vec::new(), 0, false);
-    let prefix = place.subdir.prefix();
     // The times of all commits show where the history is old enough, also if few of them changed the folder.
-    let folder = if options.since.is_some() { String::new() } else { folder_of(&prefix, &options.paths) };
+    let folder = if options.since.is_some() { String::new() } else { folder_of(prefix, &options.paths) };
     git.log(&folder, &mut |commit| {
         if options.since.is_some_and(|since| commit.time < since) {
             older_in_a_row += 1;
@@ -110,7 +105,7 @@ fn read(git: &Git<'_>, place: &Place<'_>, options: &LogOptions) -> Result<(Vec<E
         }
         older_in_a_row = 0;
         if options.until.is_none_or(|until| commit.time <= until)
-            && let Some(entry) = entry_of(&commit, &prefix, &options.paths)
+            && let Some(entry) = entry_of(&commit, prefix, &options.paths)
         {
             commits.push(entry);
         }

@@ -35,6 +35,7 @@ use crate::util::files;
 use crate::util::percent;
 use crate::util::redact::Redactor;
 use crate::util::secret::Secret;
+use crate::util::volume;
 use crate::windmill::api::{Account, ServerInfo, Windmill, WindmillError};
 use crate::windmill::cli;
 use crate::windmill::wmill_yaml::Plan;
@@ -416,14 +417,16 @@ impl Check<'_> {
                 return None;
             }
         };
-        match free_bytes(run_dir.path()) {
-            Some(free) if free < FREE_BYTES_ENOUGH => {
+        match volume::space(run_dir.path()) {
+            Some((_, free)) if free < FREE_BYTES_ENOUGH => {
                 let is_too_little = free < FREE_BYTES_MIN || run_dir.volume().check().is_err();
                 let status = if is_too_little { Status::Failed(Code::ConfigInvalid) } else { Status::Warning };
                 let message = format_args!("DATA_DIR {shown} has {} MB left", free >> 20);
                 self.tell("data_dir", status, message, "make room, or mount a larger volume");
             }
-            Some(free) => self.ok("data_dir", format_args!("{shown} can be written, and has {} MB left", free >> 20)),
+            Some((_, free)) => {
+                self.ok("data_dir", format_args!("{shown} can be written, and has {} MB left", free >> 20));
+            }
             None => self.ok("data_dir", format_args!("{shown} can be written")),
         }
         let environment = match ca_bundle::for_run(&config.tool_environment, &run_dir) {
@@ -770,17 +773,6 @@ fn closed_to_writing(remote: &RemoteUrl) -> Option<String> {
         return Some(format!("{} cannot be written: {error}", objects.display()));
     }
     let _ = objects;
-    None
-}
-
-#[cfg(unix)]
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let about = rustix::fs::statvfs(folder).ok()?;
-    Some(about.f_bavail.saturating_mul(about.f_frsize))
-}
-
-#[cfg(not(unix))]
-fn free_bytes(_: &Path) -> Option<u64> {
     None
 }
 

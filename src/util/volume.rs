@@ -56,12 +56,15 @@ impl Volume {
 
 /// Returns the size of the volume and the space that is free to us, in bytes.
 #[cfg(unix)]
-fn space(path: &Path) -> Option<(u64, u64)> {
+#[must_use]
+pub fn space(path: &Path) -> Option<(u64, u64)> {
     let about = rustix::fs::statvfs(path).ok()?;
     Some((about.f_blocks.saturating_mul(about.f_frsize), about.f_bavail.saturating_mul(about.f_frsize)))
 }
 
+/// Returns `None`: the system does not report it.
 #[cfg(not(unix))]
-fn space(_: &Path) -> Option<(u64, u64)> {
+#[must_use]
+pub fn space(_: &Path) -> Option<(u64, u64)> {
     None
 }

@@ -6,7 +6,7 @@ use std::io;
 
 use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
-use crate::backup::sync::merge::{Merged, Tree};
+use crate::backup::sync::merge::Merged;
 use crate::backup::sync::tip::RemoteTip;
 use crate::config::CommitPer;
 use crate::git::object::ObjectId;
@@ -33,8 +33,8 @@ const FILES_MAX: usize = 10_000;
 pub struct CreatedCommit {
     /// The last commit.
     pub commit: ObjectId,
-    /// The expected tree of our folder in that commit; `None` if the folder is empty.
-    pub folder: Option<ObjectId>,
+    /// The expected tree of our folder in that commit.
+    pub folder: ObjectId,
     /// A warning for the user, once the commit is on the branch.
     pub warning: Option<String>,
 }
@@ -52,12 +52,12 @@ pub fn make(
     version: Option<&str>,
 ) -> Result<CreatedCommit, GitError> {
     let comparison = &merged.comparison;
-    let items = changed_items(comparison)?;
+    let (items, is_all) = changed_items(comparison)?;
     // Windmill is asked while git works.
     let ask = || {
         let windmill = run.windmill(git.run_env());
         let asks = run.env.config.commit_authors;
-        let edits = if asks { editors::last_edits(&windmill, account, &items.first) } else { Edits::new() };
+        let edits = if asks { editors::last_edits(&windmill, account, &items) } else { Edits::new() };
         (edits, run.key(Step::Commit, git.run_env()))
     };
     let ((edits, key), tree) = both("ask", ask, || merged.tree(run, git, tip));
@@ -72,8 +72,8 @@ pub fn make(
     };
     let trailers = trailers(run, account, version, key.as_ref());
     let making = CommitBuilder { run, tip, comparison, edits, trailers };
-    let Tree { whole, folder } = tree?;
-    if run.env.config.commit_per == CommitPer::Item && items.is_all && !items.first.is_empty() {
+    let (whole, folder) = tree?;
+    if run.env.config.commit_per == CommitPer::Item && is_all && !items.is_empty() {
         let links = making.links()?;
         let ours = &run.request.author;
         let (last, made) = git.commit_chain(tip.commit.as_ref(), tip.base.as_ref(), ours, &links)?;
@@ -88,31 +88,22 @@ pub fn make(
     Ok(CreatedCommit { commit, folder, warning })
 }
 
-/// The items that differ.
-struct ChangedItems {
-    /// The first of them, at most `ITEMS_MAX`.
-    first: BTreeSet<ItemId>,
-    /// Whether these are all, and few enough files changed.
-    is_all: bool,
-}
-
 fn item_of(change: &Change) -> Option<ItemId> {
     item_path::item_of(std::str::from_utf8(&change.path).ok()?)
 }
 
-fn changed_items(comparison: &TreeDiff) -> io::Result<ChangedItems> {
-    let Changed { added, modified, deleted } = comparison.changed();
-    let mut found = ChangedItems { first: BTreeSet::new(), is_all: added + modified + deleted <= FILES_MAX };
+/// Returns the first of the items that differ, at most `ITEMS_MAX`, and whether these are all, and few enough files
+/// changed.
+fn changed_items(comparison: &TreeDiff) -> io::Result<(BTreeSet<ItemId>, bool)> {
+    let (Changed { added, modified, deleted }, mut first) = (comparison.changed(), BTreeSet::new());
     for change in comparison.changes()? {
         let Some(item) = item_of(&change?) else { continue };
-        if found.first.len() < ITEMS_MAX {
-            found.first.insert(item);
-        } else if !found.first.contains(&item) {
-            found.is_all = false;
-            break;
+        if first.len() == ITEMS_MAX && !first.contains(&item) {
+            return Ok((first, false));
         }
+        first.insert(item);
     }
-    Ok(found)
+    Ok((first, added + modified + deleted <= FILES_MAX))
 }
 
 /// Returns the trailers of every commit. From the fingerprint of the key, a restore knows whether a workspace can read
@@ -137,10 +128,6 @@ struct CommitBuilder<'a> {
 }
 
 impl CommitBuilder<'_> {
-    fn whole_path(&self, path: &[u8]) -> Vec<u8> {
-        [self.run.request.subdir.prefix().as_bytes(), path].concat()
-    }
-
     /// Returns the message of a commit with all changes. Its body names the last editor of each item, and its trailers
     /// name these editors as co-authors.
     fn whole_message(&self) -> io::Result<String> {
@@ -195,12 +182,15 @@ impl CommitBuilder<'_> {
         let message = format!("{}: {}\n\n{summary}\n\n{}", self.run.request.message, name_of(item), self.trailers);
         let message = redact::visible(&message);
         let edit = self.edits.get(item);
-        let entry = |change: &Change| (change.mark != Mark::Deleted).then(|| change.entry.clone());
+        let prefix = self.run.request.subdir.prefix();
+        let in_repository = |Change { mark, path, entry }: &Change| {
+            ([prefix.as_bytes(), path].concat(), (*mark != Mark::Deleted).then(|| entry.clone()))
+        };
         Ok(ItemCommit {
             author: edit.and_then(|edit| edit.author.as_ref()).unwrap_or(&self.run.request.author),
             time: edit.and_then(|edit| edit.time),
             message,
-            changes: changes.iter().map(|change| (self.whole_path(&change.path), entry(change))).collect(),
+            changes: changes.iter().map(in_repository).collect(),
         })
     }
 }

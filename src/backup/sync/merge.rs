@@ -99,17 +99,18 @@ impl Merged {
         Ok(join(self.before.entries()?, self.after.entries()?))
     }
 
-    /// Returns the tree to commit. A composed tree is read again and compared with the wanted files.
+    /// Returns the tree to commit, and the tree of our folder in it. A composed tree is read again and compared with the
+    /// wanted files.
     ///
     /// # Errors
     /// [`GitError`], also if git did not put the wanted files into the tree.
-    pub fn tree(&self, run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<Tree, GitError> {
+    pub fn tree(&self, run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<(ObjectId, ObjectId), GitError> {
         let folder = match &self.staged {
             Some(staged) => staged.clone(),
             None => self.composed(git)?,
         };
         let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.as_str(), &folder)?;
-        Ok(Tree { whole, folder: Some(folder).filter(|folder| !folder.is_empty_tree()) })
+        Ok((whole, folder))
     }
 
     fn composed(&self, git: &Git<'_>) -> Result<ObjectId, GitError> {
@@ -123,14 +124,6 @@ impl Merged {
         }
         Ok(folder)
     }
-}
-
-/// The tree to commit, as git wrote it.
-pub struct Tree {
-    /// The tree of the whole repository.
-    pub whole: ObjectId,
-    /// The tree of our folder; `None` if the folder is empty.
-    pub folder: Option<ObjectId>,
 }
 
 /// Stages the pulled files, checks that git staged exactly these, and compares them with what the repository held.

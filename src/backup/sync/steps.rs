@@ -246,7 +246,7 @@ impl SyncSteps for LiveSteps<'_> {
     fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings) {
         // If git made another commit than it was asked to, the next sync is a full one and finds that out.
         let made = self.made.take().filter(|made| made.commit == *commit);
-        let is_as_made = |tree: &ObjectId| made.as_ref().is_none_or(|made| made.folder.as_ref() == Some(tree));
+        let is_as_made = |tree: &ObjectId| made.as_ref().is_none_or(|made| made.folder == *tree);
         let tree = tip::folder_of(*self.run, &self.git, commit).filter(is_as_made);
         // After a sync that changed something, the next sync may not give all warnings again. It is a full one to find
         // out.
