@@ -81,7 +81,7 @@ impl<'a> BranchReader<'a> {
         read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, GitError>,
     ) -> Result<bool, BackupError> {
         // Dropped last, behind the folder and the lock in it.
-        let private = PrivateRun::new(&paths::root(self.config).join("runs"));
+        let private = PrivateRun::new(self.config);
         let run_env = self.run_env(&private)?;
         let folder = run_env.run_dir.path().join("checkout");
         let accepted_hosts = paths::root(self.config).join("known_hosts");
@@ -121,7 +121,7 @@ impl<'a> BranchReader<'a> {
             BackupError::new(Code::Internal, format!("cannot work in DATA_DIR {}: {error}", config.data_dir.display()))
         };
         let deadline = Deadline::after(config.sync_timeout, self.cancel);
-        let (lock, run_dir) = private.open(&deadline).map_err(disk)?;
+        let (lock, run_dir) = private.open(config, &deadline).map_err(disk)?;
         let environment = ca_bundle::for_run(&config.tool_environment, &run_dir).map_err(|error| match error {
             TrustError::Bundle(why) => BackupError::new(Code::ConfigInvalid, why),
             TrustError::Disk(error) => disk(error),

@@ -129,20 +129,26 @@ fn folder_of(prefix: &str, patterns: &[Pattern]) -> String {
 
 /// Returns what a commit changes in the chosen items; `None` if it changes nothing in them.
 fn entry_of(commit: &LoggedCommit, prefix: &str, patterns: &[Pattern]) -> Option<Entry> {
-    let mut items: BTreeMap<ItemId, ItemChange> = BTreeMap::new();
+    let mut items: BTreeMap<ItemId, Option<Mark>> = BTreeMap::new();
     for (change, path) in &commit.files {
         let Some(path) = path.strip_prefix(prefix) else { continue };
         let Some(item) = item_of(path) else { continue };
         let is_chosen = |pattern: &Pattern| pattern.matches(path) || pattern.matches(&item.path);
-        if patterns.is_empty() || patterns.iter().any(is_chosen) {
-            items.entry(item).or_default().add(*change, path);
+        if !patterns.is_empty() && !patterns.iter().any(is_chosen) {
+            continue;
+        }
+        let of_item = items.entry(item).or_default();
+        // An item does not exist without its main file. Other files that were added or deleted modify it.
+        if *change == Mark::Modified || proves_existence(path) {
+            let is_same = of_item.is_none_or(|other| other == *change);
+            *of_item = Some(if is_same { *change } else { Mark::Modified });
         }
     }
     if items.is_empty() {
         return None;
     }
     let named = |wanted: Mark| {
-        let of_kind = items.iter().filter(|(_, change)| change.of_item() == wanted);
+        let of_kind = items.iter().filter(|(_, change)| change.unwrap_or(Mark::Modified) == wanted);
         of_kind.map(|(item, _)| printable(item.to_string().as_bytes())).collect()
     };
     Some(Entry {
@@ -153,36 +159,6 @@ fn entry_of(commit: &LoggedCommit, prefix: &str, patterns: &[Pattern]) -> Option
         modified: named(Mark::Modified),
         deleted: named(Mark::Deleted),
     })
-}
-
-/// The changes to the files of one item.
-#[derive(Default)]
-struct ItemChange {
-    /// Whether the main file was added, without which the item does not exist.
-    adds_main: bool,
-    /// Whether the main file was deleted.
-    deletes_main: bool,
-    /// Whether a file was modified.
-    modifies: bool,
-}
-
-impl ItemChange {
-    fn add(&mut self, change: Mark, path: &str) {
-        let is_main = proves_existence(path);
-        match change {
-            Mark::Added => self.adds_main |= is_main,
-            Mark::Deleted => self.deletes_main |= is_main,
-            Mark::Modified => self.modifies = true,
-        }
-    }
-
-    fn of_item(&self) -> Mark {
-        match (self.adds_main, self.deletes_main, self.modifies) {
-            (true, false, false) => Mark::Added,
-            (false, true, false) => Mark::Deleted,
-            _ => Mark::Modified,
-        }
-    }
 }
 
 #[cfg(test)]

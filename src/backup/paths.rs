@@ -23,7 +23,8 @@ pub fn run_folder(config: &Config, request: &SyncRequest) -> PathBuf {
     run_folders(config).join(request.backup_id())
 }
 
-fn run_folders(config: &Config) -> PathBuf {
+/// Returns the folder that holds the folders of all runs.
+pub(super) fn run_folders(config: &Config) -> PathBuf {
     root(config).join("runs")
 }
 
@@ -44,11 +45,8 @@ pub fn remove_leftovers(config: &Config) {
     private_run::sweep(&run_folders(config));
     for entry in fs::read_dir(run_folders(config)).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let backup_id = name.to_str().filter(|name| {
-            let workspace = name.split_once('@').map_or(*name, |(workspace, _)| workspace);
-            WorkspaceId::parse(workspace).is_ok()
-        });
-        if let Some(backup_id) = backup_id
+        let is_valid = |name: &&str| name.split('@').next().is_some_and(|id| WorkspaceId::parse(id).is_ok());
+        if let Some(backup_id) = name.to_str().filter(is_valid)
             && let Some(_free) = Lock::acquire_if_free(&lock_path(config, backup_id))
             && let Err(error) = files::remove_folder(&entry.path())
         {

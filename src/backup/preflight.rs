@@ -233,7 +233,7 @@ pub fn run(
         return check.findings;
     }
     // Dropped last, behind the folder and the lock in it.
-    let traces = PrivateRun::new(&paths::root(config).join("runs"));
+    let traces = PrivateRun::new(config);
     let mut run_env = check.data_folder(&traces);
     let has_git = run_env.as_ref().is_some_and(|run_env| check.tools(run_env));
     let scratch = run_env.as_ref().map(|run_env| run_env.run_dir.path().join("snapshot"));
@@ -407,7 +407,7 @@ impl Check<'_> {
     fn data_folder(&mut self, traces: &PrivateRun) -> Option<RunEnv> {
         let config = self.config;
         let shown = config.data_dir.display();
-        let (lock, run_dir) = match traces.open(&self.deadline) {
+        let (lock, run_dir) = match traces.open(config, &self.deadline) {
             Ok(opened) => opened,
             Err(error) => {
                 let remedy = "give it to the user that this runs as, as by `docker run --rm --volume \
@@ -465,21 +465,17 @@ impl Check<'_> {
     /// Checks whether the program is there and new enough.
     fn tool(&mut self, name: &'static str, found: Result<String, String>, version_min: &[u32]) -> bool {
         let remedy = "install git 2.31 or newer and, for an ssh remote, OpenSSH's client";
-        let failed = Status::Failed(Code::GitFailed);
-        match found {
-            Ok(version) if is_older(&version, version_min) => {
-                self.tell(name, failed, format_args!("{version}, which is too old"), remedy);
-                false
-            }
-            Ok(version) => {
-                self.ok(name, version);
-                true
-            }
-            Err(why) => {
-                self.tell(name, failed, why, remedy);
-                false
-            }
+        let (is_usable, message) = match found {
+            Ok(version) if is_older(&version, version_min) => (false, [&version, ", which is too old"].concat()),
+            Ok(version) => (true, version),
+            Err(why) => (false, why),
+        };
+        if is_usable {
+            self.ok(name, message);
+        } else {
+            self.tell(name, Status::Failed(Code::GitFailed), message, remedy);
         }
+        is_usable
     }
 
     /// Checks Windmill. Returns the workspaces to back up, as far as they are known.

@@ -1,9 +1,11 @@
 //! A lock and a folder for a command that does not wait for a turn, such as `check` and `log`.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::backup::run_context;
+use crate::backup::{paths, run_context};
+use crate::config::Config;
 use crate::process::lock::{Lock, LockError};
 use crate::util::deadline::Deadline;
 use crate::util::files::{self, RunDir};
@@ -13,31 +15,31 @@ const MARK: &str = ".check-";
 
 /// A lock and a folder below `DATA_DIR` that leave nothing behind.
 pub(super) struct PrivateRun {
-    /// The folder that holds the scratch folder and the lock.
-    folder: PathBuf,
     run_dir: PathBuf,
-    lock: PathBuf,
     /// Folders that did not exist before, the innermost first.
     missing: Vec<PathBuf>,
 }
 
 impl PrivateRun {
-    pub(super) fn new(folder: &Path) -> Self {
-        let run_dir = folder.join([MARK, &run_context::new_run_id()].concat());
-        let lock = run_dir.with_extension("lock");
+    pub(super) fn new(config: &Config) -> Self {
+        let folder = paths::run_folders(config);
         let missing = folder.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
-        Self { folder: folder.to_owned(), run_dir, lock, missing }
+        Self { run_dir: folder.join([MARK, &run_context::new_run_id()].concat()), missing }
     }
 
-    pub(super) fn open(&self, deadline: &Deadline) -> std::io::Result<(Lock, RunDir)> {
-        let locked = |error| match error {
+    pub(super) fn open(&self, config: &Config, deadline: &Deadline) -> io::Result<(Lock, RunDir)> {
+        let folder = paths::run_folders(config);
+        files::create_folder(&folder)?;
+        sweep(&folder);
+        let lock = Lock::acquire(&self.lock(), deadline, &mut || {}).map_err(|error| match error {
             LockError::Io(error) => error,
-            LockError::Expired(_) => std::io::ErrorKind::TimedOut.into(),
-        };
-        files::create_folder(&self.folder)?;
-        sweep(&self.folder);
-        let lock = Lock::acquire(&self.lock, deadline, &mut || {}).map_err(locked)?;
+            LockError::Expired(_) => io::ErrorKind::TimedOut.into(),
+        })?;
         Ok((lock, RunDir::new(self.run_dir.clone())?))
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.run_dir.with_extension("lock")
     }
 }
 
@@ -62,7 +64,7 @@ pub(super) fn sweep(folder: &Path) {
 impl Drop for PrivateRun {
     /// Removes what this run created. A folder that another run uses by now stays.
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.lock);
+        let _ = fs::remove_file(self.lock());
         for folder in &self.missing {
             let _ = fs::remove_dir(folder);
         }

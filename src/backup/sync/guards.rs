@@ -8,7 +8,7 @@ use crate::backup::run_context::RunContext;
 use crate::backup::sync::merge::Merged;
 use crate::backup::sync::tip::RemoteTip;
 use crate::git::object::Entry;
-use crate::git::tree_diff::{Mark, Sample, TreeDiff};
+use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::git::{self, Git, GitError};
 use crate::model::result_code::Code;
 use crate::model::run_result::Warnings;
@@ -182,13 +182,12 @@ fn blob(entry: &Entry) -> &str {
 fn plain_secrets(git: &Git<'_>, comparison: &TreeDiff) -> io::Result<Sample> {
     let mut plain = Sample::default();
     for change in comparison.changes()? {
-        let change = change?;
+        let Change { mark, path, .. } = change?;
         // Windmill has no path that is not UTF-8.
-        let Ok(path) = std::str::from_utf8(&change.path) else { continue };
-        if change.mark == Mark::Deleted {
-            continue;
-        }
-        if holds_plain_secret(git, path) {
+        if mark != Mark::Deleted
+            && let Ok(path) = std::str::from_utf8(&path)
+            && holds_plain_secret(git, path)
+        {
             plain.add(path.as_bytes());
         }
     }

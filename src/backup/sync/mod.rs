@@ -23,7 +23,6 @@ use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::push::PushOutcome;
 use crate::backup::sync::start::Start;
 use crate::backup::sync::steps::{LiveSteps, SyncSteps};
-use crate::git::GitError;
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::model::result_code::Code;
@@ -176,8 +175,10 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     fn prepare(&mut self, base: PullBase) -> Result<(W::Merged, Option<ObjectId>), BackupError> {
         let merged = self.steps.compose(base, self.warnings)?;
         self.steps.guard(&merged)?;
+        let run = self.run;
+        let failed = |error: io::Error| run.git_error(Step::Commit, error.into());
         if self.steps.is_first() {
-            self.warn_about_removed_files(merged.as_ref()).map_err(|error| self.of_a_listing(error))?;
+            self.warn_about_removed_files(merged.as_ref()).map_err(failed)?;
         }
         let is_committed = merged.as_ref().changed() != Changed::default() && !self.run.request.dry_run;
         let commit = if is_committed { Some(self.steps.commit(&merged)?) } else { None };
@@ -193,7 +194,8 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 
     fn show(&self, comparison: &TreeDiff) -> Result<Outcome, BackupError> {
-        let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(|error| self.of_a_listing(error))?;
+        let failed = |error: io::Error| self.run.git_error(Step::Commit, error.into());
+        let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(failed)?;
         let SyncRequest { remote, branch, .. } = self.run.request;
         let message = format!("Would commit to {remote} (branch {branch}): {listed}");
         Ok(Outcome { code: Code::DryRun, message, commit: None, changed: comparison.changed(), left_out: Vec::new() })
@@ -259,11 +261,6 @@ impl<W: SyncSteps> SyncRun<'_, W> {
             ));
         }
         Ok(())
-    }
-
-    /// Converts an error in reading or writing a listing.
-    fn of_a_listing(&self, error: io::Error) -> BackupError {
-        self.run.git_error(Step::Commit, GitError::from(error))
     }
 }
 
