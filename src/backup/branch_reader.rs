@@ -17,7 +17,7 @@ use crate::process::run_env::RunEnv;
 use crate::request;
 use crate::util::deadline::{CancelToken, Deadline, Expired};
 use crate::util::redact::Redactor;
-use crate::util::retry::{self, GaveUp};
+use crate::util::retry;
 
 /// The first fetch brings at least this many commits.
 const DEPTH_MIN: usize = 64;
@@ -91,12 +91,9 @@ impl<'a> BranchReader<'a> {
             accepted_hosts: &accepted_hosts,
             signing_key: None,
         };
-        let failed = |error| self.git_error(error);
+        let failed = |error| BackupError::of_git(error, |expired| self.expired(expired));
         let git = Git::new(&run_env, &site, self.remote, &self.branch, &self.credentials).map_err(failed)?;
-        let gave_up = |gave_up| match gave_up {
-            GaveUp::Failed(error, attempts) => BackupError::after(error, attempts),
-            GaveUp::Expired(expired) => failed(GitError::Expired(expired)),
-        };
+        let gave_up = |gave_up| BackupError::of_attempts(gave_up, |expired| self.expired(expired));
         let deadline = &run_env.deadline;
         let state = retry::patiently(deadline, || git.remote_state().map_err(failed)).map_err(gave_up)?;
         git.create(state.format).map_err(failed)?;
@@ -130,13 +127,13 @@ impl<'a> BranchReader<'a> {
         Ok(RunEnv { run_dir, deadline, redactor, environment, lock })
     }
 
-    fn git_error(&self, error: GitError) -> BackupError {
-        BackupError::of_git(error, |expired| match expired {
+    fn expired(&self, expired: Expired) -> BackupError {
+        match expired {
             Expired::TimedOut => {
                 let message = format!("reading the history of {} took longer than SYNC_TIMEOUT", self.remote);
                 BackupError::new(Code::Timeout, message)
             }
             Expired::Cancelled => BackupError::new(Code::ShuttingDown, "ended by a signal"),
-        })
+        }
     }
 }

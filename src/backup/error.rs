@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::git::GitError;
 use crate::model::result_code::Code;
 use crate::util::deadline::Expired;
-use crate::util::retry::{Failure, Retry};
+use crate::util::retry::{Failure, GaveUp, Retry};
 use crate::windmill::api::WindmillError;
 
 /// Why a step of a run failed.
@@ -46,13 +46,16 @@ impl BackupError {
         }
     }
 
-    /// Adds the number of attempts to the message, if there was more than one.
-    #[must_use]
-    pub fn after(mut self, attempts: usize) -> Self {
-        if attempts > 1 {
-            self.message = format!("{} (tried {attempts} times)", self.message);
+    /// Converts the error after which a step is not tried again, and adds the number of attempts if there were several.
+    /// `expired` returns the error of a run that was ended.
+    pub fn of_attempts(gave_up: GaveUp<Self>, expired: impl FnOnce(Expired) -> Self) -> Self {
+        match gave_up {
+            GaveUp::Failed(error, 1) => error,
+            GaveUp::Failed(error, attempts) => {
+                Self { message: format!("{} (tried {attempts} times)", error.message), ..error }
+            }
+            GaveUp::Expired(ended) => expired(ended),
         }
-        self
     }
 }
 

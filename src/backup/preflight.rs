@@ -233,8 +233,8 @@ pub fn run(
         return check.findings;
     }
     // Dropped last, behind the folder and the lock in it.
-    let traces = PrivateRun::new(config);
-    let mut run_env = check.data_folder(&traces);
+    let private = PrivateRun::new(config);
+    let mut run_env = check.data_folder(&private);
     let has_git = run_env.as_ref().is_some_and(|run_env| check.tools(run_env));
     let scratch = run_env.as_ref().map(|run_env| run_env.run_dir.path().join("snapshot"));
     let workspaces = check.windmill(&secrets, scratch.as_deref());
@@ -404,10 +404,10 @@ impl Check<'_> {
     }
 
     /// Checks the data folder by working in it.
-    fn data_folder(&mut self, traces: &PrivateRun) -> Option<RunEnv> {
+    fn data_folder(&mut self, private: &PrivateRun) -> Option<RunEnv> {
         let config = self.config;
         let shown = config.data_dir.display();
-        let (lock, run_dir) = match traces.open(config, &self.deadline) {
+        let (lock, run_dir) = match private.open(config, &self.deadline) {
             Ok(opened) => opened,
             Err(error) => {
                 let remedy = "give it to the user that this runs as, as by `docker run --rm --volume \

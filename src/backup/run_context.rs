@@ -27,7 +27,7 @@ use crate::util::files::{self, RunDir};
 use crate::util::hash;
 use crate::util::logging;
 use crate::util::redact::{self, Redactor};
-use crate::util::retry::{self, GaveUp, Retry};
+use crate::util::retry::{self, Retry};
 use crate::util::secret::Secret;
 use crate::util::volume::Volume;
 use crate::windmill::api::{Account, Windmill, WindmillError};
@@ -244,10 +244,8 @@ impl RunContext<'_> {
         run_env: &RunEnv,
         work: impl FnMut() -> Result<T, BackupError>,
     ) -> Result<T, BackupError> {
-        retry::patiently(&run_env.deadline, work).map_err(|gave_up| match gave_up {
-            GaveUp::Failed(error, attempts) => error.after(attempts),
-            GaveUp::Expired(expired) => self.expired(step, expired),
-        })
+        retry::patiently(&run_env.deadline, work)
+            .map_err(|gave_up| BackupError::of_attempts(gave_up, |expired| self.expired(step, expired)))
     }
 
     /// Returns the error of a run that was ended in this step.

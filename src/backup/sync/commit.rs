@@ -71,19 +71,19 @@ pub fn make(
         }
     };
     let trailers = trailers(run, account, version, key.as_ref());
-    let making = CommitBuilder { run, tip, comparison, edits, trailers };
+    let builder = CommitBuilder { run, tip, comparison, edits, trailers };
     let (whole, folder) = tree?;
     if run.env.config.commit_per == CommitPer::Item && is_all && !items.is_empty() {
-        let links = making.links()?;
+        let commits = builder.item_commits()?;
         let ours = &run.request.author;
-        let (last, made) = git.commit_chain(tip.commit.as_ref(), tip.base.as_ref(), ours, &links)?;
+        let (last, made) = git.commit_chain(tip.commit.as_ref(), tip.base.as_ref(), ours, &commits)?;
         if made == whole {
             return Ok(CreatedCommit { commit: last, folder, warning });
         }
         // For example, a file of one item replaces a folder of another. Each commit is right, but not in every order.
         log::warn!("the commits of single items do not come to the same as all together, so one commit is made");
     }
-    let message = making.whole_message()?;
+    let message = builder.whole_message()?;
     let commit = git.commit(&whole, tip.commit.as_ref(), &run.request.author, &message)?;
     Ok(CreatedCommit { commit, folder, warning })
 }
@@ -153,7 +153,7 @@ impl CommitBuilder<'_> {
     /// Returns a commit for each item, the last edited item at the end. Deleted items come first, since their time is
     /// not known, and they may be in the way of new files. Files that belong to no item, such as wmill's lock file, go
     /// with the last commit.
-    fn links(&self) -> io::Result<Vec<ItemCommit<'_>>> {
+    fn item_commits(&self) -> io::Result<Vec<ItemCommit<'_>>> {
         let (mut by_item, mut of_no_item) = (BTreeMap::<ItemId, Vec<Change>>::new(), Vec::new());
         for change in self.comparison.changes()? {
             let change = change?;
@@ -169,15 +169,15 @@ impl CommitBuilder<'_> {
         if let Some((_, changes)) = all.last_mut() {
             changes.extend(of_no_item);
         }
-        let links = all.iter().map(|(item, changes)| self.link(item, changes));
-        let mut links = links.collect::<io::Result<Vec<_>>>()?;
-        if let (Some(first), Some((path, _))) = (links.first_mut(), &self.tip.path_conflict) {
+        let commits = all.iter().map(|(item, changes)| self.item_commit(item, changes));
+        let mut commits = commits.collect::<io::Result<Vec<_>>>()?;
+        if let (Some(first), Some((path, _))) = (commits.first_mut(), &self.tip.path_conflict) {
             first.changes.push((path.clone(), None));
         }
-        Ok(links)
+        Ok(commits)
     }
 
-    fn link(&self, item: &ItemId, changes: &[Change]) -> io::Result<ItemCommit<'_>> {
+    fn item_commit(&self, item: &ItemId, changes: &[Change]) -> io::Result<ItemCommit<'_>> {
         let summary = summary(LISTED_MAX, changes.iter().cloned().map(Ok))?;
         let message = format!("{}: {}\n\n{summary}\n\n{}", self.run.request.message, name_of(item), self.trailers);
         let message = redact::visible(&message);

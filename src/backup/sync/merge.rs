@@ -137,8 +137,8 @@ pub fn compose(
     pulled: &Pulled<'_>,
     warnings: &mut Warnings,
 ) -> Result<Merged, BackupError> {
-    let stock = scan_pulled_files(run, git, warnings)?;
-    let staged = stage(run, git, tip, &stock)?;
+    let pulled_files = scan_pulled_files(run, git, warnings)?;
+    let staged = stage(run, git, tip, &pulled_files)?;
     let merged = merge(git, tip, pulled, staged).map_err(|error| run.git_error(Step::Commit, error.into()));
     let (merged, replaced) = merged?;
     if !replaced.is_empty() {
@@ -260,17 +260,17 @@ pub fn scan_pulled_files(
     git: &Git<'_>,
     warnings: &mut Warnings,
 ) -> Result<PulledFiles, BackupError> {
-    let stock =
+    let pulled_files =
         PulledFiles::take(git.tree_folder(), git.listing_place("stock.listing")).map_err(|error| run.disk(&error))?;
-    if !stock.removed.is_empty() {
-        warnings.add(format!("git holds no file named `.git`, so the backup is without: {}", stock.removed));
+    if !pulled_files.removed.is_empty() {
+        warnings.add(format!("git holds no file named `.git`, so the backup is without: {}", pulled_files.removed));
     }
-    Ok(stock)
+    Ok(pulled_files)
 }
 
-fn stage(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, stock: &PulledFiles) -> Result<Staged, BackupError> {
+fn stage(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, pulled: &PulledFiles) -> Result<Staged, BackupError> {
     let staged = git.stage().map_err(|error| run.git_error(Step::Commit, error))?;
-    match stock.verify(&staged.files, &tip.folder).map_err(|error| run.disk(&error))? {
+    match pulled.verify(&staged.files, &tip.folder).map_err(|error| run.disk(&error))? {
         None => Ok(staged),
         Some(message) => Err(BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout }),
     }
