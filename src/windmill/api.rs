@@ -1,10 +1,10 @@
 //! The client of Windmill's API: the server's version, the token's user, and the content of a workspace.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use miniserde::json::{self, Value};
+use miniserde::json::{self, Object, Value};
 
 use crate::model::names::{ADMINS, WorkspaceId};
 use crate::model::result_code::Code;
@@ -14,12 +14,13 @@ use crate::net::http_client::{self, Pending};
 use crate::process::output;
 use crate::util;
 use crate::util::deadline::{CancelToken, Deadline, Expired};
-use crate::util::hash::{Algorithm, Digest};
+use crate::util::hash;
 use crate::util::json::Limits;
 use crate::util::percent;
 use crate::util::redact::Redactor;
 use crate::util::retry::{self, Failure, GaveUp, Retry};
 use crate::util::secret::Secret;
+use crate::windmill::json_digest;
 use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError, SnapshotFile};
 
 /// How long the answer to one small question may take.
@@ -40,9 +41,6 @@ const ECHOED_BYTES_MAX: usize = 4 << 10;
 /// The largest answer to [`Windmill::ask_for_names`]. A page of a list has a tenth of a megabyte; a script comes with
 /// its whole source.
 const NAMES_BYTES_MAX: u64 = 2 << 20;
-/// What wmill asks in addition to the export, below `api/w/WORKSPACE/`.
-const SIDE_QUESTIONS: [&str; 3] =
-    ["workspaces/list_ws_specific", "resources/file_resource_type_to_file_ext_map", "shared_ui/get"];
 /// How many characters of a redirect's target a message shows.
 const LOCATION_CHARS_MAX: usize = 200;
 const VERSION: &str = "api/version";
@@ -83,6 +81,18 @@ impl Failure for WindmillError {
     }
 }
 
+impl From<Expired> for WindmillError {
+    fn from(expired: Expired) -> Self {
+        Self::Expired(expired)
+    }
+}
+
+impl From<io::Error> for WindmillError {
+    fn from(error: io::Error) -> Self {
+        Self::Machine(error.to_string())
+    }
+}
+
 impl From<GaveUp<Self>> for WindmillError {
     fn from(gave_up: GaveUp<Self>) -> Self {
         match gave_up {
@@ -104,9 +114,7 @@ pub fn key_trailer(key: &Secret) -> String {
 /// Returns a text that identifies a key and does not reveal it: `sha256:` and the digest.
 #[must_use]
 pub fn fingerprint(key: &Secret) -> String {
-    let mut digest = Digest::new(Algorithm::Sha256);
-    digest.update(key.expose().as_bytes());
-    ["sha256:", &digest.finish()].concat()
+    ["sha256:", &hash::hex(&json_digest::hash_of(&[key.expose().as_bytes()]))].concat()
 }
 
 /// What Windmill says about itself and about the token.
@@ -123,7 +131,10 @@ pub struct Account {
 }
 
 /// A question whose answer is awaited.
-type Question = Pending<Result<Answer, ureq::Error>>;
+struct Question {
+    path: String,
+    answer: Pending<Result<Answer, ureq::Error>>,
+}
 
 /// What the server says to everyone.
 pub struct ServerInfo {
@@ -164,10 +175,10 @@ pub fn list_workspaces(
     // The client needs a workspace, but no question here is about one.
     let workspace = WorkspaceId::parse(ADMINS).map_err(|error| WindmillError::Machine(error.to_string()))?;
     let windmill = Windmill::new(base_url, &workspace, token, headers, deadline, environment);
-    let listed = retry::patiently(deadline, || match windmill.ask(PATH, None)? {
+    let listed = retry::patiently(deadline, || match windmill.ask(PATH)? {
         answer if answer.status == 200 => match parse(&answer.body) {
             Some(Value::Array(list)) => Ok(list.iter().filter_map(living_workspace).collect()),
-            _ => Err(windmill.strange_answer(PATH, &answer)),
+            _ => Err(windmill.strange_answer(&answer)),
         },
         answer if matches!(answer.status, 401 | 403) => {
             let message = format!(
@@ -177,21 +188,21 @@ pub fn list_workspaces(
             );
             Err(failed(Code::WindmillUnauthorized, message))
         }
-        answer => Err(windmill.strange_answer(PATH, &answer)),
+        answer => Err(windmill.strange_answer(&answer)),
     });
     Ok(listed?)
 }
 
 fn living_workspace(listed: &Value) -> Option<WorkspaceId> {
-    let Value::Object(listed) = listed else { return None };
-    match (listed.get("id"), listed.get("deleted")) {
-        (_, Some(Value::Bool(true))) => None,
-        (Some(Value::String(id)), _) => WorkspaceId::parse(id).ok(),
+    match listed {
+        Value::Object(listed) if !is_true(listed, "deleted") => WorkspaceId::parse(text(listed, "id")?).ok(),
         _ => None,
     }
 }
 
 struct Answer {
+    /// The path that was asked for.
+    path: String,
     status: u16,
     retry_after: Option<Duration>,
     date: Option<SystemTime>,
@@ -200,14 +211,6 @@ struct Answer {
     /// The target of a redirect.
     location: Option<String>,
     body: String,
-}
-
-/// Which limit the size of an answer has.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Whole,
-    /// The limit is [`NAMES_BYTES_MAX`].
-    Names,
 }
 
 impl Answer {
@@ -246,14 +249,14 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`WindmillError`] if the server cannot be reached, or is not Windmill.
     pub fn greet(&self) -> Result<ServerInfo, WindmillError> {
-        self.greeting(self.begin(Part::Whole, VERSION, None)?)
+        self.greeting(self.begin(VERSION, SHORT_BYTES_MAX, None)?)
     }
 
     fn greeting(&self, question: Question) -> Result<ServerInfo, WindmillError> {
-        let answer = self.finish(VERSION, question)?;
+        let answer = self.finish(question)?;
         let is_html = answer.is_page || answer.body.contains('<');
         if answer.status >= 500 || answer.status == 200 && is_html {
-            return Err(self.strange_answer(VERSION, &answer));
+            return Err(self.strange_answer(&answer));
         }
         let is_version = answer.status == 200 && answer.body.len() < 100;
         let version = is_version.then(|| self.printable(answer.body.trim()));
@@ -267,17 +270,13 @@ impl<'a> Windmill<'a> {
     /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace.
     pub fn account(&self, list_workspaces: bool) -> Result<Account, WindmillError> {
         // Both are asked at once, each over its own connection, so that they take as long as the slower one.
-        let version = self.begin(Part::Whole, VERSION, None)?;
-        let path = format!("api/w/{}/users/whoami", self.workspace);
-        let who = self.begin(Part::Whole, &path, None)?;
+        let version = self.begin(VERSION, SHORT_BYTES_MAX, None)?;
+        let who = self.begin_user()?;
         let server_version = self.greeting(version)?.version;
-        let user = self.user(&path, who)?;
-        let text = |name: &str| match user.get(name) {
-            Some(Value::String(text)) => Some(text.clone()),
-            _ => None,
-        };
+        let user = self.user(who)?;
+        let owned = |name: &str| text(&user, name).map(str::to_owned);
         Ok(Account {
-            user: text("username").zip(text("email")),
+            user: owned("username").zip(owned("email")),
             server_version,
             is_admin: is_true(&user, "is_admin"),
             workspaces: if list_workspaces { self.workspaces() } else { None },
@@ -289,26 +288,25 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace.
     pub fn token_user(&self) -> Result<TokenUser, WindmillError> {
-        let path = format!("api/w/{}/users/whoami", self.workspace);
-        let asked = || self.begin(Part::Whole, &path, None).and_then(|question| self.user(&path, question));
-        let user = retry::patiently(self.deadline, asked)?;
-        let name = match user.get("username") {
-            Some(Value::String(name)) => self.printable(name),
-            _ => String::new(),
-        };
+        let user = retry::patiently(self.deadline, || self.user(self.begin_user()?))?;
+        let name = text(&user, "username").map(|name| self.printable(name)).unwrap_or_default();
         Ok(TokenUser { name, admin: is_true(&user, "is_admin") })
     }
 
+    fn begin_user(&self) -> Result<Question, WindmillError> {
+        self.begin(&self.path("users/whoami"), USER_BYTES_MAX, None)
+    }
+
     /// Returns the token's user from the answer to `question`.
-    fn user(&self, path: &str, question: Question) -> Result<json::Object, WindmillError> {
-        let who = self.finish(path, question)?;
+    fn user(&self, question: Question) -> Result<Object, WindmillError> {
+        let who = self.finish(question)?;
         match who.status {
             200 => {}
             401 | 403 => return Err(self.refused(&who)),
             404 => return Err(self.no_such_workspace()),
-            _ => return Err(self.strange_answer(path, &who)),
+            _ => return Err(self.strange_answer(&who)),
         }
-        let Some(Value::Object(user)) = parse(&who.body) else { return Err(self.strange_answer(path, &who)) };
+        let Some(Value::Object(user)) = parse(&who.body) else { return Err(self.strange_answer(&who)) };
         // A superadmin has access even to workspaces that do not exist, and sees them empty.
         if is_true(&user, "is_super_admin") && self.is_known_to_be_missing()? {
             return Err(self.no_such_workspace());
@@ -323,59 +321,56 @@ impl<'a> Windmill<'a> {
     /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace, or if the answer
     /// is not a complete export.
     pub fn snapshot(&self, query: &str, folder: &Path) -> Result<Snapshot, WindmillError> {
-        let left = self.deadline.remaining().map_err(WindmillError::Expired)?;
+        let left = self.deadline.remaining()?;
         let sides = self.begin_sides()?;
-        let path = format!("api/w/{}/{EXPORT}", self.workspace);
+        let path = self.path(EXPORT);
         let (agent, url, headers) =
             (self.agent.clone(), self.base_url.join(&[&path, "&", query].concat()), self.sent_headers());
         let export = self.start(move |_| get(&agent, &url, &headers, left))?;
         let sides = self.finish_sides(sides)?;
-        let response = export.wait(self.deadline).map_err(WindmillError::Expired)?;
         let lost = |error| pull_failed(self.unreachable(&path, &error));
-        let response = response.map_err(lost)?;
+        let response = export.wait(self.deadline)?.map_err(lost)?;
         if response.status() != 200 || is_page(&response) {
-            let answer = read_answer(response, &path, Part::Whole).map_err(lost)?;
-            let is_redirect = (300..400).contains(&answer.status);
-            return Err(if is_redirect {
-                self.redirected(&path, &answer)
-            } else {
-                self.export_refused(&path, &answer)
+            let answer = read_answer(response, path.clone(), ANSWER_BYTES_MAX).map_err(lost)?;
+            return Err(match self.not_redirected(answer)? {
+                answer if answer.body.contains("no rows returned") => self.no_such_workspace(),
+                answer => pull_failed(self.strange_answer(&answer)),
             });
         }
-        let target = SnapshotFile::create(folder).map_err(|error| WindmillError::Machine(error.to_string()))?;
+        let target = SnapshotFile::create(folder)?;
         let query = query.to_owned();
         let taken = self.start(move |unwanted| {
             Snapshot::take(response.into_body().into_reader(), target, &query, sides, unwanted)
         })?;
-        let taken = taken.wait(self.deadline).map_err(WindmillError::Expired)?;
-        taken.map_err(|error| self.no_snapshot(error))
+        taken.wait(self.deadline)?.map_err(|error| self.no_snapshot(error))
     }
 
-    /// Asks what wmill asks in addition to the export.
-    ///
-    /// # Errors
-    /// [`WindmillError`] if there is no answer, or if its status is neither 200 nor 404. wmill would then delete files,
-    /// and exit with 0.
-    pub fn side_answers(&self) -> Result<SideAnswers, WindmillError> {
-        self.finish_sides(self.begin_sides()?)
+    /// Begins to ask what wmill asks in addition to the export.
+    fn begin_sides(&self) -> Result<[Question; 3], WindmillError> {
+        let begin = |path: &str, bytes_max| self.begin(&self.path(path), bytes_max, None);
+        Ok([
+            begin("workspaces/list_ws_specific", ANSWER_BYTES_MAX)?,
+            begin("resources/file_resource_type_to_file_ext_map", ANSWER_BYTES_MAX)?,
+            begin("shared_ui/get", SHARED_UI_BYTES_MAX)?,
+        ])
     }
 
-    fn begin_sides(&self) -> Result<Vec<(String, Question)>, WindmillError> {
-        let paths = SIDE_QUESTIONS.iter().map(|question| format!("api/w/{}/{question}", self.workspace));
-        paths.map(|path| self.begin(Part::Whole, &path, None).map(|question| (path, question))).collect()
-    }
-
-    fn finish_sides(&self, asked: Vec<(String, Question)>) -> Result<SideAnswers, WindmillError> {
-        let mut answers = asked.into_iter().map(|(path, question)| {
-            let answer = self.finish(&path, question)?;
+    /// Takes these answers. An answer with a status other than 200 and 404 is an error, since wmill would then delete
+    /// files, and exit with 0.
+    fn finish_sides(&self, [own_items, file_types, shared_ui]: [Question; 3]) -> Result<SideAnswers, WindmillError> {
+        let finish = |question| {
+            let answer = self.finish(question)?;
             match answer.status {
                 // A server that does not know the question answers 404. wmill does not ask such a server either.
                 200 | 404 => Ok(snapshot::Answer { status: answer.status, body: answer.body.into_bytes() }),
-                _ => Err(self.no_answer(Code::PullFailed, &path, &answer)),
+                _ => Err(self.no_answer(Code::PullFailed, &answer)),
             }
-        });
-        let mut next = || answers.next().unwrap_or_else(|| Ok(snapshot::Answer::default()));
-        Ok(SideAnswers { own_items: next()?, file_types: next()?, shared_ui: next()? })
+        };
+        Ok(SideAnswers {
+            own_items: finish(own_items)?,
+            file_types: finish(file_types)?,
+            shared_ui: finish(shared_ui)?,
+        })
     }
 
     fn no_snapshot(&self, error: SnapshotError) -> WindmillError {
@@ -391,38 +386,23 @@ impl<'a> Windmill<'a> {
             },
             SnapshotError::Strange(why) => failed(&why, Retry::Never),
             SnapshotError::Cancelled => WindmillError::Expired(Expired::Cancelled),
-            SnapshotError::Disk(error) => WindmillError::Machine(error.to_string()),
+            SnapshotError::Disk(error) => error.into(),
         }
-    }
-
-    /// Returns the error for an export that the server did not give.
-    fn export_refused(&self, path: &str, answer: &Answer) -> WindmillError {
-        if answer.body.contains("no rows returned") {
-            return self.no_such_workspace();
-        }
-        pull_failed(self.strange_answer(path, answer))
     }
 
     fn is_known_to_be_missing(&self) -> Result<bool, WindmillError> {
         let body = format!("{{\"id\":{}}}", json::to_string(self.workspace.as_str()));
-        let answer = self.ask("api/workspaces/exists", Some(&body))?;
+        let answer = self.finish(self.begin("api/workspaces/exists", ANSWER_BYTES_MAX, Some(body))?)?;
         Ok(answer.status == 200 && answer.body.trim() == "false")
     }
 
     /// Returns the workspaces that the token sees. A token that is bound to one workspace may not ask, so this is
     /// `None`.
     fn workspaces(&self) -> Option<Vec<String>> {
-        let answer = self.ask("api/workspaces/users", None).ok().filter(|answer| answer.status == 200)?;
-        let Value::Object(mut answer) = parse(&answer.body)? else { return None };
-        let Some(Value::Array(list)) = answer.remove("workspaces") else { return None };
-        let id = |workspace: &Value| match workspace {
-            Value::Object(workspace) => match workspace.get("id") {
-                Some(Value::String(id)) => WorkspaceId::parse(id).ok().map(|id| id.to_string()),
-                _ => None,
-            },
-            _ => None,
-        };
-        Some(list.iter().filter_map(id).collect())
+        let answer = self.ask("api/workspaces/users").ok().filter(|answer| answer.status == 200)?;
+        let Value::Object(answer) = parse(&answer.body)? else { return None };
+        let Some(Value::Array(list)) = answer.get("workspaces") else { return None };
+        Some(list.iter().filter_map(living_workspace).map(|id| id.to_string()).collect())
     }
 
     /// Returns the headers of each question.
@@ -439,31 +419,45 @@ impl<'a> Windmill<'a> {
     /// is incomplete, late or not JSON.
     #[must_use]
     pub fn ask_for_names(&self, path: &str) -> Option<Value> {
-        let path = format!("api/w/{}/{path}", self.workspace);
-        let (status, value) = match self.ask_for(Part::Names, &path, None) {
+        let asked = self.begin(&self.path(path), NAMES_BYTES_MAX, None).and_then(|question| self.finish(question));
+        let (status, value) = match asked {
             Ok(answer) => (answer.status, parse(&self.redactor().redact(&answer.body))),
             Err(_) => (0, None),
         };
         let value = value.filter(|_| status == 200);
         if value.is_none() {
+            let path = self.path(path);
             log::debug!("Windmill does not tell `{path}` (status {status}), so commits do without");
         }
         value
     }
 
-    fn ask(&self, path: &str, body: Option<&str>) -> Result<Answer, WindmillError> {
-        self.ask_for(Part::Whole, path, body)
+    /// Returns the path of a question about the workspace.
+    fn path(&self, path: &str) -> String {
+        format!("api/w/{}/{path}", self.workspace)
     }
 
-    fn ask_for(&self, part: Part, path: &str, body: Option<&str>) -> Result<Answer, WindmillError> {
-        self.finish(path, self.begin(part, path, body)?)
+    fn ask(&self, path: &str) -> Result<Answer, WindmillError> {
+        self.finish(self.begin(path, ANSWER_BYTES_MAX, None)?)
     }
 
-    fn begin(&self, part: Part, path: &str, body: Option<&str>) -> Result<Question, WindmillError> {
-        self.deadline.remaining().map_err(WindmillError::Expired)?;
-        let (agent, url, headers, body) =
-            (self.agent.clone(), self.base_url.join(path), self.sent_headers(), body.map(str::to_owned));
-        self.start(move |_| exchange(&agent, &url, &headers, body.as_deref(), part))
+    /// Begins to ask, with a POST if there is a body.
+    fn begin(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Question, WindmillError> {
+        self.deadline.remaining()?;
+        let (agent, url, headers) = (self.agent.clone(), self.base_url.join(path), self.sent_headers());
+        let path = path.to_owned();
+        let asked = path.clone();
+        let answer = self.start(move |_| {
+            let response = match body {
+                None => get(&agent, &url, &headers, ANSWER_TIME_MAX),
+                Some(body) => {
+                    let request = agent.post(&url).header("Content-Type", "application/json");
+                    headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send(body)
+                }
+            };
+            read_answer(response?, asked, bytes_max)
+        })?;
+        Ok(Question { path, answer })
     }
 
     /// Runs `ask`, which waits for the server, in its own thread.
@@ -474,16 +468,18 @@ impl<'a> Windmill<'a> {
         Pending::start(ask).map_err(|error| WindmillError::Machine(format!("cannot start a thread: {error}")))
     }
 
-    fn finish(&self, path: &str, question: Question) -> Result<Answer, WindmillError> {
-        let answer = question.wait(self.deadline).map_err(WindmillError::Expired)?;
-        let answer = answer.map_err(|error| self.unreachable(path, &error))?;
-        if (300..400).contains(&answer.status) { Err(self.redirected(path, &answer)) } else { Ok(answer) }
+    fn finish(&self, Question { path, answer }: Question) -> Result<Answer, WindmillError> {
+        let answer = answer.wait(self.deadline)?.map_err(|error| self.unreachable(&path, &error))?;
+        self.not_redirected(answer)
     }
 
-    /// Returns the error for a redirect. A redirect is not followed. The message names its target, since the setting
+    /// Returns an error for a redirect. A redirect is not followed. The message names its target, since the setting
     /// should have it.
-    fn redirected(&self, path: &str, answer: &Answer) -> WindmillError {
-        let asked = path.split('?').next().unwrap_or_default();
+    fn not_redirected(&self, answer: Answer) -> Result<Answer, WindmillError> {
+        if !(300..400).contains(&answer.status) {
+            return Ok(answer);
+        }
+        let asked = answer.path.split('?').next().unwrap_or_default();
         let target = answer.location.as_deref().unwrap_or("no place that it names");
         let base = target.split('?').next().and_then(|target| target.strip_suffix(asked)).unwrap_or(target);
         let base: String = self.printable(base.trim_end_matches('/')).chars().take(LOCATION_CHARS_MAX).collect();
@@ -493,7 +489,7 @@ impl<'a> Windmill<'a> {
             self.base_url.join(asked),
             answer.status
         );
-        failed(Code::WindmillUnreachable, message)
+        Err(failed(Code::WindmillUnreachable, message))
     }
 
     fn unreachable(&self, path: &str, error: &ureq::Error) -> WindmillError {
@@ -526,19 +522,19 @@ impl<'a> Windmill<'a> {
     }
 
     /// Describes an answer whose content must stay hidden.
-    fn no_answer(&self, code: Code, path: &str, answer: &Answer) -> WindmillError {
-        let message = format!("{} answered with status {}", self.base_url.join(path), answer.status);
+    fn no_answer(&self, code: Code, answer: &Answer) -> WindmillError {
+        let message = format!("{} answered with status {}", self.base_url.join(&answer.path), answer.status);
         WindmillError::Failed { code, message, retry: answer.retry() }
     }
 
-    fn strange_answer(&self, path: &str, answer: &Answer) -> WindmillError {
+    fn strange_answer(&self, answer: &Answer) -> WindmillError {
         // Secrets are removed before the text is cut to its start, so that no part of an echoed token is left.
         let said = answer.body.get(..answer.body.floor_char_boundary(ECHOED_BYTES_MAX)).unwrap_or_default();
         let said = self.redactor().scrub_cut(&output::clean_line(said.as_bytes()));
         let start: String = said.chars().take(200).collect();
         let message = format!(
             "{} answered with status {} and not as Windmill does: {start}",
-            self.base_url.join(path),
+            self.base_url.join(&answer.path),
             answer.status
         );
         WindmillError::Failed { code: Code::WindmillUnreachable, message, retry: answer.retry() }
@@ -546,7 +542,7 @@ impl<'a> Windmill<'a> {
 
     fn refused(&self, answer: &Answer) -> WindmillError {
         // If the token is valid elsewhere, it does not see this workspace.
-        if self.ask("api/users/whoami", None).is_ok_and(|who| who.status == 200) {
+        if self.ask("api/users/whoami").is_ok_and(|who| who.status == 200) {
             return self.no_such_workspace();
         }
         let message = format!(
@@ -569,16 +565,14 @@ impl<'a> Windmill<'a> {
     /// [`WindmillError`] if there is no answer, or if the server may come back. The error does not contain
     /// the answer.
     pub fn key(&self) -> Result<Option<Secret>, WindmillError> {
-        let path = format!("api/w/{}/workspaces/encryption_key", self.workspace);
-        let answer = self.ask(&path, None)?;
+        let answer = self.ask(&self.path("workspaces/encryption_key"))?;
         if answer.retry() != Retry::Never {
-            return Err(self.no_answer(Code::WindmillUnreachable, &path, &answer));
+            return Err(self.no_answer(Code::WindmillUnreachable, &answer));
         }
         Ok(match parse(&answer.body) {
-            Some(Value::Object(mut fields)) if answer.status == 200 => match fields.remove("key") {
-                Some(Value::String(key)) if !key.is_empty() => Some(Secret::new(key)),
-                _ => None,
-            },
+            Some(Value::Object(fields)) if answer.status == 200 => {
+                text(&fields, "key").filter(|key| !key.is_empty()).map(Secret::new)
+            }
             _ => None,
         })
     }
@@ -588,46 +582,31 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`WindmillError`] if there is no answer.
     pub fn can_read_variable(&self, path: &str) -> Result<bool, WindmillError> {
-        let path = percent::encode_path(path);
-        let path = format!("api/w/{}/variables/get/{path}?decrypt_secret=true", self.workspace);
-        let answer = self.ask(&path, None)?;
-        let is_there = match parse(&answer.body) {
-            Some(Value::Object(fields)) => matches!(fields.get("value"), Some(Value::String(_))),
-            _ => false,
-        };
-        Ok(answer.status == 200 && is_there)
+        let answer =
+            self.ask(&self.path(&format!("variables/get/{}?decrypt_secret=true", percent::encode_path(path))))?;
+        let value = parse(&answer.body).filter(|_| answer.status == 200);
+        Ok(matches!(value, Some(Value::Object(fields)) if text(&fields, "value").is_some()))
     }
 }
 
-fn is_true(object: &json::Object, name: &str) -> bool {
+fn is_true(object: &Object, name: &str) -> bool {
     matches!(object.get(name), Some(Value::Bool(true)))
 }
 
-/// Returns two fields of an object, if both exist and are texts.
+/// Returns a field of an object, if it exists and is a text.
 #[must_use]
-pub fn two_texts(object: &Value, names: [&str; 2]) -> Option<(String, String)> {
-    let Value::Object(fields) = object else { return None };
-    match names.map(|name| fields.get(name)) {
-        [Some(Value::String(one)), Some(Value::String(other))] => Some((one.clone(), other.clone())),
+pub fn text<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
+    match object.get(name) {
+        Some(Value::String(text)) => Some(text),
         _ => None,
     }
 }
 
-fn exchange(
-    agent: &ureq::Agent,
-    url: &str,
-    headers: &[(String, String)],
-    body: Option<&str>,
-    part: Part,
-) -> Result<Answer, ureq::Error> {
-    let response = match body {
-        None => get(agent, url, headers, ANSWER_TIME_MAX),
-        Some(body) => {
-            let request = agent.post(url).header("Content-Type", "application/json");
-            headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send(body)
-        }
-    }?;
-    read_answer(response, url, part)
+/// Returns two fields of an object, if both exist and are texts.
+#[must_use]
+pub fn two_texts(object: &Value, [one, other]: [&str; 2]) -> Option<(String, String)> {
+    let Value::Object(object) = object else { return None };
+    Some((text(object, one)?.to_owned(), text(object, other)?.to_owned()))
 }
 
 type Response = ureq::http::Response<ureq::Body>;
@@ -651,7 +630,7 @@ fn is_page(response: &Response) -> bool {
     header(response, "content-type").is_some_and(|value| value.starts_with("text/html"))
 }
 
-fn read_answer(mut response: Response, url: &str, part: Part) -> Result<Answer, ureq::Error> {
+fn read_answer(mut response: Response, path: String, bytes_max: u64) -> Result<Answer, ureq::Error> {
     let status = response.status().as_u16();
     // The header may also be a date, which is rare. Our own pause is used then.
     let retry_after = header(&response, "retry-after").and_then(|value| value.parse().ok());
@@ -659,35 +638,18 @@ fn read_answer(mut response: Response, url: &str, part: Part) -> Result<Answer, 
     let is_page = is_page(&response);
     let location = header(&response, "location").map(str::to_owned);
     let mut bytes = Vec::new();
-    let reader = response.body_mut().as_reader();
     // For an answer with another status, the beginning is enough.
-    if status == 200 {
-        let bytes_max = answer_bytes_max(url, part);
-        reader.take(bytes_max + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > bytes_max {
-            return Err(ureq::Error::BodyExceedsLimit(bytes_max));
-        }
-    } else {
-        reader.take(SHORT_BYTES_MAX).read_to_end(&mut bytes)?;
+    let read_max = if status == 200 { bytes_max + 1 } else { SHORT_BYTES_MAX };
+    response.body_mut().as_reader().take(read_max).read_to_end(&mut bytes)?;
+    if status == 200 && bytes.len() as u64 > bytes_max {
+        return Err(ureq::Error::BodyExceedsLimit(bytes_max));
     }
     // An answer that is not UTF-8 is not Windmill's. Its beginning is enough for a message.
     let body = String::from_utf8(bytes).unwrap_or_else(|error| {
         let bytes = error.as_bytes();
         String::from_utf8_lossy(&bytes[..bytes.len().min(ECHOED_BYTES_MAX)]).into_owned()
     });
-    Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs), date, is_page, location, body })
-}
-
-/// Returns how long the answer to this question may be.
-fn answer_bytes_max(url: &str, part: Part) -> u64 {
-    let is = |path: &str| url.ends_with(path);
-    match part {
-        Part::Names => NAMES_BYTES_MAX,
-        _ if is(VERSION) => SHORT_BYTES_MAX,
-        _ if is("/whoami") => USER_BYTES_MAX,
-        _ if is(SIDE_QUESTIONS[2]) => SHARED_UI_BYTES_MAX,
-        _ => ANSWER_BYTES_MAX,
-    }
+    Ok(Answer { path, status, retry_after: retry_after.map(Duration::from_secs), date, is_page, location, body })
 }
 
 fn failed(code: Code, message: String) -> WindmillError {

@@ -13,7 +13,7 @@ use crate::util::files;
 use crate::util::retry::Retry;
 use crate::util::secret::Secret;
 use crate::windmill::api::{Windmill, WindmillError, two_texts};
-use crate::windmill::push_relay::{Permits, PushRelay, Refusal, Relayed};
+use crate::windmill::push_relay::{Permits, PushRelay, Refusal};
 use crate::windmill::snapshot_server::SnapshotServer;
 
 /// The name of the only profile in wmill's configuration. Files with the name of the profile in their names
@@ -47,28 +47,10 @@ pub fn pull(
     run_env: &RunEnv,
     folder: &Path,
 ) -> Result<(), WindmillError> {
-    let machine = |error: std::io::Error| WindmillError::Machine(error.to_string());
-    let configuration = run_env.run_dir.path().join("wmill");
-    write_profile(&server.base_url(), workspace, server.word(), &configuration).map_err(machine)?;
-    let invocation = run_env.local_invocation("wmill", folder).map_err(machine)?;
-    let invocation = sync_command(invocation, run_env, folder, &configuration).arguments([
-        "pull",
-        "--yes",
-        "--skip-branch-validation",
-    ]);
     let mut words = Words::default();
-    let finished = run_env.run(invocation, &mut |line| words.take(line));
-    files::remove_folder(&configuration).map_err(machine)?;
-    let finished = match finished {
-        Ok(finished) => finished,
-        Err(failure) => {
-            if let Failure::Disk(_) = failure {
-                // The files that wmill wrote are of no use, and take the space.
-                files::remove_folder(folder).and_then(|()| files::create_folder(folder)).map_err(machine)?;
-            }
-            return Err(not_run(&failure));
-        }
-    };
+    let options = |invocation: Invocation| invocation.arguments(["pull", "--yes", "--skip-branch-validation"]);
+    let take = &mut |line: &str| words.take(line);
+    let finished = sync(workspace, run_env, folder, (&server.base_url(), server.word()), options, take)?;
     let is_done = words.say_done();
     // The server's reason comes first. wmill does not name the reason, since it takes a missing answer for an answer of
     // an older server.
@@ -85,16 +67,6 @@ pub fn pull(
     if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, folder, &finished)) }
 }
 
-fn not_run(failure: &Failure) -> WindmillError {
-    match failure {
-        Failure::Expired(expired) => WindmillError::Expired(*expired),
-        Failure::Disk(_) => {
-            WindmillError::Failed { code: Code::PullFailed, message: failure.to_string(), retry: Retry::NewCheckout }
-        }
-        _ => WindmillError::Machine(failure.to_string()),
-    }
-}
-
 /// What a push does with items that the folder does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletions {
@@ -105,7 +77,8 @@ pub enum Deletions {
 }
 
 /// Pushes the content of `folder`, which must hold the `wmill.yaml` for this run, as far as `permits` allows. wmill
-/// sends its requests to our relay, and gets the relay's word instead of the token.
+/// sends its requests to our relay, and gets the relay's word instead of the token. Returns the last change that
+/// Windmill did not accept, though wmill went on.
 ///
 /// # Errors
 /// [`WindmillError`], which names the item and says why. A part may have been pushed.
@@ -115,34 +88,19 @@ pub fn push(
     folder: &Path,
     permits: Permits,
     deletions: Deletions,
-) -> Result<Relayed, WindmillError> {
-    let machine = |error: std::io::Error| WindmillError::Machine(error.to_string());
-    let configuration = run_env.run_dir.path().join("wmill");
-    let relay = PushRelay::start(windmill, run_env, permits).map_err(machine)?;
-    write_profile(&relay.base_url(), windmill.workspace, relay.word(), &configuration).map_err(machine)?;
-    // The output is JSON, because wmill's own list of differences would show values, for example of resources.
-    let invocation = run_env.local_invocation("wmill", folder).map_err(machine)?;
-    let invocation = sync_command(invocation, run_env, folder, &configuration).arguments([
-        "push",
-        "--yes",
-        "--skip-branch-validation",
-        "--json-output",
-    ]);
-    // The relay is on this machine, so no proxy is used.
-    let mut invocation = invocation.environment("NO_PROXY", "127.0.0.1").environment("no_proxy", "127.0.0.1");
-    if deletions == Deletions::Skip {
-        invocation = invocation.argument("--keep-deleted");
-    }
-    let finished = run_env.run(invocation.capture(CHANGES_BYTES_MAX), &mut |_| {});
-    files::remove_folder(&configuration).map_err(machine)?;
-    let finished = match finished {
-        Ok(finished) => finished,
-        Err(failure) => return Err(not_run(&failure)),
+) -> Result<Option<Refusal>, WindmillError> {
+    let relay = PushRelay::start(windmill, run_env, permits)?;
+    let options = |invocation: Invocation| {
+        // The output is JSON, because wmill's own list of differences would show values, for example of resources.
+        let invocation = invocation.arguments(["push", "--yes", "--skip-branch-validation", "--json-output"]);
+        invocation.arguments((deletions == Deletions::Skip).then_some("--keep-deleted")).capture(CHANGES_BYTES_MAX)
     };
-    let relayed = relay.relayed();
+    let server = (&*relay.base_url(), relay.word());
+    let finished = sync(windmill.workspace, run_env, folder, server, options, &mut |_| {})?;
+    let refusal = relay.refusal();
     match said_of_push(&finished) {
-        Some(said) if finished.is_success() && said.is_success => Ok(relayed),
-        said => Err(push_failed(windmill, run_env, &finished, said.unwrap_or_default(), relayed.refusal)),
+        Some(said) if finished.is_success() && said.is_success => Ok(refusal),
+        said => Err(push_failed(windmill, run_env, &finished, said.unwrap_or_default(), refusal)),
     }
 }
 
@@ -209,16 +167,38 @@ fn plain_lines(tail: &[String]) -> String {
     plain[plain.len().saturating_sub(PLAIN_LINES_MAX)..].join("; ")
 }
 
-/// Makes the command `wmill sync`, which runs in `folder` with the profile in `configuration`.
-fn sync_command(invocation: Invocation, run_env: &RunEnv, folder: &Path, configuration: &Path) -> Invocation {
-    invocation
-        .environment("WMILL_CONFIG_DIR", configuration)
+/// Runs `wmill sync` in `folder`, against a server of ours with this address and word. `options` adds what is to be done.
+fn sync(
+    workspace: &WorkspaceId,
+    run_env: &RunEnv,
+    folder: &Path,
+    (address, word): (&str, &Secret),
+    options: impl FnOnce(Invocation) -> Invocation,
+    on_line: &mut dyn FnMut(&str),
+) -> Result<Finished, WindmillError> {
+    let configuration = run_env.run_dir.path().join("wmill");
+    write_profile(address, workspace, word, &configuration)?;
+    let invocation = run_env
+        .local_invocation("wmill", folder)?
+        .environment("WMILL_CONFIG_DIR", &configuration)
         .environment("NO_COLOR", "1")
         // If wmill finds a repository, it takes settings from its branch, so it must not find one.
         .environment("GIT_DIR", run_env.run_dir.path().join("no-repository"))
         .environment("GIT_CEILING_DIRECTORIES", folder.parent().unwrap_or(folder))
         .confine(&[run_env.run_dir.path(), folder])
-        .arguments(["--workspace", PROFILE, "sync"])
+        .arguments(["--workspace", PROFILE, "sync"]);
+    let finished = run_env.run(options(invocation), on_line);
+    files::remove_folder(&configuration)?;
+    finished.or_else(|failure| match failure {
+        Failure::Expired(expired) => Err(expired.into()),
+        Failure::Disk(_) => {
+            // The files that wmill wrote are of no use, and take the space.
+            files::remove_folder(folder).and_then(|()| files::create_folder(folder))?;
+            let (code, message) = (Code::PullFailed, failure.to_string());
+            Err(WindmillError::Failed { code, message, retry: Retry::NewCheckout })
+        }
+        _ => Err(WindmillError::Machine(failure.to_string())),
+    })
 }
 
 /// Writes the profile. wmill appends `api/…` to `remote` as it is.

@@ -134,7 +134,7 @@ mod tests {
             paths.iter().for_each(|path| visit(path, before.get(*path).copied(), after.get(*path).copied()));
             Ok::<_, std::convert::Infallible>(())
         };
-        let Ok(found) = deletions(&each, &Kinds::default());
+        let Ok(found) = deletions(&each, &Kinds::usual());
         let names: Vec<String> = found.deleted.iter().map(ToString::to_string).collect();
         assert_eq!((found.total, names), (total, deleted.iter().map(ToString::to_string).collect()));
     }

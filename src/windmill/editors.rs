@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use miniserde::json::{Object, Value};
+use miniserde::json::{Array, Object, Value};
 
 use crate::model::names::Identity;
 use crate::util::deadline::Deadline;
 use crate::util::percent;
 use crate::util::redact;
 use crate::util::time;
-use crate::windmill::api::{Account, Windmill};
+use crate::windmill::api::{self, Account, Windmill, two_texts};
 use crate::windmill::item_path::{ItemId, ItemKind};
 
 /// How long all questions together may take. Names are not worth a sync that takes noticeably longer.
@@ -122,15 +122,12 @@ fn told_by(line: &Object) -> Edit {
 /// Returns the addresses by user name, as far as Windmill gives them. The address of the token's own user is already
 /// known.
 fn addresses(windmill: &Windmill<'_>, account: &Account) -> Vec<(String, String)> {
-    let mut addresses = Vec::new();
-    if let Some(Value::Array(users)) = windmill.ask_for_names("users/list") {
-        for user in &users {
-            let Value::Object(user) = user else { continue };
-            if let (Some(name), Some(address)) = (text(user, "username"), text(user, "email")) {
-                addresses.push((name.to_owned(), address.to_owned()));
-            }
-        }
-    }
+    let users = match windmill.ask_for_names("users/list") {
+        Some(Value::Array(users)) => users,
+        _ => Array::new(),
+    };
+    let listed = users.iter().filter_map(|user| two_texts(user, ["username", "email"]));
+    let mut addresses: Vec<_> = listed.filter(|(_, address)| !address.is_empty()).collect();
     addresses.extend(account.user.clone());
     addresses
 }
@@ -152,10 +149,7 @@ fn identity(name: &str, addresses: &[(String, String)]) -> Option<Identity> {
 }
 
 fn text<'a>(line: &'a Object, name: &str) -> Option<&'a str> {
-    match line.get(name) {
-        Some(Value::String(text)) if !text.is_empty() => Some(text),
-        _ => None,
-    }
+    api::text(line, name).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

@@ -629,7 +629,7 @@ pub(super) mod tests {
 
     #[test]
     fn kinds_cover_what_they_take_out() {
-        let kinds = Kinds { skip_apps: true, include_users: true, skip_secrets: true, ..Kinds::default() };
+        let kinds = Kinds { skip_apps: true, include_users: true, skip_secrets: true, ..Kinds::usual() };
         let covered = |path: &str| covers(&item_of(path).unwrap(), &kinds);
         for path in ["f/a.py", "f/a.flow/flow.yaml", "f/a.variable.yaml", "f/a.schedule.yaml", "users/a.user.yaml"] {
             assert!(covered(path), "{path}");

@@ -25,25 +25,22 @@ pub const CUT: char = '\0';
 /// The digest of a value.
 pub type Hash = [u8; 32];
 
-/// Gets everything that is read, in the order of the text. `depth` is the number of objects and arrays around it, so
-/// the keys of the outermost object have depth 1.
-pub trait Visitor {
-    /// Takes a key, without escapes. A long key is cut, and then ends with [`CUT`].
-    fn key(&mut self, _depth: usize, _key: &str) {}
-    /// Takes a string that is a value, without escapes. A long string is cut, and then ends with [`CUT`].
-    fn text(&mut self, _depth: usize, _text: &str) {}
-    /// Takes a number, `true`, `false` or `null`, as written.
-    fn word(&mut self, _depth: usize, _word: &str) {}
-    /// Is called when an object or an array begins.
-    fn opened(&mut self, _depth: usize) {}
-    /// Whether to ignore a member. It is called after [`Visitor::key`].
-    fn is_ignored(&mut self, _depth: usize, _key: &str) -> bool {
-        false
-    }
+/// What is read, in the order of the text. Its path has a key for each object around it, and an empty text for each
+/// array.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A key, which is the last one of the path. Keys are without escapes. A long key is cut, and then ends with [`CUT`].
+    Key,
+    /// A string that is a value, without escapes. A long string is cut, and then ends with [`CUT`].
+    Text(&'a str),
+    /// A number, `true`, `false` or `null`, as written.
+    Word(&'a str),
+    /// An object or an array begins.
+    Open,
 }
 
-/// Ignores everything it gets.
-impl Visitor for () {}
+/// Gets the path and the event.
+pub type Visitor<'v> = dyn FnMut(&[String], Event<'_>) + 'v;
 
 /// Why there is no digest.
 #[derive(Debug)]
@@ -64,29 +61,31 @@ impl From<io::Error> for JsonError {
 ///
 /// # Errors
 /// [`JsonError`].
-pub fn digest(input: &mut dyn BufRead, visitor: &mut dyn Visitor) -> Result<Hash, JsonError> {
-    Reader { input, visitor, open: Vec::new(), members: 0, shown: Vec::new() }.document()
+pub fn digest(input: &mut dyn BufRead, visitor: &mut Visitor<'_>) -> Result<Hash, JsonError> {
+    Reader { input, visitor, open: Vec::new(), path: Vec::new(), members: 0, shown: Vec::new() }.document()
 }
 
 /// An object or an array whose end has not been read yet.
 enum Open {
     Array(Digest),
-    /// `key` belongs to the value that is read now. It is `None` if that value is ignored.
+    /// `key` belongs to the value that is read now.
     Object {
-        key: Option<Hash>,
+        key: Hash,
         members: Vec<(Hash, Hash)>,
     },
 }
 
-struct Reader<'a> {
+struct Reader<'a, 'v> {
     input: &'a mut dyn BufRead,
-    visitor: &'a mut dyn Visitor,
+    visitor: &'a mut Visitor<'v>,
     open: Vec<Open>,
+    /// The last key of each open object, and an empty text for each open array.
+    path: Vec<String>,
     members: usize,
     shown: Vec<u8>,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn document(mut self) -> Result<Hash, JsonError> {
         loop {
             let Some(mut value) = self.value()? else { continue };
@@ -97,7 +96,7 @@ impl Reader<'_> {
                 };
                 match open {
                     Open::Array(digest) => digest.update(&value),
-                    Open::Object { key, members } => members.extend(key.map(|key| (key, value))),
+                    Open::Object { key, members } => members.push((*key, value)),
                 }
                 let is_array = matches!(open, Open::Array(_));
                 match self.token()? {
@@ -119,7 +118,7 @@ impl Reader<'_> {
     fn value(&mut self) -> Result<Option<Hash>, JsonError> {
         match self.token()?.ok_or(JsonError::Strange("it ends early"))? {
             b'{' => {
-                self.open(Open::Object { key: None, members: Vec::new() })?;
+                self.open(Open::Object { key: Hash::default(), members: Vec::new() })?;
                 if self.peek_token()? == Some(b'}') {
                     self.token()?;
                     return Ok(Some(self.close()));
@@ -137,7 +136,7 @@ impl Reader<'_> {
             b'"' => {
                 let hash = self.string()?;
                 let text = self.shown();
-                self.visitor.text(self.open.len(), &text);
+                (self.visitor)(&self.path, Event::Text(&text));
                 Ok(Some(hash))
             }
             first => self.literal(first).map(Some),
@@ -148,13 +147,15 @@ impl Reader<'_> {
         if self.open.len() >= DEPTH_MAX {
             return Err(JsonError::Strange("it is nested more than 500 levels deep"));
         }
-        self.visitor.opened(self.open.len());
+        (self.visitor)(&self.path, Event::Open);
         self.open.push(open);
+        self.path.push(String::new());
         Ok(())
     }
 
     /// Removes the innermost open object or array, and returns its digest.
     fn close(&mut self) -> Hash {
+        self.path.pop();
         match self.open.pop() {
             Some(Open::Array(digest)) => digest.finish_bytes(),
             Some(Open::Object { mut members, .. }) => {
@@ -183,13 +184,15 @@ impl Reader<'_> {
         }
         let hash = self.string()?;
         let shown = self.shown();
-        self.visitor.key(self.open.len(), &shown);
-        let is_ignored = self.visitor.is_ignored(self.open.len(), &shown);
+        if let Some(last) = self.path.last_mut() {
+            *last = shown;
+        }
+        (self.visitor)(&self.path, Event::Key);
         if self.token()? != Some(b':') {
             return Err(JsonError::Strange("a key is not followed by a colon"));
         }
         if let Some(Open::Object { key, .. }) = self.open.last_mut() {
-            *key = (!is_ignored).then_some(hash);
+            *key = hash;
         }
         Ok(())
     }
@@ -257,10 +260,8 @@ impl Reader<'_> {
         if !is_number && ![&b"true"[..], b"false", b"null"].contains(&&written[..]) {
             return Err(JsonError::Strange("something is neither a string nor a number"));
         }
-        self.visitor.word(self.open.len(), &String::from_utf8_lossy(&written));
-        let mut digest = begin(b'1');
-        digest.update(&written);
-        Ok(digest.finish_bytes())
+        (self.visitor)(&self.path, Event::Word(&String::from_utf8_lossy(&written)));
+        Ok(hash_of(&[b"1", &written]))
     }
 
     fn peek(&mut self) -> io::Result<Option<u8>> {
@@ -284,6 +285,14 @@ impl Reader<'_> {
     }
 }
 
+/// Returns the hash of all parts together.
+#[must_use]
+pub fn hash_of(parts: &[&[u8]]) -> Hash {
+    let mut digest = Digest::new(Algorithm::Sha256);
+    parts.iter().for_each(|part| digest.update(part));
+    digest.finish_bytes()
+}
+
 /// Begins a digest that no value of another kind can have.
 fn begin(kind: u8) -> Digest {
     let mut digest = Digest::new(Algorithm::Sha256);
@@ -296,7 +305,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Hash {
-        digest(&mut text.as_bytes(), &mut ()).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+        digest(&mut text.as_bytes(), &mut |_, _| {}).unwrap_or_else(|error| panic!("{text}: {error:?}"))
     }
 
     #[track_caller]
@@ -388,11 +397,11 @@ mod tests {
             "{\"a\":1,}",
             "\"\\\"",
         ] {
-            assert!(matches!(digest(&mut text.as_bytes(), &mut ()), Err(JsonError::Strange(_))), "{text}");
+            assert!(matches!(digest(&mut text.as_bytes(), &mut |_, _| {}), Err(JsonError::Strange(_))), "{text}");
         }
         let deep = |levels: usize| ["[".repeat(levels), "]".repeat(levels)].concat();
         of(&deep(DEPTH_MAX));
-        assert!(digest(&mut deep(DEPTH_MAX + 1).as_bytes(), &mut ()).is_err());
+        assert!(digest(&mut deep(DEPTH_MAX + 1).as_bytes(), &mut |_, _| {}).is_err());
     }
 
     // In Node's WASI this test takes half a minute, and Node.js 20 crashes when it ends after that.
@@ -404,7 +413,7 @@ mod tests {
             format!("{{{}}}", members.join(","))
         };
         of(&wide(MEMBERS_MAX));
-        assert!(digest(&mut wide(MEMBERS_MAX + 1).as_bytes(), &mut ()).is_err());
+        assert!(digest(&mut wide(MEMBERS_MAX + 1).as_bytes(), &mut |_, _| {}).is_err());
         // Only members that are open at the same time count.
         of(&format!("[{0},{0}]", wide(MEMBERS_MAX / 2 + 1)));
     }
@@ -413,30 +422,40 @@ mod tests {
     fn the_same_is_read_however_it_is_buffered() {
         let text = r#"{"a\u002f":["x\"y\\",{"é":null}],"b":-1.5e3}"#;
         for size in 1..20 {
-            let read = digest(&mut io::BufReader::with_capacity(size, text.as_bytes()), &mut ()).expect("JSON");
+            let read = digest(&mut io::BufReader::with_capacity(size, text.as_bytes()), &mut |_, _| {}).expect("JSON");
             assert_eq!(read, of(text), "{size}");
         }
     }
 
     #[test]
     fn keys_and_texts_are_shown_without_escapes() {
-        struct Shown(Vec<String>);
-        impl Visitor for Shown {
-            fn key(&mut self, depth: usize, key: &str) {
-                self.0.push(format!("{depth} {key}:"));
+        let shown_of = |text: &str| {
+            let mut shown = Vec::new();
+            let result = digest(&mut text.as_bytes(), &mut |path, event| match event {
+                Event::Key => shown.push(format!("{} {}:", path.len(), path[path.len() - 1])),
+                Event::Text(text) => shown.push(format!("{} {text}", path.len())),
+                Event::Word(_) | Event::Open => {}
+            });
+            result.map(|_| shown).expect("JSON")
+        };
+        let text = r#"{"\u002e\u002e/a":{"b":["c",1]},"d":"\u00e9\n"}"#;
+        assert_eq!(shown_of(text), ["1 ../a:", "2 b:", "3 c", "1 d:", "1 é\n"]);
+        let half = shown_of(r#"["\u002e\ud800","\ud83d\ude00\u002e"]"#);
+        assert_eq!(half, [r"1 \u002e\ud800".to_owned() + &CUT.to_string(), "1 😀.".to_owned()]);
+        let long = shown_of(&format!("\"{}\"", "x".repeat(SHOWN_BYTES_MAX + 1)));
+        assert_eq!(long[0].len(), "0 ".len() + SHOWN_BYTES_MAX + 1);
+    }
+
+    #[test]
+    fn a_path_has_the_keys_of_objects_and_an_empty_text_for_arrays() {
+        let mut paths = Vec::new();
+        let text = r#"{"a":[{"b":1}],"c":{"d":2,"e":3}}"#;
+        digest(&mut text.as_bytes(), &mut |path, event| {
+            if let Event::Word(word) = event {
+                paths.push(format!("{}={word}", path.join("/")));
             }
-            fn text(&mut self, depth: usize, text: &str) {
-                self.0.push(format!("{depth} {text}"));
-            }
-        }
-        let mut shown = Shown(Vec::new());
-        digest(&mut r#"{"\u002e\u002e/a":{"b":["c",1]},"d":"\u00e9\n"}"#.as_bytes(), &mut shown).expect("JSON");
-        assert_eq!(shown.0, ["1 ../a:", "2 b:", "3 c", "1 d:", "1 é\n"]);
-        let mut half = Shown(Vec::new());
-        digest(&mut r#"["\u002e\ud800","\ud83d\ude00\u002e"]"#.as_bytes(), &mut half).expect("JSON");
-        assert_eq!(half.0, [r"1 \u002e\ud800".to_owned() + &CUT.to_string(), "1 😀.".to_owned()]);
-        let (mut long, text) = (Shown(Vec::new()), "x".repeat(SHOWN_BYTES_MAX + 1));
-        digest(&mut format!("\"{text}\"").as_bytes(), &mut long).expect("JSON");
-        assert_eq!(long.0[0].len(), "0 ".len() + SHOWN_BYTES_MAX + 1);
+        })
+        .expect("JSON");
+        assert_eq!(paths, ["a//b=1", "c/d=2", "c/e=3"]);
     }
 }

@@ -7,8 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::util::hash::{Algorithm, Digest};
+use crate::util::hash;
 use crate::windmill::item_path::WMILL_LOCK;
+use crate::windmill::json_digest::{Hash, hash_of};
 
 /// The endings of folders whose files belong to the item before the ending. The dotted layout needs no endings, since a
 /// base path ends at a dot.
@@ -24,7 +25,7 @@ pub type GroupId = [u8; 16];
 
 /// The digest of each group of an export, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Groups(Vec<(GroupId, [u8; 32])>);
+pub struct Groups(Vec<(GroupId, Hash)>);
 
 /// The length of a group's id and digest together, in bytes.
 const GROUP_BYTES: usize = 48;
@@ -59,23 +60,20 @@ fn stem_of_folder(name: &str) -> Option<&str> {
 /// Returns the group of an entry of the export, or of a file in the tree.
 #[must_use]
 pub fn group_of(path: &str) -> GroupId {
-    let mut digest = Digest::new(Algorithm::Sha256);
-    digest.update(base_of(path).as_bytes());
     let mut id = [0; 16];
-    id.copy_from_slice(&digest.finish_bytes()[..16]);
+    id.copy_from_slice(&hash_of(&[base_of(path).as_bytes()])[..16]);
     id
 }
 
 impl Groups {
     /// Makes the groups from the digest and the group of each entry, in any order.
     #[must_use]
-    pub fn new(mut entries: Vec<(GroupId, [u8; 32])>) -> Self {
+    pub fn new(mut entries: Vec<(GroupId, Hash)>) -> Self {
         entries.sort_unstable();
         let mut groups = Vec::new();
         for of_group in entries.chunk_by(|left, right| left.0 == right.0) {
-            let mut digest = Digest::new(Algorithm::Sha256);
-            of_group.iter().for_each(|(_, entry)| digest.update(entry));
-            groups.push((of_group[0].0, digest.finish_bytes()));
+            let digests: Vec<&[u8]> = of_group.iter().map(|(_, digest)| &digest[..]).collect();
+            groups.push((of_group[0].0, hash_of(&digests)));
         }
         Self(groups)
     }
@@ -83,12 +81,7 @@ impl Groups {
     /// Returns the digest of all groups.
     #[must_use]
     pub fn digest(&self) -> String {
-        let mut digest = Digest::new(Algorithm::Sha256);
-        for (id, group) in &self.0 {
-            digest.update(id);
-            digest.update(group);
-        }
-        digest.finish()
+        hash::hex(&hash_of(&[&self.to_bytes()]))
     }
 
     /// Returns the groups as bytes for a file.
@@ -100,33 +93,26 @@ impl Groups {
     /// Reads the bytes that [`Groups::to_bytes`] returned. Returns `None` for other bytes.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let (groups, []) = bytes.as_chunks::<GROUP_BYTES>() else { return None };
-        let group = |bytes: &[u8; GROUP_BYTES]| {
-            let (mut id, mut digest) = ([0; 16], [0; 32]);
-            id.copy_from_slice(&bytes[..16]);
-            digest.copy_from_slice(&bytes[16..]);
-            (id, digest)
-        };
-        let groups: Vec<_> = groups.iter().map(group).collect();
+        let group = |bytes: &[u8]| Some((*bytes.first_chunk()?, bytes.get(16..)?.try_into().ok()?));
+        let groups: Vec<(GroupId, Hash)> = bytes.chunks(GROUP_BYTES).map(group).collect::<Option<_>>()?;
         groups.is_sorted_by(|left, right| left.0 < right.0).then_some(Self(groups))
     }
 
     /// Returns the digest of one group, or `None` if the export has no entry in it.
     #[must_use]
-    pub fn get(&self, id: &GroupId) -> Option<&[u8; 32]> {
+    pub fn get(&self, id: &GroupId) -> Option<&Hash> {
         self.0.binary_search_by_key(id, |(group, _)| *group).ok().map(|at| &self.0[at].1)
     }
 
     /// Returns the groups that differ from those of an earlier export.
     #[must_use]
     pub fn changed_since(&self, earlier: &Self) -> Changed {
-        let differs = |these: &Self, those: &Self| {
-            let differing = these.0.iter().filter(|(id, digest)| those.get(id) != Some(digest));
-            differing.map(|(id, _)| *id).collect::<BTreeSet<_>>()
+        let sides = [(self, earlier), (earlier, self)];
+        let differing = |(these, those): (&Self, &Self)| {
+            let differs = |(id, digest): &&(GroupId, Hash)| those.get(id) != Some(digest);
+            these.0.iter().filter(differs).map(|(id, _)| *id).collect::<Vec<_>>()
         };
-        let mut changed = differs(self, earlier);
-        changed.extend(differs(earlier, self));
-        Changed(changed)
+        Changed(sides.into_iter().flat_map(differing).collect())
     }
 }
 
@@ -171,16 +157,8 @@ pub fn check_lock(before: &str, after: &str, changed: &Changed) -> Result<(), &'
     if !has_lock_version(before) || !has_lock_version(after) {
         return Err("wmill-lock.yaml is not of version 2");
     }
-    let sorted = |text: &str| {
-        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        lines.sort_unstable();
-        lines
-    };
-    let (before, after) = (sorted(before), sorted(after));
-    let is_only_in = |lines: &[String], others: &[String]| {
-        lines.iter().filter(|line| others.binary_search(line).is_err()).all(|line| is_of_changed(line, changed))
-    };
-    if is_only_in(&before, &after) && is_only_in(&after, &before) {
+    let (before, after): (BTreeSet<&str>, BTreeSet<&str>) = (before.lines().collect(), after.lines().collect());
+    if before.symmetric_difference(&after).all(|line| is_of_changed(line, changed)) {
         Ok(())
     } else {
         Err("wmill-lock.yaml changed in lines of other items")

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use miniserde::json::{self, Object, Value};
+use ureq::http::{self, Method};
 
 use crate::http::loopback::LoopbackServer;
 use crate::net::http_client;
@@ -20,7 +21,7 @@ use crate::process::run_env::RunEnv;
 use crate::util::hash;
 use crate::util::percent;
 use crate::util::secret::Secret;
-use crate::windmill::api::Windmill;
+use crate::windmill::api::{Windmill, text};
 use crate::windmill::item_path::{ItemId, ItemKind};
 
 /// The largest head of a request. wmill sends a few headers of its own.
@@ -172,12 +173,12 @@ impl Subject {
             ["shared_ui"] => (Self::shared_ui(), false),
             ["workspace_dependencies", "create"] => {
                 let fields = fields(body)?;
-                let file = file_of_dependencies(&text(&fields, "language")?, text(&fields, "name"))?;
+                let file = file_of_dependencies(text(&fields, "language")?, text(&fields, "name"))?;
                 (Self::new("workspace_dependencies", file), false)
             }
             ["workspace_dependencies", "delete", language] => {
                 let name = query.split('&').find_map(|pair| pair.strip_prefix("name=")).and_then(percent::decode);
-                (Self::new("workspace_dependencies", file_of_dependencies(language, name)?), true)
+                (Self::new("workspace_dependencies", file_of_dependencies(language, name.as_deref())?), true)
             }
             ["native_triggers", service, "delete", number] => {
                 (Self::new("native_triggers", format!("{number}.{service}")), true)
@@ -206,7 +207,8 @@ impl Subject {
         match verb {
             "create" => {
                 let is_named = matches!(kind, "folders" | "groups" | "resources/type");
-                let path = text(&fields(body)?, if is_named { "name" } else { "path" })?;
+                let fields = fields(body)?;
+                let path = text(&fields, if is_named { "name" } else { "path" })?;
                 Some((Self::new(kind, path), false))
             }
             // Windmill moves an item to the path in the body.
@@ -255,7 +257,7 @@ const SETTINGS: [&str; 18] = [
 ];
 
 /// Returns the file below `dependencies/` that wmill pushes with this language and name.
-fn file_of_dependencies(language: &str, name: Option<String>) -> Option<String> {
+fn file_of_dependencies(language: &str, name: Option<&str>) -> Option<String> {
     let file = match language {
         "bun" => "package.json",
         "python3" => "requirements.in",
@@ -278,13 +280,6 @@ fn kind_of_acl(kind: &str) -> String {
 fn fields(body: &[u8]) -> Option<Object> {
     match json::from_str(std::str::from_utf8(body).ok()?) {
         Ok(Value::Object(fields)) => Some(fields),
-        _ => None,
-    }
-}
-
-fn text(fields: &Object, name: &str) -> Option<String> {
-    match fields.get(name) {
-        Some(Value::String(text)) => Some(text.clone()),
         _ => None,
     }
 }
@@ -317,15 +312,6 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// What happened to the changes of a push.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Relayed {
-    /// The last change that Windmill did not accept.
-    pub refusal: Option<Refusal>,
-    /// How many changes were not forwarded, because they are not about chosen items.
-    pub left_alone: usize,
-}
-
 /// The running relay.
 pub struct PushRelay {
     server: LoopbackServer,
@@ -343,7 +329,7 @@ struct Shared {
     headers: Vec<(String, Secret)>,
     word: Secret,
     permits: Permits,
-    relayed: Mutex<Relayed>,
+    refusal: Mutex<Option<Refusal>>,
 }
 
 impl PushRelay {
@@ -362,7 +348,7 @@ impl PushRelay {
             headers: windmill.headers.to_vec(),
             word: Secret::new(word),
             permits,
-            relayed: Mutex::default(),
+            refusal: Mutex::default(),
         });
         let served = Arc::clone(&shared);
         let server = LoopbackServer::start(move |stream| {
@@ -385,59 +371,45 @@ impl PushRelay {
         &self.shared.word
     }
 
-    /// Returns what happened to the changes so far.
+    /// Returns the last change that Windmill did not accept.
     #[must_use]
-    pub fn relayed(&self) -> Relayed {
-        self.shared.relayed().clone()
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.shared.refusal().clone()
     }
 }
 
-/// A request of wmill.
-struct Request {
-    method: String,
-    target: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
+type Request = http::Request<Vec<u8>>;
+type Response = http::Response<ureq::Body>;
 
-fn answer(mut stream: &TcpStream, shared: &Shared) -> io::Result<()> {
+fn answer(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;
     let Some(request) = read_request(stream)? else { return Ok(()) };
+    let (changes, path) = (!matches!(*request.method(), Method::GET | Method::HEAD), request.uri().path().to_owned());
+    let bearer = request.headers().get("authorization").and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     // wmill asks for the server's version without a token.
-    if request.target != VERSION && !request.bearer_token().is_some_and(|token| shared.word.matches(token.as_bytes())) {
+    if *request.uri() != *VERSION && !bearer.is_some_and(|token| shared.word.matches(token)) {
         return write_text(stream, 401, "Unauthorized");
     }
-    let changes = !matches!(request.method.as_str(), "GET" | "HEAD");
-    let path = request.target.split('?').next().unwrap_or_default();
-    let chosen = changes.then(|| shared.permits.chosen(&request.target, &shared.prefix, &request.body)).flatten();
+    let chosen = || shared.permits.chosen(&request.uri().to_string(), &shared.prefix, request.body());
+    let chosen = if changes { chosen() } else { None };
     if changes && chosen.is_none() {
-        log::debug!("left alone, as it was not chosen: {} {path}", request.method);
-        shared.relayed().left_alone += 1;
+        log::debug!("left alone, as it was not chosen: {} {path}", request.method());
         // wmill takes a script as created only if the status is 201.
         return write_text(stream, if path.ends_with("/create") { 201 } else { 200 }, LEFT_ALONE);
     }
-    let what = || chosen.as_ref().map(Subject::to_string).unwrap_or_default();
-    match shared.forward(&request) {
-        Ok(mut response) => {
-            let status = response.status().as_u16();
-            if changes && status >= 400 {
-                let body = response.body_mut().with_config().limit(REASON_BYTES_MAX).read_to_vec().unwrap_or_default();
-                let reason = reason(&body);
-                shared.relayed().refusal = Some(Refusal { what: what(), status, reason: reason.clone() });
-                return write_text(stream, status, &reason);
-            }
-            relay(stream, response)
+    let (status, reason) = match shared.forward(request) {
+        Ok(mut response) if changes && response.status().as_u16() >= 400 => {
+            let body = response.body_mut().with_config().limit(REASON_BYTES_MAX).read_to_vec().unwrap_or_default();
+            (response.status().as_u16(), reason(&body))
         }
-        Err(error) => {
-            let reason = format!("no answer: {error}");
-            if changes {
-                shared.relayed().refusal = Some(Refusal { what: what(), status: 0, reason: reason.clone() });
-            }
-            write_text(stream, 502, &reason)?;
-            stream.flush()
-        }
+        Ok(response) => return relay(stream, response),
+        Err(error) => (0, format!("no answer: {error}")),
+    };
+    if let Some(subject) = chosen {
+        *shared.refusal() = Some(Refusal { what: subject.to_string(), status, reason: reason.clone() });
     }
+    write_text(stream, if status == 0 { 502 } else { status }, &reason)
 }
 
 /// Returns one line of the server's text, without places in the server's source. The text of a page is not used.
@@ -457,15 +429,15 @@ fn is_place_in_source(word: &str) -> bool {
 }
 
 impl Shared {
-    fn relayed(&self) -> MutexGuard<'_, Relayed> {
-        self.relayed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends the request to Windmill, with the token instead of the word.
-    fn forward(&self, request: &Request) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
-        let url = [&self.base, request.target.trim_start_matches('/')].concat();
-        let mut forwarded = ureq::http::Request::builder().method(request.method.as_str()).uri(url);
-        for (name, value) in request.headers.iter().filter(|(name, _)| is_forwarded(name)) {
+    fn forward(&self, request: Request) -> Result<Response, ureq::Error> {
+        let url = [&self.base, request.uri().to_string().trim_start_matches('/')].concat();
+        let mut forwarded = http::Request::builder().method(request.method()).uri(url);
+        for (name, value) in request.headers().iter().filter(|(name, _)| !NOT_FORWARDED.contains(&name.as_str())) {
             forwarded = forwarded.header(name, value);
         }
         if !self.token.expose().is_empty() {
@@ -474,45 +446,32 @@ impl Shared {
         for (name, value) in &self.headers {
             forwarded = forwarded.header(name, value.expose());
         }
-        if matches!(request.method.as_str(), "POST" | "PUT" | "PATCH") {
-            return self.agent.run(forwarded.body(&request.body[..])?);
+        if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
+            return self.agent.run(forwarded.body(request.into_body())?);
         }
         self.agent.run(forwarded.body(())?)
     }
 }
 
-/// Whether to forward a header. Headers about the connection, credentials and cookies are not forwarded.
-fn is_forwarded(name: &str) -> bool {
-    const OWN: [&str; 10] = [
-        "accept-encoding",
-        "authorization",
-        "connection",
-        "content-length",
-        "cookie",
-        "expect",
-        "host",
-        "keep-alive",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    !OWN.contains(&name)
-}
-
-impl Request {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    fn bearer_token(&self) -> Option<&str> {
-        self.header("authorization")?.strip_prefix("Bearer ")
-    }
-}
+/// Headers about the connection, credentials and cookies.
+const NOT_FORWARDED: [&str; 10] = [
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "expect",
+    "host",
+    "keep-alive",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// Reads the request. Returns `None` if the connection ends before the head is complete.
 fn read_request(mut stream: &TcpStream) -> io::Result<Option<Request>> {
     let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
     let (mut received, mut chunk) = (Vec::new(), vec![0; CHUNK_BYTES]);
-    let (mut request, head_bytes) = loop {
+    let (head, head_bytes) = loop {
         match stream.read(&mut chunk)? {
             0 => return Ok(None),
             length => received.extend_from_slice(&chunk[..length]),
@@ -524,37 +483,31 @@ fn read_request(mut stream: &TcpStream) -> io::Result<Option<Request>> {
             return Err(invalid("the head is too large"));
         }
     };
-    if request.header("transfer-encoding").is_some() {
+    if head.headers().contains_key("transfer-encoding") {
         return Err(invalid("a body in chunks"));
     }
-    let length = request.header("content-length").map_or(Ok(0), str::parse);
-    let length: usize = length.ok().filter(|length| *length <= BODY_BYTES_MAX).ok_or_else(|| invalid("its length"))?;
-    request.body = received.split_off(head_bytes);
-    while request.body.len() < length {
+    let length = head.headers().get("content-length").map_or(Some("0"), |length| length.to_str().ok());
+    let length = length.and_then(|length| length.parse().ok()).filter(|length| *length <= BODY_BYTES_MAX);
+    let length = length.ok_or_else(|| invalid("its length"))?;
+    let mut body = received.split_off(head_bytes);
+    while body.len() < length {
         match stream.read(&mut chunk)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => request.body.extend_from_slice(&chunk[..count]),
+            count => body.extend_from_slice(&chunk[..count]),
         }
     }
-    Ok(Some(request))
+    Ok(Some(head.map(|()| body)))
 }
 
 /// Returns the head, and its length. Returns `Some(None)` if the head is incomplete, and `None` if it is malformed.
-fn parse_head(received: &[u8]) -> Option<Option<(Request, usize)>> {
+fn parse_head(received: &[u8]) -> Option<Option<(http::Request<()>, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
     let httparse::Status::Complete(length) = parsed.parse(received).ok()? else { return Some(None) };
-    let headers = parsed
-        .headers
-        .iter()
-        .map(|header| (header.name.to_ascii_lowercase(), String::from_utf8_lossy(header.value).into_owned()));
-    let request = Request {
-        method: parsed.method?.to_owned(),
-        target: parsed.path.filter(|target| target.starts_with('/'))?.to_owned(),
-        headers: headers.collect(),
-        body: Vec::new(),
-    };
-    Some(Some((request, length)))
+    let target = parsed.path.filter(|target| target.starts_with('/'))?;
+    let head = http::Request::builder().method(parsed.method?).uri(target);
+    let head = parsed.headers.iter().fold(head, |head, header| head.header(header.name, header.value));
+    Some(Some((head.body(()).ok()?, length)))
 }
 
 fn write_text(mut stream: &TcpStream, status: u16, text: &str) -> io::Result<()> {
@@ -567,7 +520,7 @@ fn write_text(mut stream: &TcpStream, status: u16, text: &str) -> io::Result<()>
 
 /// Passes an answer on. If the answer has a length, the relay sends the length too. Otherwise the relay sends chunks,
 /// and omits the last one if the answer was cut off.
-fn relay(mut stream: &TcpStream, mut response: ureq::http::Response<ureq::Body>) -> io::Result<()> {
+fn relay(mut stream: &TcpStream, mut response: Response) -> io::Result<()> {
     let kept = ["content-type", "content-encoding", "content-disposition", "location"];
     let mut head = format!("HTTP/1.1 {} \r\nConnection: close\r\n", response.status().as_u16());
     for (name, value) in response.headers() {

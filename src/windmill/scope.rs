@@ -46,9 +46,22 @@ impl Scope {
         !files.is_empty() && files.iter().all(|file| self.passes_over(file))
     }
 
+    /// Whether the patterns certainly take in a file. A pattern that is not understood is a doubt.
+    #[must_use]
+    pub fn takes_in(&self, file: &str) -> bool {
+        let has = |patterns: &[Option<String>]| {
+            patterns.is_empty() || patterns.iter().flatten().any(|pattern| glob::matches(pattern, file))
+        };
+        let misses = |pattern: &Option<String>| pattern.as_ref().is_some_and(|pattern| !glob::matches(pattern, file));
+        self.is_all()
+            || (!is_hidden(file)
+                && has(&self.includes)
+                && has(&self.extra_includes)
+                && self.excludes.iter().all(misses))
+    }
+
     fn passes_over(&self, file: &str) -> bool {
-        // To minimatch, a star does not match names with a dot.
-        if file.split('/').any(|name| name.starts_with('.')) {
+        if is_hidden(file) {
             return false;
         }
         let is_missed = |patterns: &[Option<String>]| {
@@ -59,6 +72,11 @@ impl Scope {
             || is_missed(&self.includes)
             || is_missed(&self.extra_includes)
     }
+}
+
+/// Whether a name in the path begins with a dot. To minimatch, a star does not match such names.
+fn is_hidden(file: &str) -> bool {
+    file.split('/').any(|name| name.starts_with('.'))
 }
 
 /// Whether the pattern matches the file, whatever [`ANY`] stands for.
@@ -220,6 +238,23 @@ mod tests {
         }
         assert!(!scope(&[], &[], &["f/**"]).keeps_out("script", "f/.ops/bad", false));
         assert!(!scope(&[], &[], &["f/**"]).keeps_out("script", "f/../bad", false));
+    }
+
+    #[test]
+    fn a_file_is_taken_in_if_that_is_certain() {
+        let check = |includes: &[&str], excludes: &[&str], expected: bool| {
+            let scope = scope(includes, &[], excludes);
+            assert_eq!(scope.takes_in("f/ops/a.ts"), expected, "{includes:?} {excludes:?}");
+        };
+        check(&[], &[], true);
+        check(&["f/**"], &[], true);
+        check(&["f/{ops,x}/**"], &[], true);
+        check(&["u/**"], &[], false);
+        check(&["f/[o]ps/**"], &[], false);
+        check(&[], &["u/**"], true);
+        check(&[], &["f/**"], false);
+        check(&[], &["u/[o]ps/**"], false);
+        assert!(!scope(&["f/**"], &[], &[]).takes_in("f/.ops/a.ts"));
     }
 
     #[test]

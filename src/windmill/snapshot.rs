@@ -11,21 +11,23 @@ use std::hash::BuildHasher as _;
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
+use miniserde::json::{Object, Value};
 use miniserde::{Deserialize, Serialize};
 
 use super::file_names::{self, GitFile};
-use super::json_digest::{self, Hash, JsonError, Visitor};
+use super::json_digest::{self, Event, Hash, JsonError, hash_of};
 use super::narrow::{self, Changed, DEPENDENCIES, Groups};
 use crate::model::names::quoted;
 use crate::model::run_result::LeftOut;
 use crate::util::deadline::CancelToken;
 use crate::util::files;
 use crate::util::hash::{self, Algorithm, Digest};
+use crate::util::json::{self, Limits};
 use crate::util::redact::first_chars;
+use crate::windmill::api;
 use crate::windmill::item_path::{self, ItemKind};
-use crate::windmill::scope::Scope;
 use crate::windmill::secret_files;
-use crate::windmill::wmill_yaml::{Kinds, Plan};
+use crate::windmill::wmill_yaml::Plan;
 
 /// A larger export is refused. An export of 10,000 scripts has 20 MB.
 const EXPORT_BYTES_MAX: u64 = 4 << 30;
@@ -47,6 +49,8 @@ const RESOURCE_BYTES_MAX: u64 = 64 << 10;
 const NAMED_MAX: usize = 1000;
 /// The most items with a remark. A warning names a few.
 const REMARKS_MAX: usize = 100;
+/// The limits for parsing what `wmill` asks in addition to the export. An own item has two values.
+const ANSWER_LIMITS: Limits = Limits { depth: 32, values: 64 << 10, containers: 32 << 10 };
 /// Length limit for a remark.
 const REMARK_CHARS_MAX: usize = 100;
 /// With more left-out items of one cause, the others are found again each time.
@@ -125,12 +129,8 @@ pub struct Snapshot {
     left_out: LeftOutItems,
     /// The number of items.
     items: usize,
-    /// The kinds that a sync skips.
-    skipped: Vec<&'static str>,
-    /// The patterns of the repository.
-    scope: Scope,
-    /// Whether flows lie in `x__flow/` instead of `x.flow/`.
-    non_dotted_paths: bool,
+    /// The plan of the pull, when it is known.
+    plan: Option<Plan>,
     /// The items that are left out because an attempt to pull or push them failed.
     found: BTreeSet<String>,
     /// The items with a whole number that wmill rounds, with that number.
@@ -190,7 +190,12 @@ impl Snapshot {
         unwanted: &CancelToken,
     ) -> Result<Self, SnapshotError> {
         let SnapshotFile { folder, file } = target;
-        let types = FileTypes::read(&sides.file_types)?;
+        let file_types = read_answer(&sides.file_types, b'{', "the map of file endings")?;
+        let types: FileTypes = match &file_types {
+            Some(Value::Object(types)) => types.iter().map(|(name, it)| (name.clone(), FileType::read(it))).collect(),
+            _ => FileTypes::new(),
+        };
+        let own_items = read_answer(&sides.own_items, b'[', "the list of the workspace's own items")?;
         let mut saved = Saved { export, file, bytes: 0, zeros: 0, unwanted, failure: None };
         let read = Entries::read(&mut saved, &types);
         if let Some(failure) = saved.failure.take() {
@@ -216,8 +221,8 @@ impl Snapshot {
         let items = entries.names.len();
         let dependencies = entries.dependencies.len();
         let digests = Digests {
-            own_items: read_answer(&sides.own_items, b'[', "the list of the workspace's own items", &mut ())?,
-            file_types: read_answer(&sides.file_types, b'{', "the map of file endings", &mut ())?,
+            own_items: digest_of_answer(&sides.own_items, own_items.as_ref()),
+            file_types: digest_of_answer(&sides.file_types, file_types.as_ref()),
             shared_ui: judge_shared_ui(&sides.shared_ui, &mut left_out)?,
             dependencies: Groups::new(entries.dependencies).digest(),
             groups: Groups::new(entries.items),
@@ -232,9 +237,7 @@ impl Snapshot {
             dependencies,
             left_out,
             items,
-            skipped: Vec::new(),
-            scope: Scope::default(),
-            non_dotted_paths: false,
+            plan: None,
             found: BTreeSet::new(),
             rounded: entries.rounded,
             passed_over: entries.passed_over,
@@ -252,20 +255,18 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn plain_secrets_of_resources(&self) -> io::Result<Vec<String>> {
-        let mut export = tar::Archive::new(BufReader::new(File::open(self.folder.join(EXPORT_FILE))?));
-        let (mut walk, mut found) = (Walk::default(), Vec::new());
-        for entry in export.entries()?.raw(true) {
-            let mut entry = entry?;
-            let Some(Found { name, .. }) = walk.take(&mut entry)? else { continue };
-            let Some(path) = name.strip_suffix(".resource.json") else { continue };
+        let mut plain = Vec::new();
+        each_entry(&self.folder, |found, entry| {
+            let Some(path) = found.name.strip_suffix(RESOURCE) else { return Ok(()) };
             let mut content = Vec::new();
             entry.take(RESOURCE_BYTES_MAX).read_to_end(&mut content)?;
             let fields = secret_files::plain_secret_fields(&content);
             if !fields.is_empty() {
-                found.push(format!("{path} ({})", fields.join(", ")));
+                plain.push(format!("{path} ({})", fields.join(", ")));
             }
-        }
-        Ok(found)
+            Ok(())
+        })?;
+        Ok(plain)
     }
 
     /// Returns the query with which the export was requested.
@@ -295,10 +296,10 @@ impl Snapshot {
             let Some((kind, path)) = kind_and_path(name) else {
                 return Some(LeftOut { item: name.clone(), reason: reason.clone() });
             };
-            let is_skipped = self.skipped.contains(&kind) || self.scope.keeps_out(kind, path, self.non_dotted_paths);
+            let is_skipped = self.plan.as_ref().is_some_and(|plan| plan.keeps_out(kind, path));
             (!is_skipped).then(|| LeftOut { item: path.to_owned(), reason: format!("{kind}: {reason}") })
         };
-        let more = self.left_out.others.len();
+        let more = self.left_out.all.len() - self.left_out.named.len();
         let more = (more > 0).then(|| LeftOut::more(more));
         self.left_out.named.iter().filter_map(one).chain(more).collect()
     }
@@ -307,7 +308,7 @@ impl Snapshot {
     /// is no such endpoint, so that `wmill` does not touch its files.
     #[must_use]
     pub fn shared_ui(&self) -> Answer {
-        if self.left_out.named.contains_key(SHARED_UI) {
+        if self.left_out.contains(SHARED_UI) {
             return Answer { status: 404, body: Vec::new() };
         }
         self.sides.shared_ui.clone()
@@ -317,7 +318,7 @@ impl Snapshot {
     /// left out.
     #[must_use]
     pub fn has_shared_ui(&self) -> Option<bool> {
-        self.sides.has_shared_ui().filter(|_| !self.left_out.named.contains_key(SHARED_UI))
+        self.sides.has_shared_ui().filter(|_| !self.left_out.contains(SHARED_UI))
     }
 
     /// Keeps an item from `wmill`. The item has the name that [`item_of_entry`] returns.
@@ -328,6 +329,7 @@ impl Snapshot {
     /// Does the same for an item that an attempt to pull or push has shown to be bad.
     pub fn leave_out_found(&mut self, item: &str, reason: &str) {
         // There are few of these, so each is named.
+        self.left_out.all.insert(digest_of_name(item));
         self.left_out.named.entry(item.to_owned()).or_insert_with(|| reason.to_owned());
         self.found.insert(item.to_owned());
     }
@@ -366,10 +368,7 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn judge_by(&mut self, plan: &Plan) -> io::Result<()> {
-        let Kinds { skip_scripts, skip_flows, skip_apps, .. } = plan.kinds;
-        let kinds = [(skip_scripts, "script"), (skip_flows, "flow"), (skip_apps, "app"), (skip_apps, "raw app")];
-        (self.scope, self.non_dotted_paths) = (plan.scope.clone(), plan.non_dotted_paths);
-        self.skipped = kinds.into_iter().filter_map(|(is_skipped, kind)| is_skipped.then_some(kind)).collect();
+        self.plan = Some(plan.clone());
         if !plan.non_dotted_paths {
             return Ok(());
         }
@@ -444,7 +443,7 @@ impl Snapshot {
                 missing.add(item_of_entry(&name), reason);
             }
         })?;
-        if (missing.named.len() + missing.others.len()) * 2 > self.items {
+        if missing.all.len() * 2 > self.items {
             log::warn!("wmill did not write most of the items");
             return Ok(false);
         }
@@ -456,7 +455,7 @@ impl Snapshot {
                 self.leave_out(item, reason);
             }
         }
-        self.left_out.others.extend(&missing.others);
+        self.left_out.all.extend(&missing.all);
         Ok(!missing.is_empty())
     }
 
@@ -495,18 +494,15 @@ impl Snapshot {
     fn part(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Archive> {
         let mut export = File::open(self.folder.join(EXPORT_FILE))?;
         let mut ranges: Vec<(u64, u64)> = Vec::new();
-        let mut headers = tar::Archive::new(File::open(self.folder.join(EXPORT_FILE))?);
-        let mut walk = Walk::default();
-        for entry in headers.entries_with_seek()?.raw(true) {
-            let Some(found) = walk.take(&mut entry?)? else { continue };
-            if !is_wanted(&found.name) || self.is_left_out(&found.name) {
-                continue;
+        each_entry(&self.folder, |Found { name, start, end }, _| {
+            if is_wanted(&name) && !self.is_left_out(&name) {
+                match ranges.last_mut() {
+                    Some((_, end_before)) if *end_before == start => *end_before = end,
+                    _ => ranges.push((start, end)),
+                }
             }
-            match ranges.last_mut() {
-                Some((_, end)) if *end == found.start => *end = found.end,
-                _ => ranges.push((found.start, found.end)),
-            }
-        }
+            Ok(())
+        })?;
         let path = self.folder.join(PART_FILE);
         let mut part = files::open_file(&path, true)?;
         let mut bytes = END_BYTES;
@@ -560,7 +556,7 @@ impl WrittenFiles {
         };
         !is_wanted
             || !item_path::covers(&item, &plan.kinds)
-            || !plan.takes_in(&main)
+            || !plan.scope.takes_in(&main)
             || self.items.contains(&self.hasher.hash_one(item))
     }
 
@@ -572,9 +568,9 @@ impl WrittenFiles {
         !["f/", "u/"].iter().any(|top| entry.starts_with(top))
             || plan.kinds.skip_scripts
             || file_names::module_folder(entry).is_some()
-            || !plan.takes_in(entry)
+            || !plan.scope.takes_in(entry)
             || has(entry)
-            || module.is_some_and(|module| !plan.takes_in(&module) || has(&module))
+            || module.is_some_and(|module| !plan.scope.takes_in(&module) || has(&module))
     }
 }
 
@@ -583,22 +579,27 @@ impl Digests {
     #[must_use]
     pub fn whole(&self) -> String {
         let Self { own_items, file_types, shared_ui, dependencies, groups } = self;
-        let mut digest = Digest::new(Algorithm::Sha256);
-        for part in [own_items, file_types, shared_ui, dependencies, &groups.digest()] {
-            digest.update(part.as_bytes());
-            digest.update(b"\n");
-        }
-        digest.finish()
+        let all = [&own_items[..], file_types, shared_ui, dependencies, &groups.digest(), ""].join("\n");
+        hash::hex(&hash_of(&[all.as_bytes()]))
     }
 }
 
 /// Passes on the name of each entry.
 fn each_name(folder: &Path, mut take: impl FnMut(String)) -> io::Result<()> {
-    let mut headers = tar::Archive::new(File::open(folder.join(EXPORT_FILE))?);
+    each_entry(folder, |found, _| {
+        take(found.name);
+        Ok(())
+    })
+}
+
+/// Passes on each entry, with its content.
+fn each_entry(folder: &Path, mut take: impl FnMut(Found, &mut dyn Read) -> io::Result<()>) -> io::Result<()> {
+    let mut export = tar::Archive::new(File::open(folder.join(EXPORT_FILE))?);
     let mut walk = Walk::default();
-    for entry in headers.entries_with_seek()?.raw(true) {
-        if let Some(found) = walk.take(&mut entry?)? {
-            take(found.name);
+    for entry in export.entries_with_seek()?.raw(true) {
+        let mut entry = entry?;
+        if let Some(found) = walk.take(&mut entry)? {
+            take(found, &mut entry)?;
         }
     }
     Ok(())
@@ -617,40 +618,36 @@ pub fn item_in_modules(path: &str) -> String {
     }
 }
 
-/// The items that must not reach wmill. Only the first have their names, with the reason; the others have a digest.
+/// The items that must not reach wmill. Only the first have their names, with the reason.
 #[derive(Clone, Debug, Default)]
 pub struct LeftOutItems {
     named: BTreeMap<String, String>,
-    others: HashSet<Hash>,
+    /// The digest of each name.
+    all: HashSet<Hash>,
 }
 
 impl LeftOutItems {
     fn add(&mut self, item: String, reason: &str) {
-        if self.named.len() < NAMED_MAX {
-            self.named.entry(item).or_insert_with(|| reason.to_owned());
-        } else if !self.named.contains_key(&item) {
-            self.others.insert(digest_of_name(&item));
+        if self.all.insert(digest_of_name(&item)) && self.named.len() < NAMED_MAX {
+            self.named.insert(item, reason.to_owned());
         }
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.named.is_empty() && self.others.is_empty()
+        self.all.is_empty()
     }
 
     fn contains(&self, item: &str) -> bool {
-        self.named.contains_key(item) || (!self.others.is_empty() && self.others.contains(&digest_of_name(item)))
+        !self.is_empty() && self.all.contains(&digest_of_name(item))
     }
 
     /// Whether an item is left out, or a folder that contains its entry or file.
     #[must_use]
     pub fn has(&self, item: &str, path: &str) -> bool {
-        let mut folders = self.named.range(FOLDER.to_owned()..).map_while(|(name, _)| name.strip_prefix(FOLDER));
-        let has_folder = |slash: usize| self.others.contains(&digest_of_name(&[FOLDER, &path[..slash]].concat()));
-        self.contains(item)
-            || folders.any(|folder| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
-            || (!self.others.is_empty() && path.match_indices('/').any(|(slash, _)| has_folder(slash)))
+        let has_folder = |(slash, _): (usize, &str)| self.contains(&[FOLDER, &path[..slash]].concat());
+        self.contains(item) || (!self.is_empty() && path.match_indices('/').any(has_folder))
     }
 
     /// Whether an entry or a file belongs to an item that is left out since it lies in the folder of another script's
@@ -818,23 +815,25 @@ impl Entries {
     /// Returns the digest of an entry. If the entry must not be written, the digest is made from the reason, not from
     /// the content.
     fn judge(&mut self, name: &str, content: &mut impl Read, types: &FileTypes) -> io::Result<Hash> {
-        let mut children = Children::new(types);
+        let mut children = Children::new(name, types);
         let dbt_folder = file_names::dbt_generated_folder(name);
         let judged = match file_names::fault_of_entry(name) {
             Some(fault) => Err(format!("its name {} {fault}", quoted(name))),
             None if dbt_folder.is_some() => Err("wmill takes the folder for one that dbt generates".to_owned()),
-            None if is_json(name) => match json_digest::digest(&mut BufReader::new(content), &mut children) {
-                Ok(hash) => match children.fault(name) {
-                    Some(fault) => Err(fault),
-                    None => Ok(hash),
-                },
-                Err(JsonError::Strange(why)) => Err(format!("its JSON cannot be read: {why}")),
-                Err(JsonError::Io(error)) => return Err(error),
-            },
+            None if is_json(name) => {
+                match json_digest::digest(&mut BufReader::new(content), &mut |path, event| children.take(path, event)) {
+                    Ok(hash) => match children.fault(name) {
+                        Some(fault) => Err(fault),
+                        None => Ok(hash),
+                    },
+                    Err(JsonError::Strange(why)) => Err(format!("its JSON cannot be read: {why}")),
+                    Err(JsonError::Io(error)) => return Err(error),
+                }
+            }
             None => Ok(digest_of_bytes(content)?),
         };
         if children.has_modules
-            && let Some(path) = name.strip_suffix(".script.json")
+            && let Some(path) = name.strip_suffix(SCRIPT)
         {
             let ending = if children.is_dbt { file_names::DBT } else { file_names::MODULES };
             self.module_folders.insert(self.hashes.hash_one([path, ending].concat()));
@@ -842,20 +841,18 @@ impl Entries {
         if let Some(number) = children.number.take() {
             self.rounded.add(item_of_entry(name), &number);
         }
-        if let Some(file) = children.passed_over(name) {
+        if let Some(file) = children.passed_over.filter(|_| children.kind == RAW_APP || children.is_dbt) {
             self.passed_over.add(item_of_entry(name), &file);
         }
-        let mut digest = Digest::new(Algorithm::Sha256);
-        digest.update(&digest_of_name(name));
-        match judged {
-            Ok(hash) => digest.update(&hash),
+        let name_hash = digest_of_name(name);
+        Ok(match judged {
+            Ok(hash) => hash_of(&[&name_hash, &hash]),
             Err(reason) => {
-                digest.update(reason.as_bytes());
                 let item = dbt_folder.map_or_else(|| item_of_entry(name), |folder| [FOLDER, folder].concat());
                 self.left_out.add(item, &reason);
+                hash_of(&[&name_hash, reason.as_bytes()])
             }
-        }
-        Ok(digest.finish_bytes())
+        })
     }
 }
 
@@ -865,9 +862,7 @@ fn is_json(name: &str) -> bool {
 }
 
 fn digest_of_name(name: &str) -> Hash {
-    let mut digest = Digest::new(Algorithm::Sha256);
-    digest.update(name.as_bytes());
-    digest.finish_bytes()
+    hash_of(&[name.as_bytes()])
 }
 
 fn digest_of_bytes(content: &mut impl Read) -> io::Result<Hash> {
@@ -885,233 +880,149 @@ fn digest_of_bytes(content: &mut impl Read) -> io::Result<Hash> {
 /// Checks what wmill makes of an item: files with names from within the item, and numbers.
 struct Children<'t> {
     types: &'t FileTypes,
-    /// The keys around the current position, the outermost first.
-    fields: Vec<Field>,
+    /// The ending of the entry's name, or an empty text if items of its kind have no files of their own.
+    kind: &'static str,
     resource_type: String,
     /// Whether the item's value is an object or an array.
     has_value: bool,
-    /// Whether the item has modules, and whether these are a dbt project.
+    /// Whether the script has modules, and whether these are a dbt project.
     has_modules: bool,
     is_dbt: bool,
-    /// The first file that wmill does not write in a raw app, and in a dbt project.
-    passed_over: [Option<String>; 2],
-    /// The file whose content comes next, if git reads that file.
-    git_file: Option<(Place, GitFile)>,
-    /// For each place, why its first bad file must not or cannot be written.
-    faults: [Option<String>; PLACES],
+    /// The first file that wmill does not write.
+    passed_over: Option<String>,
+    /// Why the first bad file must not or cannot be written. For a resource, it counts if the resource is a fileset.
+    fault: Option<String>,
+    /// The same for a resource that is a file.
+    fault_of_content: Option<&'static str>,
     /// The first number that wmill would change.
     number: Option<String>,
 }
 
-/// A key that has a meaning here, or any other key.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Other,
-    Modules,
-    Value,
-    Content,
-    Files,
-    Runnables,
-    ResourceType,
-}
-
-/// A place where an item has names or contents of files. The item's kind decides which places count.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Modules,
-    Value,
-    Files,
-    Runnables,
-    /// The content of a step.
-    Steps,
-    /// The content of a resource that is a file.
-    Content,
-}
-
-const PLACES: usize = 6;
+const SCRIPT: &str = ".script.json";
+const FLOW: &str = ".flow.json";
+const RAW_APP: &str = ".raw_app.json";
+const RESOURCE: &str = ".resource.json";
 
 /// Files of a raw app that wmill does not write.
 const NOT_WRITTEN: [&str; 3] = ["/wmill.d.ts", "/AGENTS.md", "/DATATABLES.md"];
 
-impl Field {
-    fn of(key: &str) -> Self {
-        match key {
-            "modules" => Self::Modules,
-            "value" => Self::Value,
-            "content" => Self::Content,
-            "files" => Self::Files,
-            "runnables" => Self::Runnables,
-            "resource_type" => Self::ResourceType,
-            _ => Self::Other,
-        }
-    }
-}
-
-impl Visitor for Children<'_> {
-    fn key(&mut self, depth: usize, key: &str) {
-        self.fields.resize(depth - 1, Field::Other);
-        self.git_file = self.git_file.filter(|(place, _)| *place == Place::Modules && depth > 2);
-        if let Some(place) = self.place(depth) {
-            let path = match place {
-                // Names of these files begin with a slash.
-                Place::Files => key.strip_prefix('/').unwrap_or(key).to_owned(),
-                Place::Runnables => [key, ".yaml"].concat(),
-                _ => key.to_owned(),
-            };
-            if let Some(fault) = file_names::fault_of_path(&path) {
-                self.add(place, || format!("the name {} within it {fault}", quoted(key)));
-            }
-            if place == Place::Modules {
-                self.has_modules = true;
-                self.is_dbt |= key == "dbt_project.yml";
-            }
-            let [raw_app, dbt] = &mut self.passed_over;
-            if place == Place::Files && !is_not_written(key) && file_names::is_not_of_raw_app(&path) {
-                raw_app.get_or_insert_with(|| path.clone());
-            } else if place == Place::Modules && file_names::is_not_of_dbt(&path) {
-                dbt.get_or_insert_with(|| path.clone());
-            }
-            self.git_file = GitFile::at(&path).map(|file| (place, file));
-            self.fields.push(match place {
-                Place::Value => Field::of(key),
-                Place::Files if is_not_written(key) => Field::Content,
-                _ => Field::Other,
-            });
-        } else {
-            self.fields.push(Field::of(key));
-        }
-    }
-
-    fn text(&mut self, depth: usize, text: &str) {
-        match self.fields[..] {
-            [Field::ResourceType] if depth == 1 => text.clone_into(&mut self.resource_type),
-            [Field::Value] if depth == 1 => self.no_files(),
-            [.., Field::Value, Field::Content] if depth == self.fields.len() && text.starts_with("!inline ") => {
-                self.add(Place::Steps, || "the content of a step is a reference to a file, and no script".to_owned());
-            }
-            _ => {}
-        }
-        if let Some((place, file)) = self.git_file
-            && depth == self.fields.len()
-            && (place != Place::Modules || self.fields.last() == Some(&Field::Content))
-        {
-            if let Some(fault) = file.fault_of(text) {
-                self.add(place, || format!("a file within it {fault}"));
-            }
-            self.git_file = None;
-        }
-    }
-
-    fn word(&mut self, depth: usize, word: &str) {
-        self.no_text(depth);
-        if depth == 1 && self.fields == [Field::Value] && word != "null" {
-            self.no_files();
-        }
-        if self.number.is_none() && !stays(word) {
-            self.number = Some(word.to_owned());
-        }
-    }
-
-    fn opened(&mut self, depth: usize) {
-        self.no_text(depth);
-        self.has_value |= depth == 1 && self.fields == [Field::Value];
-    }
-}
-
 impl<'t> Children<'t> {
-    fn new(types: &'t FileTypes) -> Self {
+    fn new(name: &str, types: &'t FileTypes) -> Self {
+        let kind = [SCRIPT, FLOW, RAW_APP, RESOURCE].into_iter().find(|kind| name.ends_with(kind)).unwrap_or_default();
         Self {
             types,
-            fields: Vec::new(),
+            kind,
             resource_type: String::new(),
             has_value: false,
             has_modules: false,
             is_dbt: false,
-            passed_over: Default::default(),
-            git_file: None,
-            faults: Default::default(),
+            passed_over: None,
+            fault: None,
+            fault_of_content: None,
             number: None,
         }
     }
 
-    /// Returns the place where a key at this depth is the name of a file.
-    fn place(&self, depth: usize) -> Option<Place> {
-        match (depth, &self.fields[..]) {
-            (2, [Field::Modules]) => Some(Place::Modules),
-            (2, [Field::Value]) => Some(Place::Value),
-            (3, [Field::Value, Field::Files]) => Some(Place::Files),
-            (3, [Field::Value, Field::Runnables]) => Some(Place::Runnables),
-            _ => None,
+    /// Takes what lies at a path within the item.
+    fn take(&mut self, path: &[String], event: Event<'_>) {
+        if let Event::Word(word) = event
+            && self.number.is_none()
+            && !stays(word)
+        {
+            self.number = Some(word.to_owned());
         }
-    }
-
-    fn add(&mut self, place: Place, reason: impl FnOnce() -> String) {
-        self.faults[place as usize].get_or_insert_with(reason);
-    }
-
-    /// Notes a fault if the content of a raw app's file is not a text.
-    fn no_text(&mut self, depth: usize) {
-        let no_text = || "the content of a file within it is not a text".to_owned();
-        match self.fields[..] {
-            [Field::Value, Field::Files, Field::Other] if depth == 3 => self.add(Place::Files, no_text),
-            [Field::Value, field] if depth == 2 => {
-                self.add(Place::Value, no_text);
-                if field == Field::Content {
-                    self.add(Place::Content, || "it is a file, and its content is not a text".to_owned());
+        // No path that has a meaning here has more than three keys, except for its last two.
+        let path: Vec<&str> = path[path.len().saturating_sub(4)..].iter().map(String::as_str).collect();
+        match (self.kind, &path[..], event) {
+            (SCRIPT, ["modules", file], Event::Key) => {
+                self.has_modules = true;
+                self.is_dbt |= *file == "dbt_project.yml";
+                self.check_name(file, file, file_names::is_not_of_dbt);
+            }
+            (SCRIPT, ["modules", file, "content"], Event::Text(text)) => self.check_content(file, text),
+            (FLOW, [.., "value", "content"], Event::Text(text)) if text.starts_with("!inline ") => {
+                self.add("the content of a step is a reference to a file, and no script");
+            }
+            (RAW_APP, ["value", "files", file], event) => {
+                let (is_written, path) = (!is_not_written(file), file.strip_prefix('/').unwrap_or(file));
+                match event {
+                    // Names of these files begin with a slash.
+                    Event::Key => {
+                        self.check_name(file, path, |path| is_written && file_names::is_not_of_raw_app(path));
+                    }
+                    Event::Text(text) => self.check_content(path, text),
+                    Event::Word(_) | Event::Open if is_written => self.add(NOT_A_TEXT),
+                    Event::Word(_) | Event::Open => {}
+                }
+            }
+            (RAW_APP, ["value", "runnables", name], Event::Key) => {
+                self.check_name(name, &[name, ".yaml"].concat(), |_| false);
+            }
+            (RESOURCE, ["resource_type"], Event::Text(text)) => text.clone_into(&mut self.resource_type),
+            (RESOURCE, ["value"], Event::Open) => self.has_value = true,
+            (RESOURCE, ["value"], Event::Text(_)) => self.add(NO_FILES),
+            (RESOURCE, ["value"], Event::Word(word)) if word != "null" => self.add(NO_FILES),
+            (RESOURCE, ["value", file], Event::Key) => self.check_name(file, file, |_| false),
+            (RESOURCE, ["value", file], Event::Text(text)) => self.check_content(file, text),
+            (RESOURCE, ["value", file], _) => {
+                self.add(NOT_A_TEXT);
+                if *file == "content" {
+                    self.fault_of_content = Some("it is a file, and its content is not a text");
                 }
             }
             _ => {}
         }
     }
 
-    /// Notes a fault if the value of a fileset is none.
-    fn no_files(&mut self) {
-        self.add(Place::Value, || "it is a set of files, and its value is none".to_owned());
+    /// Takes the name of a file within the item, and its path in the item's folder.
+    fn check_name(&mut self, name: &str, path: &str, is_passed_over: impl FnOnce(&str) -> bool) {
+        if let Some(fault) = file_names::fault_of_path(path) {
+            self.add(&format!("the name {} within it {fault}", quoted(name)));
+        }
+        if self.passed_over.is_none() && is_passed_over(path) {
+            self.passed_over = Some(path.to_owned());
+        }
     }
 
-    /// Returns the first file of the item that wmill does not write although it writes the item.
-    fn passed_over(&mut self, name: &str) -> Option<String> {
-        let [raw_app, dbt] = &mut self.passed_over;
-        match name {
-            _ if name.ends_with(".raw_app.json") => raw_app.take(),
-            _ if name.ends_with(".script.json") && self.is_dbt => dbt.take(),
-            _ => None,
+    fn check_content(&mut self, path: &str, content: &str) {
+        if let Some(fault) = GitFile::at(path).and_then(|file| file.fault_of(content)) {
+            self.add(&format!("a file within it {fault}"));
         }
+    }
+
+    fn add(&mut self, fault: &str) {
+        self.fault.get_or_insert_with(|| fault.to_owned());
     }
 
     /// Returns why the item's files must not or cannot be written.
     fn fault(&mut self, name: &str) -> Option<String> {
-        let has_module_folder = name.ends_with(".script.json") && self.has_modules && !self.is_dbt;
-        let mut fault = |place: Place| self.faults[place as usize].take();
-        if file_names::is_like_a_workspace_file(name) && !has_module_folder {
-            Some("wmill takes an item of this name for the workspace's own settings or key".to_owned())
-        } else if name.ends_with(".script.json") {
-            fault(Place::Modules)
-        } else if name.ends_with(".flow.json") {
-            fault(Place::Steps)
-        } else if name.ends_with(".raw_app.json") {
-            fault(Place::Files).or_else(|| fault(Place::Runnables))
-        } else if name.ends_with(".resource.json") {
-            let kind = self.types.known.get(&self.resource_type)?;
-            if kind.leads_elsewhere {
-                Some(format!("the file ending of its type {} leads elsewhere", quoted(&self.resource_type)))
-            } else if kind.is_fileset {
-                fault(Place::Value)
-            } else if kind.has_dots {
-                let kind = quoted(&self.resource_type);
-                Some(format!("the file ending of its type {kind} has a dot, and wmill writes no such file"))
-            } else if kind.has_ending && !self.has_value {
-                Some(format!("it is of the type {}, which is a file, and has no value", quoted(&self.resource_type)))
-            } else if kind.has_ending {
-                fault(Place::Content)
-            } else {
-                None
-            }
-        } else {
+        if file_names::is_like_a_workspace_file(name) && (!self.has_modules || self.is_dbt) {
+            return Some("wmill takes an item of this name for the workspace's own settings or key".to_owned());
+        }
+        if self.kind != RESOURCE {
+            return self.fault.take();
+        }
+        let FileType { ending, is_fileset } = self.types.get(&self.resource_type)?;
+        let kind = quoted(&self.resource_type);
+        if ending.contains('/') || file_names::fault_of_path(&["x.", ending].concat()).is_some() {
+            Some(format!("the file ending of its type {kind} leads elsewhere"))
+        } else if *is_fileset {
+            self.fault.take()
+        } else if ending.contains('.') {
+            // wmill does not know a file with such a name.
+            Some(format!("the file ending of its type {kind} has a dot, and wmill writes no such file"))
+        } else if ending.is_empty() {
             None
+        } else if !self.has_value {
+            Some(format!("it is of the type {kind}, which is a file, and has no value"))
+        } else {
+            self.fault_of_content.map(str::to_owned)
         }
     }
 }
+
+const NOT_A_TEXT: &str = "the content of a file within it is not a text";
+const NO_FILES: &str = "it is a set of files, and its value is none";
 
 fn is_not_written(file: &str) -> bool {
     file.starts_with("/sql_to_apply/") || NOT_WRITTEN.contains(&file)
@@ -1132,121 +1043,49 @@ const SAFE_DIGITS: usize = 16;
 const EXPONENT_DIGITS: usize = 22;
 
 /// The resource types whose resources become files.
-#[derive(Default)]
-struct FileTypes {
-    known: BTreeMap<String, FileType>,
-    last: String,
-    is_fileset_next: bool,
-}
+type FileTypes = BTreeMap<String, FileType>;
 
 /// What wmill makes of a resource of a type.
-#[derive(Clone, Copy, Default)]
 struct FileType {
+    /// The ending of the one file that it becomes; empty if it becomes none.
+    ending: String,
     /// Whether it becomes many files.
     is_fileset: bool,
-    /// Whether it becomes one file, with an ending.
-    has_ending: bool,
-    /// Whether the ending must not be in a file name.
-    leads_elsewhere: bool,
-    /// Whether the ending is more than one. wmill does not know a file with such a name.
-    has_dots: bool,
 }
 
-impl FileTypes {
-    fn read(answer: &Answer) -> Result<Self, SnapshotError> {
-        let mut types = Self::default();
-        read_answer(answer, b'{', "the map of file endings", &mut types)?;
-        Ok(types)
-    }
-
-    fn last(&mut self) -> &mut FileType {
-        self.known.entry(self.last.clone()).or_default()
-    }
-}
-
-impl Visitor for FileTypes {
-    fn key(&mut self, depth: usize, key: &str) {
-        if depth == 1 {
-            key.clone_into(&mut self.last);
-            self.last();
-        }
-        self.is_fileset_next = depth == 2 && key == "is_fileset";
-    }
-
-    fn word(&mut self, _: usize, word: &str) {
-        if self.is_fileset_next && word == "true" {
-            self.last().is_fileset = true;
+impl FileType {
+    fn read(of_type: &Value) -> Self {
+        match of_type {
+            Value::Object(fields) => Self {
+                ending: api::text(fields, "format_extension").unwrap_or_default().to_owned(),
+                is_fileset: matches!(fields.get("is_fileset"), Some(Value::Bool(true))),
+            },
+            // Older servers give only the ending.
+            Value::String(ending) => Self { ending: ending.clone(), is_fileset: false },
+            _ => Self { ending: String::new(), is_fileset: false },
         }
     }
-
-    fn text(&mut self, _: usize, text: &str) {
-        let leads_elsewhere = file_names::fault_of_path(&["x.", text].concat()).is_some() || text.contains('/');
-        let last = self.last();
-        last.has_ending |= !text.is_empty();
-        last.leads_elsewhere |= leads_elsewhere;
-        last.has_dots |= text.contains('.');
-    }
 }
 
-/// Reads an answer, and returns its digest, or its status if that is not 200. An answer of another form is an error,
-/// since it would make wmill delete files and exit with 0.
-fn read_answer(answer: &Answer, begins: u8, what: &str, visitor: &mut dyn Visitor) -> Result<String, SnapshotError> {
+/// Reads an answer, which is an object if `begins` is a brace. Returns `None` if its status is not 200. An answer of
+/// another form is an error, since it would make wmill delete files and exit with 0.
+fn read_answer(answer: &Answer, begins: u8, what: &str) -> Result<Option<Value>, SnapshotError> {
     if answer.status != 200 {
-        return Ok(answer.status.to_string());
+        return Ok(None);
     }
-    let strange = |why: &str| SnapshotError::Strange(format!("{what} is not what Windmill answers: {why}"));
-    if answer.body.trim_ascii_start().first() != Some(&begins) {
-        return Err(strange("it is something else"));
-    }
-    match json_digest::digest(&mut &answer.body[..], visitor) {
-        Ok(hash) => Ok(hash::hex(&hash)),
-        Err(JsonError::Strange(why)) => Err(strange(why)),
-        Err(JsonError::Io(error)) => Err(SnapshotError::Disk(error)),
+    let value = std::str::from_utf8(&answer.body).ok().and_then(|body| json::parse(body, ANSWER_LIMITS));
+    match (begins, value) {
+        (b'{', Some(value @ Value::Object(_))) | (b'[', Some(value @ Value::Array(_))) => Ok(Some(value)),
+        _ => Err(SnapshotError::Strange(format!("{what} is not what Windmill answers: it is something else"))),
     }
 }
 
-/// What is known about the shared UI.
-#[derive(Default)]
-struct SharedUi {
-    is_in_files: bool,
-    has_files: bool,
-    /// The first fault of a file in it.
-    fault: Option<String>,
-    /// The names of the files.
-    files: BTreeSet<String>,
-    /// The file whose content comes next, if git reads that file.
-    git_file: Option<GitFile>,
-    /// Whether to ignore the time, because it is the time of the answer.
-    ignores_time: bool,
-}
-
-impl Visitor for SharedUi {
-    fn key(&mut self, depth: usize, key: &str) {
-        match depth {
-            1 => self.is_in_files = key == "files",
-            2 if self.is_in_files => {
-                self.has_files = true;
-                // wmill makes a path from the key by its own rules, so only a plain path is accepted.
-                let is_plain = key.split('/').all(|part| !matches!(part, "" | "."))
-                    && !key.contains(|character: char| character == '\\' || character.is_control());
-                if let Some(fault) = file_names::fault_of_path(key).or((!is_plain).then_some("is not a plain path")) {
-                    self.fault.get_or_insert_with(|| format!("the name {} within it {fault}", quoted(key)));
-                }
-                self.git_file = GitFile::at(key);
-                self.files.insert(key.to_owned());
-            }
-            _ => {}
-        }
-    }
-
-    fn text(&mut self, _: usize, text: &str) {
-        if let Some(fault) = self.git_file.take().and_then(|file| file.fault_of(text)) {
-            self.fault.get_or_insert_with(|| format!("a file within it {fault}"));
-        }
-    }
-
-    fn is_ignored(&mut self, depth: usize, key: &str) -> bool {
-        self.ignores_time && depth == 1 && key == "edited_at"
+/// Returns the digest of an answer, or its status if that is not 200.
+fn digest_of_answer(answer: &Answer, value: Option<&Value>) -> String {
+    match value {
+        // The keys of an object are sorted.
+        Some(value) => hash::hex(&hash_of(&[miniserde::json::to_string(value).as_bytes()])),
+        None => answer.status.to_string(),
     }
 }
 
@@ -1264,48 +1103,37 @@ fn kind_and_path(name: &str) -> Option<(&str, &str)> {
 /// Returns the digest of the shared UI. If it has no files, Windmill gives the time of the question as the time of its
 /// last edit.
 fn judge_shared_ui(answer: &Answer, left_out: &mut LeftOutItems) -> Result<String, SnapshotError> {
-    let mut ui = SharedUi::default();
-    let digest = read_answer(answer, b'{', SHARED_UI, &mut ui)?;
-    let folders = ui.files.iter().flat_map(|file| file.match_indices('/').map(|(slash, _)| &file[..slash]));
-    let both = folders.into_iter().find(|folder| ui.files.contains(*folder));
-    let both = both.map(|folder| format!("the name {} within it is that of a file and of a folder", quoted(folder)));
-    if let Some(fault) = ui.fault.clone().or(both) {
-        left_out.named.insert(SHARED_UI.to_owned(), fault.clone());
-        return Ok(fault);
-    }
-    if ui.has_files {
-        Ok(digest)
-    } else {
-        read_answer(answer, b'{', SHARED_UI, &mut SharedUi { ignores_time: true, ..ui })
-    }
-}
-
-/// The items that only this workspace has: kind and path.
-#[derive(Default)]
-struct OwnItems {
-    items: Vec<(String, String)>,
-    field: Option<bool>,
-}
-
-impl Visitor for OwnItems {
-    fn key(&mut self, depth: usize, key: &str) {
-        self.field = match key {
-            "item_kind" if depth == 2 => Some(true),
-            "path" if depth == 2 => Some(false),
-            _ => None,
-        };
-    }
-
-    fn text(&mut self, depth: usize, text: &str) {
-        let Some(is_kind) = self.field.filter(|_| depth == 2) else { return };
-        // Windmill gives kind and path in either order.
-        let is_open = |item: &(String, String)| if is_kind { item.0.is_empty() } else { item.1.is_empty() };
-        match self.items.last_mut().filter(|item| is_open(item)) {
-            Some(item) if is_kind => text.clone_into(&mut item.0),
-            Some(item) => text.clone_into(&mut item.1),
-            None if is_kind => self.items.push((text.to_owned(), String::new())),
-            None => self.items.push((String::new(), text.to_owned())),
+    let mut value = read_answer(answer, b'{', SHARED_UI)?;
+    if let Some(Value::Object(ui)) = &mut value {
+        match ui.get("files") {
+            Some(Value::Object(files)) if !files.is_empty() => {
+                if let Some(fault) = files.iter().find_map(|(name, content)| fault_of_ui_file(files, name, content)) {
+                    left_out.add(SHARED_UI.to_owned(), &fault);
+                    return Ok(fault);
+                }
+            }
+            _ => drop(ui.remove("edited_at")),
         }
+    }
+    Ok(digest_of_answer(answer, value.as_ref()))
+}
+
+fn fault_of_ui_file(files: &Object, name: &str, content: &Value) -> Option<String> {
+    // wmill makes a path from the name by its own rules, so only a plain path is accepted.
+    let is_plain = name.split('/').all(|part| !matches!(part, "" | "."))
+        && !name.contains(|character: char| character == '\\' || character.is_control());
+    let of_content = || match content {
+        Value::String(content) => GitFile::at(name)?.fault_of(content),
+        _ => None,
+    };
+    let mut folders = name.match_indices('/').map(|(slash, _)| &name[..slash]);
+    if let Some(fault) = file_names::fault_of_path(name).or((!is_plain).then_some("is not a plain path")) {
+        Some(format!("the name {} within it {fault}", quoted(name)))
+    } else if let Some(fault) = of_content() {
+        Some(format!("a file within it {fault}"))
+    } else {
+        let folder = folders.find(|folder| files.contains_key(*folder))?;
+        Some(format!("the name {} within it is that of a file and of a folder", quoted(folder)))
     }
 }
 
@@ -1313,17 +1141,19 @@ impl SideAnswers {
     /// Whether there are files in the server's shared UI. `None` if the server has no shared UI.
     #[must_use]
     pub fn has_shared_ui(&self) -> Option<bool> {
-        let mut ui = SharedUi::default();
-        let read = read_answer(&self.shared_ui, b'{', "", &mut ui);
-        (self.shared_ui.status == 200 && read.is_ok()).then_some(ui.has_files)
+        match read_answer(&self.shared_ui, b'{', SHARED_UI) {
+            Ok(Some(Value::Object(ui))) => {
+                Some(matches!(ui.get("files"), Some(Value::Object(files)) if !files.is_empty()))
+            }
+            _ => None,
+        }
     }
 
     /// Returns kind and path of the items that only this workspace has.
     #[must_use]
     pub fn own_items(&self) -> Vec<(String, String)> {
-        let mut own = OwnItems::default();
-        let _ = read_answer(&self.own_items, b'[', "", &mut own);
-        own.items
+        let Ok(Some(Value::Array(items))) = read_answer(&self.own_items, b'[', "") else { return Vec::new() };
+        items.iter().filter_map(|item| api::two_texts(item, ["item_kind", "path"])).collect()
     }
 }
 
@@ -1643,11 +1473,10 @@ mod tests {
     fn what_lies_in_the_folder_of_a_scripts_modules_is_left_out_alone() {
         let script = ("f/x.script.json", r#"{"modules":{"m.ts":{"content":""}}}"#);
         let other =
-            [("f/x__mod/script.script.json", "{}"), ("f/x__mod/script.ts", ""), ("f/x__mod/v.variable.json", "")];
+            [("f/x__mod/script.script.json", "{}"), ("f/x__mod/script.ts", ""), ("f/x__mod/v.variable.json", "{}")];
         let dbt = [("f/d.script.json", r#"{"modules":{"dbt_project.yml":{}}}"#), ("f/d__dbt/wm_dbt.yaml", "")];
         let entries = [&[script, ("f/x.ts", "")], &other[..], &dbt].concat();
-        let mut snapshot = taken("modules", &entries);
-        snapshot.left_out.named.retain(|_, reason| !reason.contains("JSON"));
+        let snapshot = taken("modules", &entries);
         let left_out: Vec<_> = snapshot.left_out().keys().map(String::as_str).collect();
         assert_eq!(left_out, ["script f/x__mod/script", "variable f/x__mod/v"]);
         let whole = names(&snapshot.whole().expect("a file"));
@@ -1663,7 +1492,7 @@ mod tests {
         let all: Vec<_> = (0..NAMED_MAX + 50).map(|it| format!("f/{long}/n{it:05}.resource.json")).collect();
         let bad: Vec<_> = all.iter().map(|name| (name.as_str(), "{")).collect();
         let snapshot = taken("many", &bad);
-        assert_eq!((snapshot.left_out().len(), snapshot.left_out.others.len()), (NAMED_MAX, 50));
+        assert_eq!((snapshot.left_out().len(), snapshot.left_out.all.len()), (NAMED_MAX, NAMED_MAX + 50));
         assert_eq!(names(&snapshot.whole().expect("a file")), [""; 0], "all are left out");
         assert_eq!(snapshot.names_of_items().expect("a file"), [""; 0]);
         let path = all[NAMED_MAX + 10].replace(".json", ".yaml");

@@ -25,8 +25,6 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long wmill may read no byte of an answer. It reads an archive as fast as it comes. The end of the run stops
 /// wmill earlier.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(120);
-/// How much of an archive is sent at once.
-const CHUNK_BYTES: usize = 64 << 10;
 /// The answer of a server that does not make archives of this type.
 const NO_ZIP: &str = "Bad request: Invalid Archive Type zip";
 
@@ -61,29 +59,18 @@ struct Shared {
 /// What wmill has asked so far.
 #[derive(Default)]
 struct Questions {
-    /// The questions whose answer was sent to the end.
-    answered: BTreeSet<Question>,
+    /// What was sent to the end.
+    answered: BTreeSet<&'static str>,
     /// The first question that the snapshot cannot answer.
     unknown: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Question {
-    Who,
-    OwnItems,
-    FileTypes,
-    Zip,
-    Tar,
-    SharedUi,
-}
-
-/// The questions that every pull asks. If one of them has no answer, wmill continues without it.
-const NEEDED: [(Question, &str); 4] = [
-    (Question::OwnItems, "the workspace's own items"),
-    (Question::FileTypes, "the map of file endings"),
-    (Question::Tar, "the export as a tar file"),
-    (Question::SharedUi, "the shared UI"),
-];
+const OWN_ITEMS: &str = "the workspace's own items";
+const FILE_TYPES: &str = "the map of file endings";
+const TAR: &str = "the export as a tar file";
+const SHARED_UI: &str = "the shared UI";
+/// What every pull asks for. If one of these has no answer, wmill continues without it.
+const NEEDED: [&str; 4] = [OWN_ITEMS, FILE_TYPES, TAR, SHARED_UI];
 
 /// What is sent as an answer.
 enum Body {
@@ -100,7 +87,7 @@ impl SnapshotServer {
         let word = hash::random_word().ok_or_else(|| io::Error::other("the system has no randomness"))?;
         let shared = Arc::new(Shared { answers, word: Secret::new(word), asked: Mutex::default() });
         let served = Arc::clone(&shared);
-        let server = LoopbackServer::start(move |stream| Connection { stream, shared: &served }.answer())?;
+        let server = LoopbackServer::start(move |stream| answer(stream, &served))?;
         Ok(Self { server, shared })
     }
 
@@ -125,83 +112,65 @@ impl SnapshotServer {
         if let Some(question) = &asked.unknown {
             return Err(format!("wmill asked for what the snapshot has no answer to: {question}"));
         }
-        match NEEDED.iter().find(|(question, _)| !asked.answered.contains(question)) {
-            Some((_, what)) if !asked.answered.is_empty() => Err(format!("wmill did not get {what}")),
+        match NEEDED.iter().find(|what| !asked.answered.contains(*what)) {
+            Some(what) if !asked.answered.is_empty() => Err(format!("wmill did not get {what}")),
             _ => Ok(()),
         }
     }
 }
 
-struct Connection<'a> {
-    stream: &'a TcpStream,
-    shared: &'a Shared,
+fn answer(mut stream: &TcpStream, shared: &Shared) {
+    let (method, what, body) = match read_head(stream) {
+        Ok(Some(head)) => {
+            let (what, body) = shared.answer_to(&head);
+            (head.method, what, body)
+        }
+        Ok(None) => return,
+        Err(response) => (Method::GET, None, Body::Response(response)),
+    };
+    let sent = stream.set_write_timeout(Some(WRITE_TIME_MAX)).and_then(|()| match body {
+        Body::Response(response) => stream.write_all(&response.to_bytes(method == Method::HEAD, SystemTime::now())),
+        Body::Archive(archive) => send_archive(stream, &archive),
+    });
+    // The connection is not read any more after that: a client of this server sends one request.
+    match sent.and_then(|()| stream.shutdown(Shutdown::Write)) {
+        Ok(()) => shared.asked().answered.extend(what),
+        Err(error) => log::debug!("an answer to wmill was not taken: {error}"),
+    }
 }
 
-impl Connection<'_> {
-    fn answer(&self) {
-        let (method, question, body) = match self.read_head() {
-            Ok(Some(head)) => {
-                let question = self.shared.question_in(&head);
-                (head.method, question.as_ref().ok().copied(), self.shared.body_for(question))
-            }
-            Ok(None) => return,
-            Err(response) => (Method::GET, None, Body::Response(response)),
-        };
-        let sent = match body {
-            Body::Response(response) => self.send(&response.to_bytes(method == Method::HEAD, SystemTime::now())),
-            Body::Archive(archive) => self.send_archive(&archive),
-        };
-        // The connection is not read any more after that: a client of this server sends one request.
-        match sent.and_then(|()| self.stream.shutdown(Shutdown::Write)) {
-            Ok(()) => self.shared.asked().answered.extend(question),
-            Err(error) => log::debug!("an answer to wmill was not taken: {error}"),
+/// Reads the head of the request. Returns `None` if no complete head comes.
+fn read_head(mut stream: &TcpStream) -> Result<Option<Head>, Response> {
+    let deadline = Instant::now() + HEAD_TIME_MAX;
+    let (mut received, mut chunk) = (Vec::new(), [0; 4096]);
+    while received.len() <= HEAD_BYTES_MAX {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+            return Ok(None);
+        }
+        match stream.read(&mut chunk) {
+            Ok(0) | Err(_) => return Ok(None),
+            Ok(length) => received.extend_from_slice(&chunk[..length]),
+        }
+        match request::parse_head(&received) {
+            Ok(Some((head, _))) => return Ok(Some(head)),
+            Ok(None) => {}
+            Err(refusal) => return Err(Response::from(&refusal)),
         }
     }
+    Ok(None)
+}
 
-    /// Reads the head of the request. Returns `None` if no complete head comes.
-    fn read_head(&self) -> Result<Option<Head>, Response> {
-        let deadline = Instant::now() + HEAD_TIME_MAX;
-        let (mut received, mut chunk) = (Vec::new(), [0; 4096]);
-        while received.len() <= HEAD_BYTES_MAX {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
-                return Ok(None);
-            }
-            match (&*self.stream).read(&mut chunk) {
-                Ok(0) | Err(_) => return Ok(None),
-                Ok(length) => received.extend_from_slice(&chunk[..length]),
-            }
-            match request::parse_head(&received) {
-                Ok(Some((head, _))) => return Ok(Some(head)),
-                Ok(None) => {}
-                Err(refusal) => return Err(Response::from(&refusal)),
-            }
-        }
-        Ok(None)
-    }
-
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.set_write_timeout(Some(WRITE_TIME_MAX))?;
-        (&*self.stream).write_all(bytes)
-    }
-
-    /// Sends the archive. If the file has become shorter, the connection ends before the announced length, and wmill
-    /// notices.
-    fn send_archive(&self, archive: &Archive) -> io::Result<()> {
-        let mut file = File::open(&archive.path)?.take(archive.bytes);
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
-            archive.bytes
-        );
-        self.send(head.as_bytes())?;
-        let mut chunk = vec![0; CHUNK_BYTES];
-        loop {
-            match file.read(&mut chunk)? {
-                0 => return Ok(()),
-                length => self.send(&chunk[..length])?,
-            }
-        }
-    }
+/// Sends the archive. If the file has become shorter, the connection ends before the announced length, and wmill
+/// notices.
+fn send_archive(mut stream: &TcpStream, archive: &Archive) -> io::Result<()> {
+    let file = File::open(&archive.path)?;
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
+        archive.bytes
+    )?;
+    io::copy(&mut file.take(archive.bytes), &mut stream).map(|_| ())
 }
 
 impl Shared {
@@ -209,56 +178,42 @@ impl Shared {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns what a request asks for, or the response that refuses it.
-    fn question_in(&self, head: &Head) -> Result<Question, Response> {
+    /// Returns the answer to a request, and what it is; `None` if the request is refused.
+    fn answer_to(&self, head: &Head) -> (Option<&'static str>, Body) {
         if head.bearer_token().is_none_or(|token| !self.word.matches(token)) {
-            return Err(Response::text(401, "Unauthorized".to_owned()));
+            return (None, Body::Response(Response::text(401, "Unauthorized".to_owned())));
         }
-        let question = if head.method == Method::GET { self.question(&head.path, head.query.as_deref()) } else { None };
-        question.ok_or_else(|| {
-            let query = head.query.as_ref().map(|query| ["?", query].concat()).unwrap_or_default();
-            let asked = format!("{} {}{query}", head.method.as_str(), head.path);
-            log::debug!("wmill asks for what the snapshot has no answer to: {asked}");
-            self.asked().unknown.get_or_insert(asked);
-            Response::text(404, "Not found".to_owned())
-        })
+        let known = if head.method == Method::GET { self.known(&head.path, head.query.as_deref()) } else { None };
+        if let Some((what, body)) = known {
+            return (Some(what), body);
+        }
+        let query = head.query.as_ref().map(|query| ["?", query].concat()).unwrap_or_default();
+        let asked = format!("{} {}{query}", head.method.as_str(), head.path);
+        log::debug!("wmill asks for what the snapshot has no answer to: {asked}");
+        self.asked().unknown.get_or_insert(asked);
+        (None, Body::Response(Response::text(404, "Not found".to_owned())))
     }
 
-    fn body_for(&self, question: Result<Question, Response>) -> Body {
+    fn known(&self, path: &str, query: Option<&str>) -> Option<(&'static str, Body)> {
         let answers = &self.answers;
-        Body::Response(match question {
-            Ok(Question::Who) => Response::json(200, "{}".to_owned()),
-            Ok(Question::OwnItems) => response(&answers.own_items),
-            Ok(Question::FileTypes) => response(&answers.file_types),
-            Ok(Question::SharedUi) => response(&answers.shared_ui),
-            Ok(Question::Zip) => Response::text(400, NO_ZIP.to_owned()),
-            Ok(Question::Tar) => return Body::Archive(answers.archive.clone()),
-            Err(refusal) => refusal,
-        })
-    }
-
-    fn question(&self, path: &str, query: Option<&str>) -> Option<Question> {
-        let of_workspace = ["/api/w/", self.answers.workspace.as_str(), "/"].concat();
-        let Some(path) = path.strip_prefix(&of_workspace) else {
-            return (path == "/api/users/whoami").then_some(Question::Who);
-        };
-        let question = match path {
-            "users/whoami" => Question::Who,
-            "workspaces/list_ws_specific" => Question::OwnItems,
-            "resources/file_resource_type_to_file_ext_map" => Question::FileTypes,
-            "shared_ui/get" => Question::SharedUi,
-            "workspaces/tarball" => {
-                let (kind, query) = query?.strip_prefix("archive_type=")?.split_once('&')?;
-                let question = match kind {
-                    "zip" => Question::Zip,
-                    "tar" => Question::Tar,
+        let of_workspace = ["/api/w/", answers.workspace.as_str(), "/"].concat();
+        let (what, response) = match (path.strip_prefix(&of_workspace).unwrap_or(path), query) {
+            ("users/whoami" | "/api/users/whoami", None) => ("the user", Response::json(200, "{}".to_owned())),
+            ("workspaces/list_ws_specific", None) => (OWN_ITEMS, response(&answers.own_items)),
+            ("resources/file_resource_type_to_file_ext_map", None) => (FILE_TYPES, response(&answers.file_types)),
+            ("shared_ui/get", None) => (SHARED_UI, response(&answers.shared_ui)),
+            ("workspaces/tarball", Some(query)) => {
+                let (kind, query) = query.strip_prefix("archive_type=")?.split_once('&')?;
+                match kind {
+                    _ if parameters(query) != parameters(&answers.query) => return None,
+                    "zip" => ("the export as a zip file", Response::text(400, NO_ZIP.to_owned())),
+                    "tar" => return Some((TAR, Body::Archive(answers.archive.clone()))),
                     _ => return None,
-                };
-                return (parameters(query) == parameters(&self.answers.query)).then_some(question);
+                }
             }
             _ => return None,
         };
-        query.is_none().then_some(question)
+        Some((what, Body::Response(response)))
     }
 }
 
@@ -333,8 +288,8 @@ mod tests {
         check(&format!("/api/w/shop/workspaces/tarball?archive_type=zip&{QUERY}"), 400, NO_ZIP);
         check(&format!("/api/w/shop/workspaces/tarball?archive_type=tar&{QUERY}"), 200, "the archive");
         check("/api/w/shop/workspaces/tarball?archive_type=zip&default_ts=bun&plain_secret=false", 400, NO_ZIP);
-        // The last answer is counted a moment after the client has read it.
-        while !server.shared.asked().answered.contains(&Question::Tar) {
+        // An answer is counted a moment after the client has read it.
+        while !NEEDED.iter().all(|what| server.shared.asked().answered.contains(what)) {
             thread::yield_now();
         }
         assert_eq!(server.finish(), Ok(()));

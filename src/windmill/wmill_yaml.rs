@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::util::glob;
+use miniserde::json;
+
 use crate::util::yaml::{self, Node, escaped_start};
 use crate::windmill::scope::Scope;
 
@@ -25,7 +26,7 @@ const NAMED_KEYS_MAX: usize = 20;
 const NAMED_KEY_CHARS_MAX: usize = 40;
 
 /// The kinds of items that one sync exports. Each is decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the key of wmill.yaml of the same name")]
 pub struct Kinds {
     pub include_schedules: bool,
@@ -46,27 +47,11 @@ pub struct Kinds {
     pub skip_datatable_migrations: bool,
 }
 
-impl Default for Kinds {
+impl Kinds {
     /// Returns the kinds that are exported if neither a setting nor the repository says otherwise.
-    fn default() -> Self {
-        Self {
-            include_schedules: true,
-            include_triggers: true,
-            include_users: false,
-            include_groups: true,
-            include_settings: false,
-            include_key: false,
-            skip_secrets: false,
-            skip_variables: false,
-            skip_resources: false,
-            skip_resource_types: false,
-            skip_scripts: false,
-            skip_flows: false,
-            skip_apps: false,
-            skip_folders: false,
-            skip_workspace_dependencies: false,
-            skip_datatable_migrations: false,
-        }
+    #[must_use]
+    pub fn usual() -> Self {
+        Self { include_schedules: true, include_triggers: true, include_groups: true, ..Self::default() }
     }
 }
 
@@ -93,8 +78,6 @@ pub struct Plan {
     pub dedupes_lockfiles: bool,
     /// The patterns of the repository.
     pub scope: Scope,
-    /// The same as written: `includes`, `extraIncludes` and `excludes`.
-    patterns: [Vec<String>; 3],
     /// The query with which wmill requests the export in this run, without the type of the archive.
     pub query: String,
     /// The `wmill.yaml` to write for this run.
@@ -107,24 +90,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether the patterns of the repository certainly take in a file. A pattern that is not understood is a doubt.
+    /// Whether the sync skips an item, by its kind or by a pattern. `kind` is in the words of
+    /// [`ItemKind`](crate::windmill::item_path::ItemKind), or `folder`.
     #[must_use]
-    pub fn takes_in(&self, file: &str) -> bool {
-        let [includes, extra_includes, excludes] = &self.patterns;
-        let is_plain = |pattern: &str| {
-            let is_name = |name: &str| !matches!(name, "" | "." | "..");
-            !pattern.contains(['{', '}', '[', ']', '(', ')', '\\', '$', '!', '#']) && pattern.split('/').all(is_name)
-        };
-        let has = |patterns: &[String]| {
-            patterns.is_empty() || patterns.iter().any(|it| is_plain(it) && glob::matches(it, file))
-        };
-        // To minimatch, a star does not match names with a dot.
-        let is_hidden = file.split('/').any(|name| name.starts_with('.'));
-        self.patterns.iter().all(Vec::is_empty)
-            || (!is_hidden
-                && has(includes)
-                && has(extra_includes)
-                && excludes.iter().all(|it| is_plain(it) && !glob::matches(it, file)))
+    pub fn keeps_out(&self, kind: &str, path: &str) -> bool {
+        let Kinds { skip_scripts, skip_flows, skip_apps, .. } = self.kinds;
+        let kinds = [(skip_scripts, "script"), (skip_flows, "flow"), (skip_apps, "app"), (skip_apps, "raw app")];
+        kinds.contains(&(true, kind)) || self.scope.keeps_out(kind, path, self.non_dotted_paths)
     }
 }
 
@@ -209,7 +181,7 @@ const RAW_APPS: [&str; 2] = ["**/*{.,__}raw_app/**", "**/*{.,__}raw_app/**/.*"];
 /// the defaults. It never fails: a file that cannot be read is ignored, with a warning.
 #[must_use]
 pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
-    let mut draft = YamlDraft::default();
+    let mut draft = YamlDraft { kinds: Kinds::usual(), ..YamlDraft::default() };
     let mut warnings = Vec::new();
     match repository_file.map_or(Ok(Vec::new()), entries) {
         Ok(entries) => {
@@ -242,7 +214,6 @@ pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
         non_dotted_paths: draft.non_dotted_paths,
         dedupes_lockfiles: draft.dedupe_lockfiles,
         scope: Scope::new(&draft.scope),
-        patterns: draft.scope.clone(),
         query: draft.query(),
         text_without_patterns: YamlDraft { scope: Default::default(), ..draft.clone() }.text(),
         text: draft.text(),
@@ -420,22 +391,12 @@ fn is_pattern(pattern: &str) -> bool {
 
 /// Returns `text` as a double-quoted scalar, which is the same in YAML and JSON.
 fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for char in text.chars() {
-        match char {
-            '"' | '\\' => quoted.extend(['\\', char]),
-            // These are the line breaks of YAML 1.1, the byte order mark, and what a scalar may only have as an escape.
-            '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => quoted.push_str(&escaped(char)),
-            _ if char.is_control() => quoted.push_str(&escaped(char)),
-            _ => quoted.push(char),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
-fn escaped(char: char) -> String {
-    format!("\\u{:04x}", u32::from(char))
+    let is_special = |char: char| {
+        // These are the line breaks of YAML 1.1, the byte order mark, and what a scalar may only have as an escape.
+        char.is_control() || matches!(char, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    };
+    let escaped = |char| if is_special(char) { format!("\\u{:04x}", u32::from(char)) } else { char.to_string() };
+    json::to_string(text).chars().map(escaped).collect()
 }
 
 /// Returns the keys for a warning: escaped, shortened, and limited in number.
@@ -532,7 +493,7 @@ mod tests {
              includeTriggers: true\nincludeUsers: false\nincludeGroups: true\nincludeSettings: false\n\
              includeKey: false\nplainSecrets: false\nstateful: false\ncodebases: []\n"
         );
-        assert_eq!((plan.kinds, plan.non_dotted_paths, plan.scope.is_all()), (Kinds::default(), false, true));
+        assert_eq!((plan.kinds, plan.non_dotted_paths, plan.scope.is_all()), (Kinds::usual(), false, true));
         assert!(plan.warnings.is_empty());
         for empty in ["", "\n", "# only a comment\n", "---\n", "null\n", "{}\n", "\u{feff}# with a mark\n"] {
             assert_eq!(read(Some(empty.as_bytes()), &NOTHING), plan, "{empty:?}");

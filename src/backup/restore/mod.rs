@@ -398,8 +398,7 @@ impl RestoreRun<'_> {
         let deletes = push.pushed.iter().any(|change| change.mark == Mark::Deleted);
         let deletes = if deletes { cli::Deletions::Push } else { cli::Deletions::Skip };
         let pushed = cli::push(&windmill, git.run_env(), git.tree_folder(), self.permits(git, push)?, deletes);
-        let relayed = pushed.map_err(|error| self.target.windmill_error(Step::Restore, error))?;
-        if let Some(refusal) = relayed.refusal {
+        if let Some(refusal) = pushed.map_err(|error| self.target.windmill_error(Step::Restore, error))? {
             let said = format!("Windmill refused {}: {}", refusal.what, refusal.reason);
             self.warnings.add(git.run_env().redactor.redact(&said));
         }
