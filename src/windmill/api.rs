@@ -21,7 +21,7 @@ use crate::util::redact::Redactor;
 use crate::util::retry::{self, Failure, GaveUp, Retry};
 use crate::util::secret::Secret;
 use crate::windmill::json_digest;
-use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError, SnapshotFile};
+use crate::windmill::snapshot::{SideAnswers, Snapshot, SnapshotError, SnapshotFile};
 
 /// How long the answer to one small question may take.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -362,7 +362,8 @@ impl<'a> Windmill<'a> {
             let answer = self.finish(question)?;
             match answer.status {
                 // A server that does not know the question answers 404. wmill does not ask such a server either.
-                200 | 404 => Ok(snapshot::Answer { status: answer.status, body: answer.body.into_bytes() }),
+                200 => Ok(Some(answer.body.into_bytes())),
+                404 => Ok(None),
                 _ => Err(self.no_answer(Code::PullFailed, &answer)),
             }
         };

@@ -42,37 +42,28 @@ pub enum Event<'a> {
 /// Gets the path and the event.
 pub type Visitor<'v> = dyn FnMut(&[String], Event<'_>) + 'v;
 
-/// Why there is no digest.
-#[derive(Debug)]
-pub enum JsonError {
-    /// The text is not JSON, or it exceeds a limit.
-    Strange(&'static str),
-    /// The text could not be read.
-    Io(io::Error),
-}
-
-impl From<io::Error> for JsonError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
 /// Returns the digest of the JSON text in `input`, which is read to its end.
 ///
 /// # Errors
-/// [`JsonError`].
-pub fn digest(input: &mut dyn BufRead, visitor: &mut Visitor<'_>) -> Result<Hash, JsonError> {
+/// [`io::ErrorKind::InvalidData`] if the text is not JSON, or exceeds a limit. Any other error means that the text could
+/// not be read.
+pub fn digest(input: &mut dyn BufRead, visitor: &mut Visitor<'_>) -> io::Result<Hash> {
     Reader { input, visitor, open: Vec::new(), path: Vec::new(), members: 0, shown: Vec::new() }.document()
 }
 
+fn strange(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
 /// An object or an array whose end has not been read yet.
-enum Open {
-    Array(Digest),
-    /// `key` belongs to the value that is read now.
-    Object {
-        key: Hash,
-        members: Vec<(Hash, Hash)>,
-    },
+struct Open {
+    /// The byte that ends it.
+    end: u8,
+    digest: Digest,
+    /// The key of the value that is read now, in an object.
+    key: Hash,
+    /// The members of an object so far.
+    members: Vec<(Hash, Hash)>,
 }
 
 struct Reader<'a, 'v> {
@@ -86,50 +77,51 @@ struct Reader<'a, 'v> {
 }
 
 impl Reader<'_, '_> {
-    fn document(mut self) -> Result<Hash, JsonError> {
+    fn document(mut self) -> io::Result<Hash> {
         loop {
             let Some(mut value) = self.value()? else { continue };
             // A value may be the last one of its object or array, which may also be the last one of its own.
             loop {
                 let Some(open) = self.open.last_mut() else {
-                    return if self.token()?.is_none() { Ok(value) } else { Err(JsonError::Strange("two values")) };
+                    return if self.token()?.is_none() { Ok(value) } else { Err(strange("two values")) };
                 };
-                match open {
-                    Open::Array(digest) => digest.update(&value),
-                    Open::Object { key, members } => members.push((*key, value)),
+                if open.end == b'}' {
+                    open.members.push((open.key, value));
+                } else {
+                    open.digest.update(&value);
                 }
-                let is_array = matches!(open, Open::Array(_));
+                let end = open.end;
                 match self.token()? {
                     Some(b',') => {
-                        if !is_array {
+                        if end == b'}' {
                             self.key()?;
                         }
                         break;
                     }
-                    Some(b']') if is_array => value = self.close(),
-                    Some(b'}') if !is_array => value = self.close(),
-                    _ => return Err(JsonError::Strange("a value is followed by neither a comma nor an end")),
+                    Some(byte) if byte == end => value = self.close(),
+                    _ => return Err(strange("a value is followed by neither a comma nor an end")),
                 }
             }
         }
     }
 
     /// Returns the digest of a complete value, or `None` if an object or an array was opened.
-    fn value(&mut self) -> Result<Option<Hash>, JsonError> {
-        match self.token()?.ok_or(JsonError::Strange("it ends early"))? {
-            b'{' => {
-                self.open(Open::Object { key: Hash::default(), members: Vec::new() })?;
-                if self.peek_token()? == Some(b'}') {
+    fn value(&mut self) -> io::Result<Option<Hash>> {
+        match self.token()?.ok_or_else(|| strange("it ends early"))? {
+            first @ (b'{' | b'[') => {
+                let end = if first == b'{' { b'}' } else { b']' };
+                if self.open.len() >= DEPTH_MAX {
+                    return Err(strange("it is nested more than 500 levels deep"));
+                }
+                (self.visitor)(&self.path, Event::Open);
+                self.open.push(Open { end, digest: begin(first), key: Hash::default(), members: Vec::new() });
+                self.path.push(String::new());
+                if self.peek_token()? == Some(end) {
                     self.token()?;
                     return Ok(Some(self.close()));
                 }
-                self.key().map(|()| None)
-            }
-            b'[' => {
-                self.open(Open::Array(begin(b'[')))?;
-                if self.peek_token()? == Some(b']') {
-                    self.token()?;
-                    return Ok(Some(self.close()));
+                if end == b'}' {
+                    self.key()?;
                 }
                 Ok(None)
             }
@@ -143,74 +135,57 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn open(&mut self, open: Open) -> Result<(), JsonError> {
-        if self.open.len() >= DEPTH_MAX {
-            return Err(JsonError::Strange("it is nested more than 500 levels deep"));
-        }
-        (self.visitor)(&self.path, Event::Open);
-        self.open.push(open);
-        self.path.push(String::new());
-        Ok(())
-    }
-
     /// Removes the innermost open object or array, and returns its digest.
     fn close(&mut self) -> Hash {
         self.path.pop();
-        match self.open.pop() {
-            Some(Open::Array(digest)) => digest.finish_bytes(),
-            Some(Open::Object { mut members, .. }) => {
-                self.members -= members.len().min(self.members);
-                // The sort is stable: if a key occurs twice, its last value stays the last.
-                members.sort_by_key(|(key, _)| *key);
-                let mut digest = begin(b'{');
-                for (key, value) in members {
-                    digest.update(&key);
-                    digest.update(&value);
-                }
-                digest.finish_bytes()
-            }
-            None => unreachable!("only what is open is closed"),
+        let Some(Open { mut digest, mut members, .. }) = self.open.pop() else {
+            unreachable!("only what is open is closed")
+        };
+        self.members -= members.len();
+        // The sort is stable: if a key occurs twice, its last value stays the last.
+        members.sort_by_key(|(key, _)| *key);
+        for (key, value) in members {
+            digest.update(&key);
+            digest.update(&value);
         }
+        digest.finish_bytes()
     }
 
     /// Reads `"key":` within the innermost open object.
-    fn key(&mut self) -> Result<(), JsonError> {
+    fn key(&mut self) -> io::Result<()> {
         if self.token()? != Some(b'"') {
-            return Err(JsonError::Strange("a key is not a string"));
+            return Err(strange("a key is not a string"));
         }
         self.members += 1;
         if self.members > MEMBERS_MAX {
-            return Err(JsonError::Strange("its objects have more than 250,000 members"));
+            return Err(strange("its objects have more than 250,000 members"));
         }
         let hash = self.string()?;
         let shown = self.shown();
-        if let Some(last) = self.path.last_mut() {
-            *last = shown;
+        if let (Some(open), Some(last)) = (self.open.last_mut(), self.path.last_mut()) {
+            (open.key, *last) = (hash, shown);
         }
         (self.visitor)(&self.path, Event::Key);
         if self.token()? != Some(b':') {
-            return Err(JsonError::Strange("a key is not followed by a colon"));
-        }
-        if let Some(Open::Object { key, .. }) = self.open.last_mut() {
-            *key = hash;
+            return Err(strange("a key is not followed by a colon"));
         }
         Ok(())
     }
 
     /// Returns the digest of a string as written. Its opening quote has been read.
-    fn string(&mut self) -> Result<Hash, JsonError> {
+    fn string(&mut self) -> io::Result<Hash> {
         let mut digest = begin(b'"');
         self.shown.clear();
         let mut is_escaped = false;
         loop {
             let chunk = self.input.fill_buf()?;
             if chunk.is_empty() {
-                return Err(JsonError::Strange("a string has no end"));
+                return Err(strange("a string has no end"));
             }
             let mut end = None;
             for (at, byte) in chunk.iter().enumerate() {
                 match byte {
-                    0..0x20 => return Err(JsonError::Strange("a string has a control character")),
+                    0..0x20 => return Err(strange("a string has a control character")),
                     b'"' if !is_escaped => {
                         end = Some(at);
                         break;
@@ -244,21 +219,21 @@ impl Reader<'_, '_> {
     }
 
     /// Reads a number, `true`, `false` or `null`.
-    fn literal(&mut self, first: u8) -> Result<Hash, JsonError> {
+    fn literal(&mut self, first: u8) -> io::Result<Hash> {
         let mut written = vec![first];
         while let Some(byte) = self.peek()? {
             if !(byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
                 break;
             }
             if written.len() >= SHOWN_BYTES_MAX {
-                return Err(JsonError::Strange("a number is too long"));
+                return Err(strange("a number is too long"));
             }
             written.push(byte);
             self.input.consume(1);
         }
         let is_number = first == b'-' || first.is_ascii_digit();
         if !is_number && ![&b"true"[..], b"false", b"null"].contains(&&written[..]) {
-            return Err(JsonError::Strange("something is neither a string nor a number"));
+            return Err(strange("something is neither a string nor a number"));
         }
         (self.visitor)(&self.path, Event::Word(&String::from_utf8_lossy(&written)));
         Ok(hash_of(&[b"1", &written]))
@@ -397,7 +372,7 @@ mod tests {
             "{\"a\":1,}",
             "\"\\\"",
         ] {
-            assert!(matches!(digest(&mut text.as_bytes(), &mut |_, _| {}), Err(JsonError::Strange(_))), "{text}");
+            assert!(matches!(digest(&mut text.as_bytes(), &mut |_, _| {}), Err(_)), "{text}");
         }
         let deep = |levels: usize| ["[".repeat(levels), "]".repeat(levels)].concat();
         of(&deep(DEPTH_MAX));

@@ -2,7 +2,7 @@
 //! questions of `wmill`. The data that is digested, checked and filtered here is the data that `wmill` reads, since
 //! `wmill` gets nothing else.
 //!
-//! The export is written to the disk in one pass. Memory holds only digests of its entries.
+//! The export is written to the disk in one pass. Memory holds only digests, names and places of its entries.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -15,7 +15,7 @@ use miniserde::json::{Object, Value};
 use miniserde::{Deserialize, Serialize};
 
 use super::file_names::{self, GitFile};
-use super::json_digest::{self, Event, Hash, JsonError, hash_of};
+use super::json_digest::{self, Event, Hash, hash_of};
 use super::narrow::{self, Changed, DEPENDENCIES, Groups};
 use crate::model::names::quoted;
 use crate::model::run_result::LeftOut;
@@ -31,9 +31,10 @@ use crate::windmill::wmill_yaml::Plan;
 
 /// A larger export is refused. An export of 10,000 scripts has 20 MB.
 const EXPORT_BYTES_MAX: u64 = 4 << 30;
-/// More entries are refused, so that the digests of all entries with their groups take 12 MB at most. A script has two
-/// entries.
+/// More entries are refused, so that the places and digests of all entries take 24 MB at most. A script has two entries.
 pub const ENTRIES_MAX: usize = 250_000;
+/// How many bytes the names of all entries may have: 128 for each.
+const NAMES_BYTES_MAX: usize = 32 << 20;
 /// How much is read from the network at once. ureq itself buffers as much.
 const CHUNK_BYTES: usize = 128 << 10;
 /// How long a name within the export may be. Windmill's longest path has 255 characters.
@@ -64,14 +65,8 @@ const FOLDER: &str = "folder ";
 /// The name of a part of the export in the folder of the snapshot.
 const PART_FILE: &str = "part.tar";
 
-/// The answer to a question that `wmill` asks in addition to the export.
-#[derive(Clone, Debug, Default)]
-pub struct Answer {
-    /// The status: 200, or 404 if the server has no such endpoint.
-    pub status: u16,
-    /// The body as received.
-    pub body: Vec<u8>,
-}
+/// The answer to a question that `wmill` asks in addition to the export. `None` if the server has no such endpoint.
+pub type Answer = Option<Vec<u8>>;
 
 /// The answers to everything that `wmill` asks in addition to the export.
 #[derive(Clone, Debug, Default)]
@@ -127,6 +122,8 @@ pub struct Snapshot {
     pub dependencies: usize,
     /// The items that must not reach wmill, by name, with the reason.
     left_out: LeftOutItems,
+    /// The entries, in the order of the export.
+    entries: Vec<Entry>,
     /// The number of items.
     items: usize,
     /// The plan of the pull, when it is known.
@@ -197,35 +194,35 @@ impl Snapshot {
         };
         let own_items = read_answer(&sides.own_items, b'[', "the list of the workspace's own items")?;
         let mut saved = Saved { export, file, bytes: 0, zeros: 0, unwanted, failure: None };
-        let read = Entries::read(&mut saved, &types);
+        let mut judge = Judge::default();
+        let read = judge.read(&mut saved, &types);
         if let Some(failure) = saved.failure.take() {
             return Err(match failure {
                 SnapshotError::Disk(error) => SnapshotError::Disk(files::at(&folder.join(EXPORT_FILE), &error)),
                 other => other,
             });
         }
-        let mut entries = read?;
-        let (bytes, end) = (saved.bytes, saved.bytes.saturating_sub(entries.end));
+        let (entries, bytes) = (read?, saved.bytes);
+        let end = bytes.saturating_sub(entries.last().map_or(0, Entry::end));
         if end < END_BYTES || saved.zeros < end {
             return Err(SnapshotError::CutOff("the export has no end".to_owned()));
         }
-        if entries.has_entries_in_modules {
-            each_name(&folder, |name| {
-                if entries.is_in_modules(&name) {
-                    entries.left_out.add(item_in_modules(&name), "wmill takes it for a module of another script");
-                }
-            })
-            .map_err(SnapshotError::Disk)?;
+        for name in entries.iter().map(|entry| &*entry.name) {
+            if judge.is_in_modules(name) {
+                judge.left_out.add(item_in_modules(name), "wmill takes it for a module of another script");
+            }
         }
-        let mut left_out = entries.left_out;
-        let items = entries.names.len();
-        let dependencies = entries.dependencies.len();
+        let items = entries.iter().filter_map(|entry| Some(judge.hashes.hash_one(known_item(&entry.name)?)));
+        // Some items have several entries.
+        let items = items.collect::<HashSet<_>>().len();
+        let Judge { mut left_out, dependencies: of_dependencies, items: of_items, rounded, passed_over, .. } = judge;
+        let dependencies = of_dependencies.len();
         let digests = Digests {
-            own_items: digest_of_answer(&sides.own_items, own_items.as_ref()),
-            file_types: digest_of_answer(&sides.file_types, file_types.as_ref()),
+            own_items: digest_of_answer(own_items.as_ref()),
+            file_types: digest_of_answer(file_types.as_ref()),
             shared_ui: judge_shared_ui(&sides.shared_ui, &mut left_out)?,
-            dependencies: Groups::new(entries.dependencies).digest(),
-            groups: Groups::new(entries.items),
+            dependencies: Groups::new(of_dependencies).digest(),
+            groups: Groups::new(of_items),
         };
         let query = query.to_owned();
         Ok(Self {
@@ -236,11 +233,12 @@ impl Snapshot {
             digests,
             dependencies,
             left_out,
+            entries,
             items,
             plan: None,
             found: BTreeSet::new(),
-            rounded: entries.rounded,
-            passed_over: entries.passed_over,
+            rounded,
+            passed_over,
         })
     }
 
@@ -255,17 +253,17 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn plain_secrets_of_resources(&self) -> io::Result<Vec<String>> {
-        let mut plain = Vec::new();
-        each_entry(&self.folder, |found, entry| {
-            let Some(path) = found.name.strip_suffix(RESOURCE) else { return Ok(()) };
+        let (mut export, mut plain) = (File::open(self.folder.join(EXPORT_FILE))?, Vec::new());
+        for entry in &self.entries {
+            let Some(path) = entry.name.strip_suffix(RESOURCE) else { continue };
+            export.seek(SeekFrom::Start(entry.content))?;
             let mut content = Vec::new();
-            entry.take(RESOURCE_BYTES_MAX).read_to_end(&mut content)?;
+            Read::by_ref(&mut export).take(entry.bytes.min(RESOURCE_BYTES_MAX)).read_to_end(&mut content)?;
             let fields = secret_files::plain_secret_fields(&content);
             if !fields.is_empty() {
                 plain.push(format!("{path} ({})", fields.join(", ")));
             }
-            Ok(())
-        })?;
+        }
         Ok(plain)
     }
 
@@ -308,10 +306,7 @@ impl Snapshot {
     /// is no such endpoint, so that `wmill` does not touch its files.
     #[must_use]
     pub fn shared_ui(&self) -> Answer {
-        if self.left_out.contains(SHARED_UI) {
-            return Answer { status: 404, body: Vec::new() };
-        }
-        self.sides.shared_ui.clone()
+        self.sides.shared_ui.clone().filter(|_| !self.left_out.contains(SHARED_UI))
     }
 
     /// Whether there are files in the shared UI that `wmill` gets. `None` if the server has no shared UI, or if it is
@@ -335,117 +330,86 @@ impl Snapshot {
     }
 
     /// Returns the items that an attempt to pull or push has shown to be bad, with their digests of now.
-    ///
-    /// # Errors
-    /// Returns the error of the disk.
-    pub fn found(&self) -> io::Result<Vec<FoundItem>> {
-        let digests = self.digests_of(&self.found)?;
-        let found = digests.into_iter().filter_map(|(item, digest)| {
+    #[must_use]
+    pub fn found(&self) -> Vec<FoundItem> {
+        let found = self.digests_of(&self.found).into_iter().filter_map(|(item, digest)| {
             let reason = self.left_out.named.get(&item)?.clone();
             Some(FoundItem { item, reason, digest })
         });
-        Ok(found.collect())
+        found.collect()
     }
 
     /// Leaves out the items that an earlier attempt has shown to be bad, if they have not changed since.
-    ///
-    /// # Errors
-    /// Returns the error of the disk.
-    pub fn leave_out_again(&mut self, found: &[FoundItem]) -> io::Result<()> {
-        let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect())?;
+    pub fn leave_out_again(&mut self, found: &[FoundItem]) {
+        let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect());
         for FoundItem { item, reason, digest } in found {
             if now.get(item) == Some(digest) {
                 self.leave_out_found(item, reason);
             }
         }
-        Ok(())
     }
 
     /// Applies the plan of the pull. Items that it skips are not listed as left out. If folders of flows
     /// and apps have endings without a dot, other folders with such endings are left out, because `wmill` takes them
     /// for flows and apps.
-    ///
-    /// # Errors
-    /// Returns the error of the disk.
-    pub fn judge_by(&mut self, plan: &Plan) -> io::Result<()> {
+    pub fn judge_by(&mut self, plan: &Plan) {
         self.plan = Some(plan.clone());
-        if !plan.non_dotted_paths {
-            return Ok(());
-        }
-        let left_out = &mut self.left_out;
-        each_name(&self.folder, |name| {
-            if let Some(folder) = item_path::folder_like_an_item(&name) {
-                left_out.add([FOLDER, folder].concat(), "wmill takes the folder for that of a flow or an app");
+        if plan.non_dotted_paths {
+            for folder in self.entries.iter().filter_map(|entry| item_path::folder_like_an_item(&entry.name)) {
+                let reason = "wmill takes the folder for that of a flow or an app";
+                self.left_out.add([FOLDER, folder].concat(), reason);
             }
-        })
+        }
     }
 
     /// Returns the items that `wmill` gets, in the order of the export.
-    ///
-    /// # Errors
-    /// Returns the error of the disk.
-    pub fn names_of_items(&self) -> io::Result<Vec<String>> {
-        let (mut items, mut seen) = (Vec::new(), BTreeSet::new());
-        each_name(&self.folder, |name| {
-            let item = item_of_entry(&name);
-            if !name.starts_with(DEPENDENCIES) && !self.is_left_out(&name) && seen.insert(digest_of_name(&item)) {
-                items.push(item);
-            }
-        })?;
-        Ok(items)
+    #[must_use]
+    pub fn names_of_items(&self) -> Vec<String> {
+        let mut seen = HashSet::new();
+        let entries = self.entries.iter().map(|entry| &*entry.name);
+        let names = entries.filter(|name| !name.starts_with(DEPENDENCIES) && !self.is_left_out(name));
+        names.map(item_of_entry).filter(|item| seen.insert(digest_of_name(item))).collect()
     }
 
     /// Whether the export has an entry of this item. The item has the name that [`item_of_entry`] returns.
-    ///
-    /// # Errors
-    /// Returns the error of the disk.
-    pub fn has(&self, item: &str) -> io::Result<bool> {
-        let mut has = false;
-        each_name(&self.folder, |name| has |= item_of_entry(&name) == item)?;
-        Ok(has)
+    #[must_use]
+    pub fn has(&self, item: &str) -> bool {
+        self.entries.iter().any(|entry| item_of_entry(&entry.name) == item)
     }
 
     /// Returns the digest of each of these items: the current digest of the item's group.
-    ///
-    /// # Errors
-    /// Returns the error of the disk.
-    pub fn digests_of(&self, items: &BTreeSet<String>) -> io::Result<BTreeMap<String, String>> {
+    #[must_use]
+    pub fn digests_of(&self, items: &BTreeSet<String>) -> BTreeMap<String, String> {
         let mut digests = BTreeMap::new();
         if items.contains(SHARED_UI) {
             digests.insert(SHARED_UI.to_owned(), self.digests.shared_ui.clone());
         }
-        if items.is_empty() {
-            return Ok(digests);
-        }
-        each_name(&self.folder, |name| {
-            let item = item_of_entry(&name);
+        for name in self.entries.iter().map(|entry| &*entry.name).filter(|_| !items.is_empty()) {
+            let item = item_of_entry(name);
             if !items.contains(&item) {
-                return;
+                continue;
             }
             if name.starts_with(DEPENDENCIES) {
                 digests.insert(item, self.digests.dependencies.clone());
-            } else if let Some(digest) = self.digests.groups.get(&narrow::group_of(&name)) {
+            } else if let Some(digest) = self.digests.groups.get(&narrow::group_of(name)) {
                 digests.insert(item, hash::hex(digest));
             }
-        })?;
-        Ok(digests)
+        }
+        digests
     }
 
     /// Leaves out the items that wmill was to write, and did not. Returns whether there are any. If more than half of all
     /// items are missing, it is not about single items: the pull counts as it is, for the guards to judge.
-    ///
-    /// # Errors
-    /// Returns the error of the disk.
-    pub fn leave_out_missing(&mut self, written: &WrittenFiles, plan: &Plan) -> io::Result<bool> {
+    pub fn leave_out_missing(&mut self, written: &WrittenFiles, plan: &Plan) -> bool {
         let (mut missing, reason) = (LeftOutItems::default(), "wmill does not write it, and says nothing");
-        each_name(&self.folder, |name| {
-            if !self.is_left_out(&name) && !written.has_entry(&name, plan) {
-                missing.add(item_of_entry(&name), reason);
+        for name in self.entries.iter().map(|entry| &*entry.name) {
+            if !self.is_left_out(name) && !written.has_entry(name, plan) {
+                missing.add(item_of_entry(name), reason);
             }
-        })?;
+        }
         if missing.all.len() * 2 > self.items {
             log::warn!("wmill did not write most of the items");
-            return Ok(false);
+            return false;
         }
         for item in missing.named.keys() {
             log::warn!("{item} is left out: {reason}");
@@ -456,7 +420,7 @@ impl Snapshot {
             }
         }
         self.left_out.all.extend(&missing.all);
-        Ok(!missing.is_empty())
+        !missing.is_empty()
     }
 
     fn is_left_out(&self, name: &str) -> bool {
@@ -494,15 +458,13 @@ impl Snapshot {
     fn part(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Archive> {
         let mut export = File::open(self.folder.join(EXPORT_FILE))?;
         let mut ranges: Vec<(u64, u64)> = Vec::new();
-        each_entry(&self.folder, |Found { name, start, end }, _| {
-            if is_wanted(&name) && !self.is_left_out(&name) {
-                match ranges.last_mut() {
-                    Some((_, end_before)) if *end_before == start => *end_before = end,
-                    _ => ranges.push((start, end)),
-                }
+        let wanted = self.entries.iter().filter(|entry| is_wanted(&entry.name) && !self.is_left_out(&entry.name));
+        for entry in wanted {
+            match ranges.last_mut() {
+                Some((_, end)) if *end == entry.start => *end = entry.end(),
+                _ => ranges.push((entry.start, entry.end())),
             }
-            Ok(())
-        })?;
+        }
         let path = self.folder.join(PART_FILE);
         let mut part = files::open_file(&path, true)?;
         let mut bytes = END_BYTES;
@@ -582,27 +544,6 @@ impl Digests {
         let all = [&own_items[..], file_types, shared_ui, dependencies, &groups.digest(), ""].join("\n");
         hash::hex(&hash_of(&[all.as_bytes()]))
     }
-}
-
-/// Passes on the name of each entry.
-fn each_name(folder: &Path, mut take: impl FnMut(String)) -> io::Result<()> {
-    each_entry(folder, |found, _| {
-        take(found.name);
-        Ok(())
-    })
-}
-
-/// Passes on each entry, with its content.
-fn each_entry(folder: &Path, mut take: impl FnMut(Found, &mut dyn Read) -> io::Result<()>) -> io::Result<()> {
-    let mut export = tar::Archive::new(File::open(folder.join(EXPORT_FILE))?);
-    let mut walk = Walk::default();
-    for entry in export.entries_with_seek()?.raw(true) {
-        let mut entry = entry?;
-        if let Some(found) = walk.take(&mut entry)? {
-            take(found, &mut entry)?;
-        }
-    }
-    Ok(())
 }
 
 /// Returns the name of the item of an entry, or of a file, that lies in the folder of another script's modules:
@@ -708,57 +649,55 @@ fn known_item(name: &str) -> Option<String> {
     }
 }
 
-/// An entry of the export: its name, and where it begins and ends, with all its headers.
-struct Found {
-    name: String,
+/// An entry of the export.
+struct Entry {
+    name: Box<str>,
+    /// Where it begins, with all its headers.
     start: u64,
-    end: u64,
+    /// Where its content begins.
+    content: u64,
+    /// The length of its content.
+    bytes: u64,
 }
 
-/// Reads headers one after the other. A long name has an entry of its own before the entry that it names.
-#[derive(Default)]
-struct Walk {
-    /// A long name, and the position where its entry begins.
-    pending: Option<(Vec<u8>, u64)>,
-    end: u64,
-}
+impl Entry {
+    fn end(&self) -> u64 {
+        self.content.saturating_add(self.bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES))
+    }
 
-impl Walk {
-    /// Returns the entry, or `None` if it only holds a long name.
-    fn take(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Option<Found>> {
+    /// Reads the headers of an entry. A long name has an entry of its own before the entry that it names: then it is put
+    /// into `long_name`, with the position where its entry begins.
+    fn read(entry: &mut tar::Entry<'_, impl Read>, long_name: &mut Option<(Vec<u8>, u64)>) -> io::Result<Option<Self>> {
         let strange = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let (kind, size) = (entry.header().entry_type(), entry.header().entry_size()?);
-        let (begin, data) = (entry.raw_header_position(), entry.raw_file_position());
-        self.end = data.saturating_add(size.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES));
+        let (kind, bytes) = (entry.header().entry_type(), entry.header().entry_size()?);
+        let (begin, content) = (entry.raw_header_position(), entry.raw_file_position());
         if kind.is_gnu_longname() {
             let mut name = Vec::new();
             entry.take(NAME_BYTES_MAX + 1).read_to_end(&mut name)?;
-            if name.len() as u64 > NAME_BYTES_MAX || self.pending.is_some() {
+            if name.len() as u64 > NAME_BYTES_MAX || long_name.is_some() {
                 return Err(strange("a name in the export is too long"));
             }
             name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
-            self.pending = Some((name, begin));
+            *long_name = Some((name, begin));
             return Ok(None);
         }
         if !kind.is_file() {
             return Err(strange("the export has an entry that is not a file"));
         }
-        let (name, start) = self.pending.take().unwrap_or_else(|| (entry.path_bytes().into_owned(), begin));
+        let (name, start) = long_name.take().unwrap_or_else(|| (entry.path_bytes().into_owned(), begin));
         let name = String::from_utf8(name).map_err(|_| strange("a name in the export is not UTF-8"))?;
-        Ok(Some(Found { name, start, end: self.end }))
+        Ok(Some(Self { name: name.into(), start, content, bytes }))
     }
 }
 
-/// What is known about the entries.
+/// Checks the entries while they are read.
 #[derive(Default)]
-struct Entries {
+struct Judge {
     /// The digest and the group of each entry outside `dependencies/`.
     items: Vec<(narrow::GroupId, Hash)>,
     /// The same for the entries below `dependencies/`.
     dependencies: Vec<(narrow::GroupId, Hash)>,
     left_out: LeftOutItems,
-    /// A hash of each item, since some items have several entries.
-    names: HashSet<u64>,
     /// The items with a number that wmill rounds, with that number.
     rounded: Remarks,
     /// The items with a file that wmill does not write, with that file.
@@ -766,42 +705,37 @@ struct Entries {
     /// A hash of each folder with the modules of a script.
     module_folders: HashSet<u64>,
     hashes: RandomState,
-    /// Whether an entry lies in a folder that could be one with the modules of a script.
-    has_entries_in_modules: bool,
-    /// Where the last entry ends.
-    end: u64,
 }
 
-impl Entries {
-    fn read(saved: &mut impl Read, types: &FileTypes) -> Result<Self, SnapshotError> {
+impl Judge {
+    fn read(&mut self, saved: &mut impl Read, types: &FileTypes) -> Result<Vec<Entry>, SnapshotError> {
         let mut input = BufReader::with_capacity(CHUNK_BYTES, saved);
-        let (mut read, mut walk, mut seen) = (Self::default(), Walk::default(), Vec::new());
+        let (mut entries, mut names_bytes, mut long_name) = (Vec::new(), 0, None);
         let mut archive = tar::Archive::new(&mut input);
         let failed = |error: io::Error| SnapshotError::CutOff(format!("the export is not a tar file: {error}"));
-        for entry in archive.entries().map_err(failed)?.raw(true) {
-            let mut entry = entry.map_err(failed)?;
-            let Some(found) = walk.take(&mut entry).map_err(failed)? else { continue };
-            read.end = walk.end;
-            if seen.len() >= ENTRIES_MAX {
+        for content in archive.entries().map_err(failed)?.raw(true) {
+            let mut content = content.map_err(failed)?;
+            let Some(entry) = Entry::read(&mut content, &mut long_name).map_err(failed)? else { continue };
+            names_bytes += entry.name.len();
+            if entries.len() >= ENTRIES_MAX {
                 return Err(SnapshotError::Strange(format!("the export has more than {ENTRIES_MAX} entries")));
             }
-            if let Some(item) = known_item(&found.name) {
-                read.names.insert(read.hashes.hash_one(item));
+            if names_bytes > NAMES_BYTES_MAX {
+                let message = format!("the names in the export have more than {NAMES_BYTES_MAX} bytes");
+                return Err(SnapshotError::Strange(message));
             }
-            read.has_entries_in_modules |= file_names::module_folder(&found.name).is_some();
-            let group = narrow::group_of(&found.name);
-            let digest = read.judge(&found.name, &mut entry, types).map_err(failed)?;
-            seen.push(digest_of_name(&found.name));
-            if found.name.starts_with(DEPENDENCIES) { &mut read.dependencies } else { &mut read.items }
-                .push((group, digest));
+            let digest = self.judge(&entry.name, &mut content, types).map_err(failed)?;
+            if entry.name.starts_with(DEPENDENCIES) { &mut self.dependencies } else { &mut self.items }
+                .push((narrow::group_of(&entry.name), digest));
+            entries.push(entry);
         }
         // More zeros may follow the end of an archive.
         io::copy(&mut input, &mut io::sink()).map_err(failed)?;
-        seen.sort_unstable();
-        if seen.windows(2).any(|pair| pair[0] == pair[1]) {
+        let names: HashSet<&str> = entries.iter().map(|entry| &*entry.name).collect();
+        if names.len() < entries.len() {
             return Err(SnapshotError::Strange("the export has two entries with one name".to_owned()));
         }
-        Ok(read)
+        Ok(entries)
     }
 
     /// Whether wmill takes the entry of an item for a module of another script.
@@ -826,8 +760,10 @@ impl Entries {
                         Some(fault) => Err(fault),
                         None => Ok(hash),
                     },
-                    Err(JsonError::Strange(why)) => Err(format!("its JSON cannot be read: {why}")),
-                    Err(JsonError::Io(error)) => return Err(error),
+                    Err(why) if why.kind() == io::ErrorKind::InvalidData => {
+                        Err(format!("its JSON cannot be read: {why}"))
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             None => Ok(digest_of_bytes(content)?),
@@ -1067,26 +1003,22 @@ impl FileType {
     }
 }
 
-/// Reads an answer, which is an object if `begins` is a brace. Returns `None` if its status is not 200. An answer of
-/// another form is an error, since it would make wmill delete files and exit with 0.
+/// Reads an answer, which is an object if `begins` is a brace. An answer of another form is an error, since it would make
+/// wmill delete files and exit with 0.
 fn read_answer(answer: &Answer, begins: u8, what: &str) -> Result<Option<Value>, SnapshotError> {
-    if answer.status != 200 {
-        return Ok(None);
-    }
-    let value = std::str::from_utf8(&answer.body).ok().and_then(|body| json::parse(body, ANSWER_LIMITS));
+    let Some(body) = answer else { return Ok(None) };
+    let value = std::str::from_utf8(body).ok().and_then(|body| json::parse(body, ANSWER_LIMITS));
     match (begins, value) {
         (b'{', Some(value @ Value::Object(_))) | (b'[', Some(value @ Value::Array(_))) => Ok(Some(value)),
         _ => Err(SnapshotError::Strange(format!("{what} is not what Windmill answers: it is something else"))),
     }
 }
 
-/// Returns the digest of an answer, or its status if that is not 200.
-fn digest_of_answer(answer: &Answer, value: Option<&Value>) -> String {
-    match value {
-        // The keys of an object are sorted.
-        Some(value) => hash::hex(&hash_of(&[miniserde::json::to_string(value).as_bytes()])),
-        None => answer.status.to_string(),
-    }
+/// Returns the digest of an answer, or the status that it had.
+fn digest_of_answer(value: Option<&Value>) -> String {
+    // The keys of an object are sorted.
+    let digest = |value| hash::hex(&hash_of(&[miniserde::json::to_string(value).as_bytes()]));
+    value.map_or_else(|| "404".to_owned(), digest)
 }
 
 /// Splits `raw app f/ops/ui` into `raw app` and `f/ops/ui`. Returns `None` for a name without a kind.
@@ -1115,7 +1047,7 @@ fn judge_shared_ui(answer: &Answer, left_out: &mut LeftOutItems) -> Result<Strin
             _ => drop(ui.remove("edited_at")),
         }
     }
-    Ok(digest_of_answer(answer, value.as_ref()))
+    Ok(digest_of_answer(value.as_ref()))
 }
 
 fn fault_of_ui_file(files: &Object, name: &str, content: &Value) -> Option<String> {
@@ -1226,7 +1158,7 @@ mod tests {
     }
 
     fn answer(body: &str) -> Answer {
-        Answer { status: 200, body: body.as_bytes().to_vec() }
+        Some(body.as_bytes().to_vec())
     }
 
     fn sides() -> SideAnswers {
@@ -1321,9 +1253,8 @@ mod tests {
         assert_eq!(with(r#""a":"1","b":"2""#, "t"), with(r#""b":"2","a":"1""#, "t"));
         assert_ne!(with(r#""a":"1""#, "t"), with(r#""a":"1""#, "u"));
         assert_ne!(with(r#""a":"1""#, "t"), with(r#""a":"2""#, "t"));
-        let missing = Answer { status: 404, body: Vec::new() };
-        assert_ne!(of(SideAnswers { shared_ui: missing.clone(), ..sides() }), before);
-        assert_ne!(of(SideAnswers { own_items: missing.clone(), ..sides() }), before);
+        assert_ne!(of(SideAnswers { shared_ui: None, ..sides() }), before);
+        assert_ne!(of(SideAnswers { own_items: None, ..sides() }), before);
         assert_ne!(of(SideAnswers { file_types: answer("{}"), ..sides() }), before);
         assert_eq!(
             sides().own_items(),
@@ -1331,7 +1262,7 @@ mod tests {
         );
         assert_eq!(sides().has_shared_ui(), Some(false));
         assert_eq!(SideAnswers { shared_ui: answer(r#"{"files":{"a":"b"}}"#), ..sides() }.has_shared_ui(), Some(true));
-        assert_eq!(SideAnswers { shared_ui: missing, ..sides() }.has_shared_ui(), None);
+        assert_eq!(SideAnswers { shared_ui: None, ..sides() }.has_shared_ui(), None);
         for strange in ["", "[]", "<html>", "{"] {
             let sides = SideAnswers { shared_ui: answer(strange), ..sides() };
             assert!(matches!(take("sides", &tar_of(&ENTRIES), sides), Err(SnapshotError::Strange(_))), "{strange}");
@@ -1462,7 +1393,7 @@ mod tests {
         ] {
             let snapshot = ui(name);
             assert_eq!(snapshot.left_out().keys().collect::<Vec<_>>(), [SHARED_UI], "{name:?}");
-            assert_eq!((snapshot.shared_ui().status, snapshot.has_shared_ui()), (404, None), "{name:?}");
+            assert_eq!((snapshot.shared_ui(), snapshot.has_shared_ui()), (None, None), "{name:?}");
         }
         for name in ["a.ts", "good.ts2/b", "good/b", "lib/x.ts", "..a/b", "a.git/b", ".gitignore", "a b/é"] {
             assert_eq!(ui(name).has_shared_ui(), Some(true), "{name:?}");
@@ -1494,7 +1425,7 @@ mod tests {
         let snapshot = taken("many", &bad);
         assert_eq!((snapshot.left_out().len(), snapshot.left_out.all.len()), (NAMED_MAX, NAMED_MAX + 50));
         assert_eq!(names(&snapshot.whole().expect("a file")), [""; 0], "all are left out");
-        assert_eq!(snapshot.names_of_items().expect("a file"), [""; 0]);
+        assert_eq!(snapshot.names_of_items(), [""; 0]);
         let path = all[NAMED_MAX + 10].replace(".json", ".yaml");
         let item = item_of_entry(&all[NAMED_MAX + 10]);
         assert!(snapshot.left_out_items().has(&item, &path) && !snapshot.left_out_items().has("script f/a", "f/a.ts"));
@@ -1531,7 +1462,7 @@ mod tests {
             let plan = wmill_yaml::read(configuration.map(str::as_bytes), &KindSettings::default());
             let mut written = WrittenFiles::default();
             all.iter().filter(|path| !path.starts_with(gone)).for_each(|path| written.add(path, "shop"));
-            assert_eq!(snapshot.leave_out_missing(&written, &plan).expect("a file"), !expected.is_empty());
+            assert_eq!(snapshot.leave_out_missing(&written, &plan), !expected.is_empty());
             let left_out: Vec<_> = snapshot.left_out().keys().map(String::as_str).collect();
             assert_eq!(left_out, expected, "{gone} {configuration:?}");
         };

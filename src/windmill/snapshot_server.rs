@@ -12,7 +12,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::snapshot::{Answer, Archive};
+use super::snapshot::{Answer, Archive, SideAnswers};
 use crate::http::loopback::LoopbackServer;
 use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method};
 use crate::http::response::Response;
@@ -36,12 +36,8 @@ pub struct Answers {
     pub archive: Archive,
     /// The query with which the export was requested, without the type of the archive.
     pub query: String,
-    /// The list of the workspace's own items.
-    pub own_items: Answer,
-    /// The map of file endings.
-    pub file_types: Answer,
-    /// The shared UI.
-    pub shared_ui: Answer,
+    /// The answers to the other questions.
+    pub sides: SideAnswers,
 }
 
 /// The running server.
@@ -199,9 +195,9 @@ impl Shared {
         let of_workspace = ["/api/w/", answers.workspace.as_str(), "/"].concat();
         let (what, response) = match (path.strip_prefix(&of_workspace).unwrap_or(path), query) {
             ("users/whoami" | "/api/users/whoami", None) => ("the user", Response::json(200, "{}".to_owned())),
-            ("workspaces/list_ws_specific", None) => (OWN_ITEMS, response(&answers.own_items)),
-            ("resources/file_resource_type_to_file_ext_map", None) => (FILE_TYPES, response(&answers.file_types)),
-            ("shared_ui/get", None) => (SHARED_UI, response(&answers.shared_ui)),
+            ("workspaces/list_ws_specific", None) => (OWN_ITEMS, response(&answers.sides.own_items)),
+            ("resources/file_resource_type_to_file_ext_map", None) => (FILE_TYPES, response(&answers.sides.file_types)),
+            ("shared_ui/get", None) => (SHARED_UI, response(&answers.sides.shared_ui)),
             ("workspaces/tarball", Some(query)) => {
                 let (kind, query) = query.strip_prefix("archive_type=")?.split_once('&')?;
                 match kind {
@@ -225,11 +221,8 @@ fn parameters(query: &str) -> Vec<&str> {
 }
 
 fn response(answer: &Answer) -> Response {
-    if answer.status != 200 {
-        return Response::text(answer.status, "Not found".to_owned());
-    }
-    let headers = vec![("Content-Type", "application/json".to_owned())];
-    Response { status: answer.status, headers, body: answer.body.clone() }
+    let Some(body) = answer else { return Response::text(404, "Not found".to_owned()) };
+    Response { status: 200, headers: vec![("Content-Type", "application/json".to_owned())], body: body.clone() }
 }
 
 #[cfg(all(test, unix))]
@@ -243,14 +236,12 @@ mod tests {
     fn start(test: &str) -> (RunDir, SnapshotServer) {
         let run = RunDir::for_test(test).expect("a folder");
         let path = run.write("export.tar", b"the archive").expect("a file");
-        let answer = |body: &str| Answer { status: 200, body: body.as_bytes().to_vec() };
+        let answer = |body: &str| Some(body.as_bytes().to_vec());
         let answers = Answers {
             workspace: WorkspaceId::parse("shop").expect("a name"),
             archive: Archive { path, bytes: 11 },
             query: QUERY.to_owned(),
-            own_items: answer("[]"),
-            file_types: answer("{\"a\":1}"),
-            shared_ui: Answer { status: 404, body: Vec::new() },
+            sides: SideAnswers { own_items: answer("[]"), file_types: answer("{\"a\":1}"), shared_ui: None },
         };
         (run, SnapshotServer::start(answers).expect("a server"))
     }

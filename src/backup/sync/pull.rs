@@ -27,7 +27,7 @@ use crate::windmill::api::WindmillError;
 use crate::windmill::cli;
 use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::narrow::{self, Changed};
-use crate::windmill::snapshot::{Answer, Archive, FoundItem, Snapshot, WrittenFiles};
+use crate::windmill::snapshot::{Answer, Archive, FoundItem, SideAnswers, Snapshot, WrittenFiles};
 use crate::windmill::snapshot_server::{Answers, SnapshotServer};
 use crate::windmill::wmill_yaml::{Plan, WMILL_YAML};
 
@@ -79,7 +79,7 @@ fn without_missing_items<T>(
             written.add(path, run.request.workspace.as_str());
         }
     }
-    match snapshot.leave_out_missing(&written, plan).map_err(|error| run.disk(&error))? {
+    match snapshot.leave_out_missing(&written, plan) {
         true => search.pull(snapshot, pull),
         false => Ok(pulled),
     }
@@ -156,9 +156,7 @@ fn pull_once(
         workspace: run.request.workspace.clone(),
         archive,
         query: snapshot.query().to_owned(),
-        own_items: snapshot.sides.own_items.clone(),
-        file_types: snapshot.sides.file_types.clone(),
-        shared_ui,
+        sides: SideAnswers { shared_ui, ..snapshot.sides.clone() },
     });
     let pulled = cli::pull(&run.request.workspace, server.map_err(machine)?, git.run_env(), git.tree_folder());
     git.configure(format).map_err(|_| WindmillError::Machine("cannot write the checkout's settings".to_owned()))?;
@@ -194,8 +192,7 @@ pub fn pull_narrowed(
     }
     let archive = snapshot.narrowed(changed).map_err(of_disk)?;
     // If this endpoint does not exist, wmill does not touch the files of the shared UI.
-    let shared_ui = Answer { status: 404, body: Vec::new() };
-    match pull_once(run, git, snapshot, archive, shared_ui, &tip.plan.text) {
+    match pull_once(run, git, snapshot, archive, None, &tip.plan.text) {
         Ok(()) => {}
         Err(error @ WindmillError::Expired(_)) => return Err(run.windmill_error(Step::Pull, error)),
         Err(error) => return Ok(Some(run.windmill_error(Step::Pull, error).message)),
