@@ -568,7 +568,7 @@ impl Check<'_> {
             Err(error) => return self.windmill_error("export", error),
         };
         snapshot.judge_by(&plan);
-        self.ok("export", format_args!("is permitted, and has {} items", snapshot.items()));
+        self.ok("export", format_args!("is permitted, and has {} items", snapshot.items));
         let plain = snapshot.plain_secrets_of_resources().unwrap_or_default();
         if !plain.is_empty() {
             let shown: Sample = plain.into_iter().collect();

@@ -323,7 +323,7 @@ impl RunContext<'_> {
         let snapshot = self.patiently(step, run_env, || {
             windmill.snapshot(query, &folder).map_err(|error| self.windmill_error(step, error))
         })?;
-        self.env.notes().items = Some(snapshot.items());
+        self.env.notes().items = Some(snapshot.items);
         Ok(snapshot)
     }
 

@@ -21,7 +21,7 @@ use crate::util::redact::Redactor;
 use crate::util::retry::{self, Failure, GaveUp, Retry};
 use crate::util::secret::Secret;
 use crate::windmill::json_digest;
-use crate::windmill::snapshot::{SideAnswers, Snapshot, SnapshotError, SnapshotFile};
+use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
 
 /// How long the answer to one small question may take.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -337,7 +337,7 @@ impl<'a> Windmill<'a> {
                 answer => pull_failed(self.strange_answer(&answer)),
             });
         }
-        let target = SnapshotFile::create(folder)?;
+        let target = (folder.to_owned(), snapshot::create_file(folder)?);
         let query = query.to_owned();
         let taken = self.start(move |unwanted| {
             Snapshot::take(response.into_body().into_reader(), target, &query, sides, unwanted)
@@ -653,7 +653,8 @@ fn read_answer(mut response: Response, path: String, bytes_max: u64) -> Result<A
     Ok(Answer { path, status, retry_after: retry_after.map(Duration::from_secs), date, is_page, location, body })
 }
 
-fn failed(code: Code, message: String) -> WindmillError {
+/// Returns an error that no other attempt helps against.
+pub(super) fn failed(code: Code, message: String) -> WindmillError {
     WindmillError::Failed { code, message, retry: Retry::Never }
 }
 

@@ -12,7 +12,7 @@ use crate::process::run_env::RunEnv;
 use crate::util::files;
 use crate::util::retry::Retry;
 use crate::util::secret::Secret;
-use crate::windmill::api::{Windmill, WindmillError, two_texts};
+use crate::windmill::api::{self, Windmill, WindmillError, two_texts};
 use crate::windmill::push_relay::{Permits, PushRelay, Refusal};
 use crate::windmill::snapshot_server::SnapshotServer;
 
@@ -62,7 +62,7 @@ pub fn pull(
     };
     if let Some(why) = incomplete {
         let message = format!("`wmill sync pull` of workspace `{workspace}` did not do all of it: {why}");
-        return Err(WindmillError::Failed { code: Code::PullFailed, message, retry: Retry::Never });
+        return Err(api::failed(Code::PullFailed, message));
     }
     if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, folder, &finished)) }
 }
@@ -132,25 +132,21 @@ fn push_failed(
     PushSaid { failed, .. }: PushSaid,
     refusal: Option<Refusal>,
 ) -> WindmillError {
-    let workspace = windmill.workspace;
-    let ended = |why: &str| format!("`wmill sync push` into workspace `{workspace}` failed: {why}");
-    if let Some((path, why)) = failed.into_iter().next() {
-        let message = ended(&run_env.redactor.redact(&format!("{path}: {why}")));
-        return WindmillError::Failed { code: Code::PullFailed, message, retry: Retry::Never };
-    }
-    let Some(Refusal { what, status, reason }) = refusal else {
-        let code = code_of_push(&finished.tail_text());
-        let message = ended(&format!("it ended with {}: {}", finished.ending, plain_lines(&finished.tail)));
-        return WindmillError::Failed { code, message, retry: Retry::Never };
+    let (code, why) = if let Some((path, why)) = failed.into_iter().next() {
+        (Code::PullFailed, run_env.redactor.redact(&format!("{path}: {why}")))
+    } else if let Some(Refusal { what, status, reason }) = refusal {
+        let code = match status {
+            401 | 403 => Code::WindmillUnauthorized,
+            0 | 502..=504 => Code::WindmillUnreachable,
+            _ => Code::PullFailed,
+        };
+        let answered = if status == 0 { String::new() } else { format!("Windmill answered {status}: ") };
+        (code, run_env.redactor.redact(&format!("{what}: {answered}{reason}")))
+    } else {
+        let why = format!("it ended with {}: {}", finished.ending, plain_lines(&finished.tail));
+        (code_of_push(&finished.tail_text()), why)
     };
-    let code = match status {
-        401 | 403 => Code::WindmillUnauthorized,
-        0 | 502..=504 => Code::WindmillUnreachable,
-        _ => Code::PullFailed,
-    };
-    let answered = if status == 0 { String::new() } else { format!("Windmill answered {status}: ") };
-    let message = ended(&run_env.redactor.redact(&format!("{what}: {answered}{reason}")));
-    WindmillError::Failed { code, message, retry: Retry::Never }
+    api::failed(code, format!("`wmill sync push` into workspace `{}` failed: {why}", windmill.workspace))
 }
 
 /// Returns the last lines that are for people, without the dump of an error, the source code around it and its

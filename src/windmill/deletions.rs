@@ -61,15 +61,16 @@ pub fn deletions<E>(each: &dyn Fn(&mut Visitor<'_>) -> Result<(), E>, kinds: &Ki
     each(&mut |path, before, after| {
         let Some(part) = covered(path, kinds) else { return };
         let id = part.id();
-        if losing.contains(&id) {
-            let object: &mut Object = lost.entry(id).or_default();
-            object.stays |= part.exists() && after.is_some();
-            object.add(&part, before);
+        let (objects, blob) = if losing.contains(&id) {
+            (&mut lost, before)
         } else if !known.contains(&hasher.hash_one(&id)) {
-            let object: &mut Object = arrived.entry(id).or_default();
-            object.stays |= part.exists() && after.is_some();
-            object.add(&part, after);
-        }
+            (&mut arrived, after)
+        } else {
+            return;
+        };
+        let object: &mut Object = objects.entry(id).or_default();
+        object.stays |= part.exists() && after.is_some();
+        object.add(&part, blob);
     })?;
     let mut arrived: Vec<_> =
         arrived.iter().filter(|(_, object)| object.stays).map(|(id, object)| object.identity(id.kind)).collect();

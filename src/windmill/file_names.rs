@@ -26,7 +26,7 @@ pub fn fault_of_path(path: &str) -> Option<&'static str> {
         Some("is that of a folder")
     } else if path.split('/').any(|name| name.len() > NAME_BYTES_MAX) {
         Some("is longer than file systems hold")
-    } else if parts(path).any(|part| is_like(part, ".git", &["git~1"])) {
+    } else if parts(path).any(|part| is_like(part, ".git", &["git~1".to_owned()])) {
         Some("is kept by git for its own files")
     } else {
         None
@@ -131,15 +131,16 @@ impl GitFile {
     /// Returns which of these files `path` is, in any folder.
     #[must_use]
     pub fn at(path: &str) -> Option<Self> {
-        let is = |name: &str, short: &[&str]| parts(path).any(|part| is_like(part, name, short));
-        if is(".gitmodules", &["gitmod~1", "gitmod~2", "gitmod~3", "gitmod~4"]) || is_hashed(path, "gi7eba~") {
-            Some(Self::Modules)
-        } else if is(".gitattributes", &["gitatt~1", "gitatt~2", "gitatt~3", "gitatt~4"]) || is_hashed(path, "gi7d29~")
-        {
-            Some(Self::Attributes)
-        } else {
-            None
-        }
+        // The name, and what Windows' short names of it begin with: the first four, and the others.
+        let files = [
+            (Self::Modules, ".gitmodules", "gitmod~", "gi7eba~"),
+            (Self::Attributes, ".gitattributes", "gitatt~", "gi7d29~"),
+        ];
+        let is_in = |part: &str, (_, name, short, later): &(Self, &str, &str, &str)| {
+            is_like(part, name, &["1", "2", "3", "4"].map(|digit| [short, digit].concat()))
+                || part.get(..later.len()).is_some_and(|head| head.eq_ignore_ascii_case(later))
+        };
+        files.into_iter().find(|file| parts(path).any(|part| is_in(part, file))).map(|(file, ..)| file)
     }
 
     /// Returns why git refuses this content, or may refuse it. A `.gitmodules` is accepted only if each of its lines is
@@ -155,11 +156,6 @@ impl GitFile {
             Self::Attributes => Some("is of git's attributes, and git hosts refuse so long a line"),
         }
     }
-}
-
-/// Whether a part of the path is one of Windows' short names after the fourth.
-fn is_hashed(path: &str, start: &str) -> bool {
-    parts(path).any(|part| part.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start)))
 }
 
 /// Whether git accepts this line of `.gitmodules`, whatever comes before it.
@@ -181,7 +177,7 @@ fn is_plain_line(line: &str) -> bool {
 
 /// Whether some file system takes `part` for `name`: with other upper and lower case, with endings that Windows cuts
 /// off, with characters that macOS ignores, or as one of the short names.
-fn is_like(part: &str, name: &str, short: &[&str]) -> bool {
+fn is_like(part: &str, name: &str, short: &[String]) -> bool {
     let visible: String = part.chars().filter(|char| !is_ignored(*char)).collect();
     let is_windows = |name: &str| {
         let head = part.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name));

@@ -206,9 +206,9 @@ fn workspace_mark(path: &str) -> Option<(&str, &str, &str)> {
         matches!(kind, ItemKind::Variable | ItemKind::Resource | ItemKind::Schedule | ItemKind::Trigger(_))
             && !is_native
     };
-    let mut endings = FILE_ENDINGS.iter().filter(|(_, kind)| marked(*kind));
+    let mut endings = FILE_ENDINGS.iter().filter(|(_, kind, _)| marked(*kind));
     let split = endings
-        .find_map(|(ending, _)| stem(path, ending))
+        .find_map(|(ending, ..)| stem(path, ending))
         .or_else(|| Some(&path[..path.find(".resource.file.")?]))
         .or_else(|| path.strip_suffix(".meta.yaml").filter(|base| base.contains("/folder.")))
         .or_else(|| path.strip_suffix(".yaml").filter(|base| base.starts_with("settings.")))?;
@@ -335,49 +335,45 @@ const SCRIPT_ENDINGS: [&str; 26] = [
     ".r",
 ];
 
-/// The endings of objects that are one YAML file, alone or with companions.
-const FILE_ENDINGS: [(&str, ItemKind); 19] = [
-    (".app.yaml", ItemKind::App),
-    (".resource-type.yaml", ItemKind::ResourceType),
-    (".variable.yaml", ItemKind::Variable),
-    (".schedule.yaml", ItemKind::Schedule),
-    (".user.yaml", ItemKind::User),
-    (".group.yaml", ItemKind::Group),
-    (".http_trigger.yaml", ItemKind::Trigger("http")),
-    (".websocket_trigger.yaml", ItemKind::Trigger("websocket")),
-    (".kafka_trigger.yaml", ItemKind::Trigger("kafka")),
-    (".nats_trigger.yaml", ItemKind::Trigger("nats")),
-    (".postgres_trigger.yaml", ItemKind::Trigger("postgres")),
-    (".mqtt_trigger.yaml", ItemKind::Trigger("mqtt")),
-    (".amqp_trigger.yaml", ItemKind::Trigger("amqp")),
-    (".sqs_trigger.yaml", ItemKind::Trigger("sqs")),
-    (".gcp_trigger.yaml", ItemKind::Trigger("gcp")),
-    (".azure_trigger.yaml", ItemKind::Trigger("azure")),
-    (".email_trigger.yaml", ItemKind::Trigger("email")),
+/// The endings of objects that are one YAML file, alone or with companions, and of files beside a script.
+const FILE_ENDINGS: [(&str, ItemKind, Role); 22] = [
+    (".app.yaml", ItemKind::App, Role::Main),
+    (".resource-type.yaml", ItemKind::ResourceType, Role::Main),
+    (".variable.yaml", ItemKind::Variable, Role::Main),
+    (".schedule.yaml", ItemKind::Schedule, Role::Main),
+    (".user.yaml", ItemKind::User, Role::Main),
+    (".group.yaml", ItemKind::Group, Role::Main),
+    (".http_trigger.yaml", ItemKind::Trigger("http"), Role::Main),
+    (".websocket_trigger.yaml", ItemKind::Trigger("websocket"), Role::Main),
+    (".kafka_trigger.yaml", ItemKind::Trigger("kafka"), Role::Main),
+    (".nats_trigger.yaml", ItemKind::Trigger("nats"), Role::Main),
+    (".postgres_trigger.yaml", ItemKind::Trigger("postgres"), Role::Main),
+    (".mqtt_trigger.yaml", ItemKind::Trigger("mqtt"), Role::Main),
+    (".amqp_trigger.yaml", ItemKind::Trigger("amqp"), Role::Main),
+    (".sqs_trigger.yaml", ItemKind::Trigger("sqs"), Role::Main),
+    (".gcp_trigger.yaml", ItemKind::Trigger("gcp"), Role::Main),
+    (".azure_trigger.yaml", ItemKind::Trigger("azure"), Role::Main),
+    (".email_trigger.yaml", ItemKind::Trigger("email"), Role::Main),
     // `f/ops/hook.script.77.nextcloud_native_trigger.yaml`: the service stays in the path, to distinguish the trigger.
-    ("_native_trigger.yaml", ItemKind::Trigger("native")),
-    (".resource.yaml", ItemKind::Resource),
+    ("_native_trigger.yaml", ItemKind::Trigger("native"), Role::Main),
+    (".resource.yaml", ItemKind::Resource, Role::NamesItself),
+    (".script.yaml", ItemKind::Script, Role::NamesItself),
+    (".script.json", ItemKind::Script, Role::Lock),
+    (".script.lock", ItemKind::Script, Role::Lock),
 ];
 
 fn locate_file(path: &str) -> Option<Part<'_>> {
     if let Some(base) = file_of_resource(path) {
         return Some(Part::new(ItemKind::Resource, base, &path[base.len()..], Role::Companion));
     }
-    for (ending, role) in
-        [(".script.yaml", Role::NamesItself), (".script.json", Role::Lock), (".script.lock", Role::Lock)]
-    {
-        if let Some(base) = stem(path, ending) {
-            return Some(Part::new(ItemKind::Script, base, ending, role));
-        }
-    }
     if let Some(base) = script_stem(path) {
         return Some(Part::new(ItemKind::Script, base, &path[base.len()..], Role::Main));
     }
-    FILE_ENDINGS.iter().find_map(|(ending, kind)| {
+    FILE_ENDINGS.iter().find_map(|(ending, kind, role)| {
         let base = stem(path, ending)?;
-        let name = base.strip_prefix("users/").or_else(|| base.strip_prefix("groups/")).unwrap_or(base);
-        let role = if *kind == ItemKind::Resource { Role::NamesItself } else { Role::Main };
-        Some(Part::new(*kind, name, ending, role))
+        let name = base.strip_prefix("users/").or_else(|| base.strip_prefix("groups/"));
+        let is_named = matches!(kind, ItemKind::User | ItemKind::Group);
+        Some(Part::new(*kind, name.filter(|_| is_named).unwrap_or(base), ending, *role))
     })
 }
 

@@ -384,13 +384,16 @@ type Response = http::Response<ureq::Body>;
 fn answer(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;
-    let Some(request) = read_request(stream)? else { return Ok(()) };
-    let (changes, path) = (!matches!(*request.method(), Method::GET | Method::HEAD), request.uri().path().to_owned());
-    let bearer = request.headers().get("authorization").and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    // wmill asks for the server's version without a token.
-    if *request.uri() != *VERSION && !bearer.is_some_and(|token| shared.word.matches(token)) {
+    let Some((head, rest)) = read_head(stream)? else { return Ok(()) };
+    let bearer = head.headers().get("authorization").and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    // wmill asks for the server's version without a token. A body is read only if the word came.
+    if !bearer.is_some_and(|token| shared.word.matches(token))
+        && (*head.uri() != *VERSION || head.method() != Method::GET)
+    {
         return write_text(stream, 401, "Unauthorized");
     }
+    let request = read_body(stream, head, rest)?;
+    let (changes, path) = (!matches!(*request.method(), Method::GET | Method::HEAD), request.uri().path().to_owned());
     let chosen = || shared.permits.chosen(&request.uri().to_string(), &shared.prefix, request.body());
     let chosen = if changes { chosen() } else { None };
     if changes && chosen.is_none() {
@@ -467,36 +470,41 @@ const NOT_FORWARDED: [&str; 10] = [
     "upgrade",
 ];
 
-/// Reads the request. Returns `None` if the connection ends before the head is complete.
-fn read_request(mut stream: &TcpStream) -> io::Result<Option<Request>> {
-    let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+/// Reads the head of a request, and returns it with the bytes that came after it. Returns `None` if the connection ends
+/// before the head is complete.
+fn read_head(mut stream: &TcpStream) -> io::Result<Option<(http::Request<()>, Vec<u8>)>> {
     let (mut received, mut chunk) = (Vec::new(), vec![0; CHUNK_BYTES]);
-    let (head, head_bytes) = loop {
+    loop {
         match stream.read(&mut chunk)? {
             0 => return Ok(None),
             length => received.extend_from_slice(&chunk[..length]),
         }
-        if let Some(parsed) = parse_head(&received).ok_or_else(|| invalid("a malformed head"))? {
-            break parsed;
+        if let Some((head, bytes)) = parse_head(&received).ok_or_else(|| invalid("a malformed head"))? {
+            return Ok(Some((head, received.split_off(bytes))));
         }
         if received.len() > HEAD_BYTES_MAX {
             return Err(invalid("the head is too large"));
         }
-    };
+    }
+}
+
+/// Reads the rest of the body, which begins with `body`.
+fn read_body(mut stream: &TcpStream, head: http::Request<()>, mut body: Vec<u8>) -> io::Result<Request> {
     if head.headers().contains_key("transfer-encoding") {
         return Err(invalid("a body in chunks"));
     }
     let length = head.headers().get("content-length").map_or(Some("0"), |length| length.to_str().ok());
-    let length = length.and_then(|length| length.parse().ok()).filter(|length| *length <= BODY_BYTES_MAX);
-    let length = length.ok_or_else(|| invalid("its length"))?;
-    let mut body = received.split_off(head_bytes);
-    while body.len() < length {
-        match stream.read(&mut chunk)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => body.extend_from_slice(&chunk[..count]),
-        }
+    let length: Option<usize> = length.and_then(|length| length.parse().ok());
+    let length = length.filter(|length| *length <= BODY_BYTES_MAX);
+    let left = length.ok_or_else(|| invalid("its length"))?.saturating_sub(body.len());
+    if Read::by_ref(&mut stream).take(left as u64).read_to_end(&mut body)? < left {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(Some(head.map(|()| body)))
+    Ok(head.map(|()| body))
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 /// Returns the head, and its length. Returns `Some(None)` if the head is incomplete, and `None` if it is malformed.

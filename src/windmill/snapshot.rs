@@ -46,14 +46,12 @@ const BLOCK_BYTES: u64 = 512;
 const END_BYTES: u64 = 2 * BLOCK_BYTES;
 /// A larger resource is not searched for plain secrets: it is a file, and not a set of credentials.
 const RESOURCE_BYTES_MAX: u64 = 64 << 10;
-/// The most items that are left out with their names. A result lists 200.
+/// The most items with their names. A result lists 200 that are left out, and a warning names a few.
 const NAMED_MAX: usize = 1000;
-/// The most items with a remark. A warning names a few.
-const REMARKS_MAX: usize = 100;
 /// The limits for parsing what `wmill` asks in addition to the export. An own item has two values.
 const ANSWER_LIMITS: Limits = Limits { depth: 32, values: 64 << 10, containers: 32 << 10 };
-/// Length limit for a remark.
-const REMARK_CHARS_MAX: usize = 100;
+/// How much of a number or a name of a file a note has.
+const NOTE_CHARS_MAX: usize = 100;
 /// With more left-out items of one cause, the others are found again each time.
 const FOUND_MAX: usize = 100;
 /// The name of the export in the folder of the snapshot.
@@ -113,7 +111,7 @@ pub struct Snapshot {
     /// The size of the export as received.
     bytes: u64,
     /// The query with which the export was requested.
-    query: String,
+    pub query: String,
     /// The answers that were taken with the export.
     pub sides: SideAnswers,
     /// The digests of the snapshot.
@@ -121,19 +119,19 @@ pub struct Snapshot {
     /// The number of entries below `dependencies/`.
     pub dependencies: usize,
     /// The items that must not reach wmill, by name, with the reason.
-    left_out: LeftOutItems,
+    left_out: ItemNotes,
     /// The entries, in the order of the export.
     entries: Vec<Entry>,
-    /// The number of items.
-    items: usize,
+    /// The number of items, including those that are left out.
+    pub items: usize,
     /// The plan of the pull, when it is known.
     plan: Option<Plan>,
     /// The items that are left out because an attempt to pull or push them failed.
     found: BTreeSet<String>,
     /// The items with a whole number that wmill rounds, with that number.
-    pub rounded: Remarks,
+    pub rounded: ItemNotes,
     /// The raw apps and dbt projects with a file that wmill does not write, with that file.
-    pub passed_over: Remarks,
+    pub passed_over: ItemNotes,
 }
 
 /// An item that an attempt to pull or push has shown to be bad.
@@ -156,37 +154,29 @@ pub struct Archive {
     pub bytes: u64,
 }
 
-/// An empty file for an export. It is created before the thread that reads into it, because the thread may outlive the
-/// folder.
-pub struct SnapshotFile {
-    folder: PathBuf,
-    file: File,
-}
-
-impl SnapshotFile {
-    /// Creates the file in `folder`, and the folder if it is missing.
-    ///
-    /// # Errors
-    /// Returns the error of the disk.
-    pub fn create(folder: &Path) -> io::Result<Self> {
-        files::create_folder(folder)?;
-        Ok(Self { folder: folder.to_owned(), file: files::open_file(&folder.join(EXPORT_FILE), true)? })
-    }
+/// Creates the empty file for an export in `folder`, and the folder if it is missing. This happens before the thread that
+/// reads into the file, because the thread may outlive the folder.
+///
+/// # Errors
+/// Returns the error of the disk.
+pub fn create_file(folder: &Path) -> io::Result<File> {
+    files::create_folder(folder)?;
+    files::open_file(&folder.join(EXPORT_FILE), true)
 }
 
 impl Snapshot {
-    /// Reads an export to its end. `query` is the query with which it was requested.
+    /// Reads an export to its end, into the `file` that [`create_file`] created in `folder`. `query` is the query with
+    /// which it was requested.
     ///
     /// # Errors
     /// [`SnapshotError`].
     pub fn take(
         export: impl Read,
-        target: SnapshotFile,
+        (folder, file): (PathBuf, File),
         query: &str,
         sides: SideAnswers,
         unwanted: &CancelToken,
     ) -> Result<Self, SnapshotError> {
-        let SnapshotFile { folder, file } = target;
         let file_types = read_answer(&sides.file_types, b'{', "the map of file endings")?;
         let types: FileTypes = match &file_types {
             Some(Value::Object(types)) => types.iter().map(|(name, it)| (name.clone(), FileType::read(it))).collect(),
@@ -242,12 +232,6 @@ impl Snapshot {
         })
     }
 
-    /// Returns the number of items, including those that are left out.
-    #[must_use]
-    pub fn items(&self) -> usize {
-        self.items
-    }
-
     /// Returns the resources with plain values in fields that have names like secrets: `f/ops/db (password)`.
     ///
     /// # Errors
@@ -267,12 +251,6 @@ impl Snapshot {
         Ok(plain)
     }
 
-    /// Returns the query with which the export was requested.
-    #[must_use]
-    pub fn query(&self) -> &str {
-        &self.query
-    }
-
     /// Returns the items that do not reach `wmill`, by name, with the reason.
     /// Of very many items, only the first are named.
     #[must_use]
@@ -282,7 +260,7 @@ impl Snapshot {
 
     /// Returns the same, with the items that are not named.
     #[must_use]
-    pub fn left_out_items(&self) -> &LeftOutItems {
+    pub fn left_out_items(&self) -> &ItemNotes {
         &self.left_out
     }
 
@@ -401,7 +379,7 @@ impl Snapshot {
     /// Leaves out the items that wmill was to write, and did not. Returns whether there are any. If more than half of all
     /// items are missing, it is not about single items: the pull counts as it is, for the guards to judge.
     pub fn leave_out_missing(&mut self, written: &WrittenFiles, plan: &Plan) -> bool {
-        let (mut missing, reason) = (LeftOutItems::default(), "wmill does not write it, and says nothing");
+        let (mut missing, reason) = (ItemNotes::default(), "wmill does not write it, and says nothing");
         for name in self.entries.iter().map(|entry| &*entry.name) {
             if !self.is_left_out(name) && !written.has_entry(name, plan) {
                 missing.add(item_of_entry(name), reason);
@@ -559,19 +537,25 @@ pub fn item_in_modules(path: &str) -> String {
     }
 }
 
-/// The items that must not reach wmill. Only the first have their names, with the reason.
+/// Items, each with a note, such as why it is left out. Only the first have their names and notes.
 #[derive(Clone, Debug, Default)]
-pub struct LeftOutItems {
+pub struct ItemNotes {
     named: BTreeMap<String, String>,
     /// The digest of each name.
     all: HashSet<Hash>,
 }
 
-impl LeftOutItems {
-    fn add(&mut self, item: String, reason: &str) {
+impl ItemNotes {
+    fn add(&mut self, item: String, note: &str) {
         if self.all.insert(digest_of_name(&item)) && self.named.len() < NAMED_MAX {
-            self.named.insert(item, reason.to_owned());
+            self.named.insert(item, note.to_owned());
         }
+    }
+
+    /// Returns the items with their notes. The names that are not kept are empty.
+    pub fn iter(&self) -> impl Iterator<Item = String> {
+        let named = self.named.iter().map(|(item, note)| format!("{item} ({note})"));
+        named.chain(std::iter::repeat_n(String::new(), self.all.len() - self.named.len()))
     }
 
     /// Whether there are none.
@@ -596,35 +580,6 @@ impl LeftOutItems {
     #[must_use]
     pub fn has_in_modules(&self, path: &str) -> bool {
         file_names::module_folder(path).is_some() && self.contains(&item_in_modules(path))
-    }
-}
-
-/// The first names of many, each with a remark, and the number of the others.
-#[derive(Clone, Debug, Default)]
-pub struct Remarks {
-    first: BTreeMap<String, String>,
-    more: usize,
-}
-
-impl Remarks {
-    fn add(&mut self, name: String, remark: &str) {
-        if self.first.contains_key(&name) || self.first.len() >= REMARKS_MAX {
-            self.more += usize::from(!self.first.contains_key(&name));
-        } else {
-            self.first.insert(name, first_chars(remark, REMARK_CHARS_MAX).into_owned());
-        }
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.first.is_empty()
-    }
-
-    /// Returns the names with their remarks. The names that are not kept are empty.
-    pub fn iter(&self) -> impl Iterator<Item = String> {
-        let first = self.first.iter().map(|(name, remark)| format!("{name} ({remark})"));
-        first.chain(std::iter::repeat_n(String::new(), self.more))
     }
 }
 
@@ -697,11 +652,11 @@ struct Judge {
     items: Vec<(narrow::GroupId, Hash)>,
     /// The same for the entries below `dependencies/`.
     dependencies: Vec<(narrow::GroupId, Hash)>,
-    left_out: LeftOutItems,
+    left_out: ItemNotes,
     /// The items with a number that wmill rounds, with that number.
-    rounded: Remarks,
+    rounded: ItemNotes,
     /// The items with a file that wmill does not write, with that file.
-    passed_over: Remarks,
+    passed_over: ItemNotes,
     /// A hash of each folder with the modules of a script.
     module_folders: HashSet<u64>,
     hashes: RandomState,
@@ -749,14 +704,14 @@ impl Judge {
     /// Returns the digest of an entry. If the entry must not be written, the digest is made from the reason, not from
     /// the content.
     fn judge(&mut self, name: &str, content: &mut impl Read, types: &FileTypes) -> io::Result<Hash> {
-        let mut children = Children::new(name, types);
+        let mut children = Children::new(name);
         let dbt_folder = file_names::dbt_generated_folder(name);
         let judged = match file_names::fault_of_entry(name) {
             Some(fault) => Err(format!("its name {} {fault}", quoted(name))),
             None if dbt_folder.is_some() => Err("wmill takes the folder for one that dbt generates".to_owned()),
             None if is_json(name) => {
                 match json_digest::digest(&mut BufReader::new(content), &mut |path, event| children.take(path, event)) {
-                    Ok(hash) => match children.fault(name) {
+                    Ok(hash) => match children.fault(name, types) {
                         Some(fault) => Err(fault),
                         None => Ok(hash),
                     },
@@ -775,10 +730,10 @@ impl Judge {
             self.module_folders.insert(self.hashes.hash_one([path, ending].concat()));
         }
         if let Some(number) = children.number.take() {
-            self.rounded.add(item_of_entry(name), &number);
+            self.rounded.add(item_of_entry(name), &first_chars(&number, NOTE_CHARS_MAX));
         }
         if let Some(file) = children.passed_over.filter(|_| children.kind == RAW_APP || children.is_dbt) {
-            self.passed_over.add(item_of_entry(name), &file);
+            self.passed_over.add(item_of_entry(name), &first_chars(&file, NOTE_CHARS_MAX));
         }
         let name_hash = digest_of_name(name);
         Ok(match judged {
@@ -814,8 +769,8 @@ fn digest_of_bytes(content: &mut impl Read) -> io::Result<Hash> {
 }
 
 /// Checks what wmill makes of an item: files with names from within the item, and numbers.
-struct Children<'t> {
-    types: &'t FileTypes,
+#[derive(Default)]
+struct Children {
     /// The ending of the entry's name, or an empty text if items of its kind have no files of their own.
     kind: &'static str,
     resource_type: String,
@@ -842,21 +797,10 @@ const RESOURCE: &str = ".resource.json";
 /// Files of a raw app that wmill does not write.
 const NOT_WRITTEN: [&str; 3] = ["/wmill.d.ts", "/AGENTS.md", "/DATATABLES.md"];
 
-impl<'t> Children<'t> {
-    fn new(name: &str, types: &'t FileTypes) -> Self {
+impl Children {
+    fn new(name: &str) -> Self {
         let kind = [SCRIPT, FLOW, RAW_APP, RESOURCE].into_iter().find(|kind| name.ends_with(kind)).unwrap_or_default();
-        Self {
-            types,
-            kind,
-            resource_type: String::new(),
-            has_value: false,
-            has_modules: false,
-            is_dbt: false,
-            passed_over: None,
-            fault: None,
-            fault_of_content: None,
-            number: None,
-        }
+        Self { kind, ..Self::default() }
     }
 
     /// Takes what lies at a path within the item.
@@ -931,14 +875,14 @@ impl<'t> Children<'t> {
     }
 
     /// Returns why the item's files must not or cannot be written.
-    fn fault(&mut self, name: &str) -> Option<String> {
+    fn fault(&mut self, name: &str, types: &FileTypes) -> Option<String> {
         if file_names::is_like_a_workspace_file(name) && (!self.has_modules || self.is_dbt) {
             return Some("wmill takes an item of this name for the workspace's own settings or key".to_owned());
         }
         if self.kind != RESOURCE {
             return self.fault.take();
         }
-        let FileType { ending, is_fileset } = self.types.get(&self.resource_type)?;
+        let FileType { ending, is_fileset } = types.get(&self.resource_type)?;
         let kind = quoted(&self.resource_type);
         if ending.contains('/') || file_names::fault_of_path(&["x.", ending].concat()).is_some() {
             Some(format!("the file ending of its type {kind} leads elsewhere"))
@@ -982,6 +926,7 @@ const EXPONENT_DIGITS: usize = 22;
 type FileTypes = BTreeMap<String, FileType>;
 
 /// What wmill makes of a resource of a type.
+#[derive(Default)]
 struct FileType {
     /// The ending of the one file that it becomes; empty if it becomes none.
     ending: String,
@@ -996,9 +941,8 @@ impl FileType {
                 ending: api::text(fields, "format_extension").unwrap_or_default().to_owned(),
                 is_fileset: matches!(fields.get("is_fileset"), Some(Value::Bool(true))),
             },
-            // Older servers give only the ending.
             Value::String(ending) => Self { ending: ending.clone(), is_fileset: false },
-            _ => Self { ending: String::new(), is_fileset: false },
+            _ => Self::default(),
         }
     }
 }
@@ -1034,7 +978,7 @@ fn kind_and_path(name: &str) -> Option<(&str, &str)> {
 
 /// Returns the digest of the shared UI. If it has no files, Windmill gives the time of the question as the time of its
 /// last edit.
-fn judge_shared_ui(answer: &Answer, left_out: &mut LeftOutItems) -> Result<String, SnapshotError> {
+fn judge_shared_ui(answer: &Answer, left_out: &mut ItemNotes) -> Result<String, SnapshotError> {
     let mut value = read_answer(answer, b'{', SHARED_UI)?;
     if let Some(Value::Object(ui)) = &mut value {
         match ui.get("files") {
@@ -1175,8 +1119,9 @@ mod tests {
 
     fn take(test: &str, export: &[u8], sides: SideAnswers) -> Result<Snapshot, SnapshotError> {
         let run = files::RunDir::for_test(test).expect("a folder");
-        let file = SnapshotFile::create(&run.path().join("snapshot")).expect("a file");
-        let taken = Snapshot::take(export, file, "a=b", sides, &CancelToken::default());
+        let folder = run.path().join("snapshot");
+        let file = create_file(&folder).expect("a file");
+        let taken = Snapshot::take(export, (folder, file), "a=b", sides, &CancelToken::default());
         // The folder stays for the test. The next folder with this name replaces it.
         std::mem::forget(run);
         taken
@@ -1434,8 +1379,8 @@ mod tests {
         let content = format!("{{\"a\":{number}}}");
         let large: Vec<_> = all.iter().map(|name| (name.as_str(), content.as_str())).collect();
         let rounded = taken("many", &large).rounded;
-        assert_eq!((rounded.first.len(), rounded.iter().count()), (REMARKS_MAX, NAMED_MAX + 50));
-        assert!(rounded.first.values().all(|number| number.len() < 200));
+        assert_eq!((rounded.named.len(), rounded.iter().count()), (NAMED_MAX, NAMED_MAX + 50));
+        assert!(rounded.named.values().all(|number| number.len() < 200));
         // A longer name than Windmill has is left out.
         let name = format!("f/{}a.variable.json", "x/".repeat(700));
         assert_eq!(taken("many", &[(&name, "{}")]).left_out().len(), 1);
@@ -1485,7 +1430,7 @@ mod tests {
     fn files_that_wmill_does_not_write_are_named_with_their_item() {
         let check = |name: &str, content: &str, file: Option<&str>| {
             let passed_over = taken("passed-over", &[(name, content)]).passed_over;
-            assert_eq!(passed_over.first.values().map(String::as_str).next(), file, "{name} {content}");
+            assert_eq!(passed_over.named.values().map(String::as_str).next(), file, "{name} {content}");
         };
         check(
             "f/r.raw_app.json",
@@ -1503,7 +1448,7 @@ mod tests {
         let check = |number: &str, is_rounded: bool| {
             let content = format!("{{\"value\":{{\"a\":[{number}]}},\"resource_type\":\"any\"}}");
             let rounded = taken("numbers", &[("f/n.resource.json", &content)]).rounded;
-            assert_eq!(rounded.first.get("resource f/n").map(String::as_str), is_rounded.then_some(number), "{number}");
+            assert_eq!(rounded.named.get("resource f/n").map(String::as_str), is_rounded.then_some(number), "{number}");
         };
         for number in ["175928847299117063", "-1001234567890123456", "9007199254740993", "1000000000000000000000"] {
             check(number, true);

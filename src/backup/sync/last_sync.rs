@@ -282,7 +282,7 @@ impl LastSync {
             settings: self.settings.clone(),
             wmill: wmill.clone(),
             windmill: now.account.server_version.clone(),
-            query: now.snapshot.query().to_owned(),
+            query: now.snapshot.query.clone(),
             digests: digests.into(),
             tree: tree.to_string(),
             warnings: warnings.to_vec(),
@@ -318,7 +318,7 @@ impl SavedPull {
             Err("Windmill is of another version")
         } else if now.wmill.as_ref() != Some(&self.wmill) {
             Err("wmill is another")
-        } else if now.snapshot.query() != self.query {
+        } else if now.snapshot.query != self.query {
             Err("other kinds of items are asked for")
         } else {
             Ok(())

@@ -19,7 +19,7 @@ use crate::model::run_result::Warnings;
 use crate::util::retry::Retry;
 use crate::windmill::item_path::{self, ItemId, WMILL_LOCK};
 use crate::windmill::narrow::Changed;
-use crate::windmill::snapshot::{LeftOutItems, SHARED_UI};
+use crate::windmill::snapshot::{ItemNotes, SHARED_UI};
 
 /// What is known about a successful pull.
 pub struct Pulled<'a> {
@@ -32,7 +32,7 @@ pub struct Pulled<'a> {
     /// Whether the files of the shared UI in the repository belong to us.
     pub owns_ui: bool,
     /// The items that were left out of the pull, with the reason.
-    pub left_out: &'a LeftOutItems,
+    pub left_out: &'a ItemNotes,
 }
 
 impl Pulled<'_> {

@@ -155,7 +155,7 @@ fn pull_once(
     let server = SnapshotServer::start(Answers {
         workspace: run.request.workspace.clone(),
         archive,
-        query: snapshot.query().to_owned(),
+        query: snapshot.query.clone(),
         sides: SideAnswers { shared_ui, ..snapshot.sides.clone() },
     });
     let pulled = cli::pull(&run.request.workspace, server.map_err(machine)?, git.run_env(), git.tree_folder());

@@ -193,7 +193,7 @@ impl SyncSteps for LiveSteps<'_> {
 
     fn pull(&mut self) -> Result<PullBase, BackupError> {
         let (run, git, tip) = (*self.run, &self.git, &self.tip);
-        if tip.plan.query != self.now.snapshot.query() {
+        if tip.plan.query != self.now.snapshot.query {
             // The `wmill.yaml` of another writer changes what is exported, and was not known when the snapshot was
             // taken.
             self.now.snapshot = run.snapshot(Step::Pull, git.run_env(), &tip.plan.query)?;
