@@ -178,14 +178,10 @@ impl Snapshot {
         unwanted: &CancelToken,
     ) -> Result<Self, SnapshotError> {
         let file_types = read_answer(&sides.file_types, b'{', "the map of file endings")?;
-        let types: FileTypes = match &file_types {
-            Some(Value::Object(types)) => types.iter().map(|(name, it)| (name.clone(), FileType::read(it))).collect(),
-            _ => FileTypes::new(),
-        };
         let own_items = read_answer(&sides.own_items, b'[', "the list of the workspace's own items")?;
         let mut saved = Saved { export, file, bytes: 0, zeros: 0, unwanted, failure: None };
         let mut judge = Judge::default();
-        let read = judge.read(&mut saved, &types);
+        let read = judge.read(&mut saved, &types_of(file_types.as_ref()));
         if let Some(failure) = saved.failure.take() {
             return Err(match failure {
                 SnapshotError::Disk(error) => SnapshotError::Disk(files::at(&folder.join(EXPORT_FILE), &error)),
@@ -932,6 +928,13 @@ struct FileType {
     ending: String,
     /// Whether it becomes many files.
     is_fileset: bool,
+}
+
+fn types_of(answer: Option<&Value>) -> FileTypes {
+    match answer {
+        Some(Value::Object(types)) => types.iter().map(|(name, it)| (name.clone(), FileType::read(it))).collect(),
+        _ => FileTypes::new(),
+    }
 }
 
 impl FileType {
