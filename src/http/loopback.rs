@@ -3,9 +3,9 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::sockets;
 
@@ -13,10 +13,17 @@ use super::sockets;
 const CONNECTIONS_MAX: usize = 8;
 /// The pause after an error of `accept`: long enough not to spin, short enough to continue soon.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// How long to wait at the end for connections that are being served. Their program has ended, so they end at once,
+/// unless the server waits for an answer of Windmill.
+const END_TIME_MAX: Duration = Duration::from_secs(2);
+/// How often to check whether they have ended.
+const END_WAIT: Duration = Duration::from_millis(1);
 
-/// The server, which ends when it is dropped. Connections that are served at that time end by themselves.
+/// The server, which ends when it is dropped.
 pub struct LoopbackServer {
     address: SocketAddr,
+    /// One more reference for each connection that is served.
+    connections: Arc<()>,
     /// The accepting thread ends when this is closed. `None` only while the server is dropped.
     running: Option<(PipeWriter, JoinHandle<()>)>,
 }
@@ -35,10 +42,11 @@ impl LoopbackServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let (address, (stopped, stop)) = (listener.local_addr()?, io::pipe()?);
-        let serve: Serve = Arc::new(serve);
-        let accept = move || accept_until_stopped(&stopped, &listener, &serve);
+        let (serve, connections): (Serve, _) = (Arc::new(serve), Arc::new(()));
+        let counted = Arc::downgrade(&connections);
+        let accept = move || accept_until_stopped(&stopped, &listener, &counted, &serve);
         let thread = thread::Builder::new().name("loopback".to_owned()).spawn(accept)?;
-        Ok(Self { address, running: Some((stop, thread)) })
+        Ok(Self { address, connections, running: Some((stop, thread)) })
     }
 
     /// Returns the URL to which a client appends its paths.
@@ -60,17 +68,19 @@ impl Drop for LoopbackServer {
             drop(stop);
             let _ = thread.join();
         }
+        let begun = Instant::now();
+        while Arc::strong_count(&self.connections) > 1 && begun.elapsed() < END_TIME_MAX {
+            thread::sleep(END_WAIT);
+        }
     }
 }
 
-fn accept_until_stopped(stopped: &PipeReader, listener: &TcpListener, serve: &Serve) {
-    // One more reference for each connection that is served.
-    let connections = Arc::new(());
+fn accept_until_stopped(stopped: &PipeReader, listener: &TcpListener, connections: &Weak<()>, serve: &Serve) {
     while !sockets::wait_for_stop(stopped, Some(listener), None) {
         let accepted = listener.accept().and_then(|(stream, _)| stream.set_nonblocking(false).map(|()| stream));
         match accepted {
-            Ok(stream) if Arc::strong_count(&connections) <= CONNECTIONS_MAX => {
-                serve_aside((stream, Arc::clone(&connections)), serve);
+            Ok(stream) if connections.strong_count() <= CONNECTIONS_MAX => {
+                serve_aside((stream, connections.upgrade()), serve);
             }
             Ok(_) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
@@ -83,7 +93,7 @@ fn accept_until_stopped(stopped: &PipeReader, listener: &TcpListener, serve: &Se
     }
 }
 
-fn serve_aside(connection: (TcpStream, Arc<()>), serve: &Serve) {
+fn serve_aside(connection: (TcpStream, Option<Arc<()>>), serve: &Serve) {
     let connection = Arc::new(connection);
     let (of_thread, serve_it) = (Arc::clone(&connection), Arc::clone(serve));
     if thread::Builder::new().name("loopback".to_owned()).spawn(move || serve_it(&of_thread.0)).is_err() {
@@ -151,5 +161,21 @@ mod tests {
         let address = server.address();
         drop(server);
         assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn what_is_being_served_ends_before_the_server() {
+        let done = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&done);
+        let server = LoopbackServer::start(move |mut stream| {
+            let _ = stream.read(&mut [0]);
+            let _ = stream.write_all(b"x");
+            thread::sleep(Duration::from_millis(100));
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
+        let server = server.expect("a server");
+        assert!(is_answered(&mut connect(&server)));
+        drop(server);
+        assert_eq!(done.load(Ordering::SeqCst), 1);
     }
 }

@@ -386,13 +386,13 @@ fn answer(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_write_timeout(Some(SILENCE_MAX))?;
     let Some((head, rest)) = read_head(stream)? else { return Ok(()) };
     let bearer = head.headers().get("authorization").and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    // wmill asks for the server's version without a token. A body is read only if the word came.
-    if !bearer.is_some_and(|token| shared.word.matches(token))
-        && (*head.uri() != *VERSION || head.method() != Method::GET)
-    {
+    let has_word = bearer.is_some_and(|token| shared.word.matches(token));
+    // wmill asks for the server's version without a token.
+    if !has_word && (*head.uri() != *VERSION || head.method() != Method::GET) {
         return write_text(stream, 401, "Unauthorized");
     }
-    let request = read_body(stream, head, rest)?;
+    // Another program on this machine must not fill our memory.
+    let request = if has_word { read_body(stream, head, rest)? } else { head.map(|()| Vec::new()) };
     let (changes, path) = (!matches!(*request.method(), Method::GET | Method::HEAD), request.uri().path().to_owned());
     let chosen = || shared.permits.chosen(&request.uri().to_string(), &shared.prefix, request.body());
     let chosen = if changes { chosen() } else { None };
@@ -709,5 +709,33 @@ mod tests {
         let said = b"Bad request: HTTP route already exists\n for this @http_triggers.rs:120:9\n";
         assert_eq!(reason(said), "Bad request: HTTP route already exists for this");
         assert_eq!(reason(b"<html>x"), "it answered with a page");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_body_is_awaited_only_from_the_program_that_has_the_word() {
+        let shared = Shared {
+            agent: http_client::client("http://127.0.0.1:1/", Duration::from_secs(1), &[]),
+            base: "http://127.0.0.1:1/".to_owned(),
+            prefix: "/api/w/shop/".to_owned(),
+            token: Secret::new(String::new()),
+            headers: Vec::new(),
+            word: Secret::new("the word".to_owned()),
+            permits: Permits { writes: BTreeSet::new(), deletions: BTreeSet::new() },
+            refusal: Mutex::default(),
+        };
+        let server = LoopbackServer::start(move |stream| drop(answer(stream, &shared))).expect("a server");
+        let ask = |request: &str, word: &str, body: &str| {
+            let mut stream = TcpStream::connect(server.address()).expect("a connection");
+            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+            let head = format!("{request} HTTP/1.1\r\nAuthorization: Bearer {word}\r\nContent-Length: 9000000\r\n\r\n");
+            stream.write_all([&head, body].concat().as_bytes()).expect("sent");
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).expect("an answer");
+            String::from_utf8(status.to_vec()).expect("a status")
+        };
+        assert_eq!(ask("POST /api/w/shop/flows/create", "a word", ""), "HTTP/1.1 401");
+        assert_eq!(ask(&format!("GET {VERSION}"), "a word", ""), "HTTP/1.1 502");
+        assert_eq!(ask("POST /api/w/shop/flows/create", "the word", &" ".repeat(9_000_000)), "HTTP/1.1 201");
     }
 }
