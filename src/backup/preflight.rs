@@ -567,7 +567,9 @@ impl Check<'_> {
             Ok(snapshot) => snapshot,
             Err(error) => return self.windmill_error("export", error),
         };
-        snapshot.judge_by(&plan);
+        if let Err(error) = snapshot.judge_by(&plan) {
+            return self.windmill_error("export", error.into());
+        }
         self.ok("export", format_args!("is permitted, and has {} items", snapshot.items));
         let plain = snapshot.plain_secrets_of_resources().unwrap_or_default();
         if !plain.is_empty() {

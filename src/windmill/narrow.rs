@@ -70,12 +70,17 @@ impl Groups {
     #[must_use]
     pub fn new(mut entries: Vec<(GroupId, Hash)>) -> Self {
         entries.sort_unstable();
-        let mut groups = Vec::new();
-        for of_group in entries.chunk_by(|left, right| left.0 == right.0) {
-            let digests: Vec<&[u8]> = of_group.iter().map(|(_, digest)| &digest[..]).collect();
-            groups.push((of_group[0].0, hash_of(&digests)));
+        // The groups take the place of their entries, since another list would double the memory.
+        let (mut groups, mut begin) = (0, 0);
+        while begin < entries.len() {
+            let id = entries[begin].0;
+            let count = entries[begin..].iter().take_while(|entry| entry.0 == id).count();
+            let digests: Vec<&[u8]> = entries[begin..begin + count].iter().map(|(_, digest)| &digest[..]).collect();
+            entries[groups] = (id, hash_of(&digests));
+            (groups, begin) = (groups + 1, begin + count);
         }
-        Self(groups)
+        entries.truncate(groups);
+        Self(entries)
     }
 
     /// Returns the digest of all groups.

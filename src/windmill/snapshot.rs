@@ -2,13 +2,14 @@
 //! questions of `wmill`. The data that is digested, checked and filtered here is the data that `wmill` reads, since
 //! `wmill` gets nothing else.
 //!
-//! The export is written to the disk in one pass. Memory holds only digests, names and places of its entries.
+//! The export is written to the disk in one pass, with an index of its entries. Memory holds only digests of them.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::hash::BuildHasher as _;
-use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Seek as _, SeekFrom, Write};
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use miniserde::json::{Object, Value};
@@ -31,10 +32,8 @@ use crate::windmill::wmill_yaml::Plan;
 
 /// A larger export is refused. An export of 10,000 scripts has 20 MB.
 const EXPORT_BYTES_MAX: u64 = 4 << 30;
-/// More entries are refused, so that the places and digests of all entries take 24 MB at most. A script has two entries.
+/// More entries are refused, so that what is kept of them in memory takes 16 MB at most. A script has two entries.
 pub const ENTRIES_MAX: usize = 250_000;
-/// How many bytes the names of all entries may have: 128 for each.
-const NAMES_BYTES_MAX: usize = 32 << 20;
 /// How much is read from the network at once. ureq itself buffers as much.
 const CHUNK_BYTES: usize = 128 << 10;
 /// How long a name within the export may be. Windmill's longest path has 255 characters.
@@ -56,6 +55,8 @@ const NOTE_CHARS_MAX: usize = 100;
 const FOUND_MAX: usize = 100;
 /// The name of the export in the folder of the snapshot.
 const EXPORT_FILE: &str = "export.tar";
+/// The name of the index of its entries, in the same folder.
+const INDEX_FILE: &str = "export.index";
 /// The name of the shared UI if it is left out.
 pub const SHARED_UI: &str = "the shared UI";
 /// The prefix of a folder that is left out. The path follows.
@@ -120,8 +121,6 @@ pub struct Snapshot {
     pub dependencies: usize,
     /// The items that must not reach wmill, by name, with the reason.
     left_out: ItemNotes,
-    /// The entries, in the order of the export.
-    entries: Vec<Entry>,
     /// The number of items, including those that are left out.
     pub items: usize,
     /// The plan of the pull, when it is known.
@@ -154,58 +153,65 @@ pub struct Archive {
     pub bytes: u64,
 }
 
-/// Creates the empty file for an export in `folder`, and the folder if it is missing. This happens before the thread that
-/// reads into the file, because the thread may outlive the folder.
+/// Creates the empty files for an export and its index in `folder`, and the folder if it is missing. This happens before
+/// the thread that reads into the files, because the thread may outlive the folder.
 ///
 /// # Errors
 /// Returns the error of the disk.
-pub fn create_file(folder: &Path) -> io::Result<File> {
+pub fn create_files(folder: &Path) -> io::Result<[File; 2]> {
     files::create_folder(folder)?;
-    files::open_file(&folder.join(EXPORT_FILE), true)
+    Ok([files::open_file(&folder.join(EXPORT_FILE), true)?, files::open_file(&folder.join(INDEX_FILE), true)?])
 }
 
 impl Snapshot {
-    /// Reads an export to its end, into the `file` that [`create_file`] created in `folder`. `query` is the query with
+    /// Reads an export to its end, into the files that [`create_files`] created in `folder`. `query` is the query with
     /// which it was requested.
     ///
     /// # Errors
     /// [`SnapshotError`].
     pub fn take(
         export: impl Read,
-        (folder, file): (PathBuf, File),
+        (folder, [file, index]): (PathBuf, [File; 2]),
         query: &str,
         sides: SideAnswers,
         unwanted: &CancelToken,
     ) -> Result<Self, SnapshotError> {
-        let file_types = read_answer(&sides.file_types, b'{', "the map of file endings")?;
-        let own_items = read_answer(&sides.own_items, b'[', "the list of the workspace's own items")?;
+        // A parsed answer takes up to a hundred times the memory of its text, so none is kept while the export is read.
+        let own_items =
+            digest_of_answer(read_answer(&sides.own_items, b'[', "the list of the workspace's own items")?.as_ref());
+        let (types, file_types) = {
+            let file_types = read_answer(&sides.file_types, b'{', "the map of file endings")?;
+            (types_of(file_types.as_ref()), digest_of_answer(file_types.as_ref()))
+        };
         let mut saved = Saved { export, file, bytes: 0, zeros: 0, unwanted, failure: None };
         let mut judge = Judge::default();
-        let read = judge.read(&mut saved, &types_of(file_types.as_ref()));
+        let read = judge.read(&mut saved, BufWriter::new(index), &types);
         if let Some(failure) = saved.failure.take() {
             return Err(match failure {
                 SnapshotError::Disk(error) => SnapshotError::Disk(files::at(&folder.join(EXPORT_FILE), &error)),
                 other => other,
             });
         }
-        let (entries, bytes) = (read?, saved.bytes);
-        let end = bytes.saturating_sub(entries.last().map_or(0, Entry::end));
+        let bytes = saved.bytes;
+        let end = bytes.saturating_sub(read?);
         if end < END_BYTES || saved.zeros < end {
             return Err(SnapshotError::CutOff("the export has no end".to_owned()));
         }
-        for name in entries.iter().map(|entry| &*entry.name) {
-            if judge.is_in_modules(name) {
-                judge.left_out.add(item_in_modules(name), "wmill takes it for a module of another script");
+        if !judge.module_folders.is_empty() {
+            for name in names_in(&folder).map_err(SnapshotError::Disk)? {
+                let name = name.map_err(SnapshotError::Disk)?;
+                if judge.is_in_modules(&name) {
+                    judge.left_out.add(item_in_modules(&name), "wmill takes it for a module of another script");
+                }
             }
         }
-        let items = entries.iter().filter_map(|entry| Some(judge.hashes.hash_one(known_item(&entry.name)?)));
         // Some items have several entries.
-        let items = items.collect::<HashSet<_>>().len();
+        let items = distinct(judge.names_of_items);
         let Judge { mut left_out, dependencies: of_dependencies, items: of_items, rounded, passed_over, .. } = judge;
         let dependencies = of_dependencies.len();
         let digests = Digests {
-            own_items: digest_of_answer(own_items.as_ref()),
-            file_types: digest_of_answer(file_types.as_ref()),
+            own_items,
+            file_types,
             shared_ui: judge_shared_ui(&sides.shared_ui, &mut left_out)?,
             dependencies: Groups::new(of_dependencies).digest(),
             groups: Groups::new(of_items),
@@ -219,7 +225,6 @@ impl Snapshot {
             digests,
             dependencies,
             left_out,
-            entries,
             items,
             plan: None,
             found: BTreeSet::new(),
@@ -234,7 +239,8 @@ impl Snapshot {
     /// Returns the error of the disk.
     pub fn plain_secrets_of_resources(&self) -> io::Result<Vec<String>> {
         let (mut export, mut plain) = (File::open(self.folder.join(EXPORT_FILE))?, Vec::new());
-        for entry in &self.entries {
+        for entry in entries_in(&self.folder)? {
+            let entry = entry?;
             let Some(path) = entry.name.strip_suffix(RESOURCE) else { continue };
             export.seek(SeekFrom::Start(entry.content))?;
             let mut content = Vec::new();
@@ -304,86 +310,118 @@ impl Snapshot {
     }
 
     /// Returns the items that an attempt to pull or push has shown to be bad, with their digests of now.
-    #[must_use]
-    pub fn found(&self) -> Vec<FoundItem> {
-        let found = self.digests_of(&self.found).into_iter().filter_map(|(item, digest)| {
+    ///
+    /// # Errors
+    /// Returns the error of the disk.
+    pub fn found(&self) -> io::Result<Vec<FoundItem>> {
+        let found = self.digests_of(&self.found)?.into_iter().filter_map(|(item, digest)| {
             let reason = self.left_out.named.get(&item)?.clone();
             Some(FoundItem { item, reason, digest })
         });
-        found.collect()
+        Ok(found.collect())
     }
 
     /// Leaves out the items that an earlier attempt has shown to be bad, if they have not changed since.
-    pub fn leave_out_again(&mut self, found: &[FoundItem]) {
-        let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect());
+    ///
+    /// # Errors
+    /// Returns the error of the disk.
+    pub fn leave_out_again(&mut self, found: &[FoundItem]) -> io::Result<()> {
+        let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect())?;
         for FoundItem { item, reason, digest } in found {
             if now.get(item) == Some(digest) {
                 self.leave_out_found(item, reason);
             }
         }
+        Ok(())
     }
 
     /// Applies the plan of the pull. Items that it skips are not listed as left out. If folders of flows
     /// and apps have endings without a dot, other folders with such endings are left out, because `wmill` takes them
     /// for flows and apps.
-    pub fn judge_by(&mut self, plan: &Plan) {
+    ///
+    /// # Errors
+    /// Returns the error of the disk.
+    pub fn judge_by(&mut self, plan: &Plan) -> io::Result<()> {
         self.plan = Some(plan.clone());
         if plan.non_dotted_paths {
-            for folder in self.entries.iter().filter_map(|entry| item_path::folder_like_an_item(&entry.name)) {
-                let reason = "wmill takes the folder for that of a flow or an app";
-                self.left_out.add([FOLDER, folder].concat(), reason);
+            for name in names_in(&self.folder)? {
+                if let Some(folder) = item_path::folder_like_an_item(&name?) {
+                    let reason = "wmill takes the folder for that of a flow or an app";
+                    self.left_out.add([FOLDER, folder].concat(), reason);
+                }
             }
         }
+        Ok(())
     }
 
     /// Returns the items that `wmill` gets, in the order of the export.
-    #[must_use]
-    pub fn names_of_items(&self) -> Vec<String> {
-        let mut seen = HashSet::new();
-        let entries = self.entries.iter().map(|entry| &*entry.name);
-        let names = entries.filter(|name| !name.starts_with(DEPENDENCIES) && !self.is_left_out(name));
-        names.map(item_of_entry).filter(|item| seen.insert(digest_of_name(item))).collect()
+    ///
+    /// # Errors
+    /// Returns the error of the disk.
+    pub fn names_of_items(&self) -> io::Result<Vec<String>> {
+        let (mut items, mut seen) = (Vec::new(), HashSet::new());
+        for name in names_in(&self.folder)? {
+            let name = name?;
+            let item = item_of_entry(&name);
+            if !name.starts_with(DEPENDENCIES) && !self.is_left_out(&name) && seen.insert(digest_of_name(&item)) {
+                items.push(item);
+            }
+        }
+        Ok(items)
     }
 
     /// Whether the export has an entry of this item. The item has the name that [`item_of_entry`] returns.
-    #[must_use]
-    pub fn has(&self, item: &str) -> bool {
-        self.entries.iter().any(|entry| item_of_entry(&entry.name) == item)
+    ///
+    /// # Errors
+    /// Returns the error of the disk.
+    pub fn has(&self, item: &str) -> io::Result<bool> {
+        let found = names_in(&self.folder)?.find(|name| name.as_ref().map_or(true, |name| item_of_entry(name) == item));
+        Ok(found.transpose()?.is_some())
     }
 
     /// Returns the digest of each of these items: the current digest of the item's group.
-    #[must_use]
-    pub fn digests_of(&self, items: &BTreeSet<String>) -> BTreeMap<String, String> {
+    ///
+    /// # Errors
+    /// Returns the error of the disk.
+    pub fn digests_of(&self, items: &BTreeSet<String>) -> io::Result<BTreeMap<String, String>> {
         let mut digests = BTreeMap::new();
         if items.contains(SHARED_UI) {
             digests.insert(SHARED_UI.to_owned(), self.digests.shared_ui.clone());
         }
-        for name in self.entries.iter().map(|entry| &*entry.name).filter(|_| !items.is_empty()) {
-            let item = item_of_entry(name);
+        if items.is_empty() {
+            return Ok(digests);
+        }
+        for name in names_in(&self.folder)? {
+            let name = name?;
+            let item = item_of_entry(&name);
             if !items.contains(&item) {
                 continue;
             }
             if name.starts_with(DEPENDENCIES) {
                 digests.insert(item, self.digests.dependencies.clone());
-            } else if let Some(digest) = self.digests.groups.get(&narrow::group_of(name)) {
+            } else if let Some(digest) = self.digests.groups.get(&narrow::group_of(&name)) {
                 digests.insert(item, hash::hex(digest));
             }
         }
-        digests
+        Ok(digests)
     }
 
     /// Leaves out the items that wmill was to write, and did not. Returns whether there are any. If more than half of all
     /// items are missing, it is not about single items: the pull counts as it is, for the guards to judge.
-    pub fn leave_out_missing(&mut self, written: &WrittenFiles, plan: &Plan) -> bool {
+    ///
+    /// # Errors
+    /// Returns the error of the disk.
+    pub fn leave_out_missing(&mut self, written: &WrittenFiles, plan: &Plan) -> io::Result<bool> {
         let (mut missing, reason) = (ItemNotes::default(), "wmill does not write it, and says nothing");
-        for name in self.entries.iter().map(|entry| &*entry.name) {
-            if !self.is_left_out(name) && !written.has_entry(name, plan) {
-                missing.add(item_of_entry(name), reason);
+        for name in names_in(&self.folder)? {
+            let name = name?;
+            if !self.is_left_out(&name) && !written.has_entry(&name, plan) {
+                missing.add(item_of_entry(&name), reason);
             }
         }
         if missing.all.len() * 2 > self.items {
             log::warn!("wmill did not write most of the items");
-            return false;
+            return Ok(false);
         }
         for item in missing.named.keys() {
             log::warn!("{item} is left out: {reason}");
@@ -394,7 +432,7 @@ impl Snapshot {
             }
         }
         self.left_out.all.extend(&missing.all);
-        !missing.is_empty()
+        Ok(!missing.is_empty())
     }
 
     fn is_left_out(&self, name: &str) -> bool {
@@ -432,8 +470,11 @@ impl Snapshot {
     fn part(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Archive> {
         let mut export = File::open(self.folder.join(EXPORT_FILE))?;
         let mut ranges: Vec<(u64, u64)> = Vec::new();
-        let wanted = self.entries.iter().filter(|entry| is_wanted(&entry.name) && !self.is_left_out(&entry.name));
-        for entry in wanted {
+        for entry in entries_in(&self.folder)? {
+            let entry = entry?;
+            if !is_wanted(&entry.name) || self.is_left_out(&entry.name) {
+                continue;
+            }
             match ranges.last_mut() {
                 Some((_, end)) if *end == entry.start => *end = entry.end(),
                 _ => ranges.push((entry.start, entry.end())),
@@ -600,9 +641,26 @@ fn known_item(name: &str) -> Option<String> {
     }
 }
 
+/// Returns the entries of an export, in its order.
+fn entries_in(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
+    let index = BufReader::new(File::open(folder.join(INDEX_FILE))?);
+    Ok(index.split(0).map(|line| Entry::parse(&line?).ok_or_else(|| io::ErrorKind::InvalidData.into())))
+}
+
+fn names_in(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<String>> + use<>> {
+    Ok(entries_in(folder)?.map(|entry| Ok(entry?.name)))
+}
+
+/// Returns how many values there are, without repetitions.
+fn distinct(mut values: Vec<u64>) -> usize {
+    values.sort_unstable();
+    values.dedup();
+    values.len()
+}
+
 /// An entry of the export.
 struct Entry {
-    name: Box<str>,
+    name: String,
     /// Where it begins, with all its headers.
     start: u64,
     /// Where its content begins.
@@ -614,6 +672,19 @@ struct Entry {
 impl Entry {
     fn end(&self) -> u64 {
         self.content.saturating_add(self.bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES))
+    }
+
+    /// Reads what [`Entry::write`] wrote.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut fields = std::str::from_utf8(line).ok()?.splitn(4, ' ');
+        let mut number = || fields.next()?.parse().ok();
+        let (start, content, bytes) = (number()?, number()?, number()?);
+        Some(Self { name: fields.next()?.to_owned(), start, content, bytes })
+    }
+
+    /// Writes the entry to the index. No name in a tar file has a zero byte.
+    fn write(&self, index: &mut impl Write) -> io::Result<()> {
+        write!(index, "{} {} {} {}\0", self.start, self.content, self.bytes, self.name)
     }
 
     /// Reads the headers of an entry. A long name has an entry of its own before the entry that it names: then it is put
@@ -637,7 +708,7 @@ impl Entry {
         }
         let (name, start) = long_name.take().unwrap_or_else(|| (entry.path_bytes().into_owned(), begin));
         let name = String::from_utf8(name).map_err(|_| strange("a name in the export is not UTF-8"))?;
-        Ok(Some(Self { name: name.into(), start, content, bytes }))
+        Ok(Some(Self { name, start, content, bytes }))
     }
 }
 
@@ -653,40 +724,43 @@ struct Judge {
     rounded: ItemNotes,
     /// The items with a file that wmill does not write, with that file.
     passed_over: ItemNotes,
+    /// A hash of each name, and of the item of each entry.
+    names: Vec<u64>,
+    names_of_items: Vec<u64>,
     /// A hash of each folder with the modules of a script.
     module_folders: HashSet<u64>,
     hashes: RandomState,
 }
 
 impl Judge {
-    fn read(&mut self, saved: &mut impl Read, types: &FileTypes) -> Result<Vec<Entry>, SnapshotError> {
+    /// Reads the export, and writes the index. Returns where the last entry ends.
+    fn read(&mut self, saved: &mut impl Read, mut index: impl Write, types: &FileTypes) -> Result<u64, SnapshotError> {
         let mut input = BufReader::with_capacity(CHUNK_BYTES, saved);
-        let (mut entries, mut names_bytes, mut long_name) = (Vec::new(), 0, None);
+        let (mut end, mut long_name) = (0, None);
         let mut archive = tar::Archive::new(&mut input);
         let failed = |error: io::Error| SnapshotError::CutOff(format!("the export is not a tar file: {error}"));
         for content in archive.entries().map_err(failed)?.raw(true) {
             let mut content = content.map_err(failed)?;
             let Some(entry) = Entry::read(&mut content, &mut long_name).map_err(failed)? else { continue };
-            names_bytes += entry.name.len();
-            if entries.len() >= ENTRIES_MAX {
+            if self.names.len() >= ENTRIES_MAX {
                 return Err(SnapshotError::Strange(format!("the export has more than {ENTRIES_MAX} entries")));
             }
-            if names_bytes > NAMES_BYTES_MAX {
-                let message = format!("the names in the export have more than {NAMES_BYTES_MAX} bytes");
-                return Err(SnapshotError::Strange(message));
-            }
+            entry.write(&mut index).map_err(SnapshotError::Disk)?;
+            end = entry.end();
+            self.names.push(self.hashes.hash_one(&entry.name));
+            self.names_of_items.extend(known_item(&entry.name).map(|item| self.hashes.hash_one(item)));
             let digest = self.judge(&entry.name, &mut content, types).map_err(failed)?;
             if entry.name.starts_with(DEPENDENCIES) { &mut self.dependencies } else { &mut self.items }
                 .push((narrow::group_of(&entry.name), digest));
-            entries.push(entry);
         }
         // More zeros may follow the end of an archive.
         io::copy(&mut input, &mut io::sink()).map_err(failed)?;
-        let names: HashSet<&str> = entries.iter().map(|entry| &*entry.name).collect();
-        if names.len() < entries.len() {
+        index.flush().map_err(SnapshotError::Disk)?;
+        let count = self.names.len();
+        if distinct(mem::take(&mut self.names)) < count {
             return Err(SnapshotError::Strange("the export has two entries with one name".to_owned()));
         }
-        Ok(entries)
+        Ok(end)
     }
 
     /// Whether wmill takes the entry of an item for a module of another script.
@@ -1123,10 +1197,10 @@ mod tests {
     fn take(test: &str, export: &[u8], sides: SideAnswers) -> Result<Snapshot, SnapshotError> {
         let run = files::RunDir::for_test(test).expect("a folder");
         let folder = run.path().join("snapshot");
-        let file = create_file(&folder).expect("a file");
+        let file = create_files(&folder).expect("a file");
         let taken = Snapshot::take(export, (folder, file), "a=b", sides, &CancelToken::default());
         // The folder stays for the test. The next folder with this name replaces it.
-        std::mem::forget(run);
+        mem::forget(run);
         taken
     }
 
@@ -1373,7 +1447,7 @@ mod tests {
         let snapshot = taken("many", &bad);
         assert_eq!((snapshot.left_out().len(), snapshot.left_out.all.len()), (NAMED_MAX, NAMED_MAX + 50));
         assert_eq!(names(&snapshot.whole().expect("a file")), [""; 0], "all are left out");
-        assert_eq!(snapshot.names_of_items(), [""; 0]);
+        assert_eq!(snapshot.names_of_items().expect("the disk"), [""; 0]);
         let path = all[NAMED_MAX + 10].replace(".json", ".yaml");
         let item = item_of_entry(&all[NAMED_MAX + 10]);
         assert!(snapshot.left_out_items().has(&item, &path) && !snapshot.left_out_items().has("script f/a", "f/a.ts"));
@@ -1410,7 +1484,7 @@ mod tests {
             let plan = wmill_yaml::read(configuration.map(str::as_bytes), &KindSettings::default());
             let mut written = WrittenFiles::default();
             all.iter().filter(|path| !path.starts_with(gone)).for_each(|path| written.add(path, "shop"));
-            assert_eq!(snapshot.leave_out_missing(&written, &plan), !expected.is_empty());
+            assert_eq!(snapshot.leave_out_missing(&written, &plan).expect("the disk"), !expected.is_empty());
             let left_out: Vec<_> = snapshot.left_out().keys().map(String::as_str).collect();
             assert_eq!(left_out, expected, "{gone} {configuration:?}");
         };

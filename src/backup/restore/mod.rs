@@ -288,7 +288,7 @@ impl RestoreRun<'_> {
         let query = tip.plan.query.replace("include_key=true", "include_key=false");
         let has_shared_ui = target.step(Step::Pull, || {
             let mut snapshot = target.snapshot(Step::Pull, git.run_env(), &query)?;
-            snapshot.judge_by(&tip.plan);
+            snapshot.judge_by(&tip.plan).map_err(|error| target.disk(&error))?;
             pull::pull_into_nothing(target, git, &mut snapshot, &tip.plan, &plan)?;
             for (item, reason) in snapshot.left_out() {
                 log::warn!("{item} of workspace {} cannot be pulled: {reason}", self.workspace());

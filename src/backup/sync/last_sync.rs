@@ -287,7 +287,7 @@ impl LastSync {
             tree: tree.to_string(),
             warnings: warnings.to_vec(),
             left_out: LeftOut::first_of(now.snapshot.left_out_list()),
-            found: now.snapshot.found(),
+            found: now.snapshot.found().unwrap_or_default(),
             offered: self.refused(now).map_or(Some(self.begun), |pull| pull.offered),
         });
         let shared_ui = now.snapshot.sides.has_shared_ui() == Some(true);

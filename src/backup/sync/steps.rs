@@ -175,7 +175,7 @@ impl SyncSteps for LiveSteps<'_> {
         let (prefix, snapshot) = (self.run.request.subdir.prefix(), &mut self.now.snapshot);
         let items = paths.iter().map(|path| {
             let item = merge::name_of_owner(path.strip_prefix(&prefix)?, &self.tip.workspace);
-            let is_known = item == SHARED_UI || snapshot.has(&item);
+            let is_known = item == SHARED_UI || snapshot.has(&item).is_ok_and(|has| has);
             (is_known && !snapshot.left_out().contains_key(&item)).then_some((item, path))
         });
         let Some(items) = items.collect::<Option<Vec<_>>>() else { return false };
@@ -186,7 +186,8 @@ impl SyncSteps for LiveSteps<'_> {
         }
         self.refusals += 1;
         if self.refusals >= REFUSALS_ONE_BY_ONE_MAX {
-            snapshot.leave_out_again(self.last.found());
+            let again = snapshot.leave_out_again(self.last.found());
+            again.unwrap_or_else(|error| log::warn!("cannot leave out again what was refused before: {error}"));
         }
         true
     }
@@ -199,8 +200,8 @@ impl SyncSteps for LiveSteps<'_> {
             self.now.snapshot = run.snapshot(Step::Pull, git.run_env(), &tip.plan.query)?;
         }
         let refused = self.last.refused(&self.now).map_or(&[][..], |pull| &pull.found);
-        self.now.snapshot.judge_by(&tip.plan);
-        self.now.snapshot.leave_out_again(refused);
+        let judged = self.now.snapshot.judge_by(&tip.plan);
+        judged.and_then(|()| self.now.snapshot.leave_out_again(refused)).map_err(|error| run.disk(&error))?;
         self.changed = self.changed_groups();
         if let Some(changed) = &self.changed {
             match pull::pull_narrowed(run, &self.part, tip, &self.now.snapshot, changed)? {

@@ -131,11 +131,11 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     run.warn_about_access(&account, warnings);
     run.warn_about_default_workspace(&account, warnings);
     // What the last sync left out is left out here too.
-    snapshot.leave_out_again(&last_sync::found(run));
+    snapshot.leave_out_again(&last_sync::found(run)).map_err(|error| run.disk(&error))?;
     let failed = |error: GitError| run.git_error(Step::Commit, error);
     let committed = tip.commit.as_ref().map(|tip| git.commit_message(tip)).transpose().map_err(failed)?;
     let committed = committed.and_then(|commit| commit.time).map(time::to_text);
-    snapshot.judge_by(&tip.plan);
+    snapshot.judge_by(&tip.plan).map_err(|error| run.disk(&error))?;
     run.step(Step::Pull, || pull::pull_into_nothing(run, &git, &mut snapshot, &tip.plan, &tip.plan.text))?;
     let mut found = Found {
         tip: tip.commit.clone(),

@@ -91,7 +91,7 @@ impl Search<'_> {
         let suspects = self.suspects.iter().filter(|one| one.reason.starts_with(CANNOT_WRITE));
         let suspects: BTreeMap<&str, &str> = suspects.map(|one| (&*one.item, &*one.digest)).collect();
         let items = suspects.keys().map(|item| (*item).to_owned()).collect();
-        let now = snapshot.digests_of(&items);
+        let now = snapshot.digests_of(&items).map_err(|error| self.run.disk(&error))?;
         let before = snapshot.left_out().len();
         for (item, digest) in suspects {
             if now.get(item).is_none_or(|now| now != digest) || snapshot.left_out().contains_key(item) {
@@ -108,7 +108,7 @@ impl Search<'_> {
     /// wmill also fails without any item, no item is the cause. `before` is the number of items that were left out
     /// earlier.
     fn halve(&self, snapshot: &mut Snapshot, before: usize) -> Result<bool, BackupError> {
-        let items = snapshot.names_of_items();
+        let items = snapshot.names_of_items().map_err(|error| self.run.disk(&error))?;
         let mut suspects = vec![&items[..], &[]];
         // The last half comes first, so that the search reaches single items after few pulls.
         while let Some(some) = suspects.pop() {
@@ -150,7 +150,7 @@ fn named_item(message: &str, snapshot: &Snapshot) -> Option<String> {
     let [start, before_name] = NAMES_ENTRY;
     let mut named = message.lines().filter_map(|line| line.strip_prefix(start)?.split_once(before_name));
     let item = snapshot::item_of_entry(named.next_back()?.1.trim());
-    snapshot.names_of_items().contains(&item).then_some(item)
+    snapshot.names_of_items().is_ok_and(|items| items.contains(&item)).then_some(item)
 }
 
 fn leave_out(snapshot: &mut Snapshot, item: &str, message: &str) {
