@@ -23,16 +23,20 @@ const LOCK_VERSION: &str = "version: v2";
 /// harm.
 pub type GroupId = [u8; 16];
 
-/// The digest of each group of an export, sorted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Groups(Vec<(GroupId, Hash)>);
+/// The id of a group, and a digest of it or of one of its entries.
+pub type Record = [u8; 48];
 
-/// The length of a group's id and digest together, in bytes.
-const GROUP_BYTES: usize = 48;
-
-/// The groups whose content has changed.
+/// The digest of each group of an export, as sorted records. There is one list of 12 MB at most: the records of the
+/// entries become those of the groups, and are written to the disk as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changed(BTreeSet<GroupId>);
+pub struct Groups(Vec<u8>);
+
+/// The groups whose content has changed, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed(Vec<GroupId>);
+
+/// With more changed groups, everything is pulled, so that their ids need little memory.
+const CHANGED_MAX: usize = 10_000;
 
 /// Returns the base path of an entry of the export or of a file in the tree. It ends before the first dot of any
 /// segment, or before the ending of a folder that holds the files of one item.
@@ -65,59 +69,91 @@ pub fn group_of(path: &str) -> GroupId {
     id
 }
 
+/// Returns the record of an entry with this digest.
+#[must_use]
+pub fn record(path: &str, digest: &Hash) -> Record {
+    joined(&group_of(path), digest)
+}
+
+fn joined(id: &GroupId, digest: &Hash) -> Record {
+    let mut record = [0; 48];
+    record[..16].copy_from_slice(id);
+    record[16..].copy_from_slice(digest);
+    record
+}
+
+/// Splits a record into the id and the digest.
+fn split(record: &Record) -> (&[u8], &[u8]) {
+    record.split_at(16)
+}
+
 impl Groups {
-    /// Makes the groups from the digest and the group of each entry, in any order.
+    /// Makes the groups from the records of all entries, in any order.
     #[must_use]
-    pub fn new(mut entries: Vec<(GroupId, Hash)>) -> Self {
+    pub fn new(mut entries: Vec<Record>) -> Self {
         entries.sort_unstable();
-        // The groups take the place of their entries, since another list would double the memory.
         let (mut groups, mut begin) = (0, 0);
-        while begin < entries.len() {
-            let id = entries[begin].0;
-            let count = entries[begin..].iter().take_while(|entry| entry.0 == id).count();
-            let digests: Vec<&[u8]> = entries[begin..begin + count].iter().map(|(_, digest)| &digest[..]).collect();
-            entries[groups] = (id, hash_of(&digests));
+        while let Some(first) = entries.get(begin) {
+            let mut id = [0; 16];
+            id.copy_from_slice(split(first).0);
+            let count = entries[begin..].iter().take_while(|entry| split(entry).0 == id).count();
+            let digests: Vec<&[u8]> = entries[begin..begin + count].iter().map(|entry| split(entry).1).collect();
+            entries[groups] = joined(&id, &hash_of(&digests));
             (groups, begin) = (groups + 1, begin + count);
         }
         entries.truncate(groups);
-        Self(entries)
+        Self(entries.into_flattened())
+    }
+
+    fn records(&self) -> &[Record] {
+        self.0.as_chunks().0
     }
 
     /// Returns the digest of all groups.
     #[must_use]
     pub fn digest(&self) -> String {
-        hash::hex(&hash_of(&[&self.to_bytes()]))
+        hash::hex(&hash_of(&[&self.0]))
     }
 
     /// Returns the groups as bytes for a file.
     #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.0.iter().flat_map(|(id, digest)| id.iter().chain(digest)).copied().collect()
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
-    /// Reads the bytes that [`Groups::to_bytes`] returned. Returns `None` for other bytes.
+    /// Reads the bytes that [`Groups::as_bytes`] returned. Returns `None` for other bytes.
     #[must_use]
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let group = |bytes: &[u8]| Some((*bytes.first_chunk()?, bytes.get(16..)?.try_into().ok()?));
-        let groups: Vec<(GroupId, Hash)> = bytes.chunks(GROUP_BYTES).map(group).collect::<Option<_>>()?;
-        groups.is_sorted_by(|left, right| left.0 < right.0).then_some(Self(groups))
+    pub fn parse(bytes: Vec<u8>) -> Option<Self> {
+        let (records, rest) = bytes.as_chunks();
+        let is_sorted = records.is_sorted_by(|left, right| split(left).0 < split(right).0);
+        (is_sorted && rest.is_empty()).then_some(Self(bytes))
     }
 
     /// Returns the digest of one group, or `None` if the export has no entry in it.
     #[must_use]
-    pub fn get(&self, id: &GroupId) -> Option<&Hash> {
-        self.0.binary_search_by_key(id, |(group, _)| *group).ok().map(|at| &self.0[at].1)
+    pub fn get(&self, id: &GroupId) -> Option<&[u8]> {
+        let records = self.records();
+        records.binary_search_by_key(&&id[..], |record| split(record).0).ok().map(|at| split(&records[at]).1)
     }
 
-    /// Returns the groups that differ from those of an earlier export.
+    /// Returns the groups that differ from those of an earlier export, or `None` if there are very many.
     #[must_use]
-    pub fn changed_since(&self, earlier: &Self) -> Changed {
-        let sides = [(self, earlier), (earlier, self)];
-        let differing = |(these, those): (&Self, &Self)| {
-            let differs = |(id, digest): &&(GroupId, Hash)| those.get(id) != Some(digest);
-            these.0.iter().filter(differs).map(|(id, _)| *id).collect::<Vec<_>>()
-        };
-        Changed(sides.into_iter().flat_map(differing).collect())
+    pub fn changed_since(&self, earlier: &Self) -> Option<Changed> {
+        let mut changed = Vec::new();
+        for (these, those) in [(self, earlier), (earlier, self)] {
+            for record in these.records() {
+                let Some(id) = record.first_chunk() else { continue };
+                if those.get(id) != Some(split(record).1) {
+                    changed.push(*id);
+                }
+                if changed.len() > 2 * CHANGED_MAX {
+                    return None;
+                }
+            }
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        (changed.len() <= CHANGED_MAX).then_some(Changed(changed))
     }
 }
 
@@ -131,7 +167,7 @@ impl Changed {
     /// Whether an entry of the export, or a file in the tree, belongs to one of the groups.
     #[must_use]
     pub fn has(&self, path: &str) -> bool {
-        self.0.contains(&group_of(path))
+        self.0.binary_search(&group_of(path)).is_ok()
     }
 
     /// Does the same as [`Changed::has`] for a path that may not be UTF-8. A file with such a name is not Windmill's.
@@ -233,7 +269,7 @@ mod tests {
     }
 
     fn groups(entries: &[(&str, u8)]) -> Groups {
-        Groups::new(entries.iter().map(|(path, digest)| (group_of(path), [*digest; 32])).collect())
+        Groups::new(entries.iter().map(|(path, digest)| record(path, &[*digest; 32])).collect())
     }
 
     #[test]
@@ -241,7 +277,7 @@ mod tests {
         let before = groups(&[("a.ts", 1), ("a.script.json", 2), ("b.ts", 3), ("c.ts", 4)]);
         assert_eq!(groups(&[("c.ts", 4), ("a.script.json", 2), ("b.ts", 3), ("a.ts", 1)]), before, "in another order");
         let changed = |now: Groups, paths: &[&str]| {
-            let changed = now.changed_since(&before);
+            let changed = now.changed_since(&before).expect("few");
             assert_eq!(changed.count(), paths.len(), "{paths:?}");
             assert!(paths.iter().all(|path| changed.has(path)), "{paths:?}");
             assert_ne!(now.digest(), before.digest());
@@ -250,24 +286,33 @@ mod tests {
         changed(groups(&[("a.ts", 1), ("b.ts", 3), ("c.ts", 4)]), &["a.x"]);
         changed(groups(&[("a.ts", 1), ("a.script.json", 2), ("b.ts", 3)]), &["c.x"]);
         changed(groups(&[("a.ts", 1), ("a.script.json", 2), ("b.ts", 5), ("d.ts", 4)]), &["b.x", "c.x", "d.x"]);
-        assert_eq!(before.changed_since(&before).count(), 0);
-        assert_eq!(before.changed_since(&Groups::default()).count(), 3);
+        let count = |earlier: &Groups| before.changed_since(earlier).map(|changed| changed.count());
+        assert_eq!((count(&before), count(&Groups::default())), (Some(0), Some(3)));
+    }
+
+    #[test]
+    fn of_very_many_changed_groups_none_is_named() {
+        let many = |count: usize| Groups::new((0..count).map(|index| record(&index.to_string(), &[1; 32])).collect());
+        let (most, more) = (many(CHANGED_MAX), many(CHANGED_MAX + 1));
+        assert_eq!(most.changed_since(&Groups::default()).map(|changed| changed.count()), Some(CHANGED_MAX));
+        assert_eq!(more.changed_since(&Groups::default()), None);
+        assert_eq!(Groups::default().changed_since(&more), None);
     }
 
     #[test]
     fn groups_are_read_as_they_were_written_or_not_at_all() {
         let groups = groups(&[("a.ts", 1), ("b.ts", 3), ("c.ts", 4)]);
-        let bytes = groups.to_bytes();
-        assert_eq!(Groups::parse(&bytes), Some(groups));
-        assert_eq!(Groups::parse(&[]), Some(Groups::default()));
-        assert_eq!(Groups::parse(&bytes[1..]), None);
-        let twice = [&bytes[..], &bytes[..]].concat();
-        assert_eq!(Groups::parse(&twice), None, "not sorted");
+        let bytes = groups.as_bytes().to_vec();
+        assert_eq!(Groups::parse(bytes.clone()), Some(groups));
+        assert_eq!(Groups::parse(Vec::new()), Some(Groups::default()));
+        assert_eq!(Groups::parse(bytes[1..].to_vec()), None);
+        assert_eq!(Groups::parse(bytes.repeat(2)), None, "not sorted");
     }
 
     #[test]
     fn lock_lines_of_other_items_may_not_change() {
         let changed = groups(&[("f/ops/a.ts", 1), ("f/ops/n.flow.json", 1)]).changed_since(&Groups::default());
+        let changed = changed.expect("few");
         let lock = |lines: &[&str]| ["version: v2\nlocks:\n", &lines.concat()].concat();
         let (a, b) = ("  f/ops/a: 1\n", "  f/ops/b: 1\n");
         let before = lock(&[a, b]);

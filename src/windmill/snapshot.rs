@@ -715,10 +715,10 @@ impl Entry {
 /// Checks the entries while they are read.
 #[derive(Default)]
 struct Judge {
-    /// The digest and the group of each entry outside `dependencies/`.
-    items: Vec<(narrow::GroupId, Hash)>,
+    /// The record of each entry outside `dependencies/`.
+    items: Vec<narrow::Record>,
     /// The same for the entries below `dependencies/`.
-    dependencies: Vec<(narrow::GroupId, Hash)>,
+    dependencies: Vec<narrow::Record>,
     left_out: ItemNotes,
     /// The items with a number that wmill rounds, with that number.
     rounded: ItemNotes,
@@ -751,7 +751,7 @@ impl Judge {
             self.names_of_items.extend(known_item(&entry.name).map(|item| self.hashes.hash_one(item)));
             let digest = self.judge(&entry.name, &mut content, types).map_err(failed)?;
             if entry.name.starts_with(DEPENDENCIES) { &mut self.dependencies } else { &mut self.items }
-                .push((narrow::group_of(&entry.name), digest));
+                .push(narrow::record(&entry.name, &digest));
         }
         // More zeros may follow the end of an archive.
         io::copy(&mut input, &mut io::sink()).map_err(failed)?;
@@ -1542,7 +1542,7 @@ mod tests {
         let long = format!("f/{}.py", "x".repeat(150));
         let entries = [&ENTRIES[..], &[(&long, "print()")]].concat();
         let (snapshot, before) = (taken("part", &entries), taken("part-before", &ENTRIES[1..4]));
-        let changed = snapshot.digests.groups.changed_since(&before.digests.groups);
+        let changed = snapshot.digests.groups.changed_since(&before.digests.groups).expect("few");
         let part = snapshot.narrowed(&changed).expect("a file");
         let expected = ["f/a.script.json", "f/a.ts", "dependencies/package.json", "groups/all.group.json", &long];
         assert_eq!(names(&part), expected);
@@ -1552,7 +1552,7 @@ mod tests {
             entry.expect("an entry").read_to_string(&mut content).expect("text");
             assert_eq!(content, [ENTRIES[0].1, ENTRIES[1].1, ENTRIES[3].1, ENTRIES[4].1, "print()"][index]);
         }
-        let none = snapshot.digests.groups.changed_since(&snapshot.digests.groups);
+        let none = snapshot.digests.groups.changed_since(&snapshot.digests.groups).expect("few");
         assert_eq!(names(&snapshot.narrowed(&none).expect("a file")), ["dependencies/package.json"]);
         let mut snapshot = snapshot;
         snapshot.leave_out("script f/a", "why not");

@@ -235,7 +235,7 @@ impl LastSync {
             Err("the last full sync warned of what a narrowed one does not see")
         } else {
             let earlier = self.groups(&pull.digests.groups).ok_or("the digests of the items cannot be read")?;
-            Ok(now.snapshot.digests.groups.changed_since(&earlier))
+            now.snapshot.digests.groups.changed_since(&earlier).ok_or("very many items changed")
         }
     }
 
@@ -255,7 +255,7 @@ impl LastSync {
 
     fn groups(&self, digest: &str) -> Option<Groups> {
         let bytes = files::read_file(&self.folder.join(GROUPS_FILE), GROUPS_BYTES_MAX + 1).ok()?;
-        Groups::parse(&bytes).filter(|groups| groups.digest() == digest)
+        Groups::parse(bytes).filter(|groups| groups.digest() == digest)
     }
 
     /// Notes that the branch has another tip with the same content in our folder, so that it does not have to be
@@ -272,7 +272,7 @@ impl LastSync {
     pub fn save(&self, commit: &ObjectId, now: &Now, tree: Option<&ObjectId>, warnings: &[String], is_full: bool) {
         let digests = &now.snapshot.digests;
         if tree.is_some()
-            && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), &digests.groups.to_bytes())
+            && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), digests.groups.as_bytes())
         {
             log::warn!("cannot note the digests of the items: {error}");
         }
