@@ -64,8 +64,8 @@ impl LoopbackServer {
 
 impl Drop for LoopbackServer {
     fn drop(&mut self) {
-        if let Some((stop, thread)) = self.running.take() {
-            drop(stop);
+        // This closes the pipe.
+        if let Some(thread) = self.running.take().map(|(_stop, thread)| thread) {
             let _ = thread.join();
         }
         let begun = Instant::now();

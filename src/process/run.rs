@@ -118,7 +118,8 @@ pub fn run(
     #[cfg(not(unix))]
     {
         let _ = (deadline, redactor, on_line);
-        Err(Failure::Machine(cannot_start(&invocation.program, &io::ErrorKind::Unsupported.into())))
+        let Invocation { program, .. } = invocation;
+        Err(Failure::Machine(cannot_start(&program, &io::ErrorKind::Unsupported.into())))
     }
 }
 

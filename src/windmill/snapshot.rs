@@ -197,14 +197,7 @@ impl Snapshot {
         if end < END_BYTES || saved.zeros < end {
             return Err(SnapshotError::CutOff("the export has no end".to_owned()));
         }
-        if !judge.module_folders.is_empty() {
-            for name in names_in(&folder).map_err(SnapshotError::Disk)? {
-                let name = name.map_err(SnapshotError::Disk)?;
-                if judge.is_in_modules(&name) {
-                    judge.left_out.add(item_in_modules(&name), "wmill takes it for a module of another script");
-                }
-            }
-        }
+        judge.leave_out_in_modules(&folder).map_err(SnapshotError::Disk)?;
         // Some items have several entries.
         let items = distinct(judge.names_of_items);
         let Judge { mut left_out, dependencies: of_dependencies, items: of_items, rounded, passed_over, .. } = judge;
@@ -761,6 +754,20 @@ impl Judge {
             return Err(SnapshotError::Strange("the export has two entries with one name".to_owned()));
         }
         Ok(end)
+    }
+
+    /// Leaves out the items that lie in the folder of another script's modules. All such folders have to be known.
+    fn leave_out_in_modules(&mut self, folder: &Path) -> io::Result<()> {
+        if self.module_folders.is_empty() {
+            return Ok(());
+        }
+        for name in names_in(folder)? {
+            let name = name?;
+            if self.is_in_modules(&name) {
+                self.left_out.add(item_in_modules(&name), "wmill takes it for a module of another script");
+            }
+        }
+        Ok(())
     }
 
     /// Whether wmill takes the entry of an item for a module of another script.

@@ -397,6 +397,41 @@ fn an_answer_of_any_kind_takes_little_memory() {
     replay.sync().run().expect("unchanged");
 }
 
+#[test]
+#[ignore = "long: just test-faults"]
+fn the_largest_workspace_takes_little_memory() {
+    const PEAK_KB_MAX: u64 = 32 << 10;
+    const COUNT: usize = 249_000;
+    let path = |number: usize| format!("f/many_{}/some_variable_{number}", number % 500);
+    let replay = Replay::with_files(|state| {
+        let edited = usize::from(state == State::Edited);
+        let content = |number| if number == 7 { format!("value: {edited}\n") } else { "value: 0\n".to_owned() };
+        (0..COUNT).map(|number| (format!("{}.variable.yaml", path(number)), content(number).into_bytes())).collect()
+    });
+    let fill = || {
+        replay.sandbox.windmill.edit(|workspace| {
+            (0..COUNT).for_each(|number| workspace.add_variable(&path(number), "0", false));
+        });
+    };
+    fill();
+    let sync = replay.sync().within(Duration::from_secs(900));
+    let run = |what: &str, sync: &Run<'_>, code: &str| {
+        let begun = std::time::Instant::now();
+        let (peak, outcome) = peak_of(sync.start());
+        println!("{what}: {} after {peak} kB, {:?}", outcome.code(), begun.elapsed());
+        assert_eq!(outcome.code(), code, "{what}: {outcome}");
+        assert!(peak > 0 && peak <= PEAK_KB_MAX, "{what}: {peak} kB");
+    };
+    run("first", &sync, "pushed");
+    run("unchanged", &sync, "unchanged");
+    replay.hold(State::Edited);
+    fill();
+    replay.sandbox.windmill.edit(|workspace| workspace.add_variable(&path(7), "1", false));
+    run("one changed", &sync, "pushed");
+    run("full", &sync.arg("--force"), "unchanged");
+    run("check", &replay.sandbox.command("check").remote(&replay.remote), "");
+}
+
 /// The limit that ends a run if it waits for the other end of a FIFO.
 const SOON: &str = "20s";
 
