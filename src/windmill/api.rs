@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use miniserde::json::{self, Object, Value};
@@ -362,7 +363,7 @@ impl<'a> Windmill<'a> {
             let answer = self.finish(question)?;
             match answer.status {
                 // A server that does not know the question answers 404. wmill does not ask such a server either.
-                200 => Ok(Some(answer.body.into_bytes())),
+                200 => Ok(Some(Arc::new(answer.body))),
                 404 => Ok(None),
                 _ => Err(self.no_answer(Code::PullFailed, &answer)),
             }

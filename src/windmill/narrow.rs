@@ -6,8 +6,9 @@
 //! group too, which costs a moment and does no harm.
 
 use std::collections::BTreeSet;
+use std::io::{self, Read};
 
-use crate::util::hash;
+use crate::util::hash::{self, Algorithm, Digest};
 use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::json_digest::{Hash, hash_of};
 
@@ -25,6 +26,9 @@ pub type GroupId = [u8; 16];
 
 /// The id of a group, and a digest of it or of one of its entries.
 pub type Record = [u8; 48];
+
+/// The length of a record.
+const RECORD_BYTES: u64 = size_of::<Record>() as u64;
 
 /// The digest of each group of an export, as sorted records. There is one list of 12 MB at most: the records of the
 /// entries become those of the groups, and are written to the disk as they are.
@@ -121,14 +125,6 @@ impl Groups {
         &self.0
     }
 
-    /// Reads the bytes that [`Groups::as_bytes`] returned. Returns `None` for other bytes.
-    #[must_use]
-    pub fn parse(bytes: Vec<u8>) -> Option<Self> {
-        let (records, rest) = bytes.as_chunks();
-        let is_sorted = records.is_sorted_by(|left, right| split(left).0 < split(right).0);
-        (is_sorted && rest.is_empty()).then_some(Self(bytes))
-    }
-
     /// Returns the digest of one group, or `None` if the export has no entry in it.
     #[must_use]
     pub fn get(&self, id: &GroupId) -> Option<&[u8]> {
@@ -136,24 +132,36 @@ impl Groups {
         records.binary_search_by_key(&&id[..], |record| split(record).0).ok().map(|at| split(&records[at]).1)
     }
 
-    /// Returns the groups that differ from those of an earlier export, or `None` if there are very many.
-    #[must_use]
-    pub fn changed_since(&self, earlier: &Self) -> Option<Changed> {
-        let mut changed = Vec::new();
-        for (these, those) in [(self, earlier), (earlier, self)] {
-            for record in these.records() {
-                let Some(id) = record.first_chunk() else { continue };
-                if those.get(id) != Some(split(record).1) {
-                    changed.push(*id);
-                }
-                if changed.len() > 2 * CHANGED_MAX {
-                    return None;
-                }
+    /// Returns the groups that differ from those of an earlier export, or `None` if there are very many. `earlier` gives
+    /// the bytes of its groups, which have this digest.
+    ///
+    /// # Errors
+    /// The error of `earlier`, or [`io::ErrorKind::InvalidData`] if it has another digest.
+    pub fn changed_since(&self, mut earlier: impl Read, digest: &str) -> io::Result<Option<Changed>> {
+        let (mut changed, mut these, mut of_earlier) = (Vec::new(), self.records().iter().peekable(), Vec::new());
+        let mut read = Digest::new(Algorithm::Sha256);
+        let mut note = |record: &Record| {
+            if changed.len() <= CHANGED_MAX {
+                changed.extend(record.first_chunk());
             }
+        };
+        // Both are sorted, so they are read side by side.
+        while Read::by_ref(&mut earlier).take(RECORD_BYTES).read_to_end(&mut of_earlier)? > 0 {
+            read.update(&of_earlier);
+            let Some(those) = of_earlier.first_chunk() else { break };
+            while let Some(this) = these.next_if(|this| split(this).0 < split(those).0) {
+                note(this);
+            }
+            if these.next_if(|this| split(this).0 == split(those).0) != Some(those) {
+                note(those);
+            }
+            of_earlier.clear();
         }
-        changed.sort_unstable();
-        changed.dedup();
-        (changed.len() <= CHANGED_MAX).then_some(Changed(changed))
+        these.for_each(note);
+        if hash::hex(&read.finish_bytes()) != digest {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok((changed.len() <= CHANGED_MAX).then_some(Changed(changed)))
     }
 }
 
@@ -268,6 +276,10 @@ mod tests {
         check("f/ops/x_flow", &["f/ops/x_flow.ts"]);
     }
 
+    fn changed(now: &Groups, before: &Groups) -> Option<Changed> {
+        now.changed_since(before.as_bytes(), &before.digest()).expect("bytes in memory")
+    }
+
     fn groups(entries: &[(&str, u8)]) -> Groups {
         Groups::new(entries.iter().map(|(path, digest)| record(path, &[*digest; 32])).collect())
     }
@@ -276,17 +288,17 @@ mod tests {
     fn a_group_changes_with_each_of_its_entries() {
         let before = groups(&[("a.ts", 1), ("a.script.json", 2), ("b.ts", 3), ("c.ts", 4)]);
         assert_eq!(groups(&[("c.ts", 4), ("a.script.json", 2), ("b.ts", 3), ("a.ts", 1)]), before, "in another order");
-        let changed = |now: Groups, paths: &[&str]| {
-            let changed = now.changed_since(&before).expect("few");
+        let check = |now: Groups, paths: &[&str]| {
+            let changed = changed(&now, &before).expect("few");
             assert_eq!(changed.count(), paths.len(), "{paths:?}");
             assert!(paths.iter().all(|path| changed.has(path)), "{paths:?}");
             assert_ne!(now.digest(), before.digest());
         };
-        changed(groups(&[("a.ts", 1), ("a.script.json", 9), ("b.ts", 3), ("c.ts", 4)]), &["a.x"]);
-        changed(groups(&[("a.ts", 1), ("b.ts", 3), ("c.ts", 4)]), &["a.x"]);
-        changed(groups(&[("a.ts", 1), ("a.script.json", 2), ("b.ts", 3)]), &["c.x"]);
-        changed(groups(&[("a.ts", 1), ("a.script.json", 2), ("b.ts", 5), ("d.ts", 4)]), &["b.x", "c.x", "d.x"]);
-        let count = |earlier: &Groups| before.changed_since(earlier).map(|changed| changed.count());
+        check(groups(&[("a.ts", 1), ("a.script.json", 9), ("b.ts", 3), ("c.ts", 4)]), &["a.x"]);
+        check(groups(&[("a.ts", 1), ("b.ts", 3), ("c.ts", 4)]), &["a.x"]);
+        check(groups(&[("a.ts", 1), ("a.script.json", 2), ("b.ts", 3)]), &["c.x"]);
+        check(groups(&[("a.ts", 1), ("a.script.json", 2), ("b.ts", 5), ("d.ts", 4)]), &["b.x", "c.x", "d.x"]);
+        let count = |earlier: &Groups| changed(&before, earlier).map(|changed| changed.count());
         assert_eq!((count(&before), count(&Groups::default())), (Some(0), Some(3)));
     }
 
@@ -294,25 +306,27 @@ mod tests {
     fn of_very_many_changed_groups_none_is_named() {
         let many = |count: usize| Groups::new((0..count).map(|index| record(&index.to_string(), &[1; 32])).collect());
         let (most, more) = (many(CHANGED_MAX), many(CHANGED_MAX + 1));
-        assert_eq!(most.changed_since(&Groups::default()).map(|changed| changed.count()), Some(CHANGED_MAX));
-        assert_eq!(more.changed_since(&Groups::default()), None);
-        assert_eq!(Groups::default().changed_since(&more), None);
+        assert_eq!(changed(&most, &Groups::default()).map(|changed| changed.count()), Some(CHANGED_MAX));
+        assert_eq!(changed(&more, &Groups::default()), None);
+        assert_eq!(changed(&Groups::default(), &more), None);
     }
 
     #[test]
     fn groups_are_read_as_they_were_written_or_not_at_all() {
         let groups = groups(&[("a.ts", 1), ("b.ts", 3), ("c.ts", 4)]);
-        let bytes = groups.as_bytes().to_vec();
-        assert_eq!(Groups::parse(bytes.clone()), Some(groups));
-        assert_eq!(Groups::parse(Vec::new()), Some(Groups::default()));
-        assert_eq!(Groups::parse(bytes[1..].to_vec()), None);
-        assert_eq!(Groups::parse(bytes.repeat(2)), None, "not sorted");
+        let (bytes, digest) = (groups.as_bytes(), groups.digest());
+        let read = |bytes: &[u8]| groups.changed_since(bytes, &digest).map_err(|error| error.kind());
+        assert_eq!(read(bytes), Ok(Some(Changed::default())));
+        let lacking = [&bytes[1..], &bytes[..48], &bytes[..bytes.len() - 1], &[]];
+        for damaged in lacking.iter().map(|bytes| bytes.to_vec()).chain([bytes.repeat(2), [bytes, b"x"].concat()]) {
+            assert_eq!(read(&damaged), Err(io::ErrorKind::InvalidData), "{damaged:?}");
+        }
     }
 
     #[test]
     fn lock_lines_of_other_items_may_not_change() {
-        let changed = groups(&[("f/ops/a.ts", 1), ("f/ops/n.flow.json", 1)]).changed_since(&Groups::default());
-        let changed = changed.expect("few");
+        let changed =
+            changed(&groups(&[("f/ops/a.ts", 1), ("f/ops/n.flow.json", 1)]), &Groups::default()).expect("few");
         let lock = |lines: &[&str]| ["version: v2\nlocks:\n", &lines.concat()].concat();
         let (a, b) = ("  f/ops/a: 1\n", "  f/ops/b: 1\n");
         let before = lock(&[a, b]);

@@ -11,8 +11,9 @@ use std::hash::BuildHasher as _;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Seek as _, SeekFrom, Write};
 use std::mem;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use miniserde::json::{Object, Value};
+use miniserde::json::Value;
 use miniserde::{Deserialize, Serialize};
 
 use super::file_names::{self, GitFile};
@@ -25,7 +26,6 @@ use crate::util::files;
 use crate::util::hash::{self, Algorithm, Digest};
 use crate::util::json::{self, Limits};
 use crate::util::redact::first_chars;
-use crate::windmill::api;
 use crate::windmill::item_path::{self, ItemKind};
 use crate::windmill::secret_files;
 use crate::windmill::wmill_yaml::Plan;
@@ -47,8 +47,8 @@ const END_BYTES: u64 = 2 * BLOCK_BYTES;
 const RESOURCE_BYTES_MAX: u64 = 64 << 10;
 /// The most items with their names. A result lists 200 that are left out, and a warning names a few.
 const NAMED_MAX: usize = 1000;
-/// The limits for parsing what `wmill` asks in addition to the export. An own item has two values.
-const ANSWER_LIMITS: Limits = Limits { depth: 32, values: 64 << 10, containers: 32 << 10 };
+/// The limits for parsing the answer about a shared UI without files.
+const EMPTY_UI_LIMITS: Limits = Limits { depth: 8, values: 100, containers: 100 };
 /// How much of a number or a name of a file a note has.
 const NOTE_CHARS_MAX: usize = 100;
 /// With more left-out items of one cause, the others are found again each time.
@@ -64,8 +64,9 @@ const FOLDER: &str = "folder ";
 /// The name of a part of the export in the folder of the snapshot.
 const PART_FILE: &str = "part.tar";
 
-/// The answer to a question that `wmill` asks in addition to the export. `None` if the server has no such endpoint.
-pub type Answer = Option<Vec<u8>>;
+/// The answer to a question that `wmill` asks in addition to the export. `None` if the server has no such endpoint. An
+/// answer may have 8 MB, so there is one copy.
+pub type Answer = Option<Arc<String>>;
 
 /// The answers to everything that `wmill` asks in addition to the export.
 #[derive(Clone, Debug, Default)]
@@ -176,13 +177,9 @@ impl Snapshot {
         sides: SideAnswers,
         unwanted: &CancelToken,
     ) -> Result<Self, SnapshotError> {
-        // A parsed answer takes up to a hundred times the memory of its text, so none is kept while the export is read.
-        let own_items =
-            digest_of_answer(read_answer(&sides.own_items, b'[', "the list of the workspace's own items")?.as_ref());
-        let (types, file_types) = {
-            let file_types = read_answer(&sides.file_types, b'{', "the map of file endings")?;
-            (types_of(file_types.as_ref()), digest_of_answer(file_types.as_ref()))
-        };
+        let own_items = digest_answer(&sides.own_items, b'[', "the list of the workspace's own items", &mut |_, _| {})?;
+        let (types, file_types) = types_of(&sides.file_types)?;
+        let ui = SharedUi::read(&sides.shared_ui)?;
         let mut saved = Saved { export, file, bytes: 0, zeros: 0, unwanted, failure: None };
         let mut judge = Judge::default();
         let read = judge.read(&mut saved, BufWriter::new(index), &types);
@@ -201,11 +198,14 @@ impl Snapshot {
         // Some items have several entries.
         let items = distinct(judge.names_of_items);
         let Judge { mut left_out, dependencies: of_dependencies, items: of_items, rounded, passed_over, .. } = judge;
+        if let Some(fault) = &ui.fault {
+            left_out.add(SHARED_UI.to_owned(), fault);
+        }
         let dependencies = of_dependencies.len();
         let digests = Digests {
             own_items,
             file_types,
-            shared_ui: judge_shared_ui(&sides.shared_ui, &mut left_out)?,
+            shared_ui: ui.digest,
             dependencies: Groups::new(of_dependencies).digest(),
             groups: Groups::new(of_items),
         };
@@ -404,7 +404,9 @@ impl Snapshot {
     ///
     /// # Errors
     /// Returns the error of the disk.
-    pub fn leave_out_missing(&mut self, written: &WrittenFiles, plan: &Plan) -> io::Result<bool> {
+    pub fn leave_out_missing(&mut self, mut written: WrittenFiles, plan: &Plan) -> io::Result<bool> {
+        written.paths.sort_unstable();
+        written.items.sort_unstable();
         let (mut missing, reason) = (ItemNotes::default(), "wmill does not write it, and says nothing");
         for name in names_in(&self.folder)? {
             let name = name?;
@@ -493,8 +495,8 @@ impl Snapshot {
 #[derive(Default)]
 pub struct WrittenFiles {
     hasher: RandomState,
-    paths: HashSet<u64>,
-    items: HashSet<u64>,
+    paths: Vec<u64>,
+    items: Vec<u64>,
 }
 
 impl WrittenFiles {
@@ -502,7 +504,7 @@ impl WrittenFiles {
     pub fn add(&mut self, path: &str, workspace: &str) {
         let common = item_path::common_path(path, workspace);
         let path = common.as_deref().unwrap_or(path);
-        self.paths.insert(self.hasher.hash_one(path));
+        self.paths.push(self.hasher.hash_one(path));
         if item_path::proves_existence(path) {
             self.items.extend(item_path::item_of(path).map(|item| self.hasher.hash_one(item)));
         }
@@ -527,14 +529,14 @@ impl WrittenFiles {
         !is_wanted
             || !item_path::covers(&item, &plan.kinds)
             || !plan.scope.takes_in(&main)
-            || self.items.contains(&self.hasher.hash_one(item))
+            || self.items.binary_search(&self.hasher.hash_one(item)).is_ok()
     }
 
     /// The same for the content of a script.
     fn has_content(&self, entry: &str, plan: &Plan) -> bool {
         let (folder, name) = entry.rsplit_once('/').unwrap_or_default();
         let module = name.split_once('.').map(|(stem, ending)| format!("{folder}/{stem}__mod/script.{ending}"));
-        let has = |path: &str| self.paths.contains(&self.hasher.hash_one(path));
+        let has = |path: &str| self.paths.binary_search(&self.hasher.hash_one(path)).is_ok();
         !["f/", "u/"].iter().any(|top| entry.starts_with(top))
             || plan.kinds.skip_scripts
             || file_names::module_folder(entry).is_some()
@@ -1011,42 +1013,37 @@ struct FileType {
     is_fileset: bool,
 }
 
-fn types_of(answer: Option<&Value>) -> FileTypes {
-    match answer {
-        Some(Value::Object(types)) => types.iter().map(|(name, it)| (name.clone(), FileType::read(it))).collect(),
-        _ => FileTypes::new(),
-    }
-}
-
-impl FileType {
-    fn read(of_type: &Value) -> Self {
-        match of_type {
-            Value::Object(fields) => Self {
-                ending: api::text(fields, "format_extension").unwrap_or_default().to_owned(),
-                is_fileset: matches!(fields.get("is_fileset"), Some(Value::Bool(true))),
-            },
-            Value::String(ending) => Self { ending: ending.clone(), is_fileset: false },
-            _ => Self::default(),
+/// Returns the types, and the digest of the answer.
+fn types_of(answer: &Answer) -> Result<(FileTypes, String), SnapshotError> {
+    let mut types = FileTypes::new();
+    let digest = digest_answer(answer, b'{', "the map of file endings", &mut |path, event| {
+        let [name, field @ ..] = path else { return };
+        let of_type = types.entry(name.clone()).or_default();
+        match (field, event) {
+            ([], Event::Text(ending)) => ending.clone_into(&mut of_type.ending),
+            ([field], Event::Text(ending)) if field == "format_extension" => ending.clone_into(&mut of_type.ending),
+            ([field], Event::Word("true")) if field == "is_fileset" => of_type.is_fileset = true,
+            _ => {}
         }
-    }
+    })?;
+    Ok((types, digest))
 }
 
-/// Reads an answer, which is an object if `begins` is a brace. An answer of another form is an error, since it would make
-/// wmill delete files and exit with 0.
-fn read_answer(answer: &Answer, begins: u8, what: &str) -> Result<Option<Value>, SnapshotError> {
-    let Some(body) = answer else { return Ok(None) };
-    let value = std::str::from_utf8(body).ok().and_then(|body| json::parse(body, ANSWER_LIMITS));
-    match (begins, value) {
-        (b'{', Some(value @ Value::Object(_))) | (b'[', Some(value @ Value::Array(_))) => Ok(Some(value)),
-        _ => Err(SnapshotError::Strange(format!("{what} is not what Windmill answers: it is something else"))),
+/// Reads an answer, which is an object if `begins` is a brace, and returns its digest, or the status that it had. An
+/// answer of another form is an error, since it would make wmill delete files and exit with 0.
+fn digest_answer(
+    answer: &Answer,
+    begins: u8,
+    what: &str,
+    visitor: &mut json_digest::Visitor<'_>,
+) -> Result<String, SnapshotError> {
+    let Some(body) = answer else { return Ok("404".to_owned()) };
+    let strange = |why: &str| SnapshotError::Strange(format!("{what} is not what Windmill answers: {why}"));
+    if body.trim_ascii_start().as_bytes().first() != Some(&begins) {
+        return Err(strange("it is something else"));
     }
-}
-
-/// Returns the digest of an answer, or the status that it had.
-fn digest_of_answer(value: Option<&Value>) -> String {
-    // The keys of an object are sorted.
-    let digest = |value| hash::hex(&hash_of(&[miniserde::json::to_string(value).as_bytes()]));
-    value.map_or_else(|| "404".to_owned(), digest)
+    let hash = json_digest::digest(&mut body.as_bytes(), visitor).map_err(|error| strange(&error.to_string()))?;
+    Ok(hash::hex(&hash))
 }
 
 /// Splits `raw app f/ops/ui` into `raw app` and `f/ops/ui`. Returns `None` for a name without a kind.
@@ -1060,60 +1057,86 @@ fn kind_and_path(name: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// Returns the digest of the shared UI. If it has no files, Windmill gives the time of the question as the time of its
-/// last edit.
-fn judge_shared_ui(answer: &Answer, left_out: &mut ItemNotes) -> Result<String, SnapshotError> {
-    let mut value = read_answer(answer, b'{', SHARED_UI)?;
-    if let Some(Value::Object(ui)) = &mut value {
-        match ui.get("files") {
-            Some(Value::Object(files)) if !files.is_empty() => {
-                if let Some(fault) = files.iter().find_map(|(name, content)| fault_of_ui_file(files, name, content)) {
-                    left_out.add(SHARED_UI.to_owned(), &fault);
-                    return Ok(fault);
-                }
-            }
-            _ => drop(ui.remove("edited_at")),
-        }
-    }
-    Ok(digest_of_answer(value.as_ref()))
+/// The shared UI.
+#[derive(Default)]
+struct SharedUi {
+    digest: String,
+    files: BTreeSet<String>,
+    /// The first fault of a file in it.
+    fault: Option<String>,
 }
 
-fn fault_of_ui_file(files: &Object, name: &str, content: &Value) -> Option<String> {
+impl SharedUi {
+    fn read(answer: &Answer) -> Result<Self, SnapshotError> {
+        let mut ui = Self::default();
+        ui.digest = digest_answer(answer, b'{', SHARED_UI, &mut |path, event| {
+            let [top, name] = path else { return };
+            let fault = match event {
+                _ if top != "files" => None,
+                Event::Key => {
+                    ui.files.insert(name.clone());
+                    fault_of_ui_name(name)
+                }
+                Event::Text(content) => GitFile::at(name)
+                    .and_then(|file| file.fault_of(content))
+                    .map(|fault| format!("a file within it {fault}")),
+                _ => None,
+            };
+            ui.fault = ui.fault.take().or(fault);
+        })?;
+        let mut folders = ui.files.iter().flat_map(|name| name.match_indices('/').map(|(slash, _)| &name[..slash]));
+        let folder = folders.find(|folder| ui.files.contains(*folder));
+        let both = folder.map(|name| format!("the name {} within it is that of a file and of a folder", quoted(name)));
+        ui.fault = ui.fault.or(both);
+        if let Some(fault) = &ui.fault {
+            ui.digest.clone_from(fault);
+        } else if ui.files.is_empty() {
+            ui.digest = digest_without_time(answer).unwrap_or(ui.digest);
+        }
+        Ok(ui)
+    }
+}
+
+/// Returns the digest of a shared UI without files. Windmill gives the time of the question as the time of its last
+/// edit.
+fn digest_without_time(answer: &Answer) -> Option<String> {
+    let Value::Object(mut ui) = json::parse(answer.as_ref()?, EMPTY_UI_LIMITS)? else { return None };
+    ui.remove("edited_at");
+    // The keys of an object are sorted.
+    Some(hash::hex(&hash_of(&[miniserde::json::to_string(&ui).as_bytes()])))
+}
+
+fn fault_of_ui_name(name: &str) -> Option<String> {
     // wmill makes a path from the name by its own rules, so only a plain path is accepted.
     let is_plain = name.split('/').all(|part| !matches!(part, "" | "."))
         && !name.contains(|character: char| character == '\\' || character.is_control());
-    let of_content = || match content {
-        Value::String(content) => GitFile::at(name)?.fault_of(content),
-        _ => None,
-    };
-    let mut folders = name.match_indices('/').map(|(slash, _)| &name[..slash]);
-    if let Some(fault) = file_names::fault_of_path(name).or((!is_plain).then_some("is not a plain path")) {
-        Some(format!("the name {} within it {fault}", quoted(name)))
-    } else if let Some(fault) = of_content() {
-        Some(format!("a file within it {fault}"))
-    } else {
-        let folder = folders.find(|folder| files.contains_key(*folder))?;
-        Some(format!("the name {} within it is that of a file and of a folder", quoted(folder)))
-    }
+    let fault = file_names::fault_of_path(name).or((!is_plain).then_some("is not a plain path"))?;
+    Some(format!("the name {} within it {fault}", quoted(name)))
 }
 
 impl SideAnswers {
     /// Whether there are files in the server's shared UI. `None` if the server has no shared UI.
     #[must_use]
     pub fn has_shared_ui(&self) -> Option<bool> {
-        match read_answer(&self.shared_ui, b'{', SHARED_UI) {
-            Ok(Some(Value::Object(ui))) => {
-                Some(matches!(ui.get("files"), Some(Value::Object(files)) if !files.is_empty()))
-            }
-            _ => None,
-        }
+        self.shared_ui.as_ref()?;
+        SharedUi::read(&self.shared_ui).ok().map(|ui| !ui.files.is_empty())
     }
 
     /// Returns kind and path of the items that only this workspace has.
     #[must_use]
     pub fn own_items(&self) -> Vec<(String, String)> {
-        let Ok(Some(Value::Array(items))) = read_answer(&self.own_items, b'[', "") else { return Vec::new() };
-        items.iter().filter_map(|item| api::two_texts(item, ["item_kind", "path"])).collect()
+        let mut items: Vec<(String, String)> = Vec::new();
+        let _ = digest_answer(&self.own_items, b'[', "", &mut |path, event| match (path, event, items.last_mut()) {
+            ([_], Event::Open, _) => items.push(Default::default()),
+            ([_, key], Event::Text(text), Some((kind, path))) => match key.as_str() {
+                "item_kind" => text.clone_into(kind),
+                "path" => text.clone_into(path),
+                _ => {}
+            },
+            _ => {}
+        });
+        items.retain(|(kind, path)| !kind.is_empty() && !path.is_empty());
+        items
     }
 }
 
@@ -1186,7 +1209,7 @@ mod tests {
     }
 
     fn answer(body: &str) -> Answer {
-        Some(body.as_bytes().to_vec())
+        Some(Arc::new(body.to_owned()))
     }
 
     fn sides() -> SideAnswers {
@@ -1491,7 +1514,7 @@ mod tests {
             let plan = wmill_yaml::read(configuration.map(str::as_bytes), &KindSettings::default());
             let mut written = WrittenFiles::default();
             all.iter().filter(|path| !path.starts_with(gone)).for_each(|path| written.add(path, "shop"));
-            assert_eq!(snapshot.leave_out_missing(&written, &plan).expect("the disk"), !expected.is_empty());
+            assert_eq!(snapshot.leave_out_missing(written, &plan).expect("the disk"), !expected.is_empty());
             let left_out: Vec<_> = snapshot.left_out().keys().map(String::as_str).collect();
             assert_eq!(left_out, expected, "{gone} {configuration:?}");
         };
@@ -1544,13 +1567,18 @@ mod tests {
         }
     }
 
+    fn changed(now: &Snapshot, before: &Snapshot) -> Option<Changed> {
+        let groups = &before.digests.groups;
+        now.digests.groups.changed_since(groups.as_bytes(), &groups.digest()).expect("bytes in memory")
+    }
+
     #[test]
     fn a_part_has_what_was_asked_for_and_all_dependencies() {
         let long = format!("f/{}.py", "x".repeat(150));
         let entries = [&ENTRIES[..], &[(&long, "print()")]].concat();
         let (snapshot, before) = (taken("part", &entries), taken("part-before", &ENTRIES[1..4]));
-        let changed = snapshot.digests.groups.changed_since(&before.digests.groups).expect("few");
-        let part = snapshot.narrowed(&changed).expect("a file");
+        let part_of = changed(&snapshot, &before).expect("few");
+        let part = snapshot.narrowed(&part_of).expect("a file");
         let expected = ["f/a.script.json", "f/a.ts", "dependencies/package.json", "groups/all.group.json", &long];
         assert_eq!(names(&part), expected);
         let mut archive = tar::Archive::new(File::open(&part.path).expect("a file"));
@@ -1559,11 +1587,11 @@ mod tests {
             entry.expect("an entry").read_to_string(&mut content).expect("text");
             assert_eq!(content, [ENTRIES[0].1, ENTRIES[1].1, ENTRIES[3].1, ENTRIES[4].1, "print()"][index]);
         }
-        let none = snapshot.digests.groups.changed_since(&snapshot.digests.groups).expect("few");
+        let none = changed(&snapshot, &snapshot).expect("few");
         assert_eq!(names(&snapshot.narrowed(&none).expect("a file")), ["dependencies/package.json"]);
         let mut snapshot = snapshot;
         snapshot.leave_out("script f/a", "why not");
-        assert_eq!(names(&snapshot.narrowed(&changed).expect("a file")), [&expected[2..]].concat());
+        assert_eq!(names(&snapshot.narrowed(&part_of).expect("a file")), [&expected[2..]].concat());
     }
 
     #[test]

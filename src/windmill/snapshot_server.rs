@@ -69,9 +69,10 @@ const SHARED_UI: &str = "the shared UI";
 const NEEDED: [&str; 4] = [OWN_ITEMS, FILE_TYPES, TAR, SHARED_UI];
 
 /// What is sent as an answer.
-enum Body {
+enum Body<'a> {
     Response(Response),
-    Archive(Archive),
+    Json(&'a str),
+    Archive(&'a Archive),
 }
 
 impl SnapshotServer {
@@ -128,7 +129,10 @@ fn answer(mut stream: &TcpStream, shared: &Shared) {
     };
     let sent = stream.set_write_timeout(Some(WRITE_TIME_MAX)).and_then(|()| match body {
         Body::Response(response) => stream.write_all(&response.to_bytes(method == Method::HEAD, SystemTime::now())),
-        Body::Archive(archive) => send_archive(stream, &archive),
+        Body::Json(json) => {
+            send_head(stream, "application/json", json.len() as u64).and_then(|()| stream.write_all(json.as_bytes()))
+        }
+        Body::Archive(archive) => send_archive(stream, archive),
     });
     // The connection is not read any more after that: a client of this server sends one request.
     match sent.and_then(|()| stream.shutdown(Shutdown::Write)) {
@@ -163,12 +167,12 @@ fn read_head(mut stream: &TcpStream) -> Result<Option<Head>, Response> {
 /// notices.
 fn send_archive(mut stream: &TcpStream, archive: &Archive) -> io::Result<()> {
     let file = File::open(&archive.path)?;
-    write!(
-        stream,
-        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
-        archive.bytes
-    )?;
+    send_head(stream, "application/x-tar", archive.bytes)?;
     io::copy(&mut file.take(archive.bytes), &mut stream).map(|_| ())
+}
+
+fn send_head(mut stream: &TcpStream, kind: &str, length: u64) -> io::Result<()> {
+    write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n")
 }
 
 impl Shared {
@@ -177,9 +181,9 @@ impl Shared {
     }
 
     /// Returns the answer to a request, and what it is; `None` if the request is refused.
-    fn answer_to(&self, head: &Head) -> (Option<&'static str>, Body) {
+    fn answer_to(&self, head: &Head) -> (Option<&'static str>, Body<'_>) {
         if head.bearer_token().is_none_or(|token| !self.word.matches(token)) {
-            return (None, Body::Response(Response::text(401, "Unauthorized".to_owned())));
+            return (None, text(401, "Unauthorized"));
         }
         let known = if head.method == Method::GET { self.known(&head.path, head.query.as_deref()) } else { None };
         if let Some((what, body)) = known {
@@ -189,29 +193,28 @@ impl Shared {
         let asked = format!("{} {}{query}", head.method.as_str(), head.path);
         log::debug!("wmill asks for what the snapshot has no answer to: {asked}");
         self.asked().unknown.get_or_insert(asked);
-        (None, Body::Response(Response::text(404, "Not found".to_owned())))
+        (None, text(404, "Not found"))
     }
 
-    fn known(&self, path: &str, query: Option<&str>) -> Option<(&'static str, Body)> {
+    fn known(&self, path: &str, query: Option<&str>) -> Option<(&'static str, Body<'_>)> {
         let answers = &self.answers;
         let of_workspace = ["/api/w/", answers.workspace.as_str(), "/"].concat();
-        let (what, response) = match (path.strip_prefix(&of_workspace).unwrap_or(path), query) {
-            ("users/whoami" | "/api/users/whoami", None) => ("the user", Response::json(200, "{}".to_owned())),
-            ("workspaces/list_ws_specific", None) => (OWN_ITEMS, response(&answers.sides.own_items)),
-            ("resources/file_resource_type_to_file_ext_map", None) => (FILE_TYPES, response(&answers.sides.file_types)),
-            ("shared_ui/get", None) => (SHARED_UI, response(&answers.sides.shared_ui)),
+        Some(match (path.strip_prefix(&of_workspace).unwrap_or(path), query) {
+            ("users/whoami" | "/api/users/whoami", None) => ("the user", Body::Json("{}")),
+            ("workspaces/list_ws_specific", None) => (OWN_ITEMS, body(&answers.sides.own_items)),
+            ("resources/file_resource_type_to_file_ext_map", None) => (FILE_TYPES, body(&answers.sides.file_types)),
+            ("shared_ui/get", None) => (SHARED_UI, body(&answers.sides.shared_ui)),
             ("workspaces/tarball", Some(query)) => {
                 let (kind, query) = query.strip_prefix("archive_type=")?.split_once('&')?;
                 match kind {
                     _ if parameters(query) != parameters(&answers.query) => return None,
-                    "zip" => ("the export as a zip file", Response::text(400, NO_ZIP.to_owned())),
-                    "tar" => return Some((TAR, Body::Archive(answers.archive.clone()))),
+                    "zip" => ("the export as a zip file", text(400, NO_ZIP)),
+                    "tar" => (TAR, Body::Archive(&answers.archive)),
                     _ => return None,
                 }
             }
             _ => return None,
-        };
-        Some((what, Body::Response(response)))
+        })
     }
 }
 
@@ -222,9 +225,12 @@ fn parameters(query: &str) -> Vec<&str> {
     parameters
 }
 
-fn response(answer: &Answer) -> Response {
-    let Some(body) = answer else { return Response::text(404, "Not found".to_owned()) };
-    Response { status: 200, headers: vec![("Content-Type", "application/json".to_owned())], body: body.clone() }
+fn body(answer: &Answer) -> Body<'_> {
+    answer.as_ref().map_or_else(|| text(404, "Not found"), |json| Body::Json(json))
+}
+
+fn text(status: u16, text: &str) -> Body<'static> {
+    Body::Response(Response::text(status, text.to_owned()))
 }
 
 #[cfg(all(test, unix))]
@@ -237,7 +243,7 @@ mod tests {
     fn start(test: &str) -> (RunDir, SnapshotServer) {
         let run = RunDir::for_test(test).expect("a folder");
         let path = run.write("export.tar", b"the archive").expect("a file");
-        let answer = |body: &str| Some(body.as_bytes().to_vec());
+        let answer = |body: &str| Some(Arc::new(body.to_owned()));
         let answers = Answers {
             workspace: WorkspaceId::parse("shop").expect("a name"),
             archive: Archive { path, bytes: 11 },

@@ -2,6 +2,8 @@
 //! settings and programs. If all of it still holds, nothing has to be pulled. If only some items differ, only those
 //! have to be pulled. Any doubt means a full sync.
 
+use std::fs::OpenOptions;
+use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +17,7 @@ use crate::util::files;
 use crate::util::hash::{Algorithm, Digest};
 use crate::windmill::api::Account;
 use crate::windmill::cli;
-use crate::windmill::narrow::{Changed, Groups};
+use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot::{self, FoundItem, Snapshot};
 use crate::windmill::wmill_yaml::KindSettings;
 
@@ -234,8 +236,12 @@ impl LastSync {
         } else if pull.warnings.iter().any(|warning| !tip.plan.warnings.contains(warning)) {
             Err("the last full sync warned of what a narrowed one does not see")
         } else {
-            let earlier = self.groups(&pull.digests.groups).ok_or("the digests of the items cannot be read")?;
-            now.snapshot.digests.groups.changed_since(&earlier).ok_or("very many items changed")
+            let earlier = files::open_regular(OpenOptions::new().read(true), &self.folder.join(GROUPS_FILE));
+            let changed = earlier.and_then(|earlier| {
+                let earlier = BufReader::new(earlier.take(GROUPS_BYTES_MAX));
+                now.snapshot.digests.groups.changed_since(earlier, &pull.digests.groups)
+            });
+            changed.map_err(|_| "the digests of the items cannot be read")?.ok_or("very many items changed")
         }
     }
 
@@ -251,11 +257,6 @@ impl LastSync {
     pub fn refused(&self, now: &Now) -> Option<&SavedPull> {
         let is_same = |pull: &&SavedPull| pull.settings == self.settings && Some(&pull.wmill) == now.wmill.as_ref();
         self.saved().filter(is_same).filter(|pull| !pull.found.is_empty() && !self.offers_again)
-    }
-
-    fn groups(&self, digest: &str) -> Option<Groups> {
-        let bytes = files::read_file(&self.folder.join(GROUPS_FILE), GROUPS_BYTES_MAX + 1).ok()?;
-        Groups::parse(bytes).filter(|groups| groups.digest() == digest)
     }
 
     /// Notes that the branch has another tip with the same content in our folder, so that it does not have to be
