@@ -179,11 +179,11 @@ pub(super) fn parse_data_dir(text: &str) -> Result<PathBuf, String> {
 /// Checks a path for `ssh`, which splits the value of this option at spaces and expands text after a percent or dollar
 /// sign.
 pub(super) fn parse_known_hosts(text: &str) -> Result<PathBuf, String> {
-    let path = parse_absolute(text)?;
-    if text.contains(|letter: char| letter.is_whitespace() || "\"'\\%$*?".contains(letter)) {
+    let is_split = |letter: char| letter.is_whitespace() || letter.is_control() || "\"'\\%$*?".contains(letter);
+    if text.contains(is_split) {
         return refused(text, "has a character that ssh does not take as it is");
     }
-    Ok(path)
+    parse_absolute(text)
 }
 
 pub(super) fn parse_listen(text: &str) -> Result<String, String> {

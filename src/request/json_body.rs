@@ -177,6 +177,7 @@ impl<'a> Reader<'a> {
         members
     }
 
+    /// Reads one member of the body. `null` counts as not given, and leaves what `repository` gave.
     fn field(&mut self, name: String, value: Value, repository: &[String]) {
         let is_given = !matches!(value, Value::Null);
         match name.as_str() {
@@ -184,12 +185,12 @@ impl<'a> Reader<'a> {
             "workspace" => self.fields.workspace = self.parsed(&name, value, WorkspaceId::parse),
             "windmill_token" => self.fields.windmill_token = self.token(&name, value),
             "git_remote_url" => {
-                self.fields.remote =
-                    self.parsed(&name, value, RemoteUrl::parse).and_then(|url| self.permitted(&name, url));
+                let url = self.parsed(&name, value, RemoteUrl::parse).and_then(|url| self.permitted(&name, url));
+                self.fields.remote = url.or(self.fields.remote.take());
             }
-            "git_token" => self.fields.git_token = self.token(&name, value),
-            "git_branch" => self.fields.branch = self.given(&name, value),
-            "git_subdir" => self.fields.subdir = self.given(&name, value),
+            "git_token" => self.fields.git_token = self.token(&name, value).or(self.fields.git_token.take()),
+            "git_branch" => self.fields.branch = self.given(&name, value).or(self.fields.branch.take()),
+            "git_subdir" => self.fields.subdir = self.given(&name, value).or(self.fields.subdir.take()),
             "git_user_name" => {
                 self.fields.user_name = self.parsed(&name, value, |text| Identity::part("user name", text));
             }

@@ -778,6 +778,23 @@ mod tests {
     }
 
     #[test]
+    fn null_leaves_what_the_resource_gave() {
+        let nulls = r#""git_remote_url":null,"git_token":null,"git_branch":null,"git_subdir":null"#;
+        let resource = r#""repository":{"url":"https://ann:tok@g/y.git","branch":"dev","folder":"a"}"#;
+        for (first, second) in [(nulls, resource), (resource, nulls)] {
+            let request = accepted(HTTPS, &format!(r#"{{"windmill_token":"w",{first},{second}}}"#));
+            assert_eq!((request.remote.as_str(), token_of(&request)), ("https://g/y.git", ("ann", "tok")), "{first}");
+            assert_eq!((request.branch.as_str(), request.subdir.as_str()), ("dev", "a"), "{first}");
+        }
+        for body in [
+            r#"{"repository":{"url":"https://h/x","branch":"other"},"git_branch":null}"#,
+            r#"{"git_branch":null,"repository":{"url":"https://h/x","branch":"other"}}"#,
+        ] {
+            check(HTTPS, body, &["`windmill_token`"]);
+        }
+    }
+
+    #[test]
     fn a_resource_that_only_windmill_can_resolve_is_refused() {
         check(HTTPS, r#"{"repository":{"is_github_app":true}}"#, &["GitHub app"]);
         check(HTTPS, r#"{"repository":"$res:u/ann/repo"}"#, &["`repository` is a reference to Windmill"]);

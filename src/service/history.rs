@@ -602,6 +602,7 @@ impl History {
         let mut memory = self.memory();
         memory.is_saving = false;
         if written.is_ok() {
+            let count = count.min(memory.unsaved.len());
             memory.unsaved.drain(..count);
             memory.stamp = stamp_of(&self.path);
         }

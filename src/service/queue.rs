@@ -19,6 +19,8 @@ const RUNNING_MAX: usize = 3;
 const OTHERS_RUNNING_MAX: usize = 2;
 /// How many runs of one backup may wait for the running one. Each has a thread, and holds secrets of its request.
 const WAITING_MAX: usize = 8;
+/// How many runs there may be in all when one more would only wait. A container or a unit may limit threads to 512.
+const RUNS_MAX: usize = 128;
 /// How many other backups may have a run in progress or waiting. The settings limit the configured backups.
 const OTHER_BACKUPS_MAX: usize = 16;
 /// How often a wait checks whether its caller is gone.
@@ -72,7 +74,7 @@ impl QueueState {
     fn takes(&self, request: &SyncRequest, backup_id: &str) -> bool {
         match self.runs.iter().filter(|run| run.backup_id == backup_id).count() {
             0 => request.configured || self.first_runs(false).count() < OTHER_BACKUPS_MAX,
-            count => count <= WAITING_MAX,
+            count => count <= WAITING_MAX && self.runs.len() < RUNS_MAX,
         }
     }
 
@@ -229,7 +231,8 @@ impl Queue {
             state.last_end[usize::from(run.request.configured)] = Some(Instant::now());
             self.end(run, result, true, token_user);
             drop(state);
-            self.worker.flush();
+            // Whatever happens, the run gives its place back.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.worker.flush()));
         }
         self.state().runs.retain(|other| other.id != run.id);
         self.changed.notify_all();
@@ -369,6 +372,17 @@ mod tests {
         assert!(state.may_begin(&ours[2]));
         begin(&ours[2]);
         assert!(!state.may_begin(&ours[3]), "three go on");
+    }
+
+    #[test]
+    fn a_run_that_would_wait_is_refused_where_there_are_very_many() {
+        let (first, waits) = (Instant::now(), run("shop", true, Instant::now(), 0));
+        let mut state = QueueState { runs: vec![run("shop", true, first, 0)], ..QueueState::default() };
+        assert!(state.takes(&waits.request, &waits.backup_id));
+        state.runs.extend((1..RUNS_MAX).map(|number| run(&format!("w{number}"), true, first, 0)));
+        assert!(!state.takes(&waits.request, &waits.backup_id));
+        let new = run("new", true, first, 0);
+        assert!(state.takes(&new.request, &new.backup_id), "a backup has room for its first run");
     }
 
     struct Idle;

@@ -195,7 +195,11 @@ impl OpenSlot {
         if let Some(code) = own.closing {
             return Err(code);
         }
-        (own.phase, own.since) = (phase, Instant::now());
+        // A client that has its answer and does not close counts from the beginning of the answer.
+        if !matches!((own.phase, phase), (Phase::Sending(_), Phase::Sending(0))) {
+            own.since = Instant::now();
+        }
+        own.phase = phase;
         match phase {
             Phase::Body(_) => self.keep_small(&mut list, phase, self.slots.limits.bodies_bytes_max),
             Phase::Sending(_) => self.keep_small(&mut list, phase, self.slots.limits.answers_bytes_max),
