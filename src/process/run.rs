@@ -264,8 +264,10 @@ mod platform {
         fn read(&mut self, patience: Duration, output: &mut Output<'_>) -> Result<bool, Failure> {
             let patience = if self.are_open() { patience } else { patience.min(END_WAIT) };
             let mut polled: Vec<_> = self.0.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)).collect();
-            // It fails if a signal comes; then no pipe is ready.
-            let _ = poll(&mut polled, Timespec::try_from(patience).ok().as_ref());
+            if poll(&mut polled, Timespec::try_from(patience).ok().as_ref()).is_err() {
+                // A signal came, so it is not known whether there is more.
+                return Ok(true);
+            }
             let ready: Vec<_> = polled.iter().map(|pipe| !pipe.revents().is_empty()).collect();
             let open = self.0.iter_mut().enumerate().filter(|(_, pipe)| pipe.is_some());
             for ((stream, pipe), _) in open.zip(&ready).filter(|(_, is_ready)| **is_ready) {

@@ -506,7 +506,9 @@ fn differences(changes: &[Change], unreadable: &[String]) -> Vec<Difference> {
             Mark::Modified => "differs",
             Mark::Deleted => "not_deleted",
         };
-        found.push(Difference { path: printable(path.as_bytes()), kind, diff: diff.clone() });
+        // Of the others, only the number is shown.
+        let diff = if found.len() < LISTED_MAX { diff.clone() } else { Vec::new() };
+        found.push(Difference { path: printable(path.as_bytes()), kind, diff });
     }
     for path in unreadable {
         let path = printable(format!("{path}.variable.yaml").as_bytes());

@@ -11,8 +11,8 @@ const MARK: &str = "!inline";
 const FILESET: &str = "_fileset";
 /// What begins another value than a plain text.
 const INDICATORS: [char; 12] = ['"', '\'', '|', '>', '&', '*', '!', '[', '{', '%', '@', '#'];
-/// What begins an escape for white space or for any character.
-const ESCAPES_OF_ANY: &str = "tnvfrNLP_xuU";
+/// The escapes of white space.
+const ESCAPES_OF_SPACE: &str = "tnvfrNLP_";
 
 /// Returns whether a file of an item has such a text, or something that may be one, with a name of which the item has
 /// no file. `has_file` says whether there is a readable file at a path.
@@ -88,22 +88,64 @@ fn place_of(before: &str) -> Place {
     }
 }
 
-/// Returns the name in a quoted text that begins with the mark, or may do so. The name is empty if there is none, or if
-/// it cannot be read.
+/// Returns the name in a quoted text that begins with the mark. The name is empty if there is none, or if the text cannot
+/// be read.
 fn name_in_quotes(quoted: &str) -> Option<String> {
-    let start = quoted[1..].trim_start_matches(is_space);
-    let is_escape = |char: char| is_space(char) || ESCAPES_OF_ANY.contains(char);
-    let has_escape = start.strip_prefix('\\').is_some_and(|rest| rest.starts_with(is_escape));
-    if !start.starts_with('!') && !has_escape {
+    if !begins_with_mark(quoted) {
         return None;
     }
-    // `wmill` refuses a file with a text that has no end.
-    let Some(quoted) = in_quotes(quoted) else { return start.starts_with('!').then(String::new) };
-    let Some(Node::Text(text)) = yaml::value(quoted) else { return Some(String::new()) };
+    let Some(Node::Text(text)) = in_quotes(quoted).and_then(yaml::value) else { return Some(String::new()) };
     let marked = text.trim_start_matches(is_space);
     // `wmill` counts the spaces before the mark too, and never writes them.
     let is_indented = marked.len() < text.len();
-    marked.starts_with(MARK).then(|| if is_indented { String::new() } else { word(marked, 1) })
+    Some(if is_indented { String::new() } else { word(marked, 1) })
+}
+
+/// Returns whether a quoted text begins with white space and the mark. Only the beginning is read: the rest may be
+/// long, or have what our parser does not accept, such as surrogates.
+fn begins_with_mark(quoted: &str) -> bool {
+    let has_escapes = quoted.starts_with('"');
+    let (mut rest, mut mark, mut is_inside) = (&quoted[1..], MARK.chars().peekable(), false);
+    while let Some(wanted) = mark.peek().copied() {
+        let Some(first) = rest.chars().next() else { return false };
+        let char = if first == '\\' && has_escapes {
+            match unescaped(&mut rest) {
+                Some(char) => char,
+                None => return false,
+            }
+        } else {
+            rest = &rest[first.len_utf8()..];
+            Some(first)
+        };
+        match char {
+            Some(char) if char == wanted => (is_inside, _) = (true, mark.next()),
+            Some(char) if is_inside || !is_space(char) => return false,
+            _ => {}
+        }
+    }
+    true
+}
+
+/// Reads an escape of a text in double quotes. Returns its character, `Some(None)` for an escaped line end, and `None`
+/// for what is no character.
+fn unescaped(rest: &mut &str) -> Option<Option<char>> {
+    let mut chars = rest[1..].chars();
+    let kind = chars.next()?;
+    *rest = chars.as_str();
+    let digits = match kind {
+        'x' => 2,
+        'u' => 4,
+        'U' => 8,
+        '\n' | '\r' => {
+            *rest = rest.trim_start_matches(is_space);
+            return Some(None);
+        }
+        _ if ESCAPES_OF_SPACE.contains(kind) => return Some(Some(' ')),
+        _ => return Some(Some(kind)),
+    };
+    let code = u32::from_str_radix(rest.get(..digits)?, 16).ok()?;
+    *rest = &rest[digits..];
+    char::from_u32(code).map(Some)
 }
 
 /// Returns what the text behind a tag names, if the tag stands for the mark or can hide it.
@@ -202,9 +244,15 @@ mod tests {
             "path: /etc/passwd\nother: ../x",
             "text: 50% of \"\\u00e9\"",
             "text: a\u{2028}b\u{85} \"\\L\"",
+            "{\"icon\": \"\\ud83d\\ude00 hi\"}",
+            "content: |\n  [x, \"\\u{1F600}\", \"\\n\\d+\"]\n",
+            "content: |\n  a { color: \"!important }\n",
+            "value: \"!in\n  line x\"",
         ] {
             check_large(FLOW, content, false);
         }
+        let long = ",-".repeat(50_000);
+        check(FLOW, &format!("text: \"\\ufeffid{long}\"\nmore: \"!function(){long}\""), false);
         check_large(APP, "inlineScript:\n  content: '!inline a.ts'\n", false);
         check_large(SCRIPT, "lock: '!inline f/ops/a.script.lock'", false);
         check_large(SCRIPT, "lock: '!inline locks/python3-requirements.txt.lock'", false);
