@@ -20,7 +20,7 @@ const TRIES_PER_ORPHAN_SEARCH: u32 = 20;
 /// The lock of a workspace, held until it is dropped and the last program that got it as its input has ended.
 pub struct Lock {
     file: File,
-    /// The marker of the run's programs; empty if there is none.
+    /// The marker that the run's programs have in their environment. It is empty where `/proc` cannot be read.
     marker: String,
 }
 

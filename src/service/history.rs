@@ -474,7 +474,7 @@ struct Memory {
     stamp: Option<Stamp>,
 }
 
-/// Shows whether a file was replaced: its time, its size, and its inode number, which is 0 if there is none.
+/// Identifies one version of a file: modification time, size and inode number. The inode number is 0 on WASI.
 type Stamp = (Option<SystemTime>, u64, u64);
 
 fn stamp_of(path: &Path) -> Option<Stamp> {

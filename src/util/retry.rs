@@ -122,7 +122,7 @@ mod tests {
         let short = Deadline::after(Duration::from_millis(200), &cancel);
         assert_eq!(pause(&short, 1, None, "x"), Ok(false));
         let over = Deadline::after(Duration::ZERO, &cancel);
-        assert_eq!(pause(&over, 1, None, "x"), Ok(false), "what failed is told, and not that the time is over");
+        assert_eq!(pause(&over, 1, None, "x"), Ok(false), "the last error is reported, not the timeout");
         let long = Deadline::after(Duration::from_secs(10), &cancel);
         assert_eq!(pause(&long, 1, Some(Duration::MAX), "x"), Ok(false), "thirty seconds at most, and no time");
         assert_eq!(pause(&long, 4, None, "x"), Ok(false), "the fourth try is the last");

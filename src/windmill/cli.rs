@@ -163,7 +163,8 @@ fn plain_lines(tail: &[String]) -> String {
     plain[plain.len().saturating_sub(PLAIN_LINES_MAX)..].join("; ")
 }
 
-/// Runs `wmill sync` in `folder`, against a server of ours with this address and word. `options` adds what is to be done.
+/// Runs `wmill sync` in `folder`. `wmill` talks to our loopback server at this address, with this secret word. `options`
+/// adds the subcommand and its options.
 fn sync(
     workspace: &WorkspaceId,
     run_env: &RunEnv,

@@ -981,7 +981,7 @@ impl Children {
 }
 
 const NOT_A_TEXT: &str = "the content of a file within it is not a text";
-const NO_FILES: &str = "it is a set of files, and its value is none";
+const NO_FILES: &str = "its resource type is a fileset, but its value is not a set of texts";
 
 fn is_not_written(file: &str) -> bool {
     file.starts_with("/sql_to_apply/") || NOT_WRITTEN.contains(&file)

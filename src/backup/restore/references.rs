@@ -88,8 +88,8 @@ fn place_of(before: &str) -> Place {
     }
 }
 
-/// Returns the name in a quoted text that begins with the mark. The name is empty if there is none, or if the text cannot
-/// be read.
+/// Returns the name in a quoted text, or `None` if the text does not begin with the mark. An unreadable text and a mark
+/// without a name return an empty name.
 fn name_in_quotes(quoted: &str) -> Option<String> {
     if !begins_with_mark(quoted) {
         return None;
@@ -118,7 +118,10 @@ fn begins_with_mark(quoted: &str) -> bool {
             Some(first)
         };
         match char {
-            Some(char) if char == wanted => (is_inside, _) = (true, mark.next()),
+            Some(char) if char == wanted => {
+                is_inside = true;
+                mark.next();
+            }
             Some(char) if is_inside || !is_space(char) => return false,
             _ => {}
         }
