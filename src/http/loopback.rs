@@ -55,6 +55,12 @@ impl LoopbackServer {
         format!("http://{}/", self.address)
     }
 
+    /// Returns how many connections are being served.
+    #[cfg(test)]
+    pub fn served(&self) -> usize {
+        Arc::strong_count(&self.connections) - 1
+    }
+
     /// Returns the address on which it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
