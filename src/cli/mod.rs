@@ -47,11 +47,6 @@ pub fn main() -> ExitCode {
         eprint_line(&format!("{PROGRAM}: cannot start ssh: {error}"));
         return ExitCode::from(255);
     }
-    #[cfg(target_os = "linux")]
-    #[expect(clippy::disallowed_methods, reason = "we started ourselves to become another program")]
-    if let Some(setting) = std::env::var_os(confine::ENVIRONMENT) {
-        return ExitCode::from(confine::become_confined(&setting, arguments, &mut |line| eprint_line(&line)));
-    }
     #[cfg(unix)]
     confine::protect_secrets();
     let environment = Environment::new(environment);

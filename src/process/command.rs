@@ -1,9 +1,10 @@
 //! A program to run: its arguments, its environment, and where its output goes.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::util::volume::Volume;
 
@@ -11,12 +12,7 @@ use crate::util::volume::Volume;
 ///
 /// `Display` gives the command as one would type it. The environment is never shown: it holds secrets.
 pub struct Invocation {
-    pub(super) program: OsString,
-    pub(super) arguments: Vec<OsString>,
-    pub(super) environment: Vec<(OsString, OsString)>,
-    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is started there"))]
-    pub(super) folder: PathBuf,
-    pub(super) stdin: Option<File>,
+    pub(super) command: Command,
     pub(super) stdout: Stdout,
     pub(super) volume: Option<Volume>,
     /// The folders below which it may write. If there are none, it may write everywhere.
@@ -34,45 +30,40 @@ pub(super) enum Stdout {
 
 impl Invocation {
     /// Creates an invocation of `program` in `folder`. The program is looked up in the `PATH` that
-    /// [`Invocation::environment`] sets.
+    /// [`Invocation::environment`] sets. Without [`Invocation::stdin`], its standard input is `/dev/null`.
     #[must_use]
     pub fn new(program: impl AsRef<OsStr>, folder: &Path) -> Self {
-        Self {
-            program: program.as_ref().to_owned(),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            folder: folder.to_owned(),
-            stdin: None,
-            stdout: Stdout::Lines,
-            volume: None,
-            confined_to: Vec::new(),
-        }
+        #[expect(clippy::disallowed_methods, reason = "the one place that makes commands")]
+        let mut command = Command::new(program);
+        command.env_clear().current_dir(folder).stdin(Stdio::null());
+        Self { command, stdout: Stdout::Lines, volume: None, confined_to: Vec::new() }
     }
 
     /// Adds one argument. It must not be a secret: every process can read arguments.
     #[must_use]
     pub fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
-        self.arguments.push(argument.as_ref().to_owned());
+        self.command.arg(argument);
         self
     }
 
     /// Adds arguments.
     #[must_use]
-    pub fn arguments<A: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = A>) -> Self {
-        arguments.into_iter().fold(self, Self::argument)
+    pub fn arguments<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.command.args(arguments);
+        self
     }
 
     /// Sets a variable. The program sees only the variables that are set here.
     #[must_use]
     pub fn environment(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.command.env(name, value);
         self
     }
 
-    /// Sets the file that it reads as standard input. Without one, its standard input is `/dev/null`.
+    /// Sets the file that it reads as standard input.
     #[must_use]
     pub fn stdin(mut self, file: File) -> Self {
-        self.stdin = Some(file);
+        self.command.stdin(file);
         self
     }
 
@@ -107,8 +98,8 @@ impl Invocation {
 
 impl fmt::Display for Invocation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", Path::new(&self.program).display())?;
-        for argument in &self.arguments {
+        write!(formatter, "{}", self.command.get_program().display())?;
+        for argument in self.command.get_args() {
             let text = argument.to_string_lossy();
             if text.is_empty()
                 || text.contains(|character: char| character.is_whitespace() || "'\"$*".contains(character))

@@ -7,8 +7,6 @@ use std::io::{self, Write as _};
 use std::mem;
 
 use crate::process::command::{Invocation, Stdout};
-#[cfg(target_os = "linux")]
-use crate::process::confine;
 use crate::process::run::{Ending, Failure, Finished};
 use crate::util::redact::{self, Redactor};
 
@@ -113,15 +111,6 @@ impl<'a> Output<'a> {
             return;
         }
         let line = if is_cut { self.redactor.scrub_cut(&line) } else { self.redactor.redact(&line) };
-        // Our own program prints these lines before it becomes another program.
-        #[cfg(target_os = "linux")]
-        if line.starts_with(confine::LINE_PREFIX) {
-            log::debug!("{line}");
-            if confine::reason(&line).is_some() && self.tail.len() < TAIL_LINES_MAX {
-                self.tail.push_back(line);
-            }
-            return;
-        }
         (self.on_line)(&line);
         if self.tail.len() == TAIL_LINES_MAX {
             self.tail.pop_front();

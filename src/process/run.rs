@@ -118,8 +118,7 @@ pub fn run(
     #[cfg(not(unix))]
     {
         let _ = (deadline, redactor, on_line);
-        let Invocation { program, .. } = invocation;
-        Err(Failure::Machine(cannot_start(&program, &io::ErrorKind::Unsupported.into())))
+        Err(Failure::Machine(cannot_start(invocation.command.get_program(), &io::ErrorKind::Unsupported.into())))
     }
 }
 
@@ -129,7 +128,7 @@ mod platform {
     use std::io::{self, Read as _};
     use std::os::fd::OwnedFd;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
-    use std::process::{Child, Command, Stdio};
+    use std::process::{Child, Stdio};
     use std::time::{Duration, Instant};
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -182,7 +181,8 @@ mod platform {
             orphans::wait_while(GROUP_END_TIME_MAX, || test_kill_process_group(group).is_ok());
         }
         followed.and_then(|()| drain(&mut pipes, &mut output))?;
-        let status = status.map_err(|error| Failure::Machine(cannot_start(&invocation.program, &error)))?;
+        let status =
+            status.map_err(|error| Failure::Machine(cannot_start(invocation.command.get_program(), &error)))?;
         let ending = match (status.code(), status.signal()) {
             (Some(code), _) => Ending::Exit(code),
             (None, signal) => Ending::Signal(signal.unwrap_or(0)),
@@ -190,13 +190,6 @@ mod platform {
         let mut finished = output.finish(ending);
         if was_killed(&finished) && oom_kills() > oom_kills_before {
             finished.ending = Ending::OutOfMemory;
-        }
-        #[cfg(target_os = "linux")]
-        if !invocation.confined_to.is_empty()
-            && !finished.is_success()
-            && let Some(why) = finished.tail.iter().find_map(|line| confine::reason(line))
-        {
-            return Err(Failure::Machine(why.to_owned()));
         }
         Ok(finished)
     }
@@ -219,31 +212,18 @@ mod platform {
     }
 
     fn spawn(invocation: &mut Invocation) -> Result<Child, Failure> {
-        let mut command = command(invocation);
-        command
-            .args(&invocation.arguments)
-            .envs(invocation.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(&invocation.folder)
-            .stdin(invocation.stdin.take().map_or_else(Stdio::null, Stdio::from))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        let child = command.spawn().map_err(|error| Failure::Machine(cannot_start(&invocation.program, &error)))?;
+        let command = invocation.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         #[cfg(target_os = "linux")]
-        confine::prefer_for_oom(&child.id().to_string());
+        let child = match &*invocation.confined_to {
+            [] => command.spawn(),
+            folders => confine::spawn_confined(command, folders),
+        };
+        #[cfg(not(target_os = "linux"))]
+        let child = command.spawn();
+        let child = child.map_err(|error| Failure::Machine(cannot_start(command.get_program(), &error)))?;
+        #[cfg(target_os = "linux")]
+        confine::prefer_for_oom(child.id());
         Ok(child)
-    }
-
-    /// Returns a command for the program with an empty environment, or for our own program, which becomes it.
-    fn command(invocation: &Invocation) -> Command {
-        #[cfg(target_os = "linux")]
-        if !invocation.confined_to.is_empty() {
-            return confine::confined_command(&invocation.program, &invocation.confined_to);
-        }
-        #[expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
-        let mut command = Command::new(&invocation.program);
-        command.env_clear();
-        command
     }
 
     /// The pipes of standard output and standard error, as long as they are open.

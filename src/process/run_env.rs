@@ -80,7 +80,7 @@ impl RunEnv {
     /// # Errors
     /// [`Failure`].
     pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Finished, Failure> {
-        let (program, mut lines) = (invocation.program.display().to_string(), 0);
+        let (program, mut lines) = (invocation.command.get_program().display().to_string(), 0);
         run::run(invocation, &self.deadline, &self.redactor, &mut |line| {
             lines += 1;
             if lines <= LOGGED_LINES_MAX {

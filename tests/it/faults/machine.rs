@@ -519,7 +519,10 @@ fn wmill_can_write_into_its_folders_alone() {
         "for place in '{}' '{}' /tmp/windmill-git-sync-confined-$$ ../git/escaped ../escaped; do\n\
          echo x 2>/dev/null >\"$place\" && echo \"wrote $place\"\ndone\n\
          echo x >/dev/null && echo null\necho x >\"$HOME/scratch\" && echo scratch\n\
-         echo \"score $(cat /proc/self/oom_score_adj)\"\necho \"core $(ulimit -c)\"\n",
+         echo \"core $(ulimit -c)\"\n\
+         # The service sets it once the program has started.\n\
+         for try in 1 2 3 4 5 6 7 8 9 10; do read -r score </proc/$$/oom_score_adj\n\
+         [ $score = 1000 ] && break; sleep 0.1; done\necho \"score $score\"\n",
         data.join("escaped").display(),
         replay.sandbox.home().join("escaped").display(),
     );
