@@ -1,14 +1,26 @@
 //! Makes, finds and reads commits.
 
-use std::fs::File;
 use std::time::{Duration, SystemTime};
 
-use crate::git::fast_import::{self, ItemCommit};
 use crate::git::fetch::TIP_REF;
-use crate::git::object::ObjectId;
+use crate::git::ls_tree::Listing;
+use crate::git::object::{self, ObjectId};
 use crate::git::output::CommitText;
+use crate::git::tree_diff::{Change, Mark};
 use crate::git::{Git, GitError};
 use crate::model::names::Identity;
+
+/// One commit of a chain.
+pub struct ItemCommit<'a> {
+    /// Who made the change.
+    pub author: &'a Identity,
+    /// When the change was made; `None` means now.
+    pub time: Option<SystemTime>,
+    /// The whole message.
+    pub message: String,
+    /// The changed files.
+    pub changes: &'a [Change],
+}
 
 impl Git<'_> {
     /// Makes a commit of `tree` with this parent.
@@ -31,7 +43,7 @@ impl Git<'_> {
         parent: Option<&ObjectId>,
         committer: &Identity,
         author: &Identity,
-        authored: Option<u64>,
+        authored: Option<SystemTime>,
         message: &str,
     ) -> Result<ObjectId, GitError> {
         let message = self.run_env.run_dir.write("message", message.as_bytes())?;
@@ -46,8 +58,9 @@ impl Git<'_> {
             .arguments(self.signing_key.as_ref().map(|key| format!("--gpg-sign={}", key.display())))
             .arguments(parent.map(|parent| format!("-p{parent}")))
             .argument(tree.as_str());
-        if let Some(seconds) = authored {
-            command = command.environment("GIT_AUTHOR_DATE", format!("@{seconds} +0000"));
+        // git has no earlier times than 1970.
+        if let Some(since) = authored.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()) {
+            command = command.environment("GIT_AUTHOR_DATE", format!("@{} +0000", since.as_secs()));
         }
         self.object_id(command)
     }
@@ -92,42 +105,33 @@ impl Git<'_> {
         })
     }
 
-    /// Makes a chain of commits on top of `parent`; the first one changes the tree `base`. Returns the last one and its
-    /// tree.
-    ///
-    /// One `git fast-import` makes them all. It cannot sign, so each signed commit needs programs of its own.
+    /// Makes a chain of commits on top of `parent`, which change the folder at `path`, at first the tree `folder`. Returns
+    /// the last commit, and the tree of the folder in it.
     ///
     /// # Errors
     /// [`GitError`].
     pub fn commit_chain(
         &self,
         parent: Option<&ObjectId>,
-        base: Option<&ObjectId>,
+        path: &str,
+        folder: Option<&ObjectId>,
         committer: &Identity,
-        links: &[ItemCommit<'_>],
-    ) -> Result<(ObjectId, ObjectId), GitError> {
-        let now = fast_import::seconds(SystemTime::now());
-        let orders = self.run_env.run_dir.write("commits", &fast_import::chain(parent, base, committer, now, links))?;
-        let import = ["fast-import", "--quiet", "--force", "--done", "--date-format=raw"];
-        self.locally(self.command()?.arguments(import).stdin(File::open(orders)?))?;
-        let mut last = self.resolve(fast_import::CHAIN_REF)?;
-        let list = self.command()?.arguments(["rev-list", "--reverse", "--format=%T", fast_import::CHAIN_REF]);
-        let listed = self.answer(list.arguments(parent.map(|parent| format!("^{parent}"))))?;
-        // The lines between the trees begin with the word `commit`.
-        let trees: Vec<_> = listed.lines().filter_map(ObjectId::parse).collect();
-        let Some(tree) = trees.last().filter(|_| trees.len() == links.len()) else {
-            return Err(GitError::Checkout(format!("git made {} commits of {}", trees.len(), links.len())));
-        };
-        if self.signing_key.is_some() {
-            let mut parent = parent.cloned();
-            for (link, tree) in links.iter().zip(&trees) {
-                let time = link.time.map(fast_import::seconds).unwrap_or(now);
-                let made = self.commit_by(tree, parent.as_ref(), committer, link.author, Some(time), &link.message)?;
-                last = made.clone();
-                parent = Some(made);
-            }
+        commits: &[ItemCommit<'_>],
+    ) -> Result<Option<(ObjectId, ObjectId)>, GitError> {
+        let mut last = None;
+        self.read_into_index(folder)?;
+        for ItemCommit { author, time, message, changes } in commits {
+            let changes = Listing::write(self.listing_place("item.listing"), |lines| {
+                // Deletions come first, because a file may become a folder, or a folder a file.
+                let (deleted, others): (Vec<_>, Vec<_>) = changes.iter().partition(|it| it.mark == Mark::Deleted);
+                deleted.iter().try_for_each(|it| lines.nothing(&it.path, object::digits(it.entry.object.format())))?;
+                others.iter().try_for_each(|it| lines.put(&it.path, &it.entry, 0))
+            })?;
+            let folder = self.change_index(&changes)?;
+            let parent = last.as_ref().map(|(commit, _)| commit).or(parent);
+            let tree = self.with_folder(parent, path, &folder)?;
+            last = Some((self.commit_by(&tree, parent, committer, author, *time, message)?, folder));
         }
-        self.locally(self.command()?.arguments(["update-ref", "-d", fast_import::CHAIN_REF]))?;
-        Ok((last, tree.clone()))
+        Ok(last)
     }
 }

@@ -7,7 +7,6 @@ mod auth;
 pub mod checkout_cache;
 mod commit;
 mod config;
-mod fast_import;
 mod fetch;
 mod history;
 mod leftovers;
@@ -26,7 +25,7 @@ pub mod verify_index;
 
 pub use advertisement::is_public;
 pub use auth::RepositoryPaths;
-pub use fast_import::ItemCommit;
+pub use commit::ItemCommit;
 pub use history::LoggedCommit;
 pub use output::{CommitText, Pushed, RemoteState, refused_paths};
 pub use tree::{BlobContent, FolderAt, Staged};

@@ -216,18 +216,31 @@ impl Git<'_> {
         Ok(Staged { files: self.list(&tree, "staged.listing")?, tree })
     }
 
-    /// Returns the tree `base` with `changes` applied in their order. The checkout's own index does not change.
+    /// Returns a tree of these files. The checkout's own index does not change.
     ///
     /// # Errors
     /// [`GitError`].
-    pub fn compose(&self, base: Option<&ObjectId>, changes: &Listing) -> Result<ObjectId, GitError> {
-        let index = self.run_env.run_dir.path().join("compose.index");
-        let start = if let Some(base) = base { base.as_str() } else { "--empty" };
-        let command = || Ok::<_, GitError>(self.command()?.environment("GIT_INDEX_FILE", &index));
-        self.locally(command()?.arguments(["read-tree", start]))?;
+    pub fn compose(&self, files: &Listing) -> Result<ObjectId, GitError> {
+        self.read_into_index(None)?;
+        self.change_index(files)
+    }
+
+    fn for_composing(&self, arguments: &[&str]) -> Result<Invocation, GitError> {
+        let index = self.listing_place("compose.index");
+        Ok(self.command()?.environment("GIT_INDEX_FILE", index).arguments(arguments))
+    }
+
+    /// Makes the index for composed trees equal to this tree, or empty.
+    pub(super) fn read_into_index(&self, tree: Option<&ObjectId>) -> Result<(), GitError> {
+        let start = if let Some(tree) = tree { tree.as_str() } else { "--empty" };
+        self.locally(self.for_composing(&["read-tree", start])?).map(drop)
+    }
+
+    /// Applies the changes, in their order, to the index for composed trees. Returns its tree.
+    pub(super) fn change_index(&self, changes: &Listing) -> Result<ObjectId, GitError> {
         let changes = File::open(changes.path())?;
-        self.locally(command()?.arguments(["update-index", "-z", "--index-info"]).stdin(changes))?;
-        self.object_id(command()?.arguments(["write-tree"]))
+        self.locally(self.for_composing(&["update-index", "-z", "--index-info"])?.stdin(changes))?;
+        self.object_id(self.for_composing(&["write-tree"])?)
     }
 
     /// Returns the path of the run's listing with this name.

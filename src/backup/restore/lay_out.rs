@@ -28,7 +28,7 @@ impl RestoreRun<'_> {
     pub(super) fn lay_out(&mut self, git: &Git<'_>, choice: &mut Choice) -> Result<(), BackupError> {
         let failed = |error: GitError| self.target.git_error(Step::Commit, error);
         let listing = tree::write(git, "push.listing", &choice.tree, "").map_err(failed)?;
-        let laid_out = git.compose(None, &listing).map_err(failed)?;
+        let laid_out = git.compose(&listing).map_err(failed)?;
         git.check_out(Some(&laid_out)).map_err(failed)?;
         if self.source.request.workspace != *self.workspace() && !self.options.enables {
             self.turn_off(git, choice)?;

@@ -69,7 +69,7 @@ impl RestoreRun<'_> {
         let point = RunContext { request: &point_request, env: target.env };
         let git_of_point = point.git(git.run_env(), git.tree_folder().parent().unwrap_or(git.tree_folder()))?;
         let commit = git
-            .compose(None, &listing)
+            .compose(&listing)
             .and_then(|tree| git.commit(&tree, None, &target.request.author, &message))
             .map_err(failed)?;
         match point.step(Step::Push, || push::deliver(point, &git_of_point, &commit))? {

@@ -71,14 +71,18 @@ pub fn make(
         }
     };
     let trailers = trailers(run, account, version, key.as_ref());
-    let builder = CommitBuilder { run, tip, comparison, edits, trailers };
+    let builder = CommitBuilder { run, comparison, edits, trailers };
     let (whole, folder) = tree?;
     if run.env.config.commit_per == CommitPer::Item && is_all && !items.is_empty() {
-        let commits = builder.item_commits()?;
-        let ours = &run.request.author;
-        let (last, made) = git.commit_chain(tip.commit.as_ref(), tip.base.as_ref(), ours, &commits)?;
-        if made == whole {
-            return Ok(CreatedCommit { commit: last, folder, warning });
+        let by_item = builder.changes_by_item()?;
+        let commits = by_item.iter().map(|(item, changes)| builder.item_commit(item, changes));
+        let commits = commits.collect::<io::Result<Vec<_>>>()?;
+        let (path, ours) = (run.request.subdir.as_str(), &run.request.author);
+        if let Some((commit, made)) =
+            git.commit_chain(tip.commit.as_ref(), path, tip.folder_tree.as_ref(), ours, &commits)?
+            && made == folder
+        {
+            return Ok(CreatedCommit { commit, folder, warning });
         }
         // For example, a file of one item replaces a folder of another. Each commit is right, but not in every order.
         log::warn!("the commits of single items do not come to the same as all together, so one commit is made");
@@ -121,7 +125,6 @@ fn trailers(run: RunContext<'_>, account: &Account, version: Option<&str>, key: 
 
 struct CommitBuilder<'a> {
     run: RunContext<'a>,
-    tip: &'a RemoteTip,
     comparison: &'a TreeDiff,
     edits: Edits,
     trailers: String,
@@ -150,10 +153,10 @@ impl CommitBuilder<'_> {
         Ok(redact::visible(&message))
     }
 
-    /// Returns a commit for each item, the last edited item at the end. Deleted items come first, since their time is
+    /// Returns the changes of each item, the last edited item at the end. Deleted items come first, since their time is
     /// not known, and they may be in the way of new files. Files that belong to no item, such as wmill's lock file, go
-    /// with the last commit.
-    fn item_commits(&self) -> io::Result<Vec<ItemCommit<'_>>> {
+    /// with the last item.
+    fn changes_by_item(&self) -> io::Result<Vec<(ItemId, Vec<Change>)>> {
         let (mut by_item, mut of_no_item) = (BTreeMap::<ItemId, Vec<Change>>::new(), Vec::new());
         for change in self.comparison.changes()? {
             let change = change?;
@@ -169,28 +172,18 @@ impl CommitBuilder<'_> {
         if let Some((_, changes)) = all.last_mut() {
             changes.extend(of_no_item);
         }
-        let commits = all.iter().map(|(item, changes)| self.item_commit(item, changes));
-        let mut commits = commits.collect::<io::Result<Vec<_>>>()?;
-        if let (Some(first), Some((path, _))) = (commits.first_mut(), &self.tip.path_conflict) {
-            first.changes.push((path.clone(), None));
-        }
-        Ok(commits)
+        Ok(all)
     }
 
-    fn item_commit(&self, item: &ItemId, changes: &[Change]) -> io::Result<ItemCommit<'_>> {
+    fn item_commit<'c>(&'c self, item: &ItemId, changes: &'c [Change]) -> io::Result<ItemCommit<'c>> {
         let summary = summary(LISTED_MAX, changes.iter().cloned().map(Ok))?;
         let message = format!("{}: {}\n\n{summary}\n\n{}", self.run.request.message, name_of(item), self.trailers);
-        let message = redact::visible(&message);
         let edit = self.edits.get(item);
-        let prefix = self.run.request.subdir.prefix();
-        let in_repository = |Change { mark, path, entry }: &Change| {
-            ([prefix.as_bytes(), path].concat(), (*mark != Mark::Deleted).then(|| entry.clone()))
-        };
         Ok(ItemCommit {
             author: edit.and_then(|edit| edit.author.as_ref()).unwrap_or(&self.run.request.author),
             time: edit.and_then(|edit| edit.time),
-            message,
-            changes: changes.iter().map(in_repository).collect(),
+            message: redact::visible(&message),
+            changes,
         })
     }
 }

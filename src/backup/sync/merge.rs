@@ -114,7 +114,7 @@ impl Merged {
     }
 
     fn composed(&self, git: &Git<'_>) -> Result<ObjectId, GitError> {
-        let folder = git.compose(None, &self.after)?;
+        let folder = git.compose(&self.after)?;
         for file in join(self.after.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
             let (_, (wanted, there)) = file?;
             if wanted != there {

@@ -436,7 +436,7 @@ mod tests {
             let plan = tip::plan_without_file(&self.config);
             let tip = |tip: char| RemoteTip {
                 commit: (tip != '-').then(|| id(&tip.to_string())),
-                base: None,
+                folder_tree: None,
                 visible_tree: None,
                 folder: Listing::at("none".into()),
                 is_empty: false,

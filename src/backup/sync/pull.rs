@@ -182,7 +182,7 @@ pub fn pull_narrowed(
     let place = git.listing_place("narrowed.listing");
     let is_shown = |path: &[u8], entry: &_| changed.is_shown(path) && !tip.is_withheld(path, entry);
     let (shown, _) = tip.folder.sifted(place, is_shown).map_err(of_disk)?;
-    let tree = git.compose(None, &shown).map_err(of_git)?;
+    let tree = git.compose(&shown).map_err(of_git)?;
     files::open_folder(git.tree_folder());
     git.check_out(Some(&tree)).map_err(of_git)?;
     let before = read_lock(git);

@@ -26,8 +26,8 @@ const PATH_BYTES_NAMED: usize = 100;
 pub struct RemoteTip {
     /// The commit at the branch's tip; `None` if the branch does not exist.
     pub commit: Option<ObjectId>,
-    /// What the next commit changes: the tip, or its tree without the invalid entries of our folder.
-    pub base: Option<ObjectId>,
+    /// The tree of our folder, without the invalid entries.
+    pub folder_tree: Option<ObjectId>,
     /// The tree that `wmill` sees: our folder without everything that could mislead it.
     pub visible_tree: Option<ObjectId>,
     /// The valid files in our folder, by their path in it.
@@ -172,17 +172,12 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
     if count > ENTRIES_MAX {
         return Err(GitError::Remote { code: Code::PullFailed, message: too_many(path, count), is_passing: false });
     }
-    let (mut visible_tree, mut base) = (tree, commit.clone());
-    if !invalid_entries.is_empty() {
-        let valid = git.compose(None, &folder)?;
-        base = Some(git.with_folder(commit.as_ref(), path, &valid)?);
-        visible_tree = Some(valid);
-    }
+    let folder_tree = if invalid_entries.is_empty() { tree } else { Some(git.compose(&folder)?) };
     let plan = plan(run, git, own.as_ref())?;
     let mut tip = RemoteTip {
         commit,
-        base,
-        visible_tree,
+        visible_tree: folder_tree.clone(),
+        folder_tree,
         folder,
         is_empty: valid_count == 0,
         is_all_visible: true,
@@ -213,7 +208,7 @@ fn withhold(git: &Git<'_>, tip: &mut RemoteTip, count: usize) -> Result<(), GitE
         ));
     }
     if visible_count < count {
-        (tip.is_all_visible, tip.visible_tree) = (false, Some(git.compose(None, &visible)?));
+        (tip.is_all_visible, tip.visible_tree) = (false, Some(git.compose(&visible)?));
     }
     Ok(())
 }
