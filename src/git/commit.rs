@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::git::fetch::TIP_REF;
 use crate::git::ls_tree::Listing;
-use crate::git::object::{self, ObjectId};
+use crate::git::object::{Entry, ObjectId};
 use crate::git::output::CommitText;
 use crate::git::tree_diff::{Change, Mark};
 use crate::git::{Git, GitError};
@@ -124,8 +124,8 @@ impl Git<'_> {
             let changes = Listing::write(self.listing_place("item.listing"), |lines| {
                 // Deletions come first, because a file may become a folder, or a folder a file.
                 let (deleted, others): (Vec<_>, Vec<_>) = changes.iter().partition(|it| it.mark == Mark::Deleted);
-                deleted.iter().try_for_each(|it| lines.nothing(&it.path, object::digits(it.entry.object.format())))?;
-                others.iter().try_for_each(|it| lines.put(&it.path, &it.entry, 0))
+                deleted.iter().try_for_each(|it| lines.put(&it.path, &Entry { mode: 0, ..it.entry.clone() }))?;
+                others.iter().try_for_each(|it| lines.put(&it.path, &it.entry))
             })?;
             let folder = self.change_index(&changes)?;
             let parent = last.as_ref().map(|(commit, _)| commit).or(parent);

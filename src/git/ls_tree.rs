@@ -24,8 +24,8 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// The limit of a line: longer than any path that a system accepts, with mode and id.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// A file with a line for each file of a tree: `mode object note TAB path NUL`, or `mode type object TAB path NUL` if
-/// git wrote it, with the size before the TAB if it was asked for. `git update-index --index-info` accepts the first two.
+/// A file with a line for each file of a tree: `mode object 0 TAB path NUL`, or `mode type object TAB path NUL` if git
+/// wrote it, with the size before the TAB if it was asked for. `git update-index --index-info` accepts the first two.
 #[derive(Clone, Debug)]
 pub struct Listing {
     path: PathBuf,
@@ -60,14 +60,14 @@ impl Listing {
     /// # Errors
     /// Fails on an I/O error.
     pub fn entries(&self) -> io::Result<Stream<Entry>> {
-        Ok(Box::new(self.noted()?.map(|line| line.map(|(path, (entry, _))| (path, entry)))))
+        Ok(Box::new(self.with_sizes()?.map(|line| line.map(|(path, (entry, _))| (path, entry)))))
     }
 
-    /// Returns its entries, each with its note.
+    /// Returns its entries, each with its size, or with 0 if git did not write it.
     ///
     /// # Errors
     /// Fails on an I/O error.
-    pub fn noted(&self) -> io::Result<Stream<(Entry, u64)>> {
+    pub fn with_sizes(&self) -> io::Result<Stream<(Entry, u64)>> {
         let file = files::open_regular(File::options().read(true), &self.path)?;
         let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
         let mut line = Vec::new();
@@ -81,25 +81,19 @@ impl Listing {
         })))
     }
 
-    /// Writes the entries that `admits` accepts to `file`, or returns the same listing if it accepts all of them.
-    /// Returns their number too.
+    /// Writes the entries that `admits` accepts to `file`. Returns their number too.
     ///
     /// # Errors
     /// Fails on an I/O error.
     pub fn sifted(&self, file: PathBuf, mut admits: impl FnMut(&[u8], &Entry) -> bool) -> io::Result<(Self, usize)> {
-        let mut admitted = Vec::new();
-        for line in self.entries()? {
-            let (path, entry) = line?;
-            admitted.push(admits(&path, &entry));
-        }
-        let count = admitted.iter().filter(|is_admitted| **is_admitted).count();
-        if count == admitted.len() {
-            return Ok((self.clone(), count));
-        }
-        let sifted = Self::write(file, |writer| {
-            for (line, _) in self.entries()?.zip(admitted).filter(|(_, is_admitted)| *is_admitted) {
+        let mut count = 0;
+        let sifted = Self::write(file, |lines| {
+            for line in self.entries()? {
                 let (path, entry) = line?;
-                writer.put(&path, &entry, 0)?;
+                if admits(&path, &entry) {
+                    count += 1;
+                    lines.put(&path, &entry)?;
+                }
             }
             Ok(())
         })?;
@@ -118,9 +112,7 @@ impl Listing {
             if last > path {
                 let mut all = self.entries()?.collect::<io::Result<Vec<_>>>()?;
                 all.sort_by(|one, other| one.0.cmp(&other.0));
-                return Self::write(self.path, |lines| {
-                    all.iter().try_for_each(|(path, entry)| lines.put(path, entry, 0))
-                });
+                return Self::write(self.path, |lines| all.iter().try_for_each(|(path, entry)| lines.put(path, entry)));
             }
             last = path;
         }
@@ -134,12 +126,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes a file. git expects 0 as the note.
+    /// Writes a file. git removes a path with the mode 0 from its index.
     ///
     /// # Errors
     /// Fails on an I/O error.
-    pub fn put(&mut self, path: &[u8], entry: &Entry, note: u64) -> io::Result<()> {
-        self.line(format_args!("{:o} {} {note}", entry.mode, entry.object), path)
+    pub fn put(&mut self, path: &[u8], entry: &Entry) -> io::Result<()> {
+        self.line(format_args!("{:o} {} 0", entry.mode, entry.object), path)
     }
 
     /// Writes an entry of one tree, in the form that `git mktree` reads.
@@ -155,14 +147,6 @@ impl Writer {
         self.line(format_args!("{:06o} {kind} {}", entry.mode, entry.object), name)
     }
 
-    /// Writes a path without an entry: git removes the path from its index. `digits` is the number of digits of an id.
-    ///
-    /// # Errors
-    /// Fails on an I/O error.
-    pub fn nothing(&mut self, path: &[u8], digits: usize) -> io::Result<()> {
-        self.line(format_args!("0 {:0digits$} 0", 0), path)
-    }
-
     fn line(&mut self, about: fmt::Arguments<'_>, path: &[u8]) -> io::Result<()> {
         write!(self.file, "{about}\t")?;
         self.file.write_all(path)?;
@@ -170,7 +154,7 @@ impl Writer {
     }
 }
 
-/// Parses a line. Only a listing with sizes or notes has a number after the id; a submodule has no size.
+/// Parses a line. Only a listing with sizes has one after the id; a submodule has no size.
 fn parse(line: &[u8]) -> Option<(GitPath, (Entry, u64))> {
     let line = line.strip_suffix(b"\0")?;
     let tab = line.iter().position(|byte| *byte == b'\t')?;
@@ -180,8 +164,8 @@ fn parse(line: &[u8]) -> Option<(GitPath, (Entry, u64))> {
         Some(object) => object,
         None => ObjectId::parse(fields.next()?)?,
     };
-    let note = fields.next().and_then(|note| note.parse().ok()).unwrap_or(0);
-    Some((line[tab + 1..].to_vec(), (Entry { mode, object }, note)))
+    let size = fields.next().and_then(|size| size.parse().ok()).unwrap_or(0);
+    Some((line[tab + 1..].to_vec(), (Entry { mode, object }, size)))
 }
 
 fn invalid(why: &str) -> io::Error {
@@ -333,10 +317,9 @@ mod tests {
         let found: Vec<_> = read.iter().map(|(path, entry)| (path.as_slice(), entry.is_file())).collect();
         assert_eq!(found, [(&b"f/a b\n\"c\".py"[..], true), (b"link", false), (b"sub", false)]);
         let written = Listing::write(run_dir.path().join("written"), |lines| {
-            read.iter().try_for_each(|(path, entry)| lines.put(path, entry, 7))
+            read.iter().try_for_each(|(path, entry)| lines.put(path, entry))
         })?;
-        let again: Vec<_> = written.noted()?.collect::<Result<_, _>>()?;
-        assert!(again.iter().zip(&read).all(|(again, read)| again.0 == read.0 && again.1 == (read.1.clone(), 7)));
+        assert_eq!(written.entries()?.collect::<Result<Vec<_>, _>>()?, read);
         let index = format!("100755 {A} 0\t-x.sh\0");
         assert_eq!(listing(&run_dir, &index)?.entries()?.filter(Result::is_ok).count(), 1);
         for none in ["garbage\0", "100644 blob zzz\tx\0", &index[..index.len() - 1], "x\tx\0"] {
@@ -347,12 +330,12 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_as_notes() -> io::Result<()> {
+    fn sizes_are_read() -> io::Result<()> {
         let run_dir = RunDir::for_test("listing-sizes")?;
         let lines =
             format!("100644 blob {A}      12\ta b\0100644 blob {A} 1234567890\tc\td\0160000 commit {A}       -\tsub\0");
         let sizes: Vec<_> = listing(&run_dir, &lines)?
-            .noted()?
+            .with_sizes()?
             .map(|line| line.map(|(path, (_, size))| (path, size)))
             .collect::<Result<_, _>>()?;
         assert_eq!(sizes, [(b"a b".to_vec(), 12), (b"c\td".to_vec(), 1_234_567_890), (b"sub".to_vec(), 0)]);
@@ -360,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sifted_is_written_only_where_something_is_left_out() -> io::Result<()> {
+    fn what_is_sifted_is_counted() -> io::Result<()> {
         let run_dir = RunDir::for_test("listing-sifted")?;
         let whole = listing(&run_dir, &blobs(&["a", "b", "c", "d"]))?;
         let file = run_dir.path().join("sifted");
@@ -371,7 +354,6 @@ mod tests {
             Ok::<_, io::Error>(String::from_utf8_lossy(&left.concat()).into_owned())
         };
         assert_eq!(sift(&[])?, "abcd");
-        assert!(!file.exists());
         for (out, left) in [("a", "bcd"), ("c", "abd"), ("d", "abc")] {
             assert_eq!(sift(&[out])?, left);
         }

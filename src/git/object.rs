@@ -8,33 +8,26 @@ use crate::model::names;
 pub use crate::util::hash::Algorithm as ObjectFormat;
 use crate::util::hash::Digest;
 
-/// The number of digits of a SHA-1, and of the longest id, a SHA-256.
+/// The number of digits of a SHA-1, and of a SHA-256.
 const SHA1_DIGITS: usize = 40;
-const DIGITS_MAX: usize = 64;
+const SHA256_DIGITS: usize = 64;
 
 /// The id of a commit, tree or blob: 40 or 64 hexadecimal digits.
-///
-/// The digits are stored inline: ids are read by the ten thousands, and an allocation for each takes longer than
-/// reading it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectId([u8; DIGITS_MAX]);
+pub struct ObjectId(Box<str>);
 
 impl ObjectId {
     /// Parses lower-case hexadecimal digits, as git prints them. Returns `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let is_hexadecimal = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        (is_hexadecimal && matches!(text.len(), SHA1_DIGITS | DIGITS_MAX)).then(|| {
-            let mut digits = [0; DIGITS_MAX];
-            digits[..text.len()].copy_from_slice(text.as_bytes());
-            Self(digits)
-        })
+        let is_hexadecimal = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        (is_hexadecimal && matches!(text.len(), SHA1_DIGITS | SHA256_DIGITS)).then(|| Self(text.into()))
     }
 
     /// Returns the digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0[..digits(self.format())]).unwrap_or_default()
+        &self.0
     }
 
     /// Returns whether this is the id of the empty tree.
@@ -50,7 +43,7 @@ impl ObjectId {
     /// Returns the object format of the repository that the id comes from.
     #[must_use]
     pub fn format(&self) -> ObjectFormat {
-        if self.0[SHA1_DIGITS] == 0 { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
+        if self.0.len() == SHA1_DIGITS { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
     }
 
     /// Returns the id of a blob with this content.
@@ -78,15 +71,6 @@ impl fmt::Display for ObjectId {
 impl fmt::Debug for ObjectId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())
-    }
-}
-
-/// Returns how many hexadecimal digits an id has.
-#[must_use]
-pub fn digits(format: ObjectFormat) -> usize {
-    match format {
-        ObjectFormat::Sha1 => SHA1_DIGITS,
-        ObjectFormat::Sha256 => DIGITS_MAX,
     }
 }
 

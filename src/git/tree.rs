@@ -166,7 +166,7 @@ impl Git<'_> {
         let Some(left) = self.run_env.run_dir.volume().bytes_left() else { return Ok(()) };
         let arguments = ["ls-tree", "-r", "-z", "--long", "--full-tree", tree.as_str()];
         let (mut total, mut largest) = (0_u64, (0, GitPath::new()));
-        for line in self.listing("sizes.listing", self.command()?.arguments(arguments))?.noted()? {
+        for line in self.listing("sizes.listing", self.command()?.arguments(arguments))?.with_sizes()? {
             let (path, (_, size)) = line?;
             total = total.saturating_add(size);
             if size > largest.0 {

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
 
-use crate::git::ls_tree::{GitPath, Listing, Stream};
+use crate::git::ls_tree::{GitPath, Listing, Stream, join};
 use crate::git::object::Entry;
 use crate::model::run_result::Changed;
 use crate::util::redact;
@@ -56,34 +55,30 @@ pub struct Change {
     pub entry: Entry,
 }
 
-/// The differences between the folder before and after the pull. The list of changes is kept on the disk.
+/// The files of a folder before and after a change of it.
 pub struct TreeDiff {
-    changes: Listing,
+    before: Listing,
+    after: Listing,
     changed: Changed,
 }
 
 impl TreeDiff {
-    /// Compares the entries before and after in `pairs`, and keeps the differences in `file`.
+    /// Compares the files before and after.
     ///
     /// # Errors
     /// Fails on an I/O error.
-    pub fn of(file: PathBuf, pairs: Stream<(Option<Entry>, Option<Entry>)>) -> io::Result<Self> {
-        let mut changed = Changed::default();
-        let changes = Listing::write(file, |lines| {
-            for pair in pairs {
-                let (path, pair) = pair?;
-                let (mark, entry) = match pair {
-                    (Some(before), Some(after)) if before != after => (Mark::Modified, after),
-                    (None, Some(after)) => (Mark::Added, after),
-                    (Some(before), None) => (Mark::Deleted, before),
-                    _ => continue,
-                };
-                mark.count_in(&mut changed);
-                lines.put(&path, &entry, mark as u64)?;
-            }
-            Ok(())
-        })?;
-        Ok(Self { changes, changed })
+    pub fn of(before: Listing, after: Listing) -> io::Result<Self> {
+        let mut diff = Self { before, after, changed: Changed::default() };
+        for change in diff.changes()? {
+            change?.mark.count_in(&mut diff.changed);
+        }
+        Ok(diff)
+    }
+
+    /// Returns the files after the change.
+    #[must_use]
+    pub fn after(&self) -> &Listing {
+        &self.after
     }
 
     /// Returns how many files differ.
@@ -92,17 +87,29 @@ impl TreeDiff {
         self.changed
     }
 
+    /// Returns each file with its old and its new entry.
+    ///
+    /// # Errors
+    /// Fails on an I/O error.
+    pub fn pairs(&self) -> io::Result<Stream<(Option<Entry>, Option<Entry>)>> {
+        Ok(join(self.before.entries()?, self.after.entries()?))
+    }
+
     /// Returns each file that differs, in the order of their paths.
     ///
     /// # Errors
     /// Fails on an I/O error.
-    pub fn changes(&self) -> io::Result<impl Iterator<Item = io::Result<Change>>> {
-        Ok(self.changes.noted()?.map(|line| {
-            let (path, (entry, note)) = line?;
-            let mark = [Mark::Added, Mark::Modified, Mark::Deleted].into_iter().find(|mark| *mark as u64 == note);
-            let mark = mark.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a change without its kind"))?;
-            Ok(Change { mark, path, entry })
-        }))
+    pub fn changes(&self) -> io::Result<impl Iterator<Item = io::Result<Change>> + use<>> {
+        let change = |(path, pair)| {
+            let (mark, entry) = match pair {
+                (Some(before), Some(after)) if before != after => (Mark::Modified, after),
+                (None, Some(after)) => (Mark::Added, after),
+                (Some(before), None) => (Mark::Deleted, before),
+                _ => return None,
+            };
+            Some(Change { mark, path, entry })
+        };
+        Ok(self.pairs()?.filter_map(move |pair| pair.map(change).transpose()))
     }
 
     /// Returns how many files change in each way, and a list of at most `listed_max` of them.
@@ -189,22 +196,20 @@ pub fn printable(name: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::ls_tree::join;
     use crate::git::object::ObjectId;
     use crate::util::files::RunDir;
-
-    fn files(paths: &[&str]) -> Stream<Entry> {
-        let object = ObjectId::parse(&"a".repeat(40)).expect("40 digits");
-        let entry = Entry { mode: 0o100_644, object };
-        let files: Vec<_> = paths.iter().map(|path| Ok((path.as_bytes().to_vec(), entry.clone()))).collect();
-        Box::new(files.into_iter())
-    }
 
     #[test]
     fn a_summary_counts_all_and_lists_some() -> io::Result<()> {
         let scratch = RunDir::for_test("comparison")?;
-        let pairs = join(files(&["a", "b\nc"]), files(&["a", "d", "e"]));
-        let comparison = TreeDiff::of(scratch.path().join("changes"), pairs)?;
+        let object = ObjectId::parse(&"a".repeat(40)).expect("40 digits");
+        let entry = Entry { mode: 0o100_644, object };
+        let listing = |name: &str, paths: &[&str]| {
+            Listing::write(scratch.path().join(name), |lines| {
+                paths.iter().try_for_each(|path| lines.put(path.as_bytes(), &entry))
+            })
+        };
+        let comparison = TreeDiff::of(listing("before", &["a", "b\nc"])?, listing("after", &["a", "d", "e"])?)?;
         assert_eq!(comparison.changed(), Changed { added: 2, modified: 0, deleted: 1 });
         assert_eq!(comparison.summary(2)?, "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
         assert!(comparison.summary(9)?.ends_with("\nD b\u{fffd}c"));

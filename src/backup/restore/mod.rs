@@ -301,7 +301,7 @@ impl RestoreRun<'_> {
     /// Stages the files in the folder.
     fn staged(&self, git: &Git<'_>) -> Result<Tree, BackupError> {
         let failed = |error: GitError| self.target.git_error(Step::Commit, error);
-        merge::scan_pulled_files(self.target, git, &mut Warnings::default())?;
+        merge::remove_git_folders(self.target, git, &mut Warnings::default())?;
         let staged = git.stage().map_err(failed)?;
         tree::read(&staged.files).map_err(failed)
     }

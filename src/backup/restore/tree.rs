@@ -76,6 +76,6 @@ pub(super) fn read(listing: &Listing) -> Result<Tree, GitError> {
 
 pub(super) fn write(git: &Git<'_>, name: &str, tree: &Tree, prefix: &str) -> Result<Listing, GitError> {
     Ok(Listing::write(git.listing_place(name), |lines| {
-        tree.iter().try_for_each(|(path, entry)| lines.put([prefix, path].concat().as_bytes(), entry, 0))
+        tree.iter().try_for_each(|(path, entry)| lines.put([prefix, path].concat().as_bytes(), entry))
     })?)
 }

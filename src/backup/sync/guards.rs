@@ -163,7 +163,7 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds)
 
 fn deletions(merged: &Merged, kinds: &Kinds) -> io::Result<Deletions> {
     let each = |visit: &mut Visitor<'_>| {
-        for pair in merged.pairs()? {
+        for pair in merged.comparison.pairs()? {
             let (path, (before, after)) = pair?;
             if let Ok(path) = std::str::from_utf8(&path) {
                 visit(path, before.as_ref().map(blob), after.as_ref().map(blob));

@@ -8,10 +8,10 @@ use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::tip::{RemoteTip, is_shared_ui, item_behind_dots};
-use crate::git::ls_tree::{GitPath, Listing, Stream, join};
-use crate::git::object::{Entry, ObjectId};
+use crate::git::ls_tree::{GitPath, Listing, join};
+use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Sample, TreeDiff, printable};
-use crate::git::verify_index::PulledFiles;
+use crate::git::verify_index;
 use crate::git::{Git, GitError, Staged};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
@@ -84,21 +84,11 @@ fn entry_of(path: &str) -> String {
 pub struct Merged {
     /// The differences between both.
     pub comparison: TreeDiff,
-    before: Listing,
-    after: Listing,
     /// The tree of the pulled files, if these are all files of the folder.
     staged: Option<ObjectId>,
 }
 
 impl Merged {
-    /// Returns each file with its old and its new entry.
-    ///
-    /// # Errors
-    /// The error of the disk.
-    pub fn pairs(&self) -> io::Result<Stream<(Option<Entry>, Option<Entry>)>> {
-        Ok(join(self.before.entries()?, self.after.entries()?))
-    }
-
     /// Returns the tree to commit, and the tree of our folder in it. A composed tree is read again and compared with the
     /// wanted files.
     ///
@@ -114,8 +104,9 @@ impl Merged {
     }
 
     fn composed(&self, git: &Git<'_>) -> Result<ObjectId, GitError> {
-        let folder = git.compose(&self.after)?;
-        for file in join(self.after.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
+        let wanted = self.comparison.after();
+        let folder = git.compose(wanted)?;
+        for file in join(wanted.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
             let (_, (wanted, there)) = file?;
             if wanted != there {
                 let message = "git did not put into the commit what was pulled; nothing was pushed";
@@ -137,8 +128,8 @@ pub fn compose(
     pulled: &Pulled<'_>,
     warnings: &mut Warnings,
 ) -> Result<Merged, BackupError> {
-    let pulled_files = scan_pulled_files(run, git, warnings)?;
-    let staged = stage(run, git, tip, &pulled_files)?;
+    remove_git_folders(run, git, warnings)?;
+    let staged = stage(run, git, tip)?;
     let merged = merge(git, tip, pulled, staged).map_err(|error| run.git_error(Step::Commit, error.into()));
     let (merged, replaced) = merged?;
     if !replaced.is_empty() {
@@ -168,16 +159,15 @@ fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: Staged) ->
                 let (path, (before, after)) = file?;
                 let stays = kept.contains(&path) || !pulled.has(&path);
                 if let Some(entry) = if stays { before } else { after } {
-                    lines.put(&path, &entry, 0)?;
+                    lines.put(&path, &entry)?;
                 }
             }
             Ok(())
         })?
     };
-    let pairs = join(tip.folder.entries()?, after.entries()?);
-    let comparison = TreeDiff::of(git.listing_place("changes.listing"), pairs)?;
+    let comparison = TreeDiff::of(tip.folder.clone(), after)?;
     let staged = is_whole_folder.then_some(staged.tree);
-    Ok((Merged { comparison, before: tip.folder.clone(), after, staged }, replaced))
+    Ok((Merged { comparison, staged }, replaced))
 }
 
 /// Returns the old files of items that became workspace-specific: wmill does not touch them, and writes new files
@@ -251,26 +241,22 @@ pub fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index])
 }
 
-/// Lists the pulled files. Removes what git cannot hold, and warns about it.
+/// Removes what git cannot hold from the pulled files, and warns about it.
 ///
 /// # Errors
 /// [`BackupError`] if the disk fails.
-pub fn scan_pulled_files(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    warnings: &mut Warnings,
-) -> Result<PulledFiles, BackupError> {
-    let pulled_files =
-        PulledFiles::take(git.tree_folder(), git.listing_place("stock.listing")).map_err(|error| run.disk(&error))?;
-    if !pulled_files.removed.is_empty() {
-        warnings.add(format!("git holds no file named `.git`, so the backup is without: {}", pulled_files.removed));
+pub fn remove_git_folders(run: RunContext<'_>, git: &Git<'_>, warnings: &mut Warnings) -> Result<(), BackupError> {
+    let removed = verify_index::remove_git_folders(git.tree_folder()).map_err(|error| run.disk(&error))?;
+    if !removed.is_empty() {
+        warnings.add(format!("git holds no file named `.git`, so the backup is without: {removed}"));
     }
-    Ok(pulled_files)
+    Ok(())
 }
 
-fn stage(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, pulled: &PulledFiles) -> Result<Staged, BackupError> {
+fn stage(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<Staged, BackupError> {
     let staged = git.stage().map_err(|error| run.git_error(Step::Commit, error))?;
-    match pulled.verify(&staged.files, &tip.folder).map_err(|error| run.disk(&error))? {
+    let verified = verify_index::verify(git.tree_folder(), &staged.files, &tip.folder);
+    match verified.map_err(|error| run.disk(&error))? {
         None => Ok(staged),
         Some(message) => Err(BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout }),
     }

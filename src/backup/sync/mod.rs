@@ -614,14 +614,15 @@ mod tests {
         fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<ScriptedMerge, BackupError> {
             self.ask("compose", (base == PullBase::Empty).then_some("empty"))?;
             self.scene.warning.into_iter().for_each(|warning| warnings.add(warning.to_owned()));
-            let entry = |digit| Some(Entry { mode: 0o100_644, object: id(digit) });
-            let pairs = self.scene.changes.iter().map(|(mark, path)| {
-                let before = if *mark == Mark::Added { None } else { entry("1") };
-                let after = if *mark == Mark::Deleted { None } else { entry("2") };
-                Ok((path.clone().into_bytes(), (before, after)))
-            });
-            let pairs: Vec<_> = pairs.collect();
-            let comparison = TreeDiff::of(self.run_dir.path().join("changes"), Box::new(pairs.into_iter()));
+            let listing = |name: &str, absent, digit| {
+                Listing::write(self.run_dir.path().join(name), |lines| {
+                    let entry = Entry { mode: 0o100_644, object: id(digit) };
+                    let there = self.scene.changes.iter().filter(|(mark, _)| *mark != absent);
+                    there.clone().try_for_each(|(_, path)| lines.put(path.as_bytes(), &entry))
+                })
+                .expect("a folder to write to")
+            };
+            let comparison = TreeDiff::of(listing("before", Mark::Added, "1"), listing("after", Mark::Deleted, "2"));
             Ok(ScriptedMerge(comparison.expect("a folder to write to")))
         }
 

@@ -144,7 +144,7 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
         differences: Vec::new(),
         left_out: snapshot.left_out_list(),
     };
-    merge::scan_pulled_files(run, &git, warnings)?;
+    merge::remove_git_folders(run, &git, warnings)?;
     let only_in_backup = run.step(Step::Commit, || {
         let fresh = git.stage().map_err(failed)?.files;
         compare_files(&git, &tip, &fresh, &mut found).map_err(failed)
