@@ -90,7 +90,7 @@ pub(super) fn environment(
         }
         GitCredentials::Ssh { key, known_hosts, accept_new } => {
             // If it is a FIFO, ssh would wait for its other end.
-            files::make_way_for_file(site.accepted_hosts)?;
+            files::make_way(site.accepted_hosts, false)?;
             let key = run_env.run_dir.write("ssh_key", key.expose().as_bytes())?;
             let options = ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(site.accepted_hosts));
             Ok(own_program_as_ssh(&options))

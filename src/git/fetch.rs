@@ -59,7 +59,7 @@ impl Git<'_> {
     /// [`GitError::Machine`] if a git that does not belong to this run works in the checkout: its locks are in use.
     /// [`GitError::Checkout`] if it left something that cannot be distinguished from what is needed.
     pub fn remove_leftovers(&self) -> Result<(), GitError> {
-        let found = leftovers::find(&self.git_folder)?;
+        let found = leftovers::find(&self.git_folder);
         if let Some(damage) = found.damage {
             return Err(GitError::Checkout(damage));
         }
@@ -172,7 +172,7 @@ impl Git<'_> {
     }
 
     pub(super) fn fetch(&self, into: &str, options: &[&str]) -> Result<(), GitError> {
-        let before = leftovers::packs(&self.git_folder);
+        let before = leftovers::pack_files(&self.git_folder);
         let refspec = format!("+{}:{into}", self.branch.full_ref());
         let command = self
             .command()?
@@ -183,19 +183,12 @@ impl Git<'_> {
             .arguments(["--", &self.address, &refspec]);
         let fetched = self.over_the_network("cannot fetch", command);
         if fetched.is_err() {
-            self.remove_cut_off_fetch(&before);
+            // What was not there before is of this fetch.
+            for file in leftovers::pack_files(&self.git_folder).difference(&before) {
+                files::remove_file(file).unwrap_or_else(|error| log::warn!("a part of a fetch stays for now: {error}"));
+            }
         }
         fetched.map(drop)
-    }
-
-    /// Removes what a failed fetch brought. The packs that were not there before are its own.
-    fn remove_cut_off_fetch(&self, before: &leftovers::Packs) {
-        let removed = leftovers::remove_packs(&self.git_folder, before).and_then(|()| {
-            leftovers::find(&self.git_folder)?.files.iter().try_for_each(|path| files::remove_folder(path))
-        });
-        if let Err(error) = removed {
-            log::warn!("what a fetch left stays for now: {error}");
-        }
     }
 
     pub(super) fn resolve(&self, name: &str) -> Result<ObjectId, GitError> {

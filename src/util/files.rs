@@ -1,8 +1,9 @@
 //! Files and folders that only our user may read, and the folder of a run: empty when the run starts, removed when it
 //! ends.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use crate::util::volume::Volume;
@@ -43,23 +44,14 @@ pub fn remove_folder(path: &Path) -> io::Result<()> {
         },
         #[cfg(unix)]
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_folders(path);
+            open_folder(path);
+            // A folder is read after all of its siblings were made accessible.
+            entries_below(path).for_each(|entry| open_folder(&entry.path()));
             fs::remove_dir_all(path)
         }
         result => result,
     };
     removed.map_err(|error| at(path, &error))
-}
-
-/// Makes `path` and the folders below it accessible to us, as far as they belong to our user. Links are not followed.
-#[cfg(unix)]
-fn open_folders(path: &Path) {
-    let mut pending = vec![path.to_owned()];
-    while let Some(folder) = pending.pop() {
-        open_folder(&folder);
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        pending.extend(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|it| it.path()));
-    }
 }
 
 /// Makes a folder of our user accessible to us. A failure is ignored here and appears when the folder is used.
@@ -73,20 +65,24 @@ pub fn open_folder(path: &Path) {
     let _ = path;
 }
 
-/// Returns how many bytes the files below a folder have. What cannot be read counts as empty. Links are not followed.
+/// Returns all that is below a folder, a folder before its content. What cannot be read is passed over. Links are not
+/// followed.
+pub fn entries_below(folder: &Path) -> impl Iterator<Item = DirEntry> {
+    let mut pending = vec![folder.to_owned()];
+    let contents = iter::from_fn(move || {
+        let content: Vec<_> = fs::read_dir(pending.pop()?).into_iter().flatten().flatten().collect();
+        let folders = content.iter().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        pending.extend(folders.map(DirEntry::path));
+        Some(content)
+    });
+    contents.flatten()
+}
+
+/// Returns how many bytes the files below a folder have.
 #[must_use]
 pub fn bytes_in(folder: &Path) -> u64 {
-    let (mut pending, mut bytes) = (vec![folder.to_owned()], 0_u64);
-    while let Some(folder) = pending.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(about) if about.is_dir() => pending.push(entry.path()),
-                Ok(about) => bytes = bytes.saturating_add(about.len()),
-                Err(_) => {}
-            }
-        }
-    }
-    bytes
+    let files = entries_below(folder).filter_map(|entry| entry.metadata().ok()).filter(|about| !about.is_dir());
+    files.map(|about| about.len()).fold(0, u64::saturating_add)
 }
 
 /// Removes a file. It is not an error if it does not exist.
@@ -114,19 +110,13 @@ pub fn open_file(path: &Path, truncate: bool) -> io::Result<File> {
     open_regular(&mut options, path)
 }
 
-/// Removes what is in the place of a file, unless it is a regular file. A hard link to a file with content is removed
-/// too.
-///
-/// # Errors
-/// Returns the system's error, with the path.
-pub fn make_way_for_file(path: &Path) -> io::Result<()> {
-    make_way(path, false)
-}
-
 /// Removes what is in the place of a file and must not be written to. This includes a hard link to a file with content,
 /// because writing would change that file. An empty one stays, unless it is overwritten: it may be a lock that another
 /// process holds, in a data folder that was copied by links.
-fn make_way(path: &Path, is_overwritten: bool) -> io::Result<()> {
+///
+/// # Errors
+/// Returns the system's error, with the path.
+pub fn make_way(path: &Path, is_overwritten: bool) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(about) if about.is_dir() => remove_folder(path),
         Ok(about) if about.is_file() && !(has_other_names(&about) && (is_overwritten || about.len() > 0)) => Ok(()),
@@ -202,14 +192,9 @@ pub fn read_named_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
 /// Returns the system's error, with the path.
 #[cfg(unix)]
 pub fn remove_special_files(folder: &Path) -> io::Result<()> {
-    let mut pending = vec![folder.to_owned()];
-    while let Some(folder) = pending.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => pending.push(entry.path()),
-                Ok(kind) if !kind.is_file() && !kind.is_symlink() => remove_file(&entry.path())?,
-                _ => {}
-            }
+    for entry in entries_below(folder) {
+        if entry.file_type().is_ok_and(|kind| !kind.is_dir() && !kind.is_file() && !kind.is_symlink()) {
+            remove_file(&entry.path())?;
         }
     }
     Ok(())
