@@ -4,10 +4,7 @@ use crate::git::object::ObjectId;
 use crate::git::output::{self, Pushed};
 use crate::git::{Git, GitError, ssh_helper};
 #[cfg(unix)]
-use crate::git::{
-    auth,
-    push_journal::{self, Push},
-};
+use crate::git::{auth, push_journal};
 use crate::process::command::Invocation;
 
 /// The ref that keeps a tip that came after our push.
@@ -23,9 +20,8 @@ impl Git<'_> {
         let command = self.command()?;
         #[cfg(unix)]
         if let Some(path) = auth::path_on_this_machine(self.remote) {
-            let push = Push::new(commit, &self.branch.full_ref());
-            let pushed =
-                self.push_with(command.environment(ssh_helper::PUSH_ENVIRONMENT, push.to_string()), commit, None)?;
+            let push = push_journal::line_for(commit, &self.branch.full_ref());
+            let pushed = self.push_with(command.environment(ssh_helper::PUSH_ENVIRONMENT, &push), commit, None)?;
             if let Err(error) = push_journal::end(&path, &push) {
                 log::warn!("cannot note that a push was answered: {error}");
             }

@@ -4,10 +4,8 @@
 //! that file until it ends. A later push that gets this lock knows that no push is in progress there, in any container;
 //! a git lock for such a commit is then stale.
 
-use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,40 +29,19 @@ const WATCH: Duration = Duration::from_secs(1);
 /// The same if the branch's lock does not show its owner. Others may hold such a lock while their hook runs.
 const LONG_WATCH: Duration = Duration::from_secs(5);
 
-/// A push of a commit to a ref.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Push {
-    commit: ObjectId,
-    full_ref: String,
-    /// Nanoseconds since 1970. They distinguish pushes of the same commit: it may be pushed twice, or made twice with
-    /// the same id in one second.
-    begun: u128,
+/// Returns the journal's line for a push of `commit` to the ref with this full name, which begins now. The nanoseconds
+/// distinguish pushes of the same commit: it may be pushed twice, or made twice with the same id in one second.
+#[must_use]
+pub fn line_for(commit: &ObjectId, full_ref: &str) -> String {
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    format!("{commit} {begun} {full_ref}")
 }
 
-impl Push {
-    /// Creates a push of `commit` to the ref with this full name, which begins now.
-    #[must_use]
-    pub fn new(commit: &ObjectId, full_ref: &str) -> Self {
-        let begun = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        Self { commit: commit.clone(), full_ref: full_ref.to_owned(), begun }
-    }
-
-    /// Parses the output of `Display`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut fields = text.split(' ');
-        let (commit, begun, full_ref) = (fields.next()?, fields.next()?, fields.next()?);
-        let is_part = |part: &str| !matches!(part, "" | "." | "..");
-        let is_one = full_ref.starts_with("refs/") && full_ref.split('/').all(is_part) && fields.next().is_none();
-        let (commit, begun) = (ObjectId::parse(commit)?, begun.parse().ok()?);
-        is_one.then(|| Self { commit, full_ref: full_ref.to_owned(), begun })
-    }
-}
-
-impl Display for Push {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} {} {}", self.commit, self.begun, self.full_ref)
-    }
+/// Returns the commit and the ref of a line.
+fn parse(line: &str) -> Option<(ObjectId, &str)> {
+    let [commit, begun, full_ref] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+    let is_ref = full_ref.starts_with("refs/") && full_ref.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    ObjectId::parse(commit).filter(|_| is_ref && begun.parse::<u128>().is_ok()).map(|commit| (commit, full_ref))
 }
 
 /// Waits until none of our other pushes is in progress in the repository that git finds at `path`, removes what killed
@@ -74,7 +51,7 @@ impl Display for Push {
 ///
 /// # Errors
 /// Fails on an I/O error, for example if the file system has no locks.
-pub fn begin(path: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Result<File> {
+pub fn begin(path: &Path, push: &str, tell: &mut dyn FnMut(String)) -> io::Result<File> {
     let repository = repository_at(path)?;
     let mut note = open(&repository, true)?;
     fcntl_lock(&note, FlockOperation::LockExclusive)?;
@@ -87,7 +64,7 @@ pub fn begin(path: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Resu
             false
         })
     });
-    pushes.push(push.clone());
+    pushes.push(push.to_owned());
     write(&mut note, &pushes)?;
     Ok(note)
 }
@@ -97,7 +74,7 @@ pub fn begin(path: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Resu
 ///
 /// # Errors
 /// Fails on an I/O error.
-pub fn end(path: &Path, push: &Push) -> io::Result<()> {
+pub fn end(path: &Path, push: &str) -> io::Result<()> {
     /// The kernel's lock belongs to the whole process: a thread that closes the file would free another thread's lock.
     static ENDING: Mutex<()> = Mutex::new(());
     let _alone = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,15 +103,15 @@ fn open(repository: &Path, creates: bool) -> io::Result<File> {
     files::open_regular(OpenOptions::new().read(true).write(true).create(creates).truncate(false), &path)
 }
 
-fn read(note: &mut File) -> io::Result<Vec<Push>> {
+fn read(note: &mut File) -> io::Result<Vec<String>> {
     let mut text = Vec::new();
     note.seek(SeekFrom::Start(0))?;
     note.take(BYTES_MAX).read_to_end(&mut text)?;
-    Ok(String::from_utf8_lossy(&text).lines().filter_map(Push::parse).collect())
+    Ok(String::from_utf8_lossy(&text).lines().filter(|line| parse(line).is_some()).map(str::to_owned).collect())
 }
 
 /// Writes the journal. A kill during this leaves old lines, or the end of one, after the new ones; they do no harm.
-fn write(note: &mut File, pushes: &[Push]) -> io::Result<()> {
+fn write(note: &mut File, pushes: &[String]) -> io::Result<()> {
     let newest = pushes.len().saturating_sub(REMEMBERED_MAX);
     let lines: String = pushes[newest..].iter().map(|push| format!("{push}\n")).collect();
     note.seek(SeekFrom::Start(0))?;
@@ -147,7 +124,6 @@ fn write(note: &mut File, pushes: &[Push]) -> io::Result<()> {
 #[derive(PartialEq, Eq)]
 struct Held {
     path: PathBuf,
-    inode: u64,
     written: Option<SystemTime>,
     content: Vec<u8>,
 }
@@ -161,7 +137,7 @@ impl Held {
             about => about?,
         };
         let content = files::read_file(&path, BYTES_MAX)?;
-        Ok(Some(Self { inode: about.ino(), written: about.modified().ok(), content, path }))
+        Ok(Some(Self { written: about.modified().ok(), content, path }))
     }
 }
 
@@ -176,12 +152,13 @@ fn locks(repository: &Path, full_ref: &str) -> io::Result<[Option<Held>; 2]> {
 
 /// Removes the locks of a push that is not in progress any more. Returns whether no lock is left that may belong to
 /// that push.
-fn finish_push(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> io::Result<bool> {
-    let held = locks(repository, &push.full_ref)?;
+fn finish_push(repository: &Path, push: &str, tell: &mut dyn FnMut(String)) -> io::Result<bool> {
+    let Some((commit, full_ref)) = parse(push) else { return Ok(true) };
+    let held = locks(repository, full_ref)?;
     let watch = match &held {
         [None, None] => return Ok(true),
         [_, Some(of_head)] if !of_head.content.is_empty() => return Ok(false),
-        [Some(of_ref), of_head] if of_ref.content.trim_ascii_end() == push.commit.as_str().as_bytes() => {
+        [Some(of_ref), of_head] if of_ref.content.trim_ascii_end() == commit.as_str().as_bytes() => {
             if of_head.is_some() { WATCH } else { Duration::ZERO }
         }
         [Some(of_ref), _] if !of_ref.content.is_empty() => return Ok(false),
@@ -189,7 +166,7 @@ fn finish_push(repository: &Path, push: &Push, tell: &mut dyn FnMut(String)) -> 
     };
     // The locks of a killed push do not change during this time.
     std::thread::sleep(watch);
-    if locks(repository, &push.full_ref)? != held {
+    if locks(repository, full_ref)? != held {
         return Ok(false);
     }
     // `HEAD` comes first: while the ref's lock is there, no other git can lock `HEAD`.
@@ -209,8 +186,7 @@ mod tests {
 
     #[track_caller]
     fn check_parsed(text: &str, is_one: bool) {
-        let parsed = Push::parse(text).map(|push| push.to_string());
-        assert_eq!(parsed.as_deref(), is_one.then_some(text), "{text:?}");
+        assert_eq!(parse(text).is_some(), is_one, "{text:?}");
     }
 
     #[test]
@@ -245,7 +221,6 @@ mod tests {
         let scratch = RunDir::for_test("pushes-note")?;
         let mut note = open(scratch.path(), true)?;
         let pushes: Vec<_> = (0..20).map(|begun| format!("{A} {begun} refs/heads/main")).collect();
-        let pushes: Vec<_> = pushes.iter().filter_map(|line| Push::parse(line)).collect();
         write(&mut note, &pushes)?;
         assert!(read(&mut note)? == pushes[4..]);
         // The process was killed before it truncated the file.

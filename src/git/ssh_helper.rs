@@ -4,7 +4,7 @@
 /// The variable from which our own program, started by git as `ssh`, reads the options for the real ssh, one a line, or
 /// [`THIS_MACHINE`].
 pub const OPTIONS_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
-/// The variable from which it reads the push that it is started for, as `push_journal::Push` is displayed.
+/// The variable from which it reads the journal's line for the push that it is started for.
 pub const PUSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_PUSH";
 /// The value in place of options if the repository is on this machine.
 pub const THIS_MACHINE: &str = "this machine";
@@ -21,7 +21,7 @@ mod platform {
     use std::path::Path;
 
     use super::THIS_MACHINE;
-    use crate::git::push_journal::{self, Push};
+    use crate::git::push_journal;
     use crate::process::confine;
 
     /// Becomes `ssh`, with `options` before the arguments that git gave, or the git that serves a repository on this
@@ -43,10 +43,10 @@ mod platform {
         let Some((verb, path)) = arguments.last().and_then(|command| parse_remote_command(&command)) else {
             return io::Error::other("git asked for something else than a repository");
         };
-        let push = push.filter(|_| verb == "receive-pack").and_then(|push| Push::parse(push.to_str()?));
+        let push = push.filter(|_| verb == "receive-pack").and_then(OsStr::to_str);
         // The file stays open in the program that we become.
         let _noted = push.map(|push| {
-            let noted = push_journal::begin(Path::new(&path), &push, tell);
+            let noted = push_journal::begin(Path::new(&path), push, tell);
             noted.map_err(|error| tell(format!("cannot note a push: {error}")))
         });
         confine::become_program("git", [verb, "--", &path].map(OsString::from))
