@@ -11,10 +11,10 @@ use crate::util::files;
 
 /// The folder of a checkout's repository.
 pub(super) const GIT: &str = "git";
-/// The folder into which whole trees are checked out.
+/// The folder into which trees are checked out.
 pub(super) const TREE: &str = "tree";
-/// The folder into which parts of trees are checked out.
-pub(super) const PART: &str = "part";
+/// The folder into which an earlier version checked out parts of trees.
+const OLD_PART: &str = "part";
 /// How many checkouts of requests with their own settings are kept. The least recently used are removed first.
 const OTHERS_MAX: usize = 16;
 /// The file that marks a checkout made by a request. Its modification time is the time of the last use.
@@ -75,7 +75,7 @@ pub fn remove_unused(used: &Path, now: SystemTime) {
 /// # Errors
 /// Fails on an I/O error.
 pub fn discard(folder: &Path) -> io::Result<()> {
-    [GIT, TREE, PART].iter().try_for_each(|part| files::remove_folder(&folder.join(part)))
+    [GIT, TREE, OLD_PART].iter().try_for_each(|part| files::remove_folder(&folder.join(part)))
 }
 
 fn make_room(used: &Path, lock: &dyn Fn(&str) -> PathBuf) {

@@ -83,15 +83,12 @@ impl From<io::Error> for GitError {
 }
 
 /// One checkout and its remote.
-#[derive(Clone)]
 pub struct Git<'a> {
     run_env: &'a RunEnv,
     remote: &'a RemoteUrl,
     branch: &'a BranchName,
     git_folder: PathBuf,
     tree_folder: PathBuf,
-    /// The index file, if it is not the repository's own.
-    index: Option<PathBuf>,
     configuration: PathBuf,
     /// The remote's URL in the form that git gets.
     address: String,
@@ -120,7 +117,6 @@ impl<'a> Git<'a> {
             branch,
             git_folder: site.folder.join(checkout_cache::GIT),
             tree_folder: site.folder.join(checkout_cache::TREE),
-            index: None,
             configuration,
             address: auth::address(remote),
             signing_key: site.signing_key.map(Path::to_owned),
@@ -130,15 +126,6 @@ impl<'a> Git<'a> {
                 _ => None,
             },
         })
-    }
-
-    /// Returns the same repository with another index and another tree folder, so that a part can be checked out
-    /// without a change to the whole.
-    #[must_use]
-    pub fn aside(&self) -> Self {
-        let tree_folder = self.tree_folder.with_file_name(checkout_cache::PART);
-        let index = Some(self.git_folder.join("part.index"));
-        Self { tree_folder, index, ..self.clone() }
     }
 
     /// Returns the environment in which git runs.
@@ -161,10 +148,6 @@ impl<'a> Git<'a> {
         // Passed as an argument, so that it applies only to this git. The git that receives a push into a `file:`
         // remote reads the same configuration file, and the hooks of that remote have to run.
         let invocation = invocation.arguments(["-c", "core.hooksPath=/dev/null"]);
-        let invocation = match &self.index {
-            Some(index) => invocation.environment("GIT_INDEX_FILE", index),
-            None => invocation,
-        };
         let invocation = invocation.argument("--git-dir").argument(&self.git_folder);
         Ok(invocation.argument("--work-tree").argument(&self.tree_folder))
     }

@@ -82,8 +82,6 @@ pub trait SyncSteps {
 pub struct LiveSteps<'a> {
     run: &'a RunContext<'a>,
     git: Git<'a>,
-    /// The same repository with another folder, for narrowed pulls.
-    part: Git<'a>,
     /// The last success.
     last: LastSync,
     now: Now,
@@ -117,15 +115,10 @@ impl<'a> LiveSteps<'a> {
             Start::Pull((now, tip)) => {
                 guards::refuse_a_public_repository(*run, run_env, &tip, warnings)?;
                 // The warnings so far are not saved with a success, since every sync that pulls gives them again.
-                let (part, warnings) = (git.aside(), warnings.count());
-                Start::Pull(Self { run, part, git, last, now, tip, changed: None, made: None, refusals: 0, warnings })
+                let warnings = warnings.count();
+                Start::Pull(Self { run, git, last, now, tip, changed: None, made: None, refusals: 0, warnings })
             }
         })
-    }
-
-    /// Returns git for the folder of the last pull.
-    fn pulled(&self) -> &Git<'a> {
-        if self.changed.is_some() { &self.part } else { &self.git }
     }
 
     /// Returns the groups of items that changed, if nothing else did.
@@ -204,7 +197,7 @@ impl SyncSteps for LiveSteps<'_> {
         judged.and_then(|()| self.now.snapshot.leave_out_again(refused)).map_err(|error| run.disk(&error))?;
         self.changed = self.changed_groups();
         if let Some(changed) = &self.changed {
-            match pull::pull_narrowed(run, &self.part, tip, &self.now.snapshot, changed)? {
+            match pull::pull_narrowed(run, git, tip, &self.now.snapshot, changed)? {
                 None => return Ok(PullBase::Repository),
                 Some(why) => log::info!("pulling the whole workspace: {why}"),
             }
@@ -223,11 +216,11 @@ impl SyncSteps for LiveSteps<'_> {
             owns_ui,
             left_out: snapshot.left_out_items(),
         };
-        merge::compose(*self.run, self.pulled(), &self.tip, &pulled, warnings)
+        merge::compose(*self.run, &self.git, &self.tip, &pulled, warnings)
     }
 
     fn guard(&mut self, merged: &Merged) -> Result<(), BackupError> {
-        guards::check(*self.run, self.pulled(), merged, &self.tip.plan.kinds)
+        guards::check(*self.run, &self.git, merged, &self.tip.plan.kinds)
     }
 
     fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError> {
