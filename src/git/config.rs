@@ -1,4 +1,5 @@
-//! The git configuration of our checkouts. It replaces the configuration of the user, the system and the repository.
+//! The git configuration of our checkouts. It replaces the configuration of the user, the system and the repository, so
+//! what it does not name has git's default.
 
 /// The git attributes that turn off every conversion of content. Attributes in the repository may ask for one (line
 /// ends, `filter`, `ident`, encodings), but this file has precedence. `!` means unspecified: git fails if
@@ -12,18 +13,15 @@ pub(super) const CONFIGURATION: &str = "\
 \t# A bare repository on a volume may belong to anybody. Given by environment, this one is ignored.
 \tdirectory = *
 [core]
-\tfsmonitor = false
-\tautocrlf = false
 \tattributesFile = /dev/null
 \texcludesFile = /dev/null
-\tfileMode = true
 \tlogAllRefUpdates = false
 \t# Names that Windows could not hold are names all the same.
 \tprotectNTFS = false
 \tprotectHFS = false
 [fetch]
-	# What is fetched comes as a pack: loose objects of a fetch that was cut off could not be told from others.
-	unpackLimit = 1
+\t# What is fetched comes as a pack: loose objects of a fetch that was cut off could not be told from others.
+\tunpackLimit = 1
 [gc]
 \t# No process in the background that works on after us.
 \tauto = 0
@@ -35,14 +33,6 @@ pub(super) const CONFIGURATION: &str = "\
 \tfollowRedirects = false
 \tlowSpeedLimit = 1
 \tlowSpeedTime = 60
-[credential]
-\thelper =
-[submodule]
-\trecurse = false
-[commit]
-\tgpgSign = false
 [gpg]
 \tformat = ssh
-[i18n]
-\tcommitEncoding = utf-8
 ";
