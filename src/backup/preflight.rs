@@ -17,7 +17,7 @@ use crate::backup::run_context::{self, LastTokenUser};
 use crate::backup::sync::tip;
 use crate::backup::workspaces::{self, Seen};
 use crate::config::{Config, Environment, Options, Required, SecretSource, Workspaces};
-use crate::git::signing::{self, SigningError};
+use crate::git::signing;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, GitError, Pushed};
 use crate::model::git_credentials::GitCredentials;
@@ -618,11 +618,11 @@ impl Check<'_> {
                 self.ok("signing", "ssh-keygen takes the key");
                 return Some(path);
             }
-            Err(SigningError::Setting(why)) => self.fail("signing", Code::ConfigInvalid, why),
-            Err(SigningError::Expired(expired)) => {
-                self.fail("signing", Code::ConfigInvalid, unanswered("ssh-keygen", expired));
+            Err(error) => {
+                let ended = |expired| BackupError::new(Code::ConfigInvalid, unanswered("ssh-keygen", expired));
+                let BackupError { code, message, .. } = BackupError::of_git(error, ended);
+                self.fail("signing", code, message);
             }
-            Err(SigningError::Disk(error)) => self.fail("signing", Code::Internal, error),
         }
         None
     }

@@ -11,7 +11,7 @@ use crate::backup::progress::{Event, Step};
 use crate::config::Config;
 use crate::git::checkout_cache;
 use crate::git::object::ObjectId;
-use crate::git::signing::{self, SigningError};
+use crate::git::signing;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, GitError, RemoteState};
 use crate::model::names::{self, BranchName, WorkspaceId};
@@ -511,11 +511,7 @@ impl RunContext<'_> {
     pub fn git<'b>(&'b self, run_env: &'b RunEnv, folder: &Path) -> Result<Git<'b>, BackupError> {
         let request = self.request;
         let signing_key = request.signing_key.as_ref().map(|key| signing::prepare(run_env, key)).transpose();
-        let signing_key = signing_key.map_err(|error| match error {
-            SigningError::Setting(why) => BackupError::new(Code::ConfigInvalid, why),
-            SigningError::Expired(expired) => self.expired(Step::Fetch, expired),
-            SigningError::Disk(error) => self.disk(&error),
-        })?;
+        let signing_key = signing_key.map_err(|error| self.git_error(Step::Fetch, error))?;
         let site = git::RepositoryPaths {
             signing_key: signing_key.as_deref(),
             folder,
