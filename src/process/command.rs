@@ -6,15 +6,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::util::volume::Volume;
-
 /// A program to run, with its arguments, environment and files.
 ///
 /// `Display` gives the command as one would type it. The environment is never shown: it holds secrets.
 pub struct Invocation {
     pub(super) command: Command,
     pub(super) stdout: Stdout,
-    pub(super) volume: Option<Volume>,
     /// The folders below which it may write. If there are none, it may write everywhere.
     pub(super) confined_to: Vec<PathBuf>,
 }
@@ -36,7 +33,7 @@ impl Invocation {
         #[expect(clippy::disallowed_methods, reason = "the one place that makes commands")]
         let mut command = Command::new(program);
         command.env_clear().current_dir(folder).stdin(Stdio::null());
-        Self { command, stdout: Stdout::Lines, volume: None, confined_to: Vec::new() }
+        Self { command, stdout: Stdout::Lines, confined_to: Vec::new() }
     }
 
     /// Adds one argument. It must not be a secret: every process can read arguments.
@@ -64,13 +61,6 @@ impl Invocation {
     #[must_use]
     pub fn stdin(mut self, file: File) -> Self {
         self.command.stdin(file);
-        self
-    }
-
-    /// Ends it if it leaves too little free space on this volume.
-    #[must_use]
-    pub fn watch(mut self, volume: &Volume) -> Self {
-        self.volume = Some(volume.clone());
         self
     }
 

@@ -8,8 +8,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::process::orphans::{end_orphans, end_programs, is_under, own_marker, programs};
-use crate::util::deadline::{Deadline, Expired};
+use crate::process::orphans::{end_orphans, end_programs, own_marker};
+use crate::util::deadline::{CancelToken, Deadline, Expired};
 use crate::util::files;
 
 /// How often the lock is tried. A file lock has no wait with a time limit.
@@ -72,11 +72,11 @@ impl Lock {
     /// Acquires the lock at `path` if no run holds it. Ends programs that a killed run left behind.
     #[must_use]
     pub fn acquire_if_free(path: &Path) -> Option<Self> {
-        let file = files::open_file(path, false).ok()?;
-        let path = path.canonicalize().ok()?;
-        end_orphans(&path);
-        file.try_lock().ok()?;
-        programs(|marker| is_under(marker, &path)).is_empty().then_some(Self { file, marker: String::new() })
+        // They hold it, and there is no second try.
+        if let Ok(path) = path.canonicalize() {
+            end_orphans(&path);
+        }
+        Self::acquire(path, &Deadline::after(Duration::ZERO, &CancelToken::default()), &mut || {}).ok()
     }
 
     /// Returns the lock as the standard input of a program. It is empty, and it is held as long as that program lives.
@@ -105,7 +105,6 @@ impl Lock {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::util::deadline::CancelToken;
 
     fn soon() -> Deadline {
         Deadline::after(Duration::from_millis(200), &CancelToken::default())

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::process::command::Invocation;
 use crate::util::deadline::{Deadline, Expired};
 use crate::util::redact::Redactor;
+use crate::util::volume::Volume;
 
 /// Whether programs can be started here. Only Unix has the process groups that are needed to enforce a deadline; WASI
 /// has no processes at all.
@@ -99,7 +100,7 @@ pub(super) fn cannot_start(program: &OsStr, error: &io::Error) -> String {
     }
 }
 
-/// Runs `invocation` until it ends or the deadline passes.
+/// Runs `invocation` until it ends, the deadline passes, or it leaves too little free space on the volume.
 ///
 /// Passes every line that it prints to `on_line` at once. When this returns, no process of its group is left.
 ///
@@ -109,15 +110,16 @@ pub(super) fn cannot_start(program: &OsStr, error: &io::Error) -> String {
 pub fn run(
     invocation: Invocation,
     deadline: &Deadline,
+    volume: &Volume,
     redactor: &Redactor,
     on_line: &mut dyn FnMut(&str),
 ) -> Result<Finished, Failure> {
     log::debug!("running {invocation}");
     #[cfg(unix)]
-    return platform::run(invocation, deadline, redactor, on_line);
+    return platform::run(invocation, deadline, volume, redactor, on_line);
     #[cfg(not(unix))]
     {
-        let _ = (deadline, redactor, on_line);
+        let _ = (deadline, volume, redactor, on_line);
         Err(Failure::Machine(cannot_start(invocation.command.get_program(), &io::ErrorKind::Unsupported.into())))
     }
 }
@@ -134,12 +136,11 @@ mod platform {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid};
 
-    use super::{Deadline, Ending, Failure, Finished, Invocation, Redactor, TERM_GRACE, cannot_start};
+    use super::{Deadline, Ending, Failure, Finished, Invocation, Redactor, TERM_GRACE, Volume, cannot_start};
     #[cfg(target_os = "linux")]
     use crate::process::confine;
     use crate::process::orphans;
     use crate::process::output::Output;
-    use crate::util::volume::Volume;
 
     /// How long to wait for output after the program's end. On a busy machine, the last bytes may still be on their way
     /// to the disk.
@@ -158,6 +159,7 @@ mod platform {
     pub(super) fn run(
         mut invocation: Invocation,
         deadline: &Deadline,
+        volume: &Volume,
         redactor: &Redactor,
         on_line: &mut dyn FnMut(&str),
     ) -> Result<Finished, Failure> {
@@ -167,7 +169,7 @@ mod platform {
         let group = Pid::from_child(&child);
         let mut pipes = Pipes::new(&mut child);
         let mut output = Output::new(&mut invocation, redactor, on_line);
-        let followed = follow(group, deadline, invocation.volume.as_ref(), &mut pipes, &mut output);
+        let followed = follow(group, deadline, volume, &mut pipes, &mut output);
         if followed.is_err() {
             end_early(group, &mut pipes, &mut output);
         }
@@ -278,14 +280,14 @@ mod platform {
     fn follow(
         program: Pid,
         deadline: &Deadline,
-        volume: Option<&Volume>,
+        volume: &Volume,
         pipes: &mut Pipes,
         output: &mut Output<'_>,
     ) -> Result<(), Failure> {
         let mut look = Instant::now();
         while !has_ended(program) {
             let wait = deadline.next_wait().map_err(Failure::Expired)?.min(VOLUME_POLL_INTERVAL);
-            if let Some(volume) = volume.filter(|_| look <= Instant::now()) {
+            if look <= Instant::now() {
                 look = Instant::now() + VOLUME_POLL_INTERVAL;
                 volume.check().map_err(|error| {
                     Failure::Disk(io::Error::new(error.kind(), format!("`{}` was ended: {error}", output.command)))

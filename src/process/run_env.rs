@@ -69,8 +69,7 @@ impl RunEnv {
             .environment("TMPDIR", home)
             .environment("LC_ALL", "C")
             .environment(MARKER, self.lock.marker())
-            .stdin(self.lock.as_input()?)
-            .watch(self.run_dir.volume());
+            .stdin(self.lock.as_input()?);
         let admitted = self.environment.iter().filter(|(name, _)| admits(name));
         Ok(admitted.fold(invocation, |all, (name, value)| all.environment(name, value)))
     }
@@ -81,7 +80,7 @@ impl RunEnv {
     /// [`Failure`].
     pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Finished, Failure> {
         let (program, mut lines) = (invocation.command.get_program().display().to_string(), 0);
-        run::run(invocation, &self.deadline, &self.redactor, &mut |line| {
+        run::run(invocation, &self.deadline, self.run_dir.volume(), &self.redactor, &mut |line| {
             lines += 1;
             if lines <= LOGGED_LINES_MAX {
                 log::debug!("{program}: {line}");
@@ -112,6 +111,7 @@ impl RunEnv {
         let asked = run::run(
             invocation.argument(option).confine(&[self.run_dir.path()]),
             &deadline,
+            self.run_dir.volume(),
             &self.redactor,
             &mut |line| {
                 on_line(line);
