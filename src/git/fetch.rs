@@ -34,13 +34,12 @@ impl Git<'_> {
         Ok(state)
     }
 
-    /// Returns whether the checkout exists and has this object format.
+    /// Returns the object format of the checkout, if the checkout exists.
     #[must_use]
-    pub fn exists(&self, format: ObjectFormat) -> bool {
-        files::read_file(&self.git_folder.join("config"), CONFIG_BYTES_MAX).is_ok_and(|configuration| {
-            let configuration = String::from_utf8_lossy(&configuration).to_ascii_lowercase();
-            configuration.contains("objectformat = sha256") == (format == ObjectFormat::Sha256)
-        })
+    pub fn format(&self) -> Option<ObjectFormat> {
+        let configuration = files::read_file(&self.git_folder.join("config"), CONFIG_BYTES_MAX).ok()?;
+        let is_sha256 = String::from_utf8_lossy(&configuration).to_ascii_lowercase().contains("objectformat = sha256");
+        Some(if is_sha256 { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 })
     }
 
     /// Returns whether so many objects have accumulated that a new checkout with only the tip is smaller.
@@ -114,12 +113,11 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`GitError`] on an I/O error.
-    pub fn configure(&self, format: ObjectFormat) -> Result<(), GitError> {
-        let extension = match format {
-            ObjectFormat::Sha1 => "",
-            ObjectFormat::Sha256 => "[extensions]\n\tobjectformat = sha256\n",
+    pub fn configure(&self, format: Option<ObjectFormat>) -> Result<(), GitError> {
+        let (version, extension) = match format {
+            Some(ObjectFormat::Sha256) => (1, "[extensions]\n\tobjectformat = sha256\n"),
+            _ => (0, ""),
         };
-        let version = u8::from(format == ObjectFormat::Sha256);
         let own = format!("[core]\n\trepositoryformatversion = {version}\n\tbare = true\n{extension}");
         for stray in ["commondir", "config.worktree", "hooks", "info", "objects/info/alternates"] {
             files::remove_folder(&self.git_folder.join(stray))?;
@@ -131,12 +129,6 @@ impl Git<'_> {
         }
         files::write_file(&self.configuration, config::CONFIGURATION.as_bytes())?;
         Ok(())
-    }
-
-    /// Returns the object format of the checkout.
-    #[must_use]
-    pub fn format(&self) -> ObjectFormat {
-        if self.exists(ObjectFormat::Sha256) { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 }
     }
 
     /// Fetches the branch's tip without its history. Returns the tip, or `None` if the branch does not exist.

@@ -53,7 +53,7 @@ fn parse(line: &str) -> Option<(ObjectId, &str)> {
 /// Fails on an I/O error, for example if the file system has no locks.
 pub fn begin(path: &Path, push: &str, tell: &mut dyn FnMut(String)) -> io::Result<File> {
     let repository = repository_at(path)?;
-    let mut note = open(&repository, true)?;
+    let mut note = open(&repository)?;
     fcntl_lock(&note, FlockOperation::LockExclusive)?;
     fcntl_setfd(&note, FdFlags::empty())?;
     let mut pushes = read(&mut note)?;
@@ -78,7 +78,7 @@ pub fn end(path: &Path, push: &str) -> io::Result<()> {
     /// The kernel's lock belongs to the whole process: a thread that closes the file would free another thread's lock.
     static ENDING: Mutex<()> = Mutex::new(());
     let _alone = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut note = open(&repository_at(path)?, false)?;
+    let mut note = open(&repository_at(path)?)?;
     if fcntl_lock(&note, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(());
     }
@@ -98,9 +98,9 @@ fn repository_at(path: &Path) -> io::Result<PathBuf> {
     found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} is not a repository", path.display())))
 }
 
-fn open(repository: &Path, creates: bool) -> io::Result<File> {
+fn open(repository: &Path) -> io::Result<File> {
     let path = repository.join(NOTE_FILE);
-    files::open_regular(OpenOptions::new().read(true).write(true).create(creates).truncate(false), &path)
+    files::open_regular(OpenOptions::new().read(true).write(true).create(true).truncate(false), &path)
 }
 
 fn read(note: &mut File) -> io::Result<Vec<String>> {
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn what_is_left_of_a_longer_note_does_no_harm() -> io::Result<()> {
         let scratch = RunDir::for_test("pushes-note")?;
-        let mut note = open(scratch.path(), true)?;
+        let mut note = open(scratch.path())?;
         let pushes: Vec<_> = (0..20).map(|begun| format!("{A} {begun} refs/heads/main")).collect();
         write(&mut note, &pushes)?;
         assert!(read(&mut note)? == pushes[4..]);

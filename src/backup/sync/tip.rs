@@ -127,7 +127,7 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
     files::open_folder(git.tree_folder());
     git.remove_leftovers()?;
     // A remote without objects does not show its object format, which may be another one than last time.
-    if !state.format.is_some_and(|format| git.exists(format)) || git.is_bloated() {
+    if state.format.is_none() || state.format != git.format() || git.is_bloated() {
         git.create(state.format)?;
     }
     git.configure(git.format())?;
