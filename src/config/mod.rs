@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::config::kinds::{parse_kinds_included, parse_kinds_skipped, parse_occasions};
 use crate::config::parse::{
     parse_absolute, parse_boolean, parse_commit_per, parse_data_dir, parse_duration, parse_known_hosts, parse_listen,
     parse_log_format, parse_log_level, parse_message, parse_percent, parse_timeout, parse_username, parse_workspaces,
@@ -23,7 +24,7 @@ use crate::config::schedule::Schedule;
 use crate::config::secret_source::checked_secret;
 use crate::config::variables::{STATE_DIRECTORY, TOOL_VARIABLES};
 use crate::model::names::ADMINS;
-use crate::model::names::{self, BranchName, Identity, NameError, Subdir, WorkspaceId};
+use crate::model::names::{self, BranchName, Identity, Subdir, WorkspaceId};
 use crate::model::urls::{BaseUrl, RemoteScheme, RemoteUrl};
 use crate::net::ca_bundle::CA_BUNDLE_FILE;
 use crate::net::proxy;
@@ -31,7 +32,7 @@ use crate::util::logging::LogFormat;
 use crate::util::secret::Secret;
 
 pub use headers::parse_headers;
-pub use kinds::{IncludeKind, KINDS_INCLUDED_DEFAULT, Occasion, SkipKind};
+pub use kinds::Occasion;
 pub use parse::{CommitPer, WORKSPACES_MAX, Workspaces};
 pub use secret_source::SecretSource;
 pub(crate) use secret_source::checked_token;
@@ -74,11 +75,10 @@ pub struct Config {
     pub ssh_known_hosts: Option<PathBuf>,
     /// `GIT_SSH_ACCEPT_NEW`
     pub ssh_accept_new: bool,
-    /// `WMILL_INCLUDE`. If it is `None`, the repository's `wmill.yaml` decides, and without that
-    /// [`KINDS_INCLUDED_DEFAULT`].
-    pub kinds_included: Option<Vec<IncludeKind>>,
+    /// `WMILL_INCLUDE`. If it is `None`, the repository's `wmill.yaml` decides, and without that the documented default.
+    pub kinds_included: Option<Vec<&'static str>>,
     /// `WMILL_SKIP`. If it is `None`, the repository's `wmill.yaml` decides.
-    pub kinds_skipped: Option<Vec<SkipKind>>,
+    pub kinds_skipped: Option<Vec<&'static str>>,
     /// `ALLOW_PLAINTEXT_SECRETS`
     pub allow_plaintext_secrets: bool,
     /// `ALLOW_PUBLIC_REPOSITORY`
@@ -208,7 +208,7 @@ impl Config {
     /// # Errors
     ///
     /// Fails if the template, filled with this id, is not a valid branch name (for example, if it is too long).
-    pub fn branch_for(&self, workspace: &WorkspaceId) -> Result<BranchName, NameError> {
+    pub fn branch_for(&self, workspace: &WorkspaceId) -> Result<BranchName, String> {
         BranchName::from_template(&self.branch, workspace)
     }
 
@@ -217,7 +217,7 @@ impl Config {
     /// # Errors
     ///
     /// Fails if the template, filled with this id, is not a valid folder (for example, if it is too long).
-    pub fn subdir_for(&self, workspace: &WorkspaceId) -> Result<Subdir, NameError> {
+    pub fn subdir_for(&self, workspace: &WorkspaceId) -> Result<Subdir, String> {
         Subdir::from_template(&self.subdir, workspace)
     }
 
@@ -259,8 +259,8 @@ impl Reader<'_> {
             signing_key: self.secret("GIT_SIGNING_KEY"),
             ssh_known_hosts: self.take_optional("GIT_SSH_KNOWN_HOSTS_FILE", parse_known_hosts),
             ssh_accept_new: self.take("GIT_SSH_ACCEPT_NEW", parse_boolean),
-            kinds_included: self.take_optional("WMILL_INCLUDE", IncludeKind::parse_list),
-            kinds_skipped: self.take_optional("WMILL_SKIP", SkipKind::parse_list),
+            kinds_included: self.take_optional("WMILL_INCLUDE", parse_kinds_included),
+            kinds_skipped: self.take_optional("WMILL_SKIP", parse_kinds_skipped),
             allow_plaintext_secrets: self.take("ALLOW_PLAINTEXT_SECRETS", parse_boolean),
             allow_public_repository: self.take("ALLOW_PUBLIC_REPOSITORY", parse_boolean),
             deletions_percent_max: self.take("MAX_DELETIONS_PERCENT", parse_percent),
@@ -277,7 +277,7 @@ impl Reader<'_> {
             slack_webhook_url: self.secret("SLACK_WEBHOOK_URL"),
             discord_webhook_url: self.secret("DISCORD_WEBHOOK_URL"),
             notify_url: self.secret("NOTIFY_URL"),
-            notify_on: self.take("NOTIFY_ON", Occasion::parse_list),
+            notify_on: self.take("NOTIFY_ON", parse_occasions),
             heartbeat_url: self.secret("HEARTBEAT_URL"),
             shutdown_grace: self.take("SHUTDOWN_GRACE", parse_duration),
             log_level: self.take("LOG_LEVEL", parse_log_level),
@@ -302,28 +302,24 @@ impl Reader<'_> {
         self.found(variable).unwrap_or_else(|| (variable, default_of(variable)))
     }
 
-    fn fault(&mut self, name: &str, why: impl fmt::Display) {
+    fn fault(&mut self, name: &str, why: &str) {
         self.faults.push(format!("{name}: {why}"));
     }
 
     /// Parses a setting. If it is malformed, adds the fault and returns the default, so that the other settings are
     /// read too.
-    fn take<T, E: fmt::Display>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, E>) -> T {
+    fn take<T>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, String>) -> T {
         let (name, text) = self.text(variable);
         parse(text).unwrap_or_else(|why| {
-            self.fault(name, why);
+            self.fault(name, &why);
             // The unit tests parse every default.
             parse(default_of(variable)).unwrap_or_else(|why| panic!("the default of {variable} is refused: {why}"))
         })
     }
 
-    fn take_optional<T, E: fmt::Display>(
-        &mut self,
-        variable: &'static str,
-        parse: fn(&str) -> Result<T, E>,
-    ) -> Option<T> {
+    fn take_optional<T>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, String>) -> Option<T> {
         let (name, text) = self.found(variable)?;
-        parse(text).map_err(|why| self.fault(name, why)).ok()
+        parse(text).map_err(|why| self.fault(name, &why)).ok()
     }
 
     /// Returns the folder, and refuses several workspaces if no template contains `{workspace}`. If one does, no workspace
@@ -346,7 +342,7 @@ impl Reader<'_> {
         &mut self,
         variable: &'static str,
         workspaces: &Workspaces,
-        fill: fn(&str, &WorkspaceId) -> Result<T, NameError>,
+        fill: fn(&str, &WorkspaceId) -> Result<T, String>,
     ) -> String {
         let (name, template) = self.text(variable);
         let template = template.to_owned();
@@ -354,8 +350,7 @@ impl Reader<'_> {
             Workspaces::Listed(listed) => listed.clone(),
             Workspaces::All => WorkspaceId::parse(ADMINS).into_iter().collect(),
         };
-        let faults = workspaces.iter().filter_map(|one| fill(&template, one).err());
-        let mut faults: Vec<_> = faults.map(|fault| fault.to_string()).collect();
+        let mut faults: Vec<_> = workspaces.iter().filter_map(|one| fill(&template, one).err()).collect();
         // Without `{workspace}` in it, it is wrong for all in the same way.
         faults.dedup();
         faults.iter().for_each(|fault| self.fault(name, fault));
@@ -490,7 +485,7 @@ mod tests {
     #[test]
     fn the_table_agrees_with_the_default_kinds() {
         let text = VARIABLES.iter().find(|one| one.name == "WMILL_INCLUDE").unwrap().default.unwrap();
-        assert_eq!(IncludeKind::parse_list(text).unwrap(), KINDS_INCLUDED_DEFAULT);
+        assert_eq!(parse_kinds_included(text).unwrap(), ["schedules", "triggers", "groups"]);
     }
 
     #[test]
@@ -706,10 +701,10 @@ mod tests {
 
     #[test]
     fn kinds_are_words_or_none() {
-        use IncludeKind::{Groups, Key, Users};
-        for (text, kinds) in [("none", &[][..]), (" none ", &[]), ("users, key", &[Users, Key]), ("groups", &[Groups])]
+        for (text, kinds) in
+            [("none", &[][..]), (" none ", &[]), ("users, key", &["users", "key"]), ("groups", &["groups"])]
         {
-            assert_eq!(IncludeKind::parse_list(text).as_deref(), Ok(kinds), "{text}");
+            assert_eq!(parse_kinds_included(text).as_deref(), Ok(kinds), "{text}");
         }
         for (text, word) in [
             ("users,users", "users comes twice"),
@@ -720,11 +715,11 @@ mod tests {
             ("Users", "unknown"),
             ("scripts", "unknown"),
         ] {
-            let error = IncludeKind::parse_list(text).unwrap_err();
+            let error = parse_kinds_included(text).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");
         }
-        let words: Vec<_> = SkipKind::ALL.iter().map(|kind| kind.as_str()).collect();
-        assert_eq!(SkipKind::parse_list(&words.join(",")).as_deref(), Ok(SkipKind::ALL));
+        let words = ["secrets", "variables", "resources", "resource-types", "scripts", "flows", "apps", "folders"];
+        assert_eq!(parse_kinds_skipped(&words.join(",")).unwrap(), words);
         assert!(config(&[("WMILL_SKIP", "none")]).kinds_skipped.is_some_and(|kinds| kinds.is_empty()));
     }
 

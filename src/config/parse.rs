@@ -65,7 +65,7 @@ pub(super) fn parse_workspaces(text: &str) -> Result<Workspaces, String> {
     }
     let mut listed = Vec::new();
     for id in text.split(',') {
-        let id = WorkspaceId::parse(id.trim()).map_err(|why| why.to_string())?;
+        let id = WorkspaceId::parse(id.trim())?;
         if listed.contains(&id) {
             return Err([id.as_str(), " comes twice"].concat());
         }

@@ -3,7 +3,7 @@
 use miniserde::json::{self, Value};
 
 use crate::config;
-use crate::model::names::{self, Identity, NameError, WorkspaceId};
+use crate::model::names::{self, Identity, WorkspaceId};
 use crate::model::urls::{RemoteScheme, RemoteUrl};
 use crate::request::{Faults, Flags};
 use crate::util::secret::Secret;
@@ -247,7 +247,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn parsed<T>(&mut self, name: &str, value: Value, parse: fn(&str) -> Result<T, NameError>) -> Option<T> {
+    fn parsed<T>(&mut self, name: &str, value: Value, parse: fn(&str) -> Result<T, String>) -> Option<T> {
         let text = self.given(name, value)?;
         self.faults.named(name, parse(&text))
     }

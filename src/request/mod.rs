@@ -6,7 +6,7 @@ mod resolve;
 
 use crate::config::{Config, Workspaces};
 use crate::model::git_credentials::GitCredentials;
-use crate::model::names::{self, BranchName, Identity, NameError, Subdir, WorkspaceId};
+use crate::model::names::{self, BranchName, Identity, Subdir, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::urls::{BaseUrl, RemoteUrl};
 use crate::util::hash;
@@ -375,7 +375,7 @@ impl Faults {
         self.of_config += 1;
     }
 
-    fn named<T>(&mut self, name: &str, parsed: Result<T, NameError>) -> Option<T> {
+    fn named<T>(&mut self, name: &str, parsed: Result<T, String>) -> Option<T> {
         parsed.map_err(|error| self.add(&["`", name, "`: ", &error.to_string()])).ok()
     }
 
