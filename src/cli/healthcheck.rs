@@ -13,7 +13,7 @@ use crate::config::{Config, Environment, Options, Required};
 const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
 
 pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> ExitCode {
-    let options = Options::new([("--listen", &options.listen)]);
+    let options = Options::new([("--listen", "LISTEN_ADDR", &options.listen)]);
     let config = match Config::new(&options, environment, Required::Serve) {
         Ok(config) => config,
         Err(error) => {

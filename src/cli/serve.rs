@@ -37,7 +37,8 @@ const CHECK_POLL_INTERVAL: Duration = Duration::from_millis(5);
 const LEFTOVERS_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
-    let options = Options::new([("--listen", &options.listen), ("--data-dir", &options.data_dir)]);
+    let options =
+        Options::new([("--listen", "LISTEN_ADDR", &options.listen), ("--data-dir", "DATA_DIR", &options.data_dir)]);
     let config = match Config::new(&options, environment, Required::Serve) {
         Ok(config) => Arc::new(config),
         Err(error) => {

@@ -22,9 +22,7 @@ use crate::config::parse::{
 };
 use crate::config::schedule::Schedule;
 use crate::config::secret_source::checked_secret;
-use crate::config::variables::{STATE_DIRECTORY, TOOL_VARIABLES};
-use crate::model::names::ADMINS;
-use crate::model::names::{self, BranchName, Identity, Subdir, WorkspaceId};
+use crate::model::names::{ADMINS, BranchName, Identity, Subdir, WORKSPACE_MARK, WorkspaceId};
 use crate::model::urls::{BaseUrl, RemoteScheme, RemoteUrl};
 use crate::net::ca_bundle::CA_BUNDLE_FILE;
 use crate::net::proxy;
@@ -36,7 +34,16 @@ pub use kinds::Occasion;
 pub use parse::{CommitPer, WORKSPACES_MAX, Workspaces};
 pub use secret_source::SecretSource;
 pub(crate) use secret_source::checked_token;
-pub use variables::{Environment, Options, Required, VARIABLES, Variable};
+pub use variables::{Environment, Options, Required, Variable};
+
+/// The folder that systemd made for a unit with `StateDirectory=`. If it is set, it is the default of `DATA_DIR`. If it
+/// lists several folders, separated by colons, the first one is used.
+const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
+
+/// Environment variables that are passed to `wmill` and `git` besides those of [`proxy::variables`]: certificates, the
+/// path of programs, the time zone.
+const TOOL_VARIABLES: [&str; 7] =
+    ["SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", CA_BUNDLE_FILE, "PATH", "TZ"];
 
 /// All settings, parsed. It has no `Debug`, because the environment of the tools may hold a proxy's password.
 #[derive(Clone)]
@@ -160,7 +167,7 @@ impl Config {
     ///
     /// Fails if a setting is malformed, or if one that `need` requires is missing. The one error names all of them.
     pub fn new(options: &Options, environment: &Environment, need: Required) -> Result<Self, ConfigError> {
-        let mut reader = Reader { options, environment, faults: environment.faults.clone() };
+        let mut reader = Reader { options, environment, faults: Vec::new(), declared: Vec::new() };
         let config = reader.config();
         if need != Required::Serve {
             reader.refuse_lacking(&config, need);
@@ -228,78 +235,131 @@ impl Config {
     }
 }
 
+/// Returns all our variables in the order in which they are read and documented.
+#[must_use]
+pub fn variables() -> Vec<Variable> {
+    let (options, environment) = (Options::default(), Environment::default());
+    let mut reader = Reader { options: &options, environment: &environment, faults: Vec::new(), declared: Vec::new() };
+    reader.config();
+    reader.declared
+}
+
 /// Reads one setting after the other, and continues after a fault.
 struct Reader<'a> {
     options: &'a Options,
     environment: &'a Environment,
     faults: Vec<String>,
+    /// The variables that were read. The documentation is compared with them.
+    declared: Vec<Variable>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// Reads the fields in the order in which faults are reported.
     fn config(&mut self) -> Config {
-        let base_url = self.take("WINDMILL_BASE_URL", BaseUrl::parse);
+        let base_url = self.take("WINDMILL_BASE_URL", "http://windmill_server:8000", BaseUrl::parse);
         let windmill_token = self.secret("WINDMILL_TOKEN");
-        let workspaces = self.take("WINDMILL_WORKSPACE", parse_workspaces);
+        let workspace_is_default = self.given("WINDMILL_WORKSPACE").is_none();
+        let workspaces = self.take("WINDMILL_WORKSPACE", "admins", parse_workspaces);
+        let remote = self.take_optional("GIT_REMOTE_URL", None, RemoteUrl::parse);
+        let git_token = self.secret("GIT_TOKEN");
+        let git_username = self.take("GIT_USERNAME", "x-access-token", parse_username);
+        let branch = self.template("GIT_BRANCH", "main", &workspaces, BranchName::from_template);
+        let subdir = self.template("GIT_SUBDIR", "", &workspaces, Subdir::from_template);
+        // With `{workspace}` in one of them, no workspace uses the branch and folder of another, and no folder lies
+        // within another, because an id has no slash.
+        if workspaces.single().is_none() && ![&branch, &subdir].iter().any(|text| text.contains(WORKSPACE_MARK)) {
+            self.fault(
+                self.name_of("WINDMILL_WORKSPACE"),
+                "several workspaces need {workspace} in GIT_BRANCH or in GIT_SUBDIR, so that each has a place of its own",
+            );
+        }
         Config {
-            workspace_is_default: self.found("WINDMILL_WORKSPACE").is_none(),
-            remote: self.take_optional("GIT_REMOTE_URL", RemoteUrl::parse),
-            git_token: self.secret("GIT_TOKEN"),
-            git_username: self.take("GIT_USERNAME", parse_username),
-            branch: self.template("GIT_BRANCH", &workspaces, BranchName::from_template),
-            subdir: self.subdir(&workspaces),
-            author: Identity::of_parts(
-                self.take("GIT_USER_NAME", |text| Identity::part("user name", text)),
-                self.take("GIT_USER_EMAIL", |text| Identity::part("user email", text)),
-            ),
-            commit_message: self.take("COMMIT_MESSAGE", parse_message),
-            commit_per: self.take("COMMIT_PER", parse_commit_per),
-            commit_authors: self.take("COMMIT_AUTHORS", parse_boolean),
-            ssh_key: self.secret("GIT_SSH_KEY"),
-            signing_key: self.secret("GIT_SIGNING_KEY"),
-            ssh_known_hosts: self.take_optional("GIT_SSH_KNOWN_HOSTS_FILE", parse_known_hosts),
-            ssh_accept_new: self.take("GIT_SSH_ACCEPT_NEW", parse_boolean),
-            kinds_included: self.take_optional("WMILL_INCLUDE", parse_kinds_included),
-            kinds_skipped: self.take_optional("WMILL_SKIP", parse_kinds_skipped),
-            allow_plaintext_secrets: self.take("ALLOW_PLAINTEXT_SECRETS", parse_boolean),
-            allow_public_repository: self.take("ALLOW_PUBLIC_REPOSITORY", parse_boolean),
-            deletions_percent_max: self.take("MAX_DELETIONS_PERCENT", parse_percent),
-            skip_unchanged: self.take("SKIP_UNCHANGED", parse_boolean),
-            full_sync_every: self.take("FULL_SYNC_EVERY", parse_duration),
-            expect_sync_every: self.take_optional("EXPECT_SYNC_EVERY", parse_timeout),
-            windmill_headers: self.secret("WINDMILL_HEADERS"),
-            sync_timeout: self.take("SYNC_TIMEOUT", parse_timeout),
-            data_dir: self.take("DATA_DIR", parse_data_dir),
-            listen: self.take("LISTEN_ADDR", parse_listen),
-            api_token: self.secret("SYNC_API_TOKEN"),
-            sync_schedule: self.take_optional("SYNC_SCHEDULE", Schedule::parse),
-            verify_schedule: self.take_optional("VERIFY_SCHEDULE", Schedule::parse),
-            slack_webhook_url: self.secret("SLACK_WEBHOOK_URL"),
-            discord_webhook_url: self.secret("DISCORD_WEBHOOK_URL"),
-            notify_url: self.secret("NOTIFY_URL"),
-            notify_on: self.take("NOTIFY_ON", parse_occasions),
-            heartbeat_url: self.secret("HEARTBEAT_URL"),
-            shutdown_grace: self.take("SHUTDOWN_GRACE", parse_duration),
-            log_level: self.take("LOG_LEVEL", parse_log_level),
-            log_format: self.take("LOG_FORMAT", parse_log_format),
-            tool_environment: self.tool_environment(),
             base_url,
             windmill_token,
             workspaces,
+            workspace_is_default,
+            remote,
+            git_token,
+            git_username,
+            branch,
+            subdir,
+            author: Identity::of_parts(
+                self.take("GIT_USER_NAME", "Windmill Git Sync", |text| Identity::part("user name", text)),
+                self.take("GIT_USER_EMAIL", "windmill@example.com", |text| Identity::part("user email", text)),
+            ),
+            commit_message: self.take(
+                "COMMIT_MESSAGE",
+                "Automated Windmill workspace backup - {workspace}",
+                parse_message,
+            ),
+            commit_per: self.take("COMMIT_PER", "sync", parse_commit_per),
+            commit_authors: self.take("COMMIT_AUTHORS", "true", parse_boolean),
+            ssh_key: self.secret("GIT_SSH_KEY"),
+            ssh_known_hosts: self.take_optional("GIT_SSH_KNOWN_HOSTS_FILE", None, parse_known_hosts),
+            ssh_accept_new: self.take("GIT_SSH_ACCEPT_NEW", "false", parse_boolean),
+            signing_key: self.secret("GIT_SIGNING_KEY"),
+            tool_environment: self.tool_environment(),
+            kinds_included: self.take_optional(
+                "WMILL_INCLUDE",
+                Some("schedules,triggers,groups"),
+                parse_kinds_included,
+            ),
+            kinds_skipped: self.take_optional("WMILL_SKIP", Some("none"), parse_kinds_skipped),
+            allow_plaintext_secrets: self.take("ALLOW_PLAINTEXT_SECRETS", "false", parse_boolean),
+            allow_public_repository: self.take("ALLOW_PUBLIC_REPOSITORY", "false", parse_boolean),
+            deletions_percent_max: self.take("MAX_DELETIONS_PERCENT", "50", parse_percent),
+            skip_unchanged: self.take("SKIP_UNCHANGED", "true", parse_boolean),
+            full_sync_every: self.take("FULL_SYNC_EVERY", "24h", parse_duration),
+            expect_sync_every: self.take_optional("EXPECT_SYNC_EVERY", None, parse_timeout),
+            windmill_headers: self.secret("WINDMILL_HEADERS"),
+            sync_timeout: self.take("SYNC_TIMEOUT", "30m", parse_timeout),
+            data_dir: self.take("DATA_DIR", "/workspace", parse_data_dir),
+            listen: self.take("LISTEN_ADDR", "0.0.0.0:8080", parse_listen),
+            api_token: self.secret("SYNC_API_TOKEN"),
+            sync_schedule: self.take_optional("SYNC_SCHEDULE", None, Schedule::parse),
+            verify_schedule: self.take_optional("VERIFY_SCHEDULE", None, Schedule::parse),
+            shutdown_grace: self.take("SHUTDOWN_GRACE", "30s", parse_duration),
+            slack_webhook_url: self.secret("SLACK_WEBHOOK_URL"),
+            discord_webhook_url: self.secret("DISCORD_WEBHOOK_URL"),
+            notify_url: self.secret("NOTIFY_URL"),
+            notify_on: self.take("NOTIFY_ON", "failure,recovery", parse_occasions),
+            heartbeat_url: self.secret("HEARTBEAT_URL"),
+            log_level: self.take("LOG_LEVEL", "info", parse_log_level),
+            log_format: self.take("LOG_FORMAT", "text", parse_log_format),
         }
     }
 
-    /// Returns the name and value of the option, or of the variable if the option is not given.
-    fn found(&self, variable: &'static str) -> Option<(&'static str, &str)> {
-        let from_environment = || Some((variable, self.environment.get(variable)?));
-        let found = self.options.instead_of(variable).or_else(from_environment);
-        let state_directory = || Some((STATE_DIRECTORY, self.environment.get(STATE_DIRECTORY)?.split(':').next()?));
-        if variable == "DATA_DIR" { found.or_else(state_directory) } else { found }
+    /// Returns the value of a variable; an empty one counts as unset.
+    fn variable(&mut self, name: &str) -> Option<&'a str> {
+        self.environment.read(name).unwrap_or_else(|fault| {
+            // A variable that stands for several settings is read several times.
+            if !self.faults.contains(&fault) {
+                self.faults.push(fault);
+            }
+            None
+        })
     }
 
-    /// Returns what `found` returns, or the variable with its default.
-    fn text(&self, variable: &'static str) -> (&'static str, &str) {
-        self.found(variable).unwrap_or_else(|| (variable, default_of(variable)))
+    /// Returns the name of the option if it is given, or else of the variable.
+    fn name_of(&self, variable: &'static str) -> &'static str {
+        self.options.instead_of(variable).map_or(variable, |(name, _)| name)
+    }
+
+    /// Returns the name and value of the option, or of the variable if the option is not given.
+    fn given(&mut self, variable: &'static str) -> Option<(&'static str, &'a str)> {
+        if let Some(option) = self.options.instead_of(variable) {
+            return Some(option);
+        }
+        match self.variable(variable) {
+            None if variable == "DATA_DIR" => {
+                Some((STATE_DIRECTORY, self.variable(STATE_DIRECTORY)?.split(':').next()?))
+            }
+            value => Some((variable, value?)),
+        }
+    }
+
+    fn declare(&mut self, name: &'static str, default: Option<&'static str>, secret: bool) {
+        self.declared.push(Variable { name, default, secret });
     }
 
     fn fault(&mut self, name: &str, why: &str) {
@@ -308,44 +368,37 @@ impl Reader<'_> {
 
     /// Parses a setting. If it is malformed, adds the fault and returns the default, so that the other settings are
     /// read too.
-    fn take<T>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, String>) -> T {
-        let (name, text) = self.text(variable);
+    fn take<T>(&mut self, variable: &'static str, default: &'static str, parse: fn(&str) -> Result<T, String>) -> T {
+        self.declare(variable, Some(default), false);
+        let (name, text) = self.given(variable).unwrap_or((variable, default));
         parse(text).unwrap_or_else(|why| {
             self.fault(name, &why);
             // The unit tests parse every default.
-            parse(default_of(variable)).unwrap_or_else(|why| panic!("the default of {variable} is refused: {why}"))
+            parse(default).unwrap_or_else(|why| panic!("the default of {variable} is refused: {why}"))
         })
     }
 
-    fn take_optional<T>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, String>) -> Option<T> {
-        let (name, text) = self.found(variable)?;
+    /// Parses a setting that may be absent. `default` is what its absence means, for the documentation.
+    fn take_optional<T>(
+        &mut self,
+        variable: &'static str,
+        default: Option<&'static str>,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        self.declare(variable, default, false);
+        let (name, text) = self.given(variable)?;
         parse(text).map_err(|why| self.fault(name, &why)).ok()
-    }
-
-    /// Returns the folder, and refuses several workspaces if no template contains `{workspace}`. If one does, no workspace
-    /// uses the branch and folder of another, and no folder lies within another, because an id has no slash.
-    fn subdir(&mut self, workspaces: &Workspaces) -> String {
-        let subdir = self.template("GIT_SUBDIR", workspaces, Subdir::from_template);
-        let is_template = |variable| self.text(variable).1.contains(names::WORKSPACE_MARK);
-        if workspaces.single().is_none() && !is_template("GIT_BRANCH") && !is_template("GIT_SUBDIR") {
-            let (name, _) = self.text("WINDMILL_WORKSPACE");
-            self.fault(
-                name,
-                "several workspaces need {workspace} in GIT_BRANCH or in GIT_SUBDIR, so that each has a place of its own",
-            );
-        }
-        subdir
     }
 
     /// Checks a template with each listed workspace, or with `admins` if none is listed.
     fn template<T>(
         &mut self,
         variable: &'static str,
+        default: &'static str,
         workspaces: &Workspaces,
         fill: fn(&str, &WorkspaceId) -> Result<T, String>,
     ) -> String {
-        let (name, template) = self.text(variable);
-        let template = template.to_owned();
+        let template = self.take(variable, default, |text| Ok(text.to_owned()));
         let workspaces = match workspaces {
             Workspaces::Listed(listed) => listed.clone(),
             Workspaces::All => WorkspaceId::parse(ADMINS).into_iter().collect(),
@@ -353,14 +406,15 @@ impl Reader<'_> {
         let mut faults: Vec<_> = workspaces.iter().filter_map(|one| fill(&template, one).err()).collect();
         // Without `{workspace}` in it, it is wrong for all in the same way.
         faults.dedup();
-        faults.iter().for_each(|fault| self.fault(name, fault));
+        faults.iter().for_each(|fault| self.fault(self.name_of(variable), fault));
         template
     }
 
     fn secret(&mut self, variable: &'static str) -> Option<SecretSource> {
+        self.declare(variable, None, true);
         let file_variable = [variable, "_FILE"].concat();
-        let value = self.environment.get(variable);
-        let path = self.environment.get(&file_variable);
+        let value = self.variable(variable);
+        let path = self.variable(&file_variable);
         let (name, why) = match (value, path) {
             (None, None) => return None,
             (Some(_), Some(_)) => (variable, "is set, and so is the variable with _FILE: set one of them"),
@@ -380,40 +434,35 @@ impl Reader<'_> {
     }
 
     fn tool_environment(&mut self) -> Vec<(String, String)> {
-        self.take_optional(CA_BUNDLE_FILE, parse_absolute);
-        let proxies = proxy::variables(|name| self.environment.get(name).map(str::to_owned)).unwrap_or_else(|faults| {
+        self.take_optional(CA_BUNDLE_FILE, None, parse_absolute);
+        let proxies = proxy::variables(|name| self.variable(name).map(str::to_owned)).unwrap_or_else(|faults| {
             self.faults.extend(faults);
             Vec::new()
         });
-        let found = |name: &&str| {
-            let value = self.environment.get(name)?;
-            if *name != "PATH" {
-                return Some(((*name).to_owned(), value.to_owned()));
+        let found = |name: &str| {
+            let value = self.variable(name)?;
+            if name != "PATH" {
+                return Some((name.to_owned(), value.to_owned()));
             }
             // Programs run in a folder with a repository's content, so a file in it must not be found as `git`. A folder
             // that is not absolute is that folder, or lies below it.
             let folders: Vec<_> = value.split(':').filter(|folder| folder.starts_with('/')).collect();
-            Some(((*name).to_owned(), folders.join(":")))
+            Some((name.to_owned(), folders.join(":")))
         };
-        TOOL_VARIABLES.iter().filter_map(found).chain(proxies).collect()
+        TOOL_VARIABLES.into_iter().filter_map(found).chain(proxies).collect()
     }
 
     /// Adds a fault for each missing setting. A malformed setting is not missing: there is a fault that begins with its
     /// name already.
     fn refuse_lacking(&mut self, config: &Config, need: Required) {
         for (variable, why) in config.lacks() {
-            let name = self.text(variable).0;
+            let name = self.name_of(variable);
             let is_needed = need != Required::Git || variable != "WINDMILL_TOKEN";
             if is_needed && !self.faults.iter().any(|fault| fault.starts_with(name)) {
                 self.faults.push([variable, why].concat());
             }
         }
     }
-}
-
-/// Returns the default of a variable, or the empty text if it has none.
-fn default_of(variable: &str) -> &'static str {
-    VARIABLES.iter().find(|one| one.name == variable).and_then(|one| one.default).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -484,14 +533,15 @@ mod tests {
 
     #[test]
     fn the_table_agrees_with_the_default_kinds() {
-        let text = VARIABLES.iter().find(|one| one.name == "WMILL_INCLUDE").unwrap().default.unwrap();
+        let text = variables().iter().find(|one| one.name == "WMILL_INCLUDE").unwrap().default.unwrap();
         assert_eq!(parse_kinds_included(text).unwrap(), ["schedules", "triggers", "groups"]);
     }
 
     #[test]
-    fn every_variable_is_in_the_table_once() {
-        for (index, one) in VARIABLES.iter().enumerate() {
-            assert!(VARIABLES[index + 1..].iter().all(|other| other.name != one.name), "{}", one.name);
+    fn every_variable_is_declared_once() {
+        let all = variables();
+        for (index, one) in all.iter().enumerate() {
+            assert!(all[index + 1..].iter().all(|other| other.name != one.name), "{}", one.name);
         }
     }
 
@@ -499,10 +549,10 @@ mod tests {
     fn an_option_beats_the_environment_and_an_empty_variable_is_unset() {
         let [workspace, subdir, listen] = ["shop", "", "127.0.0.1:0"].map(|value| Some(value.to_owned()));
         let options = Options::new([
-            ("--workspace", &workspace),
-            ("--subdir", &subdir),
-            ("--listen", &listen),
-            ("--branch", &None),
+            ("--workspace", "WINDMILL_WORKSPACE", &workspace),
+            ("--subdir", "GIT_SUBDIR", &subdir),
+            ("--listen", "LISTEN_ADDR", &listen),
+            ("--branch", "GIT_BRANCH", &None),
         ]);
         let variables = environment(&[("WINDMILL_WORKSPACE", "a/b"), ("GIT_SUBDIR", "backup"), ("GIT_BRANCH", "")]);
         let config = Config::new(&options, &variables, Required::Serve).ok().unwrap();
@@ -513,7 +563,10 @@ mod tests {
 
     #[test]
     fn a_fault_names_the_option_it_came_by() {
-        let options = Options::new([("--workspace", &Some("a/b".to_owned())), ("--branch", &Some(String::new()))]);
+        let options = Options::new([
+            ("--workspace", "WINDMILL_WORKSPACE", &Some("a/b".to_owned())),
+            ("--branch", "GIT_BRANCH", &Some(String::new())),
+        ]);
         let error = Config::new(&options, &environment(&[("GIT_SUBDIR", "..")]), Required::Serve).err().unwrap();
         assert_eq!(
             error.to_string(),

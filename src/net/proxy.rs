@@ -16,20 +16,14 @@ const ALL: [&str; 2] = ["all_proxy", "ALL_PROXY"];
 /// With this variable, Node.js uses the others (from 22.21 and 24.0 on).
 const NODE: &str = "NODE_USE_ENV_PROXY";
 
-/// Returns whether an environment variable is about proxies.
-#[must_use]
-pub fn is_variable(name: &str) -> bool {
-    SPELLINGS.as_flattened().contains(&name) || ALL.contains(&name)
-}
-
 /// Returns the variables in both spellings, with `all_proxy` expanded. `found` returns the value of a variable that is
 /// set.
 ///
 /// # Errors
 /// The name and the fault of each variable that does not name a usable proxy. The value is left out, because it may
 /// hold a password.
-pub fn variables(found: impl Fn(&str) -> Option<String>) -> Result<Vec<(String, String)>, Vec<String>> {
-    let first = |spellings: [&'static str; 2]| spellings.into_iter().find_map(|name| Some((name, found(name)?)));
+pub fn variables(mut found: impl FnMut(&str) -> Option<String>) -> Result<Vec<(String, String)>, Vec<String>> {
+    let mut first = |spellings: [&'static str; 2]| spellings.into_iter().find_map(|name| Some((name, found(name)?)));
     let (mut all, mut faults) = (Vec::new(), Vec::new());
     for spellings in SPELLINGS {
         let is_proxy = spellings[0] != "no_proxy";
