@@ -36,6 +36,11 @@ pub use secret_source::SecretSource;
 pub(crate) use secret_source::checked_token;
 pub use variables::{Environment, Options, Required, Variable};
 
+const MESSAGE_DEFAULT: &str = "Automated Windmill workspace backup - {workspace}";
+/// What is included if neither `WMILL_INCLUDE` nor the repository's `wmill.yaml` decides; `windmill::wmill_yaml` has it
+/// in another form.
+const KINDS_DEFAULT: &str = "schedules,triggers,groups";
+
 /// The folder that systemd made for a unit with `StateDirectory=`. If it is set, it is the default of `DATA_DIR`. If it
 /// lists several folders, separated by colons, the first one is used.
 const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
@@ -169,6 +174,7 @@ impl Config {
     pub fn new(options: &Options, environment: &Environment, need: Required) -> Result<Self, ConfigError> {
         let mut reader = Reader { options, environment, faults: Vec::new(), declared: Vec::new() };
         let config = reader.config();
+        reader.check_places(&config);
         if need != Required::Serve {
             reader.refuse_lacking(&config, need);
         }
@@ -256,42 +262,21 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Reads the fields in the order in which faults are reported.
     fn config(&mut self) -> Config {
-        let base_url = self.take("WINDMILL_BASE_URL", "http://windmill_server:8000", BaseUrl::parse);
-        let windmill_token = self.secret("WINDMILL_TOKEN");
-        let workspace_is_default = self.given("WINDMILL_WORKSPACE").is_none();
-        let workspaces = self.take("WINDMILL_WORKSPACE", "admins", parse_workspaces);
-        let remote = self.take_optional("GIT_REMOTE_URL", None, RemoteUrl::parse);
-        let git_token = self.secret("GIT_TOKEN");
-        let git_username = self.take("GIT_USERNAME", "x-access-token", parse_username);
-        let branch = self.template("GIT_BRANCH", "main", &workspaces, BranchName::from_template);
-        let subdir = self.template("GIT_SUBDIR", "", &workspaces, Subdir::from_template);
-        // With `{workspace}` in one of them, no workspace uses the branch and folder of another, and no folder lies
-        // within another, because an id has no slash.
-        if workspaces.single().is_none() && ![&branch, &subdir].iter().any(|text| text.contains(WORKSPACE_MARK)) {
-            self.fault(
-                self.name_of("WINDMILL_WORKSPACE"),
-                "several workspaces need {workspace} in GIT_BRANCH or in GIT_SUBDIR, so that each has a place of its own",
-            );
-        }
         Config {
-            base_url,
-            windmill_token,
-            workspaces,
-            workspace_is_default,
-            remote,
-            git_token,
-            git_username,
-            branch,
-            subdir,
+            base_url: self.take("WINDMILL_BASE_URL", "http://windmill_server:8000", BaseUrl::parse),
+            windmill_token: self.secret("WINDMILL_TOKEN"),
+            workspace_is_default: self.given("WINDMILL_WORKSPACE").is_none(),
+            workspaces: self.take("WINDMILL_WORKSPACE", "admins", parse_workspaces),
+            remote: self.take_optional("GIT_REMOTE_URL", None, RemoteUrl::parse),
+            git_token: self.secret("GIT_TOKEN"),
+            git_username: self.take("GIT_USERNAME", "x-access-token", parse_username),
+            branch: self.take("GIT_BRANCH", "main", |text| Ok(text.to_owned())),
+            subdir: self.take("GIT_SUBDIR", "", |text| Ok(text.to_owned())),
             author: Identity::of_parts(
                 self.take("GIT_USER_NAME", "Windmill Git Sync", |text| Identity::part("user name", text)),
                 self.take("GIT_USER_EMAIL", "windmill@example.com", |text| Identity::part("user email", text)),
             ),
-            commit_message: self.take(
-                "COMMIT_MESSAGE",
-                "Automated Windmill workspace backup - {workspace}",
-                parse_message,
-            ),
+            commit_message: self.take("COMMIT_MESSAGE", MESSAGE_DEFAULT, parse_message),
             commit_per: self.take("COMMIT_PER", "sync", parse_commit_per),
             commit_authors: self.take("COMMIT_AUTHORS", "true", parse_boolean),
             ssh_key: self.secret("GIT_SSH_KEY"),
@@ -299,11 +284,7 @@ impl<'a> Reader<'a> {
             ssh_accept_new: self.take("GIT_SSH_ACCEPT_NEW", "false", parse_boolean),
             signing_key: self.secret("GIT_SIGNING_KEY"),
             tool_environment: self.tool_environment(),
-            kinds_included: self.take_optional(
-                "WMILL_INCLUDE",
-                Some("schedules,triggers,groups"),
-                parse_kinds_included,
-            ),
+            kinds_included: self.take_optional("WMILL_INCLUDE", Some(KINDS_DEFAULT), parse_kinds_included),
             kinds_skipped: self.take_optional("WMILL_SKIP", Some("none"), parse_kinds_skipped),
             allow_plaintext_secrets: self.take("ALLOW_PLAINTEXT_SECRETS", "false", parse_boolean),
             allow_public_repository: self.take("ALLOW_PUBLIC_REPOSITORY", "false", parse_boolean),
@@ -332,10 +313,7 @@ impl<'a> Reader<'a> {
     /// Returns the value of a variable; an empty one counts as unset.
     fn variable(&mut self, name: &str) -> Option<&'a str> {
         self.environment.read(name).unwrap_or_else(|fault| {
-            // A variable that stands for several settings is read several times.
-            if !self.faults.contains(&fault) {
-                self.faults.push(fault);
-            }
+            self.push(fault);
             None
         })
     }
@@ -363,7 +341,14 @@ impl<'a> Reader<'a> {
     }
 
     fn fault(&mut self, name: &str, why: &str) {
-        self.faults.push(format!("{name}: {why}"));
+        self.push(format!("{name}: {why}"));
+    }
+
+    /// Adds a fault once: some variables are read several times, and a template is wrong for several workspaces.
+    fn push(&mut self, fault: String) {
+        if !self.faults.contains(&fault) {
+            self.faults.push(fault);
+        }
     }
 
     /// Parses a setting. If it is malformed, adds the fault and returns the default, so that the other settings are
@@ -390,24 +375,29 @@ impl<'a> Reader<'a> {
         parse(text).map_err(|why| self.fault(name, &why)).ok()
     }
 
-    /// Checks a template with each listed workspace, or with `admins` if none is listed.
-    fn template<T>(
-        &mut self,
-        variable: &'static str,
-        default: &'static str,
-        workspaces: &Workspaces,
-        fill: fn(&str, &WorkspaceId) -> Result<T, String>,
-    ) -> String {
-        let template = self.take(variable, default, |text| Ok(text.to_owned()));
-        let workspaces = match workspaces {
+    /// Checks the branch and the folder of each listed workspace, or of `admins` if none is listed. Several workspaces
+    /// need `{workspace}` in one of the two templates: then no workspace uses the branch and folder of another, and no
+    /// folder lies within another, because an id has no slash.
+    fn check_places(&mut self, config: &Config) {
+        let listed = match &config.workspaces {
             Workspaces::Listed(listed) => listed.clone(),
             Workspaces::All => WorkspaceId::parse(ADMINS).into_iter().collect(),
         };
-        let mut faults: Vec<_> = workspaces.iter().filter_map(|one| fill(&template, one).err()).collect();
-        // Without `{workspace}` in it, it is wrong for all in the same way.
-        faults.dedup();
-        faults.iter().for_each(|fault| self.fault(self.name_of(variable), fault));
-        template
+        for workspace in &listed {
+            if let Err(why) = config.branch_for(workspace) {
+                self.fault(self.name_of("GIT_BRANCH"), &why);
+            }
+            if let Err(why) = config.subdir_for(workspace) {
+                self.fault(self.name_of("GIT_SUBDIR"), &why);
+            }
+        }
+        let is_template = [&config.branch, &config.subdir].iter().any(|text| text.contains(WORKSPACE_MARK));
+        if config.workspaces.single().is_none() && !is_template {
+            self.fault(
+                self.name_of("WINDMILL_WORKSPACE"),
+                "several workspaces need {workspace} in GIT_BRANCH or in GIT_SUBDIR, so that each has a place of its own",
+            );
+        }
     }
 
     fn secret(&mut self, variable: &'static str) -> Option<SecretSource> {
