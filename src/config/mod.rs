@@ -273,8 +273,8 @@ impl<'a> Reader<'a> {
             branch: self.take("GIT_BRANCH", "main", |text| Ok(text.to_owned())),
             subdir: self.take("GIT_SUBDIR", "", |text| Ok(text.to_owned())),
             author: Identity::of_parts(
-                self.take("GIT_USER_NAME", "Windmill Git Sync", |text| Identity::part("user name", text)),
-                self.take("GIT_USER_EMAIL", "windmill@example.com", |text| Identity::part("user email", text)),
+                self.take("GIT_USER_NAME", "Windmill Git Sync", Identity::parse_name),
+                self.take("GIT_USER_EMAIL", "windmill@example.com", Identity::parse_email),
             ),
             commit_message: self.take("COMMIT_MESSAGE", MESSAGE_DEFAULT, parse_message),
             commit_per: self.take("COMMIT_PER", "sync", parse_commit_per),

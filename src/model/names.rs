@@ -257,16 +257,23 @@ impl Identity {
     /// Fails if git would treat one of them as empty, if one would break a commit's header, or if one is longer than
     /// 200 bytes.
     pub fn parse(name: &str, email: &str) -> Result<Self, String> {
-        Ok(Self::of_parts(Self::part("user name", name)?, Self::part("user email", email)?))
+        Ok(Self::of_parts(Self::parse_name(name)?, Self::parse_email(email)?))
     }
 
-    /// Makes an identity of two parts that [`Identity::part`] checked.
+    pub(crate) fn parse_name(text: &str) -> Result<String, String> {
+        Self::part("user name", text)
+    }
+
+    pub(crate) fn parse_email(text: &str) -> Result<String, String> {
+        Self::part("user email", text)
+    }
+
+    /// Makes an identity of two parts that were parsed alone, so that each had its own error.
     pub(crate) fn of_parts(name: String, email: String) -> Self {
         Self { name, email }
     }
 
-    /// Checks one of the two alone, so that each has its own error.
-    pub(crate) fn part(what: &str, text: &str) -> Result<String, String> {
+    fn part(what: &str, text: &str) -> Result<String, String> {
         let text = text.trim();
         first_broken(&[
             (text.is_empty(), "is empty"),
