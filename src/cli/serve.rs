@@ -48,7 +48,7 @@ pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
     };
     logging::start(config.log_level, config.log_format);
     warn_of_what_syncs_lack(&config);
-    match Server::bind(&config.listen) {
+    match Server::bind(&config.listen.to_string()) {
         Ok(server) => serve_until_stopped(server, config),
         Err(error) => {
             log::error!("{error}");

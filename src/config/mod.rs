@@ -10,6 +10,7 @@ mod secret_source;
 mod variables;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -109,8 +110,8 @@ pub struct Config {
     pub sync_timeout: Duration,
     /// `DATA_DIR`, absolute
     pub data_dir: PathBuf,
-    /// `LISTEN_ADDR`, an address and a port
-    pub listen: String,
+    /// `LISTEN_ADDR`
+    pub listen: SocketAddr,
     /// `SYNC_API_TOKEN`
     pub api_token: Option<SecretSource>,
     /// `SYNC_SCHEDULE`
@@ -142,15 +143,8 @@ pub struct Config {
 /// All that is wrong with the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    faults: Vec<String>,
-}
-
-impl ConfigError {
-    /// Returns the faults; each begins with the name of the variable or option.
-    #[must_use]
-    pub fn faults(&self) -> &[String] {
-        &self.faults
-    }
+    /// The faults; each begins with the name of the variable or option.
+    pub faults: Vec<String>,
 }
 
 impl fmt::Display for ConfigError {
@@ -162,8 +156,6 @@ impl fmt::Display for ConfigError {
         formatter.write_str(&self.faults.join("; "))
     }
 }
-
-impl std::error::Error for ConfigError {}
 
 impl Config {
     /// Reads all settings.
@@ -183,28 +175,21 @@ impl Config {
 
     /// Returns what is missing for a sync with these settings alone. Each text begins with the variable's name.
     #[must_use]
-    pub fn lacking(&self) -> Vec<String> {
-        self.lacks().map(|(variable, why)| [variable, why].concat()).collect()
-    }
-
-    /// Returns the name of each variable that a sync lacks, and why it needs it.
-    fn lacks(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let scheme = self.remote.as_ref().map(RemoteUrl::scheme);
-        let is_http = matches!(scheme, Some(RemoteScheme::Https | RemoteScheme::Http));
-        let is_ssh = scheme == Some(RemoteScheme::Ssh);
+    pub fn lacking(&self) -> Vec<&'static str> {
+        let is_http = self.remote.as_ref().is_some_and(RemoteUrl::is_http);
+        let is_ssh = self.remote.as_ref().is_some_and(|remote| remote.scheme() == RemoteScheme::Ssh);
         let trusts_no_host = self.ssh_known_hosts.is_none() && !self.ssh_accept_new;
         let all = [
-            (self.windmill_token.is_none(), "WINDMILL_TOKEN", " is not set"),
-            (self.remote.is_none(), "GIT_REMOTE_URL", " is not set"),
-            (is_http && self.git_token.is_none(), "GIT_TOKEN", " is not set, and an http(s) remote needs it"),
-            (is_ssh && self.ssh_key.is_none(), "GIT_SSH_KEY", " is not set, and an ssh remote needs it"),
+            (self.windmill_token.is_none(), "WINDMILL_TOKEN is not set"),
+            (self.remote.is_none(), "GIT_REMOTE_URL is not set"),
+            (is_http && self.git_token.is_none(), "GIT_TOKEN is not set, and an http(s) remote needs it"),
+            (is_ssh && self.ssh_key.is_none(), "GIT_SSH_KEY is not set, and an ssh remote needs it"),
             (
                 is_ssh && trusts_no_host,
-                "GIT_SSH_KNOWN_HOSTS_FILE",
-                " is not set, and an ssh remote needs it, or else GIT_SSH_ACCEPT_NEW=true",
+                "GIT_SSH_KNOWN_HOSTS_FILE is not set, and an ssh remote needs it, or else GIT_SSH_ACCEPT_NEW=true",
             ),
         ];
-        all.into_iter().filter_map(|(is_lacking, variable, why)| is_lacking.then_some((variable, why)))
+        all.into_iter().filter_map(|(is_lacking, fault)| is_lacking.then_some(fault)).collect()
     }
 
     /// Returns advice if no setting would raise an alarm when backups stop.
@@ -445,11 +430,12 @@ impl<'a> Reader<'a> {
     /// Adds a fault for each missing setting. A malformed setting is not missing: there is a fault that begins with its
     /// name already.
     fn refuse_lacking(&mut self, config: &Config, need: Required) {
-        for (variable, why) in config.lacks() {
+        for fault in config.lacking() {
+            let variable = fault.split(' ').next().unwrap_or_default();
             let name = self.name_of(variable);
             let is_needed = need != Required::Git || variable != "WINDMILL_TOKEN";
             if is_needed && !self.faults.iter().any(|fault| fault.starts_with(name)) {
-                self.faults.push([variable, why].concat());
+                self.faults.push(fault.to_owned());
             }
         }
     }
@@ -477,10 +463,16 @@ mod tests {
         }
     }
 
+    /// Returns the listed workspaces, and whether they are the default.
+    fn listed(config: &Config) -> (Vec<&str>, bool) {
+        let Workspaces::Listed(listed) = &config.workspaces else { panic!("all workspaces") };
+        (listed.iter().map(WorkspaceId::as_str).collect(), config.workspace_is_default)
+    }
+
     /// Checks the number of faults, and how each begins.
     #[track_caller]
     fn check(variables: &[(&str, &str)], need: Required, expected: &[&str]) {
-        let faults = read(variables, need).err().map(|error| error.faults().to_vec()).unwrap_or_default();
+        let faults = read(variables, need).err().map(|error| error.faults).unwrap_or_default();
         assert_eq!(faults.len(), expected.len(), "{faults:?}");
         for (fault, start) in faults.iter().zip(expected) {
             assert!(fault.starts_with(start), "{fault}");
@@ -503,7 +495,7 @@ mod tests {
     fn nothing_set_gives_the_defaults_of_the_contract() {
         let config = config(&[]);
         assert_eq!(config.base_url.as_str(), "http://windmill_server:8000");
-        assert_eq!((config.workspaces.to_text().as_str(), config.workspace_is_default), ("admins", true));
+        assert_eq!(listed(&config), (vec!["admins"], true));
         assert_eq!((config.git_username.as_str(), config.branch.as_str()), ("x-access-token", "main"));
         assert_eq!(config.author.to_string(), "Windmill Git Sync <windmill@example.com>");
         assert_eq!(config.commit_message, "Automated Windmill workspace backup - {workspace}");
@@ -513,7 +505,10 @@ mod tests {
         assert_eq!(config.full_sync_every, Duration::from_secs(86_400));
         assert_eq!(config.sync_timeout, Duration::from_secs(1_800));
         assert_eq!(config.shutdown_grace, Duration::from_secs(30));
-        assert_eq!((config.data_dir.to_str(), config.listen.as_str()), (Some("/workspace"), "0.0.0.0:8080"));
+        assert_eq!(
+            (config.data_dir.to_str(), config.listen.to_string()),
+            (Some("/workspace"), "0.0.0.0:8080".to_owned())
+        );
         assert_eq!((config.log_level, config.log_format), (LevelFilter::Info, LogFormat::Text));
         assert!(config.kinds_included.is_none() && config.kinds_skipped.is_none());
         assert!(config.remote.is_none() && config.windmill_token.is_none() && config.api_token.is_none());
@@ -546,9 +541,9 @@ mod tests {
         ]);
         let variables = environment(&[("WINDMILL_WORKSPACE", "a/b"), ("GIT_SUBDIR", "backup"), ("GIT_BRANCH", "")]);
         let config = Config::new(&options, &variables, Required::Serve).ok().unwrap();
-        assert_eq!((config.workspaces.to_text().as_str(), config.workspace_is_default), ("shop", false));
+        assert_eq!(listed(&config), (vec!["shop"], false));
         assert_eq!((config.subdir.as_str(), config.branch.as_str()), ("", "main"));
-        assert_eq!(config.listen, "127.0.0.1:0");
+        assert_eq!(config.listen.to_string(), "127.0.0.1:0");
     }
 
     #[test]
@@ -601,7 +596,7 @@ mod tests {
         let variables = Environment::new(names.map(|name| (name.into(), bytes())));
         let error = Config::new(&Options::default(), &variables, Required::Sync).err().unwrap();
         assert_eq!(
-            error.faults(),
+            error.faults,
             [
                 "WINDMILL_TOKEN is not UTF-8",
                 "GIT_TOKEN_FILE is not UTF-8",
@@ -720,7 +715,7 @@ mod tests {
             let error = with(workspaces, "GIT_SUBDIR", "backup").err().unwrap().to_string();
             assert!(error.contains("WINDMILL_WORKSPACE: several workspaces need {workspace} in GIT_BRANCH"), "{error}");
         }
-        assert_eq!(with("a", "GIT_SUBDIR", "backup").ok().unwrap().workspaces.to_text(), "a");
+        assert_eq!(listed(&with("a", "GIT_SUBDIR", "backup").ok().unwrap()), (vec!["a"], false));
         // A template is checked with each of them.
         let error = with("a,HEAD,wm-fork-b", "GIT_BRANCH", "{workspace}").err().unwrap().to_string();
         assert!(error.contains("GIT_BRANCH: branch name \"HEAD\"") && error.contains("\"wm-fork-b\""), "{error}");

@@ -289,10 +289,12 @@ fn refuse_choices(fields: &Fields, config: &Config) -> Result<(), RequestError> 
         ));
     }
     if let Some(workspace) = fields.workspace.as_ref().filter(|workspace| !config.workspaces.hold(workspace)) {
-        let listed = match &config.workspaces {
-            Workspaces::Listed(_) => [&config.workspaces.to_text(), ",", workspace.as_str()].concat(),
-            Workspaces::All => workspace.to_string(),
+        let mut listed = match &config.workspaces {
+            Workspaces::Listed(listed) => listed.iter().map(WorkspaceId::as_str).collect(),
+            Workspaces::All => Vec::new(),
         };
+        listed.push(workspace.as_str());
+        let listed = listed.join(",");
         reasons.push(format!(
             "workspace `{workspace}` is not configured: set WINDMILL_WORKSPACE={listed} with {{workspace}} in GIT_BRANCH \
              or GIT_SUBDIR, or set SYNC_API_TOKEN and send it"
