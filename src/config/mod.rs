@@ -48,8 +48,7 @@ const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 
 /// Environment variables that are passed to `wmill` and `git` besides those of [`proxy::variables`]: certificates, the
 /// path of programs, the time zone.
-const TOOL_VARIABLES: [&str; 7] =
-    ["SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", CA_BUNDLE_FILE, "PATH", "TZ"];
+const TOOL_VARIABLES: [&str; 6] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", CA_BUNDLE_FILE, "PATH", "TZ"];
 
 /// All settings, parsed. It has no `Debug`, because the environment of the tools may hold a proxy's password.
 #[derive(Clone)]
@@ -134,9 +133,9 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
-    /// Variables that are passed to `wmill` and `git`: those for proxies as [`proxy::variables`] returns them, and
-    /// `CA_BUNDLE_FILE`, which [`for_run`](crate::net::ca_bundle::for_run) converts to variables that programs know. A
-    /// proxy's URL may hold a password, see [`Config::proxy_secrets`].
+    /// Variables for `wmill`, `git` and our client: those for proxies as [`proxy::variables`] returns them, and
+    /// `CA_BUNDLE_FILE`, which [`for_run`](crate::net::ca_bundle::for_run) adds to the certificates of git. A proxy's URL
+    /// may hold a password, see [`Config::proxy_secrets`].
     pub tool_environment: Vec<(String, String)>,
 }
 
@@ -830,8 +829,7 @@ mod tests {
             ("GIT_DIR", "y"),
         ]);
         let names: Vec<&str> = config.tool_environment.iter().map(|(name, _)| name.as_str()).collect();
-        let proxies = ["https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "NODE_USE_ENV_PROXY"];
-        assert_eq!(names, [&["PATH"][..], &proxies].concat());
+        assert_eq!(names, ["PATH", "https_proxy", "no_proxy"]);
         assert!(config.proxy_secrets().contains(&Secret::new("p4ss")));
         check(&[("ALL_PROXY", "socks5://p"), ("GIT_BRANCH", "")], Required::Serve, &["ALL_PROXY: is not the address"]);
     }
