@@ -61,7 +61,7 @@ pub enum Code {
 
 impl Code {
     /// For each code, in the order of its declaration: name, HTTP status, exit code, and whether a failed sync can have it.
-    const TABLE: [(Self, &'static str, u16, u8, bool); Self::Internal as usize + 1] = [
+    const TABLE: &'static [(Self, &'static str, u16, u8, bool); Self::Internal as usize + 1] = &[
         (Self::Pushed, "pushed", 200, 0, false),
         (Self::Unchanged, "unchanged", 200, 0, false),
         (Self::DryRun, "dry_run", 200, 0, false),
@@ -94,7 +94,7 @@ impl Code {
 
     /// Returns the codes that a failed sync can have.
     pub fn failures() -> impl Iterator<Item = Self> {
-        Self::TABLE.into_iter().filter_map(|(code, .., is_of_sync)| is_of_sync.then_some(code))
+        Self::TABLE.iter().filter_map(|(code, .., is_of_sync)| is_of_sync.then_some(*code))
     }
 
     /// Returns the name in results, logs and metrics.
