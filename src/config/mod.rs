@@ -320,10 +320,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn declare(&mut self, name: &'static str, default: Option<&'static str>, secret: bool) {
-        self.declared.push(Variable { name, default, secret });
-    }
-
     fn fault(&mut self, name: &str, why: &str) {
         self.push(format!("{name}: {why}"));
     }
@@ -338,7 +334,7 @@ impl<'a> Reader<'a> {
     /// Parses a setting. If it is malformed, adds the fault and returns the default, so that the other settings are
     /// read too.
     fn take<T>(&mut self, variable: &'static str, default: &'static str, parse: fn(&str) -> Result<T, String>) -> T {
-        self.declare(variable, Some(default), false);
+        self.declared.push(Variable { name: variable, default: Some(default), secret: false });
         let (name, text) = self.given(variable).unwrap_or((variable, default));
         parse(text).unwrap_or_else(|why| {
             self.fault(name, &why);
@@ -354,7 +350,7 @@ impl<'a> Reader<'a> {
         default: Option<&'static str>,
         parse: fn(&str) -> Result<T, String>,
     ) -> Option<T> {
-        self.declare(variable, default, false);
+        self.declared.push(Variable { name: variable, default, secret: false });
         let (name, text) = self.given(variable)?;
         parse(text).map_err(|why| self.fault(name, &why)).ok()
     }
@@ -385,7 +381,7 @@ impl<'a> Reader<'a> {
     }
 
     fn secret(&mut self, variable: &'static str) -> Option<SecretSource> {
-        self.declare(variable, None, true);
+        self.declared.push(Variable { name: variable, default: None, secret: true });
         let file_variable = [variable, "_FILE"].concat();
         let value = self.variable(variable);
         let path = self.variable(&file_variable);

@@ -25,10 +25,7 @@ const QUOTED_CHARS_MAX: usize = 80;
 
 /// Returns `text` in quotes, with unprintable characters escaped, and cut if it is long.
 pub(crate) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(QUOTED_CHARS_MAX) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
-    }
+    format!("{:?}", redact::first_chars(text, QUOTED_CHARS_MAX))
 }
 
 /// The longest file name that file systems accept.
