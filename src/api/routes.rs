@@ -1,7 +1,6 @@
 //! Routes: turns the head and the body of a request into a response. It decides which path takes which method, which
 //! request needs `SYNC_API_TOKEN`, and refuses web pages.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -201,7 +200,7 @@ impl App {
     /// that resolves to this machine could read our answers as its own. A token keeps such a page out too, so nothing
     /// is checked if one is set.
     fn refuse_host(&self, head: &Head) -> Option<Response> {
-        let listens_on = self.service.config.listen.parse::<SocketAddr>().ok()?.ip();
+        let listens_on = self.service.config.listen.ip();
         let name = head.host_name.as_deref()?;
         let is_ours = name.eq_ignore_ascii_case("localhost") || name.parse() == Ok(listens_on);
         if self.service.config.api_token.is_some() || !listens_on.is_loopback() || is_ours {

@@ -53,7 +53,7 @@ impl<'a> BranchReader<'a> {
             Some(workspace) => workspace,
             // The place is the same for each workspace.
             None if ![&config.branch, &config.subdir].iter().any(|template| template.contains(WORKSPACE_MARK)) => {
-                WorkspaceId::parse(ADMINS).map_err(|error| invalid(error.to_string()))?
+                WorkspaceId::parse(ADMINS).map_err(invalid)?
             }
             None => return Err(invalid("several workspaces are configured: name one by --workspace".to_owned())),
         };
@@ -63,8 +63,8 @@ impl<'a> BranchReader<'a> {
             cancel,
             workspace: single,
             remote,
-            branch: config.branch_for(&workspace).map_err(|error| invalid(error.to_string()))?,
-            subdir: config.subdir_for(&workspace).map_err(|error| invalid(error.to_string()))?,
+            branch: config.branch_for(&workspace).map_err(invalid)?,
+            subdir: config.subdir_for(&workspace).map_err(invalid)?,
             credentials: request::configured_git_credentials(config, remote)
                 .map_err(|error| BackupError::new(error.code, error.message))?,
         })

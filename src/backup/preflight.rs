@@ -199,7 +199,7 @@ pub fn settings(options: &Options, environment: &Environment) -> Result<Config, 
         let all = Config::new(options, environment, Required::Sync).err().unwrap_or(error);
         let status = Status::Failed(Code::ConfigInvalid);
         let fault = |fault: &String| Finding::new("settings", status, fault.clone(), remedy_of(Code::ConfigInvalid));
-        all.faults().iter().map(fault).collect()
+        all.faults.iter().map(fault).collect()
     })
 }
 

@@ -182,6 +182,8 @@ impl RunContext<'_> {
             left_out: LeftOut::first_of(left_out),
             items,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            differences: None,
+            restore_point: None,
         };
         log_end(&result, &steps);
         result

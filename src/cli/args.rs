@@ -91,12 +91,12 @@ macro_rules! command_on_a_workspace {
         impl $name {
             pub(super) fn settings(&self) -> Options {
                 Options::new([
-                    ("--workspace", &self.workspace),
-                    ("--base-url", &self.base_url),
-                    ("--remote", &self.remote),
-                    ("--branch", &self.branch),
-                    ("--subdir", &self.subdir),
-                    ("--data-dir", &self.data_dir),
+                    ("--workspace", "WINDMILL_WORKSPACE", &self.workspace),
+                    ("--base-url", "WINDMILL_BASE_URL", &self.base_url),
+                    ("--remote", "GIT_REMOTE_URL", &self.remote),
+                    ("--branch", "GIT_BRANCH", &self.branch),
+                    ("--subdir", "GIT_SUBDIR", &self.subdir),
+                    ("--data-dir", "DATA_DIR", &self.data_dir),
                 ])
             }
         }

@@ -1,7 +1,7 @@
 //! The command `healthcheck`.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::config::{Config, Environment, Options, Required};
 const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
 
 pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> ExitCode {
-    let options = Options::new([("--listen", &options.listen)]);
+    let options = Options::new([("--listen", "LISTEN_ADDR", &options.listen)]);
     let config = match Config::new(&options, environment, Required::Serve) {
         Ok(config) => config,
         Err(error) => {
@@ -21,8 +21,8 @@ pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> E
             return ExitCode::FAILURE;
         }
     };
-    let address = local_address(&config.listen);
-    match ask_health(&address) {
+    let address = local_address(config.listen);
+    match ask_health(address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprint_line(&format!("{PROGRAM}: {address} does not answer: {error}"));
@@ -32,17 +32,17 @@ pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> E
 }
 
 /// Returns the address to ask: the loopback address if the service listens on all addresses.
-fn local_address(listen: &str) -> String {
-    match listen.parse::<SocketAddr>() {
-        Ok(SocketAddr::V4(address)) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
-        Ok(SocketAddr::V6(address)) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
-        _ => listen.to_owned(),
+fn local_address(mut listen: SocketAddr) -> SocketAddr {
+    match listen.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
     }
+    listen
 }
 
 /// Checks that `/health` at this address answers 200. This does not use an HTTP client, because that would ask a proxy.
-fn ask_health(address: &str) -> std::io::Result<()> {
-    let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
+fn ask_health(address: SocketAddr) -> std::io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, HEALTHCHECK_TIME_MAX)?;
     stream.set_read_timeout(Some(HEALTHCHECK_TIME_MAX))?;
     stream.set_write_timeout(Some(HEALTHCHECK_TIME_MAX))?;

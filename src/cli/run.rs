@@ -41,15 +41,7 @@ pub(super) fn sync(options: &Sync, environment: &Environment) -> ExitCode {
         allow_lost_rights: options.allow_lost_rights,
         purpose: Purpose::Sync,
     };
-    command(&options.settings(), environment, flags, &mut |asked, env, recorder| {
-        let run = |request: &SyncRequest| run_and_note(request, env, recorder, sync::run, |result| result);
-        let results: Vec<_> = asked.list.iter().map(run).collect();
-        print(&match results.as_slice() {
-            [result] if asked.is_single => result.to_json(),
-            results => run_result::all_to_json(results),
-        });
-        run_result::code_of_all(&results)
-    })
+    command(&options.settings(), environment, flags, &mut run_each(sync::run))
 }
 
 pub(super) fn verify(options: &Verify, environment: &Environment) -> ExitCode {
@@ -57,15 +49,7 @@ pub(super) fn verify(options: &Verify, environment: &Environment) -> ExitCode {
         return verify_key(file, options, environment);
     }
     let flags = Flags { purpose: Purpose::Verify, ..Flags::default() };
-    command(&options.settings(), environment, flags, &mut |asked, env, recorder| {
-        let run = |request: &SyncRequest| run_and_note(request, env, recorder, verify::run, |found| &found.result);
-        let all: Vec<_> = asked.list.iter().map(run).collect();
-        print(&match all.as_slice() {
-            [found] if asked.is_single => found.to_json(),
-            all => run_result::listed_to_json(all),
-        });
-        run_result::code_of_all(all.iter().map(|found| &found.result))
-    })
+    command(&options.settings(), environment, flags, &mut run_each(verify::run))
 }
 
 /// Runs `verify --key-file`.
@@ -90,20 +74,24 @@ fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> ExitC
     }
 }
 
-/// Does one run of a command and records it. A run that starts after a signal asked for the end does not count, because
-/// it says nothing about the backup.
-fn run_and_note<T>(
-    request: &SyncRequest,
-    env: &Env<'_>,
-    recorder: &Recorder,
-    run: impl FnOnce(&SyncRequest, &Env<'_>, &str) -> T,
-    result: impl FnOnce(&T) -> &SyncResult,
-) -> T {
-    let counts = !env.cancel.is_cancelled();
-    let done = run(request, env, &run_context::new_run_id());
-    worker::note(recorder, request, result(&done), counts, env.take_token_user());
-    recorder.flush();
-    done
+/// Returns the work of a command that does a run for each request, records it, and prints the results. A run that
+/// starts after a signal asked for the end does not count, because it says nothing about the backup.
+fn run_each(run: fn(&SyncRequest, &Env<'_>, &str) -> SyncResult) -> impl FnMut(Requests, &Env<'_>, &Recorder) -> Code {
+    move |asked, env, recorder| {
+        let mut results = Vec::new();
+        for request in &asked.list {
+            let counts = !env.cancel.is_cancelled();
+            let result = run(request, env, &run_context::new_run_id());
+            worker::note(recorder, request, &result, counts, env.take_token_user());
+            recorder.flush();
+            results.push(result);
+        }
+        print(&match results.as_slice() {
+            [result] if asked.is_single => result.to_json(),
+            results => run_result::all_to_json(results),
+        });
+        run_result::code_of_all(&results)
+    }
 }
 
 pub(super) fn restore(options: &Restore, environment: &Environment) -> ExitCode {
@@ -119,7 +107,7 @@ pub(super) fn restore(options: &Restore, environment: &Environment) -> ExitCode 
         };
         let restored = restore::run(request, env, &run_context::new_run_id(), &restore_options);
         print(&restored.to_json());
-        restored.result.code
+        restored.code
     })
 }
 

@@ -37,7 +37,8 @@ const CHECK_POLL_INTERVAL: Duration = Duration::from_millis(5);
 const LEFTOVERS_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
-    let options = Options::new([("--listen", &options.listen), ("--data-dir", &options.data_dir)]);
+    let options =
+        Options::new([("--listen", "LISTEN_ADDR", &options.listen), ("--data-dir", "DATA_DIR", &options.data_dir)]);
     let config = match Config::new(&options, environment, Required::Serve) {
         Ok(config) => Arc::new(config),
         Err(error) => {
@@ -47,7 +48,7 @@ pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
     };
     logging::start(config.log_level, config.log_format);
     warn_of_what_syncs_lack(&config);
-    match Server::bind(&config.listen) {
+    match Server::bind(&config.listen.to_string()) {
         Ok(server) => serve_until_stopped(server, config),
         Err(error) => {
             log::error!("{error}");

@@ -30,7 +30,7 @@ const REFUSED: [&str; 12] = [
 pub fn parse_headers(text: &str) -> Result<Vec<(String, Secret)>, &'static str> {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let parts = match *lines {
-        [line] if line.split(',').all(|part| name_of(part).is_some()) => line.split(',').collect(),
+        [line] if line.split(',').all(|part| split_header(part).is_some()) => line.split(',').collect(),
         _ => lines,
     };
     if parts.is_empty() {
@@ -50,15 +50,14 @@ pub fn parse_headers(text: &str) -> Result<Vec<(String, Secret)>, &'static str> 
     Ok(headers)
 }
 
-/// Returns the text before the colon, if it is a valid header name.
-fn name_of(text: &str) -> Option<&str> {
-    let name = text.split_once(':')?.0.trim();
-    HeaderName::from_bytes(name.as_bytes()).is_ok().then_some(name)
+/// Returns the texts before and after the colon, if the first one is a valid header name.
+fn split_header(text: &str) -> Option<(&str, &str)> {
+    let (name, value) = text.split_once(':')?;
+    HeaderName::from_bytes(name.trim().as_bytes()).is_ok().then_some((name.trim(), value.trim()))
 }
 
 fn parse_header(text: &str) -> Result<(&str, &str), &'static str> {
-    let name = name_of(text).ok_or("has a line that is not a header: give `Name: value`, one a line")?;
-    let value = text.split_once(':').map_or("", |(_, value)| value).trim();
+    let (name, value) = split_header(text).ok_or("has a line that is not a header: give `Name: value`, one a line")?;
     if REFUSED.iter().any(|refused| name.eq_ignore_ascii_case(refused)) {
         return Err("has a header that is ours to set (Authorization, Host, or one of the message's framing)");
     }

@@ -2,98 +2,62 @@
 
 use crate::model::names;
 
-/// Defines the enum of a list setting, with all of its values and their words.
-macro_rules! kinds {
-    ($(#[$about:meta])* $name:ident { $($kind:ident = $word:literal,)* }) => {
-        $(#[$about])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name {
-            $(#[doc = concat!("`", $word, "`")] $kind,)*
-        }
+/// The kinds that are in the backup only if the settings include them. `windmill::wmill_yaml` has their keys.
+const KINDS_TO_INCLUDE: [&str; 6] = ["schedules", "triggers", "users", "groups", "settings", "key"];
+/// The kinds that can be left out of the backup.
+const KINDS_TO_SKIP: [&str; 8] =
+    ["secrets", "variables", "resources", "resource-types", "scripts", "flows", "apps", "folders"];
 
-        impl $name {
-            /// All values, in the order of the documentation.
-            pub const ALL: &[Self] = &[$(Self::$kind,)*];
-
-            /// Returns its word in the setting.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$kind => $word,)* }
-            }
-
-            /// Parses a list of words, separated by commas; `none` is the empty list.
-            ///
-            /// # Errors
-            ///
-            /// Fails if a word is unknown or comes twice, or if `none` is not alone. If a word is unknown, the message
-            /// names the permitted ones.
-            pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
-                parse_words(text, Self::ALL, Self::as_str)
-            }
-        }
-    };
+/// When a notification is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// `failure`
+    Failure,
+    /// `recovery`
+    Recovery,
+    /// `change`
+    Change,
+    /// `always`
+    Always,
 }
 
-kinds! {
-    /// Kinds that are in the backup only if the settings include them.
-    IncludeKind {
-        Schedules = "schedules",
-        Triggers = "triggers",
-        Users = "users",
-        Groups = "groups",
-        Settings = "settings",
-        Key = "key",
-    }
+const OCCASIONS: [(&str, Occasion); 4] = [
+    ("failure", Occasion::Failure),
+    ("recovery", Occasion::Recovery),
+    ("change", Occasion::Change),
+    ("always", Occasion::Always),
+];
+
+pub(super) fn parse_kinds_included(text: &str) -> Result<Vec<&'static str>, String> {
+    parse_words(text, &KINDS_TO_INCLUDE.map(|word| (word, word)))
 }
 
-kinds! {
-    /// Kinds that can be left out of the backup.
-    SkipKind {
-        Secrets = "secrets",
-        Variables = "variables",
-        Resources = "resources",
-        ResourceTypes = "resource-types",
-        Scripts = "scripts",
-        Flows = "flows",
-        Apps = "apps",
-        Folders = "folders",
-    }
+pub(super) fn parse_kinds_skipped(text: &str) -> Result<Vec<&'static str>, String> {
+    parse_words(text, &KINDS_TO_SKIP.map(|word| (word, word)))
 }
 
-kinds! {
-    /// When a notification is sent.
-    Occasion {
-        Failure = "failure",
-        Recovery = "recovery",
-        Change = "change",
-        Always = "always",
-    }
+pub(super) fn parse_occasions(text: &str) -> Result<Vec<Occasion>, String> {
+    parse_words(text, &OCCASIONS)
 }
 
-/// The kinds that are included if neither `WMILL_INCLUDE` nor the repository's `wmill.yaml` says otherwise.
-pub const KINDS_INCLUDED_DEFAULT: &[IncludeKind] =
-    &[IncludeKind::Schedules, IncludeKind::Triggers, IncludeKind::Groups];
-
-fn parse_words<T: Copy + PartialEq>(
-    text: &str,
-    permitted: &[T],
-    word_of: fn(T) -> &'static str,
-) -> Result<Vec<T>, String> {
+/// Parses a list of words, separated by commas; `none` is the empty list. Fails if a word is unknown or comes twice, or
+/// if `none` is not alone. If a word is unknown, the message names the permitted ones.
+fn parse_words<T: Copy + PartialEq>(text: &str, permitted: &[(&str, T)]) -> Result<Vec<T>, String> {
     if text.trim() == "none" {
         return Ok(Vec::new());
     }
-    let mut kinds = Vec::new();
+    let mut values = Vec::new();
     for word in text.split(',').map(str::trim) {
-        match permitted.iter().find(|kind| word_of(**kind) == word) {
-            Some(kind) if kinds.contains(kind) => return Err(format!("{word} comes twice")),
-            Some(kind) => kinds.push(*kind),
+        match permitted.iter().find(|(known, _)| *known == word) {
+            Some((_, value)) if values.contains(value) => return Err(format!("{word} comes twice")),
+            Some((_, value)) => values.push(*value),
             None if word == "none" => return Err("none does not go with other words".to_owned()),
             None => {
-                let permitted: Vec<_> = permitted.iter().map(|kind| word_of(*kind)).collect();
+                let permitted: Vec<_> = permitted.iter().map(|(known, _)| *known).collect();
                 let (word, permitted) = (names::quoted(word), permitted.join(", "));
                 return Err(format!("{word} is unknown; permitted are {permitted}, or none alone"));
             }
         }
     }
-    Ok(kinds)
+    Ok(values)
 }

@@ -10,20 +10,20 @@ mod secret_source;
 mod variables;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::config::kinds::{parse_kinds_included, parse_kinds_skipped, parse_occasions};
 use crate::config::parse::{
     parse_absolute, parse_boolean, parse_commit_per, parse_data_dir, parse_duration, parse_known_hosts, parse_listen,
     parse_log_format, parse_log_level, parse_message, parse_percent, parse_timeout, parse_username, parse_workspaces,
 };
 use crate::config::schedule::Schedule;
 use crate::config::secret_source::checked_secret;
-use crate::config::variables::{STATE_DIRECTORY, TOOL_VARIABLES};
-use crate::model::names::ADMINS;
-use crate::model::names::{self, BranchName, Identity, NameError, Subdir, WorkspaceId};
+use crate::model::names::{ADMINS, BranchName, Identity, Subdir, WORKSPACE_MARK, WorkspaceId};
 use crate::model::urls::{BaseUrl, RemoteScheme, RemoteUrl};
 use crate::net::ca_bundle::CA_BUNDLE_FILE;
 use crate::net::proxy;
@@ -31,11 +31,24 @@ use crate::util::logging::LogFormat;
 use crate::util::secret::Secret;
 
 pub use headers::parse_headers;
-pub use kinds::{IncludeKind, KINDS_INCLUDED_DEFAULT, Occasion, SkipKind};
+pub use kinds::Occasion;
 pub use parse::{CommitPer, WORKSPACES_MAX, Workspaces};
 pub use secret_source::SecretSource;
 pub(crate) use secret_source::checked_token;
-pub use variables::{Environment, Options, Required, VARIABLES, Variable};
+pub use variables::{Environment, Options, Required, Variable};
+
+const MESSAGE_DEFAULT: &str = "Automated Windmill workspace backup - {workspace}";
+/// What is included if neither `WMILL_INCLUDE` nor the repository's `wmill.yaml` decides; `windmill::wmill_yaml` has it
+/// in another form.
+const KINDS_DEFAULT: &str = "schedules,triggers,groups";
+
+/// The folder that systemd made for a unit with `StateDirectory=`. If it is set, it is the default of `DATA_DIR`. If it
+/// lists several folders, separated by colons, the first one is used.
+const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
+
+/// Environment variables that are passed to `wmill` and `git` besides those of [`proxy::variables`]: certificates, the
+/// path of programs, the time zone.
+const TOOL_VARIABLES: [&str; 6] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", CA_BUNDLE_FILE, "PATH", "TZ"];
 
 /// All settings, parsed. It has no `Debug`, because the environment of the tools may hold a proxy's password.
 #[derive(Clone)]
@@ -74,11 +87,10 @@ pub struct Config {
     pub ssh_known_hosts: Option<PathBuf>,
     /// `GIT_SSH_ACCEPT_NEW`
     pub ssh_accept_new: bool,
-    /// `WMILL_INCLUDE`. If it is `None`, the repository's `wmill.yaml` decides, and without that
-    /// [`KINDS_INCLUDED_DEFAULT`].
-    pub kinds_included: Option<Vec<IncludeKind>>,
+    /// `WMILL_INCLUDE`. If it is `None`, the repository's `wmill.yaml` decides, and without that the documented default.
+    pub kinds_included: Option<Vec<&'static str>>,
     /// `WMILL_SKIP`. If it is `None`, the repository's `wmill.yaml` decides.
-    pub kinds_skipped: Option<Vec<SkipKind>>,
+    pub kinds_skipped: Option<Vec<&'static str>>,
     /// `ALLOW_PLAINTEXT_SECRETS`
     pub allow_plaintext_secrets: bool,
     /// `ALLOW_PUBLIC_REPOSITORY`
@@ -97,8 +109,8 @@ pub struct Config {
     pub sync_timeout: Duration,
     /// `DATA_DIR`, absolute
     pub data_dir: PathBuf,
-    /// `LISTEN_ADDR`, an address and a port
-    pub listen: String,
+    /// `LISTEN_ADDR`
+    pub listen: SocketAddr,
     /// `SYNC_API_TOKEN`
     pub api_token: Option<SecretSource>,
     /// `SYNC_SCHEDULE`
@@ -121,24 +133,17 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
-    /// Variables that are passed to `wmill` and `git`: those for proxies as [`proxy::variables`] returns them, and
-    /// `CA_BUNDLE_FILE`, which [`for_run`](crate::net::ca_bundle::for_run) converts to variables that programs know. A
-    /// proxy's URL may hold a password, see [`Config::proxy_secrets`].
+    /// Variables for `wmill`, `git` and our client: those for proxies as [`proxy::variables`] returns them, and
+    /// `CA_BUNDLE_FILE`, which [`for_run`](crate::net::ca_bundle::for_run) adds to the certificates of git. A proxy's URL
+    /// may hold a password, see [`Config::proxy_secrets`].
     pub tool_environment: Vec<(String, String)>,
 }
 
 /// All that is wrong with the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    faults: Vec<String>,
-}
-
-impl ConfigError {
-    /// Returns the faults; each begins with the name of the variable or option.
-    #[must_use]
-    pub fn faults(&self) -> &[String] {
-        &self.faults
-    }
+    /// The faults; each begins with the name of the variable or option.
+    pub faults: Vec<String>,
 }
 
 impl fmt::Display for ConfigError {
@@ -151,8 +156,6 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {}
-
 impl Config {
     /// Reads all settings.
     ///
@@ -160,8 +163,9 @@ impl Config {
     ///
     /// Fails if a setting is malformed, or if one that `need` requires is missing. The one error names all of them.
     pub fn new(options: &Options, environment: &Environment, need: Required) -> Result<Self, ConfigError> {
-        let mut reader = Reader { options, environment, faults: environment.faults.clone() };
+        let mut reader = Reader { options, environment, faults: Vec::new(), declared: Vec::new() };
         let config = reader.config();
+        reader.check_places(&config);
         if need != Required::Serve {
             reader.refuse_lacking(&config, need);
         }
@@ -170,28 +174,21 @@ impl Config {
 
     /// Returns what is missing for a sync with these settings alone. Each text begins with the variable's name.
     #[must_use]
-    pub fn lacking(&self) -> Vec<String> {
-        self.lacks().map(|(variable, why)| [variable, why].concat()).collect()
-    }
-
-    /// Returns the name of each variable that a sync lacks, and why it needs it.
-    fn lacks(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let scheme = self.remote.as_ref().map(RemoteUrl::scheme);
-        let is_http = matches!(scheme, Some(RemoteScheme::Https | RemoteScheme::Http));
-        let is_ssh = scheme == Some(RemoteScheme::Ssh);
+    pub fn lacking(&self) -> Vec<&'static str> {
+        let is_http = self.remote.as_ref().is_some_and(RemoteUrl::is_http);
+        let is_ssh = self.remote.as_ref().is_some_and(|remote| remote.scheme() == RemoteScheme::Ssh);
         let trusts_no_host = self.ssh_known_hosts.is_none() && !self.ssh_accept_new;
         let all = [
-            (self.windmill_token.is_none(), "WINDMILL_TOKEN", " is not set"),
-            (self.remote.is_none(), "GIT_REMOTE_URL", " is not set"),
-            (is_http && self.git_token.is_none(), "GIT_TOKEN", " is not set, and an http(s) remote needs it"),
-            (is_ssh && self.ssh_key.is_none(), "GIT_SSH_KEY", " is not set, and an ssh remote needs it"),
+            (self.windmill_token.is_none(), "WINDMILL_TOKEN is not set"),
+            (self.remote.is_none(), "GIT_REMOTE_URL is not set"),
+            (is_http && self.git_token.is_none(), "GIT_TOKEN is not set, and an http(s) remote needs it"),
+            (is_ssh && self.ssh_key.is_none(), "GIT_SSH_KEY is not set, and an ssh remote needs it"),
             (
                 is_ssh && trusts_no_host,
-                "GIT_SSH_KNOWN_HOSTS_FILE",
-                " is not set, and an ssh remote needs it, or else GIT_SSH_ACCEPT_NEW=true",
+                "GIT_SSH_KNOWN_HOSTS_FILE is not set, and an ssh remote needs it, or else GIT_SSH_ACCEPT_NEW=true",
             ),
         ];
-        all.into_iter().filter_map(|(is_lacking, variable, why)| is_lacking.then_some((variable, why)))
+        all.into_iter().filter_map(|(is_lacking, fault)| is_lacking.then_some(fault)).collect()
     }
 
     /// Returns advice if no setting would raise an alarm when backups stop.
@@ -208,7 +205,7 @@ impl Config {
     /// # Errors
     ///
     /// Fails if the template, filled with this id, is not a valid branch name (for example, if it is too long).
-    pub fn branch_for(&self, workspace: &WorkspaceId) -> Result<BranchName, NameError> {
+    pub fn branch_for(&self, workspace: &WorkspaceId) -> Result<BranchName, String> {
         BranchName::from_template(&self.branch, workspace)
     }
 
@@ -217,7 +214,7 @@ impl Config {
     /// # Errors
     ///
     /// Fails if the template, filled with this id, is not a valid folder (for example, if it is too long).
-    pub fn subdir_for(&self, workspace: &WorkspaceId) -> Result<Subdir, NameError> {
+    pub fn subdir_for(&self, workspace: &WorkspaceId) -> Result<Subdir, String> {
         Subdir::from_template(&self.subdir, workspace)
     }
 
@@ -228,144 +225,166 @@ impl Config {
     }
 }
 
+/// Returns all our variables in the order in which they are read and documented.
+#[must_use]
+pub fn variables() -> Vec<Variable> {
+    let (options, environment) = (Options::default(), Environment::default());
+    let mut reader = Reader { options: &options, environment: &environment, faults: Vec::new(), declared: Vec::new() };
+    reader.config();
+    reader.declared
+}
+
 /// Reads one setting after the other, and continues after a fault.
 struct Reader<'a> {
     options: &'a Options,
     environment: &'a Environment,
     faults: Vec<String>,
+    /// The variables that were read. The documentation is compared with them.
+    declared: Vec<Variable>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// Reads the fields in the order in which faults are reported.
     fn config(&mut self) -> Config {
-        let base_url = self.take("WINDMILL_BASE_URL", BaseUrl::parse);
-        let windmill_token = self.secret("WINDMILL_TOKEN");
-        let workspaces = self.take("WINDMILL_WORKSPACE", parse_workspaces);
         Config {
-            workspace_is_default: self.found("WINDMILL_WORKSPACE").is_none(),
-            remote: self.take_optional("GIT_REMOTE_URL", RemoteUrl::parse),
+            base_url: self.take("WINDMILL_BASE_URL", "http://windmill_server:8000", BaseUrl::parse),
+            windmill_token: self.secret("WINDMILL_TOKEN"),
+            workspace_is_default: self.given("WINDMILL_WORKSPACE").is_none(),
+            workspaces: self.take("WINDMILL_WORKSPACE", "admins", parse_workspaces),
+            remote: self.take_optional("GIT_REMOTE_URL", None, RemoteUrl::parse),
             git_token: self.secret("GIT_TOKEN"),
-            git_username: self.take("GIT_USERNAME", parse_username),
-            branch: self.template("GIT_BRANCH", &workspaces, BranchName::from_template),
-            subdir: self.subdir(&workspaces),
+            git_username: self.take("GIT_USERNAME", "x-access-token", parse_username),
+            branch: self.take("GIT_BRANCH", "main", |text| Ok(text.to_owned())),
+            subdir: self.take("GIT_SUBDIR", "", |text| Ok(text.to_owned())),
             author: Identity::of_parts(
-                self.take("GIT_USER_NAME", |text| Identity::part("user name", text)),
-                self.take("GIT_USER_EMAIL", |text| Identity::part("user email", text)),
+                self.take("GIT_USER_NAME", "Windmill Git Sync", Identity::parse_name),
+                self.take("GIT_USER_EMAIL", "windmill@example.com", Identity::parse_email),
             ),
-            commit_message: self.take("COMMIT_MESSAGE", parse_message),
-            commit_per: self.take("COMMIT_PER", parse_commit_per),
-            commit_authors: self.take("COMMIT_AUTHORS", parse_boolean),
+            commit_message: self.take("COMMIT_MESSAGE", MESSAGE_DEFAULT, parse_message),
+            commit_per: self.take("COMMIT_PER", "sync", parse_commit_per),
+            commit_authors: self.take("COMMIT_AUTHORS", "true", parse_boolean),
             ssh_key: self.secret("GIT_SSH_KEY"),
+            ssh_known_hosts: self.take_optional("GIT_SSH_KNOWN_HOSTS_FILE", None, parse_known_hosts),
+            ssh_accept_new: self.take("GIT_SSH_ACCEPT_NEW", "false", parse_boolean),
             signing_key: self.secret("GIT_SIGNING_KEY"),
-            ssh_known_hosts: self.take_optional("GIT_SSH_KNOWN_HOSTS_FILE", parse_known_hosts),
-            ssh_accept_new: self.take("GIT_SSH_ACCEPT_NEW", parse_boolean),
-            kinds_included: self.take_optional("WMILL_INCLUDE", IncludeKind::parse_list),
-            kinds_skipped: self.take_optional("WMILL_SKIP", SkipKind::parse_list),
-            allow_plaintext_secrets: self.take("ALLOW_PLAINTEXT_SECRETS", parse_boolean),
-            allow_public_repository: self.take("ALLOW_PUBLIC_REPOSITORY", parse_boolean),
-            deletions_percent_max: self.take("MAX_DELETIONS_PERCENT", parse_percent),
-            skip_unchanged: self.take("SKIP_UNCHANGED", parse_boolean),
-            full_sync_every: self.take("FULL_SYNC_EVERY", parse_duration),
-            expect_sync_every: self.take_optional("EXPECT_SYNC_EVERY", parse_timeout),
+            tool_environment: self.tool_environment(),
+            kinds_included: self.take_optional("WMILL_INCLUDE", Some(KINDS_DEFAULT), parse_kinds_included),
+            kinds_skipped: self.take_optional("WMILL_SKIP", Some("none"), parse_kinds_skipped),
+            allow_plaintext_secrets: self.take("ALLOW_PLAINTEXT_SECRETS", "false", parse_boolean),
+            allow_public_repository: self.take("ALLOW_PUBLIC_REPOSITORY", "false", parse_boolean),
+            deletions_percent_max: self.take("MAX_DELETIONS_PERCENT", "50", parse_percent),
+            skip_unchanged: self.take("SKIP_UNCHANGED", "true", parse_boolean),
+            full_sync_every: self.take("FULL_SYNC_EVERY", "24h", parse_duration),
+            expect_sync_every: self.take_optional("EXPECT_SYNC_EVERY", None, parse_timeout),
             windmill_headers: self.secret("WINDMILL_HEADERS"),
-            sync_timeout: self.take("SYNC_TIMEOUT", parse_timeout),
-            data_dir: self.take("DATA_DIR", parse_data_dir),
-            listen: self.take("LISTEN_ADDR", parse_listen),
+            sync_timeout: self.take("SYNC_TIMEOUT", "30m", parse_timeout),
+            data_dir: self.take("DATA_DIR", "/workspace", parse_data_dir),
+            listen: self.take("LISTEN_ADDR", "0.0.0.0:8080", parse_listen),
             api_token: self.secret("SYNC_API_TOKEN"),
-            sync_schedule: self.take_optional("SYNC_SCHEDULE", Schedule::parse),
-            verify_schedule: self.take_optional("VERIFY_SCHEDULE", Schedule::parse),
+            sync_schedule: self.take_optional("SYNC_SCHEDULE", None, Schedule::parse),
+            verify_schedule: self.take_optional("VERIFY_SCHEDULE", None, Schedule::parse),
+            shutdown_grace: self.take("SHUTDOWN_GRACE", "30s", parse_duration),
             slack_webhook_url: self.secret("SLACK_WEBHOOK_URL"),
             discord_webhook_url: self.secret("DISCORD_WEBHOOK_URL"),
             notify_url: self.secret("NOTIFY_URL"),
-            notify_on: self.take("NOTIFY_ON", Occasion::parse_list),
+            notify_on: self.take("NOTIFY_ON", "failure,recovery", parse_occasions),
             heartbeat_url: self.secret("HEARTBEAT_URL"),
-            shutdown_grace: self.take("SHUTDOWN_GRACE", parse_duration),
-            log_level: self.take("LOG_LEVEL", parse_log_level),
-            log_format: self.take("LOG_FORMAT", parse_log_format),
-            tool_environment: self.tool_environment(),
-            base_url,
-            windmill_token,
-            workspaces,
+            log_level: self.take("LOG_LEVEL", "info", parse_log_level),
+            log_format: self.take("LOG_FORMAT", "text", parse_log_format),
         }
     }
 
+    /// Returns the value of a variable; an empty one counts as unset.
+    fn variable(&mut self, name: &str) -> Option<&'a str> {
+        self.environment.read(name).unwrap_or_else(|fault| {
+            self.push(fault);
+            None
+        })
+    }
+
+    /// Returns the name of the option if it is given, or else of the variable.
+    fn name_of(&self, variable: &'static str) -> &'static str {
+        self.options.instead_of(variable).map_or(variable, |(name, _)| name)
+    }
+
     /// Returns the name and value of the option, or of the variable if the option is not given.
-    fn found(&self, variable: &'static str) -> Option<(&'static str, &str)> {
-        let from_environment = || Some((variable, self.environment.get(variable)?));
-        let found = self.options.instead_of(variable).or_else(from_environment);
-        let state_directory = || Some((STATE_DIRECTORY, self.environment.get(STATE_DIRECTORY)?.split(':').next()?));
-        if variable == "DATA_DIR" { found.or_else(state_directory) } else { found }
+    fn given(&mut self, variable: &'static str) -> Option<(&'static str, &'a str)> {
+        if let Some(option) = self.options.instead_of(variable) {
+            return Some(option);
+        }
+        match self.variable(variable) {
+            None if variable == "DATA_DIR" => {
+                Some((STATE_DIRECTORY, self.variable(STATE_DIRECTORY)?.split(':').next()?))
+            }
+            value => Some((variable, value?)),
+        }
     }
 
-    /// Returns what `found` returns, or the variable with its default.
-    fn text(&self, variable: &'static str) -> (&'static str, &str) {
-        self.found(variable).unwrap_or_else(|| (variable, default_of(variable)))
+    fn fault(&mut self, name: &str, why: &str) {
+        self.push(format!("{name}: {why}"));
     }
 
-    fn fault(&mut self, name: &str, why: impl fmt::Display) {
-        self.faults.push(format!("{name}: {why}"));
+    /// Adds a fault once: some variables are read several times, and a template is wrong for several workspaces.
+    fn push(&mut self, fault: String) {
+        if !self.faults.contains(&fault) {
+            self.faults.push(fault);
+        }
     }
 
     /// Parses a setting. If it is malformed, adds the fault and returns the default, so that the other settings are
     /// read too.
-    fn take<T, E: fmt::Display>(&mut self, variable: &'static str, parse: fn(&str) -> Result<T, E>) -> T {
-        let (name, text) = self.text(variable);
+    fn take<T>(&mut self, variable: &'static str, default: &'static str, parse: fn(&str) -> Result<T, String>) -> T {
+        self.declared.push(Variable { name: variable, default: Some(default), secret: false });
+        let (name, text) = self.given(variable).unwrap_or((variable, default));
         parse(text).unwrap_or_else(|why| {
-            self.fault(name, why);
+            self.fault(name, &why);
             // The unit tests parse every default.
-            parse(default_of(variable)).unwrap_or_else(|why| panic!("the default of {variable} is refused: {why}"))
+            parse(default).unwrap_or_else(|why| panic!("the default of {variable} is refused: {why}"))
         })
     }
 
-    fn take_optional<T, E: fmt::Display>(
+    /// Parses a setting that may be absent. `default` is what its absence means, for the documentation.
+    fn take_optional<T>(
         &mut self,
         variable: &'static str,
-        parse: fn(&str) -> Result<T, E>,
+        default: Option<&'static str>,
+        parse: fn(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let (name, text) = self.found(variable)?;
-        parse(text).map_err(|why| self.fault(name, why)).ok()
+        self.declared.push(Variable { name: variable, default, secret: false });
+        let (name, text) = self.given(variable)?;
+        parse(text).map_err(|why| self.fault(name, &why)).ok()
     }
 
-    /// Returns the folder, and refuses several workspaces if no template contains `{workspace}`. If one does, no workspace
-    /// uses the branch and folder of another, and no folder lies within another, because an id has no slash.
-    fn subdir(&mut self, workspaces: &Workspaces) -> String {
-        let subdir = self.template("GIT_SUBDIR", workspaces, Subdir::from_template);
-        let is_template = |variable| self.text(variable).1.contains(names::WORKSPACE_MARK);
-        if workspaces.single().is_none() && !is_template("GIT_BRANCH") && !is_template("GIT_SUBDIR") {
-            let (name, _) = self.text("WINDMILL_WORKSPACE");
-            self.fault(
-                name,
-                "several workspaces need {workspace} in GIT_BRANCH or in GIT_SUBDIR, so that each has a place of its own",
-            );
-        }
-        subdir
-    }
-
-    /// Checks a template with each listed workspace, or with `admins` if none is listed.
-    fn template<T>(
-        &mut self,
-        variable: &'static str,
-        workspaces: &Workspaces,
-        fill: fn(&str, &WorkspaceId) -> Result<T, NameError>,
-    ) -> String {
-        let (name, template) = self.text(variable);
-        let template = template.to_owned();
-        let workspaces = match workspaces {
+    /// Checks the branch and the folder of each listed workspace, or of `admins` if none is listed. Several workspaces
+    /// need `{workspace}` in one of the two templates: then no workspace uses the branch and folder of another, and no
+    /// folder lies within another, because an id has no slash.
+    fn check_places(&mut self, config: &Config) {
+        let listed = match &config.workspaces {
             Workspaces::Listed(listed) => listed.clone(),
             Workspaces::All => WorkspaceId::parse(ADMINS).into_iter().collect(),
         };
-        let faults = workspaces.iter().filter_map(|one| fill(&template, one).err());
-        let mut faults: Vec<_> = faults.map(|fault| fault.to_string()).collect();
-        // Without `{workspace}` in it, it is wrong for all in the same way.
-        faults.dedup();
-        faults.iter().for_each(|fault| self.fault(name, fault));
-        template
+        for workspace in &listed {
+            if let Err(why) = config.branch_for(workspace) {
+                self.fault(self.name_of("GIT_BRANCH"), &why);
+            }
+            if let Err(why) = config.subdir_for(workspace) {
+                self.fault(self.name_of("GIT_SUBDIR"), &why);
+            }
+        }
+        let is_template = [&config.branch, &config.subdir].iter().any(|text| text.contains(WORKSPACE_MARK));
+        if config.workspaces.single().is_none() && !is_template {
+            self.fault(
+                self.name_of("WINDMILL_WORKSPACE"),
+                "several workspaces need {workspace} in GIT_BRANCH or in GIT_SUBDIR, so that each has a place of its own",
+            );
+        }
     }
 
     fn secret(&mut self, variable: &'static str) -> Option<SecretSource> {
+        self.declared.push(Variable { name: variable, default: None, secret: true });
         let file_variable = [variable, "_FILE"].concat();
-        let value = self.environment.get(variable);
-        let path = self.environment.get(&file_variable);
+        let value = self.variable(variable);
+        let path = self.variable(&file_variable);
         let (name, why) = match (value, path) {
             (None, None) => return None,
             (Some(_), Some(_)) => (variable, "is set, and so is the variable with _FILE: set one of them"),
@@ -385,40 +404,36 @@ impl Reader<'_> {
     }
 
     fn tool_environment(&mut self) -> Vec<(String, String)> {
-        self.take_optional(CA_BUNDLE_FILE, parse_absolute);
-        let proxies = proxy::variables(|name| self.environment.get(name).map(str::to_owned)).unwrap_or_else(|faults| {
+        self.take_optional(CA_BUNDLE_FILE, None, parse_absolute);
+        let proxies = proxy::variables(|name| self.variable(name).map(str::to_owned)).unwrap_or_else(|faults| {
             self.faults.extend(faults);
             Vec::new()
         });
-        let found = |name: &&str| {
-            let value = self.environment.get(name)?;
-            if *name != "PATH" {
-                return Some(((*name).to_owned(), value.to_owned()));
+        let found = |name: &str| {
+            let value = self.variable(name)?;
+            if name != "PATH" {
+                return Some((name.to_owned(), value.to_owned()));
             }
             // Programs run in a folder with a repository's content, so a file in it must not be found as `git`. A folder
             // that is not absolute is that folder, or lies below it.
             let folders: Vec<_> = value.split(':').filter(|folder| folder.starts_with('/')).collect();
-            Some(((*name).to_owned(), folders.join(":")))
+            Some((name.to_owned(), folders.join(":")))
         };
-        TOOL_VARIABLES.iter().filter_map(found).chain(proxies).collect()
+        TOOL_VARIABLES.into_iter().filter_map(found).chain(proxies).collect()
     }
 
     /// Adds a fault for each missing setting. A malformed setting is not missing: there is a fault that begins with its
     /// name already.
     fn refuse_lacking(&mut self, config: &Config, need: Required) {
-        for (variable, why) in config.lacks() {
-            let name = self.text(variable).0;
+        for fault in config.lacking() {
+            let variable = fault.split(' ').next().unwrap_or_default();
+            let name = self.name_of(variable);
             let is_needed = need != Required::Git || variable != "WINDMILL_TOKEN";
             if is_needed && !self.faults.iter().any(|fault| fault.starts_with(name)) {
-                self.faults.push([variable, why].concat());
+                self.faults.push(fault.to_owned());
             }
         }
     }
-}
-
-/// Returns the default of a variable, or the empty text if it has none.
-fn default_of(variable: &str) -> &'static str {
-    VARIABLES.iter().find(|one| one.name == variable).and_then(|one| one.default).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -443,10 +458,16 @@ mod tests {
         }
     }
 
+    /// Returns the listed workspaces, and whether they are the default.
+    fn listed(config: &Config) -> (Vec<&str>, bool) {
+        let Workspaces::Listed(listed) = &config.workspaces else { panic!("all workspaces") };
+        (listed.iter().map(WorkspaceId::as_str).collect(), config.workspace_is_default)
+    }
+
     /// Checks the number of faults, and how each begins.
     #[track_caller]
     fn check(variables: &[(&str, &str)], need: Required, expected: &[&str]) {
-        let faults = read(variables, need).err().map(|error| error.faults().to_vec()).unwrap_or_default();
+        let faults = read(variables, need).err().map(|error| error.faults).unwrap_or_default();
         assert_eq!(faults.len(), expected.len(), "{faults:?}");
         for (fault, start) in faults.iter().zip(expected) {
             assert!(fault.starts_with(start), "{fault}");
@@ -469,7 +490,7 @@ mod tests {
     fn nothing_set_gives_the_defaults_of_the_contract() {
         let config = config(&[]);
         assert_eq!(config.base_url.as_str(), "http://windmill_server:8000");
-        assert_eq!((config.workspaces.to_text().as_str(), config.workspace_is_default), ("admins", true));
+        assert_eq!(listed(&config), (vec!["admins"], true));
         assert_eq!((config.git_username.as_str(), config.branch.as_str()), ("x-access-token", "main"));
         assert_eq!(config.author.to_string(), "Windmill Git Sync <windmill@example.com>");
         assert_eq!(config.commit_message, "Automated Windmill workspace backup - {workspace}");
@@ -479,7 +500,10 @@ mod tests {
         assert_eq!(config.full_sync_every, Duration::from_secs(86_400));
         assert_eq!(config.sync_timeout, Duration::from_secs(1_800));
         assert_eq!(config.shutdown_grace, Duration::from_secs(30));
-        assert_eq!((config.data_dir.to_str(), config.listen.as_str()), (Some("/workspace"), "0.0.0.0:8080"));
+        assert_eq!(
+            (config.data_dir.to_str(), config.listen.to_string()),
+            (Some("/workspace"), "0.0.0.0:8080".to_owned())
+        );
         assert_eq!((config.log_level, config.log_format), (LevelFilter::Info, LogFormat::Text));
         assert!(config.kinds_included.is_none() && config.kinds_skipped.is_none());
         assert!(config.remote.is_none() && config.windmill_token.is_none() && config.api_token.is_none());
@@ -489,14 +513,15 @@ mod tests {
 
     #[test]
     fn the_table_agrees_with_the_default_kinds() {
-        let text = VARIABLES.iter().find(|one| one.name == "WMILL_INCLUDE").unwrap().default.unwrap();
-        assert_eq!(IncludeKind::parse_list(text).unwrap(), KINDS_INCLUDED_DEFAULT);
+        let text = variables().iter().find(|one| one.name == "WMILL_INCLUDE").unwrap().default.unwrap();
+        assert_eq!(parse_kinds_included(text).unwrap(), ["schedules", "triggers", "groups"]);
     }
 
     #[test]
-    fn every_variable_is_in_the_table_once() {
-        for (index, one) in VARIABLES.iter().enumerate() {
-            assert!(VARIABLES[index + 1..].iter().all(|other| other.name != one.name), "{}", one.name);
+    fn every_variable_is_declared_once() {
+        let all = variables();
+        for (index, one) in all.iter().enumerate() {
+            assert!(all[index + 1..].iter().all(|other| other.name != one.name), "{}", one.name);
         }
     }
 
@@ -504,21 +529,24 @@ mod tests {
     fn an_option_beats_the_environment_and_an_empty_variable_is_unset() {
         let [workspace, subdir, listen] = ["shop", "", "127.0.0.1:0"].map(|value| Some(value.to_owned()));
         let options = Options::new([
-            ("--workspace", &workspace),
-            ("--subdir", &subdir),
-            ("--listen", &listen),
-            ("--branch", &None),
+            ("--workspace", "WINDMILL_WORKSPACE", &workspace),
+            ("--subdir", "GIT_SUBDIR", &subdir),
+            ("--listen", "LISTEN_ADDR", &listen),
+            ("--branch", "GIT_BRANCH", &None),
         ]);
         let variables = environment(&[("WINDMILL_WORKSPACE", "a/b"), ("GIT_SUBDIR", "backup"), ("GIT_BRANCH", "")]);
         let config = Config::new(&options, &variables, Required::Serve).ok().unwrap();
-        assert_eq!((config.workspaces.to_text().as_str(), config.workspace_is_default), ("shop", false));
+        assert_eq!(listed(&config), (vec!["shop"], false));
         assert_eq!((config.subdir.as_str(), config.branch.as_str()), ("", "main"));
-        assert_eq!(config.listen, "127.0.0.1:0");
+        assert_eq!(config.listen.to_string(), "127.0.0.1:0");
     }
 
     #[test]
     fn a_fault_names_the_option_it_came_by() {
-        let options = Options::new([("--workspace", &Some("a/b".to_owned())), ("--branch", &Some(String::new()))]);
+        let options = Options::new([
+            ("--workspace", "WINDMILL_WORKSPACE", &Some("a/b".to_owned())),
+            ("--branch", "GIT_BRANCH", &Some(String::new())),
+        ]);
         let error = Config::new(&options, &environment(&[("GIT_SUBDIR", "..")]), Required::Serve).err().unwrap();
         assert_eq!(
             error.to_string(),
@@ -563,7 +591,7 @@ mod tests {
         let variables = Environment::new(names.map(|name| (name.into(), bytes())));
         let error = Config::new(&Options::default(), &variables, Required::Sync).err().unwrap();
         assert_eq!(
-            error.faults(),
+            error.faults,
             [
                 "WINDMILL_TOKEN is not UTF-8",
                 "GIT_TOKEN_FILE is not UTF-8",
@@ -682,7 +710,7 @@ mod tests {
             let error = with(workspaces, "GIT_SUBDIR", "backup").err().unwrap().to_string();
             assert!(error.contains("WINDMILL_WORKSPACE: several workspaces need {workspace} in GIT_BRANCH"), "{error}");
         }
-        assert_eq!(with("a", "GIT_SUBDIR", "backup").ok().unwrap().workspaces.to_text(), "a");
+        assert_eq!(listed(&with("a", "GIT_SUBDIR", "backup").ok().unwrap()), (vec!["a"], false));
         // A template is checked with each of them.
         let error = with("a,HEAD,wm-fork-b", "GIT_BRANCH", "{workspace}").err().unwrap().to_string();
         assert!(error.contains("GIT_BRANCH: branch name \"HEAD\"") && error.contains("\"wm-fork-b\""), "{error}");
@@ -706,10 +734,10 @@ mod tests {
 
     #[test]
     fn kinds_are_words_or_none() {
-        use IncludeKind::{Groups, Key, Users};
-        for (text, kinds) in [("none", &[][..]), (" none ", &[]), ("users, key", &[Users, Key]), ("groups", &[Groups])]
+        for (text, kinds) in
+            [("none", &[][..]), (" none ", &[]), ("users, key", &["users", "key"]), ("groups", &["groups"])]
         {
-            assert_eq!(IncludeKind::parse_list(text).as_deref(), Ok(kinds), "{text}");
+            assert_eq!(parse_kinds_included(text).as_deref(), Ok(kinds), "{text}");
         }
         for (text, word) in [
             ("users,users", "users comes twice"),
@@ -720,11 +748,11 @@ mod tests {
             ("Users", "unknown"),
             ("scripts", "unknown"),
         ] {
-            let error = IncludeKind::parse_list(text).unwrap_err();
+            let error = parse_kinds_included(text).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");
         }
-        let words: Vec<_> = SkipKind::ALL.iter().map(|kind| kind.as_str()).collect();
-        assert_eq!(SkipKind::parse_list(&words.join(",")).as_deref(), Ok(SkipKind::ALL));
+        let words = ["secrets", "variables", "resources", "resource-types", "scripts", "flows", "apps", "folders"];
+        assert_eq!(parse_kinds_skipped(&words.join(",")).unwrap(), words);
         assert!(config(&[("WMILL_SKIP", "none")]).kinds_skipped.is_some_and(|kinds| kinds.is_empty()));
     }
 
@@ -797,8 +825,7 @@ mod tests {
             ("GIT_DIR", "y"),
         ]);
         let names: Vec<&str> = config.tool_environment.iter().map(|(name, _)| name.as_str()).collect();
-        let proxies = ["https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "NODE_USE_ENV_PROXY"];
-        assert_eq!(names, [&["PATH"][..], &proxies].concat());
+        assert_eq!(names, ["PATH", "https_proxy", "no_proxy"]);
         assert!(config.proxy_secrets().contains(&Secret::new("p4ss")));
         check(&[("ALL_PROXY", "socks5://p"), ("GIT_BRANCH", "")], Required::Serve, &["ALL_PROXY: is not the address"]);
     }

@@ -44,15 +44,6 @@ impl Workspaces {
             _ => None,
         }
     }
-
-    /// Returns the text of the setting.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        match self {
-            Self::Listed(listed) => listed.iter().map(WorkspaceId::as_str).collect::<Vec<_>>().join(","),
-            Self::All => "*".to_owned(),
-        }
-    }
 }
 
 pub(super) fn refused<T>(text: &str, why: &str) -> Result<T, String> {
@@ -65,7 +56,7 @@ pub(super) fn parse_workspaces(text: &str) -> Result<Workspaces, String> {
     }
     let mut listed = Vec::new();
     for id in text.split(',') {
-        let id = WorkspaceId::parse(id.trim()).map_err(|why| why.to_string())?;
+        let id = WorkspaceId::parse(id.trim())?;
         if listed.contains(&id) {
             return Err([id.as_str(), " comes twice"].concat());
         }
@@ -144,10 +135,10 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let units = [("s", 1), ("m", 60), ("h", 3_600)];
     let with_unit = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)));
     let (digits, unit_seconds) = with_unit.unwrap_or((text, 1));
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    let Some(number) = parse_digits(digits) else {
         return refused(text, "is not a duration: give 90s, 30m, 24h, or a number of seconds");
-    }
-    match parse_digits(digits).and_then(|number| number.checked_mul(unit_seconds)) {
+    };
+    match number.checked_mul(unit_seconds) {
         Some(seconds @ 0..=DURATION_SECONDS_MAX) => Ok(Duration::from_secs(seconds)),
         _ => refused(text, "is longer than 3650 days"),
     }
@@ -186,11 +177,8 @@ pub(super) fn parse_known_hosts(text: &str) -> Result<PathBuf, String> {
     parse_absolute(text)
 }
 
-pub(super) fn parse_listen(text: &str) -> Result<String, String> {
-    match text.parse::<SocketAddr>() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => refused(text, "is not an address with a port, such as 0.0.0.0:8080"),
-    }
+pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().or_else(|_| refused(text, "is not an address with a port, such as 0.0.0.0:8080"))
 }
 
 pub(super) fn parse_log_level(text: &str) -> Result<LevelFilter, String> {

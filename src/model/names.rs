@@ -23,39 +23,9 @@ const IDENTITY_BYTES_MAX: usize = 200;
 /// How many characters of a refused value are shown.
 const QUOTED_CHARS_MAX: usize = 80;
 
-/// Why a name was refused. The text quotes the value, unless that could hold a secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NameError(String);
-
-impl NameError {
-    pub(super) fn new(what: &str, value: &str, why: &str) -> Self {
-        Self([what, " ", &quoted(value), " ", why].concat())
-    }
-
-    /// Makes the error for a URL, which is shown only if no part of it can be a credential.
-    pub(super) fn of_url(what: &str, url: &str, why: &str) -> Self {
-        if url.contains("://") && !url.contains(['@', '?', '#']) {
-            Self::new(what, url, why)
-        } else {
-            Self([what, " ", why].concat())
-        }
-    }
-}
-
-impl fmt::Display for NameError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NameError {}
-
 /// Returns `text` in quotes, with unprintable characters escaped, and cut if it is long.
 pub(crate) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(QUOTED_CHARS_MAX) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
-    }
+    format!("{:?}", redact::first_chars(text, QUOTED_CHARS_MAX))
 }
 
 /// The longest file name that file systems accept.
@@ -78,6 +48,11 @@ pub(super) fn first_broken(rules: &[(bool, &'static str)]) -> Result<(), &'stati
         Some((_, why)) => Err(why),
         None => Ok(()),
     }
+}
+
+/// Returns an error that quotes the text.
+pub(super) fn refusal(what: &str, text: &str, why: &str) -> String {
+    [what, " ", &quoted(text), " ", why].concat()
 }
 
 /// Implements `as_str` and `Display` for a name that consists of its text only.
@@ -110,10 +85,10 @@ pub fn fill(template: &str, workspace: &WorkspaceId) -> String {
 }
 
 /// Does the same, and refuses braces that are left.
-fn filled(what: &str, template: &str, workspace: &WorkspaceId) -> Result<String, NameError> {
+fn filled(what: &str, template: &str, workspace: &WorkspaceId) -> Result<String, String> {
     let text = fill(template, workspace);
     let why = "has braces in it: only {workspace} is replaced";
-    if text.contains(['{', '}']) { Err(NameError::new(what, &text, why)) } else { Ok(text) }
+    if text.contains(['{', '}']) { Err(refusal(what, &text, why)) } else { Ok(text) }
 }
 
 /// The id of a Windmill workspace: letters, digits, `_` and `-`, so that it is safe in a path, a URL and a file name.
@@ -128,7 +103,7 @@ impl WorkspaceId {
     /// # Errors
     ///
     /// Fails if it is empty, is too long, starts with a dash or has another character.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         first_broken(&[
             (text.is_empty(), "is empty"),
             (text.len() > WORKSPACE_BYTES_MAX, "is longer than 50 bytes"),
@@ -138,7 +113,7 @@ impl WorkspaceId {
                 "has another character than letters, digits, _ and -",
             ),
         ])
-        .map_err(|why| NameError::new("workspace id", text, why))?;
+        .map_err(|why| refusal("workspace id", text, why))?;
         Ok(Self(text.to_owned()))
     }
 }
@@ -156,7 +131,7 @@ impl BranchName {
     ///
     /// Fails if git would refuse it, if it is a full ref, or if it starts with `wm-fork`: from such a branch, `wmill`
     /// concludes that another workspace is meant.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.split('/');
         first_broken(&[
             (text.is_empty(), "is empty"),
@@ -178,7 +153,7 @@ impl BranchName {
             ),
             (text.ends_with('.'), "ends in a dot"),
         ])
-        .map_err(|why| NameError::new("branch name", text, why))?;
+        .map_err(|why| refusal("branch name", text, why))?;
         Ok(Self(text.to_owned()))
     }
 
@@ -187,7 +162,7 @@ impl BranchName {
     /// # Errors
     ///
     /// Fails as [`BranchName::parse`] does, and if braces are left, because they are a mistyped `{workspace}`.
-    pub fn from_template(template: &str, workspace: &WorkspaceId) -> Result<Self, NameError> {
+    pub fn from_template(template: &str, workspace: &WorkspaceId) -> Result<Self, String> {
         Self::parse(&filled("branch name", template, workspace)?)
     }
 
@@ -212,7 +187,7 @@ impl Subdir {
     ///
     /// Fails if it would lead out of the repository or into git's own files, if git or a file system could not store
     /// it, or if it is longer than 200 bytes.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let path = text.trim_matches('/');
         if path.is_empty() || path == "." {
             return Ok(Self(String::new()));
@@ -238,7 +213,7 @@ impl Subdir {
                 "has a control character or one of \\ : * ? [ \" < > |",
             ),
         ])
-        .map_err(|why| NameError::new("folder", text, why))?;
+        .map_err(|why| refusal("folder", text, why))?;
         Ok(Self(path.to_owned()))
     }
 
@@ -247,7 +222,7 @@ impl Subdir {
     /// # Errors
     ///
     /// Fails as [`Subdir::parse`] does, and if braces are left, because they are a mistyped `{workspace}`.
-    pub fn from_template(template: &str, workspace: &WorkspaceId) -> Result<Self, NameError> {
+    pub fn from_template(template: &str, workspace: &WorkspaceId) -> Result<Self, String> {
         Self::parse(&filled("folder", template, workspace)?)
     }
 
@@ -278,17 +253,24 @@ impl Identity {
     ///
     /// Fails if git would treat one of them as empty, if one would break a commit's header, or if one is longer than
     /// 200 bytes.
-    pub fn parse(name: &str, email: &str) -> Result<Self, NameError> {
-        Ok(Self::of_parts(Self::part("user name", name)?, Self::part("user email", email)?))
+    pub fn parse(name: &str, email: &str) -> Result<Self, String> {
+        Ok(Self::of_parts(Self::parse_name(name)?, Self::parse_email(email)?))
     }
 
-    /// Makes an identity of two parts that [`Identity::part`] checked.
+    pub(crate) fn parse_name(text: &str) -> Result<String, String> {
+        Self::part("user name", text)
+    }
+
+    pub(crate) fn parse_email(text: &str) -> Result<String, String> {
+        Self::part("user email", text)
+    }
+
+    /// Makes an identity of two parts that were parsed alone, so that each had its own error.
     pub(crate) fn of_parts(name: String, email: String) -> Self {
         Self { name, email }
     }
 
-    /// Checks one of the two alone, so that each has its own error.
-    pub(crate) fn part(what: &str, text: &str) -> Result<String, NameError> {
+    fn part(what: &str, text: &str) -> Result<String, String> {
         let text = text.trim();
         first_broken(&[
             (text.is_empty(), "is empty"),
@@ -300,7 +282,7 @@ impl Identity {
             // git strips these characters from the ends, and refuses a text that has no others.
             (text.chars().all(|letter| " .,:;\"\\'".contains(letter)), "has nothing but punctuation"),
         ])
-        .map_err(|why| NameError::new(what, text, why))?;
+        .map_err(|why| refusal(what, text, why))?;
         Ok(text.to_owned())
     }
 
@@ -330,7 +312,7 @@ mod tests {
 
     /// Checks that each of `accepted` is parsed, and that each of `refused` fails with its word in the message.
     #[track_caller]
-    fn check<T>(parse: fn(&str) -> Result<T, NameError>, accepted: &[&str], refused: &[(&str, &str)]) {
+    fn check<T>(parse: fn(&str) -> Result<T, String>, accepted: &[&str], refused: &[(&str, &str)]) {
         for text in accepted {
             if let Err(error) = parse(text) {
                 panic!("{text:?} was refused: {error}");

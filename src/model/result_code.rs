@@ -13,6 +13,8 @@ pub enum Code {
     Restored,
     /// Backup and workspace differ.
     Differs,
+    /// Single items were left out; the others are backed up.
+    Incomplete,
     /// A setting is missing or malformed.
     ConfigInvalid,
     /// A request is malformed, or asks for something that is not permitted.
@@ -29,8 +31,6 @@ pub enum Code {
     LostRights,
     /// Everyone can read the repository that a first backup would go to.
     PublicRepository,
-    /// Single items were left out; the others are backed up.
-    Incomplete,
     /// No backup was made for too long. No run ends with this code.
     Overdue,
     /// Windmill could not be reached, or did not answer as Windmill does.
@@ -60,49 +60,65 @@ pub enum Code {
 }
 
 impl Code {
-    /// The codes that a failed sync can have.
-    pub const FAILURES: [Self; 17] = [
-        Self::ConfigInvalid,
-        Self::MassDeletion,
-        Self::PlaintextSecrets,
-        Self::LostRights,
-        Self::PublicRepository,
-        Self::Incomplete,
-        Self::WindmillUnreachable,
-        Self::WindmillUnauthorized,
-        Self::WorkspaceNotFound,
-        Self::PullFailed,
-        Self::GitUnreachable,
-        Self::GitUnauthorized,
-        Self::GitRejected,
-        Self::GitFailed,
-        Self::Timeout,
-        Self::ShuttingDown,
-        Self::Internal,
+    /// For each code, in the order of its declaration: name, HTTP status, exit code, and whether a failed sync can have it.
+    const TABLE: &'static [(Self, &'static str, u16, u8, bool); Self::Internal as usize + 1] = &[
+        (Self::Pushed, "pushed", 200, 0, false),
+        (Self::Unchanged, "unchanged", 200, 0, false),
+        (Self::DryRun, "dry_run", 200, 0, false),
+        (Self::Restored, "restored", 200, 0, false),
+        (Self::Differs, "differs", 200, 3, false),
+        (Self::Incomplete, "incomplete", 422, 15, true),
+        (Self::ConfigInvalid, "config_invalid", 400, 2, true),
+        (Self::RequestInvalid, "request_invalid", 400, 2, false),
+        // No command ends with this code; 1 is the exit code of an unexpected end.
+        (Self::Unauthorized, "unauthorized", 401, 1, false),
+        (Self::Forbidden, "forbidden", 403, 1, false),
+        (Self::MassDeletion, "mass_deletion", 422, 12, true),
+        (Self::PlaintextSecrets, "plaintext_secrets", 422, 12, true),
+        (Self::LostRights, "lost_rights", 422, 12, true),
+        (Self::PublicRepository, "public_repository", 422, 12, true),
+        (Self::Overdue, "overdue", 503, 1, false),
+        (Self::WindmillUnreachable, "windmill_unreachable", 502, 10, true),
+        (Self::WindmillUnauthorized, "windmill_unauthorized", 502, 10, true),
+        (Self::WorkspaceNotFound, "workspace_not_found", 502, 10, true),
+        (Self::PullFailed, "pull_failed", 502, 10, true),
+        (Self::GitUnreachable, "git_unreachable", 502, 11, true),
+        (Self::GitUnauthorized, "git_unauthorized", 502, 11, true),
+        (Self::GitRejected, "git_rejected", 502, 11, true),
+        (Self::GitFailed, "git_failed", 502, 11, true),
+        (Self::Timeout, "timeout", 504, 13, true),
+        (Self::ShuttingDown, "shutting_down", 503, 14, true),
+        (Self::TooManyRequests, "too_many_requests", 503, 14, false),
+        (Self::Internal, "internal", 500, 1, true),
     ];
+
+    /// Returns the codes that a failed sync can have.
+    pub fn failures() -> impl Iterator<Item = Self> {
+        Self::TABLE.iter().filter_map(|(code, .., is_of_sync)| is_of_sync.then_some(*code))
+    }
 
     /// Returns the name in results, logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        self.row().0
+        Self::TABLE[self as usize].1
     }
 
     /// Returns the HTTP status of an answer with this code.
     #[must_use]
     pub fn http_status(self) -> u16 {
-        self.row().1
+        Self::TABLE[self as usize].2
     }
 
     /// Returns the exit code of a command that ends with this code.
     #[must_use]
     pub fn exit_code(self) -> u8 {
-        self.row().2
+        Self::TABLE[self as usize].3
     }
 
     /// Returns the code of a failure with this name.
     #[must_use]
     pub fn failure_of_name(name: &str) -> Option<Self> {
-        Self::FAILURES.into_iter().find(|code| code.as_str() == name)
+        Self::failures().find(|code| code.as_str() == name)
     }
 
     /// Returns whether this is a success.
@@ -116,37 +132,16 @@ impl Code {
     pub fn is_backup_made(self) -> bool {
         matches!(self, Self::Pushed | Self::Unchanged | Self::Incomplete)
     }
+}
 
-    const fn row(self) -> (&'static str, u16, u8) {
-        match self {
-            Self::Pushed => ("pushed", 200, 0),
-            Self::Unchanged => ("unchanged", 200, 0),
-            Self::DryRun => ("dry_run", 200, 0),
-            Self::Restored => ("restored", 200, 0),
-            Self::Differs => ("differs", 200, 3),
-            Self::Incomplete => ("incomplete", 422, 15),
-            Self::ConfigInvalid => ("config_invalid", 400, 2),
-            Self::RequestInvalid => ("request_invalid", 400, 2),
-            // No command ends with this code; 1 is the exit code of an unexpected end.
-            Self::Unauthorized => ("unauthorized", 401, 1),
-            Self::Forbidden => ("forbidden", 403, 1),
-            Self::MassDeletion => ("mass_deletion", 422, 12),
-            Self::PlaintextSecrets => ("plaintext_secrets", 422, 12),
-            Self::LostRights => ("lost_rights", 422, 12),
-            Self::PublicRepository => ("public_repository", 422, 12),
-            Self::Overdue => ("overdue", 503, 1),
-            Self::WindmillUnreachable => ("windmill_unreachable", 502, 10),
-            Self::WindmillUnauthorized => ("windmill_unauthorized", 502, 10),
-            Self::WorkspaceNotFound => ("workspace_not_found", 502, 10),
-            Self::PullFailed => ("pull_failed", 502, 10),
-            Self::GitUnreachable => ("git_unreachable", 502, 11),
-            Self::GitUnauthorized => ("git_unauthorized", 502, 11),
-            Self::GitRejected => ("git_rejected", 502, 11),
-            Self::GitFailed => ("git_failed", 502, 11),
-            Self::Timeout => ("timeout", 504, 13),
-            Self::ShuttingDown => ("shutting_down", 503, 14),
-            Self::TooManyRequests => ("too_many_requests", 503, 14),
-            Self::Internal => ("internal", 500, 1),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_the_order_of_the_codes() {
+        for (index, row) in Code::TABLE.iter().enumerate() {
+            assert_eq!(row.0 as usize, index, "{}", row.1);
         }
     }
 }

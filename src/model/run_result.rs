@@ -102,6 +102,17 @@ impl LeftOut {
     }
 }
 
+/// One file in which a workspace and its backup differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Its path in the folder of the backup.
+    pub path: String,
+    /// `missing_in_backup`, `differs` or `only_in_backup`.
+    pub kind: &'static str,
+    /// The difference in a few lines without secrets; empty if one side does not have the file.
+    pub diff: Vec<String>,
+}
+
 /// The result of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncResult {
@@ -128,58 +139,35 @@ pub struct SyncResult {
     pub items: Option<usize>,
     /// The time from the request to the end, including waiting.
     pub duration_ms: u64,
-}
-
-/// One file in which a workspace and its backup differ.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    /// Its path in the folder of the backup.
-    pub path: String,
-    /// `missing_in_backup`, `differs` or `only_in_backup`.
-    pub kind: &'static str,
-    /// The difference in a few lines without secrets; empty if one side does not have the file.
-    pub diff: Vec<String>,
-}
-
-/// A result with a list of differences.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedResult {
-    /// The result of the run.
-    pub result: SyncResult,
-    /// The differences. If there are very many, only the first are listed. Files that only the backup has come last.
-    pub differences: Vec<Difference>,
+    /// For a verification or a restore: the differences. If there are very many, only the first are listed. Files that
+    /// only the backup has come last.
+    pub differences: Option<Vec<Difference>>,
     /// For a restore: the branch that keeps the previous content of the workspace.
     pub restore_point: Option<String>,
 }
 
-impl ListedResult {
-    /// Returns the result as one line of JSON.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        json::to_string(self)
-    }
-}
-
-/// Returns such results of several workspaces as one line of JSON.
-#[must_use]
-pub fn listed_to_json(listed: &[ListedResult]) -> String {
-    document_of_all(listed.iter().map(|listed| &listed.result), listed)
-}
-
-impl Serialize for ListedResult {
-    fn begin(&self) -> Fragment<'_> {
-        let mut members = Members::of(&self.result);
-        members.list.push(("differences", Box::new(&self.differences)));
-        if let Some(branch) = &self.restore_point {
-            members.list.push(("restore_point", Box::new(branch)));
-        }
-        Fragment::Map(Box::new(members))
-    }
-}
-
 impl Serialize for SyncResult {
     fn begin(&self) -> Fragment<'_> {
-        Fragment::Map(Box::new(Members::of(self)))
+        let mut list: Vec<(_, Box<dyn Serialize + '_>)> = vec![
+            ("success", Box::new(self.code.is_success())),
+            ("code", Box::new(self.code.as_str())),
+            ("message", Box::new(&self.message)),
+            ("run_id", Box::new(&self.run_id)),
+            ("workspace", Box::new(&self.workspace)),
+            ("branch", Box::new(&self.branch)),
+            ("commit", Box::new(&self.commit)),
+            ("changed", Box::new(self.changed)),
+            ("warnings", Box::new(&self.warnings)),
+            ("left_out", Box::new(&self.left_out)),
+            ("duration_ms", Box::new(self.duration_ms)),
+        ];
+        if let Some(differences) = &self.differences {
+            list.push(("differences", Box::new(differences)));
+        }
+        if let Some(branch) = &self.restore_point {
+            list.push(("restore_point", Box::new(branch)));
+        }
+        Fragment::Map(Box::new(Members { list, index: 0 }))
     }
 }
 
@@ -187,25 +175,6 @@ impl Serialize for SyncResult {
 struct Members<'a> {
     list: Vec<(&'static str, Box<dyn Serialize + 'a>)>,
     index: usize,
-}
-
-impl<'a> Members<'a> {
-    fn of(result: &'a SyncResult) -> Self {
-        let list: Vec<(_, Box<dyn Serialize + 'a>)> = vec![
-            ("success", Box::new(result.code.is_success())),
-            ("code", Box::new(result.code.as_str())),
-            ("message", Box::new(&result.message)),
-            ("run_id", Box::new(&result.run_id)),
-            ("workspace", Box::new(&result.workspace)),
-            ("branch", Box::new(&result.branch)),
-            ("commit", Box::new(&result.commit)),
-            ("changed", Box::new(result.changed)),
-            ("warnings", Box::new(&result.warnings)),
-            ("left_out", Box::new(&result.left_out)),
-            ("duration_ms", Box::new(result.duration_ms)),
-        ];
-        Self { list, index: 0 }
-    }
 }
 
 impl Map for Members<'_> {
@@ -217,11 +186,11 @@ impl Map for Members<'_> {
 }
 
 #[derive(Serialize)]
-struct DocumentOfAll<'a, D> {
+struct DocumentOfAll<'a> {
     success: bool,
     code: &'a str,
     message: String,
-    results: &'a [D],
+    results: &'a [SyncResult],
 }
 
 #[derive(Serialize)]
@@ -253,6 +222,8 @@ impl SyncResult {
             left_out: Vec::new(),
             items: None,
             duration_ms: 0,
+            differences: None,
+            restore_point: None,
         }
     }
 
@@ -284,25 +255,19 @@ impl SyncResult {
 /// Returns one code for the results of several workspaces: the first failure in their order. If all succeeded, it is
 /// the code of a success that changed something, if there is one.
 #[must_use]
-pub fn code_of_all<'a>(results: impl IntoIterator<Item = &'a SyncResult, IntoIter: Clone>) -> Code {
-    let results = results.into_iter();
-    let failed = results.clone().map(|result| result.code).find(|code| !code.is_success());
-    failed.unwrap_or_else(|| {
-        let has = |code| results.clone().any(|result| result.code == code);
-        // The code of a success that changed something has the most information.
-        [Code::Restored, Code::Pushed, Code::DryRun].into_iter().find(|code| has(*code)).unwrap_or(Code::Unchanged)
-    })
+pub fn code_of_all(results: &[SyncResult]) -> Code {
+    let codes: Vec<_> = results.iter().map(|result| result.code).collect();
+    let failure = codes.iter().find(|code| !code.is_success());
+    // The code of a success that changed something has the most information.
+    let change = || [Code::Restored, Code::Pushed, Code::DryRun].into_iter().find(|code| codes.contains(code));
+    failure.copied().or_else(change).unwrap_or(Code::Unchanged)
 }
 
 /// Returns the results of several workspaces as one line of JSON.
 #[must_use]
 pub fn all_to_json(results: &[SyncResult]) -> String {
-    document_of_all(results.iter(), results)
-}
-
-fn document_of_all<'a, D: Serialize>(all: impl Iterator<Item = &'a SyncResult> + Clone, results: &[D]) -> String {
-    let code = code_of_all(all.clone());
-    let each: Vec<_> = all.map(|result| [&result.workspace, " ", result.code.as_str()].concat()).collect();
+    let code = code_of_all(results);
+    let each: Vec<_> = results.iter().map(|result| [&result.workspace, " ", result.code.as_str()].concat()).collect();
     json::to_string(&DocumentOfAll {
         success: code.is_success(),
         code: code.as_str(),
@@ -322,19 +287,7 @@ mod tests {
     use super::*;
 
     fn result(workspace: &str, code: Code) -> SyncResult {
-        SyncResult {
-            code,
-            message: String::new(),
-            run_id: "r".to_owned(),
-            workspace: workspace.to_owned(),
-            branch: "main".to_owned(),
-            commit: None,
-            changed: Changed { added: 0, modified: 0, deleted: 0 },
-            warnings: Vec::new(),
-            left_out: Vec::new(),
-            items: None,
-            duration_ms: 1,
-        }
+        SyncResult::bare(code, String::new(), "r".to_owned(), workspace.to_owned(), "main".to_owned())
     }
 
     #[test]
@@ -369,6 +322,8 @@ mod tests {
             left_out: vec![LeftOut { item: "f/a".to_owned(), reason: "script: r".to_owned() }],
             items: None,
             duration_ms: 1234,
+            differences: None,
+            restore_point: None,
         };
         let expected = "{\"success\":true,\"code\":\"pushed\",\"message\":\"Successfully synced workspace 'shop' to Git\",\
             \"run_id\":\"r1\",\"workspace\":\"shop\",\"branch\":\"main\",\"commit\":null,\

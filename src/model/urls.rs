@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::names::{NameError, first_broken, text_of};
+use crate::model::names::{first_broken, refusal, text_of};
 use crate::util::percent;
 use crate::util::secret::Secret;
 
@@ -21,8 +21,8 @@ impl BaseUrl {
     /// # Errors
     ///
     /// Fails if it is not an `http` or `https` URL, or if it has user info, a query, a fragment or Windmill's `/api`.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
-        Self::normalized(text).map(Self).map_err(|why| NameError::of_url("base URL", text, why))
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Self::normalized(text).map(Self).map_err(|why| url_refusal("base URL", text, why))
     }
 
     fn normalized(text: &str) -> Result<String, &'static str> {
@@ -74,7 +74,6 @@ pub struct RemoteUrl {
 /// The user and the password that a URL had before its host, decoded.
 type UserInfo = (Option<String>, Option<Secret>);
 
-const REMOTE: &str = "remote URL";
 const NO_REMOTE: &str = "is not one of https://…, http://…, ssh://…, user@host:path and file:///…";
 
 impl RemoteUrl {
@@ -84,16 +83,15 @@ impl RemoteUrl {
     ///
     /// Fails if it has another form (one like `ext::` would run a program), a credential, or a part that ssh or git
     /// would take as an option.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
-        let refuse = |why| NameError::of_url(REMOTE, text, why);
-        let (url, user_info) = Self::split(text).map_err(refuse)?;
-        if user_info.is_some() {
-            return Err(refuse(
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = match Self::split(text) {
+            Ok((_, Some(_))) => Err(
                 "has a user or a token in it: put the user into GIT_USERNAME and the token into GIT_TOKEN, in a request \
                  into `git_token`",
-            ));
-        }
-        Ok(url)
+            ),
+            split => split.map(|(url, _)| url),
+        };
+        url.map_err(|why| url_refusal("remote URL", text, why))
     }
 
     /// Parses a URL of Windmill's `git_repository` resource, `https://user:token@host/…` or `https://token@host/…`.
@@ -102,8 +100,8 @@ impl RemoteUrl {
     /// # Errors
     ///
     /// Fails as [`RemoteUrl::parse`] does, but accepts user and token in an http(s) URL.
-    pub fn parse_with_credentials(text: &str) -> Result<(Self, Option<String>, Option<Secret>), NameError> {
-        let (url, user_info) = Self::split(text).map_err(|why| NameError::of_url(REMOTE, text, why))?;
+    pub fn parse_with_credentials(text: &str) -> Result<(Self, Option<String>, Option<Secret>), String> {
+        let (url, user_info) = Self::split(text).map_err(|why| url_refusal("remote URL", text, why))?;
         let (user, token) = user_info.unwrap_or_default();
         Ok((url, user, token))
     }
@@ -193,6 +191,15 @@ impl RemoteUrl {
 impl fmt::Display for RemoteUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.text)
+    }
+}
+
+/// Returns an error that shows the URL only if no part of it can be a credential.
+fn url_refusal(what: &str, url: &str, why: &str) -> String {
+    if url.contains("://") && !url.contains(['@', '?', '#']) {
+        refusal(what, url, why)
+    } else {
+        [what, " ", why].concat()
     }
 }
 
@@ -308,7 +315,7 @@ mod tests {
 
     /// Checks that each of `accepted` is parsed, and that each of `refused` fails with its word in the message.
     #[track_caller]
-    fn check<T>(parse: fn(&str) -> Result<T, NameError>, accepted: &[&str], refused: &[(&str, &str)]) {
+    fn check<T>(parse: fn(&str) -> Result<T, String>, accepted: &[&str], refused: &[(&str, &str)]) {
         for text in accepted {
             if let Err(error) = parse(text) {
                 panic!("{text:?} was refused: {error}");

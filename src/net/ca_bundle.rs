@@ -1,5 +1,5 @@
 //! The certificates that TLS trusts: the system's and those of `CA_BUNDLE_FILE`, as values for our client and as
-//! files for programs.
+//! a file for git.
 
 use std::fs;
 use std::io;
@@ -101,32 +101,26 @@ pub enum TrustError {
     Disk(io::Error),
 }
 
-/// Returns the environment for the programs of a run and for our own requests. If `environment` has a bundle,
-/// writes files in the run's folder that hold what would be trusted without the bundle, followed by the bundle.
+/// Returns the environment for the programs of a run and for our own requests. If `environment` has a bundle, git gets a
+/// file in the run's folder with what it would trust without the bundle, followed by the bundle. `wmill` talks only to
+/// this process, without TLS.
 ///
 /// # Errors
-/// [`TrustError`], if the bundle cannot be used or a file cannot be written.
+/// [`TrustError`], if the bundle cannot be used or the file cannot be written.
 pub fn for_run(environment: &[(String, String)], run_dir: &RunDir) -> Result<Vec<(String, String)>, TrustError> {
+    const VARIABLE: &str = "GIT_SSL_CAINFO";
     let own = bundle(environment).map_err(TrustError::Bundle)?;
     let mut all = environment.to_vec();
     if own.is_empty() {
         return Ok(all);
     }
     let own: String = own.iter().map(|der| to_pem(der)).collect();
-    let read = |variable| named(environment, variable).and_then(|file| fs::read(file).ok());
-    let system = system(environment).unwrap_or_default();
-    // git uses its file instead of the system's. Node.js adds its file to its own list.
-    for (variable, name, others) in [
-        ("SSL_CERT_FILE", "ca-own.pem", system.clone()),
-        ("GIT_SSL_CAINFO", "ca-git.pem", read("GIT_SSL_CAINFO").unwrap_or(system)),
-        ("NODE_EXTRA_CA_CERTS", "ca-node.pem", read("NODE_EXTRA_CA_CERTS").unwrap_or_default()),
-    ] {
-        let content = [others.as_slice(), b"\n", own.as_bytes()].concat();
-        let file = run_dir.write(name, &content).map_err(TrustError::Disk)?;
-        all.retain(|(known, _)| known != variable);
-        all.push((variable.to_owned(), file.to_string_lossy().into_owned()));
-    }
-    all.retain(|(name, _)| name != CA_BUNDLE_FILE);
+    let of_git = named(environment, VARIABLE).and_then(|file| fs::read(file).ok());
+    let others = of_git.or_else(|| system(environment)).unwrap_or_default();
+    let file = run_dir.write("ca-git.pem", &[others.as_slice(), b"\n", own.as_bytes()].concat());
+    let file = file.map_err(TrustError::Disk)?.to_string_lossy().into_owned();
+    all.retain(|(name, _)| name != VARIABLE);
+    all.push((VARIABLE.to_owned(), file));
     Ok(all)
 }
 

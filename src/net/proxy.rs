@@ -1,5 +1,5 @@
-//! Proxies from the usual environment variables, in one form for programs and for our client, because tools support
-//! different forms.
+//! Proxies from the usual environment variables, in one form for git and for our client, because tools support
+//! different forms. Other programs have no need of a proxy: they talk only to this process.
 
 use std::net::IpAddr;
 
@@ -8,46 +8,33 @@ use ipnet::IpNet;
 
 use crate::util::secret::Secret;
 
-/// Both spellings of each variable. The first one is used if both are set.
-const SPELLINGS: [[&str; 2]; 3] =
-    [["http_proxy", "HTTP_PROXY"], ["https_proxy", "HTTPS_PROXY"], ["no_proxy", "NO_PROXY"]];
-/// Used if the scheme has no variable of its own.
-const ALL: [&str; 2] = ["all_proxy", "ALL_PROXY"];
-/// With this variable, Node.js uses the others (from 22.21 and 24.0 on).
-const NODE: &str = "NODE_USE_ENV_PROXY";
+/// The variables that git and our client read, each with the names under which it may be set. The first one that is set
+/// is used.
+const VARIABLES: [(&str, &[&str]); 3] = [
+    ("http_proxy", &["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
+    ("https_proxy", &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+    (NO_PROXY, &["no_proxy", "NO_PROXY"]),
+];
+const NO_PROXY: &str = "no_proxy";
 
-/// Returns whether an environment variable is about proxies.
-#[must_use]
-pub fn is_variable(name: &str) -> bool {
-    SPELLINGS.as_flattened().contains(&name) || ALL.contains(&name)
-}
-
-/// Returns the variables in both spellings, with `all_proxy` expanded. `found` returns the value of a variable that is
-/// set.
+/// Returns the variables for git and our client. `found` returns the value of a variable that is set.
 ///
 /// # Errors
 /// The name and the fault of each variable that does not name a usable proxy. The value is left out, because it may
 /// hold a password.
-pub fn variables(found: impl Fn(&str) -> Option<String>) -> Result<Vec<(String, String)>, Vec<String>> {
-    let first = |spellings: [&'static str; 2]| spellings.into_iter().find_map(|name| Some((name, found(name)?)));
+pub fn variables(mut found: impl FnMut(&str) -> Option<String>) -> Result<Vec<(String, String)>, Vec<String>> {
     let (mut all, mut faults) = (Vec::new(), Vec::new());
-    for spellings in SPELLINGS {
-        let is_proxy = spellings[0] != "no_proxy";
-        let value = first(spellings).or_else(|| first(ALL).filter(|_| is_proxy));
-        let Some((name, mut value)) = value else { continue };
-        if !is_proxy {
-            value = without_wildcards(&value);
-        } else if !is_usable(&value) {
-            let fault = format!("{name}: is not the address of an http(s) proxy, such as http://proxy:3128");
-            if !faults.contains(&fault) {
-                faults.push(fault);
-            }
+    for (name, spellings) in VARIABLES {
+        let Some((spelling, value)) = spellings.iter().find_map(|one| Some((one, found(one)?))) else { continue };
+        if name == NO_PROXY {
+            all.push((name.to_owned(), without_wildcards(&value)));
+        } else if is_usable(&value) {
+            all.push((name.to_owned(), value));
+        } else {
+            faults.push(format!("{spelling}: is not the address of an http(s) proxy, such as http://proxy:3128"));
         }
-        all.extend(spellings.map(|name| (name.to_owned(), value.clone())));
     }
-    if all.iter().any(|(name, _)| name == "http_proxy" || name == "https_proxy") {
-        all.push((NODE.to_owned(), "1".to_owned()));
-    }
+    faults.dedup();
     if faults.is_empty() { Ok(all) } else { Err(faults) }
 }
 
@@ -93,7 +80,7 @@ pub fn for_url<'a>(url: &str, environment: &'a [(String, String)]) -> Option<&'a
     let (scheme, rest) = url.split_once("://")?;
     let proxy = get(&format!("{scheme}_proxy"))?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let is_exempt = get("no_proxy").is_some_and(|list| list.split([',', ' ']).any(|entry| matches(entry, authority)));
+    let is_exempt = get(NO_PROXY).is_some_and(|list| list.split([',', ' ']).any(|entry| matches(entry, authority)));
     (!is_exempt).then_some(proxy)
 }
 
@@ -196,11 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn tools_find_both_spellings_and_node_is_told_to_look() {
+    fn git_finds_each_variable_in_the_spelling_that_curl_reads() {
         let all = read(&[("HTTP_PROXY", "http://p:1"), ("NO_PROXY", "h")]).unwrap();
         let names: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY", "NODE_USE_ENV_PROXY"]);
-        assert_eq!(read(&[("NO_PROXY", "h")]).unwrap().len(), 2);
+        assert_eq!(names, ["http_proxy", "no_proxy"]);
+        assert_eq!(read(&[("NO_PROXY", "h")]).unwrap().len(), 1);
         let all = read(&[("NO_PROXY", "a, *.example.com 10.0.0.0/8,*")]).unwrap();
         assert!(all.iter().all(|(_, value)| value == "a,.example.com,10.0.0.0/8,*"), "{all:?}");
     }

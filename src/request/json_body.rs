@@ -1,11 +1,12 @@
 //! Reads the JSON body of a request into [`Fields`], and names everything that is wrong in it.
 
-use miniserde::json::{self, Value};
+use miniserde::json::{Object, Value, from_str};
 
-use crate::config;
-use crate::model::names::{self, Identity, NameError, WorkspaceId};
+use crate::config::{self, Config};
+use crate::model::names::{self, Identity, WorkspaceId};
 use crate::model::urls::{RemoteScheme, RemoteUrl};
 use crate::request::{Faults, Flags};
+use crate::util::json::{self, Limits, OutlineFault};
 use crate::util::secret::Secret;
 
 /// The largest body. A body has a few hundred bytes, and some more with a resource and its token. The listener reads no
@@ -24,115 +25,101 @@ pub(super) const URL_TOKEN: &str = "the token in repository.url";
 /// backups is made, and how.
 const OPEN_FIELDS: [&str; 5] = ["workspace", "windmill_token", "dry_run", "force", "wait"];
 
-/// What a request brings. The settings decide everything that is absent.
-#[derive(Clone, Default)]
+/// What a request asks for. What its body does not say is as in the settings, but for the secrets: [`super::resolve`]
+/// decides whether the configured one may serve.
+#[derive(Clone)]
 pub(super) struct Fields {
     pub(super) workspace: Option<WorkspaceId>,
     pub(super) windmill_token: Option<Secret>,
     pub(super) remote: Option<RemoteUrl>,
-    pub(super) git_username: Option<String>,
+    pub(super) git_username: String,
     pub(super) git_token: Option<Secret>,
-    /// A template.
-    pub(super) branch: Option<String>,
-    /// A template.
-    pub(super) subdir: Option<String>,
-    pub(super) user_name: Option<String>,
-    pub(super) user_email: Option<String>,
+    /// A template, with the name of the setting or field that it came with.
+    pub(super) branch: (&'static str, String),
+    /// A template, with the name of the setting or field that it came with.
+    pub(super) subdir: (&'static str, String),
+    pub(super) user_name: String,
+    pub(super) user_email: String,
     pub(super) flags: Flags,
     pub(super) no_wait: bool,
-    /// The names of the fields that were given, refused or not: a refused field must not count as absent.
+    /// The names of the text fields that were given, refused or not: a refused field must not count as absent.
     pub(super) given: Vec<String>,
     /// The given fields that need `SYNC_API_TOKEN`.
     pub(super) trusted_only: Vec<String>,
 }
 
 impl Fields {
-    pub(super) fn is_given(&self, name: &str) -> bool {
-        self.given.iter().any(|given| given == name)
+    pub(super) fn of_config(config: &Config, flags: Flags) -> Self {
+        Self {
+            workspace: None,
+            windmill_token: None,
+            remote: config.remote.clone(),
+            git_username: config.git_username.clone(),
+            git_token: None,
+            branch: ("GIT_BRANCH", config.branch.clone()),
+            subdir: ("GIT_SUBDIR", config.subdir.clone()),
+            user_name: config.author.name().to_owned(),
+            user_email: config.author.email().to_owned(),
+            flags,
+            no_wait: false,
+            given: Vec::new(),
+            trusted_only: Vec::new(),
+        }
     }
 
-    /// Returns which of two names the value came with, or the settings' name if it came with neither.
-    pub(super) fn source(&self, field: &'static str, member: &'static str, variable: &'static str) -> &'static str {
-        [field, member].into_iter().find(|name| self.is_given(name)).unwrap_or(variable)
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.given.iter().any(|given| given == name)
     }
 }
 
 /// Reads the fields of a body. If the body is not a JSON object, this is the only fault, and there are no fields.
-pub(super) fn read(body: &[u8], faults: &mut Faults) -> Option<Fields> {
+pub(super) fn read(body: &[u8], config: &Config, faults: &mut Faults) -> Option<Fields> {
+    let fields = Fields::of_config(config, Flags::default());
     let body = body.trim_ascii();
     if body.is_empty() {
-        return Some(Fields::default());
+        return Some(fields);
     }
     match parse(body) {
-        Ok((Value::Object(object), outline)) => Some(Reader::read(object, &outline, faults)),
-        Ok((other, _)) => {
-            faults.add(&["the body is ", kind(&other), ", not a JSON object"]);
-            None
-        }
-        Err(fault) => {
-            faults.add(&["the body ", fault]);
-            None
-        }
+        Ok((Value::Object(object), text)) => return Some(Reader { faults, fields }.read(object, text)),
+        Ok((other, _)) => faults.add(&["the body is ", kind(&other), ", not a JSON object"]),
+        Err(fault) => faults.add(&["the body ", fault]),
     }
+    None
 }
 
-fn parse(body: &[u8]) -> Result<(Value, Outline), &'static str> {
+/// Returns the value of a body, and its text.
+fn parse(body: &[u8]) -> Result<(Value, &str), &'static str> {
     if body.len() > BODY_BYTES_MAX {
         return Err("has more than 64 KiB");
     }
     let text = std::str::from_utf8(body).map_err(|_| "is not UTF-8")?;
-    let outline = Outline::of(text)?;
-    let value = json::from_str(text).map_err(|_| "is not JSON")?;
-    Ok((value, outline))
-}
-
-/// What the parser does not report: the names of the members in their order, including those that occur twice.
-#[derive(Default)]
-struct Outline {
-    /// The members of the outermost object.
-    body: Vec<String>,
-    /// The members of its `repository`.
-    repository: Vec<String>,
-}
-
-impl Outline {
-    /// Reads brackets, commas, colons and strings. The parser decides whether the rest is JSON.
-    fn of(text: &str) -> Result<Self, &'static str> {
-        let mut outline = Self::default();
-        let (mut depth, mut commas, mut is_escaped) = (0_usize, 0_usize, false);
-        let (mut string_begin, mut last_string) = (None, "");
-        for (index, byte) in text.bytes().enumerate() {
-            match (byte, string_begin) {
-                (_, Some(_)) if is_escaped => is_escaped = false,
-                (b'\\', Some(_)) => is_escaped = true,
-                (b'"', Some(begin)) => (last_string, string_begin) = (&text[begin..=index], None),
-                (_, Some(_)) => {}
-                (b'"', None) => string_begin = Some(index),
-                (b'[' | b'{', None) => depth += 1,
-                (b']' | b'}', None) => depth = depth.saturating_sub(1),
-                (b',', None) => commas += 1,
-                (b':', None) => outline.add(depth, last_string),
-                _ => {}
-            }
-            if depth > DEPTH_MAX {
-                return Err("is nested too deeply");
-            }
-            if commas >= MEMBERS_MAX {
-                return Err("has more than 256 values");
-            }
-        }
-        Ok(outline)
+    match json::outline_fault(text, Limits { depth: DEPTH_MAX, values: MEMBERS_MAX, containers: MEMBERS_MAX }) {
+        Some(OutlineFault::TooDeep) => return Err("is nested too deeply"),
+        Some(OutlineFault::TooMany) => return Err("has more than 256 values"),
+        None => {}
     }
+    Ok((from_str(text).map_err(|_| "is not JSON")?, text))
+}
 
-    fn add(&mut self, depth: usize, name: &str) {
-        let is_in_repository = depth == 2 && self.body.last().is_some_and(|name| name == "repository");
-        let Ok(name) = json::from_str(name) else { return };
-        match depth {
-            1 => self.body.push(name),
-            2 if is_in_repository => self.repository.push(name),
+/// Returns the names of all members in a JSON text, each with its depth, in their order. The parser loses the order, and
+/// one of two members with the same name.
+fn members(text: &str) -> Vec<(usize, String)> {
+    let (mut names, mut depth, mut is_escaped) = (Vec::new(), 0_usize, false);
+    let (mut string_begin, mut last_string) = (None, "");
+    for (index, byte) in text.bytes().enumerate() {
+        match (byte, string_begin) {
+            _ if is_escaped => is_escaped = false,
+            (b'\\', _) => is_escaped = true,
+            (b'"', Some(begin)) => (last_string, string_begin) = (&text[begin..=index], None),
+            (_, Some(_)) => {}
+            (b'"', None) => string_begin = Some(index),
+            (b'[' | b'{', None) => depth += 1,
+            (b']' | b'}', None) => depth = depth.saturating_sub(1),
+            (b':', None) => names.extend(from_str(last_string).ok().map(|name| (depth, name))),
             _ => {}
         }
     }
+    names
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -152,61 +139,61 @@ struct Reader<'a> {
     fields: Fields,
 }
 
-impl<'a> Reader<'a> {
-    fn read(object: json::Object, outline: &Outline, faults: &'a mut Faults) -> Fields {
-        let mut reader = Self { faults, fields: Fields::default() };
-        for (name, value) in reader.members(object, &outline.body, "") {
-            reader.field(name, value, &outline.repository);
-        }
-        reader.refuse_repeated();
-        reader.fields
-    }
-
-    /// Returns the members in the order of the text, each once. A member that occurs twice is a fault.
-    fn members(&mut self, mut object: json::Object, names: &[String], prefix: &str) -> Vec<(String, Value)> {
-        let mut members = Vec::with_capacity(names.len());
-        for name in names {
-            match object.remove(name) {
-                Some(value) => members.push((name.clone(), value)),
-                None => {
-                    let name = names::quoted(&[prefix, name].concat());
-                    self.faults.add_malformed(&["the field ", &name, " comes twice"]);
-                }
+impl Reader<'_> {
+    /// Reads the members of the body and of its `repository` in their order.
+    fn read(mut self, mut object: Object, text: &str) -> Fields {
+        let mut repository = None;
+        for (depth, name) in members(text) {
+            let name = name.as_str();
+            if depth == 1 {
+                let value = self.once(name, object.remove(name));
+                repository = value.and_then(|value| self.field(name, value));
+            } else if depth == 2
+                && let Some(repository) = &mut repository
+            {
+                let value = self.once(&["repository.", name].concat(), repository.remove(name));
+                value.and_then(|value| self.repository_member(name, value));
             }
         }
-        members
+        self.refuse_repeated();
+        self.fields
     }
 
-    /// Reads one member of the body. `null` counts as not given, and leaves what `repository` gave.
-    fn field(&mut self, name: String, value: Value, repository: &[String]) {
-        let is_given = !matches!(value, Value::Null);
-        match name.as_str() {
-            "repository" => self.repository(value, repository),
-            "workspace" => self.fields.workspace = self.parsed(&name, value, WorkspaceId::parse),
-            "windmill_token" => self.fields.windmill_token = self.token(&name, value),
+    /// Returns the value that was still there. If there is none, the member comes twice, which is a fault.
+    fn once(&mut self, name: &str, value: Option<Value>) -> Option<Value> {
+        if value.is_none() {
+            self.faults.add_malformed(&["the field ", &names::quoted(name), " comes twice"]);
+        }
+        value
+    }
+
+    /// Reads one member of the body. `null` counts as not given, and leaves what `repository` gave. Returns the members
+    /// of `repository`.
+    fn field(&mut self, name: &str, value: Value) -> Option<Object> {
+        if !matches!(value, Value::Null) && !OPEN_FIELDS.contains(&name) {
+            self.fields.trusted_only.push(name.to_owned());
+        }
+        match name {
+            "repository" => return self.repository(value),
+            "workspace" => self.fields.workspace = Some(self.parsed(name, value, WorkspaceId::parse)?),
+            "windmill_token" => self.fields.windmill_token = Some(self.token(name, value)?),
             "git_remote_url" => {
-                let url = self.parsed(&name, value, RemoteUrl::parse).and_then(|url| self.permitted(&name, url));
-                self.fields.remote = url.or(self.fields.remote.take());
+                let url = self.parsed(name, value, RemoteUrl::parse)?;
+                self.fields.remote = Some(self.permitted(name, url)?);
             }
-            "git_token" => self.fields.git_token = self.token(&name, value).or(self.fields.git_token.take()),
-            "git_branch" => self.fields.branch = self.given(&name, value).or(self.fields.branch.take()),
-            "git_subdir" => self.fields.subdir = self.given(&name, value).or(self.fields.subdir.take()),
-            "git_user_name" => {
-                self.fields.user_name = self.parsed(&name, value, |text| Identity::part("user name", text));
-            }
-            "git_user_email" => {
-                self.fields.user_email = self.parsed(&name, value, |text| Identity::part("user email", text));
-            }
-            "dry_run" => self.fields.flags.dry_run = self.flag(&name, &value) == Some(true),
-            "force" => self.fields.flags.force = self.flag(&name, &value) == Some(true),
-            "allow_mass_deletion" => self.fields.flags.allow_mass_deletion = self.flag(&name, &value) == Some(true),
-            "allow_lost_rights" => self.fields.flags.allow_lost_rights = self.flag(&name, &value) == Some(true),
-            "wait" => self.fields.no_wait = self.flag(&name, &value) == Some(false),
-            _ => return self.faults.add_malformed(&["the field ", &names::quoted(&name), " is unknown"]),
+            "git_token" => self.fields.git_token = Some(self.token(name, value)?),
+            "git_branch" => self.fields.branch = ("git_branch", self.given(name, value)?),
+            "git_subdir" => self.fields.subdir = ("git_subdir", self.given(name, value)?),
+            "git_user_name" => self.fields.user_name = self.parsed(name, value, Identity::parse_name)?,
+            "git_user_email" => self.fields.user_email = self.parsed(name, value, Identity::parse_email)?,
+            "dry_run" => self.fields.flags.dry_run = self.flag(name, &value)?,
+            "force" => self.fields.flags.force = self.flag(name, &value)?,
+            "allow_mass_deletion" => self.fields.flags.allow_mass_deletion = self.flag(name, &value)?,
+            "allow_lost_rights" => self.fields.flags.allow_lost_rights = self.flag(name, &value)?,
+            "wait" => self.fields.no_wait = !self.flag(name, &value)?,
+            _ => self.faults.add_malformed(&["the field ", &names::quoted(name), " is unknown"]),
         }
-        if is_given && !OPEN_FIELDS.contains(&name.as_str()) {
-            self.fields.trusted_only.push(name);
-        }
+        None
     }
 
     fn flag(&mut self, name: &str, value: &Value) -> Option<bool> {
@@ -233,21 +220,18 @@ impl<'a> Reader<'a> {
 
     fn text(&mut self, name: &str, value: Value) -> Option<String> {
         match value {
-            Value::Null => None,
+            Value::Null => {}
             // Windmill replaces these before a job runs. If one arrives here, it was sent by hand.
             Value::String(text) if text.starts_with("$var:") || text.starts_with("$res:") => {
                 self.faults.add(&["`", name, "` is a reference to Windmill ($var: or $res:): send the value itself"]);
-                None
             }
-            Value::String(text) => Some(text),
-            other => {
-                self.faults.add_malformed(&["`", name, "` must be a string, not ", kind(&other)]);
-                None
-            }
+            Value::String(text) => return Some(text),
+            other => self.faults.add_malformed(&["`", name, "` must be a string, not ", kind(&other)]),
         }
+        None
     }
 
-    fn parsed<T>(&mut self, name: &str, value: Value, parse: fn(&str) -> Result<T, NameError>) -> Option<T> {
+    fn parsed<T>(&mut self, name: &str, value: Value, parse: fn(&str) -> Result<T, String>) -> Option<T> {
         let text = self.given(name, value)?;
         self.faults.named(name, parse(&text))
     }
@@ -266,47 +250,52 @@ impl<'a> Reader<'a> {
         Some(url)
     }
 
-    /// Reads Windmill's `git_repository` resource. Members without a meaning here are ignored, since Windmill adds some
-    /// from time to time.
-    fn repository(&mut self, value: Value, names: &[String]) {
-        let object = match value {
-            Value::Object(object) => object,
-            Value::Null => return,
+    /// Returns the members of Windmill's `git_repository` resource.
+    fn repository(&mut self, value: Value) -> Option<Object> {
+        match value {
+            Value::Object(object) => return Some(object),
+            Value::Null => {}
             other => {
                 let kind = kind(&other);
                 // A reference is refused as one.
                 if !matches!(other, Value::String(_)) || self.text("repository", other).is_some() {
                     self.faults.add_malformed(&["`repository` must be an object, not ", kind]);
                 }
-                return;
-            }
-        };
-        for (name, value) in self.members(object, names, "repository.") {
-            let full = ["repository.", &name].concat();
-            match (name.as_str(), value) {
-                (_, Value::Null) => {}
-                // Windmill's form sends an empty text if nothing was given.
-                ("url" | "branch" | "folder", Value::String(text)) if text.is_empty() => {}
-                ("url", value) => self.repository_url(&full, value),
-                ("branch", value) => self.fields.branch = self.given(&full, value),
-                ("folder", value) => self.fields.subdir = self.given(&full, value),
-                ("is_github_app", Value::Bool(true)) => self.faults.add(&[
-                    "`repository` is opened by Windmill's GitHub app, which works within Windmill only: send a URL and \
-                     a token",
-                ]),
-                _ => {}
             }
         }
+        None
     }
 
-    fn repository_url(&mut self, name: &str, value: Value) {
-        let Some((url, user, token)) = self.parsed(name, value, RemoteUrl::parse_with_credentials) else { return };
-        self.fields.remote = self.permitted(name, url);
-        self.fields.git_username = user;
+    /// Reads one member of `repository`. Members without a meaning here are ignored, since Windmill adds some from time
+    /// to time. Returns `None` after a fault.
+    fn repository_member(&mut self, name: &str, value: Value) -> Option<()> {
+        match (name, value) {
+            // Windmill's form sends an empty text if nothing was given.
+            ("url" | "branch" | "folder", Value::String(text)) if text.is_empty() => {}
+            ("url", value) => self.repository_url("repository.url", value)?,
+            ("branch", value) => self.fields.branch = ("repository.branch", self.given("repository.branch", value)?),
+            ("folder", value) => self.fields.subdir = ("repository.folder", self.given("repository.folder", value)?),
+            ("is_github_app", Value::Bool(true)) => self.faults.add(&[
+                "`repository` is opened by Windmill's GitHub app, which works within Windmill only: send a URL and a \
+                 token",
+            ]),
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn repository_url(&mut self, name: &str, value: Value) -> Option<()> {
+        let (url, user, token) = self.parsed(name, value, RemoteUrl::parse_with_credentials)?;
+        self.fields.remote = Some(self.permitted(name, url)?);
+        if let Some(user) = user {
+            self.fields.git_username = user;
+        }
         if let Some(token) = token {
             // A token within a URL may be a reference too. Windmill does not replace it there.
-            self.fields.git_token = self.given(URL_TOKEN, Value::String(token.expose().to_owned())).map(Secret::new);
+            let token = self.given(URL_TOKEN, Value::String(token.expose().to_owned()))?;
+            self.fields.git_token = Some(Secret::new(token));
         }
+        Some(())
     }
 
     /// Refuses what is given twice, even with the same value: the choice between the two would be a guess.

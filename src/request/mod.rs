@@ -6,7 +6,7 @@ mod resolve;
 
 use crate::config::{Config, Workspaces};
 use crate::model::git_credentials::GitCredentials;
-use crate::model::names::{self, BranchName, Identity, NameError, Subdir, WorkspaceId};
+use crate::model::names::{self, BranchName, Identity, Subdir, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::urls::{BaseUrl, RemoteUrl};
 use crate::util::hash;
@@ -183,8 +183,7 @@ impl<'a> Draft<'a> {
     /// Makes the draft of what the settings ask for.
     #[must_use]
     pub fn from_config(config: &'a Config, flags: Flags) -> Self {
-        let fields = Fields { flags, ..Fields::default() };
-        Self { config, fields, faults: Faults::new(Code::ConfigInvalid) }
+        Self { config, fields: Fields::of_config(config, flags), faults: Faults::new(Code::ConfigInvalid) }
     }
 
     /// Makes the draft of what a request's body asks for. The settings decide what the body does not say. If the
@@ -196,7 +195,7 @@ impl<'a> Draft<'a> {
     /// are returned later, together with those that appear only then.
     pub fn from_json(body: &[u8], config: &'a Config) -> Result<Self, RequestError> {
         let mut faults = Faults::new(Code::RequestInvalid);
-        let fields = json_body::read(body, &mut faults).ok_or_else(|| faults.error())?;
+        let fields = json_body::read(body, config, &mut faults).ok_or_else(|| faults.error())?;
         if config.api_token.is_none() && !faults.is_malformed {
             refuse_choices(&fields, config)?;
         }
@@ -240,35 +239,23 @@ impl<'a> Draft<'a> {
     /// The same as for [`Draft::request`], if the fault does not depend on the workspace.
     pub fn wanted(&self) -> Result<Target, RequestError> {
         let configured = &self.config.workspaces;
-        match self.fields.workspace.as_ref().or(configured.single()) {
-            Some(workspace) => return Ok(Target::One(workspace.clone())),
-            None if self.fields.is_given("workspace") => return Err(self.faults.error()),
-            None => {}
+        if let Some(workspace) = self.fields.workspace.as_ref().or(configured.single()) {
+            return Ok(Target::One(workspace.clone()));
         }
         let mut draft = self.clone();
+        let templates = [&self.fields.branch.1, &self.fields.subdir.1];
         // The settings were checked when they were read, but a request may bring another branch or folder.
-        if ![self.branch_template(), self.subdir_template()].iter().any(|text| text.contains(names::WORKSPACE_MARK)) {
+        if !self.fields.is_given("workspace") && !templates.iter().any(|text| text.contains(names::WORKSPACE_MARK)) {
             draft.faults.add(&[
                 "the request is for several workspaces, and needs {workspace} in the branch or in the folder, or a \
                  `workspace`",
             ]);
         }
-        match configured {
-            Workspaces::Listed(listed) if draft.faults.list.is_empty() => Ok(Target::Several(listed.clone())),
-            Workspaces::All if draft.faults.list.is_empty() => {
-                let token = draft.windmill_token(&[]);
-                token.map(Target::All).ok_or_else(|| draft.faults.error())
-            }
-            _ => Err(draft.faults.error()),
-        }
-    }
-
-    fn branch_template(&self) -> &str {
-        self.fields.branch.as_ref().unwrap_or(&self.config.branch)
-    }
-
-    fn subdir_template(&self) -> &str {
-        self.fields.subdir.as_ref().unwrap_or(&self.config.subdir)
+        let target = match configured {
+            Workspaces::Listed(listed) => Some(Target::Several(listed.clone())),
+            Workspaces::All => draft.windmill_token(&[]).map(Target::All),
+        };
+        draft.faults.or(target)
     }
 
     /// Resolves the sync of one workspace. Secrets are read now.
@@ -280,7 +267,7 @@ impl<'a> Draft<'a> {
     pub fn request(&self, workspace: &WorkspaceId) -> Result<SyncRequest, RequestError> {
         let mut draft = self.clone();
         let resolved = draft.resolve(workspace);
-        resolved.filter(|_| draft.faults.list.is_empty()).ok_or_else(|| draft.faults.error())
+        draft.faults.or(resolved)
     }
 }
 
@@ -302,10 +289,12 @@ fn refuse_choices(fields: &Fields, config: &Config) -> Result<(), RequestError> 
         ));
     }
     if let Some(workspace) = fields.workspace.as_ref().filter(|workspace| !config.workspaces.hold(workspace)) {
-        let listed = match &config.workspaces {
-            Workspaces::Listed(_) => [&config.workspaces.to_text(), ",", workspace.as_str()].concat(),
-            Workspaces::All => workspace.to_string(),
+        let mut listed = match &config.workspaces {
+            Workspaces::Listed(listed) => listed.iter().map(WorkspaceId::as_str).collect(),
+            Workspaces::All => Vec::new(),
         };
+        listed.push(workspace.as_str());
+        let listed = listed.join(",");
         reasons.push(format!(
             "workspace `{workspace}` is not configured: set WINDMILL_WORKSPACE={listed} with {{workspace}} in GIT_BRANCH \
              or GIT_SUBDIR, or set SYNC_API_TOKEN and send it"
@@ -331,7 +320,8 @@ pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> Strin
 /// The same as for [`Draft::request`], as far as it concerns the remote.
 pub fn configured_git_credentials(config: &Config, remote: &RemoteUrl) -> Result<GitCredentials, RequestError> {
     let mut draft = Draft::from_config(config, Flags::default());
-    draft.git_credentials(remote).ok_or_else(|| draft.faults.error())
+    let credentials = draft.git_credentials(remote);
+    draft.faults.or(credentials)
 }
 
 /// Returns the key for the status of the verifications of a backup to `destination`.
@@ -375,8 +365,13 @@ impl Faults {
         self.of_config += 1;
     }
 
-    fn named<T>(&mut self, name: &str, parsed: Result<T, NameError>) -> Option<T> {
+    fn named<T>(&mut self, name: &str, parsed: Result<T, String>) -> Option<T> {
         parsed.map_err(|error| self.add(&["`", name, "`: ", &error.to_string()])).ok()
+    }
+
+    /// Returns the value if there are no faults. If there is no value, there has to be a fault.
+    fn or<T>(&self, value: Option<T>) -> Result<T, RequestError> {
+        value.filter(|_| self.list.is_empty()).ok_or_else(|| self.error())
     }
 
     fn error(&self) -> RequestError {

@@ -5,7 +5,7 @@ use crate::model::git_credentials::GitCredentials;
 use crate::model::names::{self, BranchName, Identity, Subdir, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::urls::{RemoteScheme, RemoteUrl};
-use crate::request::json_body::URL_TOKEN;
+use crate::request::json_body::{Fields, URL_TOKEN};
 use crate::request::{Draft, SyncRequest};
 use crate::util::secret::Secret;
 
@@ -23,14 +23,14 @@ impl Draft<'_> {
     /// Resolves the sync of one workspace. If there are no faults, there is a result.
     pub(super) fn resolve(&mut self, workspace: &WorkspaceId) -> Option<SyncRequest> {
         let config = self.config;
-        let branch_name = self.fields.source("git_branch", "repository.branch", "GIT_BRANCH");
-        let branch = BranchName::from_template(self.branch_template(), workspace);
-        let branch = self.faults.named(branch_name, branch);
-        let subdir_name = self.fields.source("git_subdir", "repository.folder", "GIT_SUBDIR");
-        let subdir = Subdir::from_template(self.subdir_template(), workspace);
-        let subdir = self.faults.named(subdir_name, subdir);
-        let remote = self.remote();
-        let author = self.author();
+        let Fields { branch: (branch_name, branch), subdir: (subdir_name, subdir), .. } = &self.fields;
+        let branch = self.faults.named(branch_name, BranchName::from_template(branch, workspace));
+        let subdir = self.faults.named(subdir_name, Subdir::from_template(subdir, workspace));
+        let remote = self.fields.remote.clone();
+        let is_remote_given = self.fields.is_given("git_remote_url") || self.fields.is_given("repository.url");
+        if remote.is_none() && !is_remote_given {
+            self.lacks("GIT_REMOTE_URL", "the request brings no `git_remote_url`");
+        }
         // The branch and folder of a workspace that is not configured are compared with those of the only configured
         // one, if there is only one.
         let is_configured = config.workspaces.hold(workspace);
@@ -59,7 +59,7 @@ impl Draft<'_> {
             signing_key,
             branch: branch?,
             subdir: subdir?,
-            author: author?,
+            author: Identity::of_parts(self.fields.user_name.clone(), self.fields.user_email.clone()),
             message: names::fill(&config.commit_message, workspace),
             dry_run: flags.dry_run,
             force: flags.force,
@@ -71,23 +71,6 @@ impl Draft<'_> {
             unnameable_left_out: Vec::new(),
             purpose: flags.purpose,
         })
-    }
-
-    fn remote(&mut self) -> Option<RemoteUrl> {
-        if self.fields.is_given("git_remote_url") || self.fields.is_given("repository.url") {
-            return self.fields.remote.clone();
-        }
-        if self.config.remote.is_none() {
-            self.lacks("GIT_REMOTE_URL", "the request brings no `git_remote_url`");
-        }
-        self.config.remote.clone()
-    }
-
-    fn author(&mut self) -> Option<Identity> {
-        let configured = &self.config.author;
-        let name = self.fields.user_name.as_deref().unwrap_or(configured.name());
-        let email = self.fields.user_email.as_deref().unwrap_or(configured.email());
-        self.faults.named("git_user_name", Identity::parse(name, email))
     }
 
     /// Returns the token for Windmill. The configured token exports only the configured workspace, and only to the
@@ -129,7 +112,7 @@ impl Draft<'_> {
                 None
             }
             RemoteScheme::Https | RemoteScheme::Http if brings_token => {
-                let username = self.fields.git_username.as_ref().unwrap_or(&self.config.git_username).clone();
+                let username = self.fields.git_username.clone();
                 self.fields.git_token.clone().map(|token| GitCredentials::Token { username, token })
             }
             RemoteScheme::Https | RemoteScheme::Http if is_configured => self.token_credentials(),

@@ -207,7 +207,7 @@ impl Text {
 
 /// Returns the codes with which a counted run can end.
 fn run_codes() -> impl Iterator<Item = Code> {
-    [Code::Pushed, Code::Unchanged].into_iter().chain(Code::FAILURES)
+    [Code::Pushed, Code::Unchanged].into_iter().chain(Code::failures())
 }
 
 /// Returns when a run ended, in seconds; 0 if there was none.

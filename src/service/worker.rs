@@ -64,7 +64,7 @@ impl Worker for SyncWorker {
         };
         let result = match run.request.purpose {
             Purpose::Sync => sync::run(&run.request, &env, &run.id),
-            Purpose::Verify => verify::run(&run.request, &env, &run.id).result,
+            Purpose::Verify => verify::run(&run.request, &env, &run.id),
             Purpose::Restore => run.failure(Code::Internal, "a service makes no restores".to_owned()),
         };
         (result, env.take_token_user())

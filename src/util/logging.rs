@@ -1,6 +1,5 @@
 //! Log lines on standard error, as text (by `simple_logger`) or as JSON, one line per message.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
@@ -175,10 +174,7 @@ fn write_line(line: &str) {
 }
 
 /// Returns the message with characters replaced that end its line, move the reader's cursor, or hide or reorder others.
-fn one_line(message: &str) -> Cow<'_, str> {
-    if !message.contains(redact::is_invisible) {
-        return message.into();
-    }
+fn one_line(message: &str) -> String {
     let mut line = String::with_capacity(message.len());
     for character in message.chars() {
         match character {
@@ -187,7 +183,7 @@ fn one_line(message: &str) -> Cow<'_, str> {
             other => line.push(other),
         }
     }
-    line.into()
+    line
 }
 
 #[cfg(test)]

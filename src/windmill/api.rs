@@ -174,7 +174,7 @@ pub fn list_workspaces(
 ) -> Result<Vec<WorkspaceId>, WindmillError> {
     const PATH: &str = "api/workspaces/list";
     // The client needs a workspace, but no question here is about one.
-    let workspace = WorkspaceId::parse(ADMINS).map_err(|error| WindmillError::Machine(error.to_string()))?;
+    let workspace = WorkspaceId::parse(ADMINS).map_err(WindmillError::Machine)?;
     let windmill = Windmill::new(base_url, &workspace, token, headers, deadline, environment);
     let listed = retry::patiently(deadline, || match windmill.ask(PATH)? {
         answer if answer.status == 200 => match parse(&answer.body) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use windmill_git_sync::config::VARIABLES;
+use windmill_git_sync::config::variables;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -44,9 +44,9 @@ fn each_setting_is_documented_with_its_default_in_the_order_of_the_code() {
     let settings = read("docs/settings.md");
     let rows = rows(&settings, "| variable | default | meaning |");
     let named: Vec<_> = rows.iter().map(|row| unquoted(row[0])).collect();
-    let known: Vec<_> = VARIABLES.iter().map(|variable| variable.name).collect();
+    let known: Vec<_> = variables().iter().map(|variable| variable.name).collect();
     assert_eq!(named, known);
-    for (variable, row) in VARIABLES.iter().zip(&rows) {
+    for (variable, row) in variables().iter().zip(&rows) {
         let (name, meaning) = (variable.name, row[2]);
         let default = match variable.default {
             None => "–".to_owned(),
@@ -65,7 +65,7 @@ fn the_settings_in_the_readme_are_settings() {
     let rows = rows(&readme, "| setting | default | meaning |");
     let named: Vec<_> = rows.iter().flat_map(|row| row[0].split(", ")).map(unquoted).collect();
     for name in &named {
-        assert!(VARIABLES.iter().any(|variable| variable.name == *name), "{name}");
+        assert!(variables().iter().any(|variable| variable.name == *name), "{name}");
     }
     assert!(named.len() >= 10, "{named:?}");
 }
@@ -80,7 +80,7 @@ fn each_result_code_is_documented_with_its_status_and_exit_code() {
     let source = read("src/model/result_code.rs");
     let of_code: Vec<_> = source
         .lines()
-        .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once(" => (\"")?.1.strip_suffix("),"))
+        .filter_map(|line| line.trim().strip_prefix("(Self::")?.split_once(", \"")?.1.strip_suffix("),"))
         .map(|row| {
             let cells: Vec<_> = row.split(", ").map(|cell| cell.trim_matches('"').to_owned()).collect();
             (cells[0].clone(), cells[1].clone(), cells[2].clone())
@@ -319,14 +319,14 @@ fn the_example_of_an_env_file_has_each_setting_with_its_default_and_a_line_about
     let needed: Vec<_> = settings.iter().filter(|setting| setting.2).map(|setting| setting.0).collect();
     assert_eq!(needed, ["WINDMILL_TOKEN", "GIT_REMOTE_URL", "GIT_TOKEN", "WORKSPACE_VOLUME"]);
     assert!(settings[..needed.len()].iter().all(|setting| setting.2), "the needed ones come first");
-    for variable in VARIABLES {
+    for variable in variables() {
         let of_it: Vec<_> = settings.iter().filter(|setting| setting.0 == variable.name).collect();
         let [(_, value, _, above)] = of_it[..] else { panic!("{} is there {} times", variable.name, of_it.len()) };
         assert_eq!(*value, variable.default.unwrap_or_default(), "{}", variable.name);
         assert!(above.starts_with("# ") && !above.starts_with("# -"), "{} has no line about it", variable.name);
     }
     let compose = read("docker-compose.yml");
-    let known = |name: &str| VARIABLES.iter().any(|variable| variable.name == name);
+    let known = |name: &str| variables().iter().any(|variable| variable.name == name);
     for (name, ..) in settings.iter().filter(|setting| !known(setting.0)) {
         let is_known = compose.contains(&format!("${{{name}:-")) || PROXIES.contains(name);
         assert!(is_known, "neither we nor docker-compose.yml know {name}");
@@ -340,7 +340,7 @@ fn compose_passes_on_each_setting_and_mounts_each_secret_that_comes_from_a_file(
     let (environment, _) = environment.split_once("    secrets:\n").expect("secrets after it");
     let passed: Vec<_> = environment.lines().map(str::trim).collect();
     let mut expected = Vec::new();
-    for variable in VARIABLES {
+    for variable in variables() {
         let name = variable.name;
         let is_file = variable.secret || name.ends_with("_FILE");
         let mounted = if variable.secret { format!("{name}_FILE") } else { name.to_owned() };
@@ -366,7 +366,8 @@ fn compose_waits_longer_for_the_end_than_the_service_takes() {
         rest.split_once(after).unwrap().0.parse().unwrap_or_else(|_| panic!("no number after {before}"))
     };
     let main = read("src/cli/serve.rs");
-    let grace = VARIABLES.iter().find(|variable| variable.name == "SHUTDOWN_GRACE").and_then(|it| it.default).unwrap();
+    let grace =
+        variables().iter().find(|variable| variable.name == "SHUTDOWN_GRACE").and_then(|it| it.default).unwrap();
     let taken = seconds(grace, "", "s")
         + seconds(&main, "const KILL_TIME_MAX: Duration = Duration::from_secs(", ")")
         + seconds(&main, "const ANSWER_TIME_MAX: Duration = Duration::from_secs(", ")");

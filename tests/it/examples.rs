@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 
-use windmill_git_sync::config::{Config, Environment, Options, Required, VARIABLES};
+use windmill_git_sync::config::{Config, Environment, Options, Required, variables};
 use yaml_serde::Value;
 
 use crate::docs::{read, rows};
@@ -24,7 +24,7 @@ fn text(value: &Value) -> &str {
 
 fn is_setting(name: &str) -> bool {
     let is = |known: &str| known == name || name.strip_suffix("_FILE") == Some(known);
-    VARIABLES.iter().any(|variable| is(variable.name))
+    variables().iter().any(|variable| is(variable.name))
 }
 
 /// Asserts that these are settings of the program, and that they are all that a sync needs.
@@ -67,7 +67,8 @@ fn the_deployment_is_probed_where_the_service_answers_and_ends_as_compose_ends_i
     let pod = &manifest("deployment")["spec"]["template"];
     let container = &pod["spec"]["containers"][0];
     let port = &container["ports"][0];
-    let listen = VARIABLES.iter().find(|variable| variable.name == "LISTEN_ADDR").and_then(|one| one.default).unwrap();
+    let listen =
+        variables().iter().find(|variable| variable.name == "LISTEN_ADDR").and_then(|one| one.default).unwrap();
     assert!(listen.ends_with(&format!(":{}", port["containerPort"].as_u64().unwrap())));
     for probe in ["livenessProbe", "readinessProbe"] {
         assert_eq!(text(&container[probe]["httpGet"]["path"]), "/health");

@@ -30,7 +30,7 @@ use crate::git::tree_diff::{Mark, Sample, printable};
 use crate::git::{BlobContent, Git, GitError};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
-use crate::model::run_result::{Changed, Difference, ListedResult, Warnings};
+use crate::model::run_result::{Changed, Difference, SyncResult, Warnings};
 use crate::request::SyncRequest;
 use crate::util::files;
 use crate::util::logging;
@@ -92,7 +92,7 @@ pub fn read_key(path: &std::path::Path) -> Result<Secret, String> {
 
 /// Restores a commit, or shows what that would change.
 #[must_use]
-pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &RestoreOptions) -> ListedResult {
+pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &RestoreOptions) -> SyncResult {
     let started = Instant::now();
     let target = options.target.as_ref().unwrap_or(&request.workspace);
     let target_request = SyncRequest { workspace: target.clone(), ..request.clone() };
@@ -111,7 +111,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &Restore
     let RestoreRun { target, warnings, mut differences, restore_point, .. } = restore_run;
     differences.truncate(LISTED_MAX);
     let result = target.conclude(run_id, started, Ok(outcome), warnings);
-    ListedResult { result, differences, restore_point }
+    SyncResult { differences: Some(differences), restore_point, ..result }
 }
 
 struct RestoreRun<'a> {

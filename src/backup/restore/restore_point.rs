@@ -55,7 +55,7 @@ impl RestoreRun<'_> {
         let failed = |error: GitError| target.git_error(Step::Push, error);
         let time = time::to_text(SystemTime::now());
         let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));
-        let branch = BranchName::parse(&name).map_err(|error| BackupError::new(Code::Internal, error.to_string()))?;
+        let branch = BranchName::parse(&name).map_err(|error| BackupError::new(Code::Internal, error))?;
         // The saved files have the repository's layout, which its `wmill.yaml` defines.
         let of_commit = tree::read(&tip.folder).map_err(failed)?;
         if let Some(own) = of_commit.get(WMILL_YAML).filter(|entry| entry.is_file()) {

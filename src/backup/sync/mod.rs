@@ -368,19 +368,7 @@ mod tests {
     }
 
     fn ended(code: Code, message: &str) -> SyncResult {
-        SyncResult {
-            code,
-            message: message.to_owned(),
-            run_id: "r1".to_owned(),
-            workspace: "shop".to_owned(),
-            branch: "main".to_owned(),
-            commit: None,
-            changed: Changed::default(),
-            warnings: Vec::new(),
-            left_out: Vec::new(),
-            items: None,
-            duration_ms: 0,
-        }
+        SyncResult::bare(code, message.to_owned(), "r1".to_owned(), "shop".to_owned(), "main".to_owned())
     }
 
     /// Returns the result of a sync with the commit of this round.
@@ -674,6 +662,8 @@ mod tests {
                 left_out: Vec::new(),
                 items: None,
                 duration_ms: 0,
+                differences: None,
+                restore_point: None,
             },
         );
     }

@@ -224,10 +224,7 @@ fn too_many(path: &str, count: usize) -> String {
 /// Returns the kinds that the settings ask for.
 #[must_use]
 pub fn asked_kinds(config: &Config) -> KindSettings {
-    KindSettings {
-        includes: config.kinds_included.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
-        skips: config.kinds_skipped.as_ref().map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect()),
-    }
+    KindSettings { includes: config.kinds_included.clone(), skips: config.kinds_skipped.clone() }
 }
 
 /// Returns what a run exports if the repository has no `wmill.yaml`.

@@ -21,7 +21,7 @@ use crate::git::tree_diff::{Mark, Sample, printable};
 use crate::git::{BlobContent, Git, GitError};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
-use crate::model::run_result::{Changed, Difference, LeftOut, ListedResult, Warnings};
+use crate::model::run_result::{Changed, Difference, LeftOut, SyncResult, Warnings};
 use crate::request::SyncRequest;
 use crate::util::files;
 use crate::util::logging;
@@ -33,7 +33,7 @@ pub(super) const LISTED_MAX: usize = 500;
 
 /// Compares the workspace with the remote's tip, and returns the differences.
 #[must_use]
-pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> ListedResult {
+pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     let started = Instant::now();
     let (workspace, remote, branch) = (&request.workspace, &request.remote, &request.branch);
     let _scope = logging::run_scope(run_id, workspace.as_str());
@@ -48,8 +48,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> ListedResult {
         differences = found.differences;
         Outcome { code, message, commit: found.tip, changed: found.changed, left_out: found.left_out }
     });
-    let result = run.conclude(run_id, started, ended, warnings);
-    ListedResult { result, differences, restore_point: None }
+    SyncResult { differences: Some(differences), ..run.conclude(run_id, started, ended, warnings) }
 }
 
 /// The result of a comparison.
