@@ -161,8 +161,8 @@ impl App {
     /// Returns the syncs that the request asks for. If it brings a Windmill token, checks the token for each of them.
     fn requests(&self, draft: &Draft<'_>) -> Result<Requests, RequestError> {
         let question = draft.brings_windmill_token().then(|| self.token_check.begin()).transpose()?;
-        let Service { config, recorder, workspace_list, cancel, .. } = &*self.service;
-        let mut asked = worker::requests(workspace_list, recorder, draft, config, cancel)?;
+        let Service { config, recorder, cancel, .. } = &*self.service;
+        let mut asked = worker::requests(recorder, draft, config, cancel)?;
         if let Some(question) = question {
             for request in &mut asked.list {
                 question.admit(request, config, &recorder.history, cancel)?;

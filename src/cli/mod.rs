@@ -13,7 +13,6 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use args::Command;
 
@@ -90,8 +89,8 @@ fn own_program() -> PathBuf {
 }
 
 fn new_recorder(config: &Config) -> Recorder {
-    let history = Arc::new(History::new(&paths::root(config)));
-    Recorder { metrics: Metrics::default(), notifier: Sender::new(config, &history), history }
+    let history = History::new(&paths::root(config));
+    Recorder { metrics: Metrics::default(), notifier: Sender::new(config), history }
 }
 
 /// Parses the value of an option, and adds what is wrong with it to `faults`.

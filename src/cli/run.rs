@@ -16,7 +16,7 @@ use crate::backup::restore::{self, RestoreOptions};
 use crate::backup::run_context::{self, Env};
 use crate::backup::sync;
 use crate::backup::verify;
-use crate::backup::workspaces::{Requests, WorkspaceList};
+use crate::backup::workspaces::Requests;
 use crate::config::{Config, Environment, Options, Required};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
@@ -184,7 +184,7 @@ fn command(
         notes: Mutex::default(),
     };
     let draft = Draft::from_config(&config, flags);
-    let asked = worker::requests(&WorkspaceList::default(), &recorder, &draft, &config, &cancel);
+    let asked = worker::requests(&recorder, &draft, &config, &cancel);
     let code = match asked {
         Ok(asked) => work(asked, &env, &recorder),
         Err(error) => {

@@ -10,7 +10,6 @@ use super::{PROGRAM, eprint_line, new_recorder, own_program, signals};
 use crate::api::routes::App;
 use crate::backup::paths;
 use crate::backup::preflight;
-use crate::backup::workspaces::WorkspaceList;
 use crate::config::{Config, Environment, Options, Required};
 use crate::http::server::{Draining, Server};
 use crate::model::result_code::Code;
@@ -82,8 +81,7 @@ fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
         recorder: Arc::clone(&recorder),
     };
     let queue = Queue::new(Box::new(worker), config.sync_timeout);
-    let workspace_list = WorkspaceList::default();
-    let service = Arc::new(Service { config, queue, recorder, workspace_list, cancel, started: Instant::now() });
+    let service = Arc::new(Service { config, queue, recorder, cancel, started: Instant::now() });
     signals::stop_service(&server.stop_handle(), &service, &exit_code);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));

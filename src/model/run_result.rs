@@ -263,14 +263,7 @@ impl SyncResult {
             return self;
         }
         self.message = shorten(&self.message, ANSWERED_MESSAGE_BYTES_MAX / count);
-        let (mut bytes, all) = (0, self.warnings.len());
-        self.warnings.retain(|warning| {
-            bytes += warning.len();
-            bytes <= ANSWERED_WARNINGS_BYTES_MAX / count
-        });
-        if self.warnings.len() < all {
-            self.warnings.push(format!("and {} more, see the log", all - self.warnings.len()));
-        }
+        self.warnings = first_warnings(self.warnings, ANSWERED_WARNINGS_BYTES_MAX / count);
         self
     }
 
@@ -279,6 +272,34 @@ impl SyncResult {
     pub fn to_json(&self) -> String {
         json::to_string(self)
     }
+}
+
+/// Returns the first entries of a list, as many as fit into `bytes_max`, and then an entry that counts the others.
+#[must_use]
+pub fn keep_first<T>(
+    mut list: Vec<T>,
+    bytes_max: usize,
+    bytes: impl Fn(&T) -> usize,
+    more: impl Fn(usize) -> T,
+) -> Vec<T> {
+    let mut total = 0;
+    let fits = |one: &&T| {
+        total += bytes(one);
+        total <= bytes_max
+    };
+    let kept = list.iter().take_while(fits).count();
+    let others = list.len() - kept;
+    if others > 0 {
+        list.truncate(kept);
+        list.push(more(others));
+    }
+    list
+}
+
+/// Returns the first of these warnings, as [`keep_first`] does.
+#[must_use]
+pub fn first_warnings(warnings: Vec<String>, bytes_max: usize) -> Vec<String> {
+    keep_first(warnings, bytes_max, String::len, |count| format!("and {count} more, see the log"))
 }
 
 /// Returns one code for the results of several workspaces: the first failure in their order. If all succeeded, it is

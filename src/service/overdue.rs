@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use crate::model::result_code::Code;
-use crate::service::history::OverdueAlert;
 use crate::service::notify::message::{Notice, Subject};
 use crate::service::status::{self, Overdue, Workspace};
 use crate::service::{Service, worker};
@@ -29,7 +28,7 @@ pub fn watch(service: &Service, every: Duration) {
             if may_tell(service, &workspace, started, now)
                 && let Some(overdue) = status::overdue(&service.config, &workspace, started, now)
             {
-                tell(service, &workspace.workspace, overdue, now);
+                tell(service, &workspace.workspace, overdue);
             }
         }
     }
@@ -44,21 +43,14 @@ fn may_tell(service: &Service, workspace: &Workspace, started: SystemTime, now: 
     ran || service.started.elapsed() >= service.config.sync_timeout
 }
 
-fn tell(service: &Service, workspace: &str, overdue: Overdue, now: SystemTime) {
+fn tell(service: &Service, workspace: &str, overdue: Overdue) {
     let Service { config, recorder, .. } = service;
     let (result, destination) = worker::result_without_run(config, workspace, Code::Overdue, overdue.fault.message);
-    let is_news = recorder.history.note_overdue(OverdueAlert {
-        workspace: workspace.to_owned(),
-        destination,
-        since: time::to_text(overdue.since),
-        told: time::to_text(now),
-        notice: Some(result.run_id.clone()),
-    });
-    if !is_news {
+    if !recorder.history.note_overdue(workspace, destination, overdue.since) {
         return;
     }
     // Saved before the notice, so that a service that is killed in between does not send the notice twice.
     recorder.flush();
     log::error!("overdue: {}", result.message);
-    recorder.notifier.tell(Notice { tells_failure: true, ..Notice::new(result, Subject::Backup) });
+    recorder.notifier.tell(&Notice { tells_failure: true, ..Notice::new(result, Subject::Backup) });
 }

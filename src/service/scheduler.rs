@@ -48,10 +48,10 @@ fn last_run(service: &Service, purpose: Purpose) -> Option<SystemTime> {
 
 /// Starts the runs. Returns whether the queue takes more.
 fn start(service: &Service, purpose: Purpose) -> bool {
-    let Service { config, recorder, workspace_list, cancel, .. } = service;
+    let Service { config, recorder, cancel, .. } = service;
     let draft = Draft::from_config(config, Flags { purpose, ..Flags::default() });
     let noun = purpose.noun();
-    let requests = match worker::requests(workspace_list, recorder, &draft, config, cancel) {
+    let requests = match worker::requests(recorder, &draft, config, cancel) {
         Ok(requests) => requests.list,
         Err(error) => {
             log::error!("the scheduled {noun}: {}", error.message);

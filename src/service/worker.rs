@@ -7,18 +7,17 @@ use crate::backup::progress::Event;
 use crate::backup::run_context::{Env, new_run_id};
 use crate::backup::sync;
 use crate::backup::verify;
-use crate::backup::workspaces::{Requests, WorkspaceList};
+use crate::backup::workspaces::{self, Requests};
 use crate::config::{Config, Workspaces};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::{SyncResult, TokenUser};
 use crate::process::run;
 use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
-use crate::service::history::{self, About};
+use crate::service::history::{self, About, WorkspaceList};
 use crate::service::notify::message;
 use crate::service::queue::{Run, Worker};
 use crate::service::recorder::Recorder;
-use crate::service::status;
 use crate::util::deadline::CancelToken;
 use crate::util::logging;
 
@@ -106,23 +105,20 @@ pub fn note(
 /// them, ends that failure.
 ///
 /// # Errors
-/// The same as those of [`WorkspaceList::requests`].
+/// The same as those of [`workspaces::requests`].
 pub fn requests(
-    workspace_list: &WorkspaceList,
     recorder: &Recorder,
     draft: &Draft<'_>,
     config: &Config,
     cancel: &CancelToken,
 ) -> Result<Requests, RequestError> {
-    let asked = workspace_list.requests(draft, config, cancel);
+    let asked = workspaces::requests(draft, config, cancel);
     let is_all = config.workspaces == Workspaces::All;
     match &asked {
         Ok(requests) if is_all && !requests.is_single && draft.is_of_the_settings() => {
+            let workspaces = requests.list.iter().map(|request| request.workspace.to_string()).collect();
             // No backup was made yet, so this counts as no run and as no success.
-            recorder.record_list(|status| {
-                let id = status::configured_workspace(config, status);
-                id.is_some_and(|id| requests.list.iter().all(|request| request.workspace != id))
-            });
+            recorder.record_list(WorkspaceList { base_url: config.base_url.as_str().to_owned(), workspaces });
         }
         Err(error)
             if draft.is_of_the_settings() && !matches!(error.code, Code::ShuttingDown | Code::RequestInvalid) =>
