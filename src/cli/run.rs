@@ -101,7 +101,7 @@ fn run_and_note<T>(
 ) -> T {
     let counts = !env.cancel.is_cancelled();
     let done = run(request, env, &run_context::new_run_id());
-    worker::note(recorder, request, result(&done), counts, env.take_token_user());
+    worker::note(recorder, request, result(&done), counts);
     recorder.flush();
     done
 }

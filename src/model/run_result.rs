@@ -126,6 +126,8 @@ pub struct SyncResult {
     pub left_out: Vec<LeftOut>,
     /// How many items Windmill listed, if it was asked. It is not part of the JSON.
     pub items: Option<usize>,
+    /// The user of the Windmill token, if the run got far enough to ask. It is not part of the JSON.
+    pub token_user: Option<TokenUser>,
     /// The time from the request to the end, including waiting.
     pub duration_ms: u64,
 }
@@ -252,6 +254,7 @@ impl SyncResult {
             warnings: Vec::new(),
             left_out: Vec::new(),
             items: None,
+            token_user: None,
             duration_ms: 0,
         }
     }
@@ -354,6 +357,7 @@ mod tests {
             warnings: Vec::new(),
             left_out: Vec::new(),
             items: None,
+            token_user: None,
             duration_ms: 1,
         }
     }
@@ -389,6 +393,7 @@ mod tests {
             warnings: vec!["a \"quoted\" one".to_owned()],
             left_out: vec![LeftOut { item: "f/a".to_owned(), reason: "script: r".to_owned() }],
             items: None,
+            token_user: None,
             duration_ms: 1234,
         };
         let expected = "{\"success\":true,\"code\":\"pushed\",\"message\":\"Successfully synced workspace 'shop' to Git\",\

@@ -147,8 +147,6 @@ pub struct About {
     /// The name of the status for which it counts; see
     /// [`SyncRequest::status_key`](crate::request::SyncRequest::status_key). `None` if it counts for no backup.
     pub destination: Option<String>,
-    /// The user of its Windmill token, if known.
-    pub token_user: Option<TokenUser>,
 }
 
 /// The status of the backup of one workspace to one place.
@@ -271,7 +269,7 @@ impl SavedHistory {
 
     /// Returns the text of the file. If it is too long, all runs lose their warnings, their left out items and the rest
     /// of a long message. What stays fits by far.
-    fn to_text(&mut self) -> String {
+    fn file_text(&mut self) -> String {
         let text = json::to_string(self);
         if text.len() as u64 <= FILE_BYTES_MAX {
             return text;
@@ -302,14 +300,15 @@ impl SavedHistory {
     }
 
     /// Adds a run, unless it is there. Returns whether it was added.
-    fn add(&mut self, run: &Record, about: &About) -> bool {
+    fn add(&mut self, run: &Record, destination: Option<&str>, token_user: Option<&TokenUser>) -> bool {
         if self.runs.iter().any(|known| known.run_id == run.run_id) {
             return false;
         }
         self.runs.insert(0, run.clone());
         self.forget_runs();
-        let Some(destination) = &about.destination else { return true };
-        self.status_mut(&run.workspace, destination).add(run, about.token_user.as_ref());
+        if let Some(destination) = destination {
+            self.status_mut(&run.workspace, destination).add(run, token_user);
+        }
         true
     }
 }
@@ -428,13 +427,13 @@ impl History {
 
     /// Remembers a run that ended now, in memory; [`History::save`] writes it to the file. Returns how the status of
     /// the backup changed, if the run counts for one.
-    pub fn record(&self, about: About, result: &SyncResult) -> Option<Transition> {
-        let record = Record::new(&about, result);
-        let destination = about.destination.clone();
+    pub fn record(&self, about: &About, result: &SyncResult) -> Option<Transition> {
+        let (record, token_user) = (Record::new(about, result), result.token_user.clone());
         let mut memory = self.current();
-        let status = |kept: &SavedHistory| kept.status(&result.workspace, destination.as_ref()?).cloned();
+        let status = |kept: &SavedHistory| kept.status(&result.workspace, about.destination.as_ref()?).cloned();
         let before = status(&memory.kept);
-        memory.change(move |kept| kept.add(&record, &about));
+        let destination = about.destination.clone();
+        memory.change(move |kept| kept.add(&record, destination.as_deref(), token_user.as_ref()));
         Some(Transition { before, after: status(&memory.kept)? })
     }
 
@@ -486,7 +485,7 @@ impl History {
         if memory.unsaved.is_empty() {
             return Ok(());
         }
-        let text = memory.kept.to_text();
+        let text = memory.kept.file_text();
         let count = memory.unsaved.len();
         memory.is_saving = true;
         drop(memory);
@@ -562,11 +561,6 @@ mod tests {
         Record::for_test(id, success)
     }
 
-    fn about(destination: Option<&str>) -> About {
-        let destination = destination.map(str::to_owned);
-        About { configured: true, dry_run: false, verify: false, destination, token_user: None }
-    }
-
     fn no_status() -> BackupStatus {
         Default::default()
     }
@@ -633,7 +627,8 @@ mod tests {
         let result = SyncResult::bare(code, String::new(), id.to_owned(), workspace.to_owned(), "main".to_owned());
         let token_user = Some(TokenUser { name: "ann".to_owned(), admin: true });
         let destination = Some(if workspace == ALL { "" } else { "there" }.to_owned());
-        (About { configured: true, dry_run: false, verify: false, destination, token_user }, result)
+        let about = About { configured: true, dry_run: false, verify: false, destination };
+        (about, SyncResult { token_user, ..result })
     }
 
     #[test]
@@ -649,7 +644,7 @@ mod tests {
                 result.left_out = (0..100)
                     .map(|n| LeftOut { item: format!("script f/ops/{n}"), reason: "\"quoted\"".repeat(10) })
                     .collect();
-                history.record(about, &result);
+                history.record(&about, &result);
             }
         }
         let (news, backup) =
@@ -674,7 +669,7 @@ mod tests {
         let history = History::new(scratch.path());
         let record = |id: &str, workspace: &str, code: Code| {
             let (about, result) = ended(id, workspace, code);
-            history.record(about, &result);
+            history.record(&about, &result);
         };
         let look = |history: &History| {
             let listed = |kept: &SavedHistory| kept.list.as_ref().map_or(0, |list| list.workspaces.len());
@@ -691,7 +686,7 @@ mod tests {
         assert_eq!(history.memory().unsaved.len(), 3, "the same list is no change");
         // Another process replaces the file before this one saves.
         let other = History::new(scratch.path());
-        other.record(ended("05", "lab", Code::Unchanged).0, &ended("05", "lab", Code::Unchanged).1);
+        other.record(&ended("05", "lab", Code::Unchanged).0, &ended("05", "lab", Code::Unchanged).1);
         other.save(Duration::from_secs(5));
         assert_eq!(look(&history), (false, 2));
         history.save(Duration::from_secs(5));
@@ -733,10 +728,10 @@ mod tests {
         assert!(at_once(&mut kept, "2026-11-22T17:30:00Z"));
         assert!(!at_once(&mut kept, "2026-11-23T16:29:59Z"));
         assert!(at_once(&mut kept, "2026-11-23T16:30:00Z"));
-        kept.add(&record("01", false), &about(Some("there")));
+        kept.add(&record("01", false), Some("there"), None);
         let is_overdue = |kept: &SavedHistory| kept.status("shop", "there").map(|status| status.overdue.is_some());
         assert_eq!(is_overdue(&kept), Some(true));
-        kept.add(&record("02", true), &about(Some("there")));
+        kept.add(&record("02", true), Some("there"), None);
         assert_eq!(is_overdue(&kept), Some(false));
         let (told, later) = ("2026-11-22T17:59:59Z", "2026-11-22T18:30:00Z");
         assert!(!add(&mut kept, told, later), "it was said before the backup");
@@ -746,8 +741,8 @@ mod tests {
     #[test]
     fn a_run_that_was_read_back_is_there_once() {
         let mut kept = <SavedHistory as Default>::default();
-        assert!(kept.add(&record("01", true), &about(None)));
-        assert!(!kept.add(&record("01", true), &about(None)));
+        assert!(kept.add(&record("01", true), None, None));
+        assert!(!kept.add(&record("01", true), None, None));
         assert_eq!((kept.runs.len(), kept.standings.len()), (1, 0));
     }
 
@@ -758,7 +753,7 @@ mod tests {
         let (history, other) = (History::new(scratch.path()), History::new(scratch.path()));
         let fail = |history: &History, id: &str| {
             let (about, result) = ended(id, "shop", Code::Timeout);
-            history.record(about, &result).expect("a turn").after.consecutive_failures
+            history.record(&about, &result).expect("a turn").after.consecutive_failures
         };
         let unsaved = || history.memory().unsaved.len();
         let save = |history: &History| history.save(Duration::from_secs(5));
@@ -780,7 +775,7 @@ mod tests {
         let lock = history.lock(Duration::ZERO).expect("free");
         for id in 0..UNSAVED_MAX + 5 {
             let (about, result) = ended(&id.to_string(), "shop", Code::Timeout);
-            history.record(about, &result);
+            history.record(&about, &result);
         }
         history.save(Duration::ZERO);
         assert_eq!(history.memory().unsaved.len(), UNSAVED_MAX, "the file is locked");
@@ -795,7 +790,7 @@ mod tests {
     fn runs_that_count_for_no_backup_do_not_push_out_the_others() {
         let mut kept = <SavedHistory as Default>::default();
         let mut add = |id: usize, dry_run| {
-            kept.add(&Record { dry_run, ..record(&format!("{id}"), true) }, &about(None));
+            kept.add(&Record { dry_run, ..record(&format!("{id}"), true) }, None, None);
             (kept.runs.len(), kept.runs.iter().filter(|run| !run.dry_run).count())
         };
         for id in 0..30 {

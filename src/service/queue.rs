@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::backup::run_context::new_run_id;
 use crate::model::result_code::Code;
-use crate::model::run_result::{SyncResult, TokenUser};
+use crate::model::run_result::SyncResult;
 use crate::request::SyncRequest;
 
 /// How many runs of configured backups may be in progress at once. Each starts a `wmill`, which takes 100 MB.
@@ -31,13 +31,12 @@ const QUEUE: &str = "queue";
 
 /// Executes the runs, and receives their results.
 pub trait Worker: Send + Sync {
-    /// Executes the run, and returns its result with the user of its token, if known. It may take minutes, and may
-    /// panic.
-    fn work(&self, run: &Run) -> (SyncResult, Option<TokenUser>);
+    /// Executes the run, and returns its result. It may take minutes, and may panic.
+    fn work(&self, run: &Run) -> SyncResult;
 
     /// Called when a run ends, before its callers get the result. If `begun` is false, the run never had its turn. Must
     /// be quick.
-    fn ended(&self, run: &Run, result: &SyncResult, begun: bool, token_user: Option<TokenUser>);
+    fn ended(&self, run: &Run, result: &SyncResult, begun: bool);
 
     /// Called when callers have the result, but the run's backup is not free yet.
     fn flush(&self);
@@ -224,12 +223,12 @@ impl Queue {
     fn execute(&self, run: &Run) {
         if self.wait_for_turn(run) {
             let worked = catch_unwind(AssertUnwindSafe(|| self.worker.work(run)));
-            let panicked = |_| (run.failure(Code::Internal, "internal error; the log has more".to_owned()), None);
-            let (mut result, token_user) = worked.unwrap_or_else(panicked);
+            let panicked = |_| run.failure(Code::Internal, "internal error; the log has more".to_owned());
+            let mut result = worked.unwrap_or_else(panicked);
             result.duration_ms = run.age_ms();
             let mut state = self.state();
             state.last_end[usize::from(run.request.configured)] = Some(Instant::now());
-            self.end(run, result, true, token_user);
+            self.end(run, result, true);
             drop(state);
             // Whatever happens, the run gives its place back.
             let _ = catch_unwind(AssertUnwindSafe(|| self.worker.flush()));
@@ -246,7 +245,7 @@ impl Queue {
             if state.is_closed {
                 let message = "the service is ending; the sync had not begun".to_owned();
                 log::warn!("run {}: {message}", run.id);
-                self.end(run, run.failure(Code::ShuttingDown, message), false, None);
+                self.end(run, run.failure(Code::ShuttingDown, message), false);
                 return false;
             }
             let left = self.waiting_time_max.saturating_sub(state.waits_since(run).elapsed());
@@ -258,7 +257,7 @@ impl Queue {
                     self.waiting_time_max.as_secs()
                 );
                 log::error!("run {}: {message}", run.id);
-                self.end(run, run.failure(Code::Timeout, message), false, None);
+                self.end(run, run.failure(Code::Timeout, message), false);
                 return false;
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -271,8 +270,8 @@ impl Queue {
 
     /// Reports the end to the worker, then ends the run for all its callers. The queue's state is locked meanwhile, so
     /// that no caller begins to wait in between.
-    fn end(&self, run: &Run, result: SyncResult, begun: bool, token_user: Option<TokenUser>) {
-        self.worker.ended(run, &result, begun, token_user);
+    fn end(&self, run: &Run, result: SyncResult, begun: bool) {
+        self.worker.ended(run, &result, begun);
         let mut state = run.state();
         (state.waits, state.result) = (false, Some(result));
         drop(state);
@@ -388,11 +387,11 @@ mod tests {
     struct Idle;
 
     impl Worker for Idle {
-        fn work(&self, run: &Run) -> (SyncResult, Option<TokenUser>) {
-            (run.failure(Code::Timeout, String::new()), None)
+        fn work(&self, run: &Run) -> SyncResult {
+            run.failure(Code::Timeout, String::new())
         }
 
-        fn ended(&self, _: &Run, _: &SyncResult, _: bool, _: Option<TokenUser>) {}
+        fn ended(&self, _: &Run, _: &SyncResult, _: bool) {}
 
         fn flush(&self) {}
     }
@@ -409,7 +408,7 @@ mod tests {
         run.enter("fetch");
         assert!(!is_shared());
         run.wait_for_others();
-        queue.end(&run, run.failure(Code::Timeout, String::new()), true, None);
+        queue.end(&run, run.failure(Code::Timeout, String::new()), true);
         assert!(!is_shared(), "nobody gets a result that is older than the request");
     }
 

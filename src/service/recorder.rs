@@ -26,7 +26,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// Records the end of a run, in memory. `link` is the web page of its commit.
-    pub fn record(&self, about: About, result: &SyncResult, link: Option<String>) {
+    pub fn record(&self, about: &About, result: &SyncResult, link: Option<String>) {
         let subject = if about.verify { Subject::Verification } else { Subject::Backup };
         if !about.dry_run && !about.verify {
             let workspace = if about.configured { &result.workspace } else { OTHER };

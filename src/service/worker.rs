@@ -11,7 +11,7 @@ use crate::backup::workspaces::{self, Requests};
 use crate::config::{Config, Workspaces};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
-use crate::model::run_result::{SyncResult, TokenUser};
+use crate::model::run_result::SyncResult;
 use crate::process::run;
 use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
 use crate::service::history::{self, About, WorkspaceList};
@@ -41,7 +41,7 @@ pub struct SyncWorker {
 }
 
 impl Worker for SyncWorker {
-    fn work(&self, run: &Run) -> (SyncResult, Option<TokenUser>) {
+    fn work(&self, run: &Run) -> SyncResult {
         let progress = |event| {
             match event {
                 Event::Started(step) => run.enter(step.as_str()),
@@ -61,18 +61,16 @@ impl Worker for SyncWorker {
             last_token_user: &|workspace, destination| self.recorder.history.token_user(workspace, destination),
             notes: Mutex::default(),
         };
-        let result = match run.request.purpose {
+        match run.request.purpose {
             Purpose::Sync => sync::run(&run.request, &env, &run.id),
             Purpose::Verify => verify::run(&run.request, &env, &run.id).result,
             Purpose::Restore => run.failure(Code::Internal, "a service makes no restores".to_owned()),
-        };
-        (result, env.take_token_user())
+        }
     }
 
-    fn ended(&self, run: &Run, result: &SyncResult, begun: bool, token_user: Option<TokenUser>) {
+    fn ended(&self, run: &Run, result: &SyncResult, begun: bool) {
         // A run that was refused because the service ends says nothing about the backup.
-        let counts = begun || result.code != Code::ShuttingDown;
-        note(&self.recorder, &run.request, result, counts, token_user);
+        note(&self.recorder, &run.request, result, begun || result.code != Code::ShuttingDown);
     }
 
     fn flush(&self) {
@@ -81,23 +79,16 @@ impl Worker for SyncWorker {
 }
 
 /// Records the end of a run. If `counts` is false, the run does not change the status of the backup.
-pub fn note(
-    recorder: &Recorder,
-    request: &SyncRequest,
-    result: &SyncResult,
-    counts: bool,
-    token_user: Option<TokenUser>,
-) {
+pub fn note(recorder: &Recorder, request: &SyncRequest, result: &SyncResult, counts: bool) {
     let is_counted = counts && request.configured && !request.dry_run;
     let about = About {
         configured: request.configured,
         dry_run: request.dry_run,
         verify: request.purpose == Purpose::Verify,
         destination: is_counted.then(|| request.status_key()),
-        token_user,
     };
     let link = result.commit.as_ref().and_then(|commit| message::commit_page(&request.remote, commit));
-    recorder.record(about, result, link);
+    recorder.record(&about, result, link);
 }
 
 /// Returns the syncs that a draft asks for. If the draft comes from the settings and gives no syncs, because a secret
@@ -138,11 +129,8 @@ fn note_without_run(recorder: &Recorder, config: &Config, code: Code, message: &
     };
     for workspace in workspaces {
         let (result, destination) = result_without_run(config, workspace, code, message.to_owned());
-        recorder.record(
-            About { configured: true, dry_run: false, verify: false, destination: Some(destination), token_user: None },
-            &result,
-            None,
-        );
+        let about = About { configured: true, dry_run: false, verify: false, destination: Some(destination) };
+        recorder.record(&about, &result, None);
     }
     recorder.flush();
 }

@@ -379,6 +379,7 @@ mod tests {
             warnings: Vec::new(),
             left_out: Vec::new(),
             items: None,
+            token_user: None,
             duration_ms: 0,
         }
     }
@@ -672,6 +673,7 @@ mod tests {
                 warnings: Vec::new(),
                 left_out: Vec::new(),
                 items: None,
+                token_user: None,
                 duration_ms: 0,
             },
         );
