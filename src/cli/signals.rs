@@ -50,7 +50,7 @@ pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>, exit_code: &Arc<
         let _ = service.queue.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
         orphans::end_all_programs();
         // A run that did not end by itself did not remove its keys.
-        for run in service.queue.overview().running {
+        for run in service.queue.overview().0 {
             let _ = files::remove_folder(&paths::run_folder(&service.config, &run.request));
         }
         std::process::exit(i32::from(code));

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::model::result_code::Code;
 use crate::service::notify::message::{Notice, Subject};
-use crate::service::status::{self, Overdue, Workspace};
+use crate::service::status::{self, Workspace};
 use crate::service::{Service, worker};
 use crate::util::time;
 
@@ -26,9 +26,9 @@ pub fn watch(service: &Service, every: Duration) {
         let started = time::of(service.started, now);
         for workspace in service.workspaces() {
             if may_tell(service, &workspace, started, now)
-                && let Some(overdue) = status::overdue(&service.config, &workspace, started, now)
+                && let Some((since, fault)) = status::overdue(&service.config, &workspace, started, now)
             {
-                tell(service, &workspace.workspace, overdue);
+                tell(service, &workspace.workspace, since, fault.message);
             }
         }
     }
@@ -43,10 +43,10 @@ fn may_tell(service: &Service, workspace: &Workspace, started: SystemTime, now: 
     ran || service.started.elapsed() >= service.config.sync_timeout
 }
 
-fn tell(service: &Service, workspace: &str, overdue: Overdue) {
+fn tell(service: &Service, workspace: &str, since: SystemTime, message: String) {
     let Service { config, recorder, .. } = service;
-    let (result, destination) = worker::result_without_run(config, workspace, Code::Overdue, overdue.fault.message);
-    if !recorder.history.note_overdue(workspace, destination, overdue.since) {
+    let (result, destination) = worker::result_without_run(config, workspace, Code::Overdue, message);
+    if !recorder.history.note_overdue(workspace, destination, since) {
         return;
     }
     // Saved before the notice, so that a service that is killed in between does not send the notice twice.

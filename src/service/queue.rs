@@ -59,8 +59,6 @@ struct QueueState {
     /// When a run last ended: index 0 is for other runs, index 1 for runs of configured backups.
     last_end: [Option<Instant>; 2],
     is_closed: bool,
-    /// Whether a run was ever requested.
-    was_used: bool,
 }
 
 impl QueueState {
@@ -151,14 +149,10 @@ impl Run {
         self.state().step
     }
 
-    /// Returns how long ago the run was requested.
+    /// Returns how many milliseconds ago the run was requested.
     #[must_use]
-    pub fn age(&self) -> Duration {
-        self.since.elapsed()
-    }
-
-    fn age_ms(&self) -> u64 {
-        u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX)
+    pub fn age_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Returns a failed result of this run, without a commit and changes.
@@ -168,14 +162,6 @@ impl Run {
         let result = SyncResult::bare(code, message, self.id.clone(), workspace, branch);
         SyncResult { duration_ms: self.age_ms(), ..result }
     }
-}
-
-/// The runs in progress and the waiting runs, at one moment.
-pub struct Overview {
-    /// The runs in progress, at most one for each backup.
-    pub running: Vec<Arc<Run>>,
-    /// The runs that wait for the end of others.
-    pub waiting: Vec<Arc<Run>>,
 }
 
 impl Queue {
@@ -196,7 +182,6 @@ impl Queue {
     /// [`Code::ShuttingDown`] or [`Code::TooManyRequests`].
     pub fn submit(self: &Arc<Self>, request: SyncRequest) -> Result<Arc<Run>, Code> {
         let mut state = self.state();
-        state.was_used = true;
         if state.is_closed {
             return Err(Code::ShuttingDown);
         }
@@ -308,26 +293,19 @@ impl Queue {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Whether any run was requested so far.
+    /// Whether a run is there or has ended.
     #[must_use]
     pub fn was_used(&self) -> bool {
-        self.state().was_used
+        let state = self.state();
+        !state.runs.is_empty() || state.last_end.iter().any(Option::is_some)
     }
 
-    /// Returns the runs in progress and the waiting runs.
+    /// Returns the runs in progress, at most one for each backup, and those that wait for the end of others.
     #[must_use]
-    pub fn overview(&self) -> Overview {
-        let state = self.state();
-        let mut overview = Overview { running: Vec::new(), waiting: Vec::new() };
-        for run in &state.runs {
-            let state = run.state();
-            // A run that has ended keeps its place until it is saved.
-            if state.result.is_none() {
-                let list = if state.has_begun { &mut overview.running } else { &mut overview.waiting };
-                list.push(Arc::clone(run));
-            }
-        }
-        overview
+    pub fn overview(&self) -> (Vec<Arc<Run>>, Vec<Arc<Run>>) {
+        // A run that has ended keeps its place until it is saved.
+        let active: Vec<_> = self.state().runs.iter().filter(|run| run.state().result.is_none()).cloned().collect();
+        active.into_iter().partition(|run| run.state().has_begun)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The state of the service and its backups at one moment, as JSON.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use miniserde::Serialize;
@@ -13,7 +14,7 @@ use crate::request::{self, Purpose, verified};
 use crate::service::Service;
 use crate::service::history::{ALL, BackupStatus, Bar, Record, SavedHistory};
 use crate::service::notify::message::commit_page;
-use crate::service::queue::{Overview, Run};
+use crate::service::queue::Run;
 use crate::util::time;
 
 /// How many workspaces are listed that only requests named. Further ones appear only in the runs.
@@ -110,7 +111,7 @@ impl ActiveRun {
             dry_run: run.request.dry_run,
             verify: run.request.purpose == Purpose::Verify,
             step: run.step(),
-            elapsed_ms: u64::try_from(run.age().as_millis()).unwrap_or(u64::MAX),
+            elapsed_ms: run.age_ms(),
         }
     }
 }
@@ -198,7 +199,7 @@ pub fn fault_of(service: &Service, workspaces: &[Workspace], now: SystemTime) ->
     let (config, started) = (&service.config, time::of(service.started, now));
     let fault_of = |workspace: &Workspace| {
         failure_of(workspace)
-            .or_else(|| overdue(config, workspace, started, now).map(|overdue| overdue.fault))
+            .or_else(|| overdue(config, workspace, started, now).map(|(_, fault)| fault))
             .or_else(|| lateness_of(config, workspace, started, now))
     };
     let faults: Vec<_> = workspaces.iter().filter_map(fault_of).collect();
@@ -218,18 +219,16 @@ fn failure_of(workspace: &Workspace) -> Option<LastFailure> {
     Some(LastFailure { code: Code::failure_of_name(&run.code).unwrap_or(Code::Internal), message })
 }
 
-/// A backup that was not made for longer than expected.
-pub struct Overdue {
-    /// When it became overdue.
-    pub since: SystemTime,
-    /// What an alert should report.
-    pub fault: LastFailure,
-}
-
-/// Whether a backup was not made for longer than `EXPECT_SYNC_EVERY`. If it was never made, that time begins with the
-/// process. So it does if the last one lies in the future: the clock was wrong.
+/// Returns since when a backup is overdue, and the fault, if it was not made for longer than `EXPECT_SYNC_EVERY`. If it
+/// was never made, that time begins with the process. So it does if the last one lies in the future: the clock was
+/// wrong.
 #[must_use]
-pub fn overdue(config: &Config, workspace: &Workspace, started: SystemTime, now: SystemTime) -> Option<Overdue> {
+pub fn overdue(
+    config: &Config,
+    workspace: &Workspace,
+    started: SystemTime,
+    now: SystemTime,
+) -> Option<(SystemTime, LastFailure)> {
     let every = config.expect_sync_every?;
     let last = workspace.last_backup.as_deref();
     let passed = last.and_then(time::from_text).filter(|last| *last <= now);
@@ -243,7 +242,7 @@ pub fn overdue(config: &Config, workspace: &Workspace, started: SystemTime, now:
         every.as_secs(),
         last_in_words(last)
     );
-    Some(Overdue { since, fault: LastFailure { code: Code::Overdue, message } })
+    Some((since, LastFailure { code: Code::Overdue, message }))
 }
 
 /// Returns a fault if, since the last success, two scheduled times and then the time of a sync have passed.
@@ -270,7 +269,7 @@ fn last_in_words(time: Option<&str>) -> String {
 impl StatusReport {
     /// Returns the current report.
     #[must_use]
-    pub fn new(service: &Service, kept: &SavedHistory, overview: &Overview) -> Self {
+    pub fn new(service: &Service, kept: &SavedHistory, (running, waiting): &(Vec<Arc<Run>>, Vec<Arc<Run>>)) -> Self {
         let Service { config, started, .. } = service;
         let now = SystemTime::now();
         let mut workspaces = configured_workspaces(config, kept);
@@ -296,8 +295,8 @@ impl StatusReport {
             workspaces,
             next,
             next_verify,
-            running: overview.running.iter().map(|run| ActiveRun::new(run)).collect(),
-            waiting: overview.waiting.iter().map(|run| ActiveRun::new(run)).collect(),
+            running: running.iter().map(|run| ActiveRun::new(run)).collect(),
+            waiting: waiting.iter().map(|run| ActiveRun::new(run)).collect(),
             runs: kept.runs.clone(),
         }
     }
@@ -319,8 +318,8 @@ mod tests {
         for last in [None, Some("2036-11-30T03:00:00Z")] {
             workspace.last_backup = last.map(str::to_owned);
             assert!(overdue(&config, &workspace, started, at("2026-12-01T04:00:00Z")).is_none(), "{last:?}");
-            let late = overdue(&config, &workspace, started, at("2026-12-01T04:00:01Z")).expect("it is overdue");
-            assert_eq!(late.since, at("2026-12-01T04:00:00Z"));
+            let (since, _) = overdue(&config, &workspace, started, at("2026-12-01T04:00:01Z")).expect("it is overdue");
+            assert_eq!(since, at("2026-12-01T04:00:00Z"));
         }
         workspace.last_backup = Some("2026-12-01T03:00:00Z".to_owned());
         let future = "2036-11-30T03:00:00Z".to_owned();

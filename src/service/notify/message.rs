@@ -5,7 +5,7 @@ use miniserde::json;
 use crate::config::Occasion;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
-use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::model::urls::RemoteUrl;
 use crate::util::redact::first_chars;
 
 /// How much of a result's message a chat gets.
@@ -182,18 +182,13 @@ pub fn commit_page(remote: &RemoteUrl, commit: &str) -> Option<String> {
         _ => return None,
     };
     let text = remote.as_str();
-    let (origin, path) = match (remote.scheme(), text.split_once("://")) {
-        (RemoteScheme::Https | RemoteScheme::Http, Some((scheme, rest))) => {
-            let (authority, path) = rest.split_once('/')?;
-            (format!("{scheme}://{authority}"), path)
-        }
-        // The port of the remote is for ssh, so it is left out.
-        (RemoteScheme::Ssh, Some((_, rest))) => (format!("https://{}", remote.host()), rest.split_once('/')?.1),
-        (RemoteScheme::Ssh, None) => (format!("https://{}", remote.host()), text.split_once(':')?.1),
-        _ => return None,
+    let path = match text.split_once("://") {
+        Some((_, rest)) => rest.split_once('/')?.1,
+        None => text.split_once(':')?.1,
     };
-    let path = path.trim_matches('/').trim_end_matches(".git");
-    Some(format!("{origin}/{path}/{words}/{commit}"))
+    // The port of an ssh remote is for ssh, so it is left out.
+    let origin = remote.origin().unwrap_or_else(|| format!("https://{}/", remote.host()));
+    Some(format!("{origin}{}/{words}/{commit}", path.trim_matches('/').trim_end_matches(".git")))
 }
 
 fn shortened(message: &str, chars_max: usize) -> String {
