@@ -57,7 +57,7 @@ impl Conversation<'_> {
             self.enter(Phase::Body(head.body_bytes))?;
             if head.expects_continue && received.len() == bytes_used {
                 let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-                let deadline = Instant::now() + self.limits.write_timeout;
+                let deadline = Instant::now() + self.limits.timeout;
                 write_by(self.stream(), &mut [IoSlice::new(interim)], deadline).map_err(|_| None)?;
             }
             self.read_body(received, request_bytes)?;
@@ -79,7 +79,7 @@ impl Conversation<'_> {
     }
 
     fn read_head(&self, received: &mut Vec<u8>) -> Result<(Head, usize), End> {
-        let deadline = Instant::now() + self.limits.head_timeout;
+        let deadline = Instant::now() + self.limits.timeout;
         loop {
             let bytes_before = received.len();
             self.read_more(received, CHUNK_BYTES, deadline)?;
@@ -97,7 +97,7 @@ impl Conversation<'_> {
 
     /// Reads until `received` holds the whole request.
     fn read_body(&self, received: &mut Vec<u8>, request_bytes: usize) -> Result<(), End> {
-        let deadline = Instant::now() + self.limits.body_timeout;
+        let deadline = Instant::now() + self.limits.timeout;
         received.reserve_exact(request_bytes - received.len());
         while received.len() < request_bytes {
             self.read_more(received, request_bytes - received.len(), deadline)?;
@@ -141,7 +141,7 @@ impl Conversation<'_> {
         if self.slot.enter(Phase::Sending(response.body.len())).is_err() {
             return self.slot.connection.send_at_once(&response, Some(is_head));
         }
-        let deadline = Instant::now() + self.limits.write_timeout;
+        let deadline = Instant::now() + self.limits.timeout;
         let mut parts = [IoSlice::new(head.as_bytes()), IoSlice::new(&response.body)];
         let written = write_by(self.stream(), &mut parts, deadline);
         // The body is not kept for a client that is slow to close.

@@ -212,9 +212,8 @@ fn admit(connection: &Arc<Connection>, shared: &Arc<Shared>) {
         log::debug!("no thread for a connection, which is served in turn: {error}");
         // A slow connection is closed, so that its thread is free for the next one.
         slot.close_another();
-        let (head_timeout, body_timeout, write_timeout) = (IN_TURN_TIME_MAX, IN_TURN_TIME_MAX, IN_TURN_TIME_MAX);
         // The accepting thread must not wait for a run.
-        serve(shared, &slot, Limits { callers_max: 0, head_timeout, body_timeout, write_timeout, ..limits });
+        serve(shared, &slot, Limits { callers_max: 0, timeout: IN_TURN_TIME_MAX, ..limits });
     }
 }
 
