@@ -134,10 +134,8 @@ impl App {
             let result = self.service.queue.wait(run, &|| caller.is_gone()).ok_or_else(gone)?;
             results.push(result.for_answer(runs.len()));
         }
-        let (code, text) = match results.as_slice() {
-            [result] if requests.is_single => (result.code, result.to_json()),
-            results => (run_result::code_of_all(results), run_result::all_to_json(results)),
-        };
+        let code = run_result::code_of_all(&results);
+        let text = run_result::all_to_json(&results, requests.is_single);
         Ok(with_retry_after(code, Response::json(code.http_status(), text)))
     }
 

@@ -162,10 +162,16 @@ impl ListedResult {
     }
 }
 
-/// Returns such results of several workspaces as one line of JSON.
-#[must_use]
-pub fn listed_to_json(listed: &[ListedResult]) -> String {
-    document_of_all(listed.iter().map(|listed| &listed.result), listed)
+impl AsRef<SyncResult> for ListedResult {
+    fn as_ref(&self) -> &SyncResult {
+        &self.result
+    }
+}
+
+impl AsRef<SyncResult> for SyncResult {
+    fn as_ref(&self) -> &SyncResult {
+        self
+    }
 }
 
 impl Serialize for ListedResult {
@@ -308,25 +314,26 @@ pub fn first_warnings(warnings: Vec<String>, bytes_max: usize) -> Vec<String> {
 /// Returns one code for the results of several workspaces: the first failure in their order. If all succeeded, it is
 /// the code of a success that changed something, if there is one.
 #[must_use]
-pub fn code_of_all<'a>(results: impl IntoIterator<Item = &'a SyncResult, IntoIter: Clone>) -> Code {
-    let results = results.into_iter();
-    let failed = results.clone().map(|result| result.code).find(|code| !code.is_success());
-    failed.unwrap_or_else(|| {
-        let has = |code| results.clone().any(|result| result.code == code);
+pub fn code_of_all(results: &[impl AsRef<SyncResult>]) -> Code {
+    let codes: Vec<_> = results.iter().map(|result| result.as_ref().code).collect();
+    codes.iter().copied().find(|code| !code.is_success()).unwrap_or_else(|| {
         // The code of a success that changed something has the most information.
-        [Code::Restored, Code::Pushed, Code::DryRun].into_iter().find(|code| has(*code)).unwrap_or(Code::Unchanged)
+        [Code::Restored, Code::Pushed, Code::DryRun]
+            .into_iter()
+            .find(|code| codes.contains(code))
+            .unwrap_or(Code::Unchanged)
     })
 }
 
-/// Returns the results of several workspaces as one line of JSON.
+/// Returns the results of a request as one line of JSON. A single one is not in a list.
 #[must_use]
-pub fn all_to_json(results: &[SyncResult]) -> String {
-    document_of_all(results.iter(), results)
-}
-
-fn document_of_all<'a, D: Serialize>(all: impl Iterator<Item = &'a SyncResult> + Clone, results: &[D]) -> String {
-    let code = code_of_all(all.clone());
-    let each: Vec<_> = all.map(|result| [&result.workspace, " ", result.code.as_str()].concat()).collect();
+pub fn all_to_json<R: AsRef<SyncResult> + Serialize>(results: &[R], is_single: bool) -> String {
+    if let ([result], true) = (results, is_single) {
+        return json::to_string(result);
+    }
+    let in_words = |result: &SyncResult| [&result.workspace, " ", result.code.as_str()].concat();
+    let each: Vec<_> = results.iter().map(|result| in_words(result.as_ref())).collect();
+    let code = code_of_all(results);
     json::to_string(&DocumentOfAll {
         success: code.is_success(),
         code: code.as_str(),
@@ -374,7 +381,7 @@ mod tests {
             let results: Vec<_> = codes.iter().map(|code| result("x", *code)).collect();
             assert_eq!(code_of_all(&results), expected);
         }
-        let all = all_to_json(&[result("shop", Pushed), result("lab", GitFailed)]);
+        let all = all_to_json(&[result("shop", Pushed), result("lab", GitFailed)], false);
         let head = "{\"success\":false,\"code\":\"git_failed\",\"message\":\"2 workspaces: shop pushed, lab git_failed\",\
                     \"results\":[{\"success\":true,\"code\":\"pushed\",";
         assert!(all.starts_with(head), "{all}");
