@@ -22,9 +22,6 @@ use crate::service::status::{self, StatusReport};
 use crate::service::token_check::TokenCheck;
 use crate::service::{Service, worker};
 
-/// How long a caller should wait before it tries again.
-const RETRY_AFTER_SECONDS: &str = "10";
-
 /// The service behind the listener.
 pub struct App {
     service: Arc<Service>,
@@ -43,7 +40,6 @@ struct Route {
 }
 
 const GET: &str = "GET, HEAD";
-const SYNC: &str = "/sync";
 /// A browser asks its user for a password only if `Basic` is offered.
 const BASIC: Option<&str> = Some("Basic realm=\"windmill-git-sync\"");
 const BEARER: Option<&str> = Some("Bearer realm=\"windmill-git-sync\"");
@@ -54,7 +50,7 @@ const ROUTES: [Route; 6] = [
     Route { path: "/status", methods: GET, challenge: BASIC, answer: |app, _, _| app.status() },
     Route { path: "/metrics", methods: GET, challenge: BEARER, answer: |app, _, _| app.metrics() },
     Route { path: "/", methods: GET, challenge: BASIC, answer: |_, _, _| status_page::response() },
-    Route { path: SYNC, methods: "POST", challenge: BEARER, answer: App::answer_sync },
+    Route { path: "/sync", methods: "POST", challenge: BEARER, answer: App::answer_sync },
 ];
 
 impl Route {
@@ -64,7 +60,7 @@ impl Route {
     }
 
     fn is_sync(&self) -> bool {
-        self.path == SYNC
+        self.path == "/sync"
     }
 }
 
@@ -136,7 +132,7 @@ impl App {
         }
         let code = run_result::code_of_all(&results);
         let text = run_result::all_to_json(&results, requests.is_single);
-        Ok(with_retry_after(code, Response::json(code.http_status(), text)))
+        Ok(Response::of_code(code, text))
     }
 
     /// Returns the syncs that the request asks for. If it brings a Windmill token, checks the token for each of them.
@@ -211,7 +207,7 @@ fn from_web_page() -> Response {
 
 /// Returns the answer to a request that started no run.
 fn refused(code: Code, message: &str) -> Response {
-    with_retry_after(code, Response::error(code.http_status(), code, message))
+    Response::error(code.http_status(), code, message)
 }
 
 /// Returns the error of a request that was not taken, for this reason or because the service is ending.
@@ -232,13 +228,6 @@ fn accepted(runs: &[Arc<Run>], is_single: bool) -> Response {
     };
     let start = format!(r#"{{"success":true,"code":"accepted","message":"{message}","run_id":{first}"#);
     Response::json(202, format!("{start}{all}}}"))
-}
-
-fn with_retry_after(code: Code, response: Response) -> Response {
-    match code {
-        Code::ShuttingDown | Code::TooManyRequests => response.with_header("Retry-After", RETRY_AFTER_SECONDS),
-        _ => response,
-    }
 }
 
 impl Handler for App {

@@ -70,9 +70,6 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// A burst of this size is accepted in a few hundredths of a second. After a stop, the clients in it get a 503.
 const BACKLOG_MAX: u16 = 1024;
 
-/// The value of `Retry-After`.
-const RETRY_AFTER_SECONDS: u32 = 5;
-
 /// A listening socket that is not served yet.
 pub struct Server {
     listener: TcpListener,
@@ -230,7 +227,7 @@ fn unavailable(code: Code) -> Response {
         Code::ShuttingDown => "the service is ending",
         _ => "too many requests at once",
     };
-    Response::unavailable(code, message, RETRY_AFTER_SECONDS)
+    Response::error(503, code, message)
 }
 
 /// Serves one connection, from its first byte to its close.
