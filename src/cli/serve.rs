@@ -1,7 +1,7 @@
 //! The command `serve`: the listener, the schedules, the check at the start, and the shutdown.
 
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,6 @@ fn warn_of_what_syncs_lack(config: &Config) {
 
 fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
     let cancel = CancelToken::default();
-    let exit_code = Arc::new(OnceLock::new());
     let recorder = Arc::new(new_recorder(&config));
     let worker = SyncWorker {
         config: Arc::clone(&config),
@@ -82,7 +81,7 @@ fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
     };
     let queue = Queue::new(Box::new(worker), config.sync_timeout);
     let service = Arc::new(Service { config, queue, recorder, cancel, started: Instant::now() });
-    signals::stop_service(&server.stop_handle(), &service, &exit_code);
+    signals::stop_service(&server.stop_handle(), &service);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
@@ -102,7 +101,7 @@ fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
     service.recorder.history.save(LAST_SAVE_TIME_MAX);
     service.recorder.notifier.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
-    ExitCode::from(*exit_code.get_or_init(|| 0))
+    ExitCode::SUCCESS
 }
 
 /// Starts the threads of the schedules and of `EXPECT_SYNC_EVERY`.

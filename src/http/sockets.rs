@@ -1,10 +1,52 @@
 //! System calls on sockets that std lacks: waiting for a connection or a stop, a longer backlog, and whether a peer is
 //! gone.
 
+use std::io::{self, PipeReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
 #[cfg(unix)]
 pub(super) use unix::{deepen_backlog, ended, is_quiet, notice_silent_ends, wait_for_stop};
 #[cfg(not(unix))]
 pub(super) use without_poll::{deepen_backlog, ended, is_quiet, notice_silent_ends, wait_for_stop};
+
+/// The pause after an error of `accept` (for example, no descriptors are left): long enough not to spin, short enough
+/// to continue soon.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Calls `admit` with each connection, until the other end of the pipe is written to or closed.
+pub(super) fn accept_until_stopped(
+    listener: &TcpListener,
+    stopped: &PipeReader,
+    mut admit: impl FnMut(TcpStream, SocketAddr),
+) {
+    let mut failing = false;
+    while !wait_for_stop(stopped, Some(listener), None) {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                failing = false;
+                // On some systems (not Linux), the socket inherits the listener's non-blocking mode.
+                if stream.set_nonblocking(false).is_ok() {
+                    admit(stream, peer);
+                }
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                if !failing {
+                    log::warn!("cannot accept connections, will go on trying: {error}");
+                }
+                failing = true;
+                wait_for_stop(stopped, None, Some(ACCEPT_BACKOFF));
+            }
+        }
+    }
+}
+
+/// Whether an error of `accept` is about one connection, which is gone or not there yet, and not about the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock)
+}
 
 /// How much of a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::limits::{Limits, OpenSlot, Phase};
-use super::{Caller, Handler, unavailable};
+use super::{Handler, unavailable};
 use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Refusal};
 use crate::http::response::Response;
 use crate::http::sockets;
+use crate::model::result_code::Code;
 
 /// How many bytes are read at once: more than most requests have.
 const CHUNK_BYTES: usize = 2 * 1024;
@@ -26,8 +27,8 @@ pub(super) struct Connection {
 /// The answer to a request that does not reach the handler; `None` if the client is gone or has sent nothing.
 type End = Option<Response>;
 
-/// One connection that is being served.
-pub(super) struct Conversation<'a> {
+/// The client of a connection, which waits for its answer.
+pub struct Caller<'a> {
     pub(super) slot: &'a OpenSlot,
     pub(super) handler: &'a dyn Handler,
     pub(super) limits: Limits,
@@ -42,7 +43,22 @@ pub(super) struct ReceivedRequest {
     is_all: bool,
 }
 
-impl Conversation<'_> {
+impl Caller<'_> {
+    /// Has to be called before the answer waits for longer than a moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::TooManyRequests`]: the limit of waiting callers is reached, or there is no thread to wait in.
+    pub fn begin_wait(&self) -> Result<(), Code> {
+        if self.limits.callers_max == 0 { Err(Code::TooManyRequests) } else { self.slot.begin_wait() }
+    }
+
+    /// Whether the client has gone, or has lost its place to another caller. Called repeatedly while the answer waits.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.slot.is_client_gone()
+    }
+
     /// Reads one request and returns its answer.
     pub(super) fn answer(&self, request: &mut ReceivedRequest) -> Result<Response, End> {
         let received = &mut request.received;
@@ -67,7 +83,7 @@ impl Conversation<'_> {
         received.truncate(request_bytes);
         received.drain(..bytes_used);
         self.enter(Phase::Answering)?;
-        Ok(self.handler.handle(head, std::mem::take(received), &Caller(self)))
+        Ok(self.handler.handle(head, std::mem::take(received), self))
     }
 
     fn stream(&self) -> &TcpStream {

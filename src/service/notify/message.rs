@@ -1,6 +1,7 @@
 //! The messages about an ended run: who receives them, and in which form.
 
 use miniserde::json;
+use ureq::http::Uri;
 
 use crate::config::Occasion;
 use crate::model::result_code::Code;
@@ -150,12 +151,10 @@ impl Notice {
 /// body as it is.
 #[must_use]
 pub fn is_ntfy_topic(url: &str) -> bool {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let Some((authority, topic)) = rest.split_once('/') else { return false };
-    let host = authority.rsplit('@').next().unwrap_or_default().split(':').next().unwrap_or_default();
-    let topic = topic.trim_end_matches('/');
-    host.split('.').any(|label| label.eq_ignore_ascii_case("ntfy")) && !topic.is_empty() && !topic.contains('/')
+    let Ok(url) = url.parse::<Uri>() else { return false };
+    let topic = url.path().trim_matches('/');
+    let is_ntfy = |label: &str| label.eq_ignore_ascii_case("ntfy");
+    url.host().unwrap_or_default().split('.').any(is_ntfy) && !topic.is_empty() && !topic.contains('/')
 }
 
 /// Returns where a heartbeat goes: the URL itself, or `/fail` below its path after a failure. The fragment is removed:
