@@ -21,22 +21,14 @@ pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> E
             return ExitCode::FAILURE;
         }
     };
-    let address = local_address(&config.listen);
-    match ask_health(&address) {
+    // If the service listens on all addresses (0.0.0.0), this asks the machine itself.
+    let address = &config.listen;
+    match ask_health(address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprint_line(&format!("{PROGRAM}: {address} does not answer: {error}"));
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Returns the address to ask: the loopback address if the service listens on all addresses.
-fn local_address(listen: &str) -> String {
-    match listen.parse::<SocketAddr>() {
-        Ok(SocketAddr::V4(address)) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
-        Ok(SocketAddr::V6(address)) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
-        _ => listen.to_owned(),
     }
 }
 

@@ -114,10 +114,10 @@ fn start_schedules(service: &Arc<Service>) {
         let lack = format!("no scheduled {noun} will start, since there is no thread for the schedule");
         spawn("scheduler", &lack, move || scheduler::follow(&service, purpose, &schedule));
     }
-    if let Some(every) = config.expect_sync_every {
+    if config.expect_sync_every.is_some() {
         let service = Arc::clone(service);
         let lack = "no notice of an overdue backup will be sent, since there is no thread for it";
-        spawn("overdue", lack, move || overdue::watch(&service, every));
+        spawn("overdue", lack, move || overdue::watch(&service));
     }
 }
 

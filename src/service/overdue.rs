@@ -8,20 +8,13 @@ use crate::service::status::{self, Workspace};
 use crate::service::{Service, worker};
 use crate::util::time;
 
-/// How often the clock is checked: ten times in the expected time, within these bounds. The clock may be changed,
-/// and a machine may sleep.
-const LOOK_SHARE: u32 = 10;
-const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(200);
-const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(20);
+/// How often the clock is checked, which may be changed; a machine may also sleep.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Checks for overdue backups until the process ends.
-pub fn watch(service: &Service, every: Duration) {
-    let interval = (every / LOOK_SHARE).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
-    loop {
-        std::thread::park_timeout(interval);
-        if service.cancel.is_cancelled() {
-            return;
-        }
+pub fn watch(service: &Service) {
+    while !service.cancel.is_cancelled() {
+        std::thread::park_timeout(LOOK_INTERVAL);
         let now = SystemTime::now();
         let started = time::of(service.started, now);
         for workspace in service.workspaces() {

@@ -176,21 +176,22 @@ impl Target {
             Channel::Heartbeat => PAUSES[..HEARTBEAT_PAUSES].iter(),
             Channel::Slack | Channel::Discord | Channel::Url => PAUSES.iter(),
         };
-        while let Err(failure) = self.attempt(&address, notice) {
+        while let Err((is_passing, why)) = self.attempt(&address, notice) {
             let fits = |pause: &&Duration| self.queue().end.is_none_or(|end| Instant::now() + **pause < end);
             match pauses.next().filter(fits) {
-                Some(pause) if failure.is_passing => {
-                    log::info!("{setting}: cannot send the notice of run {run_id}, retrying: {}", failure.why);
+                Some(pause) if is_passing => {
+                    log::info!("{setting}: cannot send the notice of run {run_id}, retrying: {}", why);
                     // This thread sends notices only; no sync waits for it.
                     std::thread::sleep(*pause);
                 }
-                _ => return log::error!("{setting}: cannot send the notice of run {run_id}: {}", failure.why),
+                _ => return log::error!("{setting}: cannot send the notice of run {run_id}: {}", why),
             }
         }
         log::debug!("{setting}: sent the notice of run {run_id}");
     }
 
-    fn attempt(&self, address: &Secret, notice: &Notice) -> Result<(), SendError> {
+    /// Sends the notice once. The error says whether another attempt may help, and why this one failed.
+    fn attempt(&self, address: &Secret, notice: &Notice) -> Result<(), (bool, String)> {
         let url = match self.channel {
             Channel::Heartbeat => message::heartbeat_url(address.expose(), notice.result.code),
             _ => address.expose().to_owned(),
@@ -205,37 +206,25 @@ impl Target {
             Channel::Url => post(notice.result.to_json()),
             Channel::Heartbeat => client.get(&url).call(),
         };
-        match answer {
-            Ok(answer) if answer.status().is_success() => Ok(()),
-            Ok(answer) => {
-                let status = answer.status().as_u16();
-                let is_passing = http_client::is_passing(status);
-                Err(SendError { is_passing, why: format!("it answered {status}") })
+        let error = match answer.map(|answer| answer.status()) {
+            Ok(status) if status.is_success() => return Ok(()),
+            Ok(status) => {
+                return Err((http_client::is_passing(status.as_u16()), format!("it answered {}", status.as_u16())));
             }
-            Err(error) => {
-                let text = error.to_string();
-                let why = match &error {
-                    // Only these texts are used: others may contain a part of the address.
-                    ureq::Error::Io(_) | ureq::Error::ConnectProxyFailed(_) => text.as_str(),
-                    ureq::Error::HostNotFound => "its host is not known",
-                    ureq::Error::ConnectionFailed => "no connection",
-                    ureq::Error::Timeout(_) => "it did not answer in time",
-                    ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => "it answered, but not as HTTP",
-                    _ => "it is not a valid address",
-                };
-                let is_large = matches!(error, ureq::Error::LargeResponseHeader(..));
-                let is_passing = is_large || http_client::is_passing_error(&error);
-                Err(SendError { is_passing, why: why.to_owned() })
-            }
-        }
+            Err(error) => error,
+        };
+        let is_large = matches!(error, ureq::Error::LargeResponseHeader(..));
+        let why = match &error {
+            // Only these texts are used: others may contain a part of the address.
+            ureq::Error::Io(_) | ureq::Error::ConnectProxyFailed(_) => &error.to_string(),
+            ureq::Error::HostNotFound => "its host is not known",
+            ureq::Error::ConnectionFailed => "no connection",
+            ureq::Error::Timeout(_) => "it did not answer in time",
+            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => "it answered, but not as HTTP",
+            _ => "it is not a valid address",
+        };
+        Err((is_large || http_client::is_passing_error(&error), why.to_owned()))
     }
-}
-
-/// Why a notice was not delivered.
-struct SendError {
-    /// Whether it may be delivered in a moment.
-    is_passing: bool,
-    why: String,
 }
 
 #[cfg(test)]
