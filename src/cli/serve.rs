@@ -79,7 +79,7 @@ fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
         cancel: cancel.clone(),
         recorder: Arc::clone(&recorder),
     };
-    let queue = Queue::new(Box::new(worker), config.sync_timeout);
+    let queue = Queue::new(worker, config.sync_timeout);
     let service = Arc::new(Service { config, queue, recorder, cancel, started: Instant::now() });
     signals::stop_service(&server.stop_handle(), &service);
     if let Ok(address) = server.local_addr() {

@@ -12,6 +12,7 @@ use crate::backup::run_context::new_run_id;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
 use crate::request::SyncRequest;
+use crate::service::worker::SyncWorker;
 
 /// How many runs of configured backups may be in progress at once. Each starts a `wmill`, which takes 100 MB.
 const RUNNING_MAX: usize = 3;
@@ -29,22 +30,9 @@ const CALLER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The step of a run that has not begun.
 const QUEUE: &str = "queue";
 
-/// Executes the runs, and receives their results.
-pub trait Worker: Send + Sync {
-    /// Executes the run, and returns its result. It may take minutes, and may panic.
-    fn work(&self, run: &Run) -> SyncResult;
-
-    /// Called when a run ends, before its callers get the result. If `begun` is false, the run never had its turn. Must
-    /// be quick.
-    fn ended(&self, run: &Run, result: &SyncResult, begun: bool);
-
-    /// Called when callers have the result, but the run's backup is not free yet.
-    fn flush(&self);
-}
-
 /// All runs of this process.
 pub struct Queue {
-    worker: Box<dyn Worker>,
+    worker: SyncWorker,
     waiting_time_max: Duration,
     state: Mutex<QueueState>,
     /// Notified whenever a run begins or ends, or the queue closes.
@@ -167,7 +155,7 @@ impl Run {
 impl Queue {
     /// Returns an empty queue. `worker` executes the runs; each waits at most `waiting_time_max` for its turn.
     #[must_use]
-    pub fn new(worker: Box<dyn Worker>, waiting_time_max: Duration) -> Arc<Self> {
+    pub fn new(worker: SyncWorker, waiting_time_max: Duration) -> Arc<Self> {
         Arc::new(Self { worker, waiting_time_max, state: Mutex::default(), changed: Condvar::new() })
     }
 
@@ -362,21 +350,9 @@ mod tests {
         assert!(state.takes(&new.request, &new.backup_id), "a backup has room for its first run");
     }
 
-    struct Idle;
-
-    impl Worker for Idle {
-        fn work(&self, run: &Run) -> SyncResult {
-            run.failure(Code::Timeout, String::new())
-        }
-
-        fn ended(&self, _: &Run, _: &SyncResult, _: bool) {}
-
-        fn flush(&self) {}
-    }
-
     #[test]
     fn a_run_that_waits_is_shared_until_it_goes_on_or_ends() {
-        let queue = Queue::new(Box::new(Idle), Duration::ZERO);
+        let queue = Queue::new(SyncWorker::for_test(), Duration::ZERO);
         let run = run("shop", true, Instant::now(), 0);
         let state = QueueState { runs: vec![Arc::clone(&run)], ..QueueState::default() };
         let is_shared = || state.waiting_for(&run.request).is_some();

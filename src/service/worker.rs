@@ -16,7 +16,7 @@ use crate::process::run;
 use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
 use crate::service::history::{self, About, WorkspaceList};
 use crate::service::notify::message;
-use crate::service::queue::{Run, Worker};
+use crate::service::queue::Run;
 use crate::service::recorder::Recorder;
 use crate::util::deadline::CancelToken;
 use crate::util::logging;
@@ -40,8 +40,10 @@ pub struct SyncWorker {
     pub recorder: Arc<Recorder>,
 }
 
-impl Worker for SyncWorker {
-    fn work(&self, run: &Run) -> SyncResult {
+impl SyncWorker {
+    /// Executes the run, and returns its result. It may take minutes, and may panic.
+    #[must_use]
+    pub fn work(&self, run: &Run) -> SyncResult {
         let progress = |event| {
             match event {
                 Event::Started(step) => run.enter(step.as_str()),
@@ -68,12 +70,15 @@ impl Worker for SyncWorker {
         }
     }
 
-    fn ended(&self, run: &Run, result: &SyncResult, begun: bool) {
+    /// Called when a run ends, before its callers get the result. If `begun` is false, the run never had its turn. Must
+    /// be quick.
+    pub fn ended(&self, run: &Run, result: &SyncResult, begun: bool) {
         // A run that was refused because the service ends says nothing about the backup.
         note(&self.recorder, &run.request, result, begun || result.code != Code::ShuttingDown);
     }
 
-    fn flush(&self) {
+    /// Called when callers have the result, but the run's backup is not free yet.
+    pub fn flush(&self) {
         self.recorder.flush();
     }
 }
@@ -162,6 +167,27 @@ pub fn log_step(event: Event) {
                 fields.duration_ms = Some(duration_ms);
             });
             log::debug!("step {} took {duration_ms} ms", step.as_str());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, Options, Required};
+    use crate::service::history::History;
+    use crate::service::metrics::Metrics;
+    use crate::service::notify::sender::Sender;
+
+    impl SyncWorker {
+        /// Returns a worker without settings, whose history is in memory only.
+        pub(in crate::service) fn for_test() -> Self {
+            let environment = Environment::new(Vec::new());
+            let config = Config::new(&Options::default(), &environment, Required::Serve).expect("settings");
+            let history = History::new("/nowhere".as_ref());
+            let recorder = Recorder { metrics: Metrics::default(), notifier: Sender::new(&config), history };
+            let own_program = PathBuf::new();
+            Self { config: Arc::new(config), own_program, cancel: CancelToken::default(), recorder: Arc::new(recorder) }
         }
     }
 }

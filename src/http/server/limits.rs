@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use crate::http::sockets::{self, Ended};
+use crate::http::sockets;
 use crate::model::result_code::Code;
 
 /// All limits of the listener. The limits on the bytes of a request are in [`crate::http::request`].
@@ -213,7 +213,7 @@ impl OpenSlot {
         let reserved = if callers.contains(&self.connection.peer.ip()) { 0 } else { limits.reserved };
         if callers.len() >= limits.callers_max + reserved {
             let mut waiting = list.iter_mut().filter(|slot| slot.phase == Phase::Waiting);
-            let gone = waiting.find(|slot| sockets::ended(&slot.connection.stream) != Ended::No);
+            let gone = waiting.find(|slot| sockets::has_peer_ended(&slot.connection.stream));
             gone.ok_or(Code::TooManyRequests)?.phase = Phase::Answering;
         }
         if let Some(own) = list.iter_mut().find(|slot| self.is_own(slot)) {
@@ -227,7 +227,7 @@ impl OpenSlot {
     /// Whether the client is gone, or another caller has taken its place.
     pub(super) fn is_client_gone(&self) -> bool {
         let has_place = |slot: &Slot| self.is_own(slot) && slot.phase == Phase::Waiting;
-        sockets::ended(&self.connection.stream) == Ended::Connection || !self.slots.lock().iter().any(has_place)
+        sockets::has_ended(&self.connection.stream) || !self.slots.lock().iter().any(has_place)
     }
 
     /// Keeps the bodies of all connections, which are being read or sent, within their limit: closes those that have
