@@ -8,7 +8,7 @@ use miniserde::json;
 
 use crate::api::status_page;
 use crate::backup::workspaces::Requests;
-use crate::http::request::{Head, Method};
+use crate::http::request::Head;
 use crate::http::response::Response;
 use crate::http::server::{Caller, Handler};
 use crate::model::names;
@@ -21,9 +21,6 @@ use crate::service::status::{self, StatusReport};
 use crate::service::token_check::TokenCheck;
 use crate::service::{Service, worker};
 
-/// How long a caller should wait before it tries again.
-const RETRY_AFTER_SECONDS: &str = "10";
-
 /// The service behind the listener.
 pub struct App {
     service: Arc<Service>,
@@ -31,60 +28,38 @@ pub struct App {
     process_start: SystemTime,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Route {
-    Health,
-    Ready,
-    Status,
-    Metrics,
-    Page,
-    Sync,
+/// What the service answers on one path.
+struct Route {
+    path: &'static str,
+    /// The methods, as `Allow` lists them.
+    methods: &'static str,
+    /// The `WWW-Authenticate` header of a refusal; `None` if the route needs no token.
+    challenge: Option<&'static str>,
+    answer: fn(&App, &[u8], &Caller<'_>) -> Response,
 }
 
+const GET: &str = "GET, HEAD";
+/// A browser asks its user for a password only if `Basic` is offered.
+const BASIC: Option<&str> = Some("Basic realm=\"windmill-git-sync\"");
+const BEARER: Option<&str> = Some("Bearer realm=\"windmill-git-sync\"");
+
+const ROUTES: [Route; 6] = [
+    Route { path: "/health", methods: GET, challenge: None, answer: |app, _, _| app.health() },
+    Route { path: "/ready", methods: GET, challenge: None, answer: |app, _, _| app.ready() },
+    Route { path: "/status", methods: GET, challenge: BASIC, answer: |app, _, _| app.status() },
+    Route { path: "/metrics", methods: GET, challenge: BEARER, answer: |app, _, _| app.metrics() },
+    Route { path: "/", methods: GET, challenge: BASIC, answer: |_, _, _| status_page::response() },
+    Route { path: "/sync", methods: "POST", challenge: BEARER, answer: App::answer_sync },
+];
+
 impl Route {
-    const ALL: [Self; 6] = [Self::Health, Self::Ready, Self::Status, Self::Metrics, Self::Page, Self::Sync];
-
-    fn of(path: &str) -> Option<Self> {
+    fn of(path: &str) -> Option<&'static Self> {
         let path = if path == "/healthz" { "/health" } else { path };
-        Self::ALL.into_iter().find(|route| route.path() == path)
+        ROUTES.iter().find(|route| route.path == path)
     }
 
-    fn path(self) -> &'static str {
-        match self {
-            Self::Health => "/health",
-            Self::Ready => "/ready",
-            Self::Status => "/status",
-            Self::Metrics => "/metrics",
-            Self::Page => "/",
-            Self::Sync => "/sync",
-        }
-    }
-
-    /// Whether the route needs no token.
-    fn is_open(self) -> bool {
-        matches!(self, Self::Health | Self::Ready)
-    }
-
-    /// The `WWW-Authenticate` header of a refusal. A browser asks its user for a password only if `Basic` is offered.
-    fn challenge(self) -> &'static str {
-        match self {
-            Self::Page | Self::Status => "Basic realm=\"windmill-git-sync\"",
-            _ => "Bearer realm=\"windmill-git-sync\"",
-        }
-    }
-
-    fn allowed(self) -> &'static str {
-        match self {
-            Self::Sync => "POST",
-            _ => "GET, HEAD",
-        }
-    }
-
-    fn takes(self, method: &Method) -> bool {
-        match self {
-            Self::Sync => *method == Method::POST,
-            _ => matches!(*method, Method::GET | Method::HEAD),
-        }
+    fn is_sync(&self) -> bool {
+        self.path == "/sync"
     }
 }
 
@@ -111,20 +86,24 @@ impl App {
 
     /// Answers `/status`. One report is made at a time, so that many requests at once do not take memory for each.
     fn status(&self) -> Response {
-        let overview = self.service.queue.overview();
+        let runs = self.service.queue.overview();
         let history = &self.service.recorder.history;
-        let report = history.read(|kept| json::to_string(&StatusReport::new(&self.service, kept, &overview)));
+        let report = history.read(|kept| json::to_string(&StatusReport::new(&self.service, kept, &runs)));
         Response::json(200, report)
     }
 
     fn metrics(&self) -> Response {
         let gauges = Gauges {
             backups: self.service.workspaces(),
-            in_progress: self.service.queue.overview().running.len(),
+            in_progress: self.service.queue.overview().0.len(),
             process_start: self.process_start,
             resident_memory_bytes: metrics::resident_memory_bytes(),
         };
         Response::new(200, metrics::CONTENT_TYPE, self.service.recorder.metrics.to_text(&gauges))
+    }
+
+    fn answer_sync(&self, body: &[u8], caller: &Caller<'_>) -> Response {
+        self.sync(body, caller).unwrap_or_else(|error| refused(error.code, &error.message))
     }
 
     fn sync(&self, body: &[u8], caller: &Caller<'_>) -> Result<Response, RequestError> {
@@ -150,18 +129,16 @@ impl App {
             let result = self.service.queue.wait(run, &|| caller.is_gone()).ok_or_else(gone)?;
             results.push(result.for_answer(runs.len()));
         }
-        let (code, text) = match results.as_slice() {
-            [result] if requests.is_single => (result.code, result.to_json()),
-            results => (run_result::code_of_all(results), run_result::all_to_json(results)),
-        };
-        Ok(with_retry_after(code, Response::json(code.http_status(), text)))
+        let code = run_result::code_of_all(&results);
+        let text = run_result::all_to_json(&results, requests.is_single);
+        Ok(Response::of_code(code, text))
     }
 
     /// Returns the syncs that the request asks for. If it brings a Windmill token, checks the token for each of them.
     fn requests(&self, draft: &Draft<'_>) -> Result<Requests, RequestError> {
         let question = draft.brings_windmill_token().then(|| self.token_check.begin()).transpose()?;
-        let Service { config, recorder, workspace_list, cancel, .. } = &*self.service;
-        let mut asked = worker::requests(workspace_list, recorder, draft, config, cancel)?;
+        let Service { config, recorder, cancel, .. } = &*self.service;
+        let mut asked = worker::requests(recorder, draft, config, cancel)?;
         if let Some(question) = question {
             for request in &mut asked.list {
                 question.admit(request, config, &recorder.history, cancel)?;
@@ -172,9 +149,9 @@ impl App {
 
     /// Refuses a request that lacks the service's token, if one is set. Refuses a sync that a web page asks for, unless
     /// it brings that token as a bearer token.
-    fn refuse_sender(&self, route: Route, head: &Head) -> Option<Response> {
-        let Some(source) = self.service.config.api_token.as_ref().filter(|_| !route.is_open()) else {
-            return (route == Route::Sync && head.is_from_page).then(from_web_page);
+    fn refuse_sender(&self, route: &Route, head: &Head) -> Option<Response> {
+        let Some((source, challenge)) = self.service.config.api_token.as_ref().zip(route.challenge) else {
+            return (route.is_sync() && head.is_from_page).then(from_web_page);
         };
         let expected = match source.read() {
             Ok(token) => token,
@@ -189,11 +166,11 @@ impl App {
             return None;
         }
         // A browser adds a saved password to any request of a page, so a password alone does not permit a sync.
-        if route == Route::Sync && head.is_from_page {
+        if route.is_sync() && head.is_from_page {
             return Some(from_web_page());
         }
         let brings_password = head.basic_password().is_some_and(|password| expected.matches(&password));
-        (!brings_password).then(|| Response::unauthorized(route.challenge()))
+        (!brings_password).then(|| Response::unauthorized(challenge))
     }
 
     /// Refuses a request whose `Host` is not our loopback address or localhost: a web page under a foreign DNS name
@@ -229,7 +206,7 @@ fn from_web_page() -> Response {
 
 /// Returns the answer to a request that started no run.
 fn refused(code: Code, message: &str) -> Response {
-    with_retry_after(code, Response::error(code.http_status(), code, message))
+    Response::error(code.http_status(), code, message)
 }
 
 /// Returns the error of a request that was not taken, for this reason or because the service is ending.
@@ -252,24 +229,17 @@ fn accepted(runs: &[Arc<Run>], is_single: bool) -> Response {
     Response::json(202, format!("{start}{all}}}"))
 }
 
-fn with_retry_after(code: Code, response: Response) -> Response {
-    match code {
-        Code::ShuttingDown | Code::TooManyRequests => response.with_header("Retry-After", RETRY_AFTER_SECONDS),
-        _ => response,
-    }
-}
-
 impl Handler for App {
     fn before_body(&self, head: &Head) -> Option<Response> {
         if let Some(refusal) = self.refuse_host(head) {
             return Some(refusal);
         }
         let Some(route) = Route::of(&head.path) else { return Some(Response::not_found()) };
-        if !route.takes(&head.method) {
-            return Some(Response::method_not_allowed(route.allowed()));
+        if !route.methods.split(", ").any(|method| method == head.method.as_str()) {
+            return Some(Response::method_not_allowed(route.methods));
         }
         let refusal = self.refuse_sender(route, head);
-        if route != Route::Sync {
+        if !route.is_sync() {
             return refusal;
         }
         refusal.or_else(|| refuse_query(head)).or_else(|| {
@@ -279,19 +249,11 @@ impl Handler for App {
     }
 
     fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response {
-        match Route::of(&head.path) {
-            Some(Route::Health) => self.health(),
-            Some(Route::Ready) => self.ready(),
-            Some(Route::Status) => self.status(),
-            Some(Route::Metrics) => self.metrics(),
-            Some(Route::Page) => status_page::response(),
-            Some(Route::Sync) => self.sync(&body, caller).unwrap_or_else(|error| refused(error.code, &error.message)),
-            None => Response::not_found(),
-        }
+        Route::of(&head.path).map_or_else(Response::not_found, |route| (route.answer)(self, &body, caller))
     }
 
     fn answered(&self, head: Option<&Head>, status: u16) {
-        let path = head.and_then(|head| Route::of(&head.path)).map_or(metrics::OTHER, Route::path);
+        let path = head.and_then(|head| Route::of(&head.path)).map_or(metrics::OTHER, |route| route.path);
         self.service.recorder.metrics.count_request(path, status);
     }
 }

@@ -69,12 +69,6 @@ pub struct Notes {
 }
 
 impl Env<'_> {
-    /// Returns the user of the last run's token, and forgets it, so that the next run begins without one.
-    #[must_use]
-    pub fn take_token_user(&self) -> Option<TokenUser> {
-        self.notes().token_user.take()
-    }
-
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -162,11 +156,7 @@ impl RunContext<'_> {
             changed: Changed::default(),
             left_out: Vec::new(),
         });
-        let Notes { items, steps, head_is_missing, .. } = {
-            let mut notes = self.env.notes();
-            let token_user = notes.token_user.clone();
-            std::mem::replace(&mut *notes, Notes { token_user, ..Notes::default() })
-        };
+        let Notes { token_user, items, steps, head_is_missing } = std::mem::take(&mut *self.env.notes());
         if head_is_missing {
             warnings.add(missing_head(&self.request.remote, &self.request.branch));
         }
@@ -181,6 +171,7 @@ impl RunContext<'_> {
             warnings: warnings.into_list().iter().map(|warning| redact::visible(warning)).collect(),
             left_out: LeftOut::first_of(left_out),
             items,
+            token_user,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             differences: None,
             restore_point: None,

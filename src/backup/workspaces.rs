@@ -1,6 +1,5 @@
 //! The workspaces of a request: one, the configured list, or all that Windmill lists for the token.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::backup::error::BackupError;
@@ -18,10 +17,6 @@ use crate::windmill::api::{self, Windmill, WindmillError};
 /// Time limit for one question to Windmill, with all its attempts.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// The configured workspaces, as of the last request for all of them.
-#[derive(Default)]
-pub struct WorkspaceList(Mutex<Option<Vec<WorkspaceId>>>);
-
 /// The syncs that a request asks for.
 pub struct Requests {
     /// One sync for each workspace, at least one.
@@ -30,49 +25,36 @@ pub struct Requests {
     pub is_single: bool,
 }
 
-impl WorkspaceList {
-    /// Returns the syncs that a draft asks for. Asks Windmill if the draft is for all workspaces that its token sees.
-    ///
-    /// # Errors
-    /// The errors of [`Draft::request`]. For all workspaces, also an error if Windmill is unreachable or refuses the
-    /// token, or if the token sees no workspace, more than [`WORKSPACES_MAX`], or not the one that the draft names.
-    pub fn requests(&self, draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests, RequestError> {
-        let (listed, forks, is_all) = match draft.wanted()? {
-            Target::One(workspace) => {
-                let request = draft.request(&workspace)?;
-                // "All" stands for the workspaces that Windmill lists, not for a name that a caller makes up.
-                if let Some(token) = draft.listing_token()
-                    && !ask(config, &token, cancel)?.listed.contains(&workspace)
-                {
-                    let message = format!("WINDMILL_WORKSPACE is *, and the token sees no workspace `{workspace}`");
-                    return Err(RequestError { code: Code::WorkspaceNotFound, message });
-                }
-                return Ok(Requests { list: vec![request], is_single: true });
+/// Returns the syncs that a draft asks for. Asks Windmill if the draft is for all workspaces that its token sees.
+///
+/// # Errors
+/// The errors of [`Draft::request`]. For all workspaces, also an error if Windmill is unreachable or refuses the
+/// token, or if the token sees no workspace, more than [`WORKSPACES_MAX`], or not the one that the draft names.
+pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests, RequestError> {
+    let (listed, forks, is_all) = match draft.wanted()? {
+        Target::One(workspace) => {
+            let request = draft.request(&workspace)?;
+            // "All" stands for the workspaces that Windmill lists, not for a name that a caller makes up.
+            if let Some(token) = draft.listing_token()
+                && !ask(config, &token, cancel)?.listed.contains(&workspace)
+            {
+                let message = format!("WINDMILL_WORKSPACE is *, and the token sees no workspace `{workspace}`");
+                return Err(RequestError { code: Code::WorkspaceNotFound, message });
             }
-            Target::Several(listed) => (listed, Vec::new(), false),
-            Target::All(token) => {
-                let Seen { listed, forks } = ask(config, &token, cancel)?;
-                (listed, forks, true)
-            }
-        };
-        let (mut requests, unnameable) = requests_for(draft, &listed, is_all)?;
-        for request in &mut requests {
-            request.forks_left_out.clone_from(&forks);
-            request.unnameable_left_out.clone_from(&unnameable);
+            return Ok(Requests { list: vec![request], is_single: true });
         }
-        // A token from the request may see other workspaces than the configured token.
-        if !draft.brings_windmill_token() && requests.iter().all(|request| request.configured) {
-            let listed = requests.iter().map(|request| request.workspace.clone()).collect();
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(listed);
+        Target::Several(listed) => (listed, Vec::new(), false),
+        Target::All(token) => {
+            let Seen { listed, forks } = ask(config, &token, cancel)?;
+            (listed, forks, true)
         }
-        Ok(Requests { list: requests, is_single: false })
+    };
+    let (mut requests, unnameable) = requests_for(draft, &listed, is_all)?;
+    for request in &mut requests {
+        request.forks_left_out.clone_from(&forks);
+        request.unnameable_left_out.clone_from(&unnameable);
     }
-
-    /// Returns the configured workspaces as of the last request for all of them; `None` before the first such request.
-    #[must_use]
-    pub fn last(&self) -> Option<Vec<WorkspaceId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+    Ok(Requests { list: requests, is_single: false })
 }
 
 /// Returns a request for each workspace, and the faults of those that have none: the templates make a name of them that

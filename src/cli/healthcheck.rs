@@ -1,7 +1,7 @@
 //! The command `healthcheck`.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> E
             return ExitCode::FAILURE;
         }
     };
-    let address = local_address(config.listen);
+    // If the service listens on all addresses (0.0.0.0), this asks the machine itself.
+    let address = config.listen;
     match ask_health(address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -29,16 +30,6 @@ pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> E
             ExitCode::FAILURE
         }
     }
-}
-
-/// Returns the address to ask: the loopback address if the service listens on all addresses.
-fn local_address(mut listen: SocketAddr) -> SocketAddr {
-    match listen.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    listen
 }
 
 /// Checks that `/health` at this address answers 200. This does not use an HTTP client, because that would ask a proxy.

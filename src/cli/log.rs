@@ -4,32 +4,26 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use ::log::LevelFilter;
+
 use super::args::Log as Arguments;
-use super::{own_program, parsed, patterns, print, refuse, signals};
+use super::{config, own_program, parsed, patterns, print, refuse, start};
 use crate::backup::log::{self, Entry, LIMIT_DEFAULT, LIMIT_MAX, Log, LogOptions};
-use crate::config::{Config, Environment, Required};
+use crate::config::Environment;
 use crate::model::result_code::Code;
-use crate::util::deadline::CancelToken;
-use crate::util::{logging, time};
+use crate::util::time;
 
 /// Digits of a commit's id in the table.
 const SHORT_ID: usize = 10;
 
 pub(super) fn log(arguments: &Arguments, environment: &Environment) -> ExitCode {
-    let config = Config::new(&arguments.settings(), environment, Required::Git).map_err(|error| error.to_string());
-    let options = options(arguments);
-    let (config, options) = match (config, options) {
-        (Ok(config), Ok(options)) => (config, options),
-        (config, options) => {
-            let faults = [config.err(), options.err().map(|faults| faults.join("; "))];
-            return refuse(Code::ConfigInvalid, &faults.into_iter().flatten().collect::<Vec<_>>().join("; "));
-        }
+    let mut faults = Vec::new();
+    let config = config(&arguments.settings(), environment, &mut faults);
+    let options = options(arguments, &mut faults);
+    let Some(config) = config.filter(|_| faults.is_empty()) else {
+        return refuse(Code::ConfigInvalid, &faults.join("; "));
     };
-    // The list is the result, so lower log levels than warnings are shown only if LOG_LEVEL is set.
-    let level = if environment.get("LOG_LEVEL").is_none() { ::log::LevelFilter::Warn } else { config.log_level };
-    logging::start(level, config.log_format);
-    let cancel = CancelToken::default();
-    signals::cancel_on_signal(&cancel);
+    let cancel = start(&config, environment, LevelFilter::Warn);
     match log::run(&config, &own_program(), &cancel, &options) {
         Ok(log) => {
             print(if arguments.json { log.to_json() } else { table(&log, SystemTime::now()) }.trim_end());
@@ -39,21 +33,18 @@ pub(super) fn log(arguments: &Arguments, environment: &Environment) -> ExitCode 
     }
 }
 
-/// Returns the options, or everything that is wrong with them.
-fn options(arguments: &Arguments) -> Result<LogOptions, Vec<String>> {
-    let mut faults = Vec::new();
-    let paths = patterns(&arguments.path, &mut faults);
-    let since = parsed("--since", arguments.since.as_deref(), time::parse_moment, &mut faults);
-    let until = parsed("--until", arguments.until.as_deref(), time::parse_moment, &mut faults);
-    let limit = match arguments.limit.as_deref().map(str::parse) {
-        None => LIMIT_DEFAULT,
-        Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
-        Some(_) => {
-            faults.push(format!("--limit: give a number from 1 to {LIMIT_MAX}"));
-            LIMIT_DEFAULT
-        }
+/// Returns the options besides the settings, and adds what is wrong with them to `faults`.
+fn options(arguments: &Arguments, faults: &mut Vec<String>) -> LogOptions {
+    let limit = |text: &str| match text.parse() {
+        Ok(limit @ 1..=LIMIT_MAX) => Ok(limit),
+        _ => Err(format!("give a number from 1 to {LIMIT_MAX}")),
     };
-    if faults.is_empty() { Ok(LogOptions { paths, since, until, limit }) } else { Err(faults) }
+    LogOptions {
+        paths: patterns(&arguments.path, faults),
+        since: parsed("--since", arguments.since.as_deref(), time::parse_moment, faults),
+        until: parsed("--until", arguments.until.as_deref(), time::parse_moment, faults),
+        limit: parsed("--limit", arguments.limit.as_deref(), limit, faults).unwrap_or(LIMIT_DEFAULT),
+    }
 }
 
 /// Returns the commits as a table for people.

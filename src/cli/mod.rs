@@ -13,13 +13,13 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
+use ::log::LevelFilter;
 use args::Command;
 
 use crate::backup::paths;
 use crate::backup::restore::glob::Pattern;
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, Options, Required};
 #[cfg(unix)]
 use crate::git::ssh_helper;
 use crate::model::result_code::Code;
@@ -30,6 +30,8 @@ use crate::service::history::History;
 use crate::service::metrics::Metrics;
 use crate::service::notify::sender::Sender;
 use crate::service::recorder::Recorder;
+use crate::util::deadline::CancelToken;
+use crate::util::logging;
 
 const PROGRAM: &str = "windmill-git-sync";
 
@@ -85,8 +87,23 @@ fn own_program() -> PathBuf {
 }
 
 fn new_recorder(config: &Config) -> Recorder {
-    let history = Arc::new(History::new(&paths::root(config)));
-    Recorder { metrics: Metrics::default(), notifier: Sender::new(config, &history), history }
+    let history = History::new(&paths::root(config));
+    Recorder { metrics: Metrics::default(), notifier: Sender::new(config), history }
+}
+
+/// Returns the settings of a command that needs those of git alone, or adds what is wrong with them to `faults`.
+fn config(options: &Options, environment: &Environment, faults: &mut Vec<String>) -> Option<Config> {
+    Config::new(options, environment, Required::Git).map_err(|error| faults.push(error.to_string())).ok()
+}
+
+/// Starts the log, and returns the token that a signal cancels. What the command prints is its result, so lines below
+/// `level` are shown only if `LOG_LEVEL` is set.
+fn start(config: &Config, environment: &Environment, level: LevelFilter) -> CancelToken {
+    let level = if environment.get("LOG_LEVEL").is_none() { level } else { config.log_level };
+    logging::start(level, config.log_format);
+    let cancel = CancelToken::default();
+    signals::cancel_on_signal(&cancel);
+    cancel
 }
 
 /// Parses the value of an option, and adds what is wrong with it to `faults`.

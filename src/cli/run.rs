@@ -9,14 +9,14 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::args::{Restore, Sync, Verify};
-use super::{eprint_line, new_recorder, own_program, parsed, patterns, print, refuse, signals};
+use super::{config, eprint_line, new_recorder, own_program, parsed, patterns, print, refuse, signals, start};
 use crate::backup::key_check;
 use crate::backup::progress::{Event, Step};
 use crate::backup::restore::{self, RestoreOptions};
 use crate::backup::run_context::{self, Env};
 use crate::backup::sync;
 use crate::backup::verify;
-use crate::backup::workspaces::{Requests, WorkspaceList};
+use crate::backup::workspaces::Requests;
 use crate::config::{Config, Environment, Options, Required};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
@@ -54,17 +54,11 @@ pub(super) fn verify(options: &Verify, environment: &Environment) -> ExitCode {
 
 /// Runs `verify --key-file`.
 fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> ExitCode {
-    let config = Config::new(&options.settings(), environment, Required::Git).map_err(|error| error.to_string());
-    let (config, key) = match (config, restore::read_key(file)) {
-        (Ok(config), Ok(key)) => (config, key),
-        (config, key) => {
-            let faults: Vec<_> = [config.err(), key.err()].into_iter().flatten().collect();
-            return refuse(Code::ConfigInvalid, &faults.join("; "));
-        }
-    };
-    logging::start(config.log_level, config.log_format);
-    let cancel = CancelToken::default();
-    signals::cancel_on_signal(&cancel);
+    let mut faults = Vec::new();
+    let config = config(&options.settings(), environment, &mut faults);
+    let key = restore::read_key(file).map_err(|why| faults.push(why));
+    let (Some(config), Ok(key)) = (config, key) else { return refuse(Code::ConfigInvalid, &faults.join("; ")) };
+    let cancel = start(&config, environment, config.log_level);
     match key_check::run(&config, &own_program(), &cancel, &key) {
         Ok(result) => {
             print(&result.to_json());
@@ -82,23 +76,21 @@ fn run_each(run: fn(&SyncRequest, &Env<'_>, &str) -> SyncResult) -> impl FnMut(R
         for request in &asked.list {
             let counts = !env.cancel.is_cancelled();
             let result = run(request, env, &run_context::new_run_id());
-            worker::note(recorder, request, &result, counts, env.take_token_user());
+            worker::note(recorder, request, &result, counts);
             recorder.flush();
             results.push(result);
         }
-        print(&match results.as_slice() {
-            [result] if asked.is_single => result.to_json(),
-            results => run_result::all_to_json(results),
-        });
+        print(&run_result::all_to_json(&results, asked.is_single));
         run_result::code_of_all(&results)
     }
 }
 
 pub(super) fn restore(options: &Restore, environment: &Environment) -> ExitCode {
-    let restore_options = match restore_options(options) {
-        Ok(restore_options) => restore_options,
-        Err(faults) => return refuse(Code::ConfigInvalid, &faults.join("; ")),
-    };
+    let mut faults = Vec::new();
+    let restore_options = restore_options(options, &mut faults);
+    if !faults.is_empty() {
+        return refuse(Code::ConfigInvalid, &faults.join("; "));
+    }
     let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
     command(&options.settings(), environment, flags, &mut |asked, env, _| {
         let (true, [request]) = (asked.is_single, asked.list.as_slice()) else {
@@ -111,24 +103,18 @@ pub(super) fn restore(options: &Restore, environment: &Environment) -> ExitCode 
     })
 }
 
-/// Returns the options besides the settings, or everything that is wrong with them.
-fn restore_options(options: &Restore) -> Result<RestoreOptions, Vec<String>> {
-    let mut faults = Vec::new();
-    let paths = patterns(&options.path, &mut faults);
-    let target = parsed("--to-workspace", options.to_workspace.as_deref(), WorkspaceId::parse, &mut faults);
-    if let Some(Err(why)) = options.commit.as_deref().map(restore::check_commit) {
-        faults.push(why);
-    }
-    let at = parsed("--at", options.at.as_deref(), time::parse_moment, &mut faults);
+/// Returns the options besides the settings, and adds what is wrong with them to `faults`.
+fn restore_options(options: &Restore, faults: &mut Vec<String>) -> RestoreOptions {
+    let paths = patterns(&options.path, faults);
+    let target = parsed("--to-workspace", options.to_workspace.as_deref(), WorkspaceId::parse, faults);
+    faults.extend(options.commit.as_deref().and_then(|digits| restore::check_commit(digits).err()));
+    let at = parsed("--at", options.at.as_deref(), time::parse_moment, faults);
     if options.commit.is_some() && options.at.is_some() {
         faults.push("--at: it does not go with --commit".to_owned());
     }
     let key = options.key_file.as_deref().map(restore::read_key).transpose();
     let key = key.map_err(|why| faults.push(why)).unwrap_or_default();
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    Ok(RestoreOptions {
+    RestoreOptions {
         target,
         commit: options.commit.clone(),
         at,
@@ -138,7 +124,7 @@ fn restore_options(options: &Restore) -> Result<RestoreOptions, Vec<String>> {
         key,
         saves: !options.no_backup_first,
         applies: options.yes,
-    })
+    }
 }
 
 /// Does what the commands on workspaces have in common: settings, logs, signals, notifications. `work` does the rest
@@ -172,7 +158,7 @@ fn command(
         notes: Mutex::default(),
     };
     let draft = Draft::from_config(&config, flags);
-    let asked = worker::requests(&WorkspaceList::default(), &recorder, &draft, &config, &cancel);
+    let asked = worker::requests(&recorder, &draft, &config, &cancel);
     let code = match asked {
         Ok(asked) => work(asked, &env, &recorder),
         Err(error) => {

@@ -1,7 +1,7 @@
 //! The command `serve`: the listener, the schedules, the check at the start, and the shutdown.
 
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,6 @@ use super::{PROGRAM, eprint_line, new_recorder, own_program, signals};
 use crate::api::routes::App;
 use crate::backup::paths;
 use crate::backup::preflight;
-use crate::backup::workspaces::WorkspaceList;
 use crate::config::{Config, Environment, Options, Required};
 use crate::http::server::{Draining, Server};
 use crate::model::result_code::Code;
@@ -74,7 +73,6 @@ fn warn_of_what_syncs_lack(config: &Config) {
 
 fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
     let cancel = CancelToken::default();
-    let exit_code = Arc::new(OnceLock::new());
     let recorder = Arc::new(new_recorder(&config));
     let worker = SyncWorker {
         config: Arc::clone(&config),
@@ -82,10 +80,9 @@ fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
         cancel: cancel.clone(),
         recorder: Arc::clone(&recorder),
     };
-    let queue = Queue::new(Box::new(worker), config.sync_timeout);
-    let workspace_list = WorkspaceList::default();
-    let service = Arc::new(Service { config, queue, recorder, workspace_list, cancel, started: Instant::now() });
-    signals::stop_service(&server.stop_handle(), &service, &exit_code);
+    let queue = Queue::new(worker, config.sync_timeout);
+    let service = Arc::new(Service { config, queue, recorder, cancel, started: Instant::now() });
+    signals::stop_service(&server.stop_handle(), &service);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
@@ -105,7 +102,7 @@ fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
     service.recorder.history.save(LAST_SAVE_TIME_MAX);
     service.recorder.notifier.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
-    ExitCode::from(*exit_code.get_or_init(|| 0))
+    ExitCode::SUCCESS
 }
 
 /// Starts the threads of the schedules and of `EXPECT_SYNC_EVERY`.
@@ -118,10 +115,10 @@ fn start_schedules(service: &Arc<Service>) {
         let lack = format!("no scheduled {noun} will start, since there is no thread for the schedule");
         spawn("scheduler", &lack, move || scheduler::follow(&service, purpose, &schedule));
     }
-    if let Some(every) = config.expect_sync_every {
+    if config.expect_sync_every.is_some() {
         let service = Arc::clone(service);
         let lack = "no notice of an overdue backup will be sent, since there is no thread for it";
-        spawn("overdue", lack, move || overdue::watch(&service, every));
+        spawn("overdue", lack, move || overdue::watch(&service));
     }
 }
 

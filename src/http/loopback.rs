@@ -1,9 +1,9 @@
 //! A server on the loopback address, on a port that the system chooses. It serves one program that we start, as long as
 //! that program runs.
 
-use std::io::{self, PipeReader, PipeWriter};
+use std::io::{self, PipeWriter};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,6 @@ use super::sockets;
 
 /// How many connections are served at once. wmill opens two; the server is for no other program.
 const CONNECTIONS_MAX: usize = 8;
-/// The pause after an error of `accept`: long enough not to spin, short enough to continue soon.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// How long to wait at the end for connections that are being served. Their program has ended, so they end at once,
 /// unless the server waits for an answer of Windmill.
 const END_TIME_MAX: Duration = Duration::from_secs(2);
@@ -44,7 +42,13 @@ impl LoopbackServer {
         let (address, (stopped, stop)) = (listener.local_addr()?, io::pipe()?);
         let (serve, connections): (Serve, _) = (Arc::new(serve), Arc::new(()));
         let counted = Arc::downgrade(&connections);
-        let accept = move || accept_until_stopped(&stopped, &listener, &counted, &serve);
+        let accept = move || {
+            sockets::accept_until_stopped(&listener, &stopped, |stream, _| {
+                if counted.strong_count() <= CONNECTIONS_MAX {
+                    serve_aside((stream, counted.upgrade()), &serve);
+                }
+            });
+        };
         let thread = thread::Builder::new().name("loopback".to_owned()).spawn(accept)?;
         Ok(Self { address, connections, running: Some((stop, thread)) })
     }
@@ -77,24 +81,6 @@ impl Drop for LoopbackServer {
         let begun = Instant::now();
         while Arc::strong_count(&self.connections) > 1 && begun.elapsed() < END_TIME_MAX {
             thread::sleep(END_WAIT);
-        }
-    }
-}
-
-fn accept_until_stopped(stopped: &PipeReader, listener: &TcpListener, connections: &Weak<()>, serve: &Serve) {
-    while !sockets::wait_for_stop(stopped, Some(listener), None) {
-        let accepted = listener.accept().and_then(|(stream, _)| stream.set_nonblocking(false).map(|()| stream));
-        match accepted {
-            Ok(stream) if connections.strong_count() <= CONNECTIONS_MAX => {
-                serve_aside((stream, connections.upgrade()), serve);
-            }
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(error) => {
-                log::debug!("a connection was not accepted: {error}");
-                // Without descriptors or memory, the next accept would fail at once too.
-                thread::sleep(ACCEPT_BACKOFF);
-            }
         }
     }
 }

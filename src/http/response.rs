@@ -12,6 +12,9 @@ use crate::util::redact::{shorten, visible};
 /// The largest size of an error message. Even a request with hundreds of faults does not need more.
 pub const ERROR_BYTES_MAX: usize = 12 * 1024;
 
+/// When a caller that finds no room should try again.
+const RETRY_AFTER_SECONDS: &str = "5";
+
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
@@ -44,12 +47,23 @@ impl Response {
         Self { status, headers: vec![("Content-Type", content_type.to_owned())], body: body.into_bytes() }
     }
 
+    /// Returns an answer with a JSON document that has this code.
+    #[must_use]
+    pub fn of_code(code: Code, body: String) -> Self {
+        let response = Self::json(code.http_status(), body);
+        match code {
+            Code::ShuttingDown | Code::TooManyRequests => response.with_header("Retry-After", RETRY_AFTER_SECONDS),
+            _ => response,
+        }
+    }
+
     /// Returns an error in the format of the API. `status` may be more specific than the code's own status.
     #[must_use]
     pub fn error(status: u16, code: Code, message: &str) -> Self {
         // The text has no control characters but line ends and tabs, so JSON escaping at most doubles its length.
         let message = miniserde::json::to_string(&shorten(&visible(message), ERROR_BYTES_MAX / 2));
-        Self::json(status, format!(r#"{{"success":false,"code":"{}","message":{message}}}"#, code.as_str()))
+        let body = format!(r#"{{"success":false,"code":"{}","message":{message}}}"#, code.as_str());
+        Self { status, ..Self::of_code(code, body) }
     }
 
     /// Returns a 404 answer.
@@ -70,12 +84,6 @@ impl Response {
     pub fn unauthorized(challenge: &str) -> Self {
         let message = "this needs the token of SYNC_API_TOKEN, as `Authorization: Bearer …`";
         Self::error(401, Code::Unauthorized, message).with_header("WWW-Authenticate", challenge)
-    }
-
-    /// Returns a 503 answer with the code [`Code::TooManyRequests`] or [`Code::ShuttingDown`].
-    #[must_use]
-    pub fn unavailable(code: Code, message: &str, retry_after_seconds: u32) -> Self {
-        Self::error(503, code, message).with_header("Retry-After", &retry_after_seconds.to_string())
     }
 
     /// Returns the answer with one more header. A character that a header value cannot hold becomes `?`, so that no
@@ -167,7 +175,7 @@ mod tests {
     fn the_answers_that_name_a_way_out_bear_its_header() {
         assert_eq!(Response::method_not_allowed("GET, HEAD").headers[1], ("Allow", "GET, HEAD".to_owned()));
         assert_eq!(Response::unauthorized("Bearer").headers[1], ("WWW-Authenticate", "Bearer".to_owned()));
-        let unavailable = Response::unavailable(Code::TooManyRequests, "full", 5);
+        let unavailable = Response::error(503, Code::TooManyRequests, "full");
         assert_eq!((unavailable.status, unavailable.headers[1].clone()), (503, ("Retry-After", "5".to_owned())));
     }
 }

@@ -1,21 +1,51 @@
 //! System calls on sockets that std lacks: waiting for a connection or a stop, a longer backlog, and whether a peer is
 //! gone.
 
-#[cfg(unix)]
-pub(super) use unix::{deepen_backlog, ended, is_quiet, notice_silent_ends, wait_for_stop};
-#[cfg(not(unix))]
-pub(super) use without_poll::{deepen_backlog, ended, is_quiet, notice_silent_ends, wait_for_stop};
+use std::io::{self, PipeReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
-/// How much of a connection has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// Nothing has ended.
-    No,
-    /// The peer sends no more: it is gone, or it has sent everything and waits.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "only `poll` tells it"))]
-    PeerSide,
-    /// Both sides have ended: nothing can be sent any more.
-    Connection,
+#[cfg(unix)]
+pub(super) use unix::{deepen_backlog, has_ended, has_peer_ended, is_quiet, notice_silent_ends, wait_for_stop};
+#[cfg(not(unix))]
+pub(super) use without_poll::{deepen_backlog, has_ended, has_peer_ended, is_quiet, notice_silent_ends, wait_for_stop};
+
+/// The pause after an error of `accept` (for example, no descriptors are left): long enough not to spin, short enough
+/// to continue soon.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Calls `admit` with each connection, until the other end of the pipe is written to or closed.
+pub(super) fn accept_until_stopped(
+    listener: &TcpListener,
+    stopped: &PipeReader,
+    mut admit: impl FnMut(TcpStream, SocketAddr),
+) {
+    let mut failing = false;
+    while !wait_for_stop(stopped, listener) {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                failing = false;
+                // On some systems (not Linux), the socket inherits the listener's non-blocking mode.
+                if stream.set_nonblocking(false).is_ok() {
+                    admit(stream, peer);
+                }
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                if !failing {
+                    log::warn!("cannot accept connections, will go on trying: {error}");
+                }
+                failing = true;
+                std::thread::sleep(ACCEPT_BACKOFF);
+            }
+        }
+    }
+}
+
+/// Whether an error of `accept` is about one connection, which is gone or not there yet, and not about the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock)
 }
 
 #[cfg(unix)]
@@ -27,8 +57,6 @@ mod unix {
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::net::{RecvFlags, listen, recv, sockopt};
-
-    use super::Ended;
 
     /// After this time without data, the kernel asks a peer whether it is still there.
     const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
@@ -43,16 +71,22 @@ mod unix {
         Ok(listen(listener, i32::from(connections_max))?)
     }
 
-    /// Returns how much has ended, without waiting.
-    pub(in super::super) fn ended(stream: &TcpStream) -> Ended {
+    /// Returns what has ended, without waiting.
+    fn ends(stream: &TcpStream) -> PollFlags {
         let mut watched = [PollFd::new(stream, PollFlags::RDHUP)];
         // This fails only if the kernel has no memory. The next check then has the result.
         let _ = poll(&mut watched, Some(&Timespec::default()));
-        match watched[0].revents() {
-            events if events.intersects(PollFlags::HUP | PollFlags::ERR) => Ended::Connection,
-            events if events.intersects(PollFlags::RDHUP) => Ended::PeerSide,
-            _ => Ended::No,
-        }
+        watched[0].revents()
+    }
+
+    /// Whether both sides have ended: nothing can be sent any more.
+    pub(in super::super) fn has_ended(stream: &TcpStream) -> bool {
+        ends(stream).intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+
+    /// Whether the peer sends no more: it is gone, or it has sent everything and waits.
+    pub(in super::super) fn has_peer_ended(stream: &TcpStream) -> bool {
+        !ends(stream).is_empty()
     }
 
     /// Whether no unread bytes have arrived. It does not wait.
@@ -70,18 +104,11 @@ mod unix {
             .and_then(|()| sockopt::set_socket_keepalive(stream, true));
     }
 
-    /// Waits for a connection, for a stop, or for the end of `timeout`, and returns whether there is a stop: whether the
-    /// other end of the pipe was written to or closed. It may also return without a reason.
-    pub(in super::super) fn wait_for_stop(
-        stopped: &PipeReader,
-        listener: Option<&TcpListener>,
-        timeout: Option<Duration>,
-    ) -> bool {
-        let mut watched = Vec::with_capacity(2);
-        watched.push(PollFd::new(stopped, PollFlags::IN));
-        watched.extend(listener.map(|listener| PollFd::new(listener, PollFlags::IN)));
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        if poll(&mut watched, timeout.as_ref()).is_err_and(|error| error != rustix::io::Errno::INTR) {
+    /// Waits for a connection or for a stop, and returns whether there is a stop: whether the other end of the pipe was
+    /// written to or closed. It may also return without a reason.
+    pub(in super::super) fn wait_for_stop(stopped: &PipeReader, listener: &TcpListener) -> bool {
+        let mut watched = [PollFd::new(stopped, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        if poll(&mut watched, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
             thread::sleep(POLL_BACKOFF);
         }
         !watched[0].revents().is_empty()
@@ -93,16 +120,17 @@ mod unix {
 mod without_poll {
     use std::io::{self, PipeReader};
     use std::net::{TcpListener, TcpStream};
-    use std::time::Duration;
-
-    use super::Ended;
 
     pub(in super::super) fn deepen_backlog(_: &TcpListener, _: u16) -> io::Result<()> {
         Ok(())
     }
 
-    pub(in super::super) fn ended(_: &TcpStream) -> Ended {
-        Ended::No
+    pub(in super::super) fn has_ended(_: &TcpStream) -> bool {
+        false
+    }
+
+    pub(in super::super) fn has_peer_ended(_: &TcpStream) -> bool {
+        false
     }
 
     pub(in super::super) fn is_quiet(_: &TcpStream) -> bool {
@@ -111,7 +139,7 @@ mod without_poll {
 
     pub(in super::super) fn notice_silent_ends(_: &TcpStream) {}
 
-    pub(in super::super) fn wait_for_stop(_: &PipeReader, _: Option<&TcpListener>, _: Option<Duration>) -> bool {
+    pub(in super::super) fn wait_for_stop(_: &PipeReader, _: &TcpListener) -> bool {
         true
     }
 }

@@ -137,6 +137,8 @@ pub struct SyncResult {
     pub left_out: Vec<LeftOut>,
     /// How many items Windmill listed, if it was asked. It is not part of the JSON.
     pub items: Option<usize>,
+    /// The user of the Windmill token, if the run got far enough to ask. It is not part of the JSON.
+    pub token_user: Option<TokenUser>,
     /// The time from the request to the end, including waiting.
     pub duration_ms: u64,
     /// For a verification or a restore: the differences. If there are very many, only the first are listed. Files that
@@ -221,6 +223,7 @@ impl SyncResult {
             warnings: Vec::new(),
             left_out: Vec::new(),
             items: None,
+            token_user: None,
             duration_ms: 0,
             differences: None,
             restore_point: None,
@@ -234,14 +237,7 @@ impl SyncResult {
             return self;
         }
         self.message = shorten(&self.message, ANSWERED_MESSAGE_BYTES_MAX / count);
-        let (mut bytes, all) = (0, self.warnings.len());
-        self.warnings.retain(|warning| {
-            bytes += warning.len();
-            bytes <= ANSWERED_WARNINGS_BYTES_MAX / count
-        });
-        if self.warnings.len() < all {
-            self.warnings.push(format!("and {} more, see the log", all - self.warnings.len()));
-        }
+        self.warnings = first_warnings(self.warnings, ANSWERED_WARNINGS_BYTES_MAX / count);
         self
     }
 
@@ -250,6 +246,34 @@ impl SyncResult {
     pub fn to_json(&self) -> String {
         json::to_string(self)
     }
+}
+
+/// Returns the first entries of a list, as many as fit into `bytes_max`, and then an entry that counts the others.
+#[must_use]
+pub fn keep_first<T>(
+    mut list: Vec<T>,
+    bytes_max: usize,
+    bytes: impl Fn(&T) -> usize,
+    more: impl Fn(usize) -> T,
+) -> Vec<T> {
+    let mut total = 0;
+    let fits = |one: &&T| {
+        total += bytes(one);
+        total <= bytes_max
+    };
+    let kept = list.iter().take_while(fits).count();
+    let others = list.len() - kept;
+    if others > 0 {
+        list.truncate(kept);
+        list.push(more(others));
+    }
+    list
+}
+
+/// Returns the first of these warnings, as [`keep_first`] does.
+#[must_use]
+pub fn first_warnings(warnings: Vec<String>, bytes_max: usize) -> Vec<String> {
+    keep_first(warnings, bytes_max, String::len, |count| format!("and {count} more, see the log"))
 }
 
 /// Returns one code for the results of several workspaces: the first failure in their order. If all succeeded, it is
@@ -263,11 +287,14 @@ pub fn code_of_all(results: &[SyncResult]) -> Code {
     failure.copied().or_else(change).unwrap_or(Code::Unchanged)
 }
 
-/// Returns the results of several workspaces as one line of JSON.
+/// Returns the results of a request as one line of JSON. A single one is not in a list.
 #[must_use]
-pub fn all_to_json(results: &[SyncResult]) -> String {
-    let code = code_of_all(results);
+pub fn all_to_json(results: &[SyncResult], is_single: bool) -> String {
+    if let ([result], true) = (results, is_single) {
+        return json::to_string(result);
+    }
     let each: Vec<_> = results.iter().map(|result| [&result.workspace, " ", result.code.as_str()].concat()).collect();
+    let code = code_of_all(results);
     json::to_string(&DocumentOfAll {
         success: code.is_success(),
         code: code.as_str(),
@@ -302,7 +329,7 @@ mod tests {
             let results: Vec<_> = codes.iter().map(|code| result("x", *code)).collect();
             assert_eq!(code_of_all(&results), expected);
         }
-        let all = all_to_json(&[result("shop", Pushed), result("lab", GitFailed)]);
+        let all = all_to_json(&[result("shop", Pushed), result("lab", GitFailed)], false);
         let head = "{\"success\":false,\"code\":\"git_failed\",\"message\":\"2 workspaces: shop pushed, lab git_failed\",\
                     \"results\":[{\"success\":true,\"code\":\"pushed\",";
         assert!(all.starts_with(head), "{all}");
@@ -321,6 +348,7 @@ mod tests {
             warnings: vec!["a \"quoted\" one".to_owned()],
             left_out: vec![LeftOut { item: "f/a".to_owned(), reason: "script: r".to_owned() }],
             items: None,
+            token_user: None,
             duration_ms: 1234,
             differences: None,
             restore_point: None,

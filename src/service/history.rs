@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use miniserde::{Deserialize, Serialize, json};
 
 use crate::model::result_code::Code;
-use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser};
+use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser, first_warnings, keep_first};
 use crate::util::files;
 use crate::util::time;
 
@@ -31,8 +31,6 @@ const PICTURE_RUNS_MAX: usize = 40;
 /// A continuing failure is reported again after this time: once a day, also if a daily run ends a bit earlier than the
 /// day before.
 const NEWS_INTERVAL: Duration = Duration::from_secs(23 * 3_600);
-/// What is overdue is reported again after this time if no one got the notice.
-const LOST_NEWS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// How much of a message is kept. The longest expected messages list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// The same for runs with other settings: the caller chose the remote, and the message may contain the remote's text.
@@ -104,15 +102,10 @@ impl Record {
             branch: result.branch.clone(),
             commit: result.commit.clone(),
             changed: result.changed,
-            warnings: first_of(
-                &result.warnings,
-                |text| cut(text, MESSAGE_BYTES_MAX),
-                String::len,
-                |count| format!("and {count} more, see the log"),
-            ),
-            left_out: Some(first_of(
-                &result.left_out,
-                |one| LeftOut { item: cut(&one.item, MESSAGE_BYTES_MAX), reason: cut(&one.reason, MESSAGE_BYTES_MAX) },
+            warnings: first_warnings(result.warnings.clone(), LIST_BYTES_MAX),
+            left_out: Some(keep_first(
+                result.left_out.clone(),
+                LIST_BYTES_MAX,
                 |one| one.item.len() + one.reason.len(),
                 LeftOut::more,
             )),
@@ -141,8 +134,6 @@ pub struct Transition {
     pub before: Option<BackupStatus>,
     /// The status that includes the run.
     pub after: BackupStatus,
-    /// Since when the backup was overdue, if a notice said so and the run ended this.
-    pub overdue_since: Option<String>,
 }
 
 /// What is known of a run apart from its result.
@@ -156,8 +147,6 @@ pub struct About {
     /// The name of the status for which it counts; see
     /// [`SyncRequest::status_key`](crate::request::SyncRequest::status_key). `None` if it counts for no backup.
     pub destination: Option<String>,
-    /// The user of its Windmill token, if known.
-    pub token_user: Option<TokenUser>,
 }
 
 /// The status of the backup of one workspace to one place.
@@ -167,8 +156,8 @@ pub struct BackupStatus {
     pub workspace: String,
     /// The name of its status; see [`SyncRequest::status_key`](crate::request::SyncRequest::status_key).
     pub destination: String,
-    /// The last run.
-    pub last_run: Record,
+    /// The last run; `None` if it is only known that there was none for too long.
+    pub last_run: Option<Record>,
     /// The last run that succeeded.
     pub last_success: Option<Record>,
     /// The user of the token that made the last backup (see `last_backup`); `None` if not known.
@@ -187,15 +176,8 @@ pub struct BackupStatus {
     pub failure_news: Option<LastAlert>,
     /// The last runs, the oldest first.
     pub picture: Vec<Bar>,
-    /// Whether Windmill listed all workspaces after the last run, and this one was not among them. An earlier version
-    /// did not write this.
-    pub unlisted: Option<bool>,
-}
-
-impl BackupStatus {
-    fn key(&self) -> (&str, &str) {
-        (&self.workspace, &self.destination)
-    }
+    /// The notice that the backup is overdue, until a run makes a backup.
+    pub overdue: Option<OverdueAlert>,
 }
 
 /// A failure that was news.
@@ -216,6 +198,24 @@ pub struct Bar {
     pub duration_ms: u64,
 }
 
+/// A backup that was not made for longer than `EXPECT_SYNC_EVERY`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OverdueAlert {
+    /// When it became overdue, UTC.
+    pub since: String,
+    /// When the last notice about this was sent, UTC.
+    pub told: String,
+}
+
+/// The workspaces that Windmill listed for the configured token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkspaceList {
+    /// The address of that Windmill.
+    pub base_url: String,
+    /// The workspaces that are backed up.
+    pub workspaces: Vec<String>,
+}
+
 /// The whole history.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SavedHistory {
@@ -223,152 +223,70 @@ pub struct SavedHistory {
     pub runs: Vec<Record>,
     /// One entry for each backup that ran with the settings of its time.
     pub standings: Vec<BackupStatus>,
-    /// The overdue backups that a notice was sent for.
-    pub overdue: Option<Vec<OverdueAlert>>,
+    /// What Windmill listed last, if the settings are for all workspaces. An earlier version did not write this.
+    pub list: Option<WorkspaceList>,
 }
 
-/// A backup that was not made for longer than `EXPECT_SYNC_EVERY`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OverdueAlert {
-    /// The workspace.
-    pub workspace: String,
-    /// A short name for what is backed up to where.
-    pub destination: String,
-    /// When it became overdue, UTC.
-    pub since: String,
-    /// When the last notice about this was sent, UTC.
-    pub told: String,
-    /// The id of that notice, until it is known to be lost. An earlier version did not write this.
-    pub notice: Option<String>,
-}
-
-impl OverdueAlert {
-    fn key(&self) -> (&str, &str) {
-        (&self.workspace, &self.destination)
-    }
-}
-
-/// A change of the history.
-enum Change {
-    /// A run ended.
-    Run(Box<Record>, About),
-    /// A notice says that a backup is overdue.
-    Overdue(OverdueAlert),
-    /// Windmill listed all workspaces. These backups, by workspace and destination, are of workspaces that the list
-    /// lacks.
-    Listed(Vec<(String, String)>),
-    /// No one got the notice with this id: that of a run, or of an overdue backup.
-    NoticeLost(String),
-}
+/// A change of the history, which returns whether it was one.
+type Change = Box<dyn Fn(&mut SavedHistory) -> bool + Send>;
 
 impl SavedHistory {
     /// Returns the status of one backup.
     #[must_use]
     pub fn status(&self, workspace: &str, destination: &str) -> Option<&BackupStatus> {
-        self.standings.iter().find(|one| one.key() == (workspace, destination))
+        self.standings.iter().find(|one| one.workspace == workspace && one.destination == destination)
     }
 
-    /// Makes a change. Returns whether it was one.
-    fn apply(&mut self, change: &Change, now: SystemTime) -> bool {
-        match change {
-            Change::Run(run, about) => self.add(run, about),
-            Change::Overdue(alert) => self.add_overdue(alert, &time::to_text(now)),
-            Change::Listed(unlisted) => self.apply_list(unlisted),
-            Change::NoticeLost(id) => self.lose_news(id, now),
-        }
+    /// Returns the status of one backup, to change it. It becomes the first entry, so that backups of former settings
+    /// are dropped first.
+    fn status_mut(&mut self, workspace: &str, destination: &str) -> &mut BackupStatus {
+        let known = self.standings.iter().position(|one| one.workspace == workspace && one.destination == destination);
+        let status = known.map_or_else(
+            || BackupStatus {
+                workspace: workspace.to_owned(),
+                destination: destination.to_owned(),
+                ..Default::default()
+            },
+            |index| self.standings.remove(index),
+        );
+        self.standings.insert(0, status);
+        self.standings.truncate(STANDINGS_MAX);
+        &mut self.standings[0]
     }
 
     /// Remembers that a backup is overdue. Does nothing, and returns false, if a notice said so within a day or if a
     /// backup was made since. A backup in the future shows only that the clock was wrong.
-    fn add_overdue(&mut self, alert: &OverdueAlert, now: &str) -> bool {
-        let (workspace, destination) = alert.key();
+    fn add_overdue(&mut self, workspace: &str, destination: &str, alert: &OverdueAlert, now: &str) -> bool {
+        let status = self.status_mut(workspace, destination);
         let is_since = |backup: &String| (alert.told.as_str()..=now).contains(&backup.as_str());
-        let is_over =
-            self.status(workspace, destination).is_some_and(|status| status.last_backup.as_ref().is_some_and(is_since));
-        let overdue = self.overdue.get_or_insert_default();
-        let known = overdue.iter().position(|one| one.key() == alert.key());
-        let is_news = known.is_none_or(|index| is_a_day_between(&overdue[index].told, &alert.told));
-        if is_over || !is_news {
+        let is_news = status.overdue.as_ref().is_none_or(|known| is_a_day_between(&known.told, &alert.told));
+        if status.last_backup.as_ref().is_some_and(is_since) || !is_news {
             return false;
         }
-        known.map(|index| overdue.remove(index));
-        overdue.insert(0, alert.clone());
-        overdue.truncate(STANDINGS_MAX);
+        status.overdue = Some(alert.clone());
         true
     }
 
-    /// Returns the text of the file, which is at most this long. To this end, drops the warnings and left out items of
-    /// runs, then their messages: first of the list of runs, the oldest first, then of the status of the backups. The
-    /// rest fits by far.
-    fn shortened(&mut self, bytes_max: u64) -> String {
+    /// Returns the text of the file. If it is too long, all runs lose their warnings, their left out items and the rest
+    /// of a long message. What stays fits by far.
+    fn file_text(&mut self) -> String {
         let text = json::to_string(self);
-        let mut excess = text.len().saturating_sub(usize::try_from(bytes_max).unwrap_or(usize::MAX));
-        if excess == 0 {
+        if text.len() as u64 <= FILE_BYTES_MAX {
             return text;
         }
-        let drop_details = |run: &mut Record| {
+        for run in self.runs.iter_mut().chain(self.standings.iter_mut().flat_map(BackupStatus::records)) {
             run.warnings.clear();
             run.left_out = None;
-        };
-        for shorten in [drop_details, |run: &mut Record| run.message.clear()] {
-            for run in self.all_records() {
-                if excess == 0 {
-                    break;
-                }
-                let bytes = json::to_string(run).len();
-                shorten(run);
-                excess = excess.saturating_sub(bytes - json::to_string(run).len());
-            }
+            run.message = cut(&run.message, MESSAGE_BYTES_OF_OTHERS_MAX);
         }
         json::to_string(self)
     }
 
-    /// Returns all runs in the order in which they may lose details.
-    fn all_records(&mut self) -> Vec<&mut Record> {
-        let (mut records, mut last) = (Vec::new(), Vec::new());
-        records.extend(self.runs.iter_mut().rev());
-        for one in self.standings.iter_mut().rev() {
-            records.extend(one.last_success.iter_mut().chain(&mut one.last_failure));
-            last.push(&mut one.last_run);
-        }
-        records.extend(last);
-        records
-    }
-
-    /// Forgets that a failure was news, because no one got its notice: the next failure is news then. What is overdue
-    /// is news again after a pause. Returns whether that changed anything.
-    fn lose_news(&mut self, id: &str, now: SystemTime) -> bool {
-        let mut has_changed = false;
-        for one in &mut self.standings {
-            has_changed |= one.failure_news.take_if(|news| news.run_id == id).is_some();
-        }
-        for one in self.overdue.iter_mut().flatten() {
-            if one.notice.take_if(|notice| notice == id).is_some() {
-                let told = now.checked_sub(NEWS_INTERVAL - LOST_NEWS_INTERVAL).unwrap_or(now);
-                one.told = time::to_text(told);
-                has_changed = true;
-            }
-        }
-        has_changed
-    }
-
-    /// Ends the status of the list of all workspaces, because Windmill listed them, and marks the backups of workspaces
-    /// that it did not list. Returns whether that changed anything.
-    fn apply_list(&mut self, unlisted: &[(String, String)]) -> bool {
+    /// Remembers what Windmill listed, and forgets that listing had failed. Returns whether that changed anything.
+    fn apply_list(&mut self, list: &WorkspaceList) -> bool {
         let standings = self.standings.len();
         self.standings.retain(|one| one.workspace != ALL);
-        let mut has_changed = self.standings.len() < standings;
-        if let Some(overdue) = &mut self.overdue {
-            overdue.retain(|one| one.workspace != ALL);
-        }
-        for one in &mut self.standings {
-            let is_unlisted = unlisted.iter().any(|(workspace, destination)| one.key() == (workspace, destination));
-            if is_unlisted && one.unlisted != Some(true) {
-                one.unlisted = Some(true);
-                has_changed = true;
-            }
-        }
-        has_changed
+        self.list.replace(list.clone()).as_ref() != Some(list) || self.standings.len() < standings
     }
 
     /// Keeps the newest runs. Runs that count for no backup do not push out the others.
@@ -382,73 +300,57 @@ impl SavedHistory {
     }
 
     /// Adds a run, unless it is there. Returns whether it was added.
-    fn add(&mut self, run: &Record, about: &About) -> bool {
+    fn add(&mut self, run: &Record, destination: Option<&str>, token_user: Option<&TokenUser>) -> bool {
         if self.runs.iter().any(|known| known.run_id == run.run_id) {
             return false;
         }
         self.runs.insert(0, run.clone());
         self.forget_runs();
-        let Some(destination) = &about.destination else { return true };
-        let key = (run.workspace.as_str(), destination.as_str());
-        if run.is_backup()
-            && let Some(overdue) = &mut self.overdue
-        {
-            overdue.retain(|one| one.key() != key);
+        if let Some(destination) = destination {
+            self.status_mut(&run.workspace, destination).add(run, token_user);
         }
-        let known = self.standings.iter().position(|one| one.key() == key).map(|index| self.standings.remove(index));
-        // The backup that ran last is the first entry, so that backups of former settings are dropped first.
-        self.standings.insert(0, status_after(known, run, destination, about.token_user.as_ref()));
-        self.standings.truncate(STANDINGS_MAX);
         true
     }
 }
 
-/// Returns the status after one more run.
-fn status_after(
-    known: Option<BackupStatus>,
-    run: &Record,
-    destination: &str,
-    token_user: Option<&TokenUser>,
-) -> BackupStatus {
-    let mut status = known.unwrap_or_else(|| BackupStatus {
-        workspace: run.workspace.clone(),
-        destination: destination.to_owned(),
-        ..Default::default()
-    });
-    status.last_run = run.clone();
-    status.unlisted = None;
-    if run.is_backup() {
-        status.token_user = token_user.cloned();
-        status.last_backup = Some(run.ended.clone());
-    } else if status.last_backup.is_none() {
-        // An earlier version did not write `last_backup`.
-        status.last_backup = status.last_success.as_ref().map(|run| run.ended.clone());
-    }
-    if run.success {
-        status.last_success = Some(run.clone());
-        status.consecutive_failures = 0;
-        status.failing_since = None;
-        status.failure_news = None;
-    } else {
-        if is_news(&status, run) {
-            status.failure_news = Some(LastAlert { run_id: run.run_id.clone(), ended: run.ended.clone() });
+impl BackupStatus {
+    /// Adds a run.
+    fn add(&mut self, run: &Record, token_user: Option<&TokenUser>) {
+        if run.is_backup() {
+            self.token_user = token_user.cloned();
+            self.last_backup = Some(run.ended.clone());
+            self.overdue = None;
         }
-        status.last_failure = Some(run.clone());
-        status.consecutive_failures += 1;
-        status.failing_since.get_or_insert_with(|| run.ended.clone());
+        if run.success {
+            self.last_success = Some(run.clone());
+            self.consecutive_failures = 0;
+            self.failing_since = None;
+            self.failure_news = None;
+        } else {
+            if self.is_news(run) {
+                self.failure_news = Some(LastAlert { run_id: run.run_id.clone(), ended: run.ended.clone() });
+            }
+            self.last_failure = Some(run.clone());
+            self.consecutive_failures += 1;
+            self.failing_since.get_or_insert_with(|| run.ended.clone());
+        }
+        self.last_run = Some(run.clone());
+        self.picture.push(Bar { success: run.success, duration_ms: run.duration_ms });
+        let excess = self.picture.len().saturating_sub(PICTURE_RUNS_MAX);
+        self.picture.drain(..excess);
     }
-    status.picture.push(Bar { success: run.success, duration_ms: run.duration_ms });
-    let excess = status.picture.len().saturating_sub(PICTURE_RUNS_MAX);
-    status.picture.drain(..excess);
-    status
-}
 
-/// Whether a failure was not reported yet, or not within a day.
-fn is_news(status: &BackupStatus, failure: &Record) -> bool {
-    let (Some(told), Some(last)) = (&status.failure_news, &status.last_failure) else { return true };
-    // Without the last list, which a long history drops, it is not known whether this one is another.
-    let is_other_list = last.left_out.is_some() && last.left_out != failure.left_out;
-    last.code != failure.code || is_other_list || is_a_day_between(&told.ended, &failure.ended)
+    fn records(&mut self) -> impl Iterator<Item = &mut Record> {
+        [&mut self.last_run, &mut self.last_success, &mut self.last_failure].into_iter().flatten()
+    }
+
+    /// Whether a failure was not reported yet, or not within a day.
+    fn is_news(&self, failure: &Record) -> bool {
+        let (Some(told), Some(last)) = (&self.failure_news, &self.last_failure) else { return true };
+        // Without the last list, which a long history drops, it is not known whether this one is another.
+        let is_other_list = last.left_out.is_some() && last.left_out != failure.left_out;
+        last.code != failure.code || is_other_list || is_a_day_between(&told.ended, &failure.ended)
+    }
 }
 
 /// Whether a day has passed, or almost. A `then` in the future was taken from a wrong clock, and counts as long ago.
@@ -509,8 +411,7 @@ impl History {
         memory.stamp = stamp;
         match self.load() {
             Ok(mut kept) => {
-                let now = SystemTime::now();
-                memory.unsaved.retain(|change| kept.apply(change, now));
+                memory.unsaved.retain(|change| change(&mut kept));
                 memory.kept = kept;
             }
             Err(error) => log::warn!("the history of runs cannot be read and will be replaced: {error}"),
@@ -526,17 +427,14 @@ impl History {
 
     /// Remembers a run that ended now, in memory; [`History::save`] writes it to the file. Returns how the status of
     /// the backup changed, if the run counts for one.
-    pub fn record(&self, about: About, result: &SyncResult) -> Option<Transition> {
-        let record = Record::new(&about, result);
-        let destination = about.destination.clone();
+    pub fn record(&self, about: &About, result: &SyncResult) -> Option<Transition> {
+        let (record, token_user) = (Record::new(about, result), result.token_user.clone());
         let mut memory = self.current();
-        let status = |kept: &SavedHistory| kept.status(&result.workspace, destination.as_ref()?).cloned();
+        let status = |kept: &SavedHistory| kept.status(&result.workspace, about.destination.as_ref()?).cloned();
         let before = status(&memory.kept);
-        let key = destination.as_ref().map(|destination| (result.workspace.as_str(), destination.as_str()));
-        let overdue = memory.kept.overdue.iter().flatten().find(|one| record.is_backup() && Some(one.key()) == key);
-        let overdue_since = overdue.map(|one| one.since.clone());
-        memory.change(Change::Run(Box::new(record), about));
-        Some(Transition { before, after: status(&memory.kept)?, overdue_since })
+        let destination = about.destination.clone();
+        memory.change(move |kept| kept.add(&record, destination.as_deref(), token_user.as_ref()));
+        Some(Transition { before, after: status(&memory.kept)? })
     }
 
     /// Returns the user of the token that made the last backup of a workspace to a destination, if known.
@@ -545,28 +443,21 @@ impl History {
         self.read(|kept| kept.status(workspace, destination).and_then(|known| known.token_user.clone()))
     }
 
-    /// Remembers that a backup is overdue. Returns whether that is news.
-    pub fn note_overdue(&self, alert: OverdueAlert) -> bool {
-        self.current().change(Change::Overdue(alert))
+    /// Remembers that a notice says now that a backup is overdue, `since` when. Returns whether that is news.
+    pub fn note_overdue(&self, workspace: &str, destination: String, since: SystemTime) -> bool {
+        let alert = OverdueAlert { since: time::to_text(since), told: time::to_text(SystemTime::now()) };
+        let workspace = workspace.to_owned();
+        let now = || time::to_text(SystemTime::now());
+        self.current().change(move |kept| kept.add_overdue(&workspace, &destination, &alert, &now()))
     }
 
-    /// Remembers that no one got the notice with this id: that of a run, or of an overdue backup.
-    pub fn lose_news(&self, id: &str) {
-        self.current().change(Change::NoticeLost(id.to_owned()));
-    }
-
-    /// Remembers that Windmill listed all workspaces. `is_unlisted` tells the backups that count no longer. If listing
-    /// them had failed before, returns the number of failures, and since when, UTC.
-    pub fn note_list(&self, is_unlisted: impl Fn(&BackupStatus) -> bool) -> Option<(u64, String)> {
+    /// Remembers that Windmill listed all workspaces. If listing them had failed before, returns the number of failures,
+    /// and since when, UTC.
+    pub fn note_list(&self, list: WorkspaceList) -> Option<(u64, String)> {
         let mut memory = self.current();
-        let failing = memory.kept.status(ALL, "").filter(|status| !status.last_run.success);
-        let recovery = failing.map(|status| {
-            let since = status.failing_since.as_ref().unwrap_or(&status.last_run.ended);
-            (status.consecutive_failures, since.clone())
-        });
-        let unlisted = memory.kept.standings.iter().filter(|one| is_unlisted(one));
-        let unlisted = unlisted.map(|one| (one.workspace.clone(), one.destination.clone())).collect();
-        memory.change(Change::Listed(unlisted));
+        let recovery =
+            memory.kept.status(ALL, "").and_then(|all| Some((all.consecutive_failures, all.failing_since.clone()?)));
+        memory.change(move |kept| kept.apply_list(&list));
         recovery
     }
 
@@ -594,7 +485,7 @@ impl History {
         if memory.unsaved.is_empty() {
             return Ok(());
         }
-        let text = memory.kept.shortened(FILE_BYTES_MAX);
+        let text = memory.kept.file_text();
         let count = memory.unsaved.len();
         memory.is_saving = true;
         drop(memory);
@@ -628,10 +519,10 @@ impl History {
 
 impl Memory {
     /// Makes a change. Returns whether it was one.
-    fn change(&mut self, change: Change) -> bool {
-        let has_changed = self.kept.apply(&change, SystemTime::now());
+    fn change(&mut self, change: impl Fn(&mut SavedHistory) -> bool + Send + 'static) -> bool {
+        let has_changed = change(&mut self.kept);
         if has_changed {
-            self.unsaved.push(change);
+            self.unsaved.push(Box::new(change));
             // Those that are being written stay until that ends.
             let excess = if self.is_saving { 0 } else { self.unsaved.len().saturating_sub(UNSAVED_MAX) };
             self.unsaved.drain(..excess);
@@ -645,21 +536,6 @@ fn cut(text: &str, bytes_max: usize) -> String {
         return text.to_owned();
     }
     format!("{}…", &text[..text.floor_char_boundary(bytes_max)])
-}
-
-/// Returns the first entries, cut, as many as fit, and then an entry that counts the others.
-fn first_of<T>(all: &[T], cut: impl Fn(&T) -> T, bytes: impl Fn(&T) -> usize, more: impl Fn(usize) -> T) -> Vec<T> {
-    let mut kept = Vec::new();
-    let mut bytes_left = LIST_BYTES_MAX;
-    for (index, one) in all.iter().map(cut).enumerate() {
-        let Some(left) = bytes_left.checked_sub(bytes(&one)) else {
-            kept.push(more(all.len() - index));
-            break;
-        };
-        bytes_left = left;
-        kept.push(one);
-    }
-    kept
 }
 
 #[cfg(test)]
@@ -685,15 +561,14 @@ mod tests {
         Record::for_test(id, success)
     }
 
-    fn about(destination: Option<&str>) -> About {
-        let destination = destination.map(str::to_owned);
-        About { configured: true, dry_run: false, verify: false, destination, token_user: None }
+    fn no_status() -> BackupStatus {
+        Default::default()
     }
 
     fn after(runs: &[(&str, bool)]) -> BackupStatus {
-        let after =
-            |known, (id, success): &(&str, bool)| Some(status_after(known, &record(id, *success), "there", None));
-        runs.iter().fold(None, after).expect("a run")
+        let mut status = no_status();
+        runs.iter().for_each(|(id, success)| status.add(&record(id, *success), None));
+        status
     }
 
     #[test]
@@ -710,13 +585,10 @@ mod tests {
     fn a_failure_is_news_when_it_begins_when_its_code_changes_and_once_a_day() {
         let failure =
             |code: &str, ended: &str| Record { code: code.to_owned(), ended: ended.to_owned(), ..record("01", false) };
-        let mut status = None;
+        let mut status = no_status();
         let mut news = |run: Record| {
-            let after = status_after(status.take(), &run, "there", None);
-            let run = &after.last_run;
-            let is_news = after.failure_news.as_ref().is_some_and(|news| news.ended == run.ended);
-            status = Some(after);
-            is_news
+            status.add(&run, None);
+            status.failure_news.as_ref().is_some_and(|news| news.ended == run.ended)
         };
         assert!(news(failure("timeout", "2026-11-22T18:00:00Z")));
         assert!(!news(failure("timeout", "2026-11-22T18:01:00Z")));
@@ -740,14 +612,13 @@ mod tests {
 
     #[test]
     fn a_daily_failure_is_news_each_day() {
-        let mut status = None;
+        let mut status = no_status();
         // A daily sync at 03:00 with a random delay of up to half a minute.
         for (day, second) in [(1, 20), (2, 5), (3, 25), (4, 11), (5, 2), (6, 29)] {
             let ended = format!("2026-11-{day:02}T03:00:{second:02}Z");
             let failure = Record { ended: ended.clone(), ..record("01", false) };
-            let after = status_after(status.take(), &failure, "there", None);
-            assert_eq!(after.failure_news.as_ref().map(|news| &news.ended), Some(&ended));
-            status = Some(after);
+            status.add(&failure, None);
+            assert_eq!(status.failure_news.as_ref().map(|news| &news.ended), Some(&ended));
         }
     }
 
@@ -756,7 +627,8 @@ mod tests {
         let result = SyncResult::bare(code, String::new(), id.to_owned(), workspace.to_owned(), "main".to_owned());
         let token_user = Some(TokenUser { name: "ann".to_owned(), admin: true });
         let destination = Some(if workspace == ALL { "" } else { "there" }.to_owned());
-        (About { configured: true, dry_run: false, verify: false, destination, token_user }, result)
+        let about = About { configured: true, dry_run: false, verify: false, destination };
+        (about, SyncResult { token_user, ..result })
     }
 
     #[test]
@@ -772,14 +644,14 @@ mod tests {
                 result.left_out = (0..100)
                     .map(|n| LeftOut { item: format!("script f/ops/{n}"), reason: "\"quoted\"".repeat(10) })
                     .collect();
-                history.record(about, &result);
+                history.record(&about, &result);
             }
         }
         let (news, backup) =
             history.read(|kept| (kept.standings[7].failure_news.clone(), kept.standings[7].last_backup.clone()));
         history.save(Duration::from_secs(5));
         let bytes = fs::metadata(&history.path).expect("there").len();
-        assert!((FILE_BYTES_MAX / 2..=FILE_BYTES_MAX).contains(&bytes), "{bytes} bytes");
+        assert!(bytes <= FILE_BYTES_MAX, "{bytes} bytes");
         let again = History::new(scratch.path());
         again.read(|kept| {
             assert_eq!((kept.runs.len(), kept.standings.len()), (RUNS_MAX, STANDINGS_MAX));
@@ -788,101 +660,43 @@ mod tests {
             assert_eq!(kept.runs[0].warnings.len(), 0);
         });
         assert!(again.token_user("ws1", "there").is_some_and(|user| user.admin));
-        // As much as possible stays.
-        let mut kept = <SavedHistory as Default>::default();
-        for id in ["01", "02", "03"] {
-            kept.add(&Record { warnings: vec!["w".repeat(1_000)], ..record(id, true) }, &about(None));
-        }
-        let text = kept.shortened(2_500);
-        assert_eq!(kept.runs.iter().map(|run| run.warnings.len()).collect::<Vec<_>>(), [1, 0, 0]);
-        assert!(text.len() <= 2_500 && text == json::to_string(&kept), "{text}");
     }
 
     #[test]
     #[cfg_attr(target_family = "wasm", ignore = "WASI has no file locks")]
-    fn a_failure_whose_notice_was_lost_is_news_again_also_in_another_process() {
-        let scratch = files::RunDir::for_test("lost-news").expect("a folder");
-        let history = History::new(scratch.path());
-        let fail = |history: &History, id: &str| {
-            let (about, result) = ended(id, "shop", Code::Timeout);
-            let after = history.record(about, &result).expect("a turn").after;
-            after.failure_news.is_some_and(|news| news.run_id == id)
-        };
-        assert!(fail(&history, "01"));
-        history.save(Duration::from_secs(5));
-        assert!(!fail(&history, "02"));
-        history.lose_news("02");
-        assert!(!fail(&history, "03"), "run 02 was no news");
-        history.lose_news("01");
-        history.save(Duration::from_secs(5));
-        let again = History::new(scratch.path());
-        assert!(fail(&again, "04"));
-        assert!(!fail(&again, "05"));
-        history.read(|_| ());
-        assert!(history.memory().unsaved.is_empty());
-    }
-
-    #[test]
-    fn an_overdue_backup_whose_notice_was_lost_is_news_again_after_a_pause() {
-        let now = SystemTime::now();
-        let at = |seconds: u64| time::to_text(now + Duration::from_secs(seconds));
-        let alert = |seconds: u64| OverdueAlert {
-            workspace: "shop".to_owned(),
-            destination: "there".to_owned(),
-            since: at(0),
-            told: at(seconds),
-            notice: Some(format!("notice {seconds}")),
-        };
-        let mut kept = <SavedHistory as Default>::default();
-        assert!(kept.add_overdue(&alert(0), &at(0)));
-        assert!(kept.lose_news("notice 0", now));
-        assert!(!kept.lose_news("notice 0", now), "it is lost once");
-        assert!(!kept.add_overdue(&alert(500), &at(500)));
-        assert!(kept.add_overdue(&alert(601), &at(601)));
-        assert!(!kept.add_overdue(&alert(1300), &at(1300)));
-    }
-
-    #[test]
-    #[cfg_attr(target_family = "wasm", ignore = "WASI has no file locks")]
-    fn a_list_of_all_workspaces_ends_its_failure_and_marks_those_that_it_lacks() {
+    fn a_list_of_all_workspaces_is_kept_and_ends_its_failure() {
         let scratch = files::RunDir::for_test("list").expect("a folder");
         let history = History::new(scratch.path());
         let record = |id: &str, workspace: &str, code: Code| {
             let (about, result) = ended(id, workspace, code);
-            history.record(about, &result);
+            history.record(&about, &result);
         };
         let look = |history: &History| {
-            history.read(|kept| {
-                let one = |workspace| kept.status(workspace, "there").and_then(|one| one.unlisted);
-                (kept.status(ALL, "").is_some(), one("shop"), one("old"))
-            })
+            let listed = |kept: &SavedHistory| kept.list.as_ref().map_or(0, |list| list.workspaces.len());
+            history.read(|kept| (kept.status(ALL, "").is_some(), listed(kept)))
         };
-        let list = || history.note_list(|one| one.workspace == "old");
-        record("01", "shop", Code::Unchanged);
-        record("02", "old", Code::Unchanged);
-        record("03", ALL, Code::Timeout);
-        record("04", ALL, Code::Timeout);
-        assert_eq!(list().map(|(failures, _)| failures), Some(2));
-        assert_eq!(list(), None);
-        assert_eq!(look(&history), (false, None, Some(true)));
+        let list = |count: usize| {
+            let workspaces = (0..count).map(|number| format!("ws{number}")).collect();
+            history.note_list(WorkspaceList { base_url: "http://h".to_owned(), workspaces })
+        };
+        record("01", ALL, Code::Timeout);
+        record("02", ALL, Code::Timeout);
+        assert_eq!(list(2).map(|(failures, _)| failures), Some(2));
+        assert_eq!(list(2), None);
+        assert_eq!(history.memory().unsaved.len(), 3, "the same list is no change");
         // Another process replaces the file before this one saves.
         let other = History::new(scratch.path());
-        other.record(ended("05", "lab", Code::Unchanged).0, &ended("05", "lab", Code::Unchanged).1);
+        other.record(&ended("05", "lab", Code::Unchanged).0, &ended("05", "lab", Code::Unchanged).1);
         other.save(Duration::from_secs(5));
-        assert_eq!(look(&history), (false, None, Some(true)));
+        assert_eq!(look(&history), (false, 2));
         history.save(Duration::from_secs(5));
-        assert_eq!(look(&History::new(scratch.path())), (false, None, Some(true)));
-        record("06", "old", Code::Unchanged);
-        record("07", ALL, Code::Timeout);
-        assert_eq!(look(&history), (true, None, None));
+        assert_eq!(look(&History::new(scratch.path())), (false, 2));
+        // A failure after the list, which is saved together with it.
+        list(1);
+        record("06", ALL, Code::Timeout);
         history.save(Duration::from_secs(5));
-        assert_eq!(look(&history), (true, None, None));
-        // A run after the list, which is saved together with it.
-        list();
-        record("08", "old", Code::Unchanged);
-        history.save(Duration::from_secs(5));
-        assert_eq!(look(&history), (false, None, None));
-        assert_eq!(look(&History::new(scratch.path())), (false, None, None));
+        assert_eq!(look(&history), (true, 1));
+        assert_eq!(look(&History::new(scratch.path())), (true, 1));
         assert!(history.memory().unsaved.is_empty());
     }
 
@@ -894,9 +708,10 @@ mod tests {
             let code = "incomplete".to_owned();
             Record { code, left_out: Some(left_out), ended, ..record("01", false) }
         };
-        let mut status = status_after(None, &run("f/a", "01"), "there", None);
+        let mut status = no_status();
+        status.add(&run("f/a", "01"), None);
         for (item, ended, is_news) in [("f/a", "02", false), ("f/b", "03", true), ("f/b", "04", false)] {
-            status = status_after(Some(status), &run(item, ended), "there", None);
+            status.add(&run(item, ended), None);
             let ended = format!("2026-11-22T18:00:{ended}Z");
             assert_eq!(status.failure_news.as_ref().is_some_and(|news| news.ended == ended), is_news, "{ended}");
             assert_eq!(status.last_backup.as_ref(), Some(&ended));
@@ -907,22 +722,17 @@ mod tests {
     #[test]
     fn what_is_overdue_is_news_once_a_day_until_a_backup_is_made() {
         let mut kept = <SavedHistory as Default>::default();
-        let alert = |told: &str| OverdueAlert {
-            workspace: "shop".to_owned(),
-            destination: "there".to_owned(),
-            since: "2026-11-22T17:00:00Z".to_owned(),
-            told: told.to_owned(),
-            notice: None,
-        };
-        let add = |kept: &mut SavedHistory, told: &str, now: &str| kept.add_overdue(&alert(told), now);
+        let alert = |told: &str| OverdueAlert { since: "2026-11-22T17:00:00Z".to_owned(), told: told.to_owned() };
+        let add = |kept: &mut SavedHistory, told: &str, now: &str| kept.add_overdue("shop", "there", &alert(told), now);
         let at_once = |kept: &mut SavedHistory, told: &str| add(kept, told, told);
         assert!(at_once(&mut kept, "2026-11-22T17:30:00Z"));
         assert!(!at_once(&mut kept, "2026-11-23T16:29:59Z"));
         assert!(at_once(&mut kept, "2026-11-23T16:30:00Z"));
-        kept.add(&record("01", false), &about(Some("there")));
-        assert_eq!(kept.overdue.as_ref().map(Vec::len), Some(1));
-        kept.add(&record("02", true), &about(Some("there")));
-        assert_eq!(kept.overdue.as_ref().map(Vec::len), Some(0));
+        kept.add(&record("01", false), Some("there"), None);
+        let is_overdue = |kept: &SavedHistory| kept.status("shop", "there").map(|status| status.overdue.is_some());
+        assert_eq!(is_overdue(&kept), Some(true));
+        kept.add(&record("02", true), Some("there"), None);
+        assert_eq!(is_overdue(&kept), Some(false));
         let (told, later) = ("2026-11-22T17:59:59Z", "2026-11-22T18:30:00Z");
         assert!(!add(&mut kept, told, later), "it was said before the backup");
         assert!(at_once(&mut kept, told), "the backup is in the future, since the clock was wrong");
@@ -931,8 +741,8 @@ mod tests {
     #[test]
     fn a_run_that_was_read_back_is_there_once() {
         let mut kept = <SavedHistory as Default>::default();
-        assert!(kept.add(&record("01", true), &about(None)));
-        assert!(!kept.add(&record("01", true), &about(None)));
+        assert!(kept.add(&record("01", true), None, None));
+        assert!(!kept.add(&record("01", true), None, None));
         assert_eq!((kept.runs.len(), kept.standings.len()), (1, 0));
     }
 
@@ -943,7 +753,7 @@ mod tests {
         let (history, other) = (History::new(scratch.path()), History::new(scratch.path()));
         let fail = |history: &History, id: &str| {
             let (about, result) = ended(id, "shop", Code::Timeout);
-            history.record(about, &result).expect("a turn").after.consecutive_failures
+            history.record(&about, &result).expect("a turn").after.consecutive_failures
         };
         let unsaved = || history.memory().unsaved.len();
         let save = |history: &History| history.save(Duration::from_secs(5));
@@ -965,7 +775,7 @@ mod tests {
         let lock = history.lock(Duration::ZERO).expect("free");
         for id in 0..UNSAVED_MAX + 5 {
             let (about, result) = ended(&id.to_string(), "shop", Code::Timeout);
-            history.record(about, &result);
+            history.record(&about, &result);
         }
         history.save(Duration::ZERO);
         assert_eq!(history.memory().unsaved.len(), UNSAVED_MAX, "the file is locked");
@@ -978,9 +788,9 @@ mod tests {
 
     #[test]
     fn runs_that_count_for_no_backup_do_not_push_out_the_others() {
-        let mut kept = SavedHistory { runs: Vec::new(), standings: Vec::new(), overdue: None };
+        let mut kept = <SavedHistory as Default>::default();
         let mut add = |id: usize, dry_run| {
-            kept.add(&Record { dry_run, ..record(&format!("{id}"), true) }, &about(None));
+            kept.add(&Record { dry_run, ..record(&format!("{id}"), true) }, None, None);
             (kept.runs.len(), kept.runs.iter().filter(|run| !run.dry_run).count())
         };
         for id in 0..30 {
@@ -995,11 +805,9 @@ mod tests {
     #[test]
     fn the_last_success_says_whose_token_it_had() {
         let user = |name: &str, admin| Some(TokenUser { name: name.to_owned(), admin });
-        let after = |known, success, user: Option<TokenUser>| {
-            status_after(known, &record("01", success), "there", user.as_ref())
-        };
-        let status = after(None, true, user("ann", true));
-        let status = after(Some(status), false, user("bob", false));
+        let mut status = no_status();
+        status.add(&record("01", true), user("ann", true).as_ref());
+        status.add(&record("02", false), user("bob", false).as_ref());
         assert_eq!(status.token_user, user("ann", true));
         let text = json::to_string(&status);
         assert_eq!(json::from_str::<BackupStatus>(&text).expect("read back").token_user, status.token_user);

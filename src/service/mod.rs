@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backup::workspaces::WorkspaceList;
 use crate::config::Config;
 use crate::service::queue::Queue;
 use crate::service::recorder::Recorder;
@@ -30,8 +29,6 @@ pub struct Service {
     pub queue: Arc<Queue>,
     /// Records the ends of runs, and knows the former ones.
     pub recorder: Arc<Recorder>,
-    /// The workspaces that Windmill listed.
-    pub workspace_list: WorkspaceList,
     /// Cancelled when the process ends.
     pub cancel: CancelToken,
     /// When the process started.
@@ -42,6 +39,6 @@ impl Service {
     /// Returns the status of the configured backups.
     #[must_use]
     pub fn workspaces(&self) -> Vec<Workspace> {
-        self.recorder.history.read(|kept| status::configured_workspaces(&self.config, &self.workspace_list, kept))
+        self.recorder.history.read(|kept| status::configured_workspaces(&self.config, kept))
     }
 }

@@ -3,33 +3,25 @@
 use std::time::{Duration, SystemTime};
 
 use crate::model::result_code::Code;
-use crate::service::history::OverdueAlert;
 use crate::service::notify::message::{Notice, Subject};
-use crate::service::status::{self, Overdue, Workspace};
+use crate::service::status::{self, Workspace};
 use crate::service::{Service, worker};
 use crate::util::time;
 
-/// How often the clock is checked: ten times in the expected time, within these bounds. The clock may be changed,
-/// and a machine may sleep.
-const LOOK_SHARE: u32 = 10;
-const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(200);
-const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(20);
+/// How often the clock is checked, which may be changed; a machine may also sleep.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Checks for overdue backups until the process ends.
-pub fn watch(service: &Service, every: Duration) {
-    let interval = (every / LOOK_SHARE).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
-    loop {
-        std::thread::park_timeout(interval);
-        if service.cancel.is_cancelled() {
-            return;
-        }
+pub fn watch(service: &Service) {
+    while !service.cancel.is_cancelled() {
+        std::thread::park_timeout(LOOK_INTERVAL);
         let now = SystemTime::now();
         let started = time::of(service.started, now);
         for workspace in service.workspaces() {
             if may_tell(service, &workspace, started, now)
-                && let Some(overdue) = status::overdue(&service.config, &workspace, started, now)
+                && let Some((since, fault)) = status::overdue(&service.config, &workspace, started, now)
             {
-                tell(service, &workspace.workspace, overdue, now);
+                tell(service, &workspace.workspace, since, fault.message);
             }
         }
     }
@@ -44,21 +36,14 @@ fn may_tell(service: &Service, workspace: &Workspace, started: SystemTime, now: 
     ran || service.started.elapsed() >= service.config.sync_timeout
 }
 
-fn tell(service: &Service, workspace: &str, overdue: Overdue, now: SystemTime) {
+fn tell(service: &Service, workspace: &str, since: SystemTime, message: String) {
     let Service { config, recorder, .. } = service;
-    let (result, destination) = worker::result_without_run(config, workspace, Code::Overdue, overdue.fault.message);
-    let is_news = recorder.history.note_overdue(OverdueAlert {
-        workspace: workspace.to_owned(),
-        destination,
-        since: time::to_text(overdue.since),
-        told: time::to_text(now),
-        notice: Some(result.run_id.clone()),
-    });
-    if !is_news {
+    let (result, destination) = worker::result_without_run(config, workspace, Code::Overdue, message);
+    if !recorder.history.note_overdue(workspace, destination, since) {
         return;
     }
     // Saved before the notice, so that a service that is killed in between does not send the notice twice.
     recorder.flush();
     log::error!("overdue: {}", result.message);
-    recorder.notifier.tell(Notice { tells_failure: true, ..Notice::new(result, Subject::Backup) });
+    recorder.notifier.tell(&Notice { tells_failure: true, ..Notice::new(result, Subject::Backup) });
 }

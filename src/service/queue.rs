@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::backup::run_context::new_run_id;
 use crate::model::result_code::Code;
-use crate::model::run_result::{SyncResult, TokenUser};
+use crate::model::run_result::SyncResult;
 use crate::request::SyncRequest;
+use crate::service::worker::SyncWorker;
 
 /// How many runs of configured backups may be in progress at once. Each starts a `wmill`, which takes 100 MB.
 const RUNNING_MAX: usize = 3;
@@ -29,23 +30,9 @@ const CALLER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The step of a run that has not begun.
 const QUEUE: &str = "queue";
 
-/// Executes the runs, and receives their results.
-pub trait Worker: Send + Sync {
-    /// Executes the run, and returns its result with the user of its token, if known. It may take minutes, and may
-    /// panic.
-    fn work(&self, run: &Run) -> (SyncResult, Option<TokenUser>);
-
-    /// Called when a run ends, before its callers get the result. If `begun` is false, the run never had its turn. Must
-    /// be quick.
-    fn ended(&self, run: &Run, result: &SyncResult, begun: bool, token_user: Option<TokenUser>);
-
-    /// Called when callers have the result, but the run's backup is not free yet.
-    fn flush(&self);
-}
-
 /// All runs of this process.
 pub struct Queue {
-    worker: Box<dyn Worker>,
+    worker: SyncWorker,
     waiting_time_max: Duration,
     state: Mutex<QueueState>,
     /// Notified whenever a run begins or ends, or the queue closes.
@@ -60,8 +47,6 @@ struct QueueState {
     /// When a run last ended: index 0 is for other runs, index 1 for runs of configured backups.
     last_end: [Option<Instant>; 2],
     is_closed: bool,
-    /// Whether a run was ever requested.
-    was_used: bool,
 }
 
 impl QueueState {
@@ -152,14 +137,10 @@ impl Run {
         self.state().step
     }
 
-    /// Returns how long ago the run was requested.
+    /// Returns how many milliseconds ago the run was requested.
     #[must_use]
-    pub fn age(&self) -> Duration {
-        self.since.elapsed()
-    }
-
-    fn age_ms(&self) -> u64 {
-        u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX)
+    pub fn age_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Returns a failed result of this run, without a commit and changes.
@@ -171,18 +152,10 @@ impl Run {
     }
 }
 
-/// The runs in progress and the waiting runs, at one moment.
-pub struct Overview {
-    /// The runs in progress, at most one for each backup.
-    pub running: Vec<Arc<Run>>,
-    /// The runs that wait for the end of others.
-    pub waiting: Vec<Arc<Run>>,
-}
-
 impl Queue {
     /// Returns an empty queue. `worker` executes the runs; each waits at most `waiting_time_max` for its turn.
     #[must_use]
-    pub fn new(worker: Box<dyn Worker>, waiting_time_max: Duration) -> Arc<Self> {
+    pub fn new(worker: SyncWorker, waiting_time_max: Duration) -> Arc<Self> {
         Arc::new(Self { worker, waiting_time_max, state: Mutex::default(), changed: Condvar::new() })
     }
 
@@ -197,7 +170,6 @@ impl Queue {
     /// [`Code::ShuttingDown`] or [`Code::TooManyRequests`].
     pub fn submit(self: &Arc<Self>, request: SyncRequest) -> Result<Arc<Run>, Code> {
         let mut state = self.state();
-        state.was_used = true;
         if state.is_closed {
             return Err(Code::ShuttingDown);
         }
@@ -224,12 +196,12 @@ impl Queue {
     fn execute(&self, run: &Run) {
         if self.wait_for_turn(run) {
             let worked = catch_unwind(AssertUnwindSafe(|| self.worker.work(run)));
-            let panicked = |_| (run.failure(Code::Internal, "internal error; the log has more".to_owned()), None);
-            let (mut result, token_user) = worked.unwrap_or_else(panicked);
+            let panicked = |_| run.failure(Code::Internal, "internal error; the log has more".to_owned());
+            let mut result = worked.unwrap_or_else(panicked);
             result.duration_ms = run.age_ms();
             let mut state = self.state();
             state.last_end[usize::from(run.request.configured)] = Some(Instant::now());
-            self.end(run, result, true, token_user);
+            self.end(run, result, true);
             drop(state);
             // Whatever happens, the run gives its place back.
             let _ = catch_unwind(AssertUnwindSafe(|| self.worker.flush()));
@@ -246,7 +218,7 @@ impl Queue {
             if state.is_closed {
                 let message = "the service is ending; the sync had not begun".to_owned();
                 log::warn!("run {}: {message}", run.id);
-                self.end(run, run.failure(Code::ShuttingDown, message), false, None);
+                self.end(run, run.failure(Code::ShuttingDown, message), false);
                 return false;
             }
             let left = self.waiting_time_max.saturating_sub(state.waits_since(run).elapsed());
@@ -258,7 +230,7 @@ impl Queue {
                     self.waiting_time_max.as_secs()
                 );
                 log::error!("run {}: {message}", run.id);
-                self.end(run, run.failure(Code::Timeout, message), false, None);
+                self.end(run, run.failure(Code::Timeout, message), false);
                 return false;
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -271,8 +243,8 @@ impl Queue {
 
     /// Reports the end to the worker, then ends the run for all its callers. The queue's state is locked meanwhile, so
     /// that no caller begins to wait in between.
-    fn end(&self, run: &Run, result: SyncResult, begun: bool, token_user: Option<TokenUser>) {
-        self.worker.ended(run, &result, begun, token_user);
+    fn end(&self, run: &Run, result: SyncResult, begun: bool) {
+        self.worker.ended(run, &result, begun);
         let mut state = run.state();
         (state.waits, state.result) = (false, Some(result));
         drop(state);
@@ -309,26 +281,19 @@ impl Queue {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Whether any run was requested so far.
+    /// Whether a run is there or has ended.
     #[must_use]
     pub fn was_used(&self) -> bool {
-        self.state().was_used
+        let state = self.state();
+        !state.runs.is_empty() || state.last_end.iter().any(Option::is_some)
     }
 
-    /// Returns the runs in progress and the waiting runs.
+    /// Returns the runs in progress, at most one for each backup, and those that wait for the end of others.
     #[must_use]
-    pub fn overview(&self) -> Overview {
-        let state = self.state();
-        let mut overview = Overview { running: Vec::new(), waiting: Vec::new() };
-        for run in &state.runs {
-            let state = run.state();
-            // A run that has ended keeps its place until it is saved.
-            if state.result.is_none() {
-                let list = if state.has_begun { &mut overview.running } else { &mut overview.waiting };
-                list.push(Arc::clone(run));
-            }
-        }
-        overview
+    pub fn overview(&self) -> (Vec<Arc<Run>>, Vec<Arc<Run>>) {
+        // A run that has ended keeps its place until it is saved.
+        let active: Vec<_> = self.state().runs.iter().filter(|run| run.state().result.is_none()).cloned().collect();
+        active.into_iter().partition(|run| run.state().has_begun)
     }
 }
 
@@ -385,21 +350,9 @@ mod tests {
         assert!(state.takes(&new.request, &new.backup_id), "a backup has room for its first run");
     }
 
-    struct Idle;
-
-    impl Worker for Idle {
-        fn work(&self, run: &Run) -> (SyncResult, Option<TokenUser>) {
-            (run.failure(Code::Timeout, String::new()), None)
-        }
-
-        fn ended(&self, _: &Run, _: &SyncResult, _: bool, _: Option<TokenUser>) {}
-
-        fn flush(&self) {}
-    }
-
     #[test]
     fn a_run_that_waits_is_shared_until_it_goes_on_or_ends() {
-        let queue = Queue::new(Box::new(Idle), Duration::ZERO);
+        let queue = Queue::new(SyncWorker::for_test(), Duration::ZERO);
         let run = run("shop", true, Instant::now(), 0);
         let state = QueueState { runs: vec![Arc::clone(&run)], ..QueueState::default() };
         let is_shared = || state.waiting_for(&run.request).is_some();
@@ -409,7 +362,7 @@ mod tests {
         run.enter("fetch");
         assert!(!is_shared());
         run.wait_for_others();
-        queue.end(&run, run.failure(Code::Timeout, String::new()), true, None);
+        queue.end(&run, run.failure(Code::Timeout, String::new()), true);
         assert!(!is_shared(), "nobody gets a result that is older than the request");
     }
 

@@ -1,12 +1,11 @@
 //! Records an ended run: counts it, adds it to the history, and sends the notifications.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backup::run_context::new_run_id;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
-use crate::service::history::{self, About, BackupStatus, History, Transition};
+use crate::service::history::{self, About, History, Transition, WorkspaceList};
 use crate::service::metrics::{Metrics, OTHER};
 use crate::service::notify::message::{Notice, Subject};
 use crate::service::notify::sender::Sender;
@@ -20,40 +19,40 @@ pub struct Recorder {
     /// The counters.
     pub metrics: Metrics,
     /// The last runs and the status of the backups.
-    pub history: Arc<History>,
+    pub history: History,
     /// Sends the notices.
     pub notifier: Sender,
 }
 
 impl Recorder {
     /// Records the end of a run, in memory. `link` is the web page of its commit.
-    pub fn record(&self, about: About, result: &SyncResult, link: Option<String>) {
+    pub fn record(&self, about: &About, result: &SyncResult, link: Option<String>) {
         let subject = if about.verify { Subject::Verification } else { Subject::Backup };
         if !about.dry_run && !about.verify {
             let workspace = if about.configured { &result.workspace } else { OTHER };
             self.metrics.count_run(workspace, result.code, Duration::from_millis(result.duration_ms));
         }
-        let Some(Transition { before, after, overdue_since }) = self.history.record(about, result) else { return };
+        let Some(Transition { before, after }) = self.history.record(about, result) else { return };
         let is_success = result.code.is_success();
+        let overdue = before.as_ref().and_then(|status| status.overdue.clone()).filter(|_| is_success);
         let failing = if is_success { before } else { Some(after) };
         let news = failing.as_ref().and_then(|status| status.failure_news.as_ref());
-        self.notifier.tell(Notice {
+        self.notifier.tell(&Notice {
             tells_failure: news.is_some_and(|news| news.run_id == result.run_id),
             failures: failing.and_then(|status| Some((status.consecutive_failures, status.failing_since?))),
-            overdue_since: overdue_since.filter(|_| is_success),
+            overdue_since: overdue.map(|overdue| overdue.since),
             link,
             // A notice is short, and differences show content.
             ..Notice::new(SyncResult { differences: None, ..result.clone() }, subject)
         });
     }
 
-    /// Records that Windmill listed all workspaces; see [`History::note_list`]. Chats that were told of a failure to list
-    /// them are told of its end.
-    pub fn record_list(&self, is_unlisted: impl Fn(&BackupStatus) -> bool) {
-        let Some(failures) = self.history.note_list(is_unlisted) else { return };
+    /// Records that Windmill listed all workspaces. Chats that were told of a failure to list them are told of its end.
+    pub fn record_list(&self, list: WorkspaceList) {
+        let Some(failures) = self.history.note_list(list) else { return };
         let workspace = history::ALL.to_owned();
         let result = SyncResult::bare(Code::Unchanged, String::new(), new_run_id(), workspace, String::new());
-        self.notifier.tell(Notice { failures: Some(failures), ..Notice::new(result, Subject::List) });
+        self.notifier.tell(&Notice { failures: Some(failures), ..Notice::new(result, Subject::List) });
         self.flush();
     }
 

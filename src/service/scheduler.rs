@@ -21,19 +21,17 @@ const DELAY_SHARE: u32 = 10;
 /// the last run, because no service was there, starts one at once.
 pub fn follow(service: &Service, purpose: Purpose, schedule: &Schedule) {
     let mut handled = last_run(service, purpose).unwrap_or_else(SystemTime::now);
-    loop {
-        match look(schedule, &mut handled, SystemTime::now()) {
-            Look::Never => return,
-            Look::Later(pause) => std::thread::park_timeout(pause),
-            Look::Due(due) => {
-                std::thread::park_timeout(random_delay(schedule, due));
-                if !start(service, purpose) {
-                    return;
-                }
-                // One run is enough for all times that were missed.
-                handled = SystemTime::now();
-            }
+    while let Some((due, wait)) = look(schedule, &mut handled, SystemTime::now()) {
+        if !wait.is_zero() {
+            std::thread::park_timeout(wait);
+            continue;
         }
+        std::thread::park_timeout(random_delay(schedule, due));
+        if !start(service, purpose) {
+            return;
+        }
+        // One run is enough for all times that were missed.
+        handled = SystemTime::now();
     }
 }
 
@@ -48,10 +46,10 @@ fn last_run(service: &Service, purpose: Purpose) -> Option<SystemTime> {
 
 /// Starts the runs. Returns whether the queue takes more.
 fn start(service: &Service, purpose: Purpose) -> bool {
-    let Service { config, recorder, workspace_list, cancel, .. } = service;
+    let Service { config, recorder, cancel, .. } = service;
     let draft = Draft::from_config(config, Flags { purpose, ..Flags::default() });
     let noun = purpose.noun();
-    let requests = match worker::requests(workspace_list, recorder, &draft, config, cancel) {
+    let requests = match worker::requests(recorder, &draft, config, cancel) {
         Ok(requests) => requests.list,
         Err(error) => {
             log::error!("the scheduled {noun}: {}", error.message);
@@ -71,26 +69,13 @@ fn start(service: &Service, purpose: Purpose) -> bool {
     true
 }
 
-/// What to do, by the clock and the schedule.
-#[derive(Debug, PartialEq, Eq)]
-enum Look {
-    /// A run was due at this time.
-    Due(SystemTime),
-    /// Check again after this time.
-    Later(Duration),
-    /// The schedule has no further time.
-    Never,
-}
-
-/// Returns what to do now, if each run up to `handled` was started.
-fn look(schedule: &Schedule, handled: &mut SystemTime, now: SystemTime) -> Look {
+/// Returns when a run is due, if each run up to `handled` was started, and how long to wait until the next look; a run
+/// that is due now does not wait. Returns `None` if the schedule has no further time.
+fn look(schedule: &Schedule, handled: &mut SystemTime, now: SystemTime) -> Option<(SystemTime, Duration)> {
     // If the clock was set back, the times after `now` are not handled yet.
     *handled = (*handled).min(now);
-    let Some(due) = schedule.next_after(*handled) else { return Look::Never };
-    match due.duration_since(now) {
-        Ok(left) if !left.is_zero() => Look::Later(left.min(LOOK_INTERVAL)),
-        _ => Look::Due(due),
-    }
+    let due = schedule.next_after(*handled)?;
+    Some((due, due.duration_since(now).unwrap_or_default().min(LOOK_INTERVAL)))
 }
 
 fn random_delay(schedule: &Schedule, due: SystemTime) -> Duration {
@@ -111,33 +96,33 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(handled: SystemTime, now: SystemTime, expected: &Look) {
+    fn check(handled: SystemTime, now: SystemTime, due: SystemTime, wait: Duration) {
         let minutely = Schedule::parse("* * * * *").unwrap();
-        assert_eq!(&look(&minutely, &mut { handled }, now), expected);
+        assert_eq!(look(&minutely, &mut { handled }, now), Some((due, wait)));
     }
 
     #[test]
     fn a_run_is_due_when_the_next_minute_has_begun_and_not_before() {
-        check(at(1), at(1), &Look::Later(LOOK_INTERVAL));
-        check(at(1), at(50), &Look::Later(Duration::from_secs(10)));
-        check(at(1), at(59), &Look::Later(Duration::from_secs(1)));
-        check(at(1), at(60), &Look::Due(at(60)));
-        check(at(1), at(61), &Look::Due(at(60)));
+        check(at(1), at(1), at(60), LOOK_INTERVAL);
+        check(at(1), at(50), at(60), Duration::from_secs(10));
+        check(at(1), at(59), at(60), Duration::from_secs(1));
+        check(at(1), at(60), at(60), Duration::ZERO);
+        check(at(1), at(61), at(60), Duration::ZERO);
     }
 
     #[test]
     fn what_was_missed_is_due_at_once_and_what_was_handled_is_not() {
-        check(at(1), at(86_401), &Look::Due(at(60)));
-        check(at(86_401), at(86_401), &Look::Later(LOOK_INTERVAL));
+        check(at(1), at(86_401), at(60), Duration::ZERO);
+        check(at(86_401), at(86_401), at(86_460), LOOK_INTERVAL);
     }
 
     #[test]
     fn a_clock_that_was_set_back_does_not_delay_the_next_run() {
-        check(at(86_400), at(30), &Look::Later(LOOK_INTERVAL));
+        check(at(86_400), at(30), at(60), LOOK_INTERVAL);
         let minutely = Schedule::parse("* * * * *").unwrap();
         let mut handled = at(86_400);
         look(&minutely, &mut handled, at(30));
-        assert_eq!(look(&minutely, &mut handled, at(60)), Look::Due(at(60)));
+        assert_eq!(look(&minutely, &mut handled, at(60)), Some((at(60), Duration::ZERO)));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The state of the service and its backups at one moment, as JSON.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use miniserde::Serialize;
 
-use crate::backup::workspaces::WorkspaceList;
 use crate::config::schedule::Schedule;
 use crate::config::{Config, Workspaces};
 use crate::model::names::WorkspaceId;
@@ -13,7 +14,7 @@ use crate::request::{self, Purpose, verified};
 use crate::service::Service;
 use crate::service::history::{ALL, BackupStatus, Bar, Record, SavedHistory};
 use crate::service::notify::message::commit_page;
-use crate::service::queue::{Overview, Run};
+use crate::service::queue::Run;
 use crate::util::time;
 
 /// How many workspaces are listed that only requests named. Further ones appear only in the runs.
@@ -110,28 +111,29 @@ impl ActiveRun {
             dry_run: run.request.dry_run,
             verify: run.request.purpose == Purpose::Verify,
             step: run.step(),
-            elapsed_ms: u64::try_from(run.age().as_millis()).unwrap_or(u64::MAX),
+            elapsed_ms: run.age_ms(),
         }
     }
 }
 
 impl Workspace {
     pub(super) fn configured(workspace: &str, status: Option<&BackupStatus>, verified: Option<&BackupStatus>) -> Self {
+        let (status, verified) = (status.cloned().unwrap_or_default(), verified.cloned().unwrap_or_default());
+        // An earlier version did not write `last_backup`.
+        let last_backup = status.last_backup.or_else(|| Some(status.last_success.as_ref()?.ended.clone()));
         Self {
             workspace: workspace.to_owned(),
             configured: true,
-            last_run: status.map(|known| known.last_run.clone()),
-            last_success: status.and_then(|known| known.last_success.clone()),
-            last_backup: status.and_then(|known| {
-                known.last_backup.clone().or_else(|| known.last_success.as_ref().map(|run| run.ended.clone()))
-            }),
+            last_run: status.last_run,
+            last_success: status.last_success,
+            last_backup,
             commit_url: None,
-            last_failure: status.and_then(|known| known.last_failure.clone()),
-            consecutive_failures: status.map_or(0, |known| known.consecutive_failures),
-            failing_since: status.and_then(|known| known.failing_since.clone()),
-            last_runs: status.map_or_else(Vec::new, |known| known.picture.clone()),
-            last_verify: verified.map(|known| known.last_run.clone()),
-            last_verify_success: verified.and_then(|known| known.last_success.clone()),
+            last_failure: status.last_failure,
+            consecutive_failures: status.consecutive_failures,
+            failing_since: status.failing_since,
+            last_runs: status.picture,
+            last_verify: verified.last_run,
+            last_verify_success: verified.last_success,
         }
     }
 
@@ -151,9 +153,9 @@ impl Workspace {
 }
 
 /// Returns the status of the configured backups. If the settings choose all workspaces, these are those that Windmill
-/// listed last, or, before it was asked, those in the history that the last list did not lack.
+/// listed last, or, before it was asked, those in the history.
 #[must_use]
-pub fn configured_workspaces(config: &Config, workspace_list: &WorkspaceList, kept: &SavedHistory) -> Vec<Workspace> {
+pub fn configured_workspaces(config: &Config, kept: &SavedHistory) -> Vec<Workspace> {
     let one = |workspace: &WorkspaceId| {
         let destination = request::configured_destination(config, workspace);
         let status = |destination: &str| kept.status(workspace.as_str(), destination);
@@ -162,30 +164,24 @@ pub fn configured_workspaces(config: &Config, workspace_list: &WorkspaceList, ke
         one.commit_url = config.remote.as_ref().zip(commit).and_then(|(remote, commit)| commit_page(remote, commit));
         one
     };
-    let listed = match &config.workspaces {
-        Workspaces::Listed(listed) => return listed.iter().map(one).collect(),
-        Workspaces::All => workspace_list.last(),
+    if let Workspaces::Listed(listed) = &config.workspaces {
+        return listed.iter().map(one).collect();
+    }
+    let in_history = |status: &BackupStatus| {
+        let id = WorkspaceId::parse(&status.workspace).ok()?;
+        (status.destination == request::configured_destination(config, &id)).then_some(id)
     };
-    let in_history = || {
-        let standings = kept.standings.iter().filter(|status| status.unlisted != Some(true));
-        let mut all: Vec<_> = standings.filter_map(|status| configured_workspace(config, status)).collect();
-        all.sort();
-        all
+    let listed: Vec<_> = match kept.list.as_ref().filter(|list| list.base_url == config.base_url.as_str()) {
+        Some(list) => list.workspaces.iter().filter_map(|workspace| WorkspaceId::parse(workspace).ok()).collect(),
+        None => kept.standings.iter().filter_map(in_history).collect::<BTreeSet<_>>().into_iter().collect(),
     };
-    let mut all: Vec<_> = listed.unwrap_or_else(in_history).iter().map(one).collect();
+    let mut all: Vec<_> = listed.iter().map(one).collect();
     // Without a list of the workspaces, none of them is backed up.
-    let unlisted = kept.status(ALL, "").filter(|status| !status.last_run.success);
-    if unlisted.is_some() || all.is_empty() && config.expect_sync_every.is_some() {
-        all.push(Workspace::configured(ALL, unlisted, None));
+    let failing = kept.status(ALL, "");
+    if failing.is_some_and(|status| status.last_run.is_some()) || all.is_empty() && config.expect_sync_every.is_some() {
+        all.push(Workspace::configured(ALL, failing, None));
     }
     all
-}
-
-/// Returns the workspace of a status, if the settings still choose its destination.
-#[must_use]
-pub fn configured_workspace(config: &Config, status: &BackupStatus) -> Option<WorkspaceId> {
-    let id = WorkspaceId::parse(&status.workspace).ok()?;
-    (status.destination == request::configured_destination(config, &id)).then_some(id)
 }
 
 /// A fault that an alert should report.
@@ -203,7 +199,7 @@ pub fn fault_of(service: &Service, workspaces: &[Workspace], now: SystemTime) ->
     let (config, started) = (&service.config, time::of(service.started, now));
     let fault_of = |workspace: &Workspace| {
         failure_of(workspace)
-            .or_else(|| overdue(config, workspace, started, now).map(|overdue| overdue.fault))
+            .or_else(|| overdue(config, workspace, started, now).map(|(_, fault)| fault))
             .or_else(|| lateness_of(config, workspace, started, now))
     };
     let faults: Vec<_> = workspaces.iter().filter_map(fault_of).collect();
@@ -223,18 +219,16 @@ fn failure_of(workspace: &Workspace) -> Option<LastFailure> {
     Some(LastFailure { code: Code::failure_of_name(&run.code).unwrap_or(Code::Internal), message })
 }
 
-/// A backup that was not made for longer than expected.
-pub struct Overdue {
-    /// When it became overdue.
-    pub since: SystemTime,
-    /// What an alert should report.
-    pub fault: LastFailure,
-}
-
-/// Whether a backup was not made for longer than `EXPECT_SYNC_EVERY`. If it was never made, that time begins with the
-/// process. So it does if the last one lies in the future: the clock was wrong.
+/// Returns since when a backup is overdue, and the fault, if it was not made for longer than `EXPECT_SYNC_EVERY`. If it
+/// was never made, that time begins with the process. So it does if the last one lies in the future: the clock was
+/// wrong.
 #[must_use]
-pub fn overdue(config: &Config, workspace: &Workspace, started: SystemTime, now: SystemTime) -> Option<Overdue> {
+pub fn overdue(
+    config: &Config,
+    workspace: &Workspace,
+    started: SystemTime,
+    now: SystemTime,
+) -> Option<(SystemTime, LastFailure)> {
     let every = config.expect_sync_every?;
     let last = workspace.last_backup.as_deref();
     let passed = last.and_then(time::from_text).filter(|last| *last <= now);
@@ -248,7 +242,7 @@ pub fn overdue(config: &Config, workspace: &Workspace, started: SystemTime, now:
         every.as_secs(),
         last_in_words(last)
     );
-    Some(Overdue { since, fault: LastFailure { code: Code::Overdue, message } })
+    Some((since, LastFailure { code: Code::Overdue, message }))
 }
 
 /// Returns a fault if, since the last success, two scheduled times and then the time of a sync have passed.
@@ -275,10 +269,10 @@ fn last_in_words(time: Option<&str>) -> String {
 impl StatusReport {
     /// Returns the current report.
     #[must_use]
-    pub fn new(service: &Service, kept: &SavedHistory, overview: &Overview) -> Self {
-        let Service { config, workspace_list, started, .. } = service;
+    pub fn new(service: &Service, kept: &SavedHistory, (running, waiting): &(Vec<Arc<Run>>, Vec<Arc<Run>>)) -> Self {
+        let Service { config, started, .. } = service;
         let now = SystemTime::now();
-        let mut workspaces = configured_workspaces(config, workspace_list, kept);
+        let mut workspaces = configured_workspaces(config, kept);
         let ready = fault_of(service, &workspaces, now).is_none();
         let next_by = |schedule: Option<&Schedule>| -> Vec<Next> {
             let Some(time) = schedule.and_then(|schedule| schedule.next_after(now)) else { return Vec::new() };
@@ -301,8 +295,8 @@ impl StatusReport {
             workspaces,
             next,
             next_verify,
-            running: overview.running.iter().map(|run| ActiveRun::new(run)).collect(),
-            waiting: overview.waiting.iter().map(|run| ActiveRun::new(run)).collect(),
+            running: running.iter().map(|run| ActiveRun::new(run)).collect(),
+            waiting: waiting.iter().map(|run| ActiveRun::new(run)).collect(),
             runs: kept.runs.clone(),
         }
     }
@@ -324,8 +318,8 @@ mod tests {
         for last in [None, Some("2036-11-30T03:00:00Z")] {
             workspace.last_backup = last.map(str::to_owned);
             assert!(overdue(&config, &workspace, started, at("2026-12-01T04:00:00Z")).is_none(), "{last:?}");
-            let late = overdue(&config, &workspace, started, at("2026-12-01T04:00:01Z")).expect("it is overdue");
-            assert_eq!(late.since, at("2026-12-01T04:00:00Z"));
+            let (since, _) = overdue(&config, &workspace, started, at("2026-12-01T04:00:01Z")).expect("it is overdue");
+            assert_eq!(since, at("2026-12-01T04:00:00Z"));
         }
         workspace.last_backup = Some("2026-12-01T03:00:00Z".to_owned());
         let future = "2036-11-30T03:00:00Z".to_owned();

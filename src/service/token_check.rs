@@ -74,34 +74,34 @@ impl Question<'_> {
         let (workspace, destination) = (request.workspace.as_str(), request.destination());
         let last = history.token_user(workspace, &destination);
         match compare(&user, last.as_ref()) {
-            Ok(()) => {}
-            Err(Code::LostRights) if request.allow_lost_rights => {}
-            Err(Code::Forbidden) if config.api_token.is_some() => request.configured = false,
-            Err(code) => return Err(RequestError { code, message: refusal(code, workspace, &user.name) }),
+            Ok(()) => Ok(()),
+            Err((Code::LostRights, _)) if request.allow_lost_rights => Ok(()),
+            Err((Code::Forbidden, _)) if config.api_token.is_some() => {
+                request.configured = false;
+                Ok(())
+            }
+            Err((code, last)) => {
+                let message = format!(
+                    "the token is not an admin's of workspace `{workspace}` (its user is `{}`), and {last}: what this user \
+                     may not see would be deleted from the backup; use a token of an admin of the workspace",
+                    user.name
+                );
+                Err(RequestError { code, message })
+            }
         }
-        Ok(())
     }
 }
 
 /// Whether a token of `user` may make the configured backup, if the last backup had a token of `last`. If that is not
-/// known (a new volume, or a history of an earlier version), any token may.
-fn compare(user: &TokenUser, last: Option<&TokenUser>) -> Result<(), Code> {
+/// known (a new volume, or a history of an earlier version), any token may. Otherwise, says why not.
+fn compare(user: &TokenUser, last: Option<&TokenUser>) -> Result<(), (Code, &'static str)> {
     match last {
         _ if user.admin => Ok(()),
         None => Ok(()),
-        Some(last) if last.admin => Err(Code::LostRights),
+        Some(last) if last.admin => Err((Code::LostRights, "that of the last backup was")),
         Some(last) if last.name == user.name => Ok(()),
-        Some(_) => Err(Code::Forbidden),
+        Some(_) => Err((Code::Forbidden, "the last backup is another user's")),
     }
-}
-
-fn refusal(code: Code, workspace: &str, user: &str) -> String {
-    let last =
-        if code == Code::LostRights { "that of the last backup was" } else { "the last backup is another user's" };
-    format!(
-        "the token is not an admin's of workspace `{workspace}` (its user is `{user}`), and {last}: what this user may not \
-         see would be deleted from the backup; use a token of an admin of the workspace"
-    )
 }
 
 #[cfg(test)]
@@ -122,7 +122,7 @@ mod tests {
             (&user("eve", false), Some(&bob), Err(Code::Forbidden)),
             (&ann, Some(&bob), Ok(())),
         ] {
-            assert_eq!(compare(user, last), expected, "{user:?} after {last:?}");
+            assert_eq!(compare(user, last).map_err(|(code, _)| code), expected, "{user:?} after {last:?}");
         }
     }
 }

@@ -7,18 +7,17 @@ use crate::backup::progress::Event;
 use crate::backup::run_context::{Env, new_run_id};
 use crate::backup::sync;
 use crate::backup::verify;
-use crate::backup::workspaces::{Requests, WorkspaceList};
+use crate::backup::workspaces::{self, Requests};
 use crate::config::{Config, Workspaces};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
-use crate::model::run_result::{SyncResult, TokenUser};
+use crate::model::run_result::SyncResult;
 use crate::process::run;
 use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
-use crate::service::history::{self, About};
+use crate::service::history::{self, About, WorkspaceList};
 use crate::service::notify::message;
-use crate::service::queue::{Run, Worker};
+use crate::service::queue::Run;
 use crate::service::recorder::Recorder;
-use crate::service::status;
 use crate::util::deadline::CancelToken;
 use crate::util::logging;
 
@@ -41,8 +40,10 @@ pub struct SyncWorker {
     pub recorder: Arc<Recorder>,
 }
 
-impl Worker for SyncWorker {
-    fn work(&self, run: &Run) -> (SyncResult, Option<TokenUser>) {
+impl SyncWorker {
+    /// Executes the run, and returns its result. It may take minutes, and may panic.
+    #[must_use]
+    pub fn work(&self, run: &Run) -> SyncResult {
         let progress = |event| {
             match event {
                 Event::Started(step) => run.enter(step.as_str()),
@@ -62,43 +63,37 @@ impl Worker for SyncWorker {
             last_token_user: &|workspace, destination| self.recorder.history.token_user(workspace, destination),
             notes: Mutex::default(),
         };
-        let result = match run.request.purpose {
+        match run.request.purpose {
             Purpose::Sync => sync::run(&run.request, &env, &run.id),
             Purpose::Verify => verify::run(&run.request, &env, &run.id),
             Purpose::Restore => run.failure(Code::Internal, "a service makes no restores".to_owned()),
-        };
-        (result, env.take_token_user())
+        }
     }
 
-    fn ended(&self, run: &Run, result: &SyncResult, begun: bool, token_user: Option<TokenUser>) {
+    /// Called when a run ends, before its callers get the result. If `begun` is false, the run never had its turn. Must
+    /// be quick.
+    pub fn ended(&self, run: &Run, result: &SyncResult, begun: bool) {
         // A run that was refused because the service ends says nothing about the backup.
-        let counts = begun || result.code != Code::ShuttingDown;
-        note(&self.recorder, &run.request, result, counts, token_user);
+        note(&self.recorder, &run.request, result, begun || result.code != Code::ShuttingDown);
     }
 
-    fn flush(&self) {
+    /// Called when callers have the result, but the run's backup is not free yet.
+    pub fn flush(&self) {
         self.recorder.flush();
     }
 }
 
 /// Records the end of a run. If `counts` is false, the run does not change the status of the backup.
-pub fn note(
-    recorder: &Recorder,
-    request: &SyncRequest,
-    result: &SyncResult,
-    counts: bool,
-    token_user: Option<TokenUser>,
-) {
+pub fn note(recorder: &Recorder, request: &SyncRequest, result: &SyncResult, counts: bool) {
     let is_counted = counts && request.configured && !request.dry_run;
     let about = About {
         configured: request.configured,
         dry_run: request.dry_run,
         verify: request.purpose == Purpose::Verify,
         destination: is_counted.then(|| request.status_key()),
-        token_user,
     };
     let link = result.commit.as_ref().and_then(|commit| message::commit_page(&request.remote, commit));
-    recorder.record(about, result, link);
+    recorder.record(&about, result, link);
 }
 
 /// Returns the syncs that a draft asks for. If the draft comes from the settings and gives no syncs, because a secret
@@ -106,23 +101,20 @@ pub fn note(
 /// them, ends that failure.
 ///
 /// # Errors
-/// The same as those of [`WorkspaceList::requests`].
+/// The same as those of [`workspaces::requests`].
 pub fn requests(
-    workspace_list: &WorkspaceList,
     recorder: &Recorder,
     draft: &Draft<'_>,
     config: &Config,
     cancel: &CancelToken,
 ) -> Result<Requests, RequestError> {
-    let asked = workspace_list.requests(draft, config, cancel);
+    let asked = workspaces::requests(draft, config, cancel);
     let is_all = config.workspaces == Workspaces::All;
     match &asked {
         Ok(requests) if is_all && !requests.is_single && draft.is_of_the_settings() => {
+            let workspaces = requests.list.iter().map(|request| request.workspace.to_string()).collect();
             // No backup was made yet, so this counts as no run and as no success.
-            recorder.record_list(|status| {
-                let id = status::configured_workspace(config, status);
-                id.is_some_and(|id| requests.list.iter().all(|request| request.workspace != id))
-            });
+            recorder.record_list(WorkspaceList { base_url: config.base_url.as_str().to_owned(), workspaces });
         }
         Err(error)
             if draft.is_of_the_settings() && !matches!(error.code, Code::ShuttingDown | Code::RequestInvalid) =>
@@ -142,11 +134,8 @@ fn note_without_run(recorder: &Recorder, config: &Config, code: Code, message: &
     };
     for workspace in workspaces {
         let (result, destination) = result_without_run(config, workspace, code, message.to_owned());
-        recorder.record(
-            About { configured: true, dry_run: false, verify: false, destination: Some(destination), token_user: None },
-            &result,
-            None,
-        );
+        let about = About { configured: true, dry_run: false, verify: false, destination: Some(destination) };
+        recorder.record(&about, &result, None);
     }
     recorder.flush();
 }
@@ -178,6 +167,27 @@ pub fn log_step(event: Event) {
                 fields.duration_ms = Some(duration_ms);
             });
             log::debug!("step {} took {duration_ms} ms", step.as_str());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, Options, Required};
+    use crate::service::history::History;
+    use crate::service::metrics::Metrics;
+    use crate::service::notify::sender::Sender;
+
+    impl SyncWorker {
+        /// Returns a worker without settings, whose history is in memory only.
+        pub(in crate::service) fn for_test() -> Self {
+            let environment = Environment::new(Vec::new());
+            let config = Config::new(&Options::default(), &environment, Required::Serve).expect("settings");
+            let history = History::new("/nowhere".as_ref());
+            let recorder = Recorder { metrics: Metrics::default(), notifier: Sender::new(&config), history };
+            let own_program = PathBuf::new();
+            Self { config: Arc::new(config), own_program, cancel: CancelToken::default(), recorder: Arc::new(recorder) }
         }
     }
 }

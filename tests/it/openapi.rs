@@ -176,12 +176,9 @@ fn the_paths_and_methods_of_the_service_are_described_and_no_others() {
     let description = Description::new();
     let described: BTreeSet<_> = members(&description.0["paths"]).map(|(path, _)| path).collect();
     let routes = code("src/api/routes.rs");
-    let (_, of_path) = routes.split_once("fn path(self)").expect("the paths in src/api/routes.rs");
-    let routes = of_path.split("fn ").next().unwrap().lines().filter_map(|line| {
-        let (_, path) = line.split_once(" => \"")?;
-        path.strip_suffix("\",")
-    });
-    assert_eq!(described, routes.collect());
+    let (_, table) = routes.split_once("const ROUTES").expect("the paths in src/api/routes.rs");
+    let rows = table.split("];").next().unwrap().split("path: \"").skip(1);
+    assert_eq!(described, rows.filter_map(|row| row.split('"').next()).collect());
 
     let sandbox = Sandbox::new();
     let service = sandbox.service().serve();

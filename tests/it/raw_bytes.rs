@@ -630,7 +630,7 @@ fn every_row_gets_its_status() {
 fn every_row_that_is_left_open_gets_its_status() {
     const INTERIM: &str = "HTTP/1.1 100 Continue\r\n\r\n";
     let short = Duration::from_secs(1);
-    let listener = Listener::start(Limits { head_timeout: short, body_timeout: short, ..Limits::default() });
+    let listener = Listener::start(Limits { timeout: short, ..Limits::default() });
     // All requests are sent first, because many of them wait for a timeout.
     let streams: Vec<_> = LEFT_OPEN.iter().map(|(bytes, ..)| listener.send(bytes)).collect();
     let mut faults = Faults::default();

@@ -661,6 +661,7 @@ mod tests {
                 warnings: Vec::new(),
                 left_out: Vec::new(),
                 items: None,
+                token_user: None,
                 duration_ms: 0,
                 differences: None,
                 restore_point: None,

@@ -5,10 +5,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::limits::{Limits, OpenSlot, Phase};
-use super::{Caller, Handler, unavailable};
+use super::{Handler, unavailable};
 use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Refusal};
 use crate::http::response::Response;
 use crate::http::sockets;
+use crate::model::result_code::Code;
 
 /// How many bytes are read at once: more than most requests have.
 const CHUNK_BYTES: usize = 2 * 1024;
@@ -26,8 +27,8 @@ pub(super) struct Connection {
 /// The answer to a request that does not reach the handler; `None` if the client is gone or has sent nothing.
 type End = Option<Response>;
 
-/// One connection that is being served.
-pub(super) struct Conversation<'a> {
+/// The client of a connection, which waits for its answer.
+pub struct Caller<'a> {
     pub(super) slot: &'a OpenSlot,
     pub(super) handler: &'a dyn Handler,
     pub(super) limits: Limits,
@@ -42,7 +43,22 @@ pub(super) struct ReceivedRequest {
     is_all: bool,
 }
 
-impl Conversation<'_> {
+impl Caller<'_> {
+    /// Has to be called before the answer waits for longer than a moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::TooManyRequests`]: the limit of waiting callers is reached, or there is no thread to wait in.
+    pub fn begin_wait(&self) -> Result<(), Code> {
+        if self.limits.callers_max == 0 { Err(Code::TooManyRequests) } else { self.slot.begin_wait() }
+    }
+
+    /// Whether the client has gone, or has lost its place to another caller. Called repeatedly while the answer waits.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.slot.is_client_gone()
+    }
+
     /// Reads one request and returns its answer.
     pub(super) fn answer(&self, request: &mut ReceivedRequest) -> Result<Response, End> {
         let received = &mut request.received;
@@ -57,7 +73,7 @@ impl Conversation<'_> {
             self.enter(Phase::Body(head.body_bytes))?;
             if head.expects_continue && received.len() == bytes_used {
                 let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-                let deadline = Instant::now() + self.limits.write_timeout;
+                let deadline = Instant::now() + self.limits.timeout;
                 write_by(self.stream(), &mut [IoSlice::new(interim)], deadline).map_err(|_| None)?;
             }
             self.read_body(received, request_bytes)?;
@@ -67,7 +83,7 @@ impl Conversation<'_> {
         received.truncate(request_bytes);
         received.drain(..bytes_used);
         self.enter(Phase::Answering)?;
-        Ok(self.handler.handle(head, std::mem::take(received), &Caller(self)))
+        Ok(self.handler.handle(head, std::mem::take(received), self))
     }
 
     fn stream(&self) -> &TcpStream {
@@ -79,7 +95,7 @@ impl Conversation<'_> {
     }
 
     fn read_head(&self, received: &mut Vec<u8>) -> Result<(Head, usize), End> {
-        let deadline = Instant::now() + self.limits.head_timeout;
+        let deadline = Instant::now() + self.limits.timeout;
         loop {
             let bytes_before = received.len();
             self.read_more(received, CHUNK_BYTES, deadline)?;
@@ -97,7 +113,7 @@ impl Conversation<'_> {
 
     /// Reads until `received` holds the whole request.
     fn read_body(&self, received: &mut Vec<u8>, request_bytes: usize) -> Result<(), End> {
-        let deadline = Instant::now() + self.limits.body_timeout;
+        let deadline = Instant::now() + self.limits.timeout;
         received.reserve_exact(request_bytes - received.len());
         while received.len() < request_bytes {
             self.read_more(received, request_bytes - received.len(), deadline)?;
@@ -141,7 +157,7 @@ impl Conversation<'_> {
         if self.slot.enter(Phase::Sending(response.body.len())).is_err() {
             return self.slot.connection.send_at_once(&response, Some(is_head));
         }
-        let deadline = Instant::now() + self.limits.write_timeout;
+        let deadline = Instant::now() + self.limits.timeout;
         let mut parts = [IoSlice::new(head.as_bytes()), IoSlice::new(&response.body)];
         let written = write_by(self.stream(), &mut parts, deadline);
         // The body is not kept for a client that is slow to close.

@@ -1,20 +1,19 @@
 //! The connection limits: which connections are open, which of them wait for a run, and which one is closed to make
 //! room.
 
-use std::mem::discriminant;
 use std::net::{IpAddr, Shutdown};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use crate::http::sockets::{self, Ended};
+use crate::http::sockets;
 use crate::model::result_code::Code;
 
 /// All limits of the listener. The limits on the bytes of a request are in [`crate::http::request`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How many connections may be open, each with a thread and a descriptor. Even if all clients are slow, the process
-    /// stays under 8 MB, apart from what `answers_bytes_max` permits.
+    /// stays under 8 MB, apart from what `bytes_max` permits.
     pub connections_max: usize,
     /// How many of these one peer address may have: a third, so that most of them are left for the others.
     pub connections_per_peer_max: usize,
@@ -23,19 +22,14 @@ pub struct Limits {
     /// How many connections are reserved for peer addresses without a connection, and how many callers beyond
     /// `callers_max` for peer addresses without a waiting caller.
     pub reserved: usize,
-    /// The total size of the bodies that are being read: four of the largest size. They arrive in milliseconds, and
-    /// most bodies come with their head. 384 of the largest size would take 24 MB.
-    pub bodies_bytes_max: usize,
-    /// The total size of the bodies of the answers that are being sent, beside the newest one. A client that reads gets
-    /// its answer in milliseconds. `/status` may have some hundreds of kilobytes, and rarely megabytes.
-    pub answers_bytes_max: usize,
-    /// The time from the connection to the end of the head. A client sends the head in one piece.
-    pub head_timeout: Duration,
-    /// The time from the end of the head to the end of the body, which has at most 64 KiB.
-    pub body_timeout: Duration,
-    /// The time for the whole answer. It includes the wait for a client that still sends to close its side, so that no
-    /// reset overtakes the answer.
-    pub write_timeout: Duration,
+    /// The total size of the bodies that are being read or sent, beside the newest one. They take milliseconds, and
+    /// most requests have none. `/status` may have some hundreds of kilobytes, and rarely megabytes; 384 requests of the
+    /// largest size would take 24 MB.
+    pub bytes_max: usize,
+    /// The time from the connection to the end of the head, from there to the end of the body, and for the whole answer.
+    /// The last one includes the wait for a client that still sends to close its side, so that no reset overtakes the
+    /// answer.
+    pub timeout: Duration,
 }
 
 impl Default for Limits {
@@ -45,11 +39,8 @@ impl Default for Limits {
             connections_per_peer_max: 128,
             callers_max: 64,
             reserved: 8,
-            bodies_bytes_max: 256 * 1024,
-            answers_bytes_max: 2 * 1024 * 1024,
-            head_timeout: Duration::from_secs(5),
-            body_timeout: Duration::from_secs(5),
-            write_timeout: Duration::from_secs(5),
+            bytes_max: 2 * 1024 * 1024,
+            timeout: Duration::from_secs(5),
         }
     }
 }
@@ -200,11 +191,7 @@ impl OpenSlot {
             own.since = Instant::now();
         }
         own.phase = phase;
-        match phase {
-            Phase::Body(_) => self.keep_small(&mut list, phase, self.slots.limits.bodies_bytes_max),
-            Phase::Sending(_) => self.keep_small(&mut list, phase, self.slots.limits.answers_bytes_max),
-            _ => {}
-        }
+        self.keep_small(&mut list);
         Ok(())
     }
 
@@ -226,7 +213,7 @@ impl OpenSlot {
         let reserved = if callers.contains(&self.connection.peer.ip()) { 0 } else { limits.reserved };
         if callers.len() >= limits.callers_max + reserved {
             let mut waiting = list.iter_mut().filter(|slot| slot.phase == Phase::Waiting);
-            let gone = waiting.find(|slot| sockets::ended(&slot.connection.stream) != Ended::No);
+            let gone = waiting.find(|slot| sockets::has_peer_ended(&slot.connection.stream));
             gone.ok_or(Code::TooManyRequests)?.phase = Phase::Answering;
         }
         if let Some(own) = list.iter_mut().find(|slot| self.is_own(slot)) {
@@ -240,21 +227,17 @@ impl OpenSlot {
     /// Whether the client is gone, or another caller has taken its place.
     pub(super) fn is_client_gone(&self) -> bool {
         let has_place = |slot: &Slot| self.is_own(slot) && slot.phase == Phase::Waiting;
-        sockets::ended(&self.connection.stream) == Ended::Connection || !self.slots.lock().iter().any(has_place)
+        sockets::has_ended(&self.connection.stream) || !self.slots.lock().iter().any(has_place)
     }
 
-    /// Keeps the bodies of all connections in such a phase, which are being read or sent, within their limit: closes
-    /// those that have taken the longest until the rest fits.
-    fn keep_small(&self, list: &mut [Slot], phase: Phase, bytes_max: usize) {
+    /// Keeps the bodies of all connections, which are being read or sent, within their limit: closes those that have
+    /// taken the longest until the rest fits.
+    fn keep_small(&self, list: &mut [Slot]) {
         let size = |slot: &Slot| match slot.phase {
-            Phase::Body(bytes) | Phase::Sending(bytes)
-                if slot.closing.is_none() && discriminant(&slot.phase) == discriminant(&phase) =>
-            {
-                bytes
-            }
+            Phase::Body(bytes) | Phase::Sending(bytes) if slot.closing.is_none() => bytes,
             _ => 0,
         };
-        let mut excess = list.iter().map(size).sum::<usize>().saturating_sub(bytes_max);
+        let mut excess = list.iter().map(size).sum::<usize>().saturating_sub(self.slots.limits.bytes_max);
         while excess > 0 {
             let others = list.iter_mut().filter(|slot| size(slot) > 0 && !self.is_own(slot));
             let Some(longest) = others.min_by_key(|slot| slot.since) else { return };

@@ -17,7 +17,8 @@ use crate::http::request::Head;
 use crate::http::response::Response;
 use crate::http::sockets;
 use crate::model::result_code::Code;
-use connection::{Connection, Conversation, ReceivedRequest};
+pub use connection::Caller;
+use connection::{Connection, ReceivedRequest};
 pub use limits::Limits;
 use limits::{OpenSlot, Slots};
 
@@ -34,26 +35,6 @@ pub trait Handler: Send + Sync {
     fn answered(&self, _head: Option<&Head>, _status: u16) {}
 }
 
-/// The client that waits for an answer.
-pub struct Caller<'a>(&'a Conversation<'a>);
-
-impl Caller<'_> {
-    /// Has to be called before the answer waits for longer than a moment.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::TooManyRequests`]: the limit of waiting callers is reached, or there is no thread to wait in.
-    pub fn begin_wait(&self) -> Result<(), Code> {
-        if self.0.limits.callers_max == 0 { Err(Code::TooManyRequests) } else { self.0.slot.begin_wait() }
-    }
-
-    /// Whether the client has gone, or has lost its place to another caller. Called repeatedly while the answer waits.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        self.0.slot.is_client_gone()
-    }
-}
-
 /// The stack of each connection's thread. Memory is used only as far as needed. A sync runs in other threads and in
 /// child processes.
 const STACK_BYTES: usize = 64 * 1024;
@@ -62,16 +43,9 @@ const STACK_BYTES: usize = 64 * 1024;
 /// connection is accepted meanwhile.
 const IN_TURN_TIME_MAX: Duration = Duration::from_millis(250);
 
-/// The pause after an error of `accept` (for example, no descriptors are left): long enough not to spin, short enough
-/// to continue soon.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-
 /// How many connections the kernel holds until they are accepted. If there are more, clients try again after a second.
 /// A burst of this size is accepted in a few hundredths of a second. After a stop, the clients in it get a 503.
 const BACKLOG_MAX: u16 = 1024;
-
-/// The value of `Retry-After`.
-const RETRY_AFTER_SECONDS: u32 = 5;
 
 /// A listening socket that is not served yet.
 pub struct Server {
@@ -145,63 +119,33 @@ impl Server {
     #[must_use]
     pub fn run(self, handler: Arc<dyn Handler>) -> Draining {
         let shared = Arc::new(Shared { handler, slots: Arc::new(Slots::new(self.limits)) });
-        self.accept_until_stopped(&shared);
+        sockets::accept_until_stopped(&self.listener, &self.stopped, |stream, peer| {
+            admit(&Arc::new(Connection { stream, peer }), &shared);
+        });
         for _ in 0..BACKLOG_MAX {
             let Ok((stream, peer)) = self.listener.accept() else { break };
             reject(&Connection { stream, peer }, &shared, Code::ShuttingDown);
         }
         shared.slots.close_unfinished();
-        Draining { shared }
+        Draining(Arc::clone(&shared.slots))
     }
-
-    fn accept_until_stopped(&self, shared: &Arc<Shared>) {
-        let mut failing = false;
-        while !sockets::wait_for_stop(&self.stopped, Some(&self.listener), None) {
-            match self.listener.accept() {
-                Ok((stream, peer)) => {
-                    failing = false;
-                    admit(&Arc::new(Connection { stream, peer }), shared);
-                }
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    if !failing {
-                        log::warn!("cannot accept connections, will go on trying: {error}");
-                    }
-                    failing = true;
-                    sockets::wait_for_stop(&self.stopped, None, Some(ACCEPT_BACKOFF));
-                }
-            }
-        }
-    }
-}
-
-/// Whether an error of `accept` is about one connection, which is gone or not there yet, and not about the listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock)
 }
 
 /// The connections that are still open after the accepting has ended.
-pub struct Draining {
-    shared: Arc<Shared>,
-}
+pub struct Draining(Arc<Slots>);
 
 impl Draining {
     /// Waits until every answer is sent, at most `timeout`. Returns how many connections are left. It may be called
     /// again.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> usize {
-        self.shared.slots.wait_until_empty(timeout)
+        self.0.wait_until_empty(timeout)
     }
 }
 
 /// Gives the connection a slot and a thread, or rejects it. If no thread can be started, the connection is served
 /// before this returns.
 fn admit(connection: &Arc<Connection>, shared: &Arc<Shared>) {
-    // On some systems (not Linux), the socket inherits the listener's non-blocking mode.
-    if connection.stream.set_nonblocking(false).is_err() {
-        return;
-    }
     let Some(slot) = shared.slots.open(connection) else {
         return reject(connection, shared, Code::TooManyRequests);
     };
@@ -212,9 +156,8 @@ fn admit(connection: &Arc<Connection>, shared: &Arc<Shared>) {
         log::debug!("no thread for a connection, which is served in turn: {error}");
         // A slow connection is closed, so that its thread is free for the next one.
         slot.close_another();
-        let (head_timeout, body_timeout, write_timeout) = (IN_TURN_TIME_MAX, IN_TURN_TIME_MAX, IN_TURN_TIME_MAX);
         // The accepting thread must not wait for a run.
-        serve(shared, &slot, Limits { callers_max: 0, head_timeout, body_timeout, write_timeout, ..limits });
+        serve(shared, &slot, Limits { callers_max: 0, timeout: IN_TURN_TIME_MAX, ..limits });
     }
 }
 
@@ -231,15 +174,15 @@ fn unavailable(code: Code) -> Response {
         Code::ShuttingDown => "the service is ending",
         _ => "too many requests at once",
     };
-    Response::unavailable(code, message, RETRY_AFTER_SECONDS)
+    Response::error(503, code, message)
 }
 
 /// Serves one connection, from its first byte to its close.
 fn serve(shared: &Shared, slot: &OpenSlot, limits: Limits) {
     let started = Instant::now();
     let mut request = ReceivedRequest::default();
-    let conversation = Conversation { slot, handler: &*shared.handler, limits };
-    let outcome = catch_unwind(AssertUnwindSafe(|| conversation.answer(&mut request)));
+    let caller = Caller { slot, handler: &*shared.handler, limits };
+    let outcome = catch_unwind(AssertUnwindSafe(|| caller.answer(&mut request)));
     let head = request.head.as_ref();
     let outcome = outcome.unwrap_or_else(|_| {
         // The panic's own text is in the log.
@@ -250,7 +193,7 @@ fn serve(shared: &Shared, slot: &OpenSlot, limits: Limits) {
     // Counted before it is sent, so that a client that has its answer finds it in the metrics.
     shared.handler.answered(head, response.status);
     let status = response.status;
-    conversation.send(response, &request);
+    caller.send(response, &request);
     let milliseconds = started.elapsed().as_millis();
     log::debug!("{} {} {status} {milliseconds} ms", slot.connection.peer, describe(head));
 }

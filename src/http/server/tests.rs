@@ -110,7 +110,7 @@ struct Fixture {
 
 /// Returns limits under which nothing ends by itself.
 fn patient() -> Limits {
-    Limits { head_timeout: NEVER, body_timeout: NEVER, write_timeout: NEVER, reserved: 0, ..Limits::default() }
+    Limits { timeout: NEVER, reserved: 0, ..Limits::default() }
 }
 
 fn start(limits: Limits) -> Fixture {
@@ -193,14 +193,14 @@ fn an_address_that_cannot_be_listened_on_is_named() {
 
 #[test]
 fn a_head_that_drips_is_cut_off_at_the_deadline_for_the_whole_of_it() {
-    let fixture = start(Limits { head_timeout: SOON, ..patient() });
+    let fixture = start(Limits { timeout: SOON, ..patient() });
     assert_status(&drip(fixture.send("GET /health HTTP/1.1\r\nHost: a\r\nX: "), b'x'), 408);
     fixture.end();
 }
 
 #[test]
 fn a_body_that_drips_is_cut_off_at_the_deadline_for_the_whole_of_it() {
-    let fixture = start(Limits { body_timeout: SOON, ..patient() });
+    let fixture = start(Limits { timeout: SOON, ..patient() });
     let head = "POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n";
     assert_status(&drip(fixture.send(head), b' '), 408);
     fixture.end();
@@ -208,7 +208,7 @@ fn a_body_that_drips_is_cut_off_at_the_deadline_for_the_whole_of_it() {
 
 #[test]
 fn a_body_that_never_begins_is_cut_off_too() {
-    let fixture = start(Limits { body_timeout: SOON, ..patient() });
+    let fixture = start(Limits { timeout: SOON, ..patient() });
     let mut stream = fixture.send("POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
     let mut answer = [0; 13];
     stream.read_exact(&mut answer).unwrap();
@@ -219,7 +219,7 @@ fn a_body_that_never_begins_is_cut_off_too() {
 
 #[test]
 fn a_client_that_says_nothing_is_let_go_without_a_word() {
-    let fixture = start(Limits { head_timeout: SOON, ..patient() });
+    let fixture = start(Limits { timeout: SOON, ..patient() });
     assert_eq!(answer_of(fixture.send("")), "");
     let gate = Arc::clone(&fixture.gate);
     fixture.end();
@@ -228,7 +228,7 @@ fn a_client_that_says_nothing_is_let_go_without_a_word() {
 
 #[test]
 fn a_client_that_does_not_read_its_answer_is_cut_off() {
-    let mut fixture = start(Limits { write_timeout: SOON, ..patient() });
+    let mut fixture = start(Limits { timeout: SOON, ..patient() });
     let unread = fixture.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
     fixture.gate.await_state("the answer", |state| state.answered == [200]);
     assert_eq!(fixture.end_accepting().wait(PATIENCE), 0);
@@ -237,7 +237,7 @@ fn a_client_that_does_not_read_its_answer_is_cut_off() {
 
 #[test]
 fn a_client_that_never_closes_is_closed() {
-    let mut fixture = start(Limits { write_timeout: SOON, ..patient() });
+    let mut fixture = start(Limits { timeout: SOON, ..patient() });
     let mut open = fixture.send("POST /absent HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n");
     let mut answer = String::new();
     open.read_to_string(&mut answer).unwrap();
@@ -410,7 +410,7 @@ fn who_comes_when_nobody_can_leave_is_turned_away() {
 
 #[test]
 fn bodies_that_are_on_their_way_fit_into_their_limit_together() {
-    let fixture = start(Limits { bodies_bytes_max: 100_000, ..patient() });
+    let fixture = start(Limits { bytes_max: 100_000, ..patient() });
     let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\nExpect: 100-continue\r\n\r\n";
     let mut interim = [0; 25];
     let mut oldest = fixture.send(head);
@@ -426,7 +426,7 @@ fn bodies_that_are_on_their_way_fit_into_their_limit_together() {
 
 #[test]
 fn answers_that_are_on_their_way_fit_into_their_limit_together() {
-    let fixture = start(Limits { answers_bytes_max: 2 * LARGE_BYTES, ..patient() });
+    let fixture = start(Limits { bytes_max: 2 * LARGE_BYTES, ..patient() });
     let ask = |path: &str| fixture.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
     // The next one asks when the answer of this one has begun.
     let begin = |_| {

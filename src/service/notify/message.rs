@@ -1,11 +1,12 @@
 //! The messages about an ended run: who receives them, and in which form.
 
 use miniserde::json;
+use ureq::http::Uri;
 
 use crate::config::Occasion;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
-use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::model::urls::RemoteUrl;
 use crate::util::redact::first_chars;
 
 /// How much of a result's message a chat gets.
@@ -150,12 +151,10 @@ impl Notice {
 /// body as it is.
 #[must_use]
 pub fn is_ntfy_topic(url: &str) -> bool {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let Some((authority, topic)) = rest.split_once('/') else { return false };
-    let host = authority.rsplit('@').next().unwrap_or_default().split(':').next().unwrap_or_default();
-    let topic = topic.trim_end_matches('/');
-    host.split('.').any(|label| label.eq_ignore_ascii_case("ntfy")) && !topic.is_empty() && !topic.contains('/')
+    let Ok(url) = url.parse::<Uri>() else { return false };
+    let topic = url.path().trim_matches('/');
+    let is_ntfy = |label: &str| label.eq_ignore_ascii_case("ntfy");
+    url.host().unwrap_or_default().split('.').any(is_ntfy) && !topic.is_empty() && !topic.contains('/')
 }
 
 /// Returns where a heartbeat goes: the URL itself, or `/fail` below its path after a failure. The fragment is removed:
@@ -182,18 +181,13 @@ pub fn commit_page(remote: &RemoteUrl, commit: &str) -> Option<String> {
         _ => return None,
     };
     let text = remote.as_str();
-    let (origin, path) = match (remote.scheme(), text.split_once("://")) {
-        (RemoteScheme::Https | RemoteScheme::Http, Some((scheme, rest))) => {
-            let (authority, path) = rest.split_once('/')?;
-            (format!("{scheme}://{authority}"), path)
-        }
-        // The port of the remote is for ssh, so it is left out.
-        (RemoteScheme::Ssh, Some((_, rest))) => (format!("https://{}", remote.host()), rest.split_once('/')?.1),
-        (RemoteScheme::Ssh, None) => (format!("https://{}", remote.host()), text.split_once(':')?.1),
-        _ => return None,
+    let path = match text.split_once("://") {
+        Some((_, rest)) => rest.split_once('/')?.1,
+        None => text.split_once(':')?.1,
     };
-    let path = path.trim_matches('/').trim_end_matches(".git");
-    Some(format!("{origin}/{path}/{words}/{commit}"))
+    // The port of an ssh remote is for ssh, so it is left out.
+    let origin = remote.origin().unwrap_or_else(|| format!("https://{}/", remote.host()));
+    Some(format!("{origin}{}/{words}/{commit}", path.trim_matches('/').trim_end_matches(".git")))
 }
 
 fn shortened(message: &str, chars_max: usize) -> String {

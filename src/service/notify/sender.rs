@@ -1,4 +1,5 @@
-//! Sends notifications to chats, to a URL and as heartbeats, in its own thread, so that no sync waits.
+//! Sends notifications to chats, to a URL and as heartbeats. Each address has its own queue and thread, so that no sync
+//! waits, and no address for another one.
 //!
 //! The addresses are secrets: an error names the setting and not the address.
 
@@ -11,24 +12,19 @@ use crate::config::{Config, Occasion, SecretSource};
 use crate::model::result_code::Code;
 use crate::net::ca_bundle;
 use crate::net::http_client;
-use crate::service::history::History;
 use crate::service::notify::message::{self, Notice, Subject};
 use crate::util::secret::Secret;
 
-/// How many notices may wait for the chats. More of them accumulate only if a receiver hangs for long.
+/// How many notices may wait for an address. More of them accumulate only if it does not answer for long.
 const WAITING_MAX: usize = 64;
 /// The longest time of one attempt, from the name's resolution to the answer.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long to wait for other processes that write the history.
-const SAVE_TIME_MAX: Duration = Duration::from_secs(2);
-/// The pauses between the attempts.
-const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
-
-/// One address of the settings.
-struct Target {
-    kind: Channel,
-    source: SecretSource,
-}
+/// The pauses between the attempts. What keeps a backup from the network often keeps its notice from it too, so the last
+/// pauses are long enough for a network to come back.
+const PAUSES: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(60), Duration::from_secs(600)];
+/// How many of these a heartbeat has: the next one replaces it soon.
+const HEARTBEAT_PAUSES: usize = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Channel {
@@ -52,255 +48,183 @@ impl Channel {
 /// Sends notices about the runs of the configured backups.
 pub struct Sender {
     occasions: Vec<Occasion>,
-    /// The heartbeat has a thread of its own: neither does it wait for a chat that does not answer, nor a chat for it.
-    heartbeat: Arc<Lane>,
-    chats: Arc<Lane>,
+    targets: Vec<Arc<Target>>,
 }
 
-/// Addresses that one thread sends to.
-struct Lane {
-    targets: Vec<Target>,
+/// One address of the settings.
+struct Target {
+    channel: Channel,
+    source: SecretSource,
     environment: Vec<(String, String)>,
-    history: Arc<History>,
     queue: Mutex<NoticeQueue>,
-    changed: Condvar,
+    /// Notified when everything is sent.
+    idle: Condvar,
 }
 
 #[derive(Default)]
 struct NoticeQueue {
     waiting: VecDeque<Notice>,
-    sending: Option<Notice>,
+    /// Whether a thread sends the notices. It ends when none is left.
     has_thread: bool,
-}
-
-impl NoticeQueue {
-    /// Adds a heartbeat. Of each workspace, only the newest counts.
-    fn add_heartbeat(&mut self, notice: Notice) {
-        self.waiting.retain(|one| one.result.workspace != notice.result.workspace);
-        self.waiting.push_back(notice);
-    }
-
-    /// Adds a notice. Returns the notice that is dropped if there is no room: one that tells no failure, if there is
-    /// one.
-    fn add(&mut self, notice: Notice) -> Option<Notice> {
-        self.waiting.push_back(notice);
-        let other = || self.waiting.iter().position(|one| !one.tells_failure);
-        let dropped = (self.waiting.len() > WAITING_MAX).then(|| other().unwrap_or(WAITING_MAX))?;
-        self.waiting.remove(dropped)
-    }
+    /// When the process stops waiting for the notices.
+    end: Option<Instant>,
 }
 
 impl Sender {
-    /// Returns a sender for the addresses in the settings. It starts no thread before the first notice. It tells
-    /// `history` which failures no chat got a notice of.
+    /// Returns a sender for the addresses in the settings.
     #[must_use]
-    pub fn new(config: &Config, history: &Arc<History>) -> Self {
-        let lane = |settings: &[(Channel, &Option<SecretSource>)]| {
-            let target = |(kind, source): &(Channel, &Option<SecretSource>)| {
-                Some(Target { kind: *kind, source: (*source).clone()? })
-            };
-            Arc::new(Lane {
-                targets: settings.iter().filter_map(target).collect(),
-                environment: config.tool_environment.clone(),
-                history: Arc::clone(history),
-                queue: Mutex::default(),
-                changed: Condvar::new(),
-            })
+    pub fn new(config: &Config) -> Self {
+        let addresses = [
+            (Channel::Slack, &config.slack_webhook_url),
+            (Channel::Discord, &config.discord_webhook_url),
+            (Channel::Url, &config.notify_url),
+            (Channel::Heartbeat, &config.heartbeat_url),
+        ];
+        let target = |(channel, source): (Channel, &Option<SecretSource>)| {
+            let (source, environment) = (source.clone()?, config.tool_environment.clone());
+            Some(Arc::new(Target { channel, source, environment, queue: Mutex::default(), idle: Condvar::new() }))
         };
-        Self {
-            occasions: config.notify_on.clone(),
-            heartbeat: lane(&[(Channel::Heartbeat, &config.heartbeat_url)]),
-            chats: lane(&[
-                (Channel::Slack, &config.slack_webhook_url),
-                (Channel::Discord, &config.discord_webhook_url),
-                (Channel::Url, &config.notify_url),
-            ]),
-        }
+        Self { occasions: config.notify_on.clone(), targets: addresses.into_iter().filter_map(target).collect() }
     }
 
     /// Queues the notice for those who want it, and does not wait until it is sent.
-    pub fn tell(&self, notice: Notice) {
+    pub fn tell(&self, notice: &Notice) {
         // A heartbeat is for syncs only: its receiver checks whether they continue.
-        let (heartbeat, lane) = (&self.heartbeat, &self.chats);
         let is_sync = notice.subject == Subject::Backup && notice.result.code != Code::Overdue;
-        if !heartbeat.targets.is_empty() && is_sync {
-            heartbeat.queue().add_heartbeat(Notice { tells_failure: false, ..notice.clone() });
-            heartbeat.start();
-        }
-        if !lane.targets.is_empty() && notice.is_for(&self.occasions) {
-            let dropped = lane.queue().add(notice);
-            if let Some(dropped) = dropped {
-                log::warn!("a notice is dropped, {WAITING_MAX} others wait to be sent");
-                lane.lose(&dropped);
+        for target in &self.targets {
+            if if target.channel == Channel::Heartbeat { is_sync } else { notice.is_for(&self.occasions) } {
+                target.add(notice.clone());
             }
-            lane.start();
         }
     }
 
     /// Waits until everything is sent, at most `time`. What is not sent by then is lost.
     pub fn finish(&self, time: Duration) {
         let deadline = Instant::now() + time;
-        for lane in [&self.heartbeat, &self.chats] {
+        for target in &self.targets {
             let left = deadline.saturating_duration_since(Instant::now());
-            let is_busy = |queue: &mut NoticeQueue| !queue.waiting.is_empty() || queue.sending.is_some();
-            let waited = lane.changed.wait_timeout_while(lane.queue(), left, is_busy);
-            let (mut queue, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-            if waited.timed_out() {
-                log::warn!("not all notices could be sent before the end");
-            }
-            let lost: Vec<_> = queue.sending.clone().into_iter().chain(queue.waiting.drain(..)).collect();
-            drop(queue);
-            if !lost.is_empty() {
-                lost.iter().for_each(|notice| lane.lose(notice));
-                lane.history.save(SAVE_TIME_MAX);
+            let mut queue = target.queue();
+            queue.end = Some(deadline);
+            let waited = target.idle.wait_timeout_while(queue, left, |queue| queue.has_thread);
+            if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+                log::warn!("{}: not all notices could be sent before the end", target.channel.setting());
             }
         }
     }
 }
 
-impl Lane {
+impl Target {
     fn queue(&self) -> MutexGuard<'_, NoticeQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the thread if there is none, and wakes it up.
-    fn start(self: &Arc<Self>) {
+    /// Queues a notice, and starts the thread if there is none.
+    fn add(self: &Arc<Self>, notice: Notice) {
         let mut queue = self.queue();
+        if self.channel == Channel::Heartbeat {
+            // Of each workspace, only the newest heartbeat counts.
+            queue.waiting.retain(|one| one.result.workspace != notice.result.workspace);
+        }
+        queue.waiting.push_back(notice);
+        if queue.waiting.len() > WAITING_MAX {
+            log::warn!("{}: a notice is dropped, {WAITING_MAX} others wait to be sent", self.channel.setting());
+            // A failure is more important than what tells none.
+            let other = queue.waiting.iter().position(|one| !one.tells_failure);
+            queue.waiting.remove(other.unwrap_or_default());
+        }
         if !queue.has_thread {
-            let lane = Arc::clone(self);
+            let target = Arc::clone(self);
             let thread = std::thread::Builder::new().name("notifier".to_owned());
-            match thread.spawn(move || lane.send_all()) {
+            match thread.spawn(move || target.send_all()) {
                 Ok(_) => queue.has_thread = true,
                 Err(error) => log::error!("no thread to send notices: {error}"),
             }
         }
-        self.changed.notify_all();
     }
 
+    /// Sends all notices that wait.
     fn send_all(&self) {
-        let mut queue = self.queue();
         loop {
+            let mut queue = self.queue();
             let Some(notice) = queue.waiting.pop_front() else {
-                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                continue;
+                queue.has_thread = false;
+                self.idle.notify_all();
+                return;
             };
-            queue.sending = Some(notice.clone());
             drop(queue);
-            let mut is_lost = true;
-            for target in &self.targets {
-                // A panic costs only one notification.
-                let sent = catch_unwind(AssertUnwindSafe(|| self.send(target, &notice))).unwrap_or_else(|_| {
-                    log::error!("{}: the notification was not sent, by an internal error", target.kind.setting());
-                    false
-                });
-                if sent && is_lost {
-                    is_lost = false;
-                    // The others may take long, and the process may end meanwhile.
-                    self.queue().sending = Some(Notice { tells_failure: false, ..notice.clone() });
-                }
+            // A panic costs only one notification.
+            if catch_unwind(AssertUnwindSafe(|| self.send(&notice))).is_err() {
+                log::error!("{}: the notification was not sent, by an internal error", self.channel.setting());
             }
-            if is_lost {
-                self.lose(&notice);
-                self.history.save(SAVE_TIME_MAX);
-            }
-            queue = self.queue();
-            queue.sending = None;
-            self.changed.notify_all();
         }
     }
 
-    /// Makes the next failure news, if this was the notice of one.
-    fn lose(&self, notice: &Notice) {
-        if notice.tells_failure {
-            self.history.lose_news(&notice.result.run_id);
-        }
-    }
-
-    /// Returns whether the target took the notice.
-    fn send(&self, target: &Target, notice: &Notice) -> bool {
+    fn send(&self, notice: &Notice) {
         // A bundle that cannot be used is reported as such, not as a server that is not trusted.
-        let checked = ca_bundle::bundle(&self.environment).and_then(|_| target.source.read());
+        let checked = ca_bundle::bundle(&self.environment).and_then(|_| self.source.read());
         let address = match checked {
             Ok(address) => address,
-            Err(message) => {
-                log::error!("cannot send a notice: {message}");
-                return false;
-            }
+            Err(message) => return log::error!("cannot send a notice: {message}"),
         };
         // `NOTIFY_URL` gets results of runs only, and this notice has no run.
-        if target.kind == Channel::Url && notice.subject == Subject::List && !message::is_ntfy_topic(address.expose()) {
-            return false;
+        let is_of_runs = self.channel == Channel::Url && !message::is_ntfy_topic(address.expose());
+        if is_of_runs && notice.subject == Subject::List {
+            return;
         }
-        let (setting, run_id) = (target.kind.setting(), &notice.result.run_id);
-        let mut pauses = PAUSES.iter();
-        loop {
-            let failure = match self.attempt(target.kind, &address, notice) {
-                Ok(()) => {
-                    log::debug!("{setting}: sent the notice of run {run_id}");
-                    return true;
-                }
-                Err(failure) => failure,
-            };
-            match pauses.next() {
-                Some(pause) if failure.is_passing => {
-                    log::info!("{setting}: cannot send the notice of run {run_id}, retrying: {}", failure.why);
+        let (setting, run_id) = (self.channel.setting(), &notice.result.run_id);
+        let mut pauses = match self.channel {
+            Channel::Heartbeat => PAUSES[..HEARTBEAT_PAUSES].iter(),
+            Channel::Slack | Channel::Discord | Channel::Url => PAUSES.iter(),
+        };
+        while let Err((is_passing, why)) = self.attempt(&address, notice) {
+            let fits = |pause: &&Duration| self.queue().end.is_none_or(|end| Instant::now() + **pause < end);
+            match pauses.next().filter(fits) {
+                Some(pause) if is_passing => {
+                    log::info!("{setting}: cannot send the notice of run {run_id}, retrying: {}", why);
                     // This thread sends notices only; no sync waits for it.
                     std::thread::sleep(*pause);
                 }
-                _ => {
-                    log::error!("{setting}: cannot send the notice of run {run_id}: {}", failure.why);
-                    return false;
-                }
+                _ => return log::error!("{setting}: cannot send the notice of run {run_id}: {}", why),
             }
         }
+        log::debug!("{setting}: sent the notice of run {run_id}");
     }
 
-    fn attempt(&self, kind: Channel, address: &Secret, notice: &Notice) -> Result<(), SendError> {
-        let url = match kind {
+    /// Sends the notice once. The error says whether another attempt may help, and why this one failed.
+    fn attempt(&self, address: &Secret, notice: &Notice) -> Result<(), (bool, String)> {
+        let url = match self.channel {
             Channel::Heartbeat => message::heartbeat_url(address.expose(), notice.result.code),
             _ => address.expose().to_owned(),
         };
         let client = http_client::client(&url, ATTEMPT_TIME_MAX, &self.environment);
         let post_as = |media_type, body: String| client.post(&url).header("Content-Type", media_type).send(body);
         let post = |body| post_as("application/json", body);
-        let answer = match kind {
+        let answer = match self.channel {
             Channel::Slack => post(notice.for_slack()),
             Channel::Discord => post(notice.for_discord()),
             Channel::Url if message::is_ntfy_topic(&url) => post_as("text/plain; charset=utf-8", notice.for_ntfy()),
             Channel::Url => post(notice.result.to_json()),
             Channel::Heartbeat => client.get(&url).call(),
         };
-        match answer {
-            Ok(answer) if answer.status().is_success() => Ok(()),
-            Ok(answer) => {
-                let status = answer.status().as_u16();
-                let is_passing = http_client::is_passing(status);
-                Err(SendError { is_passing, why: format!("it answered {status}") })
+        let error = match answer.map(|answer| answer.status()) {
+            Ok(status) if status.is_success() => return Ok(()),
+            Ok(status) => {
+                return Err((http_client::is_passing(status.as_u16()), format!("it answered {}", status.as_u16())));
             }
-            Err(error) => {
-                let text = error.to_string();
-                let why = match &error {
-                    // Only these texts are used: others may contain a part of the address.
-                    ureq::Error::Io(_) | ureq::Error::ConnectProxyFailed(_) => text.as_str(),
-                    ureq::Error::HostNotFound => "its host is not known",
-                    ureq::Error::ConnectionFailed => "no connection",
-                    ureq::Error::Timeout(_) => "it did not answer in time",
-                    ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => "it answered, but not as HTTP",
-                    _ => "it is not a valid address",
-                };
-                let is_large = matches!(error, ureq::Error::LargeResponseHeader(..));
-                let is_passing = is_large || http_client::is_passing_error(&error);
-                Err(SendError { is_passing, why: why.to_owned() })
-            }
-        }
+            Err(error) => error,
+        };
+        let is_large = matches!(error, ureq::Error::LargeResponseHeader(..));
+        let why = match &error {
+            // Only these texts are used: others may contain a part of the address.
+            ureq::Error::Io(_) | ureq::Error::ConnectProxyFailed(_) => &error.to_string(),
+            ureq::Error::HostNotFound => "its host is not known",
+            ureq::Error::ConnectionFailed => "no connection",
+            ureq::Error::Timeout(_) => "it did not answer in time",
+            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => "it answered, but not as HTTP",
+            _ => "it is not a valid address",
+        };
+        Err((is_large || http_client::is_passing_error(&error), why.to_owned()))
     }
-}
-
-/// Why a notice was not delivered.
-struct SendError {
-    /// Whether it may be delivered in a moment.
-    is_passing: bool,
-    why: String,
 }
 
 #[cfg(test)]
@@ -308,41 +232,44 @@ mod tests {
     use super::*;
     use crate::model::run_result::SyncResult;
 
+    /// Returns a target whose thread seems to be busy, so that all notices wait.
+    fn busy(channel: Channel) -> Arc<Target> {
+        let queue = Mutex::new(NoticeQueue { has_thread: true, ..NoticeQueue::default() });
+        let (source, environment) = (SecretSource::Value(Secret::new("http://h/")), Vec::new());
+        Arc::new(Target { channel, source, environment, queue, idle: Condvar::new() })
+    }
+
     fn notice(id: usize, workspace: &str, tells_failure: bool) -> Notice {
         let code = if tells_failure { Code::Timeout } else { Code::Pushed };
         let result = SyncResult::bare(code, String::new(), id.to_string(), workspace.to_owned(), "main".to_owned());
         Notice { tells_failure, ..Notice::new(result, Subject::Backup) }
     }
 
-    fn ids(queue: &NoticeQueue) -> Vec<&str> {
-        queue.waiting.iter().map(|one| one.result.run_id.as_str()).collect()
+    fn ids(target: &Target) -> Vec<String> {
+        target.queue().waiting.iter().map(|one| one.result.run_id.clone()).collect()
     }
 
     #[test]
-    fn a_failure_is_dropped_only_for_older_failures() {
-        let mut queue = NoticeQueue::default();
-        assert!(queue.add(notice(0, "shop", true)).is_none());
-        for id in 1..WAITING_MAX {
-            assert!(queue.add(notice(id, "shop", id % 2 == 1)).is_none());
+    fn a_failure_is_dropped_only_for_other_failures() {
+        let target = busy(Channel::Slack);
+        for id in 0..WAITING_MAX {
+            target.add(notice(id, "shop", id % 2 == 0));
         }
-        let mut dropped = |id, is_failure| queue.add(notice(id, "shop", is_failure)).map(|one| one.result.run_id);
-        assert_eq!(dropped(100, true).as_deref(), Some("2"), "the oldest that tells no failure");
-        assert_eq!(dropped(101, false).as_deref(), Some("4"));
-        for id in 102..102 + WAITING_MAX / 2 - 2 {
-            assert!(dropped(id, true).is_some());
+        target.add(notice(100, "shop", true));
+        assert_eq!(ids(&target)[..3], ["0", "2", "3"], "the oldest that tells no failure is dropped");
+        for id in 101..100 + WAITING_MAX {
+            target.add(notice(id, "shop", true));
         }
-        assert_eq!(dropped(200, true).as_deref(), Some("200"), "there are only failures");
-        assert_eq!(dropped(201, false).as_deref(), Some("201"));
-        assert_eq!(queue.waiting.len(), WAITING_MAX);
-        assert!(queue.waiting.iter().all(|one| one.tells_failure));
+        assert_eq!(target.queue().waiting.len(), WAITING_MAX);
+        assert!(target.queue().waiting.iter().all(|one| one.tells_failure));
     }
 
     #[test]
     fn of_the_heartbeats_of_a_workspace_only_the_newest_waits() {
-        let mut queue = NoticeQueue::default();
+        let target = busy(Channel::Heartbeat);
         for (id, workspace) in [(1, "shop"), (2, "lab"), (3, "shop"), (4, "shop")] {
-            queue.add_heartbeat(notice(id, workspace, false));
+            target.add(notice(id, workspace, false));
         }
-        assert_eq!(ids(&queue), ["2", "4"]);
+        assert_eq!(ids(&target), ["2", "4"]);
     }
 }
