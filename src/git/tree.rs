@@ -55,7 +55,7 @@ impl Git<'_> {
     /// [`GitError`].
     pub fn folder_at(&self, tree: &ObjectId, path: &str) -> Result<FolderAt, GitError> {
         if path.is_empty() {
-            return Ok(FolderAt { tree: Some(tree.clone()), conflict: None });
+            return Ok(FolderAt { tree: Some(self.tree_at(tree, path)?), conflict: None });
         }
         let folders = with_ancestors(path);
         let command = self.command()?.arguments(["ls-tree", "-t", "-z", "--full-tree", "--", tree.as_str()]);

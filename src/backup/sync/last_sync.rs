@@ -18,7 +18,7 @@ use crate::util::hash::{Algorithm, Digest};
 use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::narrow::Changed;
-use crate::windmill::snapshot::{self, FoundItem, Snapshot};
+use crate::windmill::snapshot::{self, Digests, FoundItem, Snapshot};
 use crate::windmill::wmill_yaml::KindSettings;
 
 /// Size limit for the state file. Only warnings and left-out items make it long. Each warning names only some paths, and
@@ -62,7 +62,7 @@ pub struct SavedPull {
     /// The query of the export.
     pub query: String,
     /// The digests of what Windmill returned.
-    pub digests: SavedDigests,
+    pub digests: Digests,
     /// The tree of our folder in the commit.
     pub tree: String,
     /// The warnings of that sync, which an unchanged sync repeats.
@@ -73,17 +73,6 @@ pub struct SavedPull {
     pub found: Vec<FoundItem>,
     /// When such items were last offered, in seconds since 1970. Full syncs between may have left them out unseen.
     pub offered: Option<u64>,
-}
-
-/// The digests of a snapshot. The groups have a file of their own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "each is that of `snapshot::Digests` of the same name")]
-pub struct SavedDigests {
-    pub own_items: String,
-    pub file_types: String,
-    pub shared_ui: String,
-    pub dependencies: String,
-    pub groups: String,
 }
 
 /// The current state, to compare it with the last success.
@@ -108,19 +97,6 @@ pub struct LastSync {
     reason: Option<&'static str>,
     /// Whether the items that wmill or the remote did not accept are offered again.
     offers_again: bool,
-}
-
-impl From<&snapshot::Digests> for SavedDigests {
-    fn from(digests: &snapshot::Digests) -> Self {
-        let snapshot::Digests { own_items, file_types, shared_ui, dependencies, groups } = digests;
-        Self {
-            own_items: own_items.clone(),
-            file_types: file_types.clone(),
-            shared_ui: shared_ui.clone(),
-            dependencies: dependencies.clone(),
-            groups: groups.digest(),
-        }
-    }
 }
 
 impl LastSync {
@@ -164,20 +140,10 @@ impl LastSync {
         self.state.as_ref().map(|state| state.commit.as_str()) == tip.map(ObjectId::as_str)
     }
 
-    /// Returns the query of the last export, if the branch holds the result of that pull: its tip is that commit, or
-    /// its tree of our folder is the same. Then the repository's `wmill.yaml` is the same as well.
-    ///
-    /// # Errors
-    /// The reason why wmill has to pull.
-    pub fn query_at(&self, tip: Option<&ObjectId>, tree: Option<&ObjectId>) -> Result<&str, &'static str> {
-        let pull = self.pull()?;
-        if tip.is_none() {
-            Err("the branch is not there")
-        } else if !self.is_at(tip) && !is(tree, &pull.tree) {
-            Err("the branch does not hold the same")
-        } else {
-            Ok(&pull.query)
-        }
+    /// Returns the query of the last export.
+    #[must_use]
+    pub fn query(&self) -> &str {
+        self.saved().map_or("", |pull| &pull.query)
     }
 
     /// Returns whether no earlier success is known.
@@ -192,29 +158,37 @@ impl LastSync {
         self.state.as_ref().is_some_and(|state| state.shared_ui)
     }
 
-    /// Returns the warnings and the left-out items of the last pull, if a new pull would have the same result. The
-    /// caller checks the branch, with [`Self::query_at`].
+    /// Returns the last pull, if a new pull would have the same result, with `commit`, the tip of the branch. The branch
+    /// holds the result of that pull if its tip is that commit, and was not fetched, or if its tree of our folder is the
+    /// same. Then the repository's `wmill.yaml` is the same as well.
     ///
     /// # Errors
     /// The reason why wmill has to be started.
-    pub fn unchanged(&self, now: &Now) -> Result<(&[String], &[LeftOut]), &'static str> {
+    pub fn unchanged<'a>(
+        &'a self,
+        now: &Now,
+        commit: Option<&'a ObjectId>,
+        tip: Option<&RemoteTip>,
+    ) -> Result<(&'a ObjectId, &'a SavedPull), &'static str> {
         let pull = self.pull()?;
+        let commit = commit.ok_or("the branch is not there")?;
+        if tip.is_some_and(|tip| !pull.is_in(tip)) {
+            return Err("the branch does not hold the same");
+        }
         pull.check_surroundings(now)?;
-        if SavedDigests::from(&now.snapshot.digests) != pull.digests {
+        if now.snapshot.digests != pull.digests {
             return Err("Windmill does not hold the same");
         }
-        Ok((&pull.warnings, &pull.left_out))
+        Ok((commit, pull))
     }
 
-    /// Returns the groups of items that differ from the last success, if nothing else differs. `tree` is the tree of
-    /// our folder at the tip.
+    /// Returns the groups of items that differ from the last success, if nothing else differs.
     ///
     /// # Errors
     /// The reason why the pull has to be a full one.
-    pub fn changed_groups(&self, now: &Now, tip: &RemoteTip, tree: Option<&ObjectId>) -> Result<Changed, &'static str> {
-        let pull = self.pull()?;
+    pub fn changed_groups(&self, now: &Now, tip: &RemoteTip) -> Result<Changed, &'static str> {
+        let (pull, fresh) = (self.pull()?, &now.snapshot.digests);
         pull.check_surroundings(now)?;
-        let fresh = SavedDigests::from(&now.snapshot.digests);
         if fresh.own_items != pull.digests.own_items || fresh.file_types != pull.digests.file_types {
             Err("what belongs to all items changed")
         } else if fresh.shared_ui != pull.digests.shared_ui {
@@ -227,7 +201,7 @@ impl LastSync {
             Err("there are several workspace dependencies, and this wmill does not sort them")
         } else if tip.plan.dedupes_lockfiles {
             Err("items share lock files")
-        } else if !is(tree, &pull.tree) {
+        } else if !pull.is_in(tip) {
             Err("the branch does not hold what the last pull gave")
         } else if !tip.invalid_entries.is_empty() || tip.path_conflict.is_some() {
             Err("the repository's folder has entries that git cannot check out")
@@ -239,7 +213,7 @@ impl LastSync {
             let earlier = files::open_regular(OpenOptions::new().read(true), &self.folder.join(GROUPS_FILE));
             let changed = earlier.and_then(|earlier| {
                 let earlier = BufReader::new(earlier.take(GROUPS_BYTES_MAX));
-                now.snapshot.digests.groups.changed_since(earlier, &pull.digests.groups)
+                now.snapshot.groups.changed_since(earlier, &pull.digests.groups)
             });
             changed.map_err(|_| "the digests of the items cannot be read")?.ok_or("very many items changed")
         }
@@ -271,9 +245,8 @@ impl LastSync {
     /// saved if the version of wmill and `tree` are known: the tree of our folder in the commit, if the next sync may
     /// build on it. `warnings` are those that the next sync repeats if nothing changed.
     pub fn save(&self, commit: &ObjectId, now: &Now, tree: Option<&ObjectId>, warnings: &[String], is_full: bool) {
-        let digests = &now.snapshot.digests;
         if tree.is_some()
-            && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), digests.groups.as_bytes())
+            && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), now.snapshot.groups.as_bytes())
         {
             log::warn!("cannot note the digests of the items: {error}");
         }
@@ -284,7 +257,7 @@ impl LastSync {
             wmill: wmill.clone(),
             windmill: now.account.server_version.clone(),
             query: now.snapshot.query.clone(),
-            digests: digests.into(),
+            digests: now.snapshot.digests.clone(),
             tree: tree.to_string(),
             warnings: warnings.to_vec(),
             left_out: LeftOut::first_of(now.snapshot.left_out_list()),
@@ -313,6 +286,11 @@ impl SavedPull {
         age.is_none_or(|age| Duration::from_secs(age) >= every)
     }
 
+    /// Whether the folder at the tip has the tree of this pull.
+    fn is_in(&self, tip: &RemoteTip) -> bool {
+        tip.tree.as_ref().is_some_and(|tree| *tree.as_str() == self.tree)
+    }
+
     /// Checks that the programs and the query of the export are the same.
     fn check_surroundings(&self, now: &Now) -> Result<(), &'static str> {
         if now.account.server_version != self.windmill {
@@ -327,29 +305,21 @@ impl SavedPull {
     }
 }
 
-fn is(now: Option<&ObjectId>, then: &str) -> bool {
-    now.is_some_and(|now| now.as_str() == then)
-}
-
 /// Returns the version of this program, and all settings that shape what is pulled and committed. Message, author and
 /// signature are not among them, since they only concern new commits; nor are the guards, since they only look at
 /// changes.
 fn settings(run: RunContext<'_>) -> String {
     let request = run.request;
-    let KindSettings { includes, skips } = tip::asked_kinds(run.env.config);
+    let KindSettings { mut includes, mut skips } = tip::asked_kinds(run.env.config);
     // The order of the kinds does not matter. A setting that is not set is another one than an empty one.
-    let text = |words: Option<Vec<&'static str>>| {
-        let Some(mut words) = words else { return "unset".to_owned() };
-        words.sort_unstable();
-        ["set:", &words.join(",")].concat()
-    };
+    for kinds in [&mut includes, &mut skips].into_iter().flatten() {
+        kinds.sort_unstable();
+    }
     format!(
-        "{STATE_VERSION} {} {} {} {} {}",
+        "{STATE_VERSION} {} {} {} {includes:?} {skips:?}",
         env!("CARGO_PKG_VERSION"),
         request.workspace,
         request.destination(),
-        text(includes),
-        text(skips),
     )
 }
 
@@ -430,7 +400,7 @@ mod tests {
             wmill: "1.819.0 /bin/wmill 1 2".to_owned(),
             windmill: Some("CE v1".to_owned()),
             query: "a=b".to_owned(),
-            digests: SavedDigests {
+            digests: Digests {
                 own_items: digest(),
                 file_types: digest(),
                 shared_ui: digest(),

@@ -437,6 +437,7 @@ mod tests {
             let tip = |tip: char| RemoteTip {
                 commit: (tip != '-').then(|| id(&tip.to_string())),
                 base: None,
+                tree: None,
                 visible_tree: None,
                 folder: Listing::at("none".into()),
                 is_empty: false,

@@ -130,9 +130,7 @@ impl<'a> LiveSteps<'a> {
 
     /// Returns the groups of items that changed, if nothing else did.
     fn changed_groups(&self) -> Option<Changed> {
-        let commit = self.tip.commit.as_ref().filter(|_| self.last.is_usable())?;
-        let tree = tip::folder_of(*self.run, &self.git, commit);
-        match self.last.changed_groups(&self.now, &self.tip, tree.as_ref()) {
+        match self.last.changed_groups(&self.now, &self.tip) {
             Ok(changed) => {
                 log::debug!("groups of items that changed: {}", changed.count());
                 Some(changed)
@@ -246,7 +244,7 @@ impl SyncSteps for LiveSteps<'_> {
         // If git made another commit than it was asked to, the next sync is a full one and finds that out.
         let made = self.made.take().filter(|made| made.commit == *commit);
         let is_as_made = |tree: &ObjectId| made.as_ref().is_none_or(|made| made.folder == *tree);
-        let tree = tip::folder_of(*self.run, &self.git, commit).filter(is_as_made);
+        let tree = self.git.tree_at(commit, self.run.request.subdir.as_str()).ok().filter(is_as_made);
         // After a sync that changed something, the next sync may not give all warnings again. It is a full one to find
         // out.
         let told = warnings.after(self.warnings);

@@ -28,6 +28,8 @@ pub struct RemoteTip {
     pub commit: Option<ObjectId>,
     /// What the next commit changes: the tip, or its tree without the invalid entries of our folder.
     pub base: Option<ObjectId>,
+    /// The tree of our folder, if there is such a folder.
+    pub tree: Option<ObjectId>,
     /// The tree that `wmill` sees: our folder without everything that could mislead it.
     pub visible_tree: Option<ObjectId>,
     /// The valid files in our folder, by their path in it.
@@ -108,20 +110,6 @@ pub fn at(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Remot
     examine(run, git, Some(commit.clone())).map_err(|error| run.git_error(Step::Fetch, error))
 }
 
-/// Fetches the tip that the remote showed, and returns the tree of our folder in it. Nothing is checked out. Returns
-/// `None` if there is no such folder, or if anything fails.
-#[must_use]
-pub fn folder_at(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Option<ObjectId> {
-    let tip = fetch(git, state).ok().flatten().filter(|tip| state.tip.as_ref() == Some(tip))?;
-    folder_of(run, git, &tip)
-}
-
-/// Returns the tree of our folder in a commit that was fetched before.
-#[must_use]
-pub fn folder_of(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Option<ObjectId> {
-    git.tree_at(commit, run.request.subdir.as_str()).ok()
-}
-
 /// Fetches the objects of the tip.
 fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitError> {
     files::open_folder(git.tree_folder());
@@ -172,7 +160,7 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
     if count > ENTRIES_MAX {
         return Err(GitError::Remote { code: Code::PullFailed, message: too_many(path, count), is_passing: false });
     }
-    let (mut visible_tree, mut base) = (tree, commit.clone());
+    let (mut visible_tree, mut base) = (tree.clone(), commit.clone());
     if !invalid_entries.is_empty() {
         let valid = git.compose(None, &folder)?;
         base = Some(git.with_folder(commit.as_ref(), path, &valid)?);
@@ -182,6 +170,7 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
     let mut tip = RemoteTip {
         commit,
         base,
+        tree,
         visible_tree,
         folder,
         is_empty: valid_count == 0,
