@@ -12,8 +12,6 @@ use crate::model::git_credentials::GitCredentials;
 use crate::model::names::{ADMINS, BranchName, Subdir, WORKSPACE_MARK, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::urls::RemoteUrl;
-use crate::net::ca_bundle::{self, TrustError};
-use crate::process::run_env::RunEnv;
 use crate::request;
 use crate::util::deadline::{CancelToken, Deadline, Expired};
 use crate::util::redact::Redactor;
@@ -53,7 +51,7 @@ impl<'a> BranchReader<'a> {
             Some(workspace) => workspace,
             // The place is the same for each workspace.
             None if ![&config.branch, &config.subdir].iter().any(|template| template.contains(WORKSPACE_MARK)) => {
-                WorkspaceId::parse(ADMINS).map_err(|error| invalid(error.to_string()))?
+                WorkspaceId::parse(ADMINS)?
             }
             None => return Err(invalid("several workspaces are configured: name one by --workspace".to_owned())),
         };
@@ -63,10 +61,9 @@ impl<'a> BranchReader<'a> {
             cancel,
             workspace: single,
             remote,
-            branch: config.branch_for(&workspace).map_err(|error| invalid(error.to_string()))?,
-            subdir: config.subdir_for(&workspace).map_err(|error| invalid(error.to_string()))?,
-            credentials: request::configured_git_credentials(config, remote)
-                .map_err(|error| BackupError::new(error.code, error.message))?,
+            branch: config.branch_for(&workspace)?,
+            subdir: config.subdir_for(&workspace)?,
+            credentials: request::configured_git_credentials(config, remote)?,
         })
     }
 
@@ -82,7 +79,9 @@ impl<'a> BranchReader<'a> {
     ) -> Result<bool, BackupError> {
         // Dropped last, behind the folder and the lock in it.
         let private = PrivateRun::new(self.config);
-        let run_env = self.run_env(&private)?;
+        let redactor = Redactor::new(self.credentials.secrets().iter().chain(&self.config.proxy_secrets()));
+        let deadline = Deadline::after(self.config.sync_timeout, self.cancel);
+        let run_env = private.open(self.config, deadline, redactor)?;
         let folder = run_env.run_dir.path().join("checkout");
         let accepted_hosts = paths::root(self.config).join("known_hosts");
         let site = RepositoryPaths {
@@ -110,21 +109,6 @@ impl<'a> BranchReader<'a> {
             }
             depth = depth.and_then(|depth| depth.checked_mul(DEPTH_FACTOR)).filter(|depth| *depth <= DEPTH_MAX);
         }
-    }
-
-    fn run_env(&self, private: &PrivateRun) -> Result<RunEnv, BackupError> {
-        let config = self.config;
-        let disk = |error: std::io::Error| {
-            BackupError::new(Code::Internal, format!("cannot work in DATA_DIR {}: {error}", config.data_dir.display()))
-        };
-        let deadline = Deadline::after(config.sync_timeout, self.cancel);
-        let (lock, run_dir) = private.open(config, &deadline).map_err(disk)?;
-        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir).map_err(|error| match error {
-            TrustError::Bundle(why) => BackupError::new(Code::ConfigInvalid, why),
-            TrustError::Disk(error) => disk(error),
-        })?;
-        let redactor = Redactor::new(self.credentials.secrets().iter().chain(&config.proxy_secrets()));
-        Ok(RunEnv { run_dir, deadline, redactor, environment, lock })
     }
 
     fn expired(&self, expired: Expired) -> BackupError {

@@ -1,9 +1,13 @@
 //! The error of a backup: the result code, the message, and whether another attempt may help.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::git::GitError;
+use crate::model::names::NameError;
 use crate::model::result_code::Code;
+use crate::net::ca_bundle::TrustError;
+use crate::request::RequestError;
 use crate::util::deadline::Expired;
 use crate::util::retry::{Failure, GaveUp, Retry};
 use crate::windmill::api::WindmillError;
@@ -46,6 +50,14 @@ impl BackupError {
         }
     }
 
+    /// Converts an error of the certificates. `disk` converts an error of our own disk.
+    pub fn of_trust(error: TrustError, disk: impl FnOnce(io::Error) -> Self) -> Self {
+        match error {
+            TrustError::Bundle(why) => Self::new(Code::ConfigInvalid, why),
+            TrustError::Disk(error) => disk(error),
+        }
+    }
+
     /// Converts the error after which a step is not tried again, and adds the number of attempts if there were several.
     /// `expired` returns the error of a run that was ended.
     pub fn of_attempts(gave_up: GaveUp<Self>, expired: impl FnOnce(Expired) -> Self) -> Self {
@@ -56,6 +68,18 @@ impl BackupError {
             }
             GaveUp::Expired(ended) => expired(ended),
         }
+    }
+}
+
+impl From<RequestError> for BackupError {
+    fn from(RequestError { code, message }: RequestError) -> Self {
+        Self::new(code, message)
+    }
+}
+
+impl From<NameError> for BackupError {
+    fn from(error: NameError) -> Self {
+        Self::new(Code::ConfigInvalid, error.to_string())
     }
 }
 

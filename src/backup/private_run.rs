@@ -4,11 +4,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::backup::error::BackupError;
 use crate::backup::{paths, run_context};
 use crate::config::Config;
+use crate::model::result_code::Code;
+use crate::net::ca_bundle;
 use crate::process::lock::{Lock, LockError};
+use crate::process::run_env::RunEnv;
 use crate::util::deadline::Deadline;
 use crate::util::files::{self, RunDir};
+use crate::util::redact::Redactor;
 
 /// The prefix of our scratch folders' names. No workspace id begins with it.
 const MARK: &str = ".check-";
@@ -27,15 +32,26 @@ impl PrivateRun {
         Self { run_dir: folder.join([MARK, &run_context::new_run_id()].concat()), missing }
     }
 
-    pub(super) fn open(&self, config: &Config, deadline: &Deadline) -> io::Result<(Lock, RunDir)> {
+    /// Waits for the lock, and prepares the environment of the programs.
+    ///
+    /// # Errors
+    /// [`BackupError`]: [`Code::ConfigInvalid`] if the certificates cannot be used, [`Code::Internal`] if the disk fails.
+    pub(super) fn open(&self, config: &Config, deadline: Deadline, redactor: Redactor) -> Result<RunEnv, BackupError> {
+        let disk = |error: io::Error| {
+            let message = format!("DATA_DIR {} cannot be written: {error}", config.data_dir.display());
+            BackupError::new(Code::Internal, message)
+        };
         let folder = paths::run_folders(config);
-        files::create_folder(&folder)?;
+        files::create_folder(&folder).map_err(disk)?;
         sweep(&folder);
-        let lock = Lock::acquire(&self.lock(), deadline, &mut || {}).map_err(|error| match error {
-            LockError::Io(error) => error,
-            LockError::Expired(_) => io::ErrorKind::TimedOut.into(),
+        let lock = Lock::acquire(&self.lock(), &deadline, &mut || {}).map_err(|error| match error {
+            LockError::Io(error) => disk(error),
+            LockError::Expired(_) => disk(io::ErrorKind::TimedOut.into()),
         })?;
-        Ok((lock, RunDir::new(self.run_dir.clone())?))
+        let run_dir = RunDir::new(self.run_dir.clone()).map_err(disk)?;
+        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir)
+            .map_err(|error| BackupError::of_trust(error, disk))?;
+        Ok(RunEnv { run_dir, deadline, redactor, environment, lock })
     }
 
     fn lock(&self) -> PathBuf {

@@ -11,14 +11,14 @@ use crate::backup::progress::{Event, Step};
 use crate::config::Config;
 use crate::git::checkout_cache;
 use crate::git::object::ObjectId;
-use crate::git::signing::{self, SigningError};
+use crate::git::signing;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, GitError, RemoteState};
 use crate::model::names::{self, BranchName, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser, Warnings};
 use crate::model::urls::RemoteUrl;
-use crate::net::ca_bundle::{self, TrustError};
+use crate::net::ca_bundle;
 use crate::process::lock::{Lock, LockError};
 use crate::process::run_env::RunEnv;
 use crate::request::{Purpose, SyncRequest};
@@ -446,10 +446,8 @@ impl RunContext<'_> {
         let lock = self.wait_for_turn()?;
         let run_dir = RunDir::new(paths::run_folder(config, request)).map_err(|error| self.disk(&error))?;
         paths::remove_leftovers(config);
-        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir).map_err(|error| match error {
-            TrustError::Bundle(why) => BackupError::new(Code::ConfigInvalid, why),
-            TrustError::Disk(error) => self.disk(&error),
-        })?;
+        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir)
+            .map_err(|error| BackupError::of_trust(error, |error| self.disk(&error)))?;
         Ok(RunEnv {
             run_dir,
             deadline: Deadline::after(config.sync_timeout, self.env.cancel),
@@ -509,20 +507,15 @@ impl RunContext<'_> {
     /// # Errors
     /// [`BackupError`] if the disk fails, or the key cannot sign.
     pub fn git<'b>(&'b self, run_env: &'b RunEnv, folder: &Path) -> Result<Git<'b>, BackupError> {
-        let request = self.request;
+        let (request, failed) = (self.request, |error| self.git_error(Step::Fetch, error));
         let signing_key = request.signing_key.as_ref().map(|key| signing::prepare(run_env, key)).transpose();
-        let signing_key = signing_key.map_err(|error| match error {
-            SigningError::Setting(why) => BackupError::new(Code::ConfigInvalid, why),
-            SigningError::Expired(expired) => self.expired(Step::Fetch, expired),
-            SigningError::Disk(error) => self.disk(&error),
-        })?;
+        let signing_key = signing_key.map_err(failed)?;
         let site = git::RepositoryPaths {
             signing_key: signing_key.as_deref(),
             folder,
             own_program: self.env.own_program,
             accepted_hosts: &paths::root(self.env.config).join("known_hosts"),
         };
-        Git::new(run_env, &site, &request.remote, &request.branch, &request.git)
-            .map_err(|error| self.git_error(Step::Fetch, error))
+        Git::new(run_env, &site, &request.remote, &request.branch, &request.git).map_err(failed)
     }
 }

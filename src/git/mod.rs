@@ -50,7 +50,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Why a git operation failed.
 #[derive(Debug)]
 pub enum GitError {
-    /// The remote, or the connection to it, failed.
+    /// The remote, the connection to it, or a setting failed.
     Remote {
         /// The result code.
         code: Code,

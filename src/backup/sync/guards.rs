@@ -7,6 +7,7 @@ use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::merge::Merged;
 use crate::backup::sync::tip::RemoteTip;
+use crate::config::Config;
 use crate::git::object::Entry;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::git::{self, Git, GitError};
@@ -28,8 +29,8 @@ const VARIABLE_BYTES_MAX: u64 = 1 << 20;
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
-pub fn refuse_the_key(run: RunContext<'_>, plan: &Plan) -> Result<(), BackupError> {
-    if plan.kinds.include_key && !run.env.config.allow_plaintext_secrets {
+pub fn refuse_the_key(config: &Config, plan: &Plan) -> Result<(), BackupError> {
+    if plan.kinds.include_key && !config.allow_plaintext_secrets {
         let message = "WMILL_INCLUDE asks for the workspace's encryption key: with it in the repository, all secrets \
                        in its history can be read. Set ALLOW_PLAINTEXT_SECRETS=true if that is what you want";
         return Err(BackupError::new(Code::PlaintextSecrets, message));

@@ -160,7 +160,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     fn attempt(&mut self) -> Result<Attempt, BackupError> {
         let run = self.run;
         self.warn_about_repository();
-        guards::refuse_the_key(run, &self.steps.tip().plan)?;
+        guards::refuse_the_key(run.env.config, &self.steps.tip().plan)?;
         let base = run.step(Step::Pull, || self.steps.pull())?;
         self.warn_about_pull_base(base);
         let (merged, commit) = run.step(Step::Commit, || self.prepare(base))?;

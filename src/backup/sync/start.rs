@@ -58,7 +58,7 @@ pub fn start(
     run.warn_about_access(&account, warnings);
     run.warn_about_default_workspace(&account, warnings);
     // Only the settings can ask for the key.
-    guards::refuse_the_key(run, &tip::plan_without_file(run.env.config))?;
+    guards::refuse_the_key(run.env.config, &tip::plan_without_file(run.env.config))?;
     let query = tip.as_ref().map_or_else(|| last.query(), |tip| &tip.plan.query);
     // The fetch has set the current step meanwhile.
     run.begin(Step::Probe);

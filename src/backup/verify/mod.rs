@@ -121,7 +121,7 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     files::create_folder(&folder).map_err(|error| run.disk(&error))?;
     let git = run.git(&run_env, &folder)?;
     let tip = run.step(Step::Fetch, || run.patiently(Step::Fetch, &run_env, || tip::refresh(run, &git)))?;
-    guards::refuse_the_key(run, &tip.plan)?;
+    guards::refuse_the_key(run.env.config, &tip.plan)?;
     let (account, mut snapshot) =
         run.step(Step::Probe, || Ok((run.account(&run_env)?, run.snapshot(Step::Probe, &run_env, &tip.plan.query)?)))?;
     for warning in &tip.plan.warnings {
