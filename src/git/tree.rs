@@ -31,14 +31,6 @@ pub struct FolderAt {
     pub conflict: Option<(GitPath, Entry)>,
 }
 
-/// The result of staging the tree folder.
-pub struct Staged {
-    /// The tree that git wrote.
-    pub tree: ObjectId,
-    /// All files of the tree.
-    pub files: Listing,
-}
-
 impl Git<'_> {
     /// Returns the tree at a path of a commit or tree. The path has no slashes at its ends; an empty path is the root.
     ///
@@ -203,17 +195,17 @@ impl Git<'_> {
         self.object_id(self.command()?.arguments(["mktree", "-z"]))
     }
 
-    /// Stages all files of the tree folder, including ignored ones, and writes them as a tree.
+    /// Stages all files of the tree folder, including ignored ones, and lists them.
     ///
-    /// Lists the tree, not the index: git takes folders that it considers unchanged from a part of the index that no
+    /// Lists a tree of them, not the index: git takes folders that it considers unchanged from a part of the index that no
     /// listing of it shows.
     ///
     /// # Errors
     /// [`GitError`].
-    pub fn stage(&self) -> Result<Staged, GitError> {
+    pub fn stage(&self) -> Result<Listing, GitError> {
         self.locally(self.command()?.arguments(["add", "--all", "--force"]))?;
         let tree = self.object_id(self.command()?.arguments(["write-tree"]))?;
-        Ok(Staged { files: self.list(&tree, "staged.listing")?, tree })
+        self.list(&tree, "staged.listing")
     }
 
     /// Returns the tree `base` with `changes` applied in their order. The checkout's own index does not change.

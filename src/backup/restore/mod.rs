@@ -303,7 +303,7 @@ impl RestoreRun<'_> {
         let failed = |error: GitError| self.target.git_error(Step::Commit, error);
         merge::scan_pulled_files(self.target, git, &mut Warnings::default())?;
         let staged = git.stage().map_err(failed)?;
-        tree::read(&staged.files).map_err(failed)
+        tree::read(&staged).map_err(failed)
     }
 
     fn write(&self, git: &Git<'_>, path: &str, content: &[u8]) -> Result<(), BackupError> {

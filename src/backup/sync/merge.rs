@@ -12,7 +12,7 @@ use crate::git::ls_tree::{GitPath, Listing, Stream, join};
 use crate::git::object::{Entry, ObjectId};
 use crate::git::tree_diff::{Sample, TreeDiff, printable};
 use crate::git::verify_index::PulledFiles;
-use crate::git::{Git, GitError, Staged};
+use crate::git::{Git, GitError};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::Warnings;
@@ -84,10 +84,10 @@ fn entry_of(path: &str) -> String {
 pub struct Merged {
     /// The differences between both.
     pub comparison: TreeDiff,
-    before: Listing,
-    after: Listing,
-    /// The tree of the pulled files, if these are all files of the folder.
-    staged: Option<ObjectId>,
+    /// The files that the folder held.
+    pub before: Listing,
+    /// The files that it will hold.
+    pub after: Listing,
 }
 
 impl Merged {
@@ -99,21 +99,12 @@ impl Merged {
         Ok(join(self.before.entries()?, self.after.entries()?))
     }
 
-    /// Returns the tree to commit, and the tree of our folder in it. A composed tree is read again and compared with the
-    /// wanted files.
+    /// Returns the tree to commit, and the tree of our folder in it. That tree is read again and compared with the wanted
+    /// files.
     ///
     /// # Errors
     /// [`GitError`], also if git did not put the wanted files into the tree.
     pub fn tree(&self, run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<(ObjectId, ObjectId), GitError> {
-        let folder = match &self.staged {
-            Some(staged) => staged.clone(),
-            None => self.composed(git)?,
-        };
-        let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.as_str(), &folder)?;
-        Ok((whole, folder))
-    }
-
-    fn composed(&self, git: &Git<'_>) -> Result<ObjectId, GitError> {
         let folder = git.compose(None, &self.after)?;
         for file in join(self.after.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
             let (_, (wanted, there)) = file?;
@@ -122,7 +113,8 @@ impl Merged {
                 return Err(GitError::Checkout(message.to_owned()));
             }
         }
-        Ok(folder)
+        let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.as_str(), &folder)?;
+        Ok((whole, folder))
     }
 }
 
@@ -139,7 +131,7 @@ pub fn compose(
 ) -> Result<Merged, BackupError> {
     let pulled_files = scan_pulled_files(run, git, warnings)?;
     let staged = stage(run, git, tip, &pulled_files)?;
-    let merged = merge(git, tip, pulled, staged).map_err(|error| run.git_error(Step::Commit, error.into()));
+    let merged = merge(git, tip, pulled, &staged).map_err(|error| run.git_error(Step::Commit, error.into()));
     let (merged, replaced) = merged?;
     if !replaced.is_empty() {
         warnings.add(format!("the workspace's files replaced these of the repository: {replaced}"));
@@ -154,30 +146,23 @@ pub fn compose(
 }
 
 /// Merges the staged files with those of the repository that stay. Returns those that were replaced, too.
-fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: Staged) -> io::Result<(Merged, Sample)> {
-    let superseded = superseded(&staged.files, pulled.own_items, &tip.workspace)?;
-    let (written, _) =
-        staged.files.sifted(git.listing_place("written.listing"), |path, _| !superseded.contains(path))?;
+fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: &Listing) -> io::Result<(Merged, Sample)> {
+    let superseded = superseded(staged, pulled.own_items, &tip.workspace)?;
+    let (written, _) = staged.sifted(git.listing_place("written.listing"), |path, _| !superseded.contains(path))?;
     let (kept, replaced) = keep(&written, tip, pulled)?;
-    let is_whole_folder = superseded.is_empty() && kept.is_empty() && pulled.changed.is_none();
-    let after = if is_whole_folder {
-        written
-    } else {
-        Listing::write(git.listing_place("merged.listing"), |lines| {
-            for file in join(tip.folder.entries()?, written.entries()?) {
-                let (path, (before, after)) = file?;
-                let stays = kept.contains(&path) || !pulled.has(&path);
-                if let Some(entry) = if stays { before } else { after } {
-                    lines.put(&path, &entry, 0)?;
-                }
+    let after = Listing::write(git.listing_place("merged.listing"), |lines| {
+        for file in join(tip.folder.entries()?, written.entries()?) {
+            let (path, (before, after)) = file?;
+            let stays = kept.contains(&path) || !pulled.has(&path);
+            if let Some(entry) = if stays { before } else { after } {
+                lines.put(&path, &entry, 0)?;
             }
-            Ok(())
-        })?
-    };
+        }
+        Ok(())
+    })?;
     let pairs = join(tip.folder.entries()?, after.entries()?);
     let comparison = TreeDiff::of(git.listing_place("changes.listing"), pairs)?;
-    let staged = is_whole_folder.then_some(staged.tree);
-    Ok((Merged { comparison, before: tip.folder.clone(), after, staged }, replaced))
+    Ok((Merged { comparison, before: tip.folder.clone(), after }, replaced))
 }
 
 /// Returns the old files of items that became workspace-specific: wmill does not touch them, and writes new files
@@ -207,9 +192,6 @@ fn superseded(
 fn keep(written: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BTreeSet<GitPath>, Sample)> {
     // If wmill saw a file that is gone now, wmill deleted it.
     let is_on_repository = pull.base != PullBase::Empty;
-    if is_on_repository && tip.is_all_visible && pull.left_out.is_empty() {
-        return Ok(Default::default());
-    }
     // With patterns, what was not pulled may lie outside of them. So only pulled items replace other files.
     let pulled = if !tip.plan.scope.is_all() && is_on_repository { Some(items_of(written, tip)?) } else { None };
     let (mut kept, mut replaced) = (BTreeSet::new(), Vec::new());
@@ -220,8 +202,8 @@ fn keep(written: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BT
         }
         // A file that wmill did not see is removed if its name is one of Windmill's.
         let was_seen = is_on_repository && !tip.is_withheld(&path, &entry);
-        let is_theirs = if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, tip, pulled.as_ref()) };
-        if pull.is_left_out(&path, after.is_none(), &tip.workspace) || (!was_seen && is_theirs && after.is_none()) {
+        let is_theirs = || if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, tip, pulled.as_ref()) };
+        if pull.is_left_out(&path, after.is_none(), &tip.workspace) || (after.is_none() && !was_seen && is_theirs()) {
             kept.insert(path);
         } else if !entry.is_file() {
             replaced.push(path);
@@ -268,9 +250,9 @@ pub fn scan_pulled_files(
     Ok(pulled_files)
 }
 
-fn stage(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, pulled: &PulledFiles) -> Result<Staged, BackupError> {
+fn stage(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, pulled: &PulledFiles) -> Result<Listing, BackupError> {
     let staged = git.stage().map_err(|error| run.git_error(Step::Commit, error))?;
-    match pulled.verify(&staged.files, &tip.folder).map_err(|error| run.disk(&error))? {
+    match pulled.verify(&staged, &tip.folder).map_err(|error| run.disk(&error))? {
         None => Ok(staged),
         Some(message) => Err(BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout }),
     }

@@ -19,6 +19,7 @@ use std::time::Instant;
 use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::run_context::{Env, Outcome, RunContext};
+use crate::backup::sync::merge::Merged;
 use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::push::PushOutcome;
 use crate::backup::sync::start::Start;
@@ -166,21 +167,21 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         let (merged, commit) = run.step(Step::Commit, || self.prepare(base))?;
         match commit {
             Some(commit) => self.deliver(commit, &merged),
-            None if merged.as_ref().changed() == Changed::default() => Ok(Attempt::Success(self.leave_as_it_is())),
-            None => self.show(merged.as_ref()).map(Attempt::Success),
+            None if merged.comparison.changed() == Changed::default() => Ok(Attempt::Success(self.leave_as_it_is())),
+            None => self.show(&merged.comparison).map(Attempt::Success),
         }
     }
 
     /// Merges the pulled files with the repository's. Commits the result if it differs, and this is not a dry run.
-    fn prepare(&mut self, base: PullBase) -> Result<(W::Merged, Option<ObjectId>), BackupError> {
+    fn prepare(&mut self, base: PullBase) -> Result<(Merged, Option<ObjectId>), BackupError> {
         let merged = self.steps.compose(base, self.warnings)?;
         self.steps.guard(&merged)?;
         let run = self.run;
         let failed = |error: io::Error| run.git_error(Step::Commit, error.into());
         if self.steps.is_first() {
-            self.warn_about_removed_files(merged.as_ref()).map_err(failed)?;
+            self.warn_about_removed_files(&merged.comparison).map_err(failed)?;
         }
-        let is_committed = merged.as_ref().changed() != Changed::default() && !self.run.request.dry_run;
+        let is_committed = merged.comparison.changed() != Changed::default() && !self.run.request.dry_run;
         let commit = if is_committed { Some(self.steps.commit(&merged)?) } else { None };
         Ok((merged, commit))
     }
@@ -202,12 +203,12 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 
     /// Reports success only if the commit was read back from the branch.
-    fn deliver(&mut self, commit: ObjectId, merged: &W::Merged) -> Result<Attempt, BackupError> {
+    fn deliver(&mut self, commit: ObjectId, merged: &Merged) -> Result<Attempt, BackupError> {
         match self.run.step(Step::Push, || self.steps.push(&commit))? {
             PushOutcome::Confirmed => {
                 self.steps.remember(&commit, self.warnings);
                 let message = format!("Successfully synced workspace '{}' to Git", self.run.request.workspace);
-                let changed = merged.as_ref().changed();
+                let changed = merged.comparison.changed();
                 let commit = Some(commit);
                 Ok(Attempt::Success(Outcome { code: Code::Pushed, message, commit, changed, left_out: Vec::new() }))
             }
@@ -440,8 +441,6 @@ mod tests {
                 tree: None,
                 visible_tree: None,
                 folder: Listing::at("none".into()),
-                is_empty: false,
-                is_all_visible: true,
                 invalid_entries: Sample::default(),
                 path_conflict: None,
                 plan: plan.clone(),
@@ -574,18 +573,7 @@ mod tests {
         }
     }
 
-    struct ScriptedMerge(TreeDiff);
-
-    impl AsRef<TreeDiff> for ScriptedMerge {
-        fn as_ref(&self) -> &TreeDiff {
-            &self.0
-        }
-    }
-
     impl SyncSteps for ScriptedSteps<'_> {
-        /// The changes of the scene.
-        type Merged = ScriptedMerge;
-
         fn left_out(&self) -> Vec<LeftOut> {
             self.scene.left_out.clone()
         }
@@ -612,7 +600,8 @@ mod tests {
             Ok(self.scene.base)
         }
 
-        fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<ScriptedMerge, BackupError> {
+        /// Returns the changes of the scene.
+        fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {
             self.ask("compose", (base == PullBase::Empty).then_some("empty"))?;
             self.scene.warning.into_iter().for_each(|warning| warnings.add(warning.to_owned()));
             let entry = |digit| Some(Entry { mode: 0o100_644, object: id(digit) });
@@ -623,14 +612,15 @@ mod tests {
             });
             let pairs: Vec<_> = pairs.collect();
             let comparison = TreeDiff::of(self.run_dir.path().join("changes"), Box::new(pairs.into_iter()));
-            Ok(ScriptedMerge(comparison.expect("a folder to write to")))
+            let (before, after) = (Listing::at("none".into()), Listing::at("none".into()));
+            Ok(Merged { comparison: comparison.expect("a folder to write to"), before, after })
         }
 
-        fn guard(&mut self, _: &ScriptedMerge) -> Result<(), BackupError> {
+        fn guard(&mut self, _: &Merged) -> Result<(), BackupError> {
             self.ask("guard", None)
         }
 
-        fn commit(&mut self, _: &ScriptedMerge) -> Result<ObjectId, BackupError> {
+        fn commit(&mut self, _: &Merged) -> Result<ObjectId, BackupError> {
             self.ask("commit", Some(&self.tip()))?;
             Ok(id(commit_of(self.pulls)))
         }

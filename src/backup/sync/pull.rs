@@ -88,7 +88,7 @@ fn without_missing_items<T>(
 fn pull_all(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, snapshot: &Snapshot) -> Result<PullBase, BackupError> {
     match pull_into_folder(run, git, snapshot, tip.visible_tree.as_ref(), &tip.plan.text) {
         Ok(()) => Ok(PullBase::Repository),
-        Err(error) if error.retry == Retry::EmptyFolder && !tip.is_empty => {
+        Err(error) if error.retry == Retry::EmptyFolder && tip.visible_tree.is_some() => {
             log::warn!("pulling again, into an empty folder: {}", error.message);
             // Without patterns: what a pattern left out would look like what Windmill does not hold.
             pull_into_folder(run, git, snapshot, None, &tip.plan.text_without_patterns).map(|()| PullBase::Empty)

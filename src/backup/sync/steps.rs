@@ -15,7 +15,6 @@ use crate::backup::sync::start::{self, Start};
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::git::Git;
 use crate::git::object::ObjectId;
-use crate::git::tree_diff::TreeDiff;
 use crate::model::run_result::{LeftOut, Warnings};
 use crate::process::run_env::RunEnv;
 use crate::windmill::narrow::Changed;
@@ -27,9 +26,6 @@ const REFUSALS_ONE_BY_ONE_MAX: u32 = 5;
 
 /// The steps of a full sync. Each returns its error; `sync` decides whether to try anything else.
 pub trait SyncSteps {
-    /// What the folder will hold, compared with what it held.
-    type Merged: AsRef<TreeDiff>;
-
     /// Returns what the branch held when it was last asked for.
     fn tip(&self) -> &RemoteTip;
     /// Returns whether no earlier success is known.
@@ -48,17 +44,17 @@ pub trait SyncSteps {
     ///
     /// # Errors
     /// [`BackupError`] if wmill did not write what Windmill has, or git or the disk fails.
-    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Self::Merged, BackupError>;
+    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError>;
     /// Refuses what must not be committed.
     ///
     /// # Errors
     /// [`BackupError`] if it refuses.
-    fn guard(&mut self, merged: &Self::Merged) -> Result<(), BackupError>;
+    fn guard(&mut self, merged: &Merged) -> Result<(), BackupError>;
     /// Commits on top of the base; the commit is not pushed yet.
     ///
     /// # Errors
     /// [`BackupError`] if git or the disk fails.
-    fn commit(&mut self, merged: &Self::Merged) -> Result<ObjectId, BackupError>;
+    fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError>;
     /// Pushes a commit to the branch, and checks whether it arrived.
     ///
     /// # Errors
@@ -155,8 +151,6 @@ fn warn_about_old_volume(run: RunContext<'_>, warnings: &mut Warnings) {
 }
 
 impl SyncSteps for LiveSteps<'_> {
-    type Merged = Merged;
-
     fn tip(&self) -> &RemoteTip {
         &self.tip
     }
@@ -262,11 +256,5 @@ impl SyncSteps for LiveSteps<'_> {
 
     fn discard(&mut self) -> Result<(), BackupError> {
         self.git.discard().map_err(|error| self.run.git_error(Step::Fetch, error))
-    }
-}
-
-impl AsRef<TreeDiff> for Merged {
-    fn as_ref(&self) -> &TreeDiff {
-        &self.comparison
     }
 }

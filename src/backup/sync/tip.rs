@@ -34,10 +34,6 @@ pub struct RemoteTip {
     pub visible_tree: Option<ObjectId>,
     /// The valid files in our folder, by their path in it.
     pub folder: Listing,
-    /// Whether the folder has no file.
-    pub is_empty: bool,
-    /// Whether `wmill` sees all files of the folder.
-    pub is_all_visible: bool,
     /// Paths in our folder that no checkout can hold.
     pub invalid_entries: Sample,
     /// The file, link or submodule in the repository at the path of our folder or of a parent folder. It cannot stay.
@@ -173,8 +169,6 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
         tree,
         visible_tree,
         folder,
-        is_empty: valid_count == 0,
-        is_all_visible: true,
         invalid_entries,
         path_conflict,
         plan,
@@ -202,7 +196,7 @@ fn withhold(git: &Git<'_>, tip: &mut RemoteTip, count: usize) -> Result<(), GitE
         ));
     }
     if visible_count < count {
-        (tip.is_all_visible, tip.visible_tree) = (false, Some(git.compose(None, &visible)?));
+        tip.visible_tree = Some(git.compose(None, &visible)?);
     }
     Ok(())
 }

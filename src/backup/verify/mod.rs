@@ -146,7 +146,7 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     };
     merge::scan_pulled_files(run, &git, warnings)?;
     let only_in_backup = run.step(Step::Commit, || {
-        let fresh = git.stage().map_err(failed)?.files;
+        let fresh = git.stage().map_err(failed)?;
         compare_files(&git, &tip, &fresh, &mut found).map_err(failed)
     })?;
     if !only_in_backup.is_empty() {
