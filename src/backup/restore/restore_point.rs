@@ -51,7 +51,7 @@ impl RestoreRun<'_> {
             return Ok(());
         }
         let target = self.target;
-        guards::refuse_a_public_restore_point(self.source, target, git.run_env(), tip, &mut self.warnings)?;
+        guards::refuse_a_public_repository(self.source, target, git.run_env(), tip, &mut self.warnings)?;
         let failed = |error: GitError| target.git_error(Step::Push, error);
         let time = time::to_text(SystemTime::now());
         let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));

@@ -14,7 +14,7 @@ use crate::git::{self, Git, GitError};
 use crate::model::result_code::Code;
 use crate::model::run_result::Warnings;
 use crate::process::run_env::RunEnv;
-use crate::request::SyncRequest;
+use crate::request::{Purpose, SyncRequest};
 use crate::util::files;
 use crate::windmill::api::Account;
 use crate::windmill::deletions::{self, Deletions, Visitor};
@@ -65,47 +65,17 @@ pub fn refuse_lost_rights(run: RunContext<'_>, account: &Account) -> Result<(), 
     ))
 }
 
-/// Refuses a first backup into a repository that everyone can read. If our backup is already there, it only warns.
+/// Refuses to write the workspace of `target` to a repository that everyone can read, unless the settings allow it. It
+/// only warns if `tip`, a commit of `source`, is a backup of the same workspace.
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
 pub fn refuse_a_public_repository(
-    run: RunContext<'_>,
-    run_env: &RunEnv,
-    tip: &RemoteTip,
-    warnings: &mut Warnings,
-) -> Result<(), BackupError> {
-    let refusal = "would be in it: make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for \
-                   one run: `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`); nothing was committed";
-    refuse_public(run, run, run_env, tip, warnings, refusal)
-}
-
-/// Refuses to save a workspace in a repository that everyone can read. If the commit to restore is a backup of this
-/// workspace, everyone could read it before, so it only warns.
-///
-/// # Errors
-/// [`BackupError`] if it refuses.
-pub fn refuse_a_public_restore_point(
     source: RunContext<'_>,
     target: RunContext<'_>,
     run_env: &RunEnv,
     tip: &RemoteTip,
     warnings: &mut Warnings,
-) -> Result<(), BackupError> {
-    let refusal = "would be in it, on the branch of the restore point: make the repository private, set \
-                   ALLOW_PUBLIC_REPOSITORY=true if that is meant, or give --no-backup-first; nothing was changed";
-    refuse_public(source, target, run_env, tip, warnings, refusal)
-}
-
-/// Refuses to write a workspace to a public repository, unless the settings allow it. It only warns if `tip`, a commit
-/// of `source`, is a backup of the same workspace.
-fn refuse_public(
-    source: RunContext<'_>,
-    target: RunContext<'_>,
-    run_env: &RunEnv,
-    tip: &RemoteTip,
-    warnings: &mut Warnings,
-    refusal: &str,
 ) -> Result<(), BackupError> {
     let SyncRequest { remote, workspace, .. } = target.request;
     if target.env.config.allow_public_repository || !git::is_public(remote, &run_env.deadline, &run_env.environment) {
@@ -116,7 +86,17 @@ fn refuse_public(
         warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
         return Ok(());
     }
-    Err(BackupError::new(Code::PublicRepository, format!("{what} {refusal}")))
+    let refusal = match target.request.purpose {
+        Purpose::Restore => {
+            "on the branch of the restore point: make the repository private, set ALLOW_PUBLIC_REPOSITORY=true if that is \
+             meant, or give --no-backup-first; nothing was changed"
+        }
+        Purpose::Sync | Purpose::Verify => {
+            "make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for one run: \
+             `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`); nothing was committed"
+        }
+    };
+    Err(BackupError::new(Code::PublicRepository, format!("{what} would be in it: {refusal}")))
 }
 
 /// Returns whether the folder holds a backup: wmill writes its file of hashes with each pull.

@@ -9,7 +9,6 @@ pub mod last_sync;
 pub mod merge;
 pub mod pull;
 pub mod push;
-pub mod start;
 pub mod steps;
 pub mod tip;
 
@@ -22,8 +21,7 @@ use crate::backup::run_context::{Env, Outcome, RunContext};
 use crate::backup::sync::merge::Merged;
 use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::push::PushOutcome;
-use crate::backup::sync::start::Start;
-use crate::backup::sync::steps::{LiveSteps, SyncSteps};
+use crate::backup::sync::steps::{LiveSteps, Start, SyncSteps};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::model::result_code::Code;
@@ -49,7 +47,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     let run = RunContext { request, env };
     result_of(run, run_id, |warnings| {
         let run_env = run.enter()?;
-        let ended = LiveSteps::open(&run, &run_env, warnings).and_then(|start| run_from(run, start, warnings));
+        let ended = LiveSteps::start(&run, &run_env, warnings).and_then(|start| run_from(run, start, warnings));
         match &ended {
             Ok(_) => run.remove_unused_checkouts(),
             // A new checkout did not help. It may be what fills the disk, which other backups share.

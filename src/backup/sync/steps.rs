@@ -1,8 +1,10 @@
 //! The steps of a sync, as a trait that the tests script, and the live steps between Windmill and the remote.
 
 use std::fs;
+use std::time::Instant;
 
 use crate::backup::error::BackupError;
+use crate::backup::paths;
 use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::commit::{self, CreatedCommit};
@@ -11,12 +13,13 @@ use crate::backup::sync::last_sync::{LastSync, Now};
 use crate::backup::sync::merge::{self, Merged, Pulled};
 use crate::backup::sync::pull::{self, PullBase};
 use crate::backup::sync::push::{self, PushOutcome};
-use crate::backup::sync::start::{self, Start};
 use crate::backup::sync::tip::{self, RemoteTip};
-use crate::git::Git;
 use crate::git::object::ObjectId;
+use crate::git::{Git, RemoteState};
 use crate::model::run_result::{LeftOut, Warnings};
 use crate::process::run_env::RunEnv;
+use crate::util::parallel::both;
+use crate::windmill::cli;
 use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot::SHARED_UI;
 
@@ -74,6 +77,19 @@ pub trait SyncSteps {
     fn discard(&mut self) -> Result<(), BackupError>;
 }
 
+/// Whether anything changed.
+pub enum Start<T> {
+    /// Nothing changed.
+    Unchanged {
+        /// The branch's tip.
+        tip: ObjectId,
+        /// The items that the last pull left out.
+        left_out: Vec<LeftOut>,
+    },
+    /// Something changed, or this is not known, so wmill has to pull.
+    Pull(T),
+}
+
 /// Windmill, the remote, and a checkout between them.
 pub struct LiveSteps<'a> {
     run: &'a RunContext<'a>,
@@ -95,11 +111,13 @@ pub struct LiveSteps<'a> {
 }
 
 impl<'a> LiveSteps<'a> {
-    /// Asks the remote and Windmill whether anything changed since the last success.
+    /// Asks the remote, wmill and Windmill, takes the snapshot, and finds out whether anything changed since the last
+    /// success. A sync usually takes only this one snapshot. Its query depends on the repository, so the remote is asked
+    /// first.
     ///
     /// # Errors
     /// [`BackupError`] if the remote, Windmill or the disk fails, the key cannot sign, or a guard refuses.
-    pub fn open(
+    pub fn start(
         run: &'a RunContext<'a>,
         run_env: &'a RunEnv,
         warnings: &mut Warnings,
@@ -108,35 +126,70 @@ impl<'a> LiveSteps<'a> {
         let git = run.git(run_env, &folder)?;
         warn_about_old_volume(*run, warnings);
         let last = LastSync::open(*run, &folder);
-        Ok(match start::start(*run, &git, &last, warnings)? {
-            Start::Unchanged { tip, left_out } => Start::Unchanged { tip, left_out },
-            Start::Pull((now, tip)) => {
-                guards::refuse_a_public_repository(*run, run_env, &tip, warnings)?;
-                // The warnings so far are not saved with a success, since every sync that pulls gives them again.
-                let (part, warnings) = (git.aside(), warnings.count());
-                Start::Pull(Self { run, part, git, last, now, tip, changed: None, made: None, refusals: 0, warnings })
+        run.begin(Step::Probe);
+        let begun = Instant::now();
+        // The slowest one starts first: a program that asks a server.
+        let (fetched, (version, account)) = both(
+            "fetch",
+            || fetch(*run, &git, &last),
+            || {
+                let version = || cli::known_version(run_env, &paths::root(run.env.config).join("wmill-version"));
+                both("version", version, || run.account(run_env))
+            },
+        );
+        let ((state, tip), account) = (fetched?, account?);
+        run.note_token_user(&account);
+        guards::refuse_lost_rights(*run, &account)?;
+        run.warn_about_access(&account, warnings);
+        run.warn_about_default_workspace(&account, warnings);
+        // Only the settings can ask for the key.
+        guards::refuse_the_key(run.env.config, &tip::plan_without_file(run.env.config))?;
+        let query = tip.as_ref().map_or_else(|| last.query(), |tip| &tip.plan.query);
+        // The fetch has set the current step meanwhile.
+        run.begin(Step::Probe);
+        let snapshot = run.snapshot(Step::Probe, run_env, query)?;
+        run.warn_about_snapshot(&snapshot, warnings);
+        run.end(Step::Probe, begun);
+        let wmill = version.as_ref().zip(cli::identity(&run_env.environment));
+        let wmill = wmill.map(|(version, file)| [&version.text, " ", &*file].concat());
+        let now = Now { account, version, wmill, snapshot };
+        let commit = tip.as_ref().map_or(&state.tip, |tip| &tip.commit).as_ref();
+        match last.unchanged(&now, commit, tip.as_ref()) {
+            Ok((commit, pull)) => {
+                log::info!("unchanged since the last sync, pull skipped");
+                pull.warnings.iter().for_each(|warning| warnings.add(warning.clone()));
+                if !run.request.dry_run {
+                    last.follow(commit);
+                }
+                return Ok(Start::Unchanged { tip: commit.clone(), left_out: pull.left_out.clone() });
             }
-        })
+            Err(why) => log::debug!("wmill has to pull: {why}"),
+        }
+        let bring = || run.patiently(Step::Fetch, run_env, || tip::bring(*run, &git, &state));
+        let tip = tip.map_or_else(|| run.step(Step::Fetch, bring), Ok)?;
+        guards::refuse_a_public_repository(*run, *run, run_env, &tip, warnings)?;
+        // The warnings so far are not saved with a success, since every sync that pulls gives them again.
+        let (part, warnings) = (git.aside(), warnings.count());
+        Ok(Start::Pull(Self { run, part, git, last, now, tip, changed: None, made: None, refusals: 0, warnings }))
     }
 
     /// Returns git for the folder of the last pull.
     fn pulled(&self) -> &Git<'a> {
         if self.changed.is_some() { &self.part } else { &self.git }
     }
+}
 
-    /// Returns the groups of items that changed, if nothing else did.
-    fn changed_groups(&self) -> Option<Changed> {
-        match self.last.changed_groups(&self.now, &self.tip) {
-            Ok(changed) => {
-                log::debug!("groups of items that changed: {}", changed.count());
-                Some(changed)
-            }
-            Err(why) => {
-                log::debug!("the whole workspace is pulled: {why}");
-                None
-            }
-        }
-    }
+/// Asks the remote for its tip, and fetches it, unless it is that of the last success: then there may be nothing to
+/// pull.
+fn fetch(run: RunContext<'_>, git: &Git<'_>, last: &LastSync) -> Result<(RemoteState, Option<RemoteTip>), BackupError> {
+    run.step(Step::Fetch, || {
+        run.patiently(Step::Fetch, git.run_env(), || {
+            let state = tip::ask(run, git)?;
+            let is_known = last.is_usable() && last.is_at(state.tip.as_ref());
+            let tip = if is_known { None } else { Some(tip::bring(run, git, &state)?) };
+            Ok((state, tip))
+        })
+    })
 }
 
 fn warn_about_old_volume(run: RunContext<'_>, warnings: &mut Warnings) {
@@ -194,8 +247,10 @@ impl SyncSteps for LiveSteps<'_> {
         let refused = self.last.refused(&self.now).map_or(&[][..], |pull| &pull.found);
         let judged = self.now.snapshot.judge_by(&tip.plan);
         judged.and_then(|()| self.now.snapshot.leave_out_again(refused)).map_err(|error| run.disk(&error))?;
-        self.changed = self.changed_groups();
+        let changed = self.last.changed_groups(&self.now, tip);
+        self.changed = changed.inspect_err(|why| log::debug!("the whole workspace is pulled: {why}")).ok();
         if let Some(changed) = &self.changed {
+            log::debug!("groups of items that changed: {}", changed.count());
             match pull::pull_narrowed(run, &self.part, tip, &self.now.snapshot, changed)? {
                 None => return Ok(PullBase::Repository),
                 Some(why) => log::info!("pulling the whole workspace: {why}"),
