@@ -42,7 +42,7 @@ use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::item_path::{ItemId, ItemKind, KEY_FILE};
 use crate::windmill::push_relay::{Permits, Subject, Verb};
-use crate::windmill::wmill_yaml::{self, WMILL_YAML};
+use crate::windmill::wmill_yaml::{self, Plan, WMILL_YAML};
 
 const LISTED_IN_MESSAGE_MAX: usize = 50;
 /// A commit needs at least this many digits.
@@ -284,12 +284,17 @@ impl RestoreRun<'_> {
     fn pull(&self, git: &Git<'_>, tip: &RemoteTip) -> Result<(Tree, bool), BackupError> {
         let target = self.target;
         // The key is written only if that is asked for, with a file of its own.
-        let plan = tip.plan.text.replace("includeKey: true", "includeKey: false");
-        let query = tip.plan.query.replace("include_key=true", "include_key=false");
+        let without_key = |text: &str| text.replace("includeKey: true", "includeKey: false");
+        let plan = Plan {
+            text: without_key(&tip.plan.text),
+            text_without_patterns: without_key(&tip.plan.text_without_patterns),
+            query: tip.plan.query.replace("include_key=true", "include_key=false"),
+            ..tip.plan.clone()
+        };
         let has_shared_ui = target.step(Step::Pull, || {
-            let mut snapshot = target.snapshot(Step::Pull, git.run_env(), &query)?;
-            snapshot.judge_by(&tip.plan).map_err(|error| target.disk(&error))?;
-            pull::pull_into_nothing(target, git, &mut snapshot, &tip.plan, &plan)?;
+            let mut snapshot = target.snapshot(Step::Pull, git.run_env(), &plan.query)?;
+            snapshot.judge_by(&plan).map_err(|error| target.disk(&error))?;
+            pull::pull(target, git, &plan, None, &mut snapshot, &[])?;
             for (item, reason) in snapshot.left_out() {
                 log::warn!("{item} of workspace {} cannot be pulled: {reason}", self.workspace());
             }

@@ -13,7 +13,6 @@ use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::merge::parents;
 use crate::backup::sync::pull::marked::MarkedFiles;
-use crate::backup::sync::pull::search::Search;
 use crate::backup::sync::tip::RemoteTip;
 use crate::git::Git;
 use crate::git::ls_tree::{GitPath, Listing, walk};
@@ -43,100 +42,80 @@ pub enum PullBase {
     Empty,
 }
 
-/// Pulls into a folder with the repository's files, or into an empty one if these stop wmill. Searches for items that
-/// wmill cannot write, first among `suspects`, and leaves them out of the snapshot.
+/// A pull of the whole workspace.
+struct WholePull<'a> {
+    run: RunContext<'a>,
+    git: &'a Git<'a>,
+    plan: &'a Plan,
+    /// What the folder holds before.
+    shown: Option<&'a ObjectId>,
+    /// Items that earlier syncs found to be bad. They do not count as too many.
+    suspects: &'a [FoundItem],
+}
+
+/// Pulls into a folder that holds `shown`, or into an empty one if these files stop wmill. Searches for items that wmill
+/// cannot write, first among `suspects`, and leaves them out of the snapshot. Items that wmill was to write and did not
+/// are left out too, and the pull is repeated without them, since wmill may have written a part of them.
 ///
 /// # Errors
 /// [`BackupError`] if wmill, git or the disk fails.
 pub fn pull(
     run: RunContext<'_>,
     git: &Git<'_>,
-    tip: &RemoteTip,
+    plan: &Plan,
+    shown: Option<&ObjectId>,
     snapshot: &mut Snapshot,
     suspects: &[FoundItem],
 ) -> Result<PullBase, BackupError> {
-    without_missing_items(run, git, snapshot, &tip.plan, suspects, |snapshot| pull_all(run, git, tip, snapshot))
+    let whole = WholePull { run, git, plan, shown, suspects };
+    let base = whole.pull(snapshot)?;
+    let written = written_files(run, git).map_err(|error| run.disk(&error))?;
+    let lacks_items = snapshot.leave_out_missing(written, plan).map_err(|error| run.disk(&error))?;
+    if lacks_items { whole.pull(snapshot) } else { Ok(base) }
 }
 
-/// Pulls, and looks for the items that wmill was to write and did not. Such items are left out of the snapshot, and the
-/// pull is repeated without them, since wmill may have written a part of them.
-fn without_missing_items<T>(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    snapshot: &mut Snapshot,
-    plan: &Plan,
-    suspects: &[FoundItem],
-    pull: impl Fn(&Snapshot) -> Result<T, BackupError>,
-) -> Result<T, BackupError> {
-    // Without patterns, as for the pull into an empty folder.
-    let search = Search { run, git, configuration: &plan.text_without_patterns, suspects };
-    let pulled = search.pull(snapshot, &pull)?;
+fn written_files(run: RunContext<'_>, git: &Git<'_>) -> io::Result<WrittenFiles> {
     let mut written = WrittenFiles::default();
-    let files = walk(git.tree_folder(), names::is_gits_own).map_err(|error| run.disk(&error))?;
-    for file in files {
-        let (path, _) = file.map_err(|error| run.disk(&error))?;
+    for file in walk(git.tree_folder(), names::is_gits_own)? {
+        let (path, _) = file?;
         if let Ok(path) = std::str::from_utf8(&path) {
             written.add(path, run.request.workspace.as_str());
         }
     }
-    match snapshot.leave_out_missing(written, plan).map_err(|error| run.disk(&error))? {
-        true => search.pull(snapshot, pull),
-        false => Ok(pulled),
-    }
+    Ok(written)
 }
 
-fn pull_all(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, snapshot: &Snapshot) -> Result<PullBase, BackupError> {
-    match pull_into_folder(run, git, snapshot, tip.visible_tree.as_ref(), &tip.plan.text) {
-        Ok(()) => Ok(PullBase::Repository),
-        Err(error) if error.retry == Retry::EmptyFolder && tip.visible_tree.is_some() => {
-            log::warn!("pulling again, into an empty folder: {}", error.message);
-            // Without patterns: what a pattern left out would look like what Windmill does not hold.
-            pull_into_folder(run, git, snapshot, None, &tip.plan.text_without_patterns).map(|()| PullBase::Empty)
+impl WholePull<'_> {
+    /// Pulls what the snapshot has, without a search for bad items.
+    fn attempt(&self, snapshot: &Snapshot) -> Result<PullBase, BackupError> {
+        let archive = snapshot.whole().map_err(|error| self.run.disk(&error))?;
+        match self.pull_archive(snapshot, &archive, self.shown, &self.plan.text) {
+            Ok(()) => Ok(PullBase::Repository),
+            Err(error) if error.retry == Retry::EmptyFolder && self.shown.is_some() => {
+                log::warn!("pulling again, into an empty folder: {}", error.message);
+                // Without patterns: what a pattern left out would look like what Windmill does not hold.
+                let configuration = &self.plan.text_without_patterns;
+                self.pull_archive(snapshot, &archive, None, configuration).map(|()| PullBase::Empty)
+            }
+            Err(error) => Err(error),
         }
-        Err(error) => Err(error),
     }
-}
 
-/// Pulls into an empty folder, so that the result depends on Windmill alone.
-///
-/// # Errors
-/// [`BackupError`] if wmill, git or the disk fails.
-pub fn pull_into_nothing(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    snapshot: &mut Snapshot,
-    plan: &Plan,
-    configuration: &str,
-) -> Result<(), BackupError> {
-    let pull = |snapshot: &Snapshot| pull_into_folder(run, git, snapshot, None, configuration);
-    without_missing_items(run, git, snapshot, plan, &[], pull)
-}
-
-/// Pulls into a folder that holds `shown`. Each attempt begins with `shown` and nothing else.
-fn pull_into_folder(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    snapshot: &Snapshot,
-    shown: Option<&ObjectId>,
-    configuration: &str,
-) -> Result<(), BackupError> {
-    let archive = snapshot.whole().map_err(|error| run.disk(&error))?;
-    pull_archive(run, git, snapshot, &archive, shown, configuration)
-}
-
-fn pull_archive(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    snapshot: &Snapshot,
-    archive: &Archive,
-    shown: Option<&ObjectId>,
-    configuration: &str,
-) -> Result<(), BackupError> {
-    run.patiently(Step::Pull, git.run_env(), || {
-        git.check_out(shown).map_err(|error| run.git_error(Step::Pull, error))?;
-        pull_once(run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration)
-            .map_err(|error| run.windmill_error(Step::Pull, error))
-    })
+    /// Pulls into a folder that holds `shown`. Each attempt begins with `shown` and nothing else.
+    fn pull_archive(
+        &self,
+        snapshot: &Snapshot,
+        archive: &Archive,
+        shown: Option<&ObjectId>,
+        configuration: &str,
+    ) -> Result<(), BackupError> {
+        let Self { run, git, .. } = self;
+        run.patiently(Step::Pull, git.run_env(), || {
+            git.check_out(shown).map_err(|error| run.git_error(Step::Pull, error))?;
+            pull_once(*run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration)
+                .map_err(|error| run.windmill_error(Step::Pull, error))
+        })
+    }
 }
 
 fn pull_once(

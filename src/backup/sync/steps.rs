@@ -257,7 +257,7 @@ impl SyncSteps for LiveSteps<'_> {
             }
             self.changed = None;
         }
-        pull::pull(run, git, tip, &mut self.now.snapshot, self.last.found())
+        pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), &mut self.now.snapshot, self.last.found())
     }
 
     fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {

@@ -136,7 +136,7 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     let committed = tip.commit.as_ref().map(|tip| git.commit_message(tip)).transpose().map_err(failed)?;
     let committed = committed.and_then(|commit| commit.time).map(time::to_text);
     snapshot.judge_by(&tip.plan).map_err(|error| run.disk(&error))?;
-    run.step(Step::Pull, || pull::pull_into_nothing(run, &git, &mut snapshot, &tip.plan, &tip.plan.text))?;
+    run.step(Step::Pull, || pull::pull(run, &git, &tip.plan, None, &mut snapshot, &[]))?;
     let mut found = Found {
         tip: tip.commit.clone(),
         committed,
@@ -211,7 +211,7 @@ fn gone(
     tip: &RemoteTip,
     snapshot: &mut Snapshot,
 ) -> Result<Vec<Vec<u8>>, BackupError> {
-    let base = run.step(Step::Pull, || pull::pull(run, git, tip, snapshot, &[]))?;
+    let base = run.step(Step::Pull, || pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), snapshot, &[]))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);
     let pulled = Pulled {
         base,
