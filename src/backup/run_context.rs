@@ -14,14 +14,14 @@ use crate::git::object::ObjectId;
 use crate::git::signing;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, GitError, RemoteState};
-use crate::model::names::{self, BranchName, WorkspaceId};
+use crate::model::names::{self, BranchName};
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser, Warnings};
 use crate::model::urls::RemoteUrl;
 use crate::net::ca_bundle;
 use crate::process::lock::{Lock, LockError};
 use crate::process::run_env::RunEnv;
-use crate::request::{Purpose, SyncRequest};
+use crate::request::SyncRequest;
 use crate::util::deadline::{CancelToken, Deadline, Expired};
 use crate::util::files::{self, RunDir};
 use crate::util::hash;
@@ -213,11 +213,7 @@ impl RunContext<'_> {
 
     /// Reports that a step succeeded.
     pub fn end(&self, step: Step, begun: Instant) {
-        self.end_after(step, begun.elapsed());
-    }
-
-    /// Reports that a step succeeded, and how long it took.
-    pub fn end_after(&self, step: Step, took: Duration) {
+        let took = begun.elapsed();
         self.env.notes().steps.push((step, took));
         (self.env.progress)(Event::Ended(step, took));
     }
@@ -359,15 +355,10 @@ impl RunContext<'_> {
 
     /// Warns if the token is not an admin's, since Windmill may not show it everything.
     pub fn warn_about_access(&self, account: &Account, warnings: &mut Warnings) {
-        let SyncRequest { workspace, purpose, .. } = self.request;
-        let lacks = match purpose {
-            Purpose::Sync => "is missing from the backup",
-            Purpose::Verify => "is not compared",
-            Purpose::Restore => "is neither saved nor read back",
-        };
         if !account.is_admin {
             warnings.add(format!(
-                "the token is not an admin's in workspace `{workspace}`: what its user may not see {lacks}"
+                "the token is not an admin's in workspace `{}`: what its user may not see is left out",
+                self.request.workspace
             ));
         }
     }
@@ -390,33 +381,17 @@ impl RunContext<'_> {
         }
     }
 
-    /// Warns about workspaces that are left out, and about a workspace that is only the default.
-    pub fn warn_about_default_workspace(&self, account: &Account, warnings: &mut Warnings) {
-        let SyncRequest { workspace, purpose, workspace_is_default, forks_left_out, unnameable_left_out, .. } =
-            self.request;
-        if !forks_left_out.is_empty() {
-            let forks: Vec<_> = forks_left_out.iter().map(WorkspaceId::as_str).collect();
-            let why = "wmill takes a branch of that name for an order, so GIT_BRANCH cannot have {workspace} for them";
-            warnings.add(format!("WINDMILL_WORKSPACE is *, and forks are left out ({}): {why}", forks.join(", ")));
-        }
-        if !unnameable_left_out.is_empty() {
-            let unnameable: Sample = unnameable_left_out.iter().cloned().collect();
-            warnings.add(format!(
-                "WINDMILL_WORKSPACE is *, and workspaces are left out, since GIT_BRANCH or GIT_SUBDIR makes no valid name \
-                 of them: {unnameable}"
-            ));
-        }
+    /// Warns about the choice of the workspace: those of `*` that are left out, and one that is only the default.
+    pub fn warn_about_choice(&self, account: &Account, warnings: &mut Warnings) {
+        let SyncRequest { workspace, workspace_is_default, list_warnings, .. } = self.request;
+        list_warnings.iter().for_each(|warning| warnings.add(warning.clone()));
         if *workspace_is_default {
-            let done = match purpose {
-                Purpose::Sync => "was backed up",
-                Purpose::Verify => "was verified",
-                Purpose::Restore => "is where the backup is from",
-            };
             let seen = match &account.workspaces {
                 Some(seen) => format!("the token sees: {}", seen.join(", ")),
                 None => "the token may not tell which workspaces it sees".to_owned(),
             };
-            warnings.add(format!("WINDMILL_WORKSPACE is not set, so `{workspace}` {done}; {seen}"));
+            warnings
+                .add(format!("WINDMILL_WORKSPACE is not set, so `{workspace}` is where the backup is from; {seen}"));
         }
     }
 

@@ -159,7 +159,7 @@ impl RestoreRun<'_> {
         }
         let account = target.step(Step::Probe, || target.account(&run_env))?;
         target.warn_about_access(&account, &mut self.warnings);
-        source.warn_about_default_workspace(&account, &mut self.warnings);
+        source.warn_about_choice(&account, &mut self.warnings);
         let outcome = self.put(&git, &tip, &account);
         drop((early, late));
         outcome

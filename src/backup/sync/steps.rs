@@ -141,7 +141,7 @@ impl<'a> LiveSteps<'a> {
         run.note_token_user(&account);
         guards::refuse_lost_rights(*run, &account)?;
         run.warn_about_access(&account, warnings);
-        run.warn_about_default_workspace(&account, warnings);
+        run.warn_about_choice(&account, warnings);
         // Only the settings can ask for the key.
         guards::refuse_the_key(run.env.config, &tip::plan_without_file(run.env.config))?;
         let query = tip.as_ref().map_or_else(|| last.query(), |tip| &tip.plan.query);

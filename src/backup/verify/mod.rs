@@ -129,7 +129,7 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     }
     run.warn_about_snapshot(&snapshot, warnings);
     run.warn_about_access(&account, warnings);
-    run.warn_about_default_workspace(&account, warnings);
+    run.warn_about_choice(&account, warnings);
     // What the last sync left out is left out here too.
     snapshot.leave_out_again(&last_sync::found(run)).map_err(|error| run.disk(&error))?;
     let failed = |error: GitError| run.git_error(Step::Commit, error);
