@@ -77,6 +77,19 @@ impl<'a> BranchReader<'a> {
         depth: usize,
         read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, GitError>,
     ) -> Result<bool, BackupError> {
+        self.fetch(depth, read).map_err(|error| {
+            error.explained(|expired| match expired {
+                Expired::TimedOut => format!("reading the history of {} took longer than SYNC_TIMEOUT", self.remote),
+                Expired::Cancelled => "ended by a signal".to_owned(),
+            })
+        })
+    }
+
+    fn fetch(
+        &self,
+        depth: usize,
+        read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, GitError>,
+    ) -> Result<bool, BackupError> {
         // Dropped last, behind the folder and the lock in it.
         let private = PrivateRun::new(self.config);
         let redactor = Redactor::new(self.credentials.secrets().iter().chain(&self.config.proxy_secrets()));
@@ -90,34 +103,21 @@ impl<'a> BranchReader<'a> {
             accepted_hosts: &accepted_hosts,
             signing_key: None,
         };
-        let failed = |error| BackupError::of_git(error, |expired| self.expired(expired));
-        let git = Git::new(&run_env, &site, self.remote, &self.branch, &self.credentials).map_err(failed)?;
-        let gave_up = |gave_up| BackupError::of_attempts(gave_up, |expired| self.expired(expired));
-        let deadline = &run_env.deadline;
-        let state = retry::patiently(deadline, || git.remote_state().map_err(failed)).map_err(gave_up)?;
-        git.create(state.format).map_err(failed)?;
+        let git = Git::new(&run_env, &site, self.remote, &self.branch, &self.credentials)?;
+        let state = retry::patiently(&run_env.deadline, || git.remote_state().map_err(BackupError::from))?;
+        git.create(state.format)?;
         let mut depth = u32::try_from(depth.saturating_add(1).max(DEPTH_MIN)).ok();
         loop {
-            let fetched = retry::patiently(deadline, || git.fetch_commits(depth).map_err(failed));
-            let Some(tip) = fetched.map_err(gave_up)? else {
+            let fetched = retry::patiently(&run_env.deadline, || git.fetch_commits(depth).map_err(BackupError::from));
+            let Some(tip) = fetched? else {
                 let message = format!("{} has no branch `{}`", self.remote, self.branch);
                 return Err(BackupError::new(Code::GitFailed, message));
             };
             // A remote may be shallow itself, so its history is never complete here.
-            if read(&git, &tip).map_err(failed)? || git.is_complete() || depth.is_none() {
+            if read(&git, &tip)? || git.is_complete() || depth.is_none() {
                 return Ok(git.is_complete());
             }
             depth = depth.and_then(|depth| depth.checked_mul(DEPTH_FACTOR)).filter(|depth| *depth <= DEPTH_MAX);
-        }
-    }
-
-    fn expired(&self, expired: Expired) -> BackupError {
-        match expired {
-            Expired::TimedOut => {
-                let message = format!("reading the history of {} took longer than SYNC_TIMEOUT", self.remote);
-                BackupError::new(Code::Timeout, message)
-            }
-            Expired::Cancelled => BackupError::new(Code::ShuttingDown, "ended by a signal"),
         }
     }
 }

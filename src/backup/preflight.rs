@@ -19,13 +19,14 @@ use crate::backup::workspaces::{self, Seen};
 use crate::config::{Config, Environment, Options, Required, SecretSource, Workspaces};
 use crate::git::signing;
 use crate::git::tree_diff::Sample;
-use crate::git::{self, Git, GitError, Pushed};
+use crate::git::{self, Git, Pushed};
 use crate::model::git_credentials::GitCredentials;
 use crate::model::names::ADMINS;
 use crate::model::names::{self, BranchName, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::run_result::LeftOut;
 use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::net::ca_bundle;
 use crate::process::run;
 use crate::process::run_env::RunEnv;
 use crate::request;
@@ -35,7 +36,7 @@ use crate::util::percent;
 use crate::util::redact::Redactor;
 use crate::util::secret::Secret;
 use crate::util::volume;
-use crate::windmill::api::{Account, ServerInfo, Windmill, WindmillError};
+use crate::windmill::api::{Account, ServerInfo, Windmill};
 use crate::windmill::cli;
 use crate::windmill::wmill_yaml::Plan;
 
@@ -327,11 +328,21 @@ impl Check<'_> {
 
     /// Returns what a check needs for the next ones, or adds the finding that it failed.
     fn passed<T>(&mut self, name: &'static str, result: Result<T, impl Into<BackupError>>) -> Option<T> {
-        let BackupError { code, message, .. } = match result {
+        let error: BackupError = match result {
             Ok(passed) => return Some(passed),
             Err(error) => error.into(),
         };
-        self.fail(name, code, message);
+        let (whom, ended) = match name {
+            "signing" => ("ssh-keygen", Code::ConfigInvalid),
+            "remote" | "push" => ("the remote", Code::GitUnreachable),
+            _ => ("Windmill", Code::WindmillUnreachable),
+        };
+        let code = if error.message.is_empty() { ended } else { error.code };
+        let error = error.explained(|expired| match expired {
+            Expired::TimedOut => format!("{whom} did not answer in time"),
+            Expired::Cancelled => format!("{whom} did not answer before the check was ended"),
+        });
+        self.fail(name, code, error.message);
         None
     }
 
@@ -396,17 +407,20 @@ impl Check<'_> {
 
     /// Checks the data folder by working in it.
     fn data_folder(&mut self, private: &PrivateRun) -> Option<RunEnv> {
-        let run_env = match private.open(self.config, self.deadline.clone(), self.redactor.clone()) {
-            Err(BackupError { code: Code::Internal, message, .. }) => {
+        let config = self.config;
+        let bundle = ca_bundle::bundle(&config.tool_environment);
+        self.passed("settings", bundle.map_err(|why| BackupError::new(Code::ConfigInvalid, why)))?;
+        let shown = config.data_dir.display();
+        let run_env = match private.open(config, self.deadline.clone(), self.redactor.clone()) {
+            Ok(run_env) => run_env,
+            Err(BackupError { message, .. }) => {
                 let remedy = "give it to the user that this runs as, as by `docker run --rm --volume \
                               windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`";
-                let message = message + "; so no program was tried";
+                let message = format_args!("{message}; DATA_DIR {shown} cannot be written, so no program was tried");
                 self.tell("data_dir", Status::Failed(Code::ConfigInvalid), message, remedy);
                 return None;
             }
-            opened => self.passed("settings", opened)?,
         };
-        let shown = self.config.data_dir.display();
         match volume::space(run_env.run_dir.path()) {
             Some((_, free)) if free < FREE_BYTES_ENOUGH => {
                 let is_too_little = free < FREE_BYTES_MIN || run_env.run_dir.volume().check().is_err();
@@ -469,7 +483,7 @@ impl Check<'_> {
             Windmill::new(&config.base_url, workspace, token, headers, &deadline, &config.tool_environment)
         };
         let asked = SystemTime::now();
-        let greeting = windmill(&first, token.unwrap_or(&nothing)).greet().map_err(windmill_error);
+        let greeting = windmill(&first, token.unwrap_or(&nothing)).greet();
         let Some(greeting) = self.passed("windmill", greeting) else { return listed };
         self.greeting(&greeting, asked);
         let Some(token) = token else { return listed };
@@ -525,8 +539,7 @@ impl Check<'_> {
     }
 
     fn workspace(&mut self, windmill: &Windmill<'_>, scratch: Option<&Path>) {
-        let account = windmill.account(true).map_err(windmill_error);
-        let Some(account) = self.passed("token", account) else { return };
+        let Some(account) = self.passed("token", windmill.account(true)) else { return };
         self.account(windmill.workspace, &account);
         let Some(scratch) = scratch.filter(|_| self.mode == Mode::Whole) else { return };
         let plan = self.plan();
@@ -534,7 +547,7 @@ impl Check<'_> {
             snapshot.judge_by(&plan)?;
             Ok(snapshot)
         });
-        let Some(snapshot) = self.passed("export", snapshot.map_err(windmill_error)) else { return };
+        let Some(snapshot) = self.passed("export", snapshot) else { return };
         self.ok("export", format_args!("is permitted, and has {} items", snapshot.items));
         let plain = snapshot.plain_secrets_of_resources().unwrap_or_default();
         if !plain.is_empty() {
@@ -571,10 +584,7 @@ impl Check<'_> {
     }
 
     fn signing_key(&mut self, run_env: &RunEnv, key: &Secret) -> Option<PathBuf> {
-        let prepared = signing::prepare(run_env, key).map_err(|error| {
-            BackupError::of_git(error, |expired| unanswered(Code::ConfigInvalid, "ssh-keygen", expired))
-        });
-        let path = self.passed("signing", prepared)?;
+        let path = self.passed("signing", signing::prepare(run_env, key))?;
         self.ok("signing", "ssh-keygen takes the key");
         Some(path)
     }
@@ -615,7 +625,7 @@ impl Check<'_> {
         for (index, branch) in branches.iter().enumerate() {
             let asked = Git::new(run_env, &site, remote, branch, credentials)
                 .and_then(|git| git.remote_state().map(|state| (git, state)));
-            let Some((git, state)) = self.passed("remote", asked.map_err(git_error)) else { return };
+            let Some((git, state)) = self.passed("remote", asked) else { return };
             if index == 0 {
                 self.ok("remote", format_args!("{remote} can be read"));
                 self.public_repository(run_env, &state, remote);
@@ -657,7 +667,7 @@ impl Check<'_> {
             let commit = git.commit(&git.empty_tree()?, None, &self.config.author, "A check, which is not pushed")?;
             git.try_push(&commit)
         });
-        let why = match self.passed("push", tried.map_err(git_error)) {
+        let why = match self.passed("push", tried) {
             None => return,
             // A rejection because of another tip is expected: the commit of the dry run has no parent.
             Some(Pushed::Accepted | Pushed::Outrun(_)) => closed_to_writing(remote),
@@ -668,22 +678,6 @@ impl Check<'_> {
             Some(why) => self.fail("push", Code::GitRejected, why),
         }
     }
-}
-
-fn git_error(error: GitError) -> BackupError {
-    BackupError::of_git(error, |expired| unanswered(Code::GitUnreachable, "the remote", expired))
-}
-
-fn windmill_error(error: WindmillError) -> BackupError {
-    BackupError::of_windmill(error, |expired| unanswered(Code::WindmillUnreachable, "Windmill", expired))
-}
-
-fn unanswered(code: Code, whom: &str, expired: Expired) -> BackupError {
-    let when = match expired {
-        Expired::TimedOut => "in time",
-        Expired::Cancelled => "before the check was ended",
-    };
-    BackupError::new(code, format!("{whom} did not answer {when}"))
 }
 
 /// Returns whether a version is older than `least`. A version without numbers counts as new enough.

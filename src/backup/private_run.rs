@@ -1,15 +1,13 @@
 //! A lock and a folder for a command that does not wait for a turn, such as `check` and `log`.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::backup::error::BackupError;
 use crate::backup::{paths, run_context};
 use crate::config::Config;
-use crate::model::result_code::Code;
 use crate::net::ca_bundle;
-use crate::process::lock::{Lock, LockError};
+use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
 use crate::util::deadline::Deadline;
 use crate::util::files::{self, RunDir};
@@ -32,25 +30,17 @@ impl PrivateRun {
         Self { run_dir: folder.join([MARK, &run_context::new_run_id()].concat()), missing }
     }
 
-    /// Waits for the lock, and prepares the environment of the programs.
+    /// Takes the lock, and prepares the environment of the programs.
     ///
     /// # Errors
-    /// [`BackupError`]: [`Code::ConfigInvalid`] if the certificates cannot be used, [`Code::Internal`] if the disk fails.
+    /// [`BackupError`] if the disk fails or the certificates cannot be used.
     pub(super) fn open(&self, config: &Config, deadline: Deadline, redactor: Redactor) -> Result<RunEnv, BackupError> {
-        let disk = |error: io::Error| {
-            let message = format!("DATA_DIR {} cannot be written: {error}", config.data_dir.display());
-            BackupError::new(Code::Internal, message)
-        };
         let folder = paths::run_folders(config);
-        files::create_folder(&folder).map_err(disk)?;
+        files::create_folder(&folder)?;
         sweep(&folder);
-        let lock = Lock::acquire(&self.lock(), &deadline, &mut || {}).map_err(|error| match error {
-            LockError::Io(error) => disk(error),
-            LockError::Expired(_) => disk(io::ErrorKind::TimedOut.into()),
-        })?;
-        let run_dir = RunDir::new(self.run_dir.clone()).map_err(disk)?;
-        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir)
-            .map_err(|error| BackupError::of_trust(error, disk))?;
+        let lock = Lock::acquire(&self.lock(), &deadline, &mut || {})?;
+        let run_dir = RunDir::new(self.run_dir.clone())?;
+        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir)?;
         Ok(RunEnv { run_dir, deadline, redactor, environment, lock })
     }
 

@@ -169,9 +169,9 @@ pub fn token_user(config: &Config, request: &SyncRequest, cancel: &CancelToken) 
 }
 
 fn in_words(error: WindmillError, token: &Secret) -> RequestError {
-    let BackupError { code, message, .. } = BackupError::of_windmill(error, |expired| match expired {
-        Expired::TimedOut => BackupError::new(Code::Timeout, "Windmill did not answer in time"),
-        Expired::Cancelled => BackupError::new(Code::ShuttingDown, "the service is ending"),
+    let error = BackupError::from(error).explained(|expired| match expired {
+        Expired::TimedOut => "Windmill did not answer in time".to_owned(),
+        Expired::Cancelled => "the service is ending".to_owned(),
     });
-    RequestError { code, message: Redactor::new([token]).redact(&message) }
+    RequestError { code: error.code, message: Redactor::new([token]).redact(&error.message) }
 }

@@ -3,7 +3,6 @@
 use std::io;
 
 use crate::backup::error::BackupError;
-use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::merge::Merged;
 use crate::backup::sync::tip::RemoteTip;
@@ -82,7 +81,7 @@ pub fn refuse_a_public_repository(
         return Ok(());
     }
     let what = format!("everyone can read {remote}, and all but secret variables of workspace `{workspace}`");
-    if source.request.workspace == *workspace && holds_a_backup(source, tip)? {
+    if source.request.workspace == *workspace && holds_a_backup(tip)? {
         warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
         return Ok(());
     }
@@ -100,8 +99,8 @@ pub fn refuse_a_public_repository(
 }
 
 /// Returns whether the folder holds a backup: wmill writes its file of hashes with each pull.
-fn holds_a_backup(run: RunContext<'_>, tip: &RemoteTip) -> Result<bool, BackupError> {
-    let mut entries = tip.folder.entries().map_err(|error| run.git_error(Step::Fetch, error.into()))?;
+fn holds_a_backup(tip: &RemoteTip) -> Result<bool, BackupError> {
+    let mut entries = tip.folder.entries().map_err(GitError::from)?;
     Ok(entries.any(|entry| entry.is_ok_and(|(path, _)| path == WMILL_LOCK.as_bytes())))
 }
 
@@ -110,9 +109,8 @@ fn holds_a_backup(run: RunContext<'_>, tip: &RemoteTip) -> Result<bool, BackupEr
 /// # Errors
 /// [`BackupError`] if it refuses.
 pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds) -> Result<(), BackupError> {
-    let failed = |error: io::Error| run.git_error(Step::Commit, GitError::from(error));
     if !run.env.config.allow_plaintext_secrets {
-        let plain = plain_secrets(git, &merged.comparison).map_err(failed)?;
+        let plain = plain_secrets(git, &merged.comparison).map_err(GitError::from)?;
         if !plain.is_empty() {
             let message = format!(
                 "Windmill gave out secrets in plain text, which would stay in the repository's history for ever: {plain}; \
@@ -124,7 +122,7 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds)
     if run.request.allow_mass_deletion || merged.comparison.changed().deleted == 0 {
         return Ok(());
     }
-    let deletions = deletions(merged, kinds).map_err(failed)?;
+    let deletions = deletions(merged, kinds).map_err(GitError::from)?;
     if !deletions.exceeds(run.env.config.deletions_percent_max) {
         return Ok(());
     }

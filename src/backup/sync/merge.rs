@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use crate::backup::error::BackupError;
-use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::tip::{RemoteTip, is_shared_ui, item_behind_dots};
@@ -14,9 +13,7 @@ use crate::git::tree_diff::{Sample, TreeDiff, printable};
 use crate::git::verify_index::PulledFiles;
 use crate::git::{Git, GitError};
 use crate::model::names::WorkspaceId;
-use crate::model::result_code::Code;
 use crate::model::run_result::Warnings;
-use crate::util::retry::Retry;
 use crate::windmill::item_path::{self, ItemId, WMILL_LOCK};
 use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot::{ItemNotes, SHARED_UI};
@@ -123,16 +120,16 @@ impl Merged {
 /// # Errors
 /// [`BackupError`] if git or the disk fails.
 pub fn compose(
-    run: RunContext<'_>,
     git: &Git<'_>,
     tip: &RemoteTip,
     pulled: &Pulled<'_>,
     warnings: &mut Warnings,
 ) -> Result<Merged, BackupError> {
-    let pulled_files = scan_pulled_files(run, git, warnings)?;
-    let staged = stage(run, git, tip, &pulled_files)?;
-    let merged = merge(git, tip, pulled, &staged).map_err(|error| run.git_error(Step::Commit, error.into()));
-    let (merged, replaced) = merged?;
+    let (pulled_files, staged) = (scan_pulled_files(git, warnings)?, git.stage()?);
+    if let Some(message) = pulled_files.verify(&staged, &tip.folder)? {
+        return Err(GitError::Checkout(message).into());
+    }
+    let (merged, replaced) = merge(git, tip, pulled, &staged).map_err(GitError::from)?;
     if !replaced.is_empty() {
         warnings.add(format!("the workspace's files replaced these of the repository: {replaced}"));
     }
@@ -237,25 +234,12 @@ pub fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 ///
 /// # Errors
 /// [`BackupError`] if the disk fails.
-pub fn scan_pulled_files(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    warnings: &mut Warnings,
-) -> Result<PulledFiles, BackupError> {
-    let pulled_files =
-        PulledFiles::take(git.tree_folder(), git.listing_place("stock.listing")).map_err(|error| run.disk(&error))?;
+pub fn scan_pulled_files(git: &Git<'_>, warnings: &mut Warnings) -> Result<PulledFiles, BackupError> {
+    let pulled_files = PulledFiles::take(git.tree_folder(), git.listing_place("stock.listing"))?;
     if !pulled_files.removed.is_empty() {
         warnings.add(format!("git holds no file named `.git`, so the backup is without: {}", pulled_files.removed));
     }
     Ok(pulled_files)
-}
-
-fn stage(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, pulled: &PulledFiles) -> Result<Listing, BackupError> {
-    let staged = git.stage().map_err(|error| run.git_error(Step::Commit, error))?;
-    match pulled.verify(&staged, &tip.folder).map_err(|error| run.disk(&error))? {
-        None => Ok(staged),
-        Some(message) => Err(BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout }),
-    }
 }
 
 /// Returns whether a path that wmill did not see is one of Windmill's. If patterns narrow the pull, the path has to

@@ -22,6 +22,7 @@ use crate::backup::sync::merge::Merged;
 use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::push::PushOutcome;
 use crate::backup::sync::steps::{LiveSteps, Start, SyncSteps};
+use crate::git::GitError;
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::model::result_code::Code;
@@ -174,10 +175,8 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     fn prepare(&mut self, base: PullBase) -> Result<(Merged, Option<ObjectId>), BackupError> {
         let merged = self.steps.compose(base, self.warnings)?;
         self.steps.guard(&merged)?;
-        let run = self.run;
-        let failed = |error: io::Error| run.git_error(Step::Commit, error.into());
         if self.steps.is_first() {
-            self.warn_about_removed_files(&merged.comparison).map_err(failed)?;
+            self.warn_about_removed_files(&merged.comparison).map_err(GitError::from)?;
         }
         let is_committed = merged.comparison.changed() != Changed::default() && !self.run.request.dry_run;
         let commit = if is_committed { Some(self.steps.commit(&merged)?) } else { None };
@@ -193,8 +192,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 
     fn show(&self, comparison: &TreeDiff) -> Result<Outcome, BackupError> {
-        let failed = |error: io::Error| self.run.git_error(Step::Commit, error.into());
-        let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(failed)?;
+        let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(GitError::from)?;
         let SyncRequest { remote, branch, .. } = self.run.request;
         let message = format!("Would commit to {remote} (branch {branch}): {listed}");
         Ok(Outcome { code: Code::DryRun, message, commit: None, changed: comparison.changed(), left_out: Vec::new() })

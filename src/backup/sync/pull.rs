@@ -69,8 +69,8 @@ pub fn pull(
 ) -> Result<PullBase, BackupError> {
     let whole = WholePull { run, git, plan, shown, suspects };
     let base = whole.pull(snapshot)?;
-    let written = written_files(run, git).map_err(|error| run.disk(&error))?;
-    let lacks_items = snapshot.leave_out_missing(written, plan).map_err(|error| run.disk(&error))?;
+    let written = written_files(run, git)?;
+    let lacks_items = snapshot.leave_out_missing(written, plan)?;
     if lacks_items { whole.pull(snapshot) } else { Ok(base) }
 }
 
@@ -88,7 +88,7 @@ fn written_files(run: RunContext<'_>, git: &Git<'_>) -> io::Result<WrittenFiles>
 impl WholePull<'_> {
     /// Pulls what the snapshot has, without a search for bad items.
     fn attempt(&self, snapshot: &Snapshot) -> Result<PullBase, BackupError> {
-        let archive = snapshot.whole().map_err(|error| self.run.disk(&error))?;
+        let archive = snapshot.whole()?;
         match self.pull_archive(snapshot, &archive, self.shown, &self.plan.text) {
             Ok(()) => Ok(PullBase::Repository),
             Err(error) if error.retry == Retry::EmptyFolder && self.shown.is_some() => {
@@ -111,9 +111,8 @@ impl WholePull<'_> {
     ) -> Result<(), BackupError> {
         let Self { run, git, .. } = self;
         run.patiently(Step::Pull, git.run_env(), || {
-            git.check_out(shown).map_err(|error| run.git_error(Step::Pull, error))?;
-            pull_once(*run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration)
-                .map_err(|error| run.windmill_error(Step::Pull, error))
+            git.check_out(shown)?;
+            Ok(pull_once(*run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration)?)
         })
     }
 }
@@ -126,10 +125,9 @@ fn pull_once(
     shared_ui: Answer,
     configuration: &str,
 ) -> Result<(), WindmillError> {
-    let machine = |error: io::Error| WindmillError::Machine(error.to_string());
     let own = git.tree_folder().join(WMILL_YAML);
-    files::write_file(&own, configuration.as_bytes()).map_err(machine)?;
-    let marked = MarkedFiles::take(git.tree_folder()).map_err(machine)?;
+    files::write_file(&own, configuration.as_bytes())?;
+    let marked = MarkedFiles::take(git.tree_folder())?;
     let format = git.format();
     let server = SnapshotServer::start(Answers {
         workspace: run.request.workspace.clone(),
@@ -137,10 +135,10 @@ fn pull_once(
         query: snapshot.query.clone(),
         sides: SideAnswers { shared_ui, ..snapshot.sides.clone() },
     });
-    let pulled = cli::pull(&run.request.workspace, server.map_err(machine)?, git.run_env(), git.tree_folder());
+    let pulled = cli::pull(&run.request.workspace, server?, git.run_env(), git.tree_folder());
     git.configure(format).map_err(|_| WindmillError::Machine("cannot write the checkout's settings".to_owned()))?;
-    files::remove_file(&own).map_err(machine)?;
-    marked.give_back().map_err(machine)?;
+    files::remove_file(&own)?;
+    marked.give_back()?;
     pulled
 }
 
@@ -156,25 +154,23 @@ pub fn pull_narrowed(
     snapshot: &Snapshot,
     changed: &Changed,
 ) -> Result<Option<String>, BackupError> {
-    let of_git = |error| run.git_error(Step::Pull, error);
-    let of_disk = |error: io::Error| run.disk(&error);
     let place = git.listing_place("narrowed.listing");
     let is_shown = |path: &[u8], entry: &_| changed.is_shown(path) && !tip.is_withheld(path, entry);
-    let (shown, _) = tip.folder.sifted(place, is_shown).map_err(of_disk)?;
-    let tree = git.compose(None, &shown).map_err(of_git)?;
+    let (shown, _) = tip.folder.sifted(place, is_shown)?;
+    let tree = git.compose(None, &shown)?;
     files::open_folder(git.tree_folder());
-    git.check_out(Some(&tree)).map_err(of_git)?;
+    git.check_out(Some(&tree))?;
     let before = read_lock(git);
     // On a file system that ignores case, wmill compares the names of the whole workspace.
     if fs::symlink_metadata(git.tree_folder().join(WMILL_LOCK.to_uppercase())).is_ok() {
         return Ok(Some("the file system does not tell upper and lower case apart".to_owned()));
     }
-    let archive = snapshot.narrowed(changed).map_err(of_disk)?;
+    let archive = snapshot.narrowed(changed)?;
     // If this endpoint does not exist, wmill does not touch the files of the shared UI.
     match pull_once(run, git, snapshot, archive, None, &tip.plan.text) {
         Ok(()) => {}
-        Err(error @ WindmillError::Expired(_)) => return Err(run.windmill_error(Step::Pull, error)),
-        Err(error) => return Ok(Some(run.windmill_error(Step::Pull, error).message)),
+        Err(error @ WindmillError::Expired(_)) => return Err(error.into()),
+        Err(error) => return Ok(Some(BackupError::from(error).message)),
     }
     let (Some(before), Some(after)) = (before, read_lock(git)) else {
         return Ok(Some("wmill-lock.yaml cannot be read".to_owned()));
@@ -182,7 +178,7 @@ pub fn pull_narrowed(
     if let Err(why) = narrow::check_lock(&before, &after, changed) {
         return Ok(Some(why.to_owned()));
     }
-    let other = check_others(git, tip, &shown, changed).map_err(of_disk)?;
+    let other = check_others(git, tip, &shown, changed)?;
     Ok(other.map(|path| format!("`{}` is not of an item that changed", printable(&path))))
 }
 

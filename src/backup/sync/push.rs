@@ -29,10 +29,9 @@ pub enum PushOutcome {
 /// # Errors
 /// [`BackupError`] if the remote refuses the commit or does not answer.
 pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
-    let failed = |error| run.git_error(Step::Push, error);
     let mut may_be_there = false;
     let pushed = run.patiently(Step::Push, git.run_env(), || {
-        if std::mem::replace(&mut may_be_there, true) && is_there(run, git, commit).map_err(failed)? {
+        if std::mem::replace(&mut may_be_there, true) && is_there(run, git, commit)? {
             return Ok(PushOutcome::Confirmed);
         }
         push_once(run, git, commit)
@@ -51,8 +50,7 @@ pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<
 }
 
 fn push_once(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
-    let failed = |error| run.git_error(Step::Push, error);
-    match git.push(commit).map_err(failed)? {
+    match git.push(commit)? {
         Pushed::Accepted => {}
         Pushed::Outrun(why) => return Ok(PushOutcome::Rejected(why)),
         Pushed::Refused(why) => {
@@ -64,7 +62,7 @@ fn push_once(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Pu
             };
         }
     }
-    if is_there(run, git, commit).map_err(failed)? {
+    if is_there(run, git, commit)? {
         return Ok(PushOutcome::Confirmed);
     }
     Ok(PushOutcome::Rejected("the server took the commit, but the branch does not hold it now".to_owned()))
@@ -76,7 +74,7 @@ fn is_there(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<boo
     let (noted, state) = both("note", || git.set_tip_ref(commit), || git.remote_state());
     if let Err(error) = noted {
         // This costs the next sync a fetch, but the current sync still counts.
-        log::warn!("cannot note where the checkout stands: {}", run.git_error(Step::Push, error).message);
+        log::warn!("cannot note where the checkout stands: {}", BackupError::from(error).message);
     }
     let state = state?;
     run.note_head(&state);

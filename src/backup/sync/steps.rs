@@ -246,7 +246,7 @@ impl SyncSteps for LiveSteps<'_> {
         }
         let refused = self.last.refused(&self.now).map_or(&[][..], |pull| &pull.found);
         let judged = self.now.snapshot.judge_by(&tip.plan);
-        judged.and_then(|()| self.now.snapshot.leave_out_again(refused)).map_err(|error| run.disk(&error))?;
+        judged.and_then(|()| self.now.snapshot.leave_out_again(refused))?;
         let changed = self.last.changed_groups(&self.now, tip);
         self.changed = changed.inspect_err(|why| log::debug!("the whole workspace is pulled: {why}")).ok();
         if let Some(changed) = &self.changed {
@@ -270,7 +270,7 @@ impl SyncSteps for LiveSteps<'_> {
             owns_ui,
             left_out: snapshot.left_out_items(),
         };
-        merge::compose(*self.run, self.pulled(), &self.tip, &pulled, warnings)
+        merge::compose(self.pulled(), &self.tip, &pulled, warnings)
     }
 
     fn guard(&mut self, merged: &Merged) -> Result<(), BackupError> {
@@ -280,8 +280,7 @@ impl SyncSteps for LiveSteps<'_> {
     fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError> {
         let Now { account, version, .. } = &self.now;
         let version = version.as_ref().map(|version| version.text.as_str());
-        let made = commit::make(*self.run, &self.git, &self.tip, merged, account, version)
-            .map_err(|error| self.run.git_error(Step::Commit, error))?;
+        let made = commit::make(*self.run, &self.git, &self.tip, merged, account, version)?;
         Ok(self.made.insert(made).commit.clone())
     }
 
@@ -310,6 +309,6 @@ impl SyncSteps for LiveSteps<'_> {
     }
 
     fn discard(&mut self) -> Result<(), BackupError> {
-        self.git.discard().map_err(|error| self.run.git_error(Step::Fetch, error))
+        Ok(self.git.discard()?)
     }
 }

@@ -1,7 +1,6 @@
 //! The remote's tip: fetched into the checkout, checked, and reduced to what `wmill` may see.
 
 use crate::backup::error::BackupError;
-use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::config::Config;
 use crate::git::ls_tree::{EntryCheck, Listing};
@@ -69,7 +68,7 @@ impl RemoteTip {
 /// # Errors
 /// [`BackupError`] if the remote fails.
 pub fn ask(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteState, BackupError> {
-    let state = git.remote_state().map_err(|error| run.git_error(Step::Fetch, error))?;
+    let state = git.remote_state()?;
     run.note_head(&state);
     Ok(state)
 }
@@ -88,14 +87,14 @@ pub fn refresh(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteTip, BackupEr
 /// [`BackupError`] if the remote or the disk fails.
 pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<RemoteTip, BackupError> {
     let look = || fetch(git, state).and_then(|tip| examine(run, git, tip));
-    let tip = match look() {
+    match look() {
         Err(GitError::Checkout(why)) => {
             log::warn!("creating the checkout again: {why}");
-            git.create(state.format).and_then(|()| look())
+            git.create(state.format)?;
+            Ok(look()?)
         }
-        result => result,
-    };
-    tip.map_err(|error| run.git_error(Step::Fetch, error))
+        result => Ok(result?),
+    }
 }
 
 /// Examines a commit that was fetched before. Nothing is checked out.
@@ -103,7 +102,7 @@ pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<
 /// # Errors
 /// [`BackupError`] if git or the disk fails.
 pub fn at(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<RemoteTip, BackupError> {
-    examine(run, git, Some(commit.clone())).map_err(|error| run.git_error(Step::Fetch, error))
+    Ok(examine(run, git, Some(commit.clone()))?)
 }
 
 /// Fetches the objects of the tip.

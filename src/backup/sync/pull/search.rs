@@ -41,9 +41,8 @@ impl WholePull<'_> {
     /// Pulls the suspects, and halves of what fails, down to single items. Returns whether it found bad items, and not
     /// too many. If wmill also fails without any item, no item is the cause.
     fn leave_out_bad_items(&self, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
-        let disk = |error| self.run.disk(&error);
-        let known = self.unchanged_suspects(snapshot).map_err(disk)?;
-        let items = snapshot.names_of_items().map_err(disk)?;
+        let known = self.unchanged_suspects(snapshot)?;
+        let items = snapshot.names_of_items()?;
         let (before, mut new) = (snapshot.left_out().len(), 0);
         // The last one comes first, so that the search reaches single items after few pulls.
         let mut pending = vec![&items[..]];
@@ -82,7 +81,7 @@ impl WholePull<'_> {
     /// wmill.
     fn pull_only(&self, items: &[String], snapshot: &Snapshot) -> Result<Result<(), String>, BackupError> {
         let items = items.iter().map(String::as_str).collect();
-        let archive = snapshot.only(&items).map_err(|error| self.run.disk(&error))?;
+        let archive = snapshot.only(&items)?;
         // Without patterns, as for the pull into an empty folder.
         match self.pull_archive(snapshot, &archive, None, &self.plan.text_without_patterns) {
             Ok(()) => Ok(Ok(())),
