@@ -13,8 +13,8 @@ use crate::util::deadline::Deadline;
 use crate::util::files::{self, RunDir};
 use crate::util::redact::Redactor;
 
-/// The prefix of our scratch folders' names. No workspace id begins with it.
-const MARK: &str = ".check-";
+/// The prefix of the names of such folders. No workspace id begins with it.
+pub(super) const MARK: &str = ".check-";
 
 /// A lock and a folder below `DATA_DIR` that leave nothing behind.
 pub(super) struct PrivateRun {
@@ -35,9 +35,8 @@ impl PrivateRun {
     /// # Errors
     /// [`BackupError`] if the disk fails or the certificates cannot be used.
     pub(super) fn open(&self, config: &Config, deadline: Deadline, redactor: Redactor) -> Result<RunEnv, BackupError> {
-        let folder = paths::run_folders(config);
-        files::create_folder(&folder)?;
-        sweep(&folder);
+        files::create_folder(&paths::run_folders(config))?;
+        paths::remove_leftovers(config);
         let lock = Lock::acquire(&self.lock(), &deadline, &mut || {})?;
         let run_dir = RunDir::new(self.run_dir.clone())?;
         let environment = ca_bundle::for_run(&config.tool_environment, &run_dir)?;
@@ -46,24 +45,6 @@ impl PrivateRun {
 
     fn lock(&self) -> PathBuf {
         self.run_dir.with_extension("lock")
-    }
-}
-
-/// Removes what killed runs of this kind left in `folder`, above all their keys, and ends their programs.
-pub(super) fn sweep(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let lock = entry.path();
-        let is_lock = lock.extension().is_some_and(|extension| extension == "lock");
-        let run_dir = lock.with_extension("");
-        // A run that has just begun or ended has no scratch folder.
-        if is_lock
-            && entry.file_name().to_string_lossy().starts_with(MARK)
-            && run_dir.exists()
-            && let Some(_free) = Lock::acquire_if_free(&lock)
-        {
-            let _ = files::remove_folder(&run_dir);
-            let _ = fs::remove_file(&lock);
-        }
     }
 }
 
