@@ -7,7 +7,6 @@ use crate::git::object::ObjectId;
 use crate::git::{self, Git, GitError, Pushed};
 use crate::model::result_code::Code;
 use crate::util::parallel::both;
-use crate::util::retry::Retry;
 
 /// The outcome of a push.
 pub enum PushOutcome {
@@ -30,42 +29,23 @@ pub enum PushOutcome {
 /// [`BackupError`] if the remote refuses the commit or does not answer.
 pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
     let mut may_be_there = false;
-    let pushed = run.patiently(Step::Push, git.run_env(), || {
+    run.patiently(Step::Push, git.run_env(), || {
         if std::mem::replace(&mut may_be_there, true) && is_there(run, git, commit)? {
             return Ok(PushOutcome::Confirmed);
         }
-        push_once(run, git, commit)
-    });
-    match pushed {
-        // The answer to the last attempt may have been lost too.
-        Err(error) if matches!(error.retry, Retry::AfterPause(_)) => {
-            if is_there(run, git, commit).unwrap_or(false) {
-                Ok(PushOutcome::Confirmed)
-            } else {
-                Err(error)
+        match git.push(commit)? {
+            Pushed::Accepted if is_there(run, git, commit)? => Ok(PushOutcome::Confirmed),
+            Pushed::Accepted => {
+                let why = "the server took the commit, but the branch does not hold it now";
+                Ok(PushOutcome::Rejected(why.to_owned()))
+            }
+            Pushed::Outrun(why) => Ok(PushOutcome::Rejected(why)),
+            Pushed::Refused(why) => {
+                let paths = git::refused_paths(&why);
+                if paths.is_empty() { Err(refused(run, &why)) } else { Ok(PushOutcome::RefusedFiles { paths, why }) }
             }
         }
-        other => other,
-    }
-}
-
-fn push_once(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
-    match git.push(commit)? {
-        Pushed::Accepted => {}
-        Pushed::Outrun(why) => return Ok(PushOutcome::Rejected(why)),
-        Pushed::Refused(why) => {
-            let paths = git::refused_paths(&why);
-            return if paths.is_empty() {
-                Err(refused(run, &why))
-            } else {
-                Ok(PushOutcome::RefusedFiles { paths, why })
-            };
-        }
-    }
-    if is_there(run, git, commit)? {
-        return Ok(PushOutcome::Confirmed);
-    }
-    Ok(PushOutcome::Rejected("the server took the commit, but the branch does not hold it now".to_owned()))
+    })
 }
 
 /// Returns whether the branch of the remote holds the commit. At the same time, notes that the checkout is at that
