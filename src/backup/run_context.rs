@@ -208,29 +208,19 @@ impl RunContext<'_> {
         )
     }
 
-    /// Reports that a step begins.
-    pub fn begin(&self, step: Step) {
-        self.env.notes().step = Some(step);
-        logging::set_step(step.as_str());
-        (self.env.progress)(Event::Started(step));
-    }
-
-    /// Reports that a step succeeded.
-    pub fn end(&self, step: Step, begun: Instant) {
-        let took = begun.elapsed();
-        self.env.notes().steps.push((step, took));
-        (self.env.progress)(Event::Ended(step, took));
-    }
-
     /// Runs a step, and reports its beginning and its success.
     ///
     /// # Errors
     /// The errors of `work`.
     pub fn step<T>(&self, step: Step, work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
-        self.begin(step);
+        self.env.notes().step = Some(step);
+        logging::set_step(step.as_str());
+        (self.env.progress)(Event::Started(step));
         let begun = Instant::now();
         let result = work().map_err(|error| self.in_step(step, error))?;
-        self.end(step, begun);
+        let took = begun.elapsed();
+        self.env.notes().steps.push((step, took));
+        (self.env.progress)(Event::Ended(step, took));
         Ok(result)
     }
 

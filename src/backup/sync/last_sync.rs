@@ -230,8 +230,9 @@ impl LastSync {
         }
     }
 
-    /// Notes a success. A failure to do so costs a full sync and a warning, so it does not fail the sync. `tree`
-    /// is that of our folder in the commit, if the next sync may build on it, which also needs the version of wmill. `warnings` are those that the next sync repeats if nothing changed.
+    /// Notes a success. A failure to do so costs a full sync and a warning, so it does not fail the sync. `tree` is that
+    /// of our folder in the commit, if the next sync may build on it, which also needs the version of wmill. `warnings`
+    /// are those that the next sync repeats if nothing changed.
     pub fn save(&self, commit: &ObjectId, now: &Now, tree: Option<&ObjectId>, warnings: &[String], is_full: bool) {
         if tree.is_some()
             && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), now.snapshot.groups.as_bytes())

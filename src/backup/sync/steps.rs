@@ -1,7 +1,6 @@
 //! The steps of a sync, as a trait that the tests script, and the live steps between Windmill and the remote.
 
 use std::fs;
-use std::time::Instant;
 
 use crate::backup::error::BackupError;
 use crate::backup::paths;
@@ -126,18 +125,18 @@ impl<'a> LiveSteps<'a> {
         let git = run.git(run_env, &folder)?;
         warn_about_old_volume(*run, warnings);
         let last = LastSync::open(*run, &folder);
-        run.begin(Step::Probe);
-        let begun = Instant::now();
-        // The slowest one starts first: a program that asks a server.
-        let (fetched, (version, account)) = both(
-            "fetch",
-            || fetch(*run, &git, &last),
-            || {
-                let version = || cli::known_version(run_env, &paths::root(run.env.config).join("wmill-version"));
-                both("version", version, || run.account(run_env))
-            },
-        );
-        let ((state, tip), account) = (fetched?, account?);
+        let ((state, tip), (version, account)) = run.step(Step::Fetch, || {
+            // The slowest one starts first: a program that asks a server.
+            let (fetched, (version, account)) = both(
+                "fetch",
+                || fetch(*run, &git, &last),
+                || {
+                    let version = || cli::known_version(run_env, &paths::root(run.env.config).join("wmill-version"));
+                    both("version", version, || run.account(run_env))
+                },
+            );
+            Ok((fetched?, (version, account?)))
+        })?;
         run.note_token_user(&account);
         guards::refuse_lost_rights(*run, &account)?;
         run.warn_about_access(&account, warnings);
@@ -145,11 +144,8 @@ impl<'a> LiveSteps<'a> {
         // Only the settings can ask for the key.
         guards::refuse_the_key(run.env.config, &tip::plan_without_file(run.env.config))?;
         let query = tip.as_ref().map_or_else(|| last.query(), |tip| &tip.plan.query);
-        // The fetch has set the current step meanwhile.
-        run.begin(Step::Probe);
-        let snapshot = run.snapshot(Step::Probe, run_env, query)?;
+        let snapshot = run.step(Step::Probe, || run.snapshot(Step::Probe, run_env, query))?;
         run.warn_about_snapshot(&snapshot, warnings);
-        run.end(Step::Probe, begun);
         let wmill = version.as_ref().zip(cli::identity(&run_env.environment));
         let wmill = wmill.map(|(version, file)| [&version.text, " ", &*file].concat());
         let now = Now { account, version, wmill, snapshot };
@@ -182,13 +178,11 @@ impl<'a> LiveSteps<'a> {
 /// Asks the remote for its tip, and fetches it, unless it is that of the last success: then there may be nothing to
 /// pull.
 fn fetch(run: RunContext<'_>, git: &Git<'_>, last: &LastSync) -> Result<(RemoteState, Option<RemoteTip>), BackupError> {
-    run.step(Step::Fetch, || {
-        run.patiently(Step::Fetch, git.run_env(), || {
-            let state = tip::ask(run, git)?;
-            let is_known = last.is_usable() && last.is_at(state.tip.as_ref());
-            let tip = if is_known { None } else { Some(tip::bring(run, git, &state)?) };
-            Ok((state, tip))
-        })
+    run.patiently(Step::Fetch, git.run_env(), || {
+        let state = tip::ask(run, git)?;
+        let is_known = last.is_usable() && last.is_at(state.tip.as_ref());
+        let tip = if is_known { None } else { Some(tip::bring(run, git, &state)?) };
+        Ok((state, tip))
     })
 }
 
