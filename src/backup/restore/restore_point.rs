@@ -9,7 +9,7 @@ use crate::backup::restore::RestoreRun;
 use crate::backup::restore::tree::{self, Tree};
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::guards;
-use crate::backup::sync::push::{self, PushOutcome};
+use crate::backup::sync::push::{self, NotPushed};
 use crate::backup::sync::tip::RemoteTip;
 use crate::git::Git;
 use crate::git::tree_diff::Sample;
@@ -70,12 +70,12 @@ impl RestoreRun<'_> {
         let commit =
             git.compose(None, &listing).and_then(|tree| git.commit(&tree, None, &target.request.author, &message))?;
         match point.step(Step::Push, || push::deliver(point, &git_of_point, &commit))? {
-            PushOutcome::Confirmed => {
+            None => {
                 log::info!("what is there is saved on branch `{name}`, commit {commit}");
                 self.restore_point = Some(name);
                 Ok(())
             }
-            PushOutcome::Rejected(why) | PushOutcome::RefusedFiles { why, .. } => Err(push::refused(point, &why)),
+            Some(NotPushed::Rejected(why) | NotPushed::Refused { why, .. }) => Err(push::refused(point, &why)),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::backup::progress::Step;
 use crate::backup::run_context::{Env, Outcome, RunContext};
 use crate::backup::sync::merge::Merged;
 use crate::backup::sync::pull::PullBase;
-use crate::backup::sync::push::PushOutcome;
+use crate::backup::sync::push::NotPushed;
 use crate::backup::sync::steps::{LiveSteps, Start, SyncSteps};
 use crate::git::GitError;
 use crate::git::object::ObjectId;
@@ -96,25 +96,20 @@ struct SyncRun<'a, W> {
     warnings: &'a mut Warnings,
 }
 
-/// The end of a round that did not fail.
-enum Attempt {
-    /// The sync has succeeded.
-    Success(Outcome),
-    /// The push was rejected, perhaps because another writer was first. Holds the server's words.
-    Rejected(String),
-    /// The remote refused files of items, which are left out now. Holds the server's words.
-    Refused(String),
-}
-
 impl<W: SyncSteps> SyncRun<'_, W> {
     fn run(&mut self) -> Result<Outcome, BackupError> {
         let (mut rejections, mut refusals, mut is_new) = (0, 0, false);
         loop {
             match self.attempt() {
-                Ok(Attempt::Success(success)) => return Ok(success),
-                Ok(Attempt::Refused(why)) if refusals == REFUSALS_MAX => return Err(push::refused(self.run, &why)),
-                Ok(Attempt::Refused(_)) => refusals += 1,
-                Ok(Attempt::Rejected(why)) => {
+                Ok(Ok(success)) => return Ok(success),
+                Ok(Err(NotPushed::Refused { paths, why })) => {
+                    if paths.is_empty() || refusals == REFUSALS_MAX || !self.steps.leave_out(&paths) {
+                        return Err(push::refused(self.run, &why));
+                    }
+                    refusals += 1;
+                }
+                Ok(Err(NotPushed::Rejected(why))) => {
+                    log::info!("the push was rejected: {why}");
                     rejections += 1;
                     self.start_over(rejections, &why)?;
                 }
@@ -156,8 +151,8 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         self.run.step(Step::Fetch, || self.steps.refresh())
     }
 
-    /// Runs one round, from the pull to the push.
-    fn attempt(&mut self) -> Result<Attempt, BackupError> {
+    /// Runs one round, from the pull to the push. The inner error is a reason to try again.
+    fn attempt(&mut self) -> Result<Result<Outcome, NotPushed>, BackupError> {
         let run = self.run;
         self.warn_about_repository();
         guards::refuse_the_key(run.env.config, &self.steps.tip().plan)?;
@@ -166,8 +161,8 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         let (merged, commit) = run.step(Step::Commit, || self.prepare(base))?;
         match commit {
             Some(commit) => self.deliver(commit, &merged),
-            None if merged.comparison.changed() == Changed::default() => Ok(Attempt::Success(self.leave_as_it_is())),
-            None => self.show(&merged.comparison).map(Attempt::Success),
+            None if merged.comparison.changed() == Changed::default() => Ok(Ok(self.leave_as_it_is())),
+            None => self.show(&merged.comparison).map(Ok),
         }
     }
 
@@ -199,27 +194,14 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 
     /// Reports success only if the commit was read back from the branch.
-    fn deliver(&mut self, commit: ObjectId, merged: &Merged) -> Result<Attempt, BackupError> {
-        match self.run.step(Step::Push, || self.steps.push(&commit))? {
-            PushOutcome::Confirmed => {
-                self.steps.remember(&commit, self.warnings);
-                let message = format!("Successfully synced workspace '{}' to Git", self.run.request.workspace);
-                let changed = merged.comparison.changed();
-                let commit = Some(commit);
-                Ok(Attempt::Success(Outcome { code: Code::Pushed, message, commit, changed, left_out: Vec::new() }))
-            }
-            PushOutcome::RefusedFiles { paths, why } => {
-                if self.steps.leave_out(&paths) {
-                    Ok(Attempt::Refused(why))
-                } else {
-                    Err(push::refused(self.run, &why))
-                }
-            }
-            PushOutcome::Rejected(why) => {
-                log::info!("the push was rejected: {why}");
-                Ok(Attempt::Rejected(why))
-            }
+    fn deliver(&mut self, commit: ObjectId, merged: &Merged) -> Result<Result<Outcome, NotPushed>, BackupError> {
+        if let Some(not_pushed) = self.run.step(Step::Push, || self.steps.push(&commit))? {
+            return Ok(Err(not_pushed));
         }
+        self.steps.remember(&commit, self.warnings);
+        let message = format!("Successfully synced workspace '{}' to Git", self.run.request.workspace);
+        let changed = merged.comparison.changed();
+        Ok(Ok(Outcome { code: Code::Pushed, message, commit: Some(commit), changed, left_out: Vec::new() }))
     }
 
     fn warn_about_repository(&mut self) {
@@ -360,8 +342,8 @@ mod tests {
         BackupError { code: Code::GitFailed, message: "it broke".to_owned(), retry }
     }
 
-    fn rejected(why: &str) -> PushOutcome {
-        PushOutcome::Rejected(why.to_owned())
+    fn rejected(why: &str) -> NotPushed {
+        NotPushed::Rejected(why.to_owned())
     }
 
     fn ended(code: Code, message: &str) -> SyncResult {
@@ -399,8 +381,8 @@ mod tests {
         warning: Option<&'static str>,
         /// The items that the pull leaves out.
         left_out: Vec<LeftOut>,
-        /// The outcomes of the first pushes.
-        arrivals: VecDeque<PushOutcome>,
+        /// Why the first pushes fail.
+        arrivals: VecDeque<NotPushed>,
         /// The calls that fail, once each: from which round on, which call, and with which error.
         faults: Vec<(usize, &'static str, BackupError)>,
     }
@@ -446,7 +428,7 @@ mod tests {
             self
         }
 
-        fn arrivals<const N: usize>(mut self, arrivals: [PushOutcome; N]) -> Self {
+        fn arrivals<const N: usize>(mut self, arrivals: [NotPushed; N]) -> Self {
             self.arrivals = arrivals.into();
             self
         }
@@ -621,9 +603,9 @@ mod tests {
             Ok(id(commit_of(self.pulls)))
         }
 
-        fn push(&mut self, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
+        fn push(&mut self, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError> {
             self.ask("push", Some(digit(commit)))?;
-            Ok(self.scene.arrivals.pop_front().unwrap_or(PushOutcome::Confirmed))
+            Ok(self.scene.arrivals.pop_front())
         }
 
         fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings) {
@@ -666,7 +648,7 @@ mod tests {
 
     #[test]
     fn files_that_the_remote_refuses_are_left_out_and_the_others_pushed() {
-        let refusal = |path: &str| PushOutcome::RefusedFiles { paths: vec![path.to_owned()], why: "GH001".to_owned() };
+        let refusal = |path: &str| NotPushed::Refused { paths: vec![path.to_owned()], why: "GH001".to_owned() };
         let told = Scene::new().arrivals([refusal("f/a"), refusal("f/b")]).play();
         let asked = [&round(1, "1"), "leave_out:f/a", &round(2, "1"), "leave_out:f/b", &round(3, "1"), &remember(3)];
         assert_eq!(told.asked, asked.join(" "));

@@ -8,14 +8,12 @@ use crate::git::{self, Git, GitError, Pushed};
 use crate::model::result_code::Code;
 use crate::util::parallel::both;
 
-/// The outcome of a push.
-pub enum PushOutcome {
-    /// The commit was seen on the remote.
-    Confirmed,
+/// Why a push did not bring the commit to the branch, if another commit may.
+pub enum NotPushed {
     /// The push was rejected, perhaps because another writer was first. Holds what the server said.
     Rejected(String),
-    /// The remote refuses some of the files, and would accept the others.
-    RefusedFiles {
+    /// The remote refuses the commit. It would accept one without some of the files, if it names any.
+    Refused {
         /// Their paths in the repository.
         paths: Vec<String>,
         /// What the server said.
@@ -23,27 +21,25 @@ pub enum PushOutcome {
     },
 }
 
-/// Pushes the commit to the remote. If the answer to a push was lost, asks the remote before it pushes again.
+/// Pushes the commit to the remote. If the answer to a push was lost, asks the remote before it pushes again. Returns
+/// `None` if the commit was seen on the branch.
 ///
 /// # Errors
 /// [`BackupError`] if the remote refuses the commit or does not answer.
-pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
+pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError> {
     let mut may_be_there = false;
     run.patiently(Step::Push, git.run_env(), || {
         if std::mem::replace(&mut may_be_there, true) && is_there(run, git, commit)? {
-            return Ok(PushOutcome::Confirmed);
+            return Ok(None);
         }
         match git.push(commit)? {
-            Pushed::Accepted if is_there(run, git, commit)? => Ok(PushOutcome::Confirmed),
+            Pushed::Accepted if is_there(run, git, commit)? => Ok(None),
             Pushed::Accepted => {
                 let why = "the server took the commit, but the branch does not hold it now";
-                Ok(PushOutcome::Rejected(why.to_owned()))
+                Ok(Some(NotPushed::Rejected(why.to_owned())))
             }
-            Pushed::Outrun(why) => Ok(PushOutcome::Rejected(why)),
-            Pushed::Refused(why) => {
-                let paths = git::refused_paths(&why);
-                if paths.is_empty() { Err(refused(run, &why)) } else { Ok(PushOutcome::RefusedFiles { paths, why }) }
-            }
+            Pushed::Outrun(why) => Ok(Some(NotPushed::Rejected(why))),
+            Pushed::Refused(why) => Ok(Some(NotPushed::Refused { paths: git::refused_paths(&why), why })),
         }
     })
 }

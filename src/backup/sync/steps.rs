@@ -11,7 +11,7 @@ use crate::backup::sync::guards;
 use crate::backup::sync::last_sync::{LastSync, Now};
 use crate::backup::sync::merge::{self, Merged, Pulled};
 use crate::backup::sync::pull::{self, PullBase};
-use crate::backup::sync::push::{self, PushOutcome};
+use crate::backup::sync::push::{self, NotPushed};
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::git::object::ObjectId;
 use crate::git::{Git, RemoteState};
@@ -57,11 +57,11 @@ pub trait SyncSteps {
     /// # Errors
     /// [`BackupError`] if git or the disk fails.
     fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError>;
-    /// Pushes a commit to the branch, and checks whether it arrived.
+    /// Pushes a commit to the branch, and checks whether it arrived. Returns `None` if it did.
     ///
     /// # Errors
     /// [`BackupError`] if the remote refuses the commit or does not answer.
-    fn push(&mut self, commit: &ObjectId) -> Result<PushOutcome, BackupError>;
+    fn push(&mut self, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError>;
     /// Notes a success with all its warnings, and warns about what the commit lacks.
     fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings);
     /// Fetches the base again.
@@ -278,7 +278,7 @@ impl SyncSteps for LiveSteps<'_> {
         Ok(self.made.insert(made).commit.clone())
     }
 
-    fn push(&mut self, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
+    fn push(&mut self, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError> {
         push::deliver(*self.run, &self.git, commit)
     }
 
