@@ -12,8 +12,6 @@ use crate::model::git_credentials::GitCredentials;
 use crate::model::names::{ADMINS, BranchName, Subdir, WORKSPACE_MARK, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::urls::RemoteUrl;
-use crate::net::ca_bundle::{self, TrustError};
-use crate::process::run_env::RunEnv;
 use crate::request;
 use crate::util::deadline::{CancelToken, Deadline, Expired};
 use crate::util::redact::Redactor;
@@ -80,9 +78,24 @@ impl<'a> BranchReader<'a> {
         depth: usize,
         read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, GitError>,
     ) -> Result<bool, BackupError> {
+        self.fetch(depth, read).map_err(|error| {
+            error.explained(|expired| match expired {
+                Expired::TimedOut => format!("reading the history of {} took longer than SYNC_TIMEOUT", self.remote),
+                Expired::Cancelled => "ended by a signal".to_owned(),
+            })
+        })
+    }
+
+    fn fetch(
+        &self,
+        depth: usize,
+        read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, GitError>,
+    ) -> Result<bool, BackupError> {
         // Dropped last, behind the folder and the lock in it.
         let private = PrivateRun::new(self.config);
-        let run_env = self.run_env(&private)?;
+        let redactor = Redactor::new(self.credentials.secrets().iter().chain(&self.config.proxy_secrets()));
+        let deadline = Deadline::after(self.config.sync_timeout, self.cancel);
+        let run_env = private.open(self.config, deadline, redactor)?;
         let folder = run_env.run_dir.path().join("checkout");
         let accepted_hosts = paths::root(self.config).join("known_hosts");
         let site = RepositoryPaths {
@@ -91,49 +104,21 @@ impl<'a> BranchReader<'a> {
             accepted_hosts: &accepted_hosts,
             signing_key: None,
         };
-        let failed = |error| BackupError::of_git(error, |expired| self.expired(expired));
-        let git = Git::new(&run_env, &site, self.remote, &self.branch, &self.credentials).map_err(failed)?;
-        let gave_up = |gave_up| BackupError::of_attempts(gave_up, |expired| self.expired(expired));
-        let deadline = &run_env.deadline;
-        let state = retry::patiently(deadline, || git.remote_state().map_err(failed)).map_err(gave_up)?;
-        git.create(state.format).map_err(failed)?;
+        let git = Git::new(&run_env, &site, self.remote, &self.branch, &self.credentials)?;
+        let state = retry::patiently(&run_env.deadline, || git.remote_state().map_err(BackupError::from))?;
+        git.create(state.format)?;
         let mut depth = u32::try_from(depth.saturating_add(1).max(DEPTH_MIN)).ok();
         loop {
-            let fetched = retry::patiently(deadline, || git.fetch_commits(depth).map_err(failed));
-            let Some(tip) = fetched.map_err(gave_up)? else {
+            let fetched = retry::patiently(&run_env.deadline, || git.fetch_commits(depth).map_err(BackupError::from));
+            let Some(tip) = fetched? else {
                 let message = format!("{} has no branch `{}`", self.remote, self.branch);
                 return Err(BackupError::new(Code::GitFailed, message));
             };
             // A remote may be shallow itself, so its history is never complete here.
-            if read(&git, &tip).map_err(failed)? || git.is_complete() || depth.is_none() {
+            if read(&git, &tip)? || git.is_complete() || depth.is_none() {
                 return Ok(git.is_complete());
             }
             depth = depth.and_then(|depth| depth.checked_mul(DEPTH_FACTOR)).filter(|depth| *depth <= DEPTH_MAX);
-        }
-    }
-
-    fn run_env(&self, private: &PrivateRun) -> Result<RunEnv, BackupError> {
-        let config = self.config;
-        let disk = |error: std::io::Error| {
-            BackupError::new(Code::Internal, format!("cannot work in DATA_DIR {}: {error}", config.data_dir.display()))
-        };
-        let deadline = Deadline::after(config.sync_timeout, self.cancel);
-        let (lock, run_dir) = private.open(config, &deadline).map_err(disk)?;
-        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir).map_err(|error| match error {
-            TrustError::Bundle(why) => BackupError::new(Code::ConfigInvalid, why),
-            TrustError::Disk(error) => disk(error),
-        })?;
-        let redactor = Redactor::new(self.credentials.secrets().iter().chain(&config.proxy_secrets()));
-        Ok(RunEnv { run_dir, deadline, redactor, environment, lock })
-    }
-
-    fn expired(&self, expired: Expired) -> BackupError {
-        match expired {
-            Expired::TimedOut => {
-                let message = format!("reading the history of {} took longer than SYNC_TIMEOUT", self.remote);
-                BackupError::new(Code::Timeout, message)
-            }
-            Expired::Cancelled => BackupError::new(Code::ShuttingDown, "ended by a signal"),
         }
     }
 }

@@ -1,9 +1,13 @@
 //! The error of a backup: the result code, the message, and whether another attempt may help.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::git::GitError;
 use crate::model::result_code::Code;
+use crate::net::ca_bundle::TrustError;
+use crate::process::lock::LockError;
+use crate::request::RequestError;
 use crate::util::deadline::Expired;
 use crate::util::retry::{Failure, GaveUp, Retry};
 use crate::windmill::api::WindmillError;
@@ -13,7 +17,7 @@ use crate::windmill::api::WindmillError;
 pub struct BackupError {
     /// The result code of the run.
     pub code: Code,
-    /// What was tried, on what, and why it failed.
+    /// What was tried, on what, and why it failed. It is empty if the run was ended, until [`Self::explained`].
     pub message: String,
     /// Whether another attempt may help.
     pub retry: Retry,
@@ -25,36 +29,95 @@ impl BackupError {
         Self { code, message: message.into(), retry: Retry::Never }
     }
 
-    /// Converts an error of git. `expired` returns the error of a run that was ended.
-    pub fn of_git(error: GitError, expired: impl FnOnce(Expired) -> Self) -> Self {
+    /// Adds the message to the error of a run that was ended. Only the caller knows what was to be done.
+    #[must_use]
+    pub fn explained(self, why: impl FnOnce(Expired) -> String) -> Self {
+        let message = match self.code {
+            _ if !self.message.is_empty() => return self,
+            Code::ShuttingDown => why(Expired::Cancelled),
+            _ => why(Expired::TimedOut),
+        };
+        Self { message, ..self }
+    }
+}
+
+impl From<Expired> for BackupError {
+    fn from(expired: Expired) -> Self {
+        let code = if expired == Expired::Cancelled { Code::ShuttingDown } else { Code::Timeout };
+        Self::new(code, "")
+    }
+}
+
+impl From<GitError> for BackupError {
+    fn from(error: GitError) -> Self {
         match error {
             GitError::Remote { code, message, is_passing } => {
                 Self { code, message, retry: if is_passing { Retry::AfterPause(None) } else { Retry::Never } }
             }
             GitError::Checkout(message) => Self { code: Code::GitFailed, message, retry: Retry::NewCheckout },
-            GitError::Expired(ended) => expired(ended),
+            GitError::Expired(ended) => ended.into(),
             GitError::Machine(message) => Self::new(Code::GitFailed, message),
         }
     }
+}
 
-    /// Converts an error of Windmill or wmill. `expired` returns the error of a run that was ended.
-    pub fn of_windmill(error: WindmillError, expired: impl FnOnce(Expired) -> Self) -> Self {
+impl From<WindmillError> for BackupError {
+    fn from(error: WindmillError) -> Self {
         match error {
             WindmillError::Failed { code, message, retry } => Self { code, message, retry },
-            WindmillError::Expired(ended) => expired(ended),
+            WindmillError::Expired(ended) => ended.into(),
             WindmillError::Machine(message) => Self::new(Code::PullFailed, message),
         }
     }
+}
 
-    /// Converts the error after which a step is not tried again, and adds the number of attempts if there were several.
-    /// `expired` returns the error of a run that was ended.
-    pub fn of_attempts(gave_up: GaveUp<Self>, expired: impl FnOnce(Expired) -> Self) -> Self {
+/// An error of our own disk.
+impl From<io::Error> for BackupError {
+    fn from(error: io::Error) -> Self {
+        if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) {
+            let message = format!(
+                "DATA_DIR cannot be written ({error}): give it to the user that the service runs as, e.g. \
+                 `docker run --rm --volume windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`"
+            );
+            return Self::new(Code::ConfigInvalid, message);
+        }
+        Self::new(Code::Internal, format!("cannot work in DATA_DIR: {error}"))
+    }
+}
+
+impl From<LockError> for BackupError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Expired(ended) => ended.into(),
+            LockError::Io(error) => error.into(),
+        }
+    }
+}
+
+impl From<TrustError> for BackupError {
+    fn from(error: TrustError) -> Self {
+        match error {
+            TrustError::Bundle(why) => Self::new(Code::ConfigInvalid, why),
+            TrustError::Disk(error) => error.into(),
+        }
+    }
+}
+
+impl From<RequestError> for BackupError {
+    fn from(RequestError { code, message }: RequestError) -> Self {
+        Self::new(code, message)
+    }
+}
+
+/// The error after which a step is not tried again, with the number of attempts if there were several.
+impl From<GaveUp<Self>> for BackupError {
+    fn from(gave_up: GaveUp<Self>) -> Self {
         match gave_up {
-            GaveUp::Failed(error, 1) => error,
-            GaveUp::Failed(error, attempts) => {
+            GaveUp::Failed(error, attempts) if attempts > 1 && !error.message.is_empty() => {
                 Self { message: format!("{} (tried {attempts} times)", error.message), ..error }
             }
-            GaveUp::Expired(ended) => expired(ended),
+            GaveUp::Failed(error, _) => error,
+            GaveUp::Expired(ended) => ended.into(),
         }
     }
 }

@@ -42,15 +42,19 @@ pub(super) fn lock_path(config: &Config, backup_id: &str) -> PathBuf {
 /// Removes the keys and tokens that killed runs of any backup, `check` and `log` left in their folders, and ends their
 /// programs. The next run of the same kind would do that too, but there may never be one.
 pub fn remove_leftovers(config: &Config) {
-    private_run::sweep(&run_folders(config));
     for entry in fs::read_dir(run_folders(config)).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_valid = |name: &&str| name.split('@').next().is_some_and(|id| WorkspaceId::parse(id).is_ok());
-        if let Some(backup_id) = name.to_str().filter(is_valid)
-            && let Some(_free) = Lock::acquire_if_free(&lock_path(config, backup_id))
-            && let Err(error) = files::remove_folder(&entry.path())
+        let (folder, name) = (entry.path(), entry.file_name());
+        let Some(name) = name.to_str() else { continue };
+        // A private run has its lock beside its folder.
+        let is_private = name.starts_with(private_run::MARK) && folder.is_dir();
+        let is_of_backup = name.split('@').next().is_some_and(|id| WorkspaceId::parse(id).is_ok());
+        let lock = if is_private { folder.with_extension("lock") } else { lock_path(config, name) };
+        if (is_private || is_of_backup)
+            && let Some(_free) = Lock::acquire_if_free(&lock)
         {
-            log::warn!("what a killed run left stays: {error}");
+            let removed = files::remove_folder(&folder);
+            let removed = removed.and_then(|()| if is_private { files::remove_file(&lock) } else { Ok(()) });
+            removed.unwrap_or_else(|error| log::warn!("what a killed run left stays: {error}"));
         }
     }
 }

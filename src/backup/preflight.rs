@@ -14,19 +14,19 @@ use crate::backup::error::BackupError;
 use crate::backup::paths;
 use crate::backup::private_run::PrivateRun;
 use crate::backup::run_context::{self, LastTokenUser};
-use crate::backup::sync::tip;
+use crate::backup::sync::{guards, tip};
 use crate::backup::workspaces::{self, Seen};
 use crate::config::{Config, Environment, Options, Required, SecretSource, Workspaces};
 use crate::git::signing;
 use crate::git::tree_diff::Sample;
-use crate::git::{self, Git, GitError, Pushed};
+use crate::git::{self, Git, Pushed};
 use crate::model::git_credentials::GitCredentials;
 use crate::model::names::ADMINS;
 use crate::model::names::{self, BranchName, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::run_result::LeftOut;
 use crate::model::urls::{RemoteScheme, RemoteUrl};
-use crate::net::ca_bundle::{self, TrustError};
+use crate::net::ca_bundle;
 use crate::process::run;
 use crate::process::run_env::RunEnv;
 use crate::request;
@@ -36,14 +36,12 @@ use crate::util::percent;
 use crate::util::redact::Redactor;
 use crate::util::secret::Secret;
 use crate::util::volume;
-use crate::windmill::api::{Account, ServerInfo, Windmill, WindmillError};
+use crate::windmill::api::{Account, ServerInfo, Windmill};
 use crate::windmill::cli;
 use crate::windmill::wmill_yaml::Plan;
 
 /// Time limit for the whole check, or `SYNC_TIMEOUT` if that is shorter. Each single request has a shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(180);
-/// Time limit for all requests to the remote about one branch. It ends the wait for a host that does not answer at all.
-const REMOTE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the check waits after a service has started: the program that starts the service may ask for a sync, which
 /// reports more than a check, and Windmill may be starting at the same time.
 const PAUSE_AT_START: Duration = Duration::from_secs(3);
@@ -170,6 +168,7 @@ fn remedy_of(code: Code) -> &'static str {
         }
         Code::WindmillUnauthorized => "make a token as an admin of the workspace, on this Windmill, for WINDMILL_TOKEN",
         Code::WorkspaceNotFound => "set WINDMILL_WORKSPACE to the id of the workspace, not to the name that is shown",
+        Code::PlaintextSecrets => "take `key` out, or set ALLOW_PLAINTEXT_SECRETS=true if the repository may hold it",
         Code::LostRights => {
             "use the token of an admin of the workspace, or allow this one once: `windmill-git-sync sync --allow-lost-rights`"
         }
@@ -234,11 +233,11 @@ pub fn run(
     }
     // Dropped last, behind the folder and the lock in it.
     let private = PrivateRun::new(config);
-    let mut run_env = check.data_folder(&private);
+    let run_env = check.data_folder(&private);
     let has_git = run_env.as_ref().is_some_and(|run_env| check.tools(run_env));
     let scratch = run_env.as_ref().map(|run_env| run_env.run_dir.path().join("snapshot"));
     let workspaces = check.windmill(&secrets, scratch.as_deref());
-    if let Some(run_env) = run_env.as_mut().filter(|_| has_git) {
+    if let Some(run_env) = run_env.as_ref().filter(|_| has_git) {
         check.remote(run_env, &secrets, &workspaces);
     }
     check.findings
@@ -327,6 +326,26 @@ impl Check<'_> {
         self.tell(name, Status::Failed(code), message, remedy_of(code));
     }
 
+    /// Returns what a check needs for the next ones, or adds the finding that it failed.
+    fn passed<T>(&mut self, name: &'static str, result: Result<T, impl Into<BackupError>>) -> Option<T> {
+        let error: BackupError = match result {
+            Ok(passed) => return Some(passed),
+            Err(error) => error.into(),
+        };
+        let (whom, ended) = match name {
+            "signing" => ("ssh-keygen", Code::ConfigInvalid),
+            "remote" | "push" => ("the remote", Code::GitUnreachable),
+            _ => ("Windmill", Code::WindmillUnreachable),
+        };
+        let code = if error.message.is_empty() { ended } else { error.code };
+        let error = error.explained(|expired| match expired {
+            Expired::TimedOut => format!("{whom} did not answer in time"),
+            Expired::Cancelled => format!("{whom} did not answer before the check was ended"),
+        });
+        self.fail(name, code, error.message);
+        None
+    }
+
     fn settings(&mut self) -> Secrets {
         let config = self.config;
         let lacking = config.lacking();
@@ -335,25 +354,13 @@ impl Check<'_> {
                 self.fail("settings", Code::ConfigInvalid, lack);
             }
         }
-        if self.plan().kinds.include_key && !config.allow_plaintext_secrets {
-            let message = format_args!("WMILL_INCLUDE asks for the workspace's encryption key, which is refused");
-            let remedy = "take `key` out, or set ALLOW_PLAINTEXT_SECRETS=true if the repository may hold it";
-            self.tell("settings", Status::Failed(Code::PlaintextSecrets), message, remedy);
-        }
-        let git = config.remote.as_ref().filter(|_| !lacking.iter().any(|lack| lack.starts_with("GIT_")));
-        let git = git.and_then(|remote| match request::configured_git_credentials(config, remote) {
-            Ok(credentials) => Some(credentials),
-            Err(error) => {
-                self.fail("settings", error.code, error.message);
-                None
-            }
-        });
-        let headers = request::windmill_headers(config).unwrap_or_else(|why| {
-            self.fail("settings", Code::ConfigInvalid, why);
-            Vec::new()
-        });
+        self.passed("settings", guards::refuse_the_key(config, &self.plan()));
+        let remote = config.remote.as_ref().filter(|_| !lacking.iter().any(|lack| lack.starts_with("GIT_")));
+        let git =
+            remote.and_then(|remote| self.passed("settings", request::configured_git_credentials(config, remote)));
+        let headers = request::windmill_headers(config).map_err(|why| BackupError::new(Code::ConfigInvalid, why));
         let secrets = Secrets {
-            headers,
+            headers: self.passed("settings", headers).unwrap_or_default(),
             windmill: self.secret(config.windmill_token.as_ref(), Status::Failed(Code::ConfigInvalid)),
             git,
             signing: self.secret(config.signing_key.as_ref(), Status::Failed(Code::ConfigInvalid)),
@@ -381,13 +388,8 @@ impl Check<'_> {
     }
 
     fn secret(&mut self, source: Option<&SecretSource>, otherwise: Status) -> Option<Secret> {
-        match source?.read() {
-            Ok(secret) => Some(secret),
-            Err(why) => {
-                self.tell("settings", otherwise, why, "let this user read the file");
-                None
-            }
-        }
+        let read = source?.read();
+        read.map_err(|why| self.tell("settings", otherwise, why, "let this user read the file")).ok()
     }
 
     /// Reports the checks that this platform cannot run.
@@ -406,20 +408,22 @@ impl Check<'_> {
     /// Checks the data folder by working in it.
     fn data_folder(&mut self, private: &PrivateRun) -> Option<RunEnv> {
         let config = self.config;
+        let bundle = ca_bundle::bundle(&config.tool_environment);
+        self.passed("settings", bundle.map_err(|why| BackupError::new(Code::ConfigInvalid, why)))?;
         let shown = config.data_dir.display();
-        let (lock, run_dir) = match private.open(config, &self.deadline) {
-            Ok(opened) => opened,
-            Err(error) => {
+        let run_env = match private.open(config, self.deadline.clone(), self.redactor.clone()) {
+            Ok(run_env) => run_env,
+            Err(BackupError { message, .. }) => {
                 let remedy = "give it to the user that this runs as, as by `docker run --rm --volume \
                               windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`";
-                let message = format_args!("DATA_DIR {shown} cannot be written: {error}; so no program was tried");
+                let message = format_args!("{message}; DATA_DIR {shown} cannot be written, so no program was tried");
                 self.tell("data_dir", Status::Failed(Code::ConfigInvalid), message, remedy);
                 return None;
             }
         };
-        match volume::space(run_dir.path()) {
+        match volume::space(run_env.run_dir.path()) {
             Some((_, free)) if free < FREE_BYTES_ENOUGH => {
-                let is_too_little = free < FREE_BYTES_MIN || run_dir.volume().check().is_err();
+                let is_too_little = free < FREE_BYTES_MIN || run_env.run_dir.volume().check().is_err();
                 let status = if is_too_little { Status::Failed(Code::ConfigInvalid) } else { Status::Warning };
                 let message = format_args!("DATA_DIR {shown} has {} MB left", free >> 20);
                 self.tell("data_dir", status, message, "make room, or mount a larger volume");
@@ -429,18 +433,7 @@ impl Check<'_> {
             }
             None => self.ok("data_dir", format_args!("{shown} can be written")),
         }
-        let environment = match ca_bundle::for_run(&config.tool_environment, &run_dir) {
-            Ok(environment) => environment,
-            Err(TrustError::Bundle(why)) => {
-                self.fail("settings", Code::ConfigInvalid, why);
-                return None;
-            }
-            Err(TrustError::Disk(error)) => {
-                self.fail("data_dir", Code::Internal, error);
-                return None;
-            }
-        };
-        Some(RunEnv { run_dir, deadline: self.deadline.clone(), redactor: self.redactor.clone(), environment, lock })
+        Some(run_env)
     }
 
     /// Checks the programs. Returns whether git can be used, over ssh too if the remote needs it.
@@ -456,26 +449,25 @@ impl Check<'_> {
                 self.tell("wmill", Status::Failed(Code::PullFailed), why, remedy);
             }
         }
-        let git = self.tool("git", run_env.version("git", "--version", "git version ", &mut |_| {}), GIT_VERSION_MIN);
         let is_ssh = self.config.remote.as_ref().is_some_and(|remote| remote.scheme() == RemoteScheme::Ssh);
-        let ssh = !is_ssh || self.tool("ssh", run_env.version("ssh", "-V", "OpenSSH_", &mut |_| {}), &[]);
-        git && ssh
-    }
-
-    /// Checks whether the program is there and new enough.
-    fn tool(&mut self, name: &'static str, found: Result<String, String>, version_min: &[u32]) -> bool {
-        let remedy = "install git 2.31 or newer and, for an ssh remote, OpenSSH's client";
-        let (is_usable, message) = match found {
-            Ok(version) if is_older(&version, version_min) => (false, [&version, ", which is too old"].concat()),
-            Ok(version) => (true, version),
-            Err(why) => (false, why),
-        };
-        if is_usable {
-            self.ok(name, message);
-        } else {
-            self.tell(name, Status::Failed(Code::GitFailed), message, remedy);
+        let ssh = is_ssh.then_some(("ssh", "-V", "OpenSSH_", &[][..]));
+        let mut are_usable = true;
+        for (name, option, prefix, version_min) in
+            [("git", "--version", "git version ", GIT_VERSION_MIN)].into_iter().chain(ssh)
+        {
+            let why = match run_env.version(name, option, prefix, &mut |_| {}) {
+                Ok(version) if is_older(&version, version_min) => version + ", which is too old",
+                Ok(version) => {
+                    self.ok(name, version);
+                    continue;
+                }
+                Err(why) => why,
+            };
+            let remedy = "install git 2.31 or newer and, for an ssh remote, OpenSSH's client";
+            self.tell(name, Status::Failed(Code::GitFailed), why, remedy);
+            are_usable = false;
         }
-        is_usable
+        are_usable
     }
 
     /// Checks Windmill. Returns the workspaces to back up, as far as they are known.
@@ -491,13 +483,9 @@ impl Check<'_> {
             Windmill::new(&config.base_url, workspace, token, headers, &deadline, &config.tool_environment)
         };
         let asked = SystemTime::now();
-        match windmill(&first, token.unwrap_or(&nothing)).greet() {
-            Ok(greeting) => self.greeting(&greeting, asked),
-            Err(error) => {
-                self.windmill_error("windmill", error);
-                return listed;
-            }
-        }
+        let greeting = windmill(&first, token.unwrap_or(&nothing)).greet();
+        let Some(greeting) = self.passed("windmill", greeting) else { return listed };
+        self.greeting(&greeting, asked);
         let Some(token) = token else { return listed };
         let workspaces = if config.workspaces == Workspaces::All { self.all_workspaces(token) } else { listed };
         for workspace in &workspaces {
@@ -518,58 +506,48 @@ impl Check<'_> {
             }
         }
         let Some(date) = greeting.date else { return };
-        let (skew, word) = match (date.duration_since(SystemTime::now()), asked.duration_since(date)) {
-            (Ok(ahead), _) => (ahead, "behind"),
-            (_, Ok(behind)) => (behind, "ahead of"),
-            _ => (Duration::ZERO, ""),
+        let (skew, word) = match date.duration_since(SystemTime::now()) {
+            Ok(ahead) => (ahead, "behind"),
+            // The answer was given after the question.
+            Err(_) => (asked.duration_since(date).unwrap_or_default(), "ahead of"),
         };
         if skew > CLOCK_SKEW_MAX {
             let message = format_args!("our clock is {} s {word} Windmill's", skew.as_secs());
             self.warn("clock", message, "set the clock of the one that is wrong, or have it set by NTP");
         } else {
-            self.ok("clock", format_args!("is in sync with Windmill's"));
+            self.ok("clock", "is in sync with Windmill's");
         }
     }
 
     fn all_workspaces(&mut self, token: &Secret) -> Vec<WorkspaceId> {
         let config = self.config;
-        let Seen { listed: mut all, forks } = match workspaces::ask(config, token, self.deadline.cancel_token()) {
-            Ok(seen) => seen,
-            Err(error) => {
-                self.fail("workspaces", error.code, error.message);
-                return Vec::new();
-            }
-        };
+        let seen = workspaces::ask(config, token, self.deadline.cancel_token());
+        let Some(Seen { listed: mut all, forks }) = self.passed("workspaces", seen) else { return Vec::new() };
         all.retain(|id| {
             let Some(error) = config.branch_for(id).err().or_else(|| config.subdir_for(id).err()) else { return true };
             let message = format_args!("{id} is left out: {error}");
             self.warn("workspaces", message, "change GIT_BRANCH or GIT_SUBDIR so that it is valid for each id");
             false
         });
-        let ids: Vec<_> = all.iter().map(WorkspaceId::as_str).collect();
-        self.ok("workspaces", format_args!("* stands for {}", ids.join(", ")));
+        let names = |ids: &[WorkspaceId]| ids.iter().map(WorkspaceId::as_str).collect::<Vec<_>>().join(", ");
+        self.ok("workspaces", format_args!("* stands for {}", names(&all)));
         if !forks.is_empty() {
-            let forks: Vec<_> = forks.iter().map(WorkspaceId::as_str).collect();
-            let message = format_args!("forks are left out: {}", forks.join(", "));
+            let message = format_args!("forks are left out: {}", names(&forks));
             self.warn("workspaces", message, "set GIT_SUBDIR={workspace} in place of a branch for each");
         }
         all
     }
 
     fn workspace(&mut self, windmill: &Windmill<'_>, scratch: Option<&Path>) {
-        match windmill.account(true) {
-            Ok(account) => self.account(windmill.workspace, &account),
-            Err(error) => return self.windmill_error("token", error),
-        }
+        let Some(account) = self.passed("token", windmill.account(true)) else { return };
+        self.account(windmill.workspace, &account);
         let Some(scratch) = scratch.filter(|_| self.mode == Mode::Whole) else { return };
         let plan = self.plan();
-        let mut snapshot = match windmill.snapshot(&plan.query, scratch) {
-            Ok(snapshot) => snapshot,
-            Err(error) => return self.windmill_error("export", error),
-        };
-        if let Err(error) = snapshot.judge_by(&plan) {
-            return self.windmill_error("export", error.into());
-        }
+        let snapshot = windmill.snapshot(&plan.query, scratch).and_then(|mut snapshot| {
+            snapshot.judge_by(&plan)?;
+            Ok(snapshot)
+        });
+        let Some(snapshot) = self.passed("export", snapshot) else { return };
         self.ok("export", format_args!("is permitted, and has {} items", snapshot.items));
         let plain = snapshot.plain_secrets_of_resources().unwrap_or_default();
         if !plain.is_empty() {
@@ -605,43 +583,25 @@ impl Check<'_> {
         }
     }
 
-    fn windmill_error(&mut self, name: &'static str, error: WindmillError) {
-        let error = BackupError::of_windmill(error, |expired| {
-            BackupError::new(Code::WindmillUnreachable, unanswered("Windmill", expired))
-        });
-        self.fail(name, error.code, error.message);
-    }
-
     fn signing_key(&mut self, run_env: &RunEnv, key: &Secret) -> Option<PathBuf> {
-        match signing::prepare(run_env, key) {
-            Ok(path) => {
-                self.ok("signing", "ssh-keygen takes the key");
-                return Some(path);
-            }
-            Err(error) => {
-                let ended = |expired| BackupError::new(Code::ConfigInvalid, unanswered("ssh-keygen", expired));
-                let BackupError { code, message, .. } = BackupError::of_git(error, ended);
-                self.fail("signing", code, message);
-            }
-        }
-        None
+        let path = self.passed("signing", signing::prepare(run_env, key))?;
+        self.ok("signing", "ssh-keygen takes the key");
+        Some(path)
     }
 
     /// Returns the branches to push to, each one once.
     fn branches(&mut self, workspaces: &[WorkspaceId]) -> Vec<BranchName> {
         let mut branches = Vec::new();
         for workspace in workspaces {
-            match (self.config.branch_for(workspace), self.config.subdir_for(workspace)) {
-                (Ok(branch), Ok(_)) if branches.contains(&branch) => {}
-                (Ok(branch), Ok(_)) => branches.push(branch),
-                (Err(error), _) | (_, Err(error)) => self.fail("settings", Code::ConfigInvalid, error),
-            }
+            let place = self.config.subdir_for(workspace).and_then(|_| self.config.branch_for(workspace));
+            let place = place.map_err(|error| BackupError::new(Code::ConfigInvalid, error));
+            branches.extend(self.passed("settings", place).filter(|branch| !branches.contains(branch)));
         }
         branches
     }
 
     /// Checks the remote, once for each branch.
-    fn remote(&mut self, run_env: &mut RunEnv, secrets: &Secrets, workspaces: &[WorkspaceId]) {
+    fn remote(&mut self, run_env: &RunEnv, secrets: &Secrets, workspaces: &[WorkspaceId]) {
         let config = self.config;
         let (Some(remote), Some(credentials)) = (&config.remote, &secrets.git) else { return };
         let signing_key = secrets.signing.as_ref().and_then(|key| self.signing_key(run_env, key));
@@ -649,7 +609,7 @@ impl Check<'_> {
         let is_known = !branches.is_empty();
         if !is_known {
             // The branches are not known, but any branch name is good enough to ask for the repository.
-            branches.extend(WorkspaceId::parse(ADMINS).ok().and_then(|any| config.branch_for(&any).ok()));
+            branches.extend(WorkspaceId::parse(ADMINS).and_then(|any| config.branch_for(&any)).ok());
         }
         let accepted_hosts = run_env.run_dir.path().join("known_hosts");
         // Host keys that were accepted before count here too. Keys that are accepted now are not kept.
@@ -657,21 +617,16 @@ impl Check<'_> {
             let _ = files::write_file(&accepted_hosts, &known);
         }
         let folder = run_env.run_dir.path().join("checkout");
+        let site = git::RepositoryPaths {
+            folder: &folder,
+            own_program: self.own_program,
+            accepted_hosts: &accepted_hosts,
+            signing_key: signing_key.as_deref(),
+        };
         for (index, branch) in branches.iter().enumerate() {
-            let left = self.deadline.remaining().unwrap_or_default();
-            run_env.deadline = Deadline::after(left.min(REMOTE_TIME_MAX), self.deadline.cancel_token());
-            let site = git::RepositoryPaths {
-                folder: &folder,
-                own_program: self.own_program,
-                accepted_hosts: &accepted_hosts,
-                signing_key: signing_key.as_deref(),
-            };
             let asked = Git::new(run_env, &site, remote, branch, credentials)
                 .and_then(|git| git.remote_state().map(|state| (git, state)));
-            let (git, state) = match asked {
-                Ok(asked) => asked,
-                Err(error) => return self.git_error("remote", error),
-            };
+            let Some((git, state)) = self.passed("remote", asked) else { return };
             if index == 0 {
                 self.ok("remote", format_args!("{remote} can be read"));
                 self.public_repository(run_env, &state, remote);
@@ -685,8 +640,7 @@ impl Check<'_> {
             let is_one_branch = !config.branch.contains(names::WORKSPACE_MARK);
             let is_missing = state.tip.is_some() && !state.has_head || is_other_head(remote, branch, &state);
             if is_one_branch && is_missing {
-                let message = run_context::missing_head(remote, branch);
-                self.warn("branch", message, "");
+                self.warn("branch", run_context::missing_head(remote, branch), "");
             }
             if index == 0 {
                 self.push(&git, &state, remote);
@@ -710,39 +664,20 @@ impl Check<'_> {
 
     /// Checks whether the remote lets us push, as far as a dry run shows it.
     fn push(&mut self, git: &Git<'_>, state: &git::RemoteState, remote: &RemoteUrl) {
-        let why = match self.try_push(git, state) {
-            // A rejection because of another tip is expected: the commit of the dry run has no parent.
-            Ok(Pushed::Accepted | Pushed::Outrun(_)) => match closed_to_writing(remote) {
-                Some(why) => why,
-                None => {
-                    let message = "is permitted, as far as a dry run shows (what protects a branch shows later)";
-                    return self.ok("push", message);
-                }
-            },
-            Ok(Pushed::Refused(why)) => why,
-            Err(error) => return self.git_error("push", error),
-        };
-        self.fail("push", Code::GitRejected, why);
-    }
-
-    fn try_push(&self, git: &Git<'_>, state: &git::RemoteState) -> Result<Pushed, GitError> {
-        git.create(state.format)?;
-        let commit = git.commit(&git.empty_tree()?, None, &self.config.author, "A check, which is not pushed")?;
-        git.try_push(&commit)
-    }
-
-    fn git_error(&mut self, name: &'static str, error: GitError) {
-        let error = BackupError::of_git(error, |expired| {
-            BackupError::new(Code::GitUnreachable, unanswered("the remote", expired))
+        let tried = git.create(state.format).and_then(|()| {
+            let commit = git.commit(&git.empty_tree()?, None, &self.config.author, "A check, which is not pushed")?;
+            git.try_push(&commit)
         });
-        self.fail(name, error.code, error.message);
-    }
-}
-
-fn unanswered(whom: &str, expired: Expired) -> String {
-    match expired {
-        Expired::TimedOut => [whom, " did not answer in time"].concat(),
-        Expired::Cancelled => [whom, " did not answer before the check was ended"].concat(),
+        let why = match self.passed("push", tried) {
+            None => return,
+            // A rejection because of another tip is expected: the commit of the dry run has no parent.
+            Some(Pushed::Accepted | Pushed::Outrun(_)) => closed_to_writing(remote),
+            Some(Pushed::Refused(why)) => Some(why),
+        };
+        match why {
+            None => self.ok("push", "is permitted, as far as a dry run shows (what protects a branch shows later)"),
+            Some(why) => self.fail("push", Code::GitRejected, why),
+        }
     }
 }
 

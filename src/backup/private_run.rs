@@ -1,17 +1,20 @@
 //! A lock and a folder for a command that does not wait for a turn, such as `check` and `log`.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::backup::error::BackupError;
 use crate::backup::{paths, run_context};
 use crate::config::Config;
-use crate::process::lock::{Lock, LockError};
+use crate::net::ca_bundle;
+use crate::process::lock::Lock;
+use crate::process::run_env::RunEnv;
 use crate::util::deadline::Deadline;
 use crate::util::files::{self, RunDir};
+use crate::util::redact::Redactor;
 
-/// The prefix of our scratch folders' names. No workspace id begins with it.
-const MARK: &str = ".check-";
+/// The prefix of the names of such folders. No workspace id begins with it.
+pub(super) const MARK: &str = ".check-";
 
 /// A lock and a folder below `DATA_DIR` that leave nothing behind.
 pub(super) struct PrivateRun {
@@ -27,37 +30,21 @@ impl PrivateRun {
         Self { run_dir: folder.join([MARK, &run_context::new_run_id()].concat()), missing }
     }
 
-    pub(super) fn open(&self, config: &Config, deadline: &Deadline) -> io::Result<(Lock, RunDir)> {
-        let folder = paths::run_folders(config);
-        files::create_folder(&folder)?;
-        sweep(&folder);
-        let lock = Lock::acquire(&self.lock(), deadline, &mut || {}).map_err(|error| match error {
-            LockError::Io(error) => error,
-            LockError::Expired(_) => io::ErrorKind::TimedOut.into(),
-        })?;
-        Ok((lock, RunDir::new(self.run_dir.clone())?))
+    /// Takes the lock, and prepares the environment of the programs.
+    ///
+    /// # Errors
+    /// [`BackupError`] if the disk fails or the certificates cannot be used.
+    pub(super) fn open(&self, config: &Config, deadline: Deadline, redactor: Redactor) -> Result<RunEnv, BackupError> {
+        files::create_folder(&paths::run_folders(config))?;
+        paths::remove_leftovers(config);
+        let lock = Lock::acquire(&self.lock(), &deadline, &mut || {})?;
+        let run_dir = RunDir::new(self.run_dir.clone())?;
+        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir)?;
+        Ok(RunEnv { run_dir, deadline, redactor, environment, lock })
     }
 
     fn lock(&self) -> PathBuf {
         self.run_dir.with_extension("lock")
-    }
-}
-
-/// Removes what killed runs of this kind left in `folder`, above all their keys, and ends their programs.
-pub(super) fn sweep(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let lock = entry.path();
-        let is_lock = lock.extension().is_some_and(|extension| extension == "lock");
-        let run_dir = lock.with_extension("");
-        // A run that has just begun or ended has no scratch folder.
-        if is_lock
-            && entry.file_name().to_string_lossy().starts_with(MARK)
-            && run_dir.exists()
-            && let Some(_free) = Lock::acquire_if_free(&lock)
-        {
-            let _ = files::remove_folder(&run_dir);
-            let _ = fs::remove_file(&lock);
-        }
     }
 }
 

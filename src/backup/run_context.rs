@@ -13,15 +13,15 @@ use crate::git::checkout_cache;
 use crate::git::object::ObjectId;
 use crate::git::signing;
 use crate::git::tree_diff::Sample;
-use crate::git::{self, Git, GitError, RemoteState};
-use crate::model::names::{self, BranchName, WorkspaceId};
+use crate::git::{self, Git, RemoteState};
+use crate::model::names::{self, BranchName};
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser, Warnings};
 use crate::model::urls::RemoteUrl;
-use crate::net::ca_bundle::{self, TrustError};
-use crate::process::lock::{Lock, LockError};
+use crate::net::ca_bundle;
+use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
-use crate::request::{Purpose, SyncRequest};
+use crate::request::SyncRequest;
 use crate::util::deadline::{CancelToken, Deadline, Expired};
 use crate::util::files::{self, RunDir};
 use crate::util::hash;
@@ -30,7 +30,7 @@ use crate::util::redact::{self, Redactor};
 use crate::util::retry::{self, Retry};
 use crate::util::secret::Secret;
 use crate::util::volume::Volume;
-use crate::windmill::api::{Account, Windmill, WindmillError};
+use crate::windmill::api::{Account, Windmill};
 use crate::windmill::snapshot::Snapshot;
 
 /// After this time, a failed request for the workspace's key is not repeated.
@@ -62,6 +62,8 @@ pub struct Notes {
     token_user: Option<TokenUser>,
     /// How many items Windmill showed, if the run got far enough to ask.
     items: Option<usize>,
+    /// The step that began last.
+    step: Option<Step>,
     /// The steps that succeeded, and how long each took.
     steps: Vec<(Step, Duration)>,
     /// Whether the branch exists, but the remote's HEAD names another branch that does not exist.
@@ -148,6 +150,7 @@ impl RunContext<'_> {
         ended: Result<Outcome, BackupError>,
         mut warnings: Warnings,
     ) -> SyncResult {
+        let ended = ended.map_err(|fault| self.in_last_step(fault));
         let Outcome { code, message, commit, changed, left_out } = ended.unwrap_or_else(|fault| Outcome {
             code: fault.code,
             // The last line of defence: the output of each tool was redacted where it was read.
@@ -156,7 +159,7 @@ impl RunContext<'_> {
             changed: Changed::default(),
             left_out: Vec::new(),
         });
-        let Notes { token_user, items, steps, head_is_missing } = std::mem::take(&mut *self.env.notes());
+        let Notes { token_user, items, steps, head_is_missing, .. } = std::mem::take(&mut *self.env.notes());
         if head_is_missing {
             warnings.add(missing_head(&self.request.remote, &self.request.branch));
         }
@@ -198,32 +201,19 @@ impl RunContext<'_> {
         )
     }
 
-    /// Reports that a step begins.
-    pub fn begin(&self, step: Step) {
-        logging::set_step(step.as_str());
-        (self.env.progress)(Event::Started(step));
-    }
-
-    /// Reports that a step succeeded.
-    pub fn end(&self, step: Step, begun: Instant) {
-        self.end_after(step, begun.elapsed());
-    }
-
-    /// Reports that a step succeeded, and how long it took.
-    pub fn end_after(&self, step: Step, took: Duration) {
-        self.env.notes().steps.push((step, took));
-        (self.env.progress)(Event::Ended(step, took));
-    }
-
     /// Runs a step, and reports its beginning and its success.
     ///
     /// # Errors
     /// The errors of `work`.
     pub fn step<T>(&self, step: Step, work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
-        self.begin(step);
+        self.env.notes().step = Some(step);
+        logging::set_step(step.as_str());
+        (self.env.progress)(Event::Started(step));
         let begun = Instant::now();
-        let result = work()?;
-        self.end(step, begun);
+        let result = work().map_err(|error| self.in_step(step, error))?;
+        let took = begun.elapsed();
+        self.env.notes().steps.push((step, took));
+        (self.env.progress)(Event::Ended(step, took));
         Ok(result)
     }
 
@@ -237,49 +227,30 @@ impl RunContext<'_> {
         run_env: &RunEnv,
         work: impl FnMut() -> Result<T, BackupError>,
     ) -> Result<T, BackupError> {
-        retry::patiently(&run_env.deadline, work)
-            .map_err(|gave_up| BackupError::of_attempts(gave_up, |expired| self.expired(step, expired)))
+        retry::patiently(&run_env.deadline, work).map_err(|gave_up| self.in_step(step, gave_up.into()))
     }
 
-    /// Returns the error of a run that was ended in this step.
+    /// Explains the error of a run that was ended in this step.
     #[must_use]
-    pub fn expired(&self, step: Step, expired: Expired) -> BackupError {
-        let (code, why) = match expired {
-            Expired::TimedOut => {
-                let limit = self.env.config.sync_timeout.as_secs();
-                (Code::Timeout, format!("it took longer than SYNC_TIMEOUT ({limit} s)"))
-            }
-            Expired::Cancelled => (Code::ShuttingDown, "the service is ending".to_owned()),
-        };
-        let SyncRequest { purpose, workspace, .. } = self.request;
-        let (noun, step) = (purpose.noun(), step.as_str());
-        BackupError::new(code, format!("the {noun} of workspace `{workspace}` was ended in step `{step}`: {why}"))
+    pub fn in_step(&self, step: Step, error: BackupError) -> BackupError {
+        error.explained(|expired| {
+            let why = match expired {
+                Expired::TimedOut => {
+                    format!("it took longer than SYNC_TIMEOUT ({} s)", self.env.config.sync_timeout.as_secs())
+                }
+                Expired::Cancelled => "the service is ending".to_owned(),
+            };
+            let SyncRequest { purpose, workspace, .. } = self.request;
+            let (noun, step) = (purpose.noun(), step.as_str());
+            format!("the {noun} of workspace `{workspace}` was ended in step `{step}`: {why}")
+        })
     }
 
-    /// Converts an error of git.
+    /// Does the same for the step that began last.
     #[must_use]
-    pub fn git_error(&self, step: Step, error: GitError) -> BackupError {
-        BackupError::of_git(error, |expired| self.expired(step, expired))
-    }
-
-    /// Converts an error of Windmill or wmill.
-    #[must_use]
-    pub fn windmill_error(&self, step: Step, error: WindmillError) -> BackupError {
-        BackupError::of_windmill(error, |expired| self.expired(step, expired))
-    }
-
-    /// Converts an error of our own disk.
-    #[must_use]
-    pub fn disk(&self, error: &std::io::Error) -> BackupError {
-        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-        if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) {
-            let message = format!(
-                "DATA_DIR cannot be written ({error}): give it to the user that the service runs as, e.g. \
-                 `docker run --rm --volume windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`"
-            );
-            return BackupError::new(Code::ConfigInvalid, message);
-        }
-        BackupError::new(Code::Internal, format!("cannot work in DATA_DIR: {error}"))
+    pub fn in_last_step(&self, error: BackupError) -> BackupError {
+        let step = self.env.notes().step.unwrap_or(Step::Queue);
+        self.in_step(step, error)
     }
 
     /// Returns a client for Windmill with the token of the request and the deadline of the run.
@@ -302,9 +273,7 @@ impl RunContext<'_> {
     /// [`BackupError`] if Windmill does not answer or refuses.
     pub fn account(&self, run_env: &RunEnv) -> Result<Account, BackupError> {
         let (windmill, is_default) = (self.windmill(run_env), self.request.workspace_is_default);
-        self.patiently(Step::Probe, run_env, || {
-            windmill.account(is_default).map_err(|error| self.windmill_error(Step::Probe, error))
-        })
+        self.patiently(Step::Probe, run_env, || Ok(windmill.account(is_default)?))
     }
 
     /// Exports the workspace from Windmill into the folder of the run.
@@ -313,9 +282,7 @@ impl RunContext<'_> {
     /// [`BackupError`] if Windmill does not answer or refuses, or the disk fails.
     pub fn snapshot(&self, step: Step, run_env: &RunEnv, query: &str) -> Result<Snapshot, BackupError> {
         let (windmill, folder) = (self.windmill(run_env), run_env.run_dir.path().join("snapshot"));
-        let snapshot = self.patiently(step, run_env, || {
-            windmill.snapshot(query, &folder).map_err(|error| self.windmill_error(step, error))
-        })?;
+        let snapshot = self.patiently(step, run_env, || Ok(windmill.snapshot(query, &folder)?))?;
         self.env.notes().items = Some(snapshot.items);
         Ok(snapshot)
     }
@@ -328,9 +295,9 @@ impl RunContext<'_> {
         let (begun, windmill) = (Instant::now(), self.windmill(run_env));
         self.patiently(step, run_env, || {
             windmill.key().map_err(|error| {
-                let fault = self.windmill_error(step, error);
+                let error = BackupError::from(error);
                 // A server that hangs is not asked again, since a commit can do without the key.
-                if begun.elapsed() > KEY_TIME_MAX { BackupError { retry: Retry::Never, ..fault } } else { fault }
+                if begun.elapsed() > KEY_TIME_MAX { BackupError { retry: Retry::Never, ..error } } else { error }
             })
         })
     }
@@ -352,15 +319,10 @@ impl RunContext<'_> {
 
     /// Warns if the token is not an admin's, since Windmill may not show it everything.
     pub fn warn_about_access(&self, account: &Account, warnings: &mut Warnings) {
-        let SyncRequest { workspace, purpose, .. } = self.request;
-        let lacks = match purpose {
-            Purpose::Sync => "is missing from the backup",
-            Purpose::Verify => "is not compared",
-            Purpose::Restore => "is neither saved nor read back",
-        };
         if !account.is_admin {
             warnings.add(format!(
-                "the token is not an admin's in workspace `{workspace}`: what its user may not see {lacks}"
+                "the token is not an admin's in workspace `{}`: what its user may not see is left out",
+                self.request.workspace
             ));
         }
     }
@@ -383,33 +345,17 @@ impl RunContext<'_> {
         }
     }
 
-    /// Warns about workspaces that are left out, and about a workspace that is only the default.
-    pub fn warn_about_default_workspace(&self, account: &Account, warnings: &mut Warnings) {
-        let SyncRequest { workspace, purpose, workspace_is_default, forks_left_out, unnameable_left_out, .. } =
-            self.request;
-        if !forks_left_out.is_empty() {
-            let forks: Vec<_> = forks_left_out.iter().map(WorkspaceId::as_str).collect();
-            let why = "wmill takes a branch of that name for an order, so GIT_BRANCH cannot have {workspace} for them";
-            warnings.add(format!("WINDMILL_WORKSPACE is *, and forks are left out ({}): {why}", forks.join(", ")));
-        }
-        if !unnameable_left_out.is_empty() {
-            let unnameable: Sample = unnameable_left_out.iter().cloned().collect();
-            warnings.add(format!(
-                "WINDMILL_WORKSPACE is *, and workspaces are left out, since GIT_BRANCH or GIT_SUBDIR makes no valid name \
-                 of them: {unnameable}"
-            ));
-        }
+    /// Warns about the choice of the workspace: those of `*` that are left out, and one that is only the default.
+    pub fn warn_about_choice(&self, account: &Account, warnings: &mut Warnings) {
+        let SyncRequest { workspace, workspace_is_default, list_warnings, .. } = self.request;
+        list_warnings.iter().for_each(|warning| warnings.add(warning.clone()));
         if *workspace_is_default {
-            let done = match purpose {
-                Purpose::Sync => "was backed up",
-                Purpose::Verify => "was verified",
-                Purpose::Restore => "is where the backup is from",
-            };
             let seen = match &account.workspaces {
                 Some(seen) => format!("the token sees: {}", seen.join(", ")),
                 None => "the token may not tell which workspaces it sees".to_owned(),
             };
-            warnings.add(format!("WINDMILL_WORKSPACE is not set, so `{workspace}` {done}; {seen}"));
+            warnings
+                .add(format!("WINDMILL_WORKSPACE is not set, so `{workspace}` is where the backup is from; {seen}"));
         }
     }
 
@@ -419,15 +365,9 @@ impl RunContext<'_> {
     /// [`BackupError`] if the disk fails or the time runs out.
     pub fn wait_for_turn(&self) -> Result<Lock, BackupError> {
         let path = lock_path(self.env.config, &self.request.backup_id());
-        path.parent().map_or(Ok(()), files::create_folder).map_err(|error| self.disk(&error))?;
+        path.parent().map_or(Ok(()), files::create_folder)?;
         let deadline = Deadline::after(self.env.config.sync_timeout, self.env.cancel);
-        self.step(Step::Queue, || {
-            let mut on_busy = || (self.env.progress)(Event::Waits);
-            Lock::acquire(&path, &deadline, &mut on_busy).map_err(|error| match error {
-                LockError::Expired(expired) => self.expired(Step::Queue, expired),
-                LockError::Io(error) => self.disk(&error),
-            })
-        })
+        self.step(Step::Queue, || Ok(Lock::acquire(&path, &deadline, &mut || (self.env.progress)(Event::Waits))?))
     }
 
     /// Waits for this run's turn, and prepares the environment of its programs.
@@ -437,12 +377,9 @@ impl RunContext<'_> {
     pub fn enter(&self) -> Result<RunEnv, BackupError> {
         let (request, config) = (self.request, self.env.config);
         let lock = self.wait_for_turn()?;
-        let run_dir = RunDir::new(paths::run_folder(config, request)).map_err(|error| self.disk(&error))?;
+        let run_dir = RunDir::new(paths::run_folder(config, request))?;
         paths::remove_leftovers(config);
-        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir).map_err(|error| match error {
-            TrustError::Bundle(why) => BackupError::new(Code::ConfigInvalid, why),
-            TrustError::Disk(error) => self.disk(&error),
-        })?;
+        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir)?;
         Ok(RunEnv {
             run_dir,
             deadline: Deadline::after(config.sync_timeout, self.env.cancel),
@@ -472,11 +409,10 @@ impl RunContext<'_> {
     pub fn checkout_folder(&self) -> Result<PathBuf, BackupError> {
         let (request, config) = (self.request, self.env.config);
         let folder = self.checkout_place();
-        let opened = checkout_cache::open(&folder, request.configured, &|name| lock_path(config, name));
-        opened.map_err(|error| self.disk(&error))?;
+        checkout_cache::open(&folder, request.configured, &|name| lock_path(config, name))?;
         if let Err(error) = Volume::of(&folder).check() {
             log::warn!("making the checkout again: {error}");
-            checkout_cache::discard(&folder).map_err(|error| self.disk(&error))?;
+            checkout_cache::discard(&folder)?;
         }
         Ok(folder)
     }
@@ -504,14 +440,13 @@ impl RunContext<'_> {
     pub fn git<'b>(&'b self, run_env: &'b RunEnv, folder: &Path) -> Result<Git<'b>, BackupError> {
         let request = self.request;
         let signing_key = request.signing_key.as_ref().map(|key| signing::prepare(run_env, key)).transpose();
-        let signing_key = signing_key.map_err(|error| self.git_error(Step::Fetch, error))?;
+        let signing_key = signing_key.map_err(|error| self.in_step(Step::Fetch, error.into()))?;
         let site = git::RepositoryPaths {
             signing_key: signing_key.as_deref(),
             folder,
             own_program: self.env.own_program,
             accepted_hosts: &paths::root(self.env.config).join("known_hosts"),
         };
-        Git::new(run_env, &site, &request.remote, &request.branch, &request.git)
-            .map_err(|error| self.git_error(Step::Fetch, error))
+        Ok(Git::new(run_env, &site, &request.remote, &request.branch, &request.git)?)
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::backup::error::BackupError;
 use crate::config::{Config, WORKSPACES_MAX};
+use crate::git::tree_diff::Sample;
 use crate::model::names::ADMINS;
 use crate::model::names::{FORK, WORKSPACE_MARK, WorkspaceId};
 use crate::model::result_code::Code;
@@ -50,9 +51,9 @@ pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Res
         }
     };
     let (mut requests, unnameable) = requests_for(draft, &listed, is_all)?;
+    let warnings = list_warnings(&forks, unnameable);
     for request in &mut requests {
-        request.forks_left_out.clone_from(&forks);
-        request.unnameable_left_out.clone_from(&unnameable);
+        request.list_warnings.clone_from(&warnings);
     }
     Ok(Requests { list: requests, is_single: false })
 }
@@ -81,6 +82,24 @@ fn requests_for(
         Some(error) if !is_all || requests.is_empty() => Err(error),
         _ => Ok((requests, faults)),
     }
+}
+
+/// Returns the warnings about the workspaces that are left out.
+fn list_warnings(forks: &[WorkspaceId], unnameable: Vec<String>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !forks.is_empty() {
+        let forks: Vec<_> = forks.iter().map(WorkspaceId::as_str).collect();
+        let why = "wmill takes a branch of that name for an order, so GIT_BRANCH cannot have {workspace} for them";
+        warnings.push(format!("WINDMILL_WORKSPACE is *, and forks are left out ({}): {why}", forks.join(", ")));
+    }
+    if !unnameable.is_empty() {
+        let unnameable: Sample = unnameable.into_iter().collect();
+        warnings.push(format!(
+            "WINDMILL_WORKSPACE is *, and workspaces are left out, since GIT_BRANCH or GIT_SUBDIR makes no valid name of \
+             them: {unnameable}"
+        ));
+    }
+    warnings
 }
 
 /// The workspaces that a token sees.
@@ -132,9 +151,9 @@ pub fn token_user(config: &Config, request: &SyncRequest, cancel: &CancelToken) 
 }
 
 fn in_words(error: WindmillError, token: &Secret) -> RequestError {
-    let BackupError { code, message, .. } = BackupError::of_windmill(error, |expired| match expired {
-        Expired::TimedOut => BackupError::new(Code::Timeout, "Windmill did not answer in time"),
-        Expired::Cancelled => BackupError::new(Code::ShuttingDown, "the service is ending"),
+    let error = BackupError::from(error).explained(|expired| match expired {
+        Expired::TimedOut => "Windmill did not answer in time".to_owned(),
+        Expired::Cancelled => "the service is ending".to_owned(),
     });
-    RequestError { code, message: Redactor::new([token]).redact(&message) }
+    RequestError { code: error.code, message: Redactor::new([token]).redact(&error.message) }
 }

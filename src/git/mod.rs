@@ -28,7 +28,7 @@ pub use auth::RepositoryPaths;
 pub use commit::ItemCommit;
 pub use history::LoggedCommit;
 pub use output::{CommitText, Pushed, RemoteState, refused_paths};
-pub use tree::{BlobContent, FolderAt, Staged};
+pub use tree::{BlobContent, FolderAt};
 
 use std::io;
 use std::path::{Path, PathBuf};

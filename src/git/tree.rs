@@ -31,14 +31,6 @@ pub struct FolderAt {
     pub conflict: Option<(GitPath, Entry)>,
 }
 
-/// The result of staging the tree folder.
-pub struct Staged {
-    /// The tree that git wrote.
-    pub tree: ObjectId,
-    /// All files of the tree.
-    pub files: Listing,
-}
-
 impl Git<'_> {
     /// Returns the tree at a path of a commit or tree. The path has no slashes at its ends; an empty path is the root.
     ///
@@ -55,7 +47,7 @@ impl Git<'_> {
     /// [`GitError`].
     pub fn folder_at(&self, tree: &ObjectId, path: &str) -> Result<FolderAt, GitError> {
         if path.is_empty() {
-            return Ok(FolderAt { tree: Some(tree.clone()), conflict: None });
+            return Ok(FolderAt { tree: Some(self.tree_at(tree, path)?), conflict: None });
         }
         let folders = with_ancestors(path);
         let command = self.command()?.arguments(["ls-tree", "-t", "-z", "--full-tree", "--", tree.as_str()]);
@@ -203,17 +195,17 @@ impl Git<'_> {
         self.object_id(self.command()?.arguments(["mktree", "-z"]))
     }
 
-    /// Stages all files of the tree folder, including ignored ones, and writes them as a tree.
+    /// Stages all files of the tree folder, including ignored ones, and lists them.
     ///
-    /// Lists the tree, not the index: git takes folders that it considers unchanged from a part of the index that no
+    /// Lists a tree of them, not the index: git takes folders that it considers unchanged from a part of the index that no
     /// listing of it shows.
     ///
     /// # Errors
     /// [`GitError`].
-    pub fn stage(&self) -> Result<Staged, GitError> {
+    pub fn stage(&self) -> Result<Listing, GitError> {
         self.locally(self.command()?.arguments(["add", "--all", "--force"]))?;
         let tree = self.object_id(self.command()?.arguments(["write-tree"]))?;
-        Ok(Staged { files: self.list(&tree, "staged.listing")?, tree })
+        self.list(&tree, "staged.listing")
     }
 
     /// Returns a tree of these files. The checkout's own index does not change.

@@ -53,11 +53,8 @@ pub struct SyncRequest {
     pub configured: bool,
     /// Whether the workspace is the default one.
     pub workspace_is_default: bool,
-    /// The workspaces that the token sees and that are not backed up, because they are forks.
-    pub forks_left_out: Vec<WorkspaceId>,
-    /// Workspaces that Windmill listed, but that the templates make no valid name of, each with the reason. They are
-    /// not backed up.
-    pub unnameable_left_out: Vec<String>,
+    /// The warnings about workspaces that Windmill listed, and that are not backed up.
+    pub list_warnings: Vec<String>,
     /// What the run is for.
     pub purpose: Purpose,
 }

@@ -67,8 +67,7 @@ impl Draft<'_> {
             allow_lost_rights: flags.allow_lost_rights,
             configured: changes.is_empty(),
             workspace_is_default: config.workspace_is_default && self.fields.workspace.is_none(),
-            forks_left_out: Vec::new(),
-            unnameable_left_out: Vec::new(),
+            list_warnings: Vec::new(),
             purpose: flags.purpose,
         })
     }

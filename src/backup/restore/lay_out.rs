@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::backup::error::BackupError;
-use crate::backup::progress::Step;
 use crate::backup::restore::select::Choice;
 use crate::backup::restore::tree::Change;
 use crate::backup::restore::{RestoreRun, references, switches, tree};
+use crate::git::Git;
 use crate::git::tree_diff::Sample;
-use crate::git::{Git, GitError};
 use crate::util::files;
 use crate::windmill::item_path::ItemKind;
 
@@ -26,10 +25,9 @@ impl RestoreRun<'_> {
     /// Checks the tree out into the folder, and removes from the folder what must not be pushed. The files that remain
     /// become the wanted ones.
     pub(super) fn lay_out(&mut self, git: &Git<'_>, choice: &mut Choice) -> Result<(), BackupError> {
-        let failed = |error: GitError| self.target.git_error(Step::Commit, error);
-        let listing = tree::write(git, "push.listing", &choice.tree, "").map_err(failed)?;
-        let laid_out = git.compose(&listing).map_err(failed)?;
-        git.check_out(Some(&laid_out)).map_err(failed)?;
+        let listing = tree::write(git, "push.listing", &choice.tree, "")?;
+        let laid_out = git.compose(&listing)?;
+        git.check_out(Some(&laid_out))?;
         if self.source.request.workspace != *self.workspace() && !self.options.enables {
             self.turn_off(git, choice)?;
         }
@@ -45,7 +43,7 @@ impl RestoreRun<'_> {
         for (path, _) in choice.items.iter().filter(|(_, id)| leading_out.contains(*id)) {
             choice.withheld.insert(path.clone());
             let file = git.tree_folder().join(path);
-            files::remove_file(&file).map_err(|error| self.target.disk(&error))?;
+            files::remove_file(&file)?;
         }
         self.warn(
             "these are left out, since a name in them leads out of them, or cannot be checked",
@@ -69,14 +67,14 @@ impl RestoreRun<'_> {
             }
             named.add(path.as_bytes());
             let file = git.tree_folder().join(&path);
-            let content = files::read_file(&file, SWITCH_BYTES_MAX + 1).map_err(|error| self.target.disk(&error))?;
+            let content = files::read_file(&file, SWITCH_BYTES_MAX + 1)?;
             let is_whole = content.len() as u64 <= SWITCH_BYTES_MAX;
             match switches::disabled(&content).filter(|_| is_whole) {
                 Some(content) => self.write(git, &path, &content)?,
                 None => {
                     left.add(path.as_bytes());
                     choice.withheld.insert(path);
-                    files::remove_file(&file).map_err(|error| self.target.disk(&error))?;
+                    files::remove_file(&file)?;
                 }
             }
         }
@@ -110,7 +108,7 @@ impl RestoreRun<'_> {
         match files::read_file(&git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
             Ok(content) => Ok(String::from_utf8_lossy(&content).into_owned()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-            Err(error) => Err(self.target.disk(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::verify::{LISTED_MAX, short};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Mark, Sample, printable};
-use crate::git::{BlobContent, Git, GitError};
+use crate::git::{BlobContent, Git};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, Difference, SyncResult, Warnings};
@@ -42,7 +42,7 @@ use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::item_path::{ItemId, ItemKind, KEY_FILE};
 use crate::windmill::push_relay::{Permits, Subject, Verb};
-use crate::windmill::wmill_yaml::{self, WMILL_YAML};
+use crate::windmill::wmill_yaml::{self, Plan, WMILL_YAML};
 
 const LISTED_IN_MESSAGE_MAX: usize = 50;
 /// A commit needs at least this many digits.
@@ -107,7 +107,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &Restore
         differences: Vec::new(),
         restore_point: None,
     };
-    let outcome = error::catch_panic(|| restore_run.run()).unwrap_or_else(|fault| restore_run.failed(&fault));
+    let outcome = error::catch_panic(|| restore_run.run()).unwrap_or_else(|fault| restore_run.failed(fault));
     let RestoreRun { target, warnings, mut differences, restore_point, .. } = restore_run;
     differences.truncate(LISTED_MAX);
     let result = target.conclude(run_id, started, Ok(outcome), warnings);
@@ -150,7 +150,7 @@ impl RestoreRun<'_> {
         let proxies = source.env.config.proxy_secrets();
         run_env.redactor = Redactor::new(secrets.iter().chain(&proxies).chain(&options.key));
         let folder = run_env.run_dir.path().join("checkout");
-        files::create_folder(&folder).map_err(|error| target.disk(&error))?;
+        files::create_folder(&folder)?;
         let git = source.git(&run_env, &folder)?;
         let tip = source.step(Step::Fetch, || source.patiently(Step::Fetch, &run_env, || self.fetch(&git)))?;
         self.commit.clone_from(&tip.commit);
@@ -159,13 +159,14 @@ impl RestoreRun<'_> {
         }
         let account = target.step(Step::Probe, || target.account(&run_env))?;
         target.warn_about_access(&account, &mut self.warnings);
-        source.warn_about_default_workspace(&account, &mut self.warnings);
+        source.warn_about_choice(&account, &mut self.warnings);
         let outcome = self.put(&git, &tip, &account);
         drop((early, late));
         outcome
     }
 
-    fn failed(&self, error: &BackupError) -> Outcome {
+    fn failed(&self, error: BackupError) -> Outcome {
+        let error = self.target.in_last_step(error);
         let secrets = self.source.request.secrets();
         let message = Redactor::new(secrets.iter().chain(&self.options.key)).redact(&error.message);
         self.outcome(error.code, message + &self.saved(), Changed::default())
@@ -201,11 +202,10 @@ impl RestoreRun<'_> {
 
     /// Fetches the history, and finds the commit in it.
     fn fetch(&self, git: &Git<'_>) -> Result<RemoteTip, BackupError> {
-        let failed = |error| self.source.git_error(Step::Fetch, error);
         let (remote, branch) = (&self.source.request.remote, &self.source.request.branch);
-        let state = git.remote_state().map_err(failed)?;
-        git.create(state.format).map_err(failed)?;
-        let Some(tip) = git.fetch_history().map_err(failed)? else {
+        let state = git.remote_state()?;
+        git.create(state.format)?;
+        let Some(tip) = git.fetch_history()? else {
             return Err(BackupError::new(
                 Code::GitFailed,
                 format!("{remote} has no branch `{branch}` to restore from"),
@@ -214,7 +214,7 @@ impl RestoreRun<'_> {
         let commit = match (&self.options.commit, self.options.at) {
             (None, None) => tip,
             (None, Some(at)) => self.commit_at(git, &tip, at)?,
-            (Some(digits), _) => git.find_commit(digits).map_err(failed)?.ok_or_else(|| {
+            (Some(digits), _) => git.find_commit(digits)?.ok_or_else(|| {
                 let message = format!("--commit: branch `{branch}` of {remote} has no commit that {digits} names");
                 BackupError::new(Code::ConfigInvalid, message)
             })?,
@@ -224,12 +224,11 @@ impl RestoreRun<'_> {
 
     /// Returns the newest commit on the branch that is not later than `at`.
     fn commit_at(&self, git: &Git<'_>, tip: &ObjectId, at: SystemTime) -> Result<ObjectId, BackupError> {
-        let failed = |error| self.source.git_error(Step::Fetch, error);
-        if let Some(commit) = git.commit_at(tip, at).map_err(failed)? {
+        if let Some(commit) = git.commit_at(tip, at)? {
             return Ok(commit);
         }
-        let first = git.first_commit(tip).map_err(failed)?;
-        let made = git.commit_message(&first).map_err(failed)?.time.map(time::to_text).unwrap_or_default();
+        let first = git.first_commit(tip)?;
+        let made = git.commit_message(&first)?.time.map(time::to_text).unwrap_or_default();
         let SyncRequest { remote, branch, .. } = self.source.request;
         let message = format!(
             "--at: {} is earlier than the first commit of branch `{branch}` of {remote}: {} of {made}",
@@ -241,9 +240,7 @@ impl RestoreRun<'_> {
 
     /// Chooses what to restore, shows it, and restores it if that is asked for.
     fn put(&mut self, git: &Git<'_>, tip: &RemoteTip, account: &Account) -> Result<Outcome, BackupError> {
-        let target = self.target;
-        let failed = |error| target.git_error(Step::Commit, error);
-        let all_of_commit = tree::read(&tip.folder).map_err(failed)?;
+        let all_of_commit = tree::read(&tip.folder)?;
         let (there, has_shared_ui) = self.pull(git, tip)?;
         let point = self.options.saves.then(|| self.files_of_point(git, &there));
         let key = self.key(git, tip)?;
@@ -251,7 +248,7 @@ impl RestoreRun<'_> {
         let files = Files { of_commit, there, has_shared_ui, is_key_known: key.is_known };
         let mut choice = self.choose(git, tip, &files)?;
         self.lay_out(git, &mut choice)?;
-        let planned = tree::changes(git, &choice.wanted, &files.there).map_err(failed)?;
+        let planned = tree::changes(git, &choice.wanted, &files.there)?;
         self.warn_about_withheld(tip, &choice, &planned);
         self.warn_about_own_items(&choice);
         self.warn_about_deleted_apps(&choice, &planned);
@@ -284,12 +281,17 @@ impl RestoreRun<'_> {
     fn pull(&self, git: &Git<'_>, tip: &RemoteTip) -> Result<(Tree, bool), BackupError> {
         let target = self.target;
         // The key is written only if that is asked for, with a file of its own.
-        let plan = tip.plan.text.replace("includeKey: true", "includeKey: false");
-        let query = tip.plan.query.replace("include_key=true", "include_key=false");
+        let without_key = |text: &str| text.replace("includeKey: true", "includeKey: false");
+        let plan = Plan {
+            text: without_key(&tip.plan.text),
+            text_without_patterns: without_key(&tip.plan.text_without_patterns),
+            query: tip.plan.query.replace("include_key=true", "include_key=false"),
+            ..tip.plan.clone()
+        };
         let has_shared_ui = target.step(Step::Pull, || {
-            let mut snapshot = target.snapshot(Step::Pull, git.run_env(), &query)?;
-            snapshot.judge_by(&tip.plan).map_err(|error| target.disk(&error))?;
-            pull::pull_into_nothing(target, git, &mut snapshot, &tip.plan, &plan)?;
+            let mut snapshot = target.snapshot(Step::Pull, git.run_env(), &plan.query)?;
+            snapshot.judge_by(&plan)?;
+            pull::pull(target, git, &plan, None, &mut snapshot, &[])?;
             for (item, reason) in snapshot.left_out() {
                 log::warn!("{item} of workspace {} cannot be pulled: {reason}", self.workspace());
             }
@@ -300,14 +302,13 @@ impl RestoreRun<'_> {
 
     /// Stages the files in the folder.
     fn staged(&self, git: &Git<'_>) -> Result<Tree, BackupError> {
-        let failed = |error: GitError| self.target.git_error(Step::Commit, error);
-        merge::remove_git_folders(self.target, git, &mut Warnings::default())?;
-        let staged = git.stage().map_err(failed)?;
-        tree::read(&staged.files).map_err(failed)
+        merge::remove_git_folders(git, &mut Warnings::default())?;
+        let staged = git.stage()?;
+        Ok(tree::read(&staged)?)
     }
 
     fn write(&self, git: &Git<'_>, path: &str, content: &[u8]) -> Result<(), BackupError> {
-        files::write_file(&git.tree_folder().join(path), content).map_err(|error| self.target.disk(&error))
+        Ok(files::write_file(&git.tree_folder().join(path), content)?)
     }
 
     fn warn_about_own_items(&mut self, choice: &Choice) {
@@ -373,7 +374,7 @@ impl RestoreRun<'_> {
             (Ok(()), Err(error)) => Err(error),
             (Err(error), Ok(changed)) => {
                 let done = changed.added + changed.modified + changed.deleted;
-                let Outcome { code, message, .. } = self.failed(&error);
+                let Outcome { code, message, .. } = self.failed(error);
                 let message = format!("{message}; {done} of {} files are as wanted now", push.pushed.len());
                 Ok(self.outcome(code, message, changed))
             }
@@ -398,7 +399,7 @@ impl RestoreRun<'_> {
         let deletes = push.pushed.iter().any(|change| change.mark == Mark::Deleted);
         let deletes = if deletes { cli::Deletions::Push } else { cli::Deletions::Skip };
         let pushed = cli::push(&windmill, git.run_env(), git.tree_folder(), self.permits(git, push)?, deletes);
-        if let Some(refusal) = pushed.map_err(|error| self.target.windmill_error(Step::Restore, error))? {
+        if let Some(refusal) = pushed? {
             let said = format!("Windmill refused {}: {}", refusal.what, refusal.reason);
             self.warnings.add(git.run_env().redactor.redact(&said));
         }
@@ -441,7 +442,7 @@ impl RestoreRun<'_> {
     fn username(&self, git: &Git<'_>, push: &Push<'_>, path: &str) -> Result<Option<String>, BackupError> {
         let Some(entry) = push.there.get(path) else { return Ok(None) };
         let content = git.read_blob(&entry.object, USER_BYTES_MAX);
-        let BlobContent::Whole(content) = content.map_err(|error| self.target.git_error(Step::Restore, error))? else {
+        let BlobContent::Whole(content) = content? else {
             return Ok(None);
         };
         let fields = yaml::fields(&content, USER_BYTES_MAX, |name| name == "username").unwrap_or_default();
@@ -455,8 +456,7 @@ impl RestoreRun<'_> {
     fn read_back(&mut self, git: &Git<'_>, tip: &RemoteTip, push: &Push<'_>) -> Result<Changed, BackupError> {
         let target = self.target;
         let (fresh, _) = self.pull(git, tip)?;
-        let left =
-            tree::changes(git, &push.choice.wanted, &fresh).map_err(|error| target.git_error(Step::Commit, error))?;
+        let left = tree::changes(git, &push.choice.wanted, &fresh)?;
         let is_left = |change: &Change| left.iter().any(|other| other.path == change.path);
         let changed = tree::counted(push.planned.iter().filter(|change| !is_left(change)));
         let secrets =

@@ -9,10 +9,10 @@ use crate::backup::restore::RestoreRun;
 use crate::backup::restore::tree::{self, Tree};
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::guards;
-use crate::backup::sync::push::{self, PushOutcome};
+use crate::backup::sync::push::{self, NotPushed};
 use crate::backup::sync::tip::RemoteTip;
+use crate::git::Git;
 use crate::git::tree_diff::Sample;
-use crate::git::{Git, GitError};
 use crate::model::names::BranchName;
 use crate::model::result_code::Code;
 use crate::request::SyncRequest;
@@ -51,34 +51,31 @@ impl RestoreRun<'_> {
             return Ok(());
         }
         let target = self.target;
-        guards::refuse_a_public_restore_point(self.source, target, git.run_env(), tip, &mut self.warnings)?;
-        let failed = |error: GitError| target.git_error(Step::Push, error);
+        guards::refuse_a_public_repository(self.source, target, git.run_env(), tip, &mut self.warnings)?;
         let time = time::to_text(SystemTime::now());
         let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));
         let branch = BranchName::parse(&name).map_err(|error| BackupError::new(Code::Internal, error))?;
         // The saved files have the repository's layout, which its `wmill.yaml` defines.
-        let of_commit = tree::read(&tip.folder).map_err(failed)?;
+        let of_commit = tree::read(&tip.folder)?;
         if let Some(own) = of_commit.get(WMILL_YAML).filter(|entry| entry.is_file()) {
             saved.insert(WMILL_YAML.into(), own.clone());
         }
         let prefix = self.source.request.subdir.prefix();
-        let listing = tree::write(git, "point.listing", &saved, &prefix).map_err(failed)?;
+        let listing = tree::write(git, "point.listing", &saved, &prefix)?;
         let key = self.target.key(Step::Probe, git.run_env())?;
         let message = self.message_of_point(&name, account, key.as_ref());
         let point_request = SyncRequest { branch, ..target.request.clone() };
         let point = RunContext { request: &point_request, env: target.env };
         let git_of_point = point.git(git.run_env(), git.tree_folder().parent().unwrap_or(git.tree_folder()))?;
-        let commit = git
-            .compose(&listing)
-            .and_then(|tree| git.commit(&tree, None, &target.request.author, &message))
-            .map_err(failed)?;
+        let commit =
+            git.compose(&listing).and_then(|tree| git.commit(&tree, None, &target.request.author, &message))?;
         match point.step(Step::Push, || push::deliver(point, &git_of_point, &commit))? {
-            PushOutcome::Confirmed => {
+            None => {
                 log::info!("what is there is saved on branch `{name}`, commit {commit}");
                 self.restore_point = Some(name);
                 Ok(())
             }
-            PushOutcome::Rejected(why) | PushOutcome::RefusedFiles { why, .. } => Err(push::refused(point, &why)),
+            Some(NotPushed::Rejected(why) | NotPushed::Refused { why, .. }) => Err(push::refused(point, &why)),
         }
     }
 

@@ -32,12 +32,11 @@ pub(super) struct Key {
 impl RestoreRun<'_> {
     /// Finds out which key the secrets of the commit need, and whether the workspace has it or gets it.
     pub(super) fn key(&mut self, git: &Git<'_>, tip: &RemoteTip) -> Result<Key, BackupError> {
-        let failed = |error| self.source.git_error(Step::Commit, error);
         // The last commit of the workspace counts, even if it names no key: an earlier commit may name the previous
         // key.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
         let last = match &tip.commit {
-            Some(tip) => git.last_with(tip, &of_workspace).map_err(failed)?,
+            Some(tip) => git.last_with(tip, &of_workspace)?,
             None => None,
         };
         let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
@@ -117,7 +116,7 @@ impl RestoreRun<'_> {
             let content = match git.read_blob(&entry.object, VARIABLE_BYTES_MAX) {
                 Ok(BlobContent::Whole(content)) => content,
                 Ok(BlobContent::Strange(_)) => Vec::new(),
-                Err(error) => return Err(self.source.git_error(Step::Commit, error)),
+                Err(error) => return Err(error.into()),
             };
             if content.is_empty() || secret_files::is_plaintext_secret(path, &content) {
                 return Ok(Some(false));
@@ -133,7 +132,7 @@ impl RestoreRun<'_> {
         let mut unreadable = Vec::new();
         for path in secrets {
             let answer = windmill.can_read_variable(path);
-            if !answer.map_err(|error| self.target.windmill_error(Step::Probe, error))? {
+            if !answer? {
                 unreadable.push(path.clone());
             }
         }
@@ -148,8 +147,7 @@ impl RestoreRun<'_> {
             let id = item_path::item_of(common.as_deref().unwrap_or(path));
             let Some(id) = id.filter(|id| id.kind == ItemKind::Variable) else { continue };
             let file = git.tree_folder().join(path);
-            let content =
-                files::read_file(&file, VARIABLE_BYTES_MAX as u64).map_err(|error| self.target.disk(&error))?;
+            let content = files::read_file(&file, VARIABLE_BYTES_MAX as u64)?;
             if secret_files::is_secret_variable(&content) {
                 secrets.push(id.path);
             }

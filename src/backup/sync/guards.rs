@@ -3,17 +3,17 @@
 use std::io;
 
 use crate::backup::error::BackupError;
-use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::merge::Merged;
 use crate::backup::sync::tip::RemoteTip;
+use crate::config::Config;
 use crate::git::object::Entry;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::git::{self, Git, GitError};
 use crate::model::result_code::Code;
 use crate::model::run_result::Warnings;
 use crate::process::run_env::RunEnv;
-use crate::request::SyncRequest;
+use crate::request::{Purpose, SyncRequest};
 use crate::util::files;
 use crate::windmill::api::Account;
 use crate::windmill::deletions::{self, Deletions, Visitor};
@@ -28,8 +28,8 @@ const VARIABLE_BYTES_MAX: u64 = 1 << 20;
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
-pub fn refuse_the_key(run: RunContext<'_>, plan: &Plan) -> Result<(), BackupError> {
-    if plan.kinds.include_key && !run.env.config.allow_plaintext_secrets {
+pub fn refuse_the_key(config: &Config, plan: &Plan) -> Result<(), BackupError> {
+    if plan.kinds.include_key && !config.allow_plaintext_secrets {
         let message = "WMILL_INCLUDE asks for the workspace's encryption key: with it in the repository, all secrets \
                        in its history can be read. Set ALLOW_PLAINTEXT_SECRETS=true if that is what you want";
         return Err(BackupError::new(Code::PlaintextSecrets, message));
@@ -64,63 +64,43 @@ pub fn refuse_lost_rights(run: RunContext<'_>, account: &Account) -> Result<(), 
     ))
 }
 
-/// Refuses a first backup into a repository that everyone can read. If our backup is already there, it only warns.
+/// Refuses to write the workspace of `target` to a repository that everyone can read, unless the settings allow it. It
+/// only warns if `tip`, a commit of `source`, is a backup of the same workspace.
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
 pub fn refuse_a_public_repository(
-    run: RunContext<'_>,
-    run_env: &RunEnv,
-    tip: &RemoteTip,
-    warnings: &mut Warnings,
-) -> Result<(), BackupError> {
-    let refusal = "would be in it: make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for \
-                   one run: `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`); nothing was committed";
-    refuse_public(run, run, run_env, tip, warnings, refusal)
-}
-
-/// Refuses to save a workspace in a repository that everyone can read. If the commit to restore is a backup of this
-/// workspace, everyone could read it before, so it only warns.
-///
-/// # Errors
-/// [`BackupError`] if it refuses.
-pub fn refuse_a_public_restore_point(
     source: RunContext<'_>,
     target: RunContext<'_>,
     run_env: &RunEnv,
     tip: &RemoteTip,
     warnings: &mut Warnings,
-) -> Result<(), BackupError> {
-    let refusal = "would be in it, on the branch of the restore point: make the repository private, set \
-                   ALLOW_PUBLIC_REPOSITORY=true if that is meant, or give --no-backup-first; nothing was changed";
-    refuse_public(source, target, run_env, tip, warnings, refusal)
-}
-
-/// Refuses to write a workspace to a public repository, unless the settings allow it. It only warns if `tip`, a commit
-/// of `source`, is a backup of the same workspace.
-fn refuse_public(
-    source: RunContext<'_>,
-    target: RunContext<'_>,
-    run_env: &RunEnv,
-    tip: &RemoteTip,
-    warnings: &mut Warnings,
-    refusal: &str,
 ) -> Result<(), BackupError> {
     let SyncRequest { remote, workspace, .. } = target.request;
     if target.env.config.allow_public_repository || !git::is_public(remote, &run_env.deadline, &run_env.environment) {
         return Ok(());
     }
     let what = format!("everyone can read {remote}, and all but secret variables of workspace `{workspace}`");
-    if source.request.workspace == *workspace && holds_a_backup(source, tip)? {
+    if source.request.workspace == *workspace && holds_a_backup(tip)? {
         warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
         return Ok(());
     }
-    Err(BackupError::new(Code::PublicRepository, format!("{what} {refusal}")))
+    let refusal = match target.request.purpose {
+        Purpose::Restore => {
+            "on the branch of the restore point: make the repository private, set ALLOW_PUBLIC_REPOSITORY=true if that is \
+             meant, or give --no-backup-first; nothing was changed"
+        }
+        Purpose::Sync | Purpose::Verify => {
+            "make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for one run: \
+             `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`); nothing was committed"
+        }
+    };
+    Err(BackupError::new(Code::PublicRepository, format!("{what} would be in it: {refusal}")))
 }
 
 /// Returns whether the folder holds a backup: wmill writes its file of hashes with each pull.
-fn holds_a_backup(run: RunContext<'_>, tip: &RemoteTip) -> Result<bool, BackupError> {
-    let mut entries = tip.folder.entries().map_err(|error| run.git_error(Step::Fetch, error.into()))?;
+fn holds_a_backup(tip: &RemoteTip) -> Result<bool, BackupError> {
+    let mut entries = tip.folder.entries().map_err(GitError::from)?;
     Ok(entries.any(|entry| entry.is_ok_and(|(path, _)| path == WMILL_LOCK.as_bytes())))
 }
 
@@ -129,9 +109,8 @@ fn holds_a_backup(run: RunContext<'_>, tip: &RemoteTip) -> Result<bool, BackupEr
 /// # Errors
 /// [`BackupError`] if it refuses.
 pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds) -> Result<(), BackupError> {
-    let failed = |error: io::Error| run.git_error(Step::Commit, GitError::from(error));
     if !run.env.config.allow_plaintext_secrets {
-        let plain = plain_secrets(git, &merged.comparison).map_err(failed)?;
+        let plain = plain_secrets(git, &merged.comparison).map_err(GitError::from)?;
         if !plain.is_empty() {
             let message = format!(
                 "Windmill gave out secrets in plain text, which would stay in the repository's history for ever: {plain}; \
@@ -143,7 +122,7 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds)
     if run.request.allow_mass_deletion || merged.comparison.changed().deleted == 0 {
         return Ok(());
     }
-    let deletions = deletions(merged, kinds).map_err(failed)?;
+    let deletions = deletions(merged, kinds).map_err(GitError::from)?;
     if !deletions.exceeds(run.env.config.deletions_percent_max) {
         return Ok(());
     }

@@ -18,7 +18,7 @@ use crate::util::hash::{Algorithm, Digest};
 use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::narrow::Changed;
-use crate::windmill::snapshot::{self, FoundItem, Snapshot};
+use crate::windmill::snapshot::{self, Digests, FoundItem, Snapshot};
 use crate::windmill::wmill_yaml::KindSettings;
 
 /// Size limit for the state file. Only warnings and left-out items make it long. Each warning names only some paths, and
@@ -37,34 +37,27 @@ const AFTER_STATE: &str = "}\n";
 /// Increased when the state's fields, or what they are made of, get another meaning.
 const STATE_VERSION: u32 = 4;
 
-/// What is known about the last success. From a state of version 0.1.0, only the commit and the shared UI are read.
+/// What is known about the last success. The state of version 0.1.0 has other fields, and is not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedState {
     /// The tip that was confirmed.
     pub commit: String,
     /// Whether Windmill had files of a shared UI, so that we may remove those in the repository.
     pub shared_ui: bool,
-    /// `None` if the next sync has to be a full one.
-    pub pull: Option<SavedPull>,
-}
-
-/// The pull that led to a commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedPull {
     /// When the last full sync began, in seconds since 1970.
     pub begun: u64,
     /// The version of this program, and the settings that shape a pull and its commit.
     pub settings: String,
-    /// The version of wmill, and the path, size and time of its file.
+    /// The version of wmill, and the path, size and time of its file; empty if they are not known.
     pub wmill: String,
     /// The version of Windmill; `None` if it does not report one.
     pub windmill: Option<String>,
     /// The query of the export.
     pub query: String,
     /// The digests of what Windmill returned.
-    pub digests: SavedDigests,
-    /// The tree of our folder in the commit.
-    pub tree: String,
+    pub digests: Digests,
+    /// The tree of our folder in the commit; `None` if the next sync has to be a full one.
+    pub tree: Option<String>,
     /// The warnings of that sync, which an unchanged sync repeats.
     pub warnings: Vec<String>,
     /// The items that were left out of the pull, with the reason.
@@ -73,17 +66,6 @@ pub struct SavedPull {
     pub found: Vec<FoundItem>,
     /// When such items were last offered, in seconds since 1970. Full syncs between may have left them out unseen.
     pub offered: Option<u64>,
-}
-
-/// The digests of a snapshot. The groups have a file of their own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "each is that of `snapshot::Digests` of the same name")]
-pub struct SavedDigests {
-    pub own_items: String,
-    pub file_types: String,
-    pub shared_ui: String,
-    pub dependencies: String,
-    pub groups: String,
 }
 
 /// The current state, to compare it with the last success.
@@ -110,19 +92,6 @@ pub struct LastSync {
     offers_again: bool,
 }
 
-impl From<&snapshot::Digests> for SavedDigests {
-    fn from(digests: &snapshot::Digests) -> Self {
-        let snapshot::Digests { own_items, file_types, shared_ui, dependencies, groups } = digests;
-        Self {
-            own_items: own_items.clone(),
-            file_types: file_types.clone(),
-            shared_ui: shared_ui.clone(),
-            dependencies: dependencies.clone(),
-            groups: groups.digest(),
-        }
-    }
-}
-
 impl LastSync {
     /// Reads what is known about the checkout in `folder`, before any server is asked.
     #[must_use]
@@ -131,31 +100,27 @@ impl LastSync {
         let state = read(&folder.join(STATE_FILE));
         // A clock before 1970 counts as 1970.
         let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let pull = state.as_ref().and_then(|state| state.pull.as_ref());
+        let last = state.as_ref();
         let reason = if !config.skip_unchanged {
             Some("SKIP_UNCHANGED is false")
         } else if run.request.force {
             Some("it was asked for")
         } else {
-            outdated(pull, &settings, begun, config.full_sync_every)
+            outdated(last, &settings, begun, config.full_sync_every)
         };
-        let offers_again = run.request.force || pull.is_none_or(|pull| pull.is_to_offer(begun, config.full_sync_every));
+        let offers_again = run.request.force || last.is_none_or(|last| last.is_to_offer(begun, config.full_sync_every));
         Self { folder: folder.to_owned(), state, begun, settings, reason, offers_again }
     }
 
-    fn saved(&self) -> Option<&SavedPull> {
-        self.state.as_ref()?.pull.as_ref()
-    }
-
-    /// Returns the pull that the next one may build on, or the reason why the sync has to be a full one.
-    fn pull(&self) -> Result<&SavedPull, &'static str> {
-        self.reason.map_or_else(|| self.saved().ok_or(UNKNOWN), Err)
+    /// Returns the success that the next pull may build on, or the reason why the sync has to be a full one.
+    fn usable(&self) -> Result<&SavedState, &'static str> {
+        self.reason.map_or_else(|| self.state.as_ref().ok_or(UNKNOWN), Err)
     }
 
     /// Returns whether the next pull may build on the last success, as far as is known.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.pull().is_ok()
+        self.usable().is_ok()
     }
 
     /// Returns whether the tip is the one of the last success.
@@ -164,20 +129,10 @@ impl LastSync {
         self.state.as_ref().map(|state| state.commit.as_str()) == tip.map(ObjectId::as_str)
     }
 
-    /// Returns the query of the last export, if the branch holds the result of that pull: its tip is that commit, or
-    /// its tree of our folder is the same. Then the repository's `wmill.yaml` is the same as well.
-    ///
-    /// # Errors
-    /// The reason why wmill has to pull.
-    pub fn query_at(&self, tip: Option<&ObjectId>, tree: Option<&ObjectId>) -> Result<&str, &'static str> {
-        let pull = self.pull()?;
-        if tip.is_none() {
-            Err("the branch is not there")
-        } else if !self.is_at(tip) && !is(tree, &pull.tree) {
-            Err("the branch does not hold the same")
-        } else {
-            Ok(&pull.query)
-        }
+    /// Returns the query of the last export.
+    #[must_use]
+    pub fn query(&self) -> &str {
+        self.state.as_ref().map_or("", |last| &last.query)
     }
 
     /// Returns whether no earlier success is known.
@@ -192,34 +147,42 @@ impl LastSync {
         self.state.as_ref().is_some_and(|state| state.shared_ui)
     }
 
-    /// Returns the warnings and the left-out items of the last pull, if a new pull would have the same result. The
-    /// caller checks the branch, with [`Self::query_at`].
+    /// Returns the last success, if a new pull would have the same result, with `commit`, the tip of the branch. The branch
+    /// holds that result if its tip is that commit, and was not fetched, or if its tree of our folder is the
+    /// same. Then the repository's `wmill.yaml` is the same as well.
     ///
     /// # Errors
     /// The reason why wmill has to be started.
-    pub fn unchanged(&self, now: &Now) -> Result<(&[String], &[LeftOut]), &'static str> {
-        let pull = self.pull()?;
-        pull.check_surroundings(now)?;
-        if SavedDigests::from(&now.snapshot.digests) != pull.digests {
+    pub fn unchanged<'a>(
+        &'a self,
+        now: &Now,
+        commit: Option<&'a ObjectId>,
+        tip: Option<&RemoteTip>,
+    ) -> Result<(&'a ObjectId, &'a SavedState), &'static str> {
+        let last = self.usable()?;
+        let commit = commit.ok_or("the branch is not there")?;
+        if tip.is_some_and(|tip| !last.is_in(tip)) {
+            return Err("the branch does not hold the same");
+        }
+        last.check_surroundings(now)?;
+        if now.snapshot.digests != last.digests {
             return Err("Windmill does not hold the same");
         }
-        Ok((&pull.warnings, &pull.left_out))
+        Ok((commit, last))
     }
 
-    /// Returns the groups of items that differ from the last success, if nothing else differs. `tree` is the tree of
-    /// our folder at the tip.
+    /// Returns the groups of items that differ from the last success, if nothing else differs.
     ///
     /// # Errors
     /// The reason why the pull has to be a full one.
-    pub fn changed_groups(&self, now: &Now, tip: &RemoteTip, tree: Option<&ObjectId>) -> Result<Changed, &'static str> {
-        let pull = self.pull()?;
-        pull.check_surroundings(now)?;
-        let fresh = SavedDigests::from(&now.snapshot.digests);
-        if fresh.own_items != pull.digests.own_items || fresh.file_types != pull.digests.file_types {
+    pub fn changed_groups(&self, now: &Now, tip: &RemoteTip) -> Result<Changed, &'static str> {
+        let (last, fresh) = (self.usable()?, &now.snapshot.digests);
+        last.check_surroundings(now)?;
+        if fresh.own_items != last.digests.own_items || fresh.file_types != last.digests.file_types {
             Err("what belongs to all items changed")
-        } else if fresh.shared_ui != pull.digests.shared_ui {
+        } else if fresh.shared_ui != last.digests.shared_ui {
             Err("the shared UI changed")
-        } else if fresh.dependencies != pull.digests.dependencies {
+        } else if fresh.dependencies != last.digests.dependencies {
             Err("the workspace dependencies changed")
         } else if now.snapshot.dependencies > 1
             && !now.version.as_ref().is_some_and(|version| version.sorts_dependencies)
@@ -227,19 +190,19 @@ impl LastSync {
             Err("there are several workspace dependencies, and this wmill does not sort them")
         } else if tip.plan.dedupes_lockfiles {
             Err("items share lock files")
-        } else if !is(tree, &pull.tree) {
+        } else if !last.is_in(tip) {
             Err("the branch does not hold what the last pull gave")
         } else if !tip.invalid_entries.is_empty() || tip.path_conflict.is_some() {
             Err("the repository's folder has entries that git cannot check out")
-        } else if !pull.left_out.is_empty() || !now.snapshot.left_out().is_empty() {
+        } else if !last.left_out.is_empty() || !now.snapshot.left_out().is_empty() {
             Err("items are left out")
-        } else if pull.warnings.iter().any(|warning| !tip.plan.warnings.contains(warning)) {
+        } else if last.warnings.iter().any(|warning| !tip.plan.warnings.contains(warning)) {
             Err("the last full sync warned of what a narrowed one does not see")
         } else {
             let earlier = files::open_regular(OpenOptions::new().read(true), &self.folder.join(GROUPS_FILE));
             let changed = earlier.and_then(|earlier| {
                 let earlier = BufReader::new(earlier.take(GROUPS_BYTES_MAX));
-                now.snapshot.digests.groups.changed_since(earlier, &pull.digests.groups)
+                now.snapshot.groups.changed_since(earlier, &last.digests.groups)
             });
             changed.map_err(|_| "the digests of the items cannot be read")?.ok_or("very many items changed")
         }
@@ -248,15 +211,15 @@ impl LastSync {
     /// Returns the items that wmill or the remote did not accept at the last success.
     #[must_use]
     pub fn found(&self) -> &[FoundItem] {
-        self.saved().map_or(&[], |pull| &pull.found)
+        self.state.as_ref().map_or(&[], |last| &last.found)
     }
 
-    /// Returns the last pull, if the items that were not accepted then are left out without being offered. Another
+    /// Returns the last success, if the items that were not accepted then are left out without being offered. Another
     /// version of `wmill` may accept them.
     #[must_use]
-    pub fn refused(&self, now: &Now) -> Option<&SavedPull> {
-        let is_same = |pull: &&SavedPull| pull.settings == self.settings && Some(&pull.wmill) == now.wmill.as_ref();
-        self.saved().filter(is_same).filter(|pull| !pull.found.is_empty() && !self.offers_again)
+    pub fn refused(&self, now: &Now) -> Option<&SavedState> {
+        let is_same = |last: &&SavedState| last.settings == self.settings && Some(&last.wmill) == now.wmill.as_ref();
+        self.state.as_ref().filter(is_same).filter(|last| !last.found.is_empty() && !self.offers_again)
     }
 
     /// Notes that the branch has another tip with the same content in our folder, so that it does not have to be
@@ -267,32 +230,32 @@ impl LastSync {
         }
     }
 
-    /// Notes a success. A failure to do so costs a full sync and a warning, so it does not fail the sync. The pull is
-    /// saved if the version of wmill and `tree` are known: the tree of our folder in the commit, if the next sync may
-    /// build on it. `warnings` are those that the next sync repeats if nothing changed.
+    /// Notes a success. A failure to do so costs a full sync and a warning, so it does not fail the sync. `tree` is that
+    /// of our folder in the commit, if the next sync may build on it, which also needs the version of wmill. `warnings`
+    /// are those that the next sync repeats if nothing changed.
     pub fn save(&self, commit: &ObjectId, now: &Now, tree: Option<&ObjectId>, warnings: &[String], is_full: bool) {
-        let digests = &now.snapshot.digests;
         if tree.is_some()
-            && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), digests.groups.as_bytes())
+            && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), now.snapshot.groups.as_bytes())
         {
             log::warn!("cannot note the digests of the items: {error}");
         }
-        let pull = tree.zip(now.wmill.as_ref()).map(|(tree, wmill)| SavedPull {
+        let tree = tree.filter(|_| now.wmill.is_some());
+        self.write(&fitting(SavedState {
+            commit: commit.to_string(),
+            shared_ui: now.snapshot.sides.has_shared_ui() == Some(true),
             // A narrowed pull does not delay the next full one.
-            begun: self.saved().filter(|_| !is_full).map_or(self.begun, |pull| pull.begun),
+            begun: self.state.as_ref().filter(|_| !is_full).map_or(self.begun, |last| last.begun),
             settings: self.settings.clone(),
-            wmill: wmill.clone(),
+            wmill: now.wmill.clone().unwrap_or_default(),
             windmill: now.account.server_version.clone(),
             query: now.snapshot.query.clone(),
-            digests: digests.into(),
-            tree: tree.to_string(),
+            digests: now.snapshot.digests.clone(),
+            tree: tree.map(ObjectId::to_string),
             warnings: warnings.to_vec(),
             left_out: LeftOut::first_of(now.snapshot.left_out_list()),
             found: now.snapshot.found().unwrap_or_default(),
-            offered: self.refused(now).map_or(Some(self.begun), |pull| pull.offered),
-        });
-        let shared_ui = now.snapshot.sides.has_shared_ui() == Some(true);
-        self.write(&fitting(SavedState { commit: commit.to_string(), shared_ui, pull }));
+            offered: self.refused(now).map_or(Some(self.begun), |last| last.offered),
+        }));
     }
 
     fn write(&self, state: &SavedState) {
@@ -306,11 +269,16 @@ impl LastSync {
 
 const UNKNOWN: &str = "no earlier success is known";
 
-impl SavedPull {
+impl SavedState {
     /// Whether the items that were not accepted are to be offered again.
     fn is_to_offer(&self, now: u64, every: Duration) -> bool {
         let age = self.offered.and_then(|offered| now.checked_sub(offered));
         age.is_none_or(|age| Duration::from_secs(age) >= every)
+    }
+
+    /// Whether the folder at the tip has the tree of this success.
+    fn is_in(&self, tip: &RemoteTip) -> bool {
+        self.tree.as_deref().is_some_and(|tree| tip.tree.as_ref().is_some_and(|there| there.as_str() == tree))
     }
 
     /// Checks that the programs and the query of the export are the same.
@@ -327,39 +295,31 @@ impl SavedPull {
     }
 }
 
-fn is(now: Option<&ObjectId>, then: &str) -> bool {
-    now.is_some_and(|now| now.as_str() == then)
-}
-
 /// Returns the version of this program, and all settings that shape what is pulled and committed. Message, author and
 /// signature are not among them, since they only concern new commits; nor are the guards, since they only look at
 /// changes.
 fn settings(run: RunContext<'_>) -> String {
     let request = run.request;
-    let KindSettings { includes, skips } = tip::asked_kinds(run.env.config);
+    let KindSettings { mut includes, mut skips } = tip::asked_kinds(run.env.config);
     // The order of the kinds does not matter. A setting that is not set is another one than an empty one.
-    let text = |words: Option<Vec<&'static str>>| {
-        let Some(mut words) = words else { return "unset".to_owned() };
-        words.sort_unstable();
-        ["set:", &words.join(",")].concat()
-    };
+    for kinds in [&mut includes, &mut skips].into_iter().flatten() {
+        kinds.sort_unstable();
+    }
     format!(
-        "{STATE_VERSION} {} {} {} {} {}",
+        "{STATE_VERSION} {} {} {} {includes:?} {skips:?}",
         env!("CARGO_PKG_VERSION"),
         request.workspace,
         request.destination(),
-        text(includes),
-        text(skips),
     )
 }
 
 /// Returns why a full sync is needed, as far as that is known without asking any server.
-fn outdated(pull: Option<&SavedPull>, settings: &str, now: u64, every: Duration) -> Option<&'static str> {
-    let Some(pull) = pull else { return Some(UNKNOWN) };
-    let Some(age) = now.checked_sub(pull.begun) else { return Some("the clock was set back") };
-    if pull.settings != settings {
+fn outdated(last: Option<&SavedState>, settings: &str, now: u64, every: Duration) -> Option<&'static str> {
+    let Some(last) = last.filter(|last| last.tree.is_some()) else { return Some(UNKNOWN) };
+    let Some(age) = now.checked_sub(last.begun) else { return Some("the clock was set back") };
+    if last.settings != settings {
         Some("a setting that shapes the backup is another, or we are")
-    } else if Duration::from_secs(age) >= every || (!pull.found.is_empty() && pull.is_to_offer(now, every)) {
+    } else if Duration::from_secs(age) >= every || (!last.found.is_empty() && last.is_to_offer(now, every)) {
         Some("FULL_SYNC_EVERY has passed")
     } else {
         None
@@ -369,8 +329,8 @@ fn outdated(pull: Option<&SavedPull>, settings: &str, now: u64, every: Duration)
 /// Returns the items that the last sync of this backup left out because wmill or the remote did not accept them.
 #[must_use]
 pub fn found(run: RunContext<'_>) -> Vec<FoundItem> {
-    let pull = read(&run.checkout_place().join(STATE_FILE)).and_then(|state| state.pull);
-    pull.filter(|pull| pull.settings == settings(run)).map(|pull| pull.found).unwrap_or_default()
+    let last = read(&run.checkout_place().join(STATE_FILE)).filter(|last| last.settings == settings(run));
+    last.map(|last| last.found).unwrap_or_default()
 }
 
 fn read(file: &Path) -> Option<SavedState> {
@@ -398,15 +358,13 @@ fn text(state: &SavedState) -> String {
 
 /// Drops the items at the end of `found` that the state file has no room for. The next pull has to find them again.
 fn fitting(mut state: SavedState) -> SavedState {
-    let found = state.pull.as_mut().map(|pull| std::mem::take(&mut pull.found)).unwrap_or_default();
+    let found = std::mem::take(&mut state.found);
     let mut bytes = text(&state).len();
     let fits = |one: &FoundItem| {
         bytes += json::to_string(one).len() + ",".len();
         bytes as u64 <= STATE_BYTES_MAX
     };
-    if let Some(pull) = &mut state.pull {
-        pull.found = found.into_iter().take_while(fits).collect();
-    }
+    state.found = found.into_iter().take_while(fits).collect();
     state
 }
 
@@ -422,22 +380,24 @@ mod tests {
 
     const COMMIT: &str = "1111111111111111111111111111111111111111";
 
-    fn saved() -> SavedPull {
+    fn saved() -> SavedState {
         let digest = || "d".to_owned();
-        SavedPull {
+        SavedState {
+            commit: COMMIT.to_owned(),
+            shared_ui: true,
             begun: 1_000,
             settings: "s".to_owned(),
             wmill: "1.819.0 /bin/wmill 1 2".to_owned(),
             windmill: Some("CE v1".to_owned()),
             query: "a=b".to_owned(),
-            digests: SavedDigests {
+            digests: Digests {
                 own_items: digest(),
                 file_types: digest(),
                 shared_ui: digest(),
                 dependencies: digest(),
                 groups: digest(),
             },
-            tree: "2222222222222222222222222222222222222222".to_owned(),
+            tree: Some("2222222222222222222222222222222222222222".to_owned()),
             warnings: vec!["w \"x\"".to_owned()],
             left_out: vec![LeftOut { item: "script f/a".to_owned(), reason: "r".to_owned() }],
             found: Vec::new(),
@@ -459,6 +419,7 @@ mod tests {
         check("s", 999, 60, Some("the clock was set back"));
         check("t", 1_000, 60, Some("a setting that shapes the backup is another, or we are"));
         assert_eq!(outdated(None, "s", 1_000, Duration::MAX), Some(UNKNOWN));
+        assert_eq!(outdated(Some(&SavedState { tree: None, ..saved() }), "s", 1_000, Duration::MAX), Some(UNKNOWN));
     }
 
     #[test]
@@ -467,7 +428,7 @@ mod tests {
             || vec![FoundItem { item: "script f/a".to_owned(), reason: "r".to_owned(), digest: "d".to_owned() }];
         let check = |offered, found: Vec<FoundItem>, expected| {
             // Pulls since then did not offer it.
-            let pull = SavedPull { begun: 1_050, offered, found, ..saved() };
+            let pull = SavedState { begun: 1_050, offered, found, ..saved() };
             assert_eq!(outdated(Some(&pull), "s", 1_060, Duration::from_secs(60)).is_some(), expected, "{offered:?}");
         };
         check(Some(1_001), found(), false);
@@ -479,8 +440,8 @@ mod tests {
 
     #[test]
     fn a_state_is_read_as_it_was_written_or_not_at_all() {
-        for pull in [None, Some(saved())] {
-            let state = SavedState { commit: COMMIT.to_owned(), shared_ui: true, pull };
+        for tree in [None, saved().tree] {
+            let state = SavedState { tree, ..saved() };
             let whole = text(&state);
             assert_eq!(parse(&whole), Some(state));
             for end in 0..whole.len() {
@@ -495,7 +456,7 @@ mod tests {
         let whole = |state: &str| [BEFORE_DIGEST, &digest_of(state), BEFORE_STATE, state, AFTER_STATE].concat();
         // A state of 0.1.0 costs a full sync.
         let old = format!("{{\"commit\":\"{COMMIT}\",\"shared_ui\":true,\"proof\":{{\"begun\":1}}}}");
-        assert_eq!(parse(&whole(&old)), Some(SavedState { commit: COMMIT.to_owned(), shared_ui: true, pull: None }));
+        assert_eq!(parse(&whole(&old)), None);
         // A state in another format is intact, but not ours.
         assert_eq!(parse(&whole("{\"commit\":1}")), None);
     }
@@ -511,16 +472,14 @@ mod tests {
             (0..count).map(one).collect::<Vec<_>>()
         };
         let kept = |count| {
-            let pull = Some(SavedPull { found: found(count), ..saved() });
-            let state = fitting(SavedState { commit: COMMIT.to_owned(), shared_ui: true, pull });
+            let state = fitting(SavedState { found: found(count), ..saved() });
             assert_eq!(parse(&text(&state)).as_ref(), Some(&state), "{count}");
-            state.pull.expect("a pull").found
+            state.found
         };
         assert_eq!(kept(100), found(100));
         let most = kept(10_000);
         assert_eq!(most, found(most.len()));
-        let one_more = Some(SavedPull { found: found(most.len() + 1), ..saved() });
-        let one_more = SavedState { commit: COMMIT.to_owned(), shared_ui: true, pull: one_more };
+        let one_more = SavedState { found: found(most.len() + 1), ..saved() };
         assert_eq!(parse(&text(&one_more)), None);
     }
 }

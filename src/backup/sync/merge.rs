@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use crate::backup::error::BackupError;
-use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::tip::{RemoteTip, is_shared_ui, item_behind_dots};
@@ -12,11 +11,9 @@ use crate::git::ls_tree::{GitPath, Listing, join};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Sample, TreeDiff, printable};
 use crate::git::verify_index;
-use crate::git::{Git, GitError, Staged};
+use crate::git::{Git, GitError};
 use crate::model::names::WorkspaceId;
-use crate::model::result_code::Code;
 use crate::model::run_result::Warnings;
-use crate::util::retry::Retry;
 use crate::windmill::item_path::{self, ItemId, WMILL_LOCK};
 use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot::{ItemNotes, SHARED_UI};
@@ -84,26 +81,15 @@ fn entry_of(path: &str) -> String {
 pub struct Merged {
     /// The differences between both.
     pub comparison: TreeDiff,
-    /// The tree of the pulled files, if these are all files of the folder.
-    staged: Option<ObjectId>,
 }
 
 impl Merged {
-    /// Returns the tree to commit, and the tree of our folder in it. A composed tree is read again and compared with the
-    /// wanted files.
+    /// Returns the tree to commit, and the tree of our folder in it. That tree is read again and compared with the wanted
+    /// files.
     ///
     /// # Errors
     /// [`GitError`], also if git did not put the wanted files into the tree.
     pub fn tree(&self, run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<(ObjectId, ObjectId), GitError> {
-        let folder = match &self.staged {
-            Some(staged) => staged.clone(),
-            None => self.composed(git)?,
-        };
-        let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.as_str(), &folder)?;
-        Ok((whole, folder))
-    }
-
-    fn composed(&self, git: &Git<'_>) -> Result<ObjectId, GitError> {
         let wanted = self.comparison.after();
         let folder = git.compose(wanted)?;
         for file in join(wanted.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
@@ -113,7 +99,8 @@ impl Merged {
                 return Err(GitError::Checkout(message.to_owned()));
             }
         }
-        Ok(folder)
+        let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.as_str(), &folder)?;
+        Ok((whole, folder))
     }
 }
 
@@ -122,16 +109,17 @@ impl Merged {
 /// # Errors
 /// [`BackupError`] if git or the disk fails.
 pub fn compose(
-    run: RunContext<'_>,
     git: &Git<'_>,
     tip: &RemoteTip,
     pulled: &Pulled<'_>,
     warnings: &mut Warnings,
 ) -> Result<Merged, BackupError> {
-    remove_git_folders(run, git, warnings)?;
-    let staged = stage(run, git, tip)?;
-    let merged = merge(git, tip, pulled, staged).map_err(|error| run.git_error(Step::Commit, error.into()));
-    let (merged, replaced) = merged?;
+    remove_git_folders(git, warnings)?;
+    let staged = git.stage()?;
+    if let Some(message) = verify_index::verify(git.tree_folder(), &staged, &tip.folder)? {
+        return Err(GitError::Checkout(message).into());
+    }
+    let (merged, replaced) = merge(git, tip, pulled, &staged).map_err(GitError::from)?;
     if !replaced.is_empty() {
         warnings.add(format!("the workspace's files replaced these of the repository: {replaced}"));
     }
@@ -145,29 +133,21 @@ pub fn compose(
 }
 
 /// Merges the staged files with those of the repository that stay. Returns those that were replaced, too.
-fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: Staged) -> io::Result<(Merged, Sample)> {
-    let superseded = superseded(&staged.files, pulled.own_items, &tip.workspace)?;
-    let (written, _) =
-        staged.files.sifted(git.listing_place("written.listing"), |path, _| !superseded.contains(path))?;
+fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: &Listing) -> io::Result<(Merged, Sample)> {
+    let superseded = superseded(staged, pulled.own_items, &tip.workspace)?;
+    let (written, _) = staged.sifted(git.listing_place("written.listing"), |path, _| !superseded.contains(path))?;
     let (kept, replaced) = keep(&written, tip, pulled)?;
-    let is_whole_folder = superseded.is_empty() && kept.is_empty() && pulled.changed.is_none();
-    let after = if is_whole_folder {
-        written
-    } else {
-        Listing::write(git.listing_place("merged.listing"), |lines| {
-            for file in join(tip.folder.entries()?, written.entries()?) {
-                let (path, (before, after)) = file?;
-                let stays = kept.contains(&path) || !pulled.has(&path);
-                if let Some(entry) = if stays { before } else { after } {
-                    lines.put(&path, &entry)?;
-                }
+    let after = Listing::write(git.listing_place("merged.listing"), |lines| {
+        for file in join(tip.folder.entries()?, written.entries()?) {
+            let (path, (before, after)) = file?;
+            let stays = kept.contains(&path) || !pulled.has(&path);
+            if let Some(entry) = if stays { before } else { after } {
+                lines.put(&path, &entry)?;
             }
-            Ok(())
-        })?
-    };
-    let comparison = TreeDiff::of(tip.folder.clone(), after)?;
-    let staged = is_whole_folder.then_some(staged.tree);
-    Ok((Merged { comparison, staged }, replaced))
+        }
+        Ok(())
+    })?;
+    Ok((Merged { comparison: TreeDiff::of(tip.folder.clone(), after)? }, replaced))
 }
 
 /// Returns the old files of items that became workspace-specific: wmill does not touch them, and writes new files
@@ -197,9 +177,6 @@ fn superseded(
 fn keep(written: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BTreeSet<GitPath>, Sample)> {
     // If wmill saw a file that is gone now, wmill deleted it.
     let is_on_repository = pull.base != PullBase::Empty;
-    if is_on_repository && tip.is_all_visible && pull.left_out.is_empty() {
-        return Ok(Default::default());
-    }
     // With patterns, what was not pulled may lie outside of them. So only pulled items replace other files.
     let pulled = if !tip.plan.scope.is_all() && is_on_repository { Some(items_of(written, tip)?) } else { None };
     let (mut kept, mut replaced) = (BTreeSet::new(), Vec::new());
@@ -210,8 +187,8 @@ fn keep(written: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BT
         }
         // A file that wmill did not see is removed if its name is one of Windmill's.
         let was_seen = is_on_repository && !tip.is_withheld(&path, &entry);
-        let is_theirs = if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, tip, pulled.as_ref()) };
-        if pull.is_left_out(&path, after.is_none(), &tip.workspace) || (!was_seen && is_theirs && after.is_none()) {
+        let is_theirs = || if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, tip, pulled.as_ref()) };
+        if pull.is_left_out(&path, after.is_none(), &tip.workspace) || (after.is_none() && !was_seen && is_theirs()) {
             kept.insert(path);
         } else if !entry.is_file() {
             replaced.push(path);
@@ -245,21 +222,12 @@ pub fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 ///
 /// # Errors
 /// [`BackupError`] if the disk fails.
-pub fn remove_git_folders(run: RunContext<'_>, git: &Git<'_>, warnings: &mut Warnings) -> Result<(), BackupError> {
-    let removed = verify_index::remove_git_folders(git.tree_folder()).map_err(|error| run.disk(&error))?;
+pub fn remove_git_folders(git: &Git<'_>, warnings: &mut Warnings) -> Result<(), BackupError> {
+    let removed = verify_index::remove_git_folders(git.tree_folder())?;
     if !removed.is_empty() {
         warnings.add(format!("git holds no file named `.git`, so the backup is without: {removed}"));
     }
     Ok(())
-}
-
-fn stage(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<Staged, BackupError> {
-    let staged = git.stage().map_err(|error| run.git_error(Step::Commit, error))?;
-    let verified = verify_index::verify(git.tree_folder(), &staged.files, &tip.folder);
-    match verified.map_err(|error| run.disk(&error))? {
-        None => Ok(staged),
-        Some(message) => Err(BackupError { code: Code::GitFailed, message, retry: Retry::NewCheckout }),
-    }
 }
 
 /// Returns whether a path that wmill did not see is one of Windmill's. If patterns narrow the pull, the path has to

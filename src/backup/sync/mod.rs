@@ -9,7 +9,6 @@ pub mod last_sync;
 pub mod merge;
 pub mod pull;
 pub mod push;
-pub mod start;
 pub mod steps;
 pub mod tip;
 
@@ -19,10 +18,11 @@ use std::time::Instant;
 use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::run_context::{Env, Outcome, RunContext};
+use crate::backup::sync::merge::Merged;
 use crate::backup::sync::pull::PullBase;
-use crate::backup::sync::push::PushOutcome;
-use crate::backup::sync::start::Start;
-use crate::backup::sync::steps::{LiveSteps, SyncSteps};
+use crate::backup::sync::push::NotPushed;
+use crate::backup::sync::steps::{LiveSteps, Start, SyncSteps};
+use crate::git::GitError;
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::model::result_code::Code;
@@ -48,7 +48,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     let run = RunContext { request, env };
     result_of(run, run_id, |warnings| {
         let run_env = run.enter()?;
-        let ended = LiveSteps::open(&run, &run_env, warnings).and_then(|start| run_from(run, start, warnings));
+        let ended = LiveSteps::start(&run, &run_env, warnings).and_then(|start| run_from(run, start, warnings));
         match &ended {
             Ok(_) => run.remove_unused_checkouts(),
             // A new checkout did not help. It may be what fills the disk, which other backups share.
@@ -96,25 +96,20 @@ struct SyncRun<'a, W> {
     warnings: &'a mut Warnings,
 }
 
-/// The end of a round that did not fail.
-enum Attempt {
-    /// The sync has succeeded.
-    Success(Outcome),
-    /// The push was rejected, perhaps because another writer was first. Holds the server's words.
-    Rejected(String),
-    /// The remote refused files of items, which are left out now. Holds the server's words.
-    Refused(String),
-}
-
 impl<W: SyncSteps> SyncRun<'_, W> {
     fn run(&mut self) -> Result<Outcome, BackupError> {
         let (mut rejections, mut refusals, mut is_new) = (0, 0, false);
         loop {
             match self.attempt() {
-                Ok(Attempt::Success(success)) => return Ok(success),
-                Ok(Attempt::Refused(why)) if refusals == REFUSALS_MAX => return Err(push::refused(self.run, &why)),
-                Ok(Attempt::Refused(_)) => refusals += 1,
-                Ok(Attempt::Rejected(why)) => {
+                Ok(Ok(success)) => return Ok(success),
+                Ok(Err(NotPushed::Refused { paths, why })) => {
+                    if paths.is_empty() || refusals == REFUSALS_MAX || !self.steps.leave_out(&paths) {
+                        return Err(push::refused(self.run, &why));
+                    }
+                    refusals += 1;
+                }
+                Ok(Err(NotPushed::Rejected(why))) => {
+                    log::info!("the push was rejected: {why}");
                     rejections += 1;
                     self.start_over(rejections, &why)?;
                 }
@@ -156,31 +151,29 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         self.run.step(Step::Fetch, || self.steps.refresh())
     }
 
-    /// Runs one round, from the pull to the push.
-    fn attempt(&mut self) -> Result<Attempt, BackupError> {
+    /// Runs one round, from the pull to the push. The inner error is a reason to try again.
+    fn attempt(&mut self) -> Result<Result<Outcome, NotPushed>, BackupError> {
         let run = self.run;
         self.warn_about_repository();
-        guards::refuse_the_key(run, &self.steps.tip().plan)?;
+        guards::refuse_the_key(run.env.config, &self.steps.tip().plan)?;
         let base = run.step(Step::Pull, || self.steps.pull())?;
         self.warn_about_pull_base(base);
         let (merged, commit) = run.step(Step::Commit, || self.prepare(base))?;
         match commit {
             Some(commit) => self.deliver(commit, &merged),
-            None if merged.as_ref().changed() == Changed::default() => Ok(Attempt::Success(self.leave_as_it_is())),
-            None => self.show(merged.as_ref()).map(Attempt::Success),
+            None if merged.comparison.changed() == Changed::default() => Ok(Ok(self.leave_as_it_is())),
+            None => self.show(&merged.comparison).map(Ok),
         }
     }
 
     /// Merges the pulled files with the repository's. Commits the result if it differs, and this is not a dry run.
-    fn prepare(&mut self, base: PullBase) -> Result<(W::Merged, Option<ObjectId>), BackupError> {
+    fn prepare(&mut self, base: PullBase) -> Result<(Merged, Option<ObjectId>), BackupError> {
         let merged = self.steps.compose(base, self.warnings)?;
         self.steps.guard(&merged)?;
-        let run = self.run;
-        let failed = |error: io::Error| run.git_error(Step::Commit, error.into());
         if self.steps.is_first() {
-            self.warn_about_removed_files(merged.as_ref()).map_err(failed)?;
+            self.warn_about_removed_files(&merged.comparison).map_err(GitError::from)?;
         }
-        let is_committed = merged.as_ref().changed() != Changed::default() && !self.run.request.dry_run;
+        let is_committed = merged.comparison.changed() != Changed::default() && !self.run.request.dry_run;
         let commit = if is_committed { Some(self.steps.commit(&merged)?) } else { None };
         Ok((merged, commit))
     }
@@ -194,35 +187,21 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 
     fn show(&self, comparison: &TreeDiff) -> Result<Outcome, BackupError> {
-        let failed = |error: io::Error| self.run.git_error(Step::Commit, error.into());
-        let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(failed)?;
+        let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(GitError::from)?;
         let SyncRequest { remote, branch, .. } = self.run.request;
         let message = format!("Would commit to {remote} (branch {branch}): {listed}");
         Ok(Outcome { code: Code::DryRun, message, commit: None, changed: comparison.changed(), left_out: Vec::new() })
     }
 
     /// Reports success only if the commit was read back from the branch.
-    fn deliver(&mut self, commit: ObjectId, merged: &W::Merged) -> Result<Attempt, BackupError> {
-        match self.run.step(Step::Push, || self.steps.push(&commit))? {
-            PushOutcome::Confirmed => {
-                self.steps.remember(&commit, self.warnings);
-                let message = format!("Successfully synced workspace '{}' to Git", self.run.request.workspace);
-                let changed = merged.as_ref().changed();
-                let commit = Some(commit);
-                Ok(Attempt::Success(Outcome { code: Code::Pushed, message, commit, changed, left_out: Vec::new() }))
-            }
-            PushOutcome::RefusedFiles { paths, why } => {
-                if self.steps.leave_out(&paths) {
-                    Ok(Attempt::Refused(why))
-                } else {
-                    Err(push::refused(self.run, &why))
-                }
-            }
-            PushOutcome::Rejected(why) => {
-                log::info!("the push was rejected: {why}");
-                Ok(Attempt::Rejected(why))
-            }
+    fn deliver(&mut self, commit: ObjectId, merged: &Merged) -> Result<Result<Outcome, NotPushed>, BackupError> {
+        if let Some(not_pushed) = self.run.step(Step::Push, || self.steps.push(&commit))? {
+            return Ok(Err(not_pushed));
         }
+        self.steps.remember(&commit, self.warnings);
+        let message = format!("Successfully synced workspace '{}' to Git", self.run.request.workspace);
+        let changed = merged.comparison.changed();
+        Ok(Ok(Outcome { code: Code::Pushed, message, commit: Some(commit), changed, left_out: Vec::new() }))
     }
 
     fn warn_about_repository(&mut self) {
@@ -363,8 +342,8 @@ mod tests {
         BackupError { code: Code::GitFailed, message: "it broke".to_owned(), retry }
     }
 
-    fn rejected(why: &str) -> PushOutcome {
-        PushOutcome::Rejected(why.to_owned())
+    fn rejected(why: &str) -> NotPushed {
+        NotPushed::Rejected(why.to_owned())
     }
 
     fn ended(code: Code, message: &str) -> SyncResult {
@@ -390,8 +369,8 @@ mod tests {
         warning: Option<&'static str>,
         /// The items that the pull leaves out.
         left_out: Vec<LeftOut>,
-        /// The outcomes of the first pushes.
-        arrivals: VecDeque<PushOutcome>,
+        /// Why the first pushes fail.
+        arrivals: VecDeque<NotPushed>,
         /// The calls that fail, once each: from which round on, which call, and with which error.
         faults: Vec<(usize, &'static str, BackupError)>,
     }
@@ -425,10 +404,9 @@ mod tests {
             let tip = |tip: char| RemoteTip {
                 commit: (tip != '-').then(|| id(&tip.to_string())),
                 folder_tree: None,
+                tree: None,
                 visible_tree: None,
                 folder: Listing::at("none".into()),
-                is_empty: false,
-                is_all_visible: true,
                 invalid_entries: Sample::default(),
                 path_conflict: None,
                 plan: plan.clone(),
@@ -438,7 +416,7 @@ mod tests {
             self
         }
 
-        fn arrivals<const N: usize>(mut self, arrivals: [PushOutcome; N]) -> Self {
+        fn arrivals<const N: usize>(mut self, arrivals: [NotPushed; N]) -> Self {
             self.arrivals = arrivals.into();
             self
         }
@@ -561,18 +539,7 @@ mod tests {
         }
     }
 
-    struct ScriptedMerge(TreeDiff);
-
-    impl AsRef<TreeDiff> for ScriptedMerge {
-        fn as_ref(&self) -> &TreeDiff {
-            &self.0
-        }
-    }
-
     impl SyncSteps for ScriptedSteps<'_> {
-        /// The changes of the scene.
-        type Merged = ScriptedMerge;
-
         fn left_out(&self) -> Vec<LeftOut> {
             self.scene.left_out.clone()
         }
@@ -599,7 +566,8 @@ mod tests {
             Ok(self.scene.base)
         }
 
-        fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<ScriptedMerge, BackupError> {
+        /// Returns the changes of the scene.
+        fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {
             self.ask("compose", (base == PullBase::Empty).then_some("empty"))?;
             self.scene.warning.into_iter().for_each(|warning| warnings.add(warning.to_owned()));
             let listing = |name: &str, absent, digit| {
@@ -611,21 +579,21 @@ mod tests {
                 .expect("a folder to write to")
             };
             let comparison = TreeDiff::of(listing("before", Mark::Added, "1"), listing("after", Mark::Deleted, "2"));
-            Ok(ScriptedMerge(comparison.expect("a folder to write to")))
+            Ok(Merged { comparison: comparison.expect("a folder to write to") })
         }
 
-        fn guard(&mut self, _: &ScriptedMerge) -> Result<(), BackupError> {
+        fn guard(&mut self, _: &Merged) -> Result<(), BackupError> {
             self.ask("guard", None)
         }
 
-        fn commit(&mut self, _: &ScriptedMerge) -> Result<ObjectId, BackupError> {
+        fn commit(&mut self, _: &Merged) -> Result<ObjectId, BackupError> {
             self.ask("commit", Some(&self.tip()))?;
             Ok(id(commit_of(self.pulls)))
         }
 
-        fn push(&mut self, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
+        fn push(&mut self, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError> {
             self.ask("push", Some(digit(commit)))?;
-            Ok(self.scene.arrivals.pop_front().unwrap_or(PushOutcome::Confirmed))
+            Ok(self.scene.arrivals.pop_front())
         }
 
         fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings) {
@@ -671,7 +639,7 @@ mod tests {
 
     #[test]
     fn files_that_the_remote_refuses_are_left_out_and_the_others_pushed() {
-        let refusal = |path: &str| PushOutcome::RefusedFiles { paths: vec![path.to_owned()], why: "GH001".to_owned() };
+        let refusal = |path: &str| NotPushed::Refused { paths: vec![path.to_owned()], why: "GH001".to_owned() };
         let told = Scene::new().arrivals([refusal("f/a"), refusal("f/b")]).play();
         let asked = [&round(1, "1"), "leave_out:f/a", &round(2, "1"), "leave_out:f/b", &round(3, "1"), &remember(3)];
         assert_eq!(told.asked, asked.join(" "));

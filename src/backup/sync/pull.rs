@@ -13,7 +13,6 @@ use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::merge::parents;
 use crate::backup::sync::pull::marked::MarkedFiles;
-use crate::backup::sync::pull::search::Search;
 use crate::backup::sync::tip::RemoteTip;
 use crate::git::Git;
 use crate::git::ls_tree::{GitPath, Listing, walk};
@@ -43,100 +42,79 @@ pub enum PullBase {
     Empty,
 }
 
-/// Pulls into a folder with the repository's files, or into an empty one if these stop wmill. Searches for items that
-/// wmill cannot write, first among `suspects`, and leaves them out of the snapshot.
+/// A pull of the whole workspace.
+struct WholePull<'a> {
+    run: RunContext<'a>,
+    git: &'a Git<'a>,
+    plan: &'a Plan,
+    /// What the folder holds before.
+    shown: Option<&'a ObjectId>,
+    /// Items that earlier syncs found to be bad. They do not count as too many.
+    suspects: &'a [FoundItem],
+}
+
+/// Pulls into a folder that holds `shown`, or into an empty one if these files stop wmill. Searches for items that wmill
+/// cannot write, first among `suspects`, and leaves them out of the snapshot. Items that wmill was to write and did not
+/// are left out too, and the pull is repeated without them, since wmill may have written a part of them.
 ///
 /// # Errors
 /// [`BackupError`] if wmill, git or the disk fails.
 pub fn pull(
     run: RunContext<'_>,
     git: &Git<'_>,
-    tip: &RemoteTip,
+    plan: &Plan,
+    shown: Option<&ObjectId>,
     snapshot: &mut Snapshot,
     suspects: &[FoundItem],
 ) -> Result<PullBase, BackupError> {
-    without_missing_items(run, git, snapshot, &tip.plan, suspects, |snapshot| pull_all(run, git, tip, snapshot))
+    let whole = WholePull { run, git, plan, shown, suspects };
+    let base = whole.pull(snapshot)?;
+    let written = written_files(run, git)?;
+    let lacks_items = snapshot.leave_out_missing(written, plan)?;
+    if lacks_items { whole.pull(snapshot) } else { Ok(base) }
 }
 
-/// Pulls, and looks for the items that wmill was to write and did not. Such items are left out of the snapshot, and the
-/// pull is repeated without them, since wmill may have written a part of them.
-fn without_missing_items<T>(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    snapshot: &mut Snapshot,
-    plan: &Plan,
-    suspects: &[FoundItem],
-    pull: impl Fn(&Snapshot) -> Result<T, BackupError>,
-) -> Result<T, BackupError> {
-    // Without patterns, as for the pull into an empty folder.
-    let search = Search { run, git, configuration: &plan.text_without_patterns, suspects };
-    let pulled = search.pull(snapshot, &pull)?;
+fn written_files(run: RunContext<'_>, git: &Git<'_>) -> io::Result<WrittenFiles> {
     let mut written = WrittenFiles::default();
-    let files = walk(git.tree_folder(), names::is_gits_own).map_err(|error| run.disk(&error))?;
-    for file in files {
-        let (path, _) = file.map_err(|error| run.disk(&error))?;
+    for file in walk(git.tree_folder(), names::is_gits_own)? {
+        let (path, _) = file?;
         if let Ok(path) = std::str::from_utf8(&path) {
             written.add(path, run.request.workspace.as_str());
         }
     }
-    match snapshot.leave_out_missing(written, plan).map_err(|error| run.disk(&error))? {
-        true => search.pull(snapshot, pull),
-        false => Ok(pulled),
-    }
+    Ok(written)
 }
 
-fn pull_all(run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip, snapshot: &Snapshot) -> Result<PullBase, BackupError> {
-    match pull_into_folder(run, git, snapshot, tip.visible_tree.as_ref(), &tip.plan.text) {
-        Ok(()) => Ok(PullBase::Repository),
-        Err(error) if error.retry == Retry::EmptyFolder && !tip.is_empty => {
-            log::warn!("pulling again, into an empty folder: {}", error.message);
-            // Without patterns: what a pattern left out would look like what Windmill does not hold.
-            pull_into_folder(run, git, snapshot, None, &tip.plan.text_without_patterns).map(|()| PullBase::Empty)
+impl WholePull<'_> {
+    /// Pulls what the snapshot has, without a search for bad items.
+    fn attempt(&self, snapshot: &Snapshot) -> Result<PullBase, BackupError> {
+        let archive = snapshot.whole()?;
+        match self.pull_archive(snapshot, &archive, self.shown, &self.plan.text) {
+            Ok(()) => Ok(PullBase::Repository),
+            Err(error) if error.retry == Retry::EmptyFolder && self.shown.is_some() => {
+                log::warn!("pulling again, into an empty folder: {}", error.message);
+                // Without patterns: what a pattern left out would look like what Windmill does not hold.
+                let configuration = &self.plan.text_without_patterns;
+                self.pull_archive(snapshot, &archive, None, configuration).map(|()| PullBase::Empty)
+            }
+            Err(error) => Err(error),
         }
-        Err(error) => Err(error),
     }
-}
 
-/// Pulls into an empty folder, so that the result depends on Windmill alone.
-///
-/// # Errors
-/// [`BackupError`] if wmill, git or the disk fails.
-pub fn pull_into_nothing(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    snapshot: &mut Snapshot,
-    plan: &Plan,
-    configuration: &str,
-) -> Result<(), BackupError> {
-    let pull = |snapshot: &Snapshot| pull_into_folder(run, git, snapshot, None, configuration);
-    without_missing_items(run, git, snapshot, plan, &[], pull)
-}
-
-/// Pulls into a folder that holds `shown`. Each attempt begins with `shown` and nothing else.
-fn pull_into_folder(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    snapshot: &Snapshot,
-    shown: Option<&ObjectId>,
-    configuration: &str,
-) -> Result<(), BackupError> {
-    let archive = snapshot.whole().map_err(|error| run.disk(&error))?;
-    pull_archive(run, git, snapshot, &archive, shown, configuration)
-}
-
-fn pull_archive(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    snapshot: &Snapshot,
-    archive: &Archive,
-    shown: Option<&ObjectId>,
-    configuration: &str,
-) -> Result<(), BackupError> {
-    run.patiently(Step::Pull, git.run_env(), || {
-        git.check_out(shown).map_err(|error| run.git_error(Step::Pull, error))?;
-        pull_once(run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration)
-            .map_err(|error| run.windmill_error(Step::Pull, error))
-    })
+    /// Pulls into a folder that holds `shown`. Each attempt begins with `shown` and nothing else.
+    fn pull_archive(
+        &self,
+        snapshot: &Snapshot,
+        archive: &Archive,
+        shown: Option<&ObjectId>,
+        configuration: &str,
+    ) -> Result<(), BackupError> {
+        let Self { run, git, .. } = self;
+        run.patiently(Step::Pull, git.run_env(), || {
+            git.check_out(shown)?;
+            Ok(pull_once(*run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration)?)
+        })
+    }
 }
 
 fn pull_once(
@@ -147,10 +125,9 @@ fn pull_once(
     shared_ui: Answer,
     configuration: &str,
 ) -> Result<(), WindmillError> {
-    let machine = |error: io::Error| WindmillError::Machine(error.to_string());
     let own = git.tree_folder().join(WMILL_YAML);
-    files::write_file(&own, configuration.as_bytes()).map_err(machine)?;
-    let marked = MarkedFiles::take(git.tree_folder()).map_err(machine)?;
+    files::write_file(&own, configuration.as_bytes())?;
+    let marked = MarkedFiles::take(git.tree_folder())?;
     let format = git.format();
     let server = SnapshotServer::start(Answers {
         workspace: run.request.workspace.clone(),
@@ -158,10 +135,10 @@ fn pull_once(
         query: snapshot.query.clone(),
         sides: SideAnswers { shared_ui, ..snapshot.sides.clone() },
     });
-    let pulled = cli::pull(&run.request.workspace, server.map_err(machine)?, git.run_env(), git.tree_folder());
+    let pulled = cli::pull(&run.request.workspace, server?, git.run_env(), git.tree_folder());
     git.configure(format).map_err(|_| WindmillError::Machine("cannot write the checkout's settings".to_owned()))?;
-    files::remove_file(&own).map_err(machine)?;
-    marked.give_back().map_err(machine)?;
+    files::remove_file(&own)?;
+    marked.give_back()?;
     pulled
 }
 
@@ -177,25 +154,23 @@ pub fn pull_narrowed(
     snapshot: &Snapshot,
     changed: &Changed,
 ) -> Result<Option<String>, BackupError> {
-    let of_git = |error| run.git_error(Step::Pull, error);
-    let of_disk = |error: io::Error| run.disk(&error);
     let place = git.listing_place("narrowed.listing");
     let is_shown = |path: &[u8], entry: &_| changed.is_shown(path) && !tip.is_withheld(path, entry);
-    let (shown, _) = tip.folder.sifted(place, is_shown).map_err(of_disk)?;
-    let tree = git.compose(&shown).map_err(of_git)?;
+    let (shown, _) = tip.folder.sifted(place, is_shown)?;
+    let tree = git.compose(&shown)?;
     files::open_folder(git.tree_folder());
-    git.check_out(Some(&tree)).map_err(of_git)?;
+    git.check_out(Some(&tree))?;
     let before = read_lock(git);
     // On a file system that ignores case, wmill compares the names of the whole workspace.
     if fs::symlink_metadata(git.tree_folder().join(WMILL_LOCK.to_uppercase())).is_ok() {
         return Ok(Some("the file system does not tell upper and lower case apart".to_owned()));
     }
-    let archive = snapshot.narrowed(changed).map_err(of_disk)?;
+    let archive = snapshot.narrowed(changed)?;
     // If this endpoint does not exist, wmill does not touch the files of the shared UI.
     match pull_once(run, git, snapshot, archive, None, &tip.plan.text) {
         Ok(()) => {}
-        Err(error @ WindmillError::Expired(_)) => return Err(run.windmill_error(Step::Pull, error)),
-        Err(error) => return Ok(Some(run.windmill_error(Step::Pull, error).message)),
+        Err(error @ WindmillError::Expired(_)) => return Err(error.into()),
+        Err(error) => return Ok(Some(BackupError::from(error).message)),
     }
     let (Some(before), Some(after)) = (before, read_lock(git)) else {
         return Ok(Some("wmill-lock.yaml cannot be read".to_owned()));
@@ -203,7 +178,7 @@ pub fn pull_narrowed(
     if let Err(why) = narrow::check_lock(&before, &after, changed) {
         return Ok(Some(why.to_owned()));
     }
-    let other = check_others(git, tip, &shown, changed).map_err(of_disk)?;
+    let other = check_others(git, tip, &shown, changed)?;
     Ok(other.map(|path| format!("`{}` is not of an item that changed", printable(&path))))
 }
 

@@ -7,16 +7,13 @@ use crate::git::object::ObjectId;
 use crate::git::{self, Git, GitError, Pushed};
 use crate::model::result_code::Code;
 use crate::util::parallel::both;
-use crate::util::retry::Retry;
 
-/// The outcome of a push.
-pub enum PushOutcome {
-    /// The commit was seen on the remote.
-    Confirmed,
+/// Why a push did not bring the commit to the branch, if another commit may.
+pub enum NotPushed {
     /// The push was rejected, perhaps because another writer was first. Holds what the server said.
     Rejected(String),
-    /// The remote refuses some of the files, and would accept the others.
-    RefusedFiles {
+    /// The remote refuses the commit. It would accept one without some of the files, if it names any.
+    Refused {
         /// Their paths in the repository.
         paths: Vec<String>,
         /// What the server said.
@@ -24,50 +21,27 @@ pub enum PushOutcome {
     },
 }
 
-/// Pushes the commit to the remote. If the answer to a push was lost, asks the remote before it pushes again.
+/// Pushes the commit to the remote. If the answer to a push was lost, asks the remote before it pushes again. Returns
+/// `None` if the commit was seen on the branch.
 ///
 /// # Errors
 /// [`BackupError`] if the remote refuses the commit or does not answer.
-pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
-    let failed = |error| run.git_error(Step::Push, error);
+pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError> {
     let mut may_be_there = false;
-    let pushed = run.patiently(Step::Push, git.run_env(), || {
-        if std::mem::replace(&mut may_be_there, true) && is_there(run, git, commit).map_err(failed)? {
-            return Ok(PushOutcome::Confirmed);
+    run.patiently(Step::Push, git.run_env(), || {
+        if std::mem::replace(&mut may_be_there, true) && is_there(run, git, commit)? {
+            return Ok(None);
         }
-        push_once(run, git, commit)
-    });
-    match pushed {
-        // The answer to the last attempt may have been lost too.
-        Err(error) if matches!(error.retry, Retry::AfterPause(_)) => {
-            if is_there(run, git, commit).unwrap_or(false) {
-                Ok(PushOutcome::Confirmed)
-            } else {
-                Err(error)
+        match git.push(commit)? {
+            Pushed::Accepted if is_there(run, git, commit)? => Ok(None),
+            Pushed::Accepted => {
+                let why = "the server took the commit, but the branch does not hold it now";
+                Ok(Some(NotPushed::Rejected(why.to_owned())))
             }
+            Pushed::Outrun(why) => Ok(Some(NotPushed::Rejected(why))),
+            Pushed::Refused(why) => Ok(Some(NotPushed::Refused { paths: git::refused_paths(&why), why })),
         }
-        other => other,
-    }
-}
-
-fn push_once(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
-    let failed = |error| run.git_error(Step::Push, error);
-    match git.push(commit).map_err(failed)? {
-        Pushed::Accepted => {}
-        Pushed::Outrun(why) => return Ok(PushOutcome::Rejected(why)),
-        Pushed::Refused(why) => {
-            let paths = git::refused_paths(&why);
-            return if paths.is_empty() {
-                Err(refused(run, &why))
-            } else {
-                Ok(PushOutcome::RefusedFiles { paths, why })
-            };
-        }
-    }
-    if is_there(run, git, commit).map_err(failed)? {
-        return Ok(PushOutcome::Confirmed);
-    }
-    Ok(PushOutcome::Rejected("the server took the commit, but the branch does not hold it now".to_owned()))
+    })
 }
 
 /// Returns whether the branch of the remote holds the commit. At the same time, notes that the checkout is at that
@@ -76,7 +50,7 @@ fn is_there(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<boo
     let (noted, state) = both("note", || git.set_tip_ref(commit), || git.remote_state());
     if let Err(error) = noted {
         // This costs the next sync a fetch, but the current sync still counts.
-        log::warn!("cannot note where the checkout stands: {}", run.git_error(Step::Push, error).message);
+        log::warn!("cannot note where the checkout stands: {}", BackupError::from(error).message);
     }
     let state = state?;
     run.note_head(&state);

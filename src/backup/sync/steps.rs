@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::backup::error::BackupError;
+use crate::backup::paths;
 use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::commit::{self, CreatedCommit};
@@ -10,14 +11,14 @@ use crate::backup::sync::guards;
 use crate::backup::sync::last_sync::{LastSync, Now};
 use crate::backup::sync::merge::{self, Merged, Pulled};
 use crate::backup::sync::pull::{self, PullBase};
-use crate::backup::sync::push::{self, PushOutcome};
-use crate::backup::sync::start::{self, Start};
+use crate::backup::sync::push::{self, NotPushed};
 use crate::backup::sync::tip::{self, RemoteTip};
-use crate::git::Git;
 use crate::git::object::ObjectId;
-use crate::git::tree_diff::TreeDiff;
+use crate::git::{Git, RemoteState};
 use crate::model::run_result::{LeftOut, Warnings};
 use crate::process::run_env::RunEnv;
+use crate::util::parallel::both;
+use crate::windmill::cli;
 use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot::SHARED_UI;
 
@@ -27,9 +28,6 @@ const REFUSALS_ONE_BY_ONE_MAX: u32 = 5;
 
 /// The steps of a full sync. Each returns its error; `sync` decides whether to try anything else.
 pub trait SyncSteps {
-    /// What the folder will hold, compared with what it held.
-    type Merged: AsRef<TreeDiff>;
-
     /// Returns what the branch held when it was last asked for.
     fn tip(&self) -> &RemoteTip;
     /// Returns whether no earlier success is known.
@@ -48,22 +46,22 @@ pub trait SyncSteps {
     ///
     /// # Errors
     /// [`BackupError`] if wmill did not write what Windmill has, or git or the disk fails.
-    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Self::Merged, BackupError>;
+    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError>;
     /// Refuses what must not be committed.
     ///
     /// # Errors
     /// [`BackupError`] if it refuses.
-    fn guard(&mut self, merged: &Self::Merged) -> Result<(), BackupError>;
+    fn guard(&mut self, merged: &Merged) -> Result<(), BackupError>;
     /// Commits on top of the base; the commit is not pushed yet.
     ///
     /// # Errors
     /// [`BackupError`] if git or the disk fails.
-    fn commit(&mut self, merged: &Self::Merged) -> Result<ObjectId, BackupError>;
-    /// Pushes a commit to the branch, and checks whether it arrived.
+    fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError>;
+    /// Pushes a commit to the branch, and checks whether it arrived. Returns `None` if it did.
     ///
     /// # Errors
     /// [`BackupError`] if the remote refuses the commit or does not answer.
-    fn push(&mut self, commit: &ObjectId) -> Result<PushOutcome, BackupError>;
+    fn push(&mut self, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError>;
     /// Notes a success with all its warnings, and warns about what the commit lacks.
     fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings);
     /// Fetches the base again.
@@ -76,6 +74,19 @@ pub trait SyncSteps {
     /// # Errors
     /// [`BackupError`] if the disk fails.
     fn discard(&mut self) -> Result<(), BackupError>;
+}
+
+/// Whether anything changed.
+pub enum Start<T> {
+    /// Nothing changed.
+    Unchanged {
+        /// The branch's tip.
+        tip: ObjectId,
+        /// The items that the last pull left out.
+        left_out: Vec<LeftOut>,
+    },
+    /// Something changed, or this is not known, so wmill has to pull.
+    Pull(T),
 }
 
 /// Windmill, the remote, and a checkout between them.
@@ -97,11 +108,13 @@ pub struct LiveSteps<'a> {
 }
 
 impl<'a> LiveSteps<'a> {
-    /// Asks the remote and Windmill whether anything changed since the last success.
+    /// Asks the remote, wmill and Windmill, takes the snapshot, and finds out whether anything changed since the last
+    /// success. A sync usually takes only this one snapshot. Its query depends on the repository, so the remote is asked
+    /// first.
     ///
     /// # Errors
     /// [`BackupError`] if the remote, Windmill or the disk fails, the key cannot sign, or a guard refuses.
-    pub fn open(
+    pub fn start(
         run: &'a RunContext<'a>,
         run_env: &'a RunEnv,
         warnings: &mut Warnings,
@@ -110,32 +123,60 @@ impl<'a> LiveSteps<'a> {
         let git = run.git(run_env, &folder)?;
         warn_about_old_volume(*run, warnings);
         let last = LastSync::open(*run, &folder);
-        Ok(match start::start(*run, &git, &last, warnings)? {
-            Start::Unchanged { tip, left_out } => Start::Unchanged { tip, left_out },
-            Start::Pull((now, tip)) => {
-                guards::refuse_a_public_repository(*run, run_env, &tip, warnings)?;
-                // The warnings so far are not saved with a success, since every sync that pulls gives them again.
-                let warnings = warnings.count();
-                Start::Pull(Self { run, git, last, now, tip, changed: None, made: None, refusals: 0, warnings })
+        let ((state, tip), (version, account)) = run.step(Step::Fetch, || {
+            // The slowest one starts first: a program that asks a server.
+            let (fetched, (version, account)) = both(
+                "fetch",
+                || fetch(*run, &git, &last),
+                || {
+                    let version = || cli::known_version(run_env, &paths::root(run.env.config).join("wmill-version"));
+                    both("version", version, || run.account(run_env))
+                },
+            );
+            Ok((fetched?, (version, account?)))
+        })?;
+        run.note_token_user(&account);
+        guards::refuse_lost_rights(*run, &account)?;
+        run.warn_about_access(&account, warnings);
+        run.warn_about_choice(&account, warnings);
+        // Only the settings can ask for the key.
+        guards::refuse_the_key(run.env.config, &tip::plan_without_file(run.env.config))?;
+        let query = tip.as_ref().map_or_else(|| last.query(), |tip| &tip.plan.query);
+        let snapshot = run.step(Step::Probe, || run.snapshot(Step::Probe, run_env, query))?;
+        run.warn_about_snapshot(&snapshot, warnings);
+        let wmill = version.as_ref().zip(cli::identity(&run_env.environment));
+        let wmill = wmill.map(|(version, file)| [&version.text, " ", &*file].concat());
+        let now = Now { account, version, wmill, snapshot };
+        let commit = tip.as_ref().map_or(&state.tip, |tip| &tip.commit).as_ref();
+        match last.unchanged(&now, commit, tip.as_ref()) {
+            Ok((commit, pull)) => {
+                log::info!("unchanged since the last sync, pull skipped");
+                pull.warnings.iter().for_each(|warning| warnings.add(warning.clone()));
+                if !run.request.dry_run {
+                    last.follow(commit);
+                }
+                return Ok(Start::Unchanged { tip: commit.clone(), left_out: pull.left_out.clone() });
             }
-        })
-    }
-
-    /// Returns the groups of items that changed, if nothing else did.
-    fn changed_groups(&self) -> Option<Changed> {
-        let commit = self.tip.commit.as_ref().filter(|_| self.last.is_usable())?;
-        let tree = tip::folder_of(*self.run, &self.git, commit);
-        match self.last.changed_groups(&self.now, &self.tip, tree.as_ref()) {
-            Ok(changed) => {
-                log::debug!("groups of items that changed: {}", changed.count());
-                Some(changed)
-            }
-            Err(why) => {
-                log::debug!("the whole workspace is pulled: {why}");
-                None
-            }
+            Err(why) => log::debug!("wmill has to pull: {why}"),
         }
+        let bring = || run.patiently(Step::Fetch, run_env, || tip::bring(*run, &git, &state));
+        let tip = tip.map_or_else(|| run.step(Step::Fetch, bring), Ok)?;
+        guards::refuse_a_public_repository(*run, *run, run_env, &tip, warnings)?;
+        // The warnings so far are not saved with a success, since every sync that pulls gives them again.
+        let warnings = warnings.count();
+        Ok(Start::Pull(Self { run, git, last, now, tip, changed: None, made: None, refusals: 0, warnings }))
     }
+}
+
+/// Asks the remote for its tip, and fetches it, unless it is that of the last success: then there may be nothing to
+/// pull.
+fn fetch(run: RunContext<'_>, git: &Git<'_>, last: &LastSync) -> Result<(RemoteState, Option<RemoteTip>), BackupError> {
+    run.patiently(Step::Fetch, git.run_env(), || {
+        let state = tip::ask(run, git)?;
+        let is_known = last.is_usable() && last.is_at(state.tip.as_ref());
+        let tip = if is_known { None } else { Some(tip::bring(run, git, &state)?) };
+        Ok((state, tip))
+    })
 }
 
 fn warn_about_old_volume(run: RunContext<'_>, warnings: &mut Warnings) {
@@ -150,8 +191,6 @@ fn warn_about_old_volume(run: RunContext<'_>, warnings: &mut Warnings) {
 }
 
 impl SyncSteps for LiveSteps<'_> {
-    type Merged = Merged;
-
     fn tip(&self) -> &RemoteTip {
         &self.tip
     }
@@ -194,16 +233,18 @@ impl SyncSteps for LiveSteps<'_> {
         }
         let refused = self.last.refused(&self.now).map_or(&[][..], |pull| &pull.found);
         let judged = self.now.snapshot.judge_by(&tip.plan);
-        judged.and_then(|()| self.now.snapshot.leave_out_again(refused)).map_err(|error| run.disk(&error))?;
-        self.changed = self.changed_groups();
+        judged.and_then(|()| self.now.snapshot.leave_out_again(refused))?;
+        let changed = self.last.changed_groups(&self.now, tip);
+        self.changed = changed.inspect_err(|why| log::debug!("the whole workspace is pulled: {why}")).ok();
         if let Some(changed) = &self.changed {
+            log::debug!("groups of items that changed: {}", changed.count());
             match pull::pull_narrowed(run, git, tip, &self.now.snapshot, changed)? {
                 None => return Ok(PullBase::Repository),
                 Some(why) => log::info!("pulling the whole workspace: {why}"),
             }
             self.changed = None;
         }
-        pull::pull(run, git, tip, &mut self.now.snapshot, self.last.found())
+        pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), &mut self.now.snapshot, self.last.found())
     }
 
     fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {
@@ -216,7 +257,7 @@ impl SyncSteps for LiveSteps<'_> {
             owns_ui,
             left_out: snapshot.left_out_items(),
         };
-        merge::compose(*self.run, &self.git, &self.tip, &pulled, warnings)
+        merge::compose(&self.git, &self.tip, &pulled, warnings)
     }
 
     fn guard(&mut self, merged: &Merged) -> Result<(), BackupError> {
@@ -226,12 +267,11 @@ impl SyncSteps for LiveSteps<'_> {
     fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError> {
         let Now { account, version, .. } = &self.now;
         let version = version.as_ref().map(|version| version.text.as_str());
-        let made = commit::make(*self.run, &self.git, &self.tip, merged, account, version)
-            .map_err(|error| self.run.git_error(Step::Commit, error))?;
+        let made = commit::make(*self.run, &self.git, &self.tip, merged, account, version)?;
         Ok(self.made.insert(made).commit.clone())
     }
 
-    fn push(&mut self, commit: &ObjectId) -> Result<PushOutcome, BackupError> {
+    fn push(&mut self, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError> {
         push::deliver(*self.run, &self.git, commit)
     }
 
@@ -239,7 +279,7 @@ impl SyncSteps for LiveSteps<'_> {
         // If git made another commit than it was asked to, the next sync is a full one and finds that out.
         let made = self.made.take().filter(|made| made.commit == *commit);
         let is_as_made = |tree: &ObjectId| made.as_ref().is_none_or(|made| made.folder == *tree);
-        let tree = tip::folder_of(*self.run, &self.git, commit).filter(is_as_made);
+        let tree = self.git.tree_at(commit, self.run.request.subdir.as_str()).ok().filter(is_as_made);
         // After a sync that changed something, the next sync may not give all warnings again. It is a full one to find
         // out.
         let told = warnings.after(self.warnings);
@@ -256,12 +296,6 @@ impl SyncSteps for LiveSteps<'_> {
     }
 
     fn discard(&mut self) -> Result<(), BackupError> {
-        self.git.discard().map_err(|error| self.run.git_error(Step::Fetch, error))
-    }
-}
-
-impl AsRef<TreeDiff> for Merged {
-    fn as_ref(&self) -> &TreeDiff {
-        &self.comparison
+        Ok(self.git.discard()?)
     }
 }

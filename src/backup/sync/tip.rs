@@ -1,7 +1,6 @@
 //! The remote's tip: fetched into the checkout, checked, and reduced to what `wmill` may see.
 
 use crate::backup::error::BackupError;
-use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::config::Config;
 use crate::git::ls_tree::{EntryCheck, Listing};
@@ -28,14 +27,12 @@ pub struct RemoteTip {
     pub commit: Option<ObjectId>,
     /// The tree of our folder, without the invalid entries.
     pub folder_tree: Option<ObjectId>,
+    /// The tree of our folder, if there is such a folder.
+    pub tree: Option<ObjectId>,
     /// The tree that `wmill` sees: our folder without everything that could mislead it.
     pub visible_tree: Option<ObjectId>,
     /// The valid files in our folder, by their path in it.
     pub folder: Listing,
-    /// Whether the folder has no file.
-    pub is_empty: bool,
-    /// Whether `wmill` sees all files of the folder.
-    pub is_all_visible: bool,
     /// Paths in our folder that no checkout can hold.
     pub invalid_entries: Sample,
     /// The file, link or submodule in the repository at the path of our folder or of a parent folder. It cannot stay.
@@ -71,7 +68,7 @@ impl RemoteTip {
 /// # Errors
 /// [`BackupError`] if the remote fails.
 pub fn ask(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteState, BackupError> {
-    let state = git.remote_state().map_err(|error| run.git_error(Step::Fetch, error))?;
+    let state = git.remote_state()?;
     run.note_head(&state);
     Ok(state)
 }
@@ -90,14 +87,14 @@ pub fn refresh(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteTip, BackupEr
 /// [`BackupError`] if the remote or the disk fails.
 pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<RemoteTip, BackupError> {
     let look = || fetch(git, state).and_then(|tip| examine(run, git, tip));
-    let tip = match look() {
+    match look() {
         Err(GitError::Checkout(why)) => {
             log::warn!("creating the checkout again: {why}");
-            git.create(state.format).and_then(|()| look())
+            git.create(state.format)?;
+            Ok(look()?)
         }
-        result => result,
-    };
-    tip.map_err(|error| run.git_error(Step::Fetch, error))
+        result => Ok(result?),
+    }
 }
 
 /// Examines a commit that was fetched before. Nothing is checked out.
@@ -105,21 +102,7 @@ pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<
 /// # Errors
 /// [`BackupError`] if git or the disk fails.
 pub fn at(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<RemoteTip, BackupError> {
-    examine(run, git, Some(commit.clone())).map_err(|error| run.git_error(Step::Fetch, error))
-}
-
-/// Fetches the tip that the remote showed, and returns the tree of our folder in it. Nothing is checked out. Returns
-/// `None` if there is no such folder, or if anything fails.
-#[must_use]
-pub fn folder_at(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Option<ObjectId> {
-    let tip = fetch(git, state).ok().flatten().filter(|tip| state.tip.as_ref() == Some(tip))?;
-    folder_of(run, git, &tip)
-}
-
-/// Returns the tree of our folder in a commit that was fetched before.
-#[must_use]
-pub fn folder_of(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Option<ObjectId> {
-    git.tree_at(commit, run.request.subdir.as_str()).ok()
+    Ok(examine(run, git, Some(commit.clone()))?)
 }
 
 /// Fetches the objects of the tip.
@@ -172,15 +155,14 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
     if count > ENTRIES_MAX {
         return Err(GitError::Remote { code: Code::PullFailed, message: too_many(path, count), is_passing: false });
     }
-    let folder_tree = if invalid_entries.is_empty() { tree } else { Some(git.compose(&folder)?) };
+    let folder_tree = if invalid_entries.is_empty() { tree.clone() } else { Some(git.compose(&folder)?) };
     let plan = plan(run, git, own.as_ref())?;
     let mut tip = RemoteTip {
         commit,
+        tree,
         visible_tree: folder_tree.clone(),
         folder_tree,
         folder,
-        is_empty: valid_count == 0,
-        is_all_visible: true,
         invalid_entries,
         path_conflict,
         plan,
@@ -208,7 +190,7 @@ fn withhold(git: &Git<'_>, tip: &mut RemoteTip, count: usize) -> Result<(), GitE
         ));
     }
     if visible_count < count {
-        (tip.is_all_visible, tip.visible_tree) = (false, Some(git.compose(&visible)?));
+        tip.visible_tree = Some(git.compose(&visible)?);
     }
     Ok(())
 }

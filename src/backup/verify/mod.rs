@@ -117,10 +117,10 @@ pub fn short(commit: &ObjectId) -> &str {
 fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, BackupError> {
     let run_env = run.enter()?;
     let folder = run_env.run_dir.path().join("checkout");
-    files::create_folder(&folder).map_err(|error| run.disk(&error))?;
+    files::create_folder(&folder)?;
     let git = run.git(&run_env, &folder)?;
     let tip = run.step(Step::Fetch, || run.patiently(Step::Fetch, &run_env, || tip::refresh(run, &git)))?;
-    guards::refuse_the_key(run, &tip.plan)?;
+    guards::refuse_the_key(run.env.config, &tip.plan)?;
     let (account, mut snapshot) =
         run.step(Step::Probe, || Ok((run.account(&run_env)?, run.snapshot(Step::Probe, &run_env, &tip.plan.query)?)))?;
     for warning in &tip.plan.warnings {
@@ -128,14 +128,13 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     }
     run.warn_about_snapshot(&snapshot, warnings);
     run.warn_about_access(&account, warnings);
-    run.warn_about_default_workspace(&account, warnings);
+    run.warn_about_choice(&account, warnings);
     // What the last sync left out is left out here too.
-    snapshot.leave_out_again(&last_sync::found(run)).map_err(|error| run.disk(&error))?;
-    let failed = |error: GitError| run.git_error(Step::Commit, error);
-    let committed = tip.commit.as_ref().map(|tip| git.commit_message(tip)).transpose().map_err(failed)?;
+    snapshot.leave_out_again(&last_sync::found(run))?;
+    let committed = tip.commit.as_ref().map(|tip| git.commit_message(tip)).transpose()?;
     let committed = committed.and_then(|commit| commit.time).map(time::to_text);
-    snapshot.judge_by(&tip.plan).map_err(|error| run.disk(&error))?;
-    run.step(Step::Pull, || pull::pull_into_nothing(run, &git, &mut snapshot, &tip.plan, &tip.plan.text))?;
+    snapshot.judge_by(&tip.plan)?;
+    run.step(Step::Pull, || pull::pull(run, &git, &tip.plan, None, &mut snapshot, &[]))?;
     let mut found = Found {
         tip: tip.commit.clone(),
         committed,
@@ -143,10 +142,10 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
         differences: Vec::new(),
         left_out: snapshot.left_out_list(),
     };
-    merge::remove_git_folders(run, &git, warnings)?;
+    merge::remove_git_folders(&git, warnings)?;
     let only_in_backup = run.step(Step::Commit, || {
-        let fresh = git.stage().map_err(failed)?.files;
-        compare_files(&git, &tip, &fresh, &mut found).map_err(failed)
+        let fresh = git.stage()?;
+        Ok(compare_files(&git, &tip, &fresh, &mut found)?)
     })?;
     if !only_in_backup.is_empty() {
         for path in gone(run, &git, &tip, &mut snapshot)? {
@@ -210,7 +209,7 @@ fn gone(
     tip: &RemoteTip,
     snapshot: &mut Snapshot,
 ) -> Result<Vec<Vec<u8>>, BackupError> {
-    let base = run.step(Step::Pull, || pull::pull(run, git, tip, snapshot, &[]))?;
+    let base = run.step(Step::Pull, || pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), snapshot, &[]))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);
     let pulled = Pulled {
         base,
@@ -219,11 +218,10 @@ fn gone(
         owns_ui,
         left_out: snapshot.left_out_items(),
     };
-    let composed = merge::compose(run, git, tip, &pulled, &mut Warnings::default())?;
-    let failed = |error: std::io::Error| run.git_error(Step::Commit, GitError::from(error));
+    let composed = merge::compose(git, tip, &pulled, &mut Warnings::default())?;
     let mut gone = Vec::new();
-    for change in composed.comparison.changes().map_err(failed)? {
-        let change = change.map_err(failed)?;
+    for change in composed.comparison.changes().map_err(GitError::from)? {
+        let change = change.map_err(GitError::from)?;
         if change.mark == Mark::Deleted {
             gone.push(change.path);
         }
