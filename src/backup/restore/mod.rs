@@ -13,12 +13,13 @@ mod select;
 mod switches;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime};
 
 use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::restore::glob::Pattern;
-use crate::backup::restore::select::Choice;
+use crate::backup::restore::select::{Choice, is_app};
 use crate::backup::restore::tree::{Change, Tree};
 use crate::backup::run_context::{Env, Outcome, RunContext};
 use crate::backup::sync::merge;
@@ -41,7 +42,7 @@ use crate::util::yaml::{self, Node};
 use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::item_path::{ItemId, ItemKind, KEY_FILE};
-use crate::windmill::push_relay::{Permits, Subject, Verb};
+use crate::windmill::push_relay::{Permits, Verb};
 use crate::windmill::wmill_yaml::{self, WMILL_YAML};
 
 const LISTED_IN_MESSAGE_MAX: usize = 50;
@@ -409,30 +410,31 @@ impl RestoreRun<'_> {
     fn permits(&self, git: &Git<'_>, push: &Push<'_>) -> Result<Permits, BackupError> {
         let mut permits = Permits::default();
         if push.key.is_some() {
-            permits.writes.insert(Subject::of(&ItemId { kind: ItemKind::Key, path: String::new() }, Verb::Update));
+            permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, Verb::Update);
         }
+        let apps_that_stay: BTreeSet<&str> = push.choice.apps_that_stay().map(|id| id.path.as_str()).collect();
         for Change { mark, path, .. } in push.pushed {
             let verb = match mark {
                 _ if push.choice.is_to_go(path) => Verb::Delete,
                 Mark::Added => Verb::Create,
                 Mark::Modified | Mark::Deleted => Verb::Update,
             };
-            let subject = match push.choice.items.get(path) {
+            match push.choice.items.get(path) {
                 Some(ItemId { kind: kind @ ItemKind::User, .. }) if verb != Verb::Create => {
-                    self.username(git, push, path)?.map(|path| Subject::of(&ItemId { kind: *kind, path }, verb))
+                    if let Some(path) = self.username(git, push, path)? {
+                        permits.add(&ItemId { kind: *kind, path }, verb);
+                    }
                 }
-                Some(id) => Some(Subject::of(id, verb)),
-                None if tip::is_shared_ui(path.as_bytes()) => Some(Subject::shared_ui()),
-                None => path.strip_prefix("f/").and_then(|name| name.split('/').next()).map(Subject::folder),
-            };
-            match verb {
-                Verb::Delete => permits.deletions.extend(subject),
-                Verb::Create | Verb::Update => permits.writes.extend(subject),
+                // An app and a raw app at one path are one item in Windmill.
+                Some(id) if verb == Verb::Delete && is_app(id) && apps_that_stay.contains(&*id.path) => {}
+                Some(id) => permits.add(id, verb),
+                None if tip::is_shared_ui(path.as_bytes()) => permits.add_shared_ui(),
+                None => {
+                    if let Some(name) = path.strip_prefix("f/").and_then(|name| name.split('/').next()) {
+                        permits.add_folder(name, verb);
+                    }
+                }
             }
-        }
-        // An app and a raw app at one path are one item in Windmill.
-        for id in push.choice.apps_that_stay() {
-            permits.deletions.remove(&Subject::of(id, Verb::Delete));
         }
         Ok(permits)
     }

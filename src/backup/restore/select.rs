@@ -267,7 +267,7 @@ impl Choice {
     }
 }
 
-fn is_app(id: &ItemId) -> bool {
+pub(super) fn is_app(id: &ItemId) -> bool {
     matches!(id.kind, ItemKind::App | ItemKind::RawApp)
 }
 
