@@ -252,16 +252,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Ok(Node::Whole(value))
     }
 
-    fn visit_u128<E>(self, value: u128) -> Result<Node, E> {
-        Ok(Node::Real(value as f64))
-    }
-
+    /// JavaScript has only one kind of number, so `2.0` is the whole number.
     fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Real(value))
-    }
-
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<Node, E> {
-        Ok(Node::Unread)
+        let is_whole = value.fract() == 0.0 && value.abs() < i128::MAX as f64;
+        Ok(if is_whole { Node::Whole(value as i128) } else { Node::Real(value) })
     }
 
     fn visit_str<E>(mut self, text: &str) -> Result<Node, E> {
@@ -277,11 +271,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 None => return Ok(Node::List(list)),
             }
         }
-        let mut is_empty = list.is_empty() && self.levels == 0;
-        while items.next_element::<IgnoredAny>()?.is_some() {
-            is_empty = false;
-        }
-        Ok(if is_empty { Node::List(list) } else { Node::Unread })
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Node::Unread)
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Node, A::Error> {
@@ -297,18 +288,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 value => fields.insert(name, value),
             };
         }
-        let mut is_empty = fields.is_empty() && self.levels == 0;
-        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-            is_empty = false;
-        }
-        Ok(if is_empty { Node::Fields(fields) } else { Node::Unread })
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Node::Unread)
     }
 
     fn visit_enum<A: EnumAccess<'de>>(mut self, tagged: A) -> Result<Node, A::Error> {
-        if self.levels == 0 {
-            let (IgnoredAny, value) = tagged.variant()?;
-            return value.newtype_variant().map(|IgnoredAny| Node::Unread);
-        }
         let source = self.source;
         let (tag, value) = tagged.variant::<String>()?;
         Ok(match value.newtype_variant_seed(self.deeper())? {

@@ -55,8 +55,8 @@ fn compare_files(path: &str, backup: &[u8], workspace: &[u8], adjust: impl Fn(&m
             compare_locks(&one, &other, &mut lines);
         }
         (Some(one), Some(other)) => {
-            let masks = Masks::of(path, [&one, &other]);
-            compare(&mut Vec::new(), Some(&one), Some(&other), &masks, &mut lines);
+            let hidden = Hidden::of(path, [&one, &other]);
+            compare(&mut Vec::new(), Some(&one), Some(&other), &hidden, &mut lines);
             if lines.count == 0 && [backup, workspace].into_iter().any(may_be_read_otherwise) {
                 lines.add(format_args!("its content is another"));
             }
@@ -147,46 +147,43 @@ fn item_of(path: &str) -> Option<ItemId> {
     item_path::item_of(path).or_else(|| item_path::item_of_hidden_file(path))
 }
 
-/// Which values are not shown.
-enum Masks {
-    /// Values of fields that are named like a secret.
-    ByName,
-    /// All values below this field, and values of fields that are named like a secret.
+/// Which values are not shown, apart from those of fields that are named like a secret.
+enum Hidden {
+    None,
+    /// All values below this field.
     Below(&'static str),
-    /// All values.
     All,
 }
 
-impl Masks {
+impl Hidden {
     fn of(path: &str, nodes: [&Node; 2]) -> Self {
-        let is_secret = |node: &&Node| match node {
+        let is_secret = |node: &Node| match node {
             Node::Fields(fields) => fields.get("is_secret") == Some(&Node::Bool(true)),
             _ => true,
         };
-        match item_of(path).map(|item| (item.kind, item.path)) {
-            Some((ItemKind::Variable, _)) if nodes.iter().any(is_secret) => Self::Below("value"),
-            Some((ItemKind::Variable, _)) => Self::ByName,
+        let Some(item) = item_of(path) else { return Self::None };
+        let is_main = path.strip_suffix(RESOURCE_ENDING) == Some(&item.path);
+        match item.kind {
+            ItemKind::Variable if !nodes.into_iter().any(is_secret) => Self::None,
+            ItemKind::Variable => Self::Below("value"),
             // The other files of a resource are its value.
-            Some((ItemKind::Resource, name)) if path.strip_suffix(RESOURCE_ENDING) == Some(&name) => {
-                Self::Below("value")
-            }
-            Some((ItemKind::Resource | ItemKind::Settings | ItemKind::Key, _)) => Self::All,
-            _ => Self::ByName,
+            ItemKind::Resource if is_main => Self::Below("value"),
+            ItemKind::Resource | ItemKind::Settings | ItemKind::Key => Self::All,
+            _ => Self::None,
         }
     }
 
-    fn hide(&self, place: &[String]) -> bool {
-        let is_called_secret = || {
-            place.iter().any(|name| {
-                let name = name.to_ascii_lowercase();
-                SECRET_WORDS.iter().any(|word| name.contains(word)) && name != "is_secret"
-            })
+    fn has(&self, place: &[String]) -> bool {
+        let is_called_secret = |name: &String| {
+            let name = name.to_ascii_lowercase();
+            SECRET_WORDS.iter().any(|word| name.contains(word)) && name != "is_secret"
         };
-        match self {
+        let is_below = match self {
+            Self::None => false,
+            Self::Below(top) => place.first().is_some_and(|name| name == top),
             Self::All => true,
-            Self::ByName => is_called_secret(),
-            Self::Below(top) => place.first().is_some_and(|name| name == top) || is_called_secret(),
-        }
+        };
+        is_below || place.iter().any(is_called_secret)
     }
 }
 
@@ -196,47 +193,38 @@ fn may_be_secret(path: &str) -> bool {
     matches!(kind, Some(ItemKind::Variable | ItemKind::Resource | ItemKind::Settings | ItemKind::Key))
 }
 
-fn compare(place: &mut Vec<String>, backup: Option<&Node>, workspace: Option<&Node>, masks: &Masks, lines: &mut Lines) {
+fn compare(
+    place: &mut Vec<String>,
+    backup: Option<&Node>,
+    workspace: Option<&Node>,
+    hidden: &Hidden,
+    lines: &mut Lines,
+) {
     match (backup, workspace) {
-        (Some(one), Some(other)) if is_same(one, other) => {}
+        (Some(one), Some(other)) if one == other => {}
         (Some(Node::Fields(one)), Some(Node::Fields(other))) => {
             for name in one.keys().chain(other.keys().filter(|name| !one.contains_key(*name))) {
                 place.push(name.clone());
-                compare(place, one.get(name), other.get(name), masks, lines);
+                compare(place, one.get(name), other.get(name), hidden, lines);
                 place.pop();
             }
         }
         (Some(Node::List(one)), Some(Node::List(other))) => {
             for index in 0..one.len().max(other.len()) {
                 place.push(index.to_string());
-                compare(place, one.get(index), other.get(index), masks, lines);
+                compare(place, one.get(index), other.get(index), hidden, lines);
                 place.pop();
             }
         }
         (one, other) => {
             let show = |node: Option<&Node>| match node {
                 None => "nothing".to_owned(),
-                Some(_) if masks.hide(place) => MASK.to_owned(),
+                Some(_) if hidden.has(place) => MASK.to_owned(),
                 Some(node) => shown(node),
             };
             let name = printable(place.join(".").as_bytes());
             lines.add(format_args!("{name}: {} in the backup, {} in the workspace", show(one), show(other)));
         }
-    }
-}
-
-/// Compares two values. A whole number may equal a real number, since JavaScript has only one kind of number.
-fn is_same(one: &Node, other: &Node) -> bool {
-    match (one, other) {
-        (Node::Whole(whole), Node::Real(real)) | (Node::Real(real), Node::Whole(whole)) => *whole as f64 == *real,
-        (Node::List(one), Node::List(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
-        }
-        (Node::Fields(one), Node::Fields(other)) => {
-            one.len() == other.len()
-                && one.iter().all(|(name, value)| other.get(name).is_some_and(|it| is_same(value, it)))
-        }
-        _ => one == other,
     }
 }
 
