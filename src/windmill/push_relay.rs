@@ -29,17 +29,6 @@ const VERSION: &str = "/api/version";
 /// The answer to a change that is not forwarded.
 const LEFT_ALONE: &str = "left as it is";
 
-/// How a push changes an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// The workspace does not have the item.
-    Create,
-    /// The workspace has the item.
-    Update,
-    /// The workspace has the item, and gets rid of it.
-    Delete,
-}
-
 /// The requests that a push may make, each with its item in words.
 ///
 /// A request is its path below the workspace's part of the API, and the name that Windmill takes from the rest of the
@@ -47,105 +36,35 @@ pub enum Verb {
 #[derive(Debug, Default)]
 pub struct Permits(BTreeMap<(String, String), String>);
 
+/// The requests that change an item, and those that delete it.
+type Requests = (Vec<(String, String)>, Vec<(String, String)>);
+
 impl Permits {
-    /// Permits the requests with which wmill changes an item in this way. The path of a user that the workspace has is
-    /// its name there, and not its address.
-    pub fn add(&mut self, item: &ItemId, verb: Verb) {
-        let (path, what) = (item.path.as_str(), item.to_string());
-        let part = match item.kind {
-            ItemKind::Script => "scripts",
-            ItemKind::Flow => "flows",
-            ItemKind::App | ItemKind::RawApp => "apps",
-            ItemKind::Resource => "resources",
-            ItemKind::ResourceType => "resources/type",
-            ItemKind::Variable => "variables",
-            ItemKind::Schedule => "schedules",
-            ItemKind::Group => "groups",
-            ItemKind::Trigger("native") => return self.add_native_trigger(path, verb, &what),
-            ItemKind::Trigger(sort) => &format!("{sort}_triggers"),
-            ItemKind::Migration => return self.add_migration(path, verb, &what),
-            ItemKind::User => {
-                return match verb {
-                    Verb::Create => self.permit("workspaces/add_user", path, &what),
-                    Verb::Update => self.permit(&format!("users/update/{path}"), "", &what),
-                    Verb::Delete => self.permit(&format!("users/delete/{path}"), "", &what),
-                };
-            }
-            ItemKind::WorkspaceDependencies => {
-                let Some((language, name)) = language_and_name(path) else { return };
-                return match verb {
-                    Verb::Delete => self.permit(&format!("workspace_dependencies/delete/{language}"), name, &what),
-                    _ => self.permit("workspace_dependencies/create", &format!("{language}/{name}"), &what),
-                };
-            }
-            ItemKind::Settings => {
-                return SETTINGS.iter().for_each(|name| self.permit(&format!("workspaces/{name}"), "", &what));
-            }
-            ItemKind::Key => return self.permit("workspaces/encryption_key", "", &what),
-        };
-        self.add_usual(part, path, verb, &what);
+    /// Permits to create and change, or to delete, an item. For a user that the workspace has, there is
+    /// [`Permits::add_user`].
+    pub fn add(&mut self, item: &ItemId, deletes: bool) {
+        self.permit(&item.to_string(), requests_for(item), deletes);
     }
 
-    /// Permits to create, change or delete the folder `f/{name}`.
-    pub fn add_folder(&mut self, name: &str, verb: Verb) {
-        self.add_usual("folders", name, verb, &format!("folder {name}"));
+    /// Permits to change, or to delete, the user with this name in the workspace.
+    pub fn add_user(&mut self, name: &str, deletes: bool) {
+        let request = |verb| vec![(format!("users/{verb}/{name}"), String::new())];
+        self.permit(&format!("user {name}"), (request("update"), request("delete")), deletes);
+    }
+
+    /// Permits to create and change, or to delete, the folder `f/{name}`.
+    pub fn add_folder(&mut self, name: &str, deletes: bool) {
+        self.permit(&format!("folder {name}"), usual_requests("folders", name), deletes);
     }
 
     /// Permits to change the shared UI.
     pub fn add_shared_ui(&mut self) {
-        self.permit("shared_ui", "", "shared UI");
+        self.permit("shared UI", (vec![("shared_ui".to_owned(), String::new())], Vec::new()), false);
     }
 
-    /// Permits the usual requests of a part of the API.
-    fn add_usual(&mut self, part: &str, path: &str, verb: Verb, what: &str) {
-        if verb == Verb::Delete {
-            for delete in ["delete", "delete/p", "archive", "archive/p"] {
-                self.permit(&format!("{part}/{delete}/{path}"), "", what);
-            }
-            return;
-        }
-        self.permit(&format!("{part}/create"), path, what);
-        // Windmill moves an item to the path in the body.
-        for named in ["", path] {
-            for update in ["update", "setenabled", "setmode", "adduser", "removeuser"] {
-                self.permit(&format!("{part}/{update}/{path}"), named, what);
-            }
-        }
-        let of_acl = if part == "groups" { "group_" } else { part.trim_end_matches('s') };
-        for change in ["add", "remove"] {
-            self.permit(&format!("acls/{change}/{of_acl}/{path}"), "", what);
-        }
-    }
-
-    /// Permits the requests for the migration `table/timestamp_name`. Windmill deletes it by its timestamp.
-    fn add_migration(&mut self, path: &str, verb: Verb, what: &str) {
-        let (start, name) = path.split_once('_').unwrap_or((path, ""));
-        let (table, digits) = start.split_once('/').unwrap_or((start, ""));
-        // wmill sends the timestamp as a number.
-        let timestamp = digits.trim_start_matches('0');
-        if verb == Verb::Delete {
-            self.permit(&format!("workspaces/delete_datatable_migration/{table}/{timestamp}"), "", what);
-        } else {
-            let named = format!("{timestamp}_{name}");
-            self.permit(&format!("workspaces/upsert_datatable_migration/{table}"), &named, what);
-        }
-    }
-
-    /// Permits the requests for the native trigger `f/ops/hook.script.77.nextcloud`. A request to create it does not
-    /// have its number, and a request to delete it has only its number and its service.
-    fn add_native_trigger(&mut self, path: &str, verb: Verb, what: &str) {
-        let mut parts = path.rsplitn(3, '.');
-        let mut part = || parts.next().unwrap_or_default();
-        let (service, number, runs) = (part(), part(), part());
-        match verb {
-            Verb::Create => self.permit(&format!("native_triggers/{service}/create"), runs, what),
-            Verb::Update => self.permit(&format!("native_triggers/{service}/update/{number}"), runs, what),
-            Verb::Delete => self.permit(&format!("native_triggers/{service}/delete/{number}"), "", what),
-        }
-    }
-
-    fn permit(&mut self, path: &str, named: &str, what: &str) {
-        self.0.insert((path.to_owned(), named.to_owned()), what.to_owned());
+    fn permit(&mut self, what: &str, (changes, deletions): Requests, deletes: bool) {
+        let requests = if deletes { deletions } else { changes };
+        self.0.extend(requests.into_iter().map(|request| (request, what.to_owned())));
     }
 
     /// Returns the item of a change that may be forwarded. `prefix` is the workspace's part of the API.
@@ -202,6 +121,61 @@ fn named_in(path: &str, query: &str, body: &[u8]) -> Option<String> {
             Some(named)
         }
     }
+}
+
+fn requests_for(item: &ItemId) -> Requests {
+    let path = item.path.as_str();
+    let one = |path: String, named: &str| vec![(path, named.to_owned())];
+    match item.kind {
+        ItemKind::Settings => {
+            (SETTINGS.iter().map(|name| (format!("workspaces/{name}"), String::new())).collect(), Vec::new())
+        }
+        ItemKind::Key => (one("workspaces/encryption_key".to_owned(), ""), Vec::new()),
+        ItemKind::User => (one("workspaces/add_user".to_owned(), path), Vec::new()),
+        ItemKind::WorkspaceDependencies => {
+            let Some((language, name)) = language_and_name(path) else { return Requests::default() };
+            let deletion = one(format!("workspace_dependencies/delete/{language}"), name);
+            (one("workspace_dependencies/create".to_owned(), &format!("{language}/{name}")), deletion)
+        }
+        // `table/timestamp_name`. wmill sends the timestamp as a number, and Windmill deletes a migration by it.
+        ItemKind::Migration => {
+            let (start, name) = path.split_once('_').unwrap_or((path, ""));
+            let (table, digits) = start.split_once('/').unwrap_or((start, ""));
+            let timestamp = digits.trim_start_matches('0');
+            let change = format!("workspaces/upsert_datatable_migration/{table}");
+            let deletion = format!("workspaces/delete_datatable_migration/{table}/{timestamp}");
+            (one(change, &format!("{timestamp}_{name}")), one(deletion, ""))
+        }
+        // `f/ops/hook.script.77.nextcloud`. A request to create it does not have its number, and a request to delete it
+        // has only its number and its service.
+        ItemKind::Trigger("native") => {
+            let mut parts = path.rsplitn(3, '.');
+            let mut part = || parts.next().unwrap_or_default();
+            let (service, number, runs) = (part(), part(), part());
+            let request = |verb: &str| format!("native_triggers/{service}/{verb}");
+            let changes = ["create".to_owned(), format!("update/{number}")];
+            let changes = changes.iter().map(|verb| (request(verb), runs.to_owned())).collect();
+            (changes, one(request(&format!("delete/{number}")), ""))
+        }
+        ItemKind::App | ItemKind::RawApp => usual_requests("apps", path),
+        ItemKind::ResourceType => usual_requests("resources/type", path),
+        kind => usual_requests(&format!("{}s", kind.to_string().replace(' ', "_")), path),
+    }
+}
+
+/// Returns the requests that are usual in Windmill's API.
+fn usual_requests(part: &str, path: &str) -> Requests {
+    let mut changes = vec![(format!("{part}/create"), path.to_owned())];
+    // Windmill moves an item to the path in the body.
+    for named in ["", path] {
+        for update in ["update", "setenabled", "setmode", "adduser", "removeuser"] {
+            changes.push((format!("{part}/{update}/{path}"), named.to_owned()));
+        }
+    }
+    let of_acl = if part == "groups" { "group_" } else { part.trim_end_matches('s') };
+    changes.extend(["add", "remove"].map(|change| (format!("acls/{change}/{of_acl}/{path}"), String::new())));
+    let deletions = ["delete", "delete/p", "archive", "archive/p"];
+    (changes, deletions.map(|delete| (format!("{part}/{delete}/{path}"), String::new())).to_vec())
 }
 
 /// The requests with which wmill changes a workspace's settings, below `workspaces/`.
@@ -396,9 +370,9 @@ mod tests {
 
     const PREFIX: &str = "/api/w/shop/";
 
-    fn permits(file: &str, verbs: &[Verb]) -> Permits {
+    fn permits(file: &str, deletes: bool) -> Permits {
         let mut permits = Permits::default();
-        verbs.iter().for_each(|verb| permits.add(&item_of(file).expect("an item"), *verb));
+        permits.add(&item_of(file).expect("an item"), deletes);
         permits
     }
 
@@ -406,70 +380,81 @@ mod tests {
         permits.item_of(&[PREFIX, target].concat(), PREFIX, body.as_bytes()).is_some()
     }
 
-    /// Checks that a request is permitted for a change of the item with this file in one of these ways, and in no other.
+    /// Checks that a request changes the item with this file, and does not delete it.
     #[track_caller]
-    fn check(file: &str, verbs: &[Verb], target: &str, body: &str) {
-        for verb in [Verb::Create, Verb::Update, Verb::Delete] {
-            let is_one = is_permitted(&permits(file, &[verb]), target, body);
-            assert_eq!(is_one, verbs.contains(&verb), "{verb:?} {file} {target} {body}");
-        }
+    fn check(file: &str, target: &str, body: &str) {
+        let is_one = |deletes| is_permitted(&permits(file, deletes), target, body);
+        assert_eq!((is_one(false), is_one(true)), (true, false), "{file} {target} {body}");
+    }
+
+    /// Checks that a request deletes the item with this file, and is permitted for no other change.
+    #[track_caller]
+    fn check_deletion(file: &str, target: &str) {
+        let is_one = |deletes| is_permitted(&permits(file, deletes), target, "");
+        assert_eq!((is_one(false), is_one(true)), (false, true), "{file} {target}");
     }
 
     #[test]
     fn an_item_is_changed_by_its_own_requests() {
-        use Verb::{Create, Delete, Update};
-        const WRITES: &[Verb] = &[Create, Update];
         let made = r#"{"path":"f/ops/a","value":{"path":"x"}}"#;
-        check("f/ops/a.py", WRITES, "scripts/create", made);
-        check("f/ops/a.py", &[Delete], "scripts/archive/p/f/ops/a", "");
-        check("f/ops/a.flow/flow.yaml", WRITES, "flows/update/f/ops/a", "{}");
-        check("f/ops/a.flow/flow.yaml", WRITES, "flows/update/f/ops/a", made);
-        check("f/ops/a.flow/flow.yaml", &[Delete], "flows/delete/f/ops/a", "");
-        check("f/ops/a.raw_app/index.tsx", &[Delete], "apps/delete/f/ops/a", "");
+        check("f/ops/a.py", "scripts/create", made);
+        check_deletion("f/ops/a.py", "scripts/archive/p/f/ops/a");
+        check("f/ops/a.flow/flow.yaml", "flows/update/f/ops/a", "{}");
+        check("f/ops/a.flow/flow.yaml", "flows/update/f/ops/a", made);
+        check_deletion("f/ops/a.flow/flow.yaml", "flows/delete/f/ops/a");
+        check_deletion("f/ops/a.raw_app/index.tsx", "apps/delete/f/ops/a");
         let query = "variables/update/f/ops/a%20b?already_encrypted=true";
-        check("f/ops/a b.variable.yaml", WRITES, query, "{}");
-        check("c_shop.resource-type.yaml", WRITES, "resources/type/create", r#"{"name":"c_shop"}"#);
-        check("c_shop.resource-type.yaml", WRITES, "resources/type/update/c_shop", r#"{"name":"c_shop"}"#);
-        check("c_shop.resource-type.yaml", &[Delete], "resources/type/delete/c_shop", "");
-        check("f/ops/hook.http_trigger.yaml", WRITES, "http_triggers/setmode/f/ops/hook", "{}");
-        check("f/ops/a.variable.yaml", WRITES, "acls/add/variable/f/ops/a", r#"{"owner":"u/x"}"#);
-        check("groups/oncall.group.yaml", WRITES, "acls/remove/group_/oncall", "{}");
-        check("groups/oncall.group.yaml", WRITES, "groups/create", r#"{"name":"oncall"}"#);
-        check("groups/oncall.group.yaml", WRITES, "groups/adduser/oncall", r#"{"username":"ann"}"#);
-        check("users/bob.user.yaml", &[Update], "users/update/bob", r#"{"is_admin":true}"#);
-        check("users/bob.user.yaml", &[Delete], "users/delete/bob", "");
+        check("f/ops/a b.variable.yaml", query, "{}");
+        check("c_shop.resource-type.yaml", "resources/type/create", r#"{"name":"c_shop"}"#);
+        check("c_shop.resource-type.yaml", "resources/type/update/c_shop", r#"{"name":"c_shop"}"#);
+        check_deletion("c_shop.resource-type.yaml", "resources/type/delete/c_shop");
+        check("f/ops/hook.http_trigger.yaml", "http_triggers/setmode/f/ops/hook", "{}");
+        check("f/ops/a.variable.yaml", "acls/add/variable/f/ops/a", r#"{"owner":"u/x"}"#);
+        check("groups/oncall.group.yaml", "acls/remove/group_/oncall", "{}");
+        check("groups/oncall.group.yaml", "groups/create", r#"{"name":"oncall"}"#);
+        check("groups/oncall.group.yaml", "groups/adduser/oncall", r#"{"username":"ann"}"#);
         let added = r#"{"email":"a@x.dev","username":"bob"}"#;
-        check("users/a@x.dev.user.yaml", &[Create], "workspaces/add_user", added);
+        check("users/a@x.dev.user.yaml", "workspaces/add_user", added);
         for settings in ["workspaces/edit_webhook", "workspaces/critical_alerts/mute"] {
-            check("settings.yaml", &[Create, Update, Delete], settings, "{}");
+            check("settings.yaml", settings, "{}");
         }
-        check("encryption_key.yaml", &[Create, Update, Delete], "workspaces/encryption_key", "{}");
+        check("encryption_key.yaml", "workspaces/encryption_key", "{}");
         let front = r#"{"name":"front","language":"bun"}"#;
-        check("dependencies/front.package.json", WRITES, "workspace_dependencies/create", front);
-        check("dependencies/package.json", WRITES, "workspace_dependencies/create", r#"{"language":"bun"}"#);
-        check("dependencies/go.mod", &[Delete], "workspace_dependencies/delete/go", "");
-        check("dependencies/a b.go.mod", &[Delete], "workspace_dependencies/delete/go?name=a%20b", "");
+        check("dependencies/front.package.json", "workspace_dependencies/create", front);
+        check("dependencies/package.json", "workspace_dependencies/create", r#"{"language":"bun"}"#);
+        check_deletion("dependencies/go.mod", "workspace_dependencies/delete/go");
+        check_deletion("dependencies/a b.go.mod", "workspace_dependencies/delete/go?name=a%20b");
         let migration = "migrations/datatable/main/0020260101_init_it.down.sql";
         let record = r#"{"timestamp":20260101,"name":"init_it","code_up":""}"#;
-        check(migration, WRITES, "workspaces/upsert_datatable_migration/main", record);
-        check(migration, &[Delete], "workspaces/delete_datatable_migration/main/20260101", "");
+        check(migration, "workspaces/upsert_datatable_migration/main", record);
+        check_deletion(migration, "workspaces/delete_datatable_migration/main/20260101");
         let native = "f/ops/a.script.77.nextcloud_native_trigger.yaml";
         let runs = r#"{"script_path":"f/ops/a","is_flow":false}"#;
-        check(native, &[Create], "native_triggers/nextcloud/create", runs);
-        check(native, &[Update], "native_triggers/nextcloud/update/77", runs);
-        check(native, &[Delete], "native_triggers/nextcloud/delete/77", "");
+        check(native, "native_triggers/nextcloud/create", runs);
+        check(native, "native_triggers/nextcloud/update/77", runs);
+        check_deletion(native, "native_triggers/nextcloud/delete/77");
         let mut others = Permits::default();
         others.add_shared_ui();
-        others.add_folder("ops", Create);
-        for (target, body) in [("shared_ui", r#"{"files":{}}"#), ("folders/create", r#"{"name":"ops"}"#)] {
+        others.add_folder("ops", false);
+        others.add_user("bob", false);
+        others.add_user("ann", true);
+        for (target, body) in [
+            ("shared_ui", r#"{"files":{}}"#),
+            ("folders/create", r#"{"name":"ops"}"#),
+            ("users/update/bob", r#"{"is_admin":true}"#),
+            ("users/delete/ann", ""),
+        ] {
             assert!(is_permitted(&others, target, body), "{target}");
+        }
+        for target in ["users/update/ann", "users/delete/bob", "folders/delete/ops"] {
+            assert!(!is_permitted(&others, target, "{}"), "{target}");
         }
     }
 
     #[test]
     fn a_request_that_names_another_item_or_that_wmill_does_not_need_is_not_permitted() {
         let mut all = Permits::default();
-        for verb in [Verb::Create, Verb::Update, Verb::Delete] {
+        for deletes in [false, true] {
             for file in [
                 "f/ops/a.py",
                 "f/ops/a.flow/flow.yaml",
@@ -484,9 +469,10 @@ mod tests {
                 "users/bob.user.yaml",
                 "settings.yaml",
             ] {
-                all.add(&item_of(file).expect("an item"), verb);
+                all.add(&item_of(file).expect("an item"), deletes);
             }
-            all.add_folder("ops", verb);
+            all.add_folder("ops", deletes);
+            all.add_user("bob", deletes);
         }
         for kind in ["flows", "apps", "resources", "variables", "schedules", "http_triggers"] {
             let update = format!("{kind}/update/f/ops/a");
@@ -529,9 +515,9 @@ mod tests {
 
     #[test]
     fn only_chosen_changes_of_the_workspace_are_forwarded() {
-        let mut permits = permits("f/ops/a.variable.yaml", &[Verb::Update]);
-        permits.add(&item_of("f/ops/b.variable.yaml").expect("an item"), Verb::Delete);
-        permits.add_folder("ops", Verb::Update);
+        let mut permits = permits("f/ops/a.variable.yaml", false);
+        permits.add(&item_of("f/ops/b.variable.yaml").expect("an item"), true);
+        permits.add_folder("ops", false);
         for (target, is_forwarded) in [
             ("/api/w/shop/variables/update/f/ops/a?already_encrypted=true", true),
             ("/api/w/shop/variables/delete/f/ops/a", false),

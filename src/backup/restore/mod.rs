@@ -42,7 +42,7 @@ use crate::util::yaml::{self, Node};
 use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::item_path::{ItemId, ItemKind, KEY_FILE};
-use crate::windmill::push_relay::{Permits, Verb};
+use crate::windmill::push_relay::Permits;
 use crate::windmill::wmill_yaml::{self, WMILL_YAML};
 
 const LISTED_IN_MESSAGE_MAX: usize = 50;
@@ -410,29 +410,22 @@ impl RestoreRun<'_> {
     fn permits(&self, git: &Git<'_>, push: &Push<'_>) -> Result<Permits, BackupError> {
         let mut permits = Permits::default();
         if push.key.is_some() {
-            permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, Verb::Update);
+            permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
         }
         let apps_that_stay: BTreeSet<&str> = push.choice.apps_that_stay().map(|id| id.path.as_str()).collect();
-        for Change { mark, path, .. } in push.pushed {
-            let verb = match mark {
-                _ if push.choice.is_to_go(path) => Verb::Delete,
-                Mark::Added => Verb::Create,
-                Mark::Modified | Mark::Deleted => Verb::Update,
-            };
+        for Change { path, .. } in push.pushed {
+            let deletes = push.choice.is_to_go(path);
             match push.choice.items.get(path) {
-                Some(ItemId { kind: kind @ ItemKind::User, .. }) if verb != Verb::Create => {
-                    if let Some(path) = self.username(git, push, path)? {
-                        permits.add(&ItemId { kind: *kind, path }, verb);
-                    }
-                }
                 // An app and a raw app at one path are one item in Windmill.
-                Some(id) if verb == Verb::Delete && is_app(id) && apps_that_stay.contains(&*id.path) => {}
-                Some(id) => permits.add(id, verb),
+                Some(id) if deletes && is_app(id) && apps_that_stay.contains(&*id.path) => {}
+                Some(ItemId { kind: ItemKind::User, .. }) if push.there.contains_key(path) => {
+                    self.username(git, push, path)?.iter().for_each(|name| permits.add_user(name, deletes));
+                }
+                Some(id) => permits.add(id, deletes),
                 None if tip::is_shared_ui(path.as_bytes()) => permits.add_shared_ui(),
                 None => {
-                    if let Some(name) = path.strip_prefix("f/").and_then(|name| name.split('/').next()) {
-                        permits.add_folder(name, verb);
-                    }
+                    let name = path.strip_prefix("f/").and_then(|name| name.split('/').next());
+                    name.iter().for_each(|name| permits.add_folder(name, deletes));
                 }
             }
         }
