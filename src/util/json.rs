@@ -14,21 +14,17 @@ pub struct Limits {
     pub containers: usize,
 }
 
-/// A limit that an outline breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutlineFault {
-    /// Too many brackets are open at the same time.
-    TooDeep,
-    /// There are too many values, arrays or objects.
-    TooMany,
+/// Returns the value of a text, if its outline keeps the limits and it is JSON.
+#[must_use]
+pub fn parse(text: &str, limits: Limits) -> Option<Value> {
+    if keeps(text, limits) { json::from_str(text).ok() } else { None }
 }
 
-/// Returns the limit that the outline breaks first. The content of strings does not count.
-#[must_use]
-pub fn outline_fault(text: &str, limits: Limits) -> Option<OutlineFault> {
+/// Returns whether the outline keeps the limits. The content of strings does not count.
+fn keeps(text: &str, limits: Limits) -> bool {
     let (mut depth, mut values, mut containers) = (0_usize, 1_usize, 0_usize);
     let (mut in_string, mut escaped) = (false, false);
-    for byte in text.bytes() {
+    text.bytes().all(|byte| {
         match byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = in_string,
@@ -38,23 +34,8 @@ pub fn outline_fault(text: &str, limits: Limits) -> Option<OutlineFault> {
             b',' if !in_string => values += 1,
             _ => {}
         }
-        if depth > limits.depth {
-            return Some(OutlineFault::TooDeep);
-        }
-        if values > limits.values || containers > limits.containers {
-            return Some(OutlineFault::TooMany);
-        }
-    }
-    None
-}
-
-/// Returns the value of a text, if its outline keeps the limits and it is JSON.
-#[must_use]
-pub fn parse(text: &str, limits: Limits) -> Option<Value> {
-    if outline_fault(text, limits).is_some() {
-        return None;
-    }
-    json::from_str(text).ok()
+        depth <= limits.depth && values <= limits.values && containers <= limits.containers
+    })
 }
 
 #[cfg(test)]
@@ -62,20 +43,20 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(text: &str, expected: Option<OutlineFault>) {
-        assert_eq!(outline_fault(text, Limits { depth: 2, values: 3, containers: 4 }), expected, "{text}");
+    fn check(text: &str, expected: bool) {
+        assert_eq!(keeps(text, Limits { depth: 2, values: 3, containers: 4 }), expected, "{text}");
     }
 
     #[test]
     fn an_outline_is_held_to_each_limit() {
-        check("[[1]]", None);
-        check("[[[1]]]", Some(OutlineFault::TooDeep));
-        check("[1,2,3]", None);
-        check("[1,2,3,4]", Some(OutlineFault::TooMany));
-        check("[[],[],[]]", None);
-        check("[[][][][]]", Some(OutlineFault::TooMany));
-        check(r#"["[[[[,,,,","\"[[[",1]"#, None);
-        check("]]]]", None);
+        check("[[1]]", true);
+        check("[[[1]]]", false);
+        check("[1,2,3]", true);
+        check("[1,2,3,4]", false);
+        check("[[],[],[]]", true);
+        check("[[][][][]]", false);
+        check(r#"["[[[[,,,,","\"[[[",1]"#, true);
+        check("]]]]", true);
     }
 
     #[test]

@@ -16,11 +16,9 @@ use crate::windmill::item_path::ItemKind;
 
 /// A larger file is not checked, and its item is left out.
 const FILE_BYTES_MAX: u64 = 16 << 20;
-/// A larger file of a schedule or a trigger is left out. Windmill makes none of that size.
-const SWITCH_BYTES_MAX: u64 = 1 << 20;
 /// Above this number, JavaScript cannot represent every whole number.
 const WHOLE_MAX: u128 = 1 << 53;
-const BYTE_ORDER_MARK: char = '\u{feff}';
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl RestoreRun<'_> {
     /// Checks the tree out into the folder, and removes from the folder what must not be pushed. The files that remain
@@ -37,15 +35,15 @@ impl RestoreRun<'_> {
         for path in choice.pushed() {
             let Some(item) = choice.items.get(&path) else { continue };
             let content = self.content(git, &path)?;
+            let text = String::from_utf8_lossy(&content);
             let has_file = |path: &str| is_readable_for_wmill(&git.tree_folder().join(path));
-            if content.len() as u64 > FILE_BYTES_MAX || references::leads_out(item, &path, &content, has_file) {
+            if content.len() as u64 > FILE_BYTES_MAX || references::leads_out(item, &path, &text, has_file) {
                 leading_out.insert(item.clone());
             }
         }
-        for (path, _) in choice.items.iter().filter(|(_, id)| leading_out.contains(*id)) {
-            choice.withheld.insert(path.clone());
-            let file = git.tree_folder().join(path);
-            files::remove_file(&file).map_err(|error| self.target.disk(&error))?;
+        let of_items = choice.items.iter().filter(|(_, id)| leading_out.contains(*id));
+        for path in of_items.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            self.withhold(git, choice, path)?;
         }
         self.warn(
             "these are left out, since a name in them leads out of them, or cannot be checked",
@@ -68,15 +66,13 @@ impl RestoreRun<'_> {
                 continue;
             }
             named.add(path.as_bytes());
-            let file = git.tree_folder().join(&path);
-            let content = files::read_file(&file, SWITCH_BYTES_MAX + 1).map_err(|error| self.target.disk(&error))?;
-            let is_whole = content.len() as u64 <= SWITCH_BYTES_MAX;
+            let content = self.content(git, &path)?;
+            let is_whole = content.len() as u64 <= FILE_BYTES_MAX;
             match switches::disabled(&content).filter(|_| is_whole) {
                 Some(content) => self.write(git, &path, &content)?,
                 None => {
                     left.add(path.as_bytes());
-                    choice.withheld.insert(path);
-                    files::remove_file(&file).map_err(|error| self.target.disk(&error))?;
+                    self.withhold(git, choice, path)?;
                 }
             }
         }
@@ -90,9 +86,10 @@ impl RestoreRun<'_> {
         let (mut rounded, mut marked) = (Sample::default(), Sample::default());
         for Change { path, .. } in pushed {
             let content = self.content(git, path)?;
-            if is_yaml(path) && has_number_to_be_rounded(&content) {
+            let is_yaml = path.ends_with(".yaml");
+            if is_yaml && has_number_to_be_rounded(&String::from_utf8_lossy(&content)) {
                 rounded.add(path.as_bytes());
-            } else if !is_yaml(path) && content.starts_with(BYTE_ORDER_MARK) {
+            } else if !is_yaml && content.starts_with(BYTE_ORDER_MARK) {
                 marked.add(path.as_bytes());
             }
         }
@@ -105,12 +102,18 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
+    /// Removes a file from the folder, so that wmill does not get it.
+    fn withhold(&self, git: &Git<'_>, choice: &mut Choice, path: String) -> Result<(), BackupError> {
+        let file = git.tree_folder().join(&path);
+        choice.withheld.insert(path);
+        files::remove_file(&file).map_err(|error| self.target.disk(&error))
+    }
+
     /// Returns a file in the folder, cut behind `FILE_BYTES_MAX`; empty if there is no such file.
-    fn content(&self, git: &Git<'_>, path: &str) -> Result<String, BackupError> {
+    fn content(&self, git: &Git<'_>, path: &str) -> Result<Vec<u8>, BackupError> {
         match files::read_file(&git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
-            Ok(content) => Ok(String::from_utf8_lossy(&content).into_owned()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-            Err(error) => Err(self.target.disk(&error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read.map_err(|error| self.target.disk(&error)),
         }
     }
 }
@@ -127,10 +130,6 @@ impl Choice {
 fn is_readable_for_wmill(file: &Path) -> bool {
     let marks: [&[u8]; 3] = [b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"];
     files::read_file(file, 4).is_ok_and(|start| !marks.iter().any(|mark| start.starts_with(mark)))
-}
-
-fn is_yaml(path: &str) -> bool {
-    path.ends_with(".yaml")
 }
 
 /// Returns whether the text has a whole number that wmill rounds, or has rounded in the backup.

@@ -454,9 +454,7 @@ impl RestoreRun<'_> {
             tree::changes(git, &push.choice.wanted, &fresh).map_err(|error| target.git_error(Step::Commit, error))?;
         let is_left = |change: &Change| left.iter().any(|other| other.path == change.path);
         let changed = tree::counted(push.planned.iter().filter(|change| !is_left(change)));
-        let secrets =
-            if push.key.is_some() { self.secrets_in(git, &fresh)? } else { present(&push.choice.secrets, &fresh) };
-        let unreadable = self.unreadable(git, &secrets)?;
+        let unreadable = self.unreadable(git, &self.secrets_to_read(git, tip, &fresh, push)?)?;
         let mut found = differences(&left, &unreadable);
         if let Some(key) = push.key
             && target.key(Step::Probe, git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
@@ -510,15 +508,6 @@ fn differences(changes: &[Change], unreadable: &[String]) -> Vec<Difference> {
         found.push(Difference { path, kind: "unreadable", diff: vec!["Windmill cannot decrypt its value".to_owned()] });
     }
     found
-}
-
-/// Returns the secrets that have a file in the workspace. A missing file is already among the differences.
-fn present(secrets: &[String], there: &Tree) -> Vec<String> {
-    let is_there = |path: &&String| {
-        let file = format!("{path}.");
-        there.range(file.clone()..).next().is_some_and(|(path, _)| path.starts_with(&file))
-    };
-    secrets.iter().filter(is_there).cloned().collect()
 }
 
 /// Checks the value of `--commit`.

@@ -3,18 +3,17 @@
 
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
-use crate::backup::restore::RestoreRun;
-use crate::backup::restore::select::Items;
+use crate::backup::restore::select::{self, Items};
 use crate::backup::restore::tree::Tree;
+use crate::backup::restore::{Push, RestoreRun};
 use crate::backup::sync::tip::RemoteTip;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Sample;
 use crate::git::{BlobContent, Git};
 use crate::model::result_code::Code;
-use crate::util::files;
 use crate::util::secret::Secret;
 use crate::windmill::api::{self, KEY_TRAILER};
-use crate::windmill::item_path::{self, ItemId, ItemKind};
+use crate::windmill::item_path::{ItemId, ItemKind};
 use crate::windmill::secret_files;
 use crate::windmill::wmill_yaml::Plan;
 
@@ -140,17 +139,19 @@ impl RestoreRun<'_> {
         Ok(unreadable)
     }
 
-    /// Returns the paths, in Windmill, of the secret variables in the folder.
-    pub(super) fn secrets_in(&self, git: &Git<'_>, tree: &Tree) -> Result<Vec<String>, BackupError> {
+    /// Returns the secrets of the workspace that have to be readable after a push: all if it got a key, otherwise those
+    /// that were chosen. A missing one is among the differences.
+    pub(super) fn secrets_to_read(
+        &self,
+        git: &Git<'_>,
+        tip: &RemoteTip,
+        fresh: &Tree,
+        push: &Push<'_>,
+    ) -> Result<Vec<String>, BackupError> {
         let mut secrets = Vec::new();
-        for path in tree.keys() {
-            let common = item_path::common_path(path, self.workspace().as_str());
-            let id = item_path::item_of(common.as_deref().unwrap_or(path));
-            let Some(id) = id.filter(|id| id.kind == ItemKind::Variable) else { continue };
-            let file = git.tree_folder().join(path);
-            let content =
-                files::read_file(&file, VARIABLE_BYTES_MAX as u64).map_err(|error| self.target.disk(&error))?;
-            if secret_files::is_secret_variable(&content) {
+        for (id, files) in select::items_in(fresh, &tip.plan, self.workspace().as_str()).0 {
+            let is_meant = push.key.is_some() || push.choice.secrets.contains(&id.path);
+            if is_meant && self.is_encrypted(git, &id, &files)?.is_some() {
                 secrets.push(id.path);
             }
         }

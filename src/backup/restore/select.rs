@@ -278,7 +278,7 @@ fn is_raw_app(path: &str) -> bool {
 
 /// Returns the items of a tree that the plan covers, without the key, and the kinds of the items that it does not
 /// cover.
-fn items_in(tree: &Tree, plan: &Plan, workspace: &str) -> (Items, Sample) {
+pub(super) fn items_in(tree: &Tree, plan: &Plan, workspace: &str) -> (Items, Sample) {
     let (mut found, mut not_covered) = (Items::new(), BTreeSet::new());
     for (path, entry) in tree {
         let shared = item_path::common_path(path, workspace);

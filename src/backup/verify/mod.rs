@@ -14,11 +14,10 @@ use crate::backup::sync::merge::{self, Pulled};
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::sync::{self, guards, last_sync};
-use crate::backup::verify::value_diff::FILE_BYTES_MAX;
 use crate::git::ls_tree::{Listing, join};
-use crate::git::object::{Entry, ObjectId};
+use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Mark, Sample, printable};
-use crate::git::{BlobContent, Git, GitError};
+use crate::git::{Git, GitError};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, Difference, LeftOut, ListedResult, Warnings};
@@ -171,10 +170,8 @@ fn compare_files(
         let (path, sides) = pair?;
         match sides {
             (Some(backup), Some(workspace)) => {
-                if backup.object == workspace.object && backup.is_file() {
-                    continue;
-                }
-                let diff = diff(git, &path, &backup)?;
+                let (name, entries) = (String::from_utf8_lossy(&path), (&backup, &workspace));
+                let diff = value_diff::of_entries(git, &name, entries, value_diff::differences)?;
                 if !diff.is_empty() {
                     found.add(Mark::Modified, &path, diff);
                 }
@@ -187,20 +184,6 @@ fn compare_files(
         }
     }
     Ok(only_in_backup)
-}
-
-fn diff(git: &Git<'_>, path: &[u8], backup: &Entry) -> Result<Vec<String>, GitError> {
-    if !backup.is_file() {
-        return Ok(vec!["a link or a submodule in the backup".to_owned()]);
-    }
-    let name = String::from_utf8_lossy(path);
-    let workspace = files::read_file(&git.tree_folder().join(&*name), FILE_BYTES_MAX as u64 + 1)?;
-    match git.read_blob(&backup.object, FILE_BYTES_MAX)? {
-        BlobContent::Whole(backup) if workspace.len() <= FILE_BYTES_MAX => {
-            Ok(value_diff::differences(&name, &backup, &workspace))
-        }
-        _ => Ok(vec!["too large to be shown".to_owned()]),
-    }
 }
 
 /// Returns the files that a sync would delete from the backup. wmill knows best which files are Windmill's and within

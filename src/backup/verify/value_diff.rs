@@ -4,7 +4,9 @@
 
 use std::fmt;
 
+use crate::git::object::Entry;
 use crate::git::tree_diff::printable;
+use crate::git::{BlobContent, Git, GitError};
 use crate::util::redact::first_chars;
 use crate::util::yaml::{self, Node};
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
@@ -21,6 +23,30 @@ const MASK: &str = "***";
 const RESOURCE_ENDING: &str = ".resource.yaml";
 /// Words in the name of a field that may hold a secret.
 const SECRET_WORDS: [&str; 8] = ["secret", "password", "passwd", "token", "key", "credential", "webhook", "auth"];
+
+/// Describes in a few lines how two files of a repository differ; empty if they mean the same. `compare` is
+/// [`differences`] or [`differences_after_restore`].
+///
+/// # Errors
+/// [`GitError`] if a file cannot be read.
+pub fn of_entries(
+    git: &Git<'_>,
+    path: &str,
+    (backup, workspace): (&Entry, &Entry),
+    compare: fn(&str, &[u8], &[u8]) -> Vec<String>,
+) -> Result<Vec<String>, GitError> {
+    if !backup.is_file() {
+        return Ok(vec!["a link or a submodule in the backup".to_owned()]);
+    }
+    if backup.object == workspace.object {
+        return Ok(Vec::new());
+    }
+    let read = |entry: &Entry| git.read_blob(&entry.object, FILE_BYTES_MAX);
+    Ok(match (read(backup)?, read(workspace)?) {
+        (BlobContent::Whole(backup), BlobContent::Whole(workspace)) => compare(path, &backup, &workspace),
+        (BlobContent::Strange(why), _) | (_, BlobContent::Strange(why)) => vec![why.to_owned()],
+    })
+}
 
 /// Describes in a few lines how the workspace's file differs from the backup's file; empty if they mean the same.
 #[must_use]
