@@ -32,7 +32,7 @@ impl RestoreRun<'_> {
             self.turn_off(git, choice)?;
         }
         let mut leading_out = BTreeSet::new();
-        for path in choice.pushed() {
+        for path in choice.laid_out() {
             let Some(item) = choice.items.get(&path) else { continue };
             let content = self.content(git, &path)?;
             let text = String::from_utf8_lossy(&content);
@@ -50,7 +50,7 @@ impl RestoreRun<'_> {
             &leading_out.iter().map(ToString::to_string).collect(),
         );
         let staged = self.staged(git)?;
-        for path in choice.pushed() {
+        for path in choice.laid_out() {
             let entry = staged.get(&path).cloned();
             choice.wanted.insert(path, entry);
         }
@@ -60,7 +60,7 @@ impl RestoreRun<'_> {
     /// Turns off the switches of the chosen schedules and triggers.
     fn turn_off(&mut self, git: &Git<'_>, choice: &mut Choice) -> Result<(), BackupError> {
         let (mut named, mut left) = (Sample::default(), Sample::default());
-        for path in choice.pushed() {
+        for path in choice.laid_out() {
             let kind = choice.items.get(&path).map(|id| id.kind);
             if !matches!(kind, Some(ItemKind::Schedule | ItemKind::Trigger(_))) {
                 continue;
@@ -82,9 +82,9 @@ impl RestoreRun<'_> {
     }
 
     /// Warns about the files to push that wmill would change on the way.
-    pub(super) fn warn_about_changes_by_wmill(&mut self, git: &Git<'_>, pushed: &[&Change]) -> Result<(), BackupError> {
+    pub(super) fn warn_about_changes_by_wmill(&mut self, git: &Git<'_>, choice: &Choice) -> Result<(), BackupError> {
         let (mut rounded, mut marked) = (Sample::default(), Sample::default());
-        for Change { path, .. } in pushed {
+        for Change { path, .. } in choice.pushed() {
             let content = self.content(git, path)?;
             let is_yaml = path.ends_with(".yaml");
             if is_yaml && has_number_to_be_rounded(&String::from_utf8_lossy(&content)) {
@@ -119,8 +119,13 @@ impl RestoreRun<'_> {
 }
 
 impl Choice {
+    /// Returns the changes that wmill gets.
+    pub(super) fn pushed(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(|change| !self.withheld.contains(&change.path))
+    }
+
     /// Returns the wanted files that wmill gets.
-    pub(super) fn pushed(&self) -> Vec<String> {
+    pub(super) fn laid_out(&self) -> Vec<String> {
         let wanted = self.wanted.iter().filter(|(path, entry)| entry.is_some() && !self.withheld.contains(*path));
         wanted.map(|(path, _)| path.clone()).collect()
     }

@@ -128,17 +128,6 @@ struct RestoreRun<'a> {
     restore_point: Option<String>,
 }
 
-/// The input for a choice.
-struct Files {
-    of_commit: Tree,
-    /// What the workspace holds.
-    there: Tree,
-    /// Whether this Windmill has a shared UI.
-    has_shared_ui: bool,
-    /// Whether the workspace has the key of the commit's secrets, or gets it.
-    is_key_known: bool,
-}
-
 impl RestoreRun<'_> {
     fn run(&mut self) -> Result<Outcome, BackupError> {
         let (source, target, options) = (self.source, self.target, self.options);
@@ -249,18 +238,17 @@ impl RestoreRun<'_> {
         let point = self.options.saves.then(|| self.files_of_point(git, &there));
         let key = self.key(git, tip)?;
         let of_commit = self.files_of_commit(tip, all_of_commit);
-        let files = Files { of_commit, there, has_shared_ui, is_key_known: key.is_known };
-        let mut choice = self.choose(git, tip, &files)?;
+        let mut choice =
+            self.choose(git, tip, &of_commit, Choice { there, has_shared_ui, key, ..Choice::default() })?;
         self.lay_out(git, &mut choice)?;
-        let planned = tree::changes(git, &choice.wanted, &files.there).map_err(failed)?;
-        self.warn_about_withheld(tip, &choice, &planned);
+        choice.changes = tree::changes(git, &choice.wanted, &choice.there).map_err(failed)?;
+        self.warn_about_withheld(tip, &choice);
         self.warn_about_own_items(&choice);
-        self.warn_about_deleted_apps(&choice, &planned);
-        let pushed: Vec<&Change> = planned.iter().filter(|change| !choice.withheld.contains(&change.path)).collect();
-        self.warn_about_changes_by_wmill(git, &pushed)?;
-        if pushed.is_empty() && key.to_set.is_none() {
+        self.warn_about_deleted_apps(&choice);
+        self.warn_about_changes_by_wmill(git, &choice)?;
+        if choice.pushed().next().is_none() && choice.key.to_set.is_none() {
             let unreadable = self.unreadable(git, &choice.secrets)?;
-            return Ok(self.nothing_to_push(&planned, &unreadable));
+            return Ok(self.nothing_to_push(&choice.changes, &unreadable));
         }
         if let Some((_, left_out)) = &point {
             self.warn(
@@ -270,15 +258,13 @@ impl RestoreRun<'_> {
             );
         }
         if !self.options.applies {
-            let message = self.shown(git, &pushed, key.to_set.is_some());
-            return Ok(self.outcome(Code::DryRun, message, tree::counted(pushed)));
+            let message = self.shown(git, &choice);
+            return Ok(self.outcome(Code::DryRun, message, tree::counted(choice.pushed())));
         }
         if let Some((saved, _)) = point {
             self.save(git, tip, saved, account)?;
         }
-        let key = key.to_set.as_ref();
-        let push = Push { choice: &choice, there: &files.there, planned: &planned, pushed: &pushed, key };
-        self.push_and_read_back(git, tip, &push)
+        self.push_and_read_back(git, tip, &choice)
     }
 
     /// Pulls what the workspace holds now. Also returns whether this Windmill has a shared UI.
@@ -340,42 +326,43 @@ impl RestoreRun<'_> {
         self.differences.iter().map(|one| one.path.as_bytes()).collect()
     }
 
-    fn shown(&self, git: &Git<'_>, pushed: &[&Change], to_set: bool) -> String {
+    fn shown(&self, git: &Git<'_>, choice: &Choice) -> String {
         let made = self.commit.as_ref().and_then(|commit| git.commit_message(commit).ok()?.time);
         let made = made.map(|made| format!(" of {}", time::to_text(made))).unwrap_or_default();
-        let Changed { added, modified, deleted } = tree::counted(pushed.iter().copied());
+        let Changed { added, modified, deleted } = tree::counted(choice.pushed());
         let mut text = format!(
             "Would restore commit {}{made} into workspace '{}': {added} files created, {modified} changed, {deleted} \
              deleted; --yes does it\n",
             self.short_commit(),
             self.workspace()
         );
-        if to_set {
+        if choice.key.to_set.is_some() {
             text.push_str(&format!("\nM {KEY_FILE}"));
         }
-        for change in pushed.iter().take(LISTED_IN_MESSAGE_MAX) {
+        for change in choice.pushed().take(LISTED_IN_MESSAGE_MAX) {
             text.push_str(&format!("\n{} {}", char::from(change.mark.letter()), printable(change.path.as_bytes())));
         }
-        if pushed.len() > LISTED_IN_MESSAGE_MAX {
-            text.push_str(&format!("\n... and {} more", pushed.len() - LISTED_IN_MESSAGE_MAX));
+        let more = choice.pushed().count().saturating_sub(LISTED_IN_MESSAGE_MAX);
+        if more > 0 {
+            text.push_str(&format!("\n... and {more} more"));
         }
         text
     }
 
     /// Pushes, and reads back everything that is wanted, even if the push failed halfway.
-    fn push_and_read_back(&mut self, git: &Git<'_>, tip: &RemoteTip, push: &Push<'_>) -> Result<Outcome, BackupError> {
+    fn push_and_read_back(&mut self, git: &Git<'_>, tip: &RemoteTip, choice: &Choice) -> Result<Outcome, BackupError> {
         let target = self.target;
-        let pushed = target.step(Step::Restore, || self.push(git, tip, push));
+        let pushed = target.step(Step::Restore, || self.push(git, tip, choice));
         if let Err(error @ BackupError { code: Code::Timeout | Code::ShuttingDown, .. }) = pushed {
             return Err(error);
         }
-        match (pushed, self.read_back(git, tip, push)) {
+        match (pushed, self.read_back(git, tip, choice)) {
             (Ok(()), Ok(changed)) => Ok(self.done(changed)),
             (Ok(()), Err(error)) => Err(error),
             (Err(error), Ok(changed)) => {
                 let done = changed.added + changed.modified + changed.deleted;
                 let Outcome { code, message, .. } = self.failed(&error);
-                let message = format!("{message}; {done} of {} files are as wanted now", push.pushed.len());
+                let message = format!("{message}; {done} of {} files are as wanted now", choice.pushed().count());
                 Ok(self.outcome(code, message, changed))
             }
             (Err(error), Err(unread)) => {
@@ -386,19 +373,19 @@ impl RestoreRun<'_> {
     }
 
     /// Runs `wmill sync push` in the folder.
-    fn push(&mut self, git: &Git<'_>, tip: &RemoteTip, push: &Push<'_>) -> Result<(), BackupError> {
+    fn push(&mut self, git: &Git<'_>, tip: &RemoteTip, choice: &Choice) -> Result<(), BackupError> {
         let mut plan = tip.plan.text.replace("includeKey: true", "includeKey: false");
-        if let Some(key) = push.key {
+        if let Some(key) = &choice.key.to_set {
             plan = plan.replace("includeKey: false", "includeKey: true");
             // Written after staging, so that no git object ever holds it.
             self.write(git, KEY_FILE, format!("\"{}\"\n", key.expose()).as_bytes())?;
         }
-        plan += &wmill_yaml::own_items(&push.choice.own);
+        plan += &wmill_yaml::own_items(&choice.own);
         self.write(git, WMILL_YAML, plan.as_bytes())?;
         let windmill = self.target.windmill(git.run_env());
-        let deletes = push.pushed.iter().any(|change| change.mark == Mark::Deleted);
+        let deletes = choice.pushed().any(|change| change.mark == Mark::Deleted);
         let deletes = if deletes { cli::Deletions::Push } else { cli::Deletions::Skip };
-        let pushed = cli::push(&windmill, git.run_env(), git.tree_folder(), self.permits(git, push)?, deletes);
+        let pushed = cli::push(&windmill, git.run_env(), git.tree_folder(), self.permits(git, choice)?, deletes);
         if let Some(refusal) = pushed.map_err(|error| self.target.windmill_error(Step::Restore, error))? {
             let said = format!("Windmill refused {}: {}", refusal.what, refusal.reason);
             self.warnings.add(git.run_env().redactor.redact(&said));
@@ -407,19 +394,19 @@ impl RestoreRun<'_> {
     }
 
     /// Returns what the push may change: the items with a file that is not as wanted, and the key.
-    fn permits(&self, git: &Git<'_>, push: &Push<'_>) -> Result<Permits, BackupError> {
+    fn permits(&self, git: &Git<'_>, choice: &Choice) -> Result<Permits, BackupError> {
         let mut permits = Permits::default();
-        if push.key.is_some() {
+        if choice.key.to_set.is_some() {
             permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
         }
-        let apps_that_stay: BTreeSet<&str> = push.choice.apps_that_stay().map(|id| id.path.as_str()).collect();
-        for Change { path, .. } in push.pushed {
-            let deletes = push.choice.is_to_go(path);
-            match push.choice.items.get(path) {
+        let apps_that_stay: BTreeSet<&str> = choice.apps_that_stay().map(|id| id.path.as_str()).collect();
+        for Change { path, .. } in choice.pushed() {
+            let deletes = choice.is_to_go(path);
+            match choice.items.get(path) {
                 // An app and a raw app at one path are one item in Windmill.
                 Some(id) if deletes && is_app(id) && apps_that_stay.contains(&*id.path) => {}
-                Some(ItemId { kind: ItemKind::User, .. }) if push.there.contains_key(path) => {
-                    self.username(git, push, path)?.iter().for_each(|name| permits.add_user(name, deletes));
+                Some(ItemId { kind: ItemKind::User, .. }) if choice.there.contains_key(path) => {
+                    self.username(git, choice, path)?.iter().for_each(|name| permits.add_user(name, deletes));
                 }
                 Some(id) => permits.add(id, deletes),
                 None if tip::is_shared_ui(path.as_bytes()) => permits.add_shared_ui(),
@@ -433,8 +420,8 @@ impl RestoreRun<'_> {
     }
 
     /// Returns the name in the workspace of the user with this file. The file of the commit may have another user's.
-    fn username(&self, git: &Git<'_>, push: &Push<'_>, path: &str) -> Result<Option<String>, BackupError> {
-        let Some(entry) = push.there.get(path) else { return Ok(None) };
+    fn username(&self, git: &Git<'_>, choice: &Choice, path: &str) -> Result<Option<String>, BackupError> {
+        let Some(entry) = choice.there.get(path) else { return Ok(None) };
         let content = git.read_blob(&entry.object, USER_BYTES_MAX);
         let BlobContent::Whole(content) = content.map_err(|error| self.target.git_error(Step::Restore, error))? else {
             return Ok(None);
@@ -447,16 +434,15 @@ impl RestoreRun<'_> {
     }
 
     /// Pulls the workspace again, and finds what is not as wanted. Returns what was changed.
-    fn read_back(&mut self, git: &Git<'_>, tip: &RemoteTip, push: &Push<'_>) -> Result<Changed, BackupError> {
+    fn read_back(&mut self, git: &Git<'_>, tip: &RemoteTip, choice: &Choice) -> Result<Changed, BackupError> {
         let target = self.target;
         let (fresh, _) = self.pull(git, tip)?;
-        let left =
-            tree::changes(git, &push.choice.wanted, &fresh).map_err(|error| target.git_error(Step::Commit, error))?;
+        let left = tree::changes(git, &choice.wanted, &fresh).map_err(|error| target.git_error(Step::Commit, error))?;
         let is_left = |change: &Change| left.iter().any(|other| other.path == change.path);
-        let changed = tree::counted(push.planned.iter().filter(|change| !is_left(change)));
-        let unreadable = self.unreadable(git, &self.secrets_to_read(git, tip, &fresh, push)?)?;
+        let changed = tree::counted(choice.changes.iter().filter(|change| !is_left(change)));
+        let unreadable = self.unreadable(git, &self.secrets_to_read(git, tip, &fresh, choice)?)?;
         let mut found = differences(&left, &unreadable);
-        if let Some(key) = push.key
+        if let Some(key) = &choice.key.to_set
             && target.key(Step::Probe, git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
         {
             let diff = vec!["the workspace has another key than that of --key-file".to_owned()];
@@ -476,19 +462,6 @@ impl RestoreRun<'_> {
         };
         self.outcome(code, message, changed)
     }
-}
-
-/// What is about to be pushed.
-struct Push<'a> {
-    choice: &'a Choice,
-    /// What the workspace holds.
-    there: &'a Tree,
-    /// All files that are not as wanted.
-    planned: &'a [Change],
-    /// Those of them that wmill gets.
-    pushed: &'a [&'a Change],
-    /// The key that the workspace gets.
-    key: Option<&'a Secret>,
 }
 
 fn differences(changes: &[Change], unreadable: &[String]) -> Vec<Difference> {

@@ -3,9 +3,9 @@
 
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
-use crate::backup::restore::select::{self, Items};
+use crate::backup::restore::RestoreRun;
+use crate::backup::restore::select::{self, Choice, Items};
 use crate::backup::restore::tree::Tree;
-use crate::backup::restore::{Push, RestoreRun};
 use crate::backup::sync::tip::RemoteTip;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Sample;
@@ -21,6 +21,7 @@ use crate::windmill::wmill_yaml::Plan;
 const VARIABLE_BYTES_MAX: usize = 1 << 20;
 
 /// What is known about the key of a commit's secrets.
+#[derive(Default)]
 pub(super) struct Key {
     /// Whether the workspace has the key, or gets it.
     pub(super) is_known: bool,
@@ -146,11 +147,11 @@ impl RestoreRun<'_> {
         git: &Git<'_>,
         tip: &RemoteTip,
         fresh: &Tree,
-        push: &Push<'_>,
+        choice: &Choice,
     ) -> Result<Vec<String>, BackupError> {
         let mut secrets = Vec::new();
         for (id, files) in select::items_in(fresh, &tip.plan, self.workspace().as_str()).0 {
-            let is_meant = push.key.is_some() || push.choice.secrets.contains(&id.path);
+            let is_meant = choice.key.to_set.is_some() || choice.secrets.contains(&id.path);
             if is_meant && self.is_encrypted(git, &id, &files)?.is_some() {
                 secrets.push(id.path);
             }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
+use crate::backup::restore::secrets::Key;
 use crate::backup::restore::tree::{Change, TargetTree, Tree};
-use crate::backup::restore::{Files, RestoreOptions, RestoreRun};
+use crate::backup::restore::{RestoreOptions, RestoreRun};
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::git::Git;
 use crate::git::object::Entry;
@@ -22,6 +23,12 @@ pub(super) type Items = BTreeMap<ItemId, Vec<(String, Entry)>>;
 /// What the workspace will hold, and what `wmill` gets for that.
 #[derive(Default)]
 pub(super) struct Choice {
+    /// What the workspace holds.
+    pub(super) there: Tree,
+    /// Whether this Windmill has a shared UI.
+    pub(super) has_shared_ui: bool,
+    /// The key of the commit's secrets.
+    pub(super) key: Key,
     /// The chosen files.
     pub(super) wanted: TargetTree,
     /// The chosen files that wmill does not get.
@@ -35,6 +42,8 @@ pub(super) struct Choice {
     pub(super) secrets: Vec<String>,
     /// The paths of workspace-specific files in the target, without the workspace's name.
     pub(super) own: BTreeSet<String>,
+    /// The wanted files that the workspace does not have as wanted.
+    pub(super) changes: Vec<Change>,
 }
 
 impl RestoreOptions {
@@ -49,23 +58,28 @@ impl RestoreOptions {
 }
 
 impl RestoreRun<'_> {
-    /// Replaces items of the workspace by the chosen items of the commit.
-    pub(super) fn choose(&mut self, git: &Git<'_>, tip: &RemoteTip, files: &Files) -> Result<Choice, BackupError> {
+    /// Replaces items of the workspace by the chosen items of the commit. `choice` has what is there.
+    pub(super) fn choose(
+        &mut self,
+        git: &Git<'_>,
+        tip: &RemoteTip,
+        of_commit: &Tree,
+        mut choice: Choice,
+    ) -> Result<Choice, BackupError> {
         let options = self.options;
-        let (held, not_covered) = items_in(&files.of_commit, &tip.plan, self.source.request.workspace.as_str());
+        let (held, not_covered) = items_in(of_commit, &tip.plan, self.source.request.workspace.as_str());
         self.warn("the settings leave these kinds out, and they do not come back", &not_covered);
-        let (has, _) = items_in(&files.there, &tip.plan, self.workspace().as_str());
+        let (has, _) = items_in(&choice.there, &tip.plan, self.workspace().as_str());
         let mut chosen: Items = held.clone();
         chosen.retain(|id, files| options.means(id, files));
-        let is_ui = |path: &str| files.has_shared_ui && tip::is_shared_ui(path.as_bytes()) && options.admits(path);
-        let ui: Vec<_> = files.of_commit.iter().filter(|(path, _)| is_ui(path)).collect();
+        let is_ui = |path: &str| choice.has_shared_ui && tip::is_shared_ui(path.as_bytes()) && options.admits(path);
+        let ui: Vec<_> = of_commit.iter().filter(|(path, _)| is_ui(path)).collect();
         if chosen.is_empty() && ui.is_empty() && !options.paths.is_empty() {
             let paths: Vec<_> = options.paths.iter().map(Pattern::as_str).collect();
             let message = format!("--path: nothing in the commit is called like {}", paths.join(", "));
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
-        let secrets = self.sort_out_secrets(git, &mut chosen, &has, &tip.plan, files.is_key_known)?;
-        let mut choice = Choice { secrets, ..Choice::default() };
+        choice.secrets = self.sort_out_secrets(git, &mut chosen, &has, &tip.plan, choice.key.is_known)?;
         for (id, files) in &has {
             let is_to_go = options.deletes && !held.contains_key(id) && options.means(id, files);
             if is_to_go || chosen.contains_key(id) {
@@ -76,9 +90,9 @@ impl RestoreRun<'_> {
             self.want_as_there(&mut choice, id, files, &has);
         }
         choice.wanted.extend(ui.into_iter().map(|(path, entry)| (path.clone(), Some(entry.clone()))));
-        choice.add_folders(options, tip, files);
+        choice.add_folders(options, tip, of_commit);
         choice.withhold(&tip.plan);
-        choice.make_tree(&tip.plan, files, options, self.workspace().as_str());
+        choice.make_tree(&tip.plan, of_commit, options, self.workspace().as_str());
         Ok(choice)
     }
 
@@ -129,9 +143,9 @@ impl RestoreRun<'_> {
     }
 
     /// Warns about the apps that are to be deleted and whose deletion cannot be undone, or cannot be done.
-    pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice, planned: &[Change]) {
+    pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice) {
         let stay: BTreeSet<&str> = choice.apps_that_stay().map(|id| id.path.as_str()).collect();
-        let to_go = planned.iter().filter(|change| choice.is_to_go(&change.path));
+        let to_go = choice.changes.iter().filter(|change| choice.is_to_go(&change.path));
         let (kept, gone): (BTreeSet<&ItemId>, BTreeSet<&ItemId>) = to_go
             .filter_map(|change| choice.items.get(&change.path).filter(|id| is_app(id)))
             .partition(|id| stay.contains(id.path.as_str()));
@@ -147,10 +161,10 @@ impl RestoreRun<'_> {
     }
 
     /// Warns about the chosen files that wmill does not get or does not look at, unless the workspace already has them.
-    pub(super) fn warn_about_withheld(&mut self, tip: &RemoteTip, choice: &Choice, planned: &[Change]) {
+    pub(super) fn warn_about_withheld(&mut self, tip: &RemoteTip, choice: &Choice) {
         let mut raw_apps = BTreeSet::new();
         let (mut rest, mut hidden) = (Sample::default(), Sample::default());
-        for Change { path, .. } in planned {
+        for Change { path, .. } in &choice.changes {
             match choice.items.get(path) {
                 _ if !choice.withheld.contains(path) => {
                     if item_path::item_of_hidden_file(path).is_some() {
@@ -204,19 +218,19 @@ impl Choice {
 
     /// Adds the Windmill folders of the commit that are asked for, or that items need and the workspace lacks. If
     /// everything is restored with deletions, removes the folders in which no item lies.
-    fn add_folders(&mut self, options: &RestoreOptions, tip: &RemoteTip, files: &Files) {
-        let kept = files.there.keys().filter(|path| self.wanted.get(*path).is_none_or(Option::is_some));
+    fn add_folders(&mut self, options: &RestoreOptions, tip: &RemoteTip, of_commit: &Tree) {
+        let kept = self.there.keys().filter(|path| self.wanted.get(*path).is_none_or(Option::is_some));
         let chosen = self.wanted.iter().filter(|(_, entry)| entry.is_some()).map(|(path, _)| path);
         let used: BTreeSet<String> =
             kept.chain(chosen).filter(|path| !is_meta(path)).filter_map(|path| meta_of(path)).collect();
-        for (path, entry) in files.of_commit.iter().filter(|(path, _)| is_meta(path)) {
+        for (path, entry) in of_commit.iter().filter(|(path, _)| is_meta(path)) {
             let is_meant = !tip.plan.kinds.skip_folders && options.admits(path);
-            if is_meant || used.contains(path) && !files.there.contains_key(path) {
+            if is_meant || used.contains(path) && !self.there.contains_key(path) {
                 self.wanted.insert(path.clone(), Some(entry.clone()));
             }
         }
         if options.deletes && options.paths.is_empty() {
-            for path in files.there.keys().filter(|path| is_meta(path) && !used.contains(*path)) {
+            for path in self.there.keys().filter(|path| is_meta(path) && !used.contains(*path)) {
                 self.wanted.entry(path.clone()).or_insert(None);
             }
         }
@@ -234,8 +248,8 @@ impl Choice {
         self.withheld = self.wanted.keys().filter(is_withheld).cloned().collect();
     }
 
-    fn make_tree(&mut self, plan: &Plan, files: &Files, options: &RestoreOptions, target: &str) {
-        let mut tree = files.there.clone();
+    fn make_tree(&mut self, plan: &Plan, of_commit: &Tree, options: &RestoreOptions, target: &str) {
+        let mut tree = self.there.clone();
         let has_ui = self.wanted.keys().any(|path| tip::is_shared_ui(path.as_bytes()));
         tree.retain(|path, _| {
             !is_raw_app(path)
@@ -258,7 +272,7 @@ impl Choice {
         }
         // The hashes have to be those of what is pushed. If only some paths are restored, the workspace's own are as
         // good.
-        for (path, entry) in &files.of_commit {
+        for (path, entry) in of_commit {
             if path.starts_with("locks/") || path == WMILL_LOCK && options.paths.is_empty() {
                 tree.insert(path.clone(), entry.clone());
             }
