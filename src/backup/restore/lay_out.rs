@@ -9,8 +9,8 @@ use crate::backup::progress::Step;
 use crate::backup::restore::select::Choice;
 use crate::backup::restore::tree::Change;
 use crate::backup::restore::{RestoreRun, references, switches, tree};
+use crate::git::GitError;
 use crate::git::tree_diff::Sample;
-use crate::git::{Git, GitError};
 use crate::util::files;
 use crate::windmill::item_path::ItemKind;
 
@@ -23,33 +23,33 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 impl RestoreRun<'_> {
     /// Checks the tree out into the folder, and removes from the folder what must not be pushed. The files that remain
     /// become the wanted ones.
-    pub(super) fn lay_out(&mut self, git: &Git<'_>, choice: &mut Choice) -> Result<(), BackupError> {
+    pub(super) fn lay_out(&mut self, choice: &mut Choice) -> Result<(), BackupError> {
         let failed = |error: GitError| self.target.git_error(Step::Commit, error);
-        let listing = tree::write(git, "push.listing", &choice.tree, "").map_err(failed)?;
-        let laid_out = git.compose(None, &listing).map_err(failed)?;
-        git.check_out(Some(&laid_out)).map_err(failed)?;
+        let listing = tree::write(self.git, "push.listing", &choice.tree, "").map_err(failed)?;
+        let laid_out = self.git.compose(None, &listing).map_err(failed)?;
+        self.git.check_out(Some(&laid_out)).map_err(failed)?;
         if self.source.request.workspace != *self.workspace() && !self.options.enables {
-            self.turn_off(git, choice)?;
+            self.turn_off(choice)?;
         }
         let mut leading_out = BTreeSet::new();
         for path in choice.laid_out() {
             let Some(item) = choice.items.get(&path) else { continue };
-            let content = self.content(git, &path)?;
+            let content = self.content(&path)?;
             let text = String::from_utf8_lossy(&content);
-            let has_file = |path: &str| is_readable_for_wmill(&git.tree_folder().join(path));
+            let has_file = |path: &str| is_readable_for_wmill(&self.git.tree_folder().join(path));
             if content.len() as u64 > FILE_BYTES_MAX || references::leads_out(item, &path, &text, has_file) {
                 leading_out.insert(item.clone());
             }
         }
         let of_items = choice.items.iter().filter(|(_, id)| leading_out.contains(*id));
         for path in of_items.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
-            self.withhold(git, choice, path)?;
+            self.withhold(choice, path)?;
         }
         self.warn(
             "these are left out, since a name in them leads out of them, or cannot be checked",
             &leading_out.iter().map(ToString::to_string).collect(),
         );
-        let staged = self.staged(git)?;
+        let staged = self.staged()?;
         for path in choice.laid_out() {
             let entry = staged.get(&path).cloned();
             choice.wanted.insert(path, entry);
@@ -58,7 +58,7 @@ impl RestoreRun<'_> {
     }
 
     /// Turns off the switches of the chosen schedules and triggers.
-    fn turn_off(&mut self, git: &Git<'_>, choice: &mut Choice) -> Result<(), BackupError> {
+    fn turn_off(&mut self, choice: &mut Choice) -> Result<(), BackupError> {
         let (mut named, mut left) = (Sample::default(), Sample::default());
         for path in choice.laid_out() {
             let kind = choice.items.get(&path).map(|id| id.kind);
@@ -66,13 +66,13 @@ impl RestoreRun<'_> {
                 continue;
             }
             named.add(path.as_bytes());
-            let content = self.content(git, &path)?;
+            let content = self.content(&path)?;
             let is_whole = content.len() as u64 <= FILE_BYTES_MAX;
             match switches::disabled(&content).filter(|_| is_whole) {
-                Some(content) => self.write(git, &path, &content)?,
+                Some(content) => self.write(&path, &content)?,
                 None => {
                     left.add(path.as_bytes());
-                    self.withhold(git, choice, path)?;
+                    self.withhold(choice, path)?;
                 }
             }
         }
@@ -82,10 +82,10 @@ impl RestoreRun<'_> {
     }
 
     /// Warns about the files to push that wmill would change on the way.
-    pub(super) fn warn_about_changes_by_wmill(&mut self, git: &Git<'_>, choice: &Choice) -> Result<(), BackupError> {
+    pub(super) fn warn_about_changes_by_wmill(&mut self, choice: &Choice) -> Result<(), BackupError> {
         let (mut rounded, mut marked) = (Sample::default(), Sample::default());
         for Change { path, .. } in choice.pushed() {
-            let content = self.content(git, path)?;
+            let content = self.content(path)?;
             let is_yaml = path.ends_with(".yaml");
             if is_yaml && has_number_to_be_rounded(&String::from_utf8_lossy(&content)) {
                 rounded.add(path.as_bytes());
@@ -103,15 +103,15 @@ impl RestoreRun<'_> {
     }
 
     /// Removes a file from the folder, so that wmill does not get it.
-    fn withhold(&self, git: &Git<'_>, choice: &mut Choice, path: String) -> Result<(), BackupError> {
-        let file = git.tree_folder().join(&path);
+    fn withhold(&self, choice: &mut Choice, path: String) -> Result<(), BackupError> {
+        let file = self.git.tree_folder().join(&path);
         choice.withheld.insert(path);
         files::remove_file(&file).map_err(|error| self.target.disk(&error))
     }
 
     /// Returns a file in the folder, cut behind `FILE_BYTES_MAX`; empty if there is no such file.
-    fn content(&self, git: &Git<'_>, path: &str) -> Result<Vec<u8>, BackupError> {
-        match files::read_file(&git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
+    fn content(&self, path: &str) -> Result<Vec<u8>, BackupError> {
+        match files::read_file(&self.git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             read => read.map_err(|error| self.target.disk(&error)),
         }

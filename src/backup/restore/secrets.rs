@@ -6,10 +6,9 @@ use crate::backup::progress::Step;
 use crate::backup::restore::RestoreRun;
 use crate::backup::restore::select::{self, Choice, Items};
 use crate::backup::restore::tree::Tree;
-use crate::backup::sync::tip::RemoteTip;
+use crate::git::BlobContent;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Sample;
-use crate::git::{BlobContent, Git};
 use crate::model::result_code::Code;
 use crate::util::secret::Secret;
 use crate::windmill::api::{self, KEY_TRAILER};
@@ -31,17 +30,17 @@ pub(super) struct Key {
 
 impl RestoreRun<'_> {
     /// Finds out which key the secrets of the commit need, and whether the workspace has it or gets it.
-    pub(super) fn key(&mut self, git: &Git<'_>, tip: &RemoteTip) -> Result<Key, BackupError> {
+    pub(super) fn key(&mut self) -> Result<Key, BackupError> {
         let failed = |error| self.source.git_error(Step::Commit, error);
         // The last commit of the workspace counts, even if it names no key: an earlier commit may name the previous
         // key.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
-        let last = match &tip.commit {
-            Some(tip) => git.last_with(tip, &of_workspace).map_err(failed)?,
+        let last = match &self.tip.commit {
+            Some(tip) => self.git.last_with(tip, &of_workspace).map_err(failed)?,
             None => None,
         };
         let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
-        let has = self.target.key(Step::Probe, git.run_env())?.map(|key| api::fingerprint(&key));
+        let has = self.target.key(Step::Probe, self.git.run_env())?.map(|key| api::fingerprint(&key));
         let Some(key) = &self.options.key else {
             return Ok(Key { is_known: wanted.is_some() && wanted == has, to_set: None });
         };
@@ -59,7 +58,7 @@ impl RestoreRun<'_> {
                            whether it was set; it needs an admin's token; nothing was changed";
             return Err(BackupError::new(Code::WindmillUnauthorized, message));
         }
-        self.warnings.add(format!(
+        self.report.warnings.add(format!(
             "workspace `{}` gets the key of --key-file; Windmill encrypts its own secrets again under it, and the key that \
              it has now is kept nowhere",
             self.workspace()
@@ -71,7 +70,6 @@ impl RestoreRun<'_> {
     /// to be readable at the end, including those that the workspace already has with the same content.
     pub(super) fn sort_out_secrets(
         &mut self,
-        git: &Git<'_>,
         chosen: &mut Items,
         has: &Items,
         plan: &Plan,
@@ -81,7 +79,7 @@ impl RestoreRun<'_> {
         let (mut left, mut plain, mut skipped) = (Sample::default(), Sample::default(), Sample::default());
         for (id, files) in chosen.clone() {
             let is_there = has.get(&id) == Some(&files);
-            let sample = match self.is_encrypted(git, &id, &files)? {
+            let sample = match self.is_encrypted(&id, &files)? {
                 None => continue,
                 // What the workspace has of them was not pulled.
                 Some(_) if plan.kinds.skip_secrets => &mut skipped,
@@ -108,13 +106,13 @@ impl RestoreRun<'_> {
 
     /// Returns whether a secret is encrypted in the commit; `None` if the item is no secret. What cannot be checked
     /// counts as not encrypted.
-    fn is_encrypted(&self, git: &Git<'_>, id: &ItemId, files: &[(String, Entry)]) -> Result<Option<bool>, BackupError> {
+    fn is_encrypted(&self, id: &ItemId, files: &[(String, Entry)]) -> Result<Option<bool>, BackupError> {
         if id.kind != ItemKind::Variable {
             return Ok(None);
         }
         let mut is_secret = false;
         for (path, entry) in files {
-            let content = match git.read_blob(&entry.object, VARIABLE_BYTES_MAX) {
+            let content = match self.git.read_blob(&entry.object, VARIABLE_BYTES_MAX) {
                 Ok(BlobContent::Whole(content)) => content,
                 Ok(BlobContent::Strange(_)) => Vec::new(),
                 Err(error) => return Err(self.source.git_error(Step::Commit, error)),
@@ -128,8 +126,8 @@ impl RestoreRun<'_> {
     }
 
     /// Returns the secrets whose value Windmill cannot decrypt.
-    pub(super) fn unreadable(&self, git: &Git<'_>, secrets: &[String]) -> Result<Vec<String>, BackupError> {
-        let windmill = self.target.windmill(git.run_env());
+    pub(super) fn unreadable(&self, secrets: &[String]) -> Result<Vec<String>, BackupError> {
+        let windmill = self.target.windmill(self.git.run_env());
         let mut unreadable = Vec::new();
         for path in secrets {
             let answer = windmill.can_read_variable(path);
@@ -142,17 +140,11 @@ impl RestoreRun<'_> {
 
     /// Returns the secrets of the workspace that have to be readable after a push: all if it got a key, otherwise those
     /// that were chosen. A missing one is among the differences.
-    pub(super) fn secrets_to_read(
-        &self,
-        git: &Git<'_>,
-        tip: &RemoteTip,
-        fresh: &Tree,
-        choice: &Choice,
-    ) -> Result<Vec<String>, BackupError> {
+    pub(super) fn secrets_to_read(&self, fresh: &Tree, choice: &Choice) -> Result<Vec<String>, BackupError> {
         let mut secrets = Vec::new();
-        for (id, files) in select::items_in(fresh, &tip.plan, self.workspace().as_str()).0 {
+        for (id, files) in select::items_in(fresh, &self.tip.plan, self.workspace().as_str()).0 {
             let is_meant = choice.key.to_set.is_some() || choice.secrets.contains(&id.path);
-            if is_meant && self.is_encrypted(git, &id, &files)?.is_some() {
+            if is_meant && self.is_encrypted(&id, &files)?.is_some() {
                 secrets.push(id.path);
             }
         }

@@ -8,7 +8,6 @@ use crate::backup::restore::secrets::Key;
 use crate::backup::restore::tree::{Change, TargetTree, Tree};
 use crate::backup::restore::{RestoreOptions, RestoreRun};
 use crate::backup::sync::tip::{self, RemoteTip};
-use crate::git::Git;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Sample;
 use crate::model::result_code::Code;
@@ -59,17 +58,11 @@ impl RestoreOptions {
 
 impl RestoreRun<'_> {
     /// Replaces items of the workspace by the chosen items of the commit. `choice` has what is there.
-    pub(super) fn choose(
-        &mut self,
-        git: &Git<'_>,
-        tip: &RemoteTip,
-        of_commit: &Tree,
-        mut choice: Choice,
-    ) -> Result<Choice, BackupError> {
+    pub(super) fn choose(&mut self, of_commit: &Tree, mut choice: Choice) -> Result<Choice, BackupError> {
         let options = self.options;
-        let (held, not_covered) = items_in(of_commit, &tip.plan, self.source.request.workspace.as_str());
+        let (held, not_covered) = items_in(of_commit, &self.tip.plan, self.source.request.workspace.as_str());
         self.warn("the settings leave these kinds out, and they do not come back", &not_covered);
-        let (has, _) = items_in(&choice.there, &tip.plan, self.workspace().as_str());
+        let (has, _) = items_in(&choice.there, &self.tip.plan, self.workspace().as_str());
         let mut chosen: Items = held.clone();
         chosen.retain(|id, files| options.means(id, files));
         let is_ui = |path: &str| choice.has_shared_ui && tip::is_shared_ui(path.as_bytes()) && options.admits(path);
@@ -79,7 +72,7 @@ impl RestoreRun<'_> {
             let message = format!("--path: nothing in the commit is called like {}", paths.join(", "));
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
-        choice.secrets = self.sort_out_secrets(git, &mut chosen, &has, &tip.plan, choice.key.is_known)?;
+        choice.secrets = self.sort_out_secrets(&mut chosen, &has, &self.tip.plan, choice.key.is_known)?;
         for (id, files) in &has {
             let is_to_go = options.deletes && !held.contains_key(id) && options.means(id, files);
             if is_to_go || chosen.contains_key(id) {
@@ -90,9 +83,9 @@ impl RestoreRun<'_> {
             self.want_as_there(&mut choice, id, files, &has);
         }
         choice.wanted.extend(ui.into_iter().map(|(path, entry)| (path.clone(), Some(entry.clone()))));
-        choice.add_folders(options, tip, of_commit);
-        choice.withhold(&tip.plan);
-        choice.make_tree(&tip.plan, of_commit, options, self.workspace().as_str());
+        choice.add_folders(options, self.tip, of_commit);
+        choice.withhold(&self.tip.plan);
+        choice.make_tree(&self.tip.plan, of_commit, options, self.workspace().as_str());
         Ok(choice)
     }
 
@@ -115,7 +108,7 @@ impl RestoreRun<'_> {
     }
 
     /// Returns the files of the commit that can belong to the workspace, without the repository's configuration.
-    pub(super) fn files_of_commit(&mut self, tip: &RemoteTip, mut all: Tree) -> Tree {
+    pub(super) fn files_of_commit(&mut self, mut all: Tree) -> Tree {
         let source = self.source.request.workspace.as_str();
         let mut left_out = Sample::default();
         // The workspace's own file counts, and not the one that the others share.
@@ -130,8 +123,8 @@ impl RestoreRun<'_> {
             let is_readable = is_own
                 || tip::is_shared_ui(path.as_bytes())
                 || item_path::item_of_hidden_file(path).is_some()
-                || item_path::is_in_other_layout(path, tip.plan.non_dotted_paths)
-                || !tip.is_withheld(path.as_bytes(), entry);
+                || item_path::is_in_other_layout(path, self.tip.plan.non_dotted_paths)
+                || !self.tip.is_withheld(path.as_bytes(), entry);
             let is_seen = entry.is_file() && !is_foreign && is_readable;
             if !is_seen && item_path::item_of(path).is_some() {
                 left_out.add(path.as_bytes());
@@ -161,7 +154,7 @@ impl RestoreRun<'_> {
     }
 
     /// Warns about the chosen files that wmill does not get or does not look at, unless the workspace already has them.
-    pub(super) fn warn_about_withheld(&mut self, tip: &RemoteTip, choice: &Choice) {
+    pub(super) fn warn_about_withheld(&mut self, choice: &Choice) {
         let mut raw_apps = BTreeSet::new();
         let (mut rest, mut hidden) = (Sample::default(), Sample::default());
         for Change { path, .. } in &choice.changes {
@@ -172,7 +165,7 @@ impl RestoreRun<'_> {
                     }
                 }
                 Some(ItemId { kind: ItemKind::RawApp, path: name }) => {
-                    let ending = if tip.plan.non_dotted_paths { "__raw_app" } else { ".raw_app" };
+                    let ending = if self.tip.plan.non_dotted_paths { "__raw_app" } else { ".raw_app" };
                     raw_apps.insert(format!("`wmill app push {name}{ending} {name}`"));
                 }
                 _ => rest.add(path.as_bytes()),
@@ -185,7 +178,7 @@ impl RestoreRun<'_> {
         let what = format!(
             "raw apps are left out, since pushing one runs code of the packages that its package.json names; to push them \
              by hand, look at that file first, and then, on a machine with npm and wmill, in a clone at commit {}{folder}",
-            self.short_commit()
+            self.report.short_commit()
         );
         self.warn(&what, &raw_apps.iter().collect());
         self.warn("these do not come back, since wmill cannot push them", &rest);
