@@ -8,7 +8,6 @@ use serde::de::{
     self, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-use crate::util::percent;
 use crate::util::redact::first_chars;
 
 /// The most brackets and braces in a file whose fields are read. For each token, the parser checks every open one:
@@ -36,9 +35,9 @@ const STAND_INS: [(char, char); 4] =
     [('\u{85}', '\u{10fff0}'), ('\u{2028}', '\u{10fff1}'), ('\u{2029}', '\u{10fff2}'), (BYTE_ORDER_MARK, '\u{10fff3}')];
 /// How an escape for a stand-in begins.
 const STAND_IN_ESCAPE: &str = "\\U0010";
-/// The tag that makes a mapping of any key a part of the mapping around it, in its two forms.
+/// The tag that makes a mapping of any key a part of the mapping around it. It can also be written as `!!merge`, and
+/// with percent escapes.
 const MERGE_TAG: &str = "!<tag:yaml.org,2002:merge>";
-const MERGE_TAG_NAME: &str = "merge";
 
 /// A value of YAML or JSON.
 #[derive(Clone, Debug, PartialEq)]
@@ -156,11 +155,8 @@ impl<'a> Source<'a> {
 /// Returns whether the text has the tag that merges mappings. Our parser takes a key with it for a key like others.
 fn has_merge_tag(yaml: &str) -> bool {
     let is_in_a_name = |char: char| char.is_ascii_alphanumeric() || char == '%';
-    yaml.contains(MERGE_TAG)
-        || yaml.split("!!").skip(1).any(|rest| {
-            let end = rest.find(|char| !is_in_a_name(char)).unwrap_or(rest.len());
-            percent::decode(&rest[..end]).as_deref() == Some(MERGE_TAG_NAME)
-        })
+    let mut names = yaml.split("!!").skip(1).filter_map(|rest| rest.split(|char| !is_in_a_name(char)).next());
+    yaml.contains(MERGE_TAG) || names.any(|name| name == "merge" || name.contains('%'))
 }
 
 /// Returns the first characters, with invisible ones and line breaks escaped.

@@ -14,7 +14,6 @@ use crate::util::secret::Secret;
 use crate::windmill::api::{self, KEY_TRAILER};
 use crate::windmill::item_path::{ItemId, ItemKind};
 use crate::windmill::secret_files;
-use crate::windmill::wmill_yaml::Plan;
 
 /// Size limit for a variable. Windmill makes no larger one.
 const VARIABLE_BYTES_MAX: usize = 1 << 20;
@@ -72,7 +71,6 @@ impl RestoreRun<'_> {
         &mut self,
         chosen: &mut Items,
         has: &Items,
-        plan: &Plan,
         is_key_known: bool,
     ) -> Result<Vec<String>, BackupError> {
         let mut checked = Vec::new();
@@ -82,7 +80,7 @@ impl RestoreRun<'_> {
             let sample = match self.is_encrypted(&id, &files)? {
                 None => continue,
                 // What the workspace has of them was not pulled.
-                Some(_) if plan.kinds.skip_secrets => &mut skipped,
+                Some(_) if self.tip.plan.kinds.skip_secrets => &mut skipped,
                 Some(false) => &mut plain,
                 Some(true) if !is_key_known && !is_there => &mut left,
                 Some(true) => {

@@ -72,7 +72,7 @@ impl RestoreRun<'_> {
             let message = format!("--path: nothing in the commit is called like {}", paths.join(", "));
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
-        choice.secrets = self.sort_out_secrets(&mut chosen, &has, &self.tip.plan, choice.key.is_known)?;
+        choice.secrets = self.sort_out_secrets(&mut chosen, &has, choice.key.is_known)?;
         for (id, files) in &has {
             let is_to_go = options.deletes && !held.contains_key(id) && options.means(id, files);
             if is_to_go || chosen.contains_key(id) {
