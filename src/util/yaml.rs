@@ -1,7 +1,7 @@
 //! Reads YAML as values, with bounds on the time and the memory that any input can take.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{
@@ -22,6 +22,8 @@ const BRACKETS_TIMES_BYTES_MAX: usize = 1 << 31;
 const MARKS_MAX: usize = 40_000;
 /// The most levels of a value that is read whole.
 const DEPTH_MAX: usize = 100;
+/// The levels of a file whose fields are read: the mapping itself, and a list or a mapping in it.
+const FIELD_LEVELS: usize = 2;
 /// How many characters of the parser's message an error has.
 const REASON_CHARS_MAX: usize = 160;
 /// How many characters of a key an error has.
@@ -54,8 +56,8 @@ pub enum Node {
     Text(String),
     /// A list.
     List(Vec<Node>),
-    /// A mapping. A value with a tag is a mapping with one key: the tag, after `!`.
-    Fields(BTreeMap<String, Node>),
+    /// A mapping, in its order. A value with a tag is a mapping with one key: the tag, after `!`.
+    Fields(Vec<(String, Node)>),
     /// A value that was not asked for, or that has too many levels or too much content.
     Unread,
 }
@@ -71,6 +73,13 @@ impl Node {
             _ => false,
         }
     }
+
+    /// Returns the value of a field, if this is a mapping that has it.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Self> {
+        let Self::Fields(fields) = self else { return None };
+        fields.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
 }
 
 /// Reads a whole file as one value. Returns `None` if it is not valid or cannot be read within the bounds.
@@ -81,10 +90,7 @@ pub fn value(yaml: &str) -> Option<Node> {
     if brackets(yaml).saturating_mul(yaml.len()) > BRACKETS_TIMES_BYTES_MAX || has_too_many_values(yaml) {
         return None;
     }
-    let mut room = room_of(yaml);
-    let seed = Seed { source: &source, room: &mut room, levels: DEPTH_MAX };
-    let node = seed.deserialize(yaml_serde::Deserializer::from_str(yaml)).ok()?;
-    (node != Node::Unread).then_some(node)
+    parse(&source, DEPTH_MAX, None).ok().filter(|node| *node != Node::Unread)
 }
 
 /// Returns the fields of a mapping in its order, with the values of the `wanted` ones. A value with more than one level
@@ -105,9 +111,22 @@ pub fn fields(yaml: &[u8], bytes_max: usize, wanted: fn(&str) -> bool) -> Result
     if has_too_many_values(text) {
         return Err("it has too many values".to_owned());
     }
-    yaml_serde::Deserializer::from_str(text)
-        .deserialize_any(Top { source: &source, wanted, room: room_of(text) })
-        .map_err(|error| escaped_start(&error.to_string(), REASON_CHARS_MAX))
+    match parse(&source, FIELD_LEVELS, Some(wanted)) {
+        Ok(Node::Fields(fields)) => Ok(fields),
+        // A file that has only comments.
+        Ok(Node::Null) => Ok(Vec::new()),
+        Ok(Node::Text(_)) => Err("it is a text and not a mapping".to_owned()),
+        Ok(_) => Err("it is a sequence or a value and not a mapping".to_owned()),
+        Err(error) => Err(escaped_start(&error.to_string(), REASON_CHARS_MAX)),
+    }
+}
+
+fn parse(source: &Source<'_>, levels: usize, wanted: Option<fn(&str) -> bool>) -> Result<Node, yaml_serde::Error> {
+    // So many values and bytes of texts can a file of this size have without aliases. For example, `a,` in a mapping is
+    // a key of one byte with a value.
+    let mut room = 2 * source.text.len() + 1;
+    let seed = Seed { source, room: &mut room, levels, wanted };
+    seed.deserialize(yaml_serde::Deserializer::from_str(&source.text))
 }
 
 /// A text that our parser and the one of `wmill` split into the same lines.
@@ -174,12 +193,6 @@ fn has_too_many_values(text: &str) -> bool {
     text.bytes().filter(|byte| b",:-?!&[{\n\r".contains(byte)).nth(MARKS_MAX).is_some()
 }
 
-/// Returns how many values and bytes of texts a file of this size can have without aliases. For example, `a,` in a
-/// mapping is a key of one byte with a value.
-fn room_of(text: &str) -> usize {
-    2 * text.len() + 1
-}
-
 /// Reads one value.
 ///
 /// If no room or no level is left, it skips the value and everything that contains it, so aliases cannot make a small
@@ -190,11 +203,13 @@ struct Seed<'a> {
     room: &'a mut usize,
     /// How many levels of lists and mappings may still be read.
     levels: usize,
+    /// The fields to read of a mapping of which other fields are skipped.
+    wanted: Option<fn(&str) -> bool>,
 }
 
 impl Seed<'_> {
     fn deeper(&mut self) -> Seed<'_> {
-        Seed { source: self.source, room: self.room, levels: self.levels.saturating_sub(1) }
+        Seed { source: self.source, room: self.room, levels: self.levels.saturating_sub(1), wanted: None }
     }
 
     /// Takes this much room, and returns whether there was enough.
@@ -272,17 +287,25 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Node, A::Error> {
-        let mut fields = BTreeMap::new();
+        let (mut fields, mut seen) = (Vec::new(), BTreeSet::new());
         while self.levels > 0 {
             let Some(name) = entries.next_key::<String>()? else { return Ok(Node::Fields(fields)) };
             let has_room = self.take(name.len());
             let name = self.source.original(&name);
-            match entries.next_value_seed(self.deeper())? {
-                Node::Unread => break,
-                _ if !has_room => break,
-                _ if fields.contains_key(&name) => return Err(twice(&name)),
-                value => fields.insert(name, value),
+            let value = if has_room && self.wanted.is_none_or(|is_wanted| is_wanted(&name)) {
+                entries.next_value_seed(self.deeper())?
+            } else {
+                entries.next_value().map(|IgnoredAny| Node::Unread)?
             };
+            if value == Node::Unread && self.wanted.is_none() {
+                break;
+            }
+            if !seen.insert(name.clone()) {
+                // Parsers differ in which of the two they use.
+                let name = escaped_start(&name, KEY_CHARS_MAX);
+                return Err(de::Error::custom(format_args!("the key `{name}` is there twice")));
+            }
+            fields.push((name, value));
         }
         while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Node::Unread)
@@ -293,61 +316,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let (tag, value) = tagged.variant::<String>()?;
         Ok(match value.newtype_variant_seed(self.deeper())? {
             Node::Unread => Node::Unread,
-            value => Node::Fields(BTreeMap::from([(["!", &source.original(&tag)].concat(), value)])),
+            value => Node::Fields(vec![(["!", &source.original(&tag)].concat(), value)]),
         })
-    }
-}
-
-/// Returns the error for a key that is there twice, because parsers differ in which of the two they use.
-fn twice<E: de::Error>(key: &str) -> E {
-    E::custom(format_args!("the key `{}` is there twice", escaped_start(key, KEY_CHARS_MAX)))
-}
-
-/// Reads the top-level mapping.
-struct Top<'a> {
-    source: &'a Source<'a>,
-    wanted: fn(&str) -> bool,
-    room: usize,
-}
-
-impl<'de> Visitor<'de> for Top<'_> {
-    type Value = Vec<(String, Node)>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a mapping")
-    }
-
-    /// Fails here, because the parser's own message would quote the text.
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
-        Err(E::custom("it is a text and not a mapping"))
-    }
-
-    /// Accepts a file that has only comments.
-    fn visit_none<E>(self) -> Result<Self::Value, E> {
-        Ok(Vec::new())
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Vec::new())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
-        let mut seen = BTreeSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let key = self.source.original(&key);
-            if !seen.insert(key.clone()) {
-                return Err(twice(&key));
-            }
-            let node = if (self.wanted)(&key) {
-                map.next_value_seed(Seed { source: self.source, room: &mut self.room, levels: 1 })?
-            } else {
-                map.next_value::<IgnoredAny>()?;
-                Node::Unread
-            };
-            entries.push((key, node));
-        }
-        Ok(entries)
     }
 }
 
@@ -360,8 +330,8 @@ mod tests {
         let text = |text: &str| Node::Text(text.to_owned());
         let whole = value("a: [1, 2.5, x, true, ~]\n1: !t y\n").expect("a value");
         let list = Node::List(vec![Node::Whole(1), Node::Real(2.5), text("x"), Node::Bool(true), Node::Null]);
-        let tagged = Node::Fields(BTreeMap::from([("!t".to_owned(), text("y"))]));
-        assert_eq!(whole, Node::Fields(BTreeMap::from([("a".to_owned(), list), ("1".to_owned(), tagged)])));
+        let tagged = Node::Fields(vec![("!t".to_owned(), text("y"))]);
+        assert_eq!(whole, Node::Fields(vec![("a".to_owned(), list), ("1".to_owned(), tagged)]));
         for unread in ["a: [", "a: 1\na: 2", "[a]: 1", "a: *b", "a: 1\n---\nb: 2"] {
             assert_eq!(value(unread), None, "{unread}");
         }
@@ -380,7 +350,7 @@ mod tests {
             let list = Node::List(vec![text(&format!("{char}y"))]);
             let expected = vec![("a".to_owned(), text(&format!("x{char}b:\""))), (format!("c{char}"), list)];
             assert_eq!(fields(yaml.as_bytes(), 1 << 20, |_| true).as_ref(), Ok(&expected));
-            assert_eq!(value(&yaml), Some(Node::Fields(expected.into_iter().collect())), "{yaml:?}");
+            assert_eq!(value(&yaml), Some(Node::Fields(expected)), "{yaml:?}");
             for stand_in in ["\u{10fff0}", "\"\\U0010fff0\""] {
                 assert!(value(&format!("a: {stand_in}")).is_some(), "it is a character like others");
                 assert_eq!(value(&format!("a: x{char}\nb: {stand_in}")), None);

@@ -2,6 +2,7 @@
 //!
 //! YAML and JSON are compared as `wmill` does: comments, order and line ends do not count. No secret is shown.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::git::object::Entry;
@@ -60,12 +61,14 @@ pub fn differences(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
 pub fn differences_after_restore(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
     let is_trigger = matches!(item_path::item_of(path).map(|item| item.kind), Some(ItemKind::Trigger(_)));
     compare_files(path, backup, workspace, |node| {
+        let has_mode = node.field("mode").is_some();
         if let (true, Node::Fields(fields)) = (is_trigger, node)
-            && let Some(Node::Bool(is_enabled)) = fields.remove("enabled")
-            && !fields.contains_key("mode")
+            && let Some(at) = fields.iter().position(|(name, _)| name == "enabled")
+            && let (_, Node::Bool(is_enabled)) = fields.remove(at)
+            && !has_mode
         {
             let mode = if is_enabled { "enabled" } else { "disabled" };
-            fields.insert("mode".to_owned(), Node::Text(mode.to_owned()));
+            fields.push(("mode".to_owned(), Node::Text(mode.to_owned())));
         }
     })
 }
@@ -102,9 +105,7 @@ fn parsed(path: &str, content: &[u8]) -> Option<Node> {
     let mut node = yaml::value(std::str::from_utf8(content).ok()?)?;
     if let (true, Node::Fields(fields)) = (path.ends_with(".script.yaml"), &mut node) {
         // wmill derives these fields, and ignores them.
-        for derived in ["is_template", "no_main_func", "auto_kind"] {
-            fields.remove(derived);
-        }
+        fields.retain(|(name, _)| !["is_template", "no_main_func", "auto_kind"].contains(&&**name));
     }
     Some(node)
 }
@@ -145,13 +146,14 @@ fn has_indicator_within_word(part: &str) -> bool {
 /// them was deleted, a pull into the repository's files and a fresh pull give different hashes, and both are right. The
 /// hash of each script, and all files, are compared with the backup.
 fn compare_locks(backup: &Node, workspace: &Node, lines: &mut Lines) {
-    let (Node::Fields(backup), Node::Fields(workspace)) = (backup, workspace) else {
+    let (Node::Fields(_), Node::Fields(workspace)) = (backup, workspace) else {
         return lines.add(format_args!("it is not a list of locks"));
     };
     for (key, fresh) in workspace {
-        match (backup.get(key), fresh) {
+        match (backup.field(key), fresh) {
             (Some(Node::Fields(known)), Node::Fields(fresh)) => {
-                let differs = |item: &&String| {
+                let (known, fresh) = (by_name(known), by_name(fresh));
+                let differs = |item: &&&str| {
                     known.get(*item) != fresh.get(*item) && !(known.contains_key(*item) && is_of_all(item))
                 };
                 for item in fresh.keys().filter(differs) {
@@ -184,7 +186,7 @@ enum Hidden {
 impl Hidden {
     fn of(path: &str, nodes: [&Node; 2]) -> Self {
         let is_secret = |node: &Node| match node {
-            Node::Fields(fields) => fields.get("is_secret") == Some(&Node::Bool(true)),
+            Node::Fields(_) => node.field("is_secret") == Some(&Node::Bool(true)),
             _ => true,
         };
         let Some(item) = item_of(path) else { return Self::None };
@@ -229,9 +231,10 @@ fn compare(
     match (backup, workspace) {
         (Some(one), Some(other)) if one == other => {}
         (Some(Node::Fields(one)), Some(Node::Fields(other))) => {
+            let (one, other) = (by_name(one), by_name(other));
             for name in one.keys().chain(other.keys().filter(|name| !one.contains_key(*name))) {
-                place.push(name.clone());
-                compare(place, one.get(name), other.get(name), hidden, lines);
+                place.push((*name).to_owned());
+                compare(place, one.get(name).copied(), other.get(name).copied(), hidden, lines);
                 place.pop();
             }
         }
@@ -252,6 +255,10 @@ fn compare(
             lines.add(format_args!("{name}: {} in the backup, {} in the workspace", show(one), show(other)));
         }
     }
+}
+
+fn by_name(fields: &[(String, Node)]) -> BTreeMap<&str, &Node> {
+    fields.iter().map(|(name, value)| (name.as_str(), value)).collect()
 }
 
 /// Describes a value in a few words.
