@@ -114,7 +114,9 @@ fn named_in(path: &str, query: &str, body: &[u8]) -> Option<String> {
             for value in ["path", "name"].iter().filter_map(|name| fields.get(*name)) {
                 match value {
                     Value::Null => {}
-                    Value::String(value) if named.is_empty() || named == *value => named.clone_from(value),
+                    Value::String(value) if !value.is_empty() && (named.is_empty() || named == *value) => {
+                        named.clone_from(value);
+                    }
                     _ => return None,
                 }
             }
@@ -476,7 +478,14 @@ mod tests {
         }
         for kind in ["flows", "apps", "resources", "variables", "schedules", "http_triggers"] {
             let update = format!("{kind}/update/f/ops/a");
-            for body in [r#"{"path":"f/admin/a"}"#, r#"{"name":"victim"}"#, r#"{"path":["f/ops/a"]}"#, "form", "[]"] {
+            for body in [
+                r#"{"path":"f/admin/a"}"#,
+                r#"{"name":"victim"}"#,
+                r#"{"path":""}"#,
+                r#"{"path":["f/ops/a"]}"#,
+                "form",
+                "[]",
+            ] {
                 assert!(!is_permitted(&all, &update, body), "{update} {body}");
             }
             assert!(!is_permitted(&all, &update, r#"{"path":"f/ops/a","name":"victim"}"#), "{update}");

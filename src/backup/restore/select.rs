@@ -8,6 +8,7 @@ use crate::backup::restore::secrets::Key;
 use crate::backup::restore::tree::{Change, TargetTree, Tree};
 use crate::backup::restore::{RestoreOptions, RestoreRun};
 use crate::backup::sync::tip::{self, RemoteTip};
+use crate::backup::verify::value_diff::item_of;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Sample;
 use crate::model::result_code::Code;
@@ -279,8 +280,7 @@ pub(super) fn is_app(id: &ItemId) -> bool {
 }
 
 fn is_raw_app(path: &str) -> bool {
-    let item = item_path::item_of(path).or_else(|| item_path::item_of_hidden_file(path));
-    item.is_some_and(|id| id.kind == ItemKind::RawApp)
+    item_of(path).is_some_and(|id| id.kind == ItemKind::RawApp)
 }
 
 /// Returns the items of a tree that the plan covers, without the key, and the kinds of the items that it does not
@@ -289,8 +289,9 @@ pub(super) fn items_in(tree: &Tree, plan: &Plan, workspace: &str) -> (Items, Sam
     let (mut found, mut not_covered) = (Items::new(), BTreeSet::new());
     for (path, entry) in tree {
         let shared = item_path::common_path(path, workspace);
-        let id = item_path::item_of(shared.as_deref().unwrap_or(path)).or_else(|| item_path::item_of_hidden_file(path));
-        let Some(id) = id.filter(|id| id.kind != ItemKind::Key) else { continue };
+        let Some(id) = item_of(shared.as_deref().unwrap_or(path)).filter(|id| id.kind != ItemKind::Key) else {
+            continue;
+        };
         if item_path::covers(&id, &plan.kinds) {
             found.entry(id).or_default().push((path.clone(), entry.clone()));
         } else {

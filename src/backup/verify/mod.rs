@@ -55,8 +55,8 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> ListedResult {
 struct Found {
     /// The commit that was compared with.
     tip: Option<ObjectId>,
-    /// When it was made, UTC.
-    committed: Option<String>,
+    /// ` of ` and when it was made, UTC; empty if it does not say.
+    committed: String,
     /// How many files differ, and how.
     changed: Changed,
     /// The first of them.
@@ -81,11 +81,10 @@ impl Found {
 
     fn message(&self, workspace: &WorkspaceId) -> String {
         let Changed { added, modified, deleted } = self.changed;
-        let made = match (&self.tip, &self.committed) {
-            (Some(tip), Some(time)) => format!("commit {} of {time}", short(tip)),
-            (Some(tip), None) => format!("commit {}", short(tip)),
-            (None, _) => return format!("There is no backup of workspace '{workspace}': the branch does not exist"),
+        let Some(tip) = &self.tip else {
+            return format!("There is no backup of workspace '{workspace}': the branch does not exist");
         };
+        let made = format!("commit {}{}", short(tip), self.committed);
         let compared = match self.differences.len() {
             0 if !self.left_out.is_empty() => {
                 format!("The backup is workspace '{workspace}' ({made}), but for what cannot be backed up")
@@ -133,7 +132,8 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     snapshot.leave_out_again(&last_sync::found(run)).map_err(|error| run.disk(&error))?;
     let failed = |error: GitError| run.git_error(Step::Commit, error);
     let committed = tip.commit.as_ref().map(|tip| git.commit_message(tip)).transpose().map_err(failed)?;
-    let committed = committed.and_then(|commit| commit.time).map(time::to_text);
+    let committed = committed.and_then(|commit| commit.time);
+    let committed = committed.map(|made| format!(" of {}", time::to_text(made))).unwrap_or_default();
     snapshot.judge_by(&tip.plan).map_err(|error| run.disk(&error))?;
     run.step(Step::Pull, || pull::pull_into_nothing(run, &git, &mut snapshot, &tip.plan, &tip.plan.text))?;
     let mut found = Found {

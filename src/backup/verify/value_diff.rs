@@ -52,34 +52,35 @@ pub fn of_entries(
 /// Describes in a few lines how the workspace's file differs from the backup's file; empty if they mean the same.
 #[must_use]
 pub fn differences(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
-    compare_files(path, backup, workspace, |_| {})
+    compare_files(path, backup, workspace, parsed)
 }
 
 /// Like [`differences`], for a file after a restore: current servers accept a trigger's `enabled`, and show only its
 /// `mode`.
 #[must_use]
 pub fn differences_after_restore(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
-    let is_trigger = matches!(item_path::item_of(path).map(|item| item.kind), Some(ItemKind::Trigger(_)));
-    compare_files(path, backup, workspace, |node| {
-        let has_mode = node.field("mode").is_some();
-        if let (true, Node::Fields(fields)) = (is_trigger, node)
-            && let Some(at) = fields.iter().position(|(name, _)| name == "enabled")
-            && let (_, Node::Bool(is_enabled)) = fields.remove(at)
-            && !has_mode
-        {
-            let mode = if is_enabled { "enabled" } else { "disabled" };
-            fields.push(("mode".to_owned(), Node::Text(mode.to_owned())));
+    compare_files(path, backup, workspace, |path, content| {
+        let mut node = parsed(path, content)?;
+        let is_trigger = matches!(item_of(path).map(|item| item.kind), Some(ItemKind::Trigger(_)));
+        let mode = match node.field("enabled") {
+            Some(Node::Bool(true)) if node.field("mode").is_none() => Some("enabled"),
+            Some(Node::Bool(false)) if node.field("mode").is_none() => Some("disabled"),
+            _ => None,
+        };
+        if let (true, Node::Fields(fields)) = (is_trigger, &mut node) {
+            fields.retain(|(name, _)| name != "enabled");
+            fields.extend(mode.map(|mode| ("mode".to_owned(), Node::Text(mode.to_owned()))));
         }
+        Some(node)
     })
 }
 
-fn compare_files(path: &str, backup: &[u8], workspace: &[u8], adjust: impl Fn(&mut Node)) -> Vec<String> {
+fn compare_files(path: &str, backup: &[u8], workspace: &[u8], parse: fn(&str, &[u8]) -> Option<Node>) -> Vec<String> {
     if backup == workspace {
         return Vec::new();
     }
-    let adjusted = |content| parsed(path, content).map(|mut node| (adjust(&mut node), node).1);
     let mut lines = Lines::default();
-    match (adjusted(backup), adjusted(workspace)) {
+    match (parse(path, backup), parse(path, workspace)) {
         (Some(one), Some(other)) if path.rsplit('/').next() == Some(WMILL_LOCK) => {
             compare_locks(&one, &other, &mut lines);
         }
@@ -171,7 +172,8 @@ fn is_of_all(key: &str) -> bool {
     key.ends_with("+__flow_hash") || key.ends_with("+__app_hash")
 }
 
-fn item_of(path: &str) -> Option<ItemId> {
+/// Returns the item of a file, also of one that `wmill` does not look at.
+pub(in crate::backup) fn item_of(path: &str) -> Option<ItemId> {
     item_path::item_of(path).or_else(|| item_path::item_of_hidden_file(path))
 }
 
