@@ -161,7 +161,7 @@ impl LoopbackServer {
     }
 
     /// Returns the address on which it listens.
-    #[must_use]
+    #[cfg(test)]
     pub fn address(&self) -> SocketAddr {
         self.address
     }

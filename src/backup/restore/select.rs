@@ -7,13 +7,13 @@ use crate::backup::restore::glob::Pattern;
 use crate::backup::restore::secrets::Key;
 use crate::backup::restore::tree::{Change, TargetTree, Tree};
 use crate::backup::restore::{RestoreOptions, RestoreRun};
-use crate::backup::sync::tip::{self, RemoteTip};
+use crate::backup::sync::tip::{self, PATH_BYTES_MAX, RemoteTip};
 use crate::backup::verify::value_diff::item_of;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Sample;
 use crate::model::result_code::Code;
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
-use crate::windmill::wmill_yaml::Plan;
+use crate::windmill::wmill_yaml::{Plan, WMILL_YAML};
 
 const FOLDER_META: &str = "folder.meta.yaml";
 
@@ -119,14 +119,9 @@ impl RestoreRun<'_> {
             all.remove(path);
         }
         all.retain(|path, entry| {
-            let is_own = item_path::common_path(path, source).is_some();
-            let is_foreign = item_path::is_for_one_workspace(path) && !is_own;
-            let is_readable = is_own
-                || tip::is_shared_ui(path.as_bytes())
-                || item_path::item_of_hidden_file(path).is_some()
-                || item_path::is_in_other_layout(path, self.tip.plan.non_dotted_paths)
-                || !self.tip.is_withheld(path.as_bytes(), entry);
-            let is_seen = entry.is_file() && !is_foreign && is_readable;
+            let is_foreign = item_path::is_for_one_workspace(path) && item_path::common_path(path, source).is_none();
+            let is_configuration = path.split('/').next() == Some(WMILL_YAML);
+            let is_seen = entry.is_file() && !is_foreign && !is_configuration && path.len() <= PATH_BYTES_MAX;
             if !is_seen && item_path::item_of(path).is_some() {
                 left_out.add(path.as_bytes());
             }
