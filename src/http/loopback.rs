@@ -1,21 +1,102 @@
 //! A server on the loopback address, on a port that the system chooses. It serves one program that we start, as long as
-//! that program runs.
+//! that program runs. The program gets a secret word in place of a token; nothing else is answered.
 
-use std::io::{self, PipeWriter};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, PipeWriter, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ureq::http;
+
 use super::sockets;
+use crate::util::hash;
+use crate::util::secret::Secret;
 
 /// How many connections are served at once. wmill opens two; the server is for no other program.
 const CONNECTIONS_MAX: usize = 8;
+/// The largest head of a request. wmill sends a few headers of its own.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+const HEADERS_MAX: usize = 64;
+/// How long the head of a request may take. wmill sends it in one piece, also on a busy machine.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// The largest body that is accepted. The largest one is the shared UI or a fileset: Windmill takes some megabytes at
+/// most.
+const BODY_BYTES_MAX: usize = 256 << 20;
+/// How long wmill may send no byte of a body, or take none of an answer. The end of the run stops wmill earlier.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
+/// How much is received or sent at once.
+const CHUNK_BYTES: usize = 64 << 10;
 /// How long to wait at the end for connections that are being served. Their program has ended, so they end at once,
 /// unless the server waits for an answer of Windmill.
 const END_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often to check whether they have ended.
 const END_WAIT: Duration = Duration::from_millis(1);
+
+/// A request with its whole body.
+pub type Request = http::Request<Vec<u8>>;
+
+/// What is sent as an answer.
+pub struct Answer<'a> {
+    /// The status.
+    pub status: u16,
+    /// The headers about the body, without its length.
+    pub headers: Vec<(&'static str, String)>,
+    /// The length of the body. Without it, the body is sent in chunks.
+    pub length: Option<u64>,
+    /// The body.
+    pub body: Box<dyn Read + 'a>,
+}
+
+impl<'a> Answer<'a> {
+    /// Returns an answer with a body of this type and length.
+    #[must_use]
+    pub fn new(status: u16, content_type: &str, length: u64, body: impl Read + 'a) -> Self {
+        let headers = vec![("content-type", content_type.to_owned())];
+        Self { status, headers, length: Some(length), body: Box::new(body) }
+    }
+
+    /// Returns an answer with this text.
+    #[must_use]
+    pub fn text(status: u16, text: &str) -> Self {
+        Self::new(status, "text/plain", text.len() as u64, io::Cursor::new(text.as_bytes().to_vec()))
+    }
+
+    /// Sends the answer. If the body ends before its length, or fails, the connection ends there too, and the client
+    /// notices.
+    fn send(mut self, mut stream: &TcpStream) -> io::Result<()> {
+        let mut head = format!("HTTP/1.1 {} \r\nConnection: close\r\n", self.status);
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str(&match self.length {
+            Some(length) => format!("Content-Length: {length}\r\n\r\n"),
+            None => "Transfer-Encoding: chunked\r\n\r\n".to_owned(),
+        });
+        stream.write_all(head.as_bytes())?;
+        if let Some(length) = self.length {
+            if io::copy(&mut self.body.take(length), &mut stream)? < length {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        } else {
+            let mut chunk = vec![0; CHUNK_BYTES];
+            loop {
+                let count = self.body.read(&mut chunk)?;
+                write!(stream, "{count:x}\r\n")?;
+                stream.write_all(&chunk[..count])?;
+                stream.write_all(b"\r\n")?;
+                if count == 0 {
+                    break;
+                }
+            }
+        }
+        // The connection is not read any more after that: a client of this server sends one request.
+        stream.shutdown(Shutdown::Write)
+    }
+}
+
+/// The function that is called with each request. It passes its answer to the second function, which sends it.
+type AnswerRequest = dyn Fn(Request, &dyn Fn(Answer<'_>) -> io::Result<()>) -> io::Result<()> + Send + Sync;
 
 /// The server, which ends when it is dropped.
 pub struct LoopbackServer {
@@ -24,39 +105,57 @@ pub struct LoopbackServer {
     connections: Arc<()>,
     /// The accepting thread ends when this is closed. `None` only while the server is dropped.
     running: Option<(PipeWriter, JoinHandle<()>)>,
+    shared: Arc<Shared>,
 }
 
-/// The function that is called with each connection.
-type Serve = Arc<dyn Fn(&TcpStream) + Send + Sync>;
+struct Shared {
+    word: Secret,
+    /// The path that may be asked for without the word.
+    open_path: Option<&'static str>,
+    answer: Box<AnswerRequest>,
+}
 
 impl LoopbackServer {
     /// Starts the server. Each connection has its own thread, so that a silent one does not block the others. If no
     /// thread can be started, the accepting thread serves the connection.
     ///
+    /// `answer` gets the requests with the word, and GET requests of `open_path`.
+    ///
     /// # Errors
-    /// The socket or the thread cannot be created.
-    pub fn start(serve: impl Fn(&TcpStream) + Send + Sync + 'static) -> io::Result<Self> {
+    /// The socket or the thread cannot be created, or there is no randomness for the word.
+    pub fn start(
+        open_path: Option<&'static str>,
+        answer: impl Fn(Request, &dyn Fn(Answer<'_>) -> io::Result<()>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let word = hash::random_word().ok_or_else(|| io::Error::other("the system has no randomness"))?;
         #[expect(clippy::disallowed_methods, reason = "`http` alone binds")]
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let (address, (stopped, stop)) = (listener.local_addr()?, io::pipe()?);
-        let (serve, connections): (Serve, _) = (Arc::new(serve), Arc::new(()));
+        let shared = Arc::new(Shared { word: Secret::new(word), open_path, answer: Box::new(answer) });
+        let (served, connections) = (Arc::clone(&shared), Arc::new(()));
         let counted = Arc::downgrade(&connections);
         let accept = move || {
             sockets::accept_until_stopped(&listener, &stopped, |stream, _| {
                 if counted.strong_count() <= CONNECTIONS_MAX {
-                    serve_aside((stream, counted.upgrade()), &serve);
+                    serve_aside((stream, counted.upgrade()), &served);
                 }
             });
         };
         let thread = thread::Builder::new().name("loopback".to_owned()).spawn(accept)?;
-        Ok(Self { address, connections, running: Some((stop, thread)) })
+        Ok(Self { address, connections, running: Some((stop, thread)), shared })
     }
 
     /// Returns the URL to which a client appends its paths.
     #[must_use]
     pub fn base_url(&self) -> String {
         format!("http://{}/", self.address)
+    }
+
+    /// Returns the secret word that replaces a token. Only this server accepts it.
+    #[must_use]
+    pub fn word(&self) -> &Secret {
+        &self.shared.word
     }
 
     /// Returns how many connections are being served.
@@ -66,7 +165,7 @@ impl LoopbackServer {
     }
 
     /// Returns the address on which it listens.
-    #[must_use]
+    #[cfg(test)]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -85,12 +184,82 @@ impl Drop for LoopbackServer {
     }
 }
 
-fn serve_aside(connection: (TcpStream, Option<Arc<()>>), serve: &Serve) {
+fn serve_aside(connection: (TcpStream, Option<Arc<()>>), shared: &Arc<Shared>) {
     let connection = Arc::new(connection);
-    let (of_thread, serve_it) = (Arc::clone(&connection), Arc::clone(serve));
-    if thread::Builder::new().name("loopback".to_owned()).spawn(move || serve_it(&of_thread.0)).is_err() {
-        serve(&connection.0);
+    let (of_thread, served) = (Arc::clone(&connection), Arc::clone(shared));
+    if thread::Builder::new().name("loopback".to_owned()).spawn(move || served.serve(&of_thread.0)).is_err() {
+        shared.serve(&connection.0);
     }
+}
+
+impl Shared {
+    fn serve(&self, stream: &TcpStream) {
+        if let Err(error) = self.answer(stream) {
+            log::debug!("a request of wmill was not answered: {error}");
+        }
+    }
+
+    fn answer(&self, stream: &TcpStream) -> io::Result<()> {
+        stream.set_write_timeout(Some(SILENCE_MAX))?;
+        let Some((head, rest)) = read_head(stream)? else { return Answer::text(400, "Bad request").send(stream) };
+        let bearer = head.headers().get("authorization").and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let has_word = bearer.is_some_and(|token| self.word.matches(token));
+        let is_open = head.method() == http::Method::GET && self.open_path.is_some_and(|open| *head.uri() == *open);
+        if !has_word && !is_open {
+            return Answer::text(401, "Unauthorized").send(stream);
+        }
+        // Another program on this machine must not fill our memory.
+        let request = if has_word { read_body(stream, head, rest)? } else { head.map(|()| Vec::new()) };
+        (self.answer)(request, &|answer| answer.send(stream))
+    }
+}
+
+/// Reads the head of a request, and returns it with the bytes that came after it; `None` if it is malformed.
+fn read_head(mut stream: &TcpStream) -> io::Result<Option<(http::Request<()>, Vec<u8>)>> {
+    let deadline = Instant::now() + HEAD_TIME_MAX;
+    let (mut received, mut chunk) = (Vec::new(), vec![0; CHUNK_BYTES]);
+    while received.len() <= HEAD_BYTES_MAX {
+        // No time at all is an error.
+        stream.set_read_timeout(Some(deadline.saturating_duration_since(Instant::now())))?;
+        match stream.read(&mut chunk)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => received.extend_from_slice(&chunk[..length]),
+        }
+        match parse_head(&received) {
+            Some(Some((head, bytes))) => return Ok(Some((head, received.split_off(bytes)))),
+            Some(None) => {}
+            None => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the head, and its length. Returns `Some(None)` if the head is incomplete, and `None` if it is malformed.
+fn parse_head(received: &[u8]) -> Option<Option<(http::Request<()>, usize)>> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut headers);
+    let httparse::Status::Complete(length) = parsed.parse(received).ok()? else { return Some(None) };
+    let target = parsed.path.filter(|target| target.starts_with('/'))?;
+    let head = http::Request::builder().method(parsed.method?).uri(target);
+    let head = parsed.headers.iter().fold(head, |head, header| head.header(header.name, header.value));
+    Some(Some((head.body(()).ok()?, length)))
+}
+
+/// Reads the rest of the body, which begins with `body`.
+fn read_body(mut stream: &TcpStream, head: http::Request<()>, mut body: Vec<u8>) -> io::Result<Request> {
+    let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+    if head.headers().contains_key("transfer-encoding") {
+        return Err(invalid("a body in chunks"));
+    }
+    let length = head.headers().get("content-length").map_or(Some("0"), |length| length.to_str().ok());
+    let length: Option<usize> = length.and_then(|length| length.parse().ok());
+    let length = length.filter(|length| *length <= BODY_BYTES_MAX);
+    let left = length.ok_or_else(|| invalid("its length"))?.saturating_sub(body.len());
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    if Read::by_ref(&mut stream).take(left as u64).read_to_end(&mut body)? < left {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(head.map(|()| body))
 }
 
 #[cfg(all(test, unix))]
@@ -101,18 +270,12 @@ mod tests {
 
     use super::*;
 
-    /// Starts a server that waits for a byte and sends it back. It counts the connections that it serves.
-    fn echo() -> (LoopbackServer, Arc<AtomicUsize>) {
-        let served = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&served);
-        let server = LoopbackServer::start(move |mut stream| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            let mut byte = [0];
-            if stream.read_exact(&mut byte).is_ok() {
-                let _ = stream.write_all(&byte);
-            }
-        });
-        (server.expect("a server"), served)
+    fn start() -> LoopbackServer {
+        LoopbackServer::start(Some("/open"), |request, send| {
+            let said = [request.uri().path().as_bytes(), request.body()].concat();
+            send(Answer::text(201, &String::from_utf8_lossy(&said)))
+        })
+        .expect("a server")
     }
 
     fn connect(server: &LoopbackServer) -> TcpStream {
@@ -121,9 +284,18 @@ mod tests {
         stream
     }
 
-    fn is_answered(stream: &mut TcpStream) -> bool {
-        let mut byte = [0];
-        stream.write_all(b"x").and_then(|()| stream.read_exact(&mut byte)).is_ok()
+    /// Returns the answer to a request with this word; a part of it if the connection breaks.
+    fn ask(server: &LoopbackServer, request: &str, word: &str, body: &str) -> String {
+        let mut stream = connect(server);
+        let head = format!("{request} HTTP/1.1\r\nAuthorization: Bearer {word}\r\n");
+        let _ = stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+
+    fn is_answered(server: &LoopbackServer) -> bool {
+        ask(server, "GET /x", server.word().expose(), "").ends_with("\r\n\r\n/x")
     }
 
     #[track_caller]
@@ -136,20 +308,52 @@ mod tests {
     }
 
     #[test]
+    fn only_a_program_with_the_word_is_answered() {
+        let server = start();
+        let word = server.word().expose();
+        let body = " ".repeat(9_000_000);
+        assert!(ask(&server, "POST /x", word, &body).starts_with("HTTP/1.1 201 "));
+        assert!(ask(&server, "POST /x?y", word, "z").ends_with("Content-Length: 3\r\n\r\n/xz"));
+        assert!(ask(&server, "GET /open", "a word", "z").ends_with("\r\n\r\n/open"), "its body is not read");
+        for (request, word) in [("GET /x", "a word"), ("GET /x", &word[1..]), ("POST /open", ""), ("GET /open?x", "")] {
+            assert!(ask(&server, request, word, "").starts_with("HTTP/1.1 401 "), "{request}");
+        }
+        for malformed in ["no HTTP", "GET x", "GET http://y/x"] {
+            assert!(ask(&server, malformed, word, "").starts_with("HTTP/1.1 400 "), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_sent_with_its_length_or_in_chunks_and_one_that_breaks_is_cut_off() {
+        let server = LoopbackServer::start(None, |request, send| {
+            let length = request.uri().query().map(|length| length.parse().expect("a number"));
+            let sent = send(Answer { length, ..Answer::text(200, "four") });
+            assert_eq!(sent.is_ok(), length != Some(9));
+            sent
+        });
+        let server = server.expect("a server");
+        let body = |target: &str| {
+            let answer = ask(&server, target, server.word().expose(), "");
+            answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
+        };
+        assert_eq!([body("GET /?4"), body("GET /?9"), body("GET /")], ["four", "four", "4\r\nfour\r\n0\r\n\r\n"]);
+    }
+
+    #[test]
     fn so_many_connections_are_served_and_one_more_is_closed() {
-        let (server, served) = echo();
-        let mut all: Vec<_> = (0..CONNECTIONS_MAX).map(|_| connect(&server)).collect();
-        eventually(|| served.load(Ordering::SeqCst) == CONNECTIONS_MAX);
-        assert!(!is_answered(&mut connect(&server)));
-        assert!(all.iter_mut().all(is_answered));
-        // The places become free a moment after the answers.
-        eventually(|| is_answered(&mut connect(&server)));
+        let server = start();
+        let silent: Vec<_> = (0..CONNECTIONS_MAX).map(|_| connect(&server)).collect();
+        eventually(|| server.served() == CONNECTIONS_MAX);
+        assert!(!is_answered(&server));
+        drop(silent);
+        // The places become free a moment later.
+        eventually(|| is_answered(&server));
     }
 
     #[test]
     fn a_dropped_server_accepts_no_more() {
-        let (server, _) = echo();
-        assert!(is_answered(&mut connect(&server)));
+        let server = start();
+        assert!(is_answered(&server));
         let address = server.address();
         drop(server);
         assert!(TcpStream::connect(address).is_err());
@@ -159,14 +363,14 @@ mod tests {
     fn what_is_being_served_ends_before_the_server() {
         let done = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&done);
-        let server = LoopbackServer::start(move |mut stream| {
-            let _ = stream.read(&mut [0]);
-            let _ = stream.write_all(b"x");
+        let server = LoopbackServer::start(None, move |request, send| {
+            send(Answer::text(200, request.uri().path()))?;
             thread::sleep(Duration::from_millis(100));
             counted.fetch_add(1, Ordering::SeqCst);
+            Ok(())
         });
         let server = server.expect("a server");
-        assert!(is_answered(&mut connect(&server)));
+        assert!(is_answered(&server));
         drop(server);
         assert_eq!(done.load(Ordering::SeqCst), 1);
     }

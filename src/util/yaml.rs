@@ -1,14 +1,13 @@
 //! Reads YAML as values, with bounds on the time and the memory that any input can take.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{
     self, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-use crate::util::percent;
 use crate::util::redact::first_chars;
 
 /// The most brackets and braces in a file whose fields are read. For each token, the parser checks every open one:
@@ -23,6 +22,8 @@ const BRACKETS_TIMES_BYTES_MAX: usize = 1 << 31;
 const MARKS_MAX: usize = 40_000;
 /// The most levels of a value that is read whole.
 const DEPTH_MAX: usize = 100;
+/// The levels of a file whose fields are read: the mapping itself, and a list or a mapping in it.
+const FIELD_LEVELS: usize = 2;
 /// How many characters of the parser's message an error has.
 const REASON_CHARS_MAX: usize = 160;
 /// How many characters of a key an error has.
@@ -36,9 +37,9 @@ const STAND_INS: [(char, char); 4] =
     [('\u{85}', '\u{10fff0}'), ('\u{2028}', '\u{10fff1}'), ('\u{2029}', '\u{10fff2}'), (BYTE_ORDER_MARK, '\u{10fff3}')];
 /// How an escape for a stand-in begins.
 const STAND_IN_ESCAPE: &str = "\\U0010";
-/// The tag that makes a mapping of any key a part of the mapping around it, in its two forms.
+/// The tag that makes a mapping of any key a part of the mapping around it. It can also be written as `!!merge`, and
+/// with percent escapes.
 const MERGE_TAG: &str = "!<tag:yaml.org,2002:merge>";
-const MERGE_TAG_NAME: &str = "merge";
 
 /// A value of YAML or JSON.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,8 +56,8 @@ pub enum Node {
     Text(String),
     /// A list.
     List(Vec<Node>),
-    /// A mapping. A value with a tag is a mapping with one key: the tag, after `!`.
-    Fields(BTreeMap<String, Node>),
+    /// A mapping, in its order. A value with a tag is a mapping with one key: the tag, after `!`.
+    Fields(Vec<(String, Node)>),
     /// A value that was not asked for, or that has too many levels or too much content.
     Unread,
 }
@@ -72,6 +73,13 @@ impl Node {
             _ => false,
         }
     }
+
+    /// Returns the value of a field, if this is a mapping that has it.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Self> {
+        let Self::Fields(fields) = self else { return None };
+        fields.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
 }
 
 /// Reads a whole file as one value. Returns `None` if it is not valid or cannot be read within the bounds.
@@ -82,10 +90,7 @@ pub fn value(yaml: &str) -> Option<Node> {
     if brackets(yaml).saturating_mul(yaml.len()) > BRACKETS_TIMES_BYTES_MAX || has_too_many_values(yaml) {
         return None;
     }
-    let mut room = room_of(yaml);
-    let seed = Seed { source: &source, room: &mut room, levels: DEPTH_MAX };
-    let node = seed.deserialize(yaml_serde::Deserializer::from_str(yaml)).ok()?;
-    (node != Node::Unread).then_some(node)
+    parse(&source, DEPTH_MAX, None).ok().filter(|node| *node != Node::Unread)
 }
 
 /// Returns the fields of a mapping in its order, with the values of the `wanted` ones. A value with more than one level
@@ -106,9 +111,22 @@ pub fn fields(yaml: &[u8], bytes_max: usize, wanted: fn(&str) -> bool) -> Result
     if has_too_many_values(text) {
         return Err("it has too many values".to_owned());
     }
-    yaml_serde::Deserializer::from_str(text)
-        .deserialize_any(Top { source: &source, wanted, room: room_of(text) })
-        .map_err(|error| escaped_start(&error.to_string(), REASON_CHARS_MAX))
+    match parse(&source, FIELD_LEVELS, Some(wanted)) {
+        Ok(Node::Fields(fields)) => Ok(fields),
+        // A file that has only comments.
+        Ok(Node::Null) => Ok(Vec::new()),
+        Ok(Node::Text(_)) => Err("it is a text and not a mapping".to_owned()),
+        Ok(_) => Err("it is a sequence or a value and not a mapping".to_owned()),
+        Err(error) => Err(escaped_start(&error.to_string(), REASON_CHARS_MAX)),
+    }
+}
+
+fn parse(source: &Source<'_>, levels: usize, wanted: Option<fn(&str) -> bool>) -> Result<Node, yaml_serde::Error> {
+    // So many values and bytes of texts can a file of this size have without aliases. For example, `a,` in a mapping is
+    // a key of one byte with a value.
+    let mut room = 2 * source.text.len() + 1;
+    let seed = Seed { source, room: &mut room, levels, wanted };
+    seed.deserialize(yaml_serde::Deserializer::from_str(&source.text))
 }
 
 /// A text that our parser and the one of `wmill` split into the same lines.
@@ -156,11 +174,8 @@ impl<'a> Source<'a> {
 /// Returns whether the text has the tag that merges mappings. Our parser takes a key with it for a key like others.
 fn has_merge_tag(yaml: &str) -> bool {
     let is_in_a_name = |char: char| char.is_ascii_alphanumeric() || char == '%';
-    yaml.contains(MERGE_TAG)
-        || yaml.split("!!").skip(1).any(|rest| {
-            let end = rest.find(|char| !is_in_a_name(char)).unwrap_or(rest.len());
-            percent::decode(&rest[..end]).as_deref() == Some(MERGE_TAG_NAME)
-        })
+    let mut names = yaml.split("!!").skip(1).filter_map(|rest| rest.split(|char| !is_in_a_name(char)).next());
+    yaml.contains(MERGE_TAG) || names.any(|name| name == "merge" || name.contains('%'))
 }
 
 /// Returns the first characters, with invisible ones and line breaks escaped.
@@ -178,12 +193,6 @@ fn has_too_many_values(text: &str) -> bool {
     text.bytes().filter(|byte| b",:-?!&[{\n\r".contains(byte)).nth(MARKS_MAX).is_some()
 }
 
-/// Returns how many values and bytes of texts a file of this size can have without aliases. For example, `a,` in a
-/// mapping is a key of one byte with a value.
-fn room_of(text: &str) -> usize {
-    2 * text.len() + 1
-}
-
 /// Reads one value.
 ///
 /// If no room or no level is left, it skips the value and everything that contains it, so aliases cannot make a small
@@ -194,11 +203,13 @@ struct Seed<'a> {
     room: &'a mut usize,
     /// How many levels of lists and mappings may still be read.
     levels: usize,
+    /// The fields to read of a mapping of which other fields are skipped.
+    wanted: Option<fn(&str) -> bool>,
 }
 
 impl Seed<'_> {
     fn deeper(&mut self) -> Seed<'_> {
-        Seed { source: self.source, room: self.room, levels: self.levels.saturating_sub(1) }
+        Seed { source: self.source, room: self.room, levels: self.levels.saturating_sub(1), wanted: None }
     }
 
     /// Takes this much room, and returns whether there was enough.
@@ -252,16 +263,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Ok(Node::Whole(value))
     }
 
-    fn visit_u128<E>(self, value: u128) -> Result<Node, E> {
-        Ok(Node::Real(value as f64))
-    }
-
+    /// JavaScript has only one kind of number, so `2.0` is the whole number.
     fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Real(value))
-    }
-
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<Node, E> {
-        Ok(Node::Unread)
+        let is_whole = value.fract() == 0.0 && value.abs() < i128::MAX as f64;
+        Ok(if is_whole { Node::Whole(value as i128) } else { Node::Real(value) })
     }
 
     fn visit_str<E>(mut self, text: &str) -> Result<Node, E> {
@@ -277,97 +282,42 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 None => return Ok(Node::List(list)),
             }
         }
-        let mut is_empty = list.is_empty() && self.levels == 0;
-        while items.next_element::<IgnoredAny>()?.is_some() {
-            is_empty = false;
-        }
-        Ok(if is_empty { Node::List(list) } else { Node::Unread })
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Node::Unread)
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Node, A::Error> {
-        let mut fields = BTreeMap::new();
+        let (mut fields, mut seen) = (Vec::new(), BTreeSet::new());
         while self.levels > 0 {
             let Some(name) = entries.next_key::<String>()? else { return Ok(Node::Fields(fields)) };
             let has_room = self.take(name.len());
             let name = self.source.original(&name);
-            match entries.next_value_seed(self.deeper())? {
-                Node::Unread => break,
-                _ if !has_room => break,
-                _ if fields.contains_key(&name) => return Err(twice(&name)),
-                value => fields.insert(name, value),
+            let value = if has_room && self.wanted.is_none_or(|is_wanted| is_wanted(&name)) {
+                entries.next_value_seed(self.deeper())?
+            } else {
+                entries.next_value().map(|IgnoredAny| Node::Unread)?
             };
+            if value == Node::Unread && self.wanted.is_none() {
+                break;
+            }
+            if !seen.insert(name.clone()) {
+                // Parsers differ in which of the two they use.
+                let name = escaped_start(&name, KEY_CHARS_MAX);
+                return Err(de::Error::custom(format_args!("the key `{name}` is there twice")));
+            }
+            fields.push((name, value));
         }
-        let mut is_empty = fields.is_empty() && self.levels == 0;
-        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-            is_empty = false;
-        }
-        Ok(if is_empty { Node::Fields(fields) } else { Node::Unread })
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Node::Unread)
     }
 
     fn visit_enum<A: EnumAccess<'de>>(mut self, tagged: A) -> Result<Node, A::Error> {
-        if self.levels == 0 {
-            let (IgnoredAny, value) = tagged.variant()?;
-            return value.newtype_variant().map(|IgnoredAny| Node::Unread);
-        }
         let source = self.source;
         let (tag, value) = tagged.variant::<String>()?;
         Ok(match value.newtype_variant_seed(self.deeper())? {
             Node::Unread => Node::Unread,
-            value => Node::Fields(BTreeMap::from([(["!", &source.original(&tag)].concat(), value)])),
+            value => Node::Fields(vec![(["!", &source.original(&tag)].concat(), value)]),
         })
-    }
-}
-
-/// Returns the error for a key that is there twice, because parsers differ in which of the two they use.
-fn twice<E: de::Error>(key: &str) -> E {
-    E::custom(format_args!("the key `{}` is there twice", escaped_start(key, KEY_CHARS_MAX)))
-}
-
-/// Reads the top-level mapping.
-struct Top<'a> {
-    source: &'a Source<'a>,
-    wanted: fn(&str) -> bool,
-    room: usize,
-}
-
-impl<'de> Visitor<'de> for Top<'_> {
-    type Value = Vec<(String, Node)>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a mapping")
-    }
-
-    /// Fails here, because the parser's own message would quote the text.
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
-        Err(E::custom("it is a text and not a mapping"))
-    }
-
-    /// Accepts a file that has only comments.
-    fn visit_none<E>(self) -> Result<Self::Value, E> {
-        Ok(Vec::new())
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Vec::new())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
-        let mut seen = BTreeSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let key = self.source.original(&key);
-            if !seen.insert(key.clone()) {
-                return Err(twice(&key));
-            }
-            let node = if (self.wanted)(&key) {
-                map.next_value_seed(Seed { source: self.source, room: &mut self.room, levels: 1 })?
-            } else {
-                map.next_value::<IgnoredAny>()?;
-                Node::Unread
-            };
-            entries.push((key, node));
-        }
-        Ok(entries)
     }
 }
 
@@ -380,8 +330,8 @@ mod tests {
         let text = |text: &str| Node::Text(text.to_owned());
         let whole = value("a: [1, 2.5, x, true, ~]\n1: !t y\n").expect("a value");
         let list = Node::List(vec![Node::Whole(1), Node::Real(2.5), text("x"), Node::Bool(true), Node::Null]);
-        let tagged = Node::Fields(BTreeMap::from([("!t".to_owned(), text("y"))]));
-        assert_eq!(whole, Node::Fields(BTreeMap::from([("a".to_owned(), list), ("1".to_owned(), tagged)])));
+        let tagged = Node::Fields(vec![("!t".to_owned(), text("y"))]);
+        assert_eq!(whole, Node::Fields(vec![("a".to_owned(), list), ("1".to_owned(), tagged)]));
         for unread in ["a: [", "a: 1\na: 2", "[a]: 1", "a: *b", "a: 1\n---\nb: 2"] {
             assert_eq!(value(unread), None, "{unread}");
         }
@@ -400,7 +350,7 @@ mod tests {
             let list = Node::List(vec![text(&format!("{char}y"))]);
             let expected = vec![("a".to_owned(), text(&format!("x{char}b:\""))), (format!("c{char}"), list)];
             assert_eq!(fields(yaml.as_bytes(), 1 << 20, |_| true).as_ref(), Ok(&expected));
-            assert_eq!(value(&yaml), Some(Node::Fields(expected.into_iter().collect())), "{yaml:?}");
+            assert_eq!(value(&yaml), Some(Node::Fields(expected)), "{yaml:?}");
             for stand_in in ["\u{10fff0}", "\"\\U0010fff0\""] {
                 assert!(value(&format!("a: {stand_in}")).is_some(), "it is a character like others");
                 assert_eq!(value(&format!("a: x{char}\nb: {stand_in}")), None);

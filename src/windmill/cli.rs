@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use miniserde::json::{self, Value};
 
+use crate::http::loopback::LoopbackServer;
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::process::command::Invocation;
@@ -11,7 +12,6 @@ use crate::process::run::{Ending, Failure, Finished};
 use crate::process::run_env::RunEnv;
 use crate::util::files;
 use crate::util::retry::Retry;
-use crate::util::secret::Secret;
 use crate::windmill::api::{self, Windmill, WindmillError, two_texts};
 use crate::windmill::push_relay::{Permits, PushRelay, Refusal};
 use crate::windmill::snapshot_server::SnapshotServer;
@@ -50,7 +50,7 @@ pub fn pull(
     let mut words = Words::default();
     let options = |invocation: Invocation| invocation.arguments(["pull", "--yes", "--skip-branch-validation"]);
     let take = &mut |line: &str| words.take(line);
-    let finished = sync(workspace, run_env, folder, (&server.base_url(), server.word()), options, take)?;
+    let finished = sync(workspace, run_env, folder, server.server(), options, take)?;
     let is_done = words.say_done();
     // The server's reason comes first. wmill does not name the reason, since it takes a missing answer for an answer of
     // an older server.
@@ -95,8 +95,7 @@ pub fn push(
         let invocation = invocation.arguments(["push", "--yes", "--skip-branch-validation", "--json-output"]);
         invocation.arguments((deletions == Deletions::Skip).then_some("--keep-deleted")).capture(CHANGES_BYTES_MAX)
     };
-    let server = (&*relay.base_url(), relay.word());
-    let finished = sync(windmill.workspace, run_env, folder, server, options, &mut |_| {})?;
+    let finished = sync(windmill.workspace, run_env, folder, &relay.server, options, &mut |_| {})?;
     let refusal = relay.refusal();
     match said_of_push(&finished) {
         Some(said) if finished.is_success() && said.is_success => Ok(refusal),
@@ -163,18 +162,17 @@ fn plain_lines(tail: &[String]) -> String {
     plain[plain.len().saturating_sub(PLAIN_LINES_MAX)..].join("; ")
 }
 
-/// Runs `wmill sync` in `folder`. `wmill` talks to our loopback server at this address, with this secret word. `options`
-/// adds the subcommand and its options.
+/// Runs `wmill sync` in `folder`. `wmill` talks to our loopback server, with its secret word. `options` adds the subcommand and its options.
 fn sync(
     workspace: &WorkspaceId,
     run_env: &RunEnv,
     folder: &Path,
-    (address, word): (&str, &Secret),
+    server: &LoopbackServer,
     options: impl FnOnce(Invocation) -> Invocation,
     on_line: &mut dyn FnMut(&str),
 ) -> Result<Finished, WindmillError> {
     let configuration = run_env.run_dir.path().join("wmill");
-    write_profile(address, workspace, word, &configuration)?;
+    write_profile(server, workspace, &configuration)?;
     let invocation = run_env
         .local_invocation("wmill", folder)?
         .environment("WMILL_CONFIG_DIR", &configuration)
@@ -199,16 +197,16 @@ fn sync(
 }
 
 /// Writes the profile. wmill appends `api/…` to `remote` as it is.
-fn write_profile(remote: &str, workspace: &WorkspaceId, token: &Secret, configuration: &Path) -> std::io::Result<()> {
+fn write_profile(server: &LoopbackServer, workspace: &WorkspaceId, configuration: &Path) -> std::io::Result<()> {
     let folder = configuration.join("windmill");
     files::create_folder(&folder)?;
     let text = |text: &str| json::to_string(text);
     let profile = format!(
         "{{\"name\":{},\"remote\":{},\"workspaceId\":{},\"token\":{}}}\n",
         text(PROFILE),
-        text(remote),
+        text(&server.base_url()),
         text(workspace.as_str()),
-        text(token.expose()),
+        text(server.word().expose()),
     );
     files::write_file(&folder.join("remotes.ndjson"), profile.as_bytes())
 }

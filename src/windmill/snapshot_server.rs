@@ -7,24 +7,15 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::snapshot::{Answer, Archive, SideAnswers};
-use crate::http::loopback::LoopbackServer;
-use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method};
-use crate::http::response::Response;
+use ureq::http::Method;
+
+use super::snapshot::{self, Archive, SideAnswers};
+use crate::http::loopback::{Answer, LoopbackServer, Request};
 use crate::model::names::WorkspaceId;
-use crate::util::hash;
-use crate::util::secret::Secret;
 
-/// How long wmill may take to send the head of a request. It sends the head in one piece, also on a busy machine.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long wmill may read no byte of an answer. It reads an archive as fast as it comes. The end of the run stops
-/// wmill earlier.
-const WRITE_TIME_MAX: Duration = Duration::from_secs(120);
 /// The answer of a server that does not make archives of this type.
 const NO_ZIP: &str = "Bad request: Invalid Archive Type zip";
 
@@ -48,7 +39,6 @@ pub struct SnapshotServer {
 
 struct Shared {
     answers: Answers,
-    word: Secret,
     asked: Mutex<Questions>,
 }
 
@@ -68,36 +58,32 @@ const SHARED_UI: &str = "the shared UI";
 /// What every pull asks for. If one of these has no answer, wmill continues without it.
 const NEEDED: [&str; 4] = [OWN_ITEMS, FILE_TYPES, TAR, SHARED_UI];
 
-/// What is sent as an answer.
-enum Body<'a> {
-    Response(Response),
-    Json(&'a str),
-    Archive(&'a Archive),
-}
-
 impl SnapshotServer {
     /// Starts the server.
     ///
     /// # Errors
     /// Fails if there is no socket, no thread, or no randomness for the word.
     pub fn start(answers: Answers) -> io::Result<Self> {
-        let word = hash::random_word().ok_or_else(|| io::Error::other("the system has no randomness"))?;
-        let shared = Arc::new(Shared { answers, word: Secret::new(word), asked: Mutex::default() });
+        let shared = Arc::new(Shared { answers, asked: Mutex::default() });
         let served = Arc::clone(&shared);
-        let server = LoopbackServer::start(move |stream| answer(stream, &served))?;
+        let server = LoopbackServer::start(None, move |request, send| {
+            if let Some((what, answer)) = served.known(&request)? {
+                send(answer)?;
+                served.asked().answered.insert(what);
+                return Ok(());
+            }
+            let asked = format!("{} {}", request.method(), request.uri());
+            log::debug!("wmill asks for what the snapshot has no answer to: {asked}");
+            served.asked().unknown.get_or_insert(asked);
+            send(Answer::text(404, "Not found"))
+        })?;
         Ok(Self { server, shared })
     }
 
-    /// Returns the URL to which wmill appends its questions.
+    /// Returns the server that wmill gets in place of Windmill.
     #[must_use]
-    pub fn base_url(&self) -> String {
-        self.server.base_url()
-    }
-
-    /// Returns the secret word that replaces a token. Only this server accepts it.
-    #[must_use]
-    pub fn word(&self) -> &Secret {
-        &self.shared.word
+    pub fn server(&self) -> &LoopbackServer {
+        &self.server
     }
 
     /// Stops the server after a successful pull.
@@ -107,7 +93,7 @@ impl SnapshotServer {
     pub fn finish(self) -> Result<(), String> {
         // An answer counts a moment after wmill has it.
         drop(self.server);
-        let asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = self.shared.asked();
         if let Some(question) = &asked.unknown {
             return Err(format!("wmill asked for what the snapshot has no answer to: {question}"));
         }
@@ -118,104 +104,41 @@ impl SnapshotServer {
     }
 }
 
-fn answer(mut stream: &TcpStream, shared: &Shared) {
-    let (method, what, body) = match read_head(stream) {
-        Ok(Some(head)) => {
-            let (what, body) = shared.answer_to(&head);
-            (head.method, what, body)
-        }
-        Ok(None) => return,
-        Err(response) => (Method::GET, None, Body::Response(response)),
-    };
-    let sent = stream.set_write_timeout(Some(WRITE_TIME_MAX)).and_then(|()| match body {
-        Body::Response(response) => stream.write_all(&response.to_bytes(method == Method::HEAD, SystemTime::now())),
-        Body::Json(json) => {
-            send_head(stream, "application/json", json.len() as u64).and_then(|()| stream.write_all(json.as_bytes()))
-        }
-        Body::Archive(archive) => send_archive(stream, archive),
-    });
-    // The connection is not read any more after that: a client of this server sends one request.
-    match sent.and_then(|()| stream.shutdown(Shutdown::Write)) {
-        Ok(()) => shared.asked().answered.extend(what),
-        Err(error) => log::debug!("an answer to wmill was not taken: {error}"),
-    }
-}
-
-/// Reads the head of the request. Returns `None` if no complete head comes.
-fn read_head(mut stream: &TcpStream) -> Result<Option<Head>, Response> {
-    let deadline = Instant::now() + HEAD_TIME_MAX;
-    let (mut received, mut chunk) = (Vec::new(), [0; 4096]);
-    while received.len() <= HEAD_BYTES_MAX {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
-            return Ok(None);
-        }
-        match stream.read(&mut chunk) {
-            Ok(0) | Err(_) => return Ok(None),
-            Ok(length) => received.extend_from_slice(&chunk[..length]),
-        }
-        match request::parse_head(&received) {
-            Ok(Some((head, _))) => return Ok(Some(head)),
-            Ok(None) => {}
-            Err(refusal) => return Err(Response::from(&refusal)),
-        }
-    }
-    Ok(None)
-}
-
-/// Sends the archive. If the file has become shorter, the connection ends before the announced length, and wmill
-/// notices.
-fn send_archive(mut stream: &TcpStream, archive: &Archive) -> io::Result<()> {
-    let file = File::open(&archive.path)?;
-    send_head(stream, "application/x-tar", archive.bytes)?;
-    io::copy(&mut file.take(archive.bytes), &mut stream).map(|_| ())
-}
-
-fn send_head(mut stream: &TcpStream, kind: &str, length: u64) -> io::Result<()> {
-    write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n")
-}
-
 impl Shared {
-    fn asked(&self) -> std::sync::MutexGuard<'_, Questions> {
+    fn asked(&self) -> MutexGuard<'_, Questions> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the answer to a request, and what it is; `None` if the request is refused.
-    fn answer_to(&self, head: &Head) -> (Option<&'static str>, Body<'_>) {
-        if head.bearer_token().is_none_or(|token| !self.word.matches(token)) {
-            return (None, text(401, "Unauthorized"));
+    /// Returns the answer to a request, and what it is; `None` if the snapshot has none.
+    fn known(&self, request: &Request) -> io::Result<Option<(&'static str, Answer<'_>)>> {
+        let Answers { workspace, archive, query, sides } = &self.answers;
+        if request.method() != Method::GET {
+            return Ok(None);
         }
-        let known = if head.method == Method::GET { self.known(&head.path, head.query.as_deref()) } else { None };
-        if let Some((what, body)) = known {
-            return (Some(what), body);
-        }
-        let query = head.query.as_ref().map(|query| ["?", query].concat()).unwrap_or_default();
-        let asked = format!("{} {}{query}", head.method.as_str(), head.path);
-        log::debug!("wmill asks for what the snapshot has no answer to: {asked}");
-        self.asked().unknown.get_or_insert(asked);
-        (None, text(404, "Not found"))
-    }
-
-    fn known(&self, path: &str, query: Option<&str>) -> Option<(&'static str, Body<'_>)> {
-        let answers = &self.answers;
-        let of_workspace = ["/api/w/", answers.workspace.as_str(), "/"].concat();
-        Some(match (path.strip_prefix(&of_workspace).unwrap_or(path), query) {
-            ("users/whoami" | "/api/users/whoami", None) => ("the user", Body::Json("{}")),
-            ("workspaces/list_ws_specific", None) => (OWN_ITEMS, body(&answers.sides.own_items)),
-            ("resources/file_resource_type_to_file_ext_map", None) => (FILE_TYPES, body(&answers.sides.file_types)),
-            ("shared_ui/get", None) => (SHARED_UI, body(&answers.sides.shared_ui)),
-            ("workspaces/tarball", Some(query)) => {
-                let (kind, query) = query.strip_prefix("archive_type=")?.split_once('&')?;
-                match kind {
-                    _ if parameters(query) != parameters(&answers.query) => return None,
-                    "zip" => ("the export as a zip file", text(400, NO_ZIP)),
-                    "tar" => (TAR, Body::Archive(&answers.archive)),
-                    _ => return None,
+        let path = request.uri().path();
+        let path = path.strip_prefix(&["/api/w/", workspace.as_str(), "/"].concat()).unwrap_or(path);
+        Ok(Some(match (path, request.uri().query()) {
+            ("users/whoami" | "/api/users/whoami", None) => ("the user", json("{}")),
+            ("workspaces/list_ws_specific", None) => (OWN_ITEMS, side(&sides.own_items)),
+            ("resources/file_resource_type_to_file_ext_map", None) => (FILE_TYPES, side(&sides.file_types)),
+            ("shared_ui/get", None) => (SHARED_UI, side(&sides.shared_ui)),
+            ("workspaces/tarball", Some(asked)) => match type_of_archive(asked, query) {
+                Some("zip") => ("the export as a zip file", Answer::text(400, NO_ZIP)),
+                Some("tar") => {
+                    let file = File::open(&archive.path)?;
+                    (TAR, Answer::new(200, "application/x-tar", archive.bytes, file))
                 }
-            }
-            _ => return None,
-        })
+                _ => return Ok(None),
+            },
+            _ => return Ok(None),
+        }))
     }
+}
+
+/// Returns the type of archive that is asked for, if the rest of the query is the one of the export.
+fn type_of_archive<'a>(asked: &'a str, query: &str) -> Option<&'a str> {
+    let (kind, asked) = asked.strip_prefix("archive_type=")?.split_once('&')?;
+    (parameters(asked) == parameters(query)).then_some(kind)
 }
 
 /// Returns the parameters of a query. They are sorted, since their order has no meaning.
@@ -225,16 +148,20 @@ fn parameters(query: &str) -> Vec<&str> {
     parameters
 }
 
-fn body(answer: &Answer) -> Body<'_> {
-    answer.as_ref().map_or_else(|| text(404, "Not found"), |json| Body::Json(json))
+fn side(answer: &snapshot::Answer) -> Answer<'_> {
+    answer.as_ref().map_or_else(|| Answer::text(404, "Not found"), |text| json(text))
 }
 
-fn text(status: u16, text: &str) -> Body<'static> {
-    Body::Response(Response::text(status, text.to_owned()))
+fn json(text: &str) -> Answer<'_> {
+    Answer::new(200, "application/json", text.len() as u64, text.as_bytes())
 }
 
 #[cfg(all(test, unix))]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::time::Duration;
+
     use super::*;
     use crate::util::files::RunDir;
 
@@ -274,7 +201,7 @@ mod tests {
     #[test]
     fn each_question_has_the_snapshots_answer() {
         let (_run, server) = start("server-answers");
-        let word = server.word().expose().to_owned();
+        let word = server.server.word().expose().to_owned();
         let check = |target: &str, status: u16, body: &str| {
             assert_eq!(ask(&server, target, &word), (status, body.to_owned()), "{target}");
         };
@@ -302,12 +229,12 @@ mod tests {
             "/api/w/shop/workspaces/tarball?archive_type=rar&plain_secret=false&default_ts=bun",
         ] {
             let (_run, server) = start("server-unknown");
-            assert_eq!(ask(&server, target, server.word().expose()).0, 404);
+            assert_eq!(ask(&server, target, server.server.word().expose()).0, 404);
             let failure = server.finish().expect_err(target);
             assert!(failure.ends_with(&format!("GET {target}")), "{failure}");
         }
         let (_run, server) = start("server-unknown");
-        let word = server.word().expose();
+        let word = server.server.word().expose();
         send(&server, &format!("HEAD /api/users/whoami HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {word}\r\n\r\n"));
         assert!(server.finish().expect_err("HEAD").contains("HEAD /api/users/whoami"));
     }
@@ -315,14 +242,14 @@ mod tests {
     #[test]
     fn a_pull_that_does_not_ask_for_all_is_not_one() {
         let (_run, server) = start("server-lacking");
-        ask(&server, "/api/w/shop/workspaces/list_ws_specific", server.word().expose());
+        ask(&server, "/api/w/shop/workspaces/list_ws_specific", server.server.word().expose());
         assert_eq!(server.finish(), Err("wmill did not get the map of file endings".to_owned()));
     }
 
     #[test]
     fn nobody_without_the_word_is_answered_or_counts() {
         let (_run, server) = start("server-word");
-        let word = server.word().expose().to_owned();
+        let word = server.server.word().expose().to_owned();
         for wrong in ["", "x", &word[1..], &[&word, "0"].concat()] {
             assert_eq!(ask(&server, "/api/w/shop/scripts/list", wrong).0, 401, "{wrong}");
         }
@@ -343,7 +270,7 @@ mod tests {
     fn an_archive_that_became_shorter_is_cut_off_within_its_length() {
         let (run, server) = start("server-shorter");
         run.write("export.tar", b"half").expect("a file");
-        let word = server.word().expose();
+        let word = server.server.word().expose();
         let target = format!("/api/w/shop/workspaces/tarball?archive_type=tar&{QUERY}");
         let answer =
             send(&server, &format!("GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {word}\r\n\r\n"));

@@ -8,49 +8,46 @@ use crate::backup::error::BackupError;
 use crate::backup::restore::select::Choice;
 use crate::backup::restore::tree::Change;
 use crate::backup::restore::{RestoreRun, references, switches, tree};
-use crate::git::Git;
 use crate::git::tree_diff::Sample;
 use crate::util::files;
 use crate::windmill::item_path::ItemKind;
 
 /// A larger file is not checked, and its item is left out.
 const FILE_BYTES_MAX: u64 = 16 << 20;
-/// A larger file of a schedule or a trigger is left out. Windmill makes none of that size.
-const SWITCH_BYTES_MAX: u64 = 1 << 20;
 /// Above this number, JavaScript cannot represent every whole number.
 const WHOLE_MAX: u128 = 1 << 53;
-const BYTE_ORDER_MARK: char = '\u{feff}';
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl RestoreRun<'_> {
     /// Checks the tree out into the folder, and removes from the folder what must not be pushed. The files that remain
     /// become the wanted ones.
-    pub(super) fn lay_out(&mut self, git: &Git<'_>, choice: &mut Choice) -> Result<(), BackupError> {
-        let listing = tree::write(git, "push.listing", &choice.tree, "")?;
-        let laid_out = git.compose(&listing)?;
-        git.check_out(Some(&laid_out))?;
+    pub(super) fn lay_out(&mut self, choice: &mut Choice) -> Result<(), BackupError> {
+        let listing = tree::write(self.git, "push.listing", &choice.tree, "")?;
+        let laid_out = self.git.compose(&listing)?;
+        self.git.check_out(Some(&laid_out))?;
         if self.source.request.workspace != *self.workspace() && !self.options.enables {
-            self.turn_off(git, choice)?;
+            self.turn_off(choice)?;
         }
         let mut leading_out = BTreeSet::new();
-        for path in choice.pushed() {
+        for path in choice.laid_out() {
             let Some(item) = choice.items.get(&path) else { continue };
-            let content = self.content(git, &path)?;
-            let has_file = |path: &str| is_readable_for_wmill(&git.tree_folder().join(path));
-            if content.len() as u64 > FILE_BYTES_MAX || references::leads_out(item, &path, &content, has_file) {
+            let content = self.content(&path)?;
+            let text = String::from_utf8_lossy(&content);
+            let has_file = |path: &str| is_readable_for_wmill(&self.git.tree_folder().join(path));
+            if content.len() as u64 > FILE_BYTES_MAX || references::leads_out(item, &path, &text, has_file) {
                 leading_out.insert(item.clone());
             }
         }
-        for (path, _) in choice.items.iter().filter(|(_, id)| leading_out.contains(*id)) {
-            choice.withheld.insert(path.clone());
-            let file = git.tree_folder().join(path);
-            files::remove_file(&file)?;
+        let of_items = choice.items.iter().filter(|(_, id)| leading_out.contains(*id));
+        for path in of_items.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            self.withhold(choice, path)?;
         }
         self.warn(
             "these are left out, since a name in them leads out of them, or cannot be checked",
             &leading_out.iter().map(ToString::to_string).collect(),
         );
-        let staged = self.staged(git)?;
-        for path in choice.pushed() {
+        let staged = self.staged()?;
+        for path in choice.laid_out() {
             let entry = staged.get(&path).cloned();
             choice.wanted.insert(path, entry);
         }
@@ -58,23 +55,21 @@ impl RestoreRun<'_> {
     }
 
     /// Turns off the switches of the chosen schedules and triggers.
-    fn turn_off(&mut self, git: &Git<'_>, choice: &mut Choice) -> Result<(), BackupError> {
+    fn turn_off(&mut self, choice: &mut Choice) -> Result<(), BackupError> {
         let (mut named, mut left) = (Sample::default(), Sample::default());
-        for path in choice.pushed() {
+        for path in choice.laid_out() {
             let kind = choice.items.get(&path).map(|id| id.kind);
             if !matches!(kind, Some(ItemKind::Schedule | ItemKind::Trigger(_))) {
                 continue;
             }
             named.add(path.as_bytes());
-            let file = git.tree_folder().join(&path);
-            let content = files::read_file(&file, SWITCH_BYTES_MAX + 1)?;
-            let is_whole = content.len() as u64 <= SWITCH_BYTES_MAX;
+            let content = self.content(&path)?;
+            let is_whole = content.len() as u64 <= FILE_BYTES_MAX;
             match switches::disabled(&content).filter(|_| is_whole) {
-                Some(content) => self.write(git, &path, &content)?,
+                Some(content) => self.write(&path, &content)?,
                 None => {
                     left.add(path.as_bytes());
-                    choice.withheld.insert(path);
-                    files::remove_file(&file)?;
+                    self.withhold(choice, path)?;
                 }
             }
         }
@@ -84,13 +79,14 @@ impl RestoreRun<'_> {
     }
 
     /// Warns about the files to push that wmill would change on the way.
-    pub(super) fn warn_about_changes_by_wmill(&mut self, git: &Git<'_>, pushed: &[&Change]) -> Result<(), BackupError> {
+    pub(super) fn warn_about_changes_by_wmill(&mut self, choice: &Choice) -> Result<(), BackupError> {
         let (mut rounded, mut marked) = (Sample::default(), Sample::default());
-        for Change { path, .. } in pushed {
-            let content = self.content(git, path)?;
-            if is_yaml(path) && has_number_to_be_rounded(&content) {
+        for Change { path, .. } in choice.pushed() {
+            let content = self.content(path)?;
+            let is_yaml = path.ends_with(".yaml");
+            if is_yaml && has_number_to_be_rounded(&String::from_utf8_lossy(&content)) {
                 rounded.add(path.as_bytes());
-            } else if !is_yaml(path) && content.starts_with(BYTE_ORDER_MARK) {
+            } else if !is_yaml && content.starts_with(BYTE_ORDER_MARK) {
                 marked.add(path.as_bytes());
             }
         }
@@ -103,19 +99,30 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
+    /// Removes a file from the folder, so that wmill does not get it.
+    fn withhold(&self, choice: &mut Choice, path: String) -> Result<(), BackupError> {
+        let file = self.git.tree_folder().join(&path);
+        choice.withheld.insert(path);
+        Ok(files::remove_file(&file)?)
+    }
+
     /// Returns a file in the folder, cut behind `FILE_BYTES_MAX`; empty if there is no such file.
-    fn content(&self, git: &Git<'_>, path: &str) -> Result<String, BackupError> {
-        match files::read_file(&git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
-            Ok(content) => Ok(String::from_utf8_lossy(&content).into_owned()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-            Err(error) => Err(error.into()),
+    fn content(&self, path: &str) -> Result<Vec<u8>, BackupError> {
+        match files::read_file(&self.git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => Ok(read?),
         }
     }
 }
 
 impl Choice {
+    /// Returns the changes that wmill gets.
+    pub(super) fn pushed(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(|change| !self.withheld.contains(&change.path))
+    }
+
     /// Returns the wanted files that wmill gets.
-    pub(super) fn pushed(&self) -> Vec<String> {
+    pub(super) fn laid_out(&self) -> Vec<String> {
         let wanted = self.wanted.iter().filter(|(path, entry)| entry.is_some() && !self.withheld.contains(*path));
         wanted.map(|(path, _)| path.clone()).collect()
     }
@@ -125,10 +132,6 @@ impl Choice {
 fn is_readable_for_wmill(file: &Path) -> bool {
     let marks: [&[u8]; 3] = [b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"];
     files::read_file(file, 4).is_ok_and(|start| !marks.iter().any(|mark| start.starts_with(mark)))
-}
-
-fn is_yaml(path: &str) -> bool {
-    path.ends_with(".yaml")
 }
 
 /// Returns whether the text has a whole number that wmill rounds, or has rounded in the backup.

@@ -13,12 +13,13 @@ mod select;
 mod switches;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime};
 
 use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::restore::glob::Pattern;
-use crate::backup::restore::select::Choice;
+use crate::backup::restore::select::{Choice, is_app};
 use crate::backup::restore::tree::{Change, Tree};
 use crate::backup::run_context::{Env, Outcome, RunContext};
 use crate::backup::sync::merge;
@@ -41,7 +42,7 @@ use crate::util::yaml::{self, Node};
 use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::item_path::{ItemId, ItemKind, KEY_FILE};
-use crate::windmill::push_relay::{Permits, Subject, Verb};
+use crate::windmill::push_relay::Permits;
 use crate::windmill::wmill_yaml::{self, Plan, WMILL_YAML};
 
 const LISTED_IN_MESSAGE_MAX: usize = 50;
@@ -98,28 +99,85 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &Restore
     let target_request = SyncRequest { workspace: target.clone(), ..request.clone() };
     let _scope = logging::run_scope(run_id, target.as_str());
     log::info!("run {run_id}: restoring workspace {target} from {} (branch {})", request.remote, request.branch);
-    let mut restore_run = RestoreRun {
-        source: RunContext { request, env },
-        target: RunContext { request: &target_request, env },
-        options,
-        warnings: Warnings::default(),
-        commit: None,
-        differences: Vec::new(),
-        restore_point: None,
-    };
-    let outcome = error::catch_panic(|| restore_run.run()).unwrap_or_else(|fault| restore_run.failed(fault));
-    let RestoreRun { target, warnings, mut differences, restore_point, .. } = restore_run;
+    let (source, target) = (RunContext { request, env }, RunContext { request: &target_request, env });
+    let mut report = Report::default();
+    let outcome = error::catch_panic(|| restore(source, target, options, &mut report))
+        .unwrap_or_else(|fault| report.failed(target, options, fault));
+    let Report { warnings, mut differences, restore_point, .. } = report;
     differences.truncate(LISTED_MAX);
     let result = target.conclude(run_id, started, Ok(outcome), warnings);
     SyncResult { differences: Some(differences), restore_point, ..result }
 }
 
-struct RestoreRun<'a> {
-    /// The workspace of the backup.
-    source: RunContext<'a>,
-    /// The workspace to restore into.
-    target: RunContext<'a>,
-    options: &'a RestoreOptions,
+/// Restores from the workspace of `source` into the one of `target`.
+fn restore(
+    source: RunContext<'_>,
+    target: RunContext<'_>,
+    options: &RestoreOptions,
+    report: &mut Report,
+) -> Result<Outcome, BackupError> {
+    let (from, to) = (&source.request.workspace, &target.request.workspace);
+    // Both locks are taken in a fixed order, no matter which of the two is the source, to avoid a deadlock.
+    let early = (from.as_str() < to.as_str()).then(|| source.wait_for_turn()).transpose()?;
+    let mut run_env = target.enter()?;
+    let late = (from.as_str() > to.as_str()).then(|| source.wait_for_turn()).transpose()?;
+    let secrets = source.request.secrets();
+    let proxies = source.env.config.proxy_secrets();
+    run_env.redactor = Redactor::new(secrets.iter().chain(&proxies).chain(&options.key));
+    let folder = run_env.run_dir.path().join("checkout");
+    files::create_folder(&folder)?;
+    let git = source.git(&run_env, &folder)?;
+    let tip = source.step(Step::Fetch, || source.patiently(Step::Fetch, &run_env, || fetch(source, &git, options)))?;
+    report.commit.clone_from(&tip.commit);
+    for warning in &tip.plan.warnings {
+        report.warnings.add(warning.clone());
+    }
+    let account = target.step(Step::Probe, || target.account(&run_env))?;
+    target.warn_about_access(&account, &mut report.warnings);
+    source.warn_about_choice(&account, &mut report.warnings);
+    let outcome = RestoreRun { source, target, options, git: &git, tip: &tip, report }.put(&account);
+    drop((early, late));
+    outcome
+}
+
+/// Fetches the history, and finds the commit in it.
+fn fetch(source: RunContext<'_>, git: &Git<'_>, options: &RestoreOptions) -> Result<RemoteTip, BackupError> {
+    let (remote, branch) = (&source.request.remote, &source.request.branch);
+    let state = git.remote_state()?;
+    git.create(state.format)?;
+    let Some(tip) = git.fetch_history()? else {
+        return Err(BackupError::new(Code::GitFailed, format!("{remote} has no branch `{branch}` to restore from")));
+    };
+    let commit = match (&options.commit, options.at) {
+        (None, None) => tip,
+        (None, Some(at)) => commit_at(source, git, &tip, at)?,
+        (Some(digits), _) => git.find_commit(digits)?.ok_or_else(|| {
+            let message = format!("--commit: branch `{branch}` of {remote} has no commit that {digits} names");
+            BackupError::new(Code::ConfigInvalid, message)
+        })?,
+    };
+    tip::at(source, git, &commit)
+}
+
+/// Returns the newest commit on the branch that is not later than `at`.
+fn commit_at(source: RunContext<'_>, git: &Git<'_>, tip: &ObjectId, at: SystemTime) -> Result<ObjectId, BackupError> {
+    if let Some(commit) = git.commit_at(tip, at)? {
+        return Ok(commit);
+    }
+    let first = git.first_commit(tip)?;
+    let made = git.commit_message(&first)?.time.map(time::to_text).unwrap_or_default();
+    let SyncRequest { remote, branch, .. } = source.request;
+    let message = format!(
+        "--at: {} is earlier than the first commit of branch `{branch}` of {remote}: {} of {made}",
+        time::to_text(at),
+        short(&first)
+    );
+    Err(BackupError::new(Code::ConfigInvalid, message))
+}
+
+/// What is reported beside the outcome.
+#[derive(Default)]
+struct Report {
     warnings: Warnings,
     commit: Option<ObjectId>,
     /// What is not as wanted at the end.
@@ -127,48 +185,10 @@ struct RestoreRun<'a> {
     restore_point: Option<String>,
 }
 
-/// The input for a choice.
-struct Files {
-    of_commit: Tree,
-    /// What the workspace holds.
-    there: Tree,
-    /// Whether this Windmill has a shared UI.
-    has_shared_ui: bool,
-    /// Whether the workspace has the key of the commit's secrets, or gets it.
-    is_key_known: bool,
-}
-
-impl RestoreRun<'_> {
-    fn run(&mut self) -> Result<Outcome, BackupError> {
-        let (source, target, options) = (self.source, self.target, self.options);
-        let (from, to) = (&source.request.workspace, &target.request.workspace);
-        // Both locks are taken in a fixed order, no matter which of the two is the source, to avoid a deadlock.
-        let early = (from.as_str() < to.as_str()).then(|| source.wait_for_turn()).transpose()?;
-        let mut run_env = target.enter()?;
-        let late = (from.as_str() > to.as_str()).then(|| source.wait_for_turn()).transpose()?;
-        let secrets = source.request.secrets();
-        let proxies = source.env.config.proxy_secrets();
-        run_env.redactor = Redactor::new(secrets.iter().chain(&proxies).chain(&options.key));
-        let folder = run_env.run_dir.path().join("checkout");
-        files::create_folder(&folder)?;
-        let git = source.git(&run_env, &folder)?;
-        let tip = source.step(Step::Fetch, || source.patiently(Step::Fetch, &run_env, || self.fetch(&git)))?;
-        self.commit.clone_from(&tip.commit);
-        for warning in &tip.plan.warnings {
-            self.warnings.add(warning.clone());
-        }
-        let account = target.step(Step::Probe, || target.account(&run_env))?;
-        target.warn_about_access(&account, &mut self.warnings);
-        source.warn_about_choice(&account, &mut self.warnings);
-        let outcome = self.put(&git, &tip, &account);
-        drop((early, late));
-        outcome
-    }
-
-    fn failed(&self, error: BackupError) -> Outcome {
-        let error = self.target.in_last_step(error);
-        let secrets = self.source.request.secrets();
-        let message = Redactor::new(secrets.iter().chain(&self.options.key)).redact(&error.message);
+impl Report {
+    fn failed(&self, target: RunContext<'_>, options: &RestoreOptions, error: BackupError) -> Outcome {
+        let (error, secrets) = (target.in_last_step(error), target.request.secrets());
+        let message = Redactor::new(secrets.iter().chain(&options.key)).redact(&error.message);
         self.outcome(error.code, message + &self.saved(), Changed::default())
     }
 
@@ -184,15 +204,33 @@ impl RestoreRun<'_> {
         }
     }
 
+    fn short_commit(&self) -> &str {
+        self.commit.as_ref().map(short).unwrap_or_default()
+    }
+
+    fn differing_paths(&self) -> Sample {
+        self.differences.iter().map(|one| one.path.as_bytes()).collect()
+    }
+}
+
+struct RestoreRun<'a> {
+    /// The workspace of the backup.
+    source: RunContext<'a>,
+    /// The workspace to restore into.
+    target: RunContext<'a>,
+    options: &'a RestoreOptions,
+    git: &'a Git<'a>,
+    /// The commit to restore.
+    tip: &'a RemoteTip,
+    report: &'a mut Report,
+}
+
+impl RestoreRun<'_> {
     /// Warns about these, if there are any.
     fn warn(&mut self, what: &str, names: &Sample) {
         if !names.is_empty() {
-            self.warnings.add(format!("{what}: {names}"));
+            self.report.warnings.add(format!("{what}: {names}"));
         }
-    }
-
-    fn short_commit(&self) -> &str {
-        self.commit.as_ref().map(short).unwrap_or_default()
     }
 
     /// Returns the workspace to restore into.
@@ -200,63 +238,23 @@ impl RestoreRun<'_> {
         &self.target.request.workspace
     }
 
-    /// Fetches the history, and finds the commit in it.
-    fn fetch(&self, git: &Git<'_>) -> Result<RemoteTip, BackupError> {
-        let (remote, branch) = (&self.source.request.remote, &self.source.request.branch);
-        let state = git.remote_state()?;
-        git.create(state.format)?;
-        let Some(tip) = git.fetch_history()? else {
-            return Err(BackupError::new(
-                Code::GitFailed,
-                format!("{remote} has no branch `{branch}` to restore from"),
-            ));
-        };
-        let commit = match (&self.options.commit, self.options.at) {
-            (None, None) => tip,
-            (None, Some(at)) => self.commit_at(git, &tip, at)?,
-            (Some(digits), _) => git.find_commit(digits)?.ok_or_else(|| {
-                let message = format!("--commit: branch `{branch}` of {remote} has no commit that {digits} names");
-                BackupError::new(Code::ConfigInvalid, message)
-            })?,
-        };
-        tip::at(self.source, git, &commit)
-    }
-
-    /// Returns the newest commit on the branch that is not later than `at`.
-    fn commit_at(&self, git: &Git<'_>, tip: &ObjectId, at: SystemTime) -> Result<ObjectId, BackupError> {
-        if let Some(commit) = git.commit_at(tip, at)? {
-            return Ok(commit);
-        }
-        let first = git.first_commit(tip)?;
-        let made = git.commit_message(&first)?.time.map(time::to_text).unwrap_or_default();
-        let SyncRequest { remote, branch, .. } = self.source.request;
-        let message = format!(
-            "--at: {} is earlier than the first commit of branch `{branch}` of {remote}: {} of {made}",
-            time::to_text(at),
-            short(&first)
-        );
-        Err(BackupError::new(Code::ConfigInvalid, message))
-    }
-
     /// Chooses what to restore, shows it, and restores it if that is asked for.
-    fn put(&mut self, git: &Git<'_>, tip: &RemoteTip, account: &Account) -> Result<Outcome, BackupError> {
-        let all_of_commit = tree::read(&tip.folder)?;
-        let (there, has_shared_ui) = self.pull(git, tip)?;
-        let point = self.options.saves.then(|| self.files_of_point(git, &there));
-        let key = self.key(git, tip)?;
-        let of_commit = self.files_of_commit(tip, all_of_commit);
-        let files = Files { of_commit, there, has_shared_ui, is_key_known: key.is_known };
-        let mut choice = self.choose(git, tip, &files)?;
-        self.lay_out(git, &mut choice)?;
-        let planned = tree::changes(git, &choice.wanted, &files.there)?;
-        self.warn_about_withheld(tip, &choice, &planned);
+    fn put(&mut self, account: &Account) -> Result<Outcome, BackupError> {
+        let all_of_commit = tree::read(&self.tip.folder)?;
+        let (there, has_shared_ui) = self.pull()?;
+        let point = self.options.saves.then(|| self.files_of_point(&there));
+        let key = self.key()?;
+        let of_commit = self.files_of_commit(all_of_commit);
+        let mut choice = self.choose(&of_commit, Choice { there, has_shared_ui, key, ..Choice::default() })?;
+        self.lay_out(&mut choice)?;
+        choice.changes = tree::changes(self.git, &choice.wanted, &choice.there)?;
+        self.warn_about_withheld(&choice);
         self.warn_about_own_items(&choice);
-        self.warn_about_deleted_apps(&choice, &planned);
-        let pushed: Vec<&Change> = planned.iter().filter(|change| !choice.withheld.contains(&change.path)).collect();
-        self.warn_about_changes_by_wmill(git, &pushed)?;
-        if pushed.is_empty() && key.to_set.is_none() {
-            let unreadable = self.unreadable(git, &choice.secrets)?;
-            return Ok(self.nothing_to_push(&planned, &unreadable));
+        self.warn_about_deleted_apps(&choice);
+        self.warn_about_changes_by_wmill(&choice)?;
+        if choice.pushed().next().is_none() && choice.key.to_set.is_none() {
+            let unreadable = self.unreadable(&choice.secrets)?;
+            return Ok(self.nothing_to_push(&choice.changes, &unreadable));
         }
         if let Some((_, left_out)) = &point {
             self.warn(
@@ -266,49 +264,46 @@ impl RestoreRun<'_> {
             );
         }
         if !self.options.applies {
-            let message = self.shown(git, &pushed, key.to_set.is_some());
-            return Ok(self.outcome(Code::DryRun, message, tree::counted(pushed)));
+            let message = self.shown(&choice);
+            return Ok(self.report.outcome(Code::DryRun, message, tree::counted(choice.pushed())));
         }
         if let Some((saved, _)) = point {
-            self.save(git, tip, saved, account)?;
+            self.save(saved, account)?;
         }
-        let key = key.to_set.as_ref();
-        let push = Push { choice: &choice, there: &files.there, planned: &planned, pushed: &pushed, key };
-        self.push_and_read_back(git, tip, &push)
+        self.push_and_read_back(&choice)
     }
 
     /// Pulls what the workspace holds now. Also returns whether this Windmill has a shared UI.
-    fn pull(&self, git: &Git<'_>, tip: &RemoteTip) -> Result<(Tree, bool), BackupError> {
+    fn pull(&self) -> Result<(Tree, bool), BackupError> {
         let target = self.target;
         // The key is written only if that is asked for, with a file of its own.
         let without_key = |text: &str| text.replace("includeKey: true", "includeKey: false");
         let plan = Plan {
-            text: without_key(&tip.plan.text),
-            text_without_patterns: without_key(&tip.plan.text_without_patterns),
-            query: tip.plan.query.replace("include_key=true", "include_key=false"),
-            ..tip.plan.clone()
+            text: without_key(&self.tip.plan.text),
+            text_without_patterns: without_key(&self.tip.plan.text_without_patterns),
+            query: self.tip.plan.query.replace("include_key=true", "include_key=false"),
+            ..self.tip.plan.clone()
         };
         let has_shared_ui = target.step(Step::Pull, || {
-            let mut snapshot = target.snapshot(Step::Pull, git.run_env(), &plan.query)?;
+            let mut snapshot = target.snapshot(Step::Pull, self.git.run_env(), &plan.query)?;
             snapshot.judge_by(&plan)?;
-            pull::pull(target, git, &plan, None, &mut snapshot, &[])?;
+            pull::pull(target, self.git, &plan, None, &mut snapshot, &[])?;
             for (item, reason) in snapshot.left_out() {
                 log::warn!("{item} of workspace {} cannot be pulled: {reason}", self.workspace());
             }
             Ok(snapshot.has_shared_ui().is_some())
         })?;
-        Ok((self.staged(git)?, has_shared_ui))
+        Ok((self.staged()?, has_shared_ui))
     }
 
     /// Stages the files in the folder.
-    fn staged(&self, git: &Git<'_>) -> Result<Tree, BackupError> {
-        merge::remove_git_folders(git, &mut Warnings::default())?;
-        let staged = git.stage()?;
-        Ok(tree::read(&staged)?)
+    fn staged(&self) -> Result<Tree, BackupError> {
+        merge::remove_git_folders(self.git, &mut Warnings::default())?;
+        Ok(tree::read(&self.git.stage()?)?)
     }
 
-    fn write(&self, git: &Git<'_>, path: &str, content: &[u8]) -> Result<(), BackupError> {
-        Ok(files::write_file(&git.tree_folder().join(path), content)?)
+    fn write(&self, path: &str, content: &[u8]) -> Result<(), BackupError> {
+        Ok(files::write_file(&self.git.tree_folder().join(path), content)?)
     }
 
     fn warn_about_own_items(&mut self, choice: &Choice) {
@@ -321,62 +316,59 @@ impl RestoreRun<'_> {
     }
 
     fn nothing_to_push(&mut self, planned: &[Change], unreadable: &[String]) -> Outcome {
-        self.differences = differences(planned, unreadable);
+        self.report.differences = differences(planned, unreadable);
         let (target, changed) = (self.workspace(), Changed::default());
-        if self.differences.is_empty() {
+        if self.report.differences.is_empty() {
             let message = format!("Workspace '{target}' has all that was asked for already");
-            return self.outcome(Code::Unchanged, message, changed);
+            return self.report.outcome(Code::Unchanged, message, changed);
         }
         let code = if self.options.applies { Code::Differs } else { Code::DryRun };
         let message = format!(
             "Workspace '{target}' is not as commit {}, and a restore cannot change that; nothing was changed: {}",
-            self.short_commit(),
-            self.differing_paths()
+            self.report.short_commit(),
+            self.report.differing_paths()
         );
-        self.outcome(code, message, changed)
+        self.report.outcome(code, message, changed)
     }
 
-    fn differing_paths(&self) -> Sample {
-        self.differences.iter().map(|one| one.path.as_bytes()).collect()
-    }
-
-    fn shown(&self, git: &Git<'_>, pushed: &[&Change], to_set: bool) -> String {
-        let made = self.commit.as_ref().and_then(|commit| git.commit_message(commit).ok()?.time);
+    fn shown(&self, choice: &Choice) -> String {
+        let made = self.report.commit.as_ref().and_then(|commit| self.git.commit_message(commit).ok()?.time);
         let made = made.map(|made| format!(" of {}", time::to_text(made))).unwrap_or_default();
-        let Changed { added, modified, deleted } = tree::counted(pushed.iter().copied());
+        let Changed { added, modified, deleted } = tree::counted(choice.pushed());
         let mut text = format!(
             "Would restore commit {}{made} into workspace '{}': {added} files created, {modified} changed, {deleted} \
              deleted; --yes does it\n",
-            self.short_commit(),
+            self.report.short_commit(),
             self.workspace()
         );
-        if to_set {
+        if choice.key.to_set.is_some() {
             text.push_str(&format!("\nM {KEY_FILE}"));
         }
-        for change in pushed.iter().take(LISTED_IN_MESSAGE_MAX) {
+        for change in choice.pushed().take(LISTED_IN_MESSAGE_MAX) {
             text.push_str(&format!("\n{} {}", char::from(change.mark.letter()), printable(change.path.as_bytes())));
         }
-        if pushed.len() > LISTED_IN_MESSAGE_MAX {
-            text.push_str(&format!("\n... and {} more", pushed.len() - LISTED_IN_MESSAGE_MAX));
+        let more = choice.pushed().count().saturating_sub(LISTED_IN_MESSAGE_MAX);
+        if more > 0 {
+            text.push_str(&format!("\n... and {more} more"));
         }
         text
     }
 
     /// Pushes, and reads back everything that is wanted, even if the push failed halfway.
-    fn push_and_read_back(&mut self, git: &Git<'_>, tip: &RemoteTip, push: &Push<'_>) -> Result<Outcome, BackupError> {
+    fn push_and_read_back(&mut self, choice: &Choice) -> Result<Outcome, BackupError> {
         let target = self.target;
-        let pushed = target.step(Step::Restore, || self.push(git, tip, push));
+        let pushed = target.step(Step::Restore, || self.push(choice));
         if let Err(error @ BackupError { code: Code::Timeout | Code::ShuttingDown, .. }) = pushed {
             return Err(error);
         }
-        match (pushed, self.read_back(git, tip, push)) {
+        match (pushed, self.read_back(choice)) {
             (Ok(()), Ok(changed)) => Ok(self.done(changed)),
             (Ok(()), Err(error)) => Err(error),
             (Err(error), Ok(changed)) => {
                 let done = changed.added + changed.modified + changed.deleted;
-                let Outcome { code, message, .. } = self.failed(error);
-                let message = format!("{message}; {done} of {} files are as wanted now", push.pushed.len());
-                Ok(self.outcome(code, message, changed))
+                let Outcome { code, message, .. } = self.report.failed(target, self.options, error);
+                let message = format!("{message}; {done} of {} files are as wanted now", choice.pushed().count());
+                Ok(self.report.outcome(code, message, changed))
             }
             (Err(error), Err(unread)) => {
                 let message = format!("{}; it could not be read back: {}", error.message, unread.message);
@@ -386,62 +378,56 @@ impl RestoreRun<'_> {
     }
 
     /// Runs `wmill sync push` in the folder.
-    fn push(&mut self, git: &Git<'_>, tip: &RemoteTip, push: &Push<'_>) -> Result<(), BackupError> {
-        let mut plan = tip.plan.text.replace("includeKey: true", "includeKey: false");
-        if let Some(key) = push.key {
+    fn push(&mut self, choice: &Choice) -> Result<(), BackupError> {
+        let mut plan = self.tip.plan.text.replace("includeKey: true", "includeKey: false");
+        if let Some(key) = &choice.key.to_set {
             plan = plan.replace("includeKey: false", "includeKey: true");
             // Written after staging, so that no git object ever holds it.
-            self.write(git, KEY_FILE, format!("\"{}\"\n", key.expose()).as_bytes())?;
+            self.write(KEY_FILE, format!("\"{}\"\n", key.expose()).as_bytes())?;
         }
-        plan += &wmill_yaml::own_items(&push.choice.own);
-        self.write(git, WMILL_YAML, plan.as_bytes())?;
-        let windmill = self.target.windmill(git.run_env());
-        let deletes = push.pushed.iter().any(|change| change.mark == Mark::Deleted);
+        plan += &wmill_yaml::own_items(&choice.own);
+        self.write(WMILL_YAML, plan.as_bytes())?;
+        let windmill = self.target.windmill(self.git.run_env());
+        let deletes = choice.pushed().any(|change| change.mark == Mark::Deleted);
         let deletes = if deletes { cli::Deletions::Push } else { cli::Deletions::Skip };
-        let pushed = cli::push(&windmill, git.run_env(), git.tree_folder(), self.permits(git, push)?, deletes);
+        let pushed = cli::push(&windmill, self.git.run_env(), self.git.tree_folder(), self.permits(choice)?, deletes);
         if let Some(refusal) = pushed? {
             let said = format!("Windmill refused {}: {}", refusal.what, refusal.reason);
-            self.warnings.add(git.run_env().redactor.redact(&said));
+            self.report.warnings.add(self.git.run_env().redactor.redact(&said));
         }
         Ok(())
     }
 
     /// Returns what the push may change: the items with a file that is not as wanted, and the key.
-    fn permits(&self, git: &Git<'_>, push: &Push<'_>) -> Result<Permits, BackupError> {
+    fn permits(&self, choice: &Choice) -> Result<Permits, BackupError> {
         let mut permits = Permits::default();
-        if push.key.is_some() {
-            permits.writes.insert(Subject::of(&ItemId { kind: ItemKind::Key, path: String::new() }, Verb::Update));
+        if choice.key.to_set.is_some() {
+            permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
         }
-        for Change { mark, path, .. } in push.pushed {
-            let verb = match mark {
-                _ if push.choice.is_to_go(path) => Verb::Delete,
-                Mark::Added => Verb::Create,
-                Mark::Modified | Mark::Deleted => Verb::Update,
-            };
-            let subject = match push.choice.items.get(path) {
-                Some(ItemId { kind: kind @ ItemKind::User, .. }) if verb != Verb::Create => {
-                    self.username(git, push, path)?.map(|path| Subject::of(&ItemId { kind: *kind, path }, verb))
+        let apps_that_stay: BTreeSet<&str> = choice.apps_that_stay().map(|id| id.path.as_str()).collect();
+        for Change { path, .. } in choice.pushed() {
+            let deletes = choice.is_to_go(path);
+            match choice.items.get(path) {
+                // An app and a raw app at one path are one item in Windmill.
+                Some(id) if deletes && is_app(id) && apps_that_stay.contains(&*id.path) => {}
+                Some(ItemId { kind: ItemKind::User, .. }) if choice.there.contains_key(path) => {
+                    self.username(choice, path)?.iter().for_each(|name| permits.add_user(name, deletes));
                 }
-                Some(id) => Some(Subject::of(id, verb)),
-                None if tip::is_shared_ui(path.as_bytes()) => Some(Subject::shared_ui()),
-                None => path.strip_prefix("f/").and_then(|name| name.split('/').next()).map(Subject::folder),
-            };
-            match verb {
-                Verb::Delete => permits.deletions.extend(subject),
-                Verb::Create | Verb::Update => permits.writes.extend(subject),
+                Some(id) => permits.add(id, deletes),
+                None if tip::is_shared_ui(path.as_bytes()) => permits.add_shared_ui(),
+                None => {
+                    let name = path.strip_prefix("f/").and_then(|name| name.split('/').next());
+                    name.iter().for_each(|name| permits.add_folder(name, deletes));
+                }
             }
-        }
-        // An app and a raw app at one path are one item in Windmill.
-        for id in push.choice.apps_that_stay() {
-            permits.deletions.remove(&Subject::of(id, Verb::Delete));
         }
         Ok(permits)
     }
 
     /// Returns the name in the workspace of the user with this file. The file of the commit may have another user's.
-    fn username(&self, git: &Git<'_>, push: &Push<'_>, path: &str) -> Result<Option<String>, BackupError> {
-        let Some(entry) = push.there.get(path) else { return Ok(None) };
-        let content = git.read_blob(&entry.object, USER_BYTES_MAX);
+    fn username(&self, choice: &Choice, path: &str) -> Result<Option<String>, BackupError> {
+        let Some(entry) = choice.there.get(path) else { return Ok(None) };
+        let content = self.git.read_blob(&entry.object, USER_BYTES_MAX);
         let BlobContent::Whole(content) = content? else {
             return Ok(None);
         };
@@ -453,49 +439,34 @@ impl RestoreRun<'_> {
     }
 
     /// Pulls the workspace again, and finds what is not as wanted. Returns what was changed.
-    fn read_back(&mut self, git: &Git<'_>, tip: &RemoteTip, push: &Push<'_>) -> Result<Changed, BackupError> {
+    fn read_back(&mut self, choice: &Choice) -> Result<Changed, BackupError> {
         let target = self.target;
-        let (fresh, _) = self.pull(git, tip)?;
-        let left = tree::changes(git, &push.choice.wanted, &fresh)?;
+        let (fresh, _) = self.pull()?;
+        let left = tree::changes(self.git, &choice.wanted, &fresh)?;
         let is_left = |change: &Change| left.iter().any(|other| other.path == change.path);
-        let changed = tree::counted(push.planned.iter().filter(|change| !is_left(change)));
-        let secrets =
-            if push.key.is_some() { self.secrets_in(git, &fresh)? } else { present(&push.choice.secrets, &fresh) };
-        let unreadable = self.unreadable(git, &secrets)?;
+        let changed = tree::counted(choice.changes.iter().filter(|change| !is_left(change)));
+        let unreadable = self.unreadable(&self.secrets_to_read(&fresh, choice)?)?;
         let mut found = differences(&left, &unreadable);
-        if let Some(key) = push.key
-            && target.key(Step::Probe, git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
+        if let Some(key) = &choice.key.to_set
+            && target.key(Step::Probe, self.git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
         {
             let diff = vec!["the workspace has another key than that of --key-file".to_owned()];
             found.push(Difference { path: KEY_FILE.to_owned(), kind: "differs", diff });
         }
-        self.differences = found;
+        self.report.differences = found;
         Ok(changed)
     }
 
     fn done(&self, changed: Changed) -> Outcome {
-        let (target, commit, saved) = (self.workspace(), self.short_commit(), self.saved());
-        let (code, message) = if self.differences.is_empty() {
+        let (target, commit, saved) = (self.workspace(), self.report.short_commit(), self.report.saved());
+        let (code, message) = if self.report.differences.is_empty() {
             (Code::Restored, format!("Workspace '{target}' was read back, and is as commit {commit}{saved}"))
         } else {
-            let paths = self.differing_paths();
+            let paths = self.report.differing_paths();
             (Code::Differs, format!("Workspace '{target}' is not in all as commit {commit}: {paths}{saved}"))
         };
-        self.outcome(code, message, changed)
+        self.report.outcome(code, message, changed)
     }
-}
-
-/// What is about to be pushed.
-struct Push<'a> {
-    choice: &'a Choice,
-    /// What the workspace holds.
-    there: &'a Tree,
-    /// All files that are not as wanted.
-    planned: &'a [Change],
-    /// Those of them that wmill gets.
-    pushed: &'a [&'a Change],
-    /// The key that the workspace gets.
-    key: Option<&'a Secret>,
 }
 
 fn differences(changes: &[Change], unreadable: &[String]) -> Vec<Difference> {
@@ -515,15 +486,6 @@ fn differences(changes: &[Change], unreadable: &[String]) -> Vec<Difference> {
         found.push(Difference { path, kind: "unreadable", diff: vec!["Windmill cannot decrypt its value".to_owned()] });
     }
     found
-}
-
-/// Returns the secrets that have a file in the workspace. A missing file is already among the differences.
-fn present(secrets: &[String], there: &Tree) -> Vec<String> {
-    let is_there = |path: &&String| {
-        let file = format!("{path}.");
-        there.range(file.clone()..).next().is_some_and(|(path, _)| path.starts_with(&file))
-    };
-    secrets.iter().filter(is_there).cloned().collect()
 }
 
 /// Checks the value of `--commit`.

@@ -167,9 +167,6 @@ fn name_after_tag(before: &str, rest: &str) -> Option<String> {
     if value.len() == gap_and_value.len() || value.starts_with(is_space) {
         return Some(String::new());
     }
-    if let Some(Node::Text(text)) = in_quotes(value).and_then(yaml::value) {
-        return Some(word(&text, 0));
-    }
     // Other white space is a part of the name.
     let name = &value[..value.find([' ', '\n']).unwrap_or(value.len())];
     let rest = &value[name.len()..];

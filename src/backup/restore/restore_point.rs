@@ -10,8 +10,6 @@ use crate::backup::restore::tree::{self, Tree};
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::guards;
 use crate::backup::sync::push::{self, NotPushed};
-use crate::backup::sync::tip::RemoteTip;
-use crate::git::Git;
 use crate::git::tree_diff::Sample;
 use crate::model::names::BranchName;
 use crate::model::result_code::Code;
@@ -24,11 +22,11 @@ use crate::windmill::wmill_yaml::WMILL_YAML;
 impl RestoreRun<'_> {
     /// Returns the files to save of those that were just pulled, and those that are left out: files with a secret in
     /// plain text, unless the settings allow such files in the repository.
-    pub(super) fn files_of_point(&self, git: &Git<'_>, there: &Tree) -> (Tree, Sample) {
+    pub(super) fn files_of_point(&self, there: &Tree) -> (Tree, Sample) {
         let (mut saved, mut left_out) = (there.clone(), Sample::default());
         if !self.target.env.config.allow_plaintext_secrets {
             saved.retain(|path, _| {
-                let is_plain = guards::holds_plain_secret(git, path);
+                let is_plain = guards::holds_plain_secret(self.git, path);
                 if is_plain {
                     left_out.add(path.as_bytes());
                 }
@@ -39,40 +37,43 @@ impl RestoreRun<'_> {
     }
 
     /// Saves what the workspace holds, so that a restore can be undone.
-    pub(super) fn save(
-        &mut self,
-        git: &Git<'_>,
-        tip: &RemoteTip,
-        mut saved: Tree,
-        account: &Account,
-    ) -> Result<(), BackupError> {
+    pub(super) fn save(&mut self, mut saved: Tree, account: &Account) -> Result<(), BackupError> {
         if saved.is_empty() {
             log::info!("there is nothing to save");
             return Ok(());
         }
         let target = self.target;
-        guards::refuse_a_public_repository(self.source, target, git.run_env(), tip, &mut self.warnings)?;
+        guards::refuse_a_public_repository(
+            self.source,
+            target,
+            self.git.run_env(),
+            self.tip,
+            &mut self.report.warnings,
+        )?;
         let time = time::to_text(SystemTime::now());
         let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));
         let branch = BranchName::parse(&name).map_err(|error| BackupError::new(Code::Internal, error))?;
         // The saved files have the repository's layout, which its `wmill.yaml` defines.
-        let of_commit = tree::read(&tip.folder)?;
+        let of_commit = tree::read(&self.tip.folder)?;
         if let Some(own) = of_commit.get(WMILL_YAML).filter(|entry| entry.is_file()) {
             saved.insert(WMILL_YAML.into(), own.clone());
         }
         let prefix = self.source.request.subdir.prefix();
-        let listing = tree::write(git, "point.listing", &saved, &prefix)?;
-        let key = self.target.key(Step::Probe, git.run_env())?;
+        let listing = tree::write(self.git, "point.listing", &saved, &prefix)?;
+        let key = self.target.key(Step::Probe, self.git.run_env())?;
         let message = self.message_of_point(&name, account, key.as_ref());
         let point_request = SyncRequest { branch, ..target.request.clone() };
         let point = RunContext { request: &point_request, env: target.env };
-        let git_of_point = point.git(git.run_env(), git.tree_folder().parent().unwrap_or(git.tree_folder()))?;
-        let commit =
-            git.compose(&listing).and_then(|tree| git.commit(&tree, None, &target.request.author, &message))?;
+        let git_of_point =
+            point.git(self.git.run_env(), self.git.tree_folder().parent().unwrap_or(self.git.tree_folder()))?;
+        let commit = self
+            .git
+            .compose(&listing)
+            .and_then(|tree| self.git.commit(&tree, None, &target.request.author, &message))?;
         match point.step(Step::Push, || push::deliver(point, &git_of_point, &commit))? {
             None => {
                 log::info!("what is there is saved on branch `{name}`, commit {commit}");
-                self.restore_point = Some(name);
+                self.report.restore_point = Some(name);
                 Ok(())
             }
             Some(NotPushed::Rejected(why) | NotPushed::Refused { why, .. }) => Err(push::refused(point, &why)),

@@ -4,24 +4,22 @@
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
 use crate::backup::restore::RestoreRun;
-use crate::backup::restore::select::Items;
+use crate::backup::restore::select::{self, Choice, Items};
 use crate::backup::restore::tree::Tree;
-use crate::backup::sync::tip::RemoteTip;
+use crate::git::BlobContent;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Sample;
-use crate::git::{BlobContent, Git};
 use crate::model::result_code::Code;
-use crate::util::files;
 use crate::util::secret::Secret;
 use crate::windmill::api::{self, KEY_TRAILER};
-use crate::windmill::item_path::{self, ItemId, ItemKind};
+use crate::windmill::item_path::{ItemId, ItemKind};
 use crate::windmill::secret_files;
-use crate::windmill::wmill_yaml::Plan;
 
 /// Size limit for a variable. Windmill makes no larger one.
 const VARIABLE_BYTES_MAX: usize = 1 << 20;
 
 /// What is known about the key of a commit's secrets.
+#[derive(Default)]
 pub(super) struct Key {
     /// Whether the workspace has the key, or gets it.
     pub(super) is_known: bool,
@@ -31,16 +29,16 @@ pub(super) struct Key {
 
 impl RestoreRun<'_> {
     /// Finds out which key the secrets of the commit need, and whether the workspace has it or gets it.
-    pub(super) fn key(&mut self, git: &Git<'_>, tip: &RemoteTip) -> Result<Key, BackupError> {
+    pub(super) fn key(&mut self) -> Result<Key, BackupError> {
         // The last commit of the workspace counts, even if it names no key: an earlier commit may name the previous
         // key.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
-        let last = match &tip.commit {
-            Some(tip) => git.last_with(tip, &of_workspace)?,
+        let last = match &self.tip.commit {
+            Some(tip) => self.git.last_with(tip, &of_workspace)?,
             None => None,
         };
         let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
-        let has = self.target.key(Step::Probe, git.run_env())?.map(|key| api::fingerprint(&key));
+        let has = self.target.key(Step::Probe, self.git.run_env())?.map(|key| api::fingerprint(&key));
         let Some(key) = &self.options.key else {
             return Ok(Key { is_known: wanted.is_some() && wanted == has, to_set: None });
         };
@@ -58,7 +56,7 @@ impl RestoreRun<'_> {
                            whether it was set; it needs an admin's token; nothing was changed";
             return Err(BackupError::new(Code::WindmillUnauthorized, message));
         }
-        self.warnings.add(format!(
+        self.report.warnings.add(format!(
             "workspace `{}` gets the key of --key-file; Windmill encrypts its own secrets again under it, and the key that \
              it has now is kept nowhere",
             self.workspace()
@@ -70,20 +68,18 @@ impl RestoreRun<'_> {
     /// to be readable at the end, including those that the workspace already has with the same content.
     pub(super) fn sort_out_secrets(
         &mut self,
-        git: &Git<'_>,
         chosen: &mut Items,
         has: &Items,
-        plan: &Plan,
         is_key_known: bool,
     ) -> Result<Vec<String>, BackupError> {
         let mut checked = Vec::new();
         let (mut left, mut plain, mut skipped) = (Sample::default(), Sample::default(), Sample::default());
         for (id, files) in chosen.clone() {
             let is_there = has.get(&id) == Some(&files);
-            let sample = match self.is_encrypted(git, &id, &files)? {
+            let sample = match self.is_encrypted(&id, &files)? {
                 None => continue,
                 // What the workspace has of them was not pulled.
-                Some(_) if plan.kinds.skip_secrets => &mut skipped,
+                Some(_) if self.tip.plan.kinds.skip_secrets => &mut skipped,
                 Some(false) => &mut plain,
                 Some(true) if !is_key_known && !is_there => &mut left,
                 Some(true) => {
@@ -107,13 +103,13 @@ impl RestoreRun<'_> {
 
     /// Returns whether a secret is encrypted in the commit; `None` if the item is no secret. What cannot be checked
     /// counts as not encrypted.
-    fn is_encrypted(&self, git: &Git<'_>, id: &ItemId, files: &[(String, Entry)]) -> Result<Option<bool>, BackupError> {
+    fn is_encrypted(&self, id: &ItemId, files: &[(String, Entry)]) -> Result<Option<bool>, BackupError> {
         if id.kind != ItemKind::Variable {
             return Ok(None);
         }
         let mut is_secret = false;
         for (path, entry) in files {
-            let content = match git.read_blob(&entry.object, VARIABLE_BYTES_MAX) {
+            let content = match self.git.read_blob(&entry.object, VARIABLE_BYTES_MAX) {
                 Ok(BlobContent::Whole(content)) => content,
                 Ok(BlobContent::Strange(_)) => Vec::new(),
                 Err(error) => return Err(error.into()),
@@ -127,8 +123,8 @@ impl RestoreRun<'_> {
     }
 
     /// Returns the secrets whose value Windmill cannot decrypt.
-    pub(super) fn unreadable(&self, git: &Git<'_>, secrets: &[String]) -> Result<Vec<String>, BackupError> {
-        let windmill = self.target.windmill(git.run_env());
+    pub(super) fn unreadable(&self, secrets: &[String]) -> Result<Vec<String>, BackupError> {
+        let windmill = self.target.windmill(self.git.run_env());
         let mut unreadable = Vec::new();
         for path in secrets {
             let answer = windmill.can_read_variable(path);
@@ -139,16 +135,13 @@ impl RestoreRun<'_> {
         Ok(unreadable)
     }
 
-    /// Returns the paths, in Windmill, of the secret variables in the folder.
-    pub(super) fn secrets_in(&self, git: &Git<'_>, tree: &Tree) -> Result<Vec<String>, BackupError> {
+    /// Returns the secrets of the workspace that have to be readable after a push: all if it got a key, otherwise those
+    /// that were chosen. A missing one is among the differences.
+    pub(super) fn secrets_to_read(&self, fresh: &Tree, choice: &Choice) -> Result<Vec<String>, BackupError> {
         let mut secrets = Vec::new();
-        for path in tree.keys() {
-            let common = item_path::common_path(path, self.workspace().as_str());
-            let id = item_path::item_of(common.as_deref().unwrap_or(path));
-            let Some(id) = id.filter(|id| id.kind == ItemKind::Variable) else { continue };
-            let file = git.tree_folder().join(path);
-            let content = files::read_file(&file, VARIABLE_BYTES_MAX as u64)?;
-            if secret_files::is_secret_variable(&content) {
+        for (id, files) in select::items_in(fresh, &self.tip.plan, self.workspace().as_str()).0 {
+            let is_meant = choice.key.to_set.is_some() || choice.secrets.contains(&id.path);
+            if is_meant && self.is_encrypted(&id, &files)?.is_some() {
                 secrets.push(id.path);
             }
         }

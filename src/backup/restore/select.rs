@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
+use crate::backup::restore::secrets::Key;
 use crate::backup::restore::tree::{Change, TargetTree, Tree};
-use crate::backup::restore::{Files, RestoreOptions, RestoreRun};
-use crate::backup::sync::tip::{self, RemoteTip};
-use crate::git::Git;
+use crate::backup::restore::{RestoreOptions, RestoreRun};
+use crate::backup::sync::tip::{self, PATH_BYTES_MAX, RemoteTip};
+use crate::backup::verify::value_diff::item_of;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Sample;
 use crate::model::result_code::Code;
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
-use crate::windmill::wmill_yaml::Plan;
+use crate::windmill::wmill_yaml::{Plan, WMILL_YAML};
 
 const FOLDER_META: &str = "folder.meta.yaml";
 
@@ -22,6 +23,12 @@ pub(super) type Items = BTreeMap<ItemId, Vec<(String, Entry)>>;
 /// What the workspace will hold, and what `wmill` gets for that.
 #[derive(Default)]
 pub(super) struct Choice {
+    /// What the workspace holds.
+    pub(super) there: Tree,
+    /// Whether this Windmill has a shared UI.
+    pub(super) has_shared_ui: bool,
+    /// The key of the commit's secrets.
+    pub(super) key: Key,
     /// The chosen files.
     pub(super) wanted: TargetTree,
     /// The chosen files that wmill does not get.
@@ -35,6 +42,8 @@ pub(super) struct Choice {
     pub(super) secrets: Vec<String>,
     /// The paths of workspace-specific files in the target, without the workspace's name.
     pub(super) own: BTreeSet<String>,
+    /// The wanted files that the workspace does not have as wanted.
+    pub(super) changes: Vec<Change>,
 }
 
 impl RestoreOptions {
@@ -49,23 +58,22 @@ impl RestoreOptions {
 }
 
 impl RestoreRun<'_> {
-    /// Replaces items of the workspace by the chosen items of the commit.
-    pub(super) fn choose(&mut self, git: &Git<'_>, tip: &RemoteTip, files: &Files) -> Result<Choice, BackupError> {
+    /// Replaces items of the workspace by the chosen items of the commit. `choice` has what is there.
+    pub(super) fn choose(&mut self, of_commit: &Tree, mut choice: Choice) -> Result<Choice, BackupError> {
         let options = self.options;
-        let (held, not_covered) = items_in(&files.of_commit, &tip.plan, self.source.request.workspace.as_str());
+        let (held, not_covered) = items_in(of_commit, &self.tip.plan, self.source.request.workspace.as_str());
         self.warn("the settings leave these kinds out, and they do not come back", &not_covered);
-        let (has, _) = items_in(&files.there, &tip.plan, self.workspace().as_str());
+        let (has, _) = items_in(&choice.there, &self.tip.plan, self.workspace().as_str());
         let mut chosen: Items = held.clone();
         chosen.retain(|id, files| options.means(id, files));
-        let is_ui = |path: &str| files.has_shared_ui && tip::is_shared_ui(path.as_bytes()) && options.admits(path);
-        let ui: Vec<_> = files.of_commit.iter().filter(|(path, _)| is_ui(path)).collect();
+        let is_ui = |path: &str| choice.has_shared_ui && tip::is_shared_ui(path.as_bytes()) && options.admits(path);
+        let ui: Vec<_> = of_commit.iter().filter(|(path, _)| is_ui(path)).collect();
         if chosen.is_empty() && ui.is_empty() && !options.paths.is_empty() {
             let paths: Vec<_> = options.paths.iter().map(Pattern::as_str).collect();
             let message = format!("--path: nothing in the commit is called like {}", paths.join(", "));
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
-        let secrets = self.sort_out_secrets(git, &mut chosen, &has, &tip.plan, files.is_key_known)?;
-        let mut choice = Choice { secrets, ..Choice::default() };
+        choice.secrets = self.sort_out_secrets(&mut chosen, &has, choice.key.is_known)?;
         for (id, files) in &has {
             let is_to_go = options.deletes && !held.contains_key(id) && options.means(id, files);
             if is_to_go || chosen.contains_key(id) {
@@ -76,9 +84,9 @@ impl RestoreRun<'_> {
             self.want_as_there(&mut choice, id, files, &has);
         }
         choice.wanted.extend(ui.into_iter().map(|(path, entry)| (path.clone(), Some(entry.clone()))));
-        choice.add_folders(options, tip, files);
-        choice.withhold(&tip.plan);
-        choice.make_tree(&tip.plan, files, options, self.workspace().as_str());
+        choice.add_folders(options, self.tip, of_commit);
+        choice.withhold(&self.tip.plan);
+        choice.make_tree(&self.tip.plan, of_commit, options, self.workspace().as_str());
         Ok(choice)
     }
 
@@ -101,7 +109,7 @@ impl RestoreRun<'_> {
     }
 
     /// Returns the files of the commit that can belong to the workspace, without the repository's configuration.
-    pub(super) fn files_of_commit(&mut self, tip: &RemoteTip, mut all: Tree) -> Tree {
+    pub(super) fn files_of_commit(&mut self, mut all: Tree) -> Tree {
         let source = self.source.request.workspace.as_str();
         let mut left_out = Sample::default();
         // The workspace's own file counts, and not the one that the others share.
@@ -111,14 +119,9 @@ impl RestoreRun<'_> {
             all.remove(path);
         }
         all.retain(|path, entry| {
-            let is_own = item_path::common_path(path, source).is_some();
-            let is_foreign = item_path::is_for_one_workspace(path) && !is_own;
-            let is_readable = is_own
-                || tip::is_shared_ui(path.as_bytes())
-                || item_path::item_of_hidden_file(path).is_some()
-                || item_path::is_in_other_layout(path, tip.plan.non_dotted_paths)
-                || !tip.is_withheld(path.as_bytes(), entry);
-            let is_seen = entry.is_file() && !is_foreign && is_readable;
+            let is_foreign = item_path::is_for_one_workspace(path) && item_path::common_path(path, source).is_none();
+            let is_configuration = path.split('/').next() == Some(WMILL_YAML);
+            let is_seen = entry.is_file() && !is_foreign && !is_configuration && path.len() <= PATH_BYTES_MAX;
             if !is_seen && item_path::item_of(path).is_some() {
                 left_out.add(path.as_bytes());
             }
@@ -129,9 +132,9 @@ impl RestoreRun<'_> {
     }
 
     /// Warns about the apps that are to be deleted and whose deletion cannot be undone, or cannot be done.
-    pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice, planned: &[Change]) {
+    pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice) {
         let stay: BTreeSet<&str> = choice.apps_that_stay().map(|id| id.path.as_str()).collect();
-        let to_go = planned.iter().filter(|change| choice.is_to_go(&change.path));
+        let to_go = choice.changes.iter().filter(|change| choice.is_to_go(&change.path));
         let (kept, gone): (BTreeSet<&ItemId>, BTreeSet<&ItemId>) = to_go
             .filter_map(|change| choice.items.get(&change.path).filter(|id| is_app(id)))
             .partition(|id| stay.contains(id.path.as_str()));
@@ -147,10 +150,10 @@ impl RestoreRun<'_> {
     }
 
     /// Warns about the chosen files that wmill does not get or does not look at, unless the workspace already has them.
-    pub(super) fn warn_about_withheld(&mut self, tip: &RemoteTip, choice: &Choice, planned: &[Change]) {
+    pub(super) fn warn_about_withheld(&mut self, choice: &Choice) {
         let mut raw_apps = BTreeSet::new();
         let (mut rest, mut hidden) = (Sample::default(), Sample::default());
-        for Change { path, .. } in planned {
+        for Change { path, .. } in &choice.changes {
             match choice.items.get(path) {
                 _ if !choice.withheld.contains(path) => {
                     if item_path::item_of_hidden_file(path).is_some() {
@@ -158,7 +161,7 @@ impl RestoreRun<'_> {
                     }
                 }
                 Some(ItemId { kind: ItemKind::RawApp, path: name }) => {
-                    let ending = if tip.plan.non_dotted_paths { "__raw_app" } else { ".raw_app" };
+                    let ending = if self.tip.plan.non_dotted_paths { "__raw_app" } else { ".raw_app" };
                     raw_apps.insert(format!("`wmill app push {name}{ending} {name}`"));
                 }
                 _ => rest.add(path.as_bytes()),
@@ -171,7 +174,7 @@ impl RestoreRun<'_> {
         let what = format!(
             "raw apps are left out, since pushing one runs code of the packages that its package.json names; to push them \
              by hand, look at that file first, and then, on a machine with npm and wmill, in a clone at commit {}{folder}",
-            self.short_commit()
+            self.report.short_commit()
         );
         self.warn(&what, &raw_apps.iter().collect());
         self.warn("these do not come back, since wmill cannot push them", &rest);
@@ -204,19 +207,19 @@ impl Choice {
 
     /// Adds the Windmill folders of the commit that are asked for, or that items need and the workspace lacks. If
     /// everything is restored with deletions, removes the folders in which no item lies.
-    fn add_folders(&mut self, options: &RestoreOptions, tip: &RemoteTip, files: &Files) {
-        let kept = files.there.keys().filter(|path| self.wanted.get(*path).is_none_or(Option::is_some));
+    fn add_folders(&mut self, options: &RestoreOptions, tip: &RemoteTip, of_commit: &Tree) {
+        let kept = self.there.keys().filter(|path| self.wanted.get(*path).is_none_or(Option::is_some));
         let chosen = self.wanted.iter().filter(|(_, entry)| entry.is_some()).map(|(path, _)| path);
         let used: BTreeSet<String> =
             kept.chain(chosen).filter(|path| !is_meta(path)).filter_map(|path| meta_of(path)).collect();
-        for (path, entry) in files.of_commit.iter().filter(|(path, _)| is_meta(path)) {
+        for (path, entry) in of_commit.iter().filter(|(path, _)| is_meta(path)) {
             let is_meant = !tip.plan.kinds.skip_folders && options.admits(path);
-            if is_meant || used.contains(path) && !files.there.contains_key(path) {
+            if is_meant || used.contains(path) && !self.there.contains_key(path) {
                 self.wanted.insert(path.clone(), Some(entry.clone()));
             }
         }
         if options.deletes && options.paths.is_empty() {
-            for path in files.there.keys().filter(|path| is_meta(path) && !used.contains(*path)) {
+            for path in self.there.keys().filter(|path| is_meta(path) && !used.contains(*path)) {
                 self.wanted.entry(path.clone()).or_insert(None);
             }
         }
@@ -234,8 +237,8 @@ impl Choice {
         self.withheld = self.wanted.keys().filter(is_withheld).cloned().collect();
     }
 
-    fn make_tree(&mut self, plan: &Plan, files: &Files, options: &RestoreOptions, target: &str) {
-        let mut tree = files.there.clone();
+    fn make_tree(&mut self, plan: &Plan, of_commit: &Tree, options: &RestoreOptions, target: &str) {
+        let mut tree = self.there.clone();
         let has_ui = self.wanted.keys().any(|path| tip::is_shared_ui(path.as_bytes()));
         tree.retain(|path, _| {
             !is_raw_app(path)
@@ -258,7 +261,7 @@ impl Choice {
         }
         // The hashes have to be those of what is pushed. If only some paths are restored, the workspace's own are as
         // good.
-        for (path, entry) in &files.of_commit {
+        for (path, entry) in of_commit {
             if path.starts_with("locks/") || path == WMILL_LOCK && options.paths.is_empty() {
                 tree.insert(path.clone(), entry.clone());
             }
@@ -267,23 +270,23 @@ impl Choice {
     }
 }
 
-fn is_app(id: &ItemId) -> bool {
+pub(super) fn is_app(id: &ItemId) -> bool {
     matches!(id.kind, ItemKind::App | ItemKind::RawApp)
 }
 
 fn is_raw_app(path: &str) -> bool {
-    let item = item_path::item_of(path).or_else(|| item_path::item_of_hidden_file(path));
-    item.is_some_and(|id| id.kind == ItemKind::RawApp)
+    item_of(path).is_some_and(|id| id.kind == ItemKind::RawApp)
 }
 
 /// Returns the items of a tree that the plan covers, without the key, and the kinds of the items that it does not
 /// cover.
-fn items_in(tree: &Tree, plan: &Plan, workspace: &str) -> (Items, Sample) {
+pub(super) fn items_in(tree: &Tree, plan: &Plan, workspace: &str) -> (Items, Sample) {
     let (mut found, mut not_covered) = (Items::new(), BTreeSet::new());
     for (path, entry) in tree {
         let shared = item_path::common_path(path, workspace);
-        let id = item_path::item_of(shared.as_deref().unwrap_or(path)).or_else(|| item_path::item_of_hidden_file(path));
-        let Some(id) = id.filter(|id| id.kind != ItemKind::Key) else { continue };
+        let Some(id) = item_of(shared.as_deref().unwrap_or(path)).filter(|id| id.kind != ItemKind::Key) else {
+            continue;
+        };
         if item_path::covers(&id, &plan.kinds) {
             found.entry(id).or_default().push((path.clone(), entry.clone()));
         } else {

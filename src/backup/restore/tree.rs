@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::backup::verify::value_diff::{self, FILE_BYTES_MAX};
+use crate::backup::verify::value_diff;
 use crate::git::ls_tree::Listing;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Mark;
-use crate::git::{BlobContent, Git, GitError};
+use crate::git::{Git, GitError};
 use crate::model::run_result::Changed;
 
 /// Files by their path in the folder of the backup.
@@ -30,30 +30,20 @@ pub(super) fn changes(git: &Git<'_>, wanted: &TargetTree, there: &Tree) -> Resul
     let mut changes = Vec::new();
     for (path, wanted) in wanted {
         let (mark, diff) = match (wanted, there.get(path)) {
-            (Some(wanted), Some(found)) if wanted.object != found.object => {
-                let diff = difference(git, path, wanted, found)?;
-                if diff.is_empty() {
-                    continue;
-                }
-                (Mark::Modified, diff)
+            (Some(wanted), Some(found)) => {
+                let compare = value_diff::differences_after_restore;
+                (Mark::Modified, value_diff::of_entries(git, path, (wanted, found), compare)?)
             }
             (Some(_), None) => (Mark::Added, Vec::new()),
             (None, Some(_)) => (Mark::Deleted, Vec::new()),
-            _ => continue,
+            (None, None) => continue,
         };
+        if mark == Mark::Modified && diff.is_empty() {
+            continue;
+        }
         changes.push(Change { mark, path: path.clone(), diff });
     }
     Ok(changes)
-}
-
-fn difference(git: &Git<'_>, path: &str, wanted: &Entry, found: &Entry) -> Result<Vec<String>, GitError> {
-    let read = |entry: &Entry| git.read_blob(&entry.object, FILE_BYTES_MAX);
-    Ok(match (read(wanted)?, read(found)?) {
-        (BlobContent::Whole(wanted), BlobContent::Whole(found)) => {
-            value_diff::differences_after_restore(path, &wanted, &found)
-        }
-        (BlobContent::Strange(why), _) | (_, BlobContent::Strange(why)) => vec![why.to_owned()],
-    })
 }
 
 pub(super) fn counted<'c>(changes: impl IntoIterator<Item = &'c Change>) -> Changed {

@@ -17,7 +17,7 @@ use crate::windmill::wmill_yaml::{self, KindSettings, Plan, WMILL_YAML};
 const TIP_LISTING: &str = "tip.listing";
 /// The longest path in our folder that is checked out. Systems accept 4,096 bytes; the rest is for the checkout's own
 /// path and for the names that `wmill` makes of a file's.
-const PATH_BYTES_MAX: usize = 3072;
+pub const PATH_BYTES_MAX: usize = 3072;
 /// How much of a longer path a warning names.
 const PATH_BYTES_NAMED: usize = 100;
 

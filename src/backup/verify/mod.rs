@@ -14,11 +14,10 @@ use crate::backup::sync::merge::{self, Pulled};
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::sync::{self, guards, last_sync};
-use crate::backup::verify::value_diff::FILE_BYTES_MAX;
 use crate::git::ls_tree::{Listing, join};
-use crate::git::object::{Entry, ObjectId};
+use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Mark, Sample, printable};
-use crate::git::{BlobContent, Git, GitError};
+use crate::git::{Git, GitError};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, Difference, LeftOut, SyncResult, Warnings};
@@ -55,8 +54,8 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
 struct Found {
     /// The commit that was compared with.
     tip: Option<ObjectId>,
-    /// When it was made, UTC.
-    committed: Option<String>,
+    /// ` of ` and when it was made, UTC; empty if it does not say.
+    committed: String,
     /// How many files differ, and how.
     changed: Changed,
     /// The first of them.
@@ -81,11 +80,10 @@ impl Found {
 
     fn message(&self, workspace: &WorkspaceId) -> String {
         let Changed { added, modified, deleted } = self.changed;
-        let made = match (&self.tip, &self.committed) {
-            (Some(tip), Some(time)) => format!("commit {} of {time}", short(tip)),
-            (Some(tip), None) => format!("commit {}", short(tip)),
-            (None, _) => return format!("There is no backup of workspace '{workspace}': the branch does not exist"),
+        let Some(tip) = &self.tip else {
+            return format!("There is no backup of workspace '{workspace}': the branch does not exist");
         };
+        let made = format!("commit {}{}", short(tip), self.committed);
         let compared = match self.differences.len() {
             0 if !self.left_out.is_empty() => {
                 format!("The backup is workspace '{workspace}' ({made}), but for what cannot be backed up")
@@ -132,7 +130,8 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     // What the last sync left out is left out here too.
     snapshot.leave_out_again(&last_sync::found(run))?;
     let committed = tip.commit.as_ref().map(|tip| git.commit_message(tip)).transpose()?;
-    let committed = committed.and_then(|commit| commit.time).map(time::to_text);
+    let committed = committed.and_then(|commit| commit.time);
+    let committed = committed.map(|made| format!(" of {}", time::to_text(made))).unwrap_or_default();
     snapshot.judge_by(&tip.plan)?;
     run.step(Step::Pull, || pull::pull(run, &git, &tip.plan, None, &mut snapshot, &[]))?;
     let mut found = Found {
@@ -169,10 +168,8 @@ fn compare_files(
         let (path, sides) = pair?;
         match sides {
             (Some(backup), Some(workspace)) => {
-                if backup.object == workspace.object && backup.is_file() {
-                    continue;
-                }
-                let diff = diff(git, &path, &backup)?;
+                let (name, entries) = (String::from_utf8_lossy(&path), (&backup, &workspace));
+                let diff = value_diff::of_entries(git, &name, entries, value_diff::differences)?;
                 if !diff.is_empty() {
                     found.add(Mark::Modified, &path, diff);
                 }
@@ -185,20 +182,6 @@ fn compare_files(
         }
     }
     Ok(only_in_backup)
-}
-
-fn diff(git: &Git<'_>, path: &[u8], backup: &Entry) -> Result<Vec<String>, GitError> {
-    if !backup.is_file() {
-        return Ok(vec!["a link or a submodule in the backup".to_owned()]);
-    }
-    let name = String::from_utf8_lossy(path);
-    let workspace = files::read_file(&git.tree_folder().join(&*name), FILE_BYTES_MAX as u64 + 1)?;
-    match git.read_blob(&backup.object, FILE_BYTES_MAX)? {
-        BlobContent::Whole(backup) if workspace.len() <= FILE_BYTES_MAX => {
-            Ok(value_diff::differences(&name, &backup, &workspace))
-        }
-        _ => Ok(vec!["too large to be shown".to_owned()]),
-    }
 }
 
 /// Returns the files that a sync would delete from the backup. wmill knows best which files are Windmill's and within

@@ -2,9 +2,12 @@
 //!
 //! YAML and JSON are compared as `wmill` does: comments, order and line ends do not count. No secret is shown.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::git::object::Entry;
 use crate::git::tree_diff::printable;
+use crate::git::{BlobContent, Git, GitError};
 use crate::util::redact::first_chars;
 use crate::util::yaml::{self, Node};
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
@@ -22,41 +25,68 @@ const RESOURCE_ENDING: &str = ".resource.yaml";
 /// Words in the name of a field that may hold a secret.
 const SECRET_WORDS: [&str; 8] = ["secret", "password", "passwd", "token", "key", "credential", "webhook", "auth"];
 
+/// Describes in a few lines how two files of a repository differ; empty if they mean the same. `compare` is
+/// [`differences`] or [`differences_after_restore`].
+///
+/// # Errors
+/// [`GitError`] if a file cannot be read.
+pub fn of_entries(
+    git: &Git<'_>,
+    path: &str,
+    (backup, workspace): (&Entry, &Entry),
+    compare: fn(&str, &[u8], &[u8]) -> Vec<String>,
+) -> Result<Vec<String>, GitError> {
+    if !backup.is_file() {
+        return Ok(vec!["a link or a submodule in the backup".to_owned()]);
+    }
+    if backup.object == workspace.object {
+        return Ok(Vec::new());
+    }
+    let read = |entry: &Entry| git.read_blob(&entry.object, FILE_BYTES_MAX);
+    Ok(match (read(backup)?, read(workspace)?) {
+        (BlobContent::Whole(backup), BlobContent::Whole(workspace)) => compare(path, &backup, &workspace),
+        (BlobContent::Strange(why), _) | (_, BlobContent::Strange(why)) => vec![why.to_owned()],
+    })
+}
+
 /// Describes in a few lines how the workspace's file differs from the backup's file; empty if they mean the same.
 #[must_use]
 pub fn differences(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
-    compare_files(path, backup, workspace, |_| {})
+    compare_files(path, backup, workspace, parsed)
 }
 
 /// Like [`differences`], for a file after a restore: current servers accept a trigger's `enabled`, and show only its
 /// `mode`.
 #[must_use]
 pub fn differences_after_restore(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
-    let is_trigger = matches!(item_path::item_of(path).map(|item| item.kind), Some(ItemKind::Trigger(_)));
-    compare_files(path, backup, workspace, |node| {
-        if let (true, Node::Fields(fields)) = (is_trigger, node)
-            && let Some(Node::Bool(is_enabled)) = fields.remove("enabled")
-            && !fields.contains_key("mode")
-        {
-            let mode = if is_enabled { "enabled" } else { "disabled" };
-            fields.insert("mode".to_owned(), Node::Text(mode.to_owned()));
+    compare_files(path, backup, workspace, |path, content| {
+        let mut node = parsed(path, content)?;
+        let is_trigger = matches!(item_of(path).map(|item| item.kind), Some(ItemKind::Trigger(_)));
+        let mode = match node.field("enabled") {
+            Some(Node::Bool(true)) if node.field("mode").is_none() => Some("enabled"),
+            Some(Node::Bool(false)) if node.field("mode").is_none() => Some("disabled"),
+            _ => None,
+        };
+        if let (true, Node::Fields(fields)) = (is_trigger, &mut node) {
+            fields.retain(|(name, _)| name != "enabled");
+            fields.extend(mode.map(|mode| ("mode".to_owned(), Node::Text(mode.to_owned()))));
         }
+        Some(node)
     })
 }
 
-fn compare_files(path: &str, backup: &[u8], workspace: &[u8], adjust: impl Fn(&mut Node)) -> Vec<String> {
+fn compare_files(path: &str, backup: &[u8], workspace: &[u8], parse: fn(&str, &[u8]) -> Option<Node>) -> Vec<String> {
     if backup == workspace {
         return Vec::new();
     }
-    let adjusted = |content| parsed(path, content).map(|mut node| (adjust(&mut node), node).1);
     let mut lines = Lines::default();
-    match (adjusted(backup), adjusted(workspace)) {
+    match (parse(path, backup), parse(path, workspace)) {
         (Some(one), Some(other)) if path.rsplit('/').next() == Some(WMILL_LOCK) => {
             compare_locks(&one, &other, &mut lines);
         }
         (Some(one), Some(other)) => {
-            let masks = Masks::of(path, [&one, &other]);
-            compare(&mut Vec::new(), Some(&one), Some(&other), &masks, &mut lines);
+            let hidden = Hidden::of(path, [&one, &other]);
+            compare(&mut Vec::new(), Some(&one), Some(&other), &hidden, &mut lines);
             if lines.count == 0 && [backup, workspace].into_iter().any(may_be_read_otherwise) {
                 lines.add(format_args!("its content is another"));
             }
@@ -76,9 +106,7 @@ fn parsed(path: &str, content: &[u8]) -> Option<Node> {
     let mut node = yaml::value(std::str::from_utf8(content).ok()?)?;
     if let (true, Node::Fields(fields)) = (path.ends_with(".script.yaml"), &mut node) {
         // wmill derives these fields, and ignores them.
-        for derived in ["is_template", "no_main_func", "auto_kind"] {
-            fields.remove(derived);
-        }
+        fields.retain(|(name, _)| !["is_template", "no_main_func", "auto_kind"].contains(&&**name));
     }
     Some(node)
 }
@@ -119,13 +147,14 @@ fn has_indicator_within_word(part: &str) -> bool {
 /// them was deleted, a pull into the repository's files and a fresh pull give different hashes, and both are right. The
 /// hash of each script, and all files, are compared with the backup.
 fn compare_locks(backup: &Node, workspace: &Node, lines: &mut Lines) {
-    let (Node::Fields(backup), Node::Fields(workspace)) = (backup, workspace) else {
+    let (Node::Fields(_), Node::Fields(workspace)) = (backup, workspace) else {
         return lines.add(format_args!("it is not a list of locks"));
     };
     for (key, fresh) in workspace {
-        match (backup.get(key), fresh) {
+        match (backup.field(key), fresh) {
             (Some(Node::Fields(known)), Node::Fields(fresh)) => {
-                let differs = |item: &&String| {
+                let (known, fresh) = (by_name(known), by_name(fresh));
+                let differs = |item: &&&str| {
                     known.get(*item) != fresh.get(*item) && !(known.contains_key(*item) && is_of_all(item))
                 };
                 for item in fresh.keys().filter(differs) {
@@ -143,50 +172,48 @@ fn is_of_all(key: &str) -> bool {
     key.ends_with("+__flow_hash") || key.ends_with("+__app_hash")
 }
 
-fn item_of(path: &str) -> Option<ItemId> {
+/// Returns the item of a file, also of one that `wmill` does not look at.
+pub(in crate::backup) fn item_of(path: &str) -> Option<ItemId> {
     item_path::item_of(path).or_else(|| item_path::item_of_hidden_file(path))
 }
 
-/// Which values are not shown.
-enum Masks {
-    /// Values of fields that are named like a secret.
-    ByName,
-    /// All values below this field, and values of fields that are named like a secret.
+/// Which values are not shown, apart from those of fields that are named like a secret.
+enum Hidden {
+    None,
+    /// All values below this field.
     Below(&'static str),
-    /// All values.
     All,
 }
 
-impl Masks {
+impl Hidden {
     fn of(path: &str, nodes: [&Node; 2]) -> Self {
-        let is_secret = |node: &&Node| match node {
-            Node::Fields(fields) => fields.get("is_secret") == Some(&Node::Bool(true)),
+        let is_secret = |node: &Node| match node {
+            Node::Fields(_) => node.field("is_secret") == Some(&Node::Bool(true)),
             _ => true,
         };
-        match item_of(path).map(|item| (item.kind, item.path)) {
-            Some((ItemKind::Variable, _)) if nodes.iter().any(is_secret) => Self::Below("value"),
-            Some((ItemKind::Variable, _)) => Self::ByName,
+        let Some(item) = item_of(path) else { return Self::None };
+        let is_main = path.strip_suffix(RESOURCE_ENDING) == Some(&item.path);
+        match item.kind {
+            ItemKind::Variable if !nodes.into_iter().any(is_secret) => Self::None,
+            ItemKind::Variable => Self::Below("value"),
             // The other files of a resource are its value.
-            Some((ItemKind::Resource, name)) if path.strip_suffix(RESOURCE_ENDING) == Some(&name) => {
-                Self::Below("value")
-            }
-            Some((ItemKind::Resource | ItemKind::Settings | ItemKind::Key, _)) => Self::All,
-            _ => Self::ByName,
+            ItemKind::Resource if is_main => Self::Below("value"),
+            ItemKind::Resource | ItemKind::Settings | ItemKind::Key => Self::All,
+            _ => Self::None,
         }
     }
 
-    fn hide(&self, place: &[String]) -> bool {
-        let is_called_secret = || {
-            place.iter().any(|name| {
-                let name = name.to_ascii_lowercase();
-                SECRET_WORDS.iter().any(|word| name.contains(word)) && name != "is_secret"
-            })
+    fn has(&self, place: &[String]) -> bool {
+        let is_called_secret = |name: &String| {
+            let name = name.to_ascii_lowercase();
+            SECRET_WORDS.iter().any(|word| name.contains(word)) && name != "is_secret"
         };
-        match self {
+        let is_below = match self {
+            Self::None => false,
+            Self::Below(top) => place.first().is_some_and(|name| name == top),
             Self::All => true,
-            Self::ByName => is_called_secret(),
-            Self::Below(top) => place.first().is_some_and(|name| name == top) || is_called_secret(),
-        }
+        };
+        is_below || place.iter().any(is_called_secret)
     }
 }
 
@@ -196,27 +223,34 @@ fn may_be_secret(path: &str) -> bool {
     matches!(kind, Some(ItemKind::Variable | ItemKind::Resource | ItemKind::Settings | ItemKind::Key))
 }
 
-fn compare(place: &mut Vec<String>, backup: Option<&Node>, workspace: Option<&Node>, masks: &Masks, lines: &mut Lines) {
+fn compare(
+    place: &mut Vec<String>,
+    backup: Option<&Node>,
+    workspace: Option<&Node>,
+    hidden: &Hidden,
+    lines: &mut Lines,
+) {
     match (backup, workspace) {
-        (Some(one), Some(other)) if is_same(one, other) => {}
+        (Some(one), Some(other)) if one == other => {}
         (Some(Node::Fields(one)), Some(Node::Fields(other))) => {
+            let (one, other) = (by_name(one), by_name(other));
             for name in one.keys().chain(other.keys().filter(|name| !one.contains_key(*name))) {
-                place.push(name.clone());
-                compare(place, one.get(name), other.get(name), masks, lines);
+                place.push((*name).to_owned());
+                compare(place, one.get(name).copied(), other.get(name).copied(), hidden, lines);
                 place.pop();
             }
         }
         (Some(Node::List(one)), Some(Node::List(other))) => {
             for index in 0..one.len().max(other.len()) {
                 place.push(index.to_string());
-                compare(place, one.get(index), other.get(index), masks, lines);
+                compare(place, one.get(index), other.get(index), hidden, lines);
                 place.pop();
             }
         }
         (one, other) => {
             let show = |node: Option<&Node>| match node {
                 None => "nothing".to_owned(),
-                Some(_) if masks.hide(place) => MASK.to_owned(),
+                Some(_) if hidden.has(place) => MASK.to_owned(),
                 Some(node) => shown(node),
             };
             let name = printable(place.join(".").as_bytes());
@@ -225,19 +259,8 @@ fn compare(place: &mut Vec<String>, backup: Option<&Node>, workspace: Option<&No
     }
 }
 
-/// Compares two values. A whole number may equal a real number, since JavaScript has only one kind of number.
-fn is_same(one: &Node, other: &Node) -> bool {
-    match (one, other) {
-        (Node::Whole(whole), Node::Real(real)) | (Node::Real(real), Node::Whole(whole)) => *whole as f64 == *real,
-        (Node::List(one), Node::List(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
-        }
-        (Node::Fields(one), Node::Fields(other)) => {
-            one.len() == other.len()
-                && one.iter().all(|(name, value)| other.get(name).is_some_and(|it| is_same(value, it)))
-        }
-        _ => one == other,
-    }
+fn by_name(fields: &[(String, Node)]) -> BTreeMap<&str, &Node> {
+    fields.iter().map(|(name, value)| (name.as_str(), value)).collect()
 }
 
 /// Describes a value in a few words.
