@@ -80,7 +80,7 @@ pub struct SideAnswers {
 }
 
 /// The digests of a snapshot, to compare it with another one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digests {
     /// The digest of `workspaces/list_ws_specific`.
     pub own_items: String,
@@ -90,8 +90,8 @@ pub struct Digests {
     pub shared_ui: String,
     /// The digest of all entries below `dependencies/`.
     pub dependencies: String,
-    /// The digest of each group of items.
-    pub groups: Groups,
+    /// The digest of all groups of items.
+    pub groups: String,
 }
 
 /// Why there is no snapshot.
@@ -118,6 +118,8 @@ pub struct Snapshot {
     pub sides: SideAnswers,
     /// The digests of the snapshot.
     pub digests: Digests,
+    /// The digest of each group of items.
+    pub groups: Groups,
     /// The number of entries below `dependencies/`.
     pub dependencies: usize,
     /// The items that must not reach wmill, by name, with the reason.
@@ -202,12 +204,13 @@ impl Snapshot {
             left_out.add(SHARED_UI.to_owned(), fault);
         }
         let dependencies = of_dependencies.len();
+        let groups = Groups::new(of_items);
         let digests = Digests {
             own_items,
             file_types,
             shared_ui: ui.digest,
             dependencies: Groups::new(of_dependencies).digest(),
-            groups: Groups::new(of_items),
+            groups: groups.digest(),
         };
         let query = query.to_owned();
         Ok(Self {
@@ -216,6 +219,7 @@ impl Snapshot {
             query,
             sides,
             digests,
+            groups,
             dependencies,
             left_out,
             items,
@@ -392,7 +396,7 @@ impl Snapshot {
             }
             if name.starts_with(DEPENDENCIES) {
                 digests.insert(item, self.digests.dependencies.clone());
-            } else if let Some(digest) = self.digests.groups.get(&narrow::group_of(&name)) {
+            } else if let Some(digest) = self.groups.get(&narrow::group_of(&name)) {
                 digests.insert(item, hash::hex(digest));
             }
         }
@@ -543,16 +547,6 @@ impl WrittenFiles {
             || !plan.scope.takes_in(entry)
             || has(entry)
             || module.is_some_and(|module| !plan.scope.takes_in(&module) || has(&module))
-    }
-}
-
-impl Digests {
-    /// Returns the digest of all digests.
-    #[must_use]
-    pub fn whole(&self) -> String {
-        let Self { own_items, file_types, shared_ui, dependencies, groups } = self;
-        let all = [&own_items[..], file_types, shared_ui, dependencies, &groups.digest(), ""].join("\n");
-        hash::hex(&hash_of(&[all.as_bytes()]))
     }
 }
 
@@ -1568,8 +1562,7 @@ mod tests {
     }
 
     fn changed(now: &Snapshot, before: &Snapshot) -> Option<Changed> {
-        let groups = &before.digests.groups;
-        now.digests.groups.changed_since(groups.as_bytes(), &groups.digest()).expect("bytes in memory")
+        now.groups.changed_since(before.groups.as_bytes(), &before.digests.groups).expect("bytes in memory")
     }
 
     #[test]

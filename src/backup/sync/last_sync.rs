@@ -18,7 +18,7 @@ use crate::util::hash::{Algorithm, Digest};
 use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::narrow::Changed;
-use crate::windmill::snapshot::{self, FoundItem, Snapshot};
+use crate::windmill::snapshot::{self, Digests, FoundItem, Snapshot};
 use crate::windmill::wmill_yaml::KindSettings;
 
 /// Size limit for the state file. Only warnings and left-out items make it long. Each warning names only some paths, and
@@ -62,7 +62,7 @@ pub struct SavedPull {
     /// The query of the export.
     pub query: String,
     /// The digests of what Windmill returned.
-    pub digests: SavedDigests,
+    pub digests: Digests,
     /// The tree of our folder in the commit.
     pub tree: String,
     /// The warnings of that sync, which an unchanged sync repeats.
@@ -73,17 +73,6 @@ pub struct SavedPull {
     pub found: Vec<FoundItem>,
     /// When such items were last offered, in seconds since 1970. Full syncs between may have left them out unseen.
     pub offered: Option<u64>,
-}
-
-/// The digests of a snapshot. The groups have a file of their own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "each is that of `snapshot::Digests` of the same name")]
-pub struct SavedDigests {
-    pub own_items: String,
-    pub file_types: String,
-    pub shared_ui: String,
-    pub dependencies: String,
-    pub groups: String,
 }
 
 /// The current state, to compare it with the last success.
@@ -108,19 +97,6 @@ pub struct LastSync {
     reason: Option<&'static str>,
     /// Whether the items that wmill or the remote did not accept are offered again.
     offers_again: bool,
-}
-
-impl From<&snapshot::Digests> for SavedDigests {
-    fn from(digests: &snapshot::Digests) -> Self {
-        let snapshot::Digests { own_items, file_types, shared_ui, dependencies, groups } = digests;
-        Self {
-            own_items: own_items.clone(),
-            file_types: file_types.clone(),
-            shared_ui: shared_ui.clone(),
-            dependencies: dependencies.clone(),
-            groups: groups.digest(),
-        }
-    }
 }
 
 impl LastSync {
@@ -200,7 +176,7 @@ impl LastSync {
     pub fn unchanged(&self, now: &Now) -> Result<(&[String], &[LeftOut]), &'static str> {
         let pull = self.pull()?;
         pull.check_surroundings(now)?;
-        if SavedDigests::from(&now.snapshot.digests) != pull.digests {
+        if now.snapshot.digests != pull.digests {
             return Err("Windmill does not hold the same");
         }
         Ok((&pull.warnings, &pull.left_out))
@@ -214,7 +190,7 @@ impl LastSync {
     pub fn changed_groups(&self, now: &Now, tip: &RemoteTip, tree: Option<&ObjectId>) -> Result<Changed, &'static str> {
         let pull = self.pull()?;
         pull.check_surroundings(now)?;
-        let fresh = SavedDigests::from(&now.snapshot.digests);
+        let fresh = &now.snapshot.digests;
         if fresh.own_items != pull.digests.own_items || fresh.file_types != pull.digests.file_types {
             Err("what belongs to all items changed")
         } else if fresh.shared_ui != pull.digests.shared_ui {
@@ -239,7 +215,7 @@ impl LastSync {
             let earlier = files::open_regular(OpenOptions::new().read(true), &self.folder.join(GROUPS_FILE));
             let changed = earlier.and_then(|earlier| {
                 let earlier = BufReader::new(earlier.take(GROUPS_BYTES_MAX));
-                now.snapshot.digests.groups.changed_since(earlier, &pull.digests.groups)
+                now.snapshot.groups.changed_since(earlier, &pull.digests.groups)
             });
             changed.map_err(|_| "the digests of the items cannot be read")?.ok_or("very many items changed")
         }
@@ -271,9 +247,8 @@ impl LastSync {
     /// saved if the version of wmill and `tree` are known: the tree of our folder in the commit, if the next sync may
     /// build on it. `warnings` are those that the next sync repeats if nothing changed.
     pub fn save(&self, commit: &ObjectId, now: &Now, tree: Option<&ObjectId>, warnings: &[String], is_full: bool) {
-        let digests = &now.snapshot.digests;
         if tree.is_some()
-            && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), digests.groups.as_bytes())
+            && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), now.snapshot.groups.as_bytes())
         {
             log::warn!("cannot note the digests of the items: {error}");
         }
@@ -284,7 +259,7 @@ impl LastSync {
             wmill: wmill.clone(),
             windmill: now.account.server_version.clone(),
             query: now.snapshot.query.clone(),
-            digests: digests.into(),
+            digests: now.snapshot.digests.clone(),
             tree: tree.to_string(),
             warnings: warnings.to_vec(),
             left_out: LeftOut::first_of(now.snapshot.left_out_list()),
@@ -430,7 +405,7 @@ mod tests {
             wmill: "1.819.0 /bin/wmill 1 2".to_owned(),
             windmill: Some("CE v1".to_owned()),
             query: "a=b".to_owned(),
-            digests: SavedDigests {
+            digests: Digests {
                 own_items: digest(),
                 file_types: digest(),
                 shared_ui: digest(),
