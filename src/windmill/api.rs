@@ -338,7 +338,7 @@ impl<'a> Windmill<'a> {
                 answer => pull_failed(self.strange_answer(&answer)),
             });
         }
-        let target = (folder.to_owned(), snapshot::create_files(folder)?);
+        let target = (folder.to_owned(), snapshot::create_file(folder)?);
         let query = query.to_owned();
         let taken = self.start(move |unwanted| {
             Snapshot::take(response.into_body().into_reader(), target, &query, sides, unwanted)

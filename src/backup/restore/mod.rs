@@ -290,7 +290,7 @@ impl RestoreRun<'_> {
             let mut snapshot = target.snapshot(Step::Pull, git.run_env(), &query)?;
             snapshot.judge_by(&tip.plan).map_err(|error| target.disk(&error))?;
             pull::pull_into_nothing(target, git, &mut snapshot, &tip.plan, &plan)?;
-            for (item, reason) in snapshot.left_out() {
+            for (item, reason) in &snapshot.left_out.named {
                 log::warn!("{item} of workspace {} cannot be pulled: {reason}", self.workspace());
             }
             Ok(snapshot.has_shared_ui().is_some())

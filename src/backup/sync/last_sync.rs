@@ -207,7 +207,7 @@ impl LastSync {
             Err("the branch does not hold what the last pull gave")
         } else if !tip.invalid_entries.is_empty() || tip.path_conflict.is_some() {
             Err("the repository's folder has entries that git cannot check out")
-        } else if !pull.left_out.is_empty() || !now.snapshot.left_out().is_empty() {
+        } else if !pull.left_out.is_empty() || !now.snapshot.left_out.is_empty() {
             Err("items are left out")
         } else if pull.warnings.iter().any(|warning| !tip.plan.warnings.contains(warning)) {
             Err("the last full sync warned of what a narrowed one does not see")

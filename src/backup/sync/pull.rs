@@ -190,7 +190,7 @@ pub fn pull_narrowed(
     if fs::symlink_metadata(git.tree_folder().join(WMILL_LOCK.to_uppercase())).is_ok() {
         return Ok(Some("the file system does not tell upper and lower case apart".to_owned()));
     }
-    let archive = snapshot.narrowed(changed).map_err(of_disk)?;
+    let archive = snapshot.part(|name| changed.has(name)).map_err(of_disk)?;
     // If this endpoint does not exist, wmill does not touch the files of the shared UI.
     match pull_once(run, git, snapshot, archive, None, &tip.plan.text) {
         Ok(()) => {}

@@ -19,7 +19,6 @@ use crate::git::tree_diff::TreeDiff;
 use crate::model::run_result::{LeftOut, Warnings};
 use crate::process::run_env::RunEnv;
 use crate::windmill::narrow::Changed;
-use crate::windmill::snapshot::SHARED_UI;
 
 /// How many refusals of files that were refused before a sync takes one by one. Then it leaves out all of them. It is
 /// less than the refusals that a sync takes in all.
@@ -173,16 +172,17 @@ impl SyncSteps for LiveSteps<'_> {
 
     fn leave_out(&mut self, paths: &[String]) -> bool {
         let (prefix, snapshot) = (self.run.request.subdir.prefix(), &mut self.now.snapshot);
-        let items = paths.iter().map(|path| {
-            let item = merge::name_of_owner(path.strip_prefix(&prefix)?, &self.tip.workspace);
-            let is_known = item == SHARED_UI || snapshot.has(&item).is_ok_and(|has| has);
-            (is_known && !snapshot.left_out().contains_key(&item)).then_some((item, path))
-        });
+        let workspace = &self.tip.workspace;
+        let items = paths.iter().map(|path| Some((merge::name_of_owner(path.strip_prefix(&prefix)?, workspace), path)));
         let Some(items) = items.collect::<Option<Vec<_>>>() else { return false };
+        let known = snapshot.digests_of(&items.iter().map(|(item, _)| item.clone()).collect()).unwrap_or_default();
+        if !items.iter().all(|(item, _)| known.contains_key(item) && !snapshot.left_out.named.contains_key(item)) {
+            return false;
+        }
         for (item, path) in items {
             let reason = format!("the remote refuses `{path}`: it is too large, or has a secret in it");
             log::warn!("{item} is left out: {reason}");
-            snapshot.leave_out_found(&item, &reason);
+            snapshot.leave_out(&item, &reason);
         }
         self.refusals += 1;
         if self.refusals >= REFUSALS_ONE_BY_ONE_MAX {
@@ -221,7 +221,7 @@ impl SyncSteps for LiveSteps<'_> {
             changed: self.changed.as_ref(),
             own_items: &snapshot.sides.own_items(),
             owns_ui,
-            left_out: snapshot.left_out_items(),
+            left_out: &snapshot.left_out,
         };
         merge::compose(*self.run, self.pulled(), &self.tip, &pulled, warnings)
     }

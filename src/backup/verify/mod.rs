@@ -213,13 +213,8 @@ fn gone(
 ) -> Result<Vec<Vec<u8>>, BackupError> {
     let base = run.step(Step::Pull, || pull::pull(run, git, tip, snapshot, &[]))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);
-    let pulled = Pulled {
-        base,
-        changed: None,
-        own_items: &snapshot.sides.own_items(),
-        owns_ui,
-        left_out: snapshot.left_out_items(),
-    };
+    let pulled =
+        Pulled { base, changed: None, own_items: &snapshot.sides.own_items(), owns_ui, left_out: &snapshot.left_out };
     let composed = merge::compose(run, git, tip, &pulled, &mut Warnings::default())?;
     let failed = |error: std::io::Error| run.git_error(Step::Commit, GitError::from(error));
     let mut gone = Vec::new();

@@ -1,6 +1,6 @@
 //! Finds the items that `wmill` cannot write, if it fails and does not name them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::pull_archive;
 use crate::backup::error::BackupError;
@@ -68,10 +68,10 @@ impl Search<'_> {
                 Err(why) => named = named_item(&why, snapshot),
             }
         }
-        let before = snapshot.left_out().len();
+        let before = snapshot.left_out.named.len();
         // wmill may name the item. If it was the last bad one, no search is needed.
         while let Some(item) = named {
-            if snapshot.left_out().len() - before >= BAD_ITEMS_MAX {
+            if snapshot.left_out.named.len() - before >= BAD_ITEMS_MAX {
                 return Ok(None);
             }
             // The contents of files are among wmill's output, and may look like its message.
@@ -92,16 +92,16 @@ impl Search<'_> {
         let suspects: BTreeMap<&str, &str> = suspects.map(|one| (&*one.item, &*one.digest)).collect();
         let items = suspects.keys().map(|item| (*item).to_owned()).collect();
         let now = snapshot.digests_of(&items).map_err(|error| self.run.disk(&error))?;
-        let before = snapshot.left_out().len();
+        let before = snapshot.left_out.named.len();
         for (item, digest) in suspects {
-            if now.get(item).is_none_or(|now| now != digest) || snapshot.left_out().contains_key(item) {
+            if now.get(item).is_none_or(|now| now != digest) || snapshot.left_out.named.contains_key(item) {
                 continue;
             }
             if let Err(why) = self.pull_only(&[item], snapshot)? {
                 leave_out(snapshot, item, &why);
             }
         }
-        Ok(snapshot.left_out().len() > before)
+        Ok(snapshot.left_out.named.len() > before)
     }
 
     /// Pulls halves of what fails, down to single items. Returns whether it found bad items, and not too many. If
@@ -122,16 +122,18 @@ impl Search<'_> {
                     suspects.extend([right, left]);
                 }
             }
-            if snapshot.left_out().len() - before > BAD_ITEMS_MAX {
+            if snapshot.left_out.named.len() - before > BAD_ITEMS_MAX {
                 return Ok(false);
             }
         }
-        Ok(snapshot.left_out().len() > before)
+        Ok(snapshot.left_out.named.len() > before)
     }
 
     /// Pulls only these items, into an empty folder. See [`written`].
     fn pull_only(&self, items: &[&str], snapshot: &Snapshot) -> Result<Result<(), String>, BackupError> {
-        let archive = snapshot.only(&items.iter().copied().collect()).map_err(|error| self.run.disk(&error))?;
+        let items: BTreeSet<&str> = items.iter().copied().collect();
+        let archive = snapshot.part(|name| items.contains(&*snapshot::item_of_entry(name)));
+        let archive = archive.map_err(|error| self.run.disk(&error))?;
         written(pull_archive(self.run, self.git, snapshot, &archive, None, self.configuration))
     }
 }
@@ -156,7 +158,7 @@ fn named_item(message: &str, snapshot: &Snapshot) -> Option<String> {
 fn leave_out(snapshot: &mut Snapshot, item: &str, message: &str) {
     let reason = reason(message);
     log::warn!("{item} is left out, since wmill cannot write it: {reason}");
-    snapshot.leave_out_found(item, &[CANNOT_WRITE, &*reason].concat());
+    snapshot.leave_out(item, &[CANNOT_WRITE, &*reason].concat());
 }
 
 /// Returns the line of wmill's output that says what is wrong.
