@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use miniserde::json::{self, Value};
+use miniserde::{Deserialize, Serialize};
 
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
@@ -22,8 +23,6 @@ const PROFILE: &str = "windmill-git-sync-run";
 /// The largest output of a push, with one line for each file of a workspace: a hundred thousand lines. Parsed, they
 /// take as much memory again.
 const CHANGES_BYTES_MAX: usize = 8 << 20;
-/// The largest file with a known version: a path of 4,096 bytes at most, two numbers and a version.
-const KNOWN_VERSION_BYTES_MAX: u64 = 8 << 10;
 /// The line that the image's wmill prints before its version.
 const SORTS_DEPENDENCIES: &str = "Dependencies are sorted";
 /// How much of a script is read, to see which interpreter its first line names.
@@ -336,27 +335,41 @@ pub fn is_progress(line: &str) -> bool {
 }
 
 /// What is known about a `wmill`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version {
-    /// The version, such as `1.819.0`.
-    pub text: String,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Path, size and time of its file. Another version differs in at least one of them.
+    pub file: String,
+    /// Its version, such as `1.819.0`.
+    pub version: String,
     /// Whether it takes the files of `dependencies/` in sorted order, and not in the order of the file system: their
     /// order goes into the hashes of `wmill-lock.yaml`.
     pub sorts_dependencies: bool,
 }
 
-/// Returns the version of the `wmill` on the path.
+/// Returns the version of the `wmill` on the path. `on_line` gets each line that it prints.
 ///
 /// # Errors
 /// The same as for [`RunEnv::version`].
-pub fn version(run_env: &RunEnv) -> Result<Version, String> {
+pub fn version(run_env: &RunEnv, on_line: &mut dyn FnMut(&str)) -> Result<String, String> {
+    run_env.version("wmill", "--version", "CLI version: ", on_line)
+}
+
+/// Returns what is known about the `wmill` on the path, or `None` if it does not give its version. It is started only if
+/// it is not the `known` one.
+#[must_use]
+pub fn program(run_env: &RunEnv, known: Option<&Program>) -> Option<Program> {
+    let path = path(&run_env.environment)?;
+    let metadata = path.metadata().ok()?;
+    let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let file = format!("{} {} {}", path.display(), metadata.len(), modified.as_nanos());
+    if let Some(known) = known.filter(|known| known.file == file) {
+        return Some(known.clone());
+    }
     // The image's wmill prints that it sorts (`image/adapt.mjs`). Node, which runs npm's wmill, sorts the names in a
     // folder itself.
-    let mut sorts_dependencies = program(&run_env.environment).is_some_and(|program| is_run_by_node(&program));
-    let text = run_env.version("wmill", "--version", "CLI version: ", &mut |line| {
-        sorts_dependencies |= line == SORTS_DEPENDENCIES;
-    })?;
-    Ok(Version { text, sorts_dependencies })
+    let mut sorts_dependencies = is_run_by_node(&path);
+    let version = version(run_env, &mut |line| sorts_dependencies |= line == SORTS_DEPENDENCIES).ok()?;
+    Some(Program { file, version, sorts_dependencies })
 }
 
 fn is_run_by_node(program: &Path) -> bool {
@@ -365,46 +378,8 @@ fn is_run_by_node(program: &Path) -> bool {
     first.starts_with(b"#!") && first.ends_with(b"node")
 }
 
-/// Does the same as [`version`], but returns `None` if wmill does not give its version.
-///
-/// To get the version, the program has to be started once more. So the version is kept in the file at `known`, together
-/// with the identity of the program.
-#[must_use]
-pub fn known_version(run_env: &RunEnv, known: &Path) -> Option<Version> {
-    let program = identity(&run_env.environment);
-    let kept = files::read_file(known, KNOWN_VERSION_BYTES_MAX).ok();
-    let kept = kept.and_then(|kept| String::from_utf8(kept).ok());
-    if let (Some(program), Some(kept)) = (&program, &kept)
-        && let [kept_program, text, sorted, ""] = kept.split('\n').collect::<Vec<_>>()[..]
-        && program == kept_program
-        && !text.is_empty()
-    {
-        return Some(Version { text: text.to_owned(), sorts_dependencies: sorted == SORTS_DEPENDENCIES });
-    }
-    let version = version(run_env).ok()?;
-    if let Some(program) = program {
-        let sorted = if version.sorts_dependencies { SORTS_DEPENDENCIES } else { "" };
-        // Other workspaces may run at the same time, so each run writes its own file first and then renames it.
-        let written =
-            run_env.run_dir.write("wmill-version", format!("{program}\n{}\n{sorted}\n", version.text).as_bytes());
-        if let Err(error) = written.and_then(|fresh| std::fs::rename(fresh, known)) {
-            log::warn!("cannot note the version of wmill: {error}");
-        }
-    }
-    Some(version)
-}
-
-/// Returns path, size and time of the file behind `wmill`. Another version differs in at least one of them.
-#[must_use]
-pub fn identity(environment: &[(String, String)]) -> Option<String> {
-    let program = program(environment)?;
-    let metadata = program.metadata().ok()?;
-    let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(format!("{} {} {}", program.display(), metadata.len(), modified.as_nanos()))
-}
-
 /// Returns the path of the file behind `wmill`.
-fn program(environment: &[(String, String)]) -> Option<PathBuf> {
+fn path(environment: &[(String, String)]) -> Option<PathBuf> {
     let (_, path) = environment.iter().find(|(name, _)| name == "PATH")?;
     std::env::split_paths(path).map(|folder| folder.join("wmill")).find_map(|file| file.canonicalize().ok())
 }

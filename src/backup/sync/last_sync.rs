@@ -16,7 +16,7 @@ use crate::model::run_result::LeftOut;
 use crate::util::files;
 use crate::util::hash::{Algorithm, Digest};
 use crate::windmill::api::Account;
-use crate::windmill::cli;
+use crate::windmill::cli::Program;
 use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot::{self, Digests, FoundItem, Snapshot};
 use crate::windmill::wmill_yaml::KindSettings;
@@ -55,8 +55,8 @@ pub struct SavedPull {
     pub begun: u64,
     /// The version of this program, and the settings that shape a pull and its commit.
     pub settings: String,
-    /// The version of wmill, and the path, size and time of its file.
-    pub wmill: String,
+    /// The program that pulled.
+    pub wmill: Program,
     /// The version of Windmill; `None` if it does not report one.
     pub windmill: Option<String>,
     /// The query of the export.
@@ -79,10 +79,8 @@ pub struct SavedPull {
 pub struct Now {
     /// What Windmill reports about itself and the token.
     pub account: Account,
-    /// The version of wmill.
-    pub version: Option<cli::Version>,
-    /// The version of wmill, and the path, size and time of its file.
-    pub wmill: Option<String>,
+    /// The `wmill` that pulls, if it gives its version.
+    pub wmill: Option<Program>,
     /// What Windmill holds.
     pub snapshot: Snapshot,
 }
@@ -121,6 +119,12 @@ impl LastSync {
 
     fn saved(&self) -> Option<&SavedPull> {
         self.state.as_ref()?.pull.as_ref()
+    }
+
+    /// Returns the `wmill` of the last success.
+    #[must_use]
+    pub fn wmill(&self) -> Option<&Program> {
+        self.saved().map(|pull| &pull.wmill)
     }
 
     /// Returns the pull that the next one may build on, or the reason why the sync has to be a full one.
@@ -197,9 +201,7 @@ impl LastSync {
             Err("the shared UI changed")
         } else if fresh.dependencies != pull.digests.dependencies {
             Err("the workspace dependencies changed")
-        } else if now.snapshot.dependencies > 1
-            && !now.version.as_ref().is_some_and(|version| version.sorts_dependencies)
-        {
+        } else if now.snapshot.dependencies > 1 && !pull.wmill.sorts_dependencies {
             Err("there are several workspace dependencies, and this wmill does not sort them")
         } else if tip.plan.dedupes_lockfiles {
             Err("items share lock files")
@@ -402,7 +404,11 @@ mod tests {
         SavedPull {
             begun: 1_000,
             settings: "s".to_owned(),
-            wmill: "1.819.0 /bin/wmill 1 2".to_owned(),
+            wmill: Program {
+                file: "/bin/wmill 1 2".to_owned(),
+                version: "1.819.0".to_owned(),
+                sorts_dependencies: false,
+            },
             windmill: Some("CE v1".to_owned()),
             query: "a=b".to_owned(),
             digests: Digests {

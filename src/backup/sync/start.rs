@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use crate::backup::error::BackupError;
-use crate::backup::paths;
 use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::guards;
@@ -15,7 +14,7 @@ use crate::git::{Git, RemoteState};
 use crate::model::run_result::{LeftOut, Warnings};
 use crate::util::parallel::both;
 use crate::windmill::api::Account;
-use crate::windmill::cli;
+use crate::windmill::cli::{self, Program};
 
 /// Whether anything changed.
 pub enum Start<T> {
@@ -52,7 +51,7 @@ pub fn start(
 ) -> Result<Start<(Now, RemoteTip)>, BackupError> {
     run.begin(Step::Probe);
     let begun = Instant::now();
-    let (mut fetched, account, version) = ask_all(run, git, last)?;
+    let (mut fetched, account, wmill) = ask_all(run, git, last)?;
     run.note_token_user(&account);
     guards::refuse_lost_rights(run, &account)?;
     run.warn_about_access(&account, warnings);
@@ -72,9 +71,7 @@ pub fn start(
     let snapshot = run.snapshot(Step::Probe, git.run_env(), &query)?;
     run.warn_about_snapshot(&snapshot, warnings);
     run.end(Step::Probe, begun);
-    let wmill = version.as_ref().zip(cli::identity(&git.run_env().environment));
-    let wmill = wmill.map(|(version, file)| [&version.text, " ", &*file].concat());
-    let now = Now { account, version, wmill, snapshot };
+    let now = Now { account, wmill, snapshot };
     if let (None, Some(commit)) = (&tip, &fetched.state.tip)
         && let Some(left_out) = unchanged(last, &now, warnings)
     {
@@ -97,18 +94,15 @@ fn ask_all(
     run: RunContext<'_>,
     git: &Git<'_>,
     last: &LastSync,
-) -> Result<(Fetched, Account, Option<cli::Version>), BackupError> {
+) -> Result<(Fetched, Account, Option<Program>), BackupError> {
     let run_env = git.run_env();
     // The slowest one starts first: a program that asks a server.
-    let (fetched, (version, account)) = both(
+    let (fetched, (wmill, account)) = both(
         "fetch",
         || fetch(run, git, last),
-        || {
-            let version = || cli::known_version(run_env, &paths::root(run.env.config).join("wmill-version"));
-            both("version", version, || run.account(run_env))
-        },
+        || both("version", || cli::program(run_env, last.wmill()), || run.account(run_env)),
     );
-    Ok((fetched?, account?, version))
+    Ok((fetched?, account?, wmill))
 }
 
 /// Asks the remote only for what is needed: if the tip is the known one, there may be nothing to fetch.

@@ -231,8 +231,8 @@ impl SyncSteps for LiveSteps<'_> {
     }
 
     fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError> {
-        let Now { account, version, .. } = &self.now;
-        let version = version.as_ref().map(|version| version.text.as_str());
+        let Now { account, wmill, .. } = &self.now;
+        let version = wmill.as_ref().map(|wmill| wmill.version.as_str());
         let made = commit::make(*self.run, &self.git, &self.tip, merged, account, version)
             .map_err(|error| self.run.git_error(Step::Commit, error))?;
         Ok(self.made.insert(made).commit.clone())
