@@ -42,7 +42,6 @@ impl BackupError {
         match error {
             WindmillError::Failed { code, message, retry } => Self { code, message, retry },
             WindmillError::Expired(ended) => expired(ended),
-            WindmillError::Machine(message) => Self::new(Code::PullFailed, message),
         }
     }
 

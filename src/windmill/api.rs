@@ -1,11 +1,13 @@
 //! The client of Windmill's API: the server's version, the token's user, and the content of a workspace.
 
 use std::io::{self, Read as _};
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use miniserde::json::{self, Object, Value};
+use ureq::http::HeaderMap;
 
 use crate::model::names::{ADMINS, WorkspaceId};
 use crate::model::result_code::Code;
@@ -62,21 +64,19 @@ pub enum WindmillError {
     },
     /// The time is over, or the service is ending.
     Expired(Expired),
-    /// wmill cannot be started, or the disk failed.
-    Machine(String),
 }
 
 impl Failure for WindmillError {
     fn retry(&self) -> Retry {
         match self {
             Self::Failed { retry, .. } => *retry,
-            Self::Expired(_) | Self::Machine(_) => Retry::Never,
+            Self::Expired(_) => Retry::Never,
         }
     }
 
     fn message(&self) -> &str {
         match self {
-            Self::Failed { message, .. } | Self::Machine(message) => message,
+            Self::Failed { message, .. } => message,
             Self::Expired(_) => "no time left",
         }
     }
@@ -88,9 +88,10 @@ impl From<Expired> for WindmillError {
     }
 }
 
+/// The disk failed, or the system has no thread or no program.
 impl From<io::Error> for WindmillError {
     fn from(error: io::Error) -> Self {
-        Self::Machine(error.to_string())
+        failed(Code::PullFailed, error.to_string())
     }
 }
 
@@ -172,26 +173,10 @@ pub fn list_workspaces(
     deadline: &Deadline,
     environment: &[(String, String)],
 ) -> Result<Vec<WorkspaceId>, WindmillError> {
-    const PATH: &str = "api/workspaces/list";
     // The client needs a workspace, but no question here is about one.
-    let workspace = WorkspaceId::parse(ADMINS).map_err(|error| WindmillError::Machine(error.to_string()))?;
+    let workspace = WorkspaceId::parse(ADMINS).map_err(io::Error::other)?;
     let windmill = Windmill::new(base_url, &workspace, token, headers, deadline, environment);
-    let listed = retry::patiently(deadline, || match windmill.ask(PATH)? {
-        answer if answer.status == 200 => match parse(&answer.body) {
-            Some(Value::Array(list)) => Ok(list.iter().filter_map(living_workspace).collect()),
-            _ => Err(windmill.strange_answer(&answer)),
-        },
-        answer if matches!(answer.status, 401 | 403) => {
-            let message = format!(
-                "Windmill at {base_url} does not list its workspaces for this token (status {}): it is wrong or \
-                 expired, or bound to one workspace; WINDMILL_WORKSPACE=* needs one that is not",
-                answer.status
-            );
-            Err(failed(Code::WindmillUnauthorized, message))
-        }
-        answer => Err(windmill.strange_answer(&answer)),
-    });
-    Ok(listed?)
+    Ok(retry::patiently(deadline, || windmill.workspaces())?)
 }
 
 fn living_workspace(listed: &Value) -> Option<WorkspaceId> {
@@ -205,19 +190,20 @@ struct Answer {
     /// The path that was asked for.
     path: String,
     status: u16,
-    retry_after: Option<Duration>,
-    date: Option<SystemTime>,
-    /// Whether the answer is HTML. No answer of Windmill's API is.
-    is_page: bool,
-    /// The target of a redirect.
-    location: Option<String>,
+    headers: HeaderMap,
     body: String,
 }
 
 impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        header(&self.headers, name)
+    }
+
     /// Returns which attempt may help after this status. Servers that are overloaded or being replaced come back.
     fn retry(&self) -> Retry {
-        if http_client::is_passing(self.status) { Retry::AfterPause(self.retry_after) } else { Retry::Never }
+        // The header may also be a date, which is rare. Our own pause is used then.
+        let asked = || self.header("retry-after").and_then(|value| value.parse().ok()).map(Duration::from_secs);
+        if http_client::is_passing(self.status) { Retry::AfterPause(asked()) } else { Retry::Never }
     }
 }
 
@@ -255,13 +241,14 @@ impl<'a> Windmill<'a> {
 
     fn greeting(&self, question: Question) -> Result<ServerInfo, WindmillError> {
         let answer = self.finish(question)?;
-        let is_html = answer.is_page || answer.body.contains('<');
+        let is_html = is_page(&answer.headers) || answer.body.contains('<');
         if answer.status >= 500 || answer.status == 200 && is_html {
             return Err(self.strange_answer(&answer));
         }
         let is_version = answer.status == 200 && answer.body.len() < 100;
         let version = is_version.then(|| self.printable(answer.body.trim()));
-        Ok(ServerInfo { version, date: answer.date })
+        let date = answer.header("date").and_then(|value| httpdate::parse_http_date(value).ok());
+        Ok(ServerInfo { version, date })
     }
 
     /// Asks who the token's user in the workspace is. With `list_workspaces`, it also asks which workspaces the token
@@ -276,11 +263,12 @@ impl<'a> Windmill<'a> {
         let server_version = self.greeting(version)?.version;
         let user = self.user(who)?;
         let owned = |name: &str| text(&user, name).map(str::to_owned);
+        let seen = || Some(self.workspaces().ok()?.iter().map(WorkspaceId::to_string).collect());
         Ok(Account {
             user: owned("username").zip(owned("email")),
             server_version,
             is_admin: is_true(&user, "is_admin"),
-            workspaces: if list_workspaces { self.workspaces() } else { None },
+            workspaces: if list_workspaces { seen() } else { None },
         })
     }
 
@@ -331,8 +319,8 @@ impl<'a> Windmill<'a> {
         let sides = self.finish_sides(sides)?;
         let lost = |error| pull_failed(self.unreachable(&path, &error));
         let response = export.wait(self.deadline)?.map_err(lost)?;
-        if response.status() != 200 || is_page(&response) {
-            let answer = read_answer(response, path.clone(), ANSWER_BYTES_MAX).map_err(lost)?;
+        if response.status() != 200 || is_page(response.headers()) {
+            let answer = read_answer(&path, response, ANSWER_BYTES_MAX).map_err(lost)?;
             return Err(match self.not_redirected(answer)? {
                 answer if answer.body.contains("no rows returned") => self.no_such_workspace(),
                 answer => pull_failed(self.strange_answer(&answer)),
@@ -398,13 +386,22 @@ impl<'a> Windmill<'a> {
         Ok(answer.status == 200 && answer.body.trim() == "false")
     }
 
-    /// Returns the workspaces that the token sees. A token that is bound to one workspace may not ask, so this is
-    /// `None`.
-    fn workspaces(&self) -> Option<Vec<String>> {
-        let answer = self.ask("api/workspaces/users").ok().filter(|answer| answer.status == 200)?;
-        let Value::Object(answer) = parse(&answer.body)? else { return None };
-        let Some(Value::Array(list)) = answer.get("workspaces") else { return None };
-        Some(list.iter().filter_map(living_workspace).map(|id| id.to_string()).collect())
+    /// Returns the workspaces that the token sees and that are not archived. A token that is bound to one workspace may
+    /// not ask.
+    fn workspaces(&self) -> Result<Vec<WorkspaceId>, WindmillError> {
+        let answer = self.ask("api/workspaces/list")?;
+        match (answer.status, parse(&answer.body)) {
+            (200, Some(Value::Array(list))) => Ok(list.iter().filter_map(living_workspace).collect()),
+            (401 | 403, _) => {
+                let message = format!(
+                    "Windmill at {} does not list its workspaces for this token (status {}): it is wrong or expired, or \
+                     bound to one workspace; WINDMILL_WORKSPACE=* needs one that is not",
+                    self.base_url, answer.status
+                );
+                Err(failed(Code::WindmillUnauthorized, message))
+            }
+            _ => Err(self.strange_answer(&answer)),
+        }
     }
 
     /// Returns the headers of each question.
@@ -447,8 +444,7 @@ impl<'a> Windmill<'a> {
     fn begin(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Question, WindmillError> {
         self.deadline.remaining()?;
         let (agent, url, headers) = (self.agent.clone(), self.base_url.join(path), self.sent_headers());
-        let path = path.to_owned();
-        let asked = path.clone();
+        let (path, asked) = (path.to_owned(), path.to_owned());
         let answer = self.start(move |_| {
             let response = match body {
                 None => get(&agent, &url, &headers, ANSWER_TIME_MAX),
@@ -457,7 +453,7 @@ impl<'a> Windmill<'a> {
                     headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send(body)
                 }
             };
-            read_answer(response?, asked, bytes_max)
+            read_answer(&asked, response?, bytes_max)
         })?;
         Ok(Question { path, answer })
     }
@@ -467,7 +463,7 @@ impl<'a> Windmill<'a> {
         &self,
         ask: impl FnOnce(&CancelToken) -> T + Send + 'static,
     ) -> Result<Pending<T>, WindmillError> {
-        Pending::start(ask).map_err(|error| WindmillError::Machine(format!("cannot start a thread: {error}")))
+        Pending::start(ask).map_err(|error| failed(Code::PullFailed, format!("cannot start a thread: {error}")))
     }
 
     fn finish(&self, Question { path, answer }: Question) -> Result<Answer, WindmillError> {
@@ -482,7 +478,7 @@ impl<'a> Windmill<'a> {
             return Ok(answer);
         }
         let asked = answer.path.split('?').next().unwrap_or_default();
-        let target = answer.location.as_deref().unwrap_or("no place that it names");
+        let target = answer.header("location").unwrap_or("no place that it names");
         let base = target.split('?').next().and_then(|target| target.strip_suffix(asked)).unwrap_or(target);
         let base: String = self.printable(base.trim_end_matches('/')).chars().take(LOCATION_CHARS_MAX).collect();
         let message = format!(
@@ -624,21 +620,17 @@ fn get(
     headers.iter().fold(request, |request, (name, value)| request.header(name, value)).call()
 }
 
-fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
-    response.headers().get(name)?.to_str().ok().map(str::trim)
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-fn is_page(response: &Response) -> bool {
-    header(response, "content-type").is_some_and(|value| value.starts_with("text/html"))
+/// Whether the answer is HTML. No answer of Windmill's API is.
+fn is_page(headers: &HeaderMap) -> bool {
+    header(headers, "content-type").is_some_and(|value| value.starts_with("text/html"))
 }
 
-fn read_answer(mut response: Response, path: String, bytes_max: u64) -> Result<Answer, ureq::Error> {
-    let status = response.status().as_u16();
-    // The header may also be a date, which is rare. Our own pause is used then.
-    let retry_after = header(&response, "retry-after").and_then(|value| value.parse().ok());
-    let date = header(&response, "date").and_then(|value| httpdate::parse_http_date(value).ok());
-    let is_page = is_page(&response);
-    let location = header(&response, "location").map(str::to_owned);
+fn read_answer(path: &str, mut response: Response, bytes_max: u64) -> Result<Answer, ureq::Error> {
+    let (path, status) = (path.to_owned(), response.status().as_u16());
     let mut bytes = Vec::new();
     // For an answer with another status, the beginning is enough.
     let read_max = if status == 200 { bytes_max + 1 } else { SHORT_BYTES_MAX };
@@ -651,7 +643,7 @@ fn read_answer(mut response: Response, path: String, bytes_max: u64) -> Result<A
         let bytes = error.as_bytes();
         String::from_utf8_lossy(&bytes[..bytes.len().min(ECHOED_BYTES_MAX)]).into_owned()
     });
-    Ok(Answer { path, status, retry_after: retry_after.map(Duration::from_secs), date, is_page, location, body })
+    Ok(Answer { path, status, headers: mem::take(response.headers_mut()), body })
 }
 
 /// Returns an error that no other attempt helps against.

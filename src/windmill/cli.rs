@@ -193,7 +193,7 @@ fn sync(
             let (code, message) = (Code::PullFailed, failure.to_string());
             Err(WindmillError::Failed { code, message, retry: Retry::NewCheckout })
         }
-        _ => Err(WindmillError::Machine(failure.to_string())),
+        _ => Err(api::failed(Code::PullFailed, failure.to_string())),
     })
 }
 

@@ -147,7 +147,7 @@ fn pull_once(
     shared_ui: Answer,
     configuration: &str,
 ) -> Result<(), WindmillError> {
-    let machine = |error: io::Error| WindmillError::Machine(error.to_string());
+    let machine = |error: io::Error| WindmillError::from(error);
     let own = git.tree_folder().join(WMILL_YAML);
     files::write_file(&own, configuration.as_bytes()).map_err(machine)?;
     let marked = MarkedFiles::take(git.tree_folder()).map_err(machine)?;
@@ -159,7 +159,7 @@ fn pull_once(
         sides: SideAnswers { shared_ui, ..snapshot.sides.clone() },
     });
     let pulled = cli::pull(&run.request.workspace, server.map_err(machine)?, git.run_env(), git.tree_folder());
-    git.configure(format).map_err(|_| WindmillError::Machine("cannot write the checkout's settings".to_owned()))?;
+    git.configure(format).map_err(|_| machine(io::Error::other("cannot write the checkout's settings")))?;
     files::remove_file(&own).map_err(machine)?;
     marked.give_back().map_err(machine)?;
     pulled
