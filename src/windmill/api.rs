@@ -19,6 +19,7 @@ use crate::util;
 use crate::util::deadline::{CancelToken, Deadline, Expired};
 use crate::util::hash;
 use crate::util::json::Limits;
+use crate::util::parallel::both;
 use crate::util::percent;
 use crate::util::redact::Redactor;
 use crate::util::retry::{self, Failure, GaveUp, Retry};
@@ -28,22 +29,18 @@ use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
 
 /// How long the answer to one small question may take.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// The largest answer about the token's user. It names all folders and groups of the user.
-const USER_BYTES_MAX: u64 = 256 << 10;
-/// The largest list of workspaces or of items, and the largest answer with the key or a variable.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// The largest answer to most questions. A list of items has a tenth of a megabyte a page; a script comes with its whole
+/// source.
+const ANSWER_BYTES_MAX: u64 = 2 << 20;
 /// The largest shared UI. Windmill keeps it as one JSON document. Parsed, it takes as much memory again.
 const SHARED_UI_BYTES_MAX: u64 = 8 << 20;
-/// The largest version, and how much is read of an answer with another status than 200.
+/// How much is read of an answer with another status than 200.
 const SHORT_BYTES_MAX: u64 = 16 << 10;
 /// The limits for parsing an answer. An item of a list has some ten values, of which at most one is a list or an
 /// object. Of hostile answers, objects with one member are the largest: 700 bytes each.
 const ANSWER_LIMITS: Limits = Limits { depth: 32, values: 64 << 10, containers: 12 << 10 };
 /// How much of an answer that is not Windmill's is used for a message.
 const ECHOED_BYTES_MAX: usize = 4 << 10;
-/// The largest answer to [`Windmill::ask_for_names`]. A page of a list has a tenth of a megabyte; a script comes with
-/// its whole source.
-const NAMES_BYTES_MAX: u64 = 2 << 20;
 /// How many characters of a redirect's target a message shows.
 const LOCATION_CHARS_MAX: usize = 200;
 const VERSION: &str = "api/version";
@@ -130,12 +127,6 @@ pub struct Account {
     pub is_admin: bool,
     /// The workspaces that the token sees, if they were asked for and the token may list them.
     pub workspaces: Option<Vec<String>>,
-}
-
-/// A question whose answer is awaited.
-struct Question {
-    path: String,
-    answer: Pending<Result<Answer, ureq::Error>>,
 }
 
 /// What the server says to everyone.
@@ -236,11 +227,7 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`WindmillError`] if the server cannot be reached, or is not Windmill.
     pub fn greet(&self) -> Result<ServerInfo, WindmillError> {
-        self.greeting(self.begin(VERSION, SHORT_BYTES_MAX, None)?)
-    }
-
-    fn greeting(&self, question: Question) -> Result<ServerInfo, WindmillError> {
-        let answer = self.finish(question)?;
+        let answer = self.ask(VERSION)?;
         let is_html = is_page(&answer.headers) || answer.body.contains('<');
         if answer.status >= 500 || answer.status == 200 && is_html {
             return Err(self.strange_answer(&answer));
@@ -258,10 +245,8 @@ impl<'a> Windmill<'a> {
     /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace.
     pub fn account(&self, list_workspaces: bool) -> Result<Account, WindmillError> {
         // Both are asked at once, each over its own connection, so that they take as long as the slower one.
-        let version = self.begin(VERSION, SHORT_BYTES_MAX, None)?;
-        let who = self.begin_user()?;
-        let server_version = self.greeting(version)?.version;
-        let user = self.user(who)?;
+        let (server, user) = both("greet", || self.greet(), || self.user());
+        let (server_version, user) = (server?.version, user?);
         let owned = |name: &str| text(&user, name).map(str::to_owned);
         let seen = || Some(self.workspaces().ok()?.iter().map(WorkspaceId::to_string).collect());
         Ok(Account {
@@ -277,18 +262,13 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace.
     pub fn token_user(&self) -> Result<TokenUser, WindmillError> {
-        let user = retry::patiently(self.deadline, || self.user(self.begin_user()?))?;
+        let user = retry::patiently(self.deadline, || self.user())?;
         let name = text(&user, "username").map(|name| self.printable(name)).unwrap_or_default();
         Ok(TokenUser { name, admin: is_true(&user, "is_admin") })
     }
 
-    fn begin_user(&self) -> Result<Question, WindmillError> {
-        self.begin(&self.path("users/whoami"), USER_BYTES_MAX, None)
-    }
-
-    /// Returns the token's user from the answer to `question`.
-    fn user(&self, question: Question) -> Result<Object, WindmillError> {
-        let who = self.finish(question)?;
+    fn user(&self) -> Result<Object, WindmillError> {
+        let who = self.ask(&self.path("users/whoami"))?;
         match who.status {
             200 => {}
             401 | 403 => return Err(self.refused(&who)),
@@ -311,16 +291,20 @@ impl<'a> Windmill<'a> {
     /// is not a complete export.
     pub fn snapshot(&self, query: &str, folder: &Path) -> Result<Snapshot, WindmillError> {
         let left = self.deadline.remaining()?;
-        let sides = self.begin_sides()?;
         let path = self.path(EXPORT);
         let (agent, url, headers) =
             (self.agent.clone(), self.base_url.join(&[&path, "&", query].concat()), self.sent_headers());
         let export = self.start(move |_| get(&agent, &url, &headers, left))?;
-        let sides = self.finish_sides(sides)?;
+        // The server needs far longer for the export.
+        let sides = SideAnswers {
+            own_items: self.side("workspaces/list_ws_specific", ANSWER_BYTES_MAX)?,
+            file_types: self.side("resources/file_resource_type_to_file_ext_map", ANSWER_BYTES_MAX)?,
+            shared_ui: self.side("shared_ui/get", SHARED_UI_BYTES_MAX)?,
+        };
         let lost = |error| pull_failed(self.unreachable(&path, &error));
         let response = export.wait(self.deadline)?.map_err(lost)?;
         if response.status() != 200 || is_page(response.headers()) {
-            let answer = read_answer(&path, response, ANSWER_BYTES_MAX).map_err(lost)?;
+            let answer = read_answer(path.clone(), response, ANSWER_BYTES_MAX).map_err(lost)?;
             return Err(match self.not_redirected(answer)? {
                 answer if answer.body.contains("no rows returned") => self.no_such_workspace(),
                 answer => pull_failed(self.strange_answer(&answer)),
@@ -334,33 +318,16 @@ impl<'a> Windmill<'a> {
         taken.wait(self.deadline)?.map_err(|error| self.no_snapshot(error))
     }
 
-    /// Begins to ask what wmill asks in addition to the export.
-    fn begin_sides(&self) -> Result<[Question; 3], WindmillError> {
-        let begin = |path: &str, bytes_max| self.begin(&self.path(path), bytes_max, None);
-        Ok([
-            begin("workspaces/list_ws_specific", ANSWER_BYTES_MAX)?,
-            begin("resources/file_resource_type_to_file_ext_map", ANSWER_BYTES_MAX)?,
-            begin("shared_ui/get", SHARED_UI_BYTES_MAX)?,
-        ])
-    }
-
-    /// Takes these answers. An answer with a status other than 200 and 404 is an error, since wmill would then delete
-    /// files, and exit with 0.
-    fn finish_sides(&self, [own_items, file_types, shared_ui]: [Question; 3]) -> Result<SideAnswers, WindmillError> {
-        let finish = |question| {
-            let answer = self.finish(question)?;
-            match answer.status {
-                // A server that does not know the question answers 404. wmill does not ask such a server either.
-                200 => Ok(Some(Arc::new(answer.body))),
-                404 => Ok(None),
-                _ => Err(self.no_answer(Code::PullFailed, &answer)),
-            }
-        };
-        Ok(SideAnswers {
-            own_items: finish(own_items)?,
-            file_types: finish(file_types)?,
-            shared_ui: finish(shared_ui)?,
-        })
+    /// Asks what wmill asks in addition to the export. An answer with a status other than 200 and 404 is an error, since
+    /// wmill would then delete files, and exit with 0.
+    fn side(&self, path: &str, bytes_max: u64) -> Result<snapshot::Answer, WindmillError> {
+        let answer = self.ask_by(&self.path(path), bytes_max, None)?;
+        match answer.status {
+            // A server that does not know the question answers 404. wmill does not ask such a server either.
+            200 => Ok(Some(Arc::new(answer.body))),
+            404 => Ok(None),
+            _ => Err(self.no_answer(Code::PullFailed, &answer)),
+        }
     }
 
     fn no_snapshot(&self, error: SnapshotError) -> WindmillError {
@@ -375,14 +342,13 @@ impl<'a> Windmill<'a> {
                 Err(expired) => WindmillError::Expired(expired),
             },
             SnapshotError::Strange(why) => failed(&why, Retry::Never),
-            SnapshotError::Cancelled => WindmillError::Expired(Expired::Cancelled),
             SnapshotError::Disk(error) => error.into(),
         }
     }
 
     fn is_known_to_be_missing(&self) -> Result<bool, WindmillError> {
         let body = format!("{{\"id\":{}}}", json::to_string(self.workspace.as_str()));
-        let answer = self.finish(self.begin("api/workspaces/exists", ANSWER_BYTES_MAX, Some(body))?)?;
+        let answer = self.ask_by("api/workspaces/exists", ANSWER_BYTES_MAX, Some(body))?;
         Ok(answer.status == 200 && answer.body.trim() == "false")
     }
 
@@ -418,8 +384,7 @@ impl<'a> Windmill<'a> {
     /// is incomplete, late or not JSON.
     #[must_use]
     pub fn ask_for_names(&self, path: &str) -> Option<Value> {
-        let asked = self.begin(&self.path(path), NAMES_BYTES_MAX, None).and_then(|question| self.finish(question));
-        let (status, value) = match asked {
+        let (status, value) = match self.ask(&self.path(path)) {
             Ok(answer) => (answer.status, parse(&self.redactor().redact(&answer.body))),
             Err(_) => (0, None),
         };
@@ -437,14 +402,14 @@ impl<'a> Windmill<'a> {
     }
 
     fn ask(&self, path: &str) -> Result<Answer, WindmillError> {
-        self.finish(self.begin(path, ANSWER_BYTES_MAX, None)?)
+        self.ask_by(path, ANSWER_BYTES_MAX, None)
     }
 
-    /// Begins to ask, with a POST if there is a body.
-    fn begin(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Question, WindmillError> {
+    /// Asks, with a POST if there is a body. The answer has at most so many bytes.
+    fn ask_by(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Answer, WindmillError> {
         self.deadline.remaining()?;
         let (agent, url, headers) = (self.agent.clone(), self.base_url.join(path), self.sent_headers());
-        let (path, asked) = (path.to_owned(), path.to_owned());
+        let asked = path.to_owned();
         let answer = self.start(move |_| {
             let response = match body {
                 None => get(&agent, &url, &headers, ANSWER_TIME_MAX),
@@ -453,9 +418,9 @@ impl<'a> Windmill<'a> {
                     headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send(body)
                 }
             };
-            read_answer(&asked, response?, bytes_max)
+            read_answer(asked, response?, bytes_max)
         })?;
-        Ok(Question { path, answer })
+        self.not_redirected(answer.wait(self.deadline)?.map_err(|error| self.unreachable(path, &error))?)
     }
 
     /// Runs `ask`, which waits for the server, in its own thread.
@@ -464,11 +429,6 @@ impl<'a> Windmill<'a> {
         ask: impl FnOnce(&CancelToken) -> T + Send + 'static,
     ) -> Result<Pending<T>, WindmillError> {
         Pending::start(ask).map_err(|error| failed(Code::PullFailed, format!("cannot start a thread: {error}")))
-    }
-
-    fn finish(&self, Question { path, answer }: Question) -> Result<Answer, WindmillError> {
-        let answer = answer.wait(self.deadline)?.map_err(|error| self.unreachable(&path, &error))?;
-        self.not_redirected(answer)
     }
 
     /// Returns an error for a redirect. A redirect is not followed. The message names its target, since the setting
@@ -629,8 +589,8 @@ fn is_page(headers: &HeaderMap) -> bool {
     header(headers, "content-type").is_some_and(|value| value.starts_with("text/html"))
 }
 
-fn read_answer(path: &str, mut response: Response, bytes_max: u64) -> Result<Answer, ureq::Error> {
-    let (path, status) = (path.to_owned(), response.status().as_u16());
+fn read_answer(path: String, mut response: Response, bytes_max: u64) -> Result<Answer, ureq::Error> {
+    let status = response.status().as_u16();
     let mut bytes = Vec::new();
     // For an answer with another status, the beginning is enough.
     let read_max = if status == 200 { bytes_max + 1 } else { SHORT_BYTES_MAX };

@@ -99,8 +99,6 @@ pub enum SnapshotError {
     CutOff(String),
     /// The answer is not an export, or it exceeds a limit. The text says which.
     Strange(String),
-    /// The snapshot is no longer wanted.
-    Cancelled,
     /// The disk failed.
     Disk(io::Error),
 }
@@ -1081,7 +1079,8 @@ impl<R: Read> Read for Saved<'_, R> {
         };
         let chunk = &buffer[..length];
         if self.unwanted.is_cancelled() {
-            return Err(self.fail(SnapshotError::Cancelled));
+            // No one waits for the answer.
+            return Err(self.fail(SnapshotError::CutOff("the export is no longer wanted".to_owned())));
         }
         self.bytes += length as u64;
         if self.bytes > EXPORT_BYTES_MAX {
