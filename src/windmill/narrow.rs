@@ -9,12 +9,9 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use crate::util::hash::{self, Algorithm, Digest};
-use crate::windmill::item_path::WMILL_LOCK;
+use crate::windmill::item_path::{FOLDERS, WMILL_LOCK};
 use crate::windmill::json_digest::{Hash, hash_of};
 
-/// The endings of folders whose files belong to the item before the ending. The dotted layout needs no endings, since a
-/// base path ends at a dot.
-const FOLDER_ENDINGS: [&str; 5] = ["__flow", "__app", "__raw_app", "__mod", "__dbt"];
 /// The folder whose files go into the hashes of all items.
 pub const DEPENDENCIES: &str = "dependencies/";
 /// The version of `wmill-lock.yaml` in which each line names its item.
@@ -61,8 +58,9 @@ pub fn base_of(path: &str) -> &str {
     path
 }
 
+/// A name has no dot here, so it can have only the endings of the layout without dots.
 fn stem_of_folder(name: &str) -> Option<&str> {
-    FOLDER_ENDINGS.iter().find_map(|ending| name.strip_suffix(ending))
+    FOLDERS.iter().find_map(|(ending, ..)| name.strip_suffix(ending))
 }
 
 /// Returns the group of an entry of the export, or of a file in the tree.

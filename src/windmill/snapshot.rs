@@ -451,12 +451,13 @@ impl WrittenFiles {
     /// Whether wmill wrote the main file of an entry, or was not to write it. In doubt, it was not to.
     fn has_entry(&self, entry: &str, plan: &Plan) -> bool {
         let Some(path) = entry.strip_suffix(".json") else { return self.has_content(entry, plan) };
-        let folders = [(".flow", "flow"), (".raw_app", "raw_app"), (".app", "app")];
-        let main = folders.iter().find_map(|(ending, kind)| {
-            let mark = if plan.non_dotted_paths { "__" } else { "." };
-            Some([path.strip_suffix(ending)?, mark, kind, "/", kind, ".yaml"].concat())
-        });
-        let main = main.unwrap_or_else(|| [path, ".yaml"].concat());
+        let main = match item_path::folder_of_entry(entry) {
+            Some((kind, path)) => {
+                let (mark, word) = (if plan.non_dotted_paths { "__" } else { "." }, kind.to_string().replace(' ', "_"));
+                [path, mark, &word, "/", &word, ".yaml"].concat()
+            }
+            None => [path, ".yaml"].concat(),
+        };
         let Some(item) = item_path::item_of(&main).filter(|_| item_path::proves_existence(&main)) else { return true };
         let is_wanted = match item.kind {
             ItemKind::Script | ItemKind::Flow | ItemKind::App | ItemKind::RawApp | ItemKind::Resource => true,
@@ -553,15 +554,13 @@ pub fn item_of_entry(name: &str) -> String {
 
 /// Does the same, but returns `None` if the entry belongs to no item.
 fn known_item(name: &str) -> Option<String> {
-    let of_folder = |path: &str| {
-        let kinds = [(".flow", ItemKind::Flow), (".raw_app", ItemKind::RawApp), (".app", ItemKind::App)];
-        kinds.iter().find_map(|(ending, kind)| Some(format!("{kind} {}", path.strip_suffix(ending)?)))
-    };
+    let of_file = |path: &str| item_path::item_of(path).map(|item| item.to_string());
     match name.strip_suffix(".json").filter(|_| !name.starts_with(DEPENDENCIES)) {
-        Some(path) => {
-            of_folder(path).or_else(|| item_path::item_of(&[path, ".yaml"].concat()).map(|item| item.to_string()))
-        }
-        None => item_path::item_of(name).map(|item| item.to_string()),
+        Some(path) => match item_path::folder_of_entry(name) {
+            Some((kind, path)) => Some(format!("{kind} {path}")),
+            None => of_file(&[path, ".yaml"].concat()),
+        },
+        None => of_file(name),
     }
 }
 
