@@ -97,41 +97,35 @@ pub fn push(
     let server = (&*relay.base_url(), relay.word());
     let finished = sync(windmill.workspace, run_env, folder, server, options, &mut |_| {})?;
     let refusal = relay.refusal();
-    match said_of_push(&finished) {
-        Some(said) if finished.is_success() && said.is_success => Ok(refusal),
-        said => Err(push_failed(windmill, run_env, &finished, said.unwrap_or_default(), refusal)),
+    let (is_success, failed) = said_of_push(&finished).unwrap_or_default();
+    if finished.is_success() && is_success {
+        return Ok(refusal);
     }
+    Err(push_failed(windmill, run_env, &finished, failed, refusal))
 }
 
-/// What `wmill sync push` prints at its end.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct PushSaid {
-    is_success: bool,
-    /// The files that it could not push, and why.
-    failed: Vec<(String, String)>,
-}
-
-fn said_of_push(finished: &Finished) -> Option<PushSaid> {
+/// Returns what `wmill sync push` prints at its end: whether it succeeded, and the first file that it could not push, with
+/// the reason.
+fn said_of_push(finished: &Finished) -> Option<(bool, Option<(String, String)>)> {
     // Warnings may come before the JSON.
     let text = String::from_utf8_lossy(&finished.stdout);
     let (start, end) = (text.find("{\n")?, text.rfind('}')?);
-    let Ok(Value::Object(mut answer)) = json::from_str(text.get(start..=end)?) else { return None };
-    let is_success = matches!(answer.get("success"), Some(Value::Bool(true)));
-    let failed = match answer.remove("failed") {
-        Some(Value::Array(list)) => list.iter().filter_map(|one| two_texts(one, ["path", "error"])).collect(),
-        _ => Vec::new(),
+    let Ok(Value::Object(answer)) = json::from_str(text.get(start..=end)?) else { return None };
+    let failed = match answer.get("failed") {
+        Some(Value::Array(list)) => list.iter().find_map(|one| two_texts(one, ["path", "error"])),
+        _ => None,
     };
-    Some(PushSaid { is_success, failed })
+    Some((matches!(answer.get("success"), Some(Value::Bool(true))), failed))
 }
 
 fn push_failed(
     windmill: &Windmill<'_>,
     run_env: &RunEnv,
     finished: &Finished,
-    PushSaid { failed, .. }: PushSaid,
+    failed: Option<(String, String)>,
     refusal: Option<Refusal>,
 ) -> WindmillError {
-    let (code, why) = if let Some((path, why)) = failed.into_iter().next() {
+    let (code, why) = if let Some((path, why)) = failed {
         (Code::PullFailed, run_env.redactor.redact(&format!("{path}: {why}")))
     } else if let Some(Refusal { what, status, reason }) = refusal {
         let code = match status {
