@@ -353,7 +353,7 @@ impl Snapshot {
         each_name(&self.folder, &mut |name| {
             let item = item_of_entry(name);
             if items.contains(&item) {
-                let of_group = || self.groups.get(&narrow::group_of(name)).map(hash::hex);
+                let of_group = || self.groups.get(&narrow::group_of(name)).map(|digest| hash::hex(&digest));
                 let is_dependency = name.starts_with(DEPENDENCIES);
                 let digest = if is_dependency { Some(self.digests.dependencies.clone()) } else { of_group() };
                 digests.extend(digest.map(|digest| (item, digest)));
