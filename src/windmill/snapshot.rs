@@ -213,7 +213,7 @@ impl Snapshot {
             dependencies,
             left_out: judge.left_out,
             // Some items have several entries.
-            items: distinct(judge.names_of_items),
+            items: judge.names_of_items.len(),
             plan: None,
             found: BTreeSet::new(),
             rounded: judge.rounded,
@@ -367,9 +367,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// Returns the error of the disk.
-    pub fn leave_out_missing(&mut self, mut written: WrittenFiles, plan: &Plan) -> io::Result<bool> {
-        written.paths.sort_unstable();
-        written.items.sort_unstable();
+    pub fn leave_out_missing(&mut self, written: &WrittenFiles, plan: &Plan) -> io::Result<bool> {
         let (mut missing, reason) = (ItemNotes::default(), "wmill does not write it, and says nothing");
         each_name(&self.folder, &mut |name| {
             if !self.is_left_out(name) && !written.has_entry(name, plan) {
@@ -429,12 +427,12 @@ impl Snapshot {
     }
 }
 
-/// The files that a pull left in its folder: a hash of each path, and of each item.
+/// The files that a pull left in its folder.
 #[derive(Default)]
 pub struct WrittenFiles {
     hasher: RandomState,
-    paths: Vec<u64>,
-    items: Vec<u64>,
+    /// A hash of each path, and of each item.
+    hashes: HashSet<u64>,
 }
 
 impl WrittenFiles {
@@ -442,9 +440,9 @@ impl WrittenFiles {
     pub fn add(&mut self, path: &str, workspace: &str) {
         let common = item_path::common_path(path, workspace);
         let path = common.as_deref().unwrap_or(path);
-        self.paths.push(self.hasher.hash_one(path));
+        self.hashes.insert(self.hasher.hash_one(path));
         if item_path::proves_existence(path) {
-            self.items.extend(item_path::item_of(path).map(|item| self.hasher.hash_one(item)));
+            self.hashes.extend(item_path::item_of(path).map(|item| self.hasher.hash_one(item)));
         }
     }
 
@@ -468,14 +466,14 @@ impl WrittenFiles {
         !is_wanted
             || !item_path::covers(&item, &plan.kinds)
             || !plan.scope.takes_in(&main)
-            || self.items.binary_search(&self.hasher.hash_one(item)).is_ok()
+            || self.hashes.contains(&self.hasher.hash_one(item))
     }
 
     /// The same for the content of a script.
     fn has_content(&self, entry: &str, plan: &Plan) -> bool {
         let (folder, name) = entry.rsplit_once('/').unwrap_or_default();
         let module = name.split_once('.').map(|(stem, ending)| format!("{folder}/{stem}__mod/script.{ending}"));
-        let has = |path: &str| self.paths.binary_search(&self.hasher.hash_one(path)).is_ok();
+        let has = |path: &str| self.hashes.contains(&self.hasher.hash_one(path));
         !["f/", "u/"].iter().any(|top| entry.starts_with(top))
             || plan.kinds.skip_scripts
             || file_names::module_folder(entry).is_some()
@@ -564,13 +562,6 @@ fn known_item(name: &str) -> Option<String> {
     }
 }
 
-/// Returns how many values there are, without repetitions.
-fn distinct(mut values: Vec<u64>) -> usize {
-    values.sort_unstable();
-    values.dedup();
-    values.len()
-}
-
 /// An entry of the export.
 struct Entry {
     name: String,
@@ -638,8 +629,8 @@ struct Judge {
     /// The items with a file that wmill does not write, with that file.
     passed_over: ItemNotes,
     /// A hash of each name, and of the item of each entry.
-    names: Vec<u64>,
-    names_of_items: Vec<u64>,
+    names: HashSet<u64>,
+    names_of_items: HashSet<u64>,
     /// A hash of each folder with the modules of a script.
     module_folders: HashSet<u64>,
     hashes: RandomState,
@@ -648,12 +639,13 @@ struct Judge {
 impl Judge {
     /// Reads the export. Returns where the last entry ends.
     fn read(&mut self, saved: &mut dyn Read, types: &FileTypes) -> Result<u64, SnapshotError> {
-        let mut input = BufReader::with_capacity(CHUNK_BYTES, saved);
+        let (mut input, mut count) = (BufReader::with_capacity(CHUNK_BYTES, saved), 0);
         let read = read_entries(&mut input, &mut |Entry { name, .. }, content| {
-            if self.names.len() > ENTRIES_MAX {
+            count += 1;
+            if count > ENTRIES_MAX {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
-            self.names.push(self.hashes.hash_one(&name));
+            self.names.insert(self.hashes.hash_one(&name));
             self.names_of_items.extend(known_item(&name).map(|item| self.hashes.hash_one(item)));
             let digest = self.judge(&name, content, types)?;
             if name.starts_with(DEPENDENCIES) { &mut self.dependencies } else { &mut self.items }
@@ -661,14 +653,13 @@ impl Judge {
             Ok(())
         });
         let strange = |why: String| Err(SnapshotError::Strange(why));
-        let count = self.names.len();
         if count > ENTRIES_MAX {
             return strange(format!("the export has more than {ENTRIES_MAX} entries"));
         }
         // More zeros may follow the end of an archive.
         let end = read.and_then(|end| io::copy(&mut input, &mut io::sink()).map(|_| end));
         let end = end.map_err(|error| SnapshotError::CutOff(format!("the export is not a tar file: {error}")))?;
-        if distinct(mem::take(&mut self.names)) < count {
+        if mem::take(&mut self.names).len() < count {
             return strange("the export has two entries with one name".to_owned());
         }
         Ok(end)
@@ -1426,7 +1417,7 @@ mod tests {
             let plan = wmill_yaml::read(configuration.map(str::as_bytes), &KindSettings::default());
             let mut written = WrittenFiles::default();
             all.iter().filter(|path| !path.starts_with(gone)).for_each(|path| written.add(path, "shop"));
-            assert_eq!(snapshot.leave_out_missing(written, &plan).expect("the disk"), !expected.is_empty());
+            assert_eq!(snapshot.leave_out_missing(&written, &plan).expect("the disk"), !expected.is_empty());
             let left_out: Vec<_> = snapshot.left_out.named.keys().map(String::as_str).collect();
             assert_eq!(left_out, expected, "{gone} {configuration:?}");
         };

@@ -79,7 +79,7 @@ fn without_missing_items<T>(
             written.add(path, run.request.workspace.as_str());
         }
     }
-    match snapshot.leave_out_missing(written, plan).map_err(|error| run.disk(&error))? {
+    match snapshot.leave_out_missing(&written, plan).map_err(|error| run.disk(&error))? {
         true => search.pull(snapshot, pull),
         false => Ok(pulled),
     }
