@@ -66,7 +66,6 @@ impl From<WindmillError> for BackupError {
         match error {
             WindmillError::Failed { code, message, retry } => Self { code, message, retry },
             WindmillError::Expired(ended) => ended.into(),
-            WindmillError::Machine(message) => Self::new(Code::PullFailed, message),
         }
     }
 }

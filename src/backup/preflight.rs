@@ -438,7 +438,7 @@ impl Check<'_> {
 
     /// Checks the programs. Returns whether git can be used, over ssh too if the remote needs it.
     fn tools(&mut self, run_env: &RunEnv) -> bool {
-        match cli::version(run_env).map(|version| version.text) {
+        match cli::version(run_env, &mut |_| {}) {
             Ok(version) if is_older(&version, WMILL_VERSION_MIN) => {
                 let message = format_args!("{version}, which loses lock files of scripts at times");
                 self.warn("wmill", message, "npm install --global windmill-cli");

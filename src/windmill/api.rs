@@ -1,11 +1,13 @@
 //! The client of Windmill's API: the server's version, the token's user, and the content of a workspace.
 
 use std::io::{self, Read as _};
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use miniserde::json::{self, Object, Value};
+use ureq::http::HeaderMap;
 
 use crate::model::names::{ADMINS, WorkspaceId};
 use crate::model::result_code::Code;
@@ -17,6 +19,7 @@ use crate::util;
 use crate::util::deadline::{CancelToken, Deadline, Expired};
 use crate::util::hash;
 use crate::util::json::Limits;
+use crate::util::parallel::both;
 use crate::util::percent;
 use crate::util::redact::Redactor;
 use crate::util::retry::{self, Failure, GaveUp, Retry};
@@ -26,22 +29,18 @@ use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
 
 /// How long the answer to one small question may take.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// The largest answer about the token's user. It names all folders and groups of the user.
-const USER_BYTES_MAX: u64 = 256 << 10;
-/// The largest list of workspaces or of items, and the largest answer with the key or a variable.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// The largest answer to most questions. A list of items has a tenth of a megabyte a page; a script comes with its whole
+/// source.
+const ANSWER_BYTES_MAX: u64 = 2 << 20;
 /// The largest shared UI. Windmill keeps it as one JSON document. Parsed, it takes as much memory again.
 const SHARED_UI_BYTES_MAX: u64 = 8 << 20;
-/// The largest version, and how much is read of an answer with another status than 200.
+/// How much is read of an answer with another status than 200.
 const SHORT_BYTES_MAX: u64 = 16 << 10;
 /// The limits for parsing an answer. An item of a list has some ten values, of which at most one is a list or an
 /// object. Of hostile answers, objects with one member are the largest: 700 bytes each.
 const ANSWER_LIMITS: Limits = Limits { depth: 32, values: 64 << 10, containers: 12 << 10 };
 /// How much of an answer that is not Windmill's is used for a message.
 const ECHOED_BYTES_MAX: usize = 4 << 10;
-/// The largest answer to [`Windmill::ask_for_names`]. A page of a list has a tenth of a megabyte; a script comes with
-/// its whole source.
-const NAMES_BYTES_MAX: u64 = 2 << 20;
 /// How many characters of a redirect's target a message shows.
 const LOCATION_CHARS_MAX: usize = 200;
 const VERSION: &str = "api/version";
@@ -62,21 +61,19 @@ pub enum WindmillError {
     },
     /// The time is over, or the service is ending.
     Expired(Expired),
-    /// wmill cannot be started, or the disk failed.
-    Machine(String),
 }
 
 impl Failure for WindmillError {
     fn retry(&self) -> Retry {
         match self {
             Self::Failed { retry, .. } => *retry,
-            Self::Expired(_) | Self::Machine(_) => Retry::Never,
+            Self::Expired(_) => Retry::Never,
         }
     }
 
     fn message(&self) -> &str {
         match self {
-            Self::Failed { message, .. } | Self::Machine(message) => message,
+            Self::Failed { message, .. } => message,
             Self::Expired(_) => "no time left",
         }
     }
@@ -88,9 +85,10 @@ impl From<Expired> for WindmillError {
     }
 }
 
+/// The disk failed, or the system has no thread or no program.
 impl From<io::Error> for WindmillError {
     fn from(error: io::Error) -> Self {
-        Self::Machine(error.to_string())
+        failed(Code::PullFailed, error.to_string())
     }
 }
 
@@ -131,12 +129,6 @@ pub struct Account {
     pub workspaces: Option<Vec<String>>,
 }
 
-/// A question whose answer is awaited.
-struct Question {
-    path: String,
-    answer: Pending<Result<Answer, ureq::Error>>,
-}
-
 /// What the server says to everyone.
 pub struct ServerInfo {
     /// The server's version, such as `CE v1.491.5`, or `None` if the server does not give it.
@@ -172,26 +164,10 @@ pub fn list_workspaces(
     deadline: &Deadline,
     environment: &[(String, String)],
 ) -> Result<Vec<WorkspaceId>, WindmillError> {
-    const PATH: &str = "api/workspaces/list";
     // The client needs a workspace, but no question here is about one.
-    let workspace = WorkspaceId::parse(ADMINS).map_err(WindmillError::Machine)?;
+    let workspace = WorkspaceId::parse(ADMINS).map_err(io::Error::other)?;
     let windmill = Windmill::new(base_url, &workspace, token, headers, deadline, environment);
-    let listed = retry::patiently(deadline, || match windmill.ask(PATH)? {
-        answer if answer.status == 200 => match parse(&answer.body) {
-            Some(Value::Array(list)) => Ok(list.iter().filter_map(living_workspace).collect()),
-            _ => Err(windmill.strange_answer(&answer)),
-        },
-        answer if matches!(answer.status, 401 | 403) => {
-            let message = format!(
-                "Windmill at {base_url} does not list its workspaces for this token (status {}): it is wrong or \
-                 expired, or bound to one workspace; WINDMILL_WORKSPACE=* needs one that is not",
-                answer.status
-            );
-            Err(failed(Code::WindmillUnauthorized, message))
-        }
-        answer => Err(windmill.strange_answer(&answer)),
-    });
-    Ok(listed?)
+    Ok(retry::patiently(deadline, || windmill.workspaces())?)
 }
 
 fn living_workspace(listed: &Value) -> Option<WorkspaceId> {
@@ -205,19 +181,20 @@ struct Answer {
     /// The path that was asked for.
     path: String,
     status: u16,
-    retry_after: Option<Duration>,
-    date: Option<SystemTime>,
-    /// Whether the answer is HTML. No answer of Windmill's API is.
-    is_page: bool,
-    /// The target of a redirect.
-    location: Option<String>,
+    headers: HeaderMap,
     body: String,
 }
 
 impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        header(&self.headers, name)
+    }
+
     /// Returns which attempt may help after this status. Servers that are overloaded or being replaced come back.
     fn retry(&self) -> Retry {
-        if http_client::is_passing(self.status) { Retry::AfterPause(self.retry_after) } else { Retry::Never }
+        // The header may also be a date, which is rare. Our own pause is used then.
+        let asked = || self.header("retry-after").and_then(|value| value.parse().ok()).map(Duration::from_secs);
+        if http_client::is_passing(self.status) { Retry::AfterPause(asked()) } else { Retry::Never }
     }
 }
 
@@ -250,18 +227,15 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`WindmillError`] if the server cannot be reached, or is not Windmill.
     pub fn greet(&self) -> Result<ServerInfo, WindmillError> {
-        self.greeting(self.begin(VERSION, SHORT_BYTES_MAX, None)?)
-    }
-
-    fn greeting(&self, question: Question) -> Result<ServerInfo, WindmillError> {
-        let answer = self.finish(question)?;
-        let is_html = answer.is_page || answer.body.contains('<');
+        let answer = self.ask(VERSION)?;
+        let is_html = is_page(&answer.headers) || answer.body.contains('<');
         if answer.status >= 500 || answer.status == 200 && is_html {
             return Err(self.strange_answer(&answer));
         }
         let is_version = answer.status == 200 && answer.body.len() < 100;
         let version = is_version.then(|| self.printable(answer.body.trim()));
-        Ok(ServerInfo { version, date: answer.date })
+        let date = answer.header("date").and_then(|value| httpdate::parse_http_date(value).ok());
+        Ok(ServerInfo { version, date })
     }
 
     /// Asks who the token's user in the workspace is. With `list_workspaces`, it also asks which workspaces the token
@@ -271,16 +245,15 @@ impl<'a> Windmill<'a> {
     /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace.
     pub fn account(&self, list_workspaces: bool) -> Result<Account, WindmillError> {
         // Both are asked at once, each over its own connection, so that they take as long as the slower one.
-        let version = self.begin(VERSION, SHORT_BYTES_MAX, None)?;
-        let who = self.begin_user()?;
-        let server_version = self.greeting(version)?.version;
-        let user = self.user(who)?;
+        let (server, user) = both("greet", || self.greet(), || self.user());
+        let (server_version, user) = (server?.version, user?);
         let owned = |name: &str| text(&user, name).map(str::to_owned);
+        let seen = || Some(self.workspaces().ok()?.iter().map(WorkspaceId::to_string).collect());
         Ok(Account {
             user: owned("username").zip(owned("email")),
             server_version,
             is_admin: is_true(&user, "is_admin"),
-            workspaces: if list_workspaces { self.workspaces() } else { None },
+            workspaces: if list_workspaces { seen() } else { None },
         })
     }
 
@@ -289,18 +262,13 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace.
     pub fn token_user(&self) -> Result<TokenUser, WindmillError> {
-        let user = retry::patiently(self.deadline, || self.user(self.begin_user()?))?;
+        let user = retry::patiently(self.deadline, || self.user())?;
         let name = text(&user, "username").map(|name| self.printable(name)).unwrap_or_default();
         Ok(TokenUser { name, admin: is_true(&user, "is_admin") })
     }
 
-    fn begin_user(&self) -> Result<Question, WindmillError> {
-        self.begin(&self.path("users/whoami"), USER_BYTES_MAX, None)
-    }
-
-    /// Returns the token's user from the answer to `question`.
-    fn user(&self, question: Question) -> Result<Object, WindmillError> {
-        let who = self.finish(question)?;
+    fn user(&self) -> Result<Object, WindmillError> {
+        let who = self.ask(&self.path("users/whoami"))?;
         match who.status {
             200 => {}
             401 | 403 => return Err(self.refused(&who)),
@@ -323,22 +291,26 @@ impl<'a> Windmill<'a> {
     /// is not a complete export.
     pub fn snapshot(&self, query: &str, folder: &Path) -> Result<Snapshot, WindmillError> {
         let left = self.deadline.remaining()?;
-        let sides = self.begin_sides()?;
         let path = self.path(EXPORT);
         let (agent, url, headers) =
             (self.agent.clone(), self.base_url.join(&[&path, "&", query].concat()), self.sent_headers());
         let export = self.start(move |_| get(&agent, &url, &headers, left))?;
-        let sides = self.finish_sides(sides)?;
+        // The server needs far longer for the export.
+        let sides = SideAnswers {
+            own_items: self.side("workspaces/list_ws_specific", ANSWER_BYTES_MAX)?,
+            file_types: self.side("resources/file_resource_type_to_file_ext_map", ANSWER_BYTES_MAX)?,
+            shared_ui: self.side("shared_ui/get", SHARED_UI_BYTES_MAX)?,
+        };
         let lost = |error| pull_failed(self.unreachable(&path, &error));
         let response = export.wait(self.deadline)?.map_err(lost)?;
-        if response.status() != 200 || is_page(&response) {
-            let answer = read_answer(response, path.clone(), ANSWER_BYTES_MAX).map_err(lost)?;
+        if response.status() != 200 || is_page(response.headers()) {
+            let answer = read_answer(path.clone(), response, ANSWER_BYTES_MAX).map_err(lost)?;
             return Err(match self.not_redirected(answer)? {
                 answer if answer.body.contains("no rows returned") => self.no_such_workspace(),
                 answer => pull_failed(self.strange_answer(&answer)),
             });
         }
-        let target = (folder.to_owned(), snapshot::create_files(folder)?);
+        let target = (folder.to_owned(), snapshot::create_file(folder)?);
         let query = query.to_owned();
         let taken = self.start(move |unwanted| {
             Snapshot::take(response.into_body().into_reader(), target, &query, sides, unwanted)
@@ -346,33 +318,16 @@ impl<'a> Windmill<'a> {
         taken.wait(self.deadline)?.map_err(|error| self.no_snapshot(error))
     }
 
-    /// Begins to ask what wmill asks in addition to the export.
-    fn begin_sides(&self) -> Result<[Question; 3], WindmillError> {
-        let begin = |path: &str, bytes_max| self.begin(&self.path(path), bytes_max, None);
-        Ok([
-            begin("workspaces/list_ws_specific", ANSWER_BYTES_MAX)?,
-            begin("resources/file_resource_type_to_file_ext_map", ANSWER_BYTES_MAX)?,
-            begin("shared_ui/get", SHARED_UI_BYTES_MAX)?,
-        ])
-    }
-
-    /// Takes these answers. An answer with a status other than 200 and 404 is an error, since wmill would then delete
-    /// files, and exit with 0.
-    fn finish_sides(&self, [own_items, file_types, shared_ui]: [Question; 3]) -> Result<SideAnswers, WindmillError> {
-        let finish = |question| {
-            let answer = self.finish(question)?;
-            match answer.status {
-                // A server that does not know the question answers 404. wmill does not ask such a server either.
-                200 => Ok(Some(Arc::new(answer.body))),
-                404 => Ok(None),
-                _ => Err(self.no_answer(Code::PullFailed, &answer)),
-            }
-        };
-        Ok(SideAnswers {
-            own_items: finish(own_items)?,
-            file_types: finish(file_types)?,
-            shared_ui: finish(shared_ui)?,
-        })
+    /// Asks what wmill asks in addition to the export. An answer with a status other than 200 and 404 is an error, since
+    /// wmill would then delete files, and exit with 0.
+    fn side(&self, path: &str, bytes_max: u64) -> Result<snapshot::Answer, WindmillError> {
+        let answer = self.ask_by(&self.path(path), bytes_max, None)?;
+        match answer.status {
+            // A server that does not know the question answers 404. wmill does not ask such a server either.
+            200 => Ok(Some(Arc::new(answer.body))),
+            404 => Ok(None),
+            _ => Err(self.no_answer(Code::PullFailed, &answer)),
+        }
     }
 
     fn no_snapshot(&self, error: SnapshotError) -> WindmillError {
@@ -387,24 +342,32 @@ impl<'a> Windmill<'a> {
                 Err(expired) => WindmillError::Expired(expired),
             },
             SnapshotError::Strange(why) => failed(&why, Retry::Never),
-            SnapshotError::Cancelled => WindmillError::Expired(Expired::Cancelled),
             SnapshotError::Disk(error) => error.into(),
         }
     }
 
     fn is_known_to_be_missing(&self) -> Result<bool, WindmillError> {
         let body = format!("{{\"id\":{}}}", json::to_string(self.workspace.as_str()));
-        let answer = self.finish(self.begin("api/workspaces/exists", ANSWER_BYTES_MAX, Some(body))?)?;
+        let answer = self.ask_by("api/workspaces/exists", ANSWER_BYTES_MAX, Some(body))?;
         Ok(answer.status == 200 && answer.body.trim() == "false")
     }
 
-    /// Returns the workspaces that the token sees. A token that is bound to one workspace may not ask, so this is
-    /// `None`.
-    fn workspaces(&self) -> Option<Vec<String>> {
-        let answer = self.ask("api/workspaces/users").ok().filter(|answer| answer.status == 200)?;
-        let Value::Object(answer) = parse(&answer.body)? else { return None };
-        let Some(Value::Array(list)) = answer.get("workspaces") else { return None };
-        Some(list.iter().filter_map(living_workspace).map(|id| id.to_string()).collect())
+    /// Returns the workspaces that the token sees and that are not archived. A token that is bound to one workspace may
+    /// not ask.
+    fn workspaces(&self) -> Result<Vec<WorkspaceId>, WindmillError> {
+        let answer = self.ask("api/workspaces/list")?;
+        match (answer.status, parse(&answer.body)) {
+            (200, Some(Value::Array(list))) => Ok(list.iter().filter_map(living_workspace).collect()),
+            (401 | 403, _) => {
+                let message = format!(
+                    "Windmill at {} does not list its workspaces for this token (status {}): it is wrong or expired, or \
+                     bound to one workspace; WINDMILL_WORKSPACE=* needs one that is not",
+                    self.base_url, answer.status
+                );
+                Err(failed(Code::WindmillUnauthorized, message))
+            }
+            _ => Err(self.strange_answer(&answer)),
+        }
     }
 
     /// Returns the headers of each question.
@@ -421,8 +384,7 @@ impl<'a> Windmill<'a> {
     /// is incomplete, late or not JSON.
     #[must_use]
     pub fn ask_for_names(&self, path: &str) -> Option<Value> {
-        let asked = self.begin(&self.path(path), NAMES_BYTES_MAX, None).and_then(|question| self.finish(question));
-        let (status, value) = match asked {
+        let (status, value) = match self.ask(&self.path(path)) {
             Ok(answer) => (answer.status, parse(&self.redactor().redact(&answer.body))),
             Err(_) => (0, None),
         };
@@ -440,15 +402,14 @@ impl<'a> Windmill<'a> {
     }
 
     fn ask(&self, path: &str) -> Result<Answer, WindmillError> {
-        self.finish(self.begin(path, ANSWER_BYTES_MAX, None)?)
+        self.ask_by(path, ANSWER_BYTES_MAX, None)
     }
 
-    /// Begins to ask, with a POST if there is a body.
-    fn begin(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Question, WindmillError> {
+    /// Asks, with a POST if there is a body. The answer has at most so many bytes.
+    fn ask_by(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Answer, WindmillError> {
         self.deadline.remaining()?;
         let (agent, url, headers) = (self.agent.clone(), self.base_url.join(path), self.sent_headers());
-        let path = path.to_owned();
-        let asked = path.clone();
+        let asked = path.to_owned();
         let answer = self.start(move |_| {
             let response = match body {
                 None => get(&agent, &url, &headers, ANSWER_TIME_MAX),
@@ -457,9 +418,9 @@ impl<'a> Windmill<'a> {
                     headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send(body)
                 }
             };
-            read_answer(response?, asked, bytes_max)
+            read_answer(asked, response?, bytes_max)
         })?;
-        Ok(Question { path, answer })
+        self.not_redirected(answer.wait(self.deadline)?.map_err(|error| self.unreachable(path, &error))?)
     }
 
     /// Runs `ask`, which waits for the server, in its own thread.
@@ -467,12 +428,7 @@ impl<'a> Windmill<'a> {
         &self,
         ask: impl FnOnce(&CancelToken) -> T + Send + 'static,
     ) -> Result<Pending<T>, WindmillError> {
-        Pending::start(ask).map_err(|error| WindmillError::Machine(format!("cannot start a thread: {error}")))
-    }
-
-    fn finish(&self, Question { path, answer }: Question) -> Result<Answer, WindmillError> {
-        let answer = answer.wait(self.deadline)?.map_err(|error| self.unreachable(&path, &error))?;
-        self.not_redirected(answer)
+        Pending::start(ask).map_err(|error| failed(Code::PullFailed, format!("cannot start a thread: {error}")))
     }
 
     /// Returns an error for a redirect. A redirect is not followed. The message names its target, since the setting
@@ -482,7 +438,7 @@ impl<'a> Windmill<'a> {
             return Ok(answer);
         }
         let asked = answer.path.split('?').next().unwrap_or_default();
-        let target = answer.location.as_deref().unwrap_or("no place that it names");
+        let target = answer.header("location").unwrap_or("no place that it names");
         let base = target.split('?').next().and_then(|target| target.strip_suffix(asked)).unwrap_or(target);
         let base: String = self.printable(base.trim_end_matches('/')).chars().take(LOCATION_CHARS_MAX).collect();
         let message = format!(
@@ -624,21 +580,17 @@ fn get(
     headers.iter().fold(request, |request, (name, value)| request.header(name, value)).call()
 }
 
-fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
-    response.headers().get(name)?.to_str().ok().map(str::trim)
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-fn is_page(response: &Response) -> bool {
-    header(response, "content-type").is_some_and(|value| value.starts_with("text/html"))
+/// Whether the answer is HTML. No answer of Windmill's API is.
+fn is_page(headers: &HeaderMap) -> bool {
+    header(headers, "content-type").is_some_and(|value| value.starts_with("text/html"))
 }
 
-fn read_answer(mut response: Response, path: String, bytes_max: u64) -> Result<Answer, ureq::Error> {
+fn read_answer(path: String, mut response: Response, bytes_max: u64) -> Result<Answer, ureq::Error> {
     let status = response.status().as_u16();
-    // The header may also be a date, which is rare. Our own pause is used then.
-    let retry_after = header(&response, "retry-after").and_then(|value| value.parse().ok());
-    let date = header(&response, "date").and_then(|value| httpdate::parse_http_date(value).ok());
-    let is_page = is_page(&response);
-    let location = header(&response, "location").map(str::to_owned);
     let mut bytes = Vec::new();
     // For an answer with another status, the beginning is enough.
     let read_max = if status == 200 { bytes_max + 1 } else { SHORT_BYTES_MAX };
@@ -651,7 +603,7 @@ fn read_answer(mut response: Response, path: String, bytes_max: u64) -> Result<A
         let bytes = error.as_bytes();
         String::from_utf8_lossy(&bytes[..bytes.len().min(ECHOED_BYTES_MAX)]).into_owned()
     });
-    Ok(Answer { path, status, retry_after: retry_after.map(Duration::from_secs), date, is_page, location, body })
+    Ok(Answer { path, status, headers: mem::take(response.headers_mut()), body })
 }
 
 /// Returns an error that no other attempt helps against.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use miniserde::json::{self, Value};
+use miniserde::{Deserialize, Serialize};
 
 use crate::http::loopback::LoopbackServer;
 use crate::model::names::WorkspaceId;
@@ -22,8 +23,6 @@ const PROFILE: &str = "windmill-git-sync-run";
 /// The largest output of a push, with one line for each file of a workspace: a hundred thousand lines. Parsed, they
 /// take as much memory again.
 const CHANGES_BYTES_MAX: usize = 8 << 20;
-/// The largest file with a known version: a path of 4,096 bytes at most, two numbers and a version.
-const KNOWN_VERSION_BYTES_MAX: u64 = 8 << 10;
 /// The line that the image's wmill prints before its version.
 const SORTS_DEPENDENCIES: &str = "Dependencies are sorted";
 /// How much of a script is read, to see which interpreter its first line names.
@@ -97,41 +96,35 @@ pub fn push(
     };
     let finished = sync(windmill.workspace, run_env, folder, &relay.server, options, &mut |_| {})?;
     let refusal = relay.refusal();
-    match said_of_push(&finished) {
-        Some(said) if finished.is_success() && said.is_success => Ok(refusal),
-        said => Err(push_failed(windmill, run_env, &finished, said.unwrap_or_default(), refusal)),
+    let (is_success, failed) = said_of_push(&finished).unwrap_or_default();
+    if finished.is_success() && is_success {
+        return Ok(refusal);
     }
+    Err(push_failed(windmill, run_env, &finished, failed, refusal))
 }
 
-/// What `wmill sync push` prints at its end.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct PushSaid {
-    is_success: bool,
-    /// The files that it could not push, and why.
-    failed: Vec<(String, String)>,
-}
-
-fn said_of_push(finished: &Finished) -> Option<PushSaid> {
+/// Returns what `wmill sync push` prints at its end: whether it succeeded, and the first file that it could not push, with
+/// the reason.
+fn said_of_push(finished: &Finished) -> Option<(bool, Option<(String, String)>)> {
     // Warnings may come before the JSON.
     let text = String::from_utf8_lossy(&finished.stdout);
     let (start, end) = (text.find("{\n")?, text.rfind('}')?);
-    let Ok(Value::Object(mut answer)) = json::from_str(text.get(start..=end)?) else { return None };
-    let is_success = matches!(answer.get("success"), Some(Value::Bool(true)));
-    let failed = match answer.remove("failed") {
-        Some(Value::Array(list)) => list.iter().filter_map(|one| two_texts(one, ["path", "error"])).collect(),
-        _ => Vec::new(),
+    let Ok(Value::Object(answer)) = json::from_str(text.get(start..=end)?) else { return None };
+    let failed = match answer.get("failed") {
+        Some(Value::Array(list)) => list.iter().find_map(|one| two_texts(one, ["path", "error"])),
+        _ => None,
     };
-    Some(PushSaid { is_success, failed })
+    Some((matches!(answer.get("success"), Some(Value::Bool(true))), failed))
 }
 
 fn push_failed(
     windmill: &Windmill<'_>,
     run_env: &RunEnv,
     finished: &Finished,
-    PushSaid { failed, .. }: PushSaid,
+    failed: Option<(String, String)>,
     refusal: Option<Refusal>,
 ) -> WindmillError {
-    let (code, why) = if let Some((path, why)) = failed.into_iter().next() {
+    let (code, why) = if let Some((path, why)) = failed {
         (Code::PullFailed, run_env.redactor.redact(&format!("{path}: {why}")))
     } else if let Some(Refusal { what, status, reason }) = refusal {
         let code = match status {
@@ -192,7 +185,7 @@ fn sync(
             let (code, message) = (Code::PullFailed, failure.to_string());
             Err(WindmillError::Failed { code, message, retry: Retry::NewCheckout })
         }
-        _ => Err(WindmillError::Machine(failure.to_string())),
+        _ => Err(api::failed(Code::PullFailed, failure.to_string())),
     })
 }
 
@@ -262,30 +255,16 @@ impl Words {
     }
 }
 
-/// Returns what the output of a push means.
+/// Returns what the output of a push means. wmill talks to our relay only, which answers in Windmill's place if it cannot
+/// reach Windmill.
 fn code_of_push(printed: &str) -> Code {
-    const UNREACHABLE: [&str; 13] = [
-        "ECONNREFUSED",
-        "ENOTFOUND",
-        "EAI_AGAIN",
-        "ECONNRESET",
-        "ETIMEDOUT",
-        "EHOSTUNREACH",
-        "socket hang up",
-        // Sometimes wmill prints only this, whatever the cause, even for a bad certificate.
-        "Could not connect to Windmill server",
-        "CERT_",
-        "SELF_SIGNED_CERT",
-        "UNABLE_TO_GET_ISSUER",
-        "UNABLE_TO_VERIFY_LEAF",
-        "ERR_TLS_CERT",
-    ];
-    let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
-    if has(&["Workspace id '", "no rows returned"]) {
+    let has = |signs: [&str; 2]| signs.iter().any(|sign| printed.contains(sign));
+    if has(["Workspace id '", "no rows returned"]) {
         Code::WorkspaceNotFound
-    } else if has(&["Could not authenticate", "Unauthorized"]) {
+    } else if has(["Could not authenticate", "Unauthorized"]) {
         Code::WindmillUnauthorized
-    } else if has(&UNREACHABLE) {
+    // Sometimes wmill prints only the first of these, whatever the cause. The second is what the relay answers.
+    } else if has(["Could not connect to Windmill server", "no answer: "]) {
         Code::WindmillUnreachable
     } else {
         Code::PullFailed
@@ -334,27 +313,41 @@ pub fn is_progress(line: &str) -> bool {
 }
 
 /// What is known about a `wmill`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version {
-    /// The version, such as `1.819.0`.
-    pub text: String,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Path, size and time of its file. Another version differs in at least one of them.
+    pub file: String,
+    /// Its version, such as `1.819.0`.
+    pub version: String,
     /// Whether it takes the files of `dependencies/` in sorted order, and not in the order of the file system: their
     /// order goes into the hashes of `wmill-lock.yaml`.
     pub sorts_dependencies: bool,
 }
 
-/// Returns the version of the `wmill` on the path.
+/// Returns the version of the `wmill` on the path. `on_line` gets each line that it prints.
 ///
 /// # Errors
 /// The same as for [`RunEnv::version`].
-pub fn version(run_env: &RunEnv) -> Result<Version, String> {
+pub fn version(run_env: &RunEnv, on_line: &mut dyn FnMut(&str)) -> Result<String, String> {
+    run_env.version("wmill", "--version", "CLI version: ", on_line)
+}
+
+/// Returns what is known about the `wmill` on the path, or `None` if it does not give its version. It is started only if
+/// it is not the `known` one.
+#[must_use]
+pub fn program(run_env: &RunEnv, known: Option<&Program>) -> Option<Program> {
+    let path = path(&run_env.environment)?;
+    let metadata = path.metadata().ok()?;
+    let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let file = format!("{} {} {}", path.display(), metadata.len(), modified.as_nanos());
+    if let Some(known) = known.filter(|known| known.file == file) {
+        return Some(known.clone());
+    }
     // The image's wmill prints that it sorts (`image/adapt.mjs`). Node, which runs npm's wmill, sorts the names in a
     // folder itself.
-    let mut sorts_dependencies = program(&run_env.environment).is_some_and(|program| is_run_by_node(&program));
-    let text = run_env.version("wmill", "--version", "CLI version: ", &mut |line| {
-        sorts_dependencies |= line == SORTS_DEPENDENCIES;
-    })?;
-    Ok(Version { text, sorts_dependencies })
+    let mut sorts_dependencies = is_run_by_node(&path);
+    let version = version(run_env, &mut |line| sorts_dependencies |= line == SORTS_DEPENDENCIES).ok()?;
+    Some(Program { file, version, sorts_dependencies })
 }
 
 fn is_run_by_node(program: &Path) -> bool {
@@ -363,46 +356,8 @@ fn is_run_by_node(program: &Path) -> bool {
     first.starts_with(b"#!") && first.ends_with(b"node")
 }
 
-/// Does the same as [`version`], but returns `None` if wmill does not give its version.
-///
-/// To get the version, the program has to be started once more. So the version is kept in the file at `known`, together
-/// with the identity of the program.
-#[must_use]
-pub fn known_version(run_env: &RunEnv, known: &Path) -> Option<Version> {
-    let program = identity(&run_env.environment);
-    let kept = files::read_file(known, KNOWN_VERSION_BYTES_MAX).ok();
-    let kept = kept.and_then(|kept| String::from_utf8(kept).ok());
-    if let (Some(program), Some(kept)) = (&program, &kept)
-        && let [kept_program, text, sorted, ""] = kept.split('\n').collect::<Vec<_>>()[..]
-        && program == kept_program
-        && !text.is_empty()
-    {
-        return Some(Version { text: text.to_owned(), sorts_dependencies: sorted == SORTS_DEPENDENCIES });
-    }
-    let version = version(run_env).ok()?;
-    if let Some(program) = program {
-        let sorted = if version.sorts_dependencies { SORTS_DEPENDENCIES } else { "" };
-        // Other workspaces may run at the same time, so each run writes its own file first and then renames it.
-        let written =
-            run_env.run_dir.write("wmill-version", format!("{program}\n{}\n{sorted}\n", version.text).as_bytes());
-        if let Err(error) = written.and_then(|fresh| std::fs::rename(fresh, known)) {
-            log::warn!("cannot note the version of wmill: {error}");
-        }
-    }
-    Some(version)
-}
-
-/// Returns path, size and time of the file behind `wmill`. Another version differs in at least one of them.
-#[must_use]
-pub fn identity(environment: &[(String, String)]) -> Option<String> {
-    let program = program(environment)?;
-    let metadata = program.metadata().ok()?;
-    let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(format!("{} {} {}", program.display(), metadata.len(), modified.as_nanos()))
-}
-
 /// Returns the path of the file behind `wmill`.
-fn program(environment: &[(String, String)]) -> Option<PathBuf> {
+fn path(environment: &[(String, String)]) -> Option<PathBuf> {
     let (_, path) = environment.iter().find(|(name, _)| name == "PATH")?;
     std::env::split_paths(path).map(|folder| folder.join("wmill")).find_map(|file| file.canonicalize().ok())
 }
@@ -490,8 +445,7 @@ mod tests {
     #[test]
     fn what_a_push_prints_tells_what_failed() {
         assert_eq!(code_of_push("Workspace id 'x' not found on http://w/"), Code::WorkspaceNotFound);
-        assert_eq!(code_of_push("connect ECONNREFUSED 127.0.0.1:1"), Code::WindmillUnreachable);
-        assert_eq!(code_of_push("fetch failed: SELF_SIGNED_CERT_IN_CHAIN"), Code::WindmillUnreachable);
+        assert_eq!(code_of_push("no answer: io: Connection refused"), Code::WindmillUnreachable);
         assert_eq!(code_of_push("Unauthorized"), Code::WindmillUnauthorized);
         assert_eq!(code_of_push("Failed to parse YAML content"), Code::PullFailed);
     }

@@ -1,6 +1,7 @@
 //! Finds names in an export that must not become names of files: they lead out of the folder, or git or a file system
 //! refuses them.
 
+use super::item_path;
 use super::json_digest::CUT;
 use super::narrow::DEPENDENCIES;
 
@@ -37,7 +38,7 @@ pub fn fault_of_path(path: &str) -> Option<&'static str> {
 /// file of another one.
 #[must_use]
 pub fn fault_of_entry(name: &str) -> Option<&'static str> {
-    let is_folder = [".flow.json", ".app.json", ".raw_app.json"].iter().any(|ending| name.ends_with(ending));
+    let is_folder = item_path::folder_of_entry(name).is_some();
     let is_changed = || name.strip_suffix(".json").is_some_and(|path| path.contains(".json"));
     if name.len() > ENTRY_BYTES_MAX {
         Some("is longer than any path in Windmill")
@@ -56,7 +57,7 @@ pub fn fault_of_entry(name: &str) -> Option<&'static str> {
 /// files of flows and apps have names of their own, and in the folder of a script's modules wmill does not look at names.
 #[must_use]
 pub fn is_like_a_workspace_file(entry: &str) -> bool {
-    let is_folder = [".flow.json", ".app.json", ".raw_app.json"].iter().any(|ending| entry.ends_with(ending));
+    let is_folder = item_path::folder_of_entry(entry).is_some();
     let Some((_, file)) = entry.strip_suffix(".json").and_then(|path| path.rsplit_once('/')) else { return false };
     let is_like = |word: &str| match file.strip_prefix(word) {
         Some(rest) => rest.is_empty() || rest.strip_prefix('.').is_some_and(|kind| !kind.contains('.')),

@@ -201,14 +201,11 @@ fn workspace_mark(path: &str) -> Option<(&str, &str, &str)> {
     if locate_in_folder(path).is_some() {
         return None;
     }
-    let marked = |kind: ItemKind| {
-        let is_native = kind == ItemKind::Trigger("native");
-        matches!(kind, ItemKind::Variable | ItemKind::Resource | ItemKind::Schedule | ItemKind::Trigger(_))
-            && !is_native
-    };
-    let mut endings = FILE_ENDINGS.iter().filter(|(_, kind, _)| marked(*kind));
+    let marked = [ItemKind::Variable, ItemKind::Resource, ItemKind::Schedule];
+    let mut endings = FILE_ENDINGS.iter().filter(|(_, kind, _)| marked.contains(kind));
     let split = endings
         .find_map(|(ending, ..)| stem(path, ending))
+        .or_else(|| trigger(path).map(|(base, _)| base))
         .or_else(|| Some(&path[..path.find(".resource.file.")?]))
         .or_else(|| path.strip_suffix(".meta.yaml").filter(|base| base.contains("/folder.")))
         .or_else(|| path.strip_suffix(".yaml").filter(|base| base.starts_with("settings.")))?;
@@ -265,7 +262,7 @@ fn locate_migration(path: &str) -> Option<Part<'_>> {
 
 /// The endings of folders that are one object, in both layouts, and the files in them that prove that the object
 /// exists.
-const FOLDERS: [(&str, ItemKind, &[&str]); 9] = [
+pub(super) const FOLDERS: [(&str, ItemKind, &[&str]); 9] = [
     (".flow", ItemKind::Flow, &["flow.yaml"]),
     ("__flow", ItemKind::Flow, &["flow.yaml"]),
     (".app", ItemKind::App, &["app.yaml"]),
@@ -276,6 +273,13 @@ const FOLDERS: [(&str, ItemKind, &[&str]); 9] = [
     ("__mod", ItemKind::Script, &[]),
     (".fileset", ItemKind::Resource, &[]),
 ];
+
+/// Returns the kind of an entry of the export that becomes a folder, and its path: `f/ops/nightly.flow.json`.
+pub(super) fn folder_of_entry(entry: &str) -> Option<(ItemKind, &str)> {
+    let name = entry.strip_suffix(".json")?;
+    let kinds = [(".flow", ItemKind::Flow), (".raw_app", ItemKind::RawApp), (".app", ItemKind::App)];
+    kinds.iter().find_map(|(ending, kind)| Some((*kind, name.strip_suffix(ending)?)))
+}
 
 /// Finds the object whose folder the file is in. The outermost folder with such an ending decides.
 fn locate_in_folder(path: &str) -> Option<Part<'_>> {
@@ -305,55 +309,27 @@ fn module_role(rest: &str) -> Role {
     }
 }
 
-/// The endings of scripts' content, longer ones first. wmill accepts `.js`, although it never writes it.
-const SCRIPT_ENDINGS: [&str; 26] = [
-    ".fetch.ts",
-    ".deno.ts",
-    ".bun.ts",
-    ".ts",
-    ".js",
-    ".py",
-    ".go",
-    ".sh",
-    ".pg.sql",
-    ".my.sql",
-    ".bq.sql",
-    ".odb.sql",
-    ".sf.sql",
-    ".ms.sql",
-    ".duckdb.sql",
-    ".sql",
-    ".gql",
-    ".ps1",
-    ".php",
-    ".rs",
-    ".cs",
-    ".nu",
-    ".playbook.yml",
-    ".java",
-    ".rb",
-    ".r",
+/// The endings of scripts' content. wmill accepts `.js`, although it never writes it.
+const SCRIPT_ENDINGS: [&str; 15] =
+    [".ts", ".js", ".py", ".go", ".sh", ".sql", ".gql", ".ps1", ".php", ".rs", ".cs", ".nu", ".java", ".rb", ".r"];
+/// What belongs to the ending if it comes before it.
+const SCRIPT_DIALECTS: [(&str, &[&str]); 3] = [
+    (".ts", &[".fetch", ".deno", ".bun"]),
+    (".sql", &[".pg", ".my", ".bq", ".odb", ".sf", ".ms", ".duckdb"]),
+    (".yml", &[".playbook"]),
 ];
+/// The sorts of triggers, but for native ones.
+const TRIGGERS: [&str; 11] =
+    ["http", "websocket", "kafka", "nats", "postgres", "mqtt", "amqp", "sqs", "gcp", "azure", "email"];
 
 /// The endings of objects that are one YAML file, alone or with companions, and of files beside a script.
-const FILE_ENDINGS: [(&str, ItemKind, Role); 22] = [
+const FILE_ENDINGS: [(&str, ItemKind, Role); 11] = [
     (".app.yaml", ItemKind::App, Role::Main),
     (".resource-type.yaml", ItemKind::ResourceType, Role::Main),
     (".variable.yaml", ItemKind::Variable, Role::Main),
     (".schedule.yaml", ItemKind::Schedule, Role::Main),
     (".user.yaml", ItemKind::User, Role::Main),
     (".group.yaml", ItemKind::Group, Role::Main),
-    (".http_trigger.yaml", ItemKind::Trigger("http"), Role::Main),
-    (".websocket_trigger.yaml", ItemKind::Trigger("websocket"), Role::Main),
-    (".kafka_trigger.yaml", ItemKind::Trigger("kafka"), Role::Main),
-    (".nats_trigger.yaml", ItemKind::Trigger("nats"), Role::Main),
-    (".postgres_trigger.yaml", ItemKind::Trigger("postgres"), Role::Main),
-    (".mqtt_trigger.yaml", ItemKind::Trigger("mqtt"), Role::Main),
-    (".amqp_trigger.yaml", ItemKind::Trigger("amqp"), Role::Main),
-    (".sqs_trigger.yaml", ItemKind::Trigger("sqs"), Role::Main),
-    (".gcp_trigger.yaml", ItemKind::Trigger("gcp"), Role::Main),
-    (".azure_trigger.yaml", ItemKind::Trigger("azure"), Role::Main),
-    (".email_trigger.yaml", ItemKind::Trigger("email"), Role::Main),
     // `f/ops/hook.script.77.nextcloud_native_trigger.yaml`: the service stays in the path, to distinguish the trigger.
     ("_native_trigger.yaml", ItemKind::Trigger("native"), Role::Main),
     (".resource.yaml", ItemKind::Resource, Role::NamesItself),
@@ -368,6 +344,9 @@ fn locate_file(path: &str) -> Option<Part<'_>> {
     }
     if let Some(base) = script_stem(path) {
         return Some(Part::new(ItemKind::Script, base, &path[base.len()..], Role::Main));
+    }
+    if let Some((base, sort)) = trigger(path) {
+        return Some(Part::new(ItemKind::Trigger(sort), base, &path[base.len()..], Role::Main));
     }
     FILE_ENDINGS.iter().find_map(|(ending, kind, role)| {
         let base = stem(path, ending)?;
@@ -384,8 +363,18 @@ fn file_of_resource(path: &str) -> Option<&str> {
     from_the_end.next().filter(|base| file == "file" && resource == "resource" && !base.ends_with('/'))
 }
 
+/// Returns `f/ops/hook` and `http` for `f/ops/hook.http_trigger.yaml`.
+fn trigger(path: &str) -> Option<(&str, &'static str)> {
+    let name = path.strip_suffix("_trigger.yaml")?;
+    TRIGGERS.iter().find_map(|sort| Some((stem(name, &[".", sort].concat())?, *sort)))
+}
+
 fn script_stem(path: &str) -> Option<&str> {
-    SCRIPT_ENDINGS.iter().find_map(|ending| stem(path, ending))
+    let mut dialects =
+        SCRIPT_DIALECTS.iter().filter_map(|(ending, dialects)| Some((path.strip_suffix(ending)?, dialects)));
+    dialects
+        .find_map(|(base, dialects)| dialects.iter().find_map(|dialect| stem(base, dialect)))
+        .or_else(|| SCRIPT_ENDINGS.iter().find_map(|ending| stem(path, ending)))
 }
 
 /// Returns `path` without `ending`, if a name is left.
@@ -505,7 +494,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_script_is_one_whatever_its_language() {
-        for ending in SCRIPT_ENDINGS {
+        for ending in SCRIPT_ENDINGS.into_iter().chain([".deno.ts", ".pg.sql", ".duckdb.sql", ".playbook.yml"]) {
             check(&format!("f/ops/job{ending}"), "script f/ops/job");
             assert!(is_script_file_under_windmill(&format!("f/ops/job{ending}")));
         }

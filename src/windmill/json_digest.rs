@@ -48,128 +48,111 @@ pub type Visitor<'v> = dyn FnMut(&[String], Event<'_>) + 'v;
 /// [`io::ErrorKind::InvalidData`] if the text is not JSON, or exceeds a limit. Any other error means that the text could
 /// not be read.
 pub fn digest(input: &mut dyn BufRead, visitor: &mut Visitor<'_>) -> io::Result<Hash> {
-    Reader { input, visitor, open: Vec::new(), path: Vec::new(), members: 0, shown: Vec::new() }.document()
+    let mut reader = Reader { input, visitor, path: Vec::new(), members: 0, shown: Vec::new() };
+    let hash = reader.value()?;
+    if reader.token()?.is_none() { Ok(hash) } else { Err(strange("two values")) }
 }
 
 fn strange(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// An object or an array whose end has not been read yet.
-struct Open {
-    /// The byte that ends it.
-    end: u8,
-    digest: Digest,
-    /// The key of the value that is read now, in an object.
-    key: Hash,
-    /// The members of an object so far.
-    members: Vec<(Hash, Hash)>,
-}
-
 struct Reader<'a, 'v> {
     input: &'a mut dyn BufRead,
     visitor: &'a mut Visitor<'v>,
-    open: Vec<Open>,
     /// The last key of each open object, and an empty text for each open array.
     path: Vec<String>,
+    /// How many members the open objects have.
     members: usize,
     shown: Vec<u8>,
 }
 
 impl Reader<'_, '_> {
-    fn document(mut self) -> io::Result<Hash> {
-        loop {
-            let Some(mut value) = self.value()? else { continue };
-            // A value may be the last one of its object or array, which may also be the last one of its own.
-            loop {
-                let Some(open) = self.open.last_mut() else {
-                    return if self.token()?.is_none() { Ok(value) } else { Err(strange("two values")) };
-                };
-                if open.end == b'}' {
-                    open.members.push((open.key, value));
-                } else {
-                    open.digest.update(&value);
-                }
-                let end = open.end;
-                match self.token()? {
-                    Some(b',') => {
-                        if end == b'}' {
-                            self.key()?;
-                        }
-                        break;
-                    }
-                    Some(byte) if byte == end => value = self.close(),
-                    _ => return Err(strange("a value is followed by neither a comma nor an end")),
-                }
-            }
-        }
-    }
-
-    /// Returns the digest of a complete value, or `None` if an object or an array was opened.
-    fn value(&mut self) -> io::Result<Option<Hash>> {
+    /// Reads a value, and returns its digest. The depth is bounded, so recursion is.
+    fn value(&mut self) -> io::Result<Hash> {
         match self.token()?.ok_or_else(|| strange("it ends early"))? {
-            first @ (b'{' | b'[') => {
-                let end = if first == b'{' { b'}' } else { b']' };
-                if self.open.len() >= DEPTH_MAX {
-                    return Err(strange("it is nested more than 500 levels deep"));
-                }
-                (self.visitor)(&self.path, Event::Open);
-                self.open.push(Open { end, digest: begin(first), key: Hash::default(), members: Vec::new() });
-                self.path.push(String::new());
-                if self.peek_token()? == Some(end) {
-                    self.token()?;
-                    return Ok(Some(self.close()));
-                }
-                if end == b'}' {
-                    self.key()?;
-                }
-                Ok(None)
-            }
+            b'{' => self.object(),
+            b'[' => self.array(),
             b'"' => {
                 let hash = self.string()?;
                 let text = self.shown();
                 (self.visitor)(&self.path, Event::Text(&text));
-                Ok(Some(hash))
+                Ok(hash)
             }
-            first => self.literal(first).map(Some),
+            first => self.literal(first),
         }
     }
 
-    /// Removes the innermost open object or array, and returns its digest.
-    fn close(&mut self) -> Hash {
+    /// Begins an object or an array. Its opening bracket has been read.
+    fn open(&mut self) -> io::Result<()> {
+        if self.path.len() >= DEPTH_MAX {
+            return Err(strange("it is nested more than 500 levels deep"));
+        }
+        (self.visitor)(&self.path, Event::Open);
+        self.path.push(String::new());
+        Ok(())
+    }
+
+    /// Whether another value follows in the innermost object or array. `is_first` if none was read yet.
+    fn has_next(&mut self, end: u8, is_first: bool) -> io::Result<bool> {
+        if is_first && self.peek_token()? != Some(end) {
+            return Ok(true);
+        }
+        match self.token()? {
+            Some(b',') if !is_first => return Ok(true),
+            Some(byte) if byte == end => {}
+            _ => return Err(strange("a value is followed by neither a comma nor an end")),
+        }
         self.path.pop();
-        let Some(Open { mut digest, mut members, .. }) = self.open.pop() else {
-            unreachable!("only what is open is closed")
-        };
+        Ok(false)
+    }
+
+    fn array(&mut self) -> io::Result<Hash> {
+        self.open()?;
+        let (mut digest, mut is_first) = (begin(b'['), true);
+        while self.has_next(b']', is_first)? {
+            digest.update(&self.value()?);
+            is_first = false;
+        }
+        Ok(digest.finish_bytes())
+    }
+
+    fn object(&mut self) -> io::Result<Hash> {
+        self.open()?;
+        let mut members = Vec::new();
+        while self.has_next(b'}', members.is_empty())? {
+            self.members += 1;
+            if self.members > MEMBERS_MAX {
+                return Err(strange("its objects have more than 250,000 members"));
+            }
+            members.push((self.key()?, self.value()?));
+        }
         self.members -= members.len();
         // The sort is stable: if a key occurs twice, its last value stays the last.
         members.sort_by_key(|(key, _)| *key);
+        let mut digest = begin(b'{');
         for (key, value) in members {
             digest.update(&key);
             digest.update(&value);
         }
-        digest.finish_bytes()
+        Ok(digest.finish_bytes())
     }
 
-    /// Reads `"key":` within the innermost open object.
-    fn key(&mut self) -> io::Result<()> {
+    /// Reads `"key":` within the innermost object.
+    fn key(&mut self) -> io::Result<Hash> {
         if self.token()? != Some(b'"') {
             return Err(strange("a key is not a string"));
         }
-        self.members += 1;
-        if self.members > MEMBERS_MAX {
-            return Err(strange("its objects have more than 250,000 members"));
-        }
         let hash = self.string()?;
         let shown = self.shown();
-        if let (Some(open), Some(last)) = (self.open.last_mut(), self.path.last_mut()) {
-            (open.key, *last) = (hash, shown);
+        if let Some(last) = self.path.last_mut() {
+            *last = shown;
         }
         (self.visitor)(&self.path, Event::Key);
         if self.token()? != Some(b':') {
             return Err(strange("a key is not followed by a colon"));
         }
-        Ok(())
+        Ok(hash)
     }
 
     /// Returns the digest of a string as written. Its opening quote has been read.

@@ -9,12 +9,9 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use crate::util::hash::{self, Algorithm, Digest};
-use crate::windmill::item_path::WMILL_LOCK;
+use crate::windmill::item_path::{FOLDERS, WMILL_LOCK};
 use crate::windmill::json_digest::{Hash, hash_of};
 
-/// The endings of folders whose files belong to the item before the ending. The dotted layout needs no endings, since a
-/// base path ends at a dot.
-const FOLDER_ENDINGS: [&str; 5] = ["__flow", "__app", "__raw_app", "__mod", "__dbt"];
 /// The folder whose files go into the hashes of all items.
 pub const DEPENDENCIES: &str = "dependencies/";
 /// The version of `wmill-lock.yaml` in which each line names its item.
@@ -24,16 +21,15 @@ const LOCK_VERSION: &str = "version: v2";
 /// harm.
 pub type GroupId = [u8; 16];
 
-/// The id of a group, and a digest of it or of one of its entries.
+/// The id of the group of an entry, and the digest of the entry.
 pub type Record = [u8; 48];
 
 /// The length of a record.
 const RECORD_BYTES: u64 = size_of::<Record>() as u64;
 
-/// The digest of each group of an export, as sorted records. There is one list of 12 MB at most: the records of the
-/// entries become those of the groups, and are written to the disk as they are.
+/// The groups of an export: the sorted records of its entries, 12 MB at most. They are written to the disk as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Groups(Vec<u8>);
+pub struct Groups(Vec<Record>);
 
 /// The groups whose content has changed, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,8 +57,9 @@ pub fn base_of(path: &str) -> &str {
     path
 }
 
+/// A name has no dot here, so it can have only the endings of the layout without dots.
 fn stem_of_folder(name: &str) -> Option<&str> {
-    FOLDER_ENDINGS.iter().find_map(|ending| name.strip_suffix(ending))
+    FOLDERS.iter().find_map(|(ending, ..)| name.strip_suffix(ending))
 }
 
 /// Returns the group of an entry of the export, or of a file in the tree.
@@ -76,19 +73,10 @@ pub fn group_of(path: &str) -> GroupId {
 /// Returns the record of an entry with this digest.
 #[must_use]
 pub fn record(path: &str, digest: &Hash) -> Record {
-    joined(&group_of(path), digest)
-}
-
-fn joined(id: &GroupId, digest: &Hash) -> Record {
     let mut record = [0; 48];
-    record[..16].copy_from_slice(id);
+    record[..16].copy_from_slice(&group_of(path));
     record[16..].copy_from_slice(digest);
     record
-}
-
-/// Splits a record into the id and the digest.
-fn split(record: &Record) -> (&[u8], &[u8]) {
-    record.split_at(16)
 }
 
 impl Groups {
@@ -96,40 +84,28 @@ impl Groups {
     #[must_use]
     pub fn new(mut entries: Vec<Record>) -> Self {
         entries.sort_unstable();
-        let (mut groups, mut begin) = (0, 0);
-        while let Some(first) = entries.get(begin) {
-            let mut id = [0; 16];
-            id.copy_from_slice(split(first).0);
-            let count = entries[begin..].iter().take_while(|entry| split(entry).0 == id).count();
-            let digests: Vec<&[u8]> = entries[begin..begin + count].iter().map(|entry| split(entry).1).collect();
-            entries[groups] = joined(&id, &hash_of(&digests));
-            (groups, begin) = (groups + 1, begin + count);
-        }
-        entries.truncate(groups);
-        Self(entries.into_flattened())
-    }
-
-    fn records(&self) -> &[Record] {
-        self.0.as_chunks().0
+        Self(entries)
     }
 
     /// Returns the digest of all groups.
     #[must_use]
     pub fn digest(&self) -> String {
-        hash::hex(&hash_of(&[&self.0]))
+        hash::hex(&hash_of(&[self.as_bytes()]))
     }
 
     /// Returns the groups as bytes for a file.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_flattened()
     }
 
     /// Returns the digest of one group, or `None` if the export has no entry in it.
     #[must_use]
-    pub fn get(&self, id: &GroupId) -> Option<&[u8]> {
-        let records = self.records();
-        records.binary_search_by_key(&&id[..], |record| split(record).0).ok().map(|at| split(&records[at]).1)
+    pub fn get(&self, id: &GroupId) -> Option<Hash> {
+        let start = self.0.partition_point(|record| record[..16] < id[..]);
+        let entries = &self.0[start..];
+        let count = entries.iter().take_while(|record| record.starts_with(id)).count();
+        (count > 0).then(|| hash_of(&[entries[..count].as_flattened()]))
     }
 
     /// Returns the groups that differ from those of an earlier export, or `None` if there are very many. `earlier` gives
@@ -138,21 +114,21 @@ impl Groups {
     /// # Errors
     /// The error of `earlier`, or [`io::ErrorKind::InvalidData`] if it has another digest.
     pub fn changed_since(&self, mut earlier: impl Read, digest: &str) -> io::Result<Option<Changed>> {
-        let (mut changed, mut these, mut of_earlier) = (Vec::new(), self.records().iter().peekable(), Vec::new());
+        let (mut changed, mut these, mut of_earlier) = (Vec::new(), self.0.iter().peekable(), Vec::new());
         let mut read = Digest::new(Algorithm::Sha256);
         let mut note = |record: &Record| {
-            if changed.len() <= CHANGED_MAX {
-                changed.extend(record.first_chunk());
+            if changed.len() <= CHANGED_MAX && changed.last() != record.first_chunk() {
+                changed.extend(record.first_chunk::<16>());
             }
         };
         // Both are sorted, so they are read side by side.
         while Read::by_ref(&mut earlier).take(RECORD_BYTES).read_to_end(&mut of_earlier)? > 0 {
             read.update(&of_earlier);
             let Some(those) = of_earlier.first_chunk() else { break };
-            while let Some(this) = these.next_if(|this| split(this).0 < split(those).0) {
+            while let Some(this) = these.next_if(|this| *this < those) {
                 note(this);
             }
-            if these.next_if(|this| split(this).0 == split(those).0) != Some(those) {
+            if these.next_if_eq(&those).is_none() {
                 note(those);
             }
             of_earlier.clear();

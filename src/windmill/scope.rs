@@ -43,40 +43,39 @@ impl Scope {
     #[must_use]
     pub fn keeps_out(&self, kind: &str, path: &str, non_dotted_paths: bool) -> bool {
         let files = files_of(kind, path, if non_dotted_paths { "__" } else { "." });
-        !files.is_empty() && files.iter().all(|file| self.passes_over(file))
+        !files.is_empty() && files.iter().all(|file| self.has(file) == Some(false))
     }
 
     /// Whether the patterns certainly take in a file. A pattern that is not understood is a doubt.
     #[must_use]
     pub fn takes_in(&self, file: &str) -> bool {
-        let has = |patterns: &[Option<String>]| {
-            patterns.is_empty() || patterns.iter().flatten().any(|pattern| glob::matches(pattern, file))
-        };
-        let misses = |pattern: &Option<String>| pattern.as_ref().is_some_and(|pattern| !glob::matches(pattern, file));
-        self.is_all()
-            || (!is_hidden(file)
-                && has(&self.includes)
-                && has(&self.extra_includes)
-                && self.excludes.iter().all(misses))
+        self.is_all() || self.has(file) == Some(true)
     }
 
-    fn passes_over(&self, file: &str) -> bool {
-        if is_hidden(file) {
-            return false;
+    /// Whether the patterns take in a file; `None` if that is not certain. To minimatch, a star does not match names that
+    /// begin with a dot.
+    fn has(&self, file: &str) -> Option<bool> {
+        if file.split('/').any(|name| name.starts_with('.')) {
+            return None;
         }
-        let is_missed = |patterns: &[Option<String>]| {
-            let misses = |pattern: &Option<String>| pattern.as_ref().is_some_and(|it| !can_match(it, file));
-            !patterns.is_empty() && patterns.iter().all(misses)
-        };
-        self.excludes.iter().flatten().any(|pattern| has_to_match(pattern, file))
-            || is_missed(&self.includes)
-            || is_missed(&self.extra_includes)
+        let included = |patterns: &[_]| if patterns.is_empty() { Some(true) } else { any_matches(patterns, file) };
+        let parts =
+            [included(&self.includes), included(&self.extra_includes), any_matches(&self.excludes, file).map(|is| !is)];
+        if parts.contains(&Some(false)) { Some(false) } else { (!parts.contains(&None)).then_some(true) }
     }
 }
 
-/// Whether a name in the path begins with a dot. To minimatch, a star does not match such names.
-fn is_hidden(file: &str) -> bool {
-    file.split('/').any(|name| name.starts_with('.'))
+/// Whether one of the patterns matches the file; `None` if that is not certain.
+fn any_matches(patterns: &[Option<String>], file: &str) -> Option<bool> {
+    let mut is_certain = true;
+    for pattern in patterns {
+        match pattern {
+            Some(pattern) if has_to_match(pattern, file) => return Some(true),
+            Some(pattern) if !can_match(pattern, file) => {}
+            _ => is_certain = false,
+        }
+    }
+    is_certain.then_some(false)
 }
 
 /// Whether the pattern matches the file, whatever [`ANY`] stands for.

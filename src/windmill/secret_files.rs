@@ -10,10 +10,8 @@ use crate::windmill::item_path::KEY_FILE;
 
 /// The settings of the workspace.
 pub const SETTINGS_FILE: &str = "settings.yaml";
-/// A larger variable file is not parsed. Windmill's values of variables are far smaller.
-const VARIABLE_BYTES_MAX: usize = 1024 * 1024;
-/// Larger settings are not parsed.
-const SETTINGS_BYTES_MAX: usize = 1024 * 1024;
+/// A larger file is not parsed. Windmill's values of variables are far smaller.
+const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// The secret settings that Windmill exports in plain text.
 const SECRET_SETTINGS: [&str; 1] = ["slack_oauth_client_secret"];
 /// Windmill's ciphertext is AES in blocks of this size.
@@ -35,7 +33,7 @@ pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
         return false;
     }
     let wanted = |key: &str| matches!(key, "value" | "is_secret");
-    let Ok(fields) = fields(content, VARIABLE_BYTES_MAX, wanted) else {
+    let Ok(fields) = fields(content, FILE_BYTES_MAX, wanted) else {
         return claims_to_be_secret(content);
     };
     let field = |name| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value);
@@ -78,7 +76,7 @@ pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
     if path != SETTINGS_FILE {
         return false;
     }
-    match fields(content, SETTINGS_BYTES_MAX, |key| SECRET_SETTINGS.contains(&key)) {
+    match fields(content, FILE_BYTES_MAX, |key| SECRET_SETTINGS.contains(&key)) {
         Ok(fields) => fields.iter().any(|(key, value)| {
             let is_empty = value.is_empty() || *value == Node::Text(String::new());
             SECRET_SETTINGS.contains(&key.as_str()) && !is_empty
@@ -90,7 +88,7 @@ pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
 /// Whether the file of a variable says that it is secret, or cannot be read.
 #[must_use]
 pub fn is_secret_variable(content: &[u8]) -> bool {
-    match fields(content, VARIABLE_BYTES_MAX, |key| key == "is_secret") {
+    match fields(content, FILE_BYTES_MAX, |key| key == "is_secret") {
         Ok(fields) => fields.iter().any(|(key, value)| key == "is_secret" && *value != Node::Bool(false)),
         Err(_) => true,
     }
@@ -158,7 +156,7 @@ mod tests {
         assert!(is_plaintext_secret(path, b"value: [\nis_secret: true\n"));
         assert!(is_plaintext_secret(path, b"value: \xff\n  \"is_secret\" :  true # yes\n"));
         assert!(!is_plaintext_secret(path, b"value: [\nis_secret: false\n"));
-        let long = "x".repeat(VARIABLE_BYTES_MAX);
+        let long = "x".repeat(FILE_BYTES_MAX);
         assert!(is_plaintext_secret(path, format!("value: {long}\nis_secret: true\n").as_bytes()));
         assert!(is_plaintext_secret("a.variable.json", br#"{"value":"hunter2","is_secret":true}"#));
     }

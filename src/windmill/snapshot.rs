@@ -2,14 +2,16 @@
 //! questions of `wmill`. The data that is digested, checked and filtered here is the data that `wmill` reads, since
 //! `wmill` gets nothing else.
 //!
-//! The export is written to the disk in one pass, with an index of its entries. Memory holds only digests of them.
+//! The export is written to the disk while it is read, and read again for each question about its entries. Memory holds
+//! only digests of them.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::hash::BuildHasher as _;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Seek as _, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
 use std::mem;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ use miniserde::{Deserialize, Serialize};
 
 use super::file_names::{self, GitFile};
 use super::json_digest::{self, Event, Hash, hash_of};
-use super::narrow::{self, Changed, DEPENDENCIES, Groups};
+use super::narrow::{self, DEPENDENCIES, Groups};
 use crate::model::names::quoted;
 use crate::model::run_result::LeftOut;
 use crate::util::deadline::CancelToken;
@@ -51,12 +53,8 @@ const NAMED_MAX: usize = 1000;
 const EMPTY_UI_LIMITS: Limits = Limits { depth: 8, values: 100, containers: 100 };
 /// How much of a number or a name of a file a note has.
 const NOTE_CHARS_MAX: usize = 100;
-/// With more left-out items of one cause, the others are found again each time.
-const FOUND_MAX: usize = 100;
 /// The name of the export in the folder of the snapshot.
 const EXPORT_FILE: &str = "export.tar";
-/// The name of the index of its entries, in the same folder.
-const INDEX_FILE: &str = "export.index";
 /// The name of the shared UI if it is left out.
 pub const SHARED_UI: &str = "the shared UI";
 /// The prefix of a folder that is left out. The path follows.
@@ -101,8 +99,6 @@ pub enum SnapshotError {
     CutOff(String),
     /// The answer is not an export, or it exceeds a limit. The text says which.
     Strange(String),
-    /// The snapshot is no longer wanted.
-    Cancelled,
     /// The disk failed.
     Disk(io::Error),
 }
@@ -123,7 +119,7 @@ pub struct Snapshot {
     /// The number of entries below `dependencies/`.
     pub dependencies: usize,
     /// The items that must not reach wmill, by name, with the reason.
-    left_out: ItemNotes,
+    pub left_out: ItemNotes,
     /// The number of items, including those that are left out.
     pub items: usize,
     /// The plan of the pull, when it is known.
@@ -156,25 +152,25 @@ pub struct Archive {
     pub bytes: u64,
 }
 
-/// Creates the empty files for an export and its index in `folder`, and the folder if it is missing. This happens before
-/// the thread that reads into the files, because the thread may outlive the folder.
+/// Creates the empty file for an export in `folder`, and the folder if it is missing. This happens before the thread that
+/// reads into the file, because the thread may outlive the folder.
 ///
 /// # Errors
 /// Returns the error of the disk.
-pub fn create_files(folder: &Path) -> io::Result<[File; 2]> {
+pub fn create_file(folder: &Path) -> io::Result<File> {
     files::create_folder(folder)?;
-    Ok([files::open_file(&folder.join(EXPORT_FILE), true)?, files::open_file(&folder.join(INDEX_FILE), true)?])
+    files::open_file(&folder.join(EXPORT_FILE), true)
 }
 
 impl Snapshot {
-    /// Reads an export to its end, into the files that [`create_files`] created in `folder`. `query` is the query with
-    /// which it was requested.
+    /// Reads an export to its end, into the file that [`create_file`] created in `folder`. `query` is the query with which
+    /// it was requested.
     ///
     /// # Errors
     /// [`SnapshotError`].
     pub fn take(
         export: impl Read,
-        (folder, [file, index]): (PathBuf, [File; 2]),
+        (folder, file): (PathBuf, File),
         query: &str,
         sides: SideAnswers,
         unwanted: &CancelToken,
@@ -184,48 +180,44 @@ impl Snapshot {
         let ui = SharedUi::read(&sides.shared_ui)?;
         let mut saved = Saved { export, file, bytes: 0, zeros: 0, unwanted, failure: None };
         let mut judge = Judge::default();
-        let read = judge.read(&mut saved, BufWriter::new(index), &types);
+        let read = judge.read(&mut saved, &types);
         if let Some(failure) = saved.failure.take() {
             return Err(match failure {
                 SnapshotError::Disk(error) => SnapshotError::Disk(files::at(&folder.join(EXPORT_FILE), &error)),
                 other => other,
             });
         }
-        let bytes = saved.bytes;
-        let end = bytes.saturating_sub(read?);
+        let end = saved.bytes.saturating_sub(read?);
         if end < END_BYTES || saved.zeros < end {
             return Err(SnapshotError::CutOff("the export has no end".to_owned()));
         }
         judge.leave_out_in_modules(&folder).map_err(SnapshotError::Disk)?;
-        // Some items have several entries.
-        let items = distinct(judge.names_of_items);
-        let Judge { mut left_out, dependencies: of_dependencies, items: of_items, rounded, passed_over, .. } = judge;
         if let Some(fault) = &ui.fault {
-            left_out.add(SHARED_UI.to_owned(), fault);
+            judge.left_out.add(SHARED_UI.to_owned(), fault);
         }
-        let (dependencies, groups) = (of_dependencies.len(), Groups::new(of_items));
+        let (dependencies, groups) = (judge.dependencies.len(), Groups::new(judge.items));
         let digests = Digests {
             own_items,
             file_types,
             shared_ui: ui.digest,
-            dependencies: Groups::new(of_dependencies).digest(),
+            dependencies: Groups::new(judge.dependencies).digest(),
             groups: groups.digest(),
         };
-        let query = query.to_owned();
         Ok(Self {
             folder,
-            bytes,
-            query,
+            bytes: saved.bytes,
+            query: query.to_owned(),
             sides,
             digests,
             groups,
             dependencies,
-            left_out,
-            items,
+            left_out: judge.left_out,
+            // Some items have several entries.
+            items: judge.names_of_items.len(),
             plan: None,
             found: BTreeSet::new(),
-            rounded,
-            passed_over,
+            rounded: judge.rounded,
+            passed_over: judge.passed_over,
         })
     }
 
@@ -234,32 +226,18 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn plain_secrets_of_resources(&self) -> io::Result<Vec<String>> {
-        let (mut export, mut plain) = (File::open(self.folder.join(EXPORT_FILE))?, Vec::new());
-        for entry in entries_in(&self.folder)? {
-            let entry = entry?;
-            let Some(path) = entry.name.strip_suffix(RESOURCE) else { continue };
-            export.seek(SeekFrom::Start(entry.content))?;
-            let mut content = Vec::new();
-            Read::by_ref(&mut export).take(entry.bytes.min(RESOURCE_BYTES_MAX)).read_to_end(&mut content)?;
-            let fields = secret_files::plain_secret_fields(&content);
+        let mut plain = Vec::new();
+        each_entry(&self.folder, &mut |entry, content| {
+            let Some(path) = entry.name.strip_suffix(RESOURCE) else { return Ok(()) };
+            let mut start = Vec::new();
+            content.take(RESOURCE_BYTES_MAX).read_to_end(&mut start)?;
+            let fields = secret_files::plain_secret_fields(&start);
             if !fields.is_empty() {
                 plain.push(format!("{path} ({})", fields.join(", ")));
             }
-        }
+            Ok(())
+        })?;
         Ok(plain)
-    }
-
-    /// Returns the items that do not reach `wmill`, by name, with the reason.
-    /// Of very many items, only the first are named.
-    #[must_use]
-    pub fn left_out(&self) -> &BTreeMap<String, String> {
-        &self.left_out.named
-    }
-
-    /// Returns the same, with the items that are not named.
-    #[must_use]
-    pub fn left_out_items(&self) -> &ItemNotes {
-        &self.left_out
     }
 
     /// Returns the items that are left out as a list for the result: the path of each item, and its kind with the
@@ -292,13 +270,9 @@ impl Snapshot {
         self.sides.has_shared_ui().filter(|_| !self.left_out.contains(SHARED_UI))
     }
 
-    /// Keeps an item from `wmill`. The item has the name that [`item_of_entry`] returns.
+    /// Keeps an item from `wmill`, since an attempt to pull or push has shown that it is bad. The item has the name that
+    /// [`item_of_entry`] returns.
     pub fn leave_out(&mut self, item: &str, reason: &str) {
-        self.left_out.add(item.to_owned(), reason);
-    }
-
-    /// Does the same for an item that an attempt to pull or push has shown to be bad.
-    pub fn leave_out_found(&mut self, item: &str, reason: &str) {
         // There are few of these, so each is named.
         self.left_out.all.insert(digest_of_name(item));
         self.left_out.named.entry(item.to_owned()).or_insert_with(|| reason.to_owned());
@@ -325,7 +299,7 @@ impl Snapshot {
         let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect())?;
         for FoundItem { item, reason, digest } in found {
             if now.get(item) == Some(digest) {
-                self.leave_out_found(item, reason);
+                self.leave_out(item, reason);
             }
         }
         Ok(())
@@ -340,42 +314,31 @@ impl Snapshot {
     pub fn judge_by(&mut self, plan: &Plan) -> io::Result<()> {
         self.plan = Some(plan.clone());
         if plan.non_dotted_paths {
-            for name in names_in(&self.folder)? {
-                if let Some(folder) = item_path::folder_like_an_item(&name?) {
+            each_name(&self.folder, &mut |name| {
+                if let Some(folder) = item_path::folder_like_an_item(name) {
                     let reason = "wmill takes the folder for that of a flow or an app";
                     self.left_out.add([FOLDER, folder].concat(), reason);
                 }
-            }
+            })?;
         }
         Ok(())
     }
 
-    /// Returns the items that `wmill` gets, in the order of the export.
+    /// Returns the items that `wmill` gets, in order.
     ///
     /// # Errors
     /// Returns the error of the disk.
     pub fn names_of_items(&self) -> io::Result<Vec<String>> {
-        let (mut items, mut seen) = (Vec::new(), HashSet::new());
-        for name in names_in(&self.folder)? {
-            let name = name?;
-            let item = item_of_entry(&name);
-            if !name.starts_with(DEPENDENCIES) && !self.is_left_out(&name) && seen.insert(digest_of_name(&item)) {
-                items.push(item);
+        let mut items = BTreeSet::new();
+        each_name(&self.folder, &mut |name| {
+            if !name.starts_with(DEPENDENCIES) && !self.is_left_out(name) {
+                items.insert(item_of_entry(name));
             }
-        }
-        Ok(items)
+        })?;
+        Ok(items.into_iter().collect())
     }
 
-    /// Whether the export has an entry of this item. The item has the name that [`item_of_entry`] returns.
-    ///
-    /// # Errors
-    /// Returns the error of the disk.
-    pub fn has(&self, item: &str) -> io::Result<bool> {
-        let found = names_in(&self.folder)?.find(|name| name.as_ref().map_or(true, |name| item_of_entry(name) == item));
-        Ok(found.transpose()?.is_some())
-    }
-
-    /// Returns the digest of each of these items: the current digest of the item's group.
+    /// Returns the current digest of each of these items that the export has: that of the item's group.
     ///
     /// # Errors
     /// Returns the error of the disk.
@@ -387,18 +350,15 @@ impl Snapshot {
         if items.is_empty() {
             return Ok(digests);
         }
-        for name in names_in(&self.folder)? {
-            let name = name?;
-            let item = item_of_entry(&name);
-            if !items.contains(&item) {
-                continue;
+        each_name(&self.folder, &mut |name| {
+            let item = item_of_entry(name);
+            if items.contains(&item) {
+                let of_group = || self.groups.get(&narrow::group_of(name)).map(|digest| hash::hex(&digest));
+                let is_dependency = name.starts_with(DEPENDENCIES);
+                let digest = if is_dependency { Some(self.digests.dependencies.clone()) } else { of_group() };
+                digests.extend(digest.map(|digest| (item, digest)));
             }
-            if name.starts_with(DEPENDENCIES) {
-                digests.insert(item, self.digests.dependencies.clone());
-            } else if let Some(digest) = self.groups.get(&narrow::group_of(&name)) {
-                digests.insert(item, hash::hex(digest));
-            }
-        }
+        })?;
         Ok(digests)
     }
 
@@ -407,27 +367,20 @@ impl Snapshot {
     ///
     /// # Errors
     /// Returns the error of the disk.
-    pub fn leave_out_missing(&mut self, mut written: WrittenFiles, plan: &Plan) -> io::Result<bool> {
-        written.paths.sort_unstable();
-        written.items.sort_unstable();
+    pub fn leave_out_missing(&mut self, written: &WrittenFiles, plan: &Plan) -> io::Result<bool> {
         let (mut missing, reason) = (ItemNotes::default(), "wmill does not write it, and says nothing");
-        for name in names_in(&self.folder)? {
-            let name = name?;
-            if !self.is_left_out(&name) && !written.has_entry(&name, plan) {
-                missing.add(item_of_entry(&name), reason);
+        each_name(&self.folder, &mut |name| {
+            if !self.is_left_out(name) && !written.has_entry(name, plan) {
+                missing.add(item_of_entry(name), reason);
             }
-        }
+        })?;
         if missing.all.len() * 2 > self.items {
             log::warn!("wmill did not write most of the items");
             return Ok(false);
         }
         for item in missing.named.keys() {
             log::warn!("{item} is left out: {reason}");
-            if self.found.len() < FOUND_MAX {
-                self.leave_out_found(item, reason);
-            } else {
-                self.leave_out(item, reason);
-            }
+            self.leave_out(item, reason);
         }
         self.left_out.all.extend(&missing.all);
         Ok(!missing.is_empty())
@@ -435,14 +388,6 @@ impl Snapshot {
 
     fn is_left_out(&self, name: &str) -> bool {
         self.left_out.has(&item_of_entry(name), name) || self.left_out.has_in_modules(name)
-    }
-
-    /// Makes an archive with only these items and all of `dependencies/`.
-    ///
-    /// # Errors
-    /// Returns the error of the disk.
-    pub fn only(&self, items: &BTreeSet<&str>) -> io::Result<Archive> {
-        self.part(|name| name.starts_with(DEPENDENCIES) || items.contains(&*item_of_entry(name)))
     }
 
     /// Returns an archive with everything except the items that are left out.
@@ -456,50 +401,38 @@ impl Snapshot {
         self.part(|_| true)
     }
 
-    /// Makes an archive with the entries of the groups that changed and all of `dependencies/`.
+    /// Makes an archive with the entries that are wanted, except the items that are left out, and all of `dependencies/`.
+    /// It replaces an earlier part.
     ///
     /// # Errors
     /// Returns the error of the disk.
-    pub fn narrowed(&self, changed: &Changed) -> io::Result<Archive> {
-        self.part(|name| name.starts_with(DEPENDENCIES) || changed.has(name))
-    }
-
-    /// Copies the entries that are wanted and not left out into a file of their own. The file replaces an earlier part.
-    fn part(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Archive> {
+    pub fn part(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Archive> {
         let mut export = File::open(self.folder.join(EXPORT_FILE))?;
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for entry in entries_in(&self.folder)? {
-            let entry = entry?;
-            if !is_wanted(&entry.name) || self.is_left_out(&entry.name) {
-                continue;
-            }
-            match ranges.last_mut() {
-                Some((_, end)) if *end == entry.start => *end = entry.end(),
-                _ => ranges.push((entry.start, entry.end())),
-            }
-        }
         let path = self.folder.join(PART_FILE);
-        let mut part = files::open_file(&path, true)?;
-        let mut bytes = END_BYTES;
-        for (start, end) in ranges {
-            export.seek(SeekFrom::Start(start))?;
-            let copied = io::copy(&mut Read::by_ref(&mut export).take(end - start), &mut part)?;
-            if copied != end - start {
+        let (mut part, mut bytes) = (files::open_file(&path, true)?, END_BYTES);
+        each_entry(&self.folder, &mut |Entry { name, place }, _| {
+            if self.is_left_out(&name) || !(name.starts_with(DEPENDENCIES) || is_wanted(&name)) {
+                return Ok(());
+            }
+            export.seek(SeekFrom::Start(place.start))?;
+            let length = place.end - place.start;
+            if io::copy(&mut Read::by_ref(&mut export).take(length), &mut part)? != length {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            bytes += copied;
-        }
+            bytes += length;
+            Ok(())
+        })?;
         part.write_all(&[0; END_BYTES as usize])?;
         Ok(Archive { path, bytes })
     }
 }
 
-/// The files that a pull left in its folder: a hash of each path, and of each item.
+/// The files that a pull left in its folder.
 #[derive(Default)]
 pub struct WrittenFiles {
     hasher: RandomState,
-    paths: Vec<u64>,
-    items: Vec<u64>,
+    /// A hash of each path, and of each item.
+    hashes: HashSet<u64>,
 }
 
 impl WrittenFiles {
@@ -507,21 +440,22 @@ impl WrittenFiles {
     pub fn add(&mut self, path: &str, workspace: &str) {
         let common = item_path::common_path(path, workspace);
         let path = common.as_deref().unwrap_or(path);
-        self.paths.push(self.hasher.hash_one(path));
+        self.hashes.insert(self.hasher.hash_one(path));
         if item_path::proves_existence(path) {
-            self.items.extend(item_path::item_of(path).map(|item| self.hasher.hash_one(item)));
+            self.hashes.extend(item_path::item_of(path).map(|item| self.hasher.hash_one(item)));
         }
     }
 
     /// Whether wmill wrote the main file of an entry, or was not to write it. In doubt, it was not to.
     fn has_entry(&self, entry: &str, plan: &Plan) -> bool {
         let Some(path) = entry.strip_suffix(".json") else { return self.has_content(entry, plan) };
-        let folders = [(".flow", "flow"), (".raw_app", "raw_app"), (".app", "app")];
-        let main = folders.iter().find_map(|(ending, kind)| {
-            let mark = if plan.non_dotted_paths { "__" } else { "." };
-            Some([path.strip_suffix(ending)?, mark, kind, "/", kind, ".yaml"].concat())
-        });
-        let main = main.unwrap_or_else(|| [path, ".yaml"].concat());
+        let main = match item_path::folder_of_entry(entry) {
+            Some((kind, path)) => {
+                let (mark, word) = (if plan.non_dotted_paths { "__" } else { "." }, kind.to_string().replace(' ', "_"));
+                [path, mark, &word, "/", &word, ".yaml"].concat()
+            }
+            None => [path, ".yaml"].concat(),
+        };
         let Some(item) = item_path::item_of(&main).filter(|_| item_path::proves_existence(&main)) else { return true };
         let is_wanted = match item.kind {
             ItemKind::Script | ItemKind::Flow | ItemKind::App | ItemKind::RawApp | ItemKind::Resource => true,
@@ -532,14 +466,14 @@ impl WrittenFiles {
         !is_wanted
             || !item_path::covers(&item, &plan.kinds)
             || !plan.scope.takes_in(&main)
-            || self.items.binary_search(&self.hasher.hash_one(item)).is_ok()
+            || self.hashes.contains(&self.hasher.hash_one(item))
     }
 
     /// The same for the content of a script.
     fn has_content(&self, entry: &str, plan: &Plan) -> bool {
         let (folder, name) = entry.rsplit_once('/').unwrap_or_default();
         let module = name.split_once('.').map(|(stem, ending)| format!("{folder}/{stem}__mod/script.{ending}"));
-        let has = |path: &str| self.paths.binary_search(&self.hasher.hash_one(path)).is_ok();
+        let has = |path: &str| self.hashes.contains(&self.hasher.hash_one(path));
         !["f/", "u/"].iter().any(|top| entry.starts_with(top))
             || plan.kinds.skip_scripts
             || file_names::module_folder(entry).is_some()
@@ -565,7 +499,8 @@ pub fn item_in_modules(path: &str) -> String {
 /// Items, each with a note, such as why it is left out. Only the first have their names and notes.
 #[derive(Clone, Debug, Default)]
 pub struct ItemNotes {
-    named: BTreeMap<String, String>,
+    /// The first items with their notes.
+    pub named: BTreeMap<String, String>,
     /// The digest of each name.
     all: HashSet<Hash>,
 }
@@ -617,70 +552,36 @@ pub fn item_of_entry(name: &str) -> String {
 
 /// Does the same, but returns `None` if the entry belongs to no item.
 fn known_item(name: &str) -> Option<String> {
-    let of_folder = |path: &str| {
-        let kinds = [(".flow", ItemKind::Flow), (".raw_app", ItemKind::RawApp), (".app", ItemKind::App)];
-        kinds.iter().find_map(|(ending, kind)| Some(format!("{kind} {}", path.strip_suffix(ending)?)))
-    };
+    let of_file = |path: &str| item_path::item_of(path).map(|item| item.to_string());
     match name.strip_suffix(".json").filter(|_| !name.starts_with(DEPENDENCIES)) {
-        Some(path) => {
-            of_folder(path).or_else(|| item_path::item_of(&[path, ".yaml"].concat()).map(|item| item.to_string()))
-        }
-        None => item_path::item_of(name).map(|item| item.to_string()),
+        Some(path) => match item_path::folder_of_entry(name) {
+            Some((kind, path)) => Some(format!("{kind} {path}")),
+            None => of_file(&[path, ".yaml"].concat()),
+        },
+        None => of_file(name),
     }
-}
-
-/// Returns the entries of an export, in its order.
-fn entries_in(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
-    let index = BufReader::new(File::open(folder.join(INDEX_FILE))?);
-    Ok(index.split(0).map(|line| Entry::parse(&line?).ok_or_else(|| io::ErrorKind::InvalidData.into())))
-}
-
-fn names_in(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<String>> + use<>> {
-    Ok(entries_in(folder)?.map(|entry| Ok(entry?.name)))
-}
-
-/// Returns how many values there are, without repetitions.
-fn distinct(mut values: Vec<u64>) -> usize {
-    values.sort_unstable();
-    values.dedup();
-    values.len()
 }
 
 /// An entry of the export.
 struct Entry {
     name: String,
-    /// Where it begins, with all its headers.
-    start: u64,
-    /// Where its content begins.
-    content: u64,
-    /// The length of its content.
-    bytes: u64,
+    /// Where it begins, with all its headers, and where the next one begins.
+    place: Range<u64>,
 }
 
-impl Entry {
-    fn end(&self) -> u64 {
-        self.content.saturating_add(self.bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES))
-    }
+/// Gets an entry and its content.
+type EntryVisitor<'v> = dyn FnMut(Entry, &mut dyn Read) -> io::Result<()> + 'v;
 
-    /// Reads what [`Entry::write`] wrote.
-    fn parse(line: &[u8]) -> Option<Self> {
-        let mut fields = std::str::from_utf8(line).ok()?.splitn(4, ' ');
-        let mut number = || fields.next()?.parse().ok();
-        let (start, content, bytes) = (number()?, number()?, number()?);
-        Some(Self { name: fields.next()?.to_owned(), start, content, bytes })
-    }
-
-    /// Writes the entry to the index. No name in a tar file has a zero byte.
-    fn write(&self, index: &mut impl Write) -> io::Result<()> {
-        write!(index, "{} {} {} {}\0", self.start, self.content, self.bytes, self.name)
-    }
-
-    /// Reads the headers of an entry. A long name has an entry of its own before the entry that it names: then it is put
-    /// into `long_name`, with the position where its entry begins.
-    fn read(entry: &mut tar::Entry<'_, impl Read>, long_name: &mut Option<(Vec<u8>, u64)>) -> io::Result<Option<Self>> {
-        let strange = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+/// Passes the entries of an export to `visit`, in its order. Returns where the last one ends.
+fn read_entries(export: &mut dyn Read, visit: &mut EntryVisitor<'_>) -> io::Result<u64> {
+    let strange = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let (mut archive, mut end) = (tar::Archive::new(export), 0);
+    // A long name has an entry of its own before the entry that it names.
+    let mut long_name: Option<(Vec<u8>, u64)> = None;
+    for entry in archive.entries()?.raw(true) {
+        let mut entry = entry?;
         let (kind, bytes) = (entry.header().entry_type(), entry.header().entry_size()?);
-        let (begin, content) = (entry.raw_header_position(), entry.raw_file_position());
+        let (start, content) = (entry.raw_header_position(), entry.raw_file_position());
         if kind.is_gnu_longname() {
             let mut name = Vec::new();
             entry.take(NAME_BYTES_MAX + 1).read_to_end(&mut name)?;
@@ -688,16 +589,31 @@ impl Entry {
                 return Err(strange("a name in the export is too long"));
             }
             name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
-            *long_name = Some((name, begin));
-            return Ok(None);
+            long_name = Some((name, start));
+            continue;
         }
         if !kind.is_file() {
             return Err(strange("the export has an entry that is not a file"));
         }
-        let (name, start) = long_name.take().unwrap_or_else(|| (entry.path_bytes().into_owned(), begin));
+        let (name, start) = long_name.take().unwrap_or_else(|| (entry.path_bytes().into_owned(), start));
         let name = String::from_utf8(name).map_err(|_| strange("a name in the export is not UTF-8"))?;
-        Ok(Some(Self { name, start, content, bytes }))
+        end = content.saturating_add(bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES));
+        visit(Entry { name, place: start..end }, &mut entry)?;
     }
+    Ok(end)
+}
+
+/// Passes the entries of the export in the folder of a snapshot to `visit`, in its order.
+fn each_entry(folder: &Path, visit: &mut EntryVisitor<'_>) -> io::Result<()> {
+    let mut export = BufReader::with_capacity(CHUNK_BYTES, File::open(folder.join(EXPORT_FILE))?);
+    read_entries(&mut export, visit).map(|_| ())
+}
+
+fn each_name(folder: &Path, visit: &mut dyn FnMut(&str)) -> io::Result<()> {
+    each_entry(folder, &mut |entry, _| {
+        visit(&entry.name);
+        Ok(())
+    })
 }
 
 /// Checks the entries while they are read.
@@ -713,40 +629,38 @@ struct Judge {
     /// The items with a file that wmill does not write, with that file.
     passed_over: ItemNotes,
     /// A hash of each name, and of the item of each entry.
-    names: Vec<u64>,
-    names_of_items: Vec<u64>,
+    names: HashSet<u64>,
+    names_of_items: HashSet<u64>,
     /// A hash of each folder with the modules of a script.
     module_folders: HashSet<u64>,
     hashes: RandomState,
 }
 
 impl Judge {
-    /// Reads the export, and writes the index. Returns where the last entry ends.
-    fn read(&mut self, saved: &mut impl Read, mut index: impl Write, types: &FileTypes) -> Result<u64, SnapshotError> {
-        let mut input = BufReader::with_capacity(CHUNK_BYTES, saved);
-        let (mut end, mut long_name) = (0, None);
-        let mut archive = tar::Archive::new(&mut input);
-        let failed = |error: io::Error| SnapshotError::CutOff(format!("the export is not a tar file: {error}"));
-        for content in archive.entries().map_err(failed)?.raw(true) {
-            let mut content = content.map_err(failed)?;
-            let Some(entry) = Entry::read(&mut content, &mut long_name).map_err(failed)? else { continue };
-            if self.names.len() >= ENTRIES_MAX {
-                return Err(SnapshotError::Strange(format!("the export has more than {ENTRIES_MAX} entries")));
+    /// Reads the export. Returns where the last entry ends.
+    fn read(&mut self, saved: &mut dyn Read, types: &FileTypes) -> Result<u64, SnapshotError> {
+        let (mut input, mut count) = (BufReader::with_capacity(CHUNK_BYTES, saved), 0);
+        let read = read_entries(&mut input, &mut |Entry { name, .. }, content| {
+            count += 1;
+            if count > ENTRIES_MAX {
+                return Err(io::ErrorKind::FileTooLarge.into());
             }
-            entry.write(&mut index).map_err(SnapshotError::Disk)?;
-            end = entry.end();
-            self.names.push(self.hashes.hash_one(&entry.name));
-            self.names_of_items.extend(known_item(&entry.name).map(|item| self.hashes.hash_one(item)));
-            let digest = self.judge(&entry.name, &mut content, types).map_err(failed)?;
-            if entry.name.starts_with(DEPENDENCIES) { &mut self.dependencies } else { &mut self.items }
-                .push(narrow::record(&entry.name, &digest));
+            self.names.insert(self.hashes.hash_one(&name));
+            self.names_of_items.extend(known_item(&name).map(|item| self.hashes.hash_one(item)));
+            let digest = self.judge(&name, content, types)?;
+            if name.starts_with(DEPENDENCIES) { &mut self.dependencies } else { &mut self.items }
+                .push(narrow::record(&name, &digest));
+            Ok(())
+        });
+        let strange = |why: String| Err(SnapshotError::Strange(why));
+        if count > ENTRIES_MAX {
+            return strange(format!("the export has more than {ENTRIES_MAX} entries"));
         }
         // More zeros may follow the end of an archive.
-        io::copy(&mut input, &mut io::sink()).map_err(failed)?;
-        index.flush().map_err(SnapshotError::Disk)?;
-        let count = self.names.len();
-        if distinct(mem::take(&mut self.names)) < count {
-            return Err(SnapshotError::Strange("the export has two entries with one name".to_owned()));
+        let end = read.and_then(|end| io::copy(&mut input, &mut io::sink()).map(|_| end));
+        let end = end.map_err(|error| SnapshotError::CutOff(format!("the export is not a tar file: {error}")))?;
+        if mem::take(&mut self.names).len() < count {
+            return strange("the export has two entries with one name".to_owned());
         }
         Ok(end)
     }
@@ -756,26 +670,20 @@ impl Judge {
         if self.module_folders.is_empty() {
             return Ok(());
         }
-        for name in names_in(folder)? {
-            let name = name?;
-            if self.is_in_modules(&name) {
-                self.left_out.add(item_in_modules(&name), "wmill takes it for a module of another script");
+        each_name(folder, &mut |name| {
+            let in_folder = file_names::module_folder(name).map(|(base, ending, _)| [base, ending].concat());
+            // Windmill puts the descriptor of a dbt project there.
+            if !name.ends_with("__dbt/wm_dbt.yaml")
+                && in_folder.is_some_and(|folder| self.module_folders.contains(&self.hashes.hash_one(folder)))
+            {
+                self.left_out.add(item_in_modules(name), "wmill takes it for a module of another script");
             }
-        }
-        Ok(())
-    }
-
-    /// Whether wmill takes the entry of an item for a module of another script.
-    fn is_in_modules(&self, name: &str) -> bool {
-        let folder = file_names::module_folder(name).map(|(base, ending, _)| [base, ending].concat());
-        // Windmill puts the descriptor of a dbt project there.
-        !name.ends_with("__dbt/wm_dbt.yaml")
-            && folder.is_some_and(|folder| self.module_folders.contains(&self.hashes.hash_one(folder)))
+        })
     }
 
     /// Returns the digest of an entry. If the entry must not be written, the digest is made from the reason, not from
     /// the content.
-    fn judge(&mut self, name: &str, content: &mut impl Read, types: &FileTypes) -> io::Result<Hash> {
+    fn judge(&mut self, name: &str, content: &mut dyn Read, types: &FileTypes) -> io::Result<Hash> {
         let mut children = Children::new(name);
         let dbt_folder = file_names::dbt_generated_folder(name);
         let judged = match file_names::fault_of_entry(name) {
@@ -828,7 +736,7 @@ fn digest_of_name(name: &str) -> Hash {
     hash_of(&[name.as_bytes()])
 }
 
-fn digest_of_bytes(content: &mut impl Read) -> io::Result<Hash> {
+fn digest_of_bytes(content: &mut dyn Read) -> io::Result<Hash> {
     let (mut digest, mut chunk) = (Digest::new(Algorithm::Sha256), [0; 16 << 10]);
     // The first byte makes the digests of bytes differ from those of JSON.
     digest.update(b".");
@@ -1161,7 +1069,8 @@ impl<R: Read> Read for Saved<'_, R> {
         };
         let chunk = &buffer[..length];
         if self.unwanted.is_cancelled() {
-            return Err(self.fail(SnapshotError::Cancelled));
+            // No one waits for the answer.
+            return Err(self.fail(SnapshotError::CutOff("the export is no longer wanted".to_owned())));
         }
         self.bytes += length as u64;
         if self.bytes > EXPORT_BYTES_MAX {
@@ -1180,6 +1089,7 @@ impl<R: Read> Read for Saved<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::windmill::narrow::Changed;
     use crate::windmill::wmill_yaml::{self, KindSettings};
 
     /// Makes a tar file as Windmill does.
@@ -1220,7 +1130,7 @@ mod tests {
     fn take(test: &str, export: &[u8], sides: SideAnswers) -> Result<Snapshot, SnapshotError> {
         let run = files::RunDir::for_test(test).expect("a folder");
         let folder = run.path().join("snapshot");
-        let file = create_files(&folder).expect("a file");
+        let file = create_file(&folder).expect("a file");
         let taken = Snapshot::take(export, (folder, file), "a=b", sides, &CancelToken::default());
         // The folder stays for the test. The next folder with this name replaces it.
         mem::forget(run);
@@ -1346,7 +1256,7 @@ mod tests {
     fn what_leads_elsewhere_is_left_out_by_item() {
         let check = |name: &str, content: &str, item: &str| {
             let snapshot = taken("judged", &[ENTRIES[0], (name, content), ENTRIES[1]]);
-            let left_out: Vec<_> = snapshot.left_out().keys().map(String::as_str).collect();
+            let left_out: Vec<_> = snapshot.left_out.named.keys().map(String::as_str).collect();
             assert_eq!(left_out, if item.is_empty() { vec![] } else { vec![item] }, "{name} {content}");
             let whole = names(&snapshot.whole().expect("a file"));
             assert_eq!(whole.len(), if item.is_empty() { 3 } else { 2 }, "{whole:?}");
@@ -1437,7 +1347,7 @@ mod tests {
             "good.ts/b/c",
         ] {
             let snapshot = ui(name);
-            assert_eq!(snapshot.left_out().keys().collect::<Vec<_>>(), [SHARED_UI], "{name:?}");
+            assert_eq!(snapshot.left_out.named.keys().collect::<Vec<_>>(), [SHARED_UI], "{name:?}");
             assert_eq!((snapshot.shared_ui(), snapshot.has_shared_ui()), (None, None), "{name:?}");
         }
         for name in ["a.ts", "good.ts2/b", "good/b", "lib/x.ts", "..a/b", "a.git/b", ".gitignore", "a b/é"] {
@@ -1453,12 +1363,12 @@ mod tests {
         let dbt = [("f/d.script.json", r#"{"modules":{"dbt_project.yml":{}}}"#), ("f/d__dbt/wm_dbt.yaml", "")];
         let entries = [&[script, ("f/x.ts", "")], &other[..], &dbt].concat();
         let snapshot = taken("modules", &entries);
-        let left_out: Vec<_> = snapshot.left_out().keys().map(String::as_str).collect();
+        let left_out: Vec<_> = snapshot.left_out.named.keys().map(String::as_str).collect();
         assert_eq!(left_out, ["script f/x__mod/script", "variable f/x__mod/v"]);
         let whole = names(&snapshot.whole().expect("a file"));
         assert_eq!(whole, ["f/x.script.json", "f/x.ts", "f/d.script.json", "f/d__dbt/wm_dbt.yaml"]);
         // Without modules, the folder is like any other.
-        assert_eq!(taken("modules", &[&[("f/x.script.json", "{}")], &other[..2]].concat()).left_out().len(), 0);
+        assert_eq!(taken("modules", &[&[("f/x.script.json", "{}")], &other[..2]].concat()).left_out.named.len(), 0);
     }
 
     #[test]
@@ -1468,12 +1378,12 @@ mod tests {
         let all: Vec<_> = (0..NAMED_MAX + 50).map(|it| format!("f/{long}/n{it:05}.resource.json")).collect();
         let bad: Vec<_> = all.iter().map(|name| (name.as_str(), "{")).collect();
         let snapshot = taken("many", &bad);
-        assert_eq!((snapshot.left_out().len(), snapshot.left_out.all.len()), (NAMED_MAX, NAMED_MAX + 50));
+        assert_eq!((snapshot.left_out.named.len(), snapshot.left_out.all.len()), (NAMED_MAX, NAMED_MAX + 50));
         assert_eq!(names(&snapshot.whole().expect("a file")), [""; 0], "all are left out");
         assert_eq!(snapshot.names_of_items().expect("the disk"), [""; 0]);
         let path = all[NAMED_MAX + 10].replace(".json", ".yaml");
         let item = item_of_entry(&all[NAMED_MAX + 10]);
-        assert!(snapshot.left_out_items().has(&item, &path) && !snapshot.left_out_items().has("script f/a", "f/a.ts"));
+        assert!(snapshot.left_out.has(&item, &path) && !snapshot.left_out.has("script f/a", "f/a.ts"));
         let listed = LeftOut::first_of(LeftOut::first_of(snapshot.left_out_list()));
         assert_eq!((listed.len(), listed[200].item.as_str()), (201, "850 more"));
         let content = format!("{{\"a\":{number}}}");
@@ -1483,7 +1393,7 @@ mod tests {
         assert!(rounded.named.values().all(|number| number.len() < 200));
         // A longer name than Windmill has is left out.
         let name = format!("f/{}a.variable.json", "x/".repeat(700));
-        assert_eq!(taken("many", &[(&name, "{}")]).left_out().len(), 1);
+        assert_eq!(taken("many", &[(&name, "{}")]).left_out.named.len(), 1);
     }
 
     #[test]
@@ -1507,8 +1417,8 @@ mod tests {
             let plan = wmill_yaml::read(configuration.map(str::as_bytes), &KindSettings::default());
             let mut written = WrittenFiles::default();
             all.iter().filter(|path| !path.starts_with(gone)).for_each(|path| written.add(path, "shop"));
-            assert_eq!(snapshot.leave_out_missing(written, &plan).expect("the disk"), !expected.is_empty());
-            let left_out: Vec<_> = snapshot.left_out().keys().map(String::as_str).collect();
+            assert_eq!(snapshot.leave_out_missing(&written, &plan).expect("the disk"), !expected.is_empty());
+            let left_out: Vec<_> = snapshot.left_out.named.keys().map(String::as_str).collect();
             assert_eq!(left_out, expected, "{gone} {configuration:?}");
         };
         check("none", None, &[]);
@@ -1561,8 +1471,7 @@ mod tests {
     }
 
     fn changed(now: &Snapshot, before: &Snapshot) -> Option<Changed> {
-        let groups = &before.groups;
-        now.groups.changed_since(groups.as_bytes(), &before.digests.groups).expect("bytes in memory")
+        now.groups.changed_since(before.groups.as_bytes(), &before.digests.groups).expect("bytes in memory")
     }
 
     #[test]
@@ -1571,7 +1480,7 @@ mod tests {
         let entries = [&ENTRIES[..], &[(&long, "print()")]].concat();
         let (snapshot, before) = (taken("part", &entries), taken("part-before", &ENTRIES[1..4]));
         let part_of = changed(&snapshot, &before).expect("few");
-        let part = snapshot.narrowed(&part_of).expect("a file");
+        let part = snapshot.part(|name| part_of.has(name)).expect("a file");
         let expected = ["f/a.script.json", "f/a.ts", "dependencies/package.json", "groups/all.group.json", &long];
         assert_eq!(names(&part), expected);
         let mut archive = tar::Archive::new(File::open(&part.path).expect("a file"));
@@ -1581,10 +1490,10 @@ mod tests {
             assert_eq!(content, [ENTRIES[0].1, ENTRIES[1].1, ENTRIES[3].1, ENTRIES[4].1, "print()"][index]);
         }
         let none = changed(&snapshot, &snapshot).expect("few");
-        assert_eq!(names(&snapshot.narrowed(&none).expect("a file")), ["dependencies/package.json"]);
+        assert_eq!(names(&snapshot.part(|name| none.has(name)).expect("a file")), ["dependencies/package.json"]);
         let mut snapshot = snapshot;
         snapshot.leave_out("script f/a", "why not");
-        assert_eq!(names(&snapshot.narrowed(&part_of).expect("a file")), [&expected[2..]].concat());
+        assert_eq!(names(&snapshot.part(|name| part_of.has(name)).expect("a file")), [&expected[2..]].concat());
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub struct KindSettings {
 }
 
 /// What one run of wmill has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The kinds that are exported.
     pub kinds: Kinds,
@@ -100,15 +100,12 @@ impl Plan {
     }
 }
 
-/// One kind: its key in `wmill.yaml`, its word in the settings ([`NO_SETTING`] if it has none), and its place in
-/// [`Kinds`].
+/// One kind: its key in `wmill.yaml`, its word in the settings (empty if it has none), and its place in [`Kinds`].
 struct Kind {
     key: &'static str,
     setting: &'static str,
     field: fn(&mut Kinds) -> &mut bool,
 }
-
-const NO_SETTING: &str = "";
 
 const KINDS: [Kind; 16] = [
     Kind { key: "skipVariables", setting: "variables", field: |kinds| &mut kinds.skip_variables },
@@ -119,12 +116,8 @@ const KINDS: [Kind; 16] = [
     Kind { key: "skipFlows", setting: "flows", field: |kinds| &mut kinds.skip_flows },
     Kind { key: "skipApps", setting: "apps", field: |kinds| &mut kinds.skip_apps },
     Kind { key: "skipFolders", setting: "folders", field: |kinds| &mut kinds.skip_folders },
-    Kind {
-        key: "skipWorkspaceDependencies",
-        setting: NO_SETTING,
-        field: |kinds| &mut kinds.skip_workspace_dependencies,
-    },
-    Kind { key: "skipDatatableMigrations", setting: NO_SETTING, field: |kinds| &mut kinds.skip_datatable_migrations },
+    Kind { key: "skipWorkspaceDependencies", setting: "", field: |kinds| &mut kinds.skip_workspace_dependencies },
+    Kind { key: "skipDatatableMigrations", setting: "", field: |kinds| &mut kinds.skip_datatable_migrations },
     Kind { key: "includeSchedules", setting: "schedules", field: |kinds| &mut kinds.include_schedules },
     Kind { key: "includeTriggers", setting: "triggers", field: |kinds| &mut kinds.include_triggers },
     Kind { key: "includeUsers", setting: "users", field: |kinds| &mut kinds.include_users },
@@ -181,7 +174,8 @@ const RAW_APPS: [&str; 2] = ["**/*{.,__}raw_app/**", "**/*{.,__}raw_app/**/.*"];
 /// the defaults. It never fails: a file that cannot be read is ignored, with a warning.
 #[must_use]
 pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
-    let mut draft = YamlDraft { kinds: Kinds::usual(), ..YamlDraft::default() };
+    let mut draft = YamlDraft::default();
+    draft.plan.kinds = Kinds::usual();
     let mut warnings = Vec::new();
     match repository_file.map_or(Ok(Vec::new()), entries) {
         Ok(entries) => {
@@ -193,7 +187,7 @@ pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
     }
     for kind in &KINDS {
         if let Some(value) = kind.asked(asked) {
-            *(kind.field)(&mut draft.kinds) = value;
+            *(kind.field)(&mut draft.plan.kinds) = value;
         }
     }
     draft.settle_scope();
@@ -210,26 +204,22 @@ pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
         ));
     }
     Plan {
-        kinds: draft.kinds,
-        non_dotted_paths: draft.non_dotted_paths,
-        dedupes_lockfiles: draft.dedupe_lockfiles,
         scope: Scope::new(&draft.scope),
         query: draft.query(),
-        text_without_patterns: YamlDraft { scope: Default::default(), ..draft.clone() }.text(),
-        text: draft.text(),
+        text: draft.text(&draft.scope),
+        text_without_patterns: draft.text(&Default::default()),
         warnings,
+        ..draft.plan
     }
 }
 
 /// What has been read so far.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct YamlDraft {
-    kinds: Kinds,
+    plan: Plan,
     deno: bool,
-    non_dotted_paths: bool,
     /// `None` is not `v0` in every version of wmill, so an absent key stays absent.
     sync_behavior: Option<&'static str>,
-    dedupe_lockfiles: bool,
     /// The patterns, in the order of [`SCOPE`].
     scope: [Vec<String>; 3],
     unheeded: Vec<String>,
@@ -263,7 +253,7 @@ impl YamlDraft {
         if kind.key == INCLUDE_KEY {
             return !value;
         }
-        let field = (kind.field)(&mut self.kinds);
+        let field = (kind.field)(&mut self.plan.kinds);
         let takes_less = value != kind.is_include();
         if takes_less && *field != value {
             self.narrowing.push(kind.key.to_owned());
@@ -275,8 +265,8 @@ impl YamlDraft {
     fn take_layout(&mut self, key: &str, node: &Node) -> bool {
         match (key, node) {
             (_, node) if node.is_empty() => {}
-            ("nonDottedPaths", Node::Bool(value)) => self.non_dotted_paths = *value,
-            ("dedupeLockfiles", Node::Bool(value)) => self.dedupe_lockfiles = *value,
+            ("nonDottedPaths", Node::Bool(value)) => self.plan.non_dotted_paths = *value,
+            ("dedupeLockfiles", Node::Bool(value)) => self.plan.dedupes_lockfiles = *value,
             ("defaultTs", Node::Text(text)) if text == "bun" => self.deno = false,
             ("defaultTs", Node::Text(text)) if text == "deno" => self.deno = true,
             // wmill exits if the version is above its own, and takes every other value for v0.
@@ -320,7 +310,7 @@ impl YamlDraft {
 
     /// Returns the query of wmill 1.819.0. wmill itself leaves out scripts, flows, apps and folders.
     fn query(&self) -> String {
-        let kinds = &self.kinds;
+        let kinds = &self.plan.kinds;
         let mut query = String::from("plain_secret=false");
         for (name, value) in [
             ("skip_variables", kinds.skip_variables),
@@ -347,26 +337,27 @@ impl YamlDraft {
     }
 
     /// Writes every kind, so that nothing depends on the defaults, which differ between wmill's versions.
-    fn text(mut self) -> String {
+    fn text(&self, scope: &[Vec<String>; 3]) -> String {
+        let (mut scope, mut kinds) = (scope.clone(), self.plan.kinds);
         let mut text = String::from("# Written by windmill-git-sync for one run.\n");
         let mut line = |key: &str, value: &dyn fmt::Display| text.push_str(&format!("{key}: {value}\n"));
         line("defaultTs", &if self.deno { "\"deno\"" } else { "\"bun\"" });
-        line("nonDottedPaths", &self.non_dotted_paths);
-        line("dedupeLockfiles", &self.dedupe_lockfiles);
+        line("nonDottedPaths", &self.plan.non_dotted_paths);
+        line("dedupeLockfiles", &self.plan.dedupes_lockfiles);
         if let Some(version) = self.sync_behavior {
             line("syncBehavior", &quoted(version));
         }
-        if self.kinds.skip_apps {
-            self.scope[2].extend(RAW_APPS.map(str::to_owned));
+        if kinds.skip_apps {
+            scope[2].extend(RAW_APPS.map(str::to_owned));
         }
-        for (key, patterns) in SCOPE.iter().zip(&self.scope) {
+        for (key, patterns) in SCOPE.iter().zip(&scope) {
             if !patterns.is_empty() {
                 let patterns: Vec<String> = patterns.iter().map(|pattern| quoted(pattern)).collect();
                 line(key, &format_args!("[{}]", patterns.join(", ")));
             }
         }
         for kind in &KINDS {
-            line(kind.key, (kind.field)(&mut self.kinds));
+            line(kind.key, (kind.field)(&mut kinds));
         }
         line("plainSecrets", &false);
         line("stateful", &false);

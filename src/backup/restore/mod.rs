@@ -288,7 +288,7 @@ impl RestoreRun<'_> {
             let mut snapshot = target.snapshot(Step::Pull, self.git.run_env(), &plan.query)?;
             snapshot.judge_by(&plan)?;
             pull::pull(target, self.git, &plan, None, &mut snapshot, &[])?;
-            for (item, reason) in snapshot.left_out() {
+            for (item, reason) in &snapshot.left_out.named {
                 log::warn!("{item} of workspace {} cannot be pulled: {reason}", self.workspace());
             }
             Ok(snapshot.has_shared_ui().is_some())

@@ -16,7 +16,7 @@ use crate::model::run_result::LeftOut;
 use crate::util::files;
 use crate::util::hash::{Algorithm, Digest};
 use crate::windmill::api::Account;
-use crate::windmill::cli;
+use crate::windmill::cli::Program;
 use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot::{self, Digests, FoundItem, Snapshot};
 use crate::windmill::wmill_yaml::KindSettings;
@@ -48,8 +48,8 @@ pub struct SavedState {
     pub begun: u64,
     /// The version of this program, and the settings that shape a pull and its commit.
     pub settings: String,
-    /// The version of wmill, and the path, size and time of its file; empty if they are not known.
-    pub wmill: String,
+    /// The `wmill` that pulled, if it gave its version.
+    pub wmill: Option<Program>,
     /// The version of Windmill; `None` if it does not report one.
     pub windmill: Option<String>,
     /// The query of the export.
@@ -72,10 +72,8 @@ pub struct SavedState {
 pub struct Now {
     /// What Windmill reports about itself and the token.
     pub account: Account,
-    /// The version of wmill.
-    pub version: Option<cli::Version>,
-    /// The version of wmill, and the path, size and time of its file.
-    pub wmill: Option<String>,
+    /// The `wmill` that pulls, if it gives its version.
+    pub wmill: Option<Program>,
     /// What Windmill holds.
     pub snapshot: Snapshot,
 }
@@ -110,6 +108,12 @@ impl LastSync {
         };
         let offers_again = run.request.force || last.is_none_or(|last| last.is_to_offer(begun, config.full_sync_every));
         Self { folder: folder.to_owned(), state, begun, settings, reason, offers_again }
+    }
+
+    /// Returns the `wmill` of the last success.
+    #[must_use]
+    pub fn wmill(&self) -> Option<&Program> {
+        self.state.as_ref()?.wmill.as_ref()
     }
 
     /// Returns the success that the next pull may build on, or the reason why the sync has to be a full one.
@@ -184,9 +188,7 @@ impl LastSync {
             Err("the shared UI changed")
         } else if fresh.dependencies != last.digests.dependencies {
             Err("the workspace dependencies changed")
-        } else if now.snapshot.dependencies > 1
-            && !now.version.as_ref().is_some_and(|version| version.sorts_dependencies)
-        {
+        } else if now.snapshot.dependencies > 1 && !last.wmill.as_ref().is_some_and(|wmill| wmill.sorts_dependencies) {
             Err("there are several workspace dependencies, and this wmill does not sort them")
         } else if tip.plan.dedupes_lockfiles {
             Err("items share lock files")
@@ -194,7 +196,7 @@ impl LastSync {
             Err("the branch does not hold what the last pull gave")
         } else if !tip.invalid_entries.is_empty() || tip.path_conflict.is_some() {
             Err("the repository's folder has entries that git cannot check out")
-        } else if !last.left_out.is_empty() || !now.snapshot.left_out().is_empty() {
+        } else if !last.left_out.is_empty() || !now.snapshot.left_out.is_empty() {
             Err("items are left out")
         } else if last.warnings.iter().any(|warning| !tip.plan.warnings.contains(warning)) {
             Err("the last full sync warned of what a narrowed one does not see")
@@ -218,7 +220,7 @@ impl LastSync {
     /// version of `wmill` may accept them.
     #[must_use]
     pub fn refused(&self, now: &Now) -> Option<&SavedState> {
-        let is_same = |last: &&SavedState| last.settings == self.settings && Some(&last.wmill) == now.wmill.as_ref();
+        let is_same = |last: &&SavedState| last.settings == self.settings && last.wmill == now.wmill;
         self.state.as_ref().filter(is_same).filter(|last| !last.found.is_empty() && !self.offers_again)
     }
 
@@ -246,7 +248,7 @@ impl LastSync {
             // A narrowed pull does not delay the next full one.
             begun: self.state.as_ref().filter(|_| !is_full).map_or(self.begun, |last| last.begun),
             settings: self.settings.clone(),
-            wmill: now.wmill.clone().unwrap_or_default(),
+            wmill: now.wmill.clone(),
             windmill: now.account.server_version.clone(),
             query: now.snapshot.query.clone(),
             digests: now.snapshot.digests.clone(),
@@ -285,7 +287,7 @@ impl SavedState {
     fn check_surroundings(&self, now: &Now) -> Result<(), &'static str> {
         if now.account.server_version != self.windmill {
             Err("Windmill is of another version")
-        } else if now.wmill.as_ref() != Some(&self.wmill) {
+        } else if now.wmill != self.wmill {
             Err("wmill is another")
         } else if now.snapshot.query != self.query {
             Err("other kinds of items are asked for")
@@ -387,7 +389,11 @@ mod tests {
             shared_ui: true,
             begun: 1_000,
             settings: "s".to_owned(),
-            wmill: "1.819.0 /bin/wmill 1 2".to_owned(),
+            wmill: Some(Program {
+                file: "/bin/wmill 1 2".to_owned(),
+                version: "1.819.0".to_owned(),
+                sorts_dependencies: false,
+            }),
             windmill: Some("CE v1".to_owned()),
             query: "a=b".to_owned(),
             digests: Digests {

@@ -70,7 +70,7 @@ pub fn pull(
     let whole = WholePull { run, git, plan, shown, suspects };
     let base = whole.pull(snapshot)?;
     let written = written_files(run, git)?;
-    let lacks_items = snapshot.leave_out_missing(written, plan)?;
+    let lacks_items = snapshot.leave_out_missing(&written, plan)?;
     if lacks_items { whole.pull(snapshot) } else { Ok(base) }
 }
 
@@ -136,7 +136,7 @@ fn pull_once(
         sides: SideAnswers { shared_ui, ..snapshot.sides.clone() },
     });
     let pulled = cli::pull(&run.request.workspace, server?, git.run_env(), git.tree_folder());
-    git.configure(format).map_err(|_| WindmillError::Machine("cannot write the checkout's settings".to_owned()))?;
+    git.configure(format).map_err(|_| io::Error::other("cannot write the checkout's settings"))?;
     files::remove_file(&own)?;
     marked.give_back()?;
     pulled
@@ -165,7 +165,7 @@ pub fn pull_narrowed(
     if fs::symlink_metadata(git.tree_folder().join(WMILL_LOCK.to_uppercase())).is_ok() {
         return Ok(Some("the file system does not tell upper and lower case apart".to_owned()));
     }
-    let archive = snapshot.narrowed(changed)?;
+    let archive = snapshot.part(|name| changed.has(name))?;
     // If this endpoint does not exist, wmill does not touch the files of the shared UI.
     match pull_once(run, git, snapshot, archive, None, &tip.plan.text) {
         Ok(()) => {}

@@ -3,7 +3,6 @@
 use std::fs;
 
 use crate::backup::error::BackupError;
-use crate::backup::paths;
 use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::commit::{self, CreatedCommit};
@@ -20,7 +19,6 @@ use crate::process::run_env::RunEnv;
 use crate::util::parallel::both;
 use crate::windmill::cli;
 use crate::windmill::narrow::Changed;
-use crate::windmill::snapshot::SHARED_UI;
 
 /// How many refusals of files that were refused before a sync takes one by one. Then it leaves out all of them. It is
 /// less than the refusals that a sync takes in all.
@@ -123,17 +121,14 @@ impl<'a> LiveSteps<'a> {
         let git = run.git(run_env, &folder)?;
         warn_about_old_volume(*run, warnings);
         let last = LastSync::open(*run, &folder);
-        let ((state, tip), (version, account)) = run.step(Step::Fetch, || {
+        let ((state, tip), (wmill, account)) = run.step(Step::Fetch, || {
             // The slowest one starts first: a program that asks a server.
-            let (fetched, (version, account)) = both(
+            let (fetched, (wmill, account)) = both(
                 "fetch",
                 || fetch(*run, &git, &last),
-                || {
-                    let version = || cli::known_version(run_env, &paths::root(run.env.config).join("wmill-version"));
-                    both("version", version, || run.account(run_env))
-                },
+                || both("version", || cli::program(run_env, last.wmill()), || run.account(run_env)),
             );
-            Ok((fetched?, (version, account?)))
+            Ok((fetched?, (wmill, account?)))
         })?;
         run.note_token_user(&account);
         guards::refuse_lost_rights(*run, &account)?;
@@ -144,9 +139,7 @@ impl<'a> LiveSteps<'a> {
         let query = tip.as_ref().map_or_else(|| last.query(), |tip| &tip.plan.query);
         let snapshot = run.step(Step::Probe, || run.snapshot(Step::Probe, run_env, query))?;
         run.warn_about_snapshot(&snapshot, warnings);
-        let wmill = version.as_ref().zip(cli::identity(&run_env.environment));
-        let wmill = wmill.map(|(version, file)| [&version.text, " ", &*file].concat());
-        let now = Now { account, version, wmill, snapshot };
+        let now = Now { account, wmill, snapshot };
         let commit = tip.as_ref().map_or(&state.tip, |tip| &tip.commit).as_ref();
         match last.unchanged(&now, commit, tip.as_ref()) {
             Ok((commit, pull)) => {
@@ -205,16 +198,17 @@ impl SyncSteps for LiveSteps<'_> {
 
     fn leave_out(&mut self, paths: &[String]) -> bool {
         let (prefix, snapshot) = (self.run.request.subdir.prefix(), &mut self.now.snapshot);
-        let items = paths.iter().map(|path| {
-            let item = merge::name_of_owner(path.strip_prefix(&prefix)?, &self.tip.workspace);
-            let is_known = item == SHARED_UI || snapshot.has(&item).is_ok_and(|has| has);
-            (is_known && !snapshot.left_out().contains_key(&item)).then_some((item, path))
-        });
+        let workspace = &self.tip.workspace;
+        let items = paths.iter().map(|path| Some((merge::name_of_owner(path.strip_prefix(&prefix)?, workspace), path)));
         let Some(items) = items.collect::<Option<Vec<_>>>() else { return false };
+        let known = snapshot.digests_of(&items.iter().map(|(item, _)| item.clone()).collect()).unwrap_or_default();
+        if !items.iter().all(|(item, _)| known.contains_key(item) && !snapshot.left_out.named.contains_key(item)) {
+            return false;
+        }
         for (item, path) in items {
             let reason = format!("the remote refuses `{path}`: it is too large, or has a secret in it");
             log::warn!("{item} is left out: {reason}");
-            snapshot.leave_out_found(&item, &reason);
+            snapshot.leave_out(&item, &reason);
         }
         self.refusals += 1;
         if self.refusals >= REFUSALS_ONE_BY_ONE_MAX {
@@ -255,7 +249,7 @@ impl SyncSteps for LiveSteps<'_> {
             changed: self.changed.as_ref(),
             own_items: &snapshot.sides.own_items(),
             owns_ui,
-            left_out: snapshot.left_out_items(),
+            left_out: &snapshot.left_out,
         };
         merge::compose(&self.git, &self.tip, &pulled, warnings)
     }
@@ -265,8 +259,8 @@ impl SyncSteps for LiveSteps<'_> {
     }
 
     fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError> {
-        let Now { account, version, .. } = &self.now;
-        let version = version.as_ref().map(|version| version.text.as_str());
+        let Now { account, wmill, .. } = &self.now;
+        let version = wmill.as_ref().map(|wmill| wmill.version.as_str());
         let made = commit::make(*self.run, &self.git, &self.tip, merged, account, version)?;
         Ok(self.made.insert(made).commit.clone())
     }

@@ -148,17 +148,7 @@ pub(super) fn check_files_and_damages(which: Points) {
         files_of(&data, "/objects/").into_iter().filter(|path| !path.starts_with(tree(&replay))).collect();
     let name = |path: &Path| path.strip_prefix(&data).unwrap().display().to_string();
     let names: Vec<_> = files.iter().map(|path| name(path)).collect();
-    for expected in [
-        "HEAD",
-        "config",
-        "index",
-        "shallow",
-        "attributes",
-        "refs/sync/tip",
-        "state.json",
-        "wmill-version",
-        "shop.lock",
-    ] {
+    for expected in ["HEAD", "config", "index", "shallow", "attributes", "refs/sync/tip", "state.json", "shop.lock"] {
         assert!(names.iter().any(|name| name.ends_with(expected)), "{expected} in {names:?}");
     }
     for (number, path) in files.iter().enumerate() {

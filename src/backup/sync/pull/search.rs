@@ -1,6 +1,6 @@
 //! Finds the items that `wmill` cannot write, and leaves them out of the snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::{PullBase, WholePull};
@@ -8,7 +8,7 @@ use crate::backup::error::BackupError;
 use crate::model::result_code::Code;
 use crate::util::retry::Retry;
 use crate::windmill::cli;
-use crate::windmill::snapshot::Snapshot;
+use crate::windmill::snapshot::{self, Snapshot};
 
 /// With more bad items than this, the cause is the export as a whole.
 const BAD_ITEMS_MAX: usize = 20;
@@ -43,7 +43,7 @@ impl WholePull<'_> {
     fn leave_out_bad_items(&self, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
         let known = self.unchanged_suspects(snapshot)?;
         let items = snapshot.names_of_items()?;
-        let (before, mut new) = (snapshot.left_out().len(), 0);
+        let (before, mut new) = (snapshot.left_out.named.len(), 0);
         // The last one comes first, so that the search reaches single items after few pulls.
         let mut pending = vec![&items[..]];
         pending.extend(known.chunks(1).chain([&[][..]]));
@@ -64,7 +64,7 @@ impl WholePull<'_> {
                 return Ok(false);
             }
         }
-        Ok(snapshot.left_out().len() > before)
+        Ok(snapshot.left_out.named.len() > before)
     }
 
     /// Returns the items that wmill could not write, if they have not changed since.
@@ -73,15 +73,15 @@ impl WholePull<'_> {
         let suspects: BTreeMap<_, _> = suspects.map(|one| (one.item.clone(), one.digest.clone())).collect();
         let now = snapshot.digests_of(&suspects.keys().cloned().collect())?;
         let is_unchanged =
-            |item: &String| now.get(item) == suspects.get(item) && !snapshot.left_out().contains_key(item);
+            |item: &String| now.get(item) == suspects.get(item) && !snapshot.left_out.named.contains_key(item);
         Ok(suspects.keys().filter(|item| is_unchanged(item)).cloned().collect())
     }
 
     /// Pulls only these items, into an empty folder. Returns the inner error if something in the export may have stopped
     /// wmill.
     fn pull_only(&self, items: &[String], snapshot: &Snapshot) -> Result<Result<(), String>, BackupError> {
-        let items = items.iter().map(String::as_str).collect();
-        let archive = snapshot.only(&items)?;
+        let items: BTreeSet<&str> = items.iter().map(String::as_str).collect();
+        let archive = snapshot.part(|name| items.contains(&*snapshot::item_of_entry(name)))?;
         // Without patterns, as for the pull into an empty folder.
         match self.pull_archive(snapshot, &archive, None, &self.plan.text_without_patterns) {
             Ok(()) => Ok(Ok(())),
@@ -94,7 +94,7 @@ impl WholePull<'_> {
 fn leave_out(snapshot: &mut Snapshot, item: &str, message: &str) {
     let reason = reason(message);
     log::warn!("{item} is left out, since wmill cannot write it: {reason}");
-    snapshot.leave_out_found(item, &[CANNOT_WRITE, &*reason].concat());
+    snapshot.leave_out(item, &[CANNOT_WRITE, &*reason].concat());
 }
 
 /// Returns the line of wmill's output that says what is wrong.
