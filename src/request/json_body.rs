@@ -212,8 +212,7 @@ impl Reader<'_> {
         }
         let text = self.text(name, value)?;
         if text.is_empty() && name != "git_subdir" {
-            self.faults.add(&["`", name, "` is empty"]);
-            return None;
+            return self.faults.refuse(&["`", name, "` is empty"]);
         }
         Some(text)
     }
@@ -244,8 +243,7 @@ impl Reader<'_> {
     /// Refuses a `file:` URL: a caller must not write into a folder of this machine.
     fn permitted(&mut self, name: &str, url: RemoteUrl) -> Option<RemoteUrl> {
         if url.scheme() == RemoteScheme::File {
-            self.faults.add(&["`", name, "`: a request cannot name a file: remote"]);
-            return None;
+            return self.faults.refuse(&["`", name, "`: a request cannot name a file: remote"]);
         }
         Some(url)
     }
