@@ -43,7 +43,7 @@ pub(crate) fn is_gits_own(part: &[u8]) -> bool {
 }
 
 /// Fails with the message of the first broken rule.
-pub(super) fn first_broken(rules: &[(bool, &'static str)]) -> Result<(), &'static str> {
+pub(crate) fn first_broken(rules: &[(bool, &'static str)]) -> Result<(), &'static str> {
     match rules.iter().find(|(broken, _)| *broken) {
         Some((_, why)) => Err(why),
         None => Ok(()),
