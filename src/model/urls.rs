@@ -13,7 +13,7 @@ const URL_BYTES_MAX: usize = 2_000;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BaseUrl(String);
 
-text_of!(BaseUrl);
+text_of!(BaseUrl.0);
 
 impl BaseUrl {
     /// Parses a URL and drops slashes at its end.
@@ -66,10 +66,13 @@ pub enum RemoteScheme {
 /// The URL of a git remote, without credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RemoteUrl {
+    /// The form that git gets.
     text: String,
     scheme: RemoteScheme,
     host: String,
 }
+
+text_of!(RemoteUrl.text);
 
 /// The user and the password that a URL had before its host, decoded.
 type UserInfo = (Option<String>, Option<Secret>);
@@ -151,12 +154,6 @@ impl RemoteUrl {
         Ok(Self { text: text.to_owned(), scheme: RemoteScheme::Ssh, host: host.to_owned() })
     }
 
-    /// Returns the URL in the form that git gets.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
     /// Returns its protocol.
     #[must_use]
     pub fn scheme(&self) -> RemoteScheme {
@@ -185,12 +182,6 @@ impl RemoteUrl {
         let (scheme, rest) = self.text.split_once("://")?;
         let (authority, _) = rest.split_once('/')?;
         Some([scheme, "://", authority, "/"].concat())
-    }
-}
-
-impl fmt::Display for RemoteUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.text)
     }
 }
 
