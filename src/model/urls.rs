@@ -27,10 +27,8 @@ impl BaseUrl {
 
     fn normalized(text: &str) -> Result<String, &'static str> {
         check_url_characters(text)?;
-        let (scheme, rest) = split_scheme(text).ok_or("does not start with http:// or https://")?;
-        if scheme != "http" && scheme != "https" {
-            return Err("does not start with http:// or https://");
-        }
+        let split = split_scheme(text).filter(|(scheme, _)| scheme == "http" || scheme == "https");
+        let (scheme, rest) = split.ok_or("does not start with http:// or https://")?;
         let url = Authority::split(rest)?;
         if url.user_info.is_some() {
             return Err("has a user or a token in it: put the token into WINDMILL_TOKEN");
