@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_agrees_with_the_default_kinds() {
+    fn the_default_kinds_are_words_of_the_setting() {
         let text = variables().iter().find(|one| one.name == "WMILL_INCLUDE").unwrap().default.unwrap();
         assert_eq!(parse_kinds_included(text).unwrap(), ["schedules", "triggers", "groups"]);
     }
