@@ -117,7 +117,7 @@ impl<'a> LiveSteps<'a> {
             Start::Pull((now, tip)) => {
                 guards::refuse_a_public_repository(*run, run_env, &tip, warnings)?;
                 // The warnings so far are not saved with a success, since every sync that pulls gives them again.
-                let (part, warnings) = (git.aside(), warnings.count());
+                let (part, warnings) = (git.aside(), warnings.list().len());
                 Start::Pull(Self { run, part, git, last, now, tip, changed: None, made: None, refusals: 0, warnings })
             }
         })
@@ -249,7 +249,7 @@ impl SyncSteps for LiveSteps<'_> {
         let tree = tip::folder_of(*self.run, &self.git, commit).filter(is_as_made);
         // After a sync that changed something, the next sync may not give all warnings again. It is a full one to find
         // out.
-        let told = warnings.after(self.warnings);
+        let told = &warnings.list()[self.warnings..];
         let will_be_told =
             self.tip.commit.as_ref() == Some(commit) || told.iter().all(|it| self.tip.plan.warnings.contains(it));
         let tree = tree.as_ref().filter(|_| will_be_told);
