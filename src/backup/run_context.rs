@@ -171,7 +171,7 @@ impl RunContext<'_> {
             branch: self.request.branch.to_string(),
             commit: commit.map(|commit| commit.to_string()),
             changed,
-            warnings: warnings.into_list().iter().map(|warning| redact::visible(warning)).collect(),
+            warnings: warnings.list().iter().map(|warning| redact::visible(warning)).collect(),
             left_out: LeftOut::first_of(left_out),
             items,
             token_user,

@@ -385,22 +385,19 @@ impl<'a> Reader<'a> {
         let file_variable = [variable, "_FILE"].concat();
         let value = self.variable(variable);
         let path = self.variable(&file_variable);
-        let (name, why) = match (value, path) {
+        let source = match (value, path) {
             (None, None) => return None,
-            (Some(_), Some(_)) => (variable, "is set, and so is the variable with _FILE: set one of them"),
-            (Some(value), None) => match checked_secret(variable, value) {
-                Ok(secret) => return Some(SecretSource::Value(secret)),
-                Err(why) => (variable, why),
-            },
+            (Some(_), Some(_)) => Err((variable, "is set, and so is the variable with _FILE: set one of them")),
+            (Some(value), None) => {
+                checked_secret(variable, value).map(SecretSource::Value).map_err(|why| (variable, why))
+            }
             // The value may be the secret itself, so it is not shown.
             (None, Some(path)) if path.contains(char::is_control) => {
-                (file_variable.as_str(), "has a control character in it: give the path of a file")
+                Err((file_variable.as_str(), "has a control character in it: give the path of a file"))
             }
-            (None, Some(path)) => return Some(SecretSource::File { variable, path: PathBuf::from(path) }),
+            (None, Some(path)) => Ok(SecretSource::File { variable, path: PathBuf::from(path) }),
         };
-        let fault = [name, " ", why].concat();
-        self.faults.push(fault);
-        None
+        source.map_err(|(name, why)| self.push([name, " ", why].concat())).ok()
     }
 
     fn tool_environment(&mut self) -> Vec<(String, String)> {
@@ -512,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_agrees_with_the_default_kinds() {
+    fn the_default_kinds_are_words_of_the_setting() {
         let text = variables().iter().find(|one| one.name == "WMILL_INCLUDE").unwrap().default.unwrap();
         assert_eq!(parse_kinds_included(text).unwrap(), ["schedules", "triggers", "groups"]);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::model::names::{self, ADMINS, WorkspaceId};
+use crate::model::names::{self, ADMINS, WorkspaceId, first_broken};
 use crate::util::logging::LogFormat;
 
 /// The longest duration: longer than any useful one, and short enough to be added to a clock without overflow.
@@ -69,28 +69,25 @@ pub(super) fn parse_workspaces(text: &str) -> Result<Workspaces, String> {
 }
 
 pub(super) fn parse_username(text: &str) -> Result<String, String> {
-    // Basic authentication ends the user name at the first colon.
-    if text.contains(|letter: char| letter.is_control() || letter == ':') {
-        return refused(text, "has a colon or a control character in it");
-    }
-    if text.len() > USERNAME_BYTES_MAX {
-        return refused(text, "is longer than 200 bytes");
-    }
-    Ok(text.to_owned())
+    let checked = first_broken(&[
+        // Basic authentication ends the user name at the first colon.
+        (
+            text.contains(|letter: char| letter.is_control() || letter == ':'),
+            "has a colon or a control character in it",
+        ),
+        (text.len() > USERNAME_BYTES_MAX, "is longer than 200 bytes"),
+    ]);
+    checked.map_or_else(|why| refused(text, why), |()| Ok(text.to_owned()))
 }
 
 pub(super) fn parse_message(text: &str) -> Result<String, String> {
     let text = text.trim();
-    if text.is_empty() {
-        return refused(text, "is empty");
-    }
-    if text.contains(char::is_control) {
-        return refused(text, "is not one line of printable text");
-    }
-    if text.len() > MESSAGE_BYTES_MAX {
-        return refused(text, "is longer than 1000 bytes");
-    }
-    Ok(text.to_owned())
+    let checked = first_broken(&[
+        (text.is_empty(), "is empty"),
+        (text.contains(char::is_control), "is not one line of printable text"),
+        (text.len() > MESSAGE_BYTES_MAX, "is longer than 1000 bytes"),
+    ]);
+    checked.map_or_else(|why| refused(text, why), |()| Ok(text.to_owned()))
 }
 
 /// What goes into one commit.

@@ -17,13 +17,13 @@ pub struct Variable {
 
 /// The environment of the process.
 #[derive(Default)]
-pub struct Environment(BTreeMap<OsString, OsString>);
+pub struct Environment(BTreeMap<String, OsString>);
 
 impl Environment {
     /// Takes the variables as they are. [`Config::new`](super::Config::new) reports those that it reads and that are
     /// not UTF-8 or are in quotes.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self(variables.into_iter().collect())
+        Self(variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect())
     }
 
     /// Returns the value of a variable; an empty one counts as unset.
@@ -34,13 +34,13 @@ impl Environment {
 
     /// Returns the same, or what is wrong with the value.
     pub(super) fn read(&self, name: &str) -> Result<Option<&str>, String> {
-        let value = self.0.get(name.as_ref() as &std::ffi::OsStr).filter(|value| !value.is_empty());
-        match value.map(|value| value.to_str()) {
-            Some(None) => Err(format!("{name} is not UTF-8")),
-            Some(Some(value)) if is_in_quotes(value) => {
+        let Some(value) = self.0.get(name) else { return Ok(None) };
+        match value.to_str() {
+            None => Err(format!("{name} is not UTF-8")),
+            Some(value) if is_in_quotes(value) => {
                 Err(format!("{name} is in quotes, which this kind of env file keeps: leave them out"))
             }
-            value => Ok(value.flatten()),
+            Some(value) => Ok(Some(value).filter(|value| !value.is_empty())),
         }
     }
 }

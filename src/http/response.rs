@@ -7,6 +7,7 @@ use ureq::http::StatusCode;
 
 use super::request::Refusal;
 use crate::model::result_code::Code;
+use crate::model::run_result::error_json;
 use crate::util::redact::{shorten, visible};
 
 /// The largest size of an error message. Even a request with hundreds of faults does not need more.
@@ -61,8 +62,7 @@ impl Response {
     #[must_use]
     pub fn error(status: u16, code: Code, message: &str) -> Self {
         // The text has no control characters but line ends and tabs, so JSON escaping at most doubles its length.
-        let message = miniserde::json::to_string(&shorten(&visible(message), ERROR_BYTES_MAX / 2));
-        let body = format!(r#"{{"success":false,"code":"{}","message":{message}}}"#, code.as_str());
+        let body = error_json(code, &shorten(&visible(message), ERROR_BYTES_MAX / 2));
         Self { status, ..Self::of_code(code, body) }
     }
 

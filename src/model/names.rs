@@ -43,7 +43,7 @@ pub(crate) fn is_gits_own(part: &[u8]) -> bool {
 }
 
 /// Fails with the message of the first broken rule.
-pub(super) fn first_broken(rules: &[(bool, &'static str)]) -> Result<(), &'static str> {
+pub(crate) fn first_broken(rules: &[(bool, &'static str)]) -> Result<(), &'static str> {
     match rules.iter().find(|(broken, _)| *broken) {
         Some((_, why)) => Err(why),
         None => Ok(()),
@@ -55,20 +55,20 @@ pub(super) fn refusal(what: &str, text: &str, why: &str) -> String {
     [what, " ", &quoted(text), " ", why].concat()
 }
 
-/// Implements `as_str` and `Display` for a name that consists of its text only.
+/// Implements `as_str` and `Display` for a name or URL whose text is in this field.
 macro_rules! text_of {
-    ($name:ident) => {
+    ($name:ident.$field:tt) => {
         impl $name {
-            /// Returns the name's text.
+            /// Returns the text.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.0
+                &self.$field
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str(&self.0)
+                formatter.write_str(self.as_str())
             }
         }
     };
@@ -95,7 +95,7 @@ fn filled(what: &str, template: &str, workspace: &WorkspaceId) -> Result<String,
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkspaceId(String);
 
-text_of!(WorkspaceId);
+text_of!(WorkspaceId.0);
 
 impl WorkspaceId {
     /// Parses an id of 1 to 50 bytes.
@@ -122,7 +122,7 @@ impl WorkspaceId {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BranchName(String);
 
-text_of!(BranchName);
+text_of!(BranchName.0);
 
 impl BranchName {
     /// Parses a short name of at most 200 bytes.
@@ -177,7 +177,7 @@ impl BranchName {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subdir(String);
 
-text_of!(Subdir);
+text_of!(Subdir.0);
 
 impl Subdir {
     /// Parses a path relative to the repository's root and drops slashes at its ends. The empty text, `/` and `.` are

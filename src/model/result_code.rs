@@ -126,12 +126,6 @@ impl Code {
     pub fn is_success(self) -> bool {
         matches!(self, Self::Pushed | Self::Unchanged | Self::DryRun | Self::Restored)
     }
-
-    /// Returns whether the branch holds a current backup, even if single items are missing.
-    #[must_use]
-    pub fn is_backup_made(self) -> bool {
-        matches!(self, Self::Pushed | Self::Unchanged | Self::Incomplete)
-    }
 }
 
 #[cfg(test)]

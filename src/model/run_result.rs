@@ -45,24 +45,6 @@ impl Warnings {
     pub fn list(&self) -> &[String] {
         &self.0
     }
-
-    /// Returns the number of warnings.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Returns the warnings after the first `count`.
-    #[must_use]
-    pub fn after(&self, count: usize) -> &[String] {
-        self.0.get(count..).unwrap_or_default()
-    }
-
-    /// Returns all warnings, in order.
-    #[must_use]
-    pub fn into_list(self) -> Vec<String> {
-        self.0
-    }
 }
 
 /// The most items that a result lists; the others are only counted.

@@ -13,7 +13,7 @@ const URL_BYTES_MAX: usize = 2_000;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BaseUrl(String);
 
-text_of!(BaseUrl);
+text_of!(BaseUrl.0);
 
 impl BaseUrl {
     /// Parses a URL and drops slashes at its end.
@@ -27,10 +27,8 @@ impl BaseUrl {
 
     fn normalized(text: &str) -> Result<String, &'static str> {
         check_url_characters(text)?;
-        let (scheme, rest) = split_scheme(text).ok_or("does not start with http:// or https://")?;
-        if scheme != "http" && scheme != "https" {
-            return Err("does not start with http:// or https://");
-        }
+        let split = split_scheme(text).filter(|(scheme, _)| scheme == "http" || scheme == "https");
+        let (scheme, rest) = split.ok_or("does not start with http:// or https://")?;
         let url = Authority::split(rest)?;
         if url.user_info.is_some() {
             return Err("has a user or a token in it: put the token into WINDMILL_TOKEN");
@@ -66,10 +64,13 @@ pub enum RemoteScheme {
 /// The URL of a git remote, without credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RemoteUrl {
+    /// The form that git gets.
     text: String,
     scheme: RemoteScheme,
     host: String,
 }
+
+text_of!(RemoteUrl.text);
 
 /// The user and the password that a URL had before its host, decoded.
 type UserInfo = (Option<String>, Option<Secret>);
@@ -151,12 +152,6 @@ impl RemoteUrl {
         Ok(Self { text: text.to_owned(), scheme: RemoteScheme::Ssh, host: host.to_owned() })
     }
 
-    /// Returns the URL in the form that git gets.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
     /// Returns its protocol.
     #[must_use]
     pub fn scheme(&self) -> RemoteScheme {
@@ -185,12 +180,6 @@ impl RemoteUrl {
         let (scheme, rest) = self.text.split_once("://")?;
         let (authority, _) = rest.split_once('/')?;
         Some([scheme, "://", authority, "/"].concat())
-    }
-}
-
-impl fmt::Display for RemoteUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.text)
     }
 }
 

@@ -133,6 +133,11 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// Refuses a `file:` URL: a caller must not write into a folder of this machine.
+fn permitted(url: RemoteUrl) -> Result<RemoteUrl, String> {
+    if url.scheme() == RemoteScheme::File { Err("a request cannot name a file: remote".to_owned()) } else { Ok(url) }
+}
+
 /// Continues after a fault, so that all faults are named.
 struct Reader<'a> {
     faults: &'a mut Faults,
@@ -178,8 +183,8 @@ impl Reader<'_> {
             "workspace" => self.fields.workspace = Some(self.parsed(name, value, WorkspaceId::parse)?),
             "windmill_token" => self.fields.windmill_token = Some(self.token(name, value)?),
             "git_remote_url" => {
-                let url = self.parsed(name, value, RemoteUrl::parse)?;
-                self.fields.remote = Some(self.permitted(name, url)?);
+                let url = self.parsed(name, value, |text| permitted(RemoteUrl::parse(text)?))?;
+                self.fields.remote = Some(url);
             }
             "git_token" => self.fields.git_token = Some(self.token(name, value)?),
             "git_branch" => self.fields.branch = ("git_branch", self.given(name, value)?),
@@ -212,8 +217,7 @@ impl Reader<'_> {
         }
         let text = self.text(name, value)?;
         if text.is_empty() && name != "git_subdir" {
-            self.faults.add(&["`", name, "` is empty"]);
-            return None;
+            return self.faults.refuse(&["`", name, "` is empty"]);
         }
         Some(text)
     }
@@ -239,15 +243,6 @@ impl Reader<'_> {
     fn token(&mut self, name: &str, value: Value) -> Option<Secret> {
         let text = self.given(name, value)?;
         config::checked_token(&text).map_err(|why| self.faults.add(&["`", name, "` ", why])).ok()
-    }
-
-    /// Refuses a `file:` URL: a caller must not write into a folder of this machine.
-    fn permitted(&mut self, name: &str, url: RemoteUrl) -> Option<RemoteUrl> {
-        if url.scheme() == RemoteScheme::File {
-            self.faults.add(&["`", name, "`: a request cannot name a file: remote"]);
-            return None;
-        }
-        Some(url)
     }
 
     /// Returns the members of Windmill's `git_repository` resource.
@@ -286,7 +281,7 @@ impl Reader<'_> {
 
     fn repository_url(&mut self, name: &str, value: Value) -> Option<()> {
         let (url, user, token) = self.parsed(name, value, RemoteUrl::parse_with_credentials)?;
-        self.fields.remote = Some(self.permitted(name, url)?);
+        self.fields.remote = Some(self.faults.named(name, permitted(url))?);
         if let Some(user) = user {
             self.fields.git_username = user;
         }

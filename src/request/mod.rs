@@ -352,6 +352,12 @@ impl Faults {
         self.list.push(parts.concat());
     }
 
+    /// Adds a fault because of which there is no value.
+    fn refuse<T>(&mut self, parts: &[&str]) -> Option<T> {
+        self.add(parts);
+        None
+    }
+
     fn add_malformed(&mut self, parts: &[&str]) {
         self.is_malformed = true;
         self.add(parts);

@@ -80,12 +80,11 @@ impl Draft<'_> {
             return self.fields.windmill_token.clone();
         }
         if !changes.is_empty() {
-            self.faults.add(&[
+            return self.faults.refuse(&[
                 "the request changes the ",
                 &changes.join(" and the "),
                 ", and lacks a `windmill_token` of its own: the configured one serves only what it was configured for",
             ]);
-            return None;
         }
         self.configured("WINDMILL_TOKEN", self.config.windmill_token.as_ref(), "the request brings no `windmill_token`")
     }
@@ -101,27 +100,21 @@ impl Draft<'_> {
         match remote.scheme() {
             RemoteScheme::File => Some(GitCredentials::None),
             RemoteScheme::Ssh if is_configured => self.ssh_credentials(),
-            RemoteScheme::Ssh => {
-                self.faults.add(&[
-                    "the ssh remote ",
-                    remote.as_str(),
-                    " is not the configured one, and no field of a request carries a key: send an https URL and a \
-                     `git_token`",
-                ]);
-                None
-            }
+            RemoteScheme::Ssh => self.faults.refuse(&[
+                "the ssh remote ",
+                remote.as_str(),
+                " is not the configured one, and no field of a request carries a key: send an https URL and a \
+                 `git_token`",
+            ]),
             RemoteScheme::Https | RemoteScheme::Http if brings_token => {
                 let username = self.fields.git_username.clone();
                 self.fields.git_token.clone().map(|token| GitCredentials::Token { username, token })
             }
             RemoteScheme::Https | RemoteScheme::Http if is_configured => self.token_credentials(),
-            RemoteScheme::Https | RemoteScheme::Http => {
-                self.faults.add(&[
-                    "the request changes the remote, and lacks a `git_token` of its own: the configured one serves only \
-                     the configured repository",
-                ]);
-                None
-            }
+            RemoteScheme::Https | RemoteScheme::Http => self.faults.refuse(&[
+                "the request changes the remote, and lacks a `git_token` of its own: the configured one serves only the \
+                 configured repository",
+            ]),
         }
     }
 

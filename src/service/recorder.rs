@@ -42,8 +42,7 @@ impl Recorder {
             failures: failing.and_then(|status| Some((status.consecutive_failures, status.failing_since?))),
             overdue_since: overdue.map(|overdue| overdue.since),
             link,
-            // A notice is short, and differences show content.
-            ..Notice::new(SyncResult { differences: None, ..result.clone() }, subject)
+            ..Notice::new(result.clone(), subject)
         });
     }
 

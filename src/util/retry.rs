@@ -1,6 +1,5 @@
 //! How often a failed step is tried again, and after which pauses.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::util::deadline::{Deadline, Expired};
@@ -10,10 +9,6 @@ use crate::util::deadline::{Deadline, Expired};
 const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_millis(1500), Duration::from_secs(4)];
 /// The longest pause that a server may ask for by `Retry-After`.
 const ASKED_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// By how much a pause may be longer or shorter, so that services that lost the same server do not return at the same
-/// time.
-const JITTER_PERCENT: u64 = 25;
-
 /// Whether another attempt of a failed step may help, and how it has to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
@@ -74,7 +69,7 @@ pub fn patiently<T, E: Failure>(deadline: &Deadline, mut work: impl FnMut() -> R
 /// Returns [`Expired::Cancelled`] if the process is ending.
 fn pause(deadline: &Deadline, attempts: usize, asked: Option<Duration>, why: &str) -> Result<bool, Expired> {
     let Some(pause) = PAUSES.get(attempts - 1) else { return Ok(false) };
-    let pause = jittered(*pause, random()).max(asked.unwrap_or_default().min(ASKED_PAUSE_MAX));
+    let pause = (*pause).max(asked.unwrap_or_default().min(ASKED_PAUSE_MAX));
     match deadline.remaining() {
         Ok(left) if left > pause => {}
         Ok(_) | Err(Expired::TimedOut) => return Ok(false),
@@ -85,36 +80,10 @@ fn pause(deadline: &Deadline, attempts: usize, asked: Option<Duration>, why: &st
     Ok(true)
 }
 
-/// Returns `pause`, up to a quarter longer or shorter.
-fn jittered(pause: Duration, random: u64) -> Duration {
-    let percent = 100 - JITTER_PERCENT + random % (2 * JITTER_PERCENT + 1);
-    pause * u32::try_from(percent).unwrap_or(100) / 100
-}
-
-/// Returns a random number. The standard library seeds its hashers from the system, which is random enough for a pause.
-fn random() -> u64 {
-    RandomState::new().hash_one(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::util::deadline::CancelToken;
-
-    #[test]
-    fn pauses_grow_and_differ() {
-        let bounds = |pause| (jittered(pause, 0), jittered(pause, 50));
-        let mut before = Duration::ZERO;
-        for pause in PAUSES {
-            let (shortest, longest) = bounds(pause);
-            assert_eq!((shortest, longest), (pause * 75 / 100, pause * 125 / 100));
-            assert!(before < shortest, "{pause:?}");
-            before = longest;
-        }
-        let drawn: Vec<_> = (0..8).map(|_| jittered(PAUSES[2], random())).collect();
-        assert!(drawn.iter().any(|pause| *pause != drawn[0]), "{drawn:?}");
-        assert!(drawn.iter().all(|pause| (3..=5).contains(&pause.as_secs())), "{drawn:?}");
-    }
 
     #[test]
     fn there_is_no_pause_without_time_for_it_and_none_after_an_interrupt() {

@@ -156,7 +156,7 @@ impl<'a> LiveSteps<'a> {
         let tip = tip.map_or_else(|| run.step(Step::Fetch, bring), Ok)?;
         guards::refuse_a_public_repository(*run, *run, run_env, &tip, warnings)?;
         // The warnings so far are not saved with a success, since every sync that pulls gives them again.
-        let warnings = warnings.count();
+        let warnings = warnings.list().len();
         Ok(Start::Pull(Self { run, git, last, now, tip, changed: None, made: None, refusals: 0, warnings }))
     }
 }
@@ -276,7 +276,7 @@ impl SyncSteps for LiveSteps<'_> {
         let tree = self.git.tree_at(commit, self.run.request.subdir.as_str()).ok().filter(is_as_made);
         // After a sync that changed something, the next sync may not give all warnings again. It is a full one to find
         // out.
-        let told = warnings.after(self.warnings);
+        let told = &warnings.list()[self.warnings..];
         let will_be_told =
             self.tip.commit.as_ref() == Some(commit) || told.iter().all(|it| self.tip.plan.warnings.contains(it));
         let tree = tree.as_ref().filter(|_| will_be_told);

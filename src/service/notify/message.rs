@@ -50,9 +50,10 @@ pub enum Subject {
 }
 
 impl Notice {
-    /// Returns the notice of a result that is no news.
+    /// Returns the notice of a result that is no news. Differences show content of the workspace, so they are left out.
     #[must_use]
     pub fn new(result: SyncResult, subject: Subject) -> Self {
+        let result = SyncResult { differences: None, ..result };
         Self { result, subject, tells_failure: false, failures: None, overdue_since: None, link: None }
     }
 
@@ -219,7 +220,7 @@ fn escaped_for_discord(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::run_result::{Changed, LeftOut};
+    use crate::model::run_result::{Changed, Difference, LeftOut};
 
     fn notice(code: Code, message: &str) -> Notice {
         let (id, workspace, branch) = ("r".to_owned(), "shop".to_owned(), "main".to_owned());
@@ -252,6 +253,14 @@ mod tests {
         let back = Notice { overdue_since: Some("2026-11-22T18:00:00Z".to_owned()), ..notice(Code::Unchanged, "") };
         assert!(back.is_for(&[Occasion::Recovery]));
         assert!(back.for_ntfy().contains("works again (overdue since 2026-11-22T18:00:00Z): nothing has"));
+    }
+
+    #[test]
+    fn no_notice_shows_how_the_content_differs() {
+        let difference = Difference { path: "f/a".to_owned(), kind: "differs", diff: vec!["- hunter2".to_owned()] };
+        let result = SyncResult { differences: Some(vec![difference]), ..notice(Code::Differs, "").result };
+        assert!(result.to_json().contains("hunter2"));
+        assert!(!Notice::new(result, Subject::Verification).result.to_json().contains("differences"));
     }
 
     #[test]
