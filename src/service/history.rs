@@ -14,6 +14,7 @@ use miniserde::{Deserialize, Serialize, json};
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser, first_warnings, keep_first};
 use crate::util::files;
+use crate::util::redact::shorten;
 use crate::util::time;
 
 /// Stands for the list of all workspaces, in place of a workspace's name.
@@ -62,7 +63,7 @@ pub struct Record {
     pub success: bool,
     /// The result code.
     pub code: String,
-    /// What was tried, on what, and how it ended. A very long text is cut.
+    /// What was tried, on what, and how it ended. A very long text is shortened.
     pub message: String,
     /// The branch.
     pub branch: String,
@@ -98,7 +99,7 @@ impl Record {
             verify: about.verify,
             success: result.code.is_success(),
             code: result.code.as_str().to_owned(),
-            message: cut(&result.message, message_bytes_max),
+            message: shorten(&result.message, message_bytes_max),
             branch: result.branch.clone(),
             commit: result.commit.clone(),
             changed: result.changed,
@@ -277,7 +278,7 @@ impl SavedHistory {
         for run in self.runs.iter_mut().chain(self.standings.iter_mut().flat_map(BackupStatus::records)) {
             run.warnings.clear();
             run.left_out = None;
-            run.message = cut(&run.message, MESSAGE_BYTES_OF_OTHERS_MAX);
+            run.message = shorten(&run.message, MESSAGE_BYTES_OF_OTHERS_MAX);
         }
         json::to_string(self)
     }
@@ -529,13 +530,6 @@ impl Memory {
         }
         has_changed
     }
-}
-
-fn cut(text: &str, bytes_max: usize) -> String {
-    if text.len() <= bytes_max {
-        return text.to_owned();
-    }
-    format!("{}…", &text[..text.floor_char_boundary(bytes_max)])
 }
 
 #[cfg(test)]
@@ -817,9 +811,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_cut_between_characters() {
-        assert_eq!(cut("aé", 3), "aé");
-        assert_eq!(cut("aéb", 2), "a…");
+    fn of_many_long_warnings_the_first_are_kept_and_the_others_counted() {
         let many = vec!["x".repeat(3 << 10); 5];
         let kept = |warnings: &[String]| {
             let (about, result) = ended("01", "shop", Code::Pushed);
