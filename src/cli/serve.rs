@@ -17,7 +17,7 @@ use crate::net::ca_bundle;
 use crate::process::orphans;
 use crate::request::Purpose;
 use crate::service::queue::Queue;
-use crate::service::worker::{self, SyncWorker};
+use crate::service::worker::SyncWorker;
 use crate::service::{Service, overdue, scheduler};
 use crate::util::deadline::CancelToken;
 use crate::util::logging;
@@ -57,9 +57,6 @@ pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
 }
 
 fn warn_of_what_syncs_lack(config: &Config) {
-    if let Some(why) = worker::NO_SYNCS {
-        log::warn!("{why}");
-    }
     for lack in config.lacking() {
         log::warn!("{lack}: a sync needs it, unless the request brings it");
     }
