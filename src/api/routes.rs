@@ -16,7 +16,7 @@ use crate::model::names;
 use crate::model::result_code::Code;
 use crate::model::run_result;
 use crate::request::{Draft, RequestError, Wait};
-use crate::service::metrics::{self, Gauges};
+use crate::service::metrics;
 use crate::service::queue::Run;
 use crate::service::status::{self, StatusReport};
 use crate::service::token_check::TokenCheck;
@@ -81,7 +81,7 @@ impl App {
         let (service, now) = (&self.service, SystemTime::now());
         match status::fault_of(service, &service.workspaces(), now) {
             None => Response::json(200, r#"{"status":"ready"}"#.to_owned()),
-            Some(fault) => Response::error(503, fault.code, &fault.message),
+            Some((code, message)) => Response::error(503, code, &message),
         }
     }
 
@@ -94,13 +94,10 @@ impl App {
     }
 
     fn metrics(&self) -> Response {
-        let gauges = Gauges {
-            backups: self.service.workspaces(),
-            in_progress: self.service.queue.overview().0.len(),
-            process_start: self.process_start,
-            resident_memory_bytes: metrics::resident_memory_bytes(),
-        };
-        Response::new(200, metrics::CONTENT_TYPE, self.service.recorder.metrics.to_text(&gauges))
+        let Service { queue, recorder, .. } = &*self.service;
+        let in_progress = queue.overview().0.len();
+        let text = recorder.metrics.to_text(&self.service.workspaces(), in_progress, self.process_start);
+        Response::new(200, metrics::CONTENT_TYPE, text)
     }
 
     fn answer_sync(&self, body: &[u8], caller: &Caller<'_>) -> Response {

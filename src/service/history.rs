@@ -129,14 +129,6 @@ impl Record {
     }
 }
 
-/// The status of a backup before and after a run.
-pub struct Transition {
-    /// `None` if this was the first run.
-    pub before: Option<BackupStatus>,
-    /// The status that includes the run.
-    pub after: BackupStatus,
-}
-
 /// What is known of a run apart from its result.
 pub struct About {
     /// Whether it ran with the configured settings.
@@ -426,16 +418,16 @@ impl History {
         json::from_str(&text).map_err(|_| files::at(&self.path, &io::Error::other("it is damaged")))
     }
 
-    /// Remembers a run that ended now, in memory; [`History::save`] writes it to the file. Returns how the status of
-    /// the backup changed, if the run counts for one.
-    pub fn record(&self, about: &About, result: &SyncResult) -> Option<Transition> {
+    /// Remembers a run that ended now, in memory; [`History::save`] writes it to the file. If the run counts for a
+    /// backup, returns the status of the backup before, if there was one, and after the run.
+    pub fn record(&self, about: &About, result: &SyncResult) -> Option<(Option<BackupStatus>, BackupStatus)> {
         let (record, token_user) = (Record::new(about, result), result.token_user.clone());
         let mut memory = self.current();
         let status = |kept: &SavedHistory| kept.status(&result.workspace, about.destination.as_ref()?).cloned();
         let before = status(&memory.kept);
         let destination = about.destination.clone();
         memory.change(move |kept| kept.add(&record, destination.as_deref(), token_user.as_ref()));
-        Some(Transition { before, after: status(&memory.kept)? })
+        Some((before, status(&memory.kept)?))
     }
 
     /// Returns the user of the token that made the last backup of a workspace to a destination, if known.
@@ -747,7 +739,7 @@ mod tests {
         let (history, other) = (History::new(scratch.path()), History::new(scratch.path()));
         let fail = |history: &History, id: &str| {
             let (about, result) = ended(id, "shop", Code::Timeout);
-            history.record(&about, &result).expect("a turn").after.consecutive_failures
+            history.record(&about, &result).expect("a turn").1.consecutive_failures
         };
         let unsaved = || history.memory().unsaved.len();
         let save = |history: &History| history.save(Duration::from_secs(5));

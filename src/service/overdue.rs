@@ -17,9 +17,9 @@ pub fn report(service: &Service) {
     let started = time::of(service.started, now);
     for workspace in service.workspaces() {
         if may_tell(service, &workspace, started, now)
-            && let Some((since, fault)) = status::overdue(&service.config, &workspace, started, now)
+            && let Some((since, message)) = status::overdue(&service.config, &workspace, started, now)
         {
-            tell(service, &workspace.workspace, since, fault.message);
+            tell(service, &workspace.workspace, since, message);
         }
     }
 }
