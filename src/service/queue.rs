@@ -12,7 +12,7 @@ use crate::backup::run_context::new_run_id;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
 use crate::request::SyncRequest;
-use crate::service::worker::SyncWorker;
+use crate::service::worker::{self, SyncWorker};
 
 /// How many runs of configured backups may be in progress at once. Each starts a `wmill`, which takes 100 MB.
 const RUNNING_MAX: usize = 3;
@@ -204,7 +204,7 @@ impl Queue {
             self.end(run, result, true);
             drop(state);
             // Whatever happens, the run gives its place back.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.worker.flush()));
+            let _ = catch_unwind(AssertUnwindSafe(|| self.worker.recorder.flush()));
         }
         self.state().runs.retain(|other| other.id != run.id);
         self.changed.notify_all();
@@ -241,10 +241,12 @@ impl Queue {
         true
     }
 
-    /// Reports the end to the worker, then ends the run for all its callers. The queue's state is locked meanwhile, so
+    /// Records the end, then ends the run for all its callers. The queue's state is locked meanwhile, so
     /// that no caller begins to wait in between.
     fn end(&self, run: &Run, result: SyncResult, begun: bool) {
-        self.worker.ended(run, &result, begun);
+        // A run that was refused because the service ends says nothing about the backup.
+        let counts = begun || result.code != Code::ShuttingDown;
+        worker::note(&self.worker.recorder, &run.request, &result, counts);
         let mut state = run.state();
         (state.waits, state.result) = (false, Some(result));
         drop(state);

@@ -69,18 +69,6 @@ impl SyncWorker {
             Purpose::Restore => run.failure(Code::Internal, "a service makes no restores".to_owned()),
         }
     }
-
-    /// Called when a run ends, before its callers get the result. If `begun` is false, the run never had its turn. Must
-    /// be quick.
-    pub fn ended(&self, run: &Run, result: &SyncResult, begun: bool) {
-        // A run that was refused because the service ends says nothing about the backup.
-        note(&self.recorder, &run.request, result, begun || result.code != Code::ShuttingDown);
-    }
-
-    /// Called when callers have the result, but the run's backup is not free yet.
-    pub fn flush(&self) {
-        self.recorder.flush();
-    }
 }
 
 /// Records the end of a run. If `counts` is false, the run does not change the status of the backup.
