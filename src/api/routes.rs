@@ -113,9 +113,7 @@ impl App {
         // All syncs start at once, and one that fails does not stop the others. If one is not taken, those that were
         // accepted continue, as they do when a caller leaves.
         for request in requests.list {
-            runs.push(
-                self.service.queue.submit(request).map_err(|code| not_taken(code, "too many syncs wait already"))?,
-            );
+            runs.push(self.service.submit(request).map_err(|code| not_taken(code, "too many syncs wait already"))?);
         }
         if draft.wait() == Wait::No {
             return Ok(accepted(&runs, requests.is_single));

@@ -17,7 +17,6 @@ use crate::net::ca_bundle;
 use crate::process::orphans;
 use crate::request::Purpose;
 use crate::service::queue::Queue;
-use crate::service::worker::SyncWorker;
 use crate::service::{Service, overdue, scheduler};
 use crate::util::deadline::CancelToken;
 use crate::util::logging;
@@ -39,7 +38,7 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
     let options = Options::new([("--listen", &options.listen), ("--data-dir", &options.data_dir)]);
     let config = match Config::new(&options, environment, Required::Serve) {
-        Ok(config) => Arc::new(config),
+        Ok(config) => config,
         Err(error) => {
             eprint_line(&format!("{PROGRAM}: {error}"));
             return ExitCode::from(Code::ConfigInvalid.exit_code());
@@ -68,17 +67,15 @@ fn warn_of_what_syncs_lack(config: &Config) {
     }
 }
 
-fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
-    let cancel = CancelToken::default();
-    let recorder = Arc::new(new_recorder(&config));
-    let worker = SyncWorker {
-        config: Arc::clone(&config),
+fn serve_until_stopped(server: Server, config: Config) -> ExitCode {
+    let service = Arc::new(Service {
+        recorder: new_recorder(&config),
+        config,
         own_program: own_program(),
-        cancel: cancel.clone(),
-        recorder: Arc::clone(&recorder),
-    };
-    let queue = Queue::new(worker, config.sync_timeout);
-    let service = Arc::new(Service { config, queue, recorder, cancel, started: Instant::now() });
+        queue: Queue::default(),
+        cancel: CancelToken::default(),
+        started: Instant::now(),
+    });
     signals::stop_service(&server.stop_handle(), &service);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
@@ -126,10 +123,10 @@ fn start_housekeeping(service: &Arc<Service>, cancel: &CancelToken) -> Option<Jo
     let (service, cancel) = (Arc::clone(service), cancel.clone());
     let lack = "neither the settings nor overdue backups are checked, since there is no thread for it";
     spawn("housekeeping", lack, move || {
-        let Service { config, queue, recorder, .. } = &*service;
+        let Service { config, own_program, queue, recorder, .. } = &*service;
         paths::remove_leftovers(config);
         let last_token_user = |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
-        preflight::at_start(config, &own_program(), &cancel, &last_token_user, &|| queue.was_used());
+        preflight::at_start(config, own_program, &cancel, &last_token_user, &|| queue.was_used());
         while !cancel.is_cancelled() {
             overdue::report(&service);
             std::thread::park_timeout(HOUSEKEEPING_INTERVAL);
