@@ -229,8 +229,8 @@ impl Service {
         true
     }
 
-    /// Records the end, then ends the run for all its callers. The queue's state is locked meanwhile, so
-    /// that no caller begins to wait in between.
+    /// Records the end, then ends the run for all its callers. The queue's state is locked meanwhile, so that no caller
+    /// begins to wait in between.
     fn end(&self, run: &Run, result: SyncResult, begun: bool) {
         // A run that was refused because the service ends says nothing about the backup.
         let counts = begun || result.code != Code::ShuttingDown;

@@ -89,11 +89,10 @@ impl Sender {
     /// Waits until everything is sent, at most `time`. What is not sent by then is lost.
     pub fn finish(&self, time: Duration) {
         let deadline = Instant::now() + time;
+        self.targets.iter().for_each(|target| target.queue().end = Some(deadline));
         for target in &self.targets {
             let left = deadline.saturating_duration_since(Instant::now());
-            let mut queue = target.queue();
-            queue.end = Some(deadline);
-            let waited = target.idle.wait_timeout_while(queue, left, |queue| queue.has_thread);
+            let waited = target.idle.wait_timeout_while(target.queue(), left, |queue| queue.has_thread);
             if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
                 log::warn!("{}: not all notices could be sent before the end", target.setting);
             }
