@@ -15,7 +15,7 @@ use crate::model::names;
 use crate::model::result_code::Code;
 use crate::model::run_result;
 use crate::request::{Draft, RequestError, Wait};
-use crate::service::metrics::{self, Gauges};
+use crate::service::metrics;
 use crate::service::queue::Run;
 use crate::service::status::{self, StatusReport};
 use crate::service::token_check::TokenCheck;
@@ -80,7 +80,7 @@ impl App {
         let (service, now) = (&self.service, SystemTime::now());
         match status::fault_of(service, &service.workspaces(), now) {
             None => Response::json(200, r#"{"status":"ready"}"#.to_owned()),
-            Some(fault) => Response::error(503, fault.code, &fault.message),
+            Some((code, message)) => Response::error(503, code, &message),
         }
     }
 
@@ -93,13 +93,10 @@ impl App {
     }
 
     fn metrics(&self) -> Response {
-        let gauges = Gauges {
-            backups: self.service.workspaces(),
-            in_progress: self.service.queue.overview().0.len(),
-            process_start: self.process_start,
-            resident_memory_bytes: metrics::resident_memory_bytes(),
-        };
-        Response::new(200, metrics::CONTENT_TYPE, self.service.recorder.metrics.to_text(&gauges))
+        let Service { queue, recorder, .. } = &*self.service;
+        let in_progress = queue.overview().0.len();
+        let text = recorder.metrics.to_text(&self.service.workspaces(), in_progress, self.process_start);
+        Response::new(200, metrics::CONTENT_TYPE, text)
     }
 
     fn answer_sync(&self, body: &[u8], caller: &Caller<'_>) -> Response {
@@ -115,9 +112,7 @@ impl App {
         // All syncs start at once, and one that fails does not stop the others. If one is not taken, those that were
         // accepted continue, as they do when a caller leaves.
         for request in requests.list {
-            runs.push(
-                self.service.queue.submit(request).map_err(|code| not_taken(code, "too many syncs wait already"))?,
-            );
+            runs.push(self.service.submit(request).map_err(|code| not_taken(code, "too many syncs wait already"))?);
         }
         if draft.wait() == Wait::No {
             return Ok(accepted(&runs, requests.is_single));
@@ -149,59 +144,68 @@ impl App {
 
     /// Refuses a request that lacks the service's token, if one is set. Refuses a sync that a web page asks for, unless
     /// it brings that token as a bearer token.
-    fn refuse_sender(&self, route: &Route, head: &Head) -> Option<Response> {
-        let Some((source, challenge)) = self.service.config.api_token.as_ref().zip(route.challenge) else {
-            return (route.is_sync() && head.is_from_page).then(from_web_page);
-        };
-        let expected = match source.read() {
-            Ok(token) => token,
-            Err(message) => {
-                // A token that cannot be read lets no request in.
-                log::error!("{message}");
-                let message = "the service cannot read its own token; its log says why";
-                return Some(Response::error(Code::Internal.http_status(), Code::Internal, message));
+    fn check_sender(&self, route: &Route, head: &Head) -> Result<(), Response> {
+        let check_page = || {
+            if !route.is_sync() || !head.is_from_page {
+                return Ok(());
             }
+            let message = "a sync cannot be asked for by a web page (`Origin` or `Sec-Fetch-Site`), unless it brings \
+                           SYNC_API_TOKEN as `Authorization: Bearer …`";
+            Err(refused(Code::Forbidden, message))
         };
+        let token = self.service.config.api_token.as_ref().zip(route.challenge);
+        let Some((source, challenge)) = token else { return check_page() };
+        let expected = source.read().map_err(|message| {
+            // A token that cannot be read lets no request in.
+            log::error!("{message}");
+            refused(Code::Internal, "the service cannot read its own token; its log says why")
+        })?;
         if head.bearer_token().is_some_and(|token| expected.matches(token)) {
-            return None;
+            return Ok(());
         }
         // A browser adds a saved password to any request of a page, so a password alone does not permit a sync.
-        if route.is_sync() && head.is_from_page {
-            return Some(from_web_page());
-        }
+        check_page()?;
         let brings_password = head.basic_password().is_some_and(|password| expected.matches(&password));
-        (!brings_password).then(|| Response::unauthorized(challenge))
+        if brings_password { Ok(()) } else { Err(Response::unauthorized(challenge)) }
     }
 
     /// Refuses a request whose `Host` is not our loopback address or localhost: a web page under a foreign DNS name
     /// that resolves to this machine could read our answers as its own. A token keeps such a page out too, so nothing
     /// is checked if one is set.
-    fn refuse_host(&self, head: &Head) -> Option<Response> {
+    fn check_host(&self, head: &Head) -> Result<(), Response> {
         let listens_on = self.service.config.listen.ip();
-        let name = head.host_name.as_deref()?;
+        let Some(name) = head.host_name.as_deref() else { return Ok(()) };
         let is_ours = name.eq_ignore_ascii_case("localhost") || name.parse() == Ok(listens_on);
         if self.service.config.api_token.is_some() || !listens_on.is_loopback() || is_ours {
-            return None;
+            return Ok(());
         }
         let message = format!("`Host` has to be {listens_on} or localhost, unless SYNC_API_TOKEN is set");
-        Some(refused(Code::Forbidden, &message))
+        Err(refused(Code::Forbidden, &message))
+    }
+
+    fn check(&self, head: &Head) -> Result<(), Response> {
+        self.check_host(head)?;
+        let route = Route::of(&head.path).ok_or_else(Response::not_found)?;
+        if !route.methods.split(", ").any(|method| method == head.method.as_str()) {
+            return Err(Response::method_not_allowed(route.methods));
+        }
+        self.check_sender(route, head)?;
+        if route.is_sync() {
+            check_query(head)?;
+            head.require_json().map_err(|refusal| Response::from(&refusal))?;
+        }
+        Ok(())
     }
 }
 
 /// Refuses a query, because it would be ignored.
-fn refuse_query(head: &Head) -> Option<Response> {
-    let query = head.query.as_deref().filter(|query| !query.is_empty())?;
+fn check_query(head: &Head) -> Result<(), Response> {
+    let Some(query) = head.query.as_deref().filter(|query| !query.is_empty()) else { return Ok(()) };
     // Only the names are shown: a value may be a secret.
     let names: Vec<_> = query.split('&').map(|field| field.split('=').next().unwrap_or_default()).collect();
     let message =
         ["the query of POST /sync has to be empty, and has ", &names::quoted(&names.join(", ")), ": send a JSON body"];
-    Some(refused(Code::RequestInvalid, &message.concat()))
-}
-
-fn from_web_page() -> Response {
-    let message = "a sync cannot be asked for by a web page (`Origin` or `Sec-Fetch-Site`), unless it brings SYNC_API_TOKEN \
-                   as `Authorization: Bearer …`";
-    refused(Code::Forbidden, message)
+    Err(refused(Code::RequestInvalid, &message.concat()))
 }
 
 /// Returns the answer to a request that started no run.
@@ -231,21 +235,7 @@ fn accepted(runs: &[Arc<Run>], is_single: bool) -> Response {
 
 impl Handler for App {
     fn before_body(&self, head: &Head) -> Option<Response> {
-        if let Some(refusal) = self.refuse_host(head) {
-            return Some(refusal);
-        }
-        let Some(route) = Route::of(&head.path) else { return Some(Response::not_found()) };
-        if !route.methods.split(", ").any(|method| method == head.method.as_str()) {
-            return Some(Response::method_not_allowed(route.methods));
-        }
-        let refusal = self.refuse_sender(route, head);
-        if !route.is_sync() {
-            return refusal;
-        }
-        refusal.or_else(|| refuse_query(head)).or_else(|| {
-            let refusal = head.require_json().err()?;
-            Some(Response::error(refusal.status, Code::RequestInvalid, refusal.message))
-        })
+        self.check(head).err()
     }
 
     fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response {

@@ -242,30 +242,23 @@ pub(super) struct Healthcheck {
 
 /// Returns the command to run. Otherwise, prints what was asked for or what is wrong, and returns the exit code.
 pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ExitCode> {
-    let arguments: Result<Vec<_>, _> = arguments.map(OsString::into_string).collect();
-    let Ok(arguments) = arguments else {
-        eprint_line("an argument is not UTF-8");
-        return Err(ExitCode::from(USAGE_ERROR));
+    let shown = |text: &str| {
+        print(text.trim_end());
+        Err(ExitCode::SUCCESS)
     };
+    let refused = |text: &str| {
+        eprint_line(text.trim_end());
+        Err(ExitCode::from(USAGE_ERROR))
+    };
+    let arguments: Result<Vec<_>, _> = arguments.map(OsString::into_string).collect();
+    let Ok(arguments) = arguments else { return refused("an argument is not UTF-8") };
     let words: Vec<_> = arguments.iter().flat_map(|argument| words_of(argument)).collect();
     match Arguments::from_args(&[PROGRAM], &words) {
-        Ok(Arguments { version: true, .. }) => {
-            print(&format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION")));
-            Err(ExitCode::SUCCESS)
-        }
+        Ok(Arguments { version: true, .. }) => shown(&format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION"))),
         Ok(Arguments { command: Some(command), .. }) => Ok(command),
-        Ok(Arguments { command: None, .. }) => {
-            eprint_line(&format!("a command is missing\n\n{}", help(&[]).trim_end()));
-            Err(ExitCode::from(USAGE_ERROR))
-        }
-        Err(EarlyExit { output, status: Ok(()) }) => {
-            print(output.trim_end());
-            Err(ExitCode::SUCCESS)
-        }
-        Err(EarlyExit { output, status: Err(()) }) => {
-            eprint_line(&format!("{}\n\n{}", output.trim_end(), usage(&words)));
-            Err(ExitCode::from(USAGE_ERROR))
-        }
+        Ok(Arguments { command: None, .. }) => refused(&format!("a command is missing\n\n{}", help(&[]))),
+        Err(EarlyExit { output, status: Ok(()) }) => shown(&output),
+        Err(EarlyExit { output, status: Err(()) }) => refused(&format!("{}\n\n{}", output.trim_end(), usage(&words))),
     }
 }
 

@@ -17,7 +17,6 @@ use crate::net::ca_bundle;
 use crate::process::orphans;
 use crate::request::Purpose;
 use crate::service::queue::Queue;
-use crate::service::worker::{self, SyncWorker};
 use crate::service::{Service, overdue, scheduler};
 use crate::util::deadline::CancelToken;
 use crate::util::logging;
@@ -30,16 +29,17 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
 const LAST_SAVE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long an ending service waits for its last notifications to be sent.
 const LAST_NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
-/// How often an ending service checks whether its start check has ended.
-const CHECK_POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// How often a service removes what killed commands left in its data folder.
-const LEFTOVERS_POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// How often an ending service checks whether its housekeeping has ended.
+const END_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How often a service looks for overdue backups, and for what killed commands left in its data folder. The clock may be
+/// changed, and a machine may sleep.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
     let options =
         Options::new([("--listen", "LISTEN_ADDR", &options.listen), ("--data-dir", "DATA_DIR", &options.data_dir)]);
     let config = match Config::new(&options, environment, Required::Serve) {
-        Ok(config) => Arc::new(config),
+        Ok(config) => config,
         Err(error) => {
             eprint_line(&format!("{PROGRAM}: {error}"));
             return ExitCode::from(Code::ConfigInvalid.exit_code());
@@ -57,9 +57,6 @@ pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
 }
 
 fn warn_of_what_syncs_lack(config: &Config) {
-    if let Some(why) = worker::NO_SYNCS {
-        log::warn!("{why}");
-    }
     for lack in config.lacking() {
         log::warn!("{lack}: a sync needs it, unless the request brings it");
     }
@@ -71,30 +68,28 @@ fn warn_of_what_syncs_lack(config: &Config) {
     }
 }
 
-fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
-    let cancel = CancelToken::default();
-    let recorder = Arc::new(new_recorder(&config));
-    let worker = SyncWorker {
-        config: Arc::clone(&config),
+fn serve_until_stopped(server: Server, config: Config) -> ExitCode {
+    let service = Arc::new(Service {
+        recorder: new_recorder(&config),
+        config,
         own_program: own_program(),
-        cancel: cancel.clone(),
-        recorder: Arc::clone(&recorder),
-    };
-    let queue = Queue::new(worker, config.sync_timeout);
-    let service = Arc::new(Service { config, queue, recorder, cancel, started: Instant::now() });
+        queue: Queue::default(),
+        cancel: CancelToken::default(),
+        started: Instant::now(),
+    });
     signals::stop_service(&server.stop_handle(), &service);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
     start_schedules(&service);
-    let check_cancel = CancelToken::default();
-    let check = start_check(&service, &check_cancel);
+    let housekeeping_cancel = CancelToken::default();
+    let housekeeping = start_housekeeping(&service, &housekeeping_cancel);
     let draining = server.run(Arc::new(App::new(Arc::clone(&service))));
-    check_cancel.cancel();
-    let check_end = Instant::now() + KILL_TIME_MAX;
+    housekeeping_cancel.cancel();
+    let housekeeping_end = Instant::now() + KILL_TIME_MAX;
     drain(&service, &draining);
-    if let Some(check) = check {
-        wait_for_check(&check, check_end);
+    if let Some(housekeeping) = housekeeping {
+        wait_for_housekeeping(&housekeeping, housekeeping_end);
     }
     // This ends the programs of a start check that did not end in time.
     orphans::end_all_programs();
@@ -105,7 +100,7 @@ fn serve_until_stopped(server: Server, config: Arc<Config>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Starts the threads of the schedules and of `EXPECT_SYNC_EVERY`.
+/// Starts the threads of the schedules.
 fn start_schedules(service: &Arc<Service>) {
     let config = &service.config;
     for (purpose, schedule) in [(Purpose::Sync, &config.sync_schedule), (Purpose::Verify, &config.verify_schedule)] {
@@ -115,11 +110,6 @@ fn start_schedules(service: &Arc<Service>) {
         let lack = format!("no scheduled {noun} will start, since there is no thread for the schedule");
         spawn("scheduler", &lack, move || scheduler::follow(&service, purpose, &schedule));
     }
-    if config.expect_sync_every.is_some() {
-        let service = Arc::clone(service);
-        let lack = "no notice of an overdue backup will be sent, since there is no thread for it";
-        spawn("overdue", lack, move || overdue::watch(&service));
-    }
 }
 
 /// Starts a thread. `lack` says what is missing without it.
@@ -128,28 +118,32 @@ fn spawn(name: &str, lack: &str, work: impl FnOnce() + Send + 'static) -> Option
     thread.map_err(|error| log::error!("{lack}: {error}")).ok()
 }
 
-/// Starts the thread that cleans up the data folder and, at the start of the service, checks the settings.
-fn start_check(service: &Arc<Service>, cancel: &CancelToken) -> Option<JoinHandle<()>> {
+/// Starts the thread that checks the settings at the start of the service, and then cleans up the data folder and
+/// reports overdue backups.
+fn start_housekeeping(service: &Arc<Service>, cancel: &CancelToken) -> Option<JoinHandle<()>> {
     let (service, cancel) = (Arc::clone(service), cancel.clone());
-    spawn("check", "nothing is checked, since there is no thread for it", move || {
-        let Service { config, queue, recorder, .. } = &*service;
+    let lack = "neither the settings nor overdue backups are checked, since there is no thread for it";
+    spawn("housekeeping", lack, move || {
+        let Service { config, own_program, queue, recorder, .. } = &*service;
         paths::remove_leftovers(config);
         let last_token_user = |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
-        preflight::at_start(config, &own_program(), &cancel, &last_token_user, &|| queue.was_used());
-        // Commands that run beside this service may be killed too, and leave files.
+        preflight::at_start(config, own_program, &cancel, &last_token_user, &|| queue.was_used());
         while !cancel.is_cancelled() {
-            std::thread::park_timeout(LEFTOVERS_POLL_INTERVAL);
+            overdue::report(&service);
+            std::thread::park_timeout(HOUSEKEEPING_INTERVAL);
+            // Commands that run beside this service may be killed too, and leave files.
             paths::remove_leftovers(config);
         }
     })
 }
 
-/// Waits until the programs and the scratch folder of the check, which was cancelled, are gone, at most until `end`.
-fn wait_for_check(check: &JoinHandle<()>, end: Instant) {
-    check.thread().unpark();
+/// Waits until the programs and the scratch folder of the start check, which was cancelled, are gone, at most until
+/// `end`.
+fn wait_for_housekeeping(housekeeping: &JoinHandle<()>, end: Instant) {
+    housekeeping.thread().unpark();
     // A thread cannot be joined with a time limit, so this polls it.
-    while !check.is_finished() && Instant::now() < end {
-        std::thread::sleep(CHECK_POLL_INTERVAL);
+    while !housekeeping.is_finished() && Instant::now() < end {
+        std::thread::sleep(END_POLL_INTERVAL);
     }
 }
 

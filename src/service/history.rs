@@ -14,6 +14,7 @@ use miniserde::{Deserialize, Serialize, json};
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser, first_warnings, keep_first};
 use crate::util::files;
+use crate::util::redact::shorten;
 use crate::util::time;
 
 /// Stands for the list of all workspaces, in place of a workspace's name.
@@ -62,7 +63,7 @@ pub struct Record {
     pub success: bool,
     /// The result code.
     pub code: String,
-    /// What was tried, on what, and how it ended. A very long text is cut.
+    /// What was tried, on what, and how it ended. A very long text is shortened.
     pub message: String,
     /// The branch.
     pub branch: String,
@@ -98,7 +99,7 @@ impl Record {
             verify: about.verify,
             success: result.code.is_success(),
             code: result.code.as_str().to_owned(),
-            message: cut(&result.message, message_bytes_max),
+            message: shorten(&result.message, message_bytes_max),
             branch: result.branch.clone(),
             commit: result.commit.clone(),
             changed: result.changed,
@@ -126,14 +127,6 @@ impl Record {
     fn is_backup(&self) -> bool {
         self.success || self.code == Code::Incomplete.as_str()
     }
-}
-
-/// The status of a backup before and after a run.
-pub struct Transition {
-    /// `None` if this was the first run.
-    pub before: Option<BackupStatus>,
-    /// The status that includes the run.
-    pub after: BackupStatus,
 }
 
 /// What is known of a run apart from its result.
@@ -277,7 +270,7 @@ impl SavedHistory {
         for run in self.runs.iter_mut().chain(self.standings.iter_mut().flat_map(BackupStatus::records)) {
             run.warnings.clear();
             run.left_out = None;
-            run.message = cut(&run.message, MESSAGE_BYTES_OF_OTHERS_MAX);
+            run.message = shorten(&run.message, MESSAGE_BYTES_OF_OTHERS_MAX);
         }
         json::to_string(self)
     }
@@ -425,16 +418,16 @@ impl History {
         json::from_str(&text).map_err(|_| files::at(&self.path, &io::Error::other("it is damaged")))
     }
 
-    /// Remembers a run that ended now, in memory; [`History::save`] writes it to the file. Returns how the status of
-    /// the backup changed, if the run counts for one.
-    pub fn record(&self, about: &About, result: &SyncResult) -> Option<Transition> {
+    /// Remembers a run that ended now, in memory; [`History::save`] writes it to the file. If the run counts for a
+    /// backup, returns the status of the backup before, if there was one, and after the run.
+    pub fn record(&self, about: &About, result: &SyncResult) -> Option<(Option<BackupStatus>, BackupStatus)> {
         let (record, token_user) = (Record::new(about, result), result.token_user.clone());
         let mut memory = self.current();
         let status = |kept: &SavedHistory| kept.status(&result.workspace, about.destination.as_ref()?).cloned();
         let before = status(&memory.kept);
         let destination = about.destination.clone();
         memory.change(move |kept| kept.add(&record, destination.as_deref(), token_user.as_ref()));
-        Some(Transition { before, after: status(&memory.kept)? })
+        Some((before, status(&memory.kept)?))
     }
 
     /// Returns the user of the token that made the last backup of a workspace to a destination, if known.
@@ -529,13 +522,6 @@ impl Memory {
         }
         has_changed
     }
-}
-
-fn cut(text: &str, bytes_max: usize) -> String {
-    if text.len() <= bytes_max {
-        return text.to_owned();
-    }
-    format!("{}…", &text[..text.floor_char_boundary(bytes_max)])
 }
 
 #[cfg(test)]
@@ -753,7 +739,7 @@ mod tests {
         let (history, other) = (History::new(scratch.path()), History::new(scratch.path()));
         let fail = |history: &History, id: &str| {
             let (about, result) = ended(id, "shop", Code::Timeout);
-            history.record(&about, &result).expect("a turn").after.consecutive_failures
+            history.record(&about, &result).expect("a turn").1.consecutive_failures
         };
         let unsaved = || history.memory().unsaved.len();
         let save = |history: &History| history.save(Duration::from_secs(5));
@@ -817,9 +803,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_cut_between_characters() {
-        assert_eq!(cut("aé", 3), "aé");
-        assert_eq!(cut("aéb", 2), "a…");
+    fn of_many_long_warnings_the_first_are_kept_and_the_others_counted() {
         let many = vec!["x".repeat(3 << 10); 5];
         let kept = |warnings: &[String]| {
             let (about, result) = ended("01", "shop", Code::Pushed);

@@ -52,18 +52,6 @@ impl Histogram {
     }
 }
 
-/// The current values.
-pub struct Gauges {
-    /// One entry for each configured workspace.
-    pub backups: Vec<Workspace>,
-    /// The number of runs in progress.
-    pub in_progress: usize,
-    /// When the process started.
-    pub process_start: SystemTime,
-    /// The resident memory, if the system shows it.
-    pub resident_memory_bytes: Option<u64>,
-}
-
 impl Metrics {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -88,9 +76,10 @@ impl Metrics {
         *self.counts().requests.entry((path, status)).or_default() += 1;
     }
 
-    /// Returns all metrics as text.
+    /// Returns all metrics as text: those counted here, and the current values of the configured backups, of the runs in
+    /// progress and of the process, which started at `process_start`.
     #[must_use]
-    pub fn to_text(&self, gauges: &Gauges) -> String {
+    pub fn to_text(&self, backups: &[Workspace], in_progress: usize, process_start: SystemTime) -> String {
         let counts = self.counts();
         let mut text = Text(String::with_capacity(8 << 10));
         let name = "windmill_git_sync_runs_total";
@@ -99,7 +88,7 @@ impl Metrics {
         let mut runs = counts.runs.clone();
         // Each code of a configured workspace has a line, even if the count is 0, so that the first failure is seen as
         // an increase.
-        for backup in &gauges.backups {
+        for backup in backups {
             for code in run_codes() {
                 runs.entry((backup.workspace.clone(), code.as_str())).or_default();
             }
@@ -119,11 +108,11 @@ impl Metrics {
         }
         for (name, help, value) in BACKUP_GAUGES {
             text.head(name, "gauge", help);
-            for backup in &gauges.backups {
+            for backup in backups {
                 text.line(name, &format!("workspace=\"{}\"", backup.workspace), value(backup));
             }
         }
-        text.single("windmill_git_sync_in_progress", "Runs in progress in this process.", gauges.in_progress);
+        text.single("windmill_git_sync_in_progress", "Runs in progress in this process.", in_progress);
         let name = "windmill_git_sync_http_requests_total";
         text.head(name, "counter", "Answers by path and status.");
         for ((path, status), count) in &counts.requests {
@@ -132,12 +121,12 @@ impl Metrics {
         let name = "windmill_git_sync_build_info";
         text.head(name, "gauge", "1, with the version as a label.");
         text.line(name, concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1);
-        if let Some(bytes) = gauges.resident_memory_bytes {
+        if let Some(bytes) = resident_memory_bytes() {
             let help = "Resident memory of this process, without its programs.";
             text.single("process_resident_memory_bytes", help, bytes);
         }
         let help = "Start of this process since the Unix epoch.";
-        text.single("process_start_time_seconds", help, seconds(gauges.process_start));
+        text.single("process_start_time_seconds", help, seconds(process_start));
         text.0
     }
 }
@@ -220,8 +209,7 @@ fn seconds(time: SystemTime) -> u64 {
 }
 
 /// Returns the resident memory of this process, if `/proc` shows it.
-#[must_use]
-pub fn resident_memory_bytes() -> Option<u64> {
+fn resident_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
@@ -231,7 +219,7 @@ pub fn resident_memory_bytes() -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn gauges() -> Gauges {
+    fn text_of(metrics: &Metrics) -> String {
         let run = |seconds| Record {
             ended: format!("1970-01-01T00:0{}:{}Z", seconds / 60, seconds % 60),
             ..Record::for_test("01", true)
@@ -244,12 +232,7 @@ mod tests {
             ..Workspace::configured("shop", None, None)
         };
         let none = Workspace::configured("new", None, None);
-        Gauges {
-            backups: vec![shop, none],
-            in_progress: 1,
-            process_start: SystemTime::UNIX_EPOCH + Duration::from_secs(50),
-            resident_memory_bytes: Some(4096),
-        }
+        metrics.to_text(&[shop, none], 1, SystemTime::UNIX_EPOCH + Duration::from_secs(50))
     }
 
     #[track_caller]
@@ -269,7 +252,7 @@ mod tests {
         metrics.count_step("queue", Duration::from_millis(250));
         metrics.count_request("/health", 200);
         metrics.count_request("/health", 200);
-        let text = metrics.to_text(&gauges());
+        let text = text_of(&metrics);
         has(
             &text,
             &[
@@ -297,11 +280,11 @@ mod tests {
                 "windmill_git_sync_in_progress 1",
                 "windmill_git_sync_http_requests_total{path=\"/health\",status=\"200\"} 2",
                 concat!("windmill_git_sync_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-                "process_resident_memory_bytes 4096",
                 "process_start_time_seconds 50",
             ],
         );
         assert!(!text.contains("queue"));
+        assert_eq!(text.contains("\nprocess_resident_memory_bytes "), cfg!(target_os = "linux"));
     }
 
     #[test]
@@ -309,7 +292,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.count_run("shop", Code::Timeout, Duration::from_secs(1));
         metrics.count_run("shop", Code::ShuttingDown, Duration::from_secs(1));
-        let text = metrics.to_text(&gauges());
+        let text = text_of(&metrics);
         let mut seen = Vec::new();
         let mut described = Vec::new();
         for line in text.lines() {

@@ -1,7 +1,7 @@
 //! What a running service adds to single runs: queue, worker, scheduler, history, metrics, status and notifications.
 //! `api` and `cli` use it; it starts runs through `backup` and knows neither git nor Windmill.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::config::Config;
@@ -24,11 +24,13 @@ pub mod worker;
 /// What the parts of a running service share.
 pub struct Service {
     /// The settings.
-    pub config: Arc<Config>,
-    /// The queue that gets the runs.
-    pub queue: Arc<Queue>,
+    pub config: Config,
+    /// Our own program, which git starts as its ssh.
+    pub own_program: PathBuf,
+    /// The runs in progress and the waiting runs.
+    pub queue: Queue,
     /// Records the ends of runs, and knows the former ones.
-    pub recorder: Arc<Recorder>,
+    pub recorder: Recorder,
     /// Cancelled when the process ends.
     pub cancel: CancelToken,
     /// When the process started.

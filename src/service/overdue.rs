@@ -1,6 +1,6 @@
 //! Reports a configured backup that was not made for longer than `EXPECT_SYNC_EVERY`, no matter what should start it.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::model::result_code::Code;
 use crate::service::notify::message::{Notice, Subject};
@@ -8,21 +8,18 @@ use crate::service::status::{self, Workspace};
 use crate::service::{Service, worker};
 use crate::util::time;
 
-/// How often the clock is checked, which may be changed; a machine may also sleep.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Checks for overdue backups until the process ends.
-pub fn watch(service: &Service) {
-    while !service.cancel.is_cancelled() {
-        std::thread::park_timeout(LOOK_INTERVAL);
-        let now = SystemTime::now();
-        let started = time::of(service.started, now);
-        for workspace in service.workspaces() {
-            if may_tell(service, &workspace, started, now)
-                && let Some((since, fault)) = status::overdue(&service.config, &workspace, started, now)
-            {
-                tell(service, &workspace.workspace, since, fault.message);
-            }
+/// Sends a notice of each backup that is overdue, unless one was sent within a day.
+pub fn report(service: &Service) {
+    if service.config.expect_sync_every.is_none() {
+        return;
+    }
+    let now = SystemTime::now();
+    let started = time::of(service.started, now);
+    for workspace in service.workspaces() {
+        if may_tell(service, &workspace, started, now)
+            && let Some((since, message)) = status::overdue(&service.config, &workspace, started, now)
+        {
+            tell(service, &workspace.workspace, since, message);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::backup::run_context::new_run_id;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
 use crate::request::SyncRequest;
-use crate::service::worker::SyncWorker;
+use crate::service::{Service, worker};
 
 /// How many runs of configured backups may be in progress at once. Each starts a `wmill`, which takes 100 MB.
 const RUNNING_MAX: usize = 3;
@@ -31,9 +31,8 @@ const CALLER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 const QUEUE: &str = "queue";
 
 /// All runs of this process.
+#[derive(Default)]
 pub struct Queue {
-    worker: SyncWorker,
-    waiting_time_max: Duration,
     state: Mutex<QueueState>,
     /// Notified whenever a run begins or ends, or the queue closes.
     changed: Condvar,
@@ -152,24 +151,13 @@ impl Run {
     }
 }
 
-impl Queue {
-    /// Returns an empty queue. `worker` executes the runs; each waits at most `waiting_time_max` for its turn.
-    #[must_use]
-    pub fn new(worker: SyncWorker, waiting_time_max: Duration) -> Arc<Self> {
-        Arc::new(Self { worker, waiting_time_max, state: Mutex::default(), changed: Condvar::new() })
-    }
-
-    fn state(&self) -> MutexGuard<'_, QueueState> {
-        // After a panic, the state is valid: each change is one step.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+impl Service {
     /// Starts a run, or lets it wait for the one in progress. If a waiting run has an equal request, returns that run.
     ///
     /// # Errors
     /// [`Code::ShuttingDown`] or [`Code::TooManyRequests`].
     pub fn submit(self: &Arc<Self>, request: SyncRequest) -> Result<Arc<Run>, Code> {
-        let mut state = self.state();
+        let mut state = self.queue.state();
         if state.is_closed {
             return Err(Code::ShuttingDown);
         }
@@ -185,9 +173,9 @@ impl Queue {
             log::info!("run {} waits for its turn: a sync of workspace {} goes on", run.id, run.request.workspace);
             run.wait_for_others();
         }
-        let (queue, own) = (Arc::clone(self), Arc::clone(&run));
+        let (service, own) = (Arc::clone(self), Arc::clone(&run));
         let thread = std::thread::Builder::new().name("run".to_owned());
-        thread.spawn(move || queue.execute(&own)).map_err(|_| Code::TooManyRequests)?;
+        thread.spawn(move || service.execute(&own)).map_err(|_| Code::TooManyRequests)?;
         state.runs.push(Arc::clone(&run));
         Ok(run)
     }
@@ -195,24 +183,24 @@ impl Queue {
     /// Does the whole run, in its thread.
     fn execute(&self, run: &Run) {
         if self.wait_for_turn(run) {
-            let worked = catch_unwind(AssertUnwindSafe(|| self.worker.work(run)));
+            let worked = catch_unwind(AssertUnwindSafe(|| self.work(run)));
             let panicked = |_| run.failure(Code::Internal, "internal error; the log has more".to_owned());
             let mut result = worked.unwrap_or_else(panicked);
             result.duration_ms = run.age_ms();
-            let mut state = self.state();
+            let mut state = self.queue.state();
             state.last_end[usize::from(run.request.configured)] = Some(Instant::now());
             self.end(run, result, true);
             drop(state);
             // Whatever happens, the run gives its place back.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.worker.flush()));
+            let _ = catch_unwind(AssertUnwindSafe(|| self.recorder.flush()));
         }
-        self.state().runs.retain(|other| other.id != run.id);
-        self.changed.notify_all();
+        self.queue.state().runs.retain(|other| other.id != run.id);
+        self.queue.changed.notify_all();
     }
 
     /// Returns whether the run may begin. If not, it has ended.
     fn wait_for_turn(&self, run: &Run) -> bool {
-        let mut state = self.state();
+        let mut state = self.queue.state();
         while !state.may_begin(run) {
             run.wait_for_others();
             if state.is_closed {
@@ -221,34 +209,43 @@ impl Queue {
                 self.end(run, run.failure(Code::ShuttingDown, message), false);
                 return false;
             }
-            let left = self.waiting_time_max.saturating_sub(state.waits_since(run).elapsed());
+            let left = self.config.sync_timeout.saturating_sub(state.waits_since(run).elapsed());
             if left.is_zero() {
                 let message = format!(
                     "the sync of workspace `{}` was ended in step `queue`: it waited for its turn longer than \
                      SYNC_TIMEOUT ({} s)",
                     run.request.workspace,
-                    self.waiting_time_max.as_secs()
+                    self.config.sync_timeout.as_secs()
                 );
                 log::error!("run {}: {message}", run.id);
                 self.end(run, run.failure(Code::Timeout, message), false);
                 return false;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.queue.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         run.state().has_begun = true;
         // There may be room for the next run too.
-        self.changed.notify_all();
+        self.queue.changed.notify_all();
         true
     }
 
-    /// Reports the end to the worker, then ends the run for all its callers. The queue's state is locked meanwhile, so
-    /// that no caller begins to wait in between.
+    /// Records the end, then ends the run for all its callers. The queue's state is locked meanwhile, so that no caller
+    /// begins to wait in between.
     fn end(&self, run: &Run, result: SyncResult, begun: bool) {
-        self.worker.ended(run, &result, begun);
+        // A run that was refused because the service ends says nothing about the backup.
+        let counts = begun || result.code != Code::ShuttingDown;
+        worker::note(&self.recorder, &run.request, &result, counts);
         let mut state = run.state();
         (state.waits, state.result) = (false, Some(result));
         drop(state);
-        self.changed.notify_all();
+        self.queue.changed.notify_all();
+    }
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        // After a panic, the state is valid: each change is one step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until a run ends, and returns its result, or `None` if its caller is gone. `is_gone` is called repeatedly.
@@ -352,7 +349,6 @@ mod tests {
 
     #[test]
     fn a_run_that_waits_is_shared_until_it_goes_on_or_ends() {
-        let queue = Queue::new(SyncWorker::for_test(), Duration::ZERO);
         let run = run("shop", true, Instant::now(), 0);
         let state = QueueState { runs: vec![Arc::clone(&run)], ..QueueState::default() };
         let is_shared = || state.waiting_for(&run.request).is_some();
@@ -362,7 +358,7 @@ mod tests {
         run.enter("fetch");
         assert!(!is_shared());
         run.wait_for_others();
-        queue.end(&run, run.failure(Code::Timeout, String::new()), true);
+        Service::for_test().end(&run, run.failure(Code::Timeout, String::new()), true);
         assert!(!is_shared(), "nobody gets a result that is older than the request");
     }
 

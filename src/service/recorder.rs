@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::backup::run_context::new_run_id;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
-use crate::service::history::{self, About, History, Transition, WorkspaceList};
+use crate::service::history::{self, About, History, WorkspaceList};
 use crate::service::metrics::{Metrics, OTHER};
 use crate::service::notify::message::{Notice, Subject};
 use crate::service::notify::sender::Sender;
@@ -32,7 +32,7 @@ impl Recorder {
             let workspace = if about.configured { &result.workspace } else { OTHER };
             self.metrics.count_run(workspace, result.code, Duration::from_millis(result.duration_ms));
         }
-        let Some(Transition { before, after }) = self.history.record(about, result) else { return };
+        let Some((before, after)) = self.history.record(about, result) else { return };
         let is_success = result.code.is_success();
         let overdue = before.as_ref().and_then(|status| status.overdue.clone()).filter(|_| is_success);
         let failing = if is_success { before } else { Some(after) };

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::config::schedule::Schedule;
@@ -19,7 +20,7 @@ const DELAY_SHARE: u32 = 10;
 
 /// Starts syncs or verifications whenever `schedule` is due, until the queue takes no more. If a time was missed since
 /// the last run, because no service was there, starts one at once.
-pub fn follow(service: &Service, purpose: Purpose, schedule: &Schedule) {
+pub fn follow(service: &Arc<Service>, purpose: Purpose, schedule: &Schedule) {
     let mut handled = last_run(service, purpose).unwrap_or_else(SystemTime::now);
     while let Some((due, wait)) = look(schedule, &mut handled, SystemTime::now()) {
         if !wait.is_zero() {
@@ -45,8 +46,8 @@ fn last_run(service: &Service, purpose: Purpose) -> Option<SystemTime> {
 }
 
 /// Starts the runs. Returns whether the queue takes more.
-fn start(service: &Service, purpose: Purpose) -> bool {
-    let Service { config, recorder, cancel, .. } = service;
+fn start(service: &Arc<Service>, purpose: Purpose) -> bool {
+    let Service { config, recorder, cancel, .. } = &**service;
     let draft = Draft::from_config(config, Flags { purpose, ..Flags::default() });
     let noun = purpose.noun();
     let requests = match worker::requests(recorder, &draft, config, cancel) {
@@ -58,7 +59,7 @@ fn start(service: &Service, purpose: Purpose) -> bool {
     };
     for request in requests {
         let workspace = request.workspace.clone();
-        match service.queue.submit(request) {
+        match service.submit(request) {
             Ok(run) => log::info!("run {}: the schedule asks for it", run.id),
             Err(Code::ShuttingDown) => return false,
             Err(code) => {

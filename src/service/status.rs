@@ -184,30 +184,22 @@ pub fn configured_workspaces(config: &Config, kept: &SavedHistory) -> Vec<Worksp
     all
 }
 
-/// A fault that an alert should report.
-pub struct LastFailure {
-    /// The code of the first backup with a fault.
-    pub code: Code,
-    /// All faults, in one line. It names no cause, because the caller needs no token.
-    pub message: String,
-}
-
-/// Returns what is wrong with the configured backups, or `None` if all is well. For a backup without a success, the time
+/// Returns what is wrong with the configured backups, or `None` if all is well: the code of the first fault, and all
+/// faults in one line. It names no cause, because the caller needs no token. For a backup without a success, the time
 /// counts from the start of the process.
 #[must_use]
-pub fn fault_of(service: &Service, workspaces: &[Workspace], now: SystemTime) -> Option<LastFailure> {
+pub fn fault_of(service: &Service, workspaces: &[Workspace], now: SystemTime) -> Option<(Code, String)> {
     let (config, started) = (&service.config, time::of(service.started, now));
     let fault_of = |workspace: &Workspace| {
         failure_of(workspace)
-            .or_else(|| overdue(config, workspace, started, now).map(|(_, fault)| fault))
+            .or_else(|| overdue(config, workspace, started, now).map(|(_, message)| (Code::Overdue, message)))
             .or_else(|| lateness_of(config, workspace, started, now))
     };
-    let faults: Vec<_> = workspaces.iter().filter_map(fault_of).collect();
-    let messages: Vec<_> = faults.iter().map(|fault| fault.message.as_str()).collect();
-    Some(LastFailure { code: faults.first()?.code, message: messages.join("; ") })
+    let (codes, messages): (Vec<_>, Vec<_>) = workspaces.iter().filter_map(fault_of).unzip();
+    Some((*codes.first()?, messages.join("; ")))
 }
 
-fn failure_of(workspace: &Workspace) -> Option<LastFailure> {
+fn failure_of(workspace: &Workspace) -> Option<(Code, String)> {
     let run = workspace.last_run.as_ref().filter(|run| !run.success)?;
     let message = format!(
         "the last sync of workspace `{}` failed ({}); failures in a row since {}: {}",
@@ -216,19 +208,19 @@ fn failure_of(workspace: &Workspace) -> Option<LastFailure> {
         workspace.failing_since.as_deref().unwrap_or(&run.ended),
         workspace.consecutive_failures,
     );
-    Some(LastFailure { code: Code::failure_of_name(&run.code).unwrap_or(Code::Internal), message })
+    Some((Code::failure_of_name(&run.code).unwrap_or(Code::Internal), message))
 }
 
-/// Returns since when a backup is overdue, and the fault, if it was not made for longer than `EXPECT_SYNC_EVERY`. If it
-/// was never made, that time begins with the process. So it does if the last one lies in the future: the clock was
-/// wrong.
+/// Returns since when a backup is overdue, and a message about it, if it was not made for longer than
+/// `EXPECT_SYNC_EVERY`. If it was never made, that time begins with the process. So it does if the last one lies in the
+/// future: the clock was wrong.
 #[must_use]
 pub fn overdue(
     config: &Config,
     workspace: &Workspace,
     started: SystemTime,
     now: SystemTime,
-) -> Option<(SystemTime, LastFailure)> {
+) -> Option<(SystemTime, String)> {
     let every = config.expect_sync_every?;
     let last = workspace.last_backup.as_deref();
     let passed = last.and_then(time::from_text).filter(|last| *last <= now);
@@ -242,11 +234,11 @@ pub fn overdue(
         every.as_secs(),
         last_in_words(last)
     );
-    Some((since, LastFailure { code: Code::Overdue, message }))
+    Some((since, message))
 }
 
 /// Returns a fault if, since the last success, two scheduled times and then the time of a sync have passed.
-fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now: SystemTime) -> Option<LastFailure> {
+fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now: SystemTime) -> Option<(Code, String)> {
     let schedule = config.sync_schedule.as_ref()?;
     let success = workspace.last_success.as_ref();
     let passed = success.and_then(Record::ended_at).filter(|success| *success <= now);
@@ -259,7 +251,7 @@ fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now:
         workspace.workspace,
         last_in_words(success.map(|run| run.ended.as_str()))
     );
-    Some(LastFailure { code: Code::Timeout, message })
+    Some((Code::Timeout, message))
 }
 
 fn last_in_words(time: Option<&str>) -> String {

@@ -1,7 +1,6 @@
 //! The worker of the queue: executes the runs with the settings of this process, and records their ends.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use crate::backup::progress::Event;
 use crate::backup::run_context::{Env, new_run_id};
@@ -14,6 +13,7 @@ use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
 use crate::process::run;
 use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
+use crate::service::Service;
 use crate::service::history::{self, About, WorkspaceList};
 use crate::service::notify::message;
 use crate::service::queue::Run;
@@ -28,19 +28,7 @@ pub const NO_SYNCS: Option<&str> = if run::CAN_START {
     Some("this is WebAssembly, where neither wmill nor git can be started, so no backups are made")
 };
 
-/// Executes the runs of a service.
-pub struct SyncWorker {
-    /// The settings: guards, time-outs, kinds, folders.
-    pub config: Arc<Config>,
-    /// Our own program, which git starts as its ssh.
-    pub own_program: PathBuf,
-    /// Raised when the process ends.
-    pub cancel: CancelToken,
-    /// Receives the steps and the ends of the runs.
-    pub recorder: Arc<Recorder>,
-}
-
-impl SyncWorker {
+impl Service {
     /// Executes the run, and returns its result. It may take minutes, and may panic.
     #[must_use]
     pub fn work(&self, run: &Run) -> SyncResult {
@@ -68,18 +56,6 @@ impl SyncWorker {
             Purpose::Verify => verify::run(&run.request, &env, &run.id),
             Purpose::Restore => run.failure(Code::Internal, "a service makes no restores".to_owned()),
         }
-    }
-
-    /// Called when a run ends, before its callers get the result. If `begun` is false, the run never had its turn. Must
-    /// be quick.
-    pub fn ended(&self, run: &Run, result: &SyncResult, begun: bool) {
-        // A run that was refused because the service ends says nothing about the backup.
-        note(&self.recorder, &run.request, result, begun || result.code != Code::ShuttingDown);
-    }
-
-    /// Called when callers have the result, but the run's backup is not free yet.
-    pub fn flush(&self) {
-        self.recorder.flush();
     }
 }
 
@@ -173,21 +149,24 @@ pub fn log_step(event: Event) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::config::{Environment, Options, Required};
     use crate::service::history::History;
     use crate::service::metrics::Metrics;
     use crate::service::notify::sender::Sender;
+    use crate::service::queue::Queue;
 
-    impl SyncWorker {
-        /// Returns a worker without settings, whose history is in memory only.
+    impl Service {
+        /// Returns a service without settings, whose history is in memory only.
         pub(in crate::service) fn for_test() -> Self {
             let environment = Environment::new(Vec::new());
             let config = Config::new(&Options::default(), &environment, Required::Serve).expect("settings");
             let history = History::new("/nowhere".as_ref());
             let recorder = Recorder { metrics: Metrics::default(), notifier: Sender::new(&config), history };
-            let own_program = PathBuf::new();
-            Self { config: Arc::new(config), own_program, cancel: CancelToken::default(), recorder: Arc::new(recorder) }
+            let (own_program, cancel) = ("".into(), CancelToken::default());
+            Self { config, own_program, queue: Queue::default(), recorder, cancel, started: Instant::now() }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::limits::{Limits, OpenSlot, Phase};
-use super::{Handler, unavailable};
+use super::unavailable;
 use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Refusal};
 use crate::http::response::Response;
 use crate::http::sockets;
@@ -30,7 +30,6 @@ type End = Option<Response>;
 /// The client of a connection, which waits for its answer.
 pub struct Caller<'a> {
     pub(super) slot: &'a OpenSlot,
-    pub(super) handler: &'a dyn Handler,
     pub(super) limits: Limits,
 }
 
@@ -66,7 +65,7 @@ impl Caller<'_> {
         let head = request.head.insert(parsed);
         let request_bytes = bytes_used + head.body_bytes;
         request.is_all = received.len() == request_bytes;
-        if let Some(response) = self.handler.before_body(head) {
+        if let Some(response) = self.slot.slots.handler.before_body(head) {
             return Ok(response);
         }
         if received.len() < request_bytes {
@@ -83,7 +82,7 @@ impl Caller<'_> {
         received.truncate(request_bytes);
         received.drain(..bytes_used);
         self.enter(Phase::Answering)?;
-        Ok(self.handler.handle(head, std::mem::take(received), self))
+        Ok(self.slot.slots.handler.handle(head, std::mem::take(received), self))
     }
 
     fn stream(&self) -> &TcpStream {

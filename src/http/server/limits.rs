@@ -5,6 +5,7 @@ use std::net::{IpAddr, Shutdown};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Handler;
 use super::connection::Connection;
 use crate::http::sockets;
 use crate::model::result_code::Code;
@@ -94,16 +95,17 @@ impl Slot {
     }
 }
 
-/// All open connections.
+/// All open connections, and what answers their requests.
 pub(super) struct Slots {
     list: Mutex<Vec<Slot>>,
     changed: Condvar,
     pub(super) limits: Limits,
+    pub(super) handler: Arc<dyn Handler>,
 }
 
 impl Slots {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self { list: Mutex::default(), changed: Condvar::new(), limits }
+    pub(super) fn new(limits: Limits, handler: Arc<dyn Handler>) -> Self {
+        Self { list: Mutex::default(), changed: Condvar::new(), limits, handler }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Slot>> {
@@ -160,7 +162,7 @@ fn close_longest_waiting(list: &mut [Slot], is_one: impl Fn(&Slot) -> bool) -> b
 
 /// The slot of one connection. Dropping this frees the slot.
 pub(super) struct OpenSlot {
-    slots: Arc<Slots>,
+    pub(super) slots: Arc<Slots>,
     pub(super) connection: Arc<Connection>,
 }
 

@@ -67,12 +67,6 @@ impl Stop {
     }
 }
 
-/// What all connections share.
-struct Shared {
-    handler: Arc<dyn Handler>,
-    slots: Arc<Slots>,
-}
-
 impl Server {
     /// Listens on `address` (such as `0.0.0.0:8080`). Connections wait in the kernel until [`Server::run`].
     ///
@@ -118,16 +112,16 @@ impl Server {
     /// are still sending a request then get a 503 answer. [`Draining`] waits for the answers that are being made.
     #[must_use]
     pub fn run(self, handler: Arc<dyn Handler>) -> Draining {
-        let shared = Arc::new(Shared { handler, slots: Arc::new(Slots::new(self.limits)) });
+        let slots = Arc::new(Slots::new(self.limits, handler));
         sockets::accept_until_stopped(&self.listener, &self.stopped, |stream, peer| {
-            admit(&Arc::new(Connection { stream, peer }), &shared);
+            admit(&Arc::new(Connection { stream, peer }), &slots);
         });
         for _ in 0..BACKLOG_MAX {
             let Ok((stream, peer)) = self.listener.accept() else { break };
-            reject(&Connection { stream, peer }, &shared, Code::ShuttingDown);
+            reject(&Connection { stream, peer }, &slots, Code::ShuttingDown);
         }
-        shared.slots.close_unfinished();
-        Draining(Arc::clone(&shared.slots))
+        slots.close_unfinished();
+        Draining(slots)
     }
 }
 
@@ -145,26 +139,26 @@ impl Draining {
 
 /// Gives the connection a slot and a thread, or rejects it. If no thread can be started, the connection is served
 /// before this returns.
-fn admit(connection: &Arc<Connection>, shared: &Arc<Shared>) {
-    let Some(slot) = shared.slots.open(connection) else {
-        return reject(connection, shared, Code::TooManyRequests);
+fn admit(connection: &Arc<Connection>, slots: &Arc<Slots>) {
+    let Some(slot) = slots.open(connection) else {
+        return reject(connection, slots, Code::TooManyRequests);
     };
     let slot = Arc::new(slot);
     let thread = std::thread::Builder::new().name("connection".to_owned()).stack_size(STACK_BYTES);
-    let (of_thread, limits) = ((Arc::clone(shared), Arc::clone(&slot)), shared.slots.limits);
-    if let Err(error) = thread.spawn(move || serve(&of_thread.0, &of_thread.1, limits)) {
+    let (of_thread, limits) = (Arc::clone(&slot), slots.limits);
+    if let Err(error) = thread.spawn(move || serve(&of_thread, limits)) {
         log::debug!("no thread for a connection, which is served in turn: {error}");
         // A slow connection is closed, so that its thread is free for the next one.
         slot.close_another();
         // The accepting thread must not wait for a run.
-        serve(shared, &slot, Limits { callers_max: 0, timeout: IN_TURN_TIME_MAX, ..limits });
+        serve(&slot, Limits { callers_max: 0, timeout: IN_TURN_TIME_MAX, ..limits });
     }
 }
 
 /// Answers 503 from the accepting thread, without waiting.
-fn reject(connection: &Connection, shared: &Shared, code: Code) {
+fn reject(connection: &Connection, slots: &Slots, code: Code) {
     let response = unavailable(code);
-    shared.handler.answered(None, response.status);
+    slots.handler.answered(None, response.status);
     connection.send_at_once(&response, None);
     log::debug!("{} was turned away: {}", connection.peer, code.as_str());
 }
@@ -178,10 +172,10 @@ fn unavailable(code: Code) -> Response {
 }
 
 /// Serves one connection, from its first byte to its close.
-fn serve(shared: &Shared, slot: &OpenSlot, limits: Limits) {
+fn serve(slot: &OpenSlot, limits: Limits) {
     let started = Instant::now();
     let mut request = ReceivedRequest::default();
-    let caller = Caller { slot, handler: &*shared.handler, limits };
+    let caller = Caller { slot, limits };
     let outcome = catch_unwind(AssertUnwindSafe(|| caller.answer(&mut request)));
     let head = request.head.as_ref();
     let outcome = outcome.unwrap_or_else(|_| {
@@ -191,7 +185,7 @@ fn serve(shared: &Shared, slot: &OpenSlot, limits: Limits) {
     });
     let (Ok(response) | Err(Some(response))) = outcome else { return };
     // Counted before it is sent, so that a client that has its answer finds it in the metrics.
-    shared.handler.answered(head, response.status);
+    slot.slots.handler.answered(head, response.status);
     let status = response.status;
     caller.send(response, &request);
     let milliseconds = started.elapsed().as_millis();

@@ -76,31 +76,28 @@ impl Notice {
     fn sentence(&self, escape: fn(&str) -> String, link: fn(&str, &str) -> String) -> String {
         let result = &self.result;
         let workspace = escape(&result.workspace);
+        let failures = self.failures.as_ref().map(|(count, since)| format!("failures since {since}: {count}"));
+        let trouble = failures.or_else(|| Some(format!("overdue since {}", self.overdue_since.as_ref()?)));
         let what = match self.subject {
             Subject::Backup => "backup",
             Subject::Verification => "verification",
             Subject::List => {
-                let (count, since) = self.failures.as_ref().map_or((0, ""), |(count, since)| (*count, since));
-                return format!("✅ Windmill lists its workspaces again (failures since {since}: {count})");
+                return format!("✅ Windmill lists its workspaces again ({})", trouble.unwrap_or_default());
             }
         };
-        let mut sentence = match (&self.failures, result.code) {
-            (Some((count, since)), code) if code.is_success() => {
-                format!("✅ The {what} of workspace {workspace} works again (failures since {since}: {count}): ")
+        let mut sentence = match (result.code, trouble) {
+            (code, Some(trouble)) if code.is_success() => {
+                format!("✅ The {what} of workspace {workspace} works again ({trouble}): ")
             }
-            (None, code) if code.is_success() => match &self.overdue_since {
-                Some(since) => format!("✅ The {what} of workspace {workspace} works again (overdue since {since}): "),
-                None => format!("✅ Workspace {workspace}: "),
-            },
-            (_, Code::Overdue) => format!("❌ The {what} of workspace {workspace} is overdue: "),
-            (_, Code::Incomplete) => format!("⚠️ The {what} of workspace {workspace} is incomplete: "),
-            (failures, code) => {
-                let code = escape(code.as_str());
-                let row = match failures {
+            (code, None) if code.is_success() => format!("✅ Workspace {workspace}: "),
+            (Code::Overdue, _) => format!("❌ The {what} of workspace {workspace} is overdue: "),
+            (Code::Incomplete, _) => format!("⚠️ The {what} of workspace {workspace} is incomplete: "),
+            (code, _) => {
+                let row = match &self.failures {
                     Some((count, since)) if *count > 1 => format!(", {count} in a row since {since}"),
                     _ => String::new(),
                 };
-                format!("❌ The {what} of workspace {workspace} failed ({code}{row}): ")
+                format!("❌ The {what} of workspace {workspace} failed ({}{row}): ", escape(code.as_str()))
             }
         };
         match result.code {

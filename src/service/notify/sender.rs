@@ -34,17 +34,6 @@ enum Channel {
     Heartbeat,
 }
 
-impl Channel {
-    fn setting(self) -> &'static str {
-        match self {
-            Self::Slack => "SLACK_WEBHOOK_URL",
-            Self::Discord => "DISCORD_WEBHOOK_URL",
-            Self::Url => "NOTIFY_URL",
-            Self::Heartbeat => "HEARTBEAT_URL",
-        }
-    }
-}
-
 /// Sends notices about the runs of the configured backups.
 pub struct Sender {
     occasions: Vec<Occasion>,
@@ -54,6 +43,8 @@ pub struct Sender {
 /// One address of the settings.
 struct Target {
     channel: Channel,
+    /// The name of its setting.
+    setting: &'static str,
     source: SecretSource,
     environment: Vec<(String, String)>,
     queue: Mutex<NoticeQueue>,
@@ -75,14 +66,13 @@ impl Sender {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let addresses = [
-            (Channel::Slack, &config.slack_webhook_url),
-            (Channel::Discord, &config.discord_webhook_url),
-            (Channel::Url, &config.notify_url),
-            (Channel::Heartbeat, &config.heartbeat_url),
+            (Channel::Slack, "SLACK_WEBHOOK_URL", &config.slack_webhook_url),
+            (Channel::Discord, "DISCORD_WEBHOOK_URL", &config.discord_webhook_url),
+            (Channel::Url, "NOTIFY_URL", &config.notify_url),
+            (Channel::Heartbeat, "HEARTBEAT_URL", &config.heartbeat_url),
         ];
-        let target = |(channel, source): (Channel, &Option<SecretSource>)| {
-            let (source, environment) = (source.clone()?, config.tool_environment.clone());
-            Some(Arc::new(Target { channel, source, environment, queue: Mutex::default(), idle: Condvar::new() }))
+        let target = |(channel, setting, source): (Channel, &'static str, &Option<SecretSource>)| {
+            Some(Arc::new(Target::new(channel, setting, source.clone()?, config.tool_environment.clone())))
         };
         Self { occasions: config.notify_on.clone(), targets: addresses.into_iter().filter_map(target).collect() }
     }
@@ -91,29 +81,30 @@ impl Sender {
     pub fn tell(&self, notice: &Notice) {
         // A heartbeat is for syncs only: its receiver checks whether they continue.
         let is_sync = notice.subject == Subject::Backup && notice.result.code != Code::Overdue;
-        for target in &self.targets {
-            if if target.channel == Channel::Heartbeat { is_sync } else { notice.is_for(&self.occasions) } {
-                target.add(notice.clone());
-            }
-        }
+        let is_for_chats = notice.is_for(&self.occasions);
+        let is_for = |channel| if channel == Channel::Heartbeat { is_sync } else { is_for_chats };
+        self.targets.iter().filter(|target| is_for(target.channel)).for_each(|target| target.add(notice.clone()));
     }
 
     /// Waits until everything is sent, at most `time`. What is not sent by then is lost.
     pub fn finish(&self, time: Duration) {
         let deadline = Instant::now() + time;
+        self.targets.iter().for_each(|target| target.queue().end = Some(deadline));
         for target in &self.targets {
             let left = deadline.saturating_duration_since(Instant::now());
-            let mut queue = target.queue();
-            queue.end = Some(deadline);
-            let waited = target.idle.wait_timeout_while(queue, left, |queue| queue.has_thread);
+            let waited = target.idle.wait_timeout_while(target.queue(), left, |queue| queue.has_thread);
             if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
-                log::warn!("{}: not all notices could be sent before the end", target.channel.setting());
+                log::warn!("{}: not all notices could be sent before the end", target.setting);
             }
         }
     }
 }
 
 impl Target {
+    fn new(channel: Channel, setting: &'static str, source: SecretSource, environment: Vec<(String, String)>) -> Self {
+        Self { channel, setting, source, environment, queue: Mutex::default(), idle: Condvar::new() }
+    }
+
     fn queue(&self) -> MutexGuard<'_, NoticeQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,7 +118,7 @@ impl Target {
         }
         queue.waiting.push_back(notice);
         if queue.waiting.len() > WAITING_MAX {
-            log::warn!("{}: a notice is dropped, {WAITING_MAX} others wait to be sent", self.channel.setting());
+            log::warn!("{}: a notice is dropped, {WAITING_MAX} others wait to be sent", self.setting);
             // A failure is more important than what tells none.
             let other = queue.waiting.iter().position(|one| !one.tells_failure);
             queue.waiting.remove(other.unwrap_or_default());
@@ -154,7 +145,7 @@ impl Target {
             drop(queue);
             // A panic costs only one notification.
             if catch_unwind(AssertUnwindSafe(|| self.send(&notice))).is_err() {
-                log::error!("{}: the notification was not sent, by an internal error", self.channel.setting());
+                log::error!("{}: the notification was not sent, by an internal error", self.setting);
             }
         }
     }
@@ -171,7 +162,7 @@ impl Target {
         if is_of_runs && notice.subject == Subject::List {
             return;
         }
-        let (setting, run_id) = (self.channel.setting(), &notice.result.run_id);
+        let (setting, run_id) = (self.setting, &notice.result.run_id);
         let mut pauses = match self.channel {
             Channel::Heartbeat => PAUSES[..HEARTBEAT_PAUSES].iter(),
             Channel::Slack | Channel::Discord | Channel::Url => PAUSES.iter(),
@@ -180,11 +171,11 @@ impl Target {
             let fits = |pause: &&Duration| self.queue().end.is_none_or(|end| Instant::now() + **pause < end);
             match pauses.next().filter(fits) {
                 Some(pause) if is_passing => {
-                    log::info!("{setting}: cannot send the notice of run {run_id}, retrying: {}", why);
+                    log::info!("{setting}: cannot send the notice of run {run_id}, retrying: {why}");
                     // This thread sends notices only; no sync waits for it.
                     std::thread::sleep(*pause);
                 }
-                _ => return log::error!("{setting}: cannot send the notice of run {run_id}: {}", why),
+                _ => return log::error!("{setting}: cannot send the notice of run {run_id}: {why}"),
             }
         }
         log::debug!("{setting}: sent the notice of run {run_id}");
@@ -234,9 +225,9 @@ mod tests {
 
     /// Returns a target whose thread seems to be busy, so that all notices wait.
     fn busy(channel: Channel) -> Arc<Target> {
-        let queue = Mutex::new(NoticeQueue { has_thread: true, ..NoticeQueue::default() });
-        let (source, environment) = (SecretSource::Value(Secret::new("http://h/")), Vec::new());
-        Arc::new(Target { channel, source, environment, queue, idle: Condvar::new() })
+        let target = Target::new(channel, "", SecretSource::Value(Secret::new("http://h/")), Vec::new());
+        target.queue().has_thread = true;
+        Arc::new(target)
     }
 
     fn notice(id: usize, workspace: &str, tells_failure: bool) -> Notice {
