@@ -13,13 +13,12 @@ mod select;
 mod switches;
 mod tree;
 
-use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime};
 
 use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::restore::glob::Pattern;
-use crate::backup::restore::select::{Choice, is_app};
+use crate::backup::restore::select::{Choice, has_app_at, is_app};
 use crate::backup::restore::tree::{Change, Tree};
 use crate::backup::run_context::{Env, Outcome, RunContext};
 use crate::backup::sync::merge;
@@ -405,12 +404,12 @@ impl RestoreRun<'_> {
         if choice.key.to_set.is_some() {
             permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
         }
-        let apps_that_stay: BTreeSet<&str> = choice.apps_that_stay().map(|id| id.path.as_str()).collect();
-        for Change { path, .. } in choice.pushed() {
-            let deletes = choice.is_to_go(path);
-            match (choice.items.get(path), choice.there.get(path)) {
-                // An app and a raw app at one path are one item in Windmill.
-                (Some(id), _) if deletes && is_app(id) && apps_that_stay.contains(&*id.path) => {}
+        let stay = choice.items_that_stay();
+        for Change { path, mark, .. } in choice.pushed() {
+            let id = choice.items.get(path);
+            let deletes = id.map_or(*mark == Mark::Deleted, |id| !stay.contains(id));
+            match (id, choice.there.get(path)) {
+                (Some(id), _) if deletes && is_app(id) && has_app_at(&stay, &id.path) => {}
                 (Some(ItemId { kind: ItemKind::User, .. }), Some(entry)) => {
                     self.username(entry)?.iter().for_each(|name| permits.add_user(name, deletes));
                 }
