@@ -88,14 +88,14 @@ pub fn push(
     permits: Permits,
     deletions: Deletions,
 ) -> Result<Option<Refusal>, WindmillError> {
-    let relay = PushRelay::start(windmill, run_env, permits)?;
+    let (relay, server) = PushRelay::start(windmill, run_env, permits)?;
     let options = |invocation: Invocation| {
         // The output is JSON, because wmill's own list of differences would show values, for example of resources.
         let invocation = invocation.arguments(["push", "--yes", "--skip-branch-validation", "--json-output"]);
         invocation.arguments((deletions == Deletions::Skip).then_some("--keep-deleted")).capture(CHANGES_BYTES_MAX)
     };
-    let finished = sync(windmill.workspace, run_env, folder, &relay.server, options, &mut |_| {})?;
-    let refusal = relay.refusal();
+    let finished = sync(windmill.workspace, run_env, folder, &server, options, &mut |_| {})?;
+    let refusal = relay.refusal().clone();
     let (is_success, failed) = said_of_push(&finished).unwrap_or_default();
     if finished.is_success() && is_success {
         return Ok(refusal);

@@ -573,7 +573,17 @@ pub(super) mod tests {
         let of = |path: &str| item_of_hidden_file(path).map(|item| item.to_string()).unwrap_or_default();
         assert_eq!(of("f/ops/set.fileset/.config/a.sql"), "resource f/ops/set");
         assert_eq!(of("f/ops/ui.raw_app/a/node_modules/b/c.js"), "raw app f/ops/ui");
-        for path in ["f/ops/set.fileset/a.sql", "f/.venv/set.fileset/a.sql", "f/ops/.x/a.py", "x.fileset/.a/b"] {
+        assert_eq!(of("f/ops/ui.raw_app/.github/workflows/ci.yml"), "raw app f/ops/ui");
+        assert_eq!(of("f/ops/m__mod/.x/y.ts"), "script f/ops/m");
+        for path in [
+            "f/ops/set.fileset/a.sql",
+            "f/.venv/set.fileset/a.sql",
+            "f/ops/.x/a.py",
+            "x.fileset/.a/b",
+            "f/ops/ui.raw_app/.env",
+            "f/.github/x.raw_app/a",
+            ".github/workflows/ci.yml",
+        ] {
             assert_eq!(of(path), "", "{path}");
         }
     }

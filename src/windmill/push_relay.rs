@@ -235,14 +235,8 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// The running relay.
+/// What a running relay knows.
 pub struct PushRelay {
-    /// The server that wmill gets in place of Windmill.
-    pub server: LoopbackServer,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     agent: ureq::Agent,
     /// The address of Windmill, with a slash at its end.
     base: String,
@@ -253,34 +247,6 @@ struct Shared {
     headers: Vec<(String, Secret)>,
     permits: Permits,
     refusal: Mutex<Option<Refusal>>,
-}
-
-impl PushRelay {
-    /// Starts the relay.
-    ///
-    /// # Errors
-    /// Fails if there is no socket, no thread, no randomness for the word, or no time left.
-    pub fn start(windmill: &Windmill<'_>, run_env: &RunEnv, permits: Permits) -> io::Result<Self> {
-        let left = run_env.deadline.remaining().map_err(|expired| io::Error::other(format!("{expired:?}")))?;
-        let shared = Arc::new(Shared {
-            agent: http_client::client(windmill.base_url.as_str(), left, &run_env.environment),
-            base: windmill.base_url.join(""),
-            prefix: format!("/api/w/{}/", windmill.workspace),
-            token: windmill.token.clone(),
-            headers: windmill.headers.to_vec(),
-            permits,
-            refusal: Mutex::default(),
-        });
-        let served = Arc::clone(&shared);
-        let server = LoopbackServer::start(Some(VERSION), move |request, send| send(served.answer(request)))?;
-        Ok(Self { server, shared })
-    }
-
-    /// Returns the last change that Windmill did not accept.
-    #[must_use]
-    pub fn refusal(&self) -> Option<Refusal> {
-        self.shared.refusal().clone()
-    }
 }
 
 type Response = http::Response<ureq::Body>;
@@ -301,8 +267,33 @@ fn is_place_in_source(word: &str) -> bool {
     word.starts_with(['@', '(']) && word.contains(".rs:")
 }
 
-impl Shared {
-    fn refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
+impl PushRelay {
+    /// Starts a relay. Also returns the server that wmill gets in place of Windmill.
+    ///
+    /// # Errors
+    /// Fails if there is no socket, no thread, no randomness for the word, or no time left.
+    pub fn start(
+        windmill: &Windmill<'_>,
+        run_env: &RunEnv,
+        permits: Permits,
+    ) -> io::Result<(Arc<Self>, LoopbackServer)> {
+        let left = run_env.deadline.remaining().map_err(|expired| io::Error::other(format!("{expired:?}")))?;
+        let relay = Arc::new(Self {
+            agent: http_client::client(windmill.base_url.as_str(), left, &run_env.environment),
+            base: windmill.base_url.join(""),
+            prefix: format!("/api/w/{}/", windmill.workspace),
+            token: windmill.token.clone(),
+            headers: windmill.headers.to_vec(),
+            permits,
+            refusal: Mutex::default(),
+        });
+        let served = Arc::clone(&relay);
+        let server = LoopbackServer::start(Some(VERSION), move |request, send| send(served.answer(request)))?;
+        Ok((relay, server))
+    }
+
+    /// Returns the last change that Windmill did not accept.
+    pub fn refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

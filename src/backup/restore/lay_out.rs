@@ -31,10 +31,10 @@ impl RestoreRun<'_> {
         let mut leading_out = BTreeSet::new();
         for path in choice.laid_out() {
             let Some(item) = choice.items.get(&path) else { continue };
-            let content = self.content(&path)?;
-            let text = String::from_utf8_lossy(&content);
             let has_file = |path: &str| is_readable_for_wmill(&self.git.tree_folder().join(path));
-            if content.len() as u64 > FILE_BYTES_MAX || references::leads_out(item, &path, &text, has_file) {
+            let leads_out =
+                |content: Vec<u8>| references::leads_out(item, &path, &String::from_utf8_lossy(&content), has_file);
+            if self.content(&path)?.is_none_or(leads_out) {
                 leading_out.insert(item.clone());
             }
         }
@@ -63,9 +63,7 @@ impl RestoreRun<'_> {
                 continue;
             }
             named.add(path.as_bytes());
-            let content = self.content(&path)?;
-            let is_whole = content.len() as u64 <= FILE_BYTES_MAX;
-            match switches::disabled(&content).filter(|_| is_whole) {
+            match self.content(&path)?.and_then(|content| switches::disabled(&content)) {
                 Some(content) => self.write(&path, &content)?,
                 None => {
                     left.add(path.as_bytes());
@@ -82,7 +80,7 @@ impl RestoreRun<'_> {
     pub(super) fn warn_about_changes_by_wmill(&mut self, choice: &Choice) -> Result<(), BackupError> {
         let (mut rounded, mut marked) = (Sample::default(), Sample::default());
         for Change { path, .. } in choice.pushed() {
-            let content = self.content(path)?;
+            let Some(content) = self.content(path)? else { continue };
             let is_yaml = path.ends_with(".yaml");
             if is_yaml && has_number_to_be_rounded(&String::from_utf8_lossy(&content)) {
                 rounded.add(path.as_bytes());
@@ -106,11 +104,11 @@ impl RestoreRun<'_> {
         Ok(files::remove_file(&file)?)
     }
 
-    /// Returns a file in the folder, cut behind `FILE_BYTES_MAX`; empty if there is no such file.
-    fn content(&self, path: &str) -> Result<Vec<u8>, BackupError> {
+    /// Returns a file in the folder; `None` if there is no such file, or if it is too large.
+    fn content(&self, path: &str) -> Result<Option<Vec<u8>>, BackupError> {
         match files::read_file(&self.git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            read => Ok(read?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            read => Ok(Some(read?).filter(|content| content.len() as u64 <= FILE_BYTES_MAX)),
         }
     }
 }

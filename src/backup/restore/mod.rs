@@ -13,20 +13,19 @@ mod select;
 mod switches;
 mod tree;
 
-use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime};
 
 use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::restore::glob::Pattern;
-use crate::backup::restore::select::{Choice, is_app};
+use crate::backup::restore::select::{Choice, has_app_at, is_app};
 use crate::backup::restore::tree::{Change, Tree};
 use crate::backup::run_context::{Env, Outcome, RunContext};
 use crate::backup::sync::merge;
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::verify::{LISTED_MAX, short};
-use crate::git::object::ObjectId;
+use crate::git::object::{Entry, ObjectId};
 use crate::git::tree_diff::{Mark, Sample, printable};
 use crate::git::{BlobContent, Git};
 use crate::model::names::WorkspaceId;
@@ -404,18 +403,18 @@ impl RestoreRun<'_> {
         if choice.key.to_set.is_some() {
             permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
         }
-        let apps_that_stay: BTreeSet<&str> = choice.apps_that_stay().map(|id| id.path.as_str()).collect();
-        for Change { path, .. } in choice.pushed() {
-            let deletes = choice.is_to_go(path);
-            match choice.items.get(path) {
-                // An app and a raw app at one path are one item in Windmill.
-                Some(id) if deletes && is_app(id) && apps_that_stay.contains(&*id.path) => {}
-                Some(ItemId { kind: ItemKind::User, .. }) if choice.there.contains_key(path) => {
-                    self.username(choice, path)?.iter().for_each(|name| permits.add_user(name, deletes));
+        let stay = choice.items_that_stay();
+        for Change { path, mark, .. } in choice.pushed() {
+            let id = choice.items.get(path);
+            let deletes = id.map_or(*mark == Mark::Deleted, |id| !stay.contains(id));
+            match (id, choice.there.get(path)) {
+                (Some(id), _) if deletes && is_app(id) && has_app_at(&stay, &id.path) => {}
+                (Some(ItemId { kind: ItemKind::User, .. }), Some(entry)) => {
+                    self.username(entry)?.iter().for_each(|name| permits.add_user(name, deletes));
                 }
-                Some(id) => permits.add(id, deletes),
-                None if tip::is_shared_ui(path.as_bytes()) => permits.add_shared_ui(),
-                None => {
+                (Some(id), _) => permits.add(id, deletes),
+                (None, _) if tip::is_shared_ui(path.as_bytes()) => permits.add_shared_ui(),
+                (None, _) => {
                     let name = path.strip_prefix("f/").and_then(|name| name.split('/').next());
                     name.iter().for_each(|name| permits.add_folder(name, deletes));
                 }
@@ -424,9 +423,8 @@ impl RestoreRun<'_> {
         Ok(permits)
     }
 
-    /// Returns the name in the workspace of the user with this file. The file of the commit may have another user's.
-    fn username(&self, choice: &Choice, path: &str) -> Result<Option<String>, BackupError> {
-        let Some(entry) = choice.there.get(path) else { return Ok(None) };
+    /// Returns the name in the file of a user of the workspace. The file of the commit may have another user's.
+    fn username(&self, entry: &Entry) -> Result<Option<String>, BackupError> {
         let content = self.git.read_blob(&entry.object, USER_BYTES_MAX);
         let BlobContent::Whole(content) = content? else {
             return Ok(None);

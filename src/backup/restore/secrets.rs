@@ -33,10 +33,8 @@ impl RestoreRun<'_> {
         // The last commit of the workspace counts, even if it names no key: an earlier commit may name the previous
         // key.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
-        let last = match &self.tip.commit {
-            Some(tip) => self.git.last_with(tip, &of_workspace)?,
-            None => None,
-        };
+        let last = self.tip.commit.as_ref().map(|tip| self.git.last_with(tip, &of_workspace));
+        let last = last.transpose()?.flatten();
         let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
         let has = self.target.key(Step::Probe, self.git.run_env())?.map(|key| api::fingerprint(&key));
         let Some(key) = &self.options.key else {
@@ -48,20 +46,20 @@ impl RestoreRun<'_> {
                 "--key-file: this is not the key that encrypted the secrets of the commit; nothing was changed";
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
-        if has.as_ref() == Some(&given) {
-            return Ok(Key { is_known: true, to_set: None });
-        }
-        if has.is_none() {
+        let Some(has) = has else {
             let message = "--key-file: Windmill does not tell this token the key of the workspace, so it cannot be seen \
                            whether it was set; it needs an admin's token; nothing was changed";
             return Err(BackupError::new(Code::WindmillUnauthorized, message));
+        };
+        let to_set = (has != given).then(|| key.clone());
+        if to_set.is_some() {
+            self.report.warnings.add(format!(
+                "workspace `{}` gets the key of --key-file; Windmill encrypts its own secrets again under it, and the key \
+                 that it has now is kept nowhere",
+                self.workspace()
+            ));
         }
-        self.report.warnings.add(format!(
-            "workspace `{}` gets the key of --key-file; Windmill encrypts its own secrets again under it, and the key that \
-             it has now is kept nowhere",
-            self.workspace()
-        ));
-        Ok(Key { is_known: true, to_set: Some(key.clone()) })
+        Ok(Key { is_known: true, to_set })
     }
 
     /// Removes from `chosen` the secrets that the workspace could not read. Returns the paths of those whose value has
@@ -109,11 +107,8 @@ impl RestoreRun<'_> {
         }
         let mut is_secret = false;
         for (path, entry) in files {
-            let content = match self.git.read_blob(&entry.object, VARIABLE_BYTES_MAX) {
-                Ok(BlobContent::Whole(content)) => content,
-                Ok(BlobContent::Strange(_)) => Vec::new(),
-                Err(error) => return Err(error.into()),
-            };
+            let content = self.git.read_blob(&entry.object, VARIABLE_BYTES_MAX)?;
+            let BlobContent::Whole(content) = content else { return Ok(Some(false)) };
             if content.is_empty() || secret_files::is_plaintext_secret(path, &content) {
                 return Ok(Some(false));
             }

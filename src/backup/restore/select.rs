@@ -133,11 +133,10 @@ impl RestoreRun<'_> {
 
     /// Warns about the apps that are to be deleted and whose deletion cannot be undone, or cannot be done.
     pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice) {
-        let stay: BTreeSet<&str> = choice.apps_that_stay().map(|id| id.path.as_str()).collect();
-        let to_go = choice.changes.iter().filter(|change| choice.is_to_go(&change.path));
-        let (kept, gone): (BTreeSet<&ItemId>, BTreeSet<&ItemId>) = to_go
-            .filter_map(|change| choice.items.get(&change.path).filter(|id| is_app(id)))
-            .partition(|id| stay.contains(id.path.as_str()));
+        let stay = choice.items_that_stay();
+        let changed = choice.changes.iter().filter_map(|change| choice.items.get(&change.path));
+        let (kept, gone): (BTreeSet<&ItemId>, BTreeSet<&ItemId>) =
+            changed.filter(|id| is_app(id) && !stay.contains(id)).partition(|id| has_app_at(&stay, &id.path));
         self.warn(
             "these are not deleted, since the commit has an app of the other kind at their path, and both are one app in \
              Windmill; if that is meant, delete them there first",
@@ -192,17 +191,10 @@ impl Choice {
         self.wanted.insert(path, entry);
     }
 
-    /// Returns whether nothing will remain of the item, or the Windmill folder, that a file belongs to.
-    pub(super) fn is_to_go(&self, path: &str) -> bool {
-        let is_absent = |path: &str| self.wanted.get(path).is_none_or(Option::is_none);
-        let Some(id) = self.items.get(path) else { return is_absent(path) };
-        self.items.iter().filter(|(_, other)| *other == id).all(|(path, _)| is_absent(path))
-    }
-
-    /// Returns the apps and raw apps with a wanted file, even if wmill does not get it.
-    pub(super) fn apps_that_stay(&self) -> impl Iterator<Item = &ItemId> {
+    /// Returns the items with a wanted file, even if wmill does not get it.
+    pub(super) fn items_that_stay(&self) -> BTreeSet<&ItemId> {
         let wanted = self.wanted.iter().filter(|(_, entry)| entry.is_some());
-        wanted.filter_map(|(path, _)| self.items.get(path)).filter(|id| is_app(id))
+        wanted.filter_map(|(path, _)| self.items.get(path)).collect()
     }
 
     /// Adds the Windmill folders of the commit that are asked for, or that items need and the workspace lacks. If
@@ -229,10 +221,10 @@ impl Choice {
     /// app in the other layout.
     fn withhold(&mut self, plan: &Plan) {
         // An app whose files all go is deleted, and nothing is built. If some of them stay, all are withheld.
-        let raw_apps: BTreeSet<_> = self.apps_that_stay().filter(|id| id.kind == ItemKind::RawApp).collect();
+        let stay = self.items_that_stay();
         let is_withheld = |path: &&String| {
             item_path::is_in_other_layout(path, plan.non_dotted_paths)
-                || self.items.get(*path).is_some_and(|id| raw_apps.contains(id))
+                || self.items.get(*path).is_some_and(|id| id.kind == ItemKind::RawApp && stay.contains(id))
         };
         self.withheld = self.wanted.keys().filter(is_withheld).cloned().collect();
     }
@@ -268,6 +260,11 @@ impl Choice {
         }
         self.tree = tree;
     }
+}
+
+/// Returns whether there is an app or a raw app at a path. In Windmill, both are one item.
+pub(super) fn has_app_at(items: &BTreeSet<&ItemId>, path: &str) -> bool {
+    items.iter().any(|id| is_app(id) && id.path == path)
 }
 
 pub(super) fn is_app(id: &ItemId) -> bool {

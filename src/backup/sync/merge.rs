@@ -6,7 +6,7 @@ use std::io;
 use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::pull::PullBase;
-use crate::backup::sync::tip::{RemoteTip, is_shared_ui, item_behind_dots};
+use crate::backup::sync::tip::{RemoteTip, is_shared_ui};
 use crate::git::ls_tree::{GitPath, Listing, join};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Sample, TreeDiff, printable};
@@ -54,7 +54,7 @@ impl Pulled<'_> {
 /// Returns the item of a file, also if wmill does not look at that file. For a workspace-specific item, the workspace's
 /// name is removed from the path.
 fn item_of(path: &str, workspace: &WorkspaceId) -> Option<ItemId> {
-    let mut item = item_path::item_of(path).or_else(|| item_behind_dots(path))?;
+    let mut item = item_path::item_of(path).or_else(|| item_path::item_of_hidden_file(path))?;
     if let Some(path) = item.path.strip_suffix(&format!(".{workspace}")) {
         item.path = path.to_owned();
     }

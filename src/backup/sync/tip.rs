@@ -10,7 +10,7 @@ use crate::git::{BlobContent, FolderAt, Git, GitError, RemoteState};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::util::files;
-use crate::windmill::item_path::{self, ItemId};
+use crate::windmill::item_path;
 use crate::windmill::snapshot::ENTRIES_MAX;
 use crate::windmill::wmill_yaml::{self, KindSettings, Plan, WMILL_YAML};
 
@@ -57,7 +57,7 @@ impl RemoteTip {
             || is_shared_ui(path)
             || std::str::from_utf8(path).is_ok_and(|path| {
                 item_path::common_path(path, self.workspace.as_str()).is_some()
-                    || item_behind_dots(path).is_some()
+                    || item_path::item_of_hidden_file(path).is_some()
                     || item_path::is_in_other_layout(path, self.plan.non_dotted_paths)
             })
     }
@@ -236,38 +236,4 @@ fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan,
 #[must_use]
 pub fn is_shared_ui(path: &[u8]) -> bool {
     path == b"ui" || path.starts_with(b"ui/")
-}
-
-/// Returns the item of a file that lies, inside the item, below a folder that wmill writes to but does not look into.
-#[must_use]
-pub fn item_behind_dots(path: &str) -> Option<ItemId> {
-    let is_passed_over = |folder: &str| folder.starts_with('.') || folder == "node_modules";
-    let mut start = 0;
-    for segment in path.split('/') {
-        let end = start + segment.len();
-        if is_passed_over(segment) && end < path.len() {
-            return item_path::item_of(&[&path[..start], "x"].concat());
-        }
-        start = end + 1;
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_wmill_passes_over_belongs_to_the_item_around_it() {
-        let check = |path: &str, item: Option<&str>| {
-            assert_eq!(item_behind_dots(path).map(|item| item.to_string()).as_deref(), item, "{path}");
-        };
-        check("f/ops/ui.raw_app/.github/workflows/ci.yml", Some("raw app f/ops/ui"));
-        check("f/ops/set.fileset/a/node_modules/c.sql", Some("resource f/ops/set"));
-        check("f/ops/m__mod/.x/y.ts", Some("script f/ops/m"));
-        check("f/ops/ui.raw_app/.env", None);
-        check("f/.github/x.raw_app/a", None);
-        check("f/ops/.ci/x.sh", None);
-        check(".github/workflows/ci.yml", None);
-    }
 }

@@ -85,8 +85,8 @@ fn compare_files(path: &str, backup: &[u8], workspace: &[u8], parse: fn(&str, &[
             compare_locks(&one, &other, &mut lines);
         }
         (Some(one), Some(other)) => {
-            let hidden = Hidden::of(path, [&one, &other]);
-            compare(&mut Vec::new(), Some(&one), Some(&other), &hidden, &mut lines);
+            let hidden = hidden_place(path, [&one, &other]);
+            compare(&mut Vec::new(), Some(&one), Some(&other), hidden, &mut lines);
             if lines.count == 0 && [backup, workspace].into_iter().any(may_be_read_otherwise) {
                 lines.add(format_args!("its content is another"));
             }
@@ -177,44 +177,33 @@ pub(in crate::backup) fn item_of(path: &str) -> Option<ItemId> {
     item_path::item_of(path).or_else(|| item_path::item_of_hidden_file(path))
 }
 
-/// Which values are not shown, apart from those of fields that are named like a secret.
-enum Hidden {
-    None,
-    /// All values below this field.
-    Below(&'static str),
-    All,
+/// A place in a file, below which no value is shown; `None` if all values are shown but those that are named like a
+/// secret.
+type Hidden = Option<&'static [&'static str]>;
+
+fn hidden_place(path: &str, nodes: [&Node; 2]) -> Hidden {
+    let is_secret = |node: &Node| match node {
+        Node::Fields(_) => node.field("is_secret") == Some(&Node::Bool(true)),
+        _ => true,
+    };
+    let item = item_of(path)?;
+    let is_main = path.strip_suffix(RESOURCE_ENDING) == Some(&item.path);
+    match item.kind {
+        ItemKind::Variable => nodes.into_iter().any(is_secret).then_some(&["value"]),
+        // The other files of a resource are its value.
+        ItemKind::Resource if is_main => Some(&["value"]),
+        ItemKind::Resource | ItemKind::Settings | ItemKind::Key => Some(&[]),
+        _ => None,
+    }
 }
 
-impl Hidden {
-    fn of(path: &str, nodes: [&Node; 2]) -> Self {
-        let is_secret = |node: &Node| match node {
-            Node::Fields(_) => node.field("is_secret") == Some(&Node::Bool(true)),
-            _ => true,
-        };
-        let Some(item) = item_of(path) else { return Self::None };
-        let is_main = path.strip_suffix(RESOURCE_ENDING) == Some(&item.path);
-        match item.kind {
-            ItemKind::Variable if !nodes.into_iter().any(is_secret) => Self::None,
-            ItemKind::Variable => Self::Below("value"),
-            // The other files of a resource are its value.
-            ItemKind::Resource if is_main => Self::Below("value"),
-            ItemKind::Resource | ItemKind::Settings | ItemKind::Key => Self::All,
-            _ => Self::None,
-        }
-    }
-
-    fn has(&self, place: &[String]) -> bool {
-        let is_called_secret = |name: &String| {
-            let name = name.to_ascii_lowercase();
-            SECRET_WORDS.iter().any(|word| name.contains(word)) && name != "is_secret"
-        };
-        let is_below = match self {
-            Self::None => false,
-            Self::Below(top) => place.first().is_some_and(|name| name == top),
-            Self::All => true,
-        };
-        is_below || place.iter().any(is_called_secret)
-    }
+fn is_hidden(place: &[String], hidden: Hidden) -> bool {
+    let is_called_secret = |name: &String| {
+        let name = name.to_ascii_lowercase();
+        SECRET_WORDS.iter().any(|word| name.contains(word)) && name != "is_secret"
+    };
+    let is_below = |top: &[&str]| place.len() >= top.len() && place.iter().zip(top).all(|(name, top)| name == top);
+    hidden.is_some_and(is_below) || place.iter().any(is_called_secret)
 }
 
 /// Returns whether a file that cannot be parsed may hold secrets.
@@ -227,7 +216,7 @@ fn compare(
     place: &mut Vec<String>,
     backup: Option<&Node>,
     workspace: Option<&Node>,
-    hidden: &Hidden,
+    hidden: Hidden,
     lines: &mut Lines,
 ) {
     match (backup, workspace) {
@@ -250,7 +239,7 @@ fn compare(
         (one, other) => {
             let show = |node: Option<&Node>| match node {
                 None => "nothing".to_owned(),
-                Some(_) if hidden.has(place) => MASK.to_owned(),
+                Some(_) if is_hidden(place, hidden) => MASK.to_owned(),
                 Some(node) => shown(node),
             };
             let name = printable(place.join(".").as_bytes());
