@@ -18,7 +18,7 @@ use std::sync::Arc;
 use miniserde::json::Value;
 use miniserde::{Deserialize, Serialize};
 
-use super::file_names::{self, GitFile};
+use super::file_names;
 use super::json_digest::{self, Event, Hash, hash_of};
 use super::narrow::{self, DEPENDENCIES, Groups};
 use crate::model::names::quoted;
@@ -845,7 +845,7 @@ impl Children {
     }
 
     fn check_content(&mut self, path: &str, content: &str) {
-        if let Some(fault) = GitFile::at(path).and_then(|file| file.fault_of(content)) {
+        if let Some(fault) = file_names::fault_of_content(path, content) {
             self.add(&format!("a file within it {fault}"));
         }
     }
@@ -978,9 +978,9 @@ impl SharedUi {
                     ui.files.insert(name.clone());
                     fault_of_ui_name(name)
                 }
-                Event::Text(content) => GitFile::at(name)
-                    .and_then(|file| file.fault_of(content))
-                    .map(|fault| format!("a file within it {fault}")),
+                Event::Text(content) => {
+                    file_names::fault_of_content(name, content).map(|fault| format!("a file within it {fault}"))
+                }
                 _ => None,
             };
             ui.fault = ui.fault.take().or(fault);
