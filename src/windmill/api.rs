@@ -186,14 +186,11 @@ struct Answer {
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        header(&self.headers, name)
-    }
-
     /// Returns which attempt may help after this status. Servers that are overloaded or being replaced come back.
     fn retry(&self) -> Retry {
         // The header may also be a date, which is rare. Our own pause is used then.
-        let asked = || self.header("retry-after").and_then(|value| value.parse().ok()).map(Duration::from_secs);
+        let asked =
+            || header(&self.headers, "retry-after").and_then(|value| value.parse().ok()).map(Duration::from_secs);
         if http_client::is_passing(self.status) { Retry::AfterPause(asked()) } else { Retry::Never }
     }
 }
@@ -234,7 +231,7 @@ impl<'a> Windmill<'a> {
         }
         let is_version = answer.status == 200 && answer.body.len() < 100;
         let version = is_version.then(|| self.printable(answer.body.trim()));
-        let date = answer.header("date").and_then(|value| httpdate::parse_http_date(value).ok());
+        let date = header(&answer.headers, "date").and_then(|value| httpdate::parse_http_date(value).ok());
         Ok(ServerInfo { version, date })
     }
 
@@ -326,7 +323,7 @@ impl<'a> Windmill<'a> {
             // A server that does not know the question answers 404. wmill does not ask such a server either.
             200 => Ok(Some(Arc::new(answer.body))),
             404 => Ok(None),
-            _ => Err(self.no_answer(Code::PullFailed, &answer)),
+            _ => Err(self.answered(Code::PullFailed, &answer, "")),
         }
     }
 
@@ -438,7 +435,7 @@ impl<'a> Windmill<'a> {
             return Ok(answer);
         }
         let asked = answer.path.split('?').next().unwrap_or_default();
-        let target = answer.header("location").unwrap_or("no place that it names");
+        let target = header(&answer.headers, "location").unwrap_or("no place that it names");
         let base = target.split('?').next().and_then(|target| target.strip_suffix(asked)).unwrap_or(target);
         let base: String = self.printable(base.trim_end_matches('/')).chars().take(LOCATION_CHARS_MAX).collect();
         let message = format!(
@@ -479,9 +476,9 @@ impl<'a> Windmill<'a> {
         Redactor::new(self.headers.iter().map(|(_, value)| value).chain([self.token]))
     }
 
-    /// Describes an answer whose content must stay hidden.
-    fn no_answer(&self, code: Code, answer: &Answer) -> WindmillError {
-        let message = format!("{} answered with status {}", self.base_url.join(&answer.path), answer.status);
+    /// Describes an answer by its status. `more` follows: nothing if its content must stay hidden.
+    fn answered(&self, code: Code, answer: &Answer, more: &str) -> WindmillError {
+        let message = format!("{} answered with status {}{more}", self.base_url.join(&answer.path), answer.status);
         WindmillError::Failed { code, message, retry: answer.retry() }
     }
 
@@ -490,12 +487,7 @@ impl<'a> Windmill<'a> {
         let said = answer.body.get(..answer.body.floor_char_boundary(ECHOED_BYTES_MAX)).unwrap_or_default();
         let said = self.redactor().scrub_cut(&output::clean_line(said.as_bytes()));
         let start: String = said.chars().take(200).collect();
-        let message = format!(
-            "{} answered with status {} and not as Windmill does: {start}",
-            self.base_url.join(&answer.path),
-            answer.status
-        );
-        WindmillError::Failed { code: Code::WindmillUnreachable, message, retry: answer.retry() }
+        self.answered(Code::WindmillUnreachable, answer, &[" and not as Windmill does: ", &start].concat())
     }
 
     fn refused(&self, answer: &Answer) -> WindmillError {
@@ -525,7 +517,7 @@ impl<'a> Windmill<'a> {
     pub fn key(&self) -> Result<Option<Secret>, WindmillError> {
         let answer = self.ask(&self.path("workspaces/encryption_key"))?;
         if answer.retry() != Retry::Never {
-            return Err(self.no_answer(Code::WindmillUnreachable, &answer));
+            return Err(self.answered(Code::WindmillUnreachable, &answer, ""));
         }
         Ok(match parse(&answer.body) {
             Some(Value::Object(fields)) if answer.status == 200 => {

@@ -119,43 +119,28 @@ fn parts(path: &str) -> impl Iterator<Item = &str> {
     path.split(['/', '\\'])
 }
 
-/// A file that git reads in a repository that it receives. git refuses the repository if the file is malformed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GitFile {
-    /// `.gitmodules`
-    Modules,
-    /// `.gitattributes`
-    Attributes,
-}
-
-impl GitFile {
-    /// Returns which of these files `path` is, in any folder.
-    #[must_use]
-    pub fn at(path: &str) -> Option<Self> {
-        // The name, and what Windows' short names of it begin with: the first four, and the others.
-        let files = [
-            (Self::Modules, ".gitmodules", "gitmod~", "gi7eba~"),
-            (Self::Attributes, ".gitattributes", "gitatt~", "gi7d29~"),
-        ];
-        let is_in = |part: &str, (_, name, short, later): &(Self, &str, &str, &str)| {
-            is_like(part, name, &["1", "2", "3", "4"].map(|digit| [short, digit].concat()))
-                || part.get(..later.len()).is_some_and(|head| head.eq_ignore_ascii_case(later))
-        };
-        files.into_iter().find(|file| parts(path).any(|part| is_in(part, file))).map(|(file, ..)| file)
-    }
-
-    /// Returns why git refuses this content, or may refuse it. A `.gitmodules` is accepted only if each of its lines is
-    /// plain.
-    #[must_use]
-    pub fn fault_of(self, content: &str) -> Option<&'static str> {
-        // The rest of a text that was cut is unknown, so such a text is refused.
-        match self {
-            Self::Attributes if content.contains(CUT) => Some("is of git's attributes, and too long to be looked into"),
-            Self::Modules if content.lines().all(is_plain_line) => None,
-            Self::Modules => Some("is of git's submodules, and git hosts refuse what is in it"),
-            Self::Attributes if content.lines().all(|line| line.len() < ATTRIBUTES_LINE_BYTES_MAX) => None,
-            Self::Attributes => Some("is of git's attributes, and git hosts refuse so long a line"),
-        }
+/// Returns why git refuses this content of a file, or may refuse it. In a repository that it receives, git reads
+/// `.gitmodules` and `.gitattributes` in any folder. A `.gitmodules` is accepted only if each of its lines is plain.
+#[must_use]
+pub fn fault_of_content(path: &str, content: &str) -> Option<&'static str> {
+    // The name, and what Windows' short names of it begin with: the first four, and the others.
+    let is_file = |name: &str, short: &str, later: &str| {
+        let short = ["1", "2", "3", "4"].map(|digit| [short, digit].concat());
+        parts(path).any(|part| {
+            let head = part.get(..later.len());
+            is_like(part, name, &short) || head.is_some_and(|head| head.eq_ignore_ascii_case(later))
+        })
+    };
+    if is_file(".gitmodules", "gitmod~", "gi7eba~") {
+        let is_plain = content.lines().all(is_plain_line);
+        (!is_plain).then_some("is of git's submodules, and git hosts refuse what is in it")
+    } else if !is_file(".gitattributes", "gitatt~", "gi7d29~") {
+        None
+    } else if content.contains(CUT) {
+        Some("is of git's attributes, and too long to be looked into")
+    } else {
+        let is_long = content.lines().any(|line| line.len() >= ATTRIBUTES_LINE_BYTES_MAX);
+        is_long.then_some("is of git's attributes, and git hosts refuse so long a line")
     }
 }
 
@@ -274,19 +259,18 @@ mod tests {
 
     #[test]
     fn files_that_git_reads_are_taken_where_they_are_plain() {
+        const PLAIN: &str = "# ours\n[submodule \"lib/a\"]\n\tpath = lib/a\n\turl = https://git.example/a.git\n\n";
         for path in [".gitmodules", "a/.GITMODULES", "gitmod~1", "GI7EBA~9", ".gitmodules ", ".gitmodu\u{200d}les"] {
-            assert_eq!(GitFile::at(path), Some(GitFile::Modules), "{path:?}");
+            assert!(fault_of_content(path, "[core]").is_some_and(|fault| fault.contains("submodules")), "{path:?}");
+            assert_eq!(fault_of_content(path, PLAIN), None, "{path:?}");
         }
-        assert_eq!(GitFile::at("x/.gitattributes"), Some(GitFile::Attributes));
         for path in ["gitmodules", ".gitmodules.x", "gitmod~5", ".gitignore"] {
-            assert_eq!(GitFile::at(path), None, "{path:?}");
+            assert_eq!(fault_of_content(path, "[core]"), None, "{path:?}");
         }
-        let plain = "# ours\n[submodule \"lib/a\"]\n\tpath = lib/a\n\turl = https://git.example/a.git\n\n";
-        assert_eq!(GitFile::Modules.fault_of(plain), None);
         for text in ["[submodule", "[submodule \"../x\"]", "url = -x", "x = y", "[core]\n", "path = a b", "url = a\\"] {
-            assert!(GitFile::Modules.fault_of(text).is_some(), "{text}");
+            assert!(fault_of_content(".gitmodules", text).is_some(), "{text}");
         }
-        assert_eq!(GitFile::Attributes.fault_of(&"x".repeat(2047)), None);
-        assert!(GitFile::Attributes.fault_of(&"x".repeat(2048)).is_some());
+        assert_eq!(fault_of_content("x/.gitattributes", &"x".repeat(2047)), None);
+        assert!(fault_of_content("x/.gitattributes", &"x".repeat(2048)).is_some());
     }
 }

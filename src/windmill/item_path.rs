@@ -231,12 +231,9 @@ pub fn common_path(path: &str, workspace: &str) -> Option<String> {
 /// Returns `None` if the item is neither a resource nor a variable.
 #[must_use]
 pub fn path_for_workspace(path: &str, workspace: &str) -> Option<String> {
-    let base = match locate_file(path)? {
-        Part { kind: ItemKind::Resource, base, .. } => base,
-        Part { kind: ItemKind::Variable, base, .. } => base,
-        _ => return None,
-    };
-    Some([base, ".", workspace, &path[base.len()..]].concat())
+    let Part { kind, base, .. } = locate_file(path)?;
+    let is_own = matches!(kind, ItemKind::Resource | ItemKind::Variable);
+    is_own.then(|| [base, ".", workspace, &path[base.len()..]].concat())
 }
 
 fn locate_at_top(name: &str) -> Option<Part<'_>> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use miniserde::json::Value;
 use miniserde::{Deserialize, Serialize};
 
-use super::file_names::{self, GitFile};
+use super::file_names;
 use super::json_digest::{self, Event, Hash, hash_of};
 use super::narrow::{self, DEPENDENCIES, Groups};
 use crate::model::names::quoted;
@@ -78,7 +78,7 @@ pub struct SideAnswers {
 }
 
 /// The digests of a snapshot, to compare it with another one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digests {
     /// The digest of `workspaces/list_ws_specific`.
     pub own_items: String,
@@ -104,6 +104,7 @@ pub enum SnapshotError {
 }
 
 /// An export with everything that belongs to it.
+#[derive(Default)]
 pub struct Snapshot {
     folder: PathBuf,
     /// The size of the export as received.
@@ -179,7 +180,8 @@ impl Snapshot {
         let (types, file_types) = types_of(&sides.file_types)?;
         let ui = SharedUi::read(&sides.shared_ui)?;
         let mut saved = Saved { export, file, bytes: 0, zeros: 0, unwanted, failure: None };
-        let mut judge = Judge::default();
+        let snapshot = Self { folder: folder.clone(), query: query.to_owned(), sides, ..Self::default() };
+        let mut judge = Judge { snapshot, ..Judge::default() };
         let read = judge.read(&mut saved, &types);
         if let Some(failure) = saved.failure.take() {
             return Err(match failure {
@@ -193,32 +195,21 @@ impl Snapshot {
         }
         judge.leave_out_in_modules(&folder).map_err(SnapshotError::Disk)?;
         if let Some(fault) = &ui.fault {
-            judge.left_out.add(SHARED_UI.to_owned(), fault);
+            judge.snapshot.left_out.add(SHARED_UI.to_owned(), fault);
         }
-        let (dependencies, groups) = (judge.dependencies.len(), Groups::new(judge.items));
-        let digests = Digests {
+        let mut snapshot = judge.snapshot;
+        snapshot.bytes = saved.bytes;
+        snapshot.items = judge.names_of_items.len();
+        snapshot.dependencies = judge.dependencies.len();
+        snapshot.groups = Groups::new(judge.items);
+        snapshot.digests = Digests {
             own_items,
             file_types,
             shared_ui: ui.digest,
             dependencies: Groups::new(judge.dependencies).digest(),
-            groups: groups.digest(),
+            groups: snapshot.groups.digest(),
         };
-        Ok(Self {
-            folder,
-            bytes: saved.bytes,
-            query: query.to_owned(),
-            sides,
-            digests,
-            groups,
-            dependencies,
-            left_out: judge.left_out,
-            // Some items have several entries.
-            items: judge.names_of_items.len(),
-            plan: None,
-            found: BTreeSet::new(),
-            rounded: judge.rounded,
-            passed_over: judge.passed_over,
-        })
+        Ok(snapshot)
     }
 
     /// Returns the resources with plain values in fields that have names like secrets: `f/ops/db (password)`.
@@ -619,15 +610,12 @@ fn each_name(folder: &Path, visit: &mut dyn FnMut(&str)) -> io::Result<()> {
 /// Checks the entries while they are read.
 #[derive(Default)]
 struct Judge {
+    /// What is known so far.
+    snapshot: Snapshot,
     /// The record of each entry outside `dependencies/`.
     items: Vec<narrow::Record>,
     /// The same for the entries below `dependencies/`.
     dependencies: Vec<narrow::Record>,
-    left_out: ItemNotes,
-    /// The items with a number that wmill rounds, with that number.
-    rounded: ItemNotes,
-    /// The items with a file that wmill does not write, with that file.
-    passed_over: ItemNotes,
     /// A hash of each name, and of the item of each entry.
     names: HashSet<u64>,
     names_of_items: HashSet<u64>,
@@ -676,7 +664,7 @@ impl Judge {
             if !name.ends_with("__dbt/wm_dbt.yaml")
                 && in_folder.is_some_and(|folder| self.module_folders.contains(&self.hashes.hash_one(folder)))
             {
-                self.left_out.add(item_in_modules(name), "wmill takes it for a module of another script");
+                self.snapshot.left_out.add(item_in_modules(name), "wmill takes it for a module of another script");
             }
         })
     }
@@ -710,17 +698,17 @@ impl Judge {
             self.module_folders.insert(self.hashes.hash_one([path, ending].concat()));
         }
         if let Some(number) = children.number.take() {
-            self.rounded.add(item_of_entry(name), &first_chars(&number, NOTE_CHARS_MAX));
+            self.snapshot.rounded.add(item_of_entry(name), &first_chars(&number, NOTE_CHARS_MAX));
         }
         if let Some(file) = children.passed_over.filter(|_| children.kind == RAW_APP || children.is_dbt) {
-            self.passed_over.add(item_of_entry(name), &first_chars(&file, NOTE_CHARS_MAX));
+            self.snapshot.passed_over.add(item_of_entry(name), &first_chars(&file, NOTE_CHARS_MAX));
         }
         let name_hash = digest_of_name(name);
         Ok(match judged {
             Ok(hash) => hash_of(&[&name_hash, &hash]),
             Err(reason) => {
                 let item = dbt_folder.map_or_else(|| item_of_entry(name), |folder| [FOLDER, folder].concat());
-                self.left_out.add(item, &reason);
+                self.snapshot.left_out.add(item, &reason);
                 hash_of(&[&name_hash, reason.as_bytes()])
             }
         })
@@ -818,6 +806,8 @@ impl Children {
             (RAW_APP, ["value", "runnables", name], Event::Key) => {
                 self.check_name(name, &[name, ".yaml"].concat(), |_| false);
             }
+            (SHARED_UI, ["files", file], Event::Key) => self.check_ui_name(file),
+            (SHARED_UI, ["files", file], Event::Text(text)) => self.check_content(file, text),
             (RESOURCE, ["resource_type"], Event::Text(text)) => text.clone_into(&mut self.resource_type),
             (RESOURCE, ["value"], Event::Open) => self.has_value = true,
             (RESOURCE, ["value"], Event::Text(_)) => self.add(NO_FILES),
@@ -844,8 +834,17 @@ impl Children {
         }
     }
 
+    fn check_ui_name(&mut self, file: &str) {
+        self.check_name(file, file, |_| false);
+        // wmill makes a path from the name by its own rules, so only a plain path is accepted.
+        let is_special = |char: char| char == '\\' || char.is_control();
+        if file.contains(is_special) || file.split('/').any(|part| matches!(part, "" | ".")) {
+            self.add(&format!("the name {} within it is not a plain path", quoted(file)));
+        }
+    }
+
     fn check_content(&mut self, path: &str, content: &str) {
-        if let Some(fault) = GitFile::at(path).and_then(|file| file.fault_of(content)) {
+        if let Some(fault) = file_names::fault_of_content(path, content) {
             self.add(&format!("a file within it {fault}"));
         }
     }
@@ -959,42 +958,34 @@ fn kind_and_path(name: &str) -> Option<(&str, &str)> {
 }
 
 /// The shared UI.
-#[derive(Default)]
 struct SharedUi {
     digest: String,
-    files: BTreeSet<String>,
+    has_files: bool,
     /// The first fault of a file in it.
     fault: Option<String>,
 }
 
 impl SharedUi {
     fn read(answer: &Answer) -> Result<Self, SnapshotError> {
-        let mut ui = Self::default();
-        ui.digest = digest_answer(answer, b'{', SHARED_UI, &mut |path, event| {
-            let [top, name] = path else { return };
-            let fault = match event {
-                _ if top != "files" => None,
-                Event::Key => {
-                    ui.files.insert(name.clone());
-                    fault_of_ui_name(name)
-                }
-                Event::Text(content) => GitFile::at(name)
-                    .and_then(|file| file.fault_of(content))
-                    .map(|fault| format!("a file within it {fault}")),
-                _ => None,
-            };
-            ui.fault = ui.fault.take().or(fault);
+        let (mut files, mut children) = (BTreeSet::new(), Children { kind: SHARED_UI, ..Children::default() });
+        let mut digest = digest_answer(answer, b'{', SHARED_UI, &mut |path, event| {
+            if let ([_, name], Event::Key) = (path, event)
+                && path[0] == "files"
+            {
+                files.insert(name.clone());
+            }
+            children.take(path, event);
         })?;
-        let mut folders = ui.files.iter().flat_map(|name| name.match_indices('/').map(|(slash, _)| &name[..slash]));
-        let folder = folders.find(|folder| ui.files.contains(*folder));
-        let both = folder.map(|name| format!("the name {} within it is that of a file and of a folder", quoted(name)));
-        ui.fault = ui.fault.or(both);
-        if let Some(fault) = &ui.fault {
-            ui.digest.clone_from(fault);
-        } else if ui.files.is_empty() {
-            ui.digest = digest_without_time(answer).unwrap_or(ui.digest);
+        let mut folders = files.iter().flat_map(|name| name.match_indices('/').map(|(slash, _)| &name[..slash]));
+        if let Some(name) = folders.find(|folder| files.contains(*folder)) {
+            children.add(&format!("the name {} within it is that of a file and of a folder", quoted(name)));
         }
-        Ok(ui)
+        if let Some(fault) = &children.fault {
+            digest.clone_from(fault);
+        } else if files.is_empty() {
+            digest = digest_without_time(answer).unwrap_or(digest);
+        }
+        Ok(Self { digest, has_files: !files.is_empty(), fault: children.fault })
     }
 }
 
@@ -1007,20 +998,12 @@ fn digest_without_time(answer: &Answer) -> Option<String> {
     Some(hash::hex(&hash_of(&[miniserde::json::to_string(&ui).as_bytes()])))
 }
 
-fn fault_of_ui_name(name: &str) -> Option<String> {
-    // wmill makes a path from the name by its own rules, so only a plain path is accepted.
-    let is_plain = name.split('/').all(|part| !matches!(part, "" | "."))
-        && !name.contains(|character: char| character == '\\' || character.is_control());
-    let fault = file_names::fault_of_path(name).or((!is_plain).then_some("is not a plain path"))?;
-    Some(format!("the name {} within it {fault}", quoted(name)))
-}
-
 impl SideAnswers {
     /// Whether there are files in the server's shared UI. `None` if the server has no shared UI.
     #[must_use]
     pub fn has_shared_ui(&self) -> Option<bool> {
         self.shared_ui.as_ref()?;
-        SharedUi::read(&self.shared_ui).ok().map(|ui| !ui.files.is_empty())
+        SharedUi::read(&self.shared_ui).ok().map(|ui| ui.has_files)
     }
 
     /// Returns kind and path of the items that only this workspace has.
