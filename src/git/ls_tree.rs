@@ -1,7 +1,6 @@
 //! Sorted listings of trees, kept on the disk and read as streams, so that memory does not grow with the tree.
 
 use std::cmp::Ordering;
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -24,8 +23,8 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// The limit of a line: longer than any path that a system accepts, with mode and id.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// A file with a line for each file of a tree: `mode object 0 TAB path NUL`, or `mode type object TAB path NUL` if git
-/// wrote it, with the size before the TAB if it was asked for. `git update-index --index-info` accepts the first two.
+/// A file with a line for each file of a tree, as git writes it: `mode type object TAB path NUL`, with the size before
+/// the TAB if it was asked for. `git mktree` and `git update-index --index-info` read such lines without a size.
 #[derive(Clone, Debug)]
 pub struct Listing {
     path: PathBuf,
@@ -126,44 +125,29 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes a file. git removes a path with the mode 0 from its index.
+    /// Writes an entry. `git update-index` removes a path with the mode 0 from its index.
     ///
     /// # Errors
     /// Fails on an I/O error.
     pub fn put(&mut self, path: &[u8], entry: &Entry) -> io::Result<()> {
-        self.line(format_args!("{:o} {} 0", entry.mode, entry.object), path)
-    }
-
-    /// Writes an entry of one tree, in the form that `git mktree` reads.
-    ///
-    /// # Errors
-    /// Fails on an I/O error.
-    pub fn put_in_tree(&mut self, name: &[u8], entry: &Entry) -> io::Result<()> {
         let kind = match entry.mode {
             object::FOLDER => "tree",
             object::SUBMODULE => "commit",
             _ => "blob",
         };
-        self.line(format_args!("{:06o} {kind} {}", entry.mode, entry.object), name)
-    }
-
-    fn line(&mut self, about: fmt::Arguments<'_>, path: &[u8]) -> io::Result<()> {
-        write!(self.file, "{about}\t")?;
+        write!(self.file, "{:06o} {kind} {}\t", entry.mode, entry.object)?;
         self.file.write_all(path)?;
         self.file.write_all(b"\0")
     }
 }
 
-/// Parses a line. Only a listing with sizes has one after the id; a submodule has no size.
+/// Parses a line. A submodule has no size.
 fn parse(line: &[u8]) -> Option<(GitPath, (Entry, u64))> {
     let line = line.strip_suffix(b"\0")?;
     let tab = line.iter().position(|byte| *byte == b'\t')?;
     let mut fields = std::str::from_utf8(&line[..tab]).ok()?.split_ascii_whitespace();
     let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
-    let object = match ObjectId::parse(fields.next()?) {
-        Some(object) => object,
-        None => ObjectId::parse(fields.next()?)?,
-    };
+    let object = ObjectId::parse(fields.nth(1)?)?;
     let size = fields.next().and_then(|size| size.parse().ok()).unwrap_or(0);
     Some((line[tab + 1..].to_vec(), (Entry { mode, object }, size)))
 }
@@ -320,9 +304,8 @@ mod tests {
             read.iter().try_for_each(|(path, entry)| lines.put(path, entry))
         })?;
         assert_eq!(written.entries()?.collect::<Result<Vec<_>, _>>()?, read);
-        let index = format!("100755 {A} 0\t-x.sh\0");
-        assert_eq!(listing(&run_dir, &index)?.entries()?.filter(Result::is_ok).count(), 1);
-        for none in ["garbage\0", "100644 blob zzz\tx\0", &index[..index.len() - 1], "x\tx\0"] {
+        let without_end = format!("100755 blob {A}\t-x.sh");
+        for none in ["garbage\0", "100644 blob zzz\tx\0", &without_end, "x\tx\0"] {
             let first = listing(&run_dir, none)?.entries()?.next();
             assert!(first.is_some_and(|line| line.is_err()), "{none:?}");
         }

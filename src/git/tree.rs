@@ -103,14 +103,14 @@ impl Git<'_> {
                 for entry in siblings.entries()? {
                     let (sibling, entry) = entry?;
                     if sibling != name {
-                        lines.put_in_tree(&sibling, &entry)?;
+                        lines.put(&sibling, &entry)?;
                     }
                 }
             }
             if folder.is_empty_tree() {
                 return Ok(());
             }
-            lines.put_in_tree(name, &Entry { mode: object::FOLDER, object: folder })
+            lines.put(name, &Entry { mode: object::FOLDER, object: folder })
         })?;
         self.object_id(self.command()?.arguments(["mktree", "-z"]).stdin(File::open(entries.path())?))
     }
