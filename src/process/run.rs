@@ -26,17 +26,12 @@ pub enum Ending {
     /// The signal that ended the program. Signal 9 that we did not send usually comes from the kernel, when memory is
     /// low.
     Signal(i32),
-    /// The kernel killed it, or a program that it had started, because memory was low.
-    OutOfMemory,
 }
 
 impl fmt::Display for Ending {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exit(code) => write!(formatter, "exit code {code}"),
-            Self::OutOfMemory => {
-                write!(formatter, "killed by the kernel: the machine or the container is out of memory")
-            }
             Self::Signal(9) => write!(formatter, "killed by signal 9 (out of memory?)"),
             Self::Signal(signal) => write!(formatter, "killed by signal {signal}"),
         }
@@ -164,7 +159,6 @@ mod platform {
         on_line: &mut dyn FnMut(&str),
     ) -> Result<Finished, Failure> {
         deadline.remaining().map_err(Failure::Expired)?;
-        let oom_kills_before = oom_kills();
         let mut child = spawn(&mut invocation)?;
         let group = Pid::from_child(&child);
         let mut pipes = Pipes::new(&mut child);
@@ -185,32 +179,12 @@ mod platform {
         followed.and_then(|()| drain(&mut pipes, &mut output))?;
         let status =
             status.map_err(|error| Failure::Machine(cannot_start(invocation.command.get_program(), &error)))?;
-        let ending = match (status.code(), status.signal()) {
+        Ok(output.finish(match (status.code(), status.signal()) {
+            // Shells use this code for a program that was killed.
+            (Some(137), _) => Ending::Signal(9),
             (Some(code), _) => Ending::Exit(code),
             (None, signal) => Ending::Signal(signal.unwrap_or(0)),
-        };
-        let mut finished = output.finish(ending);
-        if was_killed(&finished) && oom_kills() > oom_kills_before {
-            finished.ending = Ending::OutOfMemory;
-        }
-        Ok(finished)
-    }
-
-    /// Returns whether the program was killed, or printed that a program it had started was killed.
-    fn was_killed(finished: &Finished) -> bool {
-        /// The exit code that shells use for a program that signal 9 ended.
-        const KILLED: i32 = 137;
-        match finished.ending {
-            Ending::Signal(9) | Ending::Exit(KILLED) => true,
-            Ending::Exit(0) => false,
-            _ => finished.tail.iter().any(|line| line.contains("signal 9") || line.contains("SIGKILL")),
-        }
-    }
-
-    /// Returns how many processes the kernel has killed because of low memory since the machine started.
-    fn oom_kills() -> Option<u64> {
-        let counters = std::fs::read_to_string("/proc/vmstat").ok()?;
-        counters.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+        }))
     }
 
     fn spawn(invocation: &mut Invocation) -> Result<Child, Failure> {
@@ -234,7 +208,7 @@ mod platform {
     impl Pipes {
         fn new(child: &mut Child) -> Self {
             let (stdout, stderr) = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
-            Self([stdout.map(File::from), stderr.map(File::from)])
+            Self([stdout, stderr].map(|pipe| pipe.map(File::from)))
         }
 
         fn are_open(&self) -> bool {
