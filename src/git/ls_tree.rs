@@ -6,6 +6,7 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::git::object::{self, Entry, ObjectId};
+use crate::model::names;
 use crate::util::files;
 
 /// A path as git sees it, in bytes. Everything here is in the order of these bytes.
@@ -210,13 +211,13 @@ pub fn join<A: 'static, B: 'static>(left: Stream<A>, right: Stream<B>) -> Stream
     Box::new(std::iter::from_fn(move || pair().transpose()))
 }
 
-/// Returns all files below a folder of the disk, in the order of listings. A folder whose name matches `is_closed` is
-/// returned as if it were a file.
+/// Returns all files below a folder of the disk, in the order of listings. A folder named `.git` is returned as if it
+/// were a file: git does not look into it.
 ///
 /// # Errors
 /// Fails on an I/O error.
-pub fn walk(folder: &Path, is_closed: fn(&[u8]) -> bool) -> io::Result<Stream<PathBuf>> {
-    let mut pending = vec![children(folder, b"", is_closed)?];
+pub fn walk(folder: &Path) -> io::Result<Stream<PathBuf>> {
+    let mut pending = vec![children(folder, b"")?];
     Ok(Box::new(std::iter::from_fn(move || {
         loop {
             let Some((path, file)) = pending.last_mut()?.pop() else {
@@ -226,7 +227,7 @@ pub fn walk(folder: &Path, is_closed: fn(&[u8]) -> bool) -> io::Result<Stream<Pa
             if path.last() != Some(&b'/') {
                 return Some(Ok((path, file)));
             }
-            match children(&file, &path, is_closed) {
+            match children(&file, &path) {
                 Ok(below) => pending.push(below),
                 Err(error) => return Some(Err(error)),
             }
@@ -235,13 +236,13 @@ pub fn walk(folder: &Path, is_closed: fn(&[u8]) -> bool) -> io::Result<Stream<Pa
 }
 
 /// Returns the content of a folder in reverse order. The paths of folders to walk into end with `/`.
-fn children(folder: &Path, prefix: &[u8], is_closed: fn(&[u8]) -> bool) -> io::Result<Vec<(GitPath, PathBuf)>> {
+fn children(folder: &Path, prefix: &[u8]) -> io::Result<Vec<(GitPath, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| files::at(folder, &error))? {
         let entry = entry?;
         let file = entry.path();
         let name = file.file_name().unwrap_or_default().as_encoded_bytes();
-        let end: &[u8] = if entry.file_type()?.is_dir() && !is_closed(name) { b"/" } else { b"" };
+        let end: &[u8] = if entry.file_type()?.is_dir() && !names::is_gits_own(name) { b"/" } else { b"" };
         found.push(([prefix, name, end].concat(), file));
     }
     found.sort_unstable_by(|left, right| right.0.cmp(&left.0));
@@ -369,22 +370,17 @@ mod tests {
     #[test]
     fn a_walk_is_in_the_order_of_git() -> io::Result<()> {
         let run_dir = RunDir::for_test("listing-walk")?;
-        for path in ["a-b", "a.b/x", "a/x", "a/y/z", "a0", "b"] {
+        for path in ["a-b", "a.b/x", "a/x", "a/y/z", "a/.git/config", "a0", "b"] {
             let path = run_dir.path().join("folder").join(path);
             fs::create_dir_all(path.parent().expect("a folder"))?;
             fs::write(path, "")?;
         }
         fs::create_dir(run_dir.path().join("folder/empty"))?;
-        let check = |is_closed: fn(&[u8]) -> bool, expected: &[&str]| {
-            let walked: Vec<_> = walk(&run_dir.path().join("folder"), is_closed)?.collect::<Result<_, _>>()?;
-            let paths: Vec<_> = walked.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
-            assert_eq!(paths, expected);
-            assert!(walked.iter().all(|(path, file)| file.ends_with(String::from_utf8_lossy(path).as_ref())));
-            Ok::<_, io::Error>(())
-        };
-        check(|_| false, &["a-b", "a.b/x", "a/x", "a/y/z", "a0", "b"])?;
-        check(|name| name == b"a" || name == b"empty", &["a", "a-b", "a.b/x", "a0", "b", "empty"])?;
-        assert!(walk(&run_dir.path().join("none"), |_| false).is_err());
+        let walked: Vec<_> = walk(&run_dir.path().join("folder"))?.collect::<Result<_, _>>()?;
+        let paths: Vec<_> = walked.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
+        assert_eq!(paths, ["a-b", "a.b/x", "a/.git", "a/x", "a/y/z", "a0", "b"]);
+        assert!(walked.iter().all(|(path, file)| file.ends_with(String::from_utf8_lossy(path).as_ref())));
+        assert!(walk(&run_dir.path().join("none")).is_err());
         Ok(())
     }
 }

@@ -20,7 +20,6 @@ use crate::git::ls_tree::{GitPath, Listing, walk};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::printable;
 use crate::git::verify_index::blob_of_file;
-use crate::model::names;
 use crate::util::files;
 use crate::util::retry::Retry;
 use crate::windmill::api::WindmillError;
@@ -72,7 +71,7 @@ fn without_missing_items<T>(
     let search = Search { run, git, configuration: &plan.text_without_patterns, suspects };
     let pulled = search.pull(snapshot, &pull)?;
     let mut written = WrittenFiles::default();
-    let files = walk(git.tree_folder(), names::is_gits_own).map_err(|error| run.disk(&error))?;
+    let files = walk(git.tree_folder()).map_err(|error| run.disk(&error))?;
     for file in files {
         let (path, _) = file.map_err(|error| run.disk(&error))?;
         if let Ok(path) = std::str::from_utf8(&path) {
@@ -224,7 +223,7 @@ fn check_others(git: &Git<'_>, tip: &RemoteTip, shown: &Listing, changed: &Chang
         }
     }
     let (mut pulled, mut folders) = (BTreeSet::new(), BTreeSet::new());
-    for file in walk(git.tree_folder(), names::is_gits_own)? {
+    for file in walk(git.tree_folder())? {
         let (path, place) = file?;
         if is_pulled(&path) {
             folders.extend(parents(&path).map(<[u8]>::to_vec));
