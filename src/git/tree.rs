@@ -163,7 +163,7 @@ impl Git<'_> {
 
     /// Checks that there is room for the files of the tree. A pack of a few kilobytes can hold gigabytes.
     fn check_room(&self, tree: &ObjectId) -> Result<(), GitError> {
-        let Some(left) = self.run_env.run_dir.volume().bytes_left() else { return Ok(()) };
+        let Some(left) = self.run_env.run_dir.volume.bytes_left() else { return Ok(()) };
         let arguments = ["ls-tree", "-r", "-z", "--long", "--full-tree", tree.as_str()];
         let (mut total, mut largest) = (0_u64, (0, GitPath::new()));
         for line in self.listing("sizes.listing", self.command()?.arguments(arguments))?.with_sizes()? {

@@ -80,7 +80,7 @@ impl RunEnv {
     /// [`Failure`].
     pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Finished, Failure> {
         let (program, mut lines) = (invocation.command.get_program().display().to_string(), 0);
-        run::run(invocation, &self.deadline, self.run_dir.volume(), &self.redactor, &mut |line| {
+        run::run(invocation, &self.deadline, &self.run_dir.volume, &self.redactor, &mut |line| {
             lines += 1;
             if lines <= LOGGED_LINES_MAX {
                 log::debug!("{program}: {line}");
@@ -111,7 +111,7 @@ impl RunEnv {
         let asked = run::run(
             invocation.argument(option).confine(&[self.run_dir.path()]),
             &deadline,
-            self.run_dir.volume(),
+            &self.run_dir.volume,
             &self.redactor,
             &mut |line| {
                 on_line(line);

@@ -220,7 +220,8 @@ pub fn at(path: &Path, error: &io::Error) -> io::Error {
 /// The folder of one run.
 pub struct RunDir {
     path: PathBuf,
-    volume: Volume,
+    /// Its volume, with the free space to leave as computed when the run began.
+    pub volume: Volume,
 }
 
 impl RunDir {
@@ -232,12 +233,6 @@ impl RunDir {
         remove_folder(&path)?;
         create_folder(&path)?;
         Ok(Self { volume: Volume::of(&path), path })
-    }
-
-    /// Returns its volume, with the free space to leave as computed when the run began.
-    #[must_use]
-    pub fn volume(&self) -> &Volume {
-        &self.volume
     }
 
     /// Returns the path of the folder.
