@@ -7,7 +7,7 @@ use std::io::{self, Write as _};
 use std::mem;
 
 use crate::process::command::{Content, Invocation};
-use crate::process::run::{Ending, Failure, Finished};
+use crate::process::run::{Ending, Failure, Finished, OnLine};
 use crate::util::redact::{self, Redactor};
 
 /// How many lines of a program's output are kept for messages.
@@ -49,11 +49,13 @@ pub(super) struct Output<'a> {
     pending: [Vec<u8>; 2],
     tail: VecDeque<String>,
     redactor: &'a Redactor,
-    on_line: &'a mut dyn FnMut(&str),
+    on_line: &'a mut OnLine<'a>,
+    /// Whether `on_line` needs no more.
+    pub(super) is_enough: bool,
 }
 
 impl<'a> Output<'a> {
-    pub(super) fn new(invocation: &mut Invocation, redactor: &'a Redactor, on_line: &'a mut dyn FnMut(&str)) -> Self {
+    pub(super) fn new(invocation: &mut Invocation, redactor: &'a Redactor, on_line: &'a mut OnLine<'a>) -> Self {
         Self {
             command: invocation.to_string(),
             content: invocation.content.take(),
@@ -63,6 +65,7 @@ impl<'a> Output<'a> {
             tail: VecDeque::new(),
             redactor,
             on_line,
+            is_enough: false,
         }
     }
 
@@ -111,7 +114,7 @@ impl<'a> Output<'a> {
             return;
         }
         let line = if is_cut { self.redactor.scrub_cut(&line) } else { self.redactor.redact(&line) };
-        (self.on_line)(&line);
+        self.is_enough |= (self.on_line)(&line).is_break();
         if self.tail.len() == TAIL_LINES_MAX {
             self.tail.pop_front();
         }

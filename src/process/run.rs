@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::process::command::Invocation;
@@ -86,6 +87,9 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Takes a line that a program printed, and says whether the program may end now.
+pub(super) type OnLine<'a> = dyn FnMut(&str) -> ControlFlow<()> + 'a;
+
 /// Returns a text that says why a program could not be started.
 pub(super) fn cannot_start(program: &OsStr, error: &io::Error) -> String {
     let program = program.display();
@@ -97,17 +101,17 @@ pub(super) fn cannot_start(program: &OsStr, error: &io::Error) -> String {
 
 /// Runs `invocation` until it ends, the deadline passes, or it leaves too little free space on the volume.
 ///
-/// Passes every line that it prints to `on_line` at once. When this returns, no process of its group is left.
+/// Passes every line that it prints to `on_line` at once, and ends it when that breaks. When this returns, no process of its group is left.
 ///
 /// # Errors
 /// [`Failure`] if the program did not end by itself. Another exit code than 0 is not an error here: the caller decides
 /// what it means.
-pub fn run(
+pub(super) fn run(
     invocation: Invocation,
     deadline: &Deadline,
     volume: &Volume,
     redactor: &Redactor,
-    on_line: &mut dyn FnMut(&str),
+    on_line: &mut OnLine<'_>,
 ) -> Result<Finished, Failure> {
     log::debug!("running {invocation}");
     #[cfg(unix)]
@@ -131,7 +135,7 @@ mod platform {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid};
 
-    use super::{Deadline, Ending, Failure, Finished, Invocation, Redactor, TERM_GRACE, Volume, cannot_start};
+    use super::{Deadline, Ending, Failure, Finished, Invocation, OnLine, Redactor, TERM_GRACE, Volume, cannot_start};
     #[cfg(target_os = "linux")]
     use crate::process::confine;
     use crate::process::orphans;
@@ -156,7 +160,7 @@ mod platform {
         deadline: &Deadline,
         volume: &Volume,
         redactor: &Redactor,
-        on_line: &mut dyn FnMut(&str),
+        on_line: &mut OnLine<'_>,
     ) -> Result<Finished, Failure> {
         deadline.remaining().map_err(Failure::Expired)?;
         let mut child = spawn(&mut invocation)?;
@@ -259,7 +263,7 @@ mod platform {
         output: &mut Output<'_>,
     ) -> Result<(), Failure> {
         let mut look = Instant::now();
-        while !has_ended(program) {
+        while !output.is_enough && !has_ended(program) {
             let wait = deadline.next_wait().map_err(Failure::Expired)?.min(VOLUME_POLL_INTERVAL);
             if look <= Instant::now() {
                 look = Instant::now() + VOLUME_POLL_INTERVAL;
