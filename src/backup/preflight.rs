@@ -423,7 +423,7 @@ impl Check<'_> {
         };
         match volume::space(run_env.run_dir.path()) {
             Some((_, free)) if free < FREE_BYTES_ENOUGH => {
-                let is_too_little = free < FREE_BYTES_MIN || run_env.run_dir.volume().check().is_err();
+                let is_too_little = free < FREE_BYTES_MIN || run_env.run_dir.volume.check().is_err();
                 let status = if is_too_little { Status::Failed(Code::ConfigInvalid) } else { Status::Warning };
                 let message = format_args!("DATA_DIR {shown} has {} MB left", free >> 20);
                 self.tell("data_dir", status, message, "make room, or mount a larger volume");

@@ -13,16 +13,12 @@ use crate::util::files;
 #[cfg(unix)]
 use crate::util::percent;
 
-/// The options for ssh that depend on nothing.
+/// The options for ssh that depend on nothing. ssh reads no configuration, so what is not here has its default:
+/// `BatchMode` leaves out passwords, and nothing is forwarded.
 const SSH_OPTIONS: &str = "\
 GlobalKnownHostsFile=/dev/null
 IdentitiesOnly=yes
-IdentityAgent=none
 BatchMode=yes
-PasswordAuthentication=no
-ClearAllForwardings=yes
-PermitLocalCommand=no
-UpdateHostKeys=no
 ConnectTimeout=20
 ServerAliveInterval=15
 ServerAliveCountMax=4";
@@ -90,7 +86,7 @@ pub(super) fn environment(
         }
         GitCredentials::Ssh { key, known_hosts, accept_new } => {
             // If it is a FIFO, ssh would wait for its other end.
-            files::make_way(site.accepted_hosts, false)?;
+            files::make_way(site.accepted_hosts)?;
             let key = run_env.run_dir.write("ssh_key", key.expose().as_bytes())?;
             let options = ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(site.accepted_hosts));
             Ok(own_program_as_ssh(&options))

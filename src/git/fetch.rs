@@ -58,16 +58,13 @@ impl Git<'_> {
     /// [`GitError::Machine`] if a git that does not belong to this run works in the checkout: its locks are in use.
     /// [`GitError::Checkout`] if it left something that cannot be distinguished from what is needed.
     pub fn remove_leftovers(&self) -> Result<(), GitError> {
-        let found = leftovers::find(&self.git_folder);
-        if let Some(damage) = found.damage {
-            return Err(GitError::Checkout(damage));
-        }
-        let Some(first) = found.files.first() else { return Ok(()) };
+        let found = leftovers::find(&self.git_folder).map_err(GitError::Checkout)?;
+        let Some(first) = found.first() else { return Ok(()) };
         if let Some(id) = orphans::git_at_work_in(&self.git_folder) {
             let lock = first.display();
             return Err(GitError::Machine(format!("`{lock}` is held by a git that we did not start (process {id})")));
         }
-        for path in found.files {
+        for path in found {
             log::warn!("removing `{}`, which a killed git left", path.display());
             files::remove_folder(&path)?;
         }

@@ -8,39 +8,32 @@ use std::path::{Path, PathBuf};
 
 use crate::util::files;
 
-/// The result of a search.
-#[derive(Default)]
-pub(super) struct Leftovers {
-    /// The files and folders to remove.
-    pub(super) files: Vec<PathBuf>,
-    /// Why the checkout should be created again, if there is a reason.
-    pub(super) damage: Option<String>,
-}
-
-/// Searches the folder of a repository. What cannot be read is passed over: git itself reports it.
-pub(super) fn find(git_folder: &Path) -> Leftovers {
-    let mut found = Leftovers::default();
+/// Returns the files and folders to remove from a repository. What cannot be read is passed over: git itself reports it.
+///
+/// # Errors
+/// Why the checkout should be created again.
+pub(super) fn find(git_folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut found = Vec::new();
     for entry in files::entries_below(git_folder) {
         let (path, kind) = (entry.path(), entry.file_type());
         let folder = path.parent().and_then(|folder| folder.strip_prefix(git_folder).ok()).unwrap_or(Path::new(""));
         if is_unfinished(&folder.to_string_lossy(), &entry.file_name().to_string_lossy()) {
-            found.files.push(path);
+            found.push(path);
         } else if !kind.is_ok_and(|kind| kind.is_dir() || kind.is_file()) {
             // git would wait for the other end of a FIFO, and a link leads elsewhere.
-            found.damage = Some(format!("`{}` is not a regular file", path.display()));
+            return Err(format!("`{}` is not a regular file", path.display()));
         }
     }
     let packs = pack_files(git_folder);
-    for file in
-        packs.iter().filter(|file| file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pack-")))
-    {
+    for file in &packs {
         let has = |ending: &str| packs.contains(&file.with_extension(ending));
         // A fetch keeps its pack with a third file until it has moved the ref.
-        if has("keep") || !has("pack") || !has("idx") {
-            found.damage = Some(format!("`{}` is of a fetch that was cut off", file.display()));
+        let is_of_pack = file.extension().is_some() && !found.contains(file);
+        if is_of_pack && (has("keep") || !has("pack") || !has("idx")) {
+            return Err(format!("`{}` is of a fetch that was cut off", file.display()));
         }
     }
-    found
+    Ok(found)
 }
 
 /// Returns whether git uses this name, in this folder of a repository, for something that it has not finished.
@@ -97,14 +90,13 @@ mod tests {
         let pack = run.path().join("objects/pack");
         files::create_folder(&pack).unwrap();
         let put = |name: &&str| files::write_file(&pack.join(name), b"x").unwrap();
-        ["pack-a.pack", "pack-a.idx", "pack-a.rev", "tmp_pack_d"].iter().for_each(put);
-        let found = find(run.path());
-        assert_eq!((found.files, found.damage), (vec![pack.join("tmp_pack_d")], None));
+        ["pack-a.pack", "pack-a.idx", "pack-a.rev", "multi-pack-index", "tmp_pack_d"].iter().for_each(put);
+        assert_eq!(find(run.path()), Ok(vec![pack.join("tmp_pack_d")]));
         for name in ["pack-b.pack", "pack-c.idx", "pack-a.keep"] {
             put(&name);
-            assert!(find(run.path()).damage.is_some(), "{name}");
+            assert!(find(run.path()).is_err(), "{name}");
             files::remove_file(&pack.join(name)).unwrap();
         }
-        assert!(find(run.path()).damage.is_none());
+        assert!(find(run.path()).is_ok());
     }
 }

@@ -1,12 +1,12 @@
 //! Sorted listings of trees, kept on the disk and read as streams, so that memory does not grow with the tree.
 
 use std::cmp::Ordering;
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::git::object::{self, Entry, ObjectId};
+use crate::model::names;
 use crate::util::files;
 
 /// A path as git sees it, in bytes. Everything here is in the order of these bytes.
@@ -24,8 +24,8 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// The limit of a line: longer than any path that a system accepts, with mode and id.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// A file with a line for each file of a tree: `mode object 0 TAB path NUL`, or `mode type object TAB path NUL` if git
-/// wrote it, with the size before the TAB if it was asked for. `git update-index --index-info` accepts the first two.
+/// A file with a line for each file of a tree, as git writes it: `mode type object TAB path NUL`, with the size before
+/// the TAB if it was asked for. `git mktree` and `git update-index --index-info` read such lines without a size.
 #[derive(Clone, Debug)]
 pub struct Listing {
     path: PathBuf,
@@ -126,44 +126,29 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes a file. git removes a path with the mode 0 from its index.
+    /// Writes an entry. `git update-index` removes a path with the mode 0 from its index.
     ///
     /// # Errors
     /// Fails on an I/O error.
     pub fn put(&mut self, path: &[u8], entry: &Entry) -> io::Result<()> {
-        self.line(format_args!("{:o} {} 0", entry.mode, entry.object), path)
-    }
-
-    /// Writes an entry of one tree, in the form that `git mktree` reads.
-    ///
-    /// # Errors
-    /// Fails on an I/O error.
-    pub fn put_in_tree(&mut self, name: &[u8], entry: &Entry) -> io::Result<()> {
         let kind = match entry.mode {
             object::FOLDER => "tree",
             object::SUBMODULE => "commit",
             _ => "blob",
         };
-        self.line(format_args!("{:06o} {kind} {}", entry.mode, entry.object), name)
-    }
-
-    fn line(&mut self, about: fmt::Arguments<'_>, path: &[u8]) -> io::Result<()> {
-        write!(self.file, "{about}\t")?;
+        write!(self.file, "{:06o} {kind} {}\t", entry.mode, entry.object)?;
         self.file.write_all(path)?;
         self.file.write_all(b"\0")
     }
 }
 
-/// Parses a line. Only a listing with sizes has one after the id; a submodule has no size.
+/// Parses a line. A submodule has no size.
 fn parse(line: &[u8]) -> Option<(GitPath, (Entry, u64))> {
     let line = line.strip_suffix(b"\0")?;
     let tab = line.iter().position(|byte| *byte == b'\t')?;
     let mut fields = std::str::from_utf8(&line[..tab]).ok()?.split_ascii_whitespace();
     let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
-    let object = match ObjectId::parse(fields.next()?) {
-        Some(object) => object,
-        None => ObjectId::parse(fields.next()?)?,
-    };
+    let object = ObjectId::parse(fields.nth(1)?)?;
     let size = fields.next().and_then(|size| size.parse().ok()).unwrap_or(0);
     Some((line[tab + 1..].to_vec(), (Entry { mode, object }, size)))
 }
@@ -226,13 +211,13 @@ pub fn join<A: 'static, B: 'static>(left: Stream<A>, right: Stream<B>) -> Stream
     Box::new(std::iter::from_fn(move || pair().transpose()))
 }
 
-/// Returns all files below a folder of the disk, in the order of listings. A folder whose name matches `is_closed` is
-/// returned as if it were a file.
+/// Returns all files below a folder of the disk, in the order of listings. A folder named `.git` is returned as if it
+/// were a file: git does not look into it.
 ///
 /// # Errors
 /// Fails on an I/O error.
-pub fn walk(folder: &Path, is_closed: fn(&[u8]) -> bool) -> io::Result<Stream<PathBuf>> {
-    let mut pending = vec![children(folder, b"", is_closed)?];
+pub fn walk(folder: &Path) -> io::Result<Stream<PathBuf>> {
+    let mut pending = vec![children(folder, b"")?];
     Ok(Box::new(std::iter::from_fn(move || {
         loop {
             let Some((path, file)) = pending.last_mut()?.pop() else {
@@ -242,7 +227,7 @@ pub fn walk(folder: &Path, is_closed: fn(&[u8]) -> bool) -> io::Result<Stream<Pa
             if path.last() != Some(&b'/') {
                 return Some(Ok((path, file)));
             }
-            match children(&file, &path, is_closed) {
+            match children(&file, &path) {
                 Ok(below) => pending.push(below),
                 Err(error) => return Some(Err(error)),
             }
@@ -251,13 +236,13 @@ pub fn walk(folder: &Path, is_closed: fn(&[u8]) -> bool) -> io::Result<Stream<Pa
 }
 
 /// Returns the content of a folder in reverse order. The paths of folders to walk into end with `/`.
-fn children(folder: &Path, prefix: &[u8], is_closed: fn(&[u8]) -> bool) -> io::Result<Vec<(GitPath, PathBuf)>> {
+fn children(folder: &Path, prefix: &[u8]) -> io::Result<Vec<(GitPath, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| files::at(folder, &error))? {
         let entry = entry?;
         let file = entry.path();
         let name = file.file_name().unwrap_or_default().as_encoded_bytes();
-        let end: &[u8] = if entry.file_type()?.is_dir() && !is_closed(name) { b"/" } else { b"" };
+        let end: &[u8] = if entry.file_type()?.is_dir() && !names::is_gits_own(name) { b"/" } else { b"" };
         found.push(([prefix, name, end].concat(), file));
     }
     found.sort_unstable_by(|left, right| right.0.cmp(&left.0));
@@ -320,9 +305,8 @@ mod tests {
             read.iter().try_for_each(|(path, entry)| lines.put(path, entry))
         })?;
         assert_eq!(written.entries()?.collect::<Result<Vec<_>, _>>()?, read);
-        let index = format!("100755 {A} 0\t-x.sh\0");
-        assert_eq!(listing(&run_dir, &index)?.entries()?.filter(Result::is_ok).count(), 1);
-        for none in ["garbage\0", "100644 blob zzz\tx\0", &index[..index.len() - 1], "x\tx\0"] {
+        let without_end = format!("100755 blob {A}\t-x.sh");
+        for none in ["garbage\0", "100644 blob zzz\tx\0", &without_end, "x\tx\0"] {
             let first = listing(&run_dir, none)?.entries()?.next();
             assert!(first.is_some_and(|line| line.is_err()), "{none:?}");
         }
@@ -386,22 +370,17 @@ mod tests {
     #[test]
     fn a_walk_is_in_the_order_of_git() -> io::Result<()> {
         let run_dir = RunDir::for_test("listing-walk")?;
-        for path in ["a-b", "a.b/x", "a/x", "a/y/z", "a0", "b"] {
+        for path in ["a-b", "a.b/x", "a/x", "a/y/z", "a/.git/config", "a0", "b"] {
             let path = run_dir.path().join("folder").join(path);
             fs::create_dir_all(path.parent().expect("a folder"))?;
             fs::write(path, "")?;
         }
         fs::create_dir(run_dir.path().join("folder/empty"))?;
-        let check = |is_closed: fn(&[u8]) -> bool, expected: &[&str]| {
-            let walked: Vec<_> = walk(&run_dir.path().join("folder"), is_closed)?.collect::<Result<_, _>>()?;
-            let paths: Vec<_> = walked.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
-            assert_eq!(paths, expected);
-            assert!(walked.iter().all(|(path, file)| file.ends_with(String::from_utf8_lossy(path).as_ref())));
-            Ok::<_, io::Error>(())
-        };
-        check(|_| false, &["a-b", "a.b/x", "a/x", "a/y/z", "a0", "b"])?;
-        check(|name| name == b"a" || name == b"empty", &["a", "a-b", "a.b/x", "a0", "b", "empty"])?;
-        assert!(walk(&run_dir.path().join("none"), |_| false).is_err());
+        let walked: Vec<_> = walk(&run_dir.path().join("folder"))?.collect::<Result<_, _>>()?;
+        let paths: Vec<_> = walked.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
+        assert_eq!(paths, ["a-b", "a.b/x", "a/.git", "a/x", "a/y/z", "a0", "b"]);
+        assert!(walked.iter().all(|(path, file)| file.ends_with(String::from_utf8_lossy(path).as_ref())));
+        assert!(walk(&run_dir.path().join("none")).is_err());
         Ok(())
     }
 }

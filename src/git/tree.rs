@@ -95,14 +95,14 @@ impl Git<'_> {
                 for entry in siblings.entries()? {
                     let (sibling, entry) = entry?;
                     if sibling != name {
-                        lines.put_in_tree(&sibling, &entry)?;
+                        lines.put(&sibling, &entry)?;
                     }
                 }
             }
             if folder.is_empty_tree() {
                 return Ok(());
             }
-            lines.put_in_tree(name, &Entry { mode: object::FOLDER, object: folder })
+            lines.put(name, &Entry { mode: object::FOLDER, object: folder })
         })?;
         self.object_id(self.command()?.arguments(["mktree", "-z"]).stdin(File::open(entries.path())?))
     }
@@ -155,7 +155,7 @@ impl Git<'_> {
 
     /// Checks that there is room for the files of the tree. A pack of a few kilobytes can hold gigabytes.
     fn check_room(&self, tree: &ObjectId) -> Result<(), GitError> {
-        let Some(left) = self.run_env.run_dir.volume().bytes_left() else { return Ok(()) };
+        let Some(left) = self.run_env.run_dir.volume.bytes_left() else { return Ok(()) };
         let arguments = ["ls-tree", "-r", "-z", "--long", "--full-tree", tree.as_str()];
         let (mut total, mut largest) = (0_u64, (0, GitPath::new()));
         for line in self.listing("sizes.listing", self.command()?.arguments(arguments))?.with_sizes()? {
@@ -182,8 +182,7 @@ impl Git<'_> {
             largest.0 >> 10
         );
         // A new checkout helps if old objects take the space.
-        let helps = total <= room.saturating_add(files::bytes_in(&self.git_folder));
-        Err(if helps { GitError::Checkout(message) } else { GitError::Machine(message) })
+        Err(GitError::Checkout(message))
     }
 
     /// Returns the id of the empty tree, which it writes.

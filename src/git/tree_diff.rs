@@ -132,7 +132,7 @@ pub fn summary(listed_max: usize, changes: impl Iterator<Item = io::Result<Chang
         mark.count_in(&mut changed);
         let of_mark = &mut listed[mark as usize];
         if of_mark.len() < listed_max {
-            of_mark.push(format!("\n{} {}", ["A", "M", "D"][mark as usize], printable(&path)));
+            of_mark.push(format!("\n{} {}", char::from(mark.letter()), printable(&path)));
         }
     }
     let Changed { added, modified, deleted } = changed;

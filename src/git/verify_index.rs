@@ -22,13 +22,13 @@ use crate::util::files;
 /// Fails on an I/O error.
 pub fn remove_git_folders(folder: &Path) -> io::Result<Sample> {
     let mut removed = Sample::default();
-    for found in walk(folder, names::is_gits_own)? {
+    for found in walk(folder)? {
         let (path, file) = found?;
         if !file.file_name().is_some_and(|name| names::is_gits_own(name.as_encoded_bytes())) {
             continue;
         }
         if fs::symlink_metadata(&file)?.is_dir() {
-            for below in walk(&file, |_| false)? {
+            for below in walk(&file)? {
                 removed.add(&[&*path, b"/", &below?.0].concat());
             }
         } else {
@@ -45,7 +45,7 @@ pub fn remove_git_folders(folder: &Path) -> io::Result<Sample> {
 /// # Errors
 /// Fails if the folder cannot be read.
 pub fn verify(folder: &Path, staged: &Listing, known: &Listing) -> io::Result<Option<String>> {
-    for found in join(join(staged.entries()?, walk(folder, |_| false)?), known.entries()?) {
+    for found in join(join(staged.entries()?, walk(folder)?), known.entries()?) {
         let (path, (pulled, before)) = found?;
         let why = match pulled {
             None => continue,

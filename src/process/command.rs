@@ -11,18 +11,17 @@ use std::process::{Command, Stdio};
 /// `Display` gives the command as one would type it. The environment is never shown: it holds secrets.
 pub struct Invocation {
     pub(super) command: Command,
-    pub(super) stdout: Stdout,
+    /// What its standard output is, unless it is lines, like those of standard error.
+    pub(super) content: Option<Content>,
     /// The folders below which it may write. If there are none, it may write everywhere.
     pub(super) confined_to: Vec<PathBuf>,
 }
 
-pub(super) enum Stdout {
-    /// Lines, like those of stderr.
-    Lines,
-    /// At most `max` bytes, kept in memory.
-    Bytes { max: usize },
-    /// At most `max` bytes, written to `file`.
-    File { file: File, max: usize },
+/// Standard output that is content.
+pub(super) struct Content {
+    pub(super) bytes_max: usize,
+    /// The file to which it is written. Without one, it is kept in memory.
+    pub(super) file: Option<File>,
 }
 
 impl Invocation {
@@ -33,7 +32,7 @@ impl Invocation {
         #[expect(clippy::disallowed_methods, reason = "the one place that makes commands")]
         let mut command = Command::new(program);
         command.env_clear().current_dir(folder).stdin(Stdio::null());
-        Self { command, stdout: Stdout::Lines, confined_to: Vec::new() }
+        Self { command, content: None, confined_to: Vec::new() }
     }
 
     /// Adds one argument. It must not be a secret: every process can read arguments.
@@ -71,17 +70,17 @@ impl Invocation {
         self
     }
 
-    /// Captures its standard output as bytes, at most `max`, instead of as lines.
+    /// Captures its standard output as bytes, at most `bytes_max`, instead of as lines.
     #[must_use]
-    pub fn capture(mut self, max: usize) -> Self {
-        self.stdout = Stdout::Bytes { max };
+    pub fn capture(mut self, bytes_max: usize) -> Self {
+        self.content = Some(Content { bytes_max, file: None });
         self
     }
 
-    /// Writes its standard output to a file, at most `max` bytes.
+    /// Writes its standard output to a file, at most `bytes_max` bytes.
     #[must_use]
-    pub fn write_to(mut self, file: File, max: usize) -> Self {
-        self.stdout = Stdout::File { file, max };
+    pub fn write_to(mut self, file: File, bytes_max: usize) -> Self {
+        self.content = Some(Content { bytes_max, file: Some(file) });
         self
     }
 }

@@ -4,7 +4,7 @@
 //! orphan of a killed service still holds the lock; the process that waits for it ends such orphans.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Seek as _, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Lock {
     pub fn acquire(path: &Path, deadline: &Deadline, on_busy: &mut dyn FnMut()) -> Result<Self, LockError> {
         // An empty folder may be in its place; it contains nothing to keep.
         let _ = std::fs::remove_dir(path);
-        let file = files::open_file(path, false).map_err(LockError::Io)?;
+        let mut file = files::open_file(path, false).map_err(LockError::Io)?;
         let path = path.canonicalize().map_err(|error| LockError::Io(files::at(path, &error)))?;
         for attempt in 0_u32.. {
             // Computed before the try, so that the last try comes after the deadline: it may pass while orphans are
@@ -61,8 +61,8 @@ impl Lock {
                 Err(TryLockError::Error(error)) => return Err(LockError::Io(files::at(&path, &error))),
             }
         }
-        // The file is the input of every program, so it has to be empty.
-        let _ = file.set_len(0);
+        // The file is the input of every program, which finds nothing to read in it.
+        let _ = file.seek(SeekFrom::End(0));
         // A descendant of an orphan may have closed its input, and thereby the lock, and still be writing.
         end_orphans(&path);
         let marker = own_marker(&path).unwrap_or_default();
@@ -79,7 +79,7 @@ impl Lock {
         Self::acquire(path, &Deadline::after(Duration::ZERO, &CancelToken::default()), &mut || {}).ok()
     }
 
-    /// Returns the lock as the standard input of a program. It is empty, and it is held as long as that program lives.
+    /// Returns the lock as the standard input of a program, which is at its end. It is held as long as that program lives.
     ///
     /// # Errors
     /// Fails if the process has no free file descriptor.

@@ -32,11 +32,6 @@ fn fields_of(marker: &str) -> Option<[&str; 4]> {
     marker.splitn(4, ' ').collect::<Vec<_>>().try_into().ok()
 }
 
-/// Returns whether a program was started under the lock at `path`.
-pub(super) fn is_under(marker: &str, path: &Path) -> bool {
-    fields_of(marker).is_some_and(|[.., of_program]| Path::new(of_program) == path)
-}
-
 /// Reads the marker in a process's environment.
 fn marker_of(id: u32) -> Option<String> {
     let environment = std::fs::read(format!("/proc/{id}/environ")).ok()?;
@@ -50,12 +45,12 @@ fn marker_of(id: u32) -> Option<String> {
 pub(super) fn end_orphans(path: &Path) {
     let Some(own) = own_marker(path) else { return };
     let is_orphan = |marker: &str| {
-        let (Some([namespace, owner, start, _]), Some([own_namespace, ..])) = (fields_of(marker), fields_of(&own))
+        let (Some([namespace, owner, start, lock]), Some([own_namespace, ..])) = (fields_of(marker), fields_of(&own))
         else {
             return false;
         };
         let owner_start = owner.parse().ok().and_then(process_start).map(|start| start.to_string());
-        namespace == own_namespace && is_under(marker, path) && owner_start.as_deref() != Some(start)
+        namespace == own_namespace && Path::new(lock) == path && owner_start.as_deref() != Some(start)
     };
     let orphans = programs(is_orphan);
     for id in &orphans {
@@ -110,7 +105,7 @@ pub fn end_all_programs() {
 }
 
 /// Returns the processes whose marker `is_meant` accepts, without this process.
-pub(super) fn programs(is_meant: impl Fn(&str) -> bool) -> Vec<u32> {
+fn programs(is_meant: impl Fn(&str) -> bool) -> Vec<u32> {
     let is_meant = |id: &u32| *id != std::process::id() && marker_of(*id).is_some_and(|marker| is_meant(&marker));
     processes().filter(is_meant).collect()
 }

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::io::{self, Write as _};
 use std::mem;
 
-use crate::process::command::{Invocation, Stdout};
-use crate::process::run::{Ending, Failure, Finished};
+use crate::process::command::{Content, Invocation};
+use crate::process::run::{Ending, Failure, Finished, OnLine};
 use crate::util::redact::{self, Redactor};
 
 /// How many lines of a program's output are kept for messages.
@@ -41,7 +41,7 @@ pub fn clean_line(bytes: &[u8]) -> String {
 /// endless line.
 pub(super) struct Output<'a> {
     pub(super) command: String,
-    form: Stdout,
+    content: Option<Content>,
     /// How many bytes came on standard output.
     length: usize,
     stdout: Vec<u8>,
@@ -49,46 +49,49 @@ pub(super) struct Output<'a> {
     pending: [Vec<u8>; 2],
     tail: VecDeque<String>,
     redactor: &'a Redactor,
-    on_line: &'a mut dyn FnMut(&str),
+    on_line: &'a mut OnLine<'a>,
+    /// Whether `on_line` needs no more.
+    pub(super) is_enough: bool,
 }
 
 impl<'a> Output<'a> {
-    pub(super) fn new(invocation: &mut Invocation, redactor: &'a Redactor, on_line: &'a mut dyn FnMut(&str)) -> Self {
+    pub(super) fn new(invocation: &mut Invocation, redactor: &'a Redactor, on_line: &'a mut OnLine<'a>) -> Self {
         Self {
             command: invocation.to_string(),
-            form: mem::replace(&mut invocation.stdout, Stdout::Lines),
+            content: invocation.content.take(),
             length: 0,
             stdout: Vec::new(),
             pending: Default::default(),
             tail: VecDeque::new(),
             redactor,
             on_line,
+            is_enough: false,
         }
     }
 
     /// Returns whether its standard output is content, which is of no use without its end.
     pub(super) fn is_content(&self) -> bool {
-        !matches!(self.form, Stdout::Lines)
+        self.content.is_some()
     }
 
     /// Takes bytes from standard output, which is stream 0, or from standard error.
     pub(super) fn take(&mut self, stream: usize, bytes: &[u8]) -> Result<(), Failure> {
-        if stream > 0 || !self.is_content() {
+        let Some(Content { bytes_max, file }) = self.content.as_mut().filter(|_| stream == 0) else {
             self.take_lines(stream, bytes);
             return Ok(());
-        }
+        };
         self.length += bytes.len();
         let command = &self.command;
-        match &mut self.form {
-            Stdout::Bytes { max } | Stdout::File { max, .. } if self.length > *max => {
-                return Err(Failure::TooMuchOutput(format!("`{command}` printed more than {max} bytes")));
-            }
-            Stdout::File { file, .. } => file.write_all(bytes).map_err(|error| {
-                Failure::Disk(io::Error::new(error.kind(), format!("cannot write what `{command}` printed: {error}")))
-            })?,
-            Stdout::Bytes { .. } | Stdout::Lines => self.stdout.extend_from_slice(bytes),
+        if self.length > *bytes_max {
+            return Err(Failure::TooMuchOutput(format!("`{command}` printed more than {bytes_max} bytes")));
         }
-        Ok(())
+        let Some(file) = file else {
+            self.stdout.extend_from_slice(bytes);
+            return Ok(());
+        };
+        file.write_all(bytes).map_err(|error| {
+            Failure::Disk(io::Error::new(error.kind(), format!("cannot write what `{command}` printed: {error}")))
+        })
     }
 
     fn take_lines(&mut self, stream: usize, bytes: &[u8]) {
@@ -111,7 +114,7 @@ impl<'a> Output<'a> {
             return;
         }
         let line = if is_cut { self.redactor.scrub_cut(&line) } else { self.redactor.redact(&line) };
-        (self.on_line)(&line);
+        self.is_enough |= (self.on_line)(&line).is_break();
         if self.tail.len() == TAIL_LINES_MAX {
             self.tail.pop_front();
         }

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::process::command::Invocation;
@@ -26,17 +27,12 @@ pub enum Ending {
     /// The signal that ended the program. Signal 9 that we did not send usually comes from the kernel, when memory is
     /// low.
     Signal(i32),
-    /// The kernel killed it, or a program that it had started, because memory was low.
-    OutOfMemory,
 }
 
 impl fmt::Display for Ending {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exit(code) => write!(formatter, "exit code {code}"),
-            Self::OutOfMemory => {
-                write!(formatter, "killed by the kernel: the machine or the container is out of memory")
-            }
             Self::Signal(9) => write!(formatter, "killed by signal 9 (out of memory?)"),
             Self::Signal(signal) => write!(formatter, "killed by signal {signal}"),
         }
@@ -91,6 +87,9 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Takes a line that a program printed, and says whether the program may end now.
+pub(super) type OnLine<'a> = dyn FnMut(&str) -> ControlFlow<()> + 'a;
+
 /// Returns a text that says why a program could not be started.
 pub(super) fn cannot_start(program: &OsStr, error: &io::Error) -> String {
     let program = program.display();
@@ -102,17 +101,17 @@ pub(super) fn cannot_start(program: &OsStr, error: &io::Error) -> String {
 
 /// Runs `invocation` until it ends, the deadline passes, or it leaves too little free space on the volume.
 ///
-/// Passes every line that it prints to `on_line` at once. When this returns, no process of its group is left.
+/// Passes every line that it prints to `on_line` at once, and ends it when that breaks. When this returns, no process of its group is left.
 ///
 /// # Errors
 /// [`Failure`] if the program did not end by itself. Another exit code than 0 is not an error here: the caller decides
 /// what it means.
-pub fn run(
+pub(super) fn run(
     invocation: Invocation,
     deadline: &Deadline,
     volume: &Volume,
     redactor: &Redactor,
-    on_line: &mut dyn FnMut(&str),
+    on_line: &mut OnLine<'_>,
 ) -> Result<Finished, Failure> {
     log::debug!("running {invocation}");
     #[cfg(unix)]
@@ -136,7 +135,7 @@ mod platform {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid};
 
-    use super::{Deadline, Ending, Failure, Finished, Invocation, Redactor, TERM_GRACE, Volume, cannot_start};
+    use super::{Deadline, Ending, Failure, Finished, Invocation, OnLine, Redactor, TERM_GRACE, Volume, cannot_start};
     #[cfg(target_os = "linux")]
     use crate::process::confine;
     use crate::process::orphans;
@@ -161,10 +160,9 @@ mod platform {
         deadline: &Deadline,
         volume: &Volume,
         redactor: &Redactor,
-        on_line: &mut dyn FnMut(&str),
+        on_line: &mut OnLine<'_>,
     ) -> Result<Finished, Failure> {
         deadline.remaining().map_err(Failure::Expired)?;
-        let oom_kills_before = oom_kills();
         let mut child = spawn(&mut invocation)?;
         let group = Pid::from_child(&child);
         let mut pipes = Pipes::new(&mut child);
@@ -185,32 +183,12 @@ mod platform {
         followed.and_then(|()| drain(&mut pipes, &mut output))?;
         let status =
             status.map_err(|error| Failure::Machine(cannot_start(invocation.command.get_program(), &error)))?;
-        let ending = match (status.code(), status.signal()) {
+        Ok(output.finish(match (status.code(), status.signal()) {
+            // Shells use this code for a program that was killed.
+            (Some(137), _) => Ending::Signal(9),
             (Some(code), _) => Ending::Exit(code),
             (None, signal) => Ending::Signal(signal.unwrap_or(0)),
-        };
-        let mut finished = output.finish(ending);
-        if was_killed(&finished) && oom_kills() > oom_kills_before {
-            finished.ending = Ending::OutOfMemory;
-        }
-        Ok(finished)
-    }
-
-    /// Returns whether the program was killed, or printed that a program it had started was killed.
-    fn was_killed(finished: &Finished) -> bool {
-        /// The exit code that shells use for a program that signal 9 ended.
-        const KILLED: i32 = 137;
-        match finished.ending {
-            Ending::Signal(9) | Ending::Exit(KILLED) => true,
-            Ending::Exit(0) => false,
-            _ => finished.tail.iter().any(|line| line.contains("signal 9") || line.contains("SIGKILL")),
-        }
-    }
-
-    /// Returns how many processes the kernel has killed because of low memory since the machine started.
-    fn oom_kills() -> Option<u64> {
-        let counters = std::fs::read_to_string("/proc/vmstat").ok()?;
-        counters.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+        }))
     }
 
     fn spawn(invocation: &mut Invocation) -> Result<Child, Failure> {
@@ -234,7 +212,7 @@ mod platform {
     impl Pipes {
         fn new(child: &mut Child) -> Self {
             let (stdout, stderr) = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
-            Self([stdout.map(File::from), stderr.map(File::from)])
+            Self([stdout, stderr].map(|pipe| pipe.map(File::from)))
         }
 
         fn are_open(&self) -> bool {
@@ -285,7 +263,7 @@ mod platform {
         output: &mut Output<'_>,
     ) -> Result<(), Failure> {
         let mut look = Instant::now();
-        while !has_ended(program) {
+        while !output.is_enough && !has_ended(program) {
             let wait = deadline.next_wait().map_err(Failure::Expired)?.min(VOLUME_POLL_INTERVAL);
             if look <= Instant::now() {
                 look = Instant::now() + VOLUME_POLL_INTERVAL;

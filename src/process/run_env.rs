@@ -2,6 +2,7 @@
 //! standard input, the deadline, and a redactor with the run's secrets.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ impl RunEnv {
     /// [`Failure`].
     pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Finished, Failure> {
         let (program, mut lines) = (invocation.command.get_program().display().to_string(), 0);
-        run::run(invocation, &self.deadline, self.run_dir.volume(), &self.redactor, &mut |line| {
+        run::run(invocation, &self.deadline, &self.run_dir.volume, &self.redactor, &mut |line| {
             lines += 1;
             if lines <= LOGGED_LINES_MAX {
                 log::debug!("{program}: {line}");
@@ -88,6 +89,7 @@ impl RunEnv {
                 log::debug!("{program}: it prints more than {LOGGED_LINES_MAX} lines, of which no more are logged");
             }
             on_line(line);
+            ControlFlow::Continue(())
         })
     }
 
@@ -103,24 +105,17 @@ impl RunEnv {
         prefix: &str,
         on_line: &mut dyn FnMut(&str),
     ) -> Result<String, String> {
-        let enough = self.deadline.cancel_token().child();
         let left = self.deadline.remaining().map_err(|expired| Failure::Expired(expired).to_string())?;
-        let deadline = Deadline::after(left.min(VERSION_TIME_MAX), &enough);
+        let deadline = Deadline::after(left.min(VERSION_TIME_MAX), self.deadline.cancel_token());
         let invocation = self.invocation(program, self.run_dir.path()).map_err(|error| error.to_string())?;
+        let invocation = invocation.argument(option).confine(&[self.run_dir.path()]);
         let mut version = None;
-        let asked = run::run(
-            invocation.argument(option).confine(&[self.run_dir.path()]),
-            &deadline,
-            self.run_dir.volume(),
-            &self.redactor,
-            &mut |line| {
-                on_line(line);
-                if let Some(found) = line.strip_prefix(prefix) {
-                    version = Some(found.chars().take(VERSION_CHARS_MAX).collect());
-                    enough.cancel();
-                }
-            },
-        );
+        let asked = run::run(invocation, &deadline, &self.run_dir.volume, &self.redactor, &mut |line| {
+            on_line(line);
+            let Some(found) = line.strip_prefix(prefix) else { return ControlFlow::Continue(()) };
+            version = Some(found.chars().take(VERSION_CHARS_MAX).collect());
+            ControlFlow::Break(())
+        });
         version.ok_or_else(|| match asked {
             Ok(finished) => format!("`{program} {option}` ended with {}: {}", finished.ending, finished.tail_text()),
             Err(failure) => failure.to_string(),

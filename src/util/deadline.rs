@@ -9,28 +9,18 @@ pub const STOP_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A token that cancels runs of this process; clones share one flag.
 #[derive(Clone, Default)]
-pub struct CancelToken {
-    flag: Arc<AtomicBool>,
-    /// The token of the whole that this is a part of.
-    outer: Option<Arc<Self>>,
-}
+pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
-    /// Makes a token for a part of the work: it can be cancelled alone, and is cancelled together with this one.
-    #[must_use]
-    pub fn child(&self) -> Self {
-        Self { flag: Arc::default(), outer: Some(Arc::new(self.clone())) }
-    }
-
-    /// Cancels this token, its clones and its children.
+    /// Cancels this token and its clones.
     pub fn cancel(&self) {
-        self.flag.store(true, Ordering::SeqCst);
+        self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Returns whether [`CancelToken::cancel`] was called for it or for an outer token.
+    /// Returns whether [`CancelToken::cancel`] was called.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.flag.load(Ordering::SeqCst) || self.outer.as_ref().is_some_and(|outer| outer.is_cancelled())
+        self.0.load(Ordering::SeqCst)
     }
 }
 
@@ -119,15 +109,5 @@ mod tests {
         cancel.cancel();
         assert_eq!(deadline.remaining(), Err(Expired::Cancelled));
         assert_eq!(deadline.wait_out(), Err(Expired::Cancelled));
-    }
-
-    #[test]
-    fn a_part_ends_alone_and_with_the_whole() {
-        let whole = CancelToken::default();
-        let (first, second) = (whole.child(), whole.child());
-        first.cancel();
-        assert_eq!((whole.is_cancelled(), first.is_cancelled(), second.is_cancelled()), (false, true, false));
-        whole.cancel();
-        assert!(second.is_cancelled());
     }
 }

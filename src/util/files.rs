@@ -96,44 +96,32 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a file of this service for reading and writing, and creates it with mode 0600 if it is missing. A folder,
-/// link, FIFO or device in its place is removed first; the target of a link stays.
+/// Opens a file of this service for reading and writing, and creates it with mode 0600 if it is missing. If it is
+/// overwritten, or is a folder, link, FIFO or device, it is removed first: a link, a hard link too, may lead to a file of
+/// someone else.
 ///
 /// # Errors
 /// Returns the system's error, with the path.
-pub fn open_file(path: &Path, truncate: bool) -> io::Result<File> {
-    make_way(path, truncate)?;
+pub fn open_file(path: &Path, is_overwritten: bool) -> io::Result<File> {
+    if is_overwritten {
+        remove_folder(path)?;
+    } else {
+        make_way(path)?;
+    }
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(truncate);
+    options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     open_regular(&mut options, path)
 }
 
-/// Removes what is in the place of a file and must not be written to. This includes a hard link to a file with content,
-/// because writing would change that file. An empty one stays, unless it is overwritten: it may be a lock that another
-/// process holds, in a data folder that was copied by links.
+/// Removes what is in the place of a file, unless it is a regular file.
 ///
 /// # Errors
 /// Returns the system's error, with the path.
-pub fn make_way(path: &Path, is_overwritten: bool) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(about) if about.is_dir() => remove_folder(path),
-        Ok(about) if about.is_file() && !(has_other_names(&about) && (is_overwritten || about.len() > 0)) => Ok(()),
-        Ok(_) => remove_file(path),
-        // The error appears when the file is opened.
-        Err(_) => Ok(()),
-    }
-}
-
-#[cfg(unix)]
-fn has_other_names(about: &fs::Metadata) -> bool {
-    std::os::unix::fs::MetadataExt::nlink(about) > 1
-}
-
-#[cfg(not(unix))]
-fn has_other_names(_: &fs::Metadata) -> bool {
-    false
+pub fn make_way(path: &Path) -> io::Result<()> {
+    let is_in_the_way = fs::symlink_metadata(path).is_ok_and(|about| !about.is_file());
+    if is_in_the_way { remove_folder(path) } else { Ok(()) }
 }
 
 /// Opens a file without following a link, and without waiting for the other end of a FIFO.
@@ -232,7 +220,8 @@ pub fn at(path: &Path, error: &io::Error) -> io::Error {
 /// The folder of one run.
 pub struct RunDir {
     path: PathBuf,
-    volume: Volume,
+    /// Its volume, with the free space to leave as computed when the run began.
+    pub volume: Volume,
 }
 
 impl RunDir {
@@ -244,12 +233,6 @@ impl RunDir {
         remove_folder(&path)?;
         create_folder(&path)?;
         Ok(Self { volume: Volume::of(&path), path })
-    }
-
-    /// Returns its volume, with the free space to leave as computed when the run began.
-    #[must_use]
-    pub fn volume(&self) -> &Volume {
-        &self.volume
     }
 
     /// Returns the path of the folder.

@@ -40,17 +40,13 @@ impl Volume {
     /// # Errors
     /// Returns `StorageFull` if there is not, with the space that is free and the space that has to be free.
     pub fn check(&self) -> io::Result<()> {
-        match space(&self.path) {
-            Some((_, free)) if free < self.bytes_reserved => {
-                let why = format!(
-                    "the volume of DATA_DIR is nearly full: {} KiB are free, and a run leaves {} KiB free",
-                    free >> 10,
-                    self.bytes_reserved >> 10
-                );
-                Err(io::Error::new(io::ErrorKind::StorageFull, why))
-            }
-            _ => Ok(()),
-        }
+        let Some((_, free)) = space(&self.path).filter(|(_, free)| *free < self.bytes_reserved) else { return Ok(()) };
+        let why = format!(
+            "the volume of DATA_DIR is nearly full: {} KiB are free, and a run leaves {} KiB free",
+            free >> 10,
+            self.bytes_reserved >> 10
+        );
+        Err(io::Error::new(io::ErrorKind::StorageFull, why))
     }
 }
 

@@ -211,7 +211,7 @@ fn pull_failed(workspace: &WorkspaceId, folder: &Path, finished: &Finished) -> W
         // A pull talks to this process only, so the code is always the same.
         Ending::Exit(_) => retry_of_pull(&finished.tail),
         // The usual reason is low memory. Another pull, or a larger one, does not help.
-        Ending::Signal(_) | Ending::OutOfMemory => Retry::Never,
+        Ending::Signal(_) => Retry::Never,
     };
     let how = if finished.is_success() {
         "ended with exit code 0 but did not say that it had done the pull".to_owned()

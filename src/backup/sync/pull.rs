@@ -19,7 +19,6 @@ use crate::git::ls_tree::{GitPath, Listing, walk};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::printable;
 use crate::git::verify_index::blob_of_file;
-use crate::model::names;
 use crate::util::files;
 use crate::util::retry::Retry;
 use crate::windmill::api::WindmillError;
@@ -76,7 +75,7 @@ pub fn pull(
 
 fn written_files(run: RunContext<'_>, git: &Git<'_>) -> io::Result<WrittenFiles> {
     let mut written = WrittenFiles::default();
-    for file in walk(git.tree_folder(), names::is_gits_own)? {
+    for file in walk(git.tree_folder())? {
         let (path, _) = file?;
         if let Ok(path) = std::str::from_utf8(&path) {
             written.add(path, run.request.workspace.as_str());
@@ -199,7 +198,7 @@ fn check_others(git: &Git<'_>, tip: &RemoteTip, shown: &Listing, changed: &Chang
         }
     }
     let (mut pulled, mut folders) = (BTreeSet::new(), BTreeSet::new());
-    for file in walk(git.tree_folder(), names::is_gits_own)? {
+    for file in walk(git.tree_folder())? {
         let (path, place) = file?;
         if is_pulled(&path) {
             folders.extend(parents(&path).map(<[u8]>::to_vec));

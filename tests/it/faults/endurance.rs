@@ -201,6 +201,8 @@ impl Struck<'_> {
         let Self { replay, http, .. } = self;
         let windmill = &replay.sandbox.windmill;
         let checkout = replay.checkout();
+        // A sync that a new checkout did not help leaves none.
+        fs::create_dir_all(checkout.join("git/objects")).unwrap();
         match fault {
             0 => windmill.fail_once("/api/version", Fault::Close),
             1 => windmill.fail("/users/whoami", Fault::Status(401)),

@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::git::ls_tree::walk;
-use crate::model::names;
 use crate::util::{files, hash};
 
 const MARK: &[u8] = "\u{feff}".as_bytes();
@@ -25,7 +24,7 @@ impl MarkedFiles {
     pub(super) fn take(folder: &Path) -> io::Result<Self> {
         let word = hash::random_word().ok_or_else(|| io::Error::other("the system gives no random numbers"))?;
         let mut taken = Self { files: Vec::new(), end: ["\n", &word].concat().into_bytes() };
-        for file in walk(folder, names::is_gits_own)? {
+        for file in walk(folder)? {
             let (_, path) = file?;
             let is_parsed = path.extension().is_some_and(|end| PARSED.iter().any(|parsed| end == *parsed));
             if is_parsed || files::read_file(&path, MARK.len() as u64)? != MARK {
