@@ -98,7 +98,7 @@ fn withdraw(path: &[u8], file: &Path, removed: &mut Sample) -> io::Result<()> {
 ///
 /// # Errors
 /// Fails on an I/O error, with the path.
-pub fn blob_of_file(path: &Path, format: ObjectFormat) -> io::Result<ObjectId> {
+fn blob_of_file(path: &Path, format: ObjectFormat) -> io::Result<ObjectId> {
     let file = files::open_regular(fs::File::options().read(true), path)?;
     let length = file.metadata().map_err(|error| files::at(path, &error))?.len();
     ObjectId::of_blob(file, length, format).map_err(|error| files::at(path, &error))

@@ -226,7 +226,7 @@ fn keep(written: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BT
 }
 
 /// Returns the parent folders of a path.
-pub fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index])
 }
 
