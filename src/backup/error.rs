@@ -10,7 +10,7 @@ use crate::net::ca_bundle::TrustError;
 use crate::process::lock::LockError;
 use crate::request::RequestError;
 use crate::util::deadline::Expired;
-use crate::util::retry::{Failure, GaveUp, Retry};
+use crate::util::retry::{Failure, Retry};
 use crate::windmill::api::WindmillError;
 
 /// Why a step of a run failed.
@@ -116,19 +116,6 @@ impl From<NameError> for BackupError {
     }
 }
 
-/// The error after which a step is not tried again, with the number of attempts if there were several.
-impl From<GaveUp<Self>> for BackupError {
-    fn from(gave_up: GaveUp<Self>) -> Self {
-        match gave_up {
-            GaveUp::Failed(error, attempts) if attempts > 1 && !error.message.is_empty() => {
-                Self { message: format!("{} (tried {attempts} times)", error.message), ..error }
-            }
-            GaveUp::Failed(error, _) => error,
-            GaveUp::Expired(ended) => ended.into(),
-        }
-    }
-}
-
 impl Failure for BackupError {
     fn retry(&self) -> Retry {
         self.retry
@@ -136,6 +123,13 @@ impl Failure for BackupError {
 
     fn message(&self) -> &str {
         &self.message
+    }
+
+    fn after(self, attempts: usize) -> Self {
+        match self.message.as_str() {
+            "" => self,
+            message => Self { message: format!("{message} (tried {attempts} times)"), ..self },
+        }
     }
 }
 

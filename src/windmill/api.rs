@@ -19,7 +19,7 @@ use crate::util::hash;
 use crate::util::json::Limits;
 use crate::util::percent;
 use crate::util::redact::Redactor;
-use crate::util::retry::{self, Failure, GaveUp, Retry};
+use crate::util::retry::{self, Failure, Retry};
 use crate::util::secret::Secret;
 use crate::windmill::json_digest;
 use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
@@ -91,15 +91,6 @@ impl From<Expired> for WindmillError {
 impl From<io::Error> for WindmillError {
     fn from(error: io::Error) -> Self {
         Self::Machine(error.to_string())
-    }
-}
-
-impl From<GaveUp<Self>> for WindmillError {
-    fn from(gave_up: GaveUp<Self>) -> Self {
-        match gave_up {
-            GaveUp::Failed(error, _) => error,
-            GaveUp::Expired(expired) => Self::Expired(expired),
-        }
     }
 }
 
@@ -176,7 +167,7 @@ pub fn list_workspaces(
     // The client needs a workspace, but no question here is about one.
     let workspace = WorkspaceId::parse(ADMINS).map_err(|error| WindmillError::Machine(error.to_string()))?;
     let windmill = Windmill::new(base_url, &workspace, token, headers, deadline, environment);
-    let listed = retry::patiently(deadline, || match windmill.ask(PATH)? {
+    retry::patiently(deadline, || match windmill.ask(PATH)? {
         answer if answer.status == 200 => match parse(&answer.body) {
             Some(Value::Array(list)) => Ok(list.iter().filter_map(living_workspace).collect()),
             _ => Err(windmill.strange_answer(&answer)),
@@ -190,8 +181,7 @@ pub fn list_workspaces(
             Err(failed(Code::WindmillUnauthorized, message))
         }
         answer => Err(windmill.strange_answer(&answer)),
-    });
-    Ok(listed?)
+    })
 }
 
 fn living_workspace(listed: &Value) -> Option<WorkspaceId> {

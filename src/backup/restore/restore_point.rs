@@ -62,7 +62,7 @@ impl RestoreRun<'_> {
         }
         let prefix = self.source.request.subdir.prefix();
         let listing = tree::write(git, "point.listing", &saved, &prefix)?;
-        let key = self.target.key(Step::Probe, git.run_env())?;
+        let key = self.target.key(git.run_env())?;
         let message = self.message_of_point(&name, account, key.as_ref());
         let point_request = SyncRequest { branch, ..target.request.clone() };
         let point = RunContext { request: &point_request, env: target.env };

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 
-use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::merge::Merged;
 use crate::backup::sync::tip::RemoteTip;
@@ -58,7 +57,7 @@ pub fn make(
         let windmill = run.windmill(git.run_env());
         let asks = run.env.config.commit_authors;
         let edits = if asks { editors::last_edits(&windmill, account, &items) } else { Edits::new() };
-        (edits, run.key(Step::Commit, git.run_env()))
+        (edits, run.key(git.run_env()))
     };
     let ((edits, key), tree) = both("ask", ask, || merged.tree(run, git, tip));
     let (key, warning) = match key {

@@ -8,7 +8,6 @@ use std::fs;
 use std::io;
 
 use crate::backup::error::BackupError;
-use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::merge;
 use crate::backup::sync::pull::marked::MarkedFiles;
@@ -20,7 +19,7 @@ use crate::git::{Git, GitError};
 use crate::model::names;
 use crate::model::run_result::Warnings;
 use crate::util::files;
-use crate::util::retry::Retry;
+use crate::util::retry::{self, Retry};
 use crate::windmill::api::WindmillError;
 use crate::windmill::cli;
 use crate::windmill::item_path::WMILL_LOCK;
@@ -109,7 +108,7 @@ impl WholePull<'_> {
         configuration: &str,
     ) -> Result<(), BackupError> {
         let Self { run, git, .. } = self;
-        run.patiently(Step::Pull, git.run_env(), || {
+        retry::patiently(&git.run_env().deadline, || {
             git.check_out(shown)?;
             Ok(pull_once(*run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration)?)
         })

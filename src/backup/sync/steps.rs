@@ -18,6 +18,7 @@ use crate::git::{Git, RemoteState};
 use crate::model::run_result::{LeftOut, Warnings};
 use crate::process::run_env::RunEnv;
 use crate::util::parallel::both;
+use crate::util::retry;
 use crate::windmill::cli;
 use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot::SHARED_UI;
@@ -144,7 +145,7 @@ impl<'a> LiveSteps<'a> {
         // Only the settings can ask for the key.
         guards::refuse_the_key(run.env.config, &tip::plan_without_file(run.env.config))?;
         let query = tip.as_ref().map_or_else(|| last.query(), |tip| &tip.plan.query);
-        let snapshot = run.step(Step::Probe, || run.snapshot(Step::Probe, run_env, query))?;
+        let snapshot = run.step(Step::Probe, || run.snapshot(run_env, query))?;
         run.warn_about_snapshot(&snapshot, warnings);
         let wmill = version.as_ref().zip(cli::identity(&run_env.environment));
         let wmill = wmill.map(|(version, file)| [&version.text, " ", &*file].concat());
@@ -161,7 +162,7 @@ impl<'a> LiveSteps<'a> {
             }
             Err(why) => log::debug!("wmill has to pull: {why}"),
         }
-        let bring = || run.patiently(Step::Fetch, run_env, || tip::bring(*run, &git, &state));
+        let bring = || retry::patiently(&run_env.deadline, || tip::bring(*run, &git, &state));
         let tip = tip.map_or_else(|| run.step(Step::Fetch, bring), Ok)?;
         guards::refuse_a_public_repository(*run, *run, run_env, &tip, warnings)?;
         // The warnings so far are not saved with a success, since every sync that pulls gives them again.
@@ -178,7 +179,7 @@ impl<'a> LiveSteps<'a> {
 /// Asks the remote for its tip, and fetches it, unless it is that of the last success: then there may be nothing to
 /// pull.
 fn fetch(run: RunContext<'_>, git: &Git<'_>, last: &LastSync) -> Result<(RemoteState, Option<RemoteTip>), BackupError> {
-    run.patiently(Step::Fetch, git.run_env(), || {
+    retry::patiently(&git.run_env().deadline, || {
         let state = tip::ask(run, git)?;
         let is_known = last.is_usable() && last.is_at(state.tip.as_ref());
         let tip = if is_known { None } else { Some(tip::bring(run, git, &state)?) };
@@ -236,7 +237,7 @@ impl SyncSteps for LiveSteps<'_> {
         if tip.plan.query != self.now.snapshot.query {
             // The `wmill.yaml` of another writer changes what is exported, and was not known when the snapshot was
             // taken.
-            self.now.snapshot = run.snapshot(Step::Pull, git.run_env(), &tip.plan.query)?;
+            self.now.snapshot = run.snapshot(git.run_env(), &tip.plan.query)?;
         }
         let refused = self.last.refused(&self.now).map_or(&[][..], |pull| &pull.found);
         let judged = self.now.snapshot.judge_by(&tip.plan);
@@ -298,7 +299,7 @@ impl SyncSteps for LiveSteps<'_> {
     }
 
     fn refresh(&mut self) -> Result<(), BackupError> {
-        self.tip = self.run.patiently(Step::Fetch, self.git.run_env(), || tip::refresh(*self.run, &self.git))?;
+        self.tip = retry::patiently(&self.git.run_env().deadline, || tip::refresh(*self.run, &self.git))?;
         Ok(())
     }
 

@@ -25,6 +25,7 @@ use crate::model::run_result::{Changed, Difference, LeftOut, ListedResult, Warni
 use crate::request::SyncRequest;
 use crate::util::files;
 use crate::util::logging;
+use crate::util::retry;
 use crate::util::time;
 use crate::windmill::snapshot::Snapshot;
 
@@ -120,10 +121,10 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     let folder = run_env.run_dir.path().join("checkout");
     files::create_folder(&folder)?;
     let git = run.git(&run_env, &folder)?;
-    let tip = run.step(Step::Fetch, || run.patiently(Step::Fetch, &run_env, || tip::refresh(run, &git)))?;
+    let tip = run.step(Step::Fetch, || retry::patiently(&run_env.deadline, || tip::refresh(run, &git)))?;
     guards::refuse_the_key(run.env.config, &tip.plan)?;
     let (account, mut snapshot) =
-        run.step(Step::Probe, || Ok((run.account(&run_env)?, run.snapshot(Step::Probe, &run_env, &tip.plan.query)?)))?;
+        run.step(Step::Probe, || Ok((run.account(&run_env)?, run.snapshot(&run_env, &tip.plan.query)?)))?;
     for warning in &tip.plan.warnings {
         warnings.add(warning.clone());
     }
