@@ -82,7 +82,7 @@ impl From<io::Error> for BackupError {
             );
             return Self::new(Code::ConfigInvalid, message);
         }
-        Self::new(Code::Internal, format!("cannot work in DATA_DIR: {error}"))
+        Self::new(Code::Internal, format!("DATA_DIR cannot be written or read: {error}"))
     }
 }
 

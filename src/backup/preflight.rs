@@ -389,17 +389,9 @@ impl Check<'_> {
         let config = self.config;
         let bundle = ca_bundle::bundle(&config.tool_environment);
         self.passed("settings", bundle.map_err(|why| BackupError::new(Code::ConfigInvalid, why)))?;
-        let shown = config.data_dir.display();
-        let run_env = match private.open(config, self.deadline.clone(), self.redactor.clone()) {
-            Ok(run_env) => run_env,
-            Err(BackupError { message, .. }) => {
-                let remedy = "give it to the user that this runs as, as by `docker run --rm --volume \
-                              windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`";
-                let message = format_args!("{message}; DATA_DIR {shown} cannot be written, so no program was tried");
-                self.tell("data_dir", Status::Failed(Code::ConfigInvalid), message, remedy);
-                return None;
-            }
-        };
+        let run_env = private.open(config, self.deadline.clone(), self.redactor.clone());
+        let run_env = run_env.map_err(|error| BackupError { code: Code::ConfigInvalid, ..error });
+        let (run_env, shown) = (self.passed("data_dir", run_env)?, config.data_dir.display());
         match volume::space(run_env.run_dir.path()) {
             Some((_, free)) if free < FREE_BYTES_ENOUGH => {
                 let is_too_little = free < FREE_BYTES_MIN || run_env.run_dir.volume().check().is_err();
