@@ -258,13 +258,7 @@ impl SyncSteps for LiveSteps<'_> {
     fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {
         let snapshot = &self.now.snapshot;
         let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.last.had_shared_ui());
-        let pulled = Pulled {
-            base,
-            changed: self.changed.as_ref(),
-            own_items: &snapshot.sides.own_items(),
-            owns_ui,
-            left_out: snapshot.left_out_items(),
-        };
+        let pulled = Pulled { base, changed: self.changed.as_ref(), snapshot, owns_ui };
         merge::compose(self.pulled(), &self.tip, &pulled, warnings)
     }
 

@@ -213,13 +213,7 @@ fn gone(
 ) -> Result<Vec<Vec<u8>>, BackupError> {
     let base = run.step(Step::Pull, || pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), snapshot, &[]))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);
-    let pulled = Pulled {
-        base,
-        changed: None,
-        own_items: &snapshot.sides.own_items(),
-        owns_ui,
-        left_out: snapshot.left_out_items(),
-    };
+    let pulled = Pulled { base, changed: None, snapshot, owns_ui };
     let composed = merge::compose(git, tip, &pulled, &mut Warnings::default())?;
     let mut gone = Vec::new();
     for change in composed.comparison.changes().map_err(GitError::from)? {
