@@ -92,8 +92,7 @@ impl Git<'_> {
         })
     }
 
-    /// Makes a chain of commits on top of `parent`; the first one changes the tree `base`. Returns the last one and its
-    /// tree.
+    /// Makes a chain of commits on top of `parent`. Returns the last one and its tree.
     ///
     /// One `git fast-import` makes them all. It cannot sign, so each signed commit needs programs of its own.
     ///
@@ -102,12 +101,11 @@ impl Git<'_> {
     pub fn commit_chain(
         &self,
         parent: Option<&ObjectId>,
-        base: Option<&ObjectId>,
         committer: &Identity,
         links: &[ItemCommit<'_>],
     ) -> Result<(ObjectId, ObjectId), GitError> {
         let now = fast_import::seconds(SystemTime::now());
-        let orders = self.run_env.run_dir.write("commits", &fast_import::chain(parent, base, committer, now, links))?;
+        let orders = self.run_env.run_dir.write("commits", &fast_import::chain(parent, committer, now, links))?;
         let import = ["fast-import", "--quiet", "--force", "--done", "--date-format=raw"];
         self.locally(self.command()?.arguments(import).stdin(File::open(orders)?))?;
         let mut last = self.resolve(fast_import::CHAIN_REF)?;

@@ -25,15 +25,8 @@ pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// Returns input for `git fast-import` that makes these commits on top of `parent`. The first commit changes the tree
-/// `base`, or the tree of `parent` without a `base`.
-pub(super) fn chain(
-    parent: Option<&ObjectId>,
-    base: Option<&ObjectId>,
-    committer: &Identity,
-    now: u64,
-    links: &[ItemCommit<'_>],
-) -> Vec<u8> {
+/// Returns input for `git fast-import` that makes these commits on top of `parent`.
+pub(super) fn chain(parent: Option<&ObjectId>, committer: &Identity, now: u64, links: &[ItemCommit<'_>]) -> Vec<u8> {
     // A killed run may have left commits on this ref.
     let mut orders = format!("reset {CHAIN_REF}\n\n").into_bytes();
     for (index, link) in links.iter().enumerate() {
@@ -46,7 +39,6 @@ pub(super) fn chain(
         );
         if index == 0 {
             head.extend(parent.map(|parent| format!("from {parent}\n")));
-            head.extend(base.filter(|base| Some(*base) != parent).map(|base| format!("M 040000 {base} \"\"\n")));
         }
         orders.extend_from_slice(head.as_bytes());
         // Deletions come first, because a file may become a folder, or a folder a file.
@@ -101,16 +93,15 @@ mod tests {
             },
             ItemCommit { author: &us, time: None, message: "m".to_owned(), changes: Vec::new() },
         ];
-        let (tip, tree) = (id("c"), id("d"));
-        let orders = |base| String::from_utf8_lossy(&chain(Some(&tip), Some(base), &us, 9, &links)).into_owned();
+        let tip = id("c");
+        let orders = String::from_utf8_lossy(&chain(Some(&tip), &us, 9, &links)).into_owned();
         let expected = format!(
             "reset refs/sync/chain\n\ncommit refs/sync/chain\nauthor Ann <ann@x> 7 +0000\ncommitter Us <us@x> 9 +0000\n\
-             data 2\n\u{fc}\nfrom {tip}\nM 040000 {tree} \"\"\nD \"z\"\n\
+             data 2\n\u{fc}\nfrom {tip}\nD \"z\"\n\
              M 100644 {} \"a \\\"b\\\"\\\\c\\nd\u{fffd}\"\n\
              commit refs/sync/chain\nauthor Us <us@x> 9 +0000\ncommitter Us <us@x> 9 +0000\ndata 1\nm\ndone\n",
             id("b")
         );
-        assert_eq!(orders(&tree), expected);
-        assert!(!orders(&tip).contains("040000"), "the parent's own tree needs no word");
+        assert_eq!(orders, expected);
     }
 }

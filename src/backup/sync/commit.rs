@@ -72,10 +72,12 @@ pub fn make(
     let trailers = trailers(run, account, version, key.as_ref());
     let builder = CommitBuilder { run, tip, comparison, edits, trailers };
     let (whole, folder) = tree?;
-    if run.env.config.commit_per == CommitPer::Item && is_all && !items.is_empty() {
+    // One commit removes the invalid entries too, which belong to no item.
+    let is_sound = tip.invalid_entries.is_empty();
+    if run.env.config.commit_per == CommitPer::Item && is_all && is_sound && !items.is_empty() {
         let commits = builder.item_commits()?;
         let ours = &run.request.author;
-        let (last, made) = git.commit_chain(tip.commit.as_ref(), tip.base.as_ref(), ours, &commits)?;
+        let (last, made) = git.commit_chain(tip.commit.as_ref(), ours, &commits)?;
         if made == whole {
             return Ok(CreatedCommit { commit: last, folder, warning });
         }

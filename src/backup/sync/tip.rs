@@ -25,8 +25,6 @@ const PATH_BYTES_NAMED: usize = 100;
 pub struct RemoteTip {
     /// The commit at the branch's tip; `None` if the branch does not exist.
     pub commit: Option<ObjectId>,
-    /// What the next commit changes: the tip, or its tree without the invalid entries of our folder.
-    pub base: Option<ObjectId>,
     /// The tree of our folder, if there is such a folder.
     pub tree: Option<ObjectId>,
     /// The tree that `wmill` sees: our folder without everything that could mislead it.
@@ -155,16 +153,10 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
     if count > ENTRIES_MAX {
         return Err(GitError::Remote { code: Code::PullFailed, message: too_many(path, count), is_passing: false });
     }
-    let (mut visible_tree, mut base) = (tree.clone(), commit.clone());
-    if !invalid_entries.is_empty() {
-        let valid = git.compose(None, &folder)?;
-        base = Some(git.with_folder(commit.as_ref(), path, &valid)?);
-        visible_tree = Some(valid);
-    }
+    let visible_tree = if invalid_entries.is_empty() { tree.clone() } else { Some(git.compose(None, &folder)?) };
     let plan = plan(run, git, own.as_ref())?;
     let mut tip = RemoteTip {
         commit,
-        base,
         tree,
         visible_tree,
         folder,
