@@ -9,7 +9,7 @@ use crate::net::ca_bundle::TrustError;
 use crate::process::lock::LockError;
 use crate::request::RequestError;
 use crate::util::deadline::Expired;
-use crate::util::retry::{Failure, GaveUp, Retry};
+use crate::util::retry::{Failure, Retry};
 use crate::windmill::api::WindmillError;
 
 /// Why a step of a run failed.
@@ -80,7 +80,7 @@ impl From<io::Error> for BackupError {
             );
             return Self::new(Code::ConfigInvalid, message);
         }
-        Self::new(Code::Internal, format!("cannot work in DATA_DIR: {error}"))
+        Self::new(Code::Internal, format!("DATA_DIR cannot be written or read: {error}"))
     }
 }
 
@@ -108,19 +108,6 @@ impl From<RequestError> for BackupError {
     }
 }
 
-/// The error after which a step is not tried again, with the number of attempts if there were several.
-impl From<GaveUp<Self>> for BackupError {
-    fn from(gave_up: GaveUp<Self>) -> Self {
-        match gave_up {
-            GaveUp::Failed(error, attempts) if attempts > 1 && !error.message.is_empty() => {
-                Self { message: format!("{} (tried {attempts} times)", error.message), ..error }
-            }
-            GaveUp::Failed(error, _) => error,
-            GaveUp::Expired(ended) => ended.into(),
-        }
-    }
-}
-
 impl Failure for BackupError {
     fn retry(&self) -> Retry {
         self.retry
@@ -128,6 +115,13 @@ impl Failure for BackupError {
 
     fn message(&self) -> &str {
         &self.message
+    }
+
+    fn after(self, attempts: usize) -> Self {
+        match self.message.as_str() {
+            "" => self,
+            message => Self { message: format!("{message} (tried {attempts} times)"), ..self },
+        }
     }
 }
 

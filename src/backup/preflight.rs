@@ -63,8 +63,8 @@ const HEAD_BYTES_MAX: u64 = 4096;
 const HOSTS_BYTES_MAX: u64 = 1 << 20;
 
 /// The result of one check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+#[derive(Clone, Copy)]
+enum Status {
     /// There is no problem.
     Ok,
     /// A sync works, but not as it should.
@@ -73,49 +73,39 @@ pub enum Status {
     Failed(Code),
 }
 
-/// One check and what it found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One check and what it found, as in the JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The name of the check: `settings`, `data_dir`, `wmill`, `git`, `ssh`, `windmill`, `clock`, `workspaces`,
     /// `token`, `export`, `resources`, `items`, `public`, `signing`, `remote`, `branch` or `push`.
-    pub name: &'static str,
+    name: &'static str,
     /// The workspace that the check is about, if it is about a single one.
-    pub workspace: Option<String>,
-    /// The result of the check.
-    pub status: Status,
+    workspace: Option<String>,
+    /// `ok`, `warning` or `failed`.
+    status: &'static str,
+    /// The code with which a sync would end.
+    code: Option<&'static str>,
     /// What was found. It never holds a secret.
-    pub message: String,
-    /// What to do about it; empty if there is nothing to do.
-    pub remedy: &'static str,
+    message: String,
+    /// What to do about it, if there is anything to do.
+    remedy: Option<&'static str>,
 }
 
 #[derive(Serialize)]
 struct Document<'a> {
     success: bool,
-    checks: Vec<Line<'a>>,
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    name: &'a str,
-    workspace: Option<&'a str>,
-    status: &'a str,
-    code: Option<&'a str>,
-    message: &'a str,
-    remedy: Option<&'a str>,
+    checks: &'a [Finding],
 }
 
 impl Finding {
     fn new(name: &'static str, status: Status, message: String, remedy: &'static str) -> Self {
-        Self { name, workspace: None, status, message, remedy }
-    }
-
-    fn word(&self) -> &'static str {
-        match self.status {
-            Status::Ok => "ok",
-            Status::Warning => "warning",
-            Status::Failed(_) => "failed",
-        }
+        let (status, code) = match status {
+            Status::Ok => ("ok", None),
+            Status::Warning => ("warning", None),
+            Status::Failed(code) => ("failed", Some(code.as_str())),
+        };
+        let remedy = Some(remedy).filter(|remedy| !remedy.is_empty());
+        Self { name, workspace: None, status, code, message, remedy }
     }
 
     /// Returns the finding as one line for people.
@@ -125,36 +115,25 @@ impl Finding {
             Some(workspace) => format!("{} {workspace}", self.name),
             None => self.name.to_owned(),
         };
-        let arrow = if self.remedy.is_empty() { "" } else { " -> " };
-        let found = [&self.message, arrow, self.remedy].concat().replace('\n', "; ");
-        format!("{:<8} {about:<16} {found}", self.word())
+        let remedy = self.remedy.map(|remedy| [" -> ", remedy].concat()).unwrap_or_default();
+        let found = [&*self.message, &*remedy].concat().replace('\n', "; ");
+        format!("{:<8} {about:<16} {found}", self.status)
     }
 }
 
 /// Returns all findings as one line of JSON.
 #[must_use]
 pub fn to_json(findings: &[Finding]) -> String {
-    let checks = findings.iter().map(|finding| Line {
-        name: finding.name,
-        workspace: finding.workspace.as_deref(),
-        status: finding.word(),
-        code: if let Status::Failed(code) = finding.status { Some(code.as_str()) } else { None },
-        message: &finding.message,
-        remedy: Some(finding.remedy).filter(|remedy| !remedy.is_empty()),
-    });
-    json::to_string(&Document { success: exit_code(findings) == 0, checks: checks.collect() })
+    json::to_string(&Document { success: exit_code(findings) == 0, checks: findings })
 }
 
 /// Returns 0 if nothing failed. Otherwise returns the first that applies: 2 for the settings and this machine, 10 for
 /// Windmill, 11 for git.
 #[must_use]
 pub fn exit_code(findings: &[Finding]) -> u8 {
-    let area = |finding: &Finding| match finding.status {
-        Status::Failed(code) => Some(match code.exit_code() {
-            windmill_or_git @ (10 | 11) => windmill_or_git,
-            _ => Code::ConfigInvalid.exit_code(),
-        }),
-        _ => None,
+    let area = |finding: &Finding| match Code::failure_of_name(finding.code?)?.exit_code() {
+        windmill_or_git @ (10 | 11) => Some(windmill_or_git),
+        _ => Some(Code::ConfigInvalid.exit_code()),
     };
     findings.iter().filter_map(area).min().unwrap_or(0)
 }
@@ -263,9 +242,9 @@ pub fn at_start(
     }
     for finding in &findings {
         let level = match finding.status {
-            Status::Ok => log::Level::Debug,
-            Status::Warning => log::Level::Warn,
-            Status::Failed(_) => log::Level::Error,
+            "ok" => log::Level::Debug,
+            "warning" => log::Level::Warn,
+            _ => log::Level::Error,
         };
         log::log!(level, "check: {}", finding.to_line());
     }
@@ -410,17 +389,9 @@ impl Check<'_> {
         let config = self.config;
         let bundle = ca_bundle::bundle(&config.tool_environment);
         self.passed("settings", bundle.map_err(|why| BackupError::new(Code::ConfigInvalid, why)))?;
-        let shown = config.data_dir.display();
-        let run_env = match private.open(config, self.deadline.clone(), self.redactor.clone()) {
-            Ok(run_env) => run_env,
-            Err(BackupError { message, .. }) => {
-                let remedy = "give it to the user that this runs as, as by `docker run --rm --volume \
-                              windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`";
-                let message = format_args!("{message}; DATA_DIR {shown} cannot be written, so no program was tried");
-                self.tell("data_dir", Status::Failed(Code::ConfigInvalid), message, remedy);
-                return None;
-            }
-        };
+        let run_env = private.open(config, self.deadline.clone(), self.redactor.clone());
+        let run_env = run_env.map_err(|error| BackupError { code: Code::ConfigInvalid, ..error });
+        let (run_env, shown) = (self.passed("data_dir", run_env)?, config.data_dir.display());
         match volume::space(run_env.run_dir.path()) {
             Some((_, free)) if free < FREE_BYTES_ENOUGH => {
                 let is_too_little = free < FREE_BYTES_MIN || run_env.run_dir.volume.check().is_err();

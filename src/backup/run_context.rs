@@ -210,24 +210,11 @@ impl RunContext<'_> {
         logging::set_step(step.as_str());
         (self.env.progress)(Event::Started(step));
         let begun = Instant::now();
-        let result = work().map_err(|error| self.in_step(step, error))?;
+        let result = work()?;
         let took = begun.elapsed();
         self.env.notes().steps.push((step, took));
         (self.env.progress)(Event::Ended(step, took));
         Ok(result)
-    }
-
-    /// Runs `work`, and repeats it after a pause if it failed for a reason that may pass.
-    ///
-    /// # Errors
-    /// The last error of `work`, or an error if the process is ending.
-    pub fn patiently<T>(
-        &self,
-        step: Step,
-        run_env: &RunEnv,
-        work: impl FnMut() -> Result<T, BackupError>,
-    ) -> Result<T, BackupError> {
-        retry::patiently(&run_env.deadline, work).map_err(|gave_up| self.in_step(step, gave_up.into()))
     }
 
     /// Explains the error of a run that was ended in this step.
@@ -273,16 +260,19 @@ impl RunContext<'_> {
     /// [`BackupError`] if Windmill does not answer or refuses.
     pub fn account(&self, run_env: &RunEnv) -> Result<Account, BackupError> {
         let (windmill, is_default) = (self.windmill(run_env), self.request.workspace_is_default);
-        self.patiently(Step::Probe, run_env, || Ok(windmill.account(is_default)?))
+        let account = retry::patiently(&run_env.deadline, || windmill.account(is_default).map_err(BackupError::from));
+        // The remote is asked at the same time, in another step.
+        account.map_err(|error| self.in_step(Step::Probe, error))
     }
 
     /// Exports the workspace from Windmill into the folder of the run.
     ///
     /// # Errors
     /// [`BackupError`] if Windmill does not answer or refuses, or the disk fails.
-    pub fn snapshot(&self, step: Step, run_env: &RunEnv, query: &str) -> Result<Snapshot, BackupError> {
+    pub fn snapshot(&self, run_env: &RunEnv, query: &str) -> Result<Snapshot, BackupError> {
         let (windmill, folder) = (self.windmill(run_env), run_env.run_dir.path().join("snapshot"));
-        let snapshot = self.patiently(step, run_env, || Ok(windmill.snapshot(query, &folder)?))?;
+        let snapshot =
+            retry::patiently(&run_env.deadline, || windmill.snapshot(query, &folder).map_err(BackupError::from))?;
         self.env.notes().items = Some(snapshot.items);
         Ok(snapshot)
     }
@@ -291,9 +281,9 @@ impl RunContext<'_> {
     ///
     /// # Errors
     /// [`BackupError`] if there is no answer, or if a temporary error of the server did not pass.
-    pub fn key(&self, step: Step, run_env: &RunEnv) -> Result<Option<Secret>, BackupError> {
+    pub fn key(&self, run_env: &RunEnv) -> Result<Option<Secret>, BackupError> {
         let (begun, windmill) = (Instant::now(), self.windmill(run_env));
-        self.patiently(step, run_env, || {
+        retry::patiently(&run_env.deadline, || {
             windmill.key().map_err(|error| {
                 let error = BackupError::from(error);
                 // A server that hangs is not asked again, since a commit can do without the key.

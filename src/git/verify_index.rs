@@ -66,7 +66,7 @@ pub fn verify(folder: &Path, staged: &Listing, known: &Listing) -> io::Result<Op
 ///
 /// # Errors
 /// Fails on an I/O error, with the path.
-pub fn blob_of_file(path: &Path, format: ObjectFormat) -> io::Result<ObjectId> {
+fn blob_of_file(path: &Path, format: ObjectFormat) -> io::Result<ObjectId> {
     let file = files::open_regular(fs::File::options().read(true), path)?;
     let length = file.metadata().map_err(|error| files::at(path, &error))?.len();
     ObjectId::of_blob(file, length, format).map_err(|error| files::at(path, &error))

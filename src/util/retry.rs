@@ -23,28 +23,24 @@ pub enum Retry {
 }
 
 /// The error of a failed attempt.
-pub trait Failure {
+pub trait Failure: From<Expired> {
     /// Returns whether another attempt may help.
     fn retry(&self) -> Retry;
     /// Returns what failed, for the log.
     fn message(&self) -> &str;
-}
-
-/// Why there is no further attempt.
-#[derive(Debug)]
-pub enum GaveUp<E> {
-    /// The error of the last attempt, and the number of attempts.
-    Failed(E, usize),
-    /// The process is ending.
-    Expired(Expired),
+    /// Returns the error after the last of several attempts.
+    #[must_use]
+    fn after(self, _attempts: usize) -> Self {
+        self
+    }
 }
 
 /// Does `work`, and repeats it after a pause as long as its error says that this may help.
 ///
 /// # Errors
-/// Returns [`GaveUp`] if another attempt does not help, if no attempt or no time for one is left, or if the process is
-/// ending.
-pub fn patiently<T, E: Failure>(deadline: &Deadline, mut work: impl FnMut() -> Result<T, E>) -> Result<T, GaveUp<E>> {
+/// Returns the last error if another attempt does not help, or if no attempt or no time for one is left, and
+/// [`Expired`] if the process is ending.
+pub fn patiently<T, E: Failure>(deadline: &Deadline, mut work: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     let mut attempts = 1;
     loop {
         let error = match work() {
@@ -52,11 +48,11 @@ pub fn patiently<T, E: Failure>(deadline: &Deadline, mut work: impl FnMut() -> R
             Err(error) => error,
         };
         let again = match error.retry() {
-            Retry::AfterPause(asked) => pause(deadline, attempts, asked, error.message()).map_err(GaveUp::Expired)?,
+            Retry::AfterPause(asked) => pause(deadline, attempts, asked, error.message())?,
             Retry::Never | Retry::NewCheckout | Retry::EmptyFolder => false,
         };
         if !again {
-            return Err(GaveUp::Failed(error, attempts));
+            return Err(if attempts > 1 { error.after(attempts) } else { error });
         }
         attempts += 1;
     }

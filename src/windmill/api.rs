@@ -22,7 +22,7 @@ use crate::util::json::Limits;
 use crate::util::parallel::both;
 use crate::util::percent;
 use crate::util::redact::Redactor;
-use crate::util::retry::{self, Failure, GaveUp, Retry};
+use crate::util::retry::{self, Failure, Retry};
 use crate::util::secret::Secret;
 use crate::windmill::json_digest;
 use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
@@ -92,15 +92,6 @@ impl From<io::Error> for WindmillError {
     }
 }
 
-impl From<GaveUp<Self>> for WindmillError {
-    fn from(gave_up: GaveUp<Self>) -> Self {
-        match gave_up {
-            GaveUp::Failed(error, _) => error,
-            GaveUp::Expired(expired) => Self::Expired(expired),
-        }
-    }
-}
-
 /// The trailer with the [`fingerprint`] of the key that encrypts the secrets of a commit.
 pub const KEY_TRAILER: &str = "Windmill-Key-Fingerprint";
 
@@ -167,7 +158,7 @@ pub fn list_workspaces(
     // The client needs a workspace, but no question here is about one.
     let workspace = WorkspaceId::parse(ADMINS).map_err(io::Error::other)?;
     let windmill = Windmill::new(base_url, &workspace, token, headers, deadline, environment);
-    Ok(retry::patiently(deadline, || windmill.workspaces())?)
+    retry::patiently(deadline, || windmill.workspaces())
 }
 
 fn living_workspace(listed: &Value) -> Option<WorkspaceId> {

@@ -35,6 +35,7 @@ use crate::request::SyncRequest;
 use crate::util::files;
 use crate::util::logging;
 use crate::util::redact::Redactor;
+use crate::util::retry;
 use crate::util::secret::Secret;
 use crate::util::time;
 use crate::util::yaml::{self, Node};
@@ -126,7 +127,7 @@ fn restore(
     let folder = run_env.run_dir.path().join("checkout");
     files::create_folder(&folder)?;
     let git = source.git(&run_env, &folder)?;
-    let tip = source.step(Step::Fetch, || source.patiently(Step::Fetch, &run_env, || fetch(source, &git, options)))?;
+    let tip = source.step(Step::Fetch, || retry::patiently(&run_env.deadline, || fetch(source, &git, options)))?;
     report.commit.clone_from(&tip.commit);
     for warning in &tip.plan.warnings {
         report.warnings.add(warning.clone());
@@ -284,7 +285,7 @@ impl RestoreRun<'_> {
             ..self.tip.plan.clone()
         };
         let has_shared_ui = target.step(Step::Pull, || {
-            let mut snapshot = target.snapshot(Step::Pull, self.git.run_env(), &plan.query)?;
+            let mut snapshot = target.snapshot(self.git.run_env(), &plan.query)?;
             snapshot.judge_by(&plan)?;
             pull::pull(target, self.git, &plan, None, &mut snapshot, &[])?;
             for (item, reason) in &snapshot.left_out.named {
@@ -370,7 +371,8 @@ impl RestoreRun<'_> {
                 Ok(self.report.outcome(code, message, changed))
             }
             (Err(error), Err(unread)) => {
-                let message = format!("{}; it could not be read back: {}", error.message, unread.message);
+                let unread = self.target.in_last_step(unread).message;
+                let message = format!("{}; it could not be read back: {unread}", error.message);
                 Err(BackupError { message, ..error })
             }
         }
@@ -446,7 +448,7 @@ impl RestoreRun<'_> {
         let unreadable = self.unreadable(&self.secrets_to_read(&fresh, choice)?)?;
         let mut found = differences(&left, &unreadable);
         if let Some(key) = &choice.key.to_set
-            && target.key(Step::Probe, self.git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
+            && target.key(self.git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
         {
             let diff = vec!["the workspace has another key than that of --key-file".to_owned()];
             found.push(Difference { path: KEY_FILE.to_owned(), kind: "differs", diff });

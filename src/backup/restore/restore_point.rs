@@ -60,7 +60,7 @@ impl RestoreRun<'_> {
         }
         let prefix = self.source.request.subdir.prefix();
         let listing = tree::write(self.git, "point.listing", &saved, &prefix)?;
-        let key = self.target.key(Step::Probe, self.git.run_env())?;
+        let key = self.target.key(self.git.run_env())?;
         let message = self.message_of_point(&name, account, key.as_ref());
         let point_request = SyncRequest { branch, ..target.request.clone() };
         let point = RunContext { request: &point_request, env: target.env };

@@ -2,7 +2,6 @@
 //! read.
 
 use crate::backup::error::BackupError;
-use crate::backup::progress::Step;
 use crate::backup::restore::RestoreRun;
 use crate::backup::restore::select::{self, Choice, Items};
 use crate::backup::restore::tree::Tree;
@@ -36,7 +35,7 @@ impl RestoreRun<'_> {
         let last = self.tip.commit.as_ref().map(|tip| self.git.last_with(tip, &of_workspace));
         let last = last.transpose()?.flatten();
         let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
-        let has = self.target.key(Step::Probe, self.git.run_env())?.map(|key| api::fingerprint(&key));
+        let has = self.target.key(self.git.run_env())?.map(|key| api::fingerprint(&key));
         let Some(key) = &self.options.key else {
             return Ok(Key { is_known: wanted.is_some() && wanted == has, to_set: None });
         };

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 
-use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::merge::Merged;
 use crate::backup::sync::tip::RemoteTip;
@@ -58,7 +57,7 @@ pub fn make(
         let windmill = run.windmill(git.run_env());
         let asks = run.env.config.commit_authors;
         let edits = if asks { editors::last_edits(&windmill, account, &items) } else { Edits::new() };
-        (edits, run.key(Step::Commit, git.run_env()))
+        (edits, run.key(git.run_env()))
     };
     let ((edits, key), tree) = both("ask", ask, || merged.tree(run, git, tip));
     let (key, warning) = match key {
@@ -73,13 +72,14 @@ pub fn make(
     let trailers = trailers(run, account, version, key.as_ref());
     let builder = CommitBuilder { run, comparison, edits, trailers };
     let (whole, folder) = tree?;
-    if run.env.config.commit_per == CommitPer::Item && is_all && !items.is_empty() {
+    // One commit removes the invalid entries too, which belong to no item.
+    let is_sound = tip.invalid_entries.is_empty();
+    if run.env.config.commit_per == CommitPer::Item && is_all && is_sound && !items.is_empty() {
         let by_item = builder.changes_by_item()?;
         let commits = by_item.iter().map(|(item, changes)| builder.item_commit(item, changes));
         let commits = commits.collect::<io::Result<Vec<_>>>()?;
         let (path, ours) = (run.request.subdir.as_str(), &run.request.author);
-        if let Some((commit, made)) =
-            git.commit_chain(tip.commit.as_ref(), path, tip.folder_tree.as_ref(), ours, &commits)?
+        if let Some((commit, made)) = git.commit_chain(tip.commit.as_ref(), path, tip.tree.as_ref(), ours, &commits)?
             && made == folder
         {
             return Ok(CreatedCommit { commit, folder, warning });

@@ -16,7 +16,7 @@ use crate::model::names::WorkspaceId;
 use crate::model::run_result::Warnings;
 use crate::windmill::item_path::{self, ItemId, WMILL_LOCK};
 use crate::windmill::narrow::Changed;
-use crate::windmill::snapshot::{ItemNotes, SHARED_UI};
+use crate::windmill::snapshot::{SHARED_UI, Snapshot};
 
 /// What is known about a successful pull.
 pub struct Pulled<'a> {
@@ -24,12 +24,10 @@ pub struct Pulled<'a> {
     pub base: PullBase,
     /// The groups of items that were pulled, if not all were.
     pub changed: Option<&'a Changed>,
-    /// Kind and path of the workspace-specific items. wmill writes them under another name than shared items.
-    pub own_items: &'a [(String, String)],
+    /// What was pulled, but for the items that are left out.
+    pub snapshot: &'a Snapshot,
     /// Whether the files of the shared UI in the repository belong to us.
     pub owns_ui: bool,
-    /// The items that were left out of the pull, with the reason.
-    pub left_out: &'a ItemNotes,
 }
 
 impl Pulled<'_> {
@@ -37,11 +35,12 @@ impl Pulled<'_> {
     /// file that wmill did not write (`is_gone`) may also be an item that was left out since it lies in the folder of
     /// another script's modules. One that wmill wrote may be one of these modules now.
     fn is_left_out(&self, path: &[u8], is_gone: bool, workspace: &WorkspaceId) -> bool {
-        !self.left_out.is_empty()
+        let left_out = &self.snapshot.left_out;
+        !left_out.is_empty()
             && std::str::from_utf8(path).is_ok_and(|path| {
                 // A file that belongs to no item has the name of its entry in the export.
                 let item = item_of(path, workspace).map_or_else(|| entry_of(path), |item| item.to_string());
-                self.left_out.has(&item, path) || (is_gone && self.left_out.has_in_modules(path))
+                left_out.has(&item, path) || (is_gone && left_out.has_in_modules(path))
             })
     }
 
@@ -134,7 +133,7 @@ pub fn compose(
 
 /// Merges the staged files with those of the repository that stay. Returns those that were replaced, too.
 fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: &Listing) -> io::Result<(Merged, Sample)> {
-    let superseded = superseded(staged, pulled.own_items, &tip.workspace)?;
+    let superseded = superseded(staged, &pulled.snapshot.sides.own_items(), &tip.workspace)?;
     let (written, _) = staged.sifted(git.listing_place("written.listing"), |path, _| !superseded.contains(path))?;
     let (kept, replaced) = keep(&written, tip, pulled)?;
     let after = Listing::write(git.listing_place("merged.listing"), |lines| {
@@ -151,7 +150,7 @@ fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: &Listing) 
 }
 
 /// Returns the old files of items that became workspace-specific: wmill does not touch them, and writes new files
-/// beside them.
+/// beside them, under another name.
 fn superseded(
     staged: &Listing,
     own_items: &[(String, String)],
@@ -214,7 +213,7 @@ fn keep(written: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BT
 }
 
 /// Returns the parent folders of a path.
-pub fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index])
 }
 

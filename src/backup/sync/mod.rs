@@ -403,7 +403,6 @@ mod tests {
             let plan = tip::plan_without_file(&self.config);
             let tip = |tip: char| RemoteTip {
                 commit: (tip != '-').then(|| id(&tip.to_string())),
-                folder_tree: None,
                 tree: None,
                 visible_tree: None,
                 folder: Listing::at("none".into()),

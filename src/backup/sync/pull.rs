@@ -4,23 +4,20 @@
 mod marked;
 mod search;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 
 use crate::backup::error::BackupError;
-use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
-use crate::backup::sync::merge::parents;
 use crate::backup::sync::pull::marked::MarkedFiles;
 use crate::backup::sync::tip::RemoteTip;
-use crate::git::Git;
-use crate::git::ls_tree::{GitPath, Listing, walk};
+use crate::git::ls_tree::{EntryCheck, GitPath, join, walk};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::printable;
-use crate::git::verify_index::blob_of_file;
+use crate::git::verify_index;
+use crate::git::{Git, GitError};
 use crate::util::files;
-use crate::util::retry::Retry;
+use crate::util::retry::{self, Retry};
 use crate::windmill::api::WindmillError;
 use crate::windmill::cli;
 use crate::windmill::item_path::WMILL_LOCK;
@@ -109,7 +106,7 @@ impl WholePull<'_> {
         configuration: &str,
     ) -> Result<(), BackupError> {
         let Self { run, git, .. } = self;
-        run.patiently(Step::Pull, git.run_env(), || {
+        retry::patiently(&git.run_env().deadline, || {
             git.check_out(shown)?;
             Ok(pull_once(*run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration)?)
         })
@@ -177,7 +174,10 @@ pub fn pull_narrowed(
     if let Err(why) = narrow::check_lock(&before, &after, changed) {
         return Ok(Some(why.to_owned()));
     }
-    let other = check_others(git, tip, &shown, changed)?;
+    if !verify_index::remove_git_folders(git.tree_folder())?.is_empty() {
+        return Ok(Some("git cannot hold a file that wmill wrote".to_owned()));
+    }
+    let other = check_others(git, tip, changed)?;
     Ok(other.map(|path| format!("`{}` is not of an item that changed", printable(&path))))
 }
 
@@ -186,37 +186,22 @@ fn read_lock(git: &Git<'_>) -> Option<String> {
     String::from_utf8(text).ok().filter(|text| text.len() as u64 <= LOCK_BYTES_MAX)
 }
 
-/// Returns a file that a narrowed pull should not have affected: a file of no changed item that was added, changed or
-/// deleted, or a file of the repository that cannot stay beside the pulled files.
-fn check_others(git: &Git<'_>, tip: &RemoteTip, shown: &Listing, changed: &Changed) -> io::Result<Option<GitPath>> {
-    let is_pulled = |path: &[u8]| path == WMILL_LOCK.as_bytes() || changed.has_bytes(path);
-    let mut others = BTreeMap::new();
-    for file in shown.entries()? {
-        let (path, entry) = file?;
-        if !is_pulled(&path) {
-            others.insert(path, entry);
-        }
-    }
-    let (mut pulled, mut folders) = (BTreeSet::new(), BTreeSet::new());
-    for file in walk(git.tree_folder())? {
-        let (path, place) = file?;
-        if is_pulled(&path) {
-            folders.extend(parents(&path).map(<[u8]>::to_vec));
-            pulled.insert(path);
-            continue;
-        }
-        match others.remove(&path) {
-            Some(entry) if blob_of_file(&place, entry.object.format())? == entry.object => {}
-            _ => return Ok(Some(path)),
-        }
-    }
-    if let Some((missing, _)) = others.pop_first() {
-        return Ok(Some(missing));
-    }
-    for file in tip.folder.entries()? {
-        let (path, _) = file?;
-        let is_in_the_way = folders.contains(&path) || parents(&path).any(|folder| pulled.contains(folder));
-        if is_in_the_way && !is_pulled(&path) {
+/// Stages the pulled files. Returns a file that a narrowed pull should not have affected: a file of no changed item that
+/// was added, changed or deleted, or a file of the repository that cannot stay beside the pulled files.
+fn check_others(git: &Git<'_>, tip: &RemoteTip, changed: &Changed) -> Result<Option<GitPath>, GitError> {
+    let mut check = EntryCheck::default();
+    for file in join(tip.folder.entries()?, git.stage()?.entries()?) {
+        let (path, (before, after)) = file?;
+        let stays = if path == WMILL_LOCK.as_bytes() || changed.has_bytes(&path) {
+            after
+        } else {
+            let given = before.as_ref().filter(|entry| changed.is_shown(&path) && !tip.is_withheld(&path, entry));
+            if given.map(|entry| &entry.object) != after.as_ref().map(|entry| &entry.object) {
+                return Ok(Some(path));
+            }
+            before
+        };
+        if stays.is_some_and(|entry| !check.admits(&path, &entry)) {
             return Ok(Some(path));
         }
     }

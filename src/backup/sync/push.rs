@@ -1,12 +1,12 @@
 //! Pushes a commit, and reads the branch back to see that it arrived.
 
 use crate::backup::error::BackupError;
-use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::git::object::ObjectId;
 use crate::git::{self, Git, GitError, Pushed};
 use crate::model::result_code::Code;
 use crate::util::parallel::both;
+use crate::util::retry;
 
 /// Why a push did not bring the commit to the branch, if another commit may.
 pub enum NotPushed {
@@ -28,7 +28,7 @@ pub enum NotPushed {
 /// [`BackupError`] if the remote refuses the commit or does not answer.
 pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError> {
     let mut may_be_there = false;
-    run.patiently(Step::Push, git.run_env(), || {
+    retry::patiently(&git.run_env().deadline, || {
         if std::mem::replace(&mut may_be_there, true) && is_there(run, git, commit)? {
             return Ok(None);
         }

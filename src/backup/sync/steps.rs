@@ -17,6 +17,7 @@ use crate::git::{Git, RemoteState};
 use crate::model::run_result::{LeftOut, Warnings};
 use crate::process::run_env::RunEnv;
 use crate::util::parallel::both;
+use crate::util::retry;
 use crate::windmill::cli;
 use crate::windmill::narrow::Changed;
 
@@ -137,7 +138,7 @@ impl<'a> LiveSteps<'a> {
         // Only the settings can ask for the key.
         guards::refuse_the_key(run.env.config, &tip::plan_without_file(run.env.config))?;
         let query = tip.as_ref().map_or_else(|| last.query(), |tip| &tip.plan.query);
-        let snapshot = run.step(Step::Probe, || run.snapshot(Step::Probe, run_env, query))?;
+        let snapshot = run.step(Step::Probe, || run.snapshot(run_env, query))?;
         run.warn_about_snapshot(&snapshot, warnings);
         let now = Now { account, wmill, snapshot };
         let commit = tip.as_ref().map_or(&state.tip, |tip| &tip.commit).as_ref();
@@ -152,7 +153,7 @@ impl<'a> LiveSteps<'a> {
             }
             Err(why) => log::debug!("wmill has to pull: {why}"),
         }
-        let bring = || run.patiently(Step::Fetch, run_env, || tip::bring(*run, &git, &state));
+        let bring = || retry::patiently(&run_env.deadline, || tip::bring(*run, &git, &state));
         let tip = tip.map_or_else(|| run.step(Step::Fetch, bring), Ok)?;
         guards::refuse_a_public_repository(*run, *run, run_env, &tip, warnings)?;
         // The warnings so far are not saved with a success, since every sync that pulls gives them again.
@@ -164,7 +165,7 @@ impl<'a> LiveSteps<'a> {
 /// Asks the remote for its tip, and fetches it, unless it is that of the last success: then there may be nothing to
 /// pull.
 fn fetch(run: RunContext<'_>, git: &Git<'_>, last: &LastSync) -> Result<(RemoteState, Option<RemoteTip>), BackupError> {
-    run.patiently(Step::Fetch, git.run_env(), || {
+    retry::patiently(&git.run_env().deadline, || {
         let state = tip::ask(run, git)?;
         let is_known = last.is_usable() && last.is_at(state.tip.as_ref());
         let tip = if is_known { None } else { Some(tip::bring(run, git, &state)?) };
@@ -223,7 +224,7 @@ impl SyncSteps for LiveSteps<'_> {
         if tip.plan.query != self.now.snapshot.query {
             // The `wmill.yaml` of another writer changes what is exported, and was not known when the snapshot was
             // taken.
-            self.now.snapshot = run.snapshot(Step::Pull, git.run_env(), &tip.plan.query)?;
+            self.now.snapshot = run.snapshot(git.run_env(), &tip.plan.query)?;
         }
         let refused = self.last.refused(&self.now).map_or(&[][..], |pull| &pull.found);
         let judged = self.now.snapshot.judge_by(&tip.plan);
@@ -244,13 +245,7 @@ impl SyncSteps for LiveSteps<'_> {
     fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {
         let snapshot = &self.now.snapshot;
         let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.last.had_shared_ui());
-        let pulled = Pulled {
-            base,
-            changed: self.changed.as_ref(),
-            own_items: &snapshot.sides.own_items(),
-            owns_ui,
-            left_out: &snapshot.left_out,
-        };
+        let pulled = Pulled { base, changed: self.changed.as_ref(), snapshot, owns_ui };
         merge::compose(&self.git, &self.tip, &pulled, warnings)
     }
 
@@ -285,7 +280,7 @@ impl SyncSteps for LiveSteps<'_> {
     }
 
     fn refresh(&mut self) -> Result<(), BackupError> {
-        self.tip = self.run.patiently(Step::Fetch, self.git.run_env(), || tip::refresh(*self.run, &self.git))?;
+        self.tip = retry::patiently(&self.git.run_env().deadline, || tip::refresh(*self.run, &self.git))?;
         Ok(())
     }
 

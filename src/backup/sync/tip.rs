@@ -25,8 +25,6 @@ const PATH_BYTES_NAMED: usize = 100;
 pub struct RemoteTip {
     /// The commit at the branch's tip; `None` if the branch does not exist.
     pub commit: Option<ObjectId>,
-    /// The tree of our folder, without the invalid entries.
-    pub folder_tree: Option<ObjectId>,
     /// The tree of our folder, if there is such a folder.
     pub tree: Option<ObjectId>,
     /// The tree that `wmill` sees: our folder without everything that could mislead it.
@@ -155,13 +153,12 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
     if count > ENTRIES_MAX {
         return Err(GitError::Remote { code: Code::PullFailed, message: too_many(path, count), is_passing: false });
     }
-    let folder_tree = if invalid_entries.is_empty() { tree.clone() } else { Some(git.compose(&folder)?) };
+    let visible_tree = if invalid_entries.is_empty() { tree.clone() } else { Some(git.compose(&folder)?) };
     let plan = plan(run, git, own.as_ref())?;
     let mut tip = RemoteTip {
         commit,
         tree,
-        visible_tree: folder_tree.clone(),
-        folder_tree,
+        visible_tree,
         folder,
         invalid_entries,
         path_conflict,

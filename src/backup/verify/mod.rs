@@ -24,6 +24,7 @@ use crate::model::run_result::{Changed, Difference, LeftOut, SyncResult, Warning
 use crate::request::SyncRequest;
 use crate::util::files;
 use crate::util::logging;
+use crate::util::retry;
 use crate::util::time;
 use crate::windmill::snapshot::Snapshot;
 
@@ -117,10 +118,10 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     let folder = run_env.run_dir.path().join("checkout");
     files::create_folder(&folder)?;
     let git = run.git(&run_env, &folder)?;
-    let tip = run.step(Step::Fetch, || run.patiently(Step::Fetch, &run_env, || tip::refresh(run, &git)))?;
+    let tip = run.step(Step::Fetch, || retry::patiently(&run_env.deadline, || tip::refresh(run, &git)))?;
     guards::refuse_the_key(run.env.config, &tip.plan)?;
     let (account, mut snapshot) =
-        run.step(Step::Probe, || Ok((run.account(&run_env)?, run.snapshot(Step::Probe, &run_env, &tip.plan.query)?)))?;
+        run.step(Step::Probe, || Ok((run.account(&run_env)?, run.snapshot(&run_env, &tip.plan.query)?)))?;
     for warning in &tip.plan.warnings {
         warnings.add(warning.clone());
     }
@@ -194,8 +195,7 @@ fn gone(
 ) -> Result<Vec<Vec<u8>>, BackupError> {
     let base = run.step(Step::Pull, || pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), snapshot, &[]))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);
-    let pulled =
-        Pulled { base, changed: None, own_items: &snapshot.sides.own_items(), owns_ui, left_out: &snapshot.left_out };
+    let pulled = Pulled { base, changed: None, snapshot, owns_ui };
     let composed = merge::compose(git, tip, &pulled, &mut Warnings::default())?;
     let mut gone = Vec::new();
     for change in composed.comparison.changes().map_err(GitError::from)? {

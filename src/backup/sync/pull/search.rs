@@ -33,7 +33,10 @@ impl WholePull<'_> {
             Ok(false) => {}
             Err(error) if error.code == Code::ShuttingDown => return Err(error),
             // The first error says why there was a search.
-            Err(error) => log::warn!("the search for items that wmill cannot write ended: {}", error.message),
+            Err(error) => {
+                let why = self.run.in_last_step(error).message;
+                log::warn!("the search for items that wmill cannot write ended: {why}");
+            }
         }
         Err(BackupError { retry: Retry::Never, ..first })
     }
