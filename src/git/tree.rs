@@ -182,7 +182,8 @@ impl Git<'_> {
             largest.0 >> 10
         );
         // A new checkout helps if old objects take the space.
-        Err(GitError::Checkout(message))
+        let helps = total <= room.saturating_add(files::bytes_in(&self.git_folder));
+        Err(if helps { GitError::Checkout(message) } else { GitError::Machine(message) })
     }
 
     /// Returns the id of the empty tree, which it writes.
