@@ -65,7 +65,6 @@ impl Route {
 
 impl App {
     /// Returns the answers of a service, which started now.
-    #[must_use]
     pub fn new(service: Arc<Service>) -> Self {
         Self { service, token_check: TokenCheck::default(), process_start: SystemTime::now() }
     }

@@ -13,7 +13,6 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
     connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /// Returns the answer to `GET /`.
-#[must_use]
 pub fn response() -> Response {
     Response::new(200, "text/html; charset=utf-8", PAGE.to_owned())
         .with_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)

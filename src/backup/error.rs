@@ -30,7 +30,6 @@ impl BackupError {
     }
 
     /// Adds the message to the error of a run that was ended. Only the caller knows what was to be done.
-    #[must_use]
     pub fn explained(self, why: impl FnOnce(Expired) -> String) -> Self {
         let message = match self.code {
             _ if !self.message.is_empty() => return self,

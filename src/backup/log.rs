@@ -66,7 +66,6 @@ pub struct Entry {
 
 impl Log {
     /// Returns the result of `log --json`.
-    #[must_use]
     pub fn to_json(&self) -> String {
         json::to_string(self)
     }

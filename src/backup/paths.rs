@@ -12,13 +12,11 @@ use crate::util::files;
 
 /// Returns the folder that holds all our data. It is never the top of the data folder, since an older service had its
 /// checkout there.
-#[must_use]
 pub fn root(config: &Config) -> PathBuf {
     config.data_dir.join("windmill-git-sync")
 }
 
 /// Returns the folder for what must not outlive a run of this request: a token, a key.
-#[must_use]
 pub fn run_folder(config: &Config, request: &SyncRequest) -> PathBuf {
     run_folders(config).join(request.backup_id())
 }

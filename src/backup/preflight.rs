@@ -109,7 +109,6 @@ impl Finding {
     }
 
     /// Returns the finding as one line for people.
-    #[must_use]
     pub fn to_line(&self) -> String {
         let about = match &self.workspace {
             Some(workspace) => format!("{} {workspace}", self.name),
@@ -122,14 +121,12 @@ impl Finding {
 }
 
 /// Returns all findings as one line of JSON.
-#[must_use]
 pub fn to_json(findings: &[Finding]) -> String {
     json::to_string(&Document { success: exit_code(findings) == 0, checks: findings })
 }
 
 /// Returns 0 if nothing failed. Otherwise returns the first that applies: 2 for the settings and this machine, 10 for
 /// Windmill, 11 for git.
-#[must_use]
 pub fn exit_code(findings: &[Finding]) -> u8 {
     let area = |finding: &Finding| match Code::failure_of_name(finding.code?)?.exit_code() {
         windmill_or_git @ (10 | 11) => Some(windmill_or_git),
@@ -192,7 +189,6 @@ pub enum Mode {
 }
 
 /// Checks what a sync of the configured workspaces needs.
-#[must_use]
 pub fn run(
     config: &Config,
     own_program: &Path,

@@ -23,7 +23,6 @@ pub enum Step {
 
 impl Step {
     /// Returns the step's name in messages and metrics.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queue => "queue",

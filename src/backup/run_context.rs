@@ -77,7 +77,6 @@ impl Env<'_> {
 }
 
 /// Returns a new name for a run: unique among all processes, and without meaning.
-#[must_use]
 pub fn new_run_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
@@ -86,7 +85,6 @@ pub fn new_run_id() -> String {
 }
 
 /// Returns the warning about a remote whose HEAD names a branch that does not exist.
-#[must_use]
 pub fn missing_head(remote: &RemoteUrl, branch: &BranchName) -> String {
     format!(
         "the HEAD of {remote} names a branch that is not there, so a clone checks nothing out: make `{branch}` its \
@@ -218,7 +216,6 @@ impl RunContext<'_> {
     }
 
     /// Explains the error of a run that was ended in this step.
-    #[must_use]
     pub fn in_step(&self, step: Step, error: BackupError) -> BackupError {
         error.explained(|expired| {
             let why = match expired {
@@ -234,14 +231,12 @@ impl RunContext<'_> {
     }
 
     /// Does the same for the step that began last.
-    #[must_use]
     pub fn in_last_step(&self, error: BackupError) -> BackupError {
         let step = self.env.notes().step.unwrap_or(Step::Queue);
         self.in_step(step, error)
     }
 
     /// Returns a client for Windmill with the token of the request and the deadline of the run.
-    #[must_use]
     pub fn windmill<'b>(&'b self, run_env: &'b RunEnv) -> Windmill<'b> {
         let request = self.request;
         Windmill::new(
@@ -380,7 +375,6 @@ impl RunContext<'_> {
     }
 
     /// Returns the folder of the checkout that is kept for this backup. It may not exist.
-    #[must_use]
     pub fn checkout_place(&self) -> PathBuf {
         let request = self.request;
         let name = if request.configured {

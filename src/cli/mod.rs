@@ -36,7 +36,6 @@ use crate::util::logging;
 const PROGRAM: &str = "windmill-git-sync";
 
 /// Runs the program.
-#[must_use]
 pub fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads arguments and environment")]
     let (arguments, environment) = (std::env::args_os().skip(1), std::env::vars_os());

@@ -173,7 +173,6 @@ impl Config {
     }
 
     /// Returns what is missing for a sync with these settings alone. Each text begins with the variable's name.
-    #[must_use]
     pub fn lacking(&self) -> Vec<&'static str> {
         let is_http = self.remote.as_ref().is_some_and(RemoteUrl::is_http);
         let is_ssh = self.remote.as_ref().is_some_and(|remote| remote.scheme() == RemoteScheme::Ssh);
@@ -192,7 +191,6 @@ impl Config {
     }
 
     /// Returns advice if no setting would raise an alarm when backups stop.
-    #[must_use]
     pub fn no_alarm(&self) -> Option<&'static str> {
         (self.sync_schedule.is_none() && self.expect_sync_every.is_none()).then_some(
             "neither SYNC_SCHEDULE nor EXPECT_SYNC_EVERY is set, so a backup that nothing starts any more stops without \
@@ -219,14 +217,12 @@ impl Config {
     }
 
     /// Returns the passwords in the URLs of proxies, so that they can be removed from the output of the tools.
-    #[must_use]
     pub fn proxy_secrets(&self) -> Vec<Secret> {
         proxy::secrets(&self.tool_environment)
     }
 }
 
 /// Returns all our variables in the order in which they are read and documented.
-#[must_use]
 pub fn variables() -> Vec<Variable> {
     let (options, environment) = (Options::default(), Environment::default());
     let mut reader = Reader { options: &options, environment: &environment, faults: Vec::new(), declared: Vec::new() };

@@ -28,7 +28,6 @@ pub enum Workspaces {
 
 impl Workspaces {
     /// Returns whether this workspace can be one of the configured ones.
-    #[must_use]
     pub fn hold(&self, workspace: &WorkspaceId) -> bool {
         match self {
             Self::Listed(listed) => listed.contains(workspace),
@@ -37,7 +36,6 @@ impl Workspaces {
     }
 
     /// Returns the workspace if exactly one is listed: a run that names no workspace then has one result.
-    #[must_use]
     pub fn single(&self) -> Option<&WorkspaceId> {
         match self {
             Self::Listed(listed) if listed.len() == 1 => listed.first(),

@@ -46,7 +46,6 @@ impl Schedule {
     }
 
     /// Returns the first time after `time`.
-    #[must_use]
     pub fn next_after(&self, time: SystemTime) -> Option<SystemTime> {
         let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let time = DateTime::<Utc>::from_timestamp(i64::try_from(since_epoch.as_secs()).ok()?, 0)?;

@@ -27,7 +27,6 @@ impl Environment {
     }
 
     /// Returns the value of a variable; an empty one counts as unset.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.read(name).ok().flatten()
     }
@@ -57,7 +56,6 @@ pub struct Options(Vec<(&'static str, &'static str, String)>);
 
 impl Options {
     /// Keeps the options that were given, each with its name and the variable that it overrides.
-    #[must_use]
     pub fn new<const COUNT: usize>(all: [(&'static str, &'static str, &Option<String>); COUNT]) -> Self {
         let given = all.into_iter().filter_map(|(name, variable, value)| Some((name, variable, value.clone()?)));
         Self(given.collect())

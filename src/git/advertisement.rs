@@ -43,7 +43,6 @@ fn header<'a>(answer: &'a Response<Body>, name: &str) -> &'a str {
 }
 
 /// Returns whether everyone can read an https repository. It counts as not public if there is no answer.
-#[must_use]
 pub fn is_public(remote: &RemoteUrl, deadline: &Deadline, environment: &[(String, String)]) -> bool {
     remote.scheme() == RemoteScheme::Https && ask(remote, None, deadline, environment).is_some_and(|(_, is_git)| is_git)
 }

@@ -35,7 +35,6 @@ impl Git<'_> {
     }
 
     /// Returns the object format of the checkout, if the checkout exists.
-    #[must_use]
     pub fn format(&self) -> Option<ObjectFormat> {
         let configuration = files::read_file(&self.git_folder.join("config"), CONFIG_BYTES_MAX).ok()?;
         let is_sha256 = String::from_utf8_lossy(&configuration).to_ascii_lowercase().contains("objectformat = sha256");
@@ -45,7 +44,6 @@ impl Git<'_> {
     /// Returns whether so many objects have accumulated that a new checkout with only the tip is smaller.
     ///
     /// git's own cleanup would need the history, which is not here, and would continue in the background.
-    #[must_use]
     pub fn is_bloated(&self) -> bool {
         let count =
             |folder: &str| fs::read_dir(self.git_folder.join("objects").join(folder)).map_or(0, Iterator::count);

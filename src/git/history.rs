@@ -61,7 +61,6 @@ impl Git<'_> {
     }
 
     /// Returns whether the history was fetched to its beginning.
-    #[must_use]
     pub fn is_complete(&self) -> bool {
         self.shallow_commits().is_ok_and(|commits| commits.is_empty())
     }

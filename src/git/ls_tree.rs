@@ -33,7 +33,6 @@ pub struct Listing {
 
 impl Listing {
     /// Returns the listing at `path`, which git wrote.
-    #[must_use]
     pub fn at(path: PathBuf) -> Self {
         Self { path }
     }
@@ -50,7 +49,6 @@ impl Listing {
     }
 
     /// Returns the path of the listing.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -185,7 +183,6 @@ impl EntryCheck {
 
 /// Joins two sorted streams: each path comes once, with the items that the streams have for it. The first path that is
 /// out of order gives an error, and what follows must not be used.
-#[must_use]
 pub fn join<A: 'static, B: 'static>(left: Stream<A>, right: Stream<B>) -> Stream<(Option<A>, Option<B>)> {
     let (mut left, mut right) = (left.peekable(), right.peekable());
     let mut last: Option<GitPath> = None;

@@ -129,13 +129,11 @@ impl<'a> Git<'a> {
     }
 
     /// Returns the environment in which git runs.
-    #[must_use]
     pub fn run_env(&self) -> &'a RunEnv {
         self.run_env
     }
 
     /// Returns the folder into which trees are checked out.
-    #[must_use]
     pub fn tree_folder(&self) -> &Path {
         &self.tree_folder
     }

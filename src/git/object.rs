@@ -22,26 +22,22 @@ pub struct ObjectId(Box<str>);
 
 impl ObjectId {
     /// Parses lower-case hexadecimal digits, as git prints them. Returns `None` for any other text.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let is_hexadecimal = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         (is_hexadecimal && matches!(text.len(), SHA1_DIGITS | SHA256_DIGITS)).then(|| Self(text.into()))
     }
 
     /// Returns the digits.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Returns whether this is the id of the empty tree.
-    #[must_use]
     pub fn is_empty_tree(&self) -> bool {
         EMPTY_TREES.contains(&self.as_str())
     }
 
     /// Returns the object format of the repository that the id comes from.
-    #[must_use]
     pub fn format(&self) -> ObjectFormat {
         if self.0.len() == SHA1_DIGITS { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
     }
@@ -85,14 +81,12 @@ pub struct Entry {
 
 impl Entry {
     /// Returns whether it is a regular file, executable or not.
-    #[must_use]
     pub fn is_file(&self) -> bool {
         matches!(self.mode, 0o100_644 | 0o100_755)
     }
 
     /// Returns whether git accepts an entry with this path in an index. Nothing more is required of the files in a
     /// repository: those with other unusual names were there before us, and stay.
-    #[must_use]
     pub fn is_sound_at(&self, path: &[u8]) -> bool {
         let mut parts = path.split(|byte| *byte == b'/');
         let is_linked_configuration = self.mode == LINK

@@ -29,7 +29,6 @@ pub struct CommitText {
 
 impl CommitText {
     /// Returns the value of the last trailer with this name.
-    #[must_use]
     pub fn trailer(&self, name: &str) -> Option<&str> {
         self.message.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
     }
@@ -82,7 +81,6 @@ pub(super) fn pushed(printed: &str, full_ref: &str, tail: &[String]) -> Option<P
 
 /// Returns the files for which a host refuses a push, from its message: GitHub's GH001 (a file is too large) and GH013
 /// (a file contains a secret).
-#[must_use]
 pub fn refused_paths(said: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for line in said.lines().map(str::trim) {

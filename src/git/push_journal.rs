@@ -31,7 +31,6 @@ const LONG_WATCH: Duration = Duration::from_secs(5);
 
 /// Returns the journal's line for a push of `commit` to the ref with this full name, which begins now. The nanoseconds
 /// distinguish pushes of the same commit: it may be pushed twice, or made twice with the same id in one second.
-#[must_use]
 pub fn line_for(commit: &ObjectId, full_ref: &str) -> String {
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     format!("{commit} {begun} {full_ref}")

@@ -26,7 +26,6 @@ mod platform {
 
     /// Becomes `ssh`, with `options` before the arguments that git gave, or the git that serves a repository on this
     /// machine. If that git receives a `push`, records it in the journal. Returns only if it fails.
-    #[must_use]
     pub fn become_ssh(
         options: &OsStr,
         push: Option<&OsStr>,

@@ -9,7 +9,6 @@ use crate::util::secret::Secret;
 const OPENSSH_MAGIC: &[u8] = b"openssh-key-v1\0";
 
 /// Returns why `ssh` cannot use a key, in a text that names its setting, or `None` if no reason is visible.
-#[must_use]
 pub fn fault_of(setting: &str, key: &Secret) -> Option<String> {
     let why = why_unusable(key.expose().trim())?;
     Some([setting, " is not a private key without a passphrase: ", why].concat())

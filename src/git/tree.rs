@@ -236,7 +236,6 @@ impl Git<'_> {
     }
 
     /// Returns the path of the run's listing with this name.
-    #[must_use]
     pub fn listing_place(&self, name: &str) -> PathBuf {
         self.run_env.run_dir.path().join(name)
     }

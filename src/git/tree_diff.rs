@@ -25,7 +25,6 @@ pub enum Mark {
 
 impl Mark {
     /// Returns the letter that git uses for it.
-    #[must_use]
     pub fn letter(self) -> u8 {
         match self {
             Self::Added => b'A',
@@ -76,13 +75,11 @@ impl TreeDiff {
     }
 
     /// Returns the files after the change.
-    #[must_use]
     pub fn after(&self) -> &Listing {
         &self.after
     }
 
     /// Returns how many files differ.
-    #[must_use]
     pub fn changed(&self) -> Changed {
         self.changed
     }
@@ -162,7 +159,6 @@ impl Sample {
     }
 
     /// Returns whether it has no names.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -187,7 +183,6 @@ impl fmt::Display for Sample {
 }
 
 /// Returns a name on one line, with each invisible character replaced.
-#[must_use]
 pub fn printable(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
     name.chars().map(|character| if redact::is_invisible(character) { '\u{fffd}' } else { character }).collect()

@@ -50,14 +50,12 @@ pub struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     /// Returns an answer with a body of this type and length.
-    #[must_use]
     pub fn new(status: u16, content_type: &str, length: u64, body: impl Read + 'a) -> Self {
         let headers = vec![("content-type", content_type.to_owned())];
         Self { status, headers, length: Some(length), body: Box::new(body) }
     }
 
     /// Returns an answer with this text.
-    #[must_use]
     pub fn text(status: u16, text: &str) -> Self {
         Self::new(status, "text/plain", text.len() as u64, io::Cursor::new(text.as_bytes().to_vec()))
     }
@@ -147,13 +145,11 @@ impl LoopbackServer {
     }
 
     /// Returns the URL to which a client appends its paths.
-    #[must_use]
     pub fn base_url(&self) -> String {
         format!("http://{}/", self.address)
     }
 
     /// Returns the secret word that replaces a token. Only this server accepts it.
-    #[must_use]
     pub fn word(&self) -> &Secret {
         &self.shared.word
     }

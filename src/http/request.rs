@@ -65,7 +65,6 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal with this status.
-    #[must_use]
     pub const fn new(status: u16, message: &'static str) -> Self {
         Self { status, message }
     }
@@ -110,7 +109,6 @@ pub fn parse_head(received: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
 }
 
 /// Whether these bytes begin a `HEAD` request. The answer to a refused `HEAD` request has no body either.
-#[must_use]
 pub fn begins_head_request(received: &[u8]) -> bool {
     received.strip_prefix(b"\r\n").unwrap_or(received).starts_with(b"HEAD ")
 }
@@ -140,13 +138,11 @@ impl Head {
     }
 
     /// Returns the token of `Authorization: Bearer …`.
-    #[must_use]
     pub fn bearer_token(&self) -> Option<&[u8]> {
         self.credentials("Bearer").map(str::as_bytes)
     }
 
     /// Returns the password of `Authorization: Basic …`.
-    #[must_use]
     pub fn basic_password(&self) -> Option<Vec<u8>> {
         use base64::Engine as _;
         let pair = base64::engine::general_purpose::STANDARD.decode(self.credentials("Basic")?).ok()?;

@@ -29,19 +29,16 @@ pub struct Response {
 
 impl Response {
     /// Returns an answer with a JSON document.
-    #[must_use]
     pub fn json(status: u16, body: String) -> Self {
         Self::new(status, "application/json", body)
     }
 
     /// Returns an answer with plain text.
-    #[must_use]
     pub fn text(status: u16, body: String) -> Self {
         Self::new(status, "text/plain; charset=utf-8", body)
     }
 
     /// Returns an answer with a body of this media type.
-    #[must_use]
     pub fn new(status: u16, content_type: &str, mut body: String) -> Self {
         // A body that grew by doubling may take twice its length, for as long as a slow client is sent it.
         body.shrink_to_fit();
@@ -49,7 +46,6 @@ impl Response {
     }
 
     /// Returns an answer with a JSON document that has this code.
-    #[must_use]
     pub fn of_code(code: Code, body: String) -> Self {
         let response = Self::json(code.http_status(), body);
         match code {
@@ -59,7 +55,6 @@ impl Response {
     }
 
     /// Returns an error in the format of the API. `status` may be more specific than the code's own status.
-    #[must_use]
     pub fn error(status: u16, code: Code, message: &str) -> Self {
         // The text has no control characters but line ends and tabs, so JSON escaping at most doubles its length.
         let body = error_json(code, &shorten(&visible(message), ERROR_BYTES_MAX / 2));
@@ -67,20 +62,17 @@ impl Response {
     }
 
     /// Returns a 404 answer.
-    #[must_use]
     pub fn not_found() -> Self {
         Self::error(404, Code::RequestInvalid, "there is nothing at this path")
     }
 
     /// Returns a 405 answer that names the methods of the path, such as `GET, HEAD`.
-    #[must_use]
     pub fn method_not_allowed(allowed: &str) -> Self {
         let message = format!("this path takes {allowed}");
         Self::error(405, Code::RequestInvalid, &message).with_header("Allow", allowed)
     }
 
     /// Returns a 401 answer that names what would be accepted: `Bearer`, or `Basic realm="…"`.
-    #[must_use]
     pub fn unauthorized(challenge: &str) -> Self {
         let message = "this needs the token of SYNC_API_TOKEN, as `Authorization: Bearer …`";
         Self::error(401, Code::Unauthorized, message).with_header("WWW-Authenticate", challenge)
@@ -88,7 +80,6 @@ impl Response {
 
     /// Returns the answer with one more header. A character that a header value cannot hold becomes `?`, so that no
     /// text can begin a new header line.
-    #[must_use]
     pub fn with_header(mut self, name: &'static str, value: &str) -> Self {
         let permitted = |character: char| if matches!(character, ' '..='~') { character } else { '?' };
         self.headers.push((name, value.chars().map(permitted).collect()));
@@ -96,7 +87,6 @@ impl Response {
     }
 
     /// Returns the head to send at the time `now`. The body follows it, unless the client asked with `HEAD`.
-    #[must_use]
     pub fn head(&self, now: SystemTime) -> String {
         // The phrase may be empty: clients use the number.
         let reason = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
@@ -119,7 +109,6 @@ impl Response {
     }
 
     /// Returns the bytes to send at the time `now`, without the body if the request is a `HEAD`. This copies the body.
-    #[must_use]
     pub fn to_bytes(&self, is_head: bool, now: SystemTime) -> Vec<u8> {
         let mut bytes = self.head(now).into_bytes();
         if !is_head {

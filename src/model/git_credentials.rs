@@ -29,7 +29,6 @@ pub enum GitCredentials {
 
 impl GitCredentials {
     /// Returns the secrets in it, in the forms in which they are sent.
-    #[must_use]
     pub fn secrets(&self) -> Vec<Secret> {
         match self {
             Self::None => Vec::new(),
@@ -40,7 +39,6 @@ impl GitCredentials {
 }
 
 /// Returns user name and token as Basic authentication sends them.
-#[must_use]
 pub fn basic_credentials(username: &str, token: &Secret) -> Secret {
     use base64::Engine as _;
     Secret::new(base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", token.expose())))

@@ -60,7 +60,6 @@ macro_rules! text_of {
     ($name:ident.$field:tt) => {
         impl $name {
             /// Returns the text.
-            #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.$field
             }
@@ -79,7 +78,6 @@ pub(super) use text_of;
 pub const WORKSPACE_MARK: &str = "{workspace}";
 
 /// Replaces each [`WORKSPACE_MARK`] in `template`.
-#[must_use]
 pub fn fill(template: &str, workspace: &WorkspaceId) -> String {
     template.replace(WORKSPACE_MARK, workspace.as_str())
 }
@@ -167,7 +165,6 @@ impl BranchName {
     }
 
     /// Returns the full name, such as `refs/heads/main`.
-    #[must_use]
     pub fn full_ref(&self) -> String {
         ["refs/heads/", &self.0].concat()
     }
@@ -227,13 +224,11 @@ impl Subdir {
     }
 
     /// Returns whether it is the repository's root.
-    #[must_use]
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Returns the prefix of each path of this folder in the repository: empty for the root, else `folder/`.
-    #[must_use]
     pub fn prefix(&self) -> String {
         if self.is_root() { String::new() } else { [&self.0, "/"].concat() }
     }
@@ -287,13 +282,11 @@ impl Identity {
     }
 
     /// Returns the name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns the address.
-    #[must_use]
     pub fn email(&self) -> &str {
         &self.email
     }

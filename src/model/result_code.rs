@@ -98,31 +98,26 @@ impl Code {
     }
 
     /// Returns the name in results, logs and metrics.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         Self::TABLE[self as usize].1
     }
 
     /// Returns the HTTP status of an answer with this code.
-    #[must_use]
     pub fn http_status(self) -> u16 {
         Self::TABLE[self as usize].2
     }
 
     /// Returns the exit code of a command that ends with this code.
-    #[must_use]
     pub fn exit_code(self) -> u8 {
         Self::TABLE[self as usize].3
     }
 
     /// Returns the code of a failure with this name.
-    #[must_use]
     pub fn failure_of_name(name: &str) -> Option<Self> {
         Self::failures().find(|code| code.as_str() == name)
     }
 
     /// Returns whether this is a success.
-    #[must_use]
     pub fn is_success(self) -> bool {
         matches!(self, Self::Pushed | Self::Unchanged | Self::DryRun | Self::Restored)
     }

@@ -41,7 +41,6 @@ impl Warnings {
     }
 
     /// Returns all warnings so far, in order.
-    #[must_use]
     pub fn list(&self) -> &[String] {
         &self.0
     }
@@ -65,7 +64,6 @@ pub struct LeftOut {
 impl LeftOut {
     /// Returns the first 200 items of a list. If there are more, the last entry counts them. The list may end with such
     /// a count.
-    #[must_use]
     pub fn first_of(mut all: Vec<Self>) -> Vec<Self> {
         let count = |last: &Self| last.item.strip_suffix(MORE)?.parse::<usize>().ok();
         let last = all.pop_if(|last| last.reason == NOT_LISTED);
@@ -78,7 +76,6 @@ impl LeftOut {
     }
 
     /// The last entry of a list that lacks `count` items.
-    #[must_use]
     pub fn more(count: usize) -> Self {
         Self { item: format!("{count}{MORE}"), reason: NOT_LISTED.to_owned() }
     }
@@ -192,7 +189,6 @@ const ANSWERED_WARNINGS_BYTES_MAX: usize = 2 * 1024;
 
 impl SyncResult {
     /// Returns a result without a commit, changes and warnings.
-    #[must_use]
     pub fn bare(code: Code, message: String, run_id: String, workspace: String, branch: String) -> Self {
         Self {
             code,
@@ -213,7 +209,6 @@ impl SyncResult {
     }
 
     /// Shortens a failed result for an HTTP answer that has `count` results.
-    #[must_use]
     pub fn for_answer(mut self, count: usize) -> Self {
         if self.code.is_success() {
             return self;
@@ -224,14 +219,12 @@ impl SyncResult {
     }
 
     /// Returns the result as one line of JSON.
-    #[must_use]
     pub fn to_json(&self) -> String {
         json::to_string(self)
     }
 }
 
 /// Returns the first entries of a list, as many as fit into `bytes_max`, and then an entry that counts the others.
-#[must_use]
 pub fn keep_first<T>(
     mut list: Vec<T>,
     bytes_max: usize,
@@ -253,14 +246,12 @@ pub fn keep_first<T>(
 }
 
 /// Returns the first of these warnings, as [`keep_first`] does.
-#[must_use]
 pub fn first_warnings(warnings: Vec<String>, bytes_max: usize) -> Vec<String> {
     keep_first(warnings, bytes_max, String::len, |count| format!("and {count} more, see the log"))
 }
 
 /// Returns one code for the results of several workspaces: the first failure in their order. If all succeeded, it is
 /// the code of a success that changed something, if there is one.
-#[must_use]
 pub fn code_of_all(results: &[SyncResult]) -> Code {
     let codes: Vec<_> = results.iter().map(|result| result.code).collect();
     let failure = codes.iter().find(|code| !code.is_success());
@@ -270,7 +261,6 @@ pub fn code_of_all(results: &[SyncResult]) -> Code {
 }
 
 /// Returns the results of a request as one line of JSON. A single one is not in a list.
-#[must_use]
 pub fn all_to_json(results: &[SyncResult], is_single: bool) -> String {
     if let ([result], true) = (results, is_single) {
         return json::to_string(result);
@@ -286,7 +276,6 @@ pub fn all_to_json(results: &[SyncResult], is_single: bool) -> String {
 }
 
 /// Returns an error without a run as one line of JSON.
-#[must_use]
 pub fn error_json(code: Code, message: &str) -> String {
     json::to_string(&ErrorDocument { success: false, code: code.as_str(), message })
 }

@@ -42,7 +42,6 @@ impl BaseUrl {
 
     /// Returns the URL of `path` below this one, without checking `path`. The empty path gives the base with a slash at
     /// its end.
-    #[must_use]
     pub fn join(&self, path: &str) -> String {
         [&self.0, "/", path.trim_start_matches('/')].concat()
     }
@@ -153,26 +152,22 @@ impl RemoteUrl {
     }
 
     /// Returns its protocol.
-    #[must_use]
     pub fn scheme(&self) -> RemoteScheme {
         self.scheme
     }
 
     /// Returns whether git uses HTTP for it, and therefore needs a token.
-    #[must_use]
     pub fn is_http(&self) -> bool {
         matches!(self.scheme, RemoteScheme::Https | RemoteScheme::Http)
     }
 
     /// Returns the host without its port; the empty text for a file.
-    #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
     /// Returns scheme, host and port with a slash, for git's `http.<origin>.extraHeader`. Only http and https URLs have
     /// an origin.
-    #[must_use]
     pub fn origin(&self) -> Option<String> {
         if !self.is_http() {
             return None;

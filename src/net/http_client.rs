@@ -16,7 +16,6 @@ use crate::util::deadline::{CancelToken, Deadline, Expired};
 ///
 /// The client does not follow redirects, because that would send a token elsewhere. No status is an error.
 /// `environment` may name proxies, and files of certificates (`SSL_CERT_FILE`, `CA_BUNDLE_FILE`).
-#[must_use]
 pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) -> ureq::Agent {
     let configuration = ureq::Agent::config_builder()
         .timeout_global(Some(timeout))
@@ -89,14 +88,12 @@ fn is_https(url: &str) -> bool {
 }
 
 /// Whether a server that answers with this status may answer differently in a moment.
-#[must_use]
 pub fn is_passing(status: u16) -> bool {
     // 501 and 505 are about features that the server does not support.
     matches!(status, 408 | 429 | 500 | 502..=504 | 506..=599)
 }
 
 /// Whether a request that got no answer may get one in a moment. A bad certificate stays bad.
-#[must_use]
 pub fn is_passing_error(error: &ureq::Error) -> bool {
     use ureq::Error;
     match error {

@@ -55,7 +55,6 @@ fn is_usable(value: &str) -> bool {
 }
 
 /// Returns the passwords in the URLs of proxies, in the forms in which they are written and sent.
-#[must_use]
 pub fn secrets(environment: &[(String, String)]) -> Vec<Secret> {
     let mut secrets = Vec::new();
     for (_, value) in environment.iter().filter(|(name, _)| name.ends_with("_proxy")) {
@@ -74,7 +73,6 @@ pub fn secrets(environment: &[(String, String)]) -> Vec<Secret> {
 }
 
 /// Returns the proxy for a URL, or `None` for a direct request. `environment` has the variables of [`variables`].
-#[must_use]
 pub fn for_url<'a>(url: &str, environment: &'a [(String, String)]) -> Option<&'a str> {
     let get = |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let (scheme, rest) = url.split_once("://")?;

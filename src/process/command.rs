@@ -27,7 +27,6 @@ pub(super) struct Content {
 impl Invocation {
     /// Creates an invocation of `program` in `folder`. The program is looked up in the `PATH` that
     /// [`Invocation::environment`] sets. Without [`Invocation::stdin`], its standard input is `/dev/null`.
-    #[must_use]
     pub fn new(program: impl AsRef<OsStr>, folder: &Path) -> Self {
         #[expect(clippy::disallowed_methods, reason = "the one place that makes commands")]
         let mut command = Command::new(program);
@@ -36,49 +35,42 @@ impl Invocation {
     }
 
     /// Adds one argument. It must not be a secret: every process can read arguments.
-    #[must_use]
     pub fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.command.arg(argument);
         self
     }
 
     /// Adds arguments.
-    #[must_use]
     pub fn arguments<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.command.args(arguments);
         self
     }
 
     /// Sets a variable. The program sees only the variables that are set here.
-    #[must_use]
     pub fn environment(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
     /// Sets the file that it reads as standard input.
-    #[must_use]
     pub fn stdin(mut self, file: File) -> Self {
         self.command.stdin(file);
         self
     }
 
     /// Lets it write only below these folders, if the kernel can enforce that.
-    #[must_use]
     pub fn confine(mut self, folders: &[&Path]) -> Self {
         self.confined_to = folders.iter().map(|folder| folder.to_path_buf()).collect();
         self
     }
 
     /// Captures its standard output as bytes, at most `bytes_max`, instead of as lines.
-    #[must_use]
     pub fn capture(mut self, bytes_max: usize) -> Self {
         self.content = Some(Content { bytes_max, file: None });
         self
     }
 
     /// Writes its standard output to a file, at most `bytes_max` bytes.
-    #[must_use]
     pub fn write_to(mut self, file: File, bytes_max: usize) -> Self {
         self.content = Some(Content { bytes_max, file: Some(file) });
         self

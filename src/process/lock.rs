@@ -70,7 +70,6 @@ impl Lock {
     }
 
     /// Acquires the lock at `path` if no run holds it. Ends programs that a killed run left behind.
-    #[must_use]
     pub fn acquire_if_free(path: &Path) -> Option<Self> {
         // They hold it, and there is no second try.
         if let Ok(path) = path.canonicalize() {
@@ -88,7 +87,6 @@ impl Lock {
     }
 
     /// Returns the value of [`MARKER`](crate::process::orphans::MARKER) for the programs of this run.
-    #[must_use]
     pub fn marker(&self) -> &str {
         &self.marker
     }

@@ -76,7 +76,6 @@ fn are_there(programs: &[u32]) -> bool {
 
 /// Returns a git process that works on `folder` and that our runs did not start: the caller holds the lock, so no other
 /// run has a program there.
-#[must_use]
 pub fn git_at_work_in(folder: &Path) -> Option<u32> {
     let folder = folder.canonicalize().ok()?;
     let is_there = |link: PathBuf| std::fs::read_link(link).is_ok_and(|target| target.starts_with(&folder));

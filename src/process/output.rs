@@ -16,7 +16,6 @@ const TAIL_LINES_MAX: usize = 40;
 const LINE_BYTES_MAX: usize = 4096;
 
 /// Returns one printed line as text, without colours and other escape sequences, and with control characters replaced.
-#[must_use]
 pub fn clean_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut clean = String::with_capacity(text.len());

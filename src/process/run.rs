@@ -51,13 +51,11 @@ pub struct Finished {
 
 impl Finished {
     /// Returns whether it exited with 0.
-    #[must_use]
     pub fn is_success(&self) -> bool {
         self.ending == Ending::Exit(0)
     }
 
     /// Returns the last lines as one text.
-    #[must_use]
     pub fn tail_text(&self) -> String {
         self.tail.join("\n")
     }

@@ -73,7 +73,6 @@ pub enum Purpose {
 
 impl Purpose {
     /// Returns the name of such a run.
-    #[must_use]
     pub fn noun(self) -> &'static str {
         match self {
             Self::Sync => "sync",
@@ -120,7 +119,6 @@ pub struct RequestError {
 impl SyncRequest {
     /// Returns a short name for the source and the destination of the backup. Requests that differ only in credentials
     /// and flags have the same name.
-    #[must_use]
     pub fn destination(&self) -> String {
         destination(&self.base_url, &self.remote, &self.branch, &self.subdir)
     }
@@ -128,7 +126,6 @@ impl SyncRequest {
     /// Returns a name for what only one run at a time may use. For a run of a configured backup it is the workspace.
     /// For any other run it contains the destination too, so that such a run never makes a configured one wait. It
     /// names the lock, the scratch folder and the queue.
-    #[must_use]
     pub fn backup_id(&self) -> String {
         if self.configured {
             return self.workspace.to_string();
@@ -138,7 +135,6 @@ impl SyncRequest {
     }
 
     /// Returns the key for the status of the backup or the verification that this run is about.
-    #[must_use]
     pub fn status_key(&self) -> String {
         match self.purpose {
             Purpose::Verify => verified(&self.destination()),
@@ -148,7 +144,6 @@ impl SyncRequest {
 
     /// Returns all secrets of the request, in the forms in which they are sent, so that they can be removed from the
     /// output of tools.
-    #[must_use]
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = vec![self.windmill_token.clone()];
         secrets.extend(self.windmill_headers.iter().map(|(_, value)| value.clone()));
@@ -178,7 +173,6 @@ pub enum Target {
 
 impl<'a> Draft<'a> {
     /// Makes the draft of what the settings ask for.
-    #[must_use]
     pub fn from_config(config: &'a Config, flags: Flags) -> Self {
         Self { config, fields: Fields::of_config(config, flags), faults: Faults::new(Code::ConfigInvalid) }
     }
@@ -200,20 +194,17 @@ impl<'a> Draft<'a> {
     }
 
     /// Whether the request brings a Windmill token of its own.
-    #[must_use]
     pub fn brings_windmill_token(&self) -> bool {
         self.fields.is_given("windmill_token")
     }
 
     /// Returns when the answer comes.
-    #[must_use]
     pub fn wait(&self) -> Wait {
         if self.fields.no_wait { Wait::No } else { Wait::UntilDone }
     }
 
     /// Whether the request asks for the same as the settings, so that its result counts as theirs. A dry run, a
     /// verification and a restore do not.
-    #[must_use]
     pub fn is_of_the_settings(&self) -> bool {
         self.fields.given.is_empty() && !self.fields.flags.dry_run && self.fields.flags.purpose == Purpose::Sync
     }
@@ -221,7 +212,6 @@ impl<'a> Draft<'a> {
     /// Returns the token for listing the workspaces that the settings stand for. The list is needed before a named
     /// workspace counts as one of them. Returns `None` if the caller brings a token of its own, or if the settings name
     /// the workspaces.
-    #[must_use]
     pub fn listing_token(&self) -> Option<Secret> {
         if self.config.workspaces != Workspaces::All || self.brings_windmill_token() {
             return None;
@@ -302,7 +292,6 @@ fn refuse_choices(fields: &Fields, config: &Config) -> Result<(), RequestError> 
 
 /// Returns the [`SyncRequest::destination`] of the settings for a workspace. It is empty if a part is missing or
 /// invalid.
-#[must_use]
 pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> String {
     match (&config.remote, config.branch_for(workspace), config.subdir_for(workspace)) {
         (Some(remote), Ok(branch), Ok(subdir)) => destination(&config.base_url, remote, &branch, &subdir),
@@ -322,7 +311,6 @@ pub fn configured_git_credentials(config: &Config, remote: &RemoteUrl) -> Result
 }
 
 /// Returns the key for the status of the verifications of a backup to `destination`.
-#[must_use]
 pub fn verified(destination: &str) -> String {
     ["verify:", destination].concat()
 }

@@ -118,7 +118,6 @@ impl Record {
     }
 
     /// Returns when it ended.
-    #[must_use]
     pub fn ended_at(&self) -> Option<SystemTime> {
         time::from_text(&self.ended)
     }
@@ -225,7 +224,6 @@ type Change = Box<dyn Fn(&mut SavedHistory) -> bool + Send>;
 
 impl SavedHistory {
     /// Returns the status of one backup.
-    #[must_use]
     pub fn status(&self, workspace: &str, destination: &str) -> Option<&BackupStatus> {
         self.standings.iter().find(|one| one.workspace == workspace && one.destination == destination)
     }
@@ -383,7 +381,6 @@ fn stamp_of(path: &Path) -> Option<Stamp> {
 
 impl History {
     /// Returns the history in this folder. Nothing is read or created before it is needed.
-    #[must_use]
     pub fn new(folder: &Path) -> Self {
         Self { path: folder.join("history.json"), memory: Mutex::default() }
     }
@@ -431,7 +428,6 @@ impl History {
     }
 
     /// Returns the user of the token that made the last backup of a workspace to a destination, if known.
-    #[must_use]
     pub fn token_user(&self, workspace: &str, destination: &str) -> Option<TokenUser> {
         self.read(|kept| kept.status(workspace, destination).and_then(|known| known.token_user.clone()))
     }

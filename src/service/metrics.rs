@@ -78,7 +78,6 @@ impl Metrics {
 
     /// Returns all metrics as text: those counted here, and the current values of the configured backups, of the runs in
     /// progress and of the process, which started at `process_start`.
-    #[must_use]
     pub fn to_text(&self, backups: &[Workspace], in_progress: usize, process_start: SystemTime) -> String {
         let counts = self.counts();
         let mut text = Text(String::with_capacity(8 << 10));

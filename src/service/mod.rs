@@ -39,7 +39,6 @@ pub struct Service {
 
 impl Service {
     /// Returns the status of the configured backups.
-    #[must_use]
     pub fn workspaces(&self) -> Vec<Workspace> {
         self.recorder.history.read(|kept| status::configured_workspaces(&self.config, kept))
     }

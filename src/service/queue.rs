@@ -131,19 +131,16 @@ impl Run {
     }
 
     /// Returns the step of the run.
-    #[must_use]
     pub fn step(&self) -> &'static str {
         self.state().step
     }
 
     /// Returns how many milliseconds ago the run was requested.
-    #[must_use]
     pub fn age_ms(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Returns a failed result of this run, without a commit and changes.
-    #[must_use]
     pub fn failure(&self, code: Code, message: String) -> SyncResult {
         let (workspace, branch) = (self.request.workspace.to_string(), self.request.branch.to_string());
         let result = SyncResult::bare(code, message, self.id.clone(), workspace, branch);
@@ -249,7 +246,6 @@ impl Queue {
     }
 
     /// Waits until a run ends, and returns its result, or `None` if its caller is gone. `is_gone` is called repeatedly.
-    #[must_use]
     pub fn wait(&self, run: &Run, is_gone: &dyn Fn() -> bool) -> Option<SyncResult> {
         let mut state = self.state();
         loop {
@@ -271,7 +267,6 @@ impl Queue {
     }
 
     /// Waits until no run is in progress, at most `time`. Returns whether this happened.
-    #[must_use]
     pub fn wait_until_idle(&self, time: Duration) -> bool {
         let is_busy = |state: &mut QueueState| !state.runs.is_empty();
         let waited = self.changed.wait_timeout_while(self.state(), time, is_busy);
@@ -279,14 +274,12 @@ impl Queue {
     }
 
     /// Whether a run is there or has ended.
-    #[must_use]
     pub fn was_used(&self) -> bool {
         let state = self.state();
         !state.runs.is_empty() || state.last_end.iter().any(Option::is_some)
     }
 
     /// Returns the runs in progress, at most one for each backup, and those that wait for the end of others.
-    #[must_use]
     pub fn overview(&self) -> (Vec<Arc<Run>>, Vec<Arc<Run>>) {
         // A run that has ended keeps its place until it is saved.
         let active: Vec<_> = self.state().runs.iter().filter(|run| run.state().result.is_none()).cloned().collect();

@@ -154,7 +154,6 @@ impl Workspace {
 
 /// Returns the status of the configured backups. If the settings choose all workspaces, these are those that Windmill
 /// listed last, or, before it was asked, those in the history.
-#[must_use]
 pub fn configured_workspaces(config: &Config, kept: &SavedHistory) -> Vec<Workspace> {
     let one = |workspace: &WorkspaceId| {
         let destination = request::configured_destination(config, workspace);
@@ -187,7 +186,6 @@ pub fn configured_workspaces(config: &Config, kept: &SavedHistory) -> Vec<Worksp
 /// Returns what is wrong with the configured backups, or `None` if all is well: the code of the first fault, and all
 /// faults in one line. It names no cause, because the caller needs no token. For a backup without a success, the time
 /// counts from the start of the process.
-#[must_use]
 pub fn fault_of(service: &Service, workspaces: &[Workspace], now: SystemTime) -> Option<(Code, String)> {
     let (config, started) = (&service.config, time::of(service.started, now));
     let fault_of = |workspace: &Workspace| {
@@ -214,7 +212,6 @@ fn failure_of(workspace: &Workspace) -> Option<(Code, String)> {
 /// Returns since when a backup is overdue, and a message about it, if it was not made for longer than
 /// `EXPECT_SYNC_EVERY`. If it was never made, that time begins with the process. So it does if the last one lies in the
 /// future: the clock was wrong.
-#[must_use]
 pub fn overdue(
     config: &Config,
     workspace: &Workspace,
@@ -260,7 +257,6 @@ fn last_in_words(time: Option<&str>) -> String {
 
 impl StatusReport {
     /// Returns the current report.
-    #[must_use]
     pub fn new(service: &Service, kept: &SavedHistory, (running, waiting): &(Vec<Arc<Run>>, Vec<Arc<Run>>)) -> Self {
         let Service { config, started, .. } = service;
         let now = SystemTime::now();

@@ -30,7 +30,6 @@ pub const NO_SYNCS: Option<&str> = if run::CAN_START {
 
 impl Service {
     /// Executes the run, and returns its result. It may take minutes, and may panic.
-    #[must_use]
     pub fn work(&self, run: &Run) -> SyncResult {
         let progress = |event| {
             match event {

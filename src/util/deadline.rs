@@ -18,7 +18,6 @@ impl CancelToken {
     }
 
     /// Returns whether [`CancelToken::cancel`] was called.
-    #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
@@ -42,7 +41,6 @@ pub struct Deadline {
 
 impl Deadline {
     /// Returns a deadline `time` from now.
-    #[must_use]
     pub fn after(time: Duration, cancel: &CancelToken) -> Self {
         // A time that overflows the clock becomes a century.
         let now = Instant::now();
@@ -51,7 +49,6 @@ impl Deadline {
     }
 
     /// Returns the token that cancels it earlier.
-    #[must_use]
     pub fn cancel_token(&self) -> &CancelToken {
         &self.cancel
     }

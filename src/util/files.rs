@@ -79,7 +79,6 @@ pub fn entries_below(folder: &Path) -> impl Iterator<Item = DirEntry> {
 }
 
 /// Returns how many bytes the files below a folder have.
-#[must_use]
 pub fn bytes_in(folder: &Path) -> u64 {
     let files = entries_below(folder).filter_map(|entry| entry.metadata().ok()).filter(|about| !about.is_dir());
     files.map(|about| about.len()).fold(0, u64::saturating_add)
@@ -212,7 +211,6 @@ pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// Returns an error with the path at which it happened.
-#[must_use]
 pub fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
@@ -236,7 +234,6 @@ impl RunDir {
     }
 
     /// Returns the path of the folder.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }

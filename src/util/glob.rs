@@ -1,13 +1,11 @@
 //! Paths held against patterns: `*` and `?` match within a name, `**` matches any number of folders.
 
 /// Returns whether the pattern matches the whole path.
-#[must_use]
 pub fn matches(pattern: &str, path: &str) -> bool {
     matches_by(pattern, path, name_is)
 }
 
 /// Does the same with another comparison of a pattern's name with a path's name.
-#[must_use]
 pub fn matches_by(pattern: &str, path: &str, name_is: impl Fn(&str, &str) -> bool) -> bool {
     let mut names: Vec<&str> = pattern.split('/').collect();
     // A folder is not within itself.
@@ -19,7 +17,6 @@ pub fn matches_by(pattern: &str, path: &str, name_is: impl Fn(&str, &str) -> boo
 }
 
 /// Returns whether the pattern of a name matches the whole name.
-#[must_use]
 pub fn name_is(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     is_like(&pattern, &name, |one| *one == '*', |one, other| *one == '?' || one == other)

@@ -14,7 +14,6 @@ pub struct Digest(platform::Context);
 
 impl Digest {
     /// Makes a digest of no bytes.
-    #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
         Self(platform::new(algorithm))
     }
@@ -25,13 +24,11 @@ impl Digest {
     }
 
     /// Returns the digest as lower-case hexadecimal digits.
-    #[must_use]
     pub fn finish(self) -> String {
         hex(self.0.finish().as_ref())
     }
 
     /// Returns the bytes of a SHA-256; for a shorter digest, zeros follow its bytes.
-    #[must_use]
     pub fn finish_bytes(self) -> [u8; 32] {
         let (finished, mut bytes) = (self.0.finish(), [0; 32]);
         bytes.iter_mut().zip(finished.as_ref()).for_each(|(byte, of_digest)| *byte = *of_digest);
@@ -40,13 +37,11 @@ impl Digest {
 }
 
 /// Returns 32 random hexadecimal digits, or `None` if the system gives no random numbers.
-#[must_use]
 pub fn random_word() -> Option<String> {
     platform::random().map(|bytes| hex(&bytes[..16]))
 }
 
 /// Returns a short name of 16 hexadecimal digits, different for each `text`.
-#[must_use]
 pub fn short_name(text: &str) -> String {
     let mut digest = Digest::new(Algorithm::Sha256);
     digest.update(text.as_bytes());
@@ -56,7 +51,6 @@ pub fn short_name(text: &str) -> String {
 }
 
 /// Returns the bytes as lower-case hexadecimal digits.
-#[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or_default()).collect()

@@ -24,7 +24,6 @@ pub enum OutlineFault {
 }
 
 /// Returns the limit that the outline breaks first. The content of strings does not count.
-#[must_use]
 pub fn outline_fault(text: &str, limits: Limits) -> Option<OutlineFault> {
     let (mut depth, mut values, mut containers) = (0_usize, 1_usize, 0_usize);
     let (mut in_string, mut escaped) = (false, false);
@@ -49,7 +48,6 @@ pub fn outline_fault(text: &str, limits: Limits) -> Option<OutlineFault> {
 }
 
 /// Returns the value of a text, if its outline keeps the limits and it is JSON.
-#[must_use]
 pub fn parse(text: &str, limits: Limits) -> Option<Value> {
     if outline_fault(text, limits).is_some() {
         return None;

@@ -43,7 +43,6 @@ thread_local! {
 }
 
 /// Returns the fields of this thread, for another thread that works for it.
-#[must_use]
 pub fn fields() -> Fields {
     FIELDS.with_borrow(Clone::clone)
 }

@@ -6,20 +6,17 @@ const NOT_RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remo
 const IN_A_PATH: &AsciiSet = &NOT_RESERVED.remove(b'/');
 
 /// Encodes a part of a path or query: all characters except letters, digits and `-._~`.
-#[must_use]
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, NOT_RESERVED).to_string()
 }
 
 /// Encodes a path: as [`encode`], but keeps the slashes.
-#[must_use]
 pub fn encode_path(text: &str) -> String {
     utf8_percent_encode(text, IN_A_PATH).to_string()
 }
 
 /// Decodes a text. Returns `None` if a percent sign is not followed by two hexadecimal digits, or if the result is not
 /// UTF-8.
-#[must_use]
 pub fn decode(text: &str) -> Option<String> {
     if !is_well_formed(text) {
         return None;
@@ -28,7 +25,6 @@ pub fn decode(text: &str) -> Option<String> {
 }
 
 /// Returns whether two hexadecimal digits follow each percent sign.
-#[must_use]
 pub fn is_well_formed(text: &str) -> bool {
     let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
     text.split('%').skip(1).all(is_escape)

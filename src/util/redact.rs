@@ -11,7 +11,6 @@ const SCRUBBED_BYTES_MIN: usize = 4;
 
 /// Returns whether a character is invisible, or changes the direction or the place of others, so that a text looks like
 /// a different one.
-#[must_use]
 pub fn is_invisible(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -22,7 +21,6 @@ pub fn is_invisible(character: char) -> bool {
 }
 
 /// Replaces each [invisible](is_invisible) character by U+FFFD, except `\n` and tabs.
-#[must_use]
 pub fn visible(text: &str) -> String {
     let seen = |one: char| if is_invisible(one) && !matches!(one, '\n' | '\t') { '\u{fffd}' } else { one };
     text.chars().map(seen).collect()
@@ -30,7 +28,6 @@ pub fn visible(text: &str) -> String {
 
 /// Returns the text, or its beginning (a third of `bytes_max`) and its end: the beginning says what was tried, and the
 /// end says why it failed.
-#[must_use]
 pub fn shorten(text: &str, bytes_max: usize) -> String {
     const MARK: &str = " […] ";
     if text.len() <= bytes_max {
@@ -42,7 +39,6 @@ pub fn shorten(text: &str, bytes_max: usize) -> String {
 }
 
 /// Returns the text, or its first characters with `…`.
-#[must_use]
 pub fn first_chars(text: &str, chars_max: usize) -> Cow<'_, str> {
     match text.char_indices().nth(chars_max) {
         Some((end, _)) => Cow::Owned([&text[..end], "…"].concat()),
@@ -75,7 +71,6 @@ impl Redactor {
     }
 
     /// Returns `text` with each known secret replaced by `[redacted]`.
-    #[must_use]
     pub fn redact(&self, text: &str) -> String {
         let mut clean = text.to_owned();
         for needle in &self.needles {
@@ -87,7 +82,6 @@ impl Redactor {
     }
 
     /// Redacts a text that was cut off: if it ends with the beginning of a secret, that is replaced too.
-    #[must_use]
     pub fn scrub_cut(&self, text: &str) -> String {
         let mut clean = self.redact(text);
         let begun = self.needles.iter().filter_map(|needle| {

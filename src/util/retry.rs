@@ -29,7 +29,6 @@ pub trait Failure: From<Expired> {
     /// Returns what failed, for the log.
     fn message(&self) -> &str;
     /// Returns the error after the last of several attempts.
-    #[must_use]
     fn after(self, _attempts: usize) -> Self {
         self
     }

@@ -6,20 +6,17 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Returns a time as `2026-11-22T18:00:00Z`.
-#[must_use]
 pub fn to_text(time: SystemTime) -> String {
     in_utc(time).replace_nanosecond(0).ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 /// Returns a time as `2026-11-22T18:00:00.123Z`.
-#[must_use]
 pub fn to_text_with_millis(time: SystemTime) -> String {
     let seconds = to_text(time);
     format!("{}.{:03}Z", seconds.trim_end_matches('Z'), in_utc(time).millisecond())
 }
 
 /// Parses a time of RFC 3339, in any time zone.
-#[must_use]
 pub fn from_text(text: &str) -> Option<SystemTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
 }
@@ -52,7 +49,6 @@ fn in_utc(time: SystemTime) -> OffsetDateTime {
 }
 
 /// Returns a moment of this process by the clock that shows `now`, which may have been set since.
-#[must_use]
 pub fn of(moment: Instant, now: SystemTime) -> SystemTime {
     now.checked_sub(moment.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH)
 }

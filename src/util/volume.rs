@@ -19,7 +19,6 @@ pub struct Volume {
 
 impl Volume {
     /// Returns the volume of `path`. If the system does not report its size, nothing is reserved.
-    #[must_use]
     pub fn of(path: &Path) -> Self {
         let bytes_reserved = match space(path) {
             Some((total, _)) if total >= SMALL_VOLUME_BYTES => FREE_BYTES_MIN,
@@ -30,7 +29,6 @@ impl Volume {
     }
 
     /// Returns how many bytes a run may still write; `None` if the system does not report it.
-    #[must_use]
     pub fn bytes_left(&self) -> Option<u64> {
         space(&self.path).map(|(_, free)| free.saturating_sub(self.bytes_reserved))
     }
@@ -52,7 +50,6 @@ impl Volume {
 
 /// Returns the size of the volume and the space that is free to us, in bytes.
 #[cfg(unix)]
-#[must_use]
 pub fn space(path: &Path) -> Option<(u64, u64)> {
     let about = rustix::fs::statvfs(path).ok()?;
     Some((about.f_blocks.saturating_mul(about.f_frsize), about.f_bavail.saturating_mul(about.f_frsize)))
@@ -60,7 +57,6 @@ pub fn space(path: &Path) -> Option<(u64, u64)> {
 
 /// Returns `None`: the system does not report it.
 #[cfg(not(unix))]
-#[must_use]
 pub fn space(_: &Path) -> Option<(u64, u64)> {
     None
 }

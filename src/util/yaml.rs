@@ -64,7 +64,6 @@ pub enum Node {
 
 impl Node {
     /// Returns whether it is null, `[]` or `{}`.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Null => true,
@@ -75,7 +74,6 @@ impl Node {
     }
 
     /// Returns the value of a field, if this is a mapping that has it.
-    #[must_use]
     pub fn field(&self, name: &str) -> Option<&Self> {
         let Self::Fields(fields) = self else { return None };
         fields.iter().find(|(key, _)| key == name).map(|(_, value)| value)
@@ -83,7 +81,6 @@ impl Node {
 }
 
 /// Reads a whole file as one value. Returns `None` if it is not valid or cannot be read within the bounds.
-#[must_use]
 pub fn value(yaml: &str) -> Option<Node> {
     let source = Source::of(yaml).ok()?;
     let yaml = &*source.text;
@@ -179,7 +176,6 @@ fn has_merge_tag(yaml: &str) -> bool {
 }
 
 /// Returns the first characters, with invisible ones and line breaks escaped.
-#[must_use]
 pub fn escaped_start(text: &str, chars_max: usize) -> String {
     first_chars(text, chars_max).escape_debug().to_string()
 }

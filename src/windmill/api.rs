@@ -96,13 +96,11 @@ impl From<io::Error> for WindmillError {
 pub const KEY_TRAILER: &str = "Windmill-Key-Fingerprint";
 
 /// Returns that trailer as a line.
-#[must_use]
 pub fn key_trailer(key: &Secret) -> String {
     [KEY_TRAILER, ": ", &fingerprint(key), "\n"].concat()
 }
 
 /// Returns a text that identifies a key and does not reveal it: `sha256:` and the digest.
-#[must_use]
 pub fn fingerprint(key: &Secret) -> String {
     ["sha256:", &hash::hex(&json_digest::hash_of(&[key.expose().as_bytes()]))].concat()
 }
@@ -188,7 +186,6 @@ impl Answer {
 
 impl<'a> Windmill<'a> {
     /// Makes the client. `environment` may name proxies and certificates.
-    #[must_use]
     pub fn new(
         base_url: &'a BaseUrl,
         workspace: &'a WorkspaceId,
@@ -202,7 +199,6 @@ impl<'a> Windmill<'a> {
     }
 
     /// Returns the same client with another deadline.
-    #[must_use]
     pub fn until<'b>(&self, deadline: &'b Deadline) -> Windmill<'b>
     where
         'a: 'b,
@@ -370,7 +366,6 @@ impl<'a> Windmill<'a> {
 
     /// Asks for something in the workspace that a sync can do without. It asks once, and returns `None` if the answer
     /// is incomplete, late or not JSON.
-    #[must_use]
     pub fn ask_for_names(&self, path: &str) -> Option<Value> {
         let (status, value) = match self.ask(&self.path(path)) {
             Ok(answer) => (answer.status, parse(&self.redactor().redact(&answer.body))),
@@ -535,7 +530,6 @@ fn is_true(object: &Object, name: &str) -> bool {
 }
 
 /// Returns a field of an object, if it exists and is a text.
-#[must_use]
 pub fn text<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
     match object.get(name) {
         Some(Value::String(text)) => Some(text),
@@ -544,7 +538,6 @@ pub fn text<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
 }
 
 /// Returns two fields of an object, if both exist and are texts.
-#[must_use]
 pub fn two_texts(object: &Value, [one, other]: [&str; 2]) -> Option<(String, String)> {
     let Value::Object(object) = object else { return None };
     Some((text(object, one)?.to_owned(), text(object, other)?.to_owned()))

@@ -307,7 +307,6 @@ fn retry_of_pull(tail: &[String]) -> Retry {
 }
 
 /// Whether wmill says in this line which file it is about to change, or has changed.
-#[must_use]
 pub fn is_progress(line: &str) -> bool {
     ["+ ", "- ", "~ ", "Writing ", "Editing ", "Deleting ", APPLIES].iter().any(|start| line.starts_with(start))
 }
@@ -334,7 +333,6 @@ pub fn version(run_env: &RunEnv, on_line: &mut dyn FnMut(&str)) -> Result<String
 
 /// Returns what is known about the `wmill` on the path, or `None` if it does not give its version. It is started only if
 /// it is not the `known` one.
-#[must_use]
 pub fn program(run_env: &RunEnv, known: Option<&Program>) -> Option<Program> {
     let path = path(&run_env.environment)?;
     let metadata = path.metadata().ok()?;

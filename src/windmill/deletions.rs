@@ -20,7 +20,6 @@ pub struct Deletions {
 
 impl Deletions {
     /// Whether there are too many deletions: at least 10 and more than this share, or all objects.
-    #[must_use]
     pub fn exceeds(&self, percent_max: u8) -> bool {
         let deleted = self.deleted.len();
         let share_exceeded = deleted.saturating_mul(100) > self.total.saturating_mul(usize::from(percent_max));

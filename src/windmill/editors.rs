@@ -47,7 +47,6 @@ pub struct Edit {
 pub type Edits = BTreeMap<ItemId, Edit>;
 
 /// Asks for the last edits of these items.
-#[must_use]
 pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<ItemId>) -> Edits {
     let mut edits = Edits::new();
     let Ok(left) = windmill.deadline.remaining() else { return edits };

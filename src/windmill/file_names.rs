@@ -13,7 +13,6 @@ const ENTRY_BYTES_MAX: usize = 1200;
 const ATTRIBUTES_LINE_BYTES_MAX: usize = 2048;
 
 /// Returns why no file of an item may have the path `path` in the item's folder, or `None` if it may.
-#[must_use]
 pub fn fault_of_path(path: &str) -> Option<&'static str> {
     let last = path.rsplit('/').next().unwrap_or_default();
     if path.is_empty() {
@@ -36,7 +35,6 @@ pub fn fault_of_path(path: &str) -> Option<&'static str> {
 
 /// Returns why no entry of the export may have this name, or `None` if it may. wmill would write such an entry to the
 /// file of another one.
-#[must_use]
 pub fn fault_of_entry(name: &str) -> Option<&'static str> {
     let is_folder = item_path::folder_of_entry(name).is_some();
     let is_changed = || name.strip_suffix(".json").is_some_and(|path| path.contains(".json"));
@@ -55,7 +53,6 @@ pub fn fault_of_entry(name: &str) -> Option<&'static str> {
 
 /// Whether wmill takes an entry of the export for the workspace's own settings or key, and so does not write it. The
 /// files of flows and apps have names of their own, and in the folder of a script's modules wmill does not look at names.
-#[must_use]
 pub fn is_like_a_workspace_file(entry: &str) -> bool {
     let is_folder = item_path::folder_of_entry(entry).is_some();
     let Some((_, file)) = entry.strip_suffix(".json").and_then(|path| path.rsplit_once('/')) else { return false };
@@ -75,7 +72,6 @@ const DBT_GENERATED: [&str; 6] = ["target", "dbt_packages", "logs", ".git", ".ve
 
 /// Returns the outermost folder in a path that has the ending of a script's modules: the path before the ending, the
 /// ending, and the path in the folder.
-#[must_use]
 pub fn module_folder(path: &str) -> Option<(&str, &'static str, &str)> {
     let (slash, ending) = path.match_indices('/').find_map(|(slash, _)| {
         Some((slash, [MODULES, DBT].into_iter().find(|ending| path[..slash].ends_with(ending))?))
@@ -84,7 +80,6 @@ pub fn module_folder(path: &str) -> Option<(&str, &'static str, &str)> {
 }
 
 /// Returns the folder of a path that wmill takes for one that dbt generates.
-#[must_use]
 pub fn dbt_generated_folder(path: &str) -> Option<&str> {
     let (_, _, rest) = module_folder(path).filter(|(_, ending, _)| *ending == DBT)?;
     let folder = rest.split_once('/').map(|(folder, _)| folder).filter(|folder| DBT_GENERATED.contains(folder))?;
@@ -92,7 +87,6 @@ pub fn dbt_generated_folder(path: &str) -> Option<&str> {
 }
 
 /// Whether wmill does not write this file of a dbt project: it is generated, or has secrets of a machine.
-#[must_use]
 pub fn is_not_of_dbt(file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or(file);
     file.split_once('/').is_some_and(|(folder, _)| DBT_GENERATED.contains(&folder))
@@ -101,7 +95,6 @@ pub fn is_not_of_dbt(file: &str) -> bool {
 }
 
 /// Whether wmill does not write this file of a raw app.
-#[must_use]
 pub fn is_not_of_raw_app(file: &str) -> bool {
     let mut folders: Vec<&str> = file.split('/').filter(|part| !part.is_empty()).collect();
     let name = folders.pop().unwrap_or_default();
@@ -121,7 +114,6 @@ fn parts(path: &str) -> impl Iterator<Item = &str> {
 
 /// Returns why git refuses this content of a file, or may refuse it. In a repository that it receives, git reads
 /// `.gitmodules` and `.gitattributes` in any folder. A `.gitmodules` is accepted only if each of its lines is plain.
-#[must_use]
 pub fn fault_of_content(path: &str, content: &str) -> Option<&'static str> {
     // The name, and what Windows' short names of it begin with: the first four, and the others.
     let is_file = |name: &str, short: &str, later: &str| {

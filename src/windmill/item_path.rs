@@ -77,20 +77,17 @@ impl fmt::Display for ItemId {
 ///
 /// Both layouts are recognized, so that a repository that changes from one to the other deletes nothing. Returns `None`
 /// for `folder.meta.yaml`, `wmill-lock.yaml`, `locks/`, and everything that is not Windmill's.
-#[must_use]
 pub fn item_of(path: &str) -> Option<ItemId> {
     locate(path).map(Part::id)
 }
 
 /// Whether the file proves that its item exists. A lock does not, nor does a file that may outlive its item.
-#[must_use]
 pub fn proves_existence(path: &str) -> bool {
     locate(path).is_some_and(Part::exists)
 }
 
 /// Whether this sync exports such objects. The path does not show whether a variable is secret, so variables are
 /// covered even if secrets are skipped.
-#[must_use]
 pub fn covers(item: &ItemId, kinds: &Kinds) -> bool {
     match item.kind {
         ItemKind::Script => !kinds.skip_scripts,
@@ -112,7 +109,6 @@ pub fn covers(item: &ItemId, kinds: &Kinds) -> bool {
 
 /// Whether some folder of `path` has the ending of a flow or an app in the other layout. wmill refuses to pull into a
 /// tree with such a folder anywhere, even outside `f/` and `u/`.
-#[must_use]
 pub fn is_in_other_layout(path: &str, non_dotted_paths: bool) -> bool {
     let endings = if non_dotted_paths { [".flow", ".app", ".raw_app"] } else { ["__flow", "__app", "__raw_app"] };
     let folders = path.rsplit_once('/').map_or("", |(folders, _)| folders);
@@ -120,7 +116,6 @@ pub fn is_in_other_layout(path: &str, non_dotted_paths: bool) -> bool {
 }
 
 /// Returns the folder of an entry of the export that wmill takes for the folder of a flow or an app.
-#[must_use]
 pub fn folder_like_an_item(path: &str) -> Option<&str> {
     path.match_indices('/')
         .map(|(slash, _)| &path[..slash])
@@ -181,7 +176,6 @@ pub(super) fn locate(path: &str) -> Option<Part<'_>> {
 
 /// Returns the item of a file that is below a folder that wmill never walks into, within the folder of the item:
 /// `x.fileset/.config/a.sql`. wmill pulls such files, and pushes them with the item's others or not at all.
-#[must_use]
 pub fn item_of_hidden_file(path: &str) -> Option<ItemId> {
     if locate(path).is_some() || !["f/", "u/"].iter().any(|top| path.starts_with(top)) {
         return None;
@@ -215,13 +209,11 @@ fn workspace_mark(path: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// Whether wmill takes the file for one of an item that only one workspace has, such as `f/ops/db.shop.resource.yaml`.
-#[must_use]
 pub fn is_for_one_workspace(path: &str) -> bool {
     workspace_mark(path).is_some()
 }
 
 /// Returns the path without the name of `workspace`, if the file belongs to an item that only this workspace has.
-#[must_use]
 pub fn common_path(path: &str, workspace: &str) -> Option<String> {
     let (base, marked, rest) = workspace_mark(path)?;
     (marked == workspace).then(|| [base, rest].concat())
@@ -229,7 +221,6 @@ pub fn common_path(path: &str, workspace: &str) -> Option<String> {
 
 /// Turns the path of a file of an item that all workspaces have into the path for an item that only `workspace` has.
 /// Returns `None` if the item is neither a resource nor a variable.
-#[must_use]
 pub fn path_for_workspace(path: &str, workspace: &str) -> Option<String> {
     let Part { kind, base, .. } = locate_file(path)?;
     let is_own = matches!(kind, ItemKind::Resource | ItemKind::Variable);
@@ -381,7 +372,6 @@ fn stem<'a>(path: &'a str, ending: &str) -> Option<&'a str> {
 
 /// Whether wmill would take a person's file at this path for a script, and delete it if the workspace has no such
 /// script: it lies under `f/` or `u/` and has a script's ending.
-#[must_use]
 pub fn is_script_file_under_windmill(path: &str) -> bool {
     locate(path).is_some() && ["f/", "u/"].iter().any(|top| path.starts_with(top)) && script_stem(path).is_some()
 }

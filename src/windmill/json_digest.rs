@@ -244,7 +244,6 @@ impl Reader<'_, '_> {
 }
 
 /// Returns the hash of all parts together.
-#[must_use]
 pub fn hash_of(parts: &[&[u8]]) -> Hash {
     let mut digest = Digest::new(Algorithm::Sha256);
     parts.iter().for_each(|part| digest.update(part));

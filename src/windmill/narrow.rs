@@ -40,7 +40,6 @@ const CHANGED_MAX: usize = 10_000;
 
 /// Returns the base path of an entry of the export or of a file in the tree. It ends before the first dot of any
 /// segment, or before the ending of a folder that holds the files of one item.
-#[must_use]
 pub fn base_of(path: &str) -> &str {
     let mut start = 0;
     for segment in path.split('/') {
@@ -63,7 +62,6 @@ fn stem_of_folder(name: &str) -> Option<&str> {
 }
 
 /// Returns the group of an entry of the export, or of a file in the tree.
-#[must_use]
 pub fn group_of(path: &str) -> GroupId {
     let mut id = [0; 16];
     id.copy_from_slice(&hash_of(&[base_of(path).as_bytes()])[..16]);
@@ -71,7 +69,6 @@ pub fn group_of(path: &str) -> GroupId {
 }
 
 /// Returns the record of an entry with this digest.
-#[must_use]
 pub fn record(path: &str, digest: &Hash) -> Record {
     let mut record = [0; 48];
     record[..16].copy_from_slice(&group_of(path));
@@ -81,26 +78,22 @@ pub fn record(path: &str, digest: &Hash) -> Record {
 
 impl Groups {
     /// Makes the groups from the records of all entries, in any order.
-    #[must_use]
     pub fn new(mut entries: Vec<Record>) -> Self {
         entries.sort_unstable();
         Self(entries)
     }
 
     /// Returns the digest of all groups.
-    #[must_use]
     pub fn digest(&self) -> String {
         hash::hex(&hash_of(&[self.as_bytes()]))
     }
 
     /// Returns the groups as bytes for a file.
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_flattened()
     }
 
     /// Returns the digest of one group, or `None` if the export has no entry in it.
-    #[must_use]
     pub fn get(&self, id: &GroupId) -> Option<Hash> {
         let start = self.0.partition_point(|record| record[..16] < id[..]);
         let entries = &self.0[start..];
@@ -143,32 +136,27 @@ impl Groups {
 
 impl Changed {
     /// Returns the number of groups.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
     /// Whether an entry of the export, or a file in the tree, belongs to one of the groups.
-    #[must_use]
     pub fn has(&self, path: &str) -> bool {
         self.0.binary_search(&group_of(path)).is_ok()
     }
 
     /// Does the same as [`Changed::has`] for a path that may not be UTF-8. A file with such a name is not Windmill's.
-    #[must_use]
     pub fn has_bytes(&self, path: &[u8]) -> bool {
         std::str::from_utf8(path).is_ok_and(|path| self.has(path))
     }
 
     /// Whether a narrowed pull gets this file of the tree.
-    #[must_use]
     pub fn is_shown(&self, path: &[u8]) -> bool {
         is_always_shown(path) || self.has_bytes(path)
     }
 }
 
 /// Whether each narrowed pull gets this file of the tree: a file that the hashes depend on, or the file of all hashes.
-#[must_use]
 pub fn is_always_shown(path: &[u8]) -> bool {
     path == WMILL_LOCK.as_bytes() || path.starts_with(DEPENDENCIES.as_bytes())
 }
@@ -191,7 +179,6 @@ pub fn check_lock(before: &str, after: &str, changed: &Changed) -> Result<(), &'
 }
 
 /// Whether each line of this `wmill-lock.yaml` names its item.
-#[must_use]
 pub fn has_lock_version(lock: &str) -> bool {
     lock.lines().any(|line| line == LOCK_VERSION)
 }

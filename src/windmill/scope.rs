@@ -22,7 +22,6 @@ pub struct Scope {
 
 impl Scope {
     /// The scope of the patterns of `includes`, `extraIncludes` and `excludes`.
-    #[must_use]
     pub fn new([includes, extra_includes, excludes]: &[Vec<String>; 3]) -> Self {
         let mut room = EXPANDED_MAX;
         let mut expanded = |patterns: &Vec<String>| {
@@ -33,21 +32,18 @@ impl Scope {
     }
 
     /// Whether there are no patterns.
-    #[must_use]
     pub fn is_all(&self) -> bool {
         *self == Self::default()
     }
 
     /// Whether `wmill` passes over each file that such an item can have. `kind` is in the words of
     /// [`ItemKind`](crate::windmill::item_path::ItemKind), or `folder`.
-    #[must_use]
     pub fn keeps_out(&self, kind: &str, path: &str, non_dotted_paths: bool) -> bool {
         let files = files_of(kind, path, if non_dotted_paths { "__" } else { "." });
         !files.is_empty() && files.iter().all(|file| self.has(file) == Some(false))
     }
 
     /// Whether the patterns certainly take in a file. A pattern that is not understood is a doubt.
-    #[must_use]
     pub fn takes_in(&self, file: &str) -> bool {
         self.is_all() || self.has(file) == Some(true)
     }

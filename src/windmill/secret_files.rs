@@ -18,7 +18,6 @@ const SECRET_SETTINGS: [&str; 1] = ["slack_oauth_client_secret"];
 const CIPHER_BLOCK_BYTES: usize = 16;
 
 /// Whether this is the workspace's encryption key.
-#[must_use]
 pub fn is_encryption_key(path: &str) -> bool {
     matches!(path, KEY_FILE | "encryption_key.json")
 }
@@ -27,7 +26,6 @@ pub fn is_encryption_key(path: &str) -> bool {
 ///
 /// If the file cannot be parsed with bounded effort, it counts as such a variable if it says that it is secret, since
 /// nothing shows that it is encrypted. If it does not say so, there is nothing to protect.
-#[must_use]
 pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
     if !path.ends_with(".variable.yaml") && !path.ends_with(".variable.json") {
         return false;
@@ -50,7 +48,6 @@ pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
 
 /// Returns the fields of an exported resource that have names like secrets, and whose value is neither empty nor a
 /// reference.
-#[must_use]
 pub fn plain_secret_fields(content: &[u8]) -> Vec<String> {
     let Ok(Value::Object(mut resource)) = json::from_str(&String::from_utf8_lossy(content)) else { return Vec::new() };
     let Some(Value::Object(fields)) = resource.remove("value") else { return Vec::new() };
@@ -71,7 +68,6 @@ fn is_called_like_a_secret(name: &str) -> bool {
 
 /// Whether these are workspace settings with a readable secret: Windmill exports Slack's secret as it is. Settings that
 /// cannot be read count as such if the name of a secret occurs in them.
-#[must_use]
 pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
     if path != SETTINGS_FILE {
         return false;
@@ -86,7 +82,6 @@ pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
 }
 
 /// Whether the file of a variable says that it is secret, or cannot be read.
-#[must_use]
 pub fn is_secret_variable(content: &[u8]) -> bool {
     match fields(content, FILE_BYTES_MAX, |key| key == "is_secret") {
         Ok(fields) => fields.iter().any(|(key, value)| key == "is_secret" && *value != Node::Bool(false)),

@@ -233,7 +233,6 @@ impl Snapshot {
 
     /// Returns the items that are left out as a list for the result: the path of each item, and its kind with the
     /// reason. Items that a sync skips by their kind or by a pattern are not in the list.
-    #[must_use]
     pub fn left_out_list(&self) -> Vec<LeftOut> {
         let one = |(name, reason): (&String, &String)| {
             let Some((kind, path)) = kind_and_path(name) else {
@@ -249,14 +248,12 @@ impl Snapshot {
 
     /// Returns the answer that `wmill` gets for the shared UI. If the shared UI is left out, the answer is that there
     /// is no such endpoint, so that `wmill` does not touch its files.
-    #[must_use]
     pub fn shared_ui(&self) -> Answer {
         self.sides.shared_ui.clone().filter(|_| !self.left_out.contains(SHARED_UI))
     }
 
     /// Whether there are files in the shared UI that `wmill` gets. `None` if the server has no shared UI, or if it is
     /// left out.
-    #[must_use]
     pub fn has_shared_ui(&self) -> Option<bool> {
         self.sides.has_shared_ui().filter(|_| !self.left_out.contains(SHARED_UI))
     }
@@ -476,7 +473,6 @@ impl WrittenFiles {
 
 /// Returns the name of the item of an entry, or of a file, that lies in the folder of another script's modules:
 /// `script f/ops/x__mod/a`. [`item_of_entry`] returns the other script.
-#[must_use]
 pub fn item_in_modules(path: &str) -> String {
     let Some((base, ending, rest)) = file_names::module_folder(path) else { return item_of_entry(path) };
     // A folder with another name is none of a script.
@@ -510,7 +506,6 @@ impl ItemNotes {
     }
 
     /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -520,7 +515,6 @@ impl ItemNotes {
     }
 
     /// Whether an item is left out, or a folder that contains its entry or file.
-    #[must_use]
     pub fn has(&self, item: &str, path: &str) -> bool {
         let has_folder = |(slash, _): (usize, &str)| self.contains(&[FOLDER, &path[..slash]].concat());
         self.contains(item) || (!self.is_empty() && path.match_indices('/').any(has_folder))
@@ -528,7 +522,6 @@ impl ItemNotes {
 
     /// Whether an entry or a file belongs to an item that is left out since it lies in the folder of another script's
     /// modules.
-    #[must_use]
     pub fn has_in_modules(&self, path: &str) -> bool {
         file_names::module_folder(path).is_some() && self.contains(&item_in_modules(path))
     }
@@ -536,7 +529,6 @@ impl ItemNotes {
 
 /// Returns the name that people use for the item of an entry of the export: `script f/ops/a`, `flow f/ops/b`. If the
 /// entry belongs to no item, this is the name of the entry.
-#[must_use]
 pub fn item_of_entry(name: &str) -> String {
     known_item(name).unwrap_or_else(|| name.to_owned())
 }
@@ -1000,14 +992,12 @@ fn digest_without_time(answer: &Answer) -> Option<String> {
 
 impl SideAnswers {
     /// Whether there are files in the server's shared UI. `None` if the server has no shared UI.
-    #[must_use]
     pub fn has_shared_ui(&self) -> Option<bool> {
         self.shared_ui.as_ref()?;
         SharedUi::read(&self.shared_ui).ok().map(|ui| ui.has_files)
     }
 
     /// Returns kind and path of the items that only this workspace has.
-    #[must_use]
     pub fn own_items(&self) -> Vec<(String, String)> {
         let mut items: Vec<(String, String)> = Vec::new();
         let _ = digest_answer(&self.own_items, b'[', "", &mut |path, event| match (path, event, items.last_mut()) {

@@ -81,7 +81,6 @@ impl SnapshotServer {
     }
 
     /// Returns the server that wmill gets in place of Windmill.
-    #[must_use]
     pub fn server(&self) -> &LoopbackServer {
         &self.server
     }

@@ -49,7 +49,6 @@ pub struct Kinds {
 
 impl Kinds {
     /// Returns the kinds that are exported if neither a setting nor the repository says otherwise.
-    #[must_use]
     pub fn usual() -> Self {
         Self { include_schedules: true, include_triggers: true, include_groups: true, ..Self::default() }
     }
@@ -92,7 +91,6 @@ pub struct Plan {
 impl Plan {
     /// Whether the sync skips an item, by its kind or by a pattern. `kind` is in the words of
     /// [`ItemKind`](crate::windmill::item_path::ItemKind), or `folder`.
-    #[must_use]
     pub fn keeps_out(&self, kind: &str, path: &str) -> bool {
         let Kinds { skip_scripts, skip_flows, skip_apps, .. } = self.kinds;
         let kinds = [(skip_scripts, "script"), (skip_flows, "flow"), (skip_apps, "app"), (skip_apps, "raw app")];
@@ -172,7 +170,6 @@ const RAW_APPS: [&str; 2] = ["**/*{.,__}raw_app/**", "**/*{.,__}raw_app/**/.*"];
 
 /// Decides what this run exports: by the settings, then by the repository's own file as far as it may decide, then by
 /// the defaults. It never fails: a file that cannot be read is ignored, with a warning.
-#[must_use]
 pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
     let mut draft = YamlDraft::default();
     draft.plan.kinds = Kinds::usual();
@@ -412,7 +409,6 @@ fn is_known(key: &str) -> bool {
 
 /// Returns the lines of a `wmill.yaml` that declare the resources and variables in these files as items that only this
 /// workspace has.
-#[must_use]
 pub fn own_items(files: &BTreeSet<String>) -> String {
     // wmill takes these paths for patterns.
     let is_plain = |char: char| char.is_alphanumeric() || "_-/.@".contains(char);

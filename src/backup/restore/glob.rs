@@ -34,13 +34,11 @@ impl Pattern {
     }
 
     /// Returns the pattern as it was given.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Returns whether it matches this path, or a folder that the path lies in.
-    #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         let ends = path.match_indices('/').map(|(slash, _)| slash).chain([path.len()]);
         ends.into_iter().any(|end| glob::matches(&self.text, &path[..end]))

@@ -92,7 +92,6 @@ pub fn read_key(path: &std::path::Path) -> Result<Secret, String> {
 }
 
 /// Restores a commit, or shows what that would change.
-#[must_use]
 pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &RestoreOptions) -> SyncResult {
     let started = Instant::now();
     let target = options.target.as_ref().unwrap_or(&request.workspace);

@@ -92,7 +92,6 @@ pub struct LastSync {
 
 impl LastSync {
     /// Reads what is known about the checkout in `folder`, before any server is asked.
-    #[must_use]
     pub fn open(run: RunContext<'_>, folder: &Path) -> Self {
         let (config, settings) = (run.env.config, settings(run));
         let state = read(&folder.join(STATE_FILE));
@@ -111,7 +110,6 @@ impl LastSync {
     }
 
     /// Returns the `wmill` of the last success.
-    #[must_use]
     pub fn wmill(&self) -> Option<&Program> {
         self.state.as_ref()?.wmill.as_ref()
     }
@@ -122,31 +120,26 @@ impl LastSync {
     }
 
     /// Returns whether the next pull may build on the last success, as far as is known.
-    #[must_use]
     pub fn is_usable(&self) -> bool {
         self.usable().is_ok()
     }
 
     /// Returns whether the tip is the one of the last success.
-    #[must_use]
     pub fn is_at(&self, tip: Option<&ObjectId>) -> bool {
         self.state.as_ref().map(|state| state.commit.as_str()) == tip.map(ObjectId::as_str)
     }
 
     /// Returns the query of the last export.
-    #[must_use]
     pub fn query(&self) -> &str {
         self.state.as_ref().map_or("", |last| &last.query)
     }
 
     /// Returns whether no earlier success is known.
-    #[must_use]
     pub fn is_first(&self) -> bool {
         !self.folder.join(STATE_FILE).exists()
     }
 
     /// Returns whether our last sync found a shared UI.
-    #[must_use]
     pub fn had_shared_ui(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.shared_ui)
     }
@@ -211,14 +204,12 @@ impl LastSync {
     }
 
     /// Returns the items that wmill or the remote did not accept at the last success.
-    #[must_use]
     pub fn found(&self) -> &[FoundItem] {
         self.state.as_ref().map_or(&[], |last| &last.found)
     }
 
     /// Returns the last success, if the items that were not accepted then are left out without being offered. Another
     /// version of `wmill` may accept them.
-    #[must_use]
     pub fn refused(&self, now: &Now) -> Option<&SavedState> {
         let is_same = |last: &&SavedState| last.settings == self.settings && last.wmill == now.wmill;
         self.state.as_ref().filter(is_same).filter(|last| !last.found.is_empty() && !self.offers_again)
@@ -329,7 +320,6 @@ fn outdated(last: Option<&SavedState>, settings: &str, now: u64, every: Duration
 }
 
 /// Returns the items that the last sync of this backup left out because wmill or the remote did not accept them.
-#[must_use]
 pub fn found(run: RunContext<'_>) -> Vec<FoundItem> {
     let last = read(&run.checkout_place().join(STATE_FILE)).filter(|last| last.settings == settings(run));
     last.map(|last| last.found).unwrap_or_default()

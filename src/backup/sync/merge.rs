@@ -61,7 +61,6 @@ fn item_of(path: &str, workspace: &WorkspaceId) -> Option<ItemId> {
 }
 
 /// Returns the name of what a file belongs to: an item, the shared UI, or an entry of the export.
-#[must_use]
 pub fn name_of_owner(path: &str, workspace: &WorkspaceId) -> String {
     if is_shared_ui(path.as_bytes()) {
         return SHARED_UI.to_owned();

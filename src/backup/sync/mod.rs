@@ -43,7 +43,6 @@ const NAMED_MAX: usize = 3;
 const LISTED_IN_MESSAGE_MAX: usize = 50;
 
 /// Runs one sync and returns its result. It never panics on input from others, and a failure always has its reason.
-#[must_use]
 pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     let run = RunContext { request, env };
     result_of(run, run_id, |warnings| {
@@ -266,7 +265,6 @@ fn without(run: RunContext<'_>, mut outcome: Outcome, left_out: Vec<LeftOut>) ->
 }
 
 /// Names the first items with their reasons, and counts the rest.
-#[must_use]
 pub fn in_words(left_out: &[LeftOut]) -> String {
     let named = left_out.iter().take(NAMED_MAX).map(|LeftOut { item, reason }| format!("{item} ({reason})"));
     let more = left_out.len().saturating_sub(NAMED_MAX);

@@ -58,7 +58,6 @@ fn is_there(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<boo
 }
 
 /// Returns the error for a server that does not accept the commit.
-#[must_use]
 pub fn refused(run: RunContext<'_>, why: &str) -> BackupError {
     let message = format!("{} (branch `{}`) refuses the push: {why}", run.request.remote, run.request.branch);
     BackupError::new(Code::GitRejected, message)

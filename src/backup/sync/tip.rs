@@ -47,7 +47,6 @@ impl RemoteTip {
     /// layout stops a pull; a file in the way of the shared UI stops the pull of that UI; no system holds a path that is
     /// too long; and a workspace-specific file, or a file of an item below a folder that wmill does not walk into,
     /// would stay forever.
-    #[must_use]
     pub fn is_withheld(&self, path: &[u8], entry: &Entry) -> bool {
         !entry.is_file()
             || path.len() > PATH_BYTES_MAX
@@ -201,13 +200,11 @@ fn too_many(path: &str, count: usize) -> String {
 }
 
 /// Returns the kinds that the settings ask for.
-#[must_use]
 pub fn asked_kinds(config: &Config) -> KindSettings {
     KindSettings { includes: config.kinds_included.clone(), skips: config.kinds_skipped.clone() }
 }
 
 /// Returns what a run exports if the repository has no `wmill.yaml`.
-#[must_use]
 pub fn plan_without_file(config: &Config) -> Plan {
     wmill_yaml::read(None, &asked_kinds(config))
 }
@@ -230,7 +227,6 @@ fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan,
 }
 
 /// Returns whether the path belongs to the workspace's shared UI.
-#[must_use]
 pub fn is_shared_ui(path: &[u8]) -> bool {
     path == b"ui" || path.starts_with(b"ui/")
 }

@@ -32,7 +32,6 @@ use crate::windmill::snapshot::Snapshot;
 pub(super) const LISTED_MAX: usize = 500;
 
 /// Compares the workspace with the remote's tip, and returns the differences.
-#[must_use]
 pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     let started = Instant::now();
     let (workspace, remote, branch) = (&request.workspace, &request.remote, &request.branch);
@@ -107,7 +106,6 @@ impl Found {
 }
 
 /// Returns the first digits of a commit id, for people.
-#[must_use]
 pub fn short(commit: &ObjectId) -> &str {
     commit.as_str().get(..10).unwrap_or(commit.as_str())
 }

@@ -50,14 +50,12 @@ pub fn of_entries(
 }
 
 /// Describes in a few lines how the workspace's file differs from the backup's file; empty if they mean the same.
-#[must_use]
 pub fn differences(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
     compare_files(path, backup, workspace, parsed)
 }
 
 /// Like [`differences`], for a file after a restore: current servers accept a trigger's `enabled`, and show only its
 /// `mode`.
-#[must_use]
 pub fn differences_after_restore(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
     compare_files(path, backup, workspace, |path, content| {
         let mut node = parsed(path, content)?;

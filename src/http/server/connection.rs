@@ -53,7 +53,6 @@ impl Caller<'_> {
     }
 
     /// Whether the client has gone, or has lost its place to another caller. Called repeatedly while the answer waits.
-    #[must_use]
     pub fn is_gone(&self) -> bool {
         self.slot.is_client_gone()
     }

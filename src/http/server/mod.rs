@@ -88,7 +88,6 @@ impl Server {
     }
 
     /// Returns the server with other limits.
-    #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }
@@ -103,14 +102,12 @@ impl Server {
     }
 
     /// Returns the handle that stops the server.
-    #[must_use]
     pub fn stop_handle(&self) -> Stop {
         self.stop.clone()
     }
 
     /// Serves until it is stopped. Returns as soon as nothing more is accepted and the socket is closed. Clients that
     /// are still sending a request then get a 503 answer. [`Draining`] waits for the answers that are being made.
-    #[must_use]
     pub fn run(self, handler: Arc<dyn Handler>) -> Draining {
         let slots = Arc::new(Slots::new(self.limits, handler));
         sockets::accept_until_stopped(&self.listener, &self.stopped, |stream, peer| {
@@ -131,7 +128,6 @@ pub struct Draining(Arc<Slots>);
 impl Draining {
     /// Waits until every answer is sent, at most `timeout`. Returns how many connections are left. It may be called
     /// again.
-    #[must_use]
     pub fn wait(&self, timeout: Duration) -> usize {
         self.0.wait_until_empty(timeout)
     }

@@ -51,14 +51,12 @@ pub enum Subject {
 
 impl Notice {
     /// Returns the notice of a result that is no news. Differences show content of the workspace, so they are left out.
-    #[must_use]
     pub fn new(result: SyncResult, subject: Subject) -> Self {
         let result = SyncResult { differences: None, ..result };
         Self { result, subject, tells_failure: false, failures: None, overdue_since: None, link: None }
     }
 
     /// Whether it is for one of these occasions.
-    #[must_use]
     pub fn is_for(&self, occasions: &[Occasion]) -> bool {
         occasions.iter().any(|occasion| match occasion {
             Occasion::Failure => self.tells_failure,
@@ -122,7 +120,6 @@ impl Notice {
     }
 
     /// Returns the body for an ntfy topic, which is plain text.
-    #[must_use]
     pub fn for_ntfy(&self) -> String {
         let mut text = self.sentence(str::to_owned, |page, short| format!("{short} ({page})"));
         text.truncate(text.floor_char_boundary(NTFY_BYTES_MAX));
@@ -130,14 +127,12 @@ impl Notice {
     }
 
     /// Returns the body for an incoming webhook of Slack.
-    #[must_use]
     pub fn for_slack(&self) -> String {
         let text = self.sentence(escaped_for_slack, |page, short| format!("<{page}|{short}>"));
         format!(r#"{{"text":{},"mrkdwn":false}}"#, json::to_string(&text))
     }
 
     /// Returns the body for a webhook of Discord. It mentions no user, even if the text does.
-    #[must_use]
     pub fn for_discord(&self) -> String {
         let content = self.sentence(escaped_for_discord, |page, short| format!("[{short}](<{page}>)"));
         let content: String = content.chars().take(DISCORD_CHARS_MAX).collect();
@@ -147,7 +142,6 @@ impl Notice {
 
 /// Whether an address is an ntfy topic: a part of the host name is `ntfy`, and the path is only the topic. ntfy shows a
 /// body as it is.
-#[must_use]
 pub fn is_ntfy_topic(url: &str) -> bool {
     let Ok(url) = url.parse::<Uri>() else { return false };
     let topic = url.path().trim_matches('/');
@@ -157,7 +151,6 @@ pub fn is_ntfy_topic(url: &str) -> bool {
 
 /// Returns where a heartbeat goes: the URL itself, or `/fail` below its path after a failure. The fragment is removed:
 /// clients do not send it, so text appended after it would be lost.
-#[must_use]
 pub fn heartbeat_url(url: &str, code: Code) -> String {
     let url = url.split('#').next().unwrap_or_default();
     if code.is_success() {
@@ -168,7 +161,6 @@ pub fn heartbeat_url(url: &str, code: Code) -> String {
 }
 
 /// Returns the web page of a commit, if the host's name shows which forge it is.
-#[must_use]
 pub fn commit_page(remote: &RemoteUrl, commit: &str) -> Option<String> {
     let is_labelled = |label: &str| remote.host().split('.').any(|one| one == label);
     let words = match remote.host() {

@@ -63,7 +63,6 @@ struct NoticeQueue {
 
 impl Sender {
     /// Returns a sender for the addresses in the settings.
-    #[must_use]
     pub fn new(config: &Config) -> Self {
         let addresses = [
             (Channel::Slack, "SLACK_WEBHOOK_URL", &config.slack_webhook_url),
