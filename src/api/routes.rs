@@ -119,7 +119,8 @@ impl App {
         let mut results = Vec::with_capacity(runs.len());
         for run in &runs {
             // The client of a run without a result has most likely gone. Its runs continue.
-            let gone = || not_taken(Code::TooManyRequests, "the caller had ended its side, and others wait");
+            let gone =
+                || not_taken(Code::TooManyRequests, "the caller closed its side of the connection, and others wait");
             let result = self.service.queue.wait(run, &|| caller.is_gone()).ok_or_else(gone)?;
             results.push(result.for_answer(runs.len()));
         }
@@ -212,9 +213,9 @@ fn refused(code: Code, message: &str) -> Response {
     Response::error(code.http_status(), code, message)
 }
 
-/// Returns the error of a request that was not taken, for this reason or because the service is ending.
+/// Returns the error of a request that was not taken, for this reason or because the service is shutting down.
 fn not_taken(code: Code, why: &str) -> RequestError {
-    let message = if code == Code::ShuttingDown { "the service is ending" } else { why };
+    let message = if code == Code::ShuttingDown { "the service is shutting down" } else { why };
     RequestError { code, message: message.to_owned() }
 }
 
@@ -224,9 +225,9 @@ fn accepted(runs: &[Arc<Run>], is_single: bool) -> Response {
     // Callers that know only one run get the first.
     let first = json::to_string(&ids.first());
     let (message, all) = if is_single {
-        ("the sync goes on", String::new())
+        ("the sync continues", String::new())
     } else {
-        ("the syncs go on, one for each workspace", format!(r#","run_ids":{}"#, json::to_string(&ids)))
+        ("the syncs continue, one for each workspace", format!(r#","run_ids":{}"#, json::to_string(&ids)))
     };
     let start = format!(r#"{{"success":true,"code":"accepted","message":"{message}","run_id":{first}"#);
     Response::json(202, format!("{start}{all}}}"))

@@ -41,10 +41,9 @@ pub fn run(config: &Config, own_program: &Path, cancel: &CancelToken, key: &Secr
             Code::Differs,
             format!("the file holds another key than that of the secrets in the backup of workspace `{workspace}`"),
         ),
-        Some(None) => (
-            Code::Differs,
-            format!("the last commit of workspace `{workspace}` does not tell the fingerprint of its key"),
-        ),
+        Some(None) => {
+            (Code::Differs, format!("the last commit of workspace `{workspace}` has no fingerprint of its key"))
+        }
         None => (Code::Differs, format!("branch `{}` has no commit of workspace `{workspace}`", reader.branch)),
     };
     let result = SyncResult::bare(code, message, new_run_id(), workspace.to_string(), reader.branch.to_string());

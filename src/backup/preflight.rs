@@ -139,14 +139,17 @@ fn remedy_of(code: Code) -> &'static str {
     match code {
         Code::ConfigInvalid => "set it as docs/settings.md says",
         Code::WindmillUnreachable => {
-            "see that Windmill runs, and that WINDMILL_BASE_URL is its address as seen from here (within compose a \
+            "check that Windmill runs, and that WINDMILL_BASE_URL is its address as seen from here (within compose a \
              service's name, not localhost); for a private CA set CA_BUNDLE_FILE"
         }
-        Code::WindmillUnauthorized => "make a token as an admin of the workspace, on this Windmill, for WINDMILL_TOKEN",
+        Code::WindmillUnauthorized => {
+            "create a token as an admin of the workspace, on this Windmill, for WINDMILL_TOKEN"
+        }
         Code::WorkspaceNotFound => "set WINDMILL_WORKSPACE to the id of the workspace, not to the name that is shown",
         Code::PlaintextSecrets => "take `key` out, or set ALLOW_PLAINTEXT_SECRETS=true if the repository may hold it",
         Code::LostRights => {
-            "use the token of an admin of the workspace, or allow this one once: `windmill-git-sync sync --allow-lost-rights`"
+            "use the token of an admin of the workspace, or allow this one once: `windmill-git-sync sync \
+             --allow-lost-rights`"
         }
         Code::PublicRepository => {
             "make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if everyone may read the backup"
@@ -154,13 +157,13 @@ fn remedy_of(code: Code) -> &'static str {
         Code::Incomplete => "rename or mend each in Windmill; all others are backed up, and the sync says `incomplete`",
         Code::PullFailed => "use the token of an admin of the workspace",
         Code::GitUnreachable => {
-            "look at the host in GIT_REMOTE_URL, at GIT_SSH_KNOWN_HOSTS_FILE and, for a private CA, at CA_BUNDLE_FILE"
+            "check the host in GIT_REMOTE_URL, GIT_SSH_KNOWN_HOSTS_FILE and, for a private CA, CA_BUNDLE_FILE"
         }
         Code::GitUnauthorized => {
-            "make a token or key that may read and write this repository; GIT_USERNAME belongs to the token"
+            "create a token or key that may read and write this repository; GIT_USERNAME belongs to the token"
         }
         Code::GitRejected => "let this token or key write to the repository",
-        Code::GitFailed => "see that the repository is there, and that the token or key may see it",
+        Code::GitFailed => "check that the repository exists, and that the token or key may see it",
         _ => "",
     }
 }
@@ -230,7 +233,7 @@ pub fn at_start(
         return;
     }
     if is_moot() {
-        return log::debug!("nothing is checked, since a sync was asked for, which tells more");
+        return log::debug!("the check is skipped, since a sync was requested, which reports more");
     }
     let findings = run(config, own_program, cancel, Mode::AtStart, last_token_user);
     if cancel.is_cancelled() {
@@ -245,7 +248,7 @@ pub fn at_start(
         log::log!(level, "check: {}", finding.to_line());
     }
     if exit_code(&findings) == 0 {
-        log::info!("check: nothing was found to stand in the way of a sync");
+        log::info!("check: nothing was found that prevents a sync");
     }
 }
 
@@ -353,7 +356,7 @@ impl Check<'_> {
             let ok = "all that a sync needs is set";
             match config.no_alarm() {
                 Some(advice) => {
-                    let remedy = "set EXPECT_SYNC_EVERY=26h, where something else starts a sync once a day";
+                    let remedy = "set EXPECT_SYNC_EVERY=26h if something else starts a sync once a day";
                     self.tell("settings", Status::Ok, format_args!("{ok}; {advice}"), remedy);
                 }
                 None => self.ok("settings", ok),
@@ -372,7 +375,7 @@ impl Check<'_> {
         for name in ["data_dir", "wmill", "git", "windmill", "remote"] {
             let message =
                 format_args!("not tried: WebAssembly has no programs, no TLS, and only the folders given to it");
-            self.warn(name, message, "run this where backups are to be made");
+            self.warn(name, message, "run this on the machine that makes the backups");
         }
     }
 
@@ -407,7 +410,7 @@ impl Check<'_> {
     fn tools(&mut self, run_env: &RunEnv) -> bool {
         match cli::version(run_env, &mut |_| {}) {
             Ok(version) if is_older(&version, WMILL_VERSION_MIN) => {
-                let message = format_args!("{version}, which loses lock files of scripts at times");
+                let message = format_args!("{version}, which sometimes drops lock files of scripts");
                 self.warn("wmill", message, "npm install --global windmill-cli");
             }
             Ok(version) => self.ok("wmill", version),
@@ -469,7 +472,7 @@ impl Check<'_> {
             Some(version) => self.ok("windmill", format_args!("{version} at {base_url}")),
             None => {
                 let message = format_args!("{base_url} answers, and does not tell its version");
-                self.warn("windmill", message, "see that WINDMILL_BASE_URL is the address of Windmill");
+                self.warn("windmill", message, "check that WINDMILL_BASE_URL is the address of Windmill");
             }
         }
         let Some(date) = greeting.date else { return };
@@ -519,7 +522,7 @@ impl Check<'_> {
         let plain = snapshot.plain_secrets_of_resources().unwrap_or_default();
         if !plain.is_empty() {
             let shown: Sample = plain.into_iter().collect();
-            let message = format_args!("resources have plain values in fields that are called like secrets: {shown}");
+            let message = format_args!("resources have plain values in fields that are named like secrets: {shown}");
             self.warn("resources", message, "put each into a secret variable, and `$var:PATH` in its place");
         }
         let left_out = snapshot.left_out_list();
@@ -552,7 +555,7 @@ impl Check<'_> {
 
     fn signing_key(&mut self, run_env: &RunEnv, key: &Secret) -> Option<PathBuf> {
         let path = self.passed("signing", signing::prepare(run_env, key))?;
-        self.ok("signing", "ssh-keygen takes the key");
+        self.ok("signing", "ssh-keygen accepts the key");
         Some(path)
     }
 
@@ -642,7 +645,7 @@ impl Check<'_> {
             Some(Pushed::Refused(why)) => Some(why),
         };
         match why {
-            None => self.ok("push", "is permitted, as far as a dry run shows (what protects a branch shows later)"),
+            None => self.ok("push", "is permitted, as far as a dry run shows (branch protection shows only in a sync)"),
             Some(why) => self.fail("push", Code::GitRejected, why),
         }
     }

@@ -222,7 +222,7 @@ impl RunContext<'_> {
                 Expired::TimedOut => {
                     format!("it took longer than SYNC_TIMEOUT ({} s)", self.env.config.sync_timeout.as_secs())
                 }
-                Expired::Cancelled => "the service is ending".to_owned(),
+                Expired::Cancelled => "the service is shutting down".to_owned(),
             };
             let SyncRequest { purpose, workspace, .. } = self.request;
             let (noun, step) = (purpose.noun(), step.as_str());
@@ -317,7 +317,8 @@ impl RunContext<'_> {
         for (remarks, what) in [
             (
                 &snapshot.rounded,
-                "wmill rounds whole numbers above 2^53, so that these are others in the backup; as texts they would stay",
+                "wmill rounds whole numbers above 2^53, so the backup has other numbers in these items; store such \
+                 numbers as text",
             ),
             (
                 &snapshot.passed_over,

@@ -89,7 +89,8 @@ fn list_warnings(forks: &[WorkspaceId], unnameable: Vec<String>) -> Vec<String> 
     let mut warnings = Vec::new();
     if !forks.is_empty() {
         let forks: Vec<_> = forks.iter().map(WorkspaceId::as_str).collect();
-        let why = "wmill takes a branch of that name for an order, so GIT_BRANCH cannot have {workspace} for them";
+        let why = "on a branch with such a name wmill selects another workspace, so GIT_BRANCH cannot have {workspace} \
+                   for them";
         warnings.push(format!("WINDMILL_WORKSPACE is *, and forks are left out ({}): {why}", forks.join(", ")));
     }
     if !unnameable.is_empty() {
@@ -153,7 +154,7 @@ pub fn token_user(config: &Config, request: &SyncRequest, cancel: &CancelToken) 
 fn in_words(error: WindmillError, token: &Secret) -> RequestError {
     let error = BackupError::from(error).explained(|expired| match expired {
         Expired::TimedOut => "Windmill did not answer in time".to_owned(),
-        Expired::Cancelled => "the service is ending".to_owned(),
+        Expired::Cancelled => "the service is shutting down".to_owned(),
     });
     RequestError { code: error.code, message: Redactor::new([token]).redact(&error.message) }
 }

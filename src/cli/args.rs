@@ -18,7 +18,8 @@ const USAGE_ERROR: u8 = 2;
 /// an argument list.
 #[derive(FromArgs)]
 #[argh(
-    note = "Exit codes: 0 done; 1 internal; 2 usage or configuration; 3 backup and workspace differ; 10 Windmill; 11 git; 12 a guard refused; 13 timeout; 14 shutting down; 15 single items could not be backed up.",
+    note = "Exit codes: 0 done; 1 internal; 2 usage or configuration; 3 backup and workspace differ; 10 Windmill; 11 \
+            git; 12 a guard refused; 13 timeout; 14 shutting down; 15 single items could not be backed up.",
     help_triggers("-h", "--help", "help")
 )]
 pub(super) struct Arguments {
@@ -131,7 +132,8 @@ command_on_a_workspace! {
         subcommand,
         name = "check",
         help_triggers("-h", "--help", "help"),
-        note = "Exit codes: 0 nothing failed; 2 configuration; 10 Windmill; 11 git, the first that failed in this order; 14 ended by a signal."
+        note = "Exit codes: 0 nothing failed; 2 configuration; 10 Windmill; 11 git, the first that failed in this \
+                order; 14 ended by a signal."
     )]
     struct Check {
         /// print one JSON object in place of lines
@@ -166,7 +168,8 @@ command_on_a_workspace! {
     #[argh(
         subcommand,
         name = "log",
-        note = "Exit codes: 0 listed, also where there is none; 2 configuration; 11 git; 13 timeout; 14 ended by a signal.",
+        note = "Exit codes: 0 listed, also where there is none; 2 configuration; 11 git; 13 timeout; 14 ended by a \
+                signal.",
         help_triggers("-h", "--help", "help")
     )]
     struct Log {

@@ -160,6 +160,6 @@ fn drain(service: &Service, draining: &Draining) {
     }
     let left = draining.wait(ANSWER_TIME_MAX);
     if left > 0 {
-        log::warn!("{left} connections did not take their answers");
+        log::warn!("{left} connections did not read their answers");
     }
 }

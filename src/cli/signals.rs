@@ -42,7 +42,7 @@ pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>) {
     listen(move |mut signals| {
         let mut signals = signals.forever();
         signals.next();
-        log::info!("asked to end; no more requests are taken");
+        log::info!("shutting down; no more requests are accepted");
         stop.stop();
         signals.next();
         service.cancel.cancel();
@@ -88,7 +88,7 @@ pub(super) fn cancel_after_grace(cancel: &CancelToken, grace: Duration, exit_cod
                 std::process::exit(i32::from(*code));
             }
             if is_first && signal != SIGINT && cancel_after(grace, cancel.clone()) {
-                log::info!("asked to end; the sync may go on for {} s", grace.as_secs());
+                log::info!("shutting down; the sync may continue for {} s", grace.as_secs());
             } else {
                 cancel.cancel();
             }

@@ -193,8 +193,8 @@ impl Config {
     /// Returns advice if no setting would raise an alarm when backups stop.
     pub fn no_alarm(&self) -> Option<&'static str> {
         (self.sync_schedule.is_none() && self.expect_sync_every.is_none()).then_some(
-            "neither SYNC_SCHEDULE nor EXPECT_SYNC_EVERY is set, so a backup that nothing starts any more stops without \
-             a word: set one of them",
+            "neither SYNC_SCHEDULE nor EXPECT_SYNC_EVERY is set, so no one is told when nothing starts the backup \
+             any more: set one of them",
         )
     }
 
@@ -371,7 +371,8 @@ impl<'a> Reader<'a> {
         if config.workspaces.single().is_none() && !is_template {
             self.fault(
                 self.name_of("WINDMILL_WORKSPACE"),
-                "several workspaces need {workspace} in GIT_BRANCH or in GIT_SUBDIR, so that each has a place of its own",
+                "several workspaces need {workspace} in GIT_BRANCH or in GIT_SUBDIR, so that each has a place of its \
+                 own",
             );
         }
     }

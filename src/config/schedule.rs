@@ -41,7 +41,7 @@ impl Schedule {
         let schedule = Self { text: text.to_owned(), cron: Box::new(cron) };
         match schedule.next_after(SystemTime::UNIX_EPOCH + SOME_TIME) {
             Some(_) => Ok(schedule),
-            None => Err(format!("{} never comes true", quoted())),
+            None => Err(format!("{} never occurs", quoted())),
         }
     }
 

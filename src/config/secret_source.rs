@@ -93,7 +93,7 @@ pub(crate) fn checked_windmill_token(text: &str) -> Result<Secret, &'static str>
     if token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(token)
     } else {
-        Err("has a space or another character that no token of Windmill has and no header takes: copy it again")
+        Err("has a space or another character that no Windmill token has: copy it again")
     }
 }
 

@@ -37,7 +37,7 @@ pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&str) -> PathBuf) ->
     if is_configured {
         // On a full disk, a run that has nothing to write still works.
         if let Err(error) = files::replace_file(&used.join(USED), b"") {
-            log::debug!("the use of a checkout is not noted: {error}");
+            log::debug!("cannot record the use of a checkout: {error}");
         }
         return files::remove_file(&used.join(MARK));
     }

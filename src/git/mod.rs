@@ -60,7 +60,7 @@ pub enum GitError {
     },
     /// The checkout cannot be used; a new one may help.
     Checkout(String),
-    /// The deadline passed, or the service is ending.
+    /// The deadline passed, or the service is shutting down.
     Expired(Expired),
     /// git cannot be started, or the file system refuses an operation.
     Machine(String),

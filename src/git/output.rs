@@ -315,7 +315,8 @@ mod tests {
         check_class("fatal: unable to access 'http://h/': The requested URL returned error: 301", Code::GitFailed);
         check_class("fatal: something new", Code::GitFailed);
         check_class("fatal: the remote end hung up unexpectedly", Code::GitUnreachable);
-        let of_ours = "error: Could not read 0123\nerror: could not parse commit 0123\nfatal: the remote end hung up unexpectedly";
+        let of_ours = "error: Could not read 0123\nerror: could not parse commit 0123\nfatal: the remote end hung up \
+                       unexpectedly";
         check_class(of_ours, Code::GitFailed);
         assert!(classify(of_ours).is_none());
     }

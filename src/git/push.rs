@@ -23,7 +23,7 @@ impl Git<'_> {
             let push = push_journal::line_for(commit, &self.branch.full_ref());
             let pushed = self.push_with(command.environment(ssh_helper::PUSH_ENVIRONMENT, &push), commit, None)?;
             if let Err(error) = push_journal::end(&path, &push) {
-                log::warn!("cannot note that a push was answered: {error}");
+                log::warn!("cannot record that a push was answered: {error}");
             }
             return Ok(pushed);
         }

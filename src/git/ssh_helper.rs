@@ -46,7 +46,7 @@ mod platform {
         // The file stays open in the program that we become.
         let _noted = push.map(|push| {
             let noted = push_journal::begin(Path::new(&path), push, tell);
-            noted.map_err(|error| tell(format!("cannot note a push: {error}")))
+            noted.map_err(|error| tell(format!("cannot record a push: {error}")))
         });
         confine::become_program("git", [verb, "--", &path].map(OsString::from))
     }

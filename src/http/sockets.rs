@@ -33,7 +33,7 @@ pub(super) fn accept_until_stopped(
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 if !failing {
-                    log::warn!("cannot accept connections, will go on trying: {error}");
+                    log::warn!("cannot accept connections, retrying: {error}");
                 }
                 failing = true;
                 std::thread::sleep(ACCEPT_BACKOFF);

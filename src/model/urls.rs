@@ -35,7 +35,7 @@ impl BaseUrl {
         }
         let rest = rest.trim_end_matches('/');
         if rest.ends_with("/api") || rest.contains("/api/w/") {
-            return Err("has /api in it, which is put behind it: leave out /api and what follows");
+            return Err("contains /api, which this program appends itself: leave out /api and what follows");
         }
         Ok([&scheme, "://", rest].concat())
     }

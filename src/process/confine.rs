@@ -80,7 +80,7 @@ mod linux {
     /// fails is reported; a service that was killed cannot report anything.
     pub(crate) fn prefer_for_oom(process: u32) {
         if let Err(error) = std::fs::write(format!("/proc/{process}/oom_score_adj"), "1000") {
-            log::debug!("the kernel may end the service for want of memory, and not its programs: {error}");
+            log::debug!("if memory is short, the kernel may end the service instead of its programs: {error}");
         }
     }
 }

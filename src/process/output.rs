@@ -123,7 +123,7 @@ impl<'a> Output<'a> {
     /// Returns the failure of a program that ended, while its output did not.
     pub(super) fn cut_off(&self) -> Failure {
         Failure::Machine(format!(
-            "`{}` ended, and what it printed did not: something that it started holds it open",
+            "`{}` ended, but its output stays open: a program that it started holds it",
             self.command
         ))
     }

@@ -78,8 +78,8 @@ impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Machine(why) | Self::TooMuchOutput(why) => formatter.write_str(why),
-            Self::Expired(Expired::TimedOut) => formatter.write_str("the time was over"),
-            Self::Expired(Expired::Cancelled) => formatter.write_str("the service is ending"),
+            Self::Expired(Expired::TimedOut) => formatter.write_str("the time limit passed"),
+            Self::Expired(Expired::Cancelled) => formatter.write_str("the service is shutting down"),
             Self::Disk(error) => error.fmt(formatter),
         }
     }

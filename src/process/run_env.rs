@@ -86,7 +86,7 @@ impl RunEnv {
             if lines <= LOGGED_LINES_MAX {
                 log::debug!("{program}: {line}");
             } else if lines == LOGGED_LINES_MAX + 1 {
-                log::debug!("{program}: it prints more than {LOGGED_LINES_MAX} lines, of which no more are logged");
+                log::debug!("{program} prints more than {LOGGED_LINES_MAX} lines; the rest is not logged");
             }
             on_line(line);
             ControlFlow::Continue(())

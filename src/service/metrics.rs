@@ -82,7 +82,7 @@ impl Metrics {
         let counts = self.counts();
         let mut text = Text(String::with_capacity(8 << 10));
         let name = "windmill_git_sync_runs_total";
-        let help = "Runs that ended, by workspace and result code; those with other settings count as `other`.";
+        let help = "Completed runs by workspace and result code; those with other settings count as `other`.";
         text.head(name, "counter", help);
         let mut runs = counts.runs.clone();
         // Each code of a configured workspace has a line, even if the count is 0, so that the first failure is seen as
@@ -96,12 +96,12 @@ impl Metrics {
             text.line(name, &format!("workspace=\"{workspace}\",code=\"{code}\""), count);
         }
         let name = "windmill_git_sync_run_duration_seconds";
-        text.head(name, "histogram", "Time of a run, waiting for its turn included.");
+        text.head(name, "histogram", "Duration of a run, including the wait for its turn.");
         for (workspace, times) in &counts.run_times {
             text.histogram(name, &format!("workspace=\"{workspace}\""), times);
         }
         let name = "windmill_git_sync_step_duration_seconds";
-        text.head(name, "histogram", "Time of one step of a sync that went well.");
+        text.head(name, "histogram", "Duration of a successful step of a sync.");
         for (step, times) in STEPS.iter().zip(&counts.step_times) {
             text.histogram(name, &format!("step=\"{step}\""), times);
         }
@@ -136,17 +136,17 @@ type BackupGauge = (&'static str, &'static str, fn(&Workspace) -> u64);
 const BACKUP_GAUGES: [BackupGauge; 6] = [
     (
         "windmill_git_sync_last_success_timestamp_seconds",
-        "End of the last successful sync, 0 if there was none; kept over restarts.",
+        "End of the last successful sync, 0 if there was none; kept across restarts.",
         |of| end(&of.last_success),
     ),
     (
         "windmill_git_sync_last_attempt_timestamp_seconds",
-        "End of the last sync, 0 if there was none; kept over restarts.",
+        "End of the last sync, 0 if there was none; kept across restarts.",
         |of| end(&of.last_run),
     ),
     (
         "windmill_git_sync_consecutive_failures",
-        "Syncs that failed since the last successful one; kept over restarts.",
+        "Syncs that failed since the last successful one; kept across restarts.",
         |of| of.consecutive_failures,
     ),
     ("windmill_git_sync_items", "Items of the workspace when a sync last read them, 0 if none did.", |of| {

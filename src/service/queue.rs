@@ -167,7 +167,7 @@ impl Service {
             return Err(Code::TooManyRequests);
         }
         if state.runs.iter().any(|other| other.backup_id == run.backup_id) {
-            log::info!("run {} waits for its turn: a sync of workspace {} goes on", run.id, run.request.workspace);
+            log::info!("run {} waits for its turn: a sync of workspace {} is running", run.id, run.request.workspace);
             run.wait_for_others();
         }
         let (service, own) = (Arc::clone(self), Arc::clone(&run));
@@ -201,7 +201,7 @@ impl Service {
         while !state.may_begin(run) {
             run.wait_for_others();
             if state.is_closed {
-                let message = "the service is ending; the sync had not begun".to_owned();
+                let message = "the service is shutting down; the sync had not begun".to_owned();
                 log::warn!("run {}: {message}", run.id);
                 self.end(run, run.failure(Code::ShuttingDown, message), false);
                 return false;

@@ -63,7 +63,7 @@ fn start(service: &Arc<Service>, purpose: Purpose) -> bool {
             Ok(run) => log::info!("run {}: the schedule asks for it", run.id),
             Err(Code::ShuttingDown) => return false,
             Err(code) => {
-                log::error!("the scheduled {noun} of workspace {workspace} was not taken: {}", code.as_str());
+                log::error!("the scheduled {noun} of workspace {workspace} was not accepted: {}", code.as_str());
             }
         }
     }

@@ -244,7 +244,7 @@ fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now:
         return None;
     }
     let message = format!(
-        "the schedule of workspace `{}` came true twice without a success: {}",
+        "two scheduled times of workspace `{}` passed without a success: {}",
         workspace.workspace,
         last_in_words(success.map(|run| run.ended.as_str()))
     );

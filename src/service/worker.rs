@@ -134,7 +134,7 @@ pub(super) fn result_without_run(
 pub fn log_step(event: Event) {
     match event {
         Event::Started(step) => log::debug!("step {} begins", step.as_str()),
-        Event::Waits => log::info!("another process works on this workspace, and is waited for"),
+        Event::Waits => log::info!("waiting for another process that works on this workspace"),
         Event::Ended(step, time) => {
             let duration_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
             let _scope = logging::scope(|fields| {

@@ -60,7 +60,7 @@ pub fn pull(
         _ => None,
     };
     if let Some(why) = incomplete {
-        let message = format!("`wmill sync pull` of workspace `{workspace}` did not do all of it: {why}");
+        let message = format!("`wmill sync pull` of workspace `{workspace}` is not complete: {why}");
         return Err(api::failed(Code::PullFailed, message));
     }
     if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, folder, &finished)) }
@@ -214,7 +214,7 @@ fn pull_failed(workspace: &WorkspaceId, folder: &Path, finished: &Finished) -> W
         Ending::Signal(_) => Retry::Never,
     };
     let how = if finished.is_success() {
-        "ended with exit code 0 but did not say that it had done the pull".to_owned()
+        "ended with exit code 0, but did not print that the pull was done".to_owned()
     } else {
         format!("ended with {}", finished.ending)
     };

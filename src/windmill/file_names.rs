@@ -27,7 +27,7 @@ pub fn fault_of_path(path: &str) -> Option<&'static str> {
     } else if path.split('/').any(|name| name.len() > NAME_BYTES_MAX) {
         Some("is longer than file systems hold")
     } else if parts(path).any(|part| is_like(part, ".git", &["git~1".to_owned()])) {
-        Some("is kept by git for its own files")
+        Some("is reserved for git's own files")
     } else {
         None
     }
@@ -125,14 +125,14 @@ pub fn fault_of_content(path: &str, content: &str) -> Option<&'static str> {
     };
     if is_file(".gitmodules", "gitmod~", "gi7eba~") {
         let is_plain = content.lines().all(is_plain_line);
-        (!is_plain).then_some("is of git's submodules, and git hosts refuse what is in it")
+        (!is_plain).then_some("is a file of git's submodules, and git hosts refuse its content")
     } else if !is_file(".gitattributes", "gitatt~", "gi7d29~") {
         None
     } else if content.contains(CUT) {
-        Some("is of git's attributes, and too long to be looked into")
+        Some("is a file of git's attributes, and too long to be checked")
     } else {
         let is_long = content.lines().any(|line| line.len() >= ATTRIBUTES_LINE_BYTES_MAX);
-        is_long.then_some("is of git's attributes, and git hosts refuse so long a line")
+        is_long.then_some("is a file of git's attributes, and git hosts refuse so long a line")
     }
 }
 
@@ -184,13 +184,13 @@ mod tests {
             ("..\\b", "leads elsewhere"),
             ("a/", "is that of a folder"),
             ("a/.", "is that of a folder"),
-            (".git/config", "is kept by git for its own files"),
-            ("x/.GIT", "is kept by git for its own files"),
-            ("git~1", "is kept by git for its own files"),
-            (".git. ./x", "is kept by git for its own files"),
-            (".git::$INDEX_ALLOCATION/x", "is kept by git for its own files"),
-            ("a\\.git", "is kept by git for its own files"),
-            (".g\u{200c}it/x", "is kept by git for its own files"),
+            (".git/config", "is reserved for git's own files"),
+            ("x/.GIT", "is reserved for git's own files"),
+            ("git~1", "is reserved for git's own files"),
+            (".git. ./x", "is reserved for git's own files"),
+            (".git::$INDEX_ALLOCATION/x", "is reserved for git's own files"),
+            ("a\\.git", "is reserved for git's own files"),
+            (".g\u{200c}it/x", "is reserved for git's own files"),
         ] {
             assert_eq!(fault_of_path(path), Some(fault), "{path:?}");
         }

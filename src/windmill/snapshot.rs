@@ -356,7 +356,7 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn leave_out_missing(&mut self, written: &WrittenFiles, plan: &Plan) -> io::Result<bool> {
-        let (mut missing, reason) = (ItemNotes::default(), "wmill does not write it, and says nothing");
+        let (mut missing, reason) = (ItemNotes::default(), "wmill does not write it, and prints no error");
         each_name(&self.folder, &mut |name| {
             if !self.is_left_out(name) && !written.has_entry(name, plan) {
                 missing.add(item_of_entry(name), reason);
@@ -930,7 +930,7 @@ fn digest_answer(
     visitor: &mut json_digest::Visitor<'_>,
 ) -> Result<String, SnapshotError> {
     let Some(body) = answer else { return Ok("404".to_owned()) };
-    let strange = |why: &str| SnapshotError::Strange(format!("{what} is not what Windmill answers: {why}"));
+    let strange = |why: &str| SnapshotError::Strange(format!("{what} is malformed: {why}"));
     if body.trim_ascii_start().as_bytes().first() != Some(&begins) {
         return Err(strange("it is something else"));
     }

@@ -171,9 +171,9 @@ fn each_doubt_makes_a_sync_a_full_one() {
 
     // The versions.
     sandbox.windmill.version("CE v1.491.6");
-    assert_pull(&sandbox, &sync, "unchanged", "Windmill is of another version");
+    assert_pull(&sandbox, &sync, "unchanged", "the version of Windmill changed");
     sandbox.program("wmill", &format!("exec '{}' \"$@\"", wmill().display()));
-    assert_pull(&sandbox, &sync, "unchanged", "wmill is another");
+    assert_pull(&sandbox, &sync, "unchanged", "the version of wmill changed");
     rewrite(&file, |note| note.replace(&format!(" {} shop ", env!("CARGO_PKG_VERSION")), " 0.0.1 shop "));
     assert_pull(&sandbox, &sync, "unchanged", kinds);
 
@@ -193,7 +193,7 @@ fn each_doubt_makes_a_sync_a_full_one() {
     assert_pull(&sandbox, &sync.clone().env("SKIP_UNCHANGED", "false"), "unchanged", "SKIP_UNCHANGED is false");
     assert_shortcut(&sandbox, &sync);
     fs::write(&file, whole).unwrap();
-    assert_pull(&sandbox, &sync, "unchanged", "Windmill is of another version");
+    assert_pull(&sandbox, &sync, "unchanged", "the version of Windmill changed");
 }
 
 #[test]
@@ -419,7 +419,7 @@ fn a_change_during_a_sync_is_never_missed() {
     sync.run().expect("pushed");
     assert_eq!(backed_up(), after);
     sandbox.windmill.put(path, before.clone());
-    assert_pull(&sandbox, &sync, "pushed", "Windmill does not hold the same");
+    assert_pull(&sandbox, &sync, "pushed", "the content of Windmill changed");
     assert_eq!(backed_up(), before);
     assert_shortcut(&sandbox, &sync);
 }
@@ -454,11 +454,11 @@ fn two_workspaces_in_one_branch_leave_each_other_the_shortcut() {
     // A person commits in the folder of one of them.
     remote.commit_files("main", &[("backups/lab/README.md", "of the lab\n")]);
     assert_shortcut(&sandbox, &shop);
-    let found = assert_pull(&sandbox, &lab, "unchanged", "the branch does not hold the same");
+    let found = assert_pull(&sandbox, &lab, "unchanged", "the content of the branch changed");
     assert_eq!(found.commit(), remote.tip("main"));
     assert_shortcut(&sandbox, &lab);
     remote.commit("main").remove("backups/lab").done("gone");
-    assert_pull(&sandbox, &lab, "pushed", "the branch does not hold the same");
+    assert_pull(&sandbox, &lab, "pushed", "the content of the branch changed");
 }
 
 #[test]
@@ -472,7 +472,7 @@ fn whatever_became_of_the_branch_is_noticed() {
     let second = sync.run().expect("pushed").commit().unwrap();
     assert_shortcut(&sandbox, &sync);
     let edited = remote.regular_files("main");
-    let other = "the branch does not hold the same";
+    let other = "the content of the branch changed";
 
     remote.force("main", &first);
     assert_pull(&sandbox, &sync, "pushed", other);
@@ -515,7 +515,7 @@ fn neither_a_refusal_nor_a_failure_nor_a_dry_run_is_a_success_to_rest_on() {
     let tip = remote.tip("main");
     sandbox.windmill.state("3-emptied");
     for _ in 0..2 {
-        assert_pull(&sandbox, &sync, "mass_deletion", "Windmill does not hold the same");
+        assert_pull(&sandbox, &sync, "mass_deletion", "the content of Windmill changed");
     }
     // A kind that is refused stays refused if an earlier backup contains it.
     let key = sync.clone().env("WMILL_INCLUDE", "key");

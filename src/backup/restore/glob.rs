@@ -24,7 +24,7 @@ impl Pattern {
         } else if text.len() > BYTES_MAX {
             "is longer than 256 bytes"
         } else if text.contains(char::is_control) || text.contains(['{', '[', '!', '\\']) {
-            "has a character with a meaning elsewhere and none here: there are *, ? and **"
+            "has a special character that is not supported: use *, ? and **"
         } else if text.split('/').any(|name| matches!(name, "" | "." | "..")) {
             "is not a path relative to the backup's folder, such as f/ops/**"
         } else {

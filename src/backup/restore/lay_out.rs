@@ -43,7 +43,8 @@ impl RestoreRun<'_> {
             self.withhold(choice, path)?;
         }
         self.warn(
-            "these are left out, since a name in them leads out of them, or cannot be checked",
+            "these are left out, since they refer to a file outside of the item, or have a reference that cannot be \
+             checked",
             &leading_out.iter().map(ToString::to_string).collect(),
         );
         let staged = self.staged()?;

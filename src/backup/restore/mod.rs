@@ -308,8 +308,7 @@ impl RestoreRun<'_> {
     fn warn_about_own_items(&mut self, choice: &Choice) {
         let (source, target) = (&self.source.request.workspace, self.workspace());
         if source != target {
-            let what =
-                format!("workspace `{source}` has these for itself alone; `{target}` gets them, for itself alone too");
+            let what = format!("these are specific to workspace `{source}`; they become specific to `{target}`");
             self.warn(&what, &choice.own.iter().collect());
         }
     }
@@ -318,12 +317,12 @@ impl RestoreRun<'_> {
         self.report.differences = differences(planned, unreadable);
         let (target, changed) = (self.workspace(), Changed::default());
         if self.report.differences.is_empty() {
-            let message = format!("Workspace '{target}' has all that was asked for already");
+            let message = format!("Workspace '{target}' already has everything that was chosen");
             return self.report.outcome(Code::Unchanged, message, changed);
         }
         let code = if self.options.applies { Code::Differs } else { Code::DryRun };
         let message = format!(
-            "Workspace '{target}' is not as commit {}, and a restore cannot change that; nothing was changed: {}",
+            "Workspace '{target}' differs from commit {}, and a restore cannot change that; nothing was changed: {}",
             self.report.short_commit(),
             self.report.differing_paths()
         );
@@ -366,7 +365,7 @@ impl RestoreRun<'_> {
             (Err(error), Ok(changed)) => {
                 let done = changed.added + changed.modified + changed.deleted;
                 let Outcome { code, message, .. } = self.report.failed(target, self.options, error);
-                let message = format!("{message}; {done} of {} files are as wanted now", choice.pushed().count());
+                let message = format!("{message}; {done} of {} files match the commit now", choice.pushed().count());
                 Ok(self.report.outcome(code, message, changed))
             }
             (Err(error), Err(unread)) => {
@@ -459,10 +458,10 @@ impl RestoreRun<'_> {
     fn done(&self, changed: Changed) -> Outcome {
         let (target, commit, saved) = (self.workspace(), self.report.short_commit(), self.report.saved());
         let (code, message) = if self.report.differences.is_empty() {
-            (Code::Restored, format!("Workspace '{target}' was read back, and is as commit {commit}{saved}"))
+            (Code::Restored, format!("Workspace '{target}' was read back and matches commit {commit}{saved}"))
         } else {
             let paths = self.report.differing_paths();
-            (Code::Differs, format!("Workspace '{target}' is not in all as commit {commit}: {paths}{saved}"))
+            (Code::Differs, format!("Workspace '{target}' does not match commit {commit}: {paths}{saved}"))
         };
         self.report.outcome(code, message, changed)
     }

@@ -46,15 +46,15 @@ impl RestoreRun<'_> {
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
         let Some(has) = has else {
-            let message = "--key-file: Windmill does not tell this token the key of the workspace, so it cannot be seen \
-                           whether it was set; it needs an admin's token; nothing was changed";
+            let message = "--key-file: this token may not read the workspace's key, so the new key could not be \
+                           checked; it needs an admin's token; nothing was changed";
             return Err(BackupError::new(Code::WindmillUnauthorized, message));
         };
         let to_set = (has != given).then(|| key.clone());
         if to_set.is_some() {
             self.report.warnings.add(format!(
-                "workspace `{}` gets the key of --key-file; Windmill encrypts its own secrets again under it, and the key \
-                 that it has now is kept nowhere",
+                "workspace `{}` gets the key of --key-file; Windmill re-encrypts its own secrets with it, and the \
+                 present key is not kept",
                 self.workspace()
             ));
         }
@@ -87,7 +87,7 @@ impl RestoreRun<'_> {
             sample.add(id.path.as_bytes());
             chosen.remove(&id);
         }
-        self.warn("the settings leave secret variables out, and these do not come back", &skipped);
+        self.warn("the settings exclude secret variables, so these do not come back", &skipped);
         let what = format!(
             "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
              --key-file sets that key first",

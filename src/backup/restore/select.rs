@@ -62,7 +62,7 @@ impl RestoreRun<'_> {
     pub(super) fn choose(&mut self, of_commit: &Tree, mut choice: Choice) -> Result<Choice, BackupError> {
         let options = self.options;
         let (held, not_covered) = items_in(of_commit, &self.tip.plan, self.source.request.workspace.as_str());
-        self.warn("the settings leave these kinds out, and they do not come back", &not_covered);
+        self.warn("the settings exclude these kinds, so they do not come back", &not_covered);
         let (has, _) = items_in(&choice.there, &self.tip.plan, self.workspace().as_str());
         let mut chosen: Items = held.clone();
         chosen.retain(|id, files| options.means(id, files));
@@ -70,7 +70,7 @@ impl RestoreRun<'_> {
         let ui: Vec<_> = of_commit.iter().filter(|(path, _)| is_ui(path)).collect();
         if chosen.is_empty() && ui.is_empty() && !options.paths.is_empty() {
             let paths: Vec<_> = options.paths.iter().map(Pattern::as_str).collect();
-            let message = format!("--path: nothing in the commit is called like {}", paths.join(", "));
+            let message = format!("--path: nothing in the commit matches {}", paths.join(", "));
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
         choice.secrets = self.sort_out_secrets(&mut chosen, &has, choice.key.is_known)?;
@@ -127,7 +127,7 @@ impl RestoreRun<'_> {
             }
             is_seen
         });
-        self.warn("these do not come back, since they are links, or another workspace's alone", &left_out);
+        self.warn("these do not come back, since they are links, or specific to another workspace", &left_out);
         all
     }
 
@@ -138,8 +138,8 @@ impl RestoreRun<'_> {
         let (kept, gone): (BTreeSet<&ItemId>, BTreeSet<&ItemId>) =
             changed.filter(|id| is_app(id) && !stay.contains(id)).partition(|id| has_app_at(&stay, &id.path));
         self.warn(
-            "these are not deleted, since the commit has an app of the other kind at their path, and both are one app in \
-             Windmill; if that is meant, delete them there first",
+            "these are not deleted, since the commit has an app of the other kind at their path, and both are one \
+             app in Windmill; to delete them, delete them in Windmill first",
             &kept.into_iter().map(ToString::to_string).collect(),
         );
         self.warn(
@@ -178,8 +178,8 @@ impl RestoreRun<'_> {
         self.warn(&what, &raw_apps.iter().collect());
         self.warn("these do not come back, since wmill cannot push them", &rest);
         self.warn(
-            "wmill does not look below folders that begin with a dot, nor below node_modules, so these come back only \
-             where it pushes the item for another reason; they are read back at the end",
+            "wmill does not look below folders that begin with a dot or below node_modules, so these come back only \
+             if another file of their item is pushed; they are read back at the end",
             &hidden,
         );
     }

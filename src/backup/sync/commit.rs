@@ -64,8 +64,8 @@ pub fn make(
         Ok(key) => (key, None),
         Err(fault) => {
             let why = Redactor::new(&run.request.secrets()).redact(&fault.message);
-            let lacks =
-                "the commit does not tell which key encrypted its secrets, so a restore needs --key-file for them";
+            let lacks = "the commit has no fingerprint of the key that encrypted its secrets, so a restore needs \
+                         --key-file for them";
             (None, Some(format!("{lacks}: {why}")))
         }
     };
@@ -85,7 +85,7 @@ pub fn make(
             return Ok(CreatedCommit { commit, folder, warning });
         }
         // For example, a file of one item replaces a folder of another. Each commit is right, but not in every order.
-        log::warn!("the commits of single items do not come to the same as all together, so one commit is made");
+        log::warn!("the commits of single items do not add up to the whole change, so one commit is made");
     }
     let message = builder.whole_message()?;
     let commit = git.commit(&whole, tip.commit.as_ref(), &run.request.author, &message)?;

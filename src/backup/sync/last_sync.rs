@@ -159,11 +159,11 @@ impl LastSync {
         let last = self.usable()?;
         let commit = commit.ok_or("the branch is not there")?;
         if tip.is_some_and(|tip| !last.is_in(tip)) {
-            return Err("the branch does not hold the same");
+            return Err("the content of the branch changed");
         }
         last.check_surroundings(now)?;
         if now.snapshot.digests != last.digests {
-            return Err("Windmill does not hold the same");
+            return Err("the content of Windmill changed");
         }
         Ok((commit, last))
     }
@@ -176,7 +176,7 @@ impl LastSync {
         let (last, fresh) = (self.usable()?, &now.snapshot.digests);
         last.check_surroundings(now)?;
         if fresh.own_items != last.digests.own_items || fresh.file_types != last.digests.file_types {
-            Err("what belongs to all items changed")
+            Err("something that all items share changed")
         } else if fresh.shared_ui != last.digests.shared_ui {
             Err("the shared UI changed")
         } else if fresh.dependencies != last.digests.dependencies {
@@ -186,7 +186,7 @@ impl LastSync {
         } else if tip.plan.dedupes_lockfiles {
             Err("items share lock files")
         } else if !last.is_in(tip) {
-            Err("the branch does not hold what the last pull gave")
+            Err("the branch differs from the result of the last pull")
         } else if !tip.invalid_entries.is_empty() || tip.path_conflict.is_some() {
             Err("the repository's folder has entries that git cannot check out")
         } else if !last.left_out.is_empty() || !now.snapshot.left_out.is_empty() {
@@ -230,7 +230,7 @@ impl LastSync {
         if tree.is_some()
             && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), now.snapshot.groups.as_bytes())
         {
-            log::warn!("cannot note the digests of the items: {error}");
+            log::warn!("cannot save the digests of the items: {error}");
         }
         let tree = tree.filter(|_| now.wmill.is_some());
         self.write(&fitting(SavedState {
@@ -255,7 +255,7 @@ impl LastSync {
         // A state that is too long cannot be read, which costs a full sync each time.
         if let Err(error) = files::replace_file(&self.folder.join(STATE_FILE), text(state).as_bytes()) {
             // The former state, if there is one, belongs to another commit, and is compared with the branch.
-            log::warn!("cannot note the success: {error}");
+            log::warn!("cannot save the state of the success: {error}");
         }
     }
 }
@@ -277,11 +277,11 @@ impl SavedState {
     /// Checks that the programs and the query of the export are the same.
     fn check_surroundings(&self, now: &Now) -> Result<(), &'static str> {
         if now.account.server_version != self.windmill {
-            Err("Windmill is of another version")
+            Err("the version of Windmill changed")
         } else if now.wmill != self.wmill {
-            Err("wmill is another")
+            Err("the version of wmill changed")
         } else if now.snapshot.query != self.query {
-            Err("other kinds of items are asked for")
+            Err("other kinds of items are requested")
         } else {
             Ok(())
         }
@@ -311,7 +311,7 @@ fn outdated(last: Option<&SavedState>, settings: &str, now: u64, every: Duration
     let Some(last) = last.filter(|last| last.tree.is_some()) else { return Some(UNKNOWN) };
     let Some(age) = now.checked_sub(last.begun) else { return Some("the clock was set back") };
     if last.settings != settings {
-        Some("a setting that shapes the backup is another, or we are")
+        Some("a setting that shapes the backup changed, or the version of this program")
     } else if Duration::from_secs(age) >= every || (!last.found.is_empty() && last.is_to_offer(now, every)) {
         Some("FULL_SYNC_EVERY has passed")
     } else {
@@ -413,7 +413,7 @@ mod tests {
         check("s", 1_060, 60, passed);
         check("s", 1_000, 0, passed);
         check("s", 999, 60, Some("the clock was set back"));
-        check("t", 1_000, 60, Some("a setting that shapes the backup is another, or we are"));
+        check("t", 1_000, 60, Some("a setting that shapes the backup changed, or the version of this program"));
         assert_eq!(outdated(None, "s", 1_000, Duration::MAX), Some(UNKNOWN));
         assert_eq!(outdated(Some(&SavedState { tree: None, ..saved() }), "s", 1_000, Duration::MAX), Some(UNKNOWN));
     }

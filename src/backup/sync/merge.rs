@@ -223,7 +223,7 @@ fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub fn remove_git_folders(git: &Git<'_>, warnings: &mut Warnings) -> Result<(), BackupError> {
     let removed = verify_index::remove_git_folders(git.tree_folder())?;
     if !removed.is_empty() {
-        warnings.add(format!("git holds no file named `.git`, so the backup is without: {removed}"));
+        warnings.add(format!("git stores no file named `.git`, so the backup lacks: {removed}"));
     }
     Ok(())
 }

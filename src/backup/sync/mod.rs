@@ -129,7 +129,8 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         if rejections == ATTEMPTS_MAX {
             let SyncRequest { remote, branch, .. } = self.run.request;
             let message = format!(
-                "cannot push to {remote} (branch `{branch}`): other writers were first {ATTEMPTS_MAX} times in a row ({why})"
+                "cannot push to {remote} (branch `{branch}`): other writers were first {ATTEMPTS_MAX} times in a row \
+                 ({why})"
             );
             return Err(BackupError::new(Code::GitRejected, message));
         }
@@ -220,7 +221,8 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         if base == PullBase::Empty {
             let patterns = if self.steps.tip().plan.scope.is_all() { "" } else { ", whatever its patterns leave out" };
             self.warnings.add(format!(
-                "wmill cannot work with the repository's files, so the workspace was pulled again into an empty folder{patterns}"
+                "wmill cannot work with the repository's files, so the workspace was pulled again into an empty \
+                 folder{patterns}"
             ));
         }
     }
@@ -235,7 +237,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         }
         if !removed.is_empty() {
             self.warnings.add(format!(
-                "this first sync removes files that Windmill does not hold (they stay in the history): {removed}"
+                "this first sync removes files that Windmill does not have (they stay in the history): {removed}"
             ));
         }
         Ok(())
@@ -259,7 +261,7 @@ fn without(run: RunContext<'_>, mut outcome: Outcome, left_out: Vec<LeftOut>) ->
     } else {
         let did =
             if outcome.code == Code::Pushed { "was synced to Git" } else { "has not changed since the last commit" };
-        (Code::Incomplete, format!("Workspace '{workspace}' {did}, but for what cannot be backed up: {missing}"))
+        (Code::Incomplete, format!("Workspace '{workspace}' {did}, except for what cannot be backed up: {missing}"))
     };
     Outcome { left_out, ..outcome }
 }
@@ -654,7 +656,7 @@ mod tests {
         let missing = "script f/1 (why), script f/2 (why), script f/3 (why), and 1 more";
         let incomplete = |did: &str| SyncResult {
             code: Code::Incomplete,
-            message: format!("Workspace 'shop' {did}, but for what cannot be backed up: {missing}"),
+            message: format!("Workspace 'shop' {did}, except for what cannot be backed up: {missing}"),
             left_out: left_out.clone(),
             ..pushed(1)
         };
@@ -868,7 +870,7 @@ mod tests {
         let changed = Changed { added: 1, modified: 1, deleted: 4 };
         let changes = || changes.iter().map(|(mark, path)| (*mark, (*path).to_owned())).collect();
         let warning =
-            "this first sync removes files that Windmill does not hold (they stay in the history): f/b.py, u/e.ts";
+            "this first sync removes files that Windmill does not have (they stay in the history): f/b.py, u/e.ts";
         for (is_first, warnings) in [(true, vec![warning.to_owned()]), (false, Vec::new())] {
             let told = Scene { is_first, changes: changes(), ..Scene::new() }.play();
             let result = SyncResult { changed, warnings: warnings.clone(), ..pushed(1) };

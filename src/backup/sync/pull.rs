@@ -159,7 +159,7 @@ pub fn pull_narrowed(
     let before = read_lock(git);
     // On a file system that ignores case, wmill compares the names of the whole workspace.
     if fs::symlink_metadata(git.tree_folder().join(WMILL_LOCK.to_uppercase())).is_ok() {
-        return Ok(Some("the file system does not tell upper and lower case apart".to_owned()));
+        return Ok(Some("the file system is not case-sensitive".to_owned()));
     }
     let archive = snapshot.part(|name| changed.has(name))?;
     // If this endpoint does not exist, wmill does not touch the files of the shared UI.
@@ -178,7 +178,7 @@ pub fn pull_narrowed(
         return Ok(Some("git cannot hold a file that wmill wrote".to_owned()));
     }
     let other = check_others(git, tip, changed)?;
-    Ok(other.map(|path| format!("`{}` is not of an item that changed", printable(&path))))
+    Ok(other.map(|path| format!("`{}` does not belong to an item that changed", printable(&path))))
 }
 
 fn read_lock(git: &Git<'_>) -> Option<String> {

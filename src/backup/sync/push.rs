@@ -35,7 +35,7 @@ pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<
         match git.push(commit)? {
             Pushed::Accepted if is_there(run, git, commit)? => Ok(None),
             Pushed::Accepted => {
-                let why = "the server took the commit, but the branch does not hold it now";
+                let why = "the server accepted the commit, but the branch does not have it now";
                 Ok(Some(NotPushed::Rejected(why.to_owned())))
             }
             Pushed::Outrun(why) => Ok(Some(NotPushed::Rejected(why))),
@@ -50,7 +50,7 @@ fn is_there(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<boo
     let (noted, state) = both("note", || git.set_tip_ref(commit), || git.remote_state());
     if let Err(error) = noted {
         // This costs the next sync a fetch, but the current sync still counts.
-        log::warn!("cannot note where the checkout stands: {}", BackupError::from(error).message);
+        log::warn!("cannot record the tip of the checkout: {}", BackupError::from(error).message);
     }
     let state = state?;
     run.note_head(&state);

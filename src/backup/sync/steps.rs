@@ -178,7 +178,7 @@ fn warn_about_old_volume(run: RunContext<'_>, warnings: &mut Warnings) {
     if fs::symlink_metadata(data.join(".git")).is_ok() {
         warnings.add(format!(
             "{} holds a checkout that another service left, perhaps with a token in its .git/config; it is neither \
-             used nor touched: revoke that token, and remove it when you no longer need it",
+             used nor changed: revoke that token, and remove the checkout when you no longer need it",
             data.display()
         ));
     }
@@ -214,7 +214,7 @@ impl SyncSteps for LiveSteps<'_> {
         self.refusals += 1;
         if self.refusals >= REFUSALS_ONE_BY_ONE_MAX {
             let again = snapshot.leave_out_again(self.last.found());
-            again.unwrap_or_else(|error| log::warn!("cannot leave out again what was refused before: {error}"));
+            again.unwrap_or_else(|error| log::warn!("cannot read which items were refused before: {error}"));
         }
         true
     }

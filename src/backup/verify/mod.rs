@@ -86,15 +86,15 @@ impl Found {
         let made = format!("commit {}{}", short(tip), self.committed);
         let compared = match self.differences.len() {
             0 if !self.left_out.is_empty() => {
-                format!("The backup is workspace '{workspace}' ({made}), but for what cannot be backed up")
+                format!("The backup matches workspace '{workspace}' ({made}), except for what cannot be backed up")
             }
-            0 => format!("The backup is workspace '{workspace}': {made} has all that it holds"),
+            0 => format!("The backup matches workspace '{workspace}': {made}"),
             _ => {
                 let paths: Sample = self.differences.iter().map(|one| one.path.as_bytes()).collect();
                 format!(
                     "Workspace '{workspace}' differs from its backup ({made}): {added} files are missing in the \
                      backup, {modified} differ, {deleted} are only in the backup: {paths}. What was changed since \
-                     that commit differs rightly, until the next sync"
+                     that commit differs until the next sync"
                 )
             }
         };

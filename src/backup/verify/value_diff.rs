@@ -86,10 +86,10 @@ fn compare_files(path: &str, backup: &[u8], workspace: &[u8], parse: fn(&str, &[
             let hidden = hidden_place(path, [&one, &other]);
             compare(&mut Vec::new(), Some(&one), Some(&other), hidden, &mut lines);
             if lines.count == 0 && [backup, workspace].into_iter().any(may_be_read_otherwise) {
-                lines.add(format_args!("its content is another"));
+                lines.add(format_args!("its content differs"));
             }
         }
-        _ if may_be_secret(path) => lines.add(format_args!("its content is another")),
+        _ if may_be_secret(path) => lines.add(format_args!("its content differs")),
         _ => compare_texts(backup, workspace, &mut lines),
     }
     lines.finish()
@@ -156,11 +156,11 @@ fn compare_locks(backup: &Node, workspace: &Node, lines: &mut Lines) {
                     known.get(*item) != fresh.get(*item) && !(known.contains_key(*item) && is_of_all(item))
                 };
                 for item in fresh.keys().filter(differs) {
-                    lines.add(format_args!("{}: the hash is another", printable(item.as_bytes())));
+                    lines.add(format_args!("{}: the hash differs", printable(item.as_bytes())));
                 }
             }
             (known, fresh) if known == Some(fresh) => {}
-            _ => lines.add(format_args!("{}: it is another", printable(key.as_bytes()))),
+            _ => lines.add(format_args!("{}: it differs", printable(key.as_bytes()))),
         }
     }
 }
@@ -366,7 +366,7 @@ mod tests {
             let file = format!("a: {value}");
             check(path, &file, &format!("# c\n{file}\n"), &[]);
         }
-        check("f/x.schedule.yaml", "token: 010 # S1", "token: 010 # S2", &["its content is another"]);
+        check("f/x.schedule.yaml", "token: 010 # S1", "token: 010 # S2", &["its content differs"]);
         for text in ["a: 'yes'", "a: '1_000'", "a: '2024-01-05'"] {
             check(path, text, &text.replace('\'', ""), &[]);
         }
@@ -409,7 +409,7 @@ mod tests {
             "is_secret: false\nvalue: S2",
             &["is_secret: true in the backup, false in the workspace", hidden[0]],
         );
-        check("f/x.variable.yaml", "S1: [", "S2: [", &["its content is another"]);
+        check("f/x.variable.yaml", "S1: [", "S2: [", &["its content differs"]);
         let resource = ["value.password: *** in the backup, *** in the workspace"];
         check("f/x.resource.yaml", "value: {password: S1}", "value: {password: S2}", &resource);
         let schedule = ["args.api_token: *** in the backup, nothing in the workspace"];
@@ -421,7 +421,7 @@ mod tests {
         check("f/x.fileset/a.yaml", "user: S1", "user: S2", &file);
         check("f/x.fileset/a.resource.yaml", "user: S1", "user: S2", &file);
         check("f/x.fileset/.config/a.yaml", "user: S1", "user: S2", &file);
-        check("f/x.fileset/.config/a.txt", "S1", "S2", &["its content is another"]);
+        check("f/x.fileset/.config/a.txt", "S1", "S2", &["its content differs"]);
         check(
             "f/x.shop.resource.yaml",
             "value: {a: S1}",

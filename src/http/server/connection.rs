@@ -243,7 +243,7 @@ impl Connection {
             self.stream.shutdown(Shutdown::Write)
         };
         if let Err(error) = attempt() {
-            log::debug!("{} did not take its answer: {error}", self.peer);
+            log::debug!("{} did not read its answer: {error}", self.peer);
         }
     }
 }

@@ -156,12 +156,12 @@ fn reject(connection: &Connection, slots: &Slots, code: Code) {
     let response = unavailable(code);
     slots.handler.answered(None, response.status);
     connection.send_at_once(&response, None);
-    log::debug!("{} was turned away: {}", connection.peer, code.as_str());
+    log::debug!("{} was refused: {}", connection.peer, code.as_str());
 }
 
 fn unavailable(code: Code) -> Response {
     let message = match code {
-        Code::ShuttingDown => "the service is ending",
+        Code::ShuttingDown => "the service is shutting down",
         _ => "too many requests at once",
     };
     Response::error(503, code, message)

@@ -191,7 +191,7 @@ const ELSEWHERE: &[Scenario] = &[
         "it is ended",
         "api::what_wmill_leaves_running_is_ended_with_it",
     ),
-    row("a client that goes away", "during a sync", "the sync goes on", "api::a_run_goes_on_when_its_client_is_gone"),
+    row("a client that goes away", "during a sync", "the sync continues", "api::a_run_goes_on_when_its_client_is_gone"),
     row(
         "many requests at once",
         "at the listener",

@@ -222,7 +222,7 @@ impl<'a> Run<'a> {
             }
             told = ended.message();
         }
-        panic!("`{step}` is not where the time was over: {told}");
+        panic!("`{step}` is not where the time limit passed: {told}");
     }
 
     /// Starts it, for a test that does something in the meantime.
