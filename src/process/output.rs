@@ -122,10 +122,7 @@ impl<'a> Output<'a> {
 
     /// Returns the failure of a program that ended, while its output did not.
     pub(super) fn cut_off(&self) -> Failure {
-        Failure::Machine(format!(
-            "`{}` ended, but its output stays open: a program that it started holds it",
-            self.command
-        ))
+        Failure::Machine(format!("`{}` ended, but a program that it started holds its output open", self.command))
     }
 
     pub(super) fn finish(mut self, ending: Ending) -> Finished {

@@ -99,7 +99,8 @@ pub(super) fn cannot_start(program: &OsStr, error: &io::Error) -> String {
 
 /// Runs `invocation` until it ends, the deadline passes, or it leaves too little free space on the volume.
 ///
-/// Passes every line that it prints to `on_line` at once, and ends it when that breaks. When this returns, no process of its group is left.
+/// Passes every line that it prints to `on_line` at once, and ends it when that breaks. When this returns, no process of
+/// its group is left.
 ///
 /// # Errors
 /// [`Failure`] if the program did not end by itself. Another exit code than 0 is not an error here: the caller decides
@@ -116,8 +117,8 @@ pub(super) fn run(
     return platform::run(invocation, deadline, volume, redactor, on_line);
     #[cfg(not(unix))]
     {
-        let _ = (deadline, volume, redactor, on_line);
-        Err(Failure::Machine(cannot_start(invocation.command.get_program(), &io::ErrorKind::Unsupported.into())))
+        let (Invocation { command, .. }, _) = (invocation, (deadline, volume, redactor, on_line));
+        Err(Failure::Machine(cannot_start(command.get_program(), &io::ErrorKind::Unsupported.into())))
     }
 }
 

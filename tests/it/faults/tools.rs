@@ -156,7 +156,8 @@ fn a_git_that_hangs_is_ended() {
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
     let mut state = State::Seeded;
-    for (verb, step) in [("fetch", "fetch"), ("add", "commit"), ("push", "push")] {
+    // A pull of what changed ends with a look at what git stages of it.
+    for (verb, step) in [("fetch", "fetch"), ("add", "pull"), ("push", "push")] {
         state = state.other();
         replay.hold(state);
         replay.remote.commit_files("main", &[("README.md", verb)]);
@@ -218,7 +219,7 @@ fn output_without_its_end_is_not_taken_for_all_of_it() {
         );
         break_git(&replay.sandbox, verb, &way);
         let struck = replay.sync().run().expect("git_failed");
-        assert!(struck.message().contains(verb) && struck.message().contains("holds it open"), "{struck}");
+        assert!(struck.message().contains(verb) && struck.message().contains("holds its output open"), "{struck}");
         history.judge(verb, &struck);
         mend_git(&replay.sandbox);
         history.assert_healed(verb, &replay.sync(), &replay.expected());
