@@ -167,7 +167,7 @@ fn command(
         }
     };
     let code = *exit_code.get_or_init(|| code.exit_code());
-    recorder.notifier.finish(NOTICE_TIME_MAX);
+    recorder.finish(NOTICE_TIME_MAX);
     ExitCode::from(code)
 }
 

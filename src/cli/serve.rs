@@ -1,5 +1,6 @@
 //! The command `serve`: the listener, the schedules, the check at the start, and the shutdown.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -82,6 +83,7 @@ fn serve_until_stopped(server: Server, config: Config) -> ExitCode {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
     start_schedules(&service);
+    start_overdue_watch(&service);
     let housekeeping_cancel = CancelToken::default();
     let housekeeping = start_housekeeping(&service, &housekeeping_cancel);
     let draining = server.run(Arc::new(App::new(Arc::clone(&service))));
@@ -95,7 +97,7 @@ fn serve_until_stopped(server: Server, config: Config) -> ExitCode {
     orphans::end_all_programs();
     // Runs that were refused during the shutdown are not saved yet.
     service.recorder.history.save(LAST_SAVE_TIME_MAX);
-    service.recorder.notifier.finish(LAST_NOTICE_TIME_MAX);
+    service.recorder.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
     ExitCode::SUCCESS
 }
@@ -118,18 +120,28 @@ fn spawn(name: &str, lack: &str, work: impl FnOnce() + Send + 'static) -> Option
     thread.map_err(|error| log::error!("{lack}: {error}")).ok()
 }
 
-/// Starts the thread that checks the settings at the start of the service, and then cleans up the data folder and
-/// reports overdue backups.
+/// Starts the thread that reports overdue backups.
+fn start_overdue_watch(service: &Arc<Service>) {
+    let service = Arc::clone(service);
+    let lack = "no notice of an overdue backup will be sent, since there is no thread for it";
+    spawn("overdue", lack, move || {
+        while !service.cancel.is_cancelled() {
+            // A panic costs one look. Its text is in the log.
+            let _ = catch_unwind(AssertUnwindSafe(|| overdue::report(&service)));
+            std::thread::park_timeout(HOUSEKEEPING_INTERVAL);
+        }
+    });
+}
+
+/// Starts the thread that checks the settings at the start of the service, and cleans up the data folder from then on.
 fn start_housekeeping(service: &Arc<Service>, cancel: &CancelToken) -> Option<JoinHandle<()>> {
     let (service, cancel) = (Arc::clone(service), cancel.clone());
-    let lack = "neither the settings nor overdue backups are checked, since there is no thread for it";
-    spawn("housekeeping", lack, move || {
+    spawn("housekeeping", "nothing is checked at the start, since there is no thread for it", move || {
         let Service { config, own_program, queue, recorder, .. } = &*service;
         paths::remove_leftovers(config);
         let last_token_user = |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
         preflight::at_start(config, own_program, &cancel, &last_token_user, &|| queue.was_used());
         while !cancel.is_cancelled() {
-            overdue::report(&service);
             std::thread::park_timeout(HOUSEKEEPING_INTERVAL);
             // Commands that run beside this service may be killed too, and leave files.
             paths::remove_leftovers(config);

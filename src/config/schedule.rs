@@ -102,7 +102,7 @@ mod tests {
         refused("* 24 * * *", "is not a cron expression");
         refused("*/0 * * * *", "is not a cron expression");
         refused("a b c d e", "is not a cron expression");
-        refused("0 0 30 2 *", "never comes true");
+        refused("0 0 30 2 *", "never occurs");
         refused(&"1,".repeat(200), "is longer");
     }
 }

@@ -223,7 +223,9 @@ impl<'a> Git<'a> {
         let is_refused = matches!(code, Some(Code::GitUnauthorized | Code::ConfigInvalid));
         let key_fault = self.key_fault.as_deref().filter(|_| is_refused);
         let why = match key_fault.or(found.as_ref().and_then(|found| found.why)) {
-            _ if matches!(finished.ending, Ending::Signal(_)) => format!("git was {}", finished.ending),
+            _ if matches!(finished.ending, Ending::Signal(_)) => {
+                format!("git was {}: {printed}", finished.ending).trim_end_matches(": ").to_owned()
+            }
             Some(why) => format!("{why}: {printed}"),
             None if printed.is_empty() => finished.ending.to_string(),
             None => printed.clone(),

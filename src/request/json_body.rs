@@ -53,7 +53,7 @@ impl Fields {
         Self {
             workspace: None,
             windmill_token: None,
-            remote: config.remote.clone(),
+            remote: None,
             git_username: config.git_username.clone(),
             git_token: None,
             branch: ("GIT_BRANCH", config.branch.clone()),

@@ -26,8 +26,9 @@ impl Draft<'_> {
         let Fields { branch: (branch_name, branch), subdir: (subdir_name, subdir), .. } = &self.fields;
         let branch = self.faults.named(branch_name, BranchName::from_template(branch, workspace));
         let subdir = self.faults.named(subdir_name, Subdir::from_template(subdir, workspace));
-        let remote = self.fields.remote.clone();
         let is_remote_given = self.fields.is_given("git_remote_url") || self.fields.is_given("repository.url");
+        // One that is refused does not leave the configured one in its place.
+        let remote = if is_remote_given { &self.fields.remote } else { &config.remote }.clone();
         if remote.is_none() && !is_remote_given {
             self.lacks("GIT_REMOTE_URL", "the request brings no `git_remote_url`");
         }

@@ -32,6 +32,8 @@ const PICTURE_RUNS_MAX: usize = 40;
 /// A continuing failure is reported again after this time: once a day, also if a daily run ends a bit earlier than the
 /// day before.
 const NEWS_INTERVAL: Duration = Duration::from_secs(23 * 3_600);
+/// What is overdue is reported again after this time if no one got the notice.
+const LOST_NEWS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// How much of a message is kept. The longest expected messages list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// The same for runs with other settings: the caller chose the remote, and the message may contain the remote's text.
@@ -103,9 +105,16 @@ impl Record {
             branch: result.branch.clone(),
             commit: result.commit.clone(),
             changed: result.changed,
-            warnings: first_warnings(result.warnings.clone(), LIST_BYTES_MAX),
+            warnings: first_warnings(
+                result.warnings.iter().map(|warning| shorten(warning, MESSAGE_BYTES_MAX)).collect(),
+                LIST_BYTES_MAX,
+            ),
             left_out: Some(keep_first(
-                result.left_out.clone(),
+                result
+                    .left_out
+                    .iter()
+                    .map(|one| LeftOut { reason: shorten(&one.reason, MESSAGE_BYTES_MAX), ..one.clone() })
+                    .collect(),
                 LIST_BYTES_MAX,
                 |one| one.item.len() + one.reason.len(),
                 LeftOut::more,
@@ -202,10 +211,12 @@ pub struct OverdueAlert {
 /// The workspaces that Windmill listed for the configured token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkspaceList {
-    /// The address of that Windmill.
-    pub base_url: String,
+    /// Where the backups are from and go to, as settings that do not depend on the workspace.
+    pub place: String,
     /// The workspaces that are backed up.
     pub workspaces: Vec<String>,
+    /// When Windmill listed them, UTC.
+    pub time: String,
 }
 
 /// The whole history.
@@ -258,18 +269,39 @@ impl SavedHistory {
         true
     }
 
-    /// Returns the text of the file. If it is too long, all runs lose their warnings, their left out items and the rest
-    /// of a long message. What stays fits by far.
-    fn file_text(&mut self) -> String {
-        let text = json::to_string(self);
-        if text.len() as u64 <= FILE_BYTES_MAX {
-            return text;
+    /// Forgets that a failure was news, because no one got its notice: the next failure is news then. A backup that is
+    /// overdue is news again some time after `told`. Returns whether that changed anything.
+    fn lose_news(&mut self, run_id: &str, overdue: Option<&str>, told: &str) -> bool {
+        let mut has_changed = false;
+        for one in &mut self.standings {
+            has_changed |= one.failure_news.take_if(|news| news.run_id == run_id).is_some();
+            if let Some(alert) = one.overdue.as_mut().filter(|_| overdue == Some(&*one.workspace)) {
+                told.clone_into(&mut alert.told);
+                has_changed = true;
+            }
         }
-        for run in self.runs.iter_mut().chain(self.standings.iter_mut().flat_map(BackupStatus::records)) {
+        has_changed
+    }
+
+    /// Returns the text of the file. If it is too long, runs lose their warnings, their left out items and the rest of a
+    /// long message: first those of the list, then those of the status of each backup. What stays fits by far.
+    fn file_text(&mut self) -> String {
+        let strip = |run: &mut Record| {
             run.warnings.clear();
             run.left_out = None;
             run.message = shorten(&run.message, MESSAGE_BYTES_OF_OTHERS_MAX);
+        };
+        let is_short = |text: &String| text.len() as u64 <= FILE_BYTES_MAX;
+        let text = json::to_string(self);
+        if is_short(&text) {
+            return text;
         }
+        self.runs.iter_mut().for_each(strip);
+        let text = json::to_string(self);
+        if is_short(&text) {
+            return text;
+        }
+        self.standings.iter_mut().flat_map(BackupStatus::records).for_each(strip);
         json::to_string(self)
     }
 
@@ -440,6 +472,15 @@ impl History {
         self.current().change(move |kept| kept.add_overdue(&workspace, &destination, &alert, &now()))
     }
 
+    /// Remembers that no one got the notice of this failure, or of this backup that is overdue.
+    pub fn lose_news(&self, result: &SyncResult) {
+        let (run_id, workspace) = (result.run_id.clone(), result.workspace.clone());
+        let overdue = (result.code == Code::Overdue).then_some(workspace);
+        let now = SystemTime::now();
+        let told = time::to_text(now.checked_sub(NEWS_INTERVAL - LOST_NEWS_INTERVAL).unwrap_or(now));
+        self.current().change(move |kept| kept.lose_news(&run_id, overdue.as_deref(), &told));
+    }
+
     /// Remembers that Windmill listed all workspaces. If listing them had failed before, returns the number of failures,
     /// and since when, UTC.
     pub fn note_list(&self, list: WorkspaceList) -> Option<(u64, String)> {
@@ -554,6 +595,31 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_of_which_no_one_got_a_notice_is_news_again() {
+        let history = History::new(Path::new("/none"));
+        let about = About { configured: true, dry_run: false, verify: false, destination: Some("d".to_owned()) };
+        let mut is_news = |id: &str| {
+            let result =
+                SyncResult::bare(Code::Timeout, String::new(), id.to_owned(), "shop".to_owned(), "main".to_owned());
+            let (_, after) = history.record(&about, &result).expect("it counts for a backup");
+            (after.failure_news.is_some_and(|news| news.run_id == id), result)
+        };
+        let (first, lost) = is_news("1");
+        assert!(first && !is_news("2").0);
+        history.lose_news(&lost);
+        assert!(is_news("3").0 && !is_news("4").0);
+        history.lose_news(&lost);
+        assert!(!is_news("5").0, "it was told meanwhile");
+        assert!(history.note_overdue("shop", "d".to_owned(), SystemTime::now()));
+        let overdue = SyncResult { code: Code::Overdue, ..lost };
+        history.lose_news(&overdue);
+        let told = history.read(|kept| kept.status("shop", "d").and_then(|one| one.overdue.clone())).expect("overdue");
+        let soon = SystemTime::now() + LOST_NEWS_INTERVAL;
+        assert!(!is_a_day_between(&told.told, &time::to_text(soon - Duration::from_secs(60))));
+        assert!(is_a_day_between(&told.told, &time::to_text(soon + Duration::from_secs(2))));
+    }
+
+    #[test]
     fn failures_are_counted_until_a_success() {
         let status = after(&[("01", true), ("02", false), ("03", false)]);
         assert_eq!((status.consecutive_failures, status.failing_since.as_deref()), (2, Some("2026-11-22T18:00:02Z")));
@@ -659,7 +725,7 @@ mod tests {
         };
         let list = |count: usize| {
             let workspaces = (0..count).map(|number| format!("ws{number}")).collect();
-            history.note_list(WorkspaceList { base_url: "http://h".to_owned(), workspaces })
+            history.note_list(WorkspaceList { place: "p".to_owned(), workspaces, time: String::new() })
         };
         record("01", ALL, Code::Timeout);
         record("02", ALL, Code::Timeout);

@@ -32,6 +32,7 @@ impl Recorder {
             let workspace = if about.configured { &result.workspace } else { OTHER };
             self.metrics.count_run(workspace, result.code, Duration::from_millis(result.duration_ms));
         }
+        self.note_lost();
         let Some((before, after)) = self.history.record(about, result) else { return };
         let is_success = result.code.is_success();
         let overdue = before.as_ref().and_then(|status| status.overdue.clone()).filter(|_| is_success);
@@ -52,6 +53,18 @@ impl Recorder {
         let workspace = history::ALL.to_owned();
         let result = SyncResult::bare(Code::Unchanged, String::new(), new_run_id(), workspace, String::new());
         self.notifier.tell(&Notice { failures: Some(failures), ..Notice::new(result, Subject::List) });
+        self.flush();
+    }
+
+    /// Records which failures no chat was told of, so that they are told again.
+    pub fn note_lost(&self) {
+        self.notifier.take_lost().iter().for_each(|result| self.history.lose_news(result));
+    }
+
+    /// Waits until all notices are sent, at most `time`.
+    pub fn finish(&self, time: Duration) {
+        self.notifier.finish(time);
+        self.note_lost();
         self.flush();
     }
 

@@ -8,7 +8,7 @@ use miniserde::Serialize;
 
 use crate::config::schedule::Schedule;
 use crate::config::{Config, Workspaces};
-use crate::model::names::WorkspaceId;
+use crate::model::names::{ADMINS, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::request::{self, Purpose, verified};
 use crate::service::Service;
@@ -152,8 +152,14 @@ impl Workspace {
     }
 }
 
+/// Returns a name of where the configured backups are from and go to, whichever the workspaces are.
+pub fn place(config: &Config) -> String {
+    WorkspaceId::parse(ADMINS).map_or_else(|_| String::new(), |any| request::configured_destination(config, &any))
+}
+
 /// Returns the status of the configured backups. If the settings choose all workspaces, these are those that Windmill
-/// listed last, or, before it was asked, those in the history.
+/// listed last, and those that were backed up since then, by name. Before Windmill was asked, they are those in the
+/// history.
 pub fn configured_workspaces(config: &Config, kept: &SavedHistory) -> Vec<Workspace> {
     let one = |workspace: &WorkspaceId| {
         let destination = request::configured_destination(config, workspace);
@@ -170,11 +176,13 @@ pub fn configured_workspaces(config: &Config, kept: &SavedHistory) -> Vec<Worksp
         let id = WorkspaceId::parse(&status.workspace).ok()?;
         (status.destination == request::configured_destination(config, &id)).then_some(id)
     };
-    let listed: Vec<_> = match kept.list.as_ref().filter(|list| list.base_url == config.base_url.as_str()) {
-        Some(list) => list.workspaces.iter().filter_map(|workspace| WorkspaceId::parse(workspace).ok()).collect(),
-        None => kept.standings.iter().filter_map(in_history).collect::<BTreeSet<_>>().into_iter().collect(),
+    let list = kept.list.as_ref().filter(|list| list.place == place(config));
+    let is_since = |status: &&BackupStatus| {
+        list.is_none_or(|list| status.last_run.as_ref().is_some_and(|run| run.ended > list.time))
     };
-    let mut all: Vec<_> = listed.iter().map(one).collect();
+    let mut known: BTreeSet<_> = kept.standings.iter().filter(is_since).filter_map(in_history).collect();
+    known.extend(list.iter().flat_map(|list| &list.workspaces).filter_map(|id| WorkspaceId::parse(id).ok()));
+    let mut all: Vec<_> = known.iter().map(one).collect();
     // Without a list of the workspaces, none of them is backed up.
     let failing = kept.status(ALL, "");
     if failing.is_some_and(|status| status.last_run.is_some()) || all.is_empty() && config.expect_sync_every.is_some() {

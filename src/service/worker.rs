@@ -18,8 +18,10 @@ use crate::service::history::{self, About, WorkspaceList};
 use crate::service::notify::message;
 use crate::service::queue::Run;
 use crate::service::recorder::Recorder;
+use crate::service::status;
 use crate::util::deadline::CancelToken;
 use crate::util::logging;
+use crate::util::time;
 
 /// Why no sync can be made on this platform; `None` if syncs can be made.
 pub const NO_SYNCS: Option<&str> = if run::CAN_START {
@@ -89,7 +91,8 @@ pub fn requests(
         Ok(requests) if is_all && !requests.is_single && draft.is_of_the_settings() => {
             let workspaces = requests.list.iter().map(|request| request.workspace.to_string()).collect();
             // No backup was made yet, so this counts as no run and as no success.
-            recorder.record_list(WorkspaceList { base_url: config.base_url.as_str().to_owned(), workspaces });
+            let time = time::to_text(std::time::SystemTime::now());
+            recorder.record_list(WorkspaceList { place: status::place(config), workspaces, time });
         }
         Err(error)
             if draft.is_of_the_settings() && !matches!(error.code, Code::ShuttingDown | Code::RequestInvalid) =>

@@ -114,13 +114,18 @@ pub fn open_file(path: &Path, is_overwritten: bool) -> io::Result<File> {
     open_regular(&mut options, path)
 }
 
-/// Removes what is in the place of a file, unless it is a regular file.
+/// Removes what is in the place of a file, unless it is a regular file. One with content and another name is removed
+/// too: what is written to it would be in the other file.
 ///
 /// # Errors
 /// Returns the system's error, with the path.
 pub fn make_way(path: &Path) -> io::Result<()> {
-    let is_in_the_way = fs::symlink_metadata(path).is_ok_and(|about| !about.is_file());
-    if is_in_the_way { remove_folder(path) } else { Ok(()) }
+    let Ok(about) = fs::symlink_metadata(path) else { return Ok(()) };
+    #[cfg(unix)]
+    let has_other_names = std::os::unix::fs::MetadataExt::nlink(&about) > 1;
+    #[cfg(not(unix))]
+    let has_other_names = false;
+    if about.is_file() && !(has_other_names && about.len() > 0) { Ok(()) } else { remove_folder(path) }
 }
 
 /// Opens a file without following a link, and without waiting for the other end of a FIFO.

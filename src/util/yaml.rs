@@ -259,6 +259,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Ok(Node::Whole(value))
     }
 
+    /// Our parser calls this for whole numbers from 2^64 on.
+    fn visit_u128<E: de::Error>(self, value: u128) -> Result<Node, E> {
+        self.visit_f64(value as f64)
+    }
+
     /// JavaScript has only one kind of number, so `2.0` is the whole number.
     fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
         let is_whole = value.fract() == 0.0 && value.abs() < i128::MAX as f64;
@@ -308,6 +313,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_enum<A: EnumAccess<'de>>(mut self, tagged: A) -> Result<Node, A::Error> {
+        if self.wanted.is_some() {
+            // wmill ignores the tag, and reads the fields.
+            return Err(de::Error::custom("it has a tag and is not a plain mapping"));
+        }
         let source = self.source;
         let (tag, value) = tagged.variant::<String>()?;
         Ok(match value.newtype_variant_seed(self.deeper())? {
@@ -320,6 +329,24 @@ impl<'de> Visitor<'de> for Seed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_behind_a_tag_are_not_read() {
+        for yaml in
+            ["!t\nis_secret: true\n", "--- !t\nis_secret: true\n", "!t {is_secret: true}", "! {is_secret: true}"]
+        {
+            assert!(fields(yaml.as_bytes(), 100, |_| true).is_err(), "{yaml}");
+        }
+        assert_eq!(fields(b"is_secret: true", 100, |_| true), Ok(vec![("is_secret".to_owned(), Node::Bool(true))]));
+    }
+
+    #[test]
+    fn a_number_is_the_same_in_each_way_to_write_it() {
+        let of = |text: &str| value(&["a: ", text].concat()).expect("a value");
+        assert_eq!(of("100000000000000000000"), of("1e+20"));
+        assert_eq!(of("18446744073709551616"), of("18446744073709551616.0"));
+        assert_ne!(of("100000000000000000000"), of("1e+21"));
+    }
 
     #[test]
     fn a_value_is_read_whole_or_not_at_all() {

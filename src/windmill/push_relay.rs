@@ -29,12 +29,14 @@ const VERSION: &str = "/api/version";
 /// The answer to a change that is not forwarded.
 const LEFT_ALONE: &str = "left as it is";
 
-/// The requests that a push may make, each with its item in words.
-///
-/// A request is its path below the workspace's part of the API, and the name that Windmill takes from the rest of the
-/// request, in the form of [`named_in`]. Of most items, a body may have the item's own path, or no path.
+/// The changes that a push may make, each with its item in words.
 #[derive(Debug, Default)]
-pub struct Permits(BTreeMap<(String, String), String>);
+pub struct Permits {
+    /// The items with usual requests: `flows/f/ops/a`, and whether they may be deleted or changed.
+    usual: BTreeMap<(String, bool), String>,
+    /// Other requests: the path below the workspace's part of the API, and the name in the form of [`named_in`].
+    others: BTreeMap<(String, String), String>,
+}
 
 /// The requests that change an item, and those that delete it.
 type Requests = (Vec<(String, String)>, Vec<(String, String)>);
@@ -43,7 +45,10 @@ impl Permits {
     /// Permits to create and change, or to delete, an item. For a user that the workspace has, there is
     /// [`Permits::add_user`].
     pub fn add(&mut self, item: &ItemId, deletes: bool) {
-        self.permit(&item.to_string(), requests_for(item), deletes);
+        match usual_part(item.kind) {
+            Some(part) => self.permit_usual(&part, &item.path, &item.to_string(), deletes),
+            None => self.permit(&item.to_string(), requests_for(item), deletes),
+        }
     }
 
     /// Permits to change, or to delete, the user with this name in the workspace.
@@ -54,7 +59,7 @@ impl Permits {
 
     /// Permits to create and change, or to delete, the folder `f/{name}`.
     pub fn add_folder(&mut self, name: &str, deletes: bool) {
-        self.permit(&format!("folder {name}"), usual_requests("folders", name), deletes);
+        self.permit_usual("folders", name, &format!("folder {name}"), deletes);
     }
 
     /// Permits to change the shared UI.
@@ -62,9 +67,13 @@ impl Permits {
         self.permit("shared UI", (vec![("shared_ui".to_owned(), String::new())], Vec::new()), false);
     }
 
+    fn permit_usual(&mut self, part: &str, path: &str, what: &str, deletes: bool) {
+        self.usual.insert((format!("{part}/{path}"), deletes), what.to_owned());
+    }
+
     fn permit(&mut self, what: &str, (changes, deletions): Requests, deletes: bool) {
         let requests = if deletes { deletions } else { changes };
-        self.0.extend(requests.into_iter().map(|request| (request, what.to_owned())));
+        self.others.extend(requests.into_iter().map(|request| (request, what.to_owned())));
     }
 
     /// Returns the item of a change that may be forwarded. `prefix` is the workspace's part of the API.
@@ -73,7 +82,47 @@ impl Permits {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let path = percent::decode(path)?;
         let named = named_in(&path, query, body)?;
-        self.0.get(&(path, named))
+        let usual = usual_subject(&path, &named).and_then(|subject| self.usual.get(&subject));
+        usual.or_else(|| self.others.get(&(path, named)))
+    }
+}
+
+/// Returns the item of a usual request, in the form of [`Permits::usual`], and whether the request deletes it.
+fn usual_subject(path: &str, named: &str) -> Option<(String, bool)> {
+    const TYPES: &str = "resources/type";
+    let of_type = path.strip_prefix(TYPES).and_then(|rest| rest.strip_prefix('/'));
+    let (part, request) = of_type.map_or_else(|| path.split_once('/'), |request| Some((TYPES, request)))?;
+    if request == "create" {
+        return Some((format!("{part}/{named}"), false));
+    }
+    let (verb, item) = request.split_once('/')?;
+    match verb {
+        "add" | "remove" if part == "acls" => {
+            let (kind, item) = item.split_once('/')?;
+            let part = if kind == "group_" { "groups".to_owned() } else { format!("{kind}s") };
+            Some((format!("{part}/{item}"), false))
+        }
+        // Windmill moves an item to the path in the body.
+        "update" | "setenabled" | "setmode" | "adduser" | "removeuser" if named.is_empty() || named == item => {
+            Some((format!("{part}/{item}"), false))
+        }
+        "delete" | "archive" => Some((format!("{part}/{}", item.strip_prefix("p/").unwrap_or(item)), true)),
+        _ => None,
+    }
+}
+
+/// Returns the part of the API for items of a kind, if their requests are usual there.
+fn usual_part(kind: ItemKind) -> Option<String> {
+    match kind {
+        ItemKind::Settings
+        | ItemKind::Key
+        | ItemKind::User
+        | ItemKind::WorkspaceDependencies
+        | ItemKind::Migration
+        | ItemKind::Trigger("native") => None,
+        ItemKind::App | ItemKind::RawApp => Some("apps".to_owned()),
+        ItemKind::ResourceType => Some("resources/type".to_owned()),
+        kind => Some(format!("{}s", kind.to_string().replace(' ', "_"))),
     }
 }
 
@@ -159,25 +208,8 @@ fn requests_for(item: &ItemId) -> Requests {
             let changes = changes.iter().map(|verb| (request(verb), runs.to_owned())).collect();
             (changes, one(request(&format!("delete/{number}")), ""))
         }
-        ItemKind::App | ItemKind::RawApp => usual_requests("apps", path),
-        ItemKind::ResourceType => usual_requests("resources/type", path),
-        kind => usual_requests(&format!("{}s", kind.to_string().replace(' ', "_")), path),
+        _ => Requests::default(),
     }
-}
-
-/// Returns the requests that are usual in Windmill's API.
-fn usual_requests(part: &str, path: &str) -> Requests {
-    let mut changes = vec![(format!("{part}/create"), path.to_owned())];
-    // Windmill moves an item to the path in the body.
-    for named in ["", path] {
-        for update in ["update", "setenabled", "setmode", "adduser", "removeuser"] {
-            changes.push((format!("{part}/{update}/{path}"), named.to_owned()));
-        }
-    }
-    let of_acl = if part == "groups" { "group_" } else { part.trim_end_matches('s') };
-    changes.extend(["add", "remove"].map(|change| (format!("acls/{change}/{of_acl}/{path}"), String::new())));
-    let deletions = ["delete", "delete/p", "archive", "archive/p"];
-    (changes, deletions.map(|delete| (format!("{part}/{delete}/{path}"), String::new())).to_vec())
 }
 
 /// The requests with which wmill changes a workspace's settings, below `workspaces/`.

@@ -427,6 +427,43 @@ fn an_archived_workspace_is_not_expected_any_more_also_after_a_restart() {
 
 #[test]
 #[ignore = "long: just test-long"]
+fn a_failure_whose_notice_no_chat_took_is_told_at_the_next_failure() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    let receivers = Receivers::start();
+    let run = sandbox.service().workspace(SHOP).remote(&repository);
+    let run =
+        run.env("SLACK_WEBHOOK_URL", &receivers.url("slack")).env("DISCORD_WEBHOOK_URL", &receivers.url("discord"));
+    let service = run.serve();
+    assert_eq!(service.post_sync("").status, 200);
+    sandbox.windmill.fail("/api/", Fault::Status(401));
+    // Both refuse the notice for good.
+    receivers.fail("slack", Fault::Status(404), 1);
+    receivers.fail("discord", Fault::Status(404), 1);
+    assert_eq!(service.post_sync("").status, 502);
+    service.wait_for_log("DISCORD_WEBHOOK_URL: cannot send the notice");
+    // One of them takes the next one, so that it is told.
+    receivers.fail("slack", Fault::Status(404), 1);
+    let told = eventually("the next failure is told", || {
+        assert_eq!(service.post_sync("").status, 502);
+        receivers.deliveries().into_iter().find(|one| one.to == "discord")
+    });
+    assert!(told.body.contains("in a row since"), "{told:?}");
+    assert_eq!(service.post_sync("").status, 502);
+    assert_eq!(service.post_sync("").status, 502);
+    drop(service);
+    let service = run_again(&sandbox, &repository, &receivers);
+    assert_eq!(service.post_sync("").status, 502);
+    assert_eq!(receivers.deliveries().len(), 1, "{:?}", receivers.deliveries());
+}
+
+fn run_again(sandbox: &Sandbox, repository: &BareRepository, receivers: &Receivers) -> Service {
+    let run = sandbox.service().workspace(SHOP).remote(repository);
+    run.env("SLACK_WEBHOOK_URL", &receivers.url("slack")).serve()
+}
+
+#[test]
+#[ignore = "long: just test-long"]
 fn a_heartbeat_that_hangs_keeps_no_failure_from_a_chat() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();

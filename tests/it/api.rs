@@ -691,7 +691,7 @@ fn those_that_wait_for_another_process_and_ask_for_the_same_share_one_run() {
     let elsewhere = sandbox.sync().workspace(SHOP).remote(&repository).start();
     held.wait_for(1);
     let first = post_meanwhile(&service, "");
-    service.wait_for_log("another process works on this workspace");
+    service.wait_for_log("waiting for another process");
     let second = post_meanwhile(&service, "");
     service.wait_for_log("shares the run that waits");
     let other = post_meanwhile(&service, "{\"force\":true}");
@@ -803,7 +803,7 @@ fn a_second_signal_ends_all_at_once_whatever_wmill_does() {
     let running = post_meanwhile_or_nothing(&service);
     eventually("wmill runs", || deaf.exists().then_some(()));
     service.ask_to_end();
-    service.wait_for_log("asked to end");
+    service.wait_for_log("shutting down; ");
     let status = service.terminate();
     assert_eq!(status.code(), Some(ENDED_BY_SIGNAL), "{status}");
     eventually("nothing goes on", || programs_of(&sandbox).is_empty().then_some(()));
@@ -819,7 +819,7 @@ fn a_second_signal_ends_a_sync_that_had_time_left() {
     let running = post_meanwhile_or_nothing(&service);
     held.wait_for(1);
     service.ask_to_end();
-    service.wait_for_log("asked to end");
+    service.wait_for_log("shutting down; ");
     let status = service.terminate();
     assert_eq!(status.code(), Some(ENDED_BY_SIGNAL), "{status}");
     eventually("nothing goes on", || programs_of(&sandbox).is_empty().then_some(()));
@@ -876,11 +876,11 @@ fn a_wmill_that_fails_in_its_own_way_is_told_of_truthfully_in_bounded_memory() {
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
     let cases = [
-        ("nothing, and exit code 0", "exit 0", "did not say"),
+        ("nothing, and exit code 0", "exit 0", "did not print"),
         ("bytes that are no text", r"printf 'a\377\376\200b\033[31mred\n' >&2; exit 3", "exit code 3"),
         ("killed", "kill -9 $$", "signal 9"),
-        ("a flood of lines", "yes 'a line of some length' | head -c 5000000; exit 0", "did not say"),
-        ("a flood of long lines", "yes \"$(printf '%099999d' 0)\" | head -c 100000000; exit 0", "did not say"),
+        ("a flood of lines", "yes 'a line of some length' | head -c 5000000; exit 0", "did not print"),
+        ("a flood of long lines", "yes \"$(printf '%099999d' 0)\" | head -c 100000000; exit 0", "did not print"),
         ("an endless line", "head -c 100000000 /dev/zero | tr '\\0' x >&2; exit 1", "exit code 1"),
         ("a flood without a line end", "head -c 100000000 /dev/zero; exit 1", "exit code 1"),
     ];

@@ -328,7 +328,7 @@ fn who_is_not_windmill_is_told_from_who_does_not_answer() {
     let expected = [("windmill", "windmill_unreachable")];
     for (fault, word) in [
         (Fault::GatewayPage(502), "502"),
-        (Fault::GatewayPage(200), "not as Windmill does"),
+        (Fault::GatewayPage(200), "not in the form of Windmill"),
         (Fault::Status(500), "500"),
         (Fault::Close, "cannot reach Windmill"),
     ] {
@@ -667,7 +667,7 @@ fn a_service_that_has_just_started_logs_what_is_not_ok() {
 fn a_service_to_which_all_is_well_says_so() {
     let sandbox = Sandbox::new();
     let service = sandbox.service().remote(&sandbox.repository()).serve();
-    service.wait_for_log("check: nothing was found to stand in the way");
+    service.wait_for_log("check: nothing was found that prevents");
     assert!(!service.log().contains("WARN") && !service.log().contains("ERROR"), "{}", service.log());
 }
 
@@ -680,7 +680,7 @@ fn the_check_of_a_service_gives_way_to_a_sync_and_stands_in_nobodys_way() {
         let service = sandbox.service().remote(&repository).env("LOG_LEVEL", "debug").serve();
         assert_eq!(service.post_sync("").status, 200);
         eventually("the time of the check", || {
-            let gives_way = service.log().contains("nothing is checked, since a sync was asked for");
+            let gives_way = service.log().contains("the check is skipped, since a sync was requested");
             (gives_way || service.log().contains("check:")).then_some(gives_way)
         })
     });

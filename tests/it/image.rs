@@ -228,7 +228,7 @@ fn sigterm_lets_a_running_sync_finish_and_its_caller_gets_the_answer() {
     held.wait_for(1);
     let stopping = stack.start(&["stop", SERVICE]);
     eventually("it was told to end", || {
-        stack.run(&["logs", SERVICE]).stdout_text().contains("asked to end").then_some(())
+        stack.run(&["logs", SERVICE]).stdout_text().contains("shutting down; ").then_some(())
     });
     held.release();
     let answered = caller.finish_within(process::PATIENCE).must_succeed().stdout_text();

@@ -291,7 +291,7 @@ fn an_item_of_one_workspace_comes_back_into_it_and_into_another() {
     sandbox.windmill.set("new", empty("another key"));
     let into_new = restore.arg("--to-workspace").arg("new");
     let restored = into_new.run().expect("restored");
-    assert_warned(&restored, &["`shop`", "`new`", "for itself alone", "f/ops/db.resource.yaml"]);
+    assert_warned(&restored, &["`shop`", "`new`", "specific to", "f/ops/db.resource.yaml"]);
     assert_eq!(own(&sandbox.windmill.workspace("new")), own(&all));
     into_new.run().expect("unchanged");
 }
@@ -404,7 +404,7 @@ fn a_name_that_leads_out_of_an_item_takes_nothing_of_this_machine_along() {
         sandbox.windmill.remove("f/ops/a.variable.json");
         sandbox.windmill.forget_requests();
         let differs = restore(&sandbox, &remote).arg("--yes").run().expect("differs");
-        assert_warned(&differs, &["leads out", "flow f/ops/flow"]);
+        assert_warned(&differs, &["refer to a file outside", "flow f/ops/flow"]);
         assert_eq!(
             (writes(&sandbox), differs.changed()),
             (vec!["variables/create".to_owned()], (1, 0, 0)),
@@ -589,7 +589,7 @@ fn no_item_takes_a_file_of_another_or_of_this_machine_along() {
     let restore = restore(&sandbox, &remote).arg("--to-workspace").arg("new").arg("--key-file");
     let differs = restore.arg(key.to_str().unwrap()).arg("--yes").run().expect("differs");
     for item in ["u/bob/key", "u/bob/other", "u/bob/machine", "f/ops/job", "flow f/ops/flow", "f/ops/cr"] {
-        assert_warned(&differs, &["leads out", item]);
+        assert_warned(&differs, &["refer to a file outside", item]);
     }
     assert_eq!(entries_with(&sandbox, "new", "THE-VALUE"), ["f/ops/v.variable.json"]);
     assert_eq!(entries_with(&sandbox, "new", "TOKEN-OF-THE-MACHINE"), Vec::<String>::new());
@@ -708,7 +708,7 @@ fn secrets_that_the_settings_leave_out_count_as_not_chosen() {
     sandbox.windmill.edit(|shop| shop.add_variable("f/ops/s", &rotated, true));
     let restore = restore(&sandbox, &remote).env("WMILL_SKIP", "secrets").arg("--yes").arg("--delete");
     let unchanged = restore.run().expect("unchanged");
-    assert_warned(&unchanged, &["the settings leave secret variables out", "f/ops/s"]);
+    assert_warned(&unchanged, &["the settings exclude secret variables", "f/ops/s"]);
     sandbox.windmill.remove("f/ops/v.variable.json");
     restore.run().expect("restored");
     assert_eq!(writes(&sandbox), ["variables/create"]);

@@ -135,7 +135,7 @@ fn each_doubt_makes_a_sync_a_full_one() {
     assert_pull(&sandbox, &sync.clone().arg("--force"), "unchanged", "it was asked for");
     assert_pull(&sandbox, &sync.clone().env("FULL_SYNC_EVERY", "0"), "unchanged", "FULL_SYNC_EVERY has passed");
     assert_shortcut(&sandbox, &sync);
-    let kinds = "a setting that shapes the backup is another";
+    let kinds = "a setting that shapes the backup changed";
     for (name, value, code) in
         [("WMILL_INCLUDE", "triggers,groups,users,schedules", "dry_run"), ("WMILL_SKIP", "scripts", "unchanged")]
     {

@@ -6,7 +6,7 @@ use crate::git::object::ObjectId;
 use crate::git::{self, Git, GitError, Pushed};
 use crate::model::result_code::Code;
 use crate::util::parallel::both;
-use crate::util::retry;
+use crate::util::retry::{self, Retry};
 
 /// Why a push did not bring the commit to the branch, if another commit may.
 pub enum NotPushed {
@@ -28,7 +28,7 @@ pub enum NotPushed {
 /// [`BackupError`] if the remote refuses the commit or does not answer.
 pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError> {
     let mut may_be_there = false;
-    retry::patiently(&git.run_env().deadline, || {
+    let pushed = retry::patiently(&git.run_env().deadline, || {
         if std::mem::replace(&mut may_be_there, true) && is_there(run, git, commit)? {
             return Ok(None);
         }
@@ -41,7 +41,12 @@ pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<
             Pushed::Outrun(why) => Ok(Some(NotPushed::Rejected(why))),
             Pushed::Refused(why) => Ok(Some(NotPushed::Refused { paths: git::refused_paths(&why), why })),
         }
-    })
+    });
+    match pushed {
+        // The answer to the last attempt may have been lost too.
+        Err(BackupError { retry: Retry::AfterPause(_), .. }) if is_there(run, git, commit).unwrap_or(false) => Ok(None),
+        other => other,
+    }
 }
 
 /// Returns whether the branch of the remote holds the commit. At the same time, notes that the checkout is at that

@@ -377,8 +377,8 @@ mod tests {
     fn of_a_lock_file_only_what_exists_is_looked_at() {
         let fresh = "version: v2\nlocks:\n  f/a: h1\n";
         check("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: h1\n  f/gone: h0\n", fresh, &[]);
-        check("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: h0\n", fresh, &["f/a: the hash is another"]);
-        check("wmill-lock.yaml", "version: v2\nlocks: {}\n", fresh, &["f/a: the hash is another"]);
+        check("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: h0\n", fresh, &["f/a: the hash differs"]);
+        check("wmill-lock.yaml", "version: v2\nlocks: {}\n", fresh, &["f/a: the hash differs"]);
     }
 
     #[test]

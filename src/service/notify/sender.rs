@@ -4,12 +4,15 @@
 //! The addresses are secrets: an error names the setting and not the address.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Occasion, SecretSource};
 use crate::model::result_code::Code;
+use crate::model::run_result::SyncResult;
 use crate::net::ca_bundle;
 use crate::net::http_client;
 use crate::service::notify::message::{self, Notice, Subject};
@@ -19,12 +22,8 @@ use crate::util::secret::Secret;
 const WAITING_MAX: usize = 64;
 /// The longest time of one attempt, from the name's resolution to the answer.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(10);
-/// The pauses between the attempts. What keeps a backup from the network often keeps its notice from it too, so the last
-/// pauses are long enough for a network to come back.
-const PAUSES: [Duration; 4] =
-    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(60), Duration::from_secs(600)];
-/// How many of these a heartbeat has: the next one replaces it soon.
-const HEARTBEAT_PAUSES: usize = 2;
+/// The pauses between the attempts. A failure that no chat took is told again at the next one.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Channel {
@@ -38,6 +37,36 @@ enum Channel {
 pub struct Sender {
     occasions: Vec<Occasion>,
     targets: Vec<Arc<Target>>,
+    lost: Lost,
+}
+
+/// The results of failures whose notice no chat took.
+type Lost = Arc<Mutex<Vec<SyncResult>>>;
+
+/// A notice on its way to several addresses. It is lost if it tells a failure and the last address ends without any
+/// having taken it.
+struct Delivery {
+    notice: Notice,
+    is_taken: AtomicBool,
+    lost: Lost,
+}
+
+impl Delivery {
+    fn new(notice: Notice, lost: &Lost) -> Arc<Self> {
+        Arc::new(Self { notice, is_taken: AtomicBool::new(false), lost: Arc::clone(lost) })
+    }
+
+    fn lose(&self) {
+        if self.notice.tells_failure && !self.is_taken.load(Ordering::Relaxed) {
+            self.lost.lock().unwrap_or_else(PoisonError::into_inner).push(self.notice.result.clone());
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.lose();
+    }
 }
 
 /// One address of the settings.
@@ -48,17 +77,25 @@ struct Target {
     source: SecretSource,
     environment: Vec<(String, String)>,
     queue: Mutex<NoticeQueue>,
-    /// Notified when everything is sent.
-    idle: Condvar,
+    /// Notified when everything is sent, and when the process is ending.
+    changed: Condvar,
 }
 
 #[derive(Default)]
 struct NoticeQueue {
-    waiting: VecDeque<Notice>,
+    waiting: VecDeque<Arc<Delivery>>,
+    sending: Option<Arc<Delivery>>,
     /// Whether a thread sends the notices. It ends when none is left.
     has_thread: bool,
     /// When the process stops waiting for the notices.
     end: Option<Instant>,
+}
+
+impl NoticeQueue {
+    /// Whether a pause ends before the process does.
+    fn has_time_for(&self, pause: Duration) -> bool {
+        self.end.is_none_or(|end| Instant::now() + pause < end)
+    }
 }
 
 impl Sender {
@@ -73,27 +110,51 @@ impl Sender {
         let target = |(channel, setting, source): (Channel, &'static str, &Option<SecretSource>)| {
             Some(Arc::new(Target::new(channel, setting, source.clone()?, config.tool_environment.clone())))
         };
-        Self { occasions: config.notify_on.clone(), targets: addresses.into_iter().filter_map(target).collect() }
+        Self {
+            occasions: config.notify_on.clone(),
+            targets: addresses.into_iter().filter_map(target).collect(),
+            lost: Lost::default(),
+        }
     }
 
     /// Queues the notice for those who want it, and does not wait until it is sent.
     pub fn tell(&self, notice: &Notice) {
         // A heartbeat is for syncs only: its receiver checks whether they continue.
         let is_sync = notice.subject == Subject::Backup && notice.result.code != Code::Overdue;
-        let is_for_chats = notice.is_for(&self.occasions);
-        let is_for = |channel| if channel == Channel::Heartbeat { is_sync } else { is_for_chats };
-        self.targets.iter().filter(|target| is_for(target.channel)).for_each(|target| target.add(notice.clone()));
+        let (heartbeats, chats): (Vec<_>, Vec<_>) =
+            self.targets.iter().partition(|target| target.channel == Channel::Heartbeat);
+        if is_sync {
+            let heartbeat = Notice { tells_failure: false, ..notice.clone() };
+            heartbeats.iter().for_each(|target| target.add(Delivery::new(heartbeat.clone(), &self.lost)));
+        }
+        if !chats.is_empty() && notice.is_for(&self.occasions) {
+            let delivery = Delivery::new(notice.clone(), &self.lost);
+            chats.iter().for_each(|target| target.add(Arc::clone(&delivery)));
+        }
+    }
+
+    /// Returns the failures that no chat was told of since the last call.
+    pub fn take_lost(&self) -> Vec<SyncResult> {
+        mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Waits until everything is sent, at most `time`. What is not sent by then is lost.
     pub fn finish(&self, time: Duration) {
         let deadline = Instant::now() + time;
-        self.targets.iter().for_each(|target| target.queue().end = Some(deadline));
+        for target in &self.targets {
+            target.queue().end = Some(deadline);
+            target.changed.notify_all();
+        }
         for target in &self.targets {
             let left = deadline.saturating_duration_since(Instant::now());
-            let waited = target.idle.wait_timeout_while(target.queue(), left, |queue| queue.has_thread);
-            if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+            let waited = target.changed.wait_timeout_while(target.queue(), left, |queue| queue.has_thread);
+            let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            let unsent: Vec<_> = queue.sending.take().into_iter().chain(queue.waiting.drain(..)).collect();
+            drop(queue);
+            if !unsent.is_empty() {
                 log::warn!("{}: not all notices could be sent before the end", target.setting);
+                // The thread may still have the first one.
+                unsent.iter().for_each(|delivery| delivery.lose());
             }
         }
     }
@@ -101,7 +162,7 @@ impl Sender {
 
 impl Target {
     fn new(channel: Channel, setting: &'static str, source: SecretSource, environment: Vec<(String, String)>) -> Self {
-        Self { channel, setting, source, environment, queue: Mutex::default(), idle: Condvar::new() }
+        Self { channel, setting, source, environment, queue: Mutex::default(), changed: Condvar::new() }
     }
 
     fn queue(&self) -> MutexGuard<'_, NoticeQueue> {
@@ -109,17 +170,18 @@ impl Target {
     }
 
     /// Queues a notice, and starts the thread if there is none.
-    fn add(self: &Arc<Self>, notice: Notice) {
+    fn add(self: &Arc<Self>, delivery: Arc<Delivery>) {
         let mut queue = self.queue();
         if self.channel == Channel::Heartbeat {
             // Of each workspace, only the newest heartbeat counts.
-            queue.waiting.retain(|one| one.result.workspace != notice.result.workspace);
+            let workspace = &delivery.notice.result.workspace;
+            queue.waiting.retain(|one| one.notice.result.workspace != *workspace);
         }
-        queue.waiting.push_back(notice);
+        queue.waiting.push_back(delivery);
         if queue.waiting.len() > WAITING_MAX {
             log::warn!("{}: a notice is dropped, {WAITING_MAX} others wait to be sent", self.setting);
             // A failure is more important than what tells none.
-            let other = queue.waiting.iter().position(|one| !one.tells_failure);
+            let other = queue.waiting.iter().position(|one| !one.notice.tells_failure);
             queue.waiting.remove(other.unwrap_or_default());
         }
         if !queue.has_thread {
@@ -136,48 +198,58 @@ impl Target {
     fn send_all(&self) {
         loop {
             let mut queue = self.queue();
-            let Some(notice) = queue.waiting.pop_front() else {
+            let Some(delivery) = queue.waiting.pop_front() else {
                 queue.has_thread = false;
-                self.idle.notify_all();
+                self.changed.notify_all();
                 return;
             };
+            queue.sending = Some(Arc::clone(&delivery));
             drop(queue);
             // A panic costs only one notification.
-            if catch_unwind(AssertUnwindSafe(|| self.send(&notice))).is_err() {
+            let sent = catch_unwind(AssertUnwindSafe(|| self.send(&delivery.notice))).unwrap_or_else(|_| {
                 log::error!("{}: the notification was not sent, by an internal error", self.setting);
-            }
+                false
+            });
+            delivery.is_taken.fetch_or(sent, Ordering::Relaxed);
+            self.queue().sending = None;
         }
     }
 
-    fn send(&self, notice: &Notice) {
+    /// Returns whether the address took the notice.
+    fn send(&self, notice: &Notice) -> bool {
         // A bundle that cannot be used is reported as such, not as a server that is not trusted.
         let checked = ca_bundle::bundle(&self.environment).and_then(|_| self.source.read());
         let address = match checked {
             Ok(address) => address,
-            Err(message) => return log::error!("cannot send a notice: {message}"),
+            Err(message) => {
+                log::error!("cannot send a notice: {message}");
+                return false;
+            }
         };
         // `NOTIFY_URL` gets results of runs only, and this notice has no run.
         let is_of_runs = self.channel == Channel::Url && !message::is_ntfy_topic(address.expose());
         if is_of_runs && notice.subject == Subject::List {
-            return;
+            return false;
         }
         let (setting, run_id) = (self.setting, &notice.result.run_id);
-        let mut pauses = match self.channel {
-            Channel::Heartbeat => PAUSES[..HEARTBEAT_PAUSES].iter(),
-            Channel::Slack | Channel::Discord | Channel::Url => PAUSES.iter(),
-        };
+        let mut pauses = PAUSES.into_iter();
         while let Err((is_passing, why)) = self.attempt(&address, notice) {
-            let fits = |pause: &&Duration| self.queue().end.is_none_or(|end| Instant::now() + **pause < end);
-            match pauses.next().filter(fits) {
-                Some(pause) if is_passing => {
+            match pauses.next().filter(|pause| is_passing && self.queue().has_time_for(*pause)) {
+                Some(pause) => {
                     log::info!("{setting}: cannot send the notice of run {run_id}, retrying: {why}");
-                    // This thread sends notices only; no sync waits for it.
-                    std::thread::sleep(*pause);
+                    // If the process ends before, the last attempt is made now.
+                    let begun = Instant::now();
+                    let fits = |queue: &mut NoticeQueue| queue.has_time_for(pause.saturating_sub(begun.elapsed()));
+                    drop(self.changed.wait_timeout_while(self.queue(), pause, fits));
                 }
-                _ => return log::error!("{setting}: cannot send the notice of run {run_id}: {why}"),
+                None => {
+                    log::error!("{setting}: cannot send the notice of run {run_id}: {why}");
+                    return false;
+                }
             }
         }
         log::debug!("{setting}: sent the notice of run {run_id}");
+        true
     }
 
     /// Sends the notice once. The error says whether another attempt may help, and why this one failed.
@@ -229,36 +301,53 @@ mod tests {
         Arc::new(target)
     }
 
-    fn notice(id: usize, workspace: &str, tells_failure: bool) -> Notice {
+    fn delivery_to(lost: &Lost, id: usize, workspace: &str, tells_failure: bool) -> Arc<Delivery> {
         let code = if tells_failure { Code::Timeout } else { Code::Pushed };
         let result = SyncResult::bare(code, String::new(), id.to_string(), workspace.to_owned(), "main".to_owned());
-        Notice { tells_failure, ..Notice::new(result, Subject::Backup) }
+        Delivery::new(Notice { tells_failure, ..Notice::new(result, Subject::Backup) }, lost)
+    }
+
+    fn delivery(id: usize, workspace: &str, tells_failure: bool) -> Arc<Delivery> {
+        delivery_to(&Lost::default(), id, workspace, tells_failure)
     }
 
     fn ids(target: &Target) -> Vec<String> {
-        target.queue().waiting.iter().map(|one| one.result.run_id.clone()).collect()
+        target.queue().waiting.iter().map(|one| one.notice.result.run_id.clone()).collect()
+    }
+
+    #[test]
+    fn a_failure_is_lost_if_the_last_address_ends_and_none_took_it() {
+        let lost = Lost::default();
+        let told = delivery_to(&lost, 1, "shop", true);
+        told.is_taken.store(true, Ordering::Relaxed);
+        let (untold, of_another) = (delivery_to(&lost, 2, "shop", true), delivery_to(&lost, 3, "shop", false));
+        let second = Arc::clone(&untold);
+        drop((told, untold, of_another));
+        assert_eq!(lost.lock().expect("whole").len(), 0, "one address has it still");
+        drop(second);
+        assert_eq!(lost.lock().expect("whole")[0].run_id, "2");
     }
 
     #[test]
     fn a_failure_is_dropped_only_for_other_failures() {
         let target = busy(Channel::Slack);
         for id in 0..WAITING_MAX {
-            target.add(notice(id, "shop", id % 2 == 0));
+            target.add(delivery(id, "shop", id % 2 == 0));
         }
-        target.add(notice(100, "shop", true));
+        target.add(delivery(100, "shop", true));
         assert_eq!(ids(&target)[..3], ["0", "2", "3"], "the oldest that tells no failure is dropped");
         for id in 101..100 + WAITING_MAX {
-            target.add(notice(id, "shop", true));
+            target.add(delivery(id, "shop", true));
         }
         assert_eq!(target.queue().waiting.len(), WAITING_MAX);
-        assert!(target.queue().waiting.iter().all(|one| one.tells_failure));
+        assert!(target.queue().waiting.iter().all(|one| one.notice.tells_failure));
     }
 
     #[test]
     fn of_the_heartbeats_of_a_workspace_only_the_newest_waits() {
         let target = busy(Channel::Heartbeat);
         for (id, workspace) in [(1, "shop"), (2, "lab"), (3, "shop"), (4, "shop")] {
-            target.add(notice(id, workspace, false));
+            target.add(delivery(id, workspace, false));
         }
         assert_eq!(ids(&target), ["2", "4"]);
     }
