@@ -598,7 +598,7 @@ mod tests {
     fn a_failure_of_which_no_one_got_a_notice_is_news_again() {
         let history = History::new(Path::new("/none"));
         let about = About { configured: true, dry_run: false, verify: false, destination: Some("d".to_owned()) };
-        let mut is_news = |id: &str| {
+        let is_news = |id: &str| {
             let result =
                 SyncResult::bare(Code::Timeout, String::new(), id.to_owned(), "shop".to_owned(), "main".to_owned());
             let (_, after) = history.record(&about, &result).expect("it counts for a backup");
