@@ -312,6 +312,7 @@ impl Check<'_> {
         };
         let (whom, ended) = match name {
             "signing" => ("ssh-keygen", Code::ConfigInvalid),
+            "data_dir" => ("the lock in DATA_DIR", Code::ConfigInvalid),
             "remote" | "push" => ("the remote", Code::GitUnreachable),
             _ => ("Windmill", Code::WindmillUnreachable),
         };

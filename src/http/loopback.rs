@@ -1,7 +1,7 @@
 //! A server on the loopback address, on a port that the system chooses. It serves one program that we start, as long as
 //! that program runs. The program gets a secret word in place of a token; nothing else is answered.
 
-use std::io::{self, PipeWriter, Read, Write};
+use std::io::{self, BufWriter, PipeWriter, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -62,7 +62,9 @@ impl<'a> Answer<'a> {
 
     /// Sends the answer. If the body ends before its length, or fails, the connection ends there too, and the client
     /// notices.
-    fn send(mut self, mut stream: &TcpStream) -> io::Result<()> {
+    fn send(mut self, stream: &TcpStream) -> io::Result<()> {
+        // A client that closes after the head must not miss a short body.
+        let mut stream = BufWriter::with_capacity(CHUNK_BYTES, stream);
         let mut head = format!("HTTP/1.1 {} \r\nConnection: close\r\n", self.status);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -89,7 +91,8 @@ impl<'a> Answer<'a> {
             }
         }
         // The connection is not read any more after that: a client of this server sends one request.
-        stream.shutdown(Shutdown::Write)
+        stream.flush()?;
+        stream.get_ref().shutdown(Shutdown::Write)
     }
 }
 

@@ -211,7 +211,8 @@ impl LastSync {
     /// Returns the last success, if the items that were not accepted then are left out without being offered. Another
     /// version of `wmill` may accept them.
     pub fn refused(&self, now: &Now) -> Option<&SavedState> {
-        let is_same = |last: &&SavedState| last.settings == self.settings && last.wmill == now.wmill;
+        let is_same =
+            |last: &&SavedState| last.settings == self.settings && last.wmill == now.wmill && now.wmill.is_some();
         self.state.as_ref().filter(is_same).filter(|last| !last.found.is_empty() && !self.offers_again)
     }
 

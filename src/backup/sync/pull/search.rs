@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::slice;
 
 use super::{PullBase, WholePull};
 use crate::backup::error::BackupError;
@@ -16,6 +17,8 @@ const BAD_ITEMS_MAX: usize = 20;
 const REASON_CHARS_MAX: usize = 300;
 /// The beginning of the reason for which such an item is left out.
 const CANNOT_WRITE: &str = "wmill cannot write it: ";
+/// What wmill prints before the kind and before the name of an entry that it cannot write.
+const NAMES_ENTRY: [&str; 2] = ["Failed to ", " at path: "];
 
 impl WholePull<'_> {
     /// Pulls. If wmill fails because of an item, pulls without it.
@@ -27,10 +30,9 @@ impl WholePull<'_> {
             Err(error) if error.retry == Retry::EmptyFolder => error,
             other => return other,
         };
-        log::info!("searching for the items that wmill cannot write");
-        match self.leave_out_bad_items(snapshot) {
-            Ok(true) => return self.attempt(snapshot).map_err(|_| BackupError { retry: Retry::Never, ..first }),
-            Ok(false) => {}
+        match self.pull_without_bad_items(&first.message, snapshot) {
+            Ok(Some(base)) => return Ok(base),
+            Ok(None) => {}
             Err(error) if error.code == Code::ShuttingDown => return Err(error),
             // The first error says why there was a search.
             Err(error) => {
@@ -39,6 +41,26 @@ impl WholePull<'_> {
             }
         }
         Err(BackupError { retry: Retry::Never, ..first })
+    }
+
+    /// Returns `None` if it does not find the bad items, or if there are too many.
+    fn pull_without_bad_items(&self, first: &str, snapshot: &mut Snapshot) -> Result<Option<PullBase>, BackupError> {
+        let before = snapshot.left_out.named.len();
+        let mut named = named_item(first, snapshot);
+        // wmill may name the item. Contents of files are among its output too, so the item is pulled alone before.
+        while let Some(item) = named {
+            if snapshot.left_out.named.len() - before >= BAD_ITEMS_MAX {
+                return Ok(None);
+            }
+            let Err(why) = self.pull_only(slice::from_ref(&item), snapshot)? else { break };
+            leave_out(snapshot, &item, &why);
+            match self.attempt(snapshot) {
+                Err(error) if error.retry == Retry::EmptyFolder => named = named_item(&error.message, snapshot),
+                other => return other.map(Some),
+            }
+        }
+        log::info!("searching for the items that wmill cannot write");
+        if self.leave_out_bad_items(snapshot)? { self.attempt(snapshot).map(Some) } else { Ok(None) }
     }
 
     /// Pulls the suspects, and halves of what fails, down to single items. Returns whether it found bad items, and not
@@ -92,6 +114,14 @@ impl WholePull<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Returns the item that wmill names in its output.
+fn named_item(message: &str, snapshot: &Snapshot) -> Option<String> {
+    let [start, before_name] = NAMES_ENTRY;
+    let mut named = message.lines().filter_map(|line| line.strip_prefix(start)?.split_once(before_name));
+    let item = snapshot::item_of_entry(named.next_back()?.1.trim());
+    snapshot.names_of_items().is_ok_and(|items| items.contains(&item)).then_some(item)
 }
 
 fn leave_out(snapshot: &mut Snapshot, item: &str, message: &str) {
