@@ -75,7 +75,7 @@ impl RunEnv {
         Ok(admitted.fold(invocation, |all, (name, value)| all.environment(name, value)))
     }
 
-    /// Runs an invocation; see [`run::run`]. Logs what it prints, up to a limit of lines.
+    /// Runs an invocation to its end, within the deadline of the run. Logs what it prints, up to a limit of lines.
     ///
     /// # Errors
     /// [`Failure`].
