@@ -120,8 +120,11 @@ fn spawn(name: &str, lack: &str, work: impl FnOnce() + Send + 'static) -> Option
     thread.map_err(|error| log::error!("{lack}: {error}")).ok()
 }
 
-/// Starts the thread that reports overdue backups.
+/// Starts the thread that reports overdue backups, if the settings say when they are.
 fn start_overdue_watch(service: &Arc<Service>) {
+    if service.config.expect_sync_every.is_none() {
+        return;
+    }
     let service = Arc::clone(service);
     let lack = "no notice of an overdue backup will be sent, since there is no thread for it";
     spawn("overdue", lack, move || {

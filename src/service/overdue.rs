@@ -11,9 +11,6 @@ use crate::util::time;
 /// Sends a notice of each backup that is overdue, unless one was sent within a day.
 pub fn report(service: &Service) {
     service.recorder.note_lost();
-    if service.config.expect_sync_every.is_none() {
-        return;
-    }
     let now = SystemTime::now();
     let started = time::of(service.started, now);
     for workspace in service.workspaces() {
