@@ -7,7 +7,7 @@ use crate::http::server::Stop;
 use crate::service::Service;
 use crate::util::deadline::CancelToken;
 
-pub(super) fn stop_service(_: &Stop, _: &Arc<Service>) {}
+pub(super) fn stop_service(_: &Stop, _: &Arc<Service>, _: &Arc<OnceLock<u8>>) {}
 
 pub(super) fn cancel_on_signal(_: &CancelToken) {}
 

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,8 @@ fn serve_until_stopped(server: Server, config: Config) -> ExitCode {
         cancel: CancelToken::default(),
         started: Instant::now(),
     });
-    signals::stop_service(&server.stop_handle(), &service);
+    let exit_code = Arc::new(OnceLock::new());
+    signals::stop_service(&server.stop_handle(), &service, &exit_code);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
@@ -99,7 +100,7 @@ fn serve_until_stopped(server: Server, config: Config) -> ExitCode {
     service.recorder.history.save(LAST_SAVE_TIME_MAX);
     service.recorder.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
-    ExitCode::SUCCESS
+    ExitCode::from(*exit_code.get_or_init(|| 0))
 }
 
 /// Starts the threads of the schedules.
