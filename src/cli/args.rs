@@ -168,8 +168,8 @@ command_on_a_workspace! {
     #[argh(
         subcommand,
         name = "log",
-        note = "Exit codes: 0 listed, also where there is none; 2 configuration; 11 git; 13 timeout; 14 ended by a \
-                signal.",
+        note = "Exit codes: 0 the commits are listed, if there are any; 2 configuration; 11 git; 13 timeout; 14 ended by \
+                a signal.",
         help_triggers("-h", "--help", "help")
     )]
     struct Log {

@@ -19,7 +19,7 @@ use crate::process::orphans;
 use crate::request::Purpose;
 use crate::service::queue::Queue;
 use crate::service::{Service, overdue, scheduler};
-use crate::util::deadline::CancelToken;
+use crate::util::deadline::{CancelToken, wait_while};
 use crate::util::logging;
 
 /// How long a cancelled sync may take to end its programs.
@@ -30,8 +30,6 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
 const LAST_SAVE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long an ending service waits for its last notifications to be sent.
 const LAST_NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
-/// How often an ending service checks whether its housekeeping has ended.
-const END_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How often a service looks for overdue backups, and for what killed commands left in its data folder. The clock may be
 /// changed, and a machine may sleep.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
@@ -157,10 +155,7 @@ fn start_housekeeping(service: &Arc<Service>, cancel: &CancelToken) -> Option<Jo
 /// `end`.
 fn wait_for_housekeeping(housekeeping: &JoinHandle<()>, end: Instant) {
     housekeeping.thread().unpark();
-    // A thread cannot be joined with a time limit, so this polls it.
-    while !housekeeping.is_finished() && Instant::now() < end {
-        std::thread::sleep(END_POLL_INTERVAL);
-    }
+    wait_while(end.saturating_duration_since(Instant::now()), || !housekeeping.is_finished());
 }
 
 /// Lets running syncs continue for `SHUTDOWN_GRACE`, then ends them. Every caller gets its answer.

@@ -193,8 +193,8 @@ impl Config {
     /// Returns advice if no setting would raise an alarm when backups stop.
     pub fn no_alarm(&self) -> Option<&'static str> {
         (self.sync_schedule.is_none() && self.expect_sync_every.is_none()).then_some(
-            "neither SYNC_SCHEDULE nor EXPECT_SYNC_EVERY is set, so no one is told when nothing starts the backup \
-             any more: set one of them",
+            "neither SYNC_SCHEDULE nor EXPECT_SYNC_EVERY is set, so nothing reports a backup that is no longer \
+             started: set one of them",
         )
     }
 

@@ -222,10 +222,10 @@ impl<'a> Git<'a> {
         let code = found.as_ref().map(|found| found.code);
         let is_refused = matches!(code, Some(Code::GitUnauthorized | Code::ConfigInvalid));
         let key_fault = self.key_fault.as_deref().filter(|_| is_refused);
+        let is_killed = matches!(finished.ending, Ending::Signal(_));
         let why = match key_fault.or(found.as_ref().and_then(|found| found.why)) {
-            _ if matches!(finished.ending, Ending::Signal(_)) => {
-                format!("git was {}: {printed}", finished.ending).trim_end_matches(": ").to_owned()
-            }
+            _ if is_killed && printed.is_empty() => format!("git was {}", finished.ending),
+            _ if is_killed => format!("git was {}: {printed}", finished.ending),
             Some(why) => format!("{why}: {printed}"),
             None if printed.is_empty() => finished.ending.to_string(),
             None => printed.clone(),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ureq::http;
 
 use super::sockets;
+use crate::util::deadline::wait_while;
 use crate::util::hash;
 use crate::util::secret::Secret;
 
@@ -30,8 +31,6 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// How long to wait at the end for connections that are being served. Their program has ended, so they end at once,
 /// unless the server waits for an answer of Windmill.
 const END_TIME_MAX: Duration = Duration::from_secs(2);
-/// How often to check whether they have ended.
-const END_WAIT: Duration = Duration::from_millis(1);
 
 /// A request with its whole body.
 pub type Request = http::Request<Vec<u8>>;
@@ -176,10 +175,7 @@ impl Drop for LoopbackServer {
         if let Some(thread) = self.running.take().map(|(_stop, thread)| thread) {
             let _ = thread.join();
         }
-        let begun = Instant::now();
-        while Arc::strong_count(&self.connections) > 1 && begun.elapsed() < END_TIME_MAX {
-            thread::sleep(END_WAIT);
-        }
+        wait_while(END_TIME_MAX, || Arc::strong_count(&self.connections) > 1);
     }
 }
 
@@ -264,8 +260,8 @@ fn read_body(mut stream: &TcpStream, head: http::Request<()>, mut body: Vec<u8>)
 #[cfg(all(test, unix))]
 mod tests {
     use std::io::{Read, Write};
+    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Instant;
 
     use super::*;
 
@@ -360,16 +356,20 @@ mod tests {
 
     #[test]
     fn what_is_being_served_ends_before_the_server() {
-        let done = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&done);
+        let (done, address) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::new()));
+        let (counted, known) = (Arc::clone(&done), Arc::clone(&address));
         let server = LoopbackServer::start(None, move |request, send| {
             send(Answer::text(200, request.uri().path()))?;
-            thread::sleep(Duration::from_millis(100));
+            // It is still being served when the server has begun to end, and accepts no more.
+            while known.get().is_none_or(|address| TcpStream::connect(address).is_ok()) {
+                thread::yield_now();
+            }
             counted.fetch_add(1, Ordering::SeqCst);
             Ok(())
         });
         let server = server.expect("a server");
         assert!(is_answered(&server));
+        address.set(server.address()).expect("set once");
         drop(server);
         assert_eq!(done.load(Ordering::SeqCst), 1);
     }

@@ -1,20 +1,19 @@
 //! Ends programs that a killed run left behind. A marker in their environment identifies them.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[cfg(unix)]
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::run::TERM_GRACE;
+use crate::util::deadline::wait_while;
 
 /// The variable that marks all programs of a run, and their descendants, as ours. It names the process that started
 /// them, and the lock.
 pub const MARKER: &str = "WINDMILL_GIT_SYNC_RUN";
 /// How long to wait for a killed program.
 const KILL_GRACE: Duration = Duration::from_millis(200);
-/// How often to check whether programs are gone.
-const END_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How many times programs are searched for and killed. A program may start another while it is being ended; one that
 /// does so again and again is not chased forever.
 const SEARCHES_MAX: u32 = 10;
@@ -59,15 +58,6 @@ pub(super) fn end_orphans(path: &Path) {
     }
     wait_while(TERM_GRACE, || are_there(&orphans));
     end_programs(is_orphan);
-}
-
-/// Waits for at most `patience` until the processes that `are_there` looks for are gone. They are not our children, so no
-/// system call waits for them.
-pub(super) fn wait_while(patience: Duration, are_there: impl Fn() -> bool) {
-    let patience = Instant::now() + patience;
-    while are_there() && Instant::now() < patience {
-        std::thread::sleep(END_POLL_INTERVAL);
-    }
 }
 
 fn are_there(programs: &[u32]) -> bool {

@@ -137,8 +137,8 @@ mod platform {
     use super::{Deadline, Ending, Failure, Finished, Invocation, OnLine, Redactor, TERM_GRACE, Volume, cannot_start};
     #[cfg(target_os = "linux")]
     use crate::process::confine;
-    use crate::process::orphans;
     use crate::process::output::Output;
+    use crate::util::deadline::wait_while;
 
     /// How long to wait for output after the program's end. On a busy machine, the last bytes may still be on their way
     /// to the disk.
@@ -177,7 +177,7 @@ mod platform {
         if followed.is_err() {
             // As long as a process of the group has a file open, the disk does not get its space back. In a container,
             // processes may stay as zombies.
-            orphans::wait_while(GROUP_END_TIME_MAX, || test_kill_process_group(group).is_ok());
+            wait_while(GROUP_END_TIME_MAX, || test_kill_process_group(group).is_ok());
         }
         followed.and_then(|()| drain(&mut pipes, &mut output))?;
         let status =

@@ -164,7 +164,8 @@ impl Reader<'_> {
         self.fields
     }
 
-    /// Returns the value that was still there. If there is none, the member comes twice, which is a fault.
+    /// Returns the value of a member, which is `None` when it was already read. Then the body has the member twice, which
+    /// is a fault.
     fn once(&mut self, name: &str, value: Option<Value>) -> Option<Value> {
         if value.is_none() {
             self.faults.add_malformed(&["the field ", &names::quoted(name), " comes twice"]);

@@ -32,7 +32,7 @@ const PICTURE_RUNS_MAX: usize = 40;
 /// A continuing failure is reported again after this time: once a day, also if a daily run ends a bit earlier than the
 /// day before.
 const NEWS_INTERVAL: Duration = Duration::from_secs(23 * 3_600);
-/// What is overdue is reported again after this time if no one got the notice.
+/// An overdue backup is reported again after this time if its notice was lost.
 const LOST_NEWS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// How much of a message is kept. The longest expected messages list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
@@ -269,8 +269,8 @@ impl SavedHistory {
         true
     }
 
-    /// Forgets that a failure was news, because no one got its notice: the next failure is news then. A backup that is
-    /// overdue is news again some time after `told`. Returns whether that changed anything.
+    /// Forgets that a failure was reported, because its notice was lost: then the next failure is reported. An overdue
+    /// backup counts as reported at `told`. Returns whether that changed anything.
     fn lose_news(&mut self, run_id: &str, overdue: Option<&str>, told: &str) -> bool {
         let mut has_changed = false;
         for one in &mut self.standings {
@@ -472,7 +472,7 @@ impl History {
         self.current().change(move |kept| kept.add_overdue(&workspace, &destination, &alert, &now()))
     }
 
-    /// Remembers that no one got the notice of this failure, or of this backup that is overdue.
+    /// Remembers that the notice of this failure, or of this overdue backup, was lost.
     pub fn lose_news(&self, result: &SyncResult) {
         let (run_id, workspace) = (result.run_id.clone(), result.workspace.clone());
         let overdue = (result.code == Code::Overdue).then_some(workspace);
@@ -595,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_which_no_one_got_a_notice_is_news_again() {
+    fn a_failure_whose_notice_was_lost_is_reported_again() {
         let history = History::new(Path::new("/none"));
         let about = About { configured: true, dry_run: false, verify: false, destination: Some("d".to_owned()) };
         let is_news = |id: &str| {
@@ -609,7 +609,7 @@ mod tests {
         history.lose_news(&lost);
         assert!(is_news("3").0 && !is_news("4").0);
         history.lose_news(&lost);
-        assert!(!is_news("5").0, "it was told meanwhile");
+        assert!(!is_news("5").0, "a later failure was reported");
         assert!(history.note_overdue("shop", "d".to_owned(), SystemTime::now()));
         let overdue = SyncResult { code: Code::Overdue, ..lost };
         history.lose_news(&overdue);

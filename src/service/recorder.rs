@@ -47,7 +47,7 @@ impl Recorder {
         });
     }
 
-    /// Records that Windmill listed all workspaces. Chats that were told of a failure to list them are told of its end.
+    /// Records that Windmill listed all workspaces. If a failure to list them was reported, its end is reported too.
     pub fn record_list(&self, list: WorkspaceList) {
         let Some(failures) = self.history.note_list(list) else { return };
         let workspace = history::ALL.to_owned();
@@ -56,7 +56,7 @@ impl Recorder {
         self.flush();
     }
 
-    /// Records which failures no chat was told of, so that they are told again.
+    /// Records the failures whose notice no chat accepted, so that the next failure is reported.
     pub fn note_lost(&self) {
         self.notifier.take_lost().iter().for_each(|result| self.history.lose_news(result));
     }

@@ -22,7 +22,7 @@ use crate::util::secret::Secret;
 const WAITING_MAX: usize = 64;
 /// The longest time of one attempt, from the name's resolution to the answer.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(10);
-/// The pauses between the attempts. A failure that no chat took is told again at the next one.
+/// The pauses between the attempts. If no chat accepts the notice of a failure, the next failure is reported again.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,11 +40,10 @@ pub struct Sender {
     lost: Lost,
 }
 
-/// The results of failures whose notice no chat took.
+/// The results of failures whose notice no chat accepted.
 type Lost = Arc<Mutex<Vec<SyncResult>>>;
 
-/// A notice on its way to several addresses. It is lost if it tells a failure and the last address ends without any
-/// having taken it.
+/// A notice that several addresses are sent. The notice of a failure is lost if no address accepts it.
 struct Delivery {
     notice: Notice,
     is_taken: AtomicBool,
@@ -85,7 +84,7 @@ struct Target {
 struct NoticeQueue {
     waiting: VecDeque<Arc<Delivery>>,
     sending: Option<Arc<Delivery>>,
-    /// Whether a thread sends the notices. It ends when none is left.
+    /// Whether a thread sends the notices. The thread ends when no notice is left.
     has_thread: bool,
     /// When the process stops waiting for the notices.
     end: Option<Instant>,
@@ -133,7 +132,7 @@ impl Sender {
         }
     }
 
-    /// Returns the failures that no chat was told of since the last call.
+    /// Returns the failures since the last call whose notice no chat accepted.
     pub fn take_lost(&self) -> Vec<SyncResult> {
         mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -169,7 +168,7 @@ impl Target {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a notice, and starts the thread if there is none.
+    /// Queues a notice, and starts the sending thread if it is not running.
     fn add(self: &Arc<Self>, delivery: Arc<Delivery>) {
         let mut queue = self.queue();
         if self.channel == Channel::Heartbeat {
@@ -180,7 +179,7 @@ impl Target {
         queue.waiting.push_back(delivery);
         if queue.waiting.len() > WAITING_MAX {
             log::warn!("{}: a notice is dropped, {WAITING_MAX} others wait to be sent", self.setting);
-            // A failure is more important than what tells none.
+            // The notice of a failure is more important than any other.
             let other = queue.waiting.iter().position(|one| !one.notice.tells_failure);
             queue.waiting.remove(other.unwrap_or_default());
         }
@@ -215,7 +214,7 @@ impl Target {
         }
     }
 
-    /// Returns whether the address took the notice.
+    /// Returns whether the address accepted the notice.
     fn send(&self, notice: &Notice) -> bool {
         // A bundle that cannot be used is reported as such, not as a server that is not trusted.
         let checked = ca_bundle::bundle(&self.environment).and_then(|_| self.source.read());
@@ -316,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_lost_if_the_last_address_ends_and_none_took_it() {
+    fn a_failure_is_lost_if_no_address_accepts_its_notice() {
         let lost = Lost::default();
         let told = delivery_to(&lost, 1, "shop", true);
         told.is_taken.store(true, Ordering::Relaxed);
@@ -335,7 +334,7 @@ mod tests {
             target.add(delivery(id, "shop", id % 2 == 0));
         }
         target.add(delivery(100, "shop", true));
-        assert_eq!(ids(&target)[..3], ["0", "2", "3"], "the oldest that tells no failure is dropped");
+        assert_eq!(ids(&target)[..3], ["0", "2", "3"], "the oldest notice that reports no failure is dropped");
         for id in 101..100 + WAITING_MAX {
             target.add(delivery(id, "shop", true));
         }
