@@ -442,7 +442,7 @@ impl<'a> Windmill<'a> {
         let path = path.split('?').next().unwrap_or_default();
         if let ureq::Error::BodyExceedsLimit(bytes_max) = error {
             let message = format!(
-                "{} answered with more than {bytes_max} bytes, which Windmill does not",
+                "{} answered with more than {bytes_max} bytes, so the answer is not Windmill's",
                 self.base_url.join(path)
             );
             return failed(Code::PullFailed, message);
@@ -473,7 +473,7 @@ impl<'a> Windmill<'a> {
         let said = answer.body.get(..answer.body.floor_char_boundary(ECHOED_BYTES_MAX)).unwrap_or_default();
         let said = self.redactor().scrub_cut(&output::clean_line(said.as_bytes()));
         let start: String = said.chars().take(200).collect();
-        self.answered(Code::WindmillUnreachable, answer, &[", and not in the form of Windmill: ", &start].concat())
+        self.answered(Code::WindmillUnreachable, answer, &[", and the answer is not Windmill's: ", &start].concat())
     }
 
     fn refused(&self, answer: &Answer) -> WindmillError {

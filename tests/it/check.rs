@@ -328,7 +328,7 @@ fn who_is_not_windmill_is_told_from_who_does_not_answer() {
     let expected = [("windmill", "windmill_unreachable")];
     for (fault, word) in [
         (Fault::GatewayPage(502), "502"),
-        (Fault::GatewayPage(200), "not in the form of Windmill"),
+        (Fault::GatewayPage(200), "and the answer is not Windmill's"),
         (Fault::Status(500), "500"),
         (Fault::Close, "cannot reach Windmill"),
     ] {
