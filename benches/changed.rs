@@ -36,8 +36,8 @@ pub(super) fn measure(place: &Place, size: Size, table: &mut Table) {
     );
     place.assert_settled();
     table.head(&format!("changed sync, 1 of {} (medians of {ROUNDS})", size.name()));
-    table.told("`windmill-git-sync sync`", &shown_time(ours));
-    table.told("the shell script, with the same `wmill`", &shown_time(by_hand));
+    table.measured("`windmill-git-sync sync`", &shown_time(ours));
+    table.measured("the shell script, with the same `wmill`", &shown_time(by_hand));
     let ratio = ours.as_secs_f64() / by_hand.as_secs_f64();
     table.ratio("times the shell script", ratio, &Limit::AtMost(OF_SCRIPT_MAX));
 }
@@ -52,8 +52,8 @@ pub(super) fn measure_forced(place: &Place, size: Size, table: &mut Table) {
     );
     place.assert_settled();
     table.head(&format!("full sync by `--force`, {} (medians of {FORCED_ROUNDS})", size.name()));
-    table.told("`windmill-git-sync sync --force`", &shown_time(ours));
-    table.told("the shell script, with the same `wmill`", &shown_time(by_hand));
+    table.measured("`windmill-git-sync sync --force`", &shown_time(ours));
+    table.measured("the shell script, with the same `wmill`", &shown_time(by_hand));
     let ratio = ours.as_secs_f64() / by_hand.as_secs_f64();
     table.ratio("times the shell script", ratio, &Limit::AtMost(FORCED_OF_SCRIPT_MAX));
 }

@@ -27,11 +27,11 @@ pub(super) fn measure(programs: &Programs, table: &mut Table) {
     let as_ever = pull(&one_program(LockFile::AsEver), "as-ever");
     let npm = pull(&wmill(), "npm");
     table.head(&format!("first sync, {}", SIZE.name()));
-    table.told(&format!("`windmill-git-sync sync` (median of {ROUNDS})"), &shown_time(ours));
-    table.told(&format!("the shell script, with the same `wmill` (median of {ROUNDS})"), &shown_time(by_hand));
-    table.told("`wmill sync pull` alone, as the image has it (median of 3)", &shown_time(adapted));
-    table.told("the pull alone by one program without the lock file in memory (once)", &shown_time(as_ever));
-    table.told("the pull alone by npm's `wmill` (once)", &shown_time(npm));
+    table.measured(&format!("`windmill-git-sync sync` (median of {ROUNDS})"), &shown_time(ours));
+    table.measured(&format!("the shell script, with the same `wmill` (median of {ROUNDS})"), &shown_time(by_hand));
+    table.measured("`wmill sync pull` alone, as the image has it (median of 3)", &shown_time(adapted));
+    table.measured("the pull alone by one program without the lock file in memory (once)", &shown_time(as_ever));
+    table.measured("the pull alone by npm's `wmill` (once)", &shown_time(npm));
     let ratio = ours.as_secs_f64() / npm.as_secs_f64();
     table.ratio("our whole sync, times the pull by npm's `wmill`", ratio, &Limit::AtMost(OF_NPM_MAX));
     let ratio = ours.as_secs_f64() / by_hand.as_secs_f64();

@@ -84,15 +84,15 @@ pub(super) fn measure(programs: &Programs, table: &mut Table) {
         }
         let (ours, by_hand, look) = (median(&ours), median(&by_hand), median(&looks));
         table.head(&format!("`log {name}`, 10,000 commits and 10,000 files (medians of {ROUNDS})"));
-        table.told(&format!("`windmill-git-sync log {name}`, {} fetched", shown_bytes(fetched)), &shown_time(ours));
-        table.told(&format!("a full clone and `git log`, {} fetched", shown_bytes(cloned)), &shown_time(by_hand));
-        table.told("the `git log` of that alone", &shown_time(look));
+        table.measured(&format!("`windmill-git-sync log {name}`, {} fetched", shown_bytes(fetched)), &shown_time(ours));
+        table.measured(&format!("a full clone and `git log`, {} fetched", shown_bytes(cloned)), &shown_time(by_hand));
+        table.measured("the `git log` of that alone", &shown_time(look));
         let ratio = ours.as_secs_f64() / by_hand.as_secs_f64();
         if name.contains("--limit") {
             table.ratio("times a full clone and `git log`", ratio, &Limit::AtMost(LAST_OF_CLONE_MAX));
         } else {
             // Both sides have to read the whole history, so there is no limit.
-            table.told("times a full clone and `git log`", &format!("{ratio:.2}"));
+            table.measured("times a full clone and `git log`", &format!("{ratio:.2}"));
         }
     }
 }

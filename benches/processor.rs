@@ -24,7 +24,7 @@ pub(super) fn measure(place: &Place, table: &mut Table) {
     thread::sleep(IDLE);
     let hour = ThreadTimes::of(service.pid()).since(&before) * (HOUR.as_secs() / IDLE.as_secs()) as u32;
     let what = format!("`serve` with a schedule, an idle hour (scaled from {} s)", IDLE.as_secs());
-    table.told(&what, &shown_time(hour));
+    table.measured(&what, &shown_time(hour));
 
     let (own_before, all_before) = processor_time_with_children(service.pid());
     for _ in 0..SYNCS {
@@ -34,14 +34,14 @@ pub(super) fn measure(place: &Place, table: &mut Table) {
     let (own, all) = processor_time_with_children(service.pid());
     let scaled = |time: Duration| shown_time(time * (1_000 / SYNCS));
     let what = format!("1,000 unchanged syncs of 7 scripts, the service alone (scaled from {SYNCS})");
-    table.told(&what, &scaled(own - own_before));
-    table.told("the same, with the programs that it started", &scaled(all - all_before));
+    table.measured(&what, &scaled(own - own_before));
+    table.measured("the same, with the programs that it started", &scaled(all - all_before));
     drop(service);
 
     let what = "instructions of an unchanged `sync`, our own process (callgrind)";
     match instructions(place) {
-        Some(count) => table.told(what, &format!("{:.1} million", count as f64 / 1e6)),
-        None => table.told(what, "not counted: there is no valgrind, or it does not know this processor"),
+        Some(count) => table.measured(what, &format!("{:.1} million", count as f64 / 1e6)),
+        None => table.measured(what, "not counted: there is no valgrind, or it does not know this processor"),
     }
 }
 

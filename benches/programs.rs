@@ -23,8 +23,8 @@ pub(super) fn measure(programs: &Programs, table: &mut Table) {
             side_by_side(rounds, || watched(&programs.wmill, &mut one_peaks), || watched(&npm, &mut npm_peaks));
         table.head(&format!("`wmill sync pull`, nothing changed, {} (medians of {rounds})", size.name()));
         let shown = |time, peaks: &[u64]| format!("{}, {}", shown_time(time), shown_kib(median(peaks)));
-        table.told("as one program", &shown(one, &one_peaks));
-        table.told("npm's, under Node.js", &shown(by_npm, &npm_peaks));
-        table.told("times faster", &format!("{:.2}", by_npm.as_secs_f64() / one.as_secs_f64()));
+        table.measured("as one program", &shown(one, &one_peaks));
+        table.measured("npm's, under Node.js", &shown(by_npm, &npm_peaks));
+        table.measured("times faster", &format!("{:.2}", by_npm.as_secs_f64() / one.as_secs_f64()));
     }
 }

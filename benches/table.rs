@@ -44,7 +44,7 @@ impl Table {
     }
 
     /// Adds a row without a limit.
-    pub(super) fn told(&mut self, what: &str, measured: &str) {
+    pub(super) fn measured(&mut self, what: &str, measured: &str) {
         self.row([what, measured, "–", "–"]);
     }
 

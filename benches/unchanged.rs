@@ -43,19 +43,19 @@ pub(super) fn measure(place: &Place, size: Size, table: &mut Table) -> (f64, f64
     place.assert_settled();
     let (bare, least, by_npm) = (median(&bare), median(&least), median(&by_npm));
     table.head(&format!("unchanged sync, {} (medians of {rounds})", size.name()));
-    table.told("`windmill-git-sync sync`", &shown_time(ours));
-    table.told("the shell script, with npm's `wmill`", &shown_time(by_npm));
-    table.told("the shell script, with the image's `wmill`", &shown_time(by_hand));
+    table.measured("`windmill-git-sync sync`", &shown_time(ours));
+    table.measured("the shell script, with npm's `wmill`", &shown_time(by_npm));
+    table.measured("the shell script, with the image's `wmill`", &shown_time(by_hand));
     let what = format!("`curl` of the archive (the same {kind}, {}), then `git ls-remote`", shown_bytes(bytes));
-    table.told(&what, &shown_time(bare));
-    table.told("the same without starting a `curl`", &shown_time(least));
+    table.measured(&what, &shown_time(bare));
+    table.measured("the same without starting a `curl`", &shown_time(least));
     let [ours, by_hand, bare, by_npm] = [ours, by_hand, bare, by_npm].map(|time| time.as_secs_f64());
     let what = "times faster than the shell script with npm's `wmill`";
     match faster_min {
         Some(least) => table.ratio(what, by_npm / ours, &Limit::AtLeast(least)),
-        None => table.told(what, &format!("{:.0}", by_npm / ours)),
+        None => table.measured(what, &format!("{:.0}", by_npm / ours)),
     }
-    table.told("times faster than the shell script with the image's", &format!("{:.1}", by_hand / ours));
+    table.measured("times faster than the shell script with the image's", &format!("{:.1}", by_hand / ours));
     table.ratio("times `curl` and `git ls-remote`", ours / bare, &Limit::AtMost(OF_BARE_MAX));
     (ours, bytes as f64)
 }

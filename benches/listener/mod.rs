@@ -63,14 +63,14 @@ pub(super) fn measure(binary: &Path, table: &mut Table) {
     let ours = best_rate(service.address());
     let shown = |rate: u32| format!("{rate} a second");
     let what = format!("`/health`, by one client thread (best of {ROUNDS} seconds)");
-    table.told(&what, &shown(ours));
+    table.measured(&what, &shown(ours));
     match Flask::start() {
         Ok(flask) => {
             let theirs = best_rate(flask.address);
-            table.told(&format!("the same by Flask {FLASK_VERSION}"), &shown(theirs));
+            table.measured(&format!("the same by Flask {FLASK_VERSION}"), &shown(theirs));
             table.ratio("times Flask", f64::from(ours) / f64::from(theirs), &Limit::AtLeast(TIMES_FLASK_MIN));
         }
-        Err(why) => table.told("the same by Flask", &format!("not measured: {why}")),
+        Err(why) => table.measured("the same by Flask", &format!("not measured: {why}")),
     }
 }
 
