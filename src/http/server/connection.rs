@@ -1,22 +1,18 @@
 //! One connection: reads a request and sends the answer, each with a deadline for the whole of it.
 
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::limits::{Limits, OpenSlot, Phase};
 use super::unavailable;
-use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Refusal};
+use crate::http::request::{self, Head, Method, Refusal};
 use crate::http::response::Response;
 use crate::http::sockets;
 use crate::model::result_code::Code;
 
 /// How many bytes are read at once: more than most requests have.
 const CHUNK_BYTES: usize = 2 * 1024;
-
-/// How many bytes a client may still send after its answer before it is cut off. Each read counts as a full chunk. A
-/// client that sends more does not read the answer.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// A client's socket.
 pub(super) struct Connection {
@@ -70,9 +66,8 @@ impl Caller<'_> {
         if received.len() < request_bytes {
             self.enter(Phase::Body(head.body_bytes))?;
             if head.expects_continue && received.len() == bytes_used {
-                let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
                 let deadline = Instant::now() + self.limits.timeout;
-                write_by(self.stream(), &mut [IoSlice::new(interim)], deadline).map_err(|_| None)?;
+                write_by(self.stream(), b"HTTP/1.1 100 Continue\r\n\r\n", deadline).map_err(|_| None)?;
             }
             self.read_body(received, request_bytes)?;
             request.is_all = true;
@@ -95,14 +90,7 @@ impl Caller<'_> {
     fn read_head(&self, received: &mut Vec<u8>) -> Result<(Head, usize), End> {
         let deadline = Instant::now() + self.limits.timeout;
         loop {
-            let bytes_before = received.len();
             self.read_more(received, CHUNK_BYTES, deadline)?;
-            // A head that arrives slowly is parsed once per line, not once per byte. Bytes that are not HTTP fail at
-            // the beginning.
-            let is_worth_parsing = bytes_before == 0 || received[bytes_before..].contains(&b'\n');
-            if !is_worth_parsing && received.len() <= HEAD_BYTES_MAX {
-                continue;
-            }
             if let Some(parsed) = request::parse_head(received).map_err(|refusal| refused(&refusal))? {
                 return Ok(parsed);
             }
@@ -155,26 +143,16 @@ impl Caller<'_> {
         if self.slot.enter(Phase::Sending(response.body.len())).is_err() {
             return self.slot.connection.send_at_once(&response, Some(is_head));
         }
-        let deadline = Instant::now() + self.limits.timeout;
-        let mut parts = [IoSlice::new(head.as_bytes()), IoSlice::new(&response.body)];
-        let written = write_by(self.stream(), &mut parts, deadline);
-        // The body is not kept for a client that is slow to close.
-        drop(response);
-        let _ = self.slot.enter(Phase::Sending(0));
+        let (stream, deadline) = (self.stream(), Instant::now() + self.limits.timeout);
+        let sent = write_by(stream, head.as_bytes(), deadline).and_then(|()| write_by(stream, &response.body, deadline));
         // The kernel holds no bytes back: closing our side, which follows, sends the rest.
-        if written.is_err() || request.is_all && sockets::is_quiet(self.stream()) {
+        if sent.is_err() || request.is_all && !sockets::look_at(stream).is_readable {
             return;
         }
-        if self.stream().shutdown(Shutdown::Write).is_err() {
+        if stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
-        let (mut bytes_left, mut chunk) = (LINGER_BYTES_MAX, [0; CHUNK_BYTES]);
-        while let Ok(1..) = read_by(self.stream(), &mut chunk, deadline) {
-            bytes_left -= CHUNK_BYTES;
-            if bytes_left == 0 {
-                return;
-            }
-        }
+        while let Ok(1..) = read_by(stream, &mut [0; CHUNK_BYTES], deadline) {}
     }
 }
 
@@ -195,14 +173,12 @@ fn read_by(mut stream: &TcpStream, chunk: &mut [u8], deadline: Instant) -> io::R
 }
 
 /// Writes everything, or returns an error at the deadline.
-fn write_by(mut stream: &TcpStream, mut parts: &mut [IoSlice<'_>], deadline: Instant) -> io::Result<()> {
-    // This removes empty parts at the beginning.
-    IoSlice::advance_slices(&mut parts, 0);
-    while !parts.is_empty() {
+fn write_by(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
         stream.set_write_timeout(Some(time_left(deadline)?))?;
-        match stream.write_vectored(parts) {
+        match stream.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut parts, written),
+            Ok(written) => bytes = &bytes[written..],
             Err(error) if is_transient(&error) => {}
             Err(error) => return Err(error),
         }

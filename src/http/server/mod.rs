@@ -17,6 +17,7 @@ use crate::http::request::Head;
 use crate::http::response::Response;
 use crate::http::sockets;
 use crate::model::result_code::Code;
+use crate::util::deadline::wait_while;
 pub use connection::Caller;
 use connection::{Connection, ReceivedRequest};
 pub use limits::Limits;
@@ -45,7 +46,7 @@ const IN_TURN_TIME_MAX: Duration = Duration::from_millis(250);
 
 /// How many connections the kernel holds until they are accepted. If there are more, clients try again after a second.
 /// A burst of this size is accepted in a few hundredths of a second. After a stop, the clients in it get a 503.
-const BACKLOG_MAX: u16 = 1024;
+const BACKLOG_MAX: i32 = 1024;
 
 /// A listening socket that is not served yet.
 pub struct Server {
@@ -78,7 +79,8 @@ impl Server {
             #[expect(clippy::disallowed_methods, reason = "this is the listener")]
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
-            sockets::deepen_backlog(&listener, BACKLOG_MAX)?;
+            #[cfg(unix)]
+            rustix::net::listen(&listener, BACKLOG_MAX)?;
             // Opened in advance, so that a stop works even if no descriptors are left.
             let (stopped, stop) = io::pipe()?;
             Ok(Self { listener, stopped, stop: Stop(Arc::new(stop)), limits: Limits::default() })
@@ -129,7 +131,10 @@ impl Draining {
     /// Waits until every answer is sent, at most `timeout`. Returns how many connections are left. It may be called
     /// again.
     pub fn wait(&self, timeout: Duration) -> usize {
-        self.0.wait_until_empty(timeout)
+        // Each connection has one reference more.
+        let left = || Arc::strong_count(&self.0) - 1;
+        wait_while(timeout, || left() > 0);
+        left()
     }
 }
 
@@ -144,8 +149,6 @@ fn admit(connection: &Arc<Connection>, slots: &Arc<Slots>) {
     let (of_thread, limits) = (Arc::clone(&slot), slots.limits);
     if let Err(error) = thread.spawn(move || serve(&of_thread, limits)) {
         log::debug!("no thread for a connection, which is served in turn: {error}");
-        // A slow connection is closed, so that its thread is free for the next one.
-        slot.close_another();
         // The accepting thread must not wait for a run.
         serve(&slot, Limits { callers_max: 0, timeout: IN_TURN_TIME_MAX, ..limits });
     }
