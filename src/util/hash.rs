@@ -41,13 +41,16 @@ pub fn random_word() -> Option<String> {
     platform::random().map(|bytes| hex(&bytes[..16]))
 }
 
+/// Returns the SHA-256 of all parts together.
+pub fn hash_of(parts: &[&[u8]]) -> [u8; 32] {
+    let mut digest = Digest::new(Algorithm::Sha256);
+    parts.iter().for_each(|part| digest.update(part));
+    digest.finish_bytes()
+}
+
 /// Returns a short name of 16 hexadecimal digits, different for each `text`.
 pub fn short_name(text: &str) -> String {
-    let mut digest = Digest::new(Algorithm::Sha256);
-    digest.update(text.as_bytes());
-    let mut name = digest.finish();
-    name.truncate(16);
-    name
+    hex(&hash_of(&[text.as_bytes()])[..8])
 }
 
 /// Returns the bytes as lower-case hexadecimal digits.

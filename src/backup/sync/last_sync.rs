@@ -14,7 +14,7 @@ use crate::backup::sync::tip::{self, RemoteTip};
 use crate::git::object::ObjectId;
 use crate::model::run_result::LeftOut;
 use crate::util::files;
-use crate::util::hash::{Algorithm, Digest};
+use crate::util::hash;
 use crate::windmill::api::Account;
 use crate::windmill::cli::Program;
 use crate::windmill::narrow::Changed;
@@ -362,9 +362,7 @@ fn fitting(mut state: SavedState) -> SavedState {
 }
 
 fn digest_of(state: &str) -> String {
-    let mut digest = Digest::new(Algorithm::Sha256);
-    digest.update(state.as_bytes());
-    digest.finish()
+    hash::hex(&hash::hash_of(&[state.as_bytes()]))
 }
 
 #[cfg(test)]
