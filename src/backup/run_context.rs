@@ -174,8 +174,7 @@ impl RunContext<'_> {
             items,
             token_user,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            differences: None,
-            restore_point: None,
+            ..SyncResult::default()
         };
         log_end(&result, &steps);
         result
