@@ -191,12 +191,9 @@ fn serve(slot: &OpenSlot, limits: Limits) {
     log::debug!("{} {} {status} {milliseconds} ms", slot.connection.peer, describe(head));
 }
 
-/// Returns the method and the path for the log, safe to print. It never contains the query or a header.
+/// Returns the method and the path for the log, which are printable ASCII. It never contains the query or a header.
 fn describe(head: Option<&Head>) -> String {
-    head.map_or_else(
-        || "-".to_owned(),
-        |head| format!("{} {}", head.method.as_str(), head.path).escape_debug().to_string(),
-    )
+    head.map_or_else(|| "-".to_owned(), |head| format!("{} {}", head.method, head.path))
 }
 
 // With one `cfg` for both conditions, clippy would not see that these are tests.
