@@ -98,11 +98,7 @@ pub enum CommitPer {
 }
 
 pub(super) fn parse_commit_per(text: &str) -> Result<CommitPer, String> {
-    match text {
-        "sync" => Ok(CommitPer::Sync),
-        "item" => Ok(CommitPer::Item),
-        _ => refused(text, "is neither sync nor item"),
-    }
+    one_of(text, &[("sync", CommitPer::Sync), ("item", CommitPer::Item)])
 }
 
 pub(super) fn parse_boolean(text: &str) -> Result<bool, String> {
@@ -184,9 +180,68 @@ pub(super) fn parse_log_level(text: &str) -> Result<LevelFilter, String> {
 }
 
 pub(super) fn parse_log_format(text: &str) -> Result<LogFormat, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => refused(text, "is neither text nor json"),
+    one_of(&text.to_ascii_lowercase(), &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+}
+
+/// The kinds that are in the backup only if the settings include them. `windmill::wmill_yaml` has their keys.
+const KINDS_TO_INCLUDE: [&str; 6] = ["schedules", "triggers", "users", "groups", "settings", "key"];
+/// The kinds that can be left out of the backup.
+const KINDS_TO_SKIP: [&str; 8] =
+    ["secrets", "variables", "resources", "resource-types", "scripts", "flows", "apps", "folders"];
+
+/// When a notification is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// `failure`
+    Failure,
+    /// `recovery`
+    Recovery,
+    /// `change`
+    Change,
+    /// `always`
+    Always,
+}
+
+const OCCASIONS: [(&str, Occasion); 4] = [
+    ("failure", Occasion::Failure),
+    ("recovery", Occasion::Recovery),
+    ("change", Occasion::Change),
+    ("always", Occasion::Always),
+];
+
+pub(super) fn parse_kinds_included(text: &str) -> Result<Vec<&'static str>, String> {
+    parse_words(text, &KINDS_TO_INCLUDE.map(|word| (word, word)))
+}
+
+pub(super) fn parse_kinds_skipped(text: &str) -> Result<Vec<&'static str>, String> {
+    parse_words(text, &KINDS_TO_SKIP.map(|word| (word, word)))
+}
+
+pub(super) fn parse_occasions(text: &str) -> Result<Vec<Occasion>, String> {
+    parse_words(text, &OCCASIONS)
+}
+
+/// Parses a list of words, separated by commas; `none` is the empty list. Fails if a word is unknown or comes twice.
+fn parse_words<T: Copy + PartialEq>(text: &str, permitted: &[(&str, T)]) -> Result<Vec<T>, String> {
+    if text.trim() == "none" {
+        return Ok(Vec::new());
     }
+    let mut values = Vec::new();
+    for word in text.split(',').map(str::trim) {
+        let value = one_of(word, permitted).map_err(|why| why + ", or none alone")?;
+        if values.contains(&value) {
+            return Err(format!("{word} comes twice"));
+        }
+        values.push(value);
+    }
+    Ok(values)
+}
+
+/// Returns the value of the word that is given. If it is unknown, the message names the permitted ones.
+fn one_of<T: Copy>(text: &str, permitted: &[(&str, T)]) -> Result<T, String> {
+    let known = permitted.iter().find(|(word, _)| *word == text);
+    known.map(|(_, value)| *value).ok_or_else(|| {
+        let permitted: Vec<_> = permitted.iter().map(|(word, _)| *word).collect();
+        format!("{} is not one of {}", names::quoted(text), permitted.join(", "))
+    })
 }
