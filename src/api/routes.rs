@@ -14,7 +14,7 @@ use crate::http::server::{Caller, Handler};
 use crate::model::names;
 use crate::model::result_code::Code;
 use crate::model::run_result;
-use crate::request::{Draft, RequestError, Wait};
+use crate::request::{Draft, RequestError};
 use crate::service::metrics;
 use crate::service::queue::Run;
 use crate::service::status::{self, StatusReport};
@@ -113,7 +113,7 @@ impl App {
         for request in requests.list {
             runs.push(self.service.submit(request).map_err(|code| not_taken(code, "too many syncs wait already"))?);
         }
-        if draft.wait() == Wait::No {
+        if !draft.waits() {
             return Ok(accepted(&runs, requests.is_single));
         }
         let mut results = Vec::with_capacity(runs.len());

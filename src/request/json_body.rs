@@ -43,7 +43,7 @@ pub(super) struct Fields {
     pub(super) user_name: String,
     pub(super) user_email: String,
     pub(super) flags: Flags,
-    pub(super) no_wait: bool,
+    pub(super) wait: bool,
     /// The names of the fields that were given, refused or not: a refused field must not count as absent.
     given: Vec<String>,
 }
@@ -61,7 +61,7 @@ impl Fields {
             user_name: config.author.name().to_owned(),
             user_email: config.author.email().to_owned(),
             flags,
-            no_wait: false,
+            wait: true,
             given: Vec::new(),
         }
     }
@@ -199,7 +199,7 @@ impl Reader<'_> {
             "force" => self.fields.flags.force = self.flag(name, &value)?,
             "allow_mass_deletion" => self.fields.flags.allow_mass_deletion = self.flag(name, &value)?,
             "allow_lost_rights" => self.fields.flags.allow_lost_rights = self.flag(name, &value)?,
-            "wait" => self.fields.no_wait = !self.flag(name, &value)?,
+            "wait" => self.fields.wait = self.flag(name, &value)?,
             // Windmill's `git_repository` resource.
             "repository" if matches!(value, Value::Null) => {}
             "repository" => self.faults.add_malformed(&[

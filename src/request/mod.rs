@@ -97,15 +97,6 @@ pub struct Flags {
     pub purpose: Purpose,
 }
 
-/// When the answer to a request comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// The answer comes when the run is done.
-    UntilDone,
-    /// The answer comes at once.
-    No,
-}
-
 /// Why there is no [`SyncRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestError {
@@ -198,9 +189,9 @@ impl<'a> Draft<'a> {
         self.fields.is_given("windmill_token")
     }
 
-    /// Returns when the answer comes.
-    pub fn wait(&self) -> Wait {
-        if self.fields.no_wait { Wait::No } else { Wait::UntilDone }
+    /// Whether the answer comes when the run is done, and not at once.
+    pub fn waits(&self) -> bool {
+        self.fields.wait
     }
 
     /// Whether the request asks for the same as the settings, so that its result counts as theirs. A dry run, a
@@ -404,10 +395,10 @@ mod tests {
         Config::new(&Options::default(), &environment, Required::Serve).ok().unwrap()
     }
 
-    fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, Wait), RequestError> {
+    fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, bool), RequestError> {
         let draft = Draft::from_json(body, config)?;
         let Target::One(workspace) = draft.wanted()? else { panic!("for several workspaces") };
-        Ok((draft.request(&workspace)?, draft.wait()))
+        Ok((draft.request(&workspace)?, draft.waits()))
     }
 
     fn configured(config: &Config, flags: Flags) -> Result<SyncRequest, RequestError> {
@@ -473,13 +464,13 @@ mod tests {
         let flags = Flags { dry_run: true, force: true, allow_mass_deletion: true, ..Flags::default() };
         let request = configured(&config(HTTPS), flags).ok().unwrap();
         assert!(accepted(HTTPS, r#"{"dry_run":true,"force":true,"allow_mass_deletion":true}"#) == request);
-        for (body, wait) in [
-            ("", Wait::UntilDone),
-            (r#"{"wait":null}"#, Wait::UntilDone),
-            (r#"{"wait":true}"#, Wait::UntilDone),
-            (r#"{"wait":false}"#, Wait::No),
+        for (body, waits) in [
+            ("", true),
+            (r#"{"wait":null}"#, true),
+            (r#"{"wait":true}"#, true),
+            (r#"{"wait":false}"#, false),
         ] {
-            assert_eq!(read(body.as_bytes(), &config(HTTPS)).ok().unwrap().1, wait, "{body}");
+            assert_eq!(read(body.as_bytes(), &config(HTTPS)).ok().unwrap().1, waits, "{body}");
         }
     }
 

@@ -145,11 +145,9 @@ impl Caller<'_> {
         }
         let (stream, deadline) = (self.stream(), Instant::now() + self.limits.timeout);
         let sent = write_by(stream, head.as_bytes(), deadline).and_then(|()| write_by(stream, &response.body, deadline));
-        // The kernel holds no bytes back: closing our side, which follows, sends the rest.
-        if sent.is_err() || request.is_all && !sockets::look_at(stream).is_readable {
-            return;
-        }
-        if stream.shutdown(Shutdown::Write).is_err() {
+        let is_done = sent.is_err() || request.is_all && !sockets::look_at(stream).is_readable;
+        // The kernel holds no bytes back: closing our side, here or by the return, sends the rest.
+        if is_done || stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
         while let Ok(1..) = read_by(stream, &mut [0; CHUNK_BYTES], deadline) {}
