@@ -202,9 +202,9 @@ impl Reader<'_> {
             "wait" => self.fields.wait = self.flag(name, &value)?,
             // Windmill's `git_repository` resource.
             "repository" if matches!(value, Value::Null) => {}
-            "repository" => self.faults.add_malformed(&[
-                "`repository` must be an object: the resource itself, not a reference to it ($res:)",
-            ]),
+            "repository" => self
+                .faults
+                .add_malformed(&["`repository` must be an object: the resource itself, not a reference to it ($res:)"]),
             "repository.url" => self.repository_url(name, value)?,
             "repository.branch" => self.fields.branch = ("repository.branch", self.text(name, value)?),
             "repository.folder" => self.fields.subdir = ("repository.folder", self.text(name, value)?),

@@ -40,14 +40,8 @@ pub struct SyncRequest {
     pub author: Identity,
     /// The subject line of the commit, with its template filled in.
     pub message: String,
-    /// Whether to show what would be committed, and commit nothing.
-    pub dry_run: bool,
-    /// Whether to do without the shortcut for an unchanged workspace.
-    pub force: bool,
-    /// Whether the guard against mass deletion is off for this run.
-    pub allow_mass_deletion: bool,
-    /// Whether the guard against a token that lost its rights is off for this run.
-    pub allow_lost_rights: bool,
+    /// How the run differs from a plain sync.
+    pub flags: Flags,
     /// Whether this is a run of the configured backup: workspace, remote, branch and folder are the configured ones. If
     /// the request brings an accepted Windmill token of its own, it still is.
     pub configured: bool,
@@ -55,8 +49,6 @@ pub struct SyncRequest {
     pub workspace_is_default: bool,
     /// The warnings about workspaces that Windmill listed, and that are not backed up.
     pub list_warnings: Vec<String>,
-    /// What the run is for.
-    pub purpose: Purpose,
 }
 
 /// What a run is for.
@@ -82,18 +74,18 @@ impl Purpose {
     }
 }
 
-/// What the options of `sync` say in addition to the settings.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the options of a command, or the fields of a request, say in addition to the settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// `--dry-run`
+    /// Whether to show what would be committed, and commit nothing.
     pub dry_run: bool,
-    /// `--force`
+    /// Whether to do without the shortcut for an unchanged workspace.
     pub force: bool,
-    /// `--allow-mass-deletion`
+    /// Whether the guard against mass deletion is off for this run.
     pub allow_mass_deletion: bool,
-    /// `--allow-lost-rights`
+    /// Whether the guard against a token that lost its rights is off for this run.
     pub allow_lost_rights: bool,
-    /// What the command is for.
+    /// What the run is for.
     pub purpose: Purpose,
 }
 
@@ -127,7 +119,7 @@ impl SyncRequest {
 
     /// Returns the key for the status of the backup or the verification that this run is about.
     pub fn status_key(&self) -> String {
-        match self.purpose {
+        match self.flags.purpose {
             Purpose::Verify => verified(&self.destination()),
             Purpose::Sync | Purpose::Restore => self.destination(),
         }
@@ -453,7 +445,7 @@ mod tests {
         assert_eq!((request.windmill_token.expose(), token_of(&request)), ("wm-conf", ("x-access-token", "git-conf")));
         assert_eq!(request.message, "Automated Windmill workspace backup - shop");
         assert!(request.configured && !request.workspace_is_default);
-        assert!(!request.dry_run && !request.force && !request.allow_mass_deletion);
+        assert!(!request.flags.dry_run && !request.flags.force && !request.flags.allow_mass_deletion);
         // The second secret is user and token as Basic authentication sends them.
         let as_sent = "eC1hY2Nlc3MtdG9rZW46Z2l0LWNvbmY=";
         assert!(request.secrets() == [Secret::new("wm-conf"), Secret::new(as_sent), Secret::new("git-conf")]);
@@ -464,12 +456,9 @@ mod tests {
         let flags = Flags { dry_run: true, force: true, allow_mass_deletion: true, ..Flags::default() };
         let request = configured(&config(HTTPS), flags).ok().unwrap();
         assert!(accepted(HTTPS, r#"{"dry_run":true,"force":true,"allow_mass_deletion":true}"#) == request);
-        for (body, waits) in [
-            ("", true),
-            (r#"{"wait":null}"#, true),
-            (r#"{"wait":true}"#, true),
-            (r#"{"wait":false}"#, false),
-        ] {
+        for (body, waits) in
+            [("", true), (r#"{"wait":null}"#, true), (r#"{"wait":true}"#, true), (r#"{"wait":false}"#, false)]
+        {
             assert_eq!(read(body.as_bytes(), &config(HTTPS)).ok().unwrap().1, waits, "{body}");
         }
     }
@@ -778,7 +767,11 @@ mod tests {
     #[test]
     fn a_resource_that_only_windmill_can_resolve_is_refused() {
         check(HTTPS, r#"{"repository":{"is_github_app":true}}"#, &["GitHub app"]);
-        check(HTTPS, r#"{"repository":"$res:u/ann/repo"}"#, &["`repository` must be an object: the resource itself, not a reference"]);
+        check(
+            HTTPS,
+            r#"{"repository":"$res:u/ann/repo"}"#,
+            &["`repository` must be an object: the resource itself, not a reference"],
+        );
         check(HTTPS, r#"{"repository":{"url":"$var:u/ann/url"}}"#, &["`repository.url` is a reference"]);
         check(HTTPS, r#"{"repository":{"url":"https://u:$var:x@h/x"}}"#, &["token in repository.url` is a reference"]);
         check(HTTPS, r#"{"windmill_token":"$var:u/ann/t"}"#, &["`windmill_token` is a reference"]);
@@ -829,7 +822,7 @@ mod tests {
         let requests: Vec<_> = listed.iter().map(|workspace| draft.request(workspace).ok().unwrap()).collect();
         let places: Vec<_> = requests.iter().map(|one| (one.workspace.as_str(), one.subdir.as_str())).collect();
         assert_eq!(places, [("shop", "shop"), ("lab", "lab")]);
-        assert!(requests.iter().all(|one| one.configured && one.dry_run));
+        assert!(requests.iter().all(|one| one.configured && one.flags.dry_run));
         // One of them can also be requested by name. Another workspace is not configured.
         assert!(accepted(SEVERAL, r#"{"workspace":"lab"}"#).configured);
         check(SEVERAL, r#"{"workspace":"other"}"#, &["changes the workspace, and lacks"]);

@@ -171,7 +171,11 @@ pub fn read_named_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let mut content = Vec::new();
     let file = File::open(path).map_err(in_words)?;
     file.take(bytes_max + 1).read_to_end(&mut content).map_err(in_words)?;
-    if content.len() as u64 > bytes_max { Err(format!("it has more than {} KiB", bytes_max >> 10)) } else { Ok(content) }
+    if content.len() as u64 > bytes_max {
+        Err(format!("it has more than {} KiB", bytes_max >> 10))
+    } else {
+        Ok(content)
+    }
 }
 
 /// Removes the FIFOs, sockets and devices below a folder, which git neither sees nor removes.

@@ -279,7 +279,10 @@ fn check_use_of_secrets(request: &SyncRequest, members: &BTreeMap<String, Value>
     }
     assert_eq!(request.configured, own_workspace && own_remote && own_place);
     if config.api_token.is_none() {
-        assert!(request.configured && !request.allow_mass_deletion, "a request without the service's token chose");
+        assert!(
+            request.configured && !request.flags.allow_mass_deletion,
+            "a request without the service's token chose"
+        );
     }
 }
 
@@ -314,9 +317,9 @@ fn check_body_rewriting(request: &SyncRequest, waits: bool, config: &Config) {
         GitCredentials::None | GitCredentials::Ssh { .. } => {}
     }
     let flags = [
-        ("dry_run", request.dry_run),
-        ("force", request.force),
-        ("allow_mass_deletion", request.allow_mass_deletion),
+        ("dry_run", request.flags.dry_run),
+        ("force", request.flags.force),
+        ("allow_mass_deletion", request.flags.allow_mass_deletion),
         ("wait", waits),
     ];
     members.extend(flags.map(|(name, value)| format!("\"{name}\":{value}")));

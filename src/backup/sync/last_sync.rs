@@ -100,12 +100,13 @@ impl LastSync {
         let last = state.as_ref();
         let reason = if !config.skip_unchanged {
             Some("SKIP_UNCHANGED is false")
-        } else if run.request.force {
+        } else if run.request.flags.force {
             Some("it was asked for")
         } else {
             outdated(last, &settings, begun, config.full_sync_every)
         };
-        let offers_again = run.request.force || last.is_none_or(|last| last.is_to_offer(begun, config.full_sync_every));
+        let offers_again =
+            run.request.flags.force || last.is_none_or(|last| last.is_to_offer(begun, config.full_sync_every));
         Self { folder: folder.to_owned(), state, begun, settings, reason, offers_again }
     }
 

@@ -144,7 +144,8 @@ impl Caller<'_> {
             return self.slot.connection.send_at_once(&response, Some(is_head));
         }
         let (stream, deadline) = (self.stream(), Instant::now() + self.limits.timeout);
-        let sent = write_by(stream, head.as_bytes(), deadline).and_then(|()| write_by(stream, &response.body, deadline));
+        let parts = [head.as_bytes(), &response.body];
+        let sent = parts.iter().try_for_each(|part| write_by(stream, part, deadline));
         let is_done = sent.is_err() || request.is_all && !sockets::look_at(stream).is_readable;
         // The kernel holds no bytes back: closing our side, here or by the return, sends the rest.
         if is_done || stream.shutdown(Shutdown::Write).is_err() {
