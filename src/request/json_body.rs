@@ -1,11 +1,11 @@
-//! Reads the JSON body of a request into [`Fields`], and names everything that is wrong in it.
+//! Reads the JSON body of a request into the [`Fields`] of its draft, and names everything that is wrong in it.
 
 use miniserde::json::{Object, Value, from_str};
 
 use crate::config::{self, Config};
 use crate::model::names::{self, Identity, WorkspaceId};
 use crate::model::urls::{RemoteScheme, RemoteUrl};
-use crate::request::{Faults, Flags};
+use crate::request::{Draft, Flags};
 use crate::util::json::{self, Limits, OutlineFault};
 use crate::util::secret::Secret;
 
@@ -82,19 +82,6 @@ impl Fields {
     }
 }
 
-/// Reads the fields of a body. If the body is not a JSON object, this is the only fault, and there are no fields.
-pub(super) fn read(body: &[u8], config: &Config, faults: &mut Faults) -> Option<Fields> {
-    let fields = Fields::of_config(config, Flags::default());
-    let body = body.trim_ascii();
-    if body.is_empty() {
-        return Some(fields);
-    }
-    match parse(body) {
-        Ok((object, text)) => Some(Reader { faults, fields }.read(object, text)),
-        Err(fault) => faults.refuse(&["the body ", fault]),
-    }
-}
-
 /// Returns the members of a body, and its text.
 fn parse(body: &[u8]) -> Result<(Object, &str), &'static str> {
     let text = std::str::from_utf8(body).map_err(|_| "is not UTF-8")?;
@@ -136,15 +123,16 @@ fn permitted(url: RemoteUrl) -> Result<RemoteUrl, String> {
     if url.scheme() == RemoteScheme::File { Err("a request cannot name a file: remote".to_owned()) } else { Ok(url) }
 }
 
-/// Continues after a fault, so that all faults are named.
-struct Reader<'a> {
-    faults: &'a mut Faults,
-    fields: Fields,
-}
-
-impl Reader<'_> {
-    /// Reads the members of the body and of its `repository` in their order.
-    fn read(mut self, mut object: Object, text: &str) -> Fields {
+/// Each method adds its faults to those of the draft and continues, so that all faults are named.
+impl Draft<'_> {
+    /// Reads the members of a body and of its `repository` in their order. Returns `None` if the body is not a JSON
+    /// object, which then is the only fault.
+    pub(super) fn read(&mut self, body: &[u8]) -> Option<()> {
+        let body = body.trim_ascii();
+        if body.is_empty() {
+            return Some(());
+        }
+        let (mut object, text) = parse(body).map_err(|why| self.faults.add(&["the body ", why])).ok()?;
         let mut repository: Option<Object> = None;
         for (depth, name) in members(text) {
             let (name, value) = match (depth, &mut repository) {
@@ -177,7 +165,7 @@ impl Reader<'_> {
             }
         }
         self.refuse_repeated();
-        self.fields
+        Some(())
     }
 
     /// Reads one field. `null` counts as not given, and leaves what `repository` gave. Returns `None` if there is no

@@ -157,7 +157,14 @@ pub enum Target {
 impl<'a> Draft<'a> {
     /// Makes the draft of what the settings ask for.
     pub fn from_config(config: &'a Config, flags: Flags) -> Self {
-        Self { config, fields: Fields::of_config(config, flags), faults: Faults::new(Code::ConfigInvalid) }
+        Self::new(config, flags, Code::ConfigInvalid)
+    }
+
+    /// Makes the draft of what the settings ask for. `code` is the code of an error, unless only the settings are at
+    /// fault.
+    fn new(config: &'a Config, flags: Flags, code: Code) -> Self {
+        let faults = Faults { code, list: Vec::new(), of_config: 0, is_malformed: false };
+        Self { config, fields: Fields::of_config(config, flags), faults }
     }
 
     /// Makes the draft of what a request's body asks for. The settings decide what the body does not say. If the
@@ -168,12 +175,12 @@ impl<'a> Draft<'a> {
     /// Fails if the body is not a JSON object, or chooses what only a trusted sender may choose. Faults in the fields
     /// are returned later, together with those that appear only then.
     pub fn from_json(body: &[u8], config: &'a Config) -> Result<Self, RequestError> {
-        let mut faults = Faults::new(Code::RequestInvalid);
-        let fields = json_body::read(body, config, &mut faults).ok_or_else(|| faults.error())?;
-        if config.api_token.is_none() && !faults.is_malformed {
-            refuse_choices(&fields, config)?;
+        let mut draft = Self::new(config, Flags::default(), Code::RequestInvalid);
+        draft.read(body).ok_or_else(|| draft.faults.error())?;
+        if config.api_token.is_none() && !draft.faults.is_malformed {
+            refuse_choices(&draft.fields, config)?;
         }
-        Ok(Self { config, fields, faults })
+        Ok(draft)
     }
 
     /// Whether the request brings a Windmill token of its own.
@@ -315,11 +322,6 @@ struct Faults {
 }
 
 impl Faults {
-    /// Starts without faults. `code` is the code of an error, unless only the settings are at fault.
-    fn new(code: Code) -> Self {
-        Self { code, list: Vec::new(), of_config: 0, is_malformed: false }
-    }
-
     fn add(&mut self, parts: &[&str]) {
         self.list.push(parts.concat());
     }
