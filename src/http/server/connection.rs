@@ -4,7 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::limits::{Limits, OpenSlot, Phase};
+use super::limits::{Caller, Phase};
 use super::unavailable;
 use crate::http::request::{self, Head, Method, Refusal};
 use crate::http::response::Response;
@@ -23,12 +23,6 @@ pub(super) struct Connection {
 /// The answer to a request that does not reach the handler; `None` if the client is gone or has sent nothing.
 type End = Option<Response>;
 
-/// The client of a connection, which waits for its answer.
-pub struct Caller<'a> {
-    pub(super) slot: &'a OpenSlot,
-    pub(super) limits: Limits,
-}
-
 /// What the client has sent so far, kept to send and to log the answer.
 #[derive(Default)]
 pub(super) struct ReceivedRequest {
@@ -38,21 +32,7 @@ pub(super) struct ReceivedRequest {
     is_all: bool,
 }
 
-impl Caller<'_> {
-    /// Has to be called before the answer waits for longer than a moment.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::TooManyRequests`]: the limit of waiting callers is reached, or there is no thread to wait in.
-    pub fn begin_wait(&self) -> Result<(), Code> {
-        if self.limits.callers_max == 0 { Err(Code::TooManyRequests) } else { self.slot.begin_wait() }
-    }
-
-    /// Whether the client has gone, or has lost its place to another caller. Called repeatedly while the answer waits.
-    pub fn is_gone(&self) -> bool {
-        self.slot.is_client_gone()
-    }
-
+impl Caller {
     /// Reads one request and returns its answer.
     pub(super) fn answer(&self, request: &mut ReceivedRequest) -> Result<Response, End> {
         let received = &mut request.received;
@@ -60,11 +40,11 @@ impl Caller<'_> {
         let head = request.head.insert(parsed);
         let request_bytes = bytes_used + head.body_bytes;
         request.is_all = received.len() == request_bytes;
-        if let Some(response) = self.slot.slots.handler.before_body(head) {
+        if let Some(response) = self.slots.handler.before_body(head) {
             return Ok(response);
         }
         if received.len() < request_bytes {
-            self.enter(Phase::Body(head.body_bytes))?;
+            self.enter(Phase::Body(head.body_bytes)).map_err(closed)?;
             if head.expects_continue && received.len() == bytes_used {
                 let deadline = Instant::now() + self.limits.timeout;
                 write_by(self.stream(), b"HTTP/1.1 100 Continue\r\n\r\n", deadline).map_err(|_| None)?;
@@ -75,16 +55,12 @@ impl Caller<'_> {
         // Bytes after the request are not read: each connection has one request, as `Connection: close` says.
         received.truncate(request_bytes);
         received.drain(..bytes_used);
-        self.enter(Phase::Answering)?;
-        Ok(self.slot.slots.handler.handle(head, std::mem::take(received), self))
+        self.enter(Phase::Answering).map_err(closed)?;
+        Ok(self.slots.handler.handle(head, std::mem::take(received), self))
     }
 
     fn stream(&self) -> &TcpStream {
-        &self.slot.connection.stream
-    }
-
-    fn enter(&self, phase: Phase) -> Result<(), End> {
-        self.slot.enter(phase).map_err(|code| Some(unavailable(code)))
+        &self.connection.stream
     }
 
     fn read_head(&self, received: &mut Vec<u8>) -> Result<(Head, usize), End> {
@@ -112,7 +88,7 @@ impl Caller<'_> {
         let mut chunk = [0; CHUNK_BYTES];
         match read_by(self.stream(), &mut chunk[..bytes_max.min(CHUNK_BYTES)], deadline) {
             Ok(0) => {
-                self.slot.check().map_err(|code| Some(unavailable(code)))?;
+                self.check().map_err(closed)?;
                 if received.is_empty() {
                     return Err(None);
                 }
@@ -140,8 +116,8 @@ impl Caller<'_> {
         if is_head {
             response.body = Vec::new();
         }
-        if self.slot.enter(Phase::Sending(response.body.len())).is_err() {
-            return self.slot.connection.send_at_once(&response, Some(is_head));
+        if self.enter(Phase::Sending(response.body.len())).is_err() {
+            return self.connection.send_at_once(&response, Some(is_head));
         }
         let (stream, deadline) = (self.stream(), Instant::now() + self.limits.timeout);
         let parts = [head.as_bytes(), &response.body];
@@ -157,6 +133,10 @@ impl Caller<'_> {
 
 fn refused(refusal: &Refusal) -> End {
     Some(Response::from(refusal))
+}
+
+fn closed(code: Code) -> End {
+    Some(unavailable(code))
 }
 
 /// Reads once. Returns [`io::ErrorKind::TimedOut`] at the deadline.

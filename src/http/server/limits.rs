@@ -116,7 +116,7 @@ impl Slots {
     }
 
     /// Gives the connection a slot, for which another connection may have to close. Returns `None` if none can close.
-    pub(super) fn open(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<OpenSlot> {
+    pub(super) fn open(self: &Arc<Self>, connection: Arc<Connection>) -> Option<Caller> {
         let (peer, limits) = (connection.peer.ip(), self.limits);
         let mut list = self.lock();
         let own = list.iter().filter(|slot| slot.peer() == peer).count();
@@ -126,8 +126,8 @@ impl Slots {
         if is_full && !close_longest_waiting(&mut list, |slot| !is_peer_full || slot.peer() == peer) {
             return None;
         }
-        list.push(Slot { connection: Arc::clone(connection), phase: Phase::Head, since: Instant::now() });
-        Some(OpenSlot { slots: Arc::clone(self), connection: Arc::clone(connection) })
+        list.push(Slot { connection: Arc::clone(&connection), phase: Phase::Head, since: Instant::now() });
+        Some(Caller { slots: Arc::clone(self), connection, limits })
     }
 
     /// Closes the connections that have not sent their whole request: they are too late.
@@ -145,13 +145,14 @@ fn close_longest_waiting(list: &mut Vec<Slot>, is_one: impl Fn(&Slot) -> bool) -
     longest.map(|index| list.swap_remove(index).close()).is_some()
 }
 
-/// The slot of one connection. Dropping this frees the slot.
-pub(super) struct OpenSlot {
+/// The client of a connection, which has a slot. Dropping this frees the slot.
+pub struct Caller {
     pub(super) slots: Arc<Slots>,
     pub(super) connection: Arc<Connection>,
+    pub(super) limits: Limits,
 }
 
-impl OpenSlot {
+impl Caller {
     fn is_own(&self, slot: &Slot) -> bool {
         Arc::ptr_eq(&slot.connection, &self.connection)
     }
@@ -185,14 +186,18 @@ impl OpenSlot {
         self.own(&mut self.slots.lock()).map(|_| ())
     }
 
-    /// Counts this connection among the callers that wait. If the limit is reached, it takes the place of a caller
-    /// whose client has ended its side, because that client is most likely gone.
+    /// Counts this connection among the callers that wait. Has to be called before the answer waits for longer than a
+    /// moment. If the limit is reached, it takes the place of a caller whose client has ended its side, because that
+    /// client is most likely gone.
     ///
     /// # Errors
     ///
-    /// [`Code::TooManyRequests`] if there is no such caller.
-    pub(super) fn begin_wait(&self) -> Result<(), Code> {
-        let (mut list, limits) = (self.slots.lock(), self.slots.limits);
+    /// [`Code::TooManyRequests`] if there is no such caller, or no thread to wait in.
+    pub fn begin_wait(&self) -> Result<(), Code> {
+        let (mut list, limits) = (self.slots.lock(), self.limits);
+        if limits.callers_max == 0 {
+            return Err(Code::TooManyRequests);
+        }
         let callers: Vec<_> = list.iter().filter(|slot| slot.phase == Phase::Waiting).map(Slot::peer).collect();
         let reserved = if callers.contains(&self.connection.peer.ip()) { 0 } else { limits.reserved };
         if callers.len() >= limits.callers_max + reserved {
@@ -204,14 +209,14 @@ impl OpenSlot {
         Ok(())
     }
 
-    /// Whether the client is gone, or another caller has taken its place.
-    pub(super) fn is_client_gone(&self) -> bool {
+    /// Whether the client has gone, or has lost its place to another caller. Called repeatedly while the answer waits.
+    pub fn is_gone(&self) -> bool {
         sockets::look_at(&self.connection.stream).has_ended
             || !self.own(&mut self.slots.lock()).is_ok_and(|own| own.phase == Phase::Waiting)
     }
 }
 
-impl Drop for OpenSlot {
+impl Drop for Caller {
     fn drop(&mut self) {
         self.slots.lock().retain(|slot| !self.is_own(slot));
     }

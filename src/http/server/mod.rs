@@ -18,10 +18,9 @@ use crate::http::response::Response;
 use crate::http::sockets;
 use crate::model::result_code::Code;
 use crate::util::deadline::wait_while;
-pub use connection::Caller;
 use connection::{Connection, ReceivedRequest};
-pub use limits::Limits;
-use limits::{OpenSlot, Slots};
+use limits::Slots;
+pub use limits::{Caller, Limits};
 
 /// Answers the requests.
 pub trait Handler: Send + Sync {
@@ -30,7 +29,7 @@ pub trait Handler: Send + Sync {
 
     /// Returns the answer to the whole request. It may block after [`Caller::begin_wait`], as long as the caller is not
     /// gone. It runs on a small stack.
-    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response;
+    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller) -> Response;
 
     /// Called once for each answer, before it is sent. There is no head if the bytes were invalid or were not read.
     fn answered(&self, _head: Option<&Head>, _status: u16) {}
@@ -141,16 +140,19 @@ impl Draining {
 /// Gives the connection a slot and a thread, or rejects it. If no thread can be started, the connection is served
 /// before this returns.
 fn admit(connection: &Arc<Connection>, slots: &Arc<Slots>) {
-    let Some(slot) = slots.open(connection) else {
+    let Some(caller) = slots.open(Arc::clone(connection)) else {
         return reject(connection, slots, Code::TooManyRequests);
     };
-    let slot = Arc::new(slot);
+    let caller = Arc::new(caller);
     let thread = std::thread::Builder::new().name("connection".to_owned()).stack_size(STACK_BYTES);
-    let (of_thread, limits) = (Arc::clone(&slot), slots.limits);
-    if let Err(error) = thread.spawn(move || serve(&of_thread, limits)) {
+    let of_thread = Arc::clone(&caller);
+    if let Err(error) = thread.spawn(move || serve(&of_thread)) {
         log::debug!("no thread for a connection, which is served in turn: {error}");
-        // The accepting thread must not wait for a run.
-        serve(&slot, Limits { callers_max: 0, timeout: IN_TURN_TIME_MAX, ..limits });
+        // No thread has it. The accepting thread must not wait for a run.
+        if let Some(mut caller) = Arc::into_inner(caller) {
+            caller.limits = Limits { callers_max: 0, timeout: IN_TURN_TIME_MAX, ..slots.limits };
+            serve(&caller);
+        }
     }
 }
 
@@ -171,10 +173,9 @@ fn unavailable(code: Code) -> Response {
 }
 
 /// Serves one connection, from its first byte to its close.
-fn serve(slot: &OpenSlot, limits: Limits) {
+fn serve(caller: &Caller) {
     let started = Instant::now();
     let mut request = ReceivedRequest::default();
-    let caller = Caller { slot, limits };
     let outcome = catch_unwind(AssertUnwindSafe(|| caller.answer(&mut request)));
     let head = request.head.as_ref();
     let outcome = outcome.unwrap_or_else(|_| {
@@ -184,11 +185,11 @@ fn serve(slot: &OpenSlot, limits: Limits) {
     });
     let (Ok(response) | Err(Some(response))) = outcome else { return };
     // Counted before it is sent, so that a client that has its answer finds it in the metrics.
-    slot.slots.handler.answered(head, response.status);
+    caller.slots.handler.answered(head, response.status);
     let status = response.status;
     caller.send(response, &request);
     let milliseconds = started.elapsed().as_millis();
-    log::debug!("{} {} {status} {milliseconds} ms", slot.connection.peer, describe(head));
+    log::debug!("{} {} {status} {milliseconds} ms", caller.connection.peer, describe(head));
 }
 
 /// Returns the method and the path for the log, which are printable ASCII. It never contains the query or a header.

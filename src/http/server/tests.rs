@@ -57,7 +57,7 @@ impl Gate {
         self.change(|state| state.is_open = true);
     }
 
-    fn pass(&self, caller: &Caller<'_>) -> Response {
+    fn pass(&self, caller: &Caller) -> Response {
         if let Err(code) = caller.begin_wait() {
             return unavailable(code);
         }
@@ -85,7 +85,7 @@ impl Handler for Gate {
         (head.path == "/absent").then(Response::not_found)
     }
 
-    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response {
+    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller) -> Response {
         match head.path.as_str() {
             "/panic" => panic!("an error of the handler"),
             "/large" => return Response::json(200, "x".repeat(LARGE_BYTES)),
