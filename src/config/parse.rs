@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::model::names::{self, ADMINS, WorkspaceId, first_broken};
+use crate::model::names::{self, ADMINS, WorkspaceId};
 use crate::util::logging::LogFormat;
 
 /// The longest duration: longer than any useful one, and short enough to be added to a clock without overflow.
@@ -67,25 +67,23 @@ pub(super) fn parse_workspaces(text: &str) -> Result<Workspaces, String> {
 }
 
 pub(super) fn parse_username(text: &str) -> Result<String, String> {
-    let checked = first_broken(&[
-        // Basic authentication ends the user name at the first colon.
-        (
-            text.contains(|letter: char| letter.is_control() || letter == ':'),
-            "has a colon or a control character in it",
-        ),
+    // Basic authentication ends the user name at the first colon.
+    let is_bad = |letter: char| letter.is_control() || letter == ':';
+    let rules = [
+        (text.contains(is_bad), "has a colon or a control character in it"),
         (text.len() > USERNAME_BYTES_MAX, "is longer than 200 bytes"),
-    ]);
-    checked.map_or_else(|why| refused(text, why), |()| Ok(text.to_owned()))
+    ];
+    names::checked("user name", text, &rules)
 }
 
 pub(super) fn parse_message(text: &str) -> Result<String, String> {
     let text = text.trim();
-    let checked = first_broken(&[
+    let rules = [
         (text.is_empty(), "is empty"),
         (text.contains(char::is_control), "is not one line of printable text"),
         (text.len() > MESSAGE_BYTES_MAX, "is longer than 1000 bytes"),
-    ]);
-    checked.map_or_else(|why| refused(text, why), |()| Ok(text.to_owned()))
+    ];
+    names::checked("message", text, &rules)
 }
 
 /// What goes into one commit.

@@ -127,7 +127,7 @@ impl Slots {
             return None;
         }
         list.push(Slot { connection: Arc::clone(&connection), phase: Phase::Head, since: Instant::now() });
-        Some(Caller { slots: Arc::clone(self), connection, limits })
+        Some(Caller { connection, limits, slots: Arc::clone(self) })
     }
 
     /// Closes the connections that have not sent their whole request: they are too late.
@@ -147,9 +147,10 @@ fn close_longest_waiting(list: &mut Vec<Slot>, is_one: impl Fn(&Slot) -> bool) -
 
 /// The client of a connection, which has a slot. Dropping this frees the slot.
 pub struct Caller {
-    pub(super) slots: Arc<Slots>,
     pub(super) connection: Arc<Connection>,
     pub(super) limits: Limits,
+    /// The last field, so that the socket is closed when this is dropped: `Draining` counts the references.
+    pub(super) slots: Arc<Slots>,
 }
 
 impl Caller {
