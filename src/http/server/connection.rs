@@ -45,12 +45,14 @@ impl Caller {
         }
         if received.len() < request_bytes {
             self.enter(Phase::Body(head.body_bytes)).map_err(closed)?;
+            let deadline = Instant::now() + self.limits.timeout;
             if head.expects_continue && received.len() == bytes_used {
-                let deadline = Instant::now() + self.limits.timeout;
                 write_by(self.stream(), b"HTTP/1.1 100 Continue\r\n\r\n", deadline).map_err(|_| None)?;
             }
-            self.read_body(received, request_bytes)?;
-            request.is_all = true;
+            while received.len() < request_bytes {
+                self.read_more(received, deadline)?;
+            }
+            request.is_all = received.len() == request_bytes;
         }
         // Bytes after the request are not read: each connection has one request, as `Connection: close` says.
         received.truncate(request_bytes);
@@ -66,27 +68,17 @@ impl Caller {
     fn read_head(&self, received: &mut Vec<u8>) -> Result<(Head, usize), End> {
         let deadline = Instant::now() + self.limits.timeout;
         loop {
-            self.read_more(received, CHUNK_BYTES, deadline)?;
+            self.read_more(received, deadline)?;
             if let Some(parsed) = request::parse_head(received).map_err(|refusal| refused(&refusal))? {
                 return Ok(parsed);
             }
         }
     }
 
-    /// Reads until `received` holds the whole request.
-    fn read_body(&self, received: &mut Vec<u8>, request_bytes: usize) -> Result<(), End> {
-        let deadline = Instant::now() + self.limits.timeout;
-        received.reserve_exact(request_bytes - received.len());
-        while received.len() < request_bytes {
-            self.read_more(received, request_bytes - received.len(), deadline)?;
-        }
-        Ok(())
-    }
-
     /// Appends the bytes that have arrived, at least one.
-    fn read_more(&self, received: &mut Vec<u8>, bytes_max: usize, deadline: Instant) -> Result<(), End> {
+    fn read_more(&self, received: &mut Vec<u8>, deadline: Instant) -> Result<(), End> {
         let mut chunk = [0; CHUNK_BYTES];
-        match read_by(self.stream(), &mut chunk[..bytes_max.min(CHUNK_BYTES)], deadline) {
+        match read_by(self.stream(), &mut chunk, deadline) {
             Ok(0) => {
                 self.check().map_err(closed)?;
                 if received.is_empty() {
