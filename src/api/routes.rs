@@ -14,7 +14,7 @@ use crate::http::server::{Caller, Handler};
 use crate::model::names;
 use crate::model::result_code::Code;
 use crate::model::run_result;
-use crate::request::{Draft, RequestError, Wait};
+use crate::request::{Draft, RequestError};
 use crate::service::metrics;
 use crate::service::queue::Run;
 use crate::service::status::{self, StatusReport};
@@ -35,7 +35,7 @@ struct Route {
     methods: &'static str,
     /// The `WWW-Authenticate` header of a refusal; `None` if the route needs no token.
     challenge: Option<&'static str>,
-    answer: fn(&App, &[u8], &Caller<'_>) -> Response,
+    answer: fn(&App, &[u8], &Caller) -> Response,
 }
 
 const GET: &str = "GET, HEAD";
@@ -98,11 +98,11 @@ impl App {
         Response::new(200, metrics::CONTENT_TYPE, text)
     }
 
-    fn answer_sync(&self, body: &[u8], caller: &Caller<'_>) -> Response {
+    fn answer_sync(&self, body: &[u8], caller: &Caller) -> Response {
         self.sync(body, caller).unwrap_or_else(|error| refused(error.code, &error.message))
     }
 
-    fn sync(&self, body: &[u8], caller: &Caller<'_>) -> Result<Response, RequestError> {
+    fn sync(&self, body: &[u8], caller: &Caller) -> Result<Response, RequestError> {
         let draft = Draft::from_json(body, &self.service.config)?;
         // From here on, the request may wait for Windmill and for a run.
         caller.begin_wait().map_err(|code| not_taken(code, "too many callers wait for a sync"))?;
@@ -113,7 +113,7 @@ impl App {
         for request in requests.list {
             runs.push(self.service.submit(request).map_err(|code| not_taken(code, "too many syncs wait already"))?);
         }
-        if draft.wait() == Wait::No {
+        if !draft.waits() {
             return Ok(accepted(&runs, requests.is_single));
         }
         let mut results = Vec::with_capacity(runs.len());
@@ -238,7 +238,7 @@ impl Handler for App {
         self.check(head).err()
     }
 
-    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response {
+    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller) -> Response {
         Route::of(&head.path).map_or_else(Response::not_found, |route| (route.answer)(self, &body, caller))
     }
 

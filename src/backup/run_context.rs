@@ -174,8 +174,7 @@ impl RunContext<'_> {
             items,
             token_user,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            differences: None,
-            restore_point: None,
+            ..SyncResult::default()
         };
         log_end(&result, &steps);
         result
@@ -224,8 +223,8 @@ impl RunContext<'_> {
                 }
                 Expired::Cancelled => "the service is shutting down".to_owned(),
             };
-            let SyncRequest { purpose, workspace, .. } = self.request;
-            let (noun, step) = (purpose.noun(), step.as_str());
+            let SyncRequest { flags, workspace, .. } = self.request;
+            let (noun, step) = (flags.purpose.noun(), step.as_str());
             format!("the {noun} of workspace `{workspace}` was ended in step `{step}`: {why}")
         })
     }
@@ -413,7 +412,7 @@ impl RunContext<'_> {
     /// Removes the checkouts that this workspace does not use any more, if this run made a configured backup. The run
     /// still has its lock.
     pub fn remove_unused_checkouts(&self) {
-        if self.request.configured && !self.request.dry_run {
+        if self.request.configured && !self.request.flags.dry_run {
             checkout_cache::remove_unused(&self.checkout_place(), SystemTime::now());
         }
     }

@@ -3,7 +3,6 @@
 //! Only [`SecretSource::read`] reads files.
 
 mod headers;
-mod kinds;
 mod parse;
 pub mod schedule;
 mod secret_source;
@@ -16,10 +15,10 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::config::kinds::{parse_kinds_included, parse_kinds_skipped, parse_occasions};
 use crate::config::parse::{
-    parse_absolute, parse_boolean, parse_commit_per, parse_data_dir, parse_duration, parse_known_hosts, parse_listen,
-    parse_log_format, parse_log_level, parse_message, parse_percent, parse_timeout, parse_username, parse_workspaces,
+    parse_absolute, parse_boolean, parse_commit_per, parse_data_dir, parse_duration, parse_kinds_included,
+    parse_kinds_skipped, parse_known_hosts, parse_listen, parse_log_format, parse_log_level, parse_message,
+    parse_occasions, parse_percent, parse_timeout, parse_username, parse_workspaces,
 };
 use crate::config::schedule::Schedule;
 use crate::config::secret_source::checked_secret;
@@ -31,8 +30,7 @@ use crate::util::logging::LogFormat;
 use crate::util::secret::Secret;
 
 pub use headers::parse_headers;
-pub use kinds::Occasion;
-pub use parse::{CommitPer, WORKSPACES_MAX, Workspaces};
+pub use parse::{CommitPer, Occasion, WORKSPACES_MAX, Workspaces};
 pub use secret_source::SecretSource;
 pub(crate) use secret_source::checked_token;
 pub use variables::{Environment, Options, Required, Variable};
@@ -327,13 +325,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Parses a setting. If it is malformed, adds the fault and returns the default, so that the other settings are
-    /// read too.
+    /// Parses a setting. If it is absent or malformed, returns the default, so that the other settings are read too.
     fn take<T>(&mut self, variable: &'static str, default: &'static str, parse: fn(&str) -> Result<T, String>) -> T {
-        self.declared.push(Variable { name: variable, default: Some(default), secret: false });
-        let (name, text) = self.given(variable).unwrap_or((variable, default));
-        parse(text).unwrap_or_else(|why| {
-            self.fault(name, &why);
+        self.take_optional(variable, Some(default), parse).unwrap_or_else(|| {
             // The unit tests parse every default.
             parse(default).unwrap_or_else(|why| panic!("the default of {variable} is refused: {why}"))
         })
@@ -735,12 +729,12 @@ mod tests {
         }
         for (text, word) in [
             ("users,users", "users comes twice"),
-            ("users,none", "none does not go"),
-            ("none,none", "none does not go"),
-            ("user", "\"user\" is unknown; permitted are schedules, triggers, users, groups, settings, key, or none"),
-            ("users,", "\"\" is unknown"),
-            ("Users", "unknown"),
-            ("scripts", "unknown"),
+            ("users,none", "\"none\" is not one of"),
+            ("none,none", "\"none\" is not one of"),
+            ("user", "\"user\" is not one of schedules, triggers, users, groups, settings, key, or none alone"),
+            ("users,", "\"\" is not one of"),
+            ("Users", "is not one of"),
+            ("scripts", "is not one of"),
         ] {
             let error = parse_kinds_included(text).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::model::names::{self, ADMINS, WorkspaceId, first_broken};
+use crate::model::names::{self, ADMINS, WorkspaceId};
 use crate::util::logging::LogFormat;
 
 /// The longest duration: longer than any useful one, and short enough to be added to a clock without overflow.
@@ -67,25 +67,23 @@ pub(super) fn parse_workspaces(text: &str) -> Result<Workspaces, String> {
 }
 
 pub(super) fn parse_username(text: &str) -> Result<String, String> {
-    let checked = first_broken(&[
-        // Basic authentication ends the user name at the first colon.
-        (
-            text.contains(|letter: char| letter.is_control() || letter == ':'),
-            "has a colon or a control character in it",
-        ),
+    // Basic authentication ends the user name at the first colon.
+    let is_bad = |letter: char| letter.is_control() || letter == ':';
+    let rules = [
+        (text.contains(is_bad), "has a colon or a control character in it"),
         (text.len() > USERNAME_BYTES_MAX, "is longer than 200 bytes"),
-    ]);
-    checked.map_or_else(|why| refused(text, why), |()| Ok(text.to_owned()))
+    ];
+    names::checked("user name", text, &rules)
 }
 
 pub(super) fn parse_message(text: &str) -> Result<String, String> {
     let text = text.trim();
-    let checked = first_broken(&[
+    let rules = [
         (text.is_empty(), "is empty"),
         (text.contains(char::is_control), "is not one line of printable text"),
         (text.len() > MESSAGE_BYTES_MAX, "is longer than 1000 bytes"),
-    ]);
-    checked.map_or_else(|why| refused(text, why), |()| Ok(text.to_owned()))
+    ];
+    names::checked("message", text, &rules)
 }
 
 /// What goes into one commit.
@@ -98,11 +96,7 @@ pub enum CommitPer {
 }
 
 pub(super) fn parse_commit_per(text: &str) -> Result<CommitPer, String> {
-    match text {
-        "sync" => Ok(CommitPer::Sync),
-        "item" => Ok(CommitPer::Item),
-        _ => refused(text, "is neither sync nor item"),
-    }
+    one_of(text, &[("sync", CommitPer::Sync), ("item", CommitPer::Item)])
 }
 
 pub(super) fn parse_boolean(text: &str) -> Result<bool, String> {
@@ -184,9 +178,68 @@ pub(super) fn parse_log_level(text: &str) -> Result<LevelFilter, String> {
 }
 
 pub(super) fn parse_log_format(text: &str) -> Result<LogFormat, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => refused(text, "is neither text nor json"),
+    one_of(&text.to_ascii_lowercase(), &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+}
+
+/// The kinds that are in the backup only if the settings include them. `windmill::wmill_yaml` has their keys.
+const KINDS_TO_INCLUDE: [&str; 6] = ["schedules", "triggers", "users", "groups", "settings", "key"];
+/// The kinds that can be left out of the backup.
+const KINDS_TO_SKIP: [&str; 8] =
+    ["secrets", "variables", "resources", "resource-types", "scripts", "flows", "apps", "folders"];
+
+/// When a notification is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// `failure`
+    Failure,
+    /// `recovery`
+    Recovery,
+    /// `change`
+    Change,
+    /// `always`
+    Always,
+}
+
+const OCCASIONS: [(&str, Occasion); 4] = [
+    ("failure", Occasion::Failure),
+    ("recovery", Occasion::Recovery),
+    ("change", Occasion::Change),
+    ("always", Occasion::Always),
+];
+
+pub(super) fn parse_kinds_included(text: &str) -> Result<Vec<&'static str>, String> {
+    parse_words(text, &KINDS_TO_INCLUDE.map(|word| (word, word)))
+}
+
+pub(super) fn parse_kinds_skipped(text: &str) -> Result<Vec<&'static str>, String> {
+    parse_words(text, &KINDS_TO_SKIP.map(|word| (word, word)))
+}
+
+pub(super) fn parse_occasions(text: &str) -> Result<Vec<Occasion>, String> {
+    parse_words(text, &OCCASIONS)
+}
+
+/// Parses a list of words, separated by commas; `none` is the empty list. Fails if a word is unknown or comes twice.
+fn parse_words<T: Copy + PartialEq>(text: &str, permitted: &[(&str, T)]) -> Result<Vec<T>, String> {
+    if text.trim() == "none" {
+        return Ok(Vec::new());
     }
+    let mut values = Vec::new();
+    for word in text.split(',').map(str::trim) {
+        let value = one_of(word, permitted).map_err(|why| why + ", or none alone")?;
+        if values.contains(&value) {
+            return Err(format!("{word} comes twice"));
+        }
+        values.push(value);
+    }
+    Ok(values)
+}
+
+/// Returns the value of the word that is given. If it is unknown, the message names the permitted ones.
+fn one_of<T: Copy>(text: &str, permitted: &[(&str, T)]) -> Result<T, String> {
+    let known = permitted.iter().find(|(word, _)| *word == text);
+    known.map(|(_, value)| *value).ok_or_else(|| {
+        let permitted: Vec<_> = permitted.iter().map(|(word, _)| *word).collect();
+        format!("{} is not one of {}", names::quoted(text), permitted.join(", "))
+    })
 }

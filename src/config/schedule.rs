@@ -16,10 +16,7 @@ const SOME_TIME: Duration = Duration::from_secs(1_700_000_000);
 /// A schedule: minute, hour, day of the month, month, day of the week, in UTC. If both days are given, one match is
 /// enough.
 #[derive(Clone)]
-pub struct Schedule {
-    text: String,
-    cron: Box<Cron>,
-}
+pub struct Schedule(Box<Cron>);
 
 impl Schedule {
     /// Parses an expression.
@@ -38,7 +35,7 @@ impl Schedule {
         }
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = parser.parse(text).map_err(|error| format!("{} is not a cron expression: {error}", quoted()))?;
-        let schedule = Self { text: text.to_owned(), cron: Box::new(cron) };
+        let schedule = Self(Box::new(cron));
         match schedule.next_after(SystemTime::UNIX_EPOCH + SOME_TIME) {
             Some(_) => Ok(schedule),
             None => Err(format!("{} never occurs", quoted())),
@@ -47,16 +44,13 @@ impl Schedule {
 
     /// Returns the first time after `time`.
     pub fn next_after(&self, time: SystemTime) -> Option<SystemTime> {
-        let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-        let time = DateTime::<Utc>::from_timestamp(i64::try_from(since_epoch.as_secs()).ok()?, 0)?;
-        let next = self.cron.find_next_occurrence(&time, false).ok()?;
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(next.timestamp()).ok()?))
+        self.0.find_next_occurrence(&DateTime::<Utc>::from(time), false).ok().map(SystemTime::from)
     }
 }
 
 impl fmt::Display for Schedule {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.text)
+        formatter.write_str(self.0.as_str())
     }
 }
 
@@ -86,6 +80,7 @@ mod tests {
         check("* * * * *", "2026-11-22T18:00:00Z", "2026-11-22T18:01:00Z");
         check("*/15 * * * *", "2026-11-22T18:50:01Z", "2026-11-22T19:00:00Z");
         check("0 3 * * *", "2026-11-22T03:00:00Z", "2026-11-23T03:00:00Z");
+        check("0 3 * * *", "2026-11-22T02:59:59.999Z", "2026-11-22T03:00:00Z");
         check("0 3 * * 1-5", "2026-11-20T04:00:00Z", "2026-11-23T03:00:00Z");
         check("30 2 29 2 *", "2026-01-01T00:00:00Z", "2028-02-29T02:30:00Z");
         check("0 0 1 * MON", "2026-11-22T00:00:00Z", "2026-11-23T00:00:00Z");

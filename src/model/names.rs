@@ -43,11 +43,16 @@ pub(crate) fn is_gits_own(part: &[u8]) -> bool {
 }
 
 /// Fails with the message of the first broken rule.
-pub(crate) fn first_broken(rules: &[(bool, &'static str)]) -> Result<(), &'static str> {
+pub(super) fn first_broken(rules: &[(bool, &'static str)]) -> Result<(), &'static str> {
     match rules.iter().find(|(broken, _)| *broken) {
         Some((_, why)) => Err(why),
         None => Ok(()),
     }
+}
+
+/// Returns the text, or an error that quotes it and has the message of the first broken rule.
+pub(crate) fn checked(what: &str, text: &str, rules: &[(bool, &'static str)]) -> Result<String, String> {
+    first_broken(rules).map(|()| text.to_owned()).map_err(|why| refusal(what, text, why))
 }
 
 /// Returns an error that quotes the text.
@@ -102,7 +107,7 @@ impl WorkspaceId {
     ///
     /// Fails if it is empty, is too long, starts with a dash or has another character.
     pub fn parse(text: &str) -> Result<Self, String> {
-        first_broken(&[
+        let rules = [
             (text.is_empty(), "is empty"),
             (text.len() > WORKSPACE_BYTES_MAX, "is longer than 50 bytes"),
             (text.starts_with('-'), "starts with a dash"),
@@ -110,9 +115,8 @@ impl WorkspaceId {
                 !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)),
                 "has another character than letters, digits, _ and -",
             ),
-        ])
-        .map_err(|why| refusal("workspace id", text, why))?;
-        Ok(Self(text.to_owned()))
+        ];
+        checked("workspace id", text, &rules).map(Self)
     }
 }
 
@@ -131,7 +135,7 @@ impl BranchName {
     /// concludes that another workspace is meant.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.split('/');
-        first_broken(&[
+        let rules = [
             (text.is_empty(), "is empty"),
             (text.len() > BRANCH_BYTES_MAX, "is longer than 200 bytes"),
             (text.starts_with("refs/"), "is a full ref: give the short name, without refs/heads/"),
@@ -150,9 +154,8 @@ impl BranchName {
                 "has a part that starts with a dot or ends in .lock",
             ),
             (text.ends_with('.'), "ends in a dot"),
-        ])
-        .map_err(|why| refusal("branch name", text, why))?;
-        Ok(Self(text.to_owned()))
+        ];
+        checked("branch name", text, &rules).map(Self)
     }
 
     /// Replaces `{workspace}` and parses the result.
@@ -192,7 +195,7 @@ impl Subdir {
         let mut parts = path.split('/');
         // The parts have to be storable; each fault has its own message. A name that a person chose has to follow more
         // rules than the names that are already in a repository.
-        first_broken(&[
+        let rules = [
             (path.len() > SUBDIR_BYTES_MAX, "is longer than 200 bytes"),
             (path.starts_with('-'), "starts with a dash"),
             (parts.clone().any(str::is_empty), "has two slashes in a row"),
@@ -209,9 +212,8 @@ impl Subdir {
                 path.contains(|letter: char| letter.is_control() || "\\:*?[\"<>|".contains(letter)),
                 "has a control character or one of \\ : * ? [ \" < > |",
             ),
-        ])
-        .map_err(|why| refusal("folder", text, why))?;
-        Ok(Self(path.to_owned()))
+        ];
+        checked("folder", path, &rules).map(Self)
     }
 
     /// Replaces `{workspace}` and parses the result.
@@ -267,7 +269,7 @@ impl Identity {
 
     fn part(what: &str, text: &str) -> Result<String, String> {
         let text = text.trim();
-        first_broken(&[
+        let rules = [
             (text.is_empty(), "is empty"),
             (text.len() > IDENTITY_BYTES_MAX, "is longer than 200 bytes"),
             (
@@ -276,9 +278,8 @@ impl Identity {
             ),
             // git strips these characters from the ends, and refuses a text that has no others.
             (text.chars().all(|letter| " .,:;\"\\'".contains(letter)), "has nothing but punctuation"),
-        ])
-        .map_err(|why| refusal(what, text, why))?;
-        Ok(text.to_owned())
+        ];
+        checked(what, text, &rules)
     }
 
     /// Returns the name.

@@ -1,7 +1,7 @@
 //! The result codes of the public interface, each with its HTTP status and exit code, in one table.
 
 /// How a run, a request or a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Code {
     /// The commit is on the remote.
     Pushed,
@@ -56,6 +56,7 @@ pub enum Code {
     /// All slots are taken.
     TooManyRequests,
     /// An internal error, or an error of the machine.
+    #[default]
     Internal,
 }
 

@@ -93,7 +93,7 @@ pub struct Difference {
 }
 
 /// The result of one run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncResult {
     /// How it ended.
     pub code: Code,
@@ -190,22 +190,7 @@ const ANSWERED_WARNINGS_BYTES_MAX: usize = 2 * 1024;
 impl SyncResult {
     /// Returns a result without a commit, changes and warnings.
     pub fn bare(code: Code, message: String, run_id: String, workspace: String, branch: String) -> Self {
-        Self {
-            code,
-            message,
-            run_id,
-            workspace,
-            branch,
-            commit: None,
-            changed: Changed { added: 0, modified: 0, deleted: 0 },
-            warnings: Vec::new(),
-            left_out: Vec::new(),
-            items: None,
-            token_user: None,
-            duration_ms: 0,
-            differences: None,
-            restore_point: None,
-        }
+        Self { code, message, run_id, workspace, branch, ..Self::default() }
     }
 
     /// Shortens a failed result for an HTTP answer that has `count` results.
@@ -318,11 +303,8 @@ mod tests {
             changed: Changed { added: 1, modified: 2, deleted: 0 },
             warnings: vec!["a \"quoted\" one".to_owned()],
             left_out: vec![LeftOut { item: "f/a".to_owned(), reason: "script: r".to_owned() }],
-            items: None,
-            token_user: None,
             duration_ms: 1234,
-            differences: None,
-            restore_point: None,
+            ..SyncResult::default()
         };
         let expected = "{\"success\":true,\"code\":\"pushed\",\"message\":\"Successfully synced workspace 'shop' to Git\",\
             \"run_id\":\"r1\",\"workspace\":\"shop\",\"branch\":\"main\",\"commit\":null,\

@@ -242,25 +242,22 @@ fn check_port(port: &str) -> Result<(), &'static str> {
 fn check_host(host: &str) -> Result<(), &'static str> {
     first_broken(&[
         (host.is_empty(), "has no host"),
-        (host.starts_with('-'), "has a host that starts with a dash"),
-        (
-            !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)),
-            "has a host with another character than letters, digits, dots, _ and -",
-        ),
+        (!is_name(host, b"._-"), "has a host that is not a name of letters, digits, dots, _ and -"),
     ])
 }
 
-/// Refuses percent signs too: git decodes them, and ssh would get the decoded text.
 fn check_ssh_user(user: &str) -> Result<(), &'static str> {
     first_broken(&[
         (user.contains(':'), "has a password in it: ssh remotes take a key, GIT_SSH_KEY"),
-        (user.is_empty(), "has an empty user"),
-        (user.starts_with('-'), "has a user that starts with a dash"),
-        (
-            !user.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte)),
-            "has a user with another character than letters, digits, dots, _, - and +",
-        ),
+        (!is_name(user, b"._-+"), "has a user that is not a name of letters, digits, dots, _, - and +"),
     ])
+}
+
+/// Whether this is a name of letters, digits and these characters that no program takes for an option. A percent sign is
+/// not permitted: git decodes it, and ssh would get the decoded text.
+fn is_name(text: &str, others: &[u8]) -> bool {
+    let is_permitted = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
+    !text.is_empty() && !text.starts_with('-') && text.bytes().all(is_permitted)
 }
 
 fn check_remote_path(path: &str) -> Result<(), &'static str> {
@@ -330,7 +327,7 @@ mod tests {
                 ("http://h:65536", "port"),
                 ("http://[::1", "host"),
                 ("http://[]", "host"),
-                ("http://-h", "dash"),
+                ("http://-h", "host"),
                 ("http://h x", "space"),
                 ("http://h/?t=1", "query"),
                 ("http://h/#t", "fragment"),
@@ -369,7 +366,7 @@ mod tests {
             ("https://h", "no path"),
             ("https://h/", "no path"),
             ("https:///x", "no host"),
-            ("https://-h/x", "dash"),
+            ("https://-h/x", "host"),
             ("https://h/-x", "dash"),
             ("https://h/%zz", "percent"),
             ("https://h/%0ax", "control"),
@@ -380,20 +377,20 @@ mod tests {
             ("https://@h/x", "GIT_TOKEN"),
             ("https://u:p@h/x", "GIT_TOKEN"),
             ("ssh://git:p@h/x", "password"),
-            ("ssh://@h/x", "empty user"),
-            ("ssh://-oProxyCommand=x/y", "dash"),
+            ("ssh://@h/x", "user"),
+            ("ssh://-oProxyCommand=x/y", "host"),
             ("ssh://%2doProxyCommand/y", "host"),
-            ("ssh://-l@h/x", "dash"),
+            ("ssh://-l@h/x", "user"),
             ("ssh://%2dl@h/x", "user"),
             ("ssh://git@h:team/x", "port"),
             ("ssh://h/%2dx", "dash"),
             ("git@h:", "no path"),
             ("git@h:-x", "dash"),
             ("git@h::x", "not one of"),
-            ("git@-h:x", "dash"),
-            ("-x@h:y", "dash"),
+            ("git@-h:x", "host"),
+            ("-x@h:y", "user"),
             ("a/b@h:x", "user"),
-            ("@h:x", "empty user"),
+            ("@h:x", "user"),
             ("file://h/x", "three slashes"),
             ("file:///", "no path"),
             ("file://", "no path"),

@@ -1,29 +1,31 @@
-//! Reads the JSON body of a request into [`Fields`], and names everything that is wrong in it.
+//! Reads the JSON body of a request into the [`Fields`] of its draft, and names everything that is wrong in it.
 
 use miniserde::json::{Object, Value, from_str};
 
 use crate::config::{self, Config};
 use crate::model::names::{self, Identity, WorkspaceId};
 use crate::model::urls::{RemoteScheme, RemoteUrl};
-use crate::request::{Faults, Flags};
+use crate::request::{Draft, Flags};
 use crate::util::json::{self, Limits, OutlineFault};
 use crate::util::secret::Secret;
 
-/// The largest body. A body has a few hundred bytes, and some more with a resource and its token. The listener reads no
-/// more than this.
-pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 /// How deep a body may be nested. A resource is flat. Deeper values would cost stack when they are parsed and dropped.
 pub(super) const DEPTH_MAX: usize = 32;
 /// How many values a body may have. There are 14 fields, and a resource has some more. Thousands, each named as
 /// unknown, would make an answer of megabytes.
 pub(super) const MEMBERS_MAX: usize = 256;
 
+/// The beginning of the name of a member of `repository`.
+const MEMBER: &str = "repository.";
 /// The name in [`Fields::given`] of a token within a resource's URL.
 pub(super) const URL_TOKEN: &str = "the token in repository.url";
 
 /// The fields that a request may have if the service has no `SYNC_API_TOKEN`. They only choose which of the configured
 /// backups is made, and how.
 const OPEN_FIELDS: [&str; 5] = ["workspace", "windmill_token", "dry_run", "force", "wait"];
+
+/// The fields that are true or false. They do not change what is backed up, or where.
+const FLAGS: [&str; 5] = ["dry_run", "force", "allow_mass_deletion", "allow_lost_rights", "wait"];
 
 /// What a request asks for. What its body does not say is as in the settings, but for the secrets: [`super::resolve`]
 /// decides whether the configured one may serve.
@@ -41,11 +43,9 @@ pub(super) struct Fields {
     pub(super) user_name: String,
     pub(super) user_email: String,
     pub(super) flags: Flags,
-    pub(super) no_wait: bool,
-    /// The names of the text fields that were given, refused or not: a refused field must not count as absent.
-    pub(super) given: Vec<String>,
-    /// The given fields that need `SYNC_API_TOKEN`.
-    pub(super) trusted_only: Vec<String>,
+    pub(super) wait: bool,
+    /// The names of the fields that were given, refused or not: a refused field must not count as absent.
+    given: Vec<String>,
 }
 
 impl Fields {
@@ -61,44 +61,40 @@ impl Fields {
             user_name: config.author.name().to_owned(),
             user_email: config.author.email().to_owned(),
             flags,
-            no_wait: false,
+            wait: true,
             given: Vec::new(),
-            trusted_only: Vec::new(),
         }
     }
 
     pub(super) fn is_given(&self, name: &str) -> bool {
         self.given.iter().any(|given| given == name)
     }
+
+    /// Returns the given fields that need `SYNC_API_TOKEN`.
+    pub(super) fn trusted_only(&self) -> Vec<&str> {
+        let fields = self.given.iter().map(String::as_str).filter(|name| !name.contains(MEMBER));
+        fields.filter(|name| !OPEN_FIELDS.contains(name)).collect()
+    }
+
+    /// Whether nothing but flags is given.
+    pub(super) fn are_flags(&self) -> bool {
+        self.given.iter().all(|name| FLAGS.contains(&name.as_str()))
+    }
 }
 
-/// Reads the fields of a body. If the body is not a JSON object, this is the only fault, and there are no fields.
-pub(super) fn read(body: &[u8], config: &Config, faults: &mut Faults) -> Option<Fields> {
-    let fields = Fields::of_config(config, Flags::default());
-    let body = body.trim_ascii();
-    if body.is_empty() {
-        return Some(fields);
-    }
-    match parse(body) {
-        Ok((Value::Object(object), text)) => return Some(Reader { faults, fields }.read(object, text)),
-        Ok((other, _)) => faults.add(&["the body is ", kind(&other), ", not a JSON object"]),
-        Err(fault) => faults.add(&["the body ", fault]),
-    }
-    None
-}
-
-/// Returns the value of a body, and its text.
-fn parse(body: &[u8]) -> Result<(Value, &str), &'static str> {
-    if body.len() > BODY_BYTES_MAX {
-        return Err("has more than 64 KiB");
-    }
+/// Returns the members of a body, and its text.
+fn parse(body: &[u8]) -> Result<(Object, &str), &'static str> {
     let text = std::str::from_utf8(body).map_err(|_| "is not UTF-8")?;
     match json::outline_fault(text, Limits { depth: DEPTH_MAX, values: MEMBERS_MAX, containers: MEMBERS_MAX }) {
         Some(OutlineFault::TooDeep) => return Err("is nested too deeply"),
         Some(OutlineFault::TooMany) => return Err("has more than 256 values"),
         None => {}
     }
-    Ok((from_str(text).map_err(|_| "is not JSON")?, text))
+    match from_str(text) {
+        Ok(Value::Object(object)) => Ok((object, text)),
+        Ok(_) => Err("is not a JSON object"),
+        Err(_) => Err("is not JSON"),
+    }
 }
 
 /// Returns the names of all members in a JSON text, each with its depth, in their order. The parser loses the order, and
@@ -122,65 +118,60 @@ fn members(text: &str) -> Vec<(usize, String)> {
     names
 }
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
-}
-
 /// Refuses a `file:` URL: a caller must not write into a folder of this machine.
 fn permitted(url: RemoteUrl) -> Result<RemoteUrl, String> {
     if url.scheme() == RemoteScheme::File { Err("a request cannot name a file: remote".to_owned()) } else { Ok(url) }
 }
 
-/// Continues after a fault, so that all faults are named.
-struct Reader<'a> {
-    faults: &'a mut Faults,
-    fields: Fields,
-}
-
-impl Reader<'_> {
-    /// Reads the members of the body and of its `repository` in their order.
-    fn read(mut self, mut object: Object, text: &str) -> Fields {
-        let mut repository = None;
+/// Each method adds its faults to those of the draft and continues, so that all faults are named.
+impl Draft<'_> {
+    /// Reads the members of a body and of its `repository` in their order. Returns `None` if the body is not a JSON
+    /// object, which then is the only fault.
+    pub(super) fn read(&mut self, body: &[u8]) -> Option<()> {
+        let body = body.trim_ascii();
+        if body.is_empty() {
+            return Some(());
+        }
+        let (mut object, text) = parse(body).map_err(|why| self.faults.add(&["the body ", why])).ok()?;
+        let mut repository: Option<Object> = None;
         for (depth, name) in members(text) {
-            let name = name.as_str();
-            if depth == 1 {
-                let value = self.once(name, object.remove(name));
-                repository = value.and_then(|value| self.field(name, value));
-            } else if depth == 2
-                && let Some(repository) = &mut repository
-            {
-                let value = self.once(&["repository.", name].concat(), repository.remove(name));
-                value.and_then(|value| self.repository_member(name, value));
+            let (name, value) = match (depth, &mut repository) {
+                (1, _) => {
+                    repository = None;
+                    let value = object.remove(&name);
+                    (name, value)
+                }
+                (2, Some(members)) => {
+                    // Windmill's form sends an empty text if nothing was given.
+                    let is_empty = matches!(members.get(&name), Some(Value::String(text)) if text.is_empty());
+                    let value = members.remove(&name).map(|value| if is_empty { Value::Null } else { value });
+                    ([MEMBER, &name].concat(), value)
+                }
+                _ => continue,
+            };
+            // A member that was already read is there twice.
+            let Some(value) = value else {
+                self.faults.add_malformed(&["the field ", &names::quoted(&name), " comes twice"]);
+                continue;
+            };
+            if !matches!(value, Value::Null) {
+                self.fields.given.push(name.clone());
+            }
+            match value {
+                Value::Object(members) if name == "repository" => repository = Some(members),
+                // The body's own field cannot stand for a member of `repository`.
+                _ if depth == 1 && name.starts_with(MEMBER) => self.unknown(&name),
+                value => _ = self.field(&name, value),
             }
         }
         self.refuse_repeated();
-        self.fields
+        Some(())
     }
 
-    /// Returns the value of a member, which is `None` when it was already read. Then the body has the member twice, which
-    /// is a fault.
-    fn once(&mut self, name: &str, value: Option<Value>) -> Option<Value> {
-        if value.is_none() {
-            self.faults.add_malformed(&["the field ", &names::quoted(name), " comes twice"]);
-        }
-        value
-    }
-
-    /// Reads one member of the body. `null` counts as not given, and leaves what `repository` gave. Returns the members
-    /// of `repository`.
-    fn field(&mut self, name: &str, value: Value) -> Option<Object> {
-        if !matches!(value, Value::Null) && !OPEN_FIELDS.contains(&name) {
-            self.fields.trusted_only.push(name.to_owned());
-        }
+    /// Reads one field. `null` counts as not given, and leaves what `repository` gave. Returns `None` if there is no
+    /// value.
+    fn field(&mut self, name: &str, value: Value) -> Option<()> {
         match name {
-            "repository" => return self.repository(value),
             "workspace" => self.fields.workspace = Some(self.parsed(name, value, WorkspaceId::parse)?),
             "windmill_token" => self.fields.windmill_token = Some(self.token(name, value)?),
             "git_remote_url" => {
@@ -188,41 +179,48 @@ impl Reader<'_> {
                 self.fields.remote = Some(url);
             }
             "git_token" => self.fields.git_token = Some(self.token(name, value)?),
-            "git_branch" => self.fields.branch = ("git_branch", self.given(name, value)?),
-            "git_subdir" => self.fields.subdir = ("git_subdir", self.given(name, value)?),
+            "git_branch" => self.fields.branch = ("git_branch", self.text(name, value)?),
+            "git_subdir" => self.fields.subdir = ("git_subdir", self.text(name, value)?),
             "git_user_name" => self.fields.user_name = self.parsed(name, value, Identity::parse_name)?,
             "git_user_email" => self.fields.user_email = self.parsed(name, value, Identity::parse_email)?,
             "dry_run" => self.fields.flags.dry_run = self.flag(name, &value)?,
             "force" => self.fields.flags.force = self.flag(name, &value)?,
             "allow_mass_deletion" => self.fields.flags.allow_mass_deletion = self.flag(name, &value)?,
             "allow_lost_rights" => self.fields.flags.allow_lost_rights = self.flag(name, &value)?,
-            "wait" => self.fields.no_wait = !self.flag(name, &value)?,
-            _ => self.faults.add_malformed(&["the field ", &names::quoted(name), " is unknown"]),
+            "wait" => self.fields.wait = self.flag(name, &value)?,
+            // Windmill's `git_repository` resource.
+            "repository" if matches!(value, Value::Null) => {}
+            "repository" => self
+                .faults
+                .add_malformed(&["`repository` must be an object: the resource itself, not a reference to it ($res:)"]),
+            "repository.url" => self.repository_url(name, value)?,
+            "repository.branch" => self.fields.branch = ("repository.branch", self.text(name, value)?),
+            "repository.folder" => self.fields.subdir = ("repository.folder", self.text(name, value)?),
+            "repository.is_github_app" if matches!(value, Value::Bool(true)) => self.faults.add(&[
+                "`repository` is opened by Windmill's GitHub app, which works within Windmill only: send a URL and a \
+                 token",
+            ]),
+            // Members without a meaning here are ignored, since Windmill adds some from time to time.
+            _ if name.starts_with(MEMBER) => {}
+            _ => self.unknown(name),
         }
-        None
+        Some(())
+    }
+
+    fn unknown(&mut self, name: &str) {
+        self.faults.add_malformed(&["the field ", &names::quoted(name), " is unknown"]);
     }
 
     fn flag(&mut self, name: &str, value: &Value) -> Option<bool> {
         match value {
             Value::Bool(value) => return Some(*value),
             Value::Null => {}
-            other => self.faults.add_malformed(&["`", name, "` must be true or false, not ", kind(other)]),
+            _ => self.faults.add_malformed(&["`", name, "` must be true or false"]),
         }
         None
     }
 
-    /// Returns the text of a field, and notes that it is given. Only the folder may be empty.
-    fn given(&mut self, name: &str, value: Value) -> Option<String> {
-        if !matches!(value, Value::Null) {
-            self.fields.given.push(name.to_owned());
-        }
-        let text = self.text(name, value)?;
-        if text.is_empty() && name != "git_subdir" {
-            return self.faults.refuse(&["`", name, "` is empty"]);
-        }
-        Some(text)
-    }
-
+    /// Returns the text of a field. Only the folder may be empty.
     fn text(&mut self, name: &str, value: Value) -> Option<String> {
         match value {
             Value::Null => {}
@@ -230,54 +228,23 @@ impl Reader<'_> {
             Value::String(text) if text.starts_with("$var:") || text.starts_with("$res:") => {
                 self.faults.add(&["`", name, "` is a reference to Windmill ($var: or $res:): send the value itself"]);
             }
+            Value::String(text) if text.is_empty() && name != "git_subdir" => {
+                self.faults.add(&["`", name, "` is empty"]);
+            }
             Value::String(text) => return Some(text),
-            other => self.faults.add_malformed(&["`", name, "` must be a string, not ", kind(&other)]),
+            _ => self.faults.add_malformed(&["`", name, "` must be a string"]),
         }
         None
     }
 
     fn parsed<T>(&mut self, name: &str, value: Value, parse: fn(&str) -> Result<T, String>) -> Option<T> {
-        let text = self.given(name, value)?;
+        let text = self.text(name, value)?;
         self.faults.named(name, parse(&text))
     }
 
     fn token(&mut self, name: &str, value: Value) -> Option<Secret> {
-        let text = self.given(name, value)?;
+        let text = self.text(name, value)?;
         config::checked_token(&text).map_err(|why| self.faults.add(&["`", name, "` ", why])).ok()
-    }
-
-    /// Returns the members of Windmill's `git_repository` resource.
-    fn repository(&mut self, value: Value) -> Option<Object> {
-        match value {
-            Value::Object(object) => return Some(object),
-            Value::Null => {}
-            other => {
-                let kind = kind(&other);
-                // A reference is refused as one.
-                if !matches!(other, Value::String(_)) || self.text("repository", other).is_some() {
-                    self.faults.add_malformed(&["`repository` must be an object, not ", kind]);
-                }
-            }
-        }
-        None
-    }
-
-    /// Reads one member of `repository`. Members without a meaning here are ignored, since Windmill adds some from time
-    /// to time. Returns `None` after a fault.
-    fn repository_member(&mut self, name: &str, value: Value) -> Option<()> {
-        match (name, value) {
-            // Windmill's form sends an empty text if nothing was given.
-            ("url" | "branch" | "folder", Value::String(text)) if text.is_empty() => {}
-            ("url", value) => self.repository_url("repository.url", value)?,
-            ("branch", value) => self.fields.branch = ("repository.branch", self.given("repository.branch", value)?),
-            ("folder", value) => self.fields.subdir = ("repository.folder", self.given("repository.folder", value)?),
-            ("is_github_app", Value::Bool(true)) => self.faults.add(&[
-                "`repository` is opened by Windmill's GitHub app, which works within Windmill only: send a URL and a \
-                 token",
-            ]),
-            _ => {}
-        }
-        Some(())
     }
 
     fn repository_url(&mut self, name: &str, value: Value) -> Option<()> {
@@ -287,8 +254,9 @@ impl Reader<'_> {
             self.fields.git_username = user;
         }
         if let Some(token) = token {
-            // A token within a URL may be a reference too. Windmill does not replace it there.
-            let token = self.given(URL_TOKEN, Value::String(token.expose().to_owned()))?;
+            self.fields.given.push(URL_TOKEN.to_owned());
+            // It may be a reference too. Windmill does not replace it there.
+            let token = self.text(URL_TOKEN, Value::String(token.expose().to_owned()))?;
             self.fields.git_token = Some(Secret::new(token));
         }
         Some(())

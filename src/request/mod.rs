@@ -40,14 +40,8 @@ pub struct SyncRequest {
     pub author: Identity,
     /// The subject line of the commit, with its template filled in.
     pub message: String,
-    /// Whether to show what would be committed, and commit nothing.
-    pub dry_run: bool,
-    /// Whether to do without the shortcut for an unchanged workspace.
-    pub force: bool,
-    /// Whether the guard against mass deletion is off for this run.
-    pub allow_mass_deletion: bool,
-    /// Whether the guard against a token that lost its rights is off for this run.
-    pub allow_lost_rights: bool,
+    /// How the run differs from a plain sync.
+    pub flags: Flags,
     /// Whether this is a run of the configured backup: workspace, remote, branch and folder are the configured ones. If
     /// the request brings an accepted Windmill token of its own, it still is.
     pub configured: bool,
@@ -55,8 +49,6 @@ pub struct SyncRequest {
     pub workspace_is_default: bool,
     /// The warnings about workspaces that Windmill listed, and that are not backed up.
     pub list_warnings: Vec<String>,
-    /// What the run is for.
-    pub purpose: Purpose,
 }
 
 /// What a run is for.
@@ -82,28 +74,19 @@ impl Purpose {
     }
 }
 
-/// What the options of `sync` say in addition to the settings.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the options of a command, or the fields of a request, say in addition to the settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// `--dry-run`
+    /// Whether to show what would be committed, and commit nothing.
     pub dry_run: bool,
-    /// `--force`
+    /// Whether to do without the shortcut for an unchanged workspace.
     pub force: bool,
-    /// `--allow-mass-deletion`
+    /// Whether the guard against mass deletion is off for this run.
     pub allow_mass_deletion: bool,
-    /// `--allow-lost-rights`
+    /// Whether the guard against a token that lost its rights is off for this run.
     pub allow_lost_rights: bool,
-    /// What the command is for.
+    /// What the run is for.
     pub purpose: Purpose,
-}
-
-/// When the answer to a request comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// The answer comes when the run is done.
-    UntilDone,
-    /// The answer comes at once.
-    No,
 }
 
 /// Why there is no [`SyncRequest`].
@@ -136,7 +119,7 @@ impl SyncRequest {
 
     /// Returns the key for the status of the backup or the verification that this run is about.
     pub fn status_key(&self) -> String {
-        match self.purpose {
+        match self.flags.purpose {
             Purpose::Verify => verified(&self.destination()),
             Purpose::Sync | Purpose::Restore => self.destination(),
         }
@@ -174,7 +157,14 @@ pub enum Target {
 impl<'a> Draft<'a> {
     /// Makes the draft of what the settings ask for.
     pub fn from_config(config: &'a Config, flags: Flags) -> Self {
-        Self { config, fields: Fields::of_config(config, flags), faults: Faults::new(Code::ConfigInvalid) }
+        Self::new(config, flags, Code::ConfigInvalid)
+    }
+
+    /// Makes the draft of what the settings ask for. `code` is the code of an error, unless only the settings are at
+    /// fault.
+    fn new(config: &'a Config, flags: Flags, code: Code) -> Self {
+        let faults = Faults { code, list: Vec::new(), of_config: 0, is_malformed: false };
+        Self { config, fields: Fields::of_config(config, flags), faults }
     }
 
     /// Makes the draft of what a request's body asks for. The settings decide what the body does not say. If the
@@ -185,12 +175,12 @@ impl<'a> Draft<'a> {
     /// Fails if the body is not a JSON object, or chooses what only a trusted sender may choose. Faults in the fields
     /// are returned later, together with those that appear only then.
     pub fn from_json(body: &[u8], config: &'a Config) -> Result<Self, RequestError> {
-        let mut faults = Faults::new(Code::RequestInvalid);
-        let fields = json_body::read(body, config, &mut faults).ok_or_else(|| faults.error())?;
-        if config.api_token.is_none() && !faults.is_malformed {
-            refuse_choices(&fields, config)?;
+        let mut draft = Self::new(config, Flags::default(), Code::RequestInvalid);
+        draft.read(body).ok_or_else(|| draft.faults.error())?;
+        if config.api_token.is_none() && !draft.faults.is_malformed {
+            refuse_choices(&draft.fields, config)?;
         }
-        Ok(Self { config, fields, faults })
+        Ok(draft)
     }
 
     /// Whether the request brings a Windmill token of its own.
@@ -198,15 +188,15 @@ impl<'a> Draft<'a> {
         self.fields.is_given("windmill_token")
     }
 
-    /// Returns when the answer comes.
-    pub fn wait(&self) -> Wait {
-        if self.fields.no_wait { Wait::No } else { Wait::UntilDone }
+    /// Whether the answer comes when the run is done, and not at once.
+    pub fn waits(&self) -> bool {
+        self.fields.wait
     }
 
     /// Whether the request asks for the same as the settings, so that its result counts as theirs. A dry run, a
     /// verification and a restore do not.
     pub fn is_of_the_settings(&self) -> bool {
-        self.fields.given.is_empty() && !self.fields.flags.dry_run && self.fields.flags.purpose == Purpose::Sync
+        self.fields.are_flags() && !self.fields.flags.dry_run && self.fields.flags.purpose == Purpose::Sync
     }
 
     /// Returns the token for listing the workspaces that the settings stand for. The list is needed before a named
@@ -264,14 +254,15 @@ impl<'a> Draft<'a> {
 /// [`Code::Forbidden`]. The message says what to set instead.
 fn refuse_choices(fields: &Fields, config: &Config) -> Result<(), RequestError> {
     let mut reasons = Vec::new();
-    if !fields.trusted_only.is_empty() {
-        let overrides = fields.trusted_only.iter().filter(|name| name.starts_with("allow_"));
+    let trusted_only = fields.trusted_only();
+    if !trusted_only.is_empty() {
+        let overrides = trusted_only.iter().filter(|name| name.starts_with("allow_"));
         let options: Vec<_> = overrides.map(|name| ["--", &name.replace('_', "-")].concat()).collect();
         let once = format!(", or run `windmill-git-sync sync {}` once", options.join(" "));
         reasons.push(format!(
             "`{}` cannot be in a request to a service without SYNC_API_TOKEN: set SYNC_API_TOKEN and send it as \
              `Authorization: Bearer …`{}",
-            fields.trusted_only.join("`, `"),
+            trusted_only.join("`, `"),
             if options.is_empty() { "" } else { &once }
         ));
     }
@@ -331,11 +322,6 @@ struct Faults {
 }
 
 impl Faults {
-    /// Starts without faults. `code` is the code of an error, unless only the settings are at fault.
-    fn new(code: Code) -> Self {
-        Self { code, list: Vec::new(), of_config: 0, is_malformed: false }
-    }
-
     fn add(&mut self, parts: &[&str]) {
         self.list.push(parts.concat());
     }
@@ -373,7 +359,7 @@ impl Faults {
 
 #[cfg(test)]
 mod tests {
-    use super::json_body::{BODY_BYTES_MAX, DEPTH_MAX, MEMBERS_MAX};
+    use super::json_body::{DEPTH_MAX, MEMBERS_MAX};
     use super::*;
     use crate::config::{Environment, Options, Required};
 
@@ -403,10 +389,10 @@ mod tests {
         Config::new(&Options::default(), &environment, Required::Serve).ok().unwrap()
     }
 
-    fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, Wait), RequestError> {
+    fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, bool), RequestError> {
         let draft = Draft::from_json(body, config)?;
         let Target::One(workspace) = draft.wanted()? else { panic!("for several workspaces") };
-        Ok((draft.request(&workspace)?, draft.wait()))
+        Ok((draft.request(&workspace)?, draft.waits()))
     }
 
     fn configured(config: &Config, flags: Flags) -> Result<SyncRequest, RequestError> {
@@ -461,7 +447,7 @@ mod tests {
         assert_eq!((request.windmill_token.expose(), token_of(&request)), ("wm-conf", ("x-access-token", "git-conf")));
         assert_eq!(request.message, "Automated Windmill workspace backup - shop");
         assert!(request.configured && !request.workspace_is_default);
-        assert!(!request.dry_run && !request.force && !request.allow_mass_deletion);
+        assert!(!request.flags.dry_run && !request.flags.force && !request.flags.allow_mass_deletion);
         // The second secret is user and token as Basic authentication sends them.
         let as_sent = "eC1hY2Nlc3MtdG9rZW46Z2l0LWNvbmY=";
         assert!(request.secrets() == [Secret::new("wm-conf"), Secret::new(as_sent), Secret::new("git-conf")]);
@@ -472,13 +458,10 @@ mod tests {
         let flags = Flags { dry_run: true, force: true, allow_mass_deletion: true, ..Flags::default() };
         let request = configured(&config(HTTPS), flags).ok().unwrap();
         assert!(accepted(HTTPS, r#"{"dry_run":true,"force":true,"allow_mass_deletion":true}"#) == request);
-        for (body, wait) in [
-            ("", Wait::UntilDone),
-            (r#"{"wait":null}"#, Wait::UntilDone),
-            (r#"{"wait":true}"#, Wait::UntilDone),
-            (r#"{"wait":false}"#, Wait::No),
-        ] {
-            assert_eq!(read(body.as_bytes(), &config(HTTPS)).ok().unwrap().1, wait, "{body}");
+        for (body, waits) in
+            [("", true), (r#"{"wait":null}"#, true), (r#"{"wait":true}"#, true), (r#"{"wait":false}"#, false)]
+        {
+            assert_eq!(read(body.as_bytes(), &config(HTTPS)).ok().unwrap().1, waits, "{body}");
         }
     }
 
@@ -489,28 +472,24 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_one_json_object_of_bounded_size_and_depth() {
+    fn a_body_is_one_json_object() {
         for (body, word) in [
             ("{", "is not JSON"),
             ("{} {}", "is not JSON"),
             ("{\"workspace\":\"shop\",}", "is not JSON"),
             ("{'workspace':'shop'}", "is not JSON"),
             ("\u{feff}{}", "is not JSON"),
-            ("[]", "is an array, not"),
-            ("[{\"a\":[1,{}]}]", "is an array, not"),
-            ("null", "is null, not"),
-            ("1.5", "is a number, not"),
-            ("\"{}\"", "is a string, not"),
-            ("true", "is a boolean, not"),
+            ("[]", "is not a JSON object"),
+            ("[{\"a\":[1,{}]}]", "is not a JSON object"),
+            ("null", "is not a JSON object"),
+            ("1.5", "is not a JSON object"),
+            ("\"{}\"", "is not a JSON object"),
+            ("true", "is not a JSON object"),
         ] {
             check(HTTPS, body, &[word]);
         }
         let error = read(b"{\"workspace\":\"\xff\"}", &config(HTTPS)).err().unwrap();
         assert_eq!(error.message, "the body is not UTF-8");
-        let padded = |bytes: usize| format!("{{\"git_user_name\":{}\"Ann\"}}", " ".repeat(bytes - 23));
-        assert_eq!(padded(100).len(), 100);
-        accepted(HTTPS, &padded(BODY_BYTES_MAX));
-        check(HTTPS, &padded(BODY_BYTES_MAX + 1), &["64 KiB"]);
     }
 
     #[test]
@@ -543,6 +522,8 @@ mod tests {
     fn unknown_wrong_and_duplicate_fields_are_all_named() {
         check(HTTPS, r#"{"base_url":"http://evil"}"#, &["the field \"base_url\" is unknown"]);
         check(HTTPS, r#"{"Workspace":"shop"}"#, &["\"Workspace\" is unknown"]);
+        check(HTTPS, r#"{"repository.url":"https://h/x"}"#, &["\"repository.url\" is unknown"]);
+        check(HTTPS, r#"{"repository.more":1,"the token in repository.url":1}"#, &["more\" is unknown", "is unknown"]);
         check(HTTPS, r#"{"a\u001b\n":1}"#, &[r#""a\u{1b}\n" is unknown"#]);
         check(HTTPS, r#"{"workspace":"shop","workspace":"shop"}"#, &["\"workspace\" comes twice"]);
         check(HTTPS, r#"{"wait":true,"wait":null}"#, &["\"wait\" comes twice"]);
@@ -552,11 +533,11 @@ mod tests {
             r#"{"x":1,"dry_run":"true","workspace":5,"git_token":["t"],"repository":"r","force":0}"#,
             &[
                 "\"x\" is unknown",
-                "`dry_run` must be true or false, not a string",
-                "`workspace` must be a string, not a number",
-                "`git_token` must be a string, not an array",
-                "`repository` must be an object, not a string",
-                "`force` must be true or false, not a number",
+                "`dry_run` must be true or false",
+                "`workspace` must be a string",
+                "`git_token` must be a string",
+                "`repository` must be an object",
+                "`force` must be true or false",
             ],
         );
         let long = refused(HTTPS, &format!(r#"{{"{}":1}}"#, "x".repeat(10_000)));
@@ -685,7 +666,12 @@ mod tests {
         let message = open(r#"{"workspace":"lab","windmill_token":"own"}"#).unwrap_err();
         assert!(message.contains("WINDMILL_WORKSPACE=shop,lab with {workspace}"), "{message}");
         // Faults in names and types of fields come before the question who may use the fields.
-        for body in [r#"{"colour":1}"#, r#"{"git_branch":1}"#, r#"{"git_branch":"x","git_branch":"x"}"#] {
+        for body in [
+            r#"{"colour":1}"#,
+            r#"{"git_branch":1}"#,
+            r#"{"git_branch":"x","git_branch":"x"}"#,
+            r#"{"repository.url":"https://own:token@g/y","windmill_token":"own"}"#,
+        ] {
             let config = open_config(HTTPS);
             let draft = Draft::from_json(body.as_bytes(), &config).ok().unwrap();
             let error = draft.request(&WorkspaceId::parse("shop").unwrap()).err().unwrap();
@@ -783,7 +769,11 @@ mod tests {
     #[test]
     fn a_resource_that_only_windmill_can_resolve_is_refused() {
         check(HTTPS, r#"{"repository":{"is_github_app":true}}"#, &["GitHub app"]);
-        check(HTTPS, r#"{"repository":"$res:u/ann/repo"}"#, &["`repository` is a reference to Windmill"]);
+        check(
+            HTTPS,
+            r#"{"repository":"$res:u/ann/repo"}"#,
+            &["`repository` must be an object: the resource itself, not a reference"],
+        );
         check(HTTPS, r#"{"repository":{"url":"$var:u/ann/url"}}"#, &["`repository.url` is a reference"]);
         check(HTTPS, r#"{"repository":{"url":"https://u:$var:x@h/x"}}"#, &["token in repository.url` is a reference"]);
         check(HTTPS, r#"{"windmill_token":"$var:u/ann/t"}"#, &["`windmill_token` is a reference"]);
@@ -834,7 +824,7 @@ mod tests {
         let requests: Vec<_> = listed.iter().map(|workspace| draft.request(workspace).ok().unwrap()).collect();
         let places: Vec<_> = requests.iter().map(|one| (one.workspace.as_str(), one.subdir.as_str())).collect();
         assert_eq!(places, [("shop", "shop"), ("lab", "lab")]);
-        assert!(requests.iter().all(|one| one.configured && one.dry_run));
+        assert!(requests.iter().all(|one| one.configured && one.flags.dry_run));
         // One of them can also be requested by name. Another workspace is not configured.
         assert!(accepted(SEVERAL, r#"{"workspace":"lab"}"#).configured);
         check(SEVERAL, r#"{"workspace":"other"}"#, &["changes the workspace, and lacks"]);

@@ -49,7 +49,6 @@ impl Draft<'_> {
         let git = remote.as_ref().and_then(|remote| self.git_credentials(remote));
         let signing_key = self.signing_key(remote.as_ref());
         let headers = windmill_headers(config).map_err(|why| self.faults.add_of_config(why)).ok();
-        let flags = self.fields.flags;
         Some(SyncRequest {
             workspace: workspace.clone(),
             base_url: config.base_url.clone(),
@@ -62,14 +61,10 @@ impl Draft<'_> {
             subdir: subdir?,
             author: Identity::of_parts(self.fields.user_name.clone(), self.fields.user_email.clone()),
             message: names::fill(&config.commit_message, workspace),
-            dry_run: flags.dry_run,
-            force: flags.force,
-            allow_mass_deletion: flags.allow_mass_deletion,
-            allow_lost_rights: flags.allow_lost_rights,
+            flags: self.fields.flags,
             configured: changes.is_empty(),
             workspace_is_default: config.workspace_is_default && self.fields.workspace.is_none(),
             list_warnings: Vec::new(),
-            purpose: flags.purpose,
         })
     }
 

@@ -108,8 +108,8 @@ impl ActiveRun {
             run_id: run.id.clone(),
             workspace: run.request.workspace.to_string(),
             configured: run.request.configured,
-            dry_run: run.request.dry_run,
-            verify: run.request.purpose == Purpose::Verify,
+            dry_run: run.request.flags.dry_run,
+            verify: run.request.flags.purpose == Purpose::Verify,
             step: run.step(),
             elapsed_ms: run.age_ms(),
         }

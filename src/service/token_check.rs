@@ -75,7 +75,7 @@ impl Question<'_> {
         let last = history.token_user(workspace, &destination);
         match compare(&user, last.as_ref()) {
             Ok(()) => Ok(()),
-            Err((Code::LostRights, _)) if request.allow_lost_rights => Ok(()),
+            Err((Code::LostRights, _)) if request.flags.allow_lost_rights => Ok(()),
             Err((Code::Forbidden, _)) if config.api_token.is_some() => {
                 request.configured = false;
                 Ok(())

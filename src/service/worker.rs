@@ -37,7 +37,9 @@ impl Service {
             match event {
                 Event::Started(step) => run.enter(step.as_str()),
                 Event::Waits => run.wait_for_others(),
-                Event::Ended(step, time) if run.request.purpose == Purpose::Sync && !run.request.dry_run => {
+                Event::Ended(step, time)
+                    if run.request.flags.purpose == Purpose::Sync && !run.request.flags.dry_run =>
+                {
                     self.recorder.metrics.count_step(step.as_str(), time);
                 }
                 Event::Ended(..) => {}
@@ -52,7 +54,7 @@ impl Service {
             last_token_user: &|workspace, destination| self.recorder.history.token_user(workspace, destination),
             notes: Mutex::default(),
         };
-        match run.request.purpose {
+        match run.request.flags.purpose {
             Purpose::Sync => sync::run(&run.request, &env, &run.id),
             Purpose::Verify => verify::run(&run.request, &env, &run.id),
             Purpose::Restore => run.failure(Code::Internal, "a service makes no restores".to_owned()),
@@ -62,11 +64,11 @@ impl Service {
 
 /// Records the end of a run. If `counts` is false, the run does not change the status of the backup.
 pub fn note(recorder: &Recorder, request: &SyncRequest, result: &SyncResult, counts: bool) {
-    let is_counted = counts && request.configured && !request.dry_run;
+    let is_counted = counts && request.configured && !request.flags.dry_run;
     let about = About {
         configured: request.configured,
-        dry_run: request.dry_run,
-        verify: request.purpose == Purpose::Verify,
+        dry_run: request.flags.dry_run,
+        verify: request.flags.purpose == Purpose::Verify,
         destination: is_counted.then(|| request.status_key()),
     };
     let link = result.commit.as_ref().and_then(|commit| message::commit_page(&request.remote, commit));

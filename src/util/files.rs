@@ -171,10 +171,10 @@ pub fn read_named_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let mut content = Vec::new();
     let file = File::open(path).map_err(in_words)?;
     file.take(bytes_max + 1).read_to_end(&mut content).map_err(in_words)?;
-    match bytes_max >> 10 {
-        _ if content.len() as u64 <= bytes_max => Ok(content),
-        kibibytes @ 0..1024 => Err(format!("it has more than {kibibytes} KiB")),
-        kibibytes => Err(format!("it has more than {} MiB", kibibytes >> 10)),
+    if content.len() as u64 > bytes_max {
+        Err(format!("it has more than {} KiB", bytes_max >> 10))
+    } else {
+        Ok(content)
     }
 }
 

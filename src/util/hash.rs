@@ -25,12 +25,12 @@ impl Digest {
 
     /// Returns the digest as lower-case hexadecimal digits.
     pub fn finish(self) -> String {
-        hex(self.0.finish().as_ref())
+        hex(platform::finish(self.0).as_ref())
     }
 
     /// Returns the bytes of a SHA-256; for a shorter digest, zeros follow its bytes.
     pub fn finish_bytes(self) -> [u8; 32] {
-        let (finished, mut bytes) = (self.0.finish(), [0; 32]);
+        let (finished, mut bytes) = (platform::finish(self.0), [0; 32]);
         bytes.iter_mut().zip(finished.as_ref()).for_each(|(byte, of_digest)| *byte = *of_digest);
         bytes
     }
@@ -41,13 +41,16 @@ pub fn random_word() -> Option<String> {
     platform::random().map(|bytes| hex(&bytes[..16]))
 }
 
+/// Returns the SHA-256 of all parts together.
+pub fn hash_of(parts: &[&[u8]]) -> [u8; 32] {
+    let mut digest = Digest::new(Algorithm::Sha256);
+    parts.iter().for_each(|part| digest.update(part));
+    digest.finish_bytes()
+}
+
 /// Returns a short name of 16 hexadecimal digits, different for each `text`.
 pub fn short_name(text: &str) -> String {
-    let mut digest = Digest::new(Algorithm::Sha256);
-    digest.update(text.as_bytes());
-    let mut name = digest.finish();
-    name.truncate(16);
-    name
+    hex(&hash_of(&[text.as_bytes()])[..8])
 }
 
 /// Returns the bytes as lower-case hexadecimal digits.
@@ -74,6 +77,10 @@ mod platform {
             super::Algorithm::Sha256 => &SHA256,
         })
     }
+
+    pub(super) fn finish(context: Context) -> impl AsRef<[u8]> {
+        context.finish()
+    }
 }
 
 #[cfg(target_family = "wasm")]
@@ -85,26 +92,17 @@ mod platform {
         None
     }
 
-    pub(super) struct Context(Box<dyn DynDigest>);
+    pub(super) type Context = Box<dyn DynDigest>;
 
     pub(super) fn new(algorithm: super::Algorithm) -> Context {
-        Context(match algorithm {
+        match algorithm {
             super::Algorithm::Sha1 => Box::new(sha1::Sha1::default()),
             super::Algorithm::Sha256 => Box::new(sha2::Sha256::default()),
-        })
+        }
     }
 
-    impl Context {
-        pub(super) fn update(&mut self, bytes: &[u8]) {
-            self.0.update(bytes);
-        }
-
-        pub(super) fn finish(mut self) -> impl AsRef<[u8]> {
-            let mut digest = vec![0; self.0.output_size()];
-            // This fails only for another size.
-            let _ = self.0.finalize_into_reset(&mut digest);
-            digest
-        }
+    pub(super) fn finish(context: Context) -> impl AsRef<[u8]> {
+        context.finalize()
     }
 }
 

@@ -2,6 +2,7 @@
 //! too long.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 
 use crate::util::percent;
 use crate::util::secret::Secret;
@@ -58,15 +59,11 @@ impl Redactor {
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let mut needles: Vec<Secret> = Vec::new();
         for secret in secrets {
-            let text = secret.expose();
-            let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
-            for form in lines.flat_map(|line| [line.to_owned(), percent::encode(line)]) {
-                if form.len() >= SCRUBBED_BYTES_MIN {
-                    let place = needles.iter().position(|needle| needle.expose().len() < form.len());
-                    needles.insert(place.unwrap_or(needles.len()), Secret::new(form));
-                }
-            }
+            let lines = secret.expose().lines().map(str::trim).filter(|line| !line.starts_with("-----"));
+            needles.extend(lines.flat_map(|line| [line.to_owned(), percent::encode(line)]).map(Secret::new));
         }
+        needles.retain(|needle| needle.expose().len() >= SCRUBBED_BYTES_MIN);
+        needles.sort_by_key(|needle| Reverse(needle.expose().len()));
         Self { needles }
     }
 

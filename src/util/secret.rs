@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::util::hash::hash_of;
+
 /// A token, a key or a URL with one in it.
 ///
 /// `Debug` prints `[redacted]`; there is no `Display` and no serialization. [`Secret::expose`] is the only way to the
@@ -20,16 +22,10 @@ impl Secret {
         &self.0
     }
 
-    /// Returns whether `candidate` is this secret, in a time that depends on the candidate's length only.
+    /// Returns whether `candidate` is this secret. The time of the answer shows nothing of the secret: what is compared
+    /// are hashes, and which of their bytes are equal does not say how close the candidate is.
     pub fn matches(&self, candidate: &[u8]) -> bool {
-        let own = self.0.as_bytes();
-        let mut difference = u8::from(own.len() != candidate.len());
-        for (index, byte) in candidate.iter().enumerate() {
-            // An empty secret is compared as zeros; the length distinguishes it.
-            let other = own.get(index % own.len().max(1)).copied().unwrap_or(0);
-            difference |= std::hint::black_box(byte ^ other);
-        }
-        difference == 0
+        hash_of(&[self.0.as_bytes()]) == hash_of(&[candidate])
     }
 }
 

@@ -24,7 +24,6 @@ use crate::util::percent;
 use crate::util::redact::Redactor;
 use crate::util::retry::{self, Failure, Retry};
 use crate::util::secret::Secret;
-use crate::windmill::json_digest;
 use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
 
 /// How long the answer to one small question may take.
@@ -102,7 +101,7 @@ pub fn key_trailer(key: &Secret) -> String {
 
 /// Returns a text that identifies a key and does not reveal it: `sha256:` and the digest.
 pub fn fingerprint(key: &Secret) -> String {
-    ["sha256:", &hash::hex(&json_digest::hash_of(&[key.expose().as_bytes()]))].concat()
+    ["sha256:", &hash::hex(&hash::hash_of(&[key.expose().as_bytes()]))].concat()
 }
 
 /// What Windmill says about itself and about the token.

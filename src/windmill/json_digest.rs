@@ -10,7 +10,7 @@ use std::io::{self, BufRead};
 
 use miniserde::json;
 
-use crate::util::hash::{Algorithm, Digest};
+use crate::util::hash::{Algorithm, Digest, hash_of};
 
 /// How many objects and arrays may be open. Windmill's own parser stops at 128; a value of a database may be deeper.
 const DEPTH_MAX: usize = 500;
@@ -241,13 +241,6 @@ impl Reader<'_, '_> {
         self.input.consume(usize::from(byte.is_some()));
         Ok(byte)
     }
-}
-
-/// Returns the hash of all parts together.
-pub fn hash_of(parts: &[&[u8]]) -> Hash {
-    let mut digest = Digest::new(Algorithm::Sha256);
-    parts.iter().for_each(|part| digest.update(part));
-    digest.finish_bytes()
 }
 
 /// Begins a digest that no value of another kind can have.

@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 
-use crate::util::hash::{self, Algorithm, Digest};
+use crate::util::hash::{self, Algorithm, Digest, hash_of};
 use crate::windmill::item_path::{FOLDERS, WMILL_LOCK};
-use crate::windmill::json_digest::{Hash, hash_of};
+use crate::windmill::json_digest::Hash;
 
 /// The folder whose files go into the hashes of all items.
 pub const DEPENDENCIES: &str = "dependencies/";

@@ -19,13 +19,13 @@ use miniserde::json::Value;
 use miniserde::{Deserialize, Serialize};
 
 use super::file_names;
-use super::json_digest::{self, Event, Hash, hash_of};
+use super::json_digest::{self, Event, Hash};
 use super::narrow::{self, DEPENDENCIES, Groups};
 use crate::model::names::quoted;
 use crate::model::run_result::LeftOut;
 use crate::util::deadline::CancelToken;
 use crate::util::files;
-use crate::util::hash::{self, Algorithm, Digest};
+use crate::util::hash::{self, Algorithm, Digest, hash_of};
 use crate::util::json::{self, Limits};
 use crate::util::redact::first_chars;
 use crate::windmill::item_path::{self, ItemKind};

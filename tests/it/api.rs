@@ -344,8 +344,8 @@ fn a_body_is_refused_by_the_name_of_what_is_wrong_in_it() {
     refused(&service, "{} {}", &["JSON"]);
     refused(&service, "{\"dryrun\":true}", &["dryrun", "unknown"]);
     refused(&service, "{\"Workspace\":\"shop\"}", &["Workspace", "unknown"]);
-    refused(&service, "{\"dry_run\":\"true\"}", &["dry_run", "string"]);
-    refused(&service, "{\"workspace\":7}", &["workspace", "number"]);
+    refused(&service, "{\"dry_run\":\"true\"}", &["dry_run", "true or false"]);
+    refused(&service, "{\"workspace\":7}", &["workspace", "string"]);
     refused(&service, "{\"repository\":\"https://h/x\"}", &["repository", "object"]);
     refused(&service, "{\"force\":true,\"force\":true}", &["force", "twice"]);
     refused(&service, "{\"git_branch\":\"\"}", &["git_branch", "empty"]);

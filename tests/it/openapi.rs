@@ -258,12 +258,16 @@ fn each_code_is_described_at_the_status_that_a_sync_answers_with() {
 fn the_fields_of_a_sync_are_described_and_no_others() {
     let description = Description::new();
     let schema = &description.0["components"]["schemas"]["SyncRequest"];
-    let described: BTreeSet<_> = members(&schema["properties"]).map(|(name, _)| name).collect();
+    let of_repository = members(&schema["properties"]["repository"]["properties"]);
+    let of_repository = of_repository.map(|(name, _)| format!("repository.{name}"));
+    let described = members(&schema["properties"]).map(|(name, _)| name.to_owned());
+    let described: BTreeSet<_> = described.chain(of_repository).collect();
     let code = code("src/request/json_body.rs");
     let (_, fields) = code.split_once("fn field(&mut self").expect("the fields in src/request/json_body.rs");
     let fields = fields.split("fn ").next().unwrap().lines();
-    let named = fields.filter_map(|line| line.trim().strip_prefix('"')?.split_once("\" =>"));
-    assert_eq!(described, named.map(|(name, _)| name).collect());
+    let named = fields.filter_map(|line| line.trim().strip_prefix('"')?.split_once('"'));
+    let named = named.filter(|(_, rest)| rest.starts_with(" =>") || rest.starts_with(" if "));
+    assert_eq!(described, named.map(|(name, _)| name.to_owned()).collect());
 
     let sandbox = Sandbox::new();
     let service = sandbox.service().serve();

@@ -13,7 +13,7 @@ use windmill_git_sync::http::request::{
     BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Head, Refusal, TARGET_BYTES_MAX, parse_head,
 };
 use windmill_git_sync::model::git_credentials::GitCredentials;
-use windmill_git_sync::request::{Draft, RequestError, SyncRequest, Target, Wait};
+use windmill_git_sync::request::{Draft, RequestError, SyncRequest, Target};
 use windmill_git_sync::util::secret::Secret;
 
 // ---------------------------------------------------------------- heads
@@ -212,10 +212,10 @@ fn config(variables: &[(&str, &str)]) -> Config {
 }
 
 /// Returns the only sync that a body requests.
-fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, Wait), RequestError> {
+fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, bool), RequestError> {
     let draft = Draft::from_json(body, config)?;
     match draft.wanted()? {
-        Target::One(workspace) => Ok((draft.request(&workspace)?, draft.wait())),
+        Target::One(workspace) => Ok((draft.request(&workspace)?, draft.waits())),
         Target::Several(_) | Target::All(_) => panic!("the settings have one workspace"),
     }
 }
@@ -225,10 +225,10 @@ fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, Wait), RequestErro
 pub fn body_is_read_in_one_way(body: &[u8]) {
     for config in CONFIGS.iter() {
         match read(body, config) {
-            Ok((request, wait)) => {
+            Ok((request, waits)) => {
                 let members = members_of(body);
                 check_use_of_secrets(&request, &members, config);
-                check_body_rewriting(&request, wait, config);
+                check_body_rewriting(&request, waits, config);
             }
             Err(error) => {
                 let again = read(body, config).err();
@@ -279,12 +279,15 @@ fn check_use_of_secrets(request: &SyncRequest, members: &BTreeMap<String, Value>
     }
     assert_eq!(request.configured, own_workspace && own_remote && own_place);
     if config.api_token.is_none() {
-        assert!(request.configured && !request.allow_mass_deletion, "a request without the service's token chose");
+        assert!(
+            request.configured && !request.flags.allow_mass_deletion,
+            "a request without the service's token chose"
+        );
     }
 }
 
 /// Asserts that all fields in their plain form give the same request.
-fn check_body_rewriting(request: &SyncRequest, wait: Wait, config: &Config) {
+fn check_body_rewriting(request: &SyncRequest, waits: bool, config: &Config) {
     // Most fields need the service's token.
     if config.api_token.is_none() {
         return;
@@ -314,10 +317,10 @@ fn check_body_rewriting(request: &SyncRequest, wait: Wait, config: &Config) {
         GitCredentials::None | GitCredentials::Ssh { .. } => {}
     }
     let flags = [
-        ("dry_run", request.dry_run),
-        ("force", request.force),
-        ("allow_mass_deletion", request.allow_mass_deletion),
-        ("wait", wait == Wait::UntilDone),
+        ("dry_run", request.flags.dry_run),
+        ("force", request.flags.force),
+        ("allow_mass_deletion", request.flags.allow_mass_deletion),
+        ("wait", waits),
     ];
     members.extend(flags.map(|(name, value)| format!("\"{name}\":{value}")));
     let rewritten = format!("{{{}}}", members.join(","));
@@ -325,7 +328,7 @@ fn check_body_rewriting(request: &SyncRequest, wait: Wait, config: &Config) {
         return;
     }
     match read(rewritten.as_bytes(), config) {
-        Ok((again, wait_again)) => assert!(again == *request && wait_again == wait, "not the same: {rewritten}"),
+        Ok((again, waits_again)) => assert!(again == *request && waits_again == waits, "not the same: {rewritten}"),
         Err(error) => panic!("{rewritten} is refused: {}", error.message),
     }
 }

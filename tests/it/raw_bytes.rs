@@ -518,7 +518,7 @@ impl Handler for Routes {
         head.require_json().err().map(|refusal| Response::from(&refusal))
     }
 
-    fn handle(&self, head: &Head, body: Vec<u8>, _caller: &Caller<'_>) -> Response {
+    fn handle(&self, head: &Head, body: Vec<u8>, _caller: &Caller) -> Response {
         assert_eq!(body.len(), head.body_bytes, "the handler gets the whole body and nothing more");
         Response::json(200, format!("{{\"body_bytes\":{}}}", body.len()))
     }

@@ -46,7 +46,7 @@ pub fn refuse_lost_rights(run: RunContext<'_>, account: &Account) -> Result<(), 
     let request = run.request;
     let (workspace, destination) = (&request.workspace, request.destination());
     let is_refused = !account.is_admin
-        && !request.allow_lost_rights
+        && !request.flags.allow_lost_rights
         && request.configured
         && (run.env.last_token_user)(workspace.as_str(), &destination).is_some_and(|last| last.admin);
     if !is_refused {
@@ -85,7 +85,7 @@ pub fn refuse_a_public_repository(
         warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
         return Ok(());
     }
-    let refusal = match target.request.purpose {
+    let refusal = match target.request.flags.purpose {
         Purpose::Restore => {
             "on the branch of the restore point: make the repository private, set ALLOW_PUBLIC_REPOSITORY=true if that is \
              meant, or give --no-backup-first; nothing was changed"
@@ -119,7 +119,7 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds)
             return Err(BackupError::new(Code::PlaintextSecrets, message));
         }
     }
-    if run.request.allow_mass_deletion || merged.comparison.changed().deleted == 0 {
+    if run.request.flags.allow_mass_deletion || merged.comparison.changed().deleted == 0 {
         return Ok(());
     }
     let deletions = deletions(merged, kinds).map_err(GitError::from)?;

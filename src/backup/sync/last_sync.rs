@@ -14,7 +14,7 @@ use crate::backup::sync::tip::{self, RemoteTip};
 use crate::git::object::ObjectId;
 use crate::model::run_result::LeftOut;
 use crate::util::files;
-use crate::util::hash::{Algorithm, Digest};
+use crate::util::hash;
 use crate::windmill::api::Account;
 use crate::windmill::cli::Program;
 use crate::windmill::narrow::Changed;
@@ -100,12 +100,13 @@ impl LastSync {
         let last = state.as_ref();
         let reason = if !config.skip_unchanged {
             Some("SKIP_UNCHANGED is false")
-        } else if run.request.force {
+        } else if run.request.flags.force {
             Some("it was asked for")
         } else {
             outdated(last, &settings, begun, config.full_sync_every)
         };
-        let offers_again = run.request.force || last.is_none_or(|last| last.is_to_offer(begun, config.full_sync_every));
+        let offers_again =
+            run.request.flags.force || last.is_none_or(|last| last.is_to_offer(begun, config.full_sync_every));
         Self { folder: folder.to_owned(), state, begun, settings, reason, offers_again }
     }
 
@@ -362,9 +363,7 @@ fn fitting(mut state: SavedState) -> SavedState {
 }
 
 fn digest_of(state: &str) -> String {
-    let mut digest = Digest::new(Algorithm::Sha256);
-    digest.update(state.as_bytes());
-    digest.finish()
+    hash::hex(&hash::hash_of(&[state.as_bytes()]))
 }
 
 #[cfg(test)]

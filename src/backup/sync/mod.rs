@@ -173,14 +173,14 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         if self.steps.is_first() {
             self.warn_about_removed_files(&merged.comparison).map_err(GitError::from)?;
         }
-        let is_committed = merged.comparison.changed() != Changed::default() && !self.run.request.dry_run;
+        let is_committed = merged.comparison.changed() != Changed::default() && !self.run.request.flags.dry_run;
         let commit = if is_committed { Some(self.steps.commit(&merged)?) } else { None };
         Ok((merged, commit))
     }
 
     fn leave_as_it_is(&mut self) -> Outcome {
         let tip = self.steps.tip().commit.clone();
-        if let (Some(tip), false) = (&tip, self.run.request.dry_run) {
+        if let (Some(tip), false) = (&tip, self.run.request.flags.dry_run) {
             self.steps.remember(tip, self.warnings);
         }
         unchanged(self.run, tip)
@@ -256,7 +256,7 @@ fn without(run: RunContext<'_>, mut outcome: Outcome, left_out: Vec<LeftOut>) ->
     }
     let missing = in_words(&left_out);
     let workspace = &run.request.workspace;
-    (outcome.code, outcome.message) = if run.request.dry_run {
+    (outcome.code, outcome.message) = if run.request.flags.dry_run {
         (Code::DryRun, format!("{}; what cannot be backed up: {missing}", outcome.message))
     } else {
         let did =

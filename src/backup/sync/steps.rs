@@ -146,7 +146,7 @@ impl<'a> LiveSteps<'a> {
             Ok((commit, pull)) => {
                 log::info!("unchanged since the last sync, pull skipped");
                 pull.warnings.iter().for_each(|warning| warnings.add(warning.clone()));
-                if !run.request.dry_run {
+                if !run.request.flags.dry_run {
                     last.follow(commit);
                 }
                 return Ok(Start::Unchanged { tip: commit.clone(), left_out: pull.left_out.clone() });

@@ -1,22 +1,18 @@
 //! One connection: reads a request and sends the answer, each with a deadline for the whole of it.
 
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::limits::{Limits, OpenSlot, Phase};
+use super::limits::{Caller, Phase};
 use super::unavailable;
-use crate::http::request::{self, HEAD_BYTES_MAX, Head, Method, Refusal};
+use crate::http::request::{self, Head, Method, Refusal};
 use crate::http::response::Response;
 use crate::http::sockets;
 use crate::model::result_code::Code;
 
 /// How many bytes are read at once: more than most requests have.
 const CHUNK_BYTES: usize = 2 * 1024;
-
-/// How many bytes a client may still send after its answer before it is cut off. Each read counts as a full chunk. A
-/// client that sends more does not read the answer.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// A client's socket.
 pub(super) struct Connection {
@@ -27,12 +23,6 @@ pub(super) struct Connection {
 /// The answer to a request that does not reach the handler; `None` if the client is gone or has sent nothing.
 type End = Option<Response>;
 
-/// The client of a connection, which waits for its answer.
-pub struct Caller<'a> {
-    pub(super) slot: &'a OpenSlot,
-    pub(super) limits: Limits,
-}
-
 /// What the client has sent so far, kept to send and to log the answer.
 #[derive(Default)]
 pub(super) struct ReceivedRequest {
@@ -42,21 +32,7 @@ pub(super) struct ReceivedRequest {
     is_all: bool,
 }
 
-impl Caller<'_> {
-    /// Has to be called before the answer waits for longer than a moment.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::TooManyRequests`]: the limit of waiting callers is reached, or there is no thread to wait in.
-    pub fn begin_wait(&self) -> Result<(), Code> {
-        if self.limits.callers_max == 0 { Err(Code::TooManyRequests) } else { self.slot.begin_wait() }
-    }
-
-    /// Whether the client has gone, or has lost its place to another caller. Called repeatedly while the answer waits.
-    pub fn is_gone(&self) -> bool {
-        self.slot.is_client_gone()
-    }
-
+impl Caller {
     /// Reads one request and returns its answer.
     pub(super) fn answer(&self, request: &mut ReceivedRequest) -> Result<Response, End> {
         let received = &mut request.received;
@@ -64,67 +40,47 @@ impl Caller<'_> {
         let head = request.head.insert(parsed);
         let request_bytes = bytes_used + head.body_bytes;
         request.is_all = received.len() == request_bytes;
-        if let Some(response) = self.slot.slots.handler.before_body(head) {
+        if let Some(response) = self.slots.handler.before_body(head) {
             return Ok(response);
         }
         if received.len() < request_bytes {
-            self.enter(Phase::Body(head.body_bytes))?;
+            self.enter(Phase::Body(head.body_bytes)).map_err(closed)?;
+            let deadline = Instant::now() + self.limits.timeout;
             if head.expects_continue && received.len() == bytes_used {
-                let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-                let deadline = Instant::now() + self.limits.timeout;
-                write_by(self.stream(), &mut [IoSlice::new(interim)], deadline).map_err(|_| None)?;
+                write_by(self.stream(), b"HTTP/1.1 100 Continue\r\n\r\n", deadline).map_err(|_| None)?;
             }
-            self.read_body(received, request_bytes)?;
-            request.is_all = true;
+            while received.len() < request_bytes {
+                self.read_more(received, deadline)?;
+            }
+            request.is_all = received.len() == request_bytes;
         }
         // Bytes after the request are not read: each connection has one request, as `Connection: close` says.
         received.truncate(request_bytes);
         received.drain(..bytes_used);
-        self.enter(Phase::Answering)?;
-        Ok(self.slot.slots.handler.handle(head, std::mem::take(received), self))
+        self.enter(Phase::Answering).map_err(closed)?;
+        Ok(self.slots.handler.handle(head, std::mem::take(received), self))
     }
 
     fn stream(&self) -> &TcpStream {
-        &self.slot.connection.stream
-    }
-
-    fn enter(&self, phase: Phase) -> Result<(), End> {
-        self.slot.enter(phase).map_err(|code| Some(unavailable(code)))
+        &self.connection.stream
     }
 
     fn read_head(&self, received: &mut Vec<u8>) -> Result<(Head, usize), End> {
         let deadline = Instant::now() + self.limits.timeout;
         loop {
-            let bytes_before = received.len();
-            self.read_more(received, CHUNK_BYTES, deadline)?;
-            // A head that arrives slowly is parsed once per line, not once per byte. Bytes that are not HTTP fail at
-            // the beginning.
-            let is_worth_parsing = bytes_before == 0 || received[bytes_before..].contains(&b'\n');
-            if !is_worth_parsing && received.len() <= HEAD_BYTES_MAX {
-                continue;
-            }
+            self.read_more(received, deadline)?;
             if let Some(parsed) = request::parse_head(received).map_err(|refusal| refused(&refusal))? {
                 return Ok(parsed);
             }
         }
     }
 
-    /// Reads until `received` holds the whole request.
-    fn read_body(&self, received: &mut Vec<u8>, request_bytes: usize) -> Result<(), End> {
-        let deadline = Instant::now() + self.limits.timeout;
-        received.reserve_exact(request_bytes - received.len());
-        while received.len() < request_bytes {
-            self.read_more(received, request_bytes - received.len(), deadline)?;
-        }
-        Ok(())
-    }
-
     /// Appends the bytes that have arrived, at least one.
-    fn read_more(&self, received: &mut Vec<u8>, bytes_max: usize, deadline: Instant) -> Result<(), End> {
+    fn read_more(&self, received: &mut Vec<u8>, deadline: Instant) -> Result<(), End> {
         let mut chunk = [0; CHUNK_BYTES];
-        match read_by(self.stream(), &mut chunk[..bytes_max.min(CHUNK_BYTES)], deadline) {
+        match read_by(self.stream(), &mut chunk, deadline) {
             Ok(0) => {
-                self.slot.check().map_err(|code| Some(unavailable(code)))?;
+                self.check().map_err(closed)?;
                 if received.is_empty() {
                     return Err(None);
                 }
@@ -152,34 +108,27 @@ impl Caller<'_> {
         if is_head {
             response.body = Vec::new();
         }
-        if self.slot.enter(Phase::Sending(response.body.len())).is_err() {
-            return self.slot.connection.send_at_once(&response, Some(is_head));
+        if self.enter(Phase::Sending(response.body.len())).is_err() {
+            return self.connection.send_at_once(&response, Some(is_head));
         }
-        let deadline = Instant::now() + self.limits.timeout;
-        let mut parts = [IoSlice::new(head.as_bytes()), IoSlice::new(&response.body)];
-        let written = write_by(self.stream(), &mut parts, deadline);
-        // The body is not kept for a client that is slow to close.
-        drop(response);
-        let _ = self.slot.enter(Phase::Sending(0));
-        // The kernel holds no bytes back: closing our side, which follows, sends the rest.
-        if written.is_err() || request.is_all && sockets::is_quiet(self.stream()) {
+        let (stream, deadline) = (self.stream(), Instant::now() + self.limits.timeout);
+        let parts = [head.as_bytes(), &response.body];
+        let sent = parts.iter().try_for_each(|part| write_by(stream, part, deadline));
+        let is_done = sent.is_err() || request.is_all && !sockets::look_at(stream).is_readable;
+        // The kernel holds no bytes back: closing our side, here or by the return, sends the rest.
+        if is_done || stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
-        if self.stream().shutdown(Shutdown::Write).is_err() {
-            return;
-        }
-        let (mut bytes_left, mut chunk) = (LINGER_BYTES_MAX, [0; CHUNK_BYTES]);
-        while let Ok(1..) = read_by(self.stream(), &mut chunk, deadline) {
-            bytes_left -= CHUNK_BYTES;
-            if bytes_left == 0 {
-                return;
-            }
-        }
+        while let Ok(1..) = read_by(stream, &mut [0; CHUNK_BYTES], deadline) {}
     }
 }
 
 fn refused(refusal: &Refusal) -> End {
     Some(Response::from(refusal))
+}
+
+fn closed(code: Code) -> End {
+    Some(unavailable(code))
 }
 
 /// Reads once. Returns [`io::ErrorKind::TimedOut`] at the deadline.
@@ -195,14 +144,12 @@ fn read_by(mut stream: &TcpStream, chunk: &mut [u8], deadline: Instant) -> io::R
 }
 
 /// Writes everything, or returns an error at the deadline.
-fn write_by(mut stream: &TcpStream, mut parts: &mut [IoSlice<'_>], deadline: Instant) -> io::Result<()> {
-    // This removes empty parts at the beginning.
-    IoSlice::advance_slices(&mut parts, 0);
-    while !parts.is_empty() {
+fn write_by(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
         stream.set_write_timeout(Some(time_left(deadline)?))?;
-        match stream.write_vectored(parts) {
+        match stream.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut parts, written),
+            Ok(written) => bytes = &bytes[written..],
             Err(error) if is_transient(&error) => {}
             Err(error) => return Err(error),
         }

@@ -2,7 +2,8 @@
 //! room.
 
 use std::net::{IpAddr, Shutdown};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Handler;
@@ -46,10 +47,6 @@ impl Default for Limits {
     }
 }
 
-/// How long a new connection waits for another one to close. Closing takes microseconds of work, but longer on a busy
-/// machine. No other connection is accepted meanwhile.
-const CLOSE_TIME_MAX: Duration = Duration::from_millis(500);
-
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -61,8 +58,7 @@ pub(super) enum Phase {
     Answering,
     /// The answer waits for a run.
     Waiting,
-    /// An answer with a body of this many bytes is being sent, or none of them is left and the server waits for the
-    /// client to close.
+    /// An answer with a body of this many bytes is being sent, or the server waits for the client to close.
     Sending(usize),
 }
 
@@ -77,8 +73,6 @@ struct Slot {
     connection: Arc<Connection>,
     phase: Phase,
     since: Instant,
-    /// Why it has to close.
-    closing: Option<Code>,
 }
 
 impl Slot {
@@ -86,9 +80,16 @@ impl Slot {
         self.connection.peer.ip()
     }
 
-    /// Makes the connection close. Its thread sees the end of its input at once, and then reads the reason.
-    fn close(&mut self, code: Code) {
-        self.closing = Some(code);
+    /// Returns the size of the body that is being read or sent.
+    fn bytes(&self) -> usize {
+        match self.phase {
+            Phase::Body(bytes) | Phase::Sending(bytes) => bytes,
+            _ => 0,
+        }
+    }
+
+    /// Makes the connection close: its thread sees the end of its input at once, and then that it has no slot.
+    fn close(self) {
         let side = if matches!(self.phase, Phase::Sending(_)) { Shutdown::Both } else { Shutdown::Read };
         // This fails if the peer is already gone.
         let _ = self.connection.stream.shutdown(side);
@@ -97,15 +98,16 @@ impl Slot {
 
 /// All open connections, and what answers their requests.
 pub(super) struct Slots {
+    /// A connection that has to close is no longer in the list.
     list: Mutex<Vec<Slot>>,
-    changed: Condvar,
+    is_stopped: AtomicBool,
     pub(super) limits: Limits,
     pub(super) handler: Arc<dyn Handler>,
 }
 
 impl Slots {
     pub(super) fn new(limits: Limits, handler: Arc<dyn Handler>) -> Self {
-        Self { list: Mutex::default(), changed: Condvar::new(), limits, handler }
+        Self { list: Mutex::default(), is_stopped: AtomicBool::new(false), limits, handler }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Slot>> {
@@ -113,145 +115,110 @@ impl Slots {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the connection a slot. Another connection may have to close for it. Returns `None` if none can close in
-    /// time.
-    pub(super) fn open(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<OpenSlot> {
-        let deadline = Instant::now() + CLOSE_TIME_MAX;
+    /// Gives the connection a slot, for which another connection may have to close. Returns `None` if none can close.
+    pub(super) fn open(self: &Arc<Self>, connection: Arc<Connection>) -> Option<Caller> {
         let (peer, limits) = (connection.peer.ip(), self.limits);
         let mut list = self.lock();
-        loop {
-            let own = list.iter().filter(|slot| slot.peer() == peer).count();
-            let reserved = if own == 0 { 0 } else { limits.reserved };
-            let is_peer_full = own >= limits.connections_per_peer_max;
-            if !is_peer_full && list.len() + reserved < limits.connections_max {
-                break;
-            }
-            let may_close = |slot: &Slot| !is_peer_full || slot.peer() == peer;
-            let is_closing = list.iter().any(|slot| slot.closing.is_some() && may_close(slot));
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || !is_closing && !close_longest_waiting(&mut list, may_close) {
-                return None;
-            }
-            list = self.changed.wait_timeout(list, left).unwrap_or_else(PoisonError::into_inner).0;
+        let own = list.iter().filter(|slot| slot.peer() == peer).count();
+        let reserved = if own == 0 { 0 } else { limits.reserved };
+        let is_peer_full = own >= limits.connections_per_peer_max;
+        let is_full = is_peer_full || list.len() + reserved >= limits.connections_max;
+        if is_full && !close_longest_waiting(&mut list, |slot| !is_peer_full || slot.peer() == peer) {
+            return None;
         }
-        let (connection, phase, since) = (Arc::clone(connection), Phase::Head, Instant::now());
-        list.push(Slot { connection: Arc::clone(&connection), phase, since, closing: None });
-        Some(OpenSlot { slots: Arc::clone(self), connection })
+        list.push(Slot { connection: Arc::clone(&connection), phase: Phase::Head, since: Instant::now() });
+        Some(Caller { connection, limits, slots: Arc::clone(self) })
     }
 
     /// Closes the connections that have not sent their whole request: they are too late.
     pub(super) fn close_unfinished(&self) {
-        for slot in self.lock().iter_mut().filter(|slot| matches!(slot.phase, Phase::Head | Phase::Body(_))) {
-            slot.close(Code::ShuttingDown);
-        }
-    }
-
-    /// Waits until no connection is open, at most `timeout`. Returns how many are left.
-    pub(super) fn wait_until_empty(&self, timeout: Duration) -> usize {
-        let waited = self.changed.wait_timeout_while(self.lock(), timeout, |list| !list.is_empty());
-        waited.unwrap_or_else(PoisonError::into_inner).0.len()
+        self.is_stopped.store(true, Ordering::SeqCst);
+        let is_unfinished = |slot: &mut Slot| matches!(slot.phase, Phase::Head | Phase::Body(_));
+        self.lock().extract_if(.., is_unfinished).for_each(Slot::close);
     }
 }
 
 /// Closes the connection of these that has waited for its client the longest. Returns whether there is one.
-fn close_longest_waiting(list: &mut [Slot], is_one: impl Fn(&Slot) -> bool) -> bool {
-    let waiting = list.iter_mut().filter(|slot| slot.closing.is_none() && slot.phase.waits_for_client());
-    let longest = waiting.filter(|slot| is_one(slot)).min_by_key(|slot| slot.since);
-    longest.map(|slot| slot.close(Code::TooManyRequests)).is_some()
+fn close_longest_waiting(list: &mut Vec<Slot>, is_one: impl Fn(&Slot) -> bool) -> bool {
+    let waiting = list.iter().enumerate().filter(|(_, slot)| slot.phase.waits_for_client() && is_one(slot));
+    let longest = waiting.min_by_key(|(_, slot)| slot.since).map(|(index, _)| index);
+    longest.map(|index| list.swap_remove(index).close()).is_some()
 }
 
-/// The slot of one connection. Dropping this frees the slot.
-pub(super) struct OpenSlot {
-    pub(super) slots: Arc<Slots>,
+/// The client of a connection, which has a slot. Dropping this frees the slot.
+pub struct Caller {
     pub(super) connection: Arc<Connection>,
+    pub(super) limits: Limits,
+    /// The last field, so that the socket is closed when this is dropped: `Draining` counts the references.
+    pub(super) slots: Arc<Slots>,
 }
 
-impl OpenSlot {
+impl Caller {
     fn is_own(&self, slot: &Slot) -> bool {
         Arc::ptr_eq(&slot.connection, &self.connection)
     }
 
-    /// Closes another connection that waits for its client, because the system has no thread for this one.
-    pub(super) fn close_another(&self) {
-        let mut list = self.slots.lock();
-        close_longest_waiting(&mut list, |slot| !self.is_own(slot));
+    /// Returns the slot in the list, or the reason why the connection has to close.
+    fn own<'a>(&self, list: &'a mut [Slot]) -> Result<&'a mut Slot, Code> {
+        let is_stopped = self.slots.is_stopped.load(Ordering::SeqCst);
+        let reason = if is_stopped { Code::ShuttingDown } else { Code::TooManyRequests };
+        list.iter_mut().find(|slot| self.is_own(slot)).ok_or(reason)
     }
 
-    /// Enters the next phase.
+    /// Enters the next phase. If the bodies of all connections, which are being read or sent, are together beyond their
+    /// limit, closes those that have taken the longest until the rest fits.
     ///
     /// # Errors
     ///
     /// The reason why the connection has to close instead.
     pub(super) fn enter(&self, phase: Phase) -> Result<(), Code> {
         let mut list = self.slots.lock();
-        let Some(own) = list.iter_mut().find(|slot| self.is_own(slot)) else { return Ok(()) };
-        if let Some(code) = own.closing {
-            return Err(code);
-        }
-        // A client that has its answer and does not close counts from the beginning of the answer.
-        if !matches!((own.phase, phase), (Phase::Sending(_), Phase::Sending(0))) {
-            own.since = Instant::now();
-        }
-        own.phase = phase;
-        self.keep_small(&mut list);
+        let own = self.own(&mut list)?;
+        (own.phase, own.since) = (phase, Instant::now());
+        let is_other = |slot: &Slot| slot.bytes() > 0 && !self.is_own(slot);
+        while list.iter().map(Slot::bytes).sum::<usize>() > self.slots.limits.bytes_max
+            && close_longest_waiting(&mut list, is_other)
+        {}
         Ok(())
     }
 
     /// Returns an error with the reason if the connection has to close.
     pub(super) fn check(&self) -> Result<(), Code> {
-        let list = self.slots.lock();
-        list.iter().find(|slot| self.is_own(slot)).and_then(|own| own.closing).map_or(Ok(()), Err)
+        self.own(&mut self.slots.lock()).map(|_| ())
     }
 
-    /// Counts this connection among the callers that wait. If the limit is reached, it takes the place of a caller
-    /// whose client has ended its side, because that client is most likely gone.
+    /// Counts this connection among the callers that wait. Has to be called before the answer waits for longer than a
+    /// moment. If the limit is reached, it takes the place of a caller whose client has ended its side, because that
+    /// client is most likely gone.
     ///
     /// # Errors
     ///
-    /// [`Code::TooManyRequests`] if there is no such caller.
-    pub(super) fn begin_wait(&self) -> Result<(), Code> {
-        let (mut list, limits) = (self.slots.lock(), self.slots.limits);
+    /// [`Code::TooManyRequests`] if there is no such caller, or no thread to wait in.
+    pub fn begin_wait(&self) -> Result<(), Code> {
+        let (mut list, limits) = (self.slots.lock(), self.limits);
+        if limits.callers_max == 0 {
+            return Err(Code::TooManyRequests);
+        }
         let callers: Vec<_> = list.iter().filter(|slot| slot.phase == Phase::Waiting).map(Slot::peer).collect();
         let reserved = if callers.contains(&self.connection.peer.ip()) { 0 } else { limits.reserved };
         if callers.len() >= limits.callers_max + reserved {
             let mut waiting = list.iter_mut().filter(|slot| slot.phase == Phase::Waiting);
-            let gone = waiting.find(|slot| sockets::has_peer_ended(&slot.connection.stream));
+            let gone = waiting.find(|slot| sockets::look_at(&slot.connection.stream).has_peer_ended);
             gone.ok_or(Code::TooManyRequests)?.phase = Phase::Answering;
         }
-        if let Some(own) = list.iter_mut().find(|slot| self.is_own(slot)) {
-            own.phase = Phase::Waiting;
-        }
-        drop(list);
-        sockets::notice_silent_ends(&self.connection.stream);
+        self.own(&mut list)?.phase = Phase::Waiting;
         Ok(())
     }
 
-    /// Whether the client is gone, or another caller has taken its place.
-    pub(super) fn is_client_gone(&self) -> bool {
-        let has_place = |slot: &Slot| self.is_own(slot) && slot.phase == Phase::Waiting;
-        sockets::has_ended(&self.connection.stream) || !self.slots.lock().iter().any(has_place)
-    }
-
-    /// Keeps the bodies of all connections, which are being read or sent, within their limit: closes those that have
-    /// taken the longest until the rest fits.
-    fn keep_small(&self, list: &mut [Slot]) {
-        let size = |slot: &Slot| match slot.phase {
-            Phase::Body(bytes) | Phase::Sending(bytes) if slot.closing.is_none() => bytes,
-            _ => 0,
-        };
-        let mut excess = list.iter().map(size).sum::<usize>().saturating_sub(self.slots.limits.bytes_max);
-        while excess > 0 {
-            let others = list.iter_mut().filter(|slot| size(slot) > 0 && !self.is_own(slot));
-            let Some(longest) = others.min_by_key(|slot| slot.since) else { return };
-            excess = excess.saturating_sub(size(longest));
-            longest.close(Code::TooManyRequests);
-        }
+    /// Whether the client has gone, or has lost its place to another caller. Called repeatedly while the answer waits.
+    pub fn is_gone(&self) -> bool {
+        sockets::look_at(&self.connection.stream).has_ended
+            || !self.own(&mut self.slots.lock()).is_ok_and(|own| own.phase == Phase::Waiting)
     }
 }
 
-impl Drop for OpenSlot {
+impl Drop for Caller {
     fn drop(&mut self) {
         self.slots.lock().retain(|slot| !self.is_own(slot));
-        self.slots.changed.notify_all();
     }
 }

@@ -17,10 +17,10 @@ use crate::http::request::Head;
 use crate::http::response::Response;
 use crate::http::sockets;
 use crate::model::result_code::Code;
-pub use connection::Caller;
+use crate::util::deadline::wait_while;
 use connection::{Connection, ReceivedRequest};
-pub use limits::Limits;
-use limits::{OpenSlot, Slots};
+use limits::Slots;
+pub use limits::{Caller, Limits};
 
 /// Answers the requests.
 pub trait Handler: Send + Sync {
@@ -29,7 +29,7 @@ pub trait Handler: Send + Sync {
 
     /// Returns the answer to the whole request. It may block after [`Caller::begin_wait`], as long as the caller is not
     /// gone. It runs on a small stack.
-    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response;
+    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller) -> Response;
 
     /// Called once for each answer, before it is sent. There is no head if the bytes were invalid or were not read.
     fn answered(&self, _head: Option<&Head>, _status: u16) {}
@@ -45,7 +45,7 @@ const IN_TURN_TIME_MAX: Duration = Duration::from_millis(250);
 
 /// How many connections the kernel holds until they are accepted. If there are more, clients try again after a second.
 /// A burst of this size is accepted in a few hundredths of a second. After a stop, the clients in it get a 503.
-const BACKLOG_MAX: u16 = 1024;
+const BACKLOG_MAX: i32 = 1024;
 
 /// A listening socket that is not served yet.
 pub struct Server {
@@ -78,7 +78,8 @@ impl Server {
             #[expect(clippy::disallowed_methods, reason = "this is the listener")]
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
-            sockets::deepen_backlog(&listener, BACKLOG_MAX)?;
+            #[cfg(unix)]
+            rustix::net::listen(&listener, BACKLOG_MAX)?;
             // Opened in advance, so that a stop works even if no descriptors are left.
             let (stopped, stop) = io::pipe()?;
             Ok(Self { listener, stopped, stop: Stop(Arc::new(stop)), limits: Limits::default() })
@@ -129,25 +130,29 @@ impl Draining {
     /// Waits until every answer is sent, at most `timeout`. Returns how many connections are left. It may be called
     /// again.
     pub fn wait(&self, timeout: Duration) -> usize {
-        self.0.wait_until_empty(timeout)
+        // Each connection has one reference more.
+        let left = || Arc::strong_count(&self.0) - 1;
+        wait_while(timeout, || left() > 0);
+        left()
     }
 }
 
 /// Gives the connection a slot and a thread, or rejects it. If no thread can be started, the connection is served
 /// before this returns.
 fn admit(connection: &Arc<Connection>, slots: &Arc<Slots>) {
-    let Some(slot) = slots.open(connection) else {
+    let Some(caller) = slots.open(Arc::clone(connection)) else {
         return reject(connection, slots, Code::TooManyRequests);
     };
-    let slot = Arc::new(slot);
+    let caller = Arc::new(caller);
     let thread = std::thread::Builder::new().name("connection".to_owned()).stack_size(STACK_BYTES);
-    let (of_thread, limits) = (Arc::clone(&slot), slots.limits);
-    if let Err(error) = thread.spawn(move || serve(&of_thread, limits)) {
+    let of_thread = Arc::clone(&caller);
+    if let Err(error) = thread.spawn(move || serve(&of_thread)) {
         log::debug!("no thread for a connection, which is served in turn: {error}");
-        // A slow connection is closed, so that its thread is free for the next one.
-        slot.close_another();
-        // The accepting thread must not wait for a run.
-        serve(&slot, Limits { callers_max: 0, timeout: IN_TURN_TIME_MAX, ..limits });
+        // No thread has it. The accepting thread must not wait for a run.
+        if let Some(mut caller) = Arc::into_inner(caller) {
+            caller.limits = Limits { callers_max: 0, timeout: IN_TURN_TIME_MAX, ..slots.limits };
+            serve(&caller);
+        }
     }
 }
 
@@ -168,10 +173,9 @@ fn unavailable(code: Code) -> Response {
 }
 
 /// Serves one connection, from its first byte to its close.
-fn serve(slot: &OpenSlot, limits: Limits) {
+fn serve(caller: &Caller) {
     let started = Instant::now();
     let mut request = ReceivedRequest::default();
-    let caller = Caller { slot, limits };
     let outcome = catch_unwind(AssertUnwindSafe(|| caller.answer(&mut request)));
     let head = request.head.as_ref();
     let outcome = outcome.unwrap_or_else(|_| {
@@ -181,19 +185,16 @@ fn serve(slot: &OpenSlot, limits: Limits) {
     });
     let (Ok(response) | Err(Some(response))) = outcome else { return };
     // Counted before it is sent, so that a client that has its answer finds it in the metrics.
-    slot.slots.handler.answered(head, response.status);
+    caller.slots.handler.answered(head, response.status);
     let status = response.status;
     caller.send(response, &request);
     let milliseconds = started.elapsed().as_millis();
-    log::debug!("{} {} {status} {milliseconds} ms", slot.connection.peer, describe(head));
+    log::debug!("{} {} {status} {milliseconds} ms", caller.connection.peer, describe(head));
 }
 
-/// Returns the method and the path for the log, safe to print. It never contains the query or a header.
+/// Returns the method and the path for the log, which are printable ASCII. It never contains the query or a header.
 fn describe(head: Option<&Head>) -> String {
-    head.map_or_else(
-        || "-".to_owned(),
-        |head| format!("{} {}", head.method.as_str(), head.path).escape_debug().to_string(),
-    )
+    head.map_or_else(|| "-".to_owned(), |head| format!("{} {}", head.method, head.path))
 }
 
 // With one `cfg` for both conditions, clippy would not see that these are tests.

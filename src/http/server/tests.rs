@@ -57,7 +57,7 @@ impl Gate {
         self.change(|state| state.is_open = true);
     }
 
-    fn pass(&self, caller: &Caller<'_>) -> Response {
+    fn pass(&self, caller: &Caller) -> Response {
         if let Err(code) = caller.begin_wait() {
             return unavailable(code);
         }
@@ -73,7 +73,7 @@ impl Gate {
         state.waiting -= 1;
         drop(state);
         self.changed.notify_all();
-        if is_gone { unavailable(Code::TooManyRequests) } else { Response::text(200, "done".to_owned()) }
+        if is_gone { unavailable(Code::TooManyRequests) } else { Response::json(200, "done".to_owned()) }
     }
 }
 
@@ -85,14 +85,14 @@ impl Handler for Gate {
         (head.path == "/absent").then(Response::not_found)
     }
 
-    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller<'_>) -> Response {
+    fn handle(&self, head: &Head, body: Vec<u8>, caller: &Caller) -> Response {
         match head.path.as_str() {
             "/panic" => panic!("an error of the handler"),
-            "/large" => return Response::text(200, "x".repeat(LARGE_BYTES)),
+            "/large" => return Response::json(200, "x".repeat(LARGE_BYTES)),
             "/sync" => return self.pass(caller),
             _ => {}
         }
-        Response::text(200, format!("{} bytes", body.len()))
+        Response::json(200, format!("{} bytes", body.len()))
     }
 
     fn answered(&self, _head: Option<&Head>, status: u16) {
