@@ -39,7 +39,7 @@ pub(super) fn find(git_folder: &Path) -> Result<Vec<PathBuf>, String> {
 /// Returns whether git uses this name, in this folder of a repository, for something that it has not finished.
 fn is_unfinished(folder: &str, name: &str) -> bool {
     match folder.strip_prefix("objects") {
-        None => has_ending(name, "lock") || folder.is_empty() && name.starts_with("shallow_"),
+        None => has_ending(name, "lock") || name.starts_with("shallow_") || name.starts_with("fast_import_crash_"),
         // The objects of a received push are in their own folder until git accepts them.
         Some("") => name.starts_with("tmp_") || name.starts_with("incoming-"),
         Some(_) => name.starts_with("tmp_") || name.starts_with(".tmp-") || has_ending(name, "lock"),
@@ -64,6 +64,7 @@ mod tests {
         for (folder, name) in [
             ("", "index.lock"),
             ("", "shallow_Xy12"),
+            ("", "fast_import_crash_12"),
             ("refs/sync", "tip.lock"),
             ("objects", "tmp_objdir-incoming-x"),
             ("objects/pack", "tmp_pack_x1"),

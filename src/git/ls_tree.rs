@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::git::object::{self, Entry, ObjectId};
+use crate::git::object::{Entry, ObjectId};
 use crate::model::names;
 use crate::util::files;
 
@@ -25,7 +25,7 @@ const BUFFER_BYTES: usize = 16 << 10;
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// A file with a line for each file of a tree, as git writes it: `mode type object TAB path NUL`, with the size before
-/// the TAB if it was asked for. `git mktree` and `git update-index --index-info` read such lines without a size.
+/// the TAB if it was asked for. The type is not used.
 #[derive(Clone, Debug)]
 pub struct Listing {
     path: PathBuf,
@@ -124,17 +124,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes an entry. `git update-index` removes a path with the mode 0 from its index.
+    /// Writes an entry.
     ///
     /// # Errors
     /// Fails on an I/O error.
     pub fn put(&mut self, path: &[u8], entry: &Entry) -> io::Result<()> {
-        let kind = match entry.mode {
-            object::FOLDER => "tree",
-            object::SUBMODULE => "commit",
-            _ => "blob",
-        };
-        write!(self.file, "{:06o} {kind} {}\t", entry.mode, entry.object)?;
+        write!(self.file, "{:06o} - {}\t", entry.mode, entry.object)?;
         self.file.write_all(path)?;
         self.file.write_all(b"\0")
     }

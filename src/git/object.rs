@@ -67,7 +67,6 @@ impl fmt::Display for ObjectId {
 const LINK: u32 = 0o120_000;
 /// The mode of a folder, as an entry of its parent tree.
 pub(super) const FOLDER: u32 = 0o040_000;
-pub(super) const SUBMODULE: u32 = 0o160_000;
 
 /// An entry of a tree or an index.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -79,9 +79,7 @@ pub fn make(
         let commits = by_item.iter().map(|(item, changes)| builder.item_commit(item, changes));
         let commits = commits.collect::<io::Result<Vec<_>>>()?;
         let (path, ours) = (run.request.subdir.as_str(), &run.request.author);
-        if let Some((commit, made)) = git.commit_chain(tip.commit.as_ref(), path, tip.tree.as_ref(), ours, &commits)?
-            && made == folder
-        {
+        if let Some(commit) = git.commit_chain(tip.commit.as_ref(), path, ours, &commits, &whole)? {
             return Ok(CreatedCommit { commit, folder, warning });
         }
         // For example, a file of one item replaces a folder of another. Each commit is right, but not in every order.
