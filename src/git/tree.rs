@@ -78,8 +78,10 @@ impl Git<'_> {
         if path.is_empty() {
             return Ok(folder.clone());
         }
+        let empty = self.empty_tree()?;
         let entry = Entry { mode: object::FOLDER, object: folder.clone() };
-        self.make_tree(commit, [Ok(order(path, (!folder.is_empty_tree()).then_some(&entry)))].into_iter())
+        let entry = Some(&entry).filter(|_| *folder != empty);
+        self.make_tree(commit, iter::once(Ok(order(path, entry))))
     }
 
     /// Lists all files of a commit or tree, sound or not, in a listing of this name. It overwrites a listing of the

@@ -132,7 +132,8 @@ impl CommitBuilder<'_> {
     /// Returns the message of a commit with all changes. Its body names the last editor of each item, and its trailers
     /// name these editors as co-authors.
     fn whole_message(&self) -> io::Result<String> {
-        let mut message = format!("{}\n\n{}\n", self.run.request.message, self.comparison.summary(LISTED_MAX)?);
+        let summary = summary(LISTED_MAX, self.comparison.changes()?)?;
+        let mut message = format!("{}\n\n{summary}\n", self.run.request.message);
         let named: Vec<_> = self.edits.iter().filter_map(|(item, edit)| Some((item, edit.author.as_ref()?))).collect();
         if !named.is_empty() {
             message.push_str("\nLast edited by\n\n");
