@@ -8,16 +8,12 @@ use crate::util::secret::Secret;
 /// The start of a decoded key in OpenSSH's own format. The length of the cipher's name and that name follow.
 const OPENSSH_MAGIC: &[u8] = b"openssh-key-v1\0";
 
-/// Returns why `ssh` cannot use a key, in a text that names its setting, or `None` if no reason is visible.
+/// Returns why `ssh` cannot use a key, in a text that names its setting, or `None` if no reason is visible. The first
+/// reason that holds counts.
 pub fn fault_of(setting: &str, key: &Secret) -> Option<String> {
-    let why = why_unusable(key.expose().trim())?;
-    Some([setting, " is not a private key without a passphrase: ", why].concat())
-}
-
-/// The first reason that holds counts.
-fn why_unusable(text: &str) -> Option<&'static str> {
     const PUBLIC: [&str; 6] =
         ["ssh-", "ecdsa-", "sk-", "-----BEGIN PUBLIC", "-----BEGIN SSH2 PUBLIC", "---- BEGIN SSH2"];
+    let text = key.expose().trim();
     let reasons = [
         (
             PUBLIC.iter().any(|start| text.starts_with(start)),
@@ -35,7 +31,8 @@ fn why_unusable(text: &str) -> Option<&'static str> {
         ),
         (has_passphrase(text), "it has a passphrase; `ssh-keygen -p -N '' -f KEY` removes it"),
     ];
-    reasons.into_iter().find_map(|(holds, why)| holds.then_some(why))
+    let (_, why) = reasons.into_iter().find(|(holds, _)| *holds)?;
+    Some([setting, " is not a private key without a passphrase: ", why].concat())
 }
 
 fn has_passphrase(text: &str) -> bool {
