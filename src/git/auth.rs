@@ -23,7 +23,7 @@ ServerAliveInterval=15
 ServerAliveCountMax=4";
 
 /// The variable from which our own program, started by git as `ssh`, reads the options for the real ssh, one a line, or
-/// [`THIS_MACHINE`].
+/// that the repository is on this machine.
 pub const OPTIONS_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
 /// The value in place of options if the repository is on this machine.
 pub(super) const THIS_MACHINE: &str = "this machine";
