@@ -409,12 +409,12 @@ impl Check<'_> {
 
     /// Checks the programs. Returns whether git can be used, over ssh too if the remote needs it.
     fn tools(&mut self, run_env: &RunEnv) -> bool {
-        match cli::version(run_env, &mut |_| {}) {
-            Ok(version) if is_older(&version, WMILL_VERSION_MIN) => {
+        match cli::version(run_env) {
+            Ok((version, _)) if is_older(&version, WMILL_VERSION_MIN) => {
                 let message = format_args!("{version}, which sometimes drops lock files of scripts");
                 self.warn("wmill", message, "npm install --global windmill-cli");
             }
-            Ok(version) => self.ok("wmill", version),
+            Ok((version, _)) => self.ok("wmill", version),
             Err(why) => {
                 let remedy = "npm install --global windmill-cli, with Node.js 20 or newer; or use the image";
                 self.tell("wmill", Status::Failed(Code::PullFailed), why, remedy);
@@ -426,9 +426,9 @@ impl Check<'_> {
         for (name, option, prefix, version_min) in
             [("git", "--version", "git version ", GIT_VERSION_MIN)].into_iter().chain(ssh)
         {
-            let why = match run_env.version(name, option, prefix, &mut |_| {}) {
-                Ok(version) if is_older(&version, version_min) => version + ", which is too old",
-                Ok(version) => {
+            let why = match run_env.version(name, option, prefix) {
+                Ok((version, _)) if is_older(&version, version_min) => version + ", which is too old",
+                Ok((version, _)) => {
                     self.ok(name, version);
                     continue;
                 }

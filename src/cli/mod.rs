@@ -21,7 +21,7 @@ use crate::backup::paths;
 use crate::backup::restore::glob::Pattern;
 use crate::config::{Config, Environment, Options, Required};
 #[cfg(unix)]
-use crate::git::ssh_helper;
+use crate::git::{OPTIONS_ENVIRONMENT, push_journal, ssh_helper};
 use crate::model::result_code::Code;
 use crate::model::run_result;
 #[cfg(unix)]
@@ -41,9 +41,9 @@ pub fn main() -> ExitCode {
     let (arguments, environment) = (std::env::args_os().skip(1), std::env::vars_os());
     #[cfg(unix)]
     #[expect(clippy::disallowed_methods, reason = "git started us as its ssh, and tells by the environment")]
-    if let Some(options) = std::env::var_os(ssh_helper::OPTIONS_ENVIRONMENT) {
-        let push = std::env::var_os(ssh_helper::PUSH_ENVIRONMENT);
-        let mut tell = |line: String| eprint_line(&[ssh_helper::LINE_PREFIX, &line].concat());
+    if let Some(options) = std::env::var_os(OPTIONS_ENVIRONMENT) {
+        let push = std::env::var_os(push_journal::PUSH_ENVIRONMENT);
+        let mut tell = |line: String| eprint_line(&[push_journal::LINE_PREFIX, &line].concat());
         let error = ssh_helper::become_ssh(&options, push.as_deref(), arguments, &mut tell);
         eprint_line(&format!("{PROGRAM}: cannot start ssh: {error}"));
         return ExitCode::from(255);

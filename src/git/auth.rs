@@ -5,7 +5,6 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use super::GitError;
-use crate::git::ssh_helper;
 use crate::model::git_credentials::{GitCredentials, basic_credentials};
 use crate::model::urls::{RemoteScheme, RemoteUrl};
 use crate::process::run_env::RunEnv;
@@ -22,6 +21,12 @@ BatchMode=yes
 ConnectTimeout=20
 ServerAliveInterval=15
 ServerAliveCountMax=4";
+
+/// The variable from which our own program, started by git as `ssh`, reads the options for the real ssh, one a line, or
+/// that the repository is on this machine.
+pub const OPTIONS_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
+/// The value in place of options if the repository is on this machine.
+pub(super) const THIS_MACHINE: &str = "this machine";
 
 /// The paths of a checkout and of the files that git needs to talk to its remote.
 pub struct RepositoryPaths<'a> {
@@ -67,13 +72,11 @@ pub(super) fn environment(
             // A command with options would need a shell, and our image has no shell.
             pair("GIT_SSH", &site.own_program.to_string_lossy()),
             pair("GIT_SSH_VARIANT", "ssh"),
-            pair(ssh_helper::OPTIONS_ENVIRONMENT, options),
+            pair(OPTIONS_ENVIRONMENT, options),
         ]
     };
     match credentials {
-        GitCredentials::None if remote.scheme() == RemoteScheme::File => {
-            Ok(own_program_as_ssh(ssh_helper::THIS_MACHINE))
-        }
+        GitCredentials::None if remote.scheme() == RemoteScheme::File => Ok(own_program_as_ssh(THIS_MACHINE)),
         GitCredentials::None => Ok(Vec::new()),
         GitCredentials::Token { username, token } => {
             let Some(origin) = remote.origin() else { return Ok(Vec::new()) };

@@ -13,8 +13,6 @@ use crate::util::files;
 pub(super) const GIT: &str = "git";
 /// The folder into which trees are checked out.
 pub(super) const TREE: &str = "tree";
-/// The folder into which an earlier version checked out parts of trees.
-const OLD_PART: &str = "part";
 /// How many checkouts of requests with their own settings are kept. The least recently used are removed first.
 const OTHERS_MAX: usize = 16;
 /// The file that marks a checkout made by a request. Its modification time is the time of the last use.
@@ -22,7 +20,8 @@ const MARK: &str = "made-by-a-request";
 /// After this time without a run, the checkout of a configured backup is removed, if another backup of its workspace is
 /// made. A weekly backup to a second branch keeps its checkout, also if it fails once.
 const UNUSED_MAX: Duration = Duration::from_secs(15 * 24 * 60 * 60);
-/// The file whose modification time is the time of the last use of a configured backup's checkout.
+/// The file that each run of a configured backup replaces in the folder of its checkout, whose modification time is
+/// thereby the time of the last use.
 const USED: &str = "used";
 
 /// Creates the folder of a checkout if it is missing, and marks it as kept (configured backup) or as limited in number
@@ -56,12 +55,9 @@ pub fn remove_unused(used: &Path, now: SystemTime) {
         if !is_other || fs::symlink_metadata(folder.join(MARK)).is_ok() {
             continue;
         }
-        // An older version noted no use. Each of its runs replaced files in the folder.
-        let last = [folder.join(USED), folder.clone()]
-            .iter()
-            .filter_map(|path| fs::metadata(path).ok()?.modified().ok())
-            .max();
-        if last.and_then(|last| now.duration_since(last).ok()).is_some_and(|unused| unused > UNUSED_MAX) {
+        // Each run replaces a file in the folder.
+        let last = fs::metadata(&folder).and_then(|about| about.modified());
+        if last.is_ok_and(|last| now.duration_since(last).is_ok_and(|unused| unused > UNUSED_MAX)) {
             match files::remove_folder(&folder) {
                 Ok(()) => log::info!("removed the checkout `{}`, which was not used any more", folder.display()),
                 Err(error) => log::warn!("a checkout that is not used any more stays: {error}"),
@@ -70,12 +66,12 @@ pub fn remove_unused(used: &Path, now: SystemTime) {
     }
 }
 
-/// Removes the repository and the working folders of a checkout.
+/// Removes the repository and the working folder of a checkout.
 ///
 /// # Errors
 /// Fails on an I/O error.
 pub fn discard(folder: &Path) -> io::Result<()> {
-    [GIT, TREE, OLD_PART].iter().try_for_each(|part| files::remove_folder(&folder.join(part)))
+    [GIT, TREE].iter().try_for_each(|part| files::remove_folder(&folder.join(part)))
 }
 
 fn make_room(used: &Path, lock: &dyn Fn(&str) -> PathBuf) {
@@ -121,7 +117,7 @@ mod tests {
         // What an older version made.
         fs::create_dir(checkout("shop@unknown")).unwrap();
         let later = SystemTime::now() + UNUSED_MAX + Duration::from_secs(60);
-        let recent = fs::File::options().write(true).open(checkout("shop@recent").join(USED)).unwrap();
+        let recent = fs::File::open(checkout("shop@recent")).unwrap();
         recent.set_modified(later - Duration::from_secs(120)).unwrap();
         let left = |now| {
             remove_unused(&checkout("shop@used"), now);

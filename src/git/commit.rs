@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use crate::git::fetch::TIP_REF;
-use crate::git::ls_tree::Listing;
-use crate::git::object::{Entry, ObjectId};
+use crate::git::object::ObjectId;
 use crate::git::output::CommitText;
+use crate::git::tree::order;
 use crate::git::tree_diff::{Change, Mark};
 use crate::git::{Git, GitError};
 use crate::model::names::Identity;
@@ -105,8 +105,8 @@ impl Git<'_> {
         })
     }
 
-    /// Makes a chain of commits on top of `parent`, which change the folder at `path`, at first the tree `folder`. Returns
-    /// the last commit, and the tree of the folder in it.
+    /// Makes a chain of commits on top of `parent`, which change the folder at `path`. Returns the last commit, or `None`
+    /// if its tree would be another one than `tree`.
     ///
     /// # Errors
     /// [`GitError`].
@@ -114,23 +114,24 @@ impl Git<'_> {
         &self,
         parent: Option<&ObjectId>,
         path: &str,
-        folder: Option<&ObjectId>,
         committer: &Identity,
         commits: &[ItemCommit<'_>],
-    ) -> Result<Option<(ObjectId, ObjectId)>, GitError> {
-        let mut last = None;
-        self.read_into_index(folder)?;
-        for ItemCommit { author, time, message, changes } in commits {
-            let changes = Listing::write(self.listing_place("item.listing"), |lines| {
-                // Deletions come first, because a file may become a folder, or a folder a file.
-                let (deleted, others): (Vec<_>, Vec<_>) = changes.iter().partition(|it| it.mark == Mark::Deleted);
-                deleted.iter().try_for_each(|it| lines.put(&it.path, &Entry { mode: 0, ..it.entry.clone() }))?;
-                others.iter().try_for_each(|it| lines.put(&it.path, &it.entry))
-            })?;
-            let folder = self.change_index(&changes)?;
-            let parent = last.as_ref().map(|(commit, _)| commit).or(parent);
-            let tree = self.with_folder(parent, path, &folder)?;
-            last = Some((self.commit_by(&tree, parent, committer, author, *time, message)?, folder));
+        tree: &ObjectId,
+    ) -> Result<Option<ObjectId>, GitError> {
+        let folder = if path.is_empty() { String::new() } else { format!("{path}/") };
+        // In the order of their paths: where a file becomes a folder, its deletion comes before the files below it.
+        let order_for = |change: &Change| {
+            let entry = Some(&change.entry).filter(|_| change.mark != Mark::Deleted);
+            Ok(order([folder.as_bytes(), &change.path].concat(), entry))
+        };
+        let groups = commits.iter().map(|commit| commit.changes.iter().map(order_for));
+        let trees = self.make_trees(parent, groups)?;
+        if trees.last() != Some(tree) {
+            return Ok(None);
+        }
+        let mut last = parent.cloned();
+        for (ItemCommit { author, time, message, .. }, tree) in commits.iter().zip(&trees) {
+            last = Some(self.commit_by(tree, last.as_ref(), committer, author, *time, message)?);
         }
         Ok(last)
     }

@@ -145,7 +145,7 @@ impl Git<'_> {
     pub(super) fn fetch_branch(&self, options: &[&str]) -> Result<Option<ObjectId>, GitError> {
         match self.fetch(TIP_REF, options) {
             Ok(()) => self.resolve(TIP_REF).map(Some),
-            Err(GitError::Checkout(message)) if output::is_of_no_such_ref(&message) => Ok(None),
+            Err(GitError::Checkout(message)) if message.contains("couldn't find remote ref") => Ok(None),
             Err(error) => Err(error),
         }
     }

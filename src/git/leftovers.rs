@@ -2,7 +2,6 @@
 //! objects. git itself does not remove them soon, and they would fill the disk.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -38,16 +37,13 @@ pub(super) fn find(git_folder: &Path) -> Result<Vec<PathBuf>, String> {
 
 /// Returns whether git uses this name, in this folder of a repository, for something that it has not finished.
 fn is_unfinished(folder: &str, name: &str) -> bool {
+    let is_lock = Path::new(name).extension().is_some_and(|ending| ending == "lock");
     match folder.strip_prefix("objects") {
-        None => has_ending(name, "lock") || folder.is_empty() && name.starts_with("shallow_"),
+        None => is_lock || name.starts_with("shallow_") || name.starts_with("fast_import_crash_"),
         // The objects of a received push are in their own folder until git accepts them.
         Some("") => name.starts_with("tmp_") || name.starts_with("incoming-"),
-        Some(_) => name.starts_with("tmp_") || name.starts_with(".tmp-") || has_ending(name, "lock"),
+        Some(_) => is_lock || name.starts_with("tmp_") || name.starts_with(".tmp-"),
     }
-}
-
-fn has_ending(name: &str, ending: &str) -> bool {
-    Path::new(name).extension() == Some(OsStr::new(ending))
 }
 
 /// Returns the files of the packs.
@@ -64,6 +60,7 @@ mod tests {
         for (folder, name) in [
             ("", "index.lock"),
             ("", "shallow_Xy12"),
+            ("", "fast_import_crash_12"),
             ("refs/sync", "tip.lock"),
             ("objects", "tmp_objdir-incoming-x"),
             ("objects/pack", "tmp_pack_x1"),

@@ -5,8 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::git::object::{self, Entry, ObjectId};
-use crate::model::names;
+use crate::git::object::{Entry, ObjectId};
 use crate::util::files;
 
 /// A path as git sees it, in bytes. Everything here is in the order of these bytes.
@@ -25,7 +24,7 @@ const BUFFER_BYTES: usize = 16 << 10;
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// A file with a line for each file of a tree, as git writes it: `mode type object TAB path NUL`, with the size before
-/// the TAB if it was asked for. `git mktree` and `git update-index --index-info` read such lines without a size.
+/// the TAB if it was asked for. The type is not used.
 #[derive(Clone, Debug)]
 pub struct Listing {
     path: PathBuf,
@@ -37,20 +36,18 @@ impl Listing {
         Self { path }
     }
 
-    /// Writes a listing with these lines to `path`.
+    /// Writes a listing with these entries to `path`.
     ///
     /// # Errors
-    /// Fails on an I/O error.
-    pub fn write(path: PathBuf, lines: impl FnOnce(&mut Writer) -> io::Result<()>) -> io::Result<Self> {
-        let file = files::open_file(&path, true)?;
-        let mut writer = Writer { file: BufWriter::with_capacity(BUFFER_BYTES, file) };
-        lines(&mut writer).and_then(|()| writer.file.flush()).map_err(|error| files::at(&path, &error))?;
+    /// Fails on an I/O error, and with the error of an entry.
+    pub fn write(path: PathBuf, mut entries: impl Iterator<Item = Item<Entry>>) -> io::Result<Self> {
+        let mut file = BufWriter::with_capacity(BUFFER_BYTES, files::open_file(&path, true)?);
+        entries.try_for_each(|entry| {
+            let (name, Entry { mode, object }) = entry?;
+            file.write_all(&[format!("{mode:06o} - {object}\t").as_bytes(), &name, b"\0"].concat())
+        })?;
+        file.flush().map_err(|error| files::at(&path, &error))?;
         Ok(Self { path })
-    }
-
-    /// Returns the path of the listing.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Returns its entries, in its order.
@@ -85,16 +82,8 @@ impl Listing {
     /// Fails on an I/O error.
     pub fn sifted(&self, file: PathBuf, mut admits: impl FnMut(&[u8], &Entry) -> bool) -> io::Result<(Self, usize)> {
         let mut count = 0;
-        let sifted = Self::write(file, |lines| {
-            for line in self.entries()? {
-                let (path, entry) = line?;
-                if admits(&path, &entry) {
-                    count += 1;
-                    lines.put(&path, &entry)?;
-                }
-            }
-            Ok(())
-        })?;
+        let is_in = |line: &Item<Entry>| line.as_ref().map_or(true, |(path, entry)| admits(path, entry));
+        let sifted = Self::write(file, self.entries()?.filter(is_in).inspect(|_| count += 1))?;
         Ok((sifted, count))
     }
 
@@ -104,39 +93,16 @@ impl Listing {
     /// # Errors
     /// Fails on an I/O error.
     pub fn sorted(self) -> io::Result<Self> {
-        let mut last = GitPath::new();
-        for line in self.entries()? {
-            let (path, _) = line?;
-            if last > path {
-                let mut all = self.entries()?.collect::<io::Result<Vec<_>>>()?;
-                all.sort_by(|one, other| one.0.cmp(&other.0));
-                return Self::write(self.path, |lines| all.iter().try_for_each(|(path, entry)| lines.put(path, entry)));
-            }
-            last = path;
-        }
-        Ok(self)
-    }
-}
-
-/// Writes a listing, line by line.
-pub struct Writer {
-    file: BufWriter<File>,
-}
-
-impl Writer {
-    /// Writes an entry. `git update-index` removes a path with the mode 0 from its index.
-    ///
-    /// # Errors
-    /// Fails on an I/O error.
-    pub fn put(&mut self, path: &[u8], entry: &Entry) -> io::Result<()> {
-        let kind = match entry.mode {
-            object::FOLDER => "tree",
-            object::SUBMODULE => "commit",
-            _ => "blob",
+        let in_order = |one: &Item<Entry>, other: &Item<Entry>| match (one, other) {
+            (Ok((one, _)), Ok((other, _))) => one <= other,
+            _ => false,
         };
-        write!(self.file, "{:06o} {kind} {}\t", entry.mode, entry.object)?;
-        self.file.write_all(path)?;
-        self.file.write_all(b"\0")
+        if self.entries()?.is_sorted_by(in_order) {
+            return Ok(self);
+        }
+        let mut all = self.entries()?.collect::<io::Result<Vec<_>>>()?;
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        Self::write(self.path, all.into_iter().map(Ok))
     }
 }
 
@@ -208,8 +174,7 @@ pub fn join<A: 'static, B: 'static>(left: Stream<A>, right: Stream<B>) -> Stream
     Box::new(std::iter::from_fn(move || pair().transpose()))
 }
 
-/// Returns all files below a folder of the disk, in the order of listings. A folder named `.git` is returned as if it
-/// were a file: git does not look into it.
+/// Returns all files below a folder of the disk, in the order of listings.
 ///
 /// # Errors
 /// Fails on an I/O error.
@@ -239,7 +204,7 @@ fn children(folder: &Path, prefix: &[u8]) -> io::Result<Vec<(GitPath, PathBuf)>>
         let entry = entry?;
         let file = entry.path();
         let name = file.file_name().unwrap_or_default().as_encoded_bytes();
-        let end: &[u8] = if entry.file_type()?.is_dir() && !names::is_gits_own(name) { b"/" } else { b"" };
+        let end: &[u8] = if entry.file_type()?.is_dir() { b"/" } else { b"" };
         found.push(([prefix, name, end].concat(), file));
     }
     found.sort_unstable_by(|left, right| right.0.cmp(&left.0));
@@ -298,9 +263,7 @@ mod tests {
         let read: Vec<_> = listing(&run_dir, &tree)?.entries()?.collect::<Result<_, _>>()?;
         let found: Vec<_> = read.iter().map(|(path, entry)| (path.as_slice(), entry.is_file())).collect();
         assert_eq!(found, [(&b"f/a b\n\"c\".py"[..], true), (b"link", false), (b"sub", false)]);
-        let written = Listing::write(run_dir.path().join("written"), |lines| {
-            read.iter().try_for_each(|(path, entry)| lines.put(path, entry))
-        })?;
+        let written = Listing::write(run_dir.path().join("written"), read.iter().cloned().map(Ok))?;
         assert_eq!(written.entries()?.collect::<Result<Vec<_>, _>>()?, read);
         let without_end = format!("100755 blob {A}\t-x.sh");
         for none in ["garbage\0", "100644 blob zzz\tx\0", &without_end, "x\tx\0"] {
@@ -367,7 +330,7 @@ mod tests {
     #[test]
     fn a_walk_is_in_the_order_of_git() -> io::Result<()> {
         let run_dir = RunDir::for_test("listing-walk")?;
-        for path in ["a-b", "a.b/x", "a/x", "a/y/z", "a/.git/config", "a0", "b"] {
+        for path in ["a-b", "a.b/x", "a/x", "a/y/z", "a/.x/y", "a0", "b"] {
             let path = run_dir.path().join("folder").join(path);
             fs::create_dir_all(path.parent().expect("a folder"))?;
             fs::write(path, "")?;
@@ -375,7 +338,7 @@ mod tests {
         fs::create_dir(run_dir.path().join("folder/empty"))?;
         let walked: Vec<_> = walk(&run_dir.path().join("folder"))?.collect::<Result<_, _>>()?;
         let paths: Vec<_> = walked.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
-        assert_eq!(paths, ["a-b", "a.b/x", "a/.git", "a/x", "a/y/z", "a0", "b"]);
+        assert_eq!(paths, ["a-b", "a.b/x", "a/.x/y", "a/x", "a/y/z", "a0", "b"]);
         assert!(walked.iter().all(|(path, file)| file.ends_with(String::from_utf8_lossy(path).as_ref())));
         assert!(walk(&run_dir.path().join("none")).is_err());
         Ok(())

@@ -17,6 +17,7 @@ mod push;
 #[cfg(unix)]
 pub mod push_journal;
 pub mod signing;
+#[cfg(unix)]
 pub mod ssh_helper;
 pub mod ssh_key;
 mod tree;
@@ -24,7 +25,7 @@ pub mod tree_diff;
 pub mod verify_index;
 
 pub use advertisement::is_public;
-pub use auth::RepositoryPaths;
+pub use auth::{OPTIONS_ENVIRONMENT, RepositoryPaths};
 pub use commit::ItemCommit;
 pub use history::LoggedCommit;
 pub use output::{CommitText, Pushed, RemoteState, refused_paths};
@@ -230,7 +231,7 @@ impl<'a> Git<'a> {
             None if printed.is_empty() => finished.ending.to_string(),
             None => printed.clone(),
         };
-        let redirect = if output::is_redirect(&printed) { self.redirect_target() } else { String::new() };
+        let redirect = if printed.contains(output::REDIRECT) { self.redirect_target() } else { String::new() };
         let message = format!("{tried} {} (branch `{}`): {why}{redirect}", self.remote, self.branch);
         let Some(found) = found else { return GitError::Checkout(message) };
         let code = if key_fault.is_some() { Code::ConfigInvalid } else { found.code };

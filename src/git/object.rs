@@ -12,10 +12,6 @@ use crate::util::hash::Digest;
 const SHA1_DIGITS: usize = 40;
 const SHA256_DIGITS: usize = 64;
 
-/// The id of the empty tree, in each format.
-const EMPTY_TREES: [&str; 2] =
-    ["4b825dc642cb6eb9a060e54bf8d69288fbee4904", "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"];
-
 /// The id of a commit, tree or blob: 40 or 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId(Box<str>);
@@ -30,11 +26,6 @@ impl ObjectId {
     /// Returns the digits.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Returns whether this is the id of the empty tree.
-    pub fn is_empty_tree(&self) -> bool {
-        EMPTY_TREES.contains(&self.as_str())
     }
 
     /// Returns the object format of the repository that the id comes from.
@@ -67,7 +58,6 @@ impl fmt::Display for ObjectId {
 const LINK: u32 = 0o120_000;
 /// The mode of a folder, as an entry of its parent tree.
 pub(super) const FOLDER: u32 = 0o040_000;
-pub(super) const SUBMODULE: u32 = 0o160_000;
 
 /// An entry of a tree or an index.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -127,6 +127,9 @@ pub(super) struct Classified {
     pub(super) is_passing: bool,
 }
 
+/// What git prints if the remote answers with a redirect: the status begins with these digits.
+pub(super) const REDIRECT: &str = "returned error: 30";
+
 /// Texts in git's output, with the result code and the explanation for them. The first row with a matching text counts.
 const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
     (
@@ -151,7 +154,7 @@ const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
         Some("the credentials were refused"),
     ),
     (
-        &["returned error: 30"],
+        &[REDIRECT],
         Code::GitFailed,
         Some("the remote answers with a redirect, which is not followed since the token would go along"),
     ),
@@ -195,11 +198,6 @@ pub(super) fn classify(printed: &str) -> Option<Classified> {
     Some(Classified { code, why, is_passing })
 }
 
-/// Returns whether the remote answered with a redirect.
-pub(super) fn is_redirect(printed: &str) -> bool {
-    printed.contains("returned error: 30")
-}
-
 /// Returns whether a retry may reach the remote. A bad certificate or a missing ssh does not change by itself, and only
 /// some HTTP statuses are temporary.
 fn is_passing(printed: &str) -> bool {
@@ -209,11 +207,6 @@ fn is_passing(printed: &str) -> bool {
     });
     let stays = ["certificate", "CAfile", "cannot start ssh", "No user exists for uid"];
     status.map_or(!stays.iter().any(|sign| printed.contains(sign)), http_client::is_passing)
-}
-
-/// Returns whether the remote has no such branch.
-pub(super) fn is_of_no_such_ref(printed: &str) -> bool {
-    printed.contains("couldn't find remote ref")
 }
 
 /// Returns the error for a write that the disk refused. On a full disk a new checkout may help, because it is smaller;

@@ -2,7 +2,7 @@
 
 use crate::git::object::ObjectId;
 use crate::git::output::{self, Pushed};
-use crate::git::{Git, GitError, ssh_helper};
+use crate::git::{Git, GitError};
 #[cfg(unix)]
 use crate::git::{auth, push_journal};
 use crate::process::command::Invocation;
@@ -21,7 +21,7 @@ impl Git<'_> {
         #[cfg(unix)]
         if let Some(path) = auth::path_on_this_machine(self.remote) {
             let push = push_journal::line_for(commit, &self.branch.full_ref());
-            let pushed = self.push_with(command.environment(ssh_helper::PUSH_ENVIRONMENT, &push), commit, None)?;
+            let pushed = self.push_with(command.environment(push_journal::PUSH_ENVIRONMENT, &push), commit, None)?;
             if let Err(error) = push_journal::end(&path, &push) {
                 log::warn!("cannot record that a push was answered: {error}");
             }
@@ -47,7 +47,8 @@ impl Git<'_> {
             .arguments(["--recurse-submodules=no", "--", &self.address])
             .argument(format!("{commit}:{full_ref}"));
         let finished = self.run(self.with_access(command))?;
-        for line in finished.tail.iter().filter_map(|line| line.strip_prefix(ssh_helper::LINE_PREFIX)) {
+        #[cfg(unix)]
+        for line in finished.tail.iter().filter_map(|line| line.strip_prefix(push_journal::LINE_PREFIX)) {
             log::warn!("{line}");
         }
         let printed = self.run_env.redactor.redact(&String::from_utf8_lossy(&finished.stdout));

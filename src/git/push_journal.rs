@@ -8,14 +8,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::git::object::ObjectId;
+use crate::model::names::BranchName;
 use crate::util::files;
 
+/// The variable from which our own program, started by git as `ssh`, reads the journal's line for its push.
+pub const PUSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_PUSH";
+/// The start of each line that our own program prints on git's standard error.
+pub const LINE_PREFIX: &str = "windmill-git-sync: ";
 /// The journal's file, beside git's own files in the repository. It has a line for each push that was not answered yet.
 const NOTE_FILE: &str = "windmill-git-sync.pushes";
 /// How many pushes the journal keeps. It has more than one only if the lock of another program prevented the cleanup of
@@ -23,24 +28,21 @@ const NOTE_FILE: &str = "windmill-git-sync.pushes";
 const REMEMBERED_MAX: usize = 16;
 /// How much is read of the journal, and of a git lock.
 const BYTES_MAX: u64 = 8192;
-/// How long git's lock of `HEAD`, beside a lock of our branch, has to stay unchanged before it is removed. Others hold
-/// it while they wait for the branch, a tenth of a second.
-const WATCH: Duration = Duration::from_secs(1);
-/// The same if the branch's lock does not show its owner. Others may hold such a lock while their hook runs.
-const LONG_WATCH: Duration = Duration::from_secs(5);
+/// How long git's locks have to stay unchanged before they are removed. A lock that was not written yet does not show
+/// its owner, and others may hold one while their hook runs.
+const WATCH: Duration = Duration::from_secs(5);
 
-/// Returns the journal's line for a push of `commit` to the ref with this full name, which begins now. The nanoseconds
-/// distinguish pushes of the same commit: it may be pushed twice, or made twice with the same id in one second.
+/// Returns the journal's line for a push of `commit` to the ref with this full name.
 pub fn line_for(commit: &ObjectId, full_ref: &str) -> String {
-    let begun = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-    format!("{commit} {begun} {full_ref}")
+    format!("{commit} {full_ref}")
 }
 
-/// Returns the commit and the ref of a line.
+/// Returns the commit and the ref of a line; an earlier version wrote a time between them. Others can write into the
+/// journal, so the ref may lead nowhere else.
 fn parse(line: &str) -> Option<(ObjectId, &str)> {
-    let [commit, begun, full_ref] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
-    let is_ref = full_ref.starts_with("refs/") && full_ref.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    ObjectId::parse(commit).filter(|_| is_ref && begun.parse::<u128>().is_ok()).map(|commit| (commit, full_ref))
+    let ((commit, _), (_, full_ref)) = (line.split_once(' ')?, line.rsplit_once(' ')?);
+    BranchName::parse(full_ref.strip_prefix("refs/heads/")?).ok()?;
+    Some((ObjectId::parse(commit)?, full_ref))
 }
 
 /// Waits until none of our other pushes is in progress in the repository that git finds at `path`, removes what killed
@@ -68,8 +70,8 @@ pub fn begin(path: &Path, push: &str, tell: &mut dyn FnMut(String)) -> io::Resul
     Ok(note)
 }
 
-/// Removes a push from the journal after its answer, because none of its locks is left. Does nothing if another push is
-/// in progress: that one has already checked the locks of this one.
+/// Removes a push from the journal after its answer, because none of its locks is left. An earlier push of the same commit
+/// stays there. Does nothing if another push is in progress: that one has already checked the locks of this one.
 ///
 /// # Errors
 /// Fails on an I/O error.
@@ -82,7 +84,9 @@ pub fn end(path: &Path, push: &str) -> io::Result<()> {
         return Ok(());
     }
     let mut pushes = read(&mut note)?;
-    pushes.retain(|it| it != push);
+    if let Some(last) = pushes.iter().rposition(|it| it == push) {
+        pushes.remove(last);
+    }
     write(&mut note, &pushes)
 }
 
@@ -119,34 +123,21 @@ fn write(note: &mut File, pushes: &[String]) -> io::Result<()> {
     note.sync_all()
 }
 
-/// The state of a git lock when it was read.
-#[derive(PartialEq, Eq)]
-struct Held {
-    path: PathBuf,
-    written: Option<SystemTime>,
-    content: Vec<u8>,
-}
-
-impl Held {
-    /// Reads the lock on a file of the repository, if there is one.
-    fn look(repository: &Path, name: &str) -> io::Result<Option<Self>> {
-        let path = repository.join([name, ".lock"].concat());
-        let about = match fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            about => about?,
-        };
-        let content = files::read_file(&path, BYTES_MAX)?;
-        Ok(Some(Self { written: about.modified().ok(), content, path }))
-    }
-}
-
-/// Reads the locks that a push takes and holds until it has moved its ref: that of the ref, and that of `HEAD`. git locks
-/// the ref and writes the commit into that lock. Then, if `HEAD` points at the ref, it locks `HEAD` and writes nothing
-/// there.
-fn locks(repository: &Path, full_ref: &str) -> io::Result<[Option<Held>; 2]> {
+/// Reads the locks that a push takes and holds until it has moved its ref: that of the ref, into which git writes the
+/// commit, and then, if `HEAD` points at the ref, that of `HEAD`, into which it writes nothing. Returns their paths,
+/// times and contents.
+fn locks(repository: &Path, full_ref: &str) -> io::Result<Vec<(PathBuf, SystemTime, Vec<u8>)>> {
     let head = files::read_file(&repository.join("HEAD"), BYTES_MAX)?;
     let is_head = head.strip_prefix(b"ref:").is_some_and(|name| name.trim_ascii() == full_ref.as_bytes());
-    Ok([Held::look(repository, full_ref)?, if is_head { Held::look(repository, "HEAD")? } else { None }])
+    let mut found = Vec::new();
+    for name in [Some(full_ref), is_head.then_some("HEAD")].into_iter().flatten() {
+        let path = repository.join([name, ".lock"].concat());
+        match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            about => found.push((path.clone(), about?.modified()?, files::read_file(&path, BYTES_MAX)?)),
+        }
+    }
+    Ok(found)
 }
 
 /// Removes the locks of a push that is not in progress any more. Returns whether no lock is left that may belong to
@@ -154,24 +145,25 @@ fn locks(repository: &Path, full_ref: &str) -> io::Result<[Option<Held>; 2]> {
 fn finish_push(repository: &Path, push: &str, tell: &mut dyn FnMut(String)) -> io::Result<bool> {
     let Some((commit, full_ref)) = parse(push) else { return Ok(true) };
     let held = locks(repository, full_ref)?;
-    let watch = match &held {
-        [None, None] => return Ok(true),
-        [_, Some(of_head)] if !of_head.content.is_empty() => return Ok(false),
-        [Some(of_ref), of_head] if of_ref.content.trim_ascii_end() == commit.as_str().as_bytes() => {
-            if of_head.is_some() { WATCH } else { Duration::ZERO }
-        }
-        [Some(of_ref), _] if !of_ref.content.is_empty() => return Ok(false),
-        _ => LONG_WATCH,
+    if held.is_empty() {
+        return Ok(true);
+    }
+    let is_of_others = |(path, _, content): &(PathBuf, _, Vec<u8>)| {
+        let is_written_by_us = !path.ends_with("HEAD.lock") && content.trim_ascii_end() == commit.as_str().as_bytes();
+        !content.is_empty() && !is_written_by_us
     };
+    if held.iter().any(is_of_others) {
+        return Ok(false);
+    }
     // The locks of a killed push do not change during this time.
-    std::thread::sleep(watch);
+    std::thread::sleep(WATCH);
     if locks(repository, full_ref)? != held {
         return Ok(false);
     }
     // `HEAD` comes first: while the ref's lock is there, no other git can lock `HEAD`.
-    for Held { path, .. } in held.into_iter().rev().flatten() {
+    for (path, ..) in held.iter().rev() {
         tell(format!("removing `{}`, which a killed push left", path.display()));
-        fs::remove_file(&path).map_err(|error| files::at(&path, &error))?;
+        files::remove_file(path)?;
     }
     Ok(true)
 }
@@ -190,14 +182,14 @@ mod tests {
 
     #[test]
     fn a_line_is_a_push_or_none() {
+        check_parsed(&format!("{A} refs/heads/main"), true);
         check_parsed(&format!("{A} 12 refs/heads/main"), true);
-        check_parsed(&format!("{A}{} 12 refs/heads/a/b", "a".repeat(24)), true);
-        for line in ["", "12 refs/heads/main", &format!("{A} 12 refs/heads/main x"), &format!("{A} x refs/heads/main")]
-        {
+        check_parsed(&format!("{A}{} refs/heads/a/b", "a".repeat(24)), true);
+        for line in ["", "12 refs/heads/main", &format!("{A} refs/heads/main x"), &format!("{A}x refs/heads/main")] {
             check_parsed(line, false);
         }
-        for name in ["main", "refs/../../x", "refs//x", "/refs/x", "refs/heads/"] {
-            check_parsed(&format!("{A} 12 {name}"), false);
+        for name in ["main", "refs/../../x", "refs//x", "/refs/x", "refs/heads/", "refs/heads/../../x"] {
+            check_parsed(&format!("{A} {name}"), false);
         }
     }
 
@@ -219,7 +211,7 @@ mod tests {
     fn what_is_left_of_a_longer_note_does_no_harm() -> io::Result<()> {
         let scratch = RunDir::for_test("pushes-note")?;
         let mut note = open(scratch.path())?;
-        let pushes: Vec<_> = (0..20).map(|begun| format!("{A} {begun} refs/heads/main")).collect();
+        let pushes: Vec<_> = (10..30).map(|number| format!("{A} refs/heads/{number}")).collect();
         write(&mut note, &pushes)?;
         assert!(read(&mut note)? == pushes[4..]);
         // The process was killed before it truncated the file.

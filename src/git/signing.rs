@@ -3,15 +3,13 @@
 
 use std::path::PathBuf;
 
-use crate::git::{GitError, ssh_key};
+use crate::git::{ANSWER_BYTES_MAX, GitError, ssh_key};
 use crate::model::result_code::Code;
 use crate::process::run::Failure;
 use crate::process::run_env::RunEnv;
 use crate::util::secret::Secret;
 
 const SETTING: &str = "GIT_SIGNING_KEY";
-/// The limit for a public key, which is one line. An RSA key of 16,384 bits has 3 KB.
-const PUBLIC_KEY_BYTES_MAX: usize = 16 * 1024;
 
 /// Writes the key and its public half into the folder of the run. Returns the path of the key.
 ///
@@ -22,7 +20,7 @@ pub fn prepare(run_env: &RunEnv, key: &Secret) -> Result<PathBuf, GitError> {
     let path = run_env.run_dir.write("signing_key", key.expose().as_bytes())?;
     let invocation = run_env.invocation("ssh-keygen", run_env.run_dir.path())?;
     // With an empty passphrase, `ssh-keygen` does not ask for one.
-    let invocation = invocation.arguments(["-y", "-P", "", "-f"]).argument(&path).capture(PUBLIC_KEY_BYTES_MAX);
+    let invocation = invocation.arguments(["-y", "-P", "", "-f"]).argument(&path).capture(ANSWER_BYTES_MAX);
     let finished = run_env.run(invocation, &mut |_| {}).map_err(|failure| match failure {
         Failure::Expired(expired) => GitError::Expired(expired),
         failure => refused(format!("{SETTING} is set, and commits cannot be signed: {failure}")),

@@ -1,88 +1,72 @@
 //! Runs our own program as git's `ssh`: it becomes the real ssh with further options, or the git that serves a
 //! repository on this machine.
 
-/// The variable from which our own program, started by git as `ssh`, reads the options for the real ssh, one a line, or
-/// [`THIS_MACHINE`].
-pub const OPTIONS_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
-/// The variable from which it reads the journal's line for the push that it is started for.
-pub const PUSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_PUSH";
-/// The value in place of options if the repository is on this machine.
-pub const THIS_MACHINE: &str = "this machine";
-/// The start of each line that our own program prints on git's standard error.
-pub const LINE_PREFIX: &str = "windmill-git-sync: ";
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
 
-#[cfg(unix)]
-pub use platform::become_ssh;
+use crate::git::auth::THIS_MACHINE;
+use crate::git::push_journal;
+use crate::process::confine;
 
-#[cfg(unix)]
-mod platform {
-    use std::ffi::{OsStr, OsString};
-    use std::io;
-    use std::path::Path;
+/// Becomes `ssh`, with `options` before the arguments that git gave, or the git that serves a repository on this
+/// machine. If that git receives a `push`, records it in the journal. Returns only if it fails.
+pub fn become_ssh(
+    options: &OsStr,
+    push: Option<&OsStr>,
+    arguments: impl Iterator<Item = OsString>,
+    tell: &mut dyn FnMut(String),
+) -> io::Error {
+    if options != THIS_MACHINE {
+        // With `none`, ssh reads neither the user's nor the system's configuration.
+        let mut all: Vec<OsString> = ["-F", "none"].map(OsString::from).into();
+        all.extend(options.to_string_lossy().lines().flat_map(|option| ["-o".into(), option.into()]));
+        all.extend(arguments);
+        return confine::become_program("ssh", all);
+    }
+    let Some((verb, path)) = arguments.last().and_then(|command| parse_remote_command(&command)) else {
+        return io::Error::other("git asked for something else than a repository");
+    };
+    let push = push.filter(|_| verb == "receive-pack").and_then(OsStr::to_str);
+    // The file stays open in the program that we become.
+    let _noted = push.map(|push| {
+        let noted = push_journal::begin(Path::new(&path), push, tell);
+        noted.map_err(|error| tell(format!("cannot record a push: {error}")))
+    });
+    confine::become_program("git", [verb, "--", &path].map(OsString::from))
+}
 
-    use super::THIS_MACHINE;
-    use crate::git::push_journal;
-    use crate::process::confine;
+/// Returns git's subcommand and the path from git's command for the other side: `git-upload-pack '/path'`, quoted
+/// as for a shell.
+fn parse_remote_command(command: &OsStr) -> Option<(&'static str, String)> {
+    let (program, quoted) = command.to_str()?.split_once(' ')?;
+    let verb = match program {
+        "git-upload-pack" => "upload-pack",
+        "git-receive-pack" => "receive-pack",
+        _ => return None,
+    };
+    let path = quoted.strip_prefix('\'')?.strip_suffix('\'')?.replace("'\\''", "'").replace("'\\!'", "!");
+    // In an ssh URL, git takes `/~x` for a home folder and removes the slash.
+    Some((verb, if path.starts_with('~') { format!("/{path}") } else { path }))
+}
 
-    /// Becomes `ssh`, with `options` before the arguments that git gave, or the git that serves a repository on this
-    /// machine. If that git receives a `push`, records it in the journal. Returns only if it fails.
-    pub fn become_ssh(
-        options: &OsStr,
-        push: Option<&OsStr>,
-        arguments: impl Iterator<Item = OsString>,
-        tell: &mut dyn FnMut(String),
-    ) -> io::Error {
-        if options != THIS_MACHINE {
-            // With `none`, ssh reads neither the user's nor the system's configuration.
-            let mut all: Vec<OsString> = ["-F", "none"].map(OsString::from).into();
-            all.extend(options.to_string_lossy().lines().flat_map(|option| ["-o".into(), option.into()]));
-            all.extend(arguments);
-            return confine::become_program("ssh", all);
-        }
-        let Some((verb, path)) = arguments.last().and_then(|command| parse_remote_command(&command)) else {
-            return io::Error::other("git asked for something else than a repository");
-        };
-        let push = push.filter(|_| verb == "receive-pack").and_then(OsStr::to_str);
-        // The file stays open in the program that we become.
-        let _noted = push.map(|push| {
-            let noted = push_journal::begin(Path::new(&path), push, tell);
-            noted.map_err(|error| tell(format!("cannot record a push: {error}")))
-        });
-        confine::become_program("git", [verb, "--", &path].map(OsString::from))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_remote_command(command: &str, expected: Option<(&str, &str)>) {
+        let parsed = parse_remote_command(OsStr::new(command));
+        assert_eq!(parsed.as_ref().map(|(verb, path)| (*verb, path.as_str())), expected, "{command}");
     }
 
-    /// Returns git's subcommand and the path from git's command for the other side: `git-upload-pack '/path'`, quoted
-    /// as for a shell.
-    fn parse_remote_command(command: &OsStr) -> Option<(&'static str, String)> {
-        let (program, quoted) = command.to_str()?.split_once(' ')?;
-        let verb = match program {
-            "git-upload-pack" => "upload-pack",
-            "git-receive-pack" => "receive-pack",
-            _ => return None,
-        };
-        let path = quoted.strip_prefix('\'')?.strip_suffix('\'')?.replace("'\\''", "'").replace("'\\!'", "!");
-        // In an ssh URL, git takes `/~x` for a home folder and removes the slash.
-        Some((verb, if path.starts_with('~') { format!("/{path}") } else { path }))
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[track_caller]
-        fn check_remote_command(command: &str, expected: Option<(&str, &str)>) {
-            let parsed = parse_remote_command(OsStr::new(command));
-            assert_eq!(parsed.as_ref().map(|(verb, path)| (*verb, path.as_str())), expected, "{command}");
-        }
-
-        #[test]
-        fn what_git_asks_of_the_other_side_is_one_of_two_verbs_and_a_quoted_path() {
-            check_remote_command("git-upload-pack '/a/b.git'", Some(("upload-pack", "/a/b.git")));
-            check_remote_command("git-receive-pack '/it'\\''s'\\!'/b'", Some(("receive-pack", "/it's!/b")));
-            check_remote_command("git-upload-pack '~x/b.git'", Some(("upload-pack", "/~x/b.git")));
-            check_remote_command("git-upload-archive '/a/b.git'", None);
-            check_remote_command("git-upload-pack /a/b.git", None);
-            check_remote_command("git-upload-pack", None);
-        }
+    #[test]
+    fn what_git_asks_of_the_other_side_is_one_of_two_verbs_and_a_quoted_path() {
+        check_remote_command("git-upload-pack '/a/b.git'", Some(("upload-pack", "/a/b.git")));
+        check_remote_command("git-receive-pack '/it'\\''s'\\!'/b'", Some(("receive-pack", "/it's!/b")));
+        check_remote_command("git-upload-pack '~x/b.git'", Some(("upload-pack", "/~x/b.git")));
+        check_remote_command("git-upload-archive '/a/b.git'", None);
+        check_remote_command("git-upload-pack /a/b.git", None);
+        check_remote_command("git-upload-pack", None);
     }
 }

@@ -1,6 +1,8 @@
 //! Lists, checks out, stages and composes trees.
 
 use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::iter;
 use std::path::PathBuf;
 
 use crate::git::ls_tree::{GitPath, Listing};
@@ -68,43 +70,18 @@ impl Git<'_> {
     }
 
     /// Returns the tree of a commit with another folder at this path, or without one if the new folder is empty. Reads
-    /// only the parent folders, one level each.
+    /// only the parent folders.
     ///
     /// # Errors
     /// [`GitError`].
     pub fn with_folder(&self, commit: Option<&ObjectId>, path: &str, folder: &ObjectId) -> Result<ObjectId, GitError> {
-        let (mut path, mut folder) = (path, folder.clone());
-        while !path.is_empty() {
-            let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-            let siblings = commit.map(|commit| self.folder_at(commit, parent)).transpose()?.and_then(|at| at.tree);
-            folder = self.with_entry(siblings.as_ref(), name.as_bytes(), folder)?;
-            path = parent;
+        if path.is_empty() {
+            return Ok(folder.clone());
         }
-        Ok(folder)
-    }
-
-    /// Returns a tree with another folder of this name, or without it if the folder is empty.
-    fn with_entry(&self, tree: Option<&ObjectId>, name: &[u8], folder: ObjectId) -> Result<ObjectId, GitError> {
-        let list = |tree: &ObjectId| {
-            let arguments = ["ls-tree", "-z", "--full-tree", tree.as_str()];
-            self.listing("siblings.listing", self.command()?.arguments(arguments))
-        };
-        let siblings = tree.map(list).transpose()?;
-        let entries = Listing::write(self.listing_place("tree.listing"), |lines| {
-            if let Some(siblings) = siblings {
-                for entry in siblings.entries()? {
-                    let (sibling, entry) = entry?;
-                    if sibling != name {
-                        lines.put(&sibling, &entry)?;
-                    }
-                }
-            }
-            if folder.is_empty_tree() {
-                return Ok(());
-            }
-            lines.put(name, &Entry { mode: object::FOLDER, object: folder })
-        })?;
-        self.object_id(self.command()?.arguments(["mktree", "-z"]).stdin(File::open(entries.path())?))
+        let empty = self.empty_tree()?;
+        let entry = Entry { mode: object::FOLDER, object: folder.clone() };
+        let entry = Some(&entry).filter(|_| *folder != empty);
+        self.make_tree(commit, iter::once(Ok(order(path, entry))))
     }
 
     /// Lists all files of a commit or tree, sound or not, in a listing of this name. It overwrites a listing of the
@@ -208,37 +185,64 @@ impl Git<'_> {
         self.list(&tree, "staged.listing")
     }
 
-    /// Returns a tree of these files. The checkout's own index does not change.
+    /// Returns a tree of these files.
     ///
     /// # Errors
     /// [`GitError`].
     pub fn compose(&self, files: &Listing) -> Result<ObjectId, GitError> {
-        self.read_into_index(None)?;
-        self.change_index(files)
+        self.make_tree(None, files.entries()?.map(|file| file.map(|(path, entry)| order(&path, Some(&entry)))))
     }
 
-    fn for_composing(&self, arguments: &[&str]) -> Result<Invocation, GitError> {
-        let index = self.listing_place("compose.index");
-        Ok(self.command()?.environment("GIT_INDEX_FILE", index).arguments(arguments))
+    fn make_tree(&self, commit: Option<&ObjectId>, orders: impl Iterator<Item = Order>) -> Result<ObjectId, GitError> {
+        let tree = self.make_trees(commit, iter::once(orders))?.pop();
+        tree.ok_or_else(|| GitError::Checkout("`git fast-import` made no tree".to_owned()))
     }
 
-    /// Makes the index for composed trees equal to this tree, or empty.
-    pub(super) fn read_into_index(&self, tree: Option<&ObjectId>) -> Result<(), GitError> {
-        let start = if let Some(tree) = tree { tree.as_str() } else { "--empty" };
-        self.locally(self.for_composing(&["read-tree", start])?).map(drop)
-    }
-
-    /// Applies the changes, in their order, to the index for composed trees. Returns its tree.
-    pub(super) fn change_index(&self, changes: &Listing) -> Result<ObjectId, GitError> {
-        let changes = File::open(changes.path())?;
-        self.locally(self.for_composing(&["update-index", "-z", "--index-info"])?.stdin(changes))?;
-        self.object_id(self.for_composing(&["write-tree"])?)
+    /// Makes a tree of each group of orders: the first of the tree of the commit, or of the empty one, each other one of
+    /// the tree before it.
+    pub(super) fn make_trees<O: Iterator<Item = Order>>(
+        &self,
+        commit: Option<&ObjectId>,
+        groups: impl Iterator<Item = O>,
+    ) -> Result<Vec<ObjectId>, GitError> {
+        let place = self.listing_place("trees.orders");
+        let mut input = BufWriter::new(files::open_file(&place, true)?);
+        let mut from = commit.map(|commit| format!("from {commit}\n"));
+        for (mark, orders) in (1..).zip(groups) {
+            // git makes trees for commits alone. Nothing uses these commits.
+            let from = from.take().unwrap_or_default();
+            write!(input, "commit refs/sync/made\nmark :{mark}\ncommitter <> 0 +0000\ndata 0\n\n{from}")?;
+            orders.into_iter().try_for_each(|order| input.write_all(&order?))?;
+            write!(input, "\nls :{mark} \"\"\n")?;
+        }
+        input.flush()?;
+        let command = self.command()?.arguments(["fast-import", "--quiet", "--force"]).stdin(File::open(&place)?);
+        let printed = self.answer(command)?;
+        Ok(printed.lines().filter_map(|line| ObjectId::parse(line.split_whitespace().nth(2)?)).collect())
     }
 
     /// Returns the path of the run's listing with this name.
     pub fn listing_place(&self, name: &str) -> PathBuf {
         self.run_env.run_dir.path().join(name)
     }
+}
+
+/// A line of the input of `git fast-import`.
+pub(super) type Order = io::Result<Vec<u8>>;
+
+/// Returns the order to put an entry at a path, or to delete what is there. The path is in quotes and escaped as in C.
+pub(super) fn order(path: impl AsRef<[u8]>, entry: Option<&Entry>) -> Vec<u8> {
+    let verb = entry.map_or_else(|| "D".to_owned(), |entry| format!("M {:06o} {}", entry.mode, entry.object));
+    let mut order = [verb.as_bytes(), b" \""].concat();
+    for byte in path.as_ref() {
+        match byte {
+            b'\n' => order.extend_from_slice(b"\\n"),
+            b'"' | b'\\' => order.extend_from_slice(&[b'\\', *byte]),
+            byte => order.push(*byte),
+        }
+    }
+    order.extend_from_slice(b"\"\n");
+    order
 }
 
 /// Returns the path and all its parent folders: `a`, `a/b` and `a/b/c` for `a/b/c`.
@@ -255,5 +259,13 @@ mod tests {
     fn a_folder_is_named_after_those_above_it() {
         assert_eq!(with_ancestors("a/b/c"), ["a", "a/b", "a/b/c"]);
         assert_eq!(with_ancestors("a"), ["a"]);
+    }
+
+    #[test]
+    fn an_order_keeps_every_byte_of_a_path() {
+        let entry = Entry { mode: object::FOLDER, object: ObjectId::parse(&"a".repeat(40)).expect("40 digits") };
+        let id = &entry.object;
+        assert_eq!(order("a b", Some(&entry)), format!("M 040000 {id} \"a b\"\n").into_bytes());
+        assert_eq!(order(b"a \"b\"\\c\nd\xff", None), b"D \"a \\\"b\\\"\\\\c\\nd\xff\"\n");
     }
 }

@@ -25,12 +25,8 @@ pub enum Mark {
 
 impl Mark {
     /// Returns the letter that git uses for it.
-    pub fn letter(self) -> u8 {
-        match self {
-            Self::Added => b'A',
-            Self::Modified => b'M',
-            Self::Deleted => b'D',
-        }
+    pub fn letter(self) -> char {
+        ['A', 'M', 'D'][self as usize]
     }
 
     /// Counts one more file of this kind.
@@ -108,14 +104,6 @@ impl TreeDiff {
         };
         Ok(self.pairs()?.filter_map(move |pair| pair.map(change).transpose()))
     }
-
-    /// Returns how many files change in each way, and a list of at most `listed_max` of them.
-    ///
-    /// # Errors
-    /// Fails on an I/O error.
-    pub fn summary(&self, listed_max: usize) -> io::Result<String> {
-        summary(listed_max, self.changes()?)
-    }
 }
 
 /// Returns how many files change in each way, and a list of at most `listed_max` of them.
@@ -129,7 +117,7 @@ pub fn summary(listed_max: usize, changes: impl Iterator<Item = io::Result<Chang
         mark.count_in(&mut changed);
         let of_mark = &mut listed[mark as usize];
         if of_mark.len() < listed_max {
-            of_mark.push(format!("\n{} {}", char::from(mark.letter()), printable(&path)));
+            of_mark.push(format!("\n{} {}", mark.letter(), printable(&path)));
         }
     }
     let Changed { added, modified, deleted } = changed;
@@ -200,14 +188,13 @@ mod tests {
         let object = ObjectId::parse(&"a".repeat(40)).expect("40 digits");
         let entry = Entry { mode: 0o100_644, object };
         let listing = |name: &str, paths: &[&str]| {
-            Listing::write(scratch.path().join(name), |lines| {
-                paths.iter().try_for_each(|path| lines.put(path.as_bytes(), &entry))
-            })
+            let entries = paths.iter().map(|path| Ok((path.as_bytes().to_vec(), entry.clone())));
+            Listing::write(scratch.path().join(name), entries)
         };
         let comparison = TreeDiff::of(listing("before", &["a", "b\nc"])?, listing("after", &["a", "d", "e"])?)?;
         assert_eq!(comparison.changed(), Changed { added: 2, modified: 0, deleted: 1 });
-        assert_eq!(comparison.summary(2)?, "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
-        assert!(comparison.summary(9)?.ends_with("\nD b\u{fffd}c"));
+        assert_eq!(summary(2, comparison.changes()?)?, "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
+        assert!(summary(9, comparison.changes()?)?.ends_with("\nD b\u{fffd}c"));
         let marks: Vec<_> =
             comparison.changes()?.map(|change| change.map(|change| change.mark)).collect::<Result<_, _>>()?;
         assert_eq!(marks, [Mark::Deleted, Mark::Added, Mark::Added]);

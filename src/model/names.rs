@@ -38,7 +38,7 @@ pub(crate) fn is_storable(part: &[u8]) -> bool {
 }
 
 /// Returns whether git reserves this name for its own files. The case is ignored, because some file systems ignore it.
-pub(crate) fn is_gits_own(part: &[u8]) -> bool {
+fn is_gits_own(part: &[u8]) -> bool {
     part.eq_ignore_ascii_case(b".git")
 }
 

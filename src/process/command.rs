@@ -13,6 +13,8 @@ pub struct Invocation {
     pub(super) command: Command,
     /// What its standard output is, unless it is lines, like those of standard error.
     pub(super) content: Option<Content>,
+    /// The start of the line after which it may end.
+    pub(super) wanted: Option<String>,
     /// The folders below which it may write. If there are none, it may write everywhere.
     pub(super) confined_to: Vec<PathBuf>,
 }
@@ -31,7 +33,7 @@ impl Invocation {
         #[expect(clippy::disallowed_methods, reason = "the one place that makes commands")]
         let mut command = Command::new(program);
         command.env_clear().current_dir(folder).stdin(Stdio::null());
-        Self { command, content: None, confined_to: Vec::new() }
+        Self { command, content: None, wanted: None, confined_to: Vec::new() }
     }
 
     /// Adds one argument. It must not be a secret: every process can read arguments.
@@ -61,6 +63,12 @@ impl Invocation {
     /// Lets it write only below these folders, if the kernel can enforce that.
     pub fn confine(mut self, folders: &[&Path]) -> Self {
         self.confined_to = folders.iter().map(|folder| folder.to_path_buf()).collect();
+        self
+    }
+
+    /// Ends it as soon as it has printed a line that begins with this text.
+    pub fn until(mut self, start: &str) -> Self {
+        self.wanted = Some(start.to_owned());
         self
     }
 

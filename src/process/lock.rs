@@ -95,7 +95,7 @@ impl Lock {
     /// with its program, and would hold the lock as long as it lives.
     pub fn end_programs(&self) {
         if !self.marker.is_empty() {
-            end_programs(|marker| marker == self.marker);
+            end_programs(Duration::ZERO, |marker| marker == self.marker);
         }
     }
 }

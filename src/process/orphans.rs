@@ -27,10 +27,6 @@ pub(super) fn own_marker(path: &Path) -> Option<String> {
     Some(format!("{} {owner} {} {}", namespace.display(), process_start(owner)?, path.display()))
 }
 
-fn fields_of(marker: &str) -> Option<[&str; 4]> {
-    marker.splitn(4, ' ').collect::<Vec<_>>().try_into().ok()
-}
-
 /// Reads the marker in a process's environment.
 fn marker_of(id: u32) -> Option<String> {
     let environment = std::fs::read(format!("/proc/{id}/environ")).ok()?;
@@ -43,25 +39,13 @@ fn marker_of(id: u32) -> Option<String> {
 /// Checks only processes of our own pid namespace: a container's processes end with it.
 pub(super) fn end_orphans(path: &Path) {
     let Some(own) = own_marker(path) else { return };
-    let is_orphan = |marker: &str| {
-        let (Some([namespace, owner, start, lock]), Some([own_namespace, ..])) = (fields_of(marker), fields_of(&own))
-        else {
-            return false;
-        };
-        let owner_start = owner.parse().ok().and_then(process_start).map(|start| start.to_string());
-        namespace == own_namespace && Path::new(lock) == path && owner_start.as_deref() != Some(start)
-    };
-    let orphans = programs(is_orphan);
-    for id in &orphans {
-        log::warn!("asking process {id} to end, which a killed run left behind");
-        end(*id, false);
-    }
-    wait_while(TERM_GRACE, || are_there(&orphans));
-    end_programs(is_orphan);
-}
-
-fn are_there(programs: &[u32]) -> bool {
-    programs.iter().any(|id| process_start(*id).is_some())
+    let own_namespace = own.split(' ').next();
+    end_programs(TERM_GRACE, |marker| {
+        let mut fields = marker.splitn(4, ' ');
+        let [namespace, owner, start, lock] = [(); 4].map(|()| fields.next());
+        let owner_start = owner.and_then(|owner| process_start(owner.parse().ok()?)).map(|start| start.to_string());
+        namespace == own_namespace && lock.map(Path::new) == Some(path) && owner_start.as_deref() != start
+    });
 }
 
 /// Returns a git process that works on `folder` and that our runs did not start: the caller holds the lock, so no other
@@ -90,7 +74,7 @@ fn processes() -> impl Iterator<Item = u32> {
 /// Kills all programs that this process started for its runs, in any process group.
 pub fn end_all_programs() {
     let Some(own) = own_marker(Path::new("")) else { return };
-    end_programs(|marker| marker.starts_with(&own));
+    end_programs(Duration::ZERO, |marker| marker.starts_with(&own));
 }
 
 /// Returns the processes whose marker `is_meant` accepts, without this process.
@@ -99,29 +83,26 @@ fn programs(is_meant: impl Fn(&str) -> bool) -> Vec<u32> {
     processes().filter(is_meant).collect()
 }
 
-/// Kills the programs whose marker `is_meant` accepts, including those that they start in the meantime.
-pub(super) fn end_programs(is_meant: impl Fn(&str) -> bool) {
-    for _ in 0..SEARCHES_MAX {
+/// Kills the programs whose marker `is_meant` accepts, including those that they start in the meantime. With
+/// a `grace`, they are first asked to end in that time.
+pub(super) fn end_programs(grace: Duration, is_meant: impl Fn(&str) -> bool) {
+    for search in 0..SEARCHES_MAX {
         let meant = programs(&is_meant);
         if meant.is_empty() {
             return;
         }
+        let is_asked = search == 0 && !grace.is_zero();
         for id in &meant {
             log::warn!("ending process {id}, which a run left behind");
-            end(*id, true);
+            #[cfg(unix)]
+            if let Some(pid) = i32::try_from(*id).ok().and_then(Pid::from_raw) {
+                // It fails if the process is gone.
+                let _ = kill_process(pid, if is_asked { Signal::TERM } else { Signal::KILL });
+            }
         }
-        wait_while(KILL_GRACE, || are_there(&meant));
+        let is_there = || meant.iter().any(|id| process_start(*id).is_some());
+        wait_while(if is_asked { grace } else { KILL_GRACE }, is_there);
     }
-}
-
-/// Kills a process, or asks it to end. Does nothing if the process is gone.
-fn end(id: u32, is_killed: bool) {
-    #[cfg(unix)]
-    if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, if is_killed { Signal::KILL } else { Signal::TERM });
-    }
-    #[cfg(not(unix))]
-    let _ = (id, is_killed);
 }
 
 /// Returns when the process `id` started, in the kernel's ticks; `None` if there is no such process, if it is a zombie,

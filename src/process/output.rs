@@ -7,11 +7,13 @@ use std::io::{self, Write as _};
 use std::mem;
 
 use crate::process::command::{Content, Invocation};
-use crate::process::run::{Ending, Failure, Finished, OnLine};
+use crate::process::run::{Ending, Failure, Finished};
 use crate::util::redact::{self, Redactor};
 
 /// How many lines of a program's output are kept for messages.
 const TAIL_LINES_MAX: usize = 40;
+/// How many lines are logged. A first pull prints each item, and a flood must not fill the logs' disk.
+const LOGGED_LINES_MAX: usize = 5000;
 /// A longer line is cut; a program that prints no line end at all must not fill the memory.
 const LINE_BYTES_MAX: usize = 4096;
 
@@ -41,6 +43,10 @@ pub fn clean_line(bytes: &[u8]) -> String {
 pub(super) struct Output<'a> {
     pub(super) command: String,
     content: Option<Content>,
+    /// The start of the line after which the program may end.
+    wanted: Option<String>,
+    /// How many lines it printed.
+    lines: usize,
     /// How many bytes came on standard output.
     length: usize,
     stdout: Vec<u8>,
@@ -48,16 +54,18 @@ pub(super) struct Output<'a> {
     pending: [Vec<u8>; 2],
     tail: VecDeque<String>,
     redactor: &'a Redactor,
-    on_line: &'a mut OnLine<'a>,
-    /// Whether `on_line` needs no more.
+    on_line: &'a mut dyn FnMut(&str),
+    /// Whether the wanted line came.
     pub(super) is_enough: bool,
 }
 
 impl<'a> Output<'a> {
-    pub(super) fn new(invocation: &mut Invocation, redactor: &'a Redactor, on_line: &'a mut OnLine<'a>) -> Self {
+    pub(super) fn new(invocation: &mut Invocation, redactor: &'a Redactor, on_line: &'a mut dyn FnMut(&str)) -> Self {
         Self {
             command: invocation.to_string(),
             content: invocation.content.take(),
+            wanted: invocation.wanted.take(),
+            lines: 0,
             length: 0,
             stdout: Vec::new(),
             pending: Default::default(),
@@ -113,7 +121,14 @@ impl<'a> Output<'a> {
             return;
         }
         let line = if is_cut { self.redactor.scrub_cut(&line) } else { self.redactor.redact(&line) };
-        self.is_enough |= (self.on_line)(&line).is_break();
+        self.lines += 1;
+        if self.lines <= LOGGED_LINES_MAX {
+            log::debug!("{}: {line}", self.command.split(' ').next().unwrap_or_default());
+        } else if self.lines == LOGGED_LINES_MAX + 1 {
+            log::debug!("`{}` prints more than {LOGGED_LINES_MAX} lines; the rest is not logged", self.command);
+        }
+        (self.on_line)(&line);
+        self.is_enough |= self.wanted.as_ref().is_some_and(|start| line.starts_with(start));
         if self.tail.len() == TAIL_LINES_MAX {
             self.tail.pop_front();
         }

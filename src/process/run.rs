@@ -4,13 +4,15 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
+#[cfg(not(unix))]
 use crate::process::command::Invocation;
-use crate::util::deadline::{Deadline, Expired};
-use crate::util::redact::Redactor;
-use crate::util::volume::Volume;
+#[cfg(not(unix))]
+use crate::process::run_env::RunEnv;
+#[cfg(not(unix))]
+use crate::util::deadline::Deadline;
+use crate::util::deadline::Expired;
 
 /// Whether programs can be started here. Only Unix has the process groups that are needed to enforce a deadline; WASI
 /// has no processes at all.
@@ -85,9 +87,6 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Takes a line that a program printed, and says whether the program may end now.
-pub(super) type OnLine<'a> = dyn FnMut(&str) -> ControlFlow<()> + 'a;
-
 /// Returns a text that says why a program could not be started.
 pub(super) fn cannot_start(program: &OsStr, error: &io::Error) -> String {
     let program = program.display();
@@ -97,29 +96,19 @@ pub(super) fn cannot_start(program: &OsStr, error: &io::Error) -> String {
     }
 }
 
-/// Runs `invocation` until it ends, the deadline passes, or it leaves too little free space on the volume.
-///
-/// Passes every line that it prints to `on_line` at once, and ends it when that breaks. When this returns, no process of
-/// its group is left.
-///
-/// # Errors
-/// [`Failure`] if the program did not end by itself. Another exit code than 0 is not an error here: the caller decides
-/// what it means.
+#[cfg(unix)]
+pub(super) use platform::run;
+
+/// Fails, since no program can be started here.
+#[cfg(not(unix))]
 pub(super) fn run(
     invocation: Invocation,
-    deadline: &Deadline,
-    volume: &Volume,
-    redactor: &Redactor,
-    on_line: &mut OnLine<'_>,
+    _: &RunEnv,
+    _: &Deadline,
+    _: &mut dyn FnMut(&str),
 ) -> Result<Finished, Failure> {
-    log::debug!("running {invocation}");
-    #[cfg(unix)]
-    return platform::run(invocation, deadline, volume, redactor, on_line);
-    #[cfg(not(unix))]
-    {
-        let (Invocation { command, .. }, _) = (invocation, (deadline, volume, redactor, on_line));
-        Err(Failure::Machine(cannot_start(command.get_program(), &io::ErrorKind::Unsupported.into())))
-    }
+    let Invocation { command, .. } = invocation;
+    Err(Failure::Machine(cannot_start(command.get_program(), &io::ErrorKind::Unsupported.into())))
 }
 
 #[cfg(unix)]
@@ -134,18 +123,19 @@ mod platform {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid};
 
-    use super::{Deadline, Ending, Failure, Finished, Invocation, OnLine, Redactor, TERM_GRACE, Volume, cannot_start};
+    use super::{Ending, Failure, Finished, TERM_GRACE, cannot_start};
+    use crate::process::command::Invocation;
     #[cfg(target_os = "linux")]
     use crate::process::confine;
     use crate::process::output::Output;
-    use crate::util::deadline::wait_while;
+    use crate::process::run_env::RunEnv;
+    use crate::util::deadline::{Deadline, wait_while};
+    use crate::util::volume::Volume;
 
-    /// How long to wait for output after the program's end. On a busy machine, the last bytes may still be on their way
-    /// to the disk.
-    const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
-    /// How long to wait for lines while the pipes are empty. After that, no more are expected: a descendant that left
-    /// the group holds the pipe open.
-    const QUIET_TIME_MAX: Duration = Duration::from_secs(1);
+    /// How long to wait for the end of captured content after the program's end, on a busy machine.
+    const CONTENT_WAIT: Duration = Duration::from_secs(10);
+    /// The same for lines. A descendant that left the group may hold the pipe open for ever.
+    const LINES_WAIT: Duration = Duration::from_secs(1);
     /// How long to wait for the processes that were killed with a program.
     const GROUP_END_TIME_MAX: Duration = Duration::from_millis(500);
     /// How often to check whether a program has ended that closed its output.
@@ -154,19 +144,27 @@ mod platform {
     const VOLUME_POLL_INTERVAL: Duration = Duration::from_millis(50);
     const CHUNK_BYTES: usize = 16 * 1024;
 
-    pub(super) fn run(
+    /// Runs `invocation` until it ends, the deadline passes, or it leaves too little free space on the volume.
+    ///
+    /// Passes every line that it prints to `on_line` at once, and ends it after the line that it was wanted for. When
+    /// this returns, no process of its group is left.
+    ///
+    /// # Errors
+    /// [`Failure`] if the program did not end by itself. Another exit code than 0 is not an error here: the caller
+    /// decides what it means.
+    pub(crate) fn run(
         mut invocation: Invocation,
+        run_env: &RunEnv,
         deadline: &Deadline,
-        volume: &Volume,
-        redactor: &Redactor,
-        on_line: &mut OnLine<'_>,
+        on_line: &mut dyn FnMut(&str),
     ) -> Result<Finished, Failure> {
+        log::debug!("running {invocation}");
         deadline.remaining().map_err(Failure::Expired)?;
         let mut child = spawn(&mut invocation)?;
         let group = Pid::from_child(&child);
         let mut pipes = Pipes::new(&mut child);
-        let mut output = Output::new(&mut invocation, redactor, on_line);
-        let followed = follow(group, deadline, volume, &mut pipes, &mut output);
+        let mut output = Output::new(&mut invocation, &run_env.redactor, on_line);
+        let followed = follow(group, deadline, &run_env.run_dir.volume, &mut pipes, &mut output);
         if followed.is_err() {
             end_early(group, &mut pipes, &mut output);
         }
@@ -290,13 +288,11 @@ mod platform {
         let begun = Instant::now();
         while pipes.are_open() {
             let lacks_content = pipes.0[0].is_some() && output.is_content();
-            let left = DRAIN_TIME_MAX.saturating_sub(begun.elapsed());
-            if left.is_zero() && lacks_content {
-                return Err(output.cut_off());
+            let left = if lacks_content { CONTENT_WAIT } else { LINES_WAIT }.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return if lacks_content { Err(output.cut_off()) } else { Ok(()) };
             }
-            if left.is_zero() || !(pipes.read(left.min(QUIET_TIME_MAX), output)? || lacks_content) {
-                break;
-            }
+            pipes.read(left, output)?;
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 //! standard input, the deadline, and a redactor with the run's secrets.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,9 +12,6 @@ use crate::process::run::{self, Failure, Finished};
 use crate::util::deadline::Deadline;
 use crate::util::files::RunDir;
 use crate::util::redact::Redactor;
-
-/// How many lines of one program are logged. A first pull prints each item, and a flood must not fill the logs' disk.
-const LOGGED_LINES_MAX: usize = 5000;
 
 /// How long a program may take to start and print its version. On a small, busy machine, Node takes seconds to start.
 /// The program is ended as soon as it has printed its version: `wmill` would then ask the npm registry for a newer one.
@@ -50,19 +46,6 @@ impl RunEnv {
     /// # Errors
     /// Fails if the process has no free file descriptor.
     pub fn invocation(&self, program: &str, folder: &Path) -> io::Result<Invocation> {
-        self.invocation_with(program, folder, |_| true)
-    }
-
-    /// Creates the same for a program that talks only to this process. It gets no proxies, because some programs also
-    /// send requests for 127.0.0.1 to a proxy.
-    ///
-    /// # Errors
-    /// Fails if the process has no free file descriptor.
-    pub fn local_invocation(&self, program: &str, folder: &Path) -> io::Result<Invocation> {
-        self.invocation_with(program, folder, |name| !name.to_ascii_lowercase().ends_with("_proxy"))
-    }
-
-    fn invocation_with(&self, program: &str, folder: &Path, admits: fn(&str) -> bool) -> io::Result<Invocation> {
         let home = self.run_dir.path();
         let invocation = Invocation::new(program, folder)
             .environment("HOME", home)
@@ -71,54 +54,47 @@ impl RunEnv {
             .environment("LC_ALL", "C")
             .environment(MARKER, self.lock.marker())
             .stdin(self.lock.as_input()?);
-        let admitted = self.environment.iter().filter(|(name, _)| admits(name));
-        Ok(admitted.fold(invocation, |all, (name, value)| all.environment(name, value)))
+        Ok(self.environment.iter().fold(invocation, |all, (name, value)| all.environment(name, value)))
     }
 
-    /// Runs an invocation to its end, within the deadline of the run. Logs what it prints, up to a limit of lines.
+    /// Creates the same for a program that talks only to this process. It gets no proxies, because some programs also
+    /// send requests for 127.0.0.1 to a proxy.
+    ///
+    /// # Errors
+    /// Fails if the process has no free file descriptor.
+    pub fn local_invocation(&self, program: &str, folder: &Path) -> io::Result<Invocation> {
+        let mut invocation = self.invocation(program, folder)?;
+        for (name, _) in self.environment.iter().filter(|(name, _)| name.to_ascii_lowercase().ends_with("_proxy")) {
+            invocation.command.env_remove(name);
+        }
+        Ok(invocation)
+    }
+
+    /// Runs an invocation to its end, within the deadline of the run. Passes each line that it prints to `on_line`.
     ///
     /// # Errors
     /// [`Failure`].
     pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Finished, Failure> {
-        let (program, mut lines) = (invocation.command.get_program().display().to_string(), 0);
-        run::run(invocation, &self.deadline, &self.run_dir.volume, &self.redactor, &mut |line| {
-            lines += 1;
-            if lines <= LOGGED_LINES_MAX {
-                log::debug!("{program}: {line}");
-            } else if lines == LOGGED_LINES_MAX + 1 {
-                log::debug!("{program} prints more than {LOGGED_LINES_MAX} lines; the rest is not logged");
-            }
-            on_line(line);
-            ControlFlow::Continue(())
-        })
+        run::run(invocation, self, &self.deadline, on_line)
     }
 
-    /// Returns what a program prints after `prefix` when it is asked for its version. Ends the program as soon as it
-    /// has printed that, and passes each line until then to `on_line`.
+    /// Returns what a program prints after `prefix` when it is asked for its version, and the lines that it printed until
+    /// then. Ends the program as soon as it has printed that.
     ///
     /// # Errors
     /// A text that says why the program could not be started or did not print its version.
-    pub fn version(
-        &self,
-        program: &str,
-        option: &str,
-        prefix: &str,
-        on_line: &mut dyn FnMut(&str),
-    ) -> Result<String, String> {
-        let left = self.deadline.remaining().map_err(|expired| Failure::Expired(expired).to_string())?;
-        let deadline = Deadline::after(left.min(VERSION_TIME_MAX), self.deadline.cancel_token());
-        let invocation = self.invocation(program, self.run_dir.path()).map_err(|error| error.to_string())?;
-        let invocation = invocation.argument(option).confine(&[self.run_dir.path()]);
-        let mut version = None;
-        let asked = run::run(invocation, &deadline, &self.run_dir.volume, &self.redactor, &mut |line| {
-            on_line(line);
-            let Some(found) = line.strip_prefix(prefix) else { return ControlFlow::Continue(()) };
-            version = Some(found.chars().take(VERSION_CHARS_MAX).collect());
-            ControlFlow::Break(())
-        });
-        version.ok_or_else(|| match asked {
-            Ok(finished) => format!("`{program} {option}` ended with {}: {}", finished.ending, finished.tail_text()),
-            Err(failure) => failure.to_string(),
-        })
+    pub fn version(&self, program: &str, option: &str, prefix: &str) -> Result<(String, Vec<String>), String> {
+        let ask = || {
+            let left = self.deadline.remaining().map_err(Failure::Expired)?;
+            let deadline = Deadline::after(left.min(VERSION_TIME_MAX), self.deadline.cancel_token());
+            let invocation = self.invocation(program, self.run_dir.path()).map_err(Failure::Disk)?;
+            let invocation = invocation.argument(option).confine(&[self.run_dir.path()]).until(prefix);
+            run::run(invocation, self, &deadline, &mut |_| {})
+        };
+        let Finished { ending, tail, .. } = ask().map_err(|failure: Failure| failure.to_string())?;
+        match tail.iter().find_map(|line| line.strip_prefix(prefix)) {
+            Some(version) => Ok((version.chars().take(VERSION_CHARS_MAX).collect(), tail)),
+            None => Err(format!("`{program} {option}` ended with {ending}: {}", tail.join("\n"))),
+        }
     }
 }

@@ -323,12 +323,12 @@ pub struct Program {
     pub sorts_dependencies: bool,
 }
 
-/// Returns the version of the `wmill` on the path. `on_line` gets each line that it prints.
+/// Returns the version of the `wmill` on the path, and the lines that it printed.
 ///
 /// # Errors
 /// The same as for [`RunEnv::version`].
-pub fn version(run_env: &RunEnv, on_line: &mut dyn FnMut(&str)) -> Result<String, String> {
-    run_env.version("wmill", "--version", "CLI version: ", on_line)
+pub fn version(run_env: &RunEnv) -> Result<(String, Vec<String>), String> {
+    run_env.version("wmill", "--version", "CLI version: ")
 }
 
 /// Returns what is known about the `wmill` on the path, or `None` if it does not give its version. It is started only if
@@ -343,8 +343,8 @@ pub fn program(run_env: &RunEnv, known: Option<&Program>) -> Option<Program> {
     }
     // The image's wmill prints that it sorts (`image/adapt.mjs`). Node, which runs npm's wmill, sorts the names in a
     // folder itself.
-    let mut sorts_dependencies = is_run_by_node(&path);
-    let version = version(run_env, &mut |line| sorts_dependencies |= line == SORTS_DEPENDENCIES).ok()?;
+    let (version, printed) = version(run_env).ok()?;
+    let sorts_dependencies = is_run_by_node(&path) || printed.iter().any(|line| line == SORTS_DEPENDENCIES);
     Some(Program { file, version, sorts_dependencies })
 }
 

@@ -65,7 +65,6 @@ pub(super) fn read(listing: &Listing) -> Result<Tree, GitError> {
 }
 
 pub(super) fn write(git: &Git<'_>, name: &str, tree: &Tree, prefix: &str) -> Result<Listing, GitError> {
-    Ok(Listing::write(git.listing_place(name), |lines| {
-        tree.iter().try_for_each(|(path, entry)| lines.put([prefix, path].concat().as_bytes(), entry))
-    })?)
+    let entries = tree.iter().map(|(path, entry)| Ok(([prefix, path].concat().into_bytes(), entry.clone())));
+    Ok(Listing::write(git.listing_place(name), entries)?)
 }

@@ -79,9 +79,7 @@ pub fn make(
         let commits = by_item.iter().map(|(item, changes)| builder.item_commit(item, changes));
         let commits = commits.collect::<io::Result<Vec<_>>>()?;
         let (path, ours) = (run.request.subdir.as_str(), &run.request.author);
-        if let Some((commit, made)) = git.commit_chain(tip.commit.as_ref(), path, tip.tree.as_ref(), ours, &commits)?
-            && made == folder
-        {
+        if let Some(commit) = git.commit_chain(tip.commit.as_ref(), path, ours, &commits, &whole)? {
             return Ok(CreatedCommit { commit, folder, warning });
         }
         // For example, a file of one item replaces a folder of another. Each commit is right, but not in every order.
@@ -134,7 +132,8 @@ impl CommitBuilder<'_> {
     /// Returns the message of a commit with all changes. Its body names the last editor of each item, and its trailers
     /// name these editors as co-authors.
     fn whole_message(&self) -> io::Result<String> {
-        let mut message = format!("{}\n\n{}\n", self.run.request.message, self.comparison.summary(LISTED_MAX)?);
+        let summary = summary(LISTED_MAX, self.comparison.changes()?)?;
+        let mut message = format!("{}\n\n{summary}\n", self.run.request.message);
         let named: Vec<_> = self.edits.iter().filter_map(|(item, edit)| Some((item, edit.author.as_ref()?))).collect();
         if !named.is_empty() {
             message.push_str("\nLast edited by\n\n");

@@ -112,7 +112,6 @@ pub fn compose(
     pulled: &Pulled<'_>,
     warnings: &mut Warnings,
 ) -> Result<Merged, BackupError> {
-    remove_git_folders(git, warnings)?;
     let staged = git.stage()?;
     if let Some(message) = verify_index::verify(git.tree_folder(), &staged, &tip.folder)? {
         return Err(GitError::Checkout(message).into());
@@ -135,16 +134,14 @@ fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: &Listing) 
     let superseded = superseded(staged, &pulled.snapshot.sides.own_items(), &tip.workspace)?;
     let (written, _) = staged.sifted(git.listing_place("written.listing"), |path, _| !superseded.contains(path))?;
     let (kept, replaced) = keep(&written, tip, pulled)?;
-    let after = Listing::write(git.listing_place("merged.listing"), |lines| {
-        for file in join(tip.folder.entries()?, written.entries()?) {
-            let (path, (before, after)) = file?;
+    let merged = join(tip.folder.entries()?, written.entries()?).filter_map(|file| {
+        let of_both = file.map(|(path, (before, after))| {
             let stays = kept.contains(&path) || !pulled.has(&path);
-            if let Some(entry) = if stays { before } else { after } {
-                lines.put(&path, &entry)?;
-            }
-        }
-        Ok(())
-    })?;
+            Some((path, if stays { before } else { after }?))
+        });
+        of_both.transpose()
+    });
+    let after = Listing::write(git.listing_place("merged.listing"), merged)?;
     Ok((Merged { comparison: TreeDiff::of(tip.folder.clone(), after)? }, replaced))
 }
 
@@ -214,18 +211,6 @@ fn keep(written: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BT
 /// Returns the parent folders of a path.
 fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index])
-}
-
-/// Removes what git cannot hold from the pulled files, and warns about it.
-///
-/// # Errors
-/// [`BackupError`] if the disk fails.
-pub fn remove_git_folders(git: &Git<'_>, warnings: &mut Warnings) -> Result<(), BackupError> {
-    let removed = verify_index::remove_git_folders(git.tree_folder())?;
-    if !removed.is_empty() {
-        warnings.add(format!("git stores no file named `.git`, so the backup lacks: {removed}"));
-    }
-    Ok(())
 }
 
 /// Returns whether a path that wmill did not see is one of Windmill's. If patterns narrow the pull, the path has to

@@ -24,7 +24,7 @@ use crate::backup::sync::push::NotPushed;
 use crate::backup::sync::steps::{LiveSteps, Start, SyncSteps};
 use crate::git::GitError;
 use crate::git::object::ObjectId;
-use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
+use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff, summary};
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, LeftOut, SyncResult, Warnings};
 use crate::request::SyncRequest;
@@ -187,7 +187,8 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 
     fn show(&self, comparison: &TreeDiff) -> Result<Outcome, BackupError> {
-        let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(GitError::from)?;
+        let listed = comparison.changes().and_then(|changes| summary(LISTED_IN_MESSAGE_MAX, changes));
+        let listed = listed.map_err(GitError::from)?;
         let SyncRequest { remote, branch, .. } = self.run.request;
         let message = format!("Would commit to {remote} (branch {branch}): {listed}");
         Ok(Outcome { code: Code::DryRun, message, commit: None, changed: comparison.changed(), left_out: Vec::new() })
@@ -570,12 +571,10 @@ mod tests {
             self.ask("compose", (base == PullBase::Empty).then_some("empty"))?;
             self.scene.warning.into_iter().for_each(|warning| warnings.add(warning.to_owned()));
             let listing = |name: &str, absent, digit| {
-                Listing::write(self.run_dir.path().join(name), |lines| {
-                    let entry = Entry { mode: 0o100_644, object: id(digit) };
-                    let there = self.scene.changes.iter().filter(|(mark, _)| *mark != absent);
-                    there.clone().try_for_each(|(_, path)| lines.put(path.as_bytes(), &entry))
-                })
-                .expect("a folder to write to")
+                let entry = Entry { mode: 0o100_644, object: id(digit) };
+                let there = self.scene.changes.iter().filter(|(mark, _)| *mark != absent);
+                let entries = there.map(|(_, path)| Ok((path.as_bytes().to_vec(), entry.clone())));
+                Listing::write(self.run_dir.path().join(name), entries).expect("a folder to write to")
             };
             let comparison = TreeDiff::of(listing("before", Mark::Added, "1"), listing("after", Mark::Deleted, "2"));
             Ok(Merged { comparison: comparison.expect("a folder to write to") })

@@ -1,5 +1,7 @@
 //! The remote's tip: fetched into the checkout, checked, and reduced to what `wmill` may see.
 
+use std::iter;
+
 use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
 use crate::config::Config;
@@ -135,7 +137,7 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
     };
     let listing = match &tree {
         Some(tree) => git.list(tree, TIP_LISTING)?,
-        None => Listing::write(git.listing_place(TIP_LISTING), |_| Ok(()))?,
+        None => Listing::write(git.listing_place(TIP_LISTING), iter::empty())?,
     };
     let (mut check, mut invalid_entries, mut own, mut count) = (EntryCheck::default(), Sample::default(), None, 0);
     let (folder, valid_count) = listing.sifted(git.listing_place("folder.listing"), |path, entry| {

@@ -14,7 +14,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         fault: "the same",
-        injected: "`update-index` and `write-tree`, where something of the repository stays that `wmill` does not see",
+        injected: "`fast-import` and `write-tree`, where something of the repository stays that `wmill` does not see",
         asserted: "the same; a tree that was composed otherwise than it was to be is not pushed",
         test: "tools::a_git_that_misbehaves_where_a_tree_is_composed",
     },
@@ -183,7 +183,7 @@ fn a_git_that_misbehaves_where_a_tree_is_composed() {
     let stays = ("wmill.yaml", "defaultTs: bun\n");
     replay.remote.commit_files("main", &[stays]);
     let (mut state, mut failed) = (State::Seeded, 0);
-    for verb in ["update-index", "write-tree"] {
+    for verb in ["fast-import", "write-tree"] {
         for (name, way) in WAYS {
             let fault = format!("`git {verb}` {name}");
             state = state.other();
