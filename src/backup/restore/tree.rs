@@ -9,6 +9,7 @@ use crate::git::object::Entry;
 use crate::git::tree_diff::Mark;
 use crate::git::{Git, GitError};
 use crate::model::run_result::Changed;
+use crate::request::Purpose;
 
 /// Files by their path in the folder of the backup.
 pub(super) type Tree = BTreeMap<String, Entry>;
@@ -31,8 +32,7 @@ pub(super) fn changes(git: &Git<'_>, wanted: &TargetTree, there: &Tree) -> Resul
     for (path, wanted) in wanted {
         let (mark, diff) = match (wanted, there.get(path)) {
             (Some(wanted), Some(found)) => {
-                let compare = value_diff::differences_after_restore;
-                (Mark::Modified, value_diff::of_entries(git, path, (wanted, found), compare)?)
+                (Mark::Modified, value_diff::of_entries(git, path, (wanted, found), Purpose::Restore)?)
             }
             (Some(_), None) => (Mark::Added, Vec::new()),
             (None, Some(_)) => (Mark::Deleted, Vec::new()),

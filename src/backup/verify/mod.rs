@@ -21,7 +21,7 @@ use crate::git::{Git, GitError};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, Difference, LeftOut, SyncResult, Warnings};
-use crate::request::SyncRequest;
+use crate::request::{Purpose, SyncRequest};
 use crate::util::files;
 use crate::util::logging;
 use crate::util::retry;
@@ -168,7 +168,7 @@ fn compare_files(
         match sides {
             (Some(backup), Some(workspace)) => {
                 let (name, entries) = (String::from_utf8_lossy(&path), (&backup, &workspace));
-                let diff = value_diff::of_entries(git, &name, entries, value_diff::differences)?;
+                let diff = value_diff::of_entries(git, &name, entries, Purpose::Verify)?;
                 if !diff.is_empty() {
                     found.add(Mark::Modified, &path, diff);
                 }
