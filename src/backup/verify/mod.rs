@@ -38,69 +38,57 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     let _scope = logging::run_scope(run_id, workspace.as_str());
     log::info!("run {run_id}: verifying workspace {workspace} against {remote} (branch {branch})");
     let run = RunContext { request, env };
-    let mut warnings = Warnings::default();
-    let mut differences = Vec::new();
-    let ended = error::catch_panic(|| compare(run, &mut warnings)).map(|found| {
-        let is_same = found.differences.is_empty() && found.left_out.is_empty();
-        let code = if is_same { Code::Unchanged } else { Code::Differs };
-        let message = found.message(workspace);
-        differences = found.differences;
-        Outcome { code, message, commit: found.tip, changed: found.changed, left_out: found.left_out }
+    let (mut warnings, mut differences) = (Warnings::default(), Vec::new());
+    let ended = error::catch_panic(|| compare(run, &mut warnings)).map(|(outcome, listed)| {
+        differences = listed;
+        outcome
     });
     SyncResult { differences: Some(differences), ..run.conclude(run_id, started, ended, warnings) }
 }
 
-/// The result of a comparison.
+/// What differs.
+#[derive(Default)]
 struct Found {
-    /// The commit that was compared with.
-    tip: Option<ObjectId>,
-    /// ` of ` and when it was made, UTC; empty if it does not say.
-    committed: String,
     /// How many files differ, and how.
     changed: Changed,
     /// The first of them.
-    differences: Vec<Difference>,
-    /// The items that cannot be backed up, and were not compared.
-    left_out: Vec<LeftOut>,
+    listed: Vec<Difference>,
 }
 
 impl Found {
     /// Counts a difference, and lists it if there is room.
     fn add(&mut self, mark: Mark, path: &[u8], diff: Vec<String>) {
         mark.count_in(&mut self.changed);
-        if self.differences.len() < LISTED_MAX {
+        if self.listed.len() < LISTED_MAX {
             let kind = match mark {
                 Mark::Added => "missing_in_backup",
                 Mark::Modified => "differs",
                 Mark::Deleted => "only_in_backup",
             };
-            self.differences.push(Difference { path: printable(path), kind, diff });
+            self.listed.push(Difference { path: printable(path), kind, diff });
         }
     }
 
-    fn message(&self, workspace: &WorkspaceId) -> String {
+    /// Returns the result in words. `made` is the commit that was compared with.
+    fn message(&self, workspace: &WorkspaceId, made: &str, left_out: &[LeftOut]) -> String {
         let Changed { added, modified, deleted } = self.changed;
-        let Some(tip) = &self.tip else {
-            return format!("There is no backup of workspace '{workspace}': the branch does not exist");
-        };
-        let made = format!("commit {}{}", short(tip), self.committed);
-        let compared = match self.differences.len() {
-            0 if !self.left_out.is_empty() => {
-                format!("The backup matches workspace '{workspace}' ({made}), except for what cannot be backed up")
-            }
-            0 => format!("The backup matches workspace '{workspace}': {made}"),
+        let compared = match self.listed.len() {
+            0 if left_out.is_empty() => return format!("The backup matches workspace '{workspace}': commit {made}"),
+            0 => format!(
+                "The backup matches workspace '{workspace}' (commit {made}), except for what cannot be backed up"
+            ),
             _ => {
-                let paths: Sample = self.differences.iter().map(|one| one.path.as_bytes()).collect();
+                let paths: Sample = self.listed.iter().map(|one| one.path.as_bytes()).collect();
                 format!(
-                    "Workspace '{workspace}' differs from its backup ({made}): {added} files are missing in the \
+                    "Workspace '{workspace}' differs from its backup (commit {made}): {added} files are missing in the \
                      backup, {modified} differ, {deleted} are only in the backup: {paths}. What was changed since \
                      that commit differs until the next sync"
                 )
             }
         };
-        match self.left_out.is_empty() {
-            true => compared,
-            false => format!("{compared}. Not compared: {}", sync::in_words(&self.left_out)),
+        match left_out {
+            [] => compared,
+            left_out => format!("{compared}. Not compared: {}", sync::in_words(left_out)),
         }
     }
 }
@@ -110,8 +98,17 @@ pub fn short(commit: &ObjectId) -> &str {
     commit.as_str().get(..10).unwrap_or(commit.as_str())
 }
 
-/// Pulls the workspace, and compares it with the folder at the tip.
-fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, BackupError> {
+/// Returns the same with the time of the commit, if it has one: `0d9170cb88 of 2026-11-24T15:00:00Z`.
+///
+/// # Errors
+/// [`GitError`].
+pub(super) fn with_time(git: &Git<'_>, commit: &ObjectId) -> Result<String, GitError> {
+    let time = git.commit_message(commit)?.time.map(|time| format!(" of {}", time::to_text(time)));
+    Ok([short(commit), &time.unwrap_or_default()].concat())
+}
+
+/// Pulls the workspace, and compares it with the folder at the tip. Returns the first differences, too.
+fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<(Outcome, Vec<Difference>), BackupError> {
     let run_env = run.enter()?;
     let folder = run_env.run_dir.path().join("checkout");
     files::create_folder(&folder)?;
@@ -128,18 +125,10 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     run.warn_about_choice(&account, warnings);
     // What the last sync left out is left out here too.
     snapshot.leave_out_again(&last_sync::found(run))?;
-    let committed = tip.commit.as_ref().map(|tip| git.commit_message(tip)).transpose()?;
-    let committed = committed.and_then(|commit| commit.time);
-    let committed = committed.map(|made| format!(" of {}", time::to_text(made))).unwrap_or_default();
+    let made = tip.commit.as_ref().map(|tip| with_time(&git, tip)).transpose()?;
     snapshot.judge_by(&tip.plan)?;
     run.step(Step::Pull, || pull::pull(run, &git, &tip.plan, None, &mut snapshot, &[]))?;
-    let mut found = Found {
-        tip: tip.commit.clone(),
-        committed,
-        changed: Changed::default(),
-        differences: Vec::new(),
-        left_out: snapshot.left_out_list(),
-    };
+    let (mut found, left_out) = (Found::default(), snapshot.left_out_list());
     merge::remove_git_folders(&git, warnings)?;
     let only_in_backup = run.step(Step::Commit, || {
         let fresh = git.stage()?;
@@ -152,7 +141,14 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
             }
         }
     }
-    Ok(found)
+    let workspace = &run.request.workspace;
+    let is_same = found.listed.is_empty() && left_out.is_empty();
+    let code = if is_same { Code::Unchanged } else { Code::Differs };
+    let message = match &made {
+        Some(made) => found.message(workspace, made, &left_out),
+        None => format!("There is no backup of workspace '{workspace}': the branch does not exist"),
+    };
+    Ok((Outcome { code, message, commit: tip.commit, changed: found.changed, left_out }, found.listed))
 }
 
 /// Compares the pulled files by value. Returns the files that only the backup has.
