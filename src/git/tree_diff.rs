@@ -114,7 +114,7 @@ impl TreeDiff {
     /// # Errors
     /// Fails on an I/O error.
     pub fn summary(&self, listed_max: usize) -> io::Result<String> {
-        summary(listed_max, self.changes()?)
+        summary(listed_max, self.changes()?.map(|change| change.map(|change| (change.mark, change.path))))
     }
 }
 
@@ -122,10 +122,10 @@ impl TreeDiff {
 ///
 /// # Errors
 /// Fails if `changes` does.
-pub fn summary(listed_max: usize, changes: impl Iterator<Item = io::Result<Change>>) -> io::Result<String> {
+pub fn summary(listed_max: usize, changes: impl Iterator<Item = io::Result<(Mark, GitPath)>>) -> io::Result<String> {
     let (mut changed, mut listed) = (Changed::default(), [const { Vec::new() }; 3]);
     for change in changes {
-        let Change { mark, path, .. } = change?;
+        let (mark, path) = change?;
         mark.count_in(&mut changed);
         let of_mark = &mut listed[mark as usize];
         if of_mark.len() < listed_max {

@@ -13,20 +13,22 @@ mod select;
 mod switches;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
 use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::restore::glob::Pattern;
+use crate::backup::restore::secrets::Key;
 use crate::backup::restore::select::{Choice, has_app_at, is_app};
 use crate::backup::restore::tree::{Change, Tree};
 use crate::backup::run_context::{Env, Outcome, RunContext};
 use crate::backup::sync::merge;
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
-use crate::backup::verify::{LISTED_MAX, short};
+use crate::backup::verify::{self, LISTED_MAX, short};
 use crate::git::object::{Entry, ObjectId};
-use crate::git::tree_diff::{Mark, Sample, printable};
+use crate::git::tree_diff::{self, Mark, Sample, printable};
 use crate::git::{BlobContent, Git};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
@@ -43,7 +45,7 @@ use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::item_path::{ItemId, ItemKind, KEY_FILE};
 use crate::windmill::push_relay::Permits;
-use crate::windmill::wmill_yaml::{self, Plan, WMILL_YAML};
+use crate::windmill::wmill_yaml::{self, WMILL_YAML};
 
 const LISTED_IN_MESSAGE_MAX: usize = 50;
 /// A commit needs at least this many digits.
@@ -102,7 +104,10 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &Restore
     let mut report = Report::default();
     let outcome = error::catch_panic(|| restore(source, target, options, &mut report))
         .unwrap_or_else(|fault| report.failed(target, options, fault));
-    let Report { warnings, mut differences, restore_point, .. } = report;
+    let Report { mut warnings, named, mut differences, restore_point, .. } = report;
+    for (what, names) in named {
+        warnings.add(format!("{what}: {names}"));
+    }
     differences.truncate(LISTED_MAX);
     let result = target.conclude(run_id, started, Ok(outcome), warnings);
     SyncResult { differences: Some(differences), restore_point, ..result }
@@ -134,7 +139,8 @@ fn restore(
     let account = target.step(Step::Probe, || target.account(&run_env))?;
     target.warn_about_access(&account, &mut report.warnings);
     source.warn_about_choice(&account, &mut report.warnings);
-    let outcome = RestoreRun { source, target, options, git: &git, tip: &tip, report }.put(&account);
+    let key = Key::default();
+    let outcome = RestoreRun { source, target, options, git: &git, tip: &tip, key, report }.put(&account);
     drop((early, late));
     outcome
 }
@@ -163,13 +169,11 @@ fn commit_at(source: RunContext<'_>, git: &Git<'_>, tip: &ObjectId, at: SystemTi
     if let Some(commit) = git.commit_at(tip, at)? {
         return Ok(commit);
     }
-    let first = git.first_commit(tip)?;
-    let made = git.commit_message(&first)?.time.map(time::to_text).unwrap_or_default();
+    let first = verify::with_time(git, &git.first_commit(tip)?)?;
     let SyncRequest { remote, branch, .. } = source.request;
     let message = format!(
-        "--at: {} is earlier than the first commit of branch `{branch}` of {remote}: {} of {made}",
-        time::to_text(at),
-        short(&first)
+        "--at: {} is earlier than the first commit of branch `{branch}` of {remote}: {first}",
+        time::to_text(at)
     );
     Err(BackupError::new(Code::ConfigInvalid, message))
 }
@@ -178,6 +182,8 @@ fn commit_at(source: RunContext<'_>, git: &Git<'_>, tip: &ObjectId, at: SystemTi
 #[derive(Default)]
 struct Report {
     warnings: Warnings,
+    /// More warnings, each with the names that it is about.
+    named: BTreeMap<String, Sample>,
     commit: Option<ObjectId>,
     /// What is not as wanted at the end.
     differences: Vec<Difference>,
@@ -185,6 +191,11 @@ struct Report {
 }
 
 impl Report {
+    /// Adds a name to a warning.
+    fn warn_of(&mut self, what: &str, name: impl AsRef<[u8]>) {
+        self.named.entry(what.to_owned()).or_default().add(name.as_ref());
+    }
+
     fn failed(&self, target: RunContext<'_>, options: &RestoreOptions, error: BackupError) -> Outcome {
         let (error, secrets) = (target.in_last_step(error), target.request.secrets());
         let message = Redactor::new(secrets.iter().chain(&options.key)).redact(&error.message);
@@ -221,17 +232,12 @@ struct RestoreRun<'a> {
     git: &'a Git<'a>,
     /// The commit to restore.
     tip: &'a RemoteTip,
+    /// The key of its secrets.
+    key: Key,
     report: &'a mut Report,
 }
 
 impl RestoreRun<'_> {
-    /// Warns about these, if there are any.
-    fn warn(&mut self, what: &str, names: &Sample) {
-        if !names.is_empty() {
-            self.report.warnings.add(format!("{what}: {names}"));
-        }
-    }
-
     /// Returns the workspace to restore into.
     fn workspace(&self) -> &WorkspaceId {
         &self.target.request.workspace
@@ -239,34 +245,30 @@ impl RestoreRun<'_> {
 
     /// Chooses what to restore, shows it, and restores it if that is asked for.
     fn put(&mut self, account: &Account) -> Result<Outcome, BackupError> {
-        let all_of_commit = tree::read(&self.tip.folder)?;
+        let of_commit = tree::read(&self.tip.folder)?;
         let (there, has_shared_ui) = self.pull()?;
-        let point = self.options.saves.then(|| self.files_of_point(&there));
-        let key = self.key()?;
-        let of_commit = self.files_of_commit(all_of_commit);
-        let mut choice = self.choose(&of_commit, Choice { there, has_shared_ui, key, ..Choice::default() })?;
-        self.lay_out(&mut choice)?;
+        let saved = self.options.saves.then(|| self.files_of_point(&there));
+        self.key = self.find_key()?;
+        let of_commit = self.files_of_commit(of_commit, has_shared_ui);
+        let mut choice = self.choose(&of_commit, there)?;
+        self.lay_out(&mut choice, &of_commit)?;
         choice.changes = tree::changes(self.git, &choice.wanted, &choice.there)?;
         self.warn_about_withheld(&choice);
         self.warn_about_own_items(&choice);
         self.warn_about_deleted_apps(&choice);
         self.warn_about_changes_by_wmill(&choice)?;
-        if choice.pushed().next().is_none() && choice.key.to_set.is_none() {
+        if choice.pushed().next().is_none() && self.key.to_set.is_none() {
             let unreadable = self.unreadable(&choice.secrets)?;
-            return Ok(self.nothing_to_push(&choice.changes, &unreadable));
+            return Ok(self.nothing_to_push(choice.changes, &unreadable));
         }
-        if let Some((_, left_out)) = &point {
-            self.warn(
-                "these are not saved in the restore point, since Windmill gave out secrets in plain text, which would stay \
-                 in the repository's history for ever; a restore of the point with --delete would delete them",
-                left_out,
-            );
+        if let Some(saved) = &saved {
+            self.warn_about_unsaved(&choice.there, saved);
         }
         if !self.options.applies {
-            let message = self.shown(&choice);
+            let message = self.shown(&choice)?;
             return Ok(self.report.outcome(Code::DryRun, message, tree::counted(choice.pushed())));
         }
-        if let Some((saved, _)) = point {
+        if let Some(saved) = saved {
             self.save(saved, account)?;
         }
         self.push_and_read_back(&choice)
@@ -274,19 +276,11 @@ impl RestoreRun<'_> {
 
     /// Pulls what the workspace holds now. Also returns whether this Windmill has a shared UI.
     fn pull(&self) -> Result<(Tree, bool), BackupError> {
-        let target = self.target;
-        // The key is written only if that is asked for, with a file of its own.
-        let without_key = |text: &str| text.replace("includeKey: true", "includeKey: false");
-        let plan = Plan {
-            text: without_key(&self.tip.plan.text),
-            text_without_patterns: without_key(&self.tip.plan.text_without_patterns),
-            query: self.tip.plan.query.replace("include_key=true", "include_key=false"),
-            ..self.tip.plan.clone()
-        };
+        let (target, plan) = (self.target, &self.tip.plan);
         let has_shared_ui = target.step(Step::Pull, || {
             let mut snapshot = target.snapshot(self.git.run_env(), &plan.query)?;
-            snapshot.judge_by(&plan)?;
-            pull::pull(target, self.git, &plan, None, &mut snapshot, &[])?;
+            snapshot.judge_by(plan)?;
+            pull::pull(target, self.git, plan, None, &mut snapshot, &[])?;
             for (item, reason) in &snapshot.left_out.named {
                 log::warn!("{item} of workspace {} cannot be pulled: {reason}", self.workspace());
             }
@@ -306,14 +300,14 @@ impl RestoreRun<'_> {
     }
 
     fn warn_about_own_items(&mut self, choice: &Choice) {
-        let (source, target) = (&self.source.request.workspace, self.workspace());
-        if source != target {
+        let (source, target) = (&self.source.request.workspace, &self.target.request.workspace);
+        for path in choice.own.iter().filter(|_| source != target) {
             let what = format!("these are specific to workspace `{source}`; they become specific to `{target}`");
-            self.warn(&what, &choice.own.iter().collect());
+            self.report.warn_of(&what, path);
         }
     }
 
-    fn nothing_to_push(&mut self, planned: &[Change], unreadable: &[String]) -> Outcome {
+    fn nothing_to_push(&mut self, planned: Vec<Change>, unreadable: &[String]) -> Outcome {
         self.report.differences = differences(planned, unreadable);
         let (target, changed) = (self.workspace(), Changed::default());
         if self.report.differences.is_empty() {
@@ -329,27 +323,13 @@ impl RestoreRun<'_> {
         self.report.outcome(code, message, changed)
     }
 
-    fn shown(&self, choice: &Choice) -> String {
-        let made = self.report.commit.as_ref().and_then(|commit| self.git.commit_message(commit).ok()?.time);
-        let made = made.map(|made| format!(" of {}", time::to_text(made))).unwrap_or_default();
-        let Changed { added, modified, deleted } = tree::counted(choice.pushed());
-        let mut text = format!(
-            "Would restore commit {}{made} into workspace '{}': {added} files created, {modified} changed, {deleted} \
-             deleted; --yes does it\n",
-            self.report.short_commit(),
-            self.workspace()
-        );
-        if choice.key.to_set.is_some() {
-            text.push_str(&format!("\nM {KEY_FILE}"));
-        }
-        for change in choice.pushed().take(LISTED_IN_MESSAGE_MAX) {
-            text.push_str(&format!("\n{} {}", char::from(change.mark.letter()), printable(change.path.as_bytes())));
-        }
-        let more = choice.pushed().count().saturating_sub(LISTED_IN_MESSAGE_MAX);
-        if more > 0 {
-            text.push_str(&format!("\n... and {more} more"));
-        }
-        text
+    fn shown(&self, choice: &Choice) -> Result<String, BackupError> {
+        let commit = self.report.commit.as_ref().map(|commit| verify::with_time(self.git, commit)).transpose()?;
+        let key = self.key.to_set.as_ref().map(|_| (Mark::Modified, KEY_FILE.into()));
+        let files = choice.pushed().map(|change| (change.mark, change.path.clone().into_bytes()));
+        let listed = tree_diff::summary(LISTED_IN_MESSAGE_MAX, key.into_iter().chain(files).map(Ok))?;
+        let commit = commit.unwrap_or_default();
+        Ok(format!("Would restore commit {commit} into workspace '{}'; --yes does it: {listed}", self.workspace()))
     }
 
     /// Pushes, and reads back everything that is wanted, even if the push failed halfway.
@@ -378,8 +358,8 @@ impl RestoreRun<'_> {
 
     /// Runs `wmill sync push` in the folder.
     fn push(&mut self, choice: &Choice) -> Result<(), BackupError> {
-        let mut plan = self.tip.plan.text.replace("includeKey: true", "includeKey: false");
-        if let Some(key) = &choice.key.to_set {
+        let mut plan = self.tip.plan.text.clone();
+        if let Some(key) = &self.key.to_set {
             plan = plan.replace("includeKey: false", "includeKey: true");
             // Written after staging, so that no git object ever holds it.
             self.write(KEY_FILE, format!("\"{}\"\n", key.expose()).as_bytes())?;
@@ -400,7 +380,7 @@ impl RestoreRun<'_> {
     /// Returns what the push may change: the items with a file that is not as wanted, and the key.
     fn permits(&self, choice: &Choice) -> Result<Permits, BackupError> {
         let mut permits = Permits::default();
-        if choice.key.to_set.is_some() {
+        if self.key.to_set.is_some() {
             permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
         }
         let stay = choice.items_that_stay();
@@ -444,8 +424,8 @@ impl RestoreRun<'_> {
         let is_left = |change: &Change| left.iter().any(|other| other.path == change.path);
         let changed = tree::counted(choice.changes.iter().filter(|change| !is_left(change)));
         let unreadable = self.unreadable(&self.secrets_to_read(&fresh, choice)?)?;
-        let mut found = differences(&left, &unreadable);
-        if let Some(key) = &choice.key.to_set
+        let mut found = differences(left, &unreadable);
+        if let Some(key) = &self.key.to_set
             && target.key(self.git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
         {
             let diff = vec!["the workspace has another key than that of --key-file".to_owned()];
@@ -467,7 +447,7 @@ impl RestoreRun<'_> {
     }
 }
 
-fn differences(changes: &[Change], unreadable: &[String]) -> Vec<Difference> {
+fn differences(changes: Vec<Change>, unreadable: &[String]) -> Vec<Difference> {
     let mut found = Vec::new();
     for Change { mark, path, diff } in changes {
         let kind = match mark {
@@ -475,8 +455,6 @@ fn differences(changes: &[Change], unreadable: &[String]) -> Vec<Difference> {
             Mark::Modified => "differs",
             Mark::Deleted => "not_deleted",
         };
-        // Of the others, only the number is shown.
-        let diff = if found.len() < LISTED_MAX { diff.clone() } else { Vec::new() };
         found.push(Difference { path: printable(path.as_bytes()), kind, diff });
     }
     for path in unreadable {

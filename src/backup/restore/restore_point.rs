@@ -10,7 +10,6 @@ use crate::backup::restore::tree::{self, Tree};
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::guards;
 use crate::backup::sync::push::{self, NotPushed};
-use crate::git::tree_diff::Sample;
 use crate::model::names::BranchName;
 use crate::model::result_code::Code;
 use crate::request::SyncRequest;
@@ -20,20 +19,22 @@ use crate::windmill::api::{self, Account};
 use crate::windmill::wmill_yaml::WMILL_YAML;
 
 impl RestoreRun<'_> {
-    /// Returns the files to save of those that were just pulled, and those that are left out: files with a secret in
-    /// plain text, unless the settings allow such files in the repository.
-    pub(super) fn files_of_point(&self, there: &Tree) -> (Tree, Sample) {
-        let (mut saved, mut left_out) = (there.clone(), Sample::default());
+    /// Returns the files to save of those that were just pulled: all but those with a secret in plain text, unless the
+    /// settings allow such files in the repository.
+    pub(super) fn files_of_point(&self, there: &Tree) -> Tree {
+        let mut saved = there.clone();
         if !self.target.env.config.allow_plaintext_secrets {
-            saved.retain(|path, _| {
-                let is_plain = guards::holds_plain_secret(self.git, path);
-                if is_plain {
-                    left_out.add(path.as_bytes());
-                }
-                !is_plain
-            });
+            saved.retain(|path, _| !guards::holds_plain_secret(self.git, path));
         }
-        (saved, left_out)
+        saved
+    }
+
+    pub(super) fn warn_about_unsaved(&mut self, there: &Tree, saved: &Tree) {
+        for path in there.keys().filter(|path| !saved.contains_key(*path)) {
+            let what = "these are not saved in the restore point, since Windmill gave out secrets in plain text, which would \
+                        stay in the repository's history for ever; a restore of the point with --delete would delete them";
+            self.report.warn_of(what, path);
+        }
     }
 
     /// Saves what the workspace holds, so that a restore can be undone.

@@ -7,7 +7,6 @@ use crate::backup::restore::select::{self, Choice, Items};
 use crate::backup::restore::tree::Tree;
 use crate::git::BlobContent;
 use crate::git::object::Entry;
-use crate::git::tree_diff::Sample;
 use crate::model::result_code::Code;
 use crate::util::secret::Secret;
 use crate::windmill::api::{self, KEY_TRAILER};
@@ -28,7 +27,7 @@ pub(super) struct Key {
 
 impl RestoreRun<'_> {
     /// Finds out which key the secrets of the commit need, and whether the workspace has it or gets it.
-    pub(super) fn key(&mut self) -> Result<Key, BackupError> {
+    pub(super) fn find_key(&mut self) -> Result<Key, BackupError> {
         // The last commit of the workspace counts, even if it names no key: an earlier commit may name the previous
         // key.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
@@ -63,38 +62,31 @@ impl RestoreRun<'_> {
 
     /// Removes from `chosen` the secrets that the workspace could not read. Returns the paths of those whose value has
     /// to be readable at the end, including those that the workspace already has with the same content.
-    pub(super) fn sort_out_secrets(
-        &mut self,
-        chosen: &mut Items,
-        has: &Items,
-        is_key_known: bool,
-    ) -> Result<Vec<String>, BackupError> {
+    pub(super) fn sort_out_secrets(&mut self, chosen: &mut Items, has: &Items) -> Result<Vec<String>, BackupError> {
         let mut checked = Vec::new();
-        let (mut left, mut plain, mut skipped) = (Sample::default(), Sample::default(), Sample::default());
+        let unknown_key = format!(
+            "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
+             --key-file sets that key first",
+            self.workspace()
+        );
         for (id, files) in chosen.clone() {
             let is_there = has.get(&id) == Some(&files);
-            let sample = match self.is_encrypted(&id, &files)? {
+            let why = match self.is_encrypted(&id, &files)? {
                 None => continue,
                 // What the workspace has of them was not pulled.
-                Some(_) if self.tip.plan.kinds.skip_secrets => &mut skipped,
-                Some(false) => &mut plain,
-                Some(true) if !is_key_known && !is_there => &mut left,
+                Some(_) if self.tip.plan.kinds.skip_secrets => {
+                    "the settings exclude secret variables, so these do not come back"
+                }
+                Some(false) => "these secrets are left alone, since they are not encrypted in the commit",
+                Some(true) if !self.key.is_known && !is_there => &unknown_key,
                 Some(true) => {
                     checked.push(id.path);
                     continue;
                 }
             };
-            sample.add(id.path.as_bytes());
+            self.report.warn_of(why, &id.path);
             chosen.remove(&id);
         }
-        self.warn("the settings exclude secret variables, so these do not come back", &skipped);
-        let what = format!(
-            "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
-             --key-file sets that key first",
-            self.workspace()
-        );
-        self.warn(&what, &left);
-        self.warn("these secrets are left alone, since they are not encrypted in the commit", &plain);
         Ok(checked)
     }
 
@@ -134,7 +126,7 @@ impl RestoreRun<'_> {
     pub(super) fn secrets_to_read(&self, fresh: &Tree, choice: &Choice) -> Result<Vec<String>, BackupError> {
         let mut secrets = Vec::new();
         for (id, files) in select::items_in(fresh, &self.tip.plan, self.workspace().as_str()).0 {
-            let is_meant = choice.key.to_set.is_some() || choice.secrets.contains(&id.path);
+            let is_meant = self.key.to_set.is_some() || choice.secrets.contains(&id.path);
             if is_meant && self.is_encrypted(&id, &files)?.is_some() {
                 secrets.push(id.path);
             }

@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
-use crate::backup::restore::secrets::Key;
 use crate::backup::restore::tree::{Change, TargetTree, Tree};
 use crate::backup::restore::{RestoreOptions, RestoreRun};
 use crate::backup::sync::tip::{self, PATH_BYTES_MAX, RemoteTip};
 use crate::backup::verify::value_diff::item_of;
 use crate::git::object::Entry;
-use crate::git::tree_diff::Sample;
 use crate::model::result_code::Code;
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
 use crate::windmill::wmill_yaml::{Plan, WMILL_YAML};
@@ -25,16 +23,10 @@ pub(super) type Items = BTreeMap<ItemId, Vec<(String, Entry)>>;
 pub(super) struct Choice {
     /// What the workspace holds.
     pub(super) there: Tree,
-    /// Whether this Windmill has a shared UI.
-    pub(super) has_shared_ui: bool,
-    /// The key of the commit's secrets.
-    pub(super) key: Key,
     /// The chosen files.
     pub(super) wanted: TargetTree,
     /// The chosen files that wmill does not get.
     pub(super) withheld: BTreeSet<String>,
-    /// What wmill gets: the workspace as it is, with the chosen files added or replaced.
-    pub(super) tree: Tree,
     /// The item that each file belongs to.
     pub(super) items: BTreeMap<String, ItemId>,
     /// The paths, in Windmill, of the secret variables that come from the commit, or that the workspace already has
@@ -58,22 +50,25 @@ impl RestoreOptions {
 }
 
 impl RestoreRun<'_> {
-    /// Replaces items of the workspace by the chosen items of the commit. `choice` has what is there.
-    pub(super) fn choose(&mut self, of_commit: &Tree, mut choice: Choice) -> Result<Choice, BackupError> {
+    /// Chooses which items of the workspace, which holds `there`, are replaced by items of the commit.
+    pub(super) fn choose(&mut self, of_commit: &Tree, there: Tree) -> Result<Choice, BackupError> {
         let options = self.options;
+        let mut choice = Choice { there, ..Choice::default() };
         let (held, not_covered) = items_in(of_commit, &self.tip.plan, self.source.request.workspace.as_str());
-        self.warn("the settings exclude these kinds, so they do not come back", &not_covered);
+        for kind in not_covered {
+            self.report.warn_of("the settings exclude these kinds, so they do not come back", kind);
+        }
         let (has, _) = items_in(&choice.there, &self.tip.plan, self.workspace().as_str());
         let mut chosen: Items = held.clone();
         chosen.retain(|id, files| options.means(id, files));
-        let is_ui = |path: &str| choice.has_shared_ui && tip::is_shared_ui(path.as_bytes()) && options.admits(path);
-        let ui: Vec<_> = of_commit.iter().filter(|(path, _)| is_ui(path)).collect();
-        if chosen.is_empty() && ui.is_empty() && !options.paths.is_empty() {
+        let ui = of_commit.iter().filter(|(path, _)| tip::is_shared_ui(path.as_bytes()) && options.admits(path));
+        choice.wanted = ui.map(|(path, entry)| (path.clone(), Some(entry.clone()))).collect();
+        if chosen.is_empty() && choice.wanted.is_empty() && !options.paths.is_empty() {
             let paths: Vec<_> = options.paths.iter().map(Pattern::as_str).collect();
             let message = format!("--path: nothing in the commit matches {}", paths.join(", "));
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
-        choice.secrets = self.sort_out_secrets(&mut chosen, &has, choice.key.is_known)?;
+        choice.secrets = self.sort_out_secrets(&mut chosen, &has)?;
         for (id, files) in &has {
             let is_to_go = options.deletes && !held.contains_key(id) && options.means(id, files);
             if is_to_go || chosen.contains_key(id) {
@@ -83,10 +78,8 @@ impl RestoreRun<'_> {
         for (id, files) in &chosen {
             self.want_as_there(&mut choice, id, files, &has);
         }
-        choice.wanted.extend(ui.into_iter().map(|(path, entry)| (path.clone(), Some(entry.clone()))));
         choice.add_folders(options, self.tip, of_commit);
         choice.withhold(&self.tip.plan);
-        choice.make_tree(&self.tip.plan, of_commit, options, self.workspace().as_str());
         Ok(choice)
     }
 
@@ -109,9 +102,8 @@ impl RestoreRun<'_> {
     }
 
     /// Returns the files of the commit that can belong to the workspace, without the repository's configuration.
-    pub(super) fn files_of_commit(&mut self, mut all: Tree) -> Tree {
+    pub(super) fn files_of_commit(&mut self, mut all: Tree, has_shared_ui: bool) -> Tree {
         let source = self.source.request.workspace.as_str();
-        let mut left_out = Sample::default();
         // The workspace's own file counts, and not the one that the others share.
         let own_files = all.iter().filter(|(_, entry)| entry.is_file());
         let shared: Vec<_> = own_files.filter_map(|(path, _)| item_path::common_path(path, source)).collect();
@@ -123,11 +115,11 @@ impl RestoreRun<'_> {
             let is_configuration = path.split('/').next() == Some(WMILL_YAML);
             let is_seen = entry.is_file() && !is_foreign && !is_configuration && path.len() <= PATH_BYTES_MAX;
             if !is_seen && item_path::item_of(path).is_some() {
-                left_out.add(path.as_bytes());
+                let what = "these do not come back, since they are links, or specific to another workspace";
+                self.report.warn_of(what, path);
             }
-            is_seen
+            is_seen && (has_shared_ui || !tip::is_shared_ui(path.as_bytes()))
         });
-        self.warn("these do not come back, since they are links, or specific to another workspace", &left_out);
         all
     }
 
@@ -135,53 +127,83 @@ impl RestoreRun<'_> {
     pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice) {
         let stay = choice.items_that_stay();
         let changed = choice.changes.iter().filter_map(|change| choice.items.get(&change.path));
-        let (kept, gone): (BTreeSet<&ItemId>, BTreeSet<&ItemId>) =
-            changed.filter(|id| is_app(id) && !stay.contains(id)).partition(|id| has_app_at(&stay, &id.path));
-        self.warn(
-            "these are not deleted, since the commit has an app of the other kind at their path, and both are one \
-             app in Windmill; to delete them, delete them in Windmill first",
-            &kept.into_iter().map(ToString::to_string).collect(),
-        );
-        self.warn(
-            "these are deleted, and no restore brings them back, since it leaves raw apps out; --path can spare them",
-            &gone.iter().filter(|id| id.kind == ItemKind::RawApp).map(ToString::to_string).collect(),
-        );
+        for id in changed.filter(|id| is_app(id) && !stay.contains(id)).collect::<BTreeSet<_>>() {
+            let what = if has_app_at(&stay, &id.path) {
+                "these are not deleted, since the commit has an app of the other kind at their path, and both are one app \
+                 in Windmill; to delete them, delete them in Windmill first"
+            } else if id.kind == ItemKind::RawApp {
+                "these are deleted, and no restore brings them back, since it leaves raw apps out; --path can spare them"
+            } else {
+                continue;
+            };
+            self.report.warn_of(what, id.to_string());
+        }
     }
 
     /// Warns about the chosen files that wmill does not get or does not look at, unless the workspace already has them.
     pub(super) fn warn_about_withheld(&mut self, choice: &Choice) {
-        let mut raw_apps = BTreeSet::new();
-        let (mut rest, mut hidden) = (Sample::default(), Sample::default());
-        for Change { path, .. } in &choice.changes {
-            match choice.items.get(path) {
-                _ if !choice.withheld.contains(path) => {
-                    if item_path::item_of_hidden_file(path).is_some() {
-                        hidden.add(path.as_bytes());
-                    }
-                }
-                Some(ItemId { kind: ItemKind::RawApp, path: name }) => {
-                    let ending = if self.tip.plan.non_dotted_paths { "__raw_app" } else { ".raw_app" };
-                    raw_apps.insert(format!("`wmill app push {name}{ending} {name}`"));
-                }
-                _ => rest.add(path.as_bytes()),
-            }
-        }
         let folder = match self.source.request.subdir.as_str() {
             "" => String::new(),
             path => format!(", in its folder `{path}`"),
         };
-        let what = format!(
+        let of_raw_apps = format!(
             "raw apps are left out, since pushing one runs code of the packages that its package.json names; to push them \
              by hand, look at that file first, and then, on a machine with npm and wmill, in a clone at commit {}{folder}",
             self.report.short_commit()
         );
-        self.warn(&what, &raw_apps.iter().collect());
-        self.warn("these do not come back, since wmill cannot push them", &rest);
-        self.warn(
-            "wmill does not look below folders that begin with a dot or below node_modules, so these come back only \
-             if another file of their item is pushed; they are read back at the end",
-            &hidden,
-        );
+        let mut raw_apps = BTreeSet::new();
+        for Change { path, .. } in &choice.changes {
+            match choice.items.get(path) {
+                _ if !choice.withheld.contains(path) => {
+                    if item_path::item_of_hidden_file(path).is_some() {
+                        let what = "wmill does not look below folders that begin with a dot or below node_modules, so these \
+                                    come back only if another file of their item is pushed; they are read back at the end";
+                        self.report.warn_of(what, path);
+                    }
+                }
+                Some(ItemId { kind: ItemKind::RawApp, path: name }) => {
+                    let ending = if self.tip.plan.non_dotted_paths { "__raw_app" } else { ".raw_app" };
+                    if raw_apps.insert(name) {
+                        self.report.warn_of(&of_raw_apps, format!("`wmill app push {name}{ending} {name}`"));
+                    }
+                }
+                _ => self.report.warn_of("these do not come back, since wmill cannot push them", path),
+            }
+        }
+    }
+
+    /// Returns what wmill gets: the workspace as it is, with the chosen files added or replaced.
+    pub(super) fn files_for_wmill(&self, choice: &Choice, of_commit: &Tree) -> Tree {
+        let (plan, target) = (&self.tip.plan, self.workspace().as_str());
+        let mut tree = choice.there.clone();
+        let has_ui = choice.wanted.keys().any(|path| tip::is_shared_ui(path.as_bytes()));
+        tree.retain(|path, _| {
+            !is_raw_app(path)
+                && !item_path::is_in_other_layout(path, plan.non_dotted_paths)
+                && !choice.wanted.contains_key(path)
+                && (has_ui || !tip::is_shared_ui(path.as_bytes()))
+        });
+        for (path, entry) in &choice.wanted {
+            if let (Some(entry), false) = (entry, choice.withheld.contains(path)) {
+                tree.insert(path.clone(), entry.clone());
+            }
+        }
+        // wmill reads the file of a workspace-specific resource under its name without the workspace, and pushes it as
+        // its own.
+        for path in choice.own.iter().filter(|path| path.contains(".resource.file.")) {
+            let of_own = item_path::path_for_workspace(path, target).and_then(|own| tree.get(&own));
+            if let Some(entry) = of_own.cloned() {
+                tree.insert(path.clone(), entry);
+            }
+        }
+        // The hashes have to be those of what is pushed. If only some paths are restored, the workspace's own are as
+        // good.
+        for (path, entry) in of_commit {
+            if path.starts_with("locks/") || path == WMILL_LOCK && self.options.paths.is_empty() {
+                tree.insert(path.clone(), entry.clone());
+            }
+        }
+        tree
     }
 }
 
@@ -228,38 +250,6 @@ impl Choice {
         };
         self.withheld = self.wanted.keys().filter(is_withheld).cloned().collect();
     }
-
-    fn make_tree(&mut self, plan: &Plan, of_commit: &Tree, options: &RestoreOptions, target: &str) {
-        let mut tree = self.there.clone();
-        let has_ui = self.wanted.keys().any(|path| tip::is_shared_ui(path.as_bytes()));
-        tree.retain(|path, _| {
-            !is_raw_app(path)
-                && !item_path::is_in_other_layout(path, plan.non_dotted_paths)
-                && !self.wanted.contains_key(path)
-                && (has_ui || !tip::is_shared_ui(path.as_bytes()))
-        });
-        for (path, entry) in &self.wanted {
-            if let (Some(entry), false) = (entry, self.withheld.contains(path)) {
-                tree.insert(path.clone(), entry.clone());
-            }
-        }
-        // wmill reads the file of a workspace-specific resource under its name without the workspace, and pushes it as
-        // its own.
-        for path in self.own.iter().filter(|path| path.contains(".resource.file.")) {
-            let of_own = item_path::path_for_workspace(path, target).and_then(|own| tree.get(&own));
-            if let Some(entry) = of_own.cloned() {
-                tree.insert(path.clone(), entry);
-            }
-        }
-        // The hashes have to be those of what is pushed. If only some paths are restored, the workspace's own are as
-        // good.
-        for (path, entry) in of_commit {
-            if path.starts_with("locks/") || path == WMILL_LOCK && options.paths.is_empty() {
-                tree.insert(path.clone(), entry.clone());
-            }
-        }
-        self.tree = tree;
-    }
 }
 
 /// Returns whether there is an app or a raw app at a path. In Windmill, both are one item.
@@ -277,7 +267,7 @@ fn is_raw_app(path: &str) -> bool {
 
 /// Returns the items of a tree that the plan covers, without the key, and the kinds of the items that it does not
 /// cover.
-pub(super) fn items_in(tree: &Tree, plan: &Plan, workspace: &str) -> (Items, Sample) {
+pub(super) fn items_in(tree: &Tree, plan: &Plan, workspace: &str) -> (Items, BTreeSet<String>) {
     let (mut found, mut not_covered) = (Items::new(), BTreeSet::new());
     for (path, entry) in tree {
         let shared = item_path::common_path(path, workspace);
@@ -290,7 +280,7 @@ pub(super) fn items_in(tree: &Tree, plan: &Plan, workspace: &str) -> (Items, Sam
             not_covered.insert(id.kind.to_string());
         }
     }
-    (found, not_covered.into_iter().collect())
+    (found, not_covered)
 }
 
 /// Returns whether the path is the `folder.meta.yaml` of a Windmill folder.

@@ -176,7 +176,7 @@ impl CommitBuilder<'_> {
     }
 
     fn item_commit<'c>(&'c self, item: &ItemId, changes: &'c [Change]) -> io::Result<ItemCommit<'c>> {
-        let summary = summary(LISTED_MAX, changes.iter().cloned().map(Ok))?;
+        let summary = summary(LISTED_MAX, changes.iter().map(|change| Ok((change.mark, change.path.clone()))))?;
         let message = format!("{}: {}\n\n{summary}\n\n{}", self.run.request.message, name_of(item), self.trailers);
         let edit = self.edits.get(item);
         Ok(ItemCommit {
