@@ -5,7 +5,7 @@
 //! remove what they created.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use miniserde::{Serialize, json};
@@ -38,7 +38,6 @@ use crate::util::secret::Secret;
 use crate::util::volume;
 use crate::windmill::api::{Account, ServerInfo, Windmill};
 use crate::windmill::cli;
-use crate::windmill::wmill_yaml::Plan;
 
 /// Time limit for the whole check, or `SYNC_TIMEOUT` if that is shorter. Each single request has a shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(180);
@@ -48,11 +47,6 @@ const PAUSE_AT_START: Duration = Duration::from_secs(3);
 /// The largest clock difference without a warning. Answers carry their date in whole seconds and take some time. The
 /// clock matters because certificates and tokens are judged by it.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
-/// With less free space, the check warns. A checkout, the files of a pull, and git's packs of both need that much.
-const FREE_BYTES_ENOUGH: u64 = 256 << 20;
-/// With less free space, the check fails: not even a small workspace can be pulled. On a large volume, a run ends
-/// earlier.
-const FREE_BYTES_MIN: u64 = 16 << 20;
 /// Older versions sometimes drop the lock files of scripts.
 const WMILL_VERSION_MIN: &[u32] = &[1, 725, 1];
 /// Older versions do not take credentials from the environment.
@@ -310,16 +304,15 @@ impl Check<'_> {
             Ok(passed) => return Some(passed),
             Err(error) => error.into(),
         };
-        let (whom, ended) = match name {
-            "signing" => ("ssh-keygen", Code::ConfigInvalid),
-            "data_dir" => ("the lock in DATA_DIR", Code::ConfigInvalid),
-            "remote" | "push" => ("the remote", Code::GitUnreachable),
-            _ => ("Windmill", Code::WindmillUnreachable),
+        let code = match name {
+            _ if !error.message.is_empty() => error.code,
+            "signing" | "data_dir" => Code::ConfigInvalid,
+            "remote" | "push" => Code::GitUnreachable,
+            _ => Code::WindmillUnreachable,
         };
-        let code = if error.message.is_empty() { ended } else { error.code };
         let error = error.explained(|expired| match expired {
-            Expired::TimedOut => format!("{whom} did not answer in time"),
-            Expired::Cancelled => format!("{whom} did not answer before the check was ended"),
+            Expired::TimedOut => "there was no answer in time".to_owned(),
+            Expired::Cancelled => "there was no answer before the check was ended".to_owned(),
         });
         self.fail(name, code, error.message);
         None
@@ -333,7 +326,7 @@ impl Check<'_> {
                 self.fail("settings", Code::ConfigInvalid, lack);
             }
         }
-        self.passed("settings", guards::refuse_the_key(config, &self.plan()));
+        self.passed("settings", guards::refuse_the_key(config, &tip::plan_without_file(config)));
         let remote = config.remote.as_ref().filter(|_| !lacking.iter().any(|lack| lack.starts_with("GIT_")));
         let git =
             remote.and_then(|remote| self.passed("settings", request::configured_git_credentials(config, remote)));
@@ -380,10 +373,6 @@ impl Check<'_> {
         }
     }
 
-    fn plan(&self) -> Plan {
-        tip::plan_without_file(self.config)
-    }
-
     /// Checks the data folder by working in it.
     fn data_folder(&mut self, private: &PrivateRun) -> Option<RunEnv> {
         let config = self.config;
@@ -391,18 +380,14 @@ impl Check<'_> {
         self.passed("settings", bundle.map_err(|why| BackupError::new(Code::ConfigInvalid, why)))?;
         let run_env = private.open(config, self.deadline.clone(), self.redactor.clone());
         let run_env = run_env.map_err(|error| BackupError { code: Code::ConfigInvalid, ..error });
-        let (run_env, shown) = (self.passed("data_dir", run_env)?, config.data_dir.display());
-        match volume::space(run_env.run_dir.path()) {
-            Some((_, free)) if free < FREE_BYTES_ENOUGH => {
-                let is_too_little = free < FREE_BYTES_MIN || run_env.run_dir.volume.check().is_err();
-                let status = if is_too_little { Status::Failed(Code::ConfigInvalid) } else { Status::Warning };
-                let message = format_args!("DATA_DIR {shown} has {} MB left", free >> 20);
-                self.tell("data_dir", status, message, "make room, or mount a larger volume");
-            }
-            Some((_, free)) => {
-                self.ok("data_dir", format_args!("{shown} can be written, and has {} MB left", free >> 20));
-            }
-            None => self.ok("data_dir", format_args!("{shown} can be written")),
+        let run_env = self.passed("data_dir", run_env)?;
+        if let Err(error) = run_env.run_dir.volume.check() {
+            let status = Status::Failed(Code::ConfigInvalid);
+            self.tell("data_dir", status, error, "make room, or mount a larger volume");
+        } else {
+            let space = volume::space(run_env.run_dir.path());
+            let left = space.map(|(_, free)| format!(", and has {} MB left", free >> 20)).unwrap_or_default();
+            self.ok("data_dir", format_args!("{} can be written{left}", config.data_dir.display()));
         }
         Some(run_env)
     }
@@ -468,14 +453,8 @@ impl Check<'_> {
     }
 
     fn greeting(&mut self, greeting: &ServerInfo, asked: SystemTime) {
-        let base_url = &self.config.base_url;
-        match &greeting.version {
-            Some(version) => self.ok("windmill", format_args!("{version} at {base_url}")),
-            None => {
-                let message = format_args!("{base_url} answers, and does not tell its version");
-                self.warn("windmill", message, "check that WINDMILL_BASE_URL is the address of Windmill");
-            }
-        }
+        let version = greeting.version.as_deref().unwrap_or("an unknown version");
+        self.ok("windmill", format_args!("{version} at {}", self.config.base_url));
         let Some(date) = greeting.date else { return };
         let (skew, word) = match date.duration_since(SystemTime::now()) {
             Ok(ahead) => (ahead, "behind"),
@@ -493,18 +472,18 @@ impl Check<'_> {
     fn all_workspaces(&mut self, token: &Secret) -> Vec<WorkspaceId> {
         let config = self.config;
         let seen = workspaces::ask(config, token, self.deadline.cancel_token());
-        let Some(Seen { listed: mut all, forks }) = self.passed("workspaces", seen) else { return Vec::new() };
-        all.retain(|id| {
-            let Some(error) = config.branch_for(id).err().or_else(|| config.subdir_for(id).err()) else { return true };
-            let message = format_args!("{id} is left out: {error}");
-            self.warn("workspaces", message, "change GIT_BRANCH or GIT_SUBDIR so that it is valid for each id");
-            false
-        });
-        let names = |ids: &[WorkspaceId]| ids.iter().map(WorkspaceId::as_str).collect::<Vec<_>>().join(", ");
-        self.ok("workspaces", format_args!("* stands for {}", names(&all)));
-        if !forks.is_empty() {
-            let message = format_args!("forks are left out: {}", names(&forks));
-            self.warn("workspaces", message, "set GIT_SUBDIR={workspace} in place of a branch for each");
+        let Some(Seen { listed, forks }) = self.passed("workspaces", seen) else { return Vec::new() };
+        let (mut all, mut unnameable) = (Vec::new(), Vec::new());
+        for id in listed {
+            match config.branch_for(&id).err().or_else(|| config.subdir_for(&id).err()) {
+                None => all.push(id),
+                Some(error) => unnameable.push(format!("{id} ({error})")),
+            }
+        }
+        let names: Vec<_> = all.iter().map(WorkspaceId::as_str).collect();
+        self.ok("workspaces", format_args!("* stands for {}", names.join(", ")));
+        for warning in workspaces::list_warnings(&forks, unnameable) {
+            self.warn("workspaces", warning, "change GIT_BRANCH, or set GIT_SUBDIR={workspace} in its place");
         }
         all
     }
@@ -513,7 +492,7 @@ impl Check<'_> {
         let Some(account) = self.passed("token", windmill.account(true)) else { return };
         self.account(windmill.workspace, &account);
         let Some(scratch) = scratch.filter(|_| self.mode == Mode::Whole) else { return };
-        let plan = self.plan();
+        let plan = tip::plan_without_file(self.config);
         let snapshot = windmill.snapshot(&plan.query, scratch).and_then(|mut snapshot| {
             snapshot.judge_by(&plan)?;
             Ok(snapshot)
@@ -554,29 +533,22 @@ impl Check<'_> {
         }
     }
 
-    fn signing_key(&mut self, run_env: &RunEnv, key: &Secret) -> Option<PathBuf> {
-        let path = self.passed("signing", signing::prepare(run_env, key))?;
-        self.ok("signing", "ssh-keygen accepts the key");
-        Some(path)
-    }
-
-    /// Returns the branches to push to, each one once.
-    fn branches(&mut self, workspaces: &[WorkspaceId]) -> Vec<BranchName> {
-        let mut branches = Vec::new();
-        for workspace in workspaces {
-            let place = self.config.subdir_for(workspace).and_then(|_| self.config.branch_for(workspace));
-            let place = place.map_err(|error| BackupError::new(Code::ConfigInvalid, error));
-            branches.extend(self.passed("settings", place).filter(|branch| !branches.contains(branch)));
-        }
-        branches
-    }
-
     /// Checks the remote, once for each branch.
     fn remote(&mut self, run_env: &RunEnv, secrets: &Secrets, workspaces: &[WorkspaceId]) {
         let config = self.config;
         let (Some(remote), Some(credentials)) = (&config.remote, &secrets.git) else { return };
-        let signing_key = secrets.signing.as_ref().and_then(|key| self.signing_key(run_env, key));
-        let mut branches = self.branches(workspaces);
+        let signing_key =
+            secrets.signing.as_ref().and_then(|key| self.passed("signing", signing::prepare(run_env, key)));
+        if signing_key.is_some() {
+            self.ok("signing", "ssh-keygen accepts the key");
+        }
+        let mut branches = Vec::new();
+        // The templates were tried with each workspace before.
+        for branch in workspaces.iter().filter_map(|workspace| config.branch_for(workspace).ok()) {
+            if !branches.contains(&branch) {
+                branches.push(branch);
+            }
+        }
         let is_known = !branches.is_empty();
         if !is_known {
             // The branches are not known, but any branch name is good enough to ask for the repository.
@@ -603,19 +575,23 @@ impl Check<'_> {
                 self.public_repository(run_env, &state, remote);
             }
             if is_known {
-                match &state.tip {
-                    Some(tip) => self.ok("branch", format_args!("`{branch}` is there, at {:.10}", tip.as_str())),
-                    None => self.ok("branch", format_args!("`{branch}` is not there yet; the first sync makes it")),
-                }
-            }
-            let is_one_branch = !config.branch.contains(names::WORKSPACE_MARK);
-            let is_missing = state.tip.is_some() && !state.has_head || is_other_head(remote, branch, &state);
-            if is_one_branch && is_missing {
-                self.warn("branch", run_context::missing_head(remote, branch), "");
+                self.branch(&state, remote, branch);
             }
             if index == 0 {
                 self.push(&git, &state, remote);
             }
+        }
+    }
+
+    fn branch(&mut self, state: &git::RemoteState, remote: &RemoteUrl, branch: &BranchName) {
+        match &state.tip {
+            Some(tip) => self.ok("branch", format_args!("`{branch}` is there, at {:.10}", tip.as_str())),
+            None => self.ok("branch", format_args!("`{branch}` is not there yet; the first sync makes it")),
+        }
+        let is_one_branch = !self.config.branch.contains(names::WORKSPACE_MARK);
+        let is_missing = state.tip.is_some() && !state.has_head || is_other_head(remote, branch, state);
+        if is_one_branch && is_missing {
+            self.warn("branch", run_context::missing_head(remote, branch), "");
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::backup::error::BackupError;
 use crate::backup::restore::select::Choice;
-use crate::backup::restore::tree::{Change, Tree};
+use crate::backup::restore::tree::{Change, Tree, Wanted};
 use crate::backup::restore::{RestoreRun, references, switches, tree};
 use crate::util::files;
 use crate::windmill::item_path::ItemKind;
@@ -25,31 +25,32 @@ impl RestoreRun<'_> {
         self.git.check_out(Some(&self.git.compose(&listing)?))?;
         let disables = self.source.request.workspace != *self.workspace() && !self.options.enables;
         let mut leading_out = BTreeSet::new();
-        for path in choice.laid_out() {
-            let Some(item) = choice.items.get(&path).cloned() else { continue };
-            let mut content = self.content(&path)?;
+        for (path, wanted) in &mut choice.wanted {
+            let Wanted { item: Some(item), entry: Some(_), is_withheld: false } = wanted else { continue };
+            let mut content = self.content(path)?;
             if disables && matches!(item.kind, ItemKind::Schedule | ItemKind::Trigger(_)) {
                 let what = "schedules and triggers arrive disabled in another workspace, unless --enable is given";
-                self.report.warn_of(what, &path);
+                self.report.warn_of(what, path);
                 content = content.and_then(|content| switches::disabled(&content));
                 if let Some(content) = &content {
-                    self.write(&path, content)?;
+                    self.write(path, content)?;
                 } else {
-                    self.report.warn_of("these are left out, since their switch could not be found", &path);
-                    self.withhold(choice, path)?;
+                    self.report.warn_of("these are left out, since their switch could not be found", path);
+                    self.withhold(path, wanted)?;
                     continue;
                 }
             }
             let has_file = |path: &str| is_readable_for_wmill(&self.git.tree_folder().join(path));
             let leads_out =
-                |content: Vec<u8>| references::leads_out(&item, &path, &String::from_utf8_lossy(&content), has_file);
+                |content: Vec<u8>| references::leads_out(item, path, &String::from_utf8_lossy(&content), has_file);
             if content.is_none_or(leads_out) {
-                leading_out.insert(item);
+                leading_out.insert(item.clone());
             }
         }
-        let of_items = choice.items.iter().filter(|(_, id)| leading_out.contains(*id));
-        for path in of_items.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
-            self.withhold(choice, path)?;
+        for (path, wanted) in &mut choice.wanted {
+            if wanted.item.as_ref().is_some_and(|item| leading_out.contains(item)) {
+                self.withhold(path, wanted)?;
+            }
         }
         for item in leading_out {
             let what = "these are left out, since they refer to a file outside of the item, or have a reference that cannot \
@@ -57,9 +58,10 @@ impl RestoreRun<'_> {
             self.report.warn_of(what, item.to_string());
         }
         let staged = self.staged()?;
-        for path in choice.laid_out() {
-            let entry = staged.get(&path).cloned();
-            choice.wanted.insert(path, entry);
+        for (path, wanted) in &mut choice.wanted {
+            if wanted.entry.is_some() && !wanted.is_withheld {
+                wanted.entry = staged.get(path).cloned();
+            }
         }
         Ok(())
     }
@@ -81,10 +83,9 @@ impl RestoreRun<'_> {
     }
 
     /// Removes a file from the folder, so that wmill does not get it.
-    fn withhold(&self, choice: &mut Choice, path: String) -> Result<(), BackupError> {
-        let file = self.git.tree_folder().join(&path);
-        choice.withheld.insert(path);
-        Ok(files::remove_file(&file)?)
+    fn withhold(&self, path: &str, wanted: &mut Wanted) -> Result<(), BackupError> {
+        wanted.is_withheld = true;
+        Ok(files::remove_file(&self.git.tree_folder().join(path))?)
     }
 
     /// Returns a file in the folder; `None` if there is no such file, or if it is too large.
@@ -99,13 +100,7 @@ impl RestoreRun<'_> {
 impl Choice {
     /// Returns the changes that wmill gets.
     pub(super) fn pushed(&self) -> impl Iterator<Item = &Change> {
-        self.changes.iter().filter(|change| !self.withheld.contains(&change.path))
-    }
-
-    /// Returns the wanted files that wmill gets.
-    pub(super) fn laid_out(&self) -> Vec<String> {
-        let wanted = self.wanted.iter().filter(|(path, entry)| entry.is_some() && !self.withheld.contains(*path));
-        wanted.map(|(path, _)| path.clone()).collect()
+        self.changes.iter().filter(|change| !change.wanted.is_withheld)
     }
 }
 

@@ -48,8 +48,6 @@ use crate::windmill::push_relay::Permits;
 use crate::windmill::wmill_yaml::{self, WMILL_YAML};
 
 const LISTED_IN_MESSAGE_MAX: usize = 50;
-/// A commit needs at least this many digits.
-const COMMIT_DIGITS_MIN: usize = 4;
 /// Size limit for a key file. A key has 64 characters.
 const KEY_BYTES_MAX: u64 = 4 << 10;
 
@@ -254,7 +252,6 @@ impl RestoreRun<'_> {
         self.lay_out(&mut choice, &of_commit)?;
         choice.changes = tree::changes(self.git, &choice.wanted, &choice.there)?;
         self.warn_about_withheld(&choice);
-        self.warn_about_own_items(&choice);
         self.warn_about_deleted_apps(&choice);
         self.warn_about_changes_by_wmill(&choice)?;
         if choice.pushed().next().is_none() && self.key.to_set.is_none() {
@@ -299,14 +296,6 @@ impl RestoreRun<'_> {
         Ok(files::write_file(&self.git.tree_folder().join(path), content)?)
     }
 
-    fn warn_about_own_items(&mut self, choice: &Choice) {
-        let (source, target) = (&self.source.request.workspace, &self.target.request.workspace);
-        for path in choice.own.iter().filter(|_| source != target) {
-            let what = format!("these are specific to workspace `{source}`; they become specific to `{target}`");
-            self.report.warn_of(&what, path);
-        }
-    }
-
     fn nothing_to_push(&mut self, planned: Vec<Change>, unreadable: &[String]) -> Outcome {
         self.report.differences = differences(planned, unreadable);
         let (target, changed) = (self.workspace(), Changed::default());
@@ -341,18 +330,8 @@ impl RestoreRun<'_> {
         }
         match (pushed, self.read_back(choice)) {
             (Ok(()), Ok(changed)) => Ok(self.done(changed)),
-            (Ok(()), Err(error)) => Err(error),
-            (Err(error), Ok(changed)) => {
-                let done = changed.added + changed.modified + changed.deleted;
-                let Outcome { code, message, .. } = self.report.failed(target, self.options, error);
-                let message = format!("{message}; {done} of {} files match the commit now", choice.pushed().count());
-                Ok(self.report.outcome(code, message, changed))
-            }
-            (Err(error), Err(unread)) => {
-                let unread = self.target.in_last_step(unread).message;
-                let message = format!("{}; it could not be read back: {unread}", error.message);
-                Err(BackupError { message, ..error })
-            }
+            (Err(error), Ok(changed)) => Ok(Outcome { changed, ..self.report.failed(target, self.options, error) }),
+            (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error),
         }
     }
 
@@ -384,8 +363,8 @@ impl RestoreRun<'_> {
             permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
         }
         let stay = choice.items_that_stay();
-        for Change { path, mark, .. } in choice.pushed() {
-            let id = choice.items.get(path);
+        for Change { path, mark, wanted, .. } in choice.pushed() {
+            let id = wanted.item.as_ref();
             let deletes = id.map_or(*mark == Mark::Deleted, |id| !stay.contains(id));
             match (id, choice.there.get(path)) {
                 (Some(id), _) if deletes && is_app(id) && has_app_at(&stay, &id.path) => {}
@@ -449,7 +428,7 @@ impl RestoreRun<'_> {
 
 fn differences(changes: Vec<Change>, unreadable: &[String]) -> Vec<Difference> {
     let mut found = Vec::new();
-    for Change { mark, path, diff } in changes {
+    for Change { mark, path, diff, .. } in changes {
         let kind = match mark {
             Mark::Added => "missing",
             Mark::Modified => "differs",
@@ -462,16 +441,4 @@ fn differences(changes: Vec<Change>, unreadable: &[String]) -> Vec<Difference> {
         found.push(Difference { path, kind: "unreadable", diff: vec!["Windmill cannot decrypt its value".to_owned()] });
     }
     found
-}
-
-/// Checks the value of `--commit`.
-///
-/// # Errors
-/// A message if it is not the beginning of a commit id.
-pub fn check_commit(digits: &str) -> Result<(), String> {
-    let is_hex = digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    if is_hex && (COMMIT_DIGITS_MIN..=64).contains(&digits.len()) {
-        return Ok(());
-    }
-    Err(format!("--commit: {} is not a commit id or the beginning of one", crate::model::names::quoted(digits)))
 }

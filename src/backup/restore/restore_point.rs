@@ -43,14 +43,8 @@ impl RestoreRun<'_> {
             log::info!("there is nothing to save");
             return Ok(());
         }
-        let target = self.target;
-        guards::refuse_a_public_repository(
-            self.source,
-            target,
-            self.git.run_env(),
-            self.tip,
-            &mut self.report.warnings,
-        )?;
+        let (target, run_env) = (self.target, self.git.run_env());
+        guards::refuse_a_public_repository(self.source, target, run_env, self.tip, &mut self.report.warnings)?;
         let time = time::to_text(SystemTime::now());
         let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));
         let branch = BranchName::parse(&name).map_err(|error| BackupError::new(Code::Internal, error))?;
@@ -61,16 +55,12 @@ impl RestoreRun<'_> {
         }
         let prefix = self.source.request.subdir.prefix();
         let listing = tree::write(self.git, "point.listing", &saved, &prefix)?;
-        let key = self.target.key(self.git.run_env())?;
+        let key = target.key(run_env)?;
         let message = self.message_of_point(&name, account, key.as_ref());
         let point_request = SyncRequest { branch, ..target.request.clone() };
         let point = RunContext { request: &point_request, env: target.env };
-        let git_of_point =
-            point.git(self.git.run_env(), self.git.tree_folder().parent().unwrap_or(self.git.tree_folder()))?;
-        let commit = self
-            .git
-            .compose(&listing)
-            .and_then(|tree| self.git.commit(&tree, None, &target.request.author, &message))?;
+        let git_of_point = point.git(run_env, self.git.tree_folder().parent().unwrap_or(self.git.tree_folder()))?;
+        let commit = self.git.commit(&self.git.compose(&listing)?, None, &target.request.author, &message)?;
         match point.step(Step::Push, || push::deliver(point, &git_of_point, &commit))? {
             None => {
                 log::info!("what is there is saved on branch `{name}`, commit {commit}");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
-use crate::backup::restore::tree::{Change, TargetTree, Tree};
+use crate::backup::restore::tree::{Change, Tree, Wanted, WantedFiles};
 use crate::backup::restore::{RestoreOptions, RestoreRun};
 use crate::backup::sync::tip::{self, PATH_BYTES_MAX, RemoteTip};
 use crate::backup::verify::value_diff::item_of;
@@ -24,11 +24,7 @@ pub(super) struct Choice {
     /// What the workspace holds.
     pub(super) there: Tree,
     /// The chosen files.
-    pub(super) wanted: TargetTree,
-    /// The chosen files that wmill does not get.
-    pub(super) withheld: BTreeSet<String>,
-    /// The item that each file belongs to.
-    pub(super) items: BTreeMap<String, ItemId>,
+    pub(super) wanted: WantedFiles,
     /// The paths, in Windmill, of the secret variables that come from the commit, or that the workspace already has
     /// with the same content.
     pub(super) secrets: Vec<String>,
@@ -62,7 +58,7 @@ impl RestoreRun<'_> {
         let mut chosen: Items = held.clone();
         chosen.retain(|id, files| options.means(id, files));
         let ui = of_commit.iter().filter(|(path, _)| tip::is_shared_ui(path.as_bytes()) && options.admits(path));
-        choice.wanted = ui.map(|(path, entry)| (path.clone(), Some(entry.clone()))).collect();
+        choice.wanted = ui.map(|(path, entry)| (path.clone(), Wanted::new(None, Some(entry)))).collect();
         if chosen.is_empty() && choice.wanted.is_empty() && !options.paths.is_empty() {
             let paths: Vec<_> = options.paths.iter().map(Pattern::as_str).collect();
             let message = format!("--path: nothing in the commit matches {}", paths.join(", "));
@@ -72,7 +68,7 @@ impl RestoreRun<'_> {
         for (id, files) in &has {
             let is_to_go = options.deletes && !held.contains_key(id) && options.means(id, files);
             if is_to_go || chosen.contains_key(id) {
-                files.iter().for_each(|(path, _)| choice.want(id, path.clone(), None));
+                choice.wanted.extend(files.iter().map(|(path, _)| (path.clone(), Wanted::new(Some(id), None))));
             }
         }
         for (id, files) in &chosen {
@@ -85,8 +81,8 @@ impl RestoreRun<'_> {
 
     /// Adds the files of an item under the names that wmill uses for them in the target. If the item is
     /// workspace-specific in the source or in the target, the names contain the target's name.
-    fn want_as_there(&self, choice: &mut Choice, id: &ItemId, files: &[(String, Entry)], has: &Items) {
-        let (source, target) = (self.source.request.workspace.as_str(), self.workspace().as_str());
+    fn want_as_there(&mut self, choice: &mut Choice, id: &ItemId, files: &[(String, Entry)], has: &Items) {
+        let (source, target) = (self.source.request.workspace.as_str(), self.target.request.workspace.as_str());
         let is_own_in = |files: &[(String, Entry)], workspace: &str| {
             files.iter().any(|(path, _)| item_path::common_path(path, workspace).is_some())
         };
@@ -95,9 +91,14 @@ impl RestoreRun<'_> {
             let shared = item_path::common_path(path, source).unwrap_or_else(|| path.clone());
             let own = item_path::path_for_workspace(&shared, target).filter(|_| is_own);
             if own.is_some() {
+                if source != target {
+                    let what =
+                        format!("these are specific to workspace `{source}`; they become specific to `{target}`");
+                    self.report.warn_of(&what, &shared);
+                }
                 choice.own.insert(shared.clone());
             }
-            choice.want(id, own.unwrap_or(shared), Some(entry.clone()));
+            choice.wanted.insert(own.unwrap_or(shared), Wanted::new(Some(id), Some(entry)));
         }
     }
 
@@ -126,7 +127,7 @@ impl RestoreRun<'_> {
     /// Warns about the apps that are to be deleted and whose deletion cannot be undone, or cannot be done.
     pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice) {
         let stay = choice.items_that_stay();
-        let changed = choice.changes.iter().filter_map(|change| choice.items.get(&change.path));
+        let changed = choice.changes.iter().filter_map(|change| change.wanted.item.as_ref());
         for id in changed.filter(|id| is_app(id) && !stay.contains(id)).collect::<BTreeSet<_>>() {
             let what = if has_app_at(&stay, &id.path) {
                 "these are not deleted, since the commit has an app of the other kind at their path, and both are one app \
@@ -152,9 +153,9 @@ impl RestoreRun<'_> {
             self.report.short_commit()
         );
         let mut raw_apps = BTreeSet::new();
-        for Change { path, .. } in &choice.changes {
-            match choice.items.get(path) {
-                _ if !choice.withheld.contains(path) => {
+        for Change { path, wanted, .. } in &choice.changes {
+            match &wanted.item {
+                _ if !wanted.is_withheld => {
                     if item_path::item_of_hidden_file(path).is_some() {
                         let what = "wmill does not look below folders that begin with a dot or below node_modules, so these \
                                     come back only if another file of their item is pushed; they are read back at the end";
@@ -183,8 +184,8 @@ impl RestoreRun<'_> {
                 && !choice.wanted.contains_key(path)
                 && (has_ui || !tip::is_shared_ui(path.as_bytes()))
         });
-        for (path, entry) in &choice.wanted {
-            if let (Some(entry), false) = (entry, choice.withheld.contains(path)) {
+        for (path, wanted) in &choice.wanted {
+            if let Wanted { entry: Some(entry), is_withheld: false, .. } = wanted {
                 tree.insert(path.clone(), entry.clone());
             }
         }
@@ -208,33 +209,28 @@ impl RestoreRun<'_> {
 }
 
 impl Choice {
-    fn want(&mut self, id: &ItemId, path: String, entry: Option<Entry>) {
-        self.items.insert(path.clone(), id.clone());
-        self.wanted.insert(path, entry);
-    }
-
     /// Returns the items with a wanted file, even if wmill does not get it.
     pub(super) fn items_that_stay(&self) -> BTreeSet<&ItemId> {
-        let wanted = self.wanted.iter().filter(|(_, entry)| entry.is_some());
-        wanted.filter_map(|(path, _)| self.items.get(path)).collect()
+        let wanted = self.wanted.values().filter(|wanted| wanted.entry.is_some());
+        wanted.filter_map(|wanted| wanted.item.as_ref()).collect()
     }
 
     /// Adds the Windmill folders of the commit that are asked for, or that items need and the workspace lacks. If
     /// everything is restored with deletions, removes the folders in which no item lies.
     fn add_folders(&mut self, options: &RestoreOptions, tip: &RemoteTip, of_commit: &Tree) {
-        let kept = self.there.keys().filter(|path| self.wanted.get(*path).is_none_or(Option::is_some));
-        let chosen = self.wanted.iter().filter(|(_, entry)| entry.is_some()).map(|(path, _)| path);
+        let kept = self.there.keys().filter(|path| !self.wanted.contains_key(*path));
+        let chosen = self.wanted.iter().filter(|(_, wanted)| wanted.entry.is_some()).map(|(path, _)| path);
         let used: BTreeSet<String> =
             kept.chain(chosen).filter(|path| !is_meta(path)).filter_map(|path| meta_of(path)).collect();
         for (path, entry) in of_commit.iter().filter(|(path, _)| is_meta(path)) {
             let is_meant = !tip.plan.kinds.skip_folders && options.admits(path);
             if is_meant || used.contains(path) && !self.there.contains_key(path) {
-                self.wanted.insert(path.clone(), Some(entry.clone()));
+                self.wanted.insert(path.clone(), Wanted::new(None, Some(entry)));
             }
         }
         if options.deletes && options.paths.is_empty() {
             for path in self.there.keys().filter(|path| is_meta(path) && !used.contains(*path)) {
-                self.wanted.entry(path.clone()).or_insert(None);
+                self.wanted.entry(path.clone()).or_insert_with(|| Wanted::new(None, None));
             }
         }
     }
@@ -243,12 +239,11 @@ impl Choice {
     /// app in the other layout.
     fn withhold(&mut self, plan: &Plan) {
         // An app whose files all go is deleted, and nothing is built. If some of them stay, all are withheld.
-        let stay = self.items_that_stay();
-        let is_withheld = |path: &&String| {
-            item_path::is_in_other_layout(path, plan.non_dotted_paths)
-                || self.items.get(*path).is_some_and(|id| id.kind == ItemKind::RawApp && stay.contains(id))
-        };
-        self.withheld = self.wanted.keys().filter(is_withheld).cloned().collect();
+        let stay: BTreeSet<ItemId> = self.items_that_stay().into_iter().cloned().collect();
+        for (path, wanted) in &mut self.wanted {
+            wanted.is_withheld = item_path::is_in_other_layout(path, plan.non_dotted_paths)
+                || wanted.item.as_ref().is_some_and(|id| id.kind == ItemKind::RawApp && stay.contains(id));
+        }
     }
 }
 

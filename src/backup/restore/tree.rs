@@ -10,38 +10,57 @@ use crate::git::tree_diff::Mark;
 use crate::git::{Git, GitError};
 use crate::model::run_result::Changed;
 use crate::request::Purpose;
+use crate::windmill::item_path::ItemId;
 
 /// Files by their path in the folder of the backup.
 pub(super) type Tree = BTreeMap<String, Entry>;
-/// The wanted file at each path; `None` if there has to be no file.
-pub(super) type TargetTree = BTreeMap<String, Option<Entry>>;
+/// The chosen files by their path.
+pub(super) type WantedFiles = BTreeMap<String, Wanted>;
+
+/// A file that was chosen.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    /// The item that it belongs to, if there is one.
+    pub(super) item: Option<ItemId>,
+    /// The file; `None` if there has to be no file.
+    pub(super) entry: Option<Entry>,
+    /// Whether wmill does not get it.
+    pub(super) is_withheld: bool,
+}
+
+impl Wanted {
+    pub(super) fn new(item: Option<&ItemId>, entry: Option<&Entry>) -> Self {
+        Self { item: item.cloned(), entry: entry.cloned(), is_withheld: false }
+    }
+}
 
 /// A file that is not as wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     /// The change that is needed.
     pub(super) mark: Mark,
     pub(super) path: String,
+    pub(super) wanted: Wanted,
     /// How it differs, in a few lines without secrets.
     pub(super) diff: Vec<String>,
 }
 
 /// Returns the files that are not as wanted, in the order of their paths.
-pub(super) fn changes(git: &Git<'_>, wanted: &TargetTree, there: &Tree) -> Result<Vec<Change>, GitError> {
+pub(super) fn changes(git: &Git<'_>, wanted: &WantedFiles, there: &Tree) -> Result<Vec<Change>, GitError> {
     let mut changes = Vec::new();
     for (path, wanted) in wanted {
-        let (mark, diff) = match (wanted, there.get(path)) {
-            (Some(wanted), Some(found)) => {
-                (Mark::Modified, value_diff::of_entries(git, path, (wanted, found), Purpose::Restore)?)
+        let (mark, diff) = match (&wanted.entry, there.get(path)) {
+            (Some(entry), Some(found)) => {
+                let diff = value_diff::of_entries(git, path, (entry, found), Purpose::Restore)?;
+                if diff.is_empty() {
+                    continue;
+                }
+                (Mark::Modified, diff)
             }
             (Some(_), None) => (Mark::Added, Vec::new()),
             (None, Some(_)) => (Mark::Deleted, Vec::new()),
             (None, None) => continue,
         };
-        if mark == Mark::Modified && diff.is_empty() {
-            continue;
-        }
-        changes.push(Change { mark, path: path.clone(), diff });
+        changes.push(Change { mark, path: path.clone(), wanted: wanted.clone(), diff });
     }
     Ok(changes)
 }

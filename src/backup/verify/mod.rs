@@ -14,9 +14,9 @@ use crate::backup::sync::merge::{self, Pulled};
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::sync::{self, guards, last_sync};
-use crate::git::ls_tree::{Listing, join};
+use crate::git::ls_tree::{GitPath, Listing, join};
 use crate::git::object::ObjectId;
-use crate::git::tree_diff::{Mark, Sample, printable};
+use crate::git::tree_diff::{Change, Mark, Sample, printable};
 use crate::git::{Git, GitError};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
@@ -135,11 +135,7 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<(Outcome, Vec
         Ok(compare_files(&git, &tip, &fresh, &mut found)?)
     })?;
     if !only_in_backup.is_empty() {
-        for path in gone(run, &git, &tip, &mut snapshot)? {
-            if only_in_backup.contains(&path) {
-                found.add(Mark::Deleted, &path, Vec::new());
-            }
-        }
+        add_gone(run, &git, &tip, &mut snapshot, &only_in_backup, &mut found)?;
     }
     let workspace = &run.request.workspace;
     let is_same = found.listed.is_empty() && left_out.is_empty();
@@ -157,7 +153,7 @@ fn compare_files(
     tip: &RemoteTip,
     fresh: &Listing,
     found: &mut Found,
-) -> Result<BTreeSet<Vec<u8>>, GitError> {
+) -> Result<BTreeSet<GitPath>, GitError> {
     let mut only_in_backup = BTreeSet::new();
     for pair in join(tip.folder.entries()?, fresh.entries()?) {
         let (path, sides) = pair?;
@@ -179,24 +175,25 @@ fn compare_files(
     Ok(only_in_backup)
 }
 
-/// Returns the files that a sync would delete from the backup. wmill knows best which files are Windmill's and within
-/// the patterns of `wmill.yaml`: it gets the files, and deletes what the workspace does not hold.
-fn gone(
+/// Adds those of the files that a sync would delete from the backup. wmill knows best which files are Windmill's and
+/// within the patterns of `wmill.yaml`: it gets the files, and deletes what the workspace does not hold.
+fn add_gone(
     run: RunContext<'_>,
     git: &Git<'_>,
     tip: &RemoteTip,
     snapshot: &mut Snapshot,
-) -> Result<Vec<Vec<u8>>, BackupError> {
+    only_in_backup: &BTreeSet<GitPath>,
+    found: &mut Found,
+) -> Result<(), BackupError> {
     let base = run.step(Step::Pull, || pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), snapshot, &[]))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);
     let pulled = Pulled { base, changed: None, snapshot, owns_ui };
     let composed = merge::compose(git, tip, &pulled, &mut Warnings::default())?;
-    let mut gone = Vec::new();
     for change in composed.comparison.changes().map_err(GitError::from)? {
-        let change = change.map_err(GitError::from)?;
-        if change.mark == Mark::Deleted {
-            gone.push(change.path);
+        let Change { mark, path, .. } = change.map_err(GitError::from)?;
+        if mark == Mark::Deleted && only_in_backup.contains(&path) {
+            found.add(mark, &path, Vec::new());
         }
     }
-    Ok(gone)
+    Ok(())
 }
