@@ -13,7 +13,7 @@ mod select;
 mod switches;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Instant, SystemTime};
 
 use crate::backup::error::{self, BackupError};
@@ -48,6 +48,8 @@ use crate::windmill::push_relay::Permits;
 use crate::windmill::wmill_yaml::{self, WMILL_YAML};
 
 const LISTED_IN_MESSAGE_MAX: usize = 50;
+/// The kinds of differences, in the order of [`Mark`].
+const KINDS: [&str; 3] = ["missing", "differs", "not_deleted"];
 /// Size limit for a key file. A key has 64 characters.
 const KEY_BYTES_MAX: u64 = 4 << 10;
 
@@ -104,7 +106,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &Restore
         .unwrap_or_else(|fault| report.failed(target, options, fault));
     let Report { mut warnings, named, mut differences, restore_point, .. } = report;
     for (what, names) in named {
-        warnings.add(format!("{what}: {names}"));
+        warnings.add(format!("{what}: {}", names.iter().collect::<Sample>()));
     }
     differences.truncate(LISTED_MAX);
     let result = target.conclude(run_id, started, Ok(outcome), warnings);
@@ -181,7 +183,7 @@ fn commit_at(source: RunContext<'_>, git: &Git<'_>, tip: &ObjectId, at: SystemTi
 struct Report {
     warnings: Warnings,
     /// More warnings, each with the names that it is about.
-    named: BTreeMap<String, Sample>,
+    named: BTreeMap<String, BTreeSet<String>>,
     commit: Option<ObjectId>,
     /// What is not as wanted at the end.
     differences: Vec<Difference>,
@@ -190,8 +192,8 @@ struct Report {
 
 impl Report {
     /// Adds a name to a warning.
-    fn warn_of(&mut self, what: &str, name: impl AsRef<[u8]>) {
-        self.named.entry(what.to_owned()).or_default().add(name.as_ref());
+    fn warn_of(&mut self, what: &str, name: impl Into<String>) {
+        self.named.entry(what.to_owned()).or_default().insert(name.into());
     }
 
     fn failed(&self, target: RunContext<'_>, options: &RestoreOptions, error: BackupError) -> Outcome {
@@ -384,15 +386,13 @@ impl RestoreRun<'_> {
 
     /// Returns the name in the file of a user of the workspace. The file of the commit may have another user's.
     fn username(&self, entry: &Entry) -> Result<Option<String>, BackupError> {
-        let content = self.git.read_blob(&entry.object, USER_BYTES_MAX);
-        let BlobContent::Whole(content) = content? else {
-            return Ok(None);
-        };
+        let content = self.git.read_blob(&entry.object, USER_BYTES_MAX)?;
+        let BlobContent::Whole(content) = content else { return Ok(None) };
         let fields = yaml::fields(&content, USER_BYTES_MAX, |name| name == "username").unwrap_or_default();
-        Ok(fields.into_iter().find_map(|(name, value)| match value {
-            Node::Text(value) if name == "username" => Some(value),
+        Ok(match Node::Fields(fields).field("username") {
+            Some(Node::Text(name)) => Some(name.clone()),
             _ => None,
-        }))
+        })
     }
 
     /// Pulls the workspace again, and finds what is not as wanted. Returns what was changed.
@@ -429,12 +429,7 @@ impl RestoreRun<'_> {
 fn differences(changes: Vec<Change>, unreadable: &[String]) -> Vec<Difference> {
     let mut found = Vec::new();
     for Change { mark, path, diff, .. } in changes {
-        let kind = match mark {
-            Mark::Added => "missing",
-            Mark::Modified => "differs",
-            Mark::Deleted => "not_deleted",
-        };
-        found.push(Difference { path: printable(path.as_bytes()), kind, diff });
+        found.push(Difference { path: printable(path.as_bytes()), kind: KINDS[mark as usize], diff });
     }
     for path in unreadable {
         let path = printable(format!("{path}.variable.yaml").as_bytes());

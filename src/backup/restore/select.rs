@@ -128,7 +128,7 @@ impl RestoreRun<'_> {
     pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice) {
         let stay = choice.items_that_stay();
         let changed = choice.changes.iter().filter_map(|change| change.wanted.item.as_ref());
-        for id in changed.filter(|id| is_app(id) && !stay.contains(id)).collect::<BTreeSet<_>>() {
+        for id in changed.filter(|id| is_app(id) && !stay.contains(id)) {
             let what = if has_app_at(&stay, &id.path) {
                 "these are not deleted, since the commit has an app of the other kind at their path, and both are one app \
                  in Windmill; to delete them, delete them in Windmill first"
@@ -152,7 +152,6 @@ impl RestoreRun<'_> {
              by hand, look at that file first, and then, on a machine with npm and wmill, in a clone at commit {}{folder}",
             self.report.short_commit()
         );
-        let mut raw_apps = BTreeSet::new();
         for Change { path, wanted, .. } in &choice.changes {
             match &wanted.item {
                 _ if !wanted.is_withheld => {
@@ -164,9 +163,7 @@ impl RestoreRun<'_> {
                 }
                 Some(ItemId { kind: ItemKind::RawApp, path: name }) => {
                     let ending = if self.tip.plan.non_dotted_paths { "__raw_app" } else { ".raw_app" };
-                    if raw_apps.insert(name) {
-                        self.report.warn_of(&of_raw_apps, format!("`wmill app push {name}{ending} {name}`"));
-                    }
+                    self.report.warn_of(&of_raw_apps, format!("`wmill app push {name}{ending} {name}`"));
                 }
                 _ => self.report.warn_of("these do not come back, since wmill cannot push them", path),
             }

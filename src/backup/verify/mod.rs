@@ -31,6 +31,9 @@ use crate::windmill::snapshot::Snapshot;
 /// How many differences are listed. The rest is counted.
 pub(super) const LISTED_MAX: usize = 500;
 
+/// The kinds of differences, in the order of [`Mark`]: the backup lacks what was added to the workspace.
+const KINDS: [&str; 3] = ["missing_in_backup", "differs", "only_in_backup"];
+
 /// Compares the workspace with the remote's tip, and returns the differences.
 pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     let started = Instant::now();
@@ -60,12 +63,7 @@ impl Found {
     fn add(&mut self, mark: Mark, path: &[u8], diff: Vec<String>) {
         mark.count_in(&mut self.changed);
         if self.listed.len() < LISTED_MAX {
-            let kind = match mark {
-                Mark::Added => "missing_in_backup",
-                Mark::Modified => "differs",
-                Mark::Deleted => "only_in_backup",
-            };
-            self.listed.push(Difference { path: printable(path), kind, diff });
+            self.listed.push(Difference { path: printable(path), kind: KINDS[mark as usize], diff });
         }
     }
 
