@@ -102,24 +102,31 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &Restore
     log::info!("run {run_id}: restoring workspace {target} from {} (branch {})", request.remote, request.branch);
     let (source, target) = (RunContext { request, env }, RunContext { request: &target_request, env });
     let mut report = Report::default();
-    let outcome = error::catch_panic(|| restore(source, target, options, &mut report))
-        .unwrap_or_else(|fault| report.failed(target, options, fault));
-    let Report { mut warnings, named, mut differences, restore_point, .. } = report;
+    let ended = error::catch_panic(|| restore(source, target, options, &mut report));
+    let (code, mut message) = ended.unwrap_or_else(|error| {
+        let (error, secrets) = (target.in_last_step(error), request.secrets());
+        (error.code, Redactor::new(secrets.iter().chain(&options.key)).redact(&error.message))
+    });
+    let Report { mut warnings, named, commit, changed, mut differences, restore_point } = report;
+    if let Some(point) = &restore_point {
+        message += &format!("; what was there before is on branch `{point}`");
+    }
     for (what, names) in named {
         warnings.add(format!("{what}: {}", names.iter().collect::<Sample>()));
     }
     differences.truncate(LISTED_MAX);
+    let outcome = Outcome { code, message, commit, changed, left_out: Vec::new() };
     let result = target.conclude(run_id, started, Ok(outcome), warnings);
     SyncResult { differences: Some(differences), restore_point, ..result }
 }
 
-/// Restores from the workspace of `source` into the one of `target`.
+/// Restores from the workspace of `source` into the one of `target`. Returns the result code, and the same in words.
 fn restore(
     source: RunContext<'_>,
     target: RunContext<'_>,
     options: &RestoreOptions,
     report: &mut Report,
-) -> Result<Outcome, BackupError> {
+) -> Result<(Code, String), BackupError> {
     let (from, to) = (&source.request.workspace, &target.request.workspace);
     // Both locks are taken in a fixed order, no matter which of the two is the source, to avoid a deadlock.
     let early = (from.as_str() < to.as_str()).then(|| source.wait_for_turn()).transpose()?;
@@ -140,9 +147,9 @@ fn restore(
     target.warn_about_access(&account, &mut report.warnings);
     source.warn_about_choice(&account, &mut report.warnings);
     let key = Key::default();
-    let outcome = RestoreRun { source, target, options, git: &git, tip: &tip, key, report }.put(&account);
+    let result = RestoreRun { source, target, options, git: &git, tip: &tip, key, report }.put(&account);
     drop((early, late));
-    outcome
+    result
 }
 
 /// Fetches the history, and finds the commit in it.
@@ -178,13 +185,15 @@ fn commit_at(source: RunContext<'_>, git: &Git<'_>, tip: &ObjectId, at: SystemTi
     Err(BackupError::new(Code::ConfigInvalid, message))
 }
 
-/// What is reported beside the outcome.
+/// What is reported beside the result code, also if the restore fails.
 #[derive(Default)]
 struct Report {
     warnings: Warnings,
     /// More warnings, each with the names that it is about.
     named: BTreeMap<String, BTreeSet<String>>,
     commit: Option<ObjectId>,
+    /// What was changed, or would be.
+    changed: Changed,
     /// What is not as wanted at the end.
     differences: Vec<Difference>,
     restore_point: Option<String>,
@@ -194,24 +203,6 @@ impl Report {
     /// Adds a name to a warning.
     fn warn_of(&mut self, what: &str, name: impl Into<String>) {
         self.named.entry(what.to_owned()).or_default().insert(name.into());
-    }
-
-    fn failed(&self, target: RunContext<'_>, options: &RestoreOptions, error: BackupError) -> Outcome {
-        let (error, secrets) = (target.in_last_step(error), target.request.secrets());
-        let message = Redactor::new(secrets.iter().chain(&options.key)).redact(&error.message);
-        self.outcome(error.code, message + &self.saved(), Changed::default())
-    }
-
-    fn outcome(&self, code: Code, message: String, changed: Changed) -> Outcome {
-        Outcome { code, message, commit: self.commit.clone(), changed, left_out: Vec::new() }
-    }
-
-    /// Says where the previous content of the workspace is, if it was saved.
-    fn saved(&self) -> String {
-        match &self.restore_point {
-            Some(point) => format!("; what was there before is on branch `{point}`"),
-            None => String::new(),
-        }
     }
 
     fn short_commit(&self) -> &str {
@@ -244,7 +235,7 @@ impl RestoreRun<'_> {
     }
 
     /// Chooses what to restore, shows it, and restores it if that is asked for.
-    fn put(&mut self, account: &Account) -> Result<Outcome, BackupError> {
+    fn put(&mut self, account: &Account) -> Result<(Code, String), BackupError> {
         let of_commit = tree::read(&self.tip.folder)?;
         let (there, has_shared_ui) = self.pull()?;
         let saved = self.options.saves.then(|| self.files_of_point(&there));
@@ -264,8 +255,8 @@ impl RestoreRun<'_> {
             self.warn_about_unsaved(&choice.there, saved);
         }
         if !self.options.applies {
-            let message = self.shown(&choice)?;
-            return Ok(self.report.outcome(Code::DryRun, message, tree::counted(choice.pushed())));
+            self.report.changed = tree::counted(choice.pushed());
+            return Ok((Code::DryRun, self.shown(&choice)?));
         }
         if let Some(saved) = saved {
             self.save(saved, account)?;
@@ -298,20 +289,18 @@ impl RestoreRun<'_> {
         Ok(files::write_file(&self.git.tree_folder().join(path), content)?)
     }
 
-    fn nothing_to_push(&mut self, planned: Vec<Change>, unreadable: &[String]) -> Outcome {
+    fn nothing_to_push(&mut self, planned: Vec<Change>, unreadable: &[String]) -> (Code, String) {
         self.report.differences = differences(planned, unreadable);
-        let (target, changed) = (self.workspace(), Changed::default());
+        let target = self.workspace();
         if self.report.differences.is_empty() {
-            let message = format!("Workspace '{target}' already has everything that was chosen");
-            return self.report.outcome(Code::Unchanged, message, changed);
+            return (Code::Unchanged, format!("Workspace '{target}' already has everything that was chosen"));
         }
-        let code = if self.options.applies { Code::Differs } else { Code::DryRun };
         let message = format!(
             "Workspace '{target}' differs from commit {}, and a restore cannot change that; nothing was changed: {}",
             self.report.short_commit(),
             self.report.differing_paths()
         );
-        self.report.outcome(code, message, changed)
+        (if self.options.applies { Code::Differs } else { Code::DryRun }, message)
     }
 
     fn shown(&self, choice: &Choice) -> Result<String, BackupError> {
@@ -324,17 +313,18 @@ impl RestoreRun<'_> {
     }
 
     /// Pushes, and reads back everything that is wanted, even if the push failed halfway.
-    fn push_and_read_back(&mut self, choice: &Choice) -> Result<Outcome, BackupError> {
+    fn push_and_read_back(&mut self, choice: &Choice) -> Result<(Code, String), BackupError> {
         let target = self.target;
-        let pushed = target.step(Step::Restore, || self.push(choice));
-        if let Err(error @ BackupError { code: Code::Timeout | Code::ShuttingDown, .. }) = pushed {
-            return Err(error);
-        }
-        match (pushed, self.read_back(choice)) {
-            (Ok(()), Ok(changed)) => Ok(self.done(changed)),
-            (Err(error), Ok(changed)) => Ok(Outcome { changed, ..self.report.failed(target, self.options, error) }),
-            (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error),
-        }
+        let pushed = target.step(Step::Restore, || self.push(choice)).map_err(|error| target.in_last_step(error));
+        let read = self.read_back(choice);
+        pushed.and(read)?;
+        let (target, commit) = (self.workspace(), self.report.short_commit());
+        Ok(if self.report.differences.is_empty() {
+            (Code::Restored, format!("Workspace '{target}' was read back and matches commit {commit}"))
+        } else {
+            let paths = self.report.differing_paths();
+            (Code::Differs, format!("Workspace '{target}' does not match commit {commit}: {paths}"))
+        })
     }
 
     /// Runs `wmill sync push` in the folder.
@@ -395,8 +385,8 @@ impl RestoreRun<'_> {
         })
     }
 
-    /// Pulls the workspace again, and finds what is not as wanted. Returns what was changed.
-    fn read_back(&mut self, choice: &Choice) -> Result<Changed, BackupError> {
+    /// Pulls the workspace again, and finds what was changed and what is not as wanted.
+    fn read_back(&mut self, choice: &Choice) -> Result<(), BackupError> {
         let target = self.target;
         let (fresh, _) = self.pull()?;
         let left = tree::changes(self.git, &choice.wanted, &fresh)?;
@@ -410,19 +400,8 @@ impl RestoreRun<'_> {
             let diff = vec!["the workspace has another key than that of --key-file".to_owned()];
             found.push(Difference { path: KEY_FILE.to_owned(), kind: "differs", diff });
         }
-        self.report.differences = found;
-        Ok(changed)
-    }
-
-    fn done(&self, changed: Changed) -> Outcome {
-        let (target, commit, saved) = (self.workspace(), self.report.short_commit(), self.report.saved());
-        let (code, message) = if self.report.differences.is_empty() {
-            (Code::Restored, format!("Workspace '{target}' was read back and matches commit {commit}{saved}"))
-        } else {
-            let paths = self.report.differing_paths();
-            (Code::Differs, format!("Workspace '{target}' does not match commit {commit}: {paths}{saved}"))
-        };
-        self.report.outcome(code, message, changed)
+        (self.report.changed, self.report.differences) = (changed, found);
+        Ok(())
     }
 }
 
