@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::backup::error::BackupError;
-use crate::backup::restore::select::Choice;
-use crate::backup::restore::tree::{Change, Tree, Wanted};
-use crate::backup::restore::{RestoreRun, references, switches, tree};
+use crate::backup::restore::select::{Change, Choice, Tree, Wanted};
+use crate::backup::restore::{RestoreRun, references, switches, write_tree};
 use crate::util::files;
 use crate::windmill::item_path::ItemKind;
 
@@ -21,7 +20,7 @@ impl RestoreRun<'_> {
     /// Checks the files for wmill out into the folder, turns switches off, and removes what must not be pushed. The files
     /// that remain become the wanted ones.
     pub(super) fn lay_out(&mut self, choice: &mut Choice, of_commit: &Tree) -> Result<(), BackupError> {
-        let listing = tree::write(self.git, "push.listing", &self.files_for_wmill(choice, of_commit), "")?;
+        let listing = write_tree(self.git, "push.listing", &self.files_for_wmill(choice, of_commit), "")?;
         self.git.check_out(Some(&self.git.compose(&listing)?))?;
         let disables = self.source.request.workspace != *self.workspace() && !self.options.enables;
         let mut leading_out = BTreeSet::new();

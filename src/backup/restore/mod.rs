@@ -11,7 +11,6 @@ mod restore_point;
 mod secrets;
 mod select;
 mod switches;
-mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Instant, SystemTime};
@@ -20,16 +19,16 @@ use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::restore::glob::Pattern;
 use crate::backup::restore::secrets::Key;
-use crate::backup::restore::select::{Choice, has_app_at, is_app};
-use crate::backup::restore::tree::{Change, Tree};
+use crate::backup::restore::select::{Change, Choice, Tree, has_app_at, is_app};
 use crate::backup::run_context::{Env, Outcome, RunContext};
 use crate::backup::sync::merge;
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::verify::{self, LISTED_MAX, short};
+use crate::git::ls_tree::Listing;
 use crate::git::object::{Entry, ObjectId};
 use crate::git::tree_diff::{self, Mark, Sample, printable};
-use crate::git::{BlobContent, Git};
+use crate::git::{BlobContent, Git, GitError};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, Difference, SyncResult, Warnings};
@@ -138,22 +137,27 @@ fn restore(
     let folder = run_env.run_dir.path().join("checkout");
     files::create_folder(&folder)?;
     let git = source.git(&run_env, &folder)?;
-    let tip = source.step(Step::Fetch, || retry::patiently(&run_env.deadline, || fetch(source, &git, options)))?;
-    report.commit.clone_from(&tip.commit);
+    let fetched = source.step(Step::Fetch, || retry::patiently(&run_env.deadline, || fetch(source, &git, options)));
+    let (commit, tip) = fetched?;
+    report.commit = Some(commit.clone());
     for warning in &tip.plan.warnings {
         report.warnings.add(warning.clone());
     }
     let account = target.step(Step::Probe, || target.account(&run_env))?;
     target.warn_about_access(&account, &mut report.warnings);
     source.warn_about_choice(&account, &mut report.warnings);
-    let key = Key::default();
-    let result = RestoreRun { source, target, options, git: &git, tip: &tip, key, report }.put(&account);
+    let (git, commit, tip, key) = (&git, &commit, &tip, Key::default());
+    let result = RestoreRun { source, target, options, git, commit, tip, key, report }.put(&account);
     drop((early, late));
     result
 }
 
 /// Fetches the history, and finds the commit in it.
-fn fetch(source: RunContext<'_>, git: &Git<'_>, options: &RestoreOptions) -> Result<RemoteTip, BackupError> {
+fn fetch(
+    source: RunContext<'_>,
+    git: &Git<'_>,
+    options: &RestoreOptions,
+) -> Result<(ObjectId, RemoteTip), BackupError> {
     let (remote, branch) = (&source.request.remote, &source.request.branch);
     let state = git.remote_state()?;
     git.create(state.format)?;
@@ -168,7 +172,8 @@ fn fetch(source: RunContext<'_>, git: &Git<'_>, options: &RestoreOptions) -> Res
             BackupError::new(Code::ConfigInvalid, message)
         })?,
     };
-    tip::at(source, git, &commit)
+    let tip = tip::at(source, git, &commit)?;
+    Ok((commit, tip))
 }
 
 /// Returns the newest commit on the branch that is not later than `at`.
@@ -205,10 +210,6 @@ impl Report {
         self.named.entry(what.to_owned()).or_default().insert(name.into());
     }
 
-    fn short_commit(&self) -> &str {
-        self.commit.as_ref().map(short).unwrap_or_default()
-    }
-
     fn differing_paths(&self) -> Sample {
         self.differences.iter().map(|one| one.path.as_bytes()).collect()
     }
@@ -222,6 +223,8 @@ struct RestoreRun<'a> {
     options: &'a RestoreOptions,
     git: &'a Git<'a>,
     /// The commit to restore.
+    commit: &'a ObjectId,
+    /// What it holds.
     tip: &'a RemoteTip,
     /// The key of its secrets.
     key: Key,
@@ -236,14 +239,14 @@ impl RestoreRun<'_> {
 
     /// Chooses what to restore, shows it, and restores it if that is asked for.
     fn put(&mut self, account: &Account) -> Result<(Code, String), BackupError> {
-        let of_commit = tree::read(&self.tip.folder)?;
+        let of_commit = read_tree(&self.tip.folder)?;
         let (there, has_shared_ui) = self.pull()?;
         let saved = self.options.saves.then(|| self.files_of_point(&there));
         self.key = self.find_key()?;
         let of_commit = self.files_of_commit(of_commit, has_shared_ui);
         let mut choice = self.choose(&of_commit, there)?;
         self.lay_out(&mut choice, &of_commit)?;
-        choice.changes = tree::changes(self.git, &choice.wanted, &choice.there)?;
+        choice.changes = select::changes(self.git, &choice.wanted, &choice.there)?;
         self.warn_about_withheld(&choice);
         self.warn_about_deleted_apps(&choice);
         self.warn_about_changes_by_wmill(&choice)?;
@@ -255,7 +258,7 @@ impl RestoreRun<'_> {
             self.warn_about_unsaved(&choice.there, saved);
         }
         if !self.options.applies {
-            self.report.changed = tree::counted(choice.pushed());
+            self.report.changed = select::counted(choice.pushed());
             return Ok((Code::DryRun, self.shown(&choice)?));
         }
         if let Some(saved) = saved {
@@ -282,7 +285,7 @@ impl RestoreRun<'_> {
     /// Stages the files in the folder.
     fn staged(&self) -> Result<Tree, BackupError> {
         merge::remove_git_folders(self.git, &mut Warnings::default())?;
-        Ok(tree::read(&self.git.stage()?)?)
+        Ok(read_tree(&self.git.stage()?)?)
     }
 
     fn write(&self, path: &str, content: &[u8]) -> Result<(), BackupError> {
@@ -297,18 +300,17 @@ impl RestoreRun<'_> {
         }
         let message = format!(
             "Workspace '{target}' differs from commit {}, and a restore cannot change that; nothing was changed: {}",
-            self.report.short_commit(),
+            short(self.commit),
             self.report.differing_paths()
         );
         (if self.options.applies { Code::Differs } else { Code::DryRun }, message)
     }
 
     fn shown(&self, choice: &Choice) -> Result<String, BackupError> {
-        let commit = self.report.commit.as_ref().map(|commit| verify::with_time(self.git, commit)).transpose()?;
+        let commit = verify::with_time(self.git, self.commit)?;
         let key = self.key.to_set.as_ref().map(|_| (Mark::Modified, KEY_FILE.into()));
         let files = choice.pushed().map(|change| (change.mark, change.path.clone().into_bytes()));
         let listed = tree_diff::summary(LISTED_IN_MESSAGE_MAX, key.into_iter().chain(files).map(Ok))?;
-        let commit = commit.unwrap_or_default();
         Ok(format!("Would restore commit {commit} into workspace '{}'; --yes does it: {listed}", self.workspace()))
     }
 
@@ -318,7 +320,7 @@ impl RestoreRun<'_> {
         let pushed = target.step(Step::Restore, || self.push(choice)).map_err(|error| target.in_last_step(error));
         let read = self.read_back(choice);
         pushed.and(read)?;
-        let (target, commit) = (self.workspace(), self.report.short_commit());
+        let (target, commit) = (self.workspace(), short(self.commit));
         Ok(if self.report.differences.is_empty() {
             (Code::Restored, format!("Workspace '{target}' was read back and matches commit {commit}"))
         } else {
@@ -389,10 +391,11 @@ impl RestoreRun<'_> {
     fn read_back(&mut self, choice: &Choice) -> Result<(), BackupError> {
         let target = self.target;
         let (fresh, _) = self.pull()?;
-        let left = tree::changes(self.git, &choice.wanted, &fresh)?;
+        let left = select::changes(self.git, &choice.wanted, &fresh)?;
         let is_left = |change: &Change| left.iter().any(|other| other.path == change.path);
-        let changed = tree::counted(choice.changes.iter().filter(|change| !is_left(change)));
-        let unreadable = self.unreadable(&self.secrets_to_read(&fresh, choice)?)?;
+        let changed = select::counted(choice.changes.iter().filter(|change| !is_left(change)));
+        let secrets = self.secrets_to_read(&fresh, choice)?;
+        let unreadable = self.unreadable(&secrets)?;
         let mut found = differences(left, &unreadable);
         if let Some(key) = &self.key.to_set
             && target.key(self.git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
@@ -415,4 +418,22 @@ fn differences(changes: Vec<Change>, unreadable: &[String]) -> Vec<Difference> {
         found.push(Difference { path, kind: "unreadable", diff: vec!["Windmill cannot decrypt its value".to_owned()] });
     }
     found
+}
+
+/// Returns the files of a listing. Windmill has no path that is not UTF-8.
+fn read_tree(listing: &Listing) -> Result<Tree, GitError> {
+    let mut tree = Tree::new();
+    for file in listing.entries()? {
+        let (path, entry) = file?;
+        if let Ok(path) = String::from_utf8(path) {
+            tree.insert(path, entry);
+        }
+    }
+    Ok(tree)
+}
+
+fn write_tree(git: &Git<'_>, name: &str, tree: &Tree, prefix: &str) -> Result<Listing, GitError> {
+    Ok(Listing::write(git.listing_place(name), |lines| {
+        tree.iter().try_for_each(|(path, entry)| lines.put([prefix, path].concat().as_bytes(), entry))
+    })?)
 }

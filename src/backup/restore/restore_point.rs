@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
-use crate::backup::restore::RestoreRun;
-use crate::backup::restore::tree::{self, Tree};
+use crate::backup::restore::select::Tree;
+use crate::backup::restore::{RestoreRun, read_tree, write_tree};
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::guards;
 use crate::backup::sync::push::{self, NotPushed};
@@ -49,12 +49,12 @@ impl RestoreRun<'_> {
         let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));
         let branch = BranchName::parse(&name).map_err(|error| BackupError::new(Code::Internal, error))?;
         // The saved files have the repository's layout, which its `wmill.yaml` defines.
-        let of_commit = tree::read(&self.tip.folder)?;
+        let of_commit = read_tree(&self.tip.folder)?;
         if let Some(own) = of_commit.get(WMILL_YAML).filter(|entry| entry.is_file()) {
             saved.insert(WMILL_YAML.into(), own.clone());
         }
         let prefix = self.source.request.subdir.prefix();
-        let listing = tree::write(self.git, "point.listing", &saved, &prefix)?;
+        let listing = write_tree(self.git, "point.listing", &saved, &prefix)?;
         let key = target.key(run_env)?;
         let message = self.message_of_point(&name, account, key.as_ref());
         let point_request = SyncRequest { branch, ..target.request.clone() };

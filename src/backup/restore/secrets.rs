@@ -3,8 +3,7 @@
 
 use crate::backup::error::BackupError;
 use crate::backup::restore::RestoreRun;
-use crate::backup::restore::select::{self, Choice, Items};
-use crate::backup::restore::tree::Tree;
+use crate::backup::restore::select::{Choice, Items, Tree};
 use crate::git::BlobContent;
 use crate::git::object::Entry;
 use crate::model::result_code::Code;
@@ -31,8 +30,7 @@ impl RestoreRun<'_> {
         // The last commit of the workspace counts, even if it names no key: an earlier commit may name the previous
         // key.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
-        let last = self.tip.commit.as_ref().map(|tip| self.git.last_with(tip, &of_workspace));
-        let last = last.transpose()?.flatten();
+        let last = self.git.last_with(self.commit, &of_workspace)?;
         let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
         let has = self.target.key(self.git.run_env())?.map(|key| api::fingerprint(&key));
         let Some(key) = &self.options.key else {
@@ -123,9 +121,9 @@ impl RestoreRun<'_> {
 
     /// Returns the secrets of the workspace that have to be readable after a push: all if it got a key, otherwise those
     /// that were chosen. A missing one is among the differences.
-    pub(super) fn secrets_to_read(&self, fresh: &Tree, choice: &Choice) -> Result<Vec<String>, BackupError> {
+    pub(super) fn secrets_to_read(&mut self, fresh: &Tree, choice: &Choice) -> Result<Vec<String>, BackupError> {
         let mut secrets = Vec::new();
-        for (id, files) in select::items_in(fresh, &self.tip.plan, self.workspace().as_str()).0 {
+        for (id, files) in self.items_in(fresh, self.target) {
             let is_meant = self.key.to_set.is_some() || choice.secrets.contains(&id.path);
             if is_meant && self.is_encrypted(&id, &files)?.is_some() {
                 secrets.push(id.path);

@@ -1,19 +1,86 @@
-//! Chooses what a restore puts into the workspace, and which part of it `wmill` cannot or must not push.
+//! Chooses what a restore puts into the workspace, and which part of it `wmill` cannot or must not push; and compares what
+//! was chosen with what is there.
+//!
+//! A sync works with streams; here a person waits, and memory does not matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
-use crate::backup::restore::tree::{Change, Tree, Wanted, WantedFiles};
 use crate::backup::restore::{RestoreOptions, RestoreRun};
+use crate::backup::run_context::RunContext;
 use crate::backup::sync::tip::{self, PATH_BYTES_MAX, RemoteTip};
-use crate::backup::verify::value_diff::item_of;
+use crate::backup::verify::short;
+use crate::backup::verify::value_diff::{self, item_of};
 use crate::git::object::Entry;
+use crate::git::tree_diff::Mark;
+use crate::git::{Git, GitError};
 use crate::model::result_code::Code;
+use crate::model::run_result::Changed;
+use crate::request::Purpose;
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
 use crate::windmill::wmill_yaml::{Plan, WMILL_YAML};
 
 const FOLDER_META: &str = "folder.meta.yaml";
+
+/// Files by their path in the folder of the backup.
+pub(super) type Tree = BTreeMap<String, Entry>;
+/// The chosen files by their path.
+pub(super) type WantedFiles = BTreeMap<String, Wanted>;
+
+/// A file that was chosen.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    /// The item that it belongs to, if there is one.
+    pub(super) item: Option<ItemId>,
+    /// The file; `None` if there has to be no file.
+    pub(super) entry: Option<Entry>,
+    /// Whether wmill does not get it.
+    pub(super) is_withheld: bool,
+}
+
+impl Wanted {
+    pub(super) fn new(item: Option<&ItemId>, entry: Option<&Entry>) -> Self {
+        Self { item: item.cloned(), entry: entry.cloned(), is_withheld: false }
+    }
+}
+
+/// A file that is not as wanted.
+pub(super) struct Change {
+    /// The change that is needed.
+    pub(super) mark: Mark,
+    pub(super) path: String,
+    pub(super) wanted: Wanted,
+    /// How it differs, in a few lines without secrets.
+    pub(super) diff: Vec<String>,
+}
+
+/// Returns the files that are not as wanted, in the order of their paths.
+pub(super) fn changes(git: &Git<'_>, wanted: &WantedFiles, there: &Tree) -> Result<Vec<Change>, GitError> {
+    let mut changes = Vec::new();
+    for (path, wanted) in wanted {
+        let (mark, diff) = match (&wanted.entry, there.get(path)) {
+            (Some(entry), Some(found)) => {
+                let diff = value_diff::of_entries(git, path, (entry, found), Purpose::Restore)?;
+                if diff.is_empty() {
+                    continue;
+                }
+                (Mark::Modified, diff)
+            }
+            (Some(_), None) => (Mark::Added, Vec::new()),
+            (None, Some(_)) => (Mark::Deleted, Vec::new()),
+            (None, None) => continue,
+        };
+        changes.push(Change { mark, path: path.clone(), wanted: wanted.clone(), diff });
+    }
+    Ok(changes)
+}
+
+pub(super) fn counted<'c>(changes: impl IntoIterator<Item = &'c Change>) -> Changed {
+    let mut count = Changed::default();
+    changes.into_iter().for_each(|change| change.mark.count_in(&mut count));
+    count
+}
 
 /// The files by item, without files that belong to no item.
 pub(super) type Items = BTreeMap<ItemId, Vec<(String, Entry)>>;
@@ -49,12 +116,9 @@ impl RestoreRun<'_> {
     /// Chooses which items of the workspace, which holds `there`, are replaced by items of the commit.
     pub(super) fn choose(&mut self, of_commit: &Tree, there: Tree) -> Result<Choice, BackupError> {
         let options = self.options;
+        let held = self.items_in(of_commit, self.source);
+        let has = self.items_in(&there, self.target);
         let mut choice = Choice { there, ..Choice::default() };
-        let (held, not_covered) = items_in(of_commit, &self.tip.plan, self.source.request.workspace.as_str());
-        for kind in not_covered {
-            self.report.warn_of("the settings exclude these kinds, so they do not come back", kind);
-        }
-        let (has, _) = items_in(&choice.there, &self.tip.plan, self.workspace().as_str());
         let mut chosen: Items = held.clone();
         chosen.retain(|id, files| options.means(id, files));
         let ui = of_commit.iter().filter(|(path, _)| tip::is_shared_ui(path.as_bytes()) && options.admits(path));
@@ -77,6 +141,26 @@ impl RestoreRun<'_> {
         choice.add_folders(options, self.tip, of_commit);
         choice.withhold(&self.tip.plan);
         Ok(choice)
+    }
+
+    /// Returns the items in the files of this workspace, without the key. Leaves out items of kinds that the settings
+    /// exclude, and warns about them.
+    pub(super) fn items_in(&mut self, tree: &Tree, of: RunContext<'_>) -> Items {
+        let mut found = Items::new();
+        for (path, entry) in tree {
+            let shared = item_path::common_path(path, of.request.workspace.as_str());
+            match item_of(shared.as_deref().unwrap_or(path)) {
+                None | Some(ItemId { kind: ItemKind::Key, .. }) => {}
+                Some(id) if item_path::covers(&id, &self.tip.plan.kinds) => {
+                    found.entry(id).or_default().push((path.clone(), entry.clone()));
+                }
+                Some(id) => {
+                    let what = "the settings exclude these kinds, so they do not come back";
+                    self.report.warn_of(what, id.kind.to_string());
+                }
+            }
+        }
+        found
     }
 
     /// Adds the files of an item under the names that wmill uses for them in the target. If the item is
@@ -150,7 +234,7 @@ impl RestoreRun<'_> {
         let of_raw_apps = format!(
             "raw apps are left out, since pushing one runs code of the packages that its package.json names; to push them \
              by hand, look at that file first, and then, on a machine with npm and wmill, in a clone at commit {}{folder}",
-            self.report.short_commit()
+            short(self.commit)
         );
         for Change { path, wanted, .. } in &choice.changes {
             match &wanted.item {
@@ -255,24 +339,6 @@ pub(super) fn is_app(id: &ItemId) -> bool {
 
 fn is_raw_app(path: &str) -> bool {
     item_of(path).is_some_and(|id| id.kind == ItemKind::RawApp)
-}
-
-/// Returns the items of a tree that the plan covers, without the key, and the kinds of the items that it does not
-/// cover.
-pub(super) fn items_in(tree: &Tree, plan: &Plan, workspace: &str) -> (Items, BTreeSet<String>) {
-    let (mut found, mut not_covered) = (Items::new(), BTreeSet::new());
-    for (path, entry) in tree {
-        let shared = item_path::common_path(path, workspace);
-        let Some(id) = item_of(shared.as_deref().unwrap_or(path)).filter(|id| id.kind != ItemKind::Key) else {
-            continue;
-        };
-        if item_path::covers(&id, &plan.kinds) {
-            found.entry(id).or_default().push((path.clone(), entry.clone()));
-        } else {
-            not_covered.insert(id.kind.to_string());
-        }
-    }
-    (found, not_covered)
 }
 
 /// Returns whether the path is the `folder.meta.yaml` of a Windmill folder.
