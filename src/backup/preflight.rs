@@ -56,17 +56,6 @@ const HEAD_BYTES_MAX: u64 = 4096;
 /// Size limit for the file of accepted host keys: enough for a thousand hosts.
 const HOSTS_BYTES_MAX: u64 = 1 << 20;
 
-/// The result of one check.
-#[derive(Clone, Copy)]
-enum Status {
-    /// There is no problem.
-    Ok,
-    /// A sync works, but not as it should.
-    Warning,
-    /// A sync would end with this code.
-    Failed(Code),
-}
-
 /// One check and what it found, as in the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -92,14 +81,15 @@ struct Document<'a> {
 }
 
 impl Finding {
-    fn new(name: &'static str, status: Status, message: String, remedy: &'static str) -> Self {
-        let (status, code) = match status {
-            Status::Ok => ("ok", None),
-            Status::Warning => ("warning", None),
-            Status::Failed(code) => ("failed", Some(code.as_str())),
-        };
+    /// Makes a finding. `code` is that of a failure, and a warning is what has a remedy without being one.
+    fn new(name: &'static str, code: Option<Code>, message: String, remedy: &'static str) -> Self {
         let remedy = Some(remedy).filter(|remedy| !remedy.is_empty());
-        Self { name, workspace: None, status, code, message, remedy }
+        let status = match (code, remedy) {
+            (Some(_), _) => "failed",
+            (None, Some(_)) => "warning",
+            (None, None) => "ok",
+        };
+        Self { name, workspace: None, status, code: code.map(Code::as_str), message, remedy }
     }
 
     /// Returns the finding as one line for people.
@@ -129,8 +119,12 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
     findings.iter().filter_map(area).min().unwrap_or(0)
 }
 
-fn remedy_of(code: Code) -> &'static str {
+/// Returns what to do about a check that found this.
+fn remedy_of(name: &str, code: Code) -> &'static str {
     match code {
+        _ if name == "wmill" => "npm install --global windmill-cli, with Node.js 20 or newer; or use the image",
+        _ if name == "git" || name == "ssh" => "install git 2.31 or newer and, for an ssh remote, OpenSSH's client",
+        _ if name == "data_dir" => "make room in DATA_DIR, and let this user write to it",
         Code::ConfigInvalid => "set it as docs/settings.md says",
         Code::WindmillUnreachable => {
             "check that Windmill runs, and that WINDMILL_BASE_URL is its address as seen from here (within compose a \
@@ -169,8 +163,8 @@ fn remedy_of(code: Code) -> &'static str {
 pub fn settings(options: &Options, environment: &Environment) -> Result<Config, Vec<Finding>> {
     Config::new(options, environment, Required::Serve).map_err(|error| {
         let all = Config::new(options, environment, Required::Sync).err().unwrap_or(error);
-        let status = Status::Failed(Code::ConfigInvalid);
-        let fault = |fault: &String| Finding::new("settings", status, fault.clone(), remedy_of(Code::ConfigInvalid));
+        let (code, remedy) = (Code::ConfigInvalid, remedy_of("settings", Code::ConfigInvalid));
+        let fault = |fault: &String| Finding::new("settings", Some(code), fault.clone(), remedy);
         all.faults.iter().map(fault).collect()
     })
 }
@@ -195,8 +189,7 @@ pub fn run(
 ) -> Vec<Finding> {
     let deadline = Deadline::after(TIME_MAX.min(config.sync_timeout), cancel);
     let redactor = Redactor::new(&config.proxy_secrets());
-    let mut check =
-        Check { config, own_program, mode, deadline, redactor, last_token_user, workspace: None, findings: Vec::new() };
+    let mut check = Check { config, own_program, mode, deadline, redactor, last_token_user, findings: Vec::new() };
     let secrets = check.settings();
     check.redactor = Redactor::new(&secrets.all(config));
     if !run::CAN_START {
@@ -272,30 +265,26 @@ struct Check<'a> {
     deadline: Deadline,
     redactor: Redactor,
     last_token_user: LastTokenUser<'a>,
-    /// The workspace that is being checked.
-    workspace: Option<String>,
     findings: Vec<Finding>,
 }
 
 impl Check<'_> {
-    /// Adds a finding, about `self.workspace` if that is set.
-    fn tell(&mut self, name: &'static str, status: Status, message: impl fmt::Display, remedy: &'static str) {
+    fn tell(&mut self, name: &'static str, code: Option<Code>, message: impl fmt::Display, remedy: &'static str) {
         // The last line of defence: the output of each tool was redacted where it was read.
         let message = self.redactor.redact(&message.to_string());
-        let workspace = self.workspace.clone();
-        self.findings.push(Finding { workspace, ..Finding::new(name, status, message, remedy) });
+        self.findings.push(Finding::new(name, code, message, remedy));
     }
 
     fn ok(&mut self, name: &'static str, message: impl fmt::Display) {
-        self.tell(name, Status::Ok, message, "");
+        self.tell(name, None, message, "");
     }
 
     fn warn(&mut self, name: &'static str, message: impl fmt::Display, remedy: &'static str) {
-        self.tell(name, Status::Warning, message, remedy);
+        self.tell(name, None, message, remedy);
     }
 
     fn fail(&mut self, name: &'static str, code: Code, message: impl fmt::Display) {
-        self.tell(name, Status::Failed(code), message, remedy_of(code));
+        self.tell(name, Some(code), message, remedy_of(name, code));
     }
 
     /// Returns what a check needs for the next ones, or adds the finding that it failed.
@@ -333,9 +322,9 @@ impl Check<'_> {
         let headers = request::windmill_headers(config).map_err(|why| BackupError::new(Code::ConfigInvalid, why));
         let secrets = Secrets {
             headers: self.passed("settings", headers).unwrap_or_default(),
-            windmill: self.secret(config.windmill_token.as_ref(), Status::Failed(Code::ConfigInvalid)),
+            windmill: self.secret(config.windmill_token.as_ref(), Some(Code::ConfigInvalid)),
             git,
-            signing: self.secret(config.signing_key.as_ref(), Status::Failed(Code::ConfigInvalid)),
+            signing: self.secret(config.signing_key.as_ref(), Some(Code::ConfigInvalid)),
         };
         for source in [
             &config.api_token,
@@ -344,24 +333,18 @@ impl Check<'_> {
             &config.notify_url,
             &config.heartbeat_url,
         ] {
-            self.secret(source.as_ref(), Status::Warning);
+            self.secret(source.as_ref(), None);
         }
         if self.findings.is_empty() && lacking.is_empty() {
-            let ok = "all that a sync needs is set";
-            match config.no_alarm() {
-                Some(advice) => {
-                    let remedy = "set EXPECT_SYNC_EVERY=26h if something else starts a sync once a day";
-                    self.tell("settings", Status::Ok, format_args!("{ok}; {advice}"), remedy);
-                }
-                None => self.ok("settings", ok),
-            }
+            let advice = config.no_alarm().map(|advice| ["; ", advice].concat()).unwrap_or_default();
+            self.ok("settings", format_args!("all that a sync needs is set{advice}"));
         }
         secrets
     }
 
-    fn secret(&mut self, source: Option<&SecretSource>, otherwise: Status) -> Option<Secret> {
+    fn secret(&mut self, source: Option<&SecretSource>, code: Option<Code>) -> Option<Secret> {
         let read = source?.read();
-        read.map_err(|why| self.tell("settings", otherwise, why, "let this user read the file")).ok()
+        read.map_err(|why| self.tell("settings", code, why, "let this user read the file")).ok()
     }
 
     /// Reports the checks that this platform cannot run.
@@ -382,8 +365,7 @@ impl Check<'_> {
         let run_env = run_env.map_err(|error| BackupError { code: Code::ConfigInvalid, ..error });
         let run_env = self.passed("data_dir", run_env)?;
         if let Err(error) = run_env.run_dir.volume.check() {
-            let status = Status::Failed(Code::ConfigInvalid);
-            self.tell("data_dir", status, error, "make room, or mount a larger volume");
+            self.fail("data_dir", Code::ConfigInvalid, error);
         } else {
             let space = volume::space(run_env.run_dir.path());
             let left = space.map(|(_, free)| format!(", and has {} MB left", free >> 20)).unwrap_or_default();
@@ -397,13 +379,10 @@ impl Check<'_> {
         match cli::version(run_env, &mut |_| {}) {
             Ok(version) if is_older(&version, WMILL_VERSION_MIN) => {
                 let message = format_args!("{version}, which sometimes drops lock files of scripts");
-                self.warn("wmill", message, "npm install --global windmill-cli");
+                self.warn("wmill", message, remedy_of("wmill", Code::PullFailed));
             }
             Ok(version) => self.ok("wmill", version),
-            Err(why) => {
-                let remedy = "npm install --global windmill-cli, with Node.js 20 or newer; or use the image";
-                self.tell("wmill", Status::Failed(Code::PullFailed), why, remedy);
-            }
+            Err(why) => self.fail("wmill", Code::PullFailed, why),
         }
         let is_ssh = self.config.remote.as_ref().is_some_and(|remote| remote.scheme() == RemoteScheme::Ssh);
         let ssh = is_ssh.then_some(("ssh", "-V", "OpenSSH_", &[][..]));
@@ -419,8 +398,7 @@ impl Check<'_> {
                 }
                 Err(why) => why,
             };
-            let remedy = "install git 2.31 or newer and, for an ssh remote, OpenSSH's client";
-            self.tell(name, Status::Failed(Code::GitFailed), why, remedy);
+            self.fail(name, Code::GitFailed, why);
             are_usable = false;
         }
         are_usable
@@ -445,9 +423,9 @@ impl Check<'_> {
         let Some(token) = token else { return listed };
         let workspaces = if config.workspaces == Workspaces::All { self.all_workspaces(token) } else { listed };
         for workspace in &workspaces {
-            self.workspace = Some(workspace.to_string());
+            let before = self.findings.len();
             self.workspace(&windmill(workspace, token), scratch);
-            self.workspace = None;
+            self.findings[before..].iter_mut().for_each(|finding| finding.workspace = Some(workspace.to_string()));
         }
         workspaces
     }
@@ -508,7 +486,7 @@ impl Check<'_> {
         let left_out = snapshot.left_out_list();
         if !left_out.is_empty() {
             let shown: Sample = left_out.iter().map(|LeftOut { item, reason }| format!("{item} ({reason})")).collect();
-            self.warn("items", format_args!("a sync leaves these out: {shown}"), remedy_of(Code::Incomplete));
+            self.warn("items", format_args!("a sync leaves these out: {shown}"), remedy_of("items", Code::Incomplete));
         }
     }
 
@@ -529,7 +507,7 @@ impl Check<'_> {
             self.fail("token", Code::LostRights, message);
         } else {
             let why = "what its user may not see is missing from the backup";
-            self.warn("token", format_args!("is not an admin's, so {why}{sees}"), remedy_of(Code::PullFailed));
+            self.warn("token", format_args!("is not an admin's, so {why}{sees}"), remedy_of("token", Code::PullFailed));
         }
     }
 
@@ -542,13 +520,11 @@ impl Check<'_> {
         if signing_key.is_some() {
             self.ok("signing", "ssh-keygen accepts the key");
         }
-        let mut branches = Vec::new();
         // The templates were tried with each workspace before.
-        for branch in workspaces.iter().filter_map(|workspace| config.branch_for(workspace).ok()) {
-            if !branches.contains(&branch) {
-                branches.push(branch);
-            }
-        }
+        let branches = workspaces.iter().filter_map(|workspace| config.branch_for(workspace).ok());
+        let mut branches: Vec<_> = branches.collect();
+        // They are all different, or all the same.
+        branches.dedup();
         let is_known = !branches.is_empty();
         if !is_known {
             // The branches are not known, but any branch name is good enough to ask for the repository.
@@ -591,7 +567,7 @@ impl Check<'_> {
         let is_one_branch = !self.config.branch.contains(names::WORKSPACE_MARK);
         let is_missing = state.tip.is_some() && !state.has_head || is_other_head(remote, branch, state);
         if is_one_branch && is_missing {
-            self.warn("branch", run_context::missing_head(remote, branch), "");
+            self.warn("branch", run_context::missing_head(remote, branch), "change the default branch of the remote");
         }
     }
 
@@ -604,7 +580,7 @@ impl Check<'_> {
             None => self.fail("public", Code::PublicRepository, "everyone can read the repository"),
             Some(_) => {
                 let message = "everyone can read the repository; a first sync is refused, later ones warn";
-                self.warn("public", message, remedy_of(Code::PublicRepository));
+                self.warn("public", message, remedy_of("public", Code::PublicRepository));
             }
         }
     }
@@ -673,9 +649,9 @@ mod tests {
     fn the_exit_code_is_that_of_the_first_area_that_failed() {
         use Code::{ConfigInvalid, GitFailed, Internal, PlaintextSecrets, WorkspaceNotFound};
         let with = |codes: &[Code]| {
-            let failed = codes.iter().map(|code| Status::Failed(*code));
-            let all = [Status::Ok, Status::Warning].into_iter().chain(failed);
-            exit_code(&all.map(|status| Finding::new("x", status, String::new(), "")).collect::<Vec<_>>())
+            let warning = Finding::new("x", None, String::new(), "mend it");
+            let failed = codes.iter().map(|code| Finding::new("x", Some(*code), String::new(), ""));
+            exit_code(&[warning].into_iter().chain(failed).collect::<Vec<_>>())
         };
         assert_eq!((with(&[]), with(&[GitFailed]), with(&[GitFailed, WorkspaceNotFound])), (0, 11, 10));
         assert_eq!((with(&[GitFailed, ConfigInvalid]), with(&[PlaintextSecrets]), with(&[Internal])), (2, 2, 2));
@@ -683,9 +659,9 @@ mod tests {
 
     #[test]
     fn a_finding_is_one_line_for_people_and_one_object_for_programs() {
-        let ok = Finding::new("git", Status::Ok, "2.47.3".to_owned(), "");
-        let status = Status::Failed(Code::WindmillUnauthorized);
-        let failed = Finding::new("token", status, "is \"bad\"\nand more".to_owned(), "renew it");
+        let ok = Finding::new("git", None, "2.47.3".to_owned(), "");
+        let code = Some(Code::WindmillUnauthorized);
+        let failed = Finding::new("token", code, "is \"bad\"\nand more".to_owned(), "renew it");
         let failed = Finding { workspace: Some("shop".to_owned()), ..failed };
         assert_eq!(ok.to_line(), "ok       git              2.47.3");
         assert_eq!(failed.to_line(), "failed   token shop       is \"bad\"; and more -> renew it");
