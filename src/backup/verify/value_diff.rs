@@ -58,13 +58,13 @@ fn differences(path: &str, backup: &[u8], workspace: &[u8], purpose: Purpose) ->
             compare_locks(&one, &locks, &mut lines);
         }
         (Some(one), Some(other)) => {
-            let hidden = hidden_place(path, [&one, &other]);
+            let hidden = hidden_field(path, [&one, &other]);
             compare(&mut Vec::new(), Some(&one), Some(&other), hidden, &mut lines);
             if lines.count == 0 && [backup, workspace].into_iter().any(may_be_read_otherwise) {
                 lines.add(format_args!("its content differs"));
             }
         }
-        _ if hidden_place(path, [&Node::Unread; 2]).is_some() => lines.add(format_args!("its content differs")),
+        _ if hidden_field(path, [&Node::Unread; 2]).is_some() => lines.add(format_args!("its content differs")),
         _ => compare_texts(backup, workspace, &mut lines),
     }
     lines.finish()
@@ -165,12 +165,9 @@ pub(in crate::backup) fn item_of(path: &str) -> Option<ItemId> {
     item_path::item_of(path).or_else(|| item_path::item_of_hidden_file(path))
 }
 
-/// A place in a file, below which no value is shown; `None` if all values are shown but those that are named like a
-/// secret.
-type Hidden = Option<&'static [&'static str]>;
-
-/// Returns the place for two files. A file that cannot be parsed is [`Node::Unread`].
-fn hidden_place(path: &str, nodes: [&Node; 2]) -> Hidden {
+/// Returns the field of two files below which no value is shown, which is empty if none is shown at all; `None` if all
+/// values are shown but those that are named like a secret. A file that cannot be parsed is [`Node::Unread`].
+fn hidden_field(path: &str, nodes: [&Node; 2]) -> Option<&'static str> {
     let is_secret = |node: &Node| match node {
         Node::Fields(_) => node.field("is_secret") == Some(&Node::Bool(true)),
         _ => true,
@@ -178,20 +175,20 @@ fn hidden_place(path: &str, nodes: [&Node; 2]) -> Hidden {
     let item = item_of(path)?;
     let is_main = path.strip_suffix(".resource.yaml") == Some(&item.path);
     match item.kind {
-        ItemKind::Variable => nodes.into_iter().any(is_secret).then_some(&["value"]),
+        ItemKind::Variable => nodes.into_iter().any(is_secret).then_some("value"),
         // The other files of a resource are its value.
-        ItemKind::Resource if is_main => Some(&["value"]),
-        ItemKind::Resource | ItemKind::Settings | ItemKind::Key => Some(&[]),
+        ItemKind::Resource if is_main => Some("value"),
+        ItemKind::Resource | ItemKind::Settings | ItemKind::Key => Some(""),
         _ => None,
     }
 }
 
-fn is_hidden(place: &[String], hidden: Hidden) -> bool {
+fn is_hidden(place: &[String], hidden: Option<&str>) -> bool {
     let is_called_secret = |name: &String| {
         let name = name.to_ascii_lowercase();
         SECRET_WORDS.iter().any(|word| name.contains(word)) && name != "is_secret"
     };
-    let is_below = |top: &[&str]| place.len() >= top.len() && place.iter().zip(top).all(|(name, top)| name == top);
+    let is_below = |field: &str| field.is_empty() || place.first().is_some_and(|name| name == field);
     hidden.is_some_and(is_below) || place.iter().any(is_called_secret)
 }
 
@@ -199,7 +196,7 @@ fn compare(
     place: &mut Vec<String>,
     backup: Option<&Node>,
     workspace: Option<&Node>,
-    hidden: Hidden,
+    hidden: Option<&str>,
     lines: &mut Lines,
 ) {
     match (backup, workspace) {
