@@ -21,8 +21,7 @@ use crate::git::signing;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, Pushed};
 use crate::model::git_credentials::GitCredentials;
-use crate::model::names::ADMINS;
-use crate::model::names::{self, BranchName, WorkspaceId};
+use crate::model::names::{self, ADMINS, BranchName, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::run_result::LeftOut;
 use crate::model::urls::{RemoteScheme, RemoteUrl};
@@ -44,8 +43,8 @@ const TIME_MAX: Duration = Duration::from_secs(180);
 /// How long the check waits after a service has started: the program that starts the service may ask for a sync, which
 /// reports more than a check, and Windmill may be starting at the same time.
 const PAUSE_AT_START: Duration = Duration::from_secs(3);
-/// The largest clock difference without a warning. Answers carry their date in whole seconds and take some time. The
-/// clock matters because certificates and tokens are judged by it.
+/// The largest clock difference without a warning. Answers carry their date in whole seconds, and take up to half a
+/// minute. The clock matters because certificates and tokens are judged by it.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 /// Older versions sometimes drop the lock files of scripts.
 const WMILL_VERSION_MIN: &[u32] = &[1, 725, 1];
@@ -416,10 +415,9 @@ impl Check<'_> {
         let windmill = |workspace, token| {
             Windmill::new(&config.base_url, workspace, token, headers, &deadline, &config.tool_environment)
         };
-        let asked = SystemTime::now();
         let greeting = windmill(&first, token.unwrap_or(&nothing)).greet();
         let Some(greeting) = self.passed("windmill", greeting) else { return listed };
-        self.greeting(&greeting, asked);
+        self.greeting(&greeting);
         let Some(token) = token else { return listed };
         let workspaces = if config.workspaces == Workspaces::All { self.all_workspaces(token) } else { listed };
         for workspace in &workspaces {
@@ -430,14 +428,13 @@ impl Check<'_> {
         workspaces
     }
 
-    fn greeting(&mut self, greeting: &ServerInfo, asked: SystemTime) {
+    fn greeting(&mut self, greeting: &ServerInfo) {
         let version = greeting.version.as_deref().unwrap_or("an unknown version");
         self.ok("windmill", format_args!("{version} at {}", self.config.base_url));
         let Some(date) = greeting.date else { return };
         let (skew, word) = match date.duration_since(SystemTime::now()) {
             Ok(ahead) => (ahead, "behind"),
-            // The answer was given after the question.
-            Err(_) => (asked.duration_since(date).unwrap_or_default(), "ahead of"),
+            Err(error) => (error.duration(), "ahead of"),
         };
         if skew > CLOCK_SKEW_MAX {
             let message = format_args!("our clock is {} s {word} Windmill's", skew.as_secs());
@@ -561,7 +558,7 @@ impl Check<'_> {
 
     fn branch(&mut self, state: &git::RemoteState, remote: &RemoteUrl, branch: &BranchName) {
         match &state.tip {
-            Some(tip) => self.ok("branch", format_args!("`{branch}` is there, at {:.10}", tip.as_str())),
+            Some(tip) => self.ok("branch", format_args!("`{branch}` is there, at {tip:.10}")),
             None => self.ok("branch", format_args!("`{branch}` is not there yet; the first sync makes it")),
         }
         let is_one_branch = !self.config.branch.contains(names::WORKSPACE_MARK);

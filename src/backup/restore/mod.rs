@@ -24,7 +24,7 @@ use crate::backup::run_context::{Env, Outcome, RunContext};
 use crate::backup::sync::merge;
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
-use crate::backup::verify::{self, LISTED_MAX, short};
+use crate::backup::verify::{self, LISTED_MAX};
 use crate::git::ls_tree::Listing;
 use crate::git::object::{Entry, ObjectId};
 use crate::git::tree_diff::{self, Mark, Sample, printable};
@@ -137,9 +137,9 @@ fn restore(
     let folder = run_env.run_dir.path().join("checkout");
     files::create_folder(&folder)?;
     let git = source.git(&run_env, &folder)?;
-    let fetched = source.step(Step::Fetch, || retry::patiently(&run_env.deadline, || fetch(source, &git, options)));
-    let (commit, tip) = fetched?;
+    let commit = source.step(Step::Fetch, || retry::patiently(&run_env.deadline, || fetch(source, &git, options)))?;
     report.commit = Some(commit.clone());
+    let tip = tip::at(source, &git, &commit)?;
     for warning in &tip.plan.warnings {
         report.warnings.add(warning.clone());
     }
@@ -153,27 +153,21 @@ fn restore(
 }
 
 /// Fetches the history, and finds the commit in it.
-fn fetch(
-    source: RunContext<'_>,
-    git: &Git<'_>,
-    options: &RestoreOptions,
-) -> Result<(ObjectId, RemoteTip), BackupError> {
+fn fetch(source: RunContext<'_>, git: &Git<'_>, options: &RestoreOptions) -> Result<ObjectId, BackupError> {
     let (remote, branch) = (&source.request.remote, &source.request.branch);
     let state = git.remote_state()?;
     git.create(state.format)?;
     let Some(tip) = git.fetch_history()? else {
         return Err(BackupError::new(Code::GitFailed, format!("{remote} has no branch `{branch}` to restore from")));
     };
-    let commit = match (&options.commit, options.at) {
-        (None, None) => tip,
-        (None, Some(at)) => commit_at(source, git, &tip, at)?,
+    match (&options.commit, options.at) {
+        (None, None) => Ok(tip),
+        (None, Some(at)) => commit_at(source, git, &tip, at),
         (Some(digits), _) => git.find_commit(digits)?.ok_or_else(|| {
             let message = format!("--commit: branch `{branch}` of {remote} has no commit that {digits} names");
             BackupError::new(Code::ConfigInvalid, message)
-        })?,
-    };
-    let tip = tip::at(source, git, &commit)?;
-    Ok((commit, tip))
+        }),
+    }
 }
 
 /// Returns the newest commit on the branch that is not later than `at`.
@@ -299,8 +293,8 @@ impl RestoreRun<'_> {
             return (Code::Unchanged, format!("Workspace '{target}' already has everything that was chosen"));
         }
         let message = format!(
-            "Workspace '{target}' differs from commit {}, and a restore cannot change that; nothing was changed: {}",
-            short(self.commit),
+            "Workspace '{target}' differs from commit {:.10}, and a restore cannot change that; nothing was changed: {}",
+            self.commit,
             self.report.differing_paths()
         );
         (if self.options.applies { Code::Differs } else { Code::DryRun }, message)
@@ -320,12 +314,12 @@ impl RestoreRun<'_> {
         let pushed = target.step(Step::Restore, || self.push(choice)).map_err(|error| target.in_last_step(error));
         let read = self.read_back(choice);
         pushed.and(read)?;
-        let (target, commit) = (self.workspace(), short(self.commit));
+        let (target, commit) = (self.workspace(), self.commit);
         Ok(if self.report.differences.is_empty() {
-            (Code::Restored, format!("Workspace '{target}' was read back and matches commit {commit}"))
+            (Code::Restored, format!("Workspace '{target}' was read back and matches commit {commit:.10}"))
         } else {
             let paths = self.report.differing_paths();
-            (Code::Differs, format!("Workspace '{target}' does not match commit {commit}: {paths}"))
+            (Code::Differs, format!("Workspace '{target}' does not match commit {commit:.10}: {paths}"))
         })
     }
 

@@ -37,11 +37,8 @@ pub(super) fn leads_out(item: &ItemId, path: &str, content: &str, has_file: impl
 
 /// Returns whether `wmill` finds a file of the item under a name in the item's file at `path`.
 fn is_of_item(item: &ItemId, path: &str, name: &str, has_file: impl Fn(&str) -> bool) -> bool {
-    let is_path = |part: &str| !matches!(part, "" | "." | "..");
-    if name.starts_with('~') || name.contains(|char: char| char.is_control() || char == '\\') {
-        return false;
-    }
-    if !name.split('/').all(is_path) {
+    let has_mark = name.starts_with('~') || name.contains(|char: char| char.is_control() || char == '\\');
+    if has_mark || name.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return false;
     }
     match item.kind {

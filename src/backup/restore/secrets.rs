@@ -111,8 +111,7 @@ impl RestoreRun<'_> {
         let windmill = self.target.windmill(self.git.run_env());
         let mut unreadable = Vec::new();
         for path in secrets {
-            let answer = windmill.can_read_variable(path);
-            if !answer? {
+            if !windmill.can_read_variable(path)? {
                 unreadable.push(path.clone());
             }
         }

@@ -10,7 +10,6 @@ use crate::backup::restore::glob::Pattern;
 use crate::backup::restore::{RestoreOptions, RestoreRun};
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::tip::{self, PATH_BYTES_MAX, RemoteTip};
-use crate::backup::verify::short;
 use crate::backup::verify::value_diff::{self, item_of};
 use crate::git::object::Entry;
 use crate::git::tree_diff::Mark;
@@ -233,8 +232,8 @@ impl RestoreRun<'_> {
         };
         let of_raw_apps = format!(
             "raw apps are left out, since pushing one runs code of the packages that its package.json names; to push them \
-             by hand, look at that file first, and then, on a machine with npm and wmill, in a clone at commit {}{folder}",
-            short(self.commit)
+             by hand, look at that file first, and then, on a machine with npm and wmill, in a clone at commit {:.10}{folder}",
+            self.commit
         );
         for Change { path, wanted, .. } in &choice.changes {
             match &wanted.item {

@@ -42,10 +42,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     log::info!("run {run_id}: verifying workspace {workspace} against {remote} (branch {branch})");
     let run = RunContext { request, env };
     let (mut warnings, mut differences) = (Warnings::default(), Vec::new());
-    let ended = error::catch_panic(|| compare(run, &mut warnings)).map(|(outcome, listed)| {
-        differences = listed;
-        outcome
-    });
+    let ended = error::catch_panic(|| compare(run, &mut warnings, &mut differences));
     SyncResult { differences: Some(differences), ..run.conclude(run_id, started, ended, warnings) }
 }
 
@@ -91,22 +88,21 @@ impl Found {
     }
 }
 
-/// Returns the first digits of a commit id, for people.
-pub fn short(commit: &ObjectId) -> &str {
-    commit.as_str().get(..10).unwrap_or(commit.as_str())
-}
-
-/// Returns the same with the time of the commit, if it has one: `0d9170cb88 of 2026-11-24T15:00:00Z`.
+/// Returns the first digits of a commit's id, and its time if it has one: `0d9170cb88 of 2026-11-24T15:00:00Z`.
 ///
 /// # Errors
 /// [`GitError`].
 pub(super) fn with_time(git: &Git<'_>, commit: &ObjectId) -> Result<String, GitError> {
     let time = git.commit_message(commit)?.time.map(|time| format!(" of {}", time::to_text(time)));
-    Ok([short(commit), &time.unwrap_or_default()].concat())
+    Ok(format!("{commit:.10}{}", time.unwrap_or_default()))
 }
 
-/// Pulls the workspace, and compares it with the folder at the tip. Returns the first differences, too.
-fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<(Outcome, Vec<Difference>), BackupError> {
+/// Pulls the workspace, and compares it with the folder at the tip. Sets the first differences.
+fn compare(
+    run: RunContext<'_>,
+    warnings: &mut Warnings,
+    differences: &mut Vec<Difference>,
+) -> Result<Outcome, BackupError> {
     let run_env = run.enter()?;
     let folder = run_env.run_dir.path().join("checkout");
     files::create_folder(&folder)?;
@@ -142,7 +138,8 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<(Outcome, Vec
         Some(made) => found.message(workspace, made, &left_out),
         None => format!("There is no backup of workspace '{workspace}': the branch does not exist"),
     };
-    Ok((Outcome { code, message, commit: tip.commit, changed: found.changed, left_out }, found.listed))
+    *differences = found.listed;
+    Ok(Outcome { code, message, commit: tip.commit, changed: found.changed, left_out })
 }
 
 /// Compares the pulled files by value. Returns the files that only the backup has.
