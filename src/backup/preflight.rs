@@ -190,7 +190,6 @@ pub fn run(
     let redactor = Redactor::new(&config.proxy_secrets());
     let mut check = Check { config, own_program, mode, deadline, redactor, last_token_user, findings: Vec::new() };
     let secrets = check.settings();
-    check.redactor = Redactor::new(&secrets.all(config));
     if !run::CAN_START {
         check.name_what_is_not_tried();
         return check.findings;
@@ -244,17 +243,6 @@ struct Secrets {
     headers: Vec<(String, Secret)>,
     git: Option<GitCredentials>,
     signing: Option<Secret>,
-}
-
-impl Secrets {
-    fn all(&self, config: &Config) -> Vec<Secret> {
-        let mut all = config.proxy_secrets();
-        all.extend(self.windmill.clone());
-        all.extend(self.headers.iter().map(|(_, value)| value.clone()));
-        all.extend(self.signing.clone());
-        all.extend(self.git.iter().flat_map(GitCredentials::secrets));
-        all
-    }
 }
 
 struct Check<'a> {
@@ -325,6 +313,11 @@ impl Check<'_> {
             git,
             signing: self.secret(config.signing_key.as_ref(), Some(Code::ConfigInvalid)),
         };
+        let mut known = config.proxy_secrets();
+        known.extend(secrets.windmill.iter().chain(&secrets.signing).cloned());
+        known.extend(secrets.headers.iter().map(|(_, value)| value.clone()));
+        known.extend(secrets.git.iter().flat_map(GitCredentials::secrets));
+        self.redactor = Redactor::new(&known);
         for source in [
             &config.api_token,
             &config.slack_webhook_url,

@@ -128,9 +128,9 @@ fn restore(
 ) -> Result<(Code, String), BackupError> {
     let (from, to) = (&source.request.workspace, &target.request.workspace);
     // Both locks are taken in a fixed order, no matter which of the two is the source, to avoid a deadlock.
-    let early = (from.as_str() < to.as_str()).then(|| source.wait_for_turn()).transpose()?;
+    let _early = (from.as_str() < to.as_str()).then(|| source.wait_for_turn()).transpose()?;
     let mut run_env = target.enter()?;
-    let late = (from.as_str() > to.as_str()).then(|| source.wait_for_turn()).transpose()?;
+    let _late = (from.as_str() > to.as_str()).then(|| source.wait_for_turn()).transpose()?;
     let secrets = source.request.secrets();
     let proxies = source.env.config.proxy_secrets();
     run_env.redactor = Redactor::new(secrets.iter().chain(&proxies).chain(&options.key));
@@ -140,16 +140,12 @@ fn restore(
     let commit = source.step(Step::Fetch, || retry::patiently(&run_env.deadline, || fetch(source, &git, options)))?;
     report.commit = Some(commit.clone());
     let tip = tip::at(source, &git, &commit)?;
-    for warning in &tip.plan.warnings {
-        report.warnings.add(warning.clone());
-    }
+    tip.plan.warnings.iter().for_each(|warning| report.warnings.add(warning.clone()));
     let account = target.step(Step::Probe, || target.account(&run_env))?;
     target.warn_about_access(&account, &mut report.warnings);
     source.warn_about_choice(&account, &mut report.warnings);
     let (git, commit, tip, key) = (&git, &commit, &tip, Key::default());
-    let result = RestoreRun { source, target, options, git, commit, tip, key, report }.put(&account);
-    drop((early, late));
-    result
+    RestoreRun { source, target, options, git, commit, tip, key, report }.put(&account)
 }
 
 /// Fetches the history, and finds the commit in it.

@@ -20,8 +20,6 @@ use crate::request::Purpose;
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
 use crate::windmill::wmill_yaml::{Plan, WMILL_YAML};
 
-const FOLDER_META: &str = "folder.meta.yaml";
-
 /// Files by their path in the folder of the backup.
 pub(super) type Tree = BTreeMap<String, Entry>;
 /// The chosen files by their path.
@@ -257,12 +255,10 @@ impl RestoreRun<'_> {
     pub(super) fn files_for_wmill(&self, choice: &Choice, of_commit: &Tree) -> Tree {
         let (plan, target) = (&self.tip.plan, self.workspace().as_str());
         let mut tree = choice.there.clone();
-        let has_ui = choice.wanted.keys().any(|path| tip::is_shared_ui(path.as_bytes()));
         tree.retain(|path, _| {
-            !is_raw_app(path)
+            item_of(path).is_none_or(|id| id.kind != ItemKind::RawApp)
                 && !item_path::is_in_other_layout(path, plan.non_dotted_paths)
                 && !choice.wanted.contains_key(path)
-                && (has_ui || !tip::is_shared_ui(path.as_bytes()))
         });
         for (path, wanted) in &choice.wanted {
             if let Wanted { entry: Some(entry), is_withheld: false, .. } = wanted {
@@ -336,10 +332,6 @@ pub(super) fn is_app(id: &ItemId) -> bool {
     matches!(id.kind, ItemKind::App | ItemKind::RawApp)
 }
 
-fn is_raw_app(path: &str) -> bool {
-    item_of(path).is_some_and(|id| id.kind == ItemKind::RawApp)
-}
-
 /// Returns whether the path is the `folder.meta.yaml` of a Windmill folder.
 fn is_meta(path: &str) -> bool {
     meta_of(path).is_some_and(|meta| meta == path)
@@ -349,5 +341,5 @@ fn is_meta(path: &str) -> bool {
 fn meta_of(path: &str) -> Option<String> {
     let mut parts = path.split('/');
     let (top, name) = (parts.next()?, parts.next()?);
-    (top == "f" && parts.next().is_some()).then(|| format!("f/{name}/{FOLDER_META}"))
+    (top == "f" && parts.next().is_some()).then(|| format!("f/{name}/folder.meta.yaml"))
 }

@@ -67,19 +67,15 @@ impl Found {
     /// Returns the result in words. `made` is the commit that was compared with.
     fn message(&self, workspace: &WorkspaceId, made: &str, left_out: &[LeftOut]) -> String {
         let Changed { added, modified, deleted } = self.changed;
-        let compared = match self.listed.len() {
-            0 if left_out.is_empty() => return format!("The backup matches workspace '{workspace}': commit {made}"),
-            0 => format!(
-                "The backup matches workspace '{workspace}' (commit {made}), except for what cannot be backed up"
-            ),
-            _ => {
-                let paths: Sample = self.listed.iter().map(|one| one.path.as_bytes()).collect();
-                format!(
-                    "Workspace '{workspace}' differs from its backup (commit {made}): {added} files are missing in the \
-                     backup, {modified} differ, {deleted} are only in the backup: {paths}. What was changed since \
-                     that commit differs until the next sync"
-                )
-            }
+        let compared = if self.listed.is_empty() {
+            format!("The backup matches workspace '{workspace}': commit {made}")
+        } else {
+            let paths: Sample = self.listed.iter().map(|one| one.path.as_bytes()).collect();
+            format!(
+                "Workspace '{workspace}' differs from its backup (commit {made}): {added} files are missing in the backup, \
+                 {modified} differ, {deleted} are only in the backup: {paths}. What was changed since that commit differs \
+                 until the next sync"
+            )
         };
         match left_out {
             [] => compared,
@@ -111,9 +107,7 @@ fn compare(
     guards::refuse_the_key(run.env.config, &tip.plan)?;
     let (account, mut snapshot) =
         run.step(Step::Probe, || Ok((run.account(&run_env)?, run.snapshot(&run_env, &tip.plan.query)?)))?;
-    for warning in &tip.plan.warnings {
-        warnings.add(warning.clone());
-    }
+    tip.plan.warnings.iter().for_each(|warning| warnings.add(warning.clone()));
     run.warn_about_snapshot(&snapshot, warnings);
     run.warn_about_access(&account, warnings);
     run.warn_about_choice(&account, warnings);
