@@ -5,7 +5,7 @@
 //! remove what they created.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use miniserde::{Serialize, json};
@@ -21,8 +21,7 @@ use crate::git::signing;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, Pushed};
 use crate::model::git_credentials::GitCredentials;
-use crate::model::names::ADMINS;
-use crate::model::names::{self, BranchName, WorkspaceId};
+use crate::model::names::{self, ADMINS, BranchName, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::run_result::LeftOut;
 use crate::model::urls::{RemoteScheme, RemoteUrl};
@@ -38,21 +37,15 @@ use crate::util::secret::Secret;
 use crate::util::volume;
 use crate::windmill::api::{Account, ServerInfo, Windmill};
 use crate::windmill::cli;
-use crate::windmill::wmill_yaml::Plan;
 
 /// Time limit for the whole check, or `SYNC_TIMEOUT` if that is shorter. Each single request has a shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(180);
 /// How long the check waits after a service has started: the program that starts the service may ask for a sync, which
 /// reports more than a check, and Windmill may be starting at the same time.
 const PAUSE_AT_START: Duration = Duration::from_secs(3);
-/// The largest clock difference without a warning. Answers carry their date in whole seconds and take some time. The
-/// clock matters because certificates and tokens are judged by it.
+/// The largest clock difference without a warning. Answers carry their date in whole seconds, and take up to half a
+/// minute. The clock matters because certificates and tokens are judged by it.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
-/// With less free space, the check warns. A checkout, the files of a pull, and git's packs of both need that much.
-const FREE_BYTES_ENOUGH: u64 = 256 << 20;
-/// With less free space, the check fails: not even a small workspace can be pulled. On a large volume, a run ends
-/// earlier.
-const FREE_BYTES_MIN: u64 = 16 << 20;
 /// Older versions sometimes drop the lock files of scripts.
 const WMILL_VERSION_MIN: &[u32] = &[1, 725, 1];
 /// Older versions do not take credentials from the environment.
@@ -61,17 +54,6 @@ const GIT_VERSION_MIN: &[u32] = &[2, 31];
 const HEAD_BYTES_MAX: u64 = 4096;
 /// Size limit for the file of accepted host keys: enough for a thousand hosts.
 const HOSTS_BYTES_MAX: u64 = 1 << 20;
-
-/// The result of one check.
-#[derive(Clone, Copy)]
-enum Status {
-    /// There is no problem.
-    Ok,
-    /// A sync works, but not as it should.
-    Warning,
-    /// A sync would end with this code.
-    Failed(Code),
-}
 
 /// One check and what it found, as in the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -98,14 +80,15 @@ struct Document<'a> {
 }
 
 impl Finding {
-    fn new(name: &'static str, status: Status, message: String, remedy: &'static str) -> Self {
-        let (status, code) = match status {
-            Status::Ok => ("ok", None),
-            Status::Warning => ("warning", None),
-            Status::Failed(code) => ("failed", Some(code.as_str())),
-        };
+    /// Makes a finding. `code` is that of a failure, and a warning is what has a remedy without being one.
+    fn new(name: &'static str, code: Option<Code>, message: String, remedy: &'static str) -> Self {
         let remedy = Some(remedy).filter(|remedy| !remedy.is_empty());
-        Self { name, workspace: None, status, code, message, remedy }
+        let status = match (code, remedy) {
+            (Some(_), _) => "failed",
+            (None, Some(_)) => "warning",
+            (None, None) => "ok",
+        };
+        Self { name, workspace: None, status, code: code.map(Code::as_str), message, remedy }
     }
 
     /// Returns the finding as one line for people.
@@ -135,8 +118,12 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
     findings.iter().filter_map(area).min().unwrap_or(0)
 }
 
-fn remedy_of(code: Code) -> &'static str {
+/// Returns what to do about a check that found this.
+fn remedy_of(name: &str, code: Code) -> &'static str {
     match code {
+        _ if name == "wmill" => "npm install --global windmill-cli, with Node.js 20 or newer; or use the image",
+        _ if name == "git" || name == "ssh" => "install git 2.31 or newer and, for an ssh remote, OpenSSH's client",
+        _ if name == "data_dir" => "make room in DATA_DIR, and let this user write to it",
         Code::ConfigInvalid => "set it as docs/settings.md says",
         Code::WindmillUnreachable => {
             "check that Windmill runs, and that WINDMILL_BASE_URL is its address as seen from here (within compose a \
@@ -175,8 +162,8 @@ fn remedy_of(code: Code) -> &'static str {
 pub fn settings(options: &Options, environment: &Environment) -> Result<Config, Vec<Finding>> {
     Config::new(options, environment, Required::Serve).map_err(|error| {
         let all = Config::new(options, environment, Required::Sync).err().unwrap_or(error);
-        let status = Status::Failed(Code::ConfigInvalid);
-        let fault = |fault: &String| Finding::new("settings", status, fault.clone(), remedy_of(Code::ConfigInvalid));
+        let (code, remedy) = (Code::ConfigInvalid, remedy_of("settings", Code::ConfigInvalid));
+        let fault = |fault: &String| Finding::new("settings", Some(code), fault.clone(), remedy);
         all.faults.iter().map(fault).collect()
     })
 }
@@ -201,10 +188,8 @@ pub fn run(
 ) -> Vec<Finding> {
     let deadline = Deadline::after(TIME_MAX.min(config.sync_timeout), cancel);
     let redactor = Redactor::new(&config.proxy_secrets());
-    let mut check =
-        Check { config, own_program, mode, deadline, redactor, last_token_user, workspace: None, findings: Vec::new() };
+    let mut check = Check { config, own_program, mode, deadline, redactor, last_token_user, findings: Vec::new() };
     let secrets = check.settings();
-    check.redactor = Redactor::new(&secrets.all(config));
     if !run::CAN_START {
         check.name_what_is_not_tried();
         return check.findings;
@@ -260,17 +245,6 @@ struct Secrets {
     signing: Option<Secret>,
 }
 
-impl Secrets {
-    fn all(&self, config: &Config) -> Vec<Secret> {
-        let mut all = config.proxy_secrets();
-        all.extend(self.windmill.clone());
-        all.extend(self.headers.iter().map(|(_, value)| value.clone()));
-        all.extend(self.signing.clone());
-        all.extend(self.git.iter().flat_map(GitCredentials::secrets));
-        all
-    }
-}
-
 struct Check<'a> {
     config: &'a Config,
     own_program: &'a Path,
@@ -278,30 +252,26 @@ struct Check<'a> {
     deadline: Deadline,
     redactor: Redactor,
     last_token_user: LastTokenUser<'a>,
-    /// The workspace that is being checked.
-    workspace: Option<String>,
     findings: Vec<Finding>,
 }
 
 impl Check<'_> {
-    /// Adds a finding, about `self.workspace` if that is set.
-    fn tell(&mut self, name: &'static str, status: Status, message: impl fmt::Display, remedy: &'static str) {
+    fn tell(&mut self, name: &'static str, code: Option<Code>, message: impl fmt::Display, remedy: &'static str) {
         // The last line of defence: the output of each tool was redacted where it was read.
         let message = self.redactor.redact(&message.to_string());
-        let workspace = self.workspace.clone();
-        self.findings.push(Finding { workspace, ..Finding::new(name, status, message, remedy) });
+        self.findings.push(Finding::new(name, code, message, remedy));
     }
 
     fn ok(&mut self, name: &'static str, message: impl fmt::Display) {
-        self.tell(name, Status::Ok, message, "");
+        self.tell(name, None, message, "");
     }
 
     fn warn(&mut self, name: &'static str, message: impl fmt::Display, remedy: &'static str) {
-        self.tell(name, Status::Warning, message, remedy);
+        self.tell(name, None, message, remedy);
     }
 
     fn fail(&mut self, name: &'static str, code: Code, message: impl fmt::Display) {
-        self.tell(name, Status::Failed(code), message, remedy_of(code));
+        self.tell(name, Some(code), message, remedy_of(name, code));
     }
 
     /// Returns what a check needs for the next ones, or adds the finding that it failed.
@@ -310,16 +280,15 @@ impl Check<'_> {
             Ok(passed) => return Some(passed),
             Err(error) => error.into(),
         };
-        let (whom, ended) = match name {
-            "signing" => ("ssh-keygen", Code::ConfigInvalid),
-            "data_dir" => ("the lock in DATA_DIR", Code::ConfigInvalid),
-            "remote" | "push" => ("the remote", Code::GitUnreachable),
-            _ => ("Windmill", Code::WindmillUnreachable),
+        let code = match name {
+            _ if !error.message.is_empty() => error.code,
+            "signing" | "data_dir" => Code::ConfigInvalid,
+            "remote" | "push" => Code::GitUnreachable,
+            _ => Code::WindmillUnreachable,
         };
-        let code = if error.message.is_empty() { ended } else { error.code };
         let error = error.explained(|expired| match expired {
-            Expired::TimedOut => format!("{whom} did not answer in time"),
-            Expired::Cancelled => format!("{whom} did not answer before the check was ended"),
+            Expired::TimedOut => "there was no answer in time".to_owned(),
+            Expired::Cancelled => "there was no answer before the check was ended".to_owned(),
         });
         self.fail(name, code, error.message);
         None
@@ -333,17 +302,22 @@ impl Check<'_> {
                 self.fail("settings", Code::ConfigInvalid, lack);
             }
         }
-        self.passed("settings", guards::refuse_the_key(config, &self.plan()));
+        self.passed("settings", guards::refuse_the_key(config, &tip::plan_without_file(config)));
         let remote = config.remote.as_ref().filter(|_| !lacking.iter().any(|lack| lack.starts_with("GIT_")));
         let git =
             remote.and_then(|remote| self.passed("settings", request::configured_git_credentials(config, remote)));
         let headers = request::windmill_headers(config).map_err(|why| BackupError::new(Code::ConfigInvalid, why));
         let secrets = Secrets {
             headers: self.passed("settings", headers).unwrap_or_default(),
-            windmill: self.secret(config.windmill_token.as_ref(), Status::Failed(Code::ConfigInvalid)),
+            windmill: self.secret(config.windmill_token.as_ref(), Some(Code::ConfigInvalid)),
             git,
-            signing: self.secret(config.signing_key.as_ref(), Status::Failed(Code::ConfigInvalid)),
+            signing: self.secret(config.signing_key.as_ref(), Some(Code::ConfigInvalid)),
         };
+        let mut known = config.proxy_secrets();
+        known.extend(secrets.windmill.iter().chain(&secrets.signing).cloned());
+        known.extend(secrets.headers.iter().map(|(_, value)| value.clone()));
+        known.extend(secrets.git.iter().flat_map(GitCredentials::secrets));
+        self.redactor = Redactor::new(&known);
         for source in [
             &config.api_token,
             &config.slack_webhook_url,
@@ -351,24 +325,18 @@ impl Check<'_> {
             &config.notify_url,
             &config.heartbeat_url,
         ] {
-            self.secret(source.as_ref(), Status::Warning);
+            self.secret(source.as_ref(), None);
         }
         if self.findings.is_empty() && lacking.is_empty() {
-            let ok = "all that a sync needs is set";
-            match config.no_alarm() {
-                Some(advice) => {
-                    let remedy = "set EXPECT_SYNC_EVERY=26h if something else starts a sync once a day";
-                    self.tell("settings", Status::Ok, format_args!("{ok}; {advice}"), remedy);
-                }
-                None => self.ok("settings", ok),
-            }
+            let advice = config.no_alarm().map(|advice| ["; ", advice].concat()).unwrap_or_default();
+            self.ok("settings", format_args!("all that a sync needs is set{advice}"));
         }
         secrets
     }
 
-    fn secret(&mut self, source: Option<&SecretSource>, otherwise: Status) -> Option<Secret> {
+    fn secret(&mut self, source: Option<&SecretSource>, code: Option<Code>) -> Option<Secret> {
         let read = source?.read();
-        read.map_err(|why| self.tell("settings", otherwise, why, "let this user read the file")).ok()
+        read.map_err(|why| self.tell("settings", code, why, "let this user read the file")).ok()
     }
 
     /// Reports the checks that this platform cannot run.
@@ -380,10 +348,6 @@ impl Check<'_> {
         }
     }
 
-    fn plan(&self) -> Plan {
-        tip::plan_without_file(self.config)
-    }
-
     /// Checks the data folder by working in it.
     fn data_folder(&mut self, private: &PrivateRun) -> Option<RunEnv> {
         let config = self.config;
@@ -391,18 +355,13 @@ impl Check<'_> {
         self.passed("settings", bundle.map_err(|why| BackupError::new(Code::ConfigInvalid, why)))?;
         let run_env = private.open(config, self.deadline.clone(), self.redactor.clone());
         let run_env = run_env.map_err(|error| BackupError { code: Code::ConfigInvalid, ..error });
-        let (run_env, shown) = (self.passed("data_dir", run_env)?, config.data_dir.display());
-        match volume::space(run_env.run_dir.path()) {
-            Some((_, free)) if free < FREE_BYTES_ENOUGH => {
-                let is_too_little = free < FREE_BYTES_MIN || run_env.run_dir.volume.check().is_err();
-                let status = if is_too_little { Status::Failed(Code::ConfigInvalid) } else { Status::Warning };
-                let message = format_args!("DATA_DIR {shown} has {} MB left", free >> 20);
-                self.tell("data_dir", status, message, "make room, or mount a larger volume");
-            }
-            Some((_, free)) => {
-                self.ok("data_dir", format_args!("{shown} can be written, and has {} MB left", free >> 20));
-            }
-            None => self.ok("data_dir", format_args!("{shown} can be written")),
+        let run_env = self.passed("data_dir", run_env)?;
+        if let Err(error) = run_env.run_dir.volume.check() {
+            self.fail("data_dir", Code::ConfigInvalid, error);
+        } else {
+            let space = volume::space(run_env.run_dir.path());
+            let left = space.map(|(_, free)| format!(", and has {} MB left", free >> 20)).unwrap_or_default();
+            self.ok("data_dir", format_args!("{} can be written{left}", config.data_dir.display()));
         }
         Some(run_env)
     }
@@ -412,13 +371,10 @@ impl Check<'_> {
         match cli::version(run_env) {
             Ok((version, _)) if is_older(&version, WMILL_VERSION_MIN) => {
                 let message = format_args!("{version}, which sometimes drops lock files of scripts");
-                self.warn("wmill", message, "npm install --global windmill-cli");
+                self.warn("wmill", message, remedy_of("wmill", Code::PullFailed));
             }
             Ok((version, _)) => self.ok("wmill", version),
-            Err(why) => {
-                let remedy = "npm install --global windmill-cli, with Node.js 20 or newer; or use the image";
-                self.tell("wmill", Status::Failed(Code::PullFailed), why, remedy);
-            }
+            Err(why) => self.fail("wmill", Code::PullFailed, why),
         }
         let is_ssh = self.config.remote.as_ref().is_some_and(|remote| remote.scheme() == RemoteScheme::Ssh);
         let ssh = is_ssh.then_some(("ssh", "-V", "OpenSSH_", &[][..]));
@@ -434,8 +390,7 @@ impl Check<'_> {
                 }
                 Err(why) => why,
             };
-            let remedy = "install git 2.31 or newer and, for an ssh remote, OpenSSH's client";
-            self.tell(name, Status::Failed(Code::GitFailed), why, remedy);
+            self.fail(name, Code::GitFailed, why);
             are_usable = false;
         }
         are_usable
@@ -453,34 +408,26 @@ impl Check<'_> {
         let windmill = |workspace, token| {
             Windmill::new(&config.base_url, workspace, token, headers, &deadline, &config.tool_environment)
         };
-        let asked = SystemTime::now();
         let greeting = windmill(&first, token.unwrap_or(&nothing)).greet();
         let Some(greeting) = self.passed("windmill", greeting) else { return listed };
-        self.greeting(&greeting, asked);
+        self.greeting(&greeting);
         let Some(token) = token else { return listed };
         let workspaces = if config.workspaces == Workspaces::All { self.all_workspaces(token) } else { listed };
         for workspace in &workspaces {
-            self.workspace = Some(workspace.to_string());
+            let before = self.findings.len();
             self.workspace(&windmill(workspace, token), scratch);
-            self.workspace = None;
+            self.findings[before..].iter_mut().for_each(|finding| finding.workspace = Some(workspace.to_string()));
         }
         workspaces
     }
 
-    fn greeting(&mut self, greeting: &ServerInfo, asked: SystemTime) {
-        let base_url = &self.config.base_url;
-        match &greeting.version {
-            Some(version) => self.ok("windmill", format_args!("{version} at {base_url}")),
-            None => {
-                let message = format_args!("{base_url} answers, and does not tell its version");
-                self.warn("windmill", message, "check that WINDMILL_BASE_URL is the address of Windmill");
-            }
-        }
+    fn greeting(&mut self, greeting: &ServerInfo) {
+        let version = greeting.version.as_deref().unwrap_or("an unknown version");
+        self.ok("windmill", format_args!("{version} at {}", self.config.base_url));
         let Some(date) = greeting.date else { return };
         let (skew, word) = match date.duration_since(SystemTime::now()) {
             Ok(ahead) => (ahead, "behind"),
-            // The answer was given after the question.
-            Err(_) => (asked.duration_since(date).unwrap_or_default(), "ahead of"),
+            Err(error) => (error.duration(), "ahead of"),
         };
         if skew > CLOCK_SKEW_MAX {
             let message = format_args!("our clock is {} s {word} Windmill's", skew.as_secs());
@@ -493,18 +440,18 @@ impl Check<'_> {
     fn all_workspaces(&mut self, token: &Secret) -> Vec<WorkspaceId> {
         let config = self.config;
         let seen = workspaces::ask(config, token, self.deadline.cancel_token());
-        let Some(Seen { listed: mut all, forks }) = self.passed("workspaces", seen) else { return Vec::new() };
-        all.retain(|id| {
-            let Some(error) = config.branch_for(id).err().or_else(|| config.subdir_for(id).err()) else { return true };
-            let message = format_args!("{id} is left out: {error}");
-            self.warn("workspaces", message, "change GIT_BRANCH or GIT_SUBDIR so that it is valid for each id");
-            false
-        });
-        let names = |ids: &[WorkspaceId]| ids.iter().map(WorkspaceId::as_str).collect::<Vec<_>>().join(", ");
-        self.ok("workspaces", format_args!("* stands for {}", names(&all)));
-        if !forks.is_empty() {
-            let message = format_args!("forks are left out: {}", names(&forks));
-            self.warn("workspaces", message, "set GIT_SUBDIR={workspace} in place of a branch for each");
+        let Some(Seen { listed, forks }) = self.passed("workspaces", seen) else { return Vec::new() };
+        let (mut all, mut unnameable) = (Vec::new(), Vec::new());
+        for id in listed {
+            match config.branch_for(&id).err().or_else(|| config.subdir_for(&id).err()) {
+                None => all.push(id),
+                Some(error) => unnameable.push(format!("{id} ({error})")),
+            }
+        }
+        let names: Vec<_> = all.iter().map(WorkspaceId::as_str).collect();
+        self.ok("workspaces", format_args!("* stands for {}", names.join(", ")));
+        for warning in workspaces::list_warnings(&forks, unnameable) {
+            self.warn("workspaces", warning, "change GIT_BRANCH, or set GIT_SUBDIR={workspace} in its place");
         }
         all
     }
@@ -513,7 +460,7 @@ impl Check<'_> {
         let Some(account) = self.passed("token", windmill.account(true)) else { return };
         self.account(windmill.workspace, &account);
         let Some(scratch) = scratch.filter(|_| self.mode == Mode::Whole) else { return };
-        let plan = self.plan();
+        let plan = tip::plan_without_file(self.config);
         let snapshot = windmill.snapshot(&plan.query, scratch).and_then(|mut snapshot| {
             snapshot.judge_by(&plan)?;
             Ok(snapshot)
@@ -529,7 +476,7 @@ impl Check<'_> {
         let left_out = snapshot.left_out_list();
         if !left_out.is_empty() {
             let shown: Sample = left_out.iter().map(|LeftOut { item, reason }| format!("{item} ({reason})")).collect();
-            self.warn("items", format_args!("a sync leaves these out: {shown}"), remedy_of(Code::Incomplete));
+            self.warn("items", format_args!("a sync leaves these out: {shown}"), remedy_of("items", Code::Incomplete));
         }
     }
 
@@ -550,33 +497,24 @@ impl Check<'_> {
             self.fail("token", Code::LostRights, message);
         } else {
             let why = "what its user may not see is missing from the backup";
-            self.warn("token", format_args!("is not an admin's, so {why}{sees}"), remedy_of(Code::PullFailed));
+            self.warn("token", format_args!("is not an admin's, so {why}{sees}"), remedy_of("token", Code::PullFailed));
         }
-    }
-
-    fn signing_key(&mut self, run_env: &RunEnv, key: &Secret) -> Option<PathBuf> {
-        let path = self.passed("signing", signing::prepare(run_env, key))?;
-        self.ok("signing", "ssh-keygen accepts the key");
-        Some(path)
-    }
-
-    /// Returns the branches to push to, each one once.
-    fn branches(&mut self, workspaces: &[WorkspaceId]) -> Vec<BranchName> {
-        let mut branches = Vec::new();
-        for workspace in workspaces {
-            let place = self.config.subdir_for(workspace).and_then(|_| self.config.branch_for(workspace));
-            let place = place.map_err(|error| BackupError::new(Code::ConfigInvalid, error));
-            branches.extend(self.passed("settings", place).filter(|branch| !branches.contains(branch)));
-        }
-        branches
     }
 
     /// Checks the remote, once for each branch.
     fn remote(&mut self, run_env: &RunEnv, secrets: &Secrets, workspaces: &[WorkspaceId]) {
         let config = self.config;
         let (Some(remote), Some(credentials)) = (&config.remote, &secrets.git) else { return };
-        let signing_key = secrets.signing.as_ref().and_then(|key| self.signing_key(run_env, key));
-        let mut branches = self.branches(workspaces);
+        let signing_key =
+            secrets.signing.as_ref().and_then(|key| self.passed("signing", signing::prepare(run_env, key)));
+        if signing_key.is_some() {
+            self.ok("signing", "ssh-keygen accepts the key");
+        }
+        // The templates were tried with each workspace before.
+        let branches = workspaces.iter().filter_map(|workspace| config.branch_for(workspace).ok());
+        let mut branches: Vec<_> = branches.collect();
+        // They are all different, or all the same.
+        branches.dedup();
         let is_known = !branches.is_empty();
         if !is_known {
             // The branches are not known, but any branch name is good enough to ask for the repository.
@@ -603,19 +541,23 @@ impl Check<'_> {
                 self.public_repository(run_env, &state, remote);
             }
             if is_known {
-                match &state.tip {
-                    Some(tip) => self.ok("branch", format_args!("`{branch}` is there, at {:.10}", tip.as_str())),
-                    None => self.ok("branch", format_args!("`{branch}` is not there yet; the first sync makes it")),
-                }
-            }
-            let is_one_branch = !config.branch.contains(names::WORKSPACE_MARK);
-            let is_missing = state.tip.is_some() && !state.has_head || is_other_head(remote, branch, &state);
-            if is_one_branch && is_missing {
-                self.warn("branch", run_context::missing_head(remote, branch), "");
+                self.branch(&state, remote, branch);
             }
             if index == 0 {
                 self.push(&git, &state, remote);
             }
+        }
+    }
+
+    fn branch(&mut self, state: &git::RemoteState, remote: &RemoteUrl, branch: &BranchName) {
+        match &state.tip {
+            Some(tip) => self.ok("branch", format_args!("`{branch}` is there, at {tip:.10}")),
+            None => self.ok("branch", format_args!("`{branch}` is not there yet; the first sync makes it")),
+        }
+        let is_one_branch = !self.config.branch.contains(names::WORKSPACE_MARK);
+        let is_missing = state.tip.is_some() && !state.has_head || is_other_head(remote, branch, state);
+        if is_one_branch && is_missing {
+            self.warn("branch", run_context::missing_head(remote, branch), "change the default branch of the remote");
         }
     }
 
@@ -628,7 +570,7 @@ impl Check<'_> {
             None => self.fail("public", Code::PublicRepository, "everyone can read the repository"),
             Some(_) => {
                 let message = "everyone can read the repository; a first sync is refused, later ones warn";
-                self.warn("public", message, remedy_of(Code::PublicRepository));
+                self.warn("public", message, remedy_of("public", Code::PublicRepository));
             }
         }
     }
@@ -697,9 +639,9 @@ mod tests {
     fn the_exit_code_is_that_of_the_first_area_that_failed() {
         use Code::{ConfigInvalid, GitFailed, Internal, PlaintextSecrets, WorkspaceNotFound};
         let with = |codes: &[Code]| {
-            let failed = codes.iter().map(|code| Status::Failed(*code));
-            let all = [Status::Ok, Status::Warning].into_iter().chain(failed);
-            exit_code(&all.map(|status| Finding::new("x", status, String::new(), "")).collect::<Vec<_>>())
+            let warning = Finding::new("x", None, String::new(), "mend it");
+            let failed = codes.iter().map(|code| Finding::new("x", Some(*code), String::new(), ""));
+            exit_code(&[warning].into_iter().chain(failed).collect::<Vec<_>>())
         };
         assert_eq!((with(&[]), with(&[GitFailed]), with(&[GitFailed, WorkspaceNotFound])), (0, 11, 10));
         assert_eq!((with(&[GitFailed, ConfigInvalid]), with(&[PlaintextSecrets]), with(&[Internal])), (2, 2, 2));
@@ -707,9 +649,9 @@ mod tests {
 
     #[test]
     fn a_finding_is_one_line_for_people_and_one_object_for_programs() {
-        let ok = Finding::new("git", Status::Ok, "2.47.3".to_owned(), "");
-        let status = Status::Failed(Code::WindmillUnauthorized);
-        let failed = Finding::new("token", status, "is \"bad\"\nand more".to_owned(), "renew it");
+        let ok = Finding::new("git", None, "2.47.3".to_owned(), "");
+        let code = Some(Code::WindmillUnauthorized);
+        let failed = Finding::new("token", code, "is \"bad\"\nand more".to_owned(), "renew it");
         let failed = Finding { workspace: Some("shop".to_owned()), ..failed };
         assert_eq!(ok.to_line(), "ok       git              2.47.3");
         assert_eq!(failed.to_line(), "failed   token shop       is \"bad\"; and more -> renew it");

@@ -85,7 +85,7 @@ fn requests_for(
 }
 
 /// Returns the warnings about the workspaces that are left out.
-fn list_warnings(forks: &[WorkspaceId], unnameable: Vec<String>) -> Vec<String> {
+pub(super) fn list_warnings(forks: &[WorkspaceId], unnameable: Vec<String>) -> Vec<String> {
     let mut warnings = Vec::new();
     if !forks.is_empty() {
         let forks: Vec<_> = forks.iter().map(WorkspaceId::as_str).collect();

@@ -107,7 +107,6 @@ pub(super) fn restore(options: &Restore, environment: &Environment) -> ExitCode 
 fn restore_options(options: &Restore, faults: &mut Vec<String>) -> RestoreOptions {
     let paths = patterns(&options.path, faults);
     let target = parsed("--to-workspace", options.to_workspace.as_deref(), WorkspaceId::parse, faults);
-    faults.extend(options.commit.as_deref().and_then(|digits| restore::check_commit(digits).err()));
     let at = parsed("--at", options.at.as_deref(), time::parse_moment, faults);
     if options.commit.is_some() && options.at.is_some() {
         faults.push("--at: it does not go with --commit".to_owned());

@@ -49,9 +49,10 @@ impl ObjectId {
     }
 }
 
+/// `{:.10}` shows the first ten digits.
 impl fmt::Display for ObjectId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
+        formatter.pad(self.as_str())
     }
 }
 

@@ -104,16 +104,24 @@ impl TreeDiff {
         };
         Ok(self.pairs()?.filter_map(move |pair| pair.map(change).transpose()))
     }
+
+    /// Returns how many files change in each way, and a list of at most `listed_max` of them.
+    ///
+    /// # Errors
+    /// Fails on an I/O error.
+    pub fn summary(&self, listed_max: usize) -> io::Result<String> {
+        summary(listed_max, self.changes()?.map(|change| change.map(|change| (change.mark, change.path))))
+    }
 }
 
 /// Returns how many files change in each way, and a list of at most `listed_max` of them.
 ///
 /// # Errors
 /// Fails if `changes` does.
-pub fn summary(listed_max: usize, changes: impl Iterator<Item = io::Result<Change>>) -> io::Result<String> {
+pub fn summary(listed_max: usize, changes: impl Iterator<Item = io::Result<(Mark, GitPath)>>) -> io::Result<String> {
     let (mut changed, mut listed) = (Changed::default(), [const { Vec::new() }; 3]);
     for change in changes {
-        let Change { mark, path, .. } = change?;
+        let (mark, path) = change?;
         mark.count_in(&mut changed);
         let of_mark = &mut listed[mark as usize];
         if of_mark.len() < listed_max {
@@ -193,8 +201,8 @@ mod tests {
         };
         let comparison = TreeDiff::of(listing("before", &["a", "b\nc"])?, listing("after", &["a", "d", "e"])?)?;
         assert_eq!(comparison.changed(), Changed { added: 2, modified: 0, deleted: 1 });
-        assert_eq!(summary(2, comparison.changes()?)?, "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
-        assert!(summary(9, comparison.changes()?)?.ends_with("\nD b\u{fffd}c"));
+        assert_eq!(comparison.summary(2)?, "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
+        assert!(comparison.summary(9)?.ends_with("\nD b\u{fffd}c"));
         let marks: Vec<_> =
             comparison.changes()?.map(|change| change.map(|change| change.mark)).collect::<Result<_, _>>()?;
         assert_eq!(marks, [Mark::Deleted, Mark::Added, Mark::Added]);

@@ -128,7 +128,7 @@ fn a_workspace_that_the_templates_make_no_name_of_is_left_out_with_a_warning() {
     let checked = run("check").run();
     assert_eq!(checked.exit_code, Some(0), "{checked}");
     let line = checked.stdout.lines().find(|line| line.starts_with("warning  workspaces")).expect("a warning");
-    assert!(line.contains("HEAD is left out: branch name"), "{line}");
+    assert!(line.contains("workspaces are left out") && line.contains("HEAD (branch name"), "{line}");
     // Where all are wrong, there is nothing to do.
     let outcome = run("sync").branch("{workspace}..").run();
     assert_eq!(outcome.exit_code, Some(2), "{outcome}");

@@ -19,17 +19,13 @@ impl Pattern {
     /// A message if it is empty or too long, begins with a slash, leads upwards, or has a character that is special in
     /// other tools.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let why = if text.is_empty() {
-            "is empty"
-        } else if text.len() > BYTES_MAX {
-            "is longer than 256 bytes"
-        } else if text.contains(char::is_control) || text.contains(['{', '[', '!', '\\']) {
-            "has a special character that is not supported: use *, ? and **"
-        } else if text.split('/').any(|name| matches!(name, "" | "." | "..")) {
-            "is not a path relative to the backup's folder, such as f/ops/**"
-        } else {
+        let is_path = text.split('/').all(|name| !matches!(name, "" | "." | ".."));
+        let has_mark = text.contains(char::is_control) || text.contains(['{', '[', '!', '\\']);
+        if is_path && !has_mark && text.len() <= BYTES_MAX {
             return Ok(Self { text: text.to_owned() });
-        };
+        }
+        let why = "is not a path relative to the backup's folder, such as f/ops/**, of at most 256 bytes and with no other \
+                   special characters than *, ? and **";
         Err([&crate::model::names::quoted(text), " ", why].concat())
     }
 

@@ -5,10 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::backup::error::BackupError;
-use crate::backup::restore::select::Choice;
-use crate::backup::restore::tree::Change;
-use crate::backup::restore::{RestoreRun, references, switches, tree};
-use crate::git::tree_diff::Sample;
+use crate::backup::restore::select::{Change, Choice, Tree, Wanted};
+use crate::backup::restore::{RestoreRun, references, switches, write_tree};
 use crate::util::files;
 use crate::windmill::item_path::ItemKind;
 
@@ -19,90 +17,74 @@ const WHOLE_MAX: u128 = 1 << 53;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl RestoreRun<'_> {
-    /// Checks the tree out into the folder, and removes from the folder what must not be pushed. The files that remain
-    /// become the wanted ones.
-    pub(super) fn lay_out(&mut self, choice: &mut Choice) -> Result<(), BackupError> {
-        let listing = tree::write(self.git, "push.listing", &choice.tree, "")?;
-        let laid_out = self.git.compose(&listing)?;
-        self.git.check_out(Some(&laid_out))?;
-        if self.source.request.workspace != *self.workspace() && !self.options.enables {
-            self.turn_off(choice)?;
-        }
+    /// Checks the files for wmill out into the folder, turns switches off, and removes what must not be pushed. The files
+    /// that remain become the wanted ones.
+    pub(super) fn lay_out(&mut self, choice: &mut Choice, of_commit: &Tree) -> Result<(), BackupError> {
+        let listing = write_tree(self.git, "push.listing", &self.files_for_wmill(choice, of_commit), "")?;
+        self.git.check_out(Some(&self.git.compose(&listing)?))?;
+        let disables = self.source.request.workspace != *self.workspace() && !self.options.enables;
         let mut leading_out = BTreeSet::new();
-        for path in choice.laid_out() {
-            let Some(item) = choice.items.get(&path) else { continue };
+        for (path, wanted) in &mut choice.wanted {
+            let Wanted { item: Some(item), entry: Some(_), is_withheld: false } = wanted else { continue };
+            let mut content = self.content(path)?;
+            if disables && matches!(item.kind, ItemKind::Schedule | ItemKind::Trigger(_)) {
+                let what = "schedules and triggers arrive disabled in another workspace, unless --enable is given";
+                self.report.warn_of(what, path);
+                content = content.and_then(|content| switches::disabled(&content));
+                if let Some(content) = &content {
+                    self.write(path, content)?;
+                } else {
+                    self.report.warn_of("these are left out, since their switch could not be found", path);
+                    self.withhold(path, wanted)?;
+                    continue;
+                }
+            }
             let has_file = |path: &str| is_readable_for_wmill(&self.git.tree_folder().join(path));
             let leads_out =
-                |content: Vec<u8>| references::leads_out(item, &path, &String::from_utf8_lossy(&content), has_file);
-            if self.content(&path)?.is_none_or(leads_out) {
+                |content: Vec<u8>| references::leads_out(item, path, &String::from_utf8_lossy(&content), has_file);
+            if content.is_none_or(leads_out) {
                 leading_out.insert(item.clone());
             }
         }
-        let of_items = choice.items.iter().filter(|(_, id)| leading_out.contains(*id));
-        for path in of_items.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
-            self.withhold(choice, path)?;
+        for (path, wanted) in &mut choice.wanted {
+            if wanted.item.as_ref().is_some_and(|item| leading_out.contains(item)) {
+                self.withhold(path, wanted)?;
+            }
         }
-        self.warn(
-            "these are left out, since they refer to a file outside of the item, or have a reference that cannot be \
-             checked",
-            &leading_out.iter().map(ToString::to_string).collect(),
-        );
+        for item in leading_out {
+            let what = "these are left out, since they refer to a file outside of the item, or have a reference that cannot \
+                        be checked";
+            self.report.warn_of(what, item.to_string());
+        }
         let staged = self.staged()?;
-        for path in choice.laid_out() {
-            let entry = staged.get(&path).cloned();
-            choice.wanted.insert(path, entry);
-        }
-        Ok(())
-    }
-
-    /// Turns off the switches of the chosen schedules and triggers.
-    fn turn_off(&mut self, choice: &mut Choice) -> Result<(), BackupError> {
-        let (mut named, mut left) = (Sample::default(), Sample::default());
-        for path in choice.laid_out() {
-            let kind = choice.items.get(&path).map(|id| id.kind);
-            if !matches!(kind, Some(ItemKind::Schedule | ItemKind::Trigger(_))) {
-                continue;
-            }
-            named.add(path.as_bytes());
-            match self.content(&path)?.and_then(|content| switches::disabled(&content)) {
-                Some(content) => self.write(&path, &content)?,
-                None => {
-                    left.add(path.as_bytes());
-                    self.withhold(choice, path)?;
-                }
+        for (path, wanted) in &mut choice.wanted {
+            if wanted.entry.is_some() && !wanted.is_withheld {
+                wanted.entry = staged.get(path).cloned();
             }
         }
-        self.warn("schedules and triggers arrive disabled in another workspace, unless --enable is given", &named);
-        self.warn("these are left out, since their switch could not be found", &left);
         Ok(())
     }
 
     /// Warns about the files to push that wmill would change on the way.
     pub(super) fn warn_about_changes_by_wmill(&mut self, choice: &Choice) -> Result<(), BackupError> {
-        let (mut rounded, mut marked) = (Sample::default(), Sample::default());
         for Change { path, .. } in choice.pushed() {
             let Some(content) = self.content(path)? else { continue };
             let is_yaml = path.ends_with(".yaml");
             if is_yaml && has_number_to_be_rounded(&String::from_utf8_lossy(&content)) {
-                rounded.add(path.as_bytes());
+                let what = "wmill rounds whole numbers above 2^53, at a backup and at a restore, so those in these files may \
+                            not be the ones that Windmill had";
+                self.report.warn_of(what, path);
             } else if !is_yaml && content.starts_with(BYTE_ORDER_MARK) {
-                marked.add(path.as_bytes());
+                self.report.warn_of("wmill drops the byte order mark that these begin with", path);
             }
         }
-        self.warn("wmill drops the byte order mark that these begin with", &marked);
-        self.warn(
-            "wmill rounds whole numbers above 2^53, at a backup and at a restore, so those in these files may not be the \
-             ones that Windmill had",
-            &rounded,
-        );
         Ok(())
     }
 
     /// Removes a file from the folder, so that wmill does not get it.
-    fn withhold(&self, choice: &mut Choice, path: String) -> Result<(), BackupError> {
-        let file = self.git.tree_folder().join(&path);
-        choice.withheld.insert(path);
-        Ok(files::remove_file(&file)?)
+    fn withhold(&self, path: &str, wanted: &mut Wanted) -> Result<(), BackupError> {
+        wanted.is_withheld = true;
+        Ok(files::remove_file(&self.git.tree_folder().join(path))?)
     }
 
     /// Returns a file in the folder; `None` if there is no such file, or if it is too large.
@@ -117,13 +99,7 @@ impl RestoreRun<'_> {
 impl Choice {
     /// Returns the changes that wmill gets.
     pub(super) fn pushed(&self) -> impl Iterator<Item = &Change> {
-        self.changes.iter().filter(|change| !self.withheld.contains(&change.path))
-    }
-
-    /// Returns the wanted files that wmill gets.
-    pub(super) fn laid_out(&self) -> Vec<String> {
-        let wanted = self.wanted.iter().filter(|(path, entry)| entry.is_some() && !self.withheld.contains(*path));
-        wanted.map(|(path, _)| path.clone()).collect()
+        self.changes.iter().filter(|change| !change.wanted.is_withheld)
     }
 }
 

@@ -11,22 +11,23 @@ mod restore_point;
 mod secrets;
 mod select;
 mod switches;
-mod tree;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Instant, SystemTime};
 
 use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::restore::glob::Pattern;
-use crate::backup::restore::select::{Choice, has_app_at, is_app};
-use crate::backup::restore::tree::{Change, Tree};
+use crate::backup::restore::secrets::Key;
+use crate::backup::restore::select::{Change, Choice, Tree, has_app_at, is_app};
 use crate::backup::run_context::{Env, Outcome, RunContext};
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
-use crate::backup::verify::{LISTED_MAX, short};
+use crate::backup::verify::{self, LISTED_MAX};
+use crate::git::ls_tree::Listing;
 use crate::git::object::{Entry, ObjectId};
-use crate::git::tree_diff::{Mark, Sample, printable};
-use crate::git::{BlobContent, Git};
+use crate::git::tree_diff::{self, Mark, Sample, printable};
+use crate::git::{BlobContent, Git, GitError};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, Difference, SyncResult, Warnings};
@@ -42,11 +43,11 @@ use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::item_path::{ItemId, ItemKind, KEY_FILE};
 use crate::windmill::push_relay::Permits;
-use crate::windmill::wmill_yaml::{self, Plan, WMILL_YAML};
+use crate::windmill::wmill_yaml::{self, WMILL_YAML};
 
 const LISTED_IN_MESSAGE_MAX: usize = 50;
-/// A commit needs at least this many digits.
-const COMMIT_DIGITS_MIN: usize = 4;
+/// The kinds of differences, in the order of [`Mark`].
+const KINDS: [&str; 3] = ["missing", "differs", "not_deleted"];
 /// Size limit for a key file. A key has 64 characters.
 const KEY_BYTES_MAX: u64 = 4 << 10;
 
@@ -99,62 +100,69 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &Restore
     log::info!("run {run_id}: restoring workspace {target} from {} (branch {})", request.remote, request.branch);
     let (source, target) = (RunContext { request, env }, RunContext { request: &target_request, env });
     let mut report = Report::default();
-    let outcome = error::catch_panic(|| restore(source, target, options, &mut report))
-        .unwrap_or_else(|fault| report.failed(target, options, fault));
-    let Report { warnings, mut differences, restore_point, .. } = report;
+    let ended = error::catch_panic(|| restore(source, target, options, &mut report));
+    let (code, mut message) = ended.unwrap_or_else(|error| {
+        let (error, secrets) = (target.in_last_step(error), request.secrets());
+        (error.code, Redactor::new(secrets.iter().chain(&options.key)).redact(&error.message))
+    });
+    let Report { mut warnings, named, commit, changed, mut differences, restore_point } = report;
+    if let Some(point) = &restore_point {
+        message += &format!("; what was there before is on branch `{point}`");
+    }
+    for (what, names) in named {
+        warnings.add(format!("{what}: {}", names.iter().collect::<Sample>()));
+    }
     differences.truncate(LISTED_MAX);
+    let outcome = Outcome { code, message, commit, changed, left_out: Vec::new() };
     let result = target.conclude(run_id, started, Ok(outcome), warnings);
     SyncResult { differences: Some(differences), restore_point, ..result }
 }
 
-/// Restores from the workspace of `source` into the one of `target`.
+/// Restores from the workspace of `source` into the one of `target`. Returns the result code, and the same in words.
 fn restore(
     source: RunContext<'_>,
     target: RunContext<'_>,
     options: &RestoreOptions,
     report: &mut Report,
-) -> Result<Outcome, BackupError> {
+) -> Result<(Code, String), BackupError> {
     let (from, to) = (&source.request.workspace, &target.request.workspace);
     // Both locks are taken in a fixed order, no matter which of the two is the source, to avoid a deadlock.
-    let early = (from.as_str() < to.as_str()).then(|| source.wait_for_turn()).transpose()?;
+    let _early = (from.as_str() < to.as_str()).then(|| source.wait_for_turn()).transpose()?;
     let mut run_env = target.enter()?;
-    let late = (from.as_str() > to.as_str()).then(|| source.wait_for_turn()).transpose()?;
+    let _late = (from.as_str() > to.as_str()).then(|| source.wait_for_turn()).transpose()?;
     let secrets = source.request.secrets();
     let proxies = source.env.config.proxy_secrets();
     run_env.redactor = Redactor::new(secrets.iter().chain(&proxies).chain(&options.key));
     let folder = run_env.run_dir.path().join("checkout");
     files::create_folder(&folder)?;
     let git = source.git(&run_env, &folder)?;
-    let tip = source.step(Step::Fetch, || retry::patiently(&run_env.deadline, || fetch(source, &git, options)))?;
-    report.commit.clone_from(&tip.commit);
-    for warning in &tip.plan.warnings {
-        report.warnings.add(warning.clone());
-    }
+    let commit = source.step(Step::Fetch, || retry::patiently(&run_env.deadline, || fetch(source, &git, options)))?;
+    report.commit = Some(commit.clone());
+    let tip = tip::at(source, &git, &commit)?;
+    tip.plan.warnings.iter().for_each(|warning| report.warnings.add(warning.clone()));
     let account = target.step(Step::Probe, || target.account(&run_env))?;
     target.warn_about_access(&account, &mut report.warnings);
     source.warn_about_choice(&account, &mut report.warnings);
-    let outcome = RestoreRun { source, target, options, git: &git, tip: &tip, report }.put(&account);
-    drop((early, late));
-    outcome
+    let (git, commit, tip, key) = (&git, &commit, &tip, Key::default());
+    RestoreRun { source, target, options, git, commit, tip, key, report }.put(&account)
 }
 
 /// Fetches the history, and finds the commit in it.
-fn fetch(source: RunContext<'_>, git: &Git<'_>, options: &RestoreOptions) -> Result<RemoteTip, BackupError> {
+fn fetch(source: RunContext<'_>, git: &Git<'_>, options: &RestoreOptions) -> Result<ObjectId, BackupError> {
     let (remote, branch) = (&source.request.remote, &source.request.branch);
     let state = git.remote_state()?;
     git.create(state.format)?;
     let Some(tip) = git.fetch_history()? else {
         return Err(BackupError::new(Code::GitFailed, format!("{remote} has no branch `{branch}` to restore from")));
     };
-    let commit = match (&options.commit, options.at) {
-        (None, None) => tip,
-        (None, Some(at)) => commit_at(source, git, &tip, at)?,
+    match (&options.commit, options.at) {
+        (None, None) => Ok(tip),
+        (None, Some(at)) => commit_at(source, git, &tip, at),
         (Some(digits), _) => git.find_commit(digits)?.ok_or_else(|| {
             let message = format!("--commit: branch `{branch}` of {remote} has no commit that {digits} names");
             BackupError::new(Code::ConfigInvalid, message)
-        })?,
-    };
-    tip::at(source, git, &commit)
+        }),
+    }
 }
 
 /// Returns the newest commit on the branch that is not later than `at`.
@@ -162,48 +170,33 @@ fn commit_at(source: RunContext<'_>, git: &Git<'_>, tip: &ObjectId, at: SystemTi
     if let Some(commit) = git.commit_at(tip, at)? {
         return Ok(commit);
     }
-    let first = git.first_commit(tip)?;
-    let made = git.commit_message(&first)?.time.map(time::to_text).unwrap_or_default();
+    let first = verify::with_time(git, &git.first_commit(tip)?)?;
     let SyncRequest { remote, branch, .. } = source.request;
     let message = format!(
-        "--at: {} is earlier than the first commit of branch `{branch}` of {remote}: {} of {made}",
-        time::to_text(at),
-        short(&first)
+        "--at: {} is earlier than the first commit of branch `{branch}` of {remote}: {first}",
+        time::to_text(at)
     );
     Err(BackupError::new(Code::ConfigInvalid, message))
 }
 
-/// What is reported beside the outcome.
+/// What is reported beside the result code, also if the restore fails.
 #[derive(Default)]
 struct Report {
     warnings: Warnings,
+    /// More warnings, each with the names that it is about.
+    named: BTreeMap<String, BTreeSet<String>>,
     commit: Option<ObjectId>,
+    /// What was changed, or would be.
+    changed: Changed,
     /// What is not as wanted at the end.
     differences: Vec<Difference>,
     restore_point: Option<String>,
 }
 
 impl Report {
-    fn failed(&self, target: RunContext<'_>, options: &RestoreOptions, error: BackupError) -> Outcome {
-        let (error, secrets) = (target.in_last_step(error), target.request.secrets());
-        let message = Redactor::new(secrets.iter().chain(&options.key)).redact(&error.message);
-        self.outcome(error.code, message + &self.saved(), Changed::default())
-    }
-
-    fn outcome(&self, code: Code, message: String, changed: Changed) -> Outcome {
-        Outcome { code, message, commit: self.commit.clone(), changed, left_out: Vec::new() }
-    }
-
-    /// Says where the previous content of the workspace is, if it was saved.
-    fn saved(&self) -> String {
-        match &self.restore_point {
-            Some(point) => format!("; what was there before is on branch `{point}`"),
-            None => String::new(),
-        }
-    }
-
-    fn short_commit(&self) -> &str {
-        self.commit.as_ref().map(short).unwrap_or_default()
+    /// Adds a name to a warning.
+    fn warn_of(&mut self, what: &str, name: impl Into<String>) {
+        self.named.entry(what.to_owned()).or_default().insert(name.into());
     }
 
     fn differing_paths(&self) -> Sample {
@@ -219,53 +212,45 @@ struct RestoreRun<'a> {
     options: &'a RestoreOptions,
     git: &'a Git<'a>,
     /// The commit to restore.
+    commit: &'a ObjectId,
+    /// What it holds.
     tip: &'a RemoteTip,
+    /// The key of its secrets.
+    key: Key,
     report: &'a mut Report,
 }
 
 impl RestoreRun<'_> {
-    /// Warns about these, if there are any.
-    fn warn(&mut self, what: &str, names: &Sample) {
-        if !names.is_empty() {
-            self.report.warnings.add(format!("{what}: {names}"));
-        }
-    }
-
     /// Returns the workspace to restore into.
     fn workspace(&self) -> &WorkspaceId {
         &self.target.request.workspace
     }
 
     /// Chooses what to restore, shows it, and restores it if that is asked for.
-    fn put(&mut self, account: &Account) -> Result<Outcome, BackupError> {
-        let all_of_commit = tree::read(&self.tip.folder)?;
+    fn put(&mut self, account: &Account) -> Result<(Code, String), BackupError> {
+        let of_commit = read_tree(&self.tip.folder)?;
         let (there, has_shared_ui) = self.pull()?;
-        let point = self.options.saves.then(|| self.files_of_point(&there));
-        let key = self.key()?;
-        let of_commit = self.files_of_commit(all_of_commit);
-        let mut choice = self.choose(&of_commit, Choice { there, has_shared_ui, key, ..Choice::default() })?;
-        self.lay_out(&mut choice)?;
-        choice.changes = tree::changes(self.git, &choice.wanted, &choice.there)?;
+        let saved = self.options.saves.then(|| self.files_of_point(&there));
+        self.key = self.find_key()?;
+        let of_commit = self.files_of_commit(of_commit, has_shared_ui);
+        let mut choice = self.choose(&of_commit, there)?;
+        self.lay_out(&mut choice, &of_commit)?;
+        choice.changes = select::changes(self.git, &choice.wanted, &choice.there)?;
         self.warn_about_withheld(&choice);
-        self.warn_about_own_items(&choice);
         self.warn_about_deleted_apps(&choice);
         self.warn_about_changes_by_wmill(&choice)?;
-        if choice.pushed().next().is_none() && choice.key.to_set.is_none() {
+        if choice.pushed().next().is_none() && self.key.to_set.is_none() {
             let unreadable = self.unreadable(&choice.secrets)?;
-            return Ok(self.nothing_to_push(&choice.changes, &unreadable));
+            return Ok(self.nothing_to_push(choice.changes, &unreadable));
         }
-        if let Some((_, left_out)) = &point {
-            self.warn(
-                "these are not saved in the restore point, since Windmill gave out secrets in plain text, which would stay \
-                 in the repository's history for ever; a restore of the point with --delete would delete them",
-                left_out,
-            );
+        if let Some(saved) = &saved {
+            self.warn_about_unsaved(&choice.there, saved);
         }
         if !self.options.applies {
-            let message = self.shown(&choice);
-            return Ok(self.report.outcome(Code::DryRun, message, tree::counted(choice.pushed())));
+            self.report.changed = select::counted(choice.pushed());
+            return Ok((Code::DryRun, self.shown(&choice)?));
         }
-        if let Some((saved, _)) = point {
+        if let Some(saved) = saved {
             self.save(saved, account)?;
         }
         self.push_and_read_back(&choice)
@@ -273,19 +258,11 @@ impl RestoreRun<'_> {
 
     /// Pulls what the workspace holds now. Also returns whether this Windmill has a shared UI.
     fn pull(&self) -> Result<(Tree, bool), BackupError> {
-        let target = self.target;
-        // The key is written only if that is asked for, with a file of its own.
-        let without_key = |text: &str| text.replace("includeKey: true", "includeKey: false");
-        let plan = Plan {
-            text: without_key(&self.tip.plan.text),
-            text_without_patterns: without_key(&self.tip.plan.text_without_patterns),
-            query: self.tip.plan.query.replace("include_key=true", "include_key=false"),
-            ..self.tip.plan.clone()
-        };
+        let (target, plan) = (self.target, &self.tip.plan);
         let has_shared_ui = target.step(Step::Pull, || {
             let mut snapshot = target.snapshot(self.git.run_env(), &plan.query)?;
-            snapshot.judge_by(&plan)?;
-            pull::pull(target, self.git, &plan, None, &mut snapshot, &[])?;
+            snapshot.judge_by(plan)?;
+            pull::pull(target, self.git, plan, None, &mut snapshot, &[])?;
             for (item, reason) in &snapshot.left_out.named {
                 log::warn!("{item} of workspace {} cannot be pulled: {reason}", self.workspace());
             }
@@ -296,88 +273,54 @@ impl RestoreRun<'_> {
 
     /// Stages the files in the folder.
     fn staged(&self) -> Result<Tree, BackupError> {
-        Ok(tree::read(&self.git.stage()?)?)
+        Ok(read_tree(&self.git.stage()?)?)
     }
 
     fn write(&self, path: &str, content: &[u8]) -> Result<(), BackupError> {
         Ok(files::write_file(&self.git.tree_folder().join(path), content)?)
     }
 
-    fn warn_about_own_items(&mut self, choice: &Choice) {
-        let (source, target) = (&self.source.request.workspace, self.workspace());
-        if source != target {
-            let what = format!("these are specific to workspace `{source}`; they become specific to `{target}`");
-            self.warn(&what, &choice.own.iter().collect());
-        }
-    }
-
-    fn nothing_to_push(&mut self, planned: &[Change], unreadable: &[String]) -> Outcome {
+    fn nothing_to_push(&mut self, planned: Vec<Change>, unreadable: &[String]) -> (Code, String) {
         self.report.differences = differences(planned, unreadable);
-        let (target, changed) = (self.workspace(), Changed::default());
+        let target = self.workspace();
         if self.report.differences.is_empty() {
-            let message = format!("Workspace '{target}' already has everything that was chosen");
-            return self.report.outcome(Code::Unchanged, message, changed);
+            return (Code::Unchanged, format!("Workspace '{target}' already has everything that was chosen"));
         }
-        let code = if self.options.applies { Code::Differs } else { Code::DryRun };
         let message = format!(
-            "Workspace '{target}' differs from commit {}, and a restore cannot change that; nothing was changed: {}",
-            self.report.short_commit(),
+            "Workspace '{target}' differs from commit {:.10}, and a restore cannot change that; nothing was changed: {}",
+            self.commit,
             self.report.differing_paths()
         );
-        self.report.outcome(code, message, changed)
+        (if self.options.applies { Code::Differs } else { Code::DryRun }, message)
     }
 
-    fn shown(&self, choice: &Choice) -> String {
-        let made = self.report.commit.as_ref().and_then(|commit| self.git.commit_message(commit).ok()?.time);
-        let made = made.map(|made| format!(" of {}", time::to_text(made))).unwrap_or_default();
-        let Changed { added, modified, deleted } = tree::counted(choice.pushed());
-        let mut text = format!(
-            "Would restore commit {}{made} into workspace '{}': {added} files created, {modified} changed, {deleted} \
-             deleted; --yes does it\n",
-            self.report.short_commit(),
-            self.workspace()
-        );
-        if choice.key.to_set.is_some() {
-            text.push_str(&format!("\nM {KEY_FILE}"));
-        }
-        for change in choice.pushed().take(LISTED_IN_MESSAGE_MAX) {
-            text.push_str(&format!("\n{} {}", change.mark.letter(), printable(change.path.as_bytes())));
-        }
-        let more = choice.pushed().count().saturating_sub(LISTED_IN_MESSAGE_MAX);
-        if more > 0 {
-            text.push_str(&format!("\n... and {more} more"));
-        }
-        text
+    fn shown(&self, choice: &Choice) -> Result<String, BackupError> {
+        let commit = verify::with_time(self.git, self.commit)?;
+        let key = self.key.to_set.as_ref().map(|_| (Mark::Modified, KEY_FILE.into()));
+        let files = choice.pushed().map(|change| (change.mark, change.path.clone().into_bytes()));
+        let listed = tree_diff::summary(LISTED_IN_MESSAGE_MAX, key.into_iter().chain(files).map(Ok))?;
+        Ok(format!("Would restore commit {commit} into workspace '{}'; --yes does it: {listed}", self.workspace()))
     }
 
     /// Pushes, and reads back everything that is wanted, even if the push failed halfway.
-    fn push_and_read_back(&mut self, choice: &Choice) -> Result<Outcome, BackupError> {
+    fn push_and_read_back(&mut self, choice: &Choice) -> Result<(Code, String), BackupError> {
         let target = self.target;
-        let pushed = target.step(Step::Restore, || self.push(choice));
-        if let Err(error @ BackupError { code: Code::Timeout | Code::ShuttingDown, .. }) = pushed {
-            return Err(error);
-        }
-        match (pushed, self.read_back(choice)) {
-            (Ok(()), Ok(changed)) => Ok(self.done(changed)),
-            (Ok(()), Err(error)) => Err(error),
-            (Err(error), Ok(changed)) => {
-                let done = changed.added + changed.modified + changed.deleted;
-                let Outcome { code, message, .. } = self.report.failed(target, self.options, error);
-                let message = format!("{message}; {done} of {} files match the commit now", choice.pushed().count());
-                Ok(self.report.outcome(code, message, changed))
-            }
-            (Err(error), Err(unread)) => {
-                let unread = self.target.in_last_step(unread).message;
-                let message = format!("{}; it could not be read back: {unread}", error.message);
-                Err(BackupError { message, ..error })
-            }
-        }
+        let pushed = target.step(Step::Restore, || self.push(choice)).map_err(|error| target.in_last_step(error));
+        let read = self.read_back(choice);
+        pushed.and(read)?;
+        let (target, commit) = (self.workspace(), self.commit);
+        Ok(if self.report.differences.is_empty() {
+            (Code::Restored, format!("Workspace '{target}' was read back and matches commit {commit:.10}"))
+        } else {
+            let paths = self.report.differing_paths();
+            (Code::Differs, format!("Workspace '{target}' does not match commit {commit:.10}: {paths}"))
+        })
     }
 
     /// Runs `wmill sync push` in the folder.
     fn push(&mut self, choice: &Choice) -> Result<(), BackupError> {
-        let mut plan = self.tip.plan.text.replace("includeKey: true", "includeKey: false");
-        if let Some(key) = &choice.key.to_set {
+        let mut plan = self.tip.plan.text.clone();
+        if let Some(key) = &self.key.to_set {
             plan = plan.replace("includeKey: false", "includeKey: true");
             // Written after staging, so that no git object ever holds it.
             self.write(KEY_FILE, format!("\"{}\"\n", key.expose()).as_bytes())?;
@@ -398,12 +341,12 @@ impl RestoreRun<'_> {
     /// Returns what the push may change: the items with a file that is not as wanted, and the key.
     fn permits(&self, choice: &Choice) -> Result<Permits, BackupError> {
         let mut permits = Permits::default();
-        if choice.key.to_set.is_some() {
+        if self.key.to_set.is_some() {
             permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
         }
         let stay = choice.items_that_stay();
-        for Change { path, mark, .. } in choice.pushed() {
-            let id = choice.items.get(path);
+        for Change { path, mark, wanted, .. } in choice.pushed() {
+            let id = wanted.item.as_ref();
             let deletes = id.map_or(*mark == Mark::Deleted, |id| !stay.contains(id));
             match (id, choice.there.get(path)) {
                 (Some(id), _) if deletes && is_app(id) && has_app_at(&stay, &id.path) => {}
@@ -423,59 +366,40 @@ impl RestoreRun<'_> {
 
     /// Returns the name in the file of a user of the workspace. The file of the commit may have another user's.
     fn username(&self, entry: &Entry) -> Result<Option<String>, BackupError> {
-        let content = self.git.read_blob(&entry.object, USER_BYTES_MAX);
-        let BlobContent::Whole(content) = content? else {
-            return Ok(None);
-        };
+        let content = self.git.read_blob(&entry.object, USER_BYTES_MAX)?;
+        let BlobContent::Whole(content) = content else { return Ok(None) };
         let fields = yaml::fields(&content, USER_BYTES_MAX, |name| name == "username").unwrap_or_default();
-        Ok(fields.into_iter().find_map(|(name, value)| match value {
-            Node::Text(value) if name == "username" => Some(value),
+        Ok(match Node::Fields(fields).field("username") {
+            Some(Node::Text(name)) => Some(name.clone()),
             _ => None,
-        }))
+        })
     }
 
-    /// Pulls the workspace again, and finds what is not as wanted. Returns what was changed.
-    fn read_back(&mut self, choice: &Choice) -> Result<Changed, BackupError> {
+    /// Pulls the workspace again, and finds what was changed and what is not as wanted.
+    fn read_back(&mut self, choice: &Choice) -> Result<(), BackupError> {
         let target = self.target;
         let (fresh, _) = self.pull()?;
-        let left = tree::changes(self.git, &choice.wanted, &fresh)?;
+        let left = select::changes(self.git, &choice.wanted, &fresh)?;
         let is_left = |change: &Change| left.iter().any(|other| other.path == change.path);
-        let changed = tree::counted(choice.changes.iter().filter(|change| !is_left(change)));
-        let unreadable = self.unreadable(&self.secrets_to_read(&fresh, choice)?)?;
-        let mut found = differences(&left, &unreadable);
-        if let Some(key) = &choice.key.to_set
+        let changed = select::counted(choice.changes.iter().filter(|change| !is_left(change)));
+        let secrets = self.secrets_to_read(&fresh, choice)?;
+        let unreadable = self.unreadable(&secrets)?;
+        let mut found = differences(left, &unreadable);
+        if let Some(key) = &self.key.to_set
             && target.key(self.git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
         {
             let diff = vec!["the workspace has another key than that of --key-file".to_owned()];
             found.push(Difference { path: KEY_FILE.to_owned(), kind: "differs", diff });
         }
-        self.report.differences = found;
-        Ok(changed)
-    }
-
-    fn done(&self, changed: Changed) -> Outcome {
-        let (target, commit, saved) = (self.workspace(), self.report.short_commit(), self.report.saved());
-        let (code, message) = if self.report.differences.is_empty() {
-            (Code::Restored, format!("Workspace '{target}' was read back and matches commit {commit}{saved}"))
-        } else {
-            let paths = self.report.differing_paths();
-            (Code::Differs, format!("Workspace '{target}' does not match commit {commit}: {paths}{saved}"))
-        };
-        self.report.outcome(code, message, changed)
+        (self.report.changed, self.report.differences) = (changed, found);
+        Ok(())
     }
 }
 
-fn differences(changes: &[Change], unreadable: &[String]) -> Vec<Difference> {
+fn differences(changes: Vec<Change>, unreadable: &[String]) -> Vec<Difference> {
     let mut found = Vec::new();
-    for Change { mark, path, diff } in changes {
-        let kind = match mark {
-            Mark::Added => "missing",
-            Mark::Modified => "differs",
-            Mark::Deleted => "not_deleted",
-        };
-        // Of the others, only the number is shown.
-        let diff = if found.len() < LISTED_MAX { diff.clone() } else { Vec::new() };
-        found.push(Difference { path: printable(path.as_bytes()), kind, diff });
+    for Change { mark, path, diff, .. } in changes {
+        found.push(Difference { path: printable(path.as_bytes()), kind: KINDS[mark as usize], diff });
     }
     for path in unreadable {
         let path = printable(format!("{path}.variable.yaml").as_bytes());
@@ -484,14 +408,19 @@ fn differences(changes: &[Change], unreadable: &[String]) -> Vec<Difference> {
     found
 }
 
-/// Checks the value of `--commit`.
-///
-/// # Errors
-/// A message if it is not the beginning of a commit id.
-pub fn check_commit(digits: &str) -> Result<(), String> {
-    let is_hex = digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    if is_hex && (COMMIT_DIGITS_MIN..=64).contains(&digits.len()) {
-        return Ok(());
+/// Returns the files of a listing. Windmill has no path that is not UTF-8.
+fn read_tree(listing: &Listing) -> Result<Tree, GitError> {
+    let mut tree = Tree::new();
+    for file in listing.entries()? {
+        let (path, entry) = file?;
+        if let Ok(path) = String::from_utf8(path) {
+            tree.insert(path, entry);
+        }
     }
-    Err(format!("--commit: {} is not a commit id or the beginning of one", crate::model::names::quoted(digits)))
+    Ok(tree)
+}
+
+fn write_tree(git: &Git<'_>, name: &str, tree: &Tree, prefix: &str) -> Result<Listing, GitError> {
+    let entries = tree.iter().map(|(path, entry)| Ok(([prefix, path].concat().into_bytes(), entry.clone())));
+    Ok(Listing::write(git.listing_place(name), entries)?)
 }

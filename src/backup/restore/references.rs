@@ -37,11 +37,8 @@ pub(super) fn leads_out(item: &ItemId, path: &str, content: &str, has_file: impl
 
 /// Returns whether `wmill` finds a file of the item under a name in the item's file at `path`.
 fn is_of_item(item: &ItemId, path: &str, name: &str, has_file: impl Fn(&str) -> bool) -> bool {
-    let is_path = |part: &str| !matches!(part, "" | "." | "..");
-    if name.starts_with('~') || name.contains(|char: char| char.is_control() || char == '\\') {
-        return false;
-    }
-    if !name.split('/').all(is_path) {
+    let has_mark = name.starts_with('~') || name.contains(|char: char| char.is_control() || char == '\\');
+    if has_mark || name.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return false;
     }
     match item.kind {
@@ -98,40 +95,34 @@ fn name_in_quotes(quoted: &str) -> Option<String> {
     let marked = text.trim_start_matches(is_space);
     // `wmill` counts the spaces before the mark too, and never writes them.
     let is_indented = marked.len() < text.len();
-    Some(if is_indented { String::new() } else { word(marked, 1) })
+    // It takes the next word, up to a space.
+    let name = marked.split(' ').nth(1).filter(|_| !is_indented);
+    Some(name.unwrap_or_default().to_owned())
 }
 
 /// Returns whether a quoted text begins with white space and the mark. Only the beginning is read: the rest may be
 /// long, or have what our parser does not accept, such as surrogates.
 fn begins_with_mark(quoted: &str) -> bool {
-    let has_escapes = quoted.starts_with('"');
-    let (mut rest, mut mark, mut is_inside) = (&quoted[1..], MARK.chars().peekable(), false);
-    while let Some(wanted) = mark.peek().copied() {
-        let Some(first) = rest.chars().next() else { return false };
-        let char = if first == '\\' && has_escapes {
-            match unescaped(&mut rest) {
-                Some(char) => char,
-                None => return false,
-            }
-        } else {
+    let (has_escapes, mut rest) = (quoted.starts_with('"'), &quoted[1..]);
+    // An escaped line end is no character.
+    let chars = std::iter::from_fn(|| {
+        let first = rest.chars().next()?;
+        if first != '\\' || !has_escapes {
             rest = &rest[first.len_utf8()..];
-            Some(first)
-        };
-        match char {
-            Some(char) if char == wanted => {
-                is_inside = true;
-                mark.next();
-            }
-            Some(char) if is_inside || !is_space(char) => return false,
-            _ => {}
+            return Some(Some(first));
         }
-    }
-    true
+        if rest[1..].starts_with(['\n', '\r']) {
+            rest = rest[2..].trim_start_matches(is_space);
+            return Some(None);
+        }
+        unescaped(&mut rest).map(Some)
+    });
+    let mut text = chars.flatten().skip_while(|char| is_space(*char));
+    MARK.chars().all(|wanted| text.next() == Some(wanted))
 }
 
-/// Reads an escape of a text in double quotes. Returns its character, `Some(None)` for an escaped line end, and `None`
-/// for what is no character.
-fn unescaped(rest: &mut &str) -> Option<Option<char>> {
+/// Reads an escape of a text in double quotes. Returns its character, and `None` for what is no character.
+fn unescaped(rest: &mut &str) -> Option<char> {
     let mut chars = rest[1..].chars();
     let kind = chars.next()?;
     *rest = chars.as_str();
@@ -139,16 +130,12 @@ fn unescaped(rest: &mut &str) -> Option<Option<char>> {
         'x' => 2,
         'u' => 4,
         'U' => 8,
-        '\n' | '\r' => {
-            *rest = rest.trim_start_matches(is_space);
-            return Some(None);
-        }
-        _ if ESCAPES_OF_SPACE.contains(kind) => return Some(Some(' ')),
-        _ => return Some(Some(kind)),
+        _ if ESCAPES_OF_SPACE.contains(kind) => return Some(' '),
+        _ => return Some(kind),
     };
     let code = u32::from_str_radix(rest.get(..digits)?, 16).ok()?;
     *rest = &rest[digits..];
-    char::from_u32(code).map(Some)
+    char::from_u32(code)
 }
 
 /// Returns what the text behind a tag names, if the tag stands for the mark or can hide it.
@@ -191,11 +178,6 @@ fn in_quotes(yaml: &str) -> Option<&str> {
         }
     }
     None
-}
-
-/// Returns a part of a text that is split at each space, as `wmill` does it.
-fn word(text: &str, index: usize) -> String {
-    text.split(' ').nth(index).unwrap_or_default().to_owned()
 }
 
 /// Returns whether JavaScript takes the character for white space.

@@ -5,12 +5,11 @@ use std::time::SystemTime;
 
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
-use crate::backup::restore::RestoreRun;
-use crate::backup::restore::tree::{self, Tree};
+use crate::backup::restore::select::Tree;
+use crate::backup::restore::{RestoreRun, read_tree, write_tree};
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::guards;
 use crate::backup::sync::push::{self, NotPushed};
-use crate::git::tree_diff::Sample;
 use crate::model::names::BranchName;
 use crate::model::result_code::Code;
 use crate::request::SyncRequest;
@@ -20,20 +19,22 @@ use crate::windmill::api::{self, Account};
 use crate::windmill::wmill_yaml::WMILL_YAML;
 
 impl RestoreRun<'_> {
-    /// Returns the files to save of those that were just pulled, and those that are left out: files with a secret in
-    /// plain text, unless the settings allow such files in the repository.
-    pub(super) fn files_of_point(&self, there: &Tree) -> (Tree, Sample) {
-        let (mut saved, mut left_out) = (there.clone(), Sample::default());
+    /// Returns the files to save of those that were just pulled: all but those with a secret in plain text, unless the
+    /// settings allow such files in the repository.
+    pub(super) fn files_of_point(&self, there: &Tree) -> Tree {
+        let mut saved = there.clone();
         if !self.target.env.config.allow_plaintext_secrets {
-            saved.retain(|path, _| {
-                let is_plain = guards::holds_plain_secret(self.git, path);
-                if is_plain {
-                    left_out.add(path.as_bytes());
-                }
-                !is_plain
-            });
+            saved.retain(|path, _| !guards::holds_plain_secret(self.git, path));
         }
-        (saved, left_out)
+        saved
+    }
+
+    pub(super) fn warn_about_unsaved(&mut self, there: &Tree, saved: &Tree) {
+        for path in there.keys().filter(|path| !saved.contains_key(*path)) {
+            let what = "these are not saved in the restore point, since Windmill gave out secrets in plain text, which would \
+                        stay in the repository's history for ever; a restore of the point with --delete would delete them";
+            self.report.warn_of(what, path);
+        }
     }
 
     /// Saves what the workspace holds, so that a restore can be undone.
@@ -42,34 +43,24 @@ impl RestoreRun<'_> {
             log::info!("there is nothing to save");
             return Ok(());
         }
-        let target = self.target;
-        guards::refuse_a_public_repository(
-            self.source,
-            target,
-            self.git.run_env(),
-            self.tip,
-            &mut self.report.warnings,
-        )?;
+        let (target, run_env) = (self.target, self.git.run_env());
+        guards::refuse_a_public_repository(self.source, target, run_env, self.tip, &mut self.report.warnings)?;
         let time = time::to_text(SystemTime::now());
         let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));
         let branch = BranchName::parse(&name).map_err(|error| BackupError::new(Code::Internal, error))?;
         // The saved files have the repository's layout, which its `wmill.yaml` defines.
-        let of_commit = tree::read(&self.tip.folder)?;
+        let of_commit = read_tree(&self.tip.folder)?;
         if let Some(own) = of_commit.get(WMILL_YAML).filter(|entry| entry.is_file()) {
             saved.insert(WMILL_YAML.into(), own.clone());
         }
         let prefix = self.source.request.subdir.prefix();
-        let listing = tree::write(self.git, "point.listing", &saved, &prefix)?;
-        let key = self.target.key(self.git.run_env())?;
+        let listing = write_tree(self.git, "point.listing", &saved, &prefix)?;
+        let key = target.key(run_env)?;
         let message = self.message_of_point(&name, account, key.as_ref());
         let point_request = SyncRequest { branch, ..target.request.clone() };
         let point = RunContext { request: &point_request, env: target.env };
-        let git_of_point =
-            point.git(self.git.run_env(), self.git.tree_folder().parent().unwrap_or(self.git.tree_folder()))?;
-        let commit = self
-            .git
-            .compose(&listing)
-            .and_then(|tree| self.git.commit(&tree, None, &target.request.author, &message))?;
+        let git_of_point = point.git(run_env, self.git.tree_folder().parent().unwrap_or(self.git.tree_folder()))?;
+        let commit = self.git.commit(&self.git.compose(&listing)?, None, &target.request.author, &message)?;
         match point.step(Step::Push, || push::deliver(point, &git_of_point, &commit))? {
             None => {
                 log::info!("what is there is saved on branch `{name}`, commit {commit}");

@@ -3,11 +3,9 @@
 
 use crate::backup::error::BackupError;
 use crate::backup::restore::RestoreRun;
-use crate::backup::restore::select::{self, Choice, Items};
-use crate::backup::restore::tree::Tree;
+use crate::backup::restore::select::{Choice, Items, Tree};
 use crate::git::BlobContent;
 use crate::git::object::Entry;
-use crate::git::tree_diff::Sample;
 use crate::model::result_code::Code;
 use crate::util::secret::Secret;
 use crate::windmill::api::{self, KEY_TRAILER};
@@ -28,12 +26,11 @@ pub(super) struct Key {
 
 impl RestoreRun<'_> {
     /// Finds out which key the secrets of the commit need, and whether the workspace has it or gets it.
-    pub(super) fn key(&mut self) -> Result<Key, BackupError> {
+    pub(super) fn find_key(&mut self) -> Result<Key, BackupError> {
         // The last commit of the workspace counts, even if it names no key: an earlier commit may name the previous
         // key.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
-        let last = self.tip.commit.as_ref().map(|tip| self.git.last_with(tip, &of_workspace));
-        let last = last.transpose()?.flatten();
+        let last = self.git.last_with(self.commit, &of_workspace)?;
         let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
         let has = self.target.key(self.git.run_env())?.map(|key| api::fingerprint(&key));
         let Some(key) = &self.options.key else {
@@ -63,38 +60,31 @@ impl RestoreRun<'_> {
 
     /// Removes from `chosen` the secrets that the workspace could not read. Returns the paths of those whose value has
     /// to be readable at the end, including those that the workspace already has with the same content.
-    pub(super) fn sort_out_secrets(
-        &mut self,
-        chosen: &mut Items,
-        has: &Items,
-        is_key_known: bool,
-    ) -> Result<Vec<String>, BackupError> {
+    pub(super) fn sort_out_secrets(&mut self, chosen: &mut Items, has: &Items) -> Result<Vec<String>, BackupError> {
         let mut checked = Vec::new();
-        let (mut left, mut plain, mut skipped) = (Sample::default(), Sample::default(), Sample::default());
+        let unknown_key = format!(
+            "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
+             --key-file sets that key first",
+            self.workspace()
+        );
         for (id, files) in chosen.clone() {
             let is_there = has.get(&id) == Some(&files);
-            let sample = match self.is_encrypted(&id, &files)? {
+            let why = match self.is_encrypted(&id, &files)? {
                 None => continue,
                 // What the workspace has of them was not pulled.
-                Some(_) if self.tip.plan.kinds.skip_secrets => &mut skipped,
-                Some(false) => &mut plain,
-                Some(true) if !is_key_known && !is_there => &mut left,
+                Some(_) if self.tip.plan.kinds.skip_secrets => {
+                    "the settings exclude secret variables, so these do not come back"
+                }
+                Some(false) => "these secrets are left alone, since they are not encrypted in the commit",
+                Some(true) if !self.key.is_known && !is_there => &unknown_key,
                 Some(true) => {
                     checked.push(id.path);
                     continue;
                 }
             };
-            sample.add(id.path.as_bytes());
+            self.report.warn_of(why, &id.path);
             chosen.remove(&id);
         }
-        self.warn("the settings exclude secret variables, so these do not come back", &skipped);
-        let what = format!(
-            "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
-             --key-file sets that key first",
-            self.workspace()
-        );
-        self.warn(&what, &left);
-        self.warn("these secrets are left alone, since they are not encrypted in the commit", &plain);
         Ok(checked)
     }
 
@@ -121,8 +111,7 @@ impl RestoreRun<'_> {
         let windmill = self.target.windmill(self.git.run_env());
         let mut unreadable = Vec::new();
         for path in secrets {
-            let answer = windmill.can_read_variable(path);
-            if !answer? {
+            if !windmill.can_read_variable(path)? {
                 unreadable.push(path.clone());
             }
         }
@@ -131,10 +120,10 @@ impl RestoreRun<'_> {
 
     /// Returns the secrets of the workspace that have to be readable after a push: all if it got a key, otherwise those
     /// that were chosen. A missing one is among the differences.
-    pub(super) fn secrets_to_read(&self, fresh: &Tree, choice: &Choice) -> Result<Vec<String>, BackupError> {
+    pub(super) fn secrets_to_read(&mut self, fresh: &Tree, choice: &Choice) -> Result<Vec<String>, BackupError> {
         let mut secrets = Vec::new();
-        for (id, files) in select::items_in(fresh, &self.tip.plan, self.workspace().as_str()).0 {
-            let is_meant = choice.key.to_set.is_some() || choice.secrets.contains(&id.path);
+        for (id, files) in self.items_in(fresh, self.target) {
+            let is_meant = self.key.to_set.is_some() || choice.secrets.contains(&id.path);
             if is_meant && self.is_encrypted(&id, &files)?.is_some() {
                 secrets.push(id.path);
             }

@@ -1,21 +1,83 @@
-//! Chooses what a restore puts into the workspace, and which part of it `wmill` cannot or must not push.
+//! Chooses what a restore puts into the workspace, and which part of it `wmill` cannot or must not push; and compares what
+//! was chosen with what is there.
+//!
+//! A sync works with streams; here a person waits, and memory does not matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
-use crate::backup::restore::secrets::Key;
-use crate::backup::restore::tree::{Change, TargetTree, Tree};
 use crate::backup::restore::{RestoreOptions, RestoreRun};
+use crate::backup::run_context::RunContext;
 use crate::backup::sync::tip::{self, PATH_BYTES_MAX, RemoteTip};
-use crate::backup::verify::value_diff::item_of;
+use crate::backup::verify::value_diff::{self, item_of};
 use crate::git::object::Entry;
-use crate::git::tree_diff::Sample;
+use crate::git::tree_diff::Mark;
+use crate::git::{Git, GitError};
 use crate::model::result_code::Code;
+use crate::model::run_result::Changed;
+use crate::request::Purpose;
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
 use crate::windmill::wmill_yaml::{Plan, WMILL_YAML};
 
-const FOLDER_META: &str = "folder.meta.yaml";
+/// Files by their path in the folder of the backup.
+pub(super) type Tree = BTreeMap<String, Entry>;
+/// The chosen files by their path.
+pub(super) type WantedFiles = BTreeMap<String, Wanted>;
+
+/// A file that was chosen.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    /// The item that it belongs to, if there is one.
+    pub(super) item: Option<ItemId>,
+    /// The file; `None` if there has to be no file.
+    pub(super) entry: Option<Entry>,
+    /// Whether wmill does not get it.
+    pub(super) is_withheld: bool,
+}
+
+impl Wanted {
+    pub(super) fn new(item: Option<&ItemId>, entry: Option<&Entry>) -> Self {
+        Self { item: item.cloned(), entry: entry.cloned(), is_withheld: false }
+    }
+}
+
+/// A file that is not as wanted.
+pub(super) struct Change {
+    /// The change that is needed.
+    pub(super) mark: Mark,
+    pub(super) path: String,
+    pub(super) wanted: Wanted,
+    /// How it differs, in a few lines without secrets.
+    pub(super) diff: Vec<String>,
+}
+
+/// Returns the files that are not as wanted, in the order of their paths.
+pub(super) fn changes(git: &Git<'_>, wanted: &WantedFiles, there: &Tree) -> Result<Vec<Change>, GitError> {
+    let mut changes = Vec::new();
+    for (path, wanted) in wanted {
+        let (mark, diff) = match (&wanted.entry, there.get(path)) {
+            (Some(entry), Some(found)) => {
+                let diff = value_diff::of_entries(git, path, (entry, found), Purpose::Restore)?;
+                if diff.is_empty() {
+                    continue;
+                }
+                (Mark::Modified, diff)
+            }
+            (Some(_), None) => (Mark::Added, Vec::new()),
+            (None, Some(_)) => (Mark::Deleted, Vec::new()),
+            (None, None) => continue,
+        };
+        changes.push(Change { mark, path: path.clone(), wanted: wanted.clone(), diff });
+    }
+    Ok(changes)
+}
+
+pub(super) fn counted<'c>(changes: impl IntoIterator<Item = &'c Change>) -> Changed {
+    let mut count = Changed::default();
+    changes.into_iter().for_each(|change| change.mark.count_in(&mut count));
+    count
+}
 
 /// The files by item, without files that belong to no item.
 pub(super) type Items = BTreeMap<ItemId, Vec<(String, Entry)>>;
@@ -25,18 +87,8 @@ pub(super) type Items = BTreeMap<ItemId, Vec<(String, Entry)>>;
 pub(super) struct Choice {
     /// What the workspace holds.
     pub(super) there: Tree,
-    /// Whether this Windmill has a shared UI.
-    pub(super) has_shared_ui: bool,
-    /// The key of the commit's secrets.
-    pub(super) key: Key,
     /// The chosen files.
-    pub(super) wanted: TargetTree,
-    /// The chosen files that wmill does not get.
-    pub(super) withheld: BTreeSet<String>,
-    /// What wmill gets: the workspace as it is, with the chosen files added or replaced.
-    pub(super) tree: Tree,
-    /// The item that each file belongs to.
-    pub(super) items: BTreeMap<String, ItemId>,
+    pub(super) wanted: WantedFiles,
     /// The paths, in Windmill, of the secret variables that come from the commit, or that the workspace already has
     /// with the same content.
     pub(super) secrets: Vec<String>,
@@ -58,42 +110,60 @@ impl RestoreOptions {
 }
 
 impl RestoreRun<'_> {
-    /// Replaces items of the workspace by the chosen items of the commit. `choice` has what is there.
-    pub(super) fn choose(&mut self, of_commit: &Tree, mut choice: Choice) -> Result<Choice, BackupError> {
+    /// Chooses which items of the workspace, which holds `there`, are replaced by items of the commit.
+    pub(super) fn choose(&mut self, of_commit: &Tree, there: Tree) -> Result<Choice, BackupError> {
         let options = self.options;
-        let (held, not_covered) = items_in(of_commit, &self.tip.plan, self.source.request.workspace.as_str());
-        self.warn("the settings exclude these kinds, so they do not come back", &not_covered);
-        let (has, _) = items_in(&choice.there, &self.tip.plan, self.workspace().as_str());
+        let held = self.items_in(of_commit, self.source);
+        let has = self.items_in(&there, self.target);
+        let mut choice = Choice { there, ..Choice::default() };
         let mut chosen: Items = held.clone();
         chosen.retain(|id, files| options.means(id, files));
-        let is_ui = |path: &str| choice.has_shared_ui && tip::is_shared_ui(path.as_bytes()) && options.admits(path);
-        let ui: Vec<_> = of_commit.iter().filter(|(path, _)| is_ui(path)).collect();
-        if chosen.is_empty() && ui.is_empty() && !options.paths.is_empty() {
+        let ui = of_commit.iter().filter(|(path, _)| tip::is_shared_ui(path.as_bytes()) && options.admits(path));
+        choice.wanted = ui.map(|(path, entry)| (path.clone(), Wanted::new(None, Some(entry)))).collect();
+        if chosen.is_empty() && choice.wanted.is_empty() && !options.paths.is_empty() {
             let paths: Vec<_> = options.paths.iter().map(Pattern::as_str).collect();
             let message = format!("--path: nothing in the commit matches {}", paths.join(", "));
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
-        choice.secrets = self.sort_out_secrets(&mut chosen, &has, choice.key.is_known)?;
+        choice.secrets = self.sort_out_secrets(&mut chosen, &has)?;
         for (id, files) in &has {
             let is_to_go = options.deletes && !held.contains_key(id) && options.means(id, files);
             if is_to_go || chosen.contains_key(id) {
-                files.iter().for_each(|(path, _)| choice.want(id, path.clone(), None));
+                choice.wanted.extend(files.iter().map(|(path, _)| (path.clone(), Wanted::new(Some(id), None))));
             }
         }
         for (id, files) in &chosen {
             self.want_as_there(&mut choice, id, files, &has);
         }
-        choice.wanted.extend(ui.into_iter().map(|(path, entry)| (path.clone(), Some(entry.clone()))));
         choice.add_folders(options, self.tip, of_commit);
         choice.withhold(&self.tip.plan);
-        choice.make_tree(&self.tip.plan, of_commit, options, self.workspace().as_str());
         Ok(choice)
+    }
+
+    /// Returns the items in the files of this workspace, without the key. Leaves out items of kinds that the settings
+    /// exclude, and warns about them.
+    pub(super) fn items_in(&mut self, tree: &Tree, of: RunContext<'_>) -> Items {
+        let mut found = Items::new();
+        for (path, entry) in tree {
+            let shared = item_path::common_path(path, of.request.workspace.as_str());
+            match item_of(shared.as_deref().unwrap_or(path)) {
+                None | Some(ItemId { kind: ItemKind::Key, .. }) => {}
+                Some(id) if item_path::covers(&id, &self.tip.plan.kinds) => {
+                    found.entry(id).or_default().push((path.clone(), entry.clone()));
+                }
+                Some(id) => {
+                    let what = "the settings exclude these kinds, so they do not come back";
+                    self.report.warn_of(what, id.kind.to_string());
+                }
+            }
+        }
+        found
     }
 
     /// Adds the files of an item under the names that wmill uses for them in the target. If the item is
     /// workspace-specific in the source or in the target, the names contain the target's name.
-    fn want_as_there(&self, choice: &mut Choice, id: &ItemId, files: &[(String, Entry)], has: &Items) {
-        let (source, target) = (self.source.request.workspace.as_str(), self.workspace().as_str());
+    fn want_as_there(&mut self, choice: &mut Choice, id: &ItemId, files: &[(String, Entry)], has: &Items) {
+        let (source, target) = (self.source.request.workspace.as_str(), self.target.request.workspace.as_str());
         let is_own_in = |files: &[(String, Entry)], workspace: &str| {
             files.iter().any(|(path, _)| item_path::common_path(path, workspace).is_some())
         };
@@ -102,16 +172,20 @@ impl RestoreRun<'_> {
             let shared = item_path::common_path(path, source).unwrap_or_else(|| path.clone());
             let own = item_path::path_for_workspace(&shared, target).filter(|_| is_own);
             if own.is_some() {
+                if source != target {
+                    let what =
+                        format!("these are specific to workspace `{source}`; they become specific to `{target}`");
+                    self.report.warn_of(&what, &shared);
+                }
                 choice.own.insert(shared.clone());
             }
-            choice.want(id, own.unwrap_or(shared), Some(entry.clone()));
+            choice.wanted.insert(own.unwrap_or(shared), Wanted::new(Some(id), Some(entry)));
         }
     }
 
     /// Returns the files of the commit that can belong to the workspace, without the repository's configuration.
-    pub(super) fn files_of_commit(&mut self, mut all: Tree) -> Tree {
+    pub(super) fn files_of_commit(&mut self, mut all: Tree, has_shared_ui: bool) -> Tree {
         let source = self.source.request.workspace.as_str();
-        let mut left_out = Sample::default();
         // The workspace's own file counts, and not the one that the others share.
         let own_files = all.iter().filter(|(_, entry)| entry.is_file());
         let shared: Vec<_> = own_files.filter_map(|(path, _)| item_path::common_path(path, source)).collect();
@@ -123,129 +197,77 @@ impl RestoreRun<'_> {
             let is_configuration = path.split('/').next() == Some(WMILL_YAML);
             let is_seen = entry.is_file() && !is_foreign && !is_configuration && path.len() <= PATH_BYTES_MAX;
             if !is_seen && item_path::item_of(path).is_some() {
-                left_out.add(path.as_bytes());
+                let what = "these do not come back, since they are links, or specific to another workspace";
+                self.report.warn_of(what, path);
             }
-            is_seen
+            is_seen && (has_shared_ui || !tip::is_shared_ui(path.as_bytes()))
         });
-        self.warn("these do not come back, since they are links, or specific to another workspace", &left_out);
         all
     }
 
     /// Warns about the apps that are to be deleted and whose deletion cannot be undone, or cannot be done.
     pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice) {
         let stay = choice.items_that_stay();
-        let changed = choice.changes.iter().filter_map(|change| choice.items.get(&change.path));
-        let (kept, gone): (BTreeSet<&ItemId>, BTreeSet<&ItemId>) =
-            changed.filter(|id| is_app(id) && !stay.contains(id)).partition(|id| has_app_at(&stay, &id.path));
-        self.warn(
-            "these are not deleted, since the commit has an app of the other kind at their path, and both are one \
-             app in Windmill; to delete them, delete them in Windmill first",
-            &kept.into_iter().map(ToString::to_string).collect(),
-        );
-        self.warn(
-            "these are deleted, and no restore brings them back, since it leaves raw apps out; --path can spare them",
-            &gone.iter().filter(|id| id.kind == ItemKind::RawApp).map(ToString::to_string).collect(),
-        );
+        let changed = choice.changes.iter().filter_map(|change| change.wanted.item.as_ref());
+        for id in changed.filter(|id| is_app(id) && !stay.contains(id)) {
+            let what = if has_app_at(&stay, &id.path) {
+                "these are not deleted, since the commit has an app of the other kind at their path, and both are one app \
+                 in Windmill; to delete them, delete them in Windmill first"
+            } else if id.kind == ItemKind::RawApp {
+                "these are deleted, and no restore brings them back, since it leaves raw apps out; --path can spare them"
+            } else {
+                continue;
+            };
+            self.report.warn_of(what, id.to_string());
+        }
     }
 
     /// Warns about the chosen files that wmill does not get or does not look at, unless the workspace already has them.
     pub(super) fn warn_about_withheld(&mut self, choice: &Choice) {
-        let mut raw_apps = BTreeSet::new();
-        let (mut rest, mut hidden) = (Sample::default(), Sample::default());
-        for Change { path, .. } in &choice.changes {
-            match choice.items.get(path) {
-                _ if !choice.withheld.contains(path) => {
-                    if item_path::item_of_hidden_file(path).is_some() {
-                        hidden.add(path.as_bytes());
-                    }
-                }
-                Some(ItemId { kind: ItemKind::RawApp, path: name }) => {
-                    let ending = if self.tip.plan.non_dotted_paths { "__raw_app" } else { ".raw_app" };
-                    raw_apps.insert(format!("`wmill app push {name}{ending} {name}`"));
-                }
-                _ => rest.add(path.as_bytes()),
-            }
-        }
         let folder = match self.source.request.subdir.as_str() {
             "" => String::new(),
             path => format!(", in its folder `{path}`"),
         };
-        let what = format!(
+        let of_raw_apps = format!(
             "raw apps are left out, since pushing one runs code of the packages that its package.json names; to push them \
-             by hand, look at that file first, and then, on a machine with npm and wmill, in a clone at commit {}{folder}",
-            self.report.short_commit()
+             by hand, look at that file first, and then, on a machine with npm and wmill, in a clone at commit {:.10}{folder}",
+            self.commit
         );
-        self.warn(&what, &raw_apps.iter().collect());
-        self.warn("these do not come back, since wmill cannot push them", &rest);
-        self.warn(
-            "wmill does not look below folders that begin with a dot or below node_modules, so these come back only \
-             if another file of their item is pushed; they are read back at the end",
-            &hidden,
-        );
-    }
-}
-
-impl Choice {
-    fn want(&mut self, id: &ItemId, path: String, entry: Option<Entry>) {
-        self.items.insert(path.clone(), id.clone());
-        self.wanted.insert(path, entry);
-    }
-
-    /// Returns the items with a wanted file, even if wmill does not get it.
-    pub(super) fn items_that_stay(&self) -> BTreeSet<&ItemId> {
-        let wanted = self.wanted.iter().filter(|(_, entry)| entry.is_some());
-        wanted.filter_map(|(path, _)| self.items.get(path)).collect()
-    }
-
-    /// Adds the Windmill folders of the commit that are asked for, or that items need and the workspace lacks. If
-    /// everything is restored with deletions, removes the folders in which no item lies.
-    fn add_folders(&mut self, options: &RestoreOptions, tip: &RemoteTip, of_commit: &Tree) {
-        let kept = self.there.keys().filter(|path| self.wanted.get(*path).is_none_or(Option::is_some));
-        let chosen = self.wanted.iter().filter(|(_, entry)| entry.is_some()).map(|(path, _)| path);
-        let used: BTreeSet<String> =
-            kept.chain(chosen).filter(|path| !is_meta(path)).filter_map(|path| meta_of(path)).collect();
-        for (path, entry) in of_commit.iter().filter(|(path, _)| is_meta(path)) {
-            let is_meant = !tip.plan.kinds.skip_folders && options.admits(path);
-            if is_meant || used.contains(path) && !self.there.contains_key(path) {
-                self.wanted.insert(path.clone(), Some(entry.clone()));
-            }
-        }
-        if options.deletes && options.paths.is_empty() {
-            for path in self.there.keys().filter(|path| is_meta(path) && !used.contains(*path)) {
-                self.wanted.entry(path.clone()).or_insert(None);
+        for Change { path, wanted, .. } in &choice.changes {
+            match &wanted.item {
+                _ if !wanted.is_withheld => {
+                    if item_path::item_of_hidden_file(path).is_some() {
+                        let what = "wmill does not look below folders that begin with a dot or below node_modules, so these \
+                                    come back only if another file of their item is pushed; they are read back at the end";
+                        self.report.warn_of(what, path);
+                    }
+                }
+                Some(ItemId { kind: ItemKind::RawApp, path: name }) => {
+                    let ending = if self.tip.plan.non_dotted_paths { "__raw_app" } else { ".raw_app" };
+                    self.report.warn_of(&of_raw_apps, format!("`wmill app push {name}{ending} {name}`"));
+                }
+                _ => self.report.warn_of("these do not come back, since wmill cannot push them", path),
             }
         }
     }
 
-    /// Withholds from wmill what makes it run code, and what stops a whole push: folders with the ending of a flow or an
-    /// app in the other layout.
-    fn withhold(&mut self, plan: &Plan) {
-        // An app whose files all go is deleted, and nothing is built. If some of them stay, all are withheld.
-        let stay = self.items_that_stay();
-        let is_withheld = |path: &&String| {
-            item_path::is_in_other_layout(path, plan.non_dotted_paths)
-                || self.items.get(*path).is_some_and(|id| id.kind == ItemKind::RawApp && stay.contains(id))
-        };
-        self.withheld = self.wanted.keys().filter(is_withheld).cloned().collect();
-    }
-
-    fn make_tree(&mut self, plan: &Plan, of_commit: &Tree, options: &RestoreOptions, target: &str) {
-        let mut tree = self.there.clone();
-        let has_ui = self.wanted.keys().any(|path| tip::is_shared_ui(path.as_bytes()));
+    /// Returns what wmill gets: the workspace as it is, with the chosen files added or replaced.
+    pub(super) fn files_for_wmill(&self, choice: &Choice, of_commit: &Tree) -> Tree {
+        let (plan, target) = (&self.tip.plan, self.workspace().as_str());
+        let mut tree = choice.there.clone();
         tree.retain(|path, _| {
-            !is_raw_app(path)
+            item_of(path).is_none_or(|id| id.kind != ItemKind::RawApp)
                 && !item_path::is_in_other_layout(path, plan.non_dotted_paths)
-                && !self.wanted.contains_key(path)
-                && (has_ui || !tip::is_shared_ui(path.as_bytes()))
+                && !choice.wanted.contains_key(path)
         });
-        for (path, entry) in &self.wanted {
-            if let (Some(entry), false) = (entry, self.withheld.contains(path)) {
+        for (path, wanted) in &choice.wanted {
+            if let Wanted { entry: Some(entry), is_withheld: false, .. } = wanted {
                 tree.insert(path.clone(), entry.clone());
             }
         }
         // wmill reads the file of a workspace-specific resource under its name without the workspace, and pushes it as
         // its own.
-        for path in self.own.iter().filter(|path| path.contains(".resource.file.")) {
+        for path in choice.own.iter().filter(|path| path.contains(".resource.file.")) {
             let of_own = item_path::path_for_workspace(path, target).and_then(|own| tree.get(&own));
             if let Some(entry) = of_own.cloned() {
                 tree.insert(path.clone(), entry);
@@ -254,11 +276,50 @@ impl Choice {
         // The hashes have to be those of what is pushed. If only some paths are restored, the workspace's own are as
         // good.
         for (path, entry) in of_commit {
-            if path.starts_with("locks/") || path == WMILL_LOCK && options.paths.is_empty() {
+            if path.starts_with("locks/") || path == WMILL_LOCK && self.options.paths.is_empty() {
                 tree.insert(path.clone(), entry.clone());
             }
         }
-        self.tree = tree;
+        tree
+    }
+}
+
+impl Choice {
+    /// Returns the items with a wanted file, even if wmill does not get it.
+    pub(super) fn items_that_stay(&self) -> BTreeSet<&ItemId> {
+        let wanted = self.wanted.values().filter(|wanted| wanted.entry.is_some());
+        wanted.filter_map(|wanted| wanted.item.as_ref()).collect()
+    }
+
+    /// Adds the Windmill folders of the commit that are asked for, or that items need and the workspace lacks. If
+    /// everything is restored with deletions, removes the folders in which no item lies.
+    fn add_folders(&mut self, options: &RestoreOptions, tip: &RemoteTip, of_commit: &Tree) {
+        let kept = self.there.keys().filter(|path| !self.wanted.contains_key(*path));
+        let chosen = self.wanted.iter().filter(|(_, wanted)| wanted.entry.is_some()).map(|(path, _)| path);
+        let used: BTreeSet<String> =
+            kept.chain(chosen).filter(|path| !is_meta(path)).filter_map(|path| meta_of(path)).collect();
+        for (path, entry) in of_commit.iter().filter(|(path, _)| is_meta(path)) {
+            let is_meant = !tip.plan.kinds.skip_folders && options.admits(path);
+            if is_meant || used.contains(path) && !self.there.contains_key(path) {
+                self.wanted.insert(path.clone(), Wanted::new(None, Some(entry)));
+            }
+        }
+        if options.deletes && options.paths.is_empty() {
+            for path in self.there.keys().filter(|path| is_meta(path) && !used.contains(*path)) {
+                self.wanted.entry(path.clone()).or_insert_with(|| Wanted::new(None, None));
+            }
+        }
+    }
+
+    /// Withholds from wmill what makes it run code, and what stops a whole push: folders with the ending of a flow or an
+    /// app in the other layout.
+    fn withhold(&mut self, plan: &Plan) {
+        // An app whose files all go is deleted, and nothing is built. If some of them stay, all are withheld.
+        let stay: BTreeSet<ItemId> = self.items_that_stay().into_iter().cloned().collect();
+        for (path, wanted) in &mut self.wanted {
+            wanted.is_withheld = item_path::is_in_other_layout(path, plan.non_dotted_paths)
+                || wanted.item.as_ref().is_some_and(|id| id.kind == ItemKind::RawApp && stay.contains(id));
+        }
     }
 }
 
@@ -271,28 +332,6 @@ pub(super) fn is_app(id: &ItemId) -> bool {
     matches!(id.kind, ItemKind::App | ItemKind::RawApp)
 }
 
-fn is_raw_app(path: &str) -> bool {
-    item_of(path).is_some_and(|id| id.kind == ItemKind::RawApp)
-}
-
-/// Returns the items of a tree that the plan covers, without the key, and the kinds of the items that it does not
-/// cover.
-pub(super) fn items_in(tree: &Tree, plan: &Plan, workspace: &str) -> (Items, Sample) {
-    let (mut found, mut not_covered) = (Items::new(), BTreeSet::new());
-    for (path, entry) in tree {
-        let shared = item_path::common_path(path, workspace);
-        let Some(id) = item_of(shared.as_deref().unwrap_or(path)).filter(|id| id.kind != ItemKind::Key) else {
-            continue;
-        };
-        if item_path::covers(&id, &plan.kinds) {
-            found.entry(id).or_default().push((path.clone(), entry.clone()));
-        } else {
-            not_covered.insert(id.kind.to_string());
-        }
-    }
-    (found, not_covered.into_iter().collect())
-}
-
 /// Returns whether the path is the `folder.meta.yaml` of a Windmill folder.
 fn is_meta(path: &str) -> bool {
     meta_of(path).is_some_and(|meta| meta == path)
@@ -302,5 +341,5 @@ fn is_meta(path: &str) -> bool {
 fn meta_of(path: &str) -> Option<String> {
     let mut parts = path.split('/');
     let (top, name) = (parts.next()?, parts.next()?);
-    (top == "f" && parts.next().is_some()).then(|| format!("f/{name}/{FOLDER_META}"))
+    (top == "f" && parts.next().is_some()).then(|| format!("f/{name}/folder.meta.yaml"))
 }

@@ -11,24 +11,21 @@ pub(super) fn disabled(content: &[u8]) -> Option<Vec<u8>> {
             return None;
         }
         // Current servers export the `mode` of a trigger, and no `enabled`.
-        let is_mode = ["enabled", "suspended"].iter().any(|mode| line.trim_end() == ["mode: ", mode].concat());
-        let is_enabled = line.trim_end() == "enabled: true";
-        text.push_str(if is_mode {
-            "mode: disabled"
-        } else if is_enabled {
-            "enabled: false"
-        } else {
-            line
+        text.push_str(match line.trim_end() {
+            "mode: enabled" | "mode: suspended" => "mode: disabled",
+            "enabled: true" => "enabled: false",
+            _ => line,
         });
         text.push('\n');
     }
+    let is_switch = |key: &str| matches!(key, "enabled" | "mode");
     let is_off = |(key, value): &(String, Node)| match key.as_str() {
         "enabled" => *value == Node::Bool(false),
         _ => *value == Node::Text("disabled".to_owned()),
     };
-    let switches = fields(text.as_bytes(), text.len(), |key| matches!(key, "enabled" | "mode")).ok()?;
-    let mut switches = switches.iter().filter(|(key, _)| matches!(key.as_str(), "enabled" | "mode")).peekable();
-    (switches.peek().is_some() && switches.all(is_off)).then(|| text.into_bytes())
+    let mut switches = fields(text.as_bytes(), text.len(), is_switch).ok()?;
+    switches.retain(|(key, _)| is_switch(key));
+    (!switches.is_empty() && switches.iter().all(is_off)).then(|| text.into_bytes())
 }
 
 /// Returns whether a line means the same to each parser: a field with a plain name, a comment, or a part of the field

@@ -132,8 +132,7 @@ impl CommitBuilder<'_> {
     /// Returns the message of a commit with all changes. Its body names the last editor of each item, and its trailers
     /// name these editors as co-authors.
     fn whole_message(&self) -> io::Result<String> {
-        let summary = summary(LISTED_MAX, self.comparison.changes()?)?;
-        let mut message = format!("{}\n\n{summary}\n", self.run.request.message);
+        let mut message = format!("{}\n\n{}\n", self.run.request.message, self.comparison.summary(LISTED_MAX)?);
         let named: Vec<_> = self.edits.iter().filter_map(|(item, edit)| Some((item, edit.author.as_ref()?))).collect();
         if !named.is_empty() {
             message.push_str("\nLast edited by\n\n");
@@ -175,7 +174,7 @@ impl CommitBuilder<'_> {
     }
 
     fn item_commit<'c>(&'c self, item: &ItemId, changes: &'c [Change]) -> io::Result<ItemCommit<'c>> {
-        let summary = summary(LISTED_MAX, changes.iter().cloned().map(Ok))?;
+        let summary = summary(LISTED_MAX, changes.iter().map(|change| Ok((change.mark, change.path.clone()))))?;
         let message = format!("{}: {}\n\n{summary}\n\n{}", self.run.request.message, name_of(item), self.trailers);
         let edit = self.edits.get(item);
         Ok(ItemCommit {

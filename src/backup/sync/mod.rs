@@ -24,7 +24,7 @@ use crate::backup::sync::push::NotPushed;
 use crate::backup::sync::steps::{LiveSteps, Start, SyncSteps};
 use crate::git::GitError;
 use crate::git::object::ObjectId;
-use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff, summary};
+use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, LeftOut, SyncResult, Warnings};
 use crate::request::SyncRequest;
@@ -187,7 +187,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 
     fn show(&self, comparison: &TreeDiff) -> Result<Outcome, BackupError> {
-        let listed = comparison.changes().and_then(|changes| summary(LISTED_IN_MESSAGE_MAX, changes));
+        let listed = comparison.summary(LISTED_IN_MESSAGE_MAX);
         let listed = listed.map_err(GitError::from)?;
         let SyncRequest { remote, branch, .. } = self.run.request;
         let message = format!("Would commit to {remote} (branch {branch}): {listed}");

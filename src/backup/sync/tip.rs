@@ -11,6 +11,7 @@ use crate::git::tree_diff::Sample;
 use crate::git::{BlobContent, FolderAt, Git, GitError, RemoteState};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
+use crate::request::Purpose;
 use crate::util::files;
 use crate::windmill::item_path;
 use crate::windmill::snapshot::ENTRIES_MAX;
@@ -212,7 +213,11 @@ pub fn plan_without_file(config: &Config) -> Plan {
 }
 
 fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan, GitError> {
-    let asked = asked_kinds(run.env.config);
+    let mut asked = asked_kinds(run.env.config);
+    if let (Purpose::Restore, Some(includes)) = (run.request.flags.purpose, &mut asked.includes) {
+        // A restore takes the key only from the file that it is given.
+        includes.retain(|kind| *kind != "key");
+    }
     let own = match own {
         Some(entry) if entry.is_file() => git.read_blob(&entry.object, wmill_yaml::FILE_BYTES_MAX)?,
         Some(_) => BlobContent::Strange("it is a link or a submodule"),

@@ -8,25 +8,24 @@ use std::fmt;
 use crate::git::object::Entry;
 use crate::git::tree_diff::printable;
 use crate::git::{BlobContent, Git, GitError};
+use crate::request::Purpose;
 use crate::util::redact::first_chars;
 use crate::util::yaml::{self, Node};
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
 
-/// A larger file is compared only as text, or reported as different, without details.
-pub const FILE_BYTES_MAX: usize = 4 << 20;
+/// A larger file is reported as different, without details.
+const FILE_BYTES_MAX: usize = 4 << 20;
 /// How many lines are shown for one file.
 const LINES_MAX: usize = 8;
 /// How many characters are shown of one value or line.
 const CHARS_MAX: usize = 80;
 /// Shown in place of a value that may be secret.
 const MASK: &str = "***";
-/// The file with the fields of a resource, also where only one workspace has the resource.
-const RESOURCE_ENDING: &str = ".resource.yaml";
 /// Words in the name of a field that may hold a secret.
 const SECRET_WORDS: [&str; 8] = ["secret", "password", "passwd", "token", "key", "credential", "webhook", "auth"];
 
-/// Describes in a few lines how two files of a repository differ; empty if they mean the same. `compare` is
-/// [`differences`] or [`differences_after_restore`].
+/// Describes in a few lines how two files of a repository differ, for a run with this purpose; empty if they mean the
+/// same.
 ///
 /// # Errors
 /// [`GitError`] if a file cannot be read.
@@ -34,7 +33,7 @@ pub fn of_entries(
     git: &Git<'_>,
     path: &str,
     (backup, workspace): (&Entry, &Entry),
-    compare: fn(&str, &[u8], &[u8]) -> Vec<String>,
+    purpose: Purpose,
 ) -> Result<Vec<String>, GitError> {
     if !backup.is_file() {
         return Ok(vec!["a link or a submodule in the backup".to_owned()]);
@@ -44,69 +43,63 @@ pub fn of_entries(
     }
     let read = |entry: &Entry| git.read_blob(&entry.object, FILE_BYTES_MAX);
     Ok(match (read(backup)?, read(workspace)?) {
-        (BlobContent::Whole(backup), BlobContent::Whole(workspace)) => compare(path, &backup, &workspace),
+        (BlobContent::Whole(backup), BlobContent::Whole(workspace)) => differences(path, &backup, &workspace, purpose),
         (BlobContent::Strange(why), _) | (_, BlobContent::Strange(why)) => vec![why.to_owned()],
     })
 }
 
-/// Describes in a few lines how the workspace's file differs from the backup's file; empty if they mean the same.
-pub fn differences(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
-    compare_files(path, backup, workspace, parsed)
-}
-
-/// Like [`differences`], for a file after a restore: current servers accept a trigger's `enabled`, and show only its
-/// `mode`.
-pub fn differences_after_restore(path: &str, backup: &[u8], workspace: &[u8]) -> Vec<String> {
-    compare_files(path, backup, workspace, |path, content| {
-        let mut node = parsed(path, content)?;
-        let is_trigger = matches!(item_of(path).map(|item| item.kind), Some(ItemKind::Trigger(_)));
-        let mode = match node.field("enabled") {
-            Some(Node::Bool(true)) if node.field("mode").is_none() => Some("enabled"),
-            Some(Node::Bool(false)) if node.field("mode").is_none() => Some("disabled"),
-            _ => None,
-        };
-        if let (true, Node::Fields(fields)) = (is_trigger, &mut node) {
-            fields.retain(|(name, _)| name != "enabled");
-            fields.extend(mode.map(|mode| ("mode".to_owned(), Node::Text(mode.to_owned()))));
-        }
-        Some(node)
-    })
-}
-
-fn compare_files(path: &str, backup: &[u8], workspace: &[u8], parse: fn(&str, &[u8]) -> Option<Node>) -> Vec<String> {
+fn differences(path: &str, backup: &[u8], workspace: &[u8], purpose: Purpose) -> Vec<String> {
     if backup == workspace {
         return Vec::new();
     }
     let mut lines = Lines::default();
-    match (parse(path, backup), parse(path, workspace)) {
-        (Some(one), Some(other)) if path.rsplit('/').next() == Some(WMILL_LOCK) => {
-            compare_locks(&one, &other, &mut lines);
+    match (parsed(path, backup, purpose), parsed(path, workspace, purpose)) {
+        (Some(one), Some(Node::Fields(locks))) if path.rsplit('/').next() == Some(WMILL_LOCK) => {
+            compare_locks(&one, &locks, &mut lines);
         }
         (Some(one), Some(other)) => {
-            let hidden = hidden_place(path, [&one, &other]);
+            let hidden = hidden_field(path, [&one, &other]);
             compare(&mut Vec::new(), Some(&one), Some(&other), hidden, &mut lines);
             if lines.count == 0 && [backup, workspace].into_iter().any(may_be_read_otherwise) {
                 lines.add(format_args!("its content differs"));
             }
         }
-        _ if may_be_secret(path) => lines.add(format_args!("its content differs")),
+        _ if hidden_field(path, [&Node::Unread; 2]).is_some() => lines.add(format_args!("its content differs")),
         _ => compare_texts(backup, workspace, &mut lines),
     }
     lines.finish()
 }
 
 /// Parses a YAML or JSON file; `None` if the file has to be compared as text. wmill takes a `.yml` file for text.
-fn parsed(path: &str, content: &[u8]) -> Option<Node> {
-    let is_structured = [".yaml", ".json"].iter().any(|ending| path.ends_with(ending));
-    if !is_structured || content.len() > FILE_BYTES_MAX {
+fn parsed(path: &str, content: &[u8], purpose: Purpose) -> Option<Node> {
+    if ![".yaml", ".json"].iter().any(|ending| path.ends_with(ending)) {
         return None;
     }
     let mut node = yaml::value(std::str::from_utf8(content).ok()?)?;
-    if let (true, Node::Fields(fields)) = (path.ends_with(".script.yaml"), &mut node) {
-        // wmill derives these fields, and ignores them.
-        fields.retain(|(name, _)| !["is_template", "no_main_func", "auto_kind"].contains(&&**name));
+    if let Node::Fields(fields) = &mut node {
+        if path.ends_with(".script.yaml") {
+            // wmill derives these fields, and ignores them.
+            fields.retain(|(name, _)| !["is_template", "no_main_func", "auto_kind"].contains(&&**name));
+        }
+        let is_trigger = || matches!(item_of(path).map(|item| item.kind), Some(ItemKind::Trigger(_)));
+        if purpose == Purpose::Restore && is_trigger() {
+            turn_into_mode(fields);
+        }
     }
     Some(node)
+}
+
+/// Replaces `enabled` by `mode`: current servers accept both for a trigger, and show only its `mode`.
+fn turn_into_mode(fields: &mut Vec<(String, Node)>) {
+    let Some(at) = fields.iter().position(|(name, _)| name == "enabled") else { return };
+    let mode = match fields.remove(at).1 {
+        Node::Bool(true) => "enabled",
+        Node::Bool(false) => "disabled",
+        _ => return,
+    };
+    if !fields.iter().any(|(name, _)| name == "mode") {
+        fields.push(("mode".to_owned(), Node::Text(mode.to_owned())));
+    }
 }
 
 /// Returns whether the file may have a plain value that our parser and the one of wmill do not read alike.
@@ -144,19 +137,16 @@ fn has_indicator_within_word(part: &str) -> bool {
 /// to be in the backup with the same hash. Only the hash over all scripts of a flow or an app may differ: after one of
 /// them was deleted, a pull into the repository's files and a fresh pull give different hashes, and both are right. The
 /// hash of each script, and all files, are compared with the backup.
-fn compare_locks(backup: &Node, workspace: &Node, lines: &mut Lines) {
-    let (Node::Fields(_), Node::Fields(workspace)) = (backup, workspace) else {
-        return lines.add(format_args!("it is not a list of locks"));
-    };
+fn compare_locks(backup: &Node, workspace: &[(String, Node)], lines: &mut Lines) {
     for (key, fresh) in workspace {
         match (backup.field(key), fresh) {
             (Some(Node::Fields(known)), Node::Fields(fresh)) => {
-                let (known, fresh) = (by_name(known), by_name(fresh));
-                let differs = |item: &&&str| {
-                    known.get(*item) != fresh.get(*item) && !(known.contains_key(*item) && is_of_all(item))
-                };
-                for item in fresh.keys().filter(differs) {
-                    lines.add(format_args!("{}: the hash differs", printable(item.as_bytes())));
+                let known = by_name(known);
+                for (item, hash) in fresh {
+                    let known = known.get(item.as_str());
+                    if known != Some(&hash) && (known.is_none() || !is_of_all(item)) {
+                        lines.add(format_args!("{}: the hash differs", printable(item.as_bytes())));
+                    }
                 }
             }
             (known, fresh) if known == Some(fresh) => {}
@@ -175,46 +165,38 @@ pub(in crate::backup) fn item_of(path: &str) -> Option<ItemId> {
     item_path::item_of(path).or_else(|| item_path::item_of_hidden_file(path))
 }
 
-/// A place in a file, below which no value is shown; `None` if all values are shown but those that are named like a
-/// secret.
-type Hidden = Option<&'static [&'static str]>;
-
-fn hidden_place(path: &str, nodes: [&Node; 2]) -> Hidden {
+/// Returns the field of two files below which no value is shown, which is empty if none is shown at all; `None` if all
+/// values are shown but those that are named like a secret. A file that cannot be parsed is [`Node::Unread`].
+fn hidden_field(path: &str, nodes: [&Node; 2]) -> Option<&'static str> {
     let is_secret = |node: &Node| match node {
         Node::Fields(_) => node.field("is_secret") == Some(&Node::Bool(true)),
         _ => true,
     };
     let item = item_of(path)?;
-    let is_main = path.strip_suffix(RESOURCE_ENDING) == Some(&item.path);
+    let is_main = path.strip_suffix(".resource.yaml") == Some(&item.path);
     match item.kind {
-        ItemKind::Variable => nodes.into_iter().any(is_secret).then_some(&["value"]),
+        ItemKind::Variable => nodes.into_iter().any(is_secret).then_some("value"),
         // The other files of a resource are its value.
-        ItemKind::Resource if is_main => Some(&["value"]),
-        ItemKind::Resource | ItemKind::Settings | ItemKind::Key => Some(&[]),
+        ItemKind::Resource if is_main => Some("value"),
+        ItemKind::Resource | ItemKind::Settings | ItemKind::Key => Some(""),
         _ => None,
     }
 }
 
-fn is_hidden(place: &[String], hidden: Hidden) -> bool {
+fn is_hidden(place: &[String], hidden: Option<&str>) -> bool {
     let is_called_secret = |name: &String| {
         let name = name.to_ascii_lowercase();
         SECRET_WORDS.iter().any(|word| name.contains(word)) && name != "is_secret"
     };
-    let is_below = |top: &[&str]| place.len() >= top.len() && place.iter().zip(top).all(|(name, top)| name == top);
+    let is_below = |field: &str| field.is_empty() || place.first().is_some_and(|name| name == field);
     hidden.is_some_and(is_below) || place.iter().any(is_called_secret)
-}
-
-/// Returns whether a file that cannot be parsed may hold secrets.
-fn may_be_secret(path: &str) -> bool {
-    let kind = item_of(path).map(|item| item.kind);
-    matches!(kind, Some(ItemKind::Variable | ItemKind::Resource | ItemKind::Settings | ItemKind::Key))
 }
 
 fn compare(
     place: &mut Vec<String>,
     backup: Option<&Node>,
     workspace: Option<&Node>,
-    hidden: Hidden,
+    hidden: Option<&str>,
     lines: &mut Lines,
 ) {
     match (backup, workspace) {
@@ -318,7 +300,7 @@ mod tests {
 
     #[track_caller]
     fn check(path: &str, backup: &str, workspace: &str, expected: &[&str]) {
-        assert_eq!(differences(path, backup.as_bytes(), workspace.as_bytes()), expected, "{path}");
+        assert_eq!(differences(path, backup.as_bytes(), workspace.as_bytes(), Purpose::Verify), expected, "{path}");
     }
 
     #[test]
@@ -359,7 +341,8 @@ mod tests {
             ("a: x # \rb: 2", "a: x"),
             ("%YAML 1.1\n---\na: 1", "a: 1"),
         ] {
-            assert!(!differences(path, backup.as_bytes(), workspace.as_bytes()).is_empty(), "{backup}");
+            let found = differences(path, backup.as_bytes(), workspace.as_bytes(), Purpose::Verify);
+            assert!(!found.is_empty(), "{backup}");
         }
         check(path, "a: 0x10\nb: 0o17\nc: .5\nd: 1e3", "a: 16\nb: 15\nc: 0.5\nd: 1000", &[]);
         for value in ["yes", "1_000", "2024-01-05", "10:20", "0 05 12 * * *", "09:05", "0xg", "'010'", "u\u{2028}v"] {
@@ -370,7 +353,7 @@ mod tests {
         for text in ["a: 'yes'", "a: '1_000'", "a: '2024-01-05'"] {
             check(path, text, &text.replace('\'', ""), &[]);
         }
-        assert_eq!(differences("f/x.playbook.yml", b"# a\n- hosts: all\n", b"- hosts: all\n"), ["-# a"]);
+        check("f/x.playbook.yml", "# a\n- hosts: all\n", "- hosts: all\n", &["-# a"]);
     }
 
     #[test]
@@ -383,14 +366,15 @@ mod tests {
 
     #[test]
     fn a_triggers_switch_is_the_same_in_either_form() {
-        let after = |wanted: &str, found: &str| {
-            differences_after_restore("f/x.http_trigger.yaml", wanted.as_bytes(), found.as_bytes())
+        let count = |kind: &str, purpose, wanted: &str, found: &str| {
+            differences(&format!("f/x.{kind}.yaml"), wanted.as_bytes(), found.as_bytes(), purpose).len()
         };
-        assert!(after("enabled: false\n", "mode: disabled\n").is_empty());
-        assert!(after("mode: disabled\nenabled: false\n", "mode: disabled\n").is_empty());
-        assert_eq!(after("enabled: true\n", "mode: disabled\n").len(), 1);
-        assert_eq!(differences("f/x.http_trigger.yaml", b"enabled: false\n", b"mode: disabled\n").len(), 2);
-        assert_eq!(differences_after_restore("f/x.schedule.yaml", b"enabled: false\n", b"mode: disabled\n").len(), 2);
+        let after = |wanted, found| count("http_trigger", Purpose::Restore, wanted, found);
+        assert_eq!(after("enabled: false\n", "mode: disabled\n"), 0);
+        assert_eq!(after("mode: disabled\nenabled: false\n", "mode: disabled\n"), 0);
+        assert_eq!(after("enabled: true\n", "mode: disabled\n"), 1);
+        assert_eq!(count("http_trigger", Purpose::Verify, "enabled: false\n", "mode: disabled\n"), 2);
+        assert_eq!(count("schedule", Purpose::Restore, "enabled: false\n", "mode: disabled\n"), 2);
     }
 
     #[test]
@@ -435,10 +419,10 @@ mod tests {
     #[test]
     fn a_file_that_would_take_long_is_compared_by_its_bytes() {
         let bomb = "a: &a [x, x]\nb: &b [*a, *a, *a, *a]\nc: [*b, *b, *b, *b, *b, *b, *b, *b]\n";
-        assert!(parsed("f/x.schedule.yaml", bomb.as_bytes()).is_none());
-        assert!(parsed("f/x.schedule.yaml", "{a: ".repeat(60_000).as_bytes()).is_none());
-        assert!(parsed("f/x.schedule.yaml", &b"#".repeat(FILE_BYTES_MAX + 1)).is_none());
+        for file in [bomb.to_owned(), "{a: ".repeat(60_000)] {
+            assert!(parsed("f/x.schedule.yaml", file.as_bytes(), Purpose::Verify).is_none());
+        }
         let many: String = (0..30).map(|number| format!("{number}\n")).collect();
-        assert_eq!(differences("f/x.ts", b"", many.as_bytes()), ["+0", "+1", "+2", "+3", "and 26 more"]);
+        check("f/x.ts", "", &many, &["+0", "+1", "+2", "+3", "and 26 more"]);
     }
 }
