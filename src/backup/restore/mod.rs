@@ -155,7 +155,7 @@ fn fetch(source: RunContext<'_>, git: &Git<'_>, options: &RestoreOptions) -> Res
             BackupError::new(Code::ConfigInvalid, message)
         })?,
     };
-    tip::at(source, git, &commit)
+    Ok(tip::examine(source, git, Some(commit))?)
 }
 
 /// Returns the newest commit on the branch that is not later than `at`.

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::io;
 
 use crate::backup::run_context::RunContext;
-use crate::backup::sync::merge::Merged;
 use crate::backup::sync::tip::RemoteTip;
 use crate::config::CommitPer;
+use crate::git::ls_tree::join;
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, TreeDiff, printable, summary};
 use crate::git::{Git, GitError, ItemCommit};
@@ -46,11 +46,10 @@ pub fn make(
     run: RunContext<'_>,
     git: &Git<'_>,
     tip: &RemoteTip,
-    merged: &Merged,
+    comparison: &TreeDiff,
     account: &Account,
     version: Option<&str>,
 ) -> Result<CreatedCommit, GitError> {
-    let comparison = &merged.comparison;
     let (items, is_all) = changed_items(comparison)?;
     // Windmill is asked while git works.
     let ask = || {
@@ -59,7 +58,7 @@ pub fn make(
         let edits = if asks { editors::last_edits(&windmill, account, &items) } else { Edits::new() };
         (edits, run.key(git.run_env()))
     };
-    let ((edits, key), tree) = both("ask", ask, || merged.tree(run, git, tip));
+    let ((edits, key), tree) = both("ask", ask, || wanted_tree(run, git, tip, comparison));
     let (key, warning) = match key {
         Ok(key) => (key, None),
         Err(fault) => {
@@ -90,6 +89,27 @@ pub fn make(
     let message = builder.whole_message()?;
     let commit = git.commit(&whole, tip.commit.as_ref(), &run.request.author, &message)?;
     Ok(CreatedCommit { commit, folder, warning })
+}
+
+/// Returns the tree to commit, and the tree of our folder in it. That tree is read again and compared with the wanted
+/// files.
+fn wanted_tree(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    tip: &RemoteTip,
+    comparison: &TreeDiff,
+) -> Result<(ObjectId, ObjectId), GitError> {
+    let wanted = comparison.after();
+    let folder = git.compose(wanted)?;
+    for file in join(wanted.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
+        let (_, (wanted, there)) = file?;
+        if wanted != there {
+            let message = "git did not put into the commit what was pulled; nothing was pushed";
+            return Err(GitError::Checkout(message.to_owned()));
+        }
+    }
+    let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.as_str(), &folder)?;
+    Ok((whole, folder))
 }
 
 fn item_of(change: &Change) -> Option<ItemId> {

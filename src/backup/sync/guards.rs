@@ -4,7 +4,6 @@ use std::io;
 
 use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
-use crate::backup::sync::merge::Merged;
 use crate::backup::sync::tip::RemoteTip;
 use crate::config::Config;
 use crate::git::object::Entry;
@@ -108,9 +107,9 @@ fn holds_a_backup(tip: &RemoteTip) -> Result<bool, BackupError> {
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
-pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds) -> Result<(), BackupError> {
+pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &Kinds) -> Result<(), BackupError> {
     if !run.env.config.allow_plaintext_secrets {
-        let plain = plain_secrets(git, &merged.comparison).map_err(GitError::from)?;
+        let plain = plain_secrets(git, comparison).map_err(GitError::from)?;
         if !plain.is_empty() {
             let message = format!(
                 "Windmill gave out secrets in plain text, which would stay in the repository's history for ever: {plain}; \
@@ -119,10 +118,10 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds)
             return Err(BackupError::new(Code::PlaintextSecrets, message));
         }
     }
-    if run.request.allow_mass_deletion || merged.comparison.changed().deleted == 0 {
+    if run.request.allow_mass_deletion || comparison.changed().deleted == 0 {
         return Ok(());
     }
-    let deletions = deletions(merged, kinds).map_err(GitError::from)?;
+    let deletions = deletions(comparison, kinds).map_err(GitError::from)?;
     if !deletions.exceeds(run.env.config.deletions_percent_max) {
         return Ok(());
     }
@@ -140,9 +139,9 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds)
     ))
 }
 
-fn deletions(merged: &Merged, kinds: &Kinds) -> io::Result<Deletions> {
+fn deletions(comparison: &TreeDiff, kinds: &Kinds) -> io::Result<Deletions> {
     let each = |visit: &mut Visitor<'_>| {
-        for pair in merged.comparison.pairs()? {
+        for pair in comparison.pairs()? {
             let (path, (before, after)) = pair?;
             if let Ok(path) = std::str::from_utf8(&path) {
                 visit(path, before.as_ref().map(blob), after.as_ref().map(blob));

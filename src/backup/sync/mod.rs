@@ -18,7 +18,6 @@ use std::time::Instant;
 use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::run_context::{Env, Outcome, RunContext};
-use crate::backup::sync::merge::Merged;
 use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::push::NotPushed;
 use crate::backup::sync::steps::{LiveSteps, Start, SyncSteps};
@@ -158,24 +157,24 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         guards::refuse_the_key(run.env.config, &self.steps.tip().plan)?;
         let base = run.step(Step::Pull, || self.steps.pull())?;
         self.warn_about_pull_base(base);
-        let (merged, commit) = run.step(Step::Commit, || self.prepare(base))?;
+        let (comparison, commit) = run.step(Step::Commit, || self.prepare(base))?;
         match commit {
-            Some(commit) => self.deliver(commit, &merged),
-            None if merged.comparison.changed() == Changed::default() => Ok(Ok(self.leave_as_it_is())),
-            None => self.show(&merged.comparison).map(Ok),
+            Some(commit) => self.deliver(commit, &comparison),
+            None if comparison.changed() == Changed::default() => Ok(Ok(self.leave_as_it_is())),
+            None => self.show(&comparison).map(Ok),
         }
     }
 
     /// Merges the pulled files with the repository's. Commits the result if it differs, and this is not a dry run.
-    fn prepare(&mut self, base: PullBase) -> Result<(Merged, Option<ObjectId>), BackupError> {
-        let merged = self.steps.compose(base, self.warnings)?;
-        self.steps.guard(&merged)?;
+    fn prepare(&mut self, base: PullBase) -> Result<(TreeDiff, Option<ObjectId>), BackupError> {
+        let comparison = self.steps.compose(base, self.warnings)?;
+        self.steps.guard(&comparison)?;
         if self.steps.is_first() {
-            self.warn_about_removed_files(&merged.comparison).map_err(GitError::from)?;
+            self.warn_about_removed_files(&comparison).map_err(GitError::from)?;
         }
-        let is_committed = merged.comparison.changed() != Changed::default() && !self.run.request.dry_run;
-        let commit = if is_committed { Some(self.steps.commit(&merged)?) } else { None };
-        Ok((merged, commit))
+        let is_committed = comparison.changed() != Changed::default() && !self.run.request.dry_run;
+        let commit = if is_committed { Some(self.steps.commit(&comparison)?) } else { None };
+        Ok((comparison, commit))
     }
 
     fn leave_as_it_is(&mut self) -> Outcome {
@@ -194,13 +193,13 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 
     /// Reports success only if the commit was read back from the branch.
-    fn deliver(&mut self, commit: ObjectId, merged: &Merged) -> Result<Result<Outcome, NotPushed>, BackupError> {
+    fn deliver(&mut self, commit: ObjectId, comparison: &TreeDiff) -> Result<Result<Outcome, NotPushed>, BackupError> {
         if let Some(not_pushed) = self.run.step(Step::Push, || self.steps.push(&commit))? {
             return Ok(Err(not_pushed));
         }
         self.steps.remember(&commit, self.warnings);
         let message = format!("Successfully synced workspace '{}' to Git", self.run.request.workspace);
-        let changed = merged.comparison.changed();
+        let changed = comparison.changed();
         Ok(Ok(Outcome { code: Code::Pushed, message, commit: Some(commit), changed, left_out: Vec::new() }))
     }
 
@@ -566,7 +565,7 @@ mod tests {
         }
 
         /// Returns the changes of the scene.
-        fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {
+        fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<TreeDiff, BackupError> {
             self.ask("compose", (base == PullBase::Empty).then_some("empty"))?;
             self.scene.warning.into_iter().for_each(|warning| warnings.add(warning.to_owned()));
             let listing = |name: &str, absent, digit| {
@@ -578,14 +577,14 @@ mod tests {
                 .expect("a folder to write to")
             };
             let comparison = TreeDiff::of(listing("before", Mark::Added, "1"), listing("after", Mark::Deleted, "2"));
-            Ok(Merged { comparison: comparison.expect("a folder to write to") })
+            Ok(comparison.expect("a folder to write to"))
         }
 
-        fn guard(&mut self, _: &Merged) -> Result<(), BackupError> {
+        fn guard(&mut self, _: &TreeDiff) -> Result<(), BackupError> {
             self.ask("guard", None)
         }
 
-        fn commit(&mut self, _: &Merged) -> Result<ObjectId, BackupError> {
+        fn commit(&mut self, _: &TreeDiff) -> Result<ObjectId, BackupError> {
             self.ask("commit", Some(&self.tip()))?;
             Ok(id(commit_of(self.pulls)))
         }

@@ -8,11 +8,12 @@ use crate::backup::run_context::RunContext;
 use crate::backup::sync::commit::{self, CreatedCommit};
 use crate::backup::sync::guards;
 use crate::backup::sync::last_sync::{LastSync, Now};
-use crate::backup::sync::merge::{self, Merged, Pulled};
+use crate::backup::sync::merge::{self, Pulled};
 use crate::backup::sync::pull::{self, PullBase};
 use crate::backup::sync::push::{self, NotPushed};
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::git::object::ObjectId;
+use crate::git::tree_diff::TreeDiff;
 use crate::git::{Git, RemoteState};
 use crate::model::run_result::{LeftOut, Warnings};
 use crate::process::run_env::RunEnv;
@@ -45,17 +46,17 @@ pub trait SyncSteps {
     ///
     /// # Errors
     /// [`BackupError`] if wmill did not write what Windmill has, or git or the disk fails.
-    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError>;
+    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<TreeDiff, BackupError>;
     /// Refuses what must not be committed.
     ///
     /// # Errors
     /// [`BackupError`] if it refuses.
-    fn guard(&mut self, merged: &Merged) -> Result<(), BackupError>;
+    fn guard(&mut self, comparison: &TreeDiff) -> Result<(), BackupError>;
     /// Commits on top of the base; the commit is not pushed yet.
     ///
     /// # Errors
     /// [`BackupError`] if git or the disk fails.
-    fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError>;
+    fn commit(&mut self, comparison: &TreeDiff) -> Result<ObjectId, BackupError>;
     /// Pushes a commit to the branch, and checks whether it arrived. Returns `None` if it did.
     ///
     /// # Errors
@@ -242,21 +243,21 @@ impl SyncSteps for LiveSteps<'_> {
         pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), &mut self.now.snapshot, self.last.found())
     }
 
-    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {
+    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<TreeDiff, BackupError> {
         let snapshot = &self.now.snapshot;
         let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.last.had_shared_ui());
         let pulled = Pulled { base, changed: self.changed.as_ref(), snapshot, owns_ui };
         merge::compose(&self.git, &self.tip, &pulled, warnings)
     }
 
-    fn guard(&mut self, merged: &Merged) -> Result<(), BackupError> {
-        guards::check(*self.run, &self.git, merged, &self.tip.plan.kinds)
+    fn guard(&mut self, comparison: &TreeDiff) -> Result<(), BackupError> {
+        guards::check(*self.run, &self.git, comparison, &self.tip.plan.kinds)
     }
 
-    fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError> {
+    fn commit(&mut self, comparison: &TreeDiff) -> Result<ObjectId, BackupError> {
         let Now { account, wmill, .. } = &self.now;
         let version = wmill.as_ref().map(|wmill| wmill.version.as_str());
-        let made = commit::make(*self.run, &self.git, &self.tip, merged, account, version)?;
+        let made = commit::make(*self.run, &self.git, &self.tip, comparison, account, version)?;
         Ok(self.made.insert(made).commit.clone())
     }
 

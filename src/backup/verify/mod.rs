@@ -194,9 +194,9 @@ fn gone(
     let base = run.step(Step::Pull, || pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), snapshot, &[]))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);
     let pulled = Pulled { base, changed: None, snapshot, owns_ui };
-    let composed = merge::compose(git, tip, &pulled, &mut Warnings::default())?;
+    let comparison = merge::compose(git, tip, &pulled, &mut Warnings::default())?;
     let mut gone = Vec::new();
-    for change in composed.comparison.changes().map_err(GitError::from)? {
+    for change in comparison.changes().map_err(GitError::from)? {
         let change = change.map_err(GitError::from)?;
         if change.mark == Mark::Deleted {
             gone.push(change.path);
