@@ -168,7 +168,7 @@ impl<'a> LiveSteps<'a> {
 fn fetch(run: RunContext<'_>, git: &Git<'_>, last: &LastSync) -> Result<(RemoteState, Option<RemoteTip>), BackupError> {
     retry::patiently(&git.run_env().deadline, || {
         let state = tip::ask(run, git)?;
-        let is_known = last.is_usable() && last.is_at(state.tip.as_ref());
+        let is_known = last.is_at(state.tip.as_ref());
         let tip = if is_known { None } else { Some(tip::bring(run, git, &state)?) };
         Ok((state, tip))
     })
@@ -227,9 +227,9 @@ impl SyncSteps for LiveSteps<'_> {
             // taken.
             self.now.snapshot = run.snapshot(git.run_env(), &tip.plan.query)?;
         }
-        let refused = self.last.refused(&self.now).map_or(&[][..], |pull| &pull.found);
-        let judged = self.now.snapshot.judge_by(&tip.plan);
-        judged.and_then(|()| self.now.snapshot.leave_out_again(refused))?;
+        self.now.snapshot.judge_by(&tip.plan)?;
+        let refused = self.last.refused(&self.now);
+        self.now.snapshot.leave_out_again(refused)?;
         let changed = self.last.changed_groups(&self.now, tip);
         self.changed = changed.inspect_err(|why| log::debug!("the whole workspace is pulled: {why}")).ok();
         if let Some(changed) = &self.changed {
