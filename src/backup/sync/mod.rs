@@ -101,10 +101,10 @@ impl<W: SyncSteps> SyncRun<'_, W> {
             match self.attempt() {
                 Ok(Ok(success)) => return Ok(success),
                 Ok(Err(NotPushed::Refused { paths, why })) => {
-                    if paths.is_empty() || refusals == REFUSALS_MAX || !self.steps.leave_out(&paths) {
+                    refusals += 1;
+                    if paths.is_empty() || refusals > REFUSALS_MAX || !self.steps.leave_out(&paths, refusals) {
                         return Err(push::refused(self.run, &why));
                     }
-                    refusals += 1;
                 }
                 Ok(Err(NotPushed::Rejected(why))) => {
                     log::info!("the push was rejected: {why}");
@@ -173,7 +173,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
             self.warn_about_removed_files(&comparison).map_err(GitError::from)?;
         }
         let is_committed = comparison.changed() != Changed::default() && !self.run.request.dry_run;
-        let commit = if is_committed { Some(self.steps.commit(&comparison)?) } else { None };
+        let commit = if is_committed { Some(self.steps.commit(&comparison, self.warnings)?) } else { None };
         Ok((comparison, commit))
     }
 
@@ -542,7 +542,7 @@ mod tests {
             self.scene.left_out.clone()
         }
 
-        fn leave_out(&mut self, paths: &[String]) -> bool {
+        fn leave_out(&mut self, paths: &[String], _: u32) -> bool {
             self.asked.note(format!("leave_out:{}", paths.join(",")));
             let is_new = self.scene.left_out.iter().all(|one| !paths.contains(&one.item));
             let refused = paths.iter().map(|path| LeftOut { item: path.clone(), reason: "refused".to_owned() });
@@ -584,7 +584,7 @@ mod tests {
             self.ask("guard", None)
         }
 
-        fn commit(&mut self, _: &TreeDiff) -> Result<ObjectId, BackupError> {
+        fn commit(&mut self, _: &TreeDiff, _: &mut Warnings) -> Result<ObjectId, BackupError> {
             self.ask("commit", Some(&self.tip()))?;
             Ok(id(commit_of(self.pulls)))
         }
@@ -594,7 +594,7 @@ mod tests {
             Ok(self.scene.arrivals.pop_front())
         }
 
-        fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings) {
+        fn remember(&mut self, commit: &ObjectId, warnings: &Warnings) {
             self.asked.note(format!("remember:{}", digit(commit)));
             *self.asked.remembered.lock().expect("whole") = warnings.list().to_vec();
         }
