@@ -9,35 +9,8 @@ use std::path::Path;
 
 use crate::git::ls_tree::{Listing, join, walk};
 use crate::git::object::{ObjectFormat, ObjectId};
-use crate::git::tree_diff::{Sample, printable};
-use crate::model::names;
+use crate::git::tree_diff::printable;
 use crate::util::files;
-
-/// Removes from `folder` what git cannot store, and returns the files that were there. On a disk, that is only a file or
-/// folder named `.git` in upper or lower case: git can store every other name.
-///
-/// An empty `.git` folder would make `git add` fail, and one with commits would hide the files beside it.
-///
-/// # Errors
-/// Fails on an I/O error.
-pub fn remove_git_folders(folder: &Path) -> io::Result<Sample> {
-    let mut removed = Sample::default();
-    for found in walk(folder)? {
-        let (path, file) = found?;
-        if !file.file_name().is_some_and(|name| names::is_gits_own(name.as_encoded_bytes())) {
-            continue;
-        }
-        if fs::symlink_metadata(&file)?.is_dir() {
-            for below in walk(&file)? {
-                removed.add(&[&*path, b"/", &below?.0].concat());
-            }
-        } else {
-            removed.add(&path);
-        }
-        files::remove_folder(&file)?;
-    }
-    Ok(removed)
-}
 
 /// Checks that git `staged` exactly the files in `folder`, each with its content. An entry that has the same content in
 /// `known` is not read again: git checked it out, and wmill did not change it. Returns what differs first.

@@ -21,7 +21,6 @@ use crate::backup::restore::glob::Pattern;
 use crate::backup::restore::select::{Choice, has_app_at, is_app};
 use crate::backup::restore::tree::{Change, Tree};
 use crate::backup::run_context::{Env, Outcome, RunContext};
-use crate::backup::sync::merge;
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::verify::{LISTED_MAX, short};
@@ -297,7 +296,6 @@ impl RestoreRun<'_> {
 
     /// Stages the files in the folder.
     fn staged(&self) -> Result<Tree, BackupError> {
-        merge::remove_git_folders(self.git, &mut Warnings::default())?;
         Ok(tree::read(&self.git.stage()?)?)
     }
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use crate::backup::error::BackupError;
 use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::tip::{RemoteTip, is_shared_ui};
 use crate::git::ls_tree::{GitPath, Listing, join, walk};
@@ -79,20 +78,19 @@ fn entry_of(path: &str) -> String {
 /// what it will hold.
 ///
 /// # Errors
-/// [`BackupError`] if git or the disk fails.
+/// [`GitError`].
 pub fn compose(
     git: &Git<'_>,
     tip: &RemoteTip,
     pulled: &Pulled<'_>,
     warnings: &mut Warnings,
-) -> Result<TreeDiff, BackupError> {
-    remove_git_folders(git, warnings)?;
+) -> Result<TreeDiff, GitError> {
     remove_superseded(git.tree_folder(), &pulled.snapshot.sides.own_items(), &tip.workspace)?;
     let staged = git.stage()?;
     if let Some(message) = verify_index::verify(git.tree_folder(), &staged, &tip.folder)? {
-        return Err(GitError::Checkout(message).into());
+        return Err(GitError::Checkout(message));
     }
-    let (comparison, replaced) = merge(git, tip, pulled, &staged).map_err(GitError::from)?;
+    let (comparison, replaced) = merge(git, tip, pulled, &staged)?;
     if !replaced.is_empty() {
         warnings.add(format!("the workspace's files replaced these of the repository: {replaced}"));
     }
@@ -180,18 +178,6 @@ fn keep(staged: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BTr
 /// Returns the parent folders of a path.
 fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index])
-}
-
-/// Removes what git cannot hold from the pulled files, and warns about it.
-///
-/// # Errors
-/// [`BackupError`] if the disk fails.
-pub fn remove_git_folders(git: &Git<'_>, warnings: &mut Warnings) -> Result<(), BackupError> {
-    let removed = verify_index::remove_git_folders(git.tree_folder())?;
-    if !removed.is_empty() {
-        warnings.add(format!("git stores no file named `.git`, so the backup lacks: {removed}"));
-    }
-    Ok(())
 }
 
 /// Returns whether a path that wmill did not see is one of Windmill's. If patterns narrow the pull, the path has to

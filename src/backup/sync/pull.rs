@@ -14,7 +14,6 @@ use crate::backup::sync::tip::RemoteTip;
 use crate::git::ls_tree::{EntryCheck, GitPath, join, walk};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::printable;
-use crate::git::verify_index;
 use crate::git::{Git, GitError};
 use crate::util::files;
 use crate::util::retry::{self, Retry};
@@ -173,9 +172,6 @@ pub fn pull_narrowed(
     };
     if let Err(why) = narrow::check_lock(&before, &after, changed) {
         return Ok(Some(why.to_owned()));
-    }
-    if !verify_index::remove_git_folders(git.tree_folder())?.is_empty() {
-        return Ok(Some("git cannot hold a file that wmill wrote".to_owned()));
     }
     let other = check_others(git, tip, changed)?;
     Ok(other.map(|path| format!("`{}` does not belong to an item that changed", printable(&path))))

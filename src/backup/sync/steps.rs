@@ -243,7 +243,7 @@ impl SyncSteps for LiveSteps<'_> {
         let snapshot = &self.now.snapshot;
         let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.last.had_shared_ui());
         let pulled = Pulled { base, changed: self.changed.as_ref(), snapshot, owns_ui };
-        merge::compose(&self.git, &self.tip, &pulled, warnings)
+        Ok(merge::compose(&self.git, &self.tip, &pulled, warnings)?)
     }
 
     fn guard(&mut self, comparison: &TreeDiff) -> Result<(), BackupError> {

@@ -140,7 +140,6 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
         differences: Vec::new(),
         left_out: snapshot.left_out_list(),
     };
-    merge::remove_git_folders(&git, warnings)?;
     let only_in_backup = run.step(Step::Commit, || {
         let fresh = git.stage()?;
         Ok(compare_files(&git, &tip, &fresh, &mut found)?)
