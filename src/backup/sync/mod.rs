@@ -153,15 +153,30 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     /// Runs one round, from the pull to the push. The inner error is a reason to try again.
     fn attempt(&mut self) -> Result<Result<Outcome, NotPushed>, BackupError> {
         let run = self.run;
+        let SyncRequest { workspace, remote, branch, dry_run, .. } = run.request;
         self.warn_about_repository();
         guards::refuse_the_key(run.env.config, &self.steps.tip().plan)?;
         let base = run.step(Step::Pull, || self.steps.pull())?;
         self.warn_about_pull_base(base);
         let (comparison, commit) = run.step(Step::Commit, || self.prepare(base))?;
-        match commit {
-            Some(commit) => self.deliver(commit, &comparison),
-            None if comparison.changed() == Changed::default() => Ok(Ok(self.leave_as_it_is())),
-            None => self.show(&comparison).map(Ok),
+        let changed = comparison.changed();
+        if let Some(commit) = commit {
+            if let Some(not_pushed) = run.step(Step::Push, || self.steps.push(&commit))? {
+                return Ok(Err(not_pushed));
+            }
+            self.steps.remember(&commit, self.warnings);
+            let message = format!("Successfully synced workspace '{workspace}' to Git");
+            Ok(Ok(Outcome { code: Code::Pushed, message, commit: Some(commit), changed, left_out: Vec::new() }))
+        } else if changed == Changed::default() {
+            let tip = self.steps.tip().commit.clone();
+            if let (Some(tip), false) = (&tip, dry_run) {
+                self.steps.remember(tip, self.warnings);
+            }
+            Ok(Ok(unchanged(run, tip)))
+        } else {
+            let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(GitError::from)?;
+            let message = format!("Would commit to {remote} (branch {branch}): {listed}");
+            Ok(Ok(Outcome { code: Code::DryRun, message, commit: None, changed, left_out: Vec::new() }))
         }
     }
 
@@ -175,32 +190,6 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         let is_committed = comparison.changed() != Changed::default() && !self.run.request.dry_run;
         let commit = if is_committed { Some(self.steps.commit(&comparison, self.warnings)?) } else { None };
         Ok((comparison, commit))
-    }
-
-    fn leave_as_it_is(&mut self) -> Outcome {
-        let tip = self.steps.tip().commit.clone();
-        if let (Some(tip), false) = (&tip, self.run.request.dry_run) {
-            self.steps.remember(tip, self.warnings);
-        }
-        unchanged(self.run, tip)
-    }
-
-    fn show(&self, comparison: &TreeDiff) -> Result<Outcome, BackupError> {
-        let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(GitError::from)?;
-        let SyncRequest { remote, branch, .. } = self.run.request;
-        let message = format!("Would commit to {remote} (branch {branch}): {listed}");
-        Ok(Outcome { code: Code::DryRun, message, commit: None, changed: comparison.changed(), left_out: Vec::new() })
-    }
-
-    /// Reports success only if the commit was read back from the branch.
-    fn deliver(&mut self, commit: ObjectId, comparison: &TreeDiff) -> Result<Result<Outcome, NotPushed>, BackupError> {
-        if let Some(not_pushed) = self.run.step(Step::Push, || self.steps.push(&commit))? {
-            return Ok(Err(not_pushed));
-        }
-        self.steps.remember(&commit, self.warnings);
-        let message = format!("Successfully synced workspace '{}' to Git", self.run.request.workspace);
-        let changed = comparison.changed();
-        Ok(Ok(Outcome { code: Code::Pushed, message, commit: Some(commit), changed, left_out: Vec::new() }))
     }
 
     fn warn_about_repository(&mut self) {
