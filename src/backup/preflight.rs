@@ -38,7 +38,6 @@ use crate::util::secret::Secret;
 use crate::util::volume;
 use crate::windmill::api::{Account, ServerInfo, Windmill};
 use crate::windmill::cli;
-use crate::windmill::wmill_yaml::Plan;
 
 /// Time limit for the whole check, or `SYNC_TIMEOUT` if that is shorter. Each single request has a shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(180);
@@ -333,7 +332,7 @@ impl Check<'_> {
                 self.fail("settings", Code::ConfigInvalid, lack);
             }
         }
-        self.passed("settings", guards::refuse_the_key(config, &self.plan()));
+        self.passed("settings", guards::refuse_the_key(config));
         let remote = config.remote.as_ref().filter(|_| !lacking.iter().any(|lack| lack.starts_with("GIT_")));
         let git =
             remote.and_then(|remote| self.passed("settings", request::configured_git_credentials(config, remote)));
@@ -378,10 +377,6 @@ impl Check<'_> {
                 format_args!("not tried: WebAssembly has no programs, no TLS, and only the folders given to it");
             self.warn(name, message, "run this on the machine that makes the backups");
         }
-    }
-
-    fn plan(&self) -> Plan {
-        tip::plan_without_file(self.config)
     }
 
     /// Checks the data folder by working in it.
@@ -513,7 +508,7 @@ impl Check<'_> {
         let Some(account) = self.passed("token", windmill.account(true)) else { return };
         self.account(windmill.workspace, &account);
         let Some(scratch) = scratch.filter(|_| self.mode == Mode::Whole) else { return };
-        let plan = self.plan();
+        let plan = tip::plan_without_file(self.config);
         let snapshot = windmill.snapshot(&plan.query, scratch).and_then(|mut snapshot| {
             snapshot.judge_by(&plan)?;
             Ok(snapshot)

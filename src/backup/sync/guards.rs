@@ -18,17 +18,18 @@ use crate::windmill::api::Account;
 use crate::windmill::deletions::{self, Deletions, Visitor};
 use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::secret_files::{self, SETTINGS_FILE};
-use crate::windmill::wmill_yaml::{Kinds, Plan};
+use crate::windmill::wmill_yaml::Kinds;
 
 /// Size limit for a variable. A larger one counts as a secret in plain text; Windmill's own limit is far lower.
 const VARIABLE_BYTES_MAX: u64 = 1 << 20;
 
-/// Refuses to export the encryption key, unless the settings allow it.
+/// Refuses to export the encryption key, unless the settings allow it. Only the settings can ask for it.
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
-pub fn refuse_the_key(config: &Config, plan: &Plan) -> Result<(), BackupError> {
-    if plan.kinds.include_key && !config.allow_plaintext_secrets {
+pub fn refuse_the_key(config: &Config) -> Result<(), BackupError> {
+    let is_asked_for = config.kinds_included.as_ref().is_some_and(|kinds| kinds.contains(&"key"));
+    if is_asked_for && !config.allow_plaintext_secrets {
         let message = "WMILL_INCLUDE asks for the workspace's encryption key: with it in the repository, all secrets \
                        in its history can be read. Set ALLOW_PLAINTEXT_SECRETS=true if that is what you want";
         return Err(BackupError::new(Code::PlaintextSecrets, message));

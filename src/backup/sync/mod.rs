@@ -68,7 +68,10 @@ fn result_of(
     let _scope = logging::run_scope(run_id, workspace.as_str());
     log::info!("run {run_id}: syncing workspace {workspace} to {remote} (branch {branch})");
     let mut warnings = Warnings::default();
-    let ended = error::catch_panic(|| run_steps(&mut warnings));
+    let ended = error::catch_panic(|| {
+        guards::refuse_the_key(run.env.config)?;
+        run_steps(&mut warnings)
+    });
     run.conclude(run_id, started, ended, warnings)
 }
 
@@ -155,7 +158,6 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         let run = self.run;
         let SyncRequest { workspace, remote, branch, dry_run, .. } = run.request;
         self.warn_about_repository();
-        guards::refuse_the_key(run.env.config, &self.steps.tip().plan)?;
         let base = run.step(Step::Pull, || self.steps.pull())?;
         self.warn_about_pull_base(base);
         let (comparison, commit) = run.step(Step::Commit, || self.prepare(base))?;

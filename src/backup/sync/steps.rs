@@ -133,8 +133,6 @@ impl<'a> LiveSteps<'a> {
         guards::refuse_lost_rights(*run, &account)?;
         run.warn_about_access(&account, warnings);
         run.warn_about_choice(&account, warnings);
-        // Only the settings can ask for the key.
-        guards::refuse_the_key(run.env.config, &tip::plan_without_file(run.env.config))?;
         let query = tip.as_ref().map_or_else(|| last.query(), |tip| &tip.plan.query);
         let snapshot = run.step(Step::Probe, || run.snapshot(run_env, query))?;
         run.warn_about_snapshot(&snapshot, warnings);

@@ -117,7 +117,7 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<Found, Backup
     files::create_folder(&folder)?;
     let git = run.git(&run_env, &folder)?;
     let tip = run.step(Step::Fetch, || retry::patiently(&run_env.deadline, || tip::refresh(run, &git)))?;
-    guards::refuse_the_key(run.env.config, &tip.plan)?;
+    guards::refuse_the_key(run.env.config)?;
     let (account, mut snapshot) =
         run.step(Step::Probe, || Ok((run.account(&run_env)?, run.snapshot(&run_env, &tip.plan.query)?)))?;
     for warning in &tip.plan.warnings {
