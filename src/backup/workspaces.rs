@@ -47,7 +47,9 @@ pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Res
         Target::Several(listed) => (Seen { listed, forks: Vec::new() }, false),
         Target::All(token) => (ask(config, &token, cancel)?, true),
     };
-    let (mut list, mut unnameable, mut first) = (Vec::new(), Sample::default(), None);
+    let mut list = Vec::new();
+    let mut unnameable = Sample::default();
+    let mut first = None;
     for workspace in &seen.listed {
         match draft.request(workspace) {
             Ok(request) => list.push(request),

@@ -34,8 +34,9 @@ const GROUPS_FILE: &str = "state.groups";
 /// Increased when the state's fields, or what they are made of, get another meaning.
 const STATE_VERSION: u32 = 5;
 
-/// What is known about the last success. The state of version 0.1.0 has other fields, and is not read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What is known about the last success; all fields are empty if nothing is known. The state of version 0.1.0 has other
+/// fields, and is not read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedState {
     /// The digest of the state with an empty text here, so that damage is noticed.
     pub digest: String,
@@ -77,8 +78,9 @@ pub struct Now {
 
 /// The last success, and whether the next pull may build on it.
 pub struct LastSync {
+    /// What was saved.
+    pub state: SavedState,
     folder: PathBuf,
-    state: Option<SavedState>,
     begun: u64,
     settings: String,
     /// Why the sync is a full one, no matter what Windmill and the remote answer.
@@ -91,7 +93,7 @@ impl LastSync {
     /// Reads what is known about the checkout in `folder`, before any server is asked.
     pub fn open(run: RunContext<'_>, folder: &Path) -> Self {
         let (config, settings) = (run.env.config, settings(run));
-        let state = read(&folder.join(STATE_FILE));
+        let state = read(&folder.join(STATE_FILE)).unwrap_or_default();
         // A clock before 1970 counts as 1970.
         let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let reason = if !config.skip_unchanged {
@@ -99,21 +101,15 @@ impl LastSync {
         } else if run.request.force {
             Some("it was asked for")
         } else {
-            outdated(state.as_ref(), &settings, begun, config.full_sync_every)
+            outdated(&state, &settings, begun, config.full_sync_every)
         };
-        let is_due = |last: &SavedState| last.is_due(begun, config.full_sync_every).is_some();
-        let offers_again = run.request.force || state.as_ref().is_none_or(is_due);
+        let offers_again = run.request.force || state.is_due(begun, config.full_sync_every).is_some();
         Self { folder: folder.to_owned(), state, begun, settings, reason, offers_again }
-    }
-
-    /// Returns the `wmill` of the last success.
-    pub fn wmill(&self) -> Option<&Program> {
-        self.state.as_ref()?.wmill.as_ref()
     }
 
     /// Returns the success that the next pull may build on, or the reason why the sync has to be a full one.
     fn usable(&self) -> Result<&SavedState, &'static str> {
-        self.reason.map_or_else(|| self.state.as_ref().ok_or(UNKNOWN), Err)
+        self.reason.map_or(Ok(&self.state), Err)
     }
 
     /// Returns whether the tip is the one of the last success, and the next pull may build on it, as far as is known.
@@ -121,19 +117,9 @@ impl LastSync {
         self.usable().is_ok_and(|last| tip.is_some_and(|tip| tip.as_str() == last.commit))
     }
 
-    /// Returns the query of the last export.
-    pub fn query(&self) -> &str {
-        self.state.as_ref().map_or("", |last| &last.query)
-    }
-
     /// Returns whether no earlier success is known.
     pub fn is_first(&self) -> bool {
         !self.folder.join(STATE_FILE).exists()
-    }
-
-    /// Returns whether our last sync found a shared UI.
-    pub fn had_shared_ui(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| state.shared_ui)
     }
 
     /// Returns the last success, if a new pull would have the same result, with `commit`, the tip of the branch. The branch
@@ -179,8 +165,6 @@ impl LastSync {
             Err("items share lock files")
         } else if !last.is_in(tip) {
             Err("the branch differs from the result of the last pull")
-        } else if !tip.invalid_entries.is_empty() || tip.path_conflict.is_some() {
-            Err("the repository's folder has entries that git cannot check out")
         } else if !last.left_out.is_empty() || !now.snapshot.left_out.is_empty() {
             Err("items are left out")
         } else if last.warnings.iter().any(|warning| !tip.plan.warnings.contains(warning)) {
@@ -195,24 +179,19 @@ impl LastSync {
         }
     }
 
-    /// Returns the items that wmill or the remote did not accept at the last success.
-    pub fn found(&self) -> &[FoundItem] {
-        self.state.as_ref().map_or(&[], |last| &last.found)
-    }
-
     /// Returns the items that are left out without being offered, if they have not changed. Another version of `wmill`
     /// may accept them.
     pub fn refused(&self, now: &Now) -> &[FoundItem] {
-        let is_same =
-            |last: &&SavedState| last.settings == self.settings && last.wmill == now.wmill && now.wmill.is_some();
-        self.state.as_ref().filter(is_same).filter(|_| !self.offers_again).map_or(&[], |last| &last.found)
+        let Self { state, settings, .. } = self;
+        let is_same = state.settings == *settings && state.wmill == now.wmill && now.wmill.is_some();
+        if is_same && !self.offers_again { &state.found } else { &[] }
     }
 
     /// Notes that the branch has another tip with the same content in our folder, so that it does not have to be
     /// fetched again.
     pub fn follow(&self, tip: &ObjectId) {
-        if let (Some(state), false) = (&self.state, self.is_at(Some(tip))) {
-            self.write(&SavedState { commit: tip.to_string(), ..state.clone() });
+        if !self.is_at(Some(tip)) {
+            self.write(&SavedState { commit: tip.to_string(), ..self.state.clone() });
         }
     }
 
@@ -247,8 +226,7 @@ impl LastSync {
     /// Returns when the last full sync began. A narrowed pull, or one that left items out without offering them, does
     /// not delay the next one.
     fn begun_after(&self, now: &Now, is_full: bool) -> u64 {
-        let is_whole = is_full && self.refused(now).is_empty();
-        self.state.as_ref().filter(|_| !is_whole).map_or(self.begun, |last| last.begun)
+        if is_full && self.refused(now).is_empty() { self.begun } else { self.state.begun }
     }
 
     fn write(&self, state: &SavedState) {
@@ -259,8 +237,6 @@ impl LastSync {
         }
     }
 }
-
-const UNKNOWN: &str = "no earlier success is known";
 
 impl SavedState {
     /// Returns why a full sync is due, if one is.
@@ -309,8 +285,10 @@ fn settings(run: RunContext<'_>) -> String {
 }
 
 /// Returns why a full sync is needed, as far as that is known without asking any server.
-fn outdated(last: Option<&SavedState>, settings: &str, now: u64, every: Duration) -> Option<&'static str> {
-    let Some(last) = last.filter(|last| last.tree.is_some()) else { return Some(UNKNOWN) };
+fn outdated(last: &SavedState, settings: &str, now: u64, every: Duration) -> Option<&'static str> {
+    if last.tree.is_none() {
+        return Some("no earlier success is known");
+    }
     if last.settings != settings {
         return Some("a setting that shapes the backup changed, or the version of this program");
     }
@@ -320,7 +298,7 @@ fn outdated(last: Option<&SavedState>, settings: &str, now: u64, every: Duration
 /// Returns the items that the last sync of this backup left out because wmill or the remote did not accept them.
 pub fn found(run: RunContext<'_>) -> Vec<FoundItem> {
     let last = read(&run.checkout_place().join(STATE_FILE)).filter(|last| last.settings == settings(run));
-    last.map(|last| last.found).unwrap_or_default()
+    last.unwrap_or_default().found
 }
 
 fn read(file: &Path) -> Option<SavedState> {
@@ -387,7 +365,7 @@ mod tests {
     fn time_and_settings_are_looked_at_before_anybody_is_asked() {
         let pull = saved();
         let check = |settings, now, every, expected| {
-            assert_eq!(outdated(Some(&pull), settings, now, Duration::from_secs(every)), expected, "{settings} {now}");
+            assert_eq!(outdated(&pull, settings, now, Duration::from_secs(every)), expected, "{settings} {now}");
         };
         let passed = Some("FULL_SYNC_EVERY has passed");
         check("s", 1_000, 60, None);
@@ -396,8 +374,9 @@ mod tests {
         check("s", 1_000, 0, passed);
         check("s", 999, 60, Some("the clock was set back"));
         check("t", 1_000, 60, Some("a setting that shapes the backup changed, or the version of this program"));
-        assert_eq!(outdated(None, "s", 1_000, Duration::MAX), Some(UNKNOWN));
-        assert_eq!(outdated(Some(&SavedState { tree: None, ..saved() }), "s", 1_000, Duration::MAX), Some(UNKNOWN));
+        let unknown = Some("no earlier success is known");
+        assert_eq!(outdated(&Default::default(), "s", 1_000, Duration::MAX), unknown);
+        assert_eq!(outdated(&SavedState { tree: None, ..saved() }, "s", 1_000, Duration::MAX), unknown);
     }
 
     #[test]
@@ -415,18 +394,18 @@ mod tests {
         let check = |last: LastSync, is_full, expected: u64| {
             assert_eq!(last.begun_after(&now, is_full), expected);
         };
-        let with_found = || Some(SavedState { found: vec![found.clone()], ..saved() });
+        let with_found = || SavedState { found: vec![found.clone()], ..saved() };
         // A full sync did not offer it, so the next full sync is due as if there had been none.
         check(last(with_found(), false), true, 1_000);
         check(last(with_found(), true), true, 1_050);
         check(last(with_found(), true), false, 1_000);
-        check(last(Some(saved()), false), true, 1_050);
-        check(last(Some(saved()), false), false, 1_000);
-        check(last(None, true), true, 1_050);
+        check(last(saved(), false), true, 1_050);
+        check(last(saved(), false), false, 1_000);
+        check(last(Default::default(), true), true, 1_050);
         let other_settings = SavedState { settings: "t".to_owned(), found: vec![found.clone()], ..saved() };
-        check(last(Some(other_settings), false), true, 1_050);
+        check(last(other_settings, false), true, 1_050);
         let other_wmill = SavedState { wmill: None, found: vec![found.clone()], ..saved() };
-        check(last(Some(other_wmill), false), true, 1_050);
+        check(last(other_wmill, false), true, 1_050);
     }
 
     #[test]

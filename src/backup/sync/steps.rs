@@ -125,7 +125,7 @@ impl<'a> LiveSteps<'a> {
             let (fetched, (wmill, account)) = both(
                 "fetch",
                 || fetch(*run, &git, &last),
-                || both("version", || cli::program(run_env, last.wmill()), || run.account(run_env)),
+                || both("version", || cli::program(run_env, last.state.wmill.as_ref()), || run.account(run_env)),
             );
             Ok((fetched?, (wmill, account?)))
         })?;
@@ -133,7 +133,7 @@ impl<'a> LiveSteps<'a> {
         guards::refuse_lost_rights(*run, &account)?;
         run.warn_about_access(&account, warnings);
         run.warn_about_choice(&account, warnings);
-        let query = tip.as_ref().map_or_else(|| last.query(), |tip| &tip.plan.query);
+        let query = tip.as_ref().map_or(&last.state.query, |tip| &tip.plan.query);
         let snapshot = run.step(Step::Probe, || run.snapshot(run_env, query))?;
         run.warn_about_snapshot(&snapshot, warnings);
         let now = Now { account, wmill, snapshot };
@@ -163,8 +163,7 @@ impl<'a> LiveSteps<'a> {
 fn fetch(run: RunContext<'_>, git: &Git<'_>, last: &LastSync) -> Result<(RemoteState, Option<RemoteTip>), BackupError> {
     retry::patiently(&git.run_env().deadline, || {
         let state = tip::ask(run, git)?;
-        let is_known = last.is_at(state.tip.as_ref());
-        let tip = if is_known { None } else { Some(tip::bring(run, git, &state)?) };
+        let tip = if last.is_at(state.tip.as_ref()) { None } else { Some(tip::bring(run, git, &state)?) };
         Ok((state, tip))
     })
 }
@@ -208,7 +207,7 @@ impl SyncSteps for LiveSteps<'_> {
             snapshot.leave_out(item, &reason);
         }
         if refusals >= REFUSALS_ONE_BY_ONE_MAX {
-            let again = snapshot.leave_out_again(self.last.found());
+            let again = snapshot.leave_out_again(&self.last.state.found);
             again.unwrap_or_else(|error| log::warn!("cannot read which items were refused before: {error}"));
         }
         true
@@ -234,12 +233,12 @@ impl SyncSteps for LiveSteps<'_> {
             }
             self.changed = None;
         }
-        pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), &mut self.now.snapshot, self.last.found())
+        pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), &mut self.now.snapshot, &self.last.state.found)
     }
 
     fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<TreeDiff, BackupError> {
         let snapshot = &self.now.snapshot;
-        let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.last.had_shared_ui());
+        let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.last.state.shared_ui);
         let pulled = Pulled { base, changed: self.changed.as_ref(), snapshot, owns_ui };
         Ok(merge::compose(&self.git, &self.tip, &pulled, warnings)?)
     }

@@ -148,8 +148,23 @@ pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> 
         return Err(GitError::Remote { code: Code::PullFailed, message: too_many(path, count), is_passing: false });
     }
     let plan = plan(run, git, own.as_ref())?;
-    let (visible_tree, workspace) = (tree.clone(), run.request.workspace.clone());
-    let mut tip = RemoteTip { commit, tree, visible_tree, folder, invalid_entries, path_conflict, plan, workspace };
+    let mut tip = RemoteTip {
+        commit,
+        visible_tree: tree.clone(),
+        tree,
+        folder,
+        invalid_entries,
+        path_conflict,
+        plan,
+        workspace: run.request.workspace.clone(),
+    };
+    withhold(git, &mut tip, count)?;
+    Ok(tip)
+}
+
+/// Makes the visible tree, without the files that are hidden from wmill, if the folder's tree has other entries. `count`
+/// is the number of all.
+fn withhold(git: &Git<'_>, tip: &mut RemoteTip, count: usize) -> Result<(), GitError> {
     let mut too_long = Sample::default();
     let (visible, visible_count) = tip.folder.sifted(git.listing_place("visible.listing"), |path, entry| {
         if path.len() > PATH_BYTES_MAX {
@@ -167,7 +182,7 @@ pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> 
     if visible_count < count {
         tip.visible_tree = Some(git.compose(&visible)?);
     }
-    Ok(tip)
+    Ok(())
 }
 
 fn too_many(path: &str, count: usize) -> String {

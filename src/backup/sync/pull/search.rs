@@ -48,7 +48,9 @@ impl WholePull<'_> {
     fn leave_out_bad_items(&self, first: &str, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
         log::info!("searching for the items that wmill cannot write");
         let known = self.unchanged_suspects(snapshot)?;
-        let (before, mut new, mut trusts_names) = (snapshot.left_out.named.len(), 0, true);
+        let before = snapshot.left_out.named.len();
+        let mut new = 0;
+        let mut trusts_names = true;
         // The last one comes first, so that the search reaches single items after few pulls.
         let mut pending = Vec::from(parts(snapshot.names_of_items()?, named_item(first).as_ref()));
         pending.extend(known.iter().map(|item| vec![item.clone()]).chain([Vec::new()]));
