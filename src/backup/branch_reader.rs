@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::git::object::ObjectId;
 use crate::git::{Git, GitError, RepositoryPaths};
 use crate::model::git_credentials::GitCredentials;
-use crate::model::names::{ADMINS, BranchName, Subdir, WORKSPACE_MARK, WorkspaceId};
+use crate::model::names::{BranchName, Subdir, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::urls::RemoteUrl;
 use crate::request;
@@ -29,8 +29,7 @@ pub(super) struct BranchReader<'a> {
     config: &'a Config,
     own_program: &'a Path,
     cancel: &'a CancelToken,
-    /// The configured workspace; `None` if several workspaces share the branch and the folder.
-    pub(super) workspace: Option<WorkspaceId>,
+    pub(super) workspace: WorkspaceId,
     remote: &'a RemoteUrl,
     pub(super) branch: BranchName,
     pub(super) subdir: Subdir,
@@ -41,30 +40,23 @@ impl<'a> BranchReader<'a> {
     /// Returns the reader for the configured backup.
     ///
     /// # Errors
-    /// [`BackupError`] if the settings do not name a single branch and folder, or git's credentials are missing or
+    /// [`BackupError`] if the settings do not name a single workspace, or git's credentials are missing or
     /// wrong.
     pub(super) fn new(config: &'a Config, own_program: &'a Path, cancel: &'a CancelToken) -> Result<Self, BackupError> {
         let invalid = |message: String| BackupError::new(Code::ConfigInvalid, message);
         let Some(remote) = &config.remote else { return Err(invalid("GIT_REMOTE_URL is not set".to_owned())) };
-        let single = config.workspaces.single().cloned();
-        let workspace = match single.clone() {
-            Some(workspace) => workspace,
-            // The place is the same for each workspace.
-            None if ![&config.branch, &config.subdir].iter().any(|template| template.contains(WORKSPACE_MARK)) => {
-                WorkspaceId::parse(ADMINS).map_err(invalid)?
-            }
-            None => return Err(invalid("several workspaces are configured: name one by --workspace".to_owned())),
+        let Some(workspace) = config.workspaces.single().cloned() else {
+            return Err(invalid("several workspaces are configured: name one by --workspace".to_owned()));
         };
         Ok(Self {
             config,
             own_program,
             cancel,
-            workspace: single,
             remote,
             branch: config.branch_for(&workspace).map_err(invalid)?,
             subdir: config.subdir_for(&workspace).map_err(invalid)?,
-            credentials: request::configured_git_credentials(config, remote)
-                .map_err(|error| BackupError::new(error.code, error.message))?,
+            workspace,
+            credentials: request::configured_git_credentials(config, remote)?,
         })
     }
 

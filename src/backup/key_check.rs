@@ -24,10 +24,7 @@ const WORKSPACE_TRAILER: &str = "Windmill-Workspace";
 pub fn run(config: &Config, own_program: &Path, cancel: &CancelToken, key: &Secret) -> Result<SyncResult, BackupError> {
     let started = Instant::now();
     let reader = BranchReader::new(config, own_program, cancel)?;
-    let Some(workspace) = &reader.workspace else {
-        let message = "several workspaces are configured: name one by --workspace";
-        return Err(BackupError::new(Code::ConfigInvalid, message));
-    };
+    let workspace = &reader.workspace;
     let mut last = None;
     reader.fetch_until(1, &mut |git, tip| {
         last = git.last_with(tip, &format!("{WORKSPACE_TRAILER}: {workspace}$"))?;

@@ -95,8 +95,8 @@ pub fn run(
 fn read(git: &Git<'_>, prefix: &str, options: &LogOptions) -> Result<(Vec<Entry>, bool), GitError> {
     let (mut commits, mut older_in_a_row, mut is_enough) = (Vec::new(), 0, false);
     // The times of all commits show where the history is old enough, also if few of them changed the folder.
-    let folder = if options.since.is_some() { String::new() } else { folder_of(prefix, &options.paths) };
-    git.log(&folder, &mut |commit| {
+    let folder = if options.since.is_some() { "" } else { prefix.trim_end_matches('/') };
+    git.log(folder, &mut |commit| {
         if options.since.is_some_and(|since| commit.time < since) {
             older_in_a_row += 1;
             is_enough |= older_in_a_row == OLDER_IN_A_ROW_MAX;
@@ -113,17 +113,6 @@ fn read(git: &Git<'_>, prefix: &str, options: &LogOptions) -> Result<(Vec<Entry>
         !is_full
     })?;
     Ok((commits, is_enough))
-}
-
-/// Returns the folder that holds everything that the patterns match, so that git reads less of the history. Only below
-/// `f/` and `u/` are items where their paths say.
-fn folder_of(prefix: &str, patterns: &[Pattern]) -> String {
-    let [pattern] = patterns else { return prefix.trim_end_matches('/').to_owned() };
-    let literal = pattern.as_str().split(['*', '?']).next().unwrap_or_default();
-    let folder = literal.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let is_place = matches!(folder.split('/').next(), Some("f" | "u"));
-    let folder = if is_place { folder } else { "" };
-    [prefix, folder].concat().trim_end_matches('/').to_owned()
 }
 
 /// Returns what a commit changes in the chosen items; `None` if it changes nothing in them.
@@ -198,22 +187,5 @@ mod tests {
         assert_eq!(only("f/ops/y").expect("the variable").deleted, ["variable f/ops/y"]);
         assert_eq!(only("f/ops/**").expect("all").modified.len(), 2);
         assert!(only("f/other/**").is_none());
-    }
-
-    #[test]
-    fn git_reads_only_the_folder_of_one_pattern() {
-        let check = |patterns: &[&str], expected| {
-            let patterns: Vec<_> = patterns.iter().map(|text| Pattern::parse(text).expect("a pattern")).collect();
-            assert_eq!(folder_of("b/", &patterns), expected, "{}", patterns.len());
-        };
-        check(&["f/ops/a"], "b/f/ops");
-        check(&["f/ops/**"], "b/f/ops");
-        check(&["f/o*/a"], "b/f");
-        check(&["u/ann/a*"], "b/u/ann");
-        check(&["**"], "b");
-        check(&["main/20260101000000_x"], "b");
-        check(&[], "b");
-        check(&["f/a", "u/b"], "b");
-        assert_eq!(folder_of("", &[]), "");
     }
 }

@@ -302,7 +302,7 @@ impl Check<'_> {
                 self.fail("settings", Code::ConfigInvalid, lack);
             }
         }
-        self.passed("settings", guards::refuse_the_key(config, &tip::plan_without_file(config)));
+        self.passed("settings", guards::refuse_the_key(config));
         let remote = config.remote.as_ref().filter(|_| !lacking.iter().any(|lack| lack.starts_with("GIT_")));
         let git =
             remote.and_then(|remote| self.passed("settings", request::configured_git_credentials(config, remote)));
@@ -441,16 +441,16 @@ impl Check<'_> {
         let config = self.config;
         let seen = workspaces::ask(config, token, self.deadline.cancel_token());
         let Some(Seen { listed, forks }) = self.passed("workspaces", seen) else { return Vec::new() };
-        let (mut all, mut unnameable) = (Vec::new(), Vec::new());
+        let (mut all, mut unnameable) = (Vec::new(), Sample::default());
         for id in listed {
             match config.branch_for(&id).err().or_else(|| config.subdir_for(&id).err()) {
                 None => all.push(id),
-                Some(error) => unnameable.push(format!("{id} ({error})")),
+                Some(error) => unnameable.add(format!("{id} ({error})").as_bytes()),
             }
         }
         let names: Vec<_> = all.iter().map(WorkspaceId::as_str).collect();
         self.ok("workspaces", format_args!("* stands for {}", names.join(", ")));
-        for warning in workspaces::list_warnings(&forks, unnameable) {
+        for warning in workspaces::list_warnings(&forks, &unnameable) {
             self.warn("workspaces", warning, "change GIT_BRANCH, or set GIT_SUBDIR={workspace} in its place");
         }
         all

@@ -161,12 +161,8 @@ impl RunContext<'_> {
         if head_is_missing {
             warnings.add(missing_head(&self.request.remote, &self.request.branch));
         }
+        let (workspace, branch) = (self.request.workspace.to_string(), self.request.branch.to_string());
         let result = SyncResult {
-            code,
-            message: redact::visible(&message),
-            run_id: run_id.to_owned(),
-            workspace: self.request.workspace.to_string(),
-            branch: self.request.branch.to_string(),
             commit: commit.map(|commit| commit.to_string()),
             changed,
             warnings: warnings.list().iter().map(|warning| redact::visible(warning)).collect(),
@@ -174,7 +170,7 @@ impl RunContext<'_> {
             items,
             token_user,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            ..SyncResult::default()
+            ..SyncResult::bare(code, redact::visible(&message), run_id.to_owned(), workspace, branch)
         };
         log_end(&result, &steps);
         result
@@ -313,17 +309,11 @@ impl RunContext<'_> {
 
     /// Warns about numbers that wmill rounds, as JavaScript does, and about files that it does not write.
     pub fn warn_about_snapshot(&self, snapshot: &Snapshot, warnings: &mut Warnings) {
-        for (remarks, what) in [
-            (
-                &snapshot.rounded,
-                "wmill rounds whole numbers above 2^53, so the backup has other numbers in these items; store such \
-                 numbers as text",
-            ),
-            (
-                &snapshot.passed_over,
-                "wmill does not write some files of raw apps and dbt projects, so these are not in the backup",
-            ),
-        ] {
+        let rounded = "wmill rounds whole numbers above 2^53, so the backup has other numbers in these items; store such \
+                       numbers as text";
+        let passed_over =
+            "wmill does not write some files of raw apps and dbt projects, so these are not in the backup";
+        for (remarks, what) in [(&snapshot.rounded, rounded), (&snapshot.passed_over, passed_over)] {
             if !remarks.is_empty() {
                 warnings.add(format!("{what}: {}", remarks.iter().collect::<Sample>()));
             }

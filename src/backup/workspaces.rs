@@ -32,7 +32,7 @@ pub struct Requests {
 /// The errors of [`Draft::request`]. For all workspaces, also an error if Windmill is unreachable or refuses the
 /// token, or if the token sees no workspace, more than [`WORKSPACES_MAX`], or not the one that the draft names.
 pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests, RequestError> {
-    let (listed, forks, is_all) = match draft.wanted()? {
+    let (seen, is_all) = match draft.wanted()? {
         Target::One(workspace) => {
             let request = draft.request(&workspace)?;
             // "All" stands for the workspaces that Windmill lists, not for a name that a caller makes up.
@@ -44,48 +44,36 @@ pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Res
             }
             return Ok(Requests { list: vec![request], is_single: true });
         }
-        Target::Several(listed) => (listed, Vec::new(), false),
-        Target::All(token) => {
-            let Seen { listed, forks } = ask(config, &token, cancel)?;
-            (listed, forks, true)
-        }
+        Target::Several(listed) => (Seen { listed, forks: Vec::new() }, false),
+        Target::All(token) => (ask(config, &token, cancel)?, true),
     };
-    let (mut requests, unnameable) = requests_for(draft, &listed, is_all)?;
-    let warnings = list_warnings(&forks, unnameable);
-    for request in &mut requests {
-        request.list_warnings.clone_from(&warnings);
-    }
-    Ok(Requests { list: requests, is_single: false })
-}
-
-/// Returns a request for each workspace, and the faults of those that have none: the templates make a name of them that
-/// is not valid. Windmill listed these, so they must not stop the others.
-///
-/// # Errors
-/// The first fault, if the workspaces were named by the settings, or if each of them has one.
-fn requests_for(
-    draft: &Draft<'_>,
-    listed: &[WorkspaceId],
-    is_all: bool,
-) -> Result<(Vec<SyncRequest>, Vec<String>), RequestError> {
-    let (mut requests, mut faults, mut first) = (Vec::new(), Vec::new(), None);
-    for workspace in listed {
+    let mut list = Vec::new();
+    let mut unnameable = Sample::default();
+    let mut first = None;
+    for workspace in &seen.listed {
         match draft.request(workspace) {
-            Ok(request) => requests.push(request),
+            Ok(request) => list.push(request),
+            Err(error) if !is_all => return Err(error),
+            // The templates make a name of this workspace that is not valid. Windmill listed it, so it must not stop the
+            // others.
             Err(error) => {
-                faults.push([workspace.as_str(), " (", &error.message, ")"].concat());
+                unnameable.add(format!("{workspace} ({})", error.message).as_bytes());
                 first.get_or_insert(error);
             }
         }
     }
-    match first {
-        Some(error) if !is_all || requests.is_empty() => Err(error),
-        _ => Ok((requests, faults)),
+    if let Some(error) = first.filter(|_| list.is_empty()) {
+        return Err(error);
     }
+    let warnings = list_warnings(&seen.forks, &unnameable);
+    for request in &mut list {
+        request.list_warnings.clone_from(&warnings);
+    }
+    Ok(Requests { list, is_single: false })
 }
 
 /// Returns the warnings about the workspaces that are left out.
-pub(super) fn list_warnings(forks: &[WorkspaceId], unnameable: Vec<String>) -> Vec<String> {
+pub(super) fn list_warnings(forks: &[WorkspaceId], unnameable: &Sample) -> Vec<String> {
     let mut warnings = Vec::new();
     if !forks.is_empty() {
         let forks: Vec<_> = forks.iter().map(WorkspaceId::as_str).collect();
@@ -94,7 +82,6 @@ pub(super) fn list_warnings(forks: &[WorkspaceId], unnameable: Vec<String>) -> V
         warnings.push(format!("WINDMILL_WORKSPACE is *, and forks are left out ({}): {why}", forks.join(", ")));
     }
     if !unnameable.is_empty() {
-        let unnameable: Sample = unnameable.into_iter().collect();
         warnings.push(format!(
             "WINDMILL_WORKSPACE is *, and workspaces are left out, since GIT_BRANCH or GIT_SUBDIR makes no valid name of \
              them: {unnameable}"

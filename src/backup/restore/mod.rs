@@ -138,7 +138,7 @@ fn restore(
     let git = source.git(&run_env, &folder)?;
     let commit = source.step(Step::Fetch, || retry::patiently(&run_env.deadline, || fetch(source, &git, options)))?;
     report.commit = Some(commit.clone());
-    let tip = tip::at(source, &git, &commit)?;
+    let tip = tip::examine(source, &git, Some(commit.clone()))?;
     tip.plan.warnings.iter().for_each(|warning| report.warnings.add(warning.clone()));
     let account = target.step(Step::Probe, || target.account(&run_env))?;
     target.warn_about_access(&account, &mut report.warnings);

@@ -5,18 +5,19 @@ use std::fmt::Write as _;
 use std::io;
 
 use crate::backup::run_context::RunContext;
-use crate::backup::sync::merge::Merged;
+use crate::backup::sync::last_sync::Now;
 use crate::backup::sync::tip::RemoteTip;
 use crate::config::CommitPer;
+use crate::git::ls_tree::join;
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, TreeDiff, printable, summary};
 use crate::git::{Git, GitError, ItemCommit};
 use crate::model::names::Identity;
-use crate::model::run_result::Changed;
+use crate::model::run_result::{Changed, Warnings};
 use crate::util::parallel::both;
 use crate::util::redact::{self, Redactor};
 use crate::util::secret::Secret;
-use crate::windmill::api::{self, Account};
+use crate::windmill::api;
 use crate::windmill::editors::{self, Edits};
 use crate::windmill::item_path::{self, ItemId};
 
@@ -28,17 +29,7 @@ const ITEMS_MAX: usize = 500;
 /// Up to this many changed files, items get a commit each. The list of these files is held in memory.
 const FILES_MAX: usize = 10_000;
 
-/// The result of committing.
-pub struct CreatedCommit {
-    /// The last commit.
-    pub commit: ObjectId,
-    /// The expected tree of our folder in that commit.
-    pub folder: ObjectId,
-    /// A warning for the user, once the commit is on the branch.
-    pub warning: Option<String>,
-}
-
-/// Commits what differs from the tip.
+/// Commits what differs from the tip. Returns the last commit.
 ///
 /// # Errors
 /// [`GitError`].
@@ -46,32 +37,30 @@ pub fn make(
     run: RunContext<'_>,
     git: &Git<'_>,
     tip: &RemoteTip,
-    merged: &Merged,
-    account: &Account,
-    version: Option<&str>,
-) -> Result<CreatedCommit, GitError> {
-    let comparison = &merged.comparison;
+    comparison: &TreeDiff,
+    now: &Now,
+    warnings: &mut Warnings,
+) -> Result<ObjectId, GitError> {
     let (items, is_all) = changed_items(comparison)?;
     // Windmill is asked while git works.
     let ask = || {
         let windmill = run.windmill(git.run_env());
         let asks = run.env.config.commit_authors;
-        let edits = if asks { editors::last_edits(&windmill, account, &items) } else { Edits::new() };
+        let edits = if asks { editors::last_edits(&windmill, &now.account, &items) } else { Edits::new() };
         (edits, run.key(git.run_env()))
     };
-    let ((edits, key), tree) = both("ask", ask, || merged.tree(run, git, tip));
-    let (key, warning) = match key {
-        Ok(key) => (key, None),
-        Err(fault) => {
-            let why = Redactor::new(&run.request.secrets()).redact(&fault.message);
-            let lacks = "the commit has no fingerprint of the key that encrypted its secrets, so a restore needs \
-                         --key-file for them";
-            (None, Some(format!("{lacks}: {why}")))
-        }
-    };
-    let trailers = trailers(run, account, version, key.as_ref());
+    let ((edits, key), tree) = both("ask", ask, || wanted_tree(run, git, tip, comparison));
+    let key = key.unwrap_or_else(|error| {
+        let why = Redactor::new(&run.request.secrets()).redact(&error.message);
+        warnings.add(format!(
+            "the commit has no fingerprint of the key that encrypted its secrets, so a restore needs --key-file for \
+             them: {why}"
+        ));
+        None
+    });
+    let trailers = trailers(run, now, key.as_ref());
     let builder = CommitBuilder { run, comparison, edits, trailers };
-    let (whole, folder) = tree?;
+    let tree = tree?;
     // One commit removes the invalid entries too, which belong to no item.
     let is_sound = tip.invalid_entries.is_empty();
     if run.env.config.commit_per == CommitPer::Item && is_all && is_sound && !items.is_empty() {
@@ -79,15 +68,33 @@ pub fn make(
         let commits = by_item.iter().map(|(item, changes)| builder.item_commit(item, changes));
         let commits = commits.collect::<io::Result<Vec<_>>>()?;
         let (path, ours) = (run.request.subdir.as_str(), &run.request.author);
-        if let Some(commit) = git.commit_chain(tip.commit.as_ref(), path, ours, &commits, &whole)? {
-            return Ok(CreatedCommit { commit, folder, warning });
+        if let Some(commit) = git.commit_chain(tip.commit.as_ref(), path, ours, &commits, &tree)? {
+            return Ok(commit);
         }
         // For example, a file of one item replaces a folder of another. Each commit is right, but not in every order.
         log::warn!("the commits of single items do not add up to the whole change, so one commit is made");
     }
     let message = builder.whole_message()?;
-    let commit = git.commit(&whole, tip.commit.as_ref(), &run.request.author, &message)?;
-    Ok(CreatedCommit { commit, folder, warning })
+    git.commit(&tree, tip.commit.as_ref(), &run.request.author, &message)
+}
+
+/// Returns the tree to commit. The tree of our folder in it is read again and compared with the wanted files.
+fn wanted_tree(
+    run: RunContext<'_>,
+    git: &Git<'_>,
+    tip: &RemoteTip,
+    comparison: &TreeDiff,
+) -> Result<ObjectId, GitError> {
+    let wanted = comparison.after();
+    let folder = git.compose(wanted)?;
+    for file in join(wanted.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
+        let (_, (wanted, there)) = file?;
+        if wanted != there {
+            let message = "git did not put into the commit what was pulled; nothing was pushed";
+            return Err(GitError::Checkout(message.to_owned()));
+        }
+    }
+    git.with_folder(tip.commit.as_ref(), run.request.subdir.as_str(), &folder)
 }
 
 fn item_of(change: &Change) -> Option<ItemId> {
@@ -110,13 +117,13 @@ fn changed_items(comparison: &TreeDiff) -> io::Result<(BTreeSet<ItemId>, bool)> 
 
 /// Returns the trailers of every commit. From the fingerprint of the key, a restore knows whether a workspace can read
 /// the secrets of the commit.
-fn trailers(run: RunContext<'_>, account: &Account, version: Option<&str>, key: Option<&Secret>) -> String {
+fn trailers(run: RunContext<'_>, now: &Now, key: Option<&Secret>) -> String {
     let unknown = "unknown";
     format!(
         "Windmill-Workspace: {}\nWindmill-Version: {}\nWmill-Version: {}\n{}",
         run.request.workspace,
-        account.server_version.as_deref().unwrap_or(unknown),
-        version.unwrap_or(unknown),
+        now.account.server_version.as_deref().unwrap_or(unknown),
+        now.wmill.as_ref().map_or(unknown, |wmill| &wmill.version),
         key.map(api::key_trailer).unwrap_or_default(),
     )
 }

@@ -4,7 +4,6 @@ use std::io;
 
 use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
-use crate::backup::sync::merge::Merged;
 use crate::backup::sync::tip::RemoteTip;
 use crate::config::Config;
 use crate::git::object::Entry;
@@ -19,17 +18,18 @@ use crate::windmill::api::Account;
 use crate::windmill::deletions::{self, Deletions, Visitor};
 use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::secret_files::{self, SETTINGS_FILE};
-use crate::windmill::wmill_yaml::{Kinds, Plan};
+use crate::windmill::wmill_yaml::Kinds;
 
 /// Size limit for a variable. A larger one counts as a secret in plain text; Windmill's own limit is far lower.
 const VARIABLE_BYTES_MAX: u64 = 1 << 20;
 
-/// Refuses to export the encryption key, unless the settings allow it.
+/// Refuses to export the encryption key, unless the settings allow it. Only the settings can ask for it.
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
-pub fn refuse_the_key(config: &Config, plan: &Plan) -> Result<(), BackupError> {
-    if plan.kinds.include_key && !config.allow_plaintext_secrets {
+pub fn refuse_the_key(config: &Config) -> Result<(), BackupError> {
+    let is_asked_for = config.kinds_included.as_ref().is_some_and(|kinds| kinds.contains(&"key"));
+    if is_asked_for && !config.allow_plaintext_secrets {
         let message = "WMILL_INCLUDE asks for the workspace's encryption key: with it in the repository, all secrets \
                        in its history can be read. Set ALLOW_PLAINTEXT_SECRETS=true if that is what you want";
         return Err(BackupError::new(Code::PlaintextSecrets, message));
@@ -108,9 +108,9 @@ fn holds_a_backup(tip: &RemoteTip) -> Result<bool, BackupError> {
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
-pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds) -> Result<(), BackupError> {
+pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &Kinds) -> Result<(), BackupError> {
     if !run.env.config.allow_plaintext_secrets {
-        let plain = plain_secrets(git, &merged.comparison).map_err(GitError::from)?;
+        let plain = plain_secrets(git, comparison).map_err(GitError::from)?;
         if !plain.is_empty() {
             let message = format!(
                 "Windmill gave out secrets in plain text, which would stay in the repository's history for ever: {plain}; \
@@ -119,10 +119,10 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds)
             return Err(BackupError::new(Code::PlaintextSecrets, message));
         }
     }
-    if run.request.flags.allow_mass_deletion || merged.comparison.changed().deleted == 0 {
+    if run.request.flags.allow_mass_deletion || comparison.changed().deleted == 0 {
         return Ok(());
     }
-    let deletions = deletions(merged, kinds).map_err(GitError::from)?;
+    let deletions = deletions(comparison, kinds).map_err(GitError::from)?;
     if !deletions.exceeds(run.env.config.deletions_percent_max) {
         return Ok(());
     }
@@ -140,9 +140,9 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, merged: &Merged, kinds: &Kinds)
     ))
 }
 
-fn deletions(merged: &Merged, kinds: &Kinds) -> io::Result<Deletions> {
+fn deletions(comparison: &TreeDiff, kinds: &Kinds) -> io::Result<Deletions> {
     let each = |visit: &mut Visitor<'_>| {
-        for pair in merged.comparison.pairs()? {
+        for pair in comparison.pairs()? {
             let (path, (before, after)) = pair?;
             if let Ok(path) = std::str::from_utf8(&path) {
                 visit(path, before.as_ref().map(blob), after.as_ref().map(blob));

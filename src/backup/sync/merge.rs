@@ -2,18 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 
-use crate::backup::error::BackupError;
-use crate::backup::run_context::RunContext;
 use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::tip::{RemoteTip, is_shared_ui};
-use crate::git::ls_tree::{GitPath, Listing, join};
-use crate::git::object::ObjectId;
+use crate::git::ls_tree::{GitPath, Listing, join, walk};
 use crate::git::tree_diff::{Sample, TreeDiff, printable};
 use crate::git::verify_index;
 use crate::git::{Git, GitError};
 use crate::model::names::WorkspaceId;
 use crate::model::run_result::Warnings;
+use crate::util::files;
 use crate::windmill::item_path::{self, ItemId, WMILL_LOCK};
 use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot::{SHARED_UI, Snapshot};
@@ -75,48 +74,23 @@ fn entry_of(path: &str) -> String {
     path.strip_suffix(".yaml").map_or_else(|| path.to_owned(), |base| [base, ".json"].concat())
 }
 
-/// The folder in the repository, and what will take its place.
-pub struct Merged {
-    /// The differences between both.
-    pub comparison: TreeDiff,
-}
-
-impl Merged {
-    /// Returns the tree to commit, and the tree of our folder in it. That tree is read again and compared with the wanted
-    /// files.
-    ///
-    /// # Errors
-    /// [`GitError`], also if git did not put the wanted files into the tree.
-    pub fn tree(&self, run: RunContext<'_>, git: &Git<'_>, tip: &RemoteTip) -> Result<(ObjectId, ObjectId), GitError> {
-        let wanted = self.comparison.after();
-        let folder = git.compose(wanted)?;
-        for file in join(wanted.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
-            let (_, (wanted, there)) = file?;
-            if wanted != there {
-                let message = "git did not put into the commit what was pulled; nothing was pushed";
-                return Err(GitError::Checkout(message.to_owned()));
-            }
-        }
-        let whole = git.with_folder(tip.commit.as_ref(), run.request.subdir.as_str(), &folder)?;
-        Ok((whole, folder))
-    }
-}
-
-/// Stages the pulled files, checks that git staged exactly these, and compares them with what the repository held.
+/// Stages the pulled files, checks that git staged exactly these, and compares what the repository's folder holds with
+/// what it will hold.
 ///
 /// # Errors
-/// [`BackupError`] if git or the disk fails.
+/// [`GitError`].
 pub fn compose(
     git: &Git<'_>,
     tip: &RemoteTip,
     pulled: &Pulled<'_>,
     warnings: &mut Warnings,
-) -> Result<Merged, BackupError> {
+) -> Result<TreeDiff, GitError> {
+    remove_superseded(git.tree_folder(), &pulled.snapshot.sides.own_items(), &tip.workspace)?;
     let staged = git.stage()?;
     if let Some(message) = verify_index::verify(git.tree_folder(), &staged, &tip.folder)? {
-        return Err(GitError::Checkout(message).into());
+        return Err(GitError::Checkout(message));
     }
-    let (merged, replaced) = merge(git, tip, pulled, &staged).map_err(GitError::from)?;
+    let (comparison, replaced) = merge(git, tip, pulled, &staged)?;
     if !replaced.is_empty() {
         warnings.add(format!("the workspace's files replaced these of the repository: {replaced}"));
     }
@@ -126,15 +100,33 @@ pub fn compose(
             printable(path)
         ));
     }
-    Ok(merged)
+    Ok(comparison)
+}
+
+/// Removes the old files of items that became workspace-specific: wmill does not touch them, and writes new files
+/// beside them, under another name.
+fn remove_superseded(folder: &Path, own_items: &[(String, String)], workspace: &WorkspaceId) -> io::Result<()> {
+    if own_items.is_empty() {
+        return Ok(());
+    }
+    let own = |(kind, path): &(String, String)| {
+        (format!("{path}.{workspace}.{kind}.yaml").into_bytes(), format!("{path}.{kind}.yaml"))
+    };
+    let own: BTreeMap<_, _> = own_items.iter().map(own).collect();
+    for file in walk(folder)? {
+        // Only a path that the walk finds is certain to lie in the folder.
+        let common = own.get(&file?.0).map(|common| folder.join(common));
+        if let Some(common) = common.filter(|common| common.is_file()) {
+            files::remove_file(&common)?;
+        }
+    }
+    Ok(())
 }
 
 /// Merges the staged files with those of the repository that stay. Returns those that were replaced, too.
-fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: &Listing) -> io::Result<(Merged, Sample)> {
-    let superseded = superseded(staged, &pulled.snapshot.sides.own_items(), &tip.workspace)?;
-    let (written, _) = staged.sifted(git.listing_place("written.listing"), |path, _| !superseded.contains(path))?;
-    let (kept, replaced) = keep(&written, tip, pulled)?;
-    let merged = join(tip.folder.entries()?, written.entries()?).filter_map(|file| {
+fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: &Listing) -> io::Result<(TreeDiff, Sample)> {
+    let (kept, replaced) = keep(staged, tip, pulled)?;
+    let merged = join(tip.folder.entries()?, staged.entries()?).filter_map(|file| {
         let of_both = file.map(|(path, (before, after))| {
             let stays = kept.contains(&path) || !pulled.has(&path);
             Some((path, if stays { before } else { after }?))
@@ -142,40 +134,17 @@ fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: &Listing) 
         of_both.transpose()
     });
     let after = Listing::write(git.listing_place("merged.listing"), merged)?;
-    Ok((Merged { comparison: TreeDiff::of(tip.folder.clone(), after)? }, replaced))
-}
-
-/// Returns the old files of items that became workspace-specific: wmill does not touch them, and writes new files
-/// beside them, under another name.
-fn superseded(
-    staged: &Listing,
-    own_items: &[(String, String)],
-    workspace: &WorkspaceId,
-) -> io::Result<BTreeSet<GitPath>> {
-    let mut superseded = BTreeSet::new();
-    if own_items.is_empty() {
-        return Ok(superseded);
-    }
-    let own = |(kind, path): &(String, String)| {
-        (format!("{path}.{workspace}.{kind}.yaml").into_bytes(), format!("{path}.{kind}.yaml").into_bytes())
-    };
-    let own: BTreeMap<_, _> = own_items.iter().map(own).collect();
-    for file in staged.entries()? {
-        if let Some(common) = own.get(&file?.0) {
-            superseded.insert(common.clone());
-        }
-    }
-    Ok(superseded)
+    Ok((TreeDiff::of(tip.folder.clone(), after)?, replaced))
 }
 
 /// Returns the repository's files that stay, and those that would have stayed, but were replaced.
-fn keep(written: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BTreeSet<GitPath>, Sample)> {
+fn keep(staged: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BTreeSet<GitPath>, Sample)> {
     // If wmill saw a file that is gone now, wmill deleted it.
     let is_on_repository = pull.base != PullBase::Empty;
     // With patterns, what was not pulled may lie outside of them. So only pulled items replace other files.
-    let pulled = if !tip.plan.scope.is_all() && is_on_repository { Some(items_of(written, tip)?) } else { None };
+    let pulled = if !tip.plan.scope.is_all() && is_on_repository { Some(items_of(staged, tip)?) } else { None };
     let (mut kept, mut replaced) = (BTreeSet::new(), Vec::new());
-    for pair in join(tip.folder.entries()?, written.entries()?) {
+    for pair in join(tip.folder.entries()?, staged.entries()?) {
         let (path, (Some(entry), after)) = pair? else { continue };
         if !pull.has(&path) {
             continue;
@@ -191,17 +160,13 @@ fn keep(written: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BT
     }
     // A file cannot stay where there is a folder now, nor below a path that is a file now.
     if !kept.is_empty() {
-        let folders_of_kept: BTreeSet<_> = kept.iter().flat_map(|path| parents(path)).map(<[u8]>::to_vec).collect();
-        let (mut folders, mut files) = (BTreeSet::new(), BTreeSet::new());
-        for file in written.entries()? {
+        for file in staged.entries()? {
             let (path, _) = file?;
-            folders.extend(parents(&path).filter(|folder| kept.contains(*folder)).map(<[u8]>::to_vec));
-            if folders_of_kept.contains(&path) {
-                files.insert(path);
-            }
+            replaced.extend(parents(&path).filter_map(|folder| kept.take(folder)));
+            // In the order of bytes, `0` follows `/`.
+            let below = [&path[..], b"/"].concat()..[&path[..], b"0"].concat();
+            replaced.extend(kept.extract_if(below, |_| true));
         }
-        let gives_way = |path: &GitPath| folders.contains(path) || parents(path).any(|parent| files.contains(parent));
-        replaced.extend(kept.extract_if(.., gives_way));
         replaced.sort_unstable();
     }
     let replaced = replaced.iter().collect();
@@ -226,9 +191,9 @@ fn is_windmills(path: &[u8], tip: &RemoteTip, pulled: Option<&BTreeSet<ItemId>>)
 }
 
 /// Returns the items that were pulled, or that lost a file to wmill: these are within the patterns.
-fn items_of(written: &Listing, tip: &RemoteTip) -> io::Result<BTreeSet<ItemId>> {
+fn items_of(staged: &Listing, tip: &RemoteTip) -> io::Result<BTreeSet<ItemId>> {
     let mut found = BTreeSet::new();
-    for file in join(tip.folder.entries()?, written.entries()?) {
+    for file in join(tip.folder.entries()?, staged.entries()?) {
         let (path, (before, after)) = file?;
         let is_touched = after.is_some() || before.is_some_and(|entry| !tip.is_withheld(&path, &entry));
         if is_touched && let Ok(path) = std::str::from_utf8(&path) {

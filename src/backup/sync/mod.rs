@@ -18,7 +18,6 @@ use std::time::Instant;
 use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::run_context::{Env, Outcome, RunContext};
-use crate::backup::sync::merge::Merged;
 use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::push::NotPushed;
 use crate::backup::sync::steps::{LiveSteps, Start, SyncSteps};
@@ -69,7 +68,10 @@ fn result_of(
     let _scope = logging::run_scope(run_id, workspace.as_str());
     log::info!("run {run_id}: syncing workspace {workspace} to {remote} (branch {branch})");
     let mut warnings = Warnings::default();
-    let ended = error::catch_panic(|| run_steps(&mut warnings));
+    let ended = error::catch_panic(|| {
+        guards::refuse_the_key(run.env.config)?;
+        run_steps(&mut warnings)
+    });
     run.conclude(run_id, started, ended, warnings)
 }
 
@@ -102,10 +104,10 @@ impl<W: SyncSteps> SyncRun<'_, W> {
             match self.attempt() {
                 Ok(Ok(success)) => return Ok(success),
                 Ok(Err(NotPushed::Refused { paths, why })) => {
-                    if paths.is_empty() || refusals == REFUSALS_MAX || !self.steps.leave_out(&paths) {
+                    refusals += 1;
+                    if paths.is_empty() || refusals > REFUSALS_MAX || !self.steps.leave_out(&paths, refusals) {
                         return Err(push::refused(self.run, &why));
                     }
-                    refusals += 1;
                 }
                 Ok(Err(NotPushed::Rejected(why))) => {
                     log::info!("the push was rejected: {why}");
@@ -154,55 +156,42 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     /// Runs one round, from the pull to the push. The inner error is a reason to try again.
     fn attempt(&mut self) -> Result<Result<Outcome, NotPushed>, BackupError> {
         let run = self.run;
+        let SyncRequest { workspace, remote, branch, flags, .. } = run.request;
         self.warn_about_repository();
-        guards::refuse_the_key(run.env.config, &self.steps.tip().plan)?;
         let base = run.step(Step::Pull, || self.steps.pull())?;
         self.warn_about_pull_base(base);
-        let (merged, commit) = run.step(Step::Commit, || self.prepare(base))?;
-        match commit {
-            Some(commit) => self.deliver(commit, &merged),
-            None if merged.comparison.changed() == Changed::default() => Ok(Ok(self.leave_as_it_is())),
-            None => self.show(&merged.comparison).map(Ok),
+        let (comparison, commit) = run.step(Step::Commit, || self.prepare(base))?;
+        let changed = comparison.changed();
+        if let Some(commit) = commit {
+            if let Some(not_pushed) = run.step(Step::Push, || self.steps.push(&commit))? {
+                return Ok(Err(not_pushed));
+            }
+            self.steps.remember(&commit, self.warnings);
+            let message = format!("Successfully synced workspace '{workspace}' to Git");
+            Ok(Ok(Outcome { code: Code::Pushed, message, commit: Some(commit), changed, left_out: Vec::new() }))
+        } else if changed == Changed::default() {
+            let tip = self.steps.tip().commit.clone();
+            if let (Some(tip), false) = (&tip, flags.dry_run) {
+                self.steps.remember(tip, self.warnings);
+            }
+            Ok(Ok(unchanged(run, tip)))
+        } else {
+            let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(GitError::from)?;
+            let message = format!("Would commit to {remote} (branch {branch}): {listed}");
+            Ok(Ok(Outcome { code: Code::DryRun, message, commit: None, changed, left_out: Vec::new() }))
         }
     }
 
     /// Merges the pulled files with the repository's. Commits the result if it differs, and this is not a dry run.
-    fn prepare(&mut self, base: PullBase) -> Result<(Merged, Option<ObjectId>), BackupError> {
-        let merged = self.steps.compose(base, self.warnings)?;
-        self.steps.guard(&merged)?;
+    fn prepare(&mut self, base: PullBase) -> Result<(TreeDiff, Option<ObjectId>), BackupError> {
+        let comparison = self.steps.compose(base, self.warnings)?;
+        self.steps.guard(&comparison)?;
         if self.steps.is_first() {
-            self.warn_about_removed_files(&merged.comparison).map_err(GitError::from)?;
+            self.warn_about_removed_files(&comparison).map_err(GitError::from)?;
         }
-        let is_committed = merged.comparison.changed() != Changed::default() && !self.run.request.flags.dry_run;
-        let commit = if is_committed { Some(self.steps.commit(&merged)?) } else { None };
-        Ok((merged, commit))
-    }
-
-    fn leave_as_it_is(&mut self) -> Outcome {
-        let tip = self.steps.tip().commit.clone();
-        if let (Some(tip), false) = (&tip, self.run.request.flags.dry_run) {
-            self.steps.remember(tip, self.warnings);
-        }
-        unchanged(self.run, tip)
-    }
-
-    fn show(&self, comparison: &TreeDiff) -> Result<Outcome, BackupError> {
-        let listed = comparison.summary(LISTED_IN_MESSAGE_MAX);
-        let listed = listed.map_err(GitError::from)?;
-        let SyncRequest { remote, branch, .. } = self.run.request;
-        let message = format!("Would commit to {remote} (branch {branch}): {listed}");
-        Ok(Outcome { code: Code::DryRun, message, commit: None, changed: comparison.changed(), left_out: Vec::new() })
-    }
-
-    /// Reports success only if the commit was read back from the branch.
-    fn deliver(&mut self, commit: ObjectId, merged: &Merged) -> Result<Result<Outcome, NotPushed>, BackupError> {
-        if let Some(not_pushed) = self.run.step(Step::Push, || self.steps.push(&commit))? {
-            return Ok(Err(not_pushed));
-        }
-        self.steps.remember(&commit, self.warnings);
-        let message = format!("Successfully synced workspace '{}' to Git", self.run.request.workspace);
-        let changed = merged.comparison.changed();
-        Ok(Ok(Outcome { code: Code::Pushed, message, commit: Some(commit), changed, left_out: Vec::new() }))
+        let is_committed = comparison.changed() != Changed::default() && !self.run.request.flags.dry_run;
+        let commit = if is_committed { Some(self.steps.commit(&comparison, self.warnings)?) } else { None };
+        Ok((comparison, commit))
     }
 
     fn warn_about_repository(&mut self) {
@@ -544,7 +533,7 @@ mod tests {
             self.scene.left_out.clone()
         }
 
-        fn leave_out(&mut self, paths: &[String]) -> bool {
+        fn leave_out(&mut self, paths: &[String], _: u32) -> bool {
             self.asked.note(format!("leave_out:{}", paths.join(",")));
             let is_new = self.scene.left_out.iter().all(|one| !paths.contains(&one.item));
             let refused = paths.iter().map(|path| LeftOut { item: path.clone(), reason: "refused".to_owned() });
@@ -567,7 +556,7 @@ mod tests {
         }
 
         /// Returns the changes of the scene.
-        fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {
+        fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<TreeDiff, BackupError> {
             self.ask("compose", (base == PullBase::Empty).then_some("empty"))?;
             self.scene.warning.into_iter().for_each(|warning| warnings.add(warning.to_owned()));
             let listing = |name: &str, absent, digit| {
@@ -577,14 +566,14 @@ mod tests {
                 Listing::write(self.run_dir.path().join(name), entries).expect("a folder to write to")
             };
             let comparison = TreeDiff::of(listing("before", Mark::Added, "1"), listing("after", Mark::Deleted, "2"));
-            Ok(Merged { comparison: comparison.expect("a folder to write to") })
+            Ok(comparison.expect("a folder to write to"))
         }
 
-        fn guard(&mut self, _: &Merged) -> Result<(), BackupError> {
+        fn guard(&mut self, _: &TreeDiff) -> Result<(), BackupError> {
             self.ask("guard", None)
         }
 
-        fn commit(&mut self, _: &Merged) -> Result<ObjectId, BackupError> {
+        fn commit(&mut self, _: &TreeDiff, _: &mut Warnings) -> Result<ObjectId, BackupError> {
             self.ask("commit", Some(&self.tip()))?;
             Ok(id(commit_of(self.pulls)))
         }
@@ -594,7 +583,7 @@ mod tests {
             Ok(self.scene.arrivals.pop_front())
         }
 
-        fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings) {
+        fn remember(&mut self, commit: &ObjectId, warnings: &Warnings) {
             self.asked.note(format!("remember:{}", digit(commit)));
             *self.asked.remembered.lock().expect("whole") = warnings.list().to_vec();
         }

@@ -5,7 +5,6 @@ use crate::backup::run_context::RunContext;
 use crate::git::object::ObjectId;
 use crate::git::{self, Git, GitError, Pushed};
 use crate::model::result_code::Code;
-use crate::util::parallel::both;
 use crate::util::retry::{self, Retry};
 
 /// Why a push did not bring the commit to the branch, if another commit may.
@@ -49,15 +48,14 @@ pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<
     }
 }
 
-/// Returns whether the branch of the remote holds the commit. At the same time, notes that the checkout is at that
-/// commit. If the branch does not hold it after all, the next fetch corrects the note.
+/// Returns whether the branch of the remote holds the commit. Before, notes that the checkout is at that commit. If the
+/// branch does not hold it after all, the next fetch corrects the note.
 fn is_there(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<bool, GitError> {
-    let (noted, state) = both("note", || git.set_tip_ref(commit), || git.remote_state());
-    if let Err(error) = noted {
+    if let Err(error) = git.set_tip_ref(commit) {
         // This costs the next sync a fetch, but the current sync still counts.
         log::warn!("cannot record the tip of the checkout: {}", BackupError::from(error).message);
     }
-    let state = state?;
+    let state = git.remote_state()?;
     run.note_head(&state);
     git.contains(commit, state.tip.as_ref())
 }

@@ -5,14 +5,15 @@ use std::fs;
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
-use crate::backup::sync::commit::{self, CreatedCommit};
+use crate::backup::sync::commit;
 use crate::backup::sync::guards;
 use crate::backup::sync::last_sync::{LastSync, Now};
-use crate::backup::sync::merge::{self, Merged, Pulled};
+use crate::backup::sync::merge::{self, Pulled};
 use crate::backup::sync::pull::{self, PullBase};
 use crate::backup::sync::push::{self, NotPushed};
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::git::object::ObjectId;
+use crate::git::tree_diff::TreeDiff;
 use crate::git::{Git, RemoteState};
 use crate::model::run_result::{LeftOut, Warnings};
 use crate::process::run_env::RunEnv;
@@ -34,8 +35,9 @@ pub trait SyncSteps {
     /// Returns the items that the pull leaves out.
     fn left_out(&self) -> Vec<LeftOut>;
     /// Leaves out the items that these files belong to, by their paths in the repository. Returns `false`, and leaves
-    /// out nothing, if a file belongs to no item, or to one that was left out before.
-    fn leave_out(&mut self, paths: &[String]) -> bool;
+    /// out nothing, if a file belongs to no item, or to one that was left out before. `refusals` is how often the remote
+    /// refused files in this sync.
+    fn leave_out(&mut self, paths: &[String], refusals: u32) -> bool;
     /// Lets wmill pull into a folder with the base's files.
     ///
     /// # Errors
@@ -45,24 +47,24 @@ pub trait SyncSteps {
     ///
     /// # Errors
     /// [`BackupError`] if wmill did not write what Windmill has, or git or the disk fails.
-    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError>;
+    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<TreeDiff, BackupError>;
     /// Refuses what must not be committed.
     ///
     /// # Errors
     /// [`BackupError`] if it refuses.
-    fn guard(&mut self, merged: &Merged) -> Result<(), BackupError>;
+    fn guard(&mut self, comparison: &TreeDiff) -> Result<(), BackupError>;
     /// Commits on top of the base; the commit is not pushed yet.
     ///
     /// # Errors
     /// [`BackupError`] if git or the disk fails.
-    fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError>;
+    fn commit(&mut self, comparison: &TreeDiff, warnings: &mut Warnings) -> Result<ObjectId, BackupError>;
     /// Pushes a commit to the branch, and checks whether it arrived. Returns `None` if it did.
     ///
     /// # Errors
     /// [`BackupError`] if the remote refuses the commit or does not answer.
     fn push(&mut self, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError>;
-    /// Notes a success with all its warnings, and warns about what the commit lacks.
-    fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings);
+    /// Notes a success with all its warnings.
+    fn remember(&mut self, commit: &ObjectId, warnings: &Warnings);
     /// Fetches the base again.
     ///
     /// # Errors
@@ -98,10 +100,6 @@ pub struct LiveSteps<'a> {
     tip: RemoteTip,
     /// The groups of items that the last pull was narrowed to.
     changed: Option<Changed>,
-    /// The last commit that was made.
-    made: Option<CreatedCommit>,
-    /// How often the remote refused files.
-    refusals: u32,
     /// How many warnings there were before those of an attempt.
     warnings: usize,
 }
@@ -127,7 +125,7 @@ impl<'a> LiveSteps<'a> {
             let (fetched, (wmill, account)) = both(
                 "fetch",
                 || fetch(*run, &git, &last),
-                || both("version", || cli::program(run_env, last.wmill()), || run.account(run_env)),
+                || both("version", || cli::program(run_env, last.state.wmill.as_ref()), || run.account(run_env)),
             );
             Ok((fetched?, (wmill, account?)))
         })?;
@@ -135,9 +133,7 @@ impl<'a> LiveSteps<'a> {
         guards::refuse_lost_rights(*run, &account)?;
         run.warn_about_access(&account, warnings);
         run.warn_about_choice(&account, warnings);
-        // Only the settings can ask for the key.
-        guards::refuse_the_key(run.env.config, &tip::plan_without_file(run.env.config))?;
-        let query = tip.as_ref().map_or_else(|| last.query(), |tip| &tip.plan.query);
+        let query = tip.as_ref().map_or(&last.state.query, |tip| &tip.plan.query);
         let snapshot = run.step(Step::Probe, || run.snapshot(run_env, query))?;
         run.warn_about_snapshot(&snapshot, warnings);
         let now = Now { account, wmill, snapshot };
@@ -158,7 +154,7 @@ impl<'a> LiveSteps<'a> {
         guards::refuse_a_public_repository(*run, *run, run_env, &tip, warnings)?;
         // The warnings so far are not saved with a success, since every sync that pulls gives them again.
         let warnings = warnings.list().len();
-        Ok(Start::Pull(Self { run, git, last, now, tip, changed: None, made: None, refusals: 0, warnings }))
+        Ok(Start::Pull(Self { run, git, last, now, tip, changed: None, warnings }))
     }
 }
 
@@ -167,8 +163,7 @@ impl<'a> LiveSteps<'a> {
 fn fetch(run: RunContext<'_>, git: &Git<'_>, last: &LastSync) -> Result<(RemoteState, Option<RemoteTip>), BackupError> {
     retry::patiently(&git.run_env().deadline, || {
         let state = tip::ask(run, git)?;
-        let is_known = last.is_usable() && last.is_at(state.tip.as_ref());
-        let tip = if is_known { None } else { Some(tip::bring(run, git, &state)?) };
+        let tip = if last.is_at(state.tip.as_ref()) { None } else { Some(tip::bring(run, git, &state)?) };
         Ok((state, tip))
     })
 }
@@ -197,23 +192,22 @@ impl SyncSteps for LiveSteps<'_> {
         self.now.snapshot.left_out_list()
     }
 
-    fn leave_out(&mut self, paths: &[String]) -> bool {
-        let (prefix, snapshot) = (self.run.request.subdir.prefix(), &mut self.now.snapshot);
-        let workspace = &self.tip.workspace;
-        let items = paths.iter().map(|path| Some((merge::name_of_owner(path.strip_prefix(&prefix)?, workspace), path)));
-        let Some(items) = items.collect::<Option<Vec<_>>>() else { return false };
-        let known = snapshot.digests_of(&items.iter().map(|(item, _)| item.clone()).collect()).unwrap_or_default();
-        if !items.iter().all(|(item, _)| known.contains_key(item) && !snapshot.left_out.named.contains_key(item)) {
+    fn leave_out(&mut self, paths: &[String], refusals: u32) -> bool {
+        let prefix = self.run.request.subdir.prefix();
+        let snapshot = &mut self.now.snapshot;
+        let owner = |path: &String| Some(merge::name_of_owner(path.strip_prefix(&prefix)?, &self.tip.workspace));
+        let Some(items) = paths.iter().map(owner).collect::<Option<Vec<_>>>() else { return false };
+        let known = snapshot.digests_of(&items.iter().cloned().collect()).unwrap_or_default();
+        if !items.iter().all(|item| known.contains_key(item) && !snapshot.left_out.named.contains_key(item)) {
             return false;
         }
-        for (item, path) in items {
+        for (item, path) in items.iter().zip(paths) {
             let reason = format!("the remote refuses `{path}`: it is too large, or has a secret in it");
             log::warn!("{item} is left out: {reason}");
-            snapshot.leave_out(&item, &reason);
+            snapshot.leave_out(item, &reason);
         }
-        self.refusals += 1;
-        if self.refusals >= REFUSALS_ONE_BY_ONE_MAX {
-            let again = snapshot.leave_out_again(self.last.found());
+        if refusals >= REFUSALS_ONE_BY_ONE_MAX {
+            let again = snapshot.leave_out_again(&self.last.state.found);
             again.unwrap_or_else(|error| log::warn!("cannot read which items were refused before: {error}"));
         }
         true
@@ -226,9 +220,9 @@ impl SyncSteps for LiveSteps<'_> {
             // taken.
             self.now.snapshot = run.snapshot(git.run_env(), &tip.plan.query)?;
         }
-        let refused = self.last.refused(&self.now).map_or(&[][..], |pull| &pull.found);
-        let judged = self.now.snapshot.judge_by(&tip.plan);
-        judged.and_then(|()| self.now.snapshot.leave_out_again(refused))?;
+        self.now.snapshot.judge_by(&tip.plan)?;
+        let refused = self.last.refused(&self.now);
+        self.now.snapshot.leave_out_again(refused)?;
         let changed = self.last.changed_groups(&self.now, tip);
         self.changed = changed.inspect_err(|why| log::debug!("the whole workspace is pulled: {why}")).ok();
         if let Some(changed) = &self.changed {
@@ -239,44 +233,36 @@ impl SyncSteps for LiveSteps<'_> {
             }
             self.changed = None;
         }
-        pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), &mut self.now.snapshot, self.last.found())
+        pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), &mut self.now.snapshot, &self.last.state.found)
     }
 
-    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<Merged, BackupError> {
+    fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<TreeDiff, BackupError> {
         let snapshot = &self.now.snapshot;
-        let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.last.had_shared_ui());
+        let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.last.state.shared_ui);
         let pulled = Pulled { base, changed: self.changed.as_ref(), snapshot, owns_ui };
-        merge::compose(&self.git, &self.tip, &pulled, warnings)
+        Ok(merge::compose(&self.git, &self.tip, &pulled, warnings)?)
     }
 
-    fn guard(&mut self, merged: &Merged) -> Result<(), BackupError> {
-        guards::check(*self.run, &self.git, merged, &self.tip.plan.kinds)
+    fn guard(&mut self, comparison: &TreeDiff) -> Result<(), BackupError> {
+        guards::check(*self.run, &self.git, comparison, &self.tip.plan.kinds)
     }
 
-    fn commit(&mut self, merged: &Merged) -> Result<ObjectId, BackupError> {
-        let Now { account, wmill, .. } = &self.now;
-        let version = wmill.as_ref().map(|wmill| wmill.version.as_str());
-        let made = commit::make(*self.run, &self.git, &self.tip, merged, account, version)?;
-        Ok(self.made.insert(made).commit.clone())
+    fn commit(&mut self, comparison: &TreeDiff, warnings: &mut Warnings) -> Result<ObjectId, BackupError> {
+        Ok(commit::make(*self.run, &self.git, &self.tip, comparison, &self.now, warnings)?)
     }
 
     fn push(&mut self, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError> {
         push::deliver(*self.run, &self.git, commit)
     }
 
-    fn remember(&mut self, commit: &ObjectId, warnings: &mut Warnings) {
-        // If git made another commit than it was asked to, the next sync is a full one and finds that out.
-        let made = self.made.take().filter(|made| made.commit == *commit);
-        let is_as_made = |tree: &ObjectId| made.as_ref().is_none_or(|made| made.folder == *tree);
-        let tree = self.git.tree_at(commit, self.run.request.subdir.as_str()).ok().filter(is_as_made);
+    fn remember(&mut self, commit: &ObjectId, warnings: &Warnings) {
         // After a sync that changed something, the next sync may not give all warnings again. It is a full one to find
         // out.
         let told = &warnings.list()[self.warnings..];
         let will_be_told =
             self.tip.commit.as_ref() == Some(commit) || told.iter().all(|it| self.tip.plan.warnings.contains(it));
-        let tree = tree.as_ref().filter(|_| will_be_told);
-        self.last.save(commit, &self.now, tree, told, self.changed.is_none());
-        made.and_then(|made| made.warning).into_iter().for_each(|warning| warnings.add(warning));
+        let tree = self.git.tree_at(commit, self.run.request.subdir.as_str()).ok().filter(|_| will_be_told);
+        self.last.save(commit, &self.now, tree.as_ref(), told, self.changed.is_none());
     }
 
     fn refresh(&mut self) -> Result<(), BackupError> {

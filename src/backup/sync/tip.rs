@@ -97,14 +97,6 @@ pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<
     }
 }
 
-/// Examines a commit that was fetched before. Nothing is checked out.
-///
-/// # Errors
-/// [`BackupError`] if git or the disk fails.
-pub fn at(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<RemoteTip, BackupError> {
-    Ok(examine(run, git, Some(commit.clone()))?)
-}
-
 /// Fetches the objects of the tip.
 fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitError> {
     files::open_folder(git.tree_folder());
@@ -128,9 +120,12 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
     }
 }
 
-/// Lists our folder at the tip, and finds out which entries are valid and which of them wmill may see. Does not read
-/// the rest of the repository.
-fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Result<RemoteTip, GitError> {
+/// Lists our folder at a fetched tip, and finds out which entries are valid and which of them wmill may see. Does not
+/// read the rest of the repository, and checks nothing out.
+///
+/// # Errors
+/// [`GitError`].
+pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Result<RemoteTip, GitError> {
     let path = run.request.subdir.as_str();
     let FolderAt { tree, conflict: path_conflict } = match &commit {
         Some(commit) => git.folder_at(commit, path)?,
@@ -141,7 +136,7 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
         None => Listing::write(git.listing_place(TIP_LISTING), iter::empty())?,
     };
     let (mut check, mut invalid_entries, mut own, mut count) = (EntryCheck::default(), Sample::default(), None, 0);
-    let (folder, valid_count) = listing.sifted(git.listing_place("folder.listing"), |path, entry| {
+    let (folder, _) = listing.sifted(git.listing_place("folder.listing"), |path, entry| {
         count += 1;
         if !check.admits(path, entry) {
             invalid_entries.add(path);
@@ -155,27 +150,26 @@ fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Resu
     if count > ENTRIES_MAX {
         return Err(GitError::Remote { code: Code::PullFailed, message: too_many(path, count), is_passing: false });
     }
-    let visible_tree = if invalid_entries.is_empty() { tree.clone() } else { Some(git.compose(&folder)?) };
     let plan = plan(run, git, own.as_ref())?;
     let mut tip = RemoteTip {
         commit,
+        visible_tree: tree.clone(),
         tree,
-        visible_tree,
         folder,
         invalid_entries,
         path_conflict,
         plan,
         workspace: run.request.workspace.clone(),
     };
-    withhold(git, &mut tip, valid_count)?;
+    withhold(git, &mut tip, count)?;
     Ok(tip)
 }
 
-/// Makes the visible tree, without the files that are hidden from wmill.
+/// Makes the visible tree, without the files that are hidden from wmill, if the folder's tree has other entries. `count`
+/// is the number of all.
 fn withhold(git: &Git<'_>, tip: &mut RemoteTip, count: usize) -> Result<(), GitError> {
-    let place = git.listing_place("visible.listing");
     let mut too_long = Sample::default();
-    let (visible, visible_count) = tip.folder.sifted(place, |path, entry| {
+    let (visible, visible_count) = tip.folder.sifted(git.listing_place("visible.listing"), |path, entry| {
         if path.len() > PATH_BYTES_MAX {
             let start = String::from_utf8_lossy(&path[..PATH_BYTES_NAMED]);
             too_long.add(format!("{start}… ({} bytes)", path.len()).as_bytes());
@@ -218,19 +212,17 @@ fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan,
         // A restore takes the key only from the file that it is given.
         includes.retain(|kind| *kind != "key");
     }
-    let own = match own {
-        Some(entry) if entry.is_file() => git.read_blob(&entry.object, wmill_yaml::FILE_BYTES_MAX)?,
-        Some(_) => BlobContent::Strange("it is a link or a submodule"),
-        None => return Ok(wmill_yaml::read(None, &asked)),
+    let (content, strange) = match own {
+        None => (None, None),
+        Some(entry) if entry.is_file() => match git.read_blob(&entry.object, wmill_yaml::FILE_BYTES_MAX)? {
+            BlobContent::Whole(content) => (Some(content), None),
+            BlobContent::Strange(why) => (None, Some(why)),
+        },
+        Some(_) => (None, Some("it is a link or a submodule")),
     };
-    match own {
-        BlobContent::Whole(content) => Ok(wmill_yaml::read(Some(&content), &asked)),
-        BlobContent::Strange(why) => {
-            let mut plan = wmill_yaml::read(None, &asked);
-            plan.warnings.push(format!("the repository's wmill.yaml is ignored: {why}"));
-            Ok(plan)
-        }
-    }
+    let mut plan = wmill_yaml::read(content.as_deref(), &asked);
+    plan.warnings.extend(strange.map(|why| format!("the repository's wmill.yaml is ignored: {why}")));
+    Ok(plan)
 }
 
 /// Returns whether the path belongs to the workspace's shared UI.

@@ -104,7 +104,7 @@ fn compare(
     files::create_folder(&folder)?;
     let git = run.git(&run_env, &folder)?;
     let tip = run.step(Step::Fetch, || retry::patiently(&run_env.deadline, || tip::refresh(run, &git)))?;
-    guards::refuse_the_key(run.env.config, &tip.plan)?;
+    guards::refuse_the_key(run.env.config)?;
     let (account, mut snapshot) =
         run.step(Step::Probe, || Ok((run.account(&run_env)?, run.snapshot(&run_env, &tip.plan.query)?)))?;
     tip.plan.warnings.iter().for_each(|warning| warnings.add(warning.clone()));
@@ -176,8 +176,8 @@ fn add_gone(
     let base = run.step(Step::Pull, || pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), snapshot, &[]))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);
     let pulled = Pulled { base, changed: None, snapshot, owns_ui };
-    let composed = merge::compose(git, tip, &pulled, &mut Warnings::default())?;
-    for change in composed.comparison.changes().map_err(GitError::from)? {
+    let comparison = merge::compose(git, tip, &pulled, &mut Warnings::default())?;
+    for change in comparison.changes().map_err(GitError::from)? {
         let Change { mark, path, .. } = change.map_err(GitError::from)?;
         if mark == Mark::Deleted && only_in_backup.contains(&path) {
             found.add(mark, &path, Vec::new());

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::slice;
 
 use super::{PullBase, WholePull};
 use crate::backup::error::BackupError;
@@ -30,7 +29,8 @@ impl WholePull<'_> {
             Err(error) if error.retry == Retry::EmptyFolder => error,
             other => return other,
         };
-        match self.pull_without_bad_items(&first.message, snapshot) {
+        let found = self.leave_out_bad_items(&first.message, snapshot);
+        match found.and_then(|found| found.then(|| self.attempt(snapshot)).transpose()) {
             Ok(Some(base)) => return Ok(base),
             Ok(None) => {}
             Err(error) if error.code == Code::ShuttingDown => return Err(error),
@@ -43,47 +43,30 @@ impl WholePull<'_> {
         Err(BackupError { retry: Retry::Never, ..first })
     }
 
-    /// Returns `None` if it does not find the bad items, or if there are too many.
-    fn pull_without_bad_items(&self, first: &str, snapshot: &mut Snapshot) -> Result<Option<PullBase>, BackupError> {
-        let before = snapshot.left_out.named.len();
-        let mut named = named_item(first, snapshot);
-        // wmill may name the item. Contents of files are among its output too, so the item is pulled alone before.
-        while let Some(item) = named {
-            if snapshot.left_out.named.len() - before >= BAD_ITEMS_MAX {
-                return Ok(None);
-            }
-            let Err(why) = self.pull_only(slice::from_ref(&item), snapshot)? else { break };
-            leave_out(snapshot, &item, &why);
-            match self.attempt(snapshot) {
-                Err(error) if error.retry == Retry::EmptyFolder => named = named_item(&error.message, snapshot),
-                other => return other.map(Some),
-            }
-        }
+    /// Pulls the suspects, and parts of what fails, down to single items. Returns whether it found bad items, and not
+    /// too many. If wmill also fails without any item, no item is the cause. `first` is what wmill printed before.
+    fn leave_out_bad_items(&self, first: &str, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
         log::info!("searching for the items that wmill cannot write");
-        if self.leave_out_bad_items(snapshot)? { self.attempt(snapshot).map(Some) } else { Ok(None) }
-    }
-
-    /// Pulls the suspects, and halves of what fails, down to single items. Returns whether it found bad items, and not
-    /// too many. If wmill also fails without any item, no item is the cause.
-    fn leave_out_bad_items(&self, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
         let known = self.unchanged_suspects(snapshot)?;
-        let items = snapshot.names_of_items()?;
-        let (before, mut new) = (snapshot.left_out.named.len(), 0);
+        let before = snapshot.left_out.named.len();
+        let mut new = 0;
+        let mut trusts_names = true;
         // The last one comes first, so that the search reaches single items after few pulls.
-        let mut pending = vec![&items[..]];
-        pending.extend(known.chunks(1).chain([&[][..]]));
-        while let Some(some) = pending.pop() {
-            match (self.pull_only(some, snapshot)?, some) {
-                (Ok(()), _) => {}
-                (Err(_), []) => return Ok(false),
-                (Err(why), [item]) => {
+        let mut pending = Vec::from(parts(snapshot.names_of_items()?, named_item(first).as_ref()));
+        pending.extend(known.iter().map(|item| vec![item.clone()]).chain([Vec::new()]));
+        while let Some(items) = pending.pop() {
+            let Err(why) = self.pull_only(&items, snapshot)? else {
+                // The name of a good item may be part of the content of a file.
+                trusts_names &= items.len() != 1;
+                continue;
+            };
+            match items.as_slice() {
+                [] => return Ok(false),
+                [item] => {
                     leave_out(snapshot, item, &why);
                     new += usize::from(!known.contains(item));
                 }
-                (Err(_), _) => {
-                    let (left, right) = some.split_at(some.len() / 2);
-                    pending.extend([right, left]);
-                }
+                _ => pending.extend(parts(items, named_item(&why).as_ref().filter(|_| trusts_names))),
             }
             if new > BAD_ITEMS_MAX {
                 return Ok(false);
@@ -117,11 +100,20 @@ impl WholePull<'_> {
 }
 
 /// Returns the item that wmill names in its output.
-fn named_item(message: &str, snapshot: &Snapshot) -> Option<String> {
+fn named_item(message: &str) -> Option<String> {
     let [start, before_name] = NAMES_ENTRY;
     let mut named = message.lines().filter_map(|line| line.strip_prefix(start)?.split_once(before_name));
-    let item = snapshot::item_of_entry(named.next_back()?.1.trim());
-    snapshot.names_of_items().is_ok_and(|items| items.contains(&item)).then_some(item)
+    Some(snapshot::item_of_entry(named.next_back()?.1.trim()))
+}
+
+/// Returns two parts of the items: all others and the named one, or the halves.
+fn parts(mut items: Vec<String>, named: Option<&String>) -> [Vec<String>; 2] {
+    if let Some(index) = items.iter().position(|item| Some(item) == named) {
+        let named = items.remove(index);
+        return [items, vec![named]];
+    }
+    let left = items.drain(..items.len() / 2).collect();
+    [items, left]
 }
 
 fn leave_out(snapshot: &mut Snapshot, item: &str, message: &str) {
