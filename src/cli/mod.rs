@@ -17,7 +17,6 @@ use std::process::ExitCode;
 use ::log::LevelFilter;
 use args::Command;
 
-use crate::backup::paths;
 use crate::backup::restore::glob::Pattern;
 use crate::config::{Config, Environment, Options, Required};
 #[cfg(unix)]
@@ -26,10 +25,6 @@ use crate::model::result_code::Code;
 use crate::model::run_result;
 #[cfg(unix)]
 use crate::process::confine;
-use crate::service::history::History;
-use crate::service::metrics::Metrics;
-use crate::service::notify::sender::Sender;
-use crate::service::recorder::Recorder;
 use crate::util::deadline::CancelToken;
 use crate::util::logging;
 
@@ -83,11 +78,6 @@ fn refuse(code: Code, message: &str) -> ExitCode {
 fn own_program() -> PathBuf {
     #[expect(clippy::disallowed_methods, reason = "the one place that asks where it lies")]
     std::env::current_exe().unwrap_or_else(|_| PROGRAM.into())
-}
-
-fn new_recorder(config: &Config) -> Recorder {
-    let history = History::new(&paths::root(config));
-    Recorder { metrics: Metrics::default(), notifier: Sender::new(config), history }
 }
 
 /// Returns the settings of a command that needs those of git alone, or adds what is wrong with them to `faults`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::args::{Restore, Sync, Verify};
-use super::{config, eprint_line, new_recorder, own_program, parsed, patterns, print, refuse, signals, start};
+use super::{config, eprint_line, own_program, parsed, patterns, print, refuse, signals, start};
 use crate::backup::key_check;
 use crate::backup::progress::{Event, Step};
 use crate::backup::restore::{self, RestoreOptions};
@@ -148,7 +148,7 @@ fn command(
     let cancel = CancelToken::default();
     let exit_code = Arc::new(OnceLock::new());
     signals::cancel_after_grace(&cancel, config.shutdown_grace, &exit_code);
-    let recorder = new_recorder(&config);
+    let recorder = Recorder::new(&config);
     let env = Env {
         config: &config,
         own_program: &own_program(),

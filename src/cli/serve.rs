@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::args::Serve;
-use super::{PROGRAM, eprint_line, new_recorder, own_program, signals};
+use super::{PROGRAM, eprint_line, own_program, signals};
 use crate::api::routes::App;
 use crate::backup::paths;
 use crate::backup::preflight;
@@ -18,6 +18,7 @@ use crate::net::ca_bundle;
 use crate::process::orphans;
 use crate::request::Purpose;
 use crate::service::queue::Queue;
+use crate::service::recorder::Recorder;
 use crate::service::{Service, overdue, scheduler};
 use crate::util::deadline::{CancelToken, wait_while};
 use crate::util::logging;
@@ -69,7 +70,7 @@ fn warn_of_what_syncs_lack(config: &Config) {
 
 fn serve_until_stopped(server: Server, config: Config) -> ExitCode {
     let service = Arc::new(Service {
-        recorder: new_recorder(&config),
+        recorder: Recorder::new(&config),
         config,
         own_program: own_program(),
         queue: Queue::default(),

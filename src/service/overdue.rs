@@ -10,7 +10,6 @@ use crate::util::time;
 
 /// Sends a notice of each backup that is overdue, unless one was sent within a day.
 pub fn report(service: &Service) {
-    service.recorder.note_lost();
     let now = SystemTime::now();
     let started = time::of(service.started, now);
     for workspace in service.workspaces() {

@@ -1,8 +1,11 @@
 //! Records an ended run: counts it, adds it to the history, and sends the notifications.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backup::paths;
 use crate::backup::run_context::new_run_id;
+use crate::config::Config;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
 use crate::service::history::{self, About, History, WorkspaceList};
@@ -19,12 +22,18 @@ pub struct Recorder {
     /// The counters.
     pub metrics: Metrics,
     /// The last runs and the status of the backups.
-    pub history: History,
+    pub history: Arc<History>,
     /// Sends the notices.
     pub notifier: Sender,
 }
 
 impl Recorder {
+    /// Returns the recorder of a process with these settings.
+    pub fn new(config: &Config) -> Self {
+        let history = Arc::new(History::new(&paths::root(config)));
+        Self { metrics: Metrics::default(), notifier: Sender::new(config, &history), history }
+    }
+
     /// Records the end of a run, in memory. `link` is the web page of its commit.
     pub fn record(&self, about: &About, result: &SyncResult, link: Option<String>) {
         let subject = if about.verify { Subject::Verification } else { Subject::Backup };
@@ -32,7 +41,6 @@ impl Recorder {
             let workspace = if about.configured { &result.workspace } else { OTHER };
             self.metrics.count_run(workspace, result.code, Duration::from_millis(result.duration_ms));
         }
-        self.note_lost();
         let Some((before, after)) = self.history.record(about, result) else { return };
         let is_success = result.code.is_success();
         let overdue = before.as_ref().and_then(|status| status.overdue.clone()).filter(|_| is_success);
@@ -56,15 +64,9 @@ impl Recorder {
         self.flush();
     }
 
-    /// Records the failures whose notice no chat accepted, so that the next failure is reported.
-    pub fn note_lost(&self) {
-        self.notifier.take_lost().iter().for_each(|result| self.history.lose_news(result));
-    }
-
     /// Waits until all notices are sent, at most `time`.
     pub fn finish(&self, time: Duration) {
         self.notifier.finish(time);
-        self.note_lost();
         self.flush();
     }
 

@@ -155,18 +155,14 @@ mod tests {
 
     use super::*;
     use crate::config::{Environment, Options, Required};
-    use crate::service::history::History;
-    use crate::service::metrics::Metrics;
-    use crate::service::notify::sender::Sender;
     use crate::service::queue::Queue;
 
     impl Service {
         /// Returns a service without settings, whose history is in memory only.
         pub(in crate::service) fn for_test() -> Self {
-            let environment = Environment::new(Vec::new());
+            let environment = Environment::new([("DATA_DIR".into(), "/nowhere".into())]);
             let config = Config::new(&Options::default(), &environment, Required::Serve).expect("settings");
-            let history = History::new("/nowhere".as_ref());
-            let recorder = Recorder { metrics: Metrics::default(), notifier: Sender::new(&config), history };
+            let recorder = Recorder::new(&config);
             let (own_program, cancel) = ("".into(), CancelToken::default());
             Self { config, own_program, queue: Queue::default(), recorder, cancel, started: Instant::now() }
         }
