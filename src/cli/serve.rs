@@ -27,8 +27,6 @@ use crate::util::logging;
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long callers may take to read their last answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
-/// How long an ending service waits for other processes that write the history.
-const LAST_SAVE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long an ending service waits for its last notifications to be sent.
 const LAST_NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often a service looks for overdue backups, and for what killed commands left in its data folder. The clock may be
@@ -95,8 +93,6 @@ fn serve_until_stopped(server: Server, config: Config) -> ExitCode {
     }
     // This ends the programs of a start check that did not end in time.
     orphans::end_all_programs();
-    // Runs that were refused during the shutdown are not saved yet.
-    service.recorder.history.save(LAST_SAVE_TIME_MAX);
     service.recorder.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
     ExitCode::from(*exit_code.get_or_init(|| 0))

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -22,8 +23,6 @@ pub const ALL: &str = "*";
 
 /// How many runs are kept, over all workspaces.
 const RUNS_MAX: usize = 50;
-/// How many of these may count for no backup (dry runs, and runs with other settings) if there is no room for all.
-const OTHER_RUNS_MAX: usize = 25;
 /// How many backups and verifications have a status. Those that did not run for the longest time are dropped first:
 /// usually, they belong to former settings.
 const STANDINGS_MAX: usize = 128;
@@ -36,8 +35,8 @@ const NEWS_INTERVAL: Duration = Duration::from_secs(23 * 3_600);
 const LOST_NEWS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// How much of a message is kept. The longest expected messages list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
-/// The same for runs with other settings: the caller chose the remote, and the message may contain the remote's text.
-const MESSAGE_BYTES_OF_OTHERS_MAX: usize = 500;
+/// How much of a message is kept if the file would be too long.
+const SHORT_MESSAGE_BYTES_MAX: usize = 500;
 /// How much of all warnings of a run is kept, and how much of all its left out items.
 const LIST_BYTES_MAX: usize = 8 << 10;
 /// How many changes may wait to be saved. They accumulate only if the file cannot be written.
@@ -92,7 +91,6 @@ impl Record {
     fn new(about: &About, result: &SyncResult) -> Self {
         let now = SystemTime::now();
         let started = now.checked_sub(Duration::from_millis(result.duration_ms)).unwrap_or(now);
-        let message_bytes_max = if about.configured { MESSAGE_BYTES_MAX } else { MESSAGE_BYTES_OF_OTHERS_MAX };
         Self {
             run_id: result.run_id.clone(),
             workspace: result.workspace.clone(),
@@ -101,7 +99,7 @@ impl Record {
             verify: about.verify,
             success: result.code.is_success(),
             code: result.code.as_str().to_owned(),
-            message: shorten(&result.message, message_bytes_max),
+            message: shorten(&result.message, MESSAGE_BYTES_MAX),
             branch: result.branch.clone(),
             commit: result.commit.clone(),
             changed: result.changed,
@@ -256,70 +254,46 @@ impl SavedHistory {
         &mut self.standings[0]
     }
 
-    /// Remembers that a backup is overdue. Does nothing, and returns false, if a notice said so within a day or if a
-    /// backup was made since. A backup in the future shows only that the clock was wrong.
-    fn add_overdue(&mut self, workspace: &str, destination: &str, alert: &OverdueAlert, now: &str) -> bool {
+    /// Remembers that a backup is overdue. Does nothing, and returns false, if a notice said so within a day.
+    fn add_overdue(&mut self, workspace: &str, destination: &str, alert: &OverdueAlert) -> bool {
         let status = self.status_mut(workspace, destination);
-        let is_since = |backup: &String| (alert.told.as_str()..=now).contains(&backup.as_str());
         let is_news = status.overdue.as_ref().is_none_or(|known| is_a_day_between(&known.told, &alert.told));
-        if status.last_backup.as_ref().is_some_and(is_since) || !is_news {
-            return false;
+        if is_news {
+            status.overdue = Some(alert.clone());
         }
-        status.overdue = Some(alert.clone());
-        true
+        is_news
     }
 
     /// Forgets that a failure was reported, because its notice was lost: then the next failure is reported. An overdue
-    /// backup counts as reported at `told`. Returns whether that changed anything.
-    fn lose_news(&mut self, run_id: &str, overdue: Option<&str>, told: &str) -> bool {
-        let mut has_changed = false;
+    /// backup counts as reported at `told`.
+    fn lose_news(&mut self, run_id: &str, overdue: Option<&str>, told: &str) {
         for one in &mut self.standings {
-            has_changed |= one.failure_news.take_if(|news| news.run_id == run_id).is_some();
+            one.failure_news.take_if(|news| news.run_id == run_id);
             if let Some(alert) = one.overdue.as_mut().filter(|_| overdue == Some(&*one.workspace)) {
                 told.clone_into(&mut alert.told);
-                has_changed = true;
             }
         }
-        has_changed
     }
 
-    /// Returns the text of the file. If it is too long, runs lose their warnings, their left out items and the rest of a
-    /// long message: first those of the list, then those of the status of each backup. What stays fits by far.
+    /// Returns the text of the file. If it is too long, all runs lose their warnings, their left out items and the rest
+    /// of a long message. What stays fits by far.
     fn file_text(&mut self) -> String {
-        let strip = |run: &mut Record| {
+        let text = json::to_string(self);
+        if text.len() as u64 <= FILE_BYTES_MAX {
+            return text;
+        }
+        for run in self.runs.iter_mut().chain(self.standings.iter_mut().flat_map(BackupStatus::records)) {
             run.warnings.clear();
             run.left_out = None;
-            run.message = shorten(&run.message, MESSAGE_BYTES_OF_OTHERS_MAX);
-        };
-        let is_short = |text: &String| text.len() as u64 <= FILE_BYTES_MAX;
-        let text = json::to_string(self);
-        if is_short(&text) {
-            return text;
+            run.message = shorten(&run.message, SHORT_MESSAGE_BYTES_MAX);
         }
-        self.runs.iter_mut().for_each(strip);
-        let text = json::to_string(self);
-        if is_short(&text) {
-            return text;
-        }
-        self.standings.iter_mut().flat_map(BackupStatus::records).for_each(strip);
         json::to_string(self)
     }
 
-    /// Remembers what Windmill listed, and forgets that listing had failed. Returns whether that changed anything.
-    fn apply_list(&mut self, list: &WorkspaceList) -> bool {
-        let standings = self.standings.len();
+    /// Remembers what Windmill listed, and forgets that listing had failed.
+    fn apply_list(&mut self, list: &WorkspaceList) {
         self.standings.retain(|one| one.workspace != ALL);
-        self.list.replace(list.clone()).as_ref() != Some(list) || self.standings.len() < standings
-    }
-
-    /// Keeps the newest runs. Runs that count for no backup do not push out the others.
-    fn forget_runs(&mut self) {
-        let counts = |run: &Record| run.configured && !run.dry_run;
-        while self.runs.len() > RUNS_MAX {
-            let others = self.runs.iter().filter(|run| !counts(run)).count();
-            let oldest = self.runs.iter().rposition(|run| others <= OTHER_RUNS_MAX || !counts(run));
-            self.runs.remove(oldest.unwrap_or_default());
-        }
+        self.list = Some(list.clone());
     }
 
     /// Adds a run, unless it is there. Returns whether it was added.
@@ -328,7 +302,7 @@ impl SavedHistory {
             return false;
         }
         self.runs.insert(0, run.clone());
-        self.forget_runs();
+        self.runs.truncate(RUNS_MAX);
         if let Some(destination) = destination {
             self.status_mut(&run.workspace, destination).add(run, token_user);
         }
@@ -393,8 +367,6 @@ struct Memory {
     kept: SavedHistory,
     /// The changes that are only in memory, in their order. If another process replaces the file, they are made again.
     unsaved: Vec<Change>,
-    /// Whether `kept` is being written: the file is not read meanwhile, because it may have the changes already.
-    is_saving: bool,
     /// The stamp of the file that `kept` was read from or written to.
     stamp: Option<Stamp>,
 }
@@ -427,7 +399,7 @@ impl History {
     fn current(&self) -> MutexGuard<'_, Memory> {
         let mut memory = self.memory();
         let stamp = stamp_of(&self.path);
-        if memory.is_saving || stamp.is_none() || stamp == memory.stamp {
+        if stamp.is_none() || stamp == memory.stamp {
             return memory;
         }
         memory.stamp = stamp;
@@ -468,8 +440,7 @@ impl History {
     pub fn note_overdue(&self, workspace: &str, destination: String, since: SystemTime) -> bool {
         let alert = OverdueAlert { since: time::to_text(since), told: time::to_text(SystemTime::now()) };
         let workspace = workspace.to_owned();
-        let now = || time::to_text(SystemTime::now());
-        self.current().change(move |kept| kept.add_overdue(&workspace, &destination, &alert, &now()))
+        self.current().change(move |kept| kept.add_overdue(&workspace, &destination, &alert))
     }
 
     /// Remembers that the notice of this failure, or of this overdue backup, was lost.
@@ -478,7 +449,10 @@ impl History {
         let overdue = (result.code == Code::Overdue).then_some(workspace);
         let now = SystemTime::now();
         let told = time::to_text(now.checked_sub(NEWS_INTERVAL - LOST_NEWS_INTERVAL).unwrap_or(now));
-        self.current().change(move |kept| kept.lose_news(&run_id, overdue.as_deref(), &told));
+        self.current().change(move |kept| {
+            kept.lose_news(&run_id, overdue.as_deref(), &told);
+            true
+        });
     }
 
     /// Remembers that Windmill listed all workspaces. If listing them had failed before, returns the number of failures,
@@ -487,7 +461,10 @@ impl History {
         let mut memory = self.current();
         let recovery =
             memory.kept.status(ALL, "").and_then(|all| Some((all.consecutive_failures, all.failing_since.clone()?)));
-        memory.change(move |kept| kept.apply_list(&list));
+        memory.change(move |kept| {
+            kept.apply_list(&list);
+            true
+        });
         recovery
     }
 
@@ -512,20 +489,17 @@ impl History {
         }
         let _lock = self.lock(patience)?;
         let mut memory = self.current();
-        if memory.unsaved.is_empty() {
-            return Ok(());
-        }
         let text = memory.kept.file_text();
-        let count = memory.unsaved.len();
-        memory.is_saving = true;
+        // If the file is read again before this ends, it has these changes already.
+        let saving = mem::take(&mut memory.unsaved);
         drop(memory);
         let written = files::replace_file(&self.path, text.as_bytes());
         let mut memory = self.memory();
-        memory.is_saving = false;
-        if written.is_ok() {
-            let count = count.min(memory.unsaved.len());
-            memory.unsaved.drain(..count);
-            memory.stamp = stamp_of(&self.path);
+        match &written {
+            Ok(()) => memory.stamp = stamp_of(&self.path),
+            Err(_) => {
+                memory.unsaved.splice(..0, saving);
+            }
         }
         written
     }
@@ -535,15 +509,13 @@ impl History {
         let path = self.path.with_extension("lock");
         let file = files::open_file(&path, false)?;
         let begun = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(fs::TryLockError::WouldBlock) if begun.elapsed() < patience => {
-                    std::thread::sleep(LOCK_RETRY_INTERVAL);
-                }
-                Err(error) => return Err(files::at(&path, &error.into())),
+        while let Err(error) = file.try_lock() {
+            if !matches!(error, fs::TryLockError::WouldBlock) || begun.elapsed() >= patience {
+                return Err(files::at(&path, &error.into()));
             }
+            std::thread::sleep(LOCK_RETRY_INTERVAL);
         }
+        Ok(file)
     }
 }
 
@@ -553,8 +525,7 @@ impl Memory {
         let has_changed = change(&mut self.kept);
         if has_changed {
             self.unsaved.push(Box::new(change));
-            // Those that are being written stay until that ends.
-            let excess = if self.is_saving { 0 } else { self.unsaved.len().saturating_sub(UNSAVED_MAX) };
+            let excess = self.unsaved.len().saturating_sub(UNSAVED_MAX);
             self.unsaved.drain(..excess);
         }
         has_changed
@@ -731,7 +702,7 @@ mod tests {
         record("02", ALL, Code::Timeout);
         assert_eq!(list(2).map(|(failures, _)| failures), Some(2));
         assert_eq!(list(2), None);
-        assert_eq!(history.memory().unsaved.len(), 3, "the same list is no change");
+        assert_eq!(history.memory().unsaved.len(), 4);
         // Another process replaces the file before this one saves.
         let other = History::new(scratch.path());
         other.record(&ended("05", "lab", Code::Unchanged).0, &ended("05", "lab", Code::Unchanged).1);
@@ -771,19 +742,15 @@ mod tests {
     fn what_is_overdue_is_news_once_a_day_until_a_backup_is_made() {
         let mut kept = <SavedHistory as Default>::default();
         let alert = |told: &str| OverdueAlert { since: "2026-11-22T17:00:00Z".to_owned(), told: told.to_owned() };
-        let add = |kept: &mut SavedHistory, told: &str, now: &str| kept.add_overdue("shop", "there", &alert(told), now);
-        let at_once = |kept: &mut SavedHistory, told: &str| add(kept, told, told);
-        assert!(at_once(&mut kept, "2026-11-22T17:30:00Z"));
-        assert!(!at_once(&mut kept, "2026-11-23T16:29:59Z"));
-        assert!(at_once(&mut kept, "2026-11-23T16:30:00Z"));
+        let add = |kept: &mut SavedHistory, told: &str| kept.add_overdue("shop", "there", &alert(told));
+        assert!(add(&mut kept, "2026-11-22T17:30:00Z"));
+        assert!(!add(&mut kept, "2026-11-23T16:29:59Z"));
+        assert!(add(&mut kept, "2026-11-23T16:30:00Z"));
         kept.add(&record("01", false), Some("there"), None);
         let is_overdue = |kept: &SavedHistory| kept.status("shop", "there").map(|status| status.overdue.is_some());
         assert_eq!(is_overdue(&kept), Some(true));
         kept.add(&record("02", true), Some("there"), None);
         assert_eq!(is_overdue(&kept), Some(false));
-        let (told, later) = ("2026-11-22T17:59:59Z", "2026-11-22T18:30:00Z");
-        assert!(!add(&mut kept, told, later), "it was said before the backup");
-        assert!(at_once(&mut kept, told), "the backup is in the future, since the clock was wrong");
     }
 
     #[test]
@@ -832,22 +799,6 @@ mod tests {
         assert_eq!(history.memory().unsaved.len(), 0);
         let failures = |kept: &SavedHistory| kept.status("shop", "there").map(|status| status.consecutive_failures);
         assert_eq!(History::new(scratch.path()).read(failures), Some(UNSAVED_MAX as u64 + 5));
-    }
-
-    #[test]
-    fn runs_that_count_for_no_backup_do_not_push_out_the_others() {
-        let mut kept = <SavedHistory as Default>::default();
-        let mut add = |id: usize, dry_run| {
-            kept.add(&Record { dry_run, ..record(&format!("{id}"), true) }, None, None);
-            (kept.runs.len(), kept.runs.iter().filter(|run| !run.dry_run).count())
-        };
-        for id in 0..30 {
-            add(id, false);
-        }
-        let last = (30..130).map(|id| add(id, true)).last();
-        assert_eq!(last, Some((50, 25)), "half of them");
-        let last = (130..230).map(|id| add(id, false)).last();
-        assert_eq!(last, Some((50, 50)));
     }
 
     #[test]

@@ -64,7 +64,8 @@ impl Recorder {
         self.flush();
     }
 
-    /// Waits until all notices are sent, at most `time`.
+    /// Waits until all notices are sent, at most `time`, and saves what is not saved yet: lost notices, and runs that
+    /// were refused while the service ended.
     pub fn finish(&self, time: Duration) {
         self.notifier.finish(time);
         self.flush();
