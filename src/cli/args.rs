@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use argh::{EarlyExit, FromArgs};
 
@@ -244,14 +243,14 @@ pub(super) struct Healthcheck {
 }
 
 /// Returns the command to run. Otherwise, prints what was asked for or what is wrong, and returns the exit code.
-pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ExitCode> {
+pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, u8> {
     let shown = |text: &str| {
         print(text.trim_end());
-        Err(ExitCode::SUCCESS)
+        Err(0)
     };
     let refused = |text: &str| {
         eprint_line(text.trim_end());
-        Err(ExitCode::from(USAGE_ERROR))
+        Err(USAGE_ERROR)
     };
     let arguments: Result<Vec<_>, _> = arguments.map(OsString::into_string).collect();
     let Ok(arguments) = arguments else { return refused("an argument is not UTF-8") };

@@ -13,10 +13,13 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ::log::LevelFilter;
 use args::Command;
 
+use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
 use crate::config::{Config, Environment, Options, Required};
 #[cfg(unix)]
@@ -46,16 +49,17 @@ pub fn main() -> ExitCode {
     #[cfg(unix)]
     confine::protect_secrets();
     let environment = Environment::new(environment);
-    match args::parse(arguments) {
-        Ok(Command::Serve(options)) => serve::serve(&options, &environment),
+    let ended = match args::parse(arguments) {
+        Ok(Command::Serve(options)) => Ok(serve::serve(&options, &environment)),
         Ok(Command::Sync(options)) => run::sync(&options, &environment),
-        Ok(Command::Check(options)) => check::check(&options, &environment),
+        Ok(Command::Check(options)) => Ok(check::check(&options, &environment)),
         Ok(Command::Verify(options)) => run::verify(&options, &environment),
         Ok(Command::Log(options)) => log::log(&options, &environment),
         Ok(Command::Restore(options)) => run::restore(&options, &environment),
-        Ok(Command::Healthcheck(options)) => healthcheck::healthcheck(&options, &environment),
-        Err(code) => code,
-    }
+        Ok(Command::Healthcheck(options)) => Ok(healthcheck::healthcheck(&options, &environment)),
+        Err(code) => Ok(code),
+    };
+    ExitCode::from(ended.unwrap_or_else(|error| refuse(&error)))
 }
 
 /// Prints a result. If stdout is closed, the exit code remains; `println!` would panic.
@@ -68,11 +72,11 @@ fn eprint_line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Prints an error as a caller of `sync` gets it for wrong settings, and returns its exit code.
-fn refuse(code: Code, message: &str) -> ExitCode {
-    print(&run_result::error_json(code, message));
-    eprint_line(&format!("{PROGRAM}: {message}"));
-    ExitCode::from(code.exit_code())
+/// Prints the error of a command that has no result, and returns its exit code.
+fn refuse(error: &BackupError) -> u8 {
+    print(&run_result::error_json(error.code, &error.message));
+    eprint_line(&format!("{PROGRAM}: {}", error.message));
+    error.code.exit_code()
 }
 
 fn own_program() -> PathBuf {
@@ -80,18 +84,31 @@ fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PROGRAM.into())
 }
 
-/// Returns the settings of a command that needs those of git alone, or adds what is wrong with them to `faults`.
-fn config(options: &Options, environment: &Environment, faults: &mut Vec<String>) -> Option<Config> {
-    Config::new(options, environment, Required::Git).map_err(|error| faults.push(error.to_string())).ok()
+/// Returns the settings of a command. The error names all that is wrong with them, and the `faults` of other options.
+fn config(
+    options: &Options,
+    environment: &Environment,
+    need: Required,
+    faults: Vec<String>,
+) -> Result<Config, BackupError> {
+    let config = Config::new(options, environment, need);
+    let all: Vec<_> = config.as_ref().err().map(ToString::to_string).into_iter().chain(faults).collect();
+    config.ok().filter(|_| all.is_empty()).ok_or_else(|| BackupError::new(Code::ConfigInvalid, all.join("; ")))
 }
 
-/// Starts the log, and returns the token that a signal cancels. What the command prints is its result, so lines below
-/// `level` are shown only if `LOG_LEVEL` is set.
-fn start(config: &Config, environment: &Environment, level: LevelFilter) -> CancelToken {
+/// Starts the log, and returns the token that signals cancel; see [`signals::cancel_after_grace`]. What the command
+/// prints is its result, so lines below `level` are shown only if `LOG_LEVEL` is set.
+fn start(
+    config: &Config,
+    environment: &Environment,
+    level: LevelFilter,
+    grace: Duration,
+    exit_code: &Arc<OnceLock<u8>>,
+) -> CancelToken {
     let level = if environment.get("LOG_LEVEL").is_none() { level } else { config.log_level };
     logging::start(level, config.log_format);
     let cancel = CancelToken::default();
-    signals::cancel_on_signal(&cancel);
+    signals::cancel_after_grace(&cancel, grace, exit_code);
     cancel
 }
 

@@ -1,7 +1,6 @@
 //! The command `serve`: the listener, the schedules, the check at the start, and the shutdown.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,14 +32,14 @@ const LAST_NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
 /// changed, and a machine may sleep.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 
-pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
+pub(super) fn serve(options: &Serve, environment: &Environment) -> u8 {
     let options =
         Options::new([("--listen", "LISTEN_ADDR", &options.listen), ("--data-dir", "DATA_DIR", &options.data_dir)]);
     let config = match Config::new(&options, environment, Required::Serve) {
         Ok(config) => config,
         Err(error) => {
             eprint_line(&format!("{PROGRAM}: {error}"));
-            return ExitCode::from(Code::ConfigInvalid.exit_code());
+            return Code::ConfigInvalid.exit_code();
         }
     };
     logging::start(config.log_level, config.log_format);
@@ -49,7 +48,7 @@ pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
         Ok(server) => serve_until_stopped(server, config),
         Err(error) => {
             log::error!("{error}");
-            ExitCode::from(Code::Internal.exit_code())
+            Code::Internal.exit_code()
         }
     }
 }
@@ -66,7 +65,7 @@ fn warn_of_what_syncs_lack(config: &Config) {
     }
 }
 
-fn serve_until_stopped(server: Server, config: Config) -> ExitCode {
+fn serve_until_stopped(server: Server, config: Config) -> u8 {
     let service = Arc::new(Service {
         recorder: Recorder::new(&config),
         config,
@@ -95,7 +94,7 @@ fn serve_until_stopped(server: Server, config: Config) -> ExitCode {
     orphans::end_all_programs();
     service.recorder.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
-    ExitCode::from(*exit_code.get_or_init(|| 0))
+    *exit_code.get_or_init(|| 0)
 }
 
 /// Starts the threads of the schedules.
