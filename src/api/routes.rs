@@ -15,11 +15,11 @@ use crate::model::names;
 use crate::model::result_code::Code;
 use crate::model::run_result;
 use crate::request::{Draft, RequestError, Wait};
+use crate::service::Service;
 use crate::service::metrics;
 use crate::service::queue::Run;
 use crate::service::status::{self, StatusReport};
 use crate::service::token_check::TokenCheck;
-use crate::service::{Service, worker};
 
 /// The service behind the listener.
 pub struct App {
@@ -133,7 +133,7 @@ impl App {
     fn requests(&self, draft: &Draft<'_>) -> Result<Requests, RequestError> {
         let question = draft.brings_windmill_token().then(|| self.token_check.begin()).transpose()?;
         let Service { config, recorder, cancel, .. } = &*self.service;
-        let mut asked = worker::requests(recorder, draft, config, cancel)?;
+        let mut asked = recorder.requests(draft, config, cancel)?;
         if let Some(question) = question {
             for request in &mut asked.list {
                 question.admit(request, config, &recorder.history, cancel)?;

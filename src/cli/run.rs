@@ -79,7 +79,7 @@ fn run_each(
     for request in &asked.list {
         let counts = !env.cancel.is_cancelled();
         let result = run(request, env, &run_context::new_run_id());
-        worker::note(recorder, request, &result, counts);
+        recorder.record(request, &result, counts);
         recorder.flush();
         results.push(result);
     }
@@ -154,7 +154,7 @@ fn command(
         notes: Mutex::default(),
     };
     let draft = Draft::from_config(&config, flags);
-    let asked = worker::requests(&recorder, &draft, &config, &cancel).map_err(BackupError::from);
+    let asked = recorder.requests(&draft, &config, &cancel).map_err(BackupError::from);
     let code = asked.and_then(|asked| work(&asked, &env, &recorder));
     // The result is printed before the notices are sent.
     let code = code.map_or_else(|error| refuse(&error), Code::exit_code);

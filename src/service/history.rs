@@ -88,31 +88,25 @@ pub struct Record {
 }
 
 impl Record {
-    fn new(about: &About, result: &SyncResult) -> Self {
+    /// Returns the record of a run with the configured settings that ended now. Long texts are shortened.
+    pub fn new(result: &SyncResult) -> Self {
         let now = SystemTime::now();
         let started = now.checked_sub(Duration::from_millis(result.duration_ms)).unwrap_or(now);
         Self {
             run_id: result.run_id.clone(),
             workspace: result.workspace.clone(),
-            configured: about.configured,
-            dry_run: about.dry_run,
-            verify: about.verify,
+            configured: true,
+            dry_run: false,
+            verify: false,
             success: result.code.is_success(),
             code: result.code.as_str().to_owned(),
             message: shorten(&result.message, MESSAGE_BYTES_MAX),
             branch: result.branch.clone(),
             commit: result.commit.clone(),
             changed: result.changed,
-            warnings: first_warnings(
-                result.warnings.iter().map(|warning| shorten(warning, MESSAGE_BYTES_MAX)).collect(),
-                LIST_BYTES_MAX,
-            ),
+            warnings: first_warnings(result.warnings.clone(), LIST_BYTES_MAX),
             left_out: Some(keep_first(
-                result
-                    .left_out
-                    .iter()
-                    .map(|one| LeftOut { reason: shorten(&one.reason, MESSAGE_BYTES_MAX), ..one.clone() })
-                    .collect(),
+                result.left_out.clone(),
                 LIST_BYTES_MAX,
                 |one| one.item.len() + one.reason.len(),
                 LeftOut::more,
@@ -133,19 +127,6 @@ impl Record {
     fn is_backup(&self) -> bool {
         self.success || self.code == Code::Incomplete.as_str()
     }
-}
-
-/// What is known of a run apart from its result.
-pub struct About {
-    /// Whether it ran with the configured settings.
-    pub configured: bool,
-    /// Whether it was a dry run.
-    pub dry_run: bool,
-    /// Whether it was a verification.
-    pub verify: bool,
-    /// The name of the status for which it counts; see
-    /// [`SyncRequest::status_key`](crate::request::SyncRequest::status_key). `None` if it counts for no backup.
-    pub destination: Option<String>,
 }
 
 /// The status of the backup of one workspace to one place.
@@ -419,14 +400,22 @@ impl History {
         json::from_str(&text).map_err(|_| files::at(&self.path, &io::Error::other("it is damaged")))
     }
 
-    /// Remembers a run that ended now, in memory; [`History::save`] writes it to the file. If the run counts for a
-    /// backup, returns the status of the backup before, if there was one, and after the run.
-    pub fn record(&self, about: &About, result: &SyncResult) -> Option<(Option<BackupStatus>, BackupStatus)> {
-        let (record, token_user) = (Record::new(about, result), result.token_user.clone());
+    /// Remembers a run, in memory; [`History::save`] writes it to the file. `destination` is the name of the status for
+    /// which it counts, see [`SyncRequest::status_key`](crate::request::SyncRequest::status_key), or `None` if it counts
+    /// for none. Returns this status before the run, if there was one, and after it.
+    pub fn record(
+        &self,
+        record: Record,
+        destination: Option<String>,
+        token_user: Option<TokenUser>,
+    ) -> Option<(Option<BackupStatus>, BackupStatus)> {
         let mut memory = self.current();
-        let status = |kept: &SavedHistory| kept.status(&result.workspace, about.destination.as_ref()?).cloned();
+        let key = destination.clone().map(|destination| (record.workspace.clone(), destination));
+        let status = |kept: &SavedHistory| {
+            let (workspace, destination) = key.as_ref()?;
+            kept.status(workspace, destination).cloned()
+        };
         let before = status(&memory.kept);
-        let destination = about.destination.clone();
         memory.change(move |kept| kept.add(&record, destination.as_deref(), token_user.as_ref()));
         Some((before, status(&memory.kept)?))
     }
@@ -568,11 +557,11 @@ mod tests {
     #[test]
     fn a_failure_whose_notice_was_lost_is_reported_again() {
         let history = History::new(Path::new("/none"));
-        let about = About { configured: true, dry_run: false, verify: false, destination: Some("d".to_owned()) };
         let is_news = |id: &str| {
             let result =
                 SyncResult::bare(Code::Timeout, String::new(), id.to_owned(), "shop".to_owned(), "main".to_owned());
-            let (_, after) = history.record(&about, &result).expect("it counts for a backup");
+            let recorded = history.record(Record::new(&result), Some("d".to_owned()), None);
+            let (_, after) = recorded.expect("it counts for a backup");
             (after.failure_news.is_some_and(|news| news.run_id == id), result)
         };
         let (first, lost) = is_news("1");
@@ -641,13 +630,15 @@ mod tests {
         }
     }
 
-    /// Returns the result of a run, and what else is known of it.
-    fn ended(id: &str, workspace: &str, code: Code) -> (About, SyncResult) {
-        let result = SyncResult::bare(code, String::new(), id.to_owned(), workspace.to_owned(), "main".to_owned());
+    fn ended(id: &str, workspace: &str, code: Code) -> SyncResult {
+        SyncResult::bare(code, String::new(), id.to_owned(), workspace.to_owned(), "main".to_owned())
+    }
+
+    /// Records a result of the configured backup, and returns its status.
+    fn add(history: &History, result: &SyncResult) -> BackupStatus {
+        let destination = if result.workspace == ALL { "" } else { "there" };
         let token_user = Some(TokenUser { name: "ann".to_owned(), admin: true });
-        let destination = Some(if workspace == ALL { "" } else { "there" }.to_owned());
-        let about = About { configured: true, dry_run: false, verify: false, destination };
-        (about, SyncResult { token_user, ..result })
+        history.record(Record::new(result), Some(destination.to_owned()), token_user).expect("it counts").1
     }
 
     #[test]
@@ -657,13 +648,13 @@ mod tests {
         let history = History::new(scratch.path());
         for number in 0..STANDINGS_MAX {
             for code in [Code::Unchanged, Code::Incomplete] {
-                let (about, mut result) = ended(&format!("{number}{}", code.as_str()), &format!("ws{number}"), code);
+                let mut result = ended(&format!("{number}{}", code.as_str()), &format!("ws{number}"), code);
                 result.message = "\"".repeat(MESSAGE_BYTES_MAX);
                 result.warnings = vec!["\u{7f}".repeat(900); 9];
                 result.left_out = (0..100)
                     .map(|n| LeftOut { item: format!("script f/ops/{n}"), reason: "\"quoted\"".repeat(10) })
                     .collect();
-                history.record(&about, &result);
+                add(&history, &result);
             }
         }
         let (news, backup) =
@@ -687,8 +678,7 @@ mod tests {
         let scratch = files::RunDir::for_test("list").expect("a folder");
         let history = History::new(scratch.path());
         let record = |id: &str, workspace: &str, code: Code| {
-            let (about, result) = ended(id, workspace, code);
-            history.record(&about, &result);
+            add(&history, &ended(id, workspace, code));
         };
         let look = |history: &History| {
             let listed = |kept: &SavedHistory| kept.list.as_ref().map_or(0, |list| list.workspaces.len());
@@ -705,7 +695,7 @@ mod tests {
         assert_eq!(history.memory().unsaved.len(), 4);
         // Another process replaces the file before this one saves.
         let other = History::new(scratch.path());
-        other.record(&ended("05", "lab", Code::Unchanged).0, &ended("05", "lab", Code::Unchanged).1);
+        add(&other, &ended("05", "lab", Code::Unchanged));
         other.save(Duration::from_secs(5));
         assert_eq!(look(&history), (false, 2));
         history.save(Duration::from_secs(5));
@@ -766,10 +756,7 @@ mod tests {
     fn what_was_saved_counts_once_also_if_another_process_replaces_the_file() {
         let scratch = files::RunDir::for_test("history").expect("a folder");
         let (history, other) = (History::new(scratch.path()), History::new(scratch.path()));
-        let fail = |history: &History, id: &str| {
-            let (about, result) = ended(id, "shop", Code::Timeout);
-            history.record(&about, &result).expect("a turn").1.consecutive_failures
-        };
+        let fail = |history: &History, id: &str| add(history, &ended(id, "shop", Code::Timeout)).consecutive_failures;
         let unsaved = || history.memory().unsaved.len();
         let save = |history: &History| history.save(Duration::from_secs(5));
         assert_eq!((fail(&history, "01"), unsaved()), (1, 1));
@@ -789,8 +776,7 @@ mod tests {
         let history = History::new(scratch.path());
         let lock = history.lock(Duration::ZERO).expect("free");
         for id in 0..UNSAVED_MAX + 5 {
-            let (about, result) = ended(&id.to_string(), "shop", Code::Timeout);
-            history.record(&about, &result);
+            add(&history, &ended(&id.to_string(), "shop", Code::Timeout));
         }
         history.save(Duration::ZERO);
         assert_eq!(history.memory().unsaved.len(), UNSAVED_MAX, "the file is locked");
@@ -819,8 +805,8 @@ mod tests {
     fn of_many_long_warnings_the_first_are_kept_and_the_others_counted() {
         let many = vec!["x".repeat(3 << 10); 5];
         let kept = |warnings: &[String]| {
-            let (about, result) = ended("01", "shop", Code::Pushed);
-            Record::new(&about, &SyncResult { warnings: warnings.to_vec(), ..result }).warnings
+            let result = ended("01", "shop", Code::Pushed);
+            Record::new(&SyncResult { warnings: warnings.to_vec(), ..result }).warnings
         };
         assert_eq!(kept(&many).len(), 3);
         assert_eq!(kept(&many)[2], "and 3 more, see the log");

@@ -3,9 +3,11 @@
 use std::time::SystemTime;
 
 use crate::model::result_code::Code;
+use crate::service::Service;
 use crate::service::notify::message::{Notice, Subject};
+use crate::service::recorder::result_without_run;
 use crate::service::status::{self, Workspace};
-use crate::service::{Service, worker};
+
 use crate::util::time;
 
 /// Sends a notice of each backup that is overdue, unless one was sent within a day.
@@ -32,7 +34,7 @@ fn may_tell(service: &Service, workspace: &Workspace, started: SystemTime, now: 
 
 fn tell(service: &Service, workspace: &str, since: SystemTime, message: String) {
     let Service { config, recorder, .. } = service;
-    let (result, destination) = worker::result_without_run(config, workspace, Code::Overdue, message);
+    let (result, destination) = result_without_run(config, workspace, Code::Overdue, message);
     if !recorder.history.note_overdue(workspace, destination, since) {
         return;
     }

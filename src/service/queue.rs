@@ -12,7 +12,7 @@ use crate::backup::run_context::new_run_id;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
 use crate::request::SyncRequest;
-use crate::service::{Service, worker};
+use crate::service::Service;
 
 /// How many runs of configured backups may be in progress at once. Each starts a `wmill`, which takes 100 MB.
 const RUNNING_MAX: usize = 3;
@@ -231,7 +231,7 @@ impl Service {
     fn end(&self, run: &Run, result: SyncResult, begun: bool) {
         // A run that was refused because the service ends says nothing about the backup.
         let counts = begun || result.code != Code::ShuttingDown;
-        worker::note(&self.recorder, &run.request, &result, counts);
+        self.recorder.record(&run.request, &result, counts);
         let mut state = run.state();
         (state.waits, state.result) = (false, Some(result));
         drop(state);

@@ -1,17 +1,23 @@
 //! Records an ended run: counts it, adds it to the history, and sends the notifications.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::backup::paths;
 use crate::backup::run_context::new_run_id;
-use crate::config::Config;
+use crate::backup::workspaces::{self, Requests};
+use crate::config::{Config, Workspaces};
+use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
-use crate::service::history::{self, About, History, WorkspaceList};
+use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
+use crate::service::history::{self, History, Record, WorkspaceList};
 use crate::service::metrics::{Metrics, OTHER};
-use crate::service::notify::message::{Notice, Subject};
+use crate::service::notify::message::{self, Notice, Subject};
 use crate::service::notify::sender::Sender;
+use crate::service::status;
+use crate::util::deadline::CancelToken;
+use crate::util::time;
 
 /// How long to wait for other processes that write the history. They write for milliseconds, on a busy disk for
 /// seconds.
@@ -34,14 +40,36 @@ impl Recorder {
         Self { metrics: Metrics::default(), notifier: Sender::new(config, &history), history }
     }
 
-    /// Records the end of a run, in memory. `link` is the web page of its commit.
-    pub fn record(&self, about: &About, result: &SyncResult, link: Option<String>) {
-        let subject = if about.verify { Subject::Verification } else { Subject::Backup };
-        if !about.dry_run && !about.verify {
-            let workspace = if about.configured { &result.workspace } else { OTHER };
+    /// Records the end of a run, in memory. If `counts` is false, the run does not change the status of the backup.
+    pub fn record(&self, request: &SyncRequest, result: &SyncResult, counts: bool) {
+        let (configured, dry_run) = (request.configured, request.dry_run);
+        let record = Record { configured, dry_run, verify: request.purpose == Purpose::Verify, ..Record::new(result) };
+        let destination = (counts && configured && !dry_run).then(|| request.status_key());
+        let link = result.commit.as_ref().and_then(|commit| message::commit_page(&request.remote, commit));
+        self.add(record, destination, result, link);
+    }
+
+    /// Records a result for each configured workspace without a run, because its syncs could not even be requested.
+    fn record_without_run(&self, config: &Config, error: &RequestError) {
+        let workspaces = match &config.workspaces {
+            Workspaces::Listed(listed) => listed.iter().map(WorkspaceId::as_str).collect(),
+            Workspaces::All => vec![history::ALL],
+        };
+        for workspace in workspaces {
+            let (result, destination) = result_without_run(config, workspace, error.code, error.message.clone());
+            self.add(Record::new(&result), Some(destination), &result, None);
+        }
+        self.flush();
+    }
+
+    fn add(&self, record: Record, destination: Option<String>, result: &SyncResult, link: Option<String>) {
+        let subject = if record.verify { Subject::Verification } else { Subject::Backup };
+        if !record.dry_run && !record.verify {
+            let workspace = if record.configured { &result.workspace } else { OTHER };
             self.metrics.count_run(workspace, result.code, Duration::from_millis(result.duration_ms));
         }
-        let Some((before, after)) = self.history.record(about, result) else { return };
+        let recorded = self.history.record(record, destination, result.token_user.clone());
+        let Some((before, after)) = recorded else { return };
         let is_success = result.code.is_success();
         let overdue = before.as_ref().and_then(|status| status.overdue.clone()).filter(|_| is_success);
         let failing = if is_success { before } else { Some(after) };
@@ -55,8 +83,32 @@ impl Recorder {
         });
     }
 
+    /// Returns the syncs that a draft asks for. If the draft comes from the settings and gives no syncs, because a secret
+    /// cannot be read or Windmill does not list its workspaces, records this as a failure of the backup. When Windmill
+    /// lists them, ends that failure.
+    ///
+    /// # Errors
+    /// The same as those of [`workspaces::requests`].
+    pub fn requests(&self, draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests, RequestError> {
+        let asked = workspaces::requests(draft, config, cancel);
+        match &asked {
+            _ if !draft.is_of_the_settings() => {}
+            Ok(requests) if config.workspaces == Workspaces::All && !requests.is_single => {
+                let workspaces = requests.list.iter().map(|request| request.workspace.to_string()).collect();
+                // No backup was made yet, so this counts as no run and as no success.
+                let time = time::to_text(SystemTime::now());
+                self.record_list(WorkspaceList { place: status::place(config), workspaces, time });
+            }
+            Err(error) if !matches!(error.code, Code::ShuttingDown | Code::RequestInvalid) => {
+                self.record_without_run(config, error);
+            }
+            _ => {}
+        }
+        asked
+    }
+
     /// Records that Windmill listed all workspaces. If a failure to list them was reported, its end is reported too.
-    pub fn record_list(&self, list: WorkspaceList) {
+    fn record_list(&self, list: WorkspaceList) {
         let Some(failures) = self.history.note_list(list) else { return };
         let workspace = history::ALL.to_owned();
         let result = SyncResult::bare(Code::Unchanged, String::new(), new_run_id(), workspace, String::new());
@@ -75,4 +127,14 @@ impl Recorder {
     pub fn flush(&self) {
         self.history.save(FLUSH_TIME_MAX);
     }
+}
+
+/// Returns a result about a configured backup that no run had, and the name of the backup's status. Where `workspace`
+/// stands for all workspaces, branch and name are empty.
+pub fn result_without_run(config: &Config, workspace: &str, code: Code, message: String) -> (SyncResult, String) {
+    let id = WorkspaceId::parse(workspace).ok();
+    let branch = id.as_ref().and_then(|id| config.branch_for(id).ok()).map(|branch| branch.to_string());
+    let destination = id.map(|id| request::configured_destination(config, &id)).unwrap_or_default();
+    let workspace = workspace.to_owned();
+    (SyncResult::bare(code, message, new_run_id(), workspace, branch.unwrap_or_default()), destination)
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use crate::config::schedule::Schedule;
 use crate::model::result_code::Code;
 use crate::request::{Draft, Flags, Purpose};
+use crate::service::Service;
 use crate::service::status::Workspace;
-use crate::service::{Service, worker};
 
 /// The clock is checked at least this often, because it may be changed, and a machine may sleep.
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
@@ -50,7 +50,7 @@ fn start(service: &Arc<Service>, purpose: Purpose) -> bool {
     let Service { config, recorder, cancel, .. } = &**service;
     let draft = Draft::from_config(config, Flags { purpose, ..Flags::default() });
     let noun = purpose.noun();
-    let requests = match worker::requests(recorder, &draft, config, cancel) {
+    let requests = match recorder.requests(&draft, config, cancel) {
         Ok(requests) => requests.list,
         Err(error) => {
             log::error!("the scheduled {noun}: {}", error.message);

@@ -247,7 +247,7 @@ mod tests {
 
     use super::*;
     use crate::model::run_result::SyncResult;
-    use crate::service::history::About;
+    use crate::service::history::Record;
 
     /// Returns a target that is sending notice 0, so that all others wait.
     fn busy(channel: Channel) -> Arc<Target> {
@@ -279,8 +279,7 @@ mod tests {
     #[test]
     fn a_failure_is_lost_if_no_address_accepts_its_notice() {
         let history = Arc::new(History::new(Path::new("/none")));
-        let about = About { configured: true, dry_run: false, verify: false, destination: Some("d".to_owned()) };
-        history.record(&about, &failed(1));
+        history.record(Record::new(&failed(1)), Some("d".to_owned()), None);
         let is_lost = || history.read(|kept| kept.status("shop", "d").is_some_and(|one| one.failure_news.is_none()));
         let told = delivery_of(&history, failed(1), true);
         told.is_taken.store(true, Ordering::Relaxed);
