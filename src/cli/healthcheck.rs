@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::args::Healthcheck;
-use super::{PROGRAM, eprint_line};
-use crate::config::{Config, Environment, Options, Required};
+use super::{PROGRAM, eprint_line, service_config};
+use crate::config::{Environment, Options};
 use crate::net::http_client;
 
 /// How long the service may take to answer; a slower one is not healthy.
@@ -12,13 +12,7 @@ const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
 
 pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> u8 {
     let options = Options::new([("--listen", "LISTEN_ADDR", &options.listen)]);
-    let config = match Config::new(&options, environment, Required::Serve) {
-        Ok(config) => config,
-        Err(error) => {
-            eprint_line(&format!("{PROGRAM}: {error}"));
-            return 1;
-        }
-    };
+    let Some(config) = service_config(&options, environment) else { return 1 };
     // If the service listens on all addresses (0.0.0.0), this asks the machine itself. No proxy is asked.
     let url = format!("http://{}/health", config.listen);
     let answer = http_client::client(&url, HEALTHCHECK_TIME_MAX, &[]).get(&url).header("Host", "localhost").call();

@@ -96,6 +96,12 @@ fn config(
     config.ok().filter(|_| all.is_empty()).ok_or_else(|| BackupError::new(Code::ConfigInvalid, all.join("; ")))
 }
 
+/// Returns the settings of the service. Prints what is wrong with them.
+fn service_config(options: &Options, environment: &Environment) -> Option<Config> {
+    let config = Config::new(options, environment, Required::Serve);
+    config.map_err(|error| eprint_line(&format!("{PROGRAM}: {error}"))).ok()
+}
+
 /// Starts the log, and returns the token that signals cancel; see [`signals::cancel_after_grace`]. What the command
 /// prints is its result, so lines below `level` are shown only if `LOG_LEVEL` is set.
 fn start(

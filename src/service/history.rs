@@ -293,7 +293,7 @@ impl SavedHistory {
 
 impl BackupStatus {
     /// Adds a run.
-    fn add(&mut self, run: &Record, token_user: Option<&TokenUser>) {
+    pub(super) fn add(&mut self, run: &Record, token_user: Option<&TokenUser>) {
         if run.is_backup() {
             self.token_user = token_user.cloned();
             self.last_backup = Some(run.ended.clone());

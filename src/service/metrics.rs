@@ -89,7 +89,7 @@ impl Metrics {
         // an increase.
         for backup in backups {
             for code in run_codes() {
-                runs.entry((backup.workspace.clone(), code.as_str())).or_default();
+                runs.entry((backup.id.clone(), code.as_str())).or_default();
             }
         }
         for ((workspace, code), count) in runs {
@@ -108,7 +108,7 @@ impl Metrics {
         for (name, help, value) in BACKUP_GAUGES {
             text.head(name, "gauge", help);
             for backup in backups {
-                text.line(name, &format!("workspace=\"{}\"", backup.workspace), value(backup));
+                text.line(name, &format!("workspace=\"{}\"", backup.id), value(backup));
             }
         }
         text.single("windmill_git_sync_in_progress", "Runs in progress in this process.", in_progress);
@@ -137,28 +137,29 @@ const BACKUP_GAUGES: [BackupGauge; 6] = [
     (
         "windmill_git_sync_last_success_timestamp_seconds",
         "End of the last successful sync, 0 if there was none; kept across restarts.",
-        |of| end(&of.last_success),
+        |of| end(&of.backup.last_success),
     ),
     (
         "windmill_git_sync_last_attempt_timestamp_seconds",
         "End of the last sync, 0 if there was none; kept across restarts.",
-        |of| end(&of.last_run),
+        |of| end(&of.backup.last_run),
     ),
     (
         "windmill_git_sync_consecutive_failures",
         "Syncs that failed since the last successful one; kept across restarts.",
-        |of| of.consecutive_failures,
+        |of| of.backup.consecutive_failures,
     ),
     ("windmill_git_sync_items", "Items of the workspace when a sync last read them, 0 if none did.", |of| {
-        [&of.last_run, &of.last_success].into_iter().flatten().find_map(|run| run.items).unwrap_or(0) as u64
+        [&of.backup.last_run, &of.backup.last_success].into_iter().flatten().find_map(|run| run.items).unwrap_or(0)
+            as u64
     }),
     ("windmill_git_sync_warnings", "Warnings of the last sync.", |of| {
-        of.last_run.as_ref().map_or(0, |run| run.warnings.len() as u64)
+        of.backup.last_run.as_ref().map_or(0, |run| run.warnings.len() as u64)
     }),
     (
         "windmill_git_sync_last_verify_success_timestamp_seconds",
         "End of the last verification that found no difference, 0 if there was none.",
-        |of| end(&of.last_verify_success),
+        |of| end(&of.verified.last_success),
     ),
 ];
 
@@ -217,19 +218,21 @@ fn resident_memory_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::history::BackupStatus;
 
     fn text_of(metrics: &Metrics) -> String {
         let run = |seconds| Record {
             ended: format!("1970-01-01T00:0{}:{}Z", seconds / 60, seconds % 60),
             ..Record::for_test("01", true)
         };
-        let shop = Workspace {
+        let backup = BackupStatus {
             last_success: Some(run(100)),
             last_run: Some(Record { items: Some(20), warnings: vec![String::new(); 2], ..run(200) }),
             consecutive_failures: 3,
-            last_verify_success: Some(run(150)),
-            ..Workspace::configured("shop", None, None)
+            ..Default::default()
         };
+        let verified = BackupStatus { last_success: Some(run(150)), ..Default::default() };
+        let shop = Workspace::configured("shop", Some(&backup), Some(&verified));
         let none = Workspace::configured("new", None, None);
         metrics.to_text(&[shop, none], 1, SystemTime::UNIX_EPOCH + Duration::from_secs(50))
     }

@@ -13,7 +13,6 @@ use crate::util::deadline::CancelToken;
 pub mod history;
 pub mod metrics;
 pub mod notify;
-pub mod overdue;
 pub mod queue;
 pub mod recorder;
 pub mod scheduler;

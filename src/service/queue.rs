@@ -8,10 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use miniserde::Serialize;
+use miniserde::ser::Fragment;
+
 use crate::backup::run_context::new_run_id;
 use crate::model::result_code::Code;
-use crate::model::run_result::SyncResult;
-use crate::request::SyncRequest;
+use crate::model::run_result::{self, SyncResult};
+use crate::request::{Purpose, SyncRequest};
 use crate::service::Service;
 
 /// How many runs of configured backups may be in progress at once. Each starts a `wmill`, which takes 100 MB.
@@ -130,13 +133,8 @@ impl Run {
         (state.step, state.waits) = (QUEUE, true);
     }
 
-    /// Returns the step of the run.
-    pub fn step(&self) -> &'static str {
-        self.state().step
-    }
-
     /// Returns how many milliseconds ago the run was requested.
-    pub fn age_ms(&self) -> u64 {
+    fn age_ms(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -145,6 +143,21 @@ impl Run {
         let (workspace, branch) = (self.request.workspace.to_string(), self.request.branch.to_string());
         let result = SyncResult::bare(code, message, self.id.clone(), workspace, branch);
         SyncResult { duration_ms: self.age_ms(), ..result }
+    }
+}
+
+/// A run in `running` or `waiting` of `/status`.
+impl Serialize for Run {
+    fn begin(&self) -> Fragment<'_> {
+        run_result::object(vec![
+            ("run_id", Box::new(&self.id)),
+            ("workspace", Box::new(self.request.workspace.to_string())),
+            ("configured", Box::new(self.request.configured)),
+            ("dry_run", Box::new(self.request.dry_run)),
+            ("verify", Box::new(self.request.purpose == Purpose::Verify)),
+            ("step", Box::new(self.state().step)),
+            ("elapsed_ms", Box::new(self.age_ms())),
+        ])
     }
 }
 
@@ -200,22 +213,22 @@ impl Service {
         let mut state = self.queue.state();
         while !state.may_begin(run) {
             run.wait_for_others();
-            if state.is_closed {
-                let message = "the service is shutting down; the sync had not begun".to_owned();
-                log::warn!("run {}: {message}", run.id);
-                self.end(run, run.failure(Code::ShuttingDown, message), false);
-                return false;
-            }
             let left = self.config.sync_timeout.saturating_sub(state.waits_since(run).elapsed());
-            if left.is_zero() {
-                let message = format!(
-                    "the sync of workspace `{}` was ended in step `queue`: it waited for its turn longer than \
-                     SYNC_TIMEOUT ({} s)",
-                    run.request.workspace,
-                    self.config.sync_timeout.as_secs()
-                );
+            if state.is_closed || left.is_zero() {
+                let (code, message) = if state.is_closed {
+                    (Code::ShuttingDown, "the service is shutting down; the sync had not begun".to_owned())
+                } else {
+                    let message = format!(
+                        "the sync of workspace `{}` was ended in step `queue`: it waited for its turn longer than \
+                         SYNC_TIMEOUT ({} s)",
+                        run.request.workspace,
+                        self.config.sync_timeout.as_secs()
+                    );
+                    (Code::Timeout, message)
+                };
                 log::error!("run {}: {message}", run.id);
-                self.end(run, run.failure(Code::Timeout, message), false);
+                // A run that was refused because the service ends says nothing about the backup.
+                self.end(run, run.failure(code, message), code != Code::ShuttingDown);
                 return false;
             }
             state = self.queue.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -226,11 +239,9 @@ impl Service {
         true
     }
 
-    /// Records the end, then ends the run for all its callers. The queue's state is locked meanwhile, so that no caller
+    /// Records the end, which `counts` or not for the status of the backup, then ends the run for all its callers. The queue's state is locked meanwhile, so that no caller
     /// begins to wait in between.
-    fn end(&self, run: &Run, result: SyncResult, begun: bool) {
-        // A run that was refused because the service ends says nothing about the backup.
-        let counts = begun || result.code != Code::ShuttingDown;
+    fn end(&self, run: &Run, result: SyncResult, counts: bool) {
         self.recorder.record(&run.request, &result, counts);
         let mut state = run.state();
         (state.waits, state.result) = (false, Some(result));
@@ -252,11 +263,11 @@ impl Queue {
             if let Some(result) = run.state().result.clone() {
                 return Some(result);
             }
-            let waited = self.changed.wait_timeout(state, CALLER_POLL_INTERVAL);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if is_gone() && run.state().result.is_none() {
+            if is_gone() {
                 return None;
             }
+            let waited = self.changed.wait_timeout(state, CALLER_POLL_INTERVAL);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

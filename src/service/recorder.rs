@@ -1,4 +1,5 @@
-//! Records an ended run: counts it, adds it to the history, and sends the notifications.
+//! Records an ended run: counts it, adds it to the history, and sends the notifications. Does the same for what is no
+//! run: a backup that could not be requested, and one that is overdue.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,11 +12,12 @@ use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
 use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
+use crate::service::Service;
 use crate::service::history::{self, History, Record, WorkspaceList};
 use crate::service::metrics::{Metrics, OTHER};
 use crate::service::notify::message::{self, Notice, Subject};
 use crate::service::notify::sender::Sender;
-use crate::service::status;
+use crate::service::status::{self, Workspace};
 use crate::util::deadline::CancelToken;
 use crate::util::time;
 
@@ -131,10 +133,48 @@ impl Recorder {
 
 /// Returns a result about a configured backup that no run had, and the name of the backup's status. Where `workspace`
 /// stands for all workspaces, branch and name are empty.
-pub fn result_without_run(config: &Config, workspace: &str, code: Code, message: String) -> (SyncResult, String) {
+fn result_without_run(config: &Config, workspace: &str, code: Code, message: String) -> (SyncResult, String) {
     let id = WorkspaceId::parse(workspace).ok();
     let branch = id.as_ref().and_then(|id| config.branch_for(id).ok()).map(|branch| branch.to_string());
     let destination = id.map(|id| request::configured_destination(config, &id)).unwrap_or_default();
     let workspace = workspace.to_owned();
     (SyncResult::bare(code, message, new_run_id(), workspace, branch.unwrap_or_default()), destination)
+}
+
+/// Sends a notice of each configured backup that was not made for longer than `EXPECT_SYNC_EVERY`, no matter what should
+/// start it, unless one was sent within a day.
+pub fn report_overdue(service: &Service) {
+    if service.config.expect_sync_every.is_none() {
+        return;
+    }
+    let now = SystemTime::now();
+    let started = time::of(service.started, now);
+    for workspace in service.workspaces() {
+        if may_tell_overdue(service, &workspace, started, now)
+            && let Some((since, message)) = status::overdue(&service.config, &workspace, started, now)
+        {
+            tell_overdue(service, &workspace.id, since, message);
+        }
+    }
+}
+
+/// Whether a notice may be sent. After a start, it waits for the first run or for `SYNC_TIMEOUT`: the backup may be
+/// overdue because the service did not run.
+fn may_tell_overdue(service: &Service, workspace: &Workspace, started: SystemTime, now: SystemTime) -> bool {
+    // Times in the history are whole seconds.
+    let since_start = time::to_text(started)..=time::to_text(now);
+    let ran = workspace.backup.last_run.as_ref().is_some_and(|run| since_start.contains(&run.ended));
+    ran || service.started.elapsed() >= service.config.sync_timeout
+}
+
+fn tell_overdue(service: &Service, workspace: &str, since: SystemTime, message: String) {
+    let Service { config, recorder, .. } = service;
+    let (result, destination) = result_without_run(config, workspace, Code::Overdue, message);
+    if !recorder.history.note_overdue(workspace, destination, since) {
+        return;
+    }
+    // Saved before the notice, so that a service that is killed in between does not send the notice twice.
+    recorder.flush();
+    log::error!("overdue: {}", result.message);
+    recorder.notifier.tell(&Notice { tells_failure: true, ..Notice::new(result, Subject::Backup) });
 }

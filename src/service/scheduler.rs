@@ -39,8 +39,8 @@ pub fn follow(service: &Arc<Service>, purpose: Purpose, schedule: &Schedule) {
 /// Returns the oldest of the last runs of the configured workspaces. Workspaces without a run are ignored.
 fn last_run(service: &Service, purpose: Purpose) -> Option<SystemTime> {
     let last = |of: &Workspace| {
-        let run = if purpose == Purpose::Verify { &of.last_verify } else { &of.last_run };
-        run.as_ref()?.ended_at()
+        let status = if purpose == Purpose::Verify { &of.verified } else { &of.backup };
+        status.last_run.as_ref()?.ended_at()
     };
     service.workspaces().iter().filter_map(last).min()
 }
