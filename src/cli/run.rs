@@ -1,17 +1,14 @@
 //! The commands that run on a workspace and print a result: `sync`, `verify`, `restore`.
 
-use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use log::LevelFilter;
-
 use super::args::{Restore, Sync, Verify};
-use super::{config, eprint_line, own_program, parsed, patterns, print, refuse, start};
+use super::{config, own_program, parsed, patterns, print, refuse, start};
 use crate::backup::error::BackupError;
 use crate::backup::key_check;
-use crate::backup::progress::{Event, Step};
+use crate::backup::progress::Event;
 use crate::backup::restore::{self, RestoreOptions};
 use crate::backup::run_context::{self, Env};
 use crate::backup::sync;
@@ -22,15 +19,13 @@ use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result;
 use crate::model::run_result::SyncResult;
+use crate::process;
 use crate::request::{Draft, Flags, Purpose, SyncRequest};
 use crate::service::recorder::Recorder;
-use crate::service::worker::{self, log_step};
 use crate::util::time;
 
 /// How long a command waits for its notifications to be sent, after it printed its result.
 const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
-/// The shortest wait for a turn that is shown.
-const SHOWN_STEP_TIME_MIN: Duration = Duration::from_millis(100);
 
 pub(super) fn sync(options: &Sync, environment: &Environment) -> Result<u8, BackupError> {
     let flags = Flags {
@@ -136,20 +131,18 @@ fn command(
     work: &dyn Fn(&Requests, &Env<'_>, &Recorder) -> Result<Code, BackupError>,
 ) -> Result<u8, BackupError> {
     let config = config(options, environment, Required::Sync, faults)?;
-    if let Some(why) = worker::NO_SYNCS {
+    if !process::run::CAN_START {
+        let why = "this is WebAssembly, where neither wmill nor git can be started, so no backups are made";
         return Err(BackupError::new(Code::Internal, why));
     }
-    // A terminal shows the steps; log lines are added only if LOG_LEVEL asks for them.
-    let is_watched = std::io::stderr().is_terminal() && environment.get("LOG_LEVEL").is_none();
-    let level = if is_watched { LevelFilter::Warn } else { config.log_level };
     let exit_code = Arc::default();
-    let cancel = start(&config, environment, level, config.shutdown_grace, &exit_code);
+    let cancel = start(&config, environment, config.log_level, config.shutdown_grace, &exit_code);
     let recorder = Recorder::new(&config);
     let env = Env {
         config: &config,
         own_program: &own_program(),
         cancel: &cancel,
-        progress: if is_watched { &show_step } else { &log_step },
+        progress: &Event::log,
         last_token_user: &|workspace, destination| recorder.history.token_user(workspace, destination),
         notes: Mutex::default(),
     };
@@ -161,12 +154,4 @@ fn command(
     let code = *exit_code.get_or_init(|| code);
     recorder.finish(NOTICE_TIME_MAX);
     Ok(code)
-}
-
-fn show_step(event: Event) {
-    if let Event::Ended(step, time) = event
-        && (time >= SHOWN_STEP_TIME_MIN || step != Step::Queue)
-    {
-        eprint_line(&format!("{:>8}  {:.2} s", step.as_str(), time.as_secs_f64()));
-    }
 }

@@ -190,8 +190,6 @@ pub struct OverdueAlert {
 /// The workspaces that Windmill listed for the configured token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkspaceList {
-    /// Where the backups are from and go to, as settings that do not depend on the workspace.
-    pub place: String,
     /// The workspaces that are backed up.
     pub workspaces: Vec<String>,
     /// When Windmill listed them, UTC.
@@ -245,17 +243,6 @@ impl SavedHistory {
         is_news
     }
 
-    /// Forgets that a failure was reported, because its notice was lost: then the next failure is reported. An overdue
-    /// backup counts as reported at `told`.
-    fn lose_news(&mut self, run_id: &str, overdue: Option<&str>, told: &str) {
-        for one in &mut self.standings {
-            one.failure_news.take_if(|news| news.run_id == run_id);
-            if let Some(alert) = one.overdue.as_mut().filter(|_| overdue == Some(&*one.workspace)) {
-                told.clone_into(&mut alert.told);
-            }
-        }
-    }
-
     /// Returns the text of the file. If it is too long, all runs lose their warnings, their left out items and the rest
     /// of a long message. What stays fits by far.
     fn file_text(&mut self) -> String {
@@ -269,12 +256,6 @@ impl SavedHistory {
             run.message = shorten(&run.message, SHORT_MESSAGE_BYTES_MAX);
         }
         json::to_string(self)
-    }
-
-    /// Remembers what Windmill listed, and forgets that listing had failed.
-    fn apply_list(&mut self, list: &WorkspaceList) {
-        self.standings.retain(|one| one.workspace != ALL);
-        self.list = Some(list.clone());
     }
 
     /// Adds a run, unless it is there. Returns whether it was added.
@@ -432,14 +413,20 @@ impl History {
         self.current().change(move |kept| kept.add_overdue(&workspace, &destination, &alert))
     }
 
-    /// Remembers that the notice of this failure, or of this overdue backup, was lost.
+    /// Forgets that this failure was reported, because its notice was lost: then the next failure is reported. An overdue
+    /// backup is reported again after [`LOST_NEWS_INTERVAL`].
     pub fn lose_news(&self, result: &SyncResult) {
         let (run_id, workspace) = (result.run_id.clone(), result.workspace.clone());
-        let overdue = (result.code == Code::Overdue).then_some(workspace);
+        let is_overdue = result.code == Code::Overdue;
         let now = SystemTime::now();
         let told = time::to_text(now.checked_sub(NEWS_INTERVAL - LOST_NEWS_INTERVAL).unwrap_or(now));
         self.current().change(move |kept| {
-            kept.lose_news(&run_id, overdue.as_deref(), &told);
+            for one in &mut kept.standings {
+                one.failure_news.take_if(|news| news.run_id == run_id);
+                if let Some(alert) = one.overdue.as_mut().filter(|_| is_overdue && one.workspace == workspace) {
+                    alert.told.clone_from(&told);
+                }
+            }
             true
         });
     }
@@ -451,7 +438,8 @@ impl History {
         let recovery =
             memory.kept.status(ALL, "").and_then(|all| Some((all.consecutive_failures, all.failing_since.clone()?)));
         memory.change(move |kept| {
-            kept.apply_list(&list);
+            kept.standings.retain(|one| one.workspace != ALL);
+            kept.list = Some(list.clone());
             true
         });
         recovery
@@ -686,7 +674,7 @@ mod tests {
         };
         let list = |count: usize| {
             let workspaces = (0..count).map(|number| format!("ws{number}")).collect();
-            history.note_list(WorkspaceList { place: "p".to_owned(), workspaces, time: String::new() })
+            history.note_list(WorkspaceList { workspaces, time: String::new() })
         };
         record("01", ALL, Code::Timeout);
         record("02", ALL, Code::Timeout);

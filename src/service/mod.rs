@@ -1,4 +1,4 @@
-//! What a running service adds to single runs: queue, worker, scheduler, history, metrics, status and notifications.
+//! What a running service adds to single runs: queue, scheduler, history, metrics, status and notifications.
 //! `api` and `cli` use it; it starts runs through `backup` and knows neither git nor Windmill.
 
 use std::path::PathBuf;
@@ -18,7 +18,6 @@ pub mod recorder;
 pub mod scheduler;
 pub mod status;
 pub mod token_check;
-pub mod worker;
 
 /// What the parts of a running service share.
 pub struct Service {

@@ -2,7 +2,7 @@
 //!
 //! A run begins when three conditions hold: no other run of its backup is in progress, fewer runs of its kind
 //! (configured or not) are in progress than the limit, and no earlier run of its kind waits for room. Each run has a
-//! thread, so it continues after its clients disconnect.
+//! thread that does its work, so it continues after its clients disconnect.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use miniserde::Serialize;
 use miniserde::ser::Fragment;
 
-use crate::backup::run_context::new_run_id;
+use crate::backup::progress::Event;
+use crate::backup::run_context::{Env, new_run_id};
+use crate::backup::{sync, verify};
 use crate::model::result_code::Code;
 use crate::model::run_result::{self, SyncResult};
 use crate::request::{Purpose, SyncRequest};
@@ -208,6 +210,34 @@ impl Service {
         self.queue.changed.notify_all();
     }
 
+    /// Executes the run, and returns its result. It may take minutes, and may panic.
+    fn work(&self, run: &Run) -> SyncResult {
+        let progress = |event| {
+            match event {
+                Event::Started(step) => run.enter(step.as_str()),
+                Event::Waits => run.wait_for_others(),
+                Event::Ended(step, time) if run.request.purpose == Purpose::Sync && !run.request.dry_run => {
+                    self.recorder.metrics.count_step(step.as_str(), time);
+                }
+                Event::Ended(..) => {}
+            }
+            event.log();
+        };
+        let env = Env {
+            config: &self.config,
+            own_program: &self.own_program,
+            cancel: &self.cancel,
+            progress: &progress,
+            last_token_user: &|workspace, destination| self.recorder.history.token_user(workspace, destination),
+            notes: Mutex::default(),
+        };
+        match run.request.purpose {
+            Purpose::Sync => sync::run(&run.request, &env, &run.id),
+            Purpose::Verify => verify::run(&run.request, &env, &run.id),
+            Purpose::Restore => run.failure(Code::Internal, "a service makes no restores".to_owned()),
+        }
+    }
+
     /// Returns whether the run may begin. If not, it has ended.
     fn wait_for_turn(&self, run: &Run) -> bool {
         let mut state = self.queue.state();
@@ -304,6 +334,19 @@ mod tests {
     use crate::config::{Config, Environment, Options, Required};
     use crate::model::names::WorkspaceId;
     use crate::request::Draft;
+    use crate::service::recorder::Recorder;
+    use crate::util::deadline::CancelToken;
+
+    impl Service {
+        /// Returns a service without settings, whose history is in memory only.
+        pub(in crate::service) fn for_test() -> Self {
+            let environment = Environment::new([("DATA_DIR".into(), "/nowhere".into())]);
+            let config = Config::new(&Options::default(), &environment, Required::Serve).expect("settings");
+            let recorder = Recorder::new(&config);
+            let (own_program, cancel) = ("".into(), CancelToken::default());
+            Self { config, own_program, queue: Queue::default(), recorder, cancel, started: Instant::now() }
+        }
+    }
 
     /// Returns a run of this workspace, requested this many seconds after `first`.
     fn run(workspace: &str, configured: bool, first: Instant, seconds: u64) -> Arc<Run> {

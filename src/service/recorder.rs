@@ -99,7 +99,7 @@ impl Recorder {
                 let workspaces = requests.list.iter().map(|request| request.workspace.to_string()).collect();
                 // No backup was made yet, so this counts as no run and as no success.
                 let time = time::to_text(SystemTime::now());
-                self.record_list(WorkspaceList { place: status::place(config), workspaces, time });
+                self.record_list(WorkspaceList { workspaces, time });
             }
             Err(error) if !matches!(error.code, Code::ShuttingDown | Code::RequestInvalid) => {
                 self.record_without_run(config, error);

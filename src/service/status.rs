@@ -9,7 +9,7 @@ use miniserde::ser::Fragment;
 
 use crate::config::schedule::Schedule;
 use crate::config::{Config, Workspaces};
-use crate::model::names::{ADMINS, WorkspaceId};
+use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result;
 use crate::request::{self, verified};
@@ -93,11 +93,6 @@ impl Serialize for Workspace {
     }
 }
 
-/// Returns a name of where the configured backups are from and go to, whichever the workspaces are.
-pub fn place(config: &Config) -> String {
-    WorkspaceId::parse(ADMINS).map_or_else(|_| String::new(), |any| request::configured_destination(config, &any))
-}
-
 /// Returns the status of the configured backups. If the settings choose all workspaces, these are those that Windmill
 /// listed last, and those that were backed up since then, by name. Before Windmill was asked, they are those in the
 /// history.
@@ -117,7 +112,7 @@ pub fn configured_workspaces(config: &Config, kept: &SavedHistory) -> Vec<Worksp
         let id = WorkspaceId::parse(&status.workspace).ok()?;
         (status.destination == request::configured_destination(config, &id)).then_some(id)
     };
-    let list = kept.list.as_ref().filter(|list| list.place == place(config));
+    let list = kept.list.as_ref();
     let is_since = |status: &&BackupStatus| {
         list.is_none_or(|list| status.last_run.as_ref().is_some_and(|run| run.ended > list.time))
     };
