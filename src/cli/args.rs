@@ -54,21 +54,13 @@ pub(super) struct Serve {
 }
 
 /// Defines a command on a workspace and its backup. The settings are the same for each such command, and argh cannot
-/// take them from another struct. They are inserted at `..workspace`, which gives the description of `--workspace`. The
-/// macro has no `ty` parameters, because argh reads the words of a type, and a macro hides those.
+/// take them from another struct.
 macro_rules! command_on_a_workspace {
-    (
-        $(#[$about:meta])*
-        struct $name:ident {
-            $($(#[$of_first:meta])* $first:ident: $first_type:ident,)*
-            ..workspace = $workspace:literal,
-            $($others:tt)*
-        }
-    ) => {
+    ($(#[$about:meta])* struct $name:ident { $($own:tt)* }) => {
         $(#[$about])*
         pub(super) struct $name {
-            $($(#[$of_first])* pub(super) $first: $first_type,)*
-            #[argh(option, description = $workspace)]
+            /// workspace of the backup (WINDMILL_WORKSPACE, admins)
+            #[argh(option)]
             pub(super) workspace: Option<String>,
             /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
             #[argh(option)]
@@ -85,7 +77,7 @@ macro_rules! command_on_a_workspace {
             /// folder for checkouts and state (DATA_DIR, /workspace)
             #[argh(option)]
             pub(super) data_dir: Option<String>,
-            $($others)*
+            $($own)*
         }
 
         impl $name {
@@ -108,7 +100,6 @@ command_on_a_workspace! {
     #[derive(FromArgs)]
     #[argh(subcommand, name = "sync", help_triggers("-h", "--help", "help"))]
     struct Sync {
-        ..workspace = "workspace id (WINDMILL_WORKSPACE, admins)",
         /// show what a sync would commit, and push nothing
         #[argh(switch)]
         pub(super) dry_run: bool,
@@ -137,8 +128,7 @@ command_on_a_workspace! {
     struct Check {
         /// print one JSON object in place of lines
         #[argh(switch)]
-        json: bool,
-        ..workspace = "workspace id (WINDMILL_WORKSPACE, admins)",
+        pub(super) json: bool,
     }
 }
 
@@ -153,7 +143,6 @@ command_on_a_workspace! {
         help_triggers("-h", "--help", "help")
     )]
     struct Verify {
-        ..workspace = "workspace id (WINDMILL_WORKSPACE, admins)",
         /// only check that this file holds the key of the secrets in the backup; Windmill is not asked
         #[argh(option)]
         pub(super) key_file: Option<PathBuf>,
@@ -172,7 +161,6 @@ command_on_a_workspace! {
         help_triggers("-h", "--help", "help")
     )]
     struct Log {
-        ..workspace = "workspace of the backup (WINDMILL_WORKSPACE, admins)",
         /// list only items of this pattern, such as f/ops/**; may be given again
         #[argh(option)]
         pub(super) path: Vec<String>,
@@ -202,7 +190,6 @@ command_on_a_workspace! {
         help_triggers("-h", "--help", "help")
     )]
     struct Restore {
-        ..workspace = "workspace of the backup (WINDMILL_WORKSPACE, admins)",
         /// commit of the branch: its id or the first digits (the tip)
         #[argh(option)]
         pub(super) commit: Option<String>,

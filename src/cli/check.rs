@@ -14,18 +14,16 @@ use crate::model::result_code::Code;
 use crate::service::history::History;
 
 pub(super) fn check(options: &Check, environment: &Environment) -> u8 {
-    let mut ended = false;
-    let findings = preflight::settings(&options.settings(), environment).map_or_else(
-        |faults| faults,
-        |config| {
+    let (findings, ended) = match preflight::settings(&options.settings(), environment) {
+        Ok(config) => {
             let cancel = start(&config, environment, LevelFilter::Error, Duration::ZERO, &Arc::default());
             let history = History::new(&paths::root(&config));
             let last_token_user = |workspace: &str, destination: &str| history.token_user(workspace, destination);
             let findings = preflight::run(&config, &own_program(), &cancel, Mode::Whole, &last_token_user);
-            ended = cancel.is_cancelled();
-            findings
-        },
-    );
+            (findings, cancel.is_cancelled())
+        }
+        Err(faults) => (faults, false),
+    };
     if options.json {
         print(&preflight::to_json(&findings));
     } else {

@@ -35,9 +35,7 @@ pub(super) fn sync(options: &Sync, environment: &Environment) -> Result<u8, Back
         allow_lost_rights: options.allow_lost_rights,
         purpose: Purpose::Sync,
     };
-    command(&options.settings(), environment, flags, Vec::new(), &|asked, env, recorder| {
-        Ok(run_each(asked, env, recorder, sync::run))
-    })
+    run_each(&options.settings(), environment, flags, sync::run)
 }
 
 pub(super) fn verify(options: &Verify, environment: &Environment) -> Result<u8, BackupError> {
@@ -45,9 +43,7 @@ pub(super) fn verify(options: &Verify, environment: &Environment) -> Result<u8, 
         return verify_key(file, options, environment);
     }
     let flags = Flags { purpose: Purpose::Verify, ..Flags::default() };
-    command(&options.settings(), environment, flags, Vec::new(), &|asked, env, recorder| {
-        Ok(run_each(asked, env, recorder, verify::run))
-    })
+    run_each(&options.settings(), environment, flags, verify::run)
 }
 
 /// Runs `verify --key-file`.
@@ -62,24 +58,26 @@ fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> Resul
     Ok(result.code.exit_code())
 }
 
-/// Does a run for each request, records it, and prints the results. A run that starts after a signal asked for the end
+/// Does a run for each workspace, records it, and prints the results. A run that starts after a signal asked for the end
 /// does not count, because it says nothing about the backup.
 fn run_each(
-    asked: &Requests,
-    env: &Env<'_>,
-    recorder: &Recorder,
+    options: &Options,
+    environment: &Environment,
+    flags: Flags,
     run: fn(&SyncRequest, &Env<'_>, &str) -> SyncResult,
-) -> Code {
-    let mut results = Vec::new();
-    for request in &asked.list {
-        let counts = !env.cancel.is_cancelled();
-        let result = run(request, env, &run_context::new_run_id());
-        recorder.record(request, &result, counts);
-        recorder.flush();
-        results.push(result);
-    }
-    print(&run_result::all_to_json(&results, asked.is_single));
-    run_result::code_of_all(&results)
+) -> Result<u8, BackupError> {
+    command(options, environment, flags, Vec::new(), &|asked, env, recorder| {
+        let mut results = Vec::new();
+        for request in &asked.list {
+            let counts = !env.cancel.is_cancelled();
+            let result = run(request, env, &run_context::new_run_id());
+            recorder.record(request, &result, counts);
+            recorder.flush();
+            results.push(result);
+        }
+        print(&run_result::all_to_json(&results, asked.is_single));
+        Ok(run_result::code_of_all(&results))
+    })
 }
 
 pub(super) fn restore(options: &Restore, environment: &Environment) -> Result<u8, BackupError> {

@@ -269,8 +269,8 @@ impl Service {
         true
     }
 
-    /// Records the end, which `counts` or not for the status of the backup, then ends the run for all its callers. The queue's state is locked meanwhile, so that no caller
-    /// begins to wait in between.
+    /// Records the end, then ends the run for all its callers. If `counts` is false, the run does not change the status
+    /// of the backup. The queue's state is locked meanwhile, so that no caller begins to wait in between.
     fn end(&self, run: &Run, result: SyncResult, counts: bool) {
         self.recorder.record(&run.request, &result, counts);
         let mut state = run.state();

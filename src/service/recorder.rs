@@ -17,7 +17,7 @@ use crate::service::history::{self, History, Record, WorkspaceList};
 use crate::service::metrics::{Metrics, OTHER};
 use crate::service::notify::message::{self, Notice, Subject};
 use crate::service::notify::sender::Sender;
-use crate::service::status::{self, Workspace};
+use crate::service::status;
 use crate::util::deadline::CancelToken;
 use crate::util::time;
 
@@ -142,39 +142,28 @@ fn result_without_run(config: &Config, workspace: &str, code: Code, message: Str
 }
 
 /// Sends a notice of each configured backup that was not made for longer than `EXPECT_SYNC_EVERY`, no matter what should
-/// start it, unless one was sent within a day.
+/// start it, unless one was sent within a day. After a start, the notice waits for the first run or for `SYNC_TIMEOUT`:
+/// the backup may be overdue because the service did not run.
 pub fn report_overdue(service: &Service) {
-    if service.config.expect_sync_every.is_none() {
+    let Service { config, recorder, .. } = service;
+    if config.expect_sync_every.is_none() {
         return;
     }
     let now = SystemTime::now();
     let started = time::of(service.started, now);
-    for workspace in service.workspaces() {
-        if may_tell_overdue(service, &workspace, started, now)
-            && let Some((since, message)) = status::overdue(&service.config, &workspace, started, now)
-        {
-            tell_overdue(service, &workspace.id, since, message);
-        }
-    }
-}
-
-/// Whether a notice may be sent. After a start, it waits for the first run or for `SYNC_TIMEOUT`: the backup may be
-/// overdue because the service did not run.
-fn may_tell_overdue(service: &Service, workspace: &Workspace, started: SystemTime, now: SystemTime) -> bool {
+    let has_waited = service.started.elapsed() >= config.sync_timeout;
     // Times in the history are whole seconds.
     let since_start = time::to_text(started)..=time::to_text(now);
-    let ran = workspace.backup.last_run.as_ref().is_some_and(|run| since_start.contains(&run.ended));
-    ran || service.started.elapsed() >= service.config.sync_timeout
-}
-
-fn tell_overdue(service: &Service, workspace: &str, since: SystemTime, message: String) {
-    let Service { config, recorder, .. } = service;
-    let (result, destination) = result_without_run(config, workspace, Code::Overdue, message);
-    if !recorder.history.note_overdue(workspace, destination, since) {
-        return;
+    for workspace in service.workspaces() {
+        let has_run = workspace.backup.last_run.as_ref().is_some_and(|run| since_start.contains(&run.ended));
+        let overdue = status::overdue(config, &workspace, started, now).filter(|_| has_run || has_waited);
+        let Some((since, message)) = overdue else { continue };
+        let (result, destination) = result_without_run(config, &workspace.id, Code::Overdue, message);
+        if recorder.history.note_overdue(&workspace.id, destination, since) {
+            // Saved before the notice, so that a service that is killed in between does not send the notice twice.
+            recorder.flush();
+            log::error!("overdue: {}", result.message);
+            recorder.notifier.tell(&Notice { tells_failure: true, ..Notice::new(result, Subject::Backup) });
+        }
     }
-    // Saved before the notice, so that a service that is killed in between does not send the notice twice.
-    recorder.flush();
-    log::error!("overdue: {}", result.message);
-    recorder.notifier.tell(&Notice { tells_failure: true, ..Notice::new(result, Subject::Backup) });
 }
