@@ -1,8 +1,5 @@
 //! The command `check`.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use log::LevelFilter;
 
 use super::args::Check;
@@ -16,7 +13,7 @@ use crate::service::history::History;
 pub(super) fn check(options: &Check, environment: &Environment) -> u8 {
     let (findings, ended) = match preflight::settings(&options.settings(), environment) {
         Ok(config) => {
-            let cancel = start(&config, environment, LevelFilter::Error, Duration::ZERO, &Arc::default());
+            let cancel = start(&config, environment, LevelFilter::Error);
             let history = History::new(&paths::root(&config));
             let last_token_user = |workspace: &str, destination: &str| history.token_user(workspace, destination);
             let findings = preflight::run(&config, &own_program(), &cancel, Mode::Whole, &last_token_user);

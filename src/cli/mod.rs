@@ -13,7 +13,7 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::log::LevelFilter;
@@ -102,20 +102,12 @@ fn service_config(options: &Options, environment: &Environment) -> Option<Config
     config.map_err(|error| eprint_line(&format!("{PROGRAM}: {error}"))).ok()
 }
 
-/// Starts the log, and returns the token that signals cancel; see [`signals::cancel_after_grace`]. What the command
-/// prints is its result, so lines below `level` are shown only if `LOG_LEVEL` is set.
-fn start(
-    config: &Config,
-    environment: &Environment,
-    level: LevelFilter,
-    grace: Duration,
-    exit_code: &Arc<OnceLock<u8>>,
-) -> CancelToken {
+/// Starts the log, and returns the token that a signal cancels. What the command prints is its result, so lines below
+/// `level` are shown only if `LOG_LEVEL` is set.
+fn start(config: &Config, environment: &Environment, level: LevelFilter) -> CancelToken {
     let level = if environment.get("LOG_LEVEL").is_none() { level } else { config.log_level };
     logging::start(level, config.log_format);
-    let cancel = CancelToken::default();
-    signals::cancel_after_grace(&cancel, grace, exit_code);
-    cancel
+    signals::cancel_after_grace(Duration::ZERO, &Arc::default())
 }
 
 /// Parses the value of an option, and adds what is wrong with it to `faults`.

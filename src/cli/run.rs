@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::args::{Restore, Sync, Verify};
-use super::{config, own_program, parsed, patterns, print, refuse, start};
+use super::{config, own_program, parsed, patterns, print, refuse, signals, start};
 use crate::backup::error::BackupError;
 use crate::backup::key_check;
 use crate::backup::progress::Event;
@@ -22,7 +22,7 @@ use crate::model::run_result::SyncResult;
 use crate::process;
 use crate::request::{Draft, Flags, Purpose, SyncRequest};
 use crate::service::recorder::Recorder;
-use crate::util::time;
+use crate::util::{logging, time};
 
 /// How long a command waits for its notifications to be sent, after it printed its result.
 const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> Resul
     let faults = key.as_ref().err().cloned().into_iter().collect();
     let config = config(&options.settings(), environment, Required::Git, faults)?;
     let key = key.map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
-    let cancel = start(&config, environment, config.log_level, Duration::ZERO, &Arc::default());
+    let cancel = start(&config, environment, config.log_level);
     let result = key_check::run(&config, &own_program(), &cancel, &key)?;
     print(&result.to_json());
     Ok(result.code.exit_code())
@@ -134,7 +134,8 @@ fn command(
         return Err(BackupError::new(Code::Internal, why));
     }
     let exit_code = Arc::default();
-    let cancel = start(&config, environment, config.log_level, config.shutdown_grace, &exit_code);
+    logging::start(config.log_level, config.log_format);
+    let cancel = signals::cancel_after_grace(config.shutdown_grace, &exit_code);
     let recorder = Recorder::new(&config);
     let env = Env {
         config: &config,

@@ -68,11 +68,12 @@ fn cancel_after(grace: Duration, cancel: CancelToken) -> bool {
     thread.spawn(wait).is_ok()
 }
 
-/// Cancels a command after `grace` on SIGTERM and SIGHUP, and at once on SIGINT, which comes from a person at a
+/// Returns a token that is cancelled after `grace` on SIGTERM and SIGHUP, and at once on SIGINT, which comes from a person at a
 /// keyboard, or on a second signal. Once there is an `exit_code`, only notifications are being sent, and any signal ends the
 /// process.
-pub(super) fn cancel_after_grace(cancel: &CancelToken, grace: Duration, exit_code: &Arc<OnceLock<u8>>) {
-    let (cancel, exit_code) = (cancel.clone(), Arc::clone(exit_code));
+pub(super) fn cancel_after_grace(grace: Duration, exit_code: &Arc<OnceLock<u8>>) -> CancelToken {
+    let (token, exit_code) = (CancelToken::default(), Arc::clone(exit_code));
+    let cancel = token.clone();
     listen(move |mut signals| {
         let mut is_first = true;
         for signal in signals.forever() {
@@ -87,4 +88,5 @@ pub(super) fn cancel_after_grace(cancel: &CancelToken, grace: Duration, exit_cod
             is_first = false;
         }
     });
+    token
 }

@@ -220,14 +220,9 @@ impl SavedHistory {
     /// are dropped first.
     fn status_mut(&mut self, workspace: &str, destination: &str) -> &mut BackupStatus {
         let known = self.standings.iter().position(|one| one.workspace == workspace && one.destination == destination);
-        let status = known.map_or_else(
-            || BackupStatus {
-                workspace: workspace.to_owned(),
-                destination: destination.to_owned(),
-                ..Default::default()
-            },
-            |index| self.standings.remove(index),
-        );
+        let (workspace, destination) = (workspace.to_owned(), destination.to_owned());
+        let new = || BackupStatus { workspace, destination, ..Default::default() };
+        let status = known.map_or_else(new, |index| self.standings.remove(index));
         self.standings.insert(0, status);
         self.standings.truncate(STANDINGS_MAX);
         &mut self.standings[0]

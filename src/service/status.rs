@@ -170,13 +170,9 @@ pub fn overdue(
     if now <= since {
         return None;
     }
-    let message = format!(
-        "workspace `{}` had no backup for longer than EXPECT_SYNC_EVERY ({} s): {}",
-        workspace.id,
-        every.as_secs(),
-        last_in_words(last)
-    );
-    Some((since, message))
+    let (id, seconds) = (&workspace.id, every.as_secs());
+    let last = last.map_or_else(|| "there was none yet".to_owned(), |last| format!("the last was {last}"));
+    Some((since, format!("workspace `{id}` had no backup for longer than EXPECT_SYNC_EVERY ({seconds} s): {last}")))
 }
 
 /// Returns a fault if, since the last success, two scheduled times and then the time of a sync have passed.
@@ -188,16 +184,7 @@ fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now:
     if now <= second.checked_add(config.sync_timeout)? {
         return None;
     }
-    let message = format!(
-        "two scheduled times of workspace `{}` passed without a success: {}",
-        workspace.id,
-        last_in_words(success.map(|run| run.ended.as_str()))
-    );
-    Some((Code::Timeout, message))
-}
-
-fn last_in_words(time: Option<&str>) -> String {
-    time.map_or_else(|| "there was none yet".to_owned(), |time| ["the last was ", time].concat())
+    Some((Code::Timeout, format!("two scheduled times of workspace `{}` passed without a success", workspace.id)))
 }
 
 impl Serialize for StatusReport<'_> {

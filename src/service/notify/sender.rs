@@ -230,9 +230,10 @@ impl Target {
         let is_large = matches!(error, ureq::Error::LargeResponseHeader(..));
         let why = match &error {
             // Only these texts are used: others may contain a part of the address.
-            ureq::Error::Io(_) | ureq::Error::ConnectProxyFailed(_) => &error.to_string(),
-            ureq::Error::HostNotFound => "its host is not known",
-            ureq::Error::ConnectionFailed => "no connection",
+            ureq::Error::Io(_)
+            | ureq::Error::ConnectProxyFailed(_)
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed => &error.to_string(),
             ureq::Error::Timeout(_) => "it did not answer in time",
             ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => "it answered, but not as HTTP",
             _ => "it is not a valid address",
