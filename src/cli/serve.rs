@@ -16,9 +16,7 @@ use crate::model::result_code::Code;
 use crate::net::ca_bundle;
 use crate::process::orphans;
 use crate::request::Purpose;
-use crate::service::queue::Queue;
-use crate::service::recorder::{self, Recorder};
-use crate::service::{Service, scheduler};
+use crate::service::{Service, recorder, scheduler};
 use crate::util::deadline::{CancelToken, wait_while};
 use crate::util::logging;
 
@@ -60,14 +58,7 @@ fn warn_of_what_syncs_lack(config: &Config) {
 }
 
 fn serve_until_stopped(server: Server, config: Config) -> u8 {
-    let service = Arc::new(Service {
-        recorder: Recorder::new(&config),
-        config,
-        own_program: own_program(),
-        queue: Queue::default(),
-        cancel: CancelToken::default(),
-        started: Instant::now(),
-    });
+    let service = Arc::new(Service::new(config, own_program()));
     let exit_code = Arc::new(OnceLock::new());
     signals::stop_service(&server.stop_handle(), &service, &exit_code);
     if let Ok(address) = server.local_addr() {

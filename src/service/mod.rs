@@ -36,6 +36,12 @@ pub struct Service {
 }
 
 impl Service {
+    /// Returns a service that starts now, without runs.
+    pub fn new(config: Config, own_program: PathBuf) -> Self {
+        let (recorder, queue, cancel) = (Recorder::new(&config), Queue::default(), CancelToken::default());
+        Self { config, own_program, queue, recorder, cancel, started: Instant::now() }
+    }
+
     /// Returns the status of the configured backups.
     pub fn workspaces(&self) -> Vec<Workspace> {
         self.recorder.history.read(|kept| status::configured_workspaces(&self.config, kept))

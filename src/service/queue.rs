@@ -334,17 +334,13 @@ mod tests {
     use crate::config::{Config, Environment, Options, Required};
     use crate::model::names::WorkspaceId;
     use crate::request::Draft;
-    use crate::service::recorder::Recorder;
-    use crate::util::deadline::CancelToken;
 
     impl Service {
         /// Returns a service without settings, whose history is in memory only.
         pub(in crate::service) fn for_test() -> Self {
             let environment = Environment::new([("DATA_DIR".into(), "/nowhere".into())]);
             let config = Config::new(&Options::default(), &environment, Required::Serve).expect("settings");
-            let recorder = Recorder::new(&config);
-            let (own_program, cancel) = ("".into(), CancelToken::default());
-            Self { config, own_program, queue: Queue::default(), recorder, cancel, started: Instant::now() }
+            Self::new(config, "".into())
         }
     }
 

@@ -87,7 +87,7 @@ impl Recorder {
 
     /// Returns the syncs that a draft asks for. If the draft comes from the settings and gives no syncs, because a secret
     /// cannot be read or Windmill does not list its workspaces, records this as a failure of the backup. When Windmill
-    /// lists them, ends that failure.
+    /// lists them, ends that failure, and reports its end.
     ///
     /// # Errors
     /// The same as those of [`workspaces::requests`].
@@ -98,8 +98,13 @@ impl Recorder {
             Ok(requests) if config.workspaces == Workspaces::All && !requests.is_single => {
                 let workspaces = requests.list.iter().map(|request| request.workspace.to_string()).collect();
                 // No backup was made yet, so this counts as no run and as no success.
-                let time = time::to_text(SystemTime::now());
-                self.record_list(WorkspaceList { workspaces, time });
+                let list = WorkspaceList { workspaces, time: time::to_text(SystemTime::now()) };
+                if let Some(failures) = self.history.note_list(list) {
+                    let (all, branch) = (history::ALL.to_owned(), String::new());
+                    let result = SyncResult::bare(Code::Unchanged, String::new(), new_run_id(), all, branch);
+                    self.notifier.tell(&Notice { failures: Some(failures), ..Notice::new(result, Subject::List) });
+                    self.flush();
+                }
             }
             Err(error) if !matches!(error.code, Code::ShuttingDown | Code::RequestInvalid) => {
                 self.record_without_run(config, error);
@@ -107,15 +112,6 @@ impl Recorder {
             _ => {}
         }
         asked
-    }
-
-    /// Records that Windmill listed all workspaces. If a failure to list them was reported, its end is reported too.
-    fn record_list(&self, list: WorkspaceList) {
-        let Some(failures) = self.history.note_list(list) else { return };
-        let workspace = history::ALL.to_owned();
-        let result = SyncResult::bare(Code::Unchanged, String::new(), new_run_id(), workspace, String::new());
-        self.notifier.tell(&Notice { failures: Some(failures), ..Notice::new(result, Subject::List) });
-        self.flush();
     }
 
     /// Waits until all notices are sent, at most `time`, and saves what is not saved yet: lost notices, and runs that

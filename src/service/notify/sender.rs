@@ -220,11 +220,9 @@ impl Target {
             Channel::Url => post(notice.result.to_json()),
             Channel::Heartbeat => client.get(&url).call(),
         };
-        let error = match answer.map(|answer| answer.status()) {
-            Ok(status) if status.is_success() => return Ok(()),
-            Ok(status) => {
-                return Err((http_client::is_passing(status.as_u16()), format!("it answered {}", status.as_u16())));
-            }
+        let error = match answer.map(|answer| answer.status().as_u16()) {
+            Ok(200..=299) => return Ok(()),
+            Ok(status) => return Err((http_client::is_passing(status), format!("it answered {status}"))),
             Err(error) => error,
         };
         let is_large = matches!(error, ureq::Error::LargeResponseHeader(..));
