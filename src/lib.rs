@@ -20,7 +20,7 @@
 //! | [`git`] | fetch, tree, commit, push, and what git prints | util, model, process, net |
 //! | [`windmill`] | the API client, the `wmill` program, `wmill.yaml`, item paths, editors | util, model, process, net, http |
 //! | [`backup`] | the use cases: sync, verify, restore, preflight checks, and the context of a run | all above |
-//! | [`service`] | queue, worker, scheduler, history, metrics, status, notifications | all above but git and windmill |
+//! | [`service`] | queue, scheduler, history, metrics, status, notifications | all above but git and windmill |
 //! | [`api`] | routes, the status page | request, service, backup, http, config, model, util |
 //! | [`cli`] | arguments, environment, terminal output, exit codes; it alone prints | everything |
 //!

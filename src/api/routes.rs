@@ -15,11 +15,11 @@ use crate::model::names;
 use crate::model::result_code::Code;
 use crate::model::run_result;
 use crate::request::{Draft, RequestError};
+use crate::service::Service;
 use crate::service::metrics;
 use crate::service::queue::Run;
 use crate::service::status::{self, StatusReport};
 use crate::service::token_check::TokenCheck;
-use crate::service::{Service, worker};
 
 /// The service behind the listener.
 pub struct App {
@@ -87,7 +87,7 @@ impl App {
     fn status(&self) -> Response {
         let runs = self.service.queue.overview();
         let history = &self.service.recorder.history;
-        let report = history.read(|kept| json::to_string(&StatusReport::new(&self.service, kept, &runs)));
+        let report = history.read(|kept| json::to_string(&StatusReport { service: &self.service, kept, runs: &runs }));
         Response::json(200, report)
     }
 
@@ -133,11 +133,9 @@ impl App {
     fn requests(&self, draft: &Draft<'_>) -> Result<Requests, RequestError> {
         let question = draft.brings_windmill_token().then(|| self.token_check.begin()).transpose()?;
         let Service { config, recorder, cancel, .. } = &*self.service;
-        let mut asked = worker::requests(recorder, draft, config, cancel)?;
+        let mut asked = recorder.requests(draft, config, cancel)?;
         if let Some(question) = question {
-            for request in &mut asked.list {
-                question.admit(request, config, &recorder.history, cancel)?;
-            }
+            asked.list.iter_mut().try_for_each(|request| question.admit(request, &self.service))?;
         }
         Ok(asked)
     }
@@ -145,28 +143,28 @@ impl App {
     /// Refuses a request that lacks the service's token, if one is set. Refuses a sync that a web page asks for, unless
     /// it brings that token as a bearer token.
     fn check_sender(&self, route: &Route, head: &Head) -> Result<(), Response> {
-        let check_page = || {
-            if !route.is_sync() || !head.is_from_page {
-                return Ok(());
-            }
-            let message = "a sync cannot be asked for by a web page (`Origin` or `Sec-Fetch-Site`), unless it brings \
-                           SYNC_API_TOKEN as `Authorization: Bearer …`";
-            Err(refused(Code::Forbidden, message))
-        };
         let token = self.service.config.api_token.as_ref().zip(route.challenge);
-        let Some((source, challenge)) = token else { return check_page() };
-        let expected = source.read().map_err(|message| {
+        let expected = token.map(|(source, _)| source.read()).transpose().map_err(|message| {
             // A token that cannot be read lets no request in.
             log::error!("{message}");
             refused(Code::Internal, "the service cannot read its own token; its log says why")
         })?;
-        if head.bearer_token().is_some_and(|token| expected.matches(token)) {
+        let matches = |shown: &[u8]| expected.as_ref().is_some_and(|expected| expected.matches(shown));
+        if head.bearer_token().is_some_and(matches) {
             return Ok(());
         }
         // A browser adds a saved password to any request of a page, so a password alone does not permit a sync.
-        check_page()?;
-        let brings_password = head.basic_password().is_some_and(|password| expected.matches(&password));
-        if brings_password { Ok(()) } else { Err(Response::unauthorized(challenge)) }
+        if route.is_sync() && head.is_from_page {
+            let message = "a sync cannot be asked for by a web page (`Origin` or `Sec-Fetch-Site`), unless it brings \
+                           SYNC_API_TOKEN as `Authorization: Bearer …`";
+            return Err(refused(Code::Forbidden, message));
+        }
+        match token {
+            Some((_, challenge)) if !head.basic_password().is_some_and(|password| matches(&password)) => {
+                Err(Response::unauthorized(challenge))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a request whose `Host` is not our loopback address or localhost: a web page under a foreign DNS name

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use argh::{EarlyExit, FromArgs};
 
@@ -55,21 +54,13 @@ pub(super) struct Serve {
 }
 
 /// Defines a command on a workspace and its backup. The settings are the same for each such command, and argh cannot
-/// take them from another struct. They are inserted at `..workspace`, which gives the description of `--workspace`. The
-/// macro has no `ty` parameters, because argh reads the words of a type, and a macro hides those.
+/// take them from another struct.
 macro_rules! command_on_a_workspace {
-    (
-        $(#[$about:meta])*
-        struct $name:ident {
-            $($(#[$of_first:meta])* $first:ident: $first_type:ident,)*
-            ..workspace = $workspace:literal,
-            $($others:tt)*
-        }
-    ) => {
+    ($(#[$about:meta])* struct $name:ident { $($own:tt)* }) => {
         $(#[$about])*
         pub(super) struct $name {
-            $($(#[$of_first])* pub(super) $first: $first_type,)*
-            #[argh(option, description = $workspace)]
+            /// workspace of the backup (WINDMILL_WORKSPACE, admins)
+            #[argh(option)]
             pub(super) workspace: Option<String>,
             /// address of Windmill (WINDMILL_BASE_URL, http://windmill_server:8000)
             #[argh(option)]
@@ -86,7 +77,7 @@ macro_rules! command_on_a_workspace {
             /// folder for checkouts and state (DATA_DIR, /workspace)
             #[argh(option)]
             pub(super) data_dir: Option<String>,
-            $($others)*
+            $($own)*
         }
 
         impl $name {
@@ -109,7 +100,6 @@ command_on_a_workspace! {
     #[derive(FromArgs)]
     #[argh(subcommand, name = "sync", help_triggers("-h", "--help", "help"))]
     struct Sync {
-        ..workspace = "workspace id (WINDMILL_WORKSPACE, admins)",
         /// show what a sync would commit, and push nothing
         #[argh(switch)]
         pub(super) dry_run: bool,
@@ -138,8 +128,7 @@ command_on_a_workspace! {
     struct Check {
         /// print one JSON object in place of lines
         #[argh(switch)]
-        json: bool,
-        ..workspace = "workspace id (WINDMILL_WORKSPACE, admins)",
+        pub(super) json: bool,
     }
 }
 
@@ -154,7 +143,6 @@ command_on_a_workspace! {
         help_triggers("-h", "--help", "help")
     )]
     struct Verify {
-        ..workspace = "workspace id (WINDMILL_WORKSPACE, admins)",
         /// only check that this file holds the key of the secrets in the backup; Windmill is not asked
         #[argh(option)]
         pub(super) key_file: Option<PathBuf>,
@@ -173,7 +161,6 @@ command_on_a_workspace! {
         help_triggers("-h", "--help", "help")
     )]
     struct Log {
-        ..workspace = "workspace of the backup (WINDMILL_WORKSPACE, admins)",
         /// list only items of this pattern, such as f/ops/**; may be given again
         #[argh(option)]
         pub(super) path: Vec<String>,
@@ -203,7 +190,6 @@ command_on_a_workspace! {
         help_triggers("-h", "--help", "help")
     )]
     struct Restore {
-        ..workspace = "workspace of the backup (WINDMILL_WORKSPACE, admins)",
         /// commit of the branch: its id or the first digits (the tip)
         #[argh(option)]
         pub(super) commit: Option<String>,
@@ -244,14 +230,14 @@ pub(super) struct Healthcheck {
 }
 
 /// Returns the command to run. Otherwise, prints what was asked for or what is wrong, and returns the exit code.
-pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ExitCode> {
+pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, u8> {
     let shown = |text: &str| {
         print(text.trim_end());
-        Err(ExitCode::SUCCESS)
+        Err(0)
     };
     let refused = |text: &str| {
         eprint_line(text.trim_end());
-        Err(ExitCode::from(USAGE_ERROR))
+        Err(USAGE_ERROR)
     };
     let arguments: Result<Vec<_>, _> = arguments.map(OsString::into_string).collect();
     let Ok(arguments) = arguments else { return refused("an argument is not UTF-8") };

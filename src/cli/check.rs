@@ -1,7 +1,5 @@
 //! The command `check`.
 
-use std::process::ExitCode;
-
 use log::LevelFilter;
 
 use super::args::Check;
@@ -12,23 +10,21 @@ use crate::config::Environment;
 use crate::model::result_code::Code;
 use crate::service::history::History;
 
-pub(super) fn check(options: &Check, environment: &Environment) -> ExitCode {
-    let mut ended = false;
-    let findings = preflight::settings(&options.settings(), environment).map_or_else(
-        |faults| faults,
-        |config| {
+pub(super) fn check(options: &Check, environment: &Environment) -> u8 {
+    let (findings, ended) = match preflight::settings(&options.settings(), environment) {
+        Ok(config) => {
             let cancel = start(&config, environment, LevelFilter::Error);
             let history = History::new(&paths::root(&config));
             let last_token_user = |workspace: &str, destination: &str| history.token_user(workspace, destination);
             let findings = preflight::run(&config, &own_program(), &cancel, Mode::Whole, &last_token_user);
-            ended = cancel.is_cancelled();
-            findings
-        },
-    );
+            (findings, cancel.is_cancelled())
+        }
+        Err(faults) => (faults, false),
+    };
     if options.json {
         print(&preflight::to_json(&findings));
     } else {
         findings.iter().for_each(|finding| print(&finding.to_line()));
     }
-    ExitCode::from(if ended { Code::ShuttingDown.exit_code() } else { preflight::exit_code(&findings) })
+    if ended { Code::ShuttingDown.exit_code() } else { preflight::exit_code(&findings) }
 }

@@ -1,36 +1,28 @@
 //! The command `log`.
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use ::log::LevelFilter;
 
 use super::args::Log as Arguments;
-use super::{config, own_program, parsed, patterns, print, refuse, start};
+use super::{config, own_program, parsed, patterns, print, start};
+use crate::backup::error::BackupError;
 use crate::backup::log::{self, Entry, LIMIT_DEFAULT, LIMIT_MAX, Log, LogOptions};
-use crate::config::Environment;
-use crate::model::result_code::Code;
+use crate::config::{Environment, Required};
 use crate::util::time;
 
 /// Digits of a commit's id in the table.
 const SHORT_ID: usize = 10;
 
-pub(super) fn log(arguments: &Arguments, environment: &Environment) -> ExitCode {
+pub(super) fn log(arguments: &Arguments, environment: &Environment) -> Result<u8, BackupError> {
     let mut faults = Vec::new();
-    let config = config(&arguments.settings(), environment, &mut faults);
     let options = options(arguments, &mut faults);
-    let Some(config) = config.filter(|_| faults.is_empty()) else {
-        return refuse(Code::ConfigInvalid, &faults.join("; "));
-    };
+    let config = config(&arguments.settings(), environment, Required::Git, faults)?;
     let cancel = start(&config, environment, LevelFilter::Warn);
-    match log::run(&config, &own_program(), &cancel, &options) {
-        Ok(log) => {
-            print(if arguments.json { log.to_json() } else { table(&log, SystemTime::now()) }.trim_end());
-            ExitCode::SUCCESS
-        }
-        Err(error) => refuse(error.code, &error.message),
-    }
+    let log = log::run(&config, &own_program(), &cancel, &options)?;
+    print(if arguments.json { log.to_json() } else { table(&log, SystemTime::now()) }.trim_end());
+    Ok(0)
 }
 
 /// Returns the options besides the settings, and adds what is wrong with them to `faults`.

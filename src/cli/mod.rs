@@ -13,11 +13,13 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use ::log::LevelFilter;
 use args::Command;
 
-use crate::backup::paths;
+use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
 use crate::config::{Config, Environment, Options, Required};
 #[cfg(unix)]
@@ -26,10 +28,6 @@ use crate::model::result_code::Code;
 use crate::model::run_result;
 #[cfg(unix)]
 use crate::process::confine;
-use crate::service::history::History;
-use crate::service::metrics::Metrics;
-use crate::service::notify::sender::Sender;
-use crate::service::recorder::Recorder;
 use crate::util::deadline::CancelToken;
 use crate::util::logging;
 
@@ -51,16 +49,17 @@ pub fn main() -> ExitCode {
     #[cfg(unix)]
     confine::protect_secrets();
     let environment = Environment::new(environment);
-    match args::parse(arguments) {
-        Ok(Command::Serve(options)) => serve::serve(&options, &environment),
+    let ended = match args::parse(arguments) {
+        Ok(Command::Serve(options)) => Ok(serve::serve(&options, &environment)),
         Ok(Command::Sync(options)) => run::sync(&options, &environment),
-        Ok(Command::Check(options)) => check::check(&options, &environment),
+        Ok(Command::Check(options)) => Ok(check::check(&options, &environment)),
         Ok(Command::Verify(options)) => run::verify(&options, &environment),
         Ok(Command::Log(options)) => log::log(&options, &environment),
         Ok(Command::Restore(options)) => run::restore(&options, &environment),
-        Ok(Command::Healthcheck(options)) => healthcheck::healthcheck(&options, &environment),
-        Err(code) => code,
-    }
+        Ok(Command::Healthcheck(options)) => Ok(healthcheck::healthcheck(&options, &environment)),
+        Err(code) => Ok(code),
+    };
+    ExitCode::from(ended.unwrap_or_else(|error| refuse(&error)))
 }
 
 /// Prints a result. If stdout is closed, the exit code remains; `println!` would panic.
@@ -73,11 +72,11 @@ fn eprint_line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Prints an error as a caller of `sync` gets it for wrong settings, and returns its exit code.
-fn refuse(code: Code, message: &str) -> ExitCode {
-    print(&run_result::error_json(code, message));
-    eprint_line(&format!("{PROGRAM}: {message}"));
-    ExitCode::from(code.exit_code())
+/// Prints the error of a command that has no result, and returns its exit code.
+fn refuse(error: &BackupError) -> u8 {
+    print(&run_result::error_json(error.code, &error.message));
+    eprint_line(&format!("{PROGRAM}: {}", error.message));
+    error.code.exit_code()
 }
 
 fn own_program() -> PathBuf {
@@ -85,14 +84,22 @@ fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PROGRAM.into())
 }
 
-fn new_recorder(config: &Config) -> Recorder {
-    let history = History::new(&paths::root(config));
-    Recorder { metrics: Metrics::default(), notifier: Sender::new(config), history }
+/// Returns the settings of a command. The error names all that is wrong with them, and the `faults` of other options.
+fn config(
+    options: &Options,
+    environment: &Environment,
+    need: Required,
+    faults: Vec<String>,
+) -> Result<Config, BackupError> {
+    let config = Config::new(options, environment, need);
+    let all: Vec<_> = config.as_ref().err().map(ToString::to_string).into_iter().chain(faults).collect();
+    config.ok().filter(|_| all.is_empty()).ok_or_else(|| BackupError::new(Code::ConfigInvalid, all.join("; ")))
 }
 
-/// Returns the settings of a command that needs those of git alone, or adds what is wrong with them to `faults`.
-fn config(options: &Options, environment: &Environment, faults: &mut Vec<String>) -> Option<Config> {
-    Config::new(options, environment, Required::Git).map_err(|error| faults.push(error.to_string())).ok()
+/// Returns the settings of the service. Prints what is wrong with them.
+fn service_config(options: &Options, environment: &Environment) -> Option<Config> {
+    let config = Config::new(options, environment, Required::Serve);
+    config.map_err(|error| eprint_line(&format!("{PROGRAM}: {error}"))).ok()
 }
 
 /// Starts the log, and returns the token that a signal cancels. What the command prints is its result, so lines below
@@ -100,9 +107,7 @@ fn config(options: &Options, environment: &Environment, faults: &mut Vec<String>
 fn start(config: &Config, environment: &Environment, level: LevelFilter) -> CancelToken {
     let level = if environment.get("LOG_LEVEL").is_none() { level } else { config.log_level };
     logging::start(level, config.log_format);
-    let cancel = CancelToken::default();
-    signals::cancel_on_signal(&cancel);
-    cancel
+    signals::cancel_after_grace(Duration::ZERO, &Arc::default())
 }
 
 /// Parses the value of an option, and adds what is wrong with it to `faults`.

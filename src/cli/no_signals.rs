@@ -9,6 +9,6 @@ use crate::util::deadline::CancelToken;
 
 pub(super) fn stop_service(_: &Stop, _: &Arc<Service>, _: &Arc<OnceLock<u8>>) {}
 
-pub(super) fn cancel_on_signal(_: &CancelToken) {}
-
-pub(super) fn cancel_after_grace(_: &CancelToken, _: Duration, _: &Arc<OnceLock<u8>>) {}
+pub(super) fn cancel_after_grace(_: Duration, _: &Arc<OnceLock<u8>>) -> CancelToken {
+    CancelToken::default()
+}

@@ -1,39 +1,33 @@
 //! The commands that run on a workspace and print a result: `sync`, `verify`, `restore`.
 
-use std::io::IsTerminal as _;
 use std::path::Path;
-use std::process::ExitCode;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use log::LevelFilter;
-
 use super::args::{Restore, Sync, Verify};
-use super::{config, eprint_line, new_recorder, own_program, parsed, patterns, print, refuse, signals, start};
+use super::{config, own_program, parsed, patterns, print, refuse, signals, start};
+use crate::backup::error::BackupError;
 use crate::backup::key_check;
-use crate::backup::progress::{Event, Step};
+use crate::backup::progress::Event;
 use crate::backup::restore::{self, RestoreOptions};
 use crate::backup::run_context::{self, Env};
 use crate::backup::sync;
 use crate::backup::verify;
 use crate::backup::workspaces::Requests;
-use crate::config::{Config, Environment, Options, Required};
+use crate::config::{Environment, Options, Required};
 use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result;
 use crate::model::run_result::SyncResult;
+use crate::process;
 use crate::request::{Draft, Flags, Purpose, SyncRequest};
 use crate::service::recorder::Recorder;
-use crate::service::worker::{self, log_step};
-use crate::util::deadline::CancelToken;
 use crate::util::{logging, time};
 
 /// How long a command waits for its notifications to be sent, after it printed its result.
 const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
-/// The shortest wait for a turn that is shown.
-const SHOWN_STEP_TIME_MIN: Duration = Duration::from_millis(100);
 
-pub(super) fn sync(options: &Sync, environment: &Environment) -> ExitCode {
+pub(super) fn sync(options: &Sync, environment: &Environment) -> Result<u8, BackupError> {
     let flags = Flags {
         dry_run: options.dry_run,
         force: options.force,
@@ -41,65 +35,63 @@ pub(super) fn sync(options: &Sync, environment: &Environment) -> ExitCode {
         allow_lost_rights: options.allow_lost_rights,
         purpose: Purpose::Sync,
     };
-    command(&options.settings(), environment, flags, &mut run_each(sync::run))
+    run_each(&options.settings(), environment, flags, sync::run)
 }
 
-pub(super) fn verify(options: &Verify, environment: &Environment) -> ExitCode {
+pub(super) fn verify(options: &Verify, environment: &Environment) -> Result<u8, BackupError> {
     if let Some(file) = &options.key_file {
         return verify_key(file, options, environment);
     }
     let flags = Flags { purpose: Purpose::Verify, ..Flags::default() };
-    command(&options.settings(), environment, flags, &mut run_each(verify::run))
+    run_each(&options.settings(), environment, flags, verify::run)
 }
 
 /// Runs `verify --key-file`.
-fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> ExitCode {
-    let mut faults = Vec::new();
-    let config = config(&options.settings(), environment, &mut faults);
-    let key = restore::read_key(file).map_err(|why| faults.push(why));
-    let (Some(config), Ok(key)) = (config, key) else { return refuse(Code::ConfigInvalid, &faults.join("; ")) };
+fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> Result<u8, BackupError> {
+    let key = restore::read_key(file);
+    let faults = key.as_ref().err().cloned().into_iter().collect();
+    let config = config(&options.settings(), environment, Required::Git, faults)?;
+    let key = key.map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
     let cancel = start(&config, environment, config.log_level);
-    match key_check::run(&config, &own_program(), &cancel, &key) {
-        Ok(result) => {
-            print(&result.to_json());
-            ExitCode::from(result.code.exit_code())
-        }
-        Err(error) => refuse(error.code, &error.message),
-    }
+    let result = key_check::run(&config, &own_program(), &cancel, &key)?;
+    print(&result.to_json());
+    Ok(result.code.exit_code())
 }
 
-/// Returns the work of a command that does a run for each request, records it, and prints the results. A run that
-/// starts after a signal asked for the end does not count, because it says nothing about the backup.
-fn run_each(run: fn(&SyncRequest, &Env<'_>, &str) -> SyncResult) -> impl FnMut(Requests, &Env<'_>, &Recorder) -> Code {
-    move |asked, env, recorder| {
+/// Does a run for each workspace, records it, and prints the results. A run that starts after a signal asked for the end
+/// does not count, because it says nothing about the backup.
+fn run_each(
+    options: &Options,
+    environment: &Environment,
+    flags: Flags,
+    run: fn(&SyncRequest, &Env<'_>, &str) -> SyncResult,
+) -> Result<u8, BackupError> {
+    command(options, environment, flags, Vec::new(), &|asked, env, recorder| {
         let mut results = Vec::new();
         for request in &asked.list {
             let counts = !env.cancel.is_cancelled();
             let result = run(request, env, &run_context::new_run_id());
-            worker::note(recorder, request, &result, counts);
+            recorder.record(request, &result, counts);
             recorder.flush();
             results.push(result);
         }
         print(&run_result::all_to_json(&results, asked.is_single));
-        run_result::code_of_all(&results)
-    }
+        Ok(run_result::code_of_all(&results))
+    })
 }
 
-pub(super) fn restore(options: &Restore, environment: &Environment) -> ExitCode {
+pub(super) fn restore(options: &Restore, environment: &Environment) -> Result<u8, BackupError> {
     let mut faults = Vec::new();
     let restore_options = restore_options(options, &mut faults);
-    if !faults.is_empty() {
-        return refuse(Code::ConfigInvalid, &faults.join("; "));
-    }
     let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
-    command(&options.settings(), environment, flags, &mut |asked, env, _| {
+    command(&options.settings(), environment, flags, faults, &|asked, env, _| {
         let (true, [request]) = (asked.is_single, asked.list.as_slice()) else {
-            refuse(Code::ConfigInvalid, "several workspaces are configured: name the one to restore by --workspace");
-            return Code::ConfigInvalid;
+            let message = "several workspaces are configured: name the one to restore by --workspace";
+            return Err(BackupError::new(Code::ConfigInvalid, message));
         };
         let restored = restore::run(request, env, &run_context::new_run_id(), &restore_options);
         print(&restored.to_json());
-        restored.code
+        Ok(restored.code)
     })
 }
 
@@ -126,54 +118,38 @@ fn restore_options(options: &Restore, faults: &mut Vec<String>) -> RestoreOption
     }
 }
 
-/// Does what the commands on workspaces have in common: settings, logs, signals, notifications. `work` does the rest
-/// and prints its result.
+/// Does what the commands on workspaces have in common: settings, logs, signals, notifications. `faults` is what is
+/// wrong with other options. `work` does the rest and prints its result.
 fn command(
     options: &Options,
     environment: &Environment,
     flags: Flags,
-    work: &mut dyn FnMut(Requests, &Env<'_>, &Recorder) -> Code,
-) -> ExitCode {
-    let config = match Config::new(options, environment, Required::Sync) {
-        Ok(config) => config,
-        Err(error) => return refuse(Code::ConfigInvalid, &error.to_string()),
-    };
-    if let Some(why) = worker::NO_SYNCS {
-        return refuse(Code::Internal, why);
+    faults: Vec<String>,
+    work: &dyn Fn(&Requests, &Env<'_>, &Recorder) -> Result<Code, BackupError>,
+) -> Result<u8, BackupError> {
+    let config = config(options, environment, Required::Sync, faults)?;
+    if !process::run::CAN_START {
+        let why = "this is WebAssembly, where neither wmill nor git can be started, so no backups are made";
+        return Err(BackupError::new(Code::Internal, why));
     }
-    // A terminal shows the steps; log lines are added only if LOG_LEVEL asks for them.
-    let is_watched = std::io::stderr().is_terminal() && environment.get("LOG_LEVEL").is_none();
-    logging::start(if is_watched { LevelFilter::Warn } else { config.log_level }, config.log_format);
-    let cancel = CancelToken::default();
-    let exit_code = Arc::new(OnceLock::new());
-    signals::cancel_after_grace(&cancel, config.shutdown_grace, &exit_code);
-    let recorder = new_recorder(&config);
+    let exit_code = Arc::default();
+    logging::start(config.log_level, config.log_format);
+    let cancel = signals::cancel_after_grace(config.shutdown_grace, &exit_code);
+    let recorder = Recorder::new(&config);
     let env = Env {
         config: &config,
         own_program: &own_program(),
         cancel: &cancel,
-        progress: if is_watched { &show_step } else { &log_step },
+        progress: &Event::log,
         last_token_user: &|workspace, destination| recorder.history.token_user(workspace, destination),
         notes: Mutex::default(),
     };
     let draft = Draft::from_config(&config, flags);
-    let asked = worker::requests(&recorder, &draft, &config, &cancel);
-    let code = match asked {
-        Ok(asked) => work(asked, &env, &recorder),
-        Err(error) => {
-            refuse(error.code, &error.message);
-            error.code
-        }
-    };
-    let code = *exit_code.get_or_init(|| code.exit_code());
+    let asked = recorder.requests(&draft, &config, &cancel).map_err(BackupError::from);
+    let code = asked.and_then(|asked| work(&asked, &env, &recorder));
+    // The result is printed before the notices are sent.
+    let code = code.map_or_else(|error| refuse(&error), Code::exit_code);
+    let code = *exit_code.get_or_init(|| code);
     recorder.finish(NOTICE_TIME_MAX);
-    ExitCode::from(code)
-}
-
-fn show_step(event: Event) {
-    if let Event::Ended(step, time) = event
-        && (time >= SHOWN_STEP_TIME_MIN || step != Step::Queue)
-    {
-        eprint_line(&format!("{:>8}  {:.2} s", step.as_str(), time.as_secs_f64()));
-    }
+    Ok(code)
 }

@@ -1,24 +1,22 @@
 //! The command `serve`: the listener, the schedules, the check at the start, and the shutdown.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::args::Serve;
-use super::{PROGRAM, eprint_line, new_recorder, own_program, signals};
+use super::{PROGRAM, own_program, service_config, signals};
 use crate::api::routes::App;
 use crate::backup::paths;
 use crate::backup::preflight;
-use crate::config::{Config, Environment, Options, Required};
+use crate::config::{Config, Environment, Options};
 use crate::http::server::{Draining, Server};
 use crate::model::result_code::Code;
 use crate::net::ca_bundle;
 use crate::process::orphans;
 use crate::request::Purpose;
-use crate::service::queue::Queue;
-use crate::service::{Service, overdue, scheduler};
+use crate::service::{Service, recorder, scheduler};
 use crate::util::deadline::{CancelToken, wait_while};
 use crate::util::logging;
 
@@ -26,31 +24,23 @@ use crate::util::logging;
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long callers may take to read their last answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
-/// How long an ending service waits for other processes that write the history.
-const LAST_SAVE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long an ending service waits for its last notifications to be sent.
 const LAST_NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often a service looks for overdue backups, and for what killed commands left in its data folder. The clock may be
 /// changed, and a machine may sleep.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 
-pub(super) fn serve(options: &Serve, environment: &Environment) -> ExitCode {
+pub(super) fn serve(options: &Serve, environment: &Environment) -> u8 {
     let options =
         Options::new([("--listen", "LISTEN_ADDR", &options.listen), ("--data-dir", "DATA_DIR", &options.data_dir)]);
-    let config = match Config::new(&options, environment, Required::Serve) {
-        Ok(config) => config,
-        Err(error) => {
-            eprint_line(&format!("{PROGRAM}: {error}"));
-            return ExitCode::from(Code::ConfigInvalid.exit_code());
-        }
-    };
+    let Some(config) = service_config(&options, environment) else { return Code::ConfigInvalid.exit_code() };
     logging::start(config.log_level, config.log_format);
     warn_of_what_syncs_lack(&config);
     match Server::bind(&config.listen.to_string()) {
         Ok(server) => serve_until_stopped(server, config),
         Err(error) => {
             log::error!("{error}");
-            ExitCode::from(Code::Internal.exit_code())
+            Code::Internal.exit_code()
         }
     }
 }
@@ -67,38 +57,29 @@ fn warn_of_what_syncs_lack(config: &Config) {
     }
 }
 
-fn serve_until_stopped(server: Server, config: Config) -> ExitCode {
-    let service = Arc::new(Service {
-        recorder: new_recorder(&config),
-        config,
-        own_program: own_program(),
-        queue: Queue::default(),
-        cancel: CancelToken::default(),
-        started: Instant::now(),
-    });
+fn serve_until_stopped(server: Server, config: Config) -> u8 {
+    let service = Arc::new(Service::new(config, own_program()));
     let exit_code = Arc::new(OnceLock::new());
     signals::stop_service(&server.stop_handle(), &service, &exit_code);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
     start_schedules(&service);
-    start_overdue_watch(&service);
-    let housekeeping_cancel = CancelToken::default();
-    let housekeeping = start_housekeeping(&service, &housekeeping_cancel);
+    start_housekeeping(&service);
+    let check_cancel = CancelToken::default();
+    let check = start_check(&service, &check_cancel);
     let draining = server.run(Arc::new(App::new(Arc::clone(&service))));
-    housekeeping_cancel.cancel();
-    let housekeeping_end = Instant::now() + KILL_TIME_MAX;
+    check_cancel.cancel();
+    let check_end = Instant::now() + KILL_TIME_MAX;
     drain(&service, &draining);
-    if let Some(housekeeping) = housekeeping {
-        wait_for_housekeeping(&housekeeping, housekeeping_end);
-    }
+    // The programs and the scratch folder of the start check have to be gone.
+    let left = check_end.saturating_duration_since(Instant::now());
+    wait_while(left, || check.as_ref().is_some_and(|check| !check.is_finished()));
     // This ends the programs of a start check that did not end in time.
     orphans::end_all_programs();
-    // Runs that were refused during the shutdown are not saved yet.
-    service.recorder.history.save(LAST_SAVE_TIME_MAX);
     service.recorder.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
-    ExitCode::from(*exit_code.get_or_init(|| 0))
+    *exit_code.get_or_init(|| 0)
 }
 
 /// Starts the threads of the schedules.
@@ -119,43 +100,30 @@ fn spawn(name: &str, lack: &str, work: impl FnOnce() + Send + 'static) -> Option
     thread.map_err(|error| log::error!("{lack}: {error}")).ok()
 }
 
-/// Starts the thread that reports overdue backups, if the settings say when they are.
-fn start_overdue_watch(service: &Arc<Service>) {
-    if service.config.expect_sync_every.is_none() {
-        return;
-    }
+/// Starts the thread that reports overdue backups, and cleans up the data folder: commands that run beside this service
+/// may be killed too, and leave files.
+fn start_housekeeping(service: &Arc<Service>) {
     let service = Arc::clone(service);
-    let lack = "no notice of an overdue backup will be sent, since there is no thread for it";
-    spawn("overdue", lack, move || {
+    spawn("housekeeping", "no notice of an overdue backup will be sent, since there is no thread for it", move || {
         while !service.cancel.is_cancelled() {
             // A panic costs one look. Its text is in the log.
-            let _ = catch_unwind(AssertUnwindSafe(|| overdue::report(&service)));
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                paths::remove_leftovers(&service.config);
+                recorder::report_overdue(&service);
+            }));
             std::thread::park_timeout(HOUSEKEEPING_INTERVAL);
         }
     });
 }
 
-/// Starts the thread that checks the settings at the start of the service, and cleans up the data folder from then on.
-fn start_housekeeping(service: &Arc<Service>, cancel: &CancelToken) -> Option<JoinHandle<()>> {
+/// Starts the thread that checks the settings at the start of the service.
+fn start_check(service: &Arc<Service>, cancel: &CancelToken) -> Option<JoinHandle<()>> {
     let (service, cancel) = (Arc::clone(service), cancel.clone());
-    spawn("housekeeping", "nothing is checked at the start, since there is no thread for it", move || {
+    spawn("check", "nothing is checked at the start, since there is no thread for it", move || {
         let Service { config, own_program, queue, recorder, .. } = &*service;
-        paths::remove_leftovers(config);
         let last_token_user = |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
         preflight::at_start(config, own_program, &cancel, &last_token_user, &|| queue.was_used());
-        while !cancel.is_cancelled() {
-            std::thread::park_timeout(HOUSEKEEPING_INTERVAL);
-            // Commands that run beside this service may be killed too, and leave files.
-            paths::remove_leftovers(config);
-        }
     })
-}
-
-/// Waits until the programs and the scratch folder of the start check, which was cancelled, are gone, at most until
-/// `end`.
-fn wait_for_housekeeping(housekeeping: &JoinHandle<()>, end: Instant) {
-    housekeeping.thread().unpark();
-    wait_while(end.saturating_duration_since(Instant::now()), || !housekeeping.is_finished());
 }
 
 /// Lets running syncs continue for `SHUTDOWN_GRACE`, then ends them. Every caller gets its answer.

@@ -57,15 +57,6 @@ pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>, exit_code: &Arc<
     });
 }
 
-/// Cancels on the first signal.
-pub(super) fn cancel_on_signal(cancel: &CancelToken) {
-    let cancel = cancel.clone();
-    listen(move |mut signals| {
-        signals.forever().next();
-        cancel.cancel();
-    });
-}
-
 /// Starts a thread that cancels after `grace`, and returns whether it could be started.
 fn cancel_after(grace: Duration, cancel: CancelToken) -> bool {
     let thread = std::thread::Builder::new().name("grace".to_owned()).stack_size(64 * 1024);
@@ -77,18 +68,19 @@ fn cancel_after(grace: Duration, cancel: CancelToken) -> bool {
     thread.spawn(wait).is_ok()
 }
 
-/// Cancels a sync after `grace` on SIGTERM and SIGHUP, and at once on SIGINT, which comes from a person at a keyboard,
-/// or on a second signal. Once there is an `exit_code`, only notifications are being sent, and any signal ends the
+/// Returns a token that is cancelled after `grace` on SIGTERM and SIGHUP, and at once on SIGINT, which comes from a person at a
+/// keyboard, or on a second signal. Once there is an `exit_code`, only notifications are being sent, and any signal ends the
 /// process.
-pub(super) fn cancel_after_grace(cancel: &CancelToken, grace: Duration, exit_code: &Arc<OnceLock<u8>>) {
-    let (cancel, exit_code) = (cancel.clone(), Arc::clone(exit_code));
+pub(super) fn cancel_after_grace(grace: Duration, exit_code: &Arc<OnceLock<u8>>) -> CancelToken {
+    let (token, exit_code) = (CancelToken::default(), Arc::clone(exit_code));
+    let cancel = token.clone();
     listen(move |mut signals| {
         let mut is_first = true;
         for signal in signals.forever() {
             if let Some(code) = exit_code.get() {
                 std::process::exit(i32::from(*code));
             }
-            if is_first && signal != SIGINT && cancel_after(grace, cancel.clone()) {
+            if is_first && signal != SIGINT && !grace.is_zero() && cancel_after(grace, cancel.clone()) {
                 log::info!("shutting down; the sync may continue for {} s", grace.as_secs());
             } else {
                 cancel.cancel();
@@ -96,4 +88,5 @@ pub(super) fn cancel_after_grace(cancel: &CancelToken, grace: Duration, exit_cod
             is_first = false;
         }
     });
+    token
 }

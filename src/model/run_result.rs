@@ -129,7 +129,7 @@ pub struct SyncResult {
 
 impl Serialize for SyncResult {
     fn begin(&self) -> Fragment<'_> {
-        let mut list: Vec<(_, Box<dyn Serialize + '_>)> = vec![
+        let mut list: MemberList<'_> = vec![
             ("success", Box::new(self.code.is_success())),
             ("code", Box::new(self.code.as_str())),
             ("message", Box::new(&self.message)),
@@ -148,13 +148,20 @@ impl Serialize for SyncResult {
         if let Some(branch) = &self.restore_point {
             list.push(("restore_point", Box::new(branch)));
         }
-        Fragment::Map(Box::new(Members { list, index: 0 }))
+        object(list)
     }
 }
 
-/// The members of a JSON object.
+/// The members of a JSON object, in order.
+pub type MemberList<'a> = Vec<(&'static str, Box<dyn Serialize + 'a>)>;
+
+/// Returns a JSON object with these members.
+pub fn object(list: MemberList<'_>) -> Fragment<'_> {
+    Fragment::Map(Box::new(Members { list, index: 0 }))
+}
+
 struct Members<'a> {
-    list: Vec<(&'static str, Box<dyn Serialize + 'a>)>,
+    list: MemberList<'a>,
     index: usize,
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::model::result_code::Code;
-use crate::service::history::Record;
+use crate::service::history::{BackupStatus, Record};
 use crate::service::status::Workspace;
 
 /// The media type of the text.
@@ -89,7 +89,7 @@ impl Metrics {
         // an increase.
         for backup in backups {
             for code in run_codes() {
-                runs.entry((backup.workspace.clone(), code.as_str())).or_default();
+                runs.entry((backup.id.clone(), code.as_str())).or_default();
             }
         }
         for ((workspace, code), count) in runs {
@@ -106,9 +106,10 @@ impl Metrics {
             text.histogram(name, &format!("step=\"{step}\""), times);
         }
         for (name, help, value) in BACKUP_GAUGES {
-            text.head(name, "gauge", help);
+            let name = format!("windmill_git_sync_{name}");
+            text.head(&name, "gauge", help);
             for backup in backups {
-                text.line(name, &format!("workspace=\"{}\"", backup.workspace), value(backup));
+                text.line(&name, &format!("workspace=\"{}\"", backup.id), value(backup));
             }
         }
         text.single("windmill_git_sync_in_progress", "Runs in progress in this process.", in_progress);
@@ -130,37 +131,27 @@ impl Metrics {
     }
 }
 
-/// A gauge of each configured backup: its name, its help text and its value.
+/// A gauge of each configured backup: its name without the prefix, its help text and its value.
 type BackupGauge = (&'static str, &'static str, fn(&Workspace) -> u64);
 
 const BACKUP_GAUGES: [BackupGauge; 6] = [
-    (
-        "windmill_git_sync_last_success_timestamp_seconds",
-        "End of the last successful sync, 0 if there was none; kept across restarts.",
-        |of| end(&of.last_success),
-    ),
-    (
-        "windmill_git_sync_last_attempt_timestamp_seconds",
-        "End of the last sync, 0 if there was none; kept across restarts.",
-        |of| end(&of.last_run),
-    ),
-    (
-        "windmill_git_sync_consecutive_failures",
-        "Syncs that failed since the last successful one; kept across restarts.",
-        |of| of.consecutive_failures,
-    ),
-    ("windmill_git_sync_items", "Items of the workspace when a sync last read them, 0 if none did.", |of| {
-        [&of.last_run, &of.last_success].into_iter().flatten().find_map(|run| run.items).unwrap_or(0) as u64
+    ("last_success_timestamp_seconds", "End of the last successful sync, or 0.", |of| end(&of.backup.last_success)),
+    ("last_attempt_timestamp_seconds", "End of the last sync, or 0.", |of| end(&of.backup.last_run)),
+    ("consecutive_failures", "Syncs that failed since the last successful one.", |of| of.backup.consecutive_failures),
+    ("items", "Items of the workspace when a sync last read them, or 0.", |of| items(&of.backup)),
+    ("warnings", "Warnings of the last sync.", |of| warnings(&of.backup)),
+    ("last_verify_success_timestamp_seconds", "End of the last good verification, or 0.", |of| {
+        end(&of.verified.last_success)
     }),
-    ("windmill_git_sync_warnings", "Warnings of the last sync.", |of| {
-        of.last_run.as_ref().map_or(0, |run| run.warnings.len() as u64)
-    }),
-    (
-        "windmill_git_sync_last_verify_success_timestamp_seconds",
-        "End of the last verification that found no difference, 0 if there was none.",
-        |of| end(&of.last_verify_success),
-    ),
 ];
+
+fn items(backup: &BackupStatus) -> u64 {
+    [&backup.last_run, &backup.last_success].into_iter().flatten().find_map(|run| run.items).unwrap_or(0) as u64
+}
+
+fn warnings(backup: &BackupStatus) -> u64 {
+    backup.last_run.as_ref().map_or(0, |run| run.warnings.len() as u64)
+}
 
 /// The text of the metrics, as far as it is written.
 struct Text(String);
@@ -223,13 +214,14 @@ mod tests {
             ended: format!("1970-01-01T00:0{}:{}Z", seconds / 60, seconds % 60),
             ..Record::for_test("01", true)
         };
-        let shop = Workspace {
+        let backup = BackupStatus {
             last_success: Some(run(100)),
             last_run: Some(Record { items: Some(20), warnings: vec![String::new(); 2], ..run(200) }),
             consecutive_failures: 3,
-            last_verify_success: Some(run(150)),
-            ..Workspace::configured("shop", None, None)
+            ..Default::default()
         };
+        let verified = BackupStatus { last_success: Some(run(150)), ..Default::default() };
+        let shop = Workspace::configured("shop", Some(&backup), Some(&verified));
         let none = Workspace::configured("new", None, None);
         metrics.to_text(&[shop, none], 1, SystemTime::UNIX_EPOCH + Duration::from_secs(50))
     }

@@ -1,4 +1,4 @@
-//! What a running service adds to single runs: queue, worker, scheduler, history, metrics, status and notifications.
+//! What a running service adds to single runs: queue, scheduler, history, metrics, status and notifications.
 //! `api` and `cli` use it; it starts runs through `backup` and knows neither git nor Windmill.
 
 use std::path::PathBuf;
@@ -13,13 +13,11 @@ use crate::util::deadline::CancelToken;
 pub mod history;
 pub mod metrics;
 pub mod notify;
-pub mod overdue;
 pub mod queue;
 pub mod recorder;
 pub mod scheduler;
 pub mod status;
 pub mod token_check;
-pub mod worker;
 
 /// What the parts of a running service share.
 pub struct Service {
@@ -38,6 +36,12 @@ pub struct Service {
 }
 
 impl Service {
+    /// Returns a service that starts now, without runs.
+    pub fn new(config: Config, own_program: PathBuf) -> Self {
+        let (recorder, queue, cancel) = (Recorder::new(&config), Queue::default(), CancelToken::default());
+        Self { config, own_program, queue, recorder, cancel, started: Instant::now() }
+    }
+
     /// Returns the status of the configured backups.
     pub fn workspaces(&self) -> Vec<Workspace> {
         self.recorder.history.read(|kept| status::configured_workspaces(&self.config, kept))

@@ -2,17 +2,22 @@
 //!
 //! A run begins when three conditions hold: no other run of its backup is in progress, fewer runs of its kind
 //! (configured or not) are in progress than the limit, and no earlier run of its kind waits for room. Each run has a
-//! thread, so it continues after its clients disconnect.
+//! thread that does its work, so it continues after its clients disconnect.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::backup::run_context::new_run_id;
+use miniserde::Serialize;
+use miniserde::ser::Fragment;
+
+use crate::backup::progress::Event;
+use crate::backup::run_context::{Env, new_run_id};
+use crate::backup::{sync, verify};
 use crate::model::result_code::Code;
-use crate::model::run_result::SyncResult;
-use crate::request::SyncRequest;
-use crate::service::{Service, worker};
+use crate::model::run_result::{self, SyncResult};
+use crate::request::{Purpose, SyncRequest};
+use crate::service::Service;
 
 /// How many runs of configured backups may be in progress at once. Each starts a `wmill`, which takes 100 MB.
 const RUNNING_MAX: usize = 3;
@@ -130,13 +135,8 @@ impl Run {
         (state.step, state.waits) = (QUEUE, true);
     }
 
-    /// Returns the step of the run.
-    pub fn step(&self) -> &'static str {
-        self.state().step
-    }
-
     /// Returns how many milliseconds ago the run was requested.
-    pub fn age_ms(&self) -> u64 {
+    fn age_ms(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -145,6 +145,21 @@ impl Run {
         let (workspace, branch) = (self.request.workspace.to_string(), self.request.branch.to_string());
         let result = SyncResult::bare(code, message, self.id.clone(), workspace, branch);
         SyncResult { duration_ms: self.age_ms(), ..result }
+    }
+}
+
+/// A run in `running` or `waiting` of `/status`.
+impl Serialize for Run {
+    fn begin(&self) -> Fragment<'_> {
+        run_result::object(vec![
+            ("run_id", Box::new(&self.id)),
+            ("workspace", Box::new(self.request.workspace.to_string())),
+            ("configured", Box::new(self.request.configured)),
+            ("dry_run", Box::new(self.request.flags.dry_run)),
+            ("verify", Box::new(self.request.flags.purpose == Purpose::Verify)),
+            ("step", Box::new(self.state().step)),
+            ("elapsed_ms", Box::new(self.age_ms())),
+        ])
     }
 }
 
@@ -195,27 +210,57 @@ impl Service {
         self.queue.changed.notify_all();
     }
 
+    /// Executes the run, and returns its result. It may take minutes, and may panic.
+    fn work(&self, run: &Run) -> SyncResult {
+        let progress = |event| {
+            match event {
+                Event::Started(step) => run.enter(step.as_str()),
+                Event::Waits => run.wait_for_others(),
+                Event::Ended(step, time)
+                    if run.request.flags.purpose == Purpose::Sync && !run.request.flags.dry_run =>
+                {
+                    self.recorder.metrics.count_step(step.as_str(), time);
+                }
+                Event::Ended(..) => {}
+            }
+            event.log();
+        };
+        let env = Env {
+            config: &self.config,
+            own_program: &self.own_program,
+            cancel: &self.cancel,
+            progress: &progress,
+            last_token_user: &|workspace, destination| self.recorder.history.token_user(workspace, destination),
+            notes: Mutex::default(),
+        };
+        match run.request.flags.purpose {
+            Purpose::Sync => sync::run(&run.request, &env, &run.id),
+            Purpose::Verify => verify::run(&run.request, &env, &run.id),
+            Purpose::Restore => run.failure(Code::Internal, "a service makes no restores".to_owned()),
+        }
+    }
+
     /// Returns whether the run may begin. If not, it has ended.
     fn wait_for_turn(&self, run: &Run) -> bool {
         let mut state = self.queue.state();
         while !state.may_begin(run) {
             run.wait_for_others();
-            if state.is_closed {
-                let message = "the service is shutting down; the sync had not begun".to_owned();
-                log::warn!("run {}: {message}", run.id);
-                self.end(run, run.failure(Code::ShuttingDown, message), false);
-                return false;
-            }
             let left = self.config.sync_timeout.saturating_sub(state.waits_since(run).elapsed());
-            if left.is_zero() {
-                let message = format!(
-                    "the sync of workspace `{}` was ended in step `queue`: it waited for its turn longer than \
-                     SYNC_TIMEOUT ({} s)",
-                    run.request.workspace,
-                    self.config.sync_timeout.as_secs()
-                );
+            if state.is_closed || left.is_zero() {
+                let (code, message) = if state.is_closed {
+                    (Code::ShuttingDown, "the service is shutting down; the sync had not begun".to_owned())
+                } else {
+                    let message = format!(
+                        "the sync of workspace `{}` was ended in step `queue`: it waited for its turn longer than \
+                         SYNC_TIMEOUT ({} s)",
+                        run.request.workspace,
+                        self.config.sync_timeout.as_secs()
+                    );
+                    (Code::Timeout, message)
+                };
                 log::error!("run {}: {message}", run.id);
-                self.end(run, run.failure(Code::Timeout, message), false);
+                // A run that was refused because the service ends says nothing about the backup.
+                self.end(run, run.failure(code, message), code != Code::ShuttingDown);
                 return false;
             }
             state = self.queue.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -226,12 +271,10 @@ impl Service {
         true
     }
 
-    /// Records the end, then ends the run for all its callers. The queue's state is locked meanwhile, so that no caller
-    /// begins to wait in between.
-    fn end(&self, run: &Run, result: SyncResult, begun: bool) {
-        // A run that was refused because the service ends says nothing about the backup.
-        let counts = begun || result.code != Code::ShuttingDown;
-        worker::note(&self.recorder, &run.request, &result, counts);
+    /// Records the end, then ends the run for all its callers. If `counts` is false, the run does not change the status
+    /// of the backup. The queue's state is locked meanwhile, so that no caller begins to wait in between.
+    fn end(&self, run: &Run, result: SyncResult, counts: bool) {
+        self.recorder.record(&run.request, &result, counts);
         let mut state = run.state();
         (state.waits, state.result) = (false, Some(result));
         drop(state);
@@ -252,11 +295,11 @@ impl Queue {
             if let Some(result) = run.state().result.clone() {
                 return Some(result);
             }
-            let waited = self.changed.wait_timeout(state, CALLER_POLL_INTERVAL);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if is_gone() && run.state().result.is_none() {
+            if is_gone() {
                 return None;
             }
+            let waited = self.changed.wait_timeout(state, CALLER_POLL_INTERVAL);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -293,6 +336,15 @@ mod tests {
     use crate::config::{Config, Environment, Options, Required};
     use crate::model::names::WorkspaceId;
     use crate::request::Draft;
+
+    impl Service {
+        /// Returns a service without settings, whose history is in memory only.
+        pub(in crate::service) fn for_test() -> Self {
+            let environment = Environment::new([("DATA_DIR".into(), "/nowhere".into())]);
+            let config = Config::new(&Options::default(), &environment, Required::Serve).expect("settings");
+            Self::new(config, "".into())
+        }
+    }
 
     /// Returns a run of this workspace, requested this many seconds after `first`.
     fn run(workspace: &str, configured: bool, first: Instant, seconds: u64) -> Arc<Run> {

@@ -1,14 +1,25 @@
-//! Records an ended run: counts it, adds it to the history, and sends the notifications.
+//! Records an ended run: counts it, adds it to the history, and sends the notifications. Does the same for what is no
+//! run: a backup that could not be requested, and one that is overdue.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use crate::backup::paths;
 use crate::backup::run_context::new_run_id;
+use crate::backup::workspaces::{self, Requests};
+use crate::config::{Config, Workspaces};
+use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::SyncResult;
-use crate::service::history::{self, About, History, WorkspaceList};
+use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
+use crate::service::Service;
+use crate::service::history::{self, History, Record, WorkspaceList};
 use crate::service::metrics::{Metrics, OTHER};
-use crate::service::notify::message::{Notice, Subject};
+use crate::service::notify::message::{self, Notice, Subject};
 use crate::service::notify::sender::Sender;
+use crate::service::status;
+use crate::util::deadline::CancelToken;
+use crate::util::time;
 
 /// How long to wait for other processes that write the history. They write for milliseconds, on a busy disk for
 /// seconds.
@@ -19,21 +30,49 @@ pub struct Recorder {
     /// The counters.
     pub metrics: Metrics,
     /// The last runs and the status of the backups.
-    pub history: History,
+    pub history: Arc<History>,
     /// Sends the notices.
     pub notifier: Sender,
 }
 
 impl Recorder {
-    /// Records the end of a run, in memory. `link` is the web page of its commit.
-    pub fn record(&self, about: &About, result: &SyncResult, link: Option<String>) {
-        let subject = if about.verify { Subject::Verification } else { Subject::Backup };
-        if !about.dry_run && !about.verify {
-            let workspace = if about.configured { &result.workspace } else { OTHER };
+    /// Returns the recorder of a process with these settings.
+    pub fn new(config: &Config) -> Self {
+        let history = Arc::new(History::new(&paths::root(config)));
+        Self { metrics: Metrics::default(), notifier: Sender::new(config, &history), history }
+    }
+
+    /// Records the end of a run, in memory. If `counts` is false, the run does not change the status of the backup.
+    pub fn record(&self, request: &SyncRequest, result: &SyncResult, counts: bool) {
+        let (configured, dry_run) = (request.configured, request.flags.dry_run);
+        let record =
+            Record { configured, dry_run, verify: request.flags.purpose == Purpose::Verify, ..Record::new(result) };
+        let destination = (counts && configured && !dry_run).then(|| request.status_key());
+        let link = result.commit.as_ref().and_then(|commit| message::commit_page(&request.remote, commit));
+        self.add(record, destination, result, link);
+    }
+
+    /// Records a result for each configured workspace without a run, because its syncs could not even be requested.
+    fn record_without_run(&self, config: &Config, error: &RequestError) {
+        let workspaces = match &config.workspaces {
+            Workspaces::Listed(listed) => listed.iter().map(WorkspaceId::as_str).collect(),
+            Workspaces::All => vec![history::ALL],
+        };
+        for workspace in workspaces {
+            let (result, destination) = result_without_run(config, workspace, error.code, error.message.clone());
+            self.add(Record::new(&result), Some(destination), &result, None);
+        }
+        self.flush();
+    }
+
+    fn add(&self, record: Record, destination: Option<String>, result: &SyncResult, link: Option<String>) {
+        let subject = if record.verify { Subject::Verification } else { Subject::Backup };
+        if !record.dry_run && !record.verify {
+            let workspace = if record.configured { &result.workspace } else { OTHER };
             self.metrics.count_run(workspace, result.code, Duration::from_millis(result.duration_ms));
         }
-        self.note_lost();
-        let Some((before, after)) = self.history.record(about, result) else { return };
+        let recorded = self.history.record(record, destination, result.token_user.clone());
+        let Some((before, after)) = recorded else { return };
         let is_success = result.code.is_success();
         let overdue = before.as_ref().and_then(|status| status.overdue.clone()).filter(|_| is_success);
         let failing = if is_success { before } else { Some(after) };
@@ -47,29 +86,81 @@ impl Recorder {
         });
     }
 
-    /// Records that Windmill listed all workspaces. If a failure to list them was reported, its end is reported too.
-    pub fn record_list(&self, list: WorkspaceList) {
-        let Some(failures) = self.history.note_list(list) else { return };
-        let workspace = history::ALL.to_owned();
-        let result = SyncResult::bare(Code::Unchanged, String::new(), new_run_id(), workspace, String::new());
-        self.notifier.tell(&Notice { failures: Some(failures), ..Notice::new(result, Subject::List) });
-        self.flush();
+    /// Returns the syncs that a draft asks for. If the draft comes from the settings and gives no syncs, because a secret
+    /// cannot be read or Windmill does not list its workspaces, records this as a failure of the backup. When Windmill
+    /// lists them, ends that failure, and reports its end.
+    ///
+    /// # Errors
+    /// The same as those of [`workspaces::requests`].
+    pub fn requests(&self, draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests, RequestError> {
+        let asked = workspaces::requests(draft, config, cancel);
+        match &asked {
+            _ if !draft.is_of_the_settings() => {}
+            Ok(requests) if config.workspaces == Workspaces::All && !requests.is_single => {
+                let workspaces = requests.list.iter().map(|request| request.workspace.to_string()).collect();
+                // No backup was made yet, so this counts as no run and as no success.
+                let list = WorkspaceList { workspaces, time: time::to_text(SystemTime::now()) };
+                if let Some(failures) = self.history.note_list(list) {
+                    let (all, branch) = (history::ALL.to_owned(), String::new());
+                    let result = SyncResult::bare(Code::Unchanged, String::new(), new_run_id(), all, branch);
+                    self.notifier.tell(&Notice { failures: Some(failures), ..Notice::new(result, Subject::List) });
+                    self.flush();
+                }
+            }
+            Err(error) if !matches!(error.code, Code::ShuttingDown | Code::RequestInvalid) => {
+                self.record_without_run(config, error);
+            }
+            _ => {}
+        }
+        asked
     }
 
-    /// Records the failures whose notice no chat accepted, so that the next failure is reported.
-    pub fn note_lost(&self) {
-        self.notifier.take_lost().iter().for_each(|result| self.history.lose_news(result));
-    }
-
-    /// Waits until all notices are sent, at most `time`.
+    /// Waits until all notices are sent, at most `time`, and saves what is not saved yet: lost notices, and runs that
+    /// were refused while the service ended.
     pub fn finish(&self, time: Duration) {
         self.notifier.finish(time);
-        self.note_lost();
         self.flush();
     }
 
     /// Writes the history to the file, which takes time. Callers have the result already.
     pub fn flush(&self) {
         self.history.save(FLUSH_TIME_MAX);
+    }
+}
+
+/// Returns a result about a configured backup that no run had, and the name of the backup's status. Where `workspace`
+/// stands for all workspaces, branch and name are empty.
+fn result_without_run(config: &Config, workspace: &str, code: Code, message: String) -> (SyncResult, String) {
+    let id = WorkspaceId::parse(workspace).ok();
+    let branch = id.as_ref().and_then(|id| config.branch_for(id).ok()).map(|branch| branch.to_string());
+    let destination = id.map(|id| request::configured_destination(config, &id)).unwrap_or_default();
+    let workspace = workspace.to_owned();
+    (SyncResult::bare(code, message, new_run_id(), workspace, branch.unwrap_or_default()), destination)
+}
+
+/// Sends a notice of each configured backup that was not made for longer than `EXPECT_SYNC_EVERY`, no matter what should
+/// start it, unless one was sent within a day. After a start, the notice waits for the first run or for `SYNC_TIMEOUT`:
+/// the backup may be overdue because the service did not run.
+pub fn report_overdue(service: &Service) {
+    let Service { config, recorder, .. } = service;
+    if config.expect_sync_every.is_none() {
+        return;
+    }
+    let now = SystemTime::now();
+    let started = time::of(service.started, now);
+    let has_waited = service.started.elapsed() >= config.sync_timeout;
+    // Times in the history are whole seconds.
+    let since_start = time::to_text(started)..=time::to_text(now);
+    for workspace in service.workspaces() {
+        let has_run = workspace.backup.last_run.as_ref().is_some_and(|run| since_start.contains(&run.ended));
+        let overdue = status::overdue(config, &workspace, started, now).filter(|_| has_run || has_waited);
+        let Some((since, message)) = overdue else { continue };
+        let (result, destination) = result_without_run(config, &workspace.id, Code::Overdue, message);
+        if recorder.history.note_overdue(&workspace.id, destination, since) {
+            // Saved before the notice, so that a service that is killed in between does not send the notice twice.
+            recorder.flush();
+            log::error!("overdue: {}", result.message);
+            recorder.notifier.tell(&Notice { tells_failure: true, ..Notice::new(result, Subject::Backup) });
+        }
     }
 }

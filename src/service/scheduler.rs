@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::config::schedule::Schedule;
-use crate::model::result_code::Code;
 use crate::request::{Draft, Flags, Purpose};
+use crate::service::Service;
 use crate::service::status::Workspace;
-use crate::service::{Service, worker};
 
 /// The clock is checked at least this often, because it may be changed, and a machine may sleep.
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
@@ -18,8 +17,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(20);
 const DELAY_MAX: Duration = Duration::from_secs(30);
 const DELAY_SHARE: u32 = 10;
 
-/// Starts syncs or verifications whenever `schedule` is due, until the queue takes no more. If a time was missed since
-/// the last run, because no service was there, starts one at once.
+/// Starts syncs or verifications whenever `schedule` is due, until the process ends. If a time was missed since the last
+/// run, because no service was there, starts one at once.
 pub fn follow(service: &Arc<Service>, purpose: Purpose, schedule: &Schedule) {
     let mut handled = last_run(service, purpose).unwrap_or_else(SystemTime::now);
     while let Some((due, wait)) = look(schedule, &mut handled, SystemTime::now()) {
@@ -28,9 +27,7 @@ pub fn follow(service: &Arc<Service>, purpose: Purpose, schedule: &Schedule) {
             continue;
         }
         std::thread::park_timeout(random_delay(schedule, due));
-        if !start(service, purpose) {
-            return;
-        }
+        start(service, purpose);
         // One run is enough for all times that were missed.
         handled = SystemTime::now();
     }
@@ -39,35 +36,30 @@ pub fn follow(service: &Arc<Service>, purpose: Purpose, schedule: &Schedule) {
 /// Returns the oldest of the last runs of the configured workspaces. Workspaces without a run are ignored.
 fn last_run(service: &Service, purpose: Purpose) -> Option<SystemTime> {
     let last = |of: &Workspace| {
-        let run = if purpose == Purpose::Verify { &of.last_verify } else { &of.last_run };
-        run.as_ref()?.ended_at()
+        let status = if purpose == Purpose::Verify { &of.verified } else { &of.backup };
+        status.last_run.as_ref()?.ended_at()
     };
     service.workspaces().iter().filter_map(last).min()
 }
 
-/// Starts the runs. Returns whether the queue takes more.
-fn start(service: &Arc<Service>, purpose: Purpose) -> bool {
+/// Starts the runs.
+fn start(service: &Arc<Service>, purpose: Purpose) {
     let Service { config, recorder, cancel, .. } = &**service;
     let draft = Draft::from_config(config, Flags { purpose, ..Flags::default() });
     let noun = purpose.noun();
-    let requests = match worker::requests(recorder, &draft, config, cancel) {
+    let requests = match recorder.requests(&draft, config, cancel) {
         Ok(requests) => requests.list,
-        Err(error) => {
-            log::error!("the scheduled {noun}: {}", error.message);
-            return true;
-        }
+        Err(error) => return log::error!("the scheduled {noun}: {}", error.message),
     };
     for request in requests {
         let workspace = request.workspace.clone();
         match service.submit(request) {
             Ok(run) => log::info!("run {}: the schedule asks for it", run.id),
-            Err(Code::ShuttingDown) => return false,
             Err(code) => {
                 log::error!("the scheduled {noun} of workspace {workspace} was not accepted: {}", code.as_str());
             }
         }
     }
-    true
 }
 
 /// Returns when a run is due, if each run up to `handled` was started, and how long to wait until the next look; a run

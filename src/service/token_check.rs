@@ -5,12 +5,10 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::backup::workspaces;
-use crate::config::Config;
 use crate::model::result_code::Code;
 use crate::model::run_result::TokenUser;
 use crate::request::{RequestError, SyncRequest};
-use crate::service::history::History;
-use crate::util::deadline::CancelToken;
+use crate::service::Service;
 
 /// How many questions may be asked at once. Each holds a thread and a connection to Windmill, and anyone on the network
 /// can cause one.
@@ -60,35 +58,28 @@ impl Question<'_> {
     /// # Errors
     /// Windmill's refusal; [`Code::LostRights`] or [`Code::Forbidden`] if the token may see less than the token of the
     /// last backup.
-    pub fn admit(
-        &self,
-        request: &mut SyncRequest,
-        config: &Config,
-        history: &History,
-        cancel: &CancelToken,
-    ) -> Result<(), RequestError> {
+    pub fn admit(&self, request: &mut SyncRequest, service: &Service) -> Result<(), RequestError> {
+        let Service { config, recorder, cancel, .. } = service;
         let user = workspaces::token_user(config, request, cancel)?;
         if !request.configured {
             return Ok(());
         }
-        let (workspace, destination) = (request.workspace.as_str(), request.destination());
-        let last = history.token_user(workspace, &destination);
-        match compare(&user, last.as_ref()) {
-            Ok(()) => Ok(()),
-            Err((Code::LostRights, _)) if request.flags.allow_lost_rights => Ok(()),
-            Err((Code::Forbidden, _)) if config.api_token.is_some() => {
-                request.configured = false;
-                Ok(())
-            }
-            Err((code, last)) => {
-                let message = format!(
-                    "the token is not an admin's of workspace `{workspace}` (its user is `{}`), and {last}: what this user \
-                     may not see would be deleted from the backup; use a token of an admin of the workspace",
-                    user.name
-                );
-                Err(RequestError { code, message })
-            }
+        let workspace = request.workspace.as_str();
+        let last = recorder.history.token_user(workspace, &request.destination());
+        let Err((code, last)) = compare(&user, last.as_ref()) else { return Ok(()) };
+        if code == Code::LostRights && request.flags.allow_lost_rights {
+            return Ok(());
         }
+        if code == Code::Forbidden && config.api_token.is_some() {
+            request.configured = false;
+            return Ok(());
+        }
+        let message = format!(
+            "the token is not an admin's of workspace `{workspace}` (its user is `{}`), and {last}: what this user may \
+             not see would be deleted from the backup; use a token of an admin of the workspace",
+            user.name
+        );
+        Err(RequestError { code, message })
     }
 }
 
