@@ -24,10 +24,8 @@ impl Scope {
     /// The scope of the patterns of `includes`, `extraIncludes` and `excludes`.
     pub fn new([includes, extra_includes, excludes]: &[Vec<String>; 3]) -> Self {
         let mut room = EXPANDED_MAX;
-        let mut expanded = |patterns: &Vec<String>| {
-            let all: Vec<_> = patterns.iter().flat_map(|pattern| expand(pattern, &mut room)).collect();
-            all.into_iter().map(|pattern| pattern.filter(|pattern| is_understood(pattern))).collect()
-        };
+        let mut expanded =
+            |patterns: &Vec<String>| patterns.iter().flat_map(|pattern| expand(pattern, &mut room)).collect();
         Self { includes: expanded(includes), extra_includes: expanded(extra_includes), excludes: expanded(excludes) }
     }
 
@@ -96,19 +94,11 @@ fn can_match(pattern: &str, file: &str) -> bool {
 /// not hold against patterns (`ignoreF` in its source): resource types, users, groups, settings and the key.
 fn files_of(kind: &str, path: &str, mark: &str) -> Vec<String> {
     let names: &[&str] = match kind {
-        "script" => &[
-            "{P}.script.yaml",
-            "{P}.{X}",
-            "{P}__mod/script.yaml",
-            "{P}__mod/{X}",
-            "{P}__mod/{X}/{X}",
-            "{P}__dbt/{X}",
-            "{P}__dbt/{X}/{X}",
-        ],
-        "flow" => &["{P}{M}flow/flow.yaml", "{P}{M}flow/{X}"],
-        "app" => &["{P}{M}app/app.yaml", "{P}{M}app/{X}"],
-        "raw app" => &["{P}{M}raw_app/raw_app.yaml", "{P}{M}raw_app/{X}", "{P}{M}raw_app/{X}/{X}"],
-        "resource" => &["{P}.resource.yaml", "{P}.resource.{X}", "{P}.fileset/{X}", "{P}.fileset/{X}/{X}"],
+        "script" => &["{P}.{X}", "{P}__mod/{X}", "{P}__mod/{X}/{X}", "{P}__dbt/{X}", "{P}__dbt/{X}/{X}"],
+        "flow" => &["{P}{M}flow/{X}"],
+        "app" => &["{P}{M}app/{X}"],
+        "raw app" => &["{P}{M}raw_app/{X}", "{P}{M}raw_app/{X}/{X}"],
+        "resource" => &["{P}.resource.{X}", "{P}.fileset/{X}", "{P}.fileset/{X}/{X}"],
         "variable" => &["{P}.variable.yaml"],
         "schedule" => &["{P}.schedule.yaml"],
         "folder" => &["{P}/{X}", "{P}/{X}/{X}"],
@@ -121,42 +111,22 @@ fn files_of(kind: &str, path: &str, mark: &str) -> Vec<String> {
     names.iter().map(|name| name.replace("{P}", path).replace("{M}", mark).replace("{X}", &any)).collect()
 }
 
-/// The alternatives of a pattern with braces; `None` where they are not understood, or too many.
+/// The alternatives of a pattern with braces, of which the innermost are expanded first; `None` where they are not
+/// understood, or too many.
 fn expand(pattern: &str, room: &mut usize) -> Vec<Option<String>> {
     if *room == 0 {
         return vec![None];
     }
-    let Some(alternatives) = first_braces(pattern) else {
+    let braces = pattern.split_once('}').and_then(|(start, end)| Some((start.rsplit_once('{')?, end)));
+    let Some(((start, alternatives), end)) = braces else {
         *room -= 1;
-        return vec![Some(pattern.to_owned())];
+        return vec![is_understood(pattern).then(|| pattern.to_owned())];
     };
-    alternatives.iter().flat_map(|alternative| expand(alternative, room)).collect()
-}
-
-/// The pattern with each alternative of its first braces in their place.
-fn first_braces(pattern: &str) -> Option<Vec<String>> {
-    let open = pattern.find('{')?;
-    let (mut depth, mut starts) = (0, vec![open + 1]);
-    for (index, letter) in pattern.char_indices().skip_while(|(index, _)| *index < open) {
-        match letter {
-            '{' => depth += 1,
-            ',' if depth == 1 => starts.push(index + 1),
-            '}' if depth == 1 => {
-                // Braces without a comma stand for themselves.
-                if starts.len() == 1 {
-                    return None;
-                }
-                let ends = starts.iter().skip(1).map(|start| start - 1).chain([index]);
-                let one = |(start, end): (&usize, usize)| {
-                    [&pattern[..open], &pattern[*start..end], &pattern[index + 1..]].concat()
-                };
-                return Some(starts.iter().zip(ends).map(one).collect());
-            }
-            '}' => depth -= 1,
-            _ => {}
-        }
+    // Braces without a comma stand for themselves.
+    if !alternatives.contains(',') {
+        return vec![None];
     }
-    None
+    alternatives.split(',').flat_map(|one| expand(&[start, one, end].concat(), room)).collect()
 }
 
 /// Whether minimatch reads the pattern as [`glob`] does.
@@ -168,6 +138,8 @@ fn is_understood(pattern: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn scope(includes: &[&str], extra_includes: &[&str], excludes: &[&str]) -> Scope {
@@ -254,9 +226,12 @@ mod tests {
 
     #[test]
     fn braces_are_expanded_as_far_as_there_is_room() {
-        let all = |pattern: &str| expand(pattern, &mut 100).into_iter().flatten().collect::<Vec<_>>();
-        assert_eq!(all("a{b,{c,d}e,}f{1,2}"), ["abf1", "abf2", "acef1", "acef2", "adef1", "adef2", "af1", "af2"]);
-        assert_eq!(all("é{ü,ö}"), ["éü", "éö"]);
+        let all = |pattern: &str| expand(pattern, &mut 100).into_iter().flatten().collect::<BTreeSet<_>>();
+        let check = |pattern: &str, expected: &[&str]| {
+            assert!(all(pattern).iter().eq(expected), "{pattern}");
+        };
+        check("a{b,{c,d}e,}f{1,2}", &["abf1", "abf2", "acef1", "acef2", "adef1", "adef2", "af1", "af2"]);
+        check("é{ü,ö}", &["éö", "éü"]);
         let many = format!("f/{0}{0}{0}{0}/**", "{a,b,c,d,e,f,g,h,i,j}");
         assert!(!scope(&[many.as_str()], &[], &["f/**"]).keeps_out("script", "f/ops/bad", false));
     }
