@@ -35,7 +35,7 @@ const BEFORE_DIGEST: &str = "{\"digest\":\"";
 const BEFORE_STATE: &str = "\",\"note\":";
 const AFTER_STATE: &str = "}\n";
 /// Increased when the state's fields, or what they are made of, get another meaning.
-const STATE_VERSION: u32 = 4;
+const STATE_VERSION: u32 = 5;
 
 /// What is known about the last success. The state of version 0.1.0 has other fields, and is not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,12 +175,8 @@ impl LastSync {
     pub fn changed_groups(&self, now: &Now, tip: &RemoteTip) -> Result<Changed, &'static str> {
         let (last, fresh) = (self.usable()?, &now.snapshot.digests);
         last.check_surroundings(now)?;
-        if fresh.own_items != last.digests.own_items || fresh.file_types != last.digests.file_types {
+        if fresh.shared != last.digests.shared {
             Err("something that all items share changed")
-        } else if fresh.shared_ui != last.digests.shared_ui {
-            Err("the shared UI changed")
-        } else if fresh.dependencies != last.digests.dependencies {
-            Err("the workspace dependencies changed")
         } else if now.snapshot.dependencies > 1 && !last.wmill.as_ref().is_some_and(|wmill| wmill.sorts_dependencies) {
             Err("there are several workspace dependencies, and this wmill does not sort them")
         } else if tip.plan.dedupes_lockfiles {
@@ -236,7 +232,7 @@ impl LastSync {
         let tree = tree.filter(|_| now.wmill.is_some());
         self.write(&fitting(SavedState {
             commit: commit.to_string(),
-            shared_ui: now.snapshot.sides.has_shared_ui() == Some(true),
+            shared_ui: now.snapshot.has_ui_files,
             // A narrowed pull does not delay the next full one.
             begun: self.state.as_ref().filter(|_| !is_full).map_or(self.begun, |last| last.begun),
             settings: self.settings.clone(),
@@ -387,13 +383,7 @@ mod tests {
             }),
             windmill: Some("CE v1".to_owned()),
             query: "a=b".to_owned(),
-            digests: Digests {
-                own_items: digest(),
-                file_types: digest(),
-                shared_ui: digest(),
-                dependencies: digest(),
-                groups: digest(),
-            },
+            digests: Digests { shared: digest(), groups: digest() },
             tree: Some("2222222222222222222222222222222222222222".to_owned()),
             warnings: vec!["w \"x\"".to_owned()],
             left_out: vec![LeftOut { item: "script f/a".to_owned(), reason: "r".to_owned() }],
