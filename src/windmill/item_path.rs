@@ -110,16 +110,14 @@ pub fn covers(item: &ItemId, kinds: &Kinds) -> bool {
 /// Whether some folder of `path` has the ending of a flow or an app in the other layout. wmill refuses to pull into a
 /// tree with such a folder anywhere, even outside `f/` and `u/`.
 pub fn is_in_other_layout(path: &str, non_dotted_paths: bool) -> bool {
-    let endings = if non_dotted_paths { [".flow", ".app", ".raw_app"] } else { ["__flow", "__app", "__raw_app"] };
-    let folders = path.rsplit_once('/').map_or("", |(folders, _)| folders);
-    folders.split('/').any(|folder| endings.iter().any(|ending| folder.ends_with(ending)))
+    folder_of_layout(path, !non_dotted_paths).is_some()
 }
 
-/// Returns the folder of an entry of the export that wmill takes for the folder of a flow or an app.
-pub fn folder_like_an_item(path: &str) -> Option<&str> {
-    path.match_indices('/')
-        .map(|(slash, _)| &path[..slash])
-        .find(|folder| ["__flow", "__app", "__raw_app"].iter().any(|ending| stem(folder, ending).is_some()))
+/// Returns the outermost folder of a path that wmill takes for that of a flow or an app in this layout.
+pub fn folder_of_layout(path: &str, non_dotted_paths: bool) -> Option<&str> {
+    let endings = if non_dotted_paths { ["__flow", "__app", "__raw_app"] } else { [".flow", ".app", ".raw_app"] };
+    let mut folders = path.match_indices('/').map(|(slash, _)| &path[..slash]);
+    folders.find(|folder| endings.iter().any(|ending| folder.ends_with(ending)))
 }
 
 /// A file's place in its object.
@@ -269,6 +267,21 @@ pub(super) fn folder_of_entry(entry: &str) -> Option<(ItemKind, &str)> {
     kinds.iter().find_map(|(ending, kind)| Some((*kind, name.strip_suffix(ending)?)))
 }
 
+/// Returns the main file that wmill makes of an entry of the export: `f/ops/nightly.flow/flow.yaml`.
+pub(super) fn file_of_entry(entry: &str, non_dotted_paths: bool) -> String {
+    let Some(path) = entry.strip_suffix(".json").filter(|_| !entry.starts_with("dependencies/")) else {
+        return entry.to_owned();
+    };
+    let mark = if non_dotted_paths { "__" } else { "." };
+    match folder_of_entry(entry) {
+        Some((kind, path)) => {
+            let word = kind.to_string().replace(' ', "_");
+            [path, mark, &word, "/", &word, ".yaml"].concat()
+        }
+        None => [path, ".yaml"].concat(),
+    }
+}
+
 /// Finds the object whose folder the file is in. The outermost folder with such an ending decides.
 fn locate_in_folder(path: &str) -> Option<Part<'_>> {
     for (slash, _) in path.match_indices('/') {
@@ -297,15 +310,9 @@ fn module_role(rest: &str) -> Role {
     }
 }
 
-/// The endings of scripts' content. wmill accepts `.js`, although it never writes it.
-const SCRIPT_ENDINGS: [&str; 15] =
-    [".ts", ".js", ".py", ".go", ".sh", ".sql", ".gql", ".ps1", ".php", ".rs", ".cs", ".nu", ".java", ".rb", ".r"];
-/// What belongs to the ending if it comes before it.
-const SCRIPT_DIALECTS: [(&str, &[&str]); 3] = [
-    (".ts", &[".fetch", ".deno", ".bun"]),
-    (".sql", &[".pg", ".my", ".bq", ".odb", ".sf", ".ms", ".duckdb"]),
-    (".yml", &[".playbook"]),
-];
+/// The endings of scripts' content, each after those that end in it. wmill accepts `.js`, although it never writes it.
+const SCRIPT_ENDINGS: &str = ".fetch.ts .deno.ts .bun.ts .ts .js .py .go .sh .pg.sql .my.sql .bq.sql .odb.sql .sf.sql \
+                              .ms.sql .duckdb.sql .sql .gql .ps1 .php .rs .cs .nu .java .rb .r .playbook.yml";
 /// The sorts of triggers, but for native ones.
 const TRIGGERS: [&str; 11] =
     ["http", "websocket", "kafka", "nats", "postgres", "mqtt", "amqp", "sqs", "gcp", "azure", "email"];
@@ -358,11 +365,7 @@ fn trigger(path: &str) -> Option<(&str, &'static str)> {
 }
 
 fn script_stem(path: &str) -> Option<&str> {
-    let mut dialects =
-        SCRIPT_DIALECTS.iter().filter_map(|(ending, dialects)| Some((path.strip_suffix(ending)?, dialects)));
-    dialects
-        .find_map(|(base, dialects)| dialects.iter().find_map(|dialect| stem(base, dialect)))
-        .or_else(|| SCRIPT_ENDINGS.iter().find_map(|ending| stem(path, ending)))
+    SCRIPT_ENDINGS.split(' ').find_map(|ending| stem(path, ending))
 }
 
 /// Returns `path` without `ending`, if a name is left.
@@ -481,7 +484,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_script_is_one_whatever_its_language() {
-        for ending in SCRIPT_ENDINGS.into_iter().chain([".deno.ts", ".pg.sql", ".duckdb.sql", ".playbook.yml"]) {
+        for ending in SCRIPT_ENDINGS.split(' ') {
             check(&format!("f/ops/job{ending}"), "script f/ops/job");
             assert!(is_script_file_under_windmill(&format!("f/ops/job{ending}")));
         }

@@ -287,7 +287,7 @@ impl Snapshot {
         self.plan = Some(plan.clone());
         if plan.non_dotted_paths {
             each_name(&self.folder, &mut |name| {
-                if let Some(folder) = item_path::folder_like_an_item(name) {
+                if let Some(folder) = item_path::folder_of_layout(name, true) {
                     let reason = "wmill takes the folder for that of a flow or an app";
                     self.left_out.add([FOLDER, folder].concat(), reason);
                 }
@@ -414,38 +414,28 @@ impl WrittenFiles {
 
     /// Whether wmill wrote the main file of an entry, or was not to write it. In doubt, it was not to.
     fn has_entry(&self, entry: &str, plan: &Plan) -> bool {
-        let Some(path) = entry.strip_suffix(".json") else { return self.has_content(entry, plan) };
-        let main = match item_path::folder_of_entry(entry) {
-            Some((kind, path)) => {
-                let (mark, word) = (if plan.non_dotted_paths { "__" } else { "." }, kind.to_string().replace(' ', "_"));
-                [path, mark, &word, "/", &word, ".yaml"].concat()
-            }
-            None => [path, ".yaml"].concat(),
-        };
+        let main = item_path::file_of_entry(entry, plan.non_dotted_paths);
         let Some(item) = item_path::item_of(&main).filter(|_| item_path::proves_existence(&main)) else { return true };
         let is_wanted = match item.kind {
-            ItemKind::Script | ItemKind::Flow | ItemKind::App | ItemKind::RawApp | ItemKind::Resource => true,
-            ItemKind::ResourceType | ItemKind::Schedule | ItemKind::Trigger(_) => true,
             ItemKind::Variable => !plan.kinds.skip_secrets,
-            _ => false,
+            ItemKind::User | ItemKind::Group | ItemKind::WorkspaceDependencies | ItemKind::Migration => false,
+            ItemKind::Settings | ItemKind::Key => false,
+            _ => true,
         };
-        !is_wanted
+        let is_written = |path: &str| !plan.scope.takes_in(path) || self.hashes.contains(&self.hasher.hash_one(path));
+        if !is_wanted
             || !item_path::covers(&item, &plan.kinds)
-            || !plan.scope.takes_in(&main)
-            || self.hashes.contains(&self.hasher.hash_one(item))
-    }
-
-    /// The same for the content of a script.
-    fn has_content(&self, entry: &str, plan: &Plan) -> bool {
-        let (folder, name) = entry.rsplit_once('/').unwrap_or_default();
-        let module = name.split_once('.').map(|(stem, ending)| format!("{folder}/{stem}__mod/script.{ending}"));
-        let has = |path: &str| self.hashes.contains(&self.hasher.hash_one(path));
-        !["f/", "u/"].iter().any(|top| entry.starts_with(top))
-            || plan.kinds.skip_scripts
             || file_names::module_folder(entry).is_some()
-            || !plan.scope.takes_in(entry)
-            || has(entry)
-            || module.is_some_and(|module| !plan.scope.takes_in(&module) || has(&module))
+            || is_written(&main)
+        {
+            return true;
+        }
+        if entry != main {
+            return self.hashes.contains(&self.hasher.hash_one(item));
+        }
+        // The content of a script with modules lies among these.
+        let base = narrow::base_of(entry);
+        is_written(&[base, "__mod/script", &entry[base.len()..]].concat())
     }
 }
 
@@ -513,13 +503,9 @@ pub fn item_of_entry(name: &str) -> String {
 
 /// Does the same, but returns `None` if the entry belongs to no item.
 fn known_item(name: &str) -> Option<String> {
-    let of_file = |path: &str| item_path::item_of(path).map(|item| item.to_string());
-    match name.strip_suffix(".json").filter(|_| !name.starts_with(DEPENDENCIES)) {
-        Some(path) => match item_path::folder_of_entry(name) {
-            Some((kind, path)) => Some(format!("{kind} {path}")),
-            None => of_file(&[path, ".yaml"].concat()),
-        },
-        None => of_file(name),
+    match item_path::folder_of_entry(name) {
+        Some((kind, path)) => Some(format!("{kind} {path}")),
+        None => item_path::item_of(&item_path::file_of_entry(name, false)).map(|item| item.to_string()),
     }
 }
 
@@ -611,9 +597,7 @@ impl Judge {
         }
         // Windmill gives the time of the question as the time of the last edit of a shared UI without files.
         let timeless = sides.shared_ui.as_ref().filter(|_| files.is_empty()).map(|body| body.replace(&edited_at, ""));
-        Ok(timeless
-            .and_then(|body| json_digest::digest(&mut body.as_bytes(), &mut |_, _| {}).ok())
-            .unwrap_or(digest))
+        Ok(timeless.and_then(|body| json_digest::digest(&mut body.as_bytes(), &mut |_, _| {}).ok()).unwrap_or(digest))
     }
 
     /// Reads the export. Returns where the last entry ends.
