@@ -173,15 +173,16 @@ impl Snapshot {
         let snapshot = Self { folder: folder.clone(), query: query.to_owned(), sides, ..Self::default() };
         let mut judge = Judge { snapshot, ..Judge::default() };
         let shared_ui = judge.read_shared_ui()?;
-        let mut saved = Saved { export, file, bytes: 0, zeros: 0, unwanted, failure: None };
+        let mut saved = Saved { export, file, bytes: 0, zeros: 0, unwanted, disk: None };
         let read = judge.read(&mut saved, &types);
-        if let Some(failure) = saved.failure.take() {
-            return Err(match failure {
-                SnapshotError::Disk(error) => SnapshotError::Disk(files::at(&folder.join(EXPORT_FILE), &error)),
-                other => other,
-            });
+        if let Some(error) = saved.disk {
+            return Err(SnapshotError::Disk(files::at(&folder.join(EXPORT_FILE), &error)));
         }
-        let end = saved.bytes.saturating_sub(read?);
+        let end = read.map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => SnapshotError::Strange(error.to_string()),
+            _ => SnapshotError::CutOff(format!("the export cannot be read: {error}")),
+        })?;
+        let end = saved.bytes.saturating_sub(end);
         if end < END_BYTES || saved.zeros < end {
             return Err(SnapshotError::CutOff("the export has no end".to_owned()));
         }
@@ -601,25 +602,21 @@ impl Judge {
     }
 
     /// Reads the export. Returns where the last entry ends.
-    fn read(&mut self, saved: &mut dyn Read, types: &FileTypes) -> Result<u64, SnapshotError> {
-        let (mut input, mut count) = (BufReader::with_capacity(CHUNK_BYTES, saved), 0);
-        let read = read_entries(&mut input, &mut |name, content| {
-            count += 1;
-            if count > ENTRIES_MAX {
-                return Err(io::ErrorKind::FileTooLarge.into());
+    fn read(&mut self, saved: &mut dyn Read, types: &FileTypes) -> io::Result<u64> {
+        let mut input = BufReader::with_capacity(CHUNK_BYTES, saved);
+        let end = read_entries(&mut input, &mut |name, content| {
+            if self.items.len() + self.dependencies.len() == ENTRIES_MAX {
+                return Err(too_large(format!("the export has more than {ENTRIES_MAX} entries")));
             }
             self.names_of_items.extend(known_item(&name).map(|item| self.hashes.hash_one(item)));
             let digest = self.judge(&name, content, types)?;
             if name.starts_with(DEPENDENCIES) { &mut self.dependencies } else { &mut self.items }
                 .push(narrow::record(&name, &digest));
             Ok(())
-        });
-        if count > ENTRIES_MAX {
-            return Err(SnapshotError::Strange(format!("the export has more than {ENTRIES_MAX} entries")));
-        }
+        })?;
         // More zeros may follow the end of an archive.
-        let end = read.and_then(|end| io::copy(&mut input, &mut io::sink()).map(|_| end));
-        end.map_err(|error| SnapshotError::CutOff(format!("the export is not a tar file: {error}")))
+        io::copy(&mut input, &mut io::sink())?;
+        Ok(end)
     }
 
     /// Leaves out the items that lie in the folder of another script's modules. All such folders have to be known.
@@ -951,36 +948,28 @@ struct Saved<'a, R> {
     /// How many zeros the export ends with so far.
     zeros: u64,
     unwanted: &'a CancelToken,
-    /// Why reading failed, if the archive itself is not the reason.
-    failure: Option<SnapshotError>,
+    /// Why the disk failed.
+    disk: Option<io::Error>,
 }
 
-impl<R: Read> Saved<'_, R> {
-    fn fail(&mut self, failure: SnapshotError) -> io::Error {
-        self.failure = Some(failure);
-        io::Error::other("the export was not read to its end")
-    }
+fn too_large(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, why)
 }
 
 impl<R: Read> Read for Saved<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = match self.export.read(buffer) {
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-            Err(error) => return Err(self.fail(SnapshotError::CutOff(format!("the export broke off: {error}")))),
-        };
+        let length = self.export.read(buffer)?;
         let chunk = &buffer[..length];
         if self.unwanted.is_cancelled() {
-            // No one waits for the answer.
-            return Err(self.fail(SnapshotError::CutOff("the export is no longer wanted".to_owned())));
+            return Err(io::Error::other("no one waits for it"));
         }
         self.bytes += length as u64;
         if self.bytes > EXPORT_BYTES_MAX {
-            let message = format!("the export has more than {EXPORT_BYTES_MAX} bytes");
-            return Err(self.fail(SnapshotError::Strange(message)));
+            return Err(too_large(format!("the export has more than {EXPORT_BYTES_MAX} bytes")));
         }
         if let Err(error) = self.file.write_all(chunk) {
-            return Err(self.fail(SnapshotError::Disk(error)));
+            self.disk = Some(error);
+            return Err(io::Error::other("it cannot be saved"));
         }
         let zeros = chunk.iter().rev().take_while(|byte| **byte == 0).count();
         self.zeros = if zeros == length { self.zeros + length as u64 } else { zeros as u64 };
