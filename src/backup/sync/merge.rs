@@ -38,8 +38,7 @@ impl Pulled<'_> {
         let left_out = &self.snapshot.left_out;
         !left_out.is_empty()
             && std::str::from_utf8(path).is_ok_and(|path| {
-                // A file that belongs to no item has the name of its entry in the export.
-                let item = item_of(path, workspace).map_or_else(|| entry_of(path), |item| item.to_string());
+                let item = name_of_owner(path, workspace);
                 left_out.has(&item, path) || (is_gone && left_out.has_in_modules(path))
             })
     }
@@ -60,7 +59,7 @@ fn item_of(path: &str, workspace: &WorkspaceId) -> Option<ItemId> {
     Some(item)
 }
 
-/// Returns the name of what a file belongs to: an item, the shared UI, or an entry of the export.
+/// Returns the name of what a file belongs to: an item, the shared UI, or else its entry in the export.
 pub fn name_of_owner(path: &str, workspace: &WorkspaceId) -> String {
     if is_shared_ui(path.as_bytes()) {
         return SHARED_UI.to_owned();
