@@ -201,10 +201,8 @@ impl Reader<'_, '_> {
     /// Reads a number, `true`, `false` or `null`.
     fn literal(&mut self, first: u8) -> io::Result<Hash> {
         let mut written = vec![first];
-        while let Some(byte) = self.peek()? {
-            if !(byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
-                break;
-            }
+        let is_of_literal = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+        while let Some(byte) = self.peek()?.filter(is_of_literal) {
             if written.len() >= SHOWN_BYTES_MAX {
                 return Err(strange("a number is too long"));
             }

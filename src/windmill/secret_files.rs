@@ -73,9 +73,9 @@ pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
         return false;
     }
     match fields(content, FILE_BYTES_MAX, |key| key == SECRET_SETTING) {
-        Ok(fields) => fields.iter().any(|(key, value)| {
-            key == SECRET_SETTING && !value.is_empty() && *value != Node::Text(String::new())
-        }),
+        Ok(fields) => fields
+            .iter()
+            .any(|(key, value)| key == SECRET_SETTING && !value.is_empty() && *value != Node::Text(String::new())),
         Err(_) => String::from_utf8_lossy(content).contains(SECRET_SETTING),
     }
 }

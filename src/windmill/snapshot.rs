@@ -192,7 +192,7 @@ impl Snapshot {
         snapshot.items = judge.names_of_items.len();
         snapshot.dependencies = judge.dependencies.len();
         let dependencies = Groups::new(judge.dependencies);
-        snapshot.groups = Groups::new(judge.items);
+        snapshot.groups = Groups::new(judge.entries);
         snapshot.digests = Digests {
             shared: hash::hex(&hash_of(&[&own_items, &file_types, &shared_ui, dependencies.as_bytes()])),
             groups: snapshot.groups.digest(),
@@ -269,13 +269,19 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn leave_out_again(&mut self, found: &[FoundItem]) -> io::Result<()> {
-        let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect())?;
-        for FoundItem { item, reason, digest } in found {
-            if now.get(item) == Some(digest) {
-                self.leave_out(item, reason);
-            }
+        for FoundItem { item, reason, .. } in self.unchanged(found)? {
+            self.leave_out(item, reason);
         }
         Ok(())
+    }
+
+    /// Returns those of the items that have not changed since.
+    ///
+    /// # Errors
+    /// Returns the error of the disk.
+    pub fn unchanged<'a>(&self, found: &'a [FoundItem]) -> io::Result<Vec<&'a FoundItem>> {
+        let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect())?;
+        Ok(found.iter().filter(|one| now.get(&one.item) == Some(&one.digest)).collect())
     }
 
     /// Applies the plan of the pull. Items that it skips are not listed as left out. If folders of flows
@@ -326,10 +332,8 @@ impl Snapshot {
         each_name(&self.folder, &mut |name| {
             let item = item_of_entry(name);
             if items.contains(&item) {
-                let of_group = || self.groups.get(&narrow::group_of(name)).map(|digest| hash::hex(&digest));
-                let is_dependency = name.starts_with(DEPENDENCIES);
-                let digest = if is_dependency { Some(self.digests.shared.clone()) } else { of_group() };
-                digests.extend(digest.map(|digest| (item, digest)));
+                let digest = self.groups.get(&narrow::group_of(name));
+                digests.extend(digest.map(|digest| (item, hash::hex(&digest))));
             }
         })?;
         Ok(digests)
@@ -561,9 +565,9 @@ fn each_name(folder: &Path, visit: &mut dyn FnMut(&str)) -> io::Result<()> {
 struct Judge {
     /// What is known so far.
     snapshot: Snapshot,
-    /// The record of each entry outside `dependencies/`.
-    items: Vec<narrow::Record>,
-    /// The same for the entries below `dependencies/`.
+    /// The record of each entry.
+    entries: Vec<narrow::Record>,
+    /// The records of the entries below `dependencies/`.
     dependencies: Vec<narrow::Record>,
     /// A hash of the item of each entry.
     names_of_items: HashSet<u64>,
@@ -605,13 +609,15 @@ impl Judge {
     fn read(&mut self, saved: &mut dyn Read, types: &FileTypes) -> io::Result<u64> {
         let mut input = BufReader::with_capacity(CHUNK_BYTES, saved);
         let end = read_entries(&mut input, &mut |name, content| {
-            if self.items.len() + self.dependencies.len() == ENTRIES_MAX {
+            if self.entries.len() == ENTRIES_MAX {
                 return Err(too_large(format!("the export has more than {ENTRIES_MAX} entries")));
             }
             self.names_of_items.extend(known_item(&name).map(|item| self.hashes.hash_one(item)));
-            let digest = self.judge(&name, content, types)?;
-            if name.starts_with(DEPENDENCIES) { &mut self.dependencies } else { &mut self.items }
-                .push(narrow::record(&name, &digest));
+            let record = narrow::record(&name, &self.judge(&name, content, types)?);
+            self.entries.push(record);
+            if name.starts_with(DEPENDENCIES) {
+                self.dependencies.push(record);
+            }
             Ok(())
         })?;
         // More zeros may follow the end of an archive.

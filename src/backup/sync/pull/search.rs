@@ -1,6 +1,6 @@
 //! Finds the items that `wmill` cannot write, and leaves them out of the snapshot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::slice;
 
@@ -94,12 +94,9 @@ impl WholePull<'_> {
 
     /// Returns the items that wmill could not write, if they have not changed since.
     fn unchanged_suspects(&self, snapshot: &Snapshot) -> io::Result<Vec<String>> {
-        let suspects = self.suspects.iter().filter(|one| one.reason.starts_with(CANNOT_WRITE));
-        let suspects: BTreeMap<_, _> = suspects.map(|one| (one.item.clone(), one.digest.clone())).collect();
-        let now = snapshot.digests_of(&suspects.keys().cloned().collect())?;
-        let is_unchanged =
-            |item: &String| now.get(item) == suspects.get(item) && !snapshot.left_out.named.contains_key(item);
-        Ok(suspects.keys().filter(|item| is_unchanged(item)).cloned().collect())
+        let mut suspects = snapshot.unchanged(self.suspects)?;
+        suspects.retain(|one| one.reason.starts_with(CANNOT_WRITE) && !snapshot.left_out.named.contains_key(&one.item));
+        Ok(suspects.into_iter().map(|one| one.item.clone()).collect())
     }
 
     /// Pulls only these items, into an empty folder. Returns the inner error if something in the export may have stopped
