@@ -31,6 +31,11 @@ pub enum ItemKind {
     Migration,
     Settings,
     Key,
+    /// A folder with all that lies in it.
+    Folder,
+    SharedUi,
+    /// A file, or an entry of the export, that belongs to no object.
+    File,
 }
 
 impl fmt::Display for ItemKind {
@@ -51,24 +56,31 @@ impl fmt::Display for ItemKind {
             Self::Migration => "migration",
             Self::Settings => "settings",
             Self::Key => "encryption key",
+            Self::Folder => "folder",
+            Self::SharedUi => "the shared UI",
+            Self::File => "file",
         })
     }
 }
 
-/// One Windmill object: `script f/ops/job_00000`, `flow f/ops/nightly`.
+/// One Windmill object: `script f/ops/job_00000`, `flow f/ops/nightly`. What belongs to none has the name of its file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ItemId {
     /// The kind of the object.
     pub kind: ItemKind,
-    /// The path in Windmill. For users, groups and resource types it is the name, for settings and key it is empty.
+    /// The path in Windmill. For users, groups and resource types it is the name. Settings, key and shared UI have none.
     pub path: String,
 }
 
+/// The shared UI.
+pub const SHARED_UI: ItemId = ItemId { kind: ItemKind::SharedUi, path: String::new() };
+
 impl fmt::Display for ItemId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path.as_str() {
-            "" => write!(formatter, "{}", self.kind),
-            path => write!(formatter, "{} {path}", self.kind),
+        match (self.kind, self.path.as_str()) {
+            (kind, "") => write!(formatter, "{kind}"),
+            (ItemKind::File, path) => formatter.write_str(path),
+            (kind, path) => write!(formatter, "{kind} {path}"),
         }
     }
 }
@@ -104,6 +116,7 @@ pub fn covers(item: &ItemId, kinds: &Kinds) -> bool {
         ItemKind::Migration => !kinds.skip_datatable_migrations,
         ItemKind::Settings => kinds.include_settings,
         ItemKind::Key => kinds.include_key,
+        ItemKind::Folder | ItemKind::SharedUi | ItemKind::File => true,
     }
 }
 

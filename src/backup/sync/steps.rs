@@ -200,9 +200,9 @@ impl SyncSteps for LiveSteps<'_> {
     fn leave_out(&mut self, paths: &[String]) -> bool {
         let (prefix, snapshot) = (self.run.request.subdir.prefix(), &mut self.now.snapshot);
         let workspace = &self.tip.workspace;
-        let items = paths.iter().map(|path| Some((merge::name_of_owner(path.strip_prefix(&prefix)?, workspace), path)));
+        let items = paths.iter().map(|path| Some((merge::owner_of(path.strip_prefix(&prefix)?, workspace), path)));
         let Some(items) = items.collect::<Option<Vec<_>>>() else { return false };
-        let known = snapshot.digests_of(&items.iter().map(|(item, _)| item.clone()).collect()).unwrap_or_default();
+        let known = snapshot.digests_of(|known| items.iter().any(|(item, _)| item == known)).unwrap_or_default();
         if !items.iter().all(|(item, _)| known.contains_key(item) && !snapshot.left_out.named.contains_key(item)) {
             return false;
         }

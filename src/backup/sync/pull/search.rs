@@ -9,6 +9,7 @@ use crate::backup::error::BackupError;
 use crate::model::result_code::Code;
 use crate::util::retry::Retry;
 use crate::windmill::cli;
+use crate::windmill::item_path::ItemId;
 use crate::windmill::snapshot::{self, Snapshot};
 
 /// With more bad items than this, the cause is the export as a whole.
@@ -67,7 +68,7 @@ impl WholePull<'_> {
     /// too many. If wmill also fails without any item, no item is the cause.
     fn leave_out_bad_items(&self, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
         let known = self.unchanged_suspects(snapshot)?;
-        let items = snapshot.names_of_items()?;
+        let items = snapshot.item_ids()?;
         let (before, mut new) = (snapshot.left_out.named.len(), 0);
         // The last one comes first, so that the search reaches single items after few pulls.
         let mut pending = vec![&items[..]];
@@ -93,17 +94,19 @@ impl WholePull<'_> {
     }
 
     /// Returns the items that wmill could not write, if they have not changed since.
-    fn unchanged_suspects(&self, snapshot: &Snapshot) -> io::Result<Vec<String>> {
+    fn unchanged_suspects(&self, snapshot: &Snapshot) -> io::Result<Vec<ItemId>> {
         let mut suspects = snapshot.unchanged(self.suspects)?;
-        suspects.retain(|one| one.reason.starts_with(CANNOT_WRITE) && !snapshot.left_out.named.contains_key(&one.item));
-        Ok(suspects.into_iter().map(|one| one.item.clone()).collect())
+        suspects.retain(|(item, found)| {
+            found.reason.starts_with(CANNOT_WRITE) && !snapshot.left_out.named.contains_key(item)
+        });
+        Ok(suspects.into_iter().map(|(item, _)| item).collect())
     }
 
     /// Pulls only these items, into an empty folder. Returns the inner error if something in the export may have stopped
     /// wmill.
-    fn pull_only(&self, items: &[String], snapshot: &Snapshot) -> Result<Result<(), String>, BackupError> {
-        let items: BTreeSet<&str> = items.iter().map(String::as_str).collect();
-        let archive = snapshot.part(|name| items.contains(&*snapshot::item_of_entry(name)))?;
+    fn pull_only(&self, items: &[ItemId], snapshot: &Snapshot) -> Result<Result<(), String>, BackupError> {
+        let items: BTreeSet<&ItemId> = items.iter().collect();
+        let archive = snapshot.part(|name| items.contains(&snapshot::item_of_entry(name)))?;
         // Without patterns, as for the pull into an empty folder.
         match self.pull_archive(snapshot, &archive, None, &self.plan.text_without_patterns) {
             Ok(()) => Ok(Ok(())),
@@ -114,14 +117,14 @@ impl WholePull<'_> {
 }
 
 /// Returns the item that wmill names in its output.
-fn named_item(message: &str, snapshot: &Snapshot) -> Option<String> {
+fn named_item(message: &str, snapshot: &Snapshot) -> Option<ItemId> {
     let [start, before_name] = NAMES_ENTRY;
     let mut named = message.lines().filter_map(|line| line.strip_prefix(start)?.split_once(before_name));
     let item = snapshot::item_of_entry(named.next_back()?.1.trim());
-    snapshot.names_of_items().is_ok_and(|items| items.contains(&item)).then_some(item)
+    snapshot.item_ids().is_ok_and(|items| items.contains(&item)).then_some(item)
 }
 
-fn leave_out(snapshot: &mut Snapshot, item: &str, message: &str) {
+fn leave_out(snapshot: &mut Snapshot, item: &ItemId, message: &str) {
     let reason = reason(message);
     log::warn!("{item} is left out, since wmill cannot write it: {reason}");
     snapshot.leave_out(item, &[CANNOT_WRITE, &*reason].concat());
