@@ -1,9 +1,8 @@
 //! Finds names in an export that must not become names of files: they lead out of the folder, or git or a file system
 //! refuses them.
 
-use super::item_path;
+use super::item_path::{self, DEPENDENCIES};
 use super::json_digest::CUT;
-use super::narrow::DEPENDENCIES;
 
 /// The longest name that file systems accept.
 const NAME_BYTES_MAX: usize = 255;

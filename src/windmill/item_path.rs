@@ -4,6 +4,8 @@ use std::fmt;
 
 use crate::windmill::wmill_yaml::Kinds;
 
+/// The folder whose files go into the hashes of all items.
+pub const DEPENDENCIES: &str = "dependencies/";
 /// The file with wmill's hashes of what it pulled.
 pub const WMILL_LOCK: &str = "wmill-lock.yaml";
 /// The file with the workspace's encryption key.
@@ -242,10 +244,7 @@ fn locate_at_top(name: &str) -> Option<Part<'_>> {
     match name {
         "settings.yaml" => Some(Part::new(ItemKind::Settings, "", "", Role::Main)),
         KEY_FILE => Some(Part::new(ItemKind::Key, "", "", Role::Main)),
-        _ => {
-            let base = stem(name, ".resource-type.yaml")?;
-            Some(Part::new(ItemKind::ResourceType, base, "", Role::Main))
-        }
+        _ => Some(Part::new(ItemKind::ResourceType, stem(name, ".resource-type.yaml")?, "", Role::Main)),
     }
 }
 
@@ -282,7 +281,7 @@ pub(super) fn folder_of_entry(entry: &str) -> Option<(ItemKind, &str)> {
 
 /// Returns the main file that wmill makes of an entry of the export: `f/ops/nightly.flow/flow.yaml`.
 pub(super) fn file_of_entry(entry: &str, non_dotted_paths: bool) -> String {
-    let Some(path) = entry.strip_suffix(".json").filter(|_| !entry.starts_with("dependencies/")) else {
+    let Some(path) = entry.strip_suffix(".json").filter(|_| !entry.starts_with(DEPENDENCIES)) else {
         return entry.to_owned();
     };
     let mark = if non_dotted_paths { "__" } else { "." };
@@ -347,21 +346,18 @@ const FILE_ENDINGS: [(&str, ItemKind, Role); 11] = [
 ];
 
 fn locate_file(path: &str) -> Option<Part<'_>> {
-    if let Some(base) = file_of_resource(path) {
-        return Some(Part::new(ItemKind::Resource, base, &path[base.len()..], Role::Companion));
-    }
-    if let Some(base) = script_stem(path) {
-        return Some(Part::new(ItemKind::Script, base, &path[base.len()..], Role::Main));
-    }
-    if let Some((base, sort)) = trigger(path) {
-        return Some(Part::new(ItemKind::Trigger(sort), base, &path[base.len()..], Role::Main));
-    }
-    FILE_ENDINGS.iter().find_map(|(ending, kind, role)| {
-        let base = stem(path, ending)?;
-        let name = base.strip_prefix("users/").or_else(|| base.strip_prefix("groups/"));
-        let is_named = matches!(kind, ItemKind::User | ItemKind::Group);
-        Some(Part::new(*kind, name.filter(|_| is_named).unwrap_or(base), ending, *role))
-    })
+    let ending = || FILE_ENDINGS.iter().find_map(|(ending, kind, role)| Some((*kind, stem(path, ending)?, *role)));
+    let (kind, base, role) = file_of_resource(path)
+        .map(|base| (ItemKind::Resource, base, Role::Companion))
+        .or_else(|| script_stem(path).map(|base| (ItemKind::Script, base, Role::Main)))
+        .or_else(|| trigger(path).map(|(base, sort)| (ItemKind::Trigger(sort), base, Role::Main)))
+        .or_else(ending)?;
+    let folder = match kind {
+        ItemKind::User => "users/",
+        ItemKind::Group => "groups/",
+        _ => "",
+    };
+    Some(Part::new(kind, base.strip_prefix(folder).unwrap_or(base), &path[base.len()..], role))
 }
 
 /// Returns `f/ops/notes` for `f/ops/notes.resource.file.txt`.

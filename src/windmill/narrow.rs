@@ -9,11 +9,9 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use crate::util::hash::{self, Algorithm, Digest};
-use crate::windmill::item_path::{FOLDERS, WMILL_LOCK};
+use crate::windmill::item_path::{DEPENDENCIES, FOLDERS, WMILL_LOCK};
 use crate::windmill::json_digest::{Hash, hash_of};
 
-/// The folder whose files go into the hashes of all items.
-pub const DEPENDENCIES: &str = "dependencies/";
 /// The version of `wmill-lock.yaml` in which each line names its item.
 const LOCK_VERSION: &str = "version: v2";
 

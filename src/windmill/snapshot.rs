@@ -17,14 +17,14 @@ use miniserde::{Deserialize, Serialize};
 
 use super::file_names;
 use super::json_digest::{self, Event, Hash, hash_of};
-use super::narrow::{self, DEPENDENCIES, Groups};
+use super::narrow::{self, Groups};
 use crate::model::names::quoted;
 use crate::model::run_result::LeftOut;
 use crate::util::deadline::CancelToken;
 use crate::util::files;
 use crate::util::hash::{self, Algorithm, Digest};
 use crate::util::redact::first_chars;
-use crate::windmill::item_path::{self, ItemId, ItemKind, SHARED_UI};
+use crate::windmill::item_path::{self, DEPENDENCIES, ItemId, ItemKind, SHARED_UI};
 use crate::windmill::secret_files;
 use crate::windmill::wmill_yaml::Plan;
 
@@ -252,9 +252,9 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn found(&self) -> io::Result<Vec<FoundItem>> {
-        let found = self.digests_of(|item| self.found.contains(item))?.into_iter().filter_map(|(item, digest)| {
-            let reason = self.left_out.named.get(&item)?.clone();
-            Some(FoundItem { item: item.to_string(), reason, digest })
+        let now = self.digests_of(&self.found.iter().map(ToString::to_string).collect())?;
+        let found = now.into_iter().filter_map(|(name, (item, digest))| {
+            Some(FoundItem { item: name, reason: self.left_out.named.get(&item)?.clone(), digest })
         });
         Ok(found.collect())
     }
@@ -275,11 +275,10 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn unchanged<'a>(&self, found: &'a [FoundItem]) -> io::Result<Vec<(ItemId, &'a FoundItem)>> {
-        let found: BTreeMap<&str, _> = found.iter().map(|one| (one.item.as_str(), one)).collect();
-        let now = self.digests_of(|item| found.contains_key(item.to_string().as_str()))?;
-        let unchanged = now.into_iter().filter_map(|(item, digest)| {
-            let found = found.get(item.to_string().as_str()).filter(|one| one.digest == digest)?;
-            Some((item, *found))
+        let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect())?;
+        let unchanged = found.iter().filter_map(|one| {
+            let (item, _) = now.get(&one.item).filter(|(_, digest)| *digest == one.digest)?;
+            Some((item.clone(), one))
         });
         Ok(unchanged.collect())
     }
@@ -317,20 +316,24 @@ impl Snapshot {
         Ok(items.into_iter().collect())
     }
 
-    /// Returns the current digest of each item that the export has and that is wanted: that of the item's group.
+    /// Returns the items that the export has of these names, each with its current digest: that of the item's group.
     ///
     /// # Errors
     /// Returns the error of the disk.
-    pub fn digests_of(&self, is_wanted: impl Fn(&ItemId) -> bool) -> io::Result<BTreeMap<ItemId, String>> {
+    pub fn digests_of(&self, names: &BTreeSet<String>) -> io::Result<BTreeMap<String, (ItemId, String)>> {
         let mut digests = BTreeMap::new();
-        if is_wanted(&SHARED_UI) {
-            digests.insert(SHARED_UI, self.digests.shared.clone());
+        if names.is_empty() {
+            return Ok(digests);
         }
-        each_name(&self.folder, &mut |name| {
-            let item = item_of_entry(name);
-            if is_wanted(&item) {
-                let digest = self.groups.get(&narrow::group_of(name));
-                digests.extend(digest.map(|digest| (item, hash::hex(&digest))));
+        if names.contains(&SHARED_UI.to_string()) {
+            digests.insert(SHARED_UI.to_string(), (SHARED_UI, self.digests.shared.clone()));
+        }
+        each_name(&self.folder, &mut |entry| {
+            let item = item_of_entry(entry);
+            let name = item.to_string();
+            if names.contains(&name) {
+                let digest = self.groups.get(&narrow::group_of(entry));
+                digests.extend(digest.map(|digest| (name, (item, hash::hex(&digest)))));
             }
         })?;
         Ok(digests)
@@ -643,17 +646,16 @@ impl Judge {
     /// Returns the digest of an entry. If the entry must not be written, the digest is made from the reason, not from
     /// the content.
     fn judge(&mut self, name: &str, content: &mut dyn Read, types: &FileTypes) -> io::Result<Hash> {
-        let mut children = Children::new(name);
+        let kind = [SCRIPT, FLOW, RAW_APP, RESOURCE].into_iter().find(|kind| name.ends_with(kind)).unwrap_or_default();
+        let mut children = Children { kind, ..Children::default() };
         let dbt_folder = file_names::dbt_generated_folder(name);
         let judged = match file_names::fault_of_entry(name) {
             Some(fault) => Err(format!("its name {} {fault}", quoted(name))),
             None if dbt_folder.is_some() => Err("wmill takes the folder for one that dbt generates".to_owned()),
-            None if is_json(name) => {
+            // wmill parses all of these as JSON.
+            None if name.ends_with(".json") && !name.starts_with(DEPENDENCIES) => {
                 match json_digest::digest(&mut BufReader::new(content), &mut |path, event| children.take(path, event)) {
-                    Ok(hash) => match children.fault(name, types) {
-                        Some(fault) => Err(fault),
-                        None => Ok(hash),
-                    },
+                    Ok(hash) => children.fault(name, types).map_or(Ok(hash), Err),
                     Err(why) if why.kind() == io::ErrorKind::InvalidData => {
                         Err(format!("its JSON cannot be read: {why}"))
                     }
@@ -684,11 +686,6 @@ impl Judge {
             }
         })
     }
-}
-
-/// Whether wmill parses an entry as JSON.
-fn is_json(name: &str) -> bool {
-    name.ends_with(".json") && !name.starts_with(DEPENDENCIES)
 }
 
 fn digest_of_name(name: &str) -> Hash {
@@ -738,11 +735,6 @@ const UI: &str = "the shared UI";
 const NOT_WRITTEN: [&str; 3] = ["/wmill.d.ts", "/AGENTS.md", "/DATATABLES.md"];
 
 impl Children {
-    fn new(name: &str) -> Self {
-        let kind = [SCRIPT, FLOW, RAW_APP, RESOURCE].into_iter().find(|kind| name.ends_with(kind)).unwrap_or_default();
-        Self { kind, ..Self::default() }
-    }
-
     /// Takes what lies at a path within the item.
     fn take(&mut self, path: &[String], event: Event<'_>) {
         if let Event::Word(word) = event

@@ -19,6 +19,7 @@ use crate::process::run_env::RunEnv;
 use crate::util::parallel::both;
 use crate::util::retry;
 use crate::windmill::cli;
+use crate::windmill::item_path::ItemId;
 use crate::windmill::narrow::Changed;
 
 /// How many refusals of files that were refused before a sync takes one by one. Then it leaves out all of them. It is
@@ -202,8 +203,10 @@ impl SyncSteps for LiveSteps<'_> {
         let workspace = &self.tip.workspace;
         let items = paths.iter().map(|path| Some((merge::owner_of(path.strip_prefix(&prefix)?, workspace), path)));
         let Some(items) = items.collect::<Option<Vec<_>>>() else { return false };
-        let known = snapshot.digests_of(|known| items.iter().any(|(item, _)| item == known)).unwrap_or_default();
-        if !items.iter().all(|(item, _)| known.contains_key(item) && !snapshot.left_out.named.contains_key(item)) {
+        let known = snapshot.digests_of(&items.iter().map(|(item, _)| item.to_string()).collect()).unwrap_or_default();
+        let is_new =
+            |item: &ItemId| known.contains_key(&item.to_string()) && !snapshot.left_out.named.contains_key(item);
+        if !items.iter().all(|(item, _)| is_new(item)) {
             return false;
         }
         for (item, path) in items {
