@@ -420,27 +420,24 @@ impl WrittenFiles {
     /// Whether wmill wrote the main file of an entry, or was not to write it. In doubt, it was not to.
     fn has_entry(&self, entry: &str, plan: &Plan) -> bool {
         let main = item_path::file_of_entry(entry, plan.non_dotted_paths);
+        let is_written = |path: &str| !plan.scope.takes_in(path) || self.hashes.contains(&self.hasher.hash_one(path));
+        if file_names::module_folder(entry).is_some() || is_written(&main) {
+            return true;
+        }
+        if entry == main {
+            // The content of a script, also in a language that is not known here. With modules, it lies among these.
+            let base = narrow::base_of(entry);
+            return !["f/", "u/"].iter().any(|top| entry.starts_with(top))
+                || plan.kinds.skip_scripts
+                || is_written(&[base, "__mod/script", &entry[base.len()..]].concat());
+        }
         let Some(item) = item_path::item_of(&main).filter(|_| item_path::proves_existence(&main)) else { return true };
         let is_wanted = match item.kind {
             ItemKind::Variable => !plan.kinds.skip_secrets,
-            ItemKind::User | ItemKind::Group | ItemKind::WorkspaceDependencies | ItemKind::Migration => false,
-            ItemKind::Settings | ItemKind::Key => false,
+            ItemKind::User | ItemKind::Group | ItemKind::Settings | ItemKind::Key => false,
             _ => true,
         };
-        let is_written = |path: &str| !plan.scope.takes_in(path) || self.hashes.contains(&self.hasher.hash_one(path));
-        if !is_wanted
-            || !item_path::covers(&item, &plan.kinds)
-            || file_names::module_folder(entry).is_some()
-            || is_written(&main)
-        {
-            return true;
-        }
-        if entry != main {
-            return self.hashes.contains(&self.hasher.hash_one(item));
-        }
-        // The content of a script with modules lies among these.
-        let base = narrow::base_of(entry);
-        is_written(&[base, "__mod/script", &entry[base.len()..]].concat())
+        !is_wanted || !item_path::covers(&item, &plan.kinds) || self.hashes.contains(&self.hasher.hash_one(item))
     }
 }
 
@@ -1284,6 +1281,7 @@ mod tests {
             ("f/a.ts", ""),
             ("f/b.script.json", r#"{"modules":{"x.ts":{}}}"#),
             ("f/b.py", ""),
+            ("f/x.unknown", ""),
             ("f/c.flow.json", "{}"),
             ("f/d.variable.json", "{}"),
             ("c_e.resource-type.json", "{}"),
@@ -1292,7 +1290,7 @@ mod tests {
             ("dependencies/package.json", ""),
         ];
         let all = ["f/a.script.yaml", "f/a.ts", "f/b__mod/script.yaml", "f/b__mod/script.py", "f/c.flow/flow.yaml"];
-        let all = [&all[..], &["f/d.shop.variable.yaml", "c_e.resource-type.yaml"]].concat();
+        let all = [&all[..], &["f/x.unknown", "f/d.shop.variable.yaml", "c_e.resource-type.yaml"]].concat();
         let check = |gone: &str, configuration: Option<&str>, expected: &[&str]| {
             let mut snapshot = taken("missing", &entries);
             let plan = wmill_yaml::read(configuration.map(str::as_bytes), &KindSettings::default());
@@ -1308,6 +1306,7 @@ mod tests {
         check("f/b", None, &["script f/b"]);
         check("f/b__mod/script.p", None, &["script f/b"]);
         check("f/c", None, &["flow f/c"]);
+        check("f/x", None, &["f/x.unknown"]);
         check("f/d", None, &["variable f/d"]);
         check("c_e", None, &["resource type c_e"]);
         check("", None, &[]);
